@@ -1,0 +1,56 @@
+"""`ddpo`: the list of commands, and what an error looks like."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import ddpo
+from ddpo.cli import rewards
+from ddpo.cli.evaluate import evaluate_command
+from ddpo.cli.sample import sample_command
+from ddpo.cli.train import train_command
+from ddpo.errors import DdpoError, UserError
+
+app = typer.Typer(
+    name="ddpo",
+    help="Finetune text-to-image diffusion models on rewards, and learn whether they generalised.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(rewards.app, name="rewards")
+app.command("train")(train_command)
+app.command("sample")(sample_command)
+app.command("eval")(evaluate_command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(ddpo.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Finetune text-to-image diffusion models on rewards, and learn whether they generalised."""
+
+
+def main() -> None:
+    """Runs the command line; exits with 2 and one line for a user's mistake, 1 for a failure of a reward or of the training."""
+    try:
+        app()
+    except UserError as error:
+        typer.secho(f"error: {_one_line(error)}", fg="red", err=True)
+        sys.exit(2)
+    except DdpoError as error:
+        typer.secho(f"failed: {_one_line(error)}", fg="red", err=True)
+        sys.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,92 @@
+"""`ddpo train`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ddpo.errors import ConfigError, DdpoError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ddpo.trainer.events import Event
+
+
+def train_command(
+    reward: Annotated[str | None, typer.Option(help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A TOML file of settings, such as recipes/emoji.toml.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="A file with one prompt a line, or a built-in list.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="'emoji', a folder in diffusers' format, or a hub id of Stable Diffusion 1.x/2.x.")
+    ] = None,
+    algorithm: Annotated[str | None, typer.Option(help="ddpo_is or ddpo_sf.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Rollouts; with --resume the new total.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of prompts, noise and adapters.")] = None,
+    device: Annotated[str | None, typer.Option(help="A torch device, such as cuda.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; default runs/<reward>-<time>.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run folder.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any setting, such as optim.lr=1e-4; repeatable.")] = None,
+) -> None:
+    """Finetune a model on a reward."""
+    named = {
+        "reward": reward, "prompts": prompts, "model": model, "algorithm": algorithm, "iterations": iterations, "seed": seed, "device": device,
+    }  # fmt: skip
+    given = {name: value for name, value in named.items() if value is not None}
+    if resume is not None:
+        extra = {"--recipe": recipe, "--set": settings, "--out": out}
+        others = [f"--{name}" for name in given if name != "iterations"] + [name for name, value in extra.items() if value]
+        if others:
+            raise ConfigError(
+                f"--resume continues a run with its own settings; leave out {', '.join(others)} (only --iterations may change)"
+            )
+        folder = resume
+    else:
+        values = _values(recipe, given, settings or [])
+        folder = out or Path("runs") / f"{_slug(str(values.get('reward', 'compressibility')))}-{time.strftime('%Y%m%d-%H%M%S')}"
+    from ddpo.cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    from ddpo.trainer.config import config_from_dict
+    from ddpo.trainer.loop import resume as resume_run
+    from ddpo.trainer.loop import train
+
+    _show(resume_run(folder, iterations) if resume is not None else train(config_from_dict(values), folder), folder)
+
+
+def _values(recipe: Path | None, given: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """Recipe, then named options, then --set: the later wins."""
+    from ddpo.trainer.config import read_recipe, set_value
+
+    values = read_recipe(recipe) if recipe else {}
+    values |= given
+    for assignment in settings:
+        set_value(values, assignment)
+    return values
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in text).strip("-.")[:60]
+
+
+def _show(events: Iterator[Event], folder: Path) -> None:
+    """Draws the events; an interruption or failure says how to go on."""
+    from ddpo.cli.training_display import TrainingDisplay
+
+    display = TrainingDisplay(folder)
+    try:
+        with display:
+            for event in events:
+                display.show(event)
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped. The finished iterations are kept; go on with: ddpo train --resume {folder}")
+        raise typer.Exit(130) from None
+    except DdpoError as error:
+        if (folder / "state").exists():
+            raise type(error)(f"{error} — the finished iterations are kept; go on with: ddpo train --resume {folder}") from error
+        raise
+    typer.echo(f"Run folder: {folder}")
+    typer.echo(f"Next: ddpo eval --checkpoint {folder}")

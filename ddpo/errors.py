@@ -1,0 +1,87 @@
+"""The errors of `ddpo`. Each also inherits the standard error that it replaces, and has a message of one line.
+
+DdpoError
+├── UserError                      the caller can mend it: exit code 2, no traceback
+│   ├── UnknownNameError           (LookupError) a name that is not registered; names the nearest
+│   ├── ConfigError                (ValueError) a setting that cannot be
+│   ├── PromptError                (ValueError) a prompt list that cannot be read or is not fit
+│   ├── ImageError                 (ValueError) a picture that cannot be read or is not in the canonical form
+│   ├── CheckpointError            (ValueError) a folder that is not a checkpoint, or not of this model
+│   ├── RunExistsError             (FileExistsError) the output folder already holds a run
+│   ├── MissingResourceError       (FileNotFoundError) weights, a font or a file that has to be fetched first
+│   └── RewardLoadError            (ImportError) a reward or plug-in that cannot be loaded
+├── RewardFailure                  (RuntimeError) a reward that broke its contract or its back end while scoring
+└── TrainingDiverged               (ArithmeticError) a loss or gradient that is not finite, or a ratio that is not 1 when it must be
+"""
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DdpoError",
+    "ImageError",
+    "MissingResourceError",
+    "PromptError",
+    "RewardFailure",
+    "RewardLoadError",
+    "RunExistsError",
+    "TrainingDiverged",
+    "UnknownNameError",
+    "UserError",
+    "one_line",
+]
+
+
+class DdpoError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class UserError(DdpoError):
+    """Something that the caller can mend; the command line prints it as one line and exits with 2."""
+
+
+class UnknownNameError(UserError, LookupError):
+    """A name that no registry, list or table knows."""
+
+
+class ConfigError(UserError, ValueError):
+    """A setting that is unknown, of the wrong type, or out of range."""
+
+
+class PromptError(UserError, ValueError):
+    """A prompt list that is missing, empty, not UTF-8, or not fit for its role."""
+
+
+class ImageError(UserError, ValueError):
+    """A picture that cannot be decoded, or pixels that are not in the canonical form."""
+
+
+class CheckpointError(UserError, ValueError):
+    """A folder that is not a checkpoint, is damaged, or belongs to another model."""
+
+
+class RunExistsError(UserError, FileExistsError):
+    """The output folder already holds something that would be overwritten."""
+
+
+class MissingResourceError(UserError, FileNotFoundError):
+    """Weights, a font or another file that is not here; the message says how to get it."""
+
+
+class RewardLoadError(UserError, ImportError):
+    """A reward or plug-in that cannot be imported, constructed or recognised as one."""
+
+
+class RewardFailure(DdpoError, RuntimeError):
+    """A reward that raised, or returned something else than one score per image."""
+
+
+class TrainingDiverged(DdpoError, ArithmeticError):
+    """A loss or gradient that is not finite, or an importance ratio that is not 1 before the first update."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line; with its class unless it is one of ours, whose messages stand for themselves."""
+    text = " ".join(str(error).split())
+    if isinstance(error, DdpoError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

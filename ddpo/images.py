@@ -1,0 +1,143 @@
+"""The only home of pixel conventions: ×255 and rounding, NCHW and NHWC, PIL, PNG, EXIF orientation, transparency.
+
+The canonical form is float32 `[batch, 3, height, width]` in [0, 1], sRGB. uint8 is made by rounding, in `to_uint8` alone.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ddpo.errors import ImageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["contact_sheet", "find_images", "from_pil", "from_uint8", "load_image", "save_png", "to_pil", "to_rgb", "to_uint8"]
+
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
+    """Canonical pixels as uint8 `[batch, height, width, 3]`, rounded to the nearest level (never truncated).
+
+    Raises:
+        ImageError: a value is NaN or outside [0, 1] by more than rounding error, such as pixels on a 0-255 scale.
+    """
+    low, high = (float(pixels.min()), float(pixels.max())) if pixels.numel() else (0.0, 1.0)
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ImageError(f"pixels must be in [0, 1], got {low:.3g} … {high:.3g}")
+    scaled = (pixels.detach().float() * 255.0).round_().clamp_(0, 255)
+    array: NDArray[np.uint8] = scaled.to("cpu").numpy().astype(np.uint8)
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+
+
+def from_uint8(array: NDArray[np.uint8]) -> Tensor:
+    """uint8 `[batch, height, width, 3]` as canonical pixels.
+
+    Raises:
+        ImageError: another type or shape.
+    """
+    import torch
+
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3:
+        raise ImageError(f"expected uint8 [batch, height, width, 3], got {array.dtype} {list(array.shape)}")
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2))).to(torch.float32) / 255.0
+
+
+def to_pil(pixels: Tensor) -> list[Image.Image]:
+    """Canonical pixels as RGB pictures."""
+    return [Image.fromarray(array) for array in to_uint8(pixels)]
+
+
+def from_pil(images: Sequence[Image.Image]) -> Tensor:
+    """Pictures of one size, of any mode, as canonical pixels."""
+    return from_uint8(np.stack([np.asarray(to_rgb(image)) for image in images]))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Upright 8-bit RGB: EXIF orientation applied, transparency laid over white, 16-bit greys scaled to 8 bits."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("I;16", "I;16B", "I;16L", "I"):
+        upright = Image.fromarray((np.asarray(upright).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8))
+    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        colored = upright.convert("RGBA")
+        ground = Image.new("RGBA", colored.size, (255, 255, 255, 255))
+        upright = Image.alpha_composite(ground, colored)
+    return upright.convert("RGB")
+
+
+def load_image(path: Path) -> Image.Image:
+    """The picture of a file as upright RGB.
+
+    Raises:
+        ImageError: missing, empty, cut short, not a picture, or so large that it looks like a decompression bomb.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return to_rgb(image)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        reason = "not a picture that can be decoded" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
+        raise ImageError(f"{path}: {reason}") from error
+
+
+def find_images(places: Iterable[Path]) -> list[Path]:
+    """The picture files among `places`; a folder stands for the pictures below it, sorted by path.
+
+    Raises:
+        ImageError: a place does not exist, or a folder holds no picture.
+    """
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+            if not inside:
+                raise ImageError(f"{place} holds no pictures ({', '.join(SUFFIXES)})")
+            found += inside
+        elif place.exists():
+            found.append(place)
+        else:
+            raise ImageError(f"{place}: no such file or folder")
+    return found
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Writes a PNG atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    image.save(temporary, format="PNG")
+    os.replace(temporary, path)
+
+
+def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 2, background: Any = (255, 255, 255)) -> Image.Image:
+    """The pictures in rows of `columns`, all cells as large as the largest picture.
+
+    Raises:
+        ImageError: there is no picture.
+    """
+    if not images:
+        raise ImageError("a contact sheet needs at least one picture")
+    width, height = max(i.width for i in images), max(i.height for i in images)
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), background)
+    for index, image in enumerate(images):
+        sheet.paste(image, ((index % columns) * (width + gap), (index // columns) * (height + gap)))
+    return sheet

@@ -1,0 +1,60 @@
+"""The denoisers that can be trained, behind one protocol (`ddpo.policies.policy.Policy`).
+
+`load_policy` takes "emoji" (the embedded model), a local folder, or a hub id.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddpo.errors import MissingResourceError
+from ddpo.policies.checkpoint import find_checkpoint
+from ddpo.registry import unknown_name
+
+if TYPE_CHECKING:
+    from ddpo.policies.sd import StableDiffusionPolicy
+
+__all__ = ["load_policy"]
+
+EMBEDDED = ("emoji",)
+
+
+def load_policy(model: str, checkpoint: Path | None = None, device: str = "cpu", dtype: str = "float32") -> StableDiffusionPolicy:
+    """Loads a text-to-image model, with a checkpoint of it if one is given.
+
+    Args:
+        model: "emoji", a local folder in diffusers' format, or a hub id "owner/name".
+        checkpoint: a checkpoint or run folder of `ddpo train`.
+        device: a torch device.
+        dtype: "float32", "bfloat16" or "float16", for the weights that are not trained.
+
+    Raises:
+        UnknownNameError: `model` is none of the three.
+        MissingResourceError: the weights are not here and cannot be fetched.
+        CheckpointError: the checkpoint does not fit.
+    """
+    import torch
+
+    from ddpo.policies.sd import StableDiffusionPolicy
+
+    policy = StableDiffusionPolicy(_folder(model), model=model, device=device, dtype=getattr(torch, dtype))
+    if checkpoint is not None:
+        policy.load(find_checkpoint(checkpoint))
+    return policy
+
+
+def _folder(model: str) -> str:
+    if model in EMBEDDED:
+        folder = Path(str(files("ddpo.policies") / model / "weights"))
+        if not (folder / "model_index.json").is_file():
+            raise MissingResourceError(f"the weights of the embedded model {model!r} are not in this installation ({folder})")
+        return str(folder)
+    if Path(model).is_dir():
+        if not (Path(model) / "model_index.json").is_file():
+            raise MissingResourceError(f"the folder {model} is not a diffusers model: it has no model_index.json")
+        return model
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise unknown_name("model", model, EMBEDDED)
+    return model

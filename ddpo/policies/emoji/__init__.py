@@ -1,0 +1,1 @@
+"""The embedded model `emoji`: its weights, and how they were made."""

@@ -1,0 +1,221 @@
+"""Stable Diffusion 1.x and 2.x, and everything in the same on-disk format, as a `Policy`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from ddpo.errors import CheckpointError, ConfigError, MissingResourceError
+from ddpo.policies.checkpoint import LORA_FILE, POLICY_FILE, SCHEMA, CheckpointInfo
+from ddpo.policies.transition import NoiseSchedule
+from ddpo.tensorfile import load_tensors
+
+__all__ = ["LoraSettings", "StableDiffusionPolicy"]
+
+ADAPTER: Final = "default"
+ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")  # the targets of ddpo-pytorch and TRL
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """Low-rank adapters on the denoiser (arXiv 2106.09685). `alpha` / `rank` scales them.
+
+    Raises:
+        ConfigError: the rank is not positive or there is no target.
+    """
+
+    rank: int = 16
+    alpha: int = 16
+    targets: tuple[str, ...] = ATTENTION
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0 or not self.targets:
+            raise ConfigError(f"LoRA needs rank and alpha above 0 and a target, got {self}")
+
+
+class StableDiffusionPolicy:
+    """A latent diffusion model with one CLIP text encoder and a UNet.
+
+    The weights that are not trained stay in `dtype`; what is trained is float32, and with another `dtype` the denoiser runs under
+    autocast. Latents between steps are kept in `dtype`; schedule and log-probs are float32 always.
+
+    Args:
+        folder: a local folder in the format of diffusers' `StableDiffusionPipeline`, or a hub id.
+        model: the name that the user gave, kept for manifests; `folder` if None.
+        device: a torch device.
+        dtype: float32, bfloat16 or float16.
+
+    Raises:
+        MissingResourceError: the weights are not here and cannot be fetched.
+        ConfigError: the scheduler is not a variance-preserving diffusion.
+    """
+
+    def __init__(self, folder: str, *, model: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.model = model or folder
+        self.device, self.storage_dtype = torch.device(device), dtype
+        parts = _load_parts(folder, dtype)
+        self.tokenizer, self.text_encoder, self.vae, self.unet = parts["tokenizer"], parts["text_encoder"], parts["vae"], parts["unet"]
+        for module in (self.text_encoder, self.vae, self.unet):
+            module.requires_grad_(False).eval().to(self.device)
+        self.schedule = NoiseSchedule.from_scheduler(parts["scheduler"])
+        side = int(self.unet.config["sample_size"])
+        self.latent_shape = (int(self.unet.config["in_channels"]), side, side)
+        self.kind: Literal["none", "lora", "full"] = "none"
+        self.lora = LoraSettings()
+        self._reference_unet: Any = None
+        self._texts: dict[str, Tensor] = {}
+
+    # --- the denoiser as a policy -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Hidden states of the text encoder `[batch, tokens, width]`, one call per text that was not seen before."""
+        for text in dict.fromkeys(texts):
+            if text not in self._texts:
+                length = self.tokenizer.model_max_length
+                ids = self.tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+                self._texts[text] = self.text_encoder(ids.to(self.device)).last_hidden_state
+        return torch.cat([self._texts[text] for text in texts])
+
+    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+        """The UNet's output, float32, same shape as `latents`."""
+        with self._precision():
+            output: Tensor = self.unet(latents.to(self.storage_dtype), timesteps, encoder_hidden_states=conditioning, return_dict=False)[0]
+        return output.float()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pixels float32 `[batch, 3, height, width]` in [0, 1]."""
+        scaled = latents.to(self.storage_dtype) / self.vae.config["scaling_factor"]
+        pixels: Tensor = self.vae.decode(scaled, return_dict=False)[0]
+        return (pixels.float() / 2 + 0.5).clamp(0, 1)
+
+    def trainable_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """The parameters that `adapt` or `load` made trainable."""
+        return ((name, parameter) for name, parameter in self.unet.named_parameters() if parameter.requires_grad)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the denoiser is the base model."""
+        if self.kind == "lora":
+            self.unet.disable_adapters()
+            try:
+                yield
+            finally:
+                self.unet.enable_adapters()
+        elif self.kind == "full":
+            tuned, self.unet = self.unet, self._reference_unet
+            try:
+                yield
+            finally:
+                self.unet = tuned
+        else:
+            yield
+
+    # --- what reinforcement learning may change, and its files --------------------------------------------------------------
+
+    def adapt(self, kind: Literal["lora", "full"], lora: LoraSettings | None = None) -> None:
+        """Makes the denoiser trainable: by adapters that start as the identity, or all of it.
+
+        Raises:
+            ConfigError: a LoRA target matches no layer, or the policy was adapted before.
+        """
+        if self.kind != "none":
+            raise ConfigError(f"the policy is already adapted ({self.kind})")
+        if kind == "lora":
+            from peft import LoraConfig
+
+            self.lora = lora or self.lora
+            config = LoraConfig(
+                r=self.lora.rank, lora_alpha=self.lora.alpha, target_modules=list(self.lora.targets), init_lora_weights="gaussian"
+            )
+            try:
+                self.unet.add_adapter(config, adapter_name=ADAPTER)
+            except ValueError as error:
+                raise ConfigError(f"LoRA targets {', '.join(self.lora.targets)}: {error}") from error
+        else:
+            self._reference_unet = _copy_unet(self.unet)
+            self.unet.requires_grad_(True)
+        for parameter in self.unet.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        self.kind = kind
+
+    def save(self, folder: Path, iteration: int) -> None:
+        """Writes the checkpoint files into an existing folder (see `ddpo.policies.checkpoint`)."""
+        if self.kind == "lora":
+            from diffusers.loaders import StableDiffusionLoraLoaderMixin
+            from peft.utils import get_peft_model_state_dict
+
+            metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in self.unet.peft_config[ADAPTER].to_dict().items()}
+            StableDiffusionLoraLoaderMixin.save_lora_weights(
+                folder, unet_lora_layers=get_peft_model_state_dict(self.unet), unet_lora_adapter_metadata=metadata
+            )
+        else:
+            self.unet.save_pretrained(folder / "unet")
+        adapter = asdict(self.lora) if self.kind == "lora" else {}
+        record = {"schema": SCHEMA, "model": self.model, "kind": self.kind, "iteration": iteration, "adapter": adapter}
+        (folder / POLICY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+    def load(self, checkpoint: CheckpointInfo) -> None:
+        """Takes over the weights of a checkpoint of this base model.
+
+        Raises:
+            CheckpointError: it belongs to another model, or its weights do not fit.
+        """
+        if checkpoint.model != self.model:
+            raise CheckpointError(f"{checkpoint.folder} was trained from {checkpoint.model!r}, not from {self.model!r}")
+        if self.kind == "none":
+            adapter = checkpoint.adapter
+            settings = LoraSettings(adapter["rank"], adapter["alpha"], tuple(adapter["targets"])) if checkpoint.kind == "lora" else None
+            self.adapt("lora" if checkpoint.kind == "lora" else "full", settings)
+        if checkpoint.kind == "lora":
+            from peft.utils import set_peft_model_state_dict
+
+            tensors, _ = load_tensors(checkpoint.folder / LORA_FILE)
+            result = set_peft_model_state_dict(self.unet, {k.removeprefix("unet."): v for k, v in tensors.items()}, adapter_name=ADAPTER)
+            if result.unexpected_keys:
+                raise CheckpointError(f"{checkpoint.folder / LORA_FILE} does not fit {self.model!r}: {result.unexpected_keys[0]}")
+        else:
+            tensors, _ = load_tensors(checkpoint.folder / "unet" / "diffusion_pytorch_model.safetensors")
+            try:
+                self.unet.load_state_dict(tensors)
+            except RuntimeError as error:
+                raise CheckpointError(f"{checkpoint.folder} does not fit {self.model!r}: {str(error).splitlines()[0]}") from error
+
+    def _precision(self) -> Any:
+        return nullcontext() if self.storage_dtype == torch.float32 else torch.autocast(self.device.type, self.storage_dtype)
+
+
+def _copy_unet(unet: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    copy = UNet2DConditionModel.from_config(unet.config)
+    copy.load_state_dict(unet.state_dict())
+    return copy.requires_grad_(False).eval().to(unet.device, unet.dtype)
+
+
+def _load_parts(folder: str, dtype: torch.dtype) -> dict[str, Any]:
+    """The components by name; `scheduler` as its config."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    try:
+        return {
+            "tokenizer": CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+            "text_encoder": CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype),
+            "vae": AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype),
+            "unet": UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype),
+            "scheduler": DDIMScheduler.load_config(folder, subfolder="scheduler"),
+        }
+    except (OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise MissingResourceError(f"the model {folder!r} cannot be loaded: {line}") from error

@@ -1,0 +1,123 @@
+"""`RewardCard`: what there is to know about a reward, as pure data. Standard library only, so that listing is fast."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ddpo.errors import ConfigError
+
+__all__ = ["API_VERSION", "Golden", "RewardCard", "RewardOption", "WeightFile"]
+
+API_VERSION = 1
+"""The version of the card's fields and of the `Reward` protocol; a card made for a newer one is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """One weight file or model repository that a reward loads."""
+
+    source: str  # a hub id "owner/name", or an https address
+    revision: str  # commit or tag
+    sha256: str | None  # of the file; None where a repository of several files is meant
+    megabytes: float
+    licence: str  # SPDX id or name
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A score known from elsewhere: the reward of fixture picture `fixture` must be `score` ± `tolerance`."""
+
+    fixture: str  # a name of ddpo.rewards.fixtures
+    score: float
+    tolerance: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class RewardOption:
+    """An option of a reward, given as `--reward name:option=value` or as a keyword of its constructor."""
+
+    name: str
+    default: str | float | int | bool | None
+    help: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardCard:
+    """The facts about one reward. A new scale needs a new id; a new score on the old scale a new version.
+
+    Raises:
+        ConfigError: the id or `load` has not the right form, or the card was made for a newer API.
+    """
+
+    id: str  # lower_snake, or vendor/name for third parties
+    version: str
+    summary: str  # one line: what it measures
+    load: str  # "module:attribute" of a Reward class or a factory taking the options as keywords
+    family: str  # "pixels", "clip", "vlm", …
+    flaws: str  # how it gets gamed, what it cannot see
+    unit: str = ""
+    direction: Literal["higher", "lower"] = "higher"  # which way is better, for a reader; a trainer always maximises
+    range: tuple[float | None, float | None] = (None, None)
+    typical: tuple[float, float, float] | None = None  # 5th, 50th and 95th percentile
+    typical_source: str = ""
+    inputs: tuple[Literal["image", "prompt", "metadata", "group"], ...] = ("image",)
+    pixels: Literal["uint8", "float"] = "uint8"  # the form that is scored; "uint8" means that floats are rounded first
+    preprocessing: str = ""  # what is done to the pixels before scoring; part of the signature
+    dtype: str = "float64"  # in which the score is computed; part of the signature
+    differentiable: bool = False
+    deterministic: bool = True
+    batch_invariant: bool = True
+    device: Literal["cpu", "any"] = "cpu"
+    memory_mb: int = 0
+    extra: str | None = None  # pip install "distribution[extra]"
+    libraries: tuple[str, ...] = ()  # distributions whose version may move the score; part of the signature
+    weights: tuple[WeightFile, ...] = ()
+    code_licence: str = "Apache-2.0"
+    paper: str = ""
+    lineage: tuple[str, ...] = ()  # backbones and data that it shares with other rewards, for independence
+    golden: tuple[Golden, ...] = ()
+    options: tuple[RewardOption, ...] = ()
+    api: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.id or self.id != self.id.lower() or not all(c.isalnum() or c in "_-/." for c in self.id):
+            raise ConfigError(f"reward id {self.id!r} must be lower-case letters, digits and _ - / .")
+        if ":" not in self.load:
+            raise ConfigError(f"card {self.id!r}: load={self.load!r} is not of the form 'module:attribute'")
+        if self.api > API_VERSION:
+            raise ConfigError(f"card {self.id!r} is made for API {self.api}, this ddpo has {API_VERSION}: upgrade ddpo")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as plain JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RewardCard:
+        """The card that `to_dict` gave, also after a trip through JSON.
+
+        Raises:
+            ConfigError: an unknown or missing field.
+        """
+        nested = {"weights": WeightFile, "golden": Golden, "options": RewardOption}
+        try:
+            fields = {
+                name: tuple(nested[name](**part) for part in value)
+                if name in nested
+                else tuple(value)
+                if isinstance(value, list)
+                else value
+                for name, value in values.items()
+            }
+            return cls(**fields)
+        except TypeError as error:
+            raise ConfigError(f"not a reward card: {error}") from error
+
+    def fingerprint(self, options: Mapping[str, Any] | None = None) -> str:
+        """Sixteen hexadecimal digits that change whenever the score may: id, version, weights, preprocessing, dtype, options."""
+        parts = [self.id, self.version, [asdict(w) for w in self.weights], self.pixels, self.preprocessing, self.dtype, dict(options or {})]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

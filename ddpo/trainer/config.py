@@ -1,0 +1,205 @@
+"""The settings of a training run: small frozen dataclasses, each default in one place, unknown keys refused with the nearest name.
+
+A recipe is a TOML file with these names: top-level keys for `TrainConfig`, a table for each of its parts. The defaults are the
+embedded model's; see `recipes/` for others.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ddpo.errors import ConfigError
+from ddpo.registry import nearest
+
+__all__ = ["AdaptConfig", "AdvantageConfig", "OptimConfig", "SampleConfig", "TrainConfig", "config_from_dict", "read_recipe", "set_value"]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleConfig:
+    """How a rollout is sampled."""
+
+    samples: int = 96  # pictures, that is reward queries, per iteration
+    per_prompt: int = 8  # pictures of each prompt drawn
+    steps: int = 10  # denoising steps
+    guidance: float = 1.0  # 1: none, at half the cost
+    eta: float = 1.0  # stochasticity of DDIM
+    batch: int = 32  # items in one call of the denoiser, in sampling and in training
+
+    def __post_init__(self) -> None:
+        _positive(self, "samples", "per_prompt", "steps", "batch")
+        if self.samples % self.per_prompt:
+            raise ConfigError(f"sample.samples={self.samples} is not a multiple of sample.per_prompt={self.per_prompt}")
+        if self.guidance < 1 or not 0 < self.eta <= 1:
+            raise ConfigError(f"sample.guidance must be ≥ 1 and sample.eta in (0, 1], got {self.guidance} and {self.eta}")
+
+
+@dataclass(frozen=True, slots=True)
+class OptimConfig:
+    """AdamW, and how a rollout is cut into updates."""
+
+    lr: float = 3e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+    updates: int = 2  # optimizer steps per iteration, each on its share of the rollout
+    timesteps: int = 5  # denoising steps trained per picture, drawn at random; 0: all
+
+    def __post_init__(self) -> None:
+        _positive(self, "lr", "eps", "max_grad_norm", "updates")
+        if self.timesteps < 0 or not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1) or self.weight_decay < 0:
+            raise ConfigError("optim.timesteps and optim.weight_decay must not be negative, beta1 and beta2 must be in [0, 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class AdvantageConfig:
+    """How rewards become advantages: per-prompt running statistics (ddpo-pytorch's defaults)."""
+
+    buffer: int = 32  # last rewards kept per prompt
+    min_count: int = 16  # below this the whole batch's statistics are used
+    clip: float = 5.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "buffer", "min_count", "clip")
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptConfig:
+    """Which weights are trained."""
+
+    kind: Literal["lora", "full"] = "lora"
+    rank: int = 16
+    alpha: int = 16
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("lora", "full"):
+            raise ConfigError(f"adapt.kind must be 'lora' or 'full', got {self.kind!r}")
+        _positive(self, "rank", "alpha")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """A training run."""
+
+    reward: str = "compressibility"
+    prompts: str = "animals"
+    model: str = "emoji"
+    algorithm: str = "ddpo_is"
+    iterations: int = 40
+    seed: int = 0
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights that are not trained
+    checkpoint_every: int = 20  # iterations
+    grid_every: int = 10  # iterations between picture grids
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+
+    def __post_init__(self) -> None:
+        _positive(self, "iterations", "checkpoint_every", "grid_every")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise ConfigError(f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must not be negative, got {self.seed}")
+        if self.sample.samples % self.optim.updates:
+            raise ConfigError(f"sample.samples={self.sample.samples} cannot be cut into optim.updates={self.optim.updates} equal parts")
+        if self.optim.timesteps > self.sample.steps:
+            raise ConfigError(f"optim.timesteps={self.optim.timesteps} is more than sample.steps={self.sample.steps}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for `config.json`."""
+        return asdict(self)
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise ConfigError(f"{type(config).__name__.removesuffix('Config').lower()}.{name} must be above 0, got {getattr(config, name)}")
+
+
+def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that plain values describe; what is left out keeps its default.
+
+    Raises:
+        ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
+    """
+    return typing.cast(TrainConfig, _build(TrainConfig, values, ""))
+
+
+def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            near = nearest(key, hints)
+            raise ConfigError(
+                f"unknown setting {where + key!r}; " + (f"did you mean {where + near!r}?" if near else f"known: {', '.join(hints)}")
+            )
+        if is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"setting {where + key!r} must be a table, got {value!r}")
+            arguments[key] = _build(typing.cast("type[Any]", hints[key]), value, f"{where}{key}.")
+        else:
+            arguments[key] = _typed(hints[key], value, where + key)
+    return kind(**arguments)
+
+
+def _typed(hint: Any, value: Any, key: str) -> Any:
+    wanted = str if typing.get_origin(hint) in (Literal, types.UnionType) else hint
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        raise ConfigError(f"setting {key!r} must be {wanted.__name__}, got {value!r}")
+    return value
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The plain values of a recipe file.
+
+    Raises:
+        ConfigError: missing, not UTF-8, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such recipe") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def set_value(values: dict[str, Any], assignment: str) -> None:
+    """Applies `"optim.lr=1e-4"` to plain values, in place. The right side is read as TOML, else as text.
+
+    Raises:
+        ConfigError: there is no "=", or a part of the key is not a table.
+    """
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {assignment!r} is not of the form key=value, such as optim.lr=1e-4")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {assignment!r}: {table!r} is not a table")
+    values[last] = value
+
+
+def config_fields() -> list[str]:
+    """The dotted names of all settings."""
+    names: list[str] = []
+    for item in fields(TrainConfig):
+        default = getattr(TrainConfig(), item.name)
+        names += [f"{item.name}.{part.name}" for part in fields(default)] if is_dataclass(default) else [item.name]
+    return names

@@ -1,0 +1,147 @@
+"""The adapter on a tiny random Stable Diffusion: exact ratios, batch independence, files that plain diffusers reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from ddpo.errors import CheckpointError, ConfigError, MissingResourceError, UnknownNameError
+from ddpo.policies import load_policy
+from ddpo.policies.checkpoint import find_checkpoint
+from ddpo.policies.sample import SampleKey, SamplerSettings, sample_images, sample_noise, sample_trajectory, step_log_probs
+from ddpo.policies.sd import LoraSettings, StableDiffusionPolicy
+from ddpo.types import Prompt
+
+KEYS = [SampleKey(Prompt("a cat"), 0), SampleKey(Prompt("a dog"), 0), SampleKey(Prompt("a cat"), 1)]
+SETTINGS = SamplerSettings(steps=4, guidance=1.0, batch=4)
+
+
+@torch.no_grad()
+def disturb(policy: StableDiffusionPolicy) -> None:
+    """Moves the trained weights away from the start, as training would."""
+    generator = torch.Generator().manual_seed(5)
+    for _, parameter in policy.trainable_parameters():
+        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture
+def policy(tiny_model: Path) -> StableDiffusionPolicy:
+    return load_policy(str(tiny_model))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_stored_paths_have_ratio_one_to_the_bit(tiny_model: Path, kind: str, guidance: float, dtype: str) -> None:
+    policy = load_policy(str(tiny_model), dtype=dtype)
+    policy.adapt("lora" if kind == "lora" else "full")
+    disturb(policy)
+    settings = SamplerSettings(steps=4, guidance=guidance, batch=4)
+    path = sample_trajectory(policy, KEYS, settings, seed=3)
+    coefficients = policy.schedule.coefficients(4, 1.0)
+    pictures, steps = torch.tensor([2, 0, 2, 1]), torch.tensor([3, 0, 1, 3])
+    conditioning = policy.encode([KEYS[i].prompt.text for i in pictures])
+    found, _ = step_log_probs(
+        policy,
+        path.latents[pictures, steps],
+        path.latents[pictures, steps + 1],
+        steps,
+        conditioning,
+        policy.encode([""]),
+        coefficients,
+        guidance,
+    )
+    assert torch.equal(found, path.log_probs[pictures, steps])
+    assert found.requires_grad
+
+
+def test_a_picture_does_not_depend_on_its_batch_mates(policy: StableDiffusionPolicy) -> None:
+    together = sample_trajectory(policy, KEYS, SETTINGS, seed=0)
+    alone = sample_trajectory(policy, KEYS[2:], SETTINGS, seed=0)
+    assert torch.equal(together.latents[2:], alone.latents)
+    assert torch.equal(together.log_probs[2:], alone.log_probs)
+
+
+def test_noise_is_keyed_by_seed_prompt_and_index() -> None:
+    first = sample_noise(KEYS[0], 0, 2, (4, 8, 8))
+    assert torch.equal(first, sample_noise(SampleKey(Prompt("a cat"), 0), 0, 2, (4, 8, 8)))
+    for other in (sample_noise(KEYS[1], 0, 2, (4, 8, 8)), sample_noise(KEYS[2], 0, 2, (4, 8, 8)), sample_noise(KEYS[0], 1, 2, (4, 8, 8))):
+        assert not torch.equal(first, other)
+
+
+def test_deterministic_sampling_gives_the_pictures_of_the_diffusers_pipeline(tiny_model: Path, policy: StableDiffusionPolicy) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = sample_noise(KEYS[0], 0, 5, policy.latent_shape)[:1]
+    expected = pipeline("a cat", latents=noise, num_inference_steps=5, guidance_scale=3.0, eta=0.0, output_type="pt").images
+    settings = SamplerSettings(steps=5, guidance=3.0, eta=0.0, batch=1)
+    (found,) = sample_images(policy, KEYS[:1], settings, seed=0)
+    torch.testing.assert_close(found.pixels, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_reference_is_the_model_before_training(policy: StableDiffusionPolicy) -> None:
+    before = sample_trajectory(policy, KEYS, SETTINGS, seed=0)
+    policy.adapt("lora")
+    assert torch.equal(sample_trajectory(policy, KEYS, SETTINGS, seed=0).latents, before.latents)
+    disturb(policy)
+    assert not torch.equal(sample_trajectory(policy, KEYS, SETTINGS, seed=0).latents, before.latents)
+    with policy.reference():
+        assert torch.equal(sample_trajectory(policy, KEYS, SETTINGS, seed=0).latents, before.latents)
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_saved_checkpoint_samples_the_same(tiny_model: Path, tmp_path: Path, kind: str) -> None:
+    policy = load_policy(str(tiny_model))
+    policy.adapt("lora" if kind == "lora" else "full", LoraSettings(rank=3, alpha=6))
+    disturb(policy)
+    policy.save(tmp_path, iteration=7)
+    again = load_policy(str(tiny_model), tmp_path)
+    assert find_checkpoint(tmp_path).iteration == 7
+    assert torch.equal(sample_trajectory(policy, KEYS, SETTINGS, 0).latents, sample_trajectory(again, KEYS, SETTINGS, 0).latents)
+    with again.reference():
+        base = sample_trajectory(load_policy(str(tiny_model)), KEYS, SETTINGS, 0)
+        assert torch.equal(sample_trajectory(again, KEYS, SETTINGS, 0).latents, base.latents)
+
+
+def test_plain_diffusers_loads_the_lora(tiny_model: Path, tmp_path: Path) -> None:
+    policy = load_policy(str(tiny_model))
+    policy.adapt("lora", LoraSettings(rank=3, alpha=6))
+    disturb(policy)
+    policy.save(tmp_path, iteration=1)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, safety_checker=None)
+    pipeline.load_lora_weights(tmp_path)
+    latents, times, hidden = torch.randn(2, 4, 8, 8), torch.tensor([10, 700]), policy.encode(["a cat", "a dog"])
+    with torch.no_grad():
+        assert torch.equal(pipeline.unet(latents, times, hidden).sample, policy.predict(latents, times, hidden))
+
+
+def test_bad_models_and_checkpoints_are_told_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'emoji'"):
+        load_policy("emojy")
+    with pytest.raises(MissingResourceError, match="no model_index.json"):
+        load_policy(str(tmp_path))
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        find_checkpoint(tmp_path / "none")
+    with pytest.raises(CheckpointError, match="neither a checkpoint"):
+        find_checkpoint(tmp_path)
+    (tmp_path / "policy.json").write_text("{not json")
+    with pytest.raises(CheckpointError, match="damaged"):
+        find_checkpoint(tmp_path)
+    (tmp_path / "policy.json").write_text('{"schema": 1, "model": "x", "kind": "lora", "iteration": 1}')
+    with pytest.raises(CheckpointError, match="lacks pytorch_lora_weights"):
+        find_checkpoint(tmp_path)
+    policy = load_policy(str(tiny_model))
+    with pytest.raises(ConfigError, match="LoRA targets nothing_here"):
+        policy.adapt("lora", LoraSettings(targets=("nothing_here",)))
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    policy = load_policy(str(tiny_model))
+    policy.adapt("lora")
+    policy.model = "somebody/else"
+    policy.save(tmp_path, iteration=1)
+    with pytest.raises(CheckpointError, match="was trained from 'somebody/else'"):
+        load_policy(str(tiny_model), tmp_path)
