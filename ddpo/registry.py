@@ -122,11 +122,11 @@ class Registry(Generic[T]):
         if entry.error is None and entry.value is None:
             self._load(entry)
         if entry.error is not None:
-            raise RewardLoadError(f"{self.kind} {name!r} of {entry.origin} is broken: {self._cause(entry)}") from entry.error
+            raise RewardLoadError(f"{self.kind} {name!r} of {entry.origin} is broken: {self._cause(entry, entry.error)}") from entry.error
         return cast(T, entry.value)
 
     def origin(self, name: str) -> str:
-        """ "ddpo", or the distribution and version that a known name comes from."""
+        """Where a known name comes from: "ddpo", or a distribution and its version."""
         return self.entries()[name][0].origin
 
     def available(self) -> tuple[dict[str, T], dict[str, Exception]]:
@@ -153,7 +153,6 @@ class Registry(Generic[T]):
             entry.error = error
 
     @staticmethod
-    def _cause(entry: Entry[T]) -> str:
-        assert entry.error is not None
+    def _cause(entry: Entry[T], error: BaseException) -> str:
         reference = entry.source.value if isinstance(entry.source, EntryPoint) else str(entry.source)
-        return explain_load_failure(entry.error, reference.partition(":")[0], f"install it, or reinstall {entry.origin}")
+        return explain_load_failure(error, reference.partition(":")[0], f"install it, or reinstall {entry.origin}")

@@ -1,0 +1,61 @@
+"""Per-prompt advantages against hand-worked sequences."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from ddpo.trainer.advantages import PromptStatistics, per_prompt_advantages
+
+
+def test_below_min_count_the_whole_batch_is_the_baseline() -> None:
+    """Rewards 1, 2, 3, 6: mean 3, population variance (4 + 1 + 0 + 9) / 4 = 3.5."""
+    found = per_prompt_advantages(np.array([1.0, 2.0, 3.0, 6.0]), ["a", "a", "b", "b"], PromptStatistics(8, 3), clip=5.0)
+    std = math.sqrt(3.5) + 1e-6
+    assert found.values.tolist() == pytest.approx([-2 / std, -1 / std, 0.0, 3 / std])
+
+
+def test_from_min_count_the_prompts_own_rewards_are_the_baseline_new_ones_included() -> None:
+    """Prompt a has 1, 3 from before and gets 5, 7: mean 4, population variance 5. Prompt b has one reward only: batch statistics."""
+    statistics = PromptStatistics(8, 4)
+    per_prompt_advantages(np.array([1.0, 3.0]), ["a", "a"], statistics, clip=5.0)
+    found = per_prompt_advantages(np.array([5.0, 7.0, 9.0]), ["a", "a", "b"], statistics, clip=5.0)
+    own, batch = math.sqrt(5.0) + 1e-6, math.sqrt(8 / 3) + 1e-6
+    assert found.values.tolist() == pytest.approx([1 / own, 3 / own, 2 / batch])
+
+
+def test_the_buffer_forgets_the_oldest() -> None:
+    """Buffer 2: after 1, 2, 10 the statistics are those of 2 and 10: mean 6, std 4."""
+    statistics = PromptStatistics(2, 2)
+    per_prompt_advantages(np.array([1.0, 2.0]), ["a", "a"], statistics, clip=5.0)
+    found = per_prompt_advantages(np.array([10.0]), ["a"], statistics, clip=5.0)
+    assert found.values.tolist() == pytest.approx([4 / (4 + 1e-6)])
+
+
+def test_unscorable_pictures_are_excluded_and_get_no_advantage() -> None:
+    """Without the NaN the batch is 1, 3: mean 2, std 1."""
+    found = per_prompt_advantages(np.array([1.0, math.nan, 3.0]), ["a", "a", "b"], PromptStatistics(8, 8), clip=5.0)
+    assert found.values.tolist() == pytest.approx([-1 / (1 + 1e-6), 0.0, 1 / (1 + 1e-6)])
+    assert found.scored.tolist() == [True, False, True]
+
+
+def test_equal_rewards_have_no_spread_and_are_counted() -> None:
+    found = per_prompt_advantages(np.array([2.0, 2.0, 2.0]), ["a", "a", "a"], PromptStatistics(8, 2), clip=5.0)
+    assert found.values.tolist() == [0.0, 0.0, 0.0]
+    assert found.zero_spread == 3
+
+
+def test_advantages_are_clipped() -> None:
+    rewards = np.array([0.0] * 99 + [1000.0])
+    assert per_prompt_advantages(rewards, ["a"] * 100, PromptStatistics(200, 500), clip=5.0).values.max() == 5.0
+
+
+def test_the_state_round_trips() -> None:
+    statistics = PromptStatistics(2, 2)
+    per_prompt_advantages(np.array([1.0, 2.0, 3.0]), ["a", "a", "b"], statistics, clip=5.0)
+    again = PromptStatistics(2, 2)
+    again.load_state(statistics.to_state())
+    assert again == statistics
+    assert again.to_state() == {"a": [1.0, 2.0], "b": [3.0]}

@@ -1,0 +1,229 @@
+"""Whole runs on a tiny random model: exact ratios, exact resume, failures that lose nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ddpo.errors import ConfigError, RewardFailure, RunExistsError, UnknownNameError
+from ddpo.policies.checkpoint import find_checkpoint
+from ddpo.prompts import load_prompts
+from ddpo.tensorfile import load_tensors
+from ddpo.trainer import TrainConfig, config_from_dict
+from ddpo.trainer.advantages import Advantages
+from ddpo.trainer.loop import resume, train
+from ddpo.trainer.rollout import draw_keys
+from ddpo.trainer.update import plan_updates
+
+REWARDS = '''
+"""Rewards for the tests."""
+import torch
+from ddpo.rewards.card import RewardCard
+from ddpo.types import RewardOutput
+
+def card(name):
+    return RewardCard(id=name, version="1", summary="test", load="tests:none", family="test", flaws="none", pixels="float")
+
+class Brightness:
+    card = card("brightness")
+    def __call__(self, batch):
+        return RewardOutput(batch.pixels.mean((1, 2, 3)))
+
+class SometimesUnscorable:
+    card = card("sometimes")
+    def __call__(self, batch):
+        values = batch.pixels.mean((1, 2, 3))
+        odd = torch.arange(len(values)) % 2 == 1
+        return RewardOutput(torch.where(odd, float("nan"), values), errors=tuple("odd" if o else None for o in odd.tolist()))
+
+class NeverScorable:
+    card = card("never")
+    def __call__(self, batch):
+        return RewardOutput(torch.full((len(batch),), float("nan")), errors=("no text found",) * len(batch))
+
+class Constant:
+    card = card("constant")
+    def __call__(self, batch):
+        return RewardOutput(torch.ones(len(batch)))
+
+class BreaksLater:
+    card = card("breaks")
+    calls = 0
+    def __call__(self, batch):
+        BreaksLater.calls += 1
+        if BreaksLater.calls > 4:
+            raise ConnectionError("the server went away")
+        return RewardOutput(batch.pixels.mean((1, 2, 3)))
+'''
+
+
+@pytest.fixture(scope="module")
+def rewards_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rewards") / "my_rewards.py"
+    path.write_text(REWARDS)
+    return path
+
+
+def tiny_config(model: Path, reward: str, **changes: Any) -> TrainConfig:
+    values: dict[str, Any] = {
+        "model": str(model), "reward": reward, "iterations": 3, "checkpoint_every": 2, "grid_every": 2,
+        "sample": {"samples": 8, "per_prompt": 2, "steps": 3, "batch": 4}, "optim": {"updates": 2, "timesteps": 2, "lr": 1e-2},
+        "advantage": {"min_count": 2},
+    }  # fmt: skip
+    return config_from_dict(values | changes)
+
+
+def run(config: TrainConfig, out: Path) -> list[Any]:
+    return list(train(config, out))
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what may differ between equal runs: the time they took."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("seconds")} for line in lines]
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_run_writes_what_it_promises_and_starts_on_policy(tiny_model: Path, rewards_file: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "run"
+    run(tiny_config(tiny_model, f"{rewards_file}:Brightness", adapt={"kind": kind, "rank": 4}), out)
+    found = metrics(out)
+    assert [line["iteration"] for line in found] == [1, 2, 3]
+    assert [line["ratio_first_deviation"] for line in found] == [0.0, 0.0, 0.0]
+    assert all(line["ratio_mean_deviation"] > 0 for line in found), "the second update is off-policy"
+    assert found[-1]["reward_queries"] == 24
+    assert sorted(p.name for p in (out / "checkpoints").iterdir()) == ["iteration-000002", "iteration-000003"]
+    assert sorted(p.name for p in (out / "samples").iterdir()) == ["iteration-000000.png", "iteration-000002.png", "iteration-000003.png"]
+    assert find_checkpoint(out).iteration == 3
+    assert json.loads((out / "config.json").read_text())["adapt"]["kind"] == kind
+    assert "brightness" in json.loads((out / "manifest.json").read_text())["reward"]["signature"]
+    assert not [path for path in out.rglob("*.tmp")]
+
+
+def test_training_raises_the_reward(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
+    """A random model can be made brighter: by far more than the noise of the mean."""
+    config = tiny_config(
+        tiny_model, f"{rewards_file}:Brightness", iterations=25, adapt={"kind": "full"}, grid_every=100, checkpoint_every=100,
+        sample={"samples": 32, "per_prompt": 8, "steps": 3, "batch": 32}, optim={"updates": 1, "timesteps": 3, "lr": 2e-3}, algorithm="ddpo_sf",
+    )  # fmt: skip
+    run(config, tmp_path / "run")
+    found = metrics(tmp_path / "run")
+    first, last = found[:5], found[-5:]
+    error = math.sqrt(sum(line["reward_se"] ** 2 for line in first + last)) / 5
+    gain = np.mean([line["reward_mean"] for line in last]) - np.mean([line["reward_mean"] for line in first])
+    assert gain > 5 * error
+
+
+def test_a_resumed_run_equals_a_straight_one_to_the_bit(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    config = tiny_config(tiny_model, f"{rewards_file}:Brightness", iterations=4)
+    run(config, straight)
+    events = train(config, broken)
+    for event in events:
+        if type(event).__name__ == "Progress" and event.stage == "training" and (broken / "metrics.jsonl").exists():
+            break  # in the middle of the second iteration
+    events.close()
+    assert len(metrics(broken)) == 1
+    list(resume(broken))
+    assert metrics(broken) == metrics(straight)
+    one, two = (load_tensors(folder / "state" / "state.safetensors")[0] for folder in (straight, broken))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_killed_run_loses_at_most_the_iteration_under_way(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    config = tiny_config(tiny_model, f"{rewards_file}:Brightness", iterations=50)
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(config.to_dict()))
+    script = (
+        "import json, sys; from pathlib import Path; from ddpo.trainer import config_from_dict; from ddpo.trainer.loop import train\n"
+        "list(train(config_from_dict(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2])))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(recipe), str(out)])
+    deadline = time.monotonic() + 120
+    while not ((out / "metrics.jsonl").exists() and len((out / "metrics.jsonl").read_text().splitlines()) >= 3):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    seen = len((out / "metrics.jsonl").read_text().splitlines())
+    list(resume(out, iterations=seen + 1))
+    straight = tmp_path / "straight"
+    run(tiny_config(tiny_model, f"{rewards_file}:Brightness", iterations=seen + 1), straight)
+    assert metrics(out) == metrics(straight)
+
+
+def test_unscorable_pictures_are_counted_and_left_out(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
+    run(tiny_config(tiny_model, f"{rewards_file}:SometimesUnscorable", iterations=1), tmp_path / "run")
+    (line,) = metrics(tmp_path / "run")
+    assert line["unscorable"] == 4
+    assert line["updates"] == 2
+    assert not math.isnan(line["reward_mean"])
+
+
+def test_a_reward_that_scores_nothing_stops_the_run_with_its_reason(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(RewardFailure, match="none of 8 pictures; the first: no text found"):
+        run(tiny_config(tiny_model, f"{rewards_file}:NeverScorable"), tmp_path / "run")
+
+
+def test_equal_rewards_make_no_update(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
+    run(tiny_config(tiny_model, f"{rewards_file}:Constant", iterations=1), tmp_path / "run")
+    (line,) = metrics(tmp_path / "run")
+    assert (line["zero_spread"], line["updates"], line["loss"]) == (8, 0, 0.0)
+
+
+def test_a_reward_that_breaks_later_leaves_a_resumable_run(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(RewardFailure, match="the server went away"):
+        run(tiny_config(tiny_model, f"{rewards_file}:BreaksLater"), out)
+    assert [line["iteration"] for line in metrics(out)] == [1, 2]
+
+
+def test_an_output_folder_in_use_and_unknown_names_write_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(UnknownNameError, match="did you mean 'compressibility'"):
+        run(tiny_config(tiny_model, "compresibility"), out)
+    with pytest.raises(UnknownNameError, match="did you mean 'ddpo_is'"):
+        run(tiny_config(tiny_model, "darkness", algorithm="ddpo-is"), out)
+    with pytest.raises(ConfigError, match="one update per rollout"):
+        run(tiny_config(tiny_model, "darkness", algorithm="ddpo_sf"), out)
+    assert not out.exists()
+    out.mkdir()
+    (out / "precious.txt").write_text("mine")
+    with pytest.raises(RunExistsError, match="already holds something else"):
+        run(tiny_config(tiny_model, "darkness"), out)
+    assert [p.name for p in out.iterdir()] == ["precious.txt"]
+
+
+def test_each_prompt_is_drawn_once_before_any_is_drawn_again() -> None:
+    prompts = load_prompts("animals").prompts
+    config = config_from_dict({"sample": {"samples": 36, "per_prompt": 4}}).sample  # 9 of 45 prompts an iteration: 5 iterations a cycle
+    drawn = [key for iteration in range(1, 11) for key in draw_keys(prompts, config, 0, iteration)]
+    assert len({(key.prompt.id, key.index) for key in drawn}) == len(drawn) == 360
+    assert len({key.prompt.id for key in drawn[:180]}) == 45
+    assert draw_keys(prompts, config, 0, 7) == draw_keys(prompts, config, 0, 7)
+
+
+def test_an_update_plan_leaves_out_pictures_without_advantage() -> None:
+    values = np.array([1.0, 0.0, -1.0, 0.0])
+    scored = np.array([True, True, True, False])
+    config = config_from_dict({"sample": {"samples": 4, "per_prompt": 2, "steps": 5}, "optim": {"updates": 1, "timesteps": 3}})
+    (items,) = plan_updates(Advantages(values, scored, 0), config, iteration=1)
+    assert sorted(set(items.pictures.tolist())) == [0, 2]
+    assert items.total == 9, "the mean is over all scored pictures, of which one had nothing to teach"
+    for picture in (0, 2):
+        steps = items.steps[items.pictures == picture].tolist()
+        assert len(set(steps)) == len(steps) == 3
