@@ -5,7 +5,6 @@ The canonical form is float32 `[batch, 3, height, width]` in [0, 1], sRGB. uint8
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ddpo.errors import ImageError
+from ddpo.files import atomic_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,10 +31,11 @@ def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
     Raises:
         ImageError: a value is NaN or outside [0, 1] by more than rounding error, such as pixels on a 0-255 scale.
     """
+    pixels = pixels.detach()
     low, high = (float(pixels.min()), float(pixels.max())) if pixels.numel() else (0.0, 1.0)
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ImageError(f"pixels must be in [0, 1], got {low:.3g} … {high:.3g}")
-    scaled = (pixels.detach().float() * 255.0).round_().clamp_(0, 255)
+    scaled = (pixels.float() * 255.0).round_().clamp_(0, 255)
     array: NDArray[np.uint8] = scaled.to("cpu").numpy().astype(np.uint8)
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1))
 
@@ -121,10 +122,8 @@ def find_images(places: Iterable[Path]) -> list[Path]:
 
 def save_png(image: Image.Image, path: Path) -> None:
     """Writes a PNG atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    image.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 2, background: Any = (255, 255, 255)) -> Image.Image:

@@ -3,7 +3,6 @@
 No pickle is read or written. `torch.optim.Optimizer.state_dict` is flattened to `optimizer.<index>.<name>` tensors.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,16 +11,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ddpo.errors import CheckpointError
+from ddpo.files import atomic_path
 
 __all__ = ["load_tensors", "optimizer_tensors", "restore_optimizer", "save_tensors"]
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Writes `tensors` to `path` atomically: a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, str(temporary), metadata=dict(metadata or {}))
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, str(temporary), metadata=dict(metadata or {}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -52,10 +52,10 @@ def verified(path: Path, sha256: str, what: str) -> Path:
         MissingResourceError: there is no such file, or it is another one.
     """
     if not path.is_file():
-        raise MissingResourceError(f"{what}: no such file: {path}")
+        raise MissingResourceError(f"{what} is not at {path}")
     found = sha256_of(path)
     if found != sha256:
-        raise MissingResourceError(f"{what}: {path} is not the expected file (SHA-256 {found[:12]}…, expected {sha256[:12]}…)")
+        raise MissingResourceError(f"{what} is not the file {path}, whose SHA-256 is {found[:12]}… instead of {sha256[:12]}…")
     return path
 
 
@@ -89,7 +89,7 @@ def fetch_url(url: str, sha256: str, what: str, progress: Progress | None = None
         raise MissingResourceError(f"{what}: the cache {cache_dir()} cannot be written ({error.strerror}); set DDPO_CACHE") from error
     try:
         _download(url, temporary, progress)
-        verified(temporary, sha256, f"{what} from {url}")
+        verified(temporary, sha256, f"{what} was fetched from {url} but")
         os.replace(temporary, target)
     except (OSError, urllib.error.URLError) as error:
         if isinstance(error, MissingResourceError):
@@ -127,4 +127,4 @@ def fetch_hub_file(repository: str, filename: str, revision: str, sha256: str | 
         state = "is not in the hub's cache and fetching is off" if offline() else f"could not be fetched ({type(error).__name__})"
         command = f"hf download {repository} {filename} --revision {revision}"
         raise MissingResourceError(f"{what} {state}: run `{command}` on a machine with a network, or give a local path") from error
-    return verified(path, sha256, f"{what} from {repository}") if sha256 else path
+    return verified(path, sha256, what) if sha256 else path

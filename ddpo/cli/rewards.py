@@ -84,7 +84,7 @@ def show_command(
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     for label, text in _facts(found):
         table.add_row(label, _escape(text))
     Console().print(table)
@@ -117,7 +117,10 @@ def _facts(found: ResolvedReward) -> list[tuple[str, str]]:
         ("weights", f"{w.source} @ {w.revision[:12]}, {w.megabytes:g} MB, {w.licence}, SHA-256 {w.sha256 or 'none'}") for w in card.weights
     ]
     facts += [("option", f"{option.name}={option.default}   {option.help}") for option in card.options]
-    facts += [("known score", f"{g.fixture}: {g.score:g} ± {g.tolerance:g}   ({g.source})") for g in card.golden]
+    sources = dict.fromkeys((golden.source, golden.tolerance) for golden in card.golden)
+    for source, tolerance in sources:
+        scores = ", ".join(f"{g.fixture} {g.score:.9g}" for g in card.golden if (g.source, g.tolerance) == (source, tolerance))
+        facts.append(("known scores", f"{scores}, ± {tolerance:g}   ({source})"))
     return [*facts, ("signature", found.signature)]
 
 
@@ -172,6 +175,7 @@ def _score(found: ResolvedReward, paths: list[Path], prompts: Any, batch_size: i
 
 
 def _print_scores(console: Any, rows: list[ScoreRow], found: ResolvedReward, out: Path | None) -> None:
+    from rich import box
     from rich.table import Table
 
     from ddpo.rewards.scored_files import summarize
@@ -183,11 +187,11 @@ def _print_scores(console: Any, rows: list[ScoreRow], found: ResolvedReward, out
     for row in [row for row in rows if row.error is not None][:10]:
         console.print(f"[yellow]unscorable[/yellow]  {_escape(str(row.error))}", soft_wrap=True)
     summary = summarize(rows)
-    table = Table()
-    for column in ("reward", "scored", "unscorable", "mean", "sd", "p5", "p50", "p95"):
-        table.add_column(column, justify="left" if column == "reward" else "right", no_wrap=True)
-    figures = (f"{value:.4f}" for value in (summary.mean, summary.sd, summary.p5, summary.p50, summary.p95))
-    table.add_row(found.card.id, str(summary.scored), str(summary.unscorable), *figures)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("scored", "unscorable", "mean", "sd", "p5", "p50", "p95"):
+        table.add_column(column, justify="right", no_wrap=True)
+    figures = (f"{value:.5g}" for value in (summary.mean, summary.sd, summary.p5, summary.p50, summary.p95))
+    table.add_row(str(summary.scored), str(summary.unscorable), *figures)
     console.print(table)
     console.print(_escape(found.signature), soft_wrap=True)
     if out is not None:

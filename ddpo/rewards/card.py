@@ -105,7 +105,7 @@ class RewardCard:
         """
         nested = {"weights": WeightFile, "golden": Golden, "options": RewardOption}
         try:
-            fields = {
+            fields: dict[str, Any] = {
                 name: tuple(nested[name](**part) for part in value)
                 if name in nested
                 else tuple(value)

@@ -169,13 +169,13 @@ class _Trainer:
     def summary(self) -> str:
         """The effective batch in words."""
         sample, optim = self.config.sample, self.config.optim
-        steps = optim.timesteps or sample.steps
-        each = sample.samples // optim.updates
         count = sum(parameter.numel() for _, parameter in self.policy.trainable_parameters())
+        updates = f"{optim.updates} update{'s' * (optim.updates > 1)} of {sample.samples // optim.updates} pictures"
         return (
-            f"{self.config.algorithm} on {self.config.model}, {self.config.adapt.kind} ({count:,} parameters); {len(self.prompts)} prompts "
-            f"({self.prompts.source}); per iteration {sample.samples} pictures ({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), "
-            f"{optim.updates} update{'s' * (optim.updates > 1)} of {each} pictures × {steps} of {sample.steps} steps"
+            f"{self.config.algorithm} on {self.config.model}, {self.config.adapt.kind} ({count:,} parameters); "
+            f"{len(self.prompts)} prompts ({self.prompts.source}); "
+            f"per iteration {sample.samples} pictures ({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), "
+            f"{updates} × {optim.timesteps or sample.steps} of {sample.steps} steps"
         )
 
     def manifest(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any, Final
 import torch
 
 from ddpo.errors import CheckpointError, ConfigError, RunExistsError
+from ddpo.files import write_json, write_text
 from ddpo.tensorfile import load_tensors, save_tensors
 from ddpo.trainer.config import TrainConfig, config_from_dict
 from ddpo.trainer.events import Metrics
@@ -128,15 +129,3 @@ class RunFolder:
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
         return folder
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

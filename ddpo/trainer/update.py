@@ -134,7 +134,8 @@ class _Tables:
 
 
 def _losses(
-    policy: Policy, algorithm: Algorithm, tables: _Tables, pictures: Integers, steps: Integers, coefficients: StepCoefficients, config: TrainConfig
+    policy: Policy, algorithm: Algorithm, tables: _Tables, pictures: Integers, steps: Integers, coefficients: StepCoefficients,
+    config: TrainConfig,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Losses and detached log-ratios of up to `batch` items; the call is padded to the sampler's batch and the padding dropped."""
     kept = len(pictures)

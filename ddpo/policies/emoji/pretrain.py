@@ -6,11 +6,10 @@ single-thread processes share each batch (`--processes 2`): faster than two thre
 """
 
 import argparse
+import hashlib
 import json
-import math
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ddpo.files import write_json
 from ddpo.policies.emoji import architecture
 from ddpo.policies.emoji.muon import Muon
 from ddpo.policies.emoji.render import Renderer
@@ -283,6 +283,17 @@ def pack(work: Path, folder: Path) -> None:
         scheduler=architecture.build_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
+    write_manifest(folder)
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes `manifest.json`: the SHA-256 and size of every file of the model."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("manifest.json", "README.md"))
+    facts = {
+        str(path.relative_to(folder)): {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
+        for path in files
+    }
+    write_json(folder / "manifest.json", {"schema": 1, "files": facts})
 
 
 @torch.no_grad()
@@ -308,7 +319,7 @@ def _run(rank: int, stage: str, settings: Settings, meeting: str) -> None:
         dist.destroy_process_group()
 
 
-def _arguments() -> Iterator[Any]:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=[*STAGES, "pack"])
     parser.add_argument("--work", type=Path, default=Path("runs/emoji-pretraining"))
@@ -319,12 +330,12 @@ def _arguments() -> Iterator[Any]:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--font", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=Path("ddpo/policies/emoji/weights"), help="folder that `pack` writes")
-    yield parser.parse_args()
+    return parser.parse_args()
 
 
 def main() -> None:
     """The command line."""
-    arguments = next(_arguments())
+    arguments = _arguments()
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.stage == "pack":
         pack(arguments.work, arguments.out)
@@ -334,13 +345,13 @@ def main() -> None:
         arguments.work, arguments.seed, arguments.processes, arguments.device,
         arguments.steps or defaults[0], arguments.batch or defaults[1], arguments.font,
     )  # fmt: skip
-    if settings.batch % settings.processes or math.gcd(settings.batch, settings.processes) != settings.processes:
+    if settings.batch % settings.processes:
         raise SystemExit(f"--batch {settings.batch} is not a multiple of --processes {settings.processes}")
     meeting = f"file://{(arguments.work / f'meeting-{time.time_ns()}').resolve()}"
     if settings.processes == 1:
         _run(0, arguments.stage, settings, meeting)
     else:
-        torch.multiprocessing.spawn(  # type: ignore[attr-defined]  # not in torch's __all__
+        torch.multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]  # neither exported nor typed by torch
             _run, (arguments.stage, settings, meeting), nprocs=settings.processes
         )
 

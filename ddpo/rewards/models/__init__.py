@@ -1,0 +1,1 @@
+"""The built-in rewards, one file each. Their cards are in `ddpo.rewards.catalog`."""

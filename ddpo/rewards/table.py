@@ -1,0 +1,36 @@
+"""The README's table of rewards, from the cards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ddpo.rewards.card import RewardCard
+from ddpo.rewards.catalog import CARDS
+
+__all__ = ["needs", "render_table_markdown", "scale"]
+
+
+def scale(card: RewardCard) -> str:
+    """Range and unit in words."""
+    low, high = (f"{bound:g}" if bound is not None else "" for bound in card.range)
+    bounds = f"{low or '−∞'} … {high or '∞'}" if low or high else ""
+    return f"{bounds} ({card.unit})" if bounds and card.unit else bounds or card.unit or "not stated"
+
+
+def needs(card: RewardCard) -> str:
+    """What has to be there before it scores: prompts, weights with their size, an extra."""
+    size = sum(weight.megabytes for weight in card.weights)
+    size_text = f"{size / 1000:.1f} GB" if size >= 1000 else f"{size:.1f} MB"
+    things = ["prompt"] if "prompt" in card.inputs else []
+    things += [f"weights {size_text}"] if card.weights else []
+    things += [f"extra [{card.extra}]"] if card.extra else []
+    return ", ".join(things) or "nothing"
+
+
+def render_table_markdown(cards: Iterable[RewardCard] | None = None) -> str:
+    """A Markdown table with one row per card, the built-in ones by default."""
+    lines = ["| reward | measures | scale | needs | differentiable | known flaws |", "|---|---|---|---|---|---|"]
+    for card in CARDS.values() if cards is None else cards:
+        cells = [f"`{card.id}`", card.summary, scale(card), needs(card), "yes" if card.differentiable else "no", card.flaws]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

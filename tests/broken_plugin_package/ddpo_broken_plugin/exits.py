@@ -1,0 +1,3 @@
+"""Leaves the interpreter when it is imported."""
+
+raise SystemExit("goodbye")

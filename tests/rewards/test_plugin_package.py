@@ -1,0 +1,119 @@
+"""A third-party package, really installed by pip beside a broken one: listed, shown and scored by its name; and by the library."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ddpo.rewards.fixtures import draw_fixture
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "reward_plugin" / "my_reward.py"
+BROKEN = {
+    "broken/missing-dependency": "it needs the Python module library_that_nobody_has, which is not installed",
+    "broken/missing-own-module": "its own module ddpo_broken_plugin.forgotten does not exist",
+    "broken/no-such-module": "its own module ddpo_broken_plugin.nowhere does not exist",
+    "broken/no-such-card": "has no attribute 'NO_CARD'",
+    "broken/not-a-card": "it is a dict, not a RewardCard",
+    "broken/other-id": "its card has the id 'broken/somebody-else'",
+    "broken/exits": "SystemExit: goodbye",
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both packages installed by pip, offline."""
+    folder = tmp_path_factory.mktemp("plugins")
+    for name in ("plugin_package", "broken_plugin_package"):
+        shutil.copytree(ROOT / "tests" / name, folder / name)  # building leaves files in the source folder
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+        command += ["--disable-pip-version-check", "--root-user-action=ignore", "--target", str(folder / "site"), str(folder / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return folder / "site"
+
+
+def rewards(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return ddpo(site, "rewards", *arguments)
+
+
+def ddpo(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
+    command = [sys.executable, "-m", "ddpo", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_listed_beside_the_builtins_and_broken_ones_with_distribution_and_cause(site: Path) -> None:
+    done = rewards(site, "list", "--json")
+    assert done.returncode == 0, done.stderr
+    records = {record["id"]: record for record in json.loads(done.stdout)}
+    assert records["test/sharpness"]["origin"] == "ddpo-test-plugin 1.2.3"
+    assert records["compressibility"]["origin"] == "ddpo"
+    assert "broken" not in records["compressibility"]
+    assert {name for name, record in records.items() if "broken" in record} == set(BROKEN)
+    for name, cause in BROKEN.items():
+        assert records[name]["broken"].startswith(f"reward {name!r} of ddpo-broken-plugin 0.0.1 is broken: ")
+        assert cause in records[name]["broken"]
+    table = rewards(site, "list")
+    assert table.returncode == 0
+    assert "test/sharpness" in table.stdout
+    assert table.stdout.count("broken  ") == len(BROKEN)
+
+
+def test_shown_by_its_name(site: Path) -> None:
+    done = rewards(site, "show", "test/sharpness")
+    assert done.returncode == 0, done.stderr
+    assert "variance of the Laplacian" in done.stdout
+    assert "origin:ddpo-test-plugin 1.2.3" in done.stdout
+
+
+def test_scored_by_its_name_as_its_card_promises(site: Path, tmp_path: Path) -> None:
+    known = {"black": 0.0, "gradient": 0.461596, "noise": 49081.354518}
+    for name in known:
+        Image.fromarray(draw_fixture(name)).save(tmp_path / f"{name}.png")
+    done = rewards(site, "score", "test/sharpness", tmp_path, "--out", tmp_path / "scores.jsonl")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert {Path(row["file"]).stem: row["score"] for row in rows} == pytest.approx(known, rel=1e-5)
+    done = rewards(site, "score", "test/sharpness:scale=2", tmp_path / "gradient.png")
+    assert float(done.stdout.split()[0]) == pytest.approx(2 * 0.461596, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("test/sharpnes", "did you mean 'test/sharpness'?"),
+        ("test/sharpness:scael=2", "did you mean 'scale'?"),
+        ("broken/exits", "of ddpo-broken-plugin 0.0.1 is broken: SystemExit: goodbye"),
+        ("broken/lazy", 'which is not installed: pip install "ddpo-broken-plugin[gpu]"'),
+    ],
+)
+def test_mistakes_are_one_line(site: Path, tmp_path: Path, spec: str, message: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    done = rewards(site, "score", spec, tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reward", ["test/sharpness:scale=2", f"{EXAMPLE}:MyReward"], ids=["package", "file"])
+def test_trains_by_its_name_and_from_a_file(site: Path, tiny_model: Path, tmp_path: Path, reward: str) -> None:
+    settings = ["sample.samples=4", "sample.per_prompt=2", "sample.steps=2", "sample.batch=4", "optim.updates=1", "optim.timesteps=2"]
+    arguments = ["train", "--reward", reward, "--model", tiny_model, "--iterations", 2, "--out", tmp_path / "run"]
+    done = ddpo(site, *arguments, *(part for setting in settings for part in ("--set", setting)))
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 2]
+    assert all(math.isfinite(line["reward_mean"]) and line["reward_mean"] > 0 for line in lines)
+    signature = json.loads((tmp_path / "run" / "manifest.json").read_text())["reward"]["signature"]
+    assert signature.startswith(f"reward:{'test/sharpness' if 'sharpness' in reward else 'my_contrast'}|")

@@ -1,0 +1,195 @@
+"""Finding and making rewards: names, options, files, objects, and what is said when that fails."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpo.errors import ConfigError, RewardFailure, RewardLoadError, UnknownNameError, UserError
+from ddpo.rewards.base import Reward
+from ddpo.rewards.scorer import Scorer
+from ddpo.rewards.spec import RewardSpec, parse_spec
+from ddpo.rewards.zoo import make_reward, resolve, resolve_card, rewards
+from ddpo.types import ImageBatch, Prompt
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "reward_plugin" / "my_reward.py"
+
+
+def batch(*levels: float) -> ImageBatch:
+    pixels = torch.tensor(levels, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(len(levels), 3, 4, 4).contiguous()
+    return ImageBatch(pixels, tuple(Prompt(f"p{i}") for i in range(len(levels))))
+
+
+@pytest.fixture
+def user_file(tmp_path: Path):
+    def write(code: str, name: str = "mine.py") -> Path:
+        (tmp_path / name).write_text(code)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("darkness", RewardSpec("name", "darkness")),
+        ("acme/sharp", RewardSpec("name", "acme/sharp")),
+        ("aesthetic:head=/a/b:c.pth,device=cuda:1", RewardSpec("name", "aesthetic", "", {"head": "/a/b:c.pth", "device": "cuda:1"})),
+        ("./a b/r.py:My", RewardSpec("file", "./a b/r.py", "My")),
+        ("r.py:My:gain=2", RewardSpec("file", "r.py", "My", {"gain": "2"})),
+        ("r.py", RewardSpec("file", "r.py")),
+        ("pkg.mod:Thing.make", RewardSpec("object", "pkg.mod", "Thing.make")),
+        ("pkg.mod:f:a=1,b= x ", RewardSpec("object", "pkg.mod", "f", {"a": "1", "b": "x"})),
+    ],
+)
+def test_specifications(text: str, spec: RewardSpec) -> None:
+    assert parse_spec(text) == spec
+
+
+@pytest.mark.parametrize("text", ["", ":", "name:", "a:b:c", "name:k=v,w", "folder/"])
+def test_malformed_specifications(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_spec(text)
+
+
+def test_builtins_are_listed_and_made() -> None:
+    names = {"compressibility", "incompressibility", "colorfulness", "symmetry", "darkness", "aesthetic", "alignment"}
+    assert names <= set(rewards.names())
+    reward = make_reward("darkness")
+    assert isinstance(reward, Reward)
+    assert reward.card is resolve_card("darkness")
+
+
+def test_unknown_reward_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'compressibility'"):
+        make_reward("compresibility")
+
+
+def test_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="reward 'aesthetic' has no option 'haed'; did you mean 'head'"):
+        resolve("aesthetic:haed=x")
+    with pytest.raises(ConfigError, match="has no option 'x'; it has no options"):
+        resolve("darkness", x=1)
+
+
+def test_options_take_the_type_of_their_default(user_file) -> None:
+    path = user_file("def f(images, count=2, share=0.5, on=True, name='a'):\n    return [count * share * on * len(name)] * len(images)\n")
+    found = resolve(f"{path}:f:count=3,share=2,on=false,name=4")
+    assert dict(found.options) == {"count": 3, "share": 2.0, "on": False, "name": "4"}
+    assert make_reward(f"{path}:f:count=3", name="abcd")(batch(0)).values.tolist() == [6.0]
+    for bad in ("count=1.5", "share=much", "on=perhaps"):
+        with pytest.raises(ConfigError, match="must be"):
+            resolve(f"{path}:f:{bad}")
+
+
+def test_keywords_win_over_the_text_and_enter_the_signature() -> None:
+    found = resolve(f"{EXAMPLE}:MyReward:gain=2", gain=3)
+    assert found.options == {"gain": 3.0}
+    assert "options:gain=3.0" in found.signature
+    assert "origin:my_reward.py sha256" in found.signature
+
+
+def test_example_class_by_hand() -> None:
+    pixels = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2).expand(1, 3, 1, 2)
+    assert make_reward(f"{EXAMPLE}:MyReward:gain=4")(ImageBatch(pixels, (Prompt(""),))).values.tolist() == [2.0]
+
+
+def test_example_function_by_hand() -> None:
+    pixels = torch.zeros(1, 3, 1, 4)
+    pixels[0, 0, 0, 0] = 1.0  # one red pixel of four
+    reward = make_reward(f"{EXAMPLE}:redness")
+    assert reward(ImageBatch(pixels, (Prompt(""),))).values.tolist() == [0.25]
+    assert reward.card.summary == "Share of pixels whose red is above green and blue by more than `threshold`."
+    assert reward.card.inputs == ("image",)
+
+
+def test_a_function_gets_levels_and_prompts(user_file) -> None:
+    path = user_file("def f(images, prompts):\n    return [float(i.max()) * (p == 'p1') for i, p in zip(images, prompts)]\n")
+    assert make_reward(f"{path}:f")(batch(0.2, 0.6)).values.tolist() == [0.0, 153.0]
+    assert resolve_card(f"{path}:f").inputs == ("image", "prompt")
+
+
+def test_a_functions_version_changes_with_its_file(user_file) -> None:
+    code = "def f(images):\n    return [1.0] * len(images)\n"
+    first = resolve(f"{user_file(code)}:f")
+    second = resolve(f"{user_file(code.replace('1.0', '2.0'))}:f")
+    assert first.card.version != second.card.version
+    assert first.signature != second.signature
+    assert (first.make()(batch(0)).values.item(), second.make()(batch(0)).values.item()) == (1, 2)
+
+
+def test_none_is_unscorable_and_nan_is_a_failure(user_file) -> None:
+    path = user_file("def f(images):\n    return [None, 1.0]\n\ndef g(images):\n    return [float('nan'), 1.0]\n")
+    output = Scorer(make_reward(f"{path}:f")).score(batch(0, 1))
+    assert output.errors == ("the reward function returned None", None)
+    with pytest.raises(RewardFailure, match="'g' failed: the score of image 0 is nan; return None"):
+        Scorer(make_reward(f"{path}:g")).score(batch(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return 1.0", "one number per picture, got float"),
+        ("return ['x', 'y']", "one number per picture, got list"),
+        ("return [1.0]", "returned 1 scores for 2 pictures"),
+        ("raise ValueError('no')", "ValueError: no"),
+    ],
+)
+def test_what_a_function_can_do_wrong(user_file, body: str, message: str) -> None:
+    with pytest.raises(RewardFailure, match=message):
+        Scorer(make_reward(f"{user_file(f'def f(images):{chr(10)}    {body}')}:f")).score(batch(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("code", "attribute", "message"),
+    [
+        ("def f(images):\n    pass\n", "", "say which object, such as .*:f"),
+        ("def redness(images):\n    pass\n", "rednes", "has no 'rednes'; did you mean 'redness'"),
+        ("x = 3\n", "x", "is a int, not a reward class"),
+        ("def f():\n    pass\n", "f", r"must take \(images\) or \(images, prompts\)"),
+        ("def f(a, b, c):\n    pass\n", "f", r"must take \(images\) or \(images, prompts\)"),
+        ("class R:\n    def __call__(self, batch): pass\n", "R", "needs a class attribute `card"),
+        ("x = 1\nprint(y)\n", "f", r"mine.py:2: NameError: name 'y' is not defined"),
+        ("def f(:\n", "f", "mine.py:1: SyntaxError"),
+        ("import library_that_nobody_has\n", "f", "mine.py:1: it needs the Python module library_that_nobody_has, which is not installed"),
+        ("raise SystemExit(3)\n", "f", "mine.py:1: SystemExit: 3"),
+    ],
+)
+def test_files_that_cannot_be_used(user_file, code: str, attribute: str, message: str) -> None:
+    with pytest.raises(RewardLoadError, match=message) as caught:
+        resolve(f"{user_file(code)}:{attribute}".rstrip(":"))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_module(tmp_path: Path) -> None:
+    with pytest.raises(RewardLoadError, match="No such file"):
+        resolve(f"{tmp_path}/absent.py:f")
+    with pytest.raises(RewardLoadError, match=r"no module 'nowhere_at_all'; a file is named as ./file.py:Attribute"):
+        resolve("nowhere_at_all.rewards:f")
+    with pytest.raises(RewardLoadError, match="has no 'Darknes'; did you mean 'Darkness'"):
+        resolve("ddpo.rewards.models.darkness:Darknes")
+
+
+def test_an_object_of_a_module_class_card_or_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "acme_things.py").write_text(
+        "from ddpo.rewards.models.darkness import Darkness\nfrom ddpo.rewards.catalog import CARDS\n"
+        "instance = Darkness()\ncard = CARDS['darkness']\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for attribute in ("Darkness", "instance", "card"):
+        assert make_reward(f"acme_things:{attribute}")(batch(0.5)).values.tolist() == [-0.5]
+    sys.modules.pop("acme_things")
+
+
+def test_a_constructor_that_raises_is_one_line(user_file) -> None:
+    code = EXAMPLE.read_text().replace("self.gain = gain", "raise RuntimeError('no\\nGPU')")
+    with pytest.raises(RewardLoadError, match=r"reward 'my_contrast' of mine.py sha256:\w+ cannot be loaded: RuntimeError: no GPU"):
+        make_reward(f"{user_file(code)}:MyReward")
+
+
+def test_load_failures_are_user_errors() -> None:
+    assert issubclass(RewardLoadError, UserError)
+    assert issubclass(RewardLoadError, ImportError)

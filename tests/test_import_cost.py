@@ -1,0 +1,51 @@
+"""What a command that needs no model may cost: no torch, and little CPU time."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "numpy", "pandas", "PIL", "transformers", "diffusers", "scipy")
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The heavy packages that `ddpo ARGUMENTS` imports."""
+    script = (
+        "import sys\n"
+        f"sys.argv = ['ddpo', *{list(arguments)!r}]\n"
+        "from ddpo.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print('LOADED', *[name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    return set(output.splitlines()[-1].split()[1:])
+
+
+def cpu_seconds(*arguments: str) -> float:
+    """User and system time of `ddpo ARGUMENTS`, the least of three runs: other work on the machine only adds to it."""
+    found = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "ddpo", *arguments], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    return min(found)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["rewards", "list"], ["rewards", "show", "compressibility"], ["train", "--help"], ["eval", "--help"]])
+def test_commands_that_only_tell_load_nothing_heavy(arguments: list[str]) -> None:
+    assert loaded_by(*arguments) == set()
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    script = f"import sys, ddpo, ddpo.trainer, ddpo.rewards.catalog; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_help_and_list_are_quick() -> None:
+    """0.3 s and 0.5 s of CPU time are promised; a loaded machine's caches and clocks get half as much again."""
+    assert cpu_seconds("--help") <= 0.45
+    assert cpu_seconds("rewards", "list") <= 0.75
