@@ -12,7 +12,7 @@ from ddpo.cli import rewards
 from ddpo.cli.evaluate import evaluate_command
 from ddpo.cli.sample import sample_command
 from ddpo.cli.train import train_command
-from ddpo.errors import DdpoError, UserError
+from ddpo.errors import DdpoError, UserError, one_line
 
 app = typer.Typer(
     name="ddpo",
@@ -45,12 +45,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        typer.secho(f"error: {_one_line(error)}", fg="red", err=True)
+        typer.secho(f"error: {one_line(error)}", fg="red", err=True)
         sys.exit(2)
     except DdpoError as error:
-        typer.secho(f"failed: {_one_line(error)}", fg="red", err=True)
+        typer.secho(f"failed: {one_line(error)}", fg="red", err=True)
         sys.exit(1)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -207,7 +207,11 @@ def transfer_ratio(
     gain = clustered_mean(seen, seen_ids)
     other = clustered_mean(heldout, heldout_ids)
     if gain.covers_zero:
-        interval = "is unknown (fewer than two prompts)" if math.isnan(gain.low) else f"[{gain.low:.3g}, {gain.high:.3g}] covers 0"
+        interval = (
+            "is unknown (fewer than two prompts)"
+            if math.isnan(gain.low)
+            else f"({gain.low:.3g} to {gain.high:.3g}) covers 0".replace("-", "−")
+        )
         return TransferRatio(math.nan, math.nan, math.nan, f"no share can be given: the interval of the gain on seen prompts {interval}")
     if other.clusters < 2:
         return TransferRatio(math.nan, math.nan, math.nan, "no share can be given: fewer than two held-out prompts could be scored")

@@ -21,8 +21,7 @@ from ddpo.policies.sample import SampleKey, sample_images
 from ddpo.policies.sd import LoraSettings, StableDiffusionPolicy
 from ddpo.prompts import PromptSet, load_prompts
 from ddpo.rewards.scorer import Scorer
-from ddpo.rewards.signature import signature
-from ddpo.rewards.zoo import make_reward
+from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.tensorfile import optimizer_tensors, restore_optimizer
 from ddpo.trainer.advantages import PromptStatistics, per_prompt_advantages
 from ddpo.trainer.algorithms import algorithms
@@ -87,8 +86,8 @@ class _Trainer:
         self.algorithm = algorithms.get(config.algorithm)
         self.algorithm.check(config)
         self.prompts: PromptSet = load_prompts(config.prompts)
-        self.reward = make_reward(config.reward)
-        self.scorer = Scorer(self.reward)
+        self.reward = resolve_reward(config.reward)
+        self.scorer = Scorer(self.reward.make())
         torch.manual_seed(config.seed)  # for the adapters' initial values; this is the program's own process, not a caller's
         self.policy: StableDiffusionPolicy = load_policy(config.model, device=config.device, dtype=config.dtype)
         self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha))
@@ -186,7 +185,7 @@ class _Trainer:
             "platform": platform.platform(),
             "threads": torch.get_num_threads(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "reward": {"spec": self.config.reward, "card": self.reward.card.to_dict(), "signature": signature(self.reward.card)},
+            "reward": {"spec": self.config.reward, "card": self.reward.card.to_dict(), "signature": self.reward.signature},
             "prompts": {"source": self.prompts.source, "list": [prompt.text for prompt in self.prompts.prompts]},
         }
 

@@ -122,7 +122,7 @@ def test_page_is_accessible_in_outline(page: tuple[str, Page]) -> None:
     assert ("html", "lang", "en") in parsed.attributes
     scopes = Counter(value for tag, name, value in parsed.attributes if tag == "th" and name == "scope")
     assert scopes == {"col": 10, "row": 6, "rowgroup": 2}
-    assert all(any(t == "svg" and n == "aria-label" for t, n, _ in parsed.attributes) for _ in range(3))
+    assert len([value for tag, name, value in parsed.attributes if tag == "svg" and name == "aria-label" and value]) == 3
 
 
 def test_lost_pictures_do_not_stop_the_page(report: Report, evaluated: Evaluated, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_the_answer_follows_the_numbers(report: Report) -> None:
     assert "did not change measurably on unseen animals" in held
     assert "fell by 1.00 (" in held
     seen, held, carried = answer(_with_gains(report, {"animals": flat, "unseen_animals": up, "mine": lone}, refused))
-    assert "did not change measurably (" in seen
+    assert "did not change measurably, +" in seen
     assert "cannot be judged on mine (1 of 2 prompts leaked)" in held
     assert carried == "No share can be given: because."
 
@@ -174,6 +174,17 @@ def test_markdown_and_terminal_say_the_same(report: Report) -> None:
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
     assert len(rows) == 2 + len(report.gains)
     assert "<" not in markdown.replace("`", "").split("### ")[1].split("reward:")[0]
+
+
+def test_narrow_terminal_keeps_every_number_whole(report: Report) -> None:
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(render_terminal(report))
+    text = console.export_text()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for gain in report.gains:
+        assert number(gain.paired.gain.mean, signed=True) in text
+        assert number(gain.paired.gain.low, signed=True) in text
+    assert "…" not in text
 
 
 def test_number_by_hand() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ddpo.eval.render.words import answer, estimate_text, number, p_text, percent, share_text, split_title
 from ddpo.eval.report import Report
 
@@ -44,4 +46,4 @@ def _row(cells: tuple[str, ...] | list[str]) -> str:
 
 def _safe(text: str) -> str:
     """Text that cannot end a table cell or open a tag."""
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
+    return re.sub(r"[ \t\r\n]+", " ", text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;"))

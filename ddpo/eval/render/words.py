@@ -129,7 +129,7 @@ def _seen_sentence(reward: str, seen: Sequence[Gain]) -> str:
         if verdict == UNSCORED:
             parts.append(f"{where}.")
             continue
-        amount = f" by {_amount(paired.gain)}" if verdict in (ROSE, FELL) else f" ({estimate_text(paired.gain)})"
+        amount = f" by {_amount(paired.gain)}" if verdict in (ROSE, FELL) else f", {estimate_text(paired.gain)}"
         change = f"from {number(paired.base_mean)} to {number(paired.tuned_mean)}"
         parts.append(f"{where}{amount}, {change}; the tuned picture scored higher in {percent(paired.wins.rate)} of {paired.wins.n} pairs.")
     return " ".join(parts)
@@ -142,7 +142,7 @@ def _heldout_sentence(report: Report, reward: str, seen: Sequence[Gain], heldout
     for gain in heldout:
         verdict, title = _verdict(gain.paired.gain), _title_with_leaks(report, gain.split)
         amount = (
-            f"by {_amount(gain.paired.gain)} on {title}" if verdict in (ROSE, FELL) else f"on {title} ({estimate_text(gain.paired.gain)})"
+            f"by {_amount(gain.paired.gain)} on {title}" if verdict in (ROSE, FELL) else f"on {title}, {estimate_text(gain.paired.gain)}"
         )
         told.setdefault(verdict, []).append(amount)
     parts = [f"{verdict} {_listed(told[verdict])}" for verdict in (ROSE, SAME, FELL, UNKNOWN, UNSCORED) if verdict in told]
