@@ -35,7 +35,9 @@ def cpu_seconds(*arguments: str) -> float:
     return min(found)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["rewards", "list"], ["rewards", "show", "compressibility"], ["train", "--help"], ["eval", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["rewards", "list"], ["rewards", "show", "compressibility"], ["train", "--help"], ["eval", "--help"]]
+)
 def test_commands_that_only_tell_load_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_by(*arguments) == set()
 

@@ -60,7 +60,15 @@ def test_ids_are_stable_and_unicode_normal() -> None:
 
 @pytest.mark.parametrize(
     ("heldout", "leaks"),
-    [("A cat", True), ("the cats", True), ("two foxes", False), ("a fox", True), ("a panda", False), ("a cat on a mat", False), ("butterflies", True)],
+    [
+        ("A cat", True),
+        ("the cats", True),
+        ("two foxes", False),
+        ("a fox", True),
+        ("a panda", False),
+        ("a cat on a mat", False),
+        ("butterflies", True),
+    ],
 )
 def test_leaks(heldout: str, leaks: bool) -> None:
     train = [Prompt("a cat"), Prompt("a fox"), Prompt("a butterfly")]

@@ -61,20 +61,21 @@ def gains_figure(reports: list[dict[str, Any]]) -> str:
     for index, report in enumerate(reports):
         parts += panel(report, LEFT + index * (PANEL + GAP))
     title = "Gain of the trained reward on seen animals, unseen animals and objects, with 95 % intervals clustered by prompt"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img"><title>{title}</title><style>{style}</style>'
+    size = f'viewBox="0 0 {width} {height}" width="{width}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><title>{title}</title><style>{style}</style>'
     return head + "".join(parts) + "</svg>\n"
 
 
+def shown(split: str) -> list[str]:
+    """The ids of every few prompts of a split."""
+    prompts = load_prompts(split).prompts
+    return [prompt.id for prompt in prompts[:: len(prompts) // SHOWN][:SHOWN]]
+
+
 def strip(folder: Path, policy: str) -> list[Image.Image]:
-    """The first picture of every few prompts of each split."""
-    pictures = []
-    for split in SPLITS:
-        prompts = load_prompts(split).prompts
-        for prompt in prompts[:: len(prompts) // SHOWN][:SHOWN]:
-            pictures.append(
-                load_image(folder / "images" / split / f"{prompt.id}-0-{policy}.png").resize((96, 96), Image.Resampling.NEAREST)
-            )
-    return pictures
+    """The first picture of the prompts shown, twice as large."""
+    names = [f"{split}/{prompt_id}-0-{policy}.png" for split in SPLITS for prompt_id in shown(split)]
+    return [load_image(folder / "images" / name).resize((96, 96), Image.Resampling.LANCZOS) for name in names]
 
 
 def main() -> None:

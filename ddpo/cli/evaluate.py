@@ -95,7 +95,8 @@ def _run(work: Plan, console: Console) -> Outcome:
 
         def observe(event: EvalProgress) -> None:
             elapsed = bars.tasks[task].elapsed or 0.0
-            rate = f"{(event.done - event.resumed) / elapsed:.1f} pictures/s" if elapsed > 0 else ""
+            sampled = event.done - event.resumed
+            rate = f"{sampled / elapsed:.1f} pictures/s" if sampled and elapsed > 0 else ""
             bars.update(task, completed=event.done, description=f"{event.split}, {event.policy}", rate=rate)
 
         return carry_out(work, observe)

@@ -33,7 +33,8 @@ def train_command(
 ) -> None:
     """Finetune a model on a reward."""
     named = {
-        "reward": reward, "prompts": prompts, "model": model, "algorithm": algorithm, "iterations": iterations, "seed": seed, "device": device,
+        "reward": reward, "prompts": prompts, "model": model, "algorithm": algorithm, "iterations": iterations, "seed": seed,
+        "device": device,
     }  # fmt: skip
     given = {name: value for name, value in named.items() if value is not None}
     if resume is not None:

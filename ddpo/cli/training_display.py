@@ -62,7 +62,7 @@ class TrainingDisplay:
         """Takes one event."""
         if isinstance(event, events.Started):
             self.total = event.total
-            self.console.print(event.summary, highlight=False)
+            self.console.print(event.summary, highlight=False, soft_wrap=True)
             if event.iteration:
                 self.console.print(f"resumed after iteration {event.iteration}", highlight=False)
             self.bars.update(self.run_bar, total=event.total, completed=event.iteration)

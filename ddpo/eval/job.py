@@ -15,9 +15,10 @@ from typing import Any, Final
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.protocol import ROLES, Observer, Role, Split, evaluate
 from ddpo.eval.render.html import render_html
-from ddpo.eval.report import LeakFacts, Report, build_report, read_curve, save_report, write_atomically
+from ddpo.eval.report import LeakFacts, Report, build_report, read_curve, save_report
 from ddpo.eval.samples import write_samples
 from ddpo.eval.tables import matched_pairs
+from ddpo.files import write_text
 from ddpo.policies import load_policy
 from ddpo.policies.checkpoint import CheckpointInfo, find_checkpoint
 from ddpo.policies.sample import SamplerSettings
@@ -150,7 +151,7 @@ def carry_out(work: Plan, observe: Observer | None = None) -> Outcome:
     outcome = Outcome(report, work.out / "report.html", work.out / "report.json", work.out / "samples.parquet")
     write_samples(outcome.samples, evaluation.rows, run=info.run.name if info.run else "", checkpoint=info.folder.name)
     save_report(outcome.json, report)
-    write_atomically(outcome.html, render_html(report, pairs, work.out))
+    write_text(outcome.html, render_html(report, pairs, work.out))
     return outcome
 
 

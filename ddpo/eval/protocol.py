@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ddpo.errors import ConfigError, ImageError, RunExistsError
+from ddpo.files import write_json
 from ddpo.images import from_uint8, load_image, save_png, to_uint8
 from ddpo.policies.policy import Policy
 from ddpo.policies.sample import SampleKey, SamplerSettings, sample_images
@@ -170,15 +170,12 @@ def _claim(folder: Path, plan: Mapping[str, Any]) -> None:
             known = present if isinstance(present, dict) else {}
             keys = [key for key in wanted if known.get(key) != wanted[key]]
             raise RunExistsError(
-                f"{folder} holds pictures of another evaluation (different {', '.join(keys) or 'plan'}): choose another folder"
+                f"{folder} holds pictures of another evaluation (different {', '.join(keys) or 'plan'}): choose another folder (--out)"
             )
         return
     if folder.is_dir() and any(folder.iterdir()):
-        raise RunExistsError(f"{folder} is not empty and was not made by an evaluation: choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-    os.replace(temporary, file)
+        raise RunExistsError(f"{folder} is not empty and was not made by an evaluation: choose another folder (--out)")
+    write_json(file, wanted)
 
 
 def _pictures(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -18,6 +17,7 @@ from typing import Any, Final
 from ddpo.errors import ConfigError
 from ddpo.eval.protocol import Evaluation
 from ddpo.eval.tables import Gain, Pair, Transfer, gain_table, transfer_table
+from ddpo.files import write_json
 
 __all__ = ["CurvePoint", "LeakFacts", "Report", "RewardFacts", "SplitFacts", "build_report", "load_report", "read_curve", "save_report"]
 
@@ -155,7 +155,7 @@ def read_curve(metrics: Path) -> tuple[CurvePoint, ...]:
 
 def save_report(path: Path, report: Report) -> None:
     """Writes `report.json` atomically."""
-    write_atomically(path, json.dumps(_plain(asdict(report)), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(path, _plain(asdict(report)))
 
 
 def load_report(path: Path) -> Report:
@@ -175,14 +175,6 @@ def load_report(path: Path) -> Report:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} is not a report of ddpo: {type(error).__name__} {error}") from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes UTF-8 text under a temporary name, then renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _own_version() -> str:

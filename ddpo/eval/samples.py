@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpo.errors import ConfigError
 from ddpo.eval.protocol import Row
+from ddpo.files import atomic_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +28,8 @@ def write_samples(path: Path, rows: Sequence[Row], *, run: str, checkpoint: str)
     text = [(name, pa.string()) for name in columns]
     kinds = dict(text) | {"index": pa.int32(), "score": pa.float32()}
     table = pa.table(columns, schema=pa.schema([(name, kinds[name]) for name in columns]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def read_samples(path: Path) -> list[Row]:

@@ -121,7 +121,7 @@ def test_plain_diffusers_loads_the_lora(tiny_model: Path, tmp_path: Path) -> Non
 def test_bad_models_and_checkpoints_are_told_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'emoji'"):
         load_policy("emojy")
-    with pytest.raises(MissingResourceError, match="no model_index.json"):
+    with pytest.raises(MissingResourceError, match=r"no model_index\.json"):
         load_policy(str(tmp_path))
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         find_checkpoint(tmp_path / "none")

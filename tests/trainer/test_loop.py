@@ -108,14 +108,15 @@ def test_a_run_writes_what_it_promises_and_starts_on_policy(tiny_model: Path, re
     assert find_checkpoint(out).iteration == 3
     assert json.loads((out / "config.json").read_text())["adapt"]["kind"] == kind
     assert "brightness" in json.loads((out / "manifest.json").read_text())["reward"]["signature"]
-    assert not [path for path in out.rglob("*.tmp")]
+    assert not list(out.rglob("*.tmp"))
 
 
 def test_training_raises_the_reward(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
     """A random model can be made brighter: by far more than the noise of the mean."""
     config = tiny_config(
         tiny_model, f"{rewards_file}:Brightness", iterations=25, adapt={"kind": "full"}, grid_every=100, checkpoint_every=100,
-        sample={"samples": 32, "per_prompt": 8, "steps": 3, "batch": 32}, optim={"updates": 1, "timesteps": 3, "lr": 2e-3}, algorithm="ddpo_sf",
+        sample={"samples": 32, "per_prompt": 8, "steps": 3, "batch": 32}, optim={"updates": 1, "timesteps": 3, "lr": 2e-3},
+        algorithm="ddpo_sf",
     )  # fmt: skip
     run(config, tmp_path / "run")
     found = metrics(tmp_path / "run")
