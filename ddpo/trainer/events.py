@@ -22,7 +22,7 @@ class Metrics:
     loss: float
     ratio_mean_deviation: float  # mean |ratio - 1| over all trained items
     ratio_first_deviation: float  # largest |ratio - 1| before the first update: 0
-    clip_fraction: float  # share of items whose ratio left 1 ± 1e-4
+    clip_fraction: float  # share of items whose ratio left 1 ± optim.clip_range
     approx_kl: float  # mean of (log ratio)² / 2
     grad_norm: float  # mean over the updates, before clipping
     updates: int

@@ -88,9 +88,10 @@ class _Trainer:
         self.prompts: PromptSet = load_prompts(config.prompts)
         self.reward = resolve_reward(config.reward)
         self.scorer = Scorer(self.reward.make())
-        torch.manual_seed(config.seed)  # for the adapters' initial values; this is the program's own process, not a caller's
         self.policy: StableDiffusionPolicy = load_policy(config.model, device=config.device, dtype=config.dtype)
-        self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha))
+        with torch.random.fork_rng(devices=[]):  # the adapters' first values come from the seed; the caller's generator is left alone
+            torch.default_generator.manual_seed(config.seed)
+            self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha))
         optim = config.optim
         parameters = [parameter for _, parameter in self.policy.trainable_parameters()]
         self.optimizer = torch.optim.AdamW(

@@ -25,9 +25,6 @@ __all__ = ["Items", "UpdateStats", "plan_updates", "update"]
 ON_POLICY_TOLERANCE = 1e-5
 """Largest |ratio - 1| before the first update that is put down to a GPU's order of summation; on a CPU it is 0."""
 
-REPORTED_CLIP = 1e-4
-"""The clip range that `clip_fraction` refers to, whatever the algorithm."""
-
 Integers = NDArray[np.int64]
 
 
@@ -95,7 +92,7 @@ def update(
             ratio = log_ratio.exp()
             if number == 0:
                 stats.ratio_first_deviation = max(stats.ratio_first_deviation, float((ratio - 1).abs().max()))
-            outside = ((ratio - 1).abs() > REPORTED_CLIP).float()
+            outside = ((ratio - 1).abs() > config.optim.clip_range).float()
             sums += torch.stack([v.double().sum() for v in (loss.detach(), (ratio - 1).abs(), outside, 0.5 * log_ratio**2)]).cpu()
             done += len(log_ratio)
             yield Progress("training", done, every)
@@ -147,4 +144,4 @@ def _losses(
         coefficients, config.sample.guidance,
     )  # fmt: skip
     log_probs, old = log_probs[:kept], tables.log_probs[index, step][:kept]
-    return algorithm.loss(log_probs, old, tables.advantages[index][:kept]), (log_probs - old).detach()
+    return algorithm.loss(log_probs, old, tables.advantages[index][:kept], config), (log_probs - old).detach()

@@ -167,6 +167,14 @@ def test_a_killed_run_loses_at_most_the_iteration_under_way(tiny_model: Path, re
     assert metrics(out) == metrics(straight)
 
 
+def test_a_run_leaves_the_callers_random_state_alone(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    run(tiny_config(tiny_model, f"{rewards_file}:Brightness", iterations=1), tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_unscorable_pictures_are_counted_and_left_out(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
     run(tiny_config(tiny_model, f"{rewards_file}:SometimesUnscorable", iterations=1), tmp_path / "run")
     (line,) = metrics(tmp_path / "run")

@@ -23,8 +23,8 @@ class Algorithm(Protocol):
         """Raises `ConfigError` where the settings contradict the method."""
         ...
 
-    def loss(self, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
-        """One loss per (picture, step) item, `[items]`; all arguments are float32 `[items]`."""
+    def loss(self, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, config: TrainConfig) -> Tensor:
+        """One loss per (picture, step) item, `[items]`; the tensors are float32 `[items]`."""
         ...
 
 

@@ -14,15 +14,14 @@ from ddpo.trainer.losses import clipped_surrogate
 class DdpoIs:
     """Denoising diffusion policy optimisation with importance sampling (arXiv 2305.13301, section 4.3)."""
 
-    clip_range: float = 1e-4  # ddpo-pytorch config/base.py; tuned for mean-reduced log-probs
     summary: str = "clipped importance sampling, several updates per rollout"
 
     def check(self, config: TrainConfig) -> None:
         """Any settings will do."""
 
-    def loss(self, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
+    def loss(self, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, config: TrainConfig) -> Tensor:
         """The clipped surrogate."""
-        return clipped_surrogate(log_probs, old_log_probs, advantages, self.clip_range)
+        return clipped_surrogate(log_probs, old_log_probs, advantages, config.optim.clip_range)
 
 
 DDPO_IS = DdpoIs()

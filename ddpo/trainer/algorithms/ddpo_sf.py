@@ -22,7 +22,7 @@ class DdpoSf:
         if config.optim.updates != 1:
             raise ConfigError(f"ddpo_sf makes one update per rollout: set optim.updates=1 (it is {config.optim.updates})")
 
-    def loss(self, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
+    def loss(self, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, config: TrainConfig) -> Tensor:
         """-A log π."""
         return score_function(log_probs, advantages)
 
