@@ -50,13 +50,14 @@ class OptimConfig:
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
     updates: int = 4  # optimizer steps per iteration, each on its share of the rollout
-    timesteps: int = 5  # denoising steps trained per picture, drawn at random; 0: all
+    skip_last: int = 1  # last denoising steps that are not trained: their tiny noise makes their gradients drown the others'
+    timesteps: int = 5  # of the steps left, how many per picture, drawn at random; 0: all
     clip_range: float = 2e-3  # of the ratio, which is a mean per latent dimension: 1e-4 for Stable Diffusion's 16,384, 2e-3 for 768
 
     def __post_init__(self) -> None:
         _positive(self, "lr", "eps", "max_grad_norm", "updates", "clip_range")
-        if self.timesteps < 0 or not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1) or self.weight_decay < 0:
-            raise ConfigError("optim.timesteps and optim.weight_decay must not be negative, beta1 and beta2 must be in [0, 1)")
+        if self.timesteps < 0 or self.skip_last < 0 or not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1) or self.weight_decay < 0:
+            raise ConfigError("optim.skip_last, optim.timesteps and optim.weight_decay must not be negative, beta1 and beta2 must be in [0, 1)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,21 @@ class TrainConfig:
             raise ConfigError(f"seed must not be negative, got {self.seed}")
         if self.sample.samples % self.optim.updates:
             raise ConfigError(f"sample.samples={self.sample.samples} cannot be cut into optim.updates={self.optim.updates} equal parts")
-        if self.optim.timesteps > self.sample.steps:
-            raise ConfigError(f"optim.timesteps={self.optim.timesteps} is more than sample.steps={self.sample.steps}")
+        if self.trained_steps < max(1, self.optim.timesteps):
+            raise ConfigError(
+                f"sample.steps={self.sample.steps} without optim.skip_last={self.optim.skip_last} leaves {self.trained_steps} steps "
+                f"to train, fewer than optim.timesteps={self.optim.timesteps or 1}"
+            )
+
+    @property
+    def trained_steps(self) -> int:
+        """How many of the denoising steps can be trained: the first so many."""
+        return self.sample.steps - self.optim.skip_last
+
+    @property
+    def steps_per_picture(self) -> int:
+        """How many denoising steps of each picture are trained."""
+        return self.optim.timesteps or self.trained_steps
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for `config.json`."""

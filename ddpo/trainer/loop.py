@@ -175,7 +175,7 @@ class _Trainer:
             f"{self.config.algorithm} on {self.config.model}, {self.config.adapt.kind} ({count:,} parameters); "
             f"{len(self.prompts)} prompts ({self.prompts.source}); "
             f"per iteration {sample.samples} pictures ({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), "
-            f"{updates} × {optim.timesteps or sample.steps} of {sample.steps} steps"
+            f"{updates} × {self.config.steps_per_picture} of {sample.steps} steps"
         )
 
     def manifest(self) -> dict[str, Any]:

@@ -51,16 +51,17 @@ class UpdateStats:
 
 
 def plan_updates(advantages: Advantages, config: TrainConfig, iteration: int) -> list[Items]:
-    """Cuts the pictures at random into `optim.updates` parts and draws `optim.timesteps` denoising steps for each picture.
+    """Cuts the pictures at random into `optim.updates` parts and draws `optim.timesteps` denoising steps for each
+    picture, never of the last `optim.skip_last`.
 
     Pictures without advantage (unscorable, or without spread) are left out before their forward pass; an update that has none
     left is left out whole.
     """
     rng = np.random.default_rng([config.seed, 1, iteration])
-    count = config.optim.timesteps or config.sample.steps
+    count = config.steps_per_picture
     plan = []
     for part in np.array_split(rng.permutation(len(advantages.values)), config.optim.updates):
-        steps = np.stack([rng.permutation(config.sample.steps)[:count] for _ in part])
+        steps = np.stack([rng.permutation(config.trained_steps)[:count] for _ in part])
         useful = advantages.values[part] != 0
         if useful.any():
             pictures = np.repeat(part[useful], count).astype(np.int64)

@@ -30,7 +30,8 @@ def test_a_configuration_round_trips_through_json() -> None:
         ({"sample": {"samples": 10, "per_prompt": 3}}, "not a multiple"),
         ({"sample": {"samples": 9, "per_prompt": 3}, "optim": {"updates": 2}}, "cannot be cut"),
         ({"sample": {"eta": 0.0}}, r"sample.eta in \(0, 1\]"),
-        ({"optim": {"timesteps": 99}}, "more than sample.steps"),
+        ({"optim": {"timesteps": 10}}, "leaves 9 steps to train, fewer than optim.timesteps=10"),
+        ({"optim": {"skip_last": 10, "timesteps": 0}}, "leaves 0 steps"),
         ({"dtype": "float8"}, "dtype must be"),
         ({"adapt": {"kind": "dora"}}, "must be 'lora' or 'full'"),
     ],
@@ -65,6 +66,11 @@ def test_every_recipe_of_the_project_is_valid() -> None:
     assert recipes
     for recipe in recipes:
         config_from_dict(read_recipe(recipe))
+
+
+def test_the_embedded_models_recipe_is_the_default() -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "emoji.toml"
+    assert config_from_dict(read_recipe(recipe)) == TrainConfig()
 
 
 def test_fields_are_listed_by_dotted_name() -> None:
