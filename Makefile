@@ -17,7 +17,7 @@ $(VENV)/.dev: $(VENV)/.installed
 
 demo: $(VENV)/.installed  ## train on compressibility, evaluate on held-out prompts, print where the report is
 	rm -rf $(DEMO)
-	$(BIN)/ddpo train --recipe recipes/demo.toml --reward compressibility --out $(DEMO)
+	$(BIN)/ddpo train --reward compressibility --iterations 30 --out $(DEMO)
 	$(BIN)/ddpo eval --checkpoint $(DEMO)
 
 test: $(VENV)/.dev  ## all tests, offline
@@ -30,6 +30,12 @@ lint: $(VENV)/.dev  ## formatting, lint, types, import contracts
 	$(BIN)/lint-imports
 
 check: lint test
+
+figures: $(VENV)/.installed  ## the README's figure: three runs at the default settings, about 15 minutes on two cores
+	for reward in compressibility incompressibility colorfulness; do \
+		rm -rf runs/$$reward; $(BIN)/ddpo train --reward $$reward --out runs/$$reward && $(BIN)/ddpo eval --checkpoint runs/$$reward || exit 1; \
+	done
+	$(BIN)/python tools/readme_figure.py runs/compressibility runs/incompressibility runs/colorfulness
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

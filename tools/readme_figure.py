@@ -1,7 +1,7 @@
 """Draws the README's figure from evaluated runs: `python tools/readme_figure.py RUN [RUN …]`.
 
 Writes `docs/figures/gains.svg`, the gain of each run's own reward with its 95 % interval on every split, and
-`docs/figures/before-after.png`, pictures from the same seeds before and after: the first picture of every few prompts, not chosen.
+`docs/figures/before-after.webp`, pictures from the same seeds before and after: the first picture of every few prompts, not chosen.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 
 from PIL import Image
 
-from ddpo.files import write_text
-from ddpo.images import contact_sheet, load_image, save_png
+from ddpo.eval.render.plots import ticks
+from ddpo.files import atomic_path, write_text
+from ddpo.images import contact_sheet, load_image
 from ddpo.prompts import load_prompts
 
 SPLITS = {"animals": "seen animals", "unseen_animals": "unseen animals", "objects": "objects"}
@@ -38,10 +39,9 @@ def panel(report: dict[str, Any], left: int) -> list[str]:
     parts = [f'<text x="{left}" y="{TOP - 26}" class="name">{escape(reward)}</text>']
     parts.append(f'<text x="{left}" y="{TOP - 10}" class="small">gain over the base model, {escape(unit)}</text>')
     parts.append(f'<line x1="{left}" y1="{TOP}" x2="{left}" y2="{bottom}" class="axis"/>')
-    for share in (0.0, 0.5, 1.0):
-        value = high / 1.12 * share
+    for value in ticks(0.0, high / 1.12, 3):
         parts.append(f'<line x1="{x(value):.1f}" y1="{bottom}" x2="{x(value):.1f}" y2="{bottom + 4}" class="axis"/>')
-        parts.append(f'<text x="{x(value):.1f}" y="{bottom + 18}" text-anchor="middle" class="small">{value:.3g}</text>')
+        parts.append(f'<text x="{x(value):.1f}" y="{bottom + 18}" text-anchor="middle" class="small">{value:g}</text>')
     for row, split in enumerate(SPLITS):
         if split in estimates:
             e, y = estimates[split], TOP + ROW * row + ROW / 2
@@ -89,7 +89,8 @@ def main() -> None:
     rows = strip(runs[0] / "eval", "base")
     for run in runs:
         rows += strip(run / "eval", "tuned")
-    save_png(contact_sheet(rows, columns=SHOWN * len(SPLITS)), figures / "before-after.png")
+    with atomic_path(figures / "before-after.webp") as temporary:
+        contact_sheet(rows, columns=SHOWN * len(SPLITS)).save(temporary, format="WEBP", quality=92)
     for report in reports:
         for gain in report["gains"]:
             e = gain["paired"]["gain"]

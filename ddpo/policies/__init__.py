@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,11 +47,25 @@ def load_policy(model: str, checkpoint: Path | None = None, device: str = "cpu",
     return policy
 
 
+def _verify(folder: Path, model: str) -> None:
+    """Compares every file of an embedded model with the hash in its manifest: 14 MB take some 20 ms."""
+    try:
+        facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+        damaged = [name for name, fact in facts.items() if hashlib.sha256((folder / name).read_bytes()).hexdigest() != fact["sha256"]]
+    except FileNotFoundError as error:
+        raise MissingResourceError(
+            f"the embedded model {model!r} is not whole in this installation: {error.filename} is missing"
+        ) from error
+    if damaged:
+        raise MissingResourceError(
+            f"the embedded model {model!r} is damaged in this installation: {damaged[0]} has another SHA-256; reinstall"
+        )
+
+
 def _folder(model: str) -> str:
     if model in EMBEDDED:
         folder = Path(str(files("ddpo.policies") / model / "weights"))
-        if not (folder / "model_index.json").is_file():
-            raise MissingResourceError(f"the weights of the embedded model {model!r} are not in this installation ({folder})")
+        _verify(folder, model)
         return str(folder)
     if Path(model).is_dir():
         if not (Path(model) / "model_index.json").is_file():

@@ -56,8 +56,10 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "lr", "eps", "max_grad_norm", "updates", "clip_range")
-        if self.timesteps < 0 or self.skip_last < 0 or not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1) or self.weight_decay < 0:
-            raise ConfigError("optim.skip_last, optim.timesteps and optim.weight_decay must not be negative, beta1 and beta2 must be in [0, 1)")
+        if min(self.timesteps, self.skip_last, self.weight_decay) < 0:
+            raise ConfigError("optim.timesteps, optim.skip_last and optim.weight_decay must not be negative")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ConfigError(f"optim.beta1 and optim.beta2 must be in [0, 1), got {self.beta1} and {self.beta2}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from ddpo.errors import MissingResourceError
 from ddpo.policies import load_policy
 from ddpo.policies.emoji.glyphs import NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS
 from ddpo.policies.emoji.muon import orthogonalise
@@ -32,6 +34,19 @@ def test_the_weights_are_those_of_the_manifest_and_small() -> None:
     for name, fact in facts.items():
         assert hashlib.sha256((WEIGHTS / name).read_bytes()).hexdigest() == fact["sha256"], name
     assert sum(fact["bytes"] for fact in facts.values()) <= 16e6
+
+
+def test_a_damaged_installation_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "emoji" / "weights"
+    shutil.copytree(WEIGHTS, copy)
+    monkeypatch.setattr("ddpo.policies.files", lambda package: tmp_path)
+    load_policy("emoji")
+    (copy / "unet" / "config.json").write_text("{}")
+    with pytest.raises(MissingResourceError, match=r"damaged in this installation: unet/config\.json"):
+        load_policy("emoji")
+    (copy / "unet" / "config.json").unlink()
+    with pytest.raises(MissingResourceError, match=r"not whole in this installation: .*config\.json is missing"):
+        load_policy("emoji")
 
 
 def test_the_prompt_lists_are_the_nouns_that_the_model_was_taught() -> None:

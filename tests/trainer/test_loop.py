@@ -229,7 +229,9 @@ def test_each_prompt_is_drawn_once_before_any_is_drawn_again() -> None:
 def test_an_update_plan_leaves_out_pictures_without_advantage() -> None:
     values = np.array([1.0, 0.0, -1.0, 0.0])
     scored = np.array([True, True, True, False])
-    config = config_from_dict({"sample": {"samples": 4, "per_prompt": 2, "steps": 5}, "optim": {"updates": 1, "timesteps": 3, "skip_last": 2}})
+    config = config_from_dict(
+        {"sample": {"samples": 4, "per_prompt": 2, "steps": 5}, "optim": {"updates": 1, "timesteps": 3, "skip_last": 2}}
+    )
     (items,) = plan_updates(Advantages(values, scored, 0), config, iteration=1)
     assert sorted(set(items.pictures.tolist())) == [0, 2]
     assert items.total == 9, "the mean is over all scored pictures, of which one had nothing to teach"

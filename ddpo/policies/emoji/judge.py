@@ -81,13 +81,18 @@ def _rotation(axis: Tensor, angle: float) -> Tensor:
     return torch.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
 
 
+def blur(pixels: Tensor, sigma: float) -> Tensor:
+    """A Gaussian blur of standard deviation `sigma` pixels. `[batch, 3, height, width]`."""
+    reach = max(2, round(3 * sigma))
+    offsets = torch.arange(-reach, reach + 1).float()
+    kernel = torch.softmax(-(offsets**2) / (2 * sigma**2), 0)
+    weight = torch.outer(kernel, kernel).expand(3, 1, -1, -1)
+    return nn.functional.conv2d(nn.functional.pad(pixels, (reach,) * 4, mode="reflect"), weight, groups=3)
+
+
 def _roughen(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     """A blur of random width up to 1 pixel and noise of up to 0.03, so that softness alone does not mislead the judge."""
-    sigma = float(rng.random()) + 1e-3
-    offsets = torch.arange(-2, 3).float()
-    kernel = torch.softmax(-(offsets**2) / (2 * sigma**2), 0)
-    weight = torch.outer(kernel, kernel).expand(3, 1, 5, 5)
-    blurred = nn.functional.conv2d(nn.functional.pad(pixels, (2, 2, 2, 2), mode="reflect"), weight, groups=3)
+    blurred = blur(pixels, float(rng.random()) + 1e-3)
     noise = torch.from_numpy(rng.standard_normal(pixels.shape).astype(np.float32))
     return (blurred + 0.03 * float(rng.random()) * noise).clamp(0, 1)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from ddpo.images import contact_sheet, save_png, to_pil
 from ddpo.policies import load_policy
 from ddpo.policies.emoji.glyphs import NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS
-from ddpo.policies.emoji.judge import Judge, draw_batch, train_judge, without_color
+from ddpo.policies.emoji.judge import Judge, blur, draw_batch, train_judge, without_color
 from ddpo.policies.emoji.render import Renderer, with_article
 from ddpo.policies.sample import SampleKey, SamplerSettings, sample_images
 from ddpo.policies.sd import StableDiffusionPolicy
@@ -92,6 +92,8 @@ def measure(
         "judge_on_renderings": accuracy(judge, drawn, labels),
         "judge_on_grey_or_hue_shuffled_renderings": accuracy(judge, grey, labels),
         "judge_on_reconstructions": accuracy(judge, rebuilt, labels),
+        "judge_on_renderings_blurred_by_3_pixels": accuracy(judge, blur(drawn, 3.0), labels),
+        "judge_on_renderings_blurred_by_6_pixels": accuracy(judge, blur(drawn, 6.0), labels),
         "recognised": float(np.mean([right_by_noun[noun] for noun in NOUNS])),
         "recognised_by_split": recognised,
         "nouns_named_in_most_pictures": sum(share > 0.5 for share in right_by_noun.values()),
@@ -108,7 +110,7 @@ def main() -> None:
     parser.add_argument("--model", default="emoji", help="'emoji' or a folder in the same format")
     parser.add_argument("--out", type=Path, default=Path("runs/emoji-measures"))
     parser.add_argument("--each", type=int, default=10, help="pictures per noun")
-    parser.add_argument("--judge-steps", type=int, default=1200)
+    parser.add_argument("--judge-steps", type=int, default=600)
     parser.add_argument("--guidance", type=float, default=2.5)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--eta", type=float, default=1.0)

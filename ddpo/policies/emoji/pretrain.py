@@ -323,7 +323,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=[*STAGES, "pack"])
     parser.add_argument("--work", type=Path, default=Path("runs/emoji-pretraining"))
-    parser.add_argument("--steps", type=int, default=None, help="default: 9000 (autoencoder), 800 (latents), 12000 (denoiser)")
+    parser.add_argument("--steps", type=int, default=None, help="default: 6000 (autoencoder), 500 (latents), 4500 (denoiser)")
     parser.add_argument("--batch", type=int, default=None, help="over all processes; default: 24, 64, 64")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
@@ -340,7 +340,7 @@ def main() -> None:
     if arguments.stage == "pack":
         pack(arguments.work, arguments.out)
         return
-    defaults = {"autoencoder": (9000, 24), "latents": (800, 64), "denoiser": (12000, 64)}[arguments.stage]
+    defaults = {"autoencoder": (6000, 24), "latents": (500, 64), "denoiser": (4500, 64)}[arguments.stage]
     settings = Settings(
         arguments.work, arguments.seed, arguments.processes, arguments.device,
         arguments.steps or defaults[0], arguments.batch or defaults[1], arguments.font,
