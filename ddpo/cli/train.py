@@ -51,11 +51,16 @@ def train_command(
     from ddpo.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from ddpo.trainer.config import config_from_dict
+    from ddpo.trainer.algorithms import algorithms
+    from ddpo.trainer.config import TrainConfig, config_from_dict, merged
     from ddpo.trainer.loop import resume as resume_run
     from ddpo.trainer.loop import train
 
-    _show(resume_run(folder, iterations) if resume is not None else train(config_from_dict(values), folder), folder)
+    if resume is not None:
+        _show(resume_run(folder, iterations), folder)
+    else:
+        defaults = algorithms.get(str(values.get("algorithm", TrainConfig().algorithm))).defaults
+        _show(train(config_from_dict(merged(defaults, values)), folder), folder)
 
 
 def _values(recipe: Path | None, given: dict[str, Any], settings: list[str]) -> dict[str, Any]:

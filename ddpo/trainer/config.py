@@ -17,7 +17,17 @@ from typing import Any, Literal
 from ddpo.errors import ConfigError
 from ddpo.registry import nearest
 
-__all__ = ["AdaptConfig", "AdvantageConfig", "OptimConfig", "SampleConfig", "TrainConfig", "config_from_dict", "read_recipe", "set_value"]
+__all__ = [
+    "AdaptConfig",
+    "AdvantageConfig",
+    "OptimConfig",
+    "SampleConfig",
+    "TrainConfig",
+    "config_from_dict",
+    "merged",
+    "read_recipe",
+    "set_value",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +200,15 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such recipe") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain nested values: those of `above`, and of `below` where `above` is silent."""
+    result = dict(below)
+    for key, value in above.items():
+        under = result.get(key)
+        result[key] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return result
 
 
 def set_value(values: dict[str, Any], assignment: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ddpo.errors import ConfigError
-from ddpo.trainer.config import TrainConfig, config_fields, config_from_dict, read_recipe, set_value
+from ddpo.trainer.algorithms import algorithms
+from ddpo.trainer.config import TrainConfig, config_fields, config_from_dict, merged, read_recipe, set_value
 
 
 def test_a_configuration_round_trips_through_json() -> None:
@@ -51,6 +52,15 @@ def test_assignments_are_read_as_toml_or_text() -> None:
         set_value(values, "optim.lr")
     with pytest.raises(ConfigError, match="'reward' is not a table"):
         set_value(values, "reward.x=1")
+
+
+def test_every_algorithm_runs_with_its_own_defaults_and_a_user_may_override_them() -> None:
+    for name in algorithms.names():
+        algorithm = algorithms.get(name)
+        algorithm.check(config_from_dict(merged(algorithm.defaults, {"algorithm": name})))
+    values = merged(algorithms.get("ddpo_sf").defaults, {"optim": {"updates": 2, "lr": 1.0}})
+    assert values == {"optim": {"updates": 2, "lr": 1.0}}
+    assert algorithms.get("ddpo_sf").defaults == {"optim": {"updates": 1}}
 
 
 def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ddpo.registry import Registry
 
@@ -18,6 +19,7 @@ class Algorithm(Protocol):
     """One method of turning a rollout into updates."""
 
     summary: str
+    defaults: Mapping[str, Any]  # settings that a run of this method has unless it says otherwise, as plain nested values
 
     def check(self, config: TrainConfig) -> None:
         """Raises `ConfigError` where the settings contradict the method."""

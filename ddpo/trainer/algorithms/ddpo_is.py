@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -15,6 +17,7 @@ class DdpoIs:
     """Denoising diffusion policy optimisation with importance sampling (arXiv 2305.13301, section 4.3)."""
 
     summary: str = "clipped importance sampling, several updates per rollout"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, config: TrainConfig) -> None:
         """Any settings will do."""

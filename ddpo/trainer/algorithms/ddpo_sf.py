@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +18,7 @@ class DdpoSf:
     """Denoising diffusion policy optimisation with the score-function estimator (arXiv 2305.13301, section 4.3)."""
 
     summary: str = "score function, one update per rollout"
+    defaults: Mapping[str, Any] = field(default_factory=lambda: {"optim": {"updates": 1}})
 
     def check(self, config: TrainConfig) -> None:
         """The estimator is exact for the policy that sampled, so a second update would be biased."""
