@@ -108,7 +108,7 @@ def test_mistakes_are_one_line(site: Path, tmp_path: Path, spec: str, message: s
 @pytest.mark.slow
 @pytest.mark.parametrize("reward", ["test/sharpness:scale=2", f"{EXAMPLE}:MyReward"], ids=["package", "file"])
 def test_trains_by_its_name_and_from_a_file(site: Path, tiny_model: Path, tmp_path: Path, reward: str) -> None:
-    settings = ["sample.samples=4", "sample.per_prompt=2", "sample.steps=2", "sample.batch=4", "optim.updates=1", "optim.timesteps=2"]
+    settings = ["sample.samples=4", "sample.per_prompt=2", "sample.steps=2", "sample.batch=4", "optim.updates=1", "optim.timesteps=1"]
     arguments = ["train", "--reward", reward, "--model", tiny_model, "--iterations", 2, "--out", tmp_path / "run"]
     done = ddpo(site, *arguments, *(part for setting in settings for part in ("--set", setting)))
     assert done.returncode == 0, done.stderr
