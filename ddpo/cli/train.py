@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddpo.errors import ConfigError, DdpoError
+from ddpo.errors import ConfigError, DdpoError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ def _show(events: Iterator[Event], folder: Path) -> None:
         typer.echo(f"Stopped. The finished iterations are kept; go on with: ddpo train --resume {folder}")
         raise typer.Exit(130) from None
     except DdpoError as error:
-        if (folder / "state").exists():
+        if (folder / "state").exists() and not isinstance(error, UserError):
             raise type(error)(f"{error} — the finished iterations are kept; go on with: ddpo train --resume {folder}") from error
         raise
     typer.echo(f"Run folder: {folder}")

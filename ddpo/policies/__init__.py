@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddpo.errors import MissingResourceError
+from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.policies.checkpoint import find_checkpoint
 from ddpo.registry import unknown_name
 
@@ -33,6 +33,7 @@ def load_policy(model: str, checkpoint: Path | None = None, device: str = "cpu",
         dtype: "float32", "bfloat16" or "float16", for the weights that are not trained.
 
     Raises:
+        ConfigError: the device is unknown or not here.
         UnknownNameError: `model` is none of the three.
         MissingResourceError: the weights are not here and cannot be fetched.
         CheckpointError: the checkpoint does not fit.
@@ -41,6 +42,10 @@ def load_policy(model: str, checkpoint: Path | None = None, device: str = "cpu",
 
     from ddpo.policies.sd import StableDiffusionPolicy
 
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     policy = StableDiffusionPolicy(_folder(model), model=model, device=device, dtype=getattr(torch, dtype))
     if checkpoint is not None:
         policy.load(find_checkpoint(checkpoint))
