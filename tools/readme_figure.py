@@ -83,12 +83,13 @@ def main() -> None:
     runs = [Path(argument) for argument in sys.argv[1:]]
     if not runs:
         raise SystemExit(__doc__)
-    reports = [json.loads((run / "eval" / "report.json").read_text(encoding="utf-8")) for run in runs]
+    folders = [sorted((run / "eval").glob("iteration-*"))[-1] for run in runs]
+    reports = [json.loads((folder / "report.json").read_text(encoding="utf-8")) for folder in folders]
     figures = Path("docs/figures")
     write_text(figures / "gains.svg", gains_figure(reports))
-    rows = strip(runs[0] / "eval", "base")
-    for run in runs:
-        rows += strip(run / "eval", "tuned")
+    rows = strip(folders[0], "base")
+    for folder in folders:
+        rows += strip(folder, "tuned")
     with atomic_path(figures / "before-after.webp") as temporary:
         contact_sheet(rows, columns=SHOWN * len(SPLITS)).save(temporary, format="WEBP", quality=92)
     for report in reports:

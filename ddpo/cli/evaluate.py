@@ -24,7 +24,9 @@ def evaluate_command(
     steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the run's.", min=1)] = None,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance, 1: none; default: the run's.", min=1)] = None,
     eta: Annotated[float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's.", min=0, max=1)] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report; default: eval inside --checkpoint.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report; default: RUN/eval/iteration-…, or eval inside a lone checkpoint.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="A torch device; default: the run's.")] = None,
 ) -> None:
     """Compare a checkpoint with its base model on seen and unseen prompts, and write a report.

@@ -15,6 +15,7 @@ from typing import Any, Final
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.protocol import ROLES, Observer, Role, Split, evaluate
 from ddpo.eval.render.html import render_html
+from ddpo.eval.render.markdown import render_markdown
 from ddpo.eval.report import LeakFacts, Report, build_report, read_curve, save_report
 from ddpo.eval.samples import write_samples
 from ddpo.eval.tables import matched_pairs
@@ -120,14 +121,16 @@ def plan(request: Request) -> Plan:
         seed=request.seed,
         device=request.device or str(config.get("device", "cpu")),
         dtype=str(config.get("dtype", "float32")),
-        out=request.out or request.checkpoint / "eval",
+        out=request.out or (info.run / "eval" / info.folder.name if info.run else request.checkpoint / "eval"),
         manifest={"config": config, **{name: value for name, value in manifest.items() if name != "reward"}},
         notes=tuple(_notes(trained, rewards, manifest)),
     )
 
 
 def carry_out(work: Plan, observe: Observer | None = None) -> Outcome:
-    """Samples, scores and writes `report.html`, `report.json`, `samples.parquet` and `images/`. Interrupted, it goes on when called again.
+    """Samples, scores and writes `report.html`, `.md` and `.json`, `samples.parquet` and `images/`.
+
+    Interrupted, it goes on when called again.
 
     Raises:
         RunExistsError: the folder holds pictures of another evaluation.
@@ -151,6 +154,7 @@ def carry_out(work: Plan, observe: Observer | None = None) -> Outcome:
     outcome = Outcome(report, work.out / "report.html", work.out / "report.json", work.out / "samples.parquet")
     write_samples(outcome.samples, evaluation.rows, run=info.run.name if info.run else "", checkpoint=info.folder.name)
     save_report(outcome.json, report)
+    write_text(work.out / "report.md", render_markdown(report))
     write_text(outcome.html, render_html(report, pairs, work.out))
     return outcome
 

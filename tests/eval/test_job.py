@@ -42,13 +42,14 @@ def test_eval_writes_a_report_and_goes_on_for_free(run_folder: Path, brighter: A
     said = " ".join(result.output.split())
     assert "animals: 45 prompts, built-in list 'animals', seen in training" in said
     assert f"own: 2 prompts, file {own}, not in training; 1 of them too near to training prompts" in said
-    assert str(run_folder / "eval" / "report.html") in result.output
-    report = load_report(run_folder / "eval" / "report.json")
+    assert str(run_folder / "eval" / "iteration-000020" / "report.html") in result.output
+    report = load_report(run_folder / "eval" / "iteration-000020" / "report.json")
     assert [(split.name, split.role) for split in report.splits] == [("animals", "seen"), ("objects", "objects"), ("own", "external")]
     assert [(leak.heldout, leak.train) for leak in report.splits[2].leaks] == [("the cats", "a cat")]
     assert report.gains[0].paired.gain.high < 0  # darkness fell
     assert len(report.curve) == 20
-    rows = read_samples(run_folder / "eval" / "samples.parquet")
+    assert "| animals |" in (run_folder / "eval" / "iteration-000020" / "report.md").read_text(encoding="utf-8")
+    rows = read_samples(run_folder / "eval" / "iteration-000020" / "samples.parquet")
     assert len(rows) == 2 * (45 + 50 + 2)
     sampled = brighter.calls
     assert CliRunner().invoke(call, arguments, catch_exceptions=False).exit_code == 0
@@ -65,7 +66,7 @@ def test_defaults_come_from_the_run(run_folder: Path) -> None:
     assert [split.role for split in work.splits] == ["seen", "unseen_animals", "objects"]
     assert [reward.card.id for reward in work.rewards] == ["darkness"]
     assert (work.sampler.steps, work.sampler.batch) == (4, 8)
-    assert work.out == run_folder / "eval"
+    assert work.out == run_folder / "eval" / "iteration-000020"
     assert not any(work.leaks.values())
     changed = job.plan(job.Request(checkpoint=run_folder, steps=7, rewards=("symmetry",), out=run_folder / "x"))
     assert (changed.sampler.steps, changed.rewards[0].card.id, changed.out) == (7, "symmetry", run_folder / "x")
