@@ -18,7 +18,7 @@ from ddpo.errors import PromptError
 from ddpo.registry import nearest
 from ddpo.types import Prompt
 
-__all__ = ["Leak", "PromptSet", "builtin_names", "find_leaks", "load_prompts"]
+__all__ = ["Leak", "PromptSet", "builtin_names", "find_leaks", "load_prompts", "read_text"]
 
 ARTICLES: Final = frozenset({"a", "an", "the"})
 LEAK_JACCARD: Final = 0.8  # share of words in common above which two prompts count as near-duplicates
@@ -60,13 +60,7 @@ def load_prompts(name_or_path: str) -> PromptSet:
     """
     path = Path(name_or_path)
     if path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise PromptError(f"{path} is not UTF-8 text (byte {error.start})") from error
-        except OSError as error:
-            raise PromptError(f"{path} cannot be read: {error.strerror}") from error
-        return PromptSet(path.stem, f"file {path}", _parse(text, str(path), path.suffix == ".jsonl"))
+        return PromptSet(path.stem, f"file {path}", _parse(read_text(path), str(path), path.suffix == ".jsonl"))
     name = name_or_path.removesuffix(".txt")
     if name not in builtin_names():
         near = nearest(name, builtin_names())
@@ -74,6 +68,20 @@ def load_prompts(name_or_path: str) -> PromptSet:
         raise PromptError(f"no prompt file and no built-in list {name_or_path!r}; {hint}")
     text = (files("ddpo") / "prompt_lists" / f"{name}.txt").read_text(encoding="utf-8")
     return PromptSet(name, f"built-in list {name!r}", _parse(text, name, jsonl=False))
+
+
+def read_text(path: Path) -> str:
+    """The text of a prompt file.
+
+    Raises:
+        PromptError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path} is not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise PromptError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _parse(text: str, origin: str, jsonl: bool) -> tuple[Prompt, ...]:

@@ -25,6 +25,11 @@ def sparkline(values: Sequence[float], width: int = 48) -> str:
     return "".join(BARS[int((v - low) / (high - low) * (len(BARS) - 1))] if high > low else BARS[0] for v in shown)
 
 
+def reward_text(metrics: events.Metrics) -> str:
+    """The mean reward and, if it is known, its standard error."""
+    return f"{metrics.reward_mean:.4f}" + ("" if metrics.reward_se is None else f" ± {metrics.reward_se:.4f}")
+
+
 class TrainingDisplay:
     """Draws the events of a run. Use as a context manager."""
 
@@ -84,7 +89,7 @@ class TrainingDisplay:
         metrics, table = self.last.metrics, Table.grid(padding=(0, 2))
         rate = (metrics.reward_queries / metrics.iteration) / metrics.seconds
         rows = [
-            ("reward", f"{metrics.reward_mean:.4f} ± {metrics.reward_se:.4f}   {sparkline(self.rewards)}"),
+            ("reward", f"{reward_text(metrics)}   {sparkline(self.rewards)}"),
             ("prompts", f"worst {self.last.worst[0]} {self.last.worst[1]:.3f}, best {self.last.best[0]} {self.last.best[1]:.3f}"),
             (
                 "ratio",
@@ -104,7 +109,7 @@ class TrainingDisplay:
         spent = time.perf_counter() - self.begun
         left = spent / len(self.rewards) * (self.total - metrics.iteration)
         return (
-            f"iteration {metrics.iteration}/{self.total}  reward {metrics.reward_mean:.4f} ± {metrics.reward_se:.4f}  "
+            f"iteration {metrics.iteration}/{self.total}  reward {reward_text(metrics)}  "
             f"|ratio-1| {metrics.ratio_mean_deviation:.1e}  clipped {metrics.clip_fraction:.0%}  grad {metrics.grad_norm:.3f}  "
             f"{metrics.reward_queries / metrics.iteration / metrics.seconds:.1f} pictures/s  {left / 60:.1f} min left"
         )

@@ -144,9 +144,8 @@ def read_curve(metrics: Path) -> tuple[CurvePoint, ...]:
     for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-            point = CurvePoint(
-                int(record["iteration"]), int(record["reward_queries"]), float(record["reward_mean"]), float(record["reward_se"])
-            )
+            se = math.nan if record["reward_se"] is None else float(record["reward_se"])
+            point = CurvePoint(int(record["iteration"]), int(record["reward_queries"]), float(record["reward_mean"]), se)
         except (ValueError, KeyError, TypeError):
             break
         points.append(point)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib.resources import files
 from pathlib import Path
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.policies.checkpoint import find_checkpoint
 from ddpo.registry import unknown_name
+from ddpo.weights import sha256_of
 
 if TYPE_CHECKING:
     from ddpo.policies.sd import StableDiffusionPolicy
 
-__all__ = ["load_policy"]
+__all__ = ["load_policy", "model_folder"]
 
 EMBEDDED = ("emoji",)
 
@@ -46,7 +46,7 @@ def load_policy(model: str, checkpoint: Path | None = None, device: str = "cpu",
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    policy = StableDiffusionPolicy(_folder(model), model=model, device=device, dtype=getattr(torch, dtype))
+    policy = StableDiffusionPolicy(model_folder(model), model=model, device=device, dtype=getattr(torch, dtype))
     if checkpoint is not None:
         policy.load(find_checkpoint(checkpoint))
     return policy
@@ -56,7 +56,7 @@ def _verify(folder: Path, model: str) -> None:
     """Compares every file of an embedded model with the hash in its manifest: 14 MB take some 20 ms."""
     try:
         facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-        damaged = [name for name, fact in facts.items() if hashlib.sha256((folder / name).read_bytes()).hexdigest() != fact["sha256"]]
+        damaged = [name for name, fact in facts.items() if sha256_of(folder / name) != fact["sha256"]]
     except FileNotFoundError as error:
         raise MissingResourceError(
             f"the embedded model {model!r} is not whole in this installation: {error.filename} is missing"
@@ -67,7 +67,8 @@ def _verify(folder: Path, model: str) -> None:
         )
 
 
-def _folder(model: str) -> str:
+def model_folder(model: str) -> str:
+    """Where the files of a model are: a local folder, or the hub id itself; raises as `load_policy`."""
     if model in EMBEDDED:
         folder = Path(str(files("ddpo.policies") / model / "weights"))
         _verify(folder, model)

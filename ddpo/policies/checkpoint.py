@@ -62,5 +62,7 @@ def _read(folder: Path) -> CheckpointInfo:
     weights = folder / LORA_FILE if kind == "lora" else folder / "unet"
     if not weights.exists():
         raise CheckpointError(f"{folder} lacks {weights.name}")
+    if kind not in ("lora", "full") or (kind == "lora" and not {"rank", "alpha", "targets"} <= set(adapter)):
+        raise CheckpointError(f"{file} is damaged: kind {kind!r} with adapter settings {adapter}")
     run = folder.parent.parent
     return CheckpointInfo(folder, model, kind, iteration, run if (run / "config.json").is_file() else None, adapter)

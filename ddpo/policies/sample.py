@@ -98,11 +98,11 @@ def sample_trajectory(policy: Policy, keys: Sequence[SampleKey], settings: Sampl
 def step_log_probs(
     policy: Policy, x_t: Tensor, x_prev: Tensor, step: Tensor, conditioning: Tensor, unconditional: Tensor,
     coefficients: StepCoefficients, guidance: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Log-probs `[batch]` of stored steps under the policy as it is now, and the means `[batch, channel, height, width]`."""
+) -> Tensor:  # fmt: skip
+    """Log-probs `[batch]` of stored steps under the policy as it is now."""
     output = guided(policy, x_t, coefficients.timesteps[step], conditioning, unconditional, guidance)
     mean = ddim_mean(output, x_t, step, coefficients, policy.schedule.prediction)
-    return gaussian_log_prob(x_prev, mean, coefficients.std[step]), mean
+    return gaussian_log_prob(x_prev, mean, coefficients.std[step])
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ddpo.errors import ConfigError, PromptError
 from ddpo.files import atomic_path
+from ddpo.prompts import read_text
 from ddpo.registry import nearest
 from ddpo.rewards.scored_files import ScoreRow
 from ddpo.types import Prompt
@@ -89,12 +90,7 @@ def read_image_prompts(path: Path, images: Sequence[Path]) -> list[Prompt]:
     Raises:
         PromptError: missing, not UTF-8, malformed, or an image without a prompt.
     """
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path} is not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise PromptError(f"{path} cannot be read: {error.strerror}") from error
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
     if path.suffix.lower() == ".jsonl":
         return _by_file(path, lines, images)
     if len(lines) != len(images):

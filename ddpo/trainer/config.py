@@ -10,7 +10,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -230,12 +230,3 @@ def set_value(values: dict[str, Any], assignment: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"--set {assignment!r}: {table!r} is not a table")
     values[last] = value
-
-
-def config_fields() -> list[str]:
-    """The dotted names of all settings."""
-    names: list[str] = []
-    for item in fields(TrainConfig):
-        default = getattr(TrainConfig(), item.name)
-        names += [f"{item.name}.{part.name}" for part in fields(default)] if is_dataclass(default) else [item.name]
-    return names

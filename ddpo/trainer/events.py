@@ -16,7 +16,7 @@ class Metrics:
     iteration: int
     reward_queries: int  # pictures scored since the start of the run
     reward_mean: float
-    reward_se: float  # standard error over the pictures of the iteration
+    reward_se: float | None  # standard error over the pictures of the iteration; None if only one was scored
     unscorable: int
     zero_spread: int  # pictures without advantage because equal rewards gave no spread
     loss: float

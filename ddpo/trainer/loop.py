@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import time
@@ -61,7 +62,7 @@ def resume(path: Path, iterations: int | None = None) -> Iterator[Event]:
 
     Raises:
         CheckpointError: `path` is not a run folder, or damaged.
-        ConfigError: `iterations` is less than what is done.
+        ConfigError: `iterations` is less than what is done, or the prompts or the reward are not those of the run any more.
     """
     run = RunFolder.open(path)
     config = run.config()
@@ -70,8 +71,9 @@ def resume(path: Path, iterations: int | None = None) -> Iterator[Event]:
         if iterations < done:
             raise ConfigError(f"{path} has {done} iterations already; --iterations {iterations} is less")
         config = TrainConfig(**{**{name: getattr(config, name) for name in config.__slots__}, "iterations": iterations})
-        run.write_config(config)
     trainer = _Trainer(config)
+    trainer.check_unchanged(run.manifest())
+    run.write_config(config)
     if done:
         trainer.load_state(tensors, statistics)
     run.cut_metrics(done)
@@ -123,7 +125,7 @@ class _Trainer:
                 iteration=iteration,
                 reward_queries=iteration * len(keys),
                 reward_mean=float(scored.mean()),
-                reward_se=float(scored.std(ddof=1) / math.sqrt(len(scored))) if len(scored) > 1 else 0.0,
+                reward_se=float(scored.std(ddof=1) / math.sqrt(len(scored))) if len(scored) > 1 else None,
                 unscorable=int((~advantages.scored).sum()),
                 zero_spread=advantages.zero_spread,
                 loss=stats.loss,
@@ -157,6 +159,13 @@ class _Trainer:
             parameter.copy_(tensors[f"policy.{name}"])
         restore_optimizer(self.optimizer, tensors)
         self.statistics.load_state(statistics)
+
+    def check_unchanged(self, manifest: dict[str, Any]) -> None:
+        """Compares the prompts and the reward's card (with a file's hash as its version) with those that the run was started with."""
+        if manifest["prompts"]["list"] != [prompt.text for prompt in self.prompts.prompts]:
+            raise ConfigError(f"the run cannot be resumed: the prompts of {self.prompts.source} are not those that it was started with")
+        if manifest["reward"]["card"] != json.loads(json.dumps(self.reward.card.to_dict())):
+            raise ConfigError(f"the run cannot be resumed: the reward {self.config.reward!r} is not the one that it was started with")
 
     def save_grid(self, run: RunFolder, iteration: int) -> Path:
         """Pictures of the first prompts of the list, always from the same noise."""

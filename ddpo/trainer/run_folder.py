@@ -83,6 +83,17 @@ class RunFolder:
         except (ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{self.path / 'config.json'} is damaged: {error}") from error
 
+    def manifest(self) -> dict[str, Any]:
+        """What was written down when the run was started.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+        """
+        try:
+            return dict(json.loads((self.path / "manifest.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{self.path / 'manifest.json'} is missing or damaged: {error}") from error
+
     def write_config(self, config: TrainConfig) -> None:
         """Replaces `config.json` (a resumed run may be longer)."""
         write_json(self.path / "config.json", config.to_dict())

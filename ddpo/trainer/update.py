@@ -81,7 +81,7 @@ def update(
     plan = plan_updates(advantages, config, iteration)
     tables = _Tables.of(policy, rollout, advantages)
     parameters = [parameter for _, parameter in policy.trainable_parameters()]
-    sums = torch.zeros(4, dtype=torch.float64)
+    sums = torch.zeros(4, dtype=torch.float64, device=policy.device)
     norms, done, every = [], 0, sum(len(items.pictures) for items in plan)
     stats = UpdateStats()
     for number, items in enumerate(plan):
@@ -94,7 +94,7 @@ def update(
             if number == 0:
                 stats.ratio_first_deviation = max(stats.ratio_first_deviation, float((ratio - 1).abs().max()))
             outside = ((ratio - 1).abs() > config.optim.clip_range).float()
-            sums += torch.stack([v.double().sum() for v in (loss.detach(), (ratio - 1).abs(), outside, 0.5 * log_ratio**2)]).cpu()
+            sums += torch.stack([v.double().sum() for v in (loss.detach(), (ratio - 1).abs(), outside, 0.5 * log_ratio**2)])
             done += len(log_ratio)
             yield Progress("training", done, every)
         if number == 0 and not stats.ratio_first_deviation <= ON_POLICY_TOLERANCE:
@@ -140,7 +140,7 @@ def _losses(
     missing = config.sample.batch - kept
     index = torch.from_numpy(np.concatenate([pictures, np.repeat(pictures[-1:], missing)])).to(policy.device)
     step = torch.from_numpy(np.concatenate([steps, np.repeat(steps[-1:], missing)])).to(policy.device)
-    log_probs, _ = step_log_probs(
+    log_probs = step_log_probs(
         policy, tables.latents[index, step], tables.latents[index, step + 1], step, tables.conditioning[index], tables.unconditional,
         coefficients, config.sample.guidance,
     )  # fmt: skip

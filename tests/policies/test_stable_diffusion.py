@@ -44,7 +44,7 @@ def test_stored_paths_have_ratio_one_to_the_bit(tiny_model: Path, kind: str, gui
     coefficients = policy.schedule.coefficients(4, 1.0)
     pictures, steps = torch.tensor([2, 0, 2, 1]), torch.tensor([3, 0, 1, 3])
     conditioning = policy.encode([KEYS[i].prompt.text for i in pictures])
-    found, _ = step_log_probs(
+    found = step_log_probs(
         policy,
         path.latents[pictures, steps],
         path.latents[pictures, steps + 1],
@@ -132,6 +132,9 @@ def test_bad_models_and_checkpoints_are_told_in_one_line(tiny_model: Path, tmp_p
         find_checkpoint(tmp_path)
     (tmp_path / "policy.json").write_text('{"schema": 1, "model": "x", "kind": "lora", "iteration": 1}')
     with pytest.raises(CheckpointError, match="lacks pytorch_lora_weights"):
+        find_checkpoint(tmp_path)
+    (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="kind 'lora' with adapter settings"):
         find_checkpoint(tmp_path)
     policy = load_policy(str(tiny_model))
     with pytest.raises(ConfigError, match="LoRA targets nothing_here"):

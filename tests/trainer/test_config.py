@@ -9,7 +9,7 @@ import pytest
 
 from ddpo.errors import ConfigError
 from ddpo.trainer.algorithms import algorithms
-from ddpo.trainer.config import TrainConfig, config_fields, config_from_dict, merged, read_recipe, set_value
+from ddpo.trainer.config import TrainConfig, config_from_dict, merged, read_recipe, set_value
 
 
 def test_a_configuration_round_trips_through_json() -> None:
@@ -81,8 +81,3 @@ def test_every_recipe_of_the_project_is_valid() -> None:
 def test_the_embedded_models_recipe_is_the_default() -> None:
     recipe = Path(__file__).parents[2] / "recipes" / "emoji.toml"
     assert config_from_dict(read_recipe(recipe)) == TrainConfig()
-
-
-def test_fields_are_listed_by_dotted_name() -> None:
-    assert {"reward", "optim.lr", "sample.eta"} <= set(config_fields())
-    assert TrainConfig().to_dict()["sample"]["samples"] == TrainConfig().sample.samples

@@ -167,6 +167,35 @@ def test_a_killed_run_loses_at_most_the_iteration_under_way(tiny_model: Path, re
     assert metrics(out) == metrics(straight)
 
 
+def test_a_run_is_not_resumed_with_other_prompts_or_another_reward(tiny_model: Path, tmp_path: Path) -> None:
+    prompts, reward = tmp_path / "prompts.txt", tmp_path / "mine.py"
+    prompts.write_text("a cat\na dog\n")
+    reward.write_text("def mine(images):\n    return images.mean((1, 2, 3))\n")
+    out = tmp_path / "run"
+    run(tiny_config(tiny_model, f"{reward}:mine", prompts=str(prompts), iterations=1), out)
+    list(resume(out, iterations=2))
+    prompts.write_text("a cat\na wolf\n")
+    with pytest.raises(ConfigError, match="the prompts of file"):
+        list(resume(out, iterations=3))
+    prompts.write_text("a cat\na dog\n")
+    reward.write_text("def mine(images):\n    return -images.mean((1, 2, 3))\n")
+    with pytest.raises(ConfigError, match="is not the one that it was started with"):
+        list(resume(out, iterations=3))
+    assert [line["iteration"] for line in metrics(out)] == [1, 2]
+
+
+def test_one_scored_picture_has_no_standard_error(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "first.py").write_text("def first(images):\n    return [1.0] + [None] * (len(images) - 1)\n")
+    run(
+        tiny_config(
+            tiny_model, f"{tmp_path / 'first.py'}:first", iterations=1, sample={"samples": 4, "per_prompt": 2, "steps": 3, "batch": 4}
+        ),
+        tmp_path / "run",
+    )
+    (line,) = metrics(tmp_path / "run")
+    assert (line["reward_mean"], line["reward_se"], line["unscorable"]) == (1.0, None, 3)
+
+
 def test_a_run_leaves_the_callers_random_state_alone(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
     torch.manual_seed(11)
     expected = torch.rand(3)

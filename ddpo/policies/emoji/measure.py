@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ddpo.images import contact_sheet, save_png, to_pil
-from ddpo.policies import load_policy
+from ddpo.policies import load_policy, model_folder
 from ddpo.policies.emoji.glyphs import NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS
 from ddpo.policies.emoji.judge import Judge, blur, draw_batch, train_judge, without_color
 from ddpo.policies.emoji.render import Renderer, with_article
@@ -85,7 +85,7 @@ def measure(
         save_png(contact_sheet([image.resize((128, 128)) for image in first], columns=10), out / f"sheet-{split}.png")
         say(f"{split}: {recognised[split]:.1%} of {pictures.shape[0]} pictures named")
     seconds = time.perf_counter() - begun
-    folder = Path(str(Path(__file__).parent / "weights"))
+    folder = Path(model_folder(policy.model))
     return {
         "megabytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6,
         "psnr_db": psnr(drawn, rebuilt),

@@ -6,7 +6,6 @@ single-thread processes share each batch (`--processes 2`): faster than two thre
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -25,6 +24,7 @@ from ddpo.policies.emoji.muon import Muon
 from ddpo.policies.emoji.render import Renderer
 from ddpo.policies.emoji.tokenizer import LENGTH, write_tokenizer
 from ddpo.tensorfile import load_tensors, optimizer_tensors, restore_optimizer, save_tensors
+from ddpo.weights import sha256_of
 
 STAGES: Final = {"autoencoder": 1, "latents": 2, "denoiser": 3}
 CAPTION_DROPOUT: Final = 0.1  # for classifier-free guidance, arXiv 2207.12598
@@ -289,10 +289,7 @@ def pack(work: Path, folder: Path) -> None:
 def write_manifest(folder: Path) -> None:
     """Writes `manifest.json`: the SHA-256 and size of every file of the model."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("manifest.json", "README.md"))
-    facts = {
-        str(path.relative_to(folder)): {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
-        for path in files
-    }
+    facts = {str(path.relative_to(folder)): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in files}
     write_json(folder / "manifest.json", {"schema": 1, "files": facts})
 
 
