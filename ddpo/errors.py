@@ -11,6 +11,7 @@ DdpoError
 │   ├── MissingResourceError       (FileNotFoundError) weights, a font or a file that has to be fetched first
 │   └── RewardLoadError            (ImportError) a reward or plug-in that cannot be loaded
 ├── RewardFailure                  (RuntimeError) a reward that broke its contract or its back end while scoring
+│   └── RewardUnavailable          (ConnectionError) a back end that does not answer, or not now: worth another try
 └── TrainingDiverged               (ArithmeticError) a loss or gradient that is not finite, or a ratio that is not 1 when it must be
 """
 
@@ -23,6 +24,7 @@ __all__ = [
     "PromptError",
     "RewardFailure",
     "RewardLoadError",
+    "RewardUnavailable",
     "RunExistsError",
     "TrainingDiverged",
     "UnknownNameError",
@@ -73,6 +75,10 @@ class RewardLoadError(UserError, ImportError):
 
 class RewardFailure(DdpoError, RuntimeError):
     """A reward that raised, or returned something else than one score per image."""
+
+
+class RewardUnavailable(RewardFailure, ConnectionError):
+    """A reward's back end that does not answer, or not now; a reward raises it to ask for another try."""
 
 
 class TrainingDiverged(DdpoError, ArithmeticError):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ddpo.errors import ImageError, RewardFailure
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["ImageBatch", "Prompt", "RewardOutput", "Rollout", "Trajectory"]
+__all__ = ["NO_CONTEXT", "Context", "ImageBatch", "Prompt", "RewardOutput", "Rollout", "Trajectory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +35,96 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Context:
+    """The circumstances of the scoring, for rewards whose card lists "context" among its inputs. None: not known, as outside training."""
+
+    progress: float | None = None  # share of the training that is done, 0 … 1
+
+
+NO_CONTEXT: Final = Context()
+
+
 class ImageBatch:
-    """RGB pictures of one size and the prompts that they were made from.
+    """RGB pictures of one size and the prompts that they were made from. Not to be changed by who gets it.
+
+    It is made from float `pixels` or, by `of_uint8`, from bytes; the other form is made when first asked for, and kept.
+
+    Args:
+        pixels: float32 `[batch, 3, height, width]` in [0, 1], sRGB.
+        prompts: one per picture.
+        context: circumstances of the scoring.
 
     Raises:
-        ImageError: the pixels are not float32 `[batch, 3, height, width]`, or their number is not that of the prompts.
+        ImageError: the pixels have another type or shape, or their number is not that of the prompts.
     """
 
-    pixels: Tensor  # float32 [0, 1], sRGB, batch 3 height width
-    prompts: tuple[Prompt, ...]  # length batch
+    __slots__ = ("_pixels", "_uint8", "context", "from_bytes", "prompts")
 
-    def __post_init__(self) -> None:
-        shape = tuple(self.pixels.shape)
-        if len(shape) != 4 or shape[1] != 3 or str(self.pixels.dtype) != "torch.float32":
-            raise ImageError(f"pixels must be float32 [batch, 3, height, width], got {self.pixels.dtype} {list(shape)}")
-        if len(self.prompts) != shape[0]:
-            raise ImageError(f"{shape[0]} images came with {len(self.prompts)} prompts")
+    prompts: tuple[Prompt, ...]
+    context: Context
+    from_bytes: bool  # whether `uint8` holds all there is to know of the pixels
+
+    def __init__(self, pixels: Tensor, prompts: Sequence[Prompt], context: Context = NO_CONTEXT) -> None:
+        shape = tuple(pixels.shape)
+        if len(shape) != 4 or shape[1] != 3 or str(pixels.dtype) != "torch.float32":
+            raise ImageError(f"pixels must be float32 [batch, 3, height, width], got {pixels.dtype} {list(shape)}")
+        self._pixels: Tensor | None = pixels
+        self._uint8: NDArray[np.uint8] | None = None
+        self.from_bytes = False
+        self._take(shape[0], prompts, context)
+
+    @classmethod
+    def of_uint8(cls, array: NDArray[np.uint8], prompts: Sequence[Prompt], context: Context = NO_CONTEXT) -> ImageBatch:
+        """The batch of uint8 pictures `[batch, height, width, 3]`; raises as the constructor."""
+        if str(array.dtype) != "uint8" or array.ndim != 4 or array.shape[-1] != 3:
+            raise ImageError(f"expected uint8 [batch, height, width, 3], got {array.dtype} {list(array.shape)}")
+        batch = cls.__new__(cls)
+        batch._pixels, batch._uint8, batch.from_bytes = None, _read_only(array), True
+        batch._take(len(array), prompts, context)
+        return batch
+
+    def _take(self, count: int, prompts: Sequence[Prompt], context: Context) -> None:
+        if len(prompts) != count:
+            raise ImageError(f"{count} images came with {len(prompts)} prompts")
+        self.prompts, self.context = tuple(prompts), context
+
+    @property
+    def pixels(self) -> Tensor:
+        """float32 `[batch, 3, height, width]` in [0, 1]."""
+        if self._pixels is None:
+            from ddpo.images import from_uint8
+
+            self._pixels = from_uint8(cast("NDArray[np.uint8]", self._uint8))
+        return self._pixels
+
+    @property
+    def uint8(self) -> NDArray[np.uint8]:
+        """uint8 `[batch, height, width, 3]`, read-only, rounded as `ddpo.images.to_uint8` does.
+
+        Raises:
+            ImageError: a pixel is not in [0, 1].
+        """
+        if self._uint8 is None:
+            from ddpo.images import to_uint8
+
+            self._uint8 = _read_only(to_uint8(self.pixels))
+        return self._uint8
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def __getitem__(self, index: slice) -> ImageBatch:
-        return ImageBatch(self.pixels[index], self.prompts[index])
+        part = ImageBatch.__new__(ImageBatch)
+        part._pixels = None if self._pixels is None else self._pixels[index]
+        part._uint8 = None if self._uint8 is None else self._uint8[index]
+        part.prompts, part.context, part.from_bytes = self.prompts[index], self.context, self.from_bytes
+        return part
+
+
+def _read_only(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @dataclass(frozen=True, slots=True)

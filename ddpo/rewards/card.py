@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ddpo.errors import ConfigError
 
-__all__ = ["API_VERSION", "Golden", "RewardCard", "RewardOption", "WeightFile"]
+__all__ = ["API_VERSION", "Calls", "Golden", "RewardCard", "RewardOption", "WeightFile"]
 
 API_VERSION = 1
 """The version of the card's fields and of the `Reward` protocol; a card made for a newer one is refused."""
@@ -46,6 +46,15 @@ class RewardOption:
     help: str
 
 
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """How the scorer may call a reward."""
+
+    concurrency: int = 0  # calls at once; 0: as many as processors for a thread-safe reward on the CPU, else one
+    timeout_s: float | None = None  # of one call; None: no limit
+    retries: int = 0  # of a call that raised RewardUnavailable, ConnectionError or TimeoutError
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardCard:
     """The facts about one reward. A new scale needs a new id; a new score on the old scale a new version.
@@ -65,13 +74,18 @@ class RewardCard:
     range: tuple[float | None, float | None] = (None, None)
     typical: tuple[float, float, float] | None = None  # 5th, 50th and 95th percentile
     typical_source: str = ""
-    inputs: tuple[Literal["image", "prompt", "metadata", "group"], ...] = ("image",)
+    inputs: tuple[Literal["image", "prompt", "metadata", "context", "group"], ...] = ("image",)
+    metadata: tuple[str, ...] = ()  # the keys of a prompt's metadata that the score depends on
     pixels: Literal["uint8", "float"] = "uint8"  # the form that is scored; "uint8" means that floats are rounded first
     preprocessing: str = ""  # what is done to the pixels before scoring; part of the signature
     dtype: str = "float64"  # in which the score is computed; part of the signature
     differentiable: bool = False
     deterministic: bool = True
     batch_invariant: bool = True
+    thread_safe: bool = False  # several threads may call one instance at once; else the scorer lets one in at a time
+    calls: Calls = Calls()
+    cache: bool = True  # False: looking a score up costs more than computing it
+    backbone: str = ""  # the tower it shares with other rewards, as named in ddpo.rewards.backbones; "": none
     device: Literal["cpu", "any"] = "cpu"
     memory_mb: int = 0
     extra: str | None = None  # pip install "distribution[extra]"
@@ -113,6 +127,8 @@ class RewardCard:
                 else value
                 for name, value in values.items()
             }
+            if isinstance(fields.get("calls"), Mapping):
+                fields["calls"] = Calls(**fields["calls"])
             return cls(**fields)
         except TypeError as error:
             raise ConfigError(f"not a reward card: {error}") from error

@@ -67,10 +67,8 @@ class FunctionReward:
         """Scores `batch`."""
         import torch
 
-        from ddpo.images import to_uint8
-
         texts = ([prompt.text for prompt in batch.prompts],) if takes_prompts(self._function) else ()
-        returned = self._function(to_uint8(batch.pixels), *texts, **self._options)
+        returned = self._function(batch.uint8, *texts, **self._options)
         scores = self._as_list(returned, len(batch))
         values = torch.tensor([math.nan if score is None else score for score in scores], dtype=torch.float32)
         return RewardOutput(values, errors=tuple(NO_SCORE if score is None else None for score in scores))

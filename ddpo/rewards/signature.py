@@ -8,7 +8,7 @@ from typing import Any
 
 from ddpo.rewards.card import RewardCard, WeightFile
 
-__all__ = ["signature"]
+__all__ = ["identity", "signature"]
 
 
 def signature(card: RewardCard, options: Mapping[str, Any] | None = None, origin: str = "ddpo") -> str:
@@ -16,6 +16,15 @@ def signature(card: RewardCard, options: Mapping[str, Any] | None = None, origin
 
     Options at their default are left out of `options`; all of them enter the fingerprint.
     """
+    return "|".join(f"{name}:{value}" for name, value in _parts(card, options, origin).items())
+
+
+def identity(card: RewardCard, options: Mapping[str, Any] | None = None, origin: str = "ddpo") -> str:
+    """What of the signature may move a score, which is all but ddpo's own version: the reward's part of a cache key."""
+    return "|".join(f"{name}:{value}" for name, value in _parts(card, options, origin).items() if name != "ddpo")
+
+
+def _parts(card: RewardCard, options: Mapping[str, Any] | None, origin: str) -> dict[str, str]:
     chosen = dict(options or {})
     defaults = {option.name: option.default for option in card.options}
     changed = ",".join(f"{name}={value}" for name, value in sorted(chosen.items()) if value != defaults.get(name))
@@ -33,7 +42,7 @@ def signature(card: RewardCard, options: Mapping[str, Any] | None = None, origin
         parts["origin"] = origin
     parts |= {library: _version(library) for library in card.libraries}
     parts["ddpo"] = _version("ddpo")
-    return "|".join(f"{name}:{' '.join(str(value).replace('|', '/').split())}" for name, value in parts.items())
+    return {name: " ".join(str(value).replace("|", "/").split()) for name, value in parts.items()}
 
 
 def _short(weight: WeightFile) -> str:

@@ -13,7 +13,7 @@ from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.loading import Factory, adopt, construct, load_file, load_object
-from ddpo.rewards.signature import signature
+from ddpo.rewards.signature import identity, signature
 from ddpo.rewards.spec import parse_spec, resolve_options
 
 __all__ = ["ResolvedReward", "make_reward", "resolve", "resolve_card", "rewards"]
@@ -44,6 +44,11 @@ class ResolvedReward:
     def signature(self) -> str:
         """The line that fixes its scores."""
         return signature(self.card, self.options, self.origin)
+
+    @property
+    def identity(self) -> str:
+        """What of the signature may move a score: its part of a cache key."""
+        return identity(self.card, self.options, self.origin)
 
 
 def resolve(spec: str, **options: Any) -> ResolvedReward:

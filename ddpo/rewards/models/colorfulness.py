@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddpo.images import to_uint8
 from ddpo.rewards.catalog import CARDS
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -34,5 +33,5 @@ class Colorfulness:
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""
-        scores = [colorfulness(to_uint8(batch.pixels[i : i + 1])[0]) for i in range(len(batch))]
+        scores = [colorfulness(picture) for picture in batch.uint8]
         return RewardOutput(torch.tensor(scores, dtype=torch.float32))
