@@ -11,6 +11,7 @@ DdpoError
 │   ├── MissingResourceError       (FileNotFoundError) weights, a font or a file that has to be fetched first
 │   └── RewardLoadError            (ImportError) a reward or plug-in that cannot be loaded
 ├── RewardFailure                  (RuntimeError) a reward that broke its contract or its back end while scoring
+│   ├── ContractBroken             an answer that is not one float32 score per picture, whatever the pictures
 │   └── RewardUnavailable          (ConnectionError) a back end that does not answer, or not now: worth another try
 └── TrainingDiverged               (ArithmeticError) a loss or gradient that is not finite, or a ratio that is not 1 when it must be
 """
@@ -18,6 +19,7 @@ DdpoError
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "ContractBroken",
     "DdpoError",
     "ImageError",
     "MissingResourceError",
@@ -75,6 +77,10 @@ class RewardLoadError(UserError, ImportError):
 
 class RewardFailure(DdpoError, RuntimeError):
     """A reward that raised, or returned something else than one score per image."""
+
+
+class ContractBroken(RewardFailure):
+    """A reward that answered with something else than one float32 score per picture: its own fault, whatever the pictures."""
 
 
 class RewardUnavailable(RewardFailure, ConnectionError):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "write_json", "write_text"]
+from ddpo.errors import ConfigError
+
+__all__ = ["atomic_path", "check_writable", "write_json", "write_text"]
 
 
 @contextmanager
@@ -22,6 +25,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Makes sure that a file can be written to `path`, before time is spent on what goes into it. Makes its folder.
+
+    Raises:
+        ConfigError: a folder, or a place that cannot be written.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, not a file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,9 +5,12 @@ The canonical form is float32 `[batch, 3, height, width]` in [0, 1], sRGB. uint8
 
 from __future__ import annotations
 
+import math
+import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -20,8 +23,22 @@ from ddpo.files import atomic_path
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["contact_sheet", "find_images", "from_pil", "from_uint8", "load_image", "save_png", "to_pil", "to_rgb", "to_uint8"]
+__all__ = [
+    "ImageFiles",
+    "contact_sheet",
+    "find_images",
+    "from_images",
+    "from_pil",
+    "from_uint8",
+    "load_image",
+    "save_png",
+    "to_pil",
+    "to_rgb",
+    "to_uint8",
+]
 
+OPENING: Final = Lock()
+ORIENTATION: Final = 0x0112  # of EXIF
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -55,7 +72,11 @@ def from_uint8(array: NDArray[np.uint8]) -> Tensor:
 
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3:
         raise ImageError(f"expected uint8 [batch, height, width, 3], got {array.dtype} {list(array.shape)}")
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2))).to(torch.float32) / 255.0
+    count, height, width, _ = array.shape
+    pixels = np.empty((count, 3, height, width), np.float32)
+    for index in range(count):  # as in `to_uint8`: twice as fast as a whole batch
+        np.divide(array[index].transpose(2, 0, 1), np.float32(255), out=pixels[index], dtype=np.float32)
+    return torch.from_numpy(pixels)
 
 
 def to_pil(pixels: Tensor) -> list[Image.Image]:
@@ -63,21 +84,29 @@ def to_pil(pixels: Tensor) -> list[Image.Image]:
     return [Image.fromarray(array) for array in to_uint8(pixels)]
 
 
+def from_images(images: Sequence[Image.Image]) -> NDArray[np.uint8]:
+    """Pictures of one size, of any mode, as uint8 `[batch, height, width, 3]`."""
+    return np.stack([np.asarray(to_rgb(image)) for image in images])
+
+
 def from_pil(images: Sequence[Image.Image]) -> Tensor:
     """Pictures of one size, of any mode, as canonical pixels."""
-    return from_uint8(np.stack([np.asarray(to_rgb(image)) for image in images]))
+    return from_uint8(from_images(images))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright 8-bit RGB: EXIF orientation applied, transparency laid over white, 16-bit greys scaled to 8 bits."""
-    upright = ImageOps.exif_transpose(image)
+    """Upright 8-bit RGB: EXIF orientation applied, transparency laid over white, 16-bit greys scaled to 8 bits.
+
+    The picture itself, if that is what it is already.
+    """
+    upright = image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
     if upright.mode in ("I;16", "I;16B", "I;16L", "I"):
         upright = Image.fromarray((np.asarray(upright).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8))
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         colored = upright.convert("RGBA")
         ground = Image.new("RGBA", colored.size, (255, 255, 255, 255))
         upright = Image.alpha_composite(ground, colored)
-    return upright.convert("RGB")
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
 def load_image(path: Path) -> Image.Image:
@@ -87,10 +116,13 @@ def load_image(path: Path) -> Image.Image:
         ImageError: missing, empty, cut short, not a picture, or so large that it looks like a decompression bomb.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return to_rgb(image)
+        with _opened(path) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise ImageError(f"{path}: {image.width}×{image.height} pixels; so large a picture may be a decompression bomb")
+            image.load()
+            return to_rgb(image)
+    except ImageError:
+        raise
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except (
@@ -99,30 +131,69 @@ def load_image(path: Path) -> Image.Image:
         SyntaxError,
         ValueError,
         Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
     ) as error:
         reason = "not a picture that can be decoded" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
         raise ImageError(f"{path}: {reason}") from error
 
 
-def find_images(places: Iterable[Path]) -> list[Path]:
-    """The picture files among `places`; a folder stands for the pictures below it, sorted by path.
+def _opened(path: Path) -> Image.Image:
+    with OPENING, warnings.catch_warnings():  # which is not thread-safe by itself
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # load_image says it in its own words
+        return Image.open(path)
+
+
+class ImageFiles:
+    """The picture files among `places`, in their order; a folder stands for the pictures below it, sorted by path.
+
+    Folders are read anew in each iteration, so that the names of only one are in memory.
 
     Raises:
         ImageError: a place does not exist, or a folder holds no picture.
     """
-    found: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-            if not inside:
+
+    def __init__(self, places: Iterable[Path]) -> None:
+        self._places = [str(place) for place in places]
+        counts = []
+        for place in self._places:
+            if not os.path.exists(place):
+                raise ImageError(f"{place}: no such file or folder")
+            counts.append(sum(1 for _ in _below(place)))
+            if not counts[-1]:
                 raise ImageError(f"{place} holds no pictures ({', '.join(SUFFIXES)})")
-            found += inside
-        elif place.exists():
-            found.append(place)
+        self._count = sum(counts)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        for place in self._places:
+            yield from _below(place)
+
+
+def _below(place: str) -> Iterator[str]:
+    if not os.path.isdir(place):
+        yield place
+        return
+    names: list[str] = []
+    folders: set[str] = set()
+    with os.scandir(place) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.add(entry.name)
+            elif not entry.name.lower().endswith(SUFFIXES) or not entry.is_file():
+                continue
+            names.append(entry.name)
+    for name in sorted(names):
+        path = os.path.join(place, name)
+        if name in folders:
+            yield from _below(path)
         else:
-            raise ImageError(f"{place}: no such file or folder")
-    return found
+            yield path
+
+
+def find_images(places: Iterable[Path]) -> list[Path]:
+    """As `ImageFiles`, in a list."""
+    return [Path(file) for file in ImageFiles(places)]
 
 
 def save_png(image: Image.Image, path: Path) -> None:

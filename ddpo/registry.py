@@ -2,12 +2,16 @@
 
 Listing imports nothing but the tables. A value is an object, a `"module:attribute"` string, or an entry point; it is loaded when
 asked for, and a failure is kept with the name, its distribution and its cause, so that one broken plug-in never stops the others.
+
+`DDPO_PLUGINS` in the environment chooses whose entry points count: `none`, or distributions separated by commas; all if it is not set.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -62,6 +66,18 @@ def explain_load_failure(error: BaseException, module: str, install: str) -> str
     return f"it needs the Python module {error.name.partition('.')[0]}, which is not installed: {install}"
 
 
+def _plugins_of(distribution: str) -> bool:
+    """Whether `DDPO_PLUGINS` lets the entry points of a distribution count; spelling as in PEP 503."""
+    chosen = os.environ.get("DDPO_PLUGINS")
+    if chosen is None:
+        return True
+    return _normal(distribution) in {_normal(name) for name in chosen.split(",")}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
 @dataclass(slots=True)
 class Entry(Generic[T]):
     """One name of a registry: where its value comes from, and the value or the failure once it was asked for."""
@@ -90,17 +106,28 @@ class Registry(Generic[T]):
         self.kind, self.group, self._expected, self._check = kind, group, expected, check
         self._builtin = builtin
         self._entries: dict[str, list[Entry[T]]] | None = None
+        self._hidden: list[Entry[T]] = []
 
     def entries(self) -> dict[str, list[Entry[T]]]:
         """Name → its entries (more than one when several distributions claim the name), sorted by name."""
         if self._entries is None:
             table: dict[str, list[Entry[T]]] = {name: [Entry(name, value, "ddpo")] for name, value in self._builtin.items()}
+            self._hidden = []
             for point in entry_points(group=self.group):
-                origin = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
-                if point.name not in self._builtin:
-                    table.setdefault(point.name, []).append(Entry(point.name, point, origin))
+                if not _plugins_of(point.dist.name if point.dist else ""):
+                    continue
+                entry = Entry[T](point.name, point, f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution")
+                if point.name in self._builtin:
+                    self._hidden.append(entry)
+                else:
+                    table.setdefault(point.name, []).append(entry)
             self._entries = dict(sorted(table.items()))
         return self._entries
+
+    def hidden(self) -> list[Entry[T]]:
+        """The entry points that nobody gets, because a built-in has their name."""
+        self.entries()
+        return self._hidden
 
     def names(self) -> list[str]:
         """All names, sorted."""

@@ -6,13 +6,14 @@ import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from ddpo.errors import ImageError, RewardFailure
+from ddpo.errors import ContractBroken, ImageError, RewardFailure
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
     from torch import Tensor
 
 __all__ = ["NO_CONTEXT", "Context", "ImageBatch", "Prompt", "RewardOutput", "Rollout", "Trajectory"]
@@ -25,13 +26,16 @@ class Prompt:
     `metadata` holds plain JSON values (for instance the questions and answers of a visual question answering reward).
     """
 
-    text: str
+    text: str  # made NFC
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", unicodedata.normalize("NFC", self.text))
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits of the SHA-256 of the NFC text: the same on every machine, whatever list it came from."""
-        return hashlib.sha256(unicodedata.normalize("NFC", self.text).encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits of the SHA-256 of the text: the same on every machine, whatever list it came from."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ NO_CONTEXT: Final = Context()
 class ImageBatch:
     """RGB pictures of one size and the prompts that they were made from. Not to be changed by who gets it.
 
-    It is made from float `pixels` or, by `of_uint8`, from bytes; the other form is made when first asked for, and kept.
+    It is made from float `pixels` or, by `of_uint8` and `of_images`, from bytes; another form is made when first asked for, and kept.
 
     Args:
         pixels: float32 `[batch, 3, height, width]` in [0, 1], sRGB.
@@ -58,7 +62,7 @@ class ImageBatch:
         ImageError: the pixels have another type or shape, or their number is not that of the prompts.
     """
 
-    __slots__ = ("_pixels", "_uint8", "context", "from_bytes", "prompts")
+    __slots__ = ("_images", "_pixels", "_uint8", "context", "from_bytes", "prompts")
 
     prompts: tuple[Prompt, ...]
     context: Context
@@ -70,6 +74,7 @@ class ImageBatch:
             raise ImageError(f"pixels must be float32 [batch, 3, height, width], got {pixels.dtype} {list(shape)}")
         self._pixels: Tensor | None = pixels
         self._uint8: NDArray[np.uint8] | None = None
+        self._images: list[Image.Image] | None = None
         self.from_bytes = False
         self._take(shape[0], prompts, context)
 
@@ -79,8 +84,18 @@ class ImageBatch:
         if str(array.dtype) != "uint8" or array.ndim != 4 or array.shape[-1] != 3:
             raise ImageError(f"expected uint8 [batch, height, width, 3], got {array.dtype} {list(array.shape)}")
         batch = cls.__new__(cls)
-        batch._pixels, batch._uint8, batch.from_bytes = None, _read_only(array), True
+        batch._pixels, batch._uint8, batch._images, batch.from_bytes = None, _read_only(array), None, True
         batch._take(len(array), prompts, context)
+        return batch
+
+    @classmethod
+    def of_images(cls, images: Sequence[Image.Image], prompts: Sequence[Prompt], context: Context = NO_CONTEXT) -> ImageBatch:
+        """The batch of one RGB picture or more, of one size; raises as the constructor."""
+        if not images or any(image.mode != "RGB" or image.size != images[0].size for image in images):
+            raise ImageError(f"expected RGB pictures of one size, got {sorted({(image.mode, image.size) for image in images})}")
+        batch = cls.__new__(cls)
+        batch._pixels, batch._uint8, batch._images, batch.from_bytes = None, None, list(images), True
+        batch._take(len(images), prompts, context)
         return batch
 
     def _take(self, count: int, prompts: Sequence[Prompt], context: Context) -> None:
@@ -94,7 +109,7 @@ class ImageBatch:
         if self._pixels is None:
             from ddpo.images import from_uint8
 
-            self._pixels = from_uint8(cast("NDArray[np.uint8]", self._uint8))
+            self._pixels = from_uint8(self.uint8)
         return self._pixels
 
     @property
@@ -105,20 +120,55 @@ class ImageBatch:
             ImageError: a pixel is not in [0, 1].
         """
         if self._uint8 is None:
-            from ddpo.images import to_uint8
+            from ddpo.images import from_images, to_uint8
 
-            self._uint8 = _read_only(to_uint8(self.pixels))
+            self._uint8 = _read_only(to_uint8(self.pixels) if self._images is None else from_images(self._images))
         return self._uint8
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """RGB pictures of Pillow, of `uint8`.
+
+        Raises:
+            ImageError: a pixel is not in [0, 1].
+        """
+        if self._images is None:
+            from PIL import Image
+
+            self._images = [Image.fromarray(picture) for picture in self.uint8]
+        return self._images
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def __getitem__(self, index: slice) -> ImageBatch:
+        return self._part(index, self.prompts[index])
+
+    def take(self, indices: Sequence[int]) -> ImageBatch:
+        """The pictures at `indices`, in that order."""
+        return self._part(list(indices), tuple(self.prompts[index] for index in indices))
+
+    def _part(self, index: Any, prompts: tuple[Prompt, ...]) -> ImageBatch:
         part = ImageBatch.__new__(ImageBatch)
         part._pixels = None if self._pixels is None else self._pixels[index]
-        part._uint8 = None if self._uint8 is None else self._uint8[index]
-        part.prompts, part.context, part.from_bytes = self.prompts[index], self.context, self.from_bytes
+        part._uint8 = None if self._uint8 is None else _read_only(self._uint8[index])
+        some = range(len(self))[index] if isinstance(index, slice) else index
+        part._images = None if self._images is None else [self._images[place] for place in some]
+        part.prompts, part.context, part.from_bytes = prompts, self.context, self.from_bytes
         return part
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        if self._images is not None:
+            return self._images[0].height, self._images[0].width
+        shape = self._uint8.shape[1:3] if self._uint8 is not None else self.pixels.shape[2:]
+        return int(shape[0]), int(shape[1])
+
+    @property
+    def edits(self) -> int:
+        """How often the float pixels were changed in place; a reward that raises this number broke its contract."""
+        return 0 if self._pixels is None or self._pixels.is_inference() else int(self._pixels._version)  # the latter have no counter
 
 
 def _read_only(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -132,7 +182,8 @@ class RewardOutput:
     """One score per picture, on the reward's own scale; NaN with a reason where a picture could not be scored.
 
     Raises:
-        RewardFailure: the shapes do not agree, a value is infinite, or a NaN has no reason.
+        ContractBroken: another type, or shapes that do not agree.
+        RewardFailure: a value is infinite, or a NaN has no reason.
     """
 
     values: Tensor  # float32 [batch]
@@ -141,14 +192,14 @@ class RewardOutput:
 
     def __post_init__(self) -> None:
         if self.values.ndim != 1 or str(self.values.dtype) != "torch.float32":
-            raise RewardFailure(f"values must be float32 [batch], got {self.values.dtype} {list(self.values.shape)}")
+            raise ContractBroken(f"values must be float32 [batch], got {self.values.dtype} {list(self.values.shape)}")
         if not self.errors:
             object.__setattr__(self, "errors", (None,) * len(self.values))
         if len(self.errors) != len(self.values):
-            raise RewardFailure(f"{len(self.values)} values came with {len(self.errors)} errors")
+            raise ContractBroken(f"{len(self.values)} values came with {len(self.errors)} errors")
         for name, part in self.parts.items():
             if tuple(part.shape) != tuple(self.values.shape):
-                raise RewardFailure(f"part {name!r} has shape {list(part.shape)}, the values {list(self.values.shape)}")
+                raise ContractBroken(f"part {name!r} has shape {list(part.shape)}, the values {list(self.values.shape)}")
         for index, (value, error) in enumerate(zip(self.values.tolist(), self.errors, strict=True)):
             if value in (float("inf"), float("-inf")):
                 raise RewardFailure(f"the score of image {index} is {value}")

@@ -5,27 +5,30 @@ The cache is `DDPO_CACHE`, else `~/.cache/ddpo`. With `DDPO_OFFLINE` or `HF_HUB_
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.download import Progress, check_space, download, sha256_of
+from ddpo.errors import ConfigError, MissingResourceError
 
-__all__ = ["cache_dir", "fetch_hub_file", "fetch_url", "offline", "sha256_of", "verified"]
+__all__ = [
+    "Progress",
+    "cache_dir",
+    "check_space",
+    "fetch_hub_file",
+    "fetch_hub_repository",
+    "fetch_url",
+    "offline",
+    "sha256_of",
+    "url_target",
+    "verified",
+]
 
-Progress = Callable[[int, int | None], None]
-"""Told the bytes so far and the total, None where the server does not say."""
-
-CHUNK: Final = 1 << 20  # bytes
-TIMEOUT: Final = 60.0  # seconds without a byte
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+OTHER_FRAMEWORKS: Final = ("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.gguf", "*.tflite", "*.mlmodel", "onnx/*", "openvino/*", "original/*")
+"""Files of a hub repository that transformers does not read when it loads a torch model."""
 
 
 def cache_dir() -> Path:
@@ -37,12 +40,6 @@ def offline() -> bool:
     """Whether fetching is forbidden by the environment."""
     values = (os.environ.get(name, "").strip().lower() for name in ("DDPO_OFFLINE", "HF_HUB_OFFLINE"))
     return any(value not in ("", "0", "false", "no", "off") for value in values)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verified(path: Path, sha256: str, what: str) -> Path:
@@ -59,62 +56,40 @@ def verified(path: Path, sha256: str, what: str) -> Path:
     return path
 
 
+def url_target(url: str, sha256: str) -> Path:
+    """Where the cache keeps the file of `url`."""
+    return cache_dir() / "files" / sha256[:16] / unquote(urlsplit(url).path.rpartition("/")[2])
+
+
 def fetch_url(url: str, sha256: str, what: str, progress: Progress | None = None) -> Path:
     """The file at `url` from the cache, fetched first if it is not there. It appears in the cache only whole and verified.
+
+    What a fetch that was cut short has got stays beside it, and the next one goes on from there, in whatever process.
 
     Args:
         url: https address (http only on this machine).
         sha256: 64 hexadecimal digits; a file with another hash is thrown away.
         what: what the file is, with size and licence, for the message, such as "LAION aesthetic head (3.7 MB, Apache-2.0)".
-        progress: called after each mebibyte.
+        progress: called after each block.
 
     Raises:
-        MissingResourceError: offline, not reachable, cut short, or not the expected file; says where to put it by hand.
+        MissingResourceError: offline, not reachable, cut short, no room, or not the expected file; says where to put it by hand.
         ConfigError: neither https nor on this machine.
     """
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
         raise ConfigError(f"{what}: {url} is not an https address")
-    target = cache_dir() / "files" / sha256[:16] / unquote(parts.path.rpartition("/")[2])
+    target = url_target(url, sha256)
     if target.is_file() and sha256_of(target) == sha256:
         return target
     by_hand = f"get {url} and put it at {target}"
     if offline():
         raise MissingResourceError(f"{what} is not in the cache and fetching is off (DDPO_OFFLINE or HF_HUB_OFFLINE): {by_hand}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".fetch-", delete=False) as file:
-            temporary = Path(file.name)
-    except OSError as error:
-        raise MissingResourceError(f"{what}: the cache {cache_dir()} cannot be written ({error.strerror}); set DDPO_CACHE") from error
-    try:
-        _download(url, temporary, progress)
-        verified(temporary, sha256, f"{what} was fetched from {url} but")
-        os.replace(temporary, target)
-    except (OSError, urllib.error.URLError) as error:
-        if isinstance(error, MissingResourceError):
-            raise
-        raise MissingResourceError(f"{what} could not be fetched ({one_line(error)}): {by_hand}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
-
-
-def _download(url: str, path: Path, progress: Progress | None) -> None:
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as response, path.open("wb") as file:  # noqa: S310  # the scheme was checked
-        if progress is None:
-            shutil.copyfileobj(response, file, CHUNK)
-            return
-        length = response.headers.get("Content-Length")
-        total, done = int(length) if length else None, 0
-        while block := response.read(CHUNK):
-            file.write(block)
-            done += len(block)
-            progress(done, total)
+    return download(url, target, sha256, what, by_hand, progress)
 
 
 def fetch_hub_file(repository: str, filename: str, revision: str, sha256: str | None, what: str) -> Path:
-    """A file of a Hugging Face hub repository at a pinned revision, from the hub's own cache or fetched.
+    """A file of a Hugging Face hub repository at a pinned revision, from the hub's own cache or fetched (the hub's client resumes).
 
     Raises:
         MissingResourceError: offline and not cached, not reachable, no such repository or revision, or not the expected file.
@@ -124,7 +99,25 @@ def fetch_hub_file(repository: str, filename: str, revision: str, sha256: str | 
     try:
         path = Path(hf_hub_download(repository, filename, revision=revision, local_files_only=offline()))
     except (OSError, ValueError, RuntimeError) as error:  # the hub's errors are subclasses of these
-        state = "is not in the hub's cache and fetching is off" if offline() else f"could not be fetched ({type(error).__name__})"
-        command = f"hf download {repository} {filename} --revision {revision}"
-        raise MissingResourceError(f"{what} {state}: run `{command}` on a machine with a network, or give a local path") from error
+        raise _not_on_the_hub(what, error, f"{repository} {filename} --revision {revision}") from error
     return verified(path, sha256, what) if sha256 else path
+
+
+def fetch_hub_repository(repository: str, revision: str, what: str) -> Path:
+    """A whole hub repository at a revision, but for files of other frameworks; its folder in the hub's own cache.
+
+    Raises:
+        MissingResourceError: as `fetch_hub_file`.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        ignored = list(OTHER_FRAMEWORKS)
+        return Path(snapshot_download(repository, revision=revision, local_files_only=offline(), ignore_patterns=ignored))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _not_on_the_hub(what, error, f"{repository} --revision {revision}") from error
+
+
+def _not_on_the_hub(what: str, error: Exception, arguments: str) -> MissingResourceError:
+    state = "is not in the hub's cache and fetching is off" if offline() else f"could not be fetched ({type(error).__name__})"
+    return MissingResourceError(f"{what} {state}: run `hf download {arguments}` on a machine with a network, or give a local path")

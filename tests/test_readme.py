@@ -1,4 +1,4 @@
-"""The README tells the truth: its table is made from the cards, the files it links to are there, its reward scores."""
+"""The README and docs/rewards.md tell the truth: tables are made from the cards, links lead somewhere, the README's reward scores."""
 
 from __future__ import annotations
 
@@ -6,20 +6,49 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
+
+from ddpo.rewards.catalog import CARDS
+
 ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/rewards.md", "docs/other-trainers.md")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_of_rewards_is_fresh() -> None:
-    with_table = runpy.run_path(str(ROOT / "tools" / "readme_table.py"))["with_table"]
-    assert with_table(README) == README, "run: python tools/readme_table.py"
-    assert "| `compressibility` |" in README
+@pytest.mark.parametrize(("page", "blocks"), [("README.md", ["rewards"]), ("docs/rewards.md", ["rewards", "facts"])])
+def test_the_tables_of_rewards_are_fresh(page: str, blocks: list[str]) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    with_tables = runpy.run_path(str(ROOT / "tools" / "readme_table.py"))["with_tables"]
+    assert with_tables(text) == text, "run: python tools/readme_table.py"
+    for block in blocks:
+        table = text.partition(f"<!-- {block}:begin -->")[2].partition(f"<!-- {block}:end -->")[0]
+        assert re.findall(r"\n\| `(\w+)` \|", table) == list(CARDS)
 
 
-def test_links_lead_somewhere() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", README) for link in link if link and "://" not in link]
+def test_stale_tables_are_rewritten_and_the_rest_is_left_alone() -> None:
+    with_tables = runpy.run_path(str(ROOT / "tools" / "readme_table.py"))["with_tables"]
+    text = with_tables("before\n<!-- facts:begin -->\nold\n<!-- facts:end -->\nafter\n")
+    assert text.startswith("before\n<!-- facts:begin -->\n| reward | scale |")
+    assert text.endswith("<!-- facts:end -->\nafter\n")
+    assert "old" not in text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for found in re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", text) for link in found if link and "://" not in link]
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    anchors = {re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in text.splitlines() if line.startswith("#")}
+    files = [link for link in links if not link.startswith("#")]
+    assert [link for link in files if not (ROOT / page).parent.joinpath(link.partition("#")[0]).exists()] == []
+    assert [link for link in links if link.startswith("#") and link[1:] not in anchors] == []
+
+
+def test_every_reward_is_in_the_table_of_choices() -> None:
+    page = (ROOT / "docs/rewards.md").read_text(encoding="utf-8")
+    choices = page.partition("## Which one")[2].partition("\n## ")[0]
+    assert [name for name in CARDS if f"`{name}`" not in choices] == []
+    assert [name for name in re.findall(r"\| `([a-z_]+)` \|", page) if name not in CARDS] == []
 
 
 def test_the_reward_of_the_readme_scores(tmp_path: Path) -> None:

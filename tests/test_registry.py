@@ -124,3 +124,20 @@ def test_a_missing_dependency_is_told_from_a_missing_own_module() -> None:
 def test_nearest() -> None:
     assert nearest("compressibilty", ["compressibility", "incompressibility", "darkness"]) == "compressibility"
     assert nearest("q", ["darkness"]) is None
+
+
+def test_the_environment_chooses_the_distributions(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("acme-a", "acme-b", "acme-c"):
+        install(site, name, "1", {f"{name[-1]}": "acme_any:N"})
+    everything = ["a", "b", "bits", "c", "one"]
+    assert make().names() == everything
+    for value, names in {"none": ["bits", "one"], "": ["bits", "one"], "acme-a, Acme_C": ["a", "bits", "c", "one"]}.items():
+        monkeypatch.setenv("DDPO_PLUGINS", value)
+        assert make().names() == names
+    monkeypatch.delenv("DDPO_PLUGINS")
+    assert make().names() == everything
+
+
+def test_what_a_builtin_hides_is_known(site: Path) -> None:
+    install(site, "acme-thief", "1", {"one": "acme_thief:X", "mine": "acme_thief:Y"})
+    assert [(entry.name, entry.origin) for entry in make().hidden()] == [("one", "acme-thief 1")]

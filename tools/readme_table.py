@@ -1,4 +1,8 @@
-"""Writes the table of rewards into README.md, from the cards: `python tools/readme_table.py`. A test checks that it is fresh."""
+"""Writes the tables of rewards into README.md and docs/rewards.md, from the cards: `python tools/readme_table.py`.
+
+The table to choose by goes between `<!-- rewards:begin -->` and `<!-- rewards:end -->`, that of scales and licences between
+`facts:begin` and `facts:end`. A test checks that they are fresh.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,19 @@ import re
 from pathlib import Path
 
 from ddpo.files import write_text
-from ddpo.rewards.table import render_table_markdown
+from ddpo.rewards.table import render_facts_markdown, render_table_markdown
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCK = re.compile(r"(<!-- rewards:begin -->\n).*?(<!-- rewards:end -->)", re.DOTALL)
+ROOT = Path(__file__).parents[1]
+FILES = (ROOT / "README.md", ROOT / "docs" / "rewards.md")
+TABLES = {"rewards": render_table_markdown, "facts": render_facts_markdown}
+BLOCK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 
 
-def with_table(text: str) -> str:
-    """`text` with the block between the two markers replaced."""
-    return BLOCK.sub(lambda found: f"{found[1]}{render_table_markdown().strip()}\n{found[2]}", text)
+def with_tables(text: str) -> str:
+    """`text` with what is between each pair of markers replaced."""
+    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]().strip()}\n{found[3]}", text)
 
 
 if __name__ == "__main__":
-    write_text(README, with_table(README.read_text(encoding="utf-8")))
+    for path in FILES:
+        write_text(path, with_tables(path.read_text(encoding="utf-8")))

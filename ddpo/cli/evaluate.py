@@ -18,7 +18,13 @@ def evaluate_command(
         list[str] | None,
         typer.Option(help="A file with one prompt a line, or a built-in list; repeatable. Default: animals, unseen_animals, objects."),
     ] = None,
-    reward: Annotated[list[str] | None, typer.Option(help="A reward to score with; repeatable. Default: the run's own.")] = None,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A reward to score with, or an expression such as 'aesthetic + compressibility:0.2'; repeatable, each one is "
+            "reported by itself. Default: the run's own."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Pictures per prompt, of the base and of the tuned model each.", min=1)] = 4,
     seed: Annotated[int | None, typer.Option(help="Of the noise; default: one that training does not use.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the run's.", min=1)] = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import ddpo
-from ddpo.cli import rewards
+from ddpo.cli import cache, rewards
 from ddpo.cli.evaluate import evaluate_command
 from ddpo.cli.sample import sample_command
 from ddpo.cli.train import train_command
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(rewards.app, name="rewards")
+app.add_typer(cache.app, name="cache")
 app.command("train")(train_command)
 app.command("sample")(sample_command)
 app.command("eval")(evaluate_command)

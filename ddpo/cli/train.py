@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 
 def train_command(
-    reward: Annotated[str | None, typer.Option(help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object.")] = None,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object, with :weight and :option=value,…; "
+            "several are combined."
+        ),
+    ] = None,
+    combine: Annotated[str | None, typer.Option(help="How several --reward become one number: sum (the default), min or pareto.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A TOML file of settings, such as recipes/emoji.toml.")] = None,
     prompts: Annotated[str | None, typer.Option(help="A file with one prompt a line, or a built-in list.")] = None,
     model: Annotated[
@@ -33,8 +40,8 @@ def train_command(
 ) -> None:
     """Finetune a model on a reward."""
     named = {
-        "reward": reward, "prompts": prompts, "model": model, "algorithm": algorithm, "iterations": iterations, "seed": seed,
-        "device": device,
+        "reward": _joined(reward, combine), "prompts": prompts, "model": model, "algorithm": algorithm, "iterations": iterations,
+        "seed": seed, "device": device,
     }  # fmt: skip
     given = {name: value for name, value in named.items() if value is not None}
     if resume is not None:
@@ -61,6 +68,15 @@ def train_command(
     else:
         defaults = algorithms.get(str(values.get("algorithm", TrainConfig().algorithm))).defaults
         _show(train(config_from_dict(merged(defaults, values)), folder), folder)
+
+
+def _joined(rewards: list[str] | None, combination: str | None) -> str | None:
+    """The expression of all --reward."""
+    from ddpo.rewards.spec import join_specs
+
+    if combination is not None and not rewards:
+        raise ConfigError("--combine says how several --reward become one number: give them")
+    return join_specs(rewards, combination or "sum") if rewards else None
 
 
 def _values(recipe: Path | None, given: dict[str, Any], settings: list[str]) -> dict[str, Any]:

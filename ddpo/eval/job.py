@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,8 @@ from ddpo.policies import load_policy
 from ddpo.policies.checkpoint import CheckpointInfo, find_checkpoint
 from ddpo.policies.sample import SamplerSettings
 from ddpo.prompts import PromptSet, find_leaks, load_prompts
+from ddpo.rewards.cache import ScoreCache
+from ddpo.rewards.scorer import Scorer, make_scorer
 from ddpo.rewards.zoo import ResolvedReward, resolve
 from ddpo.types import Prompt
 
@@ -101,7 +104,7 @@ def plan(request: Request) -> Plan:
     specs = request.rewards or ((str(config["reward"]),) if "reward" in config else ())
     if not specs:
         raise ConfigError(f"{request.checkpoint} does not lie in a run folder, so its reward is not known: give --reward")
-    rewards = tuple(resolve(spec) for spec in specs)
+    rewards = _of_single_pictures([resolve(spec) for spec in specs])
     trained = _trained_prompts(config, manifest)
     sets = [load_prompts(name) for name in request.prompts or DEFAULT_PROMPTS]
     splits = tuple(Split(found.name, _role(found, trained), found.prompts) for found in sets)
@@ -137,12 +140,19 @@ def carry_out(work: Plan, observe: Observer | None = None) -> Outcome:
         MissingResourceError: the base model, or a reward's weights, are not here.
         RewardFailure: a reward broke while scoring; the pictures are kept.
     """
+    with ScoreCache() as cache, ExitStack() as stack:
+        scorers = [make_scorer(reward, cache=cache) for reward in work.rewards]
+        for scorer in scorers:
+            stack.callback(scorer.close)
+        return _carried_out(work, scorers, observe)
+
+
+def _carried_out(work: Plan, scorers: Sequence[Scorer], observe: Observer | None) -> Outcome:
     info = work.checkpoint
-    rewards = [reward.make() for reward in work.rewards]
     policy = load_policy(info.model, info.folder, device=work.device, dtype=work.dtype)
     identity = {"model": info.model, "iteration": info.iteration, "weights": _weights_hash(info.folder), "dtype": work.dtype}
     evaluation = evaluate(
-        policy, work.splits, rewards, seeds=work.seeds, sampler=work.sampler, seed=work.seed, observe=observe, out=work.out,
+        policy, work.splits, scorers, seeds=work.seeds, sampler=work.sampler, seed=work.seed, observe=observe, out=work.out,
         identity=identity, signatures={reward.card.id: reward.signature for reward in work.rewards},
     )  # fmt: skip
     pairs = matched_pairs(evaluation.rows)
@@ -157,6 +167,17 @@ def carry_out(work: Plan, observe: Observer | None = None) -> Outcome:
     write_text(work.out / "report.md", render_markdown(report))
     write_text(outcome.html, render_html(report, pairs, work.out))
     return outcome
+
+
+def _of_single_pictures(found: Sequence[ResolvedReward]) -> tuple[ResolvedReward, ...]:
+    """The rewards; in place of one that ranks pictures among each other, whose ranks mean nothing between two models, its parts."""
+    chosen: dict[str, ResolvedReward] = {}
+    for reward in found:
+        relative = "group" in reward.card.inputs
+        if relative and not reward.parts:
+            raise ConfigError(f"reward {reward.card.id!r} ranks pictures within a batch and cannot compare two models: give --reward")
+        chosen |= {part.card.id: part for part in ([one.reward for one in reward.parts] if relative else [reward])}
+    return tuple(chosen.values())
 
 
 def _read(run: Path | None, name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from ddpo.errors import ConfigError, ImageError, RunExistsError
 from ddpo.files import write_json
-from ddpo.images import from_uint8, load_image, save_png, to_uint8
+from ddpo.images import load_image, save_png
 from ddpo.policies.policy import Policy
 from ddpo.policies.sample import SampleKey, SamplerSettings, sample_images
 from ddpo.rewards.base import Reward
@@ -93,7 +93,7 @@ class Evaluation:
 
 
 def evaluate(
-    policy: Policy, splits: Sequence[Split], rewards: Sequence[Reward], *, seeds: int, sampler: SamplerSettings, seed: int,
+    policy: Policy, splits: Sequence[Split], scorers: Sequence[Scorer], *, seeds: int, sampler: SamplerSettings, seed: int,
     observe: Observer | None = None, out: Path | None = None, identity: Mapping[str, Any] | None = None,
     signatures: Mapping[str, str] | None = None,
 ) -> Evaluation:  # fmt: skip
@@ -102,7 +102,7 @@ def evaluate(
     Args:
         policy: the tuned policy; `policy.reference()` must give the base model.
         splits: prompt lists with distinct names.
-        rewards: rewards with distinct ids.
+        scorers: of rewards with distinct ids.
         seeds: pictures per prompt.
         sampler: how pictures are sampled, the same for both.
         seed: of the noise. Use one that training did not use.
@@ -116,10 +116,11 @@ def evaluate(
         RunExistsError: `out` holds the pictures of another evaluation.
         RewardFailure: a reward broke while scoring. The pictures are kept.
     """
+    rewards = [scorer.reward for scorer in scorers]
     _check(splits, rewards, seeds)
     if out is not None:
         _claim(out / "images", {"seed": seed, "sampler": _density(sampler), **(identity or {})})
-    scorers = {reward.card.id: Scorer(reward) for reward in rewards}
+    by_id = {scorer.reward.card.id: scorer for scorer in scorers}
     lines = {reward.card.id: signature(reward.card) for reward in rewards} | dict(signatures or {})
     rows: list[Row] = []
     done = resumed = 0
@@ -129,7 +130,7 @@ def evaluate(
         for name in POLICIES:
             for batch, pixels, found in _pictures(policy, name, split, keys, sampler, seed, out):
                 done, resumed = done + len(batch), resumed + found
-                rows += _score(scorers, lines, batch, pixels, split, name, out is not None)
+                rows += _score(by_id, lines, batch, pixels, split, name, out is not None)
                 if observe is not None:
                     observe(EvalProgress(split.name, name, done, total, resumed))
     cards = {reward.card.id: reward.card for reward in rewards}
@@ -188,7 +189,7 @@ def _pictures(
         known = {position: array for position, path in enumerate(paths) if (array := _kept(path)) is not None}
         found, missing = len(known), [position for position in range(len(batch)) if position not in known]
         with policy.reference() if name == "base" else nullcontext():
-            sampled = [to_uint8(images.pixels) for images in sample_images(policy, [batch[i] for i in missing], sampler, seed)]
+            sampled = [images.uint8 for images in sample_images(policy, [batch[i] for i in missing], sampler, seed)]
         for position, array in zip(missing, np.concatenate(sampled) if sampled else (), strict=True):
             known[position] = array
             if (path := paths[position]) is not None:
@@ -211,7 +212,7 @@ def _score(
     split: Split, policy: PolicyName, kept: bool,
 ) -> list[Row]:  # fmt: skip
     """One row per picture and reward."""
-    batch = ImageBatch(from_uint8(pixels), tuple(key.prompt for key in keys))
+    batch = ImageBatch.of_uint8(pixels, [key.prompt for key in keys])
     hashes = [hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest() for array in pixels]
     rows: list[Row] = []
     for reward, scorer in scorers.items():

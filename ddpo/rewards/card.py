@@ -20,7 +20,7 @@ API_VERSION = 1
 class WeightFile:
     """One weight file or model repository that a reward loads."""
 
-    source: str  # a hub id "owner/name", or an https address
+    source: str  # a hub id "owner/name" or file "owner/name/file", an https address, or "package:module/file" of an installed package
     revision: str  # commit or tag
     sha256: str | None  # of the file; None where a repository of several files is meant
     megabytes: float
@@ -99,8 +99,8 @@ class RewardCard:
     api: int = API_VERSION
 
     def __post_init__(self) -> None:
-        if not self.id or self.id != self.id.lower() or not all(c.isalnum() or c in "_-/." for c in self.id):
-            raise ConfigError(f"reward id {self.id!r} must be lower-case letters, digits and _ - / .")
+        if not self.id or self.id != self.id.lower() or not all(c.isalnum() or c in "_-/.+" for c in self.id):
+            raise ConfigError(f"reward id {self.id!r} must be lower-case letters, digits and _ - / . +")
         if ":" not in self.load:
             raise ConfigError(f"card {self.id!r}: load={self.load!r} is not of the form 'module:attribute'")
         if self.api > API_VERSION:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ddpo.errors import RewardFailure, RewardLoadError
+from ddpo.errors import ContractBroken, RewardFailure, RewardLoadError
 from ddpo.rewards.card import RewardCard, RewardOption
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -77,9 +77,9 @@ class FunctionReward:
         try:
             scores = [None if score is None else float(score) for score in returned]
         except (TypeError, ValueError) as error:
-            raise RewardFailure(f"the function must return one number per picture, got {type(returned).__name__} ({error})") from error
+            raise ContractBroken(f"the function must return one number per picture, got {type(returned).__name__} ({error})") from error
         if len(scores) != count:
-            raise RewardFailure(f"the function returned {len(scores)} scores for {count} pictures")
+            raise ContractBroken(f"the function returned {len(scores)} scores for {count} pictures")
         for index, score in enumerate(scores):
             if score is not None and not math.isfinite(score):
                 raise RewardFailure(f"the score of image {index} is {score}; return None for a picture that cannot be scored")

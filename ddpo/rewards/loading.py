@@ -15,6 +15,7 @@ from ddpo.errors import RewardLoadError, UserError, one_line
 from ddpo.registry import explain_load_failure, load_attribute, nearest
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
+from ddpo.rewards.code import source_digest
 from ddpo.rewards.function import FunctionReward, card_of_function
 
 __all__ = ["Factory", "adopt", "construct", "load_file", "load_object"]
@@ -78,7 +79,7 @@ def _attribute(module: ModuleType, attribute: str, where: str) -> Any:
 
 
 def load_object(module: str, attribute: str) -> tuple[Any, str]:
-    """The object `module:attribute`, and the module as its origin.
+    """The object `module:attribute`, and "module sha256:…" as its origin.
 
     Raises:
         RewardLoadError: no such module or attribute, or the module raises.
@@ -92,7 +93,8 @@ def load_object(module: str, attribute: str) -> tuple[Any, str]:
         raise RewardLoadError(f"reward {module}:{attribute}: {explain_load_failure(error, module, 'install it')}") from error
     except (Exception, SystemExit) as error:
         raise RewardLoadError(f"reward {module}:{attribute} cannot be imported: {one_line(error)}") from error
-    return _attribute(imported, attribute, module), module
+    digest = source_digest(module)
+    return _attribute(imported, attribute, module), f"{module} sha256:{digest}" if digest else module
 
 
 def adopt(found: Any, reference: str, origin: str) -> tuple[RewardCard, Factory | None]:

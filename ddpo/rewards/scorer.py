@@ -1,66 +1,213 @@
-"""`Scorer`: calls a reward in micro-batches and holds it to its contract."""
+"""`Scorer`: any number of pictures through a reward, in micro-batches, side by side where that helps, each picture once."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Lock
+from typing import Final
 
 import torch
 
-from ddpo.errors import ConfigError, RewardFailure, UserError, one_line
+from ddpo.errors import ConfigError, ContractBroken, RewardFailure
 from ddpo.rewards.base import Reward
+from ddpo.rewards.cache import ScoreCache, cacheable, picture_digests, score_key
+from ddpo.rewards.calling import GuardedReward, OutOfMemory
+from ddpo.rewards.card import Calls
+from ddpo.rewards.pieces import Piece, Scored, joined, known_pieces, repeated_pieces
+from ddpo.rewards.resolved import ResolvedReward
+from ddpo.rewards.signature import identity as identity_of
 from ddpo.types import ImageBatch, RewardOutput
 
-__all__ = ["Scorer"]
+__all__ = ["Scored", "Scorer", "make_scorer", "processors"]
+
+BATCH_PIXELS: Final = 16 * 1024 * 1024
+GIVE_UP: Final = 8  # failures in a row after which a reward is taken for broken
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Scorer:
     """Scores batches of any length: order in is order out, and whatever the reward does wrong is told on one line.
 
+    Thread-safe rewards on the CPU run on all processors, remote ones as often at once as their card allows. When memory does not
+    suffice, the micro-batch is halved, and the scorer remembers.
+
     Args:
         reward: the reward to call.
-        batch_size: pictures per call of the reward.
+        batch_size: pictures per call of the reward, at most.
+        batch_pixels: pixels per call, at most; one picture is always allowed.
+        calls: concurrency, time-out and retries; the card's if None.
+        cache: where scores are looked up and kept, if the card lets them be.
+        identity: what fixes the scores, for the cache; that of the card with default options if None.
+        name: what the scores are called; the reward's id if None.
 
     Raises:
         ConfigError: the batch size is below 1.
     """
 
-    def __init__(self, reward: Reward, batch_size: int = 16) -> None:
+    def __init__(
+        self, reward: Reward, batch_size: int = 16, *, batch_pixels: int = BATCH_PIXELS, calls: Calls | None = None,
+        cache: ScoreCache | None = None, identity: str | None = None, name: str | None = None,
+    ) -> None:  # fmt: skip
         if batch_size < 1:
             raise ConfigError(f"batch size must be at least 1, got {batch_size}")
-        self.reward, self.batch_size = reward, batch_size
+        self.reward, self.batch_size, self.name = reward, batch_size, name or reward.card.id
+        self._call = GuardedReward(reward, calls or reward.card.calls)
+        self._workers = _workers(reward, self._call.calls)
+        self._batch_pixels = batch_pixels
+        self._cache = cache if cache is not None and cacheable(reward.card) else None
+        self._identity = identity or identity_of(reward.card)
+        self._pool: ThreadPoolExecutor | None = None
+        self._state = Lock()
+        self._failures_in_a_row = 0
+        self.served = 0  # pictures so far whose score was not computed
+
+    @property
+    def seconds(self) -> float:
+        """Time spent inside the reward so far, added up over concurrent calls."""
+        return self._call.seconds
 
     def score(self, batch: ImageBatch) -> RewardOutput:
         """One value per picture of `batch`, on the CPU, without gradient.
 
         Raises:
-            RewardFailure: the reward raised, or returned something else than one float32 score per picture; names it and the cause.
+            RewardFailure: the reward broke on a picture, or returned something else than one float32 score per picture; names it, the
+                first such picture and the cause.
             UserError: as the reward itself raises.
         """
-        chunks = [self._call(batch[start : start + self.batch_size]) for start in range(0, len(batch), self.batch_size)]
-        return _joined(chunks, self.reward.card.id)
+        return self._scored(batch, stop=True).output
 
-    def _call(self, batch: ImageBatch) -> RewardOutput:
-        name = self.reward.card.id
+    def score_each(self, batch: ImageBatch) -> Scored:
+        """As `score`, but a picture on which the reward breaks is set apart and the others are scored.
+
+        Raises:
+            RewardFailure: the reward broke on so many pictures in a row that it is taken for broken.
+            UserError: as the reward itself raises.
+        """
+        return self._scored(batch, stop=False)
+
+    def close(self) -> None:
+        """Ends the threads. The reward and the cache are the caller's."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def _scored(self, batch: ImageBatch, stop: bool) -> Scored:
+        if not len(batch):
+            return Scored(RewardOutput(torch.zeros(0)), frozenset())
+        if "group" in self.reward.card.inputs:
+            return joined([Piece(range(len(batch)), self._call(batch))], len(batch), self.reward.card.id)
+        if self._cache is None:
+            pieces = self._score_places(batch, range(len(batch)), stop, None)
+            return joined(pieces, len(batch), self.reward.card.id)
+        keys = self._keys(batch)
+        known = self._cache.get([key for key in keys if key is not None])
+        first: dict[bytes, int] = {}
+        for place, key in enumerate(keys):
+            if key is not None and key not in known:
+                first.setdefault(key, place)
+        places = sorted([*first.values(), *(place for place, key in enumerate(keys) if key is None)])
+        pieces = self._score_places(batch, places, stop, keys)
+        pieces += known_pieces(known, keys) + repeated_pieces(pieces, keys, first)
+        self.served += len(batch) - len(places)
+        return joined(pieces, len(batch), self.reward.card.id)
+
+    def _keys(self, batch: ImageBatch) -> list[bytes | None]:
+        card = self.reward.card
+        digests = picture_digests(batch, exact=card.pixels == "float")
+        return [
+            score_key(self._identity, digest, prompt, card, batch.context) for digest, prompt in zip(digests, batch.prompts, strict=True)
+        ]
+
+    def _score_places(self, batch: ImageBatch, places: Sequence[int], stop: bool, keys: Sequence[bytes | None] | None) -> list[Piece]:
+        """The pieces of the pictures at `places`, each stored in the cache as soon as it is there."""
+        size = self._micro_batch(batch.size[0] * batch.size[1], len(places))
+        chunks = [places[start : start + size] for start in range(0, len(places), size)]
+
+        def run(chunk: Sequence[int]) -> list[Piece]:
+            together = chunk[-1] - chunk[0] + 1 == len(chunk)  # a view, else a copy
+            pieces = self._pieces(batch[chunk[0] : chunk[-1] + 1] if together else batch.take(chunk), chunk, stop)
+            if keys is not None and self._cache is not None:
+                self._cache.put(self.reward.card.id, self._identity, [item for piece in pieces for item in piece.to_cache(keys)])
+            return pieces
+
+        if self._workers == 1 or len(chunks) == 1:
+            return [piece for chunk in chunks for piece in run(chunk)]
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="ddpo-score")
+        return [piece for found in self._pool.map(run, chunks) for piece in found]
+
+    def _micro_batch(self, pixels: int, count: int) -> int:
+        share = -(-count // self._workers)
+        return max(1, min(self.batch_size, self._batch_pixels // max(1, pixels), share))
+
+    def _pieces(self, batch: ImageBatch, places: Sequence[int], stop: bool) -> list[Piece]:
+        """Calls the reward on `batch`; where that fails, on its halves, down to the pictures that are to blame."""
         try:
-            with torch.no_grad():
-                output = self.reward(batch)
-        except UserError:
-            raise
-        except Exception as error:  # a reward is foreign code and may raise anything
-            raise RewardFailure(f"reward {name!r} failed: {one_line(error)}") from error
-        if not isinstance(output, RewardOutput):
-            raise RewardFailure(f"reward {name!r} returned a {type(output).__name__}, not a RewardOutput")
-        if len(output) != len(batch):
-            raise RewardFailure(f"reward {name!r} returned {len(output)} scores for {len(batch)} images")
-        return output
+            output = self._call(batch)
+        except OutOfMemory as error:
+            if len(batch) == 1:
+                return [self._failed(places, error, batch, stop)]
+            self._remember_limit(batch)
+        except ContractBroken as error:
+            return [self._failed(places, error, batch, stop)]
+        except RewardFailure as error:
+            if len(batch) == 1:
+                return [self._failed(places, error, batch, stop)]
+        else:
+            self._failures_in_a_row = 0
+            return [Piece(places, output)]
+        half = len(batch) // 2
+        return self._pieces(batch[:half], places[:half], stop) + self._pieces(batch[half:], places[half:], stop)
+
+    def _remember_limit(self, batch: ImageBatch) -> None:
+        with self._state:
+            self._batch_pixels = min(self._batch_pixels, len(batch) // 2 * batch.size[0] * batch.size[1])
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _failed(self, places: Sequence[int], error: RewardFailure, batch: ImageBatch, stop: bool) -> Piece:
+        if stop:
+            where = f"image {places[0]}" if len(places) == 1 else f"images {places[0]} to {places[-1]}"
+            raise type(error)(f"{error} ({where}, prompt {batch.prompts[0].text!r})") from error.__cause__
+        with self._state:
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= GIVE_UP:
+                raise RewardFailure(f"{error}; it failed {GIVE_UP} times in a row and is taken for broken") from error
+        reasons = (str(error),) * len(places)
+        return Piece(places, RewardOutput(torch.full((len(places),), torch.nan), errors=reasons), failed=True)
 
 
-def _joined(chunks: Sequence[RewardOutput], name: str) -> RewardOutput:
-    if not chunks:
-        return RewardOutput(torch.zeros(0))
-    names = list(chunks[0].parts)
-    if any(set(chunk.parts) != set(names) for chunk in chunks):
-        raise RewardFailure(f"reward {name!r} gave other parts for some batches than for others")
-    parts = {part: torch.cat([chunk.parts[part].detach().cpu().float() for chunk in chunks]) for part in names}
-    values = torch.cat([chunk.values.detach().cpu() for chunk in chunks])
-    return RewardOutput(values, parts, tuple(error for chunk in chunks for error in chunk.errors))
+def make_scorer(
+    resolved: ResolvedReward, batch_size: int = 16, *, name: str | None = None, timeout_s: float | None = None,
+    cache: ScoreCache | None = None,
+) -> Scorer:  # fmt: skip
+    """The scorer of a reward that was found, made with its options; of a combination, every part has its own.
+
+    Args:
+        resolved: what `ddpo.rewards.zoo.resolve` gave.
+        batch_size: pictures per call of a reward, at most.
+        name: what the scores are called; the reward's id if None.
+        timeout_s: seconds after which a call is given up, where the card sets no limit of its own.
+        cache: where scores are looked up and kept.
+
+    Raises:
+        UserError: as `ResolvedReward.make`.
+    """
+    calls = resolved.card.calls
+    if calls.timeout_s is None:
+        calls = replace(calls, timeout_s=timeout_s)
+    reward = resolved.make(lambda part: make_scorer(part, batch_size, timeout_s=timeout_s, cache=cache))
+    return Scorer(reward, batch_size, calls=calls, cache=cache, identity=resolved.identity, name=name)
+
+
+def _workers(reward: Reward, calls: Calls) -> int:
+    if calls.concurrency:
+        return calls.concurrency if reward.card.thread_safe else 1
+    return processors() if reward.card.thread_safe and reward.card.device == "cpu" else 1

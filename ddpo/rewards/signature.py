@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ddpo.rewards.card import RewardCard, WeightFile
+from ddpo.rewards.code import source_digest
 
 __all__ = ["identity", "signature"]
 
@@ -20,8 +21,11 @@ def signature(card: RewardCard, options: Mapping[str, Any] | None = None, origin
 
 
 def identity(card: RewardCard, options: Mapping[str, Any] | None = None, origin: str = "ddpo") -> str:
-    """What of the signature may move a score, which is all but ddpo's own version: the reward's part of a cache key."""
-    return "|".join(f"{name}:{value}" for name, value in _parts(card, options, origin).items() if name != "ddpo")
+    """What may move a score: the signature, with the hash of the reward's source in place of ddpo's version. Its part of a cache key."""
+    parts = {name: value for name, value in _parts(card, options, origin).items() if name != "ddpo"}
+    if "sha256:" not in origin:  # which is that of the source
+        parts["source"] = source_digest(card.load.partition(":")[0]) or "unknown"
+    return "|".join(f"{name}:{value}" for name, value in parts.items())
 
 
 def _parts(card: RewardCard, options: Mapping[str, Any] | None, origin: str) -> dict[str, str]:

@@ -1,24 +1,42 @@
-"""How a reward is named on the command line: `name`, `./file.py:MyReward`, `pkg.module:Attr`, each with `:option=value,option=value`."""
+"""How a reward is named, on the command line and in recipes.
+
+    expression := term " + " term … | min(term, term, …) | pareto(term, term, …)
+    term       := reward[:WEIGHT][:option=value,…]      the weight may also stand last: aesthetic:device=cuda:0.5
+    reward     := name | ./file.py:MyReward | package.module:MyReward
+
+Among the options, `z=FILE` and `clamp=LOW..HIGH` are steps on the score, and work with every reward (see `ddpo.rewards.compose`).
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal, cast
 
 from ddpo.errors import ConfigError
 from ddpo.registry import nearest
 from ddpo.rewards.card import RewardOption
 
-__all__ = ["RewardSpec", "parse_spec", "resolve_options"]
+__all__ = ["COMBINATIONS", "STEPS", "Bounds", "Combination", "Expression", "RewardSpec", "Term", "join_specs", "parse_expression"]
+__all__ += ["parse_spec", "resolve_options"]
 
 Value = str | float | int | bool | None
+Bounds = tuple[float | None, float | None]
+Combination = Literal["sum", "min", "pareto"]
+
+COMBINATIONS: Final[tuple[Combination, ...]] = ("sum", "min", "pareto")
+STEPS: Final = ("z", "clamp")
+"""Options that every reward has; not called "clip", which means the model CLIP in this field and is an option of rewards that load it."""
+
+NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+NOT_INTEGER: Final = r"(?:[+-]\d+|(?=[^:]*[.eE])" + NUMBER + ")"
 
 
 @dataclass(frozen=True, slots=True)
 class RewardSpec:
-    """A parsed specification; `attribute` is empty for a registered name."""
+    """A parsed reward; `attribute` is empty for a registered name."""
 
     kind: Literal["name", "file", "object"]
     target: str  # the id, the path of the file, or the module
@@ -26,27 +44,139 @@ class RewardSpec:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One reward of an expression, with what is done to its score: z, then clamp, then weight."""
+
+    reward: RewardSpec
+    weight: float | None = None  # None: not written, which counts as 1
+    reference: str | None = None  # the file that `z` names
+    bounds: Bounds | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it leaves the score as it is."""
+        return self.weight in (None, 1.0) and self.reference is None and self.bounds is None
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """Terms and how they become one number."""
+
+    combination: Combination
+    terms: tuple[Term, ...]
+
+
+def join_specs(specs: Sequence[str], combination: str = "sum") -> str:
+    """The expression of several `--reward`.
+
+    Raises:
+        ConfigError: an unknown combination, or other than sum of only one reward.
+    """
+    if combination not in COMBINATIONS:
+        near = nearest(combination, COMBINATIONS)
+        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(COMBINATIONS)}"
+        raise ConfigError(f"unknown combination {combination!r}; {hint}")
+    if combination == "sum":
+        return " + ".join(specs)
+    if len(specs) < 2:
+        raise ConfigError(f"{combination} needs at least two rewards, got {len(specs)}")
+    return f"{combination}({', '.join(specs)})"
+
+
+def parse_expression(text: str) -> Expression:
+    """Reads an expression; a single reward is a sum of one term.
+
+    Raises:
+        ConfigError: it has not the form above.
+    """
+    stripped = text.strip()
+    if found := re.fullmatch(r"(min|pareto)\((.*)\)", stripped, re.DOTALL):
+        if re.search(r"\s\+\s|(?:^|,\s*)(?:min|pareto)\(", found[2]):
+            raise ConfigError(f"reward {text!r}: {found[1]}(…) takes rewards, separated by commas, not expressions")
+        terms = tuple(_parse_term(part) for part in re.split(r",(?!\s*\w+=)", found[2]))
+        if len(terms) < 2:
+            raise ConfigError(f"reward {text!r}: {found[1]}(…) needs at least two rewards, separated by commas")
+        if any(term.weight == 0 for term in terms):
+            raise ConfigError(f"reward {text!r}: a weight of 0 makes no sense in {found[1]}(…)")
+        return Expression(cast(Combination, found[1]), terms)
+    if found := re.search(r"(?:^|\s)(min|pareto)\(", stripped):
+        raise ConfigError(f"reward {text!r}: {found[1]}(…) must be the whole expression")
+    return Expression("sum", tuple(_parse_term(part) for part in re.split(r"\s\+(?=\s|$)", stripped)))
+
+
+def _parse_term(text: str) -> Term:
+    text, weights = text.strip(), []
+    head, options = _split_options(text)
+    if found := re.fullmatch(rf"(.+):({NUMBER})", head, re.DOTALL):
+        head = found[1]
+        weights.append(found[2])
+    if found := re.fullmatch(rf"(.+):({_weight_after(options)})", options, re.DOTALL):
+        options = found[1]
+        weights.append(found[2])
+    if len(weights) > 1:
+        raise ConfigError(f"reward {text!r} has two weights, {weights[0]} and {weights[1]}")
+    weight = float(weights[0]) if weights else None
+    if weight is not None and not math.isfinite(weight):
+        raise ConfigError(f"reward {text!r}: the weight {weights[0]} is too large")
+    spec = parse_spec(f"{head}:{options}" if options else head)
+    given = dict(spec.options)
+    reference, clamp = given.pop("z", None), given.pop("clamp", None)
+    if reference == "":
+        raise ConfigError(f"reward {text!r}: z needs a file of `ddpo rewards calibrate`, as in z=reference.json")
+    bounds = None if clamp is None else _parse_bounds(text, clamp)
+    return Term(RewardSpec(spec.kind, spec.target, spec.attribute, given), weight, reference, bounds)
+
+
+def _weight_after(options: str) -> str:
+    """What a weight after options looks like: a bare whole number may be part of a value, as in device=cuda:1, but not of a step."""
+    last = options.rpartition(",")[2].partition("=")[0].strip()
+    return NUMBER if last in STEPS else NOT_INTEGER
+
+
+def _parse_bounds(text: str, clamp: str) -> Bounds:
+    low, dots, high = clamp.partition("..")
+    try:
+        if not dots:
+            raise ValueError
+        bounds = (float(low) if low.strip() else None, float(high) if high.strip() else None)
+    except ValueError:
+        raise ConfigError(f"reward {text!r}: clamp={clamp} is not of the form clamp=LOW..HIGH, such as clamp=-3..3 or clamp=..5") from None
+    if bounds == (None, None) or not all(math.isfinite(bound) for bound in bounds if bound is not None):
+        raise ConfigError(f"reward {text!r}: clamp={clamp} needs at least one finite bound")
+    if None not in bounds and cast(float, bounds[0]) >= cast(float, bounds[1]):
+        raise ConfigError(f"reward {text!r}: clamp={clamp} has its lower bound not below its upper bound")
+    return bounds
+
+
+def _split_options(text: str) -> tuple[str, str]:
+    found = re.search(r":(?=\w+=)", text)
+    return (text[: found.start()], text[found.end() :]) if found else (text, "")
+
+
 def parse_spec(text: str) -> RewardSpec:
-    """Reads a specification.
+    """Reads one reward with its options, without weight; steps are options like any other here.
 
     Raises:
         ConfigError: it has none of the forms above.
     """
-    target, options = text.strip(), ""
-    if found := re.search(r":(?=\w+=)", target):
-        target, options = target[: found.start()], target[found.end() :]
+    target, options = _split_options(text.strip())
     given: dict[str, str] = {}
     for part in options.split(",") if options else []:
-        name, equals, value = part.partition("=")
-        if not equals or not name.strip():
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not name:
             raise ConfigError(f"reward {text!r}: {part!r} is not of the form option=value")
-        given[name.strip()] = value.strip()
+        if name in given:
+            raise ConfigError(f"reward {text!r}: option {name!r} is given twice")
+        given[name] = value
     if found := re.fullmatch(r"(.+\.py)(?::(\w+))?", target):
         return RewardSpec("file", found[1], found[2] or "", given)
     if found := re.fullmatch(r"(\w+(?:\.\w+)*):(\w+(?:\.\w+)*)", target):
         return RewardSpec("object", found[1], found[2], given)
     if not target or ":" in target or target.endswith(("/", "\\")):
-        raise ConfigError(f"reward {text!r} is not of the form name, ./file.py:Attribute or package.module:Attribute, with :option=value,…")
+        raise ConfigError(
+            f"reward {text!r} is not of the form name, ./file.py:Attribute or package.module:Attribute, with :WEIGHT and :option=value,…"
+        )
     return RewardSpec("name", target, "", given)
 
 
@@ -59,7 +189,7 @@ def resolve_options(reward: str, known: Sequence[RewardOption], given: Mapping[s
     table = {option.name: option for option in known}
     for name in given:
         if name not in table:
-            near = nearest(name, table)
+            near = nearest(name, [*table, *STEPS])
             hint = f"did you mean {near!r}?" if near else f"it has {', '.join(table) or 'no options'}"
             raise ConfigError(f"reward {reward!r} has no option {name!r}; {hint}")
     return {name: _typed(reward, option, given[name]) if name in given else option.default for name, option in table.items()}

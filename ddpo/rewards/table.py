@@ -1,13 +1,13 @@
-"""The README's table of rewards, from the cards."""
+"""The tables of rewards in the README and in docs/rewards.md, from the cards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.catalog import CARDS
 
-__all__ = ["needs", "render_table_markdown", "scale"]
+__all__ = ["needs", "render_facts_markdown", "render_table_markdown", "scale"]
 
 
 def scale(card: RewardCard) -> str:
@@ -28,9 +28,34 @@ def needs(card: RewardCard) -> str:
 
 
 def render_table_markdown(cards: Iterable[RewardCard] | None = None) -> str:
-    """A Markdown table with one row per card, the built-in ones by default."""
-    lines = ["| reward | measures | scale | needs | differentiable | known flaws |", "|---|---|---|---|---|---|"]
-    for card in CARDS.values() if cards is None else cards:
-        cells = [f"`{card.id}`", card.summary, scale(card), needs(card), "yes" if card.differentiable else "no", card.flaws]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    """A Markdown table with one row per card, the built-in ones by default: what to choose by."""
+    rows = [
+        (f"`{card.id}`", card.summary, scale(card), needs(card), "yes" if card.differentiable else "no", card.flaws) for card in _all(cards)
+    ]
+    return _markdown(("reward", "measures", "scale", "needs", "differentiable", "known flaws"), rows)
+
+
+def render_facts_markdown(cards: Iterable[RewardCard] | None = None) -> str:
+    """A Markdown table with one row per card, the built-in ones by default: scale, licences and source."""
+    rows = [
+        (
+            f"`{card.id}`",
+            scale(card),
+            " / ".join(f"{value:g}" for value in card.typical) if card.typical else "not measured",
+            card.typical_source,
+            ", ".join(dict.fromkeys([card.code_licence, *(weight.licence for weight in card.weights)])),
+            f"[source]({card.paper})" if card.paper else "",
+        )
+        for card in _all(cards)
+    ]
+    return _markdown(("reward", "scale", "5 % / median / 95 %", "measured on", "licences of code, weights", "defined in"), rows)
+
+
+def _all(cards: Iterable[RewardCard] | None) -> Iterable[RewardCard]:
+    return CARDS.values() if cards is None else cards
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"

@@ -1,9 +1,9 @@
-"""The door to all rewards: built in, of installed packages, of a user's file. Nothing heavy is imported before `make`."""
+"""The door to all rewards: built in, of installed packages, of a user's file, and combinations of them. Nothing heavy is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,54 +12,51 @@ from ddpo.registry import Registry
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.loading import Factory, adopt, construct, load_file, load_object
-from ddpo.rewards.signature import identity, signature
-from ddpo.rewards.spec import parse_spec, resolve_options
+from ddpo.rewards.composed_card import composed_card
+from ddpo.rewards.loading import Factory, adopt, load_file, load_object
+from ddpo.rewards.reference import load_reference
+from ddpo.rewards.resolved import Part, ResolvedReward
+from ddpo.rewards.spec import STEPS, Combination, RewardSpec, Term, parse_expression, resolve_options
 
 __all__ = ["ResolvedReward", "make_reward", "resolve", "resolve_card", "rewards"]
 
 
-def _same_id(name: str, card: RewardCard) -> None:
+def _fits(name: str, card: RewardCard) -> None:
     if card.id != name:
         raise ConfigError(f"its card has the id {card.id!r}")
+    _refuse_reserved_options(card)
 
 
-rewards: Registry[RewardCard] = Registry("reward", "ddpo.rewards", RewardCard, CARDS, _same_id)
+def _refuse_reserved_options(card: RewardCard) -> None:
+    for option in card.options:
+        if option.name in STEPS:
+            raise ConfigError(f"reward {card.id!r}: its option {option.name!r} has the name of a step that every reward has; rename it")
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedReward:
-    """A reward that was found but not made yet."""
-
-    card: RewardCard
-    options: Mapping[str, Any]  # every option, the defaults too
-    origin: str  # "ddpo", distribution and version, module, or file and hash
-    factory: Factory | None  # None: what the card's `load` names
-
-    def make(self) -> Reward:
-        """Loads and constructs it; raises as `construct`."""
-        return construct(self.card, self.origin, dict(self.options), self.factory)
-
-    @property
-    def signature(self) -> str:
-        """The line that fixes its scores."""
-        return signature(self.card, self.options, self.origin)
-
-    @property
-    def identity(self) -> str:
-        """What of the signature may move a score: its part of a cache key."""
-        return identity(self.card, self.options, self.origin)
+rewards: Registry[RewardCard] = Registry("reward", "ddpo.rewards", RewardCard, CARDS, _fits)
 
 
 def resolve(spec: str, **options: Any) -> ResolvedReward:
-    """Finds the reward of a specification (see `ddpo.rewards.spec`); `options` win over those in the text.
+    """Finds the reward of an expression (see `ddpo.rewards.spec`); `options` win over those in the text.
 
     Raises:
         UnknownNameError: no reward of that name; says the nearest.
         RewardLoadError: the plug-in, file or object is broken or no reward.
-        ConfigError: a malformed specification, an unknown option or a value of the wrong type.
+        ConfigError: a malformed expression, an unknown option, a value of the wrong type, a reference distribution of another reward,
+            or `options` for a combination of several rewards.
+        MissingResourceError: the file of a reference distribution is not there.
     """
-    parsed = parse_spec(spec)
+    expression = parse_expression(spec)
+    terms = expression.terms
+    if len(terms) == 1:
+        found = _resolve_one(terms[0].reward, options)
+        return found if terms[0].plain else _compose("sum", terms, [found])
+    if options:
+        raise ConfigError(f"reward {spec!r}: write {', '.join(options)} behind the reward that it is for, as in name:option=value")
+    return _compose(expression.combination, terms, [_resolve_one(term.reward, {}) for term in terms])
+
+
+def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
     card: RewardCard
     factory: Factory | None
     if parsed.kind == "name":
@@ -69,7 +66,39 @@ def resolve(spec: str, **options: Any) -> ResolvedReward:
             load_file(Path(parsed.target), parsed.attribute) if parsed.kind == "file" else load_object(parsed.target, parsed.attribute)
         )
         card, factory = adopt(found, f"{parsed.target}:{parsed.attribute}", origin)
+        _refuse_reserved_options(card)
     return ResolvedReward(card, resolve_options(card.id, card.options, {**parsed.options, **options}), origin, factory)
+
+
+def _compose(combination: Combination, terms: Sequence[Term], found: Sequence[ResolvedReward]) -> ResolvedReward:
+    """The combination, with its parts in an order of their own: sums, minima and ranks do not depend on it, so neither does the name."""
+    names = _distinct_names(found)
+    parts = tuple(sorted((_part(names[one.identity], term, one) for term, one in zip(terms, found, strict=True)), key=_order))
+    origins = sorted({part.reward.origin for part in parts})
+    return ResolvedReward(composed_card(combination, parts), {}, " + ".join(origins), None, combination, parts)
+
+
+def _order(part: Part) -> tuple[str, str]:
+    return part.name, part.steps
+
+
+def _distinct_names(found: Sequence[ResolvedReward]) -> dict[str, str]:
+    """Identity → the id, numbered where another reward has it too (the same reward with other options)."""
+    names: dict[str, str] = {}
+    seen: Counter[str] = Counter()
+    for one in sorted({one.identity: one for one in found}.values(), key=lambda one: one.identity):
+        seen[one.card.id] += 1
+        names[one.identity] = one.card.id if seen[one.card.id] == 1 else f"{one.card.id}-{seen[one.card.id]}"
+    return names
+
+
+def _part(name: str, term: Term, found: ResolvedReward) -> Part:
+    reference = None
+    if term.reference is not None:
+        reference = load_reference(Path(term.reference))
+        reference.check(found.card, found.options, found.origin, term.reference)
+    weight = 1.0 if term.weight is None else term.weight
+    return Part(name, found, weight, reference, term.bounds, weighted=term.weight is not None)
 
 
 def resolve_card(spec: str) -> RewardCard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ class Metrics:
     reward_mean: float
     reward_se: float | None  # standard error over the pictures of the iteration; None if only one was scored
     unscorable: int
+    reward_parts: Mapping[str, float | None]  # mean native score of each part of the reward over the scored pictures; None if it gave none
     zero_spread: int  # pictures without advantage because equal rewards gave no spread
     loss: float
     ratio_mean_deviation: float  # mean |ratio - 1| over all trained items

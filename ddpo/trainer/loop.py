@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ddpo.errors import ConfigError
 from ddpo.images import contact_sheet, save_png, to_pil
@@ -21,7 +22,7 @@ from ddpo.policies.policy import Policy
 from ddpo.policies.sample import SampleKey, sample_images
 from ddpo.policies.sd import LoraSettings, StableDiffusionPolicy
 from ddpo.prompts import PromptSet, load_prompts
-from ddpo.rewards.scorer import Scorer
+from ddpo.rewards.scorer import make_scorer
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.tensorfile import optimizer_tensors, restore_optimizer
 from ddpo.trainer.advantages import PromptStatistics, per_prompt_advantages
@@ -31,7 +32,7 @@ from ddpo.trainer.events import Checkpointed, Event, GridSaved, IterationDone, M
 from ddpo.trainer.rollout import collect, draw_keys, sampler_settings
 from ddpo.trainer.run_folder import RunFolder
 from ddpo.trainer.update import update
-from ddpo.types import Rollout
+from ddpo.types import Context, RewardOutput, Rollout
 
 __all__ = ["resume", "train"]
 
@@ -89,7 +90,12 @@ class _Trainer:
         self.algorithm.check(config)
         self.prompts: PromptSet = load_prompts(config.prompts)
         self.reward = resolve_reward(config.reward)
-        self.scorer = Scorer(self.reward.make())
+        if "group" in self.reward.card.inputs and config.sample.batch % config.sample.per_prompt:
+            raise ConfigError(
+                f"reward {config.reward!r} ranks the pictures of a prompt among each other: sample.batch ({config.sample.batch}) must be "
+                f"a multiple of sample.per_prompt ({config.sample.per_prompt})"
+            )
+        self.scorer = make_scorer(self.reward)
         self.policy: StableDiffusionPolicy = load_policy(config.model, device=config.device, dtype=config.dtype)
         with torch.random.fork_rng(devices=[]):  # the adapters' first values come from the seed; the caller's generator is left alone
             torch.default_generator.manual_seed(config.seed)
@@ -111,7 +117,8 @@ class _Trainer:
         for iteration in range(done + 1, config.iterations + 1):
             begun = time.perf_counter()
             keys = draw_keys(self.prompts.prompts, config.sample, config.seed, iteration)
-            rollout = yield from collect(self.policy, keys, self.scorer, config.sample, config.seed)
+            context = Context(progress=(iteration - 1) / config.iterations)
+            rollout = yield from collect(self.policy, keys, self.scorer, config.sample, config.seed, context)
             sampled = time.perf_counter()
             prompt_ids = [key.prompt.id for key in keys]
             rewards = rollout.rewards.values.double().cpu().numpy()
@@ -127,6 +134,7 @@ class _Trainer:
                 reward_mean=float(scored.mean()),
                 reward_se=float(scored.std(ddof=1) / math.sqrt(len(scored))) if len(scored) > 1 else None,
                 unscorable=int((~advantages.scored).sum()),
+                reward_parts=_part_means(rollout.rewards, advantages.scored),
                 zero_spread=advantages.zero_spread,
                 loss=stats.loss,
                 ratio_mean_deviation=stats.ratio_mean_deviation,
@@ -202,6 +210,16 @@ class _Trainer:
 
 def _pictures(policy: Policy, keys: Sequence[SampleKey], config: TrainConfig) -> list[Any]:
     return [image for batch in sample_images(policy, keys, sampler_settings(config.sample), config.seed) for image in to_pil(batch.pixels)]
+
+
+def _part_means(output: RewardOutput, scored: NDArray[np.bool_]) -> dict[str, float | None]:
+    """The mean of each part over the pictures that have a score, and the part a value."""
+    means: dict[str, float | None] = {}
+    for name, part in output.parts.items():
+        values = part.double().cpu().numpy()[scored]
+        known = values[~np.isnan(values)]
+        means[name] = float(known.mean()) if len(known) else None
+    return means
 
 
 def _extremes(rollout: Rollout) -> tuple[tuple[str, float], tuple[str, float]]:

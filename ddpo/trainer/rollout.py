@@ -13,7 +13,7 @@ from ddpo.policies.sample import SampleKey, SamplerSettings, sample_trajectory
 from ddpo.rewards.scorer import Scorer
 from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.events import Progress
-from ddpo.types import ImageBatch, Prompt, RewardOutput, Rollout, Trajectory
+from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout, Trajectory
 
 __all__ = ["collect", "draw_keys", "sampler_settings"]
 
@@ -40,9 +40,9 @@ def draw_keys(prompts: Sequence[Prompt], config: SampleConfig, seed: int, iterat
 
 
 def collect(
-    policy: Policy, keys: Sequence[SampleKey], scorer: Scorer, config: SampleConfig, seed: int
+    policy: Policy, keys: Sequence[SampleKey], scorer: Scorer, config: SampleConfig, seed: int, context: Context
 ) -> Generator[Progress, None, Rollout]:
-    """Samples and scores `keys` in batches; yields progress, returns the rollout.
+    """Samples and scores `keys` in batches; yields progress, returns the rollout. Rewards are told the `context`.
 
     Raises:
         RewardFailure: the reward broke, or it could score none of the pictures.
@@ -54,7 +54,7 @@ def collect(
     for start in range(0, len(keys), settings.batch):
         part = keys[start : start + settings.batch]
         trajectory = sample_trajectory(policy, part, settings, seed)
-        images = ImageBatch(policy.decode(trajectory.latents[:, -1]).cpu(), tuple(key.prompt for key in part))
+        images = ImageBatch(policy.decode(trajectory.latents[:, -1]).cpu(), [key.prompt for key in part], context)
         trajectories.append(trajectory)
         pictures.append(images)
         outputs.append(scorer.score(images))
@@ -67,5 +67,5 @@ def collect(
     if bool(rewards.values.isnan().all()):
         raise RewardFailure(f"the reward could score none of {len(keys)} pictures; the first: {rewards.errors[0]}")
     trajectory = Trajectory(torch.cat([t.latents for t in trajectories]), torch.cat([t.log_probs for t in trajectories]))
-    images = ImageBatch(torch.cat([p.pixels for p in pictures]), tuple(prompt for p in pictures for prompt in p.prompts))
+    images = ImageBatch(torch.cat([p.pixels for p in pictures]), [prompt for p in pictures for prompt in p.prompts], context)
     return Rollout(trajectory, images, rewards)

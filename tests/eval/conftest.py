@@ -11,13 +11,16 @@ from analytic import SETTINGS, AnalyticPolicy, Brightness, Redness, make_splits
 from ddpo.eval.protocol import Evaluation, evaluate
 from ddpo.eval.report import CurvePoint, LeakFacts, Report, build_report
 from ddpo.eval.tables import Pair, matched_pairs
+from ddpo.rewards.scorer import Scorer
 
 
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, list[Pair], Path]:
     """An evaluation of the analytic policy, its pairs, and the folder with its pictures."""
     folder = tmp_path_factory.mktemp("evaluated")
-    found = evaluate(AnalyticPolicy(0.4), make_splits(), [Brightness(), Redness()], seeds=3, sampler=SETTINGS, seed=5, out=folder)
+    found = evaluate(
+        AnalyticPolicy(0.4), make_splits(), [Scorer(Brightness()), Scorer(Redness())], seeds=3, sampler=SETTINGS, seed=5, out=folder
+    )
     return found, matched_pairs(found.rows), folder
 
 

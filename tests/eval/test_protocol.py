@@ -14,6 +14,7 @@ from PIL import Image
 from ddpo.errors import ConfigError, RewardFailure, RunExistsError
 from ddpo.eval.protocol import EvalProgress, Evaluation, Split, evaluate
 from ddpo.eval.tables import Pair, gain_table, matched_pairs, transfer_table
+from ddpo.rewards.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 SPLIT = Split("few", "seen", tuple(Prompt(text) for text in ("a cat", "a dog", "a yak")))
@@ -21,7 +22,7 @@ SPLIT = Split("few", "seen", tuple(Prompt(text) for text in ("a cat", "a dog", "
 
 def _run(shift: float, out: Path | None = None, **changes: object) -> Evaluation:
     settings: dict[str, object] = {"seeds": 2, "sampler": SETTINGS, "seed": 1, "out": out} | changes
-    return evaluate(AnalyticPolicy(shift), [SPLIT], [Brightness()], **settings)  # type: ignore[arg-type]
+    return evaluate(AnalyticPolicy(shift), [SPLIT], [Scorer(Brightness())], **settings)  # type: ignore[arg-type]
 
 
 def test_without_training_every_difference_is_exactly_zero() -> None:
@@ -49,7 +50,7 @@ def test_the_gain_is_what_the_shift_does_to_a_gaussian() -> None:
 def test_a_picture_does_not_depend_on_which_prompts_come_with_it() -> None:
     rows = {(r.policy, r.prompt_id, r.index): r.image_sha256 for r in _run(0.4).rows}
     alone = evaluate(
-        AnalyticPolicy(0.4), [Split("one", "objects", SPLIT.prompts[2:])], [Brightness()], seeds=1, sampler=SETTINGS, seed=1
+        AnalyticPolicy(0.4), [Split("one", "objects", SPLIT.prompts[2:])], [Scorer(Brightness())], seeds=1, sampler=SETTINGS, seed=1
     ).rows
     assert [rows[r.policy, r.prompt_id, r.index] for r in alone] == [r.image_sha256 for r in alone]
 
@@ -74,7 +75,7 @@ def test_going_on_equals_never_having_stopped(tmp_path: Path) -> None:
     assert _run(0.4, out, observe=events.append).rows == whole.rows
     assert events[-1] == EvalProgress("few", "tuned", 12, 12, len(pictures) - 1)
     policy = AnalyticPolicy(0.4)
-    evaluate(policy, [SPLIT], [Brightness()], seeds=2, sampler=SETTINGS, seed=1, out=out)
+    evaluate(policy, [SPLIT], [Scorer(Brightness())], seeds=2, sampler=SETTINGS, seed=1, out=out)
     assert policy.calls == 0  # nothing was left to sample
 
 
@@ -121,15 +122,15 @@ def test_a_broken_reward_keeps_the_pictures(tmp_path: Path) -> None:
             raise RuntimeError("out of tea")
 
     with pytest.raises(RewardFailure, match="out of tea"):
-        evaluate(AnalyticPolicy(0.4), [SPLIT], [Broken()], seeds=2, sampler=SETTINGS, seed=1, out=tmp_path)
+        evaluate(AnalyticPolicy(0.4), [SPLIT], [Scorer(Broken())], seeds=2, sampler=SETTINGS, seed=1, out=tmp_path)
     assert len(list((tmp_path / "images" / "few").glob("*.png"))) == SETTINGS.batch
 
 
 def test_names_must_differ_and_something_must_be_there() -> None:
     with pytest.raises(ConfigError, match="'few'"):
-        evaluate(AnalyticPolicy(0.4), [SPLIT, SPLIT], [Brightness()], seeds=1, sampler=SETTINGS, seed=1)
+        evaluate(AnalyticPolicy(0.4), [SPLIT, SPLIT], [Scorer(Brightness())], seeds=1, sampler=SETTINGS, seed=1)
     with pytest.raises(ConfigError, match="'brightness'"):
-        evaluate(AnalyticPolicy(0.4), [SPLIT], [Brightness(), Brightness()], seeds=1, sampler=SETTINGS, seed=1)
+        evaluate(AnalyticPolicy(0.4), [SPLIT], [Scorer(Brightness()), Scorer(Brightness())], seeds=1, sampler=SETTINGS, seed=1)
     with pytest.raises(ConfigError, match="at least one"):
         evaluate(AnalyticPolicy(0.4), make_splits(), [], seeds=1, sampler=SETTINGS, seed=1)
     with pytest.raises(ConfigError, match="seeds"):

@@ -13,12 +13,17 @@ from ddpo.images import from_uint8
 from ddpo.rewards.card import Golden
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.fixtures import FIXTURES, draw_fixture
+from ddpo.rewards.models.contrast import rms_contrast
 from ddpo.rewards.models.darkness import mean_luma
+from ddpo.rewards.models.edges import mean_gradient
 from ddpo.rewards.models.jpeg import jpeg_bytes
-from ddpo.rewards.models.symmetry import mirror_error
+from ddpo.rewards.models.saturation import mean_saturation
+from ddpo.rewards.models.sharpness import laplacian_variance
+from ddpo.rewards.models.symmetry import mirror_error, rotation_error
 from ddpo.rewards.zoo import make_reward
 from ddpo.types import ImageBatch, Prompt
 
+MEASURES = [mirror_error, rotation_error, mean_luma, rms_contrast, mean_saturation, laplacian_variance, mean_gradient]
 WEIGHT_FREE = [name for name, card in CARDS.items() if not card.weights]
 GOLDENS = [(name, golden) for name in WEIGHT_FREE for golden in CARDS[name].golden]
 BYTES = {"black": 4723, "grey": 4721, "gradient": 20406, "checker": 8819, "sin": 70761, "noise": 308188}
@@ -42,7 +47,7 @@ def test_golden_scores_of_the_cards(name: str, golden: Golden) -> None:
 
 @pytest.mark.parametrize("fixture", BYTES)
 def test_jpeg_is_exact_to_the_byte(fixture: str) -> None:
-    assert jpeg_bytes(draw_fixture(fixture)) == BYTES[fixture]
+    assert jpeg_bytes(Image.fromarray(draw_fixture(fixture))) == BYTES[fixture]
     score = make_reward("compressibility")(batch_of(draw_fixture(fixture))).values
     assert round(float(score[0]) * 1000) == -BYTES[fixture]
 
@@ -51,7 +56,7 @@ def test_chroma_is_subsampled() -> None:
     file = io.BytesIO()
     Image.fromarray(draw_fixture("noise")).save(file, format="JPEG", quality=95, subsampling=0)
     assert file.tell() == 634785  # 4:4:4, for comparison: another size by far
-    assert jpeg_bytes(draw_fixture("noise")) != 634785
+    assert jpeg_bytes(Image.fromarray(draw_fixture("noise"))) != 634785
 
 
 def test_floats_are_rounded_not_truncated_before_encoding() -> None:
@@ -86,7 +91,7 @@ def test_input_is_left_alone_and_repetition_gives_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WEIGHT_FREE)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (9, 2)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (9, 2), (1, 4096)])
 def test_odd_sizes(name: str, shape: tuple[int, int]) -> None:
     batch = ImageBatch(torch.full((1, 3, *shape), 0.25), (Prompt(""),))
     assert torch.isfinite(make_reward(name)(batch).values).all()
@@ -104,10 +109,32 @@ def test_differentiability_is_as_declared(name: str) -> None:
         assert float(batch.pixels.grad.abs().sum()) > 0
 
 
-@pytest.mark.parametrize("function", [mirror_error, mean_luma])
+@pytest.mark.parametrize("name", WEIGHT_FREE)
+def test_no_pictures_no_scores(name: str) -> None:
+    values = make_reward(name)(ImageBatch(torch.zeros(0, 3, 4, 4), ())).values
+    assert (values.dtype, tuple(values.shape)) == (torch.float32, (0,))
+
+
+@pytest.mark.parametrize("name", WEIGHT_FREE)
+def test_bytes_and_floats_of_one_picture_score_alike(name: str) -> None:
+    picture = np.random.default_rng(3).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    of_bytes = make_reward(name)(ImageBatch.of_uint8(picture, (Prompt(""),) * 2)).values
+    assert torch.equal(of_bytes, make_reward(name)(batch_of(*picture)).values)
+
+
+@pytest.mark.parametrize("function", MEASURES)
 def test_gradients_agree_with_finite_differences(function) -> None:
     pixels = torch.rand(2, 3, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     assert torch.autograd.gradcheck(function, (pixels,))
+
+
+@pytest.mark.parametrize("function", MEASURES)
+@pytest.mark.parametrize("level", [0.0, 0.5])
+def test_gradients_of_a_flat_picture_are_finite(function, level: float) -> None:
+    pixels = torch.full((1, 3, 5, 4), level, requires_grad=True)
+    function(pixels).sum().backward()
+    assert pixels.grad is not None
+    assert torch.isfinite(pixels.grad).all()
 
 
 def test_luma_of_pure_colours() -> None:
@@ -131,3 +158,92 @@ def test_every_fixture_is_a_512_uint8_picture() -> None:
     for name in FIXTURES:
         picture = draw_fixture(name)
         assert (picture.shape, picture.dtype) == ((512, 512, 3), np.uint8)
+
+
+def test_rotation_by_hand() -> None:
+    pixels = torch.tensor([[0.0, 0.5], [0.0, 1.0]]).expand(1, 3, 2, 2)  # turned: 1, 0 / 0.5, 0
+    assert float(rotation_error(pixels)) == pytest.approx((1 + 0.25 + 0.25 + 1) / 4)
+
+
+def test_a_mirrored_pair_is_symmetric_but_not_under_rotation() -> None:
+    half = torch.rand(1, 3, 8, 4, generator=torch.Generator().manual_seed(2))
+    pixels = torch.cat([half, half.flip(-1)], dim=-1)
+    assert float(mirror_error(pixels)) == 0
+    assert float(rotation_error(pixels)) > 0.01
+    assert float(rotation_error(torch.cat([half, half.flip(-1, -2)], dim=-1))) == 0
+
+
+def test_laplacian_of_one_bright_pixel_by_hand() -> None:
+    pixels = torch.zeros(1, 3, 5, 5)
+    pixels[..., 2, 2] = 1.0  # the Laplacian is -4 at the pixel, 1 at its four neighbours, and its mean is 0
+    assert float(laplacian_variance(pixels)) == pytest.approx(255**2 * (16 + 4) / 25)
+
+
+def test_a_ramp_has_its_slope_as_gradient_and_no_edge_at_the_border() -> None:
+    pixels = (torch.arange(10) * 0.1)[None, None, None].expand(1, 3, 6, 10)
+    # inside the slope is 0.1; in the first and last column one side is replicated, so half of it
+    assert float(mean_gradient(pixels)) == pytest.approx((8 * 0.1 + 2 * 0.05) / 10)
+    assert float(mean_gradient(pixels.transpose(-1, -2))) == pytest.approx((8 * 0.1 + 2 * 0.05) / 10)
+
+
+def test_sobel_and_laplacian_agree_with_scipy_on_noise() -> None:
+    from scipy import ndimage
+
+    picture = np.random.default_rng(5).random((3, 17, 23))
+    grey = np.tensordot([0.299, 0.587, 0.114], picture, 1)
+    pixels = torch.from_numpy(picture)[None]
+    sobel = np.hypot(ndimage.sobel(grey, 0, mode="nearest"), ndimage.sobel(grey, 1, mode="nearest")).mean() / 8
+    assert float(mean_gradient(pixels)) == pytest.approx(sobel, rel=1e-12)
+    assert float(laplacian_variance(pixels)) == pytest.approx(ndimage.laplace(255 * grey, mode="nearest").var(), rel=1e-12)
+
+
+def test_contrast_by_hand() -> None:
+    pixels = torch.tensor([0.0, 1.0, 1.0, 1.0]).expand(1, 3, 1, 4)  # variance p(1 - p) with p = 3/4
+    assert float(rms_contrast(pixels)) == pytest.approx((3 / 16) ** 0.5)
+
+
+def test_saturation_agrees_with_the_standard_library() -> None:
+    import colorsys
+
+    colors = torch.rand(50, 3, generator=torch.Generator().manual_seed(4)).double()
+    colors[:3] = torch.tensor([[0.0, 0.0, 0.0], [0.3, 0.3, 0.3], [0.01, 0.0, 0.0]])
+    expected = sum(colorsys.rgb_to_hsv(*color)[1] for color in colors.tolist()) / 50
+    assert float(mean_saturation(colors.T.reshape(1, 3, 5, 10))) == pytest.approx(expected, rel=1e-12)
+
+
+def test_entropy_by_hand() -> None:
+    levels = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=-1)
+    quarters = np.zeros((4, 4, 3), np.uint8)
+    quarters[0], quarters[1] = 80, 160  # shares 1/4, 1/4, 1/2: 1.5 bits
+    assert float(make_reward("entropy")(batch_of(levels)).values[0]) == 8.0
+    assert float(make_reward("entropy")(batch_of(quarters)).values[0]) == 1.5
+
+
+def test_a_large_batch_on_many_threads_scores_as_one_by_one() -> None:
+    batch, threads = random_batch(6, side=96), torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)  # torch may split a reduction among threads, by the batch size
+        for name in WEIGHT_FREE:
+            reward = make_reward(name)
+            assert torch.equal(reward(batch).values, torch.cat([reward(batch[i : i + 1]).values for i in range(6)])), name
+    finally:
+        torch.set_num_threads(threads)
+
+
+DIRECTIONS = {  # a picture that must score higher, from a grey ramp
+    "sharpness": lambda ramp: ramp + 0.2 * torch.rand(ramp.shape, generator=torch.Generator().manual_seed(0)),
+    "contrast": lambda ramp: ramp * 2,
+    "saturation": lambda ramp: ramp * torch.tensor([1.0, 0.5, 0.5]).reshape(3, 1, 1),
+    "edge_density": lambda ramp: ramp.flip(-1).where(torch.arange(16) % 2 == 0, ramp),
+    "entropy": lambda ramp: ramp.transpose(-1, -2) * 0.5 + ramp * 0.5,
+    "rotation_symmetry": lambda ramp: (ramp + ramp.flip(-1, -2)) / 2,
+    "symmetry": lambda ramp: (ramp + ramp.flip(-1)) / 2,
+}
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_direction_on_a_planted_pair(name: str) -> None:
+    ramp = torch.linspace(0.1, 0.4, 16).expand(3, 16, 16)
+    pixels = torch.stack([ramp, DIRECTIONS[name](ramp)])
+    plain, changed = make_reward(name)(ImageBatch(pixels, (Prompt(""),) * 2)).values.tolist()
+    assert changed > plain

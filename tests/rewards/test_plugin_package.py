@@ -25,14 +25,33 @@ BROKEN = {
     "broken/not-a-card": "it is a dict, not a RewardCard",
     "broken/other-id": "its card has the id 'broken/somebody-else'",
     "broken/exits": "SystemExit: goodbye",
+    "broken/newer": "is made for API 2, this ddpo has 1: upgrade ddpo",
+    "broken/unknown-field": "unexpected keyword argument 'differentable'",
+}
+CONTESTED = "broken/contested"
+DOCTOR = {
+    "broken/missing-dependency": ("import error", "it needs the Python module library_that_nobody_has, which is not installed"),
+    "broken/missing-own-module": ("import error", "its own module ddpo_broken_plugin.forgotten does not exist"),
+    "broken/no-such-module": ("import error", "its own module ddpo_broken_plugin.nowhere does not exist"),
+    "broken/exits": ("import error", "SystemExit: goodbye"),
+    "broken/kills": ("import error", "its import ended the process (exit code 3)"),
+    "broken/no-such-card": ("bad card", "has no attribute 'NO_CARD'"),
+    "broken/not-a-card": ("bad card", "it is a dict, not a RewardCard"),
+    "broken/other-id": ("bad card", "its card has the id 'broken/somebody-else'"),
+    "broken/unknown-field": ("bad card", "ddpo knows no field 'differentable' on a card: it is misspelt, or of a newer ddpo"),
+    "broken/nothing": ("bad card", "its load='ddpo_broken_plugin:Nothing' names nothing"),
+    "broken/no-code": ("bad card", "is a dict, which makes no reward"),
+    "broken/newer": ("newer API", "its card is made for API 2, this ddpo has 1: upgrade ddpo"),
+    "broken/lazy": ("missing extra", 'library_that_nobody_has, which is not installed: pip install "ddpo-broken-plugin[gpu]"'),
+    "compressibility": ("claimed twice", "ddpo has a reward of this name, which is the one that is used"),
 }
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both packages installed by pip, offline."""
+    """A folder with the packages installed by pip, offline."""
     folder = tmp_path_factory.mktemp("plugins")
-    for name in ("plugin_package", "broken_plugin_package"):
+    for name in ("plugin_package", "broken_plugin_package", "rival_plugin_package"):
         shutil.copytree(ROOT / "tests" / name, folder / name)  # building leaves files in the source folder
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
         command += ["--disable-pip-version-check", "--root-user-action=ignore", "--target", str(folder / "site"), str(folder / name)]
@@ -59,14 +78,16 @@ def test_listed_beside_the_builtins_and_broken_ones_with_distribution_and_cause(
     assert records["test/sharpness"]["origin"] == "ddpo-test-plugin 1.2.3"
     assert records["compressibility"]["origin"] == "ddpo"
     assert "broken" not in records["compressibility"]
-    assert {name for name, record in records.items() if "broken" in record} == set(BROKEN)
+    assert {name for name, record in records.items() if "broken" in record} == {*BROKEN, CONTESTED}
     for name, cause in BROKEN.items():
         assert records[name]["broken"].startswith(f"reward {name!r} of ddpo-broken-plugin 0.0.1 is broken: ")
         assert cause in records[name]["broken"]
+    claimants = records[CONTESTED]["broken"].partition("is claimed by ")[2].partition(":")[0].split(" and by ")
+    assert sorted(claimants) == ["ddpo-broken-plugin 0.0.1", "ddpo-rival-plugin 2.0"]
     table = rewards(site, "list")
     assert table.returncode == 0
     assert "test/sharpness" in table.stdout
-    assert table.stdout.count("broken  ") == len(BROKEN)
+    assert table.stdout.count("broken  ") == len(BROKEN) + 1
 
 
 def test_shown_by_its_name(site: Path) -> None:
@@ -88,6 +109,13 @@ def test_scored_by_its_name_as_its_card_promises(site: Path, tmp_path: Path) -> 
     assert float(done.stdout.split()[0]) == pytest.approx(2 * 0.461596, abs=1e-4)
 
 
+def test_checked_by_its_name(site: Path) -> None:
+    done = rewards(site, "check", "test/sharpness", "--json")
+    results = {result["name"]: result["outcome"] for result in json.loads(done.stdout)}
+    assert done.returncode == 0, results
+    assert results["light-listing"] == results["golden-scores"] == results["batch-invariance"] == "passed"
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -103,6 +131,38 @@ def test_mistakes_are_one_line(site: Path, tmp_path: Path, spec: str, message: s
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_doctor_names_distribution_and_cause_of_each(site: Path) -> None:
+    names = ["test/sharpness", "darkness", CONTESTED, *DOCTOR]
+    done = rewards(site, "doctor", "--json", *names)
+    assert done.returncode == 1, done.stderr
+    records = json.loads(done.stdout)
+    found = {(record["reward"], record["origin"]): (record["status"], record["detail"]) for record in records}
+    assert len(found) == len(records) == len(names) + 2  # the contested one is there twice, compressibility ddpo's own and the plug-in's
+    for name, (status, detail) in DOCTOR.items():
+        told = found[name, "ddpo-broken-plugin 0.0.1"]
+        assert told[0] == status, (name, told)
+        assert detail in told[1]
+    assert found["test/sharpness", "ddpo-test-plugin 1.2.3"] == found["darkness", "ddpo"] == found["compressibility", "ddpo"] == ("ok", "")
+    assert found[CONTESTED, "ddpo-rival-plugin 2.0"] == ("claimed twice", "ddpo-broken-plugin 0.0.1 claims it too: uninstall one of them")
+    assert found[CONTESTED, "ddpo-broken-plugin 0.0.1"] == ("claimed twice", "ddpo-rival-plugin 2.0 claims it too: uninstall one of them")
+
+
+def test_the_doctor_is_content_with_a_good_plugin(site: Path) -> None:
+    done = rewards(site, "doctor", "test/sharpness")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 rewards can be loaded" in done.stdout
+    assert "ddpo-test-plugin 1.2.3" in done.stdout
+
+
+def test_the_environment_chooses_the_plugins(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPO_PLUGINS", "ddpo_test_plugin,ddpo-rival-plugin")
+    records = json.loads(rewards(site, "list", "--json").stdout)
+    assert {record["id"]: record.get("broken") for record in records if record["origin"] != "ddpo"} == {
+        "test/sharpness": None,
+        CONTESTED: None,  # nobody contests it any more
+    }
 
 
 @pytest.mark.slow

@@ -1,48 +1,27 @@
-"""`ddpo rewards list`, `show` and `score`, through the program's own entry."""
+"""`ddpo rewards list`, `show`, `download` and `new`, through the program's own entry."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
-from ddpo.cli.main import main
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.catalog import CARDS, LAION_V2_HEAD
+from ddpo.weights import url_target
 
 Run = Callable[..., tuple[int, str, str]]
 
 HEAVY = ["torch", "numpy", "PIL", "pandas", "transformers", "diffusers", "pyarrow"]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ddpo", "rewards", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "pictures").mkdir()
-    for index, level in enumerate((0, 51, 255)):
-        Image.new("L", (8, 8 + index), level).save(tmp_path / "pictures" / f"{index}.png")
-    return tmp_path / "pictures"
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["show", "compressibility"], ["show", "aesthetic", "--json"]])
@@ -75,67 +54,113 @@ def test_show_tells_the_facts(run: Run) -> None:
     record = json.loads(out)
     assert record.pop("origin") == "ddpo"
     assert record.pop("signature").startswith("reward:aesthetic|")
+    assert [one["source"] for one in record.pop("available")["weights"]] == [w.source for w in CARDS["aesthetic"].weights]
     assert RewardCard.from_dict(record) == CARDS["aesthetic"]
 
 
-def test_score_prints_scores_summary_and_signature(run: Run, folder: Path) -> None:
-    code, out, _ = run("score", "darkness", folder)
+def test_list_by_family_and_by_what_is_here(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DDPO_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    _, out, _ = run("list", "--json", "--family", "vlm")
+    assert {record["id"] for record in json.loads(out) if "broken" not in record} == {c.id for c in CARDS.values() if c.family == "vlm"}
+    _, out, _ = run("list", "--json", "--available")
+    names = {record["id"] for record in json.loads(out)}
+    assert "darkness" in names
+    assert names.isdisjoint({card.id for card in CARDS.values() if card.weights})
+    _, out, _ = run("list", "--family", "clip", "--available")
+    assert re.search(r"^0 of \d+ rewards$", out, re.MULTILINE)
+
+
+def test_show_tells_how_a_reward_may_be_called_and_what_is_kept(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from ddpo.rewards.card import Calls, RewardCard\n"
+        "CARD = RewardCard(id='mine', version='1', summary='', load='a:b', family='remote', flaws='', inputs=('image', 'metadata'),\n"
+        "    metadata=('answers', 'question'), thread_safe=True, deterministic=False, backbone='clip-l14',\n"
+        "    calls=Calls(concurrency=8, timeout_s=30.0, retries=3))\n"
+    )
+    _, out, _ = run("show", f"{tmp_path}/mine.py:CARD")
+    for fact in ("8 at once, at most 30 s each, 3 retries", "metadata: answers, question", "not deterministic", ", thread-safe"):
+        assert fact in out
+    for label, fact in {"cache": "scores are not kept: they vary", "backbone": "clip-l14"}.items():
+        assert re.search(rf"^{label} +{fact} *$", out, re.MULTILINE)
+
+
+def test_show_tells_which_weights_are_here(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DDPO_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    _, out, _ = run("show", "aesthetic")
+    assert out.count("not here") == 2
+    head = url_target(LAION_V2_HEAD.source, str(LAION_V2_HEAD.sha256))
+    head.parent.mkdir(parents=True)
+    head.write_bytes(bytes(3_700_000))
+    out = " ".join(run("show", "aesthetic")[1].split())
+    assert out.count("not here") == 1
+    assert "; here, 3.7 MB: " in out
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (tmp_path / "www").mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "www"))) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_address[1]}"
+        http.shutdown()
+        thread.join()
+
+
+def test_download_fetches_what_a_card_names(run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPO_CACHE", str(tmp_path / "cache"))
+    for name in ("DDPO_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    content = bytes(1000)
+    (tmp_path / "www" / "w.bin").write_bytes(content)
+    (tmp_path / "mine.py").write_text(
+        "from ddpo.rewards.card import RewardCard, WeightFile\n"
+        f"FILE = WeightFile('{server}/w.bin', '1', '{hashlib.sha256(content).hexdigest()}', 0.001, 'MIT')\n"
+        "CARD = RewardCard(id='mine', version='1', summary='', load='a:b', family='', flaws='', weights=(FILE,))\n"
+    )
+    spec = f"{tmp_path}/mine.py:CARD"
+    monkeypatch.setenv("DDPO_OFFLINE", "1")
+    code, out, err = run("download", spec)
+    assert (code, out) == (2, "")
+    assert "is not in the cache and fetching is off" in err
+    assert len(err.strip().splitlines()) == 1
+    monkeypatch.delenv("DDPO_OFFLINE")
+    code, out, _ = run("download", "darkness", spec)
     assert code == 0
-    lines = out.splitlines()
-    assert [line.split()[0] for line in lines[:3]] == ["0.0000", "-0.2000", "-1.0000"]
-    for part in ("-0.4 ", "0.52915", "reward:darkness|version:1|"):  # mean and standard deviation of 0, -0.2, -1 by hand
-        assert part in out
+    path = next((tmp_path / "cache").rglob("w.bin"))
+    assert out.splitlines() == ["darkness needs no weights: nothing to download", f"mine: {path} (SHA-256 as on the card)"]
+    assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
-def test_score_writes_a_table(run: Run, folder: Path, tmp_path: Path, suffix: str) -> None:
-    (folder / "1b.png").write_text("broken")
-    out = tmp_path / "out" / f"scores.{suffix}"
-    code, printed, _ = run("score", "darkness", folder, "--out", out)
+def test_new_writes_a_package_and_tells_what_is_next(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("new", "mylab/focus", "--kind", "class", "--out", tmp_path / "made")
     assert code == 0
-    assert "unscorable" in printed
-    assert "1b.png" in printed
-    assert out.read_bytes()
-    if suffix == "parquet":
-        rows = pq.read_table(out).to_pylist()
-        assert [Path(row["file"]).name for row in rows] == ["0.png", "1.png", "1b.png", "2.png"]
-        assert [row["score"] for row in rows] == pytest.approx([0, -0.2, None, -1], abs=1e-6)
-        assert all(row["signature"].startswith("reward:darkness|") for row in rows)
-
-
-def test_score_with_a_reward_of_a_file_and_prompts(run: Run, folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def words(images, prompts):\n    return [len(p.split()) for p in prompts]\n")
-    (tmp_path / "prompts.txt").write_text("a\na b\na b c\n")
-    spec = f"{tmp_path}/mine.py:words"
-    code, out, _ = run("score", spec, folder, "--prompts", tmp_path / "prompts.txt")
-    assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[:3]] == ["1.0000", "2.0000", "3.0000"]
-    code, out, _ = run("score", spec, folder / "0.png", "--prompt", "two words")
-    assert (code, out.split()[0]) == (0, "2.0000")
+    assert f"{tmp_path}/made/mylab_focus/cards.py" in out.splitlines()
+    assert "ddpo rewards show mylab/focus" in out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "message"),
     [
-        (["show", "compresibility"], 2, "did you mean 'compressibility'?"),
-        (["score", "darknes", "{folder}"], 2, "did you mean 'darkness'?"),
-        (["score", "aesthetic:haed=1", "{folder}"], 2, "did you mean 'head'?"),
-        (["score", "darkness", "{folder}/absent"], 2, "no such file or folder"),
-        (["score", "darkness", "{folder}", "--out", "x.xlsx"], 2, "unknown table format '.xlsx'"),
-        (["score", "darkness", "{folder}", "--out", "{folder}/0.png/x.csv"], 2, "cannot be written"),
-        (["score", "darkness", "{folder}", "--prompts", "absent.txt"], 2, "absent.txt cannot be read"),
-        (["score", "darkness", "{folder}", "--prompt", "a", "--prompts", "b"], 2, "not both"),
-        (["score", "darkness", "{folder}", "--batch-size", "0"], 2, "batch size must be at least 1"),
-        (["score", "alignment", "{folder}", "--prompt", "a cat"], 2, "hf download"),
-        (["score", "{folder}/r.py:broken", "{folder}"], 1, "reward 'broken' failed: ValueError: no"),
+        (["show", "compresibility"], "did you mean 'compressibility'?"),
+        (["list", "--family", "pixls"], "unknown family 'pixls'; did you mean 'pixels'?"),
+        (["download", "aesthetc"], "did you mean 'aesthetic'?"),
+        (["download", "aesthetic"], "fetching is off"),
+        (["doctor", "darknes"], "did you mean 'darkness'?"),
+        (["new", "darkness"], "there is a reward 'darkness' already"),
+        (["bench", "darkness", "--batch-sizes", "1,x"], "whole numbers separated by commas"),
+        (["bench", "darkness", "--images", "2", "--size", "8", "--batch-sizes", "4"], "batch size 4 must be from 1 to"),
     ],
 )
-def test_mistakes_are_one_line(
-    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
-) -> None:
+def test_mistakes_are_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
     monkeypatch.setenv("DDPO_OFFLINE", "1")
-    (folder / "r.py").write_text("def broken(images):\n    raise ValueError('no')\n")
-    found, out, err = run(*[argument.format(folder=folder) for argument in arguments])
-    assert (found, out) == (code, "")
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
     assert message in err
     assert len(err.strip().splitlines()) == 1

@@ -1,22 +1,23 @@
-"""Scoring files: odd modes, several sizes, broken files, prompts, tables."""
+"""Scoring files: odd modes, several sizes, several rewards, broken files, prompts, bounded memory, summaries."""
 
 from __future__ import annotations
 
-import csv
-import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
-from ddpo.errors import ConfigError, PromptError
+from ddpo.errors import ConfigError, RewardFailure
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.score_table import check_table_path, read_image_prompts, write_table
-from ddpo.rewards.scored_files import ScoreRow, score_files, summarize
+from ddpo.rewards.scored_files import Picture, ScoreRow, Tally, score_files
+from ddpo.rewards.scored_files import stream as stream_module
+from ddpo.rewards.scored_files.sheet import CAPTION, CELL, extremes_sheet
+from ddpo.rewards.scored_files.stream import decode_ahead
+from ddpo.rewards.scorer import Scorer
 from ddpo.rewards.zoo import make_reward
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -36,6 +37,14 @@ def grey(folder: Path, name: str, level: int, size: tuple[int, int] = (6, 4), mo
     return folder / name
 
 
+def score(names: list[str], paths: list[Path], **settings: int) -> list[tuple[ScoreRow, ...]]:
+    return list(score_files([Scorer(make_reward(name)) for name in names], [Picture(str(path)) for path in paths], **settings))
+
+
+def darkness(paths: list[Path], **settings: int) -> list[ScoreRow]:
+    return [rows[0] for rows in score(["darkness"], paths, **settings)]
+
+
 def test_modes_and_sizes_are_scored_in_order(tmp_path: Path) -> None:
     paths = [
         grey(tmp_path, "a.png", 0), grey(tmp_path, "b.png", 255, (5, 5), "L"), grey(tmp_path, "c.png", 51, mode="RGBA"),
@@ -44,114 +53,184 @@ def test_modes_and_sizes_are_scored_in_order(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 6), 51 * 257, np.uint16)).save(tmp_path / "g.png")
     Image.new("RGBA", (6, 4), (0, 0, 0, 0)).save(tmp_path / "h.png")  # nothing over white
     paths += [tmp_path / "g.png", tmp_path / "h.png"]
-    done: list[int] = []
-    rows = score_files(make_reward("darkness"), paths, batch_size=2, progress=done.append)
+    rows = darkness(paths, batch_size=2)
     assert [row.file for row in rows] == [str(path) for path in paths]
     assert [row.score for row in rows] == pytest.approx([0, -1, -0.2, -0.4, -0.6, -1, -0.2, -1], abs=1e-6)
-    assert sum(done) == len(paths)
+    assert {row.status for row in rows} == {"scored"}
 
 
 def test_unreadable_files_are_rows_and_the_others_are_scored(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("not a picture")
-    paths = [grey(tmp_path, "a.png", 0), tmp_path / "bad.png", grey(tmp_path, "c.png", 255), tmp_path / "absent.png"]
-    rows = score_files(make_reward("darkness"), paths)
-    assert [row.score for row in rows] == [0, None, pytest.approx(-1), None]
+    (tmp_path / "empty.png").touch()
+    whole = grey(tmp_path, "whole.png", 77, (64, 64)).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) * 2 // 3])
+    grey(tmp_path, "right.png", 51).rename(tmp_path / "mislabelled.jpg")
+    names = ["a.png", "bad.png", "empty.png", "cut.png", "mislabelled.jpg", "absent.png", "c.png"]
+    grey(tmp_path, "a.png", 0), grey(tmp_path, "c.png", 255)
+    rows = darkness([tmp_path / name for name in names])
+    assert [row.score for row in rows] == [0, None, None, None, pytest.approx(-0.2), None, pytest.approx(-1)]
+    assert [row.status for row in rows] == ["scored", *["unscorable"] * 3, "scored", "unscorable", "scored"]
+    assert all(row.error and row.file in row.error for row in rows if row.score is None)
     assert "not a picture" in str(rows[1].error)
-    assert "no such file" in str(rows[3].error)
-    summary = summarize(rows)
-    assert (summary.scored, summary.unscorable, summary.mean) == (2, 2, pytest.approx(-0.5))
+    assert "no such file" in str(rows[5].error)
+
+
+def test_a_bomb_is_told_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    rows = darkness([grey(tmp_path, "a.png", 0), grey(tmp_path, "big.png", 0, (40, 40)), grey(tmp_path, "huge.png", 0, (400, 400))])
+    assert rows[0].score == 0
+    assert "40×40 pixels; so large a picture may be a decompression bomb" in str(rows[1].error)
+    assert "decompression bomb" in str(rows[2].error)
 
 
 def test_many_sizes_are_all_scored(tmp_path: Path) -> None:
     paths = [grey(tmp_path, f"{i}.png", 255 if i % 2 else 0, (1 + i, 3)) for i in range(12)]
-    rows = score_files(make_reward("darkness"), paths, batch_size=2)
-    assert [row.score for row in rows] == pytest.approx([-(i % 2) for i in range(12)])
+    assert [row.score for row in darkness(paths, batch_size=2)] == pytest.approx([-(i % 2) for i in range(12)])
 
 
-def test_prompts_go_with_their_files(tmp_path: Path) -> None:
-    paths = [grey(tmp_path, "a.png", 0, (2, 2)), grey(tmp_path, "b.png", 0, (3, 3)), grey(tmp_path, "c.png", 0, (2, 2))]
-    prompts = [Prompt("x" * n) for n in (1, 2, 3)]
-    rows = score_files(PromptLength(), paths, prompts, batch_size=4)
-    assert [(row.prompt, row.score, row.parts) for row in rows] == [("x" * n, n, {"half": n / 2}) for n in (1, 2, 3)]
-    with pytest.raises(ConfigError, match="--prompts FILE or --prompt TEXT"):
-        score_files(PromptLength(), paths)
-    with pytest.raises(ConfigError, match="3 images came with 2 prompts"):
-        score_files(PromptLength(), paths, prompts[:2])
+def test_rows_come_before_the_last_file_is_read(tmp_path: Path) -> None:
+    """A picture of a rare size must not hold the others back for ever."""
+    rare = grey(tmp_path, "rare.png", 255, (3, 3))
+    common = [grey(tmp_path, f"{i}.png", 0) for i in range(100)]
+    read: list[str] = []
+
+    def pictures() -> Iterator[Picture]:
+        for path in [rare, *common]:
+            read.append(path.name)
+            yield Picture(str(path))
+
+    rows = score_files([Scorer(make_reward("darkness"))], pictures(), batch_size=4)
+    assert next(rows)[0].score == pytest.approx(-1)
+    assert len(read) < 40
+
+
+def test_pictures_are_decoded_ahead_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [grey(tmp_path, f"{i}.png", i, (10, 10)) for i in range(20)]
+    read: list[int] = []
+
+    def pictures() -> Iterator[Picture]:
+        for index, path in enumerate(paths):
+            read.append(index)
+            yield Picture(str(path))
+
+    decoded = decode_ahead(pictures(), threads=2, ahead=5)
+    first = next(decoded)
+    assert first.image is not None
+    assert first.image.size == (10, 10)
+    assert len(read) == 5
+    read.clear()
+    monkeypatch.setattr(stream_module, "MEMORY", 1200)  # three pictures
+    decoded = decode_ahead(pictures(), threads=2, ahead=5)
+    for _ in range(10):
+        next(decoded)
+    assert len(read) <= 10 + 3
+    assert sum(1 for _ in decoded) == 10
+
+
+def test_several_rewards_decode_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [grey(tmp_path, f"{i}.png", 51 * i) for i in range(5)]
+    loaded: list[str] = []
+    load = stream_module.load_image
+    monkeypatch.setattr(stream_module, "load_image", lambda path: (loaded.append(path.name), load(path))[1])
+    rows = score(["darkness", "symmetry", "compressibility"], paths)
+    assert sorted(loaded) == [path.name for path in paths]
+    assert [row.reward for row in rows[0]] == ["darkness", "symmetry", "compressibility"]
+    assert [row[0].score for row in rows] == pytest.approx([-0.2 * i for i in range(5)], abs=1e-6)
+    assert [row[1].score for row in rows] == [0] * 5
+
+
+def test_prompts_go_with_their_files_and_a_missing_one_is_a_row(tmp_path: Path) -> None:
+    paths = [
+        grey(tmp_path, "a.png", 0, (2, 2)),
+        grey(tmp_path, "b.png", 0, (3, 3)),
+        grey(tmp_path, "c.png", 0, (2, 2)),
+        grey(tmp_path, "d.png", 0, (2, 2)),
+    ]
+    prompts = [Prompt("x"), Prompt("xx"), None, Prompt("xxxx")]
+    pictures = [Picture(str(path), prompt) for path, prompt in zip(paths, prompts, strict=True)]
+    rows = list(score_files([Scorer(PromptLength()), Scorer(make_reward("darkness"))], pictures, batch_size=4))
+    assert [(row.prompt, row.score) for row, _ in rows] == [("x", 1), ("xx", 2), (None, None), ("xxxx", 4)]
+    assert rows[3][0].parts == {"half": 2}
+    assert rows[2][0].status == "unscorable"
+    assert "c.png: it has no prompt" in str(rows[2][0].error)
+    assert [row.score for _, row in rows] == [0, 0, 0, 0]
+
+
+class Moody:
+    """Breaks on white pictures, and finds grey ones unscorable."""
+
+    card = RewardCard(id="moody", version="1", summary="", load="here:Moody", family="test", flaws="")
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        levels = batch.pixels[:, 0, 0, 0]
+        if bool((levels == 1).any()):
+            raise ArithmeticError("too bright")
+        grey = [float(level) > 0.3 for level in levels]
+        values = torch.tensor([math.nan if g else float(level) for g, level in zip(grey, levels, strict=True)])
+        return RewardOutput(values, errors=tuple("too grey" if g else None for g in grey))
+
+
+def test_unscorable_and_failed_are_told_apart(tmp_path: Path) -> None:
+    paths = [grey(tmp_path, f"{i}.png", level) for i, level in enumerate((0, 255, 51, 102, 255))]
+    rows = [row for (row,) in score_files([Scorer(Moody())], [Picture(str(path)) for path in paths])]
+    assert [row.status for row in rows] == ["scored", "failed", "scored", "unscorable", "failed"]
+    assert rows[1].error == f"{paths[1]}: reward 'moody' failed: ArithmeticError: too bright"
+    assert rows[3].error == f"{paths[3]}: too grey"
+    assert [row.score for row in rows] == [0, None, pytest.approx(0.2), None, None]
+
+
+def test_a_broken_reward_stops_and_what_came_before_stands(tmp_path: Path) -> None:
+    paths = [grey(tmp_path, f"{i:02}.png", 0 if i < 6 else 255) for i in range(40)]
+    rows = score_files([Scorer(Moody(), 2)], [Picture(str(path)) for path in paths], batch_size=2)
+    seen: list[ScoreRow] = []
+    with pytest.raises(RewardFailure, match="taken for broken"):
+        seen.extend(row for (row,) in rows)
+    assert [row.score for row in seen[:6]] == [0] * 6
+
+
+def test_a_group_reward_has_no_score_for_a_file() -> None:
+    class Rank(Moody):
+        card = RewardCard(id="rank", version="1", summary="", load="a:B", family="test", flaws="", inputs=("image", "group"))
+
+    with pytest.raises(ConfigError, match="ranks pictures within a batch"):
+        next(score_files([Scorer(Rank())], []))
+
+
+def row(file: str, score: float | None, status: str = "scored", **parts: float) -> ScoreRow:
+    return ScoreRow(file, None, "r", status, score, None if score is not None else "why", parts)  # type: ignore[arg-type]
 
 
 def test_summary_by_hand() -> None:
-    rows = [ScoreRow(str(i), None, float(i), None) for i in range(1, 6)]
-    summary = summarize(rows)
+    tally = Tally(extremes=2)
+    for i in range(1, 6):
+        tally.add(row(str(i), float(i), truncated=float(i == 3)))
+    tally.add(row("u", None, "unscorable"))
+    tally.add(row("f", None, "failed"))
+    summary = tally.summary()
+    assert (summary.scored, summary.unscorable, summary.failed, summary.truncated) == (5, 1, 1, 1)
     assert (summary.mean, summary.p5, summary.p50, summary.p95) == pytest.approx((3, 1.2, 3, 4.8))
     assert summary.sd == pytest.approx(math.sqrt(2.5))
-    assert math.isnan(summarize(rows[:1]).sd)
-    assert math.isnan(summarize([ScoreRow("x", None, None, "why")]).mean)
+    assert (tally.best(), tally.worst()) == ([("5", 5.0), ("4", 4.0)], [("1", 1.0), ("2", 2.0)])
+    single = Tally()
+    single.add(row("1", 1.0))
+    assert math.isnan(single.summary().sd)
+    assert math.isnan(Tally().summary().mean)
 
 
-ROWS = [ScoreRow("a.png", "ä, “b”", 1.5, None, {"part": 0.25}), ScoreRow("b.png", None, None, "why, not")]
+def test_of_equal_scores_the_first_files_stay() -> None:
+    tally = Tally(extremes=2)
+    for name in "abcd":
+        tally.add(row(name, 1.0))
+    assert [file for file, _ in tally.best()] == ["a", "b"]
+    assert [file for file, _ in tally.worst()] == ["a", "b"]
 
 
-def test_tables_of_every_format_hold_the_same(tmp_path: Path) -> None:
-    for suffix in ("parquet", "csv", "jsonl"):
-        write_table(ROWS, tmp_path / "new" / f"t.{suffix}", "the|signature")
-    expected = [
-        {"file": "a.png", "prompt": "ä, “b”", "score": 1.5, "error": None, "part_part": 0.25, "signature": "the|signature"},
-        {"file": "b.png", "prompt": None, "score": None, "error": "why, not", "part_part": None, "signature": "the|signature"},
-    ]
-    folder = tmp_path / "new"
-    assert pq.read_table(folder / "t.parquet").to_pylist() == expected
-    assert [json.loads(line) for line in (folder / "t.jsonl").read_text(encoding="utf-8").splitlines()] == expected
-    with (folder / "t.csv").open(encoding="utf-8", newline="") as file:
-        assert list(csv.DictReader(file)) == [{k: "" if v is None else str(v) for k, v in row.items()} for row in expected]
-    assert sorted(path.name for path in folder.iterdir()) == ["t.csv", "t.jsonl", "t.parquet"]
-
-
-def test_a_failed_write_leaves_the_old_table(tmp_path: Path) -> None:
-    path = tmp_path / "t.parquet"
-    write_table(ROWS, path, "s")
-    before = path.read_bytes()
-    with pytest.raises(Exception, match="double"):
-        write_table([ScoreRow("a", None, "text", None)], path, "s")  # type: ignore[arg-type]
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
-
-
-def test_bad_table_paths_are_refused_before_scoring(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "folder.csv").mkdir()
-    for path, message in [
-        (tmp_path / "t.parqet", "did you mean '.parquet'"),
-        (tmp_path / "t.xlsx", "known: .parquet, .csv, .jsonl"),
-        (tmp_path / "file" / "t.csv", "cannot be written"),
-        (tmp_path / "folder.csv", "is a folder"),
-    ]:
-        with pytest.raises(ConfigError, match=message):
-            check_table_path(path)
-
-
-def test_prompt_files_of_images(tmp_path: Path) -> None:
-    images = [Path("x/a.png"), Path("x/b.png")]
-    (tmp_path / "p.txt").write_text("a cat\n\na cat\n", encoding="utf-8")
-    assert [p.text for p in read_image_prompts(tmp_path / "p.txt", images)] == ["a cat", "a cat"]
-    lines = [{"file": "b.png", "prompt": "bee", "metadata": {"n": 1}}, {"file": "x/a.png", "prompt": "ant"}]
-    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    found = read_image_prompts(tmp_path / "p.jsonl", images)
-    assert [(p.text, dict(p.metadata)) for p in found] == [("ant", {}), ("bee", {"n": 1})]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("p.txt", b"one\n", "1 prompts for 2 images"),
-        ("p.txt", b"\xff\xfe", "not UTF-8"),
-        ("p.jsonl", b"{}\n", "p.jsonl:1: expected"),
-        ("p.jsonl", b"[1]\n", "p.jsonl:1: expected"),
-        ("p.jsonl", b'{"file": "a.png", "prompt": "x"}\n', "no prompt for b.png"),
-    ],
-)
-def test_bad_prompt_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(PromptError, match=message):
-        read_image_prompts(tmp_path / name, [Path("a.png"), Path("b.png")])
-    with pytest.raises(PromptError, match="cannot be read"):
-        read_image_prompts(tmp_path / "absent.txt", [])
+def test_the_sheet_shows_best_and_worst(tmp_path: Path) -> None:
+    tally = Tally()
+    for path, level in ((grey(tmp_path, "black.png", 0, (8, 8)), 0.0), (grey(tmp_path, "white.png", 255, (8, 8)), 1.0)):
+        tally.add(row(str(path), level))
+    sheet = extremes_sheet({"level": tally})
+    assert sheet.size == (2 * CELL + 2, 2 * (CELL + CAPTION) + 2)
+    centre = CELL + 2 + CELL // 2
+    assert sheet.getpixel((centre, CELL // 2)) == (255, 255, 255)
+    assert sheet.getpixel((centre, CELL + CAPTION + 2 + CELL // 2)) == (0, 0, 0)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from ddpo.errors import ConfigError, MissingResourceError, RewardFailure
-from ddpo.rewards.card import RewardCard
+from ddpo.errors import ConfigError, MissingResourceError, RewardFailure, RewardUnavailable
+from ddpo.rewards.cache import ScoreCache
+from ddpo.rewards.calling import GuardedReward
+from ddpo.rewards.card import Calls, RewardCard
 from ddpo.rewards.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -130,3 +137,252 @@ def test_scores_carry_no_gradient() -> None:
 def test_batch_size_below_one_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         Scorer(Scripted(first_pixel), 0)
+
+
+def card(**changes: Any) -> RewardCard:
+    return dataclasses.replace(Scripted.card, **changes)
+
+
+def scripted(answer: Callable[[ImageBatch], Any], **changes: Any) -> Scripted:
+    reward = Scripted(answer)
+    reward.card = card(**changes)
+    return reward
+
+
+class Counting:
+    """Scores the first pixel; keeps how many calls ran at once."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.card = card(**changes)
+        self.running = self.most = self.calls = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, images: ImageBatch) -> RewardOutput:
+        with self._lock:
+            self.running, self.calls = self.running + 1, self.calls + 1
+            self.most = max(self.most, self.running)
+        time.sleep(0.01)
+        with self._lock:
+            self.running -= 1
+        return first_pixel(images)
+
+
+def test_a_thread_safe_reward_runs_side_by_side_in_order_and_another_one_at_a_time() -> None:
+    together, alone = Counting(thread_safe=True, calls=Calls(concurrency=4)), Counting(thread_safe=False, calls=Calls(concurrency=4))
+    expected = pytest.approx([i / 100 for i in range(24)])
+    assert Scorer(together, 2).score(batch(24)).values.tolist() == expected
+    assert Scorer(alone, 2).score(batch(24)).values.tolist() == expected
+    assert 2 <= together.most <= 4
+    assert alone.most == 1
+
+
+def test_a_reward_that_is_not_thread_safe_is_locked_when_callers_are_not() -> None:
+    reward = Counting(thread_safe=False)
+    scorer = Scorer(reward, 2)
+    threads = [threading.Thread(target=scorer.score, args=(batch(8),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (reward.calls, reward.most) == (16, 1)
+
+
+def test_pixels_bound_the_micro_batch_and_one_picture_is_always_allowed() -> None:
+    reward = Scripted(first_pixel)
+    Scorer(reward, 16, batch_pixels=3 * 4).score(batch(7))
+    assert reward.sizes == [3, 3, 1]
+    Scorer(reward, 16, batch_pixels=1).score(batch(2))
+    assert reward.sizes[3:] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("DefaultCPUAllocator: out of memory")]
+)
+def test_out_of_memory_halves_the_batch_and_is_remembered(error: Exception) -> None:
+    def at_most_three(images: ImageBatch) -> RewardOutput:
+        if len(images) > 3:
+            raise error
+        return first_pixel(images)
+
+    reward = Scripted(at_most_three)
+    scorer = Scorer(reward, 16)
+    assert scorer.score(batch(16)).values.tolist() == pytest.approx([i / 100 for i in range(16)])
+    assert reward.sizes == [16, 8, 4, 2, 2, 4, 2, 2, 8, 4, 2, 2, 4, 2, 2]
+    reward.sizes.clear()
+    scorer.score(batch(6))
+    assert reward.sizes == [2, 2, 2]
+
+
+def test_out_of_memory_on_one_picture_is_a_failure() -> None:
+    def never(_: ImageBatch) -> RewardOutput:
+        raise MemoryError
+
+    with pytest.raises(RewardFailure, match="'scripted' failed: MemoryError"):
+        Scorer(Scripted(never)).score(batch(4))
+
+
+def breaks_on(*numbers: int) -> Callable[[ImageBatch], RewardOutput]:
+    def answer(images: ImageBatch) -> RewardOutput:
+        for prompt in images.prompts:
+            if int(prompt.text) in numbers:
+                raise ValueError(f"cannot stand {prompt.text}")
+        return first_pixel(images)
+
+    return answer
+
+
+def test_the_picture_to_blame_is_named() -> None:
+    with pytest.raises(RewardFailure, match=r"ValueError: cannot stand 5 \(image 5, prompt '5'\)"):
+        Scorer(Scripted(breaks_on(5, 9))).score(batch(12))
+
+
+def test_score_each_sets_apart_what_breaks_and_scores_the_others() -> None:
+    scored = Scorer(Scripted(breaks_on(5, 9))).score_each(batch(12))
+    assert scored.failed == {5, 9}
+    assert scored.output.errors[5] == "reward 'scripted' failed: ValueError: cannot stand 5"
+    assert [i for i, value in enumerate(scored.output.values.tolist()) if value == pytest.approx(i / 100)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        6,
+        7,
+        8,
+        10,
+        11,
+    ]
+    assert scored.output.parts["double"][:2].tolist() == pytest.approx([0, 0.02])
+    assert torch.isnan(scored.output.values[[5, 9]]).all()
+
+
+def test_a_reward_that_always_breaks_is_given_up() -> None:
+    reward = Scripted(lambda images: 1 / 0)
+    with pytest.raises(RewardFailure, match="failed 8 times in a row and is taken for broken"):
+        Scorer(reward, 4).score_each(batch(100))
+    assert len(reward.sizes) < 30
+
+
+def test_wrong_length_for_a_single_picture_fails_that_picture_alone() -> None:
+    """The original client's bug: a chunk of one picture loses its batch axis."""
+
+    def squeeze(images: ImageBatch) -> Any:
+        return first_pixel(images) if len(images) > 1 else RewardOutput(torch.zeros(2))
+
+    scored = Scorer(Scripted(squeeze), 2).score_each(batch(5))
+    assert scored.failed == {4}
+    assert "returned 2 scores for 1 images" in str(scored.output.errors[4])
+    assert not torch.isnan(scored.output.values[:4]).any()
+
+
+def test_a_reward_that_changes_its_input_is_told() -> None:
+    def darken(images: ImageBatch) -> RewardOutput:
+        images.pixels.mul_(0.5)
+        return first_pixel(images)
+
+    with pytest.raises(RewardFailure, match="changed the pixels"):
+        Scorer(Scripted(darken)).score(batch(2))
+
+
+def test_bytes_are_read_only() -> None:
+    def whiten(images: ImageBatch) -> RewardOutput:
+        images.uint8[:] = 255
+        return first_pixel(images)
+
+    with pytest.raises(RewardFailure, match="read-only"):
+        Scorer(Scripted(whiten)).score(ImageBatch.of_uint8(np.zeros((2, 4, 4, 3), np.uint8), (Prompt(""),) * 2))
+
+
+def test_a_call_that_hangs_is_given_up_and_the_others_are_scored() -> None:
+    release = threading.Event()
+
+    def hang(images: ImageBatch) -> RewardOutput:
+        if any(prompt.text == "2" for prompt in images.prompts):
+            release.wait(30)
+        return first_pixel(images)
+
+    begun = time.perf_counter()
+    scored = Scorer(Scripted(hang), 4, calls=Calls(timeout_s=0.1)).score_each(batch(6))
+    release.set()
+    assert time.perf_counter() - begun < 5
+    assert scored.failed == {2}
+    assert "no answer within 0.1 s" in str(scored.output.errors[2])
+
+
+def test_retries_are_bounded_and_only_for_what_may_pass() -> None:
+    attempts: list[int] = []
+
+    def flaky(images: ImageBatch) -> RewardOutput:
+        attempts.append(len(images))
+        if len(attempts) < 3:
+            raise ConnectionResetError("gone")
+        return first_pixel(images)
+
+    pauses: list[float] = []
+    guarded = GuardedReward(Scripted(flaky), Calls(retries=2), pauses.append)
+    assert guarded(batch(2)).values.tolist() == pytest.approx([0, 0.01])
+    assert len(attempts) == 3
+    assert [0 <= pause <= 0.5 * 2**i for i, pause in enumerate(pauses)] == [True, True]
+    attempts.clear()
+    with pytest.raises(RewardUnavailable, match="ConnectionResetError: gone"):
+        GuardedReward(Scripted(flaky), Calls(retries=1), pauses.append)(batch(2))
+    assert len(attempts) == 2
+    broken = Scripted(lambda images: 1 / 0)
+    with pytest.raises(RewardFailure, match="ZeroDivisionError"):
+        GuardedReward(broken, Calls(retries=5), pauses.append)(batch(2))
+    assert broken.sizes == [2]
+
+
+def test_pauses_between_retries_differ() -> None:
+    def never(_: ImageBatch) -> RewardOutput:
+        raise RewardUnavailable("busy")
+
+    pauses: list[float] = []
+    with pytest.raises(RewardUnavailable):
+        GuardedReward(Scripted(never), Calls(retries=12), pauses.append)(batch(1))
+    assert len(set(pauses)) == 12
+    assert max(pauses) <= 30
+
+
+def test_a_group_reward_sees_the_whole_batch() -> None:
+    reward = scripted(first_pixel, inputs=("image", "group"), batch_invariant=False)
+    Scorer(reward, 2).score(batch(9))
+    assert reward.sizes == [9]
+
+
+def test_the_cache_serves_what_was_scored_and_the_same_picture_is_scored_once(tmp_path: Path) -> None:
+    images = batch(6)
+    twice = ImageBatch(torch.cat([images.pixels, images.pixels[:3]]), images.prompts + tuple(Prompt("another") for _ in range(3)))
+    reward = Scripted(first_pixel)  # its card does not name prompts: the same pixels are the same picture
+    with ScoreCache(tmp_path / "scores.sqlite") as cache:
+        scorer = Scorer(reward, 4, cache=cache)
+        first = scorer.score(twice)
+        assert sum(reward.sizes) == 6
+        assert scorer.served == 3
+        again = Scorer(reward, 4, cache=cache).score(twice)
+    assert sum(reward.sizes) == 6
+    assert torch.equal(first.values, again.values)
+    assert torch.equal(first.parts["double"], again.parts["double"])
+    assert first.values[6:].tolist() == first.values[:3].tolist()
+
+
+def test_the_cache_keeps_no_reasons_and_asks_again(tmp_path: Path) -> None:
+    def odd_fails(images: ImageBatch) -> RewardOutput:
+        odd = [int(p.text) % 2 == 1 for p in images.prompts]
+        return RewardOutput(torch.tensor([NAN if o else 1.0 for o in odd]), errors=tuple("odd" if o else None for o in odd))
+
+    reward = Scripted(odd_fails)
+    with ScoreCache(tmp_path / "scores.sqlite") as cache:
+        for _ in range(2):
+            output = Scorer(reward, 16, cache=cache).score(batch(4))
+            assert output.errors == (None, "odd", None, "odd")
+    assert reward.sizes == [4, 2]
+
+
+@pytest.mark.parametrize("change", [{"deterministic": False}, {"batch_invariant": False}, {"cache": False}])
+def test_what_must_not_be_cached_is_not(tmp_path: Path, change: dict[str, bool]) -> None:
+    reward = scripted(first_pixel, **change)
+    with ScoreCache(tmp_path / "scores.sqlite") as cache:
+        for _ in range(2):
+            Scorer(reward, cache=cache).score(batch(4))
+    assert reward.sizes == [4, 4]

@@ -122,7 +122,7 @@ def test_a_functions_version_changes_with_its_file(user_file) -> None:
 
 
 def test_none_is_unscorable_and_nan_is_a_failure(user_file) -> None:
-    path = user_file("def f(images):\n    return [None, 1.0]\n\ndef g(images):\n    return [float('nan'), 1.0]\n")
+    path = user_file("def f(images):\n    return [None, 1.0]\n\ndef g(images):\n    return [float('nan')] * len(images)\n")
     output = Scorer(make_reward(f"{path}:f")).score(batch(0, 1))
     assert output.errors == ("the reward function returned None", None)
     with pytest.raises(RewardFailure, match="'g' failed: the score of image 0 is nan; return None"):

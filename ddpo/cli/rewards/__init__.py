@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import typer
 
+from ddpo.cli.rewards.bench import bench_command
+from ddpo.cli.rewards.calibrate import calibrate_command
+from ddpo.cli.rewards.check import check_command
+from ddpo.cli.rewards.compare import compare_command
+from ddpo.cli.rewards.doctor import doctor_command
+from ddpo.cli.rewards.download import download_command
 from ddpo.cli.rewards.listing import list_command, show_command
+from ddpo.cli.rewards.new import new_command
 from ddpo.cli.rewards.score import score_command
+from ddpo.cli.rewards.validate import validate_command
 
 app = typer.Typer(help="The reward zoo: what there is, what each one measures, and scores of your pictures.", no_args_is_help=True)
 app.command("list")(list_command)
 app.command("show")(show_command)
+app.command("download")(download_command)
+app.command("doctor")(doctor_command)
+app.command("bench")(bench_command)
+app.command("new")(new_command)
 app.command("score")(score_command)
+app.command("compare")(compare_command)
+app.command("calibrate")(calibrate_command)
+app.command("validate")(validate_command)
+app.command("check")(check_command)

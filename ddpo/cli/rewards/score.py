@@ -2,82 +2,167 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ddpo.cli.markup import escape
-from ddpo.errors import ConfigError
+from ddpo.cli.progress import picture_progress
+from ddpo.cli.rewards.arguments import check_output, named_rewards, split_arguments
+from ddpo.cli.rewards.scorers import TIMEOUT, open_scorers
+from ddpo.errors import ConfigError, RewardFailure
 
 if TYPE_CHECKING:
-    from ddpo.rewards.scored_files import ScoreRow
-    from ddpo.rewards.zoo import ResolvedReward
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rich.console import Console
+
+    from ddpo.rewards.resolved import ResolvedReward
+    from ddpo.rewards.scored_files import PictureSource, ScoreRow, Tally
+    from ddpo.rewards.scorer import Scorer
+
+ERRORS_SHOWN = 10
+EXTREMES_SHOWN = 3
 
 
 def score_command(
-    name: Annotated[str, typer.Argument(help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.")],
-    prompts: Annotated[Path | None, typer.Option(help=".txt with one line per picture, or .jsonl with 'file' and 'prompt'.")] = None,
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="REWARD... IMAGES...", help="Rewards, then pictures, folders, or one table of pictures.")
+    ],
+    prompts: Annotated[Path | None, typer.Option(help=".txt with one line per picture, or a table with files and prompts.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The one prompt of all pictures.")] = None,
     out: Annotated[Path | None, typer.Option(help="A table to write: .parquet, .csv or .jsonl. Replaces an older one.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures per call of the reward.")] = 16,
+    contact_sheet: Annotated[Path | None, typer.Option(help="A PNG of the best and the worst pictures to write.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures per call of a reward, at most.")] = 16,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a call of a reward is given up.")] = TIMEOUT,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Look scores up that were computed before, and keep new ones.")] = True,
 ) -> None:
-    """Scores pictures; prints a summary and the signature, and writes one line per picture."""
+    """Scores pictures with one reward or several; prints a summary and the signatures, and writes one line per picture and reward.
+
+    A scoring with --out that was stopped goes on where it was. Prompts also come from cat.txt beside cat.png, or from metadata.jsonl.
+    """
+    specs, places = split_arguments(arguments)
+    if timeout <= 0:
+        raise ConfigError(f"--timeout must be above 0, got {timeout:g}")
     from rich.console import Console
 
-    from ddpo.rewards.zoo import resolve
+    from ddpo.rewards.scored_files import Tally, check_table_path, picture_source, write_table
 
-    found = resolve(name)
-    if prompts is not None and prompt is not None:
-        raise ConfigError("give --prompts or --prompt, not both")
-    from ddpo.images import find_images
-    from ddpo.rewards.score_table import check_table_path, read_image_prompts, write_table
-    from ddpo.types import Prompt
-
+    found = named_rewards(specs)
+    if not found or not places:
+        raise ConfigError("say which reward and which pictures, as in: ddpo rewards score compressibility my_folder")
     if out is not None:
         check_table_path(out)
-    paths = find_images(images)
-    texts = read_image_prompts(prompts, paths) if prompts is not None else [Prompt(prompt)] * len(paths) if prompt is not None else None
-    rows = _score(found, paths, texts, batch_size)
-    console = Console()
-    if out is not None:
-        write_table(rows, out, found.signature)
-    _print_scores(console, rows, found, out)
+    if contact_sheet is not None:
+        check_output(contact_sheet, ".png")
+    pictures = picture_source(places, prompts, prompt)
+    _check_prompts(found.values(), pictures)
+    console, tallies = Console(), {name: Tally() for name in found}
+    with ExitStack() as stack:
+        scorers = list(stack.enter_context(open_scorers(found, batch_size, cache=cache, timeout=timeout)).values())
+        rows, journal = _rows(stack, scorers, found, pictures, batch_size, out)
+        advance = stack.enter_context(picture_progress(", ".join(tallies), len(pictures)))
+        for of_picture in rows:
+            advance(1)
+            for row in of_picture:
+                tallies[row.reward].add(row)
+            if out is None:
+                _print_picture(console, of_picture)
+            _print_errors(console, of_picture, tallies)
+        if journal is not None and out is not None:
+            write_table(journal.rows, out, {name: reward.signature for name, reward in found.items()})
+            journal.remove()
+        served = {scorer.name: scorer.served for scorer in scorers}
+    _print_summary(console, found, tallies, served)
+    if contact_sheet is not None:
+        _save_sheet(tallies, contact_sheet)
+    for path in (out, contact_sheet):
+        if path is not None:
+            console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+    failed = sum(tally.summary().failed for tally in tallies.values())
+    if failed:
+        plural = "s" * (failed > 1)
+        raise RewardFailure(f"{failed} score{plural} could not be computed because a reward failed; the others stand")
 
 
-def _score(found: ResolvedReward, paths: list[Path], prompts: Any, batch_size: int) -> list[ScoreRow]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from ddpo.rewards.scored_files import score_files
-
-    reward = found.make()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(found.card.id, total=len(paths))
-        return score_files(reward, paths, prompts, batch_size, lambda done: progress.advance(task, done))
+def _check_prompts(found: Iterable[ResolvedReward], pictures: PictureSource) -> None:
+    needing = [reward.card.id for reward in found if "prompt" in reward.card.inputs]
+    if needing and next(iter(pictures)).prompt is None:
+        raise ConfigError(
+            f"reward {needing[0]!r} judges a picture by its prompt: give --prompts FILE or --prompt TEXT, or put cat.txt beside cat.png"
+        )
 
 
-def _print_scores(console: Any, rows: list[ScoreRow], found: ResolvedReward, out: Path | None) -> None:
+def _rows(
+    stack: ExitStack,
+    scorers: Sequence[Scorer],
+    found: dict[str, ResolvedReward],
+    pictures: PictureSource,
+    batch_size: int,
+    out: Path | None,
+) -> tuple[Iterator[tuple[ScoreRow, ...]], Any]:
+    """The rows of all pictures, those of an earlier, stopped run first; and the journal that they are kept in, if there is a table."""
+    from ddpo.rewards.scored_files import Journal, journal_path, score_files
+
+    if out is None:
+        return score_files(scorers, pictures, batch_size), None
+    journal = stack.enter_context(Journal(journal_path(out), [reward.signature for reward in found.values()]))
+
+    def rows() -> Iterator[tuple[ScoreRow, ...]]:
+        done, left = journal.resume(pictures)
+        yield from done
+        for of_picture in score_files(scorers, left, batch_size):
+            journal.append(of_picture)
+            yield of_picture
+
+    return rows(), journal
+
+
+def _print_picture(console: Console, rows: Sequence[ScoreRow]) -> None:
+    scores = "  ".join(f"{'–' if row.score is None else format(row.score, '.4f'):>10}" for row in rows)
+    console.print(f"{scores}  {escape(rows[0].file)}", soft_wrap=True, highlight=False)
+
+
+def _print_errors(console: Console, rows: Sequence[ScoreRow], tallies: dict[str, Tally]) -> None:
+    """One line for each reason; of a file that cannot be read, one for all rewards."""
+    shown = sum(tally.without_score for tally in tallies.values())
+    for error in dict.fromkeys(row.error for row in rows if row.error is not None):
+        status = next(row.status for row in rows if row.error == error)
+        if shown <= ERRORS_SHOWN * len(tallies):
+            color = "yellow" if status == "unscorable" else "red"
+            console.print(f"[{color}]{status}[/{color}]  {escape(error)}", soft_wrap=True, highlight=False)
+
+
+def _print_summary(console: Console, found: dict[str, ResolvedReward], tallies: dict[str, Tally], served: dict[str, int]) -> None:
     from rich import box
     from rich.table import Table
 
-    from ddpo.rewards.scored_files import summarize
-
-    if out is None:
-        for row in rows:
-            score = "–" if row.score is None else f"{row.score:.4f}"
-            console.print(f"{score:>10}  {escape(row.file)}", soft_wrap=True)
-    for row in [row for row in rows if row.error is not None][:10]:
-        console.print(f"[yellow]unscorable[/yellow]  {escape(str(row.error))}", soft_wrap=True)
-    summary = summarize(rows)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("scored", "unscorable", "mean", "sd", "p5", "p50", "p95"):
+    summaries = {name: tally.summary() for name, tally in tallies.items()}
+    counts = ["scored"]
+    counts += [name for name in ("unscorable", "failed", "truncated") if any(getattr(summary, name) for summary in summaries.values())]
+    figures = ("mean", "sd", "p5", "p50", "p95")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("reward", overflow="fold", style="bold")
+    for column in (*counts, *(["cached"] if any(served.values()) else []), *figures):
         table.add_column(column, justify="right", no_wrap=True)
-    figures = (f"{value:.5g}" for value in (summary.mean, summary.sd, summary.p5, summary.p50, summary.p95))
-    table.add_row(str(summary.scored), str(summary.unscorable), *figures)
+    for name, summary in summaries.items():
+        cells = [str(getattr(summary, column)) for column in counts] + ([str(served[name])] if any(served.values()) else [])
+        table.add_row(escape(name), *cells, *(f"{getattr(summary, column):.4g}" for column in figures))
     console.print(table)
-    console.print(escape(found.signature), soft_wrap=True)
-    if out is not None:
-        console.print(f"wrote {escape(str(out))}", soft_wrap=True)
+    for name, tally in tallies.items():
+        shown = min(EXTREMES_SHOWN, summaries[name].scored // 2)
+        if shown:
+            for word, files in (("best", tally.best()[:shown]), ("worst", tally.worst()[:shown])):
+                listed = ", ".join(f"{escape(Path(file).name)} {score:.5g}" for file, score in files)
+                console.print(f"{word:5} {escape(name)}: {listed}", soft_wrap=True, highlight=False)
+    for reward in found.values():
+        console.print(escape(reward.signature), soft_wrap=True, highlight=False)
+
+
+def _save_sheet(tallies: dict[str, Tally], path: Path) -> None:
+    from ddpo.images import save_png
+    from ddpo.rewards.scored_files.sheet import extremes_sheet
+
+    save_png(extremes_sheet(tallies), path)

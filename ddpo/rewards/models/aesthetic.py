@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ddpo import weights
 from ddpo.errors import MissingResourceError
-from ddpo.images import to_pil
+from ddpo.rewards.backbones import shared_tower
 from ddpo.rewards.card import WeightFile
 from ddpo.rewards.catalog import CARDS, CLIP_L14, LAION_V2_HEAD
 from ddpo.types import ImageBatch, RewardOutput
@@ -21,9 +21,10 @@ from ddpo.types import ImageBatch, RewardOutput
 if TYPE_CHECKING:
     from transformers import CLIPVisionModelWithProjection
 
-__all__ = ["Aesthetic", "collapse_head", "head_scores", "load_clip", "load_head", "preprocess"]
+__all__ = ["Aesthetic", "clip_embeddings", "collapse_head", "head_scores", "load_clip", "load_head", "preprocess"]
 
 SIDE: Final = 224
+LONGEST: Final = 64  # times the shorter side; of longer pictures the middle, which is all that is seen, is cut out first
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 STD: Final = (0.26862954, 0.26130258, 0.27577711)
 """Source: openai/CLIP, clip.py, the normalisation of its preprocessing."""
@@ -44,9 +45,12 @@ def collapse_head(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def head_scores(embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The affine head: w · e/|e| + b. Embeddings `[batch, 768]` of any length → `[batch]`."""
-    unit = torch.nn.functional.normalize(embeddings, dim=-1)
-    return torch.matmul(unit, weight) + bias
+    """The affine head: w · e/|e| + b. Embeddings `[batch, 768]` of any length → float32 `[batch]`.
+
+    Summed in float64, so that the order in which a processor adds up a batch does not show.
+    """
+    unit = torch.nn.functional.normalize(embeddings.double(), dim=-1)
+    return (torch.matmul(unit, weight.double()) + bias).float()
 
 
 def preprocess(image: Image.Image) -> Tensor:
@@ -55,6 +59,9 @@ def preprocess(image: Image.Image) -> Tensor:
     Source: openai/CLIP, clip.py. Resizing tensors instead moves aesthetic scores by up to 0.08.
     """
     shorter = min(image.size)
+    if max(image.size) > LONGEST * shorter:
+        size = min(image.width, LONGEST * shorter), min(image.height, LONGEST * shorter)
+        image = ImageOps.fit(image, size, Image.Resampling.NEAREST)
     width, height = (SIDE * side // shorter for side in image.size)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - SIDE) / 2), round((height - SIDE) / 2)
@@ -108,6 +115,18 @@ def image_tower(state: Mapping[str, Tensor], **sizes: Any) -> CLIPVisionModelWit
     return model.float().eval().requires_grad_(False)
 
 
+def clip_embeddings(tower: CLIPVisionModelWithProjection, device: str) -> Callable[[ImageBatch], Tensor]:
+    """Pictures → projected embeddings `[batch, width]` of an image tower, which is moved to `device`."""
+    model: Any = tower.to(torch.device(device))
+
+    def embed(batch: ImageBatch) -> Tensor:
+        inputs = torch.stack([preprocess(image) for image in batch.images]).to(device)
+        embeddings: Tensor = model(pixel_values=inputs).image_embeds
+        return embeddings
+
+    return embed
+
+
 def _name(what: str, weight: WeightFile) -> str:
     return f"reward 'aesthetic' needs {what} ({weight.megabytes:g} MB, {weight.licence}), which"
 
@@ -129,11 +148,10 @@ class Aesthetic:
     def __init__(self, head: str | None = None, clip: str | None = None, device: str = "cpu") -> None:
         self._device = torch.device(device)
         self._weight, self._bias = (tensor.to(self._device) for tensor in load_head(head))
-        self._tower = load_clip(clip).to(self._device)
+        self._tower = shared_tower(self.card.backbone, device, lambda: clip_embeddings(load_clip(clip), device))
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""
-        inputs = torch.stack([preprocess(image) for image in to_pil(batch.pixels)]).to(self._device)
-        with torch.no_grad():
-            embeddings = self._tower(pixel_values=inputs).image_embeds
-        return RewardOutput(head_scores(embeddings.float(), self._weight, self._bias).cpu())
+        if not len(batch):
+            return RewardOutput(torch.zeros(0))
+        return RewardOutput(head_scores(self._tower.embed(batch).float(), self._weight, self._bias).cpu())

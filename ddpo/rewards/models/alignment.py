@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from ddpo.errors import MissingResourceError, one_line
-from ddpo.images import to_pil
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.models.bertscore import BertScore
 from ddpo.types import ImageBatch, RewardOutput
@@ -81,6 +80,6 @@ class Alignment:
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`, one picture at a time, so that batch mates and padding cannot touch a score."""
-        answers = [self.describe(image) for image in to_pil(batch.pixels)]
+        answers = [self.describe(image) for image in batch.images]
         references = [REFERENCE.format(prompt=prompt.text) for prompt in batch.prompts]
         return RewardOutput(torch.tensor(self._scorer.recall(answers, references), dtype=torch.float32))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 from torch import Tensor
 
 from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.models.luma import BT601, each
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Darkness", "mean_luma"]
-
-BT601: Final = (0.299, 0.587, 0.114)
-"""Weights of R, G, B in luma. Source: Recommendation ITU-R BT.601-7, section 2.5.1."""
 
 
 def mean_luma(pixels: Tensor) -> Tensor:
@@ -22,7 +18,7 @@ def mean_luma(pixels: Tensor) -> Tensor:
     Differentiable.
     """
     weights = torch.tensor(BT601, dtype=torch.float64, device=pixels.device)
-    return pixels.double().mean(dim=(2, 3)) @ weights
+    return each(lambda picture: picture.double().mean(dim=(1, 2)) @ weights, pixels)
 
 
 class Darkness:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-from typing import Final
+import os
+import threading
+from typing import IO, Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
-from ddpo.images import to_uint8
 from ddpo.rewards.catalog import CARDS
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -19,18 +18,30 @@ __all__ = ["Compressibility", "Incompressibility", "jpeg_bytes"]
 QUALITY: Final = 95  # arXiv 2305.13301 and ddpo-pytorch, rewards.py
 SUBSAMPLING_420: Final = 2  # Pillow's number for 4:2:0, stated so that another default cannot move the score
 
+_of_thread = threading.local()
 
-def jpeg_bytes(picture: NDArray[np.uint8]) -> int:
-    """Length in bytes of the JPEG file of a uint8 `[height, width, 3]` picture."""
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="JPEG", quality=QUALITY, subsampling=SUBSAMPLING_420)
+
+def jpeg_bytes(image: Image.Image) -> int:
+    """Length in bytes of the JPEG file of an RGB picture."""
+    file = _scratch_file()
+    file.seek(0)
+    image.save(file, format="JPEG", quality=QUALITY, subsampling=SUBSAMPLING_420)
     return file.tell()
 
 
+def _scratch_file() -> IO[bytes]:
+    """A file in memory, one for each thread. Pillow's encoder lets other threads run while it writes to a descriptor, not to BytesIO."""
+    file: IO[bytes] | None = getattr(_of_thread, "file", None)
+    if file is None:
+        in_memory = hasattr(os, "memfd_create")  # Linux
+        file = os.fdopen(os.memfd_create("ddpo-jpeg"), "wb", buffering=0) if in_memory else io.BytesIO()
+        _of_thread.file = file
+    return file
+
+
 def _sizes_kb(batch: ImageBatch) -> torch.Tensor:
-    # One picture at a time: converting a whole batch of 512×512 first takes more than twice as long, for lack of cache.
-    sizes = [jpeg_bytes(to_uint8(batch.pixels[i : i + 1])[0]) / 1000 for i in range(len(batch))]
-    return torch.tensor(sizes, dtype=torch.float32)
+    # One at a time: a picture that was just made from bytes or floats is still in the processor's cache.
+    return torch.tensor([jpeg_bytes(batch[i : i + 1].images[0]) / 1000 for i in range(len(batch))], dtype=torch.float32)
 
 
 class Compressibility:

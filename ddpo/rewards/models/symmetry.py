@@ -1,13 +1,14 @@
-"""Left-right mirror symmetry."""
+"""Symmetry: of left and right (`symmetry`), and under a turn by 180 degrees (`rotation_symmetry`)."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.models.luma import each
 from ddpo.types import ImageBatch, RewardOutput
 
-__all__ = ["Symmetry", "mirror_error"]
+__all__ = ["RotationSymmetry", "Symmetry", "mirror_error", "rotation_error"]
 
 
 def mirror_error(pixels: Tensor) -> Tensor:
@@ -15,8 +16,23 @@ def mirror_error(pixels: Tensor) -> Tensor:
 
     Differentiable. The mirror reward of the original DDPO code is this on uint8, where differences wrap around at 256; not here.
     """
-    exact = pixels.double()
-    return (exact - exact.flip(-1)).square().mean(dim=(1, 2, 3))
+    return _flip_error(pixels, (-1,))
+
+
+def rotation_error(pixels: Tensor) -> Tensor:
+    """Mean over channel, height and width of (x - x turned by 180°)². `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`.
+
+    Differentiable. 180° is the one turn that maps a picture of any height and width onto itself.
+    """
+    return _flip_error(pixels, (-2, -1))
+
+
+def _flip_error(pixels: Tensor, axes: tuple[int, ...]) -> Tensor:
+    def error(picture: Tensor) -> Tensor:
+        exact = picture.double()
+        return (exact - exact.flip(axes)).square().mean()
+
+    return each(error, pixels)
 
 
 class Symmetry:
@@ -27,3 +43,13 @@ class Symmetry:
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`; gradients flow to `batch.pixels`."""
         return RewardOutput((0.0 - mirror_error(batch.pixels)).float())  # not the negation, whose best score would be -0.0
+
+
+class RotationSymmetry:
+    """Minus the rotation error: 0 for a picture that looks the same upside down."""
+
+    card = CARDS["rotation_symmetry"]
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        """Scores `batch`; gradients flow to `batch.pixels`."""
+        return RewardOutput((0.0 - rotation_error(batch.pixels)).float())

@@ -1,0 +1,70 @@
+"""Commands that take rewards and pictures side by side: which argument is which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddpo.errors import ConfigError, UnknownNameError
+
+if TYPE_CHECKING:
+    from ddpo.rewards.resolved import ResolvedReward
+
+__all__ = ["check_output", "named_rewards", "split_arguments"]
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Rewards and places of pictures: an existing file or folder is a place, unless it ends in .py or is the bare name of a reward.
+
+    A folder that is called like a reward is given as ./name.
+    """
+    from ddpo.rewards.zoo import rewards
+
+    known = set(rewards.names())
+    specs: list[str] = []
+    places: list[Path] = []
+    for argument in arguments:
+        place = Path(argument)
+        if argument not in known and place.suffix != ".py" and place.exists():
+            places.append(place)
+        else:
+            specs.append(argument)
+    return specs, places
+
+
+def named_rewards(specs: Sequence[str]) -> dict[str, ResolvedReward]:
+    """Name for tables → reward: its id, or the whole specification where two have the same id.
+
+    Raises:
+        UnknownNameError: an argument that is neither a place nor a reward.
+        ConfigError: the same reward twice.
+        UserError: as `resolve`.
+    """
+    from ddpo.rewards.zoo import resolve
+
+    found: list[ResolvedReward] = []
+    for spec in specs:
+        try:
+            found.append(resolve(spec))
+        except UnknownNameError as error:
+            raise UnknownNameError(f"{spec}: no such file or folder, and {error}") from error
+    ids = [reward.card.id for reward in found]
+    named = {reward.card.id if ids.count(reward.card.id) == 1 else spec: reward for spec, reward in zip(specs, found, strict=True)}
+    if len(named) < len(specs):
+        twice = next(spec for spec in specs if specs.count(spec) > 1)
+        raise ConfigError(f"reward {twice!r} is given twice")
+    return named
+
+
+def check_output(path: Path, suffix: str) -> None:
+    """Makes sure that a file can be written to `path` before time is spent on it.
+
+    Raises:
+        ConfigError: another suffix, a folder, or a place that cannot be written.
+    """
+    from ddpo.files import check_writable
+
+    if path.suffix.lower() != suffix:
+        raise ConfigError(f"{path}: its name must end in {suffix}")
+    check_writable(path)

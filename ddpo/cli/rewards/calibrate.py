@@ -1,0 +1,64 @@
+"""`ddpo rewards calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ddpo.cli.markup import escape
+from ddpo.cli.progress import picture_progress
+from ddpo.cli.rewards.arguments import check_output
+from ddpo.cli.rewards.scorers import open_scorers
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ddpo.rewards.reference import Reference
+
+
+def calibrate_command(
+    reward: Annotated[str, typer.Argument(help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures, folders of pictures, or one table of pictures.")],
+    out: Annotated[Path, typer.Option(help="The .json file to write, for z=FILE.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help=".txt with one line per picture, or a table with a file and a prompt column.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="The one prompt of all pictures.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures per call of the reward, at most.")] = 16,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Look scores up that were computed before, and keep new ones.")] = True,
+) -> None:
+    """Stores where a reward's scores lie on your pictures, so that it can be standardised: NAME:z=FILE in any expression of rewards."""
+    from rich.console import Console
+
+    from ddpo.rewards.zoo import resolve
+
+    found = resolve(reward)
+    check_output(out, ".json")
+    from ddpo.rewards.reference import calibrate, save_reference
+    from ddpo.rewards.scored_files import picture_source
+
+    pictures = picture_source(images, prompts, prompt)
+    name = found.card.id
+    with open_scorers({name: found}, batch_size, cache=cache) as scorers, picture_progress(name, len(pictures)) as advance:
+        reference = calibrate(found, pictures, batch_size, lambda _: scorers[name], lambda: advance(1))
+    save_reference(reference, out)
+    _print_reference(Console(), reference, reward, out)
+
+
+def _print_reference(console: Console, reference: Reference, reward: str, out: Path) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    figures = {"mean": reference.mean, "sd": reference.sd, **{f"p{name}": reference.percentiles[name] for name in ("5", "50", "95")}}
+    for column in ("scored", "unscorable", *figures):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_row(str(reference.count), str(reference.unscorable), *(f"{value:.5g}" for value in figures.values()))
+    console.print(table)
+    console.print(escape(reference.signature), soft_wrap=True, highlight=False)
+    comma = "," if "=" in reward else ":"
+    console.print(
+        f"wrote {escape(str(out))}; use it as --reward {escape(reward)}{comma}z={escape(str(out))}", soft_wrap=True, highlight=False
+    )

@@ -1,0 +1,60 @@
+"""`ddpo rewards download`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ddpo.cli.markup import escape
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ddpo.rewards.availability import WeightState
+
+
+def download_command(names: Annotated[list[str], typer.Argument(help="Rewards of `ddpo rewards list`.")]) -> None:
+    """Fetches the weights of rewards ahead of time, verified; a download that was cut short goes on where it stopped."""
+    from rich.console import Console
+
+    from ddpo.rewards.availability import check_space_for, weight_state
+    from ddpo.rewards.zoo import resolve
+
+    console = Console()
+    cards = list({card.id: card for card in (resolve(name).card for name in names)}.values())
+    states = {card.id: [weight_state(weight) for weight in card.weights] for card in cards}
+    check_space_for(list({state.weight: state for found in states.values() for state in found}.values()))
+    for card in cards:
+        if not card.weights:
+            console.print(f"{escape(card.id)} needs no weights: nothing to download", soft_wrap=True)
+        for state in states[card.id]:
+            _fetch(state, card.id)
+
+
+def _fetch(state: WeightState, reward: str) -> None:
+    from rich.console import Console
+
+    from ddpo.rewards.availability import fetch_weight
+
+    with _progress() as progress:
+        task = progress.add_task(escape(state.weight.source.rpartition("/")[2]), total=None, start=False)
+
+        def told(done: int, total: int | None) -> None:
+            if not progress.tasks[task].started:
+                progress.start_task(task)
+            progress.update(task, completed=done, total=total)
+
+        if not state.weight.source.startswith("http"):
+            progress.stop()  # the hub's client draws its own bars
+        path = fetch_weight(state.weight, reward, told)
+    checked = "SHA-256 as on the card" if state.weight.sha256 else f"revision {state.weight.revision}, the card gives no SHA-256"
+    Console().print(f"{escape(reward)}: {escape(str(path))} ({checked})", soft_wrap=True)
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)

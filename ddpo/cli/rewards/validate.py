@@ -1,0 +1,134 @@
+"""`ddpo rewards validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ddpo.cli.markup import escape
+from ddpo.cli.progress import picture_progress
+from ddpo.cli.rewards.arguments import check_output
+from ddpo.cli.rewards.scorers import open_scorers
+from ddpo.errors import ConfigError, RewardFailure
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ddpo.eval.calibration import Calibration
+    from ddpo.eval.preferences import ScoredPairs, Validation
+    from ddpo.rewards.resolved import ResolvedReward
+
+CONVENTION = "imagereward"
+
+
+def validate_command(
+    name: Annotated[str, typer.Argument(help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object.")],
+    preferences: Annotated[
+        Path, typer.Option(help=".jsonl or .parquet with image_a, image_b, label (a, b, tie; or 0, 1, 0.5: the preferred one) and prompt.")
+    ],
+    images: Annotated[Path | None, typer.Option(help="The folder that image paths are relative to; that of the file by default.")] = None,
+    ties: Annotated[str, typer.Option(help="The tie convention of the headline: imagereward, hpsv2, pickapic or acc_eq.")] = CONVENTION,
+    out: Annotated[Path | None, typer.Option(help="A report to write: .json with all figures.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures per call of the reward, at most.")] = 16,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Look scores up that were computed before, and keep new ones.")] = True,
+) -> None:
+    """Pairwise accuracy of a reward against human choices, and whether its differences can be read as probabilities."""
+    from ddpo.rewards.zoo import resolve
+
+    found = resolve(name)
+    if out is not None:
+        check_output(out, ".json")
+    if images is not None and not images.is_dir():
+        raise ConfigError(f"--images {images}: no such folder")
+    from ddpo.eval.tie_conventions import CONVENTIONS
+
+    if ties not in CONVENTIONS:
+        from ddpo.registry import unknown_name
+
+        raise unknown_name("tie convention", ties, CONVENTIONS)
+    from rich.console import Console
+
+    from ddpo.eval.preferences import validate_pairs
+
+    scored = _score(found, preferences, images, batch_size, cache)
+    validation = validate_pairs(scored, lower_is_better=found.card.direction == "lower")
+    console = Console()
+    print_validation(console, found.card.id, validation, ties)
+    for reason in scored.errors[:3]:
+        console.print(f"[yellow]no score[/yellow]  {escape(reason)}", soft_wrap=True)
+    console.print(escape(found.signature), soft_wrap=True)
+    if out is not None:
+        from ddpo.files import write_json
+
+        write_json(out, {"preferences": preferences.name, "signature": found.signature, "headline": ties, **validation.to_dict()})
+        console.print(f"wrote {escape(str(out))}", soft_wrap=True)
+    if scored.failed:
+        raise RewardFailure(f"{scored.failed} pictures could not be scored, because the reward failed (see above); the others stand")
+
+
+def _score(found: ResolvedReward, preferences: Path, images: Path | None, batch_size: int, cache: bool) -> ScoredPairs:
+    from ddpo.eval.preference_file import read_preferences
+    from ddpo.eval.preferences import score_pairs
+
+    name, rows = found.card.id, read_preferences(preferences, images)
+    with open_scorers({name: found}, batch_size, cache=cache) as scorers, picture_progress(name, None) as advance:
+        return score_pairs(scorers[name], rows, batch_size, advance)  # how many distinct pictures there are shows only at the end
+
+
+def print_validation(console: Console, reward: str, validation: Validation, headline: str) -> None:
+    """The headline, the accuracy by every convention, and the calibration."""
+    best = validation.accuracy[headline]
+    interval = f"95 % interval {_percent(best.low)} to {_percent(best.high)}" if best.low == best.low else "no interval"
+    console.print(f"[bold]{escape(reward)}[/bold]: pairwise accuracy {_percent(best.value)} ({headline}; {interval})", soft_wrap=True)
+    console.print(
+        f"{validation.pairs} pairs of {validation.prompts} prompts: first preferred {validation.preferred_first}, second "
+        f"{validation.preferred_second}, tie {validation.ties}; equal scores {validation.equal_scores}; left out, without a score, "
+        f"{validation.excluded}" + ("; a lower score counts as better" if validation.lower_is_better else "")
+    )
+    console.print(_accuracy_table(validation))
+    _print_calibration(console, validation.calibration)
+
+
+def _accuracy_table(validation: Validation) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    from ddpo.eval.tie_conventions import CONVENTIONS
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("ties as in", no_wrap=True)
+    for column in ("accuracy", "95 % interval", "pairs", "threshold"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("rule")
+    for name, found in validation.accuracy.items():
+        interval = f"{_percent(found.low)} … {_percent(found.high)}" if found.low == found.low else "–"
+        threshold = "" if found.threshold != found.threshold else f"{found.threshold:.3g}"
+        table.add_row(name, _percent(found.value), interval, str(found.n), threshold, CONVENTIONS[name].rule)
+    return table
+
+
+def _print_calibration(console: Console, found: Calibration) -> None:
+    if found.note:
+        console.print(f"[yellow]calibration[/yellow]: {found.note}", soft_wrap=True)
+    if not found.bins:
+        return
+    from rich import box
+    from rich.table import Table
+
+    console.print(
+        f"Calibration of σ(difference / temperature), temperature fitted on other prompts ({found.temperature:.4g} on all):\n"
+        f"ECE {found.ece:.3f}, Brier score {found.brier:.3f} (coin 0.25), log-loss {found.log_loss:.3f} (coin 0.693)"
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("said", "mean said", "preferred", "pairs"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in found.bins:
+        table.add_row(f"{_percent(one.low, 0)} … {_percent(one.high, 0)}", _percent(one.confidence), _percent(one.accuracy), str(one.n))
+    console.print(table)
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return "–" if share != share else f"{100 * share:.{digits}f} %"

@@ -1,0 +1,22 @@
+"""What a warning looks like on the command line."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+__all__ = ["one_line_warnings"]
+
+
+@contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Within it, warnings are one line each on stderr, without the place in the code."""
+    shown = warnings.showwarning
+    warnings.showwarning = lambda message, *_, **__: typer.secho(f"warning: {message}", fg="yellow", err=True)
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown

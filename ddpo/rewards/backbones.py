@@ -1,0 +1,88 @@
+"""Towers that several rewards share: loaded once per process and device, and run once per picture.
+
+A reward whose card names a `backbone` gets its tower from `shared_tower`. Rewards that name the same one hold the same object, whose
+embeddings of the latest pictures are remembered by the pictures' content: the second reward's pass costs a hash.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from ddpo.rewards.cache import picture_digests
+from ddpo.types import ImageBatch
+
+__all__ = ["SharedTower", "forget_embeddings", "shared_tower"]
+
+REMEMBERED: Final = 1024  # pictures, of 768 floats each for CLIP ViT-L/14: 3 MB
+
+_towers: weakref.WeakValueDictionary[tuple[str, str], SharedTower] = weakref.WeakValueDictionary()
+_door = threading.Lock()
+
+
+class SharedTower:
+    """A tower and its latest embeddings. One thread runs it at a time.
+
+    Args:
+        embed: pictures → embeddings `[batch, width]`; must not depend on batch mates.
+        remembered: of how many pictures embeddings are kept.
+    """
+
+    def __init__(self, embed: Callable[[ImageBatch], Tensor], remembered: int = REMEMBERED) -> None:
+        self._embed, self._remembered = embed, remembered
+        self._known: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._turn = threading.Lock()
+        self.passes = 0  # pictures that went through the tower so far
+
+    def embed(self, batch: ImageBatch) -> Tensor:
+        """Embeddings `[batch, width]` of the bytes of one picture or more, on the tower's device, without gradient."""
+        digests = picture_digests(batch, exact=False)
+        with self._turn, torch.no_grad():
+            places = {digest: place for place, digest in enumerate(digests) if digest not in self._known}
+            found = {digest: self._known[digest] for digest in digests if digest in self._known}
+            if places:
+                made = self._embed(batch.take(list(places.values())))
+                self.passes += len(places)
+                found |= dict(zip(places, made, strict=True))
+            for digest in digests:
+                self._known[digest] = found[digest]
+                self._known.move_to_end(digest)
+            while len(self._known) > self._remembered:
+                self._known.popitem(last=False)
+            return torch.stack([found[digest] for digest in digests])
+
+    def forget(self) -> None:
+        """Drops the remembered embeddings, so that the next pass is a real one."""
+        with self._turn:
+            self._known.clear()
+
+
+def forget_embeddings() -> None:
+    """Makes every tower forget."""
+    for tower in list(_towers.values()):
+        tower.forget()
+
+
+def shared_tower(name: str, device: str, load: Callable[[], Callable[[ImageBatch], Tensor]]) -> SharedTower:
+    """The tower of that name on that device; loaded if no reward holds it. It goes when the last reward that holds it does.
+
+    Args:
+        name: what fixes its weights and preprocessing; the `backbone` of the cards.
+        device: torch device.
+        load: loads the weights and gives the function pictures → embeddings `[batch, width]`.
+
+    Raises:
+        MissingResourceError: as `load`.
+    """
+    key = (name, str(torch.device(device)))
+    with _door:
+        tower = _towers.get(key)
+        if tower is None:
+            tower = _towers[key] = SharedTower(load())
+        return tower

@@ -1,0 +1,105 @@
+"""Checks of the call itself: what comes back, for how many, in which order."""
+
+from __future__ import annotations
+
+import math
+
+from ddpo.errors import MissingResourceError, one_line
+from ddpo.rewards.check.definition import Fault, NotApplicable, check
+from ddpo.rewards.check.subject import PROBE_NAMES, Subject
+from ddpo.types import ImageBatch, Prompt
+
+__all__ = ["CHECKS"]
+
+SHUFFLED = (3, 0, 5, 1, 4, 2)
+
+
+@check("card")
+def construction(subject: Subject) -> str | None:
+    """It can be made, has the card under which it was found, and `close()`, if it has one, may be called twice."""
+    try:
+        reward = subject.make_or_raise()
+    except MissingResourceError as error:
+        raise NotApplicable(one_line(error)) from error
+    if reward.card != subject.card:
+        raise Fault(f"the reward that was made has another card ({reward.card.id!r}, version {reward.card.version})")
+    if subject.can_remake and callable(getattr(reward, "close", None)):
+        other = subject.found.make()
+        for time in ("first", "second"):
+            try:
+                getattr(other, "close")()  # noqa: B009  # no part of the protocol
+            except Exception as error:
+                raise Fault(f"the {time} close() raised {one_line(error)}") from error
+    return None
+
+
+@check("reward")
+def contract(subject: Subject) -> str | None:
+    """Six pictures give six float32 scores on the CPU, finite or NaN with a reason, and at least one is a score."""
+    output = subject.score(subject.probes())
+    values = output.values.tolist()
+    if all(math.isnan(value) for value in values):
+        hint = "; give a prompt with its metadata" if "metadata" in subject.card.inputs else ""
+        raise Fault(f"none of the probe pictures could be scored: {output.errors[0]}{hint}")
+    return ", ".join(f"{name} {value:.5g}" for name, value in zip(PROBE_NAMES, values, strict=True))
+
+
+@check("scores")
+def empty_batch(subject: Subject) -> str | None:
+    """A batch without pictures gives no scores, and no error."""
+    subject.score(subject.batch([]))
+    return None
+
+
+@check("scores")
+def single_picture(subject: Subject) -> str | None:
+    """A batch of one picture gives a tensor with one score, not a number without axes."""
+    if subject.grouped:
+        raise NotApplicable("the card says that groups are judged")
+    for picture, prompt in zip(subject.pictures[:2], subject.prompts[:2], strict=True):
+        subject.score(subject.batch([picture], [prompt]))
+    return None
+
+
+@check("scores")
+def order(subject: Subject) -> str | None:
+    """The scores come in the order of the pictures: shuffled pictures give the scores shuffled alike."""
+    if not subject.card.deterministic:
+        raise NotApplicable("the card says that it is not deterministic")
+    if len(set(subject.scores)) < 2:
+        raise NotApplicable("all probe pictures have the same score")
+    batch = subject.batch([subject.pictures[i] for i in SHUFFLED], [subject.prompts[i] for i in SHUFFLED])
+    due = [subject.scores[i] for i in SHUFFLED]
+    names = [PROBE_NAMES[i] for i in SHUFFLED]
+    return subject.same_or_fault(subject.values(batch), due, "at another place of the batch", names)
+
+
+@check("scores")
+def no_silent_score(subject: Subject) -> str | None:
+    """What cannot be scored raises or gets NaN with a reason, never a number: a picture of NaN, missing metadata, all pictures 0."""
+    if all(score == 0 for score in subject.scores):
+        raise Fault("six different pictures all score exactly 0")
+    pixels = subject.probes().pixels.clone()
+    pixels[1] = math.nan
+    found = _values_or_nan(subject, ImageBatch(pixels, subject.prompts))[1]
+    if not math.isnan(found):
+        raise Fault(f"a picture whose pixels are NaN gets the score {found:g}")
+    if "metadata" in subject.card.inputs:
+        _no_zero_without_metadata(subject)
+    return None
+
+
+def _no_zero_without_metadata(subject: Subject) -> None:
+    bare = [Prompt(prompt.text) for prompt in subject.prompts]
+    if all(value == 0 for value in _values_or_nan(subject, subject.batch(subject.pictures, bare))):
+        raise Fault("pictures without the metadata that it needs score exactly 0")
+
+
+def _values_or_nan(subject: Subject, batch: ImageBatch) -> list[float]:
+    try:
+        return subject.values(batch)
+    except Exception:  # noqa: BLE001  # to raise is right here, and a reward may raise anything
+        return [math.nan] * len(batch)
+
+
+CHECKS = (construction, contract, empty_batch, single_picture, order, no_silent_score)

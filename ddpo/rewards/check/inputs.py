@@ -1,0 +1,141 @@
+"""Checks with pictures and prompts that users have: other modes, odd sizes, long and strange texts."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from ddpo.errors import one_line
+from ddpo.images import to_rgb
+from ddpo.rewards.check.definition import Fault, NotApplicable, check
+from ddpo.rewards.check.subject import Picture, Subject
+from ddpo.types import Prompt
+
+__all__ = ["CHECKS"]
+
+SIZES: Final = ((1, 1), (1, 4096), (4096, 1), (3, 5), (48, 64), (64, 48), (33, 17))  # height, width
+ROTATED: Final = 6  # the EXIF orientation of a picture that is to be turned by 90 degrees clockwise
+WORDS: Final = 1000
+LAST: Final = 100
+PICTURE: Final = 4  # noise: a picture on which most rewards have much to say
+TEXTS: Final = {
+    "the empty prompt": "",
+    "a prompt of spaces": "   ",
+    "Chinese": "一只戴帽子的猫",
+    "Arabic": "قطة ترتدي قبعة",
+    "emoji with joiners": "👩‍🚀🏳️‍🌈 in space",
+    "combining accents": "cafe\u0301 cre\u0300me",
+    "control characters": "a\x00b\u200b\ufeff\nc\td",
+}
+
+
+@check("scores")
+def picture_modes(subject: Subject) -> str | None:
+    """Grey, RGBA, palette, 16-bit, CMYK and EXIF-rotated pictures score as their RGB equivalents."""
+    if not subject.card.deterministic:
+        raise NotApplicable("the card says that it is not deterministic")
+    prompt = subject.prompts[:1]
+    for name, (image, equivalent) in _modes().items():
+        found = subject.values(subject.batch([np.asarray(to_rgb(image))], prompt))
+        due = subject.values(subject.batch([equivalent], prompt))
+        subject.same_or_fault(found, due, "instead of its RGB equivalent", [name])
+    return None
+
+
+def _modes() -> dict[str, tuple[Image.Image, Picture]]:
+    """Name → a picture of 24×32 and its RGB equivalent, worked out from the definition of its mode."""
+    random = np.random.default_rng(2)
+    grey = random.integers(0, 256, (24, 32)).astype(np.uint8)
+    color = random.integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    opaque = np.where(grey[..., None] > 100, 255, 0).astype(np.uint8)  # alpha of 0 or 255, so that nothing is rounded
+    palette = random.integers(0, 256, (256, 3)).astype(np.uint8)
+    indexed = Image.frombytes("P", (32, 24), grey.tobytes())
+    indexed.putpalette(palette.tobytes())
+    white = np.uint8(255)
+    return {
+        "grey": (Image.fromarray(grey), np.repeat(grey[..., None], 3, axis=-1)),
+        "RGBA": (Image.fromarray(np.concatenate([color, opaque], axis=-1)), np.where(opaque == 255, color, white)),
+        "palette": (indexed, palette[grey]),
+        "16-bit grey": (Image.fromarray(grey.astype(np.uint16) * 257), np.repeat(grey[..., None], 3, axis=-1)),
+        "CMYK": (Image.frombytes("CMYK", (32, 24), np.concatenate([white - color, 0 * grey[..., None]], axis=-1).tobytes()), color),
+        "EXIF-rotated": (_rotated(color), np.ascontiguousarray(np.rot90(color, -1))),
+    }
+
+
+def _rotated(picture: Picture) -> Image.Image:
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = ROTATED
+    Image.fromarray(picture).save(file, format="PNG", exif=exif)
+    file.seek(0)
+    image = Image.open(file)
+    image.load()
+    return image
+
+
+@check("scores")
+def picture_sizes(subject: Subject) -> str | None:
+    """Pictures of 1×1, 1×4096, 4096×1, 3×5 and other sizes that are not square get a finite score, or NaN with a reason."""
+    unscorable = []
+    for height, width in SIZES:
+        picture = np.random.default_rng(3).integers(0, 256, (height, width, 3)).astype(np.uint8)
+        try:
+            output = subject.score(subject.batch([picture] * 2, subject.prompts[:1] * 2))
+        except Exception as error:
+            raise Fault(f"{height}×{width}: {one_line(error)}") from error
+        if output.errors[0] is not None:
+            unscorable.append(f"{height}×{width} ({output.errors[0]})")
+    return f"unscorable: {', '.join(unscorable)}" if unscorable else "all are scored"
+
+
+@check("scores")
+def prompt_texts(subject: Subject) -> str | None:
+    """Empty, Unicode and odd prompts get a finite score, or NaN with a reason."""
+    unscorable = []
+    metadata = subject.prompts[0].metadata
+    for name, text in TEXTS.items():
+        try:
+            output = subject.score(subject.batch(subject.pictures[:2], [Prompt(text, metadata)] * 2))
+        except Exception as error:
+            raise Fault(f"{name}: {one_line(error)}") from error
+        if output.errors[0] is not None:
+            unscorable.append(f"{name} ({output.errors[0]})")
+    return f"unscorable: {', '.join(unscorable)}" if unscorable else "all are scored"
+
+
+@check("scores")
+def long_prompt(subject: Subject) -> str | None:
+    """A prompt of 1,000 words is scored as a whole, or `parts["truncated"]` is 1 for it, and 0 for a short one."""
+    if "prompt" not in subject.card.inputs:
+        raise NotApplicable("the card says that prompts are not read")
+    if not subject.card.deterministic:
+        raise NotApplicable("the card says that it is not deterministic")
+    words = [f"word{i}" for i in range(WORDS)]
+    texts = {
+        "whole": words,
+        "other end": words[:-LAST] + [f"other{i}" for i in range(LAST)],
+        "no end": words[:-LAST],
+        "other beginning": [f"other{i}" for i in range(LAST)] + words[LAST:],
+        "no beginning": words[LAST:],
+    }
+    picture, metadata = subject.pictures[PICTURE], subject.prompts[0].metadata
+    outputs = {name: subject.score(subject.batch([picture], [Prompt(" ".join(part), metadata)])) for name, part in texts.items()}
+    short = subject.score(subject.batch([picture], [Prompt("a red fox", metadata)]))
+    scores = {name: float(output.values[0]) for name, output in outputs.items()}
+    if math.isnan(scores["whole"]):
+        return f"unscorable: {outputs['whole'].errors[0]}"
+    reported = outputs["whole"].parts.get("truncated")
+    if reported is not None and (float(reported[0]), float(short.parts["truncated"][0])) == (1.0, 0.0):
+        return "truncated, and said so"
+    if reported is not None and float(short.parts["truncated"][0]) != 0.0:
+        raise Fault("parts['truncated'] is not 0 for a prompt of three words")
+    ignored = scores["whole"] == scores["other end"] == scores["no end"]
+    if ignored and (scores["other beginning"], scores["no beginning"]) != (scores["whole"],) * 2:
+        raise Fault(f"the last {LAST} of {WORDS} words do not move the score, and parts['truncated'] does not say so")
+    return "no word of it moves the score" if ignored else "scored as a whole"
+
+
+CHECKS = (picture_modes, picture_sizes, prompt_texts, long_prompt)

@@ -1,0 +1,130 @@
+"""Checks that a score depends on what the card says and on nothing else: not on batch mates, time, or undeclared inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ddpo.rewards.check.definition import Fault, NotApplicable, check
+from ddpo.rewards.check.subject import PROBE_NAMES, Picture, Subject
+from ddpo.rewards.check.world import random_states, restore_random_states, settings
+from ddpo.types import Context, ImageBatch, Prompt
+
+__all__ = ["CHECKS"]
+
+LONG = Prompt("a very long text " * 10)
+
+
+@check("scores")
+def batch_invariance(subject: Subject) -> str | None:
+    """A score does not depend on the batch: alone, with the other probes, and between black, white and noise it is the same."""
+    if not subject.card.batch_invariant or subject.grouped:
+        raise NotApplicable("the card says that groups are judged" if subject.grouped else "the card says that it is not batch-invariant")
+    if not subject.card.deterministic:
+        raise NotApplicable("the card says that it is not deterministic")
+    pictures, prompts, due = subject.pictures, subject.prompts, subject.scores
+    alone = [subject.values(subject.batch([picture], [prompt]))[0] for picture, prompt in zip(pictures, prompts, strict=True)]
+    subject.same_or_fault(alone, due, "alone instead of with the others")
+    mates = _strange_mates(pictures[0].shape)
+    stranger = prompts[0] if subject.card.metadata or "metadata" in subject.card.inputs else LONG
+    crowded = subject.batch([*mates, *pictures, *mates], [stranger, *prompts[:1] * 2, *prompts, *prompts[:1] * 2, stranger])
+    found = subject.values(crowded)[len(mates) : len(mates) + len(pictures)]
+    largest = subject.same_or_fault(found, due, "between black, white and noise")
+    pair = subject.values(subject.batch([pictures[4], mates[0]], [prompts[4], stranger]))[:1]
+    subject.same_or_fault(pair, due[4:5], "beside a black picture", PROBE_NAMES[4:5])
+    return largest
+
+
+def _strange_mates(shape: Sequence[int]) -> list[Picture]:
+    noise = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    return [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), noise]
+
+
+@check("scores")
+def repeatability(subject: Subject) -> str | None:
+    """The same pictures get exactly the same scores again: after other pictures, and from a second instance."""
+    if not subject.card.deterministic:
+        raise NotApplicable("the card says that it is not deterministic")
+    subject.values(subject.batch(subject.pictures[::-1], subject.prompts[::-1]))
+    again = subject.values(subject.probes())
+    subject.same_or_fault(again, subject.scores, "scored a second time", tolerance=0.0)
+    if not subject.can_remake:
+        return "a second instance was not made"
+    other = subject.values(subject.probes(), subject.found.make())
+    subject.same_or_fault(other, subject.scores, "scored by a second instance", tolerance=0.0)
+    return None
+
+
+@check("scores")
+def random_state(subject: Subject) -> str | None:
+    """Scoring leaves the global generators of Python, NumPy and torch as they were, and making the reward seeds none of them."""
+    before = random_states()
+    subject.score(subject.probes())
+    after = random_states()
+    changed = [name for name in before if before[name] != after[name]]
+    if changed:
+        raise Fault(f"scoring changes the global generator of {', '.join(changed)}")
+    if subject.can_remake:
+        seeded = _seeded(lambda: subject.found.make())
+        if seeded:
+            raise Fault(f"making it seeds the global generator of {', '.join(seeded)}")
+    return None
+
+
+def _seeded(make: Callable[[], object]) -> list[str]:
+    """The generators that come out of `make` alike from two different states."""
+    import random
+
+    import torch
+
+    first = random_states()
+    make()
+    one = random_states()
+    restore_random_states(first)
+    random.random()  # noqa: S311
+    np.random.random()  # noqa: NPY002
+    torch.rand(1)
+    make()
+    two = random_states()
+    return [name for name in one if one[name] == two[name]]
+
+
+@check("scores")
+def global_settings(subject: Subject) -> str | None:
+    """Making it and scoring leave global settings as they were: torch's gradient mode, default dtype, threads and others."""
+    import torch
+
+    changed: dict[str, tuple[object, object]] = dict(subject.settings_changed_by_making)
+    with torch.enable_grad():  # with the mode that `torch.set_grad_enabled(False)` would change
+        before = settings()
+        subject.reward(subject.probes())
+        after = settings()
+    changed |= {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+    if changed:
+        raise Fault("changes " + ", ".join(f"{name} from {old} to {new}" for name, (old, new) in changed.items()))
+    return None
+
+
+@check("scores")
+def declared_inputs(subject: Subject) -> str | None:
+    """Prompts, metadata and context move a score only if the card lists them: the cache looks scores up by what is listed."""
+    card = subject.card
+    if not card.deterministic:
+        raise NotApplicable("the card says that it is not deterministic")
+    variants: dict[str, ImageBatch] = {}
+    array = np.stack(subject.pictures)
+    if "prompt" not in card.inputs and not subject.grouped:
+        other = [Prompt(f"something else, {place}", prompt.metadata) for place, prompt in enumerate(subject.prompts)]
+        variants["prompt"] = ImageBatch.of_uint8(array.copy(), other)
+    if "metadata" not in card.inputs or card.metadata:
+        extra = [Prompt(prompt.text, {**prompt.metadata, "not on the card": place}) for place, prompt in enumerate(subject.prompts)]
+        variants["metadata"] = ImageBatch.of_uint8(array.copy(), extra)
+    if "context" not in card.inputs:
+        variants["context"] = ImageBatch.of_uint8(array.copy(), subject.prompts, Context(progress=0.5))
+    for name, batch in variants.items():
+        subject.same_or_fault(subject.values(batch), subject.scores, f"with another {name}, which the card does not list")
+    return f"not moved by {', '.join(variants)}" if variants else None
+
+
+CHECKS = (batch_invariance, repeatability, random_state, global_settings, declared_inputs)

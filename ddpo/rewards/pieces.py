@@ -1,0 +1,91 @@
+"""What became of the pictures of a batch, in pieces: computed, looked up, repeated, failed; and all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ddpo.errors import ContractBroken
+from ddpo.rewards.cache import CachedScore
+from ddpo.types import RewardOutput
+
+__all__ = ["Piece", "Scored", "joined", "known_pieces", "repeated_pieces"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What became of each picture: a score, unscorable (NaN, a reason), or failed (NaN, a reason, and its place in `failed`)."""
+
+    output: RewardOutput
+    failed: frozenset[int]  # places where the reward broke, rather than found that the picture has no score
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The outcome of some places of a batch."""
+
+    places: Sequence[int]
+    output: RewardOutput
+    failed: bool = False
+
+    def to_cache(self, keys: Sequence[bytes | None]) -> list[tuple[bytes, CachedScore]]:
+        """The scores with their keys; what could not be scored is not kept."""
+        values, errors = self.output.values.tolist(), self.output.errors
+        parts = {name: part.tolist() for name, part in self.output.parts.items()}
+        return [
+            (key, CachedScore(values[i], {name: part[i] for name, part in parts.items()}))
+            for i, place in enumerate(self.places)
+            if (key := keys[place]) is not None and errors[i] is None
+        ]
+
+
+def known_pieces(known: Mapping[bytes, CachedScore], keys: Sequence[bytes | None]) -> list[Piece]:
+    hits = [(place, known[key]) for place, key in enumerate(keys) if key is not None and key in known]
+    if not hits:
+        return []
+    places, found = [place for place, _ in hits], [score for _, score in hits]
+    if any(score.parts.keys() != found[0].parts.keys() for score in found):
+        raise ContractBroken("a reward gave other parts for some pictures than for others")
+    parts = {name: torch.tensor([score.parts[name] for score in found]) for name in found[0].parts}
+    return [Piece(places, RewardOutput(torch.tensor([score.value for score in found], dtype=torch.float32), parts))]
+
+
+def repeated_pieces(pieces: Sequence[Piece], keys: Sequence[bytes | None], first: Mapping[bytes, int]) -> list[Piece]:
+    """The pictures that came before in the same batch, with the outcome that they had there."""
+    where = {place: (piece, i) for piece in pieces for i, place in enumerate(piece.places)}
+    repeats = [(place, *where[first[key]]) for place, key in enumerate(keys) if key is not None and first.get(key, place) != place]
+    return [
+        Piece(
+            [place],
+            RewardOutput(
+                piece.output.values[i : i + 1],
+                {name: part[i : i + 1] for name, part in piece.output.parts.items()},
+                piece.output.errors[i : i + 1],
+            ),
+            piece.failed,
+        )
+        for place, piece, i in repeats
+    ]
+
+
+def joined(pieces: Sequence[Piece], count: int, name: str) -> Scored:
+    """The pieces at their places. Parts of a piece whose every picture failed are NaN."""
+    whole = [piece for piece in pieces if not piece.failed]
+    names = list(whole[0].output.parts) if whole else []
+    if any(set(piece.output.parts) != set(names) for piece in whole):
+        raise ContractBroken(f"reward {name!r} gave other parts for some batches than for others")
+    values = torch.full((count,), torch.nan)
+    parts = {part: torch.full((count,), torch.nan) for part in names}
+    errors: list[str | None] = [None] * count
+    failed: set[int] = set()
+    for piece in pieces:
+        index = torch.tensor(list(piece.places))
+        values[index] = piece.output.values
+        for part, value in ({} if piece.failed else piece.output.parts).items():
+            parts[part][index] = value
+        for place, error in zip(piece.places, piece.output.errors, strict=True):
+            errors[place] = error
+        failed |= set(piece.places) if piece.failed else set()
+    return Scored(RewardOutput(values, parts, tuple(errors)), frozenset(failed))

@@ -1,0 +1,99 @@
+"""A reward that was found but not made yet: one of the zoo, or a combination of several. Nothing heavy is imported before `make`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ddpo.rewards.base import Reward
+from ddpo.rewards.card import RewardCard
+from ddpo.rewards.loading import Factory, construct
+from ddpo.rewards.reference import Reference
+from ddpo.rewards.signature import identity, signature
+from ddpo.rewards.spec import Bounds, Combination
+
+if TYPE_CHECKING:
+    from ddpo.rewards.scorer import Scorer
+
+__all__ = ["Part", "ResolvedReward", "ScorerOf"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedReward:
+    """A reward that was found but not made yet."""
+
+    card: RewardCard
+    options: Mapping[str, Any]  # every option, the defaults too
+    origin: str  # "ddpo", distribution and version, module, or file and hash
+    factory: Factory | None  # None: what the card's `load` names
+    combination: Combination | None = None  # of the parts; None: a reward of its own
+    parts: tuple[Part, ...] = ()
+
+    def make(self, scorer_of: ScorerOf | None = None) -> Reward:
+        """Loads and constructs it; raises as `construct`.
+
+        Args:
+            scorer_of: makes the scorer of each part of a combination, such as one with a cache; None for plain ones.
+        """
+        options = dict(self.options)
+        if self.parts:
+            options = {"card": self.card, "combination": self.combination, "parts": self.parts, "scorer_of": scorer_of}
+        return construct(self.card, self.origin, options, self.factory)
+
+    @property
+    def signature(self) -> str:
+        """The line that fixes its scores."""
+        return "|".join([signature(self.card, self.options, self.origin), *self._part_fields()])
+
+    @property
+    def identity(self) -> str:
+        """What of the signature may move a score: its part of a cache key."""
+        return "|".join([identity(self.card, self.options, self.origin), *self._part_fields()])
+
+    def _part_fields(self) -> list[str]:
+        """`part:name,version:…,card:…,options:…` of each; steps, weights, libraries and origins are in the main fields."""
+        found = {}
+        for part in self.parts:
+            line = identity(part.reward.card, part.reward.options, part.reward.origin)
+            fields = dict(field.split(":", 1) for field in line.split("|"))
+            found[part.name] = f"part:{part.name}," + ",".join(f"{name}:{fields[name]}" for name in ("version", "card", "options"))
+        return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One reward of a combination, with what is done to its score: standardise, clamp, weigh."""
+
+    name: str  # under which its score is logged: its id, numbered if another reward of the combination has the same
+    reward: ResolvedReward
+    weight: float = 1.0
+    reference: Reference | None = None
+    bounds: Bounds | None = None
+    weighted: bool = False  # whether the weight was written, be it 1
+
+    @property
+    def steps(self) -> str:
+        """All that is done to the score, in words: `0.2*compressibility.z[mean -74.3 sd 31.2].clamp[-3..3]`."""
+        standardised = "" if self.reference is None else f".z[mean {self.reference.mean!r} sd {self.reference.sd!r}]"
+        return f"{_short(self.weight)}*{self.name}{standardised}" + ("" if self.bounds is None else f".clamp[{_range(self.bounds)}]")
+
+    @property
+    def id(self) -> str:
+        """A short form of `steps` in the letters of an id, such as `0.2compressibility.z.clamp-3..3`."""
+        weight = "" if self.weight == 1 else "-" if self.weight == -1 else _short(self.weight)
+        standardised = "" if self.reference is None else ".z"
+        return f"{weight}{self.name}{standardised}" + ("" if self.bounds is None else f".clamp{_range(self.bounds)}")
+
+
+def _range(bounds: Bounds) -> str:
+    return "..".join("" if bound is None else _short(bound) for bound in bounds)
+
+
+def _short(number: float) -> str:
+    """The shortest text that stands for exactly this number."""
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
+
+
+ScorerOf = Callable[[ResolvedReward], "Scorer"]
+"""Makes the scorer of a resolved reward."""

@@ -1,0 +1,106 @@
+"""A package with one reward, ready to be installed, checked and changed: what `ddpo rewards new` writes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from string import Template
+from typing import Final, Literal
+
+from ddpo.errors import ConfigError, RunExistsError
+from ddpo.rewards.zoo import rewards
+
+__all__ = ["KINDS", "Kind", "write_package"]
+
+Kind = Literal["function", "class", "model"]
+
+KINDS: Final[tuple[Kind, ...]] = ("function", "class", "model")
+TEMPLATES: Final = Path(__file__).parent / "templates"
+NAME: Final = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*(/[a-z][a-z0-9]*([_-][a-z0-9]+)*)?")
+SUMMARIES: Final[dict[Kind, str]] = {
+    "function": "mean brightness of the pixels",
+    "class": "variance of the grey levels",
+    "model": "strength of edges, by a small network",
+}
+MORE: Final[dict[Kind, str]] = {
+    "function": "",
+    "class": "",
+    "model": "4. `make_weights.py`: how the weights came to be. Its output is the SHA-256 on the card.\n",
+}
+SHARED: Final = {
+    "package/pyproject.toml": "pyproject.toml",
+    "package/README.md": "README.md",
+    "package/gitignore": ".gitignore",
+    "package/init.py": "{module}/__init__.py",
+    "{kind}/cards.py": "{module}/cards.py",
+    "{kind}/reward.py": "{module}/reward.py",
+    "{kind}/test.py": "tests/test_{module}.py",
+}
+"""Template → file of the package."""
+MODEL: Final = {"model/make_weights.py": "make_weights.py"}
+
+
+def write_package(name: str, kind: Kind = "function", out: Path | None = None) -> Path:
+    """Writes the package of a new reward, whole or not at all.
+
+    Args:
+        name: the reward's id, `name` or `vendor/name`.
+        kind: what the reward is: a plain function, a class, or a class around a network with weights.
+        out: the folder to make; called like the distribution, in the current folder, if None.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: a name that cannot be, or that another reward has; a folder that cannot be written.
+        RunExistsError: the folder holds something already.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"reward name {name!r} must be name or vendor/name, of lower-case letters, digits, - and _, each beginning with a letter"
+        )
+    if name in rewards.names():
+        raise ConfigError(
+            f"there is a reward {name!r} already, from {rewards.origin(name)}; a vendor in front makes it yours: mylab/{name}"
+        )
+    distribution = re.sub(r"[/_]", "-", name if "/" in name else f"{name}-reward")
+    folder = Path(distribution) if out is None else out
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunExistsError(f"{folder} exists already: choose another --out, nothing is overwritten")
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".ddpo-new-", dir=folder.absolute().parent) as temporary:
+            inside = Path(temporary) / "package"
+            inside.mkdir()
+            _write(inside, name, distribution, kind)
+            os.replace(inside, folder)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}") from error
+    return folder
+
+
+def _write(folder: Path, name: str, distribution: str, kind: Kind) -> None:
+    module = distribution.replace("-", "_")
+    weights = TEMPLATES / "model" / "weights.safetensors"
+    words = {
+        "id": name,
+        "distribution": distribution,
+        "module": module,
+        "summary": SUMMARIES[kind],
+        "more": MORE[kind],
+        "ddpo_version": version("ddpo"),
+        "package_data": f'package-data = {{ {module} = ["*.safetensors"] }}\n' if kind == "model" else "",
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
+    for template, file in {**SHARED, **(MODEL if kind == "model" else {})}.items():
+        text = (TEMPLATES / f"{template.format(kind=kind)}.template").read_text("utf-8")
+        target = folder / file.format(module=module)
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(Template(text).substitute(words), "utf-8")
+    if kind == "model":
+        shutil.copyfile(weights, folder / module / weights.name)

@@ -1,0 +1,54 @@
+"""By what other projects divide the scores of a reward, so that a published configuration can be repeated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from ddpo.errors import ConfigError
+from ddpo.registry import unknown_name
+
+__all__ = ["SCALES", "divisor_of"]
+
+SCALES: Final[Mapping[tuple[str, str], float]] = {
+    ("ddpo_pytorch", "compressibility"): 1.0,
+    ("ddpo_pytorch", "incompressibility"): 1.0,
+    ("ddpo_pytorch", "aesthetic"): 1.0,
+    ("ddpo_pytorch", "alignment"): 1.0,
+    ("trl", "aesthetic"): 1.0,
+    ("flow_grpo", "compressibility"): 500.0,
+    ("flow_grpo", "incompressibility"): 1.0,
+    ("flow_grpo", "aesthetic"): 1.0,
+    ("flow_grpo", "pickscore"): 26.0,
+    ("diffusion_nft", "compressibility"): 500.0,
+    ("diffusion_nft", "incompressibility"): 1.0,
+    ("diffusion_nft", "aesthetic"): 1.0,
+    ("diffusion_nft", "pickscore"): 26.0,
+    ("flow_factory", "pickscore"): 26.0,
+}
+"""(project, reward id) → by what the project divides the reward's own scale (of PickScore: logit scale × cosine).
+
+Read in the sources: kvablack/ddpo-pytorch 1958463 rewards.py; huggingface/trl v0.22.2 examples/scripts/ddpo.py; yifan123/flow_grpo ac4c86e
+rewards.py and pickscore_scorer.py; NVlabs/DiffusionNFT 24af555, the same files; X-GenGroup/Flow-Factory a0b2bc5 rewards/pick_score.py.
+"""
+
+
+def divisor_of(reward: str, scale: str | float) -> float:
+    """By what the scores of a reward id are divided.
+
+    Raises:
+        UnknownNameError: a project that `SCALES` does not know.
+        ConfigError: the project has no such reward, or the divisor is not a finite positive number.
+    """
+    if isinstance(scale, str):
+        projects = {project for project, _ in SCALES}
+        if scale not in projects:
+            raise unknown_name("scale", scale, projects)
+        if (scale, reward) not in SCALES:
+            known = ", ".join(name for project, name in SCALES if project == scale)
+            raise ConfigError(f"{scale} has no reward {reward!r} (it has {known}): give a number, 1 for the reward's own scale")
+        return SCALES[scale, reward]
+    if isinstance(scale, bool) or not math.isfinite(scale) or scale <= 0:
+        raise ConfigError(f"scale must be a project's name or a finite number above 0, got {scale!r}")
+    return float(scale)

@@ -1,0 +1,65 @@
+"""A picture of the best and the worst pictures, with their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from ddpo.errors import ImageError
+from ddpo.images import contact_sheet, load_image
+from ddpo.rewards.scored_files.summary import Tally
+
+__all__ = ["extremes_sheet"]
+
+CELL: Final = 160  # pixels
+CAPTION: Final = 18  # pixels
+
+
+def extremes_sheet(tallies: Mapping[str, Tally]) -> Image.Image:
+    """Two rows per reward, the best and the worst files, each best or worst first. The reward's name stands at the left.
+
+    Raises:
+        ImageError: nothing was scored.
+    """
+    rows = [(f"{name}\n{word}", files) for name, tally in tallies.items() for word, files in _ends(tally)]
+    columns = max((len(files) for _, files in rows), default=0)
+    if not columns:
+        raise ImageError("no picture was scored: there is nothing for a contact sheet")
+    cells: list[Image.Image] = []
+    for title, files in rows:
+        cells.append(_text_cell(title))
+        cells += [_picture_cell(Path(file), score) for file, score in files]
+        cells += [_blank()] * (columns - len(files))
+    return contact_sheet(cells, columns=columns + 1)
+
+
+def _ends(tally: Tally) -> list[tuple[str, list[tuple[str, float]]]]:
+    shown = max(1, tally.summary().scored // 2)
+    return [("best", tally.best()[:shown]), ("worst", tally.worst()[:shown])]
+
+
+def _blank() -> Image.Image:
+    return Image.new("RGB", (CELL, CELL + CAPTION), "white")
+
+
+def _text_cell(text: str) -> Image.Image:
+    cell = _blank()
+    draw, size = ImageDraw.Draw(cell), 18
+    while size > 8 and draw.multiline_textbbox((0, 0), text, ImageFont.load_default(size))[2] > CELL - 8:
+        size -= 1
+    draw.multiline_text((4, CELL // 2 - 20), text, "black", ImageFont.load_default(size))
+    return cell
+
+
+def _picture_cell(file: Path, score: float) -> Image.Image:
+    cell = _blank()
+    try:
+        picture = ImageOps.contain(load_image(file), (CELL, CELL))
+        cell.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
+    except ImageError:  # it went away since it was scored
+        ImageDraw.Draw(cell).text((4, CELL // 2), "gone", "grey", ImageFont.load_default(14))
+    ImageDraw.Draw(cell).text((4, CELL + 1), f"{score:.5g}", "black", ImageFont.load_default(14))
+    return cell

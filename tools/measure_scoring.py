@@ -1,0 +1,109 @@
+"""Measures what docs/performance.md says about scoring: `python tools/measure_scoring.py FOLDER` with a folder of pictures.
+
+Every comparison is interleaved in one process, so that a slower moment of the machine hits both sides.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ddpo.images import find_images
+from ddpo.rewards.card import RewardCard
+from ddpo.rewards.scored_files import Picture, score_files
+from ddpo.rewards.scorer import Scorer, make_scorer
+from ddpo.rewards.zoo import resolve
+from ddpo.types import ImageBatch, Prompt, RewardOutput
+
+ROUNDS = 3
+
+
+def plain_loop(paths: list[Path]) -> list[int]:
+    """What one writes by hand: open, encode, look at the length."""
+    sizes = []
+    for path in paths:
+        with Image.open(path) as image:
+            file = io.BytesIO()
+            image.convert("RGB").save(file, format="JPEG", quality=95)
+            sizes.append(file.tell())
+    return sizes
+
+
+def ours(paths: list[Path]) -> list[int]:
+    """The same through the scorer."""
+    rows = score_files([make_scorer(resolve("incompressibility"))], (Picture(str(path)) for path in paths))
+    return [round((row.score or 0) * 1000) for (row,) in rows]
+
+
+def in_memory(pictures: np.ndarray) -> tuple[Callable[[], list[int]], Callable[[], list[int]]]:
+    """The plain loop and the scorer on pictures that are decoded already."""
+    scorer = make_scorer(resolve("incompressibility"))
+    batch = ImageBatch.of_uint8(pictures, (Prompt(""),) * len(pictures))
+
+    def plain() -> list[int]:
+        sizes = []
+        for picture in pictures:
+            file = io.BytesIO()
+            Image.fromarray(picture).save(file, format="JPEG", quality=95)
+            sizes.append(file.tell())
+        return sizes
+
+    return plain, lambda: [round(value * 1000) for value in scorer.score(batch).values.tolist()]
+
+
+class Waits:
+    """A reward that takes `milliseconds` per picture, busy, on one thread."""
+
+    card = RewardCard(id="waits", version="1", summary="", load="here:Waits", family="test", flaws="")
+
+    def __init__(self, milliseconds: float) -> None:
+        self.seconds = milliseconds / 1000
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        end = time.perf_counter() + self.seconds * len(batch)
+        while time.perf_counter() < end:
+            pass
+        return RewardOutput(torch.zeros(len(batch)))
+
+
+def interleaved(first: Callable[[], object], second: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float, bool]:
+    """Median seconds of each, and whether they always gave the same."""
+    times: tuple[list[float], list[float]] = ([], [])
+    same = True
+    for _ in range(rounds):
+        results = []
+        for function, taken in zip((first, second), times, strict=True):
+            begun = time.perf_counter()
+            results.append(function())
+            taken.append(time.perf_counter() - begun)
+        same = same and results[0] == results[1]
+    return statistics.median(times[0]), statistics.median(times[1]), same
+
+
+def main() -> None:
+    paths = find_images([Path(sys.argv[1])])
+    plain, scored, same = interleaved(lambda: plain_loop(paths), lambda: ours(paths))
+    count = len(paths)
+    print(f"{count} files: plain loop {count / plain:.0f}/s, scorer {count / scored:.0f}/s, ratio {plain / scored:.2f}, sizes equal: {same}")
+    pictures = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths[:200]])
+    plain, scored, same = interleaved(*in_memory(pictures))
+    print(f"200 decoded: plain loop {200 / plain:.0f}/s, scorer {200 / scored:.0f}/s, ratio {plain / scored:.2f}, sizes equal: {same}")
+    small = ImageBatch(torch.zeros(64, 3, 64, 64), (Prompt(""),) * 64)
+    for milliseconds in (1.0, 2.0, 5.0):
+        reward = Waits(milliseconds)
+        scorer = Scorer(reward)
+        direct = lambda reward=reward: [reward(small[i : i + 16]) for i in range(0, 64, 16)]  # noqa: E731
+        alone, through, _ = interleaved(direct, lambda scorer=scorer: scorer.score(small), 9)
+        print(f"reward of {milliseconds:g} ms per picture: overhead of the scorer {100 * (through / alone - 1):.2f} %")
+
+
+if __name__ == "__main__":
+    main()
