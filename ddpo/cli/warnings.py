@@ -14,9 +14,7 @@ __all__ = ["one_line_warnings"]
 @contextmanager
 def one_line_warnings() -> Iterator[None]:
     """Within it, warnings are one line each on stderr, without the place in the code."""
-    shown = warnings.showwarning
-    warnings.showwarning = lambda message, *_, **__: typer.secho(f"warning: {message}", fg="yellow", err=True)
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = lambda message, *_, **__: typer.secho(f"warning: {message}", fg="yellow", err=True)
         yield
-    finally:
-        warnings.showwarning = shown

@@ -77,7 +77,7 @@ class _Board:
         self._rows.append(None)
         group = self._waiting[decoded.image.size]
         group.append((index, decoded))
-        if len(group) == self._batch_size or len(group) * decoded.bytes > MEMORY // 2:
+        if len(group) == self._batch_size or len(group) * decoded.bytes >= MEMORY // 2:
             self._flush(decoded.image.size)
         while self._too_much_waits():
             self._flush(min(self._waiting, key=lambda size: self._waiting[size][0][0]))

@@ -18,7 +18,7 @@ from ddpo.types import Prompt
 __all__ = ["MEMORY", "Decoded", "Picture", "decode_ahead"]
 
 MEMORY: Final = 256 * 1024 * 1024
-"""Bytes of decoded pictures that are kept ahead; one picture is always allowed."""
+"""Bytes of decoded pictures that are kept ahead; as many as there are threads are always allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def decode(picture: Picture) -> Decoded:
 
 
 def decode_ahead(pictures: Iterable[Picture], threads: int, ahead: int) -> Iterator[Decoded]:
-    """`pictures` decoded, in order.
+    """`pictures` decoded, in order, within `MEMORY`.
 
     Args:
         pictures: what to decode; drawn from as needed.
@@ -65,7 +65,7 @@ def decode_ahead(pictures: Iterable[Picture], threads: int, ahead: int) -> Itera
     with ThreadPoolExecutor(threads, thread_name_prefix="ddpo-decode") as pool:
         try:
             while True:
-                while not waiting or (len(waiting) < ahead and (len(waiting) + 1) * largest <= MEMORY):
+                while len(waiting) < threads or (len(waiting) < ahead and (len(waiting) + 1) * largest <= MEMORY):
                     following = next(source, None)
                     if following is None:
                         break
