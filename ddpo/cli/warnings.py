@@ -15,6 +15,6 @@ __all__ = ["one_line_warnings"]
 def one_line_warnings() -> Iterator[None]:
     """Within it, warnings are one line each on stderr, without the place in the code."""
     with warnings.catch_warnings():
-        warnings.simplefilter("default")
+        warnings.simplefilter("default", UserWarning)
         warnings.showwarning = lambda message, *_, **__: typer.secho(f"warning: {message}", fg="yellow", err=True)
         yield

@@ -14,6 +14,7 @@ __all__ = ["Reward"]
 class Reward(Protocol):
     """Scores pictures. Called with `ImageBatch` of one size; returns one value per picture, in order, on its native scale.
 
+    `batch.context` holds the circumstances, such as the progress of the training; a card lists "context" if they move the score.
     A picture that cannot be scored gets NaN and a reason in `RewardOutput.errors`. A broken back end raises.
     The trainer maximises the value as it stands: `compressibility` is minus the size.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from typing import IO, Final
+from typing import Final
 
 import torch
 from PIL import Image
@@ -29,12 +29,19 @@ def jpeg_bytes(image: Image.Image) -> int:
     return file.tell()
 
 
-def _scratch_file() -> IO[bytes]:
+class _Scratch(io.FileIO):
+    """Closed when its thread ends, without a warning that nobody closed it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _scratch_file() -> io.FileIO | io.BytesIO:
     """A file in memory, one for each thread. Pillow's encoder lets other threads run while it writes to a descriptor, not to BytesIO."""
-    file: IO[bytes] | None = getattr(_of_thread, "file", None)
+    file: io.FileIO | io.BytesIO | None = getattr(_of_thread, "file", None)
     if file is None:
         in_memory = hasattr(os, "memfd_create")  # Linux
-        file = os.fdopen(os.memfd_create("ddpo-jpeg"), "wb", buffering=0) if in_memory else io.BytesIO()
+        file = _Scratch(os.memfd_create("ddpo-jpeg"), "wb") if in_memory else io.BytesIO()
         _of_thread.file = file
     return file
 
