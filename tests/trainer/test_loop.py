@@ -57,6 +57,12 @@ class Constant:
     def __call__(self, batch):
         return RewardOutput(torch.ones(len(batch)))
 
+class Progress:
+    card = card("progress")
+    def __call__(self, batch):
+        values = batch.pixels.mean((1, 2, 3))
+        return RewardOutput(values, {"progress": torch.full_like(values, batch.context.progress)})
+
 class BreaksLater:
     card = card("breaks")
     calls = 0
@@ -210,6 +216,11 @@ def test_unscorable_pictures_are_counted_and_left_out(tiny_model: Path, rewards_
     assert line["unscorable"] == 4
     assert line["updates"] == 2
     assert not math.isnan(line["reward_mean"])
+
+
+def test_a_reward_is_told_how_far_the_training_is_and_its_parts_are_logged(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
+    run(tiny_config(tiny_model, f"{rewards_file}:Progress", iterations=2), tmp_path / "run")
+    assert [line["reward_parts"] for line in metrics(tmp_path / "run")] == [{"progress": 0.0}, {"progress": 0.5}]
 
 
 def test_a_reward_that_scores_nothing_stops_the_run_with_its_reason(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
