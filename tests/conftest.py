@@ -1,11 +1,34 @@
-"""Shared fixtures: a tiny, randomly initialised Stable Diffusion on disk, in diffusers' own format."""
+"""Shared fixtures: the command line; a tiny, randomly initialised Stable Diffusion on disk, in diffusers' own format."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ddpo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The program in this process: arguments → exit code, standard output, standard error."""
+    from ddpo.cli.main import main
+
+    def call(*arguments: object, columns: int = 200) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ddpo", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture(autouse=True)

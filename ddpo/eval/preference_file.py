@@ -1,14 +1,14 @@
-"""Human choices between two pictures, read from JSON lines or Parquet, a row at a time."""
+"""Human choices between two pictures, read from a table, a row at a time."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError
+from ddpo.records import read_records
 from ddpo.registry import nearest
 from ddpo.types import Prompt
 
@@ -63,13 +63,8 @@ def read_preferences(path: Path, root: Path | None = None) -> Iterator[PairRow]:
     Raises:
         ConfigError: no such file, another suffix, or a row that cannot be understood (names the row).
     """
-    if path.suffix.lower() not in (".jsonl", ".parquet"):
-        raise ConfigError(f"{path}: preferences are read from .jsonl or .parquet")
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file")
     folder = path.parent if root is None else root
-    records = _jsonl(path) if path.suffix.lower() == ".jsonl" else _parquet(path)
-    for where, record in records:
+    for where, record in read_records(path, (*IMAGE_A, *IMAGE_B, *PROMPT, *CHOICE, *SHARE_OF_A, "metadata")):
         yield PairRow(
             where,
             _image(record, IMAGE_A, folder, where),
@@ -77,45 +72,6 @@ def read_preferences(path: Path, root: Path | None = None) -> Iterator[PairRow]:
             _choice(record, where),
             _prompt(record, where),
         )
-
-
-def _jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}:{number}", _object(line, f"{path}:{number}")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text") from error
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _object(line: str, where: str) -> Mapping[str, Any]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{where}: not JSON ({error.msg})") from error
-    if not isinstance(record, dict):
-        raise ConfigError(f"{where}: not a JSON object; {FORMAT}")
-    return record
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = (*IMAGE_A, *IMAGE_B, *PROMPT, *CHOICE, *SHARE_OF_A, "metadata")
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            present = [name for name in file.schema_arrow.names if name in names]
-            for batch in file.iter_batches(batch_size=64, columns=present):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield f"{path}:{number}", record
-    except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from error
 
 
 def _field(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from ddpo.cli.main import main
 from ddpo.rewards.cache import CachedScore, ScoreCache
 from ddpo.rewards.zoo import resolve
 
@@ -18,23 +17,11 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """The program with a cache in `tmp_path`: exit code, standard output, standard error."""
+def run(ddpo: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """`ddpo cache` with a cache in `tmp_path`."""
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path))
     monkeypatch.delenv("DDPO_CACHE_LIMIT_MB", raising=False)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ddpo", "cache", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return partial(ddpo, "cache", columns=160)
 
 
 @pytest.fixture

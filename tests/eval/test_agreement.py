@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 from scipy import stats as scipy_stats
 
-from ddpo.cli.main import main
 from ddpo.errors import ConfigError
 from ddpo.eval.agreement import _kendall, _spearman, agreement, disagreements, mid_ranks, percentiles
 from ddpo.eval.bootstrap import cluster_weights, mean_interval
@@ -115,21 +114,8 @@ def test_percentiles_and_disagreements_by_hand() -> None:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    monkeypatch.setenv("DDPO_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ddpo", "rewards", "compare", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "100")
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
+def run(ddpo: Run) -> Run:
+    return partial(ddpo, "rewards", "compare", columns=100)
 
 
 @pytest.fixture

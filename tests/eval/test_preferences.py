@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from PIL import Image
 from scipy import integrate, special
 from scipy import stats as scipy_stats
 
-from ddpo.cli.main import main
 from ddpo.errors import ConfigError
 from ddpo.eval.calibration import bradley_terry_slope, calibration, reliability
 from ddpo.eval.preference_file import read_preferences
@@ -178,21 +177,8 @@ def test_pairs_with_an_unscorable_picture_are_left_out_and_counted() -> None:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    monkeypatch.setenv("DDPO_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ddpo", "rewards", "validate", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "100")
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
+def run(ddpo: Run) -> Run:
+    return partial(ddpo, "rewards", "validate", columns=100)
 
 
 @pytest.fixture
@@ -305,7 +291,7 @@ def test_unreadable_lines_are_named(run: Run, folder: Path, line: str, message: 
     ("arguments", "message"),
     [
         (["darkness", "--preferences", "{folder}/absent.jsonl"], "absent.jsonl: no such file"),
-        (["darkness", "--preferences", "{folder}/0.png"], "are read from .jsonl or .parquet"),
+        (["darkness", "--preferences", "{folder}/0.png"], "must be one of .jsonl, .csv, .parquet"),
         (["darkness", "--preferences", "{folder}/bad.parquet"], "cannot be read as Parquet"),
         (["darkness", "--preferences", "{folder}/p.jsonl", "--ties", "imagerewrd"], "did you mean 'imagereward'?"),
         (["darkness", "--preferences", "{folder}/p.jsonl", "--images", "{folder}/absent"], "no such folder"),

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ddpo.cli.main import main
 from ddpo.rewards.check.run import all_checks
 from ddpo.rewards.check.table import render_checks_markdown
 
@@ -97,19 +97,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ddpo", "rewards", "check", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def run(ddpo: Run) -> Run:
+    return partial(ddpo, "rewards", "check")
 
 
 def test_the_command_prints_a_table_and_exits_with_1_on_a_failure(run: Run, tmp_path: Path) -> None:

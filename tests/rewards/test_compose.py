@@ -17,7 +17,6 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpo.cli.main import main
 from ddpo.errors import ConfigError, MissingResourceError, RewardFailure
 from ddpo.rewards.cache import ScoreCache
 from ddpo.rewards.card import RewardCard
@@ -76,22 +75,6 @@ def mine(tmp_path: Path) -> str:
     path = tmp_path / "mine.py"
     path.write_text(REWARDS)
     return str(path)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ddpo", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def batch(*levels: float, prompts: tuple[str, ...] | None = None) -> ImageBatch:
@@ -526,19 +509,19 @@ def test_calibrating_names_the_set_by_its_content(tmp_path: Path, mine: str) -> 
 # the command line and the trainer
 
 
-def test_calibrate_then_score_gives_mean_0_and_sd_1(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calibrate_then_score_gives_mean_0_and_sd_1(ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").mkdir()
     for index, level in enumerate((0, 40, 90, 255)):
         Image.new("L", (16, 16), level).save(tmp_path / "pictures" / f"{index}.png")
-    code, out, err = run("rewards", "calibrate", "darkness", "pictures", "--out", "dark.json", "--no-cache")
+    code, out, err = ddpo("rewards", "calibrate", "darkness", "pictures", "--out", "dark.json", "--no-cache")
     assert (code, err.strip()) == (0, "")
     assert "wrote dark.json; use it as --reward darkness:z=dark.json" in out
     scores = -np.array([0, 40, 90, 255]) / 255
     stored = json.loads((tmp_path / "dark.json").read_text())
     assert (stored["mean"], stored["sd"]) == (pytest.approx(scores.mean()), pytest.approx(scores.std(ddof=1)))
-    code, out, err = run("rewards", "score", "darkness:z=dark.json", "pictures", "--out", "scores.jsonl", "--no-cache")
+    code, out, err = ddpo("rewards", "score", "darkness:z=dark.json", "pictures", "--out", "scores.jsonl", "--no-cache")
     assert code == 0, err
     rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     found = np.array([row["score"] for row in rows])
@@ -558,11 +541,11 @@ def test_calibrate_then_score_gives_mean_0_and_sd_1(run: Run, tmp_path: Path, mo
     ],
 )
 def test_calibrate_says_what_is_wrong_on_one_line(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+    ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Image.new("L", (8, 8), 40).save("one.png")
-    code, _, err = run("rewards", "calibrate", *arguments, "--no-cache")
+    code, _, err = ddpo("rewards", "calibrate", *arguments, "--no-cache")
     assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
@@ -576,12 +559,12 @@ SMALL = [
 
 
 def test_training_on_two_rewards_logs_both_and_notices_a_changed_reference(
-    run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ddpo: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = reference_for("symmetry", tmp_path, [-0.5, 0.0])
     rewards = ["--reward", "darkness:2.0", "--reward", f"symmetry:z={path},clamp=-9..9:-0.5"]
-    code, _, err = run("train", *rewards, "--model", tiny_model, "--out", "run", *SMALL)
+    code, _, err = ddpo("train", *rewards, "--model", tiny_model, "--out", "run", *SMALL)
     assert code == 0, err
     assert json.loads((tmp_path / "run" / "config.json").read_text())["reward"] == f"darkness:2.0 + symmetry:z={path},clamp=-9..9:-0.5"
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
@@ -590,28 +573,28 @@ def test_training_on_two_rewards_logs_both_and_notices_a_changed_reference(
     z = (parts["symmetry"] + 0.25) / math.sqrt(0.125)  # the reference has mean -0.25 and sd √(2 · 0.25²)
     assert line["reward_mean"] == pytest.approx(2 * parts["darkness"] - 0.5 * z, rel=1e-5)
     assert -1 < parts["darkness"] < 0
-    code, _, err = run("train", "--resume", "run", "--iterations", "2")
+    code, _, err = ddpo("train", "--resume", "run", "--iterations", "2")
     assert code == 0, err
     save_reference(reference_of(resolve("symmetry"), [-0.5, -0.1], ""), path)
-    code, _, err = run("train", "--resume", "run", "--iterations", "3")
+    code, _, err = ddpo("train", "--resume", "run", "--iterations", "3")
     assert code == 2
     assert "is not the one that it was started with" in err
 
 
-def test_training_on_a_pareto_rank_needs_whole_groups(run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_on_a_pareto_rank_needs_whole_groups(ddpo: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rewards = ["--reward", "darkness", "--reward", "symmetry", "--combine", "pareto", "--model", tiny_model]
-    code, _, err = run("train", *rewards, "--out", "split", *SMALL, "--set", "sample.batch=6")
+    code, _, err = ddpo("train", *rewards, "--out", "split", *SMALL, "--set", "sample.batch=6")
     assert (code, os.path.exists("split")) == (2, False)
     assert "sample.batch (6) must be a multiple of sample.per_prompt (4)" in err
-    code, _, err = run("train", *rewards, "--out", "run", *SMALL)
+    code, _, err = ddpo("train", *rewards, "--out", "run", *SMALL)
     assert code == 0, err
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
     assert set(line["reward_parts"]) == {"darkness", "symmetry"}
     assert -3 <= line["reward_mean"] <= 0
 
 
-def test_combine_needs_rewards(run: Run) -> None:
-    code, _, err = run("train", "--combine", "min")
+def test_combine_needs_rewards(ddpo: Run) -> None:
+    code, _, err = ddpo("train", "--combine", "min")
     assert code == 2
     assert "--combine says how several --reward become one number" in err

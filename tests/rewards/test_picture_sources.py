@@ -85,17 +85,17 @@ def test_a_table_is_a_place_of_pictures(folder: Path) -> None:
     [
         ("p.txt", b"one\n", PromptError, "1 prompts for 3 images"),
         ("p.txt", b"\xff\xfe", PromptError, "not UTF-8"),
-        ("p.jsonl", b"{}\n", PromptError, "p.jsonl:1: no file"),
-        ("p.jsonl", b'{"file": "a.jpg", "prompt": "x"}\n{"file": \n', PromptError, "p.jsonl:2: not JSON"),
-        ("p.jsonl", b"[1]\n", PromptError, "p.jsonl:1: expected an object"),
+        ("p.jsonl", b"{}\n", ConfigError, "p.jsonl:1: no file"),
+        ("p.jsonl", b'{"file": "a.jpg", "prompt": "x"}\n{"file": \n', ConfigError, "p.jsonl:2: not JSON"),
+        ("p.jsonl", b"[1]\n", ConfigError, "p.jsonl:1: not a JSON object"),
         ("p.jsonl", b'{"file": "a.png"}\n', PromptError, "has no column of prompts"),
         (
             "p.csv",
             b"name,prompt\na.jpg,x\n",
-            PromptError,
+            ConfigError,
             "p.csv:1: no file; a column must be called file, file_name, image, image_path or path",
         ),
-        ("p.parquet", b"PAR1", PromptError, "p.parquet cannot be read as a table"),
+        ("p.parquet", b"PAR1", ConfigError, "p.parquet cannot be read as Parquet"),
     ],
 )
 def test_bad_prompt_files_are_one_line(
@@ -109,7 +109,7 @@ def test_bad_prompt_files_are_one_line(
 
 def test_mistakes(folder: Path, tmp_path: Path) -> None:
     for suffix in ("txt", "jsonl", "csv", "parquet"):
-        with pytest.raises(PromptError, match=r"no such file|cannot be read"):
+        with pytest.raises((PromptError, ConfigError), match=r"no such file|cannot be read"):
             picture_source([folder], tmp_path / f"absent.{suffix}")
     with pytest.raises(ConfigError, match="not both"):
         picture_source([folder], tmp_path / "p.txt", "x")

@@ -99,6 +99,11 @@ def test_show_tells_which_weights_are_here(run: Run, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
+def run(ddpo: Run) -> Run:
+    return partial(ddpo, "rewards")
+
+
+@pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:

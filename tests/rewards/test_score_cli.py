@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,6 +18,11 @@ from PIL import Image
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(ddpo: Run) -> Run:
+    return partial(ddpo, "rewards")
 
 
 @pytest.fixture

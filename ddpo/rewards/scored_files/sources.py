@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from ddpo.errors import ConfigError, ImageError, PromptError
 from ddpo.images import ImageFiles
 from ddpo.prompts import read_text
+from ddpo.records import TABLES, read_records
 from ddpo.rewards.scored_files.stream import Picture
 from ddpo.types import Prompt
 
 __all__ = ["PictureSource", "picture_source"]
 
-TABLES: Final = (".parquet", ".csv", ".jsonl")
 FILE_COLUMNS: Final = ("file", "file_name", "image", "image_path", "path")
 PROMPT_COLUMNS: Final = ("prompt", "text", "caption")
 """Names under which tables in use hold them; `file_name` and `text` are those of the `imagefolder` layout of Hugging Face datasets."""
@@ -41,9 +40,9 @@ def picture_source(places: Sequence[Path], prompts: Path | None = None, prompt: 
             each picture (`cat.png`, `cat.txt`), or of `metadata.jsonl` or `metadata.csv` in its folder.
 
     Raises:
-        ConfigError: both `prompts` and `prompt`.
+        ConfigError: both `prompts` and `prompt`, or a table that cannot be read.
         ImageError: a place does not exist, or holds no picture.
-        PromptError: a table or prompt file that cannot be read, or whose number of lines is not that of the pictures.
+        PromptError: a prompt file that cannot be read, or whose number of lines is not that of the pictures.
     """
     if prompts is not None and prompt is not None:
         raise ConfigError("give --prompts or --prompt, not both")
@@ -154,41 +153,14 @@ def read_picture_table(path: Path) -> list[tuple[str, Prompt | None]]:
     """File and prompt of each row of a .parquet, .csv or .jsonl table. A column "metadata" of objects goes into the prompts.
 
     Raises:
-        PromptError: missing, malformed (names the line), or without a column of files.
+        ConfigError: missing, malformed (names the row), or without a column of files.
     """
-    records = _jsonl_records(path) if path.suffix.lower() == ".jsonl" else _frame_records(path)
     rows: list[tuple[str, Prompt | None]] = []
-    for number, record in enumerate(records, 1):
+    for where, record in read_records(path):
         file = next((record[name] for name in FILE_COLUMNS if isinstance(record.get(name), str)), None)
         if file is None:
-            raise PromptError(f"{path}:{number}: no file; a column must be called {', '.join(FILE_COLUMNS[:-1])} or {FILE_COLUMNS[-1]}")
+            raise ConfigError(f"{where}: no file; a column must be called {', '.join(FILE_COLUMNS[:-1])} or {FILE_COLUMNS[-1]}")
         text = next((record[name] for name in PROMPT_COLUMNS if isinstance(record.get(name), str)), None)
         metadata = record.get("metadata")
         rows.append((file, Prompt(text, dict(metadata) if isinstance(metadata, Mapping) else {}) if text is not None else None))
     return rows
-
-
-def _jsonl_records(path: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise PromptError(f"{path}:{number}: not JSON ({error.msg})") from error
-        if not isinstance(record, dict):
-            raise PromptError(f'{path}:{number}: expected an object with "file" and "prompt"')
-        yield record
-
-
-def _frame_records(path: Path) -> Iterable[Mapping[str, Any]]:
-    import pandas as pd
-
-    try:
-        frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError as error:
-        raise PromptError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:  # pandas' and pyarrow's own are ValueErrors
-        raise PromptError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
-    records: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
-    return records
