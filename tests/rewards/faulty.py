@@ -113,6 +113,14 @@ class WritesBytes(Sound):
         return output(scores)
 
 
+class ShrinksImages(Sound):
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        scores = means(batch.uint8)
+        for image in batch.images:
+            image.thumbnail((4, 4))
+        return output(scores)
+
+
 class WritesMetadata(Sound):
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         for prompt in batch.prompts:

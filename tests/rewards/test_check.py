@@ -84,6 +84,7 @@ FAULTS: list[tuple[type, str, str]] = [
     (faulty.WritesPixels, "input-unchanged", "pixels of a batch made of floats were changed in place"),
     (faulty.WritesThroughNumpy, "input-unchanged", "pixels of a batch made of floats were changed in place"),
     (faulty.WritesBytes, "input-unchanged", "the bytes of a batch made of floats were changed in place"),
+    (faulty.ShrinksImages, "input-unchanged", "the PIL pictures of a batch made of floats were changed in place"),
     (faulty.WritesMetadata, "input-unchanged", "metadata of a prompt was changed"),
     (faulty.AlwaysZero, "no-silent-score", "all score exactly 0"),
     (faulty.TakesTheWrongScale, "pixel-scale", "within the card's range"),

@@ -27,7 +27,7 @@ CONVENTION = "imagereward"
 def validate_command(
     name: Annotated[str, typer.Argument(help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object.")],
     preferences: Annotated[
-        Path, typer.Option(help=".jsonl, .csv or .parquet with image_a, image_b, label (a, b, tie; or 0, 1, 0.5: the preferred one) and prompt.")
+        Path, typer.Option(help=".jsonl, .csv, .parquet: image_a, image_b, label (a, b, tie; or 0, 1, 0.5: the preferred one), prompt.")
     ],
     images: Annotated[Path | None, typer.Option(help="The folder that image paths are relative to; that of the file by default.")] = None,
     ties: Annotated[str, typer.Option(help="The tie convention of the headline: imagereward, hpsv2, pickapic or acc_eq.")] = CONVENTION,

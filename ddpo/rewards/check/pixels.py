@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from ddpo.errors import ImageError, RewardFailure
-from ddpo.images import from_pil, from_uint8
+from ddpo.images import from_images, from_uint8
 from ddpo.rewards.check.definition import Fault, NotApplicable, check
 from ddpo.rewards.check.subject import PROBE_NAMES, Subject, unequal
 from ddpo.types import ImageBatch, Prompt
@@ -21,20 +20,23 @@ __all__ = ["CHECKS"]
 
 @check("scores")
 def input_unchanged(subject: Subject) -> str | None:
-    """Scoring changes neither the pixels, as floats or as bytes, nor the prompts and their metadata."""
+    """Scoring changes neither the pixels, as floats, bytes or Pillow's pictures, nor the prompts and their metadata."""
     prompts = [Prompt(p.text, {**copy.deepcopy(dict(p.metadata)), "check": {"list": [1, 2]}}) for p in subject.prompts]
     kept = copy.deepcopy([(prompt.text, dict(prompt.metadata)) for prompt in prompts])
     array = np.stack(subject.pictures)
     floats = ImageBatch(from_uint8(array), prompts)
     of_bytes = ImageBatch.of_uint8(array.copy(), prompts)
+    of_images = ImageBatch.of_images([Image.fromarray(picture) for picture in array], prompts)
     due = floats.pixels.clone()
-    for form, batch in {"float": floats, "byte": of_bytes}.items():
+    for form, batch in {"float": floats, "byte": of_bytes, "PIL picture": of_images}.items():
         edits = batch.edits if batch is floats else None  # of bytes, floats are made during the call
         subject.score(batch)
         if edits not in (None, batch.edits) or not torch.equal(batch.pixels, due):
             raise Fault(f"the pixels of a batch made of {form}s were changed in place")
         if not np.array_equal(batch.uint8, array):
             raise Fault(f"the bytes of a batch made of {form}s were changed in place")
+        if not np.array_equal(from_images(batch.images) if len({image.size for image in batch.images}) == 1 else [], array):
+            raise Fault(f"the PIL pictures of a batch made of {form}s were changed in place")
     if [(prompt.text, dict(prompt.metadata)) for prompt in prompts] != kept:
         raise Fault("the metadata of a prompt was changed")
     return None
@@ -46,13 +48,13 @@ def pixel_forms(subject: Subject) -> str | None:
     _demand_deterministic(subject)
     array = np.stack(subject.pictures)
     strided = from_uint8(array).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    forms: dict[str, Any] = {
-        "float pixels": from_uint8(array),
-        "PIL pictures": from_pil([Image.fromarray(picture) for picture in array]),
-        "pixels in channels-last memory": strided,
+    forms = {
+        "float pixels": ImageBatch(from_uint8(array), subject.prompts),
+        "PIL pictures": ImageBatch.of_images([Image.fromarray(picture) for picture in array], subject.prompts),
+        "pixels in channels-last memory": ImageBatch(strided, subject.prompts),
     }
-    for name, pixels in forms.items():
-        found = subject.values(ImageBatch(pixels, subject.prompts))
+    for name, batch in forms.items():
+        found = subject.values(batch)
         largest = subject.same_or_fault(found, subject.scores, f"as {name} instead of bytes")
     return largest
 

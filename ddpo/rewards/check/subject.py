@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Final
@@ -153,7 +154,8 @@ class Subject:
             Fault: it is not one float32 score per picture, on the CPU. What the reward itself raises is passed on.
         """
         backbones.forget_embeddings()  # one that a tower remembers would hide what a check looks for
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a library says about an empty batch is no news to who asked for the check
             output = (reward or self.reward)(batch)
         if not isinstance(output, RewardOutput):
             raise Fault(f"returned a {type(output).__name__}, not a RewardOutput")
