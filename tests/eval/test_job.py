@@ -127,3 +127,8 @@ def test_damaged_run_files_are_named(run_folder: Path, tmp_path: Path) -> None:
         job.plan(job.Request(checkpoint=run_folder))
     with pytest.raises(CheckpointError, match="no such"):
         job.plan(job.Request(checkpoint=tmp_path / "none"))
+
+
+def test_a_rank_within_a_batch_is_reported_by_its_parts(run_folder: Path, tmp_path: Path) -> None:
+    work = job.plan(job.Request(checkpoint=run_folder, rewards=("pareto(darkness, symmetry)", "symmetry"), out=tmp_path / "out"))
+    assert [reward.card.id for reward in work.rewards] == ["darkness", "symmetry"]
