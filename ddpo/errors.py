@@ -4,6 +4,7 @@ DdpoError
 ├── UserError                      the caller can mend it: exit code 2, no traceback
 │   ├── UnknownNameError           (LookupError) a name that is not registered; names the nearest
 │   ├── ConfigError                (ValueError) a setting that cannot be
+│   │   └── NewerApiError          a card that was made for a newer ddpo
 │   ├── PromptError                (ValueError) a prompt list that cannot be read or is not fit
 │   ├── ImageError                 (ValueError) a picture that cannot be read or is not in the canonical form
 │   ├── CheckpointError            (ValueError) a folder that is not a checkpoint, or not of this model
@@ -23,6 +24,7 @@ __all__ = [
     "DdpoError",
     "ImageError",
     "MissingResourceError",
+    "NewerApiError",
     "PromptError",
     "RewardFailure",
     "RewardLoadError",
@@ -49,6 +51,10 @@ class UnknownNameError(UserError, LookupError):
 
 class ConfigError(UserError, ValueError):
     """A setting that is unknown, of the wrong type, or out of range."""
+
+
+class NewerApiError(ConfigError):
+    """A reward's card that was made for a newer ddpo than this one."""
 
 
 class PromptError(UserError, ValueError):

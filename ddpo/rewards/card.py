@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, NewerApiError
 
 __all__ = ["API_VERSION", "Calls", "Golden", "RewardCard", "RewardOption", "WeightFile"]
 
@@ -60,7 +60,8 @@ class RewardCard:
     """The facts about one reward. A new scale needs a new id; a new score on the old scale a new version.
 
     Raises:
-        ConfigError: the id or `load` has not the right form, or the card was made for a newer API.
+        NewerApiError: the card was made for a newer API.
+        ConfigError: the id or `load` has not the right form.
     """
 
     id: str  # lower_snake, or vendor/name for third parties
@@ -104,7 +105,7 @@ class RewardCard:
         if ":" not in self.load:
             raise ConfigError(f"card {self.id!r}: load={self.load!r} is not of the form 'module:attribute'")
         if self.api > API_VERSION:
-            raise ConfigError(f"card {self.id!r} is made for API {self.api}, this ddpo has {API_VERSION}: upgrade ddpo")
+            raise NewerApiError(f"card {self.id!r} is made for API {self.api}, this ddpo has {API_VERSION}: upgrade ddpo")
 
     def to_dict(self) -> dict[str, Any]:
         """The card as plain JSON values."""

@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import EntryPoint
 from typing import Any, Final
 
-from ddpo.errors import ConfigError, RewardLoadError, one_line
+from ddpo.errors import ConfigError, NewerApiError, RewardLoadError, one_line
 from ddpo.registry import explain_load_failure, load_attribute
 from ddpo.rewards.availability import availability, install_line
 from ddpo.rewards.card import RewardCard
@@ -18,7 +18,6 @@ from ddpo.rewards.zoo import rewards
 
 __all__ = ["examine"]
 
-NEWER_API: Final = re.compile(r"is made for API \d+, this ddpo has \d+")  # RewardCard's own words: the card refuses to exist
 UNKNOWN_FIELD: Final = re.compile(r"RewardCard\.__init__\(\) got an unexpected keyword argument ('\w+')")
 
 
@@ -40,8 +39,8 @@ def examine(name: str) -> tuple[Status, str]:
 
 def _card_failure(name: str, error: BaseException) -> tuple[Status, str]:
     text = one_line(error)
-    if found := NEWER_API.search(text):
-        return "newer API", f"its card {found[0]}: upgrade ddpo"
+    if isinstance(error, NewerApiError):
+        return "newer API", text
     if found := UNKNOWN_FIELD.search(text):
         return "bad card", f"ddpo knows no field {found[1]} on a card: it is misspelt, or of a newer ddpo"
     if isinstance(error, ConfigError):

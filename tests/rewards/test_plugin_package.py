@@ -41,7 +41,7 @@ DOCTOR = {
     "broken/unknown-field": ("bad card", "ddpo knows no field 'differentable' on a card: it is misspelt, or of a newer ddpo"),
     "broken/nothing": ("bad card", "its load='ddpo_broken_plugin:Nothing' names nothing"),
     "broken/no-code": ("bad card", "is a dict, which makes no reward"),
-    "broken/newer": ("newer API", "its card is made for API 2, this ddpo has 1: upgrade ddpo"),
+    "broken/newer": ("newer API", "is made for API 2, this ddpo has 1: upgrade ddpo"),
     "broken/lazy": ("missing extra", 'library_that_nobody_has, which is not installed: pip install "ddpo-broken-plugin[gpu]"'),
     "compressibility": ("claimed twice", "ddpo has a reward of this name, which is the one that is used"),
 }
