@@ -200,10 +200,10 @@ def make_scorer(
     Raises:
         UserError: as `ResolvedReward.make`.
     """
-    calls = resolved.card.calls
+    reward = resolved.make(lambda part: make_scorer(part, batch_size, timeout_s=timeout_s, cache=cache))
+    calls = reward.card.calls  # which may depend on the options, as for a model behind a server
     if calls.timeout_s is None:
         calls = replace(calls, timeout_s=timeout_s)
-    reward = resolved.make(lambda part: make_scorer(part, batch_size, timeout_s=timeout_s, cache=cache))
     return Scorer(reward, batch_size, calls=calls, cache=cache, identity=resolved.identity, name=name)
 
 

@@ -2,7 +2,7 @@
 
     expression := term " + " term … | min(term, term, …) | pareto(term, term, …)
     term       := reward[:WEIGHT][:option=value,…]      the weight may also stand last: aesthetic:device=cuda:0.5
-    reward     := name | ./file.py:MyReward | package.module:MyReward
+    reward     := name | ./file.py:MyReward | package.module:MyReward | http://host:port/name
 
 Among the options, `z=FILE` and `clamp=LOW..HIGH` are steps on the score, and work with every reward (see `ddpo.rewards.compose`).
 """
@@ -36,10 +36,10 @@ NOT_INTEGER: Final = r"(?:[+-]\d+|(?=[^:]*[.eE])" + NUMBER + ")"
 
 @dataclass(frozen=True, slots=True)
 class RewardSpec:
-    """A parsed reward; `attribute` is empty for a registered name."""
+    """A parsed reward; `attribute` is empty for a registered name and for one that a server has."""
 
-    kind: Literal["name", "file", "object"]
-    target: str  # the id, the path of the file, or the module
+    kind: Literal["name", "file", "object", "url"]
+    target: str  # the id, the path of the file, the module, or the URL
     attribute: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -169,6 +169,10 @@ def parse_spec(text: str) -> RewardSpec:
         if name in given:
             raise ConfigError(f"reward {text!r}: option {name!r} is given twice")
         given[name] = value
+    if re.match(r"https?:", target):
+        if not re.fullmatch(r"https?://(?:\[[^\s/\]]+\]|[^\s/:\[]+)(?::\d+)?/[^\s?#]+", target):
+            raise ConfigError(f"reward {text!r} is not of the form http://host:port/name")
+        return RewardSpec("url", target, "", given)
     if found := re.fullmatch(r"(.+\.py)(?::(\w+))?", target):
         return RewardSpec("file", found[1], found[2] or "", given)
     if found := re.fullmatch(r"(\w+(?:\.\w+)*):(\w+(?:\.\w+)*)", target):

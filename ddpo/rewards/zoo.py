@@ -45,6 +45,7 @@ def resolve(spec: str, **options: Any) -> ResolvedReward:
         ConfigError: a malformed expression, an unknown option, a value of the wrong type, a reference distribution of another reward,
             or `options` for a combination of several rewards.
         MissingResourceError: the file of a reference distribution is not there.
+        RewardFailure: the server of a reward does not answer, or is none.
     """
     expression = parse_expression(spec)
     terms = expression.terms
@@ -59,7 +60,10 @@ def resolve(spec: str, **options: Any) -> ResolvedReward:
 def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
     card: RewardCard
     factory: Factory | None
-    if parsed.kind == "name":
+    given = {**parsed.options, **options}
+    if parsed.kind == "url":
+        card, factory, origin = _remote(parsed.target, given.pop("token", None))
+    elif parsed.kind == "name":
         card, factory, origin = rewards.get(parsed.target), None, rewards.origin(parsed.target)
     else:
         found, origin = (
@@ -67,7 +71,15 @@ def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
         )
         card, factory = adopt(found, f"{parsed.target}:{parsed.attribute}", origin)
         _refuse_reserved_options(card)
-    return ResolvedReward(card, resolve_options(card.id, card.options, {**parsed.options, **options}), origin, factory)
+    return ResolvedReward(card, resolve_options(card.id, card.options, given), origin, factory)
+
+
+def _remote(url: str, token: str | None) -> tuple[RewardCard, Factory, str]:
+    """The reward of a server. Its token is no option of the reward: it must not come into a signature or a cache."""
+    from ddpo.rewards.serve.client import RemoteReward
+
+    remote = RemoteReward(url, token)
+    return remote.card, lambda: remote, remote.origin
 
 
 def _compose(combination: Combination, terms: Sequence[Term], found: Sequence[ResolvedReward]) -> ResolvedReward:

@@ -1,4 +1,4 @@
-"""BERTScore recall on a real, tiny, random BERT; the alignment reward's message without weights."""
+"""The alignment reward with a tiny, random LLaVA and a tiny, random BERT, loaded from disk as the real ones are."""
 
 from __future__ import annotations
 
@@ -8,77 +8,153 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_bertscore import write_encoder
 
-from ddpo.errors import ConfigError, MissingResourceError
-from ddpo.rewards.models.alignment import jpeg80
-from ddpo.rewards.models.bertscore import BertScore, recall
-from ddpo.rewards.zoo import make_reward
+from ddpo.errors import MissingResourceError
+from ddpo.rewards.check import check_reward
+from ddpo.rewards.check.run import all_checks
+from ddpo.rewards.models.alignment import QUESTION, Alignment
+from ddpo.rewards.models.bertscore import BertScore
+from ddpo.rewards.vlm import UnusableAnswer, check_words, jpeg80, open_vlm
+from ddpo.rewards.zoo import make_reward, resolve
+from ddpo.types import ImageBatch, Prompt
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "the", "cat", "dog", "rides", "bike", "image", "contains"]
+WORDS = ["<s>", "</s>", "<unk>", "<pad>", "<image>", "USER", "ASSISTANT", "what", "is", "cat", "dog", "bike", "rides", "the", "image", "a"]
+ENDS = [1, 13]  # "</s>" and "the", so that answers have different lengths
+IN_PROCESS = set(all_checks()) - {"light-listing", "missing-weights"}  # which tests/rewards/test_check.py runs on every card
+TEMPLATE = (
+    "{% for message in messages %}USER {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT{% endif %}"
+)
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import BertConfig, BertModel, BertTokenizer
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the hub keeps LLaVA 1.5: config, weights, processor and chat template."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
 
-    folder = tmp_path_factory.mktemp("bert")
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32)
-    BertModel(config).save_pretrained(folder)
-    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    folder = tmp_path_factory.mktemp("llava")
+    core = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **names, additional_special_tokens=["<image>"])
+    pictures = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    LlavaProcessor(
+        image_processor=pictures, tokenizer=tokenizer, patch_size=14, vision_feature_select_strategy="default", chat_template=TEMPLATE,
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)  # fmt: skip
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(3)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**sizes, image_size=28, patch_size=14),
+        text_config=LlamaConfig(**sizes, vocab_size=len(WORDS), initializer_range=0.6, bos_token_id=0, eos_token_id=1, pad_token_id=3),
+        image_token_index=4,
+    )
+    model = LlavaForConditionalGeneration(config)
+    for parameter in model.model.multi_modal_projector.parameters():
+        parameter.data.normal_(std=0.6)  # so that the picture moves the answer
+    model.lm_head.weight.data[:5] = 0.0  # one of the words is likelier than a special token
+    model.generation_config.eos_token_id = ENDS
+    model.save_pretrained(folder)
     return folder
 
 
-def test_recall_by_hand() -> None:
-    reference = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
-    assert recall(torch.tensor([[5.0, 0.0]]), reference) == pytest.approx(0.5)  # one token found, one orthogonal
-    assert recall(torch.tensor([[1.0, 1.0]]), reference) == pytest.approx(2**-0.5)
-    assert recall(torch.tensor([[-1.0, 0.0], [0.0, 1.0]]), reference) == pytest.approx(0.5)
-    assert recall(reference, reference) == pytest.approx(1.0)
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("encoder") / "bert", "bert")
 
 
-@pytest.mark.parametrize("layer", [0, 2, 3])
-def test_recall_of_texts_against_einsum_in_numpy(bert: Path, layer: int) -> None:
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer, model = AutoTokenizer.from_pretrained(bert), AutoModel.from_pretrained(bert).eval()
-    pairs = [("a cat rides the bike", "the image contains a cat"), ("dog", "the image contains a dog")]
-    expected = []
-    for pair in pairs:
-        states = []
-        for text in pair:
-            with torch.no_grad():
-                output = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True)
-            states.append(output.hidden_states[layer][0].double().numpy())
-        products = np.einsum("id,jd->ij", states[1], states[0])
-        lengths = np.einsum("i,j->ij", np.linalg.norm(states[1], axis=1), np.linalg.norm(states[0], axis=1))
-        expected.append((products / lengths).max(axis=1).mean())
-    found = BertScore(str(bert), layer).recall([c for c, _ in pairs], [r for _, r in pairs])
-    assert found == pytest.approx(expected, abs=1e-5)
+def picture(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (4, 6, 3)).astype(np.uint8)).resize((48, 32))
 
 
-def test_equal_texts_score_one_and_an_empty_answer_is_a_score(bert: Path) -> None:
-    scorer = BertScore(str(bert), 3)
-    same, empty = scorer.recall(["a cat", ""], ["a cat", "a cat"])
-    assert same == pytest.approx(1.0, abs=1e-6)
-    assert -1 <= empty < 1
+def plainly(llava: Path, image: Image.Image, tokens: int) -> tuple[str, torch.Tensor]:
+    """Greedy decoding without `generate`: one forward pass of the whole text per token. Answer, and the first token's log-probs."""
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    processor, model = AutoProcessor.from_pretrained(llava), LlavaForConditionalGeneration.from_pretrained(llava).eval()
+    inputs = processor(images=[image], text=[f"USER <image> {QUESTION} ASSISTANT"], return_tensors="pt")
+    ids, first, count = inputs["input_ids"], None, inputs["input_ids"].shape[1]
+    for _ in range(tokens):
+        with torch.no_grad():
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=inputs["pixel_values"]).logits[0, -1]
+        first = logits.log_softmax(-1) if first is None else first
+        ids = torch.cat([ids, logits.argmax().view(1, 1)], dim=1)
+        if int(ids[0, -1]) in ENDS:
+            break
+    assert first is not None
+    return " ".join(WORDS[token] for token in ids[0, count:].tolist() if token > 4), first
 
 
-def test_layer_out_of_range_is_refused(bert: Path) -> None:
-    with pytest.raises(ConfigError, match=r"layer 40 of .*: it has the layers 0 … 3"):
-        BertScore(str(bert), 40)
+def test_the_score_is_the_recall_of_the_prompt_in_the_plain_models_answer(llava: Path, encoder: Path) -> None:
+    images = [picture(seed) for seed in range(4)]
+    prompts = ["cat", "a dog rides the bike", "", "is " * 700]
+    output = Alignment(str(llava), str(encoder), layer=3)(ImageBatch.of_images(images, [Prompt(text) for text in prompts]))
+    scorer, answers = BertScore(str(encoder), 3), set()
+    for place, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+        answer, _ = plainly(llava, jpeg80(image), 64)
+        answers.add(answer)
+        due = scorer.score(answer, f"The image contains {prompt}")
+        found = [float(output.parts[name][place]) for name in ("precision", "f1", "truncated")]
+        assert float(output.values[place]) == pytest.approx(due.recall, abs=1e-6)
+        assert found == pytest.approx([due.precision, due.f1, float(place == 3)], abs=1e-6)
+    assert len({len(answer.split()) for answer in answers}) > 1  # the picture moves the answer
 
 
-def test_without_weights_one_line_says_how_to_get_them(tmp_path: Path, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_probabilities_of_the_first_token_are_the_plain_models(llava: Path) -> None:
+    _, due = plainly(llava, picture(0), 1)
+    found = open_vlm(str(llava)).first_token_logprobs(picture(0), QUESTION)
+    assert set(found) == set(WORDS)
+    assert [found[word] for word in WORDS] == pytest.approx(due.tolist(), abs=1e-5)
+
+
+def test_the_conformance_kit_passes_on_tiny_weights(llava: Path, encoder: Path) -> None:
+    options = f"vlm={llava},scorer={encoder},layer=3"
+    results = {result.name: result for result in check_reward(f"alignment:{options}", only=IN_PROCESS)}
+    assert {name: result.detail for name, result in results.items() if not result.ok} == {}
+    for name in ("order", "batch-invariance", "empty-batch", "repeatability", "long-prompt", "picture-sizes", "picture-modes"):
+        assert results[name].outcome == "passed", results[name]
+
+
+def test_what_cannot_be_described_is_unscorable(llava: Path, encoder: Path) -> None:
+    thin = ImageBatch.of_images([Image.new("RGB", (2, 200))], [Prompt("a cat")])
+    output = make_reward("alignment", vlm=str(llava), scorer=str(encoder), layer=3)(thin)
+    assert output.errors == ("a picture of 2×200 is too narrow for a vision-language model",)
+    assert check_words(" a cat \n", 2) == "a cat"
+    with pytest.raises(UnusableAnswer, match="is empty"):
+        check_words(" \n", 64)
+    with pytest.raises(UnusableAnswer, match="has 3 words, though 2 tokens"):
+        check_words("a cat rides", 2)
+
+
+def test_without_weights_one_line_says_how_to_get_them(tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPO_OFFLINE", "1")
-    for options in ({}, {"scorer": str(bert), "layer": 3, "vlm": str(tmp_path)}):
+    for options in ({}, {"scorer": str(encoder), "layer": 3, "vlm": str(tmp_path)}):
         with pytest.raises(MissingResourceError) as caught:
             make_reward("alignment", **options)
         message = str(caught.value)
         for part in ("alignment", "llava-hf/llava-1.5-7b-hf (14.1 GB, Llama 2 Community)", "hf download", "vlm=", "scorer="):
             assert part in message
         assert "\n" not in message
+    with pytest.raises(MissingResourceError) as caught:  # with a server the encoder alone is missing
+        make_reward("alignment", vlm="http://127.0.0.1:9/v1")
+    assert "llava" not in str(caught.value)
+    assert "hf download microsoft/deberta-xlarge-mnli" in str(caught.value)
+
+
+def test_back_ends_and_models_have_signatures_of_their_own() -> None:
+    specs = [{}, {"vlm": "http://127.0.0.1:8000/v1"}, {"vlm": "http://127.0.0.1:8000/v1", "model": "other"}, {"layer": 18}]
+    assert len({resolve("alignment", **options).signature for options in specs}) == len(specs)
 
 
 def test_pictures_go_through_jpeg_80() -> None:

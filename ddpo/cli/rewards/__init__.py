@@ -13,6 +13,7 @@ from ddpo.cli.rewards.download import download_command
 from ddpo.cli.rewards.listing import list_command, show_command
 from ddpo.cli.rewards.new import new_command
 from ddpo.cli.rewards.score import score_command
+from ddpo.cli.rewards.serve import serve_command
 from ddpo.cli.rewards.validate import validate_command
 
 app = typer.Typer(help="The reward zoo: what there is, what each one measures, and scores of your pictures.", no_args_is_help=True)
@@ -23,6 +24,7 @@ app.command("doctor")(doctor_command)
 app.command("bench")(bench_command)
 app.command("new")(new_command)
 app.command("score")(score_command)
+app.command("serve")(serve_command)
 app.command("compare")(compare_command)
 app.command("calibrate")(calibrate_command)
 app.command("validate")(validate_command)

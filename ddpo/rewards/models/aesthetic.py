@@ -1,4 +1,9 @@
-"""The LAION aesthetic predictor v2 ("improved"): an affine map of the normalised CLIP ViT-L/14 image embedding."""
+"""The LAION aesthetic predictors v2 ("improved") and v1: affine maps of the normalised CLIP ViT-L/14 image embedding.
+
+The tower is that of transformers and not open_clip's: it reads the hub's checkpoint as it is, and open_clip's `ViT-L-14` with OpenAI's
+weights computes GELU where they were trained with QuickGELU, unless told, which moves the score by 0.4. With the same weights the two
+packages agree (tests/rewards/test_clip_family.py), so open_clip need not be installed.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +20,24 @@ from ddpo import weights
 from ddpo.errors import MissingResourceError
 from ddpo.rewards.backbones import shared_tower
 from ddpo.rewards.card import WeightFile
-from ddpo.rewards.catalog import CARDS, CLIP_L14, LAION_V2_HEAD
+from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.catalog_clip import CLIP_L14, LAION_V1_HEAD, LAION_V2_HEAD
 from ddpo.types import ImageBatch, RewardOutput
 
 if TYPE_CHECKING:
     from transformers import CLIPVisionModelWithProjection
 
-__all__ = ["Aesthetic", "clip_embeddings", "collapse_head", "head_scores", "load_clip", "load_head", "preprocess"]
+__all__ = [
+    "Aesthetic",
+    "AestheticV1",
+    "clip_embeddings",
+    "collapse_head",
+    "head_scores",
+    "load_clip",
+    "load_head",
+    "load_linear_head",
+    "preprocess",
+]
 
 SIDE: Final = 224
 LONGEST: Final = 64  # times the shorter side; of longer pictures the middle, which is all that is seen, is cut out first
@@ -53,8 +69,12 @@ def head_scores(embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return (torch.matmul(unit, weight.double()) + bias).float()
 
 
-def preprocess(image: Image.Image) -> Tensor:
+def preprocess(image: Image.Image, half: Callable[[float], int] = round) -> Tensor:
     """CLIP's own preprocessing: PIL bicubic to 224 on the shorter side, centre crop, normalised. RGB → float32 `[3, 224, 224]`.
+
+    Args:
+        image: RGB.
+        half: makes a margin of half a pixel whole; `round` in OpenAI's code and open_clip, `math.floor` in transformers' processor.
 
     Source: openai/CLIP, clip.py. Resizing tensors instead moves aesthetic scores by up to 0.08.
     """
@@ -64,30 +84,41 @@ def preprocess(image: Image.Image) -> Tensor:
         image = ImageOps.fit(image, size, Image.Resampling.NEAREST)
     width, height = (SIDE * side // shorter for side in image.size)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = round((width - SIDE) / 2), round((height - SIDE) / 2)
+    left, top = half((width - SIDE) / 2), half((height - SIDE) / 2)
     array = np.asarray(resized.crop((left, top, left + SIDE, top + SIDE)), dtype=np.float32) / 255
     normal = (torch.from_numpy(array) - torch.tensor(MEAN)) / torch.tensor(STD)
     return normal.permute(2, 0, 1).contiguous()
 
 
 def load_head(path: str | None) -> tuple[Tensor, Tensor]:
-    """The collapsed head of the official file, given or fetched; read only after its hash was verified.
+    """The collapsed head v2 of the official file, given or fetched; read only after its hash was verified.
 
     Raises:
         MissingResourceError: it is not here and cannot be fetched, or is another file.
     """
-    what, sha256 = _name("LAION aesthetic head", LAION_V2_HEAD), LAION_V2_HEAD.sha256 or ""
-    file = weights.verified(Path(path), sha256, what) if path else weights.fetch_url(LAION_V2_HEAD.source, sha256, what)
-    return collapse_head(torch.load(file, map_location="cpu", weights_only=True))
+    return collapse_head(_head_state(path, LAION_V2_HEAD, "aesthetic"))
 
 
-def load_clip(path: str | None) -> CLIPVisionModelWithProjection:
+def load_linear_head(path: str | None) -> tuple[Tensor, Tensor]:
+    """The head v1, one linear layer: w float32 `[768]` and b float32 `[]`; raises as `load_head`."""
+    state = _head_state(path, LAION_V1_HEAD, "aesthetic_v1")
+    return state["weight"][0].float(), state["bias"][0].float()
+
+
+def _head_state(path: str | None, head: WeightFile, reward: str) -> dict[str, Tensor]:
+    what, sha256 = _name(reward, "LAION aesthetic head", head), head.sha256 or ""
+    file = weights.verified(Path(path), sha256, what) if path else weights.fetch_url(head.source, sha256, what)
+    state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    return state
+
+
+def load_clip(path: str | None, reward: str = "aesthetic") -> CLIPVisionModelWithProjection:
     """OpenAI's CLIP ViT-L/14 image tower with projection (QuickGELU), float32, from the verified checkpoint, given or fetched.
 
     Raises:
         MissingResourceError: it is not here and cannot be fetched, or is another file.
     """
-    what, sha256 = _name("CLIP ViT-L/14", CLIP_L14), CLIP_L14.sha256 or ""
+    what, sha256 = _name(reward, "CLIP ViT-L/14", CLIP_L14), CLIP_L14.sha256 or ""
     if path:
         file = weights.verified(Path(path), sha256, what)
     else:
@@ -127,8 +158,8 @@ def clip_embeddings(tower: CLIPVisionModelWithProjection, device: str) -> Callab
     return embed
 
 
-def _name(what: str, weight: WeightFile) -> str:
-    return f"reward 'aesthetic' needs {what} ({weight.megabytes:g} MB, {weight.licence}), which"
+def _name(reward: str, what: str, weight: WeightFile) -> str:
+    return f"reward '{reward}' needs {what} ({weight.megabytes:g} MB, {weight.licence}), which"
 
 
 class Aesthetic:
@@ -149,6 +180,32 @@ class Aesthetic:
         self._device = torch.device(device)
         self._weight, self._bias = (tensor.to(self._device) for tensor in load_head(head))
         self._tower = shared_tower(self.card.backbone, device, lambda: clip_embeddings(load_clip(clip), device))
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        """Scores `batch`."""
+        if not len(batch):
+            return RewardOutput(torch.zeros(0))
+        return RewardOutput(head_scores(self._tower.embed(batch).float(), self._weight, self._bias).cpu())
+
+
+class AestheticV1:
+    """Predicted mean rating of a picture by the first predictor; same tower and pass as `Aesthetic`.
+
+    Args:
+        head: local copy of the head's file, else it is fetched.
+        clip: local copy of the CLIP checkpoint (`model.safetensors`), else it is fetched.
+        device: where the CLIP tower runs.
+
+    Raises:
+        MissingResourceError: weights are missing; the head is asked for first, it is the smaller.
+    """
+
+    card = CARDS["aesthetic_v1"]
+
+    def __init__(self, head: str | None = None, clip: str | None = None, device: str = "cpu") -> None:
+        self._device = torch.device(device)
+        self._weight, self._bias = (tensor.to(self._device) for tensor in load_linear_head(head))
+        self._tower = shared_tower(self.card.backbone, device, lambda: clip_embeddings(load_clip(clip, self.card.id), device))
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""

@@ -2,84 +2,94 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from typing import Any, Final
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Final
 
 import torch
 from PIL import Image
 
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.models.bertscore import BertScore
+from ddpo.rewards.models.bertscore import BertScore, Match
+from ddpo.rewards.vlm import UnusableAnswer, Vlm, is_server, jpeg80, open_vlm
 from ddpo.types import ImageBatch, RewardOutput
-from ddpo.weights import offline
 
-__all__ = ["Alignment", "jpeg80"]
+__all__ = ["Alignment"]
 
 QUESTION: Final = "Answer concisely: what is going on in this image?"
 REFERENCE: Final = "The image contains {prompt}"
-JPEG_QUALITY: Final = 80
 NEW_TOKENS: Final = 64
-"""Source of the four: arXiv 2305.13301, section 5 and appendix; kvablack/ddpo-pytorch rewards.py, kvablack/LLaVA-server."""
-
-
-def jpeg80(image: Image.Image) -> Image.Image:
-    """The picture after the JPEG round trip of the original's network protocol, which is part of the score."""
-    file = io.BytesIO()
-    image.save(file, format="JPEG", quality=JPEG_QUALITY)
-    file.seek(0)
-    with Image.open(file) as decoded:
-        return decoded.convert("RGB")
+"""Source of the three: arXiv 2305.13301, section 5 and appendix; kvablack/ddpo-pytorch rewards.py, kvablack/LLaVA-server."""
+NO_MATCH: Final = Match(torch.nan, torch.nan, torch.nan, truncated=False)
 
 
 class Alignment:
-    """BERTScore recall of "The image contains PROMPT" in LLaVA's description of the picture.
+    """BERTScore recall of "The image contains PROMPT" in a model's description of the picture; precision and F1 are parts.
+
+    A picture of which the model says nothing is unscorable.
 
     Args:
-        vlm: folder or hub id of an image-text-to-text model with a chat template.
+        vlm: folder or hub id of an image-text-to-text model with a chat template, or the address of a server of OpenAI's protocol.
         scorer: folder or hub id of the BERTScore encoder.
         layer: encoder layer that is compared.
-        device: torch device of both.
+        device: torch device of what runs here.
+        model: a server's name of the model; None: the first one that it lists, and scores are not kept in the cache.
+        timeout: seconds after which an answer of a server is given up.
 
     Raises:
         MissingResourceError: a model is not here and cannot be fetched; says its size, licence and how to get it.
+        ConfigError: an address, time-out or layer that cannot be.
     """
 
     card = CARDS["alignment"]
 
-    def __init__(self, vlm: str, scorer: str, layer: int = 40, device: str = "cpu") -> None:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
-        dtype = torch.float16 if torch.device(device).type != "cpu" else torch.float32
-        self._device = device
+    def __init__(
+        self, vlm: str, scorer: str, layer: int = 40, device: str = "cpu", model: str | None = None, timeout: float = 120.0
+    ) -> None:
         try:
             self._scorer = BertScore(scorer, layer, device)
-            self._processor: Any = AutoProcessor.from_pretrained(vlm, local_files_only=offline())
-            self._vlm: Any = AutoModelForImageTextToText.from_pretrained(vlm, local_files_only=offline(), dtype=dtype)
-        except (OSError, ValueError, ImportError) as error:
-            raise MissingResourceError(self._missing(error)) from error
-        self._vlm = self._vlm.eval().requires_grad_(False).to(device)
+            self._vlm: Vlm = open_vlm(vlm, device, model=model, timeout_s=timeout)
+        except MissingResourceError as error:
+            raise MissingResourceError(self._missing(error, is_server(vlm))) from error
+        self._scoring = threading.Lock()  # the encoder's tokenizer lets one thread in at a time
+        self._asking: AbstractContextManager[object] = nullcontext() if self._vlm.thread_safe else threading.Lock()
+        if is_server(vlm) and model is None:
+            self.card = replace(type(self).card, cache=False)  # tomorrow the server may list another model
 
-    def _missing(self, error: Exception) -> str:
-        needed = " and ".join(f"{w.source} ({w.megabytes / 1000:g} GB, {w.licence})" for w in self.card.weights)
-        commands = " && ".join(f"hf download {w.source}" for w in self.card.weights)
+    def _missing(self, error: Exception, served: bool) -> str:
+        weights = self.card.weights[1:] if served else self.card.weights
+        needed = " and ".join(f"{w.source} ({w.megabytes / 1000:g} GB, {w.licence})" for w in weights)
+        commands = " && ".join(f"hf download {w.source}" for w in weights)
         return (
             f"reward 'alignment' needs {needed}: run `{commands}`, or give folders as vlm=… and scorer=…; {one_line(error).split('. ')[0]}"
         )
 
     def describe(self, image: Image.Image) -> str:
-        """The model's greedy answer to the question about one picture."""
-        content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
-        text = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        inputs = self._processor(images=[jpeg80(image)], text=[text], return_tensors="pt").to(self._device, self._vlm.dtype)
-        with torch.no_grad():
-            tokens = self._vlm.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS)
-        answer: Sequence[str] = self._processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return answer[0].strip()
+        """The model's greedy answer to the question about one picture; raises as `Vlm.answer`."""
+        with self._asking:
+            return self._vlm.answer(image if self._vlm.sends_jpeg else jpeg80(image), QUESTION, NEW_TOKENS)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`, one picture at a time, so that batch mates and padding cannot touch a score."""
-        answers = [self.describe(image) for image in batch.images]
-        references = [REFERENCE.format(prompt=prompt.text) for prompt in batch.prompts]
-        return RewardOutput(torch.tensor(self._scorer.recall(answers, references), dtype=torch.float32))
+        """Scores `batch`, one picture at a time, so that batch mates and padding cannot touch a score.
+
+        Raises:
+            RewardUnavailable: the server does not answer, or not now.
+            ConfigError: the server refuses such questions altogether.
+        """
+        found = [self._score(image, prompt.text) for image, prompt in zip(batch.images if len(batch) else [], batch.prompts, strict=True)]
+        matches = [item if isinstance(item, Match) else NO_MATCH for item in found]
+        errors = tuple(None if isinstance(item, Match) else item for item in found)
+        names = ("precision", "f1", "truncated")
+        parts = {name: torch.tensor([getattr(item, name) for item in matches], dtype=torch.float32) for name in names}
+        return RewardOutput(torch.tensor([item.recall for item in matches], dtype=torch.float32), parts, errors)
+
+    def _score(self, image: Image.Image, prompt: str) -> Match | str:
+        """The match of description and prompt, or why there is none."""
+        try:
+            description = self.describe(image)
+        except UnusableAnswer as error:
+            return one_line(error)
+        with self._scoring:
+            return self._scorer.score(description, REFERENCE.format(prompt=prompt))

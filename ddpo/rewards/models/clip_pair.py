@@ -1,0 +1,101 @@
+"""A CLIP model with both towers, from a folder or the hub: cosines of pictures and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.rewards.backbones import shared_tower
+from ddpo.rewards.card import RewardCard
+from ddpo.rewards.models.aesthetic import SIDE, preprocess
+from ddpo.rewards.models.clip_text import ClipText
+from ddpo.types import ImageBatch
+from ddpo.weights import offline
+
+__all__ = ["ClipPair", "cosines"]
+
+
+def cosines(images: Tensor, texts: Tensor) -> Tensor:
+    """The cosine of each picture with its text. Both `[batch, width]` → float64 `[batch]`, in which it is summed, as in `head_scores`."""
+    return (normalize(images.double(), dim=-1) * normalize(texts.double(), dim=-1)).sum(-1)
+
+
+class ClipPair:
+    """Both towers in float32: the picture's shared with other rewards, the text's with a memory of its own.
+
+    Args:
+        card: of the reward that asks; names the backbone and the weights.
+        clip: folder or hub id of a `transformers.CLIPModel`.
+        tokenizer: folder or hub id of its tokenizer.
+        device: torch device of both towers.
+        prepare: RGB picture → float32 `[3, 224, 224]`.
+
+    Raises:
+        MissingResourceError: something is not here and cannot be fetched, or is not whole.
+        ConfigError: the model takes pictures of another size, or has a smaller vocabulary than the tokenizer.
+    """
+
+    def __init__(
+        self, card: RewardCard, clip: str, tokenizer: str, device: str, prepare: Callable[[Image.Image], Tensor] = preprocess
+    ) -> None:
+        model, words = _load(card, clip, tokenizer)
+        model = model.to(torch.device(device))
+        name = card.backbone if clip == card.weights[0].source else f"{card.backbone}, from {clip}"
+        self.text = ClipText(model, words)
+        self.tower = shared_tower(name, device, lambda: _image_embeddings(model, prepare))
+        self.logit_scale = float(model.logit_scale.exp())
+
+    def cosines(self, batch: ImageBatch, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Cosines float64 `[batch]` of one picture or more with their texts, and float32 `[batch]`, 1 where a text was cut; on the CPU."""
+        text, truncated = self.text.embed(texts)
+        return cosines(self.tower.embed(batch), text).cpu(), truncated
+
+
+def _image_embeddings(model: Any, prepare: Callable[[Image.Image], Tensor]) -> Callable[[ImageBatch], Tensor]:
+    vision, projection, device = model.vision_model, model.visual_projection, model.device
+
+    def embed(batch: ImageBatch) -> Tensor:
+        inputs = torch.stack([prepare(image) for image in batch.images]).to(device)
+        embeddings: Tensor = projection(vision(pixel_values=inputs).pooler_output)
+        return embeddings
+
+    return embed
+
+
+def _load(card: RewardCard, clip: str, tokenizer: str) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
+    from transformers import AutoTokenizer, CLIPModel
+
+    revisions = {weight.source: weight.revision for weight in card.weights}
+    where = {"local_files_only": offline()}
+    try:
+        words = AutoTokenizer.from_pretrained(tokenizer, revision=revisions.get(tokenizer, "main"), **where)
+        model, info = CLIPModel.from_pretrained(
+            clip, revision=revisions.get(clip, "main"), dtype=torch.float32, output_loading_info=True, **where
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise MissingResourceError(_missing(card, error)) from error
+    if missing := sorted(name for name in info["missing_keys"] if not name.endswith("position_ids")):
+        raise MissingResourceError(f"reward {card.id!r}: the CLIP model {clip} lacks {len(missing)} tensors, such as {missing[0]}")
+    if (side := model.config.vision_config.image_size) != SIDE:
+        raise ConfigError(f"reward {card.id!r}: the CLIP model {clip} takes pictures of {side}×{side}, not {SIDE}×{SIDE}")
+    if len(words) > (size := model.config.text_config.vocab_size):
+        raise ConfigError(f"reward {card.id!r}: the tokenizer {tokenizer} has {len(words)} tokens, the CLIP model {clip} knows {size}")
+    return model.eval().requires_grad_(False), words
+
+
+def _missing(card: RewardCard, error: Exception) -> str:
+    model, *tokenizers = card.weights
+    needed = [f"{model.source} ({model.megabytes:g} MB, {model.licence})", *(f"the tokenizer of {each.source}" for each in tokenizers)]
+    commands = [f"hf download {model.source}", *(f"hf download {each.source} --include '*.json' '*.txt'" for each in tokenizers)]
+    folders = " and ".join(f"{option.name}=…" for option in card.options if option.name != "device")
+    return (
+        f"reward {card.id!r} needs {' and '.join(needed)}: run `{' && '.join(commands)}`, or give folders as {folders}; "
+        f"{one_line(error).split('. ')[0]}"
+    )

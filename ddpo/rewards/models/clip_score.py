@@ -1,0 +1,43 @@
+"""CLIPScore without a reference: how close picture and prompt are in CLIP ViT-B/32."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.catalog_clip import CLIP_B32
+from ddpo.rewards.models.clip_pair import ClipPair
+from ddpo.types import ImageBatch, RewardOutput
+
+__all__ = ["ClipScore"]
+
+PREFIX: Final = "A photo depicts "
+WEIGHT: Final = 2.5
+"""Source of both: Hessel et al., arXiv 2104.08718, section 3."""
+
+
+class ClipScore:
+    """2.5 · max(cos(picture, "A photo depicts PROMPT"), 0), in float32; the paper's figures are of float16 on a GPU.
+
+    Args:
+        clip: folder or hub id of the CLIP model with its tokenizer.
+        device: torch device of both towers.
+
+    Raises:
+        MissingResourceError: the model is not here and cannot be fetched, or is not whole.
+        ConfigError: the model takes pictures of another size than 224×224.
+    """
+
+    card = CARDS["clip_score"]
+
+    def __init__(self, clip: str = CLIP_B32.source, device: str = "cpu") -> None:
+        self._pair = ClipPair(self.card, clip, clip, device)
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        """Scores `batch`; part `truncated` is 1 where the prompt was cut."""
+        if not len(batch):
+            return RewardOutput(torch.zeros(0), {"truncated": torch.zeros(0)})
+        cosines, truncated = self._pair.cosines(batch, [PREFIX + prompt.text for prompt in batch.prompts])
+        return RewardOutput((WEIGHT * cosines.clamp(min=0)).float(), {"truncated": truncated})

@@ -1,0 +1,139 @@
+"""Human Preference Score v2.1 and v2.0: the cosine of picture and prompt in a tuned OpenCLIP ViT-H/14, of the official checkpoints.
+
+The original resizes tensors, without saying whether to antialias. When both releases were published torchvision (before 0.17) did not,
+and the published tables come from that; it does so now. The default here is as published; `antialias=True` is as it would run today.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize, pad
+
+from ddpo import weights
+from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.images import from_uint8
+from ddpo.rewards.catalog_preference import HPS, PREFERENCE_CARDS
+from ddpo.types import ImageBatch, RewardOutput
+
+__all__ = ["Hpsv2", "load_model", "preprocess"]
+
+CHECKPOINTS: Final = {"v2.1": "HPS_v2.1_compressed.pt", "v2.0": "HPS_v2_compressed.pt"}
+"""Source: tgxs002/HPSv2, hpsv2/utils.py."""
+SIZES: Final[dict[str, Any]] = {
+    "embed_dim": 1024,
+    "vision_cfg": {"image_size": 224, "layers": 32, "width": 1280, "head_width": 80, "patch_size": 14},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 1024, "heads": 16, "layers": 24},
+}
+"""OpenCLIP's ViT-H-14, which has the exact GELU."""
+SIDE: Final = 224
+MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+STD: Final = (0.26862954, 0.26130258, 0.27577711)
+AT_ONCE: Final = 16  # pictures or texts
+
+
+def preprocess(pixels: Tensor, antialias: bool = False) -> Tensor:
+    """The whole picture, its longest side resized to 224, in the middle of a black square, normalised.
+
+    Two cases that the original cannot score are: a side that would round to 0 pixels gets 1; a longest side of 224 is padded too.
+
+    Args:
+        pixels: float32 `[batch, 3, height, width]` in [0, 1].
+        antialias: whether shrinking averages over all pixels.
+
+    Returns:
+        float32 `[batch, 3, 224, 224]`.
+
+    Source: tgxs002/HPSv2, hpsv2/src/open_clip/transform.py; values beyond [0, 1] that bicubic resizing makes are kept, as there.
+    """
+    scale = SIDE / max(pixels.shape[2:])
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[2:])
+    if scale != 1:
+        pixels = interpolate(pixels, size=(height, width), mode="bicubic", align_corners=False, antialias=antialias)
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    square = pad(pixels, (left, SIDE - width - left, top, SIDE - height - top))
+    return (square - square.new_tensor(MEAN).view(3, 1, 1)) / square.new_tensor(STD).view(3, 1, 1)
+
+
+def load_model(file: Path) -> Any:
+    """The OpenCLIP model of an official checkpoint, float32, every key of it used; read without running code of the file.
+
+    Raises:
+        MissingResourceError: it is not such a checkpoint.
+    """
+    open_clip = import_module("open_clip")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+        with torch.random.fork_rng(devices=[]):
+            model: Any = open_clip.CLIP(**SIZES)
+        model.load_state_dict(state)
+    except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
+        cause = one_line(error).split(". ")[0][:200]
+        raise MissingResourceError(f"reward 'hpsv2': {file} is no checkpoint of HPS v2 ({type(error).__name__}: {cause})") from error
+    return model.float().eval().requires_grad_(False)
+
+
+def _checkpoint(release: str, path: str | None) -> Path:
+    if release not in CHECKPOINTS:
+        raise ConfigError(f"reward 'hpsv2': release is {release!r}, not one of {', '.join(CHECKPOINTS)}")
+    what = f"reward 'hpsv2' needs HPS {release} (about {HPS.megabytes / 1000:.1f} GB, {HPS.licence}), which"
+    if path is None:
+        return weights.fetch_hub_file(HPS.source, CHECKPOINTS[release], HPS.revision, HPS.sha256, what)
+    if not Path(path).is_file():
+        raise MissingResourceError(f"{what} is not at {path}")
+    return Path(path)
+
+
+class Hpsv2:
+    """Human preference for a picture, given its prompt.
+
+    Args:
+        release: "v2.1" or "v2.0".
+        checkpoint: local copy of the release's file, else it is fetched.
+        antialias: whether the resize averages.
+        device: where both towers run.
+
+    Raises:
+        ConfigError: no such release.
+        MissingResourceError: the checkpoint is not here and cannot be fetched, or is another file.
+    """
+
+    card = PREFERENCE_CARDS[0]
+
+    def __init__(self, release: str = "v2.1", checkpoint: str | None = None, antialias: bool = False, device: str = "cpu") -> None:
+        file = _checkpoint(release, checkpoint)
+        self._device, self._antialias = torch.device(device), antialias
+        self._model = load_model(file).to(self._device)
+        self._tokenizer: Any = import_module("open_clip").SimpleTokenizer()
+
+    def _pictures(self, batch: ImageBatch) -> Tensor:
+        """Unit embeddings float64 `[batch, width]`."""
+        parts = []
+        for start in range(0, len(batch), AT_ONCE):
+            pixels = from_uint8(batch[start : start + AT_ONCE].uint8).to(self._device)
+            parts.append(self._model.encode_image(preprocess(pixels, self._antialias)))
+        return normalize(torch.cat(parts).double(), dim=-1)
+
+    def _texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        """Unit embeddings float64 `[texts, width]`, and which texts were cut. All are padded to 77 tokens, whatever the batch."""
+        tokens = self._tokenizer(list(texts)).to(self._device)
+        parts = [self._model.encode_text(some) for some in tokens.split(AT_ONCE)]
+        cut = [len(self._tokenizer.encode(text)) + 2 > tokens.shape[1] for text in texts]
+        return normalize(torch.cat(parts).double(), dim=-1), cut
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        """Scores `batch`; part `truncated` is 1 where the end of the prompt was not read. Equal prompts go through once."""
+        if not len(batch):
+            return RewardOutput(torch.zeros(0), {"truncated": torch.zeros(0)})
+        texts = {text: place for place, text in enumerate(dict.fromkeys(prompt.text for prompt in batch.prompts))}
+        places = [texts[prompt.text] for prompt in batch.prompts]
+        with torch.no_grad():
+            embeddings, cut = self._texts(list(texts))
+            cosines = (self._pictures(batch) * embeddings[places]).sum(-1)
+        return RewardOutput(cosines.float().cpu(), {"truncated": torch.tensor([float(cut[place]) for place in places])})

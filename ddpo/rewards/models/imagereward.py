@@ -1,0 +1,160 @@
+"""ImageReward v1.0: a BLIP-large of picture and prompt, and an affine head on its first text token, of the official checkpoint."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from ddpo import weights
+from ddpo.errors import MissingResourceError, one_line
+from ddpo.rewards.card import WeightFile
+from ddpo.rewards.catalog_preference import BERT_VOCABULARY, IMAGE_REWARD, PREFERENCE_CARDS
+from ddpo.rewards.models.aesthetic import preprocess
+from ddpo.types import ImageBatch, RewardOutput
+
+__all__ = ["ImageReward", "load_blip"]
+
+MEAN: Final = 0.16717362830052426
+STD: Final = 1.0333394966054072
+TOKENS: Final = 35
+"""Source of the three: THUDM/ImageReward, ImageReward/ImageReward.py."""
+VIT: Final[dict[str, Any]] = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 16,
+    "image_size": 224, "layer_norm_eps": 1e-6,
+}  # fmt: skip
+"""BLIP's large image encoder. Source: salesforce/BLIP, models/blip.py and models/vit.py."""
+OF_BERT: Final = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
+                  "hidden_act", "layer_norm_eps")  # fmt: skip
+UNUSED: Final = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.position_ids")
+"""Keys of the checkpoint that no score depends on: projections of BLIP's pre-training, and the numbers 0, 1, 2 …"""
+RENAMED: Final = (
+    (r"^cls_token$", "embeddings.class_embedding"), (r"^pos_embed$", "embeddings.position_embedding"),
+    (r"^patch_embed\.proj\.", "embeddings.patch_embedding."), (r"^norm\.", "post_layernorm."), (r"^blocks\.", "encoder.layers."),
+    (r"\.norm([12])\.", r".layer_norm\1."), (r"\.attn\.qkv\.", ".self_attn.qkv."), (r"\.attn\.proj\.", ".self_attn.projection."),
+)  # fmt: skip
+"""From the image encoder's keys in the checkpoint to those of transformers."""
+AT_ONCE: Final = 16  # pictures
+
+
+def load_blip(checkpoint: Path, config: Path) -> tuple[Any, Any, list[tuple[Tensor, Tensor]]]:
+    """Image encoder, text encoder and the head's layers (weight, bias); float32, every key used or known to be without effect.
+
+    Args:
+        checkpoint: ImageReward.pt, read without running code of it.
+        config: med_config.json, the sizes of the text encoder.
+
+    Raises:
+        MissingResourceError: one of them is another file.
+    """
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        sizes = json.loads(config.read_text("utf-8"))
+        with torch.random.fork_rng(devices=[]):
+            return _models(state, {name: sizes[name] for name in OF_BERT})
+    except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError, AttributeError, ValueError, EOFError, OSError) as error:
+        cause = one_line(error).split(". ")[0][:200]
+        files = f"{checkpoint} with {config.name} is no checkpoint of ImageReward v1.0"
+        raise MissingResourceError(f"reward 'imagereward': {files} ({type(error).__name__}: {cause})") from error
+
+
+def _models(state: Mapping[str, Tensor], sizes: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Tensor, Tensor]]]:
+    from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+
+    left = {name: tensor.float() for name, tensor in state.items() if not name.startswith(UNUSED)}
+    image, text, head = (_taken(left, prefix) for prefix in ("blip.visual_encoder.", "blip.text_encoder.", "mlp.layers."))
+    if left:
+        raise ValueError(f"{len(left)} keys of no known part, such as {next(iter(left))}")
+    vision: Any = BlipVisionModel(BlipVisionConfig(**VIT))
+    vision.load_state_dict({_renamed(name): tensor for name, tensor in image.items()})
+    special = {"bos_token_id": None, "eos_token_id": None, "sep_token_id": None, "pad_token_id": 0}
+    config = BlipTextConfig(**sizes, **special, encoder_hidden_size=VIT["hidden_size"])
+    reader: Any = BlipTextModel(config, add_pooling_layer=False)
+    reader.load_state_dict(text)
+    layers = [(head.pop(f"{index}.weight"), head.pop(f"{index}.bias")) for index in (0, 2, 4, 6, 7)]
+    if head:
+        raise ValueError(f"the head has more than five layers: {next(iter(head))}")
+    return vision.eval().requires_grad_(False), reader.eval().requires_grad_(False), layers
+
+
+def _taken(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): state.pop(name) for name in [name for name in state if name.startswith(prefix)]}
+
+
+def _renamed(name: str) -> str:
+    for pattern, new in RENAMED:
+        name = re.sub(pattern, new, name)
+    return name
+
+
+def _file(path: str | None, name: str, megabytes: float, weight: WeightFile) -> Path:
+    what = f"reward 'imagereward' needs {name} ({megabytes:g} MB, {weight.licence}), which"
+    if path is None:
+        return weights.fetch_hub_file(weight.source, name, weight.revision, weight.sha256, what)
+    if not Path(path).is_file():
+        raise MissingResourceError(f"{what} is not at {path}")
+    return Path(path)
+
+
+class ImageReward:
+    """How well people like a picture as an answer to its prompt, in standard deviations.
+
+    Args:
+        checkpoint: local copy of `ImageReward.pt`, else it is fetched.
+        config: local copy of `med_config.json`, else it is fetched.
+        vocabulary: local copy of `vocab.txt` of bert-base-uncased, else it is fetched.
+        device: where it runs.
+
+    Raises:
+        MissingResourceError: a file is not here and cannot be fetched, or is another one; the smallest are asked for first.
+    """
+
+    card = PREFERENCE_CARDS[1]
+
+    def __init__(
+        self, checkpoint: str | None = None, config: str | None = None, vocabulary: str | None = None, device: str = "cpu"
+    ) -> None:
+        from transformers import BertTokenizer
+
+        words = _file(vocabulary, "vocab.txt", BERT_VOCABULARY.megabytes, BERT_VOCABULARY)
+        sizes = _file(config, "med_config.json", 0.001, IMAGE_REWARD)
+        file = _file(checkpoint, "ImageReward.pt", IMAGE_REWARD.megabytes, IMAGE_REWARD)
+        self._device = torch.device(device)
+        vision, text, head = load_blip(file, sizes)
+        self._vision, self._text = vision.to(self._device), text.to(self._device)
+        self._head = [(weight.double().to(self._device), bias.double().to(self._device)) for weight, bias in head]
+        self._tokenizer: Any = BertTokenizer(str(words))
+        self._tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)  # as BLIP does; only a prompt that spells them would notice
+
+    def _scores(self, batch: ImageBatch) -> Tensor:
+        """float64 `[batch]`. Texts are padded to 35 tokens, whatever the batch, and the padding is masked."""
+        pixels = torch.stack([preprocess(image) for image in batch.images]).to(self._device)
+        picture = self._vision(pixel_values=pixels).last_hidden_state
+        texts = [prompt.text for prompt in batch.prompts]
+        tokens = self._tokenizer(texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt").to(self._device)
+        hidden = self._text(
+            input_ids=tokens["input_ids"],
+            attention_mask=tokens["attention_mask"],
+            encoder_hidden_states=picture,
+            encoder_attention_mask=torch.ones(picture.shape[:2], dtype=torch.long, device=self._device),
+        ).last_hidden_state[:, 0]
+        features: Tensor = hidden.double()
+        for weight, bias in self._head:
+            features = linear(features, weight, bias)
+        return (features[:, 0] - MEAN) / STD
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        """Scores `batch`; part `truncated` is 1 where the end of the prompt was not read."""
+        if not len(batch):
+            return RewardOutput(torch.zeros(0), {"truncated": torch.zeros(0)})
+        with torch.no_grad():
+            parts = [self._scores(batch[start : start + AT_ONCE]) for start in range(0, len(batch), AT_ONCE)]
+        cut = [float(len(self._tokenizer(prompt.text)["input_ids"]) > TOKENS) for prompt in batch.prompts]
+        return RewardOutput(torch.cat(parts).float().cpu(), {"truncated": torch.tensor(cut)})

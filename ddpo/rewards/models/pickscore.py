@@ -1,0 +1,50 @@
+"""PickScore v1: a CLIP ViT-H/14 that was tuned on which of two pictures people picked for a prompt."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.catalog_clip import CLIP_H14, PICKSCORE_V1
+from ddpo.rewards.models.aesthetic import preprocess
+from ddpo.rewards.models.clip_pair import ClipPair
+from ddpo.types import ImageBatch, RewardOutput
+
+__all__ = ["PickScore", "prepare"]
+
+
+def prepare(image: Image.Image) -> Tensor:
+    """The preprocessing of transformers' CLIP processor on Pillow, which is the original's: RGB → float32 `[3, 224, 224]`."""
+    return preprocess(image, math.floor)
+
+
+class PickScore:
+    """exp(logit scale) · cos(picture, prompt), in float32, without division: the scale that the authors publish.
+
+    Args:
+        clip: folder or hub id of the tuned CLIP model.
+        processor: folder or hub id of the tokenizer.
+        device: torch device of both towers.
+
+    Raises:
+        MissingResourceError: the model or the tokenizer is not here and cannot be fetched, or is not whole.
+        ConfigError: the model takes pictures of another size than 224×224, or has another vocabulary.
+
+    Source: Kirstain et al., arXiv 2305.01569, section 4, and the model card.
+    """
+
+    card = CARDS["pickscore"]
+
+    def __init__(self, clip: str = PICKSCORE_V1.source, processor: str = CLIP_H14.source, device: str = "cpu") -> None:
+        self._pair = ClipPair(self.card, clip, processor, device, prepare)
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        """Scores `batch`; part `truncated` is 1 where the prompt was cut."""
+        if not len(batch):
+            return RewardOutput(torch.zeros(0), {"truncated": torch.zeros(0)})
+        cosines, truncated = self._pair.cosines(batch, [prompt.text for prompt in batch.prompts])
+        return RewardOutput((self._pair.logit_scale * cosines).float(), {"truncated": truncated})

@@ -1,0 +1,92 @@
+"""Visual question answering as in the paper: the share of a prompt's questions to which the model replies with the due answer."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from PIL import Image
+
+from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.models.asking import Judgement, judge_each, open_for
+from ddpo.rewards.vlm import jpeg80
+from ddpo.types import ImageBatch, Prompt, RewardOutput
+
+__all__ = ["VqaStrict", "compared", "normalised", "questions_and_answers"]
+
+NEW_TOKENS: Final = 64
+"""Source: kvablack/LLaVA-server, which answers the requests of kvablack/ddpo-pytorch rewards.py."""
+PARTS: Final = ("substring", "exact")
+_PUNCTUATION: Final = str.maketrans(dict.fromkeys(string.punctuation, " "))
+
+
+def normalised(text: str) -> str:
+    """The words of a text: compatibility characters unified, lower case, without ASCII punctuation, English articles and extra spaces.
+
+    Source: the steps of the SQuAD evaluation (arXiv 1606.05250), which leaves out punctuation and articles.
+    """
+    words = unicodedata.normalize("NFKC", text).casefold().translate(_PUNCTUATION)
+    return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", words).split())
+
+
+def compared(replies: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
+    """Share of replies that contain their answer, letter by letter, as in the paper; and that are their answer once both are normalised.
+
+    Source of the former: kvablack/ddpo-pytorch rewards.py, the strict satisfaction of LLaVA.
+    """
+    pairs = list(zip(replies, answers, strict=True))
+    contained = sum(answer in reply for reply, answer in pairs) / len(pairs)
+    equal = sum(normalised(answer) == normalised(reply) for reply, answer in pairs) / len(pairs)
+    return {"score": contained, "substring": contained, "exact": equal}
+
+
+def questions_and_answers(metadata: Mapping[str, Any]) -> tuple[list[str], list[str]] | str:
+    """The two lists of a prompt's metadata, or what is wrong with them."""
+    for key in ("questions", "answers"):
+        if key not in metadata:
+            return f"the prompt has no {key!r} in its metadata"
+        texts = metadata[key]
+        if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            return f"{key!r} of the prompt's metadata is not a list of texts, or one is empty"
+    questions, answers = list(metadata["questions"]), list(metadata["answers"])
+    if len(questions) != len(answers):
+        return f"the prompt's metadata has {len(questions)} questions and {len(answers)} answers"
+    return questions, answers
+
+
+class VqaStrict:
+    """Share of the questions of a prompt's metadata whose answer is in the model's reply.
+
+    The metadata of a prompt is such as {"questions": ["who is washing the dishes?"], "answers": ["monkey"]}, one answer per question.
+    Pictures go through JPEG of quality 80, as in the original. A prompt without usable questions, and a question to which nothing is
+    replied, make the picture unscorable.
+
+    Args:
+        vlm: folder or hub id of the vision-language model, or the address of a server.
+        model: a server's name of the model; None: the first one that it lists.
+        device: torch device of a local one.
+
+    Raises:
+        MissingResourceError: the model is not here and cannot be fetched; says its size, licence and how to get it.
+    """
+
+    card = CARDS["vqa_strict"]
+
+    def __init__(self, vlm: str = "llava-hf/llava-1.5-7b-hf", model: str | None = None, device: str = "cpu") -> None:
+        self.card, self._vlm = open_for(self.card, vlm, model, device)
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        """Scores `batch`."""
+        return judge_each(batch, PARTS, self.judge)
+
+    def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
+        """The score of one picture, or why it has none."""
+        asked = questions_and_answers(prompt.metadata)
+        if isinstance(asked, str):
+            return asked
+        questions, answers = asked
+        sent = image if self._vlm.sends_jpeg else jpeg80(image)
+        return compared([self._vlm.answer(sent, question, NEW_TOKENS) for question in questions], answers)

@@ -1,0 +1,134 @@
+"""`Gatherer`: concurrent requests for one reward, gathered: what waits while a call runs goes into the next call together."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from ddpo.errors import DdpoError
+from ddpo.rewards.resolved import ResolvedReward
+from ddpo.rewards.scorer import make_scorer
+from ddpo.rewards.serve.wire import CALL_SECONDS, Refused
+from ddpo.types import ImageBatch, RewardOutput
+
+__all__ = ["MOST_WAITING", "Gatherer"]
+
+MOST_WAITING: Final = 64  # requests; one more is told to come again
+CLOSE_SECONDS: Final = 5.0  # that a call which runs may still take when the server ends
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    batch: ImageBatch
+    result: Future[RewardOutput]
+
+
+class Gatherer:
+    """One reward and the requests for it. The reward is called from one thread of its own, so it need not be thread-safe.
+
+    Rewards whose scores depend on the batch, by their card, get every request as it came.
+
+    Args:
+        resolved: the reward.
+        batch_size: pictures per call of the reward, and of requests that are put together, at most.
+
+    Raises:
+        UserError: the reward cannot be made.
+    """
+
+    def __init__(self, resolved: ResolvedReward, batch_size: int) -> None:
+        self._scorer, self._batch_size = make_scorer(resolved, batch_size, timeout_s=CALL_SECONDS), batch_size
+        card = self._scorer.reward.card
+        self._alone = "group" in card.inputs or not card.batch_invariant
+        self._waiting: deque[_Job] = deque()
+        self._news = threading.Condition()
+        self._closed = False
+        self.calls = 0  # of the scorer so far; fewer than requests where some were put together
+        self._thread = threading.Thread(target=self._run, daemon=True, name=f"ddpo-serve-{card.id}")
+        self._thread.start()
+
+    def submit(self, batch: ImageBatch) -> Future[RewardOutput]:
+        """The scores of `batch`, to come.
+
+        Raises:
+            Refused: 429, too many requests wait.
+        """
+        job = _Job(batch, Future())
+        with self._news:
+            if len(self._waiting) >= MOST_WAITING:
+                raise Refused(429, f"{MOST_WAITING} requests wait already: try again later")
+            self._waiting.append(job)
+            self._news.notify()
+        return job.result
+
+    def close(self) -> None:
+        """Ends the thread after the call that runs; requests that wait are not answered any more."""
+        with self._news:
+            self._closed = True
+            for job in self._waiting:
+                job.result.cancel()
+            self._waiting.clear()
+            self._news.notify()
+        self._thread.join(CLOSE_SECONDS)
+        self._scorer.close()
+
+    def _run(self) -> None:
+        while jobs := self._next():
+            self._answer([job for job in jobs if job.result.set_running_or_notify_cancel()])
+
+    def _next(self) -> list[_Job]:
+        """The jobs of the next call, none when closed."""
+        with self._news:
+            self._news.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return []
+            jobs = [self._waiting.popleft()]
+            if self._alone:
+                return jobs
+            count = len(jobs[0].batch)
+            for job in list(self._waiting):
+                if _alike(jobs[0].batch, job.batch) and count + len(job.batch) <= self._batch_size:
+                    self._waiting.remove(job)
+                    jobs.append(job)
+                    count += len(job.batch)
+            return jobs
+
+    def _answer(self, jobs: list[_Job]) -> None:
+        """Scores jobs together; where that fails each alone, so that one client's picture does not spoil another's scores."""
+        if not jobs:
+            return
+        try:
+            self.calls += 1
+            output = self._scorer.score(_together([job.batch for job in jobs]))
+        except Exception as error:  # noqa: BLE001  # told to whoever asked; the thread goes on
+            if len(jobs) == 1 or not isinstance(error, DdpoError):
+                for job in jobs:
+                    job.result.set_exception(error)
+                return
+            for job in jobs:
+                self._answer([job])
+            return
+        start = 0
+        for job in jobs:
+            part = slice(start, start + len(job.batch))
+            start = part.stop
+            parts = {name: values[part] for name, values in output.parts.items()}
+            job.result.set_result(RewardOutput(output.values[part], parts, output.errors[part]))
+
+
+def _alike(one: ImageBatch, other: ImageBatch) -> bool:
+    return one.size == other.size and one.context == other.context and one.from_bytes == other.from_bytes
+
+
+def _together(batches: list[ImageBatch]) -> ImageBatch:
+    if len(batches) == 1:
+        return batches[0]
+    prompts = [prompt for batch in batches for prompt in batch.prompts]
+    if batches[0].from_bytes:
+        return ImageBatch.of_images([image for batch in batches for image in batch.images], prompts, batches[0].context)
+    return ImageBatch(torch.cat([batch.pixels for batch in batches]), prompts, batches[0].context)

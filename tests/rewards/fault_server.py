@@ -1,0 +1,148 @@
+"""A server of OpenAI's protocol on loopback that answers as it is told: well, late, never, or with rubbish."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["FaultServer", "fault_server"]
+
+CAPTION = "the image contains a cat"
+
+
+def completion(content: Any) -> bytes:
+    top = [{"token": "Yes", "logprob": -0.25}, {"token": "No", "logprob": -1.5}, {"token": "Yes", "logprob": -3.0}]
+    choice = {"message": {"role": "assistant", "content": content}, "logprobs": {"content": [{"token": "Yes", "top_logprobs": top}]}}
+    return json.dumps({"choices": [choice]}).encode()
+
+
+@dataclass
+class FaultServer:
+    """`faults` says what happens to the next requests, one each; then `then`, "ok" if nothing else was said."""
+
+    url: str = ""
+    faults: list[str] = field(default_factory=list)
+    then: str = "ok"
+    requests: list[dict[str, Any]] = field(default_factory=list)  # bodies of the questions
+    headers: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    elsewhere: str = "http://127.0.0.2:9/"
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def next_fault(self) -> str:
+        with self.lock:
+            return self.faults.pop(0) if self.faults else self.then
+
+    def picture(self, place: int) -> np.ndarray:
+        """The picture of a question, decoded."""
+        url = self.requests[place]["messages"][0]["content"][0]["image_url"]["url"]
+        with Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,")))) as image:
+            return np.asarray(image.convert("RGB"))
+
+
+REPLIES = {
+    "ok": (200, completion(CAPTION)),
+    "empty": (200, completion(" \n")),
+    "null": (200, completion(None)),
+    "5000 words": (200, completion("cat " * 5000)),
+    "a list": (200, completion([{"type": "text"}])),
+    "rubbish": (200, b"\xff\xfe\x00<html>no\r\njson"),
+    "nested": (200, b"[" * 100_000),
+    "a number": (200, b"7"),
+    "no choices": (200, b'{"choices": []}'),
+    "huge": (200, b" " * (5 * 1024 * 1024)),
+    "400": (400, b'{"error": "the picture is too small"}'),
+    "401": (401, b'{"error": "who are you"}'),
+    "429": (429, b'{"error": "slow down"}'),
+    "500": (500, b"Traceback (most recent call last):\n  boom"),
+    "503": (503, b""),
+    "redirect": (302, b""),
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.server.told.paths.append(self.path)
+        self.send(200, json.dumps({"data": [{"id": "tiny-vlm"}, {"id": "other"}]}).encode())
+
+    def do_POST(self) -> None:
+        told: FaultServer = self.server.told
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        fault = told.next_fault()
+        with told.lock:
+            told.paths.append(self.path)
+            told.requests.append(json.loads(body))
+            told.headers.append({name.lower(): value for name, value in self.headers.items()})
+        if fault == "hangs":
+            self.server.over.wait(30)
+            self.close_connection = True
+        elif fault == "drips":
+            self.drip()
+        elif fault == "drops":
+            self.close_connection = True
+        elif fault == "cut short":
+            self.send(200, completion(CAPTION)[:20], length=len(completion(CAPTION)))
+            self.close_connection = True
+        else:
+            self.send(*REPLIES[fault])
+
+    def drip(self) -> None:
+        self.send(200, b"", length=10_000)
+        self.close_connection = True
+        for _ in range(600):
+            if self.server.over.wait(0.05):
+                return
+            try:
+                self.wfile.write(b" ")
+            except OSError:
+                return
+
+    def send(self, status: int, body: bytes, length: int | None = None) -> None:
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", self.server.told.elsewhere)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that went away is no news."""
+
+
+@contextmanager
+def fault_server(*faults: str, then: str = "ok") -> Iterator[FaultServer]:
+    """A running server that treats the next questions as told."""
+    server: Any = Server(("127.0.0.1", 0), Handler)
+    server.over = threading.Event()
+    server.told = FaultServer(f"http://127.0.0.1:{server.server_address[1]}/v1", list(faults), then)
+    thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True)
+    thread.start()
+    try:
+        yield server.told
+    finally:
+        server.over.set()
+        time.sleep(0.01)
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
