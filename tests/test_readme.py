@@ -25,6 +25,13 @@ def test_the_tables_of_rewards_are_fresh(page: str, blocks: list[str]) -> None:
         assert re.findall(r"\n\| `(\w+)` \|", table) == list(CARDS)
 
 
+def test_the_page_of_each_reward_is_fresh() -> None:
+    pages = runpy.run_path(str(ROOT / "tools" / "readme_table.py"))["card_pages"]()
+    found = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reward-cards").iterdir()}
+    assert found == pages, "run: python tools/readme_table.py"
+    assert set(pages) == {f"{name}.md" for name in CARDS}
+
+
 def test_stale_tables_are_rewritten_and_the_rest_is_left_alone() -> None:
     with_tables = runpy.run_path(str(ROOT / "tools" / "readme_table.py"))["with_tables"]
     text = with_tables("before\n<!-- facts:begin -->\nold\n<!-- facts:end -->\nafter\n")

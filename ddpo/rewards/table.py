@@ -1,4 +1,4 @@
-"""The tables of rewards in the README and in docs/rewards.md, from the cards."""
+"""The tables of rewards in the README and in docs/rewards.md, and a page for each reward, from the cards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.catalog import CARDS
 
-__all__ = ["needs", "render_facts_markdown", "render_table_markdown", "scale"]
+__all__ = ["needs", "render_card_markdown", "render_facts_markdown", "render_table_markdown", "scale"]
 
 
 def scale(card: RewardCard) -> str:
@@ -49,6 +49,38 @@ def render_facts_markdown(cards: Iterable[RewardCard] | None = None) -> str:
         for card in _all(cards)
     ]
     return _markdown(("reward", "scale", "5 % / median / 95 %", "measured on", "licences of code, weights", "defined in"), rows)
+
+
+def render_card_markdown(card: RewardCard) -> str:
+    """A page about one reward: all that its card says, in the order in which a stranger asks."""
+    typical = "not measured" if card.typical is None else " / ".join(f"{value:g}" for value in card.typical) + f" ({card.typical_source})"
+    facts = [
+        ("version", card.version),
+        ("scale", scale(card)),
+        ("5 % / median / 95 %", typical),
+        ("better", card.direction),
+        ("judges", " + ".join(card.inputs)),
+        ("needs", needs(card)),
+        ("preprocessing", f"{card.pixels}; {card.preprocessing or 'not stated'}"),
+        ("computed in", f"{card.dtype}; about {card.memory_mb} MB"),
+        ("differentiable", "yes" if card.differentiable else "no"),
+        ("shares a tower with", card.backbone or "none"),
+        ("lineage", ", ".join(card.lineage) or "none"),
+        ("licence of the code", card.code_licence),
+        ("defined in", card.paper or "this project"),
+    ]
+    parts = [f"# {card.id}\n\n{card.summary[0].upper()}{card.summary[1:]}.\n", f"**How it is gamed, what it cannot see:** {card.flaws}.\n"]
+    parts.append(_markdown(("", ""), facts))
+    if card.weights:
+        weights = [(w.source, w.revision, f"{w.megabytes:g} MB", w.licence, w.sha256 or "not pinned") for w in card.weights]
+        parts.append("## Weights\n\n" + _markdown(("source", "revision", "size", "licence", "SHA-256"), weights))
+    if card.options:
+        options = [(f"`{option.name}`", f"`{option.default}`", option.help) for option in card.options]
+        parts.append("## Options\n\n" + _markdown(("option", "default", "what it does"), options))
+    if card.golden:
+        golden = [(one.fixture, f"{one.score:.9g} ± {one.tolerance:g}", one.source) for one in card.golden]
+        parts.append("## Known scores\n\n" + _markdown(("fixture", "score", "source"), golden))
+    return "\n".join([*parts, "Made from the card by `python tools/readme_table.py`.\n"])
 
 
 def _all(cards: Iterable[RewardCard] | None) -> Iterable[RewardCard]:
