@@ -28,7 +28,6 @@ __all__ = [
     "contact_sheet",
     "find_images",
     "from_images",
-    "from_pil",
     "from_uint8",
     "load_image",
     "save_png",
@@ -87,11 +86,6 @@ def to_pil(pixels: Tensor) -> list[Image.Image]:
 def from_images(images: Sequence[Image.Image]) -> NDArray[np.uint8]:
     """Pictures of one size, of any mode, as uint8 `[batch, height, width, 3]`."""
     return np.stack([np.asarray(to_rgb(image)) for image in images])
-
-
-def from_pil(images: Sequence[Image.Image]) -> Tensor:
-    """Pictures of one size, of any mode, as canonical pixels."""
-    return from_uint8(from_images(images))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

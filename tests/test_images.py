@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ddpo.errors import ImageError
-from ddpo.images import contact_sheet, find_images, from_pil, from_uint8, load_image, save_png, to_pil, to_rgb, to_uint8
+from ddpo.images import contact_sheet, find_images, from_images, from_uint8, load_image, save_png, to_pil, to_rgb, to_uint8
 
 
 def one(value: float) -> torch.Tensor:
@@ -44,7 +44,7 @@ def test_channels_and_axes_are_not_mixed_up() -> None:
     assert array[0, 1, 0].tolist() == [0, 0, 255]
     assert to_pil(pixels)[0].size == (3, 2)
     assert to_pil(pixels)[0].getpixel((0, 1)) == (0, 0, 255)
-    assert torch.equal(from_pil(to_pil(pixels)), pixels)
+    assert torch.equal(from_uint8(from_images(to_pil(pixels))), pixels)
 
 
 def test_wrong_arrays_are_refused() -> None:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ddpo.rewards.card import RewardCard, WeightFile
-from ddpo.rewards.code import source_digest
+from ddpo.rewards.code import files_digest, source_digest
 
 __all__ = ["identity", "signature"]
 
@@ -21,10 +21,15 @@ def signature(card: RewardCard, options: Mapping[str, Any] | None = None, origin
 
 
 def identity(card: RewardCard, options: Mapping[str, Any] | None = None, origin: str = "ddpo") -> str:
-    """What may move a score: the signature, with the hash of the reward's source in place of ddpo's version. Its part of a cache key."""
+    """What may move a score: the signature, with the state of the reward's source and local files in place of ddpo's version.
+
+    It is the reward's part of a cache key.
+    """
     parts = {name: value for name, value in _parts(card, options, origin).items() if name != "ddpo"}
     if "sha256:" not in origin:  # which is that of the source
         parts["source"] = source_digest(card.load.partition(":")[0]) or "unknown"
+    if files := files_digest((options or {}).values()):
+        parts["files"] = files
     return "|".join(f"{name}:{value}" for name, value in parts.items())
 
 

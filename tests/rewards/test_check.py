@@ -331,7 +331,7 @@ def tiny_aesthetic(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 56}
     config = CLIPVisionConfig(**sizes, image_size=224, projection_dim=768, hidden_act="quick_gelu")
     tower, weight = CLIPVisionModelWithProjection(config).eval().requires_grad_(False), torch.randn(768)
-    monkeypatch.setattr(aesthetic, "load_clip", lambda path: tower)
+    monkeypatch.setattr(aesthetic, "load_clip", lambda *asked: tower)
     monkeypatch.setattr(aesthetic, "load_head", lambda path: (weight, torch.tensor(5.2)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -193,3 +194,17 @@ def test_a_constructor_that_raises_is_one_line(user_file) -> None:
 def test_load_failures_are_user_errors() -> None:
     assert issubclass(RewardLoadError, UserError)
     assert issubclass(RewardLoadError, ImportError)
+
+
+def test_other_weights_at_the_same_place_are_another_identity(tmp_path: Path) -> None:
+    """A cached score must not outlive the weights that gave it."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"first")
+    spec = f"clip_score:clip={folder}"
+    before = resolve(spec).identity
+    assert resolve(spec).identity == before
+    (folder / "model.safetensors").write_bytes(b"other")
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    assert resolve(spec).identity != before
+    assert "files:" not in resolve(f"vlm_judge:template={'x' * 5000}").identity  # a text, too long for a path

@@ -108,7 +108,7 @@ def _rows(
 
     if out is None:
         return score_files(scorers, pictures, batch_size), None
-    journal = stack.enter_context(Journal(journal_path(out), [reward.signature for reward in found.values()]))
+    journal = stack.enter_context(Journal(journal_path(out), [reward.identity for reward in found.values()]))
 
     def rows() -> Iterator[tuple[ScoreRow, ...]]:
         done, left = journal.resume(pictures)

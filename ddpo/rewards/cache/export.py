@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from ddpo.rewards.scored_files.table import WRITERS, check_table_path
 __all__ = ["write_cache_table"]
 
 COLUMNS: Final = ("reward", "identity", "key", "value", "parts", "created", "last_used")
-ROWS_AT_ONCE: Final = 8192
 
 
 def write_cache_table(connection: sqlite3.Connection, path: Path) -> int:
@@ -42,10 +40,7 @@ def write_cache_table(connection: sqlite3.Connection, path: Path) -> int:
 
     try:
         with atomic_path(path) as temporary:
-            if path.suffix.lower() == ".parquet":
-                _write_parquet(records(), temporary)
-            else:
-                WRITERS[path.suffix.lower()](records(), list(COLUMNS), temporary)
+            WRITERS[path.suffix.lower()](records(), list(COLUMNS), temporary)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
     return written
@@ -55,13 +50,3 @@ def _record(row: CacheRow) -> dict[str, Any]:
     times = [None if moment is None else moment.isoformat() for moment in (row.created, row.used)]
     parts = json.dumps(row.score.parts, ensure_ascii=False)
     return dict(zip(COLUMNS, (row.reward, row.identity, row.key.hex(), row.score.value, parts, *times), strict=True))
-
-
-def _write_parquet(records: Iterator[dict[str, Any]], path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema([(name, pa.float32() if name == "value" else pa.string()) for name in COLUMNS])
-    with pq.ParquetWriter(path, schema) as writer:
-        while chunk := list(itertools.islice(records, ROWS_AT_ONCE)):
-            writer.write_table(pa.Table.from_pylist(chunk, schema=schema))

@@ -178,8 +178,11 @@ class Aesthetic:
 
     def __init__(self, head: str | None = None, clip: str | None = None, device: str = "cpu") -> None:
         self._device = torch.device(device)
-        self._weight, self._bias = (tensor.to(self._device) for tensor in load_head(head))
-        self._tower = shared_tower(self.card.backbone, device, lambda: clip_embeddings(load_clip(clip), device))
+        self._weight, self._bias = (tensor.to(self._device) for tensor in self._load_head(head))
+        self._tower = shared_tower(self.card.backbone, device, lambda: clip_embeddings(load_clip(clip, self.card.id), device))
+
+    def _load_head(self, path: str | None) -> tuple[Tensor, Tensor]:
+        return load_head(path)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""
@@ -188,27 +191,10 @@ class Aesthetic:
         return RewardOutput(head_scores(self._tower.embed(batch).float(), self._weight, self._bias).cpu())
 
 
-class AestheticV1:
-    """Predicted mean rating of a picture by the first predictor; same tower and pass as `Aesthetic`.
-
-    Args:
-        head: local copy of the head's file, else it is fetched.
-        clip: local copy of the CLIP checkpoint (`model.safetensors`), else it is fetched.
-        device: where the CLIP tower runs.
-
-    Raises:
-        MissingResourceError: weights are missing; the head is asked for first, it is the smaller.
-    """
+class AestheticV1(Aesthetic):
+    """Predicted mean rating of a picture by the first predictor; same arguments, tower and pass as `Aesthetic`."""
 
     card = CARDS["aesthetic_v1"]
 
-    def __init__(self, head: str | None = None, clip: str | None = None, device: str = "cpu") -> None:
-        self._device = torch.device(device)
-        self._weight, self._bias = (tensor.to(self._device) for tensor in load_linear_head(head))
-        self._tower = shared_tower(self.card.backbone, device, lambda: clip_embeddings(load_clip(clip, self.card.id), device))
-
-    def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`."""
-        if not len(batch):
-            return RewardOutput(torch.zeros(0))
-        return RewardOutput(head_scores(self._tower.embed(batch).float(), self._weight, self._bias).cpu())
+    def _load_head(self, path: str | None) -> tuple[Tensor, Tensor]:
+        return load_linear_head(path)

@@ -31,12 +31,12 @@ class Journal:
 
     Args:
         path: of the journal; made if it is not there.
-        signatures: one per reward. A journal with others is of another scoring, and is begun anew.
+        identities: one per reward. A journal with others is of another scoring, and is begun anew.
     """
 
-    def __init__(self, path: Path, signatures: Sequence[str]) -> None:
+    def __init__(self, path: Path, identities: Sequence[str]) -> None:
         self.path = path
-        self._header = {"schema": SCHEMA, "signatures": list(signatures)}
+        self._header = {"schema": SCHEMA, "identities": list(identities)}
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Journal:

@@ -17,6 +17,7 @@ from ddpo.rewards.scored_files.run import ScoreRow
 __all__ = ["check_table_path", "write_table"]
 
 TEXTS: Final = ("file", "prompt", "reward", "status", "error", "signature")
+NUMBERS: Final = ("score", "value")
 ROWS_AT_ONCE: Final = 8192
 
 Record = dict[str, Any]
@@ -77,7 +78,7 @@ def _write_parquet(records: Iterable[Record], columns: list[str], path: Path) ->
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, pa.string() if name in TEXTS else pa.float64()) for name in columns])
+    schema = pa.schema([(name, pa.float64() if name in NUMBERS or name.startswith("part_") else pa.string()) for name in columns])
     source = iter(records)
     with pq.ParquetWriter(path, schema) as writer:
         while chunk := list(itertools.islice(source, ROWS_AT_ONCE)):
