@@ -30,6 +30,19 @@ def reward_text(metrics: events.Metrics) -> str:
     return f"{metrics.reward_mean:.4f}" + ("" if metrics.reward_se is None else f" ± {metrics.reward_se:.4f}")
 
 
+def ratio_text(metrics: events.Metrics) -> str:
+    """How far the updates took the policy; the loss for a method without ratios."""
+    if metrics.ratio_mean_deviation is None:
+        return f"denoising loss {metrics.loss:.4f}"
+    kl = "" if metrics.reference_kl is None else f", KL to reference {metrics.reference_kl:.1e}"
+    return f"|ratio-1| {metrics.ratio_mean_deviation:.1e}, clipped {metrics.clip_fraction:.0%}, KL {metrics.approx_kl:.1e}{kl}"
+
+
+def steps_text(metrics: events.Metrics) -> str:
+    """The share of clipped items of each trained denoising step, noise first."""
+    return "clipped " + " ".join(f"{step.clip_fraction:.0%}" for step in metrics.by_step) if metrics.by_step else "none"
+
+
 class TrainingDisplay:
     """Draws the events of a run. Use as a context manager."""
 
@@ -91,10 +104,8 @@ class TrainingDisplay:
         rows = [
             ("reward", f"{reward_text(metrics)}   {sparkline(self.rewards)}"),
             ("prompts", f"worst {self.last.worst[0]} {self.last.worst[1]:.3f}, best {self.last.best[0]} {self.last.best[1]:.3f}"),
-            (
-                "ratio",
-                f"mean |ratio-1| {metrics.ratio_mean_deviation:.1e}, clipped {metrics.clip_fraction:.0%}, KL {metrics.approx_kl:.1e}",
-            ),
+            ("ratio", ratio_text(metrics)),
+            ("by step", steps_text(metrics)),
             ("gradient", f"norm {metrics.grad_norm:.3f} over {metrics.updates} updates"),
             ("speed", f"{rate:.1f} pictures/s ({metrics.seconds_sampling:.1f} s sampling, {metrics.seconds_training:.1f} s training)"),
             ("queries", f"{metrics.reward_queries:,} pictures scored, {metrics.unscorable} unscorable in this iteration"),
@@ -110,6 +121,6 @@ class TrainingDisplay:
         left = spent / len(self.rewards) * (self.total - metrics.iteration)
         return (
             f"iteration {metrics.iteration}/{self.total}  reward {reward_text(metrics)}  "
-            f"|ratio-1| {metrics.ratio_mean_deviation:.1e}  clipped {metrics.clip_fraction:.0%}  grad {metrics.grad_norm:.3f}  "
+            f"{ratio_text(metrics)}  grad {metrics.grad_norm:.3f}  "
             f"{metrics.reward_queries / metrics.iteration / metrics.seconds:.1f} pictures/s  {left / 60:.1f} min left"
         )

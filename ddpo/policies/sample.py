@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ddpo.errors import ConfigError
 from ddpo.policies.policy import Policy
-from ddpo.policies.transition import StepCoefficients, ddim_mean, gaussian_log_prob
+from ddpo.policies.transition import ddim_mean, gaussian_log_prob
 from ddpo.types import ImageBatch, Prompt, Trajectory
 
 __all__ = ["SampleKey", "SamplerSettings", "guided", "sample_images", "sample_noise", "sample_trajectory"]
@@ -93,16 +93,6 @@ def sample_trajectory(policy: Policy, keys: Sequence[SampleKey], settings: Sampl
         log_probs.append(gaussian_log_prob(x_t, mean, coefficients.std[step]))
     kept = len(keys)
     return Trajectory(torch.stack(latents, 1)[:kept], torch.stack(log_probs, 1)[:kept])
-
-
-def step_log_probs(
-    policy: Policy, x_t: Tensor, x_prev: Tensor, step: Tensor, conditioning: Tensor, unconditional: Tensor,
-    coefficients: StepCoefficients, guidance: float,
-) -> Tensor:  # fmt: skip
-    """Log-probs `[batch]` of stored steps under the policy as it is now."""
-    output = guided(policy, x_t, coefficients.timesteps[step], conditioning, unconditional, guidance)
-    mean = ddim_mean(output, x_t, step, coefficients, policy.schedule.prediction)
-    return gaussian_log_prob(x_prev, mean, coefficients.std[step])
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ddpo.errors import ConfigError
 
-__all__ = ["NoiseSchedule", "StepCoefficients", "ddim_mean", "gaussian_log_prob"]
+__all__ = ["NoiseSchedule", "StepCoefficients", "ddim_mean", "denoising_target", "gaussian_log_prob", "noised"]
 
 STD_FLOOR: Final = 1e-6
 """Least standard deviation of a step: with η = 0 the density is a spike, not a division by zero. Source: jannerm/ddpo."""
@@ -152,3 +152,19 @@ def gaussian_log_prob(x_prev: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     deviation = std.view(-1, 1, 1, 1)
     squared = ((x_prev.detach().float() - mean) / deviation) ** 2
     return -0.5 * squared.mean((1, 2, 3)) - std.log() - 0.5 * math.log(2 * math.pi)
+
+
+def noised(x_0: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
+    """x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, float32 `[batch, channel, height, width]`; `alpha` is ᾱ_t, `[batch]`."""
+    level = alpha.view(-1, 1, 1, 1)
+    return level.sqrt() * x_0 + (1 - level).sqrt() * noise
+
+
+def denoising_target(x_0: Tensor, noise: Tensor, alpha: Tensor, prediction: Prediction) -> Tensor:
+    """What the denoiser should predict for `noised(x_0, noise, alpha)`: ε, v = √ᾱ ε - √(1-ᾱ) x_0, or x_0; same shape."""
+    if prediction == "epsilon":
+        return noise
+    if prediction == "sample":
+        return x_0
+    level = alpha.view(-1, 1, 1, 1)
+    return level.sqrt() * noise - (1 - level).sqrt() * x_0

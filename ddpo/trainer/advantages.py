@@ -1,29 +1,39 @@
-"""Rewards to advantages: per-prompt running statistics, as in arXiv 2305.13301 (section 5.1) and ddpo-pytorch."""
+"""Rewards to advantages: how much better than expected each picture is. Pure, but for the running statistics that are handed in.
+
+`per_prompt` keeps running statistics of each prompt, as in arXiv 2305.13301 (section 5.1) and ddpo-pytorch; `batch` compares with all
+pictures of the iteration; `group` with those of the same prompt in the iteration, as in GRPO (arXiv 2402.03300, section 4.1.2);
+`leave_one_out` with the others of the group, without dividing by a spread (RLOO, arXiv 2402.14740).
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Advantages", "PromptStatistics", "per_prompt_advantages"]
+from ddpo.trainer.config import AdvantageConfig
 
-STD_EPSILON = 1e-6
+__all__ = ["PictureWeights", "PromptStatistics", "advantages", "batch", "group", "leave_one_out", "per_prompt"]
+
+STD_EPSILON: Final = 1e-6
 """Added to the standard deviation. Source: ddpo-pytorch, stat_tracking.py."""
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Advantages:
-    """One advantage per picture; 0 where it was unscorable or its statistics have no spread."""
+class PictureWeights:
+    """How strongly, and in which direction, each picture of an iteration is to change the model; 0: it is left out of the forward pass."""
 
-    values: Floats  # [batch], clipped
-    scored: NDArray[np.bool_]  # [batch], False where the reward was NaN
-    zero_spread: int  # scored pictures whose mean and standard deviation came from equal rewards
+    values: Floats  # [batch]
+    scored: Flags  # [batch], False where the reward was NaN
+    counted: Flags  # [batch], whether a picture counts in the mean that an update takes, also with weight 0
+    zero_spread: int  # scored pictures that got no weight because the rewards that they are compared with are equal
 
 
 @dataclass(slots=True)
@@ -38,10 +48,10 @@ class PromptStatistics:
         """Appends rewards of one prompt, oldest dropped."""
         self.rewards.setdefault(prompt_id, deque(maxlen=self.buffer)).extend(float(v) for v in values)
 
-    def mean_and_std(self, prompt_id: str, batch: Floats) -> tuple[float, float]:
-        """Population mean and standard deviation of the prompt's buffer, or of the whole batch while it is short of `min_count`."""
+    def mean_and_std(self, prompt_id: str, everything: Floats) -> tuple[float, float]:
+        """Population mean and standard deviation of the prompt's buffer, or of all of the iteration while it is short of `min_count`."""
         own = self.rewards[prompt_id]
-        values = np.array(own) if len(own) >= self.min_count else batch
+        values = np.array(own) if len(own) >= self.min_count else everything
         return float(values.mean()), float(values.std())
 
     def to_state(self) -> dict[str, list[float]]:
@@ -53,28 +63,72 @@ class PromptStatistics:
         self.rewards = {prompt: deque(values, maxlen=self.buffer) for prompt, values in state.items()}
 
 
-def per_prompt_advantages(rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, clip: float) -> Advantages:
-    """A = clamp((r - mean) / (std + 1e-6), ±clip) with the statistics of each picture's prompt.
+def advantages(rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, config: AdvantageConfig) -> PictureWeights:
+    """The advantages of the kind that the settings name.
 
-    New rewards enter the statistics first. NaN rewards are left out of all statistics and get advantage 0.
+    Unscorable pictures are left out of all statistics and get none; so do those whose comparison has no spread.
 
     Args:
         rewards: float64 `[batch]`, NaN where unscorable.
         prompt_ids: `[batch]`.
-        statistics: running per-prompt statistics; changed in place.
-        clip: bound of the advantage, in standard deviations.
+        statistics: running per-prompt statistics; `per_prompt` changes them in place.
+        config: kind, and the bound `clip` of an advantage.
     """
     scored = ~np.isnan(rewards)
     ids = np.array(prompt_ids)
-    values = np.zeros(len(rewards))
-    batch = rewards[scored]
-    zero_spread = 0
-    for prompt_id in dict.fromkeys(ids[scored].tolist()):
+    if config.kind == "batch":
+        values = batch(rewards, scored)
+    elif config.kind == "group":
+        values = group(rewards, ids, scored)
+    elif config.kind == "leave_one_out":
+        values = leave_one_out(rewards, ids, scored)
+    else:
+        values = per_prompt(rewards, ids, scored, statistics)
+    flat = np.isnan(values) & scored
+    return PictureWeights(np.clip(np.nan_to_num(values, nan=0.0), -config.clip, config.clip), scored, scored, int(flat.sum()))
+
+
+def per_prompt(rewards: Floats, ids: NDArray[np.str_], scored: Flags, statistics: PromptStatistics) -> Floats:
+    """(r - mean) / (std + 1e-6) with the running statistics of each picture's prompt, which its new rewards enter first; NaN: no spread."""
+    values = np.full(len(rewards), np.nan)
+    for prompt_id in _distinct(ids[scored]):
         chosen = scored & (ids == prompt_id)
         statistics.add(prompt_id, rewards[chosen])
-        mean, std = statistics.mean_and_std(prompt_id, batch)
-        if std == 0:
-            zero_spread += int(chosen.sum())
-            continue
-        values[chosen] = np.clip((rewards[chosen] - mean) / (std + STD_EPSILON), -clip, clip)
-    return Advantages(values, scored, zero_spread)
+        values[chosen] = _standard(rewards[chosen], *statistics.mean_and_std(prompt_id, rewards[scored]))
+    return values
+
+
+def batch(rewards: Floats, scored: Flags) -> Floats:
+    """(r - mean) / (std + 1e-6) over the iteration; NaN: no spread."""
+    values = np.full(len(rewards), np.nan)
+    if scored.any():
+        values[scored] = _standard(rewards[scored], float(rewards[scored].mean()), float(rewards[scored].std()))
+    return values
+
+
+def group(rewards: Floats, ids: NDArray[np.str_], scored: Flags) -> Floats:
+    """(r - mean) / (std + 1e-6) over the pictures of the same prompt in the iteration; NaN: no spread, or a group of one."""
+    values = np.full(len(rewards), np.nan)
+    for prompt_id in _distinct(ids[scored]):
+        chosen = scored & (ids == prompt_id)
+        values[chosen] = batch(rewards[chosen], np.ones(int(chosen.sum()), bool))
+    return values
+
+
+def leave_one_out(rewards: Floats, ids: NDArray[np.str_], scored: Flags) -> Floats:
+    """The reward minus the mean of the *others* of the same prompt, on the reward's own scale; NaN: no spread, or a group of one."""
+    values = np.full(len(rewards), np.nan)
+    for prompt_id in _distinct(ids[scored]):
+        chosen = scored & (ids == prompt_id)
+        own = rewards[chosen]
+        if len(own) > 1 and own.std() > 0:
+            values[chosen] = (own - own.mean()) * len(own) / (len(own) - 1)
+    return values
+
+
+def _standard(rewards: Floats, mean: float, std: float) -> Floats:
+    return (rewards - mean) / (std + STD_EPSILON) if std > 0 else np.full(len(rewards), np.nan)
+
+
+def _distinct(ids: NDArray[np.str_]) -> list[str]:
+    return list(dict.fromkeys(ids.tolist()))

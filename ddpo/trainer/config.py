@@ -21,6 +21,7 @@ __all__ = [
     "AdaptConfig",
     "AdvantageConfig",
     "OptimConfig",
+    "RegressionConfig",
     "SampleConfig",
     "TrainConfig",
     "config_from_dict",
@@ -59,29 +60,50 @@ class OptimConfig:
     eps: float = 1e-8
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
-    updates: int = 4  # optimizer steps per iteration, each on its share of the rollout
+    updates: int = 4  # optimizer steps per pass over the rollout, each on its share of it
+    epochs: int = 1  # passes over the rollout per iteration ("inner epochs")
+    skip_first: int = 0  # first denoising steps that are not trained
     skip_last: int = 1  # last denoising steps that are not trained: their tiny noise makes their gradients drown the others'
-    timesteps: int = 5  # of the steps left, how many per picture, drawn at random; 0: all
+    timesteps: int = 5  # of the steps left, how many per picture and epoch, drawn at random; 0: all. In regression: noise levels
+    guidance: bool = True  # whether training sees the guided prediction, as sampling does; False: the prediction with the prompt alone
+    kl: float = 0.0  # weight of KL(policy || reference policy) of each denoising step, a mean per latent dimension, added to the loss
     clip_range: float = 2e-3  # of the ratio, which is a mean per latent dimension: 1e-4 for Stable Diffusion's 16,384, 2e-3 for 768
 
     def __post_init__(self) -> None:
-        _positive(self, "lr", "eps", "max_grad_norm", "updates", "clip_range")
-        if min(self.timesteps, self.skip_last, self.weight_decay) < 0:
-            raise ConfigError("optim.timesteps, optim.skip_last and optim.weight_decay must not be negative")
+        _positive(self, "lr", "eps", "max_grad_norm", "updates", "epochs", "clip_range")
+        if min(self.timesteps, self.skip_first, self.skip_last, self.weight_decay, self.kl) < 0:
+            raise ConfigError("optim.timesteps, optim.skip_first, optim.skip_last, optim.weight_decay and optim.kl must not be negative")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigError(f"optim.beta1 and optim.beta2 must be in [0, 1), got {self.beta1} and {self.beta2}")
 
 
 @dataclass(frozen=True, slots=True)
 class AdvantageConfig:
-    """How rewards become advantages: per-prompt running statistics."""
+    """How rewards become advantages; see `ddpo.trainer.advantages`."""
 
-    buffer: int = 32  # last rewards kept per prompt
-    min_count: int = 8  # below this the whole batch's statistics are used
+    kind: Literal["per_prompt", "batch", "group", "leave_one_out"] = "per_prompt"
+    buffer: int = 32  # per_prompt: last rewards kept of each prompt
+    min_count: int = 8  # per_prompt: below this the whole iteration's statistics are used
     clip: float = 5.0
 
     def __post_init__(self) -> None:
         _positive(self, "buffer", "min_count", "clip")
+        _one_of(self, "kind")
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionConfig:
+    """How rewards become the weights of reward-weighted regression; see `ddpo.trainer.regression`."""
+
+    beta: float = 1.0  # inverse temperature of rwr's softmax
+    scale: Literal["reward", "std"] = "std"  # β multiplies the reward itself, or the reward in standard deviations of its prompt
+    keep: float = 0.1  # share of each prompt's pictures that rwr_sparse keeps
+
+    def __post_init__(self) -> None:
+        _positive(self, "beta", "keep")
+        _one_of(self, "scale")
+        if self.keep >= 1:
+            raise ConfigError(f"regression.keep must be below 1, got {self.keep}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +115,7 @@ class AdaptConfig:
     alpha: int = 16
 
     def __post_init__(self) -> None:
-        if self.kind not in ("lora", "full"):
-            raise ConfigError(f"adapt.kind must be 'lora' or 'full', got {self.kind!r}")
+        _one_of(self, "kind")
         _positive(self, "rank", "alpha")
 
 
@@ -115,31 +136,37 @@ class TrainConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    regression: RegressionConfig = field(default_factory=RegressionConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
 
     def __post_init__(self) -> None:
         _positive(self, "iterations", "checkpoint_every", "grid_every")
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise ConfigError(f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}")
+        _one_of(self, "dtype")
         if self.seed < 0:
             raise ConfigError(f"seed must not be negative, got {self.seed}")
         if self.sample.samples % self.optim.updates:
             raise ConfigError(f"sample.samples={self.sample.samples} cannot be cut into optim.updates={self.optim.updates} equal parts")
         if self.trained_steps < max(1, self.optim.timesteps):
             raise ConfigError(
-                f"sample.steps={self.sample.steps} without optim.skip_last={self.optim.skip_last} leaves {self.trained_steps} steps "
-                f"to train, fewer than optim.timesteps={self.optim.timesteps or 1}"
+                f"sample.steps={self.sample.steps} without optim.skip_first={self.optim.skip_first} and "
+                f"optim.skip_last={self.optim.skip_last} leaves {self.trained_steps} steps to train, fewer than "
+                f"optim.timesteps={self.optim.timesteps or 1}"
             )
 
     @property
     def trained_steps(self) -> int:
-        """How many of the denoising steps can be trained: the first so many."""
-        return self.sample.steps - self.optim.skip_last
+        """How many of the denoising steps can be trained: so many after the first `optim.skip_first`."""
+        return self.sample.steps - self.optim.skip_first - self.optim.skip_last
 
     @property
     def steps_per_picture(self) -> int:
-        """How many denoising steps of each picture are trained."""
+        """How many denoising steps of each picture are trained in an epoch."""
         return self.optim.timesteps or self.trained_steps
+
+    @property
+    def training_guidance(self) -> float:
+        """The guidance scale of the prediction that is trained."""
+        return self.sample.guidance if self.optim.guidance else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for `config.json`."""
@@ -150,6 +177,13 @@ def _positive(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) <= 0:
             raise ConfigError(f"{type(config).__name__.removesuffix('Config').lower()}.{name} must be above 0, got {getattr(config, name)}")
+
+
+def _one_of(config: Any, name: str) -> None:
+    choices = typing.get_args(typing.get_type_hints(type(config))[name])
+    if (value := getattr(config, name)) not in choices:
+        where = type(config).__name__.removesuffix("Config").lower().replace("train", "")
+        raise ConfigError(f"{where + '.' if where else ''}{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {value!r}")
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Checkpointed", "Event", "GridSaved", "IterationDone", "Metrics", "Progress", "Started"]
+__all__ = ["Checkpointed", "Event", "GridSaved", "IterationDone", "Metrics", "Progress", "Started", "StepStats"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """Of the items of one denoising step, over an iteration."""
+
+    step: int  # 0 is the first, at most noise
+    ratio_deviation: float  # mean |ratio - 1|
+    clip_fraction: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +31,12 @@ class Metrics:
     reward_parts: Mapping[str, float | None]  # mean native score of each part of the reward over the scored pictures; None if it gave none
     zero_spread: int  # pictures without advantage because equal rewards gave no spread
     loss: float
-    ratio_mean_deviation: float  # mean |ratio - 1| over all trained items
-    ratio_first_deviation: float  # largest |ratio - 1| before the first update: 0
-    clip_fraction: float  # share of items whose ratio left 1 ± optim.clip_range
-    approx_kl: float  # mean of (log ratio)² / 2
+    ratio_mean_deviation: float | None  # mean |ratio - 1| over all trained items; None: the method has no ratios
+    ratio_first_deviation: float | None  # largest |ratio - 1| before the first update: 0
+    clip_fraction: float | None  # share of items whose ratio left 1 ± optim.clip_range
+    approx_kl: float | None  # mean of (log ratio)² / 2
+    reference_kl: float | None  # mean KL of a denoising step to the reference policy, per latent dimension; None unless optim.kl is set
+    by_step: Sequence[StepStats]  # ratio and clip fraction of each denoising step that was trained
     grad_norm: float  # mean over the updates, before clipping
     updates: int
     seconds: float  # of this iteration: sampling, scoring and updating

@@ -25,10 +25,11 @@ from ddpo.prompts import PromptSet, load_prompts
 from ddpo.rewards.scorer import make_scorer
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.tensorfile import optimizer_tensors, restore_optimizer
-from ddpo.trainer.advantages import PromptStatistics, per_prompt_advantages
+from ddpo.trainer.advantages import PromptStatistics
 from ddpo.trainer.algorithms import algorithms
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Checkpointed, Event, GridSaved, IterationDone, Metrics, Started
+from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
 from ddpo.trainer.rollout import collect, draw_keys, sampler_settings
 from ddpo.trainer.run_folder import RunFolder
 from ddpo.trainer.update import update
@@ -122,25 +123,26 @@ class _Trainer:
             sampled = time.perf_counter()
             prompt_ids = [key.prompt.id for key in keys]
             rewards = rollout.rewards.values.double().cpu().numpy()
-            advantages = per_prompt_advantages(rewards, prompt_ids, self.statistics, config.advantage.clip)
-            stats = yield from update(
-                self.policy, self.optimizer, self.algorithm, rollout, advantages, self.coefficients, config, iteration
-            )
+            weights = self.algorithm.weigh(rewards, prompt_ids, self.statistics, config)
+            likelihood = self.likelihood(rollout, iteration)
+            stats = yield from update(self.policy, self.optimizer, self.algorithm, likelihood, weights, config, iteration)
             ended = time.perf_counter()
-            scored = rewards[advantages.scored]
+            scored = rewards[weights.scored]
             metrics = Metrics(
                 iteration=iteration,
                 reward_queries=iteration * len(keys),
                 reward_mean=float(scored.mean()),
                 reward_se=float(scored.std(ddof=1) / math.sqrt(len(scored))) if len(scored) > 1 else None,
-                unscorable=int((~advantages.scored).sum()),
-                reward_parts=_part_means(rollout.rewards, advantages.scored),
-                zero_spread=advantages.zero_spread,
+                unscorable=int((~weights.scored).sum()),
+                reward_parts=_part_means(rollout.rewards, weights.scored),
+                zero_spread=weights.zero_spread,
                 loss=stats.loss,
                 ratio_mean_deviation=stats.ratio_mean_deviation,
                 ratio_first_deviation=stats.ratio_first_deviation,
                 clip_fraction=stats.clip_fraction,
                 approx_kl=stats.approx_kl,
+                reference_kl=stats.reference_kl,
+                by_step=stats.by_step,
                 grad_norm=stats.grad_norm,
                 updates=stats.updates,
                 seconds=ended - begun,
@@ -154,6 +156,12 @@ class _Trainer:
             yield IterationDone(metrics, *_extremes(rollout))
             if iteration % config.grid_every == 0 or iteration == config.iterations:
                 yield GridSaved(self.save_grid(run, iteration))
+
+    def likelihood(self, rollout: Rollout, iteration: int) -> Likelihood:
+        """What the algorithm makes likelier: the steps that were taken, or the pictures that came out."""
+        if self.algorithm.likelihood == "transition":
+            return TransitionLikelihood(self.policy, rollout, self.coefficients, self.config)
+        return DenoisingLikelihood(self.policy, rollout, self.config, iteration)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Trained parameters and optimizer state."""

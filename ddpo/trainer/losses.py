@@ -1,18 +1,22 @@
-"""Policy-gradient losses on the log-probs of denoising steps. Pure; one value per (picture, step) item.
+"""Losses on the log-likelihoods of (picture, step) items. Pure; one value per item.
 
-Log-probs are averages over the latent's dimensions (see `ddpo.policies.transition`), so a ratio is the geometric mean per dimension.
+Log-likelihoods are averages over the latent's dimensions (see `ddpo.trainer.likelihoods`), so a ratio is the geometric mean per dimension.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, clamp, exp, maximum
 
-__all__ = ["clipped_surrogate", "score_function"]
+__all__ = ["clipped_surrogate", "weighted_likelihood"]
 
 
-def score_function(log_probs: Tensor, advantages: Tensor) -> Tensor:
-    """-A log π(x_{t-1} | x_t, c): its gradient is REINFORCE's. `[items]`. Source: arXiv 2305.13301, equation DDPO_SF."""
-    return -advantages * log_probs
+def weighted_likelihood(log_likelihoods: Tensor, weights: Tensor) -> Tensor:
+    """-w log p, `[items]`.
+
+    With the log-prob of a denoising step and its advantage, the gradient is REINFORCE's (arXiv 2305.13301, equation DDPO_SF); with
+    minus the denoising error and a regression weight it is the loss of reward-weighted regression (the same, equation 4).
+    """
+    return -weights * log_likelihoods
 
 
 def clipped_surrogate(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float) -> Tensor:

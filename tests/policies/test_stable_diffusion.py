@@ -11,8 +11,9 @@ from diffusers import StableDiffusionPipeline
 from ddpo.errors import CheckpointError, ConfigError, MissingResourceError, UnknownNameError
 from ddpo.policies import load_policy
 from ddpo.policies.checkpoint import find_checkpoint
-from ddpo.policies.sample import SampleKey, SamplerSettings, sample_images, sample_noise, sample_trajectory, step_log_probs
+from ddpo.policies.sample import SampleKey, SamplerSettings, guided, sample_images, sample_noise, sample_trajectory
 from ddpo.policies.sd import LoraSettings, StableDiffusionPolicy
+from ddpo.policies.transition import ddim_mean, gaussian_log_prob
 from ddpo.types import Prompt
 
 KEYS = [SampleKey(Prompt("a cat"), 0), SampleKey(Prompt("a dog"), 0), SampleKey(Prompt("a cat"), 1)]
@@ -44,16 +45,9 @@ def test_stored_paths_have_ratio_one_to_the_bit(tiny_model: Path, kind: str, gui
     coefficients = policy.schedule.coefficients(4, 1.0)
     pictures, steps = torch.tensor([2, 0, 2, 1]), torch.tensor([3, 0, 1, 3])
     conditioning = policy.encode([KEYS[i].prompt.text for i in pictures])
-    found = step_log_probs(
-        policy,
-        path.latents[pictures, steps],
-        path.latents[pictures, steps + 1],
-        steps,
-        conditioning,
-        policy.encode([""]),
-        coefficients,
-        guidance,
-    )
+    x_t, x_prev = path.latents[pictures, steps], path.latents[pictures, steps + 1]
+    output = guided(policy, x_t, coefficients.timesteps[steps], conditioning, policy.encode([""]), guidance)
+    found = gaussian_log_prob(x_prev, ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction), coefficients.std[steps])
     assert torch.equal(found, path.log_probs[pictures, steps])
     assert found.requires_grad
 

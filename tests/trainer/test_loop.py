@@ -21,10 +21,8 @@ from ddpo.policies.checkpoint import find_checkpoint
 from ddpo.prompts import load_prompts
 from ddpo.tensorfile import load_tensors
 from ddpo.trainer import TrainConfig, config_from_dict
-from ddpo.trainer.advantages import Advantages
 from ddpo.trainer.loop import resume, train
 from ddpo.trainer.rollout import draw_keys
-from ddpo.trainer.update import plan_updates
 
 REWARDS = '''
 """Rewards for the tests."""
@@ -264,17 +262,3 @@ def test_each_prompt_is_drawn_once_before_any_is_drawn_again() -> None:
     assert len({(key.prompt.id, key.index) for key in drawn}) == len(drawn) == 360
     assert len({key.prompt.id for key in drawn[:180]}) == 45
     assert draw_keys(prompts, config, 0, 7) == draw_keys(prompts, config, 0, 7)
-
-
-def test_an_update_plan_leaves_out_pictures_without_advantage() -> None:
-    values = np.array([1.0, 0.0, -1.0, 0.0])
-    scored = np.array([True, True, True, False])
-    config = config_from_dict(
-        {"sample": {"samples": 4, "per_prompt": 2, "steps": 5}, "optim": {"updates": 1, "timesteps": 3, "skip_last": 2}}
-    )
-    (items,) = plan_updates(Advantages(values, scored, 0), config, iteration=1)
-    assert sorted(set(items.pictures.tolist())) == [0, 2]
-    assert items.total == 9, "the mean is over all scored pictures, of which one had nothing to teach"
-    for picture in (0, 2):
-        steps = items.steps[items.pictures == picture].tolist()
-        assert sorted(steps) == [0, 1, 2], "three of the five steps are left without the last two"

@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from ddpo.trainer.losses import clipped_surrogate, score_function
+from ddpo.trainer.losses import clipped_surrogate, weighted_likelihood
 
 
-def test_score_function_is_minus_advantage_times_log_prob() -> None:
+def test_the_weighted_likelihood_is_minus_weight_times_log_prob() -> None:
     log_probs = torch.tensor([-1.0, 0.5], requires_grad=True)
-    loss = score_function(log_probs, torch.tensor([2.0, -3.0]))
+    loss = weighted_likelihood(log_probs, torch.tensor([2.0, -3.0]))
     assert loss.tolist() == [2.0, 1.5]
     loss.sum().backward()
     assert log_probs.grad is not None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
+from ddpo.trainer.advantages import Floats, PictureWeights, PromptStatistics, advantages
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import clipped_surrogate
 
@@ -18,13 +19,18 @@ class DdpoIs:
 
     summary: str = "clipped importance sampling, several updates per rollout"
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    likelihood: Literal["transition"] = "transition"
 
     def check(self, config: TrainConfig) -> None:
         """Any settings will do."""
 
-    def loss(self, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, config: TrainConfig) -> Tensor:
+    def weigh(self, rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, config: TrainConfig) -> PictureWeights:
+        """Advantages."""
+        return advantages(rewards, prompt_ids, statistics, config.advantage)
+
+    def loss(self, log_likelihoods: Tensor, old_log_likelihoods: Tensor, weights: Tensor, config: TrainConfig) -> Tensor:
         """The clipped surrogate."""
-        return clipped_surrogate(log_probs, old_log_probs, advantages, config.optim.clip_range)
+        return clipped_surrogate(log_likelihoods, old_log_likelihoods, weights, config.optim.clip_range)
 
 
 DDPO_IS = DdpoIs()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from ddpo.errors import ConfigError
+from ddpo.trainer.advantages import Floats, PictureWeights, PromptStatistics, advantages
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.losses import score_function
+from ddpo.trainer.losses import weighted_likelihood
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +20,23 @@ class DdpoSf:
 
     summary: str = "score function, one update per rollout"
     defaults: Mapping[str, Any] = field(default_factory=lambda: {"optim": {"updates": 1}})
+    likelihood: Literal["transition"] = "transition"
 
     def check(self, config: TrainConfig) -> None:
         """The estimator is exact for the policy that sampled, so a second update would be biased."""
-        if config.optim.updates != 1:
-            raise ConfigError(f"ddpo_sf makes one update per rollout: set optim.updates=1 (it is {config.optim.updates})")
+        if config.optim.updates != 1 or config.optim.epochs != 1:
+            raise ConfigError(
+                f"ddpo_sf makes one update per rollout: set optim.updates=1 and optim.epochs=1 "
+                f"(they are {config.optim.updates} and {config.optim.epochs})"
+            )
 
-    def loss(self, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, config: TrainConfig) -> Tensor:
+    def weigh(self, rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, config: TrainConfig) -> PictureWeights:
+        """Advantages."""
+        return advantages(rewards, prompt_ids, statistics, config.advantage)
+
+    def loss(self, log_likelihoods: Tensor, old_log_likelihoods: Tensor, weights: Tensor, config: TrainConfig) -> Tensor:
         """-A log π."""
-        return score_function(log_probs, advantages)
+        return weighted_likelihood(log_likelihoods, weights)
 
 
 DDPO_SF = DdpoSf()

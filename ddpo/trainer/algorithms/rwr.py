@@ -1,0 +1,64 @@
+"""RWR: the model is fitted again to its own pictures, each weighted by its exponentiated reward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from torch import Tensor
+
+from ddpo.errors import ConfigError
+from ddpo.trainer.advantages import Floats, PictureWeights, PromptStatistics
+from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.losses import weighted_likelihood
+from ddpo.trainer.regression import softmax_weights
+
+__all__ = ["ROUND", "RWR", "Rwr", "check_regression"]
+
+ROUND: Final[Mapping[str, Any]] = {
+    "iterations": 5,
+    "checkpoint_every": 1,
+    "grid_every": 1,
+    "sample": {"samples": 768, "per_prompt": 16},
+    "optim": {"updates": 8, "epochs": 5, "timesteps": 1, "lr": 1e-3},
+}
+"""An iteration is a round of collecting and fitting, so there are few large ones: as many pictures in all as the other methods have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rwr:
+    """Reward-weighted regression with the denoising loss (arXiv 2305.13301, section 4.2): weights softmax(β r) within each prompt."""
+
+    summary: str = "reward-weighted regression on the model's own pictures, rounds of collecting and fitting"
+    defaults: Mapping[str, Any] = field(default_factory=lambda: ROUND)
+    likelihood: Literal["denoising"] = "denoising"
+
+    def check(self, config: TrainConfig) -> None:
+        """As `check_regression`."""
+        check_regression(config)
+
+    def weigh(self, rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, config: TrainConfig) -> PictureWeights:
+        """Weights of mean 1 within each prompt."""
+        return softmax_weights(rewards, prompt_ids, config.regression)
+
+    def loss(self, log_likelihoods: Tensor, old_log_likelihoods: Tensor, weights: Tensor, config: TrainConfig) -> Tensor:
+        """The weighted denoising error."""
+        return weighted_likelihood(log_likelihoods, weights)
+
+
+def check_regression(config: TrainConfig) -> None:
+    """The noise levels of the denoising loss have no "all", no last steps and no reference.
+
+    Raises:
+        ConfigError: a setting that regression cannot have.
+    """
+    if config.optim.timesteps < 1:
+        raise ConfigError(
+            f"{config.algorithm} draws noise levels at random: optim.timesteps, how many per picture and epoch, must be at least 1"
+        )
+    if config.optim.kl:
+        raise ConfigError(f"{config.algorithm} has no denoising steps whose KL could be held: set optim.kl=0 (it is {config.optim.kl:g})")
+
+
+RWR = Rwr()

@@ -1,0 +1,138 @@
+"""Likelihoods of items against other sources: torch's distributions, diffusers' schedulers, the path's own log-probs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from ddpo.policies import load_policy
+from ddpo.policies.sample import SampleKey, guided, sample_trajectory
+from ddpo.policies.sd import StableDiffusionPolicy
+from ddpo.policies.transition import ddim_mean
+from ddpo.trainer.config import TrainConfig, config_from_dict
+from ddpo.trainer.likelihoods import DenoisingLikelihood, TransitionLikelihood
+from ddpo.trainer.plan import Items
+from ddpo.trainer.rollout import sampler_settings
+from ddpo.types import ImageBatch, Prompt, RewardOutput, Rollout
+
+KEYS = [SampleKey(Prompt("a cat"), 0), SampleKey(Prompt("a dog"), 0), SampleKey(Prompt("a cat"), 1)]
+ITEMS = Items(np.array([2, 0, 2, 1, 1]), np.array([3, 0, 1, 3, 2]), np.array([0, 0, 1, 0, 1]), 5)
+
+
+def config(scale: float = 3.0, **optim: Any) -> TrainConfig:
+    sample = {"samples": 4, "per_prompt": 1, "steps": 4, "guidance": scale, "batch": 6}
+    return config_from_dict({"sample": sample, "optim": {"skip_last": 0, "timesteps": 0} | optim})
+
+
+def policy_of(folder: Path, kind: Any = "lora", dtype: str = "float32", disturbed: bool = True) -> StableDiffusionPolicy:
+    policy = load_policy(str(folder), dtype=dtype)
+    policy.adapt(kind)
+    generator = torch.Generator().manual_seed(0)
+    for _, parameter in policy.trainable_parameters():
+        if disturbed:
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return policy
+
+
+def rollout_of(policy: StableDiffusionPolicy, config: TrainConfig) -> Rollout:
+    trajectory = sample_trajectory(policy, KEYS, sampler_settings(config.sample), seed=3)
+    pictures = ImageBatch(policy.decode(trajectory.latents[:, -1]), tuple(key.prompt for key in KEYS))
+    return Rollout(trajectory, pictures, RewardOutput(torch.zeros(3)))
+
+
+def transition(policy: StableDiffusionPolicy, config: TrainConfig, rollout: Rollout) -> TransitionLikelihood:
+    return TransitionLikelihood(policy, rollout, policy.schedule.coefficients(config.sample.steps, config.sample.eta), config)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_before_an_update_every_ratio_is_one_to_the_bit(tiny_model: Path, kind: str, guidance: float, dtype: str) -> None:
+    policy, settings = policy_of(tiny_model, kind, dtype), config(guidance)
+    found = transition(policy, settings, rollout_of(policy, settings)).of(ITEMS)
+    assert found.old is not None
+    assert torch.equal(found.now, found.old)
+    assert torch.isfinite(found.now).all()
+    assert found.now.requires_grad
+
+
+def test_without_guidance_in_training_the_old_log_probs_are_those_of_the_unguided_prediction(tiny_model: Path) -> None:
+    """Sampled with guidance 3, trained without: the ratio is 1 before the update all the same, and the log-probs are others."""
+    policy, settings = policy_of(tiny_model), config(3.0, guidance=False)
+    rollout = rollout_of(policy, settings)
+    likelihood = transition(policy, settings, rollout)
+    likelihood.prepare([ITEMS])
+    found = likelihood.of(ITEMS)
+    assert found.old is not None
+    assert torch.equal(found.now, found.old)
+    assert not torch.equal(found.old, rollout.trajectory.log_probs[ITEMS.pictures, ITEMS.steps])
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_the_kl_to_the_reference_is_that_of_two_gaussians(tiny_model: Path, kind: str) -> None:
+    policy, settings = policy_of(tiny_model, kind), config(3.0, kl=0.1)
+    rollout = rollout_of(policy, settings)
+    coefficients = policy.schedule.coefficients(4, 1.0)
+    found = transition(policy, settings, rollout).of(ITEMS)
+    pictures, steps = torch.from_numpy(ITEMS.pictures), torch.from_numpy(ITEMS.steps)
+
+    def distribution() -> torch.distributions.Normal:
+        x_t = rollout.trajectory.latents[pictures, steps]
+        text = policy.encode([KEYS[i].prompt.text for i in pictures])
+        output = guided(policy, x_t, coefficients.timesteps[steps], text, policy.encode([""]), 3.0)
+        mean = ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction)
+        return torch.distributions.Normal(mean, coefficients.std[steps].view(-1, 1, 1, 1))
+
+    with torch.no_grad():
+        now = distribution()
+        with policy.reference():
+            before = distribution()
+    expected = torch.distributions.kl_divergence(now, before).mean((1, 2, 3))
+    assert found.kl is not None
+    assert found.kl.requires_grad
+    assert expected.min() > 1e-6, "the policy has moved"
+    torch.testing.assert_close(found.kl.detach(), expected, rtol=1e-3, atol=1e-7)
+
+
+def test_a_policy_that_has_not_moved_has_no_kl(tiny_model: Path) -> None:
+    policy, settings = policy_of(tiny_model, disturbed=False), config(3.0, kl=0.1)
+    found = transition(policy, settings, rollout_of(policy, settings)).of(ITEMS)
+    assert found.kl is not None
+    assert found.kl.tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_the_denoising_error_is_that_of_diffusers_own_noising(tiny_model: Path, prediction: Any) -> None:
+    """The same noise through `DDIMScheduler.add_noise` and `get_velocity`, item by item, without padding."""
+    policy, settings = policy_of(tiny_model), config(2.0)
+    object.__setattr__(policy.schedule, "prediction", prediction)
+    rollout = rollout_of(policy, settings)
+    likelihood = DenoisingLikelihood(policy, rollout, settings, iteration=7)
+    items = Items(ITEMS.pictures, np.array([0, 999, 500, 20, 321]), ITEMS.draws, 5)
+    found = likelihood.of(items)
+    scheduler = DDIMScheduler.from_pretrained(tiny_model, subfolder="scheduler")
+    for index, (picture, level, draw) in enumerate(zip(items.pictures, items.steps, items.draws, strict=True)):
+        x_0 = rollout.trajectory.latents[picture, -1:]
+        noise = likelihood._noise(int(picture), int(draw))[None]
+        time = torch.tensor([level])
+        target = {"epsilon": noise, "sample": x_0, "v_prediction": scheduler.get_velocity(x_0, noise, time)}[prediction]
+        text = policy.encode([KEYS[picture].prompt.text])
+        output = guided(policy, scheduler.add_noise(x_0, noise, time), time, text, policy.encode([""]), 2.0)
+        expected = -torch.nn.functional.mse_loss(output, target)
+        torch.testing.assert_close(found.now[index], expected, rtol=1e-4, atol=1e-5)
+    assert found.old is None
+    assert found.now.requires_grad
+
+
+def test_noise_of_the_denoising_loss_differs_by_picture_draw_and_iteration(tiny_model: Path) -> None:
+    policy, settings = policy_of(tiny_model), config()
+    rollout = rollout_of(policy, settings)
+    one, two = (DenoisingLikelihood(policy, rollout, settings, iteration) for iteration in (1, 2))
+    draws = [one._noise(0, 0), one._noise(1, 0), one._noise(0, 1), two._noise(0, 0)]
+    assert len({tuple(noise.flatten().tolist()) for noise in draws}) == 4
+    assert torch.equal(draws[0], one._noise(0, 0))
