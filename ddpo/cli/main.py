@@ -10,6 +10,8 @@ import typer
 import ddpo
 from ddpo.cli import cache, rewards
 from ddpo.cli.evaluate import evaluate_command
+from ddpo.cli.export import export_command
+from ddpo.cli.first_process import let_the_first_speak
 from ddpo.cli.sample import sample_command
 from ddpo.cli.train import train_command
 from ddpo.errors import DdpoError, UserError, one_line
@@ -26,6 +28,7 @@ app.add_typer(cache.app, name="cache")
 app.command("train")(train_command)
 app.command("sample")(sample_command)
 app.command("eval")(evaluate_command)
+app.command("export")(export_command)
 
 
 def _version(value: bool) -> None:
@@ -46,8 +49,10 @@ def main() -> None:
     try:
         app()
     except UserError as error:
+        let_the_first_speak()
         typer.secho(f"error: {one_line(error)}", fg="red", err=True)
         sys.exit(2)
     except DdpoError as error:
+        let_the_first_speak()
         typer.secho(f"failed: {one_line(error)}", fg="red", err=True)
         sys.exit(1)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ddpo.cli.first_process import follow_quietly, is_first_process
 from ddpo.errors import ConfigError, DdpoError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from ddpo.trainer.events import Event
+    from ddpo.trainer.tracking import RunTracker
 
 
 def train_command(
@@ -26,27 +29,43 @@ def train_command(
     ] = None,
     combine: Annotated[str | None, typer.Option(help="How several --reward become one number: sum (the default), min or pareto.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A TOML file of settings, such as recipes/emoji.toml.")] = None,
-    prompts: Annotated[str | None, typer.Option(help="A file with one prompt a line, or a built-in list.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="A .txt file with one prompt a line, a .jsonl file, or a built-in list.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="'emoji', a folder in diffusers' format, or a hub id of Stable Diffusion 1.x/2.x.")
+        str | None,
+        typer.Option(
+            help="'emoji', a folder in diffusers' format, a hub id of Stable Diffusion 1.x/2.x, a model of an installed package, "
+            "./file.py:Object or package.module:Object."
+        ),
     ] = None,
-    algorithm: Annotated[str | None, typer.Option(help="ddpo_is or ddpo_sf.")] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(help="ddpo_is, ddpo_sf, rwr, rwr_sparse, one of an installed package, ./file.py:Object or package.module:Object."),
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="Rollouts; with --resume the new total.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of prompts, noise and adapters.")] = None,
     device: Annotated[str | None, typer.Option(help="A torch device, such as cuda.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; default runs/<reward>-<time>.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this run folder.")] = None,
+    held_out: Annotated[
+        str | None, typer.Option(help="A reward that is not trained on; scored at each checkpoint, it names the best one (RUN/best).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only look: ratio, reward, memory, time, disk. Leaves nothing behind.")
+    ] = False,
+    track: Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; metrics.jsonl is written always. Repeatable.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Any setting, such as optim.lr=1e-4; repeatable.")] = None,
 ) -> None:
     """Finetune a model on a reward."""
     named = {
         "reward": _joined(reward, combine), "prompts": prompts, "model": model, "algorithm": algorithm, "iterations": iterations,
-        "seed": seed, "device": device,
+        "seed": seed, "device": device, "held_out": held_out,
     }  # fmt: skip
     given = {name: value for name, value in named.items() if value is not None}
     if resume is not None:
-        extra = {"--recipe": recipe, "--set": settings, "--out": out}
-        others = [f"--{name}" for name in given if name != "iterations"] + [name for name, value in extra.items() if value]
+        extra = {"--recipe": recipe, "--set": settings, "--out": out, "--dry-run": dry_run}
+        others = [f"--{name.replace('_', '-')}" for name in given if name != "iterations"] + [
+            name for name, value in extra.items() if value
+        ]
         if others:
             raise ConfigError(
                 f"--resume continues a run with its own settings; leave out {', '.join(others)} (only --iterations may change)"
@@ -58,16 +77,17 @@ def train_command(
     from ddpo.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from ddpo.trainer.algorithms import algorithms
-    from ddpo.trainer.config import TrainConfig, config_from_dict, merged
-    from ddpo.trainer.loop import resume as resume_run
-    from ddpo.trainer.loop import train
+    from ddpo.trainer import config_for, train
+    from ddpo.trainer import resume as resume_run
+    from ddpo.trainer.loop import dry_run as look
 
+    trackers = _checked_trackers(track or [])
     if resume is not None:
-        _show(resume_run(folder, iterations), folder)
+        _show(resume_run(folder, iterations), folder, trackers)
+    elif dry_run:
+        _look(look(config_for(values), folder), folder)
     else:
-        defaults = algorithms.get(str(values.get("algorithm", TrainConfig().algorithm))).defaults
-        _show(train(config_from_dict(merged(defaults, values)), folder), folder)
+        _show(train(config_for(values), folder), folder, trackers)
 
 
 def _joined(rewards: list[str] | None, combination: str | None) -> str | None:
@@ -94,17 +114,44 @@ def _slug(text: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in text).strip("-.")[:60]
 
 
-def _show(events: Iterator[Event], folder: Path) -> None:
-    """Draws the events; an interruption or failure says how to go on."""
+def _checked_trackers(names: list[str]) -> list[str]:
+    """The names, each once, if their packages are there."""
+    from ddpo.registry import unknown_name
+    from ddpo.trainer.tracking import TRACKERS, check_tracker
+
+    for name in names:
+        if name not in TRACKERS:
+            raise unknown_name("tracker", name, TRACKERS)
+        check_tracker(name)
+    return list(dict.fromkeys(names))
+
+
+def _look(events: Iterator[Event], folder: Path) -> None:
+    """Draws the check before a run."""
+    if not is_first_process():
+        follow_quietly(events)
+        return
     from ddpo.cli.training_display import TrainingDisplay
 
     display = TrainingDisplay(folder)
+    with display:
+        for event in events:
+            display.show(event)
+    typer.echo("Nothing was trained, and nothing written.")
+
+
+def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
+    """Draws the events; an interruption or failure says how to go on."""
+    if not is_first_process():
+        follow_quietly(events)
+        return
     try:
-        with display:
-            for event in events:
-                display.show(event)
+        with ExitStack() as stack:
+            stack.callback(events.close)
+            _follow(events, folder, trackers, stack)
     except KeyboardInterrupt:
-        typer.echo(f"Stopped. The finished iterations are kept; go on with: ddpo train --resume {folder}")
+        kept = "The finished iterations are kept; go on with: ddpo train --resume " + str(folder)
+        typer.echo(f"Stopped. {kept}" if (folder / "config.json").exists() else "Stopped before anything was written.")
         raise typer.Exit(130) from None
     except DdpoError as error:
         if (folder / "state").exists() and not isinstance(error, UserError):
@@ -112,3 +159,29 @@ def _show(events: Iterator[Event], folder: Path) -> None:
         raise
     typer.echo(f"Run folder: {folder}")
     typer.echo(f"Next: ddpo eval --checkpoint {folder}")
+
+
+def _follow(events: Generator[Event], folder: Path, trackers: list[str], stack: ExitStack) -> None:
+    """Hands each event to the display and the trackers; stops after Ctrl-C where nothing is half written."""
+    from ddpo.cli.interruption import Interruption
+    from ddpo.cli.training_display import TrainingDisplay
+    from ddpo.trainer.events import Checkpointed, Started
+
+    interruption, display = stack.enter_context(Interruption()), stack.enter_context(TrainingDisplay(folder))
+    watchers: list[TrainingDisplay | RunTracker] = [display]
+    for event in events:
+        if isinstance(event, Started):
+            watchers += [stack.enter_context(closing(_tracker(name, folder, event.iteration))) for name in trackers]
+            interruption.arm()
+        for watcher in watchers:
+            watcher.show(event)
+        if interruption.asked and not isinstance(event, Checkpointed):
+            raise KeyboardInterrupt
+
+
+def _tracker(name: str, folder: Path, done: int) -> RunTracker:
+    """Tells a tracker the settings of the run, and then its events."""
+    from ddpo.trainer.run_folder import RunFolder
+    from ddpo.trainer.tracking import RunTracker, open_tracker
+
+    return RunTracker(open_tracker(name, folder, done), RunFolder.open(folder).config().to_dict())

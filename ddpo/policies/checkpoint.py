@@ -1,23 +1,27 @@
 """The checkpoint folder: what `ddpo train` writes and what `ddpo sample`, `ddpo eval` and plain diffusers read.
 
-policy.json                          schema, model, kind ("lora" or "full"), iteration, LoRA settings
+policy.json                          schema, model, kind ("lora" or "full"), iteration, LoRA settings, file of other weights
 pytorch_lora_weights.safetensors     kind "lora": diffusers' own format, for `pipeline.load_lora_weights(folder)`
 unet/                                kind "full": a diffusers folder, for `UNet2DConditionModel.from_pretrained(folder, subfolder="unet")`
+or another file or folder, of a model that is not Stable Diffusion
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import CheckpointError
 
-__all__ = ["LORA_FILE", "POLICY_FILE", "CheckpointInfo", "find_checkpoint"]
+__all__ = ["BEST_FILE", "LORA_FILE", "POLICY_FILE", "UNET", "CheckpointInfo", "find_checkpoint", "write_facts"]
 
 POLICY_FILE: Final = "policy.json"
 LORA_FILE: Final = "pytorch_lora_weights.safetensors"
+UNET: Final = "unet"
+BEST_FILE: Final = "best.json"  # in the folder of a run's checkpoints: names the best by a reward that was not trained on
 SCHEMA: Final = 1
 
 
@@ -31,14 +35,36 @@ class CheckpointInfo:
     iteration: int
     run: Path | None  # the run folder that it lies in
     adapter: dict[str, Any]  # LoRA rank, alpha and targets
+    weights: Path  # file or folder; LORA_FILE or UNET, but for models that are not Stable Diffusion
+
+
+def write_facts(
+    folder: Path, model: str, kind: str, iteration: int, adapter: Mapping[str, Any] | None = None, weights: str | None = None
+) -> None:
+    """Writes `policy.json`.
+
+    Args:
+        folder: the checkpoint, with its weights.
+        model: what `load_policy` is to be given.
+        kind: "lora" or "full".
+        iteration: after which it is written.
+        adapter: LoRA rank, alpha and targets.
+        weights: file or folder of the weights, if it is neither LORA_FILE nor UNET.
+    """
+    record: dict[str, Any] = {"schema": SCHEMA, "model": model, "kind": kind, "iteration": iteration, "adapter": dict(adapter or {})}
+    if weights is not None:
+        record["weights"] = weights
+    (folder / POLICY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 def find_checkpoint(path: Path) -> CheckpointInfo:
-    """The checkpoint at `path`: that folder itself, or the latest one of the run folder `path`.
+    """The checkpoint at `path`: that folder itself, or the latest one of the run folder `path`; `RUN/best` is the best by `held_out`.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
+    if path.name == "best" and not path.exists():
+        return _read(_best(path.parent))
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint or run folder")
     if (path / POLICY_FILE).is_file():
@@ -47,6 +73,20 @@ def find_checkpoint(path: Path) -> CheckpointInfo:
     if not inside:
         raise CheckpointError(f"{path} is neither a checkpoint (no {POLICY_FILE}) nor a run with finished checkpoints")
     return _read(inside[-1])
+
+
+def _best(run: Path) -> Path:
+    """The folder that the run's `best.json` names."""
+    file = (run if run.name == "checkpoints" else run / "checkpoints") / BEST_FILE
+    try:
+        folder = file.with_name(str(json.loads(file.read_text(encoding="utf-8"))["folder"]))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{run} has no best checkpoint: only runs with the setting held_out choose one") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+    if not (folder / POLICY_FILE).is_file():
+        raise CheckpointError(f"{file} names {folder.name}, which is not there")
+    return folder
 
 
 def _read(folder: Path) -> CheckpointInfo:
@@ -59,10 +99,11 @@ def _read(folder: Path) -> CheckpointInfo:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     if schema != SCHEMA:
         raise CheckpointError(f"{file} has schema {schema}, this ddpo reads {SCHEMA}")
-    weights = folder / LORA_FILE if kind == "lora" else folder / "unet"
+    own = record.get("weights")
+    weights = folder / str(own or (LORA_FILE if kind == "lora" else UNET))
     if not weights.exists():
         raise CheckpointError(f"{folder} lacks {weights.name}")
-    if kind not in ("lora", "full") or (kind == "lora" and not {"rank", "alpha", "targets"} <= set(adapter)):
+    if kind not in ("lora", "full") or (kind == "lora" and not own and not {"rank", "alpha", "targets"} <= set(adapter)):
         raise CheckpointError(f"{file} is damaged: kind {kind!r} with adapter settings {adapter}")
     run = folder.parent.parent
-    return CheckpointInfo(folder, model, kind, iteration, run if (run / "config.json").is_file() else None, adapter)
+    return CheckpointInfo(folder, model, kind, iteration, run if (run / "config.json").is_file() else None, adapter, weights)

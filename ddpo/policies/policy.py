@@ -1,23 +1,48 @@
-"""The `Policy` protocol: a denoiser seen as π(x_{t-1} | x_t, c), with its text encoder, decoder and noise schedule."""
+"""What a model must offer: `Policy`, a denoiser seen as π(x_{t-1} | x_t, c) with its text encoder, decoder and noise schedule; and
+`TrainablePolicy`, one whose weights can be changed, written and read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from ddpo.errors import ConfigError
+from ddpo.policies.checkpoint import CheckpointInfo
 from ddpo.policies.transition import NoiseSchedule
 
-__all__ = ["Policy"]
+__all__ = ["LoraSettings", "Policy", "TrainablePolicy"]
+
+ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")  # the targets of ddpo-pytorch and TRL
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """Low-rank adapters on the denoiser (arXiv 2106.09685). `alpha` / `rank` scales them.
+
+    Raises:
+        ConfigError: the rank is not positive or there is no target.
+    """
+
+    rank: int = 16
+    alpha: int = 16
+    targets: tuple[str, ...] = ATTENTION
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0 or not self.targets:
+            raise ConfigError(f"LoRA needs rank and alpha above 0 and a target, got {self}")
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """What sampling, training and evaluation need of a text-to-image model."""
+    """What sampling, evaluation and an update need of a text-to-image model."""
 
     model: str  # the id or folder that it was loaded from
     latent_shape: tuple[int, int, int]  # channel, height, width
@@ -43,4 +68,30 @@ class Policy(Protocol):
 
     def reference(self) -> AbstractContextManager[None]:
         """Inside this context `predict` is the reference policy: the model as it was before training."""
+        ...
+
+
+@runtime_checkable
+class TrainablePolicy(Policy, Protocol):
+    """What a run needs besides: to begin, to be kept and to be found again."""
+
+    def adapt(self, kind: Literal["lora", "full"], lora: LoraSettings | None = None) -> None:
+        """Makes weights trainable, once: adapters that start as the identity, or all of the denoiser. Random values come from torch's
+        global generator, which the trainer seeds.
+
+        Raises:
+            ConfigError: a kind that this model cannot have, or it was adapted before.
+        """
+        ...
+
+    def save(self, folder: Path, iteration: int) -> None:
+        """Writes a checkpoint into an existing folder: `ddpo.policies.checkpoint.write_facts`, and weights as safetensors."""
+        ...
+
+    def load(self, checkpoint: CheckpointInfo) -> None:
+        """Takes over a checkpoint of this model, adapting first if that was not done.
+
+        Raises:
+            CheckpointError: it belongs to another model, or its weights do not fit.
+        """
         ...

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -14,31 +13,14 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ddpo.errors import CheckpointError, ConfigError, MissingResourceError
-from ddpo.policies.checkpoint import LORA_FILE, POLICY_FILE, SCHEMA, CheckpointInfo
+from ddpo.policies.checkpoint import LORA_FILE, CheckpointInfo, write_facts
+from ddpo.policies.policy import LoraSettings
 from ddpo.policies.transition import NoiseSchedule
 from ddpo.tensorfile import load_tensors
 
 __all__ = ["LoraSettings", "StableDiffusionPolicy"]
 
 ADAPTER: Final = "default"
-ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")  # the targets of ddpo-pytorch and TRL
-
-
-@dataclass(frozen=True, slots=True)
-class LoraSettings:
-    """Low-rank adapters on the denoiser (arXiv 2106.09685). `alpha` / `rank` scales them.
-
-    Raises:
-        ConfigError: the rank is not positive or there is no target.
-    """
-
-    rank: int = 16
-    alpha: int = 16
-    targets: tuple[str, ...] = ATTENTION
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0 or not self.targets:
-            raise ConfigError(f"LoRA needs rank and alpha above 0 and a target, got {self}")
 
 
 class StableDiffusionPolicy:
@@ -161,9 +143,7 @@ class StableDiffusionPolicy:
             )
         else:
             self.unet.save_pretrained(folder / "unet")
-        adapter = asdict(self.lora) if self.kind == "lora" else {}
-        record = {"schema": SCHEMA, "model": self.model, "kind": self.kind, "iteration": iteration, "adapter": adapter}
-        (folder / POLICY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_facts(folder, self.model, self.kind, iteration, asdict(self.lora) if self.kind == "lora" else {})
 
     def load(self, checkpoint: CheckpointInfo) -> None:
         """Takes over the weights of a checkpoint of this base model.

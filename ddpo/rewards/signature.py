@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ddpo.loading import source_digest
 from ddpo.rewards.card import RewardCard, WeightFile
-from ddpo.rewards.code import files_digest, source_digest
+from ddpo.rewards.code import files_digest
 
 __all__ = ["identity", "signature"]
 

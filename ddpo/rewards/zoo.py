@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ddpo.errors import ConfigError
+from ddpo.loading import load_file, load_object
 from ddpo.registry import Registry
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.composed_card import composed_card
-from ddpo.rewards.loading import Factory, adopt, load_file, load_object
+from ddpo.rewards.loading import Factory, adopt
 from ddpo.rewards.reference import load_reference
 from ddpo.rewards.resolved import Part, ResolvedReward
 from ddpo.rewards.spec import STEPS, Combination, RewardSpec, Term, parse_expression, resolve_options

@@ -1,21 +1,24 @@
 """Reinforcement learning of a policy on a registered reward.
 
-from ddpo.trainer import TrainConfig, train
+from ddpo.trainer import config_for, train
 
-for event in train(TrainConfig(reward="compressibility"), Path("runs/mine")):
+for event in train(config_for({"reward": "compressibility", "algorithm": "rwr"}), Path("runs/mine")):
     ...
+
+`config_for` knows the defaults of the algorithm, as `ddpo train` does; `TrainConfig(…)` has those of the embedded model and `ddpo_is`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ddpo.trainer.config import TrainConfig, config_from_dict
+from ddpo.trainer.algorithms import config_for
+from ddpo.trainer.config import TrainConfig, config_from_dict, read_recipe
 
 if TYPE_CHECKING:
     from ddpo.trainer.loop import resume, train
 
-__all__ = ["TrainConfig", "config_from_dict", "resume", "train"]
+__all__ = ["TrainConfig", "config_for", "config_from_dict", "read_recipe", "resume", "train"]
 
 
 def __getattr__(name: str) -> object:

@@ -132,6 +132,9 @@ class TrainConfig:
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights that are not trained
     checkpoint_every: int = 20  # iterations
+    checkpoint_keep: int = 0  # how many of the last checkpoints stay, beside the best by `held_out`; 0: all
+    held_out: str = ""  # a reward that is not trained on, scored at each checkpoint; "": none
+    held_out_prompts: str = "unseen_animals"  # a file or built-in list for it
     grid_every: int = 10  # iterations between picture grids
     sample: SampleConfig = field(default_factory=SampleConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -144,6 +147,8 @@ class TrainConfig:
         _one_of(self, "dtype")
         if self.seed < 0:
             raise ConfigError(f"seed must not be negative, got {self.seed}")
+        if self.checkpoint_keep < 0:
+            raise ConfigError(f"checkpoint_keep must be 0 (all) or more, got {self.checkpoint_keep}")
         if self.sample.samples % self.optim.updates:
             raise ConfigError(f"sample.samples={self.sample.samples} cannot be cut into optim.updates={self.optim.updates} equal parts")
         if self.trained_steps < max(1, self.optim.timesteps):

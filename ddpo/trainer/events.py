@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Checkpointed", "Event", "GridSaved", "IterationDone", "Metrics", "Progress", "Started", "StepStats"]
+__all__ = ["Checked", "Checkpointed", "Event", "Finding", "GridSaved", "IterationDone", "Metrics", "Progress", "Started", "StepStats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Metrics:
     seconds: float  # of this iteration: sampling, scoring and updating
     seconds_sampling: float
     seconds_training: float
+    held_out: float | None = None  # mean of `held_out` on its prompts, at a checkpoint; None: not asked for, or nothing could be scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,26 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at before the first iteration."""
+
+    topic: str  # one word
+    text: str
+    good: bool = True  # False: the run goes on, but its user should know
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The check before the first iteration is done."""
+
+    findings: Sequence[Finding]
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Part of an iteration is done; counts are pictures."""
 
-    stage: Literal["sampling", "training"]
+    stage: Literal["checking", "sampling", "training"]
     done: int
     total: int
 
@@ -69,6 +86,7 @@ class IterationDone:
     metrics: Metrics
     worst: tuple[str, float]  # prompt and mean reward
     best: tuple[str, float]
+    memory: int = 0  # bytes: most that the process held so far, on the GPU if it trains there
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +98,9 @@ class GridSaved:
 
 @dataclass(frozen=True, slots=True)
 class Checkpointed:
-    """A checkpoint was written."""
+    """A checkpoint was written; the state of its iteration is not on disk yet."""
 
     folder: Path
 
 
-Event = Started | Progress | IterationDone | GridSaved | Checkpointed
+Event = Started | Checked | Progress | IterationDone | GridSaved | Checkpointed

@@ -38,6 +38,7 @@ class Likelihood(Protocol):
     """One kind of items."""
 
     noise_levels: int | None  # see `plan_updates`
+    pictures: range  # which pictures of the iteration it knows: those of this process
 
     def prepare(self, plan: Iterable[Items]) -> None:
         """Called once before the first update of an iteration."""
@@ -49,19 +50,20 @@ class Likelihood(Protocol):
 
 
 class _Items:
-    """What both kinds index into, by picture."""
+    """What both kinds index into, by picture; the first of the rollout is the `first` of the iteration."""
 
-    def __init__(self, policy: Policy, rollout: Rollout, config: TrainConfig) -> None:
+    def __init__(self, policy: Policy, rollout: Rollout, config: TrainConfig, first: int) -> None:
         self.policy, self.config = policy, config
         self.latents = rollout.trajectory.latents
+        self.pictures = range(first, first + len(self.latents))
         self.conditioning = policy.encode([prompt.text for prompt in rollout.images.prompts])
         self.unconditional = policy.encode([""])
 
     def index(self, items: Items) -> tuple[Tensor, Tensor]:
-        """Picture and step of each item, int64 `[batch]`, padded with the last one."""
+        """Place in the rollout and step of each item, int64 `[batch]`, padded with the last one."""
         missing = self.config.sample.batch - len(items)
         pictures, steps = (np.concatenate([values, np.repeat(values[-1:], missing)]) for values in (items.pictures, items.steps))
-        return torch.from_numpy(pictures).to(self.policy.device), torch.from_numpy(steps).to(self.policy.device)
+        return torch.from_numpy(pictures - self.pictures.start).to(self.policy.device), torch.from_numpy(steps).to(self.policy.device)
 
     def predict(self, x_t: Tensor, timesteps: Tensor, pictures: Tensor) -> Tensor:
         """The denoiser's output, guided if training is."""
@@ -73,8 +75,8 @@ class TransitionLikelihood(_Items):
 
     noise_levels: int | None = None
 
-    def __init__(self, policy: Policy, rollout: Rollout, coefficients: StepCoefficients, config: TrainConfig) -> None:
-        super().__init__(policy, rollout, config)
+    def __init__(self, policy: Policy, rollout: Rollout, coefficients: StepCoefficients, config: TrainConfig, first: int = 0) -> None:
+        super().__init__(policy, rollout, config, first)
         self.coefficients = coefficients
         self.old = rollout.trajectory.log_probs
 
@@ -84,8 +86,7 @@ class TransitionLikelihood(_Items):
             return
         self.old = torch.full_like(self.old, torch.nan)
         for items in plan:
-            for start in range(0, len(items), self.config.sample.batch):
-                part = items[start : start + self.config.sample.batch]
+            for part in items.batches(self.config.sample.batch):
                 pictures, steps = self.index(part)
                 with torch.no_grad():
                     self.old[pictures, steps] = self._log_probs(self._means(pictures, steps), pictures, steps)
@@ -120,8 +121,8 @@ class DenoisingLikelihood(_Items):
     The noise of an item depends on (seed, iteration, picture, draw) alone.
     """
 
-    def __init__(self, policy: Policy, rollout: Rollout, config: TrainConfig, iteration: int) -> None:
-        super().__init__(policy, rollout, config)
+    def __init__(self, policy: Policy, rollout: Rollout, config: TrainConfig, iteration: int, first: int = 0) -> None:
+        super().__init__(policy, rollout, config, first)
         self.noise_levels: int | None = len(policy.schedule.alphas_cumprod)
         self.iteration = iteration
         self.alphas = policy.schedule.alphas_cumprod.float().to(policy.device)

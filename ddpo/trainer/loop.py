@@ -3,46 +3,44 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ddpo.errors import ConfigError
-from ddpo.images import contact_sheet, save_png, to_pil
-from ddpo.policies import load_policy
-from ddpo.policies.policy import Policy
-from ddpo.policies.sample import SampleKey, sample_images
-from ddpo.policies.sd import LoraSettings, StableDiffusionPolicy
+from ddpo.policies import find_policy, load_policy
+from ddpo.policies.policy import LoraSettings, Policy, TrainablePolicy
+from ddpo.policies.sample import SampleKey
 from ddpo.prompts import PromptSet, load_prompts
 from ddpo.rewards.scorer import make_scorer
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.tensorfile import optimizer_tensors, restore_optimizer
 from ddpo.trainer.advantages import PromptStatistics
-from ddpo.trainer.algorithms import algorithms
+from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.events import Checkpointed, Event, GridSaved, IterationDone, Metrics, Started
+from ddpo.trainer.events import Checked, Checkpointed, Event, GridSaved, IterationDone, Progress, Started
+from ddpo.trainer.grid import save_grid
+from ddpo.trainer.keeping import HeldOutReward, keep_best, prune
 from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
-from ddpo.trainer.rollout import collect, draw_keys, sampler_settings
+from ddpo.trainer.measures import extremes, iteration_metrics, peak_memory
+from ddpo.trainer.preflight import disk, examine
+from ddpo.trainer.processes import Processes
+from ddpo.trainer.rollout import check_scorable, collect, draw_keys, joined, sample_and_score
 from ddpo.trainer.run_folder import RunFolder
 from ddpo.trainer.update import update
-from ddpo.types import Context, RewardOutput, Rollout
+from ddpo.types import Context, Rollout
 
-__all__ = ["resume", "train"]
+__all__ = ["dry_run", "resume", "train"]
 
-GRID_PROMPTS = 8
-GRID_ROWS = 2
 PACKAGES = ("ddpo", "torch", "diffusers", "transformers", "peft", "pillow", "numpy")
 
 
-def train(config: TrainConfig, out: Path) -> Iterator[Event]:
+def train(config: TrainConfig, out: Path) -> Generator[Event]:
     """Starts a run in the new folder `out` and yields its events; nothing is left half-written if the caller stops early.
 
     Raises:
@@ -50,12 +48,25 @@ def train(config: TrainConfig, out: Path) -> Iterator[Event]:
         RewardFailure: the reward broke; the iterations done so far can be resumed.
         TrainingDiverged: a loss that is not finite; likewise.
     """
-    trainer = _Trainer(config)
-    run = RunFolder.create(out, config, trainer.manifest())
+    processes = Processes.join(config.device)
+    out = processes.gather(out)[0]
+    with processes.together():
+        trainer = _Trainer(config, processes)
+        run = RunFolder.create(out, config, trainer.manifest(), writes=processes.main)
     yield from trainer.run(run, done=0)
 
 
-def resume(path: Path, iterations: int | None = None) -> Iterator[Event]:
+def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
+    """What `train` looks at before the first iteration, and no more; leaves nothing behind. Raises as `train`."""
+    processes = Processes.join(config.device)
+    with processes.together():
+        RunFolder.check_new(out)
+        trainer = _Trainer(config, processes)
+        yield Started(0, config.iterations, trainer.summary())
+        yield from trainer.preflight(out, 1)
+
+
+def resume(path: Path, iterations: int | None = None) -> Generator[Event]:
     """Continues the run in `path` after its last finished iteration, to the bit on a CPU.
 
     Args:
@@ -64,30 +75,32 @@ def resume(path: Path, iterations: int | None = None) -> Iterator[Event]:
 
     Raises:
         CheckpointError: `path` is not a run folder, or damaged.
-        ConfigError: `iterations` is less than what is done, or the prompts or the reward are not those of the run any more.
+        ConfigError: `iterations` is less than what is done, or the prompts, reward, algorithm or model are not those of the run any more.
     """
-    run = RunFolder.open(path)
-    config = run.config()
-    done, tensors, statistics = run.load_state()
-    if iterations is not None:
-        if iterations < done:
-            raise ConfigError(f"{path} has {done} iterations already; --iterations {iterations} is less")
-        config = TrainConfig(**{**{name: getattr(config, name) for name in config.__slots__}, "iterations": iterations})
-    trainer = _Trainer(config)
-    trainer.check_unchanged(run.manifest())
-    run.write_config(config)
-    if done:
-        trainer.load_state(tensors, statistics)
-    run.cut_metrics(done)
+    config = RunFolder.open(path).config()
+    processes = Processes.join(config.device)
+    with processes.together():
+        run = RunFolder.open(path, writes=processes.main)
+        done, tensors, statistics = run.load_state()
+        if iterations is not None:
+            if iterations < done:
+                raise ConfigError(f"{path} has {done} iterations already; --iterations {iterations} is less")
+            config = TrainConfig(**{**{name: getattr(config, name) for name in config.__slots__}, "iterations": iterations})
+        trainer = _Trainer(config, processes)
+        trainer.check_unchanged(run.manifest())
+        run.write_config(config)
+        if done:
+            trainer.load_state(tensors, statistics)
+        run.cut_metrics(done)
     yield from trainer.run(run, done)
 
 
 class _Trainer:
     """What a run needs while it runs; everything that an iteration changes is in `policy`, `optimizer` and `statistics`."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.algorithm = algorithms.get(config.algorithm)
+    def __init__(self, config: TrainConfig, processes: Processes) -> None:
+        self.config, self.processes, self.share = config, processes, processes.share(config.sample)
+        self.algorithm, algorithm_origin = load_algorithm(config.algorithm)
         self.algorithm.check(config)
         self.prompts: PromptSet = load_prompts(config.prompts)
         self.reward = resolve_reward(config.reward)
@@ -97,7 +110,9 @@ class _Trainer:
                 f"a multiple of sample.per_prompt ({config.sample.per_prompt})"
             )
         self.scorer = make_scorer(self.reward)
-        self.policy: StableDiffusionPolicy = load_policy(config.model, device=config.device, dtype=config.dtype)
+        self.held_out = HeldOutReward(config, self.reward) if config.held_out else None
+        self.policy: TrainablePolicy = load_policy(config.model, device=processes.device, dtype=config.dtype)
+        self.origins = {"algorithm": algorithm_origin, "model": find_policy(config.model)[1]}
         with torch.random.fork_rng(devices=[]):  # the adapters' first values come from the seed; the caller's generator is left alone
             torch.default_generator.manual_seed(config.seed)
             self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha))
@@ -107,61 +122,77 @@ class _Trainer:
             parameters, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, weight_decay=optim.weight_decay
         )
         self.statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
-        self.coefficients = self.policy.schedule.coefficients(config.sample.steps, config.sample.eta).to(config.device)
+        self.coefficients = self.policy.schedule.coefficients(config.sample.steps, config.sample.eta).to(self.policy.device)
 
     def run(self, run: RunFolder, done: int) -> Iterator[Event]:
         """The iterations after `done`."""
-        config = self.config
+        config, processes = self.config, self.processes
         yield Started(done, config.iterations, self.summary())
+        with processes.together():
+            first, spent = (yield from self.preflight(run.path, done + 1)) if done < config.iterations else (None, 0.0)
+        trained = processes.prepared(self.policy)
         if done == 0:
             yield GridSaved(self.save_grid(run, 0))
         for iteration in range(done + 1, config.iterations + 1):
-            begun = time.perf_counter()
-            keys = draw_keys(self.prompts.prompts, config.sample, config.seed, iteration)
-            context = Context(progress=(iteration - 1) / config.iterations)
-            rollout = yield from collect(self.policy, keys, self.scorer, config.sample, config.seed, context)
+            begun = time.perf_counter() - spent
+            keys, context = self.keys(iteration), self.context(iteration)
+            with processes.together():
+                own = keys[self.share.start : self.share.stop]
+                rollout = yield from collect(self.policy, own, self.scorer, config.sample, config.seed, context, first)
+            output = check_scorable(joined(processes.gather(rollout.rewards)))
+            first, spent = None, 0.0
             sampled = time.perf_counter()
             prompt_ids = [key.prompt.id for key in keys]
-            rewards = rollout.rewards.values.double().cpu().numpy()
+            rewards = output.values.double().cpu().numpy()
             weights = self.algorithm.weigh(rewards, prompt_ids, self.statistics, config)
-            likelihood = self.likelihood(rollout, iteration)
-            stats = yield from update(self.policy, self.optimizer, self.algorithm, likelihood, weights, config, iteration)
+            likelihood = self.likelihood(trained, rollout, iteration, self.share.start)
+            stats = yield from update(self.policy, self.optimizer, self.algorithm, likelihood, weights, config, iteration, processes)
             ended = time.perf_counter()
-            scored = rewards[weights.scored]
-            metrics = Metrics(
-                iteration=iteration,
-                reward_queries=iteration * len(keys),
-                reward_mean=float(scored.mean()),
-                reward_se=float(scored.std(ddof=1) / math.sqrt(len(scored))) if len(scored) > 1 else None,
-                unscorable=int((~weights.scored).sum()),
-                reward_parts=_part_means(rollout.rewards, weights.scored),
-                zero_spread=weights.zero_spread,
-                loss=stats.loss,
-                ratio_mean_deviation=stats.ratio_mean_deviation,
-                ratio_first_deviation=stats.ratio_first_deviation,
-                clip_fraction=stats.clip_fraction,
-                approx_kl=stats.approx_kl,
-                reference_kl=stats.reference_kl,
-                by_step=stats.by_step,
-                grad_norm=stats.grad_norm,
-                updates=stats.updates,
-                seconds=ended - begun,
-                seconds_sampling=sampled - begun,
-                seconds_training=ended - sampled,
-            )
-            run.append_metrics(metrics)
-            if iteration % config.checkpoint_every == 0 or iteration == config.iterations:
-                yield Checkpointed(run.checkpoint(iteration, self.policy))
-            run.save_state(iteration, self.state(), self.statistics.to_state())
-            yield IterationDone(metrics, *_extremes(rollout))
+            checkpoint = iteration % config.checkpoint_every == 0 or iteration == config.iterations
+            with processes.together():
+                held_out = self.held_out.score(self.policy) if self.held_out and checkpoint and processes.main else None
+                metrics = iteration_metrics(
+                    iteration, output, weights, stats, sampling=sampled - begun, training=ended - sampled, held_out=held_out
+                )
+                run.append_metrics(metrics)
+                if checkpoint:
+                    folder = run.checkpoint(iteration, self.policy)
+                    if self.held_out and held_out is not None:
+                        keep_best(folder, iteration, self.held_out.signature, held_out)
+                    yield Checkpointed(folder)
+                run.save_state(iteration, self.state(), self.statistics.to_state())
+                if processes.main:
+                    prune(run.path / "checkpoints", config.checkpoint_keep)
+            yield IterationDone(metrics, *extremes(keys, output), peak_memory(self.policy.device))
             if iteration % config.grid_every == 0 or iteration == config.iterations:
                 yield GridSaved(self.save_grid(run, iteration))
 
-    def likelihood(self, rollout: Rollout, iteration: int) -> Likelihood:
+    def keys(self, iteration: int) -> list[SampleKey]:
+        """The pictures of an iteration."""
+        return draw_keys(self.prompts.prompts, self.config.sample, self.config.seed, iteration, self.prompts.weights)
+
+    def context(self, iteration: int) -> Context:
+        """What the reward is told."""
+        return Context(progress=(iteration - 1) / self.config.iterations)
+
+    def preflight(self, out: Path, iteration: int) -> Generator[Event, None, tuple[Rollout, float]]:
+        """Looks before the leap; returns the first batch of the iteration, which is not sampled again, and the seconds that it took."""
+        config = self.config
+        yield Progress("checking", 0, 1)
+        room = disk(out, self.policy, config, iteration - 1)
+        keys, begun = self.keys(iteration)[self.share.start : self.share.stop][: config.sample.batch], time.perf_counter()
+        first = sample_and_score(self.policy, keys, self.scorer, config.sample, config.seed, self.context(iteration))
+        sampling = time.perf_counter() - begun
+        likelihood = self.likelihood(self.policy, first, iteration)
+        findings = examine(self.policy, self.algorithm, likelihood, first, config, iteration, sampling, self.processes.count)
+        yield Checked([*findings, room])
+        return first, sampling
+
+    def likelihood(self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0) -> Likelihood:
         """What the algorithm makes likelier: the steps that were taken, or the pictures that came out."""
         if self.algorithm.likelihood == "transition":
-            return TransitionLikelihood(self.policy, rollout, self.coefficients, self.config)
-        return DenoisingLikelihood(self.policy, rollout, self.config, iteration)
+            return TransitionLikelihood(policy, rollout, self.coefficients, self.config, first)
+        return DenoisingLikelihood(policy, rollout, self.config, iteration, first)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Trained parameters and optimizer state."""
@@ -177,18 +208,26 @@ class _Trainer:
         self.statistics.load_state(statistics)
 
     def check_unchanged(self, manifest: dict[str, Any]) -> None:
-        """Compares the prompts and the reward's card (with a file's hash as its version) with those that the run was started with."""
-        if manifest["prompts"]["list"] != [prompt.text for prompt in self.prompts.prompts]:
+        """Compares prompts, reward, algorithm and model with those that the run was started with; files by their hashes.
+
+        Raises:
+            ConfigError: one is another.
+        """
+        known, texts = manifest["prompts"], [prompt.text for prompt in self.prompts.prompts]
+        if known["list"] != texts or known.get("sha256", self.prompts.digest) != self.prompts.digest:
             raise ConfigError(f"the run cannot be resumed: the prompts of {self.prompts.source} are not those that it was started with")
         if manifest["reward"]["card"] != json.loads(json.dumps(self.reward.card.to_dict())):
             raise ConfigError(f"the run cannot be resumed: the reward {self.config.reward!r} is not the one that it was started with")
+        for kind, origin in self.origins.items():
+            if (begun := manifest.get("origins", {}).get(kind, origin)) != origin:
+                named = f"the {kind} {getattr(self.config, kind)!r}"
+                raise ConfigError(f"the run cannot be resumed: {named} was that of {begun} when it was started, and is now {origin}")
 
     def save_grid(self, run: RunFolder, iteration: int) -> Path:
-        """Pictures of the first prompts of the list, always from the same noise."""
-        prompts = self.prompts.prompts[:GRID_PROMPTS]
-        keys = [SampleKey(prompt, -1 - row) for row in range(GRID_ROWS) for prompt in prompts]
+        """The same prompts from the same noise each time."""
         path = run.path / "samples" / f"iteration-{iteration:06d}.png"
-        save_png(contact_sheet(_pictures(self.policy, keys, self.config), columns=len(prompts)), path)
+        if run.writes:
+            save_grid(self.policy, self.prompts, self.config, path)
         return path
 
     def summary(self) -> str:
@@ -196,10 +235,11 @@ class _Trainer:
         sample, optim = self.config.sample, self.config.optim
         count = sum(parameter.numel() for _, parameter in self.policy.trainable_parameters())
         updates = f"{optim.updates} update{'s' * (optim.updates > 1)} of {sample.samples // optim.updates} pictures"
+        shares = f"{self.processes.count} processes × {len(self.share)} = " if self.processes.count > 1 else ""
         return (
             f"{self.config.algorithm} on {self.config.model}, {self.config.adapt.kind} ({count:,} parameters); "
             f"{len(self.prompts)} prompts ({self.prompts.source}); "
-            f"per iteration {sample.samples} pictures ({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), "
+            f"per iteration {shares}{sample.samples} pictures ({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), "
             f"{updates} × {self.config.steps_per_picture} of {sample.steps} steps"
         )
 
@@ -210,31 +250,13 @@ class _Trainer:
             "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
             "platform": platform.platform(),
             "threads": torch.get_num_threads(),
+            "processes": self.processes.count,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "reward": {"spec": self.config.reward, "card": self.reward.card.to_dict(), "signature": self.reward.signature},
-            "prompts": {"source": self.prompts.source, "list": [prompt.text for prompt in self.prompts.prompts]},
+            "prompts": {
+                "source": self.prompts.source,
+                "sha256": self.prompts.digest,
+                "list": [prompt.text for prompt in self.prompts.prompts],
+            },
+            "origins": self.origins,
         }
-
-
-def _pictures(policy: Policy, keys: Sequence[SampleKey], config: TrainConfig) -> list[Any]:
-    return [image for batch in sample_images(policy, keys, sampler_settings(config.sample), config.seed) for image in to_pil(batch.pixels)]
-
-
-def _part_means(output: RewardOutput, scored: NDArray[np.bool_]) -> dict[str, float | None]:
-    """The mean of each part over the pictures that have a score, and the part a value."""
-    means: dict[str, float | None] = {}
-    for name, part in output.parts.items():
-        values = part.double().cpu().numpy()[scored]
-        known = values[~np.isnan(values)]
-        means[name] = float(known.mean()) if len(known) else None
-    return means
-
-
-def _extremes(rollout: Rollout) -> tuple[tuple[str, float], tuple[str, float]]:
-    """The prompts with the lowest and the highest mean reward."""
-    scores: dict[str, list[float]] = {}
-    for prompt, value in zip(rollout.images.prompts, rollout.rewards.values.tolist(), strict=True):
-        if not math.isnan(value):
-            scores.setdefault(prompt.text, []).append(value)
-    ranked = sorted((float(np.mean(values)), text) for text, values in scores.items())
-    return (ranked[0][1], ranked[0][0]), (ranked[-1][1], ranked[-1][0])

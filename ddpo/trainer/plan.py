@@ -33,6 +33,15 @@ class Items:
     def __getitem__(self, part: slice) -> Items:
         return Items(self.pictures[part], self.steps[part], self.draws[part], self.total)
 
+    def among(self, pictures: range) -> Items:
+        """The items of these pictures; `total` stays."""
+        own = (self.pictures >= pictures.start) & (self.pictures < pictures.stop)
+        return Items(self.pictures[own], self.steps[own], self.draws[own], self.total)
+
+    def batches(self, size: int) -> list[Items]:
+        """The items, in order, in parts of up to `size`."""
+        return [self[start : start + size] for start in range(0, len(self), size)]
+
 
 def plan_updates(weights: PictureWeights, config: TrainConfig, iteration: int, noise_levels: int | None = None) -> list[Items]:
     """Cuts the pictures at random into `optim.updates` parts, `optim.epochs` times, and draws `optim.timesteps` steps for each picture.

@@ -34,24 +34,31 @@ STATE_FILE: Final = "state/state.safetensors"
 
 
 class RunFolder:
-    """One run's folder; `create` and `open` check what is there."""
+    """One run's folder; `create` and `open` check what is there. Of several processes only one `writes`, whatever is called."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+
+    @staticmethod
+    def check_new(path: Path) -> None:
+        """Raises `RunExistsError` if there is something in `path`; the message says how to resume a run."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            kept = "a run" if (path / "config.json").exists() else "something else"
+            raise RunExistsError(
+                f"{path} already holds {kept}: choose another --out" + (f", or continue it with --resume {path}" if kept == "a run" else "")
+            )
 
     @classmethod
-    def create(cls, path: Path, config: TrainConfig, manifest: Mapping[str, Any]) -> RunFolder:
+    def create(cls, path: Path, config: TrainConfig, manifest: Mapping[str, Any], writes: bool = True) -> RunFolder:
         """A new run in `path`, which must not hold anything yet.
 
         Raises:
             RunExistsError: it does; the message says how to resume.
             ConfigError: the folder cannot be made.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            kept = "a run" if (path / "config.json").exists() else "something else"
-            raise RunExistsError(
-                f"{path} already holds {kept}: choose another --out" + (f", or continue it with --resume {path}" if kept == "a run" else "")
-            )
+        if not writes:
+            return cls(path, writes)
+        cls.check_new(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_json(path / "manifest.json", manifest)
@@ -61,7 +68,7 @@ class RunFolder:
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path, writes: bool = True) -> RunFolder:
         """An existing run.
 
         Raises:
@@ -69,7 +76,7 @@ class RunFolder:
         """
         if not (path / "config.json").is_file():
             raise CheckpointError(f"{path} is not a run folder: it has no config.json")
-        return cls(path)
+        return cls(path, writes)
 
     def config(self) -> TrainConfig:
         """The configuration that the run was started with.
@@ -96,10 +103,13 @@ class RunFolder:
 
     def write_config(self, config: TrainConfig) -> None:
         """Replaces `config.json` (a resumed run may be longer)."""
-        write_json(self.path / "config.json", config.to_dict())
+        if self.writes:
+            write_json(self.path / "config.json", config.to_dict())
 
     def append_metrics(self, metrics: Metrics) -> None:
         """Adds a line to `metrics.jsonl` and sees it onto the disk."""
+        if not self.writes:
+            return
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(metrics)) + "\n")
             file.flush()
@@ -108,7 +118,7 @@ class RunFolder:
     def cut_metrics(self, iteration: int) -> None:
         """Drops the lines of iterations after `iteration`, and a line that a kill cut short."""
         path = self.path / "metrics.jsonl"
-        if not path.exists():
+        if not self.writes or not path.exists():
             return
         kept = []
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -121,7 +131,8 @@ class RunFolder:
 
     def save_state(self, iteration: int, tensors: Mapping[str, torch.Tensor], statistics: Mapping[str, Any]) -> None:
         """Replaces the exact state, in one file."""
-        save_tensors(self.path / STATE_FILE, tensors, {"iteration": str(iteration), "statistics": json.dumps(statistics)})
+        if self.writes:
+            save_tensors(self.path / STATE_FILE, tensors, {"iteration": str(iteration), "statistics": json.dumps(statistics)})
 
     def load_state(self) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
         """Iteration, tensors and prompt statistics of the last finished iteration; iteration 0 if none was finished."""
@@ -133,6 +144,8 @@ class RunFolder:
     def checkpoint(self, iteration: int, policy: Any) -> Path:
         """Writes the policy's checkpoint folder, all of it or nothing."""
         folder = self.path / "checkpoints" / f"iteration-{iteration:06d}"
+        if not self.writes:
+            return folder
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)

@@ -18,6 +18,7 @@ from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Progress, StepStats
 from ddpo.trainer.likelihoods import ItemLikelihoods, Likelihood
 from ddpo.trainer.plan import Items, plan_updates
+from ddpo.trainer.processes import ALONE, Processes
 
 __all__ = ["UpdateStats", "update"]
 
@@ -42,14 +43,17 @@ class UpdateStats:
 
 def update(
     policy: Policy, optimizer: torch.optim.Optimizer, algorithm: Algorithm, likelihood: Likelihood, weights: PictureWeights,
-    config: TrainConfig, iteration: int,
+    config: TrainConfig, iteration: int, processes: Processes = ALONE,
 ) -> Generator[Progress, None, UpdateStats]:  # fmt: skip
     """Takes the optimizer steps of one iteration; yields progress, returns the statistics.
+
+    Of several processes each trains on its own pictures of every update; gradients and statistics are those of all.
 
     Raises:
         TrainingDiverged: the ratio is not 1 before the first update, or a loss or gradient is not finite (nothing is applied).
     """
-    plan = plan_updates(weights, config, iteration, likelihood.noise_levels)
+    whole = plan_updates(weights, config, iteration, likelihood.noise_levels)
+    plan = [items.among(likelihood.pictures) for items in whole]
     likelihood.prepare(plan)
     by_picture = torch.from_numpy(weights.values).float().to(policy.device)
     parameters = [parameter for _, parameter in policy.trainable_parameters()]
@@ -57,30 +61,51 @@ def update(
     norms, done, every = [], 0, sum(len(items) for items in plan)
     for number, items in enumerate(plan):
         optimizer.zero_grad(set_to_none=True)
-        for start in range(0, len(items), config.sample.batch):
-            part = items[start : start + config.sample.batch]
-            found = likelihood.of(part)
-            weight = by_picture[torch.from_numpy(part.pictures).to(policy.device)]
-            losses = algorithm.loss(found.now, found.now.detach() if found.old is None else found.old, weight, config)
-            if found.kl is not None:
-                losses = losses + config.optim.kl * found.kl
-            (losses.sum() / items.total).backward()
+        for part in (parts := items.batches(config.sample.batch)):
+            with processes.synchronised(part is parts[-1]):
+                found = likelihood.of(part)
+                losses = _losses(algorithm, found, by_picture[torch.from_numpy(part.pictures).to(policy.device)], config)
+                (losses.sum() * processes.count / items.total).backward()  # times the processes, as their mean is taken
             sums.add(losses, found, part, first=number == 0)
             done += len(part)
             yield Progress("training", done, every)
-        if number == 0 and not sums.first <= ON_POLICY_TOLERANCE:
-            raise TrainingDiverged(f"|ratio - 1| is {sums.first:.2g} before the first update of iteration {iteration}; it must be 0")
+        if not parts:
+            _take_part(likelihood, config)
+        _check(sums, iteration, number, processes)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.optim.max_grad_norm)
-        if not bool(torch.isfinite(norm)) or not sums.finite():
-            raise TrainingDiverged(
-                f"the loss or gradient of iteration {iteration} is not finite; no step was taken. A lower optim.lr may help"
-            )
+        if not bool(torch.isfinite(norm)):
+            raise _not_finite(iteration)
         optimizer.step()
         norms.append(float(norm))
-    stats = sums.stats(every)
+    stats = sums.stats(sum(len(items) for items in whole), processes)
     if norms:
         stats.grad_norm, stats.updates = float(np.mean(norms)), len(norms)
     return stats
+
+
+def _losses(algorithm: Algorithm, found: ItemLikelihoods, weights: Tensor, config: TrainConfig) -> Tensor:
+    losses = algorithm.loss(found.now, found.now.detach() if found.old is None else found.old, weights, config)
+    return losses if found.kl is None else losses + config.optim.kl * found.kl
+
+
+def _take_part(likelihood: Likelihood, config: TrainConfig) -> None:
+    """A process without items of an update has to join in the sum of the gradients: with zeros."""
+    idle = Items(np.array([likelihood.pictures.start]), np.array([config.optim.skip_first]), np.array([0]), 0)
+    (likelihood.of(idle).now.sum() * 0).backward()
+
+
+def _check(sums: _Sums, iteration: int, update: int, processes: Processes) -> None:
+    """Raises `TrainingDiverged`, on all processes, if on one of them the ratio is not what it must be or a loss is not finite."""
+    first, broken = processes.largest(sums.first, float(not sums.finite()))
+    sums.first = first
+    if update == 0 and not first <= ON_POLICY_TOLERANCE:
+        raise TrainingDiverged(f"|ratio - 1| is {first:.2g} before the first update of iteration {iteration}; it must be 0")
+    if broken:
+        raise _not_finite(iteration)
+
+
+def _not_finite(iteration: int) -> TrainingDiverged:
+    return TrainingDiverged(f"the loss or gradient of iteration {iteration} is not finite; no step was taken. A lower optim.lr may help")
 
 
 class _Sums:
@@ -111,16 +136,17 @@ class _Sums:
         """Whether all is finite so far."""
         return bool(torch.isfinite(self.loss)) and bool(torch.isfinite(self.table).all())
 
-    def stats(self, items: int) -> UpdateStats:
-        """The means, over `items` in all."""
+    def stats(self, items: int, processes: Processes) -> UpdateStats:
+        """The means, over `items` of all processes."""
         stats = UpdateStats()
         if not items:
             return stats
-        stats.loss = float(self.loss) / items
-        if self.ratios:
-            _, stats.ratio_mean_deviation, stats.clip_fraction, stats.approx_kl, kl = (self.table.sum(0) / items).tolist()
+        table, stats.loss = processes.total(self.table), float(processes.total(self.loss)) / items
+        ratios, kl_known = processes.largest(self.ratios, self.kl)  # a process may have had no items
+        if ratios:
+            _, stats.ratio_mean_deviation, stats.clip_fraction, stats.approx_kl, kl = (table.sum(0) / items).tolist()
             stats.ratio_first_deviation = self.first
-            stats.reference_kl = kl if self.kl else None
-            rows = enumerate(self.table.tolist())
+            stats.reference_kl = kl if kl_known else None
+            rows = enumerate(table.tolist())
             stats.by_step = [StepStats(step, row[1] / row[0], row[2] / row[0]) for step, row in rows if row[0]]
         return stats

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from memory_tracker import Memory
 from PIL import Image
+
+from ddpo.tensorfile import load_tensors
+from ddpo.trainer.algorithms import algorithms
 
 SMALL = [
     "--set", "sample.samples=8", "--set", "sample.per_prompt=2", "--set", "sample.steps=2", "--set", "sample.batch=8",
     "--set", "optim.timesteps=1", "--set", "optim.updates=1", "--set", "checkpoint_every=1",
 ]  # fmt: skip
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ddpo_here(request: pytest.FixtureRequest) -> Run:
+    """The program in this process; `ddpo` below runs it in another."""
+    found: Run = request.getfixturevalue("ddpo")
+    return found
 
 
 def ddpo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -74,6 +90,91 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tiny_model: Path, tmp_pat
     resumed = ddpo("train", "--resume", "run", "--iterations", str(count + 1), cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert count <= len(metrics.read_text().splitlines()) <= count + 1
+
+
+def test_ctrl_c_during_a_checkpoint_lets_it_be_finished(tiny_model: Path, tmp_path: Path) -> None:
+    """The signal comes as soon as the checkpoint's temporary folder is there; the state of that iteration is written too."""
+    arguments = ["train", "--reward", "darkness", "--model", str(tiny_model), "--iterations", "500", "--out", "run", *SMALL]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ddpo", *arguments, "--set", "checkpoint_every=2", "--set", "adapt.kind=full"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    folder = tmp_path / "run" / "checkpoints" / "iteration-000002"
+    temporary = folder.with_name(".iteration-000002.tmp")
+    deadline = time.monotonic() + 120
+    while not temporary.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+    os.kill(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopping after the step under way; Ctrl-C again stops at once." in errors
+    assert output.splitlines()[-1] == "Stopped. The finished iterations are kept; go on with: ddpo train --resume run"
+    assert (folder / "policy.json").is_file()
+    assert not temporary.exists()
+    assert load_tensors(tmp_path / "run" / "state" / "state.safetensors")[1]["iteration"] == "2"
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_dry_run_looks_and_leaves_nothing(ddpo_here: Run, tiny_model: Path, tmp_path: Path) -> None:
+    code, output, errors = ddpo_here(
+        "train", "--dry-run", "--reward", "darkness", "--model", tiny_model, "--iterations", 5, "--out", tmp_path / "run", *SMALL
+    )
+    assert code == 0, errors
+    topics = [line.split()[0] for line in output.splitlines() if line.startswith("  ")]
+    assert topics == ["batch", "ratio", "reward", "unscorable", "memory", "time", "disk"]
+    assert output.splitlines()[-1] == "Nothing was trained, and nothing written."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tracker_sees_a_run_and_its_resumption(ddpo_here: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real tracker of accelerate in the place of TensorBoard's."""
+    opened: list[tuple[Path, int, Memory]] = []
+
+    def opening(name: str, folder: Path, done: int) -> Memory:
+        opened.append((folder, done, Memory()))
+        return opened[-1][2]
+
+    monkeypatch.setattr("ddpo.trainer.tracking.open_tracker", opening)
+    monkeypatch.setattr("ddpo.trainer.tracking.check_tracker", lambda name: None)
+    run = tmp_path / "run"
+    code, _, errors = ddpo_here(
+        "train", "--reward", "darkness", "--model", tiny_model, "--iterations", 1, "--out", run, "--track", "tensorboard", *SMALL
+    )
+    assert code == 0, errors
+    code, output, errors = ddpo_here("train", "--resume", run, "--iterations", 2, "--track", "tensorboard")
+    assert code == 0, errors
+    assert "resumed after iteration 1" in output
+    (_, _, first), (_, _, second) = opened
+    assert [(folder, done) for folder, done, _ in opened] == [(run, 0), (run, 1)]
+    assert [settings["optim.updates"] for settings in first.settings] == [1]
+    assert [step for step, _ in first.pictures] == [0, 1]
+    assert [step for step, _ in second.pictures] == [2]
+    assert second.settings == []
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [values["reward_mean"] for _, values in first.logged + second.logged] == [line["reward_mean"] for line in lines]
+    assert first.finished
+    assert second.finished
+
+
+def test_mistakes_around_a_run_are_one_line(ddpo_here: Run, tiny_model: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        (("--track", "tensorbord"), "unknown tracker 'tensorbord'; did you mean 'tensorboard'"),
+        (("--held-out", "darkness"), "held_out = 'darkness' is trained on"),
+        (("--resume", tmp_path / "run", "--dry-run"), "leave out --reward, --model, --dry-run"),
+        (("--set", "checkpoint_kep=1"), "unknown setting 'checkpoint_kep'; did you mean 'checkpoint_keep'"),
+    ):
+        code, _, errors = ddpo_here("train", "--reward", "darkness", "--model", tiny_model, *arguments)
+        assert code == 2
+        assert message in errors
+        assert len(errors.strip().splitlines()) == 1
+
+
+def test_all_methods_are_named_in_the_help(ddpo_here: Run) -> None:
+    _, output, _ = ddpo_here("train", "--help")
+    words = output.replace("│", " ").split()
+    assert all(name in [word.strip(",.") for word in words] for name in algorithms._builtin)
 
 
 def test_an_existing_run_is_not_overwritten(tiny_model: Path, tmp_path: Path) -> None:

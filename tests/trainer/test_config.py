@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ddpo.errors import ConfigError
+from ddpo.prompts import load_prompts
+from ddpo.rewards.zoo import resolve_card
+from ddpo.trainer import config_for
+from ddpo.trainer.advantages import PromptStatistics
 from ddpo.trainer.algorithms import algorithms
 from ddpo.trainer.config import TrainConfig, config_from_dict, merged, read_recipe, set_value
+from ddpo.trainer.events import Event
+from ddpo.trainer.plan import plan_updates
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 def test_a_configuration_round_trips_through_json() -> None:
@@ -63,6 +74,37 @@ def test_every_algorithm_runs_with_its_own_defaults_and_a_user_may_override_them
     assert algorithms.get("ddpo_sf").defaults == {"optim": {"updates": 1}}
 
 
+def test_python_and_the_command_line_start_the_same_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ddpo: Run) -> None:
+    started: list[TrainConfig] = []
+
+    def note(config: TrainConfig, out: Path) -> Iterator[Event]:
+        started.append(config)
+        yield from ()
+
+    monkeypatch.setattr("ddpo.trainer.loop.train", note)
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('algorithm = "rwr_sparse"\n[optim]\nlr = 2e-3\n')
+    for name in algorithms.names():
+        assert ddpo("train", "--algorithm", name, "--reward", "darkness", "--out", tmp_path / "run")[0] == 0
+        assert started.pop() == config_for({"algorithm": name, "reward": "darkness"})
+    assert ddpo("train", "--recipe", recipe, "--set", "optim.updates=2", "--out", tmp_path / "run")[0] == 0
+    (config,) = started
+    assert config == config_for(merged(read_recipe(recipe), {"optim": {"updates": 2}}))
+    defaults = algorithms.get("rwr_sparse").defaults
+    assert (config.iterations, config.optim.lr, config.optim.updates) == (defaults["iterations"], 2e-3, 2)
+    assert config != TrainConfig(algorithm="rwr_sparse")
+
+
+def test_the_python_of_the_documents_starts_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[TrainConfig] = []
+    monkeypatch.setattr("ddpo.trainer.loop.train", lambda config, out: started.append(config) or [])
+    for name in ("docs/training.md", "README.md"):
+        page = (Path(__file__).parents[2] / name).read_text(encoding="utf-8")
+        (block,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "ddpo.trainer" in block]
+        exec(block, {})
+    assert started == [config_for({"algorithm": "rwr", "optim": {"lr": 1e-3}}), config_for({})]
+
+
 def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such recipe"):
         read_recipe(tmp_path / "none.toml")
@@ -75,7 +117,28 @@ def test_every_recipe_of_the_project_is_valid() -> None:
     recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
     assert recipes
     for recipe in recipes:
-        config_from_dict(read_recipe(recipe))
+        config = config_for(read_recipe(recipe))
+        algorithms.get(config.algorithm).check(config)
+        assert load_prompts(config.prompts)
+        assert resolve_card(config.reward)
+
+
+def test_the_papers_recipes_have_the_budgets_of_the_paper() -> None:
+    """Numbers of the paper: 256 pictures, 4 updates of 64, 50,000 queries; of its authors' code for RWR: 400 updates of 128 a round."""
+    folder = Path(__file__).parents[2] / "recipes"
+    for task in ("compressibility", "incompressibility", "aesthetic", "alignment"):
+        config = config_for(read_recipe(folder / f"paper_{task}.toml"))
+        assert (config.sample.samples, config.sample.samples // config.optim.updates, config.steps_per_picture) == (256, 64, 50)
+        assert 50_000 <= config.iterations * config.sample.samples <= 52_000
+        config_for(merged(read_recipe(folder / f"paper_{task}.toml"), {"algorithm": "ddpo_sf", "optim": {"updates": 1}}))
+    for name in ("rwr", "rwr_sparse"):
+        config = config_for(read_recipe(folder / f"paper_{name}.toml"))
+        random = np.random.default_rng(0)
+        ids = [str(place // config.sample.per_prompt % 398) for place in range(config.sample.samples)]
+        weights = algorithms.get(name).weigh(random.normal(size=len(ids)), ids, PromptStatistics(1, 1), config)
+        plan = plan_updates(weights, config, 1, noise_levels=1000)
+        assert len(plan) == 400
+        assert {items.total for items in plan} == {128}
 
 
 def test_the_embedded_models_recipe_is_the_default() -> None:

@@ -21,8 +21,10 @@ from ddpo.policies.checkpoint import find_checkpoint
 from ddpo.prompts import load_prompts
 from ddpo.tensorfile import load_tensors
 from ddpo.trainer import TrainConfig, config_from_dict
+from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.loop import resume, train
 from ddpo.trainer.rollout import draw_keys
+from ddpo.types import Prompt
 
 REWARDS = '''
 """Rewards for the tests."""
@@ -262,3 +264,40 @@ def test_each_prompt_is_drawn_once_before_any_is_drawn_again() -> None:
     assert len({(key.prompt.id, key.index) for key in drawn}) == len(drawn) == 360
     assert len({key.prompt.id for key in drawn[:180]}) == 45
     assert draw_keys(prompts, config, 0, 7) == draw_keys(prompts, config, 0, 7)
+
+
+def test_prompts_are_drawn_in_proportion_to_their_weights_and_never_the_same_picture_twice() -> None:
+    prompts, weights = [Prompt("a"), Prompt("b"), Prompt("c")], (3, 1, 2)
+    config = SampleConfig(samples=6, per_prompt=2)  # 3 of 6 places of a cycle an iteration
+    drawn = [key for iteration in range(1, 9) for key in draw_keys(prompts, config, 0, iteration, weights)]
+    for cycle in range(4):
+        texts = [key.prompt.text for key in drawn[12 * cycle : 12 * cycle + 12]]
+        assert {text: texts.count(text) for text in "abc"} == {"a": 6, "b": 2, "c": 4}
+    assert len({(key.prompt.id, key.index) for key in drawn}) == len(drawn)
+    for prompt, weight in zip(prompts, weights, strict=True):  # indices without gaps: the next pictures of the prompt
+        assert sorted(key.index for key in drawn if key.prompt == prompt) == list(range(4 * weight * 2))
+
+
+def test_a_run_draws_by_the_weights_of_its_file_and_is_not_resumed_with_others(tiny_model: Path, tmp_path: Path) -> None:
+    prompts, reward = tmp_path / "weighted.jsonl", tmp_path / "cats.py"
+    prompts.write_text('{"prompt": "a cat", "weight": 3}\n{"prompt": "a dog"}\n')
+    reward.write_text("def cats(images, prompts):\n    return [float(prompt == 'a cat') for prompt in prompts]\n")
+    sample = {"samples": 8, "per_prompt": 1, "steps": 3, "batch": 8}
+    run(tiny_config(tiny_model, f"{reward}:cats", prompts=str(prompts), iterations=1, sample=sample), tmp_path / "run")
+    assert [line["reward_mean"] for line in metrics(tmp_path / "run")] == [0.75]
+    prompts.write_text('{"prompt": "a cat", "weight": 2}\n{"prompt": "a dog"}\n')
+    with pytest.raises(ConfigError, match="the prompts of file"):
+        list(resume(tmp_path / "run", iterations=2))
+
+
+def test_equal_weights_draw_what_no_weights_drew_before_there_were_any() -> None:
+    prompts = load_prompts("animals").prompts
+    config = config_from_dict({"sample": {"samples": 36, "per_prompt": 4}}).sample
+    for iteration in (1, 6, 40):
+        keys = draw_keys(prompts, config, 3, iteration, load_prompts("animals").weights)
+        assert keys == draw_keys(prompts, config, 3, iteration)
+        positions = range(9 * (iteration - 1), 9 * iteration)
+        orders = {cycle: np.random.default_rng([3, 0, cycle]).permutation(45) for cycle in {p // 45 for p in positions}}
+        assert [(key.prompt, key.index) for key in keys] == [
+            (prompts[orders[p // 45][p % 45]], 4 * (p // 45) + i) for p in positions for i in range(4)
+        ]

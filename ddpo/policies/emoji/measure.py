@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ddpo.images import contact_sheet, save_png, to_pil
-from ddpo.policies import load_policy, model_folder
+from ddpo.policies import model_folder
 from ddpo.policies.emoji.glyphs import NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS
 from ddpo.policies.emoji.judge import Judge, blur, draw_batch, train_judge, without_color
 from ddpo.policies.emoji.render import Renderer, with_article
@@ -123,7 +123,8 @@ def main() -> None:
         if step % 100 == 0:
             say(f"judge: step {step}/{arguments.judge_steps}, {right:.0%} of the batch")
     settings = SamplerSettings(steps=arguments.steps, guidance=arguments.guidance, eta=arguments.eta, batch=50)
-    figures = measure(load_policy(arguments.model), judge, renderer, arguments.each, settings, arguments.out)
+    policy = StableDiffusionPolicy(model_folder(arguments.model), model=arguments.model)
+    figures = measure(policy, judge, renderer, arguments.each, settings, arguments.out)
     (arguments.out / "measures.json").write_text(json.dumps(figures, indent=1) + "\n")
     for name, value in figures.items():
         if isinstance(value, int | float):

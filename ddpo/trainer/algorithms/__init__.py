@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
+from ddpo.errors import RewardLoadError, one_line
+from ddpo.loading import find
 from ddpo.registry import Registry
+from ddpo.trainer.config import TrainConfig, config_from_dict, merged
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ddpo.trainer.advantages import Floats, PictureWeights, PromptStatistics
-    from ddpo.trainer.config import TrainConfig
 
-__all__ = ["Algorithm", "algorithms"]
+__all__ = ["Algorithm", "algorithms", "config_for", "load_algorithm"]
 
 
+MEMBERS: Final = ("summary", "defaults", "likelihood", "check", "weigh", "loss")
+KINDS: Final = ("transition", "denoising")
+
+
+@runtime_checkable
 class Algorithm(Protocol):
     """One method of turning a rollout into updates.
 
@@ -52,3 +60,39 @@ algorithms: Registry[Algorithm] = Registry(
     },
 )
 """Built-in algorithms and those of the entry-point group `ddpo.algorithms`; values follow `Algorithm`."""
+
+
+def load_algorithm(name: str) -> tuple[Algorithm, str]:
+    """The algorithm of a registered name, `./file.py:Object` or `package.module:Object` (a class is made without arguments); its origin.
+
+    The origin is a line that changes when the code of a file or module does.
+
+    Raises:
+        UnknownNameError: no algorithm of that name; says the nearest.
+        RewardLoadError: the file, module or plug-in is broken, or the object is no algorithm.
+    """
+    found, origin = find(name, algorithms)
+    if inspect.isclass(found):
+        try:
+            found = found()
+        except Exception as error:
+            raise RewardLoadError(f"algorithm {name!r} of {origin} cannot be made without arguments: {one_line(error)}") from error
+    if not isinstance(found, Algorithm):
+        missing = [member for member in MEMBERS if not hasattr(found, member)]
+        raise RewardLoadError(f"algorithm {name!r} of {origin} is a {type(found).__name__} without {', '.join(missing)}")
+    if found.likelihood not in KINDS:
+        raise RewardLoadError(f"algorithm {name!r} of {origin}: its likelihood must be one of {', '.join(KINDS)}, got {found.likelihood!r}")
+    return found, origin
+
+
+def config_for(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a run from plain nested values, such as those of a recipe.
+
+    What is left out has the algorithm's own default, or else the general one.
+
+    Raises:
+        ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
+        UnknownNameError, RewardLoadError: as `load_algorithm`.
+    """
+    algorithm, _ = load_algorithm(str(values.get("algorithm", TrainConfig().algorithm)))
+    return config_from_dict(merged(algorithm.defaults, values))

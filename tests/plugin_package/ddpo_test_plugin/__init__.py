@@ -1,1 +1,1 @@
-"""A third-party reward for ddpo."""
+"""A third-party reward, algorithm and model for ddpo."""

@@ -1,0 +1,101 @@
+"""A checkpoint as a folder of diffusers, and on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ddpo.errors import ConfigError, MissingResourceError, RunExistsError, UserError, one_line
+from ddpo.policies import model_folder
+from ddpo.policies.checkpoint import LORA_FILE, UNET, CheckpointInfo, find_checkpoint
+from ddpo.trainer.model_card import model_card
+from ddpo.weights import offline
+
+__all__ = ["export", "push_to_hub"]
+
+
+def export(path: Path, to: Path, merge: bool = False) -> CheckpointInfo:
+    """Writes a checkpoint for plain diffusers, with a model card; the folder is there as a whole or not at all.
+
+    LoRA: `pytorch_lora_weights.safetensors`, for `pipeline.load_lora_weights`. With `merge`, or after full finetuning: a whole pipeline,
+    for `StableDiffusionPipeline.from_pretrained`, float32.
+
+    Args:
+        path: a run folder (its latest checkpoint), RUN/best, or a checkpoint folder.
+        to: the new folder.
+        merge: whether LoRA weights are added to the denoiser's own.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is damaged.
+        RunExistsError: `to` is not empty.
+        MissingResourceError: the base model is not here.
+        ConfigError: `to` cannot be written, or the model is not Stable Diffusion.
+    """
+    info = find_checkpoint(path)
+    if info.weights.name not in (LORA_FILE, UNET):
+        raise ConfigError(f"{info.folder} is of the model {info.model!r}, which diffusers cannot load: its weights are {info.weights.name}")
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise RunExistsError(f"{to} is not an empty folder: choose another --to")
+    whole = merge or info.kind == "full"
+    card = model_card(info, whole)
+    temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        if whole:
+            _pipeline(info).save_pretrained(temporary)
+        else:
+            shutil.copyfile(info.folder / LORA_FILE, temporary / LORA_FILE)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        os.replace(temporary, to)
+    except OSError as error:
+        raise ConfigError(f"{to} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return info
+
+
+def _pipeline(info: CheckpointInfo) -> Any:
+    """The base model's pipeline with the trained denoiser."""
+    import torch
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    base = model_folder(info.model)
+    changed: dict[str, Any] = {}
+    if info.kind == "full":
+        changed["unet"] = UNet2DConditionModel.from_pretrained(info.folder / "unet", dtype=torch.float32)
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32, **changed)
+    except (OSError, ValueError) as error:
+        raise MissingResourceError(f"the base model {info.model!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    if info.kind == "lora":
+        pipeline.load_lora_weights(info.folder, weight_name=LORA_FILE)
+        pipeline.fuse_lora(components=["unet"])
+        pipeline.unload_lora_weights()
+    return pipeline
+
+
+def push_to_hub(folder: Path, repository: str) -> str:
+    """Uploads an exported folder; returns its address.
+
+    Args:
+        folder: what `export` wrote.
+        repository: "owner/name"; made if it is not there.
+
+    Raises:
+        UserError: offline, not logged in, or refused.
+    """
+    if offline():
+        raise UserError(f"{folder} is written, but not uploaded: DDPO_OFFLINE or HF_HUB_OFFLINE is set")
+    from huggingface_hub import HfApi, get_token
+
+    if get_token() is None:
+        raise UserError(f"{folder} is written, but not uploaded: log in first, with `hf auth login` or the variable HF_TOKEN")
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="ddpo export")
+    except Exception as error:  # of the hub, or of the HTTP client that this version of huggingface_hub uses
+        raise UserError(f"{folder} is written, but not uploaded: {one_line(error)}") from error
+    return str(address)

@@ -1,0 +1,110 @@
+"""Which checkpoints stay on the disk: the last few, and the best by a reward that is not trained on.
+
+The best by the *training* reward would be the one that games it most. A held-out reward on held-out prompts, always from the same
+noise, tells apart checkpoints by what they learned.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ddpo.errors import ConfigError
+from ddpo.files import write_json
+from ddpo.policies.checkpoint import BEST_FILE
+from ddpo.policies.policy import Policy
+from ddpo.policies.sample import SampleKey, sample_images
+from ddpo.prompts import load_prompts
+from ddpo.rewards.resolved import ResolvedReward
+from ddpo.rewards.scorer import make_scorer
+from ddpo.rewards.zoo import resolve as resolve_reward
+from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.rollout import sampler_settings
+from ddpo.types import ImageBatch
+
+__all__ = ["HeldOutReward", "keep_best", "prune"]
+
+PICTURES: Final = 2  # of each held-out prompt
+FIRST_INDEX: Final = -1000  # of their noise: neither training (0 …) nor the grids (-1, -2) use it
+
+
+class HeldOutReward:
+    """The reward `held_out` on `held_out_prompts`, always from the same noise.
+
+    Args:
+        config: the settings of the run.
+        training: the reward that is trained on.
+
+    Raises:
+        ConfigError: the reward is trained on, be it as a part of a sum.
+        UserError: the reward or the prompts cannot be found or loaded.
+    """
+
+    def __init__(self, config: TrainConfig, training: ResolvedReward) -> None:
+        self.config = config
+        reward = resolve_reward(config.held_out)
+        if {(one.card.id, one.origin) for one in _single(reward)} & {(one.card.id, one.origin) for one in _single(training)}:
+            raise ConfigError(
+                f"held_out = {config.held_out!r} is trained on ({config.reward!r}): the best checkpoint by the training reward is the one "
+                "that games it most; name another reward"
+            )
+        if "group" in reward.card.inputs:
+            raise ConfigError(f"held_out = {config.held_out!r} ranks the pictures of a prompt among each other: it has no mean to compare")
+        self.scorer, self.signature = make_scorer(reward), reward.signature
+        prompts = load_prompts(config.held_out_prompts).prompts
+        self.keys = [SampleKey(prompt, FIRST_INDEX - copy) for prompt in prompts for copy in range(PICTURES)]
+
+    def score(self, policy: Policy) -> float | None:
+        """The mean score of the policy's pictures; None if none of them could be scored.
+
+        Raises:
+            RewardFailure: the reward broke.
+        """
+        values: list[float] = []
+        for batch in sample_images(policy, self.keys, sampler_settings(self.config.sample), self.config.seed):
+            output = self.scorer.score(ImageBatch(batch.pixels.cpu(), batch.prompts))
+            values += [value for value in output.values.double().tolist() if not math.isnan(value)]
+        return sum(values) / len(values) if values else None
+
+
+def _single(reward: ResolvedReward) -> Iterator[ResolvedReward]:
+    """The rewards that a reward is made of; itself if it is no combination."""
+    if not reward.parts:
+        yield reward
+    for part in reward.parts:
+        yield from _single(part.reward)
+
+
+def keep_best(checkpoint: Path, iteration: int, reward: str, value: float) -> None:
+    """Writes the checkpoint's name to `best.json` beside it, unless one before it was as good by the same reward.
+
+    Args:
+        checkpoint: its folder.
+        iteration: of the checkpoint.
+        reward: the signature of the held-out reward.
+        value: its mean.
+    """
+    path = checkpoint.with_name(BEST_FILE)
+    if path.exists():
+        best = json.loads(path.read_text(encoding="utf-8"))
+        if best["reward"] == reward and best["iteration"] < iteration and best["value"] >= value:
+            return
+    write_json(path, {"folder": checkpoint.name, "iteration": iteration, "reward": reward, "value": value})
+
+
+def prune(checkpoints: Path, keep: int) -> None:
+    """Removes all checkpoints but the last `keep` and the best one; 0 keeps all. Each is there as a whole or not at all."""
+    for rest in checkpoints.glob(".iteration-*.tmp"):  # of a kill
+        shutil.rmtree(rest, ignore_errors=True)
+    if not keep:
+        return
+    best = checkpoints / BEST_FILE
+    kept = {json.loads(best.read_text(encoding="utf-8"))["folder"]} if best.exists() else set()
+    for folder in sorted(checkpoints.glob("iteration-*"))[:-keep]:
+        if folder.name not in kept:
+            gone = folder.rename(folder.with_name(f".{folder.name}.tmp"))
+            shutil.rmtree(gone, ignore_errors=True)

@@ -1,0 +1,200 @@
+"""What is looked at before the first iteration: ratio, reward, memory, time, disk.
+
+The first batch of the first iteration is sampled, scored and trained on once, without taking a step; the run then uses it, so that the
+check costs one forward and backward pass of the denoiser. It draws no random number and changes no statistics.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from ddpo.errors import ConfigError, TrainingDiverged
+from ddpo.policies.policy import Policy
+from ddpo.trainer.advantages import PictureWeights
+from ddpo.trainer.algorithms import Algorithm
+from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.events import Finding
+from ddpo.trainer.likelihoods import Likelihood
+from ddpo.trainer.measures import peak_memory
+from ddpo.trainer.plan import plan_updates
+from ddpo.trainer.update import ON_POLICY_TOLERANCE
+from ddpo.types import Rollout
+
+__all__ = ["disk", "examine"]
+
+MANY_UNSCORABLE: Final = 0.25  # share of a batch
+
+
+def examine(
+    policy: Policy, algorithm: Algorithm, likelihood: Likelihood, first: Rollout, config: TrainConfig, iteration: int, sampling: float,
+    processes: int = 1,
+) -> list[Finding]:  # fmt: skip
+    """What the first batch of an iteration tells.
+
+    Args:
+        policy: as it is before that iteration; left as it is.
+        algorithm: its loss is differentiated once.
+        likelihood: of the items of `first`.
+        first: the batch, scored.
+        config: the settings of the run.
+        iteration: that it belongs to.
+        sampling: seconds that it took.
+        processes: how many share the work.
+
+    Raises:
+        TrainingDiverged: the ratio is not 1.
+    """
+    deviation, training = _train_once(policy, algorithm, likelihood, first, config, iteration)
+    if deviation is not None and not deviation <= ON_POLICY_TOLERANCE:
+        raise TrainingDiverged(f"|ratio - 1| is {deviation:.2g} before the first update; it must be 0")
+    ratio = "this method has none" if deviation is None else f"1 before the first update (largest deviation {deviation:.1g})"
+    return [
+        Finding("batch", _arithmetic(config, processes)),
+        Finding("ratio", ratio),
+        *_reward(first),
+        _memory(policy, first, config, processes),
+        _time(sampling, training, config, config.iterations - iteration + 1, processes),
+    ]
+
+
+def _train_once(
+    policy: Policy, algorithm: Algorithm, likelihood: Likelihood, first: Rollout, config: TrainConfig, iteration: int
+) -> tuple[float | None, float]:
+    """Largest |ratio - 1| (None: no ratios) and seconds of one forward and backward pass over a batch of items."""
+    count = len(first.rewards)
+    flags = np.ones(count, bool)
+    plan = plan_updates(PictureWeights(np.ones(count), flags, flags, 0), config, iteration, likelihood.noise_levels)
+    items = plan[0][: config.sample.batch]
+    likelihood.prepare([items])
+    begun = time.perf_counter()
+    found = likelihood.of(items)
+    old = found.now.detach() if found.old is None else found.old
+    algorithm.loss(found.now, old, torch.ones(len(items), device=policy.device), config).mean().backward()
+    for _, parameter in policy.trainable_parameters():
+        parameter.grad = None
+    deviation = None if found.old is None else float(((found.now - found.old).detach().exp() - 1).abs().max())
+    if policy.device.type == "cuda":
+        torch.cuda.synchronize(policy.device)
+    return deviation, time.perf_counter() - begun
+
+
+def _arithmetic(config: TrainConfig, processes: int) -> str:
+    """The effective batch in words."""
+    sample, optim = config.sample, config.optim
+    prompts, share = sample.samples // sample.per_prompt // processes, sample.samples // optim.updates
+    batches, items = math.ceil(prompts * sample.per_prompt / sample.batch), share * config.steps_per_picture
+    shares = f"{processes} processes × " if processes > 1 else ""
+    epochs = f", {optim.epochs} times over" if optim.epochs > 1 else ""
+    return (
+        f"{shares}{prompts} prompts × {sample.per_prompt} = {sample.samples} pictures, sampled in {batches} {_plural('batch', batches)} of "
+        f"{sample.batch}{' on each' if processes > 1 else ''}; {optim.updates} {_plural('update', optim.updates)} of {share} pictures × "
+        f"{config.steps_per_picture} {_plural('step', config.steps_per_picture)} = {items:,} items{epochs}"
+    )
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else word + ("es" if word.endswith("ch") else "s")
+
+
+def _reward(first: Rollout) -> list[Finding]:
+    """The spread that there is to learn from, and the share that has no score."""
+    values = first.rewards.values.double().numpy()
+    known = ~np.isnan(values)
+    ids = np.array([prompt.id for prompt in first.images.prompts])
+    groups = [values[known & (ids == prompt)] for prompt in dict.fromkeys(ids.tolist())]
+    spreads = [float(group.std()) for group in groups if len(group) > 1]
+    findings = []
+    if known.any():
+        flat = sum(spread == 0 for spread in spreads)
+        text = f"mean {values[known].mean():.4g} over {int(known.sum())} pictures; "
+        if not spreads:
+            text += "spread within a prompt not known, no prompt has two scored pictures in the first batch"
+        else:
+            text += f"spread within a prompt {float(np.median(spreads)):.3g}"
+        if flat:
+            text += f"; {flat} of {len(spreads)} prompts have equal rewards, from which nothing is learned"
+        findings.append(Finding("reward", text, good=2 * flat < len(spreads) or not spreads))
+    lost = int((~known).sum())
+    reason = f"; the first: {next(error for error in first.rewards.errors if error)}" if lost else ""
+    findings.append(Finding("unscorable", f"{lost} of {len(values)} pictures{reason}", good=lost <= MANY_UNSCORABLE * len(values)))
+    return findings
+
+
+def _memory(policy: Policy, first: Rollout, config: TrainConfig, processes: int) -> Finding:
+    """The peak so far, and what is still to come: AdamW's two moments, and the rest of the rollout."""
+    parameters = _trainable_bytes(policy)
+    latents = first.trajectory.latents
+    kept = latents.element_size() * latents.numel() + (0 if policy.device.type == "cuda" else 4 * first.images.pixels.numel())
+    batches = math.ceil(config.sample.samples / processes / config.sample.batch)
+    need = peak_memory(policy.device) + 2 * parameters + kept * (batches - 1)
+    total = _total_memory(policy.device)
+    where = "of the GPU" if policy.device.type == "cuda" else "of this machine"
+    each = " in each process" if processes > 1 else ""
+    text = f"about {_size(need)}{each}" + (f" of the {_size(total)} {where}" if total else "") + ", an estimate from the first batch"
+    return Finding("memory", text, good=not total or need < total)
+
+
+def _total_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not POSIX
+        return 0
+
+
+def _time(sampling: float, training: float, config: TrainConfig, iterations: int, processes: int) -> Finding:
+    """From one batch sampled and one trained on, each for the first time and so rather too slow."""
+    sample, optim = config.sample, config.optim
+    calls = math.ceil(sample.samples // optim.updates * config.steps_per_picture / processes / sample.batch) * optim.updates * optim.epochs
+    each = sampling * math.ceil(sample.samples / processes / sample.batch) + training * calls
+    total, queries = each * iterations, sample.samples * iterations
+    hours = f"{total / 3600:.1f} h" if total >= 5400 else f"{total / 60:.1f} min"
+    return Finding(
+        "time", f"about {each:.1f} s an iteration, {hours} for {iterations}, {queries:,} reward queries; an estimate from the first batch"
+    )
+
+
+def disk(out: Path, policy: Policy, config: TrainConfig, done: int) -> Finding:
+    """What the rest of the run will write, against what is free.
+
+    Args:
+        out: the run folder, which need not be there.
+        policy: whose weights are written.
+        config: how often, and how many stay.
+        done: iterations that are done.
+
+    Raises:
+        ConfigError: there is not enough room.
+    """
+    bytes_each = _trainable_bytes(policy)
+    marks = [i for i in range(done + 1, config.iterations + 1) if i % config.checkpoint_every == 0 or i == config.iterations]
+    most = config.checkpoint_keep + 1 + bool(config.held_out) if config.checkpoint_keep else len(marks)
+    checkpoints = min(len(marks), most)
+    need = bytes_each * (checkpoints + 2 * 3)  # the state has weights and two moments, and is there twice while it is replaced
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    text = f"about {_size(need)} for {checkpoints} {_plural('checkpoint', checkpoints)} and the state; {_size(free)} are free"
+    if need > free:
+        raise ConfigError(f"{place} has too little room: {text}. Set checkpoint_keep, or checkpoint_every higher, or another --out")
+    return Finding("disk", text)
+
+
+def _trainable_bytes(policy: Policy) -> int:
+    return sum(parameter.numel() * parameter.element_size() for _, parameter in policy.trainable_parameters())
+
+
+def _size(count: float) -> str:
+    """A number of bytes in decimal units."""
+    units: Sequence[str] = ("bytes", "kB", "MB", "GB", "TB")
+    place = min(len(units) - 1, int(math.log10(max(count, 1)) // 3))
+    return f"{count / 1000**place:.{0 if place == 0 else 1}f} {units[place]}"

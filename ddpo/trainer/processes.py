@@ -1,0 +1,185 @@
+"""The processes of one run: one, or several that `accelerate launch` started, each with its own share of the pictures.
+
+What is random is keyed by picture, rewards are gathered once, and each process plans all updates from the same numbers: the processes
+differ only in the pictures that they sample, score and train on. Gradients are summed by the module that accelerate prepared
+(`DistributedDataParallel`): forward passes that record gradients go through it. One process alone needs none of this, nor accelerate.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any, Final, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+import ddpo.errors
+from ddpo.errors import ConfigError, DdpoError
+from ddpo.policies.policy import Policy
+from ddpo.trainer.config import SampleConfig
+
+__all__ = ["ALONE", "Processes"]
+
+PATIENCE: Final = timedelta(hours=6)
+"""How long a process waits for the others, whose reward may be slow. One that dies does not keep them waiting: the launcher ends all."""
+
+T = TypeVar("T")
+
+
+class Processes:
+    """What the processes of a run know of each other. `Processes.join` makes it.
+
+    Args:
+        accelerator: accelerate's; None if the process is alone.
+        device: of this process.
+    """
+
+    def __init__(self, accelerator: Any | None, device: str) -> None:
+        self.accelerator, self.device = accelerator, device
+        self.index: int = accelerator.process_index if accelerator else 0
+        self.count: int = accelerator.num_processes if accelerator else 1
+        self._module: Any = None
+
+    @classmethod
+    def join(cls, device: str) -> Processes:
+        """Meets the other processes, if the environment says that there are any.
+
+        Args:
+            device: the torch device of the settings. Of several processes each takes its own "cuda".
+
+        Raises:
+            ConfigError: the launcher or the device does not go with several processes.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            _check_not_left_alone()
+            return cls(None, device)
+        cpu = _check_device(device)
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+
+        handlers = [InitProcessGroupKwargs(timeout=PATIENCE), DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
+        accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)  # precision is the policy's own affair
+        if accelerator.distributed_type not in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU):
+            kind = accelerator.distributed_type.value
+            raise ConfigError(f"accelerate was configured for {kind}; training knows plain data parallelism (--multi_gpu)")
+        return cls(accelerator, "cpu" if cpu else str(accelerator.device))
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the run folder and speaks for all."""
+        return self.index == 0
+
+    def share(self, sample: SampleConfig) -> range:
+        """Which of the pictures of an iteration are this process's: whole prompts, in order.
+
+        Raises:
+            ConfigError: the prompts cannot be shared equally.
+        """
+        groups, left = divmod(sample.samples // sample.per_prompt, self.count)
+        if left:
+            prompts = f"{sample.samples // sample.per_prompt} prompts × {sample.per_prompt} pictures"
+            raise ConfigError(
+                f"{self.count} processes cannot share {prompts} equally: make sample.samples a multiple of {self.count * sample.per_prompt}"
+            )
+        size = groups * sample.per_prompt
+        return range(self.index * size, (self.index + 1) * size)
+
+    def gather(self, value: T) -> list[T]:
+        """The value of each process, in order, on every process. Tensors must be on the CPU."""
+        if self.accelerator is None:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return cast("list[T]", gather_object([value]))
+
+    def largest(self, *values: float) -> list[float]:
+        """The largest of each value over the processes."""
+        return [max(column) for column in zip(*self.gather(values), strict=True)]
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum over the processes, on every process."""
+        return tensor if self.accelerator is None else cast(Tensor, self.accelerator.reduce(tensor, reduction="sum"))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is inside, where processes do not speak to each other, has to succeed on all of them: the error of one is that of all.
+
+        Raises:
+            DdpoError: the first in the order of the processes, on every process.
+        """
+        if self.count == 1:
+            yield
+            return
+        failure: tuple[type[DdpoError], str] | None = None
+        try:
+            yield
+        except DdpoError as error:
+            failure = next(kind for kind in type(error).__mro__ if kind.__module__ == ddpo.errors.__name__), str(error)
+        for found in self.gather(failure):
+            if found is not None:
+                kind, message = found
+                raise kind(message)
+
+    def prepared(self, policy: Policy) -> Policy:
+        """The policy to be trained: its gradients are summed over the processes, see `synchronised`. Alone, it is `policy` itself."""
+        if self.accelerator is None:
+            return policy
+        self._module = self.accelerator.prepare_model(_Denoiser(policy))
+        return cast(Policy, _Prepared(policy, self._module))
+
+    def synchronised(self, now: bool) -> AbstractContextManager[None]:
+        """Around a forward and backward pass: its gradients, and those kept back since, are summed over the processes if `now`."""
+        return nullcontext() if now or self._module is None else cast("AbstractContextManager[None]", self._module.no_sync())
+
+
+ALONE: Final = Processes(None, "cpu")
+"""A process that is not told of others. Its device is of no account."""
+
+
+class _Denoiser(nn.Module):
+    """`policy.predict` as a module of what is trained, whatever the policy is made of."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.trained = nn.ParameterList(parameter for _, parameter in policy.trainable_parameters())
+        self._predict = policy.predict
+
+    def forward(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+        """The denoiser's output."""
+        return self._predict(latents, timesteps, conditioning)
+
+
+class _Prepared:
+    """A policy that predicts through the prepared module whenever gradients are recorded."""
+
+    def __init__(self, policy: Policy, module: nn.Module) -> None:
+        self._policy, self._module = policy, module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
+
+    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+        """As the policy's."""
+        through = self._module if torch.is_grad_enabled() else self._policy.predict
+        return cast(Tensor, through(latents, timesteps, conditioning))
+
+
+def _check_not_left_alone() -> None:
+    """Without a GPU, `accelerate launch --num_processes 2` starts one process and tells it where a second would be."""
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise ConfigError(
+            "accelerate was asked for several processes and started one: add --multi_gpu to `accelerate launch`, also where there is no GPU"
+        )
+
+
+def _check_device(device: str) -> bool:
+    """Whether it is the CPU."""
+    kind, wanted = torch.device(device), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if ":" in device:
+        raise ConfigError(f"device={device} names one device for several processes; say {kind.type}, and each takes its own")
+    if kind.type == "cuda" and torch.cuda.device_count() < wanted:
+        raise ConfigError(f"{wanted} processes on this machine need a GPU each; it has {torch.cuda.device_count()}")
+    return kind.type == "cpu"

@@ -1,0 +1,78 @@
+"""What `test_processes.py` runs in each of two processes: `python processes_worker.py SCENARIOS FOLDER`, started by `accelerate launch`.
+
+`SCENARIOS` is a JSON file: name → settings. What process R saw of a run goes to `FOLDER/NAME-R.pt`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from ddpo.errors import DdpoError
+from ddpo.trainer import config_from_dict, loop, train, update
+from ddpo.trainer.processes import Processes
+
+
+def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Runs the settings and gives back, of this process: latents, all rewards, gradients and parameters at each step, counts."""
+    seen: dict[str, Any] = {"latents": [], "rewards": [], "gradients": [], "parameters": [], "idle": 0, "kept_back": 0, "error": None}
+    collect, gathered, idle, synchronised = loop.collect, loop.check_scorable, update._take_part, Processes.synchronised
+
+    def spy_collect(*arguments: Any) -> Generator[Any, None, Any]:
+        rollout = yield from collect(*arguments)
+        seen["latents"].append(rollout.trajectory.latents.clone())
+        return rollout
+
+    def spy_gathered(output: Any) -> Any:
+        seen["rewards"].append(output.values.clone())
+        return gathered(output)
+
+    def spy_idle(*arguments: Any) -> None:
+        seen["idle"] += 1
+        idle(*arguments)
+
+    def spy_synchronised(self: Processes, now: bool) -> Any:
+        seen["kept_back"] += not now
+        return synchronised(self, now)
+
+    def flat(optimizer: torch.optim.Optimizer, gradient: bool) -> torch.Tensor:
+        tensors = [p.grad if gradient else p for group in optimizer.param_groups for p in group["params"]]
+        return torch.cat([tensor.detach().flatten().clone() for tensor in tensors])
+
+    hooks = [
+        register_optimizer_step_pre_hook(lambda optimizer, *_: seen["gradients"].append(flat(optimizer, gradient=True))),
+        register_optimizer_step_post_hook(lambda optimizer, *_: seen["parameters"].append(flat(optimizer, gradient=False))),
+    ]
+    loop.collect, loop.check_scorable, update._take_part = spy_collect, spy_gathered, spy_idle
+    Processes.synchronised = spy_synchronised  # type: ignore[method-assign]
+    try:
+        for _ in train(config_from_dict(values), out):
+            pass
+    except DdpoError as error:
+        seen["error"] = f"{type(error).__name__}: {error}"
+    finally:
+        loop.collect, loop.check_scorable, update._take_part = collect, gathered, idle
+        Processes.synchronised = synchronised  # type: ignore[method-assign]
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def main() -> None:
+    scenarios, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    prepared = Processes.prepared
+    for name, values in scenarios.items():
+        os.environ["BREAK_IN"] = "1" if name == "breaks" else ""
+        Processes.prepared = (lambda self, policy: policy) if name == "unsynchronised" else prepared  # type: ignore[method-assign]
+        torch.save(recorded(values, folder / name), folder / f"{name}-{os.environ['RANK']}.pt")
+
+
+if __name__ == "__main__":
+    main()
