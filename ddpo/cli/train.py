@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,17 +99,21 @@ def _show(events: Iterator[Event], folder: Path) -> None:
     """Draws the events; an interruption or failure says how to go on."""
     from ddpo.cli.training_display import TrainingDisplay
 
-    display = TrainingDisplay(folder)
+    display, begun = TrainingDisplay(folder), False
+    go_on = f"ddpo train --resume {shlex.quote(str(folder))}"
     try:
         with display:
             for event in events:
+                begun = True
                 display.show(event)
     except KeyboardInterrupt:
-        typer.echo(f"Stopped. The finished iterations are kept; go on with: ddpo train --resume {folder}")
+        typer.echo(f"Stopped. The finished iterations are kept; go on with: {go_on}")
         raise typer.Exit(130) from None
     except DdpoError as error:
-        if (folder / "state").exists() and not isinstance(error, UserError):
-            raise type(error)(f"{error} — the finished iterations are kept; go on with: ddpo train --resume {folder}") from error
-        raise
+        if not begun and (isinstance(error, UserError) or not (folder / "config.json").exists()):
+            raise
+        state = folder / "state"
+        kept = f"the finished iterations are kept in {state}" if state.exists() else "no iteration was finished"
+        raise type(error)(f"{error} — {kept}; go on with: {go_on}") from error
     typer.echo(f"Run folder: {folder}")
     typer.echo(f"Next: ddpo eval --checkpoint {folder}")

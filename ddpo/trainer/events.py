@@ -28,6 +28,7 @@ class Metrics:
     approx_kl: float  # mean of (log ratio)² / 2
     grad_norm: float  # mean over the updates, before clipping
     updates: int
+    unscorable_reason: str | None  # of the first picture that is unscorable
     seconds: float  # of this iteration: sampling, scoring and updating
     seconds_sampling: float
     seconds_training: float

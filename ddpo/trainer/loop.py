@@ -38,6 +38,7 @@ __all__ = ["resume", "train"]
 
 GRID_PROMPTS = 8
 GRID_ROWS = 2
+CALLED = ("calls", "thread_safe", "cache")  # the fields of a card that say how a reward may be called
 PACKAGES = ("ddpo", "torch", "diffusers", "transformers", "peft", "pillow", "numpy")
 
 
@@ -46,7 +47,7 @@ def train(config: TrainConfig, out: Path) -> Iterator[Event]:
 
     Raises:
         UserError: a setting, name or folder that cannot be (before anything is written).
-        RewardFailure: the reward broke; the iterations done so far can be resumed.
+        RewardFailure: the reward is broken or does not answer; the iterations done so far can be resumed.
         TrainingDiverged: a loss that is not finite; likewise.
     """
     trainer = _Trainer(config)
@@ -143,6 +144,7 @@ class _Trainer:
                 approx_kl=stats.approx_kl,
                 grad_norm=stats.grad_norm,
                 updates=stats.updates,
+                unscorable_reason=next((reason for reason in rollout.rewards.errors if reason is not None), None),
                 seconds=ended - begun,
                 seconds_sampling=sampled - begun,
                 seconds_training=ended - sampled,
@@ -169,10 +171,15 @@ class _Trainer:
         self.statistics.load_state(statistics)
 
     def check_unchanged(self, manifest: dict[str, Any]) -> None:
-        """Compares the prompts and the reward's card (with a file's hash as its version) with those that the run was started with."""
+        """Compares the prompts and the reward with those that the run was started with.
+
+        A file's hash is its card's version; what a server tells of its reward, weights and options included, is the origin.
+        """
         if manifest["prompts"]["list"] != [prompt.text for prompt in self.prompts.prompts]:
             raise ConfigError(f"the run cannot be resumed: the prompts of {self.prompts.source} are not those that it was started with")
-        if manifest["reward"]["card"] != json.loads(json.dumps(self.reward.card.to_dict())):
+        before, now = manifest["reward"], json.loads(json.dumps(self.reward_facts()))
+        served = now["origin"].startswith("server ") and before.get("origin", now["origin"]) != now["origin"]
+        if served or any(before["card"].get(name) != value for name, value in now["card"].items() if name not in CALLED):
             raise ConfigError(f"the run cannot be resumed: the reward {self.config.reward!r} is not the one that it was started with")
 
     def save_grid(self, run: RunFolder, iteration: int) -> Path:
@@ -195,6 +202,11 @@ class _Trainer:
             f"{updates} × {self.config.steps_per_picture} of {sample.steps} steps"
         )
 
+    def reward_facts(self) -> dict[str, Any]:
+        """What there is to know about the reward."""
+        reward = self.reward
+        return {"spec": self.config.reward, "card": reward.card.to_dict(), "signature": reward.signature, "origin": reward.origin}
+
     def manifest(self) -> dict[str, Any]:
         """What is needed to tell two runs apart, or to repeat one."""
         return {
@@ -203,7 +215,7 @@ class _Trainer:
             "platform": platform.platform(),
             "threads": torch.get_num_threads(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "reward": {"spec": self.config.reward, "card": self.reward.card.to_dict(), "signature": self.reward.signature},
+            "reward": self.reward_facts(),
             "prompts": {"source": self.prompts.source, "list": [prompt.text for prompt in self.prompts.prompts]},
         }
 

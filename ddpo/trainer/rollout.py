@@ -13,7 +13,8 @@ from ddpo.policies.sample import SampleKey, SamplerSettings, sample_trajectory
 from ddpo.rewards.scorer import Scorer
 from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.events import Progress
-from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout, Trajectory
+from ddpo.trainer.scoring import RolloutScorer
+from ddpo.types import Context, ImageBatch, Prompt, Rollout, Trajectory
 
 __all__ = ["collect", "draw_keys", "sampler_settings"]
 
@@ -45,25 +46,22 @@ def collect(
     """Samples and scores `keys` in batches; yields progress, returns the rollout. Rewards are told the `context`.
 
     Raises:
-        RewardFailure: the reward broke, or it could score none of the pictures.
+        RewardUnavailable: the reward's back end does not answer.
+        RewardFailure: the reward is broken, or it could score none of the pictures.
     """
     settings = sampler_settings(config)
     trajectories: list[Trajectory] = []
     pictures: list[ImageBatch] = []
-    outputs: list[RewardOutput] = []
+    scoring = RolloutScorer(scorer)
     for start in range(0, len(keys), settings.batch):
         part = keys[start : start + settings.batch]
         trajectory = sample_trajectory(policy, part, settings, seed)
         images = ImageBatch(policy.decode(trajectory.latents[:, -1]).cpu(), [key.prompt for key in part], context)
         trajectories.append(trajectory)
         pictures.append(images)
-        outputs.append(scorer.score(images))
+        scoring.add(images)
         yield Progress("sampling", start + len(part), len(keys))
-    rewards = RewardOutput(
-        values=torch.cat([output.values for output in outputs]),
-        parts={name: torch.cat([output.parts[name] for output in outputs]) for name in outputs[0].parts},
-        errors=tuple(error for output in outputs for error in output.errors),
-    )
+    rewards = scoring.rewards()
     if bool(rewards.values.isnan().all()):
         raise RewardFailure(f"the reward could score none of {len(keys)} pictures; the first: {rewards.errors[0]}")
     trajectory = Trajectory(torch.cat([t.latents for t in trajectories]), torch.cat([t.log_probs for t in trajectories]))
