@@ -90,7 +90,13 @@ class ContractBroken(RewardFailure):
 
 
 class RewardUnavailable(RewardFailure, ConnectionError):
-    """A reward's back end that does not answer, or not now; a reward raises it to ask for another try."""
+    """A reward's back end that does not answer, or not now; a reward raises it to ask for another try.
+
+    Attributes:
+        retry_after_s: for how long the back end asks to be left alone; None: it does not say.
+    """
+
+    retry_after_s: float | None = None
 
 
 class TrainingDiverged(DdpoError, ArithmeticError):

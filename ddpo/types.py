@@ -218,14 +218,14 @@ class RewardOutput:
 class Trajectory:
     """The denoising paths of a batch: everything that is needed to score them again under another policy."""
 
-    latents: Tensor  # storage dtype, batch steps+1 channel height width: x_T … x_0
+    latents: Tensor  # storage dtype, batch steps+1 channel height width: x_T … x_0 (of a rollout that keeps no paths, x_0 alone)
     log_probs: Tensor  # float32 [batch, steps], mean over channel, height and width, when sampled
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One iteration's trajectories, pictures and rewards."""
+    """One iteration's trajectories, prompts and rewards."""
 
     trajectory: Trajectory
-    images: ImageBatch
+    prompts: tuple[Prompt, ...]
     rewards: RewardOutput

@@ -86,8 +86,8 @@ def jobs(comparison: str | None = None) -> list[Job]:
 def train(job: Job) -> None:
     """Starts or continues a run up to `QUERIES`."""
     from ddpo.trainer import resume
-    from ddpo.trainer.config import config_from_dict, read_recipe, set_value
     from ddpo.trainer.loop import train as start
+    from ddpo.trainer.recipe import config_from_dict, read_recipe, set_value
 
     values = read_recipe(ROOT / "recipes" / job.method.recipe)
     for setting in job.method.settings:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from contextlib import ExitStack, closing
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,7 +103,7 @@ def _joined(rewards: list[str] | None, combination: str | None) -> str | None:
 
 def _values(recipe: Path | None, given: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     """Recipe, then named options, then --set: the later wins."""
-    from ddpo.trainer.config import read_recipe, set_value
+    from ddpo.trainer.recipe import read_recipe, set_value
 
     values = read_recipe(recipe) if recipe else {}
     values |= given
@@ -145,23 +147,29 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
     if not is_first_process():
         follow_quietly(events)
         return
+    go_on = f"go on with: ddpo train --resume {shlex.quote(str(folder))}"
+    begun = False
     try:
         with ExitStack() as stack:
             stack.callback(events.close)
-            _follow(events, folder, trackers, stack)
+            opening = list(islice(events, 1))
+            begun = bool(opening)
+            _follow(chain(opening, events), folder, trackers, stack)
     except KeyboardInterrupt:
-        kept = "The finished iterations are kept; go on with: ddpo train --resume " + str(folder)
-        typer.echo(f"Stopped. {kept}" if (folder / "config.json").exists() else "Stopped before anything was written.")
+        whole = (folder / "config.json").exists()
+        typer.echo(f"Stopped. The finished iterations are kept; {go_on}" if whole else "Stopped before anything was written.")
         raise typer.Exit(130) from None
     except DdpoError as error:
-        if (folder / "state").exists() and not isinstance(error, UserError):
-            raise type(error)(f"{error} — the finished iterations are kept; go on with: ddpo train --resume {folder}") from error
-        raise
+        if not begun and (isinstance(error, UserError) or not (folder / "config.json").exists()):
+            raise
+        state = folder / "state"
+        kept = f"the finished iterations are kept in {state}" if state.exists() else "no iteration was finished"
+        raise type(error)(f"{error} — {kept}; {go_on}") from error
     typer.echo(f"Run folder: {folder}")
     typer.echo(f"Next: ddpo eval --checkpoint {folder}")
 
 
-def _follow(events: Generator[Event], folder: Path, trackers: list[str], stack: ExitStack) -> None:
+def _follow(events: Iterator[Event], folder: Path, trackers: list[str], stack: ExitStack) -> None:
     """Hands each event to the display and the trackers; stops after Ctrl-C where nothing is half written."""
     from ddpo.cli.interruption import Interruption
     from ddpo.cli.training_display import TrainingDisplay

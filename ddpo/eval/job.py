@@ -170,14 +170,18 @@ def _carried_out(work: Plan, scorers: Sequence[Scorer], observe: Observer | None
 
 
 def _of_single_pictures(found: Sequence[ResolvedReward]) -> tuple[ResolvedReward, ...]:
-    """The rewards; in place of one that ranks pictures among each other, whose ranks mean nothing between two models, its parts."""
-    chosen: dict[str, ResolvedReward] = {}
-    for reward in found:
-        relative = "group" in reward.card.inputs
-        if relative and not reward.parts:
-            raise ConfigError(f"reward {reward.card.id!r} ranks pictures within a batch and cannot compare two models: give --reward")
-        chosen |= {part.card.id: part for part in ([one.reward for one in reward.parts] if relative else [reward])}
+    """The rewards; in place of one that judges a group, whose scores mean nothing between two models, its parts that judge pictures."""
+    chosen = {reward.card.id: reward for one in found for reward in _singles(one)}
+    if not chosen:
+        names = ", ".join(repr(reward.card.id) for reward in found)
+        raise ConfigError(f"reward {names} judges pictures as a group and cannot compare two models: give --reward")
     return tuple(chosen.values())
+
+
+def _singles(reward: ResolvedReward) -> list[ResolvedReward]:
+    if "group" not in reward.card.inputs:
+        return [reward]
+    return [single for part in reward.parts for single in _singles(part.reward)]
 
 
 def _read(run: Path | None, name: str) -> dict[str, Any]:

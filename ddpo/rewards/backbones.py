@@ -9,17 +9,24 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor
 
+from ddpo.errors import ConfigError
 from ddpo.rewards.cache import picture_digests
+from ddpo.rewards.scorer import processors
 from ddpo.types import ImageBatch
 
-__all__ = ["SharedTower", "forget_embeddings", "shared_tower"]
+__all__ = ["SharedTower", "forget_embeddings", "shared_tower", "side_by_side", "tower_dtype"]
 
+T = TypeVar("T")
+R = TypeVar("R")
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+THREADS: Final = 16  # at most, for the work on pictures before the tower
 REMEMBERED: Final = 1024  # pictures, of 768 floats each for CLIP ViT-L/14: 3 MB
 
 _towers: weakref.WeakValueDictionary[tuple[str, str], SharedTower] = weakref.WeakValueDictionary()
@@ -42,7 +49,7 @@ class SharedTower:
 
     def embed(self, batch: ImageBatch) -> Tensor:
         """Embeddings `[batch, width]` of the bytes of one picture or more, on the tower's device, without gradient."""
-        digests = picture_digests(batch, exact=False)
+        digests = _digests(batch)
         with self._turn, torch.no_grad():
             places = {digest: place for place, digest in enumerate(digests) if digest not in self._known}
             found = {digest: self._known[digest] for digest in digests if digest in self._known}
@@ -61,6 +68,33 @@ class SharedTower:
         """Drops the remembered embeddings, so that the next pass is a real one."""
         with self._turn:
             self._known.clear()
+
+
+def _digests(batch: ImageBatch) -> list[bytes]:
+    if not batch.from_bytes:
+        _ = batch.uint8  # made once, and not in every part again
+    parts = [batch[place : place + 1] for place in range(len(batch))]
+    return side_by_side(lambda part: picture_digests(part, exact=False)[0], parts)
+
+
+def side_by_side(function: Callable[[T], R], things: Sequence[T]) -> list[R]:
+    """`function` of each, in order, by as many threads as there are processors. It should release the interpreter."""
+    threads = min(len(things), processors(), THREADS)
+    if threads < 2:
+        return [function(thing) for thing in things]
+    with ThreadPoolExecutor(threads, thread_name_prefix="ddpo-pictures") as pool:  # not kept: threads do not survive a fork
+        return list(pool.map(function, things))
+
+
+def tower_dtype(reward: str, name: str) -> torch.dtype:
+    """The type in which a tower computes, of a reward's option `dtype`.
+
+    Raises:
+        ConfigError: it is none of those in which towers run.
+    """
+    if name not in DTYPES:
+        raise ConfigError(f"reward {reward!r}: dtype is {name!r}, not one of {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def forget_embeddings() -> None:

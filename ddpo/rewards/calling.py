@@ -52,15 +52,21 @@ class GuardedReward:
         Raises:
             OutOfMemory: with fewer pictures it may work.
             ContractBroken: the output is not one.
-            RewardFailure: the reward raised, or did not answer in time, as often as it was tried.
+            RewardUnavailable: its back end did not answer, as often as it was tried.
+            RewardFailure: the reward raised, or, if it is never tried again, did not answer in time.
             UserError: as the reward itself raises.
         """
         for attempt in range(self.calls.retries):
             try:
                 return self._once(batch)
-            except RewardUnavailable:
-                self._pause(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)))  # noqa: S311  # jitter is no secret
-        return self._once(batch)
+            except RewardUnavailable as error:
+                self._pause(_seconds_before_retry(attempt, error.retry_after_s))
+        try:
+            return self._once(batch)
+        except RewardUnavailable as error:
+            if self.calls.retries:
+                raise RewardUnavailable(f"{error}; tried {self.calls.retries + 1} times") from error.__cause__
+            raise
 
     def _once(self, batch: ImageBatch) -> RewardOutput:
         name, edits, begun = self.reward.card.id, batch.edits, time.perf_counter()
@@ -95,6 +101,8 @@ class GuardedReward:
         except TimeoutError:
             if self._turn is not None and self._turn.locked():
                 self._turn = threading.Lock()  # the call that hangs keeps the old one for good
+            if not self.calls.retries:  # no back end that may come back: it is this call that takes too long
+                raise RewardFailure(f"TimeoutError: no answer within {seconds:g} s") from None
             raise
 
 
@@ -123,6 +131,12 @@ def within(seconds: float, function: Callable[[], T]) -> T:
     return results[0]
 
 
+def _seconds_before_retry(attempt: int, asked: float | None) -> float:
+    """How long to wait: at random, so that many clients do not come back at once; at least as long as `asked`; never over 30 s."""
+    pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt))  # noqa: S311  # jitter is no secret
+    return pause if asked is None else min(LONGEST_PAUSE, asked + pause)
+
+
 def _explained(name: str, error: BaseException) -> RewardFailure:
     """The failure of reward `name` that stands for what it raised, by what can be done about it."""
     text = f"reward {name!r} failed: {one_line(error)}"
@@ -131,5 +145,7 @@ def _explained(name: str, error: BaseException) -> RewardFailure:
     if isinstance(error, ContractBroken):
         return ContractBroken(text)
     if isinstance(error, (RewardUnavailable, ConnectionError, TimeoutError)):
-        return RewardUnavailable(text)
+        unavailable = RewardUnavailable(text)
+        unavailable.retry_after_s = getattr(error, "retry_after_s", None)
+        return unavailable
     return RewardFailure(text)

@@ -53,6 +53,7 @@ class Calls:
     concurrency: int = 0  # calls at once; 0: as many as processors for a thread-safe reward on the CPU, else one
     timeout_s: float | None = None  # of one call; None: no limit
     retries: int = 0  # of a call that raised RewardUnavailable, ConnectionError or TimeoutError
+    batch: int = 0  # pictures in one call, at most; 0: as many as the scorer likes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

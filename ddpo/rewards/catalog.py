@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from ddpo.rewards.card import Calls, RewardCard, RewardOption, WeightFile
+from ddpo.rewards.card import RewardCard, RewardOption, WeightFile
 from ddpo.rewards.catalog_clip import CLIP_CARDS, CLIP_L14, LAION_V2_HEAD
+from ddpo.rewards.catalog_diversity import DIVERSITY_CARDS
+from ddpo.rewards.catalog_guard import GUARD_CARDS
 from ddpo.rewards.catalog_pixels import DDPO_PAPER, PIXEL_CARDS
 from ddpo.rewards.catalog_preference import PREFERENCE_CARDS
 from ddpo.rewards.catalog_vlm import LLAVA, VLM_CARDS
@@ -36,8 +38,6 @@ _CARDS: Final = (
         dtype="float16 on a GPU, float32 on a CPU",
         device="any",
         libraries=("torch", "transformers", "tokenizers", "pillow"),
-        thread_safe=True,
-        calls=Calls(concurrency=8, retries=3),  # of a server, whose time-out is the option's; a local model answers one at a time
         memory_mb=17_500,
         weights=(LLAVA, DEBERTA),
         paper=DDPO_PAPER,
@@ -52,6 +52,8 @@ _CARDS: Final = (
         ),
     ),
     *VLM_CARDS,
+    *GUARD_CARDS,
+    *DIVERSITY_CARDS.values(),
 )
 
 CARDS: Final[dict[str, RewardCard]] = {card.id: card for card in _CARDS}

@@ -6,7 +6,7 @@ from typing import Final
 
 from ddpo.rewards.card import RewardCard, RewardOption, WeightFile
 
-__all__ = ["CLIP_B32", "CLIP_CARDS", "CLIP_H14", "CLIP_L14", "LAION_V1_HEAD", "LAION_V2_HEAD", "PICKSCORE_V1"]
+__all__ = ["CLIP_B32", "CLIP_CARDS", "CLIP_H14", "CLIP_L14", "DTYPE", "LAION_V1_HEAD", "LAION_V2_HEAD", "PICKSCORE_V1"]
 
 CLIP_L14: Final = WeightFile(
     source="openai/clip-vit-large-patch14",
@@ -17,8 +17,8 @@ CLIP_L14: Final = WeightFile(
 )
 CLIP_B32: Final = WeightFile(source="openai/clip-vit-base-patch32", revision="main", sha256=None, megabytes=605, licence="MIT")
 CLIP_H14: Final = WeightFile(
-    source="laion/CLIP-ViT-H-14-laion2B-s32B-b79K", revision="main", sha256=None, megabytes=3_950, licence="MIT"
-)  # its tokenizer alone is read
+    source="laion/CLIP-ViT-H-14-laion2B-s32B-b79K", revision="main", sha256=None, megabytes=4, licence="MIT"
+)  # of which the tokenizer alone is read: the size is that of its files, roughly
 PICKSCORE_V1: Final = WeightFile(
     source="yuvalkirstain/PickScore_v1", revision="main", sha256=None, megabytes=3_950, licence="code MIT, weights not stated"
 )
@@ -37,11 +37,15 @@ LAION_V1_HEAD: Final = WeightFile(
     licence="MIT",
 )
 
+DTYPE: Final = RewardOption(
+    "dtype", "float32", "in which the towers compute: float32, or bfloat16, which is faster but keeps 8 bits, so that close scores swap"
+)
 CLIP_PIXELS: Final = "uint8, PIL bicubic to 224 on the shorter side, centre crop 224, CLIP mean and std"
 L14_BACKBONE: Final = "openai/clip-vit-large-patch14, PIL bicubic 224"
 L14_OPTIONS: Final = (
     RewardOption("clip", None, "local copy of the CLIP checkpoint's model.safetensors; verified by its SHA-256"),
     RewardOption("device", "cpu", "torch device of the CLIP tower"),
+    DTYPE,
 )
 
 CLIP_CARDS: Final = (
@@ -122,6 +126,7 @@ CLIP_CARDS: Final = (
         options=(
             RewardOption("clip", CLIP_B32.source, "folder or hub id of the CLIP model and its tokenizer"),
             RewardOption("device", "cpu", "torch device of both towers"),
+            DTYPE,
         ),
     ),
     RewardCard(
@@ -149,6 +154,7 @@ CLIP_CARDS: Final = (
             RewardOption("clip", PICKSCORE_V1.source, "folder or hub id of the tuned CLIP model"),
             RewardOption("processor", CLIP_H14.source, "folder or hub id of which the tokenizer is read, and nothing else"),
             RewardOption("device", "cpu", "torch device of both towers"),
+            DTYPE,
         ),
     ),
 )

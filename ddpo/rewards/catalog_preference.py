@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from ddpo.rewards.card import RewardCard, RewardOption, WeightFile
+from ddpo.rewards.catalog_clip import DTYPE
 
-__all__ = ["BERT_VOCABULARY", "HPS", "IMAGE_REWARD", "PREFERENCE_CARDS"]
+__all__ = ["BERT_VOCABULARY", "HPS", "HPSV3", "IMAGE_REWARD", "PREFERENCE_CARDS", "QWEN2_VL_7B"]
 
 HPS: Final = WeightFile(source="xswu/HPSv2", revision="main", sha256=None, megabytes=3944, licence="Apache-2.0")
 """The repository of both releases; the size is that of one checkpoint, 986 M parameters of 4 bytes. Their hashes are not known here."""
@@ -15,6 +16,9 @@ BERT_VOCABULARY: Final = WeightFile(
     source="google-bert/bert-base-uncased", revision="main", sha256=None, megabytes=0.2, licence="Apache-2.0"
 )
 """Of which only vocab.txt is read. Of neither are the hashes known here."""
+HPSV3: Final = WeightFile(source="MizzenAI/HPSv3", revision="main", sha256=None, megabytes=16_600, licence="Apache-2.0")
+QWEN2_VL_7B: Final = WeightFile(source="Qwen/Qwen2-VL-7B-Instruct", revision="main", sha256=None, megabytes=7, licence="Apache-2.0")
+"""Of which only config.json and tokenizer.json are read. Of neither are the hashes known here."""
 
 PREFERENCE_CARDS: Final = (
     RewardCard(
@@ -46,6 +50,7 @@ PREFERENCE_CARDS: Final = (
             RewardOption("checkpoint", None, "local copy of HPS_v2.1_compressed.pt, or of HPS_v2_compressed.pt for v2.0; not verified"),
             RewardOption("antialias", False, "resize as the original does on torchvision 0.17 or later"),
             RewardOption("device", "cpu", "torch device"),
+            DTYPE,
         ),
     ),
     RewardCard(
@@ -74,6 +79,37 @@ PREFERENCE_CARDS: Final = (
             RewardOption("config", None, "local copy of med_config.json"),
             RewardOption("vocabulary", None, "local copy of vocab.txt of bert-base-uncased"),
             RewardOption("device", "cpu", "torch device"),
+            DTYPE,
+        ),
+    ),
+    RewardCard(
+        id="hpsv3",
+        version="1",
+        summary="Human Preference Score v3: Qwen2-VL-7B that reads picture, prompt and criteria, trained on which picture people prefer",
+        load="ddpo.rewards.models.hpsv3:Hpsv3",
+        family="vlm",
+        flaws="has no bound, so that a large learning rate finds pictures far outside its training; favours clean, detailed, photographic "
+        "or rendered pictures, also where the prompt asks for others; sees 256 tokens of a picture, so small text and far faces hardly "
+        "count; the prompt is read inside its instruction and may talk to it; ports that give the picture's tokens rows and columns, or "
+        "resize bilinearly, score otherwise; the checkpoint's hash is not known, so it is not verified",
+        unit="mean of the preference model; μ₁ - μ₂ is judged against the σ of both",
+        typical=(-2.0, 6.0, 12.0),
+        typical_source="rough, a guess around the means of 10.3 … 10.6 that its leaderboard gives for the best models; not measured here",
+        inputs=("image", "prompt"),
+        preprocessing="uint8, PIL bicubic to about 256·28·28 pixels in multiples of 28, CLIP mean and std; the chat format of Qwen2-VL "
+        "with the original's instruction, whole prompt; positions 0, 1, 2 … also over the picture; SDPA, one picture at a time",
+        dtype="bfloat16 on a GPU, float32 on a CPU, the head in float32",
+        device="any",
+        libraries=("torch", "transformers", "tokenizers", "pillow"),
+        memory_mb=17_500,  # in bfloat16; twice that in float32
+        weights=(HPSV3, QWEN2_VL_7B),
+        paper="https://arxiv.org/abs/2508.03789",
+        lineage=("Qwen2-VL-7B-Instruct", "HPDv3"),
+        options=(
+            RewardOption("checkpoint", None, "local copy of HPSv3.safetensors; not verified"),
+            RewardOption("base", None, "folder with config.json and tokenizer.json of Qwen2-VL-7B-Instruct; its weights are not needed"),
+            RewardOption("device", "cpu", "torch device"),
+            RewardOption("dtype", None, "bfloat16 or float32; if not given bfloat16, on a CPU float32"),
         ),
     ),
 )

@@ -18,6 +18,7 @@ ROUGH: Final = "a rough guess; not measured here"
 _VLM: Final = RewardOption("vlm", LLAVA.source, "folder or hub id of the vision-language model, or address of an OpenAI-compatible server")
 _MODEL: Final = RewardOption("model", None, "a server's name of the model; the first one that it lists if none is given")
 _DEVICE: Final = RewardOption("device", "cpu", "torch device of a local model")
+_TIMEOUT: Final = RewardOption("timeout", 120.0, "seconds after which an answer of a server is given up")
 _SHARED: Final[dict[str, Any]] = {
     "family": "vlm",
     "dtype": "float16 on a GPU, float32 on a CPU",
@@ -45,7 +46,7 @@ VLM_CARDS: Final = (
         metadata=("questions", "answers"),
         preprocessing="JPEG quality 80; each question as it stands, greedy, 64 tokens; the answer, letter by letter, in the reply",
         paper=DDPO_PAPER,
-        options=(_VLM, _MODEL, _DEVICE),
+        options=(_VLM, _MODEL, _DEVICE, _TIMEOUT),
         **_SHARED,
     ),
     RewardCard(
@@ -63,7 +64,7 @@ VLM_CARDS: Final = (
         preprocessing="'Does this figure show \"{prompt}\"? Please answer yes or no.'; of the 20 likeliest first tokens all spellings of "
         "yes that differ in case or a leading space, added up; JPEG quality 80 on the way to a server",
         paper="https://arxiv.org/abs/2404.01291",
-        options=(_VLM, _MODEL, _DEVICE),
+        options=(_VLM, _MODEL, _DEVICE, _TIMEOUT),
         **_SHARED,
     ),
     RewardCard(
@@ -86,6 +87,7 @@ VLM_CARDS: Final = (
             _MODEL,
             RewardOption("template", JUDGE_TEMPLATE, "what is asked; {prompt} stands for the prompt's text"),
             _DEVICE,
+            _TIMEOUT,
         ),
         **_SHARED,
     ),

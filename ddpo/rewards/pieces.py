@@ -20,6 +20,7 @@ class Scored:
 
     output: RewardOutput
     failed: frozenset[int]  # places where the reward broke, rather than found that the picture has no score
+    unavailable: frozenset[int] = frozenset()  # those of `failed` where its back end did not answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Piece:
     places: Sequence[int]
     output: RewardOutput
     failed: bool = False
+    unavailable: bool = False
 
     def to_cache(self, keys: Sequence[bytes | None]) -> list[tuple[bytes, CachedScore]]:
         """The scores with their keys; what could not be scored is not kept."""
@@ -65,6 +67,7 @@ def repeated_pieces(pieces: Sequence[Piece], keys: Sequence[bytes | None], first
                 piece.output.errors[i : i + 1],
             ),
             piece.failed,
+            piece.unavailable,
         )
         for place, piece, i in repeats
     ]
@@ -79,7 +82,6 @@ def joined(pieces: Sequence[Piece], count: int, name: str) -> Scored:
     values = torch.full((count,), torch.nan)
     parts = {part: torch.full((count,), torch.nan) for part in names}
     errors: list[str | None] = [None] * count
-    failed: set[int] = set()
     for piece in pieces:
         index = torch.tensor(list(piece.places))
         values[index] = piece.output.values
@@ -87,5 +89,6 @@ def joined(pieces: Sequence[Piece], count: int, name: str) -> Scored:
             parts[part][index] = value
         for place, error in zip(piece.places, piece.output.errors, strict=True):
             errors[place] = error
-        failed |= set(piece.places) if piece.failed else set()
-    return Scored(RewardOutput(values, parts, tuple(errors)), frozenset(failed))
+    failed = frozenset(place for piece in pieces if piece.failed for place in piece.places)
+    unavailable = frozenset(place for piece in pieces if piece.unavailable for place in piece.places)
+    return Scored(RewardOutput(values, parts, tuple(errors)), failed, unavailable)

@@ -6,16 +6,17 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import Lock
+from threading import Event, Lock
 from typing import Final
 
 import torch
 
-from ddpo.errors import ConfigError, ContractBroken, RewardFailure
+from ddpo.errors import ConfigError, ContractBroken, RewardFailure, RewardUnavailable
 from ddpo.rewards.base import Reward
 from ddpo.rewards.cache import ScoreCache, cacheable, picture_digests, score_key
 from ddpo.rewards.calling import GuardedReward, OutOfMemory
 from ddpo.rewards.card import Calls
+from ddpo.rewards.groups import group_halves, packed_groups
 from ddpo.rewards.pieces import Piece, Scored, joined, known_pieces, repeated_pieces
 from ddpo.rewards.resolved import ResolvedReward
 from ddpo.rewards.signature import identity as identity_of
@@ -36,7 +37,8 @@ class Scorer:
     """Scores batches of any length: order in is order out, and whatever the reward does wrong is told on one line.
 
     Thread-safe rewards on the CPU run on all processors, remote ones as often at once as their card allows. When memory does not
-    suffice, the micro-batch is halved, and the scorer remembers.
+    suffice, the micro-batch is halved, and the scorer remembers. The pictures of a prompt are a group: a reward that judges groups gets
+    whole ones, as many per call as `batch_pixels` allows and one at least.
 
     Args:
         reward: the reward to call.
@@ -63,6 +65,7 @@ class Scorer:
         self._batch_pixels = batch_pixels
         self._cache = cache if cache is not None and cacheable(reward.card) else None
         self._identity = identity or identity_of(reward.card)
+        self._grouped = "group" in reward.card.inputs
         self._pool: ThreadPoolExecutor | None = None
         self._state = Lock()
         self._failures_in_a_row = 0
@@ -101,8 +104,6 @@ class Scorer:
     def _scored(self, batch: ImageBatch, stop: bool) -> Scored:
         if not len(batch):
             return Scored(RewardOutput(torch.zeros(0)), frozenset())
-        if "group" in self.reward.card.inputs:
-            return joined([Piece(range(len(batch)), self._call(batch))], len(batch), self.reward.card.id)
         if self._cache is None:
             pieces = self._score_places(batch, range(len(batch)), stop, None)
             return joined(pieces, len(batch), self.reward.card.id)
@@ -127,12 +128,17 @@ class Scorer:
 
     def _score_places(self, batch: ImageBatch, places: Sequence[int], stop: bool, keys: Sequence[bytes | None] | None) -> list[Piece]:
         """The pieces of the pictures at `places`, each stored in the cache as soon as it is there."""
-        size = self._micro_batch(batch.size[0] * batch.size[1], len(places))
-        chunks = [places[start : start + size] for start in range(0, len(places), size)]
+        chunks = self._chunks(batch, places)
+        over = Event()  # once one has raised, no other is begun
 
         def run(chunk: Sequence[int]) -> list[Piece]:
-            together = chunk[-1] - chunk[0] + 1 == len(chunk)  # a view, else a copy
-            pieces = self._pieces(batch[chunk[0] : chunk[-1] + 1] if together else batch.take(chunk), chunk, stop)
+            if over.is_set():
+                return []
+            try:
+                pieces = self._pieces(_part(batch, chunk), chunk, stop)
+            except BaseException:
+                over.set()
+                raise
             if keys is not None and self._cache is not None:
                 self._cache.put(self.reward.card.id, self._identity, [item for piece in pieces for item in piece.to_cache(keys)])
             return pieces
@@ -143,28 +149,41 @@ class Scorer:
             self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="ddpo-score")
         return [piece for found in self._pool.map(run, chunks) for piece in found]
 
+    def _chunks(self, batch: ImageBatch, places: Sequence[int]) -> list[Sequence[int]]:
+        """The places of each micro-batch. A reward that judges groups gets whole ones, however many pictures that are."""
+        pixels = batch.size[0] * batch.size[1]
+        if self._grouped:
+            return [*packed_groups(batch.prompts, self._batch_pixels // max(1, pixels))]
+        size = self._micro_batch(pixels, len(places))
+        return [places[start : start + size] for start in range(0, len(places), size)]
+
     def _micro_batch(self, pixels: int, count: int) -> int:
         share = -(-count // self._workers)
-        return max(1, min(self.batch_size, self._batch_pixels // max(1, pixels), share))
+        most = min(self.batch_size, self._call.calls.batch or self.batch_size)
+        return max(1, min(most, self._batch_pixels // max(1, pixels), share))
 
     def _pieces(self, batch: ImageBatch, places: Sequence[int], stop: bool) -> list[Piece]:
-        """Calls the reward on `batch`; where that fails, on its halves, down to the pictures that are to blame."""
+        """Calls the reward on `batch`; where that fails, on its halves, down to the pictures, or the group, that are to blame."""
         try:
             output = self._call(batch)
-        except OutOfMemory as error:
-            if len(batch) == 1:
-                return [self._failed(places, error, batch, stop)]
-            self._remember_limit(batch)
-        except ContractBroken as error:
-            return [self._failed(places, error, batch, stop)]
         except RewardFailure as error:
-            if len(batch) == 1:
+            no_pictures_fault = isinstance(error, (ContractBroken, RewardUnavailable))
+            halves = [] if no_pictures_fault else self._halves(batch)
+            if not halves:
                 return [self._failed(places, error, batch, stop)]
+            if isinstance(error, OutOfMemory):
+                self._remember_limit(batch)
         else:
             self._failures_in_a_row = 0
             return [Piece(places, output)]
+        return [piece for half in halves for piece in self._pieces(_part(batch, half), [places[i] for i in half], stop)]
+
+    def _halves(self, batch: ImageBatch) -> list[Sequence[int]]:
+        """The places of two halves, none if there is but one picture or, for a reward that judges groups, one group."""
+        if self._grouped:
+            return [*group_halves(batch.prompts)]
         half = len(batch) // 2
-        return self._pieces(batch[:half], places[:half], stop) + self._pieces(batch[half:], places[half:], stop)
+        return [range(half), range(half, len(batch))] if half else []
 
     def _remember_limit(self, batch: ImageBatch) -> None:
         with self._state:
@@ -179,9 +198,18 @@ class Scorer:
         with self._state:
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= GIVE_UP:
-                raise RewardFailure(f"{error}; it failed {GIVE_UP} times in a row and is taken for broken") from error
+                kind = RewardUnavailable if isinstance(error, RewardUnavailable) else RewardFailure
+                raise kind(f"{error}; it failed {GIVE_UP} times in a row and is taken for broken") from error
         reasons = (str(error),) * len(places)
-        return Piece(places, RewardOutput(torch.full((len(places),), torch.nan), errors=reasons), failed=True)
+        return Piece(
+            places, RewardOutput(torch.full((len(places),), torch.nan), errors=reasons), True, isinstance(error, RewardUnavailable)
+        )
+
+
+def _part(batch: ImageBatch, places: Sequence[int]) -> ImageBatch:
+    """The pictures at rising places: a view where they lie together, else a copy."""
+    together = places[-1] - places[0] + 1 == len(places)
+    return batch[places[0] : places[-1] + 1] if together else batch.take(places)
 
 
 def make_scorer(

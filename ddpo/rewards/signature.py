@@ -44,7 +44,7 @@ def _parts(card: RewardCard, options: Mapping[str, Any] | None, origin: str) -> 
         "card": card.fingerprint({**defaults, **chosen}),
         "pixels": card.pixels,
         "preprocessing": card.preprocessing or "not stated",
-        "dtype": card.dtype,
+        "dtype": chosen.get("dtype") or card.dtype,
         "weights": "+".join(_short(weight) for weight in card.weights) or "none",
         "options": changed or "default",
     }

@@ -61,7 +61,10 @@ def render_card_markdown(card: RewardCard) -> str:
         ("better", card.direction),
         ("judges", " + ".join(card.inputs)),
         ("needs", needs(card)),
-        ("preprocessing", f"{card.pixels}; {card.preprocessing or 'not stated'}"),
+        (
+            "preprocessing",
+            card.preprocessing if card.preprocessing.startswith(card.pixels) else f"{card.pixels}; {card.preprocessing or 'not stated'}",
+        ),
         ("computed in", f"{card.dtype}; about {card.memory_mb} MB"),
         ("differentiable", "yes" if card.differentiable else "no"),
         ("shares a tower with", card.backbone or "none"),

@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ddpo.trainer.algorithms import config_for
-from ddpo.trainer.config import TrainConfig, config_from_dict, read_recipe
+from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.recipe import config_from_dict, read_recipe
 
 if TYPE_CHECKING:
     from ddpo.trainer.loop import resume, train

@@ -39,6 +39,7 @@ class Metrics:
     by_step: Sequence[StepStats]  # ratio and clip fraction of each denoising step that was trained
     grad_norm: float  # mean over the updates, before clipping
     updates: int
+    unscorable_reason: str | None  # of the first picture that is unscorable
     seconds: float  # of this iteration: sampling, scoring and updating
     seconds_sampling: float
     seconds_training: float

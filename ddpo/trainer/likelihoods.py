@@ -56,7 +56,7 @@ class _Items:
         self.policy, self.config = policy, config
         self.latents = rollout.trajectory.latents
         self.pictures = range(first, first + len(self.latents))
-        self.conditioning = policy.encode([prompt.text for prompt in rollout.images.prompts])
+        self.conditioning = policy.encode([prompt.text for prompt in rollout.prompts])
         self.unconditional = policy.encode([""])
 
     def index(self, items: Items) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import time
 from collections.abc import Generator, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +24,16 @@ from ddpo.trainer.events import Checked, Checkpointed, Event, GridSaved, Iterati
 from ddpo.trainer.grid import save_grid
 from ddpo.trainer.keeping import HeldOutReward, keep_best, prune
 from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
+from ddpo.trainer.manifest import check_unchanged, describe
 from ddpo.trainer.measures import extremes, iteration_metrics, peak_memory
 from ddpo.trainer.preflight import disk, examine
 from ddpo.trainer.processes import Processes
-from ddpo.trainer.rollout import check_scorable, collect, draw_keys, joined, sample_and_score
+from ddpo.trainer.rollout import Collection, check_scorable, draw_keys, joined
 from ddpo.trainer.run_folder import RunFolder
 from ddpo.trainer.update import update
 from ddpo.types import Context, Rollout
 
 __all__ = ["dry_run", "resume", "train"]
-
-PACKAGES = ("ddpo", "torch", "diffusers", "transformers", "peft", "pillow", "numpy")
 
 
 def train(config: TrainConfig, out: Path) -> Generator[Event]:
@@ -45,7 +41,7 @@ def train(config: TrainConfig, out: Path) -> Generator[Event]:
 
     Raises:
         UserError: a setting, name or folder that cannot be (before anything is written).
-        RewardFailure: the reward broke; the iterations done so far can be resumed.
+        RewardFailure: the reward is broken or does not answer; the iterations done so far can be resumed.
         TrainingDiverged: a loss that is not finite; likewise.
     """
     processes = Processes.join(config.device)
@@ -129,18 +125,17 @@ class _Trainer:
         config, processes = self.config, self.processes
         yield Started(done, config.iterations, self.summary())
         with processes.together():
-            first, spent = (yield from self.preflight(run.path, done + 1)) if done < config.iterations else (None, 0.0)
+            begun_with, spent = (yield from self.preflight(run.path, done + 1)) if done < config.iterations else (None, 0.0)
         trained = processes.prepared(self.policy)
         if done == 0:
             yield GridSaved(self.save_grid(run, 0))
         for iteration in range(done + 1, config.iterations + 1):
             begun = time.perf_counter() - spent
-            keys, context = self.keys(iteration), self.context(iteration)
+            keys = self.keys(iteration)
             with processes.together():
-                own = keys[self.share.start : self.share.stop]
-                rollout = yield from collect(self.policy, own, self.scorer, config.sample, config.seed, context, first)
+                rollout = yield from (begun_with or self.collection(iteration)).rest()
             output = check_scorable(joined(processes.gather(rollout.rewards)))
-            first, spent = None, 0.0
+            begun_with, spent = None, 0.0
             sampled = time.perf_counter()
             prompt_ids = [key.prompt.id for key in keys]
             rewards = output.values.double().cpu().numpy()
@@ -171,22 +166,25 @@ class _Trainer:
         """The pictures of an iteration."""
         return draw_keys(self.prompts.prompts, self.config.sample, self.config.seed, iteration, self.prompts.weights)
 
-    def context(self, iteration: int) -> Context:
-        """What the reward is told."""
-        return Context(progress=(iteration - 1) / self.config.iterations)
+    def collection(self, iteration: int) -> Collection:
+        """The pictures of an iteration that are this process's, none of them sampled yet."""
+        config, context = self.config, Context(progress=(iteration - 1) / self.config.iterations)
+        keys = self.keys(iteration)[self.share.start : self.share.stop]
+        whole_paths = self.algorithm.likelihood == "transition"
+        return Collection(self.policy, keys, self.scorer, config.sample, config.seed, context, whole_paths)
 
-    def preflight(self, out: Path, iteration: int) -> Generator[Event, None, tuple[Rollout, float]]:
-        """Looks before the leap; returns the first batch of the iteration, which is not sampled again, and the seconds that it took."""
+    def preflight(self, out: Path, iteration: int) -> Generator[Event, None, tuple[Collection, float]]:
+        """Looks before the leap; returns the iteration's pictures, of which the first batch is there, and the seconds that it took."""
         config = self.config
         yield Progress("checking", 0, 1)
         room = disk(out, self.policy, config, iteration - 1)
-        keys, begun = self.keys(iteration)[self.share.start : self.share.stop][: config.sample.batch], time.perf_counter()
-        first = sample_and_score(self.policy, keys, self.scorer, config.sample, config.seed, self.context(iteration))
+        collection, begun = self.collection(iteration), time.perf_counter()
+        first = collection.next_batch()
         sampling = time.perf_counter() - begun
         likelihood = self.likelihood(self.policy, first, iteration)
         findings = examine(self.policy, self.algorithm, likelihood, first, config, iteration, sampling, self.processes.count)
         yield Checked([*findings, room])
-        return first, sampling
+        return collection, sampling
 
     def likelihood(self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0) -> Likelihood:
         """What the algorithm makes likelier: the steps that were taken, or the pictures that came out."""
@@ -206,22 +204,6 @@ class _Trainer:
             parameter.copy_(tensors[f"policy.{name}"])
         restore_optimizer(self.optimizer, tensors)
         self.statistics.load_state(statistics)
-
-    def check_unchanged(self, manifest: dict[str, Any]) -> None:
-        """Compares prompts, reward, algorithm and model with those that the run was started with; files by their hashes.
-
-        Raises:
-            ConfigError: one is another.
-        """
-        known, texts = manifest["prompts"], [prompt.text for prompt in self.prompts.prompts]
-        if known["list"] != texts or known.get("sha256", self.prompts.digest) != self.prompts.digest:
-            raise ConfigError(f"the run cannot be resumed: the prompts of {self.prompts.source} are not those that it was started with")
-        if manifest["reward"]["card"] != json.loads(json.dumps(self.reward.card.to_dict())):
-            raise ConfigError(f"the run cannot be resumed: the reward {self.config.reward!r} is not the one that it was started with")
-        for kind, origin in self.origins.items():
-            if (begun := manifest.get("origins", {}).get(kind, origin)) != origin:
-                named = f"the {kind} {getattr(self.config, kind)!r}"
-                raise ConfigError(f"the run cannot be resumed: {named} was that of {begun} when it was started, and is now {origin}")
 
     def save_grid(self, run: RunFolder, iteration: int) -> Path:
         """The same prompts from the same noise each time."""
@@ -244,19 +226,9 @@ class _Trainer:
         )
 
     def manifest(self) -> dict[str, Any]:
-        """What is needed to tell two runs apart, or to repeat one."""
-        return {
-            "schema": 1,
-            "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
-            "platform": platform.platform(),
-            "threads": torch.get_num_threads(),
-            "processes": self.processes.count,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "reward": {"spec": self.config.reward, "card": self.reward.card.to_dict(), "signature": self.reward.signature},
-            "prompts": {
-                "source": self.prompts.source,
-                "sha256": self.prompts.digest,
-                "list": [prompt.text for prompt in self.prompts.prompts],
-            },
-            "origins": self.origins,
-        }
+        """What the run is made of."""
+        return describe(self.config, self.reward, self.prompts, self.origins, self.processes.count)
+
+    def check_unchanged(self, before: dict[str, Any]) -> None:
+        """Raises `ConfigError` if the run was made of something else when it was started."""
+        check_unchanged(before, self.config, self.reward, self.prompts, self.origins)

@@ -41,6 +41,7 @@ def iteration_metrics(
         reward_mean=float(scored.mean()),
         reward_se=float(scored.std(ddof=1) / math.sqrt(len(scored))) if len(scored) > 1 else None,
         unscorable=int((~weights.scored).sum()),
+        unscorable_reason=next((reason for reason in rewards.errors if reason is not None), None),
         reward_parts=_part_means(rewards, weights.scored),
         zero_spread=weights.zero_spread,
         loss=stats.loss,

@@ -109,7 +109,7 @@ def _reward(first: Rollout) -> list[Finding]:
     """The spread that there is to learn from, and the share that has no score."""
     values = first.rewards.values.double().numpy()
     known = ~np.isnan(values)
-    ids = np.array([prompt.id for prompt in first.images.prompts])
+    ids = np.array([prompt.id for prompt in first.prompts])
     groups = [values[known & (ids == prompt)] for prompt in dict.fromkeys(ids.tolist())]
     spreads = [float(group.std()) for group in groups if len(group) > 1]
     findings = []
@@ -133,7 +133,7 @@ def _memory(policy: Policy, first: Rollout, config: TrainConfig, processes: int)
     """The peak so far, and what is still to come: AdamW's two moments, and the rest of the rollout."""
     parameters = _trainable_bytes(policy)
     latents = first.trajectory.latents
-    kept = latents.element_size() * latents.numel() + (0 if policy.device.type == "cuda" else 4 * first.images.pixels.numel())
+    kept = 0 if policy.device.type == "cuda" else latents.element_size() * latents.numel()  # on a GPU there is room for all already
     batches = math.ceil(config.sample.samples / processes / config.sample.batch)
     need = peak_memory(policy.device) + 2 * parameters + kept * (batches - 1)
     total = _total_memory(policy.device)

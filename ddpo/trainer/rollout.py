@@ -13,9 +13,10 @@ from ddpo.policies.sample import SampleKey, SamplerSettings, sample_trajectory
 from ddpo.rewards.scorer import Scorer
 from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.events import Progress
+from ddpo.trainer.scoring import RolloutScorer
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout, Trajectory
 
-__all__ = ["check_scorable", "collect", "draw_keys", "joined", "sampler_settings"]
+__all__ = ["Collection", "check_scorable", "draw_keys", "joined", "sampler_settings"]
 
 
 def sampler_settings(config: SampleConfig) -> SamplerSettings:
@@ -52,44 +53,65 @@ def draw_keys(
     return keys
 
 
-def sample_and_score(
-    policy: Policy, keys: Sequence[SampleKey], scorer: Scorer, config: SampleConfig, seed: int, context: Context
-) -> Rollout:
-    """One batch of at most `config.batch` pictures. Rewards are told the `context`.
+class Collection:
+    """The pictures of one iteration, sampled and scored batch by batch.
 
-    Raises:
-        RewardFailure: the reward broke.
+    A picture is dropped when it is scored: what training needs is its path, or, for an algorithm that fits pictures, its last latents.
+
+    Args:
+        policy: what samples.
+        keys: of the pictures.
+        scorer: of the reward.
+        config: the sampler's settings.
+        seed: of the noise.
+        context: what the reward is told.
+        whole_paths: whether all latents of a path are kept, or only the last.
     """
-    trajectory = sample_trajectory(policy, keys, sampler_settings(config), seed)
-    images = ImageBatch(policy.decode(trajectory.latents[:, -1]).cpu(), [key.prompt for key in keys], context)
-    return Rollout(trajectory, images, scorer.score(images))
 
+    def __init__(
+        self, policy: Policy, keys: Sequence[SampleKey], scorer: Scorer, config: SampleConfig, seed: int, context: Context,
+        whole_paths: bool = True,
+    ) -> None:  # fmt: skip
+        self._policy, self._keys, self._settings, self._seed, self._context = policy, keys, sampler_settings(config), seed, context
+        self._scoring = RolloutScorer(scorer)
+        self._done = 0
+        kept = config.steps + 1 if whole_paths else 1
+        self._latents = torch.empty((len(keys), kept, *policy.latent_shape), dtype=policy.storage_dtype, device=policy.device)
+        self._log_probs = torch.empty((len(keys), config.steps), device=policy.device)
 
-def collect(
-    policy: Policy, keys: Sequence[SampleKey], scorer: Scorer, config: SampleConfig, seed: int, context: Context,
-    first: Rollout | None = None,
-) -> Generator[Progress, None, Rollout]:  # fmt: skip
-    """Samples and scores `keys` in batches; yields progress, returns the rollout. `first` is its first batch if that is there already.
+    def next_batch(self) -> Rollout:
+        """One more batch of at most `config.batch` pictures.
 
-    Raises:
-        RewardFailure: the reward broke.
-    """
-    parts: list[Rollout] = []
-    for start in range(0, len(keys), config.batch):
-        part = keys[start : start + config.batch]
-        known = first if start == 0 else None
-        parts.append(known or sample_and_score(policy, part, scorer, config, seed, context))
-        yield Progress("sampling", start + len(part), len(keys))
-    trajectory = Trajectory(torch.cat([p.trajectory.latents for p in parts]), torch.cat([p.trajectory.log_probs for p in parts]))
-    images = ImageBatch(torch.cat([p.images.pixels for p in parts]), [prompt for p in parts for prompt in p.images.prompts], context)
-    return Rollout(trajectory, images, joined([part.rewards for part in parts]))
+        Raises:
+            RewardUnavailable: the reward's back end does not answer.
+            RewardFailure: the reward is broken.
+        """
+        part = self._keys[self._done : self._done + self._settings.batch]
+        found = sample_trajectory(self._policy, part, self._settings, self._seed)
+        prompts = tuple(key.prompt for key in part)
+        pixels = self._policy.decode(found.latents[:, -1]).cpu()
+        rewards = self._scoring.add(ImageBatch(pixels, prompts, self._context))
+        place = slice(self._done, self._done + len(part))
+        self._latents[place] = found.latents[:, -self._latents.shape[1] :]
+        self._log_probs[place] = found.log_probs
+        self._done += len(part)
+        return Rollout(Trajectory(self._latents[place], self._log_probs[place]), prompts, rewards)
+
+    def rest(self) -> Generator[Progress, None, Rollout]:
+        """The batches that are left; yields progress, returns the rollout of all pictures. Raises as `next_batch`."""
+        while self._done < len(self._keys):
+            self.next_batch()
+            yield Progress("sampling", self._done, len(self._keys))
+        prompts = tuple(key.prompt for key in self._keys)
+        return Rollout(Trajectory(self._latents, self._log_probs), prompts, self._scoring.rewards())
 
 
 def joined(outputs: Sequence[RewardOutput]) -> RewardOutput:
-    """The scores of several batches, one after the other."""
+    """The scores of several processes, one after the other; a part that one of them has not is NaN there."""
+    names = dict.fromkeys(name for output in outputs for name in output.parts)
     return RewardOutput(
         values=torch.cat([output.values for output in outputs]),
-        parts={name: torch.cat([output.parts[name] for output in outputs]) for name in outputs[0].parts},
+        parts={name: torch.cat([o.parts.get(name, torch.full_like(o.values, torch.nan)) for o in outputs]) for name in names},
         errors=tuple(error for output in outputs for error in output.errors),
     )
 

@@ -25,8 +25,9 @@ import torch
 from ddpo.errors import CheckpointError, ConfigError, RunExistsError
 from ddpo.files import write_json, write_text
 from ddpo.tensorfile import load_tensors, save_tensors
-from ddpo.trainer.config import TrainConfig, config_from_dict
+from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Metrics
+from ddpo.trainer.recipe import config_from_dict
 
 __all__ = ["RunFolder"]
 

@@ -102,7 +102,7 @@ def scalars(metrics: Metrics) -> dict[str, float]:
     for step in steps:
         for name in ("ratio_deviation", "clip_fraction"):
             values[f"{name}/step_{step['step']:02d}"] = step[name]
-    return {name: value for name, value in values.items() if value is not None and name != "iteration"}
+    return {name: value for name, value in values.items() if isinstance(value, int | float) and name != "iteration"}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

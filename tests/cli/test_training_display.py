@@ -13,8 +13,8 @@ from ddpo.cli.training_display import TrainingDisplay, sparkline, steps_text
 from ddpo.trainer.events import Checked, Finding, GridSaved, IterationDone, Metrics, Progress, Started, StepStats
 
 METRICS = Metrics(
-    iteration=1, reward_queries=96, reward_mean=-1.5, reward_se=0.125, unscorable=2, reward_parts={}, zero_spread=0, loss=0.1,
-    ratio_mean_deviation=1.5e-3, ratio_first_deviation=0.0, clip_fraction=0.25, approx_kl=3e-6, reference_kl=None,
+    iteration=1, reward_queries=96, reward_mean=-1.5, reward_se=0.125, unscorable=2, unscorable_reason=None, reward_parts={},
+    zero_spread=0, loss=0.1, ratio_mean_deviation=1.5e-3, ratio_first_deviation=0.0, clip_fraction=0.25, approx_kl=3e-6, reference_kl=None,
     by_step=[StepStats(0, 1e-4, 0.0), StepStats(4, 4e-3, 0.5), StepStats(8, 2e-3, 0.25)], grad_norm=2.0, updates=4, seconds=4.0,
     seconds_sampling=3.0, seconds_training=1.0,
 )  # fmt: skip

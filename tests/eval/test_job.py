@@ -132,3 +132,12 @@ def test_damaged_run_files_are_named(run_folder: Path, tmp_path: Path) -> None:
 def test_a_rank_within_a_batch_is_reported_by_its_parts(run_folder: Path, tmp_path: Path) -> None:
     work = job.plan(job.Request(checkpoint=run_folder, rewards=("pareto(darkness, symmetry)", "symmetry"), out=tmp_path / "out"))
     assert [reward.card.id for reward in work.rewards] == ["darkness", "symmetry"]
+
+
+def test_what_judges_a_group_is_left_out_of_a_comparison_of_two_models() -> None:
+    from ddpo.rewards.zoo import resolve
+
+    found = [resolve("pareto(compressibility, darkness)"), resolve("colorfulness + vendi:0.1:features=pixels")]
+    assert [reward.card.id for reward in job._of_single_pictures(found)] == ["compressibility", "darkness", "colorfulness"]
+    with pytest.raises(ConfigError, match="'vendi' judges pictures as a group"):
+        job._of_single_pictures([resolve("vendi:features=pixels")])

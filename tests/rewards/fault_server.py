@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -29,7 +30,10 @@ def completion(content: Any) -> bytes:
 
 @dataclass
 class FaultServer:
-    """`faults` says what happens to the next requests, one each; then `then`, "ok" if nothing else was said."""
+    """`faults` says what happens to the next requests, one each; then `then`, "ok" if nothing else was said.
+
+    "by picture" answers with words and log-probabilities that follow from the picture alone.
+    """
 
     url: str = ""
     faults: list[str] = field(default_factory=list)
@@ -38,17 +42,41 @@ class FaultServer:
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     elsewhere: str = "http://127.0.0.2:9/"
+    good: int | None = None  # how many questions are answered before `then` holds; until then "by picture"
+    bad: set[str] = field(default_factory=set)  # pictures, as in the question, on which it always answers 500
+    retry_after: str | None = None  # sent with every 429
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def next_fault(self) -> str:
+    def next_fault(self, request: dict[str, Any]) -> str:
         with self.lock:
+            if picture_url(request) in self.bad:
+                return "500"
+            if self.good is not None:
+                self.good -= 1
+                return "by picture" if self.good >= 0 else self.then
             return self.faults.pop(0) if self.faults else self.then
 
     def picture(self, place: int) -> np.ndarray:
         """The picture of a question, decoded."""
-        url = self.requests[place]["messages"][0]["content"][0]["image_url"]["url"]
-        with Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,")))) as image:
-            return np.asarray(image.convert("RGB"))
+        return decoded(self.requests[place])
+
+
+def picture_url(request: dict[str, Any]) -> str:
+    return str(request["messages"][0]["content"][0]["image_url"]["url"])
+
+
+def decoded(request: dict[str, Any]) -> np.ndarray:
+    with Image.open(io.BytesIO(base64.b64decode(picture_url(request).removeprefix("data:image/jpeg;base64,")))) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def by_picture(request: dict[str, Any]) -> bytes:
+    """A description in three words and P(yes), by the mean of each colour."""
+    red, green, blue = (float(value) for value in decoded(request).mean((0, 1)))
+    words = [("cat", "dog", "bike", "image")[int(value * 7) % 4] for value in (red, green, blue)]
+    top = [{"token": "Yes", "logprob": math.log(0.01 + red / 300)}, {"token": "No", "logprob": -5.0}]
+    choice = {"message": {"role": "assistant", "content": " ".join(words)}, "logprobs": {"content": [{"top_logprobs": top}]}}
+    return json.dumps({"choices": [choice]}).encode()
 
 
 REPLIES = {
@@ -85,10 +113,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         told: FaultServer = self.server.told
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        fault = told.next_fault()
+        request = json.loads(body)
+        fault = told.next_fault(request)
         with told.lock:
             told.paths.append(self.path)
-            told.requests.append(json.loads(body))
+            told.requests.append(request)
             told.headers.append({name.lower(): value for name, value in self.headers.items()})
         if fault == "hangs":
             self.server.over.wait(30)
@@ -100,6 +129,8 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "cut short":
             self.send(200, completion(CAPTION)[:20], length=len(completion(CAPTION)))
             self.close_connection = True
+        elif fault == "by picture":
+            self.send(200, by_picture(request))
         else:
             self.send(*REPLIES[fault])
 
@@ -116,6 +147,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, status: int, body: bytes, length: int | None = None) -> None:
         self.send_response(status)
+        if status == 429 and self.server.told.retry_after is not None:
+            self.send_header("Retry-After", self.server.told.retry_after)
         if status == 302:
             self.send_header("Location", self.server.told.elsewhere)
         self.send_header("Content-Length", str(len(body) if length is None else length))

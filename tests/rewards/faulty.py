@@ -75,6 +75,11 @@ class BatchNormaliser(Sound):
         return output(100 + 10 * (scores - (scores.mean() if len(scores) else 0)) / 128)
 
 
+class OtherKernelForLargeBatches(Sound):
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        return output([score * (0.9 if len(batch) > 12 else 1.0) for score in means(batch.uint8)])
+
+
 class RunningNormaliser(Sound):
     def __init__(self) -> None:
         self.total, self.count = 0.0, 1

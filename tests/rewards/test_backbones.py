@@ -53,7 +53,7 @@ def test_two_rewards_share_one_tower_and_one_pass(monkeypatch: pytest.MonkeyPatc
     loaded: list[int] = []
     monkeypatch.setattr(aesthetic_module, "load_head", lambda path: (torch.linspace(-1, 1, 768), torch.tensor(5.0)))
     monkeypatch.setattr(aesthetic_module, "load_clip", lambda *asked: loaded.append(1))
-    monkeypatch.setattr(aesthetic_module, "clip_embeddings", lambda model, device: tiny_clip())
+    monkeypatch.setattr(aesthetic_module, "clip_embeddings", lambda *given: tiny_clip())
     first, second = Aesthetic(), Aesthetic()
     norm = Norm(shared_tower(Aesthetic.card.backbone, "cpu", tiny_clip))
     assert len(loaded) == 1

@@ -42,18 +42,19 @@ def test_one_line_in_a_test_file_makes_one_test_per_check(tmp_path: Path) -> Non
     (tmp_path / "test_mine.py").write_text(
         "from ddpo.rewards.check import conformance_tests\n"
         "test_coupled = conformance_tests('./mine.py:coupled')\n"
-        "test_known = conformance_tests('./mine.py:coupled', expected_failures={'batch-invariance': 'by design', 'order': 'not so'})\n"
+        "test_known = conformance_tests('./mine.py:coupled', expected_failures="
+        "{'batch-invariance': 'by design', 'batch-sizes': 'by design', 'order': 'not so'})\n"
     )
     code, out = pytest_session(tmp_path)
     assert code == 1
     failed = re.findall(r"^FAILED test_mine.py::(\S+) - (.*)$", out, re.MULTILINE)
-    assert [item for item, _ in failed] == ["test_coupled[batch-invariance]", "test_known[order]"]
+    assert [item for item, _ in failed] == ["test_coupled[batch-invariance]", "test_coupled[batch-sizes]", "test_known[order]"]
     assert re.search(r"batch-invariance: black alone instead of with the others: 0 instead of -\d+", out)
     assert "order: it passes; expected to fail: not so" in out
     assert re.search(r"^XFAIL test_mine.py::test_known\[batch-invariance\] - .*by design", out, re.MULTILINE)
     summary = out.strip().splitlines()[-1]
-    assert "2 failed" in summary
-    assert "1 xfailed" in summary
+    assert "3 failed" in summary
+    assert "2 xfailed" in summary
     assert sum(int(count) for count in re.findall(r"(\d+) (?:failed|passed|skipped|xfailed)", summary)) == 2 * len(CHECKS)
 
 

@@ -18,16 +18,17 @@ from torch.nn.functional import normalize
 
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.images import to_rgb
+from ddpo.rewards import backbones
 from ddpo.rewards.check import check_reward
 from ddpo.rewards.check.run import all_checks
 from ddpo.rewards.models import aesthetic as aesthetic_module
 from ddpo.rewards.models.aesthetic import Aesthetic, AestheticV1, clip_embeddings, image_tower, load_head, load_linear_head, preprocess
 from ddpo.rewards.models.clip_pair import ClipPair
 from ddpo.rewards.models.clip_score import ClipScore
-from ddpo.rewards.models.clip_text import cut
+from ddpo.rewards.models.clip_text import cut, padded
 from ddpo.rewards.models.pickscore import PickScore, prepare
 from ddpo.rewards.scorer import Scorer
-from ddpo.rewards.zoo import make_reward
+from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
 
 DATA = Path(os.environ.get("DDPO_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data") / "laion"
@@ -172,6 +173,39 @@ def test_pickscore_equals_the_plain_model(tuned: Path, pictures: list[Image.Imag
 def test_the_end_token_stays_on_a_prompt_that_is_cut() -> None:
     assert cut([7, 1, 2, 3, 9], 5) == [7, 1, 2, 3, 9]
     assert cut([7, 1, 2, 3, 9], 4) == [7, 1, 2, 9]
+
+
+def test_texts_are_filled_up_to_a_length_of_their_own() -> None:
+    texts = [[7, 1, 9], [7, *range(16), 9], [7, 9], [7] * 77]
+    groups = {tuple(places): tokens.tolist() for places, tokens in padded(texts, 77, 0)}
+    assert groups == {
+        (0, 2): [[7, 1, 9] + [0] * 13, [7, 9] + [0] * 14],
+        (1,): [[7, *range(16), 9] + [0] * 14],
+        (3,): [[7] * 77],
+    }
+    assert [len(places) for places, _ in padded([[1]] * 40, 77, 0)] == [16, 16, 8]
+
+
+def test_a_text_is_embedded_the_same_in_any_company(clip: Path) -> None:
+    """Long and short ones, padded or not: the filling behind the end token touches nothing."""
+    reward = ClipScore(str(clip))
+    texts = [*TEXTS, "a fox", "fox " * 30]
+    together, _ = reward._pair.text.embed(texts)
+    for place, text in enumerate(texts):
+        alone, _ = ClipScore(str(clip))._pair.text.embed([text])
+        assert (alone[0] - together[place]).abs().max() <= 1e-6
+
+
+def test_bfloat16_is_another_score_near_by(clip: Path, pictures: list[Image.Image]) -> None:
+    single, half = ClipScore(str(clip)), ClipScore(str(clip), dtype="bfloat16")
+    assert half._pair.tower is not single._pair.tower
+    found, due = scores(half, pictures)[0], scores(single, pictures)[0]
+    assert 1e-5 < (found - due).abs().max() < 0.05
+    with pytest.raises(ConfigError, match="'clip_score': dtype is 'float16', not one of float32, bfloat16"):
+        ClipScore(str(clip), dtype="float16")
+    default, chosen = (resolve(f"clip_score:clip={clip}{option}") for option in ("", ",dtype=bfloat16"))
+    assert "dtype=bfloat16" in chosen.signature
+    assert default.identity != chosen.identity
 
 
 def test_a_text_runs_once(clip: Path, pictures: list[Image.Image]) -> None:
@@ -366,6 +400,10 @@ def test_a_score_does_not_depend_on_batch_mates(clip: Path, count: int) -> None:
     together = ClipScore(str(clip))(batch).values
     alone = torch.cat([ClipScore(str(clip))(batch.take([place])).values for place in range(count)])
     assert (together - alone).abs().max() <= 1e-6
+    half = ClipScore(str(clip), dtype="bfloat16")
+    together = half(batch).values
+    backbones.forget_embeddings()
+    assert (together - torch.cat([half(batch.take([place])).values for place in range(count)])).abs().max() <= 1e-2  # a rounding
 
 
 def test_an_empty_batch_gives_no_score(clip: Path) -> None:

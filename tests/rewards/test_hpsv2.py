@@ -147,6 +147,24 @@ def test_the_end_token_survives_the_cut_and_a_prompt_that_just_fits_is_not_cut(f
     assert output.values[0] == pytest.approx(float(output.values[2]), abs=1e-6)
 
 
+def test_bfloat16_is_another_score_near_by(folder: Path) -> None:
+    pixels = np.stack([np.asarray(picture(number, (90, 60), "RGB")) for number in range(4)])
+    batch = ImageBatch.of_uint8(pixels, [Prompt(text) for text in PROMPTS])
+    checkpoint = str(folder / "HPS_v2.1_compressed.pt")
+    due, found = (make_reward("hpsv2", checkpoint=checkpoint, dtype=dtype)(batch).values for dtype in ("float32", "bfloat16"))
+    assert 1e-5 < (found - due).abs().max() < 0.05
+    with pytest.raises(ConfigError, match="'hpsv2': dtype is 'half'"):
+        make_reward("hpsv2", checkpoint=checkpoint, dtype="half")
+
+
+def test_a_text_runs_once(folder: Path) -> None:
+    reward = make_reward("hpsv2", checkpoint=str(folder / "HPS_v2.1_compressed.pt"))
+    batch = ImageBatch.of_uint8(np.zeros((8, 9, 9, 3), np.uint8), [Prompt(text) for text in PROMPTS * 2])
+    first = reward(batch).values
+    assert torch.equal(reward(batch).values, first)
+    assert reward._texts.passes == 4  # type: ignore[attr-defined]
+
+
 def test_no_pictures_no_scores(folder: Path) -> None:
     reward = make_reward("hpsv2", checkpoint=str(folder / "HPS_v2.1_compressed.pt"))
     assert reward(ImageBatch(torch.zeros(0, 3, 8, 8), [])).values.shape == (0,)

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
 
-from ddpo.errors import MissingResourceError
+from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.images import to_rgb
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.check import check_reward
@@ -176,6 +176,15 @@ def test_a_prompt_that_just_fits_is_not_cut(files: dict[str, str]) -> None:
     output = reward(batch)
     assert output.parts["truncated"].tolist() == [0, 1, 1]
     assert output.values[1] == pytest.approx(float(output.values[2]), abs=1e-6)
+
+
+def test_bfloat16_is_another_score_near_by(files: dict[str, str]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 50, 70, 3)).astype(np.uint8)
+    batch = ImageBatch.of_uint8(pixels, [Prompt(text) for text in PROMPTS])
+    due, found = (make_reward("imagereward", **files, dtype=dtype)(batch).values for dtype in ("float32", "bfloat16"))
+    assert 1e-5 < (found - due).abs().max() < 0.05 * due.abs().max()
+    with pytest.raises(ConfigError, match="'imagereward': dtype is 'half'"):
+        make_reward("imagereward", **files, dtype="half")
 
 
 def test_no_pictures_no_scores(files: dict[str, str]) -> None:

@@ -165,7 +165,6 @@ def test_what_a_reward_does_wrong_is_told_for_each_picture(run: Run, folder: Pat
         (["darkness", "{folder}", "--timeout", "0"], "--timeout must be above 0"),
         (["alignment", "{folder}"], "judges a picture by its prompt: give --prompts FILE or --prompt TEXT"),
         (["alignment", "{folder}", "--prompt", "a cat"], "hf download"),
-        (["pareto(darkness,symmetry)", "{folder}"], "ranks pictures within a batch"),
     ],
 )
 def test_mistakes_are_one_line(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:

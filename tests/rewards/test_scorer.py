@@ -350,6 +350,58 @@ def test_a_group_reward_sees_the_whole_batch() -> None:
     assert reward.sizes == [9]
 
 
+def of_groups(texts: str) -> ImageBatch:
+    return ImageBatch(batch(len(texts)).pixels, tuple(Prompt(text) for text in texts))
+
+
+def mean_of_group(images: ImageBatch) -> RewardOutput:
+    """The mean of the first pixels of the pictures of a prompt, and how many they are."""
+    texts, pixels = [prompt.text for prompt in images.prompts], images.pixels[:, 0, 0, 0]
+    mine = torch.tensor([[one == other for other in texts] for one in texts]).float()
+    return RewardOutput(mine @ pixels / mine.sum(1), {"n": mine.sum(1)})
+
+
+GROUPED: dict[str, Any] = {"inputs": ("image", "group"), "batch_invariant": False}
+
+
+@pytest.mark.parametrize("pictures", [1, 2, 3, 5, 6, 100])
+def test_groups_are_never_cut_whatever_a_call_may_hold(pictures: int) -> None:
+    images = of_groups("abcabcaab")
+    reward = scripted(mean_of_group, **GROUPED)
+    output = Scorer(reward, 1, batch_pixels=4 * pictures).score(images)
+    assert output.values.tolist() == pytest.approx(mean_of_group(images).values.tolist())
+    assert output.parts["n"].tolist() == [4, 3, 2, 4, 3, 2, 4, 4, 3]
+    assert max(reward.sizes) <= max(4, pictures)
+    assert len(reward.sizes) == {1: 3, 2: 3, 3: 3, 5: 2, 6: 2, 100: 1}[pictures]
+
+
+def test_out_of_memory_goes_on_with_fewer_groups_and_is_remembered() -> None:
+    def four_fit(images: ImageBatch) -> RewardOutput:
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return mean_of_group(images)
+
+    images, reward = of_groups("aaabbbccc"), scripted(four_fit, **GROUPED)
+    scorer = Scorer(reward)
+    assert scorer.score(images).parts["n"].tolist() == [3] * 9
+    assert reward.sizes == [9, 3, 6, 3, 3]
+    scorer.score(images)
+    assert reward.sizes[5:] == [3, 3, 3]
+
+
+def test_a_group_on_which_the_reward_breaks_is_set_apart_as_a_whole() -> None:
+    def no_b(images: ImageBatch) -> RewardOutput:
+        if Prompt("b") in images.prompts:
+            raise ValueError("b")
+        return mean_of_group(images)
+
+    scored = Scorer(scripted(no_b, **GROUPED)).score_each(of_groups("abcabcaab"))
+    assert scored.failed == {1, 4, 8}
+    assert scored.output.parts["n"].tolist()[:4] == pytest.approx([4, NAN, 2, 4], nan_ok=True)
+    with pytest.raises(RewardFailure, match=r"ValueError: b .*prompt 'b'"):
+        Scorer(scripted(no_b, **GROUPED)).score(of_groups("abcabcaab"))
+
+
 def test_the_cache_serves_what_was_scored_and_the_same_picture_is_scored_once(tmp_path: Path) -> None:
     images = batch(6)
     twice = ImageBatch(torch.cat([images.pixels, images.pixels[:3]]), images.prompts + tuple(Prompt("another") for _ in range(3)))

@@ -17,13 +17,15 @@ from test_bertscore import write_encoder
 from ddpo.errors import ConfigError, RewardFailure, RewardUnavailable
 from ddpo.rewards import calling
 from ddpo.rewards.cache import ScoreCache
+from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.check import check_reward
 from ddpo.rewards.check.run import all_checks
 from ddpo.rewards.models.alignment import QUESTION
+from ddpo.rewards.models.asking import SERVER_CALLS
 from ddpo.rewards.models.bertscore import BertScore
 from ddpo.rewards.scorer import make_scorer
-from ddpo.rewards.vlm import UnusableAnswer, jpeg80, open_vlm
-from ddpo.rewards.zoo import resolve
+from ddpo.rewards.vlm import NoLogProbs, UnusableAnswer, jpeg80, open_vlm
+from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8))
@@ -69,8 +71,9 @@ def test_log_probabilities_of_the_first_token_and_a_named_model() -> None:
         (request,) = server.requests
         assert [request[name] for name in ("model", "max_tokens", "logprobs", "top_logprobs")] == ["mine", 1, True, 20]
         server.faults = ["no choices"]
-        with pytest.raises(UnusableAnswer, match="no log-probabilities"):
+        with pytest.raises(UnusableAnswer, match="no log-probabilities") as caught:
             vlm.first_token_logprobs(IMAGE, "Yes or no?")
+        assert not isinstance(caught.value, NoLogProbs)  # it said nothing at all
 
 
 def test_the_key_goes_to_this_machine_and_over_https_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +158,51 @@ def test_a_server_that_stays_down_is_not_asked_more_often_than_stated(scorer_mod
         with pytest.raises(RewardUnavailable) as caught:
             scorer_of(server, scorer_model).score(batch(1))
         assert reason in str(caught.value)
+        assert f"tried {RETRIES + 1} times" in str(caught.value)
         assert "\n" not in str(caught.value)
         assert len(server.requests) == RETRIES + 1
+
+
+@pytest.mark.parametrize("fault", ["drops", "cut short", "429", "500", "hangs"])
+def test_an_outage_is_not_searched_for_a_picture_to_blame(scorer_model: Path, fault: str) -> None:
+    """Four questions for each picture, and the end after eight pictures in a row; seven more may be under way then."""
+    timeout = 0.3 if fault == "hangs" else 30.0
+    with fault_server(then=fault) as server:
+        found = scorer_of(server, scorer_model, timeout=timeout, model="m").score_each(batch(7))
+        assert found.unavailable == found.failed == set(range(7))
+        assert len(server.requests) == 7 * (RETRIES + 1)
+        server.requests.clear()
+        with pytest.raises(RewardUnavailable, match="failed 8 times in a row and is taken for broken"):
+            scorer_of(server, scorer_model, timeout=timeout, model="m").score_each(batch(40))
+        time.sleep(timeout if fault == "hangs" else 0.2)  # for those that are under way
+        assert 8 * (RETRIES + 1) <= len(server.requests) <= 15 * (RETRIES + 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [(None, 0.0, 2.0), ("3", 3.0, 5.0), ("3600", 30.0, 30.0), ("soon", 0.0, 2.0), ("Fri, 01 Jan 2100 00:00:00 GMT", 30.0, 30.0),
+     ("Mon, 01 Jan 2024 00:00:00 GMT", 0.0, 2.0), ("-5", 0.0, 2.0)],
+)  # fmt: skip
+def test_a_busy_server_is_left_alone_for_as_long_as_it_asks_but_not_longer_than_half_a_minute(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, least: float, most: float
+) -> None:
+    monkeypatch.setattr(calling, "FIRST_PAUSE", 0.5)
+    with fault_server(then="429") as server:
+        server.retry_after = asked
+        reward, pauses = make_reward("vqa_score", vlm=server.url), []
+        with pytest.raises(RewardUnavailable, match="answered 429"):
+            calling.GuardedReward(reward, reward.card.calls, pauses.append)(batch(1))
+        assert len(server.requests) == RETRIES + 1
+    assert len(pauses) == RETRIES
+    assert all(least <= pause <= most for pause in pauses), pauses
+
+
+def test_every_reward_that_asks_a_server_is_called_in_the_same_way(scorer_model: Path) -> None:
+    found = {name: make_reward(name, vlm="http://127.0.0.1:9/v1", timeout=7.0) for name in ("vqa_strict", "vqa_score", "vlm_judge")}
+    found["alignment"] = make_reward("alignment", vlm="http://127.0.0.1:9/v1", timeout=7.0, scorer=str(scorer_model), layer=3)
+    assert {(reward.card.thread_safe, reward.card.calls, reward.card.cache) for reward in found.values()} == {(True, SERVER_CALLS, False)}
+    assert {reward._vlm._timeout for reward in found.values()} == {7.0}  # type: ignore[attr-defined]
+    assert not any(CARDS[name].thread_safe for name in found)
 
 
 def test_each_picture_without_an_answer_is_failed_and_eight_in_a_row_are_the_end(scorer_model: Path) -> None:
@@ -220,6 +266,15 @@ def test_the_conformance_kit_passes_with_a_server(scorer_model: Path) -> None:
     assert {name: result.detail for name, result in results.items() if not result.ok} == {}
     for name in ("threads", "order", "batch-invariance", "empty-batch", "long-prompt", "memory"):
         assert results[name].outcome == "passed", results[name]
+
+
+@pytest.mark.parametrize("name", ["vqa_score", "vqa_strict"])
+def test_the_other_rewards_behind_a_server_keep_their_card_and_stand_threads(name: str) -> None:
+    asks = Prompt("a cat", {"questions": ["who?", "where?"], "answers": ["cat", "house"]})
+    with fault_server(then="by picture") as server:
+        found = check_reward(resolve(name, vlm=server.url, model="m"), only={"construction", "threads", "order", "contract"}, prompt=asks)
+        assert {result.name: (result.outcome, result.detail) for result in found if result.outcome != "passed"} == {}
+        assert len(found) == 4
 
 
 def test_scores_of_a_model_without_a_name_are_not_cached(scorer_model: Path, tmp_path: Path) -> None:

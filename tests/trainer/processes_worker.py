@@ -18,15 +18,16 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from ddpo.errors import DdpoError
 from ddpo.trainer import config_from_dict, loop, train, update
 from ddpo.trainer.processes import Processes
+from ddpo.trainer.rollout import Collection
 
 
 def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
     """Runs the settings and gives back, of this process: latents, all rewards, gradients and parameters at each step, counts."""
     seen: dict[str, Any] = {"latents": [], "rewards": [], "gradients": [], "parameters": [], "idle": 0, "kept_back": 0, "error": None}
-    collect, gathered, idle, synchronised = loop.collect, loop.check_scorable, update._take_part, Processes.synchronised
+    collect, gathered, idle, synchronised = Collection.rest, loop.check_scorable, update._take_part, Processes.synchronised
 
-    def spy_collect(*arguments: Any) -> Generator[Any, None, Any]:
-        rollout = yield from collect(*arguments)
+    def spy_collect(self: Collection) -> Generator[Any, None, Any]:
+        rollout = yield from collect(self)
         seen["latents"].append(rollout.trajectory.latents.clone())
         return rollout
 
@@ -50,7 +51,8 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
         register_optimizer_step_pre_hook(lambda optimizer, *_: seen["gradients"].append(flat(optimizer, gradient=True))),
         register_optimizer_step_post_hook(lambda optimizer, *_: seen["parameters"].append(flat(optimizer, gradient=False))),
     ]
-    loop.collect, loop.check_scorable, update._take_part = spy_collect, spy_gathered, spy_idle
+    loop.check_scorable, update._take_part = spy_gathered, spy_idle
+    Collection.rest = spy_collect  # type: ignore[method-assign]
     Processes.synchronised = spy_synchronised  # type: ignore[method-assign]
     try:
         for _ in train(config_from_dict(values), out):
@@ -58,7 +60,8 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
     except DdpoError as error:
         seen["error"] = f"{type(error).__name__}: {error}"
     finally:
-        loop.collect, loop.check_scorable, update._take_part = collect, gathered, idle
+        loop.check_scorable, update._take_part = gathered, idle
+        Collection.rest = collect  # type: ignore[method-assign]
         Processes.synchronised = synchronised  # type: ignore[method-assign]
         for hook in hooks:
             hook.remove()

@@ -16,9 +16,10 @@ from ddpo.rewards.zoo import resolve_card
 from ddpo.trainer import config_for
 from ddpo.trainer.advantages import PromptStatistics
 from ddpo.trainer.algorithms import algorithms
-from ddpo.trainer.config import TrainConfig, config_from_dict, merged, read_recipe, set_value
+from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Event
 from ddpo.trainer.plan import plan_updates
+from ddpo.trainer.recipe import config_from_dict, merged, read_recipe, set_value
 
 Run = Callable[..., tuple[int, str, str]]
 

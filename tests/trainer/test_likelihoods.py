@@ -14,11 +14,12 @@ from ddpo.policies import load_policy
 from ddpo.policies.sample import SampleKey, guided, sample_trajectory
 from ddpo.policies.sd import StableDiffusionPolicy
 from ddpo.policies.transition import ddim_mean
-from ddpo.trainer.config import TrainConfig, config_from_dict
+from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import DenoisingLikelihood, TransitionLikelihood
 from ddpo.trainer.plan import Items
+from ddpo.trainer.recipe import config_from_dict
 from ddpo.trainer.rollout import sampler_settings
-from ddpo.types import ImageBatch, Prompt, RewardOutput, Rollout
+from ddpo.types import Prompt, RewardOutput, Rollout
 
 KEYS = [SampleKey(Prompt("a cat"), 0), SampleKey(Prompt("a dog"), 0), SampleKey(Prompt("a cat"), 1)]
 ITEMS = Items(np.array([2, 0, 2, 1, 1]), np.array([3, 0, 1, 3, 2]), np.array([0, 0, 1, 0, 1]), 5)
@@ -41,8 +42,7 @@ def policy_of(folder: Path, kind: Any = "lora", dtype: str = "float32", disturbe
 
 def rollout_of(policy: StableDiffusionPolicy, config: TrainConfig) -> Rollout:
     trajectory = sample_trajectory(policy, KEYS, sampler_settings(config.sample), seed=3)
-    pictures = ImageBatch(policy.decode(trajectory.latents[:, -1]), tuple(key.prompt for key in KEYS))
-    return Rollout(trajectory, pictures, RewardOutput(torch.zeros(3)))
+    return Rollout(trajectory, tuple(key.prompt for key in KEYS), RewardOutput(torch.zeros(3)))
 
 
 def transition(policy: StableDiffusionPolicy, config: TrainConfig, rollout: Rollout) -> TransitionLikelihood:

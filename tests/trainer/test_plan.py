@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from ddpo.trainer.advantages import PictureWeights
-from ddpo.trainer.config import TrainConfig, config_from_dict
+from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.plan import plan_updates
+from ddpo.trainer.recipe import config_from_dict
 
 
 def config(**optim: Any) -> TrainConfig:

@@ -23,6 +23,7 @@ def check_command(
     reward: Annotated[str, typer.Argument(help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object.")],
     expect: Annotated[list[str] | None, typer.Option(help="CHECK=REASON: a check that is expected to fail, and why. Repeatable.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Run this check alone. Repeatable.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="The prompt of the probe pictures, for a reward that needs something in it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Checks that a reward keeps its promises: batch invariance, order, gradients, odd pictures, and more. Exit code 1 if it does not."""
@@ -31,13 +32,14 @@ def check_command(
     from ddpo.cli.quiet import quiet_libraries
     from ddpo.rewards.check.run import iter_results, parse_expected
     from ddpo.rewards.zoo import resolve_card
+    from ddpo.types import Prompt
 
     expected = parse_expected(expect or [])
     if resolve_card(reward).weights:
         quiet_libraries()  # it imports what loads models, which takes seconds
     results = []
     with Console(stderr=True).status(f"checking {escape(reward)}") as status:
-        for result in iter_results(reward, expected, only or None):
+        for result in iter_results(reward, expected, only or None, None if prompt is None else Prompt(prompt)):
             results.append(result)
             status.update(f"checking {escape(reward)}: {result.name} {result.outcome}")
     if as_json:

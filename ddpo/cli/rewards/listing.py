@@ -125,7 +125,10 @@ def _facts(found: ResolvedReward, here: Availability) -> list[tuple[str, str]]:
         ("typical", typical),
         ("judges", " + ".join(card.inputs) + (f"   (metadata: {', '.join(card.metadata)})" if card.metadata else "")),
         ("needs", needs(card)),
-        ("pixels", f"{card.pixels}; {card.preprocessing or 'preprocessing not stated'}"),
+        (
+            "pixels",
+            card.preprocessing if card.preprocessing.startswith(card.pixels) else f"{card.pixels}; {card.preprocessing or 'not stated'}",
+        ),
         ("computed in", f"{card.dtype}, on {'any device' if card.device == 'any' else 'the CPU'}, about {card.memory_mb} MB"),
         ("properties", ", ".join(_properties(card))),
         ("calls", _calls(card)),

@@ -41,7 +41,9 @@ def score_command(
 ) -> None:
     """Scores pictures with one reward or several; prints a summary and the signatures, and writes one line per picture and reward.
 
-    A scoring with --out that was stopped goes on where it was. Prompts also come from cat.txt beside cat.png, or from metadata.jsonl.
+    Rewards that judge pictures together, such as vendi, take those of equal prompt for a group.
+    A scoring with --out that was stopped goes on where it was, one with such a reward begins anew.
+    Prompts also come from cat.txt beside cat.png, or from metadata.jsonl.
     """
     specs, places = split_arguments(arguments)
     if timeout <= 0:
@@ -104,16 +106,18 @@ def _rows(
     out: Path | None,
 ) -> tuple[Iterator[tuple[ScoreRow, ...]], Any]:
     """The rows of all pictures, those of an earlier, stopped run first; and the journal that they are kept in, if there is a table."""
-    from ddpo.rewards.scored_files import Journal, journal_path, score_files
+    from ddpo.rewards.scored_files import Journal, journal_path, score_files, score_groups
 
+    grouped = any("group" in reward.card.inputs for reward in found.values())
+    score = score_groups if grouped else score_files
     if out is None:
-        return score_files(scorers, pictures, batch_size), None
+        return score(scorers, pictures, batch_size), None
     journal = stack.enter_context(Journal(journal_path(out), [reward.identity for reward in found.values()]))
 
     def rows() -> Iterator[tuple[ScoreRow, ...]]:
-        done, left = journal.resume(pictures)
+        done, left = journal.resume([] if grouped else pictures)  # half a group is of no use
         yield from done
-        for of_picture in score_files(scorers, left, batch_size):
+        for of_picture in score(scorers, pictures if grouped else left, batch_size):
             journal.append(of_picture)
             yield of_picture
 

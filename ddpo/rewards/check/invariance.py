@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from ddpo.types import Context, ImageBatch, Prompt
 __all__ = ["CHECKS"]
 
 LONG = Prompt("a very long text " * 10)
+SIZES: Final = ((64, 64), (40, 72), (96, 33))  # height, width
+BATCHES: Final = (1, 3, 16)
 
 
 @check("scores")
@@ -39,6 +42,22 @@ def batch_invariance(subject: Subject) -> str | None:
 def _strange_mates(shape: Sequence[int]) -> list[Picture]:
     noise = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
     return [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), noise]
+
+
+@check("scores")
+def batch_sizes(subject: Subject) -> str | None:
+    """Batches of 1, 3 and 16 pictures are scored, at 64×64, 40×72 and 96×33, and the first three pictures score as they do alone."""
+    comparable = subject.card.batch_invariant and subject.card.deterministic and not subject.grouped
+    prompts = [subject.prompts[place % len(subject.prompts)] for place in range(max(BATCHES))]
+    for height, width in SIZES:
+        pictures = np.random.default_rng(4).integers(0, 256, (max(BATCHES), height, width, 3)).astype(np.uint8)
+        pictures[::2] //= 4  # every second one is dark
+        due = [subject.values(subject.batch([pictures[i]], [prompts[i]]))[0] for i in range(3)] if comparable else []
+        for count in BATCHES:
+            found = subject.values(subject.batch(list(pictures[:count]), prompts[:count]))[: len(due)]
+            names = [f"picture {i} of {height}×{width}" for i in range(len(found))]
+            subject.same_or_fault(found, due[: len(found)], f"in a batch of {count}", names)
+    return None if comparable else "scored; not compared, since the card says that a score depends on more than its picture"
 
 
 @check("scores")
@@ -127,4 +146,4 @@ def declared_inputs(subject: Subject) -> str | None:
     return f"not moved by {', '.join(variants)}" if variants else None
 
 
-CHECKS = (batch_invariance, repeatability, random_state, global_settings, declared_inputs)
+CHECKS = (batch_invariance, batch_sizes, repeatability, random_state, global_settings, declared_inputs)

@@ -61,6 +61,8 @@ def missing_weights(subject: Subject) -> str | None:
     """Without its weights and without a network it says on one line what is missing (`MissingResourceError`)."""
     if not subject.card.weights:
         raise NotApplicable("it needs no weights")
+    if all(weight.source.startswith("package:") for weight in subject.card.weights):
+        raise NotApplicable("its weights are inside an installed package")
     with tempfile.TemporaryDirectory() as empty:
         places = dict.fromkeys(("DDPO_CACHE", "HF_HOME", "HF_HUB_CACHE", "TORCH_HOME"), empty)
         environment = {**places, "DDPO_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

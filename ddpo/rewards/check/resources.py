@@ -33,7 +33,7 @@ STATM: Final = Path("/proc/self/statm")
 @check("scores")
 def threads(subject: Subject) -> str | None:
     """Eight threads that share one instance get the scores of a single thread, if the card says thread_safe."""
-    if not subject.card.thread_safe:
+    if not subject.reward.card.thread_safe:  # which depends on the back end
         raise NotApplicable("the card does not say thread_safe: the scorer takes a lock")
     if subject.grouped or not subject.card.deterministic:
         raise NotApplicable("the card says that it is not deterministic, or that groups are judged")

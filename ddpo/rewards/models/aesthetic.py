@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from ddpo import weights
 from ddpo.errors import MissingResourceError
-from ddpo.rewards.backbones import shared_tower
+from ddpo.rewards.backbones import shared_tower, tower_dtype
 from ddpo.rewards.card import WeightFile
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.catalog_clip import CLIP_L14, LAION_V1_HEAD, LAION_V2_HEAD
+from ddpo.rewards.linear import pack_linears
+from ddpo.rewards.models.clip_pixels import SIDE, prepared, preprocess
 from ddpo.types import ImageBatch, RewardOutput
 
 if TYPE_CHECKING:
@@ -38,12 +38,6 @@ __all__ = [
     "load_linear_head",
     "preprocess",
 ]
-
-SIDE: Final = 224
-LONGEST: Final = 64  # times the shorter side; of longer pictures the middle, which is all that is seen, is cut out first
-MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
-STD: Final = (0.26862954, 0.26130258, 0.27577711)
-"""Source: openai/CLIP, clip.py, the normalisation of its preprocessing."""
 
 
 def collapse_head(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -67,27 +61,6 @@ def head_scores(embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     unit = torch.nn.functional.normalize(embeddings.double(), dim=-1)
     return (torch.matmul(unit, weight.double()) + bias).float()
-
-
-def preprocess(image: Image.Image, half: Callable[[float], int] = round) -> Tensor:
-    """CLIP's own preprocessing: PIL bicubic to 224 on the shorter side, centre crop, normalised. RGB → float32 `[3, 224, 224]`.
-
-    Args:
-        image: RGB.
-        half: makes a margin of half a pixel whole; `round` in OpenAI's code and open_clip, `math.floor` in transformers' processor.
-
-    Source: openai/CLIP, clip.py. Resizing tensors instead moves aesthetic scores by up to 0.08.
-    """
-    shorter = min(image.size)
-    if max(image.size) > LONGEST * shorter:
-        size = min(image.width, LONGEST * shorter), min(image.height, LONGEST * shorter)
-        image = ImageOps.fit(image, size, Image.Resampling.NEAREST)
-    width, height = (SIDE * side // shorter for side in image.size)
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = half((width - SIDE) / 2), half((height - SIDE) / 2)
-    array = np.asarray(resized.crop((left, top, left + SIDE, top + SIDE)), dtype=np.float32) / 255
-    normal = (torch.from_numpy(array) - torch.tensor(MEAN)) / torch.tensor(STD)
-    return normal.permute(2, 0, 1).contiguous()
 
 
 def load_head(path: str | None) -> tuple[Tensor, Tensor]:
@@ -146,13 +119,15 @@ def image_tower(state: Mapping[str, Tensor], **sizes: Any) -> CLIPVisionModelWit
     return model.float().eval().requires_grad_(False)
 
 
-def clip_embeddings(tower: CLIPVisionModelWithProjection, device: str) -> Callable[[ImageBatch], Tensor]:
-    """Pictures → projected embeddings `[batch, width]` of an image tower, which is moved to `device`."""
-    model: Any = tower.to(torch.device(device))
+def clip_embeddings(
+    tower: CLIPVisionModelWithProjection, device: str, dtype: torch.dtype = torch.float32
+) -> Callable[[ImageBatch], Tensor]:
+    """Pictures → projected embeddings `[batch, width]` of an image tower, which is moved to `device` and made ready for use alone."""
+    model: Any = tower.to(torch.device(device), dtype)
+    pack_linears(model)
 
     def embed(batch: ImageBatch) -> Tensor:
-        inputs = torch.stack([preprocess(image) for image in batch.images]).to(device)
-        embeddings: Tensor = model(pixel_values=inputs).image_embeds
+        embeddings: Tensor = model(pixel_values=prepared(batch.images, device).to(dtype)).image_embeds
         return embeddings
 
     return embed
@@ -169,17 +144,20 @@ class Aesthetic:
         head: local copy of the head's file, else it is fetched.
         clip: local copy of the CLIP checkpoint (`model.safetensors`), else it is fetched.
         device: where the CLIP tower runs.
+        dtype: in which the CLIP tower computes, "float32" or "bfloat16"; the head is float64.
 
     Raises:
+        ConfigError: no such dtype.
         MissingResourceError: weights are missing; the head is asked for first, it is the smaller.
     """
 
     card = CARDS["aesthetic"]
 
-    def __init__(self, head: str | None = None, clip: str | None = None, device: str = "cpu") -> None:
-        self._device = torch.device(device)
+    def __init__(self, head: str | None = None, clip: str | None = None, device: str = "cpu", dtype: str = "float32") -> None:
+        self._device, kind = torch.device(device), tower_dtype(self.card.id, dtype)
         self._weight, self._bias = (tensor.to(self._device) for tensor in self._load_head(head))
-        self._tower = shared_tower(self.card.backbone, device, lambda: clip_embeddings(load_clip(clip, self.card.id), device))
+        name = self.card.backbone if kind == torch.float32 else f"{self.card.backbone}, {dtype}"
+        self._tower = shared_tower(name, device, lambda: clip_embeddings(load_clip(clip, self.card.id), device, kind))
 
     def _load_head(self, path: str | None) -> tuple[Tensor, Tensor]:
         return load_head(path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Final
 
 import torch
@@ -12,6 +10,7 @@ from PIL import Image
 
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.models.asking import served
 from ddpo.rewards.models.bertscore import BertScore, Match
 from ddpo.rewards.vlm import UnusableAnswer, Vlm, is_server, jpeg80, open_vlm
 from ddpo.types import ImageBatch, RewardOutput
@@ -54,9 +53,8 @@ class Alignment:
         except MissingResourceError as error:
             raise MissingResourceError(self._missing(error, is_server(vlm))) from error
         self._scoring = threading.Lock()  # the encoder's tokenizer lets one thread in at a time
-        self._asking: AbstractContextManager[object] = nullcontext() if self._vlm.thread_safe else threading.Lock()
-        if is_server(vlm) and model is None:
-            self.card = replace(type(self).card, cache=False)  # tomorrow the server may list another model
+        if is_server(vlm):
+            self.card = served(self.card, model)
 
     def _missing(self, error: Exception, served: bool) -> str:
         weights = self.card.weights[1:] if served else self.card.weights
@@ -68,8 +66,7 @@ class Alignment:
 
     def describe(self, image: Image.Image) -> str:
         """The model's greedy answer to the question about one picture; raises as `Vlm.answer`."""
-        with self._asking:
-            return self._vlm.answer(image if self._vlm.sends_jpeg else jpeg80(image), QUESTION, NEW_TOKENS)
+        return self._vlm.answer(image if self._vlm.sends_jpeg else jpeg80(image), QUESTION, NEW_TOKENS)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`, one picture at a time, so that batch mates and padding cannot touch a score.

@@ -15,17 +15,25 @@ from ddpo.rewards.card import Calls, RewardCard
 from ddpo.rewards.vlm import UnusableAnswer, Vlm, is_server, open_vlm
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
-__all__ = ["Judgement", "excerpt", "judge_each", "open_for", "share_of"]
+__all__ = ["Judgement", "excerpt", "judge_each", "open_for", "served", "share_of"]
 
 Judgement = Mapping[str, float] | str
 """The score, under "score", and the parts; or the reason why there is none."""
 
 SHOWN: Final = 60  # characters of a reply that are repeated in a reason
 MARKS: Final = "▁Ġ \t\r\n"  # how tokenizers write a leading space
-SERVER_CALLS: Final = Calls(concurrency=8, retries=3)  # each request has a time-out of its own
+SERVER_CALLS: Final = Calls(concurrency=8, retries=3, batch=1)  # each request has a time-out of its own, and is about one picture
 
 
-def open_for(card: RewardCard, vlm: str, model: str | None, device: str) -> tuple[RewardCard, Vlm]:
+def served(card: RewardCard, model: str | None) -> RewardCard:
+    """The card of a reward that asks a server: several calls at once, of one picture each, tried again if the server does not answer.
+
+    Scores of a model without a name are not kept: the server may have another model tomorrow.
+    """
+    return replace(card, thread_safe=True, calls=SERVER_CALLS, cache=card.cache and model is not None)
+
+
+def open_for(card: RewardCard, vlm: str, model: str | None, device: str, timeout_s: float) -> tuple[RewardCard, Vlm]:
     """The reward's card, which lets several calls go to a server at once; and the model that it asks.
 
     Args:
@@ -33,23 +41,21 @@ def open_for(card: RewardCard, vlm: str, model: str | None, device: str) -> tupl
         vlm: folder or hub id of a local model, or the address of a server.
         model: a server's name of the model; None: the first one that it lists.
         device: torch device of a local model.
+        timeout_s: seconds after which an answer of a server is given up.
 
     Raises:
         MissingResourceError: the model is not here and cannot be fetched; says its size, licence and how to get it.
-        ConfigError: an address that cannot be.
+        ConfigError: an address or time-out that cannot be.
     """
     try:
-        opened = open_vlm(vlm, device, model=model)
+        opened = open_vlm(vlm, device, model=model, timeout_s=timeout_s)
     except MissingResourceError as error:
         needed = " and ".join(f"{w.source} ({w.megabytes / 1000:g} GB, {w.licence})" for w in card.weights)
         commands = " && ".join(f"hf download {w.source}" for w in card.weights)
         cause = one_line(error).split(". ")[0]
         line = f"reward {card.id!r} needs {needed}: run `{commands}`, or give a folder or a server's address as vlm=…; {cause}"
         raise MissingResourceError(line) from error
-    if not is_server(vlm):
-        return card, opened
-    named = model is not None  # else the server may have another model tomorrow, and its scores must not be kept
-    return replace(card, thread_safe=True, device="cpu", calls=SERVER_CALLS, cache=card.cache and named), opened
+    return served(card, model) if is_server(vlm) else card, opened
 
 
 def judge_each(batch: ImageBatch, parts: Sequence[str], judge: Callable[[Image.Image, Prompt], Judgement]) -> RewardOutput:

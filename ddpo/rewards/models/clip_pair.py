@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from ddpo.errors import ConfigError, MissingResourceError, one_line
-from ddpo.rewards.backbones import shared_tower
+from ddpo.rewards.backbones import shared_tower, tower_dtype
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.models.aesthetic import SIDE, preprocess
+from ddpo.rewards.linear import pack_linears
+from ddpo.rewards.models.clip_pixels import SIDE, prepared
 from ddpo.rewards.models.clip_text import ClipText
 from ddpo.types import ImageBatch
 from ddpo.weights import offline
@@ -27,29 +27,33 @@ def cosines(images: Tensor, texts: Tensor) -> Tensor:
 
 
 class ClipPair:
-    """Both towers in float32: the picture's shared with other rewards, the text's with a memory of its own.
+    """Both towers: the picture's shared with other rewards, the text's with a memory of its own.
 
     Args:
         card: of the reward that asks; names the backbone and the weights.
         clip: folder or hub id of a `transformers.CLIPModel`.
         tokenizer: folder or hub id of its tokenizer.
         device: torch device of both towers.
-        prepare: RGB picture → float32 `[3, 224, 224]`.
+        dtype: in which both towers compute, "float32" or "bfloat16"; the cosine is float64.
+        half: as `clip_pixels.square` takes it.
 
     Raises:
         MissingResourceError: something is not here and cannot be fetched, or is not whole.
-        ConfigError: the model takes pictures of another size, or has a smaller vocabulary than the tokenizer.
+        ConfigError: no such dtype, or the model takes pictures of another size or has a smaller vocabulary than the tokenizer.
     """
 
     def __init__(
-        self, card: RewardCard, clip: str, tokenizer: str, device: str, prepare: Callable[[Image.Image], Tensor] = preprocess
+        self, card: RewardCard, clip: str, tokenizer: str, device: str, dtype: str = "float32", half: Callable[[float], int] = round
     ) -> None:
+        kind = tower_dtype(card.id, dtype)
         model, words = _load(card, clip, tokenizer)
-        model = model.to(torch.device(device))
-        name = card.backbone if clip == card.weights[0].source else f"{card.backbone}, from {clip}"
-        self.text = ClipText(model, words)
-        self.tower = shared_tower(name, device, lambda: _image_embeddings(model, prepare))
         self.logit_scale = float(model.logit_scale.exp())
+        model = model.to(torch.device(device), kind)
+        pack_linears(model)
+        name = card.backbone if clip == card.weights[0].source else f"{card.backbone}, from {clip}"
+        name = name if kind == torch.float32 else f"{name}, {dtype}"
+        self.text = ClipText(model, words)
+        self.tower = shared_tower(name, device, lambda: _image_embeddings(model, half))
 
     def cosines(self, batch: ImageBatch, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Cosines float64 `[batch]` of one picture or more with their texts, and float32 `[batch]`, 1 where a text was cut; on the CPU."""
@@ -57,12 +61,12 @@ class ClipPair:
         return cosines(self.tower.embed(batch), text).cpu(), truncated
 
 
-def _image_embeddings(model: Any, prepare: Callable[[Image.Image], Tensor]) -> Callable[[ImageBatch], Tensor]:
-    vision, projection, device = model.vision_model, model.visual_projection, model.device
+def _image_embeddings(model: Any, half: Callable[[float], int]) -> Callable[[ImageBatch], Tensor]:
+    vision, projection, device, dtype = model.vision_model, model.visual_projection, model.device, model.dtype
 
     def embed(batch: ImageBatch) -> Tensor:
-        inputs = torch.stack([prepare(image) for image in batch.images]).to(device)
-        embeddings: Tensor = projection(vision(pixel_values=inputs).pooler_output)
+        inputs = prepared(batch.images, device, half)
+        embeddings: Tensor = projection(vision(pixel_values=inputs.to(dtype)).pooler_output)
         return embeddings
 
     return embed
@@ -94,7 +98,7 @@ def _missing(card: RewardCard, error: Exception) -> str:
     model, *tokenizers = card.weights
     needed = [f"{model.source} ({model.megabytes:g} MB, {model.licence})", *(f"the tokenizer of {each.source}" for each in tokenizers)]
     commands = [f"hf download {model.source}", *(f"hf download {each.source} --include '*.json' '*.txt'" for each in tokenizers)]
-    folders = " and ".join(f"{option.name}=…" for option in card.options if option.name != "device")
+    folders = " and ".join(f"{option.name}=…" for option in card.options if option.name not in ("device", "dtype"))
     return (
         f"reward {card.id!r} needs {' and '.join(needed)}: run `{' && '.join(commands)}`, or give folders as {folders}; "
         f"{one_line(error).split('. ')[0]}"

@@ -24,16 +24,17 @@ class ClipScore:
     Args:
         clip: folder or hub id of the CLIP model with its tokenizer.
         device: torch device of both towers.
+        dtype: in which both towers compute, "float32" or "bfloat16".
 
     Raises:
         MissingResourceError: the model is not here and cannot be fetched, or is not whole.
-        ConfigError: the model takes pictures of another size than 224×224.
+        ConfigError: no such dtype, or the model takes pictures of another size than 224×224.
     """
 
     card = CARDS["clip_score"]
 
-    def __init__(self, clip: str = CLIP_B32.source, device: str = "cpu") -> None:
-        self._pair = ClipPair(self.card, clip, clip, device)
+    def __init__(self, clip: str = CLIP_B32.source, device: str = "cpu", dtype: str = "float32") -> None:
+        self._pair = ClipPair(self.card, clip, clip, device, dtype)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`; part `truncated` is 1 where the prompt was cut."""

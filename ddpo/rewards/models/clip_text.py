@@ -1,17 +1,19 @@
-"""CLIP's text tower: texts → embeddings, each text run once and alone."""
+"""CLIP's text tower: texts → embeddings, each text run once, together with others of about its length."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-__all__ = ["ClipText", "cut"]
+__all__ = ["ClipText", "Remembered", "cut", "padded"]
 
 REMEMBERED: Final = 4096  # texts, of at most 1024 floats each: 16 MB
+AT_ONCE: Final = 16  # texts
+STEP: Final = 16  # tokens; texts are padded to the next multiple, which depends on the text alone
 
 
 def cut(ids: list[int], limit: int) -> list[int]:
@@ -22,8 +24,50 @@ def cut(ids: list[int], limit: int) -> list[int]:
     return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
 
 
-class ClipText:
-    """The text half of a `transformers.CLIPModel`. Texts go through one by one, without padding, so that nothing can touch an embedding.
+def padded(texts: Sequence[list[int]], limit: int, filler: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Texts of about one length put together: the places of some of them, and their tokens int64 `[some, length]`.
+
+    A text is filled up at its end, to a length that depends on it alone. In a tower whose tokens look back and never ahead the filling
+    cannot touch the end token before it, at which the embedding is read.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place, ids in enumerate(texts):
+        groups[min(limit, -(-len(ids) // STEP) * STEP)].append(place)
+    for length, places in groups.items():
+        for start in range(0, len(places), AT_ONCE):
+            some = places[start : start + AT_ONCE]
+            yield some, torch.tensor([texts[place] + [filler] * (length - len(texts[place])) for place in some])
+
+
+class Remembered:
+    """What `run` gives for texts; each goes through it once, those of one call together.
+
+    Args:
+        run: texts, each another → an embedding `[width]` and whether the text was cut, for each.
+    """
+
+    def __init__(self, run: Callable[[list[str]], list[tuple[Tensor, bool]]]) -> None:
+        self._run = run
+        self._known: OrderedDict[str, tuple[Tensor, bool]] = OrderedDict()
+        self.passes = 0  # texts that went through so far
+
+    def embed(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Embeddings `[batch, width]` of one text or more, on the model's device; float32 `[batch]`, 1 where a text was cut."""
+        found = {text: self._known[text] for text in texts if text in self._known}
+        if new := [text for text in dict.fromkeys(texts) if text not in found]:
+            with torch.no_grad():
+                found |= dict(zip(new, self._run(new), strict=True))
+            self.passes += len(new)
+        for text in texts:
+            self._known[text] = found[text]
+            self._known.move_to_end(text)
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return torch.stack([found[text][0] for text in texts]), torch.tensor([float(found[text][1]) for text in texts])
+
+
+class ClipText(Remembered):
+    """The text half of a `transformers.CLIPModel`.
 
     transformers' tokenizer is used for its vocabulary's sake. OpenAI's also mends mis-decoded text and HTML entities first, which
     prompts should not hold.
@@ -34,29 +78,15 @@ class ClipText:
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__(self._embeddings)
         self._text_model, self._projection, self._tokenizer = model.text_model, model.text_projection, tokenizer
         self._limit = int(model.config.text_config.max_position_embeddings)  # 77
         self._device = model.device
-        self._known: OrderedDict[str, tuple[Tensor, bool]] = OrderedDict()
-        self.passes = 0  # texts that went through the tower so far
 
-    def embed(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Projected embeddings `[batch, width]` of one text or more, on the model's device; float32 `[batch]`, 1 where a text was cut."""
-        found = [self._embedded(text) for text in texts]
-        return torch.stack([embedding for embedding, _ in found]), torch.tensor([float(was_cut) for _, was_cut in found])
-
-    def _embedded(self, text: str) -> tuple[Tensor, bool]:
-        if text not in self._known:
-            self._known[text] = self._run(text)
-            if len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        self._known.move_to_end(text)
-        return self._known[text]
-
-    def _run(self, text: str) -> tuple[Tensor, bool]:
-        ids: list[int] = self._tokenizer(text, truncation=False, verbose=False)["input_ids"]
-        tokens = torch.tensor([cut(ids, self._limit)], device=self._device)
-        with torch.no_grad():
-            embedding: Tensor = self._projection(self._text_model(input_ids=tokens).pooler_output)[0]
-        self.passes += 1
-        return embedding, len(ids) > self._limit
+    def _embeddings(self, texts: list[str]) -> list[tuple[Tensor, bool]]:
+        ids: list[list[int]] = [self._tokenizer(text, truncation=False, verbose=False)["input_ids"] for text in texts]
+        found: dict[int, Tensor] = {}
+        for places, tokens in padded([cut(each, self._limit) for each in ids], self._limit, int(self._tokenizer.eos_token_id)):
+            made = self._projection(self._text_model(input_ids=tokens.to(self._device)).pooler_output)
+            found |= dict(zip(places, made, strict=True))
+        return [(found[place], len(each) > self._limit) for place, each in enumerate(ids)]

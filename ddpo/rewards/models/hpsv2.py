@@ -7,7 +7,6 @@ and the published tables come from that; it does so now. The default here is as 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +17,11 @@ from torch.nn.functional import interpolate, normalize, pad
 
 from ddpo import weights
 from ddpo.errors import ConfigError, MissingResourceError, one_line
-from ddpo.images import from_uint8
+from ddpo.rewards.backbones import tower_dtype
 from ddpo.rewards.catalog_preference import HPS, PREFERENCE_CARDS
+from ddpo.rewards.linear import SelfAttention, pack_linears
+from ddpo.rewards.models.clip_pixels import MEAN, SIDE, STD
+from ddpo.rewards.models.clip_text import Remembered, cut, padded
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Hpsv2", "load_model", "preprocess"]
@@ -32,10 +34,7 @@ SIZES: Final[dict[str, Any]] = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 1024, "heads": 16, "layers": 24},
 }
 """OpenCLIP's ViT-H-14, which has the exact GELU."""
-SIDE: Final = 224
-MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
-STD: Final = (0.26862954, 0.26130258, 0.27577711)
-AT_ONCE: Final = 16  # pictures or texts
+AT_ONCE: Final = 16  # pictures
 
 
 def preprocess(pixels: Tensor, antialias: bool = False) -> Tensor:
@@ -98,42 +97,55 @@ class Hpsv2:
         checkpoint: local copy of the release's file, else it is fetched.
         antialias: whether the resize averages.
         device: where both towers run.
+        dtype: in which both towers compute, "float32" or "bfloat16"; the cosine is float64.
 
     Raises:
-        ConfigError: no such release.
+        ConfigError: no such release or dtype.
         MissingResourceError: the checkpoint is not here and cannot be fetched, or is another file.
     """
 
     card = PREFERENCE_CARDS[0]
 
-    def __init__(self, release: str = "v2.1", checkpoint: str | None = None, antialias: bool = False, device: str = "cpu") -> None:
-        file = _checkpoint(release, checkpoint)
-        self._device, self._antialias = torch.device(device), antialias
-        self._model = load_model(file).to(self._device)
+    def __init__(
+        self, release: str = "v2.1", checkpoint: str | None = None, antialias: bool = False, device: str = "cpu", dtype: str = "float32"
+    ) -> None:
+        self._device, self._dtype, self._antialias = torch.device(device), tower_dtype(self.card.id, dtype), antialias
+        self._model = load_model(_checkpoint(release, checkpoint)).to(self._device, self._dtype)
+        for block in (*self._model.visual.transformer.resblocks, *self._model.transformer.resblocks):
+            block.attn = SelfAttention(block.attn)
+        pack_linears(self._model)
         self._tokenizer: Any = import_module("open_clip").SimpleTokenizer()
+        self._texts = Remembered(self._embeddings)
 
     def _pictures(self, batch: ImageBatch) -> Tensor:
         """Unit embeddings float64 `[batch, width]`."""
         parts = []
         for start in range(0, len(batch), AT_ONCE):
-            pixels = from_uint8(batch[start : start + AT_ONCE].uint8).to(self._device)
-            parts.append(self._model.encode_image(preprocess(pixels, self._antialias)))
+            levels = torch.from_numpy(batch[start : start + AT_ONCE].uint8.copy()).to(self._device)
+            pixels = levels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+            parts.append(self._model.encode_image(preprocess(pixels, self._antialias).to(self._dtype)))
         return normalize(torch.cat(parts).double(), dim=-1)
 
-    def _texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
-        """Unit embeddings float64 `[texts, width]`, and which texts were cut. All are padded to 77 tokens, whatever the batch."""
-        tokens = self._tokenizer(list(texts)).to(self._device)
-        parts = [self._model.encode_text(some) for some in tokens.split(AT_ONCE)]
-        cut = [len(self._tokenizer.encode(text)) + 2 > tokens.shape[1] for text in texts]
-        return normalize(torch.cat(parts).double(), dim=-1), cut
+    def _embeddings(self, texts: list[str]) -> list[tuple[Tensor, bool]]:
+        """A unit embedding float64 `[width]` for each text, and whether it was cut. OpenCLIP itself pads all texts to 77 tokens."""
+        words, model = self._tokenizer, self._model
+        ids = [[words.sot_token_id, *words.encode(text), words.eot_token_id] for text in texts]
+        limit = len(model.positional_embedding)
+        found: dict[int, Tensor] = {}
+        for places, tokens in padded([cut(each, limit) for each in ids], limit, 0):
+            length, tokens = tokens.shape[1], tokens.to(self._device)
+            hidden = model.token_embedding(tokens) + model.positional_embedding[:length]
+            hidden = model.ln_final(model.transformer(hidden, attn_mask=model.attn_mask[:length, :length]))
+            ends = hidden[torch.arange(len(tokens), device=self._device), tokens.argmax(-1)]  # the end token has the largest number
+            made = normalize((ends @ model.text_projection).double(), dim=-1)
+            found |= dict(zip(places, made, strict=True))
+        return [(found[place], len(each) > limit) for place, each in enumerate(ids)]
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`; part `truncated` is 1 where the end of the prompt was not read. Equal prompts go through once."""
+        """Scores `batch`; part `truncated` is 1 where the end of the prompt was not read. A text goes through once."""
         if not len(batch):
             return RewardOutput(torch.zeros(0), {"truncated": torch.zeros(0)})
-        texts = {text: place for place, text in enumerate(dict.fromkeys(prompt.text for prompt in batch.prompts))}
-        places = [texts[prompt.text] for prompt in batch.prompts]
         with torch.no_grad():
-            embeddings, cut = self._texts(list(texts))
-            cosines = (self._pictures(batch) * embeddings[places]).sum(-1)
-        return RewardOutput(cosines.float().cpu(), {"truncated": torch.tensor([float(cut[place]) for place in places])})
+            embeddings, truncated = self._texts.embed([prompt.text for prompt in batch.prompts])
+            cosines = (self._pictures(batch) * embeddings).sum(-1)
+        return RewardOutput(cosines.float().cpu(), {"truncated": truncated})

@@ -15,9 +15,11 @@ from torch.nn.functional import linear
 
 from ddpo import weights
 from ddpo.errors import MissingResourceError, one_line
+from ddpo.rewards.backbones import tower_dtype
 from ddpo.rewards.card import WeightFile
 from ddpo.rewards.catalog_preference import BERT_VOCABULARY, IMAGE_REWARD, PREFERENCE_CARDS
-from ddpo.rewards.models.aesthetic import preprocess
+from ddpo.rewards.linear import pack_linears
+from ddpo.rewards.models.clip_pixels import prepared
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["ImageReward", "load_blip"]
@@ -111,32 +113,37 @@ class ImageReward:
         config: local copy of `med_config.json`, else it is fetched.
         vocabulary: local copy of `vocab.txt` of bert-base-uncased, else it is fetched.
         device: where it runs.
+        dtype: in which both encoders compute, "float32" or "bfloat16"; the head is float64.
 
     Raises:
+        ConfigError: no such dtype.
         MissingResourceError: a file is not here and cannot be fetched, or is another one; the smallest are asked for first.
     """
 
     card = PREFERENCE_CARDS[1]
 
     def __init__(
-        self, checkpoint: str | None = None, config: str | None = None, vocabulary: str | None = None, device: str = "cpu"
-    ) -> None:
+        self, checkpoint: str | None = None, config: str | None = None, vocabulary: str | None = None, device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:  # fmt: skip
         from transformers import BertTokenizer
 
+        self._device, self._dtype = torch.device(device), tower_dtype(self.card.id, dtype)
         words = _file(vocabulary, "vocab.txt", BERT_VOCABULARY.megabytes, BERT_VOCABULARY)
         sizes = _file(config, "med_config.json", 0.001, IMAGE_REWARD)
         file = _file(checkpoint, "ImageReward.pt", IMAGE_REWARD.megabytes, IMAGE_REWARD)
-        self._device = torch.device(device)
         vision, text, head = load_blip(file, sizes)
-        self._vision, self._text = vision.to(self._device), text.to(self._device)
+        self._vision, self._text = (each.to(self._device, self._dtype) for each in (vision, text))
+        pack_linears(self._vision)
+        pack_linears(self._text)
         self._head = [(weight.double().to(self._device), bias.double().to(self._device)) for weight, bias in head]
         self._tokenizer: Any = BertTokenizer(str(words))
         self._tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)  # as BLIP does; only a prompt that spells them would notice
 
     def _scores(self, batch: ImageBatch) -> Tensor:
         """float64 `[batch]`. Texts are padded to 35 tokens, whatever the batch, and the padding is masked."""
-        pixels = torch.stack([preprocess(image) for image in batch.images]).to(self._device)
-        picture = self._vision(pixel_values=pixels).last_hidden_state
+        pixels = prepared(batch.images, self._device)
+        picture = self._vision(pixel_values=pixels.to(self._dtype)).last_hidden_state
         texts = [prompt.text for prompt in batch.prompts]
         tokens = self._tokenizer(texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt").to(self._device)
         hidden = self._text(

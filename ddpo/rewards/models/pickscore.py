@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.catalog_clip import CLIP_H14, PICKSCORE_V1
-from ddpo.rewards.models.aesthetic import preprocess
 from ddpo.rewards.models.clip_pair import ClipPair
+from ddpo.rewards.models.clip_pixels import preprocess
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["PickScore", "prepare"]
@@ -29,18 +29,21 @@ class PickScore:
         clip: folder or hub id of the tuned CLIP model.
         processor: folder or hub id of the tokenizer.
         device: torch device of both towers.
+        dtype: in which both towers compute, "float32" or "bfloat16".
 
     Raises:
         MissingResourceError: the model or the tokenizer is not here and cannot be fetched, or is not whole.
-        ConfigError: the model takes pictures of another size than 224×224, or has another vocabulary.
+        ConfigError: no such dtype, or the model takes pictures of another size than 224×224, or has another vocabulary.
 
     Source: Kirstain et al., arXiv 2305.01569, section 4, and the model card.
     """
 
     card = CARDS["pickscore"]
 
-    def __init__(self, clip: str = PICKSCORE_V1.source, processor: str = CLIP_H14.source, device: str = "cpu") -> None:
-        self._pair = ClipPair(self.card, clip, processor, device, prepare)
+    def __init__(
+        self, clip: str = PICKSCORE_V1.source, processor: str = CLIP_H14.source, device: str = "cpu", dtype: str = "float32"
+    ) -> None:
+        self._pair = ClipPair(self.card, clip, processor, device, dtype, math.floor)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`; part `truncated` is 1 where the prompt was cut."""

@@ -57,6 +57,7 @@ class VlmJudge:
         model: a server's name of the model; None: the first one that it lists.
         template: what is asked; "{prompt}" stands for the prompt's text. It should ask for a number from 1 to 5 alone.
         device: torch device of a local model.
+        timeout: seconds after which an answer of a server is given up.
 
     Raises:
         MissingResourceError: the model is not here and cannot be fetched; says its size, licence and how to get it.
@@ -66,12 +67,13 @@ class VlmJudge:
     card = CARDS["vlm_judge"]
 
     def __init__(
-        self, vlm: str = "llava-hf/llava-1.5-7b-hf", model: str | None = None, template: str = JUDGE_TEMPLATE, device: str = "cpu"
-    ) -> None:
+        self, vlm: str = "llava-hf/llava-1.5-7b-hf", model: str | None = None, template: str = JUDGE_TEMPLATE, device: str = "cpu",
+        timeout: float = 120.0,
+    ) -> None:  # fmt: skip
         if not template.strip():
             raise ConfigError("reward 'vlm_judge': the template is empty; it is the question that the model is asked")
         self._template = template
-        self.card, self._vlm = open_for(self.card, vlm, model, device)
+        self.card, self._vlm = open_for(self.card, vlm, model, device, timeout)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""

@@ -8,8 +8,10 @@ from typing import Final
 
 from PIL import Image
 
+from ddpo.errors import ConfigError
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.models.asking import Judgement, excerpt, judge_each, open_for, share_of
+from ddpo.rewards.vlm import NoLogProbs
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 __all__ = ["VqaScore", "yes_and_no"]
@@ -40,15 +42,19 @@ class VqaScore:
         vlm: folder or hub id of the vision-language model, or the address of a server that gives log-probabilities.
         model: a server's name of the model; None: the first one that it lists.
         device: torch device of a local one.
+        timeout: seconds after which an answer of a server is given up.
 
     Raises:
         MissingResourceError: the model is not here and cannot be fetched; says its size, licence and how to get it.
+        ConfigError: an address or time-out that cannot be; when called, the server gives no log-probabilities.
     """
 
     card = CARDS["vqa_score"]
 
-    def __init__(self, vlm: str = "llava-hf/llava-1.5-7b-hf", model: str | None = None, device: str = "cpu") -> None:
-        self.card, self._vlm = open_for(self.card, vlm, model, device)
+    def __init__(
+        self, vlm: str = "llava-hf/llava-1.5-7b-hf", model: str | None = None, device: str = "cpu", timeout: float = 120.0
+    ) -> None:
+        self.card, self._vlm = open_for(self.card, vlm, model, device, timeout)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""
@@ -56,4 +62,9 @@ class VqaScore:
 
     def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
         """The score of one picture, or why it has none."""
-        return yes_and_no(self._vlm.first_token_logprobs(image, QUESTION.replace("{prompt}", prompt.text)))
+        try:
+            return yes_and_no(self._vlm.first_token_logprobs(image, QUESTION.replace("{prompt}", prompt.text)))
+        except NoLogProbs as error:
+            raise ConfigError(
+                f"reward 'vqa_score': {error}, which it is made of; `transformers serve` has none, vLLM and SGLang do"
+            ) from error

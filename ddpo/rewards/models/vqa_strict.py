@@ -68,6 +68,7 @@ class VqaStrict:
         vlm: folder or hub id of the vision-language model, or the address of a server.
         model: a server's name of the model; None: the first one that it lists.
         device: torch device of a local one.
+        timeout: seconds after which an answer of a server is given up.
 
     Raises:
         MissingResourceError: the model is not here and cannot be fetched; says its size, licence and how to get it.
@@ -75,8 +76,10 @@ class VqaStrict:
 
     card = CARDS["vqa_strict"]
 
-    def __init__(self, vlm: str = "llava-hf/llava-1.5-7b-hf", model: str | None = None, device: str = "cpu") -> None:
-        self.card, self._vlm = open_for(self.card, vlm, model, device)
+    def __init__(
+        self, vlm: str = "llava-hf/llava-1.5-7b-hf", model: str | None = None, device: str = "cpu", timeout: float = 120.0
+    ) -> None:
+        self.card, self._vlm = open_for(self.card, vlm, model, device, timeout)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""

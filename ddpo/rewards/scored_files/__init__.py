@@ -1,5 +1,6 @@
 """Scores of picture files: where they come from, the stream of decoded pictures, the rows, the journal, the table, the summary."""
 
+from ddpo.rewards.scored_files.groups import score_groups
 from ddpo.rewards.scored_files.journal import Journal, journal_path
 from ddpo.rewards.scored_files.run import ScoreRow, Status, score_files
 from ddpo.rewards.scored_files.sources import PictureSource, picture_source
@@ -19,5 +20,6 @@ __all__ = [
     "journal_path",
     "picture_source",
     "score_files",
+    "score_groups",
     "write_table",
 ]

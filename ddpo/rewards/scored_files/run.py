@@ -12,7 +12,7 @@ from ddpo.rewards.scored_files.stream import MEMORY, Decoded, Picture, decode_ah
 from ddpo.rewards.scorer import Scored, Scorer, processors
 from ddpo.types import ImageBatch, Prompt
 
-__all__ = ["ScoreRow", "Status", "score_files"]
+__all__ = ["ScoreRow", "Status", "rows_of_reward", "score_files", "unscorable_row"]
 
 Status = Literal["scored", "unscorable", "failed"]
 
@@ -45,7 +45,7 @@ def score_files(scorers: Sequence[Scorer], pictures: Iterable[Picture], batch_si
         batch_size: pictures that are scored together, at most.
 
     Raises:
-        ConfigError: a reward ranks pictures within a group.
+        ConfigError: a reward judges a picture by its group, as `score_groups` allows.
         RewardFailure: a reward is broken. What was yielded before stands.
     """
     for scorer in scorers:
@@ -72,7 +72,7 @@ class _Board:
         """Takes the next picture; scores those that have waited long enough."""
         index = self._handed_out + len(self._rows)
         if decoded.image is None:
-            self._rows.append(tuple(_row(decoded.picture, s.name, "unscorable", None, decoded.error) for s in self._scorers))
+            self._rows.append(tuple(unscorable_row(decoded.picture, s.name, decoded.error or "") for s in self._scorers))
             return
         self._rows.append(None)
         group = self._waiting[decoded.image.size]
@@ -106,17 +106,17 @@ class _Board:
         if sum(scorer.reward.card.pixels == "float" for scorer in self._scorers) > 1:
             _ = batch.pixels  # made once for all, before the scorers cut the batch up
         pictures = [decoded.picture for _, decoded in group]
-        columns = [_rows_of_reward(scorer, batch, pictures) for scorer in self._scorers]
+        columns = [rows_of_reward(scorer, batch, pictures) for scorer in self._scorers]
         for (index, _), rows in zip(group, zip(*columns, strict=True), strict=True):
             self._rows[index - self._handed_out] = rows
 
 
-def _rows_of_reward(scorer: Scorer, batch: ImageBatch, pictures: Sequence[Picture]) -> list[ScoreRow]:
+def rows_of_reward(scorer: Scorer, batch: ImageBatch, pictures: Sequence[Picture]) -> list[ScoreRow]:
     """One row per picture; a picture without a prompt is unscorable for a reward that judges by it."""
     name = scorer.name
     usable = [i for i, picture in enumerate(pictures) if picture.prompt is not None or "prompt" not in scorer.reward.card.inputs]
     scored = scorer.score_each(batch if len(usable) == len(batch) else batch.take(usable))
-    rows = [_row(picture, name, "unscorable", None, f"{picture.file}: {NO_PROMPT}") for picture in pictures]
+    rows = [unscorable_row(picture, name, f"{picture.file}: {NO_PROMPT}") for picture in pictures]
     for place, i in enumerate(usable):
         rows[i] = _outcome(pictures[i], name, scored, place)
     return rows
@@ -129,6 +129,11 @@ def _outcome(picture: Picture, reward: str, scored: Scored, place: int) -> Score
         return _row(picture, reward, "failed" if place in scored.failed else "unscorable", None, f"{picture.file}: {error}")
     parts = {name: float(part[place]) for name, part in output.parts.items()}
     return _row(picture, reward, "scored", float(output.values[place]), None, parts)
+
+
+def unscorable_row(picture: Picture, reward: str, reason: str) -> ScoreRow:
+    """The row of a picture that has no score, and why."""
+    return _row(picture, reward, "unscorable", None, reason)
 
 
 def _row(

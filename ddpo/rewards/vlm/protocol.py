@@ -9,7 +9,7 @@ from PIL import Image
 
 from ddpo.errors import DdpoError
 
-__all__ = ["TOP_TOKENS", "UnusableAnswer", "Vlm", "check_words", "jpeg80", "jpeg80_bytes"]
+__all__ = ["TOP_TOKENS", "NoLogProbs", "UnusableAnswer", "Vlm", "check_words", "jpeg80", "jpeg80_bytes"]
 
 JPEG_QUALITY: Final = 80
 """Of the pictures that are sent. Source: kvablack/ddpo-pytorch 1958463, rewards.py, the LLaVA rewards."""
@@ -18,6 +18,10 @@ TOP_TOKENS: Final = 20  # the most that OpenAI's protocol gives; local models ke
 
 class UnusableAnswer(DdpoError):
     """An answer that says nothing about the picture, or none to this picture: it is unscorable, and the message is the reason."""
+
+
+class NoLogProbs(UnusableAnswer):
+    """A back end that answers, but does not tell how likely its words were."""
 
 
 class Vlm(Protocol):
@@ -47,9 +51,13 @@ class Vlm(Protocol):
         ...
 
     def first_token_logprobs(self, image: Image.Image, question: str) -> dict[str, float]:
-        """Natural log-probabilities of the 20 likeliest first tokens of the answer, as text with its white space; raises as `answer`.
+        """Natural log-probabilities of the 20 likeliest first tokens of the answer, as text with its white space.
 
         Of tokens with the same text, the likeliest counts.
+
+        Raises:
+            NoLogProbs: the server has none.
+            RewardUnavailable, UnusableAnswer, ConfigError: as `answer`.
         """
         ...
 

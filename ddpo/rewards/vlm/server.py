@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from PIL import Image
 
 from ddpo.errors import ConfigError, RewardUnavailable, one_line
 from ddpo.rewards.calling import within
-from ddpo.rewards.vlm.protocol import TOP_TOKENS, UnusableAnswer, check_words, jpeg80_bytes
+from ddpo.rewards.vlm.protocol import TOP_TOKENS, NoLogProbs, UnusableAnswer, check_words, jpeg80_bytes
 from ddpo.weights import LOOPBACK
 
 __all__ = ["ServerVlm"]
@@ -85,7 +86,8 @@ class ServerVlm:
             if isinstance(token, str) and isinstance(value, (int, float)) and not math.isnan(value):
                 found[token] = max(float(value), found.get(token, -math.inf))
         if not found:
-            raise UnusableAnswer("the server gives no log-probabilities")
+            said = isinstance(_at(choice, "message"), dict) and _at(choice, "logprobs") is None
+            raise (NoLogProbs if said else UnusableAnswer)(f"the server {self._url} gives no log-probabilities")
         return found
 
     def _ask(self, image: Image.Image, question: str, settings: Mapping[str, Any]) -> Any:
@@ -111,13 +113,16 @@ class ServerVlm:
             RewardUnavailable, UnusableAnswer, ConfigError: as `Vlm.answer`.
         """
         try:
-            status, reply = within(self._timeout, lambda: self._exchange(path, body))
+            status, reply, wait = within(self._timeout, lambda: self._exchange(path, body))
         except TimeoutError as error:
             raise RewardUnavailable(f"the server {self._url} gave no answer within {self._timeout:g} s") from error
         except (OSError, http.client.HTTPException) as error:
             raise RewardUnavailable(f"the server {self._url} cannot be reached: {one_line(error)}") from error
         if status in LATER or status >= 500:
-            raise RewardUnavailable(f"the server {self._url} answered {status}: {_excerpt(reply)}")
+            hint = "" if body is not None else "; where it does not list its models, give model=NAME"
+            busy = RewardUnavailable(f"the server {self._url} answered {status}: {_excerpt(reply)}{hint}")
+            busy.retry_after_s = _seconds(wait)
+            raise busy
         if status in THIS_PICTURE and body is not None:
             raise UnusableAnswer(f"the server answered {status}: {_excerpt(reply)}")
         if status != 200:
@@ -129,8 +134,8 @@ class ServerVlm:
         except (ValueError, RecursionError) as error:
             raise UnusableAnswer(f"the server's answer is not JSON: {_excerpt(reply)}") from error
 
-    def _exchange(self, path: str, body: bytes | None) -> tuple[int, bytes]:
-        """Status and body of the reply to one request."""
+    def _exchange(self, path: str, body: bytes | None) -> tuple[int, bytes, str]:
+        """Status, body and Retry-After of the reply to one request."""
         ends = time.monotonic() + self._timeout
         headers = {"Accept": "application/json"} | ({} if body is None else {"Content-Type": "application/json"})
         key = os.environ.get("OPENAI_API_KEY", "").strip()
@@ -139,10 +144,10 @@ class ServerVlm:
         request = urllib.request.Request(self._url + path, body, headers)  # noqa: S310  # http or https, see the constructor
         try:
             with self._opener.open(request, timeout=self._timeout + 1) as reply:  # `within` is to be the first to give up
-                return reply.status, _read(reply, ends)
+                return reply.status, _read(reply, ends), ""
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, _read(error, ends)
+                return error.code, _read(error, ends), error.headers.get("Retry-After", "")
 
 
 def _read(reply: Any, ends: float) -> bytes:
@@ -159,6 +164,14 @@ def _read(reply: Any, ends: float) -> bytes:
     if getattr(reply, "length", None):
         raise ConnectionError(f"the connection ended {reply.length} bytes too early")
     return b"".join(blocks)
+
+
+def _seconds(wait: str) -> float | None:
+    """What a Retry-After asks for, a number of seconds or a date (RFC 9110, section 10.2.3); None for anything else."""
+    try:
+        return float(wait) if wait.isdecimal() else max(0.0, parsedate_to_datetime(wait).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
 
 
 def _at(value: Any, *path: str | int) -> Any:

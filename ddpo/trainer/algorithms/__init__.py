@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkab
 from ddpo.errors import RewardLoadError, one_line
 from ddpo.loading import find
 from ddpo.registry import Registry
-from ddpo.trainer.config import TrainConfig, config_from_dict, merged
+from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.recipe import config_from_dict, merged
 
 if TYPE_CHECKING:
     from torch import Tensor

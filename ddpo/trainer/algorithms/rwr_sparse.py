@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ddpo.trainer.advantages import Floats, PictureWeights, PromptStatistics
 from ddpo.trainer.algorithms.rwr import ROUND, check_regression
-from ddpo.trainer.config import TrainConfig, merged
+from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import weighted_likelihood
+from ddpo.trainer.recipe import merged
 from ddpo.trainer.regression import top_weights
 
 

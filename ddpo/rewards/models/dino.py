@@ -1,0 +1,97 @@
+"""The DINOv2 image tower: class tokens of transformers' `Dinov2Model` after its own preprocessing, done by Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddpo.errors import MissingResourceError, one_line
+from ddpo.rewards.backbones import SharedTower, shared_tower
+from ddpo.rewards.card import RewardCard
+from ddpo.rewards.catalog_diversity import DINO_BACKBONE, DINOV2
+from ddpo.types import ImageBatch
+from ddpo.weights import offline
+
+__all__ = ["dino_tower", "preprocess"]
+
+SHORTER: Final = 256
+SIDE: Final = 224
+LONGEST: Final = 64  # times the shorter side; of longer pictures the middle, which is all that is seen, is cut out first
+MEAN: Final = (0.485, 0.456, 0.406)
+STD: Final = (0.229, 0.224, 0.225)
+"""ImageNet's. Source of all but LONGEST: facebook/dinov2-base, preprocessor_config.json."""
+AT_ONCE: Final = 16  # pictures
+
+
+def preprocess(image: Image.Image) -> Tensor:
+    """PIL bicubic to 256 on the shorter side, centre crop 224, ImageNet's mean and deviation. RGB → float32 `[3, 224, 224]`.
+
+    Margins and lengths are cut off to whole pixels, as transformers does.
+    """
+    shorter = min(image.size)
+    if max(image.size) > LONGEST * shorter:
+        image = _middle(image, min(image.width, LONGEST * shorter), min(image.height, LONGEST * shorter))
+    width, height = (SHORTER * side // shorter for side in image.size)
+    square = _middle(image.resize((width, height), Image.Resampling.BICUBIC), SIDE, SIDE)
+    array = torch.from_numpy(np.asarray(square, dtype=np.float32) / 255)
+    return ((array - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1).contiguous()
+
+
+def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def dino_tower(card: RewardCard, model: str, device: str) -> SharedTower:
+    """The tower pictures → class tokens float32 `[batch, width]`, shared by all rewards that name it.
+
+    Args:
+        card: of the reward that asks.
+        model: folder or hub id of a `transformers.Dinov2Model`.
+        device: torch device.
+
+    Raises:
+        MissingResourceError: it is not here and cannot be fetched, is not whole, or is another model.
+    """
+    name = DINO_BACKBONE if model == DINOV2.source else f"{DINO_BACKBONE}, from {model}"
+    return shared_tower(name, device, lambda: _embeddings(_load(card, model), device))
+
+
+def _embeddings(model: Any, device: str) -> Callable[[ImageBatch], Tensor]:
+    model = model.to(torch.device(device))
+
+    def embed(batch: ImageBatch) -> Tensor:
+        tokens = []
+        for start in range(0, len(batch), AT_ONCE):
+            inputs = torch.stack([preprocess(image) for image in batch[start : start + AT_ONCE].images]).to(device)
+            tokens.append(model(pixel_values=inputs).last_hidden_state[:, 0])
+        return torch.cat(tokens)
+
+    return embed
+
+
+def _load(card: RewardCard, source: str) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, Dinov2Model
+
+    where = {"revision": DINOV2.revision if source == DINOV2.source else "main", "local_files_only": offline()}
+    try:
+        config: Any = AutoConfig.from_pretrained(source, **where)
+        if config.model_type != "dinov2":
+            raise MissingResourceError(f"reward {card.id!r}: {source} is a model of type {config.model_type!r}, not 'dinov2'")
+        model, info = Dinov2Model.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True, **where)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, MissingResourceError):
+            raise
+        raise MissingResourceError(
+            f"reward {card.id!r} needs {DINOV2.source} ({DINOV2.megabytes:g} MB, {DINOV2.licence}): run `hf download {DINOV2.source}`, "
+            f"or give a folder as dino=…; {one_line(error).split('. ')[0]}"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise MissingResourceError(f"reward {card.id!r}: the model {source} lacks {len(missing)} tensors, such as {missing[0]}")
+    return model.eval().requires_grad_(False)

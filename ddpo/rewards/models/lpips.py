@@ -1,0 +1,154 @@
+"""LPIPS v0.1 on AlexNet: how different two pictures look, from the files of torchvision (AlexNet) and of the original (its weights).
+
+Features are scaled so that LPIPS is the squared distance of two vectors. With unit channel vectors y of layer l at each of its H·W places
+and the layer's non-negative weights w, LPIPS(a, b) = Σ_l mean_hw Σ_c w_c (y_c(a) - y_c(b))², so that the vector is √(w_c / HW) · y_c.
+
+Source: R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
+CVPR 2018, https://arxiv.org/abs/1801.03924; constants from richzhang/PerceptualSimilarity, lpips/lpips.py and lpips/__init__.py.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import conv2d, max_pool2d
+
+from ddpo import weights
+from ddpo.errors import MissingResourceError, one_line
+from ddpo.rewards.card import WeightFile
+from ddpo.rewards.catalog_diversity import ALEXNET, LPIPS_LINEAR
+
+__all__ = ["Lpips", "load_lpips", "lpips_distances", "lpips_features", "lpips_inputs"]
+
+SHIFT: Final = (-0.030, -0.088, -0.188)
+SCALE: Final = (0.458, 0.448, 0.450)
+EPSILON: Final = 1e-10  # added to the length of a channel vector
+
+
+class Conv(NamedTuple):
+    """One convolution of AlexNet, with a rectifier after it."""
+
+    key: str  # of torchvision's state dict
+    channels: int
+    kernel: int
+    inputs: int
+    stride: int
+    padding: int
+    pool: bool  # whether a max pool, 3 wide with stride 2, comes before it
+
+
+CONVS: Final = (
+    Conv("features.0", 64, 11, 3, 4, 2, False),
+    Conv("features.3", 192, 5, 64, 1, 2, True),
+    Conv("features.6", 384, 3, 192, 1, 1, True),
+    Conv("features.8", 256, 3, 384, 1, 1, False),
+    Conv("features.10", 256, 3, 256, 1, 1, False),
+)
+UNUSED: Final = tuple(f"classifier.{index}.{kind}" for index in (1, 4, 6) for kind in ("weight", "bias"))
+"""Keys of torchvision's file that no distance depends on."""
+
+T = TypeVar("T")
+
+
+class Lpips(NamedTuple):
+    """The tensors, by layer."""
+
+    kernels: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+    weights: tuple[Tensor, ...]  # each `[1, channels, 1, 1]`, not negative
+
+    def to(self, device: torch.device) -> Lpips:
+        return Lpips(*(tuple(tensor.to(device) for tensor in tensors) for tensors in self))
+
+
+def load_lpips(alexnet: str | None, linear: str | None, reward: str) -> Lpips:
+    """The tensors of both official files, given or fetched; read only after their hashes were verified, without running code of them.
+
+    Args:
+        alexnet: local copy of torchvision's alexnet-owt-7be5be79.pth.
+        linear: local copy of the original's weights/v0.1/alex.pth.
+        reward: that asks, for messages.
+
+    Raises:
+        MissingResourceError: one is not here and cannot be fetched, or is another file.
+    """
+    file = _file(alexnet, ALEXNET, f"reward {reward!r} needs AlexNet")
+    convolutions = _read(file, _convolutions)
+    file = _file(linear, LPIPS_LINEAR, f"reward {reward!r} needs the layer weights of LPIPS v0.1")
+    return Lpips(*convolutions, _read(file, _linear))
+
+
+def _file(path: str | None, weight: WeightFile, needs: str) -> Path:
+    what, sha256 = f"{needs} ({weight.megabytes:g} MB, {weight.licence}), which", weight.sha256 or ""
+    return weights.verified(Path(path), sha256, what) if path else weights.fetch_url(weight.source, sha256, what)
+
+
+def _read(file: Path, take: Callable[[Mapping[str, Tensor]], T]) -> T:
+    try:
+        return take(torch.load(file, map_location="cpu", weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError, AttributeError, ValueError, EOFError) as error:
+        cause = one_line(error).split(". ")[0][:200]
+        raise MissingResourceError(f"{file} is not the expected file of LPIPS ({type(error).__name__}: {cause})") from error
+
+
+def _convolutions(state: Mapping[str, Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    kernels: dict[str, tuple[int, ...]] = {f"{conv.key}.weight": (conv.channels, conv.inputs, conv.kernel, conv.kernel) for conv in CONVS}
+    biases: dict[str, tuple[int, ...]] = {f"{conv.key}.bias": (conv.channels,) for conv in CONVS}
+    _check({name: tensor for name, tensor in state.items() if name not in UNUSED}, kernels | biases)
+    return tuple(state[name].float() for name in kernels), tuple(state[name].float() for name in biases)
+
+
+def _linear(state: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    shapes = {f"lin{index}.model.1.weight": (1, conv.channels, 1, 1) for index, conv in enumerate(CONVS)}
+    _check(state, shapes)
+    if any(bool((tensor < 0).any()) for tensor in state.values()):
+        raise ValueError("a weight of a layer is negative, and those of LPIPS are not")
+    return tuple(state[name].float() for name in shapes)
+
+
+def _check(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises ValueError unless `state` has exactly these tensors."""
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if wrong := sorted(name for name in {*found, *shapes} if found.get(name) != shapes.get(name)):
+        raise ValueError(f"{len(wrong)} tensors are missing, unknown or of another shape, such as {wrong[0]}")
+
+
+def lpips_inputs(image: Image.Image, side: int) -> Tensor:
+    """An RGB picture as LPIPS takes it: float32 `[3, side, side]` in [-1, 1]; of another size, PIL bicubic, its shape is not kept."""
+    square = image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.asarray(square, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
+
+
+def lpips_features(model: Lpips, pictures: Tensor) -> Tensor:
+    """The vectors whose squared distance is LPIPS.
+
+    Args:
+        model: on the device of the pictures.
+        pictures: float32 `[batch, 3, height, width]` in [-1, 1], at least 32 high and wide.
+
+    Returns:
+        float32 `[batch, width]`: 640,128 numbers for a picture of 256×256.
+    """
+    x = (pictures - pictures.new_tensor(SHIFT).view(3, 1, 1)) / pictures.new_tensor(SCALE).view(3, 1, 1)
+    features = []
+    for conv, kernel, bias, weight in zip(CONVS, *model, strict=True):
+        x = max_pool2d(x, 3, 2) if conv.pool else x
+        x = conv2d(x, kernel, bias, conv.stride, conv.padding).relu()
+        unit = x / (x.square().sum(1, keepdim=True).sqrt() + EPSILON)
+        features.append((unit * (weight / x[0, 0].numel()).sqrt()).flatten(1))
+    return torch.cat(features, 1)
+
+
+def lpips_distances(features: Tensor) -> Tensor:
+    """LPIPS of every two pictures, from the differences themselves, so that close ones are exact. `[n, width]` → float64 `[n, n]`."""
+    distances = torch.zeros(len(features), len(features), dtype=torch.float64)
+    for row, vector in enumerate(features[:-1]):
+        distances[row, row + 1 :] = (features[row + 1 :] - vector).square().sum(1, dtype=torch.float64).cpu()
+    return distances + distances.T

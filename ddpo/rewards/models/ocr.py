@@ -1,0 +1,106 @@
+"""Rendered text against the text that the prompt quotes, read by the PP-OCR models of RapidOCR."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ddpo.errors import MissingResourceError, one_line
+from ddpo.rewards.availability import fetch_weight
+from ddpo.rewards.card import WeightFile
+from ddpo.rewards.catalog_guard import GUARD_CARDS, OCR_WEIGHTS
+from ddpo.rewards.models.asking import Judgement, judge_each
+from ddpo.rewards.models.ocr_text import letters, spelling, wanted
+from ddpo.rewards.vlm import UnusableAnswer
+from ddpo.types import ImageBatch, Prompt, RewardOutput
+
+__all__ = ["Ocr"]
+
+PARTS: Final = ("exact", "distance", "extra", "flow_grpo")
+REASON: Final = 200  # characters of an engine's complaint that are repeated
+
+
+def _file(path: str | None, weight: WeightFile) -> Path:
+    if path is None:
+        return fetch_weight(weight, "ocr")
+    if not Path(path).is_file():
+        raise MissingResourceError(f"reward 'ocr': there is no model at {path}")
+    return Path(path)
+
+
+def _alphabet(recogniser: Path) -> frozenset[str]:
+    """The letters that a recogniser knows, in the form in which they are compared."""
+    session: Any = import_module("onnxruntime").InferenceSession(str(recogniser), providers=["CPUExecutionProvider"])
+    return frozenset(letters(session.get_modelmeta().custom_metadata_map["character"]))
+
+
+def _sample() -> Image.Image:
+    """A picture with a word in it; the engine loads its three models when it meets the first one."""
+    image = Image.new("RGB", (160, 64), "white")
+    ImageDraw.Draw(image).text((80, 32), "TEST", "black", ImageFont.load_default(40), "mm")
+    return image
+
+
+class Ocr:
+    """How well a picture spells the text that its prompt quotes, 0 … 1.
+
+    A picture is unscorable where no text is asked for, where the text has letters that the recogniser does not know, or where the engine
+    fails. Nothing is fetched: the models are those of the wheel, verified, or local files.
+
+    Args:
+        detector: local ONNX file of another PP-OCR detector.
+        recogniser: local ONNX file of another PP-OCR recogniser, such as one for another script.
+
+    Raises:
+        MissingResourceError: a model is not here, is another file, or cannot be run.
+    """
+
+    card = GUARD_CARDS[0]
+
+    def __init__(self, detector: str | None = None, recogniser: str | None = None) -> None:
+        rapidocr = import_module("rapidocr")
+        files = [_file(path, weight) for path, weight in zip((detector, recogniser, None), OCR_WEIGHTS, strict=True)]
+        settings = {f"{step}.model_path": str(file) for step, file in zip(("Det", "Rec", "Cls"), files, strict=True)}
+        try:
+            self._alphabet = _alphabet(files[1])
+            self._engine: Any = rapidocr.RapidOCR(params={**settings, "Global.log_level": "critical"})
+            self._engine(_bgr(_sample()))
+        except Exception as error:  # whatever onnxruntime makes of a file that is no such model
+            cause = one_line(error)[-REASON:]
+            raise MissingResourceError(f"reward 'ocr': {files[0]} and {files[1]} are no models that it can run: {cause}") from error
+
+    def read(self, image: Image.Image) -> tuple[str, ...]:
+        """The lines of text in an RGB picture, from top to bottom.
+
+        Raises:
+            UnusableAnswer: the engine failed on this picture.
+        """
+        try:
+            return tuple(self._engine(_bgr(image)).txts or ())
+        except Exception as error:  # of OpenCV, of onnxruntime, of the engine itself: none is a judgement of the picture
+            reason = one_line(error)
+            raise UnusableAnswer(f"the OCR engine failed: {reason if len(reason) <= REASON else '… ' + reason[-REASON:]}") from error
+
+    def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
+        """The score of one picture and its parts.
+
+        Raises:
+            UnusableAnswer: it has none; the message says why.
+        """
+        targets = wanted(prompt)
+        if unknown := sorted(set(letters("".join(targets))) - self._alphabet):
+            raise UnusableAnswer(f"the recogniser knows no {' '.join(unknown[:5])!r}, which is in the text asked for")
+        return spelling(self.read(image), targets)
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        """Scores `batch`. Parts: `exact` (0 or 1), `distance` (edits), `extra` (letters beyond the target), `flow_grpo` (its score)."""
+        return judge_each(batch, PARTS, self.judge)
+
+
+def _bgr(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The order of channels that the engine expects of arrays."""
+    return np.ascontiguousarray(np.asarray(image)[..., ::-1])

@@ -1,0 +1,97 @@
+"""From a recipe, named options and assignments to a `TrainConfig`: plain nested values, merged, checked, typed."""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ddpo.errors import ConfigError
+from ddpo.registry import nearest
+from ddpo.trainer.config import TrainConfig
+
+__all__ = ["config_from_dict", "merged", "read_recipe", "set_value"]
+
+
+def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that plain values describe; what is left out keeps its default.
+
+    Raises:
+        ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
+    """
+    return typing.cast(TrainConfig, _build(TrainConfig, values, ""))
+
+
+def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            near = nearest(key, hints)
+            raise ConfigError(
+                f"unknown setting {where + key!r}; " + (f"did you mean {where + near!r}?" if near else f"known: {', '.join(hints)}")
+            )
+        if is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"setting {where + key!r} must be a table, got {value!r}")
+            arguments[key] = _build(typing.cast("type[Any]", hints[key]), value, f"{where}{key}.")
+        else:
+            arguments[key] = _typed(hints[key], value, where + key)
+    return kind(**arguments)
+
+
+def _typed(hint: Any, value: Any, key: str) -> Any:
+    wanted = str if typing.get_origin(hint) in (Literal, types.UnionType) else hint
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        raise ConfigError(f"setting {key!r} must be {wanted.__name__}, got {value!r}")
+    return value
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The plain values of a recipe file.
+
+    Raises:
+        ConfigError: missing, not UTF-8, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such recipe") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain nested values: those of `above`, and of `below` where `above` is silent."""
+    result = dict(below)
+    for key, value in above.items():
+        under = result.get(key)
+        result[key] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def set_value(values: dict[str, Any], assignment: str) -> None:
+    """Applies `"optim.lr=1e-4"` to plain values, in place. The right side is read as TOML, else as text.
+
+    Raises:
+        ConfigError: there is no "=", or a part of the key is not a table.
+    """
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {assignment!r} is not of the form key=value, such as optim.lr=1e-4")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {assignment!r}: {table!r} is not a table")
+    values[last] = value

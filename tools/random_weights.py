@@ -1,0 +1,189 @@
+"""Random weights of the real sizes (or tiny ones) in the original on-disk formats: enough to time a reward, never to judge a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddpo import weights
+from ddpo.rewards.models import aesthetic, hpsv2, imagereward
+
+TINY: dict[str, int] = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+CLIPS: dict[str, dict[str, Any]] = {
+    "ViT-B/32": {
+        "vision": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "patch_size": 32},
+        "text": {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8},
+        "width": 512, "act": "quick_gelu",
+    },
+    "ViT-L/14": {
+        "vision": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14},
+        "text": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+        "width": 768, "act": "quick_gelu",
+    },
+    "ViT-H/14": {
+        "vision": {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16, "patch_size": 14},
+        "text": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
+        "width": 1024, "act": "gelu",
+    },
+}  # fmt: skip
+"""Sizes of the published models. Source: the configurations of OpenAI's and LAION's repositories on the hub."""
+START, END = "<|startoftext|>", "<|endoftext|>"
+MED: dict[str, Any] = {
+    "vocab_size": 30524, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "max_position_embeddings": 512, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
+}  # fmt: skip
+"""Source: THUDM/ImageReward, med_config.json."""
+
+
+def made_random(model: nn.Module) -> nn.Module:
+    """The weights of a model on `meta`, made: small normal numbers; norms at 1 and biases at 0."""
+    generator = torch.Generator().manual_seed(0)
+    model = model.to_empty(device="cpu").eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if name == "logit_scale":
+            parameter.fill_(4.6)
+        elif parameter.ndim > 1:
+            parameter.normal_(0, 0.02, generator=generator)
+        else:
+            parameter.fill_(float(name.endswith("weight")))
+    return model
+
+
+def write_clip(folder: Path, name: str, tiny: bool) -> None:
+    """A `transformers.CLIPModel` with its tokenizer, which has CLIP's real vocabulary, and its processor."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    size, sizes = write_tokenizer(folder), CLIPS[name]
+    vision, text = ({**sizes[half], **(TINY if tiny else {})} for half in ("vision", "text"))
+    text |= {"vocab_size": size, "bos_token_id": size - 2, "eos_token_id": size - 1, "hidden_act": sizes["act"]}
+    vision |= {"image_size": 224, "hidden_act": sizes["act"]}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=sizes["width"])
+    with torch.device("meta"):
+        model: Any = CLIPModel(config)
+    model = made_random(model)
+    for module in model.modules():  # numbers that are no weights
+        if (ids := getattr(module, "position_ids", None)) is not None:
+            ids.copy_(torch.arange(ids.shape[1])[None])
+    model.save_pretrained(folder)
+    CLIPImageProcessor().save_pretrained(folder)
+
+
+def write_tokenizer(folder: Path) -> int:
+    """CLIP's tokenizer in the hub's format, from the vocabulary that open_clip carries; its size."""
+    words = import_module("open_clip").tokenizer.SimpleTokenizer()
+    pieces = sorted(words.encoder, key=words.encoder.__getitem__)
+    pieces[-2:] = [START, END]
+    merges = sorted(words.bpe_ranks, key=words.bpe_ranks.__getitem__)
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / "vocab.json").write_text(json.dumps({piece: index for index, piece in enumerate(pieces)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n")
+    special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return len(pieces)
+
+
+def write_head(file: Path) -> None:
+    """The aesthetic predictor's head."""
+    widths = (768, 1024, 128, 64, 16, 1)
+    layers = {f"layers.{key}": nn.Linear(widths[place], widths[place + 1]) for place, key in enumerate((0, 2, 4, 6, 7))}
+    torch.save({f"{name}.{part}": getattr(layer, part).detach() for name, layer in layers.items() for part in ("weight", "bias")}, file)
+
+
+def write_hps(file: Path, tiny: bool) -> None:
+    """A checkpoint of HPS v2 in float16, as it is published."""
+    with torch.device("meta"):
+        model = import_module("open_clip").CLIP(**hps_sizes(tiny))
+    state = {name: tensor.half() for name, tensor in made_random(model).named_parameters()}
+    torch.save({"epoch": 0, "state_dict": state}, file)
+
+
+def hps_sizes(tiny: bool) -> dict[str, Any]:
+    """Those of ViT-H/14, or tiny ones."""
+    if not tiny:
+        return hpsv2.SIZES
+    return {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 224, "layers": 2, "width": 40, "head_width": 20, "patch_size": 28},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    }
+
+
+def write_imagereward(folder: Path, words: list[str], tiny: bool) -> None:
+    """ImageReward.pt with the original's keys, med_config.json, and a vocabulary that has `words`."""
+    vit, med = blip_sizes(tiny)
+    folder.mkdir(exist_ok=True, parents=True)
+    torch.save(blip_state(vit, med), folder / "ImageReward.pt")
+    (folder / "med_config.json").write_text(json.dumps(med))
+    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", *sorted(set(words))]
+    known += [f"unused{place}" for place in range(med["vocab_size"] - 2 - len(known))]
+    (folder / "vocab.txt").write_text("\n".join(known) + "\n")
+
+
+def blip_sizes(tiny: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of the image encoder and of the text encoder."""
+    return ({**imagereward.VIT, **TINY}, {**MED, **TINY}) if tiny else (imagereward.VIT, MED)
+
+
+def blip_state(vit: Mapping[str, Any], med: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Random tensors under the keys of ImageReward's checkpoint."""
+    wide, width, patch = vit["hidden_size"], med["hidden_size"], vit["patch_size"]
+    image, text = "blip.visual_encoder", "blip.text_encoder"
+    sides: dict[str, tuple[int, ...]] = {
+        f"{image}.cls_token": (1, 1, wide), f"{image}.pos_embed": (1, (224 // patch) ** 2 + 1, wide),
+        f"{image}.patch_embed.proj": (wide, 3, patch, patch), f"{image}.norm": (wide,),
+        f"{text}.embeddings.word_embeddings.weight": (med["vocab_size"], width),
+        f"{text}.embeddings.position_embeddings.weight": (med["max_position_embeddings"], width), f"{text}.embeddings.LayerNorm": (width,),
+    }  # fmt: skip
+    for n in range(vit["num_hidden_layers"]):
+        wider = vit["intermediate_size"]
+        block = {"norm1": (wide,), "attn.qkv": (3 * wide, wide), "attn.proj": (wide, wide), "norm2": (wide,),
+                 "mlp.fc1": (wider, wide), "mlp.fc2": (wide, wider)}  # fmt: skip
+        sides |= {f"{image}.blocks.{n}.{name}": shape for name, shape in block.items()}
+    for n in range(med["num_hidden_layers"]):
+        wider = med["intermediate_size"]
+        layer: dict[str, tuple[int, ...]] = {"intermediate.dense": (wider, width), "output.dense": (width, wider),
+                                             "output.LayerNorm": (width,)}  # fmt: skip
+        for kind, source in (("attention", width), ("crossattention", wide)):
+            layer |= {f"{kind}.self.query": (width, width), f"{kind}.self.key": (width, source), f"{kind}.self.value": (width, source),
+                      f"{kind}.output.dense": (width, width), f"{kind}.output.LayerNorm": (width,)}  # fmt: skip
+        sides |= {f"{text}.encoder.layer.{n}.{name}": shape for name, shape in layer.items()}
+    widths = (width, 1024, 128, 64, 16, 1)
+    sides |= {f"mlp.layers.{key}": (widths[i + 1], widths[i]) for i, key in enumerate((0, 2, 4, 6, 7))}
+    generator, state = torch.Generator().manual_seed(0), {}
+    for name, shape in sides.items():
+        if name.endswith((".weight", "cls_token", "pos_embed")):
+            state[name] = torch.empty(shape).normal_(0, 0.02, generator=generator)
+        else:
+            weight = torch.ones(shape) if len(shape) == 1 else torch.empty(shape).normal_(0, 0.02, generator=generator)
+            state |= {f"{name}.weight": weight, f"{name}.bias": torch.zeros(shape[:1])}
+    return state
+
+
+@contextmanager
+def taken_for_real(tiny: bool) -> Iterator[None]:
+    """Within, the rewards take random files for the ones whose SHA-256 they know, and tiny ones for large."""
+    vit, _ = blip_sizes(tiny)
+    replaced: list[tuple[Any, str, Any]] = [
+        (weights, "verified", lambda file, sha256, what: file),
+        (hpsv2, "SIZES", hps_sizes(tiny)),
+        (imagereward, "VIT", vit),
+    ]
+    if tiny:
+        large = aesthetic.image_tower
+        replaced.append((aesthetic, "image_tower", lambda state: large(state, **TINY)))
+    before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+    try:
+        for module, name, value in replaced:
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
