@@ -15,7 +15,8 @@ from ddpo.trainer.events import GridSaved, IterationDone, Metrics, Started, Step
 from ddpo.trainer.tracking import RunTracker, check_tracker, open_tracker
 
 METRICS = Metrics(
-    iteration=3, reward_queries=24, reward_mean=-0.5, reward_se=None, unscorable=1, unscorable_reason="no text", reward_parts={"a": 0.25, "b": None},
+    iteration=3, reward_queries=24, reward_mean=-0.5, reward_se=None, unscorable=1, unscorable_reason="no text",
+    reward_parts={"a": 0.25, "b": None},
     zero_spread=0, loss=0.1, ratio_mean_deviation=1e-3, ratio_first_deviation=0.0, clip_fraction=0.5, approx_kl=1e-6, reference_kl=None,
     by_step=[StepStats(0, 1e-4, 0.0), StepStats(7, 2e-3, 1.0)], grad_norm=2.0, updates=2, seconds=4.0, seconds_sampling=3.0,
     seconds_training=1.0,
