@@ -10,7 +10,9 @@ DdpoError
 │   ├── CheckpointError            (ValueError) a folder that is not a checkpoint, or not of this model
 │   ├── RunExistsError             (FileExistsError) the output folder already holds a run
 │   ├── MissingResourceError       (FileNotFoundError) weights, a font or a file that has to be fetched first
-│   └── RewardLoadError            (ImportError) a reward or plug-in that cannot be loaded
+│   ├── RewardLoadError            (ImportError) a reward or plug-in that cannot be loaded
+│   ├── StorageFailure             (OSError) a file of a run that cannot be written: a full disk, for one
+│   └── MemoryExhausted            (MemoryError) a run that needs more memory than there is
 ├── RewardFailure                  (RuntimeError) a reward that broke its contract or its back end while scoring
 │   ├── ContractBroken             an answer that is not one float32 score per picture, whatever the pictures
 │   └── RewardUnavailable          (ConnectionError) a back end that does not answer, or not now: worth another try
@@ -23,6 +25,7 @@ __all__ = [
     "ContractBroken",
     "DdpoError",
     "ImageError",
+    "MemoryExhausted",
     "MissingResourceError",
     "NewerApiError",
     "PromptError",
@@ -30,6 +33,7 @@ __all__ = [
     "RewardLoadError",
     "RewardUnavailable",
     "RunExistsError",
+    "StorageFailure",
     "TrainingDiverged",
     "UnknownNameError",
     "UserError",
@@ -79,6 +83,14 @@ class MissingResourceError(UserError, FileNotFoundError):
 
 class RewardLoadError(UserError, ImportError):
     """A reward or plug-in that cannot be imported, constructed or recognised as one."""
+
+
+class StorageFailure(UserError, OSError):
+    """A file of a run that cannot be written; what was whole before is whole still."""
+
+
+class MemoryExhausted(UserError, MemoryError):
+    """A run that needs more memory than there is; nothing of the iteration under way is kept."""
 
 
 class RewardFailure(DdpoError, RuntimeError):

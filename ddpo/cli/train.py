@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ddpo.cli.first_process import follow_quietly, is_first_process
-from ddpo.errors import ConfigError, DdpoError, UserError
+from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -47,7 +47,7 @@ def train_command(
     seed: Annotated[int | None, typer.Option(help="Of prompts, noise and adapters.")] = None,
     device: Annotated[str | None, typer.Option(help="A torch device, such as cuda.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; default runs/<reward>-<time>.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue this run folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run folder, with the settings that it has.")] = None,
     held_out: Annotated[
         str | None, typer.Option(help="A reward that is not trained on; scored at each checkpoint, it names the best one (RUN/best).")
     ] = None,
@@ -63,18 +63,12 @@ def train_command(
         "seed": seed, "device": device, "held_out": held_out,
     }  # fmt: skip
     given = {name: value for name, value in named.items() if value is not None}
+    values = _values(recipe, given, settings or [])
     if resume is not None:
-        extra = {"--recipe": recipe, "--set": settings, "--out": out, "--dry-run": dry_run}
-        others = [f"--{name.replace('_', '-')}" for name in given if name != "iterations"] + [
-            name for name, value in extra.items() if value
-        ]
-        if others:
-            raise ConfigError(
-                f"--resume continues a run with its own settings; leave out {', '.join(others)} (only --iterations may change)"
-            )
+        if others := [name for name, value in {"--out": out, "--dry-run": dry_run}.items() if value]:
+            raise ConfigError(f"--resume continues a run where it is; leave out {' and '.join(others)}")
         folder = resume
     else:
-        values = _values(recipe, given, settings or [])
         folder = out or Path("runs") / f"{_slug(str(values.get('reward', 'compressibility')))}-{time.strftime('%Y%m%d-%H%M%S')}"
     from ddpo.cli.quiet import quiet_libraries
 
@@ -85,7 +79,7 @@ def train_command(
 
     trackers = _checked_trackers(track or [])
     if resume is not None:
-        _show(resume_run(folder, iterations), folder, trackers)
+        _show(resume_run(folder, settings=values), folder, trackers)
     elif dry_run:
         _look(look(config_for(values), folder), folder)
     else:
@@ -164,6 +158,8 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
             raise
         state = folder / "state"
         kept = f"the finished iterations are kept in {state}" if state.exists() else "no iteration was finished"
+        if isinstance(error, TrainingDiverged):
+            go_on = "resumed, the run would end here again: start another"
         raise type(error)(f"{error} — {kept}; {go_on}") from error
     typer.echo(f"Run folder: {folder}")
     typer.echo(f"Next: ddpo eval --checkpoint {folder}")

@@ -61,6 +61,15 @@ def steps_text(metrics: events.Metrics) -> tuple[str, str]:
     )
 
 
+def unscorable_text(metrics: events.Metrics) -> str:
+    """A warning if more than half of the pictures of an iteration have no score; else nothing."""
+    pictures = metrics.reward_queries // metrics.iteration
+    if 2 * metrics.unscorable <= pictures:
+        return ""
+    share = f"{metrics.unscorable} of {pictures} pictures"
+    return f"iteration {metrics.iteration}: {share} are unscorable; the first: {metrics.unscorable_reason}"
+
+
 def _from_zero(values: Sequence[float]) -> str:
     return sparkline([0.0, *values], len(values) + 1)[1:]
 
@@ -128,6 +137,8 @@ class TrainingDisplay:
             self.last = event
             self._remember(event.metrics.reward_mean, event.metrics.held_out)
             self.bars.update(self.run_bar, completed=event.metrics.iteration, left=self._left(event.metrics.iteration))
+            if warning := unscorable_text(event.metrics):
+                self.console.print(Text(f"! {warning}", style="yellow"), soft_wrap=True)
             if not self.live:
                 self.console.print(self._line(event), highlight=False, soft_wrap=True)
         elif isinstance(event, events.GridSaved):

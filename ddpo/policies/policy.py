@@ -18,7 +18,7 @@ from ddpo.errors import ConfigError
 from ddpo.policies.checkpoint import CheckpointInfo
 from ddpo.policies.transition import NoiseSchedule
 
-__all__ = ["LoraSettings", "Policy", "TrainablePolicy"]
+__all__ = ["LoraSettings", "Policy", "TrainablePolicy", "save_memory"]
 
 ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")  # the targets of ddpo-pytorch and TRL
 
@@ -95,3 +95,15 @@ class TrainablePolicy(Policy, Protocol):
             CheckpointError: it belongs to another model, or its weights do not fit.
         """
         ...
+
+
+def save_memory(policy: Policy) -> None:
+    """Makes the denoiser compute activations again in the backward pass instead of keeping them; by its method of this name.
+
+    Raises:
+        ConfigError: it does not know how.
+    """
+    method = getattr(policy, "save_memory", None)
+    if method is None:
+        raise ConfigError(f"the model {policy.model!r} keeps all activations: it cannot be trained with adapt.checkpointing")
+    method()

@@ -102,6 +102,10 @@ class StableDiffusionPolicy:
         else:
             yield
 
+    def save_memory(self) -> None:
+        """From now on most activations of the denoiser are computed again in the backward pass instead of being kept."""
+        self.unet.enable_gradient_checkpointing()
+
     # --- what reinforcement learning may change, and its files --------------------------------------------------------------
 
     def adapt(self, kind: Literal["lora", "full"], lora: LoraSettings | None = None) -> None:

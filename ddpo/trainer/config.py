@@ -104,6 +104,7 @@ class AdaptConfig:
     kind: Literal["lora", "full"] = "lora"
     rank: int = 16
     alpha: int = 16
+    checkpointing: bool = False  # activations are computed again in the backward pass: less memory, more time, the same gradients
 
     def __post_init__(self) -> None:
         _one_of(self, "kind")

@@ -23,6 +23,7 @@ from ddpo.rewards.resolved import ResolvedReward
 from ddpo.rewards.scorer import make_scorer
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.failures import storing
 from ddpo.trainer.rollout import sampler_settings
 from ddpo.types import ImageBatch
 
@@ -87,17 +88,25 @@ def keep_best(checkpoint: Path, iteration: int, reward: str, value: float) -> No
         iteration: of the checkpoint.
         reward: the signature of the held-out reward.
         value: its mean.
+
+    Raises:
+        StorageFailure: it cannot be written.
     """
     path = checkpoint.with_name(BEST_FILE)
     if path.exists():
         best = json.loads(path.read_text(encoding="utf-8"))
         if best["reward"] == reward and best["iteration"] < iteration and best["value"] >= value:
             return
-    write_json(path, {"folder": checkpoint.name, "iteration": iteration, "reward": reward, "value": value})
+    with storing(path):
+        write_json(path, {"folder": checkpoint.name, "iteration": iteration, "reward": reward, "value": value})
 
 
 def prune(checkpoints: Path, keep: int) -> None:
-    """Removes all checkpoints but the last `keep` and the best one; 0 keeps all. Each is there as a whole or not at all."""
+    """Removes all checkpoints but the last `keep` and the best one; 0 keeps all. Each is there as a whole or not at all.
+
+    Raises:
+        StorageFailure: one cannot be removed.
+    """
     for rest in checkpoints.glob(".iteration-*.tmp"):  # of a kill
         shutil.rmtree(rest, ignore_errors=True)
     if not keep:
@@ -106,5 +115,6 @@ def prune(checkpoints: Path, keep: int) -> None:
     kept = {json.loads(best.read_text(encoding="utf-8"))["folder"]} if best.exists() else set()
     for folder in sorted(checkpoints.glob("iteration-*"))[:-keep]:
         if folder.name not in kept:
-            gone = folder.rename(folder.with_name(f".{folder.name}.tmp"))
+            with storing(folder):
+                gone = folder.rename(folder.with_name(f".{folder.name}.tmp"))
             shutil.rmtree(gone, ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from ddpo.errors import ConfigError
 from ddpo.policies import find_policy, load_policy
-from ddpo.policies.policy import LoraSettings, Policy, TrainablePolicy
+from ddpo.policies.policy import LoraSettings, Policy, TrainablePolicy, save_memory
 from ddpo.policies.sample import SampleKey
 from ddpo.prompts import PromptSet, load_prompts
 from ddpo.rewards.scorer import make_scorer
@@ -21,13 +21,16 @@ from ddpo.trainer.advantages import PromptStatistics
 from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Checked, Checkpointed, Event, GridSaved, IterationDone, Progress, Started
+from ddpo.trainer.failures import enough_memory, storing
 from ddpo.trainer.grid import save_grid
 from ddpo.trainer.keeping import HeldOutReward, keep_best, prune
 from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
+from ddpo.trainer.loss_scale import LossScale
 from ddpo.trainer.manifest import check_unchanged, describe
-from ddpo.trainer.measures import extremes, iteration_metrics, peak_memory
+from ddpo.trainer.measures import extremes, iteration_metrics, peak_memory, summary
 from ddpo.trainer.preflight import disk, examine
 from ddpo.trainer.processes import Processes
+from ddpo.trainer.resumption import Changes, continued, remark
 from ddpo.trainer.rollout import Collection, check_scorable, draw_keys, joined
 from ddpo.trainer.run_folder import RunFolder
 from ddpo.trainer.update import update
@@ -42,11 +45,13 @@ def train(config: TrainConfig, out: Path) -> Generator[Event]:
     Raises:
         UserError: a setting, name or folder that cannot be (before anything is written).
         RewardFailure: the reward is broken or does not answer; the iterations done so far can be resumed.
-        TrainingDiverged: a loss that is not finite; likewise.
+        TrainingDiverged: a loss or picture that is not finite; likewise.
+        StorageFailure: a full disk, or another reason for which a file cannot be written; likewise.
+        MemoryExhausted: not enough memory; likewise.
     """
     processes = Processes.join(config.device)
     out = processes.gather(out)[0]
-    with processes.together():
+    with processes.together(), enough_memory(None):
         trainer = _Trainer(config, processes)
         run = RunFolder.create(out, config, trainer.manifest(), writes=processes.main)
     yield from trainer.run(run, done=0)
@@ -55,46 +60,50 @@ def train(config: TrainConfig, out: Path) -> Generator[Event]:
 def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
     """What `train` looks at before the first iteration, and no more; leaves nothing behind. Raises as `train`."""
     processes = Processes.join(config.device)
-    with processes.together():
+    with processes.together(), enough_memory(config.sample.batch):
         RunFolder.check_new(out)
         trainer = _Trainer(config, processes)
-        yield Started(0, config.iterations, trainer.summary())
+        yield Started(0, config.iterations, summary(config, trainer.policy, trainer.prompts, processes))
         yield from trainer.preflight(out, 1)
 
 
-def resume(path: Path, iterations: int | None = None) -> Generator[Event]:
+def resume(path: Path, iterations: int | None = None, settings: Mapping[str, Any] | None = None) -> Generator[Event]:
     """Continues the run in `path` after its last finished iteration, to the bit on a CPU.
 
     Args:
         path: the run folder.
         iterations: a new total; that of the run if None.
+        settings: plain nested values, as of a recipe. What the run has already changes nothing; `ddpo.trainer.resumption` says what may.
 
     Raises:
         CheckpointError: `path` is not a run folder, or damaged.
-        ConfigError: `iterations` is less than what is done, or the prompts, reward, algorithm or model are not those of the run any more.
+        ConfigError: `iterations` is less than what is done, another setting is not that of the run, or its `config.json` was changed; or
+            the prompts, reward, algorithm or model are not those of the run any more.
+        UserError, RewardFailure, TrainingDiverged: as `train`.
     """
-    config = RunFolder.open(path).config()
+    run = RunFolder.open(path)
+    config, changes = continued(run, dict(settings or {}) | ({} if iterations is None else {"iterations": iterations}))
     processes = Processes.join(config.device)
-    with processes.together():
-        run = RunFolder.open(path, writes=processes.main)
+    with processes.together(), enough_memory(None):
+        run.writes = processes.main
         done, tensors, statistics = run.load_state()
-        if iterations is not None:
-            if iterations < done:
-                raise ConfigError(f"{path} has {done} iterations already; --iterations {iterations} is less")
-            config = TrainConfig(**{**{name: getattr(config, name) for name in config.__slots__}, "iterations": iterations})
-        trainer = _Trainer(config, processes)
+        if config.iterations < done:
+            raise ConfigError(f"{path} has {done} iterations already; --iterations {config.iterations} is less")
+        trainer = _Trainer(config, processes, changes)
         trainer.check_unchanged(run.manifest())
-        run.write_config(config)
         if done:
             trainer.load_state(tensors, statistics)
-        run.cut_metrics(done)
+        run.go_on(config, changes, done)
+        if run.writes:
+            prune(path / "checkpoints", config.checkpoint_keep)
     yield from trainer.run(run, done)
 
 
 class _Trainer:
     """What a run needs while it runs; everything that an iteration changes is in `policy`, `optimizer` and `statistics`."""
 
-    def __init__(self, config: TrainConfig, processes: Processes) -> None:
+    def __init__(self, config: TrainConfig, processes: Processes, changes: Changes | None = None) -> None:
+        self.changes = changes or {}
         self.config, self.processes, self.share = config, processes, processes.share(config.sample)
         self.algorithm, algorithm_origin = load_algorithm(config.algorithm)
         self.algorithm.check(config)
@@ -112,23 +121,31 @@ class _Trainer:
         with torch.random.fork_rng(devices=[]):  # the adapters' first values come from the seed; the caller's generator is left alone
             torch.default_generator.manual_seed(config.seed)
             self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha))
+        if config.adapt.checkpointing:
+            save_memory(self.policy)
         optim = config.optim
         parameters = [parameter for _, parameter in self.policy.trainable_parameters()]
         self.optimizer = torch.optim.AdamW(
             parameters, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, weight_decay=optim.weight_decay
         )
         self.statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
+        self.scale = LossScale(needed=config.dtype == "float16")
         self.coefficients = self.policy.schedule.coefficients(config.sample.steps, config.sample.eta).to(self.policy.device)
 
     def run(self, run: RunFolder, done: int) -> Iterator[Event]:
         """The iterations after `done`."""
+        with enough_memory(self.config.sample.batch):
+            yield from self.iterations(run, done)
+
+    def iterations(self, run: RunFolder, done: int) -> Iterator[Event]:
+        """Samples, scores, compares, updates."""
         config, processes = self.config, self.processes
-        yield Started(done, config.iterations, self.summary())
+        yield Started(done, config.iterations, summary(config, self.policy, self.prompts, processes))
         with processes.together():
             begun_with, spent = (yield from self.preflight(run.path, done + 1)) if done < config.iterations else (None, 0.0)
         trained = processes.prepared(self.policy)
-        if done == 0:
-            yield GridSaved(self.save_grid(run, 0))
+        if self.grid_due(done) and not run.grid(done).exists():
+            yield GridSaved(self.save_grid(run, done))
         for iteration in range(done + 1, config.iterations + 1):
             begun = time.perf_counter() - spent
             keys = self.keys(iteration)
@@ -141,7 +158,9 @@ class _Trainer:
             rewards = output.values.double().cpu().numpy()
             weights = self.algorithm.weigh(rewards, prompt_ids, self.statistics, config)
             likelihood = self.likelihood(trained, rollout, iteration, self.share.start)
-            stats = yield from update(self.policy, self.optimizer, self.algorithm, likelihood, weights, config, iteration, processes)
+            stats = yield from update(
+                self.policy, self.optimizer, self.algorithm, likelihood, weights, config, iteration, processes, self.scale
+            )
             ended = time.perf_counter()
             checkpoint = iteration % config.checkpoint_every == 0 or iteration == config.iterations
             with processes.together():
@@ -156,10 +175,10 @@ class _Trainer:
                         keep_best(folder, iteration, self.held_out.signature, held_out)
                     yield Checkpointed(folder)
                 run.save_state(iteration, self.state(), self.statistics.to_state())
-                if processes.main:
+                if run.writes:
                     prune(run.path / "checkpoints", config.checkpoint_keep)
             yield IterationDone(metrics, *extremes(keys, output), peak_memory(self.policy.device))
-            if iteration % config.grid_every == 0 or iteration == config.iterations:
+            if self.grid_due(iteration):
                 yield GridSaved(self.save_grid(run, iteration))
 
     def keys(self, iteration: int) -> list[SampleKey]:
@@ -183,7 +202,8 @@ class _Trainer:
         sampling = time.perf_counter() - begun
         likelihood = self.likelihood(self.policy, first, iteration)
         findings = examine(self.policy, self.algorithm, likelihood, first, config, iteration, sampling, self.processes.count)
-        yield Checked([*findings, room])
+        remarked = remark(self.changes)
+        yield Checked([*findings, room, *([remarked] if remarked else [])])
         return collection, sampling
 
     def likelihood(self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0) -> Likelihood:
@@ -195,7 +215,7 @@ class _Trainer:
     def state(self) -> dict[str, torch.Tensor]:
         """Trained parameters and optimizer state."""
         weights = {f"policy.{name}": parameter.detach() for name, parameter in self.policy.trainable_parameters()}
-        return weights | optimizer_tensors(self.optimizer)
+        return weights | optimizer_tensors(self.optimizer) | {"loss_scale": self.scale.state()}
 
     @torch.no_grad()
     def load_state(self, tensors: dict[str, torch.Tensor], statistics: dict[str, Any]) -> None:
@@ -203,27 +223,21 @@ class _Trainer:
         for name, parameter in self.policy.trainable_parameters():
             parameter.copy_(tensors[f"policy.{name}"])
         restore_optimizer(self.optimizer, tensors)
+        if "loss_scale" in tensors:
+            self.scale.load_state(tensors["loss_scale"])
         self.statistics.load_state(statistics)
+
+    def grid_due(self, iteration: int) -> bool:
+        """Whether a grid of pictures is drawn after `iteration`."""
+        return iteration % self.config.grid_every == 0 or iteration == self.config.iterations
 
     def save_grid(self, run: RunFolder, iteration: int) -> Path:
         """The same prompts from the same noise each time."""
-        path = run.path / "samples" / f"iteration-{iteration:06d}.png"
+        path = run.grid(iteration)
         if run.writes:
-            save_grid(self.policy, self.prompts, self.config, path)
+            with storing(path):
+                save_grid(self.policy, self.prompts, self.config, path)
         return path
-
-    def summary(self) -> str:
-        """The effective batch in words."""
-        sample, optim = self.config.sample, self.config.optim
-        count = sum(parameter.numel() for _, parameter in self.policy.trainable_parameters())
-        updates = f"{optim.updates} update{'s' * (optim.updates > 1)} of {sample.samples // optim.updates} pictures"
-        shares = f"{self.processes.count} processes × {len(self.share)} = " if self.processes.count > 1 else ""
-        return (
-            f"{self.config.algorithm} on {self.config.model}, {self.config.adapt.kind} ({count:,} parameters); "
-            f"{len(self.prompts)} prompts ({self.prompts.source}); "
-            f"per iteration {shares}{sample.samples} pictures ({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), "
-            f"{updates} × {self.config.steps_per_picture} of {sample.steps} steps"
-        )
 
     def manifest(self) -> dict[str, Any]:
         """What the run is made of."""

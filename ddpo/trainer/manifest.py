@@ -38,6 +38,7 @@ def describe(config: TrainConfig, reward: ResolvedReward, prompts: PromptSet, or
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "processes": processes,
+        "config": config.to_dict(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "reward": _reward(config, reward),
         "prompts": {"source": prompts.source, "sha256": prompts.digest, "list": [prompt.text for prompt in prompts.prompts]},

@@ -1,4 +1,4 @@
-"""What an iteration is remembered by: its line of `metrics.jsonl`, its best and worst prompt, its peak of memory."""
+"""What an iteration is, in words, and what it is remembered by: its line of `metrics.jsonl`, best and worst prompt, peak of memory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ddpo.policies.policy import TrainablePolicy
 from ddpo.policies.sample import SampleKey
+from ddpo.prompts import PromptSet
 from ddpo.trainer.advantages import PictureWeights
+from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Metrics
+from ddpo.trainer.processes import Processes
 from ddpo.trainer.update import UpdateStats
 from ddpo.types import RewardOutput
 
-__all__ = ["extremes", "iteration_metrics", "peak_memory"]
+__all__ = ["extremes", "iteration_metrics", "peak_memory", "summary"]
 
 
 def iteration_metrics(
@@ -90,3 +94,17 @@ def peak_memory(device: torch.device) -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def summary(config: TrainConfig, policy: TrainablePolicy, prompts: PromptSet, processes: Processes) -> str:
+    """The effective batch in words."""
+    sample, optim = config.sample, config.optim
+    count = sum(parameter.numel() for _, parameter in policy.trainable_parameters())
+    updates = f"{optim.updates} update{'s' * (optim.updates > 1)} of {sample.samples // optim.updates} pictures"
+    shares = f"{processes.count} processes × {len(processes.share(sample))} = " if processes.count > 1 else ""
+    return (
+        f"{config.algorithm} on {config.model}, {config.adapt.kind} ({count:,} parameters); "
+        f"{len(prompts)} prompts ({prompts.source}); "
+        f"per iteration {shares}{sample.samples} pictures ({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), "
+        f"{updates} × {config.steps_per_picture} of {sample.steps} steps"
+    )

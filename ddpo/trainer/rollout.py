@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 import numpy as np
 import torch
 
-from ddpo.errors import RewardFailure
+from ddpo.errors import RewardFailure, TrainingDiverged
 from ddpo.policies.policy import Policy
 from ddpo.policies.sample import SampleKey, SamplerSettings, sample_trajectory
 from ddpo.rewards.scorer import Scorer
@@ -85,11 +85,13 @@ class Collection:
         Raises:
             RewardUnavailable: the reward's back end does not answer.
             RewardFailure: the reward is broken.
+            TrainingDiverged: a picture is not finite.
         """
         part = self._keys[self._done : self._done + self._settings.batch]
         found = sample_trajectory(self._policy, part, self._settings, self._seed)
         prompts = tuple(key.prompt for key in part)
         pixels = self._policy.decode(found.latents[:, -1]).cpu()
+        _check_finite(found.latents[:, -1], pixels)
         rewards = self._scoring.add(ImageBatch(pixels, prompts, self._context))
         place = slice(self._done, self._done + len(part))
         self._latents[place] = found.latents[:, -self._latents.shape[1] :]
@@ -104,6 +106,14 @@ class Collection:
             yield Progress("sampling", self._done, len(self._keys))
         prompts = tuple(key.prompt for key in self._keys)
         return Rollout(Trajectory(self._latents, self._log_probs), prompts, self._scoring.rewards())
+
+
+def _check_finite(latents: torch.Tensor, pixels: torch.Tensor) -> None:
+    """A reward may well score a picture of NaN, and all such pictures alike: the run would go on and learn nothing."""
+    finite = torch.isfinite(latents).flatten(1).all(1).cpu() & torch.isfinite(pixels).flatten(1).all(1)
+    if not bool(finite.all()):
+        lost = int((~finite).sum())
+        raise TrainingDiverged(f"{lost} of {len(finite)} pictures that the model drew are not finite (NaN or infinite); no step was taken")
 
 
 def joined(outputs: Sequence[RewardOutput]) -> RewardOutput:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,7 @@ from ddpo.files import write_json, write_text
 from ddpo.tensorfile import load_tensors, save_tensors
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Metrics
+from ddpo.trainer.failures import storing
 from ddpo.trainer.recipe import config_from_dict
 
 __all__ = ["RunFolder"]
@@ -65,6 +67,7 @@ class RunFolder:
             write_json(path / "manifest.json", manifest)
             write_json(path / "config.json", config.to_dict())
         except OSError as error:
+            (path / "manifest.json").unlink(missing_ok=True)  # alone it would keep another run from this place
             raise ConfigError(f"the run folder {path} cannot be written: {error.strerror}") from error
         return cls(path)
 
@@ -102,24 +105,50 @@ class RunFolder:
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{self.path / 'manifest.json'} is missing or damaged: {error}") from error
 
-    def write_config(self, config: TrainConfig) -> None:
-        """Replaces `config.json` (a resumed run may be longer)."""
-        if self.writes:
-            write_json(self.path / "config.json", config.to_dict())
+    def go_on(self, config: TrainConfig, changes: Mapping[str, tuple[Any, Any]], iteration: int) -> None:
+        """Makes the folder what it was after `iteration`, and writes down with which settings the run goes on.
 
-    def append_metrics(self, metrics: Metrics) -> None:
-        """Adds a line to `metrics.jsonl` and sees it onto the disk."""
+        Args:
+            config: the settings.
+            changes: those that are not what they were: value before and now. They are kept in `manifest.json`.
+            iteration: the last finished one.
+
+        Raises:
+            StorageFailure: something cannot be written.
+        """
         if not self.writes:
             return
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with storing(self.path):
+            self._sweep()
+            self._cut_metrics(iteration)
+            if changes:
+                manifest = self.manifest() | {"config": config.to_dict()}
+                note = {"after": iteration, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "changed": changes}
+                write_json(self.path / "config.json", config.to_dict())
+                write_json(self.path / "manifest.json", manifest | {"resumed": [*manifest.get("resumed", []), note]})
+
+    def _sweep(self) -> None:
+        """Removes what a kill left half written."""
+        for folder in (self.path, *(self.path / name for name in ("state", "samples", "checkpoints"))):
+            for left in folder.glob(".*.tmp"):
+                if left.is_dir():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
+
+    def append_metrics(self, metrics: Metrics) -> None:
+        """Adds a line to `metrics.jsonl` and sees it onto the disk. Raises as `save_state`."""
+        if not self.writes:
+            return
+        with storing(self.path / "metrics.jsonl"), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(metrics)) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def cut_metrics(self, iteration: int) -> None:
+    def _cut_metrics(self, iteration: int) -> None:
         """Drops the lines of iterations after `iteration`, and a line that a kill cut short."""
         path = self.path / "metrics.jsonl"
-        if not self.writes or not path.exists():
+        if not path.exists():
             return
         kept = []
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -131,9 +160,14 @@ class RunFolder:
         write_text(path, "".join(line + "\n" for line in kept))
 
     def save_state(self, iteration: int, tensors: Mapping[str, torch.Tensor], statistics: Mapping[str, Any]) -> None:
-        """Replaces the exact state, in one file."""
+        """Replaces the exact state, in one file.
+
+        Raises:
+            StorageFailure: it cannot be written; the state before is whole.
+        """
         if self.writes:
-            save_tensors(self.path / STATE_FILE, tensors, {"iteration": str(iteration), "statistics": json.dumps(statistics)})
+            with storing(self.path / STATE_FILE):
+                save_tensors(self.path / STATE_FILE, tensors, {"iteration": str(iteration), "statistics": json.dumps(statistics)})
 
     def load_state(self) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
         """Iteration, tensors and prompt statistics of the last finished iteration; iteration 0 if none was finished."""
@@ -142,15 +176,23 @@ class RunFolder:
         tensors, metadata = load_tensors(self.path / STATE_FILE)
         return int(metadata["iteration"]), tensors, json.loads(metadata["statistics"])
 
+    def grid(self, iteration: int) -> Path:
+        """Where the grid of pictures is that is drawn after `iteration`."""
+        return self.path / "samples" / f"iteration-{iteration:06d}.png"
+
     def checkpoint(self, iteration: int, policy: Any) -> Path:
-        """Writes the policy's checkpoint folder, all of it or nothing."""
+        """Writes the policy's checkpoint folder, all of it or nothing. Raises as `save_state`."""
         folder = self.path / "checkpoints" / f"iteration-{iteration:06d}"
         if not self.writes:
             return folder
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        policy.save(temporary, iteration)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
+        try:
+            with storing(folder):
+                temporary.mkdir(parents=True)
+                policy.save(temporary, iteration)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)  # gone if all went well; else its room is needed
         return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,6 +18,7 @@ from ddpo.trainer.algorithms import Algorithm
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Progress, StepStats
 from ddpo.trainer.likelihoods import ItemLikelihoods, Likelihood
+from ddpo.trainer.loss_scale import LossScale
 from ddpo.trainer.plan import Items, plan_updates
 from ddpo.trainer.processes import ALONE, Processes
 
@@ -43,17 +45,19 @@ class UpdateStats:
 
 def update(
     policy: Policy, optimizer: torch.optim.Optimizer, algorithm: Algorithm, likelihood: Likelihood, weights: PictureWeights,
-    config: TrainConfig, iteration: int, processes: Processes = ALONE,
+    config: TrainConfig, iteration: int, processes: Processes = ALONE, scale: LossScale | None = None,
 ) -> Generator[Progress, None, UpdateStats]:  # fmt: skip
     """Takes the optimizer steps of one iteration; yields progress, returns the statistics.
 
-    Of several processes each trains on its own pictures of every update; gradients and statistics are those of all.
+    Of several processes each trains on its own pictures of every update; gradients and statistics are those of all. `scale` keeps float16
+    gradients from vanishing; an update whose gradients overflow under it is left out.
 
     Raises:
         TrainingDiverged: the ratio is not 1 before the first update, or a loss or gradient is not finite (nothing is applied).
     """
     whole = plan_updates(weights, config, iteration, likelihood.noise_levels)
     plan = [items.among(likelihood.pictures) for items in whole]
+    scale = scale or LossScale(needed=False)
     likelihood.prepare(plan)
     by_picture = torch.from_numpy(weights.values).float().to(policy.device)
     parameters = [parameter for _, parameter in policy.trainable_parameters()]
@@ -65,18 +69,20 @@ def update(
             with processes.synchronised(part is parts[-1]):
                 found = likelihood.of(part)
                 losses = _losses(algorithm, found, by_picture[torch.from_numpy(part.pictures).to(policy.device)], config)
-                (losses.sum() * processes.count / items.total).backward()  # times the processes, as their mean is taken
+                (losses.sum() * processes.count / items.total * scale.value).backward()  # times the processes, as their mean is taken
             sums.add(losses, found, part, first=number == 0)
             done += len(part)
             yield Progress("training", done, every)
         if not parts:
             _take_part(likelihood, config)
         _check(sums, iteration, number, processes)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.optim.max_grad_norm)
-        if not bool(torch.isfinite(norm)):
+        scale.unscale(parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.optim.max_grad_norm))
+        if not scale.judge(math.isfinite(norm)):
             raise _not_finite(iteration)
-        optimizer.step()
-        norms.append(float(norm))
+        if math.isfinite(norm):
+            optimizer.step()
+            norms.append(norm)
     stats = sums.stats(sum(len(items) for items in whole), processes)
     if norms:
         stats.grad_norm, stats.updates = float(np.mean(norms)), len(norms)

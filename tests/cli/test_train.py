@@ -162,7 +162,7 @@ def test_mistakes_around_a_run_are_one_line(ddpo_here: Run, tiny_model: Path, tm
     for arguments, message in (
         (("--track", "tensorbord"), "unknown tracker 'tensorbord'; did you mean 'tensorboard'"),
         (("--held-out", "darkness"), "held_out = 'darkness' is trained on"),
-        (("--resume", tmp_path / "run", "--dry-run"), "leave out --reward, --model, --dry-run"),
+        (("--resume", tmp_path / "run", "--dry-run"), "leave out --dry-run"),
         (("--set", "checkpoint_kep=1"), "unknown setting 'checkpoint_kep'; did you mean 'checkpoint_keep'"),
     ):
         code, _, errors = ddpo_here("train", "--reward", "darkness", "--model", tiny_model, *arguments)

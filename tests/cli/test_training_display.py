@@ -44,6 +44,14 @@ def test_lines_where_there_is_no_terminal() -> None:
     assert "held out 7.0000" in lines[4]
 
 
+def test_an_iteration_of_which_most_is_unscorable_is_warned_of() -> None:
+    for terminal in (False, True):
+        half, most = (replace(METRICS, unscorable=count, unscorable_reason="no text found") for count in (48, 49))
+        assert "! " not in shown(terminal, Started(0, 4, "what"), IterationDone(half, *DONE_ENDS))
+        output = shown(terminal, Started(0, 4, "what"), IterationDone(most, *DONE_ENDS))
+        assert "! iteration 1: 49 of 96 pictures are unscorable; the first: no text found" in output
+
+
 DONE_ENDS = (DONE.worst, DONE.best)
 
 

@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from ddpo.policies import load_policy
+from ddpo.policies.policy import save_memory
 from ddpo.policies.sample import SampleKey, guided, sample_trajectory
 from ddpo.policies.sd import StableDiffusionPolicy
 from ddpo.policies.transition import ddim_mean
@@ -136,3 +137,35 @@ def test_noise_of_the_denoising_loss_differs_by_picture_draw_and_iteration(tiny_
     draws = [one._noise(0, 0), one._noise(1, 0), one._noise(0, 1), two._noise(0, 0)]
     assert len({tuple(noise.flatten().tolist()) for noise in draws}) == 4
     assert torch.equal(draws[0], one._noise(0, 0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_checkpointing_keeps_less_and_changes_no_bit(tiny_model: Path, kind: str, dtype: str) -> None:
+    """The ratio stays 1, the gradients are the same, and fewer than a third of the bytes wait for the backward pass."""
+    policy, settings = policy_of(tiny_model, kind, dtype), config()
+    rollout = rollout_of(policy, settings)
+    kept: list[int] = []
+
+    def gradients() -> list[torch.Tensor]:
+        kept.append(0)
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept[-1] += tensor.nbytes
+            return tensor
+
+        for _, parameter in policy.trainable_parameters():
+            parameter.grad = None
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found = transition(policy, settings, rollout).of(ITEMS)
+        assert found.old is not None
+        assert torch.equal(found.now, found.old)
+        (found.now.sum() * 1024).backward()
+        return [parameter.grad.clone() for _, parameter in policy.trainable_parameters() if parameter.grad is not None]
+
+    plain = gradients()
+    save_memory(policy)
+    again = gradients()
+    assert len(plain) == len(again) > 0
+    assert all(torch.equal(one, other) for one, other in zip(plain, again, strict=True))
+    assert 3 * kept[1] < kept[0]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpo.errors import ConfigError, RewardFailure, RunExistsError, UnknownNameError
+from ddpo.errors import ConfigError, RewardFailure, RunExistsError, TrainingDiverged, UnknownNameError
 from ddpo.policies.checkpoint import find_checkpoint
 from ddpo.prompts import load_prompts
 from ddpo.tensorfile import load_tensors
@@ -51,6 +51,28 @@ class NeverScorable:
     card = card("never")
     def __call__(self, batch):
         return RewardOutput(torch.full((len(batch),), float("nan")), errors=("no text found",) * len(batch))
+
+class Infinite:
+    card = card("infinite")
+    def __call__(self, batch):
+        return RewardOutput(torch.full((len(batch),), float("inf")))
+
+class OtherParts:
+    card = card("parts")
+    calls = 0
+    def __call__(self, batch):
+        OtherParts.calls += 1
+        values = batch.pixels.mean((1, 2, 3))
+        return RewardOutput(values, {"late" if OtherParts.calls > 3 else "early": values})
+
+class RarelyScorable:
+    card = card("rarely")
+    calls = 0
+    def __call__(self, batch):
+        RarelyScorable.calls += 1
+        values = batch.pixels.mean((1, 2, 3))
+        known = torch.arange(len(values)) == (-1 if RarelyScorable.calls > 2 else 0)
+        return RewardOutput(torch.where(known, values, float("nan")), errors=tuple(None if k else "no text" for k in known.tolist()))
 
 class Constant:
     card = card("constant")
@@ -239,6 +261,48 @@ def test_a_reward_that_breaks_later_leaves_a_resumable_run(tiny_model: Path, rew
     with pytest.raises(RewardFailure, match="the server went away"):
         run(tiny_config(tiny_model, f"{rewards_file}:BreaksLater"), out)
     assert [line["iteration"] for line in metrics(out)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("reward", "message", "finished"),
+    [
+        ("Infinite", "is inf", 0),
+        ("OtherParts", "gave other parts for some batches than for others", 1),  # in the second batch of the second iteration
+        ("RarelyScorable", "none of 8 pictures; the first: no text", 1),
+    ],
+)
+def test_a_reward_that_breaks_its_contract_makes_no_update(
+    tiny_model: Path, rewards_file: Path, tmp_path: Path, reward: str, message: str, finished: int
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(RewardFailure, match=message):
+        run(tiny_config(tiny_model, f"{rewards_file}:{reward}"), out)
+    assert (len(metrics(out)) if finished else (out / "metrics.jsonl").exists()) == finished
+    if finished:
+        assert load_tensors(out / "state" / "state.safetensors")[1]["iteration"] == str(finished)
+
+
+@pytest.mark.parametrize(
+    ("lr", "algorithm", "updates", "message"),
+    [
+        (1e6, "ddpo_is", 2, "the loss or gradient of iteration 1 is not finite"),  # the first update was too long, the second sees it
+        (1e25, "ddpo_sf", 1, "4 of 4 pictures that the model drew are not finite"),  # the next iteration sees it
+    ],
+)
+def test_a_run_that_diverges_stops_and_keeps_what_was_finished(
+    ddpo: Any, tiny_model: Path, tmp_path: Path, lr: float, algorithm: str, updates: int, message: str
+) -> None:
+    """`compressibility` sees pictures in 256 levels, so that it is not the reward that finds NaN out."""
+    out = tmp_path / "run"
+    optim = {"updates": updates, "timesteps": 2, "lr": lr}
+    config = tiny_config(tiny_model, "compressibility", algorithm=algorithm, optim=optim)
+    with pytest.raises(TrainingDiverged, match=message):
+        run(config, out)
+    assert [line["iteration"] for line in (metrics(out) if (out / "metrics.jsonl").exists() else [])] == list(range(1, 3 - updates))
+    code, _, errors = ddpo("train", "--resume", out)
+    assert code == 1
+    assert "resumed, the run would end here again: start another" in errors
+    assert len(errors.strip().splitlines()) == 1
 
 
 def test_an_output_folder_in_use_and_unknown_names_write_nothing(tiny_model: Path, tmp_path: Path) -> None:

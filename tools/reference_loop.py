@@ -1,0 +1,183 @@
+"""Runs the loop of a checkout of kvablack/ddpo-pytorch as it is, under today's diffusers and accelerate, and measures it.
+
+`python tools/reference_loop.py CHECKOUT MODEL BATCH ITERATIONS DTYPE ATTENTION`; called by `measure_training.py`. `scripts/train.py`, the
+sampler, the step and the reward are the checkout's own. What they import and no longer find is put in its place first:
+
+- `LoRAAttnProcessor` with weights of its own, which diffusers dropped: written anew here. In the version that the checkout asks for it
+  multiplied matrices and took a softmax (ATTENTION "plain"); "fused" is torch's kernel, which a port to today's versions would have;
+- `diffusers.utils.randn_tensor`, which has moved;
+- `absl`, `ml_collections`, `wandb` and `inflect`, of which it needs a namespace, a start and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import runpy
+import sys
+import tempfile
+import time
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+RANK = 4  # of the LoRA layers that diffusers had
+
+
+FUSED = "fused"
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(q kᵀ / √d) v, each `[batch, heads, places, d]`, step by step."""
+    queries, keys, values = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+    empty = torch.empty(len(queries), queries.shape[1], keys.shape[1], dtype=query.dtype, device=query.device)
+    scores = torch.baddbmm(empty, queries, keys.transpose(1, 2), beta=0, alpha=query.shape[-1] ** -0.5)
+    return torch.bmm(scores.softmax(-1), values).unflatten(0, query.shape[:2])
+
+
+def attend_fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same in one kernel."""
+    return nn.functional.scaled_dot_product_attention(query, key, value)
+
+
+class LoraAttention(nn.Module):
+    """Attention whose four projections have low-rank additions, as an attention processor of diffusers.
+
+    Args:
+        hidden_size: channels.
+        cross_attention_dim: width of the text; None: attention to itself.
+    """
+
+    def __init__(self, hidden_size: int, cross_attention_dim: int | None = None) -> None:
+        super().__init__()
+        sides = {"q": hidden_size, "k": cross_attention_dim or hidden_size, "v": cross_attention_dim or hidden_size, "out": hidden_size}
+        self.down = nn.ModuleDict({name: nn.Linear(side, RANK, bias=False) for name, side in sides.items()})
+        self.up = nn.ModuleDict({name: nn.Linear(RANK, hidden_size, bias=False) for name in sides})
+        for name in sides:
+            nn.init.normal_(self.down[name].weight, std=1 / RANK)  # type: ignore[arg-type]
+            nn.init.zeros_(self.up[name].weight)  # type: ignore[arg-type]
+
+    def forward(self, attn: Any, hidden: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:
+        """`[batch, places, channels]` → the same."""
+        text = hidden if encoder_hidden_states is None else encoder_hidden_states
+
+        def split(name: str, base: nn.Module, rows: Tensor) -> Tensor:
+            made: Tensor = base(rows) + self.up[name](self.down[name](rows))
+            return made.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+        query, key, value = split("q", attn.to_q, hidden), split("k", attn.to_k, text), split("v", attn.to_v, text)
+        mixed = (attend_fused if FUSED in sys.argv else attend)(query, key, value).transpose(1, 2).flatten(2)
+        outer: Tensor = attn.to_out[0](mixed) + self.up["out"](self.down["out"](mixed))
+        return outer
+
+
+class Clock:
+    """Wall and processor seconds at the end of each collection, and those spent sampling.
+
+    Args:
+        iterations: after so many it ends the program.
+    """
+
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
+        self.marks: list[tuple[float, float]] = []
+        self.sampling: list[float] = [0.0]
+
+    def sampled(self, function: Any) -> Any:
+        """`function`, with its time counted as sampling."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.sampling[-1] += time.perf_counter() - begun
+
+        return timed
+
+    def marked(self, function: Any) -> Any:
+        """`function`, which is called once an iteration, between sampling and training."""
+
+        def marking(*args: Any, **kwargs: Any) -> Any:
+            self.marks.append((time.perf_counter(), time.process_time()))
+            self.sampling.append(0.0)
+            if len(self.marks) > self.iterations:
+                print(json.dumps(self.report()))
+                raise SystemExit
+            return function(*args, **kwargs)
+
+        return marking
+
+    def report(self) -> dict[str, Any]:
+        """Of each iteration, which goes from the training on one rollout to the end of the sampling of the next."""
+        pairs = list(zip(self.marks, self.marks[1:], strict=False))
+        return {
+            "wall": [after[0] - before[0] for before, after in pairs],
+            "cpu": [after[1] - before[1] for before, after in pairs],
+            "sampling": self.sampling[1:-1],
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        }
+
+
+def stand_in(name: str, **members: Any) -> None:
+    """A module that is not installed, with some members."""
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    vars(module).update(members)
+    sys.modules[name] = module
+
+
+def settings(model: str, batch: int, iterations: int, dtype: str, logs: str) -> SimpleNamespace:
+    """The workload, in the checkout's names: 16 pictures an iteration, 2 updates."""
+    sample = {"num_steps": 20, "eta": 1.0, "guidance_scale": 5.0, "batch_size": 8, "num_batches_per_epoch": 2}
+    train = {
+        "batch_size": batch, "gradient_accumulation_steps": 8 // batch, "num_inner_epochs": 1, "timestep_fraction": 1.0, "cfg": True,
+        "learning_rate": 3e-4, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_weight_decay": 1e-4, "adam_epsilon": 1e-8,
+        "use_8bit_adam": False, "max_grad_norm": 1.0, "adv_clip_max": 5, "clip_range": 1e-4,
+    }  # fmt: skip
+    return SimpleNamespace(
+        run_name="", seed=42, logdir=logs, num_epochs=iterations + 1, save_freq=10**6, num_checkpoint_limit=1, mixed_precision=dtype,
+        allow_tf32=False, resume_from="", use_lora=True, pretrained=SimpleNamespace(model=model, revision="main"),
+        sample=SimpleNamespace(**sample), train=SimpleNamespace(**train), prompt_fn="simple_animals", prompt_fn_kwargs={},
+        reward_fn="jpeg_compressibility", per_prompt_stat_tracking=SimpleNamespace(buffer_size=16, min_count=16), to_dict=dict,
+    )  # fmt: skip
+
+
+def put_in_place(config: SimpleNamespace) -> None:
+    """What the checkout imports and no longer finds."""
+    import diffusers.models.attention_processor
+    import diffusers.utils
+    from diffusers.utils.torch_utils import randn_tensor
+
+    vars(diffusers.utils)["randn_tensor"] = randn_tensor
+    diffusers.models.attention_processor.LoRAAttnProcessor = LoraAttention  # type: ignore[misc, assignment]
+    app, flags = SimpleNamespace(run=lambda main: main([])), SimpleNamespace(FLAGS=SimpleNamespace(config=config))
+    stand_in("absl", app=app, flags=flags)
+    stand_in("ml_collections", config_flags=SimpleNamespace(DEFINE_config_file=lambda *_: None))
+    stand_in("wandb", Image=lambda *_, **__: None)
+    stand_in("inflect", engine=lambda: None)
+
+
+def main() -> None:
+    """Runs the loop until enough iterations are measured; they are printed as JSON."""
+    checkout, model, batch, iterations, dtype = Path(sys.argv[1]).resolve(), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    with tempfile.TemporaryDirectory() as logs:
+        put_in_place(settings(model, batch, iterations, dtype, logs))
+        sys.path.insert(0, str(checkout))
+        from ddpo_pytorch import stat_tracking  # type: ignore[import-not-found]
+        from ddpo_pytorch.diffusers_patch import pipeline_with_logprob as sampler  # type: ignore[import-not-found]
+
+        clock = Clock(iterations)
+        sampler.pipeline_with_logprob = clock.sampled(sampler.pipeline_with_logprob)
+        stat_tracking.PerPromptStatTracker.update = clock.marked(stat_tracking.PerPromptStatTracker.update)
+        runpy.run_path(str(checkout / "scripts" / "train.py"), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
