@@ -21,7 +21,7 @@ demo: $(VENV)/.installed  ## train on compressibility, evaluate on held-out prom
 	$(BIN)/ddpo eval --checkpoint $(DEMO)
 
 test: $(VENV)/.dev  ## all tests, offline
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.dev  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .
