@@ -35,7 +35,6 @@ def ddpo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
         (["train", "--reward", "darkness", "--device", "gpu7"], "the device 'gpu7' cannot be used"),
         (["train", "--recipe", "none.toml"], "no such recipe"),
         (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
-        (["train", "--resume", "nowhere", "--reward", "darkness"], "leave out --reward"),
         (["sample"], "give either texts or --prompts FILE"),
         (["sample", "a cat", "--checkpoint", "nowhere"], "no such checkpoint"),
         (["eval", "--checkpoint", "nowhere"], "no such checkpoint"),
