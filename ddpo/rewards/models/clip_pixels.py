@@ -22,12 +22,13 @@ STD: Final = (0.26862954, 0.26130258, 0.27577711)
 """Source: openai/CLIP, clip.py, the normalisation of its preprocessing."""
 
 
-def square(image: Image.Image, half: Callable[[float], int] = round) -> NDArray[np.uint8]:
+def square(image: Image.Image, half: Callable[[float], int] = round, resized_to: int = SIDE) -> NDArray[np.uint8]:
     """CLIP's own framing: PIL bicubic to 224 on the shorter side, centre crop. RGB → uint8 `[224, 224, 3]`.
 
     Args:
         image: RGB.
         half: makes a margin of half a pixel whole; `round` in OpenAI's code and open_clip, `math.floor` in transformers' processor.
+        resized_to: length of the shorter side before 224 are cut out; other towers have more than CLIP's.
 
     Source: openai/CLIP, clip.py. Resizing tensors instead moves aesthetic scores by up to 0.08.
     """
@@ -35,7 +36,7 @@ def square(image: Image.Image, half: Callable[[float], int] = round) -> NDArray[
     if max(image.size) > LONGEST * shorter:
         size = min(image.width, LONGEST * shorter), min(image.height, LONGEST * shorter)
         image = ImageOps.fit(image, size, Image.Resampling.NEAREST)
-    width, height = (SIDE * side // shorter for side in image.size)
+    width, height = (resized_to * side // shorter for side in image.size)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = half((width - SIDE) / 2), half((height - SIDE) / 2)
     return np.asarray(resized.crop((left, top, left + SIDE, top + SIDE)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -11,20 +12,19 @@ from PIL import Image
 from torch import Tensor
 
 from ddpo.errors import MissingResourceError, one_line
-from ddpo.rewards.backbones import SharedTower, shared_tower
+from ddpo.rewards.backbones import SharedTower, shared_tower, side_by_side
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.catalog_diversity import DINO_BACKBONE, DINOV2
+from ddpo.rewards.models.clip_pixels import square
 from ddpo.types import ImageBatch
 from ddpo.weights import offline
 
 __all__ = ["dino_tower", "preprocess"]
 
 SHORTER: Final = 256
-SIDE: Final = 224
-LONGEST: Final = 64  # times the shorter side; of longer pictures the middle, which is all that is seen, is cut out first
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
-"""ImageNet's. Source of all but LONGEST: facebook/dinov2-base, preprocessor_config.json."""
+"""ImageNet's. Source: facebook/dinov2-base, preprocessor_config.json."""
 AT_ONCE: Final = 16  # pictures
 
 
@@ -33,18 +33,8 @@ def preprocess(image: Image.Image) -> Tensor:
 
     Margins and lengths are cut off to whole pixels, as transformers does.
     """
-    shorter = min(image.size)
-    if max(image.size) > LONGEST * shorter:
-        image = _middle(image, min(image.width, LONGEST * shorter), min(image.height, LONGEST * shorter))
-    width, height = (SHORTER * side // shorter for side in image.size)
-    square = _middle(image.resize((width, height), Image.Resampling.BICUBIC), SIDE, SIDE)
-    array = torch.from_numpy(np.asarray(square, dtype=np.float32) / 255)
+    array = torch.from_numpy(square(image, math.floor, SHORTER).astype(np.float32) / 255)
     return ((array - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1).contiguous()
-
-
-def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
 
 
 def dino_tower(card: RewardCard, model: str, device: str) -> SharedTower:
@@ -68,7 +58,7 @@ def _embeddings(model: Any, device: str) -> Callable[[ImageBatch], Tensor]:
     def embed(batch: ImageBatch) -> Tensor:
         tokens = []
         for start in range(0, len(batch), AT_ONCE):
-            inputs = torch.stack([preprocess(image) for image in batch[start : start + AT_ONCE].images]).to(device)
+            inputs = torch.stack(side_by_side(preprocess, batch[start : start + AT_ONCE].images)).to(device)
             tokens.append(model(pixel_values=inputs).last_hidden_state[:, 0])
         return torch.cat(tokens)
 
