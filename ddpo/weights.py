@@ -6,6 +6,7 @@ The cache is `DDPO_CACHE`, else `~/.cache/ddpo`. With `DDPO_OFFLINE` or `HF_HUB_
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -103,8 +104,10 @@ def fetch_hub_file(repository: str, filename: str, revision: str, sha256: str | 
     return verified(path, sha256, what) if sha256 else path
 
 
-def fetch_hub_repository(repository: str, revision: str, what: str) -> Path:
+def fetch_hub_repository(repository: str, revision: str, what: str, only: Sequence[str] = ()) -> Path:
     """A whole hub repository at a revision, but for files of other frameworks; its folder in the hub's own cache.
+
+    With `only`, just the files that match one of these patterns, as far as there are any; `*` matches slashes too.
 
     Raises:
         MissingResourceError: as `fetch_hub_file`.
@@ -113,7 +116,11 @@ def fetch_hub_repository(repository: str, revision: str, what: str) -> Path:
 
     try:
         ignored = list(OTHER_FRAMEWORKS)
-        return Path(snapshot_download(repository, revision=revision, local_files_only=offline(), ignore_patterns=ignored))
+        return Path(
+            snapshot_download(
+                repository, revision=revision, local_files_only=offline(), ignore_patterns=ignored, allow_patterns=list(only) or None
+            )
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise _not_on_the_hub(what, error, f"{repository} --revision {revision}") from error
 

@@ -13,7 +13,9 @@ from ddpo.errors import ConfigError, RunExistsError
 def sample_command(
     prompts: Annotated[list[str], typer.Argument(help="Texts to draw; or --prompts FILE.")] = [],  # noqa: B006  # typer copies it
     file: Annotated[str | None, typer.Option("--prompts", help="A file with one prompt a line, or a built-in list.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint or run folder of `ddpo train`.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A checkpoint or run folder of `ddpo train`; or another trainer's, with --model.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The base model; default: the checkpoint's, else 'emoji'.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures; must not exist or be empty.")] = Path("samples"),
     count: Annotated[int, typer.Option(help="Pictures per prompt.", min=1)] = 4,
@@ -33,7 +35,7 @@ def sample_command(
     chosen = load_prompts(file).prompts if file else tuple(Prompt(text) for text in prompts)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunExistsError(f"{out} is not an empty folder: choose another --out")
-    info = find_checkpoint(checkpoint) if checkpoint else None
+    info = find_checkpoint(checkpoint, model) if checkpoint else None
     from ddpo.cli.quiet import quiet_libraries
 
     quiet_libraries()
@@ -43,7 +45,7 @@ def sample_command(
     from ddpo.policies import load_policy
     from ddpo.policies.sample import SampleKey, SamplerSettings, sample_images
 
-    policy = load_policy(model or (info.model if info else "emoji"), info.folder if info else None, device=device)
+    policy = load_policy(model or (info.model if info else "emoji"), info, device=device)
     keys = [SampleKey(prompt, index) for prompt in chosen for index in range(count)]
     settings = SamplerSettings(steps=steps, guidance=guidance, eta=eta, batch=min(32, len(keys)))
     pictures = []

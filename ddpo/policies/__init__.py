@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpo.errors import ConfigError, MissingResourceError, RewardLoadError, UserError, one_line
 from ddpo.loading import find
-from ddpo.policies.checkpoint import find_checkpoint
+from ddpo.policies.checkpoint import CheckpointInfo, find_checkpoint
 from ddpo.registry import Registry, unknown_name
 from ddpo.weights import sha256_of
 
@@ -43,12 +43,14 @@ policies: Registry[PolicyFactory] = Registry("model", "ddpo.policies", None, {na
 """The embedded model and the models of the entry-point group `ddpo.policies`."""
 
 
-def load_policy(model: str, checkpoint: Path | None = None, device: str = "cpu", dtype: str = "float32") -> TrainablePolicy:
+def load_policy(
+    model: str, checkpoint: Path | str | CheckpointInfo | None = None, device: str = "cpu", dtype: str = "float32"
+) -> TrainablePolicy:
     """Loads a text-to-image model, with a checkpoint of it if one is given.
 
     Args:
         model: a registered name, a local folder in diffusers' format, a hub id "owner/name", or the place of a factory.
-        checkpoint: a checkpoint or run folder of `ddpo train`.
+        checkpoint: a checkpoint or run folder of `ddpo train`, what another trainer made, or what `find_checkpoint` found.
         device: a torch device.
         dtype: "float32", "bfloat16" or "float16", for the weights that are not trained.
 
@@ -68,7 +70,7 @@ def load_policy(model: str, checkpoint: Path | None = None, device: str = "cpu",
     factory, origin = find_policy(model)
     policy = _made(model, origin, factory, device, getattr(torch, dtype))
     if checkpoint is not None:
-        policy.load(find_checkpoint(checkpoint))
+        policy.load(checkpoint if isinstance(checkpoint, CheckpointInfo) else find_checkpoint(checkpoint, model))
     return policy
 
 

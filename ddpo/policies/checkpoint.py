@@ -4,6 +4,8 @@ policy.json                          schema, model, kind ("lora" or "full"), ite
 pytorch_lora_weights.safetensors     kind "lora": diffusers' own format, for `pipeline.load_lora_weights(folder)`
 unet/                                kind "full": a diffusers folder, for `UNet2DConditionModel.from_pretrained(folder, subfolder="unet")`
 or another file or folder, of a model that is not Stable Diffusion
+
+Checkpoints of other trainers have no policy.json (`ddpo.policies.foreign`).
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import CheckpointError
+from ddpo.policies.foreign import fetch, needs_base, recognise
+from ddpo.policies.lora_file import LORA_FILE
+from ddpo.policies.unet_folder import UNET
 
 __all__ = ["BEST_FILE", "LORA_FILE", "POLICY_FILE", "UNET", "CheckpointInfo", "find_checkpoint", "write_facts"]
 
 POLICY_FILE: Final = "policy.json"
-LORA_FILE: Final = "pytorch_lora_weights.safetensors"
-UNET: Final = "unet"
 BEST_FILE: Final = "best.json"  # in the folder of a run's checkpoints: names the best by a reward that was not trained on
 SCHEMA: Final = 1
 
@@ -29,13 +32,18 @@ SCHEMA: Final = 1
 class CheckpointInfo:
     """What a checkpoint folder says of itself."""
 
-    folder: Path
+    folder: Path  # where it lies; of another trainer's, perhaps the file
     model: str  # id or folder of the base model
     kind: str  # "lora" or "full"
     iteration: int
     run: Path | None  # the run folder that it lies in
     adapter: dict[str, Any]  # LoRA rank, alpha and targets
-    weights: Path  # file or folder; LORA_FILE or UNET, but for models that are not Stable Diffusion
+    weights: Path  # file or folder; LORA_FILE or UNET, but for models that are not Stable Diffusion and other trainers' files
+
+    @property
+    def foreign(self) -> bool:
+        """Whether another trainer made it: diffusers' formats, and nothing is known but the weights."""
+        return not (self.folder / POLICY_FILE).is_file()
 
 
 def write_facts(
@@ -57,22 +65,47 @@ def write_facts(
     (folder / POLICY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
-def find_checkpoint(path: Path) -> CheckpointInfo:
-    """The checkpoint at `path`: that folder itself, or the latest one of the run folder `path`; `RUN/best` is the best by `held_out`.
+def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo:
+    """The checkpoint at `path`.
+
+    That folder itself, or the latest one of the run folder `path`; `RUN/best` is the best by `held_out`. Or what another trainer made:
+    a folder with a UNet or a LoRA, a LoRA's file, a hub id "owner/name" or "owner/name/lora.safetensors" (iteration 0, no run).
+
+    Args:
+        path: a path or hub id.
+        base: the base model; needed for what ddpo did not make, refused if it contradicts what ddpo made.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is none, it is damaged, `base` is missing or wrong.
+        MissingResourceError: a hub id that cannot be fetched.
     """
-    if path.name == "best" and not path.exists():
-        return _read(_best(path.parent))
+    name, path = str(path), Path(path)
+    if path.name == "best" and not path.exists() and path.parent.is_dir():
+        return _of(_read(_best(path.parent)), base)
     if not path.exists():
-        raise CheckpointError(f"{path}: no such checkpoint or run folder")
+        found = fetch(name, base)
+        if found is None:
+            raise CheckpointError(f"{path}: no such checkpoint or run folder")
+        path = found
     if (path / POLICY_FILE).is_file():
-        return _read(path)
+        return _of(_read(path), base)
     inside = sorted(folder for folder in (path / "checkpoints").glob("iteration-*") if (folder / POLICY_FILE).is_file())
-    if not inside:
-        raise CheckpointError(f"{path} is neither a checkpoint (no {POLICY_FILE}) nor a run with finished checkpoints")
-    return _read(inside[-1])
+    if inside:
+        return _of(_read(inside[-1]), base)
+    foreign = recognise(path)
+    if foreign is None:
+        raise CheckpointError(
+            f"{name} is neither a checkpoint (no {POLICY_FILE}, no UNet or LoRA as safetensors) nor a run with finished checkpoints"
+        )
+    if base is None:
+        raise needs_base(name)
+    return CheckpointInfo(path, base, foreign.kind, 0, None, foreign.adapter, foreign.weights)
+
+
+def _of(info: CheckpointInfo, base: str | None) -> CheckpointInfo:
+    if base is not None and base != info.model:
+        raise CheckpointError(f"{info.folder} was trained from {info.model!r}, not from {base!r}")
+    return info
 
 
 def _best(run: Path) -> Path:

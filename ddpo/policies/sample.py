@@ -70,18 +70,34 @@ def guided(policy: Policy, latents: Tensor, timesteps: Tensor, conditioning: Ten
 
 
 @torch.no_grad()
-def sample_trajectory(policy: Policy, keys: Sequence[SampleKey], settings: SamplerSettings, seed: int) -> Trajectory:
+def sample_trajectory(
+    policy: Policy, keys: Sequence[SampleKey], settings: SamplerSettings, seed: int, texts: Sequence[str] | None = None
+) -> Trajectory:
     """Denoises one batch and keeps its whole path.
 
     Each x_{t-1} is rounded to its storage dtype *before* its log-prob is taken, so that scoring the stored path again under the
     same policy gives the same numbers. The batch is padded to `settings.batch` pictures, so that the denoiser is always called in
     one shape; the padding is dropped from what is returned.
+
+    Args:
+        policy: The denoiser.
+        keys: Which pictures, at most `settings.batch`; each decides its own noise.
+        settings: Steps, guidance, eta and batch size.
+        seed: Of the noise.
+        texts: What the pictures are asked for in place of their keys' prompts: another prompt on the same noise (the swap test).
+
+    Raises:
+        ValueError: `texts` has another length than `keys`.
     """
-    padded = [*keys, *[keys[-1]] * (settings.batch - len(keys))]
+    asked = [key.prompt.text for key in keys] if texts is None else list(texts)
+    if len(asked) != len(keys):
+        raise ValueError(f"{len(asked)} texts for {len(keys)} keys")
+    padding = settings.batch - len(keys)
+    padded, asked = [*keys, *[keys[-1]] * padding], [*asked, *[asked[-1]] * padding]
     device = policy.device
     coefficients = policy.schedule.coefficients(settings.steps, settings.eta).to(device)
     noise = torch.stack([sample_noise(key, seed, settings.steps, policy.latent_shape) for key in padded]).to(device)
-    conditioning, unconditional = policy.encode([key.prompt.text for key in padded]), policy.encode([""])
+    conditioning, unconditional = policy.encode(asked), policy.encode([""])
     x_t = noise[:, 0].to(policy.storage_dtype)
     latents, log_probs = [x_t], []
     for index in range(settings.steps):

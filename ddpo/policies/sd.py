@@ -14,8 +14,10 @@ from torch.nn import Parameter
 
 from ddpo.errors import CheckpointError, ConfigError, MissingResourceError
 from ddpo.policies.checkpoint import LORA_FILE, CheckpointInfo, write_facts
+from ddpo.policies.lora_file import load_lora
 from ddpo.policies.policy import LoraSettings
 from ddpo.policies.transition import NoiseSchedule
+from ddpo.policies.unet_folder import check_pipeline, check_unet, read_unet
 from ddpo.tensorfile import load_tensors
 
 __all__ = ["LoraSettings", "StableDiffusionPolicy"]
@@ -157,6 +159,9 @@ class StableDiffusionPolicy:
         """
         if checkpoint.model != self.model:
             raise CheckpointError(f"{checkpoint.folder} was trained from {checkpoint.model!r}, not from {self.model!r}")
+        if checkpoint.foreign:
+            self._load_foreign(checkpoint)
+            return
         if self.kind == "none":
             adapter = checkpoint.adapter
             settings = LoraSettings(adapter["rank"], adapter["alpha"], tuple(adapter["targets"])) if checkpoint.kind == "lora" else None
@@ -174,6 +179,25 @@ class StableDiffusionPolicy:
                 self.unet.load_state_dict(tensors)
             except RuntimeError as error:
                 raise CheckpointError(f"{checkpoint.folder} does not fit {self.model!r}: {str(error).splitlines()[0]}") from error
+
+    def _load_foreign(self, checkpoint: CheckpointInfo) -> None:
+        """Takes over what another trainer made."""
+        if self.kind not in ("none", checkpoint.kind):
+            raise CheckpointError(f"{checkpoint.folder} is {checkpoint.kind}, and the policy is already adapted ({self.kind})")
+        if checkpoint.kind == "lora":
+            load_lora(self.unet, checkpoint.weights, ADAPTER, self.model)
+            adapter = checkpoint.adapter
+            self.kind, self.lora = "lora", LoraSettings(adapter["rank"], adapter["alpha"], tuple(adapter["targets"]))
+            for _, parameter in self.trainable_parameters():
+                parameter.data = parameter.data.float()
+            return
+        parts = {"text_encoder": self.text_encoder, "vae": self.vae}
+        check_unet(self.unet, checkpoint.weights, self.model)
+        check_pipeline(checkpoint.folder, parts, self.schedule, self.model)
+        weights = read_unet(checkpoint.weights, self.model)
+        if self.kind == "none":
+            self.adapt("full")
+        self.unet.load_state_dict(weights)
 
     def _precision(self) -> Any:
         return nullcontext() if self.storage_dtype == torch.float32 else torch.autocast(self.device.type, self.storage_dtype)
