@@ -95,7 +95,7 @@ class RewardCard:
     weights: tuple[WeightFile, ...] = ()
     code_licence: str = "Apache-2.0"
     paper: str = ""
-    lineage: tuple[str, ...] = ()  # backbones and data that it shares with other rewards, for independence
+    lineage: tuple[str, ...] = ()  # backbones, data or, of pixel statistics, properties that it shares with other rewards: not independent
     golden: tuple[Golden, ...] = ()
     options: tuple[RewardOption, ...] = ()
     api: int = API_VERSION

@@ -1,7 +1,11 @@
 """The cards of the rewards that need no weights: statistics of pixels, pure data.
 
 Typical values are percentiles over 500 pictures that one `ddpo.policies.emoji.render.Renderer` draws from `default_rng(0)`, 64×64. Those of
-`compressibility`, `sharpness` and `edge_density` depend on the number of pixels, so read them together with `typical_source`.
+`compressibility`, `sharpness`, `edge_density` and `high_frequency` depend on the number of pixels: read them with `typical_source`.
+
+`lineage` names the property of a picture that a statistic measures: two of one property move together. The rank correlations over those 500
+pictures are, in size, 0.71 … 0.92 within "pixel detail", 0.65 in "colour", 0.53 in "layout" and 0.33 … 0.92 in "luma spread". The strongest
+across properties are those of rotation_symmetry with contrast (0.68) and edge_density (0.60), since plain pictures are symmetric.
 
 None is cached. At 512×512, computing one takes 0.2 … 2 ms; the SHA-256 by which it would be looked up takes 0.4 ms of bytes and 1.7 ms
 of the floats that a trainer scores, where no picture comes twice; a file's decoding takes 1.5 (JPEG) to 4.5 ms (PNG) either way.
@@ -47,6 +51,7 @@ PIXEL_CARDS: Final = (
         cache=False,
         memory_mb=10,
         paper=DDPO_PAPER,
+        lineage=("pixel detail",),
         golden=tuple(Golden(name, -size, HALF_BYTE, JPEG_SOURCE) for name, size in JPEG_GOLDEN.items()),
     ),
     RewardCard(
@@ -66,6 +71,7 @@ PIXEL_CARDS: Final = (
         cache=False,
         memory_mb=10,
         paper=DDPO_PAPER,
+        lineage=("pixel detail",),
         golden=tuple(Golden(name, size, HALF_BYTE, JPEG_SOURCE) for name, size in JPEG_GOLDEN.items()),
     ),
     RewardCard(
@@ -84,6 +90,7 @@ PIXEL_CARDS: Final = (
         cache=False,
         memory_mb=20,
         paper="https://doi.org/10.1117/12.477378",
+        lineage=("colour",),
         golden=tuple(
             Golden(name, score, 2e-5, "formula evaluated independently, 6 decimals")
             for name, score in {
@@ -114,6 +121,7 @@ PIXEL_CARDS: Final = (
         thread_safe=True,
         cache=False,
         memory_mb=20,
+        lineage=("layout",),
         golden=_golden(
             "by hand for one colour and for the squares; else the difference to ImageOps.mirror, squared and summed by Pillow",
             {"black": 0.0, "grey": 0.0, "checker": -1.0, "gradient": -0.139865016, "sin": -0.0144445206, "noise": -0.167634371},
@@ -138,6 +146,7 @@ PIXEL_CARDS: Final = (
         thread_safe=True,
         cache=False,
         memory_mb=20,
+        lineage=("layout",),
         golden=_golden(
             "by hand for one colour and for the squares; else the difference to Image.rotate(180), squared and summed by Pillow",
             {"black": 0.0, "grey": 0.0, "checker": 0.0, "gradient": -0.279730032, "sin": -0.0844095632, "noise": -0.168079661},
@@ -161,6 +170,7 @@ PIXEL_CARDS: Final = (
         thread_safe=True,
         cache=False,
         memory_mb=20,
+        lineage=("luma level",),
         golden=_golden(
             "by hand for black, grey (-128/255) and the squares (half of them white); else channel means by Pillow's ImageStat",
             {"black": 0.0, "grey": -0.501960784, "checker": -0.5, "gradient": -0.498046004, "sin": -0.498136148, "noise": -0.499993155},
@@ -185,6 +195,7 @@ PIXEL_CARDS: Final = (
         cache=False,
         memory_mb=20,
         paper="https://doi.org/10.1364/JOSAA.7.002032",
+        lineage=("luma spread",),
         golden=_golden(
             "√(wᵀΣw) with NumPy's covariance Σ of the channels and the luma weights w",
             {"black": 0.0, "grey": 0.0, "checker": 0.5, "gradient": 0.213204231, "sin": 0.153926349, "noise": 0.194024906},
@@ -210,6 +221,7 @@ PIXEL_CARDS: Final = (
         cache=False,
         memory_mb=20,
         paper="https://doi.org/10.1145/965139.807361",
+        lineage=("colour",),
         golden=_golden(
             "colorsys of the standard library, over every colour of the picture",
             {"black": 0.0, "grey": 0.0, "checker": 0.0, "gradient": 0.503868103, "sin": 0.274983808, "noise": 0.668211953},
@@ -235,6 +247,7 @@ PIXEL_CARDS: Final = (
         cache=False,
         memory_mb=20,
         paper="https://doi.org/10.1109/ICPR.2000.903548",
+        lineage=("pixel detail", "luma spread"),
         golden=_golden(
             "scipy.ndimage.laplace, mode nearest",
             {"black": 0.0, "grey": 0.0, "checker": 39880.5977, "gradient": 0.458434733, "sin": 2.02037363, "noise": 48888.3854},
@@ -259,9 +272,36 @@ PIXEL_CARDS: Final = (
         thread_safe=True,
         cache=False,
         memory_mb=30,
+        lineage=("pixel detail", "luma spread"),
         golden=_golden(
             "scipy.ndimage.sobel, mode nearest, over 8",
             {"black": 0.0, "grey": 0.0, "checker": 0.206943564, "gradient": 0.00143898443, "sin": 0.0245813122, "noise": 0.106166175},
+        ),
+    ),
+    RewardCard(
+        id="high_frequency",
+        version="1",
+        summary="share of the power of luma in fine detail, above half of the highest frequency (Nyquist)",
+        load="ddpo.rewards.models.frequency:HighFrequency",
+        family="pixels",
+        flaws="a chequerboard of single pixels is the optimum, noise scores 0.80; blind to contrast: the faintest grain on a plain picture "
+        "counts fully; the borders hardly count; falls when the same picture is shown larger, so compare one size only",
+        unit="share of power, mean taken off",
+        range=(0.0, 1.0),
+        typical=(0.0334, 0.0756, 0.215),
+        typical_source=EMOJI,
+        pixels="float",
+        preprocessing="luma BT.601, mean off, Hann window, 2-D Fourier transform; radial frequency above 0.25 cycles per pixel",
+        differentiable=True,
+        device="any",
+        thread_safe=True,
+        cache=False,
+        memory_mb=40,
+        paper="https://doi.org/10.1002/j.1538-7305.1958.tb03874.x",
+        lineage=("spectrum",),
+        golden=_golden(
+            "scipy.fft.fft2, all frequencies, window ½ - ½ cos",
+            {"black": 0.0, "grey": 0.0, "checker": 0.159591793, "gradient": 3.96613912e-05, "sin": 1.33286984e-05, "noise": 0.802673122},
         ),
     ),
     RewardCard(
@@ -281,6 +321,7 @@ PIXEL_CARDS: Final = (
         cache=False,
         memory_mb=10,
         paper="https://doi.org/10.1002/j.1538-7305.1948.tb01338.x",
+        lineage=("luma spread",),
         golden=_golden(
             "scipy.stats.entropy of NumPy's count of (19595 R + 38470 G + 7471 B + 32768) >> 16",
             {"black": 0.0, "grey": 0.0, "checker": 1.0, "gradient": 7.76355963, "sin": 7.13744094, "noise": 7.63330027},

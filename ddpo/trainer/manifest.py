@@ -19,7 +19,7 @@ from ddpo.trainer.config import TrainConfig
 __all__ = ["check_unchanged", "describe"]
 
 PACKAGES: Final = ("ddpo", "torch", "diffusers", "transformers", "peft", "pillow", "numpy")
-CALLED: Final = ("calls", "thread_safe", "cache")  # the fields of a card that say how a reward may be called
+IGNORED: Final = ("calls", "thread_safe", "cache", "lineage")  # the fields of a card that no score depends on
 
 
 def describe(config: TrainConfig, reward: ResolvedReward, prompts: PromptSet, origins: Mapping[str, str], processes: int) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def check_unchanged(
         raise ConfigError(f"the run cannot be resumed: the prompts of {prompts.source} are not those that it was started with")
     then, now = before["reward"], json.loads(json.dumps(_reward(config, reward)))
     served = now["origin"].startswith("server ") and then.get("origin", now["origin"]) != now["origin"]
-    if served or any(then["card"].get(name) != value for name, value in now["card"].items() if name not in CALLED):
+    if served or any(then["card"].get(name) != value for name, value in now["card"].items() if name not in IGNORED):
         raise ConfigError(f"the run cannot be resumed: the reward {config.reward!r} is not the one that it was started with")
     for kind, origin in origins.items():
         if (begun := before.get("origins", {}).get(kind, origin)) != origin:

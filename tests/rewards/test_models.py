@@ -16,6 +16,7 @@ from ddpo.rewards.fixtures import FIXTURES, draw_fixture
 from ddpo.rewards.models.contrast import rms_contrast
 from ddpo.rewards.models.darkness import mean_luma
 from ddpo.rewards.models.edges import mean_gradient
+from ddpo.rewards.models.frequency import high_frequency_share
 from ddpo.rewards.models.jpeg import jpeg_bytes
 from ddpo.rewards.models.saturation import mean_saturation
 from ddpo.rewards.models.sharpness import laplacian_variance
@@ -23,7 +24,7 @@ from ddpo.rewards.models.symmetry import mirror_error, rotation_error
 from ddpo.rewards.zoo import make_reward
 from ddpo.types import ImageBatch, Prompt
 
-MEASURES = [mirror_error, rotation_error, mean_luma, rms_contrast, mean_saturation, laplacian_variance, mean_gradient]
+MEASURES = [mirror_error, rotation_error, mean_luma, rms_contrast, mean_saturation, laplacian_variance, mean_gradient, high_frequency_share]
 WEIGHT_FREE = [name for name, card in CARDS.items() if not card.weights]
 GOLDENS = [(name, golden) for name in WEIGHT_FREE for golden in CARDS[name].golden]
 BYTES = {"black": 4723, "grey": 4721, "gradient": 20406, "checker": 8819, "sin": 70761, "noise": 308188}
@@ -197,6 +198,27 @@ def test_sobel_and_laplacian_agree_with_scipy_on_noise() -> None:
     assert float(laplacian_variance(pixels)) == pytest.approx(ndimage.laplace(255 * grey, mode="nearest").var(), rel=1e-12)
 
 
+@pytest.mark.parametrize(("period", "share"), [(3, 1.0), (8, 0.0)])
+def test_waves_above_and_below_half_of_nyquist(period: int, share: float) -> None:
+    """A wave of 3 pixels has 1/3 cycle per pixel and one of 8 has 1/8; the limit is 1/4. The window spreads each over neighbours."""
+    wave = 0.5 + 0.3 * torch.cos(2 * torch.pi * torch.arange(72).double() / period)
+    for plane in (wave.expand(48, 72), wave.expand(48, 72).T):
+        assert float(high_frequency_share(plane.expand(1, 3, *plane.shape))) == pytest.approx(share, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (17, 23), (1, 5)])
+def test_the_share_of_white_noise_is_that_of_the_frequencies(shape: tuple[int, int]) -> None:
+    """All frequencies by NumPy, on odd and even sides; of much white noise, the spectrum's area: a square without a disc."""
+    picture = np.random.default_rng(6).random((3, *shape))
+    plane = np.tensordot([0.299, 0.587, 0.114], picture, 1)
+    window = np.outer(*(np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2 for side in shape))
+    power = np.abs(np.fft.fft2(window * (plane - np.average(plane, weights=window)))) ** 2
+    fine = np.hypot(*np.meshgrid(np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), indexing="ij")) > 0.25
+    assert float(high_frequency_share(torch.from_numpy(picture)[None])) == pytest.approx(power[fine].sum() / power.sum(), rel=1e-6)
+    noise = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    assert float(high_frequency_share(noise)) == pytest.approx(1 - np.pi / 16, abs=0.01)
+
+
 def test_contrast_by_hand() -> None:
     pixels = torch.tensor([0.0, 1.0, 1.0, 1.0]).expand(1, 3, 1, 4)  # variance p(1 - p) with p = 3/4
     assert float(rms_contrast(pixels)) == pytest.approx((3 / 16) ** 0.5)
@@ -234,6 +256,7 @@ DIRECTIONS = {  # a picture that must score higher, from a grey ramp
     "sharpness": lambda ramp: ramp + 0.2 * torch.rand(ramp.shape, generator=torch.Generator().manual_seed(0)),
     "contrast": lambda ramp: ramp * 2,
     "saturation": lambda ramp: ramp * torch.tensor([1.0, 0.5, 0.5]).reshape(3, 1, 1),
+    "high_frequency": lambda ramp: ramp + 0.2 * torch.rand(ramp.shape, generator=torch.Generator().manual_seed(0)),
     "edge_density": lambda ramp: ramp.flip(-1).where(torch.arange(16) % 2 == 0, ramp),
     "entropy": lambda ramp: ramp.transpose(-1, -2) * 0.5 + ramp * 0.5,
     "rotation_symmetry": lambda ramp: (ramp + ramp.flip(-1, -2)) / 2,
