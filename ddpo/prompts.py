@@ -1,4 +1,4 @@
-"""Prompt lists: built in, or a user's file; and the check that held-out prompts are not training prompts in disguise.
+"""Prompt lists: built in, or a user's file. `ddpo.leaks` checks that held-out prompts are not training prompts in disguise.
 
 A `.txt` file has one prompt a line; a `.jsonl` file one object a line with "prompt" and, if a reward needs it, "metadata", and, if it is
 to be drawn more often than others, "weight". Where the built-in lists come from is told in `prompt_lists/README.md`.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -21,12 +19,10 @@ from ddpo.errors import PromptError
 from ddpo.registry import nearest
 from ddpo.types import Prompt
 
-__all__ = ["Leak", "PromptSet", "builtin_names", "find_leaks", "load_prompts", "read_text"]
+__all__ = ["PromptSet", "builtin_names", "builtin_prompts", "load_prompts", "read_text"]
 
-ARTICLES: Final = frozenset({"a", "an", "the"})
 SUFFIXES: Final = (".txt", ".jsonl")
 MAX_WEIGHT: Final = 1000  # a weight beyond it is a mistake
-LEAK_JACCARD: Final = 0.8  # share of words in common above which two prompts count as near-duplicates
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +42,6 @@ class PromptSet:
         """Hexadecimal SHA-256 of texts, metadata and weights: what a run depends on."""
         rows = [[prompt.text, dict(prompt.metadata), weight] for prompt, weight in zip(self.prompts, self.weights, strict=True)]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Leak:
-    """A held-out prompt that is too near to a training prompt, and why."""
-
-    heldout: Prompt
-    train: Prompt
-    reason: str
 
 
 @cache
@@ -84,6 +71,11 @@ def load_prompts(name_or_path: str) -> PromptSet:
         near = nearest(name, builtin_names())
         hint = f"did you mean {near!r}?" if near else f"built-in: {', '.join(builtin_names())}"
         raise PromptError(f"no prompt file and no built-in list {name_or_path!r}; {hint}")
+    return builtin_prompts(name)
+
+
+def builtin_prompts(name: str) -> PromptSet:
+    """A built-in list, whatever file of that name may lie around; `name` is one of `builtin_names()`."""
     file = _builtin_files()[name]
     text = (files("ddpo") / "prompt_lists" / file).read_text(encoding="utf-8")
     return _parse(text, name, f"built-in list {name!r}", file, file.endswith(".jsonl"))
@@ -133,37 +125,3 @@ def _parse_json(line: str, where: str) -> tuple[Prompt, int]:
     if type(weight) is not int or not 1 <= weight <= MAX_WEIGHT:
         raise PromptError(f'{where}: "weight" must be a whole number from 1 to {MAX_WEIGHT}, got {weight!r}')
     return Prompt(record["prompt"].strip(), record.get("metadata", {})), weight
-
-
-def find_leaks(train: Sequence[Prompt], heldout: Sequence[Prompt]) -> list[Leak]:
-    """Held-out prompts that a training prompt gives away: the same words but for articles, case and plural, or nearly the same.
-
-    Near-duplicates have a word overlap |A ∩ B| / |A ∪ B| of at least 0.8. At most one leak per held-out prompt is told.
-    """
-    words = [(prompt, _words(prompt.text)) for prompt in train]
-    exact = {found: prompt for prompt, found in reversed(words)}
-    leaks: list[Leak] = []
-    for prompt in heldout:
-        mine = _words(prompt.text)
-        if mine in exact:
-            leaks.append(Leak(prompt, exact[mine], "the same words"))
-            continue
-        for other, theirs in words:
-            overlap = len(mine & theirs) / max(1, len(mine | theirs))
-            if overlap >= LEAK_JACCARD:
-                leaks.append(Leak(prompt, other, f"{overlap:.0%} of the words in common"))
-                break
-    return leaks
-
-
-def _words(text: str) -> frozenset[str]:
-    """The words of a prompt in lower case, without articles and plural endings."""
-    return frozenset(_singular(word) for word in re.findall(r"\w+", text.lower()) if word not in ARTICLES)
-
-
-def _singular(word: str) -> str:
-    if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    if len(word) > 4 and word.endswith(("ses", "xes", "ches", "shes")):
-        return word[:-2]
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word

@@ -10,16 +10,50 @@ from pathlib import Path
 import pytest
 
 from ddpo.errors import PromptError
-from ddpo.prompts import builtin_names, find_leaks, load_prompts
+from ddpo.prompts import builtin_names, load_prompts
 from ddpo.types import Prompt
 
 IMAGENET_ANIMALS = "8d356a5fcbea73e8a0cd6854ac02ada9c286c048a34cdcfadd6a1cbcad06224d"
 
 
-def test_builtin_lists_have_the_promised_sizes_and_do_not_leak() -> None:
-    lists = {name: load_prompts(name).prompts for name in ("animals", "unseen_animals", "objects")}
-    assert {name: len(prompts) for name, prompts in lists.items()} == {"animals": 45, "unseen_animals": 38, "objects": 50}
-    assert find_leaks(lists["animals"], lists["unseen_animals"] + lists["objects"]) == []
+DIGESTS = {
+    "animals": "b36ff39eb21d",
+    "unseen_animals": "04cb190da385",
+    "objects": "f22b68538f3c",
+    "near": "6c83da7b2c16",
+    "activities": "d61d852da92c",
+    "seen_activities": "2fa94e795d60",
+    "animals_activities": "457f549d93ec",
+}
+SIZES = {
+    "animals": 45, "unseen_animals": 38, "objects": 50, "near": 40, "activities": 36, "seen_activities": 36, "animals_activities": 135,
+}  # fmt: skip
+
+
+def test_builtin_lists_have_the_promised_sizes_and_are_disjoint() -> None:
+    lists = {name: {prompt.id for prompt in load_prompts(name).prompts} for name in SIZES}
+    assert {name: len(prompts) for name, prompts in lists.items()} == SIZES
+    assert len(set().union(*lists.values())) == sum(SIZES.values())
+
+
+def test_lists_for_evaluation_are_versioned() -> None:
+    """Results of two versions of a list do not compare: a list that changes needs a new version in the README, and a new digest here."""
+    readme = (Path(__file__).parents[1] / "ddpo" / "prompt_lists" / "README.md").read_text(encoding="utf-8")
+    assert "Version 1 of the lists" in readme
+    assert {name: load_prompts(name).digest[:12] for name in SIZES} == DIGESTS
+
+
+def test_held_out_activities_are_in_no_training_list() -> None:
+    def doing(name: str) -> set[str]:
+        return {" ".join(prompt.text.split()[2:]) for prompt in load_prompts(name).prompts}
+
+    assert doing("activities") == doing("seen_activities")
+    assert len(doing("activities")) == 12
+    assert not doing("activities") & doing("animals_activities")
+    for name, animals in (("activities", "unseen_animals"), ("seen_activities", "animals")):
+        subjects = [" ".join(prompt.text.split()[:2]) for prompt in load_prompts(name).prompts]
+        assert len(set(subjects)) == 36
+        assert set(subjects) <= {prompt.text for prompt in load_prompts(animals).prompts}
 
 
 def test_every_builtin_list_is_in_the_table_with_its_size() -> None:
@@ -121,26 +155,3 @@ def test_metadata_comes_from_jsonl(tmp_path: Path) -> None:
 def test_ids_are_stable_and_unicode_normal() -> None:
     assert Prompt("a cat").id == "51e467415607"  # sha256("a cat")[:12]
     assert Prompt("cafe\u0301").id == Prompt("caf\u00e9").id
-
-
-@pytest.mark.parametrize(
-    ("heldout", "leaks"),
-    [
-        ("A cat", True),
-        ("the cats", True),
-        ("two foxes", False),
-        ("a fox", True),
-        ("a panda", False),
-        ("a cat on a mat", False),
-        ("butterflies", True),
-    ],
-)
-def test_leaks(heldout: str, leaks: bool) -> None:
-    train = [Prompt("a cat"), Prompt("a fox"), Prompt("a butterfly")]
-    assert bool(find_leaks(train, [Prompt(heldout)])) is leaks
-
-
-def test_near_duplicates_are_leaks() -> None:
-    train = [Prompt("a red cat sitting on a wooden table")]
-    (leak,) = find_leaks(train, [Prompt("a red cat sitting on wooden tables outside")])
-    assert "86% of the words" in leak.reason
