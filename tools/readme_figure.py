@@ -14,7 +14,9 @@ from typing import Any
 
 from PIL import Image
 
+from ddpo.eval.models import BASE
 from ddpo.eval.render.plots import ticks
+from ddpo.eval.samples import read_samples
 from ddpo.files import atomic_path, write_text
 from ddpo.images import contact_sheet, load_image
 from ddpo.prompts import load_prompts
@@ -26,7 +28,7 @@ SHOWN = 5  # pictures per split
 
 def panel(report: dict[str, Any], left: int) -> list[str]:
     """One run: a dot and an interval per split, on an axis that begins at 0."""
-    reward = report["trained_on"]
+    reward = trained_on(report)
     gains = {g["split"]: g for g in report["gains"] if g["reward"] == reward}
     unit = next(r["card"]["unit"] for r in report["rewards"] if r["id"] == reward).split(";")[0].split(" of ")[0]
     estimates = {split: gains[split]["paired"]["gain"] for split in SPLITS if split in gains}
@@ -72,10 +74,18 @@ def shown(split: str) -> list[str]:
     return [prompt.id for prompt in prompts[:: len(prompts) // SHOWN][:SHOWN]]
 
 
-def strip(folder: Path, policy: str) -> list[Image.Image]:
-    """The first picture of the prompts shown, twice as large."""
-    names = [f"{split}/{prompt_id}-0-{policy}.png" for split in SPLITS for prompt_id in shown(split)]
-    return [load_image(folder / "images" / name).resize((96, 96), Image.Resampling.LANCZOS) for name in names]
+def trained_on(report: dict[str, Any]) -> str:
+    """The reward of the one model of a report."""
+    (model,) = (model for model in report["models"] if not model["history"])
+    return str(model["trained_on"])
+
+
+def strip(folder: Path, base: bool) -> list[Image.Image]:
+    """The first picture of the prompts shown, by the base model or by the tuned one."""
+    history = {m["name"] for m in json.loads((folder / "report.json").read_text(encoding="utf-8"))["models"] if m["history"]}
+    rows = [row for row in read_samples(folder / "samples.parquet") if row.index == 0 and row.model not in history]
+    files = {row.prompt_id: row.image for row in rows if (row.model == BASE) == base}
+    return [load_image(folder / files[id]).resize((96, 96), Image.Resampling.LANCZOS) for split in SPLITS for id in shown(split)]
 
 
 def main() -> None:
@@ -87,15 +97,15 @@ def main() -> None:
     reports = [json.loads((folder / "report.json").read_text(encoding="utf-8")) for folder in folders]
     figures = Path("docs/figures")
     write_text(figures / "gains.svg", gains_figure(reports))
-    rows = strip(folders[0], "base")
+    rows = strip(folders[0], base=True)
     for folder in folders:
-        rows += strip(folder, "tuned")
+        rows += strip(folder, base=False)
     with atomic_path(figures / "before-after.webp") as temporary:
         contact_sheet(rows, columns=SHOWN * len(SPLITS)).save(temporary, format="WEBP", quality=92)
     for report in reports:
         for gain in report["gains"]:
             e = gain["paired"]["gain"]
-            print(f"{report['trained_on']:18} {gain['split']:15} {gain['reward']:18} {e['mean']:+.4f} [{e['low']:+.4f}, {e['high']:+.4f}]")
+            print(f"{trained_on(report):18} {gain['split']:15} {gain['reward']:18} {e['mean']:+.4f} [{e['low']:+.4f}, {e['high']:+.4f}]")
 
 
 if __name__ == "__main__":

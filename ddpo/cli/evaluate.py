@@ -1,4 +1,4 @@
-"""`ddpo eval`."""
+"""`ddpo eval` and `ddpo compare`."""
 
 from __future__ import annotations
 
@@ -8,103 +8,217 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from ddpo.cli.first_process import is_first_process
+from ddpo.errors import ConfigError
+
 if TYPE_CHECKING:
-    from ddpo.eval.job import Outcome, Plan
+    from rich.progress import TaskID
+
+    from ddpo.eval.job import EvalProgress, Outcome
+    from ddpo.eval.models import ModelFacts
+    from ddpo.eval.planning import Plan
+
+FAILED: int = 3
+"""The exit status when a condition of --fail-if is true."""
+
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(help="A file with one prompt a line, a built-in list, or NAME=FILE; repeatable. Default: those that suit the model."),
+]
+Rewards = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A reward to score with, or an expression such as 'aesthetic + compressibility:0.2'; repeatable, each one is "
+        "reported by itself. Always there: the run's own."
+    ),
+]
+HeldOut = Annotated[bool, typer.Option(help="Score with independent rewards and pixel statistics too.")]
+Leaks = Annotated[str, typer.Option(help="Held-out prompts that training gave away: 'report' or 'drop' them.")]
+Seeds = Annotated[int, typer.Option(help="Pictures per prompt, of every model.", min=1)]
+Seed = Annotated[int | None, typer.Option(help="Of the noise; default: one that training does not use.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps; default: the run's.", min=1)]
+Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance, 1: none; default: the run's.", min=1)]
+Eta = Annotated[float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's.", min=0, max=1)]
+Out = Annotated[Path | None, typer.Option(help="Folder for the report; default: RUN/eval/iteration-…, or evaluations/NAMES.")]
+Device = Annotated[str | None, typer.Option(help="A torch device; default: the run's.")]
+Format = Annotated[str, typer.Option("--format", help="What is printed: 'terminal', 'github' (Markdown for a job summary) or 'json'.")]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(help="A condition such as 'unseen_animals.gain < 0' or 'reading >= strong'; if true, exit with 3. Repeatable."),
+]
+Base = Annotated[str | None, typer.Option(help="The base model, for checkpoints of other trainers.")]
 
 
 def evaluate_command(
-    checkpoint: Annotated[Path, typer.Option(help="A run folder (its last checkpoint) or a checkpoint folder of `ddpo train`.")],
-    prompts: Annotated[
-        list[str] | None,
-        typer.Option(help="A file with one prompt a line, or a built-in list; repeatable. Default: animals, unseen_animals, objects."),
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="A run folder (its last checkpoint), a checkpoint folder or a hub id; repeatable.")
     ] = None,
-    reward: Annotated[
+    images: Annotated[
         list[str] | None,
+        typer.Option(help="Pictures that something else drew: base=FOLDER, and NAME=FOLDER for each model; instead of --checkpoint."),
+    ] = None,
+    prompts: Prompts = None,
+    reward: Rewards = None,
+    held_out: HeldOut = True,
+    leaks: Leaks = "report",
+    seeds: Seeds = 4,
+    seed: Seed = None,
+    history: Annotated[int, typer.Option(help="Earlier checkpoints of each run, for the course of training.", min=0)] = 6,
+    history_seeds: Annotated[int, typer.Option(help="Pictures per prompt of those.", min=1)] = 2,
+    best_of: Annotated[
+        int | None,
         typer.Option(
-            help="A reward to score with, or an expression such as 'aesthetic + compressibility:0.2'; repeatable, each one is "
-            "reported by itself. Default: the run's own."
+            help="Best-of-n of the base model as a yardstick; default: as many as the run had queries per prompt; 0: none.", min=0
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Pictures per prompt, of the base and of the tuned model each.", min=1)] = 4,
-    seed: Annotated[int | None, typer.Option(help="Of the noise; default: one that training does not use.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the run's.", min=1)] = None,
-    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance, 1: none; default: the run's.", min=1)] = None,
-    eta: Annotated[float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's.", min=0, max=1)] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the report; default: RUN/eval/iteration-…, or eval inside a lone checkpoint.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="A torch device; default: the run's.")] = None,
+    trained_prompts: Annotated[str | None, typer.Option(help="The prompt list of the training, where the run does not tell.")] = None,
+    base: Base = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    eta: Eta = None,
+    out: Out = None,
+    device: Device = None,
+    form: Format = "terminal",
+    fail_if: FailIf = None,
 ) -> None:
-    """Compare a checkpoint with its base model on seen and unseen prompts, and write a report.
+    """Compare checkpoints with their base model on seen and unseen prompts, and write a report.
 
     Interrupted, it goes on where it stopped when it is called again in the same way.
     """
+    _evaluate(
+        form, fail_if or [], checkpoints=tuple(checkpoint or ()), images=tuple(images or ()), prompts=tuple(prompts or ()),
+        rewards=tuple(reward or ()), held_out=held_out, leaks=leaks, seeds=seeds, seed=seed, history=history,
+        history_seeds=history_seeds, best_of=best_of, trained_prompts=trained_prompts, base=base, steps=steps, guidance=guidance, eta=eta,
+        out=out, device=device,
+    )  # fmt: skip
+
+
+def compare_command(
+    checkpoints: Annotated[
+        list[str], typer.Argument(help="Two or more runs, checkpoints or hub ids, of one base model.", metavar="RUN...")
+    ],
+    prompts: Prompts = None,
+    reward: Rewards = None,
+    held_out: HeldOut = True,
+    leaks: Leaks = "report",
+    seeds: Seeds = 4,
+    seed: Seed = None,
+    base: Base = None,
+    out: Out = None,
+    device: Device = None,
+    form: Format = "terminal",
+    fail_if: FailIf = None,
+) -> None:
+    """Put runs side by side: the same prompts, noise and rewards for all; `ddpo eval` without the course of training."""
+    if len(checkpoints) < 2:
+        raise ConfigError("comparing takes two runs or more; for one there is `ddpo eval`")
+    _evaluate(
+        form, fail_if or [], checkpoints=tuple(checkpoints), prompts=tuple(prompts or ()), rewards=tuple(reward or ()), held_out=held_out,
+        leaks=leaks, seeds=seeds, seed=seed, base=base, out=out, device=device, history=0, best_of=0,
+    )  # fmt: skip
+
+
+def _evaluate(form: str, fail_if: list[str], seed: int | None, **asked: object) -> None:
+    """Plans, does and prints."""
     from ddpo.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from ddpo.eval.job import EVAL_SEED, Request, plan
-    from ddpo.eval.render.terminal import render_terminal
+    from ddpo.eval.conditions import parse_condition
+    from ddpo.eval.planning import plan
+    from ddpo.eval.request import EVAL_SEED, Request
 
-    request = Request(
-        checkpoint=checkpoint,
-        prompts=tuple(prompts or ()),
-        rewards=tuple(reward or ()),
-        seeds=seeds,
-        seed=EVAL_SEED if seed is None else seed,
-        steps=steps,
-        guidance=guidance,
-        eta=eta,
-        out=out,
-        device=device,
-    )
+    if form not in ("terminal", "github", "json"):
+        raise ConfigError(f"--format must be terminal, github or json, got {form!r}")
+    if asked["leaks"] not in ("report", "drop"):
+        raise ConfigError(f"--leaks must be report or drop, got {asked['leaks']!r}")
+    conditions = [parse_condition(text) for text in fail_if]
+    request = Request(seed=EVAL_SEED if seed is None else seed, **asked)  # type: ignore[arg-type]  # the options are named as its fields
     work = plan(request)
-    console = Console(highlight=False)
-    _announce(work, console)
+    for condition in conditions:
+        condition.check([m.name for m in work.models if not m.history], [s.name for s in work.splits], work.reward_ids)
+    console = Console(highlight=False, stderr=form != "terminal")
+    if is_first_process():
+        _announce(work, console)
     try:
         outcome = _run(work, console)
     except KeyboardInterrupt:
-        console.print("Stopped. The pictures so far are kept; the same command goes on with them.", soft_wrap=True)
+        console.print("Stopped. The pictures and scores so far are kept; the same command goes on with them.", soft_wrap=True)
         raise typer.Exit(130) from None
-    console.print()
-    console.print(render_terminal(outcome.report))
+    _print(outcome, form, console)
+    broken = [line for condition in conditions if outcome.report for line in condition.violations(outcome.report)]
+    for line in broken:
+        typer.echo(f"condition met: {line}", err=True)
+    if broken:
+        raise typer.Exit(FAILED)
+
+
+def _print(outcome: Outcome, form: str, console: Console) -> None:
+    """The report in the form asked for, on standard output; where the files are, beside it."""
+    if outcome.report is None:  # another process has it
+        return
+    if form == "json":
+        typer.echo(outcome.json.read_text(encoding="utf-8"))
+    elif form == "github":
+        from ddpo.eval.render.markdown import render_github
+
+        typer.echo(render_github(outcome.report))
+    else:
+        from ddpo.eval.render.terminal import render_terminal
+
+        console.print()
+        console.print(render_terminal(outcome.report))
     console.print(f"\nReport: {outcome.html}", markup=False, soft_wrap=True)
 
 
 def _announce(work: Plan, console: Console) -> None:
     """Says what will be done, and which lists and files were taken."""
-    info, sampler = work.checkpoint, work.sampler
-    names = ", ".join(reward.card.id for reward in work.rewards)
-    lines = [f"{info.kind} checkpoint of {info.model}, iteration {info.iteration}, scored by {names}"]
-    for split in work.splits:
-        role = "seen in training" if split.role == "seen" else "not in training"
-        leaked = f"; {len(leaks)} of them too near to training prompts" if (leaks := work.leaks.get(split.name)) else ""
-        lines.append(f"  {split.name}: {len(split.prompts)} prompts, {work.sources[split.name]}, {role}{leaked}")
-    lines.append(
-        f"{work.pictures} pictures ({work.seeds} per prompt, base and tuned from the same noise), {sampler.steps} steps, "
-        f"guidance {sampler.guidance:g}, eta {sampler.eta:g}"
-    )
+    lines = [f"{model.name}: {_origin(model)}" for model in work.models if not model.history]
+    if earlier := sum(model.history for model in work.models):
+        lines.append(f"with {earlier} earlier checkpoint{'s' if earlier > 1 else ''}, for the course of training")
+    for facts in work.split_facts:
+        role = "seen in training" if facts.role == "seen" else "not in training"
+        leaked = f"; {len(facts.leaks)} of them too near to training prompts" if facts.leaks else ""
+        dropped = ", which were left out" if facts.dropped else ""
+        lines.append(f"  {facts.name}: {facts.prompts} prompts, {facts.source}, {role}{leaked}{dropped}")
+    roles = {"trained": "trained on", "asked": "asked for", "heldout": "independent", "artefact": "pixel statistics"}
+    for role, told in roles.items():
+        if named := [reward.id for reward in work.rewards if reward.role == role]:
+            lines.append(f"  scored by {', '.join(named)} ({told})")
+    if not work.folders:
+        sampler = work.sampler
+        lines.append(
+            f"{work.pictures} pictures, {work.seeds} per prompt and model from the same noise, {sampler.steps} steps, "
+            f"guidance {sampler.guidance:g}, eta {sampler.eta:g}"
+        )
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 
 
+def _origin(model: ModelFacts) -> str:
+    if model.kind == "images":
+        return f"pictures in {model.checkpoint}"
+    trained = f", trained on {model.trained_on}" if model.trained_on else ""
+    return f"{model.kind} checkpoint, iteration {model.iteration}{trained}"
+
+
 def _run(work: Plan, console: Console) -> Outcome:
     """Carries out the plan under a progress bar with pictures per second and the time left."""
+    from ddpo.eval.job import carry_out
+
+    if not is_first_process():
+        return carry_out(work)
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from ddpo.eval.job import carry_out
-    from ddpo.eval.protocol import EvalProgress
-
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console) as bars:
-        task = bars.add_task("loading", total=work.pictures, rate="")
+        tasks: dict[str, TaskID] = {}
 
         def observe(event: EvalProgress) -> None:
-            elapsed = bars.tasks[task].elapsed or 0.0
-            sampled = event.done - event.resumed
-            rate = f"{sampled / elapsed:.1f} pictures/s" if sampled and elapsed > 0 else ""
-            bars.update(task, completed=event.done, description=f"{event.split}, {event.policy}", rate=rate)
+            name = f"{event.stage} {event.what}".strip()
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=event.total)
+            bars.update(tasks[name], completed=event.done, total=event.total)
 
         return carry_out(work, observe)

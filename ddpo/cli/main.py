@@ -9,7 +9,7 @@ import typer
 
 import ddpo
 from ddpo.cli import cache, rewards
-from ddpo.cli.evaluate import evaluate_command
+from ddpo.cli.evaluate import compare_command, evaluate_command
 from ddpo.cli.export import export_command
 from ddpo.cli.first_process import let_the_first_speak
 from ddpo.cli.sample import sample_command
@@ -28,6 +28,7 @@ app.add_typer(cache.app, name="cache")
 app.command("train")(train_command)
 app.command("sample")(sample_command)
 app.command("eval")(evaluate_command)
+app.command("compare")(compare_command)
 app.command("export")(export_command)
 
 

@@ -1,4 +1,55 @@
-"""Does the tuned model do better, how sure is that, and does it carry over to prompts it was not trained on?
+"""Does a tuned model do better, how sure is that, does it carry over to prompts it was not trained on, or did it game its reward?
 
-`job.evaluate_checkpoint` tells the story; `protocol.evaluate` samples and scores, `stats` judges, `report` keeps, `render` shows.
+from ddpo.eval import evaluate
+
+report = evaluate(checkpoints=("runs/mine",), rewards=("colorfulness",), seeds=8)
+for gain in report.gains:
+    print(gain.model, gain.split, gain.reward, gain.paired.gain)
+
+`planning.plan` decides what is compared, `job.carry_out` tells the story: `drawing`, `scoring`, `analysis`, `render`. The judgements are
+pure functions: `stats`, `tables`, `diversity`, `dependence`, `over_optimisation`, `reading`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddpo.eval.report import Report, load_report
+    from ddpo.eval.request import Request
+
+__all__ = ["Report", "Request", "evaluate", "load_report"]
+
+
+def evaluate(request: Request | None = None, **asked: Any) -> Report:
+    """Compares models with their base model and writes the report's files, as `ddpo eval` does.
+
+    Args:
+        request: what is asked for.
+        asked: in its place, the fields of a `Request`: `checkpoints` or `images`, and what is not to be the default.
+
+    Raises:
+        UserError: something in the request cannot be; said before anything is loaded.
+        RewardFailure: a reward broke while scoring; what was drawn and scored is kept.
+    """
+    from ddpo.errors import ConfigError
+    from ddpo.eval.job import carry_out
+    from ddpo.eval.planning import plan
+    from ddpo.eval.request import Request
+
+    report = carry_out(plan(request or Request(**asked))).report
+    if report is None:
+        raise ConfigError("of several processes only the first has the report: call carry_out instead")
+    return report
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Report", "load_report"):
+        from ddpo.eval import report
+
+        return getattr(report, name)
+    if name == "Request":
+        from ddpo.eval.request import Request
+
+        return Request
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

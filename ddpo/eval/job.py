@@ -1,253 +1,242 @@
-"""The evaluation of a checkpoint from end to end: what it was trained on, prompts, rewards, the protocol, the report.
+"""An evaluation from end to end: draw what is missing, score what is missing, judge, report.
 
-`plan` reads and checks everything that can be wrong before a model is loaded; `carry_out` does the work.
+`planning.plan` decides; `carry_out` does. Interrupted, it goes on when called again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import CheckpointError, ConfigError
-from ddpo.eval.protocol import ROLES, Observer, Role, Split, evaluate
+from ddpo.eval.analysis import Findings, analyse
+from ddpo.eval.candidates import Candidate
+from ddpo.eval.dependence import swap_partners
+from ddpo.eval.describing import FACT_OF_CARD, describe
+from ddpo.eval.drawing import CALL, Describer, Source, Wanted, draw, missing
+from ddpo.eval.models import BASE
+from ddpo.eval.noise_floors import NoiseFloors
+from ddpo.eval.picture_folders import keep_pictures
+from ddpo.eval.pictures import Pictures
+from ddpo.eval.planning import Plan
 from ddpo.eval.render.html import render_html
 from ddpo.eval.render.markdown import render_markdown
-from ddpo.eval.report import LeakFacts, Report, build_report, read_curve, save_report
-from ddpo.eval.samples import write_samples
-from ddpo.eval.tables import matched_pairs
+from ddpo.eval.report import Report, save_report
+from ddpo.eval.samples import Sample, write_samples
+from ddpo.eval.scoring import ScoreJournal, score, unscored
+from ddpo.eval.sharing import Together, join
+from ddpo.eval.store import PictureStore
 from ddpo.files import write_text
 from ddpo.policies import load_policy
-from ddpo.policies.checkpoint import CheckpointInfo, find_checkpoint
-from ddpo.policies.sample import SamplerSettings
-from ddpo.prompts import PromptSet, find_leaks, load_prompts
-from ddpo.rewards.cache import ScoreCache
-from ddpo.rewards.scorer import Scorer, make_scorer
-from ddpo.rewards.zoo import ResolvedReward, resolve
-from ddpo.types import Prompt
+from ddpo.policies.policy import Policy
+from ddpo.policies.sample import SampleKey
+from ddpo.rewards.scorer import make_scorer
+from ddpo.types import Prompt, Trajectory
 
-__all__ = ["DEFAULT_PROMPTS", "EVAL_SEED", "Outcome", "Plan", "Request", "carry_out", "plan"]
+__all__ = ["EvalProgress", "Observer", "Outcome", "carry_out"]
 
-DEFAULT_PROMPTS: Final = ("animals", "unseen_animals", "objects")
-DEFAULT_SEEDS: Final = 4
-EVAL_SEED: Final = 1_000_003  # noise that no training run with an ordinary seed has seen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What the user asked for; None and () stand for the defaults, which come from the run."""
-
-    checkpoint: Path
-    prompts: tuple[str, ...] = ()
-    rewards: tuple[str, ...] = ()
-    seeds: int = DEFAULT_SEEDS
-    seed: int = EVAL_SEED
-    steps: int | None = None
-    guidance: float | None = None
-    eta: float | None = None
-    out: Path | None = None
-    device: str | None = None
+VIEW: Final = tuple(FACT_OF_CARD.values())
+KL_INDEX: Final = 0  # of which picture of each seen prompt the KL is taken
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A checked request: everything is decided, nothing is loaded or written."""
+class EvalProgress:
+    """Some pictures are drawn or scored."""
 
-    checkpoint: CheckpointInfo
-    name: str  # of the checkpoint, as the user gave it
-    splits: tuple[Split, ...]
-    sources: Mapping[str, str]  # split name → which file or built-in list
-    leaks: Mapping[str, tuple[LeakFacts, ...]]  # split name → prompts that training gives away
-    rewards: tuple[ResolvedReward, ...]
-    trained_on: str  # id of the run's reward, "" if unknown
-    sampler: SamplerSettings
-    seeds: int
-    seed: int
-    device: str
-    dtype: str
-    out: Path
-    manifest: Mapping[str, Any]
-    notes: tuple[str, ...]
+    stage: str  # "drawing", "scoring", "judging"
+    what: str  # the model or the reward
+    done: int
+    total: int
+    found: int  # of `done`, left by an earlier evaluation
 
-    @property
-    def pictures(self) -> int:
-        """How many pictures have to be sampled in all, base and tuned."""
-        return 2 * self.seeds * sum(len(split.prompts) for split in self.splits)
+
+Observer = Callable[[EvalProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The report and its files."""
+    """The report and its files; other processes than the first have no report."""
 
-    report: Report
+    report: Report | None
     html: Path
     json: Path
     samples: Path
 
 
-def plan(request: Request) -> Plan:
-    """Decides everything that `request` leaves open and checks it.
+def carry_out(work: Plan, observe: Observer = lambda event: None) -> Outcome:
+    """Draws, scores and writes `report.html`, `.md` and `.json`, `samples.parquet` and `images/`.
+
+    Under `accelerate launch` the processes share drawing and scoring, and the first one writes.
 
     Raises:
-        CheckpointError: no checkpoint there, or the run's files are damaged.
-        PromptError: a prompt list that cannot be read.
-        UnknownNameError, RewardLoadError: a reward that cannot be found.
-        ConfigError: a setting out of range, or no reward is known.
-    """
-    info = find_checkpoint(request.checkpoint)
-    config, manifest = _read(info.run, "config.json"), _read(info.run, "manifest.json")
-    trained_on = str(_at(manifest, "reward", "card").get("id", ""))
-    specs = request.rewards or ((str(config["reward"]),) if "reward" in config else ())
-    if not specs:
-        raise ConfigError(f"{request.checkpoint} does not lie in a run folder, so its reward is not known: give --reward")
-    rewards = _of_single_pictures([resolve(spec) for spec in specs])
-    trained = _trained_prompts(config, manifest)
-    sets = [load_prompts(name) for name in request.prompts or DEFAULT_PROMPTS]
-    splits = tuple(Split(found.name, _role(found, trained), found.prompts) for found in sets)
-    leaks = {split.name: _leaks(trained, split) for split in splits if split.role != "seen"}
-    sample = {**_at(config, "sample"), **{k: v for k in ("steps", "guidance", "eta") if (v := getattr(request, k)) is not None}}
-    sampler = SamplerSettings(**{name: sample[name] for name in ("steps", "guidance", "eta", "batch") if name in sample})
-    return Plan(
-        checkpoint=info,
-        name=str(request.checkpoint),
-        splits=splits,
-        sources={found.name: found.source for found in sets},
-        leaks=leaks,
-        rewards=rewards,
-        trained_on=trained_on,
-        sampler=sampler,
-        seeds=request.seeds,
-        seed=request.seed,
-        device=request.device or str(config.get("device", "cpu")),
-        dtype=str(config.get("dtype", "float32")),
-        out=request.out or (info.run / "eval" / info.folder.name if info.run else request.checkpoint / "eval"),
-        manifest={"config": config, **{name: value for name, value in manifest.items() if name != "reward"}},
-        notes=tuple(_notes(trained, rewards, manifest)),
-    )
-
-
-def carry_out(work: Plan, observe: Observer | None = None) -> Outcome:
-    """Samples, scores and writes `report.html`, `.md` and `.json`, `samples.parquet` and `images/`.
-
-    Interrupted, it goes on when called again.
-
-    Raises:
-        RunExistsError: the folder holds pictures of another evaluation.
         MissingResourceError: the base model, or a reward's weights, are not here.
-        RewardFailure: a reward broke while scoring; the pictures are kept.
+        RewardFailure: a reward broke while scoring; what was drawn and scored is kept.
+        StorageFailure: something cannot be written; the same holds.
     """
-    with ScoreCache() as cache, ExitStack() as stack:
-        scorers = [make_scorer(reward, cache=cache) for reward in work.rewards]
-        for scorer in scorers:
-            stack.callback(scorer.close)
-        return _carried_out(work, scorers, observe)
-
-
-def _carried_out(work: Plan, scorers: Sequence[Scorer], observe: Observer | None) -> Outcome:
-    info = work.checkpoint
-    policy = load_policy(info.model, info.folder, device=work.device, dtype=work.dtype)
-    identity = {"model": info.model, "iteration": info.iteration, "weights": _weights_hash(info.folder), "dtype": work.dtype}
-    evaluation = evaluate(
-        policy, work.splits, scorers, seeds=work.seeds, sampler=work.sampler, seed=work.seed, observe=observe, out=work.out,
-        identity=identity, signatures={reward.card.id: reward.signature for reward in work.rewards},
-    )  # fmt: skip
-    pairs = matched_pairs(evaluation.rows)
-    report = build_report(
-        evaluation, pairs, model=info.model, checkpoint=work.name, kind=info.kind, iteration=info.iteration, trained_on=work.trained_on,
-        sources=work.sources, leaks=work.leaks, curve=read_curve(info.run / "metrics.jsonl") if info.run else (),
-        manifest={**work.manifest, "checkpoint": identity}, notes=work.notes,
-    )  # fmt: skip
-    outcome = Outcome(report, work.out / "report.html", work.out / "report.json", work.out / "samples.parquet")
-    write_samples(outcome.samples, evaluation.rows, run=info.run.name if info.run else "", checkpoint=info.folder.name)
-    save_report(outcome.json, report)
-    write_text(work.out / "report.md", render_markdown(report))
-    write_text(outcome.html, render_html(report, pairs, work.out))
+    together = join(work.device)
+    with PictureStore(work.out, together.rank) as store, ScoreJournal(work.out, together.rank) as journal:
+        if work.folders:
+            pictures = _given(work, store, together)
+        else:
+            for candidate in (None, *work.candidates):
+                _draw_all(work, candidate, store, together, observe)
+            pictures = _drawn(work, store)
+        floors = _score_all(work, pictures, store, journal, together, observe)
+        outcome = Outcome(None, work.out / "report.html", work.out / "report.json", work.out / "samples.parquet")
+        if together.main:
+            observe(EvalProgress("judging", "", 0, 1, 0))
+            outcome = _written(work, analyse(work, pictures, store, journal, floors), outcome)
+    together.wait()
     return outcome
 
 
-def _of_single_pictures(found: Sequence[ResolvedReward]) -> tuple[ResolvedReward, ...]:
-    """The rewards; in place of one that judges a group, whose scores mean nothing between two models, its parts that judge pictures."""
-    chosen = {reward.card.id: reward for one in found for reward in _singles(one)}
-    if not chosen:
-        names = ", ".join(repr(reward.card.id) for reward in found)
-        raise ConfigError(f"reward {names} judges pictures as a group and cannot compare two models: give --reward")
-    return tuple(chosen.values())
+def source_of(work: Plan, candidate: Candidate | None) -> Source:
+    """What fixes the pixels of a model's pictures; None for the base model."""
+    weights = candidate.facts.identity if candidate else ""
+    return Source(work.base, weights, work.dtype, work.sampler, work.seed)
 
 
-def _singles(reward: ResolvedReward) -> list[ResolvedReward]:
-    if "group" not in reward.card.inputs:
-        return [reward]
-    return [single for part in reward.parts for single in _singles(part.reward)]
+def wanted_of(work: Plan, candidate: Candidate | None) -> list[Wanted]:
+    """The pictures of a model that are compared, each once; of an earlier checkpoint those of the seen prompts."""
+    seeds = candidate.facts.seeds if candidate else work.seeds
+    prompts = work.seen if candidate and candidate.facts.history else work.prompts
+    return [Wanted(prompt, index) for prompt in prompts for index in range(seeds)]
 
 
-def _read(run: Path | None, name: str) -> dict[str, Any]:
-    """A JSON object of the run folder; empty if there is none."""
-    if run is None or not (run / name).is_file():
-        return {}
-    try:
-        values = json.loads((run / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{run / name} is damaged: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{run / name} is damaged: not a JSON object")
-    return values
+def swapped_of(work: Plan) -> list[Wanted]:
+    """The pictures of the swap test: the noise of each prompt's first picture, the text of another prompt of its split."""
+    wanted = []
+    for split in work.splits:
+        by_id = {prompt.id: prompt for prompt in split.prompts}
+        partners = swap_partners(list(by_id)) if len(by_id) > 1 else {}
+        wanted += [Wanted(by_id[own], 0, by_id[other]) for own, other in partners.items()]
+    return wanted
 
 
-def _at(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """A nested object; empty if it is not there."""
-    for key in keys:
-        found = values.get(key)
-        values = found if isinstance(found, Mapping) else {}
-    return dict(values)
+def best_of_wanted(work: Plan) -> list[Wanted]:
+    """The pictures of the base model among which the best is chosen, those of the comparison included."""
+    if work.best_of is None:
+        return []
+    return [Wanted(prompt, index) for prompt in work.best_of.prompts for index in range(max(work.seeds, work.best_of.n))]
 
 
-def _trained_prompts(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> tuple[Prompt, ...] | None:
-    """The prompts of the training: as the manifest lists them, else from the list that the configuration names; None if unknown."""
-    listed = _at(manifest, "prompts").get("list")
-    if isinstance(listed, list) and listed:
-        return tuple(Prompt(str(text)) for text in listed)
-    return load_prompts(str(config["prompts"])).prompts if "prompts" in config else None
-
-
-def _role(found: PromptSet, trained: Sequence[Prompt] | None) -> Role:
-    """`seen` if all of it was trained on; a built-in list's own role; else `external`."""
-    built_in = found.source.startswith("built-in")
-    if trained is None:
-        if built_in and found.name == DEFAULT_PROMPTS[0]:
-            return "seen"
-    elif {prompt.id for prompt in found.prompts} <= {prompt.id for prompt in trained}:
-        return "seen"
-    return next((role for role in ROLES if built_in and role == found.name), "external")
-
-
-def _leaks(trained: Sequence[Prompt] | None, split: Split) -> tuple[LeakFacts, ...]:
-    return tuple(LeakFacts(leak.heldout.text, leak.train.text, leak.reason) for leak in find_leaks(trained or (), split.prompts))
-
-
-def _notes(trained: Sequence[Prompt] | None, rewards: Sequence[ResolvedReward], manifest: Mapping[str, Any]) -> list[str]:
-    notes = []
-    if trained is None:
-        notes.append(
-            "The prompts of the training are not known: the built-in list of animals is taken for them, and no leaks could be looked for."
-        )
-    then = _at(manifest, "reward")
-    known = (_at(then, "card").get("id"), then.get("signature"))
-    notes += [
-        f"The reward {reward.card.id} is not quite the one of the training: its signature was {known[1]}, now it is {reward.signature}."
-        for reward in rewards
-        if reward.card.id == known[0] and known[1] not in (None, reward.signature)
+def _draw_all(work: Plan, candidate: Candidate | None, store: PictureStore, together: Together, observe: Observer) -> None:
+    """Everything of one model; it is not loaded if nothing is missing."""
+    source, name = source_of(work, candidate), candidate.facts.name if candidate else BASE
+    plain = wanted_of(work, candidate)
+    told = {prompt.id for prompt in work.seen} if candidate and work.sampler.eta > 0 else set()
+    paths = [one for one in plain if one.index == KL_INDEX and one.prompt.id in told]
+    rest = [one for one in plain if one.index != KL_INDEX or one.prompt.id not in told]
+    jobs: list[tuple[list[Wanted], tuple[str, ...], Describer | None]] = [
+        (paths, (*VIEW, "kl"), _describer(work, kl=True)),
+        (rest, VIEW, _describer(work, kl=False)),
     ]
-    return notes
+    if candidate is None:
+        jobs.append((best_of_wanted(work), (), None))  # chosen by scores alone
+    if not (candidate and candidate.facts.history):
+        jobs.append((swapped_of(work), VIEW, _describer(work, kl=False)))
+    if not any(missing(store, source, wanted, facts) for wanted, facts, _ in jobs):
+        together.wait()  # else a process could find what another is about to draw, and not take part
+        return
+    together.wait()
+    policy = load_policy(work.base, candidate.info if candidate else None, device=together.device, dtype=work.dtype)
+    total, before = sum(len(wanted) for wanted, _, _ in jobs), 0
+    for wanted, facts, describer in jobs:
+        last = 0
+        for event in draw(policy, store, source, wanted, reference=candidate is None, describe=describer, facts=facts, together=together):
+            observe(EvalProgress("drawing", name, before + event.done, total, event.found))
+            last = event.total
+        before += last
 
 
-def _weights_hash(folder: Path) -> str:
-    """SHA-256 over the checkpoint's weight files in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def _describer(work: Plan, *, kl: bool) -> Describer:
+    """What is written down of each picture as it is drawn."""
+    settings = replace(work.sampler, batch=CALL)
+
+    def described(
+        policy: Policy, keys: Sequence[SampleKey], trajectory: Trajectory, texts: Sequence[str] | None
+    ) -> Sequence[Mapping[str, Any]]:
+        facts = describe(policy, keys, trajectory, settings, kl=kl, texts=texts)
+        return facts if kl else [{name: value for name, value in one.items() if name != "kl"} for one in facts]
+
+    return described
+
+
+def _drawn(work: Plan, store: PictureStore) -> Pictures:
+    """The pictures of all models, with their facts."""
+    compared, facts, swapped = [], {}, {}
+    for candidate in (None, *work.candidates):
+        source, name = source_of(work, candidate), candidate.facts.name if candidate else BASE
+        seeds = candidate.facts.seeds if candidate else work.seeds
+        for one in [*wanted_of(work, candidate), *(best_of_wanted(work) if candidate is None else ())]:
+            if (picture := store.get(one.key(source))) is not None:
+                facts[name, one.prompt.id, one.index] = picture.facts
+        for one in swapped_of(work):
+            if one.text is not None and (picture := store.get(one.key(source))) is not None:
+                swapped[name, one.prompt.id, one.text.id] = picture
+        compared += [
+            _sample(store, source, name, split.name, prompt, index)
+            for split in work.splits
+            if split.role == "seen" or not (candidate and candidate.facts.history)
+            for prompt in split.prompts
+            for index in range(seeds)
+        ]
+    base = source_of(work, None)
+    choice = tuple(_sample(store, base, BASE, "", one.prompt, one.index) for one in best_of_wanted(work))
+    return Pictures(tuple(compared), facts, swapped, choice)
+
+
+def _sample(store: PictureStore, source: Source, model: str, split: str, prompt: Prompt, index: int) -> Sample:
+    picture = store.get(Wanted(prompt, index).key(source))
+    return Sample(model, split, prompt, index, picture.sha256 if picture else "", None if picture else "the picture was not drawn")
+
+
+def _given(work: Plan, store: PictureStore, together: Together) -> Pictures:
+    """The pictures of the folders, for every prompt and index that any folder has; one that a folder lacks has an error."""
+    kept = {folder.name: keep_pictures(store, folder, together=together) for folder in work.folders}
+    indices: dict[str, set[int]] = {}
+    for of in kept.values():
+        for id, index in of:
+            indices.setdefault(id, set()).add(index)
+    samples = []
+    for folder in work.folders:
+        of = kept[folder.name]
+        for split in work.splits:
+            for prompt in split.prompts:
+                for index in sorted(indices.get(prompt.id, ())):
+                    found = of.get((prompt.id, index))
+                    error = (found.error if found else "the folder has no such picture") or None
+                    samples.append(Sample(folder.name, split.name, prompt, index, found.sha256 if found else "", error))
+    return Pictures(tuple(samples))
+
+
+def _score_all(
+    work: Plan, pictures: Pictures, store: PictureStore, journal: ScoreJournal, together: Together, observe: Observer
+) -> dict[str, float]:
+    """Scores what the journal lacks, reward by reward, so that one heavy model is in memory at a time; gives their noise floors."""
+    items = [(sample.sha256, sample.prompt) for sample in (*pictures.compared, *pictures.choice) if sample.sha256]
+    floors = NoiseFloors(work.out, [(one.sha256, one.prompt) for one in pictures.compared if one.model == BASE and one.sha256])
+    for reward in work.rewards:
+        card, identity = reward.resolved.card, reward.resolved.identity
+        if not unscored(identity, card, journal, items) and floors.known(identity):
+            continue
+        scorer = make_scorer(reward.resolved)  # no cache but the journal: what is found elsewhere would change the shape of a call
+        with closing(scorer):
+            for event in score(scorer, identity, store, journal, items, together=together):
+                observe(EvalProgress("scoring", reward.id, event.done, event.total, event.found))
+            if together.main:
+                floors.measure(identity, scorer, store)
+        del scorer
+    return {reward.id: floors.value(reward.resolved.identity) for reward in work.rewards}
+
+
+def _written(work: Plan, findings: Findings, outcome: Outcome) -> Outcome:
+    report = findings.report
+    models = {model.name: (model.run, model.checkpoint) for model in report.models} | {BASE: ("", report.base)}
+    write_samples(outcome.samples, findings.rows, models)
+    save_report(outcome.json, report)
+    write_text(work.out / "report.md", render_markdown(report))
+    write_text(outcome.html, render_html(report, findings.pairs, work.out))
+    return replace(outcome, report=report)

@@ -8,20 +8,25 @@ from __future__ import annotations
 import json
 import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError
-from ddpo.eval.protocol import Evaluation
-from ddpo.eval.tables import Gain, Pair, Transfer, gain_table, transfer_table
+from ddpo.eval.dependence import Dependence
+from ddpo.eval.diversity import DiversityChange
+from ddpo.eval.models import ModelFacts
+from ddpo.eval.over_optimisation import Course
+from ddpo.eval.reading import Reading
+from ddpo.eval.run_facts import CurvePoint
+from ddpo.eval.splits import LeakFacts, SplitFacts
+from ddpo.eval.tables import Gain, RunsGain, Transfer
 from ddpo.files import write_json
 
-__all__ = ["CurvePoint", "LeakFacts", "Report", "RewardFacts", "SplitFacts", "build_report", "load_report", "read_curve", "save_report"]
+__all__ = ["SCHEMA_VERSION", "Curve", "LeakFacts", "Report", "RewardFacts", "SplitFacts", "load_report", "save_report"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,125 +36,50 @@ class RewardFacts:
     id: str
     signature: str
     card: Mapping[str, Any]
+    role: str  # "trained", "heldout", "artefact" or "asked"
+    noise_floor: float  # largest median change of the score under edits that no viewer minds; NaN if not measured
 
 
 @dataclass(frozen=True, slots=True)
-class LeakFacts:
-    """A held-out prompt that a training prompt gives away."""
+class Curve:
+    """The trained reward over the iterations of one run."""
 
-    heldout: str
-    train: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class SplitFacts:
-    """A prompt list: what it is for, where it came from, and what of it leaked into training."""
-
-    name: str
-    role: str
-    source: str
-    prompts: int
-    leaks: tuple[LeakFacts, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """One iteration of training."""
-
-    iteration: int
-    queries: int  # reward queries since the start
-    mean: float
-    se: float
+    model: str  # the run's last checkpoint here
+    points: tuple[CurvePoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that a reader needs to judge a checkpoint, but for the pictures and their single scores."""
+    """Everything that a reader needs to judge the models, but for the pictures and their single scores."""
 
     schema_version: int
     ddpo_version: str
-    model: str
-    checkpoint: str
-    kind: str  # "lora" or "full"
-    iteration: int
-    trained_on: str  # the reward of the run; "" if unknown
-    seeds: int  # pictures per prompt and policy
-    seed: int
-    sampler: Mapping[str, Any]
+    base: str  # the base model's id or folder, or the folder of its pictures
+    models: tuple[ModelFacts, ...]
+    seeds: int  # pictures per prompt and model
+    seed: int  # of the noise; -1 where the pictures were not drawn here
+    sampler: Mapping[str, Any]  # empty where the pictures were not drawn here
     rewards: tuple[RewardFacts, ...]
     splits: tuple[SplitFacts, ...]
-    gains: tuple[Gain, ...]
+    gains: tuple[Gain, ...]  # not of earlier checkpoints
     transfers: tuple[Transfer, ...]
-    curve: tuple[CurvePoint, ...]
-    manifest: Mapping[str, Any]
+    runs: tuple[RunsGain, ...]  # where several runs differ in their training seed alone
+    diversity: tuple[DiversityChange, ...]
+    dependence: tuple[Dependence, ...]
+    courses: tuple[Course, ...]
+    readings: tuple[Reading, ...]  # one per model that is not an earlier checkpoint
+    curves: tuple[Curve, ...]
+    manifests: Mapping[str, Any]  # model → facts about its run; "evaluation" → how this was made
     notes: tuple[str, ...]
 
     def role(self, split: str) -> str:
         """The role of a split."""
         return next(facts.role for facts in self.splits if facts.name == split)
 
-
-def build_report(
-    evaluation: Evaluation, pairs: Sequence[Pair], *, model: str, checkpoint: str, kind: str, iteration: int, trained_on: str = "",
-    sources: Mapping[str, str] | None = None, leaks: Mapping[str, Sequence[LeakFacts]] | None = None, curve: Sequence[CurvePoint] = (),
-    manifest: Mapping[str, Any] | None = None, notes: Sequence[str] = (),
-) -> Report:  # fmt: skip
-    """The report of an evaluation.
-
-    Args:
-        evaluation: what was sampled and scored.
-        pairs: its matched pairs.
-        model: the base model's id or folder.
-        checkpoint: the checkpoint, as the user named it.
-        kind: "lora" or "full".
-        iteration: of the checkpoint.
-        trained_on: id of the reward that the run was trained on, if known.
-        sources: split name → where its prompts came from.
-        leaks: split name → its leaks.
-        curve: the reward over training.
-        manifest: facts about the run, plain JSON values.
-        notes: sentences that the reader must see.
-    """
-    known, leaked = sources or {}, leaks or {}
-    return Report(
-        schema_version=SCHEMA_VERSION,
-        ddpo_version=_own_version(),
-        model=model,
-        checkpoint=checkpoint,
-        kind=kind,
-        iteration=iteration,
-        trained_on=trained_on,
-        seeds=evaluation.seeds,
-        seed=evaluation.seed,
-        sampler=asdict(evaluation.sampler),
-        rewards=tuple(RewardFacts(id, evaluation.signatures[id], card.to_dict()) for id, card in evaluation.cards.items()),
-        splits=tuple(
-            SplitFacts(split.name, split.role, known.get(split.name, ""), len(split.prompts), tuple(leaked.get(split.name, ())))
-            for split in evaluation.splits
-        ),
-        gains=gain_table(evaluation, pairs),
-        transfers=transfer_table(evaluation, pairs),
-        curve=tuple(curve),
-        manifest=dict(manifest or {}),
-        notes=tuple(notes),
-    )
-
-
-def read_curve(metrics: Path) -> tuple[CurvePoint, ...]:
-    """The reward curve of a run's `metrics.jsonl`; empty if there is none. Reading stops at a line that a kill cut short."""
-    points: list[CurvePoint] = []
-    if not metrics.is_file():
-        return ()
-    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-            se = math.nan if record["reward_se"] is None else float(record["reward_se"])
-            point = CurvePoint(int(record["iteration"]), int(record["reward_queries"]), float(record["reward_mean"]), se)
-        except (ValueError, KeyError, TypeError):
-            break
-        points.append(point)
-    return tuple(points)
+    @property
+    def compared(self) -> tuple[ModelFacts, ...]:
+        """The models but for earlier checkpoints."""
+        return tuple(model for model in self.models if not model.history)
 
 
 def save_report(path: Path, report: Report) -> None:
@@ -176,13 +106,6 @@ def load_report(path: Path) -> Report:
         raise ConfigError(f"{path} is not a report of ddpo: {type(error).__name__} {error}") from error
 
 
-def _own_version() -> str:
-    try:
-        return version("ddpo")
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def _plain(value: Any) -> Any:
     """JSON values with `null` for numbers that do not exist, and infinities as text."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -195,12 +118,15 @@ def _plain(value: Any) -> Any:
 
 
 def _build(hint: Any, value: Any) -> Any:
-    """The value of type `hint` that plain JSON values describe: dataclasses, tuples of one type, floats, and what JSON has itself."""
+    """The value of type `hint` that plain JSON values describe: dataclasses, tuples, mappings, floats, and what JSON has itself."""
     if is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return typing.cast("type[Any]", hint)(**{field.name: _build(hints[field.name], value[field.name]) for field in fields(hint)})
     if typing.get_origin(hint) is tuple:
         return tuple(_build(typing.get_args(hint)[0], item) for item in value)
+    if typing.get_origin(hint) is Mapping:
+        kind = typing.get_args(hint)[1]
+        return {key: item if kind is Any else _build(kind, item) for key, item in value.items()}
     if hint is float:
         return math.nan if value is None else float(value)
     if hint in (str, int) and not isinstance(value, hint):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ddpo.eval.protocol import Split
+from ddpo.eval.splits import Split
 from ddpo.images import to_uint8
 from ddpo.policies.sample import SamplerSettings
 from ddpo.policies.transition import NoiseSchedule
@@ -40,6 +40,7 @@ class AnalyticPolicy:
         self.shift = Parameter(torch.tensor(float(shift)))
         self.tuned = True
         self.calls = 0
+        self.shapes: set[tuple[int, ...]] = set()  # in which it was called
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Three numbers per text, from its hash: the mean colour."""
@@ -48,11 +49,13 @@ class AnalyticPolicy:
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
         self.calls += 1
+        self.shapes.add(tuple(latents.shape))
         alpha = self.schedule.alphas_cumprod[timesteps].float().view(-1, 1, 1, 1)
         mean = conditioning[:, 0, :, None, None] + (self.shift.detach() if self.tuned else 0.0)
         return (1 - alpha).sqrt() * (latents - alpha.sqrt() * mean) / (alpha * SPREAD**2 + 1 - alpha)
 
     def decode(self, latents: Tensor) -> Tensor:
+        self.shapes.add(tuple(latents.shape))
         return torch.sigmoid(latents).repeat_interleave(4, -1).repeat_interleave(4, -2)
 
     def trainable_parameters(self) -> Iterator[tuple[str, Parameter]]:
@@ -71,8 +74,9 @@ class Brightness:
     """Mean grey level 0 … 255; refuses prompts with the word "secret"."""
 
     card = RewardCard(
-        id="brightness", version="1", summary="mean level", load="tests:Brightness", family="pixels", flaws="<b>white</b>", unit="levels"
-    )
+        id="brightness", version="1", summary="mean level", load="tests:Brightness", family="pixels", flaws="<b>white</b>", unit="levels",
+        inputs=("image", "prompt"),
+    )  # fmt: skip
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         levels = to_uint8(batch.pixels).astype(np.float64).mean((1, 2, 3))

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from ddpo.eval.render.figures import galleries, strip
-from ddpo.eval.render.plots import forest_plot, reward_curve
+from ddpo.eval.render.answer import answer
+from ddpo.eval.render.cards import leaks_section, manifest_section, method_section, rewards_section
+from ddpo.eval.render.choice import model_class, primary_reward, reading_of
+from ddpo.eval.render.course import course_section, curves_section
+from ddpo.eval.render.figures import Noise, by_noise, galleries, strip
+from ddpo.eval.render.gains import gains_section, runs_section
+from ddpo.eval.render.matrix import matrix_section
+from ddpo.eval.render.pictures import Album
+from ddpo.eval.render.readings import readings_section
+from ddpo.eval.render.shifts import artefact_section, variety_section
 from ddpo.eval.render.style import CSS
-from ddpo.eval.render.words import (
-    METHOD,
-    answer,
-    interval_text,
-    number,
-    p_text,
-    percent,
-    primary_reward,
-    share_text,
-    split_title,
-    unit_text,
-)
-from ddpo.eval.report import Report, RewardFacts
-from ddpo.eval.tables import Gain, Pair
+from ddpo.eval.render.tags import badge
+from ddpo.eval.report import Report
+from ddpo.eval.tables import Pair
 
 __all__ = ["render_html"]
 
 SIZE_LIMIT: Final = 15_000_000  # bytes of the page
-PAIRS_SHOWN: Final = (8, 4, 2, 1, 0)  # of each kind and split; the next is tried while the page is too large
-COLUMNS: Final = ("base", "tuned", "gain", "95 % interval", "carried over", "win rate", "d<sub>z</sub>", "p (Holm)", "pairs / prompts")
-KEY: Final = (
-    '<span aria-hidden="true"><span class="key-seen">●</span> in training, <span class="key-heldout">◆</span> not in training.</span>'
-)
-CARD_FACTS: Final = {
-    "summary": "measures", "flaws": "flaws", "unit": "unit", "version": "version", "family": "family", "preprocessing": "preprocessing",
-    "lineage": "lineage", "paper": "paper", "code_licence": "licence of the code",
-}  # fmt: skip
+PAIRS_SHOWN: Final = (8, 4, 2, 1, 0)  # of each kind, model and split; the next is tried while the page is too large
+FIGURES_PER_SPLIT: Final = 28  # more of them nobody looks at
 POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the browser itself refuses every request
 
 
@@ -48,170 +38,73 @@ def render_html(report: Report, pairs: Sequence[Pair], folder: Path) -> str:
         pairs: matched pairs, of which some are shown.
         folder: what the pairs' picture files are relative to.
     """
-    pages = (_page(report, pairs, folder, shown) for shown in PAIRS_SHOWN)
+    noise, album = by_noise(report, pairs), Album(folder)
+    kinds = 2 * len(report.compared) + 1
+    sizes = [size for size in PAIRS_SHOWN if size * kinds <= FIGURES_PER_SPLIT or size <= 1]
+    pages = (_page(report, pairs, noise, album, size) for size in sizes)
     page = next(pages)
     while len(page.encode()) > SIZE_LIMIT and (smaller := next(pages, None)) is not None:
         page = smaller
     return page
 
 
-def _page(report: Report, pairs: Sequence[Pair], folder: Path, shown: int) -> str:
-    title = f"{primary_reward(report)}, {report.model}, iteration {report.iteration}: evaluation"
-    evidence = [_gains(report), galleries([split.name for split in report.splits], pairs, primary_reward(report), folder, shown)]
-    sections = [_head(report, pairs, folder, shown), *evidence, _method(report), _rewards(report), _made(report)]
+def _page(report: Report, pairs: Sequence[Pair], noise: Noise, album: Album, shown: int) -> str:
+    sections = [
+        gains_section(report), galleries(report, pairs, noise, album, shown), readings_section(report), course_section(report),
+        artefact_section(report), variety_section(report), matrix_section(report), runs_section(report), curves_section(report),
+        rewards_section(report), leaks_section(report), manifest_section(report), method_section(report),
+    ]  # fmt: skip
+    body = "\n".join([_head(report, pairs, noise, album, shown), *(text for text in sections if text)])
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escape(title)}</title><style>{CSS}</style></head>\n'
-        f"<body><main>\n{chr(10).join(sections)}\n<footer>Made by ddpo {escape(report.ddpo_version)}. The same numbers are in report.json, "
-        f"every single score in samples.parquet.</footer>\n</main></body></html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escape(_title(report))}</title>'
+        f"<style>{CSS}{_chooser_rules(report)}</style></head>\n<body><main>\n{body}\n</main>\n"
+        f"<footer>Made by ddpo {escape(report.ddpo_version)}. The same numbers are in report.json, every single score in samples.parquet."
+        f"</footer></body></html>\n"
     )
 
 
-def _head(report: Report, pairs: Sequence[Pair], folder: Path, shown: int) -> str:
-    seen, heldout, share = (escape(sentence) for sentence in answer(report))
-    reward = primary_reward(report)
-    pictures = strip([split.name for split in report.splits], pairs, reward, folder) if shown else ""
-    return (
-        f'<header><p class="kicker">Evaluation of <code>{escape(report.checkpoint)}</code>, '
-        f"{escape(report.kind)} weights on {escape(report.model)}</p>"
-        f"<h1>{escape(reward)} after {report.iteration} iterations: did it generalise?</h1>"
-        f'<dl class="answer"><div><dt>Trained prompts</dt><dd>{seen}</dd></div><div><dt>Unseen prompts</dt><dd>{heldout}</dd></div>'
-        f"<div><dt>Share carried over</dt><dd>{share}</dd></div></dl>{pictures}{_notices(report)}</header>"
-    )
+def _title(report: Report) -> str:
+    names = ", ".join(model.name for model in report.compared)
+    return f"{names} against {report.base}: did it generalise, or did it game the reward?"
 
 
-def _notices(report: Report) -> str:
-    leaks = [(split, leak) for split in report.splits for leak in split.leaks]
+def _head(report: Report, pairs: Sequence[Pair], noise: Noise, album: Album, shown: int) -> str:
+    pictures = strip(report, pairs, noise, album) if shown else ""
     notes = "".join(f"<p>{escape(note)}</p>" for note in report.notes)
-    listed = "".join(
-        f"<li>{escape(split_title(split.name))}: “{escape(leak.heldout)}”, trained on “{escape(leak.train)}” ({escape(leak.reason)})</li>"
-        for split, leak in leaks[:20]
-    )
-    more = f"<li>and {len(leaks) - 20} more, all in report.json</li>" if len(leaks) > 20 else ""
-    found = f"<p>{_count(len(leaks), 'prompt')} not fully unseen:</p><ul>{listed}{more}</ul>" if leaks else ""
-    return f'<div class="notice" role="note">{notes}{found}</div>' if notes or found else ""
-
-
-def _gains(report: Report) -> str:
-    head = '<th scope="col" class="l">prompts</th>' + "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
-    bodies = "".join(_reward_lines(report, reward) for reward in report.rewards)
-    plots = "".join(_forest(report, reward) for reward in report.rewards)
     return (
-        '<section aria-labelledby="gains"><h2 id="gains">Gains</h2>'
-        f'<p class="soft" id="told">Tuned minus base on the reward’s own scale, {report.seeds} pictures per prompt and model. {KEY}</p>'
-        '<div class="scroll" role="region" aria-labelledby="gains" tabindex="0"><table aria-labelledby="gains" aria-describedby="told">'
-        f"<thead><tr>{head}</tr></thead>{bodies}</table></div>{_excluded(report)}"
-        f'<div class="plots">{plots}{_curve(report)}</div></section>'
+        f'<header><p class="kicker">Evaluation against <code>{escape(report.base)}</code></p>'
+        f"<h1>Did it generalise, or did it game the reward?</h1>{_chooser(report)}"
+        f'<div class="answers">{"".join(_answer(report, model.name) for model in report.compared)}</div>{pictures}'
+        + (f'<div class="notice" role="note">{notes}</div>' if notes else "")
+        + "</header>"
     )
 
 
-def _reward_lines(report: Report, reward: RewardFacts) -> str:
-    shares = {transfer.split: transfer.share for transfer in report.transfers if transfer.reward == reward.id}
-    lines = "".join(
-        _gain_line(gain, share_text(shares[gain.split]) if gain.split in shares and not shares[gain.split].reason else "–")
-        for gain in report.gains
-        if gain.reward == reward.id
-    )
-    unit = unit_text(str(reward.card.get("unit", "")))
-    trained = ", trained on" if reward.id == report.trained_on else ""
-    label = f"{escape(reward.id)} <small class='soft'>{escape(unit)}{trained}</small>"
-    return f'<tbody><tr><th colspan="10" scope="rowgroup" class="l">{label}</th></tr>{lines}</tbody>'
-
-
-def _gain_line(gain: Gain, share: str) -> str:
-    paired, wins = gain.paired, gain.paired.wins
-    interval = f"{wins.low * 100:.0f} to {wins.high * 100:.0f}" if wins.n else "–"
-    cells = (
-        number(paired.base_mean), number(paired.tuned_mean), f"<b>{number(paired.gain.mean, signed=True)}</b>", interval_text(paired.gain),
-        share, f"{percent(wins.rate)} ({interval})", number(paired.d_z, 2, signed=True), escape(p_text(gain.p_holm)),
-        f"{paired.gain.n} / {paired.gain.clusters}",
-    )  # fmt: skip
-    name = f"{_key(gain.role)} {escape(split_title(gain.split))}"
-    return f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def _excluded(report: Report) -> str:
-    """How many pairs could not be scored, where there are any."""
-    told = [
-        f"{gain.paired.gain.excluded} of {split_title(gain.split)} by {gain.reward}" for gain in report.gains if gain.paired.gain.excluded
-    ]
-    return f"<p>Pairs left out because a picture could not be scored: {escape(', '.join(told))}.</p>" if told else ""
-
-
-def _key(role: str) -> str:
-    """The mark of a split, the same as in the plots; told in words to a screen reader."""
-    css, mark, words = ("seen", "●", "in training") if role == "seen" else ("heldout", "◆", "not in training")
-    return f'<span class="key-{css}" role="img" aria-label="{words}">{mark}</span>'
-
-
-def _forest(report: Report, reward: RewardFacts) -> str:
-    gains = [gain for gain in report.gains if gain.reward == reward.id]
-    plot = forest_plot(gains, unit_text(str(reward.card.get("unit", ""))))
-    return f"<figure><figcaption><b>{escape(reward.id)}</b>: gain with 95 % interval</figcaption>{plot}</figure>"
-
-
-def _curve(report: Report) -> str:
-    name = report.trained_on or "reward"
-    unit = next((unit_text(str(reward.card.get("unit", ""))) for reward in report.rewards if reward.id == report.trained_on), "")
-    plot = reward_curve(report.curve, name, unit)
-    if not plot:
-        return ""
-    queries = f"{report.curve[-1].queries:,}".replace(",", "\u202f")
-    told = f"<b>{escape(name)}</b> during training: mean of each rollout ± 1.96 standard errors; {queries} pictures scored in all"
-    return f"<figure><figcaption>{told}</figcaption>{plot}</figure>"
-
-
-def _method(report: Report) -> str:
-    settings = ", ".join(f"{name} {value}" for name, value in report.sampler.items())
-    drawn = f"{report.seeds} pictures per prompt and model; noise seed {report.seed}; sampler: {settings}."
-    paragraphs = "".join(f"<p>{escape(text)}</p>" for text in METHOD)
-    sources = "".join(
-        f"<dt>{escape(split_title(split.name))}</dt>"
-        f"<dd>{_count(split.prompts, 'prompt')}, role {escape(split.role)}, {escape(split.source or 'source not stated')}</dd>"
-        for split in report.splits
-    )
+def _answer(report: Report, model: str) -> str:
+    facts = next(facts for facts in report.models if facts.name == model)
+    seen, heldout, gaming = (escape(sentence) for sentence in answer(report, model))
+    reading = reading_of(report, model)
+    trained = f"trained on {facts.trained_on}" if facts.trained_on else f"scored by {primary_reward(report, model)}"
+    after = f", {facts.iteration} iterations" if facts.iteration >= 0 else ""
     return (
-        f'<section aria-labelledby="method"><h2 id="method">How to read this</h2>{paragraphs}<h3>Prompts and sampling</h3>'
-        f'<dl class="facts">{sources}<dt>sampling</dt><dd>{escape(drawn)}</dd></dl></section>'
+        f'<div class="answer {model_class(report, model)}"><h2>{escape(model)} <small>{escape(trained + after)}</small></h2><dl>'
+        f"<div><dt>Seen prompts</dt><dd>{seen}</dd></div><div><dt>Other prompts</dt><dd>{heldout}</dd></div>"
+        f"<div><dt>Gaming? {badge(reading.grade if reading else 'not measured')}</dt><dd>{gaming}</dd></div></dl></div>"
     )
 
 
-def _rewards(report: Report) -> str:
-    cards = []
-    for reward in report.rewards:
-        facts = {label: reward.card.get(key) for key, label in CARD_FACTS.items() if reward.card.get(key) not in (None, "", [], {})}
-        listed = "".join(f"<dt>{escape(label)}</dt><dd>{escape(_plain(value))}</dd>" for label, value in facts.items())
-        cards.append(
-            f'<h3>{escape(reward.id)}</h3><dl class="facts">{listed}<dt>signature</dt><dd><code>{escape(reward.signature)}</code></dd></dl>'
-        )
-    return f'<section aria-labelledby="rewards"><h2 id="rewards">Rewards</h2>{"".join(cards)}</section>'
-
-
-def _made(report: Report) -> str:
-    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _flat(report.manifest))
-    if not listed:
+def _chooser(report: Report) -> str:
+    """Radio buttons that choose a model by the style sheet alone; nothing to choose with one model."""
+    if len(report.compared) < 2:
         return ""
-    facts = f'<details open><summary>Manifest</summary><dl class="facts">{listed}</dl></details>'
-    return f'<section aria-labelledby="made"><h2 id="made">The run</h2>{facts}</section>'
+    names = ["all side by side", *(model.name for model in report.compared)]
+    choices = "".join(
+        f'<label><input type="radio" name="model" id="show{position}"{" checked" if not position else ""}>{escape(name)}</label>'
+        for position, name in enumerate(names)
+    )
+    return f'<fieldset class="choose"><legend>Show</legend>{choices}</fieldset>'
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Dotted names and short texts of nested JSON values."""
-    lines: list[tuple[str, str]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            lines += _flat(value, f"{prefix}{name}.")
-        else:
-            lines.append((f"{prefix}{name}", _plain(value)))
-    return lines
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        texts = [_plain(item) for item in value]
-        return ", ".join(texts[:60]) + (f" … ({len(texts)} in all)" if len(texts) > 60 else "")
-    return str(value)
-
-
-def _count(number_of: int, noun: str) -> str:
-    return f"{number_of} {noun}{'' if number_of == 1 else 's'}"
+def _chooser_rules(report: Report) -> str:
+    return "".join(f"main:has(#show{i + 1}:checked) .m:not(.m{i}){{display:none}}\n" for i in range(len(report.compared)))

@@ -4,29 +4,57 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ddpo.errors import ImageError
 from ddpo.images import load_image
 
-__all__ = ["Inlined", "inline_picture"]
+__all__ = ["Album", "Inlined"]
 
 LOSSLESS_SIDE: Final = 128  # pixels; up to here PNG
 LARGEST_SIDE: Final = 512  # pixels; above this a picture is scaled down, on the page only
 WEBP_QUALITY: Final = 82
 
 
+@dataclass(frozen=True, slots=True)
 class Inlined:
-    """A picture as a `data:` address; `pixelated` says that it should be enlarged without smoothing."""
+    """A picture as a `data:` address."""
 
-    def __init__(self, address: str, width: int, height: int) -> None:
-        self.address, self.width, self.height = address, width, height
-        self.pixelated = max(width, height) <= LOSSLESS_SIDE
+    address: str
+    width: int
+    height: int
+
+    @property
+    def pixelated(self) -> bool:
+        """Whether it should be enlarged without smoothing."""
+        return max(self.width, self.height) <= LOSSLESS_SIDE
 
 
-def inline_picture(path: Path) -> Inlined | None:
-    """The picture of a file for a page; None if it is gone or damaged, so that a page can always be made."""
+class Album:
+    """The pictures of a folder, each read and encoded once however often a page is tried."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[str, Inlined | None] = {}
+        self._figures = 0
+
+    def number(self) -> int:
+        """A number that no other figure of the page has."""
+        self._figures += 1
+        return self._figures
+
+    def picture(self, file: str | None) -> Inlined | None:
+        """The picture of a file; None if it is gone or damaged, so that a page can always be made."""
+        if file is None:
+            return None
+        if file not in self._known:
+            self._known[file] = _inlined(self._folder / file)
+        return self._known[file]
+
+
+def _inlined(path: Path) -> Inlined | None:
     try:
         image = load_image(path)
     except ImageError:

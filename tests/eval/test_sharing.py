@@ -1,0 +1,35 @@
+"""Sharing the work: every block is somebody's and nobody's twice; what a launch can get wrong is one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from ddpo.errors import ConfigError
+from ddpo.eval.sharing import ALONE, Together, join
+
+
+class State:
+    def __init__(self, rank: int, count: int) -> None:
+        self.process_index, self.num_processes = rank, count
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("length", [0, 1, 8, 9, 100])
+def test_the_shares_are_the_blocks_of_the_whole(count: int, length: int) -> None:
+    items = list(range(length))
+    shares = [Together(State(rank, count), "cpu").share(items, 8) for rank in range(count)]
+    assert sorted((block for share in shares for block in share), key=lambda block: block[0]) == ALONE.share(items, 8)
+    assert [one for block in ALONE.share(items, 8) for one in block] == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_launches_that_cannot_work_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert join("cuda:1").device == "cuda:1"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="names one device for several processes: say cuda"):
+        join("cuda:1")
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(ConfigError, match="add --multi_gpu"):
+        join("cpu")
