@@ -73,7 +73,7 @@ VIEW_CARDS: Final = (
         family="policy",
         flaws="plain pictures are easy to denoise and score high whatever they show; sees the picture's latents and knows only what the "
         "base model knows; a faithful picture of a kind that the base model never drew scores low; compare pictures of one base model only",
-        unit="mean squared error of the denoiser's output, negative; mean over four noise levels",
+        unit="mean squared error, negative; of the denoiser's output, a mean over four noise levels",
         range=(None, 0.0),
         inputs=("image", "prompt"),
         preprocessing="latents before decoding; signal shares 0.95, 0.9, 0.8, 0.6; noise fixed by prompt and index",
@@ -91,7 +91,7 @@ VIEW_CARDS: Final = (
         family="policy",
         flaws="a picture may show the prompt's subject more clearly than nature does and gain by it, as with strong guidance; sees the "
         "picture's latents; blind to what the base model does not know; compare pictures of one base model only",
-        unit="mean squared error of the denoiser's output, difference; mean over four noise levels",
+        unit="mean squared error; without the prompt minus with it, a mean over four noise levels",
         inputs=("image", "prompt"),
         preprocessing="latents before decoding; signal shares 0.95, 0.9, 0.8, 0.6; noise fixed by prompt and index",
         dtype="float32",

@@ -88,7 +88,8 @@ class Plan:
     @property
     def pictures(self) -> int:
         """How many pictures the comparison has in all, without those of the swap test and of best-of-n."""
-        return len(self.prompts) * (self.seeds + sum(model.seeds for model in self.models))
+        drawn = sum((len(self.seen) if model.history else len(self.prompts)) * model.seeds for model in self.models)
+        return len(self.prompts) * self.seeds + drawn
 
     @property
     def seen(self) -> tuple[Prompt, ...]:

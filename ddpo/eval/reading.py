@@ -26,8 +26,9 @@ ALPHA: Final = 0.05  # of Holm's adjusted p
 WITNESS_WATCH, WITNESS_STRONG = -0.5, -1.0  # of a held-out reward, in standard deviations of the base model's scores within a prompt
 DRIFT_WATCH, DRIFT_STRONG = 2.0, 4.0  # the same, of a pixel statistic, in either direction
 KEPT_WATCH, KEPT_STRONG = 0.8, 0.5  # of what the base model has: diversity, dependence on the prompt, evidence for the prompt
-ERROR_WATCH, ERROR_STRONG = 1.5, 2.5  # times the base model's denoising error of its own pictures
-COLLAPSE: Final = ("seed spread", "pixels", "lpips", "dino")  # measures that do not fall where a style moves all pictures alike
+ERROR_WATCH, ERROR_STRONG = 2.0, 2.5  # times the base model's denoising error of its own pictures
+VARIANCE: Final = "seed spread"
+COLLAPSE: Final = (VARIANCE, "pixels", "lpips", "dino")  # measures that do not fall where a style moves all pictures alike
 FIT, SHOWN = "base_fit", "prompt_evidence"  # the base model's own view
 
 
@@ -71,7 +72,7 @@ def read_evidence(
         _witnesses([gain for gain in mine if roles.get(gain.reward) == "heldout" and gain.reward not in (FIT, SHOWN)]),
         _view([gain for gain in mine if gain.reward in (FIT, SHOWN)]),
         _drift([gain for gain in mine if roles.get(gain.reward) == "artefact"]),
-        _kept("diversity", [(one.measure, one.split, one.ratio, one.low, one.high) for one in spread]),
+        _kept("diversity", [_as_distance(one) for one in spread]),
         _kept("prompt dependence", [(DEPENDENCE[one.test], one.split, one.ratio, one.low, one.high) for one in swaps]),
         _course(course, roles),
         _best_of_n(course),
@@ -107,10 +108,9 @@ def _view(gains: Sequence[Gain]) -> Evidence:
     if found:
         (share, low, high), gain = min(found, key=lambda one: one[0][2])
         grades.append("strong signs" if high < KEPT_STRONG else "watch" if high < KEPT_WATCH else "no sign")
-        texts.append(
-            f"It finds {_percent(share)} ({_percent(low)} to {_percent(high)}) of the evidence for the prompt that its own pictures have, "
-            f"on {_split(gain.split)}."
-        )
+        found_share = f"{_percent(share)} ({_percent(low)} to {_percent(high)}) of the evidence for the prompt that its own pictures have"
+        against = " (below 0: the prompt makes them less plausible)" if share < 0 else ""
+        texts.append(f"It finds {found_share}, on {_split(gain.split)}{against}.")
     if errors:
         (times, low, high), gain = max(errors, key=lambda one: one[0][1])
         grades.append("strong signs" if low > ERROR_STRONG else "watch" if low > ERROR_WATCH else "no sign")
@@ -158,6 +158,13 @@ def _kept(kind: str, ratios: Sequence[tuple[str, str, float, float, float]]) -> 
     grade: Grade = "strong signs" if high < KEPT_STRONG else "watch" if high < KEPT_WATCH else "no sign"
     text = f"The smallest: {name} on {_split(split)}, {_percent(ratio)} of the base model's ({_percent(low)} to {_percent(high)})."
     return Evidence(kind, grade, text)
+
+
+def _as_distance(one: DiversityChange) -> tuple[str, str, float, float, float]:
+    """The change as a ratio of distances; that of variances is squared."""
+    if one.measure != VARIANCE:
+        return one.measure, one.split, one.ratio, one.low, one.high
+    return f"√ of the {VARIANCE}", one.split, math.sqrt(one.ratio), math.sqrt(one.low), math.sqrt(one.high)
 
 
 def _course(course: Course | None, roles: Mapping[str, str]) -> Evidence:

@@ -72,7 +72,7 @@ class OptimConfig:
 class AdvantageConfig:
     """How rewards become advantages; see `ddpo.trainer.advantages`."""
 
-    kind: Literal["per_prompt", "batch", "group", "leave_one_out"] = "per_prompt"
+    kind: Literal["per_prompt", "batch", "group", "leave_one_out"] = "group"
     buffer: int = 32  # per_prompt: last rewards kept of each prompt
     min_count: int = 8  # per_prompt: below this the whole iteration's statistics are used
     clip: float = 5.0
@@ -119,15 +119,15 @@ class TrainConfig:
     prompts: str = "animals"
     model: str = "emoji"
     algorithm: str = "ddpo_is"
-    iterations: int = 40
+    iterations: int = 10
     seed: int = 0
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights that are not trained
-    checkpoint_every: int = 20  # iterations
+    checkpoint_every: int = 2  # iterations
     checkpoint_keep: int = 0  # how many of the last checkpoints stay, beside the best by `held_out`; 0: all
     held_out: str = ""  # a reward that is not trained on, scored at each checkpoint; "": none
     held_out_prompts: str = "unseen_animals"  # a file or built-in list for it
-    grid_every: int = 10  # iterations between picture grids
+    grid_every: int = 5  # iterations between picture grids
     sample: SampleConfig = field(default_factory=SampleConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)

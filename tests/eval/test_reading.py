@@ -60,7 +60,14 @@ def test_a_pixel_statistic_may_drift_either_way_but_not_far(z: float, grade: str
 
 @pytest.mark.parametrize(
     ("evidence", "fit", "grade"),
-    [(-0.1, -0.1, "no sign"), (-0.35, -0.1, "watch"), (-0.7, -0.1, "strong signs"), (0.4, -0.7, "watch"), (0.4, -1.9, "strong signs")],
+    [
+        (-0.1, -0.1, "no sign"),
+        (-0.35, -0.1, "watch"),
+        (-0.7, -0.1, "strong signs"),
+        (0.4, -0.9, "no sign"),
+        (0.4, -1.3, "watch"),
+        (0.4, -1.9, "strong signs"),
+    ],
 )
 def test_what_the_base_model_sees(evidence: float, fit: float, grade: str) -> None:
     reading = read(gain("prompt_evidence", -9, change=evidence), gain("base_fit", -9, base=-1.0, change=fit))
@@ -75,7 +82,7 @@ def test_what_the_base_model_sees(evidence: float, fit: float, grade: str) -> No
     [(0.9, 0.95, "no sign"), (0.7, 0.85, "no sign"), (0.7, 0.75, "watch"), (0.4, 0.49, "strong signs"), (NAN, NAN, "not measured")],
 )
 def test_diversity_and_dependence_are_shares_of_the_base_models(ratio: float, high: float, grade: str) -> None:
-    spread = DiversityChange("m", "animals", "seed spread", "within", 1.0, ratio, ratio, ratio, high, 10)
+    spread = DiversityChange("m", "animals", "seed spread", "within", 1.0, ratio**2, ratio**2, ratio**2, high**2, 10)  # a variance
     style = DiversityChange("m", "animals", "features", "within", 1.0, 0.1, 0.1, 0.1, 0.1, 10)  # falls with any common shift of style
     across = DiversityChange("m", "animals", "pixels", "across", 1.0, 0.1, 0.1, 0.1, 0.1, 10)
     assert grades(read(diversity=(style, spread, across)))["diversity"] == grade

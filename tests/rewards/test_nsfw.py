@@ -220,7 +220,7 @@ def test_a_run_can_be_trained_with_it(reward: str, floor: float, weight: float, 
     config = config_from_dict({
         "model": str(tiny_model), "reward": reward.format(model=model), "iterations": 1, "checkpoint_every": 1, "grid_every": 1,
         "sample": {"samples": 4, "per_prompt": 2, "steps": 2, "batch": 4}, "optim": {"updates": 1, "timesteps": 1},
-        "advantage": {"min_count": 2},
+        "advantage": {"kind": "per_prompt", "min_count": 2},
     })  # fmt: skip
     list(train(config, tmp_path / "run"))
     (line,) = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

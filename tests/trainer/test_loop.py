@@ -107,7 +107,7 @@ def tiny_config(model: Path, reward: str, **changes: Any) -> TrainConfig:
     values: dict[str, Any] = {
         "model": str(model), "reward": reward, "iterations": 3, "checkpoint_every": 2, "grid_every": 2,
         "sample": {"samples": 8, "per_prompt": 2, "steps": 3, "batch": 4}, "optim": {"updates": 2, "timesteps": 2, "lr": 1e-2},
-        "advantage": {"min_count": 2},
+        "advantage": {"kind": "per_prompt", "min_count": 2},
     }  # fmt: skip
     return config_from_dict(values | changes)
 

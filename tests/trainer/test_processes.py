@@ -55,7 +55,7 @@ def settings(model: Path, rewards: Path, reward: str = "Brightness", batch: int 
     return {
         "model": str(model), "reward": f"{rewards}:{reward}", "iterations": 3, "checkpoint_every": 9, "grid_every": 9,
         "sample": {"samples": 8, "per_prompt": 2, "steps": 3, "batch": batch, "guidance": changes.pop("guidance", 1.0)},
-        "optim": optim | changes.pop("optim", {}), "advantage": {"min_count": 2}, "adapt": {"rank": 4},
+        "optim": optim | changes.pop("optim", {}), "advantage": {"kind": "per_prompt", "min_count": 2}, "adapt": {"rank": 4},
     } | changes  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def config_of(model: Path, **changes: Any) -> TrainConfig:
     values: dict[str, Any] = {
         "model": str(model), "reward": "darkness", "iterations": 1, "grid_every": 2, "checkpoint_every": 2,
         "sample": {"samples": 8, "per_prompt": 4, "steps": 3, "batch": 4}, "optim": {"updates": 2, "timesteps": 2, "lr": 1e-2},
-        "advantage": {"min_count": 2},
+        "advantage": {"kind": "per_prompt", "min_count": 2},
     }  # fmt: skip
     return config_from_dict(values | changes)
 
