@@ -49,7 +49,7 @@ TRAINED: Final = tuple(Run(reward, reward, 20, 2) for reward in ("compressibilit
 BROKEN: Final = (Run("darkness", "darkness", 30, 3, seed=1),)
 HEALTHY: Final = tuple(
     Run(f"healthy/{reward}-{seed}", reward, iterations, iterations, seed)
-    for reward, iterations in (("colorfulness", 5), ("compressibility", 8), ("contrast", 5))
+    for reward, iterations in (("colorfulness", 5), ("compressibility", 4), ("contrast", 5))
     for seed in (1, 2, 3, 4)
 )
 VALIDATION: Final = tuple(

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ddpo.eval.dependence import Dependence, explained_change, swap_change, swap_partners
 from ddpo.eval.describing import FACT_OF_CARD, features_of
-from ddpo.eval.diversity import DiversityChange, Views, diversity_changes, small_pixels
+from ddpo.eval.diversity import DiversityChange, Views, diversity_changes, group_rewards_here, small_pixels
+from ddpo.eval.group_diversity import group_changes
 from ddpo.eval.models import BASE, ModelFacts
 from ddpo.eval.over_optimisation import CheckpointSigns, Course, course
 from ddpo.eval.pictures import Pictures
@@ -59,6 +60,7 @@ def analyse(work: Plan, pictures: Pictures, store: PictureStore, journal: ScoreJ
     ids = [reward.id for reward in rewards]
     gains = gain_table(pairs, work.models, work.splits, ids)
     diversity, dependence = _changes(work, compared, pictures, store)
+    diversity += group_changes(group_rewards_here(), compared, work.splits, pictures, store)
     signs = _signs(work, pairs, pictures, store, rewards)
     courses = tuple(replace(one, signs=signs.get(one.run, ())) for one in _courses(work, pairs, pictures, journal, rewards))
     roles = {model.name: roles_for(model, rewards) for model in compared}

@@ -28,7 +28,12 @@ DRIFT_WATCH, DRIFT_STRONG = 2.0, 4.0  # the same, of a pixel statistic, in eithe
 KEPT_WATCH, KEPT_STRONG = 0.8, 0.5  # of what the base model has: diversity, dependence on the prompt, evidence for the prompt
 ERROR_WATCH, ERROR_STRONG = 2.0, 2.5  # times the base model's denoising error of its own pictures
 VARIANCE: Final = "seed spread"
-COLLAPSE: Final = (VARIANCE, "pixels", "lpips", "dino")  # measures that do not fall where a style moves all pictures alike
+COLLAPSE: Final = (
+    VARIANCE,
+    "pixels",
+    "diversity_lpips",
+    "diversity_dino",
+)  # measures that do not fall where a style moves all pictures alike
 FIT, SHOWN = "base_fit", "prompt_evidence"  # the base model's own view
 
 
