@@ -31,8 +31,8 @@ VARIANCE: Final = "seed spread"
 COLLAPSE: Final = (
     VARIANCE,
     "pixels",
-    "diversity_lpips",
-    "diversity_dino",
+    "lpips",
+    "dino",
 )  # measures that do not fall where a style moves all pictures alike
 FIT, SHOWN = "base_fit", "prompt_evidence"  # the base model's own view
 
