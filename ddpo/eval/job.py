@@ -32,6 +32,7 @@ from ddpo.files import write_text
 from ddpo.policies import load_policy
 from ddpo.policies.policy import Policy
 from ddpo.policies.sample import SampleKey
+from ddpo.rewards.availability import availability
 from ddpo.rewards.scorer import make_scorer
 from ddpo.types import Prompt, Trajectory
 
@@ -76,6 +77,9 @@ def carry_out(work: Plan, observe: Observer = lambda event: None) -> Outcome:
         StorageFailure: something cannot be written; the same holds.
     """
     together = join(work.device)
+    for reward in work.rewards:
+        if not availability(reward.resolved.card, reward.resolved.origin).complete:
+            make_scorer(reward.resolved).close()  # what is missing is fetched, or told, before hours of drawing
     with PictureStore(work.out, together.rank) as store, ScoreJournal(work.out, together.rank) as journal:
         if work.folders:
             pictures = _given(work, store, together)

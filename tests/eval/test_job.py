@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from ddpo.cli.evaluate import compare_command, evaluate_command
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.eval.report import load_report
 from ddpo.eval.samples import read_samples
 
@@ -141,6 +141,28 @@ def test_what_is_printed_for_programs_is_alone_on_standard_output(
     else:
         assert result.stdout.startswith("#")
         assert "mine" in result.stdout
+
+
+def test_missing_weights_are_told_before_anything_is_drawn(
+    run_folder: Path, loaded: list[AnalyticPolicy], lists: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DDPO_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("DDPO_OFFLINE", "1")
+    with pytest.raises(MissingResourceError, match="aesthetic"):
+        call("eval", "--checkpoint", run_folder, *lists, "--reward", "aesthetic")
+    assert loaded == []
+    assert not (run_folder / "eval").exists()
+
+
+def test_prompts_may_be_anything(run_folder: Path, loaded: list[AnalyticPolicy], tmp_path: Path) -> None:
+    hostile = ['<script>alert("x")</script> & a "cat"', "a 🦩 and a 🧑‍🚀", "very " * 2000 + "long", "../../etc/passwd", "| a | table |"]
+    (tmp_path / "x.txt").write_text("\n".join(hostile), encoding="utf-8")
+    out = tmp_path / "out"
+    assert call("eval", "--checkpoint", run_folder, "--prompts", tmp_path / "x.txt", "--seeds", 2, "--out", out).exit_code == 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert {row.prompt for row in read_samples(out / "samples.parquet")} == set(hostile)
+    assert {path.relative_to(out).parts[0] for path in out.rglob("*.png")} == {"images"}
 
 
 def test_pictures_of_another_trainer(tmp_path: Path) -> None:
