@@ -63,7 +63,7 @@ def main(config_file: str, folder: str, seed: str, kills: str) -> None:
         sys.exit("the straight run failed")
     seconds, counts = time.monotonic() - begun, {"time": 0, "file": 0}
     while True:
-        kind = random_.choice(sorted(counts))
+        kind = random_.choice(sorted(counts)) if sum(counts.values()) else "file"  # a fast run ends before a kill by time
         more = sum(counts.values()) < int(kills)
         begun_already = (killed / "config.json").exists()
         touches = random_.randrange(1, 30) if more and kind == "file" else None
