@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, DdpoError, StorageFailure, one_line
 
-__all__ = ["atomic_path", "check_writable", "write_json", "write_text"]
+__all__ = ["atomic_path", "check_writable", "storing", "write_json", "write_text"]
 
 
 @contextmanager
@@ -25,6 +25,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Around what writes `path`.
+
+    Raises:
+        StorageFailure: it cannot be written; names `path` and the reason.
+    """
+    try:
+        yield
+    except DdpoError:
+        raise
+    except OSError as error:
+        raise StorageFailure(f"{path} cannot be written: {error.strerror or one_line(error)}") from error
 
 
 def check_writable(path: Path) -> None:

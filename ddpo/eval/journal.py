@@ -8,31 +8,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ddpo.errors import DdpoError, StorageFailure, one_line
+from ddpo.files import storing
 
-__all__ = ["Journal", "storing"]
+__all__ = ["Journal"]
 
 NEWLINE: Final = b"\n"
-
-
-@contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Around what writes `path`.
-
-    Raises:
-        StorageFailure: it cannot be written; names `path` and the reason.
-    """
-    try:
-        yield
-    except DdpoError:
-        raise
-    except OSError as error:
-        raise StorageFailure(f"{path} cannot be written: {error.strerror or one_line(error)}") from error
 
 
 class Journal:

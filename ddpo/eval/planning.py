@@ -11,9 +11,9 @@ from typing import Any, Final
 from ddpo.errors import ConfigError
 from ddpo.eval.candidates import Candidate, find_candidates
 from ddpo.eval.describing import VIEW_CARDS
-from ddpo.eval.held_out import choose_artefacts, choose_held_out
 from ddpo.eval.models import BASE, ModelFacts
 from ddpo.eval.picture_folders import PictureFolder, check_paired, find_pictures, leftover_split
+from ddpo.eval.planned_rewards import PlannedReward, plan_rewards
 from ddpo.eval.request import Request
 from ddpo.eval.run_facts import nested
 from ddpo.eval.splits import Split, SplitFacts, load_splits
@@ -23,25 +23,11 @@ from ddpo.rewards.card import RewardCard
 from ddpo.rewards.zoo import ResolvedReward, resolve
 from ddpo.types import Prompt
 
-__all__ = ["BestOfPlan", "Plan", "PlannedReward", "plan"]
+__all__ = ["BestOfPlan", "Plan", "plan"]
 
 BEST_OF_PROMPTS: Final = 12  # training prompts for which the best of n is drawn
 BEST_OF_MOST: Final = 128  # pictures of each of them, at most
 SAMPLED: Final = ("steps", "guidance", "eta")
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedReward:
-    """A reward, why it is here, and whether it is made from the facts of a picture rather than by a scorer."""
-
-    resolved: ResolvedReward
-    role: str  # "trained", "heldout", "artefact" or "asked"
-    why: str = ""  # of a held-out one: what makes it independent
-
-    @property
-    def id(self) -> str:
-        """The id on its card."""
-        return self.resolved.card.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +109,7 @@ def _plan_checkpoints(request: Request) -> Plan:
     config, trained = first.run.config, _trained_prompts(request, candidates)
     loaded = load_splits(request.prompts, trained, model=first.info.model, leaks=request.leaks)
     splits = tuple(split for split, _ in loaded)
-    rewards = _rewards(request, _trained_rewards(candidates))
+    rewards = plan_rewards(request, _trained_rewards(candidates))
     chosen = {name: value for name in SAMPLED if (value := getattr(request, name)) is not None}
     sample = {**nested(config, "sample"), **chosen}
     sampler = SamplerSettings(**{name: sample[name] for name in SAMPLED if name in sample})
@@ -161,7 +147,7 @@ def _plan_pictures(request: Request) -> Plan:
     if (left := leftover_split(folders, splits)) is not None:
         splits.append(left)
         facts.append(SplitFacts(left.name, left.role, "the folders of pictures", len(left.prompts), ()))
-    rewards = _rewards(request, [resolve(spec) for spec in request.rewards[:1]])
+    rewards = plan_rewards(request, [resolve(spec) for spec in request.rewards[:1]])
     seeds = max(Counter(file.prompt.id for folder in folders[:1] for file in folder.files).values(), default=1)
     return Plan(
         base=str(named[BASE]),
@@ -223,37 +209,6 @@ def _trained_rewards(candidates: Sequence[Candidate]) -> list[ResolvedReward]:
     """The rewards of the runs, each once."""
     specs = dict.fromkeys(str(candidate.run.config["reward"]) for candidate in candidates if "reward" in candidate.run.config)
     return [resolve(spec) for spec in specs]
-
-
-def _rewards(request: Request, trained: Sequence[ResolvedReward]) -> tuple[PlannedReward, ...]:
-    """The trained rewards, those asked for, and, if wanted, independent ones and pixel statistics."""
-    found = {reward.card.id: PlannedReward(reward, "trained") for reward in _of_single_pictures(trained)}
-    for reward in _of_single_pictures([resolve(spec) for spec in request.rewards]):
-        found.setdefault(reward.card.id, PlannedReward(reward, "asked"))
-    if not found:
-        raise ConfigError("the checkpoint does not lie in a run folder, so its reward is not known: give --reward")
-    if request.held_out:
-        cards = [one.resolved.card for one in found.values()]
-        for choice in choose_held_out(cards):
-            found.setdefault(choice.id, PlannedReward(resolve(choice.id), "heldout", choice.reason))
-        for id in choose_artefacts(cards):
-            found.setdefault(id, PlannedReward(resolve(id), "artefact"))
-    return tuple(found.values())
-
-
-def _of_single_pictures(found: Sequence[ResolvedReward]) -> tuple[ResolvedReward, ...]:
-    """The rewards; in place of one that judges a group, whose scores mean nothing between two models, its parts that judge pictures."""
-    chosen = {reward.card.id: reward for one in found for reward in _singles(one)}
-    if found and not chosen:
-        names = ", ".join(repr(reward.card.id) for reward in found)
-        raise ConfigError(f"reward {names} judges pictures as a group and cannot compare two models: give --reward")
-    return tuple(chosen.values())
-
-
-def _singles(reward: ResolvedReward) -> list[ResolvedReward]:
-    if "group" not in reward.card.inputs:
-        return [reward]
-    return [single for part in reward.parts for single in _singles(part.reward)]
 
 
 def _best_of(

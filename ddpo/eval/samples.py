@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError
-from ddpo.eval.journal import storing
 from ddpo.eval.rows import Row
 from ddpo.eval.scoring import ScoreJournal
 from ddpo.eval.store import picture_path
-from ddpo.files import atomic_path
+from ddpo.files import atomic_path, storing
 from ddpo.rewards.card import RewardCard
 from ddpo.types import Prompt
 

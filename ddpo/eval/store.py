@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ddpo.errors import ImageError
-from ddpo.eval.journal import Journal, storing
+from ddpo.eval.journal import Journal
+from ddpo.files import storing
 from ddpo.images import load_image
 from ddpo.rewards.scorer import processors
 

@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from safetensors import SafetensorError
 
+from ddpo import files
 from ddpo.errors import DdpoError, MemoryExhausted, StorageFailure, one_line
 
 __all__ = ["enough_memory", "storing"]
@@ -26,11 +27,8 @@ def storing(path: Path) -> Iterator[None]:
         StorageFailure: it cannot be written; names `path` and the reason.
     """
     try:
-        yield
-    except DdpoError:
-        raise
-    except OSError as error:
-        raise StorageFailure(f"{path} cannot be written: {error.strerror or one_line(error)}") from error
+        with files.storing(path):
+            yield
     except SafetensorError as error:  # how safetensors puts an error of the disk
         reason = one_line(error).rpartition("I/O error: ")[2].partition(" (os error ")[0]
         raise StorageFailure(f"{path} cannot be written: {reason}") from error
