@@ -78,6 +78,7 @@ def _candidate(name: str, checkpoint: str, info: CheckpointInfo, run: RunFacts, 
         seeds=seeds,
         history=history,
         identity=weights_hash(info.weights),
+        recipe=run.recipe,
     )
     return Candidate(facts, info, run)
 

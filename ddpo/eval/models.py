@@ -26,3 +26,4 @@ class ModelFacts:
     seeds: int  # pictures per prompt
     history: bool  # an earlier checkpoint of a run that is here with a later one: it is in the course of training, not in the tables
     identity: str  # SHA-256 over the checkpoint's weights; "" if unknown
+    recipe: str = ""  # digest of the run's settings but its seed and length; "" if unknown

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ddpo.errors import CheckpointError
 from ddpo.prompts import load_prompts
 from ddpo.types import Prompt
 
 __all__ = ["CurvePoint", "RunFacts", "read_run"]
+
+
+NOT_LEARNT_FROM: Final = ("seed", "iterations", "checkpoint_every", "checkpoint_keep", "grid_every")
+"""Settings in which runs of one recipe may differ; how long they were trained is compared by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +55,13 @@ class RunFacts:
         """Reward queries up to and with an iteration; -1 if unknown."""
         return next((point.queries for point in self.curve if point.iteration == iteration), -1)
 
-    def same_but_seed(self, other: RunFacts) -> bool:
-        """Whether two runs differ in their seed alone: same settings, prompts and reward."""
-        if not self.config or not other.config:
-            return False
-        of = [
-            {k: v for k, v in run.config.items() if k not in ("seed", "checkpoint_every", "checkpoint_keep", "grid_every")}
-            for run in (self, other)
-        ]
-        return of[0] == of[1] and self.training_seed != other.training_seed and self.trained == other.trained
+    @property
+    def recipe(self) -> str:
+        """Sixteen hexadecimal digits that runs have in common which differ in their seed alone; "" if unknown."""
+        if not self.config:
+            return ""
+        values = {name: value for name, value in self.config.items() if name not in NOT_LEARNT_FROM}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_run(run: Path | None) -> RunFacts:

@@ -155,13 +155,13 @@ def runs_table(
 ) -> tuple[RunsGain, ...]:
     """The gains over runs that differ in their training seed alone, as far as is known; see `mean_over_runs` for what the interval covers.
 
-    Runs belong together that were trained on the same reward, in the same way (`kind`) and for as many iterations and reward queries,
-    each with its own seed. Two with one seed must differ in something that is not known here, so such a group is left out.
+    Runs belong together that were trained on the same reward, in the same way (`kind`, `recipe`) and for as many iterations and reward
+    queries, each with its own seed. Two with one seed must differ in something that is not known here, so such a group is left out.
     """
     alike: dict[tuple[object, ...], list[ModelFacts]] = defaultdict(list)
     for model in models:
         if not model.history and model.trained_on and model.training_seed >= 0:
-            alike[model.trained_on, model.kind, model.iteration, model.queries].append(model)
+            alike[model.trained_on, model.kind, model.iteration, model.queries, model.recipe].append(model)
     groups = _grouped(pairs)
     found: list[RunsGain] = []
     for runs in alike.values():

@@ -105,10 +105,11 @@ def test_compare_puts_runs_side_by_side_and_seeds_together(
     runs: Callable[..., Path], loaded: list[AnalyticPolicy], lists: list[str], tmp_path: Path
 ) -> None:
     a, b, c = runs("a"), runs("b", seed=1), runs("c", reward="symmetry")
+    d = runs("d", seed=2, optim={"lr": 0.1})  # another recipe is no other seed
     out = tmp_path / "out"
-    assert call("compare", a, b, c, *lists, "--out", out).exit_code == 0
+    assert call("compare", a, b, c, d, *lists, "--out", out).exit_code == 0
     report = load_report(out / "report.json")
-    assert [model.name for model in report.models] == ["a", "b", "c"]
+    assert [model.name for model in report.models] == ["a", "b", "c", "d"]
     assert {reward.id for reward in report.rewards if reward.role == "trained"} == {"darkness", "symmetry"}
     assert report.courses == ()
     assert {found.models for found in report.runs} == {("a", "b")}
