@@ -31,6 +31,10 @@ class StableDiffusionPolicy:
     The weights that are not trained stay in `dtype`; what is trained is float32, and with another `dtype` the denoiser runs under
     autocast. Latents between steps are kept in `dtype`; schedule and log-probs are float32 always.
 
+    Only the denoiser is on the device all the time. The text encoder is there while it encodes texts that were not seen before, the
+    autoencoder from a `decode` until the next `predict` with gradient, the copy of the base model that full finetuning keeps from its
+    first use on.
+
     Args:
         folder: a local folder in the format of diffusers' `StableDiffusionPipeline`, or a hub id.
         model: the name that the user gave, kept for manifests; `folder` if None.
@@ -48,7 +52,8 @@ class StableDiffusionPolicy:
         parts = _load_parts(folder, dtype)
         self.tokenizer, self.text_encoder, self.vae, self.unet = parts["tokenizer"], parts["text_encoder"], parts["vae"], parts["unet"]
         for module in (self.text_encoder, self.vae, self.unet):
-            module.requires_grad_(False).eval().to(self.device)
+            module.requires_grad_(False).eval()
+        self.unet.to(self.device)
         self.schedule = NoiseSchedule.from_scheduler(parts["scheduler"])
         side = int(self.unet.config["sample_size"])
         self.latent_shape = (int(self.unet.config["in_channels"]), side, side)
@@ -62,15 +67,19 @@ class StableDiffusionPolicy:
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Hidden states of the text encoder `[batch, tokens, width]`, one call per text that was not seen before."""
-        for text in dict.fromkeys(texts):
-            if text not in self._texts:
+        if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
+            self.text_encoder.to(self.device)
+            for text in new:
                 length = self.tokenizer.model_max_length
                 ids = self.tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
                 self._texts[text] = self.text_encoder(ids.to(self.device)).last_hidden_state
+            self.text_encoder.to("cpu")
         return torch.cat([self._texts[text] for text in texts])
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
         """The UNet's output, float32, same shape as `latents`."""
+        if torch.is_grad_enabled():
+            self.vae.to("cpu")
         with self._precision():
             output: Tensor = self.unet(latents.to(self.storage_dtype), timesteps, encoder_hidden_states=conditioning, return_dict=False)[0]
         return output.float()
@@ -78,6 +87,7 @@ class StableDiffusionPolicy:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels float32 `[batch, 3, height, width]` in [0, 1]."""
+        self.vae.to(self.device)
         scaled = latents.to(self.storage_dtype) / self.vae.config["scaling_factor"]
         pixels: Tensor = self.vae.decode(scaled, return_dict=False)[0]
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
@@ -96,7 +106,7 @@ class StableDiffusionPolicy:
             finally:
                 self.unet.enable_adapters()
         elif self.kind == "full":
-            tuned, self.unet = self.unet, self._reference_unet
+            tuned, self.unet = self.unet, self._reference_unet.to(self.device)
             try:
                 yield
             finally:
@@ -208,7 +218,7 @@ def _copy_unet(unet: Any) -> Any:
 
     copy = UNet2DConditionModel.from_config(unet.config)
     copy.load_state_dict(unet.state_dict())
-    return copy.requires_grad_(False).eval().to(unet.device, unet.dtype)
+    return copy.requires_grad_(False).eval().to(unet.dtype)
 
 
 def _load_parts(folder: str, dtype: torch.dtype) -> dict[str, Any]:

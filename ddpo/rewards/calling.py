@@ -6,10 +6,11 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 import torch
 
+from ddpo.background import Background
 from ddpo.errors import ContractBroken, RewardFailure, RewardUnavailable, UserError, one_line
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import Calls
@@ -19,8 +20,6 @@ __all__ = ["GuardedReward", "OutOfMemory"]
 
 FIRST_PAUSE: Final = 0.5  # seconds before the first retry at most; doubles with each
 LONGEST_PAUSE: Final = 30.0  # seconds
-
-T = TypeVar("T")
 
 
 class OutOfMemory(RewardFailure):
@@ -97,38 +96,13 @@ class GuardedReward:
 
     def _in_time(self, batch: ImageBatch, seconds: float) -> RewardOutput:
         try:
-            return within(seconds, lambda: self._in_turn(batch))
+            return Background(lambda: self._in_turn(batch), "ddpo-reward-call").result(seconds)
         except TimeoutError:
             if self._turn is not None and self._turn.locked():
                 self._turn = threading.Lock()  # the call that hangs keeps the old one for good
             if not self.calls.retries:  # no back end that may come back: it is this call that takes too long
                 raise RewardFailure(f"TimeoutError: no answer within {seconds:g} s") from None
             raise
-
-
-def within(seconds: float, function: Callable[[], T]) -> T:
-    """What `function` returns or raises, if it does so in time. It runs in a thread of its own.
-
-    Raises:
-        TimeoutError: it did not; the thread is left behind.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:  # noqa: BLE001  # raised again below
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True, name="ddpo-reward-call")
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return results[0]
 
 
 def _seconds_before_retry(attempt: int, asked: float | None) -> float:

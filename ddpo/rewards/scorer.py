@@ -76,6 +76,12 @@ class Scorer:
         """Time spent inside the reward so far, added up over concurrent calls."""
         return self._call.seconds
 
+    @property
+    def waits(self) -> bool:
+        """Whether a call spends its time waiting, as for a server that the reward or a part of it asks."""
+        parts: dict[str, Scorer] = getattr(self.reward, "scorers", {})
+        return self._call.calls.concurrency > 0 or any(part.waits for part in parts.values())
+
     def score(self, batch: ImageBatch) -> RewardOutput:
         """One value per picture of `batch`, on the CPU, without gradient.
 

@@ -56,7 +56,10 @@ class _Items:
         self.policy, self.config = policy, config
         self.latents = rollout.trajectory.latents
         self.pictures = range(first, first + len(self.latents))
-        self.conditioning = policy.encode([prompt.text for prompt in rollout.prompts])
+        texts = list(dict.fromkeys(prompt.text for prompt in rollout.prompts))
+        place = {text: number for number, text in enumerate(texts)}
+        self.asked = torch.tensor([place[prompt.text] for prompt in rollout.prompts], device=policy.device)
+        self.conditioning = policy.encode(texts)  # of each text once: that of a picture may be as large as its path
         self.unconditional = policy.encode([""])
 
     def index(self, items: Items) -> tuple[Tensor, Tensor]:
@@ -67,7 +70,9 @@ class _Items:
 
     def predict(self, x_t: Tensor, timesteps: Tensor, pictures: Tensor) -> Tensor:
         """The denoiser's output, guided if training is."""
-        return guided(self.policy, x_t, timesteps, self.conditioning[pictures], self.unconditional, self.config.training_guidance)
+        return guided(
+            self.policy, x_t, timesteps, self.conditioning[self.asked[pictures]], self.unconditional, self.config.training_guidance
+        )
 
 
 class TransitionLikelihood(_Items):

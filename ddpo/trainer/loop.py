@@ -198,7 +198,7 @@ class _Trainer:
         yield Progress("checking", 0, 1)
         room = disk(out, self.policy, config, iteration - 1)
         collection, begun = self.collection(iteration), time.perf_counter()
-        first = collection.next_batch()
+        first = collection.first_batch()
         sampling = time.perf_counter() - begun
         likelihood = self.likelihood(self.policy, first, iteration)
         findings = examine(self.policy, self.algorithm, likelihood, first, config, iteration, sampling, self.processes.count)

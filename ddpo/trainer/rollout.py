@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 import numpy as np
 import torch
 
+from ddpo.background import Background
 from ddpo.errors import RewardFailure, TrainingDiverged
 from ddpo.policies.policy import Policy
 from ddpo.policies.sample import SampleKey, SamplerSettings, sample_trajectory
@@ -57,6 +58,7 @@ class Collection:
     """The pictures of one iteration, sampled and scored batch by batch.
 
     A picture is dropped when it is scored: what training needs is its path, or, for an algorithm that fits pictures, its last latents.
+    While a reward is waited for that leaves the policy's device idle, the next batch is sampled; scores come in the same calls and order.
 
     Args:
         policy: what samples.
@@ -73,39 +75,66 @@ class Collection:
         whole_paths: bool = True,
     ) -> None:  # fmt: skip
         self._policy, self._keys, self._settings, self._seed, self._context = policy, keys, sampler_settings(config), seed, context
-        self._scoring = RolloutScorer(scorer)
+        self._scoring, self._overlapped = RolloutScorer(scorer), leaves_idle(scorer, policy.device)
+        self._under_way: Background[RewardOutput] | None = None
         self._done = 0
         kept = config.steps + 1 if whole_paths else 1
         self._latents = torch.empty((len(keys), kept, *policy.latent_shape), dtype=policy.storage_dtype, device=policy.device)
         self._log_probs = torch.empty((len(keys), config.steps), device=policy.device)
 
-    def next_batch(self) -> Rollout:
-        """One more batch of at most `config.batch` pictures.
+    def first_batch(self) -> Rollout:
+        """At most `config.batch` pictures, with their scores, of a collection that has none yet.
 
         Raises:
             RewardUnavailable: the reward's back end does not answer.
             RewardFailure: the reward is broken.
             TrainingDiverged: a picture is not finite.
         """
+        images = self._next_pictures()
+        rewards = self._scoring.add(images)
+        place = slice(0, len(images))
+        return Rollout(Trajectory(self._latents[place], self._log_probs[place]), images.prompts, rewards)
+
+    def rest(self) -> Generator[Progress, None, Rollout]:
+        """The batches that are left; yields progress, returns the rollout of all pictures. Raises as `first_batch`."""
+        while self._done < len(self._keys):
+            self._hand_over(self._next_pictures())
+            yield Progress("sampling", self._done, len(self._keys))
+        self._wait()
+        prompts = tuple(key.prompt for key in self._keys)
+        return Rollout(Trajectory(self._latents, self._log_probs), prompts, self._scoring.rewards())
+
+    def _next_pictures(self) -> ImageBatch:
         part = self._keys[self._done : self._done + self._settings.batch]
         found = sample_trajectory(self._policy, part, self._settings, self._seed)
-        prompts = tuple(key.prompt for key in part)
         pixels = self._policy.decode(found.latents[:, -1]).cpu()
         _check_finite(found.latents[:, -1], pixels)
-        rewards = self._scoring.add(ImageBatch(pixels, prompts, self._context))
         place = slice(self._done, self._done + len(part))
         self._latents[place] = found.latents[:, -self._latents.shape[1] :]
         self._log_probs[place] = found.log_probs
         self._done += len(part)
-        return Rollout(Trajectory(self._latents[place], self._log_probs[place]), prompts, rewards)
+        return ImageBatch(pixels, tuple(key.prompt for key in part), self._context)
 
-    def rest(self) -> Generator[Progress, None, Rollout]:
-        """The batches that are left; yields progress, returns the rollout of all pictures. Raises as `next_batch`."""
-        while self._done < len(self._keys):
-            self.next_batch()
-            yield Progress("sampling", self._done, len(self._keys))
-        prompts = tuple(key.prompt for key in self._keys)
-        return Rollout(Trajectory(self._latents, self._log_probs), prompts, self._scoring.rewards())
+    def _hand_over(self, images: ImageBatch) -> None:
+        """Has `images` scored after those before them, of which one batch at most is under way."""
+        self._wait()
+        if self._overlapped:
+            self._under_way = Background(lambda: self._scoring.add(images), "ddpo-rollout-scores")
+        else:
+            self._scoring.add(images)
+
+    def _wait(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
+            self._under_way = None
+
+
+def leaves_idle(scorer: Scorer, device: torch.device) -> bool:
+    """Whether the policy's device has nothing to do while the reward is asked: it asks a server, or runs on the CPU beside a GPU.
+
+    On one and the same device two would only get into each other's way, and into its memory.
+    """
+    return scorer.waits or (device.type != "cpu" and scorer.reward.card.device == "cpu")
 
 
 def _check_finite(latents: torch.Tensor, pixels: torch.Tensor) -> None:

@@ -142,3 +142,35 @@ def test_a_checkpoint_of_another_model_is_refused(tiny_model: Path, tmp_path: Pa
     policy.save(tmp_path, iteration=1)
     with pytest.raises(CheckpointError, match="was trained from 'somebody/else'"):
         load_policy(str(tiny_model), tmp_path)
+
+
+def test_only_the_denoiser_stays_on_the_device(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = StableDiffusionPolicy(str(tiny_model), device="cpu:0")  # main memory is "cpu"
+    policy.adapt("full")
+    places: list[tuple[str, str]] = []
+
+    def watch(name: str) -> None:
+        module, move = getattr(policy, name), getattr(policy, name).to
+
+        def to(device: object) -> object:
+            places.append((name, str(device)))
+            return move(device)
+
+        monkeypatch.setattr(module, "to", to)
+
+    for name in ("text_encoder", "vae", "_reference_unet"):
+        watch(name)
+    conditioning = policy.encode(["a cat", "a dog"])
+    assert places == [("text_encoder", "cpu:0"), ("text_encoder", "cpu")]
+    policy.encode(["a dog"])
+    assert places[2:] == []  # known already
+    latents, step = torch.zeros(2, *policy.latent_shape), torch.tensor([5, 5])
+    policy.decode(latents)
+    with torch.no_grad():
+        policy.predict(latents, step, conditioning)
+    assert places[2:] == [("vae", "cpu:0")]  # sampling goes on
+    policy.predict(latents, step, conditioning)
+    assert places[3:] == [("vae", "cpu")]  # training
+    with policy.reference():
+        policy.predict(latents, step, conditioning)
+    assert ("_reference_unet", "cpu:0") in places[4:]

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
+from ddpo.background import Background
 from ddpo.errors import ConfigError, RewardUnavailable, one_line
-from ddpo.rewards.calling import within
 from ddpo.rewards.vlm.protocol import TOP_TOKENS, NoLogProbs, UnusableAnswer, check_words, jpeg80_bytes
 from ddpo.weights import LOOPBACK
 
@@ -113,7 +113,7 @@ class ServerVlm:
             RewardUnavailable, UnusableAnswer, ConfigError: as `Vlm.answer`.
         """
         try:
-            status, reply, wait = within(self._timeout, lambda: self._exchange(path, body))
+            status, reply, wait = Background(lambda: self._exchange(path, body), "ddpo-question").result(self._timeout)
         except TimeoutError as error:
             raise RewardUnavailable(f"the server {self._url} gave no answer within {self._timeout:g} s") from error
         except (OSError, http.client.HTTPException) as error:
@@ -143,7 +143,7 @@ class ServerVlm:
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self._url + path, body, headers)  # noqa: S310  # http or https, see the constructor
         try:
-            with self._opener.open(request, timeout=self._timeout + 1) as reply:  # `within` is to be the first to give up
+            with self._opener.open(request, timeout=self._timeout + 1) as reply:  # the other one is to be the first to give up
                 return reply.status, _read(reply, ends), ""
         except urllib.error.HTTPError as error:
             with error:

@@ -1,0 +1,101 @@
+"""Sampling goes on while a reward is waited for, and nothing else changes."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ddpo.errors import RewardUnavailable
+from ddpo.policies import load_policy
+from ddpo.policies.policy import Policy
+from ddpo.rewards.card import Calls, RewardCard
+from ddpo.rewards.scorer import Scorer, make_scorer
+from ddpo.rewards.zoo import resolve
+from ddpo.trainer.config import SampleConfig
+from ddpo.trainer.rollout import Collection, draw_keys, leaves_idle
+from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout
+
+CONFIG = SampleConfig(samples=12, per_prompt=4, steps=2, guidance=1.0, batch=4)
+KEYS = draw_keys([Prompt(text) for text in ("a cat", "a dog", "a fox")], CONFIG, 0, 1)
+LOCAL = RewardCard(id="slow", version="1", summary="s", load="m:a", family="pixels", flaws="f")
+ASKS_A_SERVER = replace(LOCAL, calls=Calls(concurrency=2))
+
+
+class Slow:
+    """Mean brightness, after `until` or a while; remembers whether sampling had got to a second batch when the first score was given."""
+
+    def __init__(self, card: RewardCard, until: threading.Event, patience: float) -> None:
+        self.card, self.until, self.patience = card, until, patience
+        self.saw_the_next: list[bool] = []
+        self.asked: list[list[str]] = []
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        self.asked.append([prompt.text for prompt in batch.prompts])
+        self.saw_the_next.append(self.until.wait(self.patience))
+        return RewardOutput(batch.pixels.mean((1, 2, 3)).cpu())
+
+
+@pytest.fixture
+def policy(tiny_model: Path) -> Policy:
+    return load_policy(str(tiny_model))
+
+
+def collected(policy: Policy, reward: Any) -> Rollout:
+    """All of an iteration's pictures."""
+    steps = Collection(policy, KEYS, Scorer(reward), CONFIG, 0, Context()).rest()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            rollout: Rollout = end.value
+            return rollout
+
+
+def watched(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set as soon as the denoiser is called for a second batch."""
+    second, calls, predict = threading.Event(), [], policy.predict
+
+    def counted(*arguments: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) > CONFIG.steps:
+            second.set()
+        return predict(*arguments)
+
+    monkeypatch.setattr(policy, "predict", counted)
+    return second
+
+
+def test_the_next_batch_is_sampled_while_a_server_is_waited_for(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Slow(ASKS_A_SERVER, watched(policy, monkeypatch), patience=30)
+    overlapped = collected(policy, remote)
+    assert remote.saw_the_next[0]
+    monkeypatch.undo()
+    local = Slow(LOCAL, watched(policy, monkeypatch), patience=0.05)
+    one_by_one = collected(policy, local)
+    assert not local.saw_the_next[0]
+    assert remote.asked == local.asked  # the same calls in the same order
+    assert torch.equal(overlapped.rewards.values, one_by_one.rewards.values)
+    assert torch.equal(overlapped.trajectory.latents, one_by_one.trajectory.latents)
+
+
+def test_what_a_reward_raises_in_the_background_is_raised(policy: Policy) -> None:
+    class Gone(Slow):
+        def __call__(self, batch: ImageBatch) -> RewardOutput:
+            raise RewardUnavailable("nobody is there")
+
+    with pytest.raises(RewardUnavailable, match="nobody is there"):
+        collected(policy, Gone(ASKS_A_SERVER, threading.Event(), 0))
+
+
+def test_when_it_pays() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    here, any_device = make_scorer(resolve("compressibility")), Scorer(Slow(replace(LOCAL, device="any"), threading.Event(), 0))
+    assert not leaves_idle(here, cpu)
+    assert leaves_idle(here, gpu)
+    assert not leaves_idle(any_device, gpu)
+    assert leaves_idle(make_scorer(resolve("compressibility + vlm_judge:vlm=http://localhost:9/v1:0.5")), cpu)
