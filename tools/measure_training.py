@@ -81,7 +81,7 @@ def ours(model: Path, batch: int, dtype: str, iterations: int) -> dict[str, Any]
         "checkpoint_every": 10**6, "grid_every": 10**6,
         "sample": {"samples": 16, "per_prompt": 1, "steps": 20, "guidance": 5.0, "batch": batch},
         "optim": {"updates": 2, "timesteps": 0, "skip_last": 0, "lr": 3e-4, "clip_range": 1e-4}, "adapt": {"rank": 4, "alpha": 4},
-        "advantage": {"buffer": 16, "min_count": 16},
+        "advantage": {"kind": "per_prompt", "buffer": 16, "min_count": 16},
     })  # fmt: skip
     marks, sampling = [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -201,7 +201,8 @@ class _Trainer:
         first = collection.first_batch()
         sampling = time.perf_counter() - begun
         likelihood = self.likelihood(self.policy, first, iteration)
-        findings = examine(self.policy, self.algorithm, likelihood, first, config, iteration, sampling, self.processes.count)
+        ids = [key.prompt.id for key in self.keys(iteration)]
+        findings = examine(self.policy, self.algorithm, likelihood, first, ids, config, iteration, sampling, self.processes.count)
         remarked = remark(self.changes)
         yield Checked([*findings, room, *([remarked] if remarked else [])])
         return collection, sampling

@@ -6,6 +6,7 @@ check costs one forward and backward pass of the denoiser. It draws no random nu
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import shutil
@@ -19,7 +20,7 @@ import torch
 
 from ddpo.errors import ConfigError, TrainingDiverged
 from ddpo.policies.policy import Policy
-from ddpo.trainer.advantages import PictureWeights
+from ddpo.trainer.advantages import PictureWeights, PromptStatistics
 from ddpo.trainer.algorithms import Algorithm
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Finding
@@ -35,8 +36,8 @@ MANY_UNSCORABLE: Final = 0.25  # share of a batch
 
 
 def examine(
-    policy: Policy, algorithm: Algorithm, likelihood: Likelihood, first: Rollout, config: TrainConfig, iteration: int, sampling: float,
-    processes: int = 1,
+    policy: Policy, algorithm: Algorithm, likelihood: Likelihood, first: Rollout, prompt_ids: Sequence[str], config: TrainConfig,
+    iteration: int, sampling: float, processes: int = 1,
 ) -> list[Finding]:  # fmt: skip
     """What the first batch of an iteration tells.
 
@@ -45,6 +46,7 @@ def examine(
         algorithm: its loss is differentiated once.
         likelihood: of the items of `first`.
         first: the batch, scored.
+        prompt_ids: of all pictures of the iteration.
         config: the settings of the run.
         iteration: that it belongs to.
         sampling: seconds that it took.
@@ -61,6 +63,7 @@ def examine(
         Finding("batch", _arithmetic(config, processes)),
         Finding("ratio", ratio),
         *_reward(first),
+        *_comparison(algorithm, prompt_ids, config),
         _memory(policy, first, config, processes),
         _time(sampling, training, config, config.iterations - iteration + 1, processes),
     ]
@@ -127,6 +130,20 @@ def _reward(first: Rollout) -> list[Finding]:
     reason = f"; the first: {next(error for error in first.rewards.errors if error)}" if lost else ""
     findings.append(Finding("unscorable", f"{lost} of {len(values)} pictures{reason}", good=lost <= MANY_UNSCORABLE * len(values)))
     return findings
+
+
+def _comparison(algorithm: Algorithm, prompt_ids: Sequence[str], config: TrainConfig) -> list[Finding]:
+    """Whether rewards, were they all different, would have a say; with one picture of each prompt some methods have nothing to compare."""
+    rewards = np.arange(len(prompt_ids), dtype=np.float64)
+    statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
+    values = copy.deepcopy(algorithm).weigh(rewards, prompt_ids, statistics, config).values
+    if len(values) and values.min() < values.max():
+        return []
+    text = (
+        f"{config.algorithm} would give all pictures the same weight, whatever their rewards: with sample.per_prompt = "
+        f"{config.sample.per_prompt} and advantage.kind = {config.advantage.kind!r} they are compared with nothing"
+    )
+    return [Finding("comparison", text, good=False)]
 
 
 def _memory(policy: Policy, first: Rollout, config: TrainConfig, processes: int) -> Finding:

@@ -66,6 +66,20 @@ class Usage(NamedTuple):
     free: int
 
 
+@pytest.mark.parametrize("values", [{"advantage": {"kind": "group"}}, {"advantage": {"kind": "leave_one_out"}}, {"algorithm": "rwr"}])
+def test_pictures_that_are_compared_with_nothing_are_told(tiny_model: Path, tmp_path: Path, values: dict[str, Any]) -> None:
+    sample = {"samples": 4, "per_prompt": 1, "steps": 3, "batch": 4}
+    found = looked_at(config_of(tiny_model, "darkness", sample=sample, **values), tmp_path / "run")["comparison"]
+    assert not found.good
+    assert "with sample.per_prompt = 1 and advantage.kind = " in found.text
+    (tmp_path / "one.txt").write_text("a cat\n")  # the four pictures are of one prompt
+    assert "comparison" not in looked_at(
+        config_of(tiny_model, "darkness", sample=sample, prompts=str(tmp_path / "one.txt"), **values), tmp_path / "run"
+    )
+    remembered = config_of(tiny_model, "darkness", sample=sample, advantage={"kind": "per_prompt"})
+    assert "comparison" not in looked_at(remembered, tmp_path / "run")
+
+
 def test_a_full_disk_is_refused_before_anything_is_sampled(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed: Callable[[TrainConfig], str] = lambda config: looked_at(config, tmp_path / "run")["disk"].text  # noqa: E731
     assert "3 checkpoints" in needed(config_of(tiny_model, "darkness"))
