@@ -19,9 +19,10 @@ from ddpo.errors import CheckpointError, one_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LORA_FILE", "LoraFile", "load_lora", "read_lora"]
+__all__ = ["ATTENTION", "LORA_FILE", "LoraFile", "load_lora", "read_lora"]
 
 LORA_FILE: Final = "pytorch_lora_weights.safetensors"  # diffusers' name for it
+ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")  # the layers that ddpo-pytorch and TRL adapt
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,11 +16,10 @@ from torch.nn import Parameter
 
 from ddpo.errors import ConfigError
 from ddpo.policies.checkpoint import CheckpointInfo
+from ddpo.policies.lora_file import ATTENTION
 from ddpo.policies.transition import NoiseSchedule
 
 __all__ = ["LoraSettings", "Policy", "TrainablePolicy", "save_memory"]
-
-ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")  # the targets of ddpo-pytorch and TRL
 
 
 @dataclass(frozen=True, slots=True)

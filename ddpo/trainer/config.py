@@ -6,11 +6,13 @@ embedded model's; see `recipes/` for others.
 
 from __future__ import annotations
 
+import json
 import typing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ddpo.errors import ConfigError
+from ddpo.policies.lora_file import ATTENTION
 
 __all__ = [
     "AdaptConfig",
@@ -104,6 +106,7 @@ class AdaptConfig:
     kind: Literal["lora", "full"] = "lora"
     rank: int = 16
     alpha: int = 16
+    targets: tuple[str, ...] = ATTENTION  # the layers of the denoiser that get adapters, by the end of their names
     checkpointing: bool = False  # activations are computed again in the backward pass: less memory, more time, the same gradients
 
     def __post_init__(self) -> None:
@@ -167,7 +170,8 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for `config.json`."""
-        return asdict(self)
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
 
 
 def _positive(config: Any, *names: str) -> None:

@@ -120,7 +120,7 @@ class _Trainer:
         self.origins = {"algorithm": algorithm_origin, "model": find_policy(config.model)[1]}
         with torch.random.fork_rng(devices=[]):  # the adapters' first values come from the seed; the caller's generator is left alone
             torch.default_generator.manual_seed(config.seed)
-            self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha))
+            self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets))
         if config.adapt.checkpointing:
             save_memory(self.policy)
         optim = config.optim

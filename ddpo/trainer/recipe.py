@@ -48,6 +48,10 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
     wanted = str if typing.get_origin(hint) in (Literal, types.UnionType) else hint
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)) or not value or not all(isinstance(name, str) for name in value):
+            raise ConfigError(f'setting {key!r} must be a list of names, such as ["to_q", "to_v"], got {value!r}')
+        return tuple(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise ConfigError(f"setting {key!r} must be {wanted.__name__}, got {value!r}")
     return value

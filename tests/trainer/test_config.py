@@ -25,7 +25,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def test_a_configuration_round_trips_through_json() -> None:
-    config = config_from_dict({"reward": "darkness", "optim": {"lr": 1e-4}, "sample": {"samples": 64}})
+    config = config_from_dict({"reward": "darkness", "optim": {"lr": 1e-4}, "sample": {"samples": 64}, "adapt": {"targets": ["to_q"]}})
     assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert config.optim.lr == 1e-4
 
@@ -47,6 +47,8 @@ def test_a_configuration_round_trips_through_json() -> None:
         ({"optim": {"skip_last": 10, "timesteps": 0}}, "leaves 0 steps"),
         ({"dtype": "float8"}, "dtype must be"),
         ({"adapt": {"kind": "dora"}}, "must be lora or full"),
+        ({"adapt": {"targets": "to_q"}}, "'adapt.targets' must be a list of names"),
+        ({"adapt": {"targets": []}}, "'adapt.targets' must be a list of names"),
     ],
 )
 def test_bad_settings_are_told_in_one_line(values: dict[str, object], message: str) -> None:

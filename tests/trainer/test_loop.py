@@ -17,11 +17,14 @@ import pytest
 import torch
 
 from ddpo.errors import ConfigError, RewardFailure, RunExistsError, TrainingDiverged, UnknownNameError
+from ddpo.policies import load_policy
 from ddpo.policies.checkpoint import find_checkpoint
+from ddpo.policies.sample import SampleKey, SamplerSettings, sample_images
 from ddpo.prompts import load_prompts
 from ddpo.tensorfile import load_tensors
 from ddpo.trainer import TrainConfig, config_from_dict
 from ddpo.trainer.config import SampleConfig
+from ddpo.trainer.events import IterationDone
 from ddpo.trainer.loop import resume, train
 from ddpo.trainer.rollout import draw_keys
 from ddpo.types import Prompt
@@ -303,6 +306,23 @@ def test_a_run_that_diverges_stops_and_keeps_what_was_finished(
     assert code == 1
     assert "resumed, the run would end here again: start another" in errors
     assert len(errors.strip().splitlines()) == 1
+
+
+def test_lora_is_where_it_was_asked_for_and_a_run_goes_on_with_it(tiny_model: Path, tmp_path: Path) -> None:
+    config = tiny_config(tiny_model, "darkness", adapt={"rank": 2, "targets": ["to_v"]}, iterations=1)
+    run(config, tmp_path / "run")
+    tensors, _ = load_tensors(tmp_path / "run" / "checkpoints" / "iteration-000001" / "pytorch_lora_weights.safetensors")
+    assert tensors
+    assert all(".to_v.lora_" in name for name in tensors)
+    assert all(2 in tensor.shape for tensor in tensors.values())
+    asked = {"adapt": {"targets": ["to_v"]}}
+    assert [e.metrics.iteration for e in resume(tmp_path / "run", 2, asked) if isinstance(e, IterationDone)] == [2]
+    with pytest.raises(ConfigError, match=r"adapt.targets is \['to_q'\] and was \['to_v'\]"):
+        next(resume(tmp_path / "run", 2, {"adapt": {"targets": ["to_q"]}}))
+    policy = load_policy(str(tiny_model), tmp_path / "run")
+    assert len(list(policy.trainable_parameters())) == len(tensors)
+    (batch,) = sample_images(policy, [SampleKey(Prompt("a cat"), 0)], SamplerSettings(steps=3, guidance=1.0, batch=1), 0)
+    assert bool(batch.pixels.isfinite().all())
 
 
 def test_an_output_folder_in_use_and_unknown_names_write_nothing(tiny_model: Path, tmp_path: Path) -> None:
