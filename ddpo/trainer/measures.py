@@ -100,11 +100,11 @@ def summary(config: TrainConfig, policy: TrainablePolicy, prompts: PromptSet, pr
     """The effective batch in words."""
     sample, optim = config.sample, config.optim
     count = sum(parameter.numel() for _, parameter in policy.trainable_parameters())
-    updates = f"{optim.updates} update{'s' * (optim.updates > 1)} of {sample.samples // optim.updates} pictures"
+    steps = optim.updates * optim.epochs
+    updates = f"{steps} update{'s' * (steps > 1)}"
     shares = f"{processes.count} processes × {len(processes.share(sample))} = " if processes.count > 1 else ""
     return (
         f"{config.algorithm} on {config.model}, {config.adapt.kind} ({count:,} parameters); "
         f"{len(prompts)} prompts ({prompts.source}); "
-        f"per iteration {shares}{sample.samples} pictures ({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), "
-        f"{updates} × {config.steps_per_picture} of {sample.steps} steps"
+        f"per iteration {shares}{sample.samples} pictures ({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), {updates}"
     )

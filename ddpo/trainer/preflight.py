@@ -58,14 +58,16 @@ def examine(
     deviation, training = _train_once(policy, algorithm, likelihood, first, config, iteration)
     if deviation is not None and not deviation <= ON_POLICY_TOLERANCE:
         raise TrainingDiverged(f"|ratio - 1| is {deviation:.2g} before the first update; it must be 0")
+    weights = _if_rewards_differed(algorithm, prompt_ids, config)
+    counted = int(weights.counted.sum())
     ratio = "this method has none" if deviation is None else f"1 before the first update (largest deviation {deviation:.1g})"
     return [
-        Finding("batch", _arithmetic(config, processes)),
+        Finding("batch", _arithmetic(config, counted, likelihood.noise_levels is not None, processes)),
         Finding("ratio", ratio),
         *_reward(first),
-        *_comparison(algorithm, prompt_ids, config),
+        *_comparison(weights, config),
         _memory(policy, first, config, processes),
-        _time(sampling, training, config, config.iterations - iteration + 1, processes),
+        _time(sampling, training, counted, config, config.iterations - iteration + 1, processes),
     ]
 
 
@@ -90,17 +92,24 @@ def _train_once(
     return deviation, time.perf_counter() - begun
 
 
-def _arithmetic(config: TrainConfig, processes: int) -> str:
-    """The effective batch in words."""
-    sample, optim = config.sample, config.optim
-    prompts, share = sample.samples // sample.per_prompt // processes, sample.samples // optim.updates
-    batches, items = math.ceil(prompts * sample.per_prompt / sample.batch), share * config.steps_per_picture
+def _if_rewards_differed(algorithm: Algorithm, prompt_ids: Sequence[str], config: TrainConfig) -> PictureWeights:
+    """The weights of an iteration whose pictures all have other rewards, without a trace in the algorithm or its statistics."""
+    statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
+    return copy.deepcopy(algorithm).weigh(np.arange(len(prompt_ids), dtype=np.float64), prompt_ids, statistics, config)
+
+
+def _arithmetic(config: TrainConfig, counted: int, noise_levels: bool, processes: int) -> str:
+    """The effective batch in words; `counted` of its pictures are trained on."""
+    sample, optim, steps = config.sample, config.optim, config.steps_per_picture
+    prompts, share = sample.samples // sample.per_prompt // processes, counted // optim.updates
+    batches = math.ceil(prompts * sample.per_prompt / sample.batch)
     shares = f"{processes} processes × " if processes > 1 else ""
+    kept = f"{counted} are kept; " if counted < sample.samples else ""
     epochs = f", {optim.epochs} times over" if optim.epochs > 1 else ""
     return (
         f"{shares}{prompts} prompts × {sample.per_prompt} = {sample.samples} pictures, sampled in {batches} {_plural('batch', batches)} of "
-        f"{sample.batch}{' on each' if processes > 1 else ''}; {optim.updates} {_plural('update', optim.updates)} of {share} pictures × "
-        f"{config.steps_per_picture} {_plural('step', config.steps_per_picture)} = {items:,} items{epochs}"
+        f"{sample.batch}{' on each' if processes > 1 else ''}; {kept}"
+        f"{optim.updates} {_plural('update', optim.updates)} of {share} pictures × {steps} {_plural('noise level' if noise_levels else 'step', steps)} = {share * steps:,} items{epochs}"
     )
 
 
@@ -132,12 +141,9 @@ def _reward(first: Rollout) -> list[Finding]:
     return findings
 
 
-def _comparison(algorithm: Algorithm, prompt_ids: Sequence[str], config: TrainConfig) -> list[Finding]:
+def _comparison(weights: PictureWeights, config: TrainConfig) -> list[Finding]:
     """Whether rewards, were they all different, would have a say; with one picture of each prompt some methods have nothing to compare."""
-    rewards = np.arange(len(prompt_ids), dtype=np.float64)
-    statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
-    values = copy.deepcopy(algorithm).weigh(rewards, prompt_ids, statistics, config).values
-    if len(values) and values.min() < values.max():
+    if len(weights.values) and weights.values.min() < weights.values.max():
         return []
     text = (
         f"{config.algorithm} would give all pictures the same weight, whatever their rewards: with sample.per_prompt = "
@@ -169,10 +175,10 @@ def _total_memory(device: torch.device) -> int:
         return 0
 
 
-def _time(sampling: float, training: float, config: TrainConfig, iterations: int, processes: int) -> Finding:
+def _time(sampling: float, training: float, counted: int, config: TrainConfig, iterations: int, processes: int) -> Finding:
     """From one batch sampled and one trained on, each for the first time and so rather too slow."""
     sample, optim = config.sample, config.optim
-    calls = math.ceil(sample.samples // optim.updates * config.steps_per_picture / processes / sample.batch) * optim.updates * optim.epochs
+    calls = math.ceil(counted // optim.updates * config.steps_per_picture / processes / sample.batch) * optim.updates * optim.epochs
     each = sampling * math.ceil(sample.samples / processes / sample.batch) + training * calls
     total, queries = each * iterations, sample.samples * iterations
     hours = f"{total / 3600:.1f} h" if total >= 5400 else f"{total / 60:.1f} min"

@@ -48,6 +48,14 @@ def test_a_method_without_ratios_says_so(tiny_model: Path, tmp_path: Path) -> No
     assert looked_at(config_of(tiny_model, "darkness", algorithm="rwr"), tmp_path / "run")["ratio"].text == "this method has none"
 
 
+def test_of_a_sparse_round_only_what_is_kept_is_counted(tiny_model: Path, tmp_path: Path) -> None:
+    """The best of four pictures: 3 of 12, each fitted at one noise level, five times."""
+    sample, optim = {"samples": 12, "per_prompt": 4, "steps": 3, "batch": 4}, {"updates": 1, "epochs": 5, "timesteps": 1}
+    config = config_of(tiny_model, "darkness", algorithm="rwr_sparse", sample=sample, optim=optim)
+    text = looked_at(config, tmp_path / "run")["batch"].text
+    assert text.endswith("in 3 batches of 4; 3 are kept; 1 update of 3 pictures × 1 noise level = 3 items, 5 times over")
+
+
 def test_a_reward_from_which_nothing_is_learned_is_told(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "flat.py").write_text("def flat(images):\n    return [1.0] + [None] * 1 + [1.0] * (len(images) - 2)\n")
     found = looked_at(config_of(tiny_model, f"{tmp_path / 'flat.py'}:flat"), tmp_path / "run")
