@@ -109,7 +109,8 @@ def _arithmetic(config: TrainConfig, counted: int, noise_levels: bool, processes
     return (
         f"{shares}{prompts} prompts × {sample.per_prompt} = {sample.samples} pictures, sampled in {batches} {_plural('batch', batches)} of "
         f"{sample.batch}{' on each' if processes > 1 else ''}; {kept}"
-        f"{optim.updates} {_plural('update', optim.updates)} of {share} pictures × {steps} {_plural('noise level' if noise_levels else 'step', steps)} = {share * steps:,} items{epochs}"
+        f"{optim.updates} {_plural('update', optim.updates)} of {share} pictures × "
+        f"{steps} {_plural('noise level' if noise_levels else 'step', steps)} = {share * steps:,} items{epochs}"
     )
 
 
