@@ -17,12 +17,13 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from ddpo.errors import ConfigError, RewardFailure, RewardUnavailable
+from ddpo.errors import ConfigError, RewardFailure
 from ddpo.eval.journal import Journal
 from ddpo.eval.sharing import ALONE, Together
-from ddpo.eval.store import PictureStore
+from ddpo.eval.store import PictureStore, Pixels
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.scorer import Scorer
+from ddpo.rewards.steady import SteadyScorer
 from ddpo.types import ImageBatch, Prompt
 
 __all__ = ["BLOCK", "Scorable", "Score", "ScoreJournal", "ScoreProgress", "score", "unscored"]
@@ -135,7 +136,8 @@ def score(
     Raises:
         ConfigError: the reward judges groups of pictures.
         RewardFailure: the reward is broken: it broke on all pictures, or on many in a row.
-        RewardUnavailable: the reward's back end does not answer.
+        RewardUnavailable: the reward's back end does not answer. (One that fails on some pictures only holds up nothing: they have
+            no score, and are asked for again when the evaluation is done again.)
         ImageError: a stored picture is damaged. Drawing mends it.
         StorageFailure: the journal cannot be written. What was scored before is kept, here and above.
     """
@@ -147,9 +149,12 @@ def score(
     total = sum(map(len, blocks))
     done = found = total - sum(map(len, left))
     yield ScoreProgress(found, total, found)
+    scored = (item for block in blocks for item in block if (known := journal.get(identity, card, item)) and known.error is None)
+    witness = next(scored, None) if any(left) else None
+    steady = SteadyScorer(scorer, _batch([store.pixels(witness[0])], [witness[1]]) if witness else None)
     for block in left:
         if block:
-            journal.add(identity, card, _scored(scorer, store, block))
+            journal.add(identity, card, _scored(steady, store, block))
             done += len(block)
             yield ScoreProgress(done, total, found)
     _check_not_broken(scorer, [journal.get(identity, card, item) for block in blocks for item in block])
@@ -158,7 +163,7 @@ def score(
         journal.reload()
 
 
-def _scored(scorer: Scorer, store: PictureStore, block: Sequence[Scorable]) -> list[tuple[Scorable, Score]]:
+def _scored(scorer: SteadyScorer, store: PictureStore, block: Sequence[Scorable]) -> list[tuple[Scorable, Score]]:
     """The outcomes of a block, in order; pictures of one size are scored together."""
     pixels = [store.pixels(sha256) for sha256, _ in block]
     sizes: dict[tuple[int, ...], list[int]] = {}
@@ -166,16 +171,17 @@ def _scored(scorer: Scorer, store: PictureStore, block: Sequence[Scorable]) -> l
         sizes.setdefault(array.shape, []).append(place)
     outcomes: dict[int, Score] = {}
     for places in sizes.values():
-        batch = ImageBatch.of_uint8(np.stack([pixels[place] for place in places]), [block[place][1] for place in places])
+        batch = _batch([pixels[place] for place in places], [block[place][1] for place in places])
         outcomes |= dict(zip(places, _outcomes(scorer, batch), strict=True))
     return [(item, outcomes[place]) for place, item in enumerate(block)]
 
 
-def _outcomes(scorer: Scorer, batch: ImageBatch) -> Iterator[Score]:
+def _batch(pixels: Sequence[Pixels], prompts: Sequence[Prompt]) -> ImageBatch:
+    return ImageBatch.of_uint8(np.stack(pixels), prompts)
+
+
+def _outcomes(scorer: SteadyScorer, batch: ImageBatch) -> Iterator[Score]:
     found = scorer.score_each(batch)
-    if found.unavailable:
-        place = min(found.unavailable)
-        raise RewardUnavailable(f"{found.output.errors[place]} ({len(found.unavailable)} of {len(batch)} pictures)")
     values, parts = found.output.values.tolist(), {name: part.tolist() for name, part in found.output.parts.items()}
     for place, (value, error) in enumerate(zip(values, found.output.errors, strict=True)):
         own = {} if error is not None else {name: part[place] for name, part in parts.items()}

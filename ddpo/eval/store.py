@@ -28,7 +28,7 @@ from ddpo.files import storing
 from ddpo.images import load_image
 from ddpo.rewards.scorer import processors
 
-__all__ = ["Picture", "PictureKey", "PictureStore", "picture_path", "pixels_sha256"]
+__all__ = ["Picture", "PictureKey", "PictureStore", "Pixels", "picture_path", "pixels_sha256"]
 
 FOLDER: Final = "images"
 NAME: Final = "journal"

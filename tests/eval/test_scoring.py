@@ -40,13 +40,14 @@ class Reward:
     def __init__(self, inputs: tuple[Any, ...] = ("image",)) -> None:
         self.card = RewardCard(id="mean", version="1", summary="mean", load="tests:Mean", family="pixels", flaws="", inputs=inputs)
         self.calls: list[list[str]] = []
+        self.answers: float = math.inf  # calls until nobody is at home any more
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         self.calls.append([pixels_sha256(pixels) for pixels in batch.uint8])
         texts = [prompt.text for prompt in batch.prompts]
         if any("break" in text for text in texts):
             raise ValueError("out of tea")
-        if any("outage" in text for text in texts):
+        if len(self.calls) > self.answers or any("outage" in text for text in texts):
             raise RewardUnavailable("nobody at home")
         values = from_uint8(batch.uint8).double().mean((1, 2, 3)).float()
         values[torch.tensor(["secret" in text for text in texts])] = torch.nan
@@ -177,10 +178,22 @@ def test_a_reward_that_is_broken_or_away_stops_the_evaluation_and_the_scores_are
     broken = [(sha256, Prompt(f"break {place}")) for place, (sha256, _) in enumerate(ITEMS[:3])]
     with pytest.raises(RewardFailure, match=r"'mean' could score none of 3 pictures; the first: .*out of tea"):
         run(Reward(("image", "prompt")), store, broken)
-    items = [*ITEMS[:16], (ITEMS[16][0], Prompt("outage"))]
-    with pytest.raises(RewardUnavailable, match="nobody at home"):
-        run(Reward(("image", "prompt")), store, items)
-    assert [one is not None for one in read(store, items, Reward(("image", "prompt")))] == [True] * 16 + [False]
+    away = Reward(("image", "prompt"))
+    away.answers = 1
+    with pytest.raises(RewardUnavailable, match=r"nobody at home \(4 of 4 pictures\)"):
+        run(away, store, ITEMS[:20])
+    assert [one is not None for one in read(store, ITEMS[:20], away)] == [True] * 16 + [False] * 4
+
+
+def test_a_picture_on_which_a_back_end_fails_holds_up_no_evaluation_and_is_asked_for_again_later(store: PictureStore) -> None:
+    reward, items = Reward(("image", "prompt")), [*ITEMS[:18], (ITEMS[18][0], Prompt("outage")), ITEMS[19]]
+    assert run(reward, store, items)[-1] == ScoreProgress(20, 20, 0)
+    found = read(store, items, reward)
+    assert [one is not None and not one.failed for one in found] == [True] * 18 + [False, True]
+    assert found[18] is not None
+    assert "nobody at home" in str(found[18].error)
+    again = Reward(("image", "prompt"))
+    assert run(again, store, items)[0] == ScoreProgress(19, 20, 19)
 
 
 def test_a_damaged_picture_and_a_reward_of_groups_are_refused(store: PictureStore) -> None:
