@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,4 +67,45 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         unet=unet, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `StableDiffusionXLPipeline.save_pretrained` writes it, with the scheduler that SDXL 1.0 has."""
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    from ddpo.policies.emoji.tokenizer import write_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny-xl")
+    torch.manual_seed(0)
+    vocabulary, length = write_tokenizer(folder / "made"), 16
+    text = {
+        "vocab_size": vocabulary, "num_hidden_layers": 3, "max_position_embeddings": length, "intermediate_size": 37,
+        "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1,
+    }  # fmt: skip
+    first = CLIPTextModel(CLIPTextConfig(hidden_size=16, num_attention_heads=2, **text))
+    second = CLIPTextModelWithProjection(CLIPTextConfig(hidden_size=24, num_attention_heads=3, projection_dim=56, **text))
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(8, 16),
+        layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=16, scaling_factor=0.13025,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=40,
+        attention_head_dim=(2, 4), transformer_layers_per_block=(1, 2), use_linear_projection=True, norm_num_groups=8,
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=56 + 6 * 8,
+    )  # fmt: skip
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
+    )
+    tokenizers = [CLIPTokenizer.from_pretrained(folder / "made", model_max_length=length, pad_token=pad) for pad in ("<|endoftext|>", "!")]
+    StableDiffusionXLPipeline(
+        vae=vae, text_encoder=first, text_encoder_2=second, tokenizer=tokenizers[0], tokenizer_2=tokenizers[1], unet=unet,
+        scheduler=scheduler, force_zeros_for_empty_prompt=True, add_watermarker=False,
+    ).save_pretrained(folder / "model")  # fmt: skip
+    config = folder / "model" / "scheduler" / "scheduler_config.json"
+    more = {"clip_sample": False, "set_alpha_to_one": False}  # which Euler does not read, and SDXL's file has for others
+    config.write_text(json.dumps(json.loads(config.read_text()) | more))
     return folder / "model"

@@ -26,7 +26,7 @@ def export_command(
 
     info = export(checkpoint, to, merge)
     whole = merge or info.kind == "full"
-    call = f'StableDiffusionPipeline.from_pretrained("{to}")' if whole else f'pipeline.load_lora_weights("{to}")'
+    call = f'DiffusionPipeline.from_pretrained("{to}")' if whole else f'pipeline.load_lora_weights("{to}")'
     typer.echo(f"{info.kind} checkpoint of {info.model}, iteration {info.iteration}, in {to}; its model card is {to / 'README.md'}")
     typer.echo(f"Load it with: {call}")
     if push_to_hub is not None:

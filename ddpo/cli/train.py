@@ -35,7 +35,7 @@ def train_command(
     model: Annotated[
         str | None,
         typer.Option(
-            help="'emoji', a folder in diffusers' format, a hub id of Stable Diffusion 1.x/2.x, a model of an installed package, "
+            help="'emoji', a folder in diffusers' format, a hub id of Stable Diffusion 1.x, 2.x or XL, a model of an installed package, "
             "./file.py:Object or package.module:Object."
         ),
     ] = None,

@@ -91,9 +91,20 @@ def find_policy(model: str) -> tuple[PolicyFactory, str]:
 
 
 def _stable_diffusion(model: str, device: str, dtype: torch.dtype) -> TrainablePolicy:
-    from ddpo.policies.sd import StableDiffusionPolicy
+    from diffusers import DiffusionPipeline
 
-    return StableDiffusionPolicy(model_folder(model), model=model, device=device, dtype=dtype)
+    from ddpo.policies.sd import StableDiffusionPolicy
+    from ddpo.policies.sdxl import StableDiffusionXLPolicy
+
+    folder = model_folder(model)
+    try:
+        pipeline = str(DiffusionPipeline.load_config(folder).get("_class_name"))
+    except (OSError, ValueError) as error:
+        raise MissingResourceError(f"the model {model!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    known = {"StableDiffusionPipeline": StableDiffusionPolicy, "StableDiffusionXLPipeline": StableDiffusionXLPolicy}
+    if pipeline not in known:
+        raise ConfigError(f"the model {model!r} is a {pipeline}; ddpo can train {' and '.join(known)}, and what plug-ins bring")
+    return known[pipeline](folder, model=model, device=device, dtype=dtype)
 
 
 def _made(model: str, origin: str, factory: PolicyFactory, device: str, dtype: torch.dtype) -> TrainablePolicy:

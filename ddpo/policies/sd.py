@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from ddpo.policies.transition import NoiseSchedule
 from ddpo.policies.unet_folder import check_pipeline, check_unet, read_unet
 from ddpo.tensorfile import load_tensors
 
-__all__ = ["LoraSettings", "StableDiffusionPolicy"]
+__all__ = ["LoraSettings", "StableDiffusionPolicy", "token_ids"]
 
 ADAPTER: Final = "default"
 
@@ -46,12 +46,23 @@ class StableDiffusionPolicy:
         ConfigError: the scheduler is not a variance-preserving diffusion.
     """
 
+    BESIDE: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder")  # what reads the prompt
+
+    tokenizer: Any
+    text_encoder: Any
+
     def __init__(self, folder: str, *, model: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.model = model or folder
         self.device, self.storage_dtype = torch.device(device), dtype
-        parts = _load_parts(folder, dtype)
-        self.tokenizer, self.text_encoder, self.vae, self.unet = parts["tokenizer"], parts["text_encoder"], parts["vae"], parts["unet"]
-        for module in (self.text_encoder, self.vae, self.unet):
+        try:
+            parts = self._load_parts(folder, dtype)
+        except (OSError, ValueError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise MissingResourceError(f"the model {folder!r} cannot be loaded: {line}") from error
+        self.vae, self.unet = parts["vae"], parts["unet"]
+        for name in self.BESIDE:
+            setattr(self, name, parts[name])
+        for module in (*self._text_encoders(), self.vae, self.unet):
             module.requires_grad_(False).eval()
         self.unet.to(self.device)
         self.schedule = NoiseSchedule.from_scheduler(parts["scheduler"])
@@ -66,14 +77,13 @@ class StableDiffusionPolicy:
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Hidden states of the text encoder `[batch, tokens, width]`, one call per text that was not seen before."""
+        """Text conditioning `[batch, tokens, width]`, one call of each text encoder per text that was not seen before."""
         if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
-            self.text_encoder.to(self.device)
-            for text in new:
-                length = self.tokenizer.model_max_length
-                ids = self.tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
-                self._texts[text] = self.text_encoder(ids.to(self.device)).last_hidden_state
-            self.text_encoder.to("cpu")
+            for encoder in self._text_encoders():
+                encoder.to(self.device)
+            self._texts |= {text: self._encode(text) for text in new}
+            for encoder in self._text_encoders():
+                encoder.to("cpu")
         return torch.cat([self._texts[text] for text in texts])
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
@@ -81,14 +91,13 @@ class StableDiffusionPolicy:
         if torch.is_grad_enabled():
             self.vae.to("cpu")
         with self._precision():
-            output: Tensor = self.unet(latents.to(self.storage_dtype), timesteps, encoder_hidden_states=conditioning, return_dict=False)[0]
-        return output.float()
+            return self._denoise(latents.to(self.storage_dtype), timesteps, conditioning).float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels float32 `[batch, 3, height, width]` in [0, 1]."""
         self.vae.to(self.device)
-        scaled = latents.to(self.storage_dtype) / self.vae.config["scaling_factor"]
+        scaled = latents.to(self.vae.dtype) / self.vae.config["scaling_factor"]
         pixels: Tensor = self.vae.decode(scaled, return_dict=False)[0]
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
@@ -117,6 +126,33 @@ class StableDiffusionPolicy:
     def save_memory(self) -> None:
         """From now on most activations of the denoiser are computed again in the backward pass instead of being kept."""
         self.unet.enable_gradient_checkpointing()
+
+    # --- what differs within the family ------------------------------------------------------------------------------------
+
+    def _load_parts(self, folder: str, dtype: torch.dtype) -> dict[str, Any]:
+        """The components by name; `scheduler` as its config."""
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        return {
+            "tokenizer": CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+            "text_encoder": CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype),
+            "vae": AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype),
+            "unet": UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype),
+            "scheduler": DDIMScheduler.load_config(folder, subfolder="scheduler"),
+        }
+
+    def _text_encoders(self) -> Sequence[Any]:
+        return (self.text_encoder,)
+
+    def _encode(self, text: str) -> Tensor:
+        """Conditioning of one text `[1, tokens, width]`."""
+        hidden: Tensor = self.text_encoder(token_ids(self.tokenizer, text).to(self.device)).last_hidden_state
+        return hidden
+
+    def _denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+        output: Tensor = self.unet(latents, timesteps, encoder_hidden_states=conditioning, return_dict=False)[0]
+        return output
 
     # --- what reinforcement learning may change, and its files --------------------------------------------------------------
 
@@ -201,7 +237,7 @@ class StableDiffusionPolicy:
             for _, parameter in self.trainable_parameters():
                 parameter.data = parameter.data.float()
             return
-        parts = {"text_encoder": self.text_encoder, "vae": self.vae}
+        parts = {name: getattr(self, name) for name in (*self.BESIDE, "vae") if not name.startswith("tokenizer")}
         check_unet(self.unet, checkpoint.weights, self.model)
         check_pipeline(checkpoint.folder, parts, self.schedule, self.model)
         weights = read_unet(checkpoint.weights, self.model)
@@ -221,19 +257,8 @@ def _copy_unet(unet: Any) -> Any:
     return copy.requires_grad_(False).eval().to(unet.dtype)
 
 
-def _load_parts(folder: str, dtype: torch.dtype) -> dict[str, Any]:
-    """The components by name; `scheduler` as its config."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    try:
-        return {
-            "tokenizer": CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
-            "text_encoder": CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype),
-            "vae": AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype),
-            "unet": UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype),
-            "scheduler": DDIMScheduler.load_config(folder, subfolder="scheduler"),
-        }
-    except (OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise MissingResourceError(f"the model {folder!r} cannot be loaded: {line}") from error
+def token_ids(tokenizer: Any, text: str) -> Tensor:
+    """The ids of a text `[1, tokens]`, filled up or cut to the length that the tokenizer knows."""
+    length = tokenizer.model_max_length
+    ids: Tensor = tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    return ids

@@ -20,7 +20,7 @@ def export(path: Path, to: Path, merge: bool = False) -> CheckpointInfo:
     """Writes a checkpoint for plain diffusers, with a model card; the folder is there as a whole or not at all.
 
     LoRA: `pytorch_lora_weights.safetensors`, for `pipeline.load_lora_weights`. With `merge`, or after full finetuning: a whole pipeline,
-    for `StableDiffusionPipeline.from_pretrained`, float32.
+    for `DiffusionPipeline.from_pretrained`, float32.
 
     Args:
         path: a run folder (its latest checkpoint), RUN/best, or a checkpoint folder.
@@ -59,14 +59,14 @@ def export(path: Path, to: Path, merge: bool = False) -> CheckpointInfo:
 def _pipeline(info: CheckpointInfo) -> Any:
     """The base model's pipeline with the trained denoiser."""
     import torch
-    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
 
     base = model_folder(info.model)
     changed: dict[str, Any] = {}
     if info.kind == "full":
         changed["unet"] = UNet2DConditionModel.from_pretrained(info.folder / "unet", dtype=torch.float32)
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32, **changed)
+        pipeline = DiffusionPipeline.from_pretrained(base, dtype=torch.float32, **changed)
     except (OSError, ValueError) as error:
         raise MissingResourceError(f"the base model {info.model!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     if info.kind == "lora":

@@ -18,6 +18,7 @@ KNOWN_LICENCES: Final[Mapping[str, str]] = {
     "CompVis/stable-diffusion-v1-4": "creativeml-openrail-m",
     "runwayml/stable-diffusion-v1-5": "creativeml-openrail-m",
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",
+    "stabilityai/stable-diffusion-xl-base-1.0": "openrail++",
     "stabilityai/stable-diffusion-2": "openrail++",
     "stabilityai/stable-diffusion-2-base": "openrail++",
     "stabilityai/stable-diffusion-2-1": "openrail++",
@@ -79,14 +80,15 @@ def _base(info: CheckpointInfo) -> str:
 
 def _use(info: CheckpointInfo, whole: bool, call: str) -> str:
     if whole:
-        lines = ['pipeline = StableDiffusionPipeline.from_pretrained("THIS FOLDER OR REPOSITORY")']
+        lines = ['pipeline = DiffusionPipeline.from_pretrained("THIS FOLDER OR REPOSITORY")']
     else:
         base = "ddpo/policies/emoji/weights" if info.model == "emoji" else _base(info)
         lines = [
-            f'pipeline = StableDiffusionPipeline.from_pretrained("{base}")',
+            f'pipeline = DiffusionPipeline.from_pretrained("{base}")',
             'pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")',
         ]
-    code = "\n".join(["from diffusers import StableDiffusionPipeline", "", *lines, f"{call}.images[0]"])
+    lines += ["pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)"]  # what it was trained with; others ignore eta
+    code = "\n".join(["from diffusers import DDIMScheduler, DiffusionPipeline", "", *lines, f"{call}.images[0]"])
     licence = KNOWN_LICENCES.get(info.model)
     terms = f"is `{licence}`" if licence else "was not known to the program that wrote this page; look it up"
     return f"```python\n{code}\n```\n\nThe licence of the base model {terms}; it binds this model too.\n"

@@ -1,0 +1,69 @@
+"""Stable Diffusion XL, and everything in the same on-disk format, as a `Policy`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ddpo.policies.sd import StableDiffusionPolicy, token_ids
+
+__all__ = ["StableDiffusionXLPolicy"]
+
+
+class StableDiffusionXLPolicy(StableDiffusionPolicy):
+    """A latent diffusion model with two CLIP text encoders and a UNet that is also told a pooled text embedding and the picture's size.
+
+    As in diffusers' pipeline (arXiv 2307.01952): the hidden states before the last layer of both encoders side by side, the projected
+    embedding of the second, the full size as original and target size, no crop; the empty text is zeros where the model's
+    `force_zeros_for_empty_prompt` says so. In float16 an autoencoder that asks for it (`force_upcast`) decodes in float32.
+
+    Its conditioning is one tensor `[batch, tokens + more, width]`: the hidden states, and below them the pooled embedding, filled up
+    with zeros to whole rows.
+    """
+
+    BESIDE: ClassVar[tuple[str, ...]] = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+
+    tokenizer_2: Any
+    text_encoder_2: Any
+
+    def _load_parts(self, folder: str, dtype: torch.dtype) -> dict[str, Any]:
+        from diffusers import AutoencoderKL, DiffusionPipeline
+        from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+        parts = super()._load_parts(folder, dtype)
+        self._zeros_for_empty = bool(DiffusionPipeline.load_config(folder).get("force_zeros_for_empty_prompt", True))
+        if dtype == torch.float16 and parts["vae"].config["force_upcast"]:
+            parts["vae"] = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32)
+        return parts | {
+            "tokenizer_2": CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer_2"),
+            "text_encoder_2": CLIPTextModelWithProjection.from_pretrained(folder, subfolder="text_encoder_2", dtype=dtype),
+        }
+
+    def _text_encoders(self) -> Sequence[Any]:
+        return (self.text_encoder, self.text_encoder_2)
+
+    def _encode(self, text: str) -> Tensor:
+        found = [
+            encoder(token_ids(tokenizer, text).to(self.device), output_hidden_states=True)
+            for tokenizer, encoder in ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
+        ]
+        hidden = torch.cat([output.hidden_states[-2] for output in found], -1)
+        pooled = found[1].text_embeds
+        rows = -(-pooled.shape[1] // hidden.shape[2])
+        packed = torch.cat([hidden, pad(pooled, (0, rows * hidden.shape[2] - pooled.shape[1])).view(1, rows, -1)], 1)
+        return torch.zeros_like(packed) if text == "" and self._zeros_for_empty else packed
+
+    def _denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+        width = int(self.text_encoder_2.config.projection_dim)
+        tokens = conditioning.shape[1] - -(-width // conditioning.shape[2])
+        side = [latent * 2 ** (len(self.vae.config["block_out_channels"]) - 1) for latent in self.latent_shape[1:]]
+        size = torch.tensor([[*side, 0, 0, *side]], dtype=conditioning.dtype, device=conditioning.device)
+        told = {"text_embeds": conditioning[:, tokens:].flatten(1)[:, :width], "time_ids": size.expand(len(latents), -1)}
+        output: Tensor = self.unet(
+            latents, timesteps, encoder_hidden_states=conditioning[:, :tokens], added_cond_kwargs=told, return_dict=False
+        )[0]
+        return output

@@ -1,0 +1,115 @@
+"""SDXL's adapter on a tiny random model: the pictures and files of diffusers' own pipeline, exact ratios."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline
+
+from ddpo.errors import ConfigError
+from ddpo.images import to_uint8
+from ddpo.policies import load_policy
+from ddpo.policies.sample import SampleKey, SamplerSettings, guided, sample_images, sample_noise, sample_trajectory
+from ddpo.policies.sdxl import StableDiffusionXLPolicy
+from ddpo.policies.transition import ddim_mean, gaussian_log_prob
+from ddpo.types import Prompt
+
+KEYS = [SampleKey(Prompt("a cat"), 0), SampleKey(Prompt("a dog"), 0), SampleKey(Prompt("a cat"), 1)]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@torch.no_grad()
+def disturb(policy: Any) -> None:
+    generator = torch.Generator().manual_seed(5)
+    for _, parameter in policy.trainable_parameters():
+        parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+
+
+def pipeline_of(folder: Path) -> Any:
+    """Diffusers' own, with DDIM in place of Euler."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+def test_deterministic_sampling_gives_the_pictures_of_the_diffusers_pipeline(
+    tiny_xl: Path, tmp_path: Path, guidance: float, zeros: bool
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_xl, model)
+    index = json.loads((model / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps(index | {"force_zeros_for_empty_prompt": zeros}))
+    policy, pipeline = load_policy(str(model)), pipeline_of(model)
+    assert isinstance(policy, StableDiffusionXLPolicy)
+    noise = sample_noise(KEYS[0], 0, 5, policy.latent_shape)[:1]
+    expected = pipeline("a cat", latents=noise, num_inference_steps=5, guidance_scale=guidance, eta=0.0, output_type="pt").images
+    (found,) = sample_images(policy, KEYS[:1], SamplerSettings(steps=5, guidance=guidance, eta=0.0, batch=1), seed=0)
+    torch.testing.assert_close(found.pixels, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_stored_paths_have_ratio_one_to_the_bit(tiny_xl: Path, kind: Any, dtype: str) -> None:
+    policy = load_policy(str(tiny_xl), dtype=dtype)
+    policy.adapt(kind)
+    disturb(policy)
+    path = sample_trajectory(policy, KEYS, SamplerSettings(steps=4, guidance=3.0, batch=4), seed=3)
+    coefficients = policy.schedule.coefficients(4, 1.0)
+    pictures, steps = torch.tensor([2, 0, 2, 1]), torch.tensor([3, 0, 1, 3])
+    conditioning = policy.encode([KEYS[i].prompt.text for i in pictures])
+    x_t, x_prev = path.latents[pictures, steps], path.latents[pictures, steps + 1]
+    output = guided(policy, x_t, coefficients.timesteps[steps], conditioning, policy.encode([""]), 3.0)
+    found = gaussian_log_prob(x_prev, ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction), coefficients.std[steps])
+    assert torch.equal(found, path.log_probs[pictures, steps])
+    assert found.requires_grad
+
+
+def test_in_float16_the_autoencoder_that_asks_for_it_decodes_in_float32(tiny_xl: Path) -> None:
+    policy = load_policy(str(tiny_xl), dtype="float16")
+    assert policy.vae.dtype == torch.float32  # type: ignore[attr-defined]
+    assert policy.decode(torch.zeros(1, *policy.latent_shape, dtype=torch.float16)).dtype == torch.float32
+    assert load_policy(str(tiny_xl), dtype="bfloat16").vae.dtype == torch.bfloat16  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_run_is_trained_sampled_exported_and_the_same_in_plain_diffusers(ddpo: Run, tiny_xl: Path, tmp_path: Path, kind: str) -> None:
+    sets = ["sample.samples=8", "sample.per_prompt=4", "sample.steps=3", "sample.batch=4", "sample.guidance=2.0", "optim.updates=1"]
+    sets += ["optim.timesteps=2", "optim.lr=3e-2", "iterations=1", f"adapt.kind={kind}"]
+    chosen = [word for one in sets for word in ("--set", one)]
+    code, _, errors = ddpo("train", "--model", tiny_xl, "--reward", "darkness", "--out", tmp_path / "run", *chosen)
+    assert code == 0, errors
+    (line,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert line["ratio_first_deviation"] == 0
+    assert line["grad_norm"] > 0
+    code, _, errors = ddpo("export", tmp_path / "run", "--to", tmp_path / "out")
+    assert code == 0, errors
+    if kind == "lora":
+        pipeline = pipeline_of(tiny_xl)
+        pipeline.load_lora_weights(tmp_path / "out")
+    else:
+        pipeline = pipeline_of(tmp_path / "out")
+    tuned, settings = load_policy(str(tiny_xl), tmp_path / "run"), SamplerSettings(steps=3, guidance=2.0, batch=2)
+    theirs = StableDiffusionXLPolicy(str(tiny_xl))
+    for name in (*theirs.BESIDE, "unet", "vae"):
+        setattr(theirs, name, getattr(pipeline, name))
+    policies = (theirs, tuned, load_policy(str(tiny_xl)))
+    found, expected, before = (next(sample_images(policy, KEYS[:2], settings, 0)) for policy in policies)
+    assert torch.equal(found.pixels, expected.pixels)
+    assert not (to_uint8(before.pixels) == to_uint8(expected.pixels)).all(), "the training changed nothing that can be seen"
+
+
+def test_a_pipeline_that_ddpo_does_not_know_is_named(tiny_xl: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_xl, tmp_path / "model")
+    index = json.loads((tmp_path / "model" / "model_index.json").read_text())
+    (tmp_path / "model" / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
+    with pytest.raises(ConfigError, match="is a FluxPipeline; ddpo can train StableDiffusionPipeline and StableDiffusionXLPipeline"):
+        load_policy(str(tmp_path / "model"))
