@@ -1,7 +1,8 @@
 """A LoRA of a UNet as one safetensors file, as trainers other than ddpo write it.
 
 In diffusers' and peft's names ("unet.….lora_A.weight"), those of older diffusers ("unet.….lora.down.weight"), of attention processors
-("….processor.to_q_lora.down.weight", with or without "unet.") and of kohya-ss ("lora_unet_….lora_down.weight" with an alpha each).
+("….processor.to_q_lora.down.weight", with or without "unet.") and of kohya-ss ("lora_unet_….lora_down.weight" with an alpha each; for
+Stable Diffusion XL with the names of its original code, "lora_unet_input_blocks_4_1_…").
 """
 
 from __future__ import annotations
@@ -35,8 +36,12 @@ class LoraFile:
     config: dict[str, Any] | None  # what the file itself says of peft's LoraConfig
 
 
-def read_lora(file: Path) -> LoraFile:
+def read_lora(file: Path, unet: Any = None) -> LoraFile:
     """Reads a LoRA file of any of the formats, by diffusers' own converters.
+
+    Args:
+        file: safetensors.
+        unet: diffusers' UNet, whose blocks the names of Stable Diffusion XL's original code are translated to; None: they stay.
 
     Raises:
         CheckpointError: damaged, no LoRA, or not one of a UNet alone.
@@ -50,7 +55,7 @@ def read_lora(file: Path) -> LoraFile:
     raw, facts = load_tensors(file)
     config = _metadata(file, facts)
     try:
-        state, network_alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(raw)
+        state, network_alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(raw, unet_config=None if unet is None else unet.config)
     except (ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{file} is no LoRA that diffusers can read: {one_line(error)}") from error
     if any(key.startswith("text_encoder") for key in state):
@@ -114,7 +119,7 @@ def load_lora(unet: Any, file: Path, adapter: str, model: str) -> None:
     from peft import LoraConfig
     from peft.utils import set_peft_model_state_dict
 
-    found = read_lora(file)
+    found = read_lora(file, unet)
     wrong = f"{file} does not fit {model!r}"
     for layer in found.ranks:
         _check_layer(unet, found, layer, wrong)

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
+from safetensors.torch import save_file
 
 from ddpo.errors import ConfigError
 from ddpo.images import to_uint8
 from ddpo.policies import load_policy
+from ddpo.policies.checkpoint import find_checkpoint
 from ddpo.policies.sample import SampleKey, SamplerSettings, guided, sample_images, sample_noise, sample_trajectory
 from ddpo.policies.sdxl import StableDiffusionXLPolicy
 from ddpo.policies.transition import ddim_mean, gaussian_log_prob
@@ -105,6 +107,32 @@ def test_a_run_is_trained_sampled_exported_and_the_same_in_plain_diffusers(ddpo:
     found, expected, before = (next(sample_images(policy, KEYS[:2], settings, 0)) for policy in policies)
     assert torch.equal(found.pixels, expected.pixels)
     assert not (to_uint8(before.pixels) == to_uint8(expected.pixels)).all(), "the training changed nothing that can be seen"
+
+
+def test_a_lora_of_kohya_with_the_names_of_the_original_code(tiny_xl: Path, tmp_path: Path) -> None:
+    """The first layer of the second down block is input block 3 there (0: the first convolution, 1: a layer, 2: the downsampler)."""
+    where = "lora_unet_input_blocks_3_1_transformer_blocks_{}_attn1_to_q"
+    generator, tensors = torch.Generator().manual_seed(1), {}
+    for layer in (0, 1):
+        name = where.format(layer)
+        tensors |= {f"{name}.lora_down.weight": torch.randn(2, 32, generator=generator), f"{name}.alpha": torch.tensor(1.0)}
+        tensors[f"{name}.lora_up.weight"] = torch.randn(32, 2, generator=generator)
+    save_file(tensors, tmp_path / "style.safetensors")
+    policy, pipeline = load_policy(str(tiny_xl), find_checkpoint(tmp_path, str(tiny_xl))), pipeline_of(tiny_xl)
+    changed = {name.partition(".lora_")[0] for name, _ in policy.trainable_parameters()}
+    assert changed == {f"down_blocks.1.attentions.0.transformer_blocks.{layer}.attn1.to_q" for layer in (0, 1)}
+    pipeline.load_lora_weights(tmp_path)
+    theirs, before = StableDiffusionXLPolicy(str(tiny_xl)), StableDiffusionXLPolicy(str(tiny_xl))
+    theirs.unet = pipeline.unet
+    latents, steps, conditioning = (
+        torch.randn(2, *policy.latent_shape, generator=generator),
+        torch.tensor([10, 700]),
+        policy.encode(["a", "b"]),
+    )
+    with torch.no_grad():
+        one, other, base = (p.predict(latents, steps, conditioning) for p in (policy, theirs, before))
+    torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(one, base, atol=1e-3)
 
 
 def test_a_pipeline_that_ddpo_does_not_know_is_named(tiny_xl: Path, tmp_path: Path) -> None:
