@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test lint check clean generalisation
+.PHONY: demo test lint check clean generalisation reproduce
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,9 @@ check: lint test
 
 generalisation: $(VENV)/.installed  ## docs/generalisation.md and the README's figures: 22 short runs, about 45 minutes on two cores; goes on where it stopped
 	$(BIN)/python tools/generalisation.py
+
+reproduce: $(VENV)/.installed  ## docs/reproduction.md, the paper's comparison of methods in small: 51 short runs, about two hours on two cores; goes on where it stopped
+	$(BIN)/python tools/reproduce.py --workers 2
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
