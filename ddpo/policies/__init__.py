@@ -91,16 +91,12 @@ def find_policy(model: str) -> tuple[PolicyFactory, str]:
 
 
 def _stable_diffusion(model: str, device: str, dtype: torch.dtype) -> TrainablePolicy:
-    from diffusers import DiffusionPipeline
-
     from ddpo.policies.sd import StableDiffusionPolicy
     from ddpo.policies.sdxl import StableDiffusionXLPolicy
+    from ddpo.policies.unet_folder import pipeline_config
 
     folder = model_folder(model)
-    try:
-        pipeline = str(DiffusionPipeline.load_config(folder).get("_class_name"))
-    except (OSError, ValueError) as error:
-        raise MissingResourceError(f"the model {model!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    pipeline = str(pipeline_config(folder).get("_class_name"))
     known = {"StableDiffusionPipeline": StableDiffusionPolicy, "StableDiffusionXLPipeline": StableDiffusionXLPolicy}
     if pipeline not in known:
         raise ConfigError(f"the model {model!r} is a {pipeline}; ddpo can train {' and '.join(known)}, and what plug-ins bring")

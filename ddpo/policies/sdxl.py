@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ddpo.policies.sd import StableDiffusionPolicy, token_ids
+from ddpo.policies.unet_folder import pipeline_config
 
 __all__ = ["StableDiffusionXLPolicy"]
 
@@ -31,17 +33,23 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
     text_encoder_2: Any
 
     def _load_parts(self, folder: str, dtype: torch.dtype) -> dict[str, Any]:
-        from diffusers import AutoencoderKL, DiffusionPipeline
+        from diffusers import AutoencoderKL
         from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
         parts = super()._load_parts(folder, dtype)
-        self._zeros_for_empty = bool(DiffusionPipeline.load_config(folder).get("force_zeros_for_empty_prompt", True))
+        self._zeros_for_empty = bool(pipeline_config(folder).get("force_zeros_for_empty_prompt", True))
         if dtype == torch.float16 and parts["vae"].config["force_upcast"]:
             parts["vae"] = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32)
         return parts | {
             "tokenizer_2": CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer_2"),
             "text_encoder_2": CLIPTextModelWithProjection.from_pretrained(folder, subfolder="text_encoder_2", dtype=dtype),
         }
+
+    @cached_property
+    def _size(self) -> Tensor:
+        """Original size, corner and target size `[1, 6]`, on the device once rather than at every step."""
+        side = [latent * 2 ** (len(self.vae.config["block_out_channels"]) - 1) for latent in self.latent_shape[1:]]
+        return torch.tensor([[*side, 0, 0, *side]], dtype=self.storage_dtype, device=self.device)
 
     def _text_encoders(self) -> Sequence[Any]:
         return (self.text_encoder, self.text_encoder_2)
@@ -60,9 +68,7 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
     def _denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
         width = int(self.text_encoder_2.config.projection_dim)
         tokens = conditioning.shape[1] - -(-width // conditioning.shape[2])
-        side = [latent * 2 ** (len(self.vae.config["block_out_channels"]) - 1) for latent in self.latent_shape[1:]]
-        size = torch.tensor([[*side, 0, 0, *side]], dtype=conditioning.dtype, device=conditioning.device)
-        told = {"text_embeds": conditioning[:, tokens:].flatten(1)[:, :width], "time_ids": size.expand(len(latents), -1)}
+        told = {"text_embeds": conditioning[:, tokens:].flatten(1)[:, :width], "time_ids": self._size.expand(len(latents), -1)}
         output: Tensor = self.unet(
             latents, timesteps, encoder_hidden_states=conditioning[:, :tokens], added_cond_kwargs=told, return_dict=False
         )[0]

@@ -8,17 +8,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ddpo.errors import CheckpointError, one_line
+from ddpo.errors import CheckpointError, MissingResourceError, one_line
+from ddpo.weights import fetch_hub_repository
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CONFIG", "UNET", "WEIGHTS", "check_pipeline", "check_unet", "read_unet", "variant_of"]
+__all__ = ["CONFIG", "UNET", "WEIGHTS", "check_pipeline", "check_unet", "pipeline_config", "read_unet", "variant_of"]
 
 UNET: Final = "unet"
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "diffusion_pytorch_model"  # diffusers' name for the weights of a UNet or VAE
 NOT_COMPARED: Final = ("sample_size", "upcast_attention")  # of the configs: neither changes what the weights mean
+
+
+def pipeline_config(model: str) -> dict[str, Any]:
+    """What `model_index.json` says of a pipeline in a local folder or of a hub id: its class, its parts, its settings.
+
+    Raises:
+        MissingResourceError: it is not here and cannot be fetched, or is damaged.
+    """
+    name, what = "model_index.json", f"the model {model!r}"
+    file = (Path(model) if Path(model).is_dir() else fetch_hub_repository(model, "main", what, [name])) / name
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise MissingResourceError(f"{what} cannot be loaded: {file}: {one_line(error)}") from error
 
 
 def variant_of(unet: Path) -> str | None:

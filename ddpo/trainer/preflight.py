@@ -6,7 +6,6 @@ check costs one forward and backward pass of the denoiser. It draws no random nu
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import shutil
@@ -93,9 +92,9 @@ def _train_once(
 
 
 def _if_rewards_differed(algorithm: Algorithm, prompt_ids: Sequence[str], config: TrainConfig) -> PictureWeights:
-    """The weights of an iteration whose pictures all have other rewards, without a trace in the algorithm or its statistics."""
+    """The weights of an iteration whose pictures all have other rewards; the run's own statistics are left alone."""
     statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
-    return copy.deepcopy(algorithm).weigh(np.arange(len(prompt_ids), dtype=np.float64), prompt_ids, statistics, config)
+    return algorithm.weigh(np.arange(len(prompt_ids), dtype=np.float64), prompt_ids, statistics, config)
 
 
 def _arithmetic(config: TrainConfig, counted: int, noise_levels: bool, processes: int) -> str:

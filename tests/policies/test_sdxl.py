@@ -13,7 +13,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.images import to_uint8
 from ddpo.policies import load_policy
 from ddpo.policies.checkpoint import find_checkpoint
@@ -141,3 +141,11 @@ def test_a_pipeline_that_ddpo_does_not_know_is_named(tiny_xl: Path, tmp_path: Pa
     (tmp_path / "model" / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
     with pytest.raises(ConfigError, match="is a FluxPipeline; ddpo can train StableDiffusionPipeline and StableDiffusionXLPipeline"):
         load_policy(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_a_damaged_index_is_told_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model_index.json").write_text(text)
+    with pytest.raises(MissingResourceError, match=r"cannot be loaded: .*model_index\.json: ") as caught:
+        load_policy(str(tmp_path))
+    assert "\n" not in str(caught.value)

@@ -41,7 +41,10 @@ class Algorithm(Protocol):
         ...
 
     def weigh(self, rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, config: TrainConfig) -> PictureWeights:
-        """One weight per picture from rewards `[batch]`, NaN where unscorable; may change the running statistics."""
+        """One weight per picture from rewards `[batch]`, NaN where unscorable; may change the running statistics.
+
+        All that is remembered is in the statistics, which are kept in checkpoints: before a run it is also asked about made-up rewards.
+        """
         ...
 
     def loss(self, log_likelihoods: Tensor, old_log_likelihoods: Tensor, weights: Tensor, config: TrainConfig) -> Tensor:
