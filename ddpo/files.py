@@ -12,7 +12,16 @@ from typing import Any
 
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, one_line
 
-__all__ = ["atomic_path", "check_writable", "storing", "write_json", "write_text"]
+__all__ = ["atomic_path", "check_writable", "printable", "storing", "write_json", "write_text"]
+
+
+def printable(name: str) -> str:
+    """A file name on one line, as text that any output can hold.
+
+    Control characters, and bytes of the name that are not UTF-8, become backslash escapes.
+    """
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode("ascii") for character in text)
 
 
 @contextmanager

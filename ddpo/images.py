@@ -6,30 +6,32 @@ The canonical form is float32 `[batch, 3, height, width]` in [0, 1], sRGB. uint8
 from __future__ import annotations
 
 import math
-import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ddpo.errors import ImageError
-from ddpo.files import atomic_path
+from ddpo.files import atomic_path, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "ImageFiles",
+    "HEIF_SUFFIXES",
     "contact_sheet",
-    "find_images",
+    "decode_image",
     "from_images",
     "from_uint8",
     "load_image",
+    "register_heif",
     "save_png",
     "to_pil",
     "to_rgb",
@@ -38,7 +40,22 @@ __all__ = [
 
 OPENING: Final = Lock()
 ORIENTATION: Final = 0x0112  # of EXIF
-SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation → what turns the image upright (CIPA DC-008, section 4.6.5.1)."""
+
+BITS_PER_SAMPLE: Final = 258  # tags of TIFF 6.0
+PHOTOMETRIC: Final = 262
+SIXTEEN_BITS: Final = ("I;16", "I;16B", "I;16L", "I;16N")
+SLACK: Final = 1e-3  # beyond 0 … 1 in float pixels: rounding and resampling
+HEIF_SUFFIXES: Final = (".heic", ".heics", ".heif", ".heifs", ".hif")
 
 
 def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
@@ -89,105 +106,158 @@ def from_images(images: Sequence[Image.Image]) -> NDArray[np.uint8]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright 8-bit RGB: EXIF orientation applied, transparency laid over white, 16-bit greys scaled to 8 bits.
+    """Upright 8-bit RGB of an image of any mode, by the rules in docs/input-formats.md.
 
-    The picture itself, if that is what it is already.
+    EXIF orientation is applied, transparency is laid over white, 16-bit greys and floats in 0 … 1
+    are scaled to 8 bits. Palette, CMYK, YCbCr, HSV and LAB are converted by Pillow. Embedded colour
+    profiles are not applied. An upright opaque RGB image is returned as it is.
+
+    Raises:
+        ImageError: no pixels, or a range of values that the type of the pixels does not fix.
     """
-    upright = image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
-    if upright.mode in ("I;16", "I;16B", "I;16L", "I"):
-        upright = Image.fromarray((np.asarray(upright).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8))
-    if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-        colored = upright.convert("RGBA")
-        ground = Image.new("RGBA", colored.size, (255, 255, 255, 255))
-        upright = Image.alpha_composite(ground, colored)
+    if image.width < 1 or image.height < 1:
+        raise ImageError(f"an image of {image.width}×{image.height} has no pixels")
+    upright = _upright(image)
+    if image.mode in SIXTEEN_BITS:
+        return _grey(_sixteen_bit_levels(upright, image))
+    if image.mode == "I":
+        return _grey(_integer_levels(upright, image))
+    if image.mode == "F":
+        return _grey(_float_levels(upright, image))
+    if upright.has_transparency_data:
+        return _over_white(upright)
     return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; as it is where that cannot be read."""
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+        turn = TURNS.get(orientation)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  # damaged EXIF raises errors of many kinds; the pixels are sound
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """The image without its transparency, on a white ground."""
+    if image.mode == "La":  # premultiplied; Pillow converts it to nothing else
+        image = image.convert("LA")
+    colored = image.convert("RGBA")
+    ground = Image.new("RGBA", colored.size, (255, 255, 255, 255))
+    return Image.alpha_composite(ground, colored).convert("RGB")
+
+
+def _grey(levels: NDArray[np.float64]) -> Image.Image:
+    """An RGB image of grey levels `[height, width]` in 0 … 1, rounded to 8 bits."""
+    return Image.fromarray((levels * 255.0).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _sixteen_bit_levels(upright: Image.Image, image: Image.Image) -> NDArray[np.float64]:
+    """Levels 0 … 1 of 16-bit pixels; of 12-bit TIFF files, whose values end at 4095, too."""
+    values = np.asarray(upright).astype(np.float64)
+    transparent = image.info.get("transparency")
+    levels = _positive(values / float(2 ** _tiff_bits(image, 16) - 1), image)
+    if isinstance(transparent, int):
+        levels[values == transparent] = 1.0  # white, as other transparency
+    return levels
+
+
+def _integer_levels(upright: Image.Image, image: Image.Image) -> NDArray[np.float64]:
+    """Levels 0 … 1 of pixels that Pillow keeps in 32 bits; only PNM files fix their range."""
+    if image.format not in ("PPM", "PNG"):  # both hold at most 16 bits, scaled by Pillow to 65535
+        raise ImageError("its 32-bit integer pixels have no known range; save it with 8 or 16 bits")
+    return np.asarray(upright).astype(np.float64) / 65535.0
+
+
+def _float_levels(upright: Image.Image, image: Image.Image) -> NDArray[np.float64]:
+    """Levels of float pixels, which must lie in 0 … 1."""
+    values = np.asarray(upright).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError("its float pixels are not all finite")
+    low, high = float(values.min()), float(values.max())
+    if low < -SLACK or high > 1 + SLACK:
+        raise ImageError(f"its float pixels go from {low:.4g} to {high:.4g}; only 0 … 1 has a known meaning")
+    return _positive(values, image)
+
+
+def _tiff_bits(image: Image.Image, default: int) -> int:
+    """Bits of a sample by the tags of a TIFF file; `default` for other files."""
+    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (default,))
+    return int(bits[0]) if isinstance(bits, tuple) and bits else default
+
+
+def _positive(levels: NDArray[np.float64], image: Image.Image) -> NDArray[np.float64]:
+    """`levels`, inverted where a TIFF file says that 0 is white; Pillow does so for 8 bits only."""
+    white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
+    return 1.0 - levels if white_is_zero else levels
+
+
 def load_image(path: Path) -> Image.Image:
-    """The picture of a file as upright RGB.
+    """The image of a file as upright RGB; of an animation, the first frame.
 
     Raises:
-        ImageError: missing, empty, cut short, not a picture, or so large that it looks like a decompression bomb.
+        ImageError: missing, empty, cut short, not an image, of an unknown range of values, or so
+            large that it looks like a decompression bomb.
     """
+    return _decoded(path, str(path))
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """The image in the bytes of a file, as `load_image`; `name` is what messages call it."""
+    return _decoded(BytesIO(data), name)
+
+
+def _decoded(file: Path | BytesIO, name: str) -> Image.Image:
     try:
-        with _opened(path) as image:
+        with _opened(file) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
-                raise ImageError(f"{path}: {image.width}×{image.height} pixels; so large a picture may be a decompression bomb")
+                size = f"{image.width}×{image.height} pixels"
+                raise ImageError(f"{size}; so large an image may be a decompression bomb")
             image.load()
             return to_rgb(image)
-    except ImageError:
+    except MemoryError:
         raise
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file") from error
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
-        reason = "not a picture that can be decoded" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
-        raise ImageError(f"{path}: {reason}") from error
+    except Exception as error:  # decoders raise errors of many kinds on damaged files
+        raise ImageError(f"{printable(name)}: {_reason(error, name)}") from error
 
 
-def _opened(path: Path) -> Image.Image:
+def _reason(error: Exception, name: str) -> str:
+    """Why a file could not be decoded, on one line."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    if isinstance(error, UnidentifiedImageError):
+        extra = "; HEIC files need pip install 'ddpo[heif]'" if _is_heif(name) else ""
+        return f"not an image that can be decoded{extra}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _is_heif(name: str) -> bool:
+    return name.lower().endswith(HEIF_SUFFIXES) and not register_heif()
+
+
+@cache
+def register_heif() -> bool:
+    """True if HEIC files can be read, by `pillow-heif`, which this makes known to Pillow."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def _opened(file: Path | BytesIO) -> Image.Image:
+    register_heif()
     with OPENING, warnings.catch_warnings():  # which is not thread-safe by itself
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # load_image says it in its own words
-        return Image.open(path)
-
-
-class ImageFiles:
-    """The picture files among `places`, in their order; a folder stands for the pictures below it, sorted by path.
-
-    Folders are read anew in each iteration, so that the names of only one are in memory.
-
-    Raises:
-        ImageError: a place does not exist, or a folder holds no picture.
-    """
-
-    def __init__(self, places: Iterable[Path]) -> None:
-        self._places = [str(place) for place in places]
-        counts = []
-        for place in self._places:
-            if not os.path.exists(place):
-                raise ImageError(f"{place}: no such file or folder")
-            counts.append(sum(1 for _ in _below(place)))
-            if not counts[-1]:
-                raise ImageError(f"{place} holds no pictures ({', '.join(SUFFIXES)})")
-        self._count = sum(counts)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[str]:
-        for place in self._places:
-            yield from _below(place)
-
-
-def _below(place: str) -> Iterator[str]:
-    if not os.path.isdir(place):
-        yield place
-        return
-    names: list[str] = []
-    folders: set[str] = set()
-    with os.scandir(place) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                folders.add(entry.name)
-            elif not entry.name.lower().endswith(SUFFIXES) or not entry.is_file():
-                continue
-            names.append(entry.name)
-    for name in sorted(names):
-        path = os.path.join(place, name)
-        if name in folders:
-            yield from _below(path)
-        else:
-            yield path
-
-
-def find_images(places: Iterable[Path]) -> list[Path]:
-    """As `ImageFiles`, in a list."""
-    return [Path(file) for file in ImageFiles(places)]
+        warnings.simplefilter("ignore")  # _decoded reports bombs; the rest concerns metadata
+        return Image.open(file)
 
 
 def save_png(image: Image.Image, path: Path) -> None:

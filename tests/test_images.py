@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,17 @@ import torch
 from PIL import Image
 
 from ddpo.errors import ImageError
-from ddpo.images import contact_sheet, find_images, from_images, from_uint8, load_image, save_png, to_pil, to_rgb, to_uint8
+from ddpo.images import (
+    contact_sheet,
+    decode_image,
+    from_images,
+    from_uint8,
+    load_image,
+    save_png,
+    to_pil,
+    to_rgb,
+    to_uint8,
+)
 
 
 def one(value: float) -> torch.Tensor:
@@ -106,18 +118,6 @@ def test_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         load_image(tmp_path / "bomb.png")
 
 
-def test_folders_stand_for_their_pictures_in_order(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "sub/c.webp", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in find_images([tmp_path])] == ["a.JPG", "b.png", "sub/c.webp"]
-    with pytest.raises(ImageError, match="no such file or folder"):
-        find_images([tmp_path / "absent"])
-    (tmp_path / "void").mkdir()
-    with pytest.raises(ImageError, match="holds no pictures"):
-        find_images([tmp_path / "void"])
-
-
 def test_png_is_written_whole_and_exact(tmp_path: Path) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8))
     save_png(image, tmp_path / "new" / "x.png")
@@ -131,3 +131,177 @@ def test_contact_sheet_places_pictures_in_rows() -> None:
     assert [sheet.getpixel(place) for place in ((0, 0), (5, 0), (0, 5), (5, 5))] == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
     with pytest.raises(ImageError):
         contact_sheet([], columns=2)
+
+
+RAMP = np.array([[0.0, 0.2, 0.4, 0.6, 0.8, 1.0]], np.float32)
+LEVELS = [0, 51, 102, 153, 204, 255]  # 255 × RAMP, by hand
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    file = BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def sixteen(form: str, **options: object) -> bytes:
+    return encoded(Image.fromarray((RAMP * 65535).round().astype(np.uint16)), form, **options)
+
+
+def floats(values: np.ndarray, form: str = "TIFF", **options: object) -> bytes:
+    return encoded(Image.fromarray(values.astype(np.float32)), form, **options)
+
+
+def twelve_bit_tiff() -> bytes:
+    """A little-endian TIFF of two 12-bit pixels, 0 and 4095, packed into three bytes (TIFF 6.0)."""
+    tags = [(256, 3, 2), (257, 3, 1), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8)]
+    tags += [(277, 3, 1), (278, 3, 1), (279, 4, 3)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    return struct.pack("<2sHI", b"II", 42, 12) + b"\x00\x0f\xff\x00" + directory
+
+
+SCALED = {
+    "float TIFF": (floats(RAMP), LEVELS),
+    "float PFM": (floats(RAMP, "PPM"), LEVELS),
+    "float TIFF, 0 is white": (floats(RAMP, tiffinfo={262: 0}), LEVELS[::-1]),
+    "float within rounding of 1": (floats(RAMP * 1.0005), LEVELS),
+    "16-bit PNG": (sixteen("PNG"), LEVELS),
+    "16-bit PNG, one level transparent": (sixteen("PNG", transparency=0), [255, *LEVELS[1:]]),
+    "16-bit TIFF": (sixteen("TIFF"), LEVELS),
+    "16-bit TIFF, 0 is white": (sixteen("TIFF", tiffinfo={262: 0}), LEVELS[::-1]),
+    "16-bit PGM": (sixteen("PPM"), LEVELS),
+    "12-bit TIFF": (twelve_bit_tiff(), [0, 255]),
+}
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_greys_of_more_than_eight_bits_are_scaled_by_their_type(kind: str) -> None:
+    data, levels = SCALED[kind]
+    assert np.asarray(decode_image(data, kind))[0].tolist() == [[level] * 3 for level in levels]
+
+
+UNKNOWN_RANGE = {
+    "0 … 255": (floats(RAMP * 255), "go from 0 to 255; only 0 … 1"),
+    "-1 … 1": (floats(RAMP * 2 - 1), "go from -1 to 1; only 0 … 1"),
+    "NaN": (floats(np.where(RAMP > 0.9, np.nan, RAMP)), "not all finite"),
+    "infinite": (floats(np.where(RAMP > 0.9, np.inf, RAMP)), "not all finite"),
+    "32-bit integers": (
+        encoded(Image.fromarray((RAMP * 65535).astype(np.int32)), "TIFF"),
+        "32-bit integer pixels have no known range",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN_RANGE)
+def test_a_range_that_the_type_does_not_fix_is_refused(kind: str) -> None:
+    data, reason = UNKNOWN_RANGE[kind]
+    with pytest.raises(ImageError, match=reason) as caught:
+        decode_image(data, "x.tiff")
+    assert str(caught.value).startswith("x.tiff: ")
+
+
+RED_IN_MODES = {
+    "1": (1, (255, 255, 255)),
+    "L": (9, (9, 9, 9)),
+    "RGB": ((255, 0, 0), (255, 0, 0)),
+    "RGBX": ((255, 0, 0, 0), (255, 0, 0)),
+    "RGBA": ((255, 0, 0, 0), (255, 255, 255)),
+    "RGBa": ((0, 0, 0, 0), (255, 255, 255)),
+    "LA": ((0, 51), (204, 204, 204)),
+    "La": ((0, 51), (204, 204, 204)),
+    "CMYK": ((0, 255, 255, 0), (255, 0, 0)),
+    "YCbCr": ((76, 85, 255), (254, 0, 0)),  # JFIF: 76 + 1.402·127, which is 254.05
+    "HSV": ((0, 255, 255), (255, 0, 0)),
+    "I;16B": (65535, (255, 255, 255)),
+    "F": (0.2, (51, 51, 51)),
+}
+
+
+@pytest.mark.parametrize("mode", RED_IN_MODES)
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    color, expected = RED_IN_MODES[mode]
+    assert to_rgb(Image.new(mode, (2, 1), color)).getpixel((1, 0)) == expected
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_an_image_without_pixels_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match="has no pixels"):
+        to_rgb(Image.new("RGB", size))
+
+
+ORDER = {  # EXIF orientation → the four corner pixels, row by row, when 1 2 / 3 4 are stored
+    1: [1, 2, 3, 4], 2: [2, 1, 4, 3], 3: [4, 3, 2, 1], 4: [3, 4, 1, 2],
+    5: [1, 3, 2, 4], 6: [3, 1, 4, 2], 7: [4, 2, 3, 1], 8: [2, 4, 1, 3],
+    0: [1, 2, 3, 4], 9: [1, 2, 3, 4],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", ORDER)
+def test_all_eight_orientations_and_no_others(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.array([[1, 2], [3, 4]], np.uint8))
+    upright = decode_image(encoded(stored, "PNG", exif=exif), "x.png")
+    assert np.asarray(upright)[..., 0].ravel().tolist() == ORDER[orientation]
+
+
+@pytest.mark.parametrize("exif", [b"", b"Exif", b"Exif\0\0", b"Exif\0\0MM", b"Exif\0\0II*\0\xff\xff\xff\xff", b"\xff" * 40])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+def test_damaged_exif_leaves_the_image_as_it_is(exif: bytes, form: str) -> None:
+    data = encoded(Image.new("RGB", (4, 2), "white"), form, exif=exif)
+    image = decode_image(data, "x")
+    assert (image.size, image.getpixel((0, 0))) == ((4, 2), (255, 255, 255))
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_the_first_frame_of_an_animation_is_the_image(form: str) -> None:
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "lime", "blue")]
+    options: dict[str, object] = {"lossless": True} if form == "WEBP" else {}
+    data = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    assert decode_image(data, "x").getpixel((2, 2)) == (255, 0, 0)
+
+
+def refusal(data: bytes) -> str | None:
+    """Why bytes are no image; None if they are one."""
+    try:
+        assert decode_image(data, "x").mode == "RGB"
+    except ImageError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about damaged tags
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "HEIF"])
+def test_damaged_bytes_are_one_line_or_an_image(form: str) -> None:
+    if form == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    whole = encoded(Image.effect_noise((32, 32), 80).convert("RGB"), form)
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        data = bytearray(whole)
+        for place in random.integers(0, min(len(data), 300), 6):
+            data[place] = random.integers(256)
+        message = refusal(bytes(data))
+        refused += message is not None
+        assert "\n" not in (message or "")
+    assert refused
+    with pytest.raises(ImageError, match="x: "):
+        decode_image(whole[:20], "x")
+
+
+def test_bytes_of_a_file_are_as_the_file(tmp_path: Path) -> None:
+    Image.effect_noise((9, 7), 80).convert("RGB").save(tmp_path / "x.png")
+    data = (tmp_path / "x.png").read_bytes()
+    from_bytes, from_file = decode_image(data, "x"), load_image(tmp_path / "x.png")
+    assert np.array_equal(np.asarray(from_bytes), np.asarray(from_file))
+
+
+def test_names_in_messages_stay_on_their_line(tmp_path: Path) -> None:
+    for name in ("two\nlines.png", "not\udcffutf8.png"):
+        (tmp_path / name).write_text("no image")
+        with pytest.raises(ImageError) as caught:
+            load_image(tmp_path / name)
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).encode()  # any terminal or log can hold it

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ddpo.images import find_images
+from ddpo.inputs.image_files import find_images
 from ddpo.rewards.cache import ScoreCache
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.scored_files import Picture, score_files

@@ -13,8 +13,13 @@ __all__ = ["one_line_warnings"]
 
 @contextmanager
 def one_line_warnings() -> Iterator[None]:
-    """Within it, warnings are one line each on stderr, without the place in the code."""
+    """Within it, warnings are one line each on stderr, without the place in the code.
+
+    Those of Pillow about damaged metadata are left out: they do not name the file, and an image
+    that cannot be read is reported by itself.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         warnings.showwarning = lambda message, *_, **__: typer.secho(f"warning: {message}", fg="yellow", err=True)
         yield

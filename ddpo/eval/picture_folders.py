@@ -17,7 +17,8 @@ from ddpo.eval.folder_layouts import Placed, place_by_captions, place_by_numbers
 from ddpo.eval.sharing import ALONE, Together
 from ddpo.eval.splits import Split
 from ddpo.eval.store import PictureKey, PictureStore
-from ddpo.images import find_images, load_image
+from ddpo.images import load_image
+from ddpo.inputs.image_files import find_images
 from ddpo.types import Prompt
 
 __all__ = ["Kept", "PictureFile", "PictureFolder", "check_paired", "find_pictures", "keep_pictures", "leftover_split"]

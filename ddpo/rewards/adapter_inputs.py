@@ -78,24 +78,33 @@ def batch_of_arrays(
 
 def batches_of_pictures(
     images: Sequence[Image.Image], texts: Sequence[str] | None, card: RewardCard
-) -> list[tuple[tuple[int, ...], ImageBatch]]:
-    """The pictures of each size as a batch, with their places; any mode becomes upright RGB.
+) -> tuple[list[tuple[tuple[int, ...], ImageBatch]], dict[int, str]]:
+    """The images of each size as a batch, with their places; any mode becomes upright RGB.
+
+    Returns:
+        The batches, and place → reason for each image that cannot become RGB.
 
     Raises:
-        ImageError: something that is not a picture, or several sizes for a reward that judges a group.
+        ImageError: something that is not an image, or several sizes for a reward that judges a
+            group.
         PromptError: as `prompts_of`.
     """
+    prompts = prompts_of(len(images), texts, None, card)
+    upright: dict[int, Image.Image] = {}
+    reasons: dict[int, str] = {}
     for index, image in enumerate(images):
         if not isinstance(image, Image.Image):
             raise ImageError(f"image {index} is a {type(image).__name__}, not a PIL image")
-    prompts = prompts_of(len(images), texts, None, card)
-    upright = [to_rgb(image) for image in images]
+        try:
+            upright[index] = to_rgb(image)
+        except ImageError as error:
+            reasons[index] = str(error)
     places: dict[tuple[int, int], list[int]] = {}
-    for index, image in enumerate(upright):
+    for index, image in upright.items():
         places.setdefault(image.size, []).append(index)
     if len(places) > 1 and "group" in card.inputs:
         raise ImageError(f"reward {card.id!r} judges pictures together, which must then be of one size")
-    return [
-        (tuple(chosen), ImageBatch.of_uint8(np.stack([np.asarray(upright[i]) for i in chosen]), [prompts[i] for i in chosen]))
-        for chosen in places.values()
+    batches = [
+        (tuple(chosen), ImageBatch.of_images([upright[i] for i in chosen], [prompts[i] for i in chosen])) for chosen in places.values()
     ]
+    return batches, reasons

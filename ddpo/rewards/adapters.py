@@ -150,9 +150,10 @@ def picture_scorer(
 
 
 def _score_pictures(scaled: _Scaled, images: Sequence[Image.Image], prompts: Sequence[str] | None) -> RewardOutput:
-    values = torch.zeros(len(images))
-    errors: list[str | None] = [None] * len(images)
-    for places, batch in batches_of_pictures(images, prompts, scaled.card):
+    batches, reasons = batches_of_pictures(images, prompts, scaled.card)
+    values = torch.full((len(images),), torch.nan)
+    errors = [reasons.get(index) for index in range(len(images))]
+    for places, batch in batches:
         output = scaled.scorer.score(batch)
         values[list(places)] = output.values
         for place, error in zip(places, output.errors, strict=True):

@@ -111,7 +111,7 @@ def test_prompts_and_indices_are_found(layout: str, tmp_path: Path) -> None:
 
 MISTAKES: dict[str, tuple[Mapping[str, str | None], type[Exception], str]] = {
     "nothing known": ({"x.png": None}, ConfigError, "the prompts of its pictures are not known; expected metadata.jsonl"),
-    "no pictures": ({"x.txt": "a"}, ImageError, "holds no pictures"),
+    "no pictures": ({"x.txt": "a"}, ImageError, "holds no images"),
     "a caption is missing": ({"x.png": None, "x.txt": "a", "y.png": None}, PromptError, "y.png has no caption beside it"),
     "the same twice": (
         {**PICTURES, "metadata.jsonl": lines(*({**row, "prompt": YAK, "index": 1} for row in ROWS))},

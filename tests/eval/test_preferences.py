@@ -251,7 +251,7 @@ def test_parquet_with_embedded_pictures_scores_each_content_once(folder: Path) -
 def test_an_embedded_picture_that_cannot_be_decoded_is_named_by_its_row(folder: Path) -> None:
     pq.write_table(pa.table({"image_a": [b"x"], "image_b": [encoded(folder / "0.png")], "label": ["a"]}), folder / "p.parquet")
     scored = score_pairs(Scorer(make_reward("darkness")), read_preferences(folder / "p.parquet"))
-    assert scored.errors == (f"{folder}/p.parquet:1 image_a: not a picture that can be decoded",)
+    assert scored.errors == (f"{folder}/p.parquet:1 image_a: not an image that can be decoded",)
 
 
 def test_one_picture_under_two_prompts_has_two_scores_where_the_prompt_matters(folder: Path) -> None:

@@ -241,3 +241,19 @@ def test_a_reward_that_reads_metadata_is_no_reward_for_flow_factory(tmp_path: Pa
 def test_every_snippet_of_the_page_runs(snippet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, str(PAGE), "exec"), {"__name__": "snippet"})
+
+
+def test_an_image_of_unknown_range_is_unscorable_and_the_others_are_scored() -> None:
+    """Floats on 0 … 255, 32-bit integers, and no pixels at all; by hand, darkness is minus the mean level."""
+    black = Image.new("RGB", (8, 8))
+    odd = [Image.new("F", (8, 8), 200.0), Image.new("I", (8, 8), 200), Image.new("RGB", (0, 4)), Image.new("F", (8, 8), math.nan)]
+    scores = picture_scorer("darkness", unscorable="nan")([black, *odd, Image.new("F", (8, 8), 0.4)])
+    assert scores == pytest.approx([0, *[math.nan] * 4, -0.4], nan_ok=True)
+    with pytest.raises(RewardFailure, match="no score for image 1, and 3 more of 5: its float pixels go from 200 to 200"):
+        picture_scorer("darkness")([black, *odd])
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32, np.float64, bool, np.int8])
+def test_arrays_of_other_types_are_refused_by_name(kind: type) -> None:
+    with pytest.raises(ImageError, match=f"got {np.dtype(kind).name}"):
+        reward_function("darkness")(np.zeros((2, 8, 8, 3), kind), TEXTS[:2])

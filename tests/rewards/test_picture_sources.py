@@ -116,7 +116,7 @@ def test_mistakes(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no such file or folder"):
         picture_source([tmp_path / "absent"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ImageError, match="holds no pictures"):
+    with pytest.raises(ImageError, match="holds no images"):
         picture_source([tmp_path / "empty"])
     pd.DataFrame({"image": ["a.jpg"]}).to_csv(folder / "set.csv", index=False)
     with pytest.raises(ConfigError, match="give it alone"):

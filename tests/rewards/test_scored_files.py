@@ -71,7 +71,7 @@ def test_unreadable_files_are_rows_and_the_others_are_scored(tmp_path: Path) -> 
     assert [row.score for row in rows] == [0, None, None, None, pytest.approx(-0.2), None, pytest.approx(-1)]
     assert [row.status for row in rows] == ["scored", *["unscorable"] * 3, "scored", "unscorable", "scored"]
     assert all(row.error and row.file in row.error for row in rows if row.score is None)
-    assert "not a picture" in str(rows[1].error)
+    assert "not an image" in str(rows[1].error)
     assert "no such file" in str(rows[5].error)
 
 
@@ -79,7 +79,7 @@ def test_a_bomb_is_told_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     rows = darkness([grey(tmp_path, "a.png", 0), grey(tmp_path, "big.png", 0, (40, 40)), grey(tmp_path, "huge.png", 0, (400, 400))])
     assert rows[0].score == 0
-    assert "40×40 pixels; so large a picture may be a decompression bomb" in str(rows[1].error)
+    assert "40×40 pixels; so large an image may be a decompression bomb" in str(rows[1].error)
     assert "decompression bomb" in str(rows[2].error)
 
 

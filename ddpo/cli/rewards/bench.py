@@ -30,7 +30,7 @@ def bench_command(
     sizes = _sizes(batch_sizes, images)
     from rich.console import Console
 
-    from ddpo.images import find_images
+    from ddpo.inputs.image_files import find_images
     from ddpo.rewards.bench import bench, drawn_pictures, fitted_pictures, make_on
     from ddpo.rewards.zoo import resolve
 

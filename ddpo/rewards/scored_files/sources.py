@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from ddpo.errors import ConfigError, ImageError, PromptError
-from ddpo.images import ImageFiles
+from ddpo.inputs.image_files import ImageFiles
 from ddpo.prompts import read_text
 from ddpo.records import TABLES, read_records
 from ddpo.rewards.scored_files.stream import Picture

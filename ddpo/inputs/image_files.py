@@ -1,0 +1,181 @@
+"""Image files of folders: which suffixes are images, in which order they stand, what is left out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from ddpo.errors import ImageError
+from ddpo.files import printable
+from ddpo.images import HEIF_SUFFIXES, register_heif
+
+__all__ = ["ImageFiles", "find_images", "image_suffixes", "left_out_sentence", "natural_key"]
+
+NOT_IMAGES: Final = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+"""Formats whose files Pillow recognises, but that hold vectors, video or data (Pillow's manual)."""
+
+BESIDE: Final = (
+    ".txt", ".caption", ".cap", ".json", ".jsonl", ".csv", ".tsv", ".parquet",
+)  # fmt: skip
+"""Suffixes of captions and tables, which belong to the images rather than being left out."""
+
+JUNK: Final = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+DIGITS: Final = re.compile(r"([0-9]+)")
+HIDDEN: Final = "hidden"
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """The suffixes, in lower case and with their dot, of the raster images that Pillow reads here."""
+    register_heif()
+    registered = Image.registered_extensions()
+    readable = {suffix for suffix, name in registered.items() if name in Image.OPEN and name not in NOT_IMAGES}
+    return frozenset(readable | {".mpo"})  # MPO is registered for writing; the JPEG reader opens it
+
+
+def natural_key(name: str) -> tuple[tuple[tuple[int, str] | str, ...], int, str]:
+    """The place of a file name among others when its numbers are compared as numbers: 2 before 10.
+
+    Suffixes count last. Of equal numbers, such as 7 and 007, the shorter comes first.
+    """
+    parts: list[tuple[int, str] | str] = []
+    for place, part in enumerate(DIGITS.split(os.path.splitext(name)[0])):
+        if place % 2:
+            digits = part.lstrip("0")
+            parts.append((len(digits), digits))
+        else:
+            parts.append(part)
+    return tuple(parts), len(name), name
+
+
+class ImageFiles:
+    """The image files among `places`, in their order; a folder stands for the images below it.
+
+    The files of a folder are in natural order (`natural_key`), folder by folder. Hidden files and
+    folders are left out. A link to a folder is followed once, unless it leads into the folder that
+    is read anyway. Folders are read anew in each iteration, so that the names of only one are in
+    memory.
+
+    Attributes:
+        left_out: suffix, or "hidden" → number of the files of folders that are not read.
+
+    Raises:
+        ImageError: a place does not exist, cannot be read, or is a folder without images.
+    """
+
+    left_out: Mapping[str, int]
+
+    def __init__(self, places: Iterable[Path]) -> None:
+        self._places = [str(place) for place in places]
+        counts = []
+        left_out: Counter[str] = Counter()
+        for place in self._places:
+            if not os.path.lexists(place):
+                raise ImageError(f"{printable(place)}: no such file or folder")
+            counts.append(sum(1 for _ in _Walk(place, left_out)))
+            if not counts[-1]:
+                others = left_out_sentence(left_out)
+                raise ImageError(f"{printable(place)} holds no images" + (f"; {others}" if others else ""))
+        self._count = sum(counts)
+        self.left_out = left_out
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        for place in self._places:
+            yield from _Walk(place, Counter())
+
+
+def left_out_sentence(left_out: Mapping[str, int]) -> str:
+    """What was not read, such as "3 files left out: 2 .psd, 1 .mp4"; empty if nothing was."""
+    total = sum(left_out.values())
+    if not total:
+        return ""
+    kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds)
+    hint = ""
+    if not register_heif() and any(kind in HEIF_SUFFIXES for kind in left_out):
+        hint = " (HEIC: pip install 'ddpo[heif]')"
+    return f"{total} file{'s' * (total > 1)} left out: {listed}{hint}"
+
+
+class _Walk:
+    """The image files below one place; others are counted in `left_out`."""
+
+    def __init__(self, place: str, left_out: Counter[str]) -> None:
+        self._place = place
+        self._left_out = left_out
+        self._entered = [os.path.realpath(place)]  # real paths of the place and of followed links
+
+    def __iter__(self) -> Iterator[str]:
+        if os.path.isdir(self._place):
+            yield from self._below(self._place)
+        else:
+            yield self._place
+
+    def _below(self, folder: str) -> Iterator[str]:
+        names: list[str] = []
+        folders: set[str] = set()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    kind = self._kind(entry)
+                    if kind == "folder":
+                        folders.add(entry.name)
+                    if kind:
+                        names.append(entry.name)
+        except OSError as error:
+            raise ImageError(f"{printable(folder)}: cannot be read ({error.strerror})") from error
+        for name in sorted(names, key=natural_key):
+            path = os.path.join(folder, name)
+            if name in folders:
+                yield from self._below(path)
+            else:
+                yield path
+
+    def _kind(self, entry: os.DirEntry[str]) -> str:
+        """The word "folder" or "image"; empty for what is not read, which is counted."""
+        suffix = os.path.splitext(entry.name)[1].lower()
+        hidden = entry.name.startswith(".")
+        if entry.name.lower() in JUNK:
+            return ""
+        if entry.is_dir():
+            return "folder" if not hidden and self._enters(entry) else ""
+        if hidden:
+            if suffix in image_suffixes() and not entry.name.startswith("._"):  # of macOS archives
+                self._left_out[HIDDEN] += 1
+            return ""
+        if suffix in image_suffixes() and (entry.is_file() or entry.is_symlink()):
+            return "image"
+        if suffix not in BESIDE:
+            self._left_out[suffix or "without a suffix"] += 1
+        return ""
+
+    def _enters(self, entry: os.DirEntry[str]) -> bool:
+        """True for a folder, and for a link to one that is not read anyway."""
+        if not entry.is_symlink():
+            return True
+        target = os.path.realpath(entry.path)
+        for known in self._entered:
+            if _holds(known, target) or _holds(target, known):
+                return False
+        self._entered.append(target)
+        return True
+
+
+def _holds(folder: str, path: str) -> bool:
+    """True if the real path `path` is `folder` or lies below it."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def find_images(places: Sequence[Path]) -> list[Path]:
+    """As `ImageFiles`, in a list."""
+    return [Path(file) for file in ImageFiles(places)]
