@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from ddpo.errors import PromptError
+from ddpo.inputs.text import read_text
 from ddpo.registry import nearest
 from ddpo.types import Prompt
 
-__all__ = ["PromptSet", "builtin_names", "builtin_prompts", "load_prompts", "read_text"]
+__all__ = ["PromptSet", "builtin_names", "builtin_prompts", "load_prompts"]
 
 SUFFIXES: Final = (".txt", ".jsonl")
 MAX_WEIGHT: Final = 1000  # a weight beyond it is a mistake
@@ -79,20 +80,6 @@ def builtin_prompts(name: str) -> PromptSet:
     file = _builtin_files()[name]
     text = (files("ddpo") / "prompt_lists" / file).read_text(encoding="utf-8")
     return _parse(text, name, f"built-in list {name!r}", file, file.endswith(".jsonl"))
-
-
-def read_text(path: Path) -> str:
-    """The text of a prompt file.
-
-    Raises:
-        PromptError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path} is not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise PromptError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _parse(text: str, name: str, source: str, origin: str, jsonl: bool) -> PromptSet:

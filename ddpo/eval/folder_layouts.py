@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError, PromptError
-from ddpo.prompts import read_text
-from ddpo.records import read_records
+from ddpo.inputs.tables import read_table
+from ddpo.inputs.text import read_text
 from ddpo.types import Prompt
 
 __all__ = ["Placed", "place_by_captions", "place_by_numbers", "place_by_subfolders", "place_by_table"]
@@ -57,7 +57,7 @@ def place_by_table(folder: Path, files: Sequence[Path]) -> list[Placed] | None:
 def _rows(table: Path, named: bool) -> list[tuple[str, Mapping[str, Any]]]:
     """The rows of a table; none of a file that has a name of its own and is no such table."""
     try:
-        rows = [*_json_rows(table)] if table.suffix == ".json" else [*read_records(table)]
+        rows = [*_json_rows(table)] if table.suffix == ".json" else [*read_table(table)]
     except ConfigError:
         if named:
             raise

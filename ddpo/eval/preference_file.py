@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError
-from ddpo.records import read_records
+from ddpo.inputs.tables import read_table
 from ddpo.registry import nearest
 from ddpo.types import Prompt
 
@@ -64,7 +64,7 @@ def read_preferences(path: Path, root: Path | None = None) -> Iterator[PairRow]:
         ConfigError: no such file, another suffix, or a row that cannot be understood (names the row).
     """
     folder = path.parent if root is None else root
-    for where, record in read_records(path, (*IMAGE_A, *IMAGE_B, *PROMPT, *CHOICE, *SHARE_OF_A, "metadata")):
+    for where, record in read_table(path, (*IMAGE_A, *IMAGE_B, *PROMPT, *CHOICE, *SHARE_OF_A, "metadata")):
         yield PairRow(
             where,
             _image(record, IMAGE_A, folder, where),

@@ -1,0 +1,1 @@
+"""Readers of the files that users bring: texts, tables, column names, captions."""

@@ -291,7 +291,7 @@ def test_unreadable_lines_are_named(run: Run, folder: Path, line: str, message: 
     ("arguments", "message"),
     [
         (["darkness", "--preferences", "{folder}/absent.jsonl"], "absent.jsonl: no such file"),
-        (["darkness", "--preferences", "{folder}/0.png"], "must be one of .jsonl, .csv, .parquet"),
+        (["darkness", "--preferences", "{folder}/0.png"], "must be one of .csv, .tsv, .json, .jsonl, .ndjson, .parquet"),
         (["darkness", "--preferences", "{folder}/bad.parquet"], "cannot be read as Parquet"),
         (["darkness", "--preferences", "{folder}/p.jsonl", "--ties", "imagerewrd"], "did you mean 'imagereward'?"),
         (["darkness", "--preferences", "{folder}/p.jsonl", "--images", "{folder}/absent"], "no such folder"),

@@ -84,7 +84,7 @@ def test_a_table_is_a_place_of_pictures(folder: Path) -> None:
     ("name", "content", "error", "message"),
     [
         ("p.txt", b"one\n", PromptError, "1 prompts for 3 images"),
-        ("p.txt", b"\xff\xfe", PromptError, "not UTF-8"),
+        ("p.txt", b"one\xff\n", PromptError, "not UTF-8"),
         ("p.jsonl", b"{}\n", ConfigError, "p.jsonl:1: no file"),
         ("p.jsonl", b'{"file": "a.jpg", "prompt": "x"}\n{"file": \n', ConfigError, "p.jsonl:2: not JSON"),
         ("p.jsonl", b"[1]\n", ConfigError, "p.jsonl:1: not a JSON object"),
@@ -93,7 +93,7 @@ def test_a_table_is_a_place_of_pictures(folder: Path) -> None:
             "p.csv",
             b"name,prompt\na.jpg,x\n",
             ConfigError,
-            "p.csv:1: no file; a column must be called file, file_name, image, image_path or path",
+            "p.csv:2: no file; a column must be called file, file_name, image, image_path or path",
         ),
         ("p.parquet", b"PAR1", ConfigError, "p.parquet cannot be read as Parquet"),
     ],

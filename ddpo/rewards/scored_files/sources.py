@@ -9,8 +9,8 @@ from typing import Final, Protocol
 
 from ddpo.errors import ConfigError, ImageError, PromptError
 from ddpo.inputs.image_files import ImageFiles
-from ddpo.prompts import read_text
-from ddpo.records import TABLES, read_records
+from ddpo.inputs.tables import TABLES, read_table
+from ddpo.inputs.text import read_text
 from ddpo.rewards.scored_files.stream import Picture
 from ddpo.types import Prompt
 
@@ -156,7 +156,7 @@ def read_picture_table(path: Path) -> list[tuple[str, Prompt | None]]:
         ConfigError: missing, malformed (names the row), or without a column of files.
     """
     rows: list[tuple[str, Prompt | None]] = []
-    for where, record in read_records(path):
+    for where, record in read_table(path):
         file = next((record[name] for name in FILE_COLUMNS if isinstance(record.get(name), str)), None)
         if file is None:
             raise ConfigError(f"{where}: no file; a column must be called {', '.join(FILE_COLUMNS[:-1])} or {FILE_COLUMNS[-1]}")

@@ -1,0 +1,149 @@
+"""Column names under which tables in use hold prompts, files, indices and metadata.
+
+Names are compared without regard to case. Sources: `file_name` and `text` are of the `imagefolder`
+layout of Hugging Face datasets, `TEXT` of LAION, `Prompt` of PartiPrompts, `Prompts` of DrawBench,
+`caption` of Pick-a-Pic and COCO, `image_path` of HPDv2.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date, datetime, time
+from functools import lru_cache
+from typing import Any, Final
+
+from ddpo.errors import ConfigError
+from ddpo.inputs.tables import Row
+from ddpo.inputs.text import shortened
+
+__all__ = [
+    "FILE",
+    "IMAGE",
+    "INDEX",
+    "METADATA",
+    "PROMPT",
+    "WEIGHT",
+    "column_of",
+    "metadata_of",
+    "text_of",
+    "value_of",
+]
+
+PROMPT: Final = ("prompt", "prompts", "text", "caption")
+FILE: Final = (
+    "file_name", "filename", "file", "image", "image_path", "path", "filepath", "file_path",
+    "image_file", "img_path", "img",
+)  # fmt: skip
+IMAGE: Final = ("image", "img", "jpg", "jpeg", "png", "webp")
+"""Columns of encoded images: bytes, or the {bytes, path} of Hugging Face datasets."""
+INDEX: Final = ("index", "seed")
+METADATA: Final = ("metadata",)
+WEIGHT: Final = ("weight",)
+
+
+def column_of(row: Row, names: Sequence[str], where: str) -> str | None:
+    """The row's own spelling of the first of `names` that has a value; None if none has.
+
+    The order of `names` decides between columns such as "prompt" and "caption".
+
+    Raises:
+        ConfigError: one name stands in several spellings ("prompt", "Prompt"), both with a value.
+    """
+    spellings = _spellings(tuple(row))
+    for name in names:
+        filled = [own for own in spellings.get(name, ()) if not _is_missing(row[own])]
+        if len(filled) > 1:
+            raise ConfigError(
+                f"{where}: two columns of one name: {' and '.join(map(repr, filled))}"
+            )
+        if filled:
+            return filled[0]
+    return None
+
+
+def value_of(row: Row, names: Sequence[str], where: str) -> Any:
+    """The value of `column_of`, or None."""
+    column = column_of(row, names, where)
+    return None if column is None else row[column]
+
+
+def text_of(row: Row, names: Sequence[str], where: str) -> str | None:
+    """The text under the first of `names` that has a value; None if none has.
+
+    Raises:
+        ConfigError: the value is no text.
+    """
+    column = column_of(row, names, where)
+    if column is None:
+        return None
+    value = row[column]
+    if not isinstance(value, str):
+        raise ConfigError(f"{where}: {column!r} must be a text, got {shortened(repr(value))}")
+    return value
+
+
+def metadata_of(row: Row, used: Collection[str], where: str) -> dict[str, Any]:
+    """What a reward may read beside the prompt, in plain JSON values.
+
+    It is the object under "metadata" where there is one, else all other columns with a value.
+    Images and other bytes are left out.
+
+    Args:
+        row: of a table.
+        used: columns that mean something else: prompt, weight, file; in any case.
+        where: "file:line", for messages.
+
+    Raises:
+        ConfigError: "metadata" is no object.
+    """
+    column = column_of(row, METADATA, where)
+    if column is not None:
+        return _object(row[column], where)
+    taken = {name.lower() for name in (*used, *METADATA)}
+    others = {name: _plain(value) for name, value in row.items() if name.lower() not in taken}
+    return {name: value for name, value in others.items() if value is not None}
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    """An object, or its JSON text, as tables without nesting hold it."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ConfigError(
+                f"{where}: metadata must be a JSON object, got {shortened(value)!r}"
+            ) from None
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: metadata must be an object, got {shortened(repr(value))}")
+    return dict(value)
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it; None for what is missing or holds bytes."""
+    if _is_missing(value) or isinstance(value, bytes):
+        return None
+    if isinstance(value, Mapping):
+        if any(isinstance(part, bytes) for part in value.values()):
+            return None
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    return value if isinstance(value, str | int | float | bool) else str(value)
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell is empty: null, an empty text, or the NaN that pandas writes for null."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+@lru_cache(maxsize=64)
+def _spellings(names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Lower-case name → the spellings of it among `names`."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(name.strip().lower(), []).append(name)
+    return found

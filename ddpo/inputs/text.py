@@ -1,0 +1,114 @@
+"""Text files in UTF-8, or in UTF-16 and UTF-32 where they begin with a byte order mark."""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ddpo.errors import PromptError
+
+__all__ = ["MAX_CHARACTERS", "check_text", "numbered_lines", "read_text", "shortened"]
+
+MAX_CHARACTERS: Final = 5000  # far beyond the 512 tokens of T5; a longer "prompt" is another file
+MARKS: Final = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the mark of UTF-16, so it is tried first
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+SEPARATORS: Final = "\x85\u2028\u2029"  # line ends of Unicode that no text file format here means
+
+
+def read_text(path: Path) -> str:
+    """The whole text of a file, with line ends as line feeds.
+
+    Raises:
+        PromptError: missing, unreadable, of another encoding, or with NUL characters.
+    """
+    return "".join(line for _, line in numbered_lines(path))
+
+
+def numbered_lines(path: Path, newline: str | None = None) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers from 1, line ends included.
+
+    Args:
+        path: text file.
+        newline: as in `open`; "" keeps the line ends as they are.
+
+    Raises:
+        PromptError: missing, unreadable, of another encoding, or with NUL characters.
+    """
+    number = 0
+    try:
+        with path.open(encoding=_encoding(path), newline=newline) as file:
+            for number, line in enumerate(file, 1):
+                if "\0" in line:
+                    hint = "text in UTF-16 without a byte order mark must be saved as UTF-8"
+                    raise PromptError(f"{path}:{number}: a NUL character; {hint}")
+                yield number, line
+    except FileNotFoundError as error:
+        raise PromptError(f"{path}: no such file") from error
+    except UnicodeError as error:
+        where = _undecodable(path)
+        raise PromptError(f"{where} is not UTF-8 text; save the file as UTF-8") from error
+    except OSError as error:
+        raise PromptError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+    return next((name for mark, name in MARKS if start.startswith(mark)), "utf-8")
+
+
+def _undecodable(path: Path) -> str:
+    """The file and, for UTF-8, the first line that cannot be decoded: "file:line"."""
+    if _encoding(path) in ("utf-16", "utf-32"):
+        return str(path)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return f"{path}:{number}"
+    return str(path)
+
+
+def check_text(text: str, where: str) -> str:
+    """The text itself, without the whitespace around it.
+
+    Args:
+        text: prompt, or another text that a user brings.
+        where: its place, "file:line", for messages.
+
+    Raises:
+        PromptError: empty, too long, with half a surrogate pair, or with control characters.
+    """
+    text = text.strip()
+    if not text:
+        raise PromptError(f"{where}: an empty prompt")
+    if len(text) > MAX_CHARACTERS:
+        length = f"{len(text)} characters, more than {MAX_CHARACTERS}"
+        raise PromptError(f"{where}: a prompt of {length}: {shortened(text)!r}")
+    if text.isprintable():
+        return text
+    for character in text:
+        kind = unicodedata.category(character)
+        code = f"U+{ord(character):04X}"
+        if kind == "Cs":
+            raise PromptError(
+                f"{where}: half a surrogate pair ({code}), as of an emoji that was cut"
+            )
+        if character in SEPARATORS or (kind == "Cc" and character not in "\t\n\r"):
+            raise PromptError(f"{where}: a control character ({code}) in the prompt")
+    return text
+
+
+def shortened(text: str, length: int = 60) -> str:
+    """The text on one line, cut to `length` characters."""
+    line = " ".join(text[: 4 * length].split())
+    return line if len(line) <= length and len(text) <= 4 * length else line[:length] + "…"
