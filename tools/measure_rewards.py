@@ -31,8 +31,9 @@ from plain_loops import LOOPS
 from random_weights import taken_for_real, write_clip, write_head, write_hps, write_imagereward
 from torch import nn
 
+from ddpo.inputs.picture import Picture
 from ddpo.rewards.backbones import forget_embeddings
-from ddpo.rewards.scored_files import Picture, score_files
+from ddpo.rewards.scored_files import score_files
 from ddpo.rewards.scorer import make_scorer, processors
 from ddpo.rewards.zoo import resolve
 from ddpo.types import Prompt

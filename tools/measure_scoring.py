@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 
 from ddpo.inputs.image_files import find_images
+from ddpo.inputs.picture import Picture
 from ddpo.rewards.cache import ScoreCache
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.scored_files import Picture, score_files
+from ddpo.rewards.scored_files import score_files
 from ddpo.rewards.scorer import Scorer, make_scorer
 from ddpo.rewards.zoo import resolve
 from ddpo.types import ImageBatch, Prompt, RewardOutput

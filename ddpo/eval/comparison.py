@@ -16,7 +16,8 @@ from ddpo.eval.agreement import Agreement, Disagreement, agreement, disagreement
 from ddpo.eval.edits import EDITS, SAME_PICTURE
 from ddpo.eval.sensitivity import Sensitivity, edited_batch, sensitivity
 from ddpo.eval.stats import RESAMPLES
-from ddpo.rewards.scored_files import Picture, score_files
+from ddpo.inputs.picture import Picture
+from ddpo.rewards.scored_files import score_files
 from ddpo.rewards.scored_files.stream import decode_ahead
 from ddpo.rewards.scorer import Scorer, processors
 from ddpo.types import ImageBatch, Prompt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ddpo.errors import ImageError
 from ddpo.eval.comparison import Comparison
 from ddpo.images import contact_sheet, load_image
+from ddpo.inputs.picture import Picture
+from ddpo.rewards.scored_files.sheet import embedded_images
 
 __all__ = ["draw_disagreements"]
 
@@ -20,18 +23,26 @@ INK: Final = (30, 30, 30)
 GROUND: Final = (255, 255, 255)
 
 
-def draw_disagreements(comparison: Comparison, per_pair: int = 6) -> Image.Image:
+def draw_disagreements(comparison: Comparison, pictures: Iterable[Picture] = (), per_pair: int = 6) -> Image.Image:
     """A row for each pair of rewards: the images with the largest difference of percentiles, and under each both ranks.
+
+    Args:
+        comparison: of rewards on images.
+        pictures: the images; looked through for those that are no files of their own.
+        per_pair: images in a row, at most.
 
     Raises:
         ImageError: there is nothing to show.
     """
+    shown = {comparison.files[one.index] for found in comparison.disagreements.values() for one in found[:per_pair]}
+    loaded = embedded_images(shown, pictures, (SIDE, SIDE))
     cells: list[Image.Image] = []
     for pair, found in comparison.disagreements.items():
         n = comparison.agreements[pair].n
         row = [
             _cell(
                 comparison.files[one.index],
+                loaded,
                 [
                     f"{name}: rank {rank:g} of {n} ({100 * percentile:.0f} %)"
                     for name, rank, percentile in zip(pair, (one.rank_a, one.rank_b), (one.percentile_a, one.percentile_b), strict=True)
@@ -46,11 +57,11 @@ def draw_disagreements(comparison: Comparison, per_pair: int = 6) -> Image.Image
     return contact_sheet(cells, columns=min(per_pair, len(cells)), gap=8)
 
 
-def _cell(file: str, lines: list[str]) -> Image.Image:
+def _cell(file: str, loaded: Mapping[str, Image.Image], lines: list[str]) -> Image.Image:
     cell = Image.new("RGB", (SIDE, SIDE + LINE * (len(lines) + 1)), GROUND)
     draw, font = ImageDraw.Draw(cell), ImageFont.load_default(TEXT)
     try:
-        thumbnail = ImageOps.contain(load_image(Path(file)), (SIDE, SIDE))
+        thumbnail = loaded[file] if file in loaded else ImageOps.contain(load_image(Path(file)), (SIDE, SIDE))
         cell.paste(thumbnail, ((SIDE - thumbnail.width) // 2, (SIDE - thumbnail.height) // 2))
     except ImageError:  # it went away since it was scored
         draw.text((2, SIDE // 2), "gone", fill=INK, font=font)

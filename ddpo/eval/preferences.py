@@ -20,8 +20,9 @@ from ddpo.eval.comparison import finite
 from ddpo.eval.preference_file import PairRow
 from ddpo.eval.stats import RESAMPLES
 from ddpo.eval.tie_conventions import CONVENTIONS, Accuracy, pairwise_accuracy
+from ddpo.inputs.picture import Picture
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.scored_files import Picture, score_files
+from ddpo.rewards.scored_files import score_files
 from ddpo.rewards.scorer import Scorer
 from ddpo.types import Prompt
 

@@ -1,11 +1,11 @@
-"""Image files of folders: which suffixes are images, in which order they stand, what is left out."""
+"""Image files of folders: the suffixes of images, their order, and what is left out."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,15 @@ from ddpo.errors import ImageError
 from ddpo.files import printable
 from ddpo.images import HEIF_SUFFIXES, register_heif
 
-__all__ = ["ImageFiles", "find_images", "image_suffixes", "left_out_sentence", "natural_key"]
+__all__ = [
+    "HIDDEN",
+    "JUNK",
+    "ImageFiles",
+    "find_images",
+    "image_suffixes",
+    "left_out_sentence",
+    "natural_key",
+]
 
 NOT_IMAGES: Final = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 """Formats whose files Pillow recognises, but that hold vectors, video or data (Pillow's manual)."""
@@ -29,14 +37,21 @@ BESIDE: Final = (
 JUNK: Final = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 DIGITS: Final = re.compile(r"([0-9]+)")
 HIDDEN: Final = "hidden"
+SHEET: Final = "contact sheet"
+OWN_SAMPLE: Final = re.compile(r"[0-9a-f]{12}-\d+\.png")
+"""Names of `ddpo sample`: prompt id and index."""
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """The suffixes, in lower case and with their dot, of the raster images that Pillow reads here."""
+    """The suffixes, in lower case and with their dot, of the images that Pillow reads here."""
     register_heif()
     registered = Image.registered_extensions()
-    readable = {suffix for suffix, name in registered.items() if name in Image.OPEN and name not in NOT_IMAGES}
+    readable = {
+        suffix
+        for suffix, name in registered.items()
+        if name in Image.OPEN and name not in NOT_IMAGES
+    }
     return frozenset(readable | {".mpo"})  # MPO is registered for writing; the JPEG reader opens it
 
 
@@ -82,7 +97,9 @@ class ImageFiles:
             counts.append(sum(1 for _ in _Walk(place, left_out)))
             if not counts[-1]:
                 others = left_out_sentence(left_out)
-                raise ImageError(f"{printable(place)} holds no images" + (f"; {others}" if others else ""))
+                raise ImageError(
+                    f"{printable(place)} holds no images" + (f"; {others}" if others else "")
+                )
         self._count = sum(counts)
         self.left_out = left_out
 
@@ -134,6 +151,10 @@ class _Walk:
                         names.append(entry.name)
         except OSError as error:
             raise ImageError(f"{printable(folder)}: cannot be read ({error.strerror})") from error
+        sheet = _contact_sheet(folder, names, folders)
+        if sheet is not None:
+            names.remove(sheet)
+            self._left_out[SHEET] += 1
         for name in sorted(names, key=natural_key):
             path = os.path.join(folder, name)
             if name in folders:
@@ -169,6 +190,26 @@ class _Walk:
                 return False
         self._entered.append(target)
         return True
+
+
+def _contact_sheet(folder: str, names: Sequence[str], folders: Collection[str]) -> str | None:
+    """The overview image that a program left among its images; None if there is none.
+
+    `ddpo sample` leaves sheet.png beside its images, GenEval's scripts grid.png beside `samples/`.
+    """
+    if "grid.png" in names and "samples" in folders:
+        return "grid.png" if os.path.exists(os.path.join(folder, "metadata.jsonl")) else None
+    images = [name for name in names if name not in folders and name != "sheet.png"]
+    if "sheet.png" not in names or not images:
+        return None
+    if all(OWN_SAMPLE.fullmatch(name) for name in images):
+        return "sheet.png"
+    try:
+        with open(os.path.join(folder, "metadata.jsonl"), "rb") as file:
+            table = file.read()
+    except OSError:
+        return None
+    return "sheet.png" if b'sheet.png"' not in table and os.fsencode(images[0]) in table else None
 
 
 def _holds(folder: str, path: str) -> bool:

@@ -18,8 +18,8 @@ from ddpo.files import write_json
 from ddpo.rewards.card import RewardCard
 
 if TYPE_CHECKING:
+    from ddpo.inputs.picture import Picture
     from ddpo.rewards.resolved import ResolvedReward, ScorerOf
-    from ddpo.rewards.scored_files import Picture
 
 __all__ = ["PERCENTILES", "Reference", "calibrate", "load_reference", "reference_of", "save_reference"]
 
@@ -164,7 +164,7 @@ def calibrate(
 def _digest(picture: Picture) -> bytes:
     """SHA-256 over a file's bytes and its prompt; sorted, they name a set of pictures wherever and in whatever order it lies."""
     try:
-        digest = hashlib.sha256(Path(picture.file).read_bytes())
+        digest = hashlib.sha256(picture.encoded())
     except OSError:
         digest = hashlib.sha256(b"unreadable")
     digest.update(picture.prompt.id.encode() if picture.prompt is not None else b"")

@@ -13,7 +13,7 @@ from PIL import Image
 from ddpo.eval.comparison import compare_rewards, score_for_comparison
 from ddpo.eval.edits import EDITS, SAME_PICTURE
 from ddpo.eval.sensitivity import edited_batch, sensitivity
-from ddpo.rewards.scored_files import Picture
+from ddpo.inputs.picture import Picture
 from ddpo.rewards.scorer import Scorer
 from ddpo.rewards.zoo import make_reward
 from ddpo.types import Prompt

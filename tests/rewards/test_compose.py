@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 from ddpo.errors import ConfigError, MissingResourceError, RewardFailure
+from ddpo.inputs.picture import Picture
 from ddpo.rewards.cache import ScoreCache
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.compose import ComposedReward, clamped, pareto_fronts, pareto_rank, standardised
 from ddpo.rewards.reference import Reference, calibrate, load_reference, reference_of, save_reference
-from ddpo.rewards.scored_files import Picture
 from ddpo.rewards.scorer import Scorer, make_scorer
 from ddpo.rewards.spec import Expression, RewardSpec, Term, join_specs, parse_expression
 from ddpo.rewards.zoo import make_reward, resolve

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ddpo.errors import ConfigError, DdpoError, ImageError, PromptError
-from ddpo.rewards.scored_files import picture_source
+from ddpo.inputs.collection import picture_source
 
 
 @pytest.fixture
@@ -87,13 +87,13 @@ def test_a_table_is_a_place_of_pictures(folder: Path) -> None:
         ("p.txt", b"one\xff\n", PromptError, "not UTF-8"),
         ("p.jsonl", b"{}\n", ConfigError, "p.jsonl:1: no file"),
         ("p.jsonl", b'{"file": "a.jpg", "prompt": "x"}\n{"file": \n', ConfigError, "p.jsonl:2: not JSON"),
-        ("p.jsonl", b"[1]\n", ConfigError, "p.jsonl:1: not a JSON object"),
+        ("p.jsonl", b"[1]\n", ConfigError, "p.jsonl:1: expected an object or a text, got 1"),
         ("p.jsonl", b'{"file": "a.png"}\n', PromptError, "has no column of prompts"),
         (
             "p.csv",
             b"name,prompt\na.jpg,x\n",
             ConfigError,
-            "p.csv:2: no file; a column must be called file, file_name, image, image_path or path",
+            "p.csv:2: the column 'name' of files must be called file_name, filename, file, image, ",
         ),
         ("p.parquet", b"PAR1", ConfigError, "p.parquet cannot be read as Parquet"),
     ],
@@ -119,5 +119,5 @@ def test_mistakes(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="holds no images"):
         picture_source([tmp_path / "empty"])
     pd.DataFrame({"image": ["a.jpg"]}).to_csv(folder / "set.csv", index=False)
-    with pytest.raises(ConfigError, match="give it alone"):
-        picture_source([folder, folder / "set.csv"])
+    with pytest.raises(ConfigError, match="brings its prompts; leave out --prompts"):
+        picture_source([folder, folder / "set.csv"], tmp_path / "p.txt")

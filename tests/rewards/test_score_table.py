@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpo.errors import ConfigError
-from ddpo.rewards.scored_files import Journal, Picture, ScoreRow, check_table_path, write_table
+from ddpo.inputs.picture import Picture
+from ddpo.rewards.scored_files import Journal, ScoreRow, check_table_path, write_table
 from ddpo.rewards.scored_files import table as table_module
 from ddpo.types import Prompt
 

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 from ddpo.errors import ConfigError, RewardFailure
+from ddpo.inputs import picture as picture_module
+from ddpo.inputs.picture import Picture
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.scored_files import Picture, ScoreRow, Tally, score_files
+from ddpo.rewards.scored_files import ScoreRow, Tally, score_files
 from ddpo.rewards.scored_files import stream as stream_module
 from ddpo.rewards.scored_files.sheet import CAPTION, CELL, extremes_sheet
 from ddpo.rewards.scored_files.stream import decode_ahead
@@ -130,8 +132,8 @@ def test_pictures_are_decoded_ahead_within_bounds(tmp_path: Path, monkeypatch: p
 def test_several_rewards_decode_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [grey(tmp_path, f"{i}.png", 51 * i) for i in range(5)]
     loaded: list[str] = []
-    load = stream_module.load_image
-    monkeypatch.setattr(stream_module, "load_image", lambda path: (loaded.append(path.name), load(path))[1])
+    load = picture_module.load_image
+    monkeypatch.setattr(picture_module, "load_image", lambda path: (loaded.append(path.name), load(path))[1])
     rows = score(["darkness", "symmetry", "compressibility"], paths)
     assert sorted(loaded) == [path.name for path in paths]
     assert [row.reward for row in rows[0]] == ["darkness", "symmetry", "compressibility"]

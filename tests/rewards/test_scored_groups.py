@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddpo.inputs.picture import Picture
 from ddpo.rewards.groups import ALONE
-from ddpo.rewards.scored_files import Journal, Picture, ScoreRow, journal_path, score_groups
+from ddpo.rewards.scored_files import Journal, ScoreRow, journal_path, score_groups
 from ddpo.rewards.scorer import Scorer
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt

@@ -10,6 +10,7 @@ import typer
 from ddpo.cli.markup import escape
 from ddpo.cli.progress import picture_progress
 from ddpo.cli.rewards.arguments import check_output
+from ddpo.cli.rewards.left_out import print_left_out
 from ddpo.cli.rewards.scorers import open_scorers
 
 if TYPE_CHECKING:
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
 
 def calibrate_command(
     reward: Annotated[str, typer.Argument(help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures, folders of pictures, or one table of pictures.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, folders, tables and archives.")],
     out: Annotated[Path, typer.Option(help="The .json file to write, for z=FILE.")],
-    prompts: Annotated[
-        Path | None, typer.Option(help=".txt with one line per picture, or a table with a file and a prompt column.")
-    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help=".txt with one line per image, or a table with files and prompts.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The one prompt of all pictures.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures per call of the reward, at most.")] = 16,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Look scores up that were computed before, and keep new ones.")] = True,
@@ -36,15 +35,17 @@ def calibrate_command(
 
     found = resolve(reward)
     check_output(out, ".json")
+    from ddpo.inputs.collection import picture_source
     from ddpo.rewards.reference import calibrate, save_reference
-    from ddpo.rewards.scored_files import picture_source
 
     pictures = picture_source(images, prompts, prompt)
     name = found.card.id
     with open_scorers({name: found}, batch_size, cache=cache) as scorers, picture_progress(name, len(pictures)) as advance:
         reference = calibrate(found, pictures, batch_size, lambda _: scorers[name], lambda: advance(1))
     save_reference(reference, out)
-    _print_reference(Console(), reference, reward, out)
+    console = Console()
+    _print_reference(console, reference, reward, out)
+    print_left_out(console, pictures)
 
 
 def _print_reference(console: Console, reference: Reference, reward: str, out: Path) -> None:

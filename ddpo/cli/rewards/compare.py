@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from ddpo.cli.markup import escape
 from ddpo.cli.progress import picture_progress
 from ddpo.cli.rewards.arguments import check_output, named_rewards, split_arguments
+from ddpo.cli.rewards.left_out import print_left_out
 from ddpo.cli.rewards.scorers import open_scorers
 from ddpo.errors import ConfigError, RewardFailure
 
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
     from ddpo.eval.agreement import Correlation
     from ddpo.eval.comparison import Comparison, RewardScores
     from ddpo.eval.sensitivity import EditEffect
+    from ddpo.inputs.picture import Picture
     from ddpo.rewards.resolved import ResolvedReward
-    from ddpo.rewards.scored_files import Picture
 
 SIDE_BY_SIDE = 3  # rewards in one table of edits, which 100 columns have room for
 SHOWN = 5  # disagreements of each pair
@@ -31,7 +33,7 @@ REASONS_SHOWN = 10  # why pictures have no score
 
 def compare_command(
     rewards_and_images: Annotated[
-        list[str], typer.Argument(metavar="REWARD... IMAGES...", help="Rewards, then pictures, folders, or one table of pictures.")
+        list[str], typer.Argument(metavar="REWARD... IMAGES...", help="Rewards, then images, folders, tables and archives.")
     ],
     prompts: Annotated[Path | None, typer.Option(help="The prompts of the pictures, as in `score`.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The one prompt of all pictures.")] = None,
@@ -55,12 +57,16 @@ def compare_command(
     from rich.console import Console
 
     from ddpo.eval.comparison import compare_rewards
-    from ddpo.rewards.scored_files import picture_source
+    from ddpo.inputs.collection import picture_source
+    from ddpo.inputs.picture import copied_to
 
-    pictures = list(picture_source(places, prompts, prompt))
-    comparison = compare_rewards(_score(found, pictures, edits, batch_size, cache), pictures)
+    source = picture_source(places, prompts, prompt)
+    with TemporaryDirectory(prefix="ddpo-") as folder:
+        pictures = list(copied_to(Path(folder), source))
+        comparison = compare_rewards(_score(found, pictures, edits, batch_size, cache), pictures)
     console = Console()
     print_comparison(console, comparison)
+    print_left_out(console, source)
     signatures = {name: reward.signature for name, reward in found.items()}
     for line in signatures.values():
         console.print(escape(line), soft_wrap=True)
@@ -73,7 +79,7 @@ def compare_command(
         from ddpo.eval.disagreement_sheet import draw_disagreements
         from ddpo.images import save_png
 
-        save_png(draw_disagreements(comparison), contact_sheet)
+        save_png(draw_disagreements(comparison, source), contact_sheet)
         console.print(f"wrote {escape(str(contact_sheet))}", soft_wrap=True)
     if failed := sum(one.failed for one in comparison.rewards):
         raise RewardFailure(f"{failed} scores could not be computed, because a reward failed; the others stand")

@@ -11,16 +11,19 @@ import typer
 from ddpo.cli.markup import escape
 from ddpo.cli.progress import picture_progress
 from ddpo.cli.rewards.arguments import check_output, named_rewards, split_arguments
+from ddpo.cli.rewards.left_out import print_left_out
 from ddpo.cli.rewards.scorers import TIMEOUT, open_scorers
 from ddpo.errors import ConfigError, RewardFailure
+from ddpo.files import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import Console
 
+    from ddpo.inputs.collection import PictureSource
     from ddpo.rewards.resolved import ResolvedReward
-    from ddpo.rewards.scored_files import PictureSource, ScoreRow, Tally
+    from ddpo.rewards.scored_files import ScoreRow, Tally
     from ddpo.rewards.scorer import Scorer
 
 ERRORS_SHOWN = 10
@@ -29,9 +32,9 @@ EXTREMES_SHOWN = 3
 
 def score_command(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="REWARD... IMAGES...", help="Rewards, then pictures, folders, or one table of pictures.")
+        list[str], typer.Argument(metavar="REWARD... IMAGES...", help="Rewards, then images, folders, tables and archives.")
     ],
-    prompts: Annotated[Path | None, typer.Option(help=".txt with one line per picture, or a table with files and prompts.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help=".txt with one line per image, or a table with files and prompts.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The one prompt of all pictures.")] = None,
     out: Annotated[Path | None, typer.Option(help="A table to write: .parquet, .csv or .jsonl. Replaces an older one.")] = None,
     contact_sheet: Annotated[Path | None, typer.Option(help="A PNG of the best and the worst pictures to write.")] = None,
@@ -43,14 +46,16 @@ def score_command(
 
     Rewards that judge pictures together, such as vendi, take those of equal prompt for a group.
     A scoring with --out that was stopped goes on where it was, one with such a reward begins anew.
-    Prompts also come from cat.txt beside cat.png, or from metadata.jsonl.
+    Prompts also come from metadata.jsonl, from cat.txt beside cat.png, or from the image itself:
+    docs/input-formats.md has every format.
     """
     specs, places = split_arguments(arguments)
     if timeout <= 0:
         raise ConfigError(f"--timeout must be above 0, got {timeout:g}")
     from rich.console import Console
 
-    from ddpo.rewards.scored_files import Tally, check_table_path, picture_source, write_table
+    from ddpo.inputs.collection import picture_source
+    from ddpo.rewards.scored_files import Tally, check_table_path, write_table
 
     found = named_rewards(specs)
     if not found or not places:
@@ -78,8 +83,9 @@ def score_command(
             journal.remove()
         served = {scorer.name: scorer.served for scorer in scorers}
     _print_summary(console, found, tallies, served)
+    print_left_out(console, pictures)
     if contact_sheet is not None:
-        _save_sheet(tallies, contact_sheet)
+        _save_sheet(tallies, pictures, contact_sheet)
     for path in (out, contact_sheet):
         if path is not None:
             console.print(f"wrote {escape(str(path))}", soft_wrap=True)
@@ -91,7 +97,8 @@ def score_command(
 
 def _check_prompts(found: Iterable[ResolvedReward], pictures: PictureSource) -> None:
     needing = [reward.card.id for reward in found if "prompt" in reward.card.inputs]
-    if needing and next(iter(pictures)).prompt is None:
+    first = next(iter(pictures)) if needing else None
+    if first is not None and first.prompt is None and first.no_prompt is None:
         raise ConfigError(
             f"reward {needing[0]!r} judges a picture by its prompt: give --prompts FILE or --prompt TEXT, or put cat.txt beside cat.png"
         )
@@ -117,7 +124,7 @@ def _rows(
     def rows() -> Iterator[tuple[ScoreRow, ...]]:
         done, left = journal.resume([] if grouped else pictures)  # half a group is of no use
         yield from done
-        for of_picture in score(scorers, pictures if grouped else left, batch_size):
+        for of_picture in score(scorers, journal.watched(pictures) if grouped else left, batch_size):
             journal.append(of_picture)
             yield of_picture
 
@@ -126,7 +133,7 @@ def _rows(
 
 def _print_picture(console: Console, rows: Sequence[ScoreRow]) -> None:
     scores = "  ".join(f"{'–' if row.score is None else format(row.score, '.4f'):>10}" for row in rows)
-    console.print(f"{scores}  {escape(rows[0].file)}", soft_wrap=True, highlight=False)
+    console.print(f"{scores}  {escape(printable(rows[0].file))}", soft_wrap=True, highlight=False)
 
 
 def _print_errors(console: Console, rows: Sequence[ScoreRow], tallies: dict[str, Tally]) -> None:
@@ -159,14 +166,14 @@ def _print_summary(console: Console, found: dict[str, ResolvedReward], tallies: 
         shown = min(EXTREMES_SHOWN, summaries[name].scored // 2)
         if shown:
             for word, files in (("best", tally.best()[:shown]), ("worst", tally.worst()[:shown])):
-                listed = ", ".join(f"{escape(Path(file).name)} {score:.5g}" for file, score in files)
+                listed = ", ".join(f"{escape(printable(Path(file).name))} {score:.5g}" for file, score in files)
                 console.print(f"{word:5} {escape(name)}: {listed}", soft_wrap=True, highlight=False)
     for reward in found.values():
         console.print(escape(reward.signature), soft_wrap=True, highlight=False)
 
 
-def _save_sheet(tallies: dict[str, Tally], path: Path) -> None:
+def _save_sheet(tallies: dict[str, Tally], pictures: PictureSource, path: Path) -> None:
     from ddpo.images import save_png
     from ddpo.rewards.scored_files.sheet import extremes_sheet
 
-    save_png(extremes_sheet(tallies), path)
+    save_png(extremes_sheet(tallies, pictures), path)

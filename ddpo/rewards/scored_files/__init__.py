@@ -3,22 +3,17 @@
 from ddpo.rewards.scored_files.groups import score_groups
 from ddpo.rewards.scored_files.journal import Journal, journal_path
 from ddpo.rewards.scored_files.run import ScoreRow, Status, score_files
-from ddpo.rewards.scored_files.sources import PictureSource, picture_source
-from ddpo.rewards.scored_files.stream import Picture
 from ddpo.rewards.scored_files.summary import Summary, Tally
 from ddpo.rewards.scored_files.table import check_table_path, write_table
 
 __all__ = [
     "Journal",
-    "Picture",
-    "PictureSource",
     "ScoreRow",
     "Status",
     "Summary",
     "Tally",
     "check_table_path",
     "journal_path",
-    "picture_source",
     "score_files",
     "score_groups",
     "write_table",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from ddpo.inputs.picture import Picture, copied_to
 from ddpo.rewards.groups import group_places
 from ddpo.rewards.scored_files.run import ScoreRow, rows_of_reward, score_files, unscorable_row
-from ddpo.rewards.scored_files.stream import Picture, decode_ahead
+from ddpo.rewards.scored_files.stream import decode_ahead
 from ddpo.rewards.scorer import Scorer, processors
 from ddpo.types import ImageBatch, Prompt
 
@@ -21,13 +24,18 @@ def score_groups(scorers: Sequence[Scorer], pictures: Iterable[Picture], batch_s
 
     Args:
         scorers: with distinct names.
-        pictures: what to score; all are drawn before the first is scored.
+        pictures: what to score; all are drawn before the first is scored, and those that are no
+            files of their own are copied to a temporary folder.
         batch_size: pictures that are scored together, at most, where they are not judged as a group.
 
     Raises:
         RewardFailure: a reward is broken. What was yielded before stands.
     """
-    listed = list(pictures)
+    with TemporaryDirectory(prefix="ddpo-") as folder:
+        yield from _score_listed(scorers, list(copied_to(Path(folder), pictures)), batch_size)
+
+
+def _score_listed(scorers: Sequence[Scorer], listed: Sequence[Picture], batch_size: int) -> Iterator[tuple[ScoreRow, ...]]:
     together = [scorer for scorer in scorers if "group" in scorer.reward.card.inputs]
     others = [scorer for scorer in scorers if "group" not in scorer.reward.card.inputs]
     single = score_files(others, listed, batch_size) if others else iter([()] * len(listed))

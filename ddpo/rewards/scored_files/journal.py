@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from ddpo.inputs.picture import Picture
 from ddpo.rewards.scored_files.run import ScoreRow
-from ddpo.rewards.scored_files.stream import Picture
 
 __all__ = ["Journal", "journal_path"]
 
@@ -38,6 +38,7 @@ class Journal:
         self.path = path
         self._header = {"schema": SCHEMA, "identities": list(identities)}
         self._file: IO[bytes] | None = None
+        self._states: deque[tuple[str, list[int] | None]] = deque()  # of images handed out
 
     def __enter__(self) -> Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,16 +73,28 @@ class Journal:
                 yield rows
             self._cut(self._opened.tell())
 
-        def rest() -> Iterator[Picture]:
-            yield from itertools.chain(left, source)
+        return done(), self.watched(itertools.chain(left, source))
 
-        return done(), rest()
+    def watched(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+        """The same images; what they are now is remembered until their rows are appended."""
+        for picture in pictures:
+            self._states.append((picture.file, picture.state()))
+            yield picture
 
     def append(self, picture_rows: tuple[ScoreRow, ...]) -> None:
         """Adds the rows of one picture; they survive a kill of the process from here on."""
         rows = [{name: value for name, value in asdict(row).items() if name not in ("file", "prompt")} for row in picture_rows]
         first = picture_rows[0]
-        self._write({"file": first.file, "prompt": first.prompt, "state": _state(first.file), "rows": rows})
+        state = self._state_of(first.file)
+        self._write({"file": first.file, "prompt": first.prompt, "state": state, "rows": rows})
+
+    def _state_of(self, file: str) -> list[int] | None:
+        """The state of an image that was handed out; of another, that of the file now."""
+        while self._states:
+            name, state = self._states.popleft()
+            if name == file:
+                return state
+        return Picture(file).state()
 
     def rows(self) -> Iterator[ScoreRow]:
         """All rows, in order, from the file."""
@@ -119,18 +132,10 @@ def _read_line(file: IO[bytes]) -> Any:
         return None
 
 
-def _state(file: str) -> list[int] | None:
-    try:
-        found = os.stat(file)
-    except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns]
-
-
 def _rows(record: Any, picture: Picture) -> tuple[ScoreRow, ...] | None:
     """The rows of a record, if it is one of `picture` as its file is now and no reward failed."""
     prompt = picture.prompt.text if picture.prompt else None
-    if record is None or (record["file"], record["prompt"], record["state"]) != (picture.file, prompt, _state(picture.file)):
+    if record is None or (record["file"], record["prompt"], record["state"]) != (picture.file, prompt, picture.state()):
         return None
     if any(row["status"] == "failed" for row in record["rows"]):
         return None

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from ddpo.errors import ConfigError
-from ddpo.rewards.scored_files.stream import MEMORY, Decoded, Picture, decode_ahead
+from ddpo.inputs.picture import Picture
+from ddpo.rewards.scored_files.stream import MEMORY, Decoded, decode_ahead
 from ddpo.rewards.scorer import Scored, Scorer, processors
 from ddpo.types import ImageBatch, Prompt
 
@@ -116,7 +117,7 @@ def rows_of_reward(scorer: Scorer, batch: ImageBatch, pictures: Sequence[Picture
     name = scorer.name
     usable = [i for i, picture in enumerate(pictures) if picture.prompt is not None or "prompt" not in scorer.reward.card.inputs]
     scored = scorer.score_each(batch if len(usable) == len(batch) else batch.take(usable))
-    rows = [unscorable_row(picture, name, f"{picture.file}: {NO_PROMPT}") for picture in pictures]
+    rows = [unscorable_row(picture, name, f"{picture.file}: {picture.no_prompt or NO_PROMPT}") for picture in pictures]
     for place, i in enumerate(usable):
         rows[i] = _outcome(pictures[i], name, scored, place)
     return rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,16 +11,21 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ddpo.errors import ImageError
 from ddpo.images import contact_sheet, load_image
+from ddpo.inputs.picture import Picture
 from ddpo.rewards.scored_files.summary import Tally
 
-__all__ = ["extremes_sheet"]
+__all__ = ["embedded_images", "extremes_sheet"]
 
 CELL: Final = 160  # pixels
 CAPTION: Final = 18  # pixels
 
 
-def extremes_sheet(tallies: Mapping[str, Tally]) -> Image.Image:
+def extremes_sheet(tallies: Mapping[str, Tally], pictures: Iterable[Picture] = ()) -> Image.Image:
     """Two rows per reward, the best and the worst files, each best or worst first. The reward's name stands at the left.
+
+    Args:
+        tallies: reward → its scores.
+        pictures: the images that were scored; looked through for those that are no files of their own.
 
     Raises:
         ImageError: nothing was scored.
@@ -28,10 +34,12 @@ def extremes_sheet(tallies: Mapping[str, Tally]) -> Image.Image:
     columns = max((len(files) for _, files in rows), default=0)
     if not columns:
         raise ImageError("no picture was scored: there is nothing for a contact sheet")
+    shown = {file for _, files in rows for file, _ in files}
+    loaded = embedded_images(shown, pictures, (CELL, CELL))
     cells: list[Image.Image] = []
     for title, files in rows:
         cells.append(_text_cell(title))
-        cells += [_picture_cell(Path(file), score) for file, score in files]
+        cells += [_picture_cell(file, loaded, score) for file, score in files]
         cells += [_blank()] * (columns - len(files))
     return contact_sheet(cells, columns=columns + 1)
 
@@ -54,10 +62,23 @@ def _text_cell(text: str) -> Image.Image:
     return cell
 
 
-def _picture_cell(file: Path, score: float) -> Image.Image:
+def embedded_images(files: Collection[str], pictures: Iterable[Picture], size: tuple[int, int]) -> dict[str, Image.Image]:
+    """File → image within `size`, of those of `files` that lie in a table or an archive."""
+    left = {file for file in files if not os.path.exists(file)}
+    found: dict[str, Image.Image] = {}
+    for picture in pictures if left else ():
+        if picture.file in left:
+            found[picture.file] = ImageOps.contain(picture.load(), size)
+            left.remove(picture.file)
+        if not left:
+            break
+    return found
+
+
+def _picture_cell(file: str, loaded: Mapping[str, Image.Image], score: float) -> Image.Image:
     cell = _blank()
     try:
-        picture = ImageOps.contain(load_image(file), (CELL, CELL))
+        picture = loaded[file] if file in loaded else ImageOps.contain(load_image(Path(file)), (CELL, CELL))
         cell.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
     except ImageError:  # it went away since it was scored
         ImageDraw.Draw(cell).text((4, CELL // 2), "gone", "grey", ImageFont.load_default(14))

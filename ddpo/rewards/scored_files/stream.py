@@ -6,27 +6,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from PIL import Image
 
 from ddpo.errors import ImageError
-from ddpo.images import load_image
-from ddpo.types import Prompt
+from ddpo.inputs.picture import Picture
 
-__all__ = ["MEMORY", "Decoded", "Picture", "decode_ahead"]
+__all__ = ["MEMORY", "Decoded", "decode_ahead"]
 
 MEMORY: Final = 256 * 1024 * 1024
 """Bytes of decoded pictures that are kept ahead; as many as there are threads are always allowed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A file to score, and the prompt that it was made from."""
-
-    file: str
-    prompt: Prompt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +34,11 @@ class Decoded:
 
 
 def decode(picture: Picture) -> Decoded:
-    """Reads and decodes one file."""
+    """Reads and decodes one image."""
     try:
-        return Decoded(picture, load_image(Path(picture.file)))
+        return Decoded(picture, picture.load())
     except ImageError as error:
-        return Decoded(picture, None, str(error))
+        return Decoded(picture, None, str(error).replace(picture.path, picture.file))
 
 
 def decode_ahead(pictures: Iterable[Picture], threads: int, ahead: int) -> Iterator[Decoded]:

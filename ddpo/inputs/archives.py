@@ -1,0 +1,235 @@
+"""Images in tar and zip archives: WebDataset shards, and archived folders.
+
+Members of one name up to the first dot of their base name belong together: `000.jpg`, `000.txt`,
+`000.json` (WebDataset, https://github.com/webdataset/webdataset). Nothing is unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import posixpath
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from ddpo.errors import ConfigError, DdpoError, ImageError, PromptError
+from ddpo.files import printable
+from ddpo.inputs.folder_prompts import CAPTIONS, caption_prompt, prompt_of_name
+from ddpo.inputs.image_files import HIDDEN, JUNK, image_suffixes, left_out_sentence
+from ddpo.inputs.image_metadata import embedded_prompt
+from ddpo.inputs.image_tables import PromptTable, prompt_of_row, same_name
+from ddpo.inputs.picture import Picture
+from ddpo.inputs.tables import TABLES
+from ddpo.types import Prompt
+
+__all__ = ["ARCHIVES", "ArchivedImages", "is_archive"]
+
+ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
+MAX_TEXT: Final = 1024 * 1024  # bytes of a caption; larger members are something else
+MAX_IMAGE: Final = 1024 * 1024 * 1024  # bytes of an encoded image
+DAMAGE: Final = (
+    tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError,
+    NotImplementedError, RuntimeError,
+)  # fmt: skip
+"""What the readers of archives raise on damaged, encrypted or unknown ones."""
+
+
+def is_archive(path: Path | str) -> bool:
+    """True for a file name that ends as archives do."""
+    return str(path).lower().endswith(ARCHIVES)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    archive: Path
+    name: str
+    size: int
+    bytes: Callable[[], bytes]
+
+    def read(self) -> bytes:
+        """The content; raises ImageError if the archive is damaged."""
+        with _readable(self.archive):
+            return self.bytes()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what the readers of archives raise into ImageError."""
+    try:
+        yield
+    except DAMAGE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{path} cannot be read as an archive: {reason}") from error
+
+
+class ArchivedImages:
+    """The images of an archive, in its order.
+
+    The prompt of an image comes from a table called metadata in a folder of the archive, the
+    captions or the JSON of its name, its own metadata, or its name.
+
+    Args:
+        path: archive file.
+
+    Attributes:
+        left_out: suffix → number of the members that are not read.
+        names: names of the images, in order.
+
+    Raises:
+        ImageError: damaged, of another kind, or without images.
+        ConfigError, PromptError: a table or JSON member that cannot be understood.
+    """
+
+    left_out: Mapping[str, int]
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._captions: dict[str, dict[str, bytes]] = {}
+        self._tables: list[tuple[str, PromptTable]] = []
+        self.names: list[str] = []
+        left_out: Counter[str] = Counter()
+        for member in _members(path):
+            self._take(member, left_out)
+        if not self.names:
+            others = left_out_sentence(left_out)
+            raise ImageError(f"{path} holds no images" + (f"; {others}" if others else ""))
+        self.left_out = left_out
+
+    def _take(self, member: _Member, left_out: Counter[str]) -> None:
+        folder, base = posixpath.split(member.name)
+        parts = member.name.lower().split("/")
+        if any(part in JUNK for part in parts) or base.startswith("._"):
+            return
+        suffix = os.path.splitext(base)[1].lower()
+        if any(part.startswith(".") and part != "." and part != ".." for part in parts):
+            left_out[HIDDEN] += suffix in image_suffixes()
+        elif suffix in image_suffixes():
+            self.names.append(member.name)
+        elif base.lower().startswith("metadata.") and suffix in TABLES and _is_stem(base):
+            self._tables.append((folder, self._table(member)))
+        elif suffix in (*CAPTIONS, ".json") and member.size <= MAX_TEXT:
+            self._captions.setdefault(_key(member.name), {})[suffix] = member.read()
+        else:
+            left_out[suffix or "without a suffix"] += 1
+
+    def _table(self, member: _Member) -> PromptTable:
+        """The table in a member, by way of a temporary file."""
+        with tempfile.TemporaryDirectory(prefix="ddpo-") as folder:
+            path = Path(folder, posixpath.basename(member.name))
+            path.write_bytes(member.read())
+            try:
+                return PromptTable(path)
+            except DdpoError as error:
+                text = str(error).replace(str(path), f"{self._path}/{member.name}")
+                raise type(error)(text) from error
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Picture]:
+        wanted = set(self.names)
+        for member in _members(self._path):
+            if member.name in wanted:
+                yield self._picture(member)
+
+    def _picture(self, member: _Member) -> Picture:
+        if member.size > MAX_IMAGE:
+            raise ImageError(f"{self._path}/{member.name}: {member.size} bytes are no image")
+        data = member.read()
+        file = printable(f"{self._path}/{member.name}")
+        for folder, table in self._tables:
+            name = posixpath.relpath(member.name, folder or ".")
+            row = table.rows.get(same_name(name)) or table.everything
+            if row is not None and row.prompt is not None:
+                return Picture(file, row.prompt, origin="table", index=row.index, data=data)
+        texts = self._captions.get(_key(member.name), {})
+        prompt, reason = self._caption(member.name, texts)
+        if texts and (prompt is not None or reason is not None):
+            return Picture(file, prompt, no_prompt=reason, origin="caption", data=data)
+        if (found := embedded_prompt(data)) is not None:
+            return Picture(file, Prompt(found), origin="image", data=data)
+        if (named := prompt_of_name(member.name)) is not None:
+            return Picture(file, Prompt(named[0]), origin="name", index=named[1], data=data)
+        return Picture(file, data=data)
+
+    def _caption(self, name: str, texts: Mapping[str, bytes]) -> tuple[Prompt | None, str | None]:
+        """The prompt of an image's caption members, or the reason why they hold none."""
+        reason = None
+        for end in (*CAPTIONS, ".json"):
+            if end not in texts:
+                continue
+            where = printable(f"{self._path}/{posixpath.splitext(name)[0]}{end}")
+            try:
+                text = texts[end].decode("utf-8-sig")
+                if end == ".json":
+                    return _json_prompt(text, where), reason
+                prompt, reason = caption_prompt(text, where)
+            except UnicodeDecodeError:
+                reason = f"{where} is not UTF-8 text"
+                continue
+            except (PromptError, ConfigError) as error:
+                reason = str(error)
+                continue
+            if prompt is not None:
+                return prompt, None
+        return None, reason
+
+
+def _json_prompt(text: str, where: str) -> Prompt | None:
+    try:
+        record: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: not JSON") from error
+    return prompt_of_row(record, where) if isinstance(record, dict) else None
+
+
+def _key(name: str) -> str:
+    """What the members of one sample have in common: the name up to the first dot of its base."""
+    folder, base = posixpath.split(name)
+    return posixpath.join(folder, base.split(".", 1)[0])
+
+
+def _is_stem(base: str) -> bool:
+    return os.path.splitext(base)[0].lower() == "metadata"
+
+
+def _members(path: Path) -> Iterator[_Member]:
+    """The regular files of an archive, in its order; each can be read until the next is taken."""
+    with _readable(path):
+        zipped = zipfile.is_zipfile(path)
+        members = _zip_members(path) if zipped else _tar_members(path)
+        member = next(members, None)
+    while member is not None:
+        yield member
+        with _readable(path):
+            member = next(members, None)
+
+
+def _tar_members(path: Path) -> Iterator[_Member]:
+    with tarfile.open(path) as tar:
+        while (info := tar.next()) is not None:
+            tar.members.clear()  # which would keep every header
+            if info.isreg():
+                yield _Member(path, info.name, info.size, partial(_read_tar, tar, info))
+
+
+def _read_tar(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(info)
+    return b"" if file is None else file.read()
+
+
+def _zip_members(path: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield _Member(path, info.filename, info.file_size, partial(archive.read, info))

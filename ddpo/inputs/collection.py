@@ -1,0 +1,371 @@
+"""Images that a user names, with their prompts: files, folders, tables, archives.
+
+One reader for `ddpo rewards score`, `compare`, `calibrate` and `ddpo eval --images`. Nothing is
+decoded here, and no more than the names and prompts of one folder or table are in memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from ddpo.errors import ConfigError, ImageError, PromptError
+from ddpo.inputs.archives import ArchivedImages, is_archive
+from ddpo.inputs.columns import FILE, IMAGE, INDEX, PROMPT, column_of, value_of
+from ddpo.inputs.folder_prompts import FolderPrompts
+from ddpo.inputs.image_files import ImageFiles, image_suffixes, natural_key
+from ddpo.inputs.image_order import check_named_order, check_order
+from ddpo.inputs.image_tables import BareNames, PromptTable, prompt_of_row
+from ddpo.inputs.picture import Picture, picture_of_file
+from ddpo.inputs.tables import TABLES, Row, read_entries, read_table
+from ddpo.inputs.text import check_text, numbered_lines
+from ddpo.types import Prompt
+
+__all__ = ["PictureSource", "picture_source"]
+
+NESTED_FILE: Final = ("path", "file_name")  # of an image that a table holds as an object
+
+
+class PictureSource(Protocol):
+    """Images in order; iterating again gives the same."""
+
+    left_out: Mapping[str, int]  # suffix → number of the files that are not read
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Picture]: ...
+
+
+def picture_source(
+    places: Sequence[Path], prompts: Path | None = None, prompt: str | None = None
+) -> PictureSource:
+    """The images of `places`, with prompts.
+
+    Args:
+        places: images, folders, tables with a column of files (relative to the table) or of encoded
+            images, and tar or zip archives.
+        prompts: text file with one prompt per image in their order, or a table: by file if it has a
+            column of files, else in order.
+        prompt: the one prompt of all images. With neither, prompts are those of the tables and
+            archives, or lie with the files (`ddpo.inputs.folder_prompts`).
+
+    Raises:
+        ConfigError: both `prompts` and `prompt`, a table that cannot be read, or an order that
+            cannot be told.
+        ImageError: a place does not exist, or holds no image.
+        PromptError: a prompt file that cannot be read, or whose prompts are not as many as the
+            images.
+    """
+    if prompts is not None and prompt is not None:
+        raise ConfigError("give --prompts or --prompt, not both")
+    constant = None if prompt is None else Prompt(check_text(prompt, "--prompt"))
+    parts = _parts(places, described=prompts is None and prompt is None)
+    source: PictureSource = parts[0] if len(parts) == 1 else _Chain(parts)
+    if constant is not None:
+        return _Constant(source, constant)
+    if prompts is None:
+        return source
+    table = next((part for part in parts if isinstance(part, _Table)), None)
+    if table is not None:
+        raise ConfigError(
+            f"{table.path} is a table of images and brings its prompts; leave out --prompts"
+        )
+    if _is_table_of_files(prompts):
+        return _ByFile(source, parts, prompts)
+    texts = _prompts_in_order(prompts)
+    if len(texts) != len(source):
+        raise PromptError(
+            f"{prompts} has {len(texts)} prompts for {len(source)} images; "
+            "one line per image is needed, in their order"
+        )
+    _check_order(parts, prompts)
+    return _InOrder(source, texts)
+
+
+def _parts(places: Sequence[Path], *, described: bool) -> list[Any]:
+    """The sources of all places; image files that follow each other are one.
+
+    Args:
+        places: as the user named them.
+        described: False where the user gives the prompts, so that none are looked for.
+    """
+    parts: list[Any] = []
+    files: list[Path] = []
+    for place in places:
+        if not place.is_dir() and not is_archive(place) and place.suffix.lower() not in TABLES:
+            files.append(place)
+            continue
+        if files:
+            parts.append(_Files(files, described))
+            files = []
+        parts += _folder_parts(place, described) if place.is_dir() else [_container(place)]
+    if files:
+        parts.append(_Files(files, described))
+    return parts
+
+
+def _container(path: Path) -> Any:
+    if not path.exists():
+        raise ImageError(f"{path}: no such file or folder")
+    return ArchivedImages(path) if is_archive(path) else _Table(path)
+
+
+def _folder_parts(folder: Path, described: bool) -> list[Any]:
+    """The images of a folder; of one without images, those in its Parquet files and archives."""
+    try:
+        return [_Folder(folder, described)]
+    except ImageError:
+        shards = [
+            Path(parent, name)
+            for parent, _, names in os.walk(folder)
+            for name in names
+            if not name.startswith(".") and (is_archive(name) or name.lower().endswith(".parquet"))
+        ]
+        if not shards:
+            raise
+    return [
+        _container(shard)
+        for shard in sorted(shards, key=lambda path: [natural_key(part) for part in path.parts])
+    ]
+
+
+class _Files:
+    """Image files that were named one by one."""
+
+    def __init__(self, paths: Sequence[Path], described: bool) -> None:
+        self._files = ImageFiles(paths)
+        self._described = described
+        self.left_out = self._files.left_out
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def names(self) -> list[str]:
+        """The paths of the images."""
+        return list(self._files)
+
+    def __iter__(self) -> Iterator[Picture]:
+        prompts = FolderPrompts()
+        find = prompts.picture if self._described else picture_of_file
+        for file in self._files:
+            yield find(file)
+
+
+class _Folder(_Files):
+    """The image files of a folder."""
+
+    def __init__(self, folder: Path, described: bool) -> None:
+        super().__init__([folder], described)
+        self._folder = folder
+
+    def __iter__(self) -> Iterator[Picture]:
+        prompts = FolderPrompts(str(self._folder))
+        find = prompts.picture if self._described else picture_of_file
+        for file in self._files:
+            yield find(file)
+
+    def relative_names(self) -> list[str]:
+        """The paths of the images from the folder."""
+        return [os.path.relpath(file, self._folder) for file in self._files]
+
+
+class _Table:
+    """The images of a table, as files or as encoded bytes, and their prompts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.left_out: Mapping[str, int] = {}
+        self._count = self._checked_rows()
+        if not self._count:
+            raise ImageError(f"{path} names no images")
+
+    def _checked_rows(self) -> int:
+        """The number of rows; each is looked at, but for those with encoded images, by Parquet."""
+        count = 0
+        for where, row in read_table(self.path):
+            picture = self._picture(where, row)
+            if picture.data is not None and self.path.suffix.lower() == ".parquet":
+                from pyarrow.parquet import read_metadata
+
+                rows: int = read_metadata(self.path).num_rows
+                return rows
+            count += 1
+        return count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Picture]:
+        for where, row in read_table(self.path):
+            yield self._picture(where, row)
+
+    def _picture(self, where: str, row: Row) -> Picture:
+        prompt = prompt_of_row(row, where)
+        reason = None if prompt is not None or not _has_prompts(row) else f"{where} has no prompt"
+        index = value_of(row, INDEX, where)
+        column = _image_column(row, where)
+        value = row[column]
+        data, name = _bytes_and_name(value)
+        if data is not None:
+            file = f"{where}/{name}" if name else where
+            return Picture(file, prompt, reason, "table", index, data)
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{where}: no image in the column {column!r}")
+        found = picture_of_file(_existing(self.path.parent, name))
+        return replace(found, prompt=prompt, no_prompt=reason, origin="table", index=index)
+
+
+def _image_column(row: Row, where: str) -> str:
+    """The column of the image: one of encoded images first, then one of files."""
+    for names in (IMAGE, FILE):
+        column = column_of(row, names, where)
+        if column is not None and (names is FILE or _bytes_and_name(row[column])[0] is not None):
+            return column
+    raise ConfigError(
+        f"{where}: no file; a column must be called {', '.join(FILE[:-1])} or {FILE[-1]}"
+    )
+
+
+def _bytes_and_name(value: Any) -> tuple[bytes | None, str | None]:
+    """Encoded image and file name of a cell: bytes, a path, or {bytes, path} of HF datasets."""
+    if isinstance(value, bytes):
+        return value, None
+    if isinstance(value, Mapping):
+        data = value.get("bytes")
+        name = next((value[key] for key in NESTED_FILE if isinstance(value.get(key), str)), None)
+        return (data if isinstance(data, bytes) else None), name
+    return None, value if isinstance(value, str) else None
+
+
+def _existing(folder: Path, name: str) -> str:
+    """The path of a file that a table names; with slashes forward if only that exists."""
+    path = os.path.join(folder, name)
+    if "\\" in name and not os.path.exists(path):
+        other = os.path.join(folder, name.replace("\\", "/"))
+        return other if os.path.exists(other) else path
+    return path
+
+
+def _has_prompts(row: Row) -> bool:
+    return any(name.lower() in PROMPT for name in row)
+
+
+class _Chain:
+    """Several sources, one after the other."""
+
+    def __init__(self, parts: Sequence[PictureSource]) -> None:
+        self._parts = parts
+        self.left_out: Mapping[str, int] = sum(
+            (Counter(part.left_out) for part in parts), Counter()
+        )
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self._parts)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for part in self._parts:
+            yield from part
+
+
+class _Constant:
+    """A source whose images all have one prompt."""
+
+    def __init__(self, source: PictureSource, prompt: Prompt) -> None:
+        self._source, self._prompt = source, prompt
+        self.left_out = source.left_out
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for picture in self._source:
+            yield _given(picture, self._prompt)
+
+
+class _InOrder:
+    """A source with one prompt per image, in order."""
+
+    def __init__(self, source: PictureSource, prompts: Sequence[Prompt]) -> None:
+        self._source, self._prompts = source, prompts
+        self.left_out = source.left_out
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for picture, prompt in zip(self._source, self._prompts, strict=True):
+            yield _given(picture, prompt)
+
+
+class _ByFile:
+    """A source with the prompts of a table by file; an image that it does not name has none."""
+
+    def __init__(self, source: PictureSource, parts: Sequence[Any], table: Path) -> None:
+        self._source = source
+        self._names = BareNames(PromptTable(table), (picture.path for picture in source))
+        self.left_out = source.left_out
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for picture in self._source:
+            row = self._names.find(picture.path)
+            found = None if row is None else row.prompt
+            yield replace(_given(picture, found), index=None if row is None else row.index)
+
+
+def _given(picture: Picture, prompt: Prompt | None) -> Picture:
+    return replace(picture, prompt=prompt, no_prompt=None, origin="given")
+
+
+def _is_table_of_files(path: Path) -> bool:
+    """True for a table whose first row names a file.
+
+    Raises:
+        ConfigError: not a table, or one whose files are in a column of an unknown name.
+        PromptError: no rows.
+    """
+    if path.suffix.lower() not in TABLES:
+        return False
+    for where, entry in read_entries(path):
+        if isinstance(entry, str):
+            return False
+        if column_of(entry, FILE, where) is not None:
+            return True
+        for column, value in entry.items():
+            if isinstance(value, str) and os.path.splitext(value)[1].lower() in image_suffixes():
+                names = f"{', '.join(FILE[:-1])} or {FILE[-1]}"
+                raise ConfigError(f"{where}: the column {column!r} of files must be called {names}")
+        return column_of(entry, PROMPT, where) is None
+    raise PromptError(f"{path} holds no prompt")
+
+
+def _prompts_in_order(path: Path) -> list[Prompt]:
+    """The prompts of a text file, one a line, or of a table without files, one a row."""
+    if path.suffix.lower() not in TABLES:
+        lines = [(number, line.strip()) for number, line in numbered_lines(path)]
+        return [Prompt(check_text(line, f"{path}:{number}")) for number, line in lines if line]
+    found: list[Prompt] = []
+    for where, entry in read_entries(path):
+        if isinstance(entry, str):
+            found.append(Prompt(check_text(entry, where)))
+        elif (prompt := prompt_of_row(entry, where)) is not None:
+            found.append(prompt)
+        else:
+            raise PromptError(f"{where}: no prompt")
+    return found
+
+
+def _check_order(parts: Sequence[Any], prompts: Path) -> None:
+    for part in parts:
+        if isinstance(part, _Folder):
+            check_order(part.relative_names(), prompts)
+        elif isinstance(part, ArchivedImages):
+            check_order(part.names, prompts)
+        else:
+            check_named_order(part.names(), prompts)

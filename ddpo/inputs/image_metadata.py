@@ -1,0 +1,67 @@
+"""The prompt that image generators write into the image file itself.
+
+PNG text chunks are those of AUTOMATIC1111's web UI, ComfyUI and others (`ddpo.inputs.captions`).
+JPEG, WebP and AVIF files hold the same text in the EXIF tag UserComment; ComfyUI writes its graph
+into the EXIF tags Make and Model of WebP files.
+"""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from typing import Any, Final
+
+from PIL import Image
+
+from ddpo.inputs.captions import prompt_of_comfy, prompt_of_parameters, prompt_of_png_texts
+
+__all__ = ["embedded_prompt"]
+
+EXIF_FOLDER: Final = 0x8769  # tags of EXIF 2.32
+USER_COMMENT: Final = 0x9286
+COMFY_TAGS: Final = (0x010F, 0x0110)  # Make, Model
+SETTINGS: Final = re.compile(r"^\s*Steps: ?\d+,", re.MULTILINE)
+
+
+def embedded_prompt(file: str | bytes) -> str | None:
+    """The prompt in the metadata of an image; None if there is none, or no image.
+
+    Args:
+        file: path of the image, or its encoded bytes.
+    """
+    try:
+        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
+            texts = {key: text for key, text in image.info.items() if isinstance(text, str)}
+            return prompt_of_png_texts(texts) or _exif_prompt(image)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  # decoding reports what is wrong with the file
+        return None
+
+
+def _exif_prompt(image: Image.Image) -> str | None:
+    if "exif" not in image.info:
+        return None
+    exif = image.getexif()
+    for tag in COMFY_TAGS:
+        name, _, graph = str(exif.get(tag, "")).partition(":")
+        if name in ("prompt", "workflow") and (found := prompt_of_comfy(graph)):
+            return found
+    text = _user_comment(exif.get_ifd(EXIF_FOLDER).get(USER_COMMENT))
+    generated = SETTINGS.search(text) or text.lstrip().startswith("{")
+    return prompt_of_parameters(text) if generated else None
+
+
+def _user_comment(value: Any) -> str:
+    """The text of a UserComment, whose first eight bytes name its encoding (EXIF 2.32, 4.6.5)."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, bytes):
+        return ""
+    kind, text = value[:8], value[8:]
+    if kind.startswith(b"UNICODE"):
+        big = text[0::2].count(0) >= text[1::2].count(0)  # either order is in use
+        return text.decode("utf-16-be" if big else "utf-16-le", "replace")
+    if kind.startswith((b"ASCII", b"\0\0\0\0")):
+        return text.decode("utf-8", "replace")
+    return value.decode("utf-8", "replace")
