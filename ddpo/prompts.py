@@ -1,7 +1,10 @@
-"""Prompt lists: built in, or a user's file. `ddpo.leaks` checks that held-out prompts are not training prompts in disguise.
+"""Prompt lists: built in, or a user's file.
 
-A `.txt` file has one prompt a line; a `.jsonl` file one object a line with "prompt" and, if a reward needs it, "metadata", and, if it is
-to be drawn more often than others, "weight". Where the built-in lists come from is told in `prompt_lists/README.md`.
+A text file has one prompt a line. A table (`ddpo.inputs.tables`) has a column of prompts and, if a
+reward needs it, "metadata"; without that column all other columns are the metadata. "weight" says
+how often a prompt is drawn; a prompt that is named several times has the sum. `ddpo.leaks` checks
+that held-out prompts are not training prompts in disguise. `prompt_lists/README.md` has the sources
+of the built-in lists.
 """
 
 from __future__ import annotations
@@ -9,21 +12,30 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from ddpo.errors import PromptError
-from ddpo.inputs.text import read_text
+from ddpo.errors import ConfigError, PromptError
+from ddpo.inputs.columns import METADATA, PROMPT, WEIGHT, column_of, metadata_of
+from ddpo.inputs.tables import TABLES, Row, columns_without_bytes, read_entries
+from ddpo.inputs.text import check_text, numbered_lines, shortened
 from ddpo.registry import nearest
 from ddpo.types import Prompt
 
-__all__ = ["PromptSet", "builtin_names", "builtin_prompts", "load_prompts"]
+__all__ = ["PromptSet", "builtin_names", "builtin_prompts", "listed_prompts", "load_prompts"]
 
-SUFFIXES: Final = (".txt", ".jsonl")
+TEXTS: Final = (".txt", ".text", ".prompts", ".lst", "")
+BUILT_IN: Final = (".txt", ".jsonl")
+SUFFIXES: Final = ", ".join((TEXTS[0], *TABLES))
 MAX_WEIGHT: Final = 1000  # a weight beyond it is a mistake
+HEADERS: Final = frozenset(("prompt", "prompts", "caption", "captions"))
+QUOTED_FIELD: Final = re.compile(r'"([^"]|"")*",\S')  # prose has a space after the comma
+BRACKETS: Final = re.compile(r"[\[\]{},]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +66,25 @@ def builtin_names() -> tuple[str, ...]:
 @cache
 def _builtin_files() -> dict[str, str]:
     """Name of the list → name of its file."""
-    entries = [entry.name for entry in (files("ddpo") / "prompt_lists").iterdir() if entry.name.endswith(SUFFIXES)]
-    return {name.rpartition(".")[0]: name for name in entries}
+    entries = [entry.name for entry in (files("ddpo") / "prompt_lists").iterdir()]
+    return {name.rpartition(".")[0]: name for name in entries if name.endswith(BUILT_IN)}
 
 
 def load_prompts(name_or_path: str) -> PromptSet:
-    """The prompts of a file if there is one of that name, else of a built-in list ("animals" and "animals.txt" both work).
+    """The prompts of a file if there is one of that name, else of a built-in list.
+
+    "animals" and "animals.txt" both name the built-in list.
 
     Raises:
-        PromptError: no such file or list (names the nearest), empty, not UTF-8, a bad line, or the same prompt twice.
+        PromptError: no such file or list (names the nearest), empty, or a line that is no prompt.
     """
     path = Path(name_or_path)
     if path.is_file():
-        return _parse(read_text(path), path.stem, f"file {path}", str(path), path.suffix == ".jsonl")
+        return _collected(_entries(path), path.stem, f"file {path}", str(path))
     name = name_or_path.removesuffix(".txt").removesuffix(".jsonl")
     if name not in builtin_names():
+        if path.is_dir():
+            raise PromptError(f"{path} is a folder; a prompt list is a file ({SUFFIXES})")
         near = nearest(name, builtin_names())
         hint = f"did you mean {near!r}?" if near else f"built-in: {', '.join(builtin_names())}"
         raise PromptError(f"no prompt file and no built-in list {name_or_path!r}; {hint}")
@@ -76,39 +92,147 @@ def load_prompts(name_or_path: str) -> PromptSet:
 
 
 def builtin_prompts(name: str) -> PromptSet:
-    """A built-in list, whatever file of that name may lie around; `name` is one of `builtin_names()`."""
-    file = _builtin_files()[name]
-    text = (files("ddpo") / "prompt_lists" / file).read_text(encoding="utf-8")
-    return _parse(text, name, f"built-in list {name!r}", file, file.endswith(".jsonl"))
+    """The built-in list of one of `builtin_names()`, whatever file of that name may lie around."""
+    with as_file(files("ddpo") / "prompt_lists" / _builtin_files()[name]) as path:
+        return _collected(_entries(path), name, f"built-in list {name!r}", path.name)
 
 
-def _parse(text: str, name: str, source: str, origin: str, jsonl: bool) -> PromptSet:
-    """The prompts of a file's text; `origin` is what mistakes in it are told of."""
-    prompts: dict[str, tuple[Prompt, int]] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
+def listed_prompts(path: Path) -> list[Prompt]:
+    """The prompts of a file in its order, each as often as it is named.
+
+    Raises:
+        PromptError: as `load_prompts`.
+    """
+    return [entry.prompt for entry in _entries(path) for _ in range(entry.weight)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A prompt as a file names it, and its place in the file."""
+
+    where: str  # "file:line"
+    prompt: Prompt
+    weight: int = 1
+    explicit: bool = True  # whether the metadata stand under "metadata", not in other columns
+
+
+def _collected(entries: Iterable[_Entry], name: str, source: str, origin: str) -> PromptSet:
+    """The distinct prompts, in the order in which they are first named.
+
+    Raises:
+        PromptError: there is none, or one prompt has two objects under "metadata".
+    """
+    first: dict[str, _Entry] = {}
+    metadata: dict[str, dict[str, Any]] = {}
+    weights: dict[str, int] = {}
+    for entry in entries:
+        id = entry.prompt.id
+        known = first.setdefault(id, entry)
+        shared = metadata.setdefault(id, dict(entry.prompt.metadata))
+        weights[id] = weights.get(id, 0) + entry.weight
+        if entry.prompt.metadata == shared:
             continue
-        prompt, weight = _parse_json(line, f"{origin}:{number}") if jsonl else (Prompt(line.strip()), 1)
-        if prompt.id in prompts:
-            raise PromptError(f"{origin}:{number}: the prompt {prompt.text!r} stands there twice")
-        prompts[prompt.id] = prompt, weight
-    if not prompts:
+        if entry.explicit or known.explicit:
+            text = shortened(entry.prompt.text)
+            raise PromptError(f"{entry.where}: {text!r} has other metadata than at {known.where}")
+        _keep_common(shared, entry.prompt.metadata)
+    if not first:
         raise PromptError(f"{origin} holds no prompt")
-    divisor = math.gcd(*(weight for _, weight in prompts.values()))
-    found = prompts.values()
-    return PromptSet(name, source, tuple(prompt for prompt, _ in found), tuple(weight // divisor for _, weight in found))
+    prompts = tuple(Prompt(entry.prompt.text, metadata[id]) for id, entry in first.items())
+    divisor = math.gcd(*weights.values())
+    return PromptSet(name, source, prompts, tuple(weight // divisor for weight in weights.values()))
 
 
-def _parse_json(line: str, where: str) -> tuple[Prompt, int]:
+def _keep_common(shared: dict[str, Any], other: Row) -> None:
+    """Drops what differs in another row of the same prompt: it describes the row."""
+    for key in [key for key, value in shared.items() if key not in other or other[key] != value]:
+        del shared[key]
+
+
+def _entries(path: Path) -> Iterator[_Entry]:
+    """What a file names, in its order."""
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        try:
+            for where, found in read_entries(path, columns_without_bytes(path)):
+                yield _tabled(found, where)
+        except ConfigError as error:
+            raise PromptError(str(error)) from error
+    elif suffix in TEXTS:
+        yield from _lines(path)
+    else:
+        raise PromptError(f"{path}: a prompt list must be one of {SUFFIXES}")
+
+
+def _tabled(found: Row | str, where: str) -> _Entry:
+    if isinstance(found, str):
+        return _Entry(where, Prompt(check_text(found, where)))
+    column = column_of(found, PROMPT, where)
+    if column is None:
+        if any(name.strip().lower() in PROMPT for name in found):
+            raise PromptError(f"{where}: an empty prompt")
+        names = ", ".join(shortened(name, 30) for name in found) or "none"
+        wanted = ", ".join(PROMPT)
+        raise PromptError(f"{where}: no prompt; the columns are {names}; expected one of {wanted}")
+    text = found[column]
+    if not isinstance(text, str):
+        raise PromptError(f'{where}: expected "{column}" to be a text, got {shortened(repr(text))}')
+    metadata = metadata_of(found, (column, *WEIGHT), where)
+    explicit = column_of(found, METADATA, where) is not None
+    return _Entry(where, Prompt(check_text(text, where), metadata), _weight(found, where), explicit)
+
+
+def _weight(row: Row, where: str) -> int:
+    column = column_of(row, WEIGHT, where)
+    given = 1 if column is None else row[column]
+    if isinstance(given, float) and given.is_integer():
+        given = int(given)  # as pandas writes whole numbers of a column with gaps
+    if isinstance(given, str) and given.isdecimal() and len(given) < 10:
+        given = int(given)  # all values of CSV are texts
+    if type(given) is not int or not 1 <= given <= MAX_WEIGHT:
+        wrong = f"must be a whole number from 1 to {MAX_WEIGHT}, got {shortened(repr(given))}"
+        raise PromptError(f'{where}: "weight" {wrong}')
+    return given
+
+
+def _lines(path: Path) -> Iterator[_Entry]:
+    """The lines of a text file that are not blank.
+
+    Raises:
+        PromptError: a line is of a table or of JSON, or no prompt for another reason.
+    """
+    seen = False
+    for number, line in numbered_lines(path):
+        text = line.strip()
+        if not text:
+            continue
+        where = f"{path}:{number}"
+        _refuse_tables(text, where, first=not seen)
+        seen = True
+        yield _Entry(where, Prompt(check_text(text, where)))
+
+
+def _refuse_tables(line: str, where: str, first: bool) -> None:
+    """Refuses a line that is of a table or of JSON."""
+    shown = repr(shortened(line))
+    if "\t" in line:
+        raise PromptError(f"{where}: a tab in a prompt; if the file is a table, call it .tsv")
+    if BRACKETS.fullmatch(line) or (line[0] in "[{" and _is_json(line)):
+        raise PromptError(f"{where}: JSON, not a prompt: {shown}; call the file .json or .jsonl")
+    if QUOTED_FIELD.match(line) or (first and _is_header(line)):
+        raise PromptError(f"{where}: a line of a table, not a prompt: {shown}; call the file .csv")
+
+
+def _is_header(line: str) -> bool:
+    names = {name.strip(' "').lower() for name in re.split("[,;|]", line)}
+    return bool(names & HEADERS) or ("text" in names and len(names) > 1 and " " not in line)
+
+
+def _is_json(line: str) -> bool:
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise PromptError(f"{where}: not JSON ({error.msg})") from error
-    if not isinstance(record, dict) or not isinstance(record.get("prompt"), str) or not isinstance(record.get("metadata", {}), dict):
-        raise PromptError(
-            f'{where}: expected an object with "prompt" (text) and, optionally, "metadata" (object) and "weight" (whole number)'
-        )
-    weight = record.get("weight", 1)
-    if type(weight) is not int or not 1 <= weight <= MAX_WEIGHT:
-        raise PromptError(f'{where}: "weight" must be a whole number from 1 to {MAX_WEIGHT}, got {weight!r}')
-    return Prompt(record["prompt"].strip(), record.get("metadata", {})), weight
+        json.loads(line.rstrip(","))
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ddpo.errors import ContractBroken, ImageError, RewardFailure
+from ddpo.errors import ContractBroken, ImageError, PromptError, RewardFailure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,9 @@ class Prompt:
     """A text to condition on, with whatever a reward may need to judge the picture.
 
     `metadata` holds plain JSON values (for instance the questions and answers of a visual question answering reward).
+
+    Raises:
+        PromptError: the text has half a surrogate pair, which no file and no tokenizer takes.
     """
 
     text: str  # made NFC
@@ -31,6 +34,11 @@ class Prompt:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", unicodedata.normalize("NFC", self.text))
+        try:
+            self.text.encode()
+        except UnicodeEncodeError as error:
+            shown = ascii(self.text[:60])
+            raise PromptError(f"half a surrogate pair in the prompt {shown}, as of an emoji that was cut") from error
 
     @property
     def id(self) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ddpo.errors import PromptError
-from ddpo.prompts import builtin_names, load_prompts
+from ddpo.prompts import builtin_names, listed_prompts, load_prompts
 from ddpo.types import Prompt
 
 IMAGENET_ANIMALS = "8d356a5fcbea73e8a0cd6854ac02ada9c286c048a34cdcfadd6a1cbcad06224d"
@@ -24,6 +26,8 @@ DIGESTS = {
     "activities": "d61d852da92c",
     "seen_activities": "2fa94e795d60",
     "animals_activities": "457f549d93ec",
+    "counting": "9f20d3c3eea8",
+    "imagenet_animals": "612cf0f6d775",
 }
 SIZES = {
     "animals": 45, "unseen_animals": 38, "objects": 50, "near": 40, "activities": 36, "seen_activities": 36, "animals_activities": 135,
@@ -40,7 +44,7 @@ def test_lists_for_evaluation_are_versioned() -> None:
     """Results of two versions of a list do not compare: a list that changes needs a new version in the README, and a new digest here."""
     readme = (Path(__file__).parents[1] / "ddpo" / "prompt_lists" / "README.md").read_text(encoding="utf-8")
     assert "Version 1 of the lists" in readme
-    assert {name: load_prompts(name).digest[:12] for name in SIZES} == DIGESTS
+    assert {name: load_prompts(name).digest[:12] for name in builtin_names()} == DIGESTS
 
 
 def test_held_out_activities_are_in_no_training_list() -> None:
@@ -130,9 +134,8 @@ def test_a_file_wins_over_a_builtin_list_and_the_source_says_so(tmp_path: Path, 
     [
         ("e.txt", b"\n \n", "holds no prompt"),
         ("l.txt", "caf\xe9".encode("latin-1"), "not UTF-8"),
-        ("d.txt", b"a cat\na dog\na cat\n", ":3: the prompt 'a cat' stands there twice"),
         ("b.jsonl", b'{"prompt": "x"}\n{nope\n', ":2: not JSON"),
-        ("w.jsonl", b'{"text": "x"}\n', 'expected an object with "prompt"'),
+        ("w.jsonl", b'{"words": "x"}\n', ":1: no prompt; the columns are words; expected one of prompt, prompts, text, caption"),
     ],
 )
 def test_bad_files_are_told_in_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -155,3 +158,155 @@ def test_metadata_comes_from_jsonl(tmp_path: Path) -> None:
 def test_ids_are_stable_and_unicode_normal() -> None:
     assert Prompt("a cat").id == "51e467415607"  # sha256("a cat")[:12]
     assert Prompt("cafe\u0301").id == Prompt("caf\u00e9").id
+
+
+def written(folder: Path, name: str, content: str | bytes) -> str:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+PARTI = 'Prompt\tCategory\tChallenge\tNote\nbond\tAbstract\tBasic\t\n"GIGGLE" on a wall\tArts\tBasic\tx\n'
+GENEVAL = (
+    '{"tag": "counting", "include": [{"class": "bench", "count": 2}], '
+    '"exclude": [{"class": "bench", "count": 3}], "prompt": "two benches"}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts", "metadata"),
+    [
+        ("parti.tsv", PARTI, ["bond", '"GIGGLE" on a wall'], {"Category": "Abstract", "Challenge": "Basic"}),
+        ("drawbench.csv", 'Prompts,Category\nA red car.,Colors\n"A dog, a cat",DALL-E\n',
+         ["A red car.", "A dog, a cat"], {"Category": "Colors"}),
+        ("anime.json", '["a cat in the rain", "a dog, in the snow"]', ["a cat in the rain", "a dog, in the snow"], {}),
+        ("up.JSONL", '{"prompt": "a cat"}\n{"prompt": "a dog"}\n', ["a cat", "a dog"], {}),
+        ("geneval.jsonl", GENEVAL, ["two benches"],
+         {"tag": "counting", "include": [{"class": "bench", "count": 2}], "exclude": [{"class": "bench", "count": 3}]}),
+        ("benchmark-prompts.json", '[{"id": "005695-0057", "prompt": "a concept art"}]', ["a concept art"], {"id": "005695-0057"}),
+        ("compbench.txt", "a green bench and a blue bowl\r\na dog\r\n", ["a green bench and a blue bowl", "a dog"], {}),
+        ("laion.csv", "URL,TEXT\nhttp://a,a cat\n", ["a cat"], {"URL": "http://a"}),
+        ("coco.csv", ",caption\n0,a cat\n", ["a cat"], {}),
+        ("one.csv", "prompt\na cat\n", ["a cat"], {}),
+        ("both.jsonl", '{"caption": "long", "prompt": "short"}\n', ["short"], {"caption": "long"}),
+        ("meta.csv", 'prompt,metadata,extra\na cat,"{""n"": 2}",x\n', ["a cat"], {"n": 2}),
+        ("wild.txt", "{red|blue} car\n[[masterpiece]], cat\n# 5, oil\ntext: a, b\n",
+         ["{red|blue} car", "[[masterpiece]], cat", "# 5, oil", "text: a, b"], {}),
+        ("utf16.txt", "un café\nein Bär\n".encode("utf-16"), ["un café", "ein Bär"], {}),
+        ("prompts", "a cat\n", ["a cat"], {}),
+        ("P.TXT", "a cat\n", ["a cat"], {}),
+        ("joiner.txt", "a family \U0001f468\u200d\U0001f469\n", ["a family \U0001f468\u200d\U0001f469"], {}),
+    ],
+)  # fmt: skip
+def test_lists_as_they_are_published(
+    tmp_path: Path, name: str, content: str | bytes, texts: list[str], metadata: dict[str, object]
+) -> None:
+    found = load_prompts(written(tmp_path, name, content)).prompts
+    assert [prompt.text for prompt in found] == texts
+    assert dict(found[0].metadata) == metadata
+
+
+def test_prompts_of_parquet_without_its_images(tmp_path: Path) -> None:
+    rows = [
+        {
+            "image": {"bytes": b"1", "path": "a.png"},
+            "text": "a cat",
+            "jpg_0": b"2",
+            "at": pd.Timestamp("2024-01-02"),
+            "score": float("nan"),
+        },
+        {"image": {"bytes": b"3", "path": "b.png"}, "text": "a dog", "jpg_0": b"4", "at": pd.Timestamp("2024-01-03"), "score": 0.5},
+    ]
+    pd.DataFrame(rows, index=[7, 9]).to_parquet(tmp_path / "hf.parquet")
+    found = load_prompts(str(tmp_path / "hf.parquet"))
+    assert [(prompt.text, dict(prompt.metadata)) for prompt in found.prompts] == [
+        ("a cat", {"at": "2024-01-02T00:00:00"}),
+        ("a dog", {"at": "2024-01-03T00:00:00", "score": 0.5}),
+    ]
+    assert len(found.digest) == 64  # the metadata are plain JSON values
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "weights"),
+    [
+        ("r.txt", "crane\ncat\ncrane\n", (2, 1)),
+        ("r.json", '["crane", "cat", "crane", "crane"]', (3, 1)),
+        ("r.jsonl", '{"prompt": "crane", "weight": 2}\n{"prompt": "cat"}\n{"prompt": "crane"}\n', (3, 1)),
+        ("r.csv", "prompt,weight\ncrane,4\ncat,2\n", (2, 1)),
+        ("nfc.txt", "cafe\u0301\ncat\ncaf\u00e9\n", (2, 1)),
+        ("same.jsonl", '{"prompt": "a", "metadata": {"n": 1}}\n' * 2 + '{"prompt": "b"}\n', (2, 1)),
+        ("twice.txt", "a\nb\na\nb\n", (1, 1)),
+    ],
+)
+def test_repeated_prompts_are_drawn_as_often_as_they_are_named(tmp_path: Path, name: str, content: str, weights: tuple[int, ...]) -> None:
+    assert load_prompts(written(tmp_path, name, content)).weights == weights
+
+
+def test_repeats_in_the_order_of_the_file(tmp_path: Path) -> None:
+    path = Path(written(tmp_path, "r.txt", "crane\ncat\ncrane\n"))
+    assert [prompt.text for prompt in listed_prompts(path)] == ["crane", "cat", "crane"]
+
+
+def test_columns_that_differ_for_one_prompt_describe_the_rows(tmp_path: Path) -> None:
+    content = "caption,style,user\na cat,oil,1\na dog,ink,2\na cat,oil,3\na cat,oil,1\n"
+    found = load_prompts(written(tmp_path, "p.csv", content))
+    assert [dict(prompt.metadata) for prompt in found.prompts] == [{"style": "oil"}, {"style": "ink", "user": "2"}]
+    assert found.weights == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.jsonl", '{"prompt": "a", "metadata": {"n": 1}}\n{"prompt": "a", "metadata": {"n": 2}}\n',
+         r"m\.jsonl:2: 'a' has other metadata than at .*m\.jsonl:1"),
+        ("m.jsonl", '{"prompt": "a", "metadata": {"n": 1}}\n{"prompt": "a"}\n', r"m\.jsonl:2: 'a' has other metadata"),
+        ("m.jsonl", '{"prompt": "a", "metadata": [1]}\n', "m.jsonl:1: metadata must be an object"),
+        ("m.csv", "prompt,metadata\na,n=1\n", r"m\.csv:2: metadata: not JSON"),
+        ("t.txt", "a cat\nprompt\tn\n", "t.txt:2: a tab in a prompt"),
+        ("t.txt", PARTI, "t.txt:1: a tab in a prompt"),
+        ("t.txt", "Prompts,Category\nA red car.,Colors\n", "t.txt:1: a line of a table, not a prompt: 'Prompts,Category'"),
+        ("t.txt", "file_name,text\na.png,a cat\n", "t.txt:1: a line of a table"),
+        ("t.txt", '"id";"caption"\n1;"a cat"\n', "t.txt:1: a line of a table"),
+        ("t.txt", "prompt\na cat\n", "t.txt:1: a line of a table"),
+        ("t.txt", 'a cat\n"A black dog, a white cat",Colors\n', "t.txt:2: a line of a table"),
+        ("t.txt", '{"prompt": "a cat"}\n', "t.txt:1: JSON, not a prompt"),
+        ("t.txt", '["a cat", "a dog"]\n', "t.txt:1: JSON, not a prompt"),
+        ("t.txt", '[\n"a cat",\n"a dog"\n]\n', "t.txt:1: JSON, not a prompt"),
+        ("t.csv", "a red car,Colors\na dog,Animals\n", "t.csv:2: no prompt; the columns are a red car, Colors; expected one of"),
+        ("t.csv", "prompt,n\n,2\n", "t.csv:2: an empty prompt"),
+        ("t.csv", "prompt,Prompt\na,b\n", "t.csv:2: two columns of one name: 'prompt' and 'Prompt'"),
+        ("t.csv", "prompt,n\n", "t.csv holds no prompt"),
+        ("t.json", "[]", "t.json holds no prompt"),
+        ("t.json", '["a cat", ""]', "t.json:1: an empty prompt"),
+        ("t.jsonl", '{"prompt": "a"}\n{"prompt": "  "}\n', "t.jsonl:2: an empty prompt"),
+        ("t.jsonl", '{"prompt": null}\n', "t.jsonl:1: an empty prompt"),
+        ("t.jsonl", '{"prompt": 7}\n', 't.jsonl:1: expected "prompt" to be a text, got 7'),
+        ("t.jsonl", '{"prompt": ["a", "b"]}\n', 't.jsonl:1: expected "prompt" to be a text'),
+        ("t.jsonl", '{"prompt": "a cat \\ud83d"}\n', "t.jsonl:1: half a surrogate pair"),
+        ("t.jsonl", '{"prompt": "a", "metadata": {"q": "\\udc00"}}\n', "t.jsonl:1: half a surrogate pair"),
+        ("t.txt", "a cat\na \x1b[31mdog\n", r"t.txt:2: a control character \(U\+001B\)"),
+        ("t.txt", "a cat\u2028a dog\n", r"t.txt:1: a control character \(U\+2028\)"),
+        ("t.txt", "a cat\n" + "x" * 5001 + "\n", "t.txt:2: a prompt of 5001 characters, more than 5000"),
+        ("t.txt", "a cat\nun caf\u00e9\n".encode("latin-1"), "t.txt:2 is not UTF-8 text"),
+        ("t.txt", "a cat\n".encode("utf-16-le"), "t.txt:1: a NUL character"),
+        ("t.yaml", "- a cat\n", "a prompt list must be one of .txt, .csv"),
+        ("t.csv.gz", b"\x1f\x8b", "a prompt list must be one of .txt, .csv"),
+        ("t.parquet", b"PAR1", "cannot be read as Parquet"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_a_prompt_is_refused_with_its_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(PromptError, match=message) as caught:
+        load_prompts(written(tmp_path, name, content))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["a cat \ud83d", "\udcff", json.loads('"x\\udfff"')])
+def test_no_prompt_has_half_a_surrogate_pair(text: str) -> None:
+    with pytest.raises(PromptError, match="half a surrogate pair"):
+        Prompt(text)
+
+
+def test_a_folder_is_no_prompt_list(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="is a folder; a prompt list is a file"):
+        load_prompts(str(tmp_path))

@@ -31,7 +31,7 @@ def train_command(
     ] = None,
     combine: Annotated[str | None, typer.Option(help="How several --reward become one number: sum (the default), min or pareto.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A TOML file of settings, such as recipes/emoji.toml.")] = None,
-    prompts: Annotated[str | None, typer.Option(help="A .txt file with one prompt a line, a .jsonl file, or a built-in list.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="A .txt file with one prompt a line, a table, or a built-in list.")] = None,
     model: Annotated[
         str | None,
         typer.Option(

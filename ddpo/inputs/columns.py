@@ -7,7 +7,6 @@ layout of Hugging Face datasets, `TEXT` of LAION, `Prompt` of PartiPrompts, `Pro
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, time
@@ -15,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from ddpo.errors import ConfigError
+from ddpo.inputs.json_rows import parse_json
 from ddpo.inputs.tables import Row
 from ddpo.inputs.text import shortened
 
@@ -40,6 +40,7 @@ IMAGE: Final = ("image", "img", "jpg", "jpeg", "png", "webp")
 """Columns of encoded images: bytes, or the {bytes, path} of Hugging Face datasets."""
 INDEX: Final = ("index", "seed")
 METADATA: Final = ("metadata",)
+PANDAS_INDEX: Final = "__index_level_0__"  # the name under which pandas writes an index to Parquet
 WEIGHT: Final = ("weight",)
 
 
@@ -101,38 +102,36 @@ def metadata_of(row: Row, used: Collection[str], where: str) -> dict[str, Any]:
     column = column_of(row, METADATA, where)
     if column is not None:
         return _object(row[column], where)
-    taken = {name.lower() for name in (*used, *METADATA)}
-    others = {name: _plain(value) for name, value in row.items() if name.lower() not in taken}
-    return {name: value for name, value in others.items() if value is not None}
+    taken = {name.lower() for name in (*used, *METADATA, PANDAS_INDEX)}
+    others = {
+        name: _plain(value) for name, value in row.items() if name.strip().lower() not in taken
+    }
+    plain = {name: _plain(value) for name, value in others.items() if not _is_missing(value)}
+    return {name: value for name, value in plain.items() if value is not None}
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
     """An object, or its JSON text, as tables without nesting hold it."""
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise ConfigError(
-                f"{where}: metadata must be a JSON object, got {shortened(value)!r}"
-            ) from None
+        value = parse_json(value, f"{where}: metadata")
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: metadata must be an object, got {shortened(repr(value))}")
-    return dict(value)
+    return {str(key): _plain(part) for key, part in value.items()}
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON has it; None for what is missing or holds bytes."""
-    if _is_missing(value) or isinstance(value, bytes):
+    """The value as JSON has it; None for images, other bytes and NaN."""
+    if isinstance(value, bytes) or (isinstance(value, float) and not math.isfinite(value)):
         return None
     if isinstance(value, Mapping):
-        if any(isinstance(part, bytes) for part in value.values()):
+        if set(value) == {"bytes", "path"}:  # an image of Hugging Face datasets
             return None
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     if isinstance(value, datetime | date | time):
         return value.isoformat()
-    return value if isinstance(value, str | int | float | bool) else str(value)
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def _is_missing(value: Any) -> bool:
