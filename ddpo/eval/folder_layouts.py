@@ -1,136 +1,99 @@
-"""How others lay out folders of pictures: which prompt each picture was made from, and which of that prompt's pictures it is.
+"""Layouts of image folders in which prompt lists tell the prompts, by folder names and numbers.
 
-table       `prompts.jsonl`, `metadata.jsonl` or another table in the folder names the file, the prompt and perhaps the index or seed
-captions    each picture has a `.txt` or `.caption` file of its name beside it, as for kohya's scripts
+lists       one folder per prompt list with an image per prompt, `anime/00012.jpg`, as HPSv2 has it
 subfolders  one folder per prompt, called by the prompt's id or its words: `a_red_fox/0.png`
-numbers     `00012_3.png`: the number of the prompt in the list, and which picture of it
+numbers     the number of the prompt in the list, and which image of it: `00012_3.png`,
+            `00012/3.png`, `00012/samples/0003.png`, or `00012.png` for one image per prompt
 
-The first that fits is taken, in this order.
+The first that fits is taken, in this order. Numbers count from 0 or from 1. Prompts that lie with
+the images come before all of these (`ddpo.inputs.folder_prompts`).
 """
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from ddpo.errors import ConfigError, PromptError
-from ddpo.inputs.tables import read_table
-from ddpo.inputs.text import read_text
+from ddpo.errors import ConfigError
+from ddpo.inputs.picture import Picture
 from ddpo.types import Prompt
 
-__all__ = ["Placed", "place_by_captions", "place_by_numbers", "place_by_subfolders", "place_by_table"]
+__all__ = ["Placed", "place_by_layout"]
 
-FILE_NAMES: Final = ("file_name", "file", "image", "image_path", "path")
-PROMPT_NAMES: Final = ("prompt", "text", "caption")
-INDEX_NAMES: Final = ("index", "seed")
-TABLES: Final = ("prompts.jsonl", "metadata.jsonl", "metadata.csv", "prompts.json", "metadata.json")
-CAPTIONS: Final = (".txt", ".caption")
 NUMBERED: Final = re.compile(r"(\d+)\D(?:.*\D)?(\d+)")
+SINGLE: Final = re.compile(r"(\d+)")
+IN_FOLDER: Final = re.compile(r"(\d+)/(?:samples/|images/)?(?:[^/]*\D)?(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A picture file and where it belongs."""
+    """An image and where it belongs."""
 
-    path: Path
+    picture: Picture
     text: str  # of the prompt
-    index: int | None  # which picture of the prompt; None where the layout does not say
+    index: int | None  # which image of the prompt; None where the layout does not say
 
 
-def place_by_table(folder: Path, files: Sequence[Path]) -> list[Placed] | None:
-    """By a table in the folder; None if there is none.
+def place_by_layout(folder: str, pictures: Sequence[Picture], lists: Mapping[str, Sequence[Prompt]]) -> list[Placed] | None:
+    """The images with their prompts by the first layout that fits; None if none does.
 
-    Raises:
-        ConfigError: a table that cannot be read, or a row of it without file or prompt.
-    """
-    for name in (*TABLES, *sorted(path.name for path in folder.glob("*.json*") if path.name not in TABLES)):
-        if (folder / name).is_file() and (rows := _rows(folder / name, name in TABLES)):
-            return [_placed(where, row, folder) for where, row in rows]
-    return None
-
-
-def _rows(table: Path, named: bool) -> list[tuple[str, Mapping[str, Any]]]:
-    """The rows of a table; none of a file that has a name of its own and is no such table."""
-    try:
-        rows = [*_json_rows(table)] if table.suffix == ".json" else [*read_table(table)]
-    except ConfigError:
-        if named:
-            raise
-        return []
-    fits = bool(rows) and _value(rows[0][1], FILE_NAMES) is not None and _value(rows[0][1], PROMPT_NAMES) is not None
-    return rows if fits or named else []
-
-
-def _json_rows(table: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """A JSON list of objects, or one object per line."""
-    text = read_text(table)
-    try:
-        try:
-            values = json.loads(text)
-        except ValueError:
-            values = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError as error:
-        raise ConfigError(f"{table}: not JSON ({error})") from error
-    for number, value in enumerate(values if isinstance(values, list) else [values], 1):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{table}:{number}: not a JSON object")
-        yield f"{table}:{number}", value
-
-
-def _placed(where: str, row: Mapping[str, Any], folder: Path) -> Placed:
-    file, text, index = _value(row, FILE_NAMES), _value(row, PROMPT_NAMES), _value(row, INDEX_NAMES)
-    if file is None or text is None:
-        raise ConfigError(f'{where}: expected "file_name" (the picture) and "prompt" (its text), and perhaps "index" or "seed"')
-    try:
-        return Placed(folder / str(file), str(text), None if index is None else int(index))
-    except (TypeError, ValueError):
-        raise ConfigError(f"{where}: the index or seed must be a whole number, got {index!r}") from None
-
-
-def _value(row: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """The first of `names` that the row has a value for."""
-    return next((row[name] for name in names if row.get(name) not in (None, "")), None)
-
-
-def place_by_captions(folder: Path, files: Sequence[Path]) -> list[Placed] | None:
-    """By a text file beside each picture; None if no picture has one.
+    Args:
+        folder: where the images are.
+        pictures: images of the folder.
+        lists: name of a prompt list → its prompts, in order, each as often as the list names it.
 
     Raises:
-        PromptError: one has none, or it cannot be read.
+        ConfigError: a layout fits, but its names stand for several prompts, or for none.
     """
-    beside = {path: next((found for end in CAPTIONS if (found := path.with_suffix(end)).is_file()), None) for path in files}
-    if not any(beside.values()):
-        return None
-    bare = next((path for path, caption in beside.items() if caption is None), None)
-    if bare is not None:
-        raise PromptError(f"{bare} has no caption beside it ({bare.stem}.txt), while other pictures of {folder} have one")
-    return [Placed(path, " ".join(read_text(caption).split()), None) for path, caption in beside.items() if caption is not None]
+    names = {os.path.relpath(picture.path, folder): picture for picture in pictures}
+    every = [prompt for prompts in lists.values() for prompt in prompts]
+    return _place_by_lists(folder, names, lists) or _place_by_subfolders(folder, names, every) or _place_by_numbers(folder, names, every)
 
 
-def place_by_subfolders(folder: Path, files: Sequence[Path], prompts: Sequence[Prompt]) -> list[Placed] | None:
-    """By folders that are called by prompts of the lists; None if none is. Other folders are passed over.
+def _place_by_lists(folder: str, names: Mapping[str, Picture], lists: Mapping[str, Sequence[Prompt]]) -> list[Placed] | None:
+    """By folders that are called as the prompt lists; None if one is not."""
+    slugs = {_slug(name): name for name in lists}
+    found: dict[str, dict[str, Picture]] = {}
+    for name, picture in names.items():
+        first, slash, rest = name.partition("/")
+        if not slash or _slug(first) not in slugs:
+            return None
+        found.setdefault(first, {})[rest] = picture
+    placed: list[Placed] = []
+    for first, inner in found.items():
+        there = os.path.join(folder, first)
+        numbered = _place_by_numbers(there, inner, lists[slugs[_slug(first)]])
+        if numbered is None:
+            return None
+        placed += numbered
+    return placed
+
+
+def _place_by_subfolders(folder: str, names: Mapping[str, Picture], prompts: Sequence[Prompt]) -> list[Placed] | None:
+    """By folders that are called by prompts of the lists; None if none is. Others are left out.
 
     Raises:
         ConfigError: the name of a folder stands for several prompts.
     """
-    slugs = Counter(_slug(prompt.text) for prompt in prompts)
-    texts = {_slug(prompt.text): prompt.text for prompt in prompts} | {prompt.id: prompt.text for prompt in prompts}
-    found: dict[str, list[Path]] = {}
-    for path in files:
-        if path.parent == folder:
+    distinct = {prompt.id: prompt.text for prompt in prompts}
+    slugs = Counter(_slug(text) for text in distinct.values())
+    texts = {_slug(text): text for text in distinct.values()} | distinct
+    found: dict[str, list[Picture]] = {}
+    for path, picture in names.items():
+        name, slash, _ = path.partition("/")
+        if not slash:
             continue
-        name = path.relative_to(folder).parts[0]
         key = name if name in texts else _slug(name)
         if slugs[key] > 1:
-            raise ConfigError(f"the name of the folder {folder / name} stands for {slugs[key]} prompts: call it by the prompt's id")
+            there = os.path.join(folder, name)
+            raise ConfigError(f"the name of the folder {there} stands for {slugs[key]} prompts: call it by the prompt's id")
         if key in texts:
-            found.setdefault(texts[key], []).append(path)
-    placed = [one for text, paths in found.items() for one in _numbered(text, paths)]
+            found.setdefault(texts[key], []).append(picture)
+    placed = [one for text, pictures in found.items() for one in _by_last_number(text, pictures)]
     return placed or None
 
 
@@ -138,31 +101,66 @@ def _slug(text: str) -> str:
     return re.sub(r"[\W_]+", "_", text.casefold()).strip("_")
 
 
-def _numbered(text: str, paths: Sequence[Path]) -> Iterator[Placed]:
-    """With the numbers at the end of the names as indices, if all names end in different numbers."""
-    ends = [re.search(r"(\d+)$", path.stem) for path in paths]
+def _by_last_number(text: str, pictures: Sequence[Picture]) -> Iterator[Placed]:
+    """With the numbers at the end of the names as indices, if all names end in different ones."""
+    ends = [re.search(r"(\d+)$", os.path.splitext(picture.path)[0]) for picture in pictures]
     numbers = [int(end[1]) for end in ends if end is not None]
-    known = len(set(numbers)) == len(paths)
-    yield from (Placed(path, text, numbers[place] if known else None) for place, path in enumerate(paths))
+    known = len(set(numbers)) == len(pictures)
+    for place, picture in enumerate(pictures):
+        yield Placed(picture, text, numbers[place] if known else None)
 
 
-def place_by_numbers(folder: Path, files: Sequence[Path], prompts: Sequence[Prompt]) -> list[Placed] | None:
-    """By names such as `00012_3.png`; None if a picture has another name. Prompts may be counted from 0 or from 1.
+def _place_by_numbers(folder: str, names: Mapping[str, Picture], prompts: Sequence[Prompt]) -> list[Placed] | None:
+    """By the numbers of prompts in names; None if not all images have names of one such form.
 
     Raises:
         ConfigError: it cannot be told from where they are counted, or there are not so many prompts.
     """
-    found = [NUMBERED.fullmatch(path.stem) for path in files]
-    pairs = [(int(match[1]), int(match[2])) for match in found if match is not None]
-    if len(pairs) < len(files) or any(path.parent != folder for path in files):
+    pairs = _numbers([os.path.splitext(name)[0] for name in names])
+    if pairs is None:
         return None
-    low, high = min(number for number, _ in pairs), max(number for number, _ in pairs)
-    if (low == 0 and high >= len(prompts)) or high > len(prompts):
-        raise ConfigError(f"{folder}: the pictures are of prompts {low} to {high} by their names, but there are {len(prompts)} prompts")
-    if low > 0 and high < len(prompts):
-        raise ConfigError(
-            f"{folder}: the names of the pictures go from prompt {low} to {high} of {len(prompts)}: it cannot be told whether they count "
-            "from 0 or from 1; give the prompts in a metadata.jsonl"
+    first = _first_number(folder, [number for number, _ in pairs], len(prompts))
+    most = 1 + max(index for _, index in pairs)
+    repeats = _repeats(prompts)
+    return [
+        Placed(
+            picture,
+            prompts[number - first].text,
+            repeats[number - first] * most + index,
         )
-    first = 0 if low == 0 else 1
-    return [Placed(path, prompts[number - first].text, index) for path, (number, index) in zip(files, pairs, strict=True)]
+        for picture, (number, index) in zip(names.values(), pairs, strict=True)
+    ]
+
+
+def _numbers(stems: Sequence[str]) -> list[tuple[int, int]] | None:
+    """The number of the prompt and the index in each name; None if a name has another form."""
+    for form in (NUMBERED, SINGLE, IN_FOLDER):
+        found = [form.fullmatch(stem) for stem in stems]
+        matches = [match for match in found if match is not None]
+        if len(matches) == len(stems) and (form is IN_FOLDER or not any("/" in s for s in stems)):
+            return [(int(match[1]), 0 if form is SINGLE else int(match[2])) for match in matches]
+    return None
+
+
+def _first_number(folder: str, numbers: Sequence[int], count: int) -> int:
+    """The number of the first prompt: 0 or 1."""
+    low, high = min(numbers), max(numbers)
+    if (low == 0 and high >= count) or high > count:
+        raise ConfigError(f"{folder}: the images are of prompts {low} to {high} by their names, but there are {count} prompts")
+    if low > 0 and high < count:
+        raise ConfigError(
+            f"{folder}: the names of the images go from prompt {low} to {high} of {count}: "
+            "it cannot be told whether they count from 0 or from 1; "
+            "give the prompts in a metadata.jsonl"
+        )
+    return 0 if low == 0 else 1
+
+
+def _repeats(prompts: Sequence[Prompt]) -> list[int]:
+    """For each prompt of a list, how often it stands there before."""
+    counts: Counter[str] = Counter()
+    found = []
+    for prompt in prompts:
+        found.append(counts[prompt.id])
+        counts[prompt.id] += 1
+    return found

@@ -5,46 +5,54 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
 
-from ddpo.errors import ConfigError, ImageError
-from ddpo.eval.folder_layouts import Placed, place_by_captions, place_by_numbers, place_by_subfolders, place_by_table
+from ddpo.errors import ConfigError, ImageError, PromptError
+from ddpo.eval.folder_layouts import Placed, place_by_layout
 from ddpo.eval.sharing import ALONE, Together
 from ddpo.eval.splits import Split
 from ddpo.eval.store import PictureKey, PictureStore
-from ddpo.images import load_image
-from ddpo.inputs.image_files import find_images
+from ddpo.inputs.collection import picture_source
+from ddpo.inputs.image_files import left_out_sentence
+from ddpo.inputs.picture import Picture, copied_to
 from ddpo.types import Prompt
 
-__all__ = ["Kept", "PictureFile", "PictureFolder", "check_paired", "find_pictures", "keep_pictures", "leftover_split"]
+__all__ = ["Kept", "PictureFile", "PictureFolder", "check_paired", "find_pictures", "keep_pictures", "leftover_split", "without_prompts"]
 
 BLOCK: Final = 16  # files that are read and journaled together
 LEFTOVER: Final = "prompts"
-STATE: Final = "file_state"  # size in bytes and time of modification of the file that a picture was copied from
+STATE: Final = "file_state"  # size in bytes and time of modification (or checksum) of what an image was copied from
 
 
 @dataclass(frozen=True, slots=True)
 class PictureFile:
-    """The `index`-th picture of a prompt."""
+    """The `index`-th image of a prompt."""
 
-    path: Path
+    picture: Picture
     prompt: Prompt
     index: int
+
+    @property
+    def path(self) -> Path:
+        """The file that holds the image."""
+        return Path(self.picture.path)
 
 
 @dataclass(frozen=True, slots=True)
 class PictureFolder:
-    """The pictures of one model; notes are sentences that the report has to say."""
+    """The images of one model; notes are sentences that the report has to say."""
 
     name: str
     folder: Path
     files: tuple[PictureFile, ...]
     notes: tuple[str, ...]
+    copies: TemporaryDirectory[str] | None = field(default=None, compare=False)  # of archived images
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,57 +63,96 @@ class Kept:
     error: str | None = None
 
 
-def find_pictures(name: str, folder: Path, prompts: Sequence[Prompt]) -> PictureFolder:
-    """The pictures of a folder with their prompts and indices, by the first layout that fits (see `ddpo.eval.folder_layouts`).
+def find_pictures(name: str, folder: Path, lists: Mapping[str, Sequence[Prompt]]) -> PictureFolder:
+    """The images of a folder, table or archive with their prompts and indices.
+
+    Prompts that lie with the images come first (`ddpo.inputs.folder_prompts`), then the layouts by
+    prompt lists (`ddpo.eval.folder_layouts`).
 
     Args:
         name: what the model is called.
-        folder: where the pictures are.
-        prompts: those of all prompt lists, in order, by which folders and files may be called.
+        folder: where the images are.
+        lists: name of a prompt list → its prompts, in order, each as often as the list names it.
 
     Raises:
-        ImageError: the folder does not exist or holds no pictures.
-        ConfigError: no layout fits, or two pictures have the same prompt and index.
-        PromptError: a picture without a prompt.
+        ImageError: the folder does not exist or holds no images.
+        ConfigError: no layout fits, or two images have the same prompt and index.
+        PromptError: an image without a prompt, where others have one beside them.
     """
-    if not folder.is_dir():
+    if not folder.exists():
         raise ImageError(f"{folder}: no such folder")
-    files = find_images([folder])
-    placed = (
-        place_by_table(folder, files)
-        or place_by_captions(folder, files)
-        or place_by_subfolders(folder, files, prompts)
-        or place_by_numbers(folder, files, prompts)
-    )
+    copies = TemporaryDirectory(prefix="ddpo-")
+    source = picture_source([folder])
+    pictures = list(copied_to(Path(copies.name), source))
+    placed = _described(folder, pictures) or place_by_layout(str(folder), pictures, lists)
     if placed is None:
         raise ConfigError(
-            f"{folder}: the prompts of its pictures are not known; expected metadata.jsonl with file_name and prompt, or a .txt beside "
-            "each picture, or a folder per prompt called by the prompt, or files called NUMBER-OF-PROMPT_INDEX.png"
+            f"{folder}: the prompts of its images are not known; expected metadata.jsonl with "
+            "file_name and prompt, or a .txt beside each image, or a folder per prompt called by "
+            "the prompt, or --prompts and files called NUMBER-OF-PROMPT_INDEX.png"
         )
     notes, known = [], all(one.index is not None for one in placed)
     if not known:
         notes.append(
-            f"The pictures of {name} do not say which belong together: the pictures of a prompt were numbered in the order of their names, "
-            "so that pairs may not share their noise."
+            f"The images of {name} do not say which belong together: the images of a prompt were "
+            "numbered in the order of their names, so that pairs may not share their noise."
         )
-    if left := len(set(files) - {one.path for one in placed}):
-        notes.append(f"{left} pictures in {folder} have no prompt and were left out.")
-    return PictureFolder(name, folder, _indexed(folder, placed, prompts, known), tuple(notes))
+    if left := len(pictures) - len(placed):
+        notes.append(f"{left} images in {folder} have no prompt and were left out.")
+    if sentence := left_out_sentence(source.left_out):
+        notes.append(f"{folder}: {sentence}.")
+    prompts = [prompt for several in lists.values() for prompt in several]
+    return PictureFolder(name, folder, _indexed(folder, placed, prompts, known), tuple(notes), copies)
+
+
+def _described(folder: Path, pictures: Sequence[Picture]) -> list[Placed] | None:
+    """The images whose prompts lie with them; None if none has one.
+
+    Raises:
+        PromptError: an image has none, while others have a caption or metadata in the image.
+        ConfigError: an index that is no whole number.
+    """
+    placed = [Placed(picture, picture.prompt.text, _whole_index(picture)) for picture in pictures if picture.prompt is not None]
+    bare = next((picture for picture in pictures if picture.prompt is None), None)
+    if bare is None or (not placed and bare.no_prompt is None):
+        return placed or None
+    if bare.no_prompt is not None:
+        raise PromptError(f"{bare.file}: {bare.no_prompt}")
+    tabled = any(one.picture.origin in ("table", "folder") for one in placed)
+    if not tabled:
+        stem = Path(bare.file).stem
+        raise PromptError(f"{bare.file} has no caption beside it ({stem}.txt), while other images of {folder} have a prompt")
+    return placed
+
+
+def _whole_index(picture: Picture) -> int | None:
+    if picture.index is None:
+        return None
+    try:
+        number = int(picture.index)
+        if float(picture.index) == number:
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ConfigError(f"{picture.file}: the index or seed must be a whole number, got {picture.index!r}")
 
 
 def _indexed(folder: Path, placed: Sequence[Placed], prompts: Sequence[Prompt], known: bool) -> tuple[PictureFile, ...]:
     """The files with the prompts of the lists where those have the same text, in the order of the lists, then of the folder."""
-    listed = {prompt.id: prompt for prompt in prompts}
+    listed: dict[str, Prompt] = {}
+    for prompt in prompts:
+        listed.setdefault(prompt.id, prompt)
     counts: Counter[str] = Counter()
     found: dict[tuple[str, int], PictureFile] = {}
-    for one in placed if known else sorted(placed, key=lambda one: one.path):
-        prompt = Prompt(one.text.strip())
-        prompt = listed.setdefault(prompt.id, prompt)
+    for one in placed:
+        own = one.picture.prompt or Prompt(one.text.strip())
+        prompt = listed.setdefault(own.id, own)
         index = one.index if known and one.index is not None else counts[prompt.id]
         counts[prompt.id] += 1
-        other = found.setdefault((prompt.id, index), PictureFile(one.path, prompt, index))
-        if other.path != one.path:
-            raise ConfigError(f"{folder}: {other.path.name} and {one.path.name} are both picture {index} of {prompt.text[:80]!r}")
+        other = found.setdefault((prompt.id, index), PictureFile(one.picture, prompt, index))
+        if other.picture is not one.picture:
+            names = f"{Path(other.picture.file).name} and {Path(one.picture.file).name}"
+            raise ConfigError(f"{folder}: {names} are both image {index} of {prompt.text[:80]!r}")
     order = {prompt_id: place for place, prompt_id in enumerate(listed)}
     return tuple(sorted(found.values(), key=lambda file: (order[file.prompt.id], file.index)))
 
@@ -118,14 +165,14 @@ def keep_pictures(store: PictureStore, folder: PictureFolder, *, together: Toget
     """
     for block in together.share(folder.files, BLOCK):
         new = [(file, pixels) for file in block if not _stored(store, file) and not isinstance(pixels := _read(file), str)]
-        store.add((_key(file), pixels, {STATE: _state(file.path)}) for file, pixels in new)
+        store.add((_key(file), pixels, {STATE: _state(file)}) for file, pixels in new)
     if together.count > 1:
         together.wait()
         store.reload()
     kept = {}
     for file in folder.files:
         known = store.get(_key(file))
-        sound = known is not None and known.facts.get(STATE) == _state(file.path)
+        sound = known is not None and known.facts.get(STATE) == _state(file)
         kept[file.prompt.id, file.index] = Kept(known.sha256) if known is not None and sound else Kept("", str(_read(file)))
     return kept
 
@@ -135,6 +182,11 @@ def leftover_split(folders: Sequence[PictureFolder], splits: Sequence[Split]) ->
     listed = {prompt.id for split in splits for prompt in split.prompts}
     left = {file.prompt.id: file.prompt for folder in folders for file in folder.files if file.prompt.id not in listed}
     return Split(LEFTOVER, "external", tuple(left.values())) if left else None
+
+
+def without_prompts(folder: PictureFolder, dropped: Collection[str]) -> PictureFolder:
+    """The same images but for those of the prompts whose ids are `dropped`."""
+    return replace(folder, files=tuple(file for file in folder.files if file.prompt.id not in dropped))
 
 
 def check_paired(base: PictureFolder, tuned: PictureFolder) -> str | None:
@@ -151,26 +203,23 @@ def check_paired(base: PictureFolder, tuned: PictureFolder) -> str | None:
 
 
 def _key(file: PictureFile) -> PictureKey:
-    digest = hashlib.sha256(str(file.path.resolve()).encode()).hexdigest()[:16]
+    name = file.path if file.picture.place is None else Path(file.picture.file)
+    digest = hashlib.sha256(os.fsencode(name.resolve())).hexdigest()[:16]
     return PictureKey(digest, file.prompt.id, file.index)
-
-
-def _state(path: Path) -> list[int]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return []
-    return [found.st_size, found.st_mtime_ns]
 
 
 def _stored(store: PictureStore, file: PictureFile) -> bool:
     known = store.get(_key(file))
-    return known is not None and known.facts.get(STATE) == _state(file.path) and not store.damaged([known.sha256])
+    return known is not None and known.facts.get(STATE) == _state(file) and not store.damaged([known.sha256])
+
+
+def _state(file: PictureFile) -> list[int]:
+    return file.picture.state() or []
 
 
 def _read(file: PictureFile) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | str:
-    """The pixels of a file, or why there are none."""
+    """The pixels of an image, or why there are none."""
     try:
-        return np.asarray(load_image(file.path))
+        return np.asarray(file.picture.load())
     except ImageError as error:
-        return str(error)
+        return str(error).replace(file.picture.path, file.picture.file)

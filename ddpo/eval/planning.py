@@ -12,11 +12,11 @@ from ddpo.errors import ConfigError
 from ddpo.eval.candidates import Candidate, find_candidates
 from ddpo.eval.describing import VIEW_CARDS
 from ddpo.eval.models import BASE, ModelFacts
-from ddpo.eval.picture_folders import PictureFolder, check_paired, find_pictures, leftover_split
+from ddpo.eval.picture_folders import PictureFolder, check_paired, find_pictures, leftover_split, without_prompts
 from ddpo.eval.planned_rewards import PlannedReward, plan_rewards
 from ddpo.eval.request import Request
 from ddpo.eval.run_facts import nested
-from ddpo.eval.splits import Split, SplitFacts, load_splits
+from ddpo.eval.splits import Split, SplitFacts, load_splits, numbered_lists
 from ddpo.policies.sample import SamplerSettings
 from ddpo.prompts import load_prompts
 from ddpo.rewards.card import RewardCard
@@ -141,8 +141,12 @@ def _plan_pictures(request: Request) -> Plan:
     trained = load_prompts(request.trained_prompts).prompts if request.trained_prompts else None
     loaded = load_splits(request.prompts, trained, leaks=request.leaks) if request.prompts else ()
     splits = [split for split, _ in loaded]
-    known = [prompt for split in splits for prompt in split.prompts]
-    folders = [find_pictures(name, named[name], known) for name in (BASE, *(name for name in named if name != BASE))]
+    lists = numbered_lists(request.prompts)
+    folders = [find_pictures(name, named[name], lists) for name in (BASE, *(name for name in named if name != BASE))]
+    if request.leaks == "drop":
+        kept = {prompt.id for split in splits for prompt in split.prompts}
+        dropped = {prompt.id for prompts in lists.values() for prompt in prompts} - kept
+        folders = [without_prompts(folder, dropped) for folder in folders]
     facts = [fact for _, fact in loaded]
     if (left := leftover_split(folders, splits)) is not None:
         splits.append(left)
@@ -185,8 +189,8 @@ def _check(request: Request) -> None:
 
 def _named_folder(text: str) -> tuple[str, Path]:
     name, equals, folder = text.partition("=")
-    if not equals or not name or not Path(folder).is_dir():
-        raise ConfigError(f"--images {text!r} is not NAME=FOLDER with a folder that is there")
+    if not equals or not name or not Path(folder).exists():
+        raise ConfigError(f"--images {text!r} is not NAME=FOLDER with a folder, table or archive that is there")
     return name, Path(folder)
 
 

@@ -15,10 +15,21 @@ from typing import Final, Literal
 from ddpo.errors import PromptError
 from ddpo.leaks import Disguise, Leak, find_kin, find_leaks
 from ddpo.policies import EMBEDDED
-from ddpo.prompts import PromptSet, builtin_prompts, load_prompts
+from ddpo.prompts import PromptSet, builtin_prompts, listed_prompts, load_prompts
 from ddpo.types import Prompt
 
-__all__ = ["CLOSED_LISTS", "DEFAULT_LISTS", "ROLES", "LeakFacts", "Role", "Split", "SplitFacts", "default_lists", "load_splits"]
+__all__ = [
+    "CLOSED_LISTS",
+    "DEFAULT_LISTS",
+    "ROLES",
+    "LeakFacts",
+    "Role",
+    "Split",
+    "SplitFacts",
+    "default_lists",
+    "load_splits",
+    "numbered_lists",
+]
 
 Role = Literal["seen", "near", "unseen_animals", "objects", "activities", "external"]
 ROLES: Final[tuple[Role, ...]] = ("seen", "near", "unseen_animals", "objects", "activities", "external")
@@ -102,6 +113,25 @@ def load_splits(
         elif names:
             raise PromptError(f"every prompt of {found.name!r} leaked into training: report the leaks, or leave the list out")
     return tuple(splits)
+
+
+def numbered_lists(names: Sequence[str]) -> dict[str, list[Prompt]]:
+    """Name → prompts of each list in its order, as often as it names them, as file names count them.
+
+    Args:
+        names: as for `load_splits`.
+
+    Raises:
+        PromptError: a list that cannot be read.
+    """
+    lists: dict[str, list[Prompt]] = {}
+    for text in names:
+        name, equals, file = text.partition("=")
+        if not equals or Path(text).is_file():
+            name, file = Path(text).stem, text
+        path = Path(file)
+        lists[name.strip()] = listed_prompts(path) if path.is_file() else list(load_prompts(file).prompts)
+    return lists
 
 
 def _named(text: str) -> tuple[PromptSet, Role | None]:

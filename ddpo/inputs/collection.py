@@ -22,7 +22,8 @@ from ddpo.inputs.image_order import check_named_order, check_order
 from ddpo.inputs.image_tables import BareNames, PromptTable, prompt_of_row
 from ddpo.inputs.picture import Picture, picture_of_file
 from ddpo.inputs.tables import TABLES, Row, read_entries, read_table
-from ddpo.inputs.text import check_text, numbered_lines
+from ddpo.inputs.text import check_text
+from ddpo.prompts import listed_prompts
 from ddpo.types import Prompt
 
 __all__ = ["PictureSource", "picture_source"]
@@ -76,7 +77,7 @@ def picture_source(
         )
     if _is_table_of_files(prompts):
         return _ByFile(source, parts, prompts)
-    texts = _prompts_in_order(prompts)
+    texts = listed_prompts(prompts)
     if len(texts) != len(source):
         raise PromptError(
             f"{prompts} has {len(texts)} prompts for {len(source)} images; "
@@ -343,22 +344,6 @@ def _is_table_of_files(path: Path) -> bool:
                 raise ConfigError(f"{where}: the column {column!r} of files must be called {names}")
         return column_of(entry, PROMPT, where) is None
     raise PromptError(f"{path} holds no prompt")
-
-
-def _prompts_in_order(path: Path) -> list[Prompt]:
-    """The prompts of a text file, one a line, or of a table without files, one a row."""
-    if path.suffix.lower() not in TABLES:
-        lines = [(number, line.strip()) for number, line in numbered_lines(path)]
-        return [Prompt(check_text(line, f"{path}:{number}")) for number, line in lines if line]
-    found: list[Prompt] = []
-    for where, entry in read_entries(path):
-        if isinstance(entry, str):
-            found.append(Prompt(check_text(entry, where)))
-        elif (prompt := prompt_of_row(entry, where)) is not None:
-            found.append(prompt)
-        else:
-            raise PromptError(f"{where}: no prompt")
-    return found
 
 
 def _check_order(parts: Sequence[Any], prompts: Path) -> None:

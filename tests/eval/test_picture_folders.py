@@ -98,7 +98,7 @@ LAYOUTS: dict[str, tuple[Mapping[str, str | None], Found, bool]] = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_prompts_and_indices_are_found(layout: str, tmp_path: Path) -> None:
     files, expected, known = LAYOUTS[layout]
-    folder = find_pictures("theirs", fill(tmp_path, files), PROMPTS)
+    folder = find_pictures("theirs", fill(tmp_path, files), {"mine": PROMPTS})
     assert found(folder) == expected
     assert any("may not share their noise" in note for note in folder.notes) == (not known)
     assert any("no prompt and were left out" in note for note in folder.notes) == ("grid/all.png" in files)
@@ -110,15 +110,15 @@ def test_prompts_and_indices_are_found(layout: str, tmp_path: Path) -> None:
 
 
 MISTAKES: dict[str, tuple[Mapping[str, str | None], type[Exception], str]] = {
-    "nothing known": ({"x.png": None}, ConfigError, "the prompts of its pictures are not known; expected metadata.jsonl"),
+    "nothing known": ({"x.png": None}, ConfigError, "the prompts of its images are not known; expected metadata.jsonl"),
     "no pictures": ({"x.txt": "a"}, ImageError, "holds no images"),
     "a caption is missing": ({"x.png": None, "x.txt": "a", "y.png": None}, PromptError, "y.png has no caption beside it"),
     "the same twice": (
         {**PICTURES, "metadata.jsonl": lines(*({**row, "prompt": YAK, "index": 1} for row in ROWS))},
         ConfigError,
-        "b.png and a.jpg are both picture 1 of 'a yak'",
+        "a.jpg and b.png are both image 1 of 'a yak'",
     ),
-    "a row without a prompt": ({**PICTURES, "metadata.jsonl": lines({"file_name": "b.png"})}, ConfigError, 'jsonl:1: expected "file'),
+    "a row without a prompt": ({**PICTURES, "metadata.jsonl": lines({"file_name": "b.png"})}, ConfigError, "are not known"),
     "no JSON": ({**PICTURES, "metadata.jsonl": "{]\n"}, ConfigError, "metadata.jsonl:1: not JSON"),
     "an index that is none": (
         {**PICTURES, "metadata.jsonl": lines({**ROWS[0], "index": "x"})}, ConfigError, "must be a whole number, got 'x'",
@@ -132,17 +132,17 @@ MISTAKES: dict[str, tuple[Mapping[str, str | None], type[Exception], str]] = {
 def test_what_cannot_be_understood_is_one_line(mistake: str, tmp_path: Path) -> None:
     files, kind, message = MISTAKES[mistake]
     with pytest.raises(kind, match=message) as caught:
-        find_pictures("theirs", fill(tmp_path, files), PROMPTS)
+        find_pictures("theirs", fill(tmp_path, files), {"mine": PROMPTS})
     assert "\n" not in str(caught.value)
     with pytest.raises(ImageError, match="no such folder"):
-        find_pictures("theirs", tmp_path / "elsewhere", PROMPTS)
+        find_pictures("theirs", tmp_path / "elsewhere", {"mine": PROMPTS})
 
 
 def test_pictures_come_into_the_store_once_and_a_corrupt_one_is_an_error_of_its_own(tmp_path: Path) -> None:
     theirs = fill(tmp_path / "theirs", {f"0_{index}.png": None for index in range(20)})
     (theirs / "0_3.png").write_bytes((theirs / "0_3.png").read_bytes()[:40])
     shutil.copy(theirs / "0_4.png", theirs / "0_5.png")
-    folder = find_pictures("theirs", theirs, PROMPTS)
+    folder = find_pictures("theirs", theirs, {"mine": PROMPTS})
     with PictureStore(tmp_path / "out") as store:
         kept = keep_pictures(store, folder)
         assert len(kept) == 20
@@ -171,7 +171,7 @@ def test_prompts_of_no_list_are_a_split_and_pictures_without_partner_are_told(tm
     table: Callable[..., str] = lambda *rows: lines(*({"file_name": n, "prompt": p, "index": i} for n, p, i in rows))  # noqa: E731
     base = fill(tmp_path / "base", {**PICTURES, "metadata.jsonl": table(("b.png", YAK, 0), ("a.jpg", OWN, 0), ("sub/c.png", OWN, 1))})
     tuned = fill(tmp_path / "tuned", {"b.png": None, "a.jpg": None, "metadata.jsonl": table(("b.png", OWN, 1), ("a.jpg", FOX, 0))})
-    one, other = find_pictures("base", base, PROMPTS), find_pictures("tuned", tuned, PROMPTS)
+    one, other = find_pictures("base", base, {"mine": PROMPTS}), find_pictures("tuned", tuned, {"mine": PROMPTS})
     lists = [Split("mine", "external", tuple(PROMPTS))]
     assert leftover_split([one, other], lists) == Split("prompts", "external", (Prompt(OWN),))
     assert leftover_split([one], [Split("all", "external", (*PROMPTS, Prompt(OWN)))]) is None
@@ -179,4 +179,4 @@ def test_prompts_of_no_list_are_a_split_and_pictures_without_partner_are_told(tm
     assert check_paired(one, one) is None
     lonely = fill(tmp_path / "lonely", {"b.png": None, "metadata.jsonl": table(("b.png", OWN, 9))})
     with pytest.raises(ConfigError, match="there is nothing to compare"):
-        check_paired(one, find_pictures("lonely", lonely, PROMPTS))
+        check_paired(one, find_pictures("lonely", lonely, {"mine": PROMPTS}))

@@ -87,7 +87,7 @@ def test_a_table_is_a_place_of_pictures(folder: Path) -> None:
         ("p.txt", b"one\xff\n", PromptError, "not UTF-8"),
         ("p.jsonl", b"{}\n", ConfigError, "p.jsonl:1: no file"),
         ("p.jsonl", b'{"file": "a.jpg", "prompt": "x"}\n{"file": \n', ConfigError, "p.jsonl:2: not JSON"),
-        ("p.jsonl", b"[1]\n", ConfigError, "p.jsonl:1: expected an object or a text, got 1"),
+        ("p.jsonl", b"[1]\n", ConfigError, "p.jsonl:1: not a JSON object, but 1"),
         ("p.jsonl", b'{"file": "a.png"}\n', PromptError, "has no column of prompts"),
         (
             "p.csv",
