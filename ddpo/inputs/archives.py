@@ -54,12 +54,12 @@ class _Member:
     archive: Path
     name: str
     size: int
-    bytes: Callable[[], bytes]
+    content: Callable[[], bytes]
 
     def read(self) -> bytes:
         """The content; raises ImageError if the archive is damaged."""
         with _readable(self.archive):
-            return self.bytes()
+            return self.content()
 
 
 @contextmanager
@@ -218,7 +218,7 @@ def _members(path: Path) -> Iterator[_Member]:
 def _tar_members(path: Path) -> Iterator[_Member]:
     with tarfile.open(path) as tar:
         while (info := tar.next()) is not None:
-            tar.members.clear()  # which would keep every header
+            tar.members = []  # type: ignore[attr-defined]  # it would keep every header
             if info.isreg():
                 yield _Member(path, info.name, info.size, partial(_read_tar, tar, info))
 

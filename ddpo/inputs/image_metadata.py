@@ -31,7 +31,7 @@ def embedded_prompt(file: str | bytes) -> str | None:
     """
     try:
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
-            texts = {key: text for key, text in image.info.items() if isinstance(text, str)}
+            texts = {str(key): text for key, text in image.info.items() if isinstance(text, str)}
             return prompt_of_png_texts(texts) or _exif_prompt(image)
     except MemoryError:
         raise
