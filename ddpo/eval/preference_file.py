@@ -88,11 +88,12 @@ def read_preferences(path: Path, root: Path | None = None) -> Preferences:
     """The pairs of a preference file; the file is read while they are drawn.
 
     Args:
-        path: table of any format. Images are paths; in Parquet also bytes, or the struct of bytes
+        path: table of any format, or a folder of Parquet shards. Images are paths; in Parquet also bytes, or the struct of bytes
             and path of Hugging Face image columns.
         root: folder that image paths are relative to; that of the file if None.
     """
-    return Preferences(path, path.parent if root is None else root)
+    folder = path if path.is_dir() else path.parent
+    return Preferences(path, folder if root is None else root)
 
 
 class Preferences:
