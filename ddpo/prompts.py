@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -27,7 +28,14 @@ from ddpo.inputs.text import check_text, numbered_lines, shortened
 from ddpo.registry import nearest
 from ddpo.types import Prompt
 
-__all__ = ["PromptSet", "builtin_names", "builtin_prompts", "listed_prompts", "load_prompts"]
+__all__ = [
+    "PromptSet",
+    "builtin_names",
+    "builtin_prompts",
+    "listed_prompts",
+    "load_prompts",
+    "with_shared_metadata",
+]
 
 TEXTS: Final = (".txt", ".text", ".prompts", ".lst", "")
 BUILT_IN: Final = (".txt", ".jsonl")
@@ -45,7 +53,8 @@ class PromptSet:
     name: str
     source: str
     prompts: tuple[Prompt, ...]
-    weights: tuple[int, ...]  # how often each is drawn before the list begins anew; without a common divisor
+    weights: tuple[int, ...]  # how often each is drawn in a cycle; without a common divisor
+    described: bool = False  # whether the metadata are the other columns of a table
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -53,7 +62,8 @@ class PromptSet:
     @property
     def digest(self) -> str:
         """Hexadecimal SHA-256 of texts, metadata and weights: what a run depends on."""
-        rows = [[prompt.text, dict(prompt.metadata), weight] for prompt, weight in zip(self.prompts, self.weights, strict=True)]
+        weighted = zip(self.prompts, self.weights, strict=True)
+        rows = [[prompt.text, dict(prompt.metadata), weight] for prompt, weight in weighted]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
@@ -73,22 +83,23 @@ def _builtin_files() -> dict[str, str]:
 def load_prompts(name_or_path: str) -> PromptSet:
     """The prompts of a file if there is one of that name, else of a built-in list.
 
-    "animals" and "animals.txt" both name the built-in list.
+    "animals" and "animals.txt" both name the built-in list. A folder of Parquet shards is one list.
 
     Raises:
         PromptError: no such file or list (names the nearest), empty, or a line that is no prompt.
     """
     path = Path(name_or_path)
-    if path.is_file():
+    if os.path.isfile(path):  # of a name that is too long, Path.is_file raises
         return _collected(_entries(path), path.stem, f"file {path}", str(path))
     name = name_or_path.removesuffix(".txt").removesuffix(".jsonl")
-    if name not in builtin_names():
-        if path.is_dir():
-            raise PromptError(f"{path} is a folder; a prompt list is a file ({SUFFIXES})")
-        near = nearest(name, builtin_names())
-        hint = f"did you mean {near!r}?" if near else f"built-in: {', '.join(builtin_names())}"
-        raise PromptError(f"no prompt file and no built-in list {name_or_path!r}; {hint}")
-    return builtin_prompts(name)
+    if name in builtin_names():
+        return builtin_prompts(name)
+    if name_or_path and os.path.isdir(path):
+        return _collected(_entries(path), path.name, f"folder {path}", str(path))
+    near = nearest(name, builtin_names())
+    hint = f"did you mean {near!r}?" if near else f"built-in: {', '.join(builtin_names())}"
+    shown = shortened(name_or_path, 200)
+    raise PromptError(f"no prompt file and no built-in list {shown!r}; {hint}")
 
 
 def builtin_prompts(name: str) -> PromptSet:
@@ -104,6 +115,46 @@ def listed_prompts(path: Path) -> list[Prompt]:
         PromptError: as `load_prompts`.
     """
     return [entry.prompt for entry in _entries(path) for _ in range(entry.weight)]
+
+
+def with_shared_metadata(lists: Sequence[PromptSet]) -> list[PromptSet]:
+    """The lists, with the same metadata for a prompt wherever it stands: all that is known of it.
+
+    A value under "metadata" wins over that of a table's column. Columns that differ between tables
+    describe their rows, and are left out.
+
+    Raises:
+        PromptError: two lists have different values under "metadata" for one prompt.
+    """
+    known: dict[str, dict[str, Any]] = {}
+    for (id, key), values in _values(one for one in lists if one.described).items():
+        first, _ = values[0]
+        if all(value == first for value, _ in values):
+            known.setdefault(id, {})[key] = first
+    for (id, key), values in _values(one for one in lists if not one.described).items():
+        first, name = values[0]
+        for value, other in values:
+            if value != first:
+                text = next(p.text for one in lists for p in one.prompts if p.id == id)
+                both = f"one metadata in {name!r} and another in {other!r}"
+                raise PromptError(f"the prompt {shortened(text)!r} has {both}")
+        known.setdefault(id, {})[key] = first
+    return [_with_metadata(one, known) for one in lists]
+
+
+def _values(lists: Iterable[PromptSet]) -> dict[tuple[str, str], list[tuple[Any, str]]]:
+    """Id of a prompt and key of its metadata → its values, each with the name of the list."""
+    found: dict[tuple[str, str], list[tuple[Any, str]]] = {}
+    for one in lists:
+        for prompt in one.prompts:
+            for key, value in prompt.metadata.items():
+                found.setdefault((prompt.id, key), []).append((value, one.name))
+    return found
+
+
+def _with_metadata(one: PromptSet, known: Mapping[str, Mapping[str, Any]]) -> PromptSet:
+    prompts = tuple(Prompt(prompt.text, known.get(prompt.id, {})) for prompt in one.prompts)
+    return replace(one, prompts=prompts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +191,9 @@ def _collected(entries: Iterable[_Entry], name: str, source: str, origin: str) -
         raise PromptError(f"{origin} holds no prompt")
     prompts = tuple(Prompt(entry.prompt.text, metadata[id]) for id, entry in first.items())
     divisor = math.gcd(*weights.values())
-    return PromptSet(name, source, prompts, tuple(weight // divisor for weight in weights.values()))
+    times = tuple(weight // divisor for weight in weights.values())
+    described = any(not entry.explicit for entry in first.values())
+    return PromptSet(name, source, prompts, times, described)
 
 
 def _keep_common(shared: dict[str, Any], other: Row) -> None:
@@ -152,7 +205,7 @@ def _keep_common(shared: dict[str, Any], other: Row) -> None:
 def _entries(path: Path) -> Iterator[_Entry]:
     """What a file names, in its order."""
     suffix = path.suffix.lower()
-    if suffix in TABLES:
+    if suffix in TABLES or path.is_dir():
         try:
             for where, found in read_entries(path, columns_without_bytes(path)):
                 yield _tabled(found, where)

@@ -286,7 +286,7 @@ def test_columns_that_differ_for_one_prompt_describe_the_rows(tmp_path: Path) ->
         ("t.jsonl", '{"prompt": "a", "metadata": {"q": "\\udc00"}}\n', "t.jsonl:1: half a surrogate pair"),
         ("t.txt", "a cat\na \x1b[31mdog\n", r"t.txt:2: a control character \(U\+001B\)"),
         ("t.txt", "a cat\u2028a dog\n", r"t.txt:1: a control character \(U\+2028\)"),
-        ("t.txt", "a cat\n" + "x" * 5001 + "\n", "t.txt:2: a prompt of 5001 characters, more than 5000"),
+        ("t.txt", "a cat\n" + "x" * 20_001 + "\n", "t.txt:2: a prompt of 20001 characters, more than 20000"),
         ("t.txt", "a cat\nun caf\u00e9\n".encode("latin-1"), "t.txt:2 is not UTF-8 text"),
         ("t.txt", "a cat\n".encode("utf-16-le"), "t.txt:1: a NUL character"),
         ("t.yaml", "- a cat\n", "a prompt list must be one of .txt, .csv"),
@@ -307,6 +307,19 @@ def test_no_prompt_has_half_a_surrogate_pair(text: str) -> None:
         Prompt(text)
 
 
-def test_a_folder_is_no_prompt_list(tmp_path: Path) -> None:
-    with pytest.raises(PromptError, match="is a folder; a prompt list is a file"):
+def test_a_folder_of_shards_is_one_list(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="a folder without Parquet files"):
         load_prompts(str(tmp_path))
+    for number in range(2):
+        frame = pd.DataFrame({"caption": ["a cat", f"a dog {number}"], "jpg_0": [b"1", b"2"]})
+        frame.to_parquet(tmp_path / f"train-0000{number}-of-00002.parquet")
+    found = load_prompts(str(tmp_path))
+    assert [prompt.text for prompt in found.prompts] == ["a cat", "a dog 0", "a dog 1"]
+    assert (found.weights, found.name) == ((2, 1, 1), tmp_path.name)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a cat\0", "a cat, a dog"])
+def test_what_is_no_name_of_a_list_is_told_in_one_short_line(name: str) -> None:
+    with pytest.raises(PromptError, match="no prompt file and no built-in list") as caught:
+        load_prompts(name)
+    assert len(str(caught.value)) < 500

@@ -1,29 +1,57 @@
-"""Human choices between two pictures, read from a table, a row at a time."""
+"""Human choices between images, read from a table pair by pair.
+
+A row is a pair with a label, a pair of a chosen and a rejected image, or a ranking of several
+images, which is expanded into its pairs. Layouts in use:
+
+- Pick-a-Pic (yuvalkirstain/pickapic_v2): caption, jpg_0, jpg_1, label_0, label_1, has_label,
+  best_image_uid with image_0_uid and image_1_uid;
+- ImageReward (THUDM/ImageReward, data/test.json): generations, ranking, 1 for the best;
+- HPDv2 (tgxs002/HPSv2, README.md): image_path, rank, the lowest for the best, in test.json, and
+  file_path, human_preference, 1 for the preferred image, in train.json.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError
-from ddpo.inputs.tables import read_table
+from ddpo.inputs.columns import PROMPT, column_of, explicit_metadata, text_of, value_of
+from ddpo.inputs.json_rows import parse_json
+from ddpo.inputs.tables import Row, read_table
+from ddpo.inputs.text import shortened
 from ddpo.registry import nearest
 from ddpo.types import Prompt
 
-__all__ = ["FORMAT", "Choice", "PairRow", "read_preferences"]
+__all__ = ["FORMAT", "Choice", "PairRow", "Preferences", "read_preferences"]
 
 IMAGE_A: Final = ("image_a", "image_0", "jpg_0")
 IMAGE_B: Final = ("image_b", "image_1", "jpg_1")
-PROMPT: Final = ("prompt", "caption", "text")
 CHOICE: Final = ("label", "preference", "choice")
 SHARE_OF_A: Final = ("label_a", "label_0")
-"""Names under which data sets in use hold them; caption, jpg_0, jpg_1 and label_0 are those of Pick-a-Pic."""
+SHARE_OF_B: Final = ("label_b", "label_1")
+HAS_LABEL: Final = ("has_label",)
+BEST_UID: Final = ("best_image_uid",)
+UID_A: Final = ("image_0_uid",)
+UID_B: Final = ("image_1_uid",)
+CHOSEN: Final = ("chosen", "chosen_image", "image_chosen")
+REJECTED: Final = ("rejected", "rejected_image", "image_rejected")
+IMAGES: Final = ("generations", "image_path", "image_paths", "file_path", "file_paths", "images")
+RANKS: Final = ("ranking", "rank", "ranks")
+PREFERRED: Final = ("human_preference",)
+COLUMNS: Final = (
+    *IMAGE_A, *IMAGE_B, *CHOICE, *SHARE_OF_A, *SHARE_OF_B, *HAS_LABEL, *BEST_UID, *UID_A, *UID_B,
+    *CHOSEN, *REJECTED, *IMAGES, *RANKS, *PREFERRED, *PROMPT, "metadata",
+)  # fmt: skip
+"""What is read of a Parquet file."""
 
 FORMAT: Final = (
-    "each row needs image_a, image_b (or image_0, image_1; jpg_0, jpg_1), label (a, b or tie; or the number of the preferred image, "
-    "0, 1, or 0.5 for a tie), and prompt (or caption)"
+    "each row needs image_a, image_b (or image_0, image_1; jpg_0, jpg_1), label (a, b or tie; or "
+    "the number of the preferred image, 0, 1, or 0.5 for a tie), and prompt (or caption); "
+    "or a ranking: generations or image_path, and ranking or rank"
 )
 WORDS: Final = {
     "a": 1.0,
@@ -41,73 +69,208 @@ WORDS: Final = {
 Choice = float
 """1: the first image was preferred; 0: the second; 0.5: a tie."""
 
+Image = Path | bytes
+"""The path of an image file, or its bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """One row of a preference file. An image is a path, or the bytes of an encoded picture."""
+    """One pair of images, and which of them people preferred."""
 
-    where: str  # "file:row", from 1
-    image_a: Path | bytes
-    image_b: Path | bytes
+    where: str  # "file:line" of its row; all pairs of a ranking have the same
+    image_a: Image
+    image_b: Image
     choice: Choice
     prompt: Prompt | None
 
 
-def read_preferences(path: Path, root: Path | None = None) -> Iterator[PairRow]:
-    """The rows of a `.jsonl` or `.parquet` file.
+def read_preferences(path: Path, root: Path | None = None) -> Preferences:
+    """The pairs of a preference file; the file is read while they are drawn.
 
     Args:
-        path: the file. Images are paths; in Parquet also bytes, or the struct of bytes and path of Hugging Face image columns.
-        root: the folder that image paths are relative to; that of the file if None.
+        path: table of any format, or a folder of Parquet shards. Images are paths; in Parquet also bytes, or the struct of bytes
+            and path of Hugging Face image columns.
+        root: folder that image paths are relative to; that of the file if None.
+    """
+    folder = path if path.is_dir() else path.parent
+    return Preferences(path, folder if root is None else root)
+
+
+class Preferences:
+    """The pairs of a preference file. Iteration counts what it meets.
+
+    Attributes:
+        rankings: number of rankings that were expanded.
+        ranked_pairs: number of pairs that they gave.
+        unlabelled: number of rows left out because `has_label` is false, as in Pick-a-Pic.
 
     Raises:
-        ConfigError: no such file, another suffix, or a row that cannot be understood (names the row).
+        ConfigError: while iterating, no such file, another suffix, or a row that cannot be
+            understood (names the row).
     """
-    folder = path.parent if root is None else root
-    for where, record in read_table(path, (*IMAGE_A, *IMAGE_B, *PROMPT, *CHOICE, *SHARE_OF_A, "metadata")):
-        yield PairRow(
-            where,
-            _image(record, IMAGE_A, folder, where),
-            _image(record, IMAGE_B, folder, where),
-            _choice(record, where),
-            _prompt(record, where),
-        )
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self._path, self._root = path, root
+        self.rankings = self.ranked_pairs = self.unlabelled = 0
+
+    def __iter__(self) -> Iterator[PairRow]:
+        self.rankings = self.ranked_pairs = self.unlabelled = 0
+        for where, row in read_table(self._path, COLUMNS):
+            if _is_unlabelled(row, where):
+                self.unlabelled += 1
+            elif _is_ranking(row, where):
+                pairs = list(_ranked_pairs(row, self._root, where))
+                self.rankings += 1
+                self.ranked_pairs += len(pairs)
+                yield from pairs
+            else:
+                yield _pair(row, self._root, where)
 
 
-def _field(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((record[name] for name in names if record.get(name) is not None), None)
+def _is_unlabelled(row: Row, where: str) -> bool:
+    return str(value_of(row, HAS_LABEL, where)).lower() in ("false", "0", "0.0")
 
 
-def _image(record: Mapping[str, Any], names: tuple[str, ...], folder: Path, where: str) -> Path | bytes:
-    found = _field(record, names)
-    if isinstance(found, Mapping):
-        found = found.get("bytes") or found.get("path")
-    if isinstance(found, bytes) and found:
-        return found
-    if isinstance(found, str) and found:
-        return folder / found
-    near = nearest(names[0], [name for name in record if name not in (*IMAGE_A, *IMAGE_B)]) if found is None else None
-    hint = f"; did you mean its {near!r}?" if near else f"; {FORMAT}"
-    raise ConfigError(f"{where}: no {names[0]}{hint}")
+def _is_ranking(row: Row, where: str) -> bool:
+    pair = column_of(row, IMAGE_A, where) or column_of(row, CHOSEN, where)
+    return pair is None and column_of(row, IMAGES, where) is not None
 
 
-def _choice(record: Mapping[str, Any], where: str) -> Choice:
-    share = _field(record, SHARE_OF_A)
-    if isinstance(share, int | float) and share in (0, 0.5, 1):
-        return float(share)
-    found = _field(record, CHOICE)
-    word = f"{found:g}" if isinstance(found, int | float) and found is not True and found is not False else str(found).strip().lower()
-    if found is None or word not in WORDS:
-        given = "no label" if found is None and share is None else f"the label {found if share is None else share!r} is not one"
-        raise ConfigError(f"{where}: {given}; {FORMAT}")
+def _pair(row: Row, root: Path, where: str) -> PairRow:
+    prompt = _prompt(row, where)
+    if column_of(row, CHOSEN, where) is not None:
+        chosen, rejected = (_image(row, names, root, where) for names in (CHOSEN, REJECTED))
+        return PairRow(where, chosen, rejected, 1.0, prompt)
+    first, second = (_image(row, names, root, where) for names in (IMAGE_A, IMAGE_B))
+    return PairRow(where, first, second, _choice(row, where), prompt)
+
+
+def _image(row: Row, names: tuple[str, ...], root: Path, where: str) -> Image:
+    found = value_of(row, names, where)
+    if found is None:
+        known = {name.lower() for name in (*IMAGE_A, *IMAGE_B)}
+        near = nearest(names[0], [name for name in row if name.lower() not in known])
+        hint = f"did you mean its {near!r}?" if near else FORMAT
+        raise ConfigError(f"{where}: no {names[0]}; {hint}")
+    return _image_of(found, root, f"{where}: {names[0]}")
+
+
+def _image_of(value: Any, root: Path, where: str) -> Image:
+    """An image of a cell: bytes, a path, or the struct of both of Hugging Face datasets."""
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes) and value:
+        return value
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ConfigError(f"{where} is neither a path nor an image: {shortened(repr(value))}")
+    if value.lower().startswith(("http://", "https://", "s3://", "gs://")):
+        hint = "download the images and name their files"
+        raise ConfigError(f"{where} is a URL ({shortened(value)}); {hint}")
+    return root / value
+
+
+def _choice(row: Row, where: str) -> Choice:
+    share = _share(row, where)
+    if share is not None:
+        return share
+    found = value_of(row, CHOICE, where)
+    if found is None:
+        return _best_uid(row, where)
+    number = isinstance(found, int | float) and not isinstance(found, bool)
+    word = f"{found:g}" if number else str(found).strip().lower()
+    if word not in WORDS:
+        raise ConfigError(f"{where}: the label {shortened(repr(found))} is not one; {FORMAT}")
     return WORDS[word]
 
 
-def _prompt(record: Mapping[str, Any], where: str) -> Prompt | None:
-    text = _field(record, PROMPT)
-    if text is None:
-        return None
-    metadata = record.get("metadata")
-    if not isinstance(text, str) or not isinstance(metadata, Mapping | None):
-        raise ConfigError(f"{where}: prompt must be a text and metadata, if any, an object")
-    return Prompt(text, dict(metadata or {}))
+def _share(row: Row, where: str) -> Choice | None:
+    """What `label_0` and `label_1` say; None without them."""
+    first, second = (value_of(row, names, where) for names in (SHARE_OF_A, SHARE_OF_B))
+    for given in (first, second):
+        if given is not None and _number(given) not in (0, 0.5, 1):
+            raise ConfigError(f"{where}: the label {shortened(repr(given))} is not one; {FORMAT}")
+    if first is None:
+        return None if second is None else 1 - _number(second)
+    if second is not None and _number(first) + _number(second) != 1:
+        raise ConfigError(f"{where}: the labels {first} and {second} of two images contradict")
+    return _number(first)
+
+
+def _number(value: Any) -> float:
+    """A number, or a text of one, as CSV has it; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return float("nan")
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return float("nan")
+
+
+def _best_uid(row: Row, where: str) -> Choice:
+    """The choice that `best_image_uid` names, as in Pick-a-Pic."""
+    best, first, second = (value_of(row, names, where) for names in (BEST_UID, UID_A, UID_B))
+    if best is None:
+        raise ConfigError(f"{where}: no label; {FORMAT}")
+    choices = {"tie": 0.5, str(first): 1.0, str(second): 0.0}
+    if str(best) not in choices or first == second:
+        shown = shortened(repr(best))
+        raise ConfigError(f"{where}: best_image_uid {shown} is neither of the two images, nor tie")
+    return choices[str(best)]
+
+
+def _ranked_pairs(row: Row, root: Path, where: str) -> Iterator[PairRow]:
+    """All pairs that a ranking decides. Equal ranks are ties."""
+    column = column_of(row, IMAGES, where)
+    cells = _list(row[column], f"{where}: {column}") if column is not None else []
+    if len(cells) < 2:
+        raise ConfigError(f"{where}: a ranking needs two images or more, got {len(cells)}")
+    places = [f"{where}: image {number}" for number in range(1, len(cells) + 1)]
+    images = [_image_of(cell, root, place) for cell, place in zip(cells, places, strict=True)]
+    prompt = _prompt(row, where)
+    for first, second, choice in _decided(row, len(images), where):
+        yield PairRow(where, images[first], images[second], choice, prompt)
+
+
+def _decided(row: Row, count: int, where: str) -> list[tuple[int, int, Choice]]:
+    """The pairs of places that a row decides, each with its choice."""
+    pairs = list(combinations(range(count), 2))
+    column = column_of(row, RANKS, where)
+    if column is not None:
+        ranks = _numbers(row[column], count, f"{where}: {column}")
+        return [(one, two, _lower_is_better(ranks[one], ranks[two])) for one, two in pairs]
+    column = column_of(row, PREFERRED, where)
+    if column is None:
+        names = ", ".join((*RANKS, *PREFERRED))
+        raise ConfigError(f"{where}: images, but none of {names}; {FORMAT}")
+    preferred = _numbers(row[column], count, f"{where}: {column}")
+    if set(preferred) != {0, 1}:
+        shown = shortened(repr(row[column]))
+        raise ConfigError(f"{where}: {column} must be 1 for preferred images, else 0, got {shown}")
+    return [(one, two, preferred[one]) for one, two in pairs if preferred[one] != preferred[two]]
+
+
+def _lower_is_better(first: float, second: float) -> Choice:
+    return 0.5 if first == second else float(first < second)
+
+
+def _numbers(value: Any, count: int, where: str) -> list[float]:
+    numbers = [_number(one) for one in _list(value, where)]
+    if len(numbers) != count:
+        raise ConfigError(f"{where} has {len(numbers)} values for {count} images")
+    if any(number != number or abs(number) == float("inf") for number in numbers):
+        raise ConfigError(f"{where} must be numbers, got {shortened(repr(value))}")
+    return numbers
+
+
+def _list(value: Any, where: str) -> Sequence[Any]:
+    """A list, or its JSON text, as tables without nesting hold it."""
+    if isinstance(value, str):
+        value = parse_json(value, where) if value.lstrip().startswith("[") else value
+    if not isinstance(value, list):
+        raise ConfigError(f"{where} must be a list, got {shortened(repr(value))}")
+    return value
+
+
+def _prompt(row: Row, where: str) -> Prompt | None:
+    text = text_of(row, PROMPT, where)
+    return None if text is None else Prompt(text, explicit_metadata(row, where) or {})

@@ -78,7 +78,7 @@ def validate_pairs(scored: ScoredPairs, *, lower_is_better: bool = False) -> Val
     kept = np.flatnonzero(~np.isnan(differences))
     if not len(kept):
         why = scored.errors[0] if scored.errors else "the file has no rows"
-        raise ConfigError(f"there is no pair of which both pictures have a score: {why}")
+        raise ConfigError(f"none of the {len(scored.choices)} pairs has a score for both images: {why}")
     choices, differences, prompts = scored.choices[kept], differences[kept], [scored.prompts[index] for index in kept]
     return Validation(
         pairs=len(kept),

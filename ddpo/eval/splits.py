@@ -7,15 +7,15 @@ its tokenizer, so it gets `CLOSED_LISTS`. Any list can be asked for by name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final, Literal
 
 from ddpo.errors import PromptError
 from ddpo.leaks import Disguise, Leak, find_kin, find_leaks
 from ddpo.policies import EMBEDDED
-from ddpo.prompts import PromptSet, builtin_prompts, listed_prompts, load_prompts
+from ddpo.prompts import PromptSet, builtin_prompts, listed_prompts, load_prompts, with_shared_metadata
 from ddpo.types import Prompt
 
 __all__ = [
@@ -105,8 +105,9 @@ def load_splits(
     """
     sets = [_named(name) for name in names] or [(found, None) for found in _default_sets(model, trained)]
     _check_names([found.name for found, _ in sets])
+    shared = with_shared_metadata([found for found, _ in sets])
     splits: list[tuple[Split, SplitFacts]] = []
-    for found, role in sets:
+    for found, (_, role) in zip(shared, sets, strict=True):
         loaded = _loaded(found, role, trained, drop=leaks == "drop")
         if loaded[0].prompts:
             splits.append(_noting_shared(loaded, [split for split, _ in splits]))
@@ -137,7 +138,7 @@ def numbered_lists(names: Sequence[str]) -> dict[str, list[Prompt]]:
 def _named(text: str) -> tuple[PromptSet, Role | None]:
     """A list by its name, its file, or NAME=FILE; and the role that the name claims."""
     name, equals, file = text.partition("=")
-    if not equals or Path(text).is_file():
+    if not equals or os.path.isfile(text):
         return load_prompts(text), None
     if not name.strip() or "/" in name or not file:
         raise PromptError(f"prompts {text!r}: expected a list, a file, or NAME=FILE with a name without slashes")
@@ -209,22 +210,13 @@ def _notes(name: str, role: Role, kept: Sequence[Prompt], leaks: Sequence[Leak],
 
 
 def _noting_shared(loaded: tuple[Split, SplitFacts], before: Sequence[Split]) -> tuple[Split, SplitFacts]:
-    """The same, with a note for each earlier split that has prompts in common with it.
-
-    Raises:
-        PromptError: a prompt has other metadata there: its scores could not be told apart, for a prompt is known by its text.
-    """
+    """The same, with a note for each earlier split that has prompts in common with it."""
     split, facts = loaded
-    mine, notes = {prompt.id: prompt for prompt in split.prompts}, list(facts.notes)
+    mine = {prompt.id for prompt in split.prompts}
+    notes = list(facts.notes)
     for other in before:
         shared = [prompt for prompt in other.prompts if prompt.id in mine]
-        if clash := next((prompt for prompt in shared if dict(prompt.metadata) != dict(mine[prompt.id].metadata)), None):
-            raise PromptError(f"the prompt {_short(clash.text)} has one metadata in {other.name!r} and another in {split.name!r}")
         if shared:
             count = f"{len(shared)} prompts stand" if len(shared) > 1 else "1 prompt stands"
             notes.append(f"{count} both in {other.name} and in {split.name}: the pictures are the same and count in each.")
     return split, replace(facts, notes=tuple(notes))
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "…")

@@ -26,6 +26,7 @@ __all__ = [
     "PROMPT",
     "WEIGHT",
     "column_of",
+    "explicit_metadata",
     "metadata_of",
     "text_of",
     "value_of",
@@ -99,9 +100,9 @@ def metadata_of(row: Row, used: Collection[str], where: str) -> dict[str, Any]:
     Raises:
         ConfigError: "metadata" is no object.
     """
-    column = column_of(row, METADATA, where)
-    if column is not None:
-        return _object(row[column], where)
+    explicit = explicit_metadata(row, where)
+    if explicit is not None:
+        return explicit
     taken = {name.lower() for name in (*used, *METADATA, PANDAS_INDEX)}
     others = {
         name: _plain(value) for name, value in row.items() if name.strip().lower() not in taken
@@ -110,10 +111,17 @@ def metadata_of(row: Row, used: Collection[str], where: str) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if value is not None}
 
 
-def _object(value: Any, where: str) -> dict[str, Any]:
-    """An object, or its JSON text, as tables without nesting hold it."""
+def explicit_metadata(row: Row, where: str) -> dict[str, Any] | None:
+    """The object under "metadata", or that of its JSON text; None where there is no such column.
+
+    Raises:
+        ConfigError: no object.
+    """
+    value = value_of(row, METADATA, where)
     if isinstance(value, str):
         value = parse_json(value, f"{where}: metadata")
+    if value is None:
+        return None
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: metadata must be an object, got {shortened(repr(value))}")
     return {str(key): _plain(part) for key, part in value.items()}

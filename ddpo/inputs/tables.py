@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,12 +17,13 @@ from ddpo.errors import ConfigError, PromptError
 from ddpo.inputs.json_rows import read_json, read_json_lines
 from ddpo.inputs.text import numbered_lines, shortened
 
-__all__ = ["TABLES", "Row", "columns_without_bytes", "read_entries", "read_table"]
+__all__ = ["TABLES", "Row", "columns_without_bytes", "parquet_shards", "read_entries", "read_table"]
 
 TABLES: Final = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 JSON_LINES: Final = (".jsonl", ".ndjson")
 ROWS_AT_ONCE: Final = 64
 MAX_FIELD_LINES: Final = 100  # of one text in quotes
+SHARD: Final = re.compile(r"-\d+-of-\d+\.parquet$")
 DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 OTHER_DELIMITERS: Final = ",;\t|"
 
@@ -33,7 +35,8 @@ def read_table(path: Path, columns: Collection[str] | None = None) -> Iterator[t
     """The rows of a table, each with its place ("file:line", in Parquet "file:row") for messages.
 
     Args:
-        path: table; its suffix, in upper or lower case, is one of `TABLES`.
+        path: table; its suffix, in upper or lower case, is one of `TABLES`. Or a folder of Parquet
+            shards, as a data set on the Hugging Face hub has it.
         columns: Parquet columns to read, in any case; all of them if None.
 
     Raises:
@@ -55,11 +58,15 @@ def read_entries(
     Raises:
         ConfigError: as `read_table`.
     """
+    if path.is_dir():
+        for shard in parquet_shards(path):
+            yield from _parquet(shard, columns)
+        return
     suffix = path.suffix.lower()
     if suffix not in TABLES:
         raise ConfigError(f"{path}: a table must be one of {', '.join(TABLES)}")
     if not path.is_file():
-        raise ConfigError(f"{path}: {'a folder, not a table' if path.is_dir() else 'no such file'}")
+        raise ConfigError(f"{path}: no such file")
     try:
         if suffix == ".parquet":
             yield from _parquet(path, columns)
@@ -224,12 +231,30 @@ def _parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple[str,
         ) from error
 
 
+def parquet_shards(folder: Path) -> list[Path]:
+    """The Parquet files of a folder, or of the folder "data" in it, by name.
+
+    Raises:
+        ConfigError: there is none, or they are of several splits ("train-00000-of-00002.parquet").
+    """
+    found = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
+    if not found:
+        raise ConfigError(f"{folder}: a folder without Parquet files, not a table")
+    splits = sorted({SHARD.sub("", path.name) for path in found})
+    if len(splits) > 1:
+        names = shortened(", ".join(splits), 100)
+        raise ConfigError(f"{folder} holds several tables ({names}); name one file of them")
+    return found
+
+
 def columns_without_bytes(path: Path) -> list[str] | None:
-    """The columns of a Parquet file but those of images and other bytes; None for another format.
+    """The columns of Parquet files but those of images and other bytes; None for another format.
 
     Raises:
         ConfigError: the file cannot be read.
     """
+    if path.is_dir():
+        path = parquet_shards(path)[0]
     if path.suffix.lower() != ".parquet":
         return None
     import pyarrow as pa

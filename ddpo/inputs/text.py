@@ -12,7 +12,7 @@ from ddpo.errors import PromptError
 
 __all__ = ["MAX_CHARACTERS", "check_text", "numbered_lines", "read_text", "shortened"]
 
-MAX_CHARACTERS: Final = 5000  # far beyond the 512 tokens of T5; a longer "prompt" is another file
+MAX_CHARACTERS: Final = 20_000  # as all built-in lists together; a longer line is no prompt
 MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the mark of UTF-16, so it is tried first

@@ -165,7 +165,7 @@ def test_small_sets_say_what_cannot_be_known() -> None:
     assert "every pair is ordered as people chose" in calibration(np.ones(4), np.ones(4), list("abcd")).note
     assert "one prompt" in calibration(CHOICES, DIFFERENCES, ["p"] * 6).note
     assert calibration(np.full(3, 0.5), np.ones(3), list("abc")).n == 0
-    with pytest.raises(ConfigError, match=r"no pair .*gone\.png: no such file"):
+    with pytest.raises(ConfigError, match=r"none of the 1 pairs .*gone\.png: no such file"):
         validate_pairs(ScoredPairs(np.ones(1), np.array([NAN]), np.ones(1), ("p",), 2, ("gone.png: no such file",)))
 
 
@@ -272,7 +272,7 @@ def test_one_picture_under_two_prompts_has_two_scores_where_the_prompt_matters(f
         ("{", "p.jsonl:2: not JSON"),
         ("[]", "p.jsonl:2: not a JSON object"),
         ('{"image_a": "0.png", "label": "a"}', "p.jsonl:2: no image_b"),
-        ('{"image_a": "0.png", "image_B": "1.png", "label": "a"}', "did you mean its 'image_B'?"),
+        ('{"image_a": "0.png", "imageb": "1.png", "label": "a"}', "did you mean its 'imageb'?"),
         ('{"image_a": "0.png", "image_b": "1.png"}', "p.jsonl:2: no label"),
         ('{"image_a": "0.png", "image_b": "1.png", "label": 2}', "p.jsonl:2: the label 2 is not one"),
         ('{"image_a": "0.png", "image_b": "1.png", "label": true}', "p.jsonl:2: the label True is not one"),

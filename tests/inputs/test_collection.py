@@ -41,7 +41,14 @@ def lines(*rows: Mapping[str, Any]) -> str:
 
 FOLDERS: dict[str, tuple[dict[str, bytes | str], Prompts]] = {
     "captions of every suffix": (
-        {"a.png": PNG, "a.txt": "ant", "b.png": PNG, "b.caption": "bee\n", "c.png": PNG, "c.cap": "cow"},
+        {
+            "a.png": PNG,
+            "a.txt": "ant",
+            "b.png": PNG,
+            "b.caption": "bee\n",
+            "c.png": PNG,
+            "c.cap": "cow",
+        },
         {"a.png": "ant", "b.png": "bee", "c.png": "cow"},
     ),
     "generation data in a caption": (
@@ -54,14 +61,19 @@ FOLDERS: dict[str, tuple[dict[str, bytes | str], Prompts]] = {
     ),
     "the nearest metadata": (
         {
-            "x/a.png": PNG, "x/b.png": PNG,
+            "x/a.png": PNG,
+            "x/b.png": PNG,
             "metadata.csv": "file_name,text\nx/a.png,far\nx/b.png,bee\n",
             "x/metadata.jsonl": lines({"file_name": "a.png", "text": "near"}),
         },
         {"x/a.png": "near", "x/b.png": "bee"},
     ),
     "metadata before captions": (
-        {"a.png": PNG, "a.txt": "caption", "metadata.jsonl": lines({"file_name": "a.png", "prompt": "table"})},
+        {
+            "a.png": PNG,
+            "a.txt": "caption",
+            "metadata.jsonl": lines({"file_name": "a.png", "prompt": "table"}),
+        },
         {"a.png": "table"},
     ),
     "metadata of other columns, then captions": (
@@ -77,29 +89,57 @@ FOLDERS: dict[str, tuple[dict[str, bytes | str], Prompts]] = {
         {"x/a.png": "ant"},
     ),
     "names outside the folder": (
-        {"a.png": PNG, "metadata.jsonl": lines({"file_name": "../../etc/a.png", "text": "no"}, {"file_name": "/a.png", "text": "no"})},
+        {
+            "a.png": PNG,
+            "metadata.jsonl": lines(
+                {"file_name": "../../etc/a.png", "text": "no"},
+                {"file_name": "/a.png", "text": "no"},
+            ),
+        },
         {"a.png": None},
     ),
-    "the web UI's PNG": ({"a.png": made.png_with(parameters=made.generation_data("an ant"))}, {"a.png": "an ant"}),
-    "ComfyUI's PNG": ({"a.png": made.png_with(prompt=made.COMFY)}, {"a.png": "a heron"}),
-    "the web UI's JPEG": ({"a.jpg": made.with_user_comment("an ant ☃", "JPEG")}, {"a.jpg": "an ant ☃"}),
-    "the web UI's WebP": ({"a.webp": made.with_user_comment("an ant", "WEBP")}, {"a.webp": "an ant"}),
-    "EXIF of the other byte order": (
-        {"a.jpg": made.with_user_comment("an ant", "JPEG", "utf-16-le")}, {"a.jpg": "an ant"},
+    "the web UI's PNG": (
+        {"a.png": made.png_with(parameters=made.generation_data("an ant"))},
+        {"a.png": "an ant"},
     ),
-    "a comment of a camera": ({"a.jpg": made.encoded(0, "JPEG", comment="CREATOR: a camera")}, {"a.jpg": None}),
+    "ComfyUI's PNG": ({"a.png": made.png_with(prompt=made.COMFY)}, {"a.png": "a heron"}),
+    "the web UI's JPEG": (
+        {"a.jpg": made.with_user_comment("an ant ☃", "JPEG")},
+        {"a.jpg": "an ant ☃"},
+    ),
+    "the web UI's WebP": (
+        {"a.webp": made.with_user_comment("an ant", "WEBP")},
+        {"a.webp": "an ant"},
+    ),
+    "EXIF of the other byte order": (
+        {"a.jpg": made.with_user_comment("an ant", "JPEG", "utf-16-le")},
+        {"a.jpg": "an ant"},
+    ),
+    "a comment of a camera": (
+        {"a.jpg": made.encoded(0, "JPEG", comment="CREATOR: a camera")},
+        {"a.jpg": None},
+    ),
     "GenEval": (
         {
             "00000/metadata.jsonl": '{"tag": "counting", "include": [], "prompt": "two benches"}',
-            "00000/samples/0000.png": PNG, "00000/samples/0001.png": PNG, "00000/grid.png": PNG,
+            "00000/samples/0000.png": PNG,
+            "00000/samples/0001.png": PNG,
+            "00000/grid.png": PNG,
             "00001/metadata.jsonl": '{"tag": "color", "include": [], "prompt": "a red cow"}',
             "00001/samples/0000.png": PNG,
         },
-        {"00000/samples/0000.png": "two benches", "00000/samples/0001.png": "two benches", "00001/samples/0000.png": "a red cow"},
+        {
+            "00000/samples/0000.png": "two benches",
+            "00000/samples/0001.png": "two benches",
+            "00001/samples/0000.png": "a red cow",
+        },
     ),
     "T2I-CompBench": (
         {"samples/a green bench_000000.png": PNG, "samples/a green bench_000001.png": PNG},
-        {"samples/a green bench_000000.png": "a green bench", "samples/a green bench_000001.png": "a green bench"},
+        {
+            "samples/a green bench_000000.png": "a green bench",
+            "samples/a green bench_000001.png": "a green bench",
+        },
     ),
     "numbers that are no prompt": ({"image_000001.png": PNG}, {"image_000001.png": None}),
     "ddpo sample": (
@@ -107,13 +147,26 @@ FOLDERS: dict[str, tuple[dict[str, bytes | str], Prompts]] = {
         {"0123456789ab-0.png": "ant"},
     ),
     "ddpo sample with a table": (
-        {"ant-0.png": PNG, "sheet.png": PNG, "metadata.jsonl": lines({"file_name": "ant-0.png", "prompt": "ant"})},
+        {
+            "ant-0.png": PNG,
+            "sheet.png": PNG,
+            "metadata.jsonl": lines({"file_name": "ant-0.png", "prompt": "ant"}),
+        },
         {"ant-0.png": "ant"},
     ),
-    "an image called sheet": ({"sheet.png": PNG, "pillow.png": PNG}, {"pillow.png": None, "sheet.png": None}),
-    "JSON beside each image": ({"a.png": PNG, "a.json": '{"prompt": "ant"}', "a.txt": "bee"}, {"a.png": "bee"}),
-    "names of no text encoding": ({"not\udcffutf8.png": PNG, "not\udcffutf8.txt": "ant"}, {"not\\udcffutf8.png": "ant"}),
-}  # fmt: skip
+    "an image called sheet": (
+        {"sheet.png": PNG, "pillow.png": PNG},
+        {"pillow.png": None, "sheet.png": None},
+    ),
+    "JSON beside each image": (
+        {"a.png": PNG, "a.json": '{"prompt": "ant"}', "a.txt": "bee"},
+        {"a.png": "bee"},
+    ),
+    "names of no text encoding": (
+        {"not\udcffutf8.png": PNG, "not\udcffutf8.txt": "ant"},
+        {"not\\udcffutf8.png": "ant"},
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", FOLDERS)
@@ -159,13 +212,20 @@ def test_a_caption_without_a_prompt_has_a_reason(kind: str, tmp_path: Path) -> N
 
 
 SHARD: dict[str, bytes | str] = {
-    "000.png": PNG, "000.txt": "ant", "000.json": '{"caption": "other", "url": "u"}',
-    "001.jpg": made.encoded(9, "JPEG"), "001.json": '{"caption": "bee", "width": 8}',
-    "002.txt": "cow", "002.webp": made.encoded(9, "WEBP"),
-    "003.png": PNG, "003.txt": "",
-    "004.png": made.png_with(parameters=made.generation_data("dog")), "004.cls": "7",
-    "._005.png": b"junk", "__MACOSX/006.png": b"junk",
-}  # fmt: skip
+    "000.png": PNG,
+    "000.txt": "ant",
+    "000.json": '{"caption": "other", "url": "u"}',
+    "001.jpg": made.encoded(9, "JPEG"),
+    "001.json": '{"caption": "bee", "width": 8}',
+    "002.txt": "cow",
+    "002.webp": made.encoded(9, "WEBP"),
+    "003.png": PNG,
+    "003.txt": "",
+    "004.png": made.png_with(parameters=made.generation_data("dog")),
+    "004.cls": "7",
+    "._005.png": b"junk",
+    "__MACOSX/006.png": b"junk",
+}
 SHARD_PROMPTS = {
     "000.png": "ant",
     "001.jpg": "bee",
@@ -174,9 +234,11 @@ SHARD_PROMPTS = {
     "004.png": "dog",
 }
 FOLDER_IN_ARCHIVE: dict[str, bytes | str] = {
-    "./d/b.png": PNG, "./d/a.png": PNG, "./d/a.txt": "ant",
+    "./d/b.png": PNG,
+    "./d/a.png": PNG,
+    "./d/a.txt": "ant",
     "./metadata.csv": "file_name,text\nd/b.png,bee\n",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tgz", "tar.xz", "tar.bz2", "zip"])
@@ -216,11 +278,20 @@ def test_an_archive_that_is_none_is_one_line(kind: str, tmp_path: Path) -> None:
 
 
 CELLS = {
-    "Hugging Face": [{"image": {"bytes": PNG, "path": "a.png"}, "text": "ant"}, {"image": {"bytes": PNG, "path": "b.png"}, "text": "bee"}],
+    "Hugging Face": [
+        {"image": {"bytes": PNG, "path": "a.png"}, "text": "ant"},
+        {"image": {"bytes": PNG, "path": "b.png"}, "text": "bee"},
+    ],
     "bytes": [{"jpg": PNG, "caption": "ant"}, {"jpg": PNG, "caption": "bee"}],
-    "with a file name": [{"image": {"bytes": PNG, "path": None}, "file_name": "a.png", "prompt": "ant"}, {"image": {"bytes": PNG, "path": None}, "prompt": "bee"}],
-    "paths in the struct": [{"image": {"bytes": None, "path": "a.png"}, "text": "ant"}, {"image": {"bytes": None, "path": "b.png"}, "text": "bee"}],
-}  # fmt: skip
+    "with a file name": [
+        {"image": {"bytes": PNG, "path": None}, "file_name": "a.png", "prompt": "ant"},
+        {"image": {"bytes": PNG, "path": None}, "prompt": "bee"},
+    ],
+    "paths in the struct": [
+        {"image": {"bytes": None, "path": "a.png"}, "text": "ant"},
+        {"image": {"bytes": None, "path": "b.png"}, "text": "bee"},
+    ],
+}
 
 
 @pytest.mark.parametrize("kind", CELLS)
@@ -302,7 +373,7 @@ def test_an_order_that_cannot_be_told_is_refused(kind: str, tmp_path: Path) -> N
     made.fill(tmp_path / "p", dict.fromkeys(DOUBTFUL[kind], PNG))
     (tmp_path / "p.txt").write_text("line\n" * len(DOUBTFUL[kind]))
     with pytest.raises(
-        ConfigError, match="it cannot be told .*give a table with the columns file and prompt"
+        ConfigError, match=r"it cannot be told .*give a table with the columns file and prompt"
     ) as caught:
         picture_source([tmp_path / "p"], tmp_path / "p.txt")
     assert "\n" not in str(caught.value)
@@ -354,12 +425,24 @@ def test_bare_names_in_a_table_must_fit_one_image(tmp_path: Path) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, bytes | str], str]] = {
-    "a file twice": ({"metadata.csv": "file_name,text\na.png,ant\na.png,bee\n"}, r"metadata.csv:3: 'a.png' is in the table twice"),
-    "no file column": ({"metadata.jsonl": lines({"text": "ant"}, {"text": "bee"})}, "metadata.jsonl:1: no file"),
+    "a file twice": (
+        {"metadata.csv": "file_name,text\na.png,ant\na.png,bee\n"},
+        r"metadata.csv:3: 'a.png' is in the table twice",
+    ),
+    "no file column": (
+        {"metadata.jsonl": lines({"text": "ant"}, {"text": "bee"})},
+        "metadata.jsonl:1: no file",
+    ),
     "no JSON": ({"metadata.jsonl": '{"file_name": "a.png"\n'}, r"metadata.jsonl:\d: not JSON"),
-    "a prompt that is a number": ({"metadata.jsonl": lines({"file_name": "a.png", "text": 3})}, "metadata.jsonl:1: 'text' must be a text"),
-    "a control character": ({"metadata.jsonl": lines({"file_name": "a.png", "text": "an\u0007t"})}, "metadata.jsonl:1: a control"),
-}  # fmt: skip
+    "a prompt that is a number": (
+        {"metadata.jsonl": lines({"file_name": "a.png", "text": 3})},
+        "metadata.jsonl:1: 'text' must be a text",
+    ),
+    "a control character": (
+        {"metadata.jsonl": lines({"file_name": "a.png", "text": "an\u0007t"})},
+        "metadata.jsonl:1: a control",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", WRONG)

@@ -60,7 +60,9 @@ def test_every_suffix_that_pillow_reads_is_an_image() -> None:
     assert not {".pdf", ".ps", ".eps", ".svg", ".mpg", ".mp4", ".wmf", ".h5"} & image_suffixes()
 
 
-@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".avif", ".apng", ".tga", ".heic", ".jp2", ".MPO"])
+@pytest.mark.parametrize(
+    "suffix", [".jfif", ".jpe", ".avif", ".apng", ".tga", ".heic", ".jp2", ".MPO"]
+)
 def test_images_of_rarer_suffixes_are_found_and_read(suffix: str, tmp_path: Path) -> None:
     forms = {".avif": "AVIF", ".apng": "PNG", ".tga": "TGA", ".heic": "HEIF", ".jp2": "JPEG2000"}
     if suffix == ".heic":

@@ -176,8 +176,22 @@ def test_no_file_and_a_folder_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.csv: no such file"):
         list(read_table(tmp_path / "absent.csv"))
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(ConfigError, match=r"folder\.csv: a folder, not a table"):
+    with pytest.raises(ConfigError, match=r"folder\.csv: a folder without Parquet files"):
         list(read_table(tmp_path / "folder.csv"))
+
+
+@pytest.mark.parametrize("below", [".", "data"])
+def test_shards_of_a_folder_are_one_table(tmp_path: Path, below: str) -> None:
+    (tmp_path / below).mkdir(exist_ok=True)
+    for number in (1, 0):
+        name = f"train-0000{number}-of-00002.parquet"
+        pd.DataFrame({"text": [f"{number}a", f"{number}b"]}).to_parquet(tmp_path / below / name)
+    (tmp_path / "README.md").touch()
+    assert [row["text"] for _, row in read_table(tmp_path)] == ["0a", "0b", "1a", "1b"]
+    other = tmp_path / below / "test-00000-of-00001.parquet"
+    pd.DataFrame({"text": ["t"]}).to_parquet(other)
+    with pytest.raises(ConfigError, match=r"holds several tables \(test, train\); name one file"):
+        list(read_table(tmp_path))
 
 
 def test_whole_escapes_are_read(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ddpo.eval.calibration import Calibration
+    from ddpo.eval.preference_file import Preferences
     from ddpo.eval.preferences import ScoredPairs, Validation
     from ddpo.rewards.resolved import ResolvedReward
 
@@ -27,7 +28,7 @@ CONVENTION = "imagereward"
 def validate_command(
     name: Annotated[str, typer.Argument(help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object.")],
     preferences: Annotated[
-        Path, typer.Option(help=".jsonl, .csv, .parquet: image_a, image_b, label (a, b, tie; or 0, 1, 0.5: the preferred one), prompt.")
+        Path, typer.Option(help="A table of pairs (image_a, image_b, label, prompt) or rankings, as of Pick-a-Pic, HPDv2, ImageReward.")
     ],
     images: Annotated[Path | None, typer.Option(help="The folder that image paths are relative to; that of the file by default.")] = None,
     ties: Annotated[str, typer.Option(help="The tie convention of the headline: imagereward, hpsv2, pickapic or acc_eq.")] = CONVENTION,
@@ -51,31 +52,47 @@ def validate_command(
         raise unknown_name("tie convention", ties, CONVENTIONS)
     from rich.console import Console
 
+    from ddpo.eval.preference_file import read_preferences
     from ddpo.eval.preferences import validate_pairs
 
-    scored = _score(found, preferences, images, batch_size, cache)
+    rows = read_preferences(preferences, images)
+    scored = _score(found, rows, batch_size, cache)
     validation = validate_pairs(scored, lower_is_better=found.card.direction == "lower")
     console = Console()
     print_validation(console, found.card.id, validation, ties)
+    _print_origin(console, rows)
     for reason in scored.errors[:3]:
         console.print(f"[yellow]no score[/yellow]  {escape(reason)}", soft_wrap=True)
     console.print(escape(found.signature), soft_wrap=True)
     if out is not None:
         from ddpo.files import write_json
 
-        write_json(out, {"preferences": preferences.name, "signature": found.signature, "headline": ties, **validation.to_dict()})
+        facts = {"preferences": preferences.name, "signature": found.signature, "headline": ties, **validation.to_dict()}
+        counts = {"rankings": rows.rankings, "ranked_pairs": rows.ranked_pairs, "unlabelled": rows.unlabelled}
+        write_json(out, {**facts, **counts})
         console.print(f"wrote {escape(str(out))}", soft_wrap=True)
     if scored.failed:
         raise RewardFailure(f"{scored.failed} pictures could not be scored, because the reward failed (see above); the others stand")
 
 
-def _score(found: ResolvedReward, preferences: Path, images: Path | None, batch_size: int, cache: bool) -> ScoredPairs:
-    from ddpo.eval.preference_file import read_preferences
+def _score(found: ResolvedReward, rows: Preferences, batch_size: int, cache: bool) -> ScoredPairs:
     from ddpo.eval.preferences import score_pairs
 
-    name, rows = found.card.id, read_preferences(preferences, images)
+    name = found.card.id
     with open_scorers({name: found}, batch_size, cache=cache) as scorers, picture_progress(name, None) as advance:
         return score_pairs(scorers[name], rows, batch_size, advance)  # how many distinct pictures there are shows only at the end
+
+
+def _print_origin(console: Console, rows: Preferences) -> None:
+    """How many pairs come from rankings, and how many rows have no label."""
+    if rows.rankings:
+        console.print(
+            f"{rows.ranked_pairs} pairs come from {rows.rankings} rankings; they are resampled by prompt, for the pairs of a ranking "
+            "are not independent",
+            soft_wrap=True,
+        )
+    if rows.unlabelled:
+        console.print(f"{rows.unlabelled} rows left out: has_label is false", soft_wrap=True)
 
 
 def print_validation(console: Console, reward: str, validation: Validation, headline: str) -> None:

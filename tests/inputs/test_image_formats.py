@@ -63,24 +63,43 @@ def make(kind: str, place: Path, level: int) -> Path:
     folders: dict[str, Files] = {
         "folder with captions": {**images, "0.txt": CAT, "1.caption": DOG},
         "folder with metadata.jsonl": {**images, "metadata.jsonl": jsonl},
-        "folder with metadata.csv": {**images, "metadata.csv": f"file_name,text\n0.png,{CAT}\n1.png,{DOG}\n"},
-        "folder of web UI images": {"0.png": made.png_with(level, parameters=cat_data), "1.png": made.png_with(level + 20, parameters=dog_data)},
+        "folder with metadata.csv": {
+            **images,
+            "metadata.csv": f"file_name,text\n0.png,{CAT}\n1.png,{DOG}\n",
+        },
+        "folder of web UI images": {
+            "0.png": made.png_with(level, parameters=cat_data),
+            "1.png": made.png_with(level + 20, parameters=dog_data),
+        },
         "folder of ComfyUI images": {
             "0.png": made.png_with(level, prompt=made.COMFY.replace("a heron", CAT)),
             "1.png": made.png_with(level + 20, prompt=made.COMFY.replace("a heron", DOG)),
         },
         "folder of `ddpo sample`": {
-            f"{named[0]}.png": cat, f"{named[0]}.txt": CAT, f"{named[1]}.png": dog, f"{named[1]}.txt": DOG, "sheet.png": cat,
+            f"{named[0]}.png": cat,
+            f"{named[0]}.txt": CAT,
+            f"{named[1]}.png": dog,
+            f"{named[1]}.txt": DOG,
+            "sheet.png": cat,
         },
         "folder of GenEval": {
-            "00000/metadata.jsonl": json.dumps({"tag": "one", "include": [], "prompt": CAT}), "00000/samples/0000.png": cat,
-            "00001/metadata.jsonl": json.dumps({"tag": "two", "include": [], "prompt": DOG}), "00001/samples/0000.png": dog,
+            "00000/metadata.jsonl": json.dumps({"tag": "one", "include": [], "prompt": CAT}),
+            "00000/samples/0000.png": cat,
+            "00001/metadata.jsonl": json.dumps({"tag": "two", "include": [], "prompt": DOG}),
+            "00001/samples/0000.png": dog,
             "00000/grid.png": cat,
         },
-        "folder of T2I-CompBench": {f"samples/{CAT}_000000.png": cat, f"samples/{DOG}_000000.png": dog},
+        "folder of T2I-CompBench": {
+            f"samples/{CAT}_000000.png": cat,
+            f"samples/{DOG}_000000.png": dog,
+        },
         "table of files": {**images, "t.jsonl": jsonl},
-        "numbered folder with --prompts": {"images/0.png": cat, "images/1.png": dog, "list.txt": f"{CAT}\n{DOG}\n"},
-    }  # fmt: skip
+        "numbered folder with --prompts": {
+            "images/0.png": cat,
+            "images/1.png": dog,
+            "list.txt": f"{CAT}\n{DOG}\n",
+        },
+    }
     if kind in folders:
         made.fill(place, folders[kind])
         return place / {
@@ -117,8 +136,9 @@ def test_every_pair_of_input_and_command(
         )
         scored = [json.loads(line) for line in Path(f"{out}l").read_text().splitlines()]
         assert sorted((row["prompt"], row["score"]) for row in scored) == [
-            (CAT, pytest.approx(-100 / 255, abs=1e-6)), (DOG, pytest.approx(-120 / 255, abs=1e-6)),
-        ]  # fmt: skip
+            (CAT, pytest.approx(-100 / 255, abs=1e-6)),
+            (DOG, pytest.approx(-120 / 255, abs=1e-6)),
+        ]
     elif command == "compare":
         code, _, err = ddpo(
             "rewards",
