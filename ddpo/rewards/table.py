@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.catalog import CARDS
@@ -51,6 +52,16 @@ def render_facts_markdown(cards: Iterable[RewardCard] | None = None) -> str:
     return _markdown(("reward", "scale", "5 % / median / 95 %", "measured on", "licences of code, weights", "defined in"), rows)
 
 
+PLAIN_RGB: Final = frozenset(("aesthetic", "aesthetic_v1", "clip_score", "hpsv2", "imagereward", "pickscore"))
+"""Rewards whose originals open images with Pillow's `convert("RGB")`: the transforms of openai/CLIP,
+open_clip and ImageReward, and `convert_to_rgb` of transformers' CLIP image processor."""
+
+PLAIN_RGB_NOTE: Final = (
+    'it opens images with `convert("RGB")`: transparency dropped without a ground, EXIF orientation '
+    "ignored, 16-bit greys clipped; the rules here are in [input-formats](../input-formats.md#pixels)"
+)
+
+
 def render_card_markdown(card: RewardCard) -> str:
     """A page about one reward: all that its card says, in the order in which a stranger asks."""
     typical = "not measured" if card.typical is None else " / ".join(f"{value:g}" for value in card.typical) + f" ({card.typical_source})"
@@ -65,6 +76,7 @@ def render_card_markdown(card: RewardCard) -> str:
             "preprocessing",
             card.preprocessing if card.preprocessing.startswith(card.pixels) else f"{card.pixels}; {card.preprocessing or 'not stated'}",
         ),
+        *([("the original differs", PLAIN_RGB_NOTE)] if card.id in PLAIN_RGB else []),
         ("computed in", f"{card.dtype}; about {card.memory_mb} MB"),
         ("differentiable", "yes" if card.differentiable else "no"),
         ("shares a tower with", card.backbone or "none"),

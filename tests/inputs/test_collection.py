@@ -198,7 +198,7 @@ NO_PROMPT: dict[str, tuple[dict[str, bytes | str], str]] = {
     ),
     "no text": ({"a.txt": b"\xff\xd8\xff"}, "a.txt:1 is not UTF-8"),
     "a control character": ({"a.cap": "an \x07 ant"}, "a control character"),
-    "a book": ({"a.txt": "word " * 2000}, "more than 5000"),
+    "a book": ({"a.txt": "word " * 9000}, "characters, more than"),
 }
 
 
