@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ddpo.errors import ConfigError, ImageError, PromptError
-from ddpo.eval.picture_folders import PictureFolder, check_paired, find_pictures, keep_pictures, leftover_split
+from ddpo.eval.picture_folders import PictureFolder, check_paired, find_pictures, keep_pictures, leftover_split, without_prompts
 from ddpo.eval.splits import Split
 from ddpo.eval.store import PictureStore, pixels_sha256
 from ddpo.types import Prompt
@@ -91,6 +91,29 @@ LAYOUTS: dict[str, tuple[Mapping[str, str | None], Found, bool]] = {
         {(FOX, 0): "00000_0.png", (YAK, 5): "00001_5.png", (YAK, 3): "00001_s3.png"},
         True,
     ),
+    "one image per prompt": ({"0.png": None, "2.png": None}, {(FOX, 0): "0.png", ("a cat", 0): "2.png"}, True),
+    "folders by number": (
+        {"00000/0.png": None, "00000/1.png": None, "00002/img_7.png": None},
+        {(FOX, 0): "00000/0.png", (FOX, 1): "00000/1.png", ("a cat", 7): "00002/img_7.png"},
+        True,
+    ),
+    "samples in folders by number": (
+        {"00000/samples/0000.png": None, "00001/samples/0003.png": None},
+        {(FOX, 0): "00000/samples/0000.png", (YAK, 3): "00001/samples/0003.png"},
+        True,
+    ),
+    "a folder for each list": ({"Mine/0.png": None, "Mine/1.png": None}, {(FOX, 0): "Mine/0.png", (YAK, 0): "Mine/1.png"}, True),
+    "GenEval": (
+        {"00000/samples/0002.png": None, "00000/metadata.jsonl": lines({"tag": "counting", "prompt": FOX}), "00000/grid.png": None},
+        {(FOX, 2): "00000/samples/0002.png"},
+        True,
+    ),
+    "T2I-CompBench": ({f"samples/{YAK}_000004.png": None}, {(YAK, 4): f"samples/{YAK}_000004.png"}, True),
+    "ddpo sample": (
+        {f"{Prompt(YAK).id}-3.png": None, f"{Prompt(YAK).id}-3.txt": YAK, "sheet.png": None},
+        {(YAK, 3): f"{Prompt(YAK).id}-3.png"},
+        True,
+    ),
     "numbers from 1": ({"1-0.png": None, "3-0.png": None}, {(FOX, 0): "1-0.png", ("a cat", 0): "3-0.png"}, True),
 }  # fmt: skip
 
@@ -102,6 +125,8 @@ def test_prompts_and_indices_are_found(layout: str, tmp_path: Path) -> None:
     assert found(folder) == expected
     assert any("may not share their noise" in note for note in folder.notes) == (not known)
     assert any("no prompt and were left out" in note for note in folder.notes) == ("grid/all.png" in files)
+    sheets = {"00000/grid.png", "sheet.png"} & set(files)
+    assert any("1 file left out: 1 contact sheet" in note for note in folder.notes) == bool(sheets)
     fox = next((file for file in folder.files if file.prompt.text == FOX), None)
     assert fox is None or fox.prompt.metadata == {"count": 1}  # the prompt of the list, which a reward may need
     assert [file.prompt.id for file in folder.files] == sorted(
@@ -180,3 +205,35 @@ def test_prompts_of_no_list_are_a_split_and_pictures_without_partner_are_told(tm
     lonely = fill(tmp_path / "lonely", {"b.png": None, "metadata.jsonl": table(("b.png", OWN, 9))})
     with pytest.raises(ConfigError, match="there is nothing to compare"):
         check_paired(one, find_pictures("lonely", lonely, {"mine": PROMPTS}))
+
+
+def test_a_prompt_that_a_list_names_twice_has_the_images_of_both_numbers(tmp_path: Path) -> None:
+    """Lists such as DrawBench repeat prompts; images are numbered by the line."""
+    twice = {"mine": [Prompt(FOX), Prompt(YAK), Prompt(FOX)]}
+    one_each = find_pictures("theirs", fill(tmp_path / "a", dict.fromkeys(("0.png", "1.png", "2.png"))), twice)
+    assert found(one_each) == {(FOX, 0): "0.png", (YAK, 0): "1.png", (FOX, 1): "2.png"}
+    two_each = find_pictures("theirs", fill(tmp_path / "b", dict.fromkeys(("0_0.png", "0_1.png", "2_0.png", "2_1.png"))), twice)
+    assert found(two_each) == {(FOX, 0): "0_0.png", (FOX, 1): "0_1.png", (FOX, 2): "2_0.png", (FOX, 3): "2_1.png"}
+
+
+def test_images_of_an_archive_come_into_the_store_once(tmp_path: Path) -> None:
+    theirs = fill(tmp_path / "theirs", {"a.png": None, "a.txt": YAK, "b.png": None, "b.txt": FOX})
+    (theirs / "b.png").write_bytes(b"no image")
+    shutil.make_archive(str(tmp_path / "theirs"), "zip", theirs)
+    archive = tmp_path / "theirs.zip"
+    folder = find_pictures("theirs", archive, {"mine": PROMPTS})
+    with PictureStore(tmp_path / "out") as store:
+        kept = keep_pictures(store, folder)
+        pixels = np.asarray(Image.open(theirs / "a.png"))
+        assert kept[Prompt(YAK).id, 0].sha256 == pixels_sha256(pixels)
+        assert kept[Prompt(FOX).id, 0].error == f"{archive}/b.png: not an image that can be decoded"
+    journal = tmp_path / "out" / "images" / "journal-0.jsonl"
+    before = journal.read_bytes()
+    with PictureStore(tmp_path / "out") as store:
+        assert keep_pictures(store, find_pictures("theirs", archive, {"mine": PROMPTS})) == kept
+        assert journal.read_bytes() == before
+
+
+def test_images_of_prompts_that_were_dropped_are_left_out(tmp_path: Path) -> None:
+    folder = find_pictures("theirs", fill(tmp_path, dict.fromkeys(("0.png", "1.png"))), {"mine": PROMPTS})
+    assert found(without_prompts(folder, {Prompt(FOX).id})) == {(YAK, 0): "1.png"}
