@@ -55,7 +55,7 @@ def evaluate_command(
     ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Option(help="Pictures that something else drew: base=FOLDER, and NAME=FOLDER for each model; instead of --checkpoint."),
+        typer.Option(help="Images that something else drew: base=FOLDER, and NAME=FOLDER for each model; also tables and archives."),
     ] = None,
     prompts: Prompts = None,
     reward: Rewards = None,

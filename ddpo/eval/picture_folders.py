@@ -81,9 +81,12 @@ def find_pictures(name: str, folder: Path, lists: Mapping[str, Sequence[Prompt]]
     """
     if not folder.exists():
         raise ImageError(f"{folder}: no such folder")
-    copies = TemporaryDirectory(prefix="ddpo-")
     source = picture_source([folder])
+    copies: TemporaryDirectory[str] | None = TemporaryDirectory(prefix="ddpo-")
     pictures = list(copied_to(Path(copies.name), source))
+    if not os.listdir(copies.name):  # all are files of their own
+        copies.cleanup()
+        copies = None
     placed = _described(folder, pictures) or place_by_layout(str(folder), pictures, lists)
     if placed is None:
         raise ConfigError(

@@ -89,6 +89,8 @@ class FolderPrompts:
         folder = os.path.dirname(os.path.abspath(path))
         if folder != self._folder or not self._tables:
             self._enter(folder)
+        if not self._chain:
+            return None
         found = [row for table in self._chain if (row := table.find(path)) is not None]
         return next((row for row in found if row.prompt is not None), None)
 

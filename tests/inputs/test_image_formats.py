@@ -11,6 +11,7 @@ import image_inputs as made
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from ddpo.types import Prompt
 
@@ -176,3 +177,37 @@ def test_every_pair_of_input_and_command(
             DOG,
         }
     assert code == 0, err
+
+
+@pytest.mark.parametrize("kind", ["Parquet with images", "tar.gz archive", "folder with captions"])
+def test_contact_sheets_show_the_images_of_every_container(
+    kind: str, tmp_path: Path, ddpo: Run
+) -> None:
+    place, sheet = make(kind, tmp_path / "base", 100), tmp_path / "sheet.png"
+    code, _, err = ddpo("rewards", "score", "darkness", place, "--contact-sheet", sheet)
+    assert code == 0, err
+    with Image.open(sheet) as image:
+        greys = {color for _, color in image.getcolors(1 << 20) or ()}
+    assert {(100, 100, 100), (120, 120, 120)} <= greys
+
+
+@pytest.mark.parametrize("kind", ["Parquet with images", "zip archive", "folder with captions"])
+def test_images_are_grouped_by_prompt_in_every_container(
+    kind: str, tmp_path: Path, ddpo: Run
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from ddpo.rewards.card import RewardCard\n"
+        "from ddpo.types import RewardOutput\n"
+        "class Mine:\n"
+        "    card = RewardCard(id='mine', version='1', summary='x', load='mine:Mine', family='x',"
+        " flaws='', inputs=('image', 'group'))\n"
+        "    def __call__(self, batch):\n"
+        "        means = batch.pixels.mean((1, 2, 3))\n"
+        "        return RewardOutput(means - means.mean())\n"
+    )
+    place, out = make(kind, tmp_path / "base", 100), tmp_path / "o.jsonl"
+    spec = f"{tmp_path}/mine.py:Mine"
+    code, _, err = ddpo("rewards", "score", spec, place, "--prompt", "x", "--out", out)
+    assert code == 0, err
+    scores = [json.loads(line)["score"] for line in out.read_text().splitlines()]
+    assert scores == pytest.approx([-10 / 255, 10 / 255], abs=1e-6)

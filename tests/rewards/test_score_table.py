@@ -131,6 +131,17 @@ def test_what_changed_is_scored_again(tmp_path: Path, change: str) -> None:
     assert left(path, found, signatures) == expected
 
 
+def test_an_image_in_an_archive_is_known_by_its_bytes(tmp_path: Path) -> None:
+    found = [Picture(f"x.tar/{i}.png", Prompt(f"p{i}"), data=bytes([i]) * 9) for i in range(4)]
+    path = tmp_path / "j"
+    with Journal(path, ["s"]) as journal:
+        for picture in journal.watched(found[:3]):
+            journal.append(rows_of(picture))
+    assert left(path, found) == (3, ["3.png"])
+    found[1] = Picture(found[1].file, found[1].prompt, data=b"another!!")  # of the same length
+    assert left(path, found) == (1, ["1.png", "2.png", "3.png"])
+
+
 def test_a_touched_file_counts_as_changed_even_if_its_size_is_the_same(tmp_path: Path) -> None:
     found = pictures(tmp_path)
     written(tmp_path / "j", found)
