@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError, PromptError
-from ddpo.inputs.columns import METADATA, PROMPT, WEIGHT, column_of, metadata_of
+from ddpo.inputs.columns import PROMPT, WEIGHT, column_of, explicit_metadata, metadata_of
 from ddpo.inputs.tables import TABLES, Row, columns_without_bytes, read_entries
 from ddpo.inputs.text import check_text, numbered_lines, shortened
 from ddpo.registry import nearest
@@ -203,7 +203,7 @@ def _keep_common(shared: dict[str, Any], other: Row) -> None:
 
 
 def _entries(path: Path) -> Iterator[_Entry]:
-    """What a file names, in its order."""
+    """The prompts that a file names, in its order."""
     suffix = path.suffix.lower()
     if suffix in TABLES or path.is_dir():
         try:
@@ -230,9 +230,9 @@ def _tabled(found: Row | str, where: str) -> _Entry:
     text = found[column]
     if not isinstance(text, str):
         raise PromptError(f'{where}: expected "{column}" to be a text, got {shortened(repr(text))}')
-    metadata = metadata_of(found, (column, *WEIGHT), where)
-    explicit = column_of(found, METADATA, where) is not None
-    return _Entry(where, Prompt(check_text(text, where), metadata), _weight(found, where), explicit)
+    prompt = Prompt(check_text(text, where), metadata_of(found, (column, *WEIGHT), where))
+    explicit = explicit_metadata(found, where) is not None
+    return _Entry(where, prompt, _weight(found, where), explicit)
 
 
 def _weight(row: Row, where: str) -> int:

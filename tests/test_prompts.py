@@ -190,6 +190,7 @@ GENEVAL = (
         ("one.csv", "prompt\na cat\n", ["a cat"], {}),
         ("both.jsonl", '{"caption": "long", "prompt": "short"}\n', ["short"], {"caption": "long"}),
         ("meta.csv", 'prompt,metadata,extra\na cat,"{""n"": 2}",x\n', ["a cat"], {"n": 2}),
+        ("some.csv", 'prompt,metadata,extra\na cat,,x\na dog,"{""n"": 2}",y\n', ["a cat", "a dog"], {}),
         ("wild.txt", "{red|blue} car\n[[masterpiece]], cat\n# 5, oil\ntext: a, b\n",
          ["{red|blue} car", "[[masterpiece]], cat", "# 5, oil", "text: a, b"], {}),
         ("utf16.txt", "un café\nein Bär\n".encode("utf-16"), ["un café", "ein Bär"], {}),

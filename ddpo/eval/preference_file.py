@@ -46,7 +46,7 @@ COLUMNS: Final = (
     *IMAGE_A, *IMAGE_B, *CHOICE, *SHARE_OF_A, *SHARE_OF_B, *HAS_LABEL, *BEST_UID, *UID_A, *UID_B,
     *CHOSEN, *REJECTED, *IMAGES, *RANKS, *PREFERRED, *PROMPT, "metadata",
 )  # fmt: skip
-"""What is read of a Parquet file."""
+"""The columns that are read of a Parquet file."""
 
 FORMAT: Final = (
     "each row needs image_a, image_b (or image_0, image_1; jpg_0, jpg_1), label (a, b or tie; or "
@@ -184,7 +184,7 @@ def _choice(row: Row, where: str) -> Choice:
 
 
 def _share(row: Row, where: str) -> Choice | None:
-    """What `label_0` and `label_1` say; None without them."""
+    """The choice by `label_0` and `label_1`; None without them."""
     first, second = (value_of(row, names, where) for names in (SHARE_OF_A, SHARE_OF_B))
     for given in (first, second):
         if given is not None and _number(given) not in (0, 0.5, 1):

@@ -77,7 +77,7 @@ def validate_pairs(scored: ScoredPairs, *, lower_is_better: bool = False) -> Val
     differences = (scored.second - scored.first) if lower_is_better else (scored.first - scored.second)
     kept = np.flatnonzero(~np.isnan(differences))
     if not len(kept):
-        why = scored.errors[0] if scored.errors else "the file has no rows"
+        why = scored.errors[0] if scored.errors else "the file has no row with a label"
         raise ConfigError(f"none of the {len(scored.choices)} pairs has a score for both images: {why}")
     choices, differences, prompts = scored.choices[kept], differences[kept], [scored.prompts[index] for index in kept]
     return Validation(

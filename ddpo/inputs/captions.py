@@ -163,7 +163,7 @@ def _node(node: Any) -> tuple[str, Mapping[str, Any]]:
 
 
 def _is_link(value: Any) -> bool:
-    """Whether a node's input is the output of another node: [node id, slot]."""
+    """True if a node's input is the output of another node: [node id, slot]."""
     return isinstance(value, list) and [*map(type, value)] == [str, int]
 
 

@@ -87,15 +87,15 @@ def text_of(row: Row, names: Sequence[str], where: str) -> str | None:
 
 
 def metadata_of(row: Row, used: Collection[str], where: str) -> dict[str, Any]:
-    """What a reward may read beside the prompt, in plain JSON values.
+    """Plain JSON values that a reward may read beside the prompt.
 
-    It is the object under "metadata" where there is one, else all other columns with a value.
-    Images and other bytes are left out.
+    They are those under "metadata" where there is such a column, else all other columns with a
+    value. Images and other bytes are left out.
 
     Args:
-        row: of a table.
-        used: columns that mean something else: prompt, weight, file; in any case.
-        where: "file:line", for messages.
+        row: row of a table.
+        used: names of columns with another meaning (prompt, weight, file), in any case.
+        where: place of the row, "file:line", for messages.
 
     Raises:
         ConfigError: "metadata" is no object.
@@ -104,9 +104,7 @@ def metadata_of(row: Row, used: Collection[str], where: str) -> dict[str, Any]:
     if explicit is not None:
         return explicit
     taken = {name.lower() for name in (*used, *METADATA, PANDAS_INDEX)}
-    others = {
-        name: _plain(value) for name, value in row.items() if name.strip().lower() not in taken
-    }
+    others = {name: value for name, value in row.items() if name.strip().lower() not in taken}
     plain = {name: _plain(value) for name, value in others.items() if not _is_missing(value)}
     return {name: value for name, value in plain.items() if value is not None}
 
@@ -117,11 +115,13 @@ def explicit_metadata(row: Row, where: str) -> dict[str, Any] | None:
     Raises:
         ConfigError: no object.
     """
+    if not any(name in _spellings(tuple(row)) for name in METADATA):
+        return None
     value = value_of(row, METADATA, where)
+    if value is None:
+        return {}
     if isinstance(value, str):
         value = parse_json(value, f"{where}: metadata")
-    if value is None:
-        return None
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: metadata must be an object, got {shortened(repr(value))}")
     return {str(key): _plain(part) for key, part in value.items()}
@@ -143,7 +143,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a cell is empty: null, an empty text, or the NaN that pandas writes for null."""
+    """True for an empty cell: null, an empty text, or the NaN that pandas writes for null."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
