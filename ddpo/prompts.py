@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ddpo.errors import PromptError
+from ddpo.files import named_path
 from ddpo.registry import nearest
 from ddpo.types import Prompt
 
@@ -63,7 +64,7 @@ def load_prompts(name_or_path: str) -> PromptSet:
     Raises:
         PromptError: no such file or list (names the nearest), empty, not UTF-8, a bad line, or the same prompt twice.
     """
-    path = Path(name_or_path)
+    path = named_path(name_or_path)
     if path.is_file():
         return _parse(read_text(path), path.stem, f"file {path}", str(path), path.suffix == ".jsonl")
     name = name_or_path.removesuffix(".txt").removesuffix(".jsonl")

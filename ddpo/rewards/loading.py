@@ -32,7 +32,7 @@ def adopt(found: Any, reference: str, origin: str) -> tuple[RewardCard, Factory 
             raise RewardLoadError(f"class {reference} is no reward: it needs a class attribute `card: RewardCard` and `__call__(batch)`")
         return card, cast(Factory, found)
     if inspect.isfunction(found):
-        card = card_of_function(found, reference, origin.rpartition("sha256:")[2])
+        card = card_of_function(found, reference, origin.rpartition("sha256:")[2].replace(" files:", "+"))
         return card, lambda **options: FunctionReward(found, card, options)
     if isinstance(found, Reward) and isinstance(found.card, RewardCard):
         return found.card, lambda: found
