@@ -17,6 +17,7 @@ from ddpo.eval.planned_rewards import PlannedReward, plan_rewards
 from ddpo.eval.request import Request
 from ddpo.eval.run_facts import RunFacts, nested
 from ddpo.eval.splits import Split, SplitFacts, load_splits
+from ddpo.policies.emoji.vocabulary import unknown_words_line
 from ddpo.policies.sample import SamplerSettings
 from ddpo.prompts import load_prompts
 from ddpo.rewards.card import RewardCard
@@ -132,8 +133,18 @@ def _plan_checkpoints(request: Request) -> Plan:
         dtype=str(config.get("dtype", "float32")),
         out=request.out or _default_out(candidates),
         manifests={c.facts.name: _manifest(c) for c in candidates if not c.facts.history},
-        notes=(*_notes(candidates, trained, rewards), *(note for _, facts in loaded for note in facts.notes)),
+        notes=(
+            *_notes(candidates, trained, rewards),
+            *_unknown_words(first.info.model, splits),
+            *(note for _, facts in loaded for note in facts.notes),
+        ),
     )
+
+
+def _unknown_words(model: str, splits: Sequence[Split]) -> list[str]:
+    """A note for each split with words that the embedded model was never taught."""
+    lines = {split.name: unknown_words_line(model, [prompt.text for prompt in split.prompts]) for split in splits}
+    return [f"Prompts of {name}: {line}." for name, line in lines.items() if line is not None]
 
 
 def _plan_pictures(request: Request) -> Plan:

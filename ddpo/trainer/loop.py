@@ -29,7 +29,7 @@ from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, Transition
 from ddpo.trainer.loss_scale import LossScale
 from ddpo.trainer.manifest import check_unchanged, describe
 from ddpo.trainer.measures import extremes, iteration_metrics, peak_memory, summary
-from ddpo.trainer.preflight import disk, examine
+from ddpo.trainer.preflight import disk, examine, unknown_words
 from ddpo.trainer.processes import Processes
 from ddpo.trainer.resumption import Changes, continued, remark, with_absolute_paths
 from ddpo.trainer.rollout import Collection, check_scorable, draw_keys, joined
@@ -207,8 +207,8 @@ class _Trainer:
         likelihood = self.likelihood(self.policy, first, iteration)
         ids = [key.prompt.id for key in self.keys(iteration)]
         findings = examine(self.policy, self.algorithm, likelihood, first, ids, config, iteration, sampling, self.processes.count)
-        remarked = remark(self.changes)
-        yield Checked([*findings, room, *([remarked] if remarked else [])])
+        notes = [unknown_words(config.model, self.prompts), remark(self.changes)]
+        yield Checked([*findings, room, *(note for note in notes if note is not None)])
         return collection, sampling
 
     def likelihood(self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0) -> Likelihood:
