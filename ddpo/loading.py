@@ -112,7 +112,7 @@ def _run_user_file(path: Path, source: bytes, files: Mapping[str, str], kind: st
     folder = str(path.absolute().parent)
     digest = hashlib.sha256(repr((str(path.resolve()), sorted(files.items()))).encode()).hexdigest()
     places = {(path.absolute().parent / name).resolve() for name in files}
-    _forget_helpers(places)
+    _forget_helpers(places, {Path(name).parts[0].removesuffix(".py") for name in files})
     importlib.invalidate_caches()
     written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # it is compared by the second: too coarse for an edited helper
     sys.path.insert(0, folder)
@@ -126,13 +126,18 @@ def _run_user_file(path: Path, source: bytes, files: Mapping[str, str], kind: st
     for name, helper in list(sys.modules.items()):
         file = getattr(helper, "__file__", None)
         if file and helper is not module and Path(file).resolve() in places:
-            _helpers[name] = Path(file).resolve()
+            parents = [name.rsplit(".", cut)[0] for cut in range(name.count(".") + 1)]  # a folder without __init__.py has no file
+            _helpers.update(dict.fromkeys(parents, Path(file).resolve()))
     return module
 
 
-def _forget_helpers(places: set[Path]) -> None:
-    """Lets modules be imported anew that an earlier user's file imported: edited since, or namesakes of other folders."""
-    tops = {place.stem if place.name != "__init__.py" else place.parent.name for place in places}
+def _forget_helpers(places: set[Path], tops: set[str]) -> None:
+    """Lets modules be imported anew that an earlier user's file imported: edited since, or namesakes of other folders.
+
+    Args:
+        places: the files of the code that is about to be run.
+        tops: the names of its modules and packages.
+    """
     for name, place in list(_helpers.items()):
         if place in places or name.partition(".")[0] in tops:
             sys.modules.pop(name, None)

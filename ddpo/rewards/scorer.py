@@ -235,10 +235,8 @@ def make_scorer(
     Raises:
         UserError: as `ResolvedReward.make`.
     """
-    if cache is not None and is_user_code(resolved.origin) and not resolved.parts and not cache.user_code:
-        kept = None
-    else:
-        kept = cache
+    own_code = is_user_code(resolved.origin) and not resolved.parts  # which may depend on more files than are known
+    kept = None if own_code and cache is not None and not cache.user_code else cache
     reward = resolved.make(lambda part: make_scorer(part, batch_size, timeout_s=timeout_s, cache=cache))
     calls = reward.card.calls  # which may depend on the options, as for a model behind a server
     if calls.timeout_s is None:

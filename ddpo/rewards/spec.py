@@ -98,9 +98,10 @@ def parse_expression(text: str) -> Expression:
     """
     stripped = text.strip()
     if found := re.fullmatch(r"(min|pareto)\((.*)\)", stripped, re.DOTALL):
-        if re.search(r"\s\+\s|(?:^|,\s*)(?:min|pareto)\(", found[2]):
+        parts = _split_rewards(found[2])
+        if any(len(_split_terms(part)) > 1 or re.match(r"\s*(?:min|pareto)\(", part) for part in parts):
             raise ConfigError(f"reward {text!r}: {found[1]}(…) takes rewards, separated by commas, not expressions")
-        terms = tuple(_parse_term(part) for part in _split_rewards(found[2]))
+        terms = tuple(_parse_term(part) for part in parts)
         if len(terms) < 2:
             raise ConfigError(f"reward {text!r}: {found[1]}(…) needs at least two rewards, separated by commas")
         if any(term.weight == 0 for term in terms):
