@@ -28,8 +28,10 @@ T = TypeVar("T")
 
 _loaded: dict[Path, tuple[dict[str, str], ModuleType]] = {}
 """Place of a user's file → the files that it depended on when it was run, and its module."""
-_helpers: dict[str, Path] = {}
-"""Name of a module → its place, for modules that a user's file imported from its own folder."""
+_own_places: set[Path] = set()
+"""Places of all files that user code has depended on in this process."""
+_own_folders: list[str] = []
+"""Folders of user files that were run, as they stand in `sys.path`."""
 
 
 def find(text: str, registry: Registry[T]) -> tuple[T | Any, str]:
@@ -120,28 +122,37 @@ def _run_user_file(path: Path, source: bytes, files: Mapping[str, str], kind: st
         module = _execute(f"ddpo_user_{path.stem}_{digest[:16]}", path, source, kind)
     finally:
         sys.dont_write_bytecode = written
-        sys.path.remove(folder)
-    if folder not in sys.path:
-        sys.path.append(folder)  # for what it imports later; last, so that it hides nothing that is installed
-    for name, helper in list(sys.modules.items()):
-        file = getattr(helper, "__file__", None)
-        if file and helper is not module and Path(file).resolve() in places:
-            parents = [name.rsplit(".", cut)[0] for cut in range(name.count(".") + 1)]  # a folder without __init__.py has no file
-            _helpers.update(dict.fromkeys(parents, Path(file).resolve()))
+        if folder in sys.path:  # the file may have changed it
+            sys.path.remove(folder)
+    _own_places.update(places)
+    _keep_importable(folder)
     return module
 
 
+def _keep_importable(folder: str) -> None:
+    """Lets code import modules of its folder later, too; behind all that is installed, which it must not hide."""
+    if folder in _own_folders and folder in sys.path:
+        _own_folders.remove(folder)
+        sys.path.remove(folder)
+    if folder not in sys.path:
+        places = [sys.path.index(other) for other in _own_folders if other in sys.path]
+        sys.path.insert(min(places, default=len(sys.path)), folder)
+        _own_folders.append(folder)
+
+
 def _forget_helpers(places: set[Path], tops: set[str]) -> None:
-    """Lets modules be imported anew that an earlier user's file imported: edited since, or namesakes of other folders.
+    """Lets modules be imported anew that earlier user code imported: edited since, or namesakes of other folders.
 
     Args:
         places: the files of the code that is about to be run.
         tops: the names of its modules and packages.
     """
-    for name, place in list(_helpers.items()):
-        if place in places or name.partition(".")[0] in tops:
-            sys.modules.pop(name, None)
-            del _helpers[name]
+    for name, module in list(sys.modules.items()) if _own_places else ():
+        file = getattr(module, "__file__", None)
+        place = Path(file).resolve() if file and not name.startswith("ddpo_user_") else None
+        if place in _own_places and (place in places or name.partition(".")[0] in tops):
+            for cut in range(name.count(".") + 1):  # a package without __init__.py, which has no file, goes too
+                sys.modules.pop(name.rsplit(".", cut)[0], None)
 
 
 def _execute(name: str, path: Path, source: bytes, kind: str) -> ModuleType:
