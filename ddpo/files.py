@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, one_line
 
-__all__ = ["atomic_path", "check_writable", "printable", "storing", "write_json", "write_text"]
+__all__ = ["atomic_path", "check_writable", "named_path", "printable", "storing", "write_json", "write_text"]
 
 
 def printable(name: str) -> str:
@@ -49,6 +50,18 @@ def storing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise StorageFailure(f"{path} cannot be written: {error.strerror or one_line(error)}") from error
+
+
+def named_path(text: str | Path) -> Path:
+    """The place that a user names: `~` is the home folder, and a name is found in either Unicode form.
+
+    File names typed as text are mostly in the form NFC; those that macOS wrote are in NFD.
+    """
+    path = Path(text).expanduser()
+    if path.exists():
+        return path
+    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
+    return next((other for other in forms if other.exists()), path)
 
 
 def check_writable(path: Path) -> None:

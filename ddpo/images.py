@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from ddpo.errors import ImageError
 from ddpo.files import atomic_path, printable
@@ -39,6 +40,9 @@ __all__ = [
 ]
 
 OPENING: Final = Lock()
+SHEET_KEY: Final = "ddpo"
+SHEET_VALUE: Final = "contact sheet"
+"""The text chunk of a PNG that shows many images and is none of them."""
 ORIENTATION: Final = 0x0112  # of EXIF
 TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -261,9 +265,12 @@ def _opened(file: Path | BytesIO) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Writes a PNG atomically."""
+    """Writes a PNG atomically; a contact sheet with a text chunk by which readers of images leave it out."""
+    chunks = PngInfo()
+    if image.info.get(SHEET_KEY) == SHEET_VALUE:
+        chunks.add_text(SHEET_KEY, SHEET_VALUE)
     with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="PNG", pnginfo=chunks)
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 2, background: Any = (255, 255, 255)) -> Image.Image:
@@ -279,4 +286,5 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 2, bac
     sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), background)
     for index, image in enumerate(images):
         sheet.paste(image, ((index % columns) * (width + gap), (index // columns) * (height + gap)))
+    sheet.info[SHEET_KEY] = SHEET_VALUE
     return sheet

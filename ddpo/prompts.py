@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError, PromptError
+from ddpo.files import named_path
 from ddpo.inputs.columns import PROMPT, WEIGHT, column_of, explicit_metadata, metadata_of
 from ddpo.inputs.tables import TABLES, Row, columns_without_bytes, read_entries
 from ddpo.inputs.text import check_text, numbered_lines, shortened
@@ -88,7 +89,7 @@ def load_prompts(name_or_path: str) -> PromptSet:
     Raises:
         PromptError: no such file or list (names the nearest), empty, or a line that is no prompt.
     """
-    path = Path(name_or_path)
+    path = named_path(name_or_path)
     if os.path.isfile(path):  # of a name that is too long, Path.is_file raises
         return _collected(_entries(path), path.stem, f"file {path}", str(path))
     name = name_or_path.removesuffix(".txt").removesuffix(".jsonl")

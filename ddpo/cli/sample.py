@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from ddpo.errors import ConfigError, RunExistsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ddpo.policies.checkpoint import CheckpointInfo
+    from ddpo.policies.policy import Policy
+    from ddpo.policies.sample import SampleKey, SamplerSettings
+    from ddpo.types import Prompt
+
+DEFAULTS: Final = {"steps": 20, "guidance": 2.5, "eta": 1.0}
+"""Sampler settings of a model without a run."""
+BATCH: Final = 32  # images per call of the denoiser
+MOST_IN_SHEET: Final = 512  # images of the contact sheet
 
 
 def sample_command(
@@ -17,16 +32,21 @@ def sample_command(
         str | None, typer.Option(help="A checkpoint or run folder of `ddpo train`; or another trainer's, with --model.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The base model; default: the checkpoint's, else 'emoji'.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures; must not exist or be empty.")] = Path("samples"),
-    count: Annotated[int, typer.Option(help="Pictures per prompt.", min=1)] = 4,
-    steps: Annotated[int, typer.Option(help="Denoising steps.", min=1)] = 20,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 1: none.", min=1)] = 2.5,
-    eta: Annotated[float, typer.Option(help="Stochasticity, 0 … 1.", min=0, max=1)] = 1.0,
+    out: Annotated[Path, typer.Option(help="Folder for the images; must not exist or be empty.")] = Path("samples"),
+    count: Annotated[int, typer.Option(help="Images per prompt.", min=1)] = 4,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the run's, else 20.", min=1)] = None,
+    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance, 1: none; default: the run's, else 2.5.", min=1)] = None,
+    eta: Annotated[float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's, else 1.", min=0, max=1)] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same noise for every checkpoint.")] = 0,
-    device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
+    device: Annotated[str | None, typer.Option(help="A torch device; default: the run's, else cpu.")] = None,
 ) -> None:
-    """Draw pictures with a model or a checkpoint."""
+    """Draw images with a model or a checkpoint.
+
+    Writes the images, metadata.jsonl with their prompts and settings, and sheet.png with all of them. A text that is named twice is drawn
+    twice as often. A checkpoint of a run is drawn with the run's own settings, as `ddpo eval` does.
+    """
     from ddpo.policies.checkpoint import find_checkpoint
+    from ddpo.policies.emoji.vocabulary import unknown_words_line
     from ddpo.prompts import load_prompts
     from ddpo.types import Prompt
 
@@ -36,24 +56,77 @@ def sample_command(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunExistsError(f"{out} is not an empty folder: choose another --out")
     info = find_checkpoint(checkpoint, model) if checkpoint else None
+    base = info.model if info else model or "emoji"
+    if line := unknown_words_line(base, [prompt.text for prompt in chosen]):
+        typer.echo(f"note: {line}", err=True)
     from ddpo.cli.quiet import quiet_libraries
 
     quiet_libraries()
+    from ddpo.policies import load_policy
+    from ddpo.policies.sample import SamplerSettings
+
+    config = _run_config(info)
+    named = {"steps": steps, "guidance": guidance, "eta": eta}
+    told = {name: value for name, value in named.items() if value is not None}
+    of_run = {name: value for name, value in dict(config.get("sample", {})).items() if name in DEFAULTS}
+    keys = _keys(chosen, count)
+    settings = SamplerSettings(**{**DEFAULTS, **of_run, **told}, batch=min(BATCH, len(keys)))
+    place = device or str(config.get("device", "cpu"))
+    policy = load_policy(base, info, device=place, dtype=str(config.get("dtype", "float32")))
+    facts = {"model": base, "checkpoint": str(info.folder) if info else None, **{name: getattr(settings, name) for name in DEFAULTS}}
+    _draw(policy, keys, settings, seed, out, facts, columns=count if count > 1 else 8)
+    typer.echo(f"{len(keys)} images in {out}; all of them in {out / 'sheet.png'}")
+
+
+def _run_config(info: CheckpointInfo | None) -> dict[str, Any]:
+    """The settings of the run that a checkpoint belongs to; empty if it belongs to none."""
+    from ddpo.eval.run_facts import read_run
+
+    return dict(read_run(info.run).config) if info is not None else {}
+
+
+def _keys(prompts: Sequence[Prompt], count: int) -> list[SampleKey]:
+    """The images to draw: `count` for each prompt, with indices that go on where a prompt is named again."""
+    from ddpo.policies.sample import SampleKey
+
+    drawn: Counter[str] = Counter()
+    keys: list[SampleKey] = []
+    for prompt in prompts:
+        keys += [SampleKey(prompt, drawn[prompt.id] + index) for index in range(count)]
+        drawn[prompt.id] += count
+    return keys
+
+
+def _draw(
+    policy: Policy,
+    keys: Sequence[SampleKey],
+    settings: SamplerSettings,
+    seed: int,
+    out: Path,
+    facts: dict[str, Any],
+    columns: int,
+) -> None:
+    """Writes every image as soon as it is there, its line of metadata.jsonl with it, and the contact sheet at the end."""
     from rich.progress import track
 
+    from ddpo.files import storing
     from ddpo.images import contact_sheet, save_png, to_pil
-    from ddpo.policies import load_policy
-    from ddpo.policies.sample import SampleKey, SamplerSettings, sample_images
+    from ddpo.policies.sample import sample_images
 
-    policy = load_policy(model or (info.model if info else "emoji"), info, device=device)
-    keys = [SampleKey(prompt, index) for prompt in chosen for index in range(count)]
-    settings = SamplerSettings(steps=steps, guidance=guidance, eta=eta, batch=min(32, len(keys)))
-    pictures = []
+    waiting, shown = iter(keys), []
     batches = -(-len(keys) // settings.batch)
-    for batch in track(sample_images(policy, keys, settings, seed), total=batches, description="sampling"):
-        pictures += to_pil(batch.pixels)
-    for key, picture in zip(keys, pictures, strict=True):
-        save_png(picture, out / f"{key.prompt.id}-{key.index}.png")
-        (out / f"{key.prompt.id}-{key.index}.txt").write_text(key.prompt.text + "\n", encoding="utf-8")
-    save_png(contact_sheet(pictures, columns=count if count > 1 else 8), out / "sheet.png")
-    typer.echo(f"{len(pictures)} pictures in {out}; all of them in {out / 'sheet.png'}")
+    with storing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / "metadata.jsonl").open("w", encoding="utf-8") as table:
+            for batch in track(sample_images(policy, keys, settings, seed), total=batches, description="sampling"):
+                for image in to_pil(batch.pixels):
+                    key = next(waiting)
+                    name = f"{key.prompt.id}-{key.index}.png"
+                    save_png(image, out / name)
+                    row = {"file_name": name, "prompt": key.prompt.text, "index": key.index, "seed": seed, "settings": facts}
+                    if key.prompt.metadata:
+                        row["metadata"] = dict(key.prompt.metadata)
+                    table.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    shown += [image] if len(shown) < MOST_IN_SHEET else []
+                table.flush()
+        save_png(contact_sheet(shown, columns=columns), out / "sheet.png")

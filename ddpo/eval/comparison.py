@@ -203,7 +203,7 @@ def _originals(scorers: Mapping[str, Scorer], pictures: Sequence[Picture], progr
 def _check(scorers: Mapping[str, Scorer], pictures: Sequence[Picture]) -> None:
     bare = next((picture.file for picture in pictures if picture.prompt is None), None)
     for name, scorer in scorers.items():
-        if "prompt" in scorer.reward.card.inputs and bare is not None:
+        if scorer.reward.card.needs_prompt and bare is not None:
             hint = "give prompts with --prompts FILE or --prompt TEXT"
             raise ConfigError(f"reward {name!r} judges a picture by its prompt and {bare} has none: {hint}")
         if "group" in scorer.reward.card.inputs:

@@ -17,7 +17,7 @@ from typing import Final
 
 from ddpo.errors import ConfigError
 from ddpo.eval.models import ModelFacts
-from ddpo.eval.reading import ORDER, Grade
+from ddpo.eval.reading import ORDER, UNTOLD, Grade
 from ddpo.eval.report import Report
 from ddpo.eval.tables import Gain
 from ddpo.registry import nearest
@@ -77,7 +77,9 @@ class Condition:
         for model in report.compared:
             if self.model in ("", model.name):
                 value, shown = self._value(report, model)
-                if math.isnan(value):
+                if math.isnan(value) and not self.split:
+                    lines.append(f"{self.text}: cannot be told for {model.name}, {shown}")
+                elif math.isnan(value):
                     lines.append(f"{self.text}: there is no such number for {model.name}")
                 elif self.compare(value, self.bound):
                     lines.append(f"{self.text}: {model.name} has {shown}")
@@ -86,7 +88,7 @@ class Condition:
     def _value(self, report: Report, model: ModelFacts) -> tuple[float, str]:
         if not self.split:
             grade = next((reading.grade for reading in report.readings if reading.model == model.name), "not measured")
-            return (math.nan if grade == "not measured" else float(ORDER.index(grade))), grade
+            return (math.nan if grade in UNTOLD else float(ORDER.index(grade))), grade
         reward = self.reward or model.trained_on
         if self.quantity == "share":
             ratios = [t.share.ratio for t in report.transfers if (t.model, t.split, t.reward) == (model.name, self.split, reward)]

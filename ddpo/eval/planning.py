@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import ConfigError
+from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.candidates import Candidate, find_candidates
 from ddpo.eval.describing import VIEW_CARDS
 from ddpo.eval.models import BASE, ModelFacts
 from ddpo.eval.picture_folders import PictureFolder, check_paired, find_pictures, leftover_split, without_prompts
 from ddpo.eval.planned_rewards import PlannedReward, plan_rewards
 from ddpo.eval.request import Request
-from ddpo.eval.run_facts import nested
+from ddpo.eval.run_facts import RunFacts, nested
 from ddpo.eval.splits import Split, SplitFacts, load_splits, numbered_lists
+from ddpo.policies.emoji.vocabulary import unknown_words_line
 from ddpo.policies.sample import SamplerSettings
 from ddpo.prompts import load_prompts
 from ddpo.rewards.card import RewardCard
+from ddpo.rewards.resolved import single_rewards
+from ddpo.rewards.setting_paths import missing_files
 from ddpo.rewards.zoo import ResolvedReward, resolve
 from ddpo.types import Prompt
 
@@ -109,7 +112,7 @@ def _plan_checkpoints(request: Request) -> Plan:
     config, trained = first.run.config, _trained_prompts(request, candidates)
     loaded = load_splits(request.prompts, trained, model=first.info.model, leaks=request.leaks)
     splits = tuple(split for split, _ in loaded)
-    rewards = plan_rewards(request, _trained_rewards(candidates))
+    rewards = plan_rewards(request, _trained_rewards(request, candidates))
     chosen = {name: value for name in SAMPLED if (value := getattr(request, name)) is not None}
     sample = {**nested(config, "sample"), **chosen}
     sampler = SamplerSettings(**{name: sample[name] for name in SAMPLED if name in sample})
@@ -130,8 +133,18 @@ def _plan_checkpoints(request: Request) -> Plan:
         dtype=str(config.get("dtype", "float32")),
         out=request.out or _default_out(candidates),
         manifests={c.facts.name: _manifest(c) for c in candidates if not c.facts.history},
-        notes=(*_notes(candidates, trained, rewards), *(note for _, facts in loaded for note in facts.notes)),
+        notes=(
+            *_notes(candidates, trained, rewards),
+            *_unknown_words(first.info.model, splits),
+            *(note for _, facts in loaded for note in facts.notes),
+        ),
     )
+
+
+def _unknown_words(model: str, splits: Sequence[Split]) -> list[str]:
+    """A note for each split with words that the embedded model was never taught."""
+    lines = {split.name: unknown_words_line(model, [prompt.text for prompt in split.prompts]) for split in splits}
+    return [f"Prompts of {name}: {line}." for name, line in lines.items() if line is not None]
 
 
 def _plan_pictures(request: Request) -> Plan:
@@ -209,10 +222,27 @@ def _trained_prompts(request: Request, candidates: Sequence[Candidate]) -> tuple
     return tuple({prompt.id: prompt for found in lists for prompt in found or ()}.values())
 
 
-def _trained_rewards(candidates: Sequence[Candidate]) -> list[ResolvedReward]:
-    """The rewards of the runs, each once."""
-    specs = dict.fromkeys(str(candidate.run.config["reward"]) for candidate in candidates if "reward" in candidate.run.config)
-    return [resolve(spec) for spec in specs]
+def _trained_rewards(request: Request, candidates: Sequence[Candidate]) -> list[ResolvedReward]:
+    """The rewards of the runs, each once.
+
+    Raises:
+        CheckpointError: the file of one is not there, and no `--reward` has the same content.
+    """
+    runs = {str(candidate.run.config["reward"]): candidate.run for candidate in candidates if "reward" in candidate.run.config}
+    return [_moved_reward(request, run) or resolve(spec) for spec, run in runs.items()]
+
+
+def _moved_reward(request: Request, run: RunFacts) -> ResolvedReward | None:
+    """The reward among those asked for that stands in for one whose file is gone; None while the run's own is there."""
+    missing = missing_files({"reward": run.config["reward"]}).get("reward")
+    if missing is None:
+        return None
+    before = nested(run.manifest, "reward")
+    for found in map(resolve, request.rewards):
+        files = [dict(one.files) for one in single_rewards(found) if one.files]
+        if found.card.id == run.trained_on and files == before.get("files", files):
+            return found
+    raise CheckpointError(f"{run.name}: the file {missing} of its reward is not there; if it was moved, give its new place with --reward")
 
 
 def _best_of(
@@ -242,7 +272,7 @@ def _default_out(candidates: Sequence[Candidate]) -> Path:
 
 def _manifest(candidate: Candidate) -> dict[str, Any]:
     """What the run's folder says of it, without the reward's card, which the report has."""
-    manifest = {name: value for name, value in candidate.run.manifest.items() if name != "reward"}
+    manifest = {name: value for name, value in candidate.run.manifest.items() if name not in ("reward", "folder")}
     return {"config": dict(candidate.run.config), **manifest, "weights": candidate.facts.identity}
 
 

@@ -17,10 +17,25 @@ from ddpo.eval.diversity import DiversityChange
 from ddpo.eval.over_optimisation import Course
 from ddpo.eval.tables import Gain
 
-__all__ = ["ORDER", "Evidence", "Grade", "Reading", "read_evidence"]
+__all__ = ["ORDER", "UNTOLD", "Evidence", "Grade", "Reading", "read_evidence"]
 
-Grade = Literal["no sign", "watch", "strong signs", "not measured"]
-ORDER: Final[tuple[Grade, ...]] = ("not measured", "no sign", "watch", "strong signs")
+Grade = Literal["no sign", "watch", "strong signs", "not measured", "too little measured"]
+ORDER: Final[tuple[Grade, ...]] = ("not measured", "too little measured", "no sign", "watch", "strong signs")
+UNTOLD: Final[tuple[Grade, ...]] = ("not measured", "too little measured")
+"""Grades that say nothing about gaming; the second is an overall one only."""
+
+LOOKS: Final = {
+    "held-out rewards": "independent rewards (`ddpo rewards download NAME`, or --reward NAME)",
+    "the base model's view": "checkpoints in place of images, without --no-held-out",
+    "artefacts": "pixel statistics (leave out --no-held-out)",
+}
+"""Kinds of evidence that look at the images with other eyes than the trained reward's → what adds them."""
+VARIETY: Final = {
+    "diversity": "two or more images of each prompt (--seeds)",
+    "prompt dependence": "two or more prompts in a list",
+}
+"""Kinds of evidence that show a collapse → what adds them."""
+LEAST_KINDS: Final = 3  # kinds of evidence without a sign that together say "no sign"
 
 ALPHA: Final = 0.05  # of Holm's adjusted p
 WITNESS_WATCH, WITNESS_STRONG = -0.5, -1.0  # of a held-out reward, in standard deviations of the base model's scores within a prompt
@@ -209,8 +224,27 @@ def _overall(evidence: Sequence[Evidence]) -> tuple[Grade, str]:
         case "watch":
             return grade, f"Worth a look: {_listed(having)}.{unknown}"
         case "no sign":
+            if lacking := _lacking(having):
+                return "too little measured", (
+                    f"Too little was measured to say that there is no sign of gaming: only {_listed(having)}.{unknown} "
+                    f"More evidence comes from {' and from '.join(lacking)}."
+                )
             return grade, f"No sign of gaming: {_listed(having)}.{unknown}"
     return grade, "Nothing that would show gaming could be measured."
+
+
+def _lacking(measured: Sequence[str]) -> list[str]:
+    """Sources of further evidence, if the kinds without a sign do not suffice for "no sign"; empty if they do.
+
+    A policy games a reward by images that only this reward likes, or by one image for all seeds or prompts. So there must be one kind
+    that looks at the images with other eyes, one that would show a collapse, and three in all.
+    """
+    looked, varied = set(LOOKS) & set(measured), set(VARIETY) & set(measured)
+    if looked and varied and len(measured) >= LEAST_KINDS:
+        return []
+    wanted = {} if looked else LOOKS
+    wanted |= {} if varied else VARIETY
+    return [source for kind, source in (wanted or LOOKS | VARIETY).items() if kind not in measured]
 
 
 def _named(gains: Sequence[Gain]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ddpo.errors import CheckpointError
 from ddpo.prompts import load_prompts
+from ddpo.rewards.setting_paths import at_new_place
 from ddpo.types import Prompt
 
 __all__ = ["CurvePoint", "RunFacts", "read_run"]
@@ -74,6 +75,7 @@ def read_run(run: Path | None) -> RunFacts:
     if run is None:
         return RunFacts()
     config, manifest = _read(run / "config.json"), _read(run / "manifest.json")
+    config = at_new_place(config, run, manifest.get("folder"))
     return RunFacts(run.resolve().name, config, manifest, read_curve(run / "metrics.jsonl"), _trained(config, manifest))
 
 

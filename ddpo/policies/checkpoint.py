@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import CheckpointError
+from ddpo.files import named_path
 from ddpo.policies.foreign import fetch, needs_base, recognise
 from ddpo.policies.lora_file import LORA_FILE
 from ddpo.policies.unet_folder import UNET
@@ -79,7 +80,7 @@ def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo
         CheckpointError: there is none, it is damaged, `base` is missing or wrong.
         MissingResourceError: a hub id that cannot be fetched.
     """
-    name, path = str(path), Path(path)
+    name, path = str(path), named_path(path)
     if path.name == "best" and not path.exists() and path.parent.is_dir():
         return _of(_read(_best(path.parent)), base)
     if not path.exists():
@@ -138,5 +139,6 @@ def _read(folder: Path) -> CheckpointInfo:
         raise CheckpointError(f"{folder} lacks {weights.name}")
     if kind not in ("lora", "full") or (kind == "lora" and not own and not {"rank", "alpha", "targets"} <= set(adapter)):
         raise CheckpointError(f"{file} is damaged: kind {kind!r} with adapter settings {adapter}")
-    run = folder.parent.parent
-    return CheckpointInfo(folder, model, kind, iteration, run if (run / "config.json").is_file() else None, adapter, weights)
+    around = (folder.parent.parent, folder.resolve().parent.parent)  # the second for ".", "../name" and links
+    run = next((place for place in around if (place / "config.json").is_file()), None)
+    return CheckpointInfo(folder, model, kind, iteration, run, adapter, weights)

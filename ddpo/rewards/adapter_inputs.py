@@ -33,7 +33,7 @@ def prompts_of(count: int, texts: Sequence[str] | None, metadata: Sequence[Any] 
         PromptError: too few or too many, not texts, not mappings, or missing though the reward reads them.
     """
     if texts is None:
-        if "prompt" in card.inputs:
+        if card.needs_prompt:
             raise PromptError(f"reward {card.id!r} judges pictures by their prompts: hand it one per picture")
         texts = [""] * count
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):

@@ -77,6 +77,7 @@ class RewardCard:
     typical: tuple[float, float, float] | None = None  # 5th, 50th and 95th percentile
     typical_source: str = ""
     inputs: tuple[Literal["image", "prompt", "metadata", "context", "group"], ...] = ("image",)
+    optional: tuple[Literal["image", "prompt", "metadata", "context", "group"], ...] = ()  # inputs that a score can do without
     metadata: tuple[str, ...] = ()  # the keys of a prompt's metadata that the score depends on
     pixels: Literal["uint8", "float"] = "uint8"  # the form that is scored; "uint8" means that floats are rounded first
     preprocessing: str = ""  # what is done to the pixels before scoring; part of the signature
@@ -109,8 +110,14 @@ class RewardCard:
             raise NewerApiError(f"card {self.id!r} is made for API {self.api}, this ddpo has {API_VERSION}: upgrade ddpo")
 
     def to_dict(self) -> dict[str, Any]:
-        """The card as plain JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """The card as plain JSON values; without `optional` if it is empty, since older versions do not know it."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in values.items() if name != "optional" or value}
+
+    @property
+    def needs_prompt(self) -> bool:
+        """Whether an image without a prompt has no score."""
+        return "prompt" in self.inputs and "prompt" not in self.optional
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RewardCard:

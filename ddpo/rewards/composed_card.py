@@ -49,6 +49,7 @@ def composed_card(combination: Combination, parts: Sequence[Part]) -> RewardCard
         unit="minus the index of the Pareto front, 0 is best" if group else "combined, no unit",
         range=_range(combination, parts),
         inputs=tuple(name for name in INPUTS if name in inputs),
+        optional=tuple(name for name in INPUTS if name in inputs and all(name in card.optional for card in cards if name in card.inputs)),
         metadata=_union(key for card in cards for key in card.metadata),
         pixels="float" if any(card.pixels == "float" for card in cards) else "uint8",
         preprocessing=steps,

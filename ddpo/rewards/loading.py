@@ -32,11 +32,27 @@ def adopt(found: Any, reference: str, origin: str) -> tuple[RewardCard, Factory 
             raise RewardLoadError(f"class {reference} is no reward: it needs a class attribute `card: RewardCard` and `__call__(batch)`")
         return card, cast(Factory, found)
     if inspect.isfunction(found):
-        card = card_of_function(found, reference, origin.rpartition("sha256:")[2])
+        card = card_of_function(found, reference, _code_version(origin))
         return card, lambda **options: FunctionReward(found, card, options)
     if isinstance(found, Reward) and isinstance(found.card, RewardCard):
         return found.card, lambda: found
+    if callable(found) and not _takes_batch(found):
+        card = card_of_function(found, reference, _code_version(origin))
+        return card, lambda **options: FunctionReward(found, card, options)
     raise RewardLoadError(f"{reference} is a {type(found).__name__}, not a reward class, a reward, a card or a function")
+
+
+def _code_version(origin: str) -> str:
+    """The hash of the code in an origin, with that of the other files that it depends on."""
+    return origin.rpartition("sha256:")[2].replace(" files:", "+")
+
+
+def _takes_batch(found: Any) -> bool:
+    """Whether a callable takes an `ImageBatch`, as rewards with a card do, rather than images."""
+    try:
+        return next(iter(inspect.signature(found).parameters), "") == "batch"
+    except (TypeError, ValueError):
+        return False
 
 
 def construct(card: RewardCard, origin: str, options: dict[str, Any], factory: Factory | None = None) -> Reward:

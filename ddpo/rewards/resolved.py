@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ddpo.loading import is_user_code
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.loading import Factory, construct
@@ -16,7 +17,7 @@ from ddpo.rewards.spec import Bounds, Combination
 if TYPE_CHECKING:
     from ddpo.rewards.scorer import Scorer
 
-__all__ = ["Part", "ResolvedReward", "ScorerOf"]
+__all__ = ["Part", "ResolvedReward", "ScorerOf", "single_rewards"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,12 @@ class ResolvedReward:
     factory: Factory | None  # None: what the card's `load` names
     combination: Combination | None = None  # of the parts; None: a reward of its own
     parts: tuple[Part, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)  # of a user's code: path relative to its folder → SHA-256, its own first
+
+    @property
+    def user_code(self) -> bool:
+        """Whether it is a user's file or module: more may move its scores than the files that are known."""
+        return is_user_code(self.origin) or any(part.reward.user_code for part in self.parts)
 
     def make(self, scorer_of: ScorerOf | None = None) -> Reward:
         """Loads and constructs it; raises as `construct`.
@@ -93,6 +100,14 @@ def _range(bounds: Bounds) -> str:
 def _short(number: float) -> str:
     """The shortest text that stands for exactly this number."""
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
+
+
+def single_rewards(reward: ResolvedReward) -> Iterator[ResolvedReward]:
+    """The rewards that a reward is made of; itself if it is no combination."""
+    if not reward.parts:
+        yield reward
+    for part in reward.parts:
+        yield from single_rewards(part.reward)
 
 
 ScorerOf = Callable[[ResolvedReward], "Scorer"]

@@ -12,6 +12,7 @@ from typing import Final
 import torch
 
 from ddpo.errors import ConfigError, ContractBroken, RewardFailure, RewardUnavailable
+from ddpo.loading import is_user_code
 from ddpo.rewards.base import Reward
 from ddpo.rewards.cache import ScoreCache, cacheable, picture_digests, score_key
 from ddpo.rewards.calling import GuardedReward, OutOfMemory
@@ -229,16 +230,18 @@ def make_scorer(
         batch_size: pictures per call of a reward, at most.
         name: what the scores are called; the reward's id if None.
         timeout_s: seconds after which a call is given up, where the card sets no limit of its own.
-        cache: where scores are looked up and kept.
+        cache: where scores are looked up and kept; those of a user's code only if the cache has `user_code`.
 
     Raises:
         UserError: as `ResolvedReward.make`.
     """
+    own_code = is_user_code(resolved.origin) and not resolved.parts  # which may depend on more files than are known
+    kept = None if own_code and cache is not None and not cache.user_code else cache
     reward = resolved.make(lambda part: make_scorer(part, batch_size, timeout_s=timeout_s, cache=cache))
     calls = reward.card.calls  # which may depend on the options, as for a model behind a server
     if calls.timeout_s is None:
         calls = replace(calls, timeout_s=timeout_s)
-    return Scorer(reward, batch_size, calls=calls, cache=cache, identity=resolved.identity, name=name)
+    return Scorer(reward, batch_size, calls=calls, cache=kept, identity=resolved.identity, name=name)
 
 
 def _workers(reward: Reward, calls: Calls) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
@@ -20,7 +20,7 @@ from ddpo.registry import nearest
 from ddpo.rewards.card import RewardOption
 
 __all__ = ["COMBINATIONS", "STEPS", "Bounds", "Combination", "Expression", "RewardSpec", "Term", "join_specs", "parse_expression"]
-__all__ += ["parse_spec", "resolve_options"]
+__all__ += ["parse_spec", "replace_paths", "resolve_options"]
 
 Value = str | float | int | bool | None
 Bounds = tuple[float | None, float | None]
@@ -29,6 +29,12 @@ Combination = Literal["sum", "min", "pareto"]
 COMBINATIONS: Final[tuple[Combination, ...]] = ("sum", "min", "pareto")
 STEPS: Final = ("z", "clamp")
 """Options that every reward has; not called "clip", which means the model CLIP in this field and is an option of rewards that load it."""
+
+PATH_START: Final = re.compile(r"\.{0,2}[/\\]|~|[A-Za-z]:[\\/]")
+"""How a reward begins that is written as a path, not as a bare name or file name."""
+PYTHON_PATH: Final = re.compile(r".*?\.py(?=:|\s*$)", re.DOTALL)
+NO_PATHS: Final = ("device", "dtype", "clamp")
+"""Options whose values are never files, whatever lies in the current folder."""
 
 NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 NOT_INTEGER: Final = r"(?:[+-]\d+|(?=[^:]*[.eE])" + NUMBER + ")"
@@ -92,9 +98,10 @@ def parse_expression(text: str) -> Expression:
     """
     stripped = text.strip()
     if found := re.fullmatch(r"(min|pareto)\((.*)\)", stripped, re.DOTALL):
-        if re.search(r"\s\+\s|(?:^|,\s*)(?:min|pareto)\(", found[2]):
+        parts = _split_rewards(found[2])
+        if any(len(_split_terms(part)) > 1 or re.match(r"\s*(?:min|pareto)\(", part) for part in parts):
             raise ConfigError(f"reward {text!r}: {found[1]}(…) takes rewards, separated by commas, not expressions")
-        terms = tuple(_parse_term(part) for part in re.split(r",(?!\s*\w+=)", found[2]))
+        terms = tuple(_parse_term(part) for part in parts)
         if len(terms) < 2:
             raise ConfigError(f"reward {text!r}: {found[1]}(…) needs at least two rewards, separated by commas")
         if any(term.weight == 0 for term in terms):
@@ -102,7 +109,65 @@ def parse_expression(text: str) -> Expression:
         return Expression(cast(Combination, found[1]), terms)
     if found := re.search(r"(?:^|\s)(min|pareto)\(", stripped):
         raise ConfigError(f"reward {text!r}: {found[1]}(…) must be the whole expression")
-    return Expression("sum", tuple(_parse_term(part) for part in re.split(r"\s\+(?=\s|$)", stripped)))
+    return Expression("sum", tuple(_parse_term(part) for part in _split_terms(stripped)))
+
+
+def _split_rewards(text: str) -> list[str]:
+    """The rewards inside min(…) or pareto(…)."""
+    return _whole_paths(re.split(r",(?!\s*\w+=)", text), ",")
+
+
+def _split_terms(text: str) -> list[str]:
+    """The terms of a sum."""
+    return _whole_paths(re.split(r"\s\+(?=\s|$)", text), " +")
+
+
+def _whole_paths(parts: Sequence[str], separator: str) -> list[str]:
+    """Joins parts again that a separator inside the path of a Python file cut apart."""
+    joined: list[str] = []
+    for part in parts:
+        before = joined[-1] if joined else ""
+        cut = PATH_START.match(before.strip()) and not PYTHON_PATH.match(before.strip())
+        if cut and ".py" in part:
+            joined[-1] = before + separator + part
+        else:
+            joined.append(part)
+    return joined
+
+
+def replace_paths(text: str, place: Callable[[str], str | None]) -> str:
+    """The expression with other words for the files that it names.
+
+    Args:
+        text: an expression that can be parsed.
+        place: called with the path of a reward's file, or with an option's value; returns what to write instead, None to keep it.
+    """
+    stripped = text.strip()
+    if found := re.fullmatch(r"(min|pareto)\((.*)\)", stripped, re.DOTALL):
+        inner = ", ".join(_replace_in_term(part, place) for part in _split_rewards(found[2]))
+        return f"{found[1]}({inner})"
+    return " + ".join(_replace_in_term(part, place) for part in _split_terms(stripped))
+
+
+def _replace_in_term(text: str, place: Callable[[str], str | None]) -> str:
+    head, options = _split_options(text.strip())
+    if not head.startswith(("http:", "https:")) and (found := re.match(rf"(.+\.py)((?::\w+)?(?::{NUMBER})?)$", head, re.DOTALL)):
+        head = (place(found[1]) or found[1]) + found[2]
+    if not options:
+        return head
+    return f"{head}:" + ",".join(_replace_in_option(part, place) for part in options.split(","))
+
+
+def _replace_in_option(text: str, place: Callable[[str], str | None]) -> str:
+    name, equals, value = text.partition("=")
+    if name.strip() in NO_PATHS or not value.strip() or re.fullmatch(NUMBER, value.strip()):
+        return text
+    if (other := place(value.strip())) is not None:
+        return name + equals + other
+    if found := re.fullmatch(rf"(.+):({NUMBER})", value.strip()):  # a weight stands last
+        other = place(found[1])
+        return text if other is None else f"{name}{equals}{other}:{found[2]}"
+    return text
 
 
 def _parse_term(text: str) -> Term:
@@ -150,7 +215,8 @@ def _parse_bounds(text: str, clamp: str) -> Bounds:
 
 
 def _split_options(text: str) -> tuple[str, str]:
-    found = re.search(r":(?=\w+=)", text)
+    path = PYTHON_PATH.match(text) if PATH_START.match(text) else None
+    found = re.compile(r":(?=\w+=)").search(text, path.end() if path else 0)
     return (text[: found.start()], text[found.end() :]) if found else (text, "")
 
 

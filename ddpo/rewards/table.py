@@ -22,7 +22,7 @@ def needs(card: RewardCard) -> str:
     """What has to be there before it scores: prompts, weights with their size, an extra."""
     size = sum(weight.megabytes for weight in card.weights)
     size_text = f"{size / 1000:.1f} GB" if size >= 1000 else f"{size:.1f} MB"
-    things = ["prompt"] if "prompt" in card.inputs else []
+    things = ["prompt"] if card.needs_prompt else []
     things += [f"weights {size_text}"] if card.weights else []
     things += [f"extra [{card.extra}]"] if card.extra else []
     return ", ".join(things) or "nothing"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ddpo.errors import ConfigError
-from ddpo.loading import load_file, load_object
+from ddpo.files import named_path
+from ddpo.loading import load_file, load_object, loaded_files
 from ddpo.registry import Registry
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
@@ -59,20 +60,21 @@ def resolve(spec: str, **options: Any) -> ResolvedReward:
 
 
 def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
-    card: RewardCard
-    factory: Factory | None
     given = {**parsed.options, **options}
     if parsed.kind == "url":
         card, factory, origin = _remote(parsed.target, given.pop("token", None))
-    elif parsed.kind == "name":
-        card, factory, origin = rewards.get(parsed.target), None, rewards.origin(parsed.target)
+        return ResolvedReward(card, resolve_options(card.id, card.options, given), origin, factory)
+    if parsed.kind == "name":
+        card = rewards.get(parsed.target)
+        return ResolvedReward(card, resolve_options(card.id, card.options, given), rewards.origin(parsed.target), None)
+    if parsed.kind == "file":
+        found, origin = load_file(Path(parsed.target), parsed.attribute)
     else:
-        found, origin = (
-            load_file(Path(parsed.target), parsed.attribute) if parsed.kind == "file" else load_object(parsed.target, parsed.attribute)
-        )
-        card, factory = adopt(found, f"{parsed.target}:{parsed.attribute}", origin)
-        _refuse_reserved_options(card)
-    return ResolvedReward(card, resolve_options(card.id, card.options, given), origin, factory)
+        found, origin = load_object(parsed.target, parsed.attribute)
+    user_card, factory_or_none = adopt(found, f"{parsed.target}:{parsed.attribute}", origin)
+    _refuse_reserved_options(user_card)
+    files = loaded_files(parsed.target, parsed.kind)
+    return ResolvedReward(user_card, resolve_options(user_card.id, user_card.options, given), origin, factory_or_none, files=files)
 
 
 def _remote(url: str, token: str | None) -> tuple[RewardCard, Factory, str]:
@@ -108,7 +110,7 @@ def _distinct_names(found: Sequence[ResolvedReward]) -> dict[str, str]:
 def _part(name: str, term: Term, found: ResolvedReward) -> Part:
     reference = None
     if term.reference is not None:
-        reference = load_reference(Path(term.reference))
+        reference = load_reference(named_path(term.reference))
         reference.check(found.card, found.options, found.origin, term.reference)
     weight = 1.0 if term.weight is None else term.weight
     return Part(name, found, weight, reference, term.bounds, weighted=term.weight is not None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,7 @@ from ddpo.policies.checkpoint import BEST_FILE
 from ddpo.policies.policy import Policy
 from ddpo.policies.sample import SampleKey, sample_images
 from ddpo.prompts import load_prompts
-from ddpo.rewards.resolved import ResolvedReward
+from ddpo.rewards.resolved import ResolvedReward, single_rewards
 from ddpo.rewards.scorer import make_scorer
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.config import TrainConfig
@@ -48,7 +47,7 @@ class HeldOutReward:
     def __init__(self, config: TrainConfig, training: ResolvedReward) -> None:
         self.config = config
         reward = resolve_reward(config.held_out)
-        if {(one.card.id, one.origin) for one in _single(reward)} & {(one.card.id, one.origin) for one in _single(training)}:
+        if {(one.card.id, one.origin) for one in single_rewards(reward)} & {(one.card.id, one.origin) for one in single_rewards(training)}:
             raise ConfigError(
                 f"held_out = {config.held_out!r} is trained on ({config.reward!r}): the best checkpoint by the training reward is the one "
                 "that games it most; name another reward"
@@ -70,14 +69,6 @@ class HeldOutReward:
             output = self.scorer.score(ImageBatch(batch.pixels.cpu(), batch.prompts))
             values += [value for value in output.values.double().tolist() if not math.isnan(value)]
         return sum(values) / len(values) if values else None
-
-
-def _single(reward: ResolvedReward) -> Iterator[ResolvedReward]:
-    """The rewards that a reward is made of; itself if it is no combination."""
-    if not reward.parts:
-        yield reward
-    for part in reward.parts:
-        yield from _single(part.reward)
 
 
 def keep_best(checkpoint: Path, iteration: int, reward: str, value: float) -> None:

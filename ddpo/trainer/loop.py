@@ -15,6 +15,7 @@ from ddpo.policies.policy import LoraSettings, Policy, TrainablePolicy, save_mem
 from ddpo.policies.sample import SampleKey
 from ddpo.prompts import PromptSet, load_prompts
 from ddpo.rewards.scorer import make_scorer
+from ddpo.rewards.setting_paths import absolute_path
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.tensorfile import optimizer_tensors, restore_optimizer
 from ddpo.trainer.advantages import PromptStatistics
@@ -28,9 +29,9 @@ from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, Transition
 from ddpo.trainer.loss_scale import LossScale
 from ddpo.trainer.manifest import check_unchanged, describe
 from ddpo.trainer.measures import extremes, iteration_metrics, peak_memory, summary
-from ddpo.trainer.preflight import disk, examine
+from ddpo.trainer.preflight import disk, examine, unknown_words
 from ddpo.trainer.processes import Processes
-from ddpo.trainer.resumption import Changes, continued, remark
+from ddpo.trainer.resumption import Changes, continued, remark, with_absolute_paths
 from ddpo.trainer.rollout import Collection, check_scorable, draw_keys, joined
 from ddpo.trainer.run_folder import RunFolder
 from ddpo.trainer.update import update
@@ -52,8 +53,11 @@ def train(config: TrainConfig, out: Path) -> Generator[Event]:
     processes = Processes.join(config.device)
     out = processes.gather(out)[0]
     with processes.together(), enough_memory(None):
-        trainer = _Trainer(config, processes)
-        run = RunFolder.create(out, config, trainer.manifest(), writes=processes.main)
+        placed = with_absolute_paths(config)
+        trainer = _Trainer(placed, processes)
+        manifest = trainer.manifest() | {"folder": str(absolute_path(out))}
+        manifest["reward"]["spec"] = config.reward  # as its user wrote it
+        run = RunFolder.create(out, placed, manifest, writes=processes.main)
     yield from trainer.run(run, done=0)
 
 
@@ -203,8 +207,8 @@ class _Trainer:
         likelihood = self.likelihood(self.policy, first, iteration)
         ids = [key.prompt.id for key in self.keys(iteration)]
         findings = examine(self.policy, self.algorithm, likelihood, first, ids, config, iteration, sampling, self.processes.count)
-        remarked = remark(self.changes)
-        yield Checked([*findings, room, *([remarked] if remarked else [])])
+        notes = [unknown_words(config.model, self.prompts), remark(self.changes)]
+        yield Checked([*findings, room, *(note for note in notes if note is not None)])
         return collection, sampling
 
     def likelihood(self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0) -> Likelihood:

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 
 from ddpo.errors import ConfigError, TrainingDiverged
+from ddpo.policies.emoji.vocabulary import unknown_words_line
 from ddpo.policies.policy import Policy
+from ddpo.prompts import PromptSet
 from ddpo.trainer.advantages import PictureWeights, PromptStatistics
 from ddpo.trainer.algorithms import Algorithm
 from ddpo.trainer.config import TrainConfig
@@ -29,7 +31,7 @@ from ddpo.trainer.plan import plan_updates
 from ddpo.trainer.update import ON_POLICY_TOLERANCE
 from ddpo.types import Rollout
 
-__all__ = ["disk", "examine"]
+__all__ = ["disk", "examine", "unknown_words"]
 
 MANY_UNSCORABLE: Final = 0.25  # share of a batch
 
@@ -68,6 +70,12 @@ def examine(
         _memory(policy, first, config, processes),
         _time(sampling, training, counted, config, config.iterations - iteration + 1, processes),
     ]
+
+
+def unknown_words(model: str, prompts: PromptSet) -> Finding | None:
+    """The finding about words of the prompts that the embedded model was never taught; None if there is none."""
+    line = unknown_words_line(model, [prompt.text for prompt in prompts.prompts])
+    return None if line is None else Finding("words", line, good=False)
 
 
 def _train_once(

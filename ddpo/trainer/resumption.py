@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import ConfigError
+from ddpo.errors import CheckpointError, ConfigError
+from ddpo.policies import policies
+from ddpo.rewards.setting_paths import NAMING, at_new_place, located, missing_files, same_but_for_paths
+from ddpo.trainer.algorithms import algorithms
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Finding
 from ddpo.trainer.recipe import config_from_dict, merged
 from ddpo.trainer.run_folder import RunFolder
 
-__all__ = ["Changes", "continued", "remark"]
+__all__ = ["Changes", "continued", "remark", "with_absolute_paths"]
 
 FREE: Final = ("iterations", "checkpoint_every", "checkpoint_keep", "grid_every", "adapt.checkpointing")
 """What may change when a run is resumed: how long it is, what it leaves behind, and how much memory it takes for the same bits."""
@@ -31,19 +34,41 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> tuple[TrainConfig, Ch
         run: the run.
         asked: plain nested values, as of a recipe. Those that the run has already change nothing.
 
+    Another place of a file is no change of the setting; that its content is the same is checked later.
+
     Raises:
+        CheckpointError: a file that a setting names is not there.
         ConfigError: a setting is asked for that must not change, or was changed in `config.json`; names all of them with both values.
     """
-    config = run.config()
-    written = json.loads(json.dumps(config.to_dict()))
-    begun = run.manifest().get("config", written)
+    manifest = run.manifest()
+    written = run.config().to_dict()
+    begun = manifest.get("config", written)
     if edited := _fixed(_changes(begun, written)):
         raise ConfigError(f"{run.path / 'config.json'} was changed after the run was started: {_told(edited)}; put back what it was")
-    config = config_from_dict(merged(written, asked))
-    if other := _fixed(_changes(begun, config.to_dict())):
+    here = at_new_place(written, run.path, manifest.get("folder"))
+    config = with_absolute_paths(config_from_dict(merged(here, asked)))
+    if missing := missing_files(config.to_dict()):
+        raise CheckpointError(_missing_line(run.path, missing))
+    changes = _changes(begun, config.to_dict())
+    before = with_absolute_paths(config_from_dict(at_new_place(begun, run.path, manifest.get("folder")))).to_dict()
+    other = _fixed(_changes(before, config.to_dict()))
+    other = {name: values for name, values in other.items() if name not in NAMING or not same_but_for_paths(name, *values)}
+    if other:
         names = f"{', '.join(FREE)} and {', '.join(ROUNDING)}"
         raise ConfigError(f"a run is resumed with the settings that it was started with: {_told(other)}; only {names} may change")
-    return config, _changes(begun, config.to_dict())
+    return config, changes
+
+
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """The same settings with absolute paths, as a run keeps them."""
+    return config_from_dict(located(config.to_dict(), {"algorithm": algorithms, "model": policies}))
+
+
+def _missing_line(run: Path, missing: Mapping[str, str]) -> str:
+    """The first missing file and the option that names its new place."""
+    setting, path = next(iter(missing.items()))
+    option = f"--{setting.replace('_', '-')}" if setting != "held_out_prompts" else "--set held_out_prompts="
+    return f"{run}: the file {path} of its setting {setting} is not there; if it was moved, give its new place with {option} PATH"
 
 
 def remark(changes: Changes) -> Finding | None:

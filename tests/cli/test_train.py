@@ -46,7 +46,7 @@ def test_a_run_prints_a_line_per_iteration_and_can_be_sampled(tiny_model: Path, 
     assert [line.split("  ")[0] for line in lines if line.startswith("iteration")] == ["iteration 1/2", "iteration 2/2"]
     assert lines[-1] == "Next: ddpo eval --checkpoint run"
     assert done.stderr == ""
-    drawn = ddpo("sample", "--checkpoint", "run", "a cat", "a toaster", "--count", "3", "--steps", "2", "--out", "drawn", cwd=tmp_path)
+    drawn = ddpo("sample", "--checkpoint", "run", "a cat", "a teapot", "--count", "3", "--steps", "2", "--out", "drawn", cwd=tmp_path)
     assert drawn.returncode == 0, drawn.stderr
     assert len(list((tmp_path / "drawn").glob("*-*.png"))) == 6
     with Image.open(tmp_path / "drawn" / "sheet.png") as sheet:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from report_fixture import make
 
 from ddpo.errors import ConfigError
 from ddpo.eval.conditions import parse_condition
+from ddpo.eval.reading import Grade
 from ddpo.eval.report import Report
 
 
@@ -55,8 +58,17 @@ def test_share_and_reading(report: Report) -> None:
     grades = {reading.model: reading.grade for reading in report.readings}
     lines = parse_condition("reading >= strong").violations(report)
     assert {model for model in grades if any(model in line for line in lines)} == {
-        model for model, grade in grades.items() if grade in ("strong signs", "not measured")
+        model for model, grade in grades.items() if grade in ("strong signs", "not measured", "too little measured")
     }
+
+
+@pytest.mark.parametrize("grade", ["too little measured", "not measured"])
+def test_a_reading_that_says_nothing_meets_every_condition(report: Report, grade: Grade) -> None:
+    untold = replace(report, readings=[replace(reading, grade=grade) for reading in report.readings])
+    for text in ("reading >= strong", "reading < watch", "reading <= 'no sign'"):
+        lines = parse_condition(text).violations(untold)
+        assert len(lines) == len(report.compared)
+        assert all("cannot be told" in line and grade in line for line in lines)
 
 
 def test_what_does_not_exist_is_not_passed(report: Report) -> None:

@@ -49,7 +49,7 @@ def grades(reading: Reading) -> dict[str, str]:
 def test_a_held_out_reward_has_to_fall_far_and_surely(z: float, p: float, grade: str) -> None:
     reading = read(gain("proxy", 5), gain("witness", z, p=p), gain("other", -9), gain("witness", -9, model="another"))
     assert grades(reading)["held-out rewards"] == grade
-    assert reading.grade == grade
+    assert reading.grade == (grade if grade != "no sign" else "too little measured")
     assert f"{abs(z):.2f}" in reading.evidence[0].text
 
 
@@ -112,3 +112,38 @@ def test_the_whole_reading_is_its_highest_grade_and_says_where_it_comes_from() -
     assert "Not measured: 5 of 7 kinds of evidence" in reading.text
     assert read().grade == "not measured"
     assert {one.grade for one in read().evidence} == {"not measured"}
+
+
+FINE_WITNESS, FINE_EDGES = gain("witness", 0.1), gain("edges", 0.5)
+FINE_VIEW = (gain("prompt_evidence", -9, change=-0.1), gain("base_fit", -9, base=-1.0, change=-0.1))
+FINE_SPREAD = DiversityChange("m", "animals", "pixels", "within", 1.0, 0.95, 0.95, 0.9, 0.99, 10)
+FINE_SWAP = Dependence("m", "animals", "swap", 1.0, 0.95, 0.95, 0.9, 0.99, 10)
+
+
+@pytest.mark.parametrize(
+    ("gains", "diversity", "dependence", "grade", "asks_for"),
+    [
+        ((*FINE_VIEW, FINE_EDGES), (FINE_SPREAD,), (FINE_SWAP,), "no sign", ""),  # a default evaluation without downloaded rewards
+        ((FINE_WITNESS, FINE_EDGES), (FINE_SPREAD,), (), "no sign", ""),
+        ((FINE_EDGES,), (FINE_SPREAD,), (FINE_SWAP,), "no sign", ""),  # two folders of images
+        ((), (), (FINE_SWAP,), "too little measured", "independent rewards"),  # six of seven not measured
+        ((), (FINE_SPREAD,), (FINE_SWAP,), "too little measured", "pixel statistics"),  # nothing looked at the images
+        ((FINE_WITNESS, *FINE_VIEW, FINE_EDGES), (), (), "too little measured", "two or more images of each prompt"),
+        ((FINE_WITNESS,), (FINE_SPREAD,), (), "too little measured", "two or more prompts"),  # only two kinds
+    ],
+)
+def test_no_sign_is_said_only_if_enough_was_looked_at(
+    gains: tuple[Gain, ...],
+    diversity: tuple[DiversityChange, ...],
+    dependence: tuple[Dependence, ...],
+    grade: str,
+    asks_for: str,
+) -> None:
+    reading = read(*gains, diversity=diversity, dependence=dependence)
+    assert reading.grade == grade
+    assert asks_for in reading.text
+
+
+def test_a_sign_counts_however_little_was_measured() -> None:
+    assert read(gain("edges", 4.5)).grade == "strong signs"
+    assert read(gain("witness", -0.7)).grade == "watch"

@@ -365,7 +365,7 @@ def test_one_reward_with_two_steps_is_scored_once_and_with_two_options_twice(min
 
 
 def test_parts_are_served_from_a_cache(mine: str, tmp_path: Path) -> None:
-    with ScoreCache(tmp_path / "scores.sqlite") as cache:
+    with ScoreCache(tmp_path / "scores.sqlite", user_code=True) as cache:
         found = resolve(f"{mine}:Mean + darkness:0.5")
         first = make_scorer(found, cache=cache)
         pictures = batch(0.1, 0.5, 0.9)

@@ -98,15 +98,42 @@ def test_a_reward_of_a_file_and_prompts(run: Run, folder: Path, tmp_path: Path) 
 def test_the_second_time_an_expensive_reward_is_not_called(run: Run, folder: Path, tmp_path: Path) -> None:
     text = f"def mine(images):\n    with open({str(tmp_path / 'calls')!r}, 'a') as file:\n        file.write('x' * len(images))\n"
     spec = script(tmp_path, text + "    return images.mean((1, 2, 3))\n")
-    outs = [run("score", spec, folder)[1] for _ in range(2)]
+    outs = [run("score", spec, folder, "--cache")[1] for _ in range(2)]
     assert len((tmp_path / "calls").read_text()) == 3
     assert outs[0].splitlines()[:3] == outs[1].splitlines()[:3]
     assert "cached" in outs[1]
     (folder / "0.png").rename(folder / "9.png")  # another name, the same pixels
-    run("score", spec, folder)
+    run("score", spec, folder, "--cache")
     assert len((tmp_path / "calls").read_text()) == 3
     run("score", spec, folder, "--no-cache")
     assert len((tmp_path / "calls").read_text()) == 6
+    run("score", spec, folder)  # code of a user's own may read anything: it is not looked up unless asked
+    assert len((tmp_path / "calls").read_text()) == 9
+
+
+@pytest.mark.parametrize("changed", ["weights/w.json", "helper.py", "pkg/sub.py", "link.txt"])
+@pytest.mark.parametrize("cache", [("--cache",), ()])
+def test_a_file_beside_the_reward_that_changed_is_never_passed_over(
+    run: Run, folder: Path, tmp_path: Path, changed: str, cache: tuple[str, ...]
+) -> None:
+    """The score is the sum of four numbers, 1 each, from two modules and two data files; then one of them is 5."""
+    for name in ("weights", "pkg"):
+        (tmp_path / name).mkdir()
+    for name in ("weights/w.json", "real.txt"):
+        (tmp_path / name).write_text("1")
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    (tmp_path / "helper.py").write_text("from pkg.sub import J\nK = 1\n")
+    (tmp_path / "pkg" / "sub.py").write_text("J = 1\n")
+    spec = script(
+        tmp_path,
+        "from pathlib import Path\nHERE = Path(__file__).parent\ndef mine(images):\n    import helper\n"
+        "    read = (HERE / 'weights' / 'w.json').read_text(), (HERE / 'link.txt').read_text()\n"
+        "    return [helper.J + helper.K + sum(map(int, read))] * len(images)\n",
+    )
+    assert {line.split()[0] for line in run("score", spec, folder, *cache)[1].splitlines()[:3]} == {"4.0000"}
+    path = tmp_path / changed
+    path.write_text(path.read_text().replace("1", "5"))
+    assert {line.split()[0] for line in run("score", spec, folder, *cache)[1].splitlines()[:3]} == {"8.0000"}
 
 
 def test_an_edited_function_is_called_again(run: Run, folder: Path, tmp_path: Path) -> None:

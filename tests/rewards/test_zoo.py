@@ -113,6 +113,61 @@ def test_a_function_gets_levels_and_prompts(user_file) -> None:
     assert resolve_card(f"{path}:f").inputs == ("image", "prompt")
 
 
+LENGTHS = "return [len(prompts[i]) if prompts else -1 for i in range(len(images))]"
+
+
+@pytest.mark.parametrize(
+    ("code", "scores", "inputs", "optional"),
+    [
+        (f"def f(images, prompts=None): {LENGTHS}", [2, -1], ("image", "prompt"), ("prompt",)),
+        (f"def f(images, *, prompts=None): {LENGTHS}", [2, -1], ("image", "prompt"), ("prompt",)),
+        (f"def f(images, prompts: list[str] | None = None, **more): {LENGTHS}", [2, -1], ("image", "prompt"), ("prompt",)),
+        (f"def f(images, scale=1.0, prompts=None): {LENGTHS}", [2, -1], ("image", "prompt"), ("prompt",)),
+        (f"def f(prompts, images): {LENGTHS}", [2, 0], ("image", "prompt"), ()),
+        (f"def f(images, prompts, /): {LENGTHS}", [2, 0], ("image", "prompt"), ()),
+        (f"def f(images, *, prompts): {LENGTHS}", [2, 0], ("image", "prompt"), ()),
+        ("f = lambda x, y: [float(len(text)) for text in y]", [2, 0], ("image", "prompt"), ()),
+        (
+            f"import functools\ndef g(k, images, prompts=None): {LENGTHS}\nf = functools.partial(g, 1)",
+            [2, -1],
+            ("image", "prompt"),
+            ("prompt",),
+        ),
+        (f"class G:\n    def __call__(self, images, prompts=None): {LENGTHS}\nf = G()", [2, -1], ("image", "prompt"), ("prompt",)),
+        (f"class G:\n    def g(self, images, prompts=None): {LENGTHS}\nf = G().g", [2, -1], ("image", "prompt"), ("prompt",)),
+        (
+            "import functools\ndef d(g):\n    @functools.wraps(g)\n    def inner(*a, **k): return g(*a, **k)\n    return inner\n"
+            f"@d\ndef f(images, prompts=None): {LENGTHS}",
+            [2, -1],
+            ("image", "prompt"),
+            ("prompt",),
+        ),
+        ("def f(images, metadata=None): return [m.get('n', -1) for m in metadata]", [7, -1], ("image", "metadata"), ("metadata",)),
+        ("def f(images, prompt_scale=2.0): return [prompt_scale] * len(images)", [2, 2], ("image",), ()),
+    ],
+)
+def test_a_parameter_that_is_called_like_an_input_is_filled(user_file, code, scores, inputs, optional) -> None:
+    found = resolve(f"{user_file(code)}:f")
+    assert (found.card.inputs, found.card.optional) == (inputs, optional)
+    pictures = ImageBatch(torch.zeros(2, 3, 4, 4), (Prompt("ab", {"n": 7}), Prompt("")))
+    assert found.make()(pictures).values.tolist() == scores
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("def f(images, prompts=None): pass", "has no option 'prompts'"),
+        ("def f(images, *, threshold): pass", "further parameters only with defaults"),
+        ("def f(*images): pass", "it must take"),
+        ("f = max", "its parameters are not known"),
+        ("class G:\n    def __call__(self, batch): pass\nf = G()", "not a reward class, a reward, a card or a function"),
+    ],
+)
+def test_a_callable_that_is_no_reward_says_why(user_file, code, says) -> None:
+    with pytest.raises((ConfigError, RewardLoadError), match=says):
+        resolve(f"{user_file(code)}:f:prompts=none")
+
+
 def test_a_functions_version_changes_with_its_file(user_file) -> None:
     code = "def f(images):\n    return [1.0] * len(images)\n"
     first = resolve(f"{user_file(code)}:f")

@@ -11,7 +11,7 @@ from ddpo.cli.markup import escape
 from ddpo.cli.progress import picture_progress
 from ddpo.cli.rewards.arguments import check_output
 from ddpo.cli.rewards.left_out import print_left_out
-from ddpo.cli.rewards.scorers import open_scorers
+from ddpo.cli.rewards.scorers import Cache, open_scorers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +26,7 @@ def calibrate_command(
     prompts: Annotated[Path | None, typer.Option(help=".txt with one line per image, or a table with files and prompts.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The one prompt of all pictures.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures per call of the reward, at most.")] = 16,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Look scores up that were computed before, and keep new ones.")] = True,
+    cache: Cache = None,
 ) -> None:
     """Stores where a reward's scores lie on your pictures, so that it can be standardised: NAME:z=FILE in any expression of rewards."""
     from rich.console import Console

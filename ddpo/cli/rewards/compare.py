@@ -13,7 +13,7 @@ from ddpo.cli.markup import escape
 from ddpo.cli.progress import picture_progress
 from ddpo.cli.rewards.arguments import check_output, named_rewards, split_arguments
 from ddpo.cli.rewards.left_out import print_left_out
-from ddpo.cli.rewards.scorers import open_scorers
+from ddpo.cli.rewards.scorers import Cache, open_scorers
 from ddpo.errors import ConfigError, RewardFailure
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def compare_command(
     out: Annotated[Path | None, typer.Option(help="A report to write: .json with all figures and scores.")] = None,
     contact_sheet: Annotated[Path | None, typer.Option(help="A PNG to write: the pictures on which rewards disagree most.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures per call of a reward, at most.")] = 16,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Look scores up that were computed before, and keep new ones.")] = True,
+    cache: Cache = None,
 ) -> None:
     """How alike rewards rank pictures, where they disagree, and below which difference a score means nothing."""
     specs, places = split_arguments(rewards_and_images)
@@ -86,7 +86,7 @@ def compare_command(
 
 
 def _score(
-    found: Mapping[str, ResolvedReward], pictures: Sequence[Picture], edits: bool, batch_size: int, cache: bool
+    found: Mapping[str, ResolvedReward], pictures: Sequence[Picture], edits: bool, batch_size: int, cache: bool | None
 ) -> list[RewardScores]:
     from ddpo.eval.comparison import score_for_comparison
 

@@ -12,7 +12,7 @@ from ddpo.cli.markup import escape
 from ddpo.cli.progress import picture_progress
 from ddpo.cli.rewards.arguments import check_output, named_rewards, split_arguments
 from ddpo.cli.rewards.left_out import print_left_out
-from ddpo.cli.rewards.scorers import TIMEOUT, open_scorers
+from ddpo.cli.rewards.scorers import TIMEOUT, Cache, open_scorers
 from ddpo.errors import ConfigError, RewardFailure
 from ddpo.files import printable
 
@@ -40,7 +40,7 @@ def score_command(
     contact_sheet: Annotated[Path | None, typer.Option(help="A PNG of the best and the worst pictures to write.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures per call of a reward, at most.")] = 16,
     timeout: Annotated[float, typer.Option(help="Seconds after which a call of a reward is given up.")] = TIMEOUT,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Look scores up that were computed before, and keep new ones.")] = True,
+    cache: Cache = None,
 ) -> None:
     """Scores pictures with one reward or several; prints a summary and the signatures, and writes one line per picture and reward.
 
@@ -96,7 +96,7 @@ def score_command(
 
 
 def _check_prompts(found: Iterable[ResolvedReward], pictures: PictureSource) -> None:
-    needing = [reward.card.id for reward in found if "prompt" in reward.card.inputs]
+    needing = [reward.card.id for reward in found if reward.card.needs_prompt]
     first = next(iter(pictures)) if needing else None
     if first is not None and first.prompt is None and first.no_prompt is None:
         raise ConfigError(

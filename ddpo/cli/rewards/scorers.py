@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ddpo.cli.warnings import one_line_warnings
 
@@ -12,16 +14,31 @@ if TYPE_CHECKING:
     from ddpo.rewards.resolved import ResolvedReward
     from ddpo.rewards.scorer import Scorer
 
-__all__ = ["TIMEOUT", "open_scorers"]
+__all__ = ["TIMEOUT", "Cache", "open_scorers"]
 
+Cache = Annotated[
+    bool | None,
+    typer.Option(
+        "--cache/--no-cache",
+        help="Look scores up that were computed before, and keep new ones; by default for all rewards but those in your own files.",
+    ),
+]
+"""The option of a command; None: nothing was said."""
 TIMEOUT = 600.0  # seconds for one call of a reward whose card sets no limit
 
 
 @contextmanager
 def open_scorers(
-    found: Mapping[str, ResolvedReward], batch_size: int, *, cache: bool = True, timeout: float = TIMEOUT
+    found: Mapping[str, ResolvedReward], batch_size: int, *, cache: bool | None = None, timeout: float = TIMEOUT
 ) -> Iterator[dict[str, Scorer]]:
-    """Name → scorer of each reward; raises as `make_scorer`."""
+    """Name → scorer of each reward; raises as `make_scorer`.
+
+    Args:
+        found: name → reward.
+        batch_size: images per call of a reward, at most.
+        cache: whether scores are looked up and kept; None: but for those of a user's own code.
+        timeout: seconds for one call of a reward whose card sets no limit.
+    """
     from ddpo.rewards.cache import ScoreCache
     from ddpo.rewards.scorer import make_scorer
 
@@ -30,7 +47,7 @@ def open_scorers(
 
         quiet_libraries()  # which takes seconds to import: not for a reward that needs no model
     with one_line_warnings(), ExitStack() as stack:
-        kept = stack.enter_context(ScoreCache()) if cache else None
+        kept = stack.enter_context(ScoreCache(user_code=cache is True)) if cache is not False else None
         scorers = {name: make_scorer(reward, batch_size, name=name, timeout_s=timeout, cache=kept) for name, reward in found.items()}
         for scorer in scorers.values():
             stack.callback(scorer.close)

@@ -10,7 +10,7 @@ import typer
 from ddpo.cli.markup import escape
 from ddpo.cli.progress import picture_progress
 from ddpo.cli.rewards.arguments import check_output
-from ddpo.cli.rewards.scorers import open_scorers
+from ddpo.cli.rewards.scorers import Cache, open_scorers
 from ddpo.errors import ConfigError, RewardFailure
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def validate_command(
     ties: Annotated[str, typer.Option(help="The tie convention of the headline: imagereward, hpsv2, pickapic or acc_eq.")] = CONVENTION,
     out: Annotated[Path | None, typer.Option(help="A report to write: .json with all figures.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures per call of the reward, at most.")] = 16,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Look scores up that were computed before, and keep new ones.")] = True,
+    cache: Cache = None,
 ) -> None:
     """Pairwise accuracy of a reward against human choices, and whether its differences can be read as probabilities."""
     from ddpo.rewards.zoo import resolve
@@ -75,7 +75,7 @@ def validate_command(
         raise RewardFailure(f"{scored.failed} pictures could not be scored, because the reward failed (see above); the others stand")
 
 
-def _score(found: ResolvedReward, rows: Preferences, batch_size: int, cache: bool) -> ScoredPairs:
+def _score(found: ResolvedReward, rows: Preferences, batch_size: int, cache: bool | None) -> ScoredPairs:
     from ddpo.eval.preferences import score_pairs
 
     name = found.card.id

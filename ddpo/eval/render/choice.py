@@ -21,7 +21,7 @@ __all__ = [
     "within_noise",
 ]
 
-SEVERITY = ("strong signs", "watch", "no sign", "not measured")
+SEVERITY = ("strong signs", "watch", "no sign", "too little measured", "not measured")
 
 
 def primary_reward(report: Report, model: str) -> str:

@@ -13,6 +13,7 @@ GRADES: Final = {  # word → class and shape, so that a grade is told by both
     "watch": ("g-watch", '<path d="M8 2L14.5 13.5H1.5z" class="line"/>'),
     "strong signs": ("g-strong", '<path d="M5 1.5h6l3.5 3.5v6L11 14.5H5L1.5 11V5z" class="full"/>'),
     "not measured": ("g-unknown", '<path d="M2 8h12" class="line dash"/>'),
+    "too little measured": ("g-unknown", '<path d="M2 8h12" class="line dash"/>'),
 }
 
 

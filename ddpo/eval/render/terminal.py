@@ -20,7 +20,7 @@ __all__ = ["render_terminal"]
 WIDE: Final = 100  # columns of the terminal from which all columns of the table are shown
 COLUMNS: Final = ("gain", "95 % interval", "gain/SE", "win rate", "carried over")
 WIDE_COLUMNS: Final = ("base", "tuned", *COLUMNS, "pairs")
-SHAPES: Final = {"no sign": "○", "watch": "△", "strong signs": "■", "not measured": "–"}
+SHAPES: Final = {"no sign": "○", "watch": "△", "strong signs": "■", "not measured": "–", "too little measured": "–"}
 LEAKS_SHOWN: Final = 5
 
 

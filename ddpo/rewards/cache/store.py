@@ -68,13 +68,16 @@ class ScoreCache:
         path: the file; by default `scores.sqlite` in `ddpo.weights.cache_dir()`. It is made by the first `put`.
         limit_mb: how many megabytes (2**20) it may take; by default the environment's `DDPO_CACHE_LIMIT_MB`, else 1024. Beyond it, the
             scores that were not used for longest are removed, down to nine tenths.
+        user_code: whether `make_scorer` also keeps the scores of a user's file or module, which may depend on more than the files that
+            are known (`ddpo.source_files`).
 
     Raises:
         ConfigError: the limit is not a positive number.
     """
 
-    def __init__(self, path: Path | None = None, limit_mb: float | None = None) -> None:
+    def __init__(self, path: Path | None = None, limit_mb: float | None = None, user_code: bool = False) -> None:
         self.path = (path or cache_dir() / "scores.sqlite").absolute()
+        self.user_code = user_code
         self.limit_bytes = int(_limit(limit_mb) * 2**20)
         self._connection: sqlite3.Connection | None = None
         self._inode: int | None = None

@@ -115,7 +115,7 @@ class _Board:
 def rows_of_reward(scorer: Scorer, batch: ImageBatch, pictures: Sequence[Picture]) -> list[ScoreRow]:
     """One row per picture; a picture without a prompt is unscorable for a reward that judges by it."""
     name = scorer.name
-    usable = [i for i, picture in enumerate(pictures) if picture.prompt is not None or "prompt" not in scorer.reward.card.inputs]
+    usable = [i for i, picture in enumerate(pictures) if picture.prompt is not None or not scorer.reward.card.needs_prompt]
     scored = scorer.score_each(batch if len(usable) == len(batch) else batch.take(usable))
     rows = [unscorable_row(picture, name, f"{picture.file}: {picture.no_prompt or NO_PROMPT}") for picture in pictures]
     for place, i in enumerate(usable):
