@@ -58,10 +58,10 @@ def named_path(text: str | Path) -> Path:
     File names typed as text are mostly in the form NFC; those that macOS wrote are in NFD.
     """
     path = Path(text).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # of a name that is too long, Path.exists raises
         return path
     forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
-    return next((other for other in forms if other.exists()), path)
+    return next((other for other in forms if os.path.exists(other)), path)
 
 
 def check_writable(path: Path) -> None:
