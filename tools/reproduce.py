@@ -91,7 +91,7 @@ def train(job: Job) -> None:
     from ddpo.trainer import train as start
     from ddpo.trainer.recipe import read_recipe, set_value
 
-    values = read_recipe(ROOT / "recipes" / job.method.recipe)
+    values = read_recipe(ROOT / "ddpo" / "recipes" / job.method.recipe)
     for setting in job.method.settings:
         set_value(values, setting)
     samples = config_for(values).sample.samples

@@ -1,13 +1,14 @@
 """The settings of a training run: small frozen dataclasses, each default in one place, unknown keys refused with the nearest name.
 
 A recipe is a TOML file with these names: top-level keys for `TrainConfig`, a table for each of its parts. The defaults are the
-embedded model's; see `recipes/` for others.
+embedded model's; `ddpo.recipes` has those of other models.
 """
 
 from __future__ import annotations
 
 import json
 import typing
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -136,6 +137,8 @@ class TrainConfig:
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
     regression: RegressionConfig = field(default_factory=RegressionConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Setting, as "optim.lr" → where its value came from; no setting itself. See `ddpo.trainer.settings`."""
 
     def __post_init__(self) -> None:
         _positive(self, "iterations", "checkpoint_every", "grid_every")
@@ -171,6 +174,8 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for `config.json`."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if not self.sources:
+            del values["sources"]
         return values
 
 

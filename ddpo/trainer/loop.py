@@ -33,6 +33,7 @@ from ddpo.trainer.processes import Processes
 from ddpo.trainer.resumption import Changes, continued, remark
 from ddpo.trainer.rollout import Collection, check_scorable, draw_keys, joined
 from ddpo.trainer.run_folder import RunFolder
+from ddpo.trainer.settings import settings_finding
 from ddpo.trainer.update import update
 from ddpo.types import Context, Rollout
 
@@ -202,9 +203,21 @@ class _Trainer:
         sampling = time.perf_counter() - begun
         likelihood = self.likelihood(self.policy, first, iteration)
         ids = [key.prompt.id for key in self.keys(iteration)]
-        findings = examine(self.policy, self.algorithm, likelihood, first, ids, config, iteration, sampling, self.processes.count)
+        findings = examine(
+            self.policy,
+            self.algorithm,
+            likelihood,
+            first,
+            ids,
+            config,
+            iteration,
+            sampling,
+            self.processes.count,
+            self.reward.card.memory_mb,
+        )
         remarked = remark(self.changes)
-        yield Checked([*findings, room, *([remarked] if remarked else [])])
+        changed = [remarked] if remarked else []
+        yield Checked([settings_finding(config), *findings, room, *changed])
         return collection, sampling
 
     def likelihood(self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0) -> Likelihood:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from ddpo.errors import ConfigError
@@ -43,7 +44,9 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> tuple[TrainConfig, Ch
     if other := _fixed(_changes(begun, config.to_dict())):
         names = f"{', '.join(FREE)} and {', '.join(ROUNDING)}"
         raise ConfigError(f"a run is resumed with the settings that it was started with: {_told(other)}; only {names} may change")
-    return config, _changes(begun, config.to_dict())
+    changes = _changes(begun, config.to_dict())
+    sources = dict(config.sources) | dict.fromkeys(changes, "--resume")
+    return replace(config, sources=sources if config.sources else {}), changes
 
 
 def remark(changes: Changes) -> Finding | None:
@@ -60,12 +63,15 @@ def _fixed(changes: Changes) -> Changes:
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
     """Settings that differ. One that only one of them has came with another version of the program, and is its default."""
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old = dict(_flat(before))
+    new = dict(_flat(now))
     return {name: (old[name], value) for name, value in new.items() if name in old and old[name] != value}
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
+        if name == "sources" and not above:  # where values came from is no setting
+            continue
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{name}.")
         else:
