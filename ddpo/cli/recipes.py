@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    name="recipes", help="List and show the recipes that come with the package.", no_args_is_help=True
-)
+app = typer.Typer(name="recipes", help="List and show the recipes that come with the package.", no_args_is_help=True)
 
 
 @app.command("list")

@@ -100,9 +100,7 @@ def _joined(rewards: list[str] | None, combination: str | None) -> str | None:
     return join_specs(rewards, combination or "sum") if rewards else None
 
 
-def _layers(
-    recipe: str | None, given: dict[str, Any], settings: list[str]
-) -> list[tuple[str, dict[str, Any]]]:
+def _layers(recipe: str | None, given: dict[str, Any], settings: list[str]) -> list[tuple[str, dict[str, Any]]]:
     """Recipe, then named options, then --set, each with the words for its source: the later wins."""
     from ddpo.trainer.recipe import read_recipe, set_value
 

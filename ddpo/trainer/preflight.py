@@ -62,9 +62,7 @@ def examine(
         TrainingDiverged: the ratio is not 1.
     """
     activations = Activations()
-    deviation, training = _train_once(
-        policy, algorithm, likelihood, first, config, iteration, activations
-    )
+    deviation, training = _train_once(policy, algorithm, likelihood, first, config, iteration, activations)
     if deviation is not None and not deviation <= ON_POLICY_TOLERANCE:
         raise TrainingDiverged(f"|ratio - 1| is {deviation:.2g} before the first update; it must be 0")
     weights = _if_rewards_differed(algorithm, prompt_ids, config)
@@ -173,9 +171,7 @@ def _comparison(weights: PictureWeights, config: TrainConfig) -> list[Finding]:
     return [Finding("comparison", text, good=False)]
 
 
-def _memory(
-    policy: Policy, first: Rollout, config: TrainConfig, processes: int, kept: int, reward_mb: float
-) -> Finding:
+def _memory(policy: Policy, first: Rollout, config: TrainConfig, processes: int, kept: int, reward_mb: float) -> Finding:
     """The peak so far and what is still to come, against what there is; and the parts of it.
 
     Args:

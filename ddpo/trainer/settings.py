@@ -1,25 +1,26 @@
 """The settings of a run from all that has a say: family, algorithm, recipe, options; and where each value came from.
 
-    the embedded model's defaults      `ddpo.trainer.config`
-    < the recipe of the model's family `ddpo.recipes`, below the algorithm's own values
-    < the algorithm's own values       `Algorithm.defaults`
-    < the family's for that algorithm  tables `[algorithms.NAME]` of the family's recipe
-    < what the user says               a recipe, options, `--set`
+the embedded model's defaults      `ddpo.trainer.config`
+< the recipe of the model's family `ddpo.recipes`, below the algorithm's own values
+< the algorithm's own values       `Algorithm.defaults`
+< the family's for that algorithm  tables `[algorithms.NAME]` of the family's recipe
+< what the user says               a recipe, options, `--set`
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from ddpo.errors import ConfigError
 from ddpo.policies.family import FAMILIES, family_of
 from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Finding
 from ddpo.trainer.recipe import config_from_dict, merged, read_builtin
 
-__all__ = ["GIVEN", "config_for", "family_settings", "resolve_config", "settings_finding"]
+__all__ = ["GIVEN", "config_for", "resolve_config", "settings_finding"]
 
 GIVEN: Final = "given"
 """The source of values that a caller of `config_for` gives."""
@@ -39,41 +40,51 @@ def config_for(values: Mapping[str, Any]) -> TrainConfig:
     return resolve_config([(GIVEN, values)])
 
 
-def resolve_config(layers: list[Layer]) -> TrainConfig:
-    """The configuration from the user's layers, lowest first, each with the words for its source. Raises as `config_for`."""
+def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
+    """The configuration from the user's layers, lowest first, each with the words for its source.
+
+    A layer's table `algorithms.NAME` counts if NAME is the algorithm of the run, above the rest of the layer.
+
+    Raises:
+        ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
+        UnknownNameError, RewardLoadError: the algorithm is unknown or broken.
+    """
     given: dict[str, Any] = {}
     for _, values in layers:
         given = merged(given, values)
     defaults = TrainConfig()
-    model = str(given.get("model", defaults.model))
     name = str(given.get("algorithm", defaults.algorithm))
     algorithm, _ = load_algorithm(name)
-    family = family_of(model)
-    below, above = family_settings(family, name) if family else ({}, {})
+    family = family_of(str(given.get("model", defaults.model)))
+    below, above = _split(read_builtin(family), name) if family else ({}, {})
     everything: list[Layer] = [
         (f"recipe {family}", below),
         (f"algorithm {name}", algorithm.defaults),
         (f"recipe {family}", above),
-        *layers,
     ]
+    for source, values in layers:
+        common, own = _split(values, name)
+        everything += [(source, common), (source, own)]
     values, sources = _layered(everything)
     config = config_from_dict(values)
     return replace(config, sources=_complete(config, sources))
 
 
-def family_settings(family: str, algorithm: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A family's settings for any algorithm, and those for this algorithm alone.
+def _split(values: Mapping[str, Any], algorithm: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings for any algorithm, and those of the table of this one.
 
-    Args:
-        family: one of `ddpo.policies.family.FAMILIES`.
-        algorithm: the algorithm's name.
+    Raises:
+        ConfigError: `algorithms` is not a table of tables.
     """
-    recipe = read_builtin(family)
-    own = recipe.pop("algorithms", {})
-    return recipe, dict(own.get(algorithm, {}))
+    common = {name: value for name, value in values.items() if name != "algorithms"}
+    tables = values.get("algorithms", {})
+    own = tables.get(algorithm, {}) if isinstance(tables, Mapping) else None
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"setting 'algorithms' must hold a table for each algorithm, got {tables!r}")
+    return common, dict(own)
 
 
-def _layered(layers: list[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+def _layered(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
     """The layers merged, and for each setting, as "optim.lr", the source of its value."""
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
