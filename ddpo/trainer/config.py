@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 from ddpo.policies.lora_file import ATTENTION
 
@@ -125,7 +126,7 @@ class TrainConfig:
     algorithm: str = "ddpo_is"
     iterations: int = 10
     seed: int = 0
-    device: str = "cpu"
+    device: str = AUTO  # the accelerator that is here, else the CPU; rewards follow
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights that are not trained
     checkpoint_every: int = 2  # iterations
     checkpoint_keep: int = 0  # how many of the last checkpoints stay, beside the best by `held_out`; 0: all

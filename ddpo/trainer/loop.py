@@ -109,14 +109,14 @@ class _Trainer:
         self.algorithm, algorithm_origin = load_algorithm(config.algorithm)
         self.algorithm.check(config)
         self.prompts: PromptSet = load_prompts(config.prompts)
-        self.reward = resolve_reward(config.reward)
+        self.reward = resolve_reward(config.reward).on(processes.device)
         if "group" in self.reward.card.inputs and config.sample.batch % config.sample.per_prompt:
             raise ConfigError(
                 f"reward {config.reward!r} ranks the pictures of a prompt among each other: sample.batch ({config.sample.batch}) must be "
                 f"a multiple of sample.per_prompt ({config.sample.per_prompt})"
             )
         self.scorer = make_scorer(self.reward)
-        self.held_out = HeldOutReward(config, self.reward) if config.held_out else None
+        self.held_out = HeldOutReward(config, self.reward, processes.device) if config.held_out else None
         self.policy: TrainablePolicy = load_policy(config.model, device=processes.device, dtype=config.dtype)
         self.origins = {"algorithm": algorithm_origin, "model": find_policy(config.model)[1]}
         with torch.random.fork_rng(devices=[]):  # the adapters' first values come from the seed; the caller's generator is left alone

@@ -18,8 +18,8 @@ __all__ = ["Changes", "continued", "remark"]
 FREE: Final = ("iterations", "checkpoint_every", "checkpoint_keep", "grid_every", "adapt.checkpointing")
 """What may change when a run is resumed: how long it is, what it leaves behind, and how much memory it takes for the same bits."""
 
-ROUNDING: Final = ("sample.batch",)
-"""What may change too, but with the last digits of all numbers that follow: memory may not have sufficed."""
+ROUNDING: Final = ("sample.batch", "device")
+"""May change too, but with the last digits of all numbers that follow: another machine, or too little memory."""
 
 Changes = dict[str, tuple[Any, Any]]
 """Name of a setting, as "optim.lr" → its value before and now."""
