@@ -6,7 +6,7 @@ from typing import Final
 
 from ddpo.errors import ConfigError
 
-__all__ = ["AUTO", "available_devices", "check_device", "chosen_device", "has_float64", "resolve_device"]
+__all__ = ["AUTO", "available_devices", "check_device", "chosen_device", "fast_dtype", "has_float64", "resolve_device"]
 
 AUTO: Final = "auto"
 """Stands for the accelerator that is here, else the CPU."""
@@ -57,6 +57,16 @@ def check_device(name: str) -> None:
     if device.index is not None and not 0 <= device.index < count:
         last = f"{device.type}:{count - 1}"
         raise ConfigError(f"the device {name!r} cannot be used: the last one is {last}; {known}")
+
+
+def fast_dtype(device: str) -> str:
+    """The precision that suits a device: float32 on the CPU, bfloat16 on an accelerator that has it, else float16."""
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return "float32"
+    return "float16" if kind == "cuda" and not torch.cuda.is_bf16_supported() else "bfloat16"
 
 
 def has_float64(device: str) -> bool:

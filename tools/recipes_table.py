@@ -35,7 +35,8 @@ def _plain(family: str) -> dict[str, Any]:
 
 
 def _config(family: str) -> dict[str, Any]:
-    return config_from_dict(_plain(family)).to_dict()
+    values = _plain(family)
+    return config_from_dict({**values, "dtype": "float32"}).to_dict() | {"dtype": values["dtype"]}
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from ddpo.devices import AUTO, chosen_device, fast_dtype
 from ddpo.errors import ConfigError
 from ddpo.policies.family import FAMILIES, family_of
 from ddpo.trainer.algorithms import load_algorithm
@@ -43,7 +44,7 @@ def config_for(values: Mapping[str, Any]) -> TrainConfig:
 def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
     """The configuration from the user's layers, lowest first, each with the words for its source.
 
-    A layer's table `algorithms.NAME` counts if NAME is the algorithm of the run, above the rest of the layer.
+    `dtype = "auto"` becomes the precision that suits the device. A layer's table `algorithms.NAME` counts if NAME is the algorithm of the run, above the rest of the layer.
 
     Raises:
         ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
@@ -66,6 +67,9 @@ def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
         common, own = _split(values, name)
         everything += [(source, common), (source, own)]
     values, sources = _layered(everything)
+    if values.get("dtype") == AUTO:
+        device = chosen_device(str(values.get("device", defaults.device)))
+        values["dtype"] = fast_dtype(device)
     config = config_from_dict(values)
     return replace(config, sources=_complete(config, sources))
 

@@ -72,6 +72,17 @@ def test_the_first_command_of_a_user_gets_the_settings_of_the_model(tiny_model: 
     assert config_for({}) == TrainConfig()
 
 
+def test_precision_suits_the_device(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = {"model": str(tiny_model)}
+    assert config_for({**model, "device": "cpu"}).dtype == "float32"
+    assert config_for({**model, "device": "mps"}).dtype == "bfloat16"
+    assert config_for({**model, "device": "cpu", "dtype": "bfloat16"}).dtype == "bfloat16"
+    for supported, dtype in ((True, "bfloat16"), (False, "float16")):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda supported=supported: supported)
+        assert config_for({**model, "device": "cuda:1"}).dtype == dtype
+    assert config_for({"device": "cuda"}).dtype == "float32"  # the embedded model's
+
+
 def test_the_later_of_family_algorithm_recipe_and_option_wins_and_is_named(tiny_model: Path) -> None:
     model = {"model": str(tiny_model)}
     config = resolve_config(
