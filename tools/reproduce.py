@@ -2,7 +2,7 @@
 
 Figure 4 of arXiv 2305.13301 compares DDPO-IS, DDPO-SF, RWR and RWR-sparse by the reward that they reach after equally many reward
 queries. Here the same on the embedded model: every method, reward and seed is one run of `ddpo train` with the recipe of the method
-(`recipes/emoji*.toml`); its checkpoints are evaluated on the training prompts with noise that no training sees and that all runs
+(`ddpo/recipes/emoji*.toml`); its checkpoints are evaluated on the training prompts with noise that no training sees and that all runs
 share, so that gains over the base model are paired. Results go to `runs/reproduce/`, tables and curves to `docs/reproduction.md`.
 """
 
@@ -91,7 +91,7 @@ def train(job: Job) -> None:
     from ddpo.trainer import train as start
     from ddpo.trainer.recipe import read_recipe, set_value
 
-    values = read_recipe(ROOT / "recipes" / job.method.recipe)
+    values = read_recipe(ROOT / "ddpo" / "recipes" / job.method.recipe)
     for setting in job.method.settings:
         set_value(values, setting)
     samples = config_for(values).sample.samples

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import ddpo
-from ddpo.cli import cache, rewards
+from ddpo.cli import cache, recipes, rewards
 from ddpo.cli.evaluate import compare_command, evaluate_command
 from ddpo.cli.export import export_command
 from ddpo.cli.first_process import let_the_first_speak
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(rewards.app, name="rewards")
+app.add_typer(recipes.app, name="recipes")
 app.add_typer(cache.app, name="cache")
 app.command("train")(train_command)
 app.command("sample")(sample_command)

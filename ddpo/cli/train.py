@@ -30,7 +30,10 @@ def train_command(
         ),
     ] = None,
     combine: Annotated[str | None, typer.Option(help="How several --reward become one number: sum (the default), min or pareto.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A TOML file of settings, such as recipes/emoji.toml.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A TOML file of settings, or a name of `ddpo recipes list`."),
+    ] = None,
     prompts: Annotated[str | None, typer.Option(help="A .txt file with one prompt a line, a table, or a built-in list.")] = None,
     model: Annotated[
         str | None,
@@ -63,7 +66,8 @@ def train_command(
         "seed": seed, "device": device, "held_out": held_out,
     }  # fmt: skip
     given = {name: value for name, value in named.items() if value is not None}
-    values = _values(recipe, given, settings or [])
+    layers = _layers(recipe, given, settings or [])
+    values = _merged(layers)
     if resume is not None:
         if others := [name for name, value in {"--out": out, "--dry-run": dry_run}.items() if value]:
             raise ConfigError(f"--resume continues a run where it is; leave out {' and '.join(others)}")
@@ -73,17 +77,18 @@ def train_command(
     from ddpo.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from ddpo.trainer import config_for, train
     from ddpo.trainer import resume as resume_run
+    from ddpo.trainer import train
     from ddpo.trainer.loop import dry_run as look
+    from ddpo.trainer.settings import resolve_config
 
     trackers = _checked_trackers(track or [])
     if resume is not None:
         _show(resume_run(folder, settings=values), folder, trackers)
     elif dry_run:
-        _look(look(config_for(values), folder), folder)
+        _look(look(resolve_config(layers), folder), folder)
     else:
-        _show(train(config_for(values), folder), folder, trackers)
+        _show(train(resolve_config(layers), folder), folder, trackers)
 
 
 def _joined(rewards: list[str] | None, combination: str | None) -> str | None:
@@ -95,14 +100,28 @@ def _joined(rewards: list[str] | None, combination: str | None) -> str | None:
     return join_specs(rewards, combination or "sum") if rewards else None
 
 
-def _values(recipe: Path | None, given: dict[str, Any], settings: list[str]) -> dict[str, Any]:
-    """Recipe, then named options, then --set: the later wins."""
+def _layers(recipe: str | None, given: dict[str, Any], settings: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Recipe, then named options, then --set, each with the words for its source: the later wins."""
     from ddpo.trainer.recipe import read_recipe, set_value
 
-    values = read_recipe(recipe) if recipe else {}
-    values |= given
+    layers: list[tuple[str, dict[str, Any]]] = []
+    if recipe:
+        layers.append((f"recipe {recipe}", read_recipe(recipe)))
+    layers += [(f"--{name.replace('_', '-')}", {name: value}) for name, value in given.items()]
     for assignment in settings:
+        values: dict[str, Any] = {}
         set_value(values, assignment)
+        layers.append(("--set", values))
+    return layers
+
+
+def _merged(layers: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """The values of all layers."""
+    from ddpo.trainer.recipe import merged
+
+    values: dict[str, Any] = {}
+    for _, layer in layers:
+        values = merged(values, layer)
     return values
 
 

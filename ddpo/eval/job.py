@@ -79,7 +79,7 @@ def carry_out(work: Plan, observe: Observer = lambda event: None) -> Outcome:
     together = join(work.device)
     for reward in work.rewards:
         if not availability(reward.resolved.card, reward.resolved.origin).complete:
-            make_scorer(reward.resolved).close()  # what is missing is fetched, or told, before hours of drawing
+            make_scorer(reward.resolved.on(together.device)).close()  # what is missing is fetched, or told, before hours of drawing
     with PictureStore(work.out, together.rank) as store, ScoreJournal(work.out, together.rank) as journal:
         if work.folders:
             pictures = _given(work, store, together)
@@ -226,7 +226,8 @@ def _score_all(
         card, identity = reward.resolved.card, reward.resolved.identity
         if not unscored(identity, card, journal, items) and floors.known(identity):
             continue
-        scorer = make_scorer(reward.resolved)  # no cache but the journal: what is found elsewhere would change the shape of a call
+        # no cache but the journal: what is found elsewhere would change the shape of a call
+        scorer = make_scorer(reward.resolved.on(together.device))
         with closing(scorer):
             for event in score(scorer, identity, store, journal, items, together=together):
                 observe(EvalProgress("scoring", reward.id, event.done, event.total, event.found))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ddpo.devices import AUTO
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.candidates import Candidate, find_candidates
 from ddpo.eval.describing import VIEW_CARDS
@@ -129,7 +130,7 @@ def _plan_checkpoints(request: Request) -> Plan:
         seed=request.seed,
         best_of=_best_of(request, splits, candidates, trained),
         held_out=request.held_out,
-        device=request.device or str(config.get("device", "cpu")),
+        device=request.device or str(config.get("device", AUTO)),
         dtype=str(config.get("dtype", "float32")),
         out=request.out or _default_out(candidates),
         manifests={c.facts.name: _manifest(c) for c in candidates if not c.facts.history},
@@ -179,7 +180,7 @@ def _plan_pictures(request: Request) -> Plan:
         seed=-1,
         best_of=None,
         held_out=False,
-        device=request.device or "cpu",
+        device=request.device or AUTO,
         dtype="float32",
         out=request.out or Path("evaluations") / "-".join(folder.name for folder in folders[1:]),
         manifests={},

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
+from ddpo.devices import chosen_device
 from ddpo.errors import ConfigError
 
 __all__ = ["ALONE", "Together", "join"]
@@ -60,7 +61,7 @@ def join(device: str) -> Together:
     """Meets the other processes, if the environment says that there are any.
 
     Args:
-        device: the torch device of the settings. Of several processes each takes its own "cuda".
+        device: the torch device of the settings, "auto" for the accelerator that is here. Of several processes each takes its own.
 
     Raises:
         ConfigError: the device does not go with several processes, or accelerate was asked for several and started one.
@@ -70,11 +71,12 @@ def join(device: str) -> Together:
             raise ConfigError(
                 "accelerate was asked for several processes and started one: add --multi_gpu to `accelerate launch`, also without a GPU"
             )
-        return Together(None, device)
+        return Together(None, chosen_device(device))
     if ":" in device:
         kind = device.partition(":")[0]
         raise ConfigError(f"device {device} names one device for several processes: say {kind}, and each takes its own")
     from accelerate import PartialState
 
+    device = chosen_device(device)
     state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
     return Together(state, "cpu" if device == "cpu" else str(state.device))

@@ -6,14 +6,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from ddpo.errors import ConfigError, NewerApiError
 
-__all__ = ["API_VERSION", "Calls", "Golden", "RewardCard", "RewardOption", "WeightFile"]
+__all__ = ["API_VERSION", "PLACEMENT", "Calls", "Golden", "RewardCard", "RewardOption", "WeightFile"]
 
 API_VERSION = 1
 """The version of the card's fields and of the `Reward` protocol; a card made for a newer one is refused."""
+
+PLACEMENT: Final = ("device",)
+"""Options that say where a reward runs. No score depends on them: they enter no signature and no cache key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,11 @@ class RewardCard:
             raise ConfigError(f"not a reward card: {error}") from error
 
     def fingerprint(self, options: Mapping[str, Any] | None = None) -> str:
-        """Sixteen hexadecimal digits that change whenever the score may: id, version, weights, preprocessing, dtype, options."""
-        parts = [self.id, self.version, [asdict(w) for w in self.weights], self.pixels, self.preprocessing, self.dtype, dict(options or {})]
+        """Sixteen hexadecimal digits that change whenever the score may: id, version, weights, preprocessing, dtype, options.
+
+        Where it runs does not count: options of `PLACEMENT` stand at their default.
+        """
+        defaults = {option.name: option.default for option in self.options}
+        settled = {name: defaults.get(name) if name in PLACEMENT else value for name, value in (options or {}).items()}
+        parts = [self.id, self.version, [asdict(w) for w in self.weights], self.pixels, self.preprocessing, self.dtype, settled]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

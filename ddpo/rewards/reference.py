@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ddpo import __version__
 from ddpo.errors import ConfigError, MissingResourceError, RewardFailure
 from ddpo.files import write_json
-from ddpo.rewards.card import RewardCard
+from ddpo.rewards.card import PLACEMENT, RewardCard
 
 if TYPE_CHECKING:
     from ddpo.inputs.picture import Picture
@@ -26,7 +26,6 @@ __all__ = ["PERCENTILES", "Reference", "calibrate", "load_reference", "reference
 PERCENTILES: Final = (1, 5, 25, 50, 75, 95, 99)
 SCHEMA: Final = 1
 LEAST_SCORES: Final = 2  # a standard deviation needs as many
-PLACE_OPTIONS: Final = ("device",)  # where a reward is computed does not move its scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class Reference:
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in PLACE_OPTIONS}
+    return {name: value for name, value in options.items() if name not in PLACEMENT}
 
 
 def _scale(card: RewardCard, options: Mapping[str, Any], origin: str) -> str:

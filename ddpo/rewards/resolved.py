@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ddpo.devices import AUTO, resolve_device
 from ddpo.loading import is_user_code
 from ddpo.rewards.base import Reward
-from ddpo.rewards.card import RewardCard
+from ddpo.rewards.card import PLACEMENT, RewardCard
 from ddpo.rewards.loading import Factory, construct
 from ddpo.rewards.reference import Reference
 from ddpo.rewards.signature import identity, signature
@@ -44,9 +45,18 @@ class ResolvedReward:
             scorer_of: makes the scorer of each part of a combination, such as one with a cache; None for plain ones.
         """
         options = dict(self.options)
+        for name in PLACEMENT:
+            if name in options:
+                options[name] = resolve_device(str(options[name]))
         if self.parts:
             options = {"card": self.card, "combination": self.combination, "parts": self.parts, "scorer_of": scorer_of}
         return construct(self.card, self.origin, options, self.factory)
+
+    def on(self, device: str) -> ResolvedReward:
+        """The reward on `device`, except for parts whose device was written by name."""
+        options = {name: device if name in PLACEMENT and value == AUTO else value for name, value in self.options.items()}
+        parts = tuple(replace(part, reward=part.reward.on(device)) for part in self.parts)
+        return replace(self, options=options, parts=parts)
 
     @property
     def signature(self) -> str:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ddpo.loading import source_digest
-from ddpo.rewards.card import RewardCard, WeightFile
+from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.code import files_digest
 
 __all__ = ["identity", "signature"]
@@ -35,7 +35,7 @@ def identity(card: RewardCard, options: Mapping[str, Any] | None = None, origin:
 
 
 def _parts(card: RewardCard, options: Mapping[str, Any] | None, origin: str) -> dict[str, str]:
-    chosen = dict(options or {})
+    chosen = {name: value for name, value in (options or {}).items() if name not in PLACEMENT}
     defaults = {option.name: option.default for option in card.options}
     changed = ",".join(f"{name}={value}" for name, value in sorted(chosen.items()) if value != defaults.get(name))
     parts = {

@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
+from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 from ddpo.registry import nearest
-from ddpo.rewards.card import RewardOption
+from ddpo.rewards.card import PLACEMENT, RewardOption
 
 __all__ = ["COMBINATIONS", "STEPS", "Bounds", "Combination", "Expression", "RewardSpec", "Term", "join_specs", "parse_expression"]
 __all__ += ["parse_spec", "replace_paths", "resolve_options"]
@@ -253,6 +254,8 @@ def parse_spec(text: str) -> RewardSpec:
 def resolve_options(reward: str, known: Sequence[RewardOption], given: Mapping[str, Any]) -> dict[str, Value]:
     """Every option of a reward with the given or the default value, of the default's type.
 
+    Where it runs, if that is not given, is "auto": with the run, or on the accelerator that is here.
+
     Raises:
         ConfigError: an option that the reward does not have (names the nearest), or a value of the wrong type.
     """
@@ -262,7 +265,13 @@ def resolve_options(reward: str, known: Sequence[RewardOption], given: Mapping[s
             near = nearest(name, [*table, *STEPS])
             hint = f"did you mean {near!r}?" if near else f"it has {', '.join(table) or 'no options'}"
             raise ConfigError(f"reward {reward!r} has no option {name!r}; {hint}")
-    return {name: _typed(reward, option, given[name]) if name in given else option.default for name, option in table.items()}
+    values: dict[str, Value] = {}
+    for name, option in table.items():
+        if name in given:
+            values[name] = _typed(reward, option, given[name])
+        else:
+            values[name] = AUTO if name in PLACEMENT else option.default
+    return values
 
 
 def _typed(reward: str, option: RewardOption, value: Any) -> Value:

@@ -5,16 +5,17 @@ from ddpo.trainer import config_for, train
 for event in train(config_for({"reward": "compressibility", "algorithm": "rwr"}), Path("runs/mine")):
     ...
 
-`config_for` knows the defaults of the algorithm, as `ddpo train` does; `TrainConfig(…)` has those of the embedded model and `ddpo_is`.
+`config_for` knows the settings of the model's family and of the algorithm, as `ddpo train` does.
+`TrainConfig(…)` has those of the embedded model and `ddpo_is`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ddpo.trainer.algorithms import config_for
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.recipe import config_from_dict, read_recipe
+from ddpo.trainer.settings import config_for
 
 if TYPE_CHECKING:
     from ddpo.trainer.loop import resume, train

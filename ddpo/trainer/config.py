@@ -1,16 +1,18 @@
 """The settings of a training run: small frozen dataclasses, each default in one place, unknown keys refused with the nearest name.
 
 A recipe is a TOML file with these names: top-level keys for `TrainConfig`, a table for each of its parts. The defaults are the
-embedded model's; see `recipes/` for others.
+embedded model's; `ddpo.recipes` has those of other models.
 """
 
 from __future__ import annotations
 
 import json
 import typing
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 from ddpo.policies.lora_file import ATTENTION
 
@@ -124,7 +126,7 @@ class TrainConfig:
     algorithm: str = "ddpo_is"
     iterations: int = 10
     seed: int = 0
-    device: str = "cpu"
+    device: str = AUTO  # the accelerator that is here, else the CPU; rewards follow
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights that are not trained
     checkpoint_every: int = 2  # iterations
     checkpoint_keep: int = 0  # how many of the last checkpoints stay, beside the best by `held_out`; 0: all
@@ -136,6 +138,8 @@ class TrainConfig:
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
     regression: RegressionConfig = field(default_factory=RegressionConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Setting, as "optim.lr" → where its value came from; no setting itself. See `ddpo.trainer.settings`."""
 
     def __post_init__(self) -> None:
         _positive(self, "iterations", "checkpoint_every", "grid_every")
@@ -171,6 +175,8 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for `config.json`."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if not self.sources:
+            del values["sources"]
         return values
 
 

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 from ddpo.files import write_json
 from ddpo.policies.checkpoint import BEST_FILE
@@ -38,15 +39,16 @@ class HeldOutReward:
     Args:
         config: the settings of the run.
         training: the reward that is trained on.
+        device: the device of the run, where the reward runs unless it names another.
 
     Raises:
         ConfigError: the reward is trained on, be it as a part of a sum.
         UserError: the reward or the prompts cannot be found or loaded.
     """
 
-    def __init__(self, config: TrainConfig, training: ResolvedReward) -> None:
+    def __init__(self, config: TrainConfig, training: ResolvedReward, device: str = AUTO) -> None:
         self.config = config
-        reward = resolve_reward(config.held_out)
+        reward = resolve_reward(config.held_out).on(device)
         if {(one.card.id, one.origin) for one in single_rewards(reward)} & {(one.card.id, one.origin) for one in single_rewards(training)}:
             raise ConfigError(
                 f"held_out = {config.held_out!r} is trained on ({config.reward!r}): the best checkpoint by the training reward is the one "

@@ -34,6 +34,7 @@ from ddpo.trainer.processes import Processes
 from ddpo.trainer.resumption import Changes, continued, remark, with_absolute_paths
 from ddpo.trainer.rollout import Collection, check_scorable, draw_keys, joined
 from ddpo.trainer.run_folder import RunFolder
+from ddpo.trainer.settings import settings_finding
 from ddpo.trainer.update import update
 from ddpo.types import Context, Rollout
 
@@ -112,14 +113,14 @@ class _Trainer:
         self.algorithm, algorithm_origin = load_algorithm(config.algorithm)
         self.algorithm.check(config)
         self.prompts: PromptSet = load_prompts(config.prompts)
-        self.reward = resolve_reward(config.reward)
+        self.reward = resolve_reward(config.reward).on(processes.device)
         if "group" in self.reward.card.inputs and config.sample.batch % config.sample.per_prompt:
             raise ConfigError(
                 f"reward {config.reward!r} ranks the pictures of a prompt among each other: sample.batch ({config.sample.batch}) must be "
                 f"a multiple of sample.per_prompt ({config.sample.per_prompt})"
             )
         self.scorer = make_scorer(self.reward)
-        self.held_out = HeldOutReward(config, self.reward) if config.held_out else None
+        self.held_out = HeldOutReward(config, self.reward, processes.device) if config.held_out else None
         self.policy: TrainablePolicy = load_policy(config.model, device=processes.device, dtype=config.dtype)
         self.origins = {"algorithm": algorithm_origin, "model": find_policy(config.model)[1]}
         with torch.random.fork_rng(devices=[]):  # the adapters' first values come from the seed; the caller's generator is left alone
@@ -206,9 +207,21 @@ class _Trainer:
         sampling = time.perf_counter() - begun
         likelihood = self.likelihood(self.policy, first, iteration)
         ids = [key.prompt.id for key in self.keys(iteration)]
-        findings = examine(self.policy, self.algorithm, likelihood, first, ids, config, iteration, sampling, self.processes.count)
+        findings = examine(
+            self.policy,
+            self.algorithm,
+            likelihood,
+            first,
+            ids,
+            config,
+            iteration,
+            sampling,
+            self.processes.count,
+            self.reward.card.memory_mb,
+        )
         notes = [unknown_words(config.model, self.prompts), remark(self.changes)]
-        yield Checked([*findings, room, *(note for note in notes if note is not None)])
+        noted = [note for note in notes if note is not None]
+        yield Checked([settings_finding(config), *findings, room, *noted])
         return collection, sampling
 
     def likelihood(self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0) -> Likelihood:

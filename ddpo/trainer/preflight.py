@@ -7,7 +7,6 @@ check costs one forward and backward pass of the denoiser. It draws no random nu
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -27,6 +26,13 @@ from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Finding
 from ddpo.trainer.likelihoods import Likelihood
 from ddpo.trainer.measures import peak_memory
+from ddpo.trainer.memory import (
+    Activations,
+    frozen_tensors,
+    memory_parts,
+    size_text,
+    total_memory,
+)
 from ddpo.trainer.plan import plan_updates
 from ddpo.trainer.update import ON_POLICY_TOLERANCE
 from ddpo.types import Rollout
@@ -38,7 +44,7 @@ MANY_UNSCORABLE: Final = 0.25  # share of a batch
 
 def examine(
     policy: Policy, algorithm: Algorithm, likelihood: Likelihood, first: Rollout, prompt_ids: Sequence[str], config: TrainConfig,
-    iteration: int, sampling: float, processes: int = 1,
+    iteration: int, sampling: float, processes: int = 1, reward_mb: float = 0.0,
 ) -> list[Finding]:  # fmt: skip
     """What the first batch of an iteration tells.
 
@@ -52,11 +58,13 @@ def examine(
         iteration: that it belongs to.
         sampling: seconds that it took.
         processes: how many share the work.
+        reward_mb: memory of the reward on the policy's device, in 10⁶ bytes.
 
     Raises:
         TrainingDiverged: the ratio is not 1.
     """
-    deviation, training = _train_once(policy, algorithm, likelihood, first, config, iteration)
+    activations = Activations()
+    deviation, training = _train_once(policy, algorithm, likelihood, first, config, iteration, activations)
     if deviation is not None and not deviation <= ON_POLICY_TOLERANCE:
         raise TrainingDiverged(f"|ratio - 1| is {deviation:.2g} before the first update; it must be 0")
     weights = _if_rewards_differed(algorithm, prompt_ids, config)
@@ -67,7 +75,7 @@ def examine(
         Finding("ratio", ratio),
         *_reward(first),
         *_comparison(weights, config),
-        _memory(policy, first, config, processes),
+        _memory(policy, first, config, processes, activations.bytes, reward_mb),
         _time(sampling, training, counted, config, config.iterations - iteration + 1, processes),
     ]
 
@@ -79,16 +87,27 @@ def unknown_words(model: str, prompts: PromptSet) -> Finding | None:
 
 
 def _train_once(
-    policy: Policy, algorithm: Algorithm, likelihood: Likelihood, first: Rollout, config: TrainConfig, iteration: int
+    policy: Policy,
+    algorithm: Algorithm,
+    likelihood: Likelihood,
+    first: Rollout,
+    config: TrainConfig,
+    iteration: int,
+    activations: Activations,
 ) -> tuple[float | None, float]:
-    """Largest |ratio - 1| (None: no ratios) and seconds of one forward and backward pass over a batch of items."""
+    """Largest |ratio - 1| (None: no ratios) and seconds of one forward and backward pass over a batch of items.
+
+    `activations` counts what the pass keeps.
+    """
     count = len(first.rewards)
     flags = np.ones(count, bool)
     plan = plan_updates(PictureWeights(np.ones(count), flags, flags, 0), config, iteration, likelihood.noise_levels)
     items = plan[0][: config.sample.batch]
     likelihood.prepare([items])
     begun = time.perf_counter()
-    found = likelihood.of(items)
+    trained = [parameter for _, parameter in policy.trainable_parameters()]
+    with activations.counting([*trained, *frozen_tensors(policy)]):
+        found = likelihood.of(items)
     old = found.now.detach() if found.old is None else found.old
     algorithm.loss(found.now, old, torch.ones(len(items), device=policy.device), config).mean().backward()
     for _, parameter in policy.trainable_parameters():
@@ -160,27 +179,30 @@ def _comparison(weights: PictureWeights, config: TrainConfig) -> list[Finding]:
     return [Finding("comparison", text, good=False)]
 
 
-def _memory(policy: Policy, first: Rollout, config: TrainConfig, processes: int) -> Finding:
-    """The peak so far, and what is still to come: AdamW's two moments, and the rest of the rollout."""
-    parameters = _trainable_bytes(policy)
+def _memory(policy: Policy, first: Rollout, config: TrainConfig, processes: int, kept: int, reward_mb: float) -> Finding:
+    """The peak so far and what is still to come, against what there is; and the parts of it.
+
+    Args:
+        policy: adapted.
+        first: the batch that was sampled.
+        config: the settings of the run.
+        processes: how many share the work.
+        kept: bytes of activations of one training call.
+        reward_mb: memory of the reward on the policy's device, in 10⁶ bytes.
+    """
     latents = first.trajectory.latents
-    kept = 0 if policy.device.type == "cuda" else latents.element_size() * latents.numel()  # on a GPU there is room for all already
+    each = latents.element_size() * latents.numel()
     batches = math.ceil(config.sample.samples / processes / config.sample.batch)
-    need = peak_memory(policy.device) + 2 * parameters + kept * (batches - 1)
-    total = _total_memory(policy.device)
-    where = "of the GPU" if policy.device.type == "cuda" else "of this machine"
-    each = " in each process" if processes > 1 else ""
-    text = f"about {_size(need)}{each}" + (f" of the {_size(total)} {where}" if total else "") + ", an estimate from the first batch"
+    parts = memory_parts(policy, kept, each * batches, reward_mb)
+    on_gpu = policy.device.type == "cuda"
+    to_come = 0 if on_gpu else each * (batches - 1)  # a GPU has room for all paths already
+    need = peak_memory(policy.device) + parts.optimizer + to_come
+    total = total_memory(policy.device)
+    where = "of the GPU" if on_gpu else "of this machine"
+    share = " in each process" if processes > 1 else ""
+    room = f" of the {size_text(total)} {where}" if total else ""
+    text = f"about {size_text(need)}{share}{room}, an estimate from the first batch; {parts.text()}"
     return Finding("memory", text, good=not total or need < total)
-
-
-def _total_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not POSIX
-        return 0
 
 
 def _time(sampling: float, training: float, counted: int, config: TrainConfig, iterations: int, processes: int) -> Finding:
@@ -214,7 +236,7 @@ def disk(out: Path, policy: Policy, config: TrainConfig, done: int) -> Finding:
     need = bytes_each * (checkpoints + 2 * 3)  # the state has weights and two moments, and is there twice while it is replaced
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
-    text = f"about {_size(need)} for {checkpoints} {_plural('checkpoint', checkpoints)} and the state; {_size(free)} are free"
+    text = f"about {size_text(need)} for {checkpoints} {_plural('checkpoint', checkpoints)} and the state; {size_text(free)} are free"
     if need > free:
         raise ConfigError(f"{place} has too little room: {text}. Set checkpoint_keep, or checkpoint_every higher, or another --out")
     return Finding("disk", text)
@@ -222,10 +244,3 @@ def disk(out: Path, policy: Policy, config: TrainConfig, done: int) -> Finding:
 
 def _trainable_bytes(policy: Policy) -> int:
     return sum(parameter.numel() * parameter.element_size() for _, parameter in policy.trainable_parameters())
-
-
-def _size(count: float) -> str:
-    """A number of bytes in decimal units."""
-    units: Sequence[str] = ("bytes", "kB", "MB", "GB", "TB")
-    place = min(len(units) - 1, int(math.log10(max(count, 1)) // 3))
-    return f"{count / 1000**place:.{0 if place == 0 else 1}f} {units[place]}"

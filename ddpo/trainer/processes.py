@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import ddpo.errors
+from ddpo.devices import chosen_device
 from ddpo.errors import ConfigError, DdpoError
 from ddpo.policies.policy import Policy
 from ddpo.trainer.config import SampleConfig
@@ -48,14 +49,14 @@ class Processes:
         """Meets the other processes, if the environment says that there are any.
 
         Args:
-            device: the torch device of the settings. Of several processes each takes its own "cuda".
+            device: the torch device of the settings, "auto" for the accelerator that is here. Of several processes each takes its own.
 
         Raises:
             ConfigError: the launcher or the device does not go with several processes.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             _check_not_left_alone()
-            return cls(None, device)
+            return cls(None, chosen_device(device))
         cpu = _check_device(device)
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
@@ -177,7 +178,8 @@ def _check_not_left_alone() -> None:
 
 def _check_device(device: str) -> bool:
     """Whether it is the CPU."""
-    kind, wanted = torch.device(device), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    kind = torch.device(chosen_device(device))
+    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if ":" in device:
         raise ConfigError(f"device={device} names one device for several processes; say {kind.type}, and each takes its own")
     if kind.type == "cuda" and torch.cuda.device_count() < wanted:

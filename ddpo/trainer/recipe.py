@@ -6,15 +6,27 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from ddpo.errors import ConfigError
 from ddpo.registry import nearest
 from ddpo.trainer.config import TrainConfig
 
-__all__ = ["config_from_dict", "merged", "read_recipe", "set_value"]
+__all__ = [
+    "config_from_dict",
+    "merged",
+    "read_builtin",
+    "read_recipe",
+    "recipe_names",
+    "recipe_text",
+    "set_value",
+]
+
+SUFFIX: Final = ".toml"
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
@@ -23,11 +35,14 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
     """
-    return typing.cast(TrainConfig, _build(TrainConfig, values, ""))
+    settings = {name: value for name, value in values.items() if name != "sources"}
+    config = typing.cast(TrainConfig, _build(TrainConfig, settings, ""))
+    return replace(config, sources=dict(values.get("sources", {})))
 
 
 def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     hints = typing.get_type_hints(kind)
+    hints.pop("sources", None)
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in hints:
@@ -57,18 +72,40 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
     return value
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The plain values of a recipe file.
+@cache
+def recipe_names() -> tuple[str, ...]:
+    """The names of the recipes that come with the package, sorted."""
+    entries = (files("ddpo") / "recipes").iterdir()
+    return tuple(sorted(entry.name.removesuffix(SUFFIX) for entry in entries if entry.name.endswith(SUFFIX)))
+
+
+def recipe_text(name: str) -> str:
+    """The TOML text of a recipe that comes with the package; `name` is one of `recipe_names()`."""
+    return (files("ddpo") / "recipes" / f"{name}{SUFFIX}").read_text(encoding="utf-8")
+
+
+def read_builtin(name: str) -> dict[str, Any]:
+    """The plain values of a recipe that comes with the package; `name` is one of `recipe_names()`."""
+    return tomllib.loads(recipe_text(name))
+
+
+def read_recipe(recipe: Path | str) -> dict[str, Any]:
+    """The plain values of a recipe: a TOML file, or the name of one that comes with the package.
 
     Raises:
-        ConfigError: missing, not UTF-8, or not TOML.
+        ConfigError: no such file and no such name (says the nearest), not UTF-8, or not TOML.
     """
+    path = Path(recipe).expanduser()
+    if not path.is_file() and str(recipe) in recipe_names():
+        return read_builtin(str(recipe))
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such recipe") from error
+        near = nearest(path.name.removesuffix(SUFFIX), recipe_names())
+        known = f"did you mean {near!r}?" if near else f"built in: {', '.join(recipe_names())}"
+        raise ConfigError(f"{recipe}: no such recipe; {known}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{recipe}: {error}") from error
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from dataclasses import replace
 from typing import Any, Final
 
 from ddpo.errors import CheckpointError, ConfigError
@@ -20,8 +21,8 @@ __all__ = ["Changes", "continued", "remark", "with_absolute_paths"]
 FREE: Final = ("iterations", "checkpoint_every", "checkpoint_keep", "grid_every", "adapt.checkpointing")
 """What may change when a run is resumed: how long it is, what it leaves behind, and how much memory it takes for the same bits."""
 
-ROUNDING: Final = ("sample.batch",)
-"""What may change too, but with the last digits of all numbers that follow: memory may not have sufficed."""
+ROUNDING: Final = ("sample.batch", "device")
+"""May change too, but with the last digits of all numbers that follow: another machine, or too little memory."""
 
 Changes = dict[str, tuple[Any, Any]]
 """Name of a setting, as "optim.lr" → its value before and now."""
@@ -56,7 +57,9 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> tuple[TrainConfig, Ch
     if other:
         names = f"{', '.join(FREE)} and {', '.join(ROUNDING)}"
         raise ConfigError(f"a run is resumed with the settings that it was started with: {_told(other)}; only {names} may change")
-    return config, changes
+    changes = _changes(begun, config.to_dict())
+    sources = dict(config.sources) | dict.fromkeys(changes, "--resume")
+    return replace(config, sources=sources if config.sources else {}), changes
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
@@ -85,12 +88,15 @@ def _fixed(changes: Changes) -> Changes:
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
     """Settings that differ. One that only one of them has came with another version of the program, and is its default."""
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old = dict(_flat(before))
+    new = dict(_flat(now))
     return {name: (old[name], value) for name, value in new.items() if name in old and old[name] != value}
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
+        if name == "sources" and not above:  # where values came from is no setting
+            continue
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{name}.")
         else:

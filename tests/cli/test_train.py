@@ -123,7 +123,7 @@ def test_a_dry_run_looks_and_leaves_nothing(ddpo_here: Run, tiny_model: Path, tm
     )
     assert code == 0, errors
     topics = [line.split()[0] for line in output.splitlines() if line.startswith("  ")]
-    assert topics == ["batch", "ratio", "reward", "unscorable", "memory", "time", "disk"]
+    assert topics == ["settings", "batch", "ratio", "reward", "unscorable", "memory", "time", "disk"]
     assert output.splitlines()[-1] == "Nothing was trained, and nothing written."
     assert list(tmp_path.iterdir()) == []
 

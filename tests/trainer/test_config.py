@@ -117,7 +117,7 @@ def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_every_recipe_of_the_project_is_valid() -> None:
-    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+    recipes = sorted((Path(__file__).parents[2] / "ddpo" / "recipes").glob("*.toml"))
     assert recipes
     for recipe in recipes:
         config = config_for(read_recipe(recipe))
@@ -128,7 +128,7 @@ def test_every_recipe_of_the_project_is_valid() -> None:
 
 def test_the_papers_recipes_have_the_budgets_of_the_paper() -> None:
     """Numbers of the paper: 256 pictures, 4 updates of 64, 50,000 queries; of its authors' code for RWR: 400 updates of 128 a round."""
-    folder = Path(__file__).parents[2] / "recipes"
+    folder = Path(__file__).parents[2] / "ddpo" / "recipes"
     for task in ("compressibility", "incompressibility", "aesthetic", "alignment"):
         config = config_for(read_recipe(folder / f"paper_{task}.toml"))
         assert (config.sample.samples, config.sample.samples // config.optim.updates, config.steps_per_picture) == (256, 64, 50)
@@ -145,5 +145,5 @@ def test_the_papers_recipes_have_the_budgets_of_the_paper() -> None:
 
 
 def test_the_embedded_models_recipe_is_the_default() -> None:
-    recipe = Path(__file__).parents[2] / "recipes" / "emoji.toml"
+    recipe = Path(__file__).parents[2] / "ddpo" / "recipes" / "emoji.toml"
     assert config_from_dict(read_recipe(recipe)) == TrainConfig()

@@ -192,7 +192,19 @@ def test_the_command_line_speaks_with_one_voice(tiny_model: Path, rewards_file: 
 
 
 def test_pictures_that_cannot_be_shared_are_an_error_of_one_line(tiny_model: Path, tmp_path: Path) -> None:
-    done = launch("-m", "ddpo", "train", "--model", tiny_model, "--set", "sample.samples=24", "--out", tmp_path / "run")
+    done = launch(
+        "-m",
+        "ddpo",
+        "train",
+        "--model",
+        tiny_model,
+        "--set",
+        "sample.samples=24",
+        "--set",
+        "sample.per_prompt=8",
+        "--out",
+        tmp_path / "run",
+    )
     assert done.returncode != 0
     line = "error: 2 processes cannot share 3 prompts × 8 pictures equally: make sample.samples a multiple of 16"
     assert done.stderr.count(line) == 1

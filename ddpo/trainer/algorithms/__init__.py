@@ -10,14 +10,13 @@ from ddpo.errors import RewardLoadError, one_line
 from ddpo.loading import find
 from ddpo.registry import Registry
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.recipe import config_from_dict, merged
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ddpo.trainer.advantages import Floats, PictureWeights, PromptStatistics
 
-__all__ = ["Algorithm", "algorithms", "config_for", "load_algorithm"]
+__all__ = ["Algorithm", "algorithms", "load_algorithm"]
 
 
 MEMBERS: Final = ("summary", "defaults", "likelihood", "check", "weigh", "loss")
@@ -87,16 +86,3 @@ def load_algorithm(name: str) -> tuple[Algorithm, str]:
     if found.likelihood not in KINDS:
         raise RewardLoadError(f"algorithm {name!r} of {origin}: its likelihood must be one of {', '.join(KINDS)}, got {found.likelihood!r}")
     return found, origin
-
-
-def config_for(values: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of a run from plain nested values, such as those of a recipe.
-
-    What is left out has the algorithm's own default, or else the general one.
-
-    Raises:
-        ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
-        UnknownNameError, RewardLoadError: as `load_algorithm`.
-    """
-    algorithm, _ = load_algorithm(str(values.get("algorithm", TrainConfig().algorithm)))
-    return config_from_dict(merged(algorithm.defaults, values))

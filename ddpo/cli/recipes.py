@@ -1,0 +1,48 @@
+"""`ddpo recipes`: the settings that come with the package."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(name="recipes", help="List and show the recipes that come with the package.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_command() -> None:
+    """List the recipes, those of the model families first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ddpo.policies.family import FAMILIES
+    from ddpo.trainer.recipe import recipe_names, recipe_text
+
+    table = Table("recipe", "for")
+    for name in FAMILIES:
+        table.add_row(name, f"every run on {FAMILIES[name]}, unless told otherwise")
+    for name in recipe_names():
+        if name not in FAMILIES:
+            table.add_row(name, _first_sentence(recipe_text(name)))
+    Console().print(table)
+
+
+@app.command("show")
+def show_command(name: Annotated[str, typer.Argument(help="A name of `ddpo recipes list`.")]) -> None:
+    """Print a recipe as TOML, with its comments."""
+    from ddpo.registry import unknown_name
+    from ddpo.trainer.recipe import recipe_names, recipe_text
+
+    if name not in recipe_names():
+        raise unknown_name("recipe", name, recipe_names())
+    typer.echo(recipe_text(name).rstrip())
+
+
+def _first_sentence(text: str) -> str:
+    """The first sentence of a recipe's opening comment."""
+    comment = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        comment.append(line.lstrip("# "))
+    return " ".join(comment).partition(". ")[0].rstrip(".:")

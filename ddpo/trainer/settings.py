@@ -1,0 +1,153 @@
+"""The settings of a run from all that has a say: family, algorithm, recipe, options; and where each value came from.
+
+the embedded model's defaults      `ddpo.trainer.config`
+< the recipe of the model's family `ddpo.recipes`, below the algorithm's own values
+< the algorithm's own values       `Algorithm.defaults`
+< the family's for that algorithm  tables `[algorithms.NAME]` of the family's recipe
+< what the user says               a recipe, options, `--set`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from ddpo.devices import AUTO, chosen_device, fast_dtype
+from ddpo.errors import ConfigError
+from ddpo.policies.family import FAMILIES, family_of
+from ddpo.trainer.algorithms import load_algorithm
+from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.events import Finding
+from ddpo.trainer.recipe import config_from_dict, merged, read_builtin
+
+__all__ = ["GIVEN", "config_for", "resolve_config", "settings_finding"]
+
+GIVEN: Final = "given"
+"""The source of values that a caller of `config_for` gives."""
+
+Layer = tuple[str, Mapping[str, Any]]
+
+
+def config_for(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a run from plain nested values, such as those of a recipe.
+
+    A value that is left out comes from the recipe of the model's family and from the algorithm.
+
+    Raises:
+        ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
+        UnknownNameError, RewardLoadError: the algorithm is unknown or broken.
+    """
+    return resolve_config([(GIVEN, values)])
+
+
+def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
+    """The configuration from the user's layers, lowest first, each with the words for its source.
+
+    `dtype = "auto"` becomes the precision that suits the device. A layer's table `algorithms.NAME` counts if NAME is the algorithm of the run, above the rest of the layer.
+
+    Raises:
+        ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
+        UnknownNameError, RewardLoadError: the algorithm is unknown or broken.
+    """
+    given: dict[str, Any] = {}
+    for _, values in layers:
+        given = merged(given, values)
+    defaults = TrainConfig()
+    name = str(given.get("algorithm", defaults.algorithm))
+    algorithm, _ = load_algorithm(name)
+    family = family_of(str(given.get("model", defaults.model)))
+    below, above = _split(read_builtin(family), name) if family else ({}, {})
+    everything: list[Layer] = [
+        (f"recipe {family}", below),
+        (f"algorithm {name}", algorithm.defaults),
+        (f"recipe {family}", above),
+    ]
+    for source, values in layers:
+        common, own = _split(values, name)
+        everything += [(source, common), (source, own)]
+    values, sources = _layered(everything)
+    if values.get("dtype") == AUTO:
+        device = chosen_device(str(values.get("device", defaults.device)))
+        values["dtype"] = fast_dtype(device)
+    config = config_from_dict(values)
+    return replace(config, sources=_complete(config, sources))
+
+
+def _split(values: Mapping[str, Any], algorithm: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings for any algorithm, and those of the table of this one.
+
+    Raises:
+        ConfigError: `algorithms` is not a table of tables.
+    """
+    common = {name: value for name, value in values.items() if name != "algorithms"}
+    tables = values.get("algorithms", {})
+    own = tables.get(algorithm, {}) if isinstance(tables, Mapping) else None
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"setting 'algorithms' must hold a table for each algorithm, got {tables!r}")
+    return common, dict(own)
+
+
+def _layered(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The layers merged, and for each setting, as "optim.lr", the source of its value."""
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for source, layer in layers:
+        values = merged(values, layer)
+        sources |= {name: source for name, _ in _flat(layer)}
+    return values, sources
+
+
+def _complete(config: TrainConfig, sources: Mapping[str, str]) -> dict[str, str]:
+    """The source of every setting, in the order of the configuration."""
+    settings = _flat(replace(config, sources={}).to_dict())
+    return {name: sources.get(name, "default") for name, _ in settings}
+
+
+SHOWN: Final = (
+    "sample.steps",
+    "sample.guidance",
+    "sample.samples",
+    "sample.batch",
+    "optim.lr",
+    "optim.updates",
+    "optim.clip_range",
+    "adapt.kind",
+    "adapt.rank",
+    "dtype",
+)
+"""The settings that a plan shows: those that differ most from model to model."""
+
+
+def settings_finding(config: TrainConfig) -> Finding:
+    """The settings that matter, whose they are, and which of them the user gave."""
+    values = dict(_flat(config.to_dict()))
+    shown = ", ".join(f"{name.rpartition('.')[2]} {_plain(values[name])}" for name in SHOWN)
+    vetted = [source for source in config.sources.values() if source.startswith("recipe ")]
+    families = [family for family in FAMILIES if f"recipe {family}" in vetted]
+    own = sorted({name for name, source in config.sources.items() if _of_the_user(source)})
+    yours = f"; given: {', '.join(own)}" if own else ""
+    if families or not config.sources:
+        whose = f"recipe {families[0]} ({FAMILIES[families[0]]}): " if families else ""
+        return Finding("settings", f"{whose}{shown}{yours}")
+    text = (
+        f"no settings are known for the model {config.model!r}: those of the embedded model stand in "
+        f"where nothing was given ({shown}{yours})"
+    )
+    return Finding("settings", text, good=False)
+
+
+def _of_the_user(source: str) -> bool:
+    return source.startswith("--") or source == GIVEN
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield above + name, value

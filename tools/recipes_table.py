@@ -1,0 +1,62 @@
+"""Writes the table of settings by model family into docs/training.md: `python tools/recipes_table.py`. A test checks that it is fresh."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ddpo.files import write_text
+from ddpo.policies.family import FAMILIES
+from ddpo.trainer.recipe import config_from_dict, read_builtin
+
+PAGE = Path(__file__).parents[1] / "docs" / "training.md"
+BLOCK = re.compile(r"(<!-- families:begin -->\n).*?(<!-- families:end -->)", re.DOTALL)
+
+
+def table() -> str:
+    """One row per setting on which a family's recipe has a say, one column per family."""
+    columns = {family: _flat(_config(family)) for family in FAMILIES}
+    said = {name for family in FAMILIES for name in _flat(_plain(family))}
+    names = [name for name in columns["emoji"] if name in said]
+    lines = [
+        f"| setting | {' | '.join(f'`{family}`' for family in FAMILIES)} |",
+        "|---" * (len(FAMILIES) + 1) + "|",
+    ]
+    for name in names:
+        cells = " | ".join(_cell(columns[family][name]) for family in FAMILIES)
+        lines.append(f"| `{name}` | {cells} |")
+    return "\n".join(lines)
+
+
+def _plain(family: str) -> dict[str, Any]:
+    return {name: value for name, value in read_builtin(family).items() if name != "algorithms"}
+
+
+def _config(family: str) -> dict[str, Any]:
+    values = _plain(family)
+    return config_from_dict({**values, "dtype": "float32"}).to_dict() | {"dtype": values["dtype"]}
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{above}{name}.")
+        else:
+            flat[above + name] = value
+    return flat
+
+
+def _cell(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def with_table(text: str) -> str:
+    """`text` with what is between the markers replaced."""
+    return BLOCK.sub(lambda found: f"{found[1]}{table()}\n{found[2]}", text)
+
+
+if __name__ == "__main__":
+    write_text(PAGE, with_table(PAGE.read_text(encoding="utf-8")))
