@@ -159,7 +159,7 @@ def test_what_a_reward_does_wrong_is_told_for_each_picture(run: Run, folder: Pat
         (["darkness", "{folder}", "--out", "x.xlsx"], "unknown table format '.xlsx'"),
         (["darkness", "{folder}", "--out", "{folder}/0.png/x.csv"], "cannot be written"),
         (["darkness", "{folder}", "--contact-sheet", "x.jpg"], "must end in .png"),
-        (["darkness", "{folder}", "--prompts", "absent.txt"], "absent.txt cannot be read"),
+        (["darkness", "{folder}", "--prompts", "absent.txt"], "absent.txt: no such file"),
         (["darkness", "{folder}", "--prompt", "a", "--prompts", "b"], "not both"),
         (["darkness", "{folder}", "--batch-size", "0"], "batch size must be at least 1"),
         (["darkness", "{folder}", "--timeout", "0"], "--timeout must be above 0"),
