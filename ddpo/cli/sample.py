@@ -113,7 +113,8 @@ def _draw(
     from ddpo.images import contact_sheet, save_png, to_pil
     from ddpo.policies.sample import sample_images
 
-    waiting, shown = iter(keys), []
+    waiting = iter(keys)
+    shown: list[Any] = []
     batches = -(-len(keys) // settings.batch)
     with storing(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import CheckpointError, ConfigError

@@ -44,7 +44,8 @@ def config_for(values: Mapping[str, Any]) -> TrainConfig:
 def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
     """The configuration from the user's layers, lowest first, each with the words for its source.
 
-    `dtype = "auto"` becomes the precision that suits the device. A layer's table `algorithms.NAME` counts if NAME is the algorithm of the run, above the rest of the layer.
+    `dtype = "auto"` becomes the precision that suits the device. A layer's table `algorithms.NAME`
+    counts if NAME is the algorithm of the run, above the rest of the layer.
 
     Raises:
         ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
