@@ -276,7 +276,7 @@ def test_an_archive_that_is_none_is_one_line(kind: str, tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:1500])
     elif kind == "compressed and cut":
         path = made.write_tar(tmp_path / "x.tar.gz", SHARD)
-        path.write_bytes(path.read_bytes()[:-20])
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "text":
