@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from test_bertscore import write_encoder
+from test_vlm_rewards import SMALL_SQUARE, on_pillow
 
 from ddpo.errors import MissingResourceError
 from ddpo.rewards.check import check_reward
@@ -48,7 +49,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **names, additional_special_tokens=["<image>"])
-    pictures = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    pictures = CLIPImageProcessor(**SMALL_SQUARE)
     LlavaProcessor(
         image_processor=pictures, tokenizer=tokenizer, patch_size=14, vision_feature_select_strategy="default", chat_template=TEMPLATE,
         num_additional_image_tokens=1,
@@ -80,9 +81,9 @@ def picture(seed: int) -> Image.Image:
 
 def plainly(llava: Path, image: Image.Image, tokens: int) -> tuple[str, torch.Tensor]:
     """Greedy decoding without `generate`: one forward pass of the whole text per token. Answer, and the first token's log-probs."""
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
+    from transformers import LlavaForConditionalGeneration
 
-    processor, model = AutoProcessor.from_pretrained(llava), LlavaForConditionalGeneration.from_pretrained(llava).eval()
+    processor, model = on_pillow(llava), LlavaForConditionalGeneration.from_pretrained(llava).eval()
     inputs = processor(images=[image], text=[f"USER <image> {QUESTION} ASSISTANT"], return_tensors="pt")
     ids, first, count = inputs["input_ids"], None, inputs["input_ids"].shape[1]
     for _ in range(tokens):

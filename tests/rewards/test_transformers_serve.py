@@ -35,11 +35,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def server(favouring_ratings: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its address, up to the version. It serves the model of `favouring_ratings`."""
+    """Its address, up to the version. It serves the model of `favouring_ratings`.
+
+    It runs without torchvision, so that it resizes images by Pillow, as the rewards do.
+    """
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    command = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", str(favouring_ratings)]
+    program = "import sys; sys.modules['torchvision'] = None; from transformers.cli.transformers import main; main()"
+    command = [sys.executable, "-c", program, "serve", str(favouring_ratings)]
     home = tmp_path_factory.mktemp("hub")
     (home / "hub").mkdir()
     log = (home / "log").open("w")

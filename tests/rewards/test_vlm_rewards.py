@@ -36,6 +36,7 @@ TEMPLATE = (
     "{% for message in messages %}USER: {% for part in message['content'] %}{% if part['type'] == 'image' %}<image> {% else %}"
     "{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
+SMALL_SQUARE: dict[str, Any] = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
 ASKS = Prompt("two dogs", {"questions": ["who is there?", "the colour?"], "answers": ["dog", "red"]})
 
 
@@ -57,7 +58,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token="</s>",
         additional_special_tokens=["<image>"],
     )
-    pictures = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    pictures = CLIPImageProcessor(**SMALL_SQUARE)
     LlavaProcessor(
         pictures, tokenizer, patch_size=14, vision_feature_select_strategy="default", chat_template=TEMPLATE, num_additional_image_tokens=1
     ).save_pretrained(folder)
@@ -98,11 +99,21 @@ def noise(count: int = 3, side: int = 40, prompt: Prompt = ASKS) -> ImageBatch:
     return ImageBatch.of_uint8(array, (prompt,) * count)
 
 
+def on_pillow(folder: Path) -> Any:
+    """The model's processor with the class of transformers that resizes by Pillow."""
+    from transformers import AutoProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    processor = AutoProcessor.from_pretrained(folder)
+    processor.image_processor = CLIPImageProcessorPil(**SMALL_SQUARE)
+    return processor
+
+
 def plainly(folder: Path, image: Image.Image, question: str, new_tokens: int = 0) -> Any:
     """What transformers itself gives: the float64 probabilities of the first token, or the greedy reply."""
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
+    from transformers import LlavaForConditionalGeneration
 
-    processor, model = AutoProcessor.from_pretrained(folder), LlavaForConditionalGeneration.from_pretrained(folder).eval()
+    processor, model = on_pillow(folder), LlavaForConditionalGeneration.from_pretrained(folder).eval()
     inputs = processor(images=image, text=f"USER: <image> {question} ASSISTANT:", return_tensors="pt")
     with torch.no_grad():
         if not new_tokens:

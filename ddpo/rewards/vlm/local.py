@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpo.errors import MissingResourceError, one_line
+from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.vlm.protocol import TOP_TOKENS, UnusableAnswer, check_words
 from ddpo.weights import offline
 
@@ -27,18 +27,21 @@ class LocalVlm:
 
     Raises:
         MissingResourceError: it is not here and cannot be fetched, or is no such model.
+        ConfigError: its images cannot be prepared by Pillow.
     """
 
     sends_jpeg = False
     thread_safe = False
 
     def __init__(self, path: str, device: str = "cpu") -> None:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
 
         dtype = torch.float16 if torch.device(device).type != "cpu" else torch.float32
         try:
-            self._processor: Any = AutoProcessor.from_pretrained(path, local_files_only=offline())
+            self._processor = _processor(path)
             self._model: Any = AutoModelForImageTextToText.from_pretrained(path, local_files_only=offline(), dtype=dtype)
+        except ConfigError:
+            raise
         except (OSError, ValueError, ImportError) as error:
             raise MissingResourceError(f"the vision-language model {path} cannot be loaded: {one_line(error)}") from error
         if getattr(self._processor, "chat_template", None) is None:
@@ -70,3 +73,28 @@ class LocalVlm:
         content = [{"type": "image"}, {"type": "text", "text": question}]
         text = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         return self._processor(images=[image], text=[text], return_tensors="pt").to(self._device, self._model.dtype)
+
+
+def _processor(path: str) -> Any:
+    """The processor of a model, which resizes images by Pillow whether or not torchvision is installed.
+
+    transformers takes torchvision where it finds it, and the pixels of the two differ. The originals
+    resize by Pillow.
+
+    Raises:
+        ConfigError: transformers can prepare the model's images by torchvision alone.
+        OSError, ValueError, ImportError: as transformers raises them.
+    """
+    from transformers import AutoImageProcessor, AutoProcessor
+
+    where = {"local_files_only": offline()}
+    processor: Any = AutoProcessor.from_pretrained(path, **where)
+    if hasattr(processor, "image_processor"):
+        processor.image_processor = AutoImageProcessor.from_pretrained(path, backend="pil", **where)
+        if getattr(processor.image_processor, "backend", "pil") != "pil":
+            kind = type(processor.image_processor).__name__
+            raise ConfigError(
+                f"the vision-language model {path} cannot be used here: transformers has its {kind} for "
+                "torchvision only, and scores are made on Pillow; give a server's address as vlm=…"
+            )
+    return processor
