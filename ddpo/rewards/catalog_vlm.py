@@ -45,7 +45,8 @@ VLM_CARDS: Final = (
         typical=(0.0, 0.5, 1.0),
         inputs=("image", "metadata"),
         metadata=("questions", "answers"),
-        preprocessing=f"{PILLOW}; JPEG quality 80; each question as it stands, greedy, 64 tokens; the answer, letter by letter, in the reply",
+        preprocessing=f"{PILLOW}; JPEG quality 80; "
+        "each question as it stands, greedy, 64 tokens; the answer, letter by letter, in the reply",
         paper=DDPO_PAPER,
         options=(_VLM, _MODEL, _DEVICE, _TIMEOUT),
         **_SHARED,
@@ -62,7 +63,8 @@ VLM_CARDS: Final = (
         range=(0.0, 1.0),
         typical=(0.1, 0.6, 0.95),
         inputs=("image", "prompt"),
-        preprocessing=f"{PILLOW}; 'Does this figure show \"{{prompt}}\"? Please answer yes or no.'; of the 20 likeliest first tokens all spellings of "
+        preprocessing=f"{PILLOW}; "
+        "'Does this figure show \"{prompt}\"? Please answer yes or no.'; of the 20 likeliest first tokens all spellings of "
         "yes that differ in case or a leading space, added up; JPEG quality 80 on the way to a server",
         paper="https://arxiv.org/abs/2404.01291",
         options=(_VLM, _MODEL, _DEVICE, _TIMEOUT),
@@ -80,7 +82,8 @@ VLM_CARDS: Final = (
         range=(1.0, 5.0),
         typical=(1.5, 3.5, 4.8),
         inputs=("image", "prompt"),
-        preprocessing=f"{PILLOW}; '{JUDGE_TEMPLATE}'; expected rating over the first token's probabilities of 1 … 5, renormalised; where they hold "
+        preprocessing=f"{PILLOW}; "
+        f"'{JUDGE_TEMPLATE}'; expected rating over the first token's probabilities of 1 … 5, renormalised; where they hold "
         "less than half, the one number in the greedy reply of 16 tokens; JPEG quality 80 on the way to a server",
         paper="https://arxiv.org/abs/2303.16634",
         options=(
