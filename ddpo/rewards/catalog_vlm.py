@@ -58,16 +58,28 @@ VLM_CARDS: Final = (
         load="ddpo.rewards.models.vqa_score:VqaScore",
         flaws="differs from model to model, so scores of two models are not comparable; leans to yes; counts, order and small text are "
         "misread; a picture in which the prompt is written scores; the published figures are of CLIP-FlanT5 and are not repeated by "
-        "others; only the 20 likeliest tokens are seen: below those the score is 0",
+        "others; the authors' code gives √(P(Yes)·P(end | Yes)), which is form=published; it pads images to a square with the mean "
+        "colour, where the processor of llava-hf crops; only the 20 likeliest tokens are seen: below those the score is 0",
         unit="probability",
         range=(0.0, 1.0),
         typical=(0.1, 0.6, 0.95),
         inputs=("image", "prompt"),
         preprocessing=f"{PILLOW}; "
         "'Does this figure show \"{prompt}\"? Please answer yes or no.'; of the 20 likeliest first tokens all spellings of "
-        "yes that differ in case or a leading space, added up; JPEG quality 80 on the way to a server",
+        "yes that differ in case or a leading space, added up; or of form=published the likeliest token "
+        "Yes and the end behind it; JPEG quality 80 on the way to a server",
         paper="https://arxiv.org/abs/2404.01291",
-        options=(_VLM, _MODEL, _DEVICE, _TIMEOUT),
+        options=(
+            _VLM,
+            _MODEL,
+            _DEVICE,
+            _TIMEOUT,
+            RewardOption(
+                "form",
+                "spellings",
+                "spellings: P(yes) in any spelling; published: √(P(Yes)·P(end | Yes)) as in the authors' code, of a local model",
+            ),
+        ),
         **_SHARED,
     ),
     RewardCard(

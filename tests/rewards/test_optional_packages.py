@@ -55,6 +55,7 @@ def test_scores_do_not_depend_on_packages_that_are_not_required(llava: Path, fav
         f"clip_score:clip={clip}",
         f"pickscore:clip={clip},processor={clip}",
         f"vqa_score:vlm={llava}",
+        f"vqa_score:vlm={llava},form=published",
         f"vqa_strict:vlm={llava}",
         f"vlm_judge:vlm={favouring_ratings}",
         f"alignment:vlm={llava},scorer={encoder},layer=2",

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpo.errors import ConfigError, MissingResourceError, one_line
-from ddpo.rewards.vlm.protocol import TOP_TOKENS, UnusableAnswer, check_words
+from ddpo.rewards.vlm.protocol import SPACE_MARKS, TOP_TOKENS, UnusableAnswer, check_words
 from ddpo.weights import offline
 
 __all__ = ["LocalVlm"]
@@ -48,6 +48,7 @@ class LocalVlm:
             raise MissingResourceError(f"the vision-language model {path} has no chat template (chat_template.jinja)")
         self._model = self._model.eval().requires_grad_(False).to(device)
         self._device = device
+        self._path = path
 
     def answer(self, image: Image.Image, question: str, max_tokens: int) -> str:
         """See `Vlm`; of the model's tokens, special ones are left out."""
@@ -66,6 +67,46 @@ class LocalVlm:
         for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True):
             found.setdefault(self._processor.decode([token]), value)
         return found
+
+    def word_and_end_logprobs(self, image: Image.Image, question: str, word: str) -> tuple[float, float]:
+        """See `Vlm`; the end is any token at which the model stops."""
+        inputs = self._inputs(image, question)
+        spellings, ends = self._spellings(word), self._ends()
+        with torch.no_grad():
+            written = self._model.generate(
+                **inputs,
+                do_sample=False,
+                max_new_tokens=2,
+                prefix_allowed_tokens_fn=lambda _, tokens: spellings,  # the second token is not looked at
+                return_dict_in_generate=True,
+                output_logits=True,  # as the model gives them, whatever is allowed
+            )
+        first, *second = (torch.log_softmax(step[0].float(), dim=-1) for step in written.logits)
+        end = float(second[0][ends].logsumexp(0)) if second else 0.0  # the model stops at the word itself
+        return float(first[spellings].max()), end
+
+    def _spellings(self, word: str) -> list[int]:
+        """The tokens that are `word`, with a leading space or without, letter by letter.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        vocabulary: dict[str, int] = self._processor.tokenizer.get_vocab()
+        found = [token for text, token in vocabulary.items() if text.strip(SPACE_MARKS) == word]
+        if not found:
+            raise ConfigError(f"the vision-language model {self._path} has no token {word!r}")
+        return found
+
+    def _ends(self) -> list[int]:
+        """The tokens at which the model stops.
+
+        Raises:
+            ConfigError: it states none.
+        """
+        ends: int | list[int] | None = self._model.generation_config.eos_token_id
+        if ends is None:
+            raise ConfigError(f"the vision-language model {self._path} states no end token (generation_config.json)")
+        return ends if isinstance(ends, list) else [ends]
 
     def _inputs(self, image: Image.Image, question: str) -> Any:
         if max(image.size) > LONGEST * min(image.size):
