@@ -139,7 +139,7 @@ def test_a_checkpoint_in_half_precision_is_computed_in_float32(encoder: Path, tm
         AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
     assert_equal(BertScore(str(half), 3), original(whole, 3), PAIRS)
     pair = [[text] for text in PAIRS[0]]
-    if encoder.name == "deberta":  # as the paper's encoder, whose checkpoint is in float16
+    if encoder.name == "deberta":
         with pytest.raises(RuntimeError, match="dtype"):
             original(half, 3).score(*pair)
     else:
