@@ -38,7 +38,7 @@ _CARDS: Final = (
         "64 tokens; 'The image contains {prompt}'; BERTScore by the package bert-score, encoder in float32",
         dtype="float16 on a GPU, float32 on a CPU",
         device="any",
-        libraries=("torch", "transformers", "tokenizers", "bert-score", "pillow"),
+        libraries=("torch", "transformers", "tokenizers", "bert-score", "pillow", "libjpeg"),
         memory_mb=17_500,
         weights=(LLAVA, DEBERTA),
         paper=DDPO_PAPER,

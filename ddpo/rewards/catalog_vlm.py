@@ -24,7 +24,7 @@ _SHARED: Final[dict[str, Any]] = {
     "family": "vlm",
     "dtype": "float16 on a GPU, float32 on a CPU",
     "device": "any",
-    "libraries": ("torch", "transformers", "pillow"),
+    "libraries": ("torch", "transformers", "tokenizers", "pillow", "libjpeg"),
     "memory_mb": 14_500,
     "weights": (LLAVA,),
     "lineage": ("llava-1.5-7b", "openai/clip-vit-large-patch14-336"),

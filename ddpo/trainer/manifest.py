@@ -19,7 +19,20 @@ from ddpo.trainer.config import TrainConfig
 __all__ = ["check_unchanged", "describe"]
 
 PACKAGES: Final = ("ddpo", "torch", "diffusers", "transformers", "peft", "pillow", "numpy")
-IGNORED: Final = ("calls", "thread_safe", "cache", "lineage")  # the fields of a card that no score depends on
+IGNORED: Final = (
+    "calls",
+    "thread_safe",
+    "cache",
+    "lineage",
+    "summary",
+    "flaws",
+    "typical",
+    "typical_source",
+    "paper",
+    "memory_mb",
+    "libraries",
+)
+"""The fields of a card that no score depends on."""
 
 
 def describe(config: TrainConfig, reward: ResolvedReward, prompts: PromptSet, origins: Mapping[str, str], processes: int) -> dict[str, Any]:
