@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from test_bertscore import write_encoder
 from test_clip_family import write_clip
 from test_vlm_rewards import SMALL_SQUARE, favouring_ratings, llava, on_pillow
 
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.rewards.vlm import open_vlm
 
 __all__ = ["favouring_ratings", "llava"]  # the fixtures
@@ -101,6 +102,44 @@ def test_images_are_resized_by_pillow_whatever_the_processor(name: str, settings
     assert torch.equal(found, due)
     other = by_torchvision(image, return_tensors="pt")["pixel_values"]
     assert (other - due).abs().max() > 1e-3  # the two differ, so that the choice shows
+
+
+@pytest.mark.parametrize(
+    ("settings", "loads"),
+    [
+        ({"image_processor_type": "CLIPImageProcessorFast"}, True),
+        ({"image_processor_type": "CLIPImageProcessorPil"}, True),
+        ({"use_fast": True}, True),
+        ({"device": "cpu", "return_tensors": "pt"}, True),
+        ({"image_processor_type": "NoSuchProcessor"}, False),
+        ({"backend": "torchvision"}, False),  # which transformers itself cannot read
+    ],
+)
+def test_what_a_model_says_of_its_processor_does_not_bring_torchvision_back(
+    settings: dict[str, Any], loads: bool, llava: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llava, folder)
+    file = folder / "processor_config.json"
+    config = json.loads(file.read_text())
+    config["image_processor"].update(settings)
+    file.write_text(json.dumps(config))
+    if loads:
+        vlm: Any = open_vlm(str(folder))
+        assert vlm._processor.image_processor.backend == "pil"
+    else:
+        with pytest.raises(MissingResourceError, match="cannot be loaded"):
+            open_vlm(str(folder))
+
+
+@pytest.mark.parametrize("damage", [b"cut off", b""])
+def test_damaged_weights_are_one_line(damage: bytes, llava: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llava, folder)
+    (folder / "model.safetensors").write_bytes(damage)
+    with pytest.raises(MissingResourceError, match="cannot be loaded") as caught:
+        open_vlm(str(folder))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_model_whose_images_need_torchvision_is_refused(llava: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ class LocalVlm:
     thread_safe = False
 
     def __init__(self, path: str, device: str = "cpu") -> None:
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText
 
         dtype = torch.float16 if torch.device(device).type != "cpu" else torch.float32
@@ -42,7 +43,7 @@ class LocalVlm:
             self._model: Any = AutoModelForImageTextToText.from_pretrained(path, local_files_only=offline(), dtype=dtype)
         except ConfigError:
             raise
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
             raise MissingResourceError(f"the vision-language model {path} cannot be loaded: {one_line(error)}") from error
         if getattr(self._processor, "chat_template", None) is None:
             raise MissingResourceError(f"the vision-language model {path} has no chat template (chat_template.jinja)")
