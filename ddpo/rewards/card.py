@@ -95,7 +95,7 @@ class RewardCard:
     device: Literal["cpu", "any"] = "cpu"
     memory_mb: int = 0
     extra: str | None = None  # pip install "distribution[extra]"
-    libraries: tuple[str, ...] = ()  # distributions whose version may move the score; part of the signature
+    libraries: tuple[str, ...] = ()  # distributions, or libjpeg, whose version may move the score; part of the signature
     weights: tuple[WeightFile, ...] = ()
     code_licence: str = "Apache-2.0"
     paper: str = ""

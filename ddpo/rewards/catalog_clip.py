@@ -103,7 +103,7 @@ CLIP_CARDS: Final = (
     ),
     RewardCard(
         id="clip_score",
-        version="1",
+        version="2",
         summary="CLIPScore: cosine of the picture and 'A photo depicts PROMPT' in CLIP ViT-B/32, times 2.5, at least 0",
         load="ddpo.rewards.models.clip_score:ClipScore",
         family="clip",
@@ -114,10 +114,11 @@ CLIP_CARDS: Final = (
         typical=(0.6, 0.75, 0.9),
         typical_source="rough, from the literature; not measured here",
         inputs=("image", "prompt"),
-        preprocessing=f"{CLIP_PIXELS}; 'A photo depicts {{prompt}}', cut to 77 tokens with the end token kept",
+        preprocessing=f"{CLIP_PIXELS}; 'A photo depicts {{prompt}}', cut to 77 tokens with the end token kept; text "
+        "cleaned as by OpenAI's tokenizer: mis-decoded letters, typographic quotes, full-width letters and HTML entities become plain",
         dtype="float32",
         device="any",
-        libraries=("torch", "transformers", "tokenizers", "pillow"),
+        libraries=("torch", "transformers", "tokenizers", "ftfy", "pillow"),
         memory_mb=700,
         weights=(CLIP_B32,),
         paper="https://arxiv.org/abs/2104.08718",

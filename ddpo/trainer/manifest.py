@@ -19,8 +19,21 @@ from ddpo.trainer.config import TrainConfig
 __all__ = ["check_unchanged", "describe"]
 
 PACKAGES: Final = ("ddpo", "torch", "diffusers", "transformers", "peft", "pillow", "numpy")
-IGNORED: Final = ("calls", "thread_safe", "cache", "lineage", "load")
-"""The fields of a card that no score depends on. `load` is where the code is, by the path or module that was named."""
+IGNORED: Final = (
+    "calls",
+    "thread_safe",
+    "cache",
+    "lineage",
+    "load",
+    "summary",
+    "flaws",
+    "typical",
+    "typical_source",
+    "paper",
+    "memory_mb",
+    "libraries",
+)
+"""The fields of a card that no score depends on. `load` is where the code is, by path or module."""
 
 
 def describe(config: TrainConfig, reward: ResolvedReward, prompts: PromptSet, origins: Mapping[str, str], processes: int) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """The LAION aesthetic predictors v2 ("improved") and v1: affine maps of the normalised CLIP ViT-L/14 image embedding.
 
-The tower is that of transformers and not open_clip's: it reads the hub's checkpoint as it is, and open_clip's `ViT-L-14` with OpenAI's
-weights computes GELU where they were trained with QuickGELU, unless told, which moves the score by 0.4. With the same weights the two
-packages agree (tests/rewards/test_clip_family.py), so open_clip need not be installed.
+The tower is that of transformers and not open_clip's: it reads the hub's checkpoint as it is. OpenAI's
+weights were trained with QuickGELU, and another activation moves the score by 0.4. Up to version 2.28,
+open_clip took QuickGELU with these weights whatever the model's name; LAION's notebook of v1 asks for 1.3.
+Since 2.29, `ViT-L-14` computes GELU and `ViT-L-14-quickgelu` QuickGELU. With the same activation and
+weights the two packages agree (tests/rewards/test_clip_family.py), so open_clip need not be installed.
 """
 
 from __future__ import annotations
