@@ -14,6 +14,8 @@ from ddpo.errors import ConfigError, RunExistsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from PIL import Image
+
     from ddpo.policies.checkpoint import CheckpointInfo
     from ddpo.policies.policy import Policy
     from ddpo.policies.sample import SampleKey, SamplerSettings
@@ -114,7 +116,7 @@ def _draw(
     from ddpo.policies.sample import sample_images
 
     waiting = iter(keys)
-    shown: list[Any] = []
+    shown: list[Image.Image] = []
     batches = -(-len(keys) // settings.batch)
     with storing(out):
         out.mkdir(parents=True, exist_ok=True)

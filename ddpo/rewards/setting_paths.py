@@ -96,8 +96,12 @@ def same_but_for_paths(setting: str, one: str, other: str) -> bool:
         return True
     if setting == "model":  # whose content is not recorded
         return absolute_path(one) == absolute_path(other)
-    bare = (_replaced({setting: text}, lambda path: "file" if _is_path(path) else None, {})[setting] for text in (one, other))
-    return next(bare) == next(bare)
+    return _without_paths(setting, one) == _without_paths(setting, other)
+
+
+def _without_paths(setting: str, text: str) -> str:
+    """The value of a setting with the word "file" in place of each path."""
+    return str(_replaced({setting: text}, lambda path: "file" if _is_path(path) else None, {})[setting])
 
 
 def _is_path(text: str) -> bool:
