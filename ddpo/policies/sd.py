@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ddpo.errors import CheckpointError, ConfigError, MissingResourceError
+from ddpo.errors import CheckpointError, ConfigError
+from ddpo.policies.base_model import BaseModel, open_model
 from ddpo.policies.checkpoint import LORA_FILE, CheckpointInfo, write_facts
 from ddpo.policies.lora_file import load_lora
+from ddpo.policies.model_features import check_settings, check_shapes
 from ddpo.policies.policy import LoraSettings
 from ddpo.policies.transition import NoiseSchedule
 from ddpo.policies.unet_folder import check_pipeline, check_unet, read_unet
@@ -23,6 +27,8 @@ from ddpo.tensorfile import load_tensors
 __all__ = ["LoraSettings", "StableDiffusionPolicy", "token_ids"]
 
 ADAPTER: Final = "default"
+OLD_SIZE: Final = 64
+"""The least side of the latents that diffusers' pipeline believes of a UNet whose config was written before diffusers 0.9."""
 
 
 class StableDiffusionPolicy:
@@ -36,14 +42,13 @@ class StableDiffusionPolicy:
     first use on.
 
     Args:
-        folder: a local folder in the format of diffusers' `StableDiffusionPipeline`, or a hub id.
-        model: the name that the user gave, kept for manifests; `folder` if None.
+        base: a model in the format of diffusers' `StableDiffusionPipeline`, or the word that names one.
         device: a torch device.
         dtype: float32, bfloat16 or float16.
 
     Raises:
-        MissingResourceError: the weights are not here and cannot be fetched.
-        ConfigError: the scheduler is not a variance-preserving diffusion.
+        MissingResourceError: files are missing, damaged or not safetensors.
+        ConfigError: a setting that ddpo does not support, or parts that do not fit each other.
     """
 
     BESIDE: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder")  # what reads the prompt
@@ -51,23 +56,22 @@ class StableDiffusionPolicy:
     tokenizer: Any
     text_encoder: Any
 
-    def __init__(self, folder: str, *, model: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        self.model = model or folder
+    def __init__(self, base: BaseModel | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        base = open_model(base) if isinstance(base, str) else base
+        self.model = base.word
         self.device, self.storage_dtype = torch.device(device), dtype
-        try:
-            parts = self._load_parts(folder, dtype)
-        except (OSError, ValueError) as error:
-            line = str(error).strip().splitlines()[0]
-            raise MissingResourceError(f"the model {folder!r} cannot be loaded: {line}") from error
+        self._check_configs(base)
+        parts = self._load_parts(base, dtype)
         self.vae, self.unet = parts["vae"], parts["unet"]
         for name in self.BESIDE:
             setattr(self, name, parts[name])
         for module in (*self._text_encoders(), self.vae, self.unet):
             module.requires_grad_(False).eval()
+        check_shapes(self.unet.config, self.vae.config, self._text_width(), self.model)
+        self._token_limits = self._find_token_limits()
         self.unet.to(self.device)
-        self.schedule = NoiseSchedule.from_scheduler(parts["scheduler"])
-        side = int(self.unet.config["sample_size"])
-        self.latent_shape = (int(self.unet.config["in_channels"]), side, side)
+        self.schedule = NoiseSchedule.from_scheduler(self._scheduler_config(base))
+        self.latent_shape = (int(self.unet.config["in_channels"]), *self._latent_size(base))
         self.kind: Literal["none", "lora", "full"] = "none"
         self.lora = LoraSettings()
         self._reference_unet: Any = None
@@ -129,25 +133,97 @@ class StableDiffusionPolicy:
 
     # --- what differs within the family ------------------------------------------------------------------------------------
 
-    def _load_parts(self, folder: str, dtype: torch.dtype) -> dict[str, Any]:
-        """The components by name; `scheduler` as its config."""
-        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-        from transformers import CLIPTextModel, CLIPTokenizer
+    def _load_parts(self, base: BaseModel, dtype: torch.dtype) -> dict[str, Any]:
+        """The components by name."""
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from transformers import CLIPTextModel
 
         return {
-            "tokenizer": CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
-            "text_encoder": CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype),
-            "vae": AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype),
-            "unet": UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype),
-            "scheduler": DDIMScheduler.load_config(folder, subfolder="scheduler"),
+            "tokenizer": base.load_tokenizer("tokenizer"),
+            "text_encoder": base.load("text_encoder", CLIPTextModel, dtype),
+            "vae": base.load("vae", AutoencoderKL, dtype),
+            "unet": base.load("unet", UNet2DConditionModel, dtype),
         }
+
+    def _check_configs(self, base: BaseModel) -> None:
+        """Refuses settings that would change the images and are not honoured; see `ddpo.policies.model_features`."""
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+
+        check_settings("model_index", base.index, self.model)
+        check_settings("unet", base.config("unet"), self.model, default_config(UNet2DConditionModel))
+        check_settings("vae", base.config("vae"), self.model, default_config(AutoencoderKL))
+        check_settings("scheduler", self._scheduler_config(base), self.model)
+        self._check_family(base.config("unet"), base.config("vae"))
+
+    def _check_family(self, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+        """Refuses settings that this family of models does not have."""
+        if unet.get("addition_embed_type") not in (None, "text"):
+            raise ConfigError(
+                f"the unet of the model {self.model!r} has addition_embed_type = {unet['addition_embed_type']!r}, "
+                "which Stable Diffusion does not have"
+            )
+        for name in ("latents_mean", "latents_std"):
+            if vae.get(name) is not None:
+                raise ConfigError(f"the vae of the model {self.model!r} has {name}, which Stable Diffusion's pipeline does not heed")
+
+    def _scheduler_config(self, base: BaseModel) -> dict[str, Any]:
+        """The scheduler's config as `StableDiffusionPipeline` treats it: it sets two old defaults right."""
+        return base.config("scheduler") | {"steps_offset": 1, "clip_sample": False}
+
+    def _latent_size(self, base: BaseModel) -> tuple[int, int]:
+        """Height and width of the latents, as `StableDiffusionPipeline` takes them from the UNet's config."""
+        height, width = sample_size(self.unet.config["sample_size"], self.model)
+        version = str(base.config("unet").get("_diffusers_version", "1.0"))
+        numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
+        if numbers < [0, 9] and height == width < OLD_SIZE:  # the pipeline, too, takes it for a mistake
+            return OLD_SIZE, OLD_SIZE
+        return height, width
+
+    def _text_width(self) -> int:
+        """The width of the text conditioning."""
+        return int(self.text_encoder.config.hidden_size)
+
+    def _tokenizers(self) -> Sequence[tuple[str, Any]]:
+        """The tokenizers by their folders, in the order of `_text_encoders`."""
+        return (("tokenizer", self.tokenizer),)
+
+    def _find_token_limits(self) -> list[int]:
+        """The number of tokens that each text encoder reads, start and end included.
+
+        Raises:
+            ConfigError: a tokenizer and its encoder do not fit, or two encoders read unequal numbers.
+        """
+        limits = []
+        for (name, tokenizer), encoder in zip(self._tokenizers(), self._text_encoders(), strict=True):
+            config = encoder.config
+            if max(tokenizer.get_vocab().values()) >= config.vocab_size:
+                raise ConfigError(
+                    f"the {name} of the model {self.model!r} has {len(tokenizer)} tokens, its text encoder knows {config.vocab_size}"
+                )
+            limits.append(min(int(tokenizer.model_max_length), int(config.max_position_embeddings)))
+        if len(set(limits)) > 1:
+            raise ConfigError(f"the text encoders of the model {self.model!r} read {limits[0]} and {limits[1]} tokens: they must be equal")
+        return limits
+
+    def unread(self, text: str) -> str:
+        """The end of a text that no text encoder reads, because the text has too many tokens; "" if all of it is read."""
+        ends = []
+        for (_, tokenizer), limit in zip(self._tokenizers(), self._token_limits, strict=True):
+            encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
+            kept = limit - tokenizer.num_special_tokens_to_add()
+            if len(encoded.input_ids) > kept:
+                cut = encoded.input_ids[kept:]
+                ends.append(text[encoded.offset_mapping[kept][0] :] if tokenizer.is_fast else tokenizer.decode(cut))
+        return min(ends, key=len, default="")
 
     def _text_encoders(self) -> Sequence[Any]:
         return (self.text_encoder,)
 
     def _encode(self, text: str) -> Tensor:
         """Conditioning of one text `[1, tokens, width]`."""
-        hidden: Tensor = self.text_encoder(token_ids(self.tokenizer, text).to(self.device)).last_hidden_state
+        ids, mask = token_ids(self.tokenizer, text, self._token_limits[0])
+        heeded = bool(getattr(self.text_encoder.config, "use_attention_mask", False))
+        hidden: Tensor = self.text_encoder(ids.to(self.device), attention_mask=mask.to(self.device) if heeded else None).last_hidden_state
         return hidden
 
     def _denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
@@ -257,8 +333,28 @@ def _copy_unet(unet: Any) -> Any:
     return copy.requires_grad_(False).eval().to(unet.dtype)
 
 
-def token_ids(tokenizer: Any, text: str) -> Tensor:
-    """The ids of a text `[1, tokens]`, filled up or cut to the length that the tokenizer knows."""
-    length = tokenizer.model_max_length
-    ids: Tensor = tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
-    return ids
+def token_ids(tokenizer: Any, text: str, length: int) -> tuple[Tensor, Tensor]:
+    """The ids of a text `[1, length]`, filled up or cut, and 1 for those that are not filling `[1, length]`."""
+    made = tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return made.input_ids, made.attention_mask
+
+
+def default_config(model: type) -> dict[str, Any]:
+    """The defaults of a diffusers class by the names of its config."""
+    parameters = inspect.signature(model.__init__).parameters  # type: ignore[misc]
+    return {name: one.default for name, one in parameters.items()}
+
+
+def sample_size(value: Any, model: str) -> tuple[int, int]:
+    """Height and width of the latents from a UNet's `sample_size`, a number or two.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    found = list(value) if isinstance(value, (list, tuple)) else [value, value]
+    if len(found) != 2 or not all(type(one) is int and one > 0 for one in found):
+        raise ConfigError(
+            f"the unet of the model {model!r} has sample_size = {value!r}: write the latents' height and width into unet/config.json, "
+            "such as 64 for images of 512 pixels"
+        )
+    return found[0], found[1]
