@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpo.errors import ConfigError, RewardLoadError, UserError, one_line
+from ddpo.errors import ConfigError, MissingResourceError, RewardLoadError, UserError, one_line
 from ddpo.loading import find
 from ddpo.policies.base_model import model_folder, open_model
 from ddpo.policies.checkpoint import CheckpointInfo, find_checkpoint
@@ -58,10 +58,19 @@ def load_policy(
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    factory, origin = find_policy(model)
+    info = checkpoint if checkpoint is None or isinstance(checkpoint, CheckpointInfo) else find_checkpoint(checkpoint, model)
+    try:
+        factory, origin = find_policy(model)
+    except MissingResourceError as error:
+        if info is None or info.base is None or model != info.base.place:
+            raise
+        raise MissingResourceError(
+            f"{info.folder} was trained from {info.base.word!r}, which is not at {info.base.place} any more: give its new place "
+            "with --model (of eval, --base)"
+        ) from error
     policy = _made(model, origin, factory, device, getattr(torch, dtype))
-    if checkpoint is not None:
-        policy.load(checkpoint if isinstance(checkpoint, CheckpointInfo) else find_checkpoint(checkpoint, model))
+    if info is not None:
+        policy.load(info)
     return policy
 
 
@@ -72,9 +81,10 @@ def find_policy(model: str) -> tuple[PolicyFactory, str]:
         UnknownNameError, RewardLoadError: as `load_policy`.
         MissingResourceError: a path where nothing is.
     """
-    if locate(model).kind not in ("name", "code"):
+    place = locate(model)
+    if place.kind not in ("name", "code"):
         return lambda device, dtype: _stable_diffusion(model, device, dtype), "ddpo"
-    found, origin = find(model, policies)
+    found, origin = find(place.place, policies)
     if not callable(found):
         raise RewardLoadError(
             f"model {model!r} of {origin} is a {type(found).__name__}, not a factory that is called with device and dtype"

@@ -23,7 +23,6 @@ __all__ = [
     "VAE",
     "WITHOUT_EFFECT",
     "Setting",
-    "check_index",
     "check_settings",
     "check_shapes",
     "flat_widths",

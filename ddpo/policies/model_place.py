@@ -53,6 +53,7 @@ HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[\w.\-/]+)
 HUB_ADDRESS: Final = re.compile(r"https?://[^/]+/([^/?#]+/[^/?#]+)")
 CODE_FILE: Final = re.compile(r"(.+\.py)(?::([\w.]*))?")
 CODE_MODULE: Final = re.compile(r"\w+(?:\.\w+)*:\w+(?:\.\w+)*")
+PLAIN: Final = re.compile(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors")
 BLOCKS: Final = 256  # of a weight file, that a fingerprint reads
 BLOCK_BYTES: Final = 4096
 
@@ -143,24 +144,18 @@ def _no_such_path(word: str, path: str) -> MissingResourceError:
 def fingerprint(word: str) -> str:
     """Sixteen hexadecimal digits that tell the denoiser of a local model from others; "" where there is none.
 
-    SHA-256 over the UNet's config and, of each of its weight files, the size and 256 evenly spaced
-    blocks of 4 KiB. It reads a MiB a file, so that a model of many GB costs no time; training
+    SHA-256 over the size and 256 evenly spaced blocks of 4 KiB of each of the UNet's weight files (the plain
+    ones where there are others). It reads a MiB a file, so that a large model costs no time; training
     changes every block.
     """
     place = place_of(word)
     if place is None or place.kind not in ("folder", "file"):
         return ""
     path = Path(place.place)
-    if place.kind == "file":
-        files = [path]
-    else:
-        unet = path / "unet"
-        files = [unet / "config.json", *sorted(unet.glob("*.safetensors"))]
-    try:
-        facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    except OSError:
-        return ""
-    return _fingerprint(tuple(facts))
+    files = [path] if place.kind == "file" else sorted((path / "unet").glob("*.safetensors"))
+    files = [file for file in files if PLAIN.fullmatch(file.name)] or files
+    facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return _fingerprint(tuple(facts)) if facts else ""
 
 
 @lru_cache(maxsize=16)

@@ -16,7 +16,7 @@ from torch.nn import Parameter
 
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.policies.base_model import BaseModel, open_model
-from ddpo.policies.checkpoint import LORA_FILE, CheckpointInfo, write_facts
+from ddpo.policies.checkpoint import LORA_FILE, CheckpointInfo, check_base, write_facts
 from ddpo.policies.lora_file import load_lora
 from ddpo.policies.model_features import check_settings, check_shapes
 from ddpo.policies.policy import LoraSettings
@@ -279,8 +279,7 @@ class StableDiffusionPolicy:
         Raises:
             CheckpointError: it belongs to another model, or its weights do not fit.
         """
-        if checkpoint.model != self.model:
-            raise CheckpointError(f"{checkpoint.folder} was trained from {checkpoint.model!r}, not from {self.model!r}")
+        check_base(checkpoint, self.model)
         if checkpoint.foreign:
             self._load_foreign(checkpoint)
             return

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ddpo.errors import ConfigError, MissingResourceError, RunExistsError, UserError, one_line
-from ddpo.policies import model_folder
-from ddpo.policies.checkpoint import LORA_FILE, UNET, CheckpointInfo, find_checkpoint
+from ddpo.policies import load_policy
+from ddpo.policies.base_model import BaseModel, open_model
+from ddpo.policies.checkpoint import LORA_FILE, UNET, CheckpointInfo, check_base, find_checkpoint
 from ddpo.trainer.model_card import model_card
 from ddpo.weights import offline
 
-__all__ = ["export", "push_to_hub"]
+__all__ = ["absent_parts", "export", "push_to_hub"]
+
+OPTIONAL: Final = {
+    "safety_checker": "*.safetensors",
+    "image_encoder": "*.safetensors",
+    "feature_extractor": "*.json",
+}
+"""The parts of a pipeline that ddpo does not use, and the files without which they cannot be loaded."""
 
 
-def export(path: Path, to: Path, merge: bool = False) -> CheckpointInfo:
+def export(path: Path, to: Path, merge: bool = False, model: str | None = None) -> CheckpointInfo:
     """Writes a checkpoint for plain diffusers, with a model card; the folder is there as a whole or not at all.
 
     LoRA: `pytorch_lora_weights.safetensors`, for `pipeline.load_lora_weights`. With `merge`, or after full finetuning: a whole pipeline,
@@ -26,6 +35,7 @@ def export(path: Path, to: Path, merge: bool = False) -> CheckpointInfo:
         path: a run folder (its latest checkpoint), RUN/best, or a checkpoint folder.
         to: the new folder.
         merge: whether LoRA weights are added to the denoiser's own.
+        model: the base model, where it does not lie any more where it was trained from.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
@@ -33,7 +43,7 @@ def export(path: Path, to: Path, merge: bool = False) -> CheckpointInfo:
         MissingResourceError: the base model is not here.
         ConfigError: `to` cannot be written, or the model is not Stable Diffusion.
     """
-    info = find_checkpoint(path)
+    info = find_checkpoint(path, model)
     if info.weights.name not in (LORA_FILE, UNET):
         raise ConfigError(f"{info.folder} is of the model {info.model!r}, which diffusers cannot load: its weights are {info.weights.name}")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
@@ -57,23 +67,42 @@ def export(path: Path, to: Path, merge: bool = False) -> CheckpointInfo:
 
 
 def _pipeline(info: CheckpointInfo) -> Any:
-    """The base model's pipeline with the trained denoiser."""
+    """The base model's pipeline with the trained denoiser; without the optional parts that its folder lacks."""
     import torch
     from diffusers import DiffusionPipeline, UNet2DConditionModel
 
-    base = model_folder(info.model)
-    changed: dict[str, Any] = {}
+    policy: Any = load_policy(info.model)
+    check_base(info, info.model)
+    parts = {name: getattr(policy, name) for name in (*policy.BESIDE, "vae", "unet")}
+    options = {"local_files_only": True, "use_safetensors": True}
     if info.kind == "full":
-        changed["unet"] = UNet2DConditionModel.from_pretrained(info.folder / "unet", dtype=torch.float32)
+        parts["unet"] = UNet2DConditionModel.from_pretrained(info.folder / UNET, dtype=torch.float32, **options)
+    base = open_model(info.model)
     try:
-        pipeline = DiffusionPipeline.from_pretrained(base, dtype=torch.float32, **changed)
+        pipeline = DiffusionPipeline.from_pretrained(base.folder, dtype=torch.float32, **options, **parts, **_without(absent_parts(base)))
     except (OSError, ValueError) as error:
-        raise MissingResourceError(f"the base model {info.model!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise MissingResourceError(f"the base model {info.model!r} cannot be loaded: {one_line(error)}") from error
     if info.kind == "lora":
         pipeline.load_lora_weights(info.folder, weight_name=LORA_FILE)
         pipeline.fuse_lora(components=["unet"])
         pipeline.unload_lora_weights()
     return pipeline
+
+
+def absent_parts(base: BaseModel) -> list[str]:
+    """The optional parts that a model's index names and its folder does not hold as safetensors or JSON."""
+    absent = [name for name, files in OPTIONAL.items() if name in base.index and not any((base.folder / name).glob(files))]
+    if "feature_extractor" in absent and "safety_checker" in base.index:
+        return list(dict.fromkeys([*absent, "safety_checker"]))  # diffusers wants both or none
+    return absent
+
+
+def _without(parts: Sequence[str]) -> dict[str, Any]:
+    """The options that make diffusers load a pipeline without some of its parts."""
+    without: dict[str, Any] = dict.fromkeys(parts)
+    if "safety_checker" in parts:
+        without["requires_safety_checker"] = False
+    return without
 
 
 def push_to_hub(folder: Path, repository: str) -> str:

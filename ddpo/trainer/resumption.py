@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ddpo.errors import ConfigError
+from ddpo.policies.checkpoint import BaseFacts
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Finding
 from ddpo.trainer.recipe import config_from_dict, merged
 from ddpo.trainer.run_folder import RunFolder
 
-__all__ = ["Changes", "continued", "remark"]
+__all__ = ["Changes", "base_model", "continued", "remark"]
 
 FREE: Final = ("iterations", "checkpoint_every", "checkpoint_keep", "grid_every", "adapt.checkpointing")
 """What may change when a run is resumed: how long it is, what it leaves behind, and how much memory it takes for the same bits."""
@@ -44,6 +45,25 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> tuple[TrainConfig, Ch
         names = f"{', '.join(FREE)} and {', '.join(ROUNDING)}"
         raise ConfigError(f"a run is resumed with the settings that it was started with: {_told(other)}; only {names} may change")
     return config, _changes(begun, config.to_dict())
+
+
+def base_model(run: RunFolder, asked: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The word that finds the base model of a run from here, and what is asked for without a new word for the same model.
+
+    Args:
+        run: the run.
+        asked: plain nested values, as of a recipe.
+
+    Raises:
+        CheckpointError: the run's files are damaged.
+    """
+    base = BaseFacts.of(run.config().model, run.manifest().get("base", {}))
+    word = str(asked.get("model", base.word))
+    if word == base.word:
+        return base.usable(), dict(asked)
+    if base.is_model(word):
+        return word, {name: value for name, value in asked.items() if name != "model"}
+    return word, dict(asked)
 
 
 def remark(changes: Changes) -> Finding | None:
