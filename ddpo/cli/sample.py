@@ -43,9 +43,15 @@ def sample_command(
 
     from ddpo.images import contact_sheet, save_png, to_pil
     from ddpo.policies import load_policy
+    from ddpo.policies.prompt_reader import check_prompts, find_reader
     from ddpo.policies.sample import SampleKey, SamplerSettings, sample_images
 
-    policy = load_policy(model or (info.model if info else "emoji"), info, device=device)
+    word = info.model if info else model or "emoji"
+    reader = find_reader(word)
+    cut = check_prompts(reader, [prompt.text for prompt in chosen]) if reader else None
+    if cut:
+        typer.echo(f"note: {cut}", err=True)
+    policy = load_policy(word, info, device=device)
     keys = [SampleKey(prompt, index) for prompt in chosen for index in range(count)]
     settings = SamplerSettings(steps=steps, guidance=guidance, eta=eta, batch=min(32, len(keys)))
     pictures = []

@@ -17,6 +17,7 @@ from ddpo.eval.planned_rewards import PlannedReward, plan_rewards
 from ddpo.eval.request import Request
 from ddpo.eval.run_facts import nested
 from ddpo.eval.splits import Split, SplitFacts, load_splits
+from ddpo.policies.prompt_reader import check_prompts, find_reader
 from ddpo.policies.sample import SamplerSettings
 from ddpo.prompts import load_prompts
 from ddpo.rewards.card import RewardCard
@@ -109,6 +110,9 @@ def _plan_checkpoints(request: Request) -> Plan:
     config, trained = first.run.config, _trained_prompts(request, candidates)
     loaded = load_splits(request.prompts, trained, model=first.info.model, leaks=request.leaks)
     splits = tuple(split for split, _ in loaded)
+    reader = find_reader(first.info.model)
+    texts = [prompt.text for split in splits for prompt in split.prompts]
+    cut = check_prompts(reader, texts) if reader else None
     rewards = plan_rewards(request, _trained_rewards(candidates))
     chosen = {name: value for name in SAMPLED if (value := getattr(request, name)) is not None}
     sample = {**nested(config, "sample"), **chosen}
@@ -130,7 +134,11 @@ def _plan_checkpoints(request: Request) -> Plan:
         dtype=str(config.get("dtype", "float32")),
         out=request.out or _default_out(candidates),
         manifests={c.facts.name: _manifest(c) for c in candidates if not c.facts.history},
-        notes=(*_notes(candidates, trained, rewards), *(note for _, facts in loaded for note in facts.notes)),
+        notes=(
+            *_notes(candidates, trained, rewards),
+            *([f"{cut}."] if cut else []),
+            *(note for _, facts in loaded for note in facts.notes),
+        ),
     )
 
 

@@ -88,7 +88,7 @@ class BaseModel:
         self._check_part(part)
         found = weight_files(self.folder / part)
         options = {"variant": found.variant, "dtype": dtype, "output_loading_info": True}
-        module, info = self._made(part, of, use_safetensors=True, **options)
+        module, info = self.read(part, of, use_safetensors=True, **options)
         if lost := sorted(str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])):
             raise MissingResourceError(
                 f"the model {self.word!r} cannot be loaded: {found.paths[0]} lacks {lost[0]}"
@@ -103,12 +103,17 @@ class BaseModel:
         self._check_part(part)
         for file in sorted((self.folder / part).iterdir()):
             _check_not_pointer(file)
-        tokenizer = self._made(part, CLIPTokenizer)
+        tokenizer = self.read(part, CLIPTokenizer)
         if tokenizer.pad_token_id is None:
             raise ConfigError(f"the tokenizer of {self.word!r} has no pad_token: add it to {part}/")
         return tokenizer
 
-    def _made(self, part: str, of: Any, **options: Any) -> Any:
+    def read(self, part: str, of: Any, **options: Any) -> Any:
+        """An object that a class of diffusers or transformers makes of a component's folder.
+
+        Raises:
+            MissingResourceError: it cannot.
+        """
         try:
             return of.from_pretrained(self.folder / part, local_files_only=True, **options)
         except Exception as error:  # whatever a damaged file does to the libraries

@@ -20,11 +20,12 @@ from ddpo.policies.checkpoint import LORA_FILE, CheckpointInfo, check_base, writ
 from ddpo.policies.lora_file import load_lora
 from ddpo.policies.model_features import check_settings, check_shapes
 from ddpo.policies.policy import LoraSettings
+from ddpo.policies.prompt_reader import PromptReader
 from ddpo.policies.transition import NoiseSchedule
 from ddpo.policies.unet_folder import check_pipeline, check_unet, read_unet
 from ddpo.tensorfile import load_tensors
 
-__all__ = ["LoraSettings", "StableDiffusionPolicy", "token_ids"]
+__all__ = ["LoraSettings", "StableDiffusionPolicy"]
 
 ADAPTER: Final = "default"
 OLD_SIZE: Final = 64
@@ -51,9 +52,8 @@ class StableDiffusionPolicy:
         ConfigError: a setting that ddpo does not support, or parts that do not fit each other.
     """
 
-    BESIDE: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder")  # what reads the prompt
+    BESIDE: ClassVar[tuple[str, ...]] = ("text_encoder",)
 
-    tokenizer: Any
     text_encoder: Any
 
     def __init__(self, base: BaseModel | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
@@ -61,6 +61,7 @@ class StableDiffusionPolicy:
         self.model = base.word
         self.device, self.storage_dtype = torch.device(device), dtype
         self._check_configs(base)
+        self.reader = PromptReader(base)
         parts = self._load_parts(base, dtype)
         self.vae, self.unet = parts["vae"], parts["unet"]
         for name in self.BESIDE:
@@ -68,7 +69,6 @@ class StableDiffusionPolicy:
         for module in (*self._text_encoders(), self.vae, self.unet):
             module.requires_grad_(False).eval()
         check_shapes(self.unet.config, self.vae.config, self._text_width(), self.model)
-        self._token_limits = self._find_token_limits()
         self.unet.to(self.device)
         self.schedule = NoiseSchedule.from_scheduler(self._scheduler_config(base))
         self.latent_shape = (int(self.unet.config["in_channels"]), *self._latent_size(base))
@@ -139,7 +139,6 @@ class StableDiffusionPolicy:
         from transformers import CLIPTextModel
 
         return {
-            "tokenizer": base.load_tokenizer("tokenizer"),
             "text_encoder": base.load("text_encoder", CLIPTextModel, dtype),
             "vae": base.load("vae", AutoencoderKL, dtype),
             "unet": base.load("unet", UNet2DConditionModel, dtype),
@@ -183,45 +182,12 @@ class StableDiffusionPolicy:
         """The width of the text conditioning."""
         return int(self.text_encoder.config.hidden_size)
 
-    def _tokenizers(self) -> Sequence[tuple[str, Any]]:
-        """The tokenizers by their folders, in the order of `_text_encoders`."""
-        return (("tokenizer", self.tokenizer),)
-
-    def _find_token_limits(self) -> list[int]:
-        """The number of tokens that each text encoder reads, start and end included.
-
-        Raises:
-            ConfigError: a tokenizer and its encoder do not fit, or two encoders read unequal numbers.
-        """
-        limits = []
-        for (name, tokenizer), encoder in zip(self._tokenizers(), self._text_encoders(), strict=True):
-            config = encoder.config
-            if max(tokenizer.get_vocab().values()) >= config.vocab_size:
-                raise ConfigError(
-                    f"the {name} of the model {self.model!r} has {len(tokenizer)} tokens, its text encoder knows {config.vocab_size}"
-                )
-            limits.append(min(int(tokenizer.model_max_length), int(config.max_position_embeddings)))
-        if len(set(limits)) > 1:
-            raise ConfigError(f"the text encoders of the model {self.model!r} read {limits[0]} and {limits[1]} tokens: they must be equal")
-        return limits
-
-    def unread(self, text: str) -> str:
-        """The end of a text that no text encoder reads, because the text has too many tokens; "" if all of it is read."""
-        ends = []
-        for (_, tokenizer), limit in zip(self._tokenizers(), self._token_limits, strict=True):
-            encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
-            kept = limit - tokenizer.num_special_tokens_to_add()
-            if len(encoded.input_ids) > kept:
-                cut = encoded.input_ids[kept:]
-                ends.append(text[encoded.offset_mapping[kept][0] :] if tokenizer.is_fast else tokenizer.decode(cut))
-        return min(ends, key=len, default="")
-
     def _text_encoders(self) -> Sequence[Any]:
         return (self.text_encoder,)
 
     def _encode(self, text: str) -> Tensor:
         """Conditioning of one text `[1, tokens, width]`."""
-        ids, mask = token_ids(self.tokenizer, text, self._token_limits[0])
+        ((ids, mask),) = self.reader.tokens(text)
         heeded = bool(getattr(self.text_encoder.config, "use_attention_mask", False))
         hidden: Tensor = self.text_encoder(ids.to(self.device), attention_mask=mask.to(self.device) if heeded else None).last_hidden_state
         return hidden
@@ -312,7 +278,7 @@ class StableDiffusionPolicy:
             for _, parameter in self.trainable_parameters():
                 parameter.data = parameter.data.float()
             return
-        parts = {name: getattr(self, name) for name in (*self.BESIDE, "vae") if not name.startswith("tokenizer")}
+        parts = {name: getattr(self, name) for name in (*self.BESIDE, "vae")}
         check_unet(self.unet, checkpoint.weights, self.model)
         check_pipeline(checkpoint.folder, parts, self.schedule, self.model)
         weights = read_unet(checkpoint.weights, self.model)
@@ -330,12 +296,6 @@ def _copy_unet(unet: Any) -> Any:
     copy = UNet2DConditionModel.from_config(unet.config)
     copy.load_state_dict(unet.state_dict())
     return copy.requires_grad_(False).eval().to(unet.dtype)
-
-
-def token_ids(tokenizer: Any, text: str, length: int) -> tuple[Tensor, Tensor]:
-    """The ids of a text `[1, length]`, filled up or cut, and 1 for those that are not filling `[1, length]`."""
-    made = tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    return made.input_ids, made.attention_mask
 
 
 def default_config(model: type) -> dict[str, Any]:

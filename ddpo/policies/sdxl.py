@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from ddpo.errors import ConfigError
 from ddpo.policies.base_model import BaseModel
-from ddpo.policies.sd import StableDiffusionPolicy, sample_size, token_ids
+from ddpo.policies.sd import StableDiffusionPolicy, sample_size
 
 __all__ = ["StableDiffusionXLPolicy"]
 
@@ -28,9 +28,8 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
     with zeros to whole rows.
     """
 
-    BESIDE: ClassVar[tuple[str, ...]] = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+    BESIDE: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
 
-    tokenizer_2: Any
     text_encoder_2: Any
 
     def _load_parts(self, base: BaseModel, dtype: torch.dtype) -> dict[str, Any]:
@@ -42,7 +41,6 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
         if dtype == torch.float16 and parts["vae"].config["force_upcast"]:
             parts["vae"] = base.load("vae", AutoencoderKL, torch.float32)
         return parts | {
-            "tokenizer_2": base.load_tokenizer("tokenizer_2"),
             "text_encoder_2": base.load("text_encoder_2", CLIPTextModelWithProjection, dtype),
         }
 
@@ -61,9 +59,6 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
 
     def _text_width(self) -> int:
         return int(self.text_encoder.config.hidden_size + self.text_encoder_2.config.hidden_size)
-
-    def _tokenizers(self) -> Sequence[tuple[str, Any]]:
-        return (("tokenizer", self.tokenizer), ("tokenizer_2", self.tokenizer_2))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -86,8 +81,8 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
 
     def _encode(self, text: str) -> Tensor:
         found = [
-            encoder(token_ids(tokenizer, text, limit)[0].to(self.device), output_hidden_states=True)
-            for (_, tokenizer), encoder, limit in zip(self._tokenizers(), self._text_encoders(), self._token_limits, strict=True)
+            encoder(ids.to(self.device), output_hidden_states=True)
+            for encoder, (ids, _) in zip(self._text_encoders(), self.reader.tokens(text), strict=True)
         ]
         hidden = torch.cat([output.hidden_states[-2] for output in found], -1)
         pooled = found[1].text_embeds

@@ -12,6 +12,7 @@ import torch
 from ddpo.errors import ConfigError
 from ddpo.policies import find_policy, load_policy
 from ddpo.policies.policy import LoraSettings, Policy, TrainablePolicy, save_memory
+from ddpo.policies.prompt_reader import check_prompts, find_reader
 from ddpo.policies.sample import SampleKey
 from ddpo.prompts import PromptSet, load_prompts
 from ddpo.rewards.scorer import make_scorer
@@ -20,7 +21,7 @@ from ddpo.tensorfile import optimizer_tensors, restore_optimizer
 from ddpo.trainer.advantages import PromptStatistics
 from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.events import Checked, Checkpointed, Event, GridSaved, IterationDone, Progress, Started
+from ddpo.trainer.events import Checked, Checkpointed, Event, Finding, GridSaved, IterationDone, Progress, Started
 from ddpo.trainer.failures import enough_memory, storing
 from ddpo.trainer.grid import save_grid
 from ddpo.trainer.keeping import HeldOutReward, keep_best, prune
@@ -115,10 +116,13 @@ class _Trainer:
                 f"reward {config.reward!r} ranks the pictures of a prompt among each other: sample.batch ({config.sample.batch}) must be "
                 f"a multiple of sample.per_prompt ({config.sample.per_prompt})"
             )
+        word = model or config.model
+        reader = find_reader(word)
+        self.cut = check_prompts(reader, [prompt.text for prompt in self.prompts.prompts]) if reader else None
         self.scorer = make_scorer(self.reward)
         self.held_out = HeldOutReward(config, self.reward) if config.held_out else None
-        self.policy: TrainablePolicy = load_policy(model or config.model, device=processes.device, dtype=config.dtype)
-        self.origins = {"algorithm": algorithm_origin, "model": find_policy(model or config.model)[1]}
+        self.policy: TrainablePolicy = load_policy(word, device=processes.device, dtype=config.dtype)
+        self.origins = {"algorithm": algorithm_origin, "model": find_policy(word)[1]}
         with torch.random.fork_rng(devices=[]):  # the adapters' first values come from the seed; the caller's generator is left alone
             torch.default_generator.manual_seed(config.seed)
             self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets))
@@ -205,7 +209,8 @@ class _Trainer:
         ids = [key.prompt.id for key in self.keys(iteration)]
         findings = examine(self.policy, self.algorithm, likelihood, first, ids, config, iteration, sampling, self.processes.count)
         remarked = remark(self.changes)
-        yield Checked([*findings, room, *([remarked] if remarked else [])])
+        cut = [Finding("prompts", str(self.cut), good=False)] if self.cut else []
+        yield Checked([*findings, room, *cut, *([remarked] if remarked else [])])
         return collection, sampling
 
     def likelihood(self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0) -> Likelihood:
