@@ -7,6 +7,7 @@ asked for over the network once that folder is there.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -26,6 +27,7 @@ INDEX: Final = "model_index.json"
 STEMS: Final = ("diffusion_pytorch_model", "model")  # diffusers' and transformers' names of weights
 VARIANTS: Final = ("fp16", "bf16")
 PICKLES: Final = (".bin", ".ckpt", ".pt", ".pth")
+MESSAGE: Final = 300  # characters of a library's message that are shown
 LFS: Final = b"version https://git-lfs"
 WITH_WEIGHTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2")
 SMALL_FILES: Final = (
@@ -88,8 +90,16 @@ class BaseModel:
         self._check_part(part)
         found = weight_files(self.folder / part)
         options = {"variant": found.variant, "dtype": dtype, "output_loading_info": True}
+        if part.startswith("text_encoder"):
+            options["ignore_mismatched_sizes"] = True  # transformers then names them instead of raising
         module, info = self.read(part, of, use_safetensors=True, **options)
-        if lost := sorted(str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])):
+        misfits = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
+        if misfits:
+            raise MissingResourceError(
+                f"the model {self.word!r} cannot be loaded: {misfits[0]} in {found.paths[0]} has another shape than "
+                f"{self.folder / part / 'config.json'} says"
+            )
+        if lost := sorted(map(str, info["missing_keys"])):
             raise MissingResourceError(
                 f"the model {self.word!r} cannot be loaded: {found.paths[0]} lacks {lost[0]}"
                 + (f" and {len(lost) - 1} more weights" if len(lost) > 1 else "")
@@ -118,7 +128,8 @@ class BaseModel:
             return of.from_pretrained(self.folder / part, local_files_only=True, **options)
         except Exception as error:  # whatever a damaged file does to the libraries
             where = f"the model {self.word!r} cannot be loaded: {self.folder / part}"
-            raise MissingResourceError(f"{where}: {one_line(error)}") from error
+            said = textwrap.shorten(one_line(error), MESSAGE, placeholder=" …")
+            raise MissingResourceError(f"{where}: {said}") from error
 
     def _check_part(self, part: str) -> None:
         """Refuses a component that is absent, or of a class that is not read."""

@@ -38,17 +38,19 @@ class PromptReader:
         self.model = base.word
         names = ["tokenizer", "tokenizer_2"] if "XL" in base.pipeline else ["tokenizer"]
         self.tokenizers = [base.load_tokenizer(name) for name in names]
-        limits = []
+        limits, widths = [], []
         for name, tokenizer in zip(names, self.tokenizers, strict=True):
             encoder = base.read(name.replace("tokenizer", "text_encoder"), CLIPTextConfig)
             if max(tokenizer.get_vocab().values()) >= encoder.vocab_size:
                 raise ConfigError(
                     f"the {name} of the model {base.word!r} has {len(tokenizer)} tokens, and its text encoder {encoder.vocab_size}"
                 )
+            widths.append(int(encoder.hidden_size))
             limits.append(min(int(tokenizer.model_max_length), int(encoder.max_position_embeddings)))
         if len(set(limits)) > 1:
             raise ConfigError(f"the text encoders of the model {base.word!r} read {limits[0]} and {limits[1]} tokens: they must be equal")
         self.length = limits[0]  # tokens, start and end included
+        self.width = sum(widths)  # of the text conditioning: the encoders side by side
 
     @property
     def kept(self) -> int:

@@ -60,15 +60,14 @@ class StableDiffusionPolicy:
         base = open_model(base) if isinstance(base, str) else base
         self.model = base.word
         self.device, self.storage_dtype = torch.device(device), dtype
-        self._check_configs(base)
         self.reader = PromptReader(base)
+        self._check_configs(base)
         parts = self._load_parts(base, dtype)
         self.vae, self.unet = parts["vae"], parts["unet"]
         for name in self.BESIDE:
             setattr(self, name, parts[name])
         for module in (*self._text_encoders(), self.vae, self.unet):
             module.requires_grad_(False).eval()
-        check_shapes(self.unet.config, self.vae.config, self._text_width(), self.model)
         self.unet.to(self.device)
         self.schedule = NoiseSchedule.from_scheduler(self._scheduler_config(base))
         self.latent_shape = (int(self.unet.config["in_channels"]), *self._latent_size(base))
@@ -148,11 +147,14 @@ class StableDiffusionPolicy:
         """Refuses settings that would change the images and are not honoured; see `ddpo.policies.model_features`."""
         from diffusers import AutoencoderKL, UNet2DConditionModel
 
+        unet, vae = base.config("unet"), base.config("vae")
+        unet_defaults, vae_defaults = default_config(UNet2DConditionModel), default_config(AutoencoderKL)
         check_settings("model_index", base.index, self.model)
-        check_settings("unet", base.config("unet"), self.model, default_config(UNet2DConditionModel))
-        check_settings("vae", base.config("vae"), self.model, default_config(AutoencoderKL))
+        check_settings("unet", unet, self.model, unet_defaults)
+        check_settings("vae", vae, self.model, vae_defaults)
         check_settings("scheduler", self._scheduler_config(base), self.model)
-        self._check_family(base.config("unet"), base.config("vae"))
+        self._check_family(unet, vae)
+        check_shapes(unet_defaults | unet, vae_defaults | vae, self.reader.width, self.model)
 
     def _check_family(self, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
         """Refuses settings that this family of models does not have."""
@@ -177,10 +179,6 @@ class StableDiffusionPolicy:
         if numbers < [0, 9] and height == width < OLD_SIZE:  # the pipeline, too, takes it for a mistake
             return OLD_SIZE, OLD_SIZE
         return height, width
-
-    def _text_width(self) -> int:
-        """The width of the text conditioning."""
-        return int(self.text_encoder.config.hidden_size)
 
     def _text_encoders(self) -> Sequence[Any]:
         return (self.text_encoder,)

@@ -57,9 +57,6 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
     def _latent_size(self, base: BaseModel) -> tuple[int, int]:
         return sample_size(self.unet.config["sample_size"], self.model)
 
-    def _text_width(self) -> int:
-        return int(self.text_encoder.config.hidden_size + self.text_encoder_2.config.hidden_size)
-
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """As `StableDiffusionPolicy.decode`; latents that were centred and scaled by channel are put back first."""

@@ -7,6 +7,7 @@ of all steps are computed once and gathered by step index.
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -70,7 +71,8 @@ class NoiseSchedule:
         try:
             ddim = DDIMScheduler.from_config(config)
         except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"the scheduler's config describes no schedule: {one_line(error)}") from error
+            said = textwrap.shorten(one_line(error), 200, placeholder=" …")
+            raise ConfigError(f"the scheduler's config describes no schedule: {said}") from error
         prediction, spacing = ddim.config["prediction_type"], ddim.config["timestep_spacing"]
         if prediction not in ("epsilon", "v_prediction", "sample") or spacing not in ("leading", "trailing", "linspace"):
             raise ConfigError(f"prediction type {prediction!r} with spacing {spacing!r} is not supported")
