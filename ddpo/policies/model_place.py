@@ -124,7 +124,7 @@ def _looks_like_a_path(word: str) -> bool:
         word.startswith((".", "/", "~"))
         or word.endswith(("/", *SINGLE_FILES))
         or "\\" in word
-        or word.count("/") > 1
+        or word.split("@")[0].count("/") > 1
         or ("/" in word and os.path.isdir(first))
     )
 
