@@ -111,8 +111,14 @@ class BaseModel:
         from transformers import CLIPTokenizer
 
         self._check_part(part)
-        for file in sorted((self.folder / part).iterdir()):
-            _check_not_pointer(file)
+        names = {file.name for file in (self.folder / part).iterdir()}
+        if "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
+            raise MissingResourceError(
+                f"the model {self.word!r} is not whole: {self.folder / part} has no vocabulary "
+                "(tokenizer.json, or vocab.json and merges.txt)"
+            )
+        for name in sorted(names):
+            _check_not_pointer(self.folder / part / name)
         tokenizer = self.read(part, CLIPTokenizer)
         if tokenizer.pad_token_id is None:
             raise ConfigError(f"the tokenizer of {self.word!r} has no pad_token: add it to {part}/")

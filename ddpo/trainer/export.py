@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import ConfigError, MissingResourceError, RunExistsError, UserError, one_line
+from ddpo.errors import ConfigError, RunExistsError, UserError, one_line
 from ddpo.policies import load_policy
 from ddpo.policies.base_model import BaseModel, open_model
 from ddpo.policies.checkpoint import LORA_FILE, UNET, CheckpointInfo, check_base, find_checkpoint
 from ddpo.trainer.model_card import model_card
 from ddpo.weights import offline
 
-__all__ = ["absent_parts", "export", "push_to_hub"]
+__all__ = ["export", "push_to_hub"]
 
+SETTINGS: Final = ("requires_safety_checker", "force_zeros_for_empty_prompt")
 OPTIONAL: Final = {
     "safety_checker": "*.safetensors",
     "image_encoder": "*.safetensors",
@@ -68,20 +68,24 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
 
 def _pipeline(info: CheckpointInfo) -> Any:
     """The base model's pipeline with the trained denoiser; without the optional parts that its folder lacks."""
+    import diffusers
     import torch
-    from diffusers import DiffusionPipeline, UNet2DConditionModel
 
     policy: Any = load_policy(info.model)
     check_base(info, info.model)
     parts = {name: getattr(policy, name) for name in (*policy.BESIDE, "vae", "unet")}
-    options = {"local_files_only": True, "use_safetensors": True}
     if info.kind == "full":
-        parts["unet"] = UNet2DConditionModel.from_pretrained(info.folder / UNET, dtype=torch.float32, **options)
+        parts["unet"] = diffusers.UNet2DConditionModel.from_pretrained(
+            info.folder / UNET, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
     base = open_model(info.model)
-    try:
-        pipeline = DiffusionPipeline.from_pretrained(base.folder, dtype=torch.float32, **options, **parts, **_without(absent_parts(base)))
-    except (OSError, ValueError) as error:
-        raise MissingResourceError(f"the base model {info.model!r} cannot be loaded: {one_line(error)}") from error
+    parts |= {name: base.load_tokenizer(name) for name in base.index if name.startswith("tokenizer")}
+    parts["scheduler"] = base.read("scheduler", getattr(diffusers, base.index["scheduler"][1]))
+    settings = {name: base.index[name] for name in SETTINGS if name in base.index}
+    optional = _optional_parts(base)
+    if "safety_checker" in optional and optional["safety_checker"] is None:
+        settings["requires_safety_checker"] = False
+    pipeline = getattr(diffusers, base.pipeline)(**parts, **optional, **settings)
     if info.kind == "lora":
         pipeline.load_lora_weights(info.folder, weight_name=LORA_FILE)
         pipeline.fuse_lora(components=["unet"])
@@ -89,20 +93,21 @@ def _pipeline(info: CheckpointInfo) -> Any:
     return pipeline
 
 
-def absent_parts(base: BaseModel) -> list[str]:
-    """The optional parts that a model's index names and its folder does not hold as safetensors or JSON."""
-    absent = [name for name, files in OPTIONAL.items() if name in base.index and not any((base.folder / name).glob(files))]
-    if "feature_extractor" in absent and "safety_checker" in base.index:
-        return list(dict.fromkeys([*absent, "safety_checker"]))  # diffusers wants both or none
-    return absent
+def _optional_parts(base: BaseModel) -> dict[str, Any]:
+    """The optional parts that a model's index names; None for those that its folder lacks."""
+    import torch
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-
-def _without(parts: Sequence[str]) -> dict[str, Any]:
-    """The options that make diffusers load a pipeline without some of its parts."""
-    without: dict[str, Any] = dict.fromkeys(parts)
-    if "safety_checker" in parts:
-        without["requires_safety_checker"] = False
-    return without
+    classes = {"safety_checker": StableDiffusionSafetyChecker, "image_encoder": CLIPVisionModelWithProjection}
+    parts: dict[str, Any] = {name: None for name in OPTIONAL if name in base.index}
+    for name in parts:
+        if base.index[name][1] is None or not any((base.folder / name).glob(OPTIONAL[name])):
+            continue
+        parts[name] = base.load(name, classes[name], torch.float32) if name in classes else base.read(name, CLIPImageProcessor)
+    if parts.get("feature_extractor") is None and "safety_checker" in parts:
+        parts["safety_checker"] = None  # diffusers wants both or none
+    return parts
 
 
 def push_to_hub(folder: Path, repository: str) -> str:
