@@ -65,6 +65,11 @@ class BaseModel:
         """The class of the pipeline, such as "StableDiffusionPipeline"."""
         return str(self.index.get("_class_name"))
 
+    def names(self, part: str) -> bool:
+        """Whether the index names a component, and not as none."""
+        said = self.index.get(part)
+        return isinstance(said, list) and len(said) == 2 and said[1] is not None
+
     def config(self, part: str) -> dict[str, Any]:
         """The config of a component, as its file says it.
 
@@ -220,8 +225,8 @@ def _fetched(hub_id: str) -> Path:
         return fetch_hub_repository(repository, revision or "main", what, only)
 
     folder = fetch(SMALL_FILES)
-    index = read_json(folder / INDEX, what)
-    parts = [part for part in WITH_WEIGHTS if _is_present(index, part)]
+    model = BaseModel(hub_id, folder, read_json(folder / INDEX, what))
+    parts = [part for part in WITH_WEIGHTS if model.names(part)]
     for variant in ("", *(f".{name}" for name in VARIANTS)):
         missing = [part for part in parts if not any((folder / part).glob("*.safetensors"))]
         if missing and not offline():
@@ -234,11 +239,6 @@ def _fetched(hub_id: str) -> Path:
             "on a machine with a network, or give a local path"
         )
     return folder
-
-
-def _is_present(index: dict[str, Any], part: str) -> bool:
-    said = index.get(part)
-    return isinstance(said, list) and len(said) == 2 and said[1] is not None
 
 
 def _weight_patterns(part: str, variant: str) -> list[str]:

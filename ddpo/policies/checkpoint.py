@@ -170,7 +170,7 @@ def check_base(info: CheckpointInfo, model: str) -> None:
         return
     if base.is_at(model):
         raise CheckpointError(
-            f"{info.folder} was trained from {base.place}, whose denoiser has changed: give the one that it was, with --model"
+            f"{info.folder} was trained from {base.place}, whose denoiser has changed since: give a copy of the old one with --model"
         )
     was = f"{base.word!r}" + (f" ({base.place})" if base.place and base.place != base.word else "")
     raise CheckpointError(f"{info.folder} was trained from {was}, not from {model!r}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,12 +82,14 @@ def _pipeline(info: CheckpointInfo) -> Any:
         )
     base = open_model(info.model)
     parts |= {name: base.load_tokenizer(name) for name in base.index if name.startswith("tokenizer")}
-    parts["scheduler"] = base.read("scheduler", getattr(diffusers, base.index["scheduler"][1]))
+    scheduler = base.config("scheduler").get("_class_name", "DDIMScheduler")
+    parts["scheduler"] = base.read("scheduler", getattr(diffusers, scheduler))
     settings = {name: base.index[name] for name in SETTINGS if name in base.index}
-    optional = _optional_parts(base)
+    kind = getattr(diffusers, base.pipeline)
+    optional = _optional_parts(base, inspect.signature(kind).parameters)
     if "safety_checker" in optional and optional["safety_checker"] is None:
         settings["requires_safety_checker"] = False
-    pipeline = getattr(diffusers, base.pipeline)(**parts, **optional, **settings)
+    pipeline = kind(**parts, **optional, **settings)
     if info.kind == "lora":
         pipeline.load_lora_weights(info.folder, weight_name=LORA_FILE)
         pipeline.fuse_lora(components=["unet"])
@@ -93,18 +97,26 @@ def _pipeline(info: CheckpointInfo) -> Any:
     return pipeline
 
 
-def _optional_parts(base: BaseModel) -> dict[str, Any]:
-    """The optional parts that a model's index names; None for those that its folder lacks."""
+def _optional_parts(base: BaseModel, known: Container[str]) -> dict[str, Any]:
+    """The optional parts of a pipeline; None for those that the model's index or folder lacks.
+
+    Args:
+        base: the model.
+        known: the names of what the pipeline's class takes.
+    """
     import torch
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
     from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
     classes = {"safety_checker": StableDiffusionSafetyChecker, "image_encoder": CLIPVisionModelWithProjection}
-    parts: dict[str, Any] = {name: None for name in OPTIONAL if name in base.index}
+    parts: dict[str, Any] = {name: None for name in OPTIONAL if name in known}
     for name in parts:
-        if base.index[name][1] is None or not any((base.folder / name).glob(OPTIONAL[name])):
+        if not base.names(name) or not any((base.folder / name).glob(OPTIONAL[name])):
             continue
-        parts[name] = base.load(name, classes[name], torch.float32) if name in classes else base.read(name, CLIPImageProcessor)
+        if name in classes:
+            parts[name] = base.load(name, classes[name], torch.float32)
+        else:
+            parts[name] = base.read(name, CLIPImageProcessor)
     if parts.get("feature_extractor") is None and "safety_checker" in parts:
         parts["safety_checker"] = None  # diffusers wants both or none
     return parts

@@ -94,7 +94,7 @@ def test_another_denoiser_is_refused_wherever_it_lies(ddpo: Run, project: Path, 
         shutil.copytree(project / "models" / "sd", project / "other")
     file = project / place / "unet" / "diffusion_pytorch_model.safetensors"
     save_file({name: tensor + 0.01 for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="whose denoiser is another now" if place != "other" else "was trained from 'models/sd'"):
+    with pytest.raises(CheckpointError, match="whose denoiser has changed since" if place != "other" else "was trained from 'models/sd'"):
         find_checkpoint("../run", f"../{place}")
     assert sample(ddpo, project / "out", "--checkpoint", "../run", "--model", f"../{place}")[0] == 2
 
