@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from ddpo.cli.first_process import let_the_first_speak
 from ddpo.cli.sample import sample_command
 from ddpo.cli.train import train_command
 from ddpo.errors import DdpoError, UserError, one_line
+from ddpo.weights import offline
 
 app = typer.Typer(
     name="ddpo",
@@ -48,6 +50,8 @@ def _options(
 
 def main() -> None:
     """Runs the command line; exits with 2 and one line for a user's mistake, 1 for a failure of a reward or of the training."""
+    if offline():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # all that the hub's client reads, once, when it is imported
     try:
         app()
     except UserError as error:

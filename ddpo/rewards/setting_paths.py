@@ -94,9 +94,8 @@ def same_but_for_paths(setting: str, one: str, other: str) -> bool:
     """Whether two values of a setting differ in paths at most; the files themselves are compared by their content elsewhere."""
     if setting in PROMPTS:
         return True
-    if setting == "model":  # whose content is not recorded
-        return absolute_path(one) == absolute_path(other)
-    return _without_paths(setting, one) == _without_paths(setting, other)
+    same: bool = _without_paths(setting, one) == _without_paths(setting, other)
+    return same
 
 
 def _without_paths(setting: str, text: str) -> str:

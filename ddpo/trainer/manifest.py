@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 
 from ddpo.errors import ConfigError
+from ddpo.policies.model_place import facts_of
 from ddpo.prompts import PromptSet
 from ddpo.rewards.resolved import ResolvedReward, single_rewards
 from ddpo.trainer.config import TrainConfig
@@ -57,6 +58,7 @@ def describe(config: TrainConfig, reward: ResolvedReward, prompts: PromptSet, or
         "reward": _reward(config, reward),
         "prompts": {"source": prompts.source, "sha256": prompts.digest, "list": [prompt.text for prompt in prompts.prompts]},
         "origins": dict(origins),
+        "base": facts_of(config.model),
     }
 
 

@@ -88,7 +88,8 @@ def _use(info: CheckpointInfo, whole: bool, call: str) -> str:
             f'pipeline = DiffusionPipeline.from_pretrained("{base}")',
             'pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")',
         ]
-    lines += ["pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)"]  # what it was trained with; others ignore eta
+    lines += ["pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)"]
+    # what it was trained with: other schedulers ignore eta, and DDIM would clip latents where the config does not say otherwise
     code = "\n".join(["from diffusers import DDIMScheduler, DiffusionPipeline", "", *lines, f"{call}.images[0]"])
     licence = KNOWN_LICENCES.get(info.model)
     terms = f"is `{licence}`" if licence else "was not known to the program that wrote this page; look it up"

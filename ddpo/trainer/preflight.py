@@ -19,6 +19,7 @@ import torch
 from ddpo.errors import ConfigError, TrainingDiverged
 from ddpo.policies.emoji.vocabulary import unknown_words_line
 from ddpo.policies.policy import Policy
+from ddpo.policies.prompt_reader import check_prompts, find_reader
 from ddpo.prompts import PromptSet
 from ddpo.trainer.advantages import PictureWeights, PromptStatistics
 from ddpo.trainer.algorithms import Algorithm
@@ -37,7 +38,7 @@ from ddpo.trainer.plan import plan_updates
 from ddpo.trainer.update import ON_POLICY_TOLERANCE
 from ddpo.types import Rollout
 
-__all__ = ["disk", "examine", "unknown_words"]
+__all__ = ["cut_prompts", "disk", "examine", "unknown_words"]
 
 MANY_UNSCORABLE: Final = 0.25  # share of a batch
 
@@ -84,6 +85,17 @@ def unknown_words(model: str, prompts: PromptSet) -> Finding | None:
     """The finding about words of the prompts that the embedded model was never taught; None if there is none."""
     line = unknown_words_line(model, [prompt.text for prompt in prompts.prompts])
     return None if line is None else Finding("words", line, good=False)
+
+
+def cut_prompts(model: str, prompts: PromptSet) -> Finding | None:
+    """The finding about prompts that the model does not read to their end; None if it reads all.
+
+    Raises:
+        PromptError: two prompts are one to the model; names both.
+    """
+    reader = find_reader(model)
+    cut = check_prompts(reader, [prompt.text for prompt in prompts.prompts]) if reader else None
+    return Finding("prompts", str(cut), good=False) if cut else None
 
 
 def _train_once(
