@@ -59,7 +59,7 @@ def drawn_by(pipeline: Any, model: Path) -> list[Any]:
 def sampled(ddpo: Run, checkpoint: Path | None, model: Path, out: Path) -> list[Any]:
     """The pictures of `ddpo sample`."""
     chosen = ("--checkpoint", checkpoint) if checkpoint else ("--model", model)
-    code, _, errors = ddpo("sample", "a cat", *chosen, "--count", 2, "--steps", 3, "--out", out)
+    code, _, errors = ddpo("sample", "a cat", *chosen, "--count", 2, "--steps", 3, "--guidance", 2.5, "--out", out)
     assert code == 0, errors
     return [np.asarray(Image.open(path)) for path in sorted(out.glob("*-?.png"))]
 
