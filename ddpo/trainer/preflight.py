@@ -29,7 +29,7 @@ from ddpo.trainer.plan import plan_updates
 from ddpo.trainer.update import ON_POLICY_TOLERANCE
 from ddpo.types import Rollout
 
-__all__ = ["disk", "examine"]
+__all__ = ["disk", "examine", "train_once"]
 
 MANY_UNSCORABLE: Final = 0.25  # share of a batch
 
@@ -54,7 +54,7 @@ def examine(
     Raises:
         TrainingDiverged: the ratio is not 1.
     """
-    deviation, training = _train_once(policy, algorithm, likelihood, first, config, iteration)
+    deviation, training = train_once(policy, algorithm, likelihood, first, config, iteration)
     if deviation is not None and not deviation <= ON_POLICY_TOLERANCE:
         raise TrainingDiverged(f"|ratio - 1| is {deviation:.2g} before the first update; it must be 0")
     weights = _if_rewards_differed(algorithm, prompt_ids, config)
@@ -70,7 +70,7 @@ def examine(
     ]
 
 
-def _train_once(
+def train_once(
     policy: Policy, algorithm: Algorithm, likelihood: Likelihood, first: Rollout, config: TrainConfig, iteration: int
 ) -> tuple[float | None, float]:
     """Largest |ratio - 1| (None: no ratios) and seconds of one forward and backward pass over a batch of items."""

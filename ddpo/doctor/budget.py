@@ -1,0 +1,120 @@
+"""A time budget for a list of checks: what does not fit is skipped, and what overruns is stopped."""
+
+from __future__ import annotations
+
+import gc
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+
+from ddpo.doctor.row import Outcome, Row
+from ddpo.errors import MemoryExhausted, one_line
+
+__all__ = ["Budget", "Check", "OutOfTime", "release_memory", "run_checks"]
+
+
+class OutOfTime(BaseException):
+    """The time budget ended during a check. No `except Exception` on the way may swallow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of the self-test, and the time that it must have to be begun."""
+
+    part: str
+    subject: str
+    needs_s: float  # estimate
+    measure: Callable[[], Outcome]
+
+
+class Budget:
+    """Seconds that the checks may take together, counted from the moment it is made.
+
+    Args:
+        seconds: Wall-clock time.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds that are left, at least 0."""
+        return max(0.0, self._end - time.monotonic())
+
+    @contextmanager
+    def enforced(self) -> Iterator[None]:
+        """A block that is stopped when the budget ends.
+
+        Python can interrupt only its main thread, and only on POSIX. Elsewhere a check that
+        overruns is not stopped.
+
+        Raises:
+            OutOfTime: The budget ended within the block.
+        """
+        if not hasattr(signal, "setitimer") or (
+            threading.current_thread() is not threading.main_thread()
+        ):
+            yield
+            return
+        before = signal.signal(signal.SIGALRM, _stop)
+        signal.setitimer(signal.ITIMER_REAL, max(self.left(), 1e-3))
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise OutOfTime
+
+
+def run_checks(checks: Iterable[Check], budget: Budget) -> Iterator[Row]:
+    """One row per check, in order. A check that raises or runs out of memory does not stop the rest."""
+    for check in checks:
+        begun = time.perf_counter()
+        outcome = _outcome(check, budget)
+        release_memory()
+        seconds = time.perf_counter() - begun
+        yield Row(
+            check.part, check.subject, outcome.status, _finite(outcome), outcome.note, seconds
+        )
+
+
+def _outcome(check: Check, budget: Budget) -> Outcome:
+    left = budget.left()
+    if left < check.needs_s:
+        text = f"needs about {check.needs_s:g} s, and {left:.0f} s of the time budget are left"
+        return Outcome("skipped", note=text)
+    try:
+        with budget.enforced():
+            return check.measure()
+    except OutOfTime:
+        return Outcome("skipped", note=f"stopped: the time budget of {budget.seconds:g} s ended")
+    except (MemoryExhausted, MemoryError, torch.OutOfMemoryError) as error:
+        return Outcome("did not fit", note=one_line(error)[:300])
+    except Exception as error:  # noqa: BLE001  # a row of the report; the other checks are still of use
+        return Outcome("failed", note=one_line(error)[:300])
+
+
+def _finite(outcome: Outcome) -> dict[str, float | int | str | None]:
+    """Values for JSON, which knows neither NaN nor infinity."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in outcome.values.items()
+    }
+
+
+def release_memory() -> None:
+    """Gives back what the last check held, so that the next one has the whole accelerator."""
+    if torch.accelerator.is_available():
+        gc.collect()
+        torch.accelerator.empty_cache()

@@ -1,0 +1,262 @@
+"""Stable Diffusion policies with random weights: the sizes of SD 1.5 and SDXL 1.0, and tiny ones.
+
+Each function is a policy factory, so that the trainer loads it by its place, such as
+`ddpo.doctor.random_policies:sd15`. Sources of the sizes: the `config.json` files of the components
+of stable-diffusion-v1-5 and stable-diffusion-xl-base-1.0 on the Hugging Face Hub.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from ddpo.doctor.random_weights import random_module
+from ddpo.policies.sd import StableDiffusionPolicy
+from ddpo.policies.sdxl import StableDiffusionXLPolicy
+
+__all__ = ["PolicySize", "sd15", "sdxl", "tiny", "tiny_xl", "write_model"]
+
+CLIP_VOCABULARY: Final = 49408
+TINY_TOKENS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySize:
+    """Architecture of a latent diffusion model, as keyword arguments of its components."""
+
+    unet: Mapping[str, Any]
+    vae: Mapping[str, Any]
+    text: tuple[Mapping[str, Any], ...]  # one text encoder for Stable Diffusion, two for SDXL
+    tokens: int  # length of a tokenised prompt
+    vocabulary: int  # rows of the text encoders' embedding; 0: as many as the tokenizer has
+
+
+SCHEDULER: Final[Mapping[str, Any]] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+"""The noise schedule that both models share."""
+CLIP_L: Final = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+}
+CLIP_BIG_G: Final = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+    "hidden_act": "gelu",
+}
+VAE: Final = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "sample_size": 512,
+}
+SD15: Final = PolicySize(
+    unet={
+        "sample_size": 64,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "cross_attention_dim": 768,
+        "attention_head_dim": 8,  # the number of heads, in spite of its name in diffusers
+    },
+    vae=VAE,
+    text=(CLIP_L,),
+    tokens=77,
+    vocabulary=CLIP_VOCABULARY,
+)
+SDXL: Final = PolicySize(
+    unet={
+        "sample_size": 128,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (320, 640, 1280),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+    vae={**VAE, "sample_size": 1024, "scaling_factor": 0.13025},
+    text=(CLIP_L, CLIP_BIG_G),
+    tokens=77,
+    vocabulary=CLIP_VOCABULARY,
+)
+TINY_TEXT: Final = {
+    "hidden_size": 16,
+    "intermediate_size": 37,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "projection_dim": 16,
+    "max_position_embeddings": TINY_TOKENS,
+}
+TINY_VAE: Final = {
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "sample_size": 16,
+}
+TINY: Final = PolicySize(
+    unet={
+        "sample_size": 8,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "cross_attention_dim": 16,
+        "attention_head_dim": 2,
+        "norm_num_groups": 8,
+    },
+    vae=TINY_VAE,
+    text=(TINY_TEXT,),
+    tokens=TINY_TOKENS,
+    vocabulary=0,
+)
+TINY_XL: Final = PolicySize(
+    unet={
+        "sample_size": 8,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "transformer_layers_per_block": (1, 2),
+        "attention_head_dim": (2, 4),
+        "cross_attention_dim": 40,
+        "norm_num_groups": 8,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 56 + 6 * 8,
+    },
+    vae={**TINY_VAE, "scaling_factor": 0.13025},
+    text=(
+        TINY_TEXT,
+        {**TINY_TEXT, "hidden_size": 24, "num_attention_heads": 3, "projection_dim": 56},
+    ),
+    tokens=TINY_TOKENS,
+    vocabulary=0,
+)
+
+
+def sd15(device: str, dtype: torch.dtype) -> StableDiffusionPolicy:
+    """A policy of Stable Diffusion 1.5's size: 860 million parameters in the UNet, 512×512 images."""
+    return _RandomStableDiffusion(SD15, device, dtype)
+
+
+def sdxl(device: str, dtype: torch.dtype) -> StableDiffusionXLPolicy:
+    """A policy of SDXL 1.0's size: 2.6 billion parameters in the UNet, 1024×1024 images."""
+    return _RandomStableDiffusionXL(SDXL, device, dtype)
+
+
+def tiny(device: str, dtype: torch.dtype) -> StableDiffusionPolicy:
+    """A Stable Diffusion policy small enough for a test on a CPU: 16×16 images."""
+    return _RandomStableDiffusion(TINY, device, dtype)
+
+
+def tiny_xl(device: str, dtype: torch.dtype) -> StableDiffusionXLPolicy:
+    """An SDXL policy small enough for a test on a CPU: 16×16 images."""
+    return _RandomStableDiffusionXL(TINY_XL, device, dtype)
+
+
+class _RandomStableDiffusion(StableDiffusionPolicy):
+    """Stable Diffusion whose components are made here instead of read."""
+
+    def __init__(self, size: PolicySize, device: str, dtype: torch.dtype) -> None:
+        self._architecture = size
+        super().__init__("random weights", device=device, dtype=dtype)
+
+    def _load_parts(self, folder: str, dtype: torch.dtype) -> dict[str, Any]:
+        return random_parts(self._architecture, self.device, dtype)
+
+
+class _RandomStableDiffusionXL(StableDiffusionXLPolicy):
+    """SDXL whose components are made here instead of read."""
+
+    def __init__(self, size: PolicySize, device: str, dtype: torch.dtype) -> None:
+        self._architecture = size
+        super().__init__("random weights", device=device, dtype=dtype)
+
+    def _load_parts(self, folder: str, dtype: torch.dtype) -> dict[str, Any]:
+        self._zeros_for_empty = True
+        return random_parts(self._architecture, self.device, dtype)
+
+
+def random_parts(
+    size: PolicySize, device: torch.device | str, dtype: torch.dtype
+) -> dict[str, Any]:
+    """The components of a pipeline by their names in diffusers; `scheduler` is its configuration.
+
+    Args:
+        size: Architecture.
+        device: Torch device on which the weights are made.
+        dtype: Type of the weights. An SDXL autoencoder stays in float32 beside float16, as its
+            published configuration asks.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    upcast = len(size.text) > 1 and dtype == torch.float16
+    parts: dict[str, Any] = {
+        "unet": random_module(lambda: UNet2DConditionModel(**size.unet), device, dtype),
+        "vae": random_module(
+            lambda: AutoencoderKL(**size.vae), device, torch.float32 if upcast else dtype
+        ),
+        "scheduler": dict(DDIMScheduler(**SCHEDULER).config),
+    }
+    for number, encoder in enumerate(size.text):
+        suffix = "" if number == 0 else f"_{number + 1}"
+        tokenizer, words = _tokenizer(size.tokens)
+        vocabulary = size.vocabulary or words
+        config = CLIPTextConfig(
+            vocab_size=vocabulary,
+            bos_token_id=words - 2,
+            eos_token_id=words - 1,
+            pad_token_id=words - 1,
+            **encoder,
+        )
+        model = CLIPTextModel if number == 0 else CLIPTextModelWithProjection
+        parts[f"tokenizer{suffix}"] = tokenizer
+        parts[f"text_encoder{suffix}"] = random_module(
+            lambda model=model, config=config: model(config), device, dtype
+        )
+    return parts
+
+
+def _tokenizer(tokens: int) -> tuple[Any, int]:
+    """The embedded model's CLIP tokenizer and the size of its vocabulary."""
+    from transformers import CLIPTokenizer
+
+    from ddpo.policies.emoji.tokenizer import write_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        words = write_tokenizer(Path(folder))
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=tokens), words
+
+
+def write_model(size: PolicySize, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes a Stable Diffusion of this size, with one text encoder, as a diffusers pipeline."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    parts = random_parts(size, "cpu", dtype)
+    parts["scheduler"] = DDIMScheduler.from_config(parts["scheduler"])
+    StableDiffusionPipeline(
+        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    ).save_pretrained(folder)
