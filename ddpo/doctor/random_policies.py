@@ -7,6 +7,7 @@ of stable-diffusion-v1-5 and stable-diffusion-xl-base-1.0 on the Hugging Face Hu
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,19 @@ from ddpo.doctor.random_weights import random_module
 from ddpo.policies.sd import StableDiffusionPolicy
 from ddpo.policies.sdxl import StableDiffusionXLPolicy
 
-__all__ = ["PolicySize", "sd15", "sdxl", "tiny", "tiny_xl", "write_model"]
+__all__ = [
+    "SD15",
+    "SDXL",
+    "TINY",
+    "TINY_XL",
+    "PolicySize",
+    "random_parts",
+    "sd15",
+    "sdxl",
+    "tiny",
+    "tiny_xl",
+    "write_model",
+]
 
 CLIP_VOCABULARY: Final = 49408
 TINY_TOKENS: Final = 16
@@ -214,29 +227,26 @@ def random_parts(
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     upcast = len(size.text) > 1 and dtype == torch.float16
+    vae_dtype = torch.float32 if upcast else dtype
     parts: dict[str, Any] = {
         "unet": random_module(lambda: UNet2DConditionModel(**size.unet), device, dtype),
-        "vae": random_module(
-            lambda: AutoencoderKL(**size.vae), device, torch.float32 if upcast else dtype
-        ),
+        "vae": random_module(lambda: AutoencoderKL(**size.vae), device, vae_dtype),
         "scheduler": dict(DDIMScheduler(**SCHEDULER).config),
     }
     for number, encoder in enumerate(size.text):
         suffix = "" if number == 0 else f"_{number + 1}"
         tokenizer, words = _tokenizer(size.tokens)
-        vocabulary = size.vocabulary or words
         config = CLIPTextConfig(
-            vocab_size=vocabulary,
+            vocab_size=size.vocabulary or words,
             bos_token_id=words - 2,
             eos_token_id=words - 1,
             pad_token_id=words - 1,
             **encoder,
         )
         model = CLIPTextModel if number == 0 else CLIPTextModelWithProjection
+        build = functools.partial(model, config)
         parts[f"tokenizer{suffix}"] = tokenizer
-        parts[f"text_encoder{suffix}"] = random_module(
-            lambda model=model, config=config: model(config), device, dtype
-        )
+        parts[f"text_encoder{suffix}"] = random_module(build, device, dtype)
     return parts
 
 

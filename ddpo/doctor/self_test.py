@@ -23,6 +23,7 @@ from ddpo.doctor.workload import Workload, run_config
 from ddpo.errors import ConfigError, one_line
 from ddpo.rewards.availability import availability
 from ddpo.rewards.zoo import resolve, rewards
+from ddpo.trainer.config import TrainConfig
 
 __all__ = ["BUDGET_S", "SelfTest", "Size", "default_device"]
 
@@ -259,7 +260,7 @@ class SelfTest:
             },
         )
 
-    def _config(self, batch: int) -> workload.TrainConfig:
+    def _config(self, batch: int) -> TrainConfig:
         place = f"{PLACE}:{self.scale.model}"
         return run_config(place, self.device, "bfloat16", self.scale.work, batch)
 
