@@ -7,17 +7,20 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import TypeVar
 
 import torch
 
 from ddpo.doctor.row import Outcome, Row
-from ddpo.errors import MemoryExhausted, one_line
+from ddpo.errors import ConfigError, MemoryExhausted, one_line
 
-__all__ = ["Budget", "Check", "OutOfTime", "release_memory", "run_checks"]
+__all__ = ["Budget", "Check", "OutOfTime", "first_that_fits", "run_checks"]
+
+T = TypeVar("T")
 
 
 class OutOfTime(BaseException):
@@ -38,10 +41,15 @@ class Budget:
     """Seconds that the checks may take together, counted from the moment it is made.
 
     Args:
-        seconds: Wall-clock time.
+        seconds: Wall-clock time, finite and at least 0.
+
+    Raises:
+        ConfigError: It is not.
     """
 
     def __init__(self, seconds: float) -> None:
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise ConfigError(f"the time budget must be 0 s or more and finite, got {seconds:g} s")
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
@@ -82,7 +90,7 @@ def run_checks(checks: Iterable[Check], budget: Budget) -> Iterator[Row]:
     for check in checks:
         begun = time.perf_counter()
         outcome = _outcome(check, budget)
-        release_memory()
+        _release_memory()
         seconds = time.perf_counter() - begun
         yield Row(
             check.part, check.subject, outcome.status, _finite(outcome), outcome.note, seconds
@@ -91,6 +99,8 @@ def run_checks(checks: Iterable[Check], budget: Budget) -> Iterator[Row]:
 
 def _outcome(check: Check, budget: Budget) -> Outcome:
     left = budget.left()
+    if left == 0:
+        return Outcome("skipped", note=f"the time budget of {budget.seconds:g} s has ended")
     if left < check.needs_s:
         text = f"needs about {check.needs_s:g} s, and {left:.0f} s of the time budget are left"
         return Outcome("skipped", note=text)
@@ -113,8 +123,30 @@ def _finite(outcome: Outcome) -> dict[str, float | int | str | None]:
     }
 
 
-def release_memory() -> None:
+def _release_memory() -> None:
     """Gives back what the last check held, so that the next one has the whole accelerator."""
     if torch.accelerator.is_available():
         gc.collect()
         torch.accelerator.empty_cache()
+
+
+def first_that_fits(batches: Sequence[int], measure: Callable[[int], T]) -> tuple[T, str]:
+    """The result of the first batch size that fits into memory, and a note on those that do not.
+
+    Raises:
+        MemoryExhausted: None of them fits.
+    """
+    too_large: list[int] = []
+    for batch in batches:
+        try:
+            result = measure(batch)
+        except (MemoryExhausted, MemoryError, torch.OutOfMemoryError):
+            too_large.append(batch)
+        else:
+            return result, f"did not fit: batch {_listed(too_large)}" if too_large else ""
+        _release_memory()
+    raise MemoryExhausted(f"no batch size of {_listed(batches)} fits into memory")
+
+
+def _listed(batches: Sequence[int]) -> str:
+    return ", ".join(map(str, batches))

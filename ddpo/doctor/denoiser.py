@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpo.doctor.measuring import float32_precision, peak_memory_mb, seconds_per_call
@@ -62,10 +64,10 @@ def denoiser_cost(policy: TrainablePolicy, items: int) -> DenoiserCost:
     """The cost of one call of an adapted policy's denoiser, run eagerly.
 
     FLOPs are those of matrix products, convolutions and attention, as
-    `torch.utils.flop_counter` counts them.
+    `torch.utils.flop_counter` counts them for one item.
     """
+    forward_flops, training_flops = (items * _flops(call) for call in _calls(policy, 1))
     forward, training = _calls(policy, items)
-    forward_flops, training_flops = _flops(forward), _flops(training)
     reset_peak_memory(str(policy.device))
     forward_s = seconds_per_call(forward, policy.device)
     training_s = seconds_per_call(training, policy.device)
@@ -80,8 +82,10 @@ def compiled_cost(policy: Any, items: int) -> tuple[float, float]:
     """
     policy.unet.compile()
     forward, training = _calls(policy, items)
-    forward_s = seconds_per_call(forward, policy.device)
-    training_s = seconds_per_call(training, policy.device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the compiler's remarks on diffusers' code
+        forward_s = seconds_per_call(forward, policy.device)
+        training_s = seconds_per_call(training, policy.device)
     torch.compiler.reset()
     return forward_s, training_s
 
@@ -108,7 +112,8 @@ def _calls(policy: TrainablePolicy, items: int) -> tuple[Callable[[], Any], Call
 
 
 def _flops(call: Callable[[], Any]) -> int:
+    """Operations of a call, with attention as plain products: some fused kernels count as none."""
     counter = FlopCounterMode(display=False)
-    with counter:
+    with counter, sdpa_kernel(SDPBackend.MATH):
         call()
     return int(counter.get_total_flops())

@@ -111,7 +111,11 @@ def examine_machine() -> Machine:
     from huggingface_hub import constants, get_token
 
     hub = Path(constants.HF_HUB_CACHE)
-    folders = {"ddpo's cache": weights.cache_dir(), "hub cache": hub, "working folder": Path.cwd()}
+    folders = {
+        "ddpo's cache": weights.cache_dir(),
+        "the hub cache": hub,
+        "the working folder": Path.cwd(),
+    }
     return Machine(
         python=platform.python_version(),
         system=platform.platform(),

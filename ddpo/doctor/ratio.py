@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from ddpo.doctor.budget import first_that_fits
 from ddpo.doctor.measuring import synchronize
 from ddpo.doctor.row import Outcome
 from ddpo.doctor.workload import Workload, run_config
@@ -70,12 +70,16 @@ def ratio_is_one(model: str, device: str, dtype: str, work: Workload) -> Outcome
         model: Place of a policy factory.
         device: Torch device.
         dtype: Type of the frozen weights and of the stored latents.
-        work: Number of steps and guidance; one batch of two images is sampled.
+        work: Number of steps, guidance, and the batch sizes to try; one batch is sampled.
     """
-    config = run_config(model, device, dtype, work, batch=2)
-    found = sample_and_train_once(adapted_policy(config), config)
-    values: dict[str, Any] = {"largest_ratio_deviation": found.ratio_deviation}
-    if found.ratio_deviation == 0:
-        return Outcome("ok", values)
+
+    def measure(batch: int) -> tuple[float, int]:
+        config = run_config(model, device, dtype, work, batch)
+        return sample_and_train_once(adapted_policy(config), config).ratio_deviation, batch
+
+    (deviation, batch), note = first_that_fits(work.batches, measure)
+    values = {"largest_ratio_deviation": deviation, "batch": batch}
+    if deviation == 0:
+        return Outcome("ok", values, note)
     note = "the ratio must be exactly 1 before the first update"
     return Outcome("failed", values, note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ from typing import Final, Literal
 import torch
 
 from ddpo.doctor import random_clip, workload
-from ddpo.doctor.budget import Budget, Check, run_checks
+from ddpo.doctor.budget import Budget, Check, first_that_fits, run_checks
 from ddpo.doctor.denoiser import DenoiserCost, compiled_cost, denoiser_cost, matmul_tflops
 from ddpo.doctor.ratio import adapted_policy, ratio_is_one
 from ddpo.doctor.resume import deterministic_algorithms, resume_is_equal
 from ddpo.doctor.reward_checks import reward_speed, scores_agree, unsuited
 from ddpo.doctor.row import Outcome, Row
-from ddpo.doctor.training import first_that_fits, one_batch_each, training_iterations
+from ddpo.doctor.training import one_batch_each, training_iterations
 from ddpo.doctor.workload import Workload, run_config
 from ddpo.errors import ConfigError, one_line
 from ddpo.rewards.availability import availability
@@ -77,7 +78,7 @@ TINY: Final = Scale(
     reward_side=64,
     reward_batches=(4, 8),
     seconds=0.1,
-    compile_s=90.0,
+    compile_s=240.0,
 )
 SCALES: Final[dict[Size, Scale]] = {"full": FULL, "tiny": TINY}
 
@@ -105,15 +106,19 @@ class SelfTest:
         size: "full" for models of the published sizes, "tiny" for ones that a CPU runs in seconds.
 
     Raises:
-        ConfigError: The device cannot be used.
+        ConfigError: The device cannot be used, or this is one of several processes.
     """
 
     def __init__(self, device: str, size: Size = "full") -> None:
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            raise ConfigError("the self-test runs in one process: start it without a launcher")
         try:
-            torch.zeros(1, device=device)
+            kind = torch.zeros(1, device=device).device.type
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             line = str(error).splitlines()[0]
             raise ConfigError(f"the device {device!r} cannot be used: {line}") from error
+        if kind == "meta":
+            raise ConfigError("the device 'meta' computes nothing; choose one that does")
         self.device, self.size, self.scale = device, size, SCALES[size]
         self.peak_tflops: float | None = None
         self.cost: DenoiserCost | None = None

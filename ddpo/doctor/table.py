@@ -53,10 +53,7 @@ def facts(machine: Mapping[str, Any]) -> list[Cells]:
         ("memory", _gigabytes(machine["memory_gb"])),
         ("torch", torch),
         *_accelerators(machine["accelerators"]),
-        *(
-            (f"disk of the {disk['use']}".replace("the ddpo", "ddpo"), _disk(disk))
-            for disk in machine["disks"]
-        ),
+        *((f"disk of {disk['use']}", _disk(disk)) for disk in machine["disks"]),
         ("hub cache", f"{count}, {hub['path']}"),
         ("network", "off (DDPO_OFFLINE or HF_HUB_OFFLINE)" if machine["offline"] else "allowed"),
         ("token of the Hugging Face Hub", "yes" if machine["hub_token"] else "no"),

@@ -4,51 +4,27 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import torch
 
-from ddpo.doctor.budget import release_memory
+from ddpo.doctor.budget import first_that_fits
 from ddpo.doctor.measuring import peak_memory_mb
 from ddpo.doctor.ratio import adapted_policy, sample_and_train_once
 from ddpo.doctor.row import Outcome
 from ddpo.doctor.workload import Workload, run_config
-from ddpo.errors import MemoryExhausted
 from ddpo.policies.policy import save_memory
 from ddpo.rewards.bench import reset_peak_memory
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import IterationDone, Metrics
 from ddpo.trainer.loop import train
 
-__all__ = ["first_that_fits", "one_batch_each", "training_iterations"]
+__all__ = ["one_batch_each", "training_iterations"]
 
-T = TypeVar("T")
 ITERATIONS: Final = 3  # the first one loads and chooses kernels and is not counted
-
-
-def first_that_fits(batches: Sequence[int], measure: Callable[[int], T]) -> tuple[T, str]:
-    """The result of the first batch size that fits into memory, and a note on those that do not.
-
-    Raises:
-        MemoryExhausted: None of them fits.
-    """
-    too_large: list[int] = []
-    for batch in batches:
-        try:
-            result = measure(batch)
-        except (MemoryExhausted, MemoryError, torch.OutOfMemoryError):
-            too_large.append(batch)
-        else:
-            return result, f"did not fit: batch {_listed(too_large)}" if too_large else ""
-        release_memory()
-    raise MemoryExhausted(f"no batch size of {_listed(batches)} fits into memory")
-
-
-def _listed(batches: Sequence[int]) -> str:
-    return ", ".join(map(str, batches))
 
 
 def training_iterations(

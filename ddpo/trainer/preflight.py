@@ -86,8 +86,8 @@ def train_once(
     for _, parameter in policy.trainable_parameters():
         parameter.grad = None
     deviation = None if found.old is None else float(((found.now - found.old).detach().exp() - 1).abs().max())
-    if policy.device.type == "cuda":
-        torch.cuda.synchronize(policy.device)
+    if policy.device.type != "cpu":
+        torch.accelerator.synchronize(policy.device)
     return deviation, time.perf_counter() - begun
 
 
