@@ -189,6 +189,10 @@ def settings(model: str, batch: int, iterations: int, dtype: str, logs: str, wor
     )  # fmt: skip
 
 
+def ignored(*_: Any, **__: Any) -> None:
+    """Takes anything, for a logger that logs nothing."""
+
+
 def put_in_place(config: SimpleNamespace) -> None:
     """What the checkout imports and no longer finds."""
     import diffusers.models.attention_processor
@@ -200,7 +204,8 @@ def put_in_place(config: SimpleNamespace) -> None:
     app, flags = SimpleNamespace(run=lambda main: main([])), SimpleNamespace(FLAGS=SimpleNamespace(config=config))
     stand_in("absl", app=app, flags=flags)
     stand_in("ml_collections", config_flags=SimpleNamespace(DEFINE_config_file=lambda *_: None))
-    stand_in("wandb", Image=lambda *_, **__: None)
+    run = SimpleNamespace(log=ignored, finish=ignored)
+    stand_in("wandb", Image=ignored, init=lambda **_: run, config=SimpleNamespace(update=ignored))
     stand_in("inflect", engine=lambda: None)
 
 

@@ -85,7 +85,7 @@ def _self_test(
     from ddpo.doctor.self_test import BUDGET_S, SelfTest, default_device
 
     budget_s = BUDGET_S if minutes is None else 60 * minutes
-    test = SelfTest(device or default_device(), size)
+    test = SelfTest(default_device() if device is None else device, size)
     record = SelfTestRecord(test.device, size, budget_s)
     report.self_test = record
     with console.status("self-test") as status:
