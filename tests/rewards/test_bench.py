@@ -60,7 +60,7 @@ def test_rounds_take_turns_after_a_warm_up() -> None:
 @pytest.mark.parametrize(("count", "repeats"), [(4, 1), (4, 3), (6, 2)])
 def test_every_round_computes_the_embeddings_of_a_shared_tower(count: int, repeats: int) -> None:
     """A tower remembers its latest images, and all rounds score the same ones."""
-    tower = shared_tower("test tower", "cpu", lambda: lambda batch: torch.zeros(len(batch), 2))
+    tower = shared_tower(f"test tower {count} {repeats}", "cpu", lambda: lambda batch: torch.zeros(len(batch), 2))
 
     class Embedding(Sleepy):
         def __call__(self, batch: ImageBatch) -> RewardOutput:
