@@ -108,14 +108,12 @@ class Machine:
 
 def examine_machine() -> Machine:
     """The facts about this machine, within a second once torch is imported."""
-    from huggingface_hub import constants, get_token
+    from huggingface_hub import constants
 
     hub = Path(constants.HF_HUB_CACHE)
-    folders = {
-        "ddpo's cache": weights.cache_dir(),
-        "the hub cache": hub,
-        "the working folder": Path.cwd(),
-    }
+    folders = {"ddpo's cache": weights.cache_dir(), "the hub cache": hub}
+    with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+        folders["the working folder"] = Path.cwd()
     return Machine(
         python=platform.python_version(),
         system=platform.platform(),
@@ -130,9 +128,18 @@ def examine_machine() -> Machine:
         disks=tuple(Disk(use, str(path), _free_gb(path)) for use, path in folders.items()),
         hub_cache=_hub_cache(hub),
         offline=weights.offline(),
-        hub_token=get_token() is not None,
+        hub_token=_has_hub_token(),
         variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
     )
+
+
+def _has_hub_token() -> bool:
+    from huggingface_hub import get_token
+
+    try:
+        return get_token() is not None
+    except OSError:  # a file of the token that may not be read
+        return False
 
 
 def _processor() -> str:
@@ -192,7 +199,9 @@ def _accelerators() -> Iterator[Accelerator]:
 
 def _hub_cache(path: Path) -> HubCache:
     """Number and size of the repositories in the cache; at most `MOST_FILES` files are looked at."""
-    repositories = list(path.glob("*--*--*")) if path.is_dir() else []
+    repositories: list[Path] = []
+    with contextlib.suppress(OSError):  # no such folder, or one that may not be read
+        repositories = [each for each in path.iterdir() if "--" in each.name]
     size = 0
     files = 0
     for repository in repositories:

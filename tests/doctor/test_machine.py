@@ -96,6 +96,20 @@ def test_the_token_is_never_shown(ddpo: Run, monkeypatch: pytest.MonkeyPatch, tm
     assert [text for text in texts if secret in text] == []
 
 
+@pytest.mark.parametrize(("content", "due"), [(None, False), ("", False), ("hf_abc", True), ("folder", False)])
+def test_the_file_of_the_token(content: str | None, due: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in its place cannot be read, as a file of another user cannot."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    place = tmp_path / "token"
+    if content == "folder":
+        place.mkdir()
+    elif content is not None:
+        place.write_text(content)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(place))
+    assert examine_machine().hub_token is due
+
+
 def test_nothing_is_fetched_and_no_model_library_is_loaded() -> None:
     script = (
         "import socket, sys\n"

@@ -80,6 +80,31 @@ def test_without_time_everything_is_skipped_in_words() -> None:
     assert {row.note for row in rows} == {"the time budget of 0 s has ended"}
 
 
+def outcome_of_compilation(test: SelfTest) -> Outcome:
+    return test.checks(Path("unused"))[-1].measure()
+
+
+def test_the_compiled_denoiser_is_compared_with_the_eager_one() -> None:
+    """The compiler itself takes minutes on a CPU: it is told to run what it is given as it is."""
+    test = SelfTest("cpu", "tiny")
+    with torch.compiler.set_stance("force_eager"):
+        found = outcome_of_compilation(test)
+    assert found.status == "measured"
+    assert found.values["items_per_call"] == 2
+    assert all(float(found.values[name] or 0) > 0.1 for name in ("forward_speedup", "training_speedup"))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no C++ compiler"), ImportError("no C++ compiler"), NotImplementedError("no C++ compiler")])
+def test_a_machine_without_a_compiler_is_not_broken(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ddpo.doctor.self_test.compiled_cost", fails)
+    found = outcome_of_compilation(SelfTest("cpu", "tiny"))
+    assert found.status == "skipped"
+    assert found.note == f"torch.compile does not work here: {type(error).__name__}: no C++ compiler"
+
+
 def test_the_full_size_has_all_parts_of_the_published_models() -> None:
     checks = SelfTest("cpu", "full").checks(Path("unused"))
     subjects = {(check.part, check.subject) for check in checks}
