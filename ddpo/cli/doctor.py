@@ -20,21 +20,22 @@ STYLES = {"ok": "green", "failed": "red", "did not fit": "yellow", "skipped": "y
 
 
 def doctor_command(
-    gpu: Annotated[
-        bool, typer.Option("--gpu", help="Also run the self-test on the accelerator.")
-    ] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Also test the accelerator.")] = False,
     device: Annotated[
-        str | None, typer.Option(help="Torch device of the self-test; the accelerator if not set.")
+        str | None,
+        typer.Option(help="Torch device of the self-test; the accelerator if not set."),
     ] = None,
     size: Annotated[
         Literal["full", "tiny"] | None,
         typer.Option(help="Models of the self-test: published sizes (full), or tiny ones."),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Time budget of the self-test; 8 if not set.", min=0.0)
+        float | None,
+        typer.Option(help="Time budget of the self-test; 8 if not set.", min=0.0),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the report to this .json file and a .md beside it.")
+        Path | None,
+        typer.Option(help="Write the report to this .json file and a .md beside it."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -133,9 +134,8 @@ def _print_machine(console: Console, report: Report) -> None:
     ready = [state for state in values["rewards"] if state["state"] == "ready"]
     names = ", ".join(state["reward"] for state in ready)
     console.print(f"[green]{len(ready)} rewards are ready:[/green] {escape(names)}")
-    table = Table(
-        "reward", "from", "state", "to download", "remedy", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    header = ("reward", "from", "state", "to download", "remedy")
+    table = Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
     for state in values["rewards"]:
         if state["state"] != "ready":
             table.add_row(*map(escape, reward_cells(state)))

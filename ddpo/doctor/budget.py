@@ -1,4 +1,4 @@
-"""A time budget for a list of checks: what does not fit is skipped, and what overruns is stopped."""
+"""A time budget for checks: what does not fit is skipped, and what overruns is stopped."""
 
 from __future__ import annotations
 
@@ -67,9 +67,8 @@ class Budget:
         Raises:
             OutOfTime: The budget ended within the block.
         """
-        if not hasattr(signal, "setitimer") or (
-            threading.current_thread() is not threading.main_thread()
-        ):
+        main = threading.current_thread() is threading.main_thread()
+        if not (main and hasattr(signal, "setitimer")):
             yield
             return
         before = signal.signal(signal.SIGALRM, _stop)
@@ -86,15 +85,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def run_checks(checks: Iterable[Check], budget: Budget) -> Iterator[Row]:
-    """One row per check, in order. A check that raises or runs out of memory does not stop the rest."""
+    """One row per check, in order. A check that raises or lacks memory does not stop the rest."""
     for check in checks:
         begun = time.perf_counter()
         outcome = _outcome(check, budget)
         _release_memory()
         seconds = time.perf_counter() - begun
-        yield Row(
-            check.part, check.subject, outcome.status, _finite(outcome), outcome.note, seconds
-        )
+        values = _finite(outcome)
+        yield Row(check.part, check.subject, outcome.status, values, outcome.note, seconds)
 
 
 def _outcome(check: Check, budget: Budget) -> Outcome:
@@ -111,16 +109,17 @@ def _outcome(check: Check, budget: Budget) -> Outcome:
         return Outcome("skipped", note=f"stopped: the time budget of {budget.seconds:g} s ended")
     except (MemoryExhausted, MemoryError, torch.OutOfMemoryError) as error:
         return Outcome("did not fit", note=one_line(error)[:300])
-    except Exception as error:  # noqa: BLE001  # a row of the report; the other checks are still of use
+    except Exception as error:  # noqa: BLE001  # becomes a row of the report
         return Outcome("failed", note=one_line(error)[:300])
 
 
 def _finite(outcome: Outcome) -> dict[str, float | int | str | None]:
     """Values for JSON, which knows neither NaN nor infinity."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in outcome.values.items()
-    }
+    values = dict(outcome.values)
+    for name, value in outcome.values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            values[name] = None
+    return values
 
 
 def _release_memory() -> None:

@@ -1,4 +1,4 @@
-"""Cost of the denoiser alone: measured matrix-product peak, counted FLOPs, eager against compiled."""
+"""Cost of the denoiser alone: measured peak, counted FLOPs, eager against compiled."""
 
 from __future__ import annotations
 

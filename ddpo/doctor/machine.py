@@ -1,4 +1,4 @@
-"""Facts about this machine, its libraries and its settings. Nothing is computed and nothing fetched."""
+"""Facts about this machine, its libraries and its settings. Nothing is fetched."""
 
 from __future__ import annotations
 

@@ -22,7 +22,10 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds_per_call(
-    call: Callable[[], Any], device: torch.device, repeats: int = 5, warm_up: int = 2
+    call: Callable[[], Any],
+    device: torch.device,
+    repeats: int = 5,
+    warm_up: int = 2,
 ) -> float:
     """The median time of a call, each with all work done.
 

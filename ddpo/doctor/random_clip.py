@@ -105,7 +105,9 @@ def write_clip(
 
 
 def write_small_vocabulary_clip(
-    folder: Path, name: str, smaller: Mapping[str, int] | None = None
+    folder: Path,
+    name: str,
+    smaller: Mapping[str, int] | None = None,
 ) -> None:
     """Writes a CLIP model with the embedded model's tokenizer, in bfloat16 to save disk.
 

@@ -213,7 +213,9 @@ class _RandomStableDiffusionXL(StableDiffusionXLPolicy):
 
 
 def random_parts(
-    size: PolicySize, device: torch.device | str, dtype: torch.dtype
+    size: PolicySize,
+    device: torch.device | str,
+    dtype: torch.dtype,
 ) -> dict[str, Any]:
     """The components of a pipeline by their names in diffusers; `scheduler` is its configuration.
 
@@ -267,6 +269,5 @@ def write_model(size: PolicySize, folder: Path, dtype: torch.dtype = torch.float
 
     parts = random_parts(size, "cpu", dtype)
     parts["scheduler"] = DDIMScheduler.from_config(parts["scheduler"])
-    StableDiffusionPipeline(
-        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    ).save_pretrained(folder)
+    parts |= {"safety_checker": None, "feature_extractor": None}
+    StableDiffusionPipeline(**parts, requires_safety_checker=False).save_pretrained(folder)

@@ -1,6 +1,7 @@
 """Models of the published sizes with random weights, initialised on the device that will run them.
 
-They need no file and no network. They tell speed, memory and numerical agreement, never image quality.
+They need no file and no network. They tell speed, memory and numerical agreement, never image
+quality.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from torch import nn
 __all__ = ["fill_with_random_weights", "random_module"]
 
 STD: Final = 0.02  # of the weight matrices; GPT-2's and CLIP's order of magnitude
-CLIP_LOGIT_SCALE: Final = (
-    4.6  # ln 100, the value at which CLIP's training clips it (arXiv 2103.00020, section 2.5)
-)
+CLIP_LOGIT_SCALE: Final = 4.6
+"""ln 100, the value at which CLIP's training clips it (arXiv 2103.00020, section 2.5)."""
 
 
 def random_module(
-    build: Callable[[], Any], device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    build: Callable[[], Any],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
 ) -> Any:
     """A module with random weights that never existed anywhere but on `device`.
 

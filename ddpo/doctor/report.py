@@ -48,8 +48,7 @@ class Report:
         Weights and optional libraries that are not here are no problem: they can be fetched.
         """
         found = [
-            f"{library.name} {library.installed or 'is not installed'} does not meet "
-            f"{library.name}{library.required}"
+            f"{library.name}{library.required} is needed; installed: {library.installed or 'none'}"
             for library in self.libraries
             if not library.extra and not library.fits
         ]

@@ -87,7 +87,11 @@ def compare_scores(expected: Sequence[float], found: Sequence[float], share: flo
 
 
 def reward_speed(
-    reward: ResolvedReward, device: str, batch_sizes: Sequence[int], images: int, side: int
+    reward: ResolvedReward,
+    device: str,
+    batch_sizes: Sequence[int],
+    images: int,
+    side: int,
 ) -> Outcome:
     """Images per second of a reward at the best of several batch sizes, with decoded images.
 
@@ -98,9 +102,8 @@ def reward_speed(
         images: Images per round.
         side: Width and height of the images in pixels.
     """
-    records = list(
-        bench(make_on(reward, device), drawn_pictures(images, side), batch_sizes, device, repeats=3)
-    )
+    made, pixels = make_on(reward, device), drawn_pictures(images, side)
+    records = list(bench(made, pixels, batch_sizes, device, repeats=3))
     best = max(records, key=lambda record: record.rate)
     peak = best.peak_memory_mb if best.peak_gpu_mb is None else best.peak_gpu_mb
     values = {

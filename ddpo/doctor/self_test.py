@@ -30,6 +30,7 @@ __all__ = ["BUDGET_S", "SelfTest", "Size", "default_device"]
 
 Size = Literal["full", "tiny"]
 BUDGET_S: Final = 480.0
+ON_CPU: Final = "ddpo doctor --gpu --device cpu --size tiny"
 PLACE: Final = "ddpo.doctor.random_policies"
 DTYPES: Final = ("float32", "bfloat16", "float16")
 
@@ -91,10 +92,7 @@ def default_device() -> str:
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is None:
-        raise ConfigError(
-            "torch finds no accelerator on this machine; "
-            "`ddpo doctor --gpu --device cpu --size tiny` runs the same checks on the CPU"
-        )
+        raise ConfigError(f"torch finds no accelerator on this machine; `{ON_CPU}` runs the same checks on the CPU")
     return accelerator.type
 
 

@@ -77,11 +77,8 @@ def _timed(config: TrainConfig) -> tuple[list[Metrics], int, float]:
     device = torch.device(config.device)
     reset_peak_memory(config.device)
     with tempfile.TemporaryDirectory(prefix="ddpo-doctor-") as folder:
-        metrics = [
-            event.metrics
-            for event in train(config, Path(folder) / "run")
-            if isinstance(event, IterationDone)
-        ]
+        events = train(config, Path(folder) / "run")
+        metrics = [event.metrics for event in events if isinstance(event, IterationDone)]
     return metrics, config.sample.batch, peak_memory_mb(device)
 
 

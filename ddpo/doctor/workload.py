@@ -28,7 +28,12 @@ TINY: Final = Workload(samples=4, steps=3, guidance=5.0, batches=(2, 1))
 
 
 def run_config(
-    model: str, device: str, dtype: str, work: Workload, batch: int, iterations: int = 1
+    model: str,
+    device: str,
+    dtype: str,
+    work: Workload,
+    batch: int,
+    iterations: int = 1,
 ) -> TrainConfig:
     """The configuration of a run: DDPO-IS with LoRA on JPEG compressibility, all steps trained.
 
