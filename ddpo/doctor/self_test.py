@@ -92,7 +92,8 @@ def default_device() -> str:
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is None:
-        raise ConfigError(f"torch finds no accelerator on this machine; `{ON_CPU}` runs the same checks on the CPU")
+        remedy = f"`{ON_CPU}` runs the same checks on the CPU"
+        raise ConfigError(f"torch finds no accelerator on this machine; {remedy}")
     return accelerator.type
 
 
