@@ -36,7 +36,15 @@ def cpu_seconds(*arguments: str) -> float:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["rewards", "list"], ["rewards", "show", "darkness"], ["train", "--help"], ["eval", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["rewards", "list"],
+        ["rewards", "show", "darkness"],
+        ["train", "--help"],
+        ["eval", "--help"],
+        ["doctor", "--help"],
+    ],
 )
 def test_commands_that_only_tell_load_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_by(*arguments) == set()

@@ -10,6 +10,7 @@ import typer
 
 import ddpo
 from ddpo.cli import cache, recipes, rewards
+from ddpo.cli.doctor import doctor_command
 from ddpo.cli.evaluate import compare_command, evaluate_command
 from ddpo.cli.export import export_command
 from ddpo.cli.first_process import let_the_first_speak
@@ -33,6 +34,7 @@ app.command("sample")(sample_command)
 app.command("eval")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("export")(export_command)
+app.command("doctor")(doctor_command)
 
 
 def _version(value: bool) -> None:

@@ -38,7 +38,7 @@ from ddpo.trainer.plan import plan_updates
 from ddpo.trainer.update import ON_POLICY_TOLERANCE
 from ddpo.types import Rollout
 
-__all__ = ["cut_prompts", "disk", "examine", "unknown_words"]
+__all__ = ["cut_prompts", "disk", "examine", "train_once", "unknown_words"]
 
 MANY_UNSCORABLE: Final = 0.25  # share of a batch
 
@@ -65,7 +65,7 @@ def examine(
         TrainingDiverged: the ratio is not 1.
     """
     activations = Activations()
-    deviation, training = _train_once(policy, algorithm, likelihood, first, config, iteration, activations)
+    deviation, training = train_once(policy, algorithm, likelihood, first, config, iteration, activations)
     if deviation is not None and not deviation <= ON_POLICY_TOLERANCE:
         raise TrainingDiverged(f"|ratio - 1| is {deviation:.2g} before the first update; it must be 0")
     weights = _if_rewards_differed(algorithm, prompt_ids, config)
@@ -98,19 +98,20 @@ def cut_prompts(model: str, prompts: PromptSet) -> Finding | None:
     return Finding("prompts", str(cut), good=False) if cut else None
 
 
-def _train_once(
+def train_once(
     policy: Policy,
     algorithm: Algorithm,
     likelihood: Likelihood,
     first: Rollout,
     config: TrainConfig,
     iteration: int,
-    activations: Activations,
+    activations: Activations | None = None,
 ) -> tuple[float | None, float]:
     """Largest |ratio - 1| (None: no ratios) and seconds of one forward and backward pass over a batch of items.
 
     `activations` counts what the pass keeps.
     """
+    activations = activations or Activations()
     count = len(first.rewards)
     flags = np.ones(count, bool)
     plan = plan_updates(PictureWeights(np.ones(count), flags, flags, 0), config, iteration, likelihood.noise_levels)
@@ -125,8 +126,8 @@ def _train_once(
     for _, parameter in policy.trainable_parameters():
         parameter.grad = None
     deviation = None if found.old is None else float(((found.now - found.old).detach().exp() - 1).abs().max())
-    if policy.device.type == "cuda":
-        torch.cuda.synchronize(policy.device)
+    if policy.device.type != "cpu":
+        torch.accelerator.synchronize(policy.device)
     return deviation, time.perf_counter() - begun
 
 
