@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ddpo.trainer.settings import config_for
 from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.settings import config_for
 
 __all__ = ["FULL", "RANK", "TINY", "Workload", "run_config"]
 
