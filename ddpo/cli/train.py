@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddpo.cli.first_process import follow_quietly, is_first_process
+from ddpo.cli.first_process import follow_quietly
 from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
+from ddpo.launch import is_first_process
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddpo.devices import check_device
 from ddpo.errors import ConfigError, MissingResourceError, RewardLoadError, UserError, one_line
 from ddpo.loading import find
 from ddpo.policies.checkpoint import CheckpointInfo, find_checkpoint
@@ -63,10 +64,7 @@ def load_policy(
     """
     import torch
 
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    check_device(device)
     factory, origin = find_policy(model)
     policy = _made(model, origin, factory, device, getattr(torch, dtype))
     if checkpoint is not None:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from ddpo.devices import check_device
 from ddpo.errors import ConfigError
 from ddpo.images import load_image
 from ddpo.rewards.base import Reward
@@ -88,10 +89,7 @@ def make_on(found: ResolvedReward, device: str) -> Reward:
     Raises:
         ConfigError: there is no such device here, or the reward runs on the CPU alone. And as `ResolvedReward.make`.
     """
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {device!r} cannot be used: {' '.join(str(error).split())}") from error
+    check_device(device)
     if "device" in found.options:
         return replace(found, options={**found.options, "device": device}).make()
     if torch.device(device).type != "cpu" and found.card.device == "cpu":

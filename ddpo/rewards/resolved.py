@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ddpo.devices import check_device
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.loading import Factory, construct
@@ -39,6 +40,8 @@ class ResolvedReward:
         options = dict(self.options)
         if self.parts:
             options = {"card": self.card, "combination": self.combination, "parts": self.parts, "scorer_of": scorer_of}
+        elif self.origin == "ddpo" and "device" in options:
+            check_device(options["device"])
         return construct(self.card, self.origin, options, self.factory)
 
     @property

@@ -153,7 +153,7 @@ class TensorBoardTracker:
 
         self.address = f"tensorboard --logdir {shlex.quote(str(folder))}"
         self._configured = any(folder.glob("events.out.tfevents.*"))
-        self._writer: Any = SummaryWriter(str(folder), purge_step=done + 1 if done else 0)
+        self._writer: Any = SummaryWriter(str(folder), purge_step=done + 1)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Records the settings once per run; TensorBoard takes texts, numbers and booleans alone."""

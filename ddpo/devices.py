@@ -1,0 +1,57 @@
+"""The torch devices of this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ddpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["available_devices", "check_device", "for_float64", "in_float64"]
+
+FLOAT64_DEVICES = ("cpu", "cuda")
+"""Apple's MPS has no float64, nor have most of Intel's GPUs (XPU)."""
+
+
+def check_device(device: str) -> None:
+    """Makes sure that tensors can be made on a device and read back.
+
+    Args:
+        device: A torch device, such as "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        ConfigError: There is no such device here; the message lists those that there are.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=device).cpu()
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"device {device!r} has no free memory") from error
+    except Exception as error:  # each back end has its own
+        here = ", ".join(available_devices())
+        raise ConfigError(f"device {device!r} is not available; this machine has: {here}") from error
+
+
+def available_devices() -> tuple[str, ...]:
+    """Names of the devices that torch can use on this machine, the CPU first."""
+    import torch
+
+    found = ["cpu"]
+    for kind in ("cuda", "xpu"):
+        found += [f"{kind}:{index}" for index in range(getattr(torch, kind).device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return tuple(found)
+
+
+def for_float64(tensor: Tensor) -> Tensor:
+    """The tensor where float64 works: on its own device, or else on the CPU. Differentiable."""
+    return tensor if tensor.device.type in FLOAT64_DEVICES else tensor.cpu()
+
+
+def in_float64(tensor: Tensor) -> Tensor:
+    """The tensor in float64: on its own device, or else on the CPU. Differentiable."""
+    return for_float64(tensor).double()
