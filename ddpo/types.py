@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ddpo.errors import ContractBroken, ImageError, RewardFailure
+from ddpo.errors import ContractBroken, ImageError, PromptError, RewardFailure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +25,20 @@ class Prompt:
     """A text to condition on, with whatever a reward may need to judge the picture.
 
     `metadata` holds plain JSON values (for instance the questions and answers of a visual question answering reward).
+
+    Raises:
+        PromptError: The text holds half a surrogate pair, such as half an emoji, or undecodable bytes.
     """
 
     text: str  # made NFC
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if broken := re.search("[\ud800-\udfff]", self.text):
+            raise PromptError(
+                f"the prompt {self.text!r} is not text: it holds half a character "
+                f"(U+{ord(broken[0]):04X}, at letter {broken.start() + 1})"
+            )
         object.__setattr__(self, "text", unicodedata.normalize("NFC", self.text))
 
     @property
