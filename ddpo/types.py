@@ -36,8 +36,7 @@ class Prompt:
     def __post_init__(self) -> None:
         if broken := re.search("[\ud800-\udfff]", self.text):
             raise PromptError(
-                f"the prompt {self.text!r} is not text: it holds half a character "
-                f"(U+{ord(broken[0]):04X}, at letter {broken.start() + 1})"
+                f"the prompt {self.text!r} is not text: it holds half a character (U+{ord(broken[0]):04X}, at letter {broken.start() + 1})"
             )
         object.__setattr__(self, "text", unicodedata.normalize("NFC", self.text))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,3 +58,13 @@ def test_an_unknown_option_names_the_nearest(monkeypatch: pytest.MonkeyPatch, ca
     code, error = ddpo(capsys, monkeypatch, "train", "--rewrd", "darkness")
     assert code == 2
     assert "--reward" in error
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("arguments", [("rewards", "show", "ocr"), ("sample", "half \udced"), ("eval", "--checkpoint", "d\udcffr")])
+def test_a_terminal_of_another_encoding_gets_all_of_it(encoding: str, arguments: tuple[str, ...]) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-m", "ddpo", *arguments], capture_output=True, env=environment)
+    assert done.returncode == (0 if arguments[0] == "rewards" else 2)
+    assert b"Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == (done.returncode == 2)
