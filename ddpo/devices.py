@@ -32,7 +32,7 @@ def check_device(device: str) -> None:
         raise ConfigError(f"device {device!r} has no free memory") from error
     except Exception as error:  # each back end has its own
         here = ", ".join(available_devices())
-        raise ConfigError(f"device {device!r} is not available; this machine has: {here}") from error
+        raise ConfigError(f"device {device!r} cannot be used; this machine has: {here}") from error
 
 
 def available_devices() -> tuple[str, ...]:

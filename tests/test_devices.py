@@ -37,7 +37,7 @@ DIFFERENTIABLE = (
 def test_a_device_that_is_not_here_is_one_short_line_with_those_that_are(device: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_device(device)
-    assert str(caught.value) == f"device {device!r} is not available; this machine has: {', '.join(available_devices())}"
+    assert str(caught.value) == f"device {device!r} cannot be used; this machine has: {', '.join(available_devices())}"
     assert available_devices()[0] == "cpu"
 
 
@@ -62,7 +62,7 @@ def test_every_command_with_a_device_says_so(ddpo: Run, tmp_path: Path, monkeypa
     out = () if command[0] == "rewards" else ("--out", "out")
     code, _, errors = ddpo(*command, *out, "--device", "cuda:99")
     assert (code, len(errors.splitlines())) == (2, 1), errors
-    assert "device 'cuda:99' is not available; this machine has: cpu" in errors
+    assert "device 'cuda:99' cannot be used; this machine has: cpu" in errors
     assert len(errors) < 200
     assert not (tmp_path / "out" / "config.json").exists()
 
@@ -70,7 +70,7 @@ def test_every_command_with_a_device_says_so(ddpo: Run, tmp_path: Path, monkeypa
 @pytest.mark.parametrize("device", ["banana", "cuda:99"])
 def test_the_option_of_a_reward_is_a_device_too(device: str) -> None:
     for name in ("aesthetic", "pickscore", "vendi", "nsfw"):
-        with pytest.raises(ConfigError, match=f"device '{device}' is not available"):
+        with pytest.raises(ConfigError, match=f"device '{device}' cannot be used"):
             make_reward(name, device=device)
 
 

@@ -34,7 +34,7 @@ def ddpo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
         (["train", "--reward", "darkness", "--prompts", "missing.txt"], "no prompt file and no built-in list 'missing.txt'"),
         (["train", "--reward", "darkness", "--set", "optim.lrr=1"], "unknown setting 'optim.lrr'; did you mean 'optim.lr'?"),
         (["train", "--reward", "./nothing.py:Mine"], "nothing.py"),
-        (["train", "--reward", "darkness", "--device", "gpu7"], "the device 'gpu7' cannot be used"),
+        (["train", "--reward", "darkness", "--device", "gpu7"], "device 'gpu7' cannot be used"),
         (["train", "--recipe", "none.toml"], "no such recipe"),
         (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
         (["sample"], "give either texts or --prompts FILE"),
