@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -52,6 +53,7 @@ def _options(
 
 def main() -> None:
     """Runs the command line; exits with 2 and one line for a user's mistake, 1 for a failure of a reward or of the training."""
+    _print_what_can_be_printed()
     if offline():
         os.environ["HF_HUB_OFFLINE"] = "1"  # all that the hub's client reads, once, when it is imported
     try:
@@ -64,3 +66,10 @@ def main() -> None:
         let_the_first_speak()
         typer.secho(f"failed: {one_line(error)}", fg="red", err=True)
         sys.exit(1)
+
+
+def _print_what_can_be_printed() -> None:
+    """Characters that the terminal's encoding lacks, and undecodable file names, are printed escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Final, Literal
 
 import torch
 
+from ddpo.devices import check_device
 from ddpo.doctor import random_clip, workload
 from ddpo.doctor.budget import Budget, Check, first_that_fits, run_checks
 from ddpo.doctor.denoiser import DenoiserCost, compiled_cost, denoiser_cost, matmul_tflops
@@ -22,6 +22,7 @@ from ddpo.doctor.row import Outcome, Row
 from ddpo.doctor.training import one_batch_each, training_iterations
 from ddpo.doctor.workload import Workload, run_config
 from ddpo.errors import ConfigError, one_line
+from ddpo.launch import process_count
 from ddpo.rewards.availability import availability
 from ddpo.rewards.zoo import resolve, rewards
 from ddpo.trainer.config import TrainConfig
@@ -109,15 +110,9 @@ class SelfTest:
     """
 
     def __init__(self, device: str, size: Size = "full") -> None:
-        if os.environ.get("WORLD_SIZE", "").strip() not in ("", "0", "1"):
+        if process_count() > 1:
             raise ConfigError("the self-test runs in one process: start it without a launcher")
-        try:
-            kind = torch.zeros(1, device=device).device.type
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            line = str(error).splitlines()[0]
-            raise ConfigError(f"the device {device!r} cannot be used: {line}") from error
-        if kind == "meta":
-            raise ConfigError("the device 'meta' computes nothing; choose one that does")
+        check_device(device)
         self.device, self.size, self.scale = device, size, SCALES[size]
         self.peak_tflops: float | None = None
         self.cost: DenoiserCost | None = None

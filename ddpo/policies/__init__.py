@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import ConfigError, MissingResourceError, RewardLoadError, UserError, one_line
 from ddpo.loading import find
 from ddpo.policies.base_model import model_folder, open_model
@@ -35,14 +36,14 @@ def embedded(device: str, dtype: torch.dtype) -> TrainablePolicy:
 
 
 def load_policy(
-    model: str, checkpoint: Path | str | CheckpointInfo | None = None, device: str = "cpu", dtype: str = "float32"
+    model: str, checkpoint: Path | str | CheckpointInfo | None = None, device: str = AUTO, dtype: str = "float32"
 ) -> TrainablePolicy:
     """Loads a text-to-image model, with a checkpoint of it if one is given.
 
     Args:
         model: a registered name, a local folder in diffusers' format, a hub id "owner/name", or the place of a factory.
         checkpoint: a checkpoint or run folder of `ddpo train`, what another trainer made, or what `find_checkpoint` found.
-        device: a torch device.
+        device: a torch device; "auto" for the accelerator that is here, else the CPU.
         dtype: "float32", "bfloat16" or "float16", for the weights that are not trained.
 
     Raises:
@@ -54,10 +55,7 @@ def load_policy(
     """
     import torch
 
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    device = resolve_device(device)
     info = checkpoint if checkpoint is None or isinstance(checkpoint, CheckpointInfo) else find_checkpoint(checkpoint, model)
     try:
         factory, origin = find_policy(model)

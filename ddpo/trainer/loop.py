@@ -161,7 +161,7 @@ class _Trainer:
             begun_with, spent = None, 0.0
             sampled = time.perf_counter()
             prompt_ids = [key.prompt.id for key in keys]
-            rewards = output.values.double().cpu().numpy()
+            rewards = output.values.cpu().double().numpy()
             weights = self.algorithm.weigh(rewards, prompt_ids, self.statistics, config)
             likelihood = self.likelihood(trained, rollout, iteration, self.share.start)
             stats = yield from update(

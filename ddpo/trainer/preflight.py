@@ -159,7 +159,7 @@ def _plural(word: str, count: int) -> str:
 
 def _reward(first: Rollout) -> list[Finding]:
     """The spread that there is to learn from, and the share that has no score."""
-    values = first.rewards.values.double().numpy()
+    values = first.rewards.values.cpu().double().numpy()
     known = ~np.isnan(values)
     ids = np.array([prompt.id for prompt in first.prompts])
     groups = [values[known & (ids == prompt)] for prompt in dict.fromkeys(ids.tolist())]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ddpo import weights
+from ddpo.devices import for_float64, in_float64
 from ddpo.errors import MissingResourceError
 from ddpo.rewards.backbones import shared_tower, tower_dtype
 from ddpo.rewards.card import WeightFile
@@ -61,8 +62,8 @@ def head_scores(embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     Summed in float64, so that the order in which a processor adds up a batch does not show.
     """
-    unit = torch.nn.functional.normalize(embeddings.double(), dim=-1)
-    return (torch.matmul(unit, weight.double()) + bias).float()
+    unit = torch.nn.functional.normalize(in_float64(embeddings), dim=-1)
+    return (torch.matmul(unit, in_float64(weight)) + for_float64(bias)).float()
 
 
 def load_head(path: str | None) -> tuple[Tensor, Tensor]:

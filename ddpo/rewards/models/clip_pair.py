@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.backbones import shared_tower, tower_dtype
 from ddpo.rewards.card import RewardCard
@@ -24,7 +25,7 @@ __all__ = ["ClipPair", "cosines"]
 
 def cosines(images: Tensor, texts: Tensor) -> Tensor:
     """The cosine of each picture with its text. Both `[batch, width]` → float64 `[batch]`, in which it is summed, as in `head_scores`."""
-    return (normalize(images.double(), dim=-1) * normalize(texts.double(), dim=-1)).sum(-1)
+    return (normalize(in_float64(images), dim=-1) * normalize(in_float64(texts), dim=-1)).sum(-1)
 
 
 class ClipPair:
