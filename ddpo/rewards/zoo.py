@@ -14,7 +14,7 @@ from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.composed_card import composed_card
-from ddpo.rewards.loading import Factory, adopt
+from ddpo.rewards.loading import Factory, adopt, card_for
 from ddpo.rewards.reference import load_reference
 from ddpo.rewards.resolved import Part, ResolvedReward
 from ddpo.rewards.spec import STEPS, Combination, RewardSpec, Term, parse_expression, resolve_options
@@ -72,7 +72,9 @@ def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
         )
         card, factory = adopt(found, f"{parsed.target}:{parsed.attribute}", origin)
         _refuse_reserved_options(card)
-    return ResolvedReward(card, resolve_options(card.id, card.options, given), origin, factory)
+    chosen = resolve_options(card.id, card.options, given)
+    served = parsed.kind == "url"  # whose options were chosen on the server
+    return ResolvedReward(card if served else card_for(card, chosen, origin), chosen, origin, factory)
 
 
 def _remote(url: str, token: str | None) -> tuple[RewardCard, Factory, str]:

@@ -22,6 +22,7 @@ from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.catalog_clip import CLIP_L14, LAION_V1_HEAD, LAION_V2_HEAD
 from ddpo.rewards.linear import pack_linears
 from ddpo.rewards.models.clip_pixels import SIDE, prepared, preprocess
+from ddpo.rewards.models.laion_head import collapse_head, head_scores
 from ddpo.types import ImageBatch, RewardOutput
 
 if TYPE_CHECKING:
@@ -38,29 +39,6 @@ __all__ = [
     "load_linear_head",
     "preprocess",
 ]
-
-
-def collapse_head(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The head's linear layers 768-1024-128-64-16-1, which have no activation between them, as one map w·e + b.
-
-    Returns:
-        w float32 `[768]` and b float32 `[]`, multiplied out in float64.
-    """
-    indices = sorted({int(name.split(".")[1]) for name in state})
-    weight, bias = torch.eye(768, dtype=torch.float64), torch.zeros(768, dtype=torch.float64)
-    for index in indices:
-        layer = state[f"layers.{index}.weight"].double()
-        weight, bias = layer @ weight, layer @ bias + state[f"layers.{index}.bias"].double()
-    return weight[0].float(), bias[0].float()
-
-
-def head_scores(embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The affine head: w · e/|e| + b. Embeddings `[batch, 768]` of any length → float32 `[batch]`.
-
-    Summed in float64, so that the order in which a processor adds up a batch does not show.
-    """
-    unit = torch.nn.functional.normalize(embeddings.double(), dim=-1)
-    return (torch.matmul(unit, weight.double()) + bias).float()
 
 
 def load_head(path: str | None) -> tuple[Tensor, Tensor]:
