@@ -180,7 +180,8 @@ def fetch_weight(weight: WeightFile, reward: str, progress: Callable[[int, int |
         MissingResourceError: offline, not reachable, cut short, no room, or another file than the card says.
         ConfigError: the card gives an address without a SHA-256.
     """
-    what = f"reward {reward!r} needs {weight.source.rpartition('/')[2]} ({weight.size}, {weight.licence}), which"
+    name = weight.source.rpartition("/")[2].partition("|")[0]
+    what = f"reward {reward!r} needs {name} ({weight.size}, {weight.licence}), which"
     match _kind(weight):
         case "url":
             if weight.sha256 is None:

@@ -34,7 +34,7 @@ from ddpo.rewards.models.open_clip_source import (
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.weights import offline
 
-__all__ = ["OpenClip", "TextTower", "image_tower", "load_model", "transform_of"]
+__all__ = ["OpenClip", "TextTower", "open_clip_tower", "load_model", "transform_of"]
 
 AT_ONCE: Final = 16  # texts
 LOAD_ERRORS: Final = (
@@ -55,8 +55,12 @@ _texts: weakref.WeakValueDictionary[tuple[str, str], TextTower] = weakref.WeakVa
 _door = threading.Lock()
 
 
-def load_model(source: OpenClipSource) -> Any:
+def load_model(source: OpenClipSource, reward: str) -> Any:
     """The OpenCLIP model of a source, float32, in eval mode, all its numbers from the checkpoint.
+
+    Args:
+        source: model and weights.
+        reward: id of the reward, for messages.
 
     Raises:
         MissingResourceError: the checkpoint is not here and cannot be fetched, or is another one.
@@ -64,7 +68,7 @@ def load_model(source: OpenClipSource) -> Any:
     from open_clip import load_checkpoint
     from safetensors import SafetensorError
 
-    file = fetch_weight(source.checkpoint, "open_clip")
+    file = fetch_weight(source.checkpoint, reward)
     try:
         with torch.random.fork_rng(devices=[]):
             model = build_model(source.config)
@@ -74,7 +78,7 @@ def load_model(source: OpenClipSource) -> Any:
     except (SafetensorError, *LOAD_ERRORS) as error:
         cause = one_line(error).split(". ")[0][:200]
         raise MissingResourceError(
-            f"reward 'open_clip': {file} is no checkpoint of {source.name.split()[0]} ({cause})",
+            f"reward {reward!r}: {file} is no checkpoint of {source.name.split()[0]} ({cause})",
         ) from error
     return model.float().eval().requires_grad_(False)
 
@@ -95,7 +99,7 @@ def transform_of(source: OpenClipSource, visual: Any) -> Callable[[Image.Image],
     return prepare
 
 
-def image_tower(
+def open_clip_tower(
     source: OpenClipSource,
     device: str,
     dtype: torch.dtype,
@@ -231,8 +235,7 @@ class OpenClip:
         dtype: type in which both towers compute, "float32" or "bfloat16"; the cosine is float64.
 
     Raises:
-        UnknownNameError: OpenCLIP has no such model or weights.
-        ConfigError: options that do not go together, or a head of another width.
+        ConfigError: OpenCLIP has no such model or weights, or options do not go together.
         MissingResourceError: weights, head or tokenizer are not here, or are other files.
 
     Source: Cherti et al., arXiv 2212.07143; SigLIP's logit: Zhai et al., arXiv 2303.15343.
@@ -263,7 +266,7 @@ class OpenClip:
         self._score = score
         self._head = None if head is None else _head(Path(head), source, device)
         halves = cache(lambda: _halves(source))
-        self._image = image_tower(source, device, kind, lambda: halves()[0])
+        self._image = open_clip_tower(source, device, kind, lambda: halves()[0])
         self._text = None
         if head is None:
             self._text = _text_tower(source, device, kind, lambda: halves()[1])
@@ -290,7 +293,7 @@ class OpenClip:
 
 def _halves(source: OpenClipSource) -> tuple[Any, Any]:
     """The image half of a model, and the model without it."""
-    model = load_model(source)
+    model = load_model(source, "open_clip")
     visual = model.visual
     del model.visual
     return visual, model

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo import weights
-from ddpo.errors import ConfigError, MissingResourceError, UnknownNameError, one_line
+from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.registry import nearest
 from ddpo.rewards.availability import fetch_weight
 from ddpo.rewards.card import RewardCard, WeightFile
@@ -103,8 +103,8 @@ def find_source(model: str, pretrained: str | None) -> OpenClipSource:
         pretrained: the option `pretrained`.
 
     Raises:
-        UnknownNameError: OpenCLIP has no model or no weights of that name; says the nearest.
-        ConfigError: weights named for a folder, which has its own, or none where several exist.
+        ConfigError: OpenCLIP has no model or no weights of that name, or weights are named for a
+            folder, which has its own, or none are named where several exist.
         MissingResourceError: a folder or file is not there, or has no valid configuration.
     """
     form, colon, place = model.partition(":")
@@ -127,7 +127,7 @@ def _built_in(model: str, pretrained: str | None) -> OpenClipSource:
     config = open_clip.get_model_config(model)
     if config is None:
         hint = _hint(model, open_clip.list_models())
-        raise UnknownNameError(f"reward 'open_clip': OpenCLIP has no model {model!r}; {hint}")
+        raise ConfigError(f"reward 'open_clip': OpenCLIP has no model {model!r}; {hint}")
     tag = pretrained or _only_tag(model, open_clip.list_pretrained_tags_by_model(model))
     found = open_clip.get_pretrained_cfg(model, tag)
     if not found:
@@ -191,11 +191,9 @@ def _with_file(model: str, config: dict[str, Any], path: str) -> OpenClipSource:
 
     tags = open_clip.list_pretrained_tags_by_model(model)
     if not Path(path).exists() and "/" not in path and not path.endswith(SUFFIXES):
-        near = nearest(path, tags)
-        known = f"it has {', '.join(tags) or 'none'}, or give a checkpoint file"
-        if near:
-            known = f"did you mean {near!r}?"
-        raise UnknownNameError(f"reward 'open_clip': {model} has no weights {path!r}; {known}")
+        raise ConfigError(
+            f"reward 'open_clip': {model} has no weights {path!r}; it has {', '.join(tags) or 'none'}, or give a checkpoint file",
+        )
     found = [_preprocessing(open_clip.get_pretrained_cfg(model, tag)) for tag in tags]
     preprocessing = found[0] if found and all(each == found[0] for each in found) else {}
     checkpoint = _local(Path(path), "weights")
@@ -211,6 +209,8 @@ def _with_file(model: str, config: dict[str, Any], path: str) -> OpenClipSource:
 def _of_folder(folder: Path) -> OpenClipSource:
     if not folder.is_dir():
         raise MissingResourceError(f"reward 'open_clip': there is no folder {folder}")
+    if not (folder / CONFIG).is_file():
+        raise MissingResourceError(f"reward 'open_clip': the folder {folder} has no {CONFIG}")
     config = _read_config(folder / CONFIG)
     here = [folder / name for name in CHECKPOINTS if (folder / name).is_file()]
     here = here or sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES[:-1])
