@@ -34,7 +34,7 @@ from ddpo.rewards.models.open_clip_source import (
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.weights import offline
 
-__all__ = ["OpenClip", "TextTower", "open_clip_tower", "load_model", "transform_of"]
+__all__ = ["OpenClip", "TextTower", "load_model", "open_clip_tower", "transform_of"]
 
 AT_ONCE: Final = 16  # texts
 LOAD_ERRORS: Final = (
@@ -319,6 +319,6 @@ def _head(file: Path, source: OpenClipSource, device: str) -> tuple[Tensor, Tens
     width = source.config["embed_dim"]
     if len(weight) != width:
         raise ConfigError(
-            f"reward 'open_clip': {file} takes embeddings of {len(weight)}, {source.name} has {width}",
+            f"reward 'open_clip': {file} takes {len(weight)} numbers, {source.name} gives {width}",
         )
     return weight.to(device), bias.to(device)

@@ -23,6 +23,7 @@ __all__ = ["OpenClipSource", "build_model", "card_for_options", "find_source", "
 
 SCORES: Final = ("cosine", "logit", "probability")
 CONFIG: Final = "open_clip_config.json"
+FORMS: Final = {"hf-hub": "hf-hub:owner/name", "local-dir": "local-dir:FOLDER"}
 DEFAULT_MODEL: Final = "ViT-B-32"
 DEFAULT_TAG: Final = "laion2b_s34b_b79k"
 CHECKPOINTS: Final = (
@@ -109,11 +110,13 @@ def find_source(model: str, pretrained: str | None) -> OpenClipSource:
     """
     form, colon, place = model.partition(":")
     if not colon:
-        return _built_in(model.replace("/", "-"), pretrained)
-    if form not in ("hf-hub", "local-dir"):
+        return _built_in(model, pretrained)
+    if form not in FORMS:
         raise ConfigError(
             f"reward 'open_clip': model={model} is neither hf-hub:owner/name nor local-dir:FOLDER",
         )
+    if not place:
+        raise ConfigError(f"reward 'open_clip': model={model} is not of the form {FORMS[form]}")
     if pretrained is not None:
         raise ConfigError(
             f"reward 'open_clip': {model} has its own weights: leave pretrained={pretrained} out",
@@ -124,10 +127,12 @@ def find_source(model: str, pretrained: str | None) -> OpenClipSource:
 def _built_in(model: str, pretrained: str | None) -> OpenClipSource:
     import open_clip
 
+    asked = model
+    model = asked.replace("/", "-")  # ViT-B/32 is ViT-B-32, as in OpenCLIP
     config = open_clip.get_model_config(model)
     if config is None:
-        hint = _hint(model, open_clip.list_models())
-        raise ConfigError(f"reward 'open_clip': OpenCLIP has no model {model!r}; {hint}")
+        hint = _hint(asked, open_clip.list_models())
+        raise ConfigError(f"reward 'open_clip': OpenCLIP has no model {asked!r}; {hint}")
     tag = pretrained or _only_tag(model, open_clip.list_pretrained_tags_by_model(model))
     found = open_clip.get_pretrained_cfg(model, tag)
     if not found:
@@ -191,8 +196,9 @@ def _with_file(model: str, config: dict[str, Any], path: str) -> OpenClipSource:
 
     tags = open_clip.list_pretrained_tags_by_model(model)
     if not Path(path).exists() and "/" not in path and not path.endswith(SUFFIXES):
+        choice = ", ".join(tags) or "none"
         raise ConfigError(
-            f"reward 'open_clip': {model} has no weights {path!r}; it has {', '.join(tags) or 'none'}, or give a checkpoint file",
+            f"reward 'open_clip': {model} has no weights {path!r}; it has {choice}, or give a file",
         )
     found = [_preprocessing(open_clip.get_pretrained_cfg(model, tag)) for tag in tags]
     preprocessing = found[0] if found and all(each == found[0] for each in found) else {}
@@ -292,7 +298,7 @@ def _local(path: Path, what: str) -> WeightFile:
         f"file:{path.absolute()}",
         digest[:12],
         digest,
-        round(state.st_size / 1e6, 3),
+        round(state.st_size / 1e6, 6),
         "that of your file",
     )
 
