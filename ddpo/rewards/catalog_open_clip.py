@@ -39,7 +39,7 @@ OPEN_CLIP: Final = RewardCard(
     "crop 224, CLIP mean and std; prompt cut to 77 tokens with the end token kept",
     dtype="float32",
     device="any",
-    libraries=("torch", "open_clip_torch", "torchvision", "timm", "ftfy", "pillow"),
+    libraries=("torch", "open_clip_torch", "torchvision", "timm", "ftfy", "regex", "pillow"),
     memory_mb=700,
     weights=(LAION_B32,),
     paper="https://arxiv.org/abs/2212.07143",
