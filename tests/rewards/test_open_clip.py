@@ -396,6 +396,7 @@ def test_the_conformance_kit(
     ("options", "message"),
     [
         ({"model": "ViT-B-33"}, "no model 'ViT-B-33'; did you mean 'ViT-B-32'"),
+        ({"model": "vit-b-32"}, "did you mean 'ViT-B-32'"),
         ({"model": "qqqqqqq"}, r"no model 'qqqqqqq'; open_clip\.list_models\(\)"),
         ({"model": "ViT-L-14"}, "which weights of ViT-L-14, as in pretrained=…: one of openai, "),
         ({"model": "ViT-M-16"}, "a checkpoint file: OpenCLIP publishes no weights of it"),
@@ -631,3 +632,30 @@ def test_both_towers_of_aesthetic_give_the_same_scores(
 def test_a_tower_of_aesthetic_that_cannot_be(options: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_reward("aesthetic", **options)
+
+
+FOLDERS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {"interpolation": "lanczos"}, "preprocessing that OpenCLIP does not know: .*lanczos"),
+    ({}, {"resize_mode": "stretch"}, "preprocessing that OpenCLIP does not know: .*stretch"),
+    ({"surprise": 3}, {}, "unexpected keyword argument 'surprise'"),
+    ({"vision_cfg": {**VIT, "timm_model_name": "no_such_timm"}}, {}, "no_such_timm"),
+    ({"text_cfg": {**TEXT, "hf_tokenizer_name": "a/b"}}, {}, "put its files into that folder"),
+    ({"text_cfg": 5}, {}, "vision_cfg and text_cfg must be tables"),
+    ({"embed_dim": "24"}, {}, "embed_dim must be a whole number"),
+]
+
+
+@pytest.mark.parametrize(("model", "preprocessing", "message"), FOLDERS)
+def test_a_folder_with_another_configuration_is_refused_in_one_line(
+    model: dict[str, Any],
+    preprocessing: dict[str, Any],
+    message: str,
+    folder: Path,
+    tmp_path: Path,
+) -> None:
+    place = write_folder(tmp_path / "model", folder, "tiny-vit", preprocessing)
+    config = {"model_cfg": {**FAMILIES["tiny-vit"], **model}, "preprocess_cfg": preprocessing}
+    (place / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=message) as caught:
+        make_reward("open_clip", model=f"local-dir:{place}")
+    assert "\n" not in str(caught.value)

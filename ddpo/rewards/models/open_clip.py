@@ -84,13 +84,21 @@ def load_model(source: OpenClipSource, reward: str) -> Any:
 
 
 def transform_of(source: OpenClipSource, visual: Any) -> Callable[[Image.Image], Tensor]:
-    """OpenCLIP's own preprocessing of the model: RGB image → float32 `[3, height, width]`."""
+    """OpenCLIP's own preprocessing of the model: RGB image → float32 `[3, height, width]`.
+
+    Raises:
+        ConfigError: the configuration asks for preprocessing that OpenCLIP does not have.
+    """
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    transform = image_transform_v2(
-        PreprocessCfg(**{**source.preprocessing, "size": visual.image_size}),
-        is_train=False,
-    )
+    fields = {**source.preprocessing, "size": visual.image_size}
+    try:
+        transform = image_transform_v2(PreprocessCfg(**fields), is_train=False)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"reward 'open_clip': {source.name} has preprocessing that OpenCLIP does not know: "
+            f"{one_line(error)}; {', '.join(f'{name} {value}' for name, value in fields.items())}",
+        ) from error
 
     def prepare(image: Image.Image) -> Tensor:
         pixels: Tensor = transform(not_too_long(image))
@@ -216,10 +224,12 @@ def _tokenizer(source: OpenClipSource) -> Any:
         )
     except (OSError, ValueError, ImportError, TypeError, LookupError) as error:
         cause = one_line(error).split(". ")[0][:200]
+        model = source.name.split()[0]
+        cure = f"run `hf download {name} --include '*token*' 'config.json' '*.model'`"
+        if source.folder:
+            cure = "put its files into that folder"
         raise MissingResourceError(
-            f"reward 'open_clip' needs the tokenizer {name} of {source.name.split()[0]}: "
-            f"run `hf download {name} --include '*token*' 'config.json' '*.model'` "
-            f"on a machine with a network ({cause})",
+            f"reward 'open_clip' needs the tokenizer of {model} from {name}: {cure} ({cause})",
         ) from error
 
 

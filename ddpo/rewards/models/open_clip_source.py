@@ -163,7 +163,8 @@ def _built_in(model: str, pretrained: str | None) -> OpenClipSource:
 def _hint(model: str, known: Sequence[str]) -> str:
     if Path(model).is_dir():
         return f"write model=local-dir:{model} for a folder"
-    near = nearest(model, known)
+    same = [name for name in known if name.lower() == model.lower()]
+    near = same[0] if same else nearest(model, known)
     return f"did you mean {near!r}?" if near else "open_clip.list_models() names those that it has"
 
 
