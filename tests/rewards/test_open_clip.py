@@ -229,6 +229,24 @@ def test_a_folder_has_its_own_preprocessing(
     assert (found - due).abs().max() <= 1e-6
 
 
+@pytest.mark.parametrize("change", PREPROCESSING[:3])
+def test_folders_of_one_name_with_the_same_weights_share_nothing_else(
+    change: dict[str, Any],
+    folder: Path,
+    images: list[Image.Image],
+    tmp_path: Path,
+) -> None:
+    places = [
+        write_folder(tmp_path / parent / "model", folder, "tiny-vit", preprocessing)
+        for parent, preprocessing in (("a", {}), ("b", change), ("c", change))
+    ]
+    rewards: list[Any] = [make_reward("open_clip", model=f"local-dir:{place}") for place in places]
+    assert rewards[0]._image is not rewards[1]._image
+    assert rewards[1]._image is rewards[2]._image
+    first, second, _ = (scores(reward, images[3:4])[0] for reward in rewards)
+    assert (first - second).abs().max() > 1e-4
+
+
 def write_snapshot(hub: Path, repository: str) -> Path:
     base = hub / f"models--{repository.replace('/', '--')}"
     (base / "refs").mkdir(parents=True)

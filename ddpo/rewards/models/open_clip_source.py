@@ -5,6 +5,7 @@ OpenCLIP is imported when a model is looked up, so that listing rewards stays fa
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -226,15 +227,17 @@ def _of_folder(folder: Path) -> OpenClipSource:
             f"reward 'open_clip': {folder} has no checkpoint such as {CHECKPOINTS[0]}",
         )
     checkpoint = _local(here[0], "weights")
-    name = f"{folder.name} {_label(checkpoint)}"
-    return OpenClipSource(
-        name,
+    source = OpenClipSource(
+        folder.name,
         config["model_cfg"],
         _preprocessing(config.get("preprocess_cfg")),
         checkpoint,
         folder.name,
         folder,
     )
+    hashes = "".join(str(file.sha256) for file in source.files)
+    digest = hashlib.sha256(hashes.encode()).hexdigest()
+    return replace(source, name=f"{folder.name} {digest[:12]}")
 
 
 def _of_hub(repository: str) -> OpenClipSource:
