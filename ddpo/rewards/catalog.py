@@ -8,6 +8,7 @@ from ddpo.rewards.card import RewardCard, RewardOption, WeightFile
 from ddpo.rewards.catalog_clip import CLIP_CARDS, CLIP_L14, LAION_V2_HEAD
 from ddpo.rewards.catalog_diversity import DIVERSITY_CARDS
 from ddpo.rewards.catalog_guard import GUARD_CARDS
+from ddpo.rewards.catalog_open_clip import OPEN_CLIP
 from ddpo.rewards.catalog_pixels import DDPO_PAPER, PIXEL_CARDS
 from ddpo.rewards.catalog_preference import PREFERENCE_CARDS
 from ddpo.rewards.catalog_vlm import LLAVA, VLM_CARDS
@@ -20,6 +21,7 @@ _CARDS: Final = (
     *PIXEL_CARDS,
     *PREFERENCE_CARDS,
     *CLIP_CARDS,
+    OPEN_CLIP,
     RewardCard(
         id="alignment",
         version="3",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -119,7 +119,14 @@ def _other_card(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     before, after = dict(then["card"]), dict(now["card"])
     if "files" not in then and "+" in str(after["version"]):  # of a version that did not look at the files beside a function's
         after["version"] = str(after["version"]).partition("+")[0]
+    before["options"] = _defaults(before["options"])
+    after["options"] = {name: value for name, value in _defaults(after["options"]).items() if name in before["options"]}
     return any(before[name] != value for name, value in after.items() if name in before and name not in IGNORED)
+
+
+def _defaults(options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Option → default of a card; an option that a later version added stands at its default and changes no score."""
+    return {str(option["name"]): option["default"] for option in options}
 
 
 def _own_source(origin: str) -> str:
