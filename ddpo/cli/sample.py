@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from ddpo.cli.device import AUTO, RunDevice
 from ddpo.errors import ConfigError, RunExistsError
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from ddpo.policies.sample import SampleKey, SamplerSettings
     from ddpo.types import Prompt
 
-DEFAULTS: Final = {"steps": 20, "guidance": 2.5, "eta": 1.0}
-"""Sampler settings of a model without a run."""
+SAMPLED: Final = ("steps", "guidance", "eta")
 BATCH: Final = 32  # images per call of the denoiser
 MOST_IN_SHEET: Final = 512  # images of the contact sheet
 
@@ -36,11 +36,15 @@ def sample_command(
     model: Annotated[str | None, typer.Option(help="The base model; default: the checkpoint's, else 'emoji'.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the images; must not exist or be empty.")] = Path("samples"),
     count: Annotated[int, typer.Option(help="Images per prompt.", min=1)] = 4,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the run's, else 20.", min=1)] = None,
-    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance, 1: none; default: the run's, else 2.5.", min=1)] = None,
-    eta: Annotated[float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's, else 1.", min=0, max=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the run's, else the model family's.", min=1)] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Classifier-free guidance, 1: none; default: the run's, else the model family's.", min=1)
+    ] = None,
+    eta: Annotated[
+        float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's, else the model family's.", min=0, max=1)
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same noise for every checkpoint.")] = 0,
-    device: Annotated[str | None, typer.Option(help="A torch device; default: the run's, else cpu.")] = None,
+    device: RunDevice = None,
 ) -> None:
     """Draw images with a model or a checkpoint.
 
@@ -62,18 +66,21 @@ def sample_command(
 
     quiet_libraries()
     _note_prompts(base, [prompt.text for prompt in chosen])
+    from ddpo.devices import resolve_device
     from ddpo.policies import load_policy
+    from ddpo.policies.family import default_dtype, sampler_defaults
     from ddpo.policies.sample import SamplerSettings
 
     config = _run_config(info)
     named = {"steps": steps, "guidance": guidance, "eta": eta}
     told = {name: value for name, value in named.items() if value is not None}
-    of_run = {name: value for name, value in dict(config.get("sample", {})).items() if name in DEFAULTS}
+    of_run = {name: value for name, value in dict(config.get("sample", {})).items() if name in SAMPLED}
     keys = _keys(chosen, count)
-    settings = SamplerSettings(**{**DEFAULTS, **of_run, **told}, batch=min(BATCH, len(keys)))
-    place = device or str(config.get("device", "cpu"))
-    policy = load_policy(base, info, device=place, dtype=str(config.get("dtype", "float32")))
-    facts = {"model": base, "checkpoint": str(info.folder) if info else None, **{name: getattr(settings, name) for name in DEFAULTS}}
+    settings = SamplerSettings(**{**sampler_defaults(base), **of_run, **told}, batch=min(BATCH, len(keys)))
+    place = resolve_device(device or str(config.get("device", AUTO)))
+    dtype = str(config.get("dtype") or default_dtype(base, place))
+    policy = load_policy(base, info, device=place, dtype=dtype)
+    facts = {"model": base, "checkpoint": str(info.folder) if info else None, **{name: getattr(settings, name) for name in SAMPLED}}
     _draw(policy, keys, settings, seed, out, facts, columns=count if count > 1 else 8)
     typer.echo(f"{len(keys)} images in {out}; all of them in {out / 'sheet.png'}")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ddpo.cli.device import HELP
 from ddpo.cli.first_process import follow_quietly
 from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
 from ddpo.launch import is_first_process
@@ -49,7 +50,7 @@ def train_command(
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Rollouts; with --resume the new total.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of prompts, noise and adapters.")] = None,
-    device: Annotated[str | None, typer.Option(help="A torch device, such as cuda.")] = None,
+    device: Annotated[str | None, typer.Option(help=f"{HELP} Rewards follow.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; default runs/<reward>-<time>.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this run folder, with the settings that it has.")] = None,
     held_out: Annotated[

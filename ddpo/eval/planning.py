@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.devices import AUTO
+from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.candidates import Candidate, find_candidates
 from ddpo.eval.describing import VIEW_CARDS
@@ -19,6 +19,7 @@ from ddpo.eval.request import Request
 from ddpo.eval.run_facts import RunFacts, nested
 from ddpo.eval.splits import Split, SplitFacts, load_splits, numbered_lists
 from ddpo.policies.emoji.vocabulary import unknown_words_line
+from ddpo.policies.family import default_dtype, sampler_defaults
 from ddpo.policies.prompt_reader import check_prompts, find_reader
 from ddpo.policies.sample import SamplerSettings
 from ddpo.prompts import load_prompts
@@ -119,7 +120,8 @@ def _plan_checkpoints(request: Request) -> Plan:
     cut = check_prompts(reader, texts) if reader else None
     rewards = plan_rewards(request, _trained_rewards(request, candidates))
     chosen = {name: value for name in SAMPLED if (value := getattr(request, name)) is not None}
-    sample = {**nested(config, "sample"), **chosen}
+    sample = {**sampler_defaults(first.info.model), **nested(config, "sample"), **chosen}
+    device = resolve_device(request.device or str(config.get("device", AUTO)))
     sampler = SamplerSettings(**{name: sample[name] for name in SAMPLED if name in sample})
     return Plan(
         base=first.info.model,
@@ -134,8 +136,8 @@ def _plan_checkpoints(request: Request) -> Plan:
         seed=request.seed,
         best_of=_best_of(request, splits, candidates, trained),
         held_out=request.held_out,
-        device=request.device or str(config.get("device", AUTO)),
-        dtype=str(config.get("dtype", "float32")),
+        device=device,
+        dtype=str(config.get("dtype") or default_dtype(first.info.model, device)),
         out=request.out or _default_out(candidates),
         manifests={c.facts.name: _manifest(c) for c in candidates if not c.facts.history},
         notes=(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ddpo.devices import AUTO, fast_dtype
 from ddpo.errors import ConfigError, MissingResourceError, UnknownNameError
 from ddpo.policies.base_model import open_model
 from ddpo.policies.model_place import place_of
+from ddpo.recipes import read_builtin
 
-__all__ = ["FAMILIES", "family_of"]
+__all__ = ["FAMILIES", "default_dtype", "family_of", "sampler_defaults"]
 
 FAMILIES: Final[Mapping[str, str]] = {
     "emoji": "the embedded model",
@@ -46,6 +48,30 @@ def family_of(model: str) -> str | None:
     except (ConfigError, MissingResourceError, UnknownNameError):
         return None
     return None
+
+
+def sampler_defaults(model: str) -> dict[str, Any]:
+    """Steps, guidance and eta of the recipe of a model's family: how it is sampled where nobody says otherwise.
+
+    A model without a family has those of `SamplerSettings`.
+    """
+    family = family_of(model)
+    if family is None:
+        return {}
+    sample = read_builtin(family)["sample"]
+    return {name: sample[name] for name in ("steps", "guidance", "eta")}
+
+
+def default_dtype(model: str, device: str) -> str:
+    """The precision in which a model runs on a device where nobody says otherwise.
+
+    Args:
+        model: as of `family_of`.
+        device: a torch device, not "auto".
+    """
+    family = family_of(model)
+    dtype = read_builtin(family).get("dtype", "float32") if family else "float32"
+    return fast_dtype(device) if dtype == AUTO else str(dtype)
 
 
 def _is_sd2(unet: Mapping[str, Any]) -> bool:

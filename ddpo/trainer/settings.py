@@ -16,10 +16,11 @@ from typing import Any, Final
 from ddpo.devices import AUTO, accelerator, fast_dtype
 from ddpo.errors import ConfigError
 from ddpo.policies.family import FAMILIES, family_of
+from ddpo.recipes import read_builtin
 from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Finding
-from ddpo.trainer.recipe import config_from_dict, merged, read_builtin
+from ddpo.trainer.recipe import config_from_dict, merged
 
 __all__ = ["GIVEN", "config_for", "resolve_config", "settings_finding"]
 
