@@ -99,11 +99,11 @@ def make_on(found: ResolvedReward, device: str) -> Reward:
     Raises:
         ConfigError: there is no such device here, or the reward runs on the CPU alone. And as `ResolvedReward.make`.
     """
-    check_device(device)
     if "device" in found.options:
         return replace(found, options={**found.options, "device": device}).make()
-    if torch.device(device).type != "cpu" and found.card.device == "cpu":
+    if found.card.device == "cpu" and device.partition(":")[0] != "cpu":
         raise ConfigError(f"reward {found.card.id!r} runs on the CPU only")
+    check_device(device)
     return found.make()
 
 
