@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from ddpo.devices import check_device
+from ddpo.devices import check_device, synchronize
 from ddpo.errors import ConfigError
 from ddpo.images import load_image
 from ddpo.rewards.backbones import forget_embeddings
@@ -189,8 +189,7 @@ class _Watched:
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         begun = time.perf_counter()
         output = self._reward(batch)
-        if not _on_cpu(self._device):
-            torch.accelerator.synchronize(self._device)  # a kernel that is still running is the reward's own time
+        synchronize(torch.device(self._device))  # a kernel that is still running is the reward's own time
         with self._lock:
             self.calls.append((begun, time.perf_counter()))
         return output

@@ -50,7 +50,23 @@ def test_most_model_rewards_can_be_placed() -> None:
     assert {"aesthetic", "clip_score", "pickscore", "imagereward", "alignment", "vqa_score"} <= set(PLACED)
 
 
-@pytest.mark.parametrize("name", PLACED)
+HALF = [name for name in PLACED if CARDS[name].accelerator_dtype]
+"""Rewards that take another precision on an accelerator."""
+
+
+def test_a_card_says_in_which_precision_it_computes_on_an_accelerator() -> None:
+    assert {"alignment", "vqa_score", "vlm_judge", "hpsv3"} <= set(HALF)
+    for name in HALF:
+        here, there = resolve(name).on("cpu"), resolve(name).on("cuda:1")
+        assert "|dtype:float32|" in here.signature
+        assert f"|dtype:{CARDS[name].accelerator_dtype}|" in there.signature
+        assert there.identity == resolve(f"{name}:device=mps").identity != here.identity
+    assert resolve("hpsv3:dtype=float32").on("cuda").identity == resolve("hpsv3:dtype=float32").on("cpu").identity
+    served = "alignment:vlm=http://127.0.0.1:8000/v1"
+    assert resolve(served).on("cuda").identity == resolve(served).on("cpu").identity
+
+
+@pytest.mark.parametrize("name", [name for name in PLACED if name not in HALF])
 def test_signature_and_cache_key_do_not_depend_on_the_device(name: str) -> None:
     here, there = resolve(name).on("cpu"), resolve(name).on("cuda:1")
     written = resolve(f"{name}:device=cuda")
