@@ -91,6 +91,14 @@ def test_a_written_device_wins_over_that_of_the_run() -> None:
     assert mixed.identity == resolve("aesthetic + clip_score:0.5 + darkness").identity
 
 
+def test_a_reward_takes_memory_where_it_runs() -> None:
+    both = resolve("aesthetic + clip_score:device=cpu + darkness").on("cuda:0")
+    pixels = CARDS["darkness"].memory_mb  # computed where the images are
+    assert both.memory_mb("cuda:0") == CARDS["aesthetic"].memory_mb + pixels
+    assert both.memory_mb("cpu") == CARDS["clip_score"].memory_mb + pixels
+    assert resolve("aesthetic").on("cpu").memory_mb("cuda") == 0
+
+
 def test_a_reward_follows_the_device_of_its_run(noting: Path, tiny_model: Path, tmp_path: Path) -> None:
     settings = {
         "model": str(tiny_model),
