@@ -61,7 +61,7 @@ class ResolvedReward:
         return replace(self, options=options, parts=parts)
 
     def memory_mb(self, device: str) -> float:
-        """Memory that it takes on a device, in 10⁶ bytes, by its card; 0 where it runs elsewhere. A part that is named twice counts once."""
+        """Memory that it takes on a device, in 10⁶ bytes, by its card; 0 where it runs elsewhere."""
         if self.parts:
             return sum({part.name: part.reward.memory_mb(device) for part in self.parts}.values())
         place = "cpu" if self.card.device == "cpu" else str(self.options.get("device", device))
