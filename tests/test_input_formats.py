@@ -84,8 +84,8 @@ def test_train_reads_it(ddpo: Run, prompt_list: Path, tmp_path: Path) -> None:
 def test_sample_reads_it(ddpo: Run, prompt_list: Path, tmp_path: Path) -> None:
     code, _, err = ddpo("sample", "--prompts", prompt_list, "--count", 1, "--steps", 1, "--out", tmp_path / "out")
     assert code == 0, err
-    captions = {path.read_text().strip() for path in (tmp_path / "out").glob("*.txt")}
-    assert captions == {"a cat", "a dog"}
+    lines = (tmp_path / "out" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["prompt"] for line in lines} == {"a cat", "a dog"}
 
 
 def test_eval_reads_it(ddpo: Run, prompt_list: Path, tmp_path: Path) -> None:

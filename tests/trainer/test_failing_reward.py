@@ -23,7 +23,7 @@ from test_bertscore import write_encoder
 from ddpo.errors import ConfigError, RewardUnavailable
 from ddpo.rewards import calling
 from ddpo.tensorfile import load_tensors
-from ddpo.trainer import config_from_dict
+from ddpo.trainer import config_for, config_from_dict
 from ddpo.trainer.events import IterationDone
 from ddpo.trainer.loop import resume, train
 
@@ -99,7 +99,7 @@ def straight(tiny_model: Path, encoder: Path, tmp_path_factory: pytest.TempPathF
     with fault_server(then="by picture") as server:
         values = tomllib.loads(RECIPE.format(iterations=2))
         reward = f"alignment:vlm={server.url},scorer={encoder},layer=3,timeout={PATIENCE}"
-        list(train(config_from_dict(values | {"model": str(tiny_model), "reward": reward}), out))
+        list(train(config_for(values | {"model": str(tiny_model), "reward": reward}), out))
         return out, server.requests
 
 
