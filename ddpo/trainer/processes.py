@@ -2,16 +2,17 @@
 
 What is random is keyed by picture, rewards are gathered once, and each process plans all updates from the same numbers: the processes
 differ only in the pictures that they sample, score and train on. Gradients are summed by the module that accelerate prepared
-(`DistributedDataParallel`): forward passes that record gradients go through it. One process alone needs none of this, nor accelerate.
+(`DistributedDataParallel`): forward passes that record gradients go through it. With FSDP the denoiser itself is spread over the
+processes, see `ddpo.trainer.sharding`. One process alone needs none of this, nor accelerate.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,10 @@ from ddpo.devices import chosen_device
 from ddpo.errors import ConfigError, DdpoError
 from ddpo.policies.policy import Policy
 from ddpo.trainer.config import SampleConfig
+from ddpo.trainer.sharding import check_launcher, gathered, gathered_tensors, shard, sharding_requested
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["ALONE", "Processes"]
 
@@ -28,6 +33,8 @@ PATIENCE: Final = timedelta(hours=6)
 """How long a process waits for the others, whose reward may be slow. One that dies does not keep them waiting: the launcher ends all."""
 
 T = TypeVar("T")
+Y = TypeVar("Y")
+R = TypeVar("R")
 
 
 class Processes:
@@ -36,13 +43,15 @@ class Processes:
     Args:
         accelerator: accelerate's; None if the process is alone.
         device: of this process.
+        mesh: all processes, among which the denoiser is sharded; None if each has a whole one.
     """
 
-    def __init__(self, accelerator: Any | None, device: str) -> None:
-        self.accelerator, self.device = accelerator, device
+    def __init__(self, accelerator: Any | None, device: str, mesh: DeviceMesh | None = None) -> None:
+        self.accelerator, self.device, self.mesh = accelerator, device, mesh
         self.index: int = accelerator.process_index if accelerator else 0
         self.count: int = accelerator.num_processes if accelerator else 1
         self._module: Any = None
+        self._sharded: nn.Module | None = None
 
     @classmethod
     def join(cls, device: str) -> Processes:
@@ -58,15 +67,27 @@ class Processes:
             _check_not_left_alone()
             return cls(None, chosen_device(device))
         cpu = _check_device(device)
+        check_launcher()
         from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+        from accelerate.utils import (
+            DistributedDataParallelKwargs,
+            DistributedType,
+            InitProcessGroupKwargs,
+            disable_fsdp_ram_efficient_loading,
+        )
 
+        disable_fsdp_ram_efficient_loading()  # else transformers leaves the weights of all processes but the first empty
         handlers = [InitProcessGroupKwargs(timeout=PATIENCE), DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
         accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)  # precision is the policy's own affair
-        if accelerator.distributed_type not in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU):
+        known = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU, DistributedType.FSDP)
+        if accelerator.distributed_type not in known:
             kind = accelerator.distributed_type.value
-            raise ConfigError(f"accelerate was configured for {kind}; training knows plain data parallelism (--multi_gpu)")
-        return cls(accelerator, "cpu" if cpu else str(accelerator.device))
+            raise ConfigError(
+                f"accelerate was configured for {kind}; training knows data parallelism (--multi_gpu) "
+                "and FSDP 2 (--use_fsdp --fsdp_version 2)"
+            )
+        own = "cpu" if cpu else str(accelerator.device)
+        return cls(accelerator, own, _mesh(own, accelerator.num_processes) if sharding_requested() else None)
 
     @property
     def main(self) -> bool:
@@ -104,6 +125,13 @@ class Processes:
         """The sum over the processes, on every process."""
         return tensor if self.accelerator is None else cast(Tensor, self.accelerator.reduce(tensor, reduction="sum"))
 
+    def calls(self, own: int) -> int:
+        """How many calls of the denoiser this process has to make, of which `own` have work to do.
+
+        Where the denoiser is sharded, as many as the process that has the most; else at least one.
+        """
+        return max(1, own if self.mesh is None else max(self.gather(own)))
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """What is inside, where processes do not speak to each other, has to succeed on all of them: the error of one is that of all.
@@ -124,9 +152,51 @@ class Processes:
                 kind, message = found
                 raise kind(message)
 
+    def in_step(self) -> AbstractContextManager[None]:
+        """Around a part of the work that calls a sharded denoiser: `together`; around any other, nothing.
+
+        A process whose part failed makes no further calls, for which the others would wait.
+        """
+        return self.together() if self.mesh is not None else nullcontext()
+
+    def stepwise(self, work: Generator[Y, None, R]) -> Generator[Y, None, R]:
+        """`work`, of which each step up to the next value is `in_step`."""
+        while True:
+            with self.in_step():
+                try:
+                    found = next(work)
+                except StopIteration as end:
+                    return cast(R, end.value)
+            yield found
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the denoiser is sharded over the processes, so that each of its calls is one of all."""
+        return self.mesh is not None
+
+    def shard(self, policy: Policy) -> None:
+        """Shards the denoiser of an adapted policy in place, if the launcher said so.
+
+        Raises:
+            ConfigError: its precision is float16, or its parameters cannot be found.
+        """
+        if self.mesh is None:
+            return
+        if policy.storage_dtype == torch.float16:
+            raise ConfigError("dtype = float16 does not go with --use_fsdp: use bfloat16 or float32")
+        self._sharded = shard(policy, self.mesh)
+
+    def whole_parameters(self) -> AbstractContextManager[None]:
+        """Inside, the main process has whole trained parameters to save; entered by all. See `sharding.gathered`."""
+        return nullcontext() if self._sharded is None else gathered(self._sharded, self.main)
+
+    def whole_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of which some may be sharded, whole on the main process; called by all."""
+        return dict(tensors) if self._sharded is None else gathered_tensors(tensors, self.main)
+
     def prepared(self, policy: Policy) -> Policy:
         """The policy to be trained: its gradients are summed over the processes, see `synchronised`. Alone, it is `policy` itself."""
-        if self.accelerator is None:
+        if self.accelerator is None or self.mesh is not None:
             return policy
         self._module = self.accelerator.prepare_model(_Denoiser(policy))
         return cast(Policy, _Prepared(policy, self._module))
@@ -166,6 +236,13 @@ class _Prepared:
         """As the policy's."""
         through = self._module if torch.is_grad_enabled() else self._policy.predict
         return cast(Tensor, through(latents, timesteps, conditioning))
+
+
+def _mesh(device: str, count: int) -> DeviceMesh:
+    """All processes in a row."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh(torch.device(device).type, (count,))
 
 
 def _check_not_left_alone() -> None:

@@ -19,6 +19,7 @@ from ddpo.errors import DdpoError
 from ddpo.trainer import config_from_dict, loop, train, update
 from ddpo.trainer.processes import Processes
 from ddpo.trainer.rollout import Collection
+from ddpo.trainer.sharding import whole
 
 
 def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
 
     def flat(optimizer: torch.optim.Optimizer, gradient: bool) -> torch.Tensor:
         tensors = [p.grad if gradient else p for group in optimizer.param_groups for p in group["params"]]
-        return torch.cat([tensor.detach().flatten().clone() for tensor in tensors])
+        return torch.cat([whole(tensor.detach()).flatten().clone() for tensor in tensors])
 
     hooks = [
         register_optimizer_step_pre_hook(lambda optimizer, *_: seen["gradients"].append(flat(optimizer, gradient=True))),

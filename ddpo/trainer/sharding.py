@@ -1,0 +1,213 @@
+"""A denoiser sharded over the processes of a run, by PyTorch's FSDP 2 (`torch.distributed.fsdp.fully_shard`).
+
+Each process keeps its part of every parameter, gradient and optimizer moment. The parameters of a block
+are gathered while that block runs, in sampling as in training. So each call of the denoiser is a call of
+all processes, and they have to make equally many.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, cast
+
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from ddpo.errors import ConfigError
+from ddpo.policies.policy import Policy
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+__all__ = [
+    "ShardedDenoiser",
+    "check_launcher",
+    "gathered",
+    "gathered_tensors",
+    "local",
+    "placed_like",
+    "shard",
+    "sharding_requested",
+    "whole",
+]
+
+STRATEGIES: Final = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
+}
+"""Strategies of accelerate without an implementation here, by the variable that its launcher sets."""
+
+FSDP_SETTINGS: Final = {
+    "FSDP_VERSION": ("1", "2", "add --fsdp_version 2 to `accelerate launch`"),
+    "FSDP_OFFLOAD_PARAMS": ("false", "false", "leave --fsdp_offload_params out"),
+    "FSDP_RESHARD_AFTER_FORWARD": ("true", "true", "leave --fsdp_reshard_after_forward out"),
+    "FSDP_ACTIVATION_CHECKPOINTING": (
+        "false",
+        "false",
+        "say --set adapt.checkpointing=true in place of --fsdp_activation_checkpointing",
+    ),
+    "FSDP_AUTO_WRAP_POLICY": (
+        "TRANSFORMER_BASED_WRAP",
+        "TRANSFORMER_BASED_WRAP",
+        "leave --fsdp_auto_wrap_policy out: the model names its blocks",
+    ),
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": (
+        "",
+        "",
+        "leave --fsdp_transformer_layer_cls_to_wrap out: the model names its blocks",
+    ),
+    "FSDP_IGNORED_MODULES": ("", "", "leave --fsdp_ignored_modules out"),
+}
+"""Variables of accelerate's launcher: the value where it is not set, the supported one, and advice."""
+
+
+class ShardedDenoiser(nn.Module):
+    """`policy.predict` as the forward pass of the modules that it trains.
+
+    Args:
+        policy: an adapted policy.
+
+    Raises:
+        ConfigError: trained parameters are not in modules that are the policy's attributes.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        trained = {id(parameter) for _, parameter in policy.trainable_parameters()}
+        modules = [value for value in vars(policy).values() if isinstance(value, nn.Module)]
+        self.trained = nn.ModuleList(
+            module for module in modules if any(id(one) in trained for one in module.parameters())
+        )
+        if not trained <= {id(parameter) for parameter in self.trained.parameters()}:
+            raise ConfigError(
+                f"the model {policy.model!r} cannot be sharded: its trained parameters are not in modules "
+                "that are its attributes; start with --multi_gpu in place of --use_fsdp"
+            )
+        self._predict = policy.predict
+
+    def forward(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+        """The denoiser's output."""
+        return self._predict(latents, timesteps, conditioning)
+
+    def blocks(self) -> list[nn.Module]:
+        """Modules that are gathered one at a time, inner ones first: those that a model names.
+
+        diffusers' models name the classes of theirs in `_no_split_modules`.
+        """
+        names = {name for module in self.trained for name in getattr(module, "_no_split_modules", None) or ()}
+        return [module for module in reversed(list(self.modules())) if type(module).__name__ in names]
+
+
+def sharding_requested() -> bool:
+    """Whether `accelerate launch --use_fsdp` started this process."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def check_launcher() -> None:
+    """Looks for settings of `accelerate launch` that would be ignored.
+
+    Raises:
+        ConfigError: there is one; says what to change.
+    """
+    for variable, name in STRATEGIES.items():
+        if os.environ.get(variable, "").lower() == "true":
+            raise ConfigError(
+                f"accelerate was configured for {name}; training knows data parallelism (--multi_gpu) "
+                "and FSDP 2 (--use_fsdp --fsdp_version 2)"
+            )
+    if not sharding_requested():
+        return
+    for variable, (default, supported, advice) in FSDP_SETTINGS.items():
+        found = os.environ.get(variable, default)
+        if found.lower() != supported.lower():
+            raise ConfigError(f"{variable}={found} is not supported: {advice}")
+
+
+def shard(policy: Policy, mesh: DeviceMesh) -> ShardedDenoiser:
+    """Shards the denoiser of `policy` in place; from now on `policy.predict` is a call of all processes.
+
+    No process waits for another here: each has loaded the same weights and keeps its part of them.
+
+    Args:
+        policy: an adapted policy, before its optimizer is made.
+        mesh: all processes of the run.
+
+    Raises:
+        ConfigError: the policy's parameters cannot be found.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    denoiser = ShardedDenoiser(policy)
+    for module in (*denoiser.blocks(), denoiser):
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    policy.predict = denoiser  # type: ignore[method-assign]
+    return denoiser
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a sharded tensor, gathered by all processes; any other tensor as it is."""
+    return cast(Tensor, tensor.full_tensor()) if hasattr(tensor, "full_tensor") else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a sharded tensor; any other tensor as it is."""
+    return cast(Tensor, tensor.to_local()) if hasattr(tensor, "to_local") else tensor
+
+
+def placed_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """This process's part of `value` where it belongs to each element of a sharded parameter; else `value`.
+
+    Args:
+        parameter: a parameter of the policy.
+        value: a tensor that is the same on every process.
+    """
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return value
+    on_device = value.to(parameter.device)
+    return distribute_tensor(on_device, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+@contextmanager
+def gathered(denoiser: nn.Module, main: bool) -> Iterator[None]:
+    """Inside, the trained parameters of a sharded denoiser are whole and on the CPU, on the main process.
+
+    All processes enter together. Parameters are gathered one at a time, so a device needs room for the
+    largest one only. The denoiser is not called inside.
+
+    Args:
+        denoiser: the module that `shard` returned.
+        main: whether this is the main process.
+    """
+    places: list[tuple[nn.Module, str, Parameter]] = []
+    for module in denoiser.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                value = whole(parameter.detach())
+                if main:
+                    places.append((module, name, parameter))
+                    module.register_parameter(name, Parameter(value.cpu()))
+    try:
+        yield
+    finally:
+        for module, name, parameter in places:
+            module.register_parameter(name, parameter)
+
+
+def gathered_tensors(tensors: Mapping[str, Tensor], main: bool) -> dict[str, Tensor]:
+    """Sharded tensors whole and on the CPU, on the main process; nothing on the others.
+
+    Args:
+        tensors: the same names in the same order on every process.
+        main: whether this is the main process.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        value = whole(tensor)
+        if main:
+            found[name] = value.cpu()
+    return found
