@@ -9,7 +9,8 @@ from typing import Any
 
 from ddpo.files import write_text
 from ddpo.policies.family import FAMILIES
-from ddpo.trainer.recipe import config_from_dict, read_builtin
+from ddpo.recipes import read_builtin
+from ddpo.trainer.recipe import config_from_dict
 
 PAGE = Path(__file__).parents[1] / "docs" / "training.md"
 BLOCK = re.compile(r"(<!-- families:begin -->\n).*?(<!-- families:end -->)", re.DOTALL)

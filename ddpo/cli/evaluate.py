@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ddpo.cli.first_process import is_first_process
+from ddpo.cli.device import RunDevice
 from ddpo.errors import ConfigError
+from ddpo.launch import is_first_process
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -40,7 +41,6 @@ Steps = Annotated[int | None, typer.Option(help="Denoising steps; default: the r
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance, 1: none; default: the run's.", min=1)]
 Eta = Annotated[float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's.", min=0, max=1)]
 Out = Annotated[Path | None, typer.Option(help="Folder for the report; default: RUN/eval/iteration-…, or evaluations/NAMES.")]
-Device = Annotated[str | None, typer.Option(help="A torch device; default: the run's.")]
 Format = Annotated[str, typer.Option("--format", help="What is printed: 'terminal', 'github' (Markdown for a job summary) or 'json'.")]
 FailIf = Annotated[
     list[str] | None,
@@ -77,7 +77,7 @@ def evaluate_command(
     guidance: Guidance = None,
     eta: Eta = None,
     out: Out = None,
-    device: Device = None,
+    device: RunDevice = None,
     form: Format = "terminal",
     fail_if: FailIf = None,
 ) -> None:
@@ -105,7 +105,7 @@ def compare_command(
     seed: Seed = None,
     base: Base = None,
     out: Out = None,
-    device: Device = None,
+    device: RunDevice = None,
     form: Format = "terminal",
     fail_if: FailIf = None,
 ) -> None:

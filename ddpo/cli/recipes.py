@@ -16,7 +16,7 @@ def list_command() -> None:
     from rich.table import Table
 
     from ddpo.policies.family import FAMILIES
-    from ddpo.trainer.recipe import recipe_names, recipe_text
+    from ddpo.recipes import recipe_names, recipe_text
 
     table = Table("recipe", "for")
     for name in FAMILIES:
@@ -30,8 +30,8 @@ def list_command() -> None:
 @app.command("show")
 def show_command(name: Annotated[str, typer.Argument(help="A name of `ddpo recipes list`.")]) -> None:
     """Print a recipe as TOML, with its comments."""
+    from ddpo.recipes import recipe_names, recipe_text
     from ddpo.registry import unknown_name
-    from ddpo.trainer.recipe import recipe_names, recipe_text
 
     if name not in recipe_names():
         raise unknown_name("recipe", name, recipe_names())

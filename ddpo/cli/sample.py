@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from ddpo.cli.device import AUTO, RunDevice
 from ddpo.errors import ConfigError, RunExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from PIL import Image
 
     from ddpo.policies.checkpoint import CheckpointInfo
     from ddpo.policies.policy import Policy
     from ddpo.policies.sample import SampleKey, SamplerSettings
     from ddpo.types import Prompt
 
-DEFAULTS: Final = {"steps": 20, "guidance": 2.5, "eta": 1.0}
-"""Sampler settings of a model without a run."""
+SAMPLED: Final = ("steps", "guidance", "eta")
 BATCH: Final = 32  # images per call of the denoiser
 MOST_IN_SHEET: Final = 512  # images of the contact sheet
 
@@ -34,11 +36,15 @@ def sample_command(
     model: Annotated[str | None, typer.Option(help="The base model; default: the checkpoint's, else 'emoji'.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the images; must not exist or be empty.")] = Path("samples"),
     count: Annotated[int, typer.Option(help="Images per prompt.", min=1)] = 4,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the run's, else 20.", min=1)] = None,
-    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance, 1: none; default: the run's, else 2.5.", min=1)] = None,
-    eta: Annotated[float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's, else 1.", min=0, max=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; default: the run's, else the model family's.", min=1)] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Classifier-free guidance, 1: none; default: the run's, else the model family's.", min=1)
+    ] = None,
+    eta: Annotated[
+        float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's, else the model family's.", min=0, max=1)
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same noise for every checkpoint.")] = 0,
-    device: Annotated[str | None, typer.Option(help="A torch device; default: the run's, else cpu.")] = None,
+    device: RunDevice = None,
 ) -> None:
     """Draw images with a model or a checkpoint.
 
@@ -46,7 +52,6 @@ def sample_command(
     twice as often. A checkpoint of a run is drawn with the run's own settings, as `ddpo eval` does.
     """
     from ddpo.policies.checkpoint import find_checkpoint
-    from ddpo.policies.emoji.vocabulary import unknown_words_line
     from ddpo.prompts import load_prompts
     from ddpo.types import Prompt
 
@@ -57,25 +62,43 @@ def sample_command(
         raise RunExistsError(f"{out} is not an empty folder: choose another --out")
     info = find_checkpoint(checkpoint, model) if checkpoint else None
     base = info.model if info else model or "emoji"
-    if line := unknown_words_line(base, [prompt.text for prompt in chosen]):
-        typer.echo(f"note: {line}", err=True)
     from ddpo.cli.quiet import quiet_libraries
 
     quiet_libraries()
+    _note_prompts(base, [prompt.text for prompt in chosen])
+    from ddpo.devices import resolve_device
     from ddpo.policies import load_policy
+    from ddpo.policies.family import default_dtype, sampler_defaults
     from ddpo.policies.sample import SamplerSettings
 
     config = _run_config(info)
     named = {"steps": steps, "guidance": guidance, "eta": eta}
     told = {name: value for name, value in named.items() if value is not None}
-    of_run = {name: value for name, value in dict(config.get("sample", {})).items() if name in DEFAULTS}
+    of_run = {name: value for name, value in dict(config.get("sample", {})).items() if name in SAMPLED}
     keys = _keys(chosen, count)
-    settings = SamplerSettings(**{**DEFAULTS, **of_run, **told}, batch=min(BATCH, len(keys)))
-    place = device or str(config.get("device", "cpu"))
-    policy = load_policy(base, info, device=place, dtype=str(config.get("dtype", "float32")))
-    facts = {"model": base, "checkpoint": str(info.folder) if info else None, **{name: getattr(settings, name) for name in DEFAULTS}}
+    settings = SamplerSettings(**{**sampler_defaults(base), **of_run, **told}, batch=min(BATCH, len(keys)))
+    place = resolve_device(device or str(config.get("device", AUTO)))
+    dtype = str(config.get("dtype") or default_dtype(base, place))
+    policy = load_policy(base, info, device=place, dtype=dtype)
+    facts = {"model": base, "checkpoint": str(info.folder) if info else None, **{name: getattr(settings, name) for name in SAMPLED}}
     _draw(policy, keys, settings, seed, out, facts, columns=count if count > 1 else 8)
     typer.echo(f"{len(keys)} images in {out}; all of them in {out / 'sheet.png'}")
+
+
+def _note_prompts(model: str, texts: Sequence[str]) -> None:
+    """Says which words the model was never taught, and which prompts it does not read to their end.
+
+    Raises:
+        PromptError: two prompts are one to the model.
+    """
+    from ddpo.policies.emoji.vocabulary import unknown_words_line
+    from ddpo.policies.prompt_reader import check_prompts, find_reader
+
+    reader = find_reader(model)
+    cut = check_prompts(reader, texts) if reader else None
+    for line in (unknown_words_line(model, texts), cut):
+        if line:
+            typer.echo(f"note: {line}", err=True)
 
 
 def _run_config(info: CheckpointInfo | None) -> dict[str, Any]:
@@ -114,7 +137,7 @@ def _draw(
     from ddpo.policies.sample import sample_images
 
     waiting = iter(keys)
-    shown: list[Any] = []
+    shown: list[Image.Image] = []
     batches = -(-len(keys) // settings.batch)
     with storing(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.devices import AUTO
+from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.candidates import Candidate, find_candidates
 from ddpo.eval.describing import VIEW_CARDS
@@ -19,6 +19,8 @@ from ddpo.eval.request import Request
 from ddpo.eval.run_facts import RunFacts, nested
 from ddpo.eval.splits import Split, SplitFacts, load_splits, numbered_lists
 from ddpo.policies.emoji.vocabulary import unknown_words_line
+from ddpo.policies.family import default_dtype, sampler_defaults
+from ddpo.policies.prompt_reader import check_prompts, find_reader
 from ddpo.policies.sample import SamplerSettings
 from ddpo.prompts import load_prompts
 from ddpo.rewards.card import RewardCard
@@ -113,9 +115,13 @@ def _plan_checkpoints(request: Request) -> Plan:
     config, trained = first.run.config, _trained_prompts(request, candidates)
     loaded = load_splits(request.prompts, trained, model=first.info.model, leaks=request.leaks)
     splits = tuple(split for split, _ in loaded)
+    reader = find_reader(first.info.model)
+    texts = [prompt.text for split in splits for prompt in split.prompts]
+    cut = check_prompts(reader, texts) if reader else None
     rewards = plan_rewards(request, _trained_rewards(request, candidates))
     chosen = {name: value for name in SAMPLED if (value := getattr(request, name)) is not None}
-    sample = {**nested(config, "sample"), **chosen}
+    sample = {**sampler_defaults(first.info.model), **nested(config, "sample"), **chosen}
+    device = resolve_device(request.device or str(config.get("device", AUTO)))
     sampler = SamplerSettings(**{name: sample[name] for name in SAMPLED if name in sample})
     return Plan(
         base=first.info.model,
@@ -130,13 +136,14 @@ def _plan_checkpoints(request: Request) -> Plan:
         seed=request.seed,
         best_of=_best_of(request, splits, candidates, trained),
         held_out=request.held_out,
-        device=request.device or str(config.get("device", AUTO)),
-        dtype=str(config.get("dtype", "float32")),
+        device=device,
+        dtype=str(config.get("dtype") or default_dtype(first.info.model, device)),
         out=request.out or _default_out(candidates),
         manifests={c.facts.name: _manifest(c) for c in candidates if not c.facts.history},
         notes=(
             *_notes(candidates, trained, rewards),
             *_unknown_words(first.info.model, splits),
+            *([f"{cut}."] if cut else []),
             *(note for _, facts in loaded for note in facts.notes),
         ),
     )

@@ -80,7 +80,7 @@ class HeldOutReward:
     def _known(self, batch: ImageBatch) -> list[float]:
         """The scores of the pictures that can be scored."""
         output = self.scorer.score(ImageBatch(batch.pixels.cpu(), batch.prompts))
-        return [value for value in output.values.double().tolist() if not math.isnan(value)]
+        return [value for value in output.values.cpu().double().tolist() if not math.isnan(value)]
 
 
 def keep_best(checkpoint: Path, iteration: int, reward: str, value: float) -> None:

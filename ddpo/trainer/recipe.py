@@ -7,26 +7,15 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from ddpo.errors import ConfigError
+from ddpo.recipes import SUFFIX, read_builtin, recipe_names
 from ddpo.registry import nearest
 from ddpo.trainer.config import TrainConfig
 
-__all__ = [
-    "config_from_dict",
-    "merged",
-    "read_builtin",
-    "read_recipe",
-    "recipe_names",
-    "recipe_text",
-    "set_value",
-]
-
-SUFFIX: Final = ".toml"
+__all__ = ["config_from_dict", "merged", "read_recipe", "set_value"]
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
@@ -70,23 +59,6 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise ConfigError(f"setting {key!r} must be {wanted.__name__}, got {value!r}")
     return value
-
-
-@cache
-def recipe_names() -> tuple[str, ...]:
-    """The names of the recipes that come with the package, sorted."""
-    entries = (files("ddpo") / "recipes").iterdir()
-    return tuple(sorted(entry.name.removesuffix(SUFFIX) for entry in entries if entry.name.endswith(SUFFIX)))
-
-
-def recipe_text(name: str) -> str:
-    """The TOML text of a recipe that comes with the package; `name` is one of `recipe_names()`."""
-    return (files("ddpo") / "recipes" / f"{name}{SUFFIX}").read_text(encoding="utf-8")
-
-
-def read_builtin(name: str) -> dict[str, Any]:
-    """The plain values of a recipe that comes with the package; `name` is one of `recipe_names()`."""
-    return tomllib.loads(recipe_text(name))
 
 
 def read_recipe(recipe: Path | str) -> dict[str, Any]:

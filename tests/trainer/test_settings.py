@@ -13,8 +13,8 @@ import pytest
 
 from ddpo.errors import ConfigError
 from ddpo.policies.family import FAMILIES, family_of
+from ddpo.recipes import read_builtin, recipe_names
 from ddpo.trainer import TrainConfig, config_for, read_recipe, resume, train
-from ddpo.trainer.recipe import read_builtin, recipe_names
 from ddpo.trainer.settings import resolve_config, settings_finding
 
 Run = Callable[..., tuple[int, str, str]]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ddpo.cli.device import AUTO, Device
 from ddpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def bench_command(
     images: Annotated[int, typer.Option(help="How many pictures a round scores.", min=1)] = 64,
     size: Annotated[int, typer.Option(help="Width and height of the pictures, in pixels.", min=1)] = 512,
     batch_sizes: Annotated[str, typer.Option(help="Pictures per call, separated by commas.")] = "1,4,16,64",
-    device: Annotated[str, typer.Option(help="Torch device of the reward.")] = "cpu",
+    device: Device = AUTO,
     repeats: Annotated[int, typer.Option(help="Rounds; the median counts.", min=1)] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -30,11 +31,13 @@ def bench_command(
     sizes = _sizes(batch_sizes, images)
     from rich.console import Console
 
+    from ddpo.devices import resolve_device
     from ddpo.inputs.image_files import find_images
     from ddpo.rewards.bench import bench, drawn_pictures, fitted_pictures, make_on
     from ddpo.rewards.zoo import resolve
 
     found = resolve(name)
+    device = resolve_device(device)
     paths = find_images(pictures or [])
     with Console(stderr=True).status(f"scoring {images} pictures, {repeats} times with each batch size"):
         reward = make_on(found, device)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ddpo.cli.device import AUTO, Device
 from ddpo.cli.markup import escape
 from ddpo.cli.progress import picture_progress
 from ddpo.cli.rewards.arguments import check_output
@@ -26,6 +27,7 @@ def calibrate_command(
     prompts: Annotated[Path | None, typer.Option(help=".txt with one line per image, or a table with files and prompts.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The one prompt of all pictures.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures per call of the reward, at most.")] = 16,
+    device: Device = AUTO,
     cache: Cache = None,
 ) -> None:
     """Stores where a reward's scores lie on your pictures, so that it can be standardised: NAME:z=FILE in any expression of rewards."""
@@ -40,7 +42,7 @@ def calibrate_command(
 
     pictures = picture_source(images, prompts, prompt)
     name = found.card.id
-    with open_scorers({name: found}, batch_size, cache=cache) as scorers, picture_progress(name, len(pictures)) as advance:
+    with open_scorers({name: found}, batch_size, cache=cache, device=device) as scorers, picture_progress(name, len(pictures)) as advance:
         reference = calibrate(found, pictures, batch_size, lambda _: scorers[name], lambda: advance(1))
     save_reference(reference, out)
     console = Console()

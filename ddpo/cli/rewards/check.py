@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from ddpo.cli.device import AUTO, Device
 from ddpo.cli.markup import escape
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def check_command(
     expect: Annotated[list[str] | None, typer.Option(help="CHECK=REASON: a check that is expected to fail, and why. Repeatable.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Run this check alone. Repeatable.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The prompt of the probe pictures, for a reward that needs something in it.")] = None,
+    device: Device = AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Checks that a reward keeps its promises: batch invariance, order, gradients, odd pictures, and more. Exit code 1 if it does not."""
@@ -39,7 +41,7 @@ def check_command(
         quiet_libraries()  # it imports what loads models, which takes seconds
     results = []
     with Console(stderr=True).status(f"checking {escape(reward)}") as status:
-        for result in iter_results(reward, expected, only or None, None if prompt is None else Prompt(prompt)):
+        for result in iter_results(reward, expected, only or None, None if prompt is None else Prompt(prompt), device):
             results.append(result)
             status.update(f"checking {escape(reward)}: {result.name} {result.outcome}")
     if as_json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ddpo.cli.device import AUTO, Device
 from ddpo.cli.markup import escape
 from ddpo.cli.progress import picture_progress
 from ddpo.cli.rewards.arguments import check_output, named_rewards, split_arguments
@@ -41,6 +42,7 @@ def compare_command(
     out: Annotated[Path | None, typer.Option(help="A report to write: .json with all figures and scores.")] = None,
     contact_sheet: Annotated[Path | None, typer.Option(help="A PNG to write: the pictures on which rewards disagree most.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures per call of a reward, at most.")] = 16,
+    device: Device = AUTO,
     cache: Cache = None,
 ) -> None:
     """How alike rewards rank pictures, where they disagree, and below which difference a score means nothing."""
@@ -63,7 +65,7 @@ def compare_command(
     source = picture_source(places, prompts, prompt)
     with TemporaryDirectory(prefix="ddpo-") as folder:
         pictures = list(copied_to(Path(folder), source))
-        comparison = compare_rewards(_score(found, pictures, edits, batch_size, cache), pictures)
+        comparison = compare_rewards(_score(found, pictures, edits, batch_size, cache, device), pictures)
     console = Console()
     print_comparison(console, comparison)
     print_left_out(console, source)
@@ -86,11 +88,19 @@ def compare_command(
 
 
 def _score(
-    found: Mapping[str, ResolvedReward], pictures: Sequence[Picture], edits: bool, batch_size: int, cache: bool | None
+    found: Mapping[str, ResolvedReward],
+    pictures: Sequence[Picture],
+    edits: bool,
+    batch_size: int,
+    cache: bool | None,
+    device: str,
 ) -> list[RewardScores]:
     from ddpo.eval.comparison import score_for_comparison
 
-    with open_scorers(found, batch_size, cache=cache) as scorers, picture_progress(", ".join(found), len(pictures)) as advance:
+    with (
+        open_scorers(found, batch_size, cache=cache, device=device) as scorers,
+        picture_progress(", ".join(found), len(pictures)) as advance,
+    ):
         return score_for_comparison(scorers, pictures, with_edits=edits, progress=advance)
 
 

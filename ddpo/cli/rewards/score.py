@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ddpo.cli.device import AUTO, Device
 from ddpo.cli.markup import escape
 from ddpo.cli.progress import picture_progress
 from ddpo.cli.rewards.arguments import check_output, named_rewards, split_arguments
@@ -40,6 +41,7 @@ def score_command(
     contact_sheet: Annotated[Path | None, typer.Option(help="A PNG of the best and the worst pictures to write.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures per call of a reward, at most.")] = 16,
     timeout: Annotated[float, typer.Option(help="Seconds after which a call of a reward is given up.")] = TIMEOUT,
+    device: Device = AUTO,
     cache: Cache = None,
 ) -> None:
     """Scores pictures with one reward or several; prints a summary and the signatures, and writes one line per picture and reward.
@@ -68,7 +70,7 @@ def score_command(
     _check_prompts(found.values(), pictures)
     console, tallies = Console(), {name: Tally() for name in found}
     with ExitStack() as stack:
-        scorers = list(stack.enter_context(open_scorers(found, batch_size, cache=cache, timeout=timeout)).values())
+        scorers = list(stack.enter_context(open_scorers(found, batch_size, cache=cache, timeout=timeout, device=device)).values())
         rows, journal = _rows(stack, scorers, found, pictures, batch_size, out)
         advance = stack.enter_context(picture_progress(", ".join(tallies), len(pictures)))
         for of_picture in rows:

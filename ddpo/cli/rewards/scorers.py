@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ddpo.cli.device import AUTO
 from ddpo.cli.warnings import one_line_warnings
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ TIMEOUT = 600.0  # seconds for one call of a reward whose card sets no limit
 
 @contextmanager
 def open_scorers(
-    found: Mapping[str, ResolvedReward], batch_size: int, *, cache: bool | None = None, timeout: float = TIMEOUT
+    found: Mapping[str, ResolvedReward],
+    batch_size: int,
+    *,
+    cache: bool | None = None,
+    timeout: float = TIMEOUT,
+    device: str = AUTO,
 ) -> Iterator[dict[str, Scorer]]:
     """Name → scorer of each reward; raises as `make_scorer`.
 
@@ -38,7 +44,9 @@ def open_scorers(
         batch_size: images per call of a reward, at most.
         cache: whether scores are looked up and kept; None: but for those of a user's own code.
         timeout: seconds for one call of a reward whose card sets no limit.
+        device: device of the rewards that name none.
     """
+    from ddpo.devices import resolve_device
     from ddpo.rewards.cache import ScoreCache
     from ddpo.rewards.scorer import make_scorer
 
@@ -48,7 +56,10 @@ def open_scorers(
         quiet_libraries()  # which takes seconds to import: not for a reward that needs no model
     with one_line_warnings(), ExitStack() as stack:
         kept = stack.enter_context(ScoreCache(user_code=cache is True)) if cache is not False else None
-        scorers = {name: make_scorer(reward, batch_size, name=name, timeout_s=timeout, cache=kept) for name, reward in found.items()}
+        place = resolve_device(device)
+        scorers = {
+            name: make_scorer(reward.on(place), batch_size, name=name, timeout_s=timeout, cache=kept) for name, reward in found.items()
+        }
         for scorer in scorers.values():
             stack.callback(scorer.close)
         yield scorers

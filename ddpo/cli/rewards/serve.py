@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ddpo.cli.device import AUTO, Device
 from ddpo.cli.markup import escape
 from ddpo.errors import ConfigError, MissingResourceError
 
@@ -20,6 +21,7 @@ def serve_command(
     batch_size: Annotated[int, typer.Option(help="Pictures per call of a reward, at most, from all requests that wait.", min=1)] = 16,
     max_body_mb: Annotated[int, typer.Option(help="Largest request, in MiB.", min=1)] = 128,
     max_pixels: Annotated[int, typer.Option(help="Height times width of all pictures of a request, at most.", min=1)] = 64 * MIB,
+    device: Device = AUTO,
 ) -> None:
     """Serves rewards over HTTP, to be used elsewhere as http://HOST:PORT/NAME wherever a reward is named. JSON and PNG, no pickle."""
     try:
@@ -30,10 +32,12 @@ def serve_command(
 
     from ddpo.cli.quiet import quiet_libraries
     from ddpo.cli.rewards.arguments import named_rewards
+    from ddpo.devices import resolve_device
     from ddpo.rewards.serve.wire import Limits
 
     check_token(host, token)
-    found = {reward.card.id: reward for reward in named_rewards(names).values()}
+    place = resolve_device(device)
+    found = {reward.card.id: reward.on(place) for reward in named_rewards(names).values()}
     if len(found) < len(names):
         raise ConfigError("two of the rewards have the same id, under which each is served: serve one of them on another port")
     if any(reward.card.weights for reward in found.values()):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ddpo.cli.device import AUTO, Device
 from ddpo.cli.markup import escape
 from ddpo.cli.progress import picture_progress
 from ddpo.cli.rewards.arguments import check_output
@@ -34,6 +35,7 @@ def validate_command(
     ties: Annotated[str, typer.Option(help="The tie convention of the headline: imagereward, hpsv2, pickapic or acc_eq.")] = CONVENTION,
     out: Annotated[Path | None, typer.Option(help="A report to write: .json with all figures.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures per call of the reward, at most.")] = 16,
+    device: Device = AUTO,
     cache: Cache = None,
 ) -> None:
     """Pairwise accuracy of a reward against human choices, and whether its differences can be read as probabilities."""
@@ -56,7 +58,7 @@ def validate_command(
     from ddpo.eval.preferences import validate_pairs
 
     rows = read_preferences(preferences, images)
-    scored = _score(found, rows, batch_size, cache)
+    scored = _score(found, rows, batch_size, cache, device)
     validation = validate_pairs(scored, lower_is_better=found.card.direction == "lower")
     console = Console()
     print_validation(console, found.card.id, validation, ties)
@@ -75,11 +77,11 @@ def validate_command(
         raise RewardFailure(f"{scored.failed} pictures could not be scored, because the reward failed (see above); the others stand")
 
 
-def _score(found: ResolvedReward, rows: Preferences, batch_size: int, cache: bool | None) -> ScoredPairs:
+def _score(found: ResolvedReward, rows: Preferences, batch_size: int, cache: bool | None, device: str) -> ScoredPairs:
     from ddpo.eval.preferences import score_pairs
 
     name = found.card.id
-    with open_scorers({name: found}, batch_size, cache=cache) as scorers, picture_progress(name, None) as advance:
+    with open_scorers({name: found}, batch_size, cache=cache, device=device) as scorers, picture_progress(name, None) as advance:
         return score_pairs(scorers[name], rows, batch_size, advance)  # how many distinct pictures there are shows only at the end
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import ConfigError, one_line
 from ddpo.registry import unknown_name
 from ddpo.rewards.base import Reward
@@ -62,12 +63,12 @@ def parse_expected(texts: Iterable[str]) -> dict[str, str]:
     return {name.strip(): reason.strip() for name, _, reason in pairs}
 
 
-def subject_of(reward: Checked, prompt: Prompt | None = None) -> Subject:
+def subject_of(reward: Checked, prompt: Prompt | None = None, device: str = AUTO) -> Subject:
     """The reward as the checks want it; raises as `ddpo.rewards.zoo.resolve`."""
     from ddpo.rewards.check.subject import Subject
 
     if isinstance(reward, str):
-        found = resolve(reward)
+        found = resolve(reward).on(resolve_device(device))
         return Subject(found, _plain_name(reward, found), prompt)
     if isinstance(reward, ResolvedReward):
         return Subject(reward, reward.card.id if reward.factory is None else "", prompt)
@@ -120,11 +121,12 @@ def iter_results(
     expected_failures: Mapping[str, str] | None = None,
     only: Collection[str] | None = None,
     prompt: Prompt | None = None,
+    device: str = AUTO,
 ) -> Iterator[CheckResult]:
-    """As `check_reward`, one result at a time. What is wrong with the arguments is raised at once."""
+    """As `check_reward`, one result at a time, on `device`. What is wrong with the arguments is raised at once."""
     expected = dict(expected_failures or {})
     checks = choose_checks(only, expected)
-    subject = subject_of(reward, prompt)
+    subject = subject_of(reward, prompt, device)
     return (run_check(check, subject, expected.get(check.name)) for check in checks)
 
 

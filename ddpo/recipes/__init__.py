@@ -1,0 +1,29 @@
+"""Recipes: TOML files of settings. Each model family has one of its own name; see `ddpo.policies.family`."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+__all__ = ["SUFFIX", "read_builtin", "recipe_names", "recipe_text"]
+
+SUFFIX: Final = ".toml"
+
+
+@cache
+def recipe_names() -> tuple[str, ...]:
+    """The names of the recipes that come with the package, sorted."""
+    entries = files("ddpo.recipes").iterdir()
+    return tuple(sorted(entry.name.removesuffix(SUFFIX) for entry in entries if entry.name.endswith(SUFFIX)))
+
+
+def recipe_text(name: str) -> str:
+    """The TOML text of a recipe that comes with the package; `name` is one of `recipe_names()`."""
+    return (files("ddpo.recipes") / f"{name}{SUFFIX}").read_text(encoding="utf-8")
+
+
+def read_builtin(name: str) -> dict[str, Any]:
+    """The plain values of a recipe that comes with the package; `name` is one of `recipe_names()`."""
+    return tomllib.loads(recipe_text(name))
