@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import ddpo.errors
 from ddpo.devices import AUTO, accelerator, available_devices, resolve_device
 from ddpo.errors import ConfigError, DdpoError
-from ddpo.launch import process_count
+from ddpo.launch import load_whole_models, process_count
 from ddpo.policies.policy import Policy
 from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.sharding import check_launcher, gathered, gathered_tensors, shard, sharding_requested
@@ -62,21 +62,16 @@ class Processes:
             device: the torch device of the settings, "auto" for the accelerator that is here. Of several processes each takes its own.
 
         Raises:
-            ConfigError: the launcher's variables are wrong, or the device is not here or not fit for several processes.
+            ConfigError: the launcher's settings are wrong or not supported, or the device is not here or not fit for several processes.
         """
+        check_launcher()
         if process_count() == 1:
             return cls(None, resolve_device(device))
         cpu = _check_device(device)
-        check_launcher()
         from accelerate import Accelerator
-        from accelerate.utils import (
-            DistributedDataParallelKwargs,
-            DistributedType,
-            InitProcessGroupKwargs,
-            disable_fsdp_ram_efficient_loading,
-        )
+        from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 
-        disable_fsdp_ram_efficient_loading()  # else transformers leaves the weights of all processes but the first empty
+        load_whole_models()
         handlers = [InitProcessGroupKwargs(timeout=PATIENCE), DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
         accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)  # precision is the policy's own affair
         known = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU, DistributedType.FSDP)
@@ -93,6 +88,11 @@ class Processes:
     def main(self) -> bool:
         """Whether this process writes the run folder and speaks for all."""
         return self.index == 0
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the denoiser is sharded over the processes, so that each of its calls is one of all."""
+        return self.mesh is not None
 
     def share(self, sample: SampleConfig) -> range:
         """Which of the pictures of an iteration are this process's: whole prompts, in order.
@@ -130,7 +130,7 @@ class Processes:
 
         Where the denoiser is sharded, as many as the process that has the most; else at least one.
         """
-        return max(1, own if self.mesh is None else max(self.gather(own)))
+        return max(1, max(self.gather(own)) if self.sharded else own)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -157,7 +157,7 @@ class Processes:
 
         A process whose part failed makes no further calls, for which the others would wait.
         """
-        return self.together() if self.mesh is not None else nullcontext()
+        return self.together() if self.sharded else nullcontext()
 
     def stepwise(self, work: Generator[Y, None, R]) -> Generator[Y, None, R]:
         """`work`, of which each step up to the next value is `in_step`."""
@@ -169,11 +169,6 @@ class Processes:
                     return cast(R, end.value)
             yield found
 
-    @property
-    def sharded(self) -> bool:
-        """Whether the denoiser is sharded over the processes, so that each of its calls is one of all."""
-        return self.mesh is not None
-
     def shard(self, policy: Policy) -> None:
         """Shards the denoiser of an adapted policy in place, if the launcher said so.
 
@@ -183,7 +178,7 @@ class Processes:
         if self.mesh is None:
             return
         if policy.storage_dtype == torch.float16:
-            raise ConfigError("dtype = float16 does not go with --use_fsdp: use bfloat16 or float32")
+            raise ConfigError("dtype = float16 is not supported with --use_fsdp: use bfloat16 or float32")
         self._sharded = shard(policy, self.mesh)
 
     def whole_parameters(self) -> AbstractContextManager[None]:
@@ -196,7 +191,7 @@ class Processes:
 
     def prepared(self, policy: Policy) -> Policy:
         """The policy to be trained: its gradients are summed over the processes, see `synchronised`. Alone, it is `policy` itself."""
-        if self.accelerator is None or self.mesh is not None:
+        if self.accelerator is None or self.sharded:
             return policy
         self._module = self.accelerator.prepare_model(_Denoiser(policy))
         return cast(Policy, _Prepared(policy, self._module))

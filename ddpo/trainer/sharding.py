@@ -41,27 +41,24 @@ STRATEGIES: Final = {
 """Strategies of accelerate without an implementation here, by the variable that its launcher sets."""
 
 FSDP_SETTINGS: Final = {
-    "FSDP_VERSION": ("1", "2", "add --fsdp_version 2 to `accelerate launch`"),
-    "FSDP_OFFLOAD_PARAMS": ("false", "false", "leave --fsdp_offload_params out"),
-    "FSDP_RESHARD_AFTER_FORWARD": ("true", "true", "leave --fsdp_reshard_after_forward out"),
+    "FSDP_VERSION": ("2", "add --fsdp_version 2 to `accelerate launch`"),
+    "FSDP_OFFLOAD_PARAMS": ("false", "leave --fsdp_offload_params out"),
+    "FSDP_RESHARD_AFTER_FORWARD": ("true", "leave --fsdp_reshard_after_forward out"),
     "FSDP_ACTIVATION_CHECKPOINTING": (
-        "false",
         "false",
         "say --set adapt.checkpointing=true in place of --fsdp_activation_checkpointing",
     ),
     "FSDP_AUTO_WRAP_POLICY": (
         "TRANSFORMER_BASED_WRAP",
-        "TRANSFORMER_BASED_WRAP",
-        "leave --fsdp_auto_wrap_policy out: the model names its blocks",
+        "leave --fsdp_auto_wrap_policy out, as models name their own blocks",
     ),
     "FSDP_TRANSFORMER_CLS_TO_WRAP": (
         "",
-        "",
-        "leave --fsdp_transformer_layer_cls_to_wrap out: the model names its blocks",
+        "leave --fsdp_transformer_layer_cls_to_wrap out, as models name their own blocks",
     ),
-    "FSDP_IGNORED_MODULES": ("", "", "leave --fsdp_ignored_modules out"),
+    "FSDP_IGNORED_MODULES": ("", "leave --fsdp_ignored_modules out"),
 }
-"""Variables of accelerate's launcher: the value where it is not set, the supported one, and advice."""
+"""Variables of accelerate's launcher: the only supported value, and advice for any other."""
 
 
 class ShardedDenoiser(nn.Module):
@@ -120,8 +117,8 @@ def check_launcher() -> None:
             )
     if not sharding_requested():
         return
-    for variable, (default, supported, advice) in FSDP_SETTINGS.items():
-        found = os.environ.get(variable, default)
+    for variable, (supported, advice) in FSDP_SETTINGS.items():
+        found = os.environ.get(variable, supported)
         if found.lower() != supported.lower():
             raise ConfigError(f"{variable}={found} is not supported: {advice}")
 
