@@ -48,10 +48,10 @@ def is_first_process() -> bool:
 
 
 def load_whole_models() -> None:
-    """Has every process load the weights of its models, also under `accelerate launch --use_fsdp`.
+    """Has every process load whole models, also under `accelerate launch --use_fsdp`.
 
-    By default that launcher tells transformers to load them on the first process of a machine only and to
-    leave those of the others empty, for FSDP to fill. Text encoders and rewards are not sharded here.
+    By default that launcher tells transformers that FSDP will fill the models of all processes but
+    the first of a machine. Nothing would do so here: text encoders and rewards are not sharded.
     """
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 

@@ -54,7 +54,7 @@ def restore_optimizer(
     Args:
         optimizer: the optimizer, over the parameters that it had.
         tensors: `optimizer.<index>.<name>`; others are left alone.
-        place: a function of a parameter and a tensor of its state, to the tensor that the optimizer keeps.
+        place: the tensor that the optimizer keeps, from a parameter and a tensor of its state.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, torch.Tensor]] = {}

@@ -20,7 +20,7 @@ ROWS: Final = 2
 
 
 def draw_grid(policy: Policy, prompts: PromptSet, config: TrainConfig) -> Image:
-    """The grid as the policy draws it now: a row of images for each noise, a column for each prompt."""
+    """The grid as the policy draws it now: a row for each noise, a column for each prompt."""
     shown = prompts.prompts[:PROMPTS]
     keys = [SampleKey(prompt, -1 - row) for row in range(ROWS) for prompt in shown]  # training uses the indices from 0
     batches = sample_images(policy, keys, sampler_settings(config.sample), config.seed)

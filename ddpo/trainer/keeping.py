@@ -62,7 +62,7 @@ class HeldOutReward:
         self.keys = [SampleKey(prompt, FIRST_INDEX - copy) for prompt in prompts for copy in range(PICTURES)]
 
     def score(self, policy: Policy, processes: Processes = ALONE) -> float | None:
-        """The mean score of the policy's pictures, on the main process; None if none of them could be scored.
+        """The mean score of the policy's images, on the main process; None if none could be scored.
 
         The other processes join in calls of a denoiser that is sharded.
 
@@ -78,7 +78,7 @@ class HeldOutReward:
         return sum(values) / len(values) if values else None
 
     def _known(self, batch: ImageBatch) -> list[float]:
-        """The scores of the pictures that can be scored."""
+        """The scores of the images that can be scored."""
         output = self.scorer.score(ImageBatch(batch.pixels.cpu(), batch.prompts))
         return [value for value in output.values.cpu().double().tolist() if not math.isnan(value)]
 

@@ -35,8 +35,8 @@ from ddpo.trainer.processes import Processes
 from ddpo.trainer.resumption import Changes, continued, remark, with_absolute_paths
 from ddpo.trainer.rollout import Collection, check_scorable, draw_keys, joined
 from ddpo.trainer.run_folder import RunFolder
-from ddpo.trainer.sharding import placed_like
 from ddpo.trainer.settings import settings_finding
+from ddpo.trainer.sharding import placed_like
 from ddpo.trainer.update import update
 from ddpo.types import Context, Rollout
 
@@ -159,7 +159,8 @@ class _Trainer:
             begun = time.perf_counter() - spent
             keys = self.keys(iteration)
             with processes.together():
-                rollout = yield from processes.stepwise((begun_with or self.collection(iteration)).rest())
+                collection = begun_with or self.collection(iteration)
+                rollout = yield from processes.stepwise(collection.rest())
             output = check_scorable(joined(processes.gather(rollout.rewards)))
             begun_with, spent = None, 0.0
             sampled = time.perf_counter()
@@ -172,8 +173,10 @@ class _Trainer:
             )
             ended = time.perf_counter()
             checkpoint = iteration % config.checkpoint_every == 0 or iteration == config.iterations
-            with processes.together():
-                held_out = self.held_out.score(self.policy, processes) if self.held_out and checkpoint else None
+            held_out = None
+            if self.held_out and checkpoint:
+                with processes.together():
+                    held_out = self.held_out.score(self.policy, processes)
             metrics = iteration_metrics(
                 iteration, output, weights, stats, sampling=sampled - begun, training=ended - sampled, held_out=held_out
             )
@@ -240,7 +243,7 @@ class _Trainer:
         return DenoisingLikelihood(policy, rollout, self.config, iteration, first)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Trained parameters and optimizer state, of all processes; called inside `Processes.whole_parameters`."""
+        """Trained parameters and optimizer state; called inside `Processes.whole_parameters`."""
         weights = {f"policy.{name}": parameter.detach() for name, parameter in self.policy.trainable_parameters()}
         moments = self.processes.whole_tensors(optimizer_tensors(self.optimizer))
         return weights | moments | {"loss_scale": self.scale.state()}

@@ -62,7 +62,7 @@ class Activations:
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             yield
-        self.bytes += sum(storage.nbytes() for storage in kept)  # of parameters gathered for a block, none is left
+        self.bytes += sum(one.nbytes() for one in kept)  # 0 for parameters that FSDP let go again
 
 
 def memory_parts(policy: Policy, activations: int, latents: int, reward_mb: float) -> MemoryParts:

@@ -2,8 +2,9 @@
 
 What is random is keyed by picture, rewards are gathered once, and each process plans all updates from the same numbers: the processes
 differ only in the pictures that they sample, score and train on. Gradients are summed by the module that accelerate prepared
-(`DistributedDataParallel`): forward passes that record gradients go through it. With FSDP the denoiser itself is spread over the
-processes, see `ddpo.trainer.sharding`. One process alone needs none of this, nor accelerate.
+(`DistributedDataParallel`): forward passes that record gradients go through it. With FSDP the
+denoiser itself is spread over the processes, see `ddpo.trainer.sharding`. One process alone needs
+none of this, nor accelerate.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from ddpo.errors import ConfigError, DdpoError
 from ddpo.launch import load_whole_models, process_count
 from ddpo.policies.policy import Policy
 from ddpo.trainer.config import SampleConfig
-from ddpo.trainer.sharding import check_launcher, gathered, gathered_tensors, shard, sharding_requested
+from ddpo.trainer.sharding import (
+    SUPPORTED,
+    check_launcher,
+    gathered,
+    gathered_tensors,
+    shard,
+    sharding_requested,
+)
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -47,8 +55,14 @@ class Processes:
         mesh: all processes, among which the denoiser is sharded; None if each has a whole one.
     """
 
-    def __init__(self, accelerator: Any | None, device: str, mesh: DeviceMesh | None = None) -> None:
-        self.accelerator, self.device, self.mesh = accelerator, device, mesh
+    def __init__(
+        self,
+        accelerator: Any | None,
+        device: str,
+        mesh: DeviceMesh | None = None,
+    ) -> None:
+        self.accelerator, self.device = accelerator, device
+        self.mesh = mesh
         self.index: int = accelerator.process_index if accelerator else 0
         self.count: int = accelerator.num_processes if accelerator else 1
         self._module: Any = None
@@ -62,7 +76,8 @@ class Processes:
             device: the torch device of the settings, "auto" for the accelerator that is here. Of several processes each takes its own.
 
         Raises:
-            ConfigError: the launcher's settings are wrong or not supported, or the device is not here or not fit for several processes.
+            ConfigError: the launcher's settings are wrong or not supported, or the device is not
+                here or not fit for several processes.
         """
         check_launcher()
         if process_count() == 1:
@@ -74,15 +89,18 @@ class Processes:
         load_whole_models()
         handlers = [InitProcessGroupKwargs(timeout=PATIENCE), DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
         accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)  # precision is the policy's own affair
-        known = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU, DistributedType.FSDP)
+        known = (
+            DistributedType.MULTI_CPU,
+            DistributedType.MULTI_GPU,
+            DistributedType.MULTI_XPU,
+            DistributedType.FSDP,
+        )
         if accelerator.distributed_type not in known:
             kind = accelerator.distributed_type.value
-            raise ConfigError(
-                f"accelerate was configured for {kind}; training knows data parallelism (--multi_gpu) "
-                "and FSDP 2 (--use_fsdp --fsdp_version 2)"
-            )
+            raise ConfigError(f"accelerate was configured for {kind}; {SUPPORTED}")
         own = "cpu" if cpu else str(accelerator.device)
-        return cls(accelerator, own, _mesh(own, accelerator.num_processes) if sharding_requested() else None)
+        mesh = _mesh(own, accelerator.num_processes) if sharding_requested() else None
+        return cls(accelerator, own, mesh)
 
     @property
     def main(self) -> bool:
@@ -91,7 +109,7 @@ class Processes:
 
     @property
     def sharded(self) -> bool:
-        """Whether the denoiser is sharded over the processes, so that each of its calls is one of all."""
+        """Whether the denoiser is sharded, so that each of its calls is one of all processes."""
         return self.mesh is not None
 
     def share(self, sample: SampleConfig) -> range:
@@ -126,9 +144,12 @@ class Processes:
         return torch.stack(self.gather(tensor)).sum(0)
 
     def calls(self, own: int) -> int:
-        """How many calls of the denoiser this process has to make, of which `own` have work to do.
+        """The number of calls of the denoiser that this process has to make.
 
         Where the denoiser is sharded, as many as the process that has the most; else at least one.
+
+        Args:
+            own: the number of calls for which it has items.
         """
         return max(1, max(self.gather(own)) if self.sharded else own)
 
@@ -153,9 +174,9 @@ class Processes:
                 raise kind(message)
 
     def in_step(self) -> AbstractContextManager[None]:
-        """Around a part of the work that calls a sharded denoiser: `together`; around any other, nothing.
+        """`together` where the denoiser is sharded, nothing elsewhere.
 
-        A process whose part failed makes no further calls, for which the others would wait.
+        A process that failed makes no further calls, for which the others would wait.
         """
         return self.together() if self.sharded else nullcontext()
 
@@ -182,12 +203,14 @@ class Processes:
         self._sharded = shard(policy, self.mesh)
 
     def whole_parameters(self) -> AbstractContextManager[None]:
-        """Inside, the main process has whole trained parameters to save; entered by all. See `sharding.gathered`."""
+        """Inside, the main process has whole trained parameters to save; all processes enter."""
         return nullcontext() if self._sharded is None else gathered(self._sharded, self.main)
 
     def whole_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of which some may be sharded, whole on the main process; called by all."""
-        return dict(tensors) if self._sharded is None else gathered_tensors(tensors, self.main)
+        """Tensors that may be sharded, whole on the main process; all processes call."""
+        if self._sharded is None:
+            return dict(tensors)
+        return gathered_tensors(tensors, self.main)
 
     def prepared(self, policy: Policy) -> Policy:
         """The policy to be trained: its gradients are summed over the processes, see `synchronised`. Alone, it is `policy` itself."""

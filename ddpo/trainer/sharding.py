@@ -1,8 +1,10 @@
-"""A denoiser sharded over the processes of a run, by PyTorch's FSDP 2 (`torch.distributed.fsdp.fully_shard`).
+"""A denoiser sharded over the processes of a run, by PyTorch's FSDP 2.
 
-Each process keeps its part of every parameter, gradient and optimizer moment. The parameters of a block
-are gathered while that block runs, in sampling as in training. So each call of the denoiser is a call of
-all processes, and they have to make equally many.
+Each process keeps its part of every parameter, gradient and optimizer moment. The parameters of a
+block are gathered while that block runs, in sampling as in training. So each call of the denoiser
+is a call of all processes, and they have to make equally many.
+
+Source: `torch.distributed.fsdp.fully_shard`; Zhao et al., arXiv 2304.11277.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = [
+    "SUPPORTED",
     "ShardedDenoiser",
     "check_launcher",
     "gathered",
@@ -38,7 +41,9 @@ STRATEGIES: Final = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
 }
-"""Strategies of accelerate without an implementation here, by the variable that its launcher sets."""
+"""Strategies of accelerate that are not supported, by the variable that its launcher sets."""
+
+SUPPORTED: Final = "training knows data parallelism (--multi_gpu) and FSDP 2 (--use_fsdp --fsdp_version 2)"
 
 FSDP_SETTINGS: Final = {
     "FSDP_VERSION": ("2", "add --fsdp_version 2 to `accelerate launch`"),
@@ -73,15 +78,15 @@ class ShardedDenoiser(nn.Module):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        trained = {id(parameter) for _, parameter in policy.trainable_parameters()}
-        modules = [value for value in vars(policy).values() if isinstance(value, nn.Module)]
-        self.trained = nn.ModuleList(
-            module for module in modules if any(id(one) in trained for one in module.parameters())
-        )
-        if not trained <= {id(parameter) for parameter in self.trained.parameters()}:
+        trained = {parameter for _, parameter in policy.trainable_parameters()}
+        self.trained = nn.ModuleList()
+        for part in vars(policy).values():
+            if isinstance(part, nn.Module) and not trained.isdisjoint(part.parameters()):
+                self.trained.append(part)
+        if not trained <= set(self.trained.parameters()):
             raise ConfigError(
-                f"the model {policy.model!r} cannot be sharded: its trained parameters are not in modules "
-                "that are its attributes; start with --multi_gpu in place of --use_fsdp"
+                f"the model {policy.model!r} cannot be sharded: its trained parameters are not in "
+                "modules that are its attributes; use --multi_gpu in place of --use_fsdp"
             )
         self._predict = policy.predict
 
@@ -94,8 +99,11 @@ class ShardedDenoiser(nn.Module):
 
         diffusers' models name the classes of theirs in `_no_split_modules`.
         """
-        names = {name for module in self.trained for name in getattr(module, "_no_split_modules", None) or ()}
-        return [module for module in reversed(list(self.modules())) if type(module).__name__ in names]
+        names: set[str] = set()
+        for module in self.trained:
+            names.update(getattr(module, "_no_split_modules", None) or ())
+        inner_first = reversed(list(self.modules()))
+        return [module for module in inner_first if type(module).__name__ in names]
 
 
 def sharding_requested() -> bool:
@@ -111,10 +119,7 @@ def check_launcher() -> None:
     """
     for variable, name in STRATEGIES.items():
         if os.environ.get(variable, "").lower() == "true":
-            raise ConfigError(
-                f"accelerate was configured for {name}; training knows data parallelism (--multi_gpu) "
-                "and FSDP 2 (--use_fsdp --fsdp_version 2)"
-            )
+            raise ConfigError(f"accelerate was configured for {name}; {SUPPORTED}")
     if not sharding_requested():
         return
     for variable, (supported, advice) in FSDP_SETTINGS.items():
@@ -124,7 +129,7 @@ def check_launcher() -> None:
 
 
 def shard(policy: Policy, mesh: DeviceMesh) -> ShardedDenoiser:
-    """Shards the denoiser of `policy` in place; from now on `policy.predict` is a call of all processes.
+    """Shards the denoiser of a policy in place, so that its `predict` is a call of all processes.
 
     No process waits for another here: each has loaded the same weights and keeps its part of them.
 
@@ -155,7 +160,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def placed_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """This process's part of `value` where it belongs to each element of a sharded parameter; else `value`.
+    """This process's part of a value that is as large as a sharded parameter; else the value.
 
     Args:
         parameter: a parameter of the policy.
@@ -166,15 +171,16 @@ def placed_like(parameter: Tensor, value: Tensor) -> Tensor:
     if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
         return value
     on_device = value.to(parameter.device)
-    return distribute_tensor(on_device, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return distribute_tensor(on_device, mesh, placements, src_data_rank=None)
 
 
 @contextmanager
 def gathered(denoiser: nn.Module, main: bool) -> Iterator[None]:
-    """Inside, the trained parameters of a sharded denoiser are whole and on the CPU, on the main process.
+    """Inside, the main process has the trained parameters of a sharded denoiser whole, on the CPU.
 
-    All processes enter together. Parameters are gathered one at a time, so a device needs room for the
-    largest one only. The denoiser is not called inside.
+    All processes enter together. Parameters are gathered one at a time, so a device needs room for
+    the largest one only. The denoiser is not called inside.
 
     Args:
         denoiser: the module that `shard` returned.

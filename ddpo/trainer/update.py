@@ -97,8 +97,13 @@ def _losses(algorithm: Algorithm, found: ItemLikelihoods, weights: Tensor, confi
     return losses if found.kl is None else losses + config.optim.kl * found.kl
 
 
-def _prepare(likelihood: Likelihood, plan: list[Items], config: TrainConfig, processes: Processes) -> None:
-    """Prepares the likelihood for the plan, in as many calls of a sharded denoiser as the other processes."""
+def _prepare(
+    likelihood: Likelihood,
+    plan: list[Items],
+    config: TrainConfig,
+    processes: Processes,
+) -> None:
+    """Prepares the likelihood, with as many calls of a sharded denoiser as other processes."""
     own = sum(len(items.batches(config.sample.batch)) for items in plan)
     idle = processes.calls(own) - own
     likelihood.prepare(plan)
@@ -107,13 +112,14 @@ def _prepare(likelihood: Likelihood, plan: list[Items], config: TrainConfig, pro
 
 
 def _take_part(likelihood: Likelihood, config: TrainConfig) -> None:
-    """A process without items has to join in the sum of the gradients, or a call of the denoiser: with zeros."""
+    """Joins in a sum of gradients, or in a call of a sharded denoiser, with zeros."""
     (likelihood.of(_idle(likelihood, config)).now.sum() * 0).backward()
 
 
 def _idle(likelihood: Likelihood, config: TrainConfig) -> Items:
-    """One item of this process, whatever it is."""
-    return Items(np.array([likelihood.pictures.start]), np.array([config.optim.skip_first]), np.array([0]), 0)
+    """One item of this process, whichever it is."""
+    first, step, draw = likelihood.pictures.start, config.optim.skip_first, 0
+    return Items(np.array([first]), np.array([step]), np.array([draw]), 0)
 
 
 def _check(sums: _Sums, iteration: int, update: int, processes: Processes) -> None:

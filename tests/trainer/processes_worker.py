@@ -25,7 +25,16 @@ from ddpo.trainer.sharding import local, whole
 
 def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
     """Runs the settings and gives back, of this process: latents, all rewards, gradients and parameters at each step, counts."""
-    seen: dict[str, Any] = {"latents": [], "rewards": [], "gradients": [], "parameters": [], "idle": 0, "kept_back": 0, "error": None, "held": 0}
+    seen: dict[str, Any] = {
+        "latents": [],
+        "rewards": [],
+        "gradients": [],
+        "parameters": [],
+        "idle": 0,
+        "kept_back": 0,
+        "error": None,
+        "held": 0,
+    }
     collect, gathered, idle, synchronised = Collection.rest, loop.check_scorable, update._take_part, Processes.synchronised
 
     def spy_collect(self: Collection) -> Generator[Any, None, Any]:
