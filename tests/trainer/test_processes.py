@@ -78,7 +78,7 @@ def launch_with(
     command = [*launcher, *strategy, "--num_processes", "2", "--main_process_port", port]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COV_")}
     environment = {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": "", **environment}
-    return subprocess.run([*map(str, command), *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run([*map(str, command), *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=600)
 
 
 @pytest.fixture(scope="module")

@@ -45,36 +45,40 @@ def rewards_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def scenarios(tiny_model: Path, tiny_xl: Path, rewards_file: Path) -> dict[str, dict[str, Any]]:
     """Short batches, so that processes often have unequally many calls to make."""
-    prompts = rewards_file.with_name("held_out.txt")
-    prompts.write_text("a red cat\na green dog\na blue fish\n")
-    full: dict[str, Any] = {"adapt": {"kind": "full"}, "iterations": 2}
+    prompts = rewards_file.with_name("prompts.txt")
+    prompts.write_text("a cat\na dog\na fish\na bird\n")
+    held_out_prompts = rewards_file.with_name("held_out.txt")
+    held_out_prompts.write_text("a cow\na bee\na fox\n")
+    full: dict[str, Any] = {"adapt": {"kind": "full"}, "iterations": 2, "prompts": str(prompts)}
+    short = full | {"iterations": 1}
     small: dict[str, Any] = {"updates": 2, "lr": 3e-4}
     saved = full | {
         "adapt": {"kind": "full", "checkpointing": True},
         "checkpoint_every": 1,
         "grid_every": 1,
     }
+    clipped = small | {"max_grad_norm": 1e-3, "lr": 1.0}
     unguided = small | {"guidance": False, "kl": 0.05}
     held_out = {
         "held_out": f"{rewards_file}:HeldOutBreaks",
-        "held_out_prompts": str(prompts),
+        "held_out_prompts": str(held_out_prompts),
         "checkpoint_every": 1,
     }
     return {
-        "sd": settings(tiny_model, rewards_file, optim=small | {"kl": 0.05}, **full),
+        "sd": settings(tiny_model, rewards_file, optim=clipped | {"kl": 0.05}, **full),
         "xl": settings(tiny_xl, rewards_file, guidance=3.0, optim=small, **saved),
         "xl-resumed": settings(tiny_xl, rewards_file, guidance=3.0, optim=small, **saved),
-        "unguided": settings(tiny_xl, rewards_file, guidance=3.0, batch=2, optim=unguided, **full),
+        "unguided": settings(tiny_xl, rewards_file, guidance=3.0, batch=2, optim=unguided, **short),
         "lora": settings(
             tiny_model,
             rewards_file,
             guidance=3.0,
             optim={"guidance": False, "kl": 0.05},
-            iterations=2,
+            iterations=1,
+            prompts=str(prompts),
         ),
-        "rwr": settings(tiny_model, rewards_file, algorithm="rwr", optim={"updates": 8}, **full),
-        "clipped": settings(tiny_model, rewards_file, optim=small | {"max_grad_norm": 1e-3, "lr": 1.0}, **full),
-        "half": settings(tiny_xl, rewards_file, dtype="bfloat16", optim=small, **full),
+        "rwr": settings(tiny_model, rewards_file, algorithm="rwr", optim={"updates": 8}, **short),
+        "half": settings(tiny_xl, rewards_file, dtype="bfloat16", optim=small, **short),
         "breaks": settings(tiny_model, rewards_file, "Breaks", batch=2, optim=small, **full),
         "held-out-breaks": settings(tiny_model, rewards_file, batch=2, optim=small, **full, **held_out),
         "float16": settings(tiny_model, rewards_file, dtype="float16", **full),
@@ -103,7 +107,7 @@ def alone(scenarios: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     return cache(lambda name: (folder / name, recorded(scenarios[name], folder / name)))
 
 
-@pytest.mark.parametrize("name", ["sd", "xl", "unguided", "lora", "rwr", "clipped"])
+@pytest.mark.parametrize("name", ["sd", "xl", "unguided", "lora", "rwr"])
 def test_two_processes_do_what_one_does(name: str, scenarios: dict[str, Any], two: Runs, alone: Alone) -> None:
     one = alone(name)[1]
     first, second = two[1][name]
@@ -123,16 +127,16 @@ def test_two_processes_do_what_one_does(name: str, scenarios: dict[str, Any], tw
 @pytest.mark.parametrize("name", ["sd", "xl", "unguided", "lora", "half"])
 def test_the_ratio_is_one_and_parameters_are_equal_to_the_bit(name: str, two: Runs) -> None:
     first, second = two[1][name]
-    assert [line["ratio_first_deviation"] for line in metrics(two[0] / name)] == [0, 0]
+    assert {line["ratio_first_deviation"] for line in metrics(two[0] / name)} == {0}
     for mine, other in zip(first["parameters"], second["parameters"], strict=True):
         assert torch.equal(mine, other)
     assert not torch.equal(first["parameters"][0], first["parameters"][-1])
 
 
 def test_gradients_are_clipped_by_their_norm_over_all_shards(two: Runs) -> None:
-    for seen in two[1]["clipped"]:
+    for seen in two[1]["sd"]:
         assert [float(gradient.norm()) for gradient in seen["gradients"]] == pytest.approx([1e-3] * 4, rel=1e-2)
-    assert min(line["grad_norm"] for line in metrics(two[0] / "clipped")) > 1e-2
+    assert min(line["grad_norm"] for line in metrics(two[0] / "sd")) > 1e-2
 
 
 def test_some_processes_joined_in_calls_without_work(two: Runs) -> None:
