@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,10 +16,12 @@ from test_processes import CLOSE, LATER, REWARDS, apart, launch_with, metrics, s
 
 from ddpo.errors import ConfigError
 from ddpo.policies import load_policy
+from ddpo.policies.policy import Policy
 from ddpo.tensorfile import load_tensors
 from ddpo.trainer.loop import resume
 from ddpo.trainer.processes import Processes
 from ddpo.trainer.run_folder import STATE_FILE
+from ddpo.trainer.sharding import ShardedDenoiser
 
 FSDP = ("--use_fsdp", "--fsdp_version", "2")
 HELD_OUT = """
@@ -297,3 +300,16 @@ def test_the_command_line_says_that_the_denoiser_is_sharded(tiny_xl: Path, rewar
     assert done.stdout.count("full (352,436 parameters, sharded by FSDP)") == 1
     assert done.stdout.count("iteration 1/1") == 1
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["processes"] == 2
+
+
+def test_a_model_whose_parameters_are_in_no_module_is_refused(tiny_model: Path) -> None:
+    policy = load_policy(str(tiny_model))
+    policy.adapt("full")
+    hidden = SimpleNamespace(
+        model="mine",
+        predict=policy.predict,
+        trainable_parameters=policy.trainable_parameters,
+        modules=[policy],
+    )
+    with pytest.raises(ConfigError, match=r"the model 'mine' cannot be sharded.*use --multi_gpu"):
+        ShardedDenoiser(cast(Policy, hidden))
