@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from ddpo.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "for_float64",
     "in_float64",
     "resolve_device",
+    "synchronize",
 ]
 
 AUTO: Final = "auto"
@@ -33,6 +35,14 @@ def accelerator() -> str | None:
 
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return None if found is None else found.type
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until an accelerator has done all that it was given; on the CPU there is nothing to wait for."""
+    import torch
+
+    if device.type != "cpu" and device.type == accelerator():
+        torch.accelerator.synchronize(device)
 
 
 def resolve_device(device: str) -> str:

@@ -37,12 +37,12 @@ def pins(name: str) -> dict[str, Version]:
     return found
 
 
-@pytest.mark.parametrize("requirement", list(requirements("hps", "ocr", "serve", "track", "dev")), ids=str)
+@pytest.mark.parametrize("requirement", list(requirements("heif", "ocr", "serve", "track", "dev")), ids=str)
 def test_every_package_of_the_dev_install_has_a_tested_version(requirement: Requirement) -> None:
     assert pins("constraints.txt")[canonicalize_name(requirement.name)] in requirement.specifier
 
 
-@pytest.mark.parametrize("requirement", list(requirements("alignment", "hps", "ocr", "serve", "track", "dev")), ids=str)
+@pytest.mark.parametrize("requirement", list(requirements("alignment", "heif", "ocr", "serve", "track", "dev")), ids=str)
 def test_the_oldest_version_of_a_package_is_its_lower_bound(requirement: Requirement) -> None:
     oldest = pins("constraints-oldest.txt")
     (bound,) = (Version(part.version) for part in requirement.specifier if part.operator == ">=")

@@ -48,6 +48,12 @@ def test_a_device_that_is_not_here_is_one_short_line_with_those_that_are(device:
         ("train", "--reward", "darkness", "--iterations", 1),
         ("train", "--reward", "darkness", "--dry-run"),
         ("rewards", "bench", "darkness"),
+        ("rewards", "score", "darkness", "A"),
+        ("rewards", "compare", "darkness", "contrast", "A"),
+        ("rewards", "calibrate", "darkness", "A", "--out", "z.json"),
+        ("rewards", "validate", "darkness", "--preferences", "pairs.jsonl"),
+        ("rewards", "check", "darkness"),
+        ("rewards", "serve", "darkness", "--port", 0),
         ("eval", "--images", "base=A", "--images", "tuned=A", "--prompts", "p.txt", "--reward", "darkness"),
     ],
 )
@@ -59,6 +65,7 @@ def test_every_command_with_a_device_says_so(ddpo: Run, tmp_path: Path, monkeypa
     Image.new("RGB", (8, 8)).save(tmp_path / "A" / "0.png")
     (tmp_path / "A" / "0.txt").write_text("a cat")
     (tmp_path / "p.txt").write_text("a cat\n")
+    (tmp_path / "pairs.jsonl").write_text('{"image_a": "A/0.png", "image_b": "A/0.png", "label": 1}\n')
     out = () if command[0] == "rewards" else ("--out", "out")
     code, _, errors = ddpo(*command, *out, "--device", "cuda:99")
     assert (code, len(errors.splitlines())) == (2, 1), errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -201,6 +202,32 @@ def _origin(model: ModelFacts) -> str:
     return f"{model.kind} checkpoint, iteration {model.iteration}{trained}"
 
 
+class _Forecast:
+    """How long drawing will take, said once: the speed of the second block and later ones, for all images.
+
+    Args:
+        images: number of images of the evaluation.
+    """
+
+    def __init__(self, images: int) -> None:
+        self._images = images
+        self._first: tuple[int, float] | None = None  # images drawn and time, at the first block
+        self._said = False
+
+    def line(self, event: EvalProgress, now: float) -> str | None:
+        """The line, at the second block of images that were not there before; else None."""
+        drawn = event.done - event.found
+        if self._said or event.stage != "drawing" or drawn <= 0:
+            return None
+        if self._first is None or drawn <= self._first[0]:
+            self._first = (drawn, now)
+            return None
+        self._said = True
+        seconds = (now - self._first[1]) / (drawn - self._first[0]) * (self._images - event.done)
+        minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+        return f"about {minutes} to draw what is left of {self._images:,} images; scoring comes after it"
+
+
 def _run(work: Plan, console: Console) -> Outcome:
     """Carries out the plan under a progress bar with pictures per second and the time left."""
     from ddpo.eval.job import carry_out
@@ -212,6 +239,7 @@ def _run(work: Plan, console: Console) -> Outcome:
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
+    forecast = _Forecast(work.pictures)
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
 
@@ -220,5 +248,7 @@ def _run(work: Plan, console: Console) -> Outcome:
             if name not in tasks:
                 tasks[name] = bars.add_task(name, total=event.total)
             bars.update(tasks[name], completed=event.done, total=event.total)
+            if line := forecast.line(event, time.monotonic()):
+                console.print(line, markup=False, soft_wrap=True)
 
         return carry_out(work, observe)

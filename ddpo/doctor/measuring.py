@@ -10,15 +10,10 @@ from typing import Any
 
 import torch
 
+from ddpo.devices import synchronize
 from ddpo.rewards.bench import process_peak_mb
 
-__all__ = ["float32_precision", "peak_memory_mb", "seconds_per_call", "synchronize"]
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits until the device has done all its work."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+__all__ = ["float32_precision", "peak_memory_mb", "seconds_per_call"]
 
 
 def seconds_per_call(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ddpo.devices import synchronize
 from ddpo.doctor.budget import first_that_fits
-from ddpo.doctor.measuring import synchronize
 from ddpo.doctor.row import Outcome
 from ddpo.doctor.workload import Workload, run_config
 from ddpo.policies import load_policy

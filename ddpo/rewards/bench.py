@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from ddpo.devices import check_device
+from ddpo.devices import check_device, synchronize
 from ddpo.errors import ConfigError
 from ddpo.images import load_image
 from ddpo.rewards.backbones import forget_embeddings
@@ -99,11 +99,11 @@ def make_on(found: ResolvedReward, device: str) -> Reward:
     Raises:
         ConfigError: there is no such device here, or the reward runs on the CPU alone. And as `ResolvedReward.make`.
     """
-    check_device(device)
     if "device" in found.options:
         return replace(found, options={**found.options, "device": device}).make()
-    if torch.device(device).type != "cpu" and found.card.device == "cpu":
+    if found.card.device == "cpu" and device.partition(":")[0] != "cpu":
         raise ConfigError(f"reward {found.card.id!r} runs on the CPU only")
+    check_device(device)
     return found.make()
 
 
@@ -189,8 +189,7 @@ class _Watched:
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         begun = time.perf_counter()
         output = self._reward(batch)
-        if not _on_cpu(self._device):
-            torch.accelerator.synchronize(self._device)  # a kernel that is still running is the reward's own time
+        synchronize(torch.device(self._device))  # a kernel that is still running is the reward's own time
         with self._lock:
             self.calls.append((begun, time.perf_counter()))
         return output

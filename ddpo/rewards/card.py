@@ -97,6 +97,7 @@ class RewardCard:
     pixels: Literal["uint8", "float"] = "uint8"  # the form that is scored; "uint8" means that floats are rounded first
     preprocessing: str = ""  # what is done to the pixels before scoring; part of the signature
     dtype: str = "float64"  # in which the score is computed; part of the signature
+    accelerator_dtype: str = ""  # precision on an accelerator, of a reward that takes float32 on the CPU; "": the same
     differentiable: bool = False
     deterministic: bool = True
     batch_invariant: bool = True

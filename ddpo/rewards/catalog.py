@@ -39,6 +39,7 @@ _CARDS: Final = (
         preprocessing="JPEG quality 80; images resized by Pillow; 'Answer concisely: what is going on in this image?', greedy, "
         "64 tokens; 'The image contains {prompt}'; BERTScore by the package bert-score, encoder in float32",
         dtype="float16 on a GPU, float32 on a CPU",
+        accelerator_dtype="float16",
         device="any",
         libraries=("torch", "transformers", "tokenizers", "bert-score", "pillow", "libjpeg"),
         memory_mb=17_500,

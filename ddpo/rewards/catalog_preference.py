@@ -98,6 +98,7 @@ PREFERENCE_CARDS: Final = (
         preprocessing="uint8, PIL bicubic to about 256·28·28 pixels in multiples of 28, CLIP mean and std; the chat format of Qwen2-VL "
         "with the original's instruction, whole prompt; positions 0, 1, 2 … also over the picture; SDPA, one picture at a time",
         dtype="bfloat16 on a GPU, float32 on a CPU, the head in float32",
+        accelerator_dtype="bfloat16",
         device="any",
         libraries=("torch", "transformers", "tokenizers", "pillow"),
         memory_mb=17_500,  # in bfloat16; twice that in float32

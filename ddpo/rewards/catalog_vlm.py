@@ -23,6 +23,7 @@ _TIMEOUT: Final = RewardOption("timeout", 120.0, "seconds after which an answer 
 _SHARED: Final[dict[str, Any]] = {
     "family": "vlm",
     "dtype": "float16 on a GPU, float32 on a CPU",
+    "accelerator_dtype": "float16",
     "device": "any",
     "libraries": ("torch", "transformers", "tokenizers", "pillow", "libjpeg"),
     "memory_mb": 14_500,

@@ -60,6 +60,13 @@ class ResolvedReward:
         parts = tuple(replace(part, reward=part.reward.on(device)) for part in self.parts)
         return replace(self, options=options, parts=parts)
 
+    def memory_mb(self, device: str) -> float:
+        """Memory that it takes on a device, in 10⁶ bytes, by its card; 0 where it runs elsewhere."""
+        if self.parts:
+            return sum({part.name: part.reward.memory_mb(device) for part in self.parts}.values())
+        place = "cpu" if self.card.device == "cpu" else str(self.options.get("device", device))
+        return self.card.memory_mb if place in (device, AUTO) else 0
+
     @property
     def signature(self) -> str:
         """The line that fixes its scores."""

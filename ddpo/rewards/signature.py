@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from ddpo.devices import AUTO, accelerator
 from ddpo.loading import source_digest
 from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.code import files_digest
@@ -52,7 +53,7 @@ def _parts(card: RewardCard, options: Mapping[str, Any] | None, origin: str) -> 
         "card": card.fingerprint({**defaults, **chosen}),
         "pixels": card.pixels,
         "preprocessing": card.preprocessing or "not stated",
-        "dtype": chosen.get("dtype") or card.dtype,
+        "dtype": chosen.get("dtype") or _precision(card, options or {}),
         "weights": "+".join(_short(weight) for weight in card.weights) or "none",
         "options": changed or "default",
     }
@@ -61,6 +62,16 @@ def _parts(card: RewardCard, options: Mapping[str, Any] | None, origin: str) -> 
     parts |= {library: _version(library) for library in card.libraries}
     parts["ddpo"] = _version("ddpo")
     return {name: " ".join(str(value).replace("|", "/").split()) for name, value in parts.items()}
+
+
+def _precision(card: RewardCard, options: Mapping[str, Any]) -> str:
+    """The precision of a reward where it runs: on the CPU and on an accelerator it may differ, and so may scores."""
+    served = any(str(value).startswith(("http://", "https://")) for value in options.values())
+    if not card.accelerator_dtype or served:
+        return card.dtype
+    device = str(options.get("device", AUTO))
+    kind = accelerator() or "cpu" if device == AUTO else device.partition(":")[0]
+    return "float32" if kind == "cpu" else card.accelerator_dtype
 
 
 def _short(weight: WeightFile) -> str:

@@ -229,7 +229,7 @@ class _Trainer:
             iteration,
             sampling,
             self.processes.count,
-            self.reward.card.memory_mb,
+            self.reward.memory_mb(str(self.policy.device)),
         )
         notes = [unknown_words(config.model, self.prompts), self.cut, remark(self.changes)]
         noted = [note for note in notes if note is not None]

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from ddpo.devices import synchronize
 from ddpo.errors import ConfigError, TrainingDiverged
 from ddpo.policies.emoji.vocabulary import unknown_words_line
 from ddpo.policies.policy import Policy
@@ -126,8 +127,7 @@ def train_once(
     for _, parameter in policy.trainable_parameters():
         parameter.grad = None
     deviation = None if found.old is None else float(((found.now - found.old).detach().exp() - 1).abs().max())
-    if policy.device.type != "cpu":
-        torch.accelerator.synchronize(policy.device)
+    synchronize(policy.device)
     return deviation, time.perf_counter() - begun
 
 

@@ -130,7 +130,9 @@ def settings_finding(config: TrainConfig) -> Finding:
     own = sorted({name for name, source in config.sources.items() if _of_the_user(source)})
     yours = f"; given: {', '.join(own)}" if own else ""
     if families or not config.sources:
-        whose = f"recipe {families[0]} ({FAMILIES[families[0]]}): " if families else ""
+        others = sorted(set(vetted) - {f"recipe {family}" for family in families})
+        named = [f"recipe {family} ({FAMILIES[family]})" for family in families]
+        whose = f"{', then '.join([*named, *others])}: " if named or others else ""
         return Finding("settings", f"{whose}{shown}{yours}")
     text = (
         f"no settings are known for the model {config.model!r}: those of the embedded model stand in "

@@ -39,7 +39,7 @@ def test_the_weights_are_those_of_the_manifest_and_small() -> None:
 def test_a_damaged_installation_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = tmp_path / "emoji" / "weights"
     shutil.copytree(WEIGHTS, copy)
-    monkeypatch.setattr("ddpo.policies.files", lambda package: tmp_path)
+    monkeypatch.setattr("ddpo.policies.base_model.files", lambda package: tmp_path)
     load_policy("emoji")
     (copy / "unet" / "config.json").write_text("{}")
     with pytest.raises(MissingResourceError, match=r"damaged in this installation: unet/config\.json"):

@@ -50,7 +50,23 @@ def test_most_model_rewards_can_be_placed() -> None:
     assert {"aesthetic", "clip_score", "pickscore", "imagereward", "alignment", "vqa_score"} <= set(PLACED)
 
 
-@pytest.mark.parametrize("name", PLACED)
+HALF = [name for name in PLACED if CARDS[name].accelerator_dtype]
+"""Rewards that take another precision on an accelerator."""
+
+
+def test_a_card_says_in_which_precision_it_computes_on_an_accelerator() -> None:
+    assert {"alignment", "vqa_score", "vlm_judge", "hpsv3"} <= set(HALF)
+    for name in HALF:
+        here, there = resolve(name).on("cpu"), resolve(name).on("cuda:1")
+        assert "|dtype:float32|" in here.signature
+        assert f"|dtype:{CARDS[name].accelerator_dtype}|" in there.signature
+        assert there.identity == resolve(f"{name}:device=mps").identity != here.identity
+    assert resolve("hpsv3:dtype=float32").on("cuda").identity == resolve("hpsv3:dtype=float32").on("cpu").identity
+    served = "alignment:vlm=http://127.0.0.1:8000/v1"
+    assert resolve(served).on("cuda").identity == resolve(served).on("cpu").identity
+
+
+@pytest.mark.parametrize("name", [name for name in PLACED if name not in HALF])
 def test_signature_and_cache_key_do_not_depend_on_the_device(name: str) -> None:
     here, there = resolve(name).on("cpu"), resolve(name).on("cuda:1")
     written = resolve(f"{name}:device=cuda")
@@ -73,6 +89,14 @@ def test_a_written_device_wins_over_that_of_the_run() -> None:
     placed = {part.name: part.reward.options.get("device") for part in mixed.parts}
     assert placed == {"aesthetic": "cpu", "clip_score": "cuda:1", "darkness": None}
     assert mixed.identity == resolve("aesthetic + clip_score:0.5 + darkness").identity
+
+
+def test_a_reward_takes_memory_where_it_runs() -> None:
+    both = resolve("aesthetic + clip_score:device=cpu + darkness").on("cuda:0")
+    pixels = CARDS["darkness"].memory_mb  # computed where the images are
+    assert both.memory_mb("cuda:0") == CARDS["aesthetic"].memory_mb + pixels
+    assert both.memory_mb("cpu") == CARDS["clip_score"].memory_mb + pixels
+    assert resolve("aesthetic").on("cpu").memory_mb("cuda") == 0
 
 
 def test_a_reward_follows_the_device_of_its_run(noting: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ def test_the_plan_says_whose_the_settings_are(tiny_xl: Path) -> None:
     assert finding.text.startswith("recipe sdxl (Stable Diffusion XL): steps 30, guidance 5, samples 128")
     assert "lr 0.0001" in finding.text
     assert finding.text.endswith("given: model, optim.lr")
+    named = resolve_config([("recipe mine.toml", {"model": str(tiny_xl), "optim": {"lr": 1e-5}})])
+    assert settings_finding(named).text.startswith("recipe sdxl (Stable Diffusion XL), then recipe mine.toml: steps 30")
     unknown = settings_finding(config_for({"model": "./mine.py:Policy"}))
     assert not unknown.good
     assert unknown.text.startswith("no settings are known for the model './mine.py:Policy'")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ddpo.errors import one_line
 from ddpo.registry import explain_load_failure, load_attribute
-from ddpo.rewards.card import RewardCard, WeightFile
+from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.check.definition import Fault, NotApplicable, check
 from ddpo.rewards.check.subject import Subject
 from ddpo.rewards.fixtures import FIXTURES
@@ -91,7 +91,7 @@ def card_options(subject: Subject) -> str | None:
 
 @check("card")
 def cache_key(subject: Subject) -> str | None:
-    """The key of a cached score changes with the version, the weights, the preprocessing, the dtype and every option."""
+    """The key of a cached score changes with the version, the weights, the preprocessing, the dtype and every option but the device."""
     card, options, origin = subject.card, dict(subject.found.options), subject.found.origin
     key = identity(card, options, origin)
     variants: dict[str, tuple[RewardCard, dict[str, Any]]] = {
@@ -105,6 +105,8 @@ def cache_key(subject: Subject) -> str | None:
         changed = (*card.weights[:place], other, *card.weights[place + 1 :])
         variants[f"the weights {weight.source}"] = (dataclasses.replace(card, weights=changed), options)
     for option in card.options:
+        if option.name in PLACEMENT:  # where it runs changes no score
+            continue
         variants[f"option {option.name}"] = (card, {**options, option.name: _another(options.get(option.name, option.default))})
     blind = [name for name, (other_card, chosen) in variants.items() if identity(other_card, chosen, origin) == key]
     if blind:
