@@ -11,7 +11,7 @@ from typing import Final
 
 from ddpo.errors import ConfigError
 
-__all__ = ["is_first_process", "process_count"]
+__all__ = ["is_first_process", "load_whole_models", "process_count"]
 
 ADVICE: Final = "start with `accelerate launch`, or unset WORLD_SIZE for a run of one process"
 LAST_PORT: Final = 65535
@@ -45,6 +45,15 @@ def is_first_process() -> bool:
         return process_count() == 1 or int(os.environ["RANK"]) == 0
     except ConfigError:
         return True
+
+
+def load_whole_models() -> None:
+    """Has every process load whole models, also under `accelerate launch --use_fsdp`.
+
+    By default that launcher tells transformers that FSDP will fill the models of all processes but
+    the first of a machine. Nothing would do so here: text encoders and rewards are not sharded.
+    """
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
 
 def _number(name: str, first: int, last: int | None = None) -> int:

@@ -3,7 +3,7 @@
 No pickle is read or written. `torch.optim.Optimizer.state_dict` is flattened to `optimizer.<index>.<name>` tensors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -44,11 +44,22 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Puts back what `optimizer_tensors` took; hyper-parameters stay those of `optimizer`."""
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, torch.Tensor],
+    place: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda parameter, value: value,
+) -> None:
+    """Puts back what `optimizer_tensors` took; hyper-parameters stay those of `optimizer`.
+
+    Args:
+        optimizer: the optimizer, over the parameters that it had.
+        tensors: `optimizer.<index>.<name>`; others are left alone.
+        place: the tensor that the optimizer keeps, from a parameter and a tensor of its state.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
-            states.setdefault(int(index), {})[name] = value
+            states.setdefault(int(index), {})[name] = place(parameters[int(index)], value)
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

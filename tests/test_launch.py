@@ -10,7 +10,7 @@ import pytest
 
 from ddpo.errors import ConfigError
 from ddpo.eval.sharing import join
-from ddpo.launch import is_first_process, process_count
+from ddpo.launch import is_first_process, load_whole_models, process_count
 from ddpo.trainer.processes import Processes
 
 Run = Callable[..., tuple[int, str, str]]
@@ -95,3 +95,19 @@ def test_the_command_line_reports_it_and_begins_nothing(
     assert (code, len(errors.splitlines())) == (2, 1)
     assert errors.startswith("error: WORLD_SIZE=")
     assert os.listdir(tmp_path) == []
+
+
+def test_transformers_loads_whole_models_under_the_launcher_of_fsdp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own switch, in a process group of one, as `accelerate launch --use_fsdp` sets it."""
+    import torch.distributed as dist
+    from transformers.integrations import is_fsdp_enabled
+
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        assert is_fsdp_enabled()
+        load_whole_models()
+        assert not is_fsdp_enabled()
+    finally:
+        dist.destroy_process_group()

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from ddpo.devices import resolve_device
 from ddpo.errors import ConfigError
-from ddpo.launch import process_count
+from ddpo.launch import load_whole_models, process_count
 
 __all__ = ["ALONE", "Together", "join"]
 
@@ -73,6 +73,7 @@ def join(device: str) -> Together:
         raise ConfigError(f"device {device} names one device for several processes: say {kind}, and each takes its own")
     from accelerate import PartialState
 
+    load_whole_models()
     device = resolve_device(device)
     state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
     return Together(state, "cpu" if device == "cpu" else str(state.device))

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
-from ddpo.images import contact_sheet, save_png, to_pil
+from PIL.Image import Image
+
+from ddpo.images import contact_sheet, to_pil
 from ddpo.policies.policy import Policy
 from ddpo.policies.sample import SampleKey, sample_images
 from ddpo.prompts import PromptSet
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.rollout import sampler_settings
 
-__all__ = ["save_grid"]
+__all__ = ["draw_grid"]
 
 PROMPTS: Final = 8  # the first of the list
 ROWS: Final = 2
 
 
-def save_grid(policy: Policy, prompts: PromptSet, config: TrainConfig, path: Path) -> None:
-    """Draws the grid with the policy as it is, and writes it as a PNG."""
+def draw_grid(policy: Policy, prompts: PromptSet, config: TrainConfig) -> Image:
+    """The grid as the policy draws it now: a row for each noise, a column for each prompt."""
     shown = prompts.prompts[:PROMPTS]
     keys = [SampleKey(prompt, -1 - row) for row in range(ROWS) for prompt in shown]  # training uses the indices from 0
     batches = sample_images(policy, keys, sampler_settings(config.sample), config.seed)
     pictures = [picture for batch in batches for picture in to_pil(batch.pixels)]
-    save_png(contact_sheet(pictures, columns=len(shown)), path)
+    return contact_sheet(pictures, columns=len(shown))

@@ -24,6 +24,7 @@ from ddpo.rewards.scorer import make_scorer
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.failures import storing
+from ddpo.trainer.processes import ALONE, Processes
 from ddpo.trainer.rollout import sampler_settings
 from ddpo.types import ImageBatch
 
@@ -60,17 +61,26 @@ class HeldOutReward:
         prompts = load_prompts(config.held_out_prompts).prompts
         self.keys = [SampleKey(prompt, FIRST_INDEX - copy) for prompt in prompts for copy in range(PICTURES)]
 
-    def score(self, policy: Policy) -> float | None:
-        """The mean score of the policy's pictures; None if none of them could be scored.
+    def score(self, policy: Policy, processes: Processes = ALONE) -> float | None:
+        """The mean score of the policy's images, on the main process; None if none could be scored.
+
+        The other processes join in calls of a denoiser that is sharded.
 
         Raises:
             RewardFailure: the reward broke.
         """
+        if not (processes.main or processes.sharded):
+            return None
         values: list[float] = []
         for batch in sample_images(policy, self.keys, sampler_settings(self.config.sample), self.config.seed):
-            output = self.scorer.score(ImageBatch(batch.pixels.cpu(), batch.prompts))
-            values += [value for value in output.values.cpu().double().tolist() if not math.isnan(value)]
+            with processes.in_step():
+                values += self._known(batch) if processes.main else []
         return sum(values) / len(values) if values else None
+
+    def _known(self, batch: ImageBatch) -> list[float]:
+        """The scores of the images that can be scored."""
+        output = self.scorer.score(ImageBatch(batch.pixels.cpu(), batch.prompts))
+        return [value for value in output.values.cpu().double().tolist() if not math.isnan(value)]
 
 
 def keep_best(checkpoint: Path, iteration: int, reward: str, value: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ddpo.errors import ConfigError
+from ddpo.images import save_png
 from ddpo.policies import find_policy, load_policy
 from ddpo.policies.policy import LoraSettings, Policy, TrainablePolicy, save_memory
 from ddpo.policies.sample import SampleKey
@@ -23,7 +24,7 @@ from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Checked, Checkpointed, Event, GridSaved, IterationDone, Progress, Started
 from ddpo.trainer.failures import enough_memory, storing
-from ddpo.trainer.grid import save_grid
+from ddpo.trainer.grid import draw_grid
 from ddpo.trainer.keeping import HeldOutReward, keep_best, prune
 from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
 from ddpo.trainer.loss_scale import LossScale
@@ -35,6 +36,7 @@ from ddpo.trainer.resumption import Changes, continued, remark, with_absolute_pa
 from ddpo.trainer.rollout import Collection, check_scorable, draw_keys, joined
 from ddpo.trainer.run_folder import RunFolder
 from ddpo.trainer.settings import settings_finding
+from ddpo.trainer.sharding import placed_like
 from ddpo.trainer.update import update
 from ddpo.types import Context, Rollout
 
@@ -129,6 +131,7 @@ class _Trainer:
             self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets))
         if config.adapt.checkpointing:
             save_memory(self.policy)
+        processes.shard(self.policy)
         optim = config.optim
         parameters = [parameter for _, parameter in self.policy.trainable_parameters()]
         self.optimizer = torch.optim.AdamW(
@@ -150,13 +153,14 @@ class _Trainer:
         with processes.together():
             begun_with, spent = (yield from self.preflight(run.path, done + 1)) if done < config.iterations else (None, 0.0)
         trained = processes.prepared(self.policy)
-        if self.grid_due(done) and not run.grid(done).exists():
+        if self.grid_due(done) and not processes.gather(run.grid(done).exists())[0]:
             yield GridSaved(self.save_grid(run, done))
         for iteration in range(done + 1, config.iterations + 1):
             begun = time.perf_counter() - spent
             keys = self.keys(iteration)
             with processes.together():
-                rollout = yield from (begun_with or self.collection(iteration)).rest()
+                collection = begun_with or self.collection(iteration)
+                rollout = yield from processes.stepwise(collection.rest())
             output = check_scorable(joined(processes.gather(rollout.rewards)))
             begun_with, spent = None, 0.0
             sampled = time.perf_counter()
@@ -169,20 +173,25 @@ class _Trainer:
             )
             ended = time.perf_counter()
             checkpoint = iteration % config.checkpoint_every == 0 or iteration == config.iterations
-            with processes.together():
-                held_out = self.held_out.score(self.policy) if self.held_out and checkpoint and processes.main else None
-                metrics = iteration_metrics(
-                    iteration, output, weights, stats, sampling=sampled - begun, training=ended - sampled, held_out=held_out
-                )
-                run.append_metrics(metrics)
-                if checkpoint:
-                    folder = run.checkpoint(iteration, self.policy)
-                    if self.held_out and held_out is not None:
-                        keep_best(folder, iteration, self.held_out.signature, held_out)
-                    yield Checkpointed(folder)
-                run.save_state(iteration, self.state(), self.statistics.to_state())
-                if run.writes:
-                    prune(run.path / "checkpoints", config.checkpoint_keep)
+            held_out = None
+            if self.held_out and checkpoint:
+                with processes.together():
+                    held_out = self.held_out.score(self.policy, processes)
+            metrics = iteration_metrics(
+                iteration, output, weights, stats, sampling=sampled - begun, training=ended - sampled, held_out=held_out
+            )
+            with processes.whole_parameters():
+                state = self.state()
+                with processes.together():
+                    run.append_metrics(metrics)
+                    if checkpoint:
+                        folder = run.checkpoint(iteration, self.policy)
+                        if self.held_out and held_out is not None:
+                            keep_best(folder, iteration, self.held_out.signature, held_out)
+                        yield Checkpointed(folder)
+                    run.save_state(iteration, state, self.statistics.to_state())
+                    if run.writes:
+                        prune(run.path / "checkpoints", config.checkpoint_keep)
             yield IterationDone(metrics, *extremes(keys, output), peak_memory(self.policy.device))
             if self.grid_due(iteration):
                 yield GridSaved(self.save_grid(run, iteration))
@@ -202,9 +211,11 @@ class _Trainer:
         """Looks before the leap; returns the iteration's pictures, of which the first batch is there, and the seconds that it took."""
         config = self.config
         yield Progress("checking", 0, 1)
-        room = disk(out, self.policy, config, iteration - 1)
+        with self.processes.in_step():
+            room = disk(out, self.policy, config, iteration - 1)
         collection, begun = self.collection(iteration), time.perf_counter()
-        first = collection.first_batch()
+        with self.processes.in_step():
+            first = collection.first_batch()
         sampling = time.perf_counter() - begun
         likelihood = self.likelihood(self.policy, first, iteration)
         ids = [key.prompt.id for key in self.keys(iteration)]
@@ -232,16 +243,17 @@ class _Trainer:
         return DenoisingLikelihood(policy, rollout, self.config, iteration, first)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Trained parameters and optimizer state."""
+        """Trained parameters and optimizer state; called inside `Processes.whole_parameters`."""
         weights = {f"policy.{name}": parameter.detach() for name, parameter in self.policy.trainable_parameters()}
-        return weights | optimizer_tensors(self.optimizer) | {"loss_scale": self.scale.state()}
+        moments = self.processes.whole_tensors(optimizer_tensors(self.optimizer))
+        return weights | moments | {"loss_scale": self.scale.state()}
 
     @torch.no_grad()
     def load_state(self, tensors: dict[str, torch.Tensor], statistics: dict[str, Any]) -> None:
         """Puts back what `state` gave."""
         for name, parameter in self.policy.trainable_parameters():
-            parameter.copy_(tensors[f"policy.{name}"])
-        restore_optimizer(self.optimizer, tensors)
+            parameter.copy_(placed_like(parameter, tensors[f"policy.{name}"]))
+        restore_optimizer(self.optimizer, tensors, placed_like)
         if "loss_scale" in tensors:
             self.scale.load_state(tensors["loss_scale"])
         self.statistics.load_state(statistics)
@@ -253,9 +265,11 @@ class _Trainer:
     def save_grid(self, run: RunFolder, iteration: int) -> Path:
         """The same prompts from the same noise each time."""
         path = run.grid(iteration)
-        if run.writes:
-            with storing(path):
-                save_grid(self.policy, self.prompts, self.config, path)
+        if run.writes or self.processes.sharded:
+            sheet = draw_grid(self.policy, self.prompts, self.config)
+            if run.writes:
+                with storing(path):
+                    save_png(sheet, path)
         return path
 
     def manifest(self) -> dict[str, Any]:

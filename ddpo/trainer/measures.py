@@ -102,9 +102,10 @@ def summary(config: TrainConfig, policy: TrainablePolicy, prompts: PromptSet, pr
     count = sum(parameter.numel() for _, parameter in policy.trainable_parameters())
     steps = optim.updates * optim.epochs
     updates = f"{steps} update{'s' * (steps > 1)}"
+    sharded = ", sharded by FSDP" if processes.sharded else ""
     shares = f"{processes.count} processes × {len(processes.share(sample))} = " if processes.count > 1 else ""
     return (
-        f"{config.algorithm} on {config.model}, {config.adapt.kind} ({count:,} parameters); "
+        f"{config.algorithm} on {config.model}, {config.adapt.kind} ({count:,} parameters{sharded}); "
         f"{len(prompts)} prompts ({prompts.source}); "
         f"per iteration {shares}{sample.samples} pictures ({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), {updates}"
     )

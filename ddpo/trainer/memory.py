@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpo.policies.policy import Policy
+from ddpo.trainer.sharding import local
 
 __all__ = ["Activations", "MemoryParts", "frozen_tensors", "memory_parts", "size_text", "total_memory"]
 
@@ -49,17 +50,19 @@ class Activations:
     @contextmanager
     def counting(self, parameters: Iterable[Tensor]) -> Iterator[None]:
         """Counts within; the tensors themselves are left as they are."""
-        seen = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+        seen = {local(parameter).untyped_storage()._cdata for parameter in parameters}
+        kept = []
 
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in seen:
-                seen.add(storage.data_ptr())
-                self.bytes += storage.nbytes()
+            if storage._cdata not in seen:
+                seen.add(storage._cdata)
+                kept.append(storage)
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             yield
+        self.bytes += sum(one.nbytes() for one in kept)  # 0 for parameters that FSDP let go again
 
 
 def memory_parts(policy: Policy, activations: int, latents: int, reward_mb: float) -> MemoryParts:
@@ -97,7 +100,8 @@ def frozen_tensors(policy: Policy) -> Iterator[Tensor]:
 
 
 def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+    own = local(tensor)
+    return own.numel() * own.element_size()
 
 
 def total_memory(device: torch.device) -> int:

@@ -21,6 +21,7 @@ from ddpo.trainer.likelihoods import ItemLikelihoods, Likelihood
 from ddpo.trainer.loss_scale import LossScale
 from ddpo.trainer.plan import Items, plan_updates
 from ddpo.trainer.processes import ALONE, Processes
+from ddpo.trainer.sharding import whole
 
 __all__ = ["UpdateStats", "update"]
 
@@ -55,17 +56,19 @@ def update(
     Raises:
         TrainingDiverged: the ratio is not 1 before the first update, or a loss or gradient is not finite (nothing is applied).
     """
-    whole = plan_updates(weights, config, iteration, likelihood.noise_levels)
-    plan = [items.among(likelihood.pictures) for items in whole]
+    updates = plan_updates(weights, config, iteration, likelihood.noise_levels)
+    plan = [items.among(likelihood.pictures) for items in updates]
     scale = scale or LossScale(needed=False)
-    likelihood.prepare(plan)
+    _prepare(likelihood, plan, config, processes)
     by_picture = torch.from_numpy(weights.values).float().to(policy.device)
     parameters = [parameter for _, parameter in policy.trainable_parameters()]
     sums = _Sums(config)
     norms, done, every = [], 0, sum(len(items) for items in plan)
     for number, items in enumerate(plan):
         optimizer.zero_grad(set_to_none=True)
-        for part in (parts := items.batches(config.sample.batch)):
+        parts = items.batches(config.sample.batch)
+        idle = processes.calls(len(parts)) - len(parts)
+        for part in parts:
             with processes.synchronised(part is parts[-1]):
                 found = likelihood.of(part)
                 losses = _losses(algorithm, found, by_picture[torch.from_numpy(part.pictures).to(policy.device)], config)
@@ -73,17 +76,17 @@ def update(
             sums.add(losses, found, part, first=number == 0)
             done += len(part)
             yield Progress("training", done, every)
-        if not parts:
+        for _ in range(idle):
             _take_part(likelihood, config)
         _check(sums, iteration, number, processes)
         scale.unscale(parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.optim.max_grad_norm))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, config.optim.max_grad_norm)))
         if not scale.judge(math.isfinite(norm)):
             raise _not_finite(iteration)
         if math.isfinite(norm):
             optimizer.step()
             norms.append(norm)
-    stats = sums.stats(sum(len(items) for items in whole), processes)
+    stats = sums.stats(sum(len(items) for items in updates), processes)
     if norms:
         stats.grad_norm, stats.updates = float(np.mean(norms)), len(norms)
     return stats
@@ -94,10 +97,29 @@ def _losses(algorithm: Algorithm, found: ItemLikelihoods, weights: Tensor, confi
     return losses if found.kl is None else losses + config.optim.kl * found.kl
 
 
+def _prepare(
+    likelihood: Likelihood,
+    plan: list[Items],
+    config: TrainConfig,
+    processes: Processes,
+) -> None:
+    """Prepares the likelihood, with as many calls of a sharded denoiser as other processes."""
+    own = sum(len(items.batches(config.sample.batch)) for items in plan)
+    idle = processes.calls(own) - own
+    likelihood.prepare(plan)
+    for _ in range(idle):
+        likelihood.prepare([_idle(likelihood, config)])
+
+
 def _take_part(likelihood: Likelihood, config: TrainConfig) -> None:
-    """A process without items of an update has to join in the sum of the gradients: with zeros."""
-    idle = Items(np.array([likelihood.pictures.start]), np.array([config.optim.skip_first]), np.array([0]), 0)
-    (likelihood.of(idle).now.sum() * 0).backward()
+    """Joins in a sum of gradients, or in a call of a sharded denoiser, with zeros."""
+    (likelihood.of(_idle(likelihood, config)).now.sum() * 0).backward()
+
+
+def _idle(likelihood: Likelihood, config: TrainConfig) -> Items:
+    """One item of this process, whichever it is."""
+    first, step, draw = likelihood.pictures.start, config.optim.skip_first, 0
+    return Items(np.array([first]), np.array([step]), np.array([draw]), 0)
 
 
 def _check(sums: _Sums, iteration: int, update: int, processes: Processes) -> None:

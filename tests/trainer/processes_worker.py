@@ -1,6 +1,7 @@
 """What `test_processes.py` runs in each of two processes: `python processes_worker.py SCENARIOS FOLDER`, started by `accelerate launch`.
 
-`SCENARIOS` is a JSON file: name → settings. What process R saw of a run goes to `FOLDER/NAME-R.pt`.
+`SCENARIOS` is a JSON file: name → settings. What process R saw of a run goes to `FOLDER/NAME-R.pt`. A run whose name ends in
+"-resumed" stops after its first iteration and is resumed up to the last.
 """
 
 from __future__ import annotations
@@ -16,14 +17,24 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ddpo.errors import DdpoError
-from ddpo.trainer import config_from_dict, loop, train, update
+from ddpo.trainer import config_from_dict, loop, resume, train, update
 from ddpo.trainer.processes import Processes
 from ddpo.trainer.rollout import Collection
+from ddpo.trainer.sharding import local, whole
 
 
 def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
     """Runs the settings and gives back, of this process: latents, all rewards, gradients and parameters at each step, counts."""
-    seen: dict[str, Any] = {"latents": [], "rewards": [], "gradients": [], "parameters": [], "idle": 0, "kept_back": 0, "error": None}
+    seen: dict[str, Any] = {
+        "latents": [],
+        "rewards": [],
+        "gradients": [],
+        "parameters": [],
+        "idle": 0,
+        "kept_back": 0,
+        "error": None,
+        "held": 0,
+    }
     collect, gathered, idle, synchronised = Collection.rest, loop.check_scorable, update._take_part, Processes.synchronised
 
     def spy_collect(self: Collection) -> Generator[Any, None, Any]:
@@ -45,11 +56,18 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
 
     def flat(optimizer: torch.optim.Optimizer, gradient: bool) -> torch.Tensor:
         tensors = [p.grad if gradient else p for group in optimizer.param_groups for p in group["params"]]
-        return torch.cat([tensor.detach().flatten().clone() for tensor in tensors])
+        return torch.cat([whole(tensor.detach()).flatten().clone() for tensor in tensors])
+
+    def held(optimizer: torch.optim.Optimizer) -> None:
+        """Counts the elements of parameters, gradients and moments that this process keeps."""
+        kept = [tensor for group in optimizer.param_groups for p in group["params"] for tensor in (p, p.grad)]
+        kept += [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+        seen["held"] = sum(local(tensor).numel() for tensor in kept)
 
     hooks = [
         register_optimizer_step_pre_hook(lambda optimizer, *_: seen["gradients"].append(flat(optimizer, gradient=True))),
         register_optimizer_step_post_hook(lambda optimizer, *_: seen["parameters"].append(flat(optimizer, gradient=False))),
+        register_optimizer_step_post_hook(lambda optimizer, *_: held(optimizer)),
     ]
     loop.check_scorable, update._take_part = spy_gathered, spy_idle
     Collection.rest = spy_collect  # type: ignore[method-assign]
@@ -72,9 +90,12 @@ def main() -> None:
     scenarios, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     prepared = Processes.prepared
     for name, values in scenarios.items():
-        os.environ["BREAK_IN"] = "1" if name == "breaks" else ""
+        os.environ["BREAK_IN"] = {"breaks": "1", "held-out-breaks": "0"}.get(name, "")
         Processes.prepared = (lambda self, policy: policy) if name == "unsynchronised" else prepared  # type: ignore[method-assign]
-        torch.save(recorded(values, folder / name), folder / f"{name}-{os.environ['RANK']}.pt")
+        first = values | ({"iterations": 1} if name.endswith("-resumed") else {})
+        torch.save(recorded(first, folder / name), folder / f"{name}-{os.environ['RANK']}.pt")
+        if name.endswith("-resumed"):
+            list(resume(folder / name, iterations=values["iterations"]))
 
 
 if __name__ == "__main__":

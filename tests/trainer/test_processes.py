@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,23 @@ def settings(model: Path, rewards: Path, reward: str = "Brightness", batch: int 
 
 def launch(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Two processes on the CPU, as a user starts them."""
+    return launch_with(("--multi_gpu",), *arguments, **environment)
+
+
+def launch_with(
+    strategy: Sequence[str],
+    *arguments: object,
+    **environment: str,
+) -> subprocess.CompletedProcess[str]:
+    """Two processes on the CPU, by the options of `accelerate launch` that name a strategy."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", port]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+    command = [*launcher, *strategy, "--num_processes", "2", "--main_process_port", port]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COV_")}
     environment = {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": "", **environment}
-    return subprocess.run([*map(str, command), *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run([*map(str, command), *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=600)
 
 
 @pytest.fixture(scope="module")
