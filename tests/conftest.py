@@ -22,6 +22,7 @@ def ddpo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(sys, "argv", ["ddpo", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", str(columns))
         code = 0
+        capsys.readouterr()  # of what came before
         try:
             main()
         except SystemExit as error:

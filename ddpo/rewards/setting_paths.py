@@ -18,7 +18,7 @@ from ddpo.prompts import builtin_names
 from ddpo.registry import Registry
 from ddpo.rewards.spec import parse_expression, replace_paths
 
-__all__ = ["NAMING", "absolute_path", "at_new_place", "located", "missing_files", "same_but_for_paths"]
+__all__ = ["NAMING", "absolute_path", "at_new_place", "located", "missing_files", "moved_path", "same_but_for_paths"]
 
 REWARDS: Final = ("reward", "held_out")
 PROMPTS: Final = ("prompts", "held_out_prompts")
@@ -65,12 +65,23 @@ def at_new_place(values: Mapping[str, Any], run: Path, before: str | None) -> di
     """
 
     def place(path: str) -> str | None:
-        if before is None or not os.path.isabs(path) or os.path.exists(path):
-            return None
-        other = Path(os.path.normpath(run.resolve() / os.path.relpath(path, before)))
-        return str(other) if other.exists() else None
+        return moved_path(path, run, before)
 
     return _replaced(values, place, {})
+
+
+def moved_path(path: str, run: Path, before: str | None) -> str | None:
+    """The new place of a path that is not there, but lies where it lay relative to the run folder; None if it does not.
+
+    Args:
+        path: an absolute path.
+        run: the run folder.
+        before: its absolute path when the run was started; None if unknown.
+    """
+    if before is None or not os.path.isabs(path) or os.path.exists(path):
+        return None
+    other = Path(os.path.normpath(run.resolve() / os.path.relpath(path, before)))
+    return str(other) if other.exists() else None
 
 
 def missing_files(values: Mapping[str, Any]) -> dict[str, str]:
@@ -118,7 +129,7 @@ def _replaced(values: Mapping[str, Any], place: Place, known: Mapping[str, Mappi
             found[setting] = _replaced_in_expression(text, place)
         elif setting in OBJECTS and (match := re.fullmatch(r"(.+\.py)(:[\w.]+)", text)):
             found[setting] = (place(match[1]) or match[1]) + match[2]
-        elif setting != "algorithm":
+        elif setting in PROMPTS:
             found[setting] = place(text) or text
     return found
 

@@ -15,8 +15,8 @@ from ddpo.errors import DdpoError, MemoryExhausted, StorageFailure, one_line
 
 __all__ = ["enough_memory", "storing"]
 
-REFUSALS: Final = ("out of memory", "can't allocate memory", "bad_alloc")
-"""How a `RuntimeError` says that it is one of memory: a GPU's libraries, PyTorch's allocator on the CPU, C++."""
+REFUSALS: Final = ("out of memory", "can't allocate memory", "bad_alloc", "could not create a primitive")
+"""How a `RuntimeError` says that it is one of memory: a GPU's libraries, PyTorch's allocator on the CPU, C++, oneDNN."""
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from ddpo.trainer.manifest import check_unchanged, describe
 from ddpo.trainer.measures import extremes, iteration_metrics, peak_memory, summary
 from ddpo.trainer.preflight import cut_prompts, disk, examine, unknown_words
 from ddpo.trainer.processes import Processes
-from ddpo.trainer.resumption import Changes, continued, remark, with_absolute_paths
+from ddpo.trainer.resumption import Changes, base_model, continued, remark, with_absolute_paths
 from ddpo.trainer.rollout import Collection, check_scorable, draw_keys, joined
 from ddpo.trainer.run_folder import RunFolder
 from ddpo.trainer.settings import settings_finding
@@ -89,14 +89,15 @@ def resume(path: Path, iterations: int | None = None, settings: Mapping[str, Any
         UserError, RewardFailure, TrainingDiverged: as `train`.
     """
     run = RunFolder.open(path)
-    config, changes = continued(run, dict(settings or {}) | ({} if iterations is None else {"iterations": iterations}))
+    model, asked = base_model(run, settings or {})
+    config, changes = continued(run, asked | ({} if iterations is None else {"iterations": iterations}))
     processes = Processes.join(config.device)
     with processes.together(), enough_memory(None):
         run.writes = processes.main
         done, tensors, statistics = run.load_state()
         if config.iterations < done:
             raise ConfigError(f"{path} has {done} iterations already; --iterations {config.iterations} is less")
-        trainer = _Trainer(config, processes, changes)
+        trainer = _Trainer(config, processes, changes, model)
         trainer.check_unchanged(run.manifest())
         if done:
             trainer.load_state(tensors, statistics)
@@ -109,7 +110,8 @@ def resume(path: Path, iterations: int | None = None, settings: Mapping[str, Any
 class _Trainer:
     """What a run needs while it runs; everything that an iteration changes is in `policy`, `optimizer` and `statistics`."""
 
-    def __init__(self, config: TrainConfig, processes: Processes, changes: Changes | None = None) -> None:
+    def __init__(self, config: TrainConfig, processes: Processes, changes: Changes | None = None, model: str | None = None) -> None:
+        word = model or config.model  # `model`: where the model of a resumed run is now
         self.changes = changes or {}
         self.config, self.processes, self.share = config, processes, processes.share(config.sample)
         self.algorithm, algorithm_origin = load_algorithm(config.algorithm)
@@ -121,11 +123,11 @@ class _Trainer:
                 f"reward {config.reward!r} ranks the pictures of a prompt among each other: sample.batch ({config.sample.batch}) must be "
                 f"a multiple of sample.per_prompt ({config.sample.per_prompt})"
             )
-        self.cut = cut_prompts(config.model, self.prompts)
+        self.cut = cut_prompts(word, self.prompts)
         self.scorer = make_scorer(self.reward)
         self.held_out = HeldOutReward(config, self.reward, processes.device) if config.held_out else None
-        self.policy: TrainablePolicy = load_policy(config.model, device=processes.device, dtype=config.dtype)
-        self.origins = {"algorithm": algorithm_origin, "model": find_policy(config.model)[1]}
+        self.policy: TrainablePolicy = load_policy(word, device=processes.device, dtype=config.dtype)
+        self.origins = {"algorithm": algorithm_origin, "model": find_policy(word)[1]}
         with torch.random.fork_rng(devices=[]):  # the adapters' first values come from the seed; the caller's generator is left alone
             torch.default_generator.manual_seed(config.seed)
             self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets))

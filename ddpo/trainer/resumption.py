@@ -10,14 +10,14 @@ from typing import Any, Final
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.policies import policies
 from ddpo.policies.checkpoint import BaseFacts
-from ddpo.rewards.setting_paths import NAMING, at_new_place, located, missing_files, same_but_for_paths
+from ddpo.rewards.setting_paths import NAMING, at_new_place, located, missing_files, moved_path, same_but_for_paths
 from ddpo.trainer.algorithms import algorithms
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import Finding
 from ddpo.trainer.recipe import config_from_dict, merged
 from ddpo.trainer.run_folder import RunFolder
 
-__all__ = ["Changes", "continued", "remark", "with_absolute_paths"]
+__all__ = ["Changes", "base_model", "continued", "remark", "with_absolute_paths"]
 
 FREE: Final = ("iterations", "checkpoint_every", "checkpoint_keep", "grid_every", "adapt.checkpointing")
 """What may change when a run is resumed: how long it is, what it leaves behind, and how much memory it takes for the same bits."""
@@ -54,12 +54,10 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> tuple[TrainConfig, Ch
     changes = _changes(begun, config.to_dict())
     before = with_absolute_paths(config_from_dict(at_new_place(begun, run.path, manifest.get("folder")))).to_dict()
     other = _fixed(_changes(before, config.to_dict()))
-    base = manifest.get("base", {})
-    other = {name: values for name, values in other.items() if not _same_file(name, *values, base)}
+    other = {name: values for name, values in other.items() if name not in NAMING or not same_but_for_paths(name, *values)}
     if other:
         names = f"{', '.join(FREE)} and {', '.join(ROUNDING)}"
         raise ConfigError(f"a run is resumed with the settings that it was started with: {_told(other)}; only {names} may change")
-    _check_denoiser(config, str(before["model"]), base)
     sources = dict(config.sources) | dict.fromkeys(changes, "--resume")
     return replace(config, sources=sources if config.sources else {}), changes
 
@@ -76,21 +74,32 @@ def _missing_line(run: Path, missing: Mapping[str, str]) -> str:
     return f"{run}: the file {path} of its setting {setting} is not there; if it was moved, give its new place with {option} PATH"
 
 
-def _same_file(setting: str, before: str, now: str, base: Mapping[str, Any]) -> bool:
-    """Whether a setting names the same file at another place; `base` are the recorded facts of the base model."""
-    if setting == "model":
-        return BaseFacts.of(before, base).is_model(now)
-    return setting in NAMING and same_but_for_paths(setting, before, now)
+def base_model(run: RunFolder, asked: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The word that finds the base model of a run from here, and what is asked for without a new word for the same model.
 
+    Args:
+        run: the run.
+        asked: plain nested values, as of a recipe.
 
-def _check_denoiser(config: TrainConfig, before: str, base: Mapping[str, Any]) -> None:
-    """Raises `ConfigError` if the denoiser at the model's place is not the one that the run was started with."""
-    facts = BaseFacts.of(before, base)
-    if facts.fingerprint and not facts.is_model(config.model):
+    Raises:
+        CheckpointError: the run's files are damaged.
+        ConfigError: the denoiser at the model's place has changed.
+    """
+    manifest = run.manifest()
+    base = BaseFacts.of(run.config().model, manifest.get("base", {}))
+    word = str(asked.get("model", base.word))
+    if word != base.word and not base.is_model(word):
+        return word, dict(asked)  # another model, which is refused with all other changes
+    if word == base.word:
+        word = base.usable()
+        moved = moved_path(word, run.path, manifest.get("folder"))
+        word = moved or word
+    if base.is_at(word) and not base.is_model(word):
         raise ConfigError(
-            f"the run cannot be resumed: the denoiser of the model {config.model!r} has changed since it was started; "
+            f"the run cannot be resumed: the denoiser of the model {word!r} has changed since it was started; "
             "give a copy of the old one with --model"
         )
+    return word, {name: value for name, value in asked.items() if name != "model"}
 
 
 def remark(changes: Changes) -> Finding | None:

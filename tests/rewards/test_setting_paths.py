@@ -78,7 +78,7 @@ def test_files_of_options_lists_and_objects(tmp_path: Path, monkeypatch: pytest.
     found = located(values | {"algorithm": "alg.py:Mine", "seed": 3})
     assert found == {
         "reward": f"aesthetic:z={tmp_path}/w.json,device=cuda:1", "prompts": f"{tmp_path}/p.txt", "held_out_prompts": "animals",
-        "model": f"{tmp_path}/model", "algorithm": f"{tmp_path}/alg.py:Mine", "seed": 3,
+        "model": "model/", "algorithm": f"{tmp_path}/alg.py:Mine", "seed": 3,
     }  # fmt: skip
 
 
@@ -89,10 +89,10 @@ def test_a_moved_project_is_found_again(tmp_path: Path) -> None:
     (tmp_path / "r.py").write_text("")
     (tmp_path / "lists" / "p.txt").write_text("")
     now = at_new_place(before, tmp_path / "runs" / "x", "/old/project/runs/x")
-    assert now == {"reward": f"{tmp_path}/r.py:red + darkness", "prompts": f"{tmp_path}/lists/p.txt", "model": f"{tmp_path}/model"}
-    assert missing_files(now) == {}
+    assert now == {"reward": f"{tmp_path}/r.py:red + darkness", "prompts": f"{tmp_path}/lists/p.txt", "model": "/old/project/model"}
+    assert missing_files(now) == {}  # the model is found by its own record
     assert at_new_place(before, tmp_path / "elsewhere" / "runs" / "x" / "y", "/old/project/runs/x") == before
-    assert missing_files(before) == {"reward": "/old/project/r.py", "prompts": "/old/project/lists/p.txt", "model": "/old/project/model"}
+    assert missing_files(before) == {"reward": "/old/project/r.py", "prompts": "/old/project/lists/p.txt"}
     assert at_new_place(before, tmp_path, None) == before
 
 

@@ -123,7 +123,7 @@ for batch in (256, 16):
     events = resume(Path(sys.argv[1]), settings={"sample": {"batch": batch}})
     assert isinstance(next(events), Started)
     size = next(line for line in open("/proc/self/status") if line.startswith("VmSize"))
-    resource.setrlimit(resource.RLIMIT_AS, (int(size.split()[1]) * 1024 + 80_000_000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (int(size.split()[1]) * 1024 + 160_000_000, resource.RLIM_INFINITY))
     try:
         list(events)
         print("finished")
