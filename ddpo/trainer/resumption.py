@@ -57,8 +57,10 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> tuple[TrainConfig, Ch
     base = manifest.get("base", {})
     other = {name: values for name, values in other.items() if not _same_file(name, *values, base)}
     if other:
-        names = f"{', '.join(FREE)} and {', '.join(ROUNDING)}"
-        raise ConfigError(f"a run is resumed with the settings that it was started with: {_told(other)}; only {names} may change")
+        *names, last = FREE + ROUNDING
+        raise ConfigError(
+            f"a run is resumed with the settings that it was started with: {_told(other)}; only {', '.join(names)} and {last} may change"
+        )
     _check_denoiser(config, str(before["model"]), base)
     sources = dict(config.sources) | dict.fromkeys(changes, "--resume")
     return replace(config, sources=sources if config.sources else {}), changes
