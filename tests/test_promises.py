@@ -1,0 +1,228 @@
+"""Promises of README, docs and help that belong to no other test file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpo.cli.interruption import Interruption
+from ddpo.errors import RewardFailure
+from ddpo.rewards.serve.client import RemoteReward
+
+Run = Callable[..., tuple[int, str, str]]
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = (
+    "sample.samples=8",
+    "sample.batch=8",
+    "sample.steps=2",
+    "optim.timesteps=1",
+    "optim.updates=1",
+    "checkpoint_every=1",
+)
+SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
+QUICK = ("--seeds", 2, "--history", 0, "--best-of", 0, "--no-held-out")
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def numbers_of(row: str) -> list[float]:
+    """The numbers in the cells of a table's row, but for the first cell."""
+    return [float(cell) for cell in row.strip("|\n ").split("|")[1:]]
+
+
+def test_the_table_of_sensitivities_follows_from_the_models_schedule() -> None:
+    """σ and |∂mean/∂v| / σ of DDIM with η = 1 and v-prediction, from diffusers' schedule (arXiv 2010.02502, eq. 12 and 16)."""
+    from diffusers import DDIMScheduler
+
+    section = page("docs/training.md").partition("| timestep |")[2]
+    timesteps, _, sigmas, sensitivities = section.splitlines()[:4]
+    schedule = DDIMScheduler.from_pretrained(ROOT / "ddpo" / "policies" / "emoji" / "weights" / "scheduler")
+    schedule.set_timesteps(10)
+    alphas, last = schedule.alphas_cumprod.double(), schedule.final_alpha_cumprod.double()
+    told = zip(numbers_of("| timestep |" + timesteps), numbers_of(sigmas), numbers_of(sensitivities), strict=True)
+    found = []
+    for timestep in schedule.timesteps.tolist():
+        alpha = alphas[timestep]
+        previous = alphas[timestep - 100] if timestep >= 100 else last
+        variance = (1 - previous) / (1 - alpha) * (1 - alpha / previous)
+        of_x0 = previous.sqrt() * (1 - alpha).sqrt()
+        of_noise = (1 - previous - variance).clamp(min=0).sqrt() * alpha.sqrt()
+        sigma = variance.sqrt()
+        found.append((timestep, float(sigma), float((of_noise - of_x0).abs() / sigma)))
+    for one, other in zip(found, told, strict=True):
+        assert one[0] == other[0]
+        assert one[1] == pytest.approx(other[1], abs=6e-4)
+        assert one[2] == pytest.approx(other[2], rel=0.05)
+
+
+def test_the_readme_tells_what_the_page_about_generalisation_measured() -> None:
+    readme, measured = page("README.md"), page("docs/generalisation.md")
+    for reward in ("compressibility", "incompressibility", "colorfulness"):
+        (row,) = re.findall(rf"^\| {reward}, .+$", readme, re.MULTILINE)
+        (source,) = re.findall(rf"^\| {reward} \| (.+%) \|$", measured, re.MULTILINE)
+        short = [cell.partition(";")[0].replace(", +", " to ").replace("(+", "(") for cell in source.split(" | ")[:3]]
+        pairs = zip(re.findall(r"\+?[\d.]+", row), re.findall(r"\+?[\d.]+", " ".join(short)), strict=True)
+        assert all(float(one) == float(other) for one, other in pairs), reward
+
+
+def test_the_readme_tells_the_onsets_and_counts_of_the_measured_readings() -> None:
+    readme, measured = " ".join(page("README.md").split()), page("docs/generalisation.md")
+    onsets, left = [], []
+    for reward in ("compressibility", "incompressibility", "colorfulness"):
+        table = measured.partition(f"<!-- course {reward}:begin -->")[2].partition("<!--")[0]
+        rows = [line.strip("| ").split(" | ") for line in table.splitlines() if re.match(r"\| \d", line)]
+        onsets.append(next(int(row[0]) for row in rows if row[-1] == "strong signs"))
+        left.append(int(rows[-1][4].rstrip("%").replace("−", "-")))
+    assert f"from iteration {onsets[0]}, {onsets[1]} and {onsets[2]} on" in readme
+    assert max(left) < 25
+    assert "less than a quarter is left" in readme
+    counts = [list(map(int, found)) for found in re.findall(r"no sign: (\d+), watch: (\d+), strong signs: (\d+)\.", measured)]
+    runs, watch, strong = sum(map(sum, counts)), sum(found[1] for found in counts), sum(found[2] for found in counts)
+    assert strong == 0
+    assert f'none in {runs} runs that were stopped in time ({watch} of them "watch")' in readme
+
+
+def test_the_second_ctrl_c_stops_at_once() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Interruption() as interruption:
+            interruption.arm()
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interruption.asked
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[tuple[str, list[str]]]:
+    """A server that sends every request on to another path, and the requests that it got."""
+    asked: list[str] = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(f"{self.path} {self.headers.get('Authorization')}")
+            self.send_response(302)
+            self.send_header("Location", "/taken")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_redirection_does_not_take_the_token_along(elsewhere: tuple[str, list[str]]) -> None:
+    address, asked = elsewhere
+    with pytest.raises(RewardFailure, match="302"):
+        RemoteReward(f"{address}/darkness", token="secret")
+    assert asked
+    assert not [request for request in asked if request.startswith("/taken")]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folders of images of two prompts, and the list of prompts."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "p.txt").write_text("a cat\na teapot\n", encoding="utf-8")
+    for name, level in (("base", 200), ("tuned", 40)):
+        for place, prompt in enumerate(("a_cat", "a_teapot")):
+            (folder / name / prompt).mkdir(parents=True)
+            for index in range(2):
+                colour = (level, level - 10 * index, level - 20 * place)
+                Image.new("RGB", (32, 32), colour).save(folder / name / prompt / f"{index}.png")
+    return folder
+
+
+def images_of(folder: Path) -> list[str]:
+    return ["--images", f"base={folder / 'base'}", "--images", f"tuned={folder / 'tuned'}", "--prompts", str(folder / "p.txt")]
+
+
+def test_json_and_markdown_are_alone_on_standard_output(pictures: Path, tmp_path: Path, ddpo: Run) -> None:
+    arguments = ["eval", *images_of(pictures), "--reward", "darkness", "--no-held-out", "--out", tmp_path / "report"]
+    code, output, _ = ddpo(*arguments, "--format", "json")
+    assert code == 0
+    assert json.loads(output) == json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    code, output, errors = ddpo(*arguments, "--format", "github")
+    assert code == 0
+    assert output.startswith("### tuned against")
+    assert "Report: " in errors
+
+
+@pytest.mark.parametrize(
+    ("condition", "code"),
+    [("p.gain < 0", 0), ("p.gain > 0", 3), ("tuned:p.gain.darkness > 0.1", 3), ("reading >= strong", 3)],
+)
+def test_conditions_decide_the_exit_status(pictures: Path, tmp_path: Path, ddpo: Run, condition: str, code: int) -> None:
+    """The tuned images are darker; with two kinds of evidence at most, the reading cannot be told, which counts as true."""
+    arguments = [*images_of(pictures), "--reward", "darkness", "--no-held-out", "--out", tmp_path / "report"]
+    assert ddpo("eval", *arguments, "--fail-if", condition)[0] == code
+
+
+def test_the_best_checkpoint_is_evaluated_and_exported(tmp_path: Path, ddpo: Run) -> None:
+    run = tmp_path / "run"
+    arguments = ("--reward", "darkness", "--held-out", "colorfulness", "--iterations", 2, "--out", run)
+    (tmp_path / "two.txt").write_text("a cat\na teapot\n", encoding="utf-8")
+    held_out = f'held_out_prompts="{tmp_path / "two.txt"}"'
+    assert ddpo("train", *arguments, *SMALL, "--set", held_out)[0] == 0
+    best = json.loads((run / "checkpoints" / "best.json").read_text(encoding="utf-8"))
+    name = next(str(value) for value in best.values() if str(value).startswith("iteration-"))
+    code, output, errors = ddpo("export", run / "best", "--to", tmp_path / "lora")
+    assert code == 0, errors
+    assert f"iteration {int(name.removeprefix('iteration-'))}," in output
+    prompts = ("--prompts", tmp_path / "two.txt")
+    assert ddpo("eval", "--checkpoint", run / "best", *prompts, *QUICK)[0] == 0
+    assert (run / "eval" / name / "report.html").exists()
+
+
+def test_checkpoints_of_two_base_models_are_not_evaluated_together(tiny_model: Path, tmp_path: Path, ddpo: Run) -> None:
+    for name, model in (("a", "emoji"), ("b", str(tiny_model))):
+        arguments = ("--reward", "darkness", "--model", model, "--iterations", 1, "--out", tmp_path / name)
+        assert ddpo("train", *arguments, *SMALL)[0] == 0
+    for command in (["eval", "--checkpoint", tmp_path / "a", "--checkpoint", tmp_path / "b"], ["compare", tmp_path / "a", tmp_path / "b"]):
+        code, _, errors = ddpo(*command)
+        assert code == 2
+        assert "one evaluation has one base model" in errors
+        assert len(errors.strip().splitlines()) == 1
+
+
+RELATIVES = {
+    "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha"),
+    "LoKr": ("lokr_w1", "lokr_w2", "alpha"),
+    "LoKr in two factors": ("lokr_w1", "lokr_w2_a", "lokr_w2_b", "alpha"),
+    "(IA)³": ("on_input", "weight"),
+    "full differences": ("diff",),
+}
+
+
+@pytest.mark.parametrize("kind", RELATIVES)
+@pytest.mark.parametrize("prefix", ["lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q", "lycoris_unet_mid_block"])
+def test_relatives_of_lora_are_refused_in_one_line(tiny_model: Path, tmp_path: Path, ddpo: Run, kind: str, prefix: str) -> None:
+    from safetensors.torch import save_file
+
+    file = tmp_path / "relative.safetensors"
+    save_file({f"{prefix}.{name}": torch.ones(2, 2) for name in RELATIVES[kind]}, file)
+    code, _, errors = ddpo("sample", "--checkpoint", file, "--model", tiny_model, "a cat", "--out", tmp_path / "out")
+    assert code == 2
+    (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert "LoRA" in line
