@@ -226,3 +226,140 @@ def test_relatives_of_lora_are_refused_in_one_line(tiny_model: Path, tmp_path: P
     assert code == 2
     (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
     assert "LoRA" in line
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one iteration on a tiny Stable Diffusion."""
+    from ddpo.trainer import config_for, train
+
+    folder = tmp_path_factory.mktemp("run") / "run"
+    sample = {"samples": 8, "per_prompt": 8, "batch": 8, "steps": 2, "guidance": 1.0}
+    optim = {"timesteps": 1, "updates": 1, "skip_last": 0}
+    settings = {"reward": "darkness", "model": str(tiny_model), "iterations": 1, "checkpoint_every": 1, "device": "cpu"}
+    for _ in train(config_for({**settings, "sample": sample, "optim": optim}), folder):
+        pass
+    return folder
+
+
+def test_a_run_leaves_what_the_page_names(tiny_run: Path) -> None:
+    section = page("docs/training.md").partition("## What a run leaves\n")[2]
+    named = re.findall(r"`([\w.]+?)/?`", section.partition("`ddpo train --resume")[0])
+    assert set(named) == {path.name for path in tiny_run.iterdir()}
+    keys = json.loads((tiny_run / "metrics.jsonl").read_text(encoding="utf-8")).keys()
+    rows = section.partition("| in `metrics.jsonl` | |")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.+?) \|", rows, re.MULTILINE)
+    assert len(cells) > 5
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} <= set(keys)
+
+
+def test_the_plan_of_a_run_has_the_lines_of_the_page(tiny_model: Path, tmp_path: Path, ddpo: Run) -> None:
+    block = page("docs/training.md").partition("every start does the same first:\n\n```\n")[2].partition("```")[0]
+    labels = [line.split()[0] for line in block.splitlines()]
+    assert labels[:2] == ["settings", "batch"]
+    arguments = ("--reward", "darkness", "--model", tiny_model, "--out", tmp_path / "run")
+    code, output, errors = ddpo("train", "--dry-run", *arguments, *SMALL, "--set", "sample.per_prompt=8")
+    assert code == 0, errors
+    found = [line.lstrip("! ").split()[0] for line in output.splitlines() if re.match(r"[ !] \w+ ", line)]
+    assert found == labels
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_merged_export_is_a_whole_pipeline(tiny_run: Path, tmp_path: Path, ddpo: Run) -> None:
+    from diffusers import DiffusionPipeline
+
+    code, output, errors = ddpo("export", tiny_run, "--to", tmp_path / "model", "--merge")
+    assert code == 0, errors
+    assert "DiffusionPipeline.from_pretrained(" in output
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "model")
+    assert type(pipeline).__name__ == "StableDiffusionPipeline"
+    assert not [name for name, _ in pipeline.unet.named_parameters() if "lora" in name]
+
+
+def test_an_upload_without_a_network_keeps_what_was_written(
+    tiny_run: Path, tmp_path: Path, ddpo: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDPO_OFFLINE", "1")
+    code, _, errors = ddpo("export", tiny_run, "--to", tmp_path / "lora", "--push-to-hub", "me/my-lora")
+    assert code == 2
+    assert "is written, but not uploaded" in errors
+    assert (tmp_path / "lora" / "README.md").read_text(encoding="utf-8").startswith("---\n")
+
+
+def test_the_options_of_sampling_reach_the_report(tiny_run: Path, tmp_path: Path, ddpo: Run) -> None:
+    (tmp_path / "p.txt").write_text("a cat\n", encoding="utf-8")
+    options = ("--steps", 3, "--guidance", 2.5, "--eta", 0, "--seed", 77)
+    arguments = ("--checkpoint", tiny_run, "--prompts", tmp_path / "p.txt", "--out", tmp_path / "report")
+    code, _, errors = ddpo("eval", *arguments, *QUICK, *options)
+    assert code == 0, errors
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["seed"] == 77
+    assert {name: report["sampler"][name] for name in ("steps", "guidance", "eta")} == {"steps": 3, "guidance": 2.5, "eta": 0}
+
+
+def test_without_stochasticity_other_images_are_drawn(tmp_path: Path, ddpo: Run) -> None:
+    for name, eta in (("a", 0), ("b", 0), ("c", 1)):
+        assert ddpo("sample", "a cat", "--count", 1, "--steps", 2, "--eta", eta, "--out", tmp_path / name)[0] == 0
+    (first,), (again,), (other,) = ([path.read_bytes() for path in (tmp_path / name).glob("*-0.png")] for name in "abc")
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(("option", "leaks", "dropped"), [("report", 1, 0), ("drop", 0, 1)])
+def test_prompts_that_training_gave_away_are_reported_or_dropped(
+    pictures: Path, tmp_path: Path, ddpo: Run, option: str, leaks: int, dropped: int
+) -> None:
+    """Of "a cat" and "a teapot", the training prompt "the cats" gives the first one away."""
+    (tmp_path / "trained.txt").write_text("the cats\n", encoding="utf-8")
+    arguments = (*images_of(pictures), "--reward", "darkness", "--no-held-out", "--out", tmp_path / "report")
+    code, _, errors = ddpo("eval", *arguments, "--trained-prompts", tmp_path / "trained.txt", "--leaks", option)
+    assert code == 0, errors
+    (split,) = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))["splits"]
+    assert split["dropped"] == dropped
+    assert split["prompts"] == 2 - dropped
+    assert len(split["leaks"]) == leaks + dropped
+
+
+def test_the_version_is_that_of_the_package(ddpo: Run) -> None:
+    import ddpo as package
+
+    assert ddpo("--version")[:2] == (0, f"{package.__version__}\n")
+
+
+def test_the_extras_that_the_pages_name_exist() -> None:
+    import tomllib
+
+    project = tomllib.loads(page("pyproject.toml"))["project"]
+    named = {
+        name
+        for file in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
+        for name in re.findall(r"ddpo\[(\w+)\]", file.read_text(encoding="utf-8"))
+    }
+    assert {"heif", "serve"} <= named
+    assert named <= set(project["optional-dependencies"])
+    assert project["requires-python"] == ">=3.11"
+    assert "Python 3.11 or newer" in page("README.md")
+
+
+def test_a_server_keeps_to_its_token_and_its_limits() -> None:
+    import subprocess
+    import sys
+    import urllib.error
+    import urllib.request
+
+    from ddpo.types import ImageBatch, Prompt
+
+    command = [sys.executable, "-m", "ddpo", "rewards", "serve", "compressibility", "--port", "0", "--token", "secret"]
+    with subprocess.Popen([*command, "--max-pixels", "100"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+        host = url.rpartition("/")[0]
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{host}/health", timeout=20)
+        reward = RemoteReward(url, token="secret")
+        small, large = (ImageBatch(torch.zeros(1, 3, side, side), (Prompt(""),)) for side in (10, 11))
+        assert len(reward(small)) == 1
+        with pytest.raises(RewardFailure, match="pixels"):
+            reward(large)
+        process.terminate()
+    assert refused.value.code == 401
