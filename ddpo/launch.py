@@ -11,10 +11,17 @@ from typing import Final
 
 from ddpo.errors import ConfigError
 
-__all__ = ["is_first_process", "process_count"]
+__all__ = ["check_plain_parallelism", "is_first_process", "process_count"]
 
 ADVICE: Final = "start with `accelerate launch`, or unset WORLD_SIZE for a run of one process"
 LAST_PORT: Final = 65535
+SHARDING: Final = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
+}
+"""Variables by which accelerate's launcher asks for more than data parallelism, and what each one asks for."""
 
 
 def process_count() -> int:
@@ -37,6 +44,20 @@ def process_count() -> int:
         if os.environ.get("LOCAL_WORLD_SIZE", "").strip():
             _number("LOCAL_WORLD_SIZE", first=1, last=count)
     return count
+
+
+def check_plain_parallelism() -> None:
+    """Refuses an accelerate that was configured to shard models, which it does on some devices and ignores on others.
+
+    Raises:
+        ConfigError: a variable of the launcher asks for it.
+    """
+    for variable, kind in SHARDING.items():
+        if os.environ.get(variable, "").strip().lower() == "true":
+            raise ConfigError(
+                f"accelerate was configured for {kind}, and ddpo knows plain data parallelism alone: "
+                f"start with `accelerate launch --multi_gpu`, or unset {variable}"
+            )
 
 
 def is_first_process() -> bool:

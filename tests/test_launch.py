@@ -20,6 +20,7 @@ ALONE = [
     {"WORLD_SIZE": "1", "RANK": "3"}, {"LOCAL_RANK": "1"}, {"RANK": "x"}, {"WORLD_SIZE": "1", "RANK": "0", "MASTER_PORT": "odd"},
     {"SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}, {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "2"},
     {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "23456", "PET_NNODES": "2"}, {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "x"},
+    {"WORLD_SIZE": "1", "ACCELERATE_USE_FSDP": "true"},
 ]  # fmt: skip
 WRONG = [
     ({"WORLD_SIZE": "x"}, "WORLD_SIZE='x' is not a whole number from 1 on"),
@@ -95,3 +96,23 @@ def test_the_command_line_reports_it_and_begins_nothing(
     assert (code, len(errors.splitlines())) == (2, 1)
     assert errors.startswith("error: WORLD_SIZE=")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "kind"),
+    [
+        ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed"),
+        ("ACCELERATE_USE_FSDP", "True", "FSDP"),
+        ("ACCELERATE_USE_FSDP", " true ", "FSDP"),
+        ("ACCELERATE_USE_MEGATRON_LM", "TRUE", "Megatron-LM"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "a parallelism config"),
+    ],
+)
+@pytest.mark.parametrize("meet", [Processes.join, join])
+def test_sharded_models_are_refused_whatever_the_device(
+    monkeypatch: pytest.MonkeyPatch, meet: Callable[[str], object], variable: str, value: str, kind: str
+) -> None:
+    put(monkeypatch, TWO | {variable: value})
+    with pytest.raises(ConfigError, match=f"accelerate was configured for {kind}, .* or unset {variable}$"):
+        meet("cpu")
+    assert not is_first_process()  # the first process alone reports it

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from ddpo.devices import resolve_device
 from ddpo.errors import ConfigError
-from ddpo.launch import process_count
+from ddpo.launch import check_plain_parallelism, process_count
 
 __all__ = ["ALONE", "Together", "join"]
 
@@ -68,6 +68,7 @@ def join(device: str) -> Together:
     """
     if process_count() == 1:
         return Together(None, resolve_device(device))
+    check_plain_parallelism()
     if ":" in device:
         kind = device.partition(":")[0]
         raise ConfigError(f"device {device} names one device for several processes: say {kind}, and each takes its own")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import ddpo.errors
 from ddpo.devices import AUTO, accelerator, available_devices, resolve_device
 from ddpo.errors import ConfigError, DdpoError
-from ddpo.launch import process_count
+from ddpo.launch import check_plain_parallelism, process_count
 from ddpo.policies.policy import Policy
 from ddpo.trainer.config import SampleConfig
 
@@ -53,10 +53,12 @@ class Processes:
             device: the torch device of the settings, "auto" for the accelerator that is here. Of several processes each takes its own.
 
         Raises:
-            ConfigError: the launcher's variables are wrong, or the device is not here or not fit for several processes.
+            ConfigError: the launcher's variables are wrong or ask for sharded models, or the device is not here or not fit for
+            several processes.
         """
         if process_count() == 1:
             return cls(None, resolve_device(device))
+        check_plain_parallelism()
         cpu = _check_device(device)
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
