@@ -363,3 +363,22 @@ def test_a_server_keeps_to_its_token_and_its_limits() -> None:
             reward(large)
         process.terminate()
     assert refused.value.code == 401
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_run_of_two_processes(tiny_model: Path, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "ddpo", "train"]
+    arguments = ["--reward", "darkness", "--model", str(tiny_model), "--iterations", "1", "--device", "cpu", "--out", "run"]
+    settings = ["--set", "sample.samples=16", "--set", "sample.per_prompt=8", *SMALL[2:]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *arguments, *settings], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Run folder: run") == 1
+    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["reward_queries"] == 16
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["processes"] == 2
