@@ -382,3 +382,42 @@ def test_torchrun_starts_a_run_of_two_processes(tiny_model: Path, tmp_path: Path
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["reward_queries"] == 16
     assert json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["processes"] == 2
+
+
+def test_an_evaluation_measures_four_kinds_of_evidence_without_downloaded_rewards(tiny_run: Path, tmp_path: Path, ddpo: Run) -> None:
+    (tmp_path / "p.txt").write_text("a cat\na teapot\na dog\n", encoding="utf-8")
+    arguments = ("--checkpoint", tiny_run, "--prompts", tmp_path / "p.txt", "--out", tmp_path / "report")
+    code, _, errors = ddpo("eval", *arguments)
+    assert code == 0, errors
+    (reading,) = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))["readings"]
+    assert len(reading["evidence"]) == 7
+    assert "Seven kinds of evidence are graded" in page("docs/evaluation.md")
+    measured = [one["kind"] for one in reading["evidence"] if one["grade"] != "not measured"]
+    assert len(measured) >= 4
+
+
+def test_the_batch_size_of_calibrating_comparing_and_validating_changes_no_score(pictures: Path, tmp_path: Path, ddpo: Run) -> None:
+    images = pictures / "base"
+    (tmp_path / "choices.csv").write_text("image_a,image_b,label\na_cat/0.png,a_teapot/1.png,a\n", encoding="utf-8")
+    choices = ("--preferences", tmp_path / "choices.csv", "--images", images)
+    for command, arguments in {
+        "calibrate": ("darkness", images),
+        "compare": ("darkness", "saturation", images, "--no-edits"),
+        "validate": ("darkness", *choices),
+    }.items():
+        written = []
+        for size in (1, 3, 16):
+            out = tmp_path / f"{command}-{size}.json"
+            code, _, errors = ddpo("rewards", command, *arguments, "--batch-size", size, "--no-cache", "--out", out)
+            assert code == 0, errors
+            written.append(out.read_text(encoding="utf-8"))
+        assert len(set(written)) == 1
+
+
+def test_checking_a_reward_with_a_prompt_that_it_needs(tmp_path: Path, ddpo: Run) -> None:
+    """The reward raises unless a number is in the prompt."""
+    source = "import re\ndef count(images, prompts):\n    return [float(re.search('[0-9]+', prompt)[0]) for prompt in prompts]\n"
+    (tmp_path / "counting.py").write_text(source, encoding="utf-8")
+    arguments = ("rewards", "check", f"{tmp_path / 'counting.py'}:count", "--only", "contract")
+    assert ddpo(*arguments)[0] == 1
+    assert ddpo(*arguments, "--prompt", "2 cats")[0] == 0
