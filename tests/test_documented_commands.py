@@ -14,6 +14,7 @@ import typer
 from PIL import Image
 
 from ddpo.cli.main import app
+from ddpo.rewards.catalog import CARDS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -196,3 +197,24 @@ def test_the_commands_on_pixels_run_as_they_stand(tmp_path: Path, monkeypatch: p
         assert code == 0, (line, error)
         written = [word for word in arguments if word.endswith((".parquet", ".json", ".png"))]
         assert all(Path(name).exists() for name in written if "=" not in name), line
+
+
+def values_of(option: str, page: Path) -> set[str]:
+    """The plain words that a page gives to an option; files, addresses and comments are left out."""
+    text = re.sub(r" # .*", "", page.read_text(encoding="utf-8"))
+    return set(re.findall(rf"{option} ([a-z]\w*)(?![\w./=-]|:/)", text))
+
+
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [
+        ("--recipe", {path.stem for path in (ROOT / "ddpo" / "recipes").glob("*.toml")}),
+        ("--prompts", {path.stem for path in (ROOT / "ddpo" / "prompt_lists").iterdir()}),
+        ("--reward", {*CARDS}),
+        ("--held-out", {*CARDS}),
+    ],
+)
+def test_recipes_lists_and_rewards_that_the_pages_give_to_options_exist(option: str, known: set[str]) -> None:
+    named = {value for page in PAGES for value in values_of(option, page)}
+    assert named
+    assert named - known == set()
