@@ -20,6 +20,7 @@ ALONE = [
     {"WORLD_SIZE": "1", "RANK": "3"}, {"LOCAL_RANK": "1"}, {"RANK": "x"}, {"WORLD_SIZE": "1", "RANK": "0", "MASTER_PORT": "odd"},
     {"SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}, {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "2"},
     {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "23456", "PET_NNODES": "2"}, {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "x"},
+    {"WORLD_SIZE": "1", "ACCELERATE_USE_FSDP": "true"},
 ]  # fmt: skip
 WRONG = [
     ({"WORLD_SIZE": "x"}, "WORLD_SIZE='x' is not a whole number from 1 on"),

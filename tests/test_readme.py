@@ -1,17 +1,18 @@
-"""The README and docs/rewards.md tell the truth: tables are made from the cards, links lead somewhere, the README's reward scores."""
+"""README and docs tell the truth: tables are made from the cards, links and names lead somewhere, the README's reward scores."""
 
 from __future__ import annotations
 
 import re
 import runpy
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
 from ddpo.rewards.catalog import CARDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/rewards.md", "docs/other-trainers.md")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "ddpo").rglob("README.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -40,15 +41,77 @@ def test_stale_tables_are_rewritten_and_the_rest_is_left_alone() -> None:
     assert "old" not in text
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    links = [link for found in re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", text) for link in found if link and "://" not in link]
-    assert links
-    anchors = {re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in text.splitlines() if line.startswith("#")}
-    files = [link for link in links if not link.startswith("#")]
-    assert [link for link in files if not (ROOT / page).parent.joinpath(link.partition("#")[0]).exists()] == []
-    assert [link for link in links if link.startswith("#") and link[1:] not in anchors] == []
+def anchors_of(text: str) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def dead_links(page: Path, text: str) -> list[str]:
+    """The links of a page to files, or headings of files, that are not there."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r"src=\"([^\"]+)\"", prose):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors_of(target.read_text(encoding="utf-8"))):
+            dead.append(link)
+    return dead
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert dead_links(page, page.read_text(encoding="utf-8")) == []
+
+
+def test_dead_links_are_noticed() -> None:
+    text = (
+        '[a](docs/none.md) [b](docs/models.md#none) [c](#none) <img src="docs/none.svg"> [d](#ddpo) '
+        "[e](docs/models.md#files) [f](https://example.org)"
+    )
+    assert dead_links(ROOT / "README.md", text) == ["docs/none.md", "docs/models.md#none", "#none", "docs/none.svg"]
+
+
+def unknown_names(code: str) -> list[str]:
+    """The files of this project and the Python names in a piece of code that do not exist."""
+    files = re.findall(r"(?<![\w./])(?:ddpo|tests|tools|docs|examples)/[\w./-]+", code)
+    return [name for name in files if not (ROOT / name).exists()] + [
+        name for name in re.findall(r"(?<![\w./-])ddpo(?:\.\w+)+", code) if not importable(name)
+    ]
+
+
+def importable(name: str) -> bool:
+    """Whether a dotted name is a module or what a module has."""
+    try:
+        resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_python_names_in_code_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    known = ("ddpo.rewards", "ddpo.algorithms", "ddpo.policies")  # also groups of entry points
+    names = [name for code in re.findall(r"`([^`\n]+)`", text) for name in unknown_names(code)]
+    assert [name for name in names if name not in known] == []
+
+
+def test_names_that_are_not_there_are_noticed() -> None:
+    assert unknown_names("tests/none.py") == ["tests/none.py"]
+    assert unknown_names("ddpo.trainer.none") == ["ddpo.trainer.none"]
+    assert unknown_names("ddpo.none.none") == ["ddpo.none.none"]
+    assert unknown_names("ddpo.weights.fetch_hub_file and docs/models.md") == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_targets_of_make_exist(page: Path) -> None:
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`make ([\w-]+)`|^make ([\w-]+)", text, re.MULTILINE)
+    assert [target for pair in named for target in pair if target and target not in targets] == []
 
 
 def test_every_reward_is_in_the_table_of_choices() -> None:

@@ -25,7 +25,10 @@ FAILED: int = 3
 
 Prompts = Annotated[
     list[str] | None,
-    typer.Option(help="A file with one prompt a line, a built-in list, or NAME=FILE; repeatable. Default: those that suit the model."),
+    typer.Option(
+        help="A .txt file with one prompt a line, a table, a built-in list, or NAME=FILE; repeatable. "
+        "Default: the lists that suit the model."
+    ),
 ]
 Rewards = Annotated[
     list[str] | None,
@@ -84,7 +87,7 @@ def evaluate_command(
 ) -> None:
     """Compare checkpoints with their base model on seen and unseen prompts, and write a report.
 
-    Interrupted, it goes on where it stopped when it is called again in the same way.
+    An interrupted evaluation resumes when the same command is given again.
     """
     _evaluate(
         form, fail_if or [], checkpoints=tuple(checkpoint or ()), images=tuple(images or ()), prompts=tuple(prompts or ()),

@@ -29,7 +29,7 @@ MOST_IN_SHEET: Final = 512  # images of the contact sheet
 
 def sample_command(
     prompts: Annotated[list[str], typer.Argument(help="Texts to draw; or --prompts FILE.")] = [],  # noqa: B006  # typer copies it
-    file: Annotated[str | None, typer.Option("--prompts", help="A file with one prompt a line, or a built-in list.")] = None,
+    file: Annotated[str | None, typer.Option("--prompts", help="A .txt file with one prompt a line, a table, or a built-in list.")] = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="A checkpoint or run folder of `ddpo train`; or another trainer's, with --model.")
     ] = None,

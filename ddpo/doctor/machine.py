@@ -22,7 +22,9 @@ DISTRIBUTION: Final = "ddpo"
 DEVELOPMENT: Final = "dev"  # the extra that users do not need
 VARIABLES: Final = (
     "DDPO_CACHE",
+    "DDPO_CACHE_LIMIT_MB",
     "DDPO_OFFLINE",
+    "DDPO_PLUGINS",
     "HF_HOME",
     "HF_HUB_CACHE",
     "HF_HUB_OFFLINE",

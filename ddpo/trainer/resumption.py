@@ -56,8 +56,10 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> tuple[TrainConfig, Ch
     other = _fixed(_changes(before, config.to_dict()))
     other = {name: values for name, values in other.items() if name not in NAMING or not same_but_for_paths(name, *values)}
     if other:
-        names = f"{', '.join(FREE)} and {', '.join(ROUNDING)}"
-        raise ConfigError(f"a run is resumed with the settings that it was started with: {_told(other)}; only {names} may change")
+        *names, last = FREE + ROUNDING
+        raise ConfigError(
+            f"a run is resumed with the settings that it was started with: {_told(other)}; only {', '.join(names)} and {last} may change"
+        )
     sources = dict(config.sources) | dict.fromkeys(changes, "--resume")
     return replace(config, sources=sources if config.sources else {}), changes
 

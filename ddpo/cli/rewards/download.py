@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def download_command(names: Annotated[list[str], typer.Argument(help="Rewards of `ddpo rewards list`.")]) -> None:
-    """Fetches the weights of rewards ahead of time, verified; a download that was cut short goes on where it stopped."""
+    """Fetch and verify the weights of rewards ahead of time; an interrupted download resumes."""
     from rich.console import Console
 
     from ddpo.rewards.availability import check_space_for, weight_state

@@ -47,7 +47,7 @@ def score_command(
     """Scores pictures with one reward or several; prints a summary and the signatures, and writes one line per picture and reward.
 
     Rewards that judge pictures together, such as vendi, take those of equal prompt for a group.
-    A scoring with --out that was stopped goes on where it was, one with such a reward begins anew.
+    A stopped scoring with --out resumes when the command is repeated; with such a reward it starts again.
     Prompts also come from metadata.jsonl, from cat.txt beside cat.png, or from the image itself:
     docs/input-formats.md has every format.
     """
