@@ -1,18 +1,21 @@
 # Everything is done in .venv, which these targets make. A machine with Python 3.11 or newer and make is enough.
+# Packages have the versions of constraints.txt; CONSTRAINTS= (nothing) installs the newest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
+CONSTRAINTS ?= --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test lint check clean generalisation reproduce
+.PHONY: demo test test-latest test-oldest constraints lint check clean generalisation reproduce
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(INSTALL) -e .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	touch $@
 
 demo: $(VENV)/.installed  ## train on compressibility, evaluate on held-out prompts, print where the report is
@@ -22,6 +25,18 @@ demo: $(VENV)/.installed  ## train on compressibility, evaluate on held-out prom
 
 test: $(VENV)/.dev  ## all tests, offline
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-latest:  ## the same with the newest versions of all packages, in an environment of its own
+	$(MAKE) test VENV=.venv-latest CONSTRAINTS=
+
+test-oldest:  ## the same with the oldest supported versions, in an environment of its own
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS='--constraint constraints-oldest.txt'
+
+constraints:  ## constraints.txt anew, from the newest versions of all packages
+	$(MAKE) .venv-latest/.dev VENV=.venv-latest CONSTRAINTS=
+	grep '^#' constraints.txt > constraints.new
+	.venv-latest/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' >> constraints.new
+	mv constraints.new constraints.txt
 
 lint: $(VENV)/.dev  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -38,4 +53,4 @@ reproduce: $(VENV)/.installed  ## docs/reproduction.md, the paper's comparison o
 	$(BIN)/python tools/reproduce.py --workers 2
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-latest .venv-oldest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,66 +1,54 @@
-"""Devices by name: the accelerator that is here, and one short line for a device that is not."""
+"""The torch devices of this machine."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ddpo.errors import ConfigError
 
-__all__ = ["AUTO", "available_devices", "check_device", "chosen_device", "fast_dtype", "has_float64", "resolve_device"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "AUTO",
+    "accelerator",
+    "available_devices",
+    "check_device",
+    "fast_dtype",
+    "for_float64",
+    "in_float64",
+    "resolve_device",
+]
 
 AUTO: Final = "auto"
 """Stands for the accelerator that is here, else the CPU."""
 
-
-def resolve_device(name: str) -> str:
-    """The torch device of a name; "auto" is the accelerator that is here, else "cpu".
-
-    Raises:
-        ConfigError: no such device, or none here.
-    """
-    if name == AUTO:
-        return available_devices()[0]
-    check_device(name)
-    return name
+FLOAT64_DEVICES: Final = ("cpu", "cuda")
+"""Apple's MPS has no float64, nor have most of Intel's GPUs (XPU)."""
 
 
-def chosen_device(name: str) -> str:
-    """`name` unchecked, or for "auto" what `resolve_device` gives: whoever loads something there checks it."""
-    return resolve_device(AUTO) if name == AUTO else name
-
-
-def available_devices() -> list[str]:
-    """The kinds of devices that can be used here, the accelerator first and "cpu" last."""
+def accelerator() -> str | None:
+    """The kind of the accelerator that is here: "cuda", "xpu" or "mps"; None without one."""
     import torch
 
-    kinds = [torch.accelerator.current_accelerator()] if torch.accelerator.is_available() else []
-    return [kind.type for kind in kinds if kind is not None] + ["cpu"]
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return None if found is None else found.type
 
 
-def check_device(name: str) -> None:
-    """Makes sure that a device exists here.
+def resolve_device(device: str) -> str:
+    """The torch device of a name: "auto" is the accelerator that is here, else the CPU.
 
     Raises:
-        ConfigError: it does not; says what there is.
+        ConfigError: There is no such device here; the message lists those that there are.
     """
-    import torch
-
-    here = available_devices()
-    known = f"here: {', '.join([AUTO, *here])}"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"the device {name!r} cannot be used: torch knows no such device; {known}") from None
-    if device.type not in here:
-        raise ConfigError(f"the device {name!r} cannot be used: there is none on this machine; {known}")
-    count = torch.accelerator.device_count() if device.type != "cpu" else 1
-    if device.index is not None and not 0 <= device.index < count:
-        last = f"{device.type}:{count - 1}"
-        raise ConfigError(f"the device {name!r} cannot be used: the last one is {last}; {known}")
+    if device == AUTO:
+        return accelerator() or "cpu"
+    check_device(device)
+    return device
 
 
 def fast_dtype(device: str) -> str:
-    """The precision that suits a device: float32 on the CPU, bfloat16 on an accelerator that has it, else float16."""
+    """The precision that suits a device: float32 on the CPU, else bfloat16, or float16 on a GPU without it."""
     import torch
 
     kind = torch.device(device).type
@@ -69,6 +57,43 @@ def fast_dtype(device: str) -> str:
     return "float16" if kind == "cuda" and not torch.cuda.is_bf16_supported() else "bfloat16"
 
 
-def has_float64(device: str) -> bool:
-    """Whether a device can hold float64 tensors; Apple's MPS cannot."""
-    return device.partition(":")[0] != "mps"
+def check_device(device: str) -> None:
+    """Makes sure that tensors can be made on a device and read back.
+
+    Args:
+        device: A torch device, such as "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        ConfigError: There is no such device here; the message lists those that there are.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=device).cpu()
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"device {device!r} has no free memory") from error
+    except Exception as error:  # each back end has its own
+        here = ", ".join(available_devices())
+        raise ConfigError(f"device {device!r} cannot be used; this machine has: {here}") from error
+
+
+def available_devices() -> tuple[str, ...]:
+    """Names of the devices that torch can use on this machine, the CPU first."""
+    import torch
+
+    found = ["cpu"]
+    for kind in ("cuda", "xpu"):
+        found += [f"{kind}:{index}" for index in range(getattr(torch, kind).device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return tuple(found)
+
+
+def for_float64(tensor: Tensor) -> Tensor:
+    """The tensor where float64 works: on its own device, or else on the CPU. Differentiable."""
+    return tensor if tensor.device.type in FLOAT64_DEVICES else tensor.cpu()
+
+
+def in_float64(tensor: Tensor) -> Tensor:
+    """The tensor in float64: on its own device, or else on the CPU. Differentiable."""
+    return for_float64(tensor).double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,13 +27,17 @@ class Prompt:
     `metadata` holds plain JSON values (for instance the questions and answers of a visual question answering reward).
 
     Raises:
-        PromptError: the text has half a surrogate pair, which no file and no tokenizer takes.
+        PromptError: The text holds half a surrogate pair, such as half an emoji, or undecodable bytes.
     """
 
     text: str  # made NFC
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if broken := re.search("[\ud800-\udfff]", self.text):
+            raise PromptError(
+                f"the prompt {self.text!r} is not text: it holds half a character (U+{ord(broken[0]):04X}, at letter {broken.start() + 1})"
+            )
         object.__setattr__(self, "text", unicodedata.normalize("NFC", self.text))
         try:
             self.text.encode()

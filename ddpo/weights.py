@@ -33,8 +33,16 @@ OTHER_FRAMEWORKS: Final = ("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.gguf", "*.t
 
 
 def cache_dir() -> Path:
-    """Where fetched files are kept."""
-    return Path(os.environ.get("DDPO_CACHE") or Path.home() / ".cache" / "ddpo").expanduser()
+    """Where fetched files are kept.
+
+    Raises:
+        ConfigError: `DDPO_CACHE` names a home folder that does not exist, or is not set and there is none.
+    """
+    given = os.environ.get("DDPO_CACHE")
+    try:
+        return Path(given or Path.home() / ".cache" / "ddpo").expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"DDPO_CACHE={given or ''}: {str(error).rstrip('.')}; set it to a folder that can be written") from error
 
 
 def offline() -> bool:

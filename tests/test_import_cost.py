@@ -36,10 +36,23 @@ def cpu_seconds(*arguments: str) -> float:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["rewards", "list"], ["rewards", "show", "compressibility"], ["train", "--help"], ["eval", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["rewards", "list"],
+        ["rewards", "show", "darkness"],
+        ["train", "--help"],
+        ["eval", "--help"],
+        ["doctor", "--help"],
+    ],
 )
 def test_commands_that_only_tell_load_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_by(*arguments) == set()
+
+
+def test_showing_a_reward_that_writes_jpeg_loads_pillow_alone() -> None:
+    """Its signature names Pillow's JPEG codec, of which Pillow alone knows."""
+    assert loaded_by("rewards", "show", "compressibility") == {"PIL"}
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

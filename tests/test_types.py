@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpo.errors import ContractBroken, ImageError, RewardFailure
+from ddpo.errors import ContractBroken, ImageError, PromptError, RewardFailure
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput
 
 PROMPTS = tuple(Prompt(text) for text in "abcd")
@@ -90,3 +90,11 @@ def test_an_output_is_one_float32_score_per_picture() -> None:
         RewardOutput(torch.zeros(2), {"part": torch.zeros(3)})
     with pytest.raises(RewardFailure, match="image 1: a NaN needs a reason"):
         RewardOutput(torch.tensor([0.0, torch.nan]))
+
+
+@pytest.mark.parametrize("text", ["a smiling cat \ud83d", "\ude00 first", "a \ud83d cat", "bytes \udcff", "\ude00\ud83d"])
+def test_half_a_character_is_no_prompt(text: str) -> None:
+    with pytest.raises(PromptError, match=r"is not text: it holds half a character \(U\+D[0-9A-F]{3}, at letter \d+\)") as caught:
+        Prompt(text)
+    str(caught.value).encode()  # it can be printed
+    assert Prompt("a smiling cat \N{GRINNING FACE}").text.endswith("\N{GRINNING FACE}")

@@ -110,3 +110,10 @@ def test_hub_file_offline_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DDPO_OFFLINE", "1")
     with pytest.raises(MissingResourceError, match=r"run `hf download nobody/nothing w.bin --revision abc`"):
         fetch_hub_file("nobody/nothing", "w.bin", "abc", None, "a model")
+
+
+@pytest.mark.parametrize("given", ["~no-such-user-of-this-machine", "~no-such-user-of-this-machine/cache", "~nobody.at.all/a/b"])
+def test_a_cache_in_a_home_that_does_not_exist_is_one_line(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPO_CACHE", given)
+    with pytest.raises(ConfigError, match=f"DDPO_CACHE={given}: .*set it to a folder"):
+        cache_dir()

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 from plain_loops import LOOPS
-from random_weights import taken_for_real, write_clip, write_head, write_hps, write_imagereward
+from random_weights import taken_for_real, write_head, write_hps, write_imagereward, write_real_clip
 from torch import nn
 
 from ddpo.inputs.picture import Picture
@@ -93,7 +93,7 @@ def write_weights(reward: str, folder: Path, tiny: bool) -> dict[str, str]:
             write_hps(folder / "hps.pt", tiny)
         return {"checkpoint": str(folder / "hps.pt")}
     if new:
-        write_clip(folder / "clip", BACKBONES[reward], tiny)
+        write_real_clip(folder / "clip", BACKBONES[reward], tiny)
         write_head(folder / "head.pth")
     clip = str(folder / "clip")
     if reward == "aesthetic":

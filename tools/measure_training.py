@@ -1,9 +1,14 @@
 """Measures training against kvablack/ddpo-pytorch's loop for docs/performance.md.
 
-`python tools/measure_training.py CHECKOUT --threads 1 --out speed.json`. Both train the same tiny random Stable Diffusion (64×64 pictures,
-latents 4×16×16) with LoRA of rank 4 on JPEG compressibility: 16 pictures an iteration, 20 steps, guidance 5 in sampling and training, η 1,
-2 updates. Each measurement is a process of its own; ours and theirs take turns, so that a slower moment of the machine hits both. Theirs
-begins to count after the first sampling, ours after the first iteration.
+`python tools/measure_training.py CHECKOUT --threads 1 --out speed.json`. Both train the same random
+Stable Diffusion with LoRA of rank 4 on JPEG compressibility, guidance 5 in sampling and training,
+η 1. With `--size tiny`: 64×64 images, latents 4×16×16; 16 images an iteration, 20 steps, 2 updates.
+With `--size sd15`: Stable Diffusion 1.5's architecture, and the workload of the checkout's
+config/dgx.py: 32 images an iteration, 50 steps, 4 updates.
+
+Each measurement is a process of its own. Ours and theirs take turns, so that a slower moment of the
+machine hits both. Theirs begins to count after the first sampling, ours after the first iteration.
+With `--device cuda` both run on the GPU, and the peak is what torch allocated there.
 """
 
 from __future__ import annotations
@@ -12,7 +17,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,8 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reference_loop import WORKLOADS, Workload, peak_mb, synchronize
+
+from ddpo.doctor.random_policies import SD15, PolicySize, write_model
 
 THEIRS = {"theirs": "plain", "fused": "fused"}  # → the attention of reference_loop.py
+ROWS = {
+    "tiny": "theirs:2,fused:2,fused:8,ours:16",
+    "sd15": "theirs:4/float16,fused:4/float16,fused:8/float16,ours:8/float16,ours:8/bfloat16",
+}
 
 
 def arguments() -> argparse.Namespace:
@@ -34,68 +45,70 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=3, help="counted, per process")
-    parser.add_argument("--model", type=Path, default=None, help="a folder instead of the tiny random model")
-    parser.add_argument("--rows", default="theirs:2,fused:2,fused:8,ours:16", help="who:pictures per call in training, dtype after a slash")
+    parser.add_argument("--model", type=Path, default=None, help="a folder instead of the random model")
+    parser.add_argument("--size", choices=list(WORKLOADS), default="tiny", help="of the model and the workload")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both loops run")
+    parser.add_argument("--rows", default=None, help="who:images per call in training, dtype after a slash; by commas")
     parser.add_argument("--ours", nargs=2, metavar=("BATCH", "DTYPE"), help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device on this machine")
+    options.rows = options.rows or ROWS[options.size]
+    return options
 
 
-def write_model(folder: Path) -> None:
-    """The tiny random Stable Diffusion in diffusers' format."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    from ddpo.policies.emoji.tokenizer import write_tokenizer
-
-    torch.manual_seed(0)
-    size, length = write_tokenizer(folder / "tokenizer"), 77
-    text = CLIPTextConfig(
-        vocab_size=size, hidden_size=32, intermediate_size=37, num_hidden_layers=5, num_attention_heads=4, max_position_embeddings=length,
-        bos_token_id=size - 2, eos_token_id=size - 1, pad_token_id=size - 1,
-    )  # fmt: skip
-    unet = UNet2DConditionModel(
-        sample_size=16, block_out_channels=(32, 64), layers_per_block=1, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=32,
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, block_out_channels=(32, 32, 64),
-        layers_per_block=1, sample_size=64,
-    )  # fmt: skip
-    scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
-    )
-    StableDiffusionPipeline(
-        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", model_max_length=length),
-        unet=unet, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    ).save_pretrained(folder)  # fmt: skip
-    print(f"denoiser: {sum(p.numel() for p in unet.parameters()):,} parameters", file=sys.stderr)
+TINY = PolicySize(
+    unet={
+        "sample_size": 16,
+        "block_out_channels": (32, 64),
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 32,
+    },
+    vae={
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "up_block_types": ("UpDecoderBlock2D",) * 3,
+        "block_out_channels": (32, 32, 64),
+        "layers_per_block": 1,
+        "sample_size": 64,
+    },
+    text=({"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 5, "num_attention_heads": 4},),
+    tokens=77,
+    vocabulary=0,
+)
+MODELS = {"tiny": (TINY, torch.float32), "sd15": (SD15, torch.float16)}
+"""Architecture of each size, and the type in which its weights are stored."""
 
 
-def ours(model: Path, batch: int, dtype: str, iterations: int) -> dict[str, Any]:
+def ours(model: Path, batch: int, dtype: str, iterations: int, work: Workload, device: str) -> dict[str, Any]:
     """The workload through `ddpo.trainer.train`, measured per iteration, all that an iteration does included."""
     from ddpo.trainer import config_for, train
     from ddpo.trainer.events import IterationDone
 
     config = config_for({
-        "model": str(model), "reward": "compressibility", "iterations": iterations + 1, "dtype": dtype,
+        "model": str(model), "reward": "compressibility", "iterations": iterations + 1, "dtype": dtype, "device": device,
         "checkpoint_every": 10**6, "grid_every": 10**6,
-        "sample": {"samples": 16, "per_prompt": 1, "steps": 20, "guidance": 5.0, "batch": batch},
-        "optim": {"updates": 2, "timesteps": 0, "skip_last": 0, "lr": 3e-4, "clip_range": 1e-4}, "adapt": {"rank": 4, "alpha": 4},
-        "advantage": {"kind": "per_prompt", "buffer": 16, "min_count": 16},
+        "sample": {"samples": work.images, "per_prompt": 1, "steps": work.steps, "guidance": 5.0, "batch": batch},
+        "optim": {"updates": work.updates, "timesteps": 0, "skip_last": 0, "lr": 3e-4, "clip_range": 1e-4},
+        "adapt": {"rank": 4, "alpha": 4}, "advantage": {"kind": "per_prompt", "buffer": 16, "min_count": 16},
     })  # fmt: skip
-    marks, sampling = [], []
+    marks, sampling, deviations = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for event in train(config, Path(folder) / "run"):
             if isinstance(event, IterationDone):
+                synchronize(device)
                 marks.append((time.perf_counter(), time.process_time()))
                 sampling.append(event.metrics.seconds_sampling)
-                if event.metrics.ratio_first_deviation != 0:
-                    raise SystemExit("the ratio is not 1")
+                deviations.append(event.metrics.ratio_first_deviation)
+    if device == "cpu" and any(deviations):
+        raise SystemExit("the ratio is not 1")
     return {
         "wall": [after[0] - before[0] for before, after in zip(marks, marks[1:], strict=False)],
         "cpu": [after[1] - before[1] for before, after in zip(marks, marks[1:], strict=False)],
         "sampling": sampling[1:],
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "peak_mb": peak_mb(device),
+        "ratio_deviation": max(deviations),
     }
 
 
@@ -107,24 +120,28 @@ def measured(row: str, options: argparse.Namespace, model: Path) -> dict[str, An
     if who in THEIRS:
         precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[dtype]
         command = [here.with_name("reference_loop.py"), options.checkout, model, batch, options.iterations, precision, THEIRS[who]]
+        command += [options.size, options.device]
     else:
         command = [here, options.checkout, "--model", model, "--iterations", options.iterations, "--ours", batch, dtype]
+        command += ["--size", options.size, "--device", options.device]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
+    if options.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # accelerate takes a GPU wherever it sees one
     done = subprocess.run([sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{row}: {done.stderr[-3000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def table(rows: dict[str, list[dict[str, Any]]]) -> str:
-    """Medians per picture, and the ratio to the first row, of processor seconds and of wall seconds."""
+def table(rows: dict[str, list[dict[str, Any]]], images: int) -> str:
+    """Medians per image of an iteration's `images`, and the ratio to the first row, of processor seconds and of wall seconds."""
 
     def per_picture(name: str, key: str) -> float:
-        return statistics.median(value for run in rows[name] for value in run[key]) / 16 * 1000
+        return statistics.median(value for run in rows[name] for value in run[key]) / images * 1000
 
     first = next(iter(rows))
     lines = [
-        "| row | ms per picture | sampling | processor ms | ratio, wall | ratio, processor | peak MB |",
+        "| row | ms per image | sampling | processor ms | ratio, wall | ratio, processor | peak MB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, runs in rows.items():
@@ -140,20 +157,23 @@ def main() -> None:
     if options.ours:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         batch, dtype = options.ours
-        print(json.dumps(ours(options.model, int(batch), dtype, options.iterations)))
+        work = WORKLOADS[options.size]
+        print(json.dumps(ours(options.model, int(batch), dtype, options.iterations, work, options.device)))
         return
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or Path(folder)
         if options.model is None:
-            write_model(model)
+            size, stored = MODELS[options.size]
+            write_model(size, model, stored)
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in options.rows.split(",")}
         for _ in range(options.rounds):
             for name, runs in rows.items():
                 runs.append(measured(name, options, model))
-                machine = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__, "threads": options.threads}
+                name_of_device = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
+                machine = {"machine": name_of_device, "torch": torch.__version__, "threads": options.threads, "size": options.size}
                 options.out.write_text(json.dumps({**machine, "rows": rows}, indent=1))
                 print(f"{name}: {[round(value, 2) for value in runs[-1]['wall']]} s", file=sys.stderr)
-    print(table(rows))
+    print(table(rows, WORKLOADS[options.size].images))
 
 
 if __name__ == "__main__":

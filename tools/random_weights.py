@@ -13,27 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ddpo import weights
+from ddpo.doctor.random_clip import TINY, write_clip
+from ddpo.doctor.random_weights import fill_with_random_weights
 from ddpo.rewards.models import aesthetic, hpsv2, imagereward
 
-TINY: dict[str, int] = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
-CLIPS: dict[str, dict[str, Any]] = {
-    "ViT-B/32": {
-        "vision": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "patch_size": 32},
-        "text": {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8},
-        "width": 512, "act": "quick_gelu",
-    },
-    "ViT-L/14": {
-        "vision": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14},
-        "text": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
-        "width": 768, "act": "quick_gelu",
-    },
-    "ViT-H/14": {
-        "vision": {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16, "patch_size": 14},
-        "text": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
-        "width": 1024, "act": "gelu",
-    },
-}  # fmt: skip
-"""Sizes of the published models. Source: the configurations of OpenAI's and LAION's repositories on the hub."""
 START, END = "<|startoftext|>", "<|endoftext|>"
 MED: dict[str, Any] = {
     "vocab_size": 30524, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -42,37 +25,9 @@ MED: dict[str, Any] = {
 """Source: THUDM/ImageReward, med_config.json."""
 
 
-def made_random(model: nn.Module) -> nn.Module:
-    """The weights of a model on `meta`, made: small normal numbers; norms at 1 and biases at 0."""
-    generator = torch.Generator().manual_seed(0)
-    model = model.to_empty(device="cpu").eval().requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if name == "logit_scale":
-            parameter.fill_(4.6)
-        elif parameter.ndim > 1:
-            parameter.normal_(0, 0.02, generator=generator)
-        else:
-            parameter.fill_(float(name.endswith("weight")))
-    return model
-
-
-def write_clip(folder: Path, name: str, tiny: bool) -> None:
+def write_real_clip(folder: Path, name: str, tiny: bool) -> None:
     """A `transformers.CLIPModel` with its tokenizer, which has CLIP's real vocabulary, and its processor."""
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
-
-    size, sizes = write_tokenizer(folder), CLIPS[name]
-    vision, text = ({**sizes[half], **(TINY if tiny else {})} for half in ("vision", "text"))
-    text |= {"vocab_size": size, "bos_token_id": size - 2, "eos_token_id": size - 1, "hidden_act": sizes["act"]}
-    vision |= {"image_size": 224, "hidden_act": sizes["act"]}
-    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=sizes["width"])
-    with torch.device("meta"):
-        model: Any = CLIPModel(config)
-    model = made_random(model)
-    for module in model.modules():  # numbers that are no weights
-        if (ids := getattr(module, "position_ids", None)) is not None:
-            ids.copy_(torch.arange(ids.shape[1])[None])
-    model.save_pretrained(folder)
-    CLIPImageProcessor().save_pretrained(folder)
+    write_clip(folder, name, write_tokenizer(folder), TINY if tiny else None)
 
 
 def write_tokenizer(folder: Path) -> int:
@@ -101,7 +56,7 @@ def write_hps(file: Path, tiny: bool) -> None:
     """A checkpoint of HPS v2 in float16, as it is published."""
     with torch.device("meta"):
         model = import_module("open_clip").CLIP(**hps_sizes(tiny))
-    state = {name: tensor.half() for name, tensor in made_random(model).named_parameters()}
+    state = {name: tensor.half() for name, tensor in fill_with_random_weights(model).named_parameters()}
     torch.save({"epoch": 0, "state_dict": state}, file)
 
 

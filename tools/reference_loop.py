@@ -1,7 +1,8 @@
 """Runs the loop of a checkout of kvablack/ddpo-pytorch as it is, under today's diffusers and accelerate, and measures it.
 
-`python tools/reference_loop.py CHECKOUT MODEL BATCH ITERATIONS DTYPE ATTENTION`; called by `measure_training.py`. `scripts/train.py`, the
-sampler, the step and the reward are the checkout's own. What they import and no longer find is put in its place first:
+`python tools/reference_loop.py CHECKOUT MODEL BATCH ITERATIONS DTYPE ATTENTION SIZE DEVICE`; called by
+`measure_training.py`. `scripts/train.py`, the sampler, the step and the reward are the checkout's own.
+What they import and no longer find is put in its place first:
 
 - `LoRAAttnProcessor` with weights of its own, which diffusers dropped: written anew here. In the version that the checkout asks for it
   multiplied matrices and took a softmax (ATTENTION "plain"); "fused" is torch's kernel, which a port to today's versions would have;
@@ -18,6 +19,7 @@ import runpy
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -27,6 +29,36 @@ import torch
 from torch import Tensor, nn
 
 RANK = 4  # of the LoRA layers that diffusers had
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Size of one iteration of either loop."""
+
+    images: int
+    steps: int
+    updates: int
+    sample_batch: int  # images per call of their denoiser in sampling
+
+
+WORKLOADS = {
+    "tiny": Workload(images=16, steps=20, updates=2, sample_batch=8),
+    "sd15": Workload(images=32, steps=50, updates=4, sample_batch=8),
+}
+"""For `sd15`: the settings of config/dgx.py of the checkout, but for LoRA, for one of its processes."""
+
+
+def synchronize(device: str) -> None:
+    """Waits for a GPU, which works on after a call has returned."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def peak_mb(device: str) -> float:
+    """The most memory so far: what torch allocated on a GPU, or this process held; of 10⁶ bytes."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 FUSED = "fused"
@@ -81,10 +113,12 @@ class Clock:
 
     Args:
         iterations: after so many it ends the program.
+        device: "cpu" or "cuda".
     """
 
-    def __init__(self, iterations: int) -> None:
+    def __init__(self, iterations: int, device: str) -> None:
         self.iterations = iterations
+        self.device = device
         self.marks: list[tuple[float, float]] = []
         self.sampling: list[float] = [0.0]
 
@@ -92,10 +126,12 @@ class Clock:
         """`function`, with its time counted as sampling."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
+            synchronize(self.device)
             begun = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
+                synchronize(self.device)
                 self.sampling[-1] += time.perf_counter() - begun
 
         return timed
@@ -104,6 +140,7 @@ class Clock:
         """`function`, which is called once an iteration, between sampling and training."""
 
         def marking(*args: Any, **kwargs: Any) -> Any:
+            synchronize(self.device)
             self.marks.append((time.perf_counter(), time.process_time()))
             self.sampling.append(0.0)
             if len(self.marks) > self.iterations:
@@ -120,7 +157,7 @@ class Clock:
             "wall": [after[0] - before[0] for before, after in pairs],
             "cpu": [after[1] - before[1] for before, after in pairs],
             "sampling": self.sampling[1:-1],
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+            "peak_mb": peak_mb(self.device),
         }
 
 
@@ -132,11 +169,15 @@ def stand_in(name: str, **members: Any) -> None:
     sys.modules[name] = module
 
 
-def settings(model: str, batch: int, iterations: int, dtype: str, logs: str) -> SimpleNamespace:
-    """The workload, in the checkout's names: 16 pictures an iteration, 2 updates."""
-    sample = {"num_steps": 20, "eta": 1.0, "guidance_scale": 5.0, "batch_size": 8, "num_batches_per_epoch": 2}
+def settings(model: str, batch: int, iterations: int, dtype: str, logs: str, work: Workload) -> SimpleNamespace:
+    """The workload in the checkout's names."""
+    sample = {
+        "num_steps": work.steps, "eta": 1.0, "guidance_scale": 5.0, "batch_size": work.sample_batch,
+        "num_batches_per_epoch": work.images // work.sample_batch,
+    }  # fmt: skip
     train = {
-        "batch_size": batch, "gradient_accumulation_steps": 8 // batch, "num_inner_epochs": 1, "timestep_fraction": 1.0, "cfg": True,
+        "batch_size": batch, "gradient_accumulation_steps": work.images // work.updates // batch,
+        "num_inner_epochs": 1, "timestep_fraction": 1.0, "cfg": True,
         "learning_rate": 3e-4, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_weight_decay": 1e-4, "adam_epsilon": 1e-8,
         "use_8bit_adam": False, "max_grad_norm": 1.0, "adv_clip_max": 5, "clip_range": 1e-4,
     }  # fmt: skip
@@ -146,6 +187,10 @@ def settings(model: str, batch: int, iterations: int, dtype: str, logs: str) -> 
         sample=SimpleNamespace(**sample), train=SimpleNamespace(**train), prompt_fn="simple_animals", prompt_fn_kwargs={},
         reward_fn="jpeg_compressibility", per_prompt_stat_tracking=SimpleNamespace(buffer_size=16, min_count=16), to_dict=dict,
     )  # fmt: skip
+
+
+def ignored(*_: Any, **__: Any) -> None:
+    """Takes anything, for a logger that logs nothing."""
 
 
 def put_in_place(config: SimpleNamespace) -> None:
@@ -159,21 +204,24 @@ def put_in_place(config: SimpleNamespace) -> None:
     app, flags = SimpleNamespace(run=lambda main: main([])), SimpleNamespace(FLAGS=SimpleNamespace(config=config))
     stand_in("absl", app=app, flags=flags)
     stand_in("ml_collections", config_flags=SimpleNamespace(DEFINE_config_file=lambda *_: None))
-    stand_in("wandb", Image=lambda *_, **__: None)
+    run = SimpleNamespace(log=ignored, finish=ignored)
+    stand_in("wandb", Image=ignored, init=lambda **_: run, config=SimpleNamespace(update=ignored))
     stand_in("inflect", engine=lambda: None)
 
 
 def main() -> None:
     """Runs the loop until enough iterations are measured; they are printed as JSON."""
-    checkout, model, batch, iterations, dtype = Path(sys.argv[1]).resolve(), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    checkout = Path(sys.argv[1]).resolve()
+    model, batch, iterations, dtype = sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    work, device = WORKLOADS[sys.argv[7]], sys.argv[8]
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     with tempfile.TemporaryDirectory() as logs:
-        put_in_place(settings(model, batch, iterations, dtype, logs))
+        put_in_place(settings(model, batch, iterations, dtype, logs, work))
         sys.path.insert(0, str(checkout))
         from ddpo_pytorch import stat_tracking  # type: ignore[import-not-found]
         from ddpo_pytorch.diffusers_patch import pipeline_with_logprob as sampler  # type: ignore[import-not-found]
 
-        clock = Clock(iterations)
+        clock = Clock(iterations, device)
         sampler.pipeline_with_logprob = clock.sampled(sampler.pipeline_with_logprob)
         stat_tracking.PerPromptStatTracker.update = clock.marked(stat_tracking.PerPromptStatTracker.update)
         runpy.run_path(str(checkout / "scripts" / "train.py"), run_name="__main__")

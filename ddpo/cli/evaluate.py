@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ddpo.cli.first_process import is_first_process
 from ddpo.errors import ConfigError
+from ddpo.launch import is_first_process
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

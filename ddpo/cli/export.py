@@ -12,19 +12,20 @@ def export_command(
     checkpoint: Annotated[Path, typer.Argument(help="A run folder (its last checkpoint), RUN/best, or a checkpoint folder.")],
     to: Annotated[Path, typer.Option(help="The folder to write; must not exist or be empty.")],
     merge: Annotated[bool, typer.Option("--merge", help="LoRA: write a whole pipeline with the adapters added to its weights.")] = False,
+    model: Annotated[str | None, typer.Option(help="The base model, if it was moved since.")] = None,
     push_to_hub: Annotated[str | None, typer.Option(help="Upload it to this repository of the Hugging Face Hub, owner/name.")] = None,
 ) -> None:
     """Write a checkpoint for plain diffusers, with a model card."""
     from ddpo.policies.checkpoint import find_checkpoint
 
-    find_checkpoint(checkpoint)  # a mistake is told before libraries are loaded
+    find_checkpoint(checkpoint, model)  # a mistake is told before libraries are loaded
     from ddpo.cli.quiet import quiet_libraries
 
     quiet_libraries()
     from ddpo.trainer.export import export
     from ddpo.trainer.export import push_to_hub as push
 
-    info = export(checkpoint, to, merge)
+    info = export(checkpoint, to, merge, model)
     whole = merge or info.kind == "full"
     call = f'DiffusionPipeline.from_pretrained("{to}")' if whole else f'pipeline.load_lora_weights("{to}")'
     typer.echo(f"{info.kind} checkpoint of {info.model}, iteration {info.iteration}, in {to}; its model card is {to / 'README.md'}")

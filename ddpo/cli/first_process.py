@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterable
@@ -11,14 +10,11 @@ from typing import Final
 
 import typer
 
-__all__ = ["follow_quietly", "is_first_process", "let_the_first_speak"]
+from ddpo.launch import is_first_process
+
+__all__ = ["follow_quietly", "let_the_first_speak"]
 
 WAIT: Final = 10.0  # seconds
-
-
-def is_first_process() -> bool:
-    """Whether this process is alone, or the first of those that a launcher started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) < 2 or os.environ.get("RANK", "0") == "0"
 
 
 def let_the_first_speak() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from typing import Annotated
 
@@ -9,12 +11,14 @@ import typer
 
 import ddpo
 from ddpo.cli import cache, recipes, rewards
+from ddpo.cli.doctor import doctor_command
 from ddpo.cli.evaluate import compare_command, evaluate_command
 from ddpo.cli.export import export_command
 from ddpo.cli.first_process import let_the_first_speak
 from ddpo.cli.sample import sample_command
 from ddpo.cli.train import train_command
 from ddpo.errors import DdpoError, UserError, one_line
+from ddpo.weights import offline
 
 app = typer.Typer(
     name="ddpo",
@@ -31,6 +35,7 @@ app.command("sample")(sample_command)
 app.command("eval")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("export")(export_command)
+app.command("doctor")(doctor_command)
 
 
 def _version(value: bool) -> None:
@@ -48,6 +53,9 @@ def _options(
 
 def main() -> None:
     """Runs the command line; exits with 2 and one line for a user's mistake, 1 for a failure of a reward or of the training."""
+    _print_what_can_be_printed()
+    if offline():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # all that the hub's client reads, once, when it is imported
     try:
         app()
     except UserError as error:
@@ -58,3 +66,10 @@ def main() -> None:
         let_the_first_speak()
         typer.secho(f"failed: {one_line(error)}", fg="red", err=True)
         sys.exit(1)
+
+
+def _print_what_can_be_printed() -> None:
+    """Characters that the terminal's encoding lacks, and undecodable file names, are printed escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def quiet_libraries() -> None:
@@ -18,3 +21,19 @@ def quiet_libraries() -> None:
     diffusers_logging.disable_progress_bar()
     for name in ("torch", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def silent_writer_threads() -> Iterator[None]:
+    """Suppresses tracebacks of TensorBoard's writer thread, whose errors its next call raises anyway."""
+    before = threading.excepthook
+
+    def report(arguments: threading.ExceptHookArgs) -> None:
+        if not type(arguments.thread).__module__.startswith("tensorboard."):
+            before(arguments)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = before

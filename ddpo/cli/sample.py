@@ -14,6 +14,8 @@ from ddpo.errors import ConfigError, RunExistsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from PIL import Image
+
     from ddpo.policies.checkpoint import CheckpointInfo
     from ddpo.policies.policy import Policy
     from ddpo.policies.sample import SampleKey, SamplerSettings
@@ -46,7 +48,6 @@ def sample_command(
     twice as often. A checkpoint of a run is drawn with the run's own settings, as `ddpo eval` does.
     """
     from ddpo.policies.checkpoint import find_checkpoint
-    from ddpo.policies.emoji.vocabulary import unknown_words_line
     from ddpo.prompts import load_prompts
     from ddpo.types import Prompt
 
@@ -57,11 +58,10 @@ def sample_command(
         raise RunExistsError(f"{out} is not an empty folder: choose another --out")
     info = find_checkpoint(checkpoint, model) if checkpoint else None
     base = info.model if info else model or "emoji"
-    if line := unknown_words_line(base, [prompt.text for prompt in chosen]):
-        typer.echo(f"note: {line}", err=True)
     from ddpo.cli.quiet import quiet_libraries
 
     quiet_libraries()
+    _note_prompts(base, [prompt.text for prompt in chosen])
     from ddpo.policies import load_policy
     from ddpo.policies.sample import SamplerSettings
 
@@ -76,6 +76,22 @@ def sample_command(
     facts = {"model": base, "checkpoint": str(info.folder) if info else None, **{name: getattr(settings, name) for name in DEFAULTS}}
     _draw(policy, keys, settings, seed, out, facts, columns=count if count > 1 else 8)
     typer.echo(f"{len(keys)} images in {out}; all of them in {out / 'sheet.png'}")
+
+
+def _note_prompts(model: str, texts: Sequence[str]) -> None:
+    """Says which words the model was never taught, and which prompts it does not read to their end.
+
+    Raises:
+        PromptError: two prompts are one to the model.
+    """
+    from ddpo.policies.emoji.vocabulary import unknown_words_line
+    from ddpo.policies.prompt_reader import check_prompts, find_reader
+
+    reader = find_reader(model)
+    cut = check_prompts(reader, texts) if reader else None
+    for line in (unknown_words_line(model, texts), cut):
+        if line:
+            typer.echo(f"note: {line}", err=True)
 
 
 def _run_config(info: CheckpointInfo | None) -> dict[str, Any]:
@@ -114,7 +130,7 @@ def _draw(
     from ddpo.policies.sample import sample_images
 
     waiting = iter(keys)
-    shown: list[Any] = []
+    shown: list[Image.Image] = []
     batches = -(-len(keys) // settings.batch)
     with storing(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddpo.cli.first_process import follow_quietly, is_first_process
+from ddpo.cli.first_process import follow_quietly
 from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
+from ddpo.launch import is_first_process
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -187,9 +188,14 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
 def _follow(events: Iterator[Event], folder: Path, trackers: list[str], stack: ExitStack) -> None:
     """Hands each event to the display and the trackers; stops after Ctrl-C where nothing is half written."""
     from ddpo.cli.interruption import Interruption
+    from ddpo.cli.quiet import silent_writer_threads
     from ddpo.cli.training_display import TrainingDisplay
+    from ddpo.cli.warnings import one_line_warnings
     from ddpo.trainer.events import Checkpointed, Started
 
+    stack.enter_context(one_line_warnings())
+    if trackers:
+        stack.enter_context(silent_writer_threads())
     interruption, display = stack.enter_context(Interruption()), stack.enter_context(TrainingDisplay(folder))
     watchers: list[TrainingDisplay | RunTracker] = [display]
     for event in events:
@@ -207,4 +213,6 @@ def _tracker(name: str, folder: Path, done: int) -> RunTracker:
     from ddpo.trainer.run_folder import RunFolder
     from ddpo.trainer.tracking import RunTracker, open_tracker
 
-    return RunTracker(open_tracker(name, folder, done), RunFolder.open(folder).config().to_dict())
+    tracker = open_tracker(name, folder, done)
+    typer.echo(f"{name}: {tracker.address}")
+    return RunTracker(name, tracker, RunFolder.open(folder).config().to_dict())

@@ -11,7 +11,7 @@ from pathlib import Path
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.models import BASE, ModelFacts
 from ddpo.eval.run_facts import RunFacts, read_run
-from ddpo.policies.checkpoint import CheckpointInfo, find_checkpoint
+from ddpo.policies.checkpoint import BaseFacts, CheckpointInfo, find_checkpoint
 
 __all__ = ["Candidate", "find_candidates", "weights_hash"]
 
@@ -105,7 +105,7 @@ def _check_one_base(found: Sequence[tuple[str, CheckpointInfo]]) -> None:
     """All must share the base model: pictures of different base models cannot be paired."""
     first = found[0]
     for path, info in found[1:]:
-        if info.model != first[1].model:
+        if not (info.base or BaseFacts(info.model)).is_model(first[1].model):
             raise CheckpointError(
                 f"{path} is a checkpoint of the model {info.model}, {first[0]} of {first[1].model}: one evaluation has one base model"
             )

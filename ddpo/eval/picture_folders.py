@@ -82,11 +82,11 @@ def find_pictures(name: str, folder: Path, lists: Mapping[str, Sequence[Prompt]]
     if not folder.exists():
         raise ImageError(f"{folder}: no such folder")
     source = picture_source([folder])
-    copies: TemporaryDirectory[str] | None = TemporaryDirectory(prefix="ddpo-")
+    copies = TemporaryDirectory(prefix="ddpo-")
     pictures = list(copied_to(Path(copies.name), source))
-    if not os.listdir(copies.name):  # all are files of their own
+    copied = any(picture.place is not None for picture in pictures)
+    if not copied:
         copies.cleanup()
-        copies = None
     placed = _described(folder, pictures) or place_by_layout(str(folder), pictures, lists)
     if placed is None:
         raise ConfigError(
@@ -105,7 +105,7 @@ def find_pictures(name: str, folder: Path, lists: Mapping[str, Sequence[Prompt]]
     if sentence := left_out_sentence(source.left_out):
         notes.append(f"{folder}: {sentence}.")
     prompts = [prompt for several in lists.values() for prompt in several]
-    return PictureFolder(name, folder, _indexed(folder, placed, prompts, known), tuple(notes), copies)
+    return PictureFolder(name, folder, _indexed(folder, placed, prompts, known), tuple(notes), copies if copied else None)
 
 
 def _described(folder: Path, pictures: Sequence[Picture]) -> list[Placed] | None:

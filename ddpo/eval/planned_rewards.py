@@ -29,8 +29,10 @@ class PlannedReward:
 
 def plan_rewards(request: Request, trained: Sequence[ResolvedReward]) -> tuple[PlannedReward, ...]:
     """The trained rewards, those asked for, and, if wanted, independent ones and pixel statistics."""
-    found = {reward.card.id: PlannedReward(reward, "trained") for reward in _of_single_pictures(trained)}
-    for reward in _of_single_pictures([resolve(spec) for spec in request.rewards]):
+    own, asked = _of_single_pictures(trained), _of_single_pictures([resolve(spec) for spec in request.rewards])
+    _check_names([*own, *asked])
+    found = {reward.card.id: PlannedReward(reward, "trained") for reward in own}
+    for reward in asked:
         found.setdefault(reward.card.id, PlannedReward(reward, "asked"))
     if not found:
         raise ConfigError("the checkpoint does not lie in a run folder, so its reward is not known: give --reward")
@@ -45,11 +47,23 @@ def plan_rewards(request: Request, trained: Sequence[ResolvedReward]) -> tuple[P
 
 def _of_single_pictures(found: Sequence[ResolvedReward]) -> tuple[ResolvedReward, ...]:
     """The rewards; in place of one that judges a group, whose scores mean nothing between two models, its parts that judge pictures."""
-    chosen = {reward.card.id: reward for one in found for reward in _singles(one)}
+    singles = [reward for one in found for reward in _singles(one)]
+    _check_names(singles)
+    chosen = {reward.card.id: reward for reward in singles}
     if found and not chosen:
         names = ", ".join(repr(reward.card.id) for reward in found)
         raise ConfigError(f"reward {names} judges pictures as a group and cannot compare two models: give --reward")
     return tuple(chosen.values())
+
+
+def _check_names(found: Sequence[ResolvedReward]) -> None:
+    """Refuses two rewards of a user's code with one name and different content: a report could not tell them apart."""
+    seen: dict[str, ResolvedReward] = {}
+    for reward in found:
+        other = seen.setdefault(reward.card.id, reward)
+        contents = {one.origin.rpartition("sha256:")[2] for one in (reward, other)}
+        if (reward.user_code or other.user_code) and len(contents) > 1:
+            raise ConfigError(f"two different rewards are called {reward.card.id!r}, of {other.origin} and {reward.origin}: rename one")
 
 
 def _singles(reward: ResolvedReward) -> list[ResolvedReward]:

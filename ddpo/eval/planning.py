@@ -19,6 +19,7 @@ from ddpo.eval.request import Request
 from ddpo.eval.run_facts import RunFacts, nested
 from ddpo.eval.splits import Split, SplitFacts, load_splits, numbered_lists
 from ddpo.policies.emoji.vocabulary import unknown_words_line
+from ddpo.policies.prompt_reader import check_prompts, find_reader
 from ddpo.policies.sample import SamplerSettings
 from ddpo.prompts import load_prompts
 from ddpo.rewards.card import RewardCard
@@ -113,6 +114,9 @@ def _plan_checkpoints(request: Request) -> Plan:
     config, trained = first.run.config, _trained_prompts(request, candidates)
     loaded = load_splits(request.prompts, trained, model=first.info.model, leaks=request.leaks)
     splits = tuple(split for split, _ in loaded)
+    reader = find_reader(first.info.model)
+    texts = [prompt.text for split in splits for prompt in split.prompts]
+    cut = check_prompts(reader, texts) if reader else None
     rewards = plan_rewards(request, _trained_rewards(request, candidates))
     chosen = {name: value for name in SAMPLED if (value := getattr(request, name)) is not None}
     sample = {**nested(config, "sample"), **chosen}
@@ -137,6 +141,7 @@ def _plan_checkpoints(request: Request) -> Plan:
         notes=(
             *_notes(candidates, trained, rewards),
             *_unknown_words(first.info.model, splits),
+            *([f"{cut}."] if cut else []),
             *(note for _, facts in loaded for note in facts.notes),
         ),
     )

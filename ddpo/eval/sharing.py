@@ -5,13 +5,13 @@ What a process draws or scores depends on no other, and each writes journals of 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from ddpo.devices import chosen_device
+from ddpo.devices import resolve_device
 from ddpo.errors import ConfigError
+from ddpo.launch import process_count
 
 __all__ = ["ALONE", "Together", "join"]
 
@@ -64,19 +64,15 @@ def join(device: str) -> Together:
         device: the torch device of the settings, "auto" for the accelerator that is here. Of several processes each takes its own.
 
     Raises:
-        ConfigError: the device does not go with several processes, or accelerate was asked for several and started one.
+        ConfigError: the launcher's variables are wrong, or the device is not here or not fit for several processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
-            raise ConfigError(
-                "accelerate was asked for several processes and started one: add --multi_gpu to `accelerate launch`, also without a GPU"
-            )
-        return Together(None, chosen_device(device))
+    if process_count() == 1:
+        return Together(None, resolve_device(device))
     if ":" in device:
         kind = device.partition(":")[0]
         raise ConfigError(f"device {device} names one device for several processes: say {kind}, and each takes its own")
     from accelerate import PartialState
 
-    device = chosen_device(device)
+    device = resolve_device(device)
     state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
     return Together(state, "cpu" if device == "cpu" else str(state.device))

@@ -6,6 +6,7 @@ Members of one name up to the first dot of their base name belong together: `000
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 import os
@@ -217,6 +218,9 @@ def _members(path: Path) -> Iterator[_Member]:
 
 def _tar_members(path: Path) -> Iterator[_Member]:
     with tarfile.open(path) as tar:
+        plain = isinstance(tar.fileobj, io.BufferedReader)
+        if plain and path.stat().st_size % tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("it is cut short")  # tarfile takes half a header for the end
         while (info := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # it would keep every header
             if info.isreg():

@@ -1,6 +1,7 @@
 """The checkpoint folder: what `ddpo train` writes and what `ddpo sample`, `ddpo eval` and plain diffusers read.
 
-policy.json                          schema, model, kind ("lora" or "full"), iteration, LoRA settings, file of other weights
+policy.json                          schema, model, its place and fingerprint where it is local (base), kind ("lora" or "full"), iteration,
+                                     LoRA settings, file of other weights
 pytorch_lora_weights.safetensors     kind "lora": diffusers' own format, for `pipeline.load_lora_weights(folder)`
 unet/                                kind "full": a diffusers folder, for `UNet2DConditionModel.from_pretrained(folder, subfolder="unet")`
 or another file or folder, of a model that is not Stable Diffusion
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,13 +21,61 @@ from ddpo.errors import CheckpointError
 from ddpo.files import named_path
 from ddpo.policies.foreign import fetch, needs_base, recognise
 from ddpo.policies.lora_file import LORA_FILE
+from ddpo.policies.model_place import facts_of, fingerprint, place_of, same_place
 from ddpo.policies.unet_folder import UNET
 
-__all__ = ["BEST_FILE", "LORA_FILE", "POLICY_FILE", "UNET", "CheckpointInfo", "find_checkpoint", "write_facts"]
+__all__ = [
+    "BEST_FILE",
+    "LORA_FILE",
+    "POLICY_FILE",
+    "UNET",
+    "BaseFacts",
+    "CheckpointInfo",
+    "check_base",
+    "find_checkpoint",
+    "write_facts",
+]
 
 POLICY_FILE: Final = "policy.json"
 BEST_FILE: Final = "best.json"  # in the folder of a run's checkpoints: names the best by a reward that was not trained on
 SCHEMA: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFacts:
+    """A base model as a checkpoint or run names it."""
+
+    word: str  # the user's spelling
+    place: str = ""  # its absolute path when it was trained from; "" for names and hub ids, and in old files
+    fingerprint: str = ""  # of its denoiser; "" where there is none
+
+    @classmethod
+    def of(cls, word: str, record: Mapping[str, Any]) -> BaseFacts:
+        """The facts that `facts_of` wrote; old files have none."""
+        return cls(word, str(record.get("place", "")), str(record.get("fingerprint", "")))
+
+    def usable(self) -> str:
+        """The word that finds the base model from the current directory.
+
+        The spelling where it leads to the recorded place, or to a model with the same denoiser; else the
+        recorded place, whether it is still there or not.
+        """
+        if not self.place or self.is_model(self.word):
+            return self.word
+        return self.place
+
+    def is_model(self, word: str) -> bool:
+        """Whether a word names this model: by its denoiser if that is known, else by its place."""
+        if not self.place:
+            return same_place(word, self.word)
+        if self.fingerprint:
+            return fingerprint(word) == self.fingerprint
+        return self.is_at(word)
+
+    def is_at(self, word: str) -> bool:
+        """Whether a word leads to the recorded place."""
+        place = place_of(word)
+        return place is not None and place.place == self.place
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +89,7 @@ class CheckpointInfo:
     run: Path | None  # the run folder that it lies in
     adapter: dict[str, Any]  # LoRA rank, alpha and targets
     weights: Path  # file or folder; LORA_FILE or UNET, but for models that are not Stable Diffusion and other trainers' files
+    base: BaseFacts | None = None  # the base model as the checkpoint names it; None for other trainers' files
 
     @property
     def foreign(self) -> bool:
@@ -60,7 +110,14 @@ def write_facts(
         adapter: LoRA rank, alpha and targets.
         weights: file or folder of the weights, if it is neither LORA_FILE nor UNET.
     """
-    record: dict[str, Any] = {"schema": SCHEMA, "model": model, "kind": kind, "iteration": iteration, "adapter": dict(adapter or {})}
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": model,
+        "base": facts_of(model),
+        "kind": kind,
+        "iteration": iteration,
+        "adapter": dict(adapter or {}),
+    }
     if weights is not None:
         record["weights"] = weights
     (folder / POLICY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -103,10 +160,28 @@ def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo
     return CheckpointInfo(path, base, foreign.kind, 0, None, foreign.adapter, foreign.weights)
 
 
+def check_base(info: CheckpointInfo, model: str) -> None:
+    """Compares the base model of a checkpoint with a word.
+
+    Raises:
+        CheckpointError: the word names another model.
+    """
+    base = info.base or BaseFacts(info.model)
+    if base.is_model(model):
+        return
+    if base.is_at(model):
+        raise CheckpointError(
+            f"{info.folder} was trained from {base.place}, whose denoiser has changed since: give a copy of the old one with --model"
+        )
+    was = f"{base.word!r}" + (f" ({base.place})" if base.place and base.place != base.word else "")
+    raise CheckpointError(f"{info.folder} was trained from {was}, not from {model!r}")
+
+
 def _of(info: CheckpointInfo, base: str | None) -> CheckpointInfo:
-    if base is not None and base != info.model:
-        raise CheckpointError(f"{info.folder} was trained from {info.model!r}, not from {base!r}")
-    return info
+    if base is None:
+        return info
+    check_base(info, base)
+    return replace(info, model=base)
 
 
 def _best(run: Path) -> Path:
@@ -127,7 +202,8 @@ def _read(folder: Path) -> CheckpointInfo:
     file = folder / POLICY_FILE
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        schema, model, kind, iteration = record["schema"], str(record["model"]), str(record["kind"]), int(record["iteration"])
+        schema, kind, iteration = record["schema"], str(record["kind"]), int(record["iteration"])
+        base = BaseFacts.of(str(record["model"]), dict(record.get("base", {})))
         adapter = dict(record.get("adapter", {}))
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
@@ -141,4 +217,4 @@ def _read(folder: Path) -> CheckpointInfo:
         raise CheckpointError(f"{file} is damaged: kind {kind!r} with adapter settings {adapter}")
     around = (folder.parent.parent, folder.resolve().parent.parent)  # the second for ".", "../name" and links
     run = next((place for place in around if (place / "config.json").is_file()), None)
-    return CheckpointInfo(folder, model, kind, iteration, run, adapter, weights)
+    return CheckpointInfo(folder, base.usable(), kind, iteration, run, adapter, weights, base)

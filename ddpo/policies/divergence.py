@@ -61,5 +61,5 @@ def trajectory_kl(policy: Policy, texts: Sequence[str], trajectory: Trajectory, 
         tuned = mean()
         with policy.reference():
             apart = (tuned - mean()) / coefficients.std[index]
-        total += apart.square().sum((1, 2, 3)).double().cpu() / 2
+        total += apart.square().sum((1, 2, 3)).cpu().double() / 2
     return total[: len(texts)]

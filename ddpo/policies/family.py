@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import MissingResourceError, UnknownNameError
-from ddpo.policies import EMBEDDED, model_folder, policies
-from ddpo.policies.unet_folder import CONFIG, UNET, pipeline_config
-from ddpo.weights import fetch_hub_repository
+from ddpo.errors import ConfigError, MissingResourceError, UnknownNameError
+from ddpo.policies.base_model import open_model
+from ddpo.policies.model_place import place_of
 
 __all__ = ["FAMILIES", "family_of"]
 
@@ -22,6 +19,7 @@ FAMILIES: Final[Mapping[str, str]] = {
 }
 """Family → its name in words. Each has a recipe of that name in `ddpo.recipes`."""
 
+EMBEDDED: Final = "emoji"
 WIDTH_OF_SD2: Final = 1024
 """Width of the text conditioning of Stable Diffusion 2 (OpenCLIP ViT-H/14); 1.x has 768 (CLIP ViT-L/14)."""
 
@@ -34,39 +32,22 @@ def family_of(model: str) -> str | None:
     Args:
         model: a registered name, a local folder in diffusers' format, or a hub id.
     """
-    if model in EMBEDDED:
+    if model == EMBEDDED:
         return model
-    if model in policies.entries() or (":" in model and not Path(model).is_dir()):
+    place = place_of(model)
+    if place is None or place.kind not in ("folder", "hub"):
         return None
     try:
-        folder = model_folder(model)
-        pipeline = str(pipeline_config(folder).get("_class_name"))
-        if pipeline == "StableDiffusionXLPipeline":
+        base = open_model(model)
+        if base.pipeline == "StableDiffusionXLPipeline":
             return "sdxl"
-        if pipeline == "StableDiffusionPipeline":
-            return "sd2" if _is_sd2(_unet_config(folder)) else "sd1"
-    except (MissingResourceError, UnknownNameError):
+        if base.pipeline == "StableDiffusionPipeline":
+            return "sd2" if _is_sd2(base.config("unet")) else "sd1"
+    except (ConfigError, MissingResourceError, UnknownNameError):
         return None
     return None
 
 
 def _is_sd2(unet: Mapping[str, Any]) -> bool:
     """Linear projections in the attention blocks came with Stable Diffusion 2, as did the wider conditioning."""
-    projection = unet.get("use_linear_projection")
-    return bool(projection) or unet.get("cross_attention_dim") == WIDTH_OF_SD2
-
-
-def _unet_config(folder: str) -> dict[str, Any]:
-    """The UNet's `config.json`.
-
-    Raises:
-        MissingResourceError: it is not here and cannot be fetched, or is damaged.
-    """
-    name = f"{UNET}/{CONFIG}"
-    local = Path(folder)
-    if not local.is_dir():
-        local = fetch_hub_repository(folder, "main", f"the model {folder!r}", [name])
-    try:
-        return dict(json.loads((local / name).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise MissingResourceError(f"{local / name} is missing or damaged: {error}") from error
+    return bool(unet.get("use_linear_projection")) or unet.get("cross_attention_dim") == WIDTH_OF_SD2

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import CheckpointError, one_line
-from ddpo.policies.lora_file import LORA_FILE, read_lora
+from ddpo.policies.lora_file import LORA_FILE, PEFT_CONFIG, PEFT_FILE, read_lora
 from ddpo.policies.unet_folder import CONFIG, UNET, WEIGHTS, variant_of
 from ddpo.weights import fetch_hub_file, fetch_hub_repository
 
@@ -24,7 +24,7 @@ MODEL_INDEX: Final = "model_index.json"
 POLICY_FILE: Final = "policy.json"  # of ddpo's own checkpoints
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
 HUB_ID: Final = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(.+\.safetensors))?")
-SMALL: Final = (POLICY_FILE, LORA_FILE, MODEL_INDEX, CONFIG, f"{UNET}/{CONFIG}", "scheduler/*.json")
+SMALL: Final = (POLICY_FILE, LORA_FILE, PEFT_FILE, PEFT_CONFIG, MODEL_INDEX, CONFIG, f"{UNET}/{CONFIG}", "scheduler/*.json")
 BESIDE: Final = ("text_encoder/config.json", "text_encoder/model{}.safetensors", "vae/config.json", f"vae/{WEIGHTS}{{}}.safetensors")
 """What is compared with the base model, beside the UNet; `{}` is for the variant."""
 
@@ -61,7 +61,7 @@ def fetch(name: str, base: str | None) -> Path | None:
         return fetch_hub_repository(repository, "main", what)
     if base is None:
         raise needs_base(name)
-    if (folder / LORA_FILE).is_file():
+    if (folder / LORA_FILE).is_file() or (folder / PEFT_FILE).is_file():
         return folder
     prefix = f"{UNET}/" if (folder / UNET / CONFIG).is_file() else ""
     for variant in ("", ".fp16"):
@@ -102,8 +102,11 @@ def recognise(path: Path) -> Foreign | None:
         return _lora(loras[0])
     if (path / MODEL_INDEX).is_file():
         raise CheckpointError(f"{path} is a pipeline without a UNet of the class UNet2DConditionModel: ddpo evaluates no other denoiser")
-    for file in sorted(path.glob("*lora*.bin")):
+    for file in sorted([*path.glob("*lora*.bin"), *path.glob("adapter_model.bin")]):
         _refuse_pickle(file)
+    adapters = sorted(file.parent.name for file in path.glob(f"*/{PEFT_FILE}"))
+    if adapters:
+        raise CheckpointError(f"{path} holds adapters in folders of their own: name one, such as {path / adapters[0]}")
     return None
 
 

@@ -1,8 +1,9 @@
 """A LoRA of a UNet as one safetensors file, as trainers other than ddpo write it.
 
-In diffusers' and peft's names ("unet.….lora_A.weight"), those of older diffusers ("unet.….lora.down.weight"), of attention processors
-("….processor.to_q_lora.down.weight", with or without "unet.") and of kohya-ss ("lora_unet_….lora_down.weight" with an alpha each; for
-Stable Diffusion XL with the names of its original code, "lora_unet_input_blocks_4_1_…").
+In diffusers' and peft's names ("unet.….lora_A.weight", "base_model.model.….lora_A.weight" beside an `adapter_config.json`), those of
+older diffusers ("unet.….lora.down.weight"), of attention processors ("….processor.to_q_lora.down.weight", with or without "unet.") and of
+kohya-ss ("lora_unet_….lora_down.weight" with an alpha each; for Stable Diffusion XL with the names of its original code,
+"lora_unet_input_blocks_4_1_…").
 """
 
 from __future__ import annotations
@@ -20,9 +21,28 @@ from ddpo.errors import CheckpointError, one_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ATTENTION", "LORA_FILE", "LoraFile", "load_lora", "read_lora"]
+__all__ = ["ATTENTION", "LORA_FILE", "PEFT_CONFIG", "PEFT_FILE", "LoraFile", "load_lora", "read_lora"]
 
 LORA_FILE: Final = "pytorch_lora_weights.safetensors"  # diffusers' name for it
+PEFT_FILE: Final = "adapter_model.safetensors"  # peft's own names
+PEFT_CONFIG: Final = "adapter_config.json"
+PEFT_PREFIX: Final = "base_model.model."
+ADAPTER_NAME: Final = re.compile(r"(?<=\.lora_[AB])\.([^.]+)\.weight$")
+PEFT_SETTINGS: Final[Mapping[str, tuple[Any, ...] | None]] = {
+    "peft_type": ("LORA", None),
+    "bias": ("none", None),
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
+    **dict.fromkeys(
+        (
+            "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "target_modules", "exclude_modules",
+            "layers_to_transform", "layers_pattern", "lora_dropout", "fan_in_fan_out", "task_type", "auto_mapping", "peft_version",
+            "base_model_name_or_path", "revision", "inference_mode", "megatron_core", "qalora_group_size", "eva_config",
+            "runtime_config", "velora_config", "ensure_weight_tying",
+        )
+    ),
+}  # fmt: skip
+"""The values of peft's settings that are accepted; None: any, for they are honoured or of no effect on a finished adapter. Settings that
+are not here must be unset. The other ways to begin (`init_lora_weights`), such as "pissa", change the weights beneath the adapter."""
 ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")  # the layers that ddpo-pytorch and TRL adapt
 
 
@@ -33,7 +53,7 @@ class LoraFile:
     tensors: dict[str, Tensor]  # peft's names, without the adapter's
     ranks: dict[str, int]  # layer → rank
     alphas: dict[str, float]  # layer → alpha
-    config: dict[str, Any] | None  # what the file itself says of peft's LoraConfig
+    rank_stabilised: bool = False  # alpha / √rank scales a layer (arXiv 2312.03732), else alpha / rank
 
 
 def read_lora(file: Path, unet: Any = None) -> LoraFile:
@@ -53,12 +73,14 @@ def read_lora(file: Path, unet: Any = None) -> LoraFile:
 
     _check_keys(file)
     raw, facts = load_tensors(file)
-    config = _metadata(file, facts)
+    settings = _peft_settings(file) or _metadata(file, facts)
+    _check_settings(file, settings)
+    raw = _without_adapter_name(file, {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in raw.items()})
     try:
         state, network_alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(raw, unet_config=None if unet is None else unet.config)
     except (ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{file} is no LoRA that diffusers can read: {one_line(error)}") from error
-    if any(key.startswith("text_encoder") for key in state):
+    if any(key.startswith(("text_encoder", "text_model")) for key in state):
         raise CheckpointError(
             f"{file} changes the text encoder too: ddpo evaluates changes of the denoiser only; give pictures of it instead"
         )
@@ -70,8 +92,25 @@ def read_lora(file: Path, unet: Any = None) -> LoraFile:
         raise CheckpointError(f"{file} is no plain LoRA: {odd[0]} is {'missing' if odd[0] in expected else 'not a part of one'}")
     ranks = {layer: int(tensors[f"{layer}.lora_A.weight"].shape[0]) for layer in sorted(layers)}
     said = {_layer_of_alpha(key): value for key, value in convert_unet_state_dict_to_peft(network_alphas or {}).items()}
-    default = None if config is None else config.get("lora_alpha")
-    return LoraFile(tensors, ranks, {layer: said.get(layer, default or rank) for layer, rank in ranks.items()}, config)
+    alphas = {layer: said.get(layer, _alpha_of(layer, rank, settings)) for layer, rank in ranks.items()}
+    return LoraFile(tensors, ranks, alphas, bool(settings.get("use_rslora")))
+
+
+def _alpha_of(layer: str, rank: int, settings: Mapping[str, Any]) -> float:
+    """The alpha of a layer by peft's settings; its rank where they say nothing."""
+    from peft.utils.other import get_pattern_key
+
+    patterns = dict(settings.get("alpha_pattern") or {})
+    alpha = patterns.get(get_pattern_key(list(patterns), layer), settings.get("lora_alpha"))
+    return float(rank if alpha is None else alpha)
+
+
+def _without_adapter_name(file: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors named as in a file, where a module's own state dict names the adapter: "lora_A.default.weight"."""
+    names = {found[1] for key in tensors if (found := ADAPTER_NAME.search(key))}
+    if len(names) > 1:
+        raise CheckpointError(f"{file} holds {len(names)} adapters ({', '.join(sorted(names))}): write one of them to a file of its own")
+    return {ADAPTER_NAME.sub(".weight", key): tensor for key, tensor in tensors.items()}
 
 
 def _check_keys(file: Path) -> None:
@@ -89,14 +128,38 @@ def _check_keys(file: Path) -> None:
         raise CheckpointError(f"{file} is no plain LoRA: " + (f"it holds {odd}" if keys else "it is empty"))
 
 
-def _metadata(file: Path, facts: Mapping[str, str]) -> dict[str, Any] | None:
-    """Peft's settings that newer diffusers write into the file's header."""
+def _metadata(file: Path, facts: Mapping[str, str]) -> dict[str, Any]:
+    """Peft's settings that newer diffusers write into the file's header; {} if there are none."""
     try:
         found = json.loads(facts.get("lora_adapter_metadata", "{}"))
-        config = {key.removeprefix("unet."): value for key, value in found.items() if not key.startswith("text_encoder")}
+        return {key.removeprefix("unet."): value for key, value in found.items() if not key.startswith("text_encoder")}
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{file} is damaged: its header says lora_adapter_metadata, but {one_line(error)}") from error
-    return config or None
+
+
+def _peft_settings(file: Path) -> dict[str, Any]:
+    """The `adapter_config.json` that peft writes beside the weights; {} if there is none.
+
+    Raises:
+        CheckpointError: it is damaged, or missing beside a file of peft's name.
+    """
+    path = file.with_name(PEFT_CONFIG)
+    if file.name != PEFT_FILE:
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} lacks {PEFT_CONFIG} beside it, which says by how much its layers are scaled") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {one_line(error)}") from error
+
+
+def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    """Refuses settings of peft with which a layer computes something else than W x + alpha / rank · B A x."""
+    for name, value in settings.items():
+        accepted = PEFT_SETTINGS.get(name, (None, False, "", [], {}))
+        if accepted is not None and value not in accepted:
+            raise CheckpointError(f"{file} is no plain LoRA: it was made with {name} = {value!r}, which ddpo does not support")
 
 
 def _layer_of_alpha(key: str) -> str:
@@ -124,7 +187,7 @@ def load_lora(unet: Any, file: Path, adapter: str, model: str) -> None:
     for layer in found.ranks:
         _check_layer(unet, found, layer, wrong)
     try:
-        config = LoraConfig(**(found.config or _config_of(found)))
+        config = LoraConfig(**_config_of(found))
         if adapter in getattr(unet, "peft_config", {}):
             unet.delete_adapters(adapter)
         unet.add_adapter(config, adapter_name=adapter)
@@ -146,6 +209,7 @@ def _config_of(found: LoraFile) -> dict[str, Any]:
         "target_modules": pattern,
         "rank_pattern": {f"^{re.escape(layer)}": value for layer, value in found.ranks.items()},
         "alpha_pattern": {f"^{re.escape(layer)}": value for layer, value in found.alphas.items()},
+        "use_rslora": found.rank_stabilised,
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -12,17 +14,22 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ddpo.errors import CheckpointError, ConfigError, MissingResourceError
-from ddpo.policies.checkpoint import LORA_FILE, CheckpointInfo, write_facts
+from ddpo.errors import CheckpointError, ConfigError
+from ddpo.policies.base_model import BaseModel, open_model
+from ddpo.policies.checkpoint import LORA_FILE, CheckpointInfo, check_base, write_facts
 from ddpo.policies.lora_file import load_lora
+from ddpo.policies.model_features import check_settings, check_shapes
 from ddpo.policies.policy import LoraSettings
+from ddpo.policies.prompt_reader import PromptReader
 from ddpo.policies.transition import NoiseSchedule
 from ddpo.policies.unet_folder import check_pipeline, check_unet, read_unet
 from ddpo.tensorfile import load_tensors
 
-__all__ = ["LoraSettings", "StableDiffusionPolicy", "token_ids"]
+__all__ = ["LoraSettings", "StableDiffusionPolicy"]
 
 ADAPTER: Final = "default"
+OLD_SIZE: Final = 64
+"""The least side of the latents that diffusers' pipeline believes of a UNet whose config was written before diffusers 0.9."""
 
 
 class StableDiffusionPolicy:
@@ -36,38 +43,34 @@ class StableDiffusionPolicy:
     first use on.
 
     Args:
-        folder: a local folder in the format of diffusers' `StableDiffusionPipeline`, or a hub id.
-        model: the name that the user gave, kept for manifests; `folder` if None.
+        base: a model in the format of diffusers' `StableDiffusionPipeline`, or the word that names one.
         device: a torch device.
         dtype: float32, bfloat16 or float16.
 
     Raises:
-        MissingResourceError: the weights are not here and cannot be fetched.
-        ConfigError: the scheduler is not a variance-preserving diffusion.
+        MissingResourceError: files are missing, damaged or not safetensors.
+        ConfigError: a setting that ddpo does not support, or parts that do not fit each other.
     """
 
-    BESIDE: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder")  # what reads the prompt
+    BESIDE: ClassVar[tuple[str, ...]] = ("text_encoder",)
 
-    tokenizer: Any
     text_encoder: Any
 
-    def __init__(self, folder: str, *, model: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        self.model = model or folder
+    def __init__(self, base: BaseModel | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        base = open_model(base) if isinstance(base, str) else base
+        self.model = base.word
         self.device, self.storage_dtype = torch.device(device), dtype
-        try:
-            parts = self._load_parts(folder, dtype)
-        except (OSError, ValueError) as error:
-            line = str(error).strip().splitlines()[0]
-            raise MissingResourceError(f"the model {folder!r} cannot be loaded: {line}") from error
+        self.reader = PromptReader(base)
+        self._check_configs(base)
+        parts = self._load_parts(base, dtype)
         self.vae, self.unet = parts["vae"], parts["unet"]
         for name in self.BESIDE:
             setattr(self, name, parts[name])
         for module in (*self._text_encoders(), self.vae, self.unet):
             module.requires_grad_(False).eval()
         self.unet.to(self.device)
-        self.schedule = NoiseSchedule.from_scheduler(parts["scheduler"])
-        side = int(self.unet.config["sample_size"])
-        self.latent_shape = (int(self.unet.config["in_channels"]), side, side)
+        self.schedule = NoiseSchedule.from_scheduler(self._scheduler_config(base))
+        self.latent_shape = (int(self.unet.config["in_channels"]), *self._latent_size(base))
         self.kind: Literal["none", "lora", "full"] = "none"
         self.lora = LoraSettings()
         self._reference_unet: Any = None
@@ -129,25 +132,62 @@ class StableDiffusionPolicy:
 
     # --- what differs within the family ------------------------------------------------------------------------------------
 
-    def _load_parts(self, folder: str, dtype: torch.dtype) -> dict[str, Any]:
-        """The components by name; `scheduler` as its config."""
-        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-        from transformers import CLIPTextModel, CLIPTokenizer
+    def _load_parts(self, base: BaseModel, dtype: torch.dtype) -> dict[str, Any]:
+        """The components by name."""
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from transformers import CLIPTextModel
 
         return {
-            "tokenizer": CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
-            "text_encoder": CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype),
-            "vae": AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype),
-            "unet": UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype),
-            "scheduler": DDIMScheduler.load_config(folder, subfolder="scheduler"),
+            "text_encoder": base.load("text_encoder", CLIPTextModel, dtype),
+            "vae": base.load("vae", AutoencoderKL, dtype),
+            "unet": base.load("unet", UNet2DConditionModel, dtype),
         }
+
+    def _check_configs(self, base: BaseModel) -> None:
+        """Refuses settings that would change the images and are not honoured; see `ddpo.policies.model_features`."""
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+
+        unet, vae = base.config("unet"), base.config("vae")
+        unet_defaults, vae_defaults = default_config(UNet2DConditionModel), default_config(AutoencoderKL)
+        check_settings("model_index", base.index, self.model)
+        check_settings("unet", unet, self.model, unet_defaults)
+        check_settings("vae", vae, self.model, vae_defaults)
+        check_settings("scheduler", self._scheduler_config(base), self.model)
+        self._check_family(unet, vae)
+        check_shapes(unet_defaults | unet, vae_defaults | vae, self.reader.width, self.model)
+
+    def _check_family(self, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+        """Refuses settings that this family of models does not have."""
+        if unet.get("addition_embed_type") not in (None, "text"):
+            raise ConfigError(
+                f"the unet of the model {self.model!r} has addition_embed_type = {unet['addition_embed_type']!r}, "
+                "which Stable Diffusion does not have"
+            )
+        for name in ("latents_mean", "latents_std"):
+            if vae.get(name) is not None:
+                raise ConfigError(f"the vae of the model {self.model!r} has {name}, which Stable Diffusion's pipeline does not heed")
+
+    def _scheduler_config(self, base: BaseModel) -> dict[str, Any]:
+        """The scheduler's config as `StableDiffusionPipeline` treats it: it sets two old defaults right."""
+        return base.config("scheduler") | {"steps_offset": 1, "clip_sample": False}
+
+    def _latent_size(self, base: BaseModel) -> tuple[int, int]:
+        """Height and width of the latents, as `StableDiffusionPipeline` takes them from the UNet's config."""
+        height, width = sample_size(self.unet.config["sample_size"], self.model)
+        version = str(base.config("unet").get("_diffusers_version", "1.0"))
+        numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
+        if numbers < [0, 9] and height == width < OLD_SIZE:  # the pipeline, too, takes it for a mistake
+            return OLD_SIZE, OLD_SIZE
+        return height, width
 
     def _text_encoders(self) -> Sequence[Any]:
         return (self.text_encoder,)
 
     def _encode(self, text: str) -> Tensor:
         """Conditioning of one text `[1, tokens, width]`."""
-        hidden: Tensor = self.text_encoder(token_ids(self.tokenizer, text).to(self.device)).last_hidden_state
+        ((ids, mask),) = self.reader.tokens(text)
+        heeded = bool(getattr(self.text_encoder.config, "use_attention_mask", False))
+        hidden: Tensor = self.text_encoder(ids.to(self.device), attention_mask=mask.to(self.device) if heeded else None).last_hidden_state
         return hidden
 
     def _denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
@@ -203,8 +243,7 @@ class StableDiffusionPolicy:
         Raises:
             CheckpointError: it belongs to another model, or its weights do not fit.
         """
-        if checkpoint.model != self.model:
-            raise CheckpointError(f"{checkpoint.folder} was trained from {checkpoint.model!r}, not from {self.model!r}")
+        check_base(checkpoint, self.model)
         if checkpoint.foreign:
             self._load_foreign(checkpoint)
             return
@@ -237,7 +276,7 @@ class StableDiffusionPolicy:
             for _, parameter in self.trainable_parameters():
                 parameter.data = parameter.data.float()
             return
-        parts = {name: getattr(self, name) for name in (*self.BESIDE, "vae") if not name.startswith("tokenizer")}
+        parts = {name: getattr(self, name) for name in (*self.BESIDE, "vae")}
         check_unet(self.unet, checkpoint.weights, self.model)
         check_pipeline(checkpoint.folder, parts, self.schedule, self.model)
         weights = read_unet(checkpoint.weights, self.model)
@@ -257,8 +296,22 @@ def _copy_unet(unet: Any) -> Any:
     return copy.requires_grad_(False).eval().to(unet.dtype)
 
 
-def token_ids(tokenizer: Any, text: str) -> Tensor:
-    """The ids of a text `[1, tokens]`, filled up or cut to the length that the tokenizer knows."""
-    length = tokenizer.model_max_length
-    ids: Tensor = tokenizer([text], padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
-    return ids
+def default_config(model: type) -> dict[str, Any]:
+    """The defaults of a diffusers class by the names of its config."""
+    parameters = inspect.signature(model.__init__).parameters  # type: ignore[misc]
+    return {name: one.default for name, one in parameters.items()}
+
+
+def sample_size(value: Any, model: str) -> tuple[int, int]:
+    """Height and width of the latents from a UNet's `sample_size`, a number or two.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    found = list(value) if isinstance(value, (list, tuple)) else [value, value]
+    if len(found) != 2 or not all(type(one) is int and one > 0 for one in found):
+        raise ConfigError(
+            f"the unet of the model {model!r} has sample_size = {value!r}: write the latents' height and width into unet/config.json, "
+            "such as 64 for images of 512 pixels"
+        )
+    return found[0], found[1]

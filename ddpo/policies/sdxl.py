@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ddpo.policies.sd import StableDiffusionPolicy, token_ids
-from ddpo.policies.unet_folder import pipeline_config
+from ddpo.errors import ConfigError
+from ddpo.policies.base_model import BaseModel
+from ddpo.policies.sd import StableDiffusionPolicy, sample_size
 
 __all__ = ["StableDiffusionXLPolicy"]
 
@@ -27,23 +28,44 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
     with zeros to whole rows.
     """
 
-    BESIDE: ClassVar[tuple[str, ...]] = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+    BESIDE: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
 
-    tokenizer_2: Any
     text_encoder_2: Any
 
-    def _load_parts(self, folder: str, dtype: torch.dtype) -> dict[str, Any]:
+    def _load_parts(self, base: BaseModel, dtype: torch.dtype) -> dict[str, Any]:
         from diffusers import AutoencoderKL
-        from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+        from transformers import CLIPTextModelWithProjection
 
-        parts = super()._load_parts(folder, dtype)
-        self._zeros_for_empty = bool(pipeline_config(folder).get("force_zeros_for_empty_prompt", True))
+        parts = super()._load_parts(base, dtype)
+        self._zeros_for_empty = bool(base.index.get("force_zeros_for_empty_prompt", True))
         if dtype == torch.float16 and parts["vae"].config["force_upcast"]:
-            parts["vae"] = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32)
+            parts["vae"] = base.load("vae", AutoencoderKL, torch.float32)
         return parts | {
-            "tokenizer_2": CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer_2"),
-            "text_encoder_2": CLIPTextModelWithProjection.from_pretrained(folder, subfolder="text_encoder_2", dtype=dtype),
+            "text_encoder_2": base.load("text_encoder_2", CLIPTextModelWithProjection, dtype),
         }
+
+    def _check_family(self, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+        if unet.get("addition_embed_type") != "text_time":
+            raise ConfigError(
+                f"the unet of the model {self.model!r} has addition_embed_type = {unet.get('addition_embed_type')!r}, "
+                "where Stable Diffusion XL has 'text_time'"
+            )
+
+    def _scheduler_config(self, base: BaseModel) -> dict[str, Any]:
+        return base.config("scheduler")
+
+    def _latent_size(self, base: BaseModel) -> tuple[int, int]:
+        return sample_size(self.unet.config["sample_size"], self.model)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """As `StableDiffusionPolicy.decode`; latents that were centred and scaled by channel are put back first."""
+        config = self.vae.config
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is not None and std is not None:
+            centre, spread = (torch.tensor(one, dtype=torch.float32, device=latents.device).view(1, -1, 1, 1) for one in (mean, std))
+            latents = latents.float() * spread + centre * config["scaling_factor"]
+        return super().decode(latents)
 
     @cached_property
     def _size(self) -> Tensor:
@@ -56,8 +78,8 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
 
     def _encode(self, text: str) -> Tensor:
         found = [
-            encoder(token_ids(tokenizer, text).to(self.device), output_hidden_states=True)
-            for tokenizer, encoder in ((self.tokenizer, self.text_encoder), (self.tokenizer_2, self.text_encoder_2))
+            encoder(ids.to(self.device), output_hidden_states=True)
+            for encoder, (ids, _) in zip(self._text_encoders(), self.reader.tokens(text), strict=True)
         ]
         hidden = torch.cat([output.hidden_states[-2] for output in found], -1)
         pooled = found[1].text_embeds

@@ -7,13 +7,14 @@ of all steps are computed once and gathered by step index.
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
 
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, one_line
 
 __all__ = ["NoiseSchedule", "StepCoefficients", "ddim_mean", "denoising_target", "gaussian_log_prob", "noised"]
 
@@ -59,7 +60,7 @@ class NoiseSchedule:
         """The schedule that a diffusers scheduler config (a mapping) describes.
 
         Raises:
-            ConfigError: a flow-matching scheduler, or an unknown prediction type or spacing.
+            ConfigError: a flow-matching scheduler, an unknown prediction type or spacing, or impossible levels.
         """
         from diffusers import DDIMScheduler
 
@@ -67,11 +68,17 @@ class NoiseSchedule:
             raise ConfigError(
                 f"the scheduler {config.get('_class_name', '')} is not a variance-preserving diffusion: DDIM steps would be wrong"
             )
-        ddim = DDIMScheduler.from_config(config)
+        try:
+            ddim = DDIMScheduler.from_config(config)
+        except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+            said = textwrap.shorten(one_line(error), 200, placeholder=" …")
+            raise ConfigError(f"the scheduler's config describes no schedule: {said}") from error
         prediction, spacing = ddim.config["prediction_type"], ddim.config["timestep_spacing"]
         if prediction not in ("epsilon", "v_prediction", "sample") or spacing not in ("leading", "trailing", "linspace"):
             raise ConfigError(f"prediction type {prediction!r} with spacing {spacing!r} is not supported")
-        return cls(ddim.alphas_cumprod.double(), float(ddim.final_alpha_cumprod), prediction, spacing, int(ddim.config["steps_offset"]))
+        levels = ddim.alphas_cumprod.double()
+        _check_levels(levels, int(ddim.config["num_train_timesteps"]), prediction)
+        return cls(levels, float(ddim.final_alpha_cumprod), prediction, spacing, int(ddim.config["steps_offset"]))
 
     def timesteps(self, steps: int) -> list[int]:
         """The timesteps of a run of `steps`, descending, spaced as the scheduler spaces them (arXiv 2305.08891, table 2).
@@ -112,6 +119,29 @@ class NoiseSchedule:
             alpha_prev=alpha_prev.float(),
             std=std.clamp_min(STD_FLOOR).float(),
             noise_std=std.float(),
+        )
+
+
+def _check_levels(alphas_cumprod: Tensor, total: int, prediction: str) -> None:
+    """Refuses signal levels with which no image can be sampled.
+
+    Args:
+        alphas_cumprod: ᾱ, `[train_timesteps]`.
+        total: the number of training timesteps that the config states.
+        prediction: the denoiser's output.
+
+    Raises:
+        ConfigError: too few or too many levels, levels outside [0, 1] or increasing, or "epsilon" where ᾱ is 0.
+    """
+    if len(alphas_cumprod) != total:
+        raise ConfigError(f"the scheduler has {len(alphas_cumprod)} trained_betas and num_train_timesteps = {total}: they must be equal")
+    falling = bool((alphas_cumprod[1:] <= alphas_cumprod[:-1]).all())
+    if not (falling and float(alphas_cumprod[-1]) >= 0 and float(alphas_cumprod[0]) < 1):
+        raise ConfigError("the scheduler's betas must be in (0, 1]: the signal would not fall from 1 towards 0")
+    if prediction == "epsilon" and float(alphas_cumprod[-1]) == 0:
+        raise ConfigError(
+            "the scheduler has prediction_type = 'epsilon' and no signal at the noisiest level (rescale_betas_zero_snr): "
+            "the image would be divided by zero; such models predict v_prediction"
         )
 
 

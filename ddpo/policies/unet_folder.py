@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import CheckpointError, MissingResourceError, one_line
-from ddpo.weights import fetch_hub_repository
+from ddpo.policies.base_model import weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CONFIG", "UNET", "WEIGHTS", "check_pipeline", "check_unet", "pipeline_config", "read_unet", "variant_of"]
+__all__ = ["CONFIG", "UNET", "WEIGHTS", "check_pipeline", "check_unet", "read_unet", "variant_of"]
 
 UNET: Final = "unet"
 CONFIG: Final = "config.json"
@@ -22,32 +22,16 @@ WEIGHTS: Final = "diffusion_pytorch_model"  # diffusers' name for the weights of
 NOT_COMPARED: Final = ("sample_size", "upcast_attention")  # of the configs: neither changes what the weights mean
 
 
-def pipeline_config(model: str) -> dict[str, Any]:
-    """What `model_index.json` says of a pipeline in a local folder or of a hub id: its class, its parts, its settings.
-
-    Raises:
-        MissingResourceError: it is not here and cannot be fetched, or is damaged.
-    """
-    name, what = "model_index.json", f"the model {model!r}"
-    file = (Path(model) if Path(model).is_dir() else fetch_hub_repository(model, "main", what, [name])) / name
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise MissingResourceError(f"{what} cannot be loaded: {file}: {one_line(error)}") from error
-
-
 def variant_of(unet: Path) -> str | None:
-    """Which weights a UNet's folder has: None for the plain ones, else "fp16".
+    """The variant of the weights in a UNet's folder: None for the plain ones, else "fp16" or "bf16".
 
     Raises:
-        CheckpointError: none as safetensors.
+        CheckpointError: none as safetensors, or damaged.
     """
-    plain, half = f"{WEIGHTS}.safetensors", f"{WEIGHTS}.fp16.safetensors"
-    if (unet / plain).is_file() or (unet / f"{plain}.index.json").is_file():
-        return None
-    if (unet / half).is_file() or (unet / f"{plain}.index.fp16.json").is_file():
-        return "fp16"
-    raise CheckpointError(f"{unet} lacks {plain}; other formats, such as the pickles *.bin, are not read")
+    try:
+        return weight_files(unet).variant
+    except MissingResourceError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def check_unet(unet: Any, weights: Path, model: str) -> None:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, RewardFailure, RewardLoadError
 from ddpo.registry import explain_load_failure
 from ddpo.rewards.adapter_inputs import batch_of_arrays, batches_of_pictures
@@ -62,7 +63,7 @@ class _Scaled:
 
     def finish(self, output: RewardOutput) -> tuple[Tensor, dict[str, Any]]:
         """Scores on the chosen scale and the info beside them; raises RewardFailure for a picture without a score, if so chosen."""
-        values = (output.values.double() / self.divisor).float()
+        values = (in_float64(output.values) / self.divisor).float()
         reasons = {index: reason for index, reason in enumerate(output.errors) if reason is not None}
         info: dict[str, Any] = {**output.parts, "unscorable": reasons}
         if not reasons or self.unscorable == "nan":

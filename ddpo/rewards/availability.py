@@ -1,15 +1,18 @@
 """Whether what a reward needs is on this machine: the libraries of its extra, and its weights. Nothing heavy is imported.
 
-Three kinds of weights, told apart by `WeightFile.source`:
+Four kinds of weights, distinguished by `WeightFile.source`:
     https://…                     one file, in the cache of `ddpo.weights`
-    owner/name[/file]             of the Hugging Face hub: one file (model.safetensors if none is named) where the card knows its
-                                  SHA-256, else the whole repository; in the hub's own cache
+    owner/name[/file]             of the Hugging Face hub: one file (model.safetensors if none is named) where the card names it or
+                                  knows its SHA-256, else the whole repository; in the hub's own cache. Of owner/name/a|b the first
+                                  file that exists
     package:module/file           shipped inside the reward's own package
+    file:/path                    named by an option
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
@@ -17,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from ddpo import weights
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.rewards.card import RewardCard, WeightFile
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ __all__ = [
 ]
 
 HUB_FILE: Final = "model.safetensors"
+LOCAL: Final = "file:"
 WHOLE: Final = 0.9  # of the size on the card: what a repository's folder must hold at least to count as complete
 
 
@@ -97,12 +101,14 @@ def _installed(distribution: str, wanted: SpecifierSet) -> bool:
         return False
 
 
-def _kind(weight: WeightFile) -> Literal["url", "package", "file", "repository"]:
+def _kind(weight: WeightFile) -> Literal["url", "package", "local", "file", "repository"]:
     if weight.source.startswith(("https://", "http://")):
         return "url"
     if weight.source.startswith("package:"):
         return "package"
-    return "repository" if weight.sha256 is None else "file"
+    if weight.source.startswith(LOCAL):
+        return "local"
+    return "repository" if weight.sha256 is None and weight.source.count("/") == 1 else "file"
 
 
 def weight_state(weight: WeightFile) -> WeightState:
@@ -115,7 +121,10 @@ def weight_state(weight: WeightFile) -> WeightState:
             return _file_state(weight, _packaged(weight), None)
         case "file":
             folder = _snapshot(weight)
-            return _file_state(weight, folder / _hub_file(weight) if folder else None, None)
+            found = [folder / name for name in _hub_files(weight) if (folder / name).is_file()] if folder else []
+            return _file_state(weight, found[0] if found else None, None)
+        case "local":
+            return _file_state(weight, Path(weight.source.removeprefix(LOCAL)), None)
         case "repository":
             return _repository_state(weight)
 
@@ -133,8 +142,9 @@ def _packaged(weight: WeightFile) -> Path | None:
     return Path(folders[0]) / name if folders and name else None
 
 
-def _hub_file(weight: WeightFile) -> str:
-    return "/".join(weight.source.split("/")[2:]) or HUB_FILE
+def _hub_files(weight: WeightFile) -> list[str]:
+    """Names of the file, in the order in which they are tried."""
+    return ("/".join(weight.source.split("/")[2:]) or HUB_FILE).split("|")
 
 
 def _repository(weight: WeightFile) -> str:
@@ -170,7 +180,8 @@ def fetch_weight(weight: WeightFile, reward: str, progress: Callable[[int, int |
         MissingResourceError: offline, not reachable, cut short, no room, or another file than the card says.
         ConfigError: the card gives an address without a SHA-256.
     """
-    what = f"reward {reward!r} needs {weight.source.rpartition('/')[2]} ({weight.megabytes:g} MB, {weight.licence}), which"
+    name = weight.source.rpartition("/")[2].partition("|")[0]
+    what = f"reward {reward!r} needs {name} ({weight.size}, {weight.licence}), which"
     match _kind(weight):
         case "url":
             if weight.sha256 is None:
@@ -178,10 +189,28 @@ def fetch_weight(weight: WeightFile, reward: str, progress: Callable[[int, int |
             return weights.fetch_url(weight.source, weight.sha256, what, progress)
         case "package":
             return weights.verified(_packaged(weight) or Path(weight.source), weight.sha256 or "", what)
+        case "local":
+            return weights.verified(Path(weight.source.removeprefix(LOCAL)), weight.sha256 or "", what)
         case "file":
-            return weights.fetch_hub_file(_repository(weight), _hub_file(weight), weight.revision, weight.sha256, what)
+            return _fetch_hub_file(weight, what)
         case "repository":
             return weights.fetch_hub_repository(_repository(weight), weight.revision, what)
+
+
+def _fetch_hub_file(weight: WeightFile, what: str) -> Path:
+    """The first of the file's names that the repository has.
+
+    Raises:
+        MissingResourceError: as `fetch_hub_file`, about the first name.
+    """
+    first, *others = _hub_files(weight)
+    try:
+        return weights.fetch_hub_file(_repository(weight), first, weight.revision, weight.sha256, what)
+    except MissingResourceError:
+        for name in others:
+            with suppress(MissingResourceError):
+                return weights.fetch_hub_file(_repository(weight), name, weight.revision, weight.sha256, what)
+        raise
 
 
 def check_space_for(states: Sequence[WeightState]) -> None:

@@ -21,13 +21,23 @@ from PIL import Image, ImageOps
 from ddpo.devices import check_device
 from ddpo.errors import ConfigError
 from ddpo.images import load_image
+from ddpo.rewards.backbones import forget_embeddings
 from ddpo.rewards.base import Reward
 from ddpo.rewards.fixtures import FIXTURES, draw_fixture
 from ddpo.rewards.scorer import Scorer
 from ddpo.rewards.zoo import ResolvedReward
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
-__all__ = ["BenchRecord", "bench", "busy_seconds", "drawn_pictures", "fitted_pictures", "make_on"]
+__all__ = [
+    "BenchRecord",
+    "bench",
+    "busy_seconds",
+    "drawn_pictures",
+    "fitted_pictures",
+    "make_on",
+    "process_peak_mb",
+    "reset_peak_memory",
+]
 
 PROMPT: Final = Prompt("a photograph of a cat that plays chess with a horse in a sunny garden")
 NOISE: Final = (0, 4, 16, 64)  # largest change of a level, by turns
@@ -148,15 +158,16 @@ class _Run:
     def once(self) -> None:
         batch = self._batch(len(self._pictures))
         self._reward.calls.clear()
-        _reset_peaks(self._device)
+        forget_embeddings()  # those of the last round would be looked up instead of computed
+        reset_peak_memory(self._device)
         begun = time.perf_counter()
         self._scorer.score(batch)
         seconds = time.perf_counter() - begun
         self._rates.append(len(batch) / seconds)
         self._outside.append(1 - busy_seconds(self._reward.calls) / seconds)
-        self._memory.append(_peak_mb())
+        self._memory.append(process_peak_mb())
         if not _on_cpu(self._device):
-            self._gpu.append(torch.cuda.max_memory_allocated(self._device) / 1e6)
+            self._gpu.append(torch.accelerator.max_memory_allocated(self._device) / 1e6)
 
     def record(self) -> BenchRecord:
         self._scorer.close()
@@ -179,7 +190,7 @@ class _Watched:
         begun = time.perf_counter()
         output = self._reward(batch)
         if not _on_cpu(self._device):
-            torch.cuda.synchronize(self._device)  # a kernel that is still running is the reward's own time
+            torch.accelerator.synchronize(self._device)  # a kernel that is still running is the reward's own time
         with self._lock:
             self.calls.append((begun, time.perf_counter()))
         return output
@@ -198,14 +209,16 @@ def _on_cpu(device: str) -> bool:
     return torch.device(device).type == "cpu"
 
 
-def _reset_peaks(device: str) -> None:
+def reset_peak_memory(device: str) -> None:
+    """Sets the peak memory of the device back to what is in use now, and that of this process."""
     if not _on_cpu(device):
-        torch.cuda.reset_peak_memory_stats(device)
+        torch.accelerator.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):  # elsewhere than on Linux the peak is that of the process since it began
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM: proc(5)
 
 
-def _peak_mb() -> float:
+def process_peak_mb() -> float:
+    """The most memory that this process held since `reset_peak_memory`, in units of 10⁶ bytes."""
     try:
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024 / 1e6

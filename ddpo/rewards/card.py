@@ -23,11 +23,23 @@ PLACEMENT: Final = ("device",)
 class WeightFile:
     """One weight file or model repository that a reward loads."""
 
-    source: str  # a hub id "owner/name" or file "owner/name/file", an https address, or "package:module/file" of an installed package
+    source: str
+    """One of four forms.
+
+    owner/name, owner/name/file     a repository of the Hugging Face hub, or a file of one; of "owner/name/a|b" the first that exists
+    https://…                       an address
+    package:module/file             a file inside an installed package
+    file:/path                      a file on this machine, which an option names
+    """
     revision: str  # commit or tag
     sha256: str | None  # of the file; None where a repository of several files is meant
-    megabytes: float
+    megabytes: float  # 0: not known
     licence: str  # SPDX id or name
+
+    @property
+    def size(self) -> str:
+        """The size in words."""
+        return f"{self.megabytes:g} MB" if self.megabytes else "size not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +107,14 @@ class RewardCard:
     device: Literal["cpu", "any"] = "cpu"
     memory_mb: int = 0
     extra: str | None = None  # pip install "distribution[extra]"
-    libraries: tuple[str, ...] = ()  # distributions whose version may move the score; part of the signature
+    libraries: tuple[str, ...] = ()  # distributions, or libjpeg, whose version may move the score; part of the signature
     weights: tuple[WeightFile, ...] = ()
     code_licence: str = "Apache-2.0"
     paper: str = ""
     lineage: tuple[str, ...] = ()  # backbones, data or, of pixel statistics, properties that it shares with other rewards: not independent
     golden: tuple[Golden, ...] = ()
     options: tuple[RewardOption, ...] = ()
+    for_options: str | None = None  # "module:function": (card, options) → the card that holds for them; None: it is always this one
     api: int = API_VERSION
 
     def __post_init__(self) -> None:

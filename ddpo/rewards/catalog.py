@@ -8,6 +8,7 @@ from ddpo.rewards.card import RewardCard, RewardOption, WeightFile
 from ddpo.rewards.catalog_clip import CLIP_CARDS, CLIP_L14, LAION_V2_HEAD
 from ddpo.rewards.catalog_diversity import DIVERSITY_CARDS
 from ddpo.rewards.catalog_guard import GUARD_CARDS
+from ddpo.rewards.catalog_open_clip import OPEN_CLIP
 from ddpo.rewards.catalog_pixels import DDPO_PAPER, PIXEL_CARDS
 from ddpo.rewards.catalog_preference import PREFERENCE_CARDS
 from ddpo.rewards.catalog_vlm import LLAVA, VLM_CARDS
@@ -20,24 +21,26 @@ _CARDS: Final = (
     *PIXEL_CARDS,
     *PREFERENCE_CARDS,
     *CLIP_CARDS,
+    OPEN_CLIP,
     RewardCard(
         id="alignment",
-        version="2",
+        version="3",
         summary="LLaVA, here or on a server, describes the picture; BERTScore recall of the prompt in that description",
         load="ddpo.rewards.models.alignment:Alignment",
         family="vlm",
         flaws="counts and small text are misread; cartoon-like pictures are described more readily; a picture that spells "
-        "the prompt scores; a server may round differently from day to day",
+        "the prompt scores; a server may round differently from day to day; the authors ran LLaVA v0 13B, so their numbers are not "
+        "repeated by the default model",
         unit="BERTScore recall, not rescaled",
         range=(-1.0, 1.0),
         typical=(0.5, 0.65, 0.9),
         typical_source="rough, from the literature; not measured here",
         inputs=("image", "prompt"),
-        preprocessing="JPEG quality 80; 'Answer concisely: what is going on in this image?', greedy, 64 tokens; "
-        "'The image contains {prompt}'",
+        preprocessing="JPEG quality 80; images resized by Pillow; 'Answer concisely: what is going on in this image?', greedy, "
+        "64 tokens; 'The image contains {prompt}'; BERTScore by the package bert-score, encoder in float32",
         dtype="float16 on a GPU, float32 on a CPU",
         device="any",
-        libraries=("torch", "transformers", "tokenizers", "pillow"),
+        libraries=("torch", "transformers", "tokenizers", "bert-score", "pillow", "libjpeg"),
         memory_mb=17_500,
         weights=(LLAVA, DEBERTA),
         paper=DDPO_PAPER,

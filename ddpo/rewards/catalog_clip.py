@@ -43,10 +43,22 @@ DTYPE: Final = RewardOption(
 CLIP_PIXELS: Final = "uint8, PIL bicubic to 224 on the shorter side, centre crop 224, CLIP mean and std"
 L14_BACKBONE: Final = "openai/clip-vit-large-patch14, PIL bicubic 224"
 L14_OPTIONS: Final = (
-    RewardOption("clip", None, "local copy of the CLIP checkpoint's model.safetensors; verified by its SHA-256"),
+    RewardOption(
+        "clip",
+        None,
+        "local copy of the CLIP checkpoint's model.safetensors; verified by its SHA-256; "
+        "with tower=open_clip a checkpoint of OpenCLIP's ViT-L-14, not verified",
+    ),
+    RewardOption(
+        "tower",
+        "transformers",
+        "package that runs the tower: transformers, or open_clip, which shares it with the reward "
+        "open_clip:model=ViT-L-14,pretrained=openai",
+    ),
     RewardOption("device", "cpu", "torch device of the CLIP tower"),
     DTYPE,
 )
+TOWER_OPTION: Final = "ddpo.rewards.models.aesthetic:card_for_options"
 
 CLIP_CARDS: Final = (
     RewardCard(
@@ -54,6 +66,7 @@ CLIP_CARDS: Final = (
         version="1",
         summary="LAION aesthetic predictor v2 on CLIP ViT-L/14: how people rated pictures that look like this",
         load="ddpo.rewards.models.aesthetic:Aesthetic",
+        for_options=TOWER_OPTION,
         family="clip",
         flaws="ignores the prompt; drifts to painterly, centred, soft-lit portraits; one direction in CLIP space, so adversarial textures "
         "reach it; scores of other preprocessings differ by up to 0.1",
@@ -80,6 +93,7 @@ CLIP_CARDS: Final = (
         version="1",
         summary="LAION aesthetic predictor v1 on CLIP ViT-L/14: the cheap second opinion on `aesthetic`",
         load="ddpo.rewards.models.aesthetic:AestheticV1",
+        for_options=TOWER_OPTION,
         family="clip",
         flaws="ignores the prompt; one direction in CLIP space, so adversarial textures reach it; shares its tower with `aesthetic` and is "
         "no independent witness, though the two directions have a cosine of only 0.37",
@@ -103,7 +117,7 @@ CLIP_CARDS: Final = (
     ),
     RewardCard(
         id="clip_score",
-        version="1",
+        version="2",
         summary="CLIPScore: cosine of the picture and 'A photo depicts PROMPT' in CLIP ViT-B/32, times 2.5, at least 0",
         load="ddpo.rewards.models.clip_score:ClipScore",
         family="clip",
@@ -114,10 +128,11 @@ CLIP_CARDS: Final = (
         typical=(0.6, 0.75, 0.9),
         typical_source="rough, from the literature; not measured here",
         inputs=("image", "prompt"),
-        preprocessing=f"{CLIP_PIXELS}; 'A photo depicts {{prompt}}', cut to 77 tokens with the end token kept",
+        preprocessing=f"{CLIP_PIXELS}; 'A photo depicts {{prompt}}', cut to 77 tokens with the end token kept; text "
+        "cleaned as by OpenAI's tokenizer: mis-decoded letters, typographic quotes, full-width letters and HTML entities become plain",
         dtype="float32",
         device="any",
-        libraries=("torch", "transformers", "tokenizers", "pillow"),
+        libraries=("torch", "transformers", "tokenizers", "ftfy", "pillow"),
         memory_mb=700,
         weights=(CLIP_B32,),
         paper="https://arxiv.org/abs/2104.08718",

@@ -30,6 +30,11 @@ DINOV2: Final = WeightFile(
     licence="Apache-2.0",
 )
 DINO_BACKBONE: Final = "facebook/dinov2-base CLS, PIL bicubic 256, crop 224"
+DINO_POSITIONS: Final = (
+    "transformers fits the positions of 518 pixels to 224 without the offset of 0.1 patches that the original adds, "
+    "so distances differ a little from those of facebookresearch/dinov2"
+)
+"""Source: facebookresearch/dinov2, dinov2/models/vision_transformer.py, interpolate_pos_encoding; transformers, modeling_dinov2.py."""
 DINO_PIXELS: Final = "uint8, PIL bicubic to 256 on the shorter side, centre crop 224, ImageNet mean and std, class token"
 DINO_OPTIONS: Final = (
     RewardOption("dino", DINOV2.source, "folder or hub id of a Dinov2Model of transformers"),
@@ -80,7 +85,7 @@ _CARDS: Final = (
         load="ddpo.rewards.models.diversity:DiversityDino",
         family="group",
         flaws="sees what is shown rather than how: changes of colour, style and texture move it little; sees the middle square only; "
-        + OF_GROUPS,
+        f"{DINO_POSITIONS}; {OF_GROUPS}",
         unit="1 - cosine",
         range=(0.0, 2.0),
         typical=(0.1, 0.4, 0.75),
@@ -106,7 +111,7 @@ _CARDS: Final = (
         load="ddpo.rewards.models.vendi:Vendi",
         family="group",
         flaws="grows with n also where the variety does not; cosines of pixels are above 0 for most pairs, so `features=pixels` stays near "
-        f"1, and it does not see brightness; cosines of opposite sign do not add variety; {OF_GROUPS}",
+        f"1, and it does not see brightness; cosines of opposite sign do not add variety; {DINO_POSITIONS}; {OF_GROUPS}",
         unit="effective number of pictures",
         range=(1.0, None),
         typical=(1.3, 2.5, 5.0),

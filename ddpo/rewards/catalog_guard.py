@@ -56,7 +56,7 @@ GUARD_CARDS: Final = (
         "straight quotes and hyphens, no spaces; all that is read counts, in reading order; up to four quoted texts in any order",
         dtype="float32",
         extra="ocr",
-        libraries=("rapidocr", "onnxruntime", "opencv-python-headless"),
+        libraries=("rapidocr", "onnxruntime", "opencv-python-headless", "pyclipper", "shapely"),
         memory_mb=700,
         weights=OCR_WEIGHTS,
         paper="https://arxiv.org/abs/2505.05470",

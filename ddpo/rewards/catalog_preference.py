@@ -39,8 +39,7 @@ PREFERENCE_CARDS: Final = (
         "mean and std; text by the CLIP BPE, cut at 77 tokens with the end token kept",
         dtype="float32",
         device="any",
-        extra="hps",
-        libraries=("torch", "open_clip_torch"),
+        libraries=("torch", "open_clip_torch", "ftfy", "regex"),  # its tokenizer cleans texts by the last two
         memory_mb=4200,  # once loaded; 6.4 GB at the most while a checkpoint of float16 is read
         weights=(HPS,),
         paper="https://arxiv.org/abs/2306.09341",

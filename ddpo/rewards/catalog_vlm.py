@@ -9,6 +9,7 @@ from ddpo.rewards.catalog_pixels import DDPO_PAPER
 
 __all__ = ["JUDGE_TEMPLATE", "LLAVA", "VLM_CARDS"]
 
+PILLOW: Final = "images resized by Pillow, as the model's processor says"
 LLAVA: Final = WeightFile(source="llava-hf/llava-1.5-7b-hf", revision="main", sha256=None, megabytes=14_100, licence="Llama 2 Community")
 JUDGE_TEMPLATE: Final = (
     'How well does this picture show "{prompt}"? Rate it from 1 (not at all) to 5 (completely, and well made). Answer with the number only.'
@@ -23,7 +24,7 @@ _SHARED: Final[dict[str, Any]] = {
     "family": "vlm",
     "dtype": "float16 on a GPU, float32 on a CPU",
     "device": "any",
-    "libraries": ("torch", "transformers", "pillow"),
+    "libraries": ("torch", "transformers", "tokenizers", "pillow", "libjpeg"),
     "memory_mb": 14_500,
     "weights": (LLAVA,),
     "lineage": ("llava-1.5-7b", "openai/clip-vit-large-patch14-336"),
@@ -33,7 +34,7 @@ _SHARED: Final[dict[str, Any]] = {
 VLM_CARDS: Final = (
     RewardCard(
         id="vqa_strict",
-        version="1",
+        version="2",
         summary="share of a prompt's questions to which LLaVA replies with the due answer",
         load="ddpo.rewards.models.vqa_strict:VqaStrict",
         flaws="a substring is enough: 'cat' is in 'no cats', 'four' in 'fourteen', and a reply that names everything has every answer; "
@@ -44,32 +45,46 @@ VLM_CARDS: Final = (
         typical=(0.0, 0.5, 1.0),
         inputs=("image", "metadata"),
         metadata=("questions", "answers"),
-        preprocessing="JPEG quality 80; each question as it stands, greedy, 64 tokens; the answer, letter by letter, in the reply",
+        preprocessing=f"{PILLOW}; JPEG quality 80; "
+        "each question as it stands, greedy, 64 tokens; the answer, letter by letter, in the reply",
         paper=DDPO_PAPER,
         options=(_VLM, _MODEL, _DEVICE, _TIMEOUT),
         **_SHARED,
     ),
     RewardCard(
         id="vqa_score",
-        version="1",
+        version="2",
         summary="probability that a vision-language model answers yes when asked whether the picture shows the prompt",
         load="ddpo.rewards.models.vqa_score:VqaScore",
         flaws="differs from model to model, so scores of two models are not comparable; leans to yes; counts, order and small text are "
         "misread; a picture in which the prompt is written scores; the published figures are of CLIP-FlanT5 and are not repeated by "
-        "others; only the 20 likeliest tokens are seen: below those the score is 0",
+        "others; the authors' code gives √(P(Yes)·P(end | Yes)), which is form=published; it pads images to a square with the mean "
+        "colour, where the processor of llava-hf crops; only the 20 likeliest tokens are seen: below those the score is 0",
         unit="probability",
         range=(0.0, 1.0),
         typical=(0.1, 0.6, 0.95),
         inputs=("image", "prompt"),
-        preprocessing="'Does this figure show \"{prompt}\"? Please answer yes or no.'; of the 20 likeliest first tokens all spellings of "
-        "yes that differ in case or a leading space, added up; JPEG quality 80 on the way to a server",
+        preprocessing=f"{PILLOW}; "
+        "'Does this figure show \"{prompt}\"? Please answer yes or no.'; of the 20 likeliest first tokens all spellings of "
+        "yes that differ in case or a leading space, added up; or of form=published the likeliest token "
+        "Yes and the end behind it; JPEG quality 80 on the way to a server",
         paper="https://arxiv.org/abs/2404.01291",
-        options=(_VLM, _MODEL, _DEVICE, _TIMEOUT),
+        options=(
+            _VLM,
+            _MODEL,
+            _DEVICE,
+            _TIMEOUT,
+            RewardOption(
+                "form",
+                "spellings",
+                "spellings: P(yes) in any spelling; published: √(P(Yes)·P(end | Yes)) as in the authors' code, of a local model",
+            ),
+        ),
         **_SHARED,
     ),
     RewardCard(
         id="vlm_judge",
-        version="1",
+        version="2",
         summary="rating from 1 to 5 that a vision-language model is expected to give",
         load="ddpo.rewards.models.vlm_judge:VlmJudge",
         flaws="not calibrated: models crowd at 4, and another wording of the question moves every score; written praise in the picture is "
@@ -79,7 +94,8 @@ VLM_CARDS: Final = (
         range=(1.0, 5.0),
         typical=(1.5, 3.5, 4.8),
         inputs=("image", "prompt"),
-        preprocessing=f"'{JUDGE_TEMPLATE}'; expected rating over the first token's probabilities of 1 … 5, renormalised; where they hold "
+        preprocessing=f"{PILLOW}; "
+        f"'{JUDGE_TEMPLATE}'; expected rating over the first token's probabilities of 1 … 5, renormalised; where they hold "
         "less than half, the one number in the greedy reply of 16 tokens; JPEG quality 80 on the way to a server",
         paper="https://arxiv.org/abs/2303.16634",
         options=(

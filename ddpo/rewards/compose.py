@@ -70,7 +70,7 @@ def pareto_rank(points: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         if whole:
             groups.setdefault(prompts[index].id, []).append(index)
     for members in groups.values():
-        ranks[members] = 0.0 - pareto_fronts(points[members]).double()
+        ranks[members] = 0.0 - pareto_fronts(points[members]).cpu().double()
     return ranks
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from ddpo.errors import RewardLoadError, UserError
 from ddpo.registry import explain_load_failure, load_attribute
 from ddpo.rewards.base import Reward
-from ddpo.rewards.card import RewardCard
+from ddpo.rewards.card import PLACEMENT, RewardCard
 from ddpo.rewards.function import FunctionReward, card_of_function
 
-__all__ = ["Factory", "adopt", "construct"]
+__all__ = ["Factory", "adopt", "card_for", "construct"]
 
 Factory = Callable[..., Reward]
 """Makes the reward from its options, given as keywords."""
@@ -53,6 +53,28 @@ def _takes_batch(found: Any) -> bool:
         return next(iter(inspect.signature(found).parameters), "") == "batch"
     except (TypeError, ValueError):
         return False
+
+
+def card_for(card: RewardCard, options: Mapping[str, Any], origin: str) -> RewardCard:
+    """The card that holds for these options; nothing is imported where they are the defaults.
+
+    Raises:
+        UserError: as the card's function raises.
+        RewardLoadError: that function cannot be loaded or fails.
+    """
+    defaults = {option.name: option.default for option in card.options if option.name not in PLACEMENT}
+    chosen = {name: value for name, value in options.items() if name not in PLACEMENT}
+    if card.for_options is None or chosen == defaults:
+        return card
+    try:
+        found: RewardCard = load_attribute(card.for_options)(card, options)
+    except UserError:
+        raise
+    except Exception as error:
+        module = card.for_options.partition(":")[0]
+        cause = explain_load_failure(error, module, f"install it, or reinstall {origin.split()[0]}")
+        raise RewardLoadError(f"reward {card.id!r} of {origin}: {card.for_options} failed: {cause}") from error
+    return found
 
 
 def construct(card: RewardCard, origin: str, options: dict[str, Any], factory: Factory | None = None) -> Reward:

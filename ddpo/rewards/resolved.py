@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ddpo.devices import AUTO, resolve_device
+from ddpo.devices import AUTO, check_device, resolve_device
 from ddpo.loading import is_user_code
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import PLACEMENT, RewardCard
@@ -46,10 +46,12 @@ class ResolvedReward:
         """
         options = dict(self.options)
         for name in PLACEMENT:
-            if name in options:
-                options[name] = resolve_device(str(options[name]))
+            if options.get(name) == AUTO:
+                options[name] = resolve_device(AUTO)
         if self.parts:
             options = {"card": self.card, "combination": self.combination, "parts": self.parts, "scorer_of": scorer_of}
+        elif self.origin == "ddpo" and "device" in options:
+            check_device(options["device"])
         return construct(self.card, self.origin, options, self.factory)
 
     def on(self, device: str) -> ResolvedReward:

@@ -21,16 +21,25 @@ SCALES: Final[Mapping[tuple[str, str], float]] = {
     ("flow_grpo", "incompressibility"): 1.0,
     ("flow_grpo", "aesthetic"): 1.0,
     ("flow_grpo", "pickscore"): 26.0,
+    ("flow_grpo", "imagereward"): 1.0,
+    ("flow_grpo", "ocr"): 1.0,
     ("diffusion_nft", "compressibility"): 500.0,
     ("diffusion_nft", "incompressibility"): 1.0,
     ("diffusion_nft", "aesthetic"): 1.0,
     ("diffusion_nft", "pickscore"): 26.0,
+    ("diffusion_nft", "imagereward"): 1.0,
+    ("diffusion_nft", "hpsv2"): 1.0,
+    ("diffusion_nft", "ocr"): 1.0,
     ("flow_factory", "pickscore"): 26.0,
 }
-"""(project, reward id) → by what the project divides the reward's own scale (of PickScore: logit scale × cosine).
+"""(project, reward id) → divisor of the reward's own scale in that project (of PickScore: logit scale × cosine).
 
-Read in the sources: kvablack/ddpo-pytorch 1958463 rewards.py; huggingface/trl v0.22.2 examples/scripts/ddpo.py; yifan123/flow_grpo ac4c86e
-rewards.py and pickscore_scorer.py; NVlabs/DiffusionNFT 24af555, the same files; X-GenGroup/Flow-Factory a0b2bc5 rewards/pick_score.py.
+Both `ocr` of flow_grpo and DiffusionNFT are undivided, 0 … 1. They read with PaddleOCR and count otherwise; their count is the part
+`flow_grpo` of `ocr`. `hpsv2` of DiffusionNFT is v2.1. Their `clipscore` is another reward: ViT-L/14, cosine, no prefix.
+
+Read in the sources: kvablack/ddpo-pytorch 1958463 rewards.py; huggingface/trl v0.22.2 examples/scripts/ddpo.py;
+yifan123/flow_grpo ac4c86e rewards.py, pickscore_scorer.py, imagereward_scorer.py and ocr.py; NVlabs/DiffusionNFT 24af555,
+the same files and hpsv2_scorer.py; X-GenGroup/Flow-Factory a0b2bc5 rewards/pick_score.py.
 """
 
 

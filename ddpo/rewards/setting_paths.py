@@ -94,10 +94,13 @@ def same_but_for_paths(setting: str, one: str, other: str) -> bool:
     """Whether two values of a setting differ in paths at most; the files themselves are compared by their content elsewhere."""
     if setting in PROMPTS:
         return True
-    if setting == "model":  # whose content is not recorded
-        return absolute_path(one) == absolute_path(other)
-    bare = (_replaced({setting: text}, lambda path: "file" if _is_path(path) else None, {})[setting] for text in (one, other))
-    return next(bare) == next(bare)
+    same: bool = _without_paths(setting, one) == _without_paths(setting, other)
+    return same
+
+
+def _without_paths(setting: str, text: str) -> str:
+    """The value of a setting with the word "file" in place of each path."""
+    return str(_replaced({setting: text}, lambda path: "file" if _is_path(path) else None, {})[setting])
 
 
 def _is_path(text: str) -> bool:

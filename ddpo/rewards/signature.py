@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Final
 
 from ddpo.loading import source_digest
 from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.code import files_digest
 
 __all__ = ["identity", "signature"]
+
+JPEG_CODEC: Final = "libjpeg"  # among a card's libraries: the codec inside Pillow, of which there are several
+STAND_INS: Final[Mapping[str, tuple[str, ...]]] = {
+    "pillow": ("pillow-simd",),
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"),
+    "opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
+}
+"""Distributions that bring the same module as another one."""
 
 
 def signature(card: RewardCard, options: Mapping[str, Any] | None = None, origin: str = "ddpo") -> str:
@@ -60,8 +68,30 @@ def _short(weight: WeightFile) -> str:
     return f"{name}@{f'sha256-{weight.sha256[:12]}' if weight.sha256 else weight.revision[:12]}"
 
 
-def _version(distribution: str) -> str:
+def _version(library: str) -> str:
+    """The version of a library, or name and version of each distribution that may stand in its place."""
+    if library == JPEG_CODEC:
+        return _jpeg_codec()
+    found = {name: _installed(name) for name in (library, *STAND_INS.get(library, ()))}
+    present = {name: number for name, number in found.items() if number}
+    if set(present) <= {library}:
+        return present.get(library, "not installed")
+    return "+".join(f"{name} {number}" for name, number in present.items())
+
+
+def _installed(distribution: str) -> str:
+    """The version of a distribution; "" if it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:
-        return "not installed"
+        return ""
+
+
+def _jpeg_codec() -> str:
+    """Name and version of the JPEG codec with which Pillow was built; it may be the system's."""
+    from PIL import features
+
+    if features.check_feature("libjpeg_turbo"):
+        kind = "mozjpeg" if features.check_feature("mozjpeg") else "turbo"
+        return f"{kind} {features.version_feature('libjpeg_turbo')}"
+    return f"plain {features.version_codec('jpg')}"

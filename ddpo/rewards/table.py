@@ -21,7 +21,7 @@ def scale(card: RewardCard) -> str:
 def needs(card: RewardCard) -> str:
     """What has to be there before it scores: prompts, weights with their size, an extra."""
     size = sum(weight.megabytes for weight in card.weights)
-    size_text = f"{size / 1000:.1f} GB" if size >= 1000 else f"{size:.1f} MB"
+    size_text = f"{size / 1000:.1f} GB" if size >= 1000 else f"{size:.1f} MB" if size else "of unknown size"
     things = ["prompt"] if card.needs_prompt else []
     things += [f"weights {size_text}"] if card.weights else []
     things += [f"extra [{card.extra}]"] if card.extra else []
@@ -87,7 +87,7 @@ def render_card_markdown(card: RewardCard) -> str:
     parts = [f"# {card.id}\n\n{card.summary[0].upper()}{card.summary[1:]}.\n", f"**How it is gamed, what it cannot see:** {card.flaws}.\n"]
     parts.append(_markdown(("", ""), facts))
     if card.weights:
-        weights = [(w.source, w.revision, f"{w.megabytes:g} MB", w.licence, w.sha256 or "not pinned") for w in card.weights]
+        weights = [(w.source, w.revision, w.size, w.licence, w.sha256 or "not pinned") for w in card.weights]
         parts.append("## Weights\n\n" + _markdown(("source", "revision", "size", "licence", "SHA-256"), weights))
     if card.options:
         options = [(f"`{option.name}`", f"`{option.default}`", option.help) for option in card.options]

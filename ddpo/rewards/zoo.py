@@ -15,7 +15,7 @@ from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.composed_card import composed_card
-from ddpo.rewards.loading import Factory, adopt
+from ddpo.rewards.loading import Factory, adopt, card_for
 from ddpo.rewards.reference import load_reference
 from ddpo.rewards.resolved import Part, ResolvedReward
 from ddpo.rewards.spec import STEPS, Combination, RewardSpec, Term, parse_expression, resolve_options
@@ -66,7 +66,9 @@ def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
         return ResolvedReward(card, resolve_options(card.id, card.options, given), origin, factory)
     if parsed.kind == "name":
         card = rewards.get(parsed.target)
-        return ResolvedReward(card, resolve_options(card.id, card.options, given), rewards.origin(parsed.target), None)
+        origin = rewards.origin(parsed.target)
+        chosen = resolve_options(card.id, card.options, given)
+        return ResolvedReward(card_for(card, chosen, origin), chosen, origin, None)
     if parsed.kind == "file":
         found, origin = load_file(Path(parsed.target), parsed.attribute)
     else:
@@ -74,7 +76,8 @@ def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
     user_card, factory_or_none = adopt(found, f"{parsed.target}:{parsed.attribute}", origin)
     _refuse_reserved_options(user_card)
     files = loaded_files(parsed.target, parsed.kind)
-    return ResolvedReward(user_card, resolve_options(user_card.id, user_card.options, given), origin, factory_or_none, files=files)
+    chosen = resolve_options(user_card.id, user_card.options, given)
+    return ResolvedReward(card_for(user_card, chosen, origin), chosen, origin, factory_or_none, files=files)
 
 
 def _remote(url: str, token: str | None) -> tuple[RewardCard, Factory, str]:

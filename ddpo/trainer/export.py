@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
+from collections.abc import Container
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from ddpo.errors import ConfigError, MissingResourceError, RunExistsError, UserError, one_line
-from ddpo.policies import model_folder
-from ddpo.policies.checkpoint import LORA_FILE, UNET, CheckpointInfo, find_checkpoint
+from ddpo.errors import ConfigError, RunExistsError, UserError, one_line
+from ddpo.policies import load_policy
+from ddpo.policies.base_model import BaseModel, open_model
+from ddpo.policies.checkpoint import LORA_FILE, UNET, CheckpointInfo, check_base, find_checkpoint
 from ddpo.trainer.model_card import model_card
 from ddpo.weights import offline
 
 __all__ = ["export", "push_to_hub"]
 
+SETTINGS: Final = ("requires_safety_checker", "force_zeros_for_empty_prompt")
+OPTIONAL: Final = {
+    "safety_checker": "*.safetensors",
+    "image_encoder": "*.safetensors",
+    "feature_extractor": "*.json",
+}
+"""The parts of a pipeline that ddpo does not use, and the files without which they cannot be loaded."""
 
-def export(path: Path, to: Path, merge: bool = False) -> CheckpointInfo:
+
+def export(path: Path, to: Path, merge: bool = False, model: str | None = None) -> CheckpointInfo:
     """Writes a checkpoint for plain diffusers, with a model card; the folder is there as a whole or not at all.
 
     LoRA: `pytorch_lora_weights.safetensors`, for `pipeline.load_lora_weights`. With `merge`, or after full finetuning: a whole pipeline,
@@ -26,6 +37,7 @@ def export(path: Path, to: Path, merge: bool = False) -> CheckpointInfo:
         path: a run folder (its latest checkpoint), RUN/best, or a checkpoint folder.
         to: the new folder.
         merge: whether LoRA weights are added to the denoiser's own.
+        model: the base model, where it does not lie any more where it was trained from.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
@@ -33,7 +45,7 @@ def export(path: Path, to: Path, merge: bool = False) -> CheckpointInfo:
         MissingResourceError: the base model is not here.
         ConfigError: `to` cannot be written, or the model is not Stable Diffusion.
     """
-    info = find_checkpoint(path)
+    info = find_checkpoint(path, model)
     if info.weights.name not in (LORA_FILE, UNET):
         raise ConfigError(f"{info.folder} is of the model {info.model!r}, which diffusers cannot load: its weights are {info.weights.name}")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
@@ -57,23 +69,57 @@ def export(path: Path, to: Path, merge: bool = False) -> CheckpointInfo:
 
 
 def _pipeline(info: CheckpointInfo) -> Any:
-    """The base model's pipeline with the trained denoiser."""
+    """The base model's pipeline with the trained denoiser; without the optional parts that its folder lacks."""
+    import diffusers
     import torch
-    from diffusers import DiffusionPipeline, UNet2DConditionModel
 
-    base = model_folder(info.model)
-    changed: dict[str, Any] = {}
+    policy: Any = load_policy(info.model)
+    check_base(info, info.model)
+    parts = {name: getattr(policy, name) for name in (*policy.BESIDE, "vae", "unet")}
     if info.kind == "full":
-        changed["unet"] = UNet2DConditionModel.from_pretrained(info.folder / "unet", dtype=torch.float32)
-    try:
-        pipeline = DiffusionPipeline.from_pretrained(base, dtype=torch.float32, **changed)
-    except (OSError, ValueError) as error:
-        raise MissingResourceError(f"the base model {info.model!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        parts["unet"] = diffusers.UNet2DConditionModel.from_pretrained(
+            info.folder / UNET, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+    base = open_model(info.model)
+    parts |= {name: base.load_tokenizer(name) for name in base.index if name.startswith("tokenizer")}
+    scheduler = base.config("scheduler").get("_class_name", "DDIMScheduler")
+    parts["scheduler"] = base.read("scheduler", getattr(diffusers, scheduler))
+    settings = {name: base.index[name] for name in SETTINGS if name in base.index}
+    kind = getattr(diffusers, base.pipeline)
+    optional = _optional_parts(base, inspect.signature(kind).parameters)
+    if "safety_checker" in optional and optional["safety_checker"] is None:
+        settings["requires_safety_checker"] = False
+    pipeline = kind(**parts, **optional, **settings)
     if info.kind == "lora":
         pipeline.load_lora_weights(info.folder, weight_name=LORA_FILE)
         pipeline.fuse_lora(components=["unet"])
         pipeline.unload_lora_weights()
     return pipeline
+
+
+def _optional_parts(base: BaseModel, known: Container[str]) -> dict[str, Any]:
+    """The optional parts of a pipeline; None for those that the model's index or folder lacks.
+
+    Args:
+        base: the model.
+        known: the names of what the pipeline's class takes.
+    """
+    import torch
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+    classes = {"safety_checker": StableDiffusionSafetyChecker, "image_encoder": CLIPVisionModelWithProjection}
+    parts: dict[str, Any] = {name: None for name in OPTIONAL if name in known}
+    for name in parts:
+        if not base.names(name) or not any((base.folder / name).glob(OPTIONAL[name])):
+            continue
+        if name in classes:
+            parts[name] = base.load(name, classes[name], torch.float32)
+        else:
+            parts[name] = base.read(name, CLIPImageProcessor)
+    if parts.get("feature_extractor") is None and "safety_checker" in parts:
+        parts["safety_checker"] = None  # diffusers wants both or none
+    return parts
 
 
 def push_to_hub(folder: Path, repository: str) -> str:

@@ -69,7 +69,7 @@ class HeldOutReward:
         values: list[float] = []
         for batch in sample_images(policy, self.keys, sampler_settings(self.config.sample), self.config.seed):
             output = self.scorer.score(ImageBatch(batch.pixels.cpu(), batch.prompts))
-            values += [value for value in output.values.double().tolist() if not math.isnan(value)]
+            values += [value for value in output.values.cpu().double().tolist() if not math.isnan(value)]
         return sum(values) / len(values) if values else None
 
 

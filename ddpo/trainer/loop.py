@@ -29,7 +29,7 @@ from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, Transition
 from ddpo.trainer.loss_scale import LossScale
 from ddpo.trainer.manifest import check_unchanged, describe
 from ddpo.trainer.measures import extremes, iteration_metrics, peak_memory, summary
-from ddpo.trainer.preflight import disk, examine, unknown_words
+from ddpo.trainer.preflight import cut_prompts, disk, examine, unknown_words
 from ddpo.trainer.processes import Processes
 from ddpo.trainer.resumption import Changes, continued, remark, with_absolute_paths
 from ddpo.trainer.rollout import Collection, check_scorable, draw_keys, joined
@@ -119,6 +119,7 @@ class _Trainer:
                 f"reward {config.reward!r} ranks the pictures of a prompt among each other: sample.batch ({config.sample.batch}) must be "
                 f"a multiple of sample.per_prompt ({config.sample.per_prompt})"
             )
+        self.cut = cut_prompts(config.model, self.prompts)
         self.scorer = make_scorer(self.reward)
         self.held_out = HeldOutReward(config, self.reward, processes.device) if config.held_out else None
         self.policy: TrainablePolicy = load_policy(config.model, device=processes.device, dtype=config.dtype)
@@ -160,7 +161,7 @@ class _Trainer:
             begun_with, spent = None, 0.0
             sampled = time.perf_counter()
             prompt_ids = [key.prompt.id for key in keys]
-            rewards = output.values.double().cpu().numpy()
+            rewards = output.values.cpu().double().numpy()
             weights = self.algorithm.weigh(rewards, prompt_ids, self.statistics, config)
             likelihood = self.likelihood(trained, rollout, iteration, self.share.start)
             stats = yield from update(
@@ -219,7 +220,7 @@ class _Trainer:
             self.processes.count,
             self.reward.card.memory_mb,
         )
-        notes = [unknown_words(config.model, self.prompts), remark(self.changes)]
+        notes = [unknown_words(config.model, self.prompts), self.cut, remark(self.changes)]
         noted = [note for note in notes if note is not None]
         yield Checked([settings_finding(config), *findings, room, *noted])
         return collection, sampling

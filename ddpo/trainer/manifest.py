@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
 import torch
 
 from ddpo.errors import ConfigError
+from ddpo.policies.model_place import facts_of
 from ddpo.prompts import PromptSet
 from ddpo.rewards.resolved import ResolvedReward, single_rewards
 from ddpo.trainer.config import TrainConfig
@@ -19,8 +20,21 @@ from ddpo.trainer.config import TrainConfig
 __all__ = ["check_unchanged", "describe"]
 
 PACKAGES: Final = ("ddpo", "torch", "diffusers", "transformers", "peft", "pillow", "numpy")
-IGNORED: Final = ("calls", "thread_safe", "cache", "lineage", "load")
-"""The fields of a card that no score depends on. `load` is where the code is, by the path or module that was named."""
+IGNORED: Final = (
+    "calls",
+    "thread_safe",
+    "cache",
+    "lineage",
+    "load",
+    "summary",
+    "flaws",
+    "typical",
+    "typical_source",
+    "paper",
+    "memory_mb",
+    "libraries",
+)
+"""The fields of a card that no score depends on. `load` is where the code is, by path or module."""
 
 
 def describe(config: TrainConfig, reward: ResolvedReward, prompts: PromptSet, origins: Mapping[str, str], processes: int) -> dict[str, Any]:
@@ -44,6 +58,7 @@ def describe(config: TrainConfig, reward: ResolvedReward, prompts: PromptSet, or
         "reward": _reward(config, reward),
         "prompts": {"source": prompts.source, "sha256": prompts.digest, "list": [prompt.text for prompt in prompts.prompts]},
         "origins": dict(origins),
+        "base": facts_of(config.model),
     }
 
 
@@ -104,7 +119,14 @@ def _other_card(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     before, after = dict(then["card"]), dict(now["card"])
     if "files" not in then and "+" in str(after["version"]):  # of a version that did not look at the files beside a function's
         after["version"] = str(after["version"]).partition("+")[0]
+    before["options"] = _defaults(before["options"])
+    after["options"] = {name: value for name, value in _defaults(after["options"]).items() if name in before["options"]}
     return any(before[name] != value for name, value in after.items() if name in before and name not in IGNORED)
+
+
+def _defaults(options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Option → default of a card; an option that a later version added stands at its default and changes no score."""
+    return {str(option["name"]): option["default"] for option in options}
 
 
 def _own_source(origin: str) -> str:

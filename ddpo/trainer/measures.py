@@ -38,7 +38,7 @@ def iteration_metrics(
         training: seconds.
         held_out: score by the reward that is not trained on.
     """
-    scored = rewards.values.double().cpu().numpy()[weights.scored]
+    scored = rewards.values.cpu().double().numpy()[weights.scored]
     return Metrics(
         iteration=iteration,
         reward_queries=iteration * len(weights.scored),
@@ -68,7 +68,7 @@ def _part_means(output: RewardOutput, scored: NDArray[np.bool_]) -> dict[str, fl
     """The mean of each part over the pictures that have a score, and the part a value."""
     means: dict[str, float | None] = {}
     for name, part in output.parts.items():
-        values = part.double().cpu().numpy()[scored]
+        values = part.cpu().double().numpy()[scored]
         known = values[~np.isnan(values)]
         means[name] = float(known.mean()) if len(known) else None
     return means

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.policies.checkpoint import CheckpointInfo
+from ddpo.rewards.spec import replace_paths
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.run_folder import RunFolder
 
@@ -87,7 +88,8 @@ def _use(info: CheckpointInfo, whole: bool, call: str) -> str:
             f'pipeline = DiffusionPipeline.from_pretrained("{base}")',
             'pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")',
         ]
-    lines += ["pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)"]  # what it was trained with; others ignore eta
+    lines += ["pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)"]
+    # what it was trained with: other schedulers ignore eta, and DDIM would clip latents where the config does not say otherwise
     code = "\n".join(["from diffusers import DDIMScheduler, DiffusionPipeline", "", *lines, f"{call}.images[0]"])
     licence = KNOWN_LICENCES.get(info.model)
     terms = f"is `{licence}`" if licence else "was not known to the program that wrote this page; look it up"
@@ -114,7 +116,7 @@ def _training(info: CheckpointInfo, config: TrainConfig, manifest: Mapping[str, 
     adapt = f"LoRA of rank {config.adapt.rank}, alpha {config.adapt.alpha}" if info.kind == "lora" else "all weights of the denoiser"
     rows = [
         ("base model", f"`{_base(info)}`"),
-        ("method", f"`{config.algorithm}`, {adapt}"),
+        ("method", f"`{config.algorithm.rsplit('/', 1)[-1]}`, {adapt}"),
         ("iterations", f"{info.iteration} of {config.iterations}"),
         ("reward queries", f"{queries:,} ({sample.samples} pictures an iteration)"),
         ("prompts", f"{len(prompts)}, {manifest['prompts']['source'].split(' ')[0]} `{config.prompts.rsplit('/', 1)[-1]}`: {shown}"),
@@ -142,7 +144,8 @@ def _results(config: TrainConfig, lines: Sequence[Mapping[str, Any]]) -> str:
         f"| {_number(line.get('held_out'))} |\n"
         for line in _some(lines)
     )
-    held_out = f"`{config.held_out}`, not trained on, on `{config.held_out_prompts}`" if config.held_out else "not measured"
+    bare = replace_paths(config.held_out, lambda path: Path(path).name if path.startswith("/") else None)
+    held_out = f"`{bare}`, not trained on, on `{config.held_out_prompts.rsplit('/', 1)[-1]}`" if config.held_out else "not measured"
     return (
         "## Results\n\nMean reward of the pictures of an iteration and its standard error, on the prompts of the training.\n\n"
         f"| iteration | reward | reward queries | held out ({held_out}) |\n|---|---|---|---|\n{rows}"

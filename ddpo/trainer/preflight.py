@@ -19,6 +19,7 @@ import torch
 from ddpo.errors import ConfigError, TrainingDiverged
 from ddpo.policies.emoji.vocabulary import unknown_words_line
 from ddpo.policies.policy import Policy
+from ddpo.policies.prompt_reader import check_prompts, find_reader
 from ddpo.prompts import PromptSet
 from ddpo.trainer.advantages import PictureWeights, PromptStatistics
 from ddpo.trainer.algorithms import Algorithm
@@ -37,7 +38,7 @@ from ddpo.trainer.plan import plan_updates
 from ddpo.trainer.update import ON_POLICY_TOLERANCE
 from ddpo.types import Rollout
 
-__all__ = ["disk", "examine", "unknown_words"]
+__all__ = ["cut_prompts", "disk", "examine", "train_once", "unknown_words"]
 
 MANY_UNSCORABLE: Final = 0.25  # share of a batch
 
@@ -64,7 +65,7 @@ def examine(
         TrainingDiverged: the ratio is not 1.
     """
     activations = Activations()
-    deviation, training = _train_once(policy, algorithm, likelihood, first, config, iteration, activations)
+    deviation, training = train_once(policy, algorithm, likelihood, first, config, iteration, activations)
     if deviation is not None and not deviation <= ON_POLICY_TOLERANCE:
         raise TrainingDiverged(f"|ratio - 1| is {deviation:.2g} before the first update; it must be 0")
     weights = _if_rewards_differed(algorithm, prompt_ids, config)
@@ -86,19 +87,31 @@ def unknown_words(model: str, prompts: PromptSet) -> Finding | None:
     return None if line is None else Finding("words", line, good=False)
 
 
-def _train_once(
+def cut_prompts(model: str, prompts: PromptSet) -> Finding | None:
+    """The finding about prompts that the model does not read to their end; None if it reads all.
+
+    Raises:
+        PromptError: two prompts are one to the model; names both.
+    """
+    reader = find_reader(model)
+    cut = check_prompts(reader, [prompt.text for prompt in prompts.prompts]) if reader else None
+    return Finding("prompts", str(cut), good=False) if cut else None
+
+
+def train_once(
     policy: Policy,
     algorithm: Algorithm,
     likelihood: Likelihood,
     first: Rollout,
     config: TrainConfig,
     iteration: int,
-    activations: Activations,
+    activations: Activations | None = None,
 ) -> tuple[float | None, float]:
     """Largest |ratio - 1| (None: no ratios) and seconds of one forward and backward pass over a batch of items.
 
     `activations` counts what the pass keeps.
     """
+    activations = activations or Activations()
     count = len(first.rewards)
     flags = np.ones(count, bool)
     plan = plan_updates(PictureWeights(np.ones(count), flags, flags, 0), config, iteration, likelihood.noise_levels)
@@ -113,8 +126,8 @@ def _train_once(
     for _, parameter in policy.trainable_parameters():
         parameter.grad = None
     deviation = None if found.old is None else float(((found.now - found.old).detach().exp() - 1).abs().max())
-    if policy.device.type == "cuda":
-        torch.cuda.synchronize(policy.device)
+    if policy.device.type != "cpu":
+        torch.accelerator.synchronize(policy.device)
     return deviation, time.perf_counter() - begun
 
 
@@ -146,7 +159,7 @@ def _plural(word: str, count: int) -> str:
 
 def _reward(first: Rollout) -> list[Finding]:
     """The spread that there is to learn from, and the share that has no score."""
-    values = first.rewards.values.double().numpy()
+    values = first.rewards.values.cpu().double().numpy()
     known = ~np.isnan(values)
     ids = np.array([prompt.id for prompt in first.prompts])
     groups = [values[known & (ids == prompt)] for prompt in dict.fromkeys(ids.tolist())]

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 import ddpo.errors
-from ddpo.devices import chosen_device
+from ddpo.devices import AUTO, accelerator, available_devices, resolve_device
 from ddpo.errors import ConfigError, DdpoError
+from ddpo.launch import process_count
 from ddpo.policies.policy import Policy
 from ddpo.trainer.config import SampleConfig
 
@@ -52,11 +53,10 @@ class Processes:
             device: the torch device of the settings, "auto" for the accelerator that is here. Of several processes each takes its own.
 
         Raises:
-            ConfigError: the launcher or the device does not go with several processes.
+            ConfigError: the launcher's variables are wrong, or the device is not here or not fit for several processes.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-            _check_not_left_alone()
-            return cls(None, chosen_device(device))
+        if process_count() == 1:
+            return cls(None, resolve_device(device))
         cpu = _check_device(device)
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
@@ -101,8 +101,8 @@ class Processes:
         return [max(column) for column in zip(*self.gather(values), strict=True)]
 
     def total(self, tensor: Tensor) -> Tensor:
-        """The sum over the processes, on every process."""
-        return tensor if self.accelerator is None else cast(Tensor, self.accelerator.reduce(tensor, reduction="sum"))
+        """The sum over the processes of a tensor on the CPU, on every process."""
+        return torch.stack(self.gather(tensor)).sum(0)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -168,18 +168,13 @@ class _Prepared:
         return cast(Tensor, through(latents, timesteps, conditioning))
 
 
-def _check_not_left_alone() -> None:
-    """Without a GPU, `accelerate launch --num_processes 2` starts one process and tells it where a second would be."""
-    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
-        raise ConfigError(
-            "accelerate was asked for several processes and started one: add --multi_gpu to `accelerate launch`, also where there is no GPU"
-        )
-
-
 def _check_device(device: str) -> bool:
     """Whether it is the CPU."""
-    kind = torch.device(chosen_device(device))
-    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    wanted = int(os.environ.get("LOCAL_WORLD_SIZE") or "1")
+    try:
+        kind = torch.device(accelerator() or "cpu" if device == AUTO else device)
+    except RuntimeError as error:
+        raise ConfigError(f"device {device!r} is unknown; this machine has: {', '.join(available_devices())}") from error
     if ":" in device:
         raise ConfigError(f"device={device} names one device for several processes; say {kind.type}, and each takes its own")
     if kind.type == "cuda" and torch.cuda.device_count() < wanted:

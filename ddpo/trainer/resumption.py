@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.policies import policies
+from ddpo.policies.checkpoint import BaseFacts
 from ddpo.rewards.setting_paths import NAMING, at_new_place, located, missing_files, same_but_for_paths
 from ddpo.trainer.algorithms import algorithms
 from ddpo.trainer.config import TrainConfig
@@ -53,11 +54,12 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> tuple[TrainConfig, Ch
     changes = _changes(begun, config.to_dict())
     before = with_absolute_paths(config_from_dict(at_new_place(begun, run.path, manifest.get("folder")))).to_dict()
     other = _fixed(_changes(before, config.to_dict()))
-    other = {name: values for name, values in other.items() if name not in NAMING or not same_but_for_paths(name, *values)}
+    base = manifest.get("base", {})
+    other = {name: values for name, values in other.items() if not _same_file(name, *values, base)}
     if other:
         names = f"{', '.join(FREE)} and {', '.join(ROUNDING)}"
         raise ConfigError(f"a run is resumed with the settings that it was started with: {_told(other)}; only {names} may change")
-    changes = _changes(begun, config.to_dict())
+    _check_denoiser(config, str(before["model"]), base)
     sources = dict(config.sources) | dict.fromkeys(changes, "--resume")
     return replace(config, sources=sources if config.sources else {}), changes
 
@@ -72,6 +74,23 @@ def _missing_line(run: Path, missing: Mapping[str, str]) -> str:
     setting, path = next(iter(missing.items()))
     option = f"--{setting.replace('_', '-')}" if setting != "held_out_prompts" else "--set held_out_prompts="
     return f"{run}: the file {path} of its setting {setting} is not there; if it was moved, give its new place with {option} PATH"
+
+
+def _same_file(setting: str, before: str, now: str, base: Mapping[str, Any]) -> bool:
+    """Whether a setting names the same file at another place; `base` are the recorded facts of the base model."""
+    if setting == "model":
+        return BaseFacts.of(before, base).is_model(now)
+    return setting in NAMING and same_but_for_paths(setting, before, now)
+
+
+def _check_denoiser(config: TrainConfig, before: str, base: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` if the denoiser at the model's place is not the one that the run was started with."""
+    facts = BaseFacts.of(before, base)
+    if facts.fingerprint and not facts.is_model(config.model):
+        raise ConfigError(
+            f"the run cannot be resumed: the denoiser of the model {config.model!r} has changed since it was started; "
+            "give a copy of the old one with --model"
+        )
 
 
 def remark(changes: Changes) -> Finding | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from ddpo.devices import AUTO, chosen_device, fast_dtype
+from ddpo.devices import AUTO, accelerator, fast_dtype
 from ddpo.errors import ConfigError
 from ddpo.policies.family import FAMILIES, family_of
 from ddpo.trainer.algorithms import load_algorithm
@@ -69,8 +69,8 @@ def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
         everything += [(source, common), (source, own)]
     values, sources = _layered(everything)
     if values.get("dtype") == AUTO:
-        device = chosen_device(str(values.get("device", defaults.device)))
-        values["dtype"] = fast_dtype(device)
+        device = str(values.get("device", defaults.device))
+        values["dtype"] = fast_dtype(accelerator() or "cpu" if device == AUTO else device)
     config = config_from_dict(values)
     return replace(config, sources=_complete(config, sources))
 

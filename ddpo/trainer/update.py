@@ -61,7 +61,7 @@ def update(
     likelihood.prepare(plan)
     by_picture = torch.from_numpy(weights.values).float().to(policy.device)
     parameters = [parameter for _, parameter in policy.trainable_parameters()]
-    sums = _Sums(config, policy.device)
+    sums = _Sums(config)
     norms, done, every = [], 0, sum(len(items) for items in plan)
     for number, items in enumerate(plan):
         optimizer.zero_grad(set_to_none=True)
@@ -115,18 +115,26 @@ def _not_finite(iteration: int) -> TrainingDiverged:
 
 
 class _Sums:
-    """Sums over items, kept on the device; one row per denoising step."""
+    """Sums over items, one row per denoising step. Batches stay on the device until the next `collect`.
+
+    Sums are float64, which not every device has, and are therefore taken on the CPU.
+    """
 
     ROWS = ("items", "deviation", "outside", "squared", "kl")
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        self.clip_range, self.first, self.loss = config.optim.clip_range, 0.0, torch.zeros((), dtype=torch.float64, device=device)
-        self.table = torch.zeros(config.sample.steps, len(self.ROWS), dtype=torch.float64, device=device)
-        self.ratios = self.kl = False
+    def __init__(self, config: TrainConfig) -> None:
+        self.clip_range = config.optim.clip_range
+        self.first = 0.0  # largest |ratio - 1| of the first update
+        self.loss = torch.zeros((), dtype=torch.float64)
+        self.table = torch.zeros(config.sample.steps, len(self.ROWS), dtype=torch.float64)
+        self.ratios = False
+        self.kl = False
+        self._losses: list[Tensor] = []
+        self._rows: list[tuple[Tensor, Tensor]] = []
 
     def add(self, losses: Tensor, found: ItemLikelihoods, items: Items, first: bool) -> None:
         """Takes the losses and likelihoods of some items."""
-        self.loss += losses.detach().double().sum()
+        self._losses.append(losses.detach())
         if found.old is None:
             return
         log_ratio = (found.now - found.old).detach()
@@ -135,15 +143,26 @@ class _Sums:
             self.first = max(self.first, float(deviation.max()))
         kl = torch.zeros_like(log_ratio) if found.kl is None else found.kl.detach()
         rows = torch.stack([torch.ones_like(deviation), deviation, (deviation > self.clip_range).float(), 0.5 * log_ratio**2, kl], 1)
-        self.table.index_add_(0, torch.from_numpy(items.steps).to(rows.device), rows.double())
+        self._rows.append((torch.from_numpy(items.steps), rows))
         self.ratios, self.kl = True, found.kl is not None
+
+    def collect(self) -> None:
+        """Adds up what the device still holds."""
+        for losses in self._losses:
+            self.loss += losses.cpu().double().sum()
+        for steps, rows in self._rows:
+            self.table.index_add_(0, steps, rows.cpu().double())
+        self._losses.clear()
+        self._rows.clear()
 
     def finite(self) -> bool:
         """Whether all is finite so far."""
+        self.collect()
         return bool(torch.isfinite(self.loss)) and bool(torch.isfinite(self.table).all())
 
     def stats(self, items: int, processes: Processes) -> UpdateStats:
         """The means, over `items` of all processes."""
+        self.collect()
         stats = UpdateStats()
         if not items:
             return stats

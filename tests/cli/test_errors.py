@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,7 +34,7 @@ def ddpo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
         (["train", "--reward", "darkness", "--prompts", "missing.txt"], "no prompt file and no built-in list 'missing.txt'"),
         (["train", "--reward", "darkness", "--set", "optim.lrr=1"], "unknown setting 'optim.lrr'; did you mean 'optim.lr'?"),
         (["train", "--reward", "./nothing.py:Mine"], "nothing.py"),
-        (["train", "--reward", "darkness", "--device", "gpu7"], "the device 'gpu7' cannot be used"),
+        (["train", "--reward", "darkness", "--device", "gpu7"], "device 'gpu7' cannot be used"),
         (["train", "--recipe", "none.toml"], "no such recipe"),
         (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
         (["sample"], "give either texts or --prompts FILE"),
@@ -56,3 +58,13 @@ def test_an_unknown_option_names_the_nearest(monkeypatch: pytest.MonkeyPatch, ca
     code, error = ddpo(capsys, monkeypatch, "train", "--rewrd", "darkness")
     assert code == 2
     assert "--reward" in error
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("arguments", [("rewards", "show", "ocr"), ("sample", "half \udced"), ("eval", "--checkpoint", "d\udcffr")])
+def test_a_terminal_of_another_encoding_gets_all_of_it(encoding: str, arguments: tuple[str, ...]) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-m", "ddpo", *arguments], capture_output=True, env=environment)
+    assert done.returncode == (0 if arguments[0] == "rewards" else 2)
+    assert b"Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == (done.returncode == 2)

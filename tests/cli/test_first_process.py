@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator
 import pytest
 import typer
 
-from ddpo.cli.first_process import WAIT, follow_quietly, is_first_process
+from ddpo.cli.first_process import WAIT, follow_quietly
+from ddpo.launch import is_first_process
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

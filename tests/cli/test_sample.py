@@ -33,7 +33,7 @@ def test_every_text_has_files_of_its_own_as_often_as_it_is_named(
 ) -> None:
     code, output, errors = ddpo("sample", *texts, "--model", tiny_model, "--count", "2", "--steps", "2", "--out", tmp_path / "s")
     assert code == 0, errors
-    assert output.startswith(f"{2 * len(texts)} images in")
+    assert f"\n{2 * len(texts)} images in" in output
     found = rows(tmp_path / "s")
     assert [row["prompt"] for row in found] == [text for text in texts for _ in range(2)]
     names = [row["file_name"] for row in found]

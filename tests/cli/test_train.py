@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from memory_tracker import Memory
 from PIL import Image
 
 from ddpo.tensorfile import load_tensors
@@ -126,36 +124,6 @@ def test_a_dry_run_looks_and_leaves_nothing(ddpo_here: Run, tiny_model: Path, tm
     assert topics == ["settings", "batch", "ratio", "reward", "unscorable", "memory", "time", "disk"]
     assert output.splitlines()[-1] == "Nothing was trained, and nothing written."
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_tracker_sees_a_run_and_its_resumption(ddpo_here: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real tracker of accelerate in the place of TensorBoard's."""
-    opened: list[tuple[Path, int, Memory]] = []
-
-    def opening(name: str, folder: Path, done: int) -> Memory:
-        opened.append((folder, done, Memory()))
-        return opened[-1][2]
-
-    monkeypatch.setattr("ddpo.trainer.tracking.open_tracker", opening)
-    monkeypatch.setattr("ddpo.trainer.tracking.check_tracker", lambda name: None)
-    run = tmp_path / "run"
-    code, _, errors = ddpo_here(
-        "train", "--reward", "darkness", "--model", tiny_model, "--iterations", 1, "--out", run, "--track", "tensorboard", *SMALL
-    )
-    assert code == 0, errors
-    code, output, errors = ddpo_here("train", "--resume", run, "--iterations", 2, "--track", "tensorboard")
-    assert code == 0, errors
-    assert "resumed after iteration 1" in output
-    (_, _, first), (_, _, second) = opened
-    assert [(folder, done) for folder, done, _ in opened] == [(run, 0), (run, 1)]
-    assert [settings["optim.updates"] for settings in first.settings] == [1]
-    assert [step for step, _ in first.pictures] == [0, 1]
-    assert [step for step, _ in second.pictures] == [2]
-    assert second.settings == []
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [values["reward_mean"] for _, values in first.logged + second.logged] == [line["reward_mean"] for line in lines]
-    assert first.finished
-    assert second.finished
 
 
 def test_mistakes_around_a_run_are_one_line(ddpo_here: Run, tiny_model: Path, tmp_path: Path) -> None:

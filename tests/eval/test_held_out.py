@@ -24,12 +24,12 @@ def chosen(*trained: str, here: bool = True, **options: Any) -> list[str]:
     ("trained", "expected"),
     [
         # By hand from the cards: another family first, then those that see the prompt, then by id; no tower twice (pickscore has hpsv2's).
-        ("aesthetic", ["imagereward", "clip_score", "hpsv2"]),  # aesthetic_v1 shares its CLIP ViT-L/14
-        ("pickscore", ["imagereward", "clip_score", "aesthetic"]),  # hpsv2 shares its CLIP ViT-H/14
-        ("imagereward", ["clip_score", "hpsv2", "aesthetic"]),
-        ("alignment", ["clip_score", "hpsv2", "imagereward"]),  # LLaVA sees through CLIP ViT-L/14, at 336 pixels
-        ("compressibility", ["clip_score", "hpsv2", "imagereward", "aesthetic"]),
-        ("compressibility:0.2 + aesthetic", ["clip_score", "hpsv2", "imagereward"]),
+        ("aesthetic", ["imagereward", "clip_score", "hpsv2", "open_clip"]),  # aesthetic_v1 shares its CLIP ViT-L/14
+        ("pickscore", ["imagereward", "clip_score", "open_clip", "aesthetic"]),  # hpsv2 shares its CLIP ViT-H/14
+        ("imagereward", ["clip_score", "hpsv2", "open_clip", "aesthetic"]),
+        ("alignment", ["clip_score", "hpsv2", "imagereward", "open_clip"]),  # LLaVA sees through CLIP ViT-L/14, at 336 pixels
+        ("compressibility", ["clip_score", "hpsv2", "imagereward", "open_clip"]),
+        ("compressibility:0.2 + aesthetic", ["clip_score", "hpsv2", "imagereward", "open_clip"]),
     ],
 )
 def test_witnesses_share_no_lineage_with_what_was_trained_on(trained: str, expected: list[str]) -> None:

@@ -152,3 +152,26 @@ def test_pictures_of_another_trainer(tmp_path: Path) -> None:
             plan(Request(images=wrong, rewards=("darkness",)))
     with pytest.raises(ConfigError, match="the trained one first"):
         plan(Request(images=images))
+
+
+def test_rewards_of_one_name_and_other_content_are_not_mixed_up(run_folder: Path, tmp_path: Path) -> None:
+    for name, channel in (("a", 0), ("b", 1), ("c", 0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "r.py").write_text(f"def red(images):\n    return images[..., {channel}].mean((1, 2))\n")
+    specs = [f"{tmp_path}/{name}/r.py:red" for name in "abc"]
+    with pytest.raises(ConfigError, match="two different rewards are called 'red'"):
+        of(run_folder, rewards=(specs[0], specs[1]))
+    same = of(run_folder, rewards=(specs[0], specs[2]), held_out=False)
+    assert [reward.id for reward in same.rewards] == ["darkness", "red"]
+    (tmp_path / "d.py").write_text("def darkness(images):\n    return images.mean((1, 2, 3))\n")
+    with pytest.raises(ConfigError, match="two different rewards are called 'darkness'"):
+        of(run_folder, rewards=(f"{tmp_path}/d.py:darkness",))
+
+
+def test_words_that_the_embedded_model_does_not_know_are_noted(tmp_path: Path, run_folder: Path) -> None:
+    facts = run_folder / "checkpoints" / "iteration-000020" / "policy.json"
+    (tmp_path / "p.txt").write_text("a toaster\na cat\n")
+    assert not any("never taught" in note for note in of(run_folder, prompts=(str(tmp_path / "p.txt"),)).notes)
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"model": "emoji"}))
+    notes = of(run_folder, prompts=(str(tmp_path / "p.txt"),)).notes
+    assert [note for note in notes if "never taught 'toaster'" in note]

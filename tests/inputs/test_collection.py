@@ -255,11 +255,28 @@ def test_archives(suffix: str, tmp_path: Path) -> None:
     assert [reason for reason in reasons if reason] == [f"its caption {shard}/003.txt is empty"]
 
 
-@pytest.mark.parametrize("kind", ["cut", "empty", "text", "folder", "no images", "zip that is cut"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "cut",
+        "cut within a header",
+        "compressed and cut",
+        "empty",
+        "text",
+        "folder",
+        "no images",
+        "zip that is cut",
+    ],
+)
 def test_an_archive_that_is_none_is_one_line(kind: str, tmp_path: Path) -> None:
     path = made.write_tar(tmp_path / "x.tar", SHARD)
     if kind == "cut":
         path.write_bytes(path.read_bytes()[:3000])
+    elif kind == "cut within a header":
+        path.write_bytes(path.read_bytes()[:1500])
+    elif kind == "compressed and cut":
+        path = made.write_tar(tmp_path / "x.tar.gz", SHARD)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "text":

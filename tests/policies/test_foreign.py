@@ -13,7 +13,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import close_session, constants
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -386,3 +386,96 @@ def test_the_base_model_must_be_known_and_right(tiny_model: Path, tmp_path: Path
         find_checkpoint(tmp_path / "own", "two")
     with pytest.raises(CheckpointError, match=r"already adapted \(full\)"):
         own.load(find_checkpoint(tmp_path / "pytorch_lora_weights.safetensors", str(tiny_model)))
+
+
+def peft_folder(model: Path, folder: Path, prefix: bool = True, half: bool = False, **settings: Any) -> Any:
+    """What peft writes for a UNet; returns the UNet with peft's own forward."""
+    torch.manual_seed(1)
+    config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": ["to_q", "to_v"], "init_lora_weights": False} | settings)
+    made = get_peft_model(UNet2DConditionModel.from_pretrained(model, subfolder="unet"), config)
+    if half:
+        with torch.no_grad():
+            for name, parameter in made.named_parameters():
+                if "lora" in name:
+                    parameter.copy_(parameter.half())
+    made.save_pretrained(folder)
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    if not prefix:
+        tensors = {key.removeprefix("base_model.model."): tensor for key, tensor in tensors.items()}
+    save_file({key: tensor.half() if half else tensor for key, tensor in tensors.items()}, file)
+    return made.eval()
+
+
+PEFT: dict[str, dict[str, Any]] = {
+    "alpha 8": {},
+    "bare": {"prefix": False},
+    "float16": {"half": True},
+    "alpha 1": {"lora_alpha": 1},
+    "rank-stabilised": {"use_rslora": True},
+    "alphas by layer": {"alpha_pattern": {"attn1.to_q": 1, "to_v": 16}},
+    "ranks by layer": {"rank_pattern": {"attn2.to_q": 2}, "alpha_pattern": {"attn2.to_q": 6}},
+    "rank-stabilised, by layer": {"use_rslora": True, "alpha_pattern": {"attn1.to_q": 2}, "rank_pattern": {"attn1.to_q": 2}},
+    "linear and convolution": {"target_modules": ["to_k", "ff.net.2", "conv1", "proj_in"]},
+    "dropout": {"lora_dropout": 0.5},
+    "targets as an expression": {"target_modules": r".*attn1\.to_[qk]"},
+}
+
+
+@pytest.mark.parametrize("case", PEFT)
+def test_an_adapter_of_peft_predicts_as_peft_does(tiny_model: Path, tmp_path: Path, case: str) -> None:
+    unet = peft_folder(tiny_model, tmp_path, **PEFT[case])
+    policy = load_policy(str(tiny_model), find_checkpoint(tmp_path, str(tiny_model)))
+    same_predictions(policy, unet)
+    with pytest.raises(AssertionError, match="not close"):
+        same_predictions(load_policy(str(tiny_model)), unet)
+
+
+def edited(**values: Any) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        file = folder / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+    return edit
+
+
+def two_adapters(folder: Path) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    both = {key.replace(".weight", f".{name}.weight"): tensor.clone() for key, tensor in tensors.items() for name in ("one", "two")}
+    save_file(both, folder / "adapter_model.safetensors")
+
+
+def in_folders(folder: Path) -> None:
+    (folder / "style").mkdir()
+    for file in folder.glob("adapter_*"):
+        file.rename(folder / "style" / file.name)
+
+
+PEFT_REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "dora": (edited(use_dora=True), "made with use_dora = True"),
+    "bias": (edited(bias="lora_only"), "made with bias = 'lora_only'"),
+    "other modules": (edited(modules_to_save=["conv_in"]), r"made with modules_to_save = \['conv_in'\]"),
+    "pissa": (edited(init_lora_weights="pissa"), "made with init_lora_weights = 'pissa'"),
+    "another method": (edited(peft_type="LOKR"), "made with peft_type = 'LOKR'"),
+    "a setting of tomorrow": (edited(lora_twist=3), "made with lora_twist = 3"),
+    "damaged config": (lambda folder: (folder / "adapter_config.json").write_text("{") and None, "adapter_config.json is damaged"),
+    "no config": (lambda folder: (folder / "adapter_config.json").unlink(), "lacks adapter_config.json beside it"),
+    "two adapters": (two_adapters, r"holds 2 adapters \(one, two\)"),
+    "in folders": (in_folders, "holds adapters in folders of their own: name one, such as .*style"),
+}
+
+
+@pytest.mark.parametrize("case", PEFT_REFUSED)
+def test_an_adapter_of_peft_that_is_no_plain_lora_is_refused(tiny_model: Path, tmp_path: Path, case: str) -> None:
+    peft_folder(tiny_model, tmp_path)
+    make, message = PEFT_REFUSED[case]
+    make(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        find_checkpoint(tmp_path, str(tiny_model))
+
+
+def test_an_adapter_named_in_its_keys_is_read(tiny_model: Path, tmp_path: Path) -> None:
+    unet = peft_folder(tiny_model, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({key.replace(".weight", ".default.weight"): tensor for key, tensor in load_file(file).items()}, file)
+    same_predictions(load_policy(str(tiny_model), find_checkpoint(tmp_path, str(tiny_model))), unet)

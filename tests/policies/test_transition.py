@@ -59,14 +59,17 @@ def test_a_step_is_that_of_diffusers(prediction: str, eta: float, zero_snr: bool
     spacing = "trailing" if zero_snr else "leading"
     scheduler = DDIMScheduler(**(SD1 | {"prediction_type": prediction, "timestep_spacing": spacing, "rescale_betas_zero_snr": zero_snr}))
     scheduler.set_timesteps(10)
+    # at zero signal and eta 1, 1 - alpha - sigma² is 0, and in float32 a rounding error: diffusers takes its root, which is no number
+    near_zero = zero_snr and eta == 1
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     mine = NoiseSchedule.from_scheduler(scheduler.config)
     coefficients = mine.coefficients(10, eta)
     generator = torch.Generator().manual_seed(0)
     x, output, noise = (torch.randn(1, 4, 8, 8, generator=generator) for _ in range(3))
     for index, time in enumerate(scheduler.timesteps):
-        expected = scheduler.step(output, time, x, eta=eta, variance_noise=noise).prev_sample
+        expected = scheduler.step(output, time, x, eta=eta, variance_noise=noise).prev_sample.float()
         mean = ddim_mean(output, x, torch.tensor([index]), coefficients, mine.prediction)
-        torch.testing.assert_close(mean + coefficients.noise_std[index] * noise, expected, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(mean + coefficients.noise_std[index] * noise, expected, atol=1e-3 if near_zero else 2e-5, rtol=1e-4)
 
 
 def test_log_prob_is_the_mean_over_dimensions_of_a_normal_density() -> None:

@@ -175,6 +175,30 @@ def test_scales() -> None:
             divisor_of("contrast", bad)
 
 
+@pytest.mark.parametrize(
+    ("project", "reward", "due"),
+    [
+        ("flow_grpo", "imagereward", 1),
+        ("flow_grpo", "ocr", 1),
+        ("flow_grpo", "aesthetic", 1),
+        ("flow_grpo", "compressibility", 500),
+        ("diffusion_nft", "imagereward", 1),
+        ("diffusion_nft", "hpsv2", 1),
+        ("diffusion_nft", "ocr", 1),
+        ("diffusion_nft", "pickscore", 26),
+    ],
+)
+def test_divisors_are_those_in_the_sources_of_the_projects(project: str, reward: str, due: float) -> None:
+    """Read in flow_grpo ac4c86e and DiffusionNFT 24af555: `multi_score` in rewards.py and the scorers that it names."""
+    assert divisor_of(reward, project) == due
+
+
+def test_a_reward_that_a_project_lacks_or_computes_otherwise_is_refused() -> None:
+    for project, reward in (("flow_grpo", "hpsv2"), ("flow_grpo", "clip_score"), ("diffusion_nft", "clip_score"), ("trl", "ocr")):
+        with pytest.raises(ConfigError, match=f"{project} has no reward {reward!r}"):
+            divisor_of(reward, project)
+
+
 def test_arguments_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="unscorable must be"):
         reward_function("contrast", unscorable="zero")  # type: ignore[arg-type]

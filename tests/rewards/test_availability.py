@@ -191,3 +191,50 @@ def test_the_command_fetches_from_the_hub_once(hub: str, tmp_path: Path) -> None
     told = json.loads(ddpo("show", spec, "--json", DDPO_OFFLINE="1").stdout)["available"]
     assert told["complete"]
     assert [one["path"] for one in told["weights"]] == [f"{folder}/model.safetensors", str(folder)]
+
+
+NAMES = "model.safetensors|model.bin|model.pt"
+
+
+@pytest.mark.parametrize(
+    ("here", "found"),
+    [
+        (["model.safetensors", "model.bin"], "model.safetensors"),
+        (["model.bin"], "model.bin"),
+        (["model.pt", "model.bin"], "model.bin"),
+        (["model.pt", "config.json"], "model.pt"),
+        (["config.json"], None),
+    ],
+)
+def test_of_several_names_the_first_that_exists_is_taken(
+    caches: Path,
+    here: list[str],
+    found: str | None,
+) -> None:
+    folder = caches / "hub" / "models--owner--name" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    for name in here:
+        (folder / name).write_bytes(CONTENT)
+    asked = weight(f"owner/name/{NAMES}", sha256=None)
+    assert weight_state(asked).path == (folder / found if found else None)
+
+
+@pytest.mark.parametrize("change", ["none", "another file", "no file"])
+def test_a_file_that_an_option_names_is_verified(tmp_path: Path, change: str) -> None:
+    file = tmp_path / "head.pth"
+    file.write_bytes(CONTENT)
+    asked = weight(f"file:{file}")
+    assert weight_state(asked).path == file
+    assert fetch_weight(asked, "x") == file
+    if change == "none":
+        return
+    file.unlink()
+    if change == "another file":
+        file.write_bytes(CONTENT[1:])
+    with pytest.raises(MissingResourceError, match=r"head\.pth"):
+        fetch_weight(asked, "x")
+
+
+def test_a_size_that_is_not_known_is_not_called_zero(tmp_path: Path) -> None:
+    sizes = [weight("a/b", megabytes=size).size for size in (0, 0.004, 605, 1710.5)]
+    assert sizes == ["size not known", "0.004 MB", "605 MB", "1710.5 MB"]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ddpo.cli.main import main
 from ddpo.errors import ConfigError, ImageError
+from ddpo.rewards.backbones import shared_tower
 from ddpo.rewards.bench import bench, busy_seconds, drawn_pictures, fitted_pictures, make_on
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.zoo import resolve
@@ -56,6 +57,19 @@ def test_rounds_take_turns_after_a_warm_up() -> None:
     assert reward.sizes == [2, 4, *[2, 2, 4], *[2, 2, 4]]
 
 
+@pytest.mark.parametrize(("count", "repeats"), [(4, 1), (4, 3), (6, 2)])
+def test_every_round_computes_the_embeddings_of_a_shared_tower(count: int, repeats: int) -> None:
+    """A tower remembers its latest images, and all rounds score the same ones."""
+    tower = shared_tower(f"test tower {count} {repeats}", "cpu", lambda: lambda batch: torch.zeros(len(batch), 2))
+
+    class Embedding(Sleepy):
+        def __call__(self, batch: ImageBatch) -> RewardOutput:
+            return RewardOutput(tower.embed(batch)[:, 0])
+
+    list(bench(Embedding(0, 0), drawn_pictures(count, 8), (2,), repeats=repeats))
+    assert tower.passes == 2 + count * repeats  # a warm-up of one batch
+
+
 def test_peak_memory_is_that_of_the_run() -> None:
     small, large = (next(bench(Sleepy(0, 0, hoard), drawn_pictures(1, 8), (1,), repeats=2)) for hoard in (0, 300_000_000))
     assert large.peak_memory_mb - small.peak_memory_mb == pytest.approx(300, rel=0.1)
@@ -93,9 +107,9 @@ def test_what_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         list(bench(Sleepy(0, 0), drawn_pictures(4, 8), (1, 9)))
     with pytest.raises(ConfigError, match="repeats must be at least 1"):
         list(bench(Sleepy(0, 0), drawn_pictures(4, 8), (1,), repeats=0))
-    with pytest.raises(ConfigError, match="the device 'nonsense' cannot be used"):
+    with pytest.raises(ConfigError, match="device 'nonsense' cannot be used"):
         make_on(resolve("darkness"), "nonsense")
-    monkeypatch.setattr("ddpo.devices.available_devices", lambda: ["cuda", "cpu"])
+    monkeypatch.setattr("ddpo.rewards.bench.check_device", lambda device: None)
     with pytest.raises(ConfigError, match="runs on the CPU only"):
         make_on(resolve("compressibility"), "cuda")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,43 @@ def test_signature_is_one_line_that_names_everything() -> None:
 def test_signature_of_defaults_given_and_left_out_is_the_same() -> None:
     assert signature(CARD) == signature(CARD, {"k": 1})
     assert signature(CARD) != signature(CARD, {"k": 3})
+
+
+def field(line: str, name: str) -> str:
+    return dict(part.split(":", 1) for part in line.split("|"))[name]
+
+
+@pytest.mark.parametrize(
+    ("library", "stand_in"),
+    [
+        ("pillow", "pillow-simd"),
+        ("onnxruntime", "onnxruntime-gpu"),
+        ("opencv-python-headless", "opencv-python"),
+        ("opencv-python-headless", "opencv-contrib-python"),
+    ],
+)
+def test_a_distribution_that_brings_the_same_module_is_named(
+    library: str, stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = dataclasses.replace(CARD, libraries=(library,))
+    before = field(signature(card), library)
+    assert stand_in not in before
+    place = tmp_path / f"{stand_in.replace('-', '_')}-9.8.7.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {stand_in}\nVersion: 9.8.7\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    after = field(signature(card), library)
+    assert f"{stand_in} 9.8.7" in after
+    assert after == (f"{stand_in} 9.8.7" if before == "not installed" else f"{library} {before}+{stand_in} 9.8.7")
+
+
+@pytest.mark.parametrize("name", ["compressibility", "incompressibility", "alignment", "vqa_strict", "vqa_score", "vlm_judge"])
+def test_rewards_that_write_jpeg_name_the_codec(name: str) -> None:
+    from PIL import features
+
+    written = field(signature(CARDS[name]), "libjpeg")
+    assert (features.version("libjpeg_turbo") or features.version("jpg")) in written
+    assert written.split()[0] in ("turbo", "mozjpeg", "plain")
 
 
 def test_table_has_one_row_per_card() -> None:

@@ -41,6 +41,8 @@ RATINGS_V1 = [-2.458, -0.138, 1.895, 3.585, 5.100, 6.470, 7.787, 9.048, 10.226, 
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 TEXTS = ("a red fox", "", "Ein Füchslein 🦊 jagt 兔子", "a city at night " * 20)
+ODD_TEXTS = ("a dog’s “ball”", "ＦＵＬＬ-width ﬁsh", "&quot;cats &amp;amp; dogs&quot;", "a schÃ¶n cafÃ©")
+"""Texts that OpenAI's cleaning changes."""
 VISION = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 32}
 TEXT = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 77}
 LEANING = 0.3
@@ -285,12 +287,16 @@ def test_clip_score_equals_open_clips_with_its_own_tokenizer(tmp_path: Path, pic
     state = converted(reference.state_dict())
     save_file({name: tensor for name, tensor in state.items() if name in state and "attn_mask" not in name}, tmp_path / "model.safetensors")
 
-    found, _ = scores(ClipScore(str(tmp_path)), pictures)
+    texts = (*TEXTS, *ODD_TEXTS)
+    found, _ = scores(ClipScore(str(tmp_path)), pictures, texts)
     transform = open_clip.transform.image_transform(224, is_train=False)
     with torch.no_grad():
         image = reference.encode_image(torch.stack([transform(to_rgb(picture)) for picture in pictures]), normalize=True)
-        caption = reference.encode_text(words(["A photo depicts " + text for text in TEXTS]), normalize=True)
+        caption = reference.encode_text(words(["A photo depicts " + text for text in texts]), normalize=True)
     assert (found - 2.5 * (image @ caption.T).clamp(min=0)).abs().max() <= 1e-5
+    uncleaned, _ = scores(PickScore(str(tmp_path), str(tmp_path)), pictures[:1], texts)
+    plain_logits = plain(tmp_path, pictures[:1], list(texts), hugging_face)
+    assert (uncleaned - plain_logits).abs().max() <= 1e-4  # PickScore's original does not clean
 
 
 def heads(name: str) -> tuple[Tensor, Tensor]:

@@ -130,6 +130,25 @@ def test_dino_features_are_those_of_transformers(make: Make, dino_folder: Path) 
     assert float(cosines.min()) < 0.99
 
 
+@pytest.mark.parametrize("patches", [16, 12, 20])
+def test_positions_are_fitted_without_the_offset_of_the_original_as_the_card_says(dino_folder: Path, patches: int) -> None:
+    """The original scales the grid of 37 patches by (patches + 0.1) / 37: facebookresearch/dinov2, vision_transformer.py."""
+    from transformers import AutoModel
+
+    layer = AutoModel.from_pretrained(dino_folder).requires_grad_(False).embeddings
+    side, width = patches * 14, layer.position_embeddings.shape[-1]
+    found = layer.interpolate_pos_encoding(torch.zeros(1, 1 + patches**2, width), side, side)[0, 1:]
+    grid = layer.position_embeddings[:, 1:].reshape(1, 37, 37, width).permute(0, 3, 1, 2)
+
+    def fitted(offset: float) -> torch.Tensor:
+        scale = (patches + offset) / 37
+        return torch.nn.functional.interpolate(grid, scale_factor=(scale, scale), mode="bicubic")[0].flatten(1).T
+
+    assert float((found - fitted(0.0)).abs().max()) < 1e-5
+    assert float((found - fitted(0.1)).abs().max()) > 1e-3
+    assert "without the offset of 0.1 patches" in CARDS["diversity_dino"].flaws
+
+
 def test_the_dino_reward_is_one_minus_the_mean_cosine(make: Make) -> None:
     reward, batch = make("diversity_dino"), ImageBatch.of_images([picture(number, (80, 60)) for number in range(4)], prompts("aaba"))
     output = reward(batch)

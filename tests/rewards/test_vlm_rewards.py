@@ -19,11 +19,11 @@ from ddpo.rewards.check.run import all_checks
 from ddpo.rewards.models import asking
 from ddpo.rewards.models.asking import excerpt, share_of
 from ddpo.rewards.models.vlm_judge import VlmJudge, expected_rating, rating_of
-from ddpo.rewards.models.vqa_score import VqaScore, yes_and_no
+from ddpo.rewards.models.vqa_score import VqaScore, published, yes_and_no
 from ddpo.rewards.models.vqa_strict import VqaStrict, compared, normalised, questions_and_answers
 from ddpo.rewards.resolved import ResolvedReward
 from ddpo.rewards.scorer import Scorer
-from ddpo.rewards.vlm import UnusableAnswer, check_words, jpeg80
+from ddpo.rewards.vlm import NoLogProbs, UnusableAnswer, check_words, jpeg80, open_vlm
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -36,6 +36,7 @@ TEMPLATE = (
     "{% for message in messages %}USER: {% for part in message['content'] %}{% if part['type'] == 'image' %}<image> {% else %}"
     "{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
+SMALL_SQUARE: dict[str, Any] = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
 ASKS = Prompt("two dogs", {"questions": ["who is there?", "the colour?"], "answers": ["dog", "red"]})
 
 
@@ -57,7 +58,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token="</s>",
         additional_special_tokens=["<image>"],
     )
-    pictures = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    pictures = CLIPImageProcessor(**SMALL_SQUARE)
     LlavaProcessor(
         pictures, tokenizer, patch_size=14, vision_feature_select_strategy="default", chat_template=TEMPLATE, num_additional_image_tokens=1
     ).save_pretrained(folder)
@@ -98,11 +99,21 @@ def noise(count: int = 3, side: int = 40, prompt: Prompt = ASKS) -> ImageBatch:
     return ImageBatch.of_uint8(array, (prompt,) * count)
 
 
+def on_pillow(folder: Path) -> Any:
+    """The model's processor with the class of transformers that resizes by Pillow."""
+    from transformers import AutoProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    processor = AutoProcessor.from_pretrained(folder)
+    processor.image_processor = CLIPImageProcessorPil(**SMALL_SQUARE)
+    return processor
+
+
 def plainly(folder: Path, image: Image.Image, question: str, new_tokens: int = 0) -> Any:
     """What transformers itself gives: the float64 probabilities of the first token, or the greedy reply."""
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
+    from transformers import LlavaForConditionalGeneration
 
-    processor, model = AutoProcessor.from_pretrained(folder), LlavaForConditionalGeneration.from_pretrained(folder).eval()
+    processor, model = on_pillow(folder), LlavaForConditionalGeneration.from_pretrained(folder).eval()
     inputs = processor(images=image, text=f"USER: <image> {question} ASSISTANT:", return_tensors="pt")
     with torch.no_grad():
         if not new_tokens:
@@ -298,6 +309,69 @@ def test_vqa_score_on_a_real_model_is_the_softmax_of_its_logits(llava: Path) -> 
     assert len(set(output.values.tolist())) == 6
 
 
+@pytest.fixture(scope="module")
+def ending(llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model, in which the token </s> and the word Yes are likely, and "</s>" and "." end an answer."""
+    from transformers import LlavaForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("ending")
+    on_pillow(llava).save_pretrained(folder)
+    model = LlavaForConditionalGeneration.from_pretrained(llava)
+    with torch.no_grad():
+        model.lm_head.weight *= 0.3
+    model.generation_config.eos_token_id = [WORDS.index("</s>"), WORDS.index(".")]
+    model.save_pretrained(folder)
+    return folder
+
+
+def probabilities(folder: Path, image: Image.Image, text: str) -> torch.Tensor:
+    """Of the next token behind a text, float64, by one plain pass of the model."""
+    from transformers import LlavaForConditionalGeneration
+
+    inputs = on_pillow(folder)(images=image, text=text, return_tensors="pt")
+    with torch.no_grad():
+        return LlavaForConditionalGeneration.from_pretrained(folder).eval()(**inputs).logits[0, -1].double().softmax(-1)
+
+
+@pytest.mark.parametrize("asked", ["two dogs", "", "a cat or a red fox", "{prompt} : ?"])
+def test_the_published_form_is_the_root_of_yes_and_the_end_behind_it(ending: Path, asked: str) -> None:
+    pictures = noise(3, prompt=Prompt(asked))
+    output = VqaScore(str(ending), form="published")(pictures)
+    for place, image in enumerate(pictures.images):
+        text = f'USER: <image> Does this figure show "{asked}"? Please answer yes or no. ASSISTANT:'
+        yes = float(probabilities(ending, image, text)[WORDS.index("Yes")])
+        after = probabilities(ending, image, f"{text} Yes")
+        end = float(after[WORDS.index("</s>")] + after[WORDS.index(".")])
+        assert output.values[place].item() == pytest.approx((yes * end) ** 0.5, abs=1e-6)
+        assert output.parts["yes"][place].item() == pytest.approx(yes, abs=1e-6)
+        assert output.parts["end"][place].item() == pytest.approx(end, abs=1e-6)
+    assert set(output.parts) == {"yes", "end"}
+    assert len(set(output.values.tolist())) == 3
+
+
+def test_the_published_form_by_hand() -> None:
+    assert published(math.log(0.64), math.log(0.25)) == pytest.approx({"score": 0.4, "yes": 0.64, "end": 0.25})
+    assert published(0.0, 0.0) == {"score": 1.0, "yes": 1.0, "end": 1.0}
+    assert published(-math.inf, math.log(0.5)) == {"score": 0.0, "yes": 0.0, "end": 0.5}
+
+
+def test_the_published_form_has_a_signature_of_its_own_and_says_where_it_cannot_be_had(llava: Path, tmp_path: Path) -> None:
+    lines = {resolve("vqa_score", vlm=str(llava), **options).identity for options in ({}, {"form": "published"})}
+    assert len(lines) == 2
+    with pytest.raises(ConfigError, match="form is 'paper', not one of spellings, published"):
+        make_reward("vqa_score", vlm=str(llava), form="paper")
+    with pytest.raises(ConfigError, match="form=published needs a local model"):
+        make_reward("vqa_score", vlm="http://127.0.0.1:9/v1", form="published")
+    with pytest.raises(NoLogProbs, match="does not say how likely the end of an answer is"):
+        open_vlm("http://127.0.0.1:9/v1").word_and_end_logprobs(noise(1).images[0], "?", "Yes")
+    model: Any = open_vlm(str(llava))
+    with pytest.raises(ConfigError, match="has no token 'Oui'"):
+        model.word_and_end_logprobs(noise(1).images[0], "?", "Oui")
+    model._model.generation_config.eos_token_id = None
+    with pytest.raises(ConfigError, match="states no end token"):
+        model.word_and_end_logprobs(noise(1).images[0], "?", "Yes")
+
+
 def test_vlm_judge_on_a_real_model_is_the_mean_of_its_softmax(favouring_ratings: Path) -> None:
     pictures = noise(4)
     output = VlmJudge(str(favouring_ratings), template="show {prompt} ?")(pictures)
@@ -321,6 +395,7 @@ def test_the_conformance_kit_passes_on_real_models(llava: Path, favouring_rating
     for results in (
         checked("vqa_strict", asks, {"vlm": str(llava)}, {"memory"}),  # which takes seconds, and is the same code for all three
         checked("vqa_score", None, {"vlm": str(llava)}, set()),
+        checked("vqa_score", None, {"vlm": str(llava), "form": "published"}, {"memory"}),
         checked("vlm_judge", None, {"vlm": str(favouring_ratings)}, {"memory"}),
     ):
         assert {result.name: result.detail for result in results.values() if not result.ok} == {}

@@ -263,3 +263,64 @@ def test_other_weights_at_the_same_place_are_another_identity(tmp_path: Path) ->
     os.utime(folder / "model.safetensors", ns=(1, 1))
     assert resolve(spec).identity != before
     assert "files:" not in resolve(f"vlm_judge:template={'x' * 5000}").identity  # a text, too long for a path
+
+
+VARIANTS = """
+from dataclasses import replace
+from ddpo.errors import ConfigError
+from ddpo.rewards.models.darkness import Darkness
+from ddpo.rewards.card import RewardOption
+from ddpo.rewards.catalog import CARDS
+
+def for_options(card, options):
+    {body}
+
+class Lamp(Darkness):
+    card = replace(
+        CARDS["darkness"],
+        unit="luma",
+        options=(RewardOption("unit", "luma", ""),),
+        for_options="{reference}",
+    )
+
+    def __init__(self, unit="luma"):
+        self.card = replace(type(self).card, unit=unit)
+"""
+
+
+@pytest.fixture
+def lamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def write(body: str, reference: str = "acme_lamp:for_options") -> str:
+        (tmp_path / "acme_lamp.py").write_text(VARIANTS.format(body=body, reference=reference))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return "acme_lamp:Lamp"
+
+    yield write
+    sys.modules.pop("acme_lamp", None)
+
+
+@pytest.mark.parametrize("unit", ["nit", "lux", "candela"])
+def test_options_may_choose_the_card(lamp, unit: str) -> None:
+    name = lamp("return replace(card, unit=options['unit'])")
+    assert resolve(name).card.unit == "luma"
+    found = resolve(f"{name}:unit={unit}")
+    assert found.card.unit == unit
+    assert found.make().card == found.card
+
+
+@pytest.mark.parametrize(
+    ("body", "reference", "message"),
+    [
+        ("raise KeyError('x')", "acme_lamp:for_options", "failed: KeyError: 'x'"),
+        ("return 1 / 0", "acme_lamp:for_options", "failed: ZeroDivisionError"),
+        ("return card", "acme_lamp:absent", "has no attribute 'absent'"),
+        ("return card", "absent_module:f", "absent_module, which is not installed|does not exist"),
+        ("raise ConfigError('no such unit')", "acme_lamp:for_options", "^no such unit$"),
+    ],
+)
+def test_a_card_that_options_cannot_choose_is_one_line(lamp, body: str, reference: str, message: str) -> None:
+    name = lamp(body, reference)
+    assert resolve(name).card.unit == "luma"  # the defaults ask nothing
+    with pytest.raises(UserError, match=message) as caught:
+        resolve(f"{name}:unit=nit")
+    assert "\n" not in str(caught.value)

@@ -48,7 +48,8 @@ def full_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def drawn_by(pipeline: Any, model: Path) -> list[Any]:
     """Our noise and sampler with the pipeline's own tokenizer, text encoder, denoiser, decoder: what differs is who loaded the weights."""
     policy = StableDiffusionPolicy(str(model))
-    for name in ("tokenizer", "text_encoder", "unet", "vae"):
+    policy.reader.tokenizers = [pipeline.tokenizer]
+    for name in ("text_encoder", "unet", "vae"):
         setattr(policy, name, getattr(pipeline, name))
     keys = [SampleKey(Prompt("a cat"), 0), SampleKey(Prompt("a cat"), 1)]
     (batch,) = sample_images(policy, keys, SamplerSettings(steps=3, guidance=2.5, batch=2), seed=0)
@@ -58,7 +59,7 @@ def drawn_by(pipeline: Any, model: Path) -> list[Any]:
 def sampled(ddpo: Run, checkpoint: Path | None, model: Path, out: Path) -> list[Any]:
     """The pictures of `ddpo sample`."""
     chosen = ("--checkpoint", checkpoint) if checkpoint else ("--model", model)
-    code, _, errors = ddpo("sample", "a cat", *chosen, "--count", 2, "--steps", 3, "--out", out)
+    code, _, errors = ddpo("sample", "a cat", *chosen, "--count", 2, "--steps", 3, "--guidance", 2.5, "--out", out)
     assert code == 0, errors
     return [np.asarray(Image.open(path)) for path in sorted(out.glob("*-?.png"))]
 

@@ -215,6 +215,31 @@ def test_a_run_is_not_resumed_with_other_prompts_or_another_reward(tiny_model: P
     assert [line["iteration"] for line in metrics(out)] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "same"),
+    [
+        ("flaws", "described in fewer words", True),
+        ("libraries", [], True),
+        ("typical", [0.0, 0.5, 1.0], True),
+        ("version", "0", False),
+        ("preprocessing", "resized by another library", False),
+        ("dtype", "float16", False),
+    ],
+)
+def test_a_run_is_resumed_where_its_reward_is_described_otherwise(
+    field: str, value: Any, same: bool, tiny_model: Path, tmp_path: Path
+) -> None:
+    run(tiny_config(tiny_model, "darkness", iterations=1), tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["reward"]["card"][field] = value
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    if same:
+        assert list(resume(tmp_path, iterations=2))
+    else:
+        with pytest.raises(ConfigError, match="is not the one that it was started with"):
+            list(resume(tmp_path, iterations=2))
+
+
 def test_one_scored_picture_has_no_standard_error(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "first.py").write_text("def first(images):\n    return [1.0] + [None] * (len(images) - 1)\n")
     run(

@@ -236,15 +236,8 @@ def test_one_process_needs_no_accelerate(monkeypatch: pytest.MonkeyPatch) -> Non
     assert ALONE.gather("x") == ["x"]
 
 
-def test_a_launcher_that_starts_one_of_several_processes_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a GPU `accelerate launch --num_processes 2` does so, and says nothing."""
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    with pytest.raises(ConfigError, match="add --multi_gpu"):
-        Processes.join("cpu")
-
-
 def test_several_processes_do_not_share_a_named_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="say cuda, and each takes its own"):
         Processes.join("cuda:0")

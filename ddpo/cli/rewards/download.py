@@ -22,13 +22,13 @@ def download_command(names: Annotated[list[str], typer.Argument(help="Rewards of
     from ddpo.rewards.zoo import resolve
 
     console = Console()
-    cards = list({card.id: card for card in (resolve(name).card for name in names)}.values())
-    states = {card.id: [weight_state(weight) for weight in card.weights] for card in cards}
-    check_space_for(list({state.weight: state for found in states.values() for state in found}.values()))
-    for card in cards:
+    cards = list({(card.id, card.weights): card for card in (resolve(name).card for name in names)}.values())
+    states = [[weight_state(weight) for weight in card.weights] for card in cards]
+    check_space_for(list({state.weight: state for found in states for state in found}.values()))
+    for card, found in zip(cards, states, strict=True):
         if not card.weights:
             console.print(f"{escape(card.id)} needs no weights: nothing to download", soft_wrap=True)
-        for state in states[card.id]:
+        for state in found:
             _fetch(state, card.id)
 
 

@@ -173,7 +173,7 @@ def _weight_facts(here: Availability) -> list[tuple[str, str]]:
         if state.path is None and state.bytes:
             place += f", {state.bytes / 1e6:,.4g} MB of it are"
         hashed = f"SHA-256 {weight.sha256 or 'none'}"
-        facts.append(("weights", f"{weight.source} @ {weight.revision[:12]}, {weight.megabytes:g} MB, {weight.licence}, {hashed}; {place}"))
+        facts.append(("weights", f"{weight.source} @ {weight.revision[:12]}, {weight.size}, {weight.licence}, {hashed}; {place}"))
     return facts
 
 

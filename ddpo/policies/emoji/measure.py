@@ -85,7 +85,7 @@ def measure(
         save_png(contact_sheet([image.resize((128, 128)) for image in first], columns=10), out / f"sheet-{split}.png")
         say(f"{split}: {recognised[split]:.1%} of {pictures.shape[0]} pictures named")
     seconds = time.perf_counter() - begun
-    folder = Path(model_folder(policy.model))
+    folder = model_folder(policy.model)
     return {
         "megabytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6,
         "psnr_db": psnr(drawn, rebuilt),
@@ -123,7 +123,7 @@ def main() -> None:
         if step % 100 == 0:
             say(f"judge: step {step}/{arguments.judge_steps}, {right:.0%} of the batch")
     settings = SamplerSettings(steps=arguments.steps, guidance=arguments.guidance, eta=arguments.eta, batch=50)
-    policy = StableDiffusionPolicy(model_folder(arguments.model), model=arguments.model)
+    policy = StableDiffusionPolicy(arguments.model)
     figures = measure(policy, judge, renderer, arguments.each, settings, arguments.out)
     (arguments.out / "measures.json").write_text(json.dumps(figures, indent=1) + "\n")
     for name, value in figures.items():

@@ -1,13 +1,16 @@
 """The LAION aesthetic predictors v2 ("improved") and v1: affine maps of the normalised CLIP ViT-L/14 image embedding.
 
-The tower is that of transformers and not open_clip's: it reads the hub's checkpoint as it is, and open_clip's `ViT-L-14` with OpenAI's
-weights computes GELU where they were trained with QuickGELU, unless told, which moves the score by 0.4. With the same weights the two
-packages agree (tests/rewards/test_clip_family.py), so open_clip need not be installed.
+Either transformers or OpenCLIP runs the tower, and with the same weights they agree. OpenAI's
+weights were trained with QuickGELU, and another activation moves the score by 0.4. Up to version
+2.28, OpenCLIP took QuickGELU with these weights whatever the model's name; LAION's notebook of v1
+asks for 1.3. Since 2.29 `ViT-L-14` computes GELU unless told otherwise; here it is told.
+docs/performance.md compares the two towers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +18,17 @@ import torch
 from torch import Tensor
 
 from ddpo import weights
-from ddpo.errors import MissingResourceError
+from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.rewards.backbones import shared_tower, tower_dtype
-from ddpo.rewards.card import WeightFile
+from ddpo.rewards.card import RewardCard, WeightFile
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.catalog_clip import CLIP_L14, LAION_V1_HEAD, LAION_V2_HEAD
 from ddpo.rewards.linear import pack_linears
+from ddpo.rewards.loading import card_for
 from ddpo.rewards.models.clip_pixels import SIDE, prepared, preprocess
+from ddpo.rewards.models.laion_head import collapse_head, head_scores
+from ddpo.rewards.models.open_clip import load_model, open_clip_tower
+from ddpo.rewards.models.open_clip_source import OpenClipSource, find_source
 from ddpo.types import ImageBatch, RewardOutput
 
 if TYPE_CHECKING:
@@ -38,29 +45,6 @@ __all__ = [
     "load_linear_head",
     "preprocess",
 ]
-
-
-def collapse_head(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The head's linear layers 768-1024-128-64-16-1, which have no activation between them, as one map w·e + b.
-
-    Returns:
-        w float32 `[768]` and b float32 `[]`, multiplied out in float64.
-    """
-    indices = sorted({int(name.split(".")[1]) for name in state})
-    weight, bias = torch.eye(768, dtype=torch.float64), torch.zeros(768, dtype=torch.float64)
-    for index in indices:
-        layer = state[f"layers.{index}.weight"].double()
-        weight, bias = layer @ weight, layer @ bias + state[f"layers.{index}.bias"].double()
-    return weight[0].float(), bias[0].float()
-
-
-def head_scores(embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The affine head: w · e/|e| + b. Embeddings `[batch, 768]` of any length → float32 `[batch]`.
-
-    Summed in float64, so that the order in which a processor adds up a batch does not show.
-    """
-    unit = torch.nn.functional.normalize(embeddings.double(), dim=-1)
-    return (torch.matmul(unit, weight.double()) + bias).float()
 
 
 def load_head(path: str | None) -> tuple[Tensor, Tensor]:
@@ -137,25 +121,70 @@ def _name(reward: str, what: str, weight: WeightFile) -> str:
     return f"reward '{reward}' needs {what} ({weight.megabytes:g} MB, {weight.licence}), which"
 
 
+def card_for_options(card: RewardCard, options: Mapping[str, Any]) -> RewardCard:
+    """The card with the weights and libraries of the package that runs the tower.
+
+    Raises:
+        ConfigError: no such package.
+        MissingResourceError: there is no file at the option `clip`.
+    """
+    if options["tower"] == "transformers":
+        return card
+    source = _open_clip_source(card.id, options["tower"], options["clip"])
+    return replace(
+        card,
+        weights=(card.weights[0], *source.files),
+        libraries=("torch", "open_clip_torch", "torchvision", "pillow"),
+        backbone=source.backbone,
+    )
+
+
+def _open_clip_source(reward: str, tower: str, clip: str | None) -> OpenClipSource:
+    if tower != "open_clip":
+        raise ConfigError(f"reward {reward!r}: tower is {tower!r}, not one of transformers, open_clip")
+    if clip is None:
+        return find_source("ViT-L-14", "openai")
+    if not Path(clip).is_file():
+        what = _name(reward, "OpenCLIP's ViT-L-14", CLIP_L14)
+        raise MissingResourceError(f"{what} is not at {clip}")
+    return find_source("ViT-L-14-quickgelu", clip)
+
+
 class Aesthetic:
     """Predicted mean rating of a picture.
 
     Args:
         head: local copy of the head's file, else it is fetched.
-        clip: local copy of the CLIP checkpoint (`model.safetensors`), else it is fetched.
+        clip: local copy of the CLIP checkpoint (`model.safetensors`), else it is fetched; with
+            `tower="open_clip"` a checkpoint of OpenCLIP.
+        tower: package that runs the CLIP tower, "transformers" or "open_clip".
         device: where the CLIP tower runs.
         dtype: in which the CLIP tower computes, "float32" or "bfloat16"; the head is float64.
 
     Raises:
-        ConfigError: no such dtype.
+        ConfigError: no such tower or dtype.
         MissingResourceError: weights are missing; the head is asked for first, it is the smaller.
     """
 
     card = CARDS["aesthetic"]
 
-    def __init__(self, head: str | None = None, clip: str | None = None, device: str = "cpu", dtype: str = "float32") -> None:
-        self._device, kind = torch.device(device), tower_dtype(self.card.id, dtype)
-        self._weight, self._bias = (tensor.to(self._device) for tensor in self._load_head(head))
+    def __init__(
+        self,
+        head: str | None = None,
+        clip: str | None = None,
+        tower: str = "transformers",
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        kind = tower_dtype(self.card.id, dtype)
+        options = {"head": head, "clip": clip, "tower": tower, "device": device, "dtype": dtype}
+        self.card = card_for(self.card, options, "ddpo")
+        weight, bias = self._load_head(head)
+        self._weight, self._bias = weight.to(device), bias.to(device)
+        if tower == "open_clip":
+            source = _open_clip_source(self.card.id, tower, clip)
+            self._tower = open_clip_tower(source, device, kind, lambda: load_model(source, self.card.id).visual)
+            return
         name = self.card.backbone if kind == torch.float32 else f"{self.card.backbone}, {dtype}"
         self._tower = shared_tower(name, device, lambda: clip_embeddings(load_clip(clip, self.card.id), device, kind))
 

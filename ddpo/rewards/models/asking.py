@@ -12,7 +12,7 @@ from PIL import Image
 
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.card import Calls, RewardCard
-from ddpo.rewards.vlm import UnusableAnswer, Vlm, is_server, open_vlm
+from ddpo.rewards.vlm import SPACE_MARKS, UnusableAnswer, Vlm, is_server, open_vlm
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 __all__ = ["Judgement", "excerpt", "judge_each", "open_for", "served", "share_of"]
@@ -21,7 +21,6 @@ Judgement = Mapping[str, float] | str
 """The score, under "score", and the parts; or the reason why there is none."""
 
 SHOWN: Final = 60  # characters of a reply that are repeated in a reason
-MARKS: Final = "▁Ġ \t\r\n"  # how tokenizers write a leading space
 SERVER_CALLS: Final = Calls(concurrency=8, retries=3, batch=1)  # each request has a time-out of its own, and is about one picture
 
 
@@ -85,7 +84,7 @@ def judge_each(batch: ImageBatch, parts: Sequence[str], judge: Callable[[Image.I
 def share_of(word: str, log_probs: Mapping[str, float]) -> float:
     """The probability of all tokens that spell `word`, in whatever case and with or without a leading space."""
     due = word.casefold()
-    return math.fsum(math.exp(value) for token, value in log_probs.items() if token.strip(MARKS).casefold() == due)
+    return math.fsum(math.exp(value) for token, value in log_probs.items() if token.strip(SPACE_MARKS).casefold() == due)
 
 
 def excerpt(reply: str) -> str:

@@ -1,33 +1,32 @@
-"""BERTScore as the package `bert-score` 0.3.13 computes it, without idf weights and without rescaling, on any encoder of transformers.
+"""BERTScore by the package `bert-score`, without idf weights and without rescaling.
 
-The package itself fails under transformers 5 where a tokenizer states no maximum length, and on empty texts.
+Three things stand between bert-score 0.3.13 and transformers 5. All are met from outside the package:
+
+- A tokenizer that states no maximum length overflows. It gets the model's maximum.
+- transformers 5 keeps the type of a checkpoint in half precision, in which DeBERTa does not run.
+  The model becomes float32, as it was under transformers 4, on which the originals ran.
+- An empty text raises an AttributeError. It scores 0 here, as the package intends, and is not
+  passed on.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
-
 from ddpo.errors import ConfigError, MissingResourceError, one_line
-from ddpo.weights import offline
+from ddpo.weights import fetch_hub_repository
 
-__all__ = ["BertScore", "Encoded", "Match", "match"]
+__all__ = ["BertScore", "Match"]
 
 MAX_TOKENS: Final = 512  # of DeBERTa's training; longer texts are cut where the tokenizer states no maximum
 UNLIMITED: Final = 1_000_000  # a tokenizer without a maximum states 1e30
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """The hidden states of a text."""
-
-    states: Tensor  # float32 [tokens, width], special tokens included
-    counts: Tensor  # bool [tokens]: False for the classification and separator tokens
-    truncated: bool  # whether the end of the text was cut off
+T5: Final = "t5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +39,8 @@ class Match:
     truncated: bool  # whether the end of the reference was cut off
 
 
-def match(candidate: Encoded, reference: Encoded) -> tuple[float, float, float]:
-    """Precision, recall, F1; all 0 where a text has no token that counts.
-
-    R = mean over the reference's tokens of the largest cosine with a token of the candidate, P the same with the two exchanged,
-    F1 = 2PR/(P+R). A special token is not averaged over, but another token may be most like it.
-
-    Source: Zhang et al., arXiv 1904.09675, section 3; the special tokens as in bert-score 0.3.13, which gives them the weight 0 in the
-    mean, and scores empty texts 0.
-    """
-    if not (candidate.counts.any() and reference.counts.any()):
-        return 0.0, 0.0, 0.0
-    cosines = normalize(reference.states, dim=-1) @ normalize(candidate.states, dim=-1).T
-    recall = float(cosines.max(dim=1).values[reference.counts].mean())
-    precision = float(cosines.max(dim=0).values[candidate.counts].mean())
-    total = precision + recall
-    return precision, recall, 2 * precision * recall / total if total else 0.0
-
-
 class BertScore:
-    """An encoder whose hidden states of one layer are compared. Layers above it are dropped, as they have no say.
+    """A `bert_score.BERTScorer`, which is asked about one pair of texts at a time.
 
     Args:
         model: folder or hub id.
@@ -72,38 +53,70 @@ class BertScore:
     """
 
     def __init__(self, model: str, layer: int, device: str = "cpu") -> None:
-        from transformers import AutoModel, AutoTokenizer
+        from bert_score import BERTScorer
+        from safetensors import SafetensorError
 
+        folder = Path(model) if os.path.isdir(model) else fetch_hub_repository(model, "main", f"the BERTScore encoder {model}")
+        config = _config(folder, layer)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(model, local_files_only=offline())
-            self._model: Any = AutoModel.from_pretrained(model, local_files_only=offline(), dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            raise MissingResourceError(f"the BERTScore encoder {model} cannot be loaded: {one_line(error)}") from error
-        depth = int(self._model.config.num_hidden_layers)
-        if not 0 <= layer <= depth:
-            raise ConfigError(f"layer {layer} of {model}: it has the layers 0 … {depth}")
-        layers = getattr(getattr(self._model, "encoder", None), "layer", None)
-        if isinstance(layers, torch.nn.ModuleList):
-            self._model.encoder.layer = layers[: max(layer, 1)]
-        self._model = self._model.eval().requires_grad_(False).to(device)
-        self._layer, self._device = layer, device
-        self._longest = _longest(self._tokenizer, self._model.config)
-
-    def encode(self, text: str) -> Encoded:
-        """The hidden states of a text, which goes through alone, so that padding cannot touch them."""
-        whole: list[int] = self._tokenizer(text.strip(), verbose=False)["input_ids"]
-        cut: list[int] = self._tokenizer(text.strip(), truncation=True, max_length=self._longest)["input_ids"]
-        tokens = torch.tensor([cut], device=self._device)
-        with torch.no_grad():
-            output = self._model(tokens, attention_mask=torch.ones_like(tokens), output_hidden_states=True)
-        special = {self._tokenizer.cls_token_id, self._tokenizer.sep_token_id}
-        counts = torch.tensor([token not in special for token in cut], dtype=torch.bool, device=self._device)
-        return Encoded(output.hidden_states[self._layer][0].float(), counts, len(cut) < len(whole))
+            with _plain_name(folder, config) as name:
+                self._scorer: Any = BERTScorer(model_type=name, num_layers=layer, use_fast_tokenizer=True, device=device)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise _cannot_load(folder, error) from error
+        self._scorer._model.float().requires_grad_(False)  # the package has no setting for this
+        self._tokenizer: Any = self._scorer._tokenizer
+        self._tokenizer.model_max_length = _longest(self._tokenizer, config)
 
     def score(self, candidate: str, reference: str) -> Match:
-        """How much of `reference` is in `candidate`, and the other way round."""
-        wanted = self.encode(reference)
-        return Match(*match(self.encode(candidate), wanted), wanted.truncated)
+        """How much of `reference` is in `candidate`, and the other way round.
+
+        The scores of a pair depend on that pair alone. All three are 0 where a text is empty.
+
+        Source: Zhang et al., arXiv 1904.09675, section 3.
+        """
+        if not (candidate.strip() and reference.strip()):
+            return Match(0.0, 0.0, 0.0, truncated=False)
+        whole: list[int] = self._tokenizer(reference.strip(), verbose=False)["input_ids"]
+        precision, recall, f1 = (float(part) for part in self._scorer.score([candidate], [reference]))
+        return Match(precision, recall, f1, len(whole) > self._tokenizer.model_max_length)
+
+
+def _config(folder: Path, layer: int) -> Any:
+    """The configuration of the model in a folder, if the model has that many layers.
+
+    Raises:
+        MissingResourceError, ConfigError: as `BertScore`.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config: Any = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(folder, error) from error
+    depth = int(config.num_hidden_layers)
+    if not 0 <= layer <= depth:
+        raise ConfigError(f"layer {layer} of {folder}: it has the layers 0 … {depth}")
+    return config
+
+
+@contextmanager
+def _plain_name(folder: Path, config: Any) -> Iterator[str]:
+    """A path of the folder by which bert-score does not take the model for another kind.
+
+    The package takes a path with "t5" in it for that of a T5 model, whatever is in the folder.
+    """
+    path = str(folder.resolve())
+    if T5 not in path or T5 in str(config.model_type):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="encoder-") as place:
+        link = Path(place) / "model"
+        link.symlink_to(path, target_is_directory=True)
+        yield str(link)
+
+
+def _cannot_load(folder: Path, error: Exception) -> MissingResourceError:
+    return MissingResourceError(f"the BERTScore encoder {folder} cannot be loaded: {one_line(error)}")
 
 
 def _longest(tokenizer: Any, config: Any) -> int:

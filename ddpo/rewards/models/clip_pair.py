@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.backbones import shared_tower, tower_dtype
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.linear import pack_linears
 from ddpo.rewards.models.clip_pixels import SIDE, prepared
 from ddpo.rewards.models.clip_text import ClipText
+from ddpo.rewards.models.clip_words import TextReader, plain_reader
 from ddpo.types import ImageBatch
 from ddpo.weights import offline
 
@@ -23,7 +25,7 @@ __all__ = ["ClipPair", "cosines"]
 
 def cosines(images: Tensor, texts: Tensor) -> Tensor:
     """The cosine of each picture with its text. Both `[batch, width]` → float64 `[batch]`, in which it is summed, as in `head_scores`."""
-    return (normalize(images.double(), dim=-1) * normalize(texts.double(), dim=-1)).sum(-1)
+    return (normalize(in_float64(images), dim=-1) * normalize(in_float64(texts), dim=-1)).sum(-1)
 
 
 class ClipPair:
@@ -36,6 +38,7 @@ class ClipPair:
         device: torch device of both towers.
         dtype: in which both towers compute, "float32" or "bfloat16"; the cosine is float64.
         half: as `clip_pixels.square` takes it.
+        reader: the loaded tokenizer → what reads a text with it.
 
     Raises:
         MissingResourceError: something is not here and cannot be fetched, or is not whole.
@@ -43,7 +46,14 @@ class ClipPair:
     """
 
     def __init__(
-        self, card: RewardCard, clip: str, tokenizer: str, device: str, dtype: str = "float32", half: Callable[[float], int] = round
+        self,
+        card: RewardCard,
+        clip: str,
+        tokenizer: str,
+        device: str,
+        dtype: str = "float32",
+        half: Callable[[float], int] = round,
+        reader: Callable[[Any], TextReader] = plain_reader,
     ) -> None:
         kind = tower_dtype(card.id, dtype)
         model, words = _load(card, clip, tokenizer)
@@ -52,7 +62,7 @@ class ClipPair:
         pack_linears(model)
         name = card.backbone if clip == card.weights[0].source else f"{card.backbone}, from {clip}"
         name = name if kind == torch.float32 else f"{name}, {dtype}"
-        self.text = ClipText(model, words)
+        self.text = ClipText(model, reader(words), int(words.eos_token_id))
         self.tower = shared_tower(name, device, lambda: _image_embeddings(model, half))
 
     def cosines(self, batch: ImageBatch, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

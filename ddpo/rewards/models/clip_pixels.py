@@ -13,13 +13,21 @@ from torch import Tensor
 
 from ddpo.rewards.backbones import side_by_side
 
-__all__ = ["MEAN", "SIDE", "STD", "normalised", "prepared", "preprocess", "square"]
+__all__ = ["MEAN", "SIDE", "STD", "normalised", "not_too_long", "prepared", "preprocess", "square"]
 
 SIDE: Final = 224
 LONGEST: Final = 64  # times the shorter side; of longer pictures the middle, which is all that is seen, is cut out first
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 STD: Final = (0.26862954, 0.26130258, 0.27577711)
 """Source: openai/CLIP, clip.py, the normalisation of its preprocessing."""
+
+
+def not_too_long(image: Image.Image) -> Image.Image:
+    """The middle of an image that is more than 64 times as long as wide; any other image as it is."""
+    longest = LONGEST * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    return ImageOps.fit(image, (min(image.width, longest), min(image.height, longest)), Image.Resampling.NEAREST)
 
 
 def square(image: Image.Image, half: Callable[[float], int] = round, resized_to: int = SIDE) -> NDArray[np.uint8]:
@@ -32,11 +40,8 @@ def square(image: Image.Image, half: Callable[[float], int] = round, resized_to:
 
     Source: openai/CLIP, clip.py. Resizing tensors instead moves aesthetic scores by up to 0.08.
     """
-    shorter = min(image.size)
-    if max(image.size) > LONGEST * shorter:
-        size = min(image.width, LONGEST * shorter), min(image.height, LONGEST * shorter)
-        image = ImageOps.fit(image, size, Image.Resampling.NEAREST)
-    width, height = (resized_to * side // shorter for side in image.size)
+    image = not_too_long(image)
+    width, height = (resized_to * side // min(image.size) for side in image.size)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = half((width - SIDE) / 2), half((height - SIDE) / 2)
     return np.asarray(resized.crop((left, top, left + SIDE, top + SIDE)))

@@ -9,6 +9,7 @@ import torch
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.catalog_clip import CLIP_B32
 from ddpo.rewards.models.clip_pair import ClipPair
+from ddpo.rewards.models.clip_words import openai_reader
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["ClipScore"]
@@ -19,7 +20,9 @@ WEIGHT: Final = 2.5
 
 
 class ClipScore:
-    """2.5 · max(cos(picture, "A photo depicts PROMPT"), 0), in float32; the paper's figures are of float16 on a GPU.
+    """2.5 · max(cos(image, "A photo depicts PROMPT"), 0), in float32; the paper computed in float16.
+
+    The text is cleaned as in OpenAI's package, on which the original runs.
 
     Args:
         clip: folder or hub id of the CLIP model with its tokenizer.
@@ -34,7 +37,7 @@ class ClipScore:
     card = CARDS["clip_score"]
 
     def __init__(self, clip: str = CLIP_B32.source, device: str = "cpu", dtype: str = "float32") -> None:
-        self._pair = ClipPair(self.card, clip, clip, device, dtype)
+        self._pair = ClipPair(self.card, clip, clip, device, dtype, reader=openai_reader)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`; part `truncated` is 1 where the prompt was cut."""

@@ -9,6 +9,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from ddpo.rewards.models.clip_words import TextReader
+
 __all__ = ["ClipText", "Remembered", "cut", "padded"]
 
 REMEMBERED: Final = 4096  # texts, of at most 1024 floats each: 16 MB
@@ -69,24 +71,24 @@ class Remembered:
 class ClipText(Remembered):
     """The text half of a `transformers.CLIPModel`.
 
-    transformers' tokenizer is used for its vocabulary's sake. OpenAI's also mends mis-decoded text and HTML entities first, which
-    prompts should not hold.
-
     Args:
         model: the whole model, in eval mode; its image half is not kept.
-        tokenizer: puts the start token before a text and the end token behind it.
+        read: a text → its token ids, from the start token to the end token.
+        filler: token id behind the end token of a shorter text.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, read: TextReader, filler: int) -> None:
         super().__init__(self._embeddings)
-        self._text_model, self._projection, self._tokenizer = model.text_model, model.text_projection, tokenizer
+        self._text_model, self._projection = model.text_model, model.text_projection
+        self._read = read
+        self._filler = filler
         self._limit = int(model.config.text_config.max_position_embeddings)  # 77
         self._device = model.device
 
     def _embeddings(self, texts: list[str]) -> list[tuple[Tensor, bool]]:
-        ids: list[list[int]] = [self._tokenizer(text, truncation=False, verbose=False)["input_ids"] for text in texts]
+        ids = [self._read(text) for text in texts]
         found: dict[int, Tensor] = {}
-        for places, tokens in padded([cut(each, self._limit) for each in ids], self._limit, int(self._tokenizer.eos_token_id)):
+        for places, tokens in padded([cut(each, self._limit) for each in ids], self._limit, self._filler):
             made = self._projection(self._text_model(input_ids=tokens.to(self._device)).pooler_output)
             found |= dict(zip(places, made, strict=True))
         return [(found[place], len(each) > self._limit) for place, each in enumerate(ids)]

@@ -17,8 +17,12 @@ def mean_luma(pixels: Tensor) -> Tensor:
 
     Differentiable.
     """
-    weights = torch.tensor(BT601, dtype=torch.float64, device=pixels.device)
-    return each(lambda picture: picture.double().mean(dim=(1, 2)) @ weights, pixels)
+    return each(_mean_luma, pixels)
+
+
+def _mean_luma(picture: Tensor) -> Tensor:
+    weights = torch.tensor(BT601, dtype=torch.float64, device=picture.device)
+    return picture.double().mean(dim=(1, 2)) @ weights
 
 
 class Darkness:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ddpo.devices import in_float64
 from ddpo.errors import ConfigError
 from ddpo.rewards.cache import picture_digests
 from ddpo.rewards.catalog_diversity import DINOV2, DIVERSITY_CARDS
@@ -31,7 +32,7 @@ def unit_rows(features: Tensor) -> Tensor:
     Returns:
         float64 `[n, width + 1]`.
     """
-    rows = normalize(features.double(), dim=1)
+    rows = normalize(in_float64(features), dim=1)
     return torch.cat([rows, (rows == 0).all(1, keepdim=True).double()], 1)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize, pad
 
 from ddpo import weights
+from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.backbones import tower_dtype
 from ddpo.rewards.catalog_preference import HPS, PREFERENCE_CARDS
@@ -124,7 +125,7 @@ class Hpsv2:
             levels = torch.from_numpy(batch[start : start + AT_ONCE].uint8.copy()).to(self._device)
             pixels = levels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
             parts.append(self._model.encode_image(preprocess(pixels, self._antialias).to(self._dtype)))
-        return normalize(torch.cat(parts).double(), dim=-1)
+        return normalize(in_float64(torch.cat(parts)), dim=-1)
 
     def _embeddings(self, texts: list[str]) -> list[tuple[Tensor, bool]]:
         """A unit embedding float64 `[width]` for each text, and whether it was cut. OpenCLIP itself pads all texts to 77 tokens."""
@@ -137,7 +138,7 @@ class Hpsv2:
             hidden = model.token_embedding(tokens) + model.positional_embedding[:length]
             hidden = model.ln_final(model.transformer(hidden, attn_mask=model.attn_mask[:length, :length]))
             ends = hidden[torch.arange(len(tokens), device=self._device), tokens.argmax(-1)]  # the end token has the largest number
-            made = normalize((ends @ model.text_projection).double(), dim=-1)
+            made = normalize(in_float64(ends @ model.text_projection), dim=-1)
             found |= dict(zip(places, made, strict=True))
         return [(found[place], len(each) > limit) for place, each in enumerate(ids)]
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from ddpo import weights
+from ddpo.devices import in_float64
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.backbones import tower_dtype
 from ddpo.rewards.card import WeightFile
@@ -136,7 +137,7 @@ class ImageReward:
         self._vision, self._text = (each.to(self._device, self._dtype) for each in (vision, text))
         pack_linears(self._vision)
         pack_linears(self._text)
-        self._head = [(weight.double().to(self._device), bias.double().to(self._device)) for weight, bias in head]
+        self._head = [(in_float64(weight.to(self._device)), in_float64(bias.to(self._device))) for weight, bias in head]
         self._tokenizer: Any = BertTokenizer(str(words))
         self._tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)  # as BLIP does; only a prompt that spells them would notice
 
@@ -152,7 +153,7 @@ class ImageReward:
             encoder_hidden_states=picture,
             encoder_attention_mask=torch.ones(picture.shape[:2], dtype=torch.long, device=self._device),
         ).last_hidden_state[:, 0]
-        features: Tensor = hidden.double()
+        features: Tensor = in_float64(hidden)
         for weight, bias in self._head:
             features = linear(features, weight, bias)
         return (features[:, 0] - MEAN) / STD

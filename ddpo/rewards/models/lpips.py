@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d
 
 from ddpo import weights
+from ddpo.devices import for_float64
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.card import WeightFile
 from ddpo.rewards.catalog_diversity import ALEXNET, LPIPS_LINEAR
@@ -150,5 +151,5 @@ def lpips_distances(features: Tensor) -> Tensor:
     """LPIPS of every two pictures, from the differences themselves, so that close ones are exact. `[n, width]` → float64 `[n, n]`."""
     distances = torch.zeros(len(features), len(features), dtype=torch.float64)
     for row, vector in enumerate(features[:-1]):
-        distances[row, row + 1 :] = (features[row + 1 :] - vector).square().sum(1, dtype=torch.float64).cpu()
+        distances[row, row + 1 :] = for_float64((features[row + 1 :] - vector).square()).sum(1, dtype=torch.float64).cpu()
     return distances + distances.T

@@ -8,6 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from ddpo.devices import for_float64
+
 __all__ = ["BT601", "each", "luma", "padded"]
 
 BT601: Final = (0.299, 0.587, 0.114)
@@ -35,5 +37,5 @@ def each(measure: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     One picture at a time: a reduction over the whole batch may be summed in another order for another batch size, which would let a
     score depend on its batch mates; and the float64 copy is of one picture, not of all.
     """
-    values = [measure(picture) for picture in pixels]
-    return torch.stack(values) if values else torch.zeros(0, dtype=torch.float64, device=pixels.device)
+    values = [measure(for_float64(picture)) for picture in pixels]
+    return torch.stack(values) if values else torch.zeros(0, dtype=torch.float64)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.catalog_guard import FALCONSAI, GUARD_CARDS
 from ddpo.types import ImageBatch, RewardOutput
@@ -101,7 +102,7 @@ class Nsfw:
     def _log_odds(self, batch: ImageBatch) -> Tensor:
         """The logarithm of P(nsfw) / (1 − P(nsfw)), float64 `[batch]`."""
         pixels = torch.stack([preprocess(image, self._settings) for image in batch.images]).to(self._device)
-        logits: Tensor = self._model(pixel_values=pixels).logits.double()
+        logits: Tensor = in_float64(self._model(pixel_values=pixels).logits)
         others = [index for index in range(logits.shape[1]) if index != self._index]
         return logits[:, self._index] - logits[:, others].logsumexp(1)
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ddpo.devices import in_float64
 from ddpo.errors import ConfigError
 from ddpo.rewards.catalog_diversity import DINOV2, DIVERSITY_CARDS
 from ddpo.rewards.groups import judge_groups
@@ -41,7 +42,7 @@ def vendi_score(kernel: Tensor, order: float = 1.0) -> float:
         "Cousins of the Vendi Score", AISTATS 2024, https://arxiv.org/abs/2310.12952.
     """
     n = len(kernel)
-    shares = torch.linalg.eigvalsh(kernel.double() / n)
+    shares = torch.linalg.eigvalsh(in_float64(kernel) / n)
     shares = shares[shares > n * torch.finfo(torch.float64).eps]  # the others are rounding, which a low order would count
     if order == 1:
         return float(torch.exp(-(shares * shares.log()).sum()))

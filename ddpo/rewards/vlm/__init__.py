@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from ddpo.rewards.vlm.protocol import NoLogProbs, UnusableAnswer, Vlm, check_words, jpeg80, jpeg80_bytes
+from ddpo.rewards.vlm.protocol import SPACE_MARKS, NoLogProbs, UnusableAnswer, Vlm, check_words, jpeg80, jpeg80_bytes
 
-__all__ = ["NoLogProbs", "UnusableAnswer", "Vlm", "check_words", "is_server", "jpeg80", "jpeg80_bytes", "open_vlm"]
+__all__ = ["SPACE_MARKS", "NoLogProbs", "UnusableAnswer", "Vlm", "check_words", "is_server", "jpeg80", "jpeg80_bytes", "open_vlm"]
 
 
 def is_server(vlm: str) -> bool:

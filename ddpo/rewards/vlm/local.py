@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpo.errors import MissingResourceError, one_line
-from ddpo.rewards.vlm.protocol import TOP_TOKENS, UnusableAnswer, check_words
+from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.rewards.vlm.protocol import SPACE_MARKS, TOP_TOKENS, UnusableAnswer, check_words
 from ddpo.weights import offline
 
 __all__ = ["LocalVlm"]
@@ -27,24 +27,29 @@ class LocalVlm:
 
     Raises:
         MissingResourceError: it is not here and cannot be fetched, or is no such model.
+        ConfigError: its images cannot be prepared by Pillow.
     """
 
     sends_jpeg = False
     thread_safe = False
 
     def __init__(self, path: str, device: str = "cpu") -> None:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from safetensors import SafetensorError
+        from transformers import AutoModelForImageTextToText
 
         dtype = torch.float16 if torch.device(device).type != "cpu" else torch.float32
         try:
-            self._processor: Any = AutoProcessor.from_pretrained(path, local_files_only=offline())
+            self._processor = _processor(path)
             self._model: Any = AutoModelForImageTextToText.from_pretrained(path, local_files_only=offline(), dtype=dtype)
-        except (OSError, ValueError, ImportError) as error:
+        except ConfigError:
+            raise
+        except (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
             raise MissingResourceError(f"the vision-language model {path} cannot be loaded: {one_line(error)}") from error
         if getattr(self._processor, "chat_template", None) is None:
             raise MissingResourceError(f"the vision-language model {path} has no chat template (chat_template.jinja)")
         self._model = self._model.eval().requires_grad_(False).to(device)
         self._device = device
+        self._path = path
 
     def answer(self, image: Image.Image, question: str, max_tokens: int) -> str:
         """See `Vlm`; of the model's tokens, special ones are left out."""
@@ -64,9 +69,74 @@ class LocalVlm:
             found.setdefault(self._processor.decode([token]), value)
         return found
 
+    def word_and_end_logprobs(self, image: Image.Image, question: str, word: str) -> tuple[float, float]:
+        """See `Vlm`; the end is any token at which the model stops."""
+        inputs = self._inputs(image, question)
+        spellings, ends = self._spellings(word), self._ends()
+        with torch.no_grad():
+            written = self._model.generate(
+                **inputs,
+                do_sample=False,
+                max_new_tokens=2,
+                prefix_allowed_tokens_fn=lambda _, tokens: spellings,  # the second token is not looked at
+                return_dict_in_generate=True,
+                output_logits=True,  # as the model gives them, whatever is allowed
+            )
+        first, *second = (torch.log_softmax(step[0].float(), dim=-1) for step in written.logits)
+        end = float(second[0][ends].logsumexp(0)) if second else 0.0  # the model stops at the word itself
+        return float(first[spellings].max()), end
+
+    def _spellings(self, word: str) -> list[int]:
+        """The tokens that are `word`, with a leading space or without, letter by letter.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        vocabulary: dict[str, int] = self._processor.tokenizer.get_vocab()
+        found = [token for text, token in vocabulary.items() if text.strip(SPACE_MARKS) == word]
+        if not found:
+            raise ConfigError(f"the vision-language model {self._path} has no token {word!r}")
+        return found
+
+    def _ends(self) -> list[int]:
+        """The tokens at which the model stops.
+
+        Raises:
+            ConfigError: it states none.
+        """
+        ends: int | list[int] | None = self._model.generation_config.eos_token_id
+        if ends is None:
+            raise ConfigError(f"the vision-language model {self._path} states no end token (generation_config.json)")
+        return ends if isinstance(ends, list) else [ends]
+
     def _inputs(self, image: Image.Image, question: str) -> Any:
         if max(image.size) > LONGEST * min(image.size):
             raise UnusableAnswer(f"a picture of {image.width}×{image.height} is too narrow for a vision-language model")
         content = [{"type": "image"}, {"type": "text", "text": question}]
         text = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         return self._processor(images=[image], text=[text], return_tensors="pt").to(self._device, self._model.dtype)
+
+
+def _processor(path: str) -> Any:
+    """The processor of a model, which resizes images by Pillow whether or not torchvision is installed.
+
+    transformers takes torchvision where it finds it, and the pixels of the two differ. The originals
+    resize by Pillow.
+
+    Raises:
+        ConfigError: transformers can prepare the model's images by torchvision alone.
+        OSError, ValueError, ImportError: as transformers raises them.
+    """
+    from transformers import AutoImageProcessor, AutoProcessor
+
+    where = {"local_files_only": offline()}
+    processor: Any = AutoProcessor.from_pretrained(path, **where)
+    if hasattr(processor, "image_processor"):
+        processor.image_processor = AutoImageProcessor.from_pretrained(path, backend="pil", **where)
+        if getattr(processor.image_processor, "backend", "pil") != "pil":
+            kind = type(processor.image_processor).__name__
+            raise ConfigError(
+                f"the vision-language model {path} cannot be used here: transformers has its {kind} for "
+                "torchvision only, and scores are made on Pillow; give a server's address as vlm=…"
+            )
+    return processor

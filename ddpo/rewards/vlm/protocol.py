@@ -9,11 +9,13 @@ from PIL import Image
 
 from ddpo.errors import DdpoError
 
-__all__ = ["TOP_TOKENS", "NoLogProbs", "UnusableAnswer", "Vlm", "check_words", "jpeg80", "jpeg80_bytes"]
+__all__ = ["SPACE_MARKS", "TOP_TOKENS", "NoLogProbs", "UnusableAnswer", "Vlm", "check_words", "jpeg80", "jpeg80_bytes"]
 
 JPEG_QUALITY: Final = 80
 """Of the pictures that are sent. Source: kvablack/ddpo-pytorch 1958463, rewards.py, the LLaVA rewards."""
 TOP_TOKENS: Final = 20  # the most that OpenAI's protocol gives; local models keep to it so that both kinds tell the same
+
+SPACE_MARKS: Final = "▁Ġ \t\r\n"  # how tokenizers write a leading space
 
 
 class UnusableAnswer(DdpoError):
@@ -58,6 +60,23 @@ class Vlm(Protocol):
         Raises:
             NoLogProbs: the server has none.
             RewardUnavailable, UnusableAnswer, ConfigError: as `answer`.
+        """
+        ...
+
+    def word_and_end_logprobs(self, image: Image.Image, question: str, word: str) -> tuple[float, float]:
+        """Natural log-probabilities that the answer begins with `word`, and that it ends behind it.
+
+        Of several tokens that spell the word, the likeliest counts.
+
+        Args:
+            image: RGB.
+            question: what to ask.
+            word: one token of the model, letter by letter.
+
+        Raises:
+            NoLogProbs: a server, which does not say how likely the end of an answer is.
+            UnusableAnswer: the model cannot be asked about this image.
+            ConfigError: the model has no such token.
         """
         ...
 

@@ -90,6 +90,10 @@ class ServerVlm:
             raise (NoLogProbs if said else UnusableAnswer)(f"the server {self._url} gives no log-probabilities")
         return found
 
+    def word_and_end_logprobs(self, image: Image.Image, question: str, word: str) -> tuple[float, float]:
+        """See `Vlm`; OpenAI's protocol has no request for this."""
+        raise NoLogProbs(f"the server {self._url} does not say how likely the end of an answer is")
+
     def _ask(self, image: Image.Image, question: str, settings: Mapping[str, Any]) -> Any:
         """The first choice of the reply to a question about a picture."""
         picture = "data:image/jpeg;base64," + base64.b64encode(jpeg80_bytes(image)).decode()

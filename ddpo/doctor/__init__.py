@@ -1,0 +1,1 @@
+"""Facts about a machine, and a self-test of training and scoring on its accelerator."""

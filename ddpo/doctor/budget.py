@@ -1,0 +1,151 @@
+"""A time budget for checks: what does not fit is skipped, and what overruns is stopped."""
+
+from __future__ import annotations
+
+import gc
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TypeVar
+
+import torch
+
+from ddpo.doctor.row import Outcome, Row
+from ddpo.errors import ConfigError, MemoryExhausted, one_line
+
+__all__ = ["Budget", "Check", "OutOfTime", "first_that_fits", "run_checks"]
+
+T = TypeVar("T")
+
+
+class OutOfTime(BaseException):
+    """The time budget ended during a check. No `except Exception` on the way may swallow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of the self-test, and the time that it must have to be begun."""
+
+    part: str
+    subject: str
+    needs_s: float  # estimate
+    measure: Callable[[], Outcome]
+
+
+class Budget:
+    """Seconds that the checks may take together, counted from the moment it is made.
+
+    Args:
+        seconds: Wall-clock time, finite and at least 0.
+
+    Raises:
+        ConfigError: It is not.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise ConfigError(f"the time budget must be 0 s or more and finite, got {seconds:g} s")
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds that are left, at least 0."""
+        return max(0.0, self._end - time.monotonic())
+
+    @contextmanager
+    def enforced(self) -> Iterator[None]:
+        """A block that is stopped when the budget ends.
+
+        Python can interrupt only its main thread, and only on POSIX. Elsewhere a check that
+        overruns is not stopped.
+
+        Raises:
+            OutOfTime: The budget ended within the block.
+        """
+        main = threading.current_thread() is threading.main_thread()
+        if not (main and hasattr(signal, "setitimer")):
+            yield
+            return
+        before = signal.signal(signal.SIGALRM, _stop)
+        signal.setitimer(signal.ITIMER_REAL, max(self.left(), 1e-3))
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise OutOfTime
+
+
+def run_checks(checks: Iterable[Check], budget: Budget) -> Iterator[Row]:
+    """One row per check, in order. A check that raises or lacks memory does not stop the rest."""
+    for check in checks:
+        begun = time.perf_counter()
+        outcome = _outcome(check, budget)
+        _release_memory()
+        seconds = time.perf_counter() - begun
+        values = _finite(outcome)
+        yield Row(check.part, check.subject, outcome.status, values, outcome.note, seconds)
+
+
+def _outcome(check: Check, budget: Budget) -> Outcome:
+    left = budget.left()
+    if left == 0:
+        return Outcome("skipped", note=f"the time budget of {budget.seconds:g} s has ended")
+    if left < check.needs_s:
+        text = f"needs about {check.needs_s:g} s, and {left:.0f} s of the time budget are left"
+        return Outcome("skipped", note=text)
+    try:
+        with budget.enforced():
+            return check.measure()
+    except OutOfTime:
+        return Outcome("skipped", note=f"stopped: the time budget of {budget.seconds:g} s ended")
+    except (MemoryExhausted, MemoryError, torch.OutOfMemoryError) as error:
+        return Outcome("did not fit", note=one_line(error)[:300])
+    except Exception as error:  # noqa: BLE001  # becomes a row of the report
+        return Outcome("failed", note=one_line(error)[:300])
+
+
+def _finite(outcome: Outcome) -> dict[str, float | int | str | None]:
+    """Values for JSON, which knows neither NaN nor infinity."""
+    values = dict(outcome.values)
+    for name, value in outcome.values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            values[name] = None
+    return values
+
+
+def _release_memory() -> None:
+    """Gives back what the last check held, so that the next one has the whole accelerator."""
+    if torch.accelerator.is_available():
+        gc.collect()
+        torch.accelerator.empty_cache()
+
+
+def first_that_fits(batches: Sequence[int], measure: Callable[[int], T]) -> tuple[T, str]:
+    """The result of the first batch size that fits into memory, and a note on those that do not.
+
+    Raises:
+        MemoryExhausted: None of them fits.
+    """
+    too_large: list[int] = []
+    for batch in batches:
+        try:
+            result = measure(batch)
+        except (MemoryExhausted, MemoryError, torch.OutOfMemoryError):
+            too_large.append(batch)
+        else:
+            return result, f"did not fit: batch {_listed(too_large)}" if too_large else ""
+        _release_memory()
+    raise MemoryExhausted(f"no batch size of {_listed(batches)} fits into memory")
+
+
+def _listed(batches: Sequence[int]) -> str:
+    return ", ".join(map(str, batches))

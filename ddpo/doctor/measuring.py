@@ -1,0 +1,71 @@
+"""Times and memory on an accelerator, where calls return before the work is done."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ddpo.rewards.bench import process_peak_mb
+
+__all__ = ["float32_precision", "peak_memory_mb", "seconds_per_call", "synchronize"]
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all its work."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def seconds_per_call(
+    call: Callable[[], Any],
+    device: torch.device,
+    repeats: int = 5,
+    warm_up: int = 2,
+) -> float:
+    """The median time of a call, each with all work done.
+
+    Args:
+        call: What is timed.
+        device: Where it works.
+        repeats: Timed calls.
+        warm_up: Calls before them, which load and choose kernels.
+    """
+    for _ in range(warm_up):
+        call()
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        begun = time.perf_counter()
+        call()
+        synchronize(device)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory since `ddpo.rewards.bench.reset_peak_memory`, in units of 10⁶ bytes.
+
+    On an accelerator it is what torch allocated there; on a CPU it is that of this process.
+    """
+    if device.type == "cpu":
+        return process_peak_mb()
+    return torch.accelerator.max_memory_allocated(device) / 1e6
+
+
+@contextmanager
+def float32_precision(tf32: bool) -> Iterator[None]:
+    """A block whose float32 products are computed in float32, or in TF32 where the device has it."""
+    product = torch.get_float32_matmul_precision()
+    convolution = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(product)
+        torch.backends.cudnn.allow_tf32 = convolution

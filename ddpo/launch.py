@@ -1,0 +1,67 @@
+"""The processes that a launcher started, as the environment describes them.
+
+`accelerate launch` and `torchrun` set the variables read here. Cluster software sets WORLD_SIZE too,
+also for a program that is to run alone.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from ddpo.errors import ConfigError
+
+__all__ = ["is_first_process", "process_count"]
+
+ADVICE: Final = "start with `accelerate launch`, or unset WORLD_SIZE for a run of one process"
+LAST_PORT: Final = 65535
+
+
+def process_count() -> int:
+    """Number of processes that share the work; 1 without a launcher.
+
+    Raises:
+        ConfigError: The variables of the launcher are not numbers, or contradict each other.
+    """
+    text = os.environ.get("WORLD_SIZE", "").strip()
+    if not text:
+        _check_not_left_alone()
+        return 1
+    count = _number("WORLD_SIZE", first=1)
+    if count > 1:
+        _number("RANK", first=0, last=count - 1)
+        _number("LOCAL_RANK", first=0, last=count - 1)
+        _number("MASTER_PORT", first=1, last=LAST_PORT)
+        if not os.environ.get("MASTER_ADDR", "").strip():
+            raise ConfigError(f"WORLD_SIZE={text}, but MASTER_ADDR is not set: {ADVICE}")
+        if os.environ.get("LOCAL_WORLD_SIZE", "").strip():
+            _number("LOCAL_WORLD_SIZE", first=1, last=count)
+    return count
+
+
+def is_first_process() -> bool:
+    """Whether this process is alone, or the first of several; alone where the variables are wrong."""
+    try:
+        return process_count() == 1 or int(os.environ["RANK"]) == 0
+    except ConfigError:
+        return True
+
+
+def _number(name: str, first: int, last: int | None = None) -> int:
+    """The whole number in an environment variable, from `first` to `last`."""
+    text = os.environ.get(name, "").strip()
+    if text.isascii() and text.isdigit() and first <= int(text) and (last is None or int(text) <= last):
+        return int(text)
+    limits = f"from {first} to {last}" if last is not None else f"from {first} on"
+    found = f"{name}={text!r} is not" if text else f"{name} is not set to"
+    size = "" if name == "WORLD_SIZE" else f"WORLD_SIZE={os.environ['WORLD_SIZE']}, but "
+    raise ConfigError(f"{size}{found} a whole number {limits}: {ADVICE}")
+
+
+def _check_not_left_alone() -> None:
+    """Without a GPU, `accelerate launch --num_processes 2` starts one process and no second."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    if launched and "WORLD_SIZE" not in os.environ:
+        raise ConfigError(
+            "accelerate was asked for several processes and started one: add --multi_gpu to `accelerate launch`, also where there is no GPU"
+        )

@@ -1,0 +1,142 @@
+"""The part of a prompt that a model reads: its tokenizers, and the number of tokens that its text encoders take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ddpo.errors import ConfigError, MissingResourceError, PromptError
+from ddpo.policies.base_model import BaseModel, open_model
+from ddpo.policies.model_place import place_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["CutPrompts", "PromptReader", "check_prompts", "find_reader"]
+
+SHOWN: Final = 60
+"""Characters of a long prompt that a message shows at its start; half as many at its end."""
+
+
+class PromptReader:
+    """The tokenizers of a model, each with the number of tokens that its text encoder takes.
+
+    A tokenizer that states no length takes that of its text encoder.
+
+    Args:
+        base: a Stable Diffusion or Stable Diffusion XL.
+
+    Raises:
+        MissingResourceError: a file is missing or damaged.
+        ConfigError: a tokenizer and its encoder do not fit, or two encoders read unequal numbers of tokens.
+    """
+
+    def __init__(self, base: BaseModel) -> None:
+        from transformers import CLIPTextConfig
+
+        self.model = base.word
+        names = ["tokenizer", "tokenizer_2"] if "XL" in base.pipeline else ["tokenizer"]
+        self.tokenizers = [base.load_tokenizer(name) for name in names]
+        limits, widths = [], []
+        for name, tokenizer in zip(names, self.tokenizers, strict=True):
+            encoder = base.read(name.replace("tokenizer", "text_encoder"), CLIPTextConfig)
+            if max(tokenizer.get_vocab().values()) >= encoder.vocab_size:
+                raise ConfigError(
+                    f"the {name} of the model {base.word!r} has {len(tokenizer)} tokens, and its text encoder {encoder.vocab_size}"
+                )
+            widths.append(int(encoder.hidden_size))
+            limits.append(min(int(tokenizer.model_max_length), int(encoder.max_position_embeddings)))
+        if len(set(limits)) > 1:
+            raise ConfigError(f"the text encoders of the model {base.word!r} read {limits[0]} and {limits[1]} tokens: they must be equal")
+        self.length = limits[0]  # tokens, start and end included
+        self.width = sum(widths)  # of the text conditioning: the encoders side by side
+
+    @property
+    def kept(self) -> int:
+        """The number of a prompt's own tokens that are read."""
+        return self.length - int(self.tokenizers[0].num_special_tokens_to_add())
+
+    def tokens(self, text: str) -> list[tuple[Tensor, Tensor]]:
+        """The ids of a text for each encoder, filled up or cut, and 1 for those that are no filling; int64 `[1, tokens]`."""
+        found = []
+        for tokenizer in self.tokenizers:
+            made = tokenizer(
+                [text],
+                padding="max_length",
+                max_length=self.length,
+                truncation=True,
+                return_tensors="pt",
+            )
+            found.append((made.input_ids, made.attention_mask))
+        return found
+
+    def read(self, text: str) -> tuple[tuple[int, ...], ...]:
+        """The tokens of a text that each encoder reads: two prompts with the same are one to the model."""
+        return tuple(tuple(ids[: self.kept]) for ids in self._ids(text))
+
+    def unread(self, text: str) -> str:
+        """The end of a text that an encoder does not read, because the text has too many tokens; "" if all is read."""
+        ends = [
+            tokenizer.decode(ids[self.kept :])
+            for tokenizer, ids in zip(self.tokenizers, self._ids(text), strict=True)
+            if len(ids) > self.kept
+        ]
+        return max(ends, key=len, default="")
+
+    def _ids(self, text: str) -> list[list[int]]:
+        return [tokenizer(text, add_special_tokens=False, verbose=False).input_ids for tokenizer in self.tokenizers]
+
+
+@dataclass(frozen=True, slots=True)
+class CutPrompts:
+    """The prompts of a list of which a model does not read the end."""
+
+    ends: dict[str, str]  # prompt → what is not read
+    total: int  # distinct prompts of the list
+    kept: int  # tokens that are read
+
+    def __str__(self) -> str:
+        """One sentence with the number of prompts and an example."""
+        text, end = next(iter(self.ends.items()))
+        number = f"{len(self.ends)} of {self.total} prompts {'is' if len(self.ends) == 1 else 'are'}"
+        return f'{number} cut: the model reads {self.kept} tokens, and of "{_short(text)}" not "{_short(end)}"'
+
+
+def check_prompts(reader: PromptReader, texts: Sequence[str]) -> CutPrompts | None:
+    """The prompts that are too long for a model; None if there are none.
+
+    Raises:
+        PromptError: two prompts differ only where the model does not read them; names both.
+    """
+    distinct = list(dict.fromkeys(texts))
+    ends = {text: end for text in distinct if (end := reader.unread(text))}
+    if not ends:
+        return None
+    known: dict[Any, str] = {}
+    for text in sorted(distinct, key=lambda text: text in ends):
+        other = known.setdefault(reader.read(text), text)
+        if other != text and text in ends:
+            raise PromptError(
+                f"the model reads {reader.kept} tokens, so that two prompts are one to it: "
+                f'"{_short(other)}" and "{_short(text)}"; shorten them, or leave one out'
+            )
+    return CutPrompts(ends, len(distinct), reader.kept)
+
+
+def find_reader(model: str) -> PromptReader | None:
+    """The reader of a model; None for models of plug-ins, and where the model is not here."""
+    place = place_of(model)
+    if place is None or place.kind in ("code", "file"):
+        return None
+    try:
+        base = open_model(model)
+    except (MissingResourceError, ConfigError):
+        return None
+    return PromptReader(base) if base.pipeline.startswith("StableDiffusion") else None
+
+
+def _short(text: str) -> str:
+    """A text on one line, its middle left out if it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= 2 * SHOWN else f"{line[:SHOWN]} … {line[-SHOWN // 2 :]}"

@@ -1,0 +1,492 @@
+"""Where an OpenCLIP model comes from: its configuration, preprocessing, weights and tokenizer.
+
+OpenCLIP is imported when a model is looked up, so that listing rewards stays fast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from ddpo import weights
+from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.registry import nearest
+from ddpo.rewards.availability import fetch_weight
+from ddpo.rewards.card import RewardCard, WeightFile
+from ddpo.rewards.catalog_open_clip import LAION_B32, OPEN_CLIP_CHECKPOINT
+
+__all__ = ["OpenClipSource", "build_model", "card_for_options", "find_source", "tokenizer_name"]
+
+SCORES: Final = ("cosine", "logit", "probability")
+CONFIG: Final = "open_clip_config.json"
+FORMS: Final = {"hf-hub": "hf-hub:owner/name", "local-dir": "local-dir:FOLDER"}
+DEFAULT_MODEL: Final = "ViT-B-32"
+DEFAULT_TAG: Final = "laion2b_s34b_b79k"
+CHECKPOINTS: Final = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+"""Names of a checkpoint in a folder, best first. Source: open_clip 3.3, factory.py."""
+SUFFIXES: Final = (".safetensors", ".bin", ".pt", ".pth", ".npz")
+TOKENIZER_FILES: Final = (
+    "tokenizer_config.json",
+    "tokenizer.json|spiece.model|sentencepiece.bpe.model|vocab.txt",
+)
+UNKNOWN_LICENCE: Final = "licence: see its model card"
+OWNERS: Final = {
+    "bert-base-uncased": "google-bert/bert-base-uncased",
+    "roberta-base": "FacebookAI/roberta-base",
+    "xlm-roberta-base": "FacebookAI/xlm-roberta-base",
+    "xlm-roberta-large": "FacebookAI/xlm-roberta-large",
+}
+"""Hub ids of repositories that OpenCLIP's configurations name without an owner."""
+OPENAI: Final = {
+    "ViT-B-32": "openai/clip-vit-base-patch32",
+    "ViT-B-16": "openai/clip-vit-base-patch16",
+    "ViT-L-14": "openai/clip-vit-large-patch14",
+    "ViT-L-14-336": "openai/clip-vit-large-patch14-336",
+}
+"""The names under which other cards have the lineage of OpenAI's weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenClipSource:
+    """One OpenCLIP model with its weights, looked up and not yet loaded.
+
+    Attributes:
+        name: "MODEL WEIGHTS", which fixes weights and preprocessing.
+        config: `embed_dim`, `vision_cfg`, `text_cfg` and what else OpenCLIP's configurations hold.
+        preprocessing: fields of OpenCLIP's `PreprocessCfg`, as far as they are given.
+        checkpoint: file of the weights.
+        lineage: name of what the weights descend from.
+        folder: folder of `local-dir:`, which has the tokenizer too.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    checkpoint: WeightFile
+    lineage: str
+    folder: Path | None = None
+
+    @property
+    def backbone(self) -> str:
+        """The name under which rewards share the towers."""
+        return f"open_clip {self.name}"
+
+    @property
+    def text(self) -> Mapping[str, Any]:
+        """The configuration of the text tower."""
+        found: Mapping[str, Any] = self.config["text_cfg"]
+        return found
+
+    @property
+    def files(self) -> tuple[WeightFile, ...]:
+        """All files that are read: the checkpoint first."""
+        return (self.checkpoint, *_config_files(self), *_tokenizer_files(self))
+
+
+def find_source(model: str, pretrained: str | None) -> OpenClipSource:
+    """Looks up a model and its weights.
+
+    Args:
+        model: the option `model` of the reward.
+        pretrained: the option `pretrained`.
+
+    Raises:
+        ConfigError: OpenCLIP has no model or no weights of that name, or weights are named for a
+            folder, which has its own, or none are named where several exist.
+        MissingResourceError: a folder or file is not there, or has no valid configuration.
+    """
+    form, colon, place = model.partition(":")
+    if not colon:
+        return _built_in(model, pretrained)
+    if form not in FORMS:
+        raise ConfigError(
+            f"reward 'open_clip': model={model} is neither hf-hub:owner/name nor local-dir:FOLDER",
+        )
+    if not place:
+        raise ConfigError(f"reward 'open_clip': model={model} is not of the form {FORMS[form]}")
+    if pretrained is not None:
+        raise ConfigError(
+            f"reward 'open_clip': {model} has its own weights: leave pretrained={pretrained} out",
+        )
+    return _of_folder(Path(place)) if form == "local-dir" else _of_hub(place)
+
+
+def _built_in(model: str, pretrained: str | None) -> OpenClipSource:
+    import open_clip
+
+    asked = model
+    model = asked.replace("/", "-")  # ViT-B/32 is ViT-B-32, as in OpenCLIP
+    config = open_clip.get_model_config(model)
+    if config is None:
+        hint = _hint(asked, open_clip.list_models())
+        raise ConfigError(f"reward 'open_clip': OpenCLIP has no model {asked!r}; {hint}")
+    tag = pretrained or _only_tag(model, open_clip.list_pretrained_tags_by_model(model))
+    found = open_clip.get_pretrained_cfg(model, tag)
+    if not found:
+        return _with_file(model, config, tag)
+    config["quick_gelu"] = bool(config.get("quick_gelu") or found.get("quick_gelu"))
+    repository, _, file = found["hf_hub"].rpartition("/")
+    checkpoint = WeightFile(
+        f"{repository}/{_names(file)}",
+        "main",
+        None,
+        _megabytes(config),
+        UNKNOWN_LICENCE,
+    )
+    if repository == "/".join(LAION_B32.source.split("/")[:2]):
+        checkpoint = LAION_B32
+    lineage = repository
+    if tag == "openai":
+        lineage = OPENAI.get(model.removesuffix("-quickgelu"), repository)
+    return OpenClipSource(
+        f"{model} {tag}",
+        config,
+        _preprocessing(found),
+        checkpoint,
+        lineage,
+    )
+
+
+def _hint(model: str, known: Sequence[str]) -> str:
+    if Path(model).is_dir():
+        return f"write model=local-dir:{model} for a folder"
+    same = [name for name in known if name.lower() == model.lower()]
+    near = same[0] if same else nearest(model, known)
+    return f"did you mean {near!r}?" if near else "open_clip.list_models() names those that it has"
+
+
+def _names(file: str) -> str:
+    """The names of a checkpoint on the hub; as in OpenCLIP, safetensors come before a pickle."""
+    if file.endswith((".bin", ".pth")):
+        return f"{file.rpartition('.')[0]}.safetensors|{file}"
+    return file or OPEN_CLIP_CHECKPOINT
+
+
+def _only_tag(model: str, tags: Sequence[str]) -> str:
+    if model == DEFAULT_MODEL:
+        return DEFAULT_TAG
+    if len(tags) == 1:
+        return tags[0]
+    choice = "a checkpoint file: OpenCLIP publishes no weights of it"
+    if tags:
+        choice = f"one of {', '.join(tags)}, or a checkpoint file"
+    raise ConfigError(
+        f"reward 'open_clip': say which weights of {model}, as in pretrained=…: {choice}",
+    )
+
+
+def _with_file(model: str, config: dict[str, Any], path: str) -> OpenClipSource:
+    """A built-in model with weights of a file.
+
+    Preprocessing is that of all published weights of the model where they agree, else the default.
+    """
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if not Path(path).exists() and "/" not in path and not path.endswith(SUFFIXES):
+        choice = ", ".join(tags) or "none"
+        raise ConfigError(
+            f"reward 'open_clip': {model} has no weights {path!r}; it has {choice}, or give a file",
+        )
+    found = [_preprocessing(open_clip.get_pretrained_cfg(model, tag)) for tag in tags]
+    preprocessing = found[0] if found and all(each == found[0] for each in found) else {}
+    checkpoint = _local(Path(path), "weights")
+    return OpenClipSource(
+        f"{model} {_label(checkpoint)}",
+        config,
+        preprocessing,
+        checkpoint,
+        f"open_clip {model}",
+    )
+
+
+def _of_folder(folder: Path) -> OpenClipSource:
+    if not folder.is_dir():
+        raise MissingResourceError(f"reward 'open_clip': there is no folder {folder}")
+    if not (folder / CONFIG).is_file():
+        raise MissingResourceError(f"reward 'open_clip': the folder {folder} has no {CONFIG}")
+    config = _read_config(folder / CONFIG)
+    here = [folder / name for name in CHECKPOINTS if (folder / name).is_file()]
+    here = here or sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES[:-1])
+    if not here:
+        raise MissingResourceError(
+            f"reward 'open_clip': {folder} has no checkpoint such as {CHECKPOINTS[0]}",
+        )
+    checkpoint = _local(here[0], "weights")
+    source = OpenClipSource(
+        folder.name,
+        config["model_cfg"],
+        _preprocessing(config.get("preprocess_cfg")),
+        checkpoint,
+        folder.name,
+        folder,
+    )
+    hashes = "".join(str(file.sha256) for file in source.files)
+    digest = hashlib.sha256(hashes.encode()).hexdigest()
+    return replace(source, name=f"{folder.name} {digest[:12]}")
+
+
+def _of_hub(repository: str) -> OpenClipSource:
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise ConfigError(
+            f"reward 'open_clip': model=hf-hub:{repository} is not of the form hf-hub:owner/name",
+        )
+    what = f"reward 'open_clip' needs the configuration of {repository}, which"
+    config = _read_config(weights.fetch_hub_file(repository, CONFIG, "main", None, what))
+    model = config["model_cfg"]
+    checkpoint = WeightFile(
+        f"{repository}/{OPEN_CLIP_CHECKPOINT}",
+        "main",
+        None,
+        _megabytes(model),
+        UNKNOWN_LICENCE,
+    )
+    return OpenClipSource(
+        repository,
+        model,
+        _preprocessing(config.get("preprocess_cfg")),
+        checkpoint,
+        repository,
+    )
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text("utf-8"))
+        model = config["model_cfg"]
+        towers = [model["vision_cfg"], model["text_cfg"]]
+        if not all(isinstance(tower, Mapping) for tower in towers):
+            raise ValueError("vision_cfg and text_cfg must be tables")
+        if not isinstance(model["embed_dim"], int):
+            raise ValueError("embed_dim must be a whole number")
+        if not isinstance(config.get("preprocess_cfg", {}), Mapping):
+            raise ValueError("preprocess_cfg is no table")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MissingResourceError(
+            f"reward 'open_clip': {file} is no configuration of OpenCLIP ({one_line(error)[:200]})",
+        ) from error
+    found: dict[str, Any] = config
+    return found
+
+
+def _preprocessing(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    from open_clip.transform import merge_preprocess_dict
+
+    fields: dict[str, Any] = merge_preprocess_dict({}, dict(found or {}))
+    return fields
+
+
+def _local(path: Path, what: str) -> WeightFile:
+    if not path.is_file():
+        hint = f"; write model=local-dir:{path} for a folder" if path.is_dir() else ""
+        raise MissingResourceError(
+            f"reward 'open_clip': there is no file with {what} at {path}{hint}",
+        )
+    state = path.stat()
+    digest = _sha256(path.absolute(), state.st_size, state.st_mtime_ns)
+    return WeightFile(
+        f"file:{path.absolute()}",
+        digest[:12],
+        digest,
+        round(state.st_size / 1e6, 6),
+        "that of your file",
+    )
+
+
+@lru_cache(maxsize=64)
+def _sha256(
+    path: Path,
+    size: int,
+    changed: int,
+) -> str:  # a file that has another size or time is another key
+    return weights.sha256_of(path)
+
+
+def _label(checkpoint: WeightFile) -> str:
+    return f"{checkpoint.source.rpartition('/')[2]} {checkpoint.revision}"
+
+
+def _hub_id(name: str) -> str:
+    return OWNERS.get(name, name)
+
+
+def _config_files(source: OpenClipSource) -> tuple[WeightFile, ...]:
+    """The configuration of a folder or repository, and of a text tower of transformers."""
+    found = []
+    if source.folder is not None:
+        found.append(_local(source.folder / CONFIG, "the configuration"))
+    elif "/" in source.name:
+        repository = source.name
+        found.append(WeightFile(f"{repository}/{CONFIG}", "main", None, 0.001, UNKNOWN_LICENCE))
+    tower = source.text.get("hf_model_name")
+    if tower and not Path(tower).is_dir():
+        found.append(
+            WeightFile(f"{_hub_id(tower)}/config.json", "main", None, 0.001, UNKNOWN_LICENCE),
+        )
+    return tuple(found)
+
+
+def tokenizer_name(source: OpenClipSource) -> str | None:
+    """The folder or hub id of the tokenizer; None: OpenCLIP's own."""
+    name: str | None = source.text.get("hf_tokenizer_name")
+    if not name:
+        return None
+    return str(source.folder) if source.folder else _hub_id(name)
+
+
+def _tokenizer_files(source: OpenClipSource) -> tuple[WeightFile, ...]:
+    name = tokenizer_name(source)
+    if name is None:
+        return ()
+    if Path(name).is_dir():
+        here = [Path(name, file) for pattern in TOKENIZER_FILES for file in pattern.split("|")]
+        return tuple(_local(file, "a tokenizer") for file in here if file.is_file())
+    files = TOKENIZER_FILES if name.startswith("timm/") else (*TOKENIZER_FILES, "config.json")
+    found = [WeightFile(f"{name}/{file}", "main", None, 0, UNKNOWN_LICENCE) for file in files]
+    known = {file.source for file in _config_files(source)}
+    return tuple(each for each in found if each.source not in known)
+
+
+def build_model(config: Mapping[str, Any]) -> Any:
+    """The model of a configuration, without published weights in any part of it.
+
+    A text tower of transformers is built from its configuration, which is fetched from the hub.
+
+    Raises:
+        MissingResourceError: that configuration is not here and cannot be fetched.
+    """
+    import open_clip
+
+    fields = {
+        **config,
+        "vision_cfg": dict(config["vision_cfg"]),
+        "text_cfg": dict(config["text_cfg"]),
+    }
+    if "timm_model_name" in fields["vision_cfg"]:
+        fields["vision_cfg"]["timm_model_pretrained"] = False
+    tower = fields["text_cfg"].get("hf_model_name")
+    if tower:
+        if not Path(tower).is_dir():
+            weight = WeightFile(
+                f"{_hub_id(tower)}/config.json",
+                "main",
+                None,
+                0.001,
+                UNKNOWN_LICENCE,
+            )
+            tower = str(fetch_weight(weight, "open_clip").parent)
+        fields["text_cfg"] |= {"hf_model_name": tower, "hf_model_pretrained": False}
+    if not fields.pop("custom_text", False) and not tower:
+        return open_clip.CLIP(**fields)
+    if "multimodal_cfg" in fields:
+        return open_clip.CoCa(**fields)
+    return open_clip.CustomTextCLIP(**fields)
+
+
+def _megabytes(config: Mapping[str, Any]) -> float:
+    """The size of the model in float32; 0 where it cannot be built without a network."""
+    import torch
+
+    if config["text_cfg"].get("hf_model_name"):
+        return 0.0
+    try:
+        with torch.device("meta"):
+            model = build_model(config)
+    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"reward 'open_clip': the configuration gives no model ({one_line(error)[:200]})",
+        ) from error
+    numbers: int = sum(value.numel() for value in model.state_dict().values())
+    return round(numbers * 4 / 1e6)
+
+
+def card_for_options(card: RewardCard, options: Mapping[str, Any]) -> RewardCard:
+    """The card of `open_clip` with the weights, scale and inputs that its options choose.
+
+    Raises:
+        ConfigError: options that do not go together.
+        UserError: as `find_source`.
+    """
+    score, head = options["score"], options["head"]
+    if score not in SCORES:
+        raise ConfigError(f"reward 'open_clip': score is {score!r}, not one of {', '.join(SCORES)}")
+    if head is not None and score != "cosine":
+        raise ConfigError(
+            f"reward 'open_clip': a head gives its own score: leave score={score} out",
+        )
+    source = find_source(options["model"], options["pretrained"])
+    if score == "probability" and source.config.get("init_logit_bias") is None:
+        raise ConfigError(
+            f"reward 'open_clip': {source.name} has no logit bias, which score=probability needs",
+        )
+    other = (options["model"], options["pretrained"] or DEFAULT_TAG) != (DEFAULT_MODEL, DEFAULT_TAG)
+    if other:
+        card = replace(card, **_of_source(card, source))
+    if head is not None:
+        return replace(card, **_of_head(card, source, Path(head)))
+    if score == "logit":
+        bias = " + logit bias" if source.config.get("init_logit_bias") is not None else ""
+        return replace(
+            card,
+            unit=f"logit scale · cosine{bias}",
+            range=(None, None),
+            typical=None,
+            typical_source="",
+        )
+    if score == "probability":
+        return replace(card, unit="probability", range=(0.0, 1.0), typical=None, typical_source="")
+    return card
+
+
+def _of_source(card: RewardCard, source: OpenClipSource) -> dict[str, Any]:
+    """The fields that depend on the model."""
+    libraries = card.libraries
+    if tokenizer_name(source) or source.text.get("hf_model_name"):
+        libraries = (*libraries, "transformers", "tokenizers")
+    return {
+        "preprocessing": f"uint8, OpenCLIP's own transform, {_described(source)}; "
+        f"prompt cut to {source.text.get('context_length', 77)} tokens",
+        "libraries": libraries,
+        "memory_mb": round(1.15 * source.checkpoint.megabytes),
+        "weights": source.files,
+        "backbone": source.backbone,
+        "lineage": (source.lineage,),
+        "typical": None,
+        "typical_source": "",
+    }
+
+
+def _described(source: OpenClipSource) -> str:
+    fields = {"size": source.config["vision_cfg"].get("image_size", 224), **source.preprocessing}
+    return ", ".join(f"{name} {value}" for name, value in sorted(fields.items()))
+
+
+def _of_head(card: RewardCard, source: OpenClipSource, head: Path) -> dict[str, Any]:
+    """The fields that depend on the head, for which neither prompt nor tokenizer is read."""
+    tokenizer = {file.source for file in _tokenizer_files(source)}
+    tower = [file for file in card.weights if file.source not in tokenizer]
+    return {
+        "summary": f"LAION-style head {head.name} on the image embedding of {source.name}",
+        "flaws": "ignores the prompt; one direction in the embedding, which textures reach too",
+        "unit": "what the head was trained to predict",
+        "range": (None, None),
+        "typical": None,
+        "typical_source": "",
+        "inputs": ("image",),
+        "preprocessing": card.preprocessing.partition("; prompt")[0],
+        "weights": (_local(head, "a head"), *tower),
+    }
