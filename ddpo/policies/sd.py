@@ -31,6 +31,9 @@ ADAPTER: Final = "default"
 OLD_SIZE: Final = 64
 """The least side of the latents that diffusers' pipeline believes of a UNet whose config was written before diffusers 0.9."""
 
+REMEMBERED_TEXTS: Final = 512 * 2**20
+"""Bytes of text conditioning that stay on the device: 4,500 texts of Stable Diffusion 1.x in half precision, 1,600 of XL."""
+
 
 class StableDiffusionPolicy:
     """A latent diffusion model with one CLIP text encoder and a UNet.
@@ -80,14 +83,19 @@ class StableDiffusionPolicy:
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Text conditioning `[batch, tokens, width]`, one call of each text encoder per text that was not seen before."""
-        if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
+        """Text conditioning `[batch, tokens, width]`, one call of each text encoder per text that is not remembered."""
+        asked = dict.fromkeys(texts)
+        known = {text: self._texts.pop(text) for text in asked if text in self._texts}
+        if new := [text for text in asked if text not in known]:
             for encoder in self._text_encoders():
                 encoder.to(self.device)
-            self._texts |= {text: self._encode(text) for text in new}
+            known |= {text: self._encode(text) for text in new}
             for encoder in self._text_encoders():
                 encoder.to("cpu")
-        return torch.cat([self._texts[text] for text in texts])
+        self._texts |= known  # which are now the last
+        while len(self._texts) > len(known) and _bytes(self._texts) > REMEMBERED_TEXTS:
+            del self._texts[next(iter(self._texts))]
+        return torch.cat([known[text] for text in texts])
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
         """The UNet's output, float32, same shape as `latents`."""
@@ -286,6 +294,12 @@ class StableDiffusionPolicy:
 
     def _precision(self) -> Any:
         return nullcontext() if self.storage_dtype == torch.float32 else torch.autocast(self.device.type, self.storage_dtype)
+
+
+def _bytes(texts: Mapping[str, Tensor]) -> int:
+    """The size of conditioning, of which every text has as much."""
+    first = next(iter(texts.values()))
+    return len(texts) * first.nbytes
 
 
 def _copy_unet(unet: Any) -> Any:

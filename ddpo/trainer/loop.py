@@ -136,7 +136,7 @@ class _Trainer:
         )
         self.statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
         self.scale = LossScale(needed=config.dtype == "float16")
-        self.coefficients = self.policy.schedule.coefficients(config.sample.steps, config.sample.eta).to(self.policy.device)
+        self.coefficients = self.policy.schedule.coefficients_on(self.policy.device, config.sample.steps, config.sample.eta)
 
     def run(self, run: RunFolder, done: int) -> Iterator[Event]:
         """The iterations after `done`."""

@@ -52,6 +52,12 @@ class Fakes(TorchDispatchMode):
         if func.overloadpacket in (aten.lift, aten.lift_fresh):
             return func(*args, **(kwargs or {}))
         args, kwargs = tree_map_only(Tensor, self._fake, (args, kwargs or {}))
+        if func.overloadpacket is aten._to_copy and _type(kwargs.get("device")) == DEVICE:
+            args[0].constant = None  # of a single number the fake mode would make a real copy there
+        if func.overloadpacket is aten._pin_memory:
+            copy = args[0].clone()
+            copy.pinned = True
+            return copy
         return func(*args, **kwargs)
 
     def _fake(self, tensor: Tensor) -> Tensor:
@@ -74,17 +80,13 @@ class NoFloat64(TorchDispatchMode):
         return result
 
 
-class HostWaits(TorchDispatchMode):
-    """Lists where the host waits for the device: a value read, or a copy that blocks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
+class NoWaiting(TorchDispatchMode):
+    """Raises `Waiting` where the host would wait for the device: a value read, or a copy that blocks."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Looks at the operator, then runs it."""
         if _waits(func, args, kwargs or {}):
-            self.found.append(f"{func} in {_place()}")
+            raise Waiting(f"{func} in {_place()}")
         return func(*args, **(kwargs or {}))
 
 
@@ -92,7 +94,8 @@ def _waits(func: Any, args: Any, kwargs: Any) -> bool:
     packet = func.overloadpacket
     tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
     if not any(one.device.type == DEVICE for one in tensors):
-        return packet is aten._to_copy and _type(kwargs.get("device")) == DEVICE and not kwargs.get("non_blocking")
+        to_device = packet is aten._to_copy and _type(kwargs.get("device")) == DEVICE
+        return to_device and not (kwargs.get("non_blocking") and getattr(args[0], "pinned", False))
     if packet in READS:
         return True
     if packet is aten._to_copy:
@@ -113,15 +116,6 @@ def _type(device: Any) -> str:
 def _place() -> str:
     frames = [frame for frame in traceback.extract_stack() if "/ddpo/" in frame.filename]
     return f"{frames[-1].filename.rpartition('/ddpo/')[2]}:{frames[-1].lineno}" if frames else "?"
-
-
-@contextmanager
-def no_waiting() -> Iterator[None]:
-    """Raises `Waiting` at the end if the host waited within."""
-    with HostWaits() as waits:
-        yield
-    if waits.found:
-        raise Waiting("; ".join(waits.found))
 
 
 def _assign(self: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
