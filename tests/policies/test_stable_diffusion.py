@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -186,7 +187,7 @@ def test_remembered_texts_are_bounded_and_the_latest_stay(tiny_model: Path, monk
     for asked in ("abc", "a", "d", "abcdef", "fa", "b"):
         found = policy.encode(list(asked))
         assert torch.equal(found, torch.cat([alone[text] for text in asked]))
-    assert encoded == ["a", "b", "c", "d", "b", "c", "e", "f", "b"]  # "abcdef" does not fit at once and is kept until the next call
+    assert encoded == list("abcdbefb")  # "abcdef" is more than fits: it is kept until the next call
 
 
 def test_coefficients_are_made_once_per_device_and_setting(tiny_model: Path) -> None:
