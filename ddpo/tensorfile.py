@@ -45,10 +45,16 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Puts back what `optimizer_tensors` took; hyper-parameters stay those of `optimizer`."""
+    """Puts back what `optimizer_tensors` took; hyper-parameters stay those of `optimizer`.
+
+    Moments take the memory layout of their parameter, on which fused steps insist.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
-            states.setdefault(int(index), {})[name] = value
+            alike = value.shape == parameters[int(index)].shape
+            laid_out = torch.empty_like(parameters[int(index)], dtype=value.dtype, device=value.device).copy_(value) if alike else value
+            states.setdefault(int(index), {})[name] = laid_out
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -72,6 +72,8 @@ class StableDiffusionPolicy:
         for module in (*self._text_encoders(), self.vae, self.unet):
             module.requires_grad_(False).eval()
         self.unet.to(self.device)
+        for module in (self.vae, self.unet):
+            lay_out(module, self.device)
         self.schedule = NoiseSchedule.from_scheduler(self._scheduler_config(base))
         self.latent_shape = (int(self.unet.config["in_channels"]), *self._latent_size(base))
         self.kind: Literal["none", "lora", "full"] = "none"
@@ -224,7 +226,7 @@ class StableDiffusionPolicy:
             except ValueError as error:
                 raise ConfigError(f"LoRA targets {', '.join(self.lora.targets)}: {error}") from error
         else:
-            self._reference_unet = _copy_unet(self.unet)
+            self._reference_unet = lay_out(_copy_unet(self.unet), self.device)
             self.unet.requires_grad_(True)
         for parameter in self.unet.parameters():
             if parameter.requires_grad:
@@ -300,6 +302,11 @@ def _bytes(texts: Mapping[str, Tensor]) -> int:
     """The size of conditioning, of which every text has as much."""
     first = next(iter(texts.values()))
     return len(texts) * first.nbytes
+
+
+def lay_out(module: Any, device: torch.device) -> Any:
+    """The module with its convolutions in the order that CUDA's are written for, channels last; elsewhere as it is."""
+    return module.to(memory_format=torch.channels_last) if device.type == "cuda" else module
 
 
 def _copy_unet(unet: Any) -> Any:

@@ -29,6 +29,7 @@ from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, Transition
 from ddpo.trainer.loss_scale import LossScale
 from ddpo.trainer.manifest import check_unchanged, describe
 from ddpo.trainer.measures import extremes, iteration_metrics, peak_memory, summary
+from ddpo.trainer.optimizer import make_optimizer
 from ddpo.trainer.preflight import cut_prompts, disk, examine, unknown_words
 from ddpo.trainer.processes import Processes
 from ddpo.trainer.resumption import Changes, continued, remark, with_absolute_paths
@@ -129,11 +130,8 @@ class _Trainer:
             self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets))
         if config.adapt.checkpointing:
             save_memory(self.policy)
-        optim = config.optim
         parameters = [parameter for _, parameter in self.policy.trainable_parameters()]
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, weight_decay=optim.weight_decay
-        )
+        self.optimizer = make_optimizer(parameters, config.optim, self.policy.device)
         self.statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
         self.scale = LossScale(needed=config.dtype == "float16")
         self.coefficients = self.policy.schedule.coefficients_on(self.policy.device, config.sample.steps, config.sample.eta)
