@@ -19,7 +19,7 @@ from ddpo.policies.checkpoint import CheckpointInfo
 from ddpo.policies.lora_file import ATTENTION
 from ddpo.policies.transition import NoiseSchedule
 
-__all__ = ["LoraSettings", "Policy", "TrainablePolicy", "save_memory"]
+__all__ = ["LoraSettings", "Policy", "TrainablePolicy", "compile_denoiser", "save_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,4 +105,16 @@ def save_memory(policy: Policy) -> None:
     method = getattr(policy, "save_memory", None)
     if method is None:
         raise ConfigError(f"the model {policy.model!r} keeps all activations: it cannot be trained with adapt.checkpointing")
+    method()
+
+
+def compile_denoiser(policy: Policy) -> None:
+    """Makes torch compile the denoiser, once for sampling and training alike; by its method of this name.
+
+    Raises:
+        ConfigError: it does not know how.
+    """
+    method = getattr(policy, "compile_denoiser", None)
+    if method is None:
+        raise ConfigError(f"the model {policy.model!r} cannot be compiled: leave out compile = true")
     method()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -30,6 +31,9 @@ __all__ = ["LoraSettings", "StableDiffusionPolicy"]
 ADAPTER: Final = "default"
 OLD_SIZE: Final = 64
 """The least side of the latents that diffusers' pipeline believes of a UNet whose config was written before diffusers 0.9."""
+
+COMPILER: Final = "inductor"
+"""The back end of torch.compile; it needs a C++ compiler on the CPU, and Triton on a GPU."""
 
 REMEMBERED_TEXTS: Final = 512 * 2**20
 """Bytes of text conditioning that stay on the device: 4,500 texts of Stable Diffusion 1.x in half precision, 1,600 of XL."""
@@ -79,6 +83,7 @@ class StableDiffusionPolicy:
         self.kind: Literal["none", "lora", "full"] = "none"
         self.lora = LoraSettings()
         self._reference_unet: Any = None
+        self._compiled = False
         self._texts: dict[str, Tensor] = {}
 
     # --- the denoiser as a policy -------------------------------------------------------------------------------------------
@@ -103,8 +108,10 @@ class StableDiffusionPolicy:
         """The UNet's output, float32, same shape as `latents`."""
         if torch.is_grad_enabled():
             self.vae.to("cpu")
-        with self._precision():
-            return self._denoise(latents.to(self.storage_dtype), timesteps, conditioning).float()
+        elif self._compiled:  # what is compiled without gradient has other bits; see `compile_denoiser`
+            with torch.enable_grad():
+                return self._output(latents, timesteps, conditioning).detach()
+        return self._output(latents, timesteps, conditioning)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -139,6 +146,18 @@ class StableDiffusionPolicy:
     def save_memory(self) -> None:
         """From now on most activations of the denoiser are computed again in the backward pass instead of being kept."""
         self.unet.enable_gradient_checkpointing()
+
+    def compile_denoiser(self) -> None:
+        """From now on the denoiser runs compiled, for latents of one shape.
+
+        Torch compiles a graph with gradient and one without, which differ in their bits. Here the one
+        with gradient serves sampling too, so that the ratio stays 1.
+        """
+        warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")  # diffusers' version checks
+        for unet in (self.unet, self._reference_unet):
+            if unet is not None:
+                unet.compile(backend=COMPILER, dynamic=False)
+        self._compiled = True
 
     # --- what differs within the family ------------------------------------------------------------------------------------
 
@@ -199,6 +218,10 @@ class StableDiffusionPolicy:
         heeded = bool(getattr(self.text_encoder.config, "use_attention_mask", False))
         hidden: Tensor = self.text_encoder(ids.to(self.device), attention_mask=mask.to(self.device) if heeded else None).last_hidden_state
         return hidden
+
+    def _output(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+        with self._precision():
+            return self._denoise(latents.to(self.storage_dtype), timesteps, conditioning).float()
 
     def _denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
         output: Tensor = self.unet(latents, timesteps, encoder_hidden_states=conditioning, return_dict=False)[0]

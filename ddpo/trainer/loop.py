@@ -11,7 +11,7 @@ import torch
 
 from ddpo.errors import ConfigError
 from ddpo.policies import find_policy, load_policy
-from ddpo.policies.policy import LoraSettings, Policy, TrainablePolicy, save_memory
+from ddpo.policies.policy import LoraSettings, Policy, TrainablePolicy, compile_denoiser, save_memory
 from ddpo.policies.sample import SampleKey
 from ddpo.prompts import PromptSet, load_prompts
 from ddpo.rewards.scorer import make_scorer
@@ -130,6 +130,8 @@ class _Trainer:
             self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets))
         if config.adapt.checkpointing:
             save_memory(self.policy)
+        if config.compile:
+            compile_denoiser(self.policy)
         parameters = [parameter for _, parameter in self.policy.trainable_parameters()]
         self.optimizer = make_optimizer(parameters, config.optim, self.policy.device)
         self.statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)

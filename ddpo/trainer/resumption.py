@@ -22,8 +22,8 @@ __all__ = ["Changes", "continued", "remark", "with_absolute_paths"]
 FREE: Final = ("iterations", "checkpoint_every", "checkpoint_keep", "grid_every", "adapt.checkpointing")
 """What may change when a run is resumed: how long it is, what it leaves behind, and how much memory it takes for the same bits."""
 
-ROUNDING: Final = ("sample.batch", "device")
-"""May change too, but with the last digits of all numbers that follow: another machine, or too little memory."""
+ROUNDING: Final = ("sample.batch", "device", "compile")
+"""May change too, but with the last digits of all numbers that follow: another machine, too little memory, other kernels."""
 
 Changes = dict[str, tuple[Any, Any]]
 """Name of a setting, as "optim.lr" → its value before and now."""
