@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from ddpo.errors import ConfigError
-from ddpo.policies import find_policy, load_policy
-from ddpo.policies.policy import LoraSettings, Policy, TrainablePolicy, compile_denoiser, save_memory
+from ddpo.policies import find_policy
+from ddpo.policies.policy import Policy, compile_denoiser
 from ddpo.policies.sample import SampleKey
 from ddpo.prompts import PromptSet, load_prompts
 from ddpo.rewards.scorer import make_scorer
 from ddpo.rewards.setting_paths import absolute_path
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.tensorfile import optimizer_tensors, restore_optimizer
+from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.advantages import PromptStatistics
 from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
@@ -123,13 +124,8 @@ class _Trainer:
         self.cut = cut_prompts(config.model, self.prompts)
         self.scorer = make_scorer(self.reward)
         self.held_out = HeldOutReward(config, self.reward, processes.device) if config.held_out else None
-        self.policy: TrainablePolicy = load_policy(config.model, device=processes.device, dtype=config.dtype)
+        self.policy = adapted_policy(config, processes.device)
         self.origins = {"algorithm": algorithm_origin, "model": find_policy(config.model)[1]}
-        with torch.random.fork_rng(devices=[]):  # the adapters' first values come from the seed; the caller's generator is left alone
-            torch.default_generator.manual_seed(config.seed)
-            self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets))
-        if config.adapt.checkpointing:
-            save_memory(self.policy)
         if config.compile:
             compile_denoiser(self.policy)
         parameters = [parameter for _, parameter in self.policy.trainable_parameters()]
