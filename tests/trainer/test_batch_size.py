@@ -80,17 +80,19 @@ def test_the_size_is_the_largest_with_which_sampling_and_training_fit(
     assert largest_batch(config_for(settings(tiny_model, guidance=guidance))) == found
 
 
-def test_a_reward_that_ranks_a_prompts_images_gets_whole_prompts(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("room", "found"), [(100, 12), (16, 12), (11, 8), (7, 4)])
+def test_a_reward_that_ranks_a_prompts_images_gets_whole_prompts(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, room: int, found: int
+) -> None:
+    """4, 4, 2 and 1 prompts of 4 images fit; 6 prompts in calls of 4 are two of 3."""
+
     def ranking(expression: str) -> ResolvedReward:
-        found = resolve(expression)
-        return replace(found, card=replace(found.card, inputs=("image", "group")))
+        reward = resolve(expression)
+        return replace(reward, card=replace(reward.card, inputs=("image", "group")))
 
     monkeypatch.setattr(batch_size, "resolve_reward", ranking)
-    for room, found in ((100, 12), (16, 12), (11, 8), (7, 4)):  # 4, 4, 2 and 1 prompts of 4 images fit; 6 in calls of 4 are two of 3
-        Full(monkeypatch, 100, room)
-        assert largest_batch(config_for(settings(tiny_model))) == found
-        monkeypatch.undo()
-        monkeypatch.setattr(batch_size, "resolve_reward", ranking)
+    Full(monkeypatch, 100, room)
+    assert largest_batch(config_for(settings(tiny_model))) == found
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
