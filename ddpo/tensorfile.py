@@ -47,14 +47,15 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Puts back what `optimizer_tensors` took; hyper-parameters stay those of `optimizer`.
 
-    Moments take the memory layout of their parameter, on which fused steps insist.
+    Moments take the memory layout of their parameter, on which fused steps insist. Scalars that were no tensors are integers again.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    states: dict[int, dict[str, torch.Tensor]] = {}
+    states: dict[int, dict[str, torch.Tensor | int]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
             alike = value.shape == parameters[int(index)].shape
             laid_out = torch.empty_like(parameters[int(index)], dtype=value.dtype, device=value.device).copy_(value) if alike else value
-            states.setdefault(int(index), {})[name] = laid_out
+            plain = laid_out.dtype == torch.float64 and laid_out.ndim == 0  # as of a step that was no tensor
+            states.setdefault(int(index), {})[name] = int(laid_out) if plain else laid_out
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from ddpo.policies import load_policy
-from ddpo.policies.policy import LoraSettings, TrainablePolicy, save_memory
+from ddpo.policies.policy import LoraSettings, TrainablePolicy
 from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.low_memory import keep_fewer_activations
 
 __all__ = ["adapted_policy"]
 
@@ -23,6 +24,5 @@ def adapted_policy(config: TrainConfig, device: str) -> TrainablePolicy:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets))
-    if config.adapt.checkpointing:
-        save_memory(policy)
+    keep_fewer_activations(policy, config)
     return policy

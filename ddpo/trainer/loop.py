@@ -28,6 +28,7 @@ from ddpo.trainer.grid import save_grid
 from ddpo.trainer.keeping import HeldOutReward, keep_best, prune
 from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
 from ddpo.trainer.loss_scale import LossScale
+from ddpo.trainer.low_memory import low_memory_finding
 from ddpo.trainer.manifest import check_unchanged, describe
 from ddpo.trainer.measures import extremes, iteration_metrics, peak_memory, summary
 from ddpo.trainer.optimizer import make_optimizer
@@ -129,7 +130,7 @@ class _Trainer:
         if config.compile:
             compile_denoiser(self.policy)
         parameters = [parameter for _, parameter in self.policy.trainable_parameters()]
-        self.optimizer = make_optimizer(parameters, config.optim, self.policy.device)
+        self.optimizer = make_optimizer(parameters, config, self.policy.device)
         self.statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
         self.scale = LossScale(needed=config.dtype == "float16")
         self.coefficients = self.policy.schedule.coefficients_on(self.policy.device, config.sample.steps, config.sample.eta)
@@ -216,7 +217,8 @@ class _Trainer:
             self.processes.count,
             self.reward.card.memory_mb,
         )
-        notes = [unknown_words(config.model, self.prompts), self.cut, remark(self.changes)]
+        memory = low_memory_finding(config, self.policy)
+        notes = [memory, unknown_words(config.model, self.prompts), self.cut, remark(self.changes)]
         noted = [note for note in notes if note is not None]
         yield Checked([settings_finding(config), *findings, room, *noted])
         return collection, sampling

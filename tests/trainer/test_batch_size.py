@@ -92,7 +92,7 @@ def test_a_reward_that_ranks_a_prompts_images_gets_whole_prompts(
 
     monkeypatch.setattr(batch_size, "resolve_reward", ranking)
     Full(monkeypatch, 100, room)
-    assert largest_batch(config_for(settings(tiny_model))) == found
+    assert largest_batch(config_for(settings(tiny_model, guidance=1.0))) == found
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])

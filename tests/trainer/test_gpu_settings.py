@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ddpo.policies import load_policy
 from ddpo.policies.sd import lay_out
-from ddpo.trainer.config import OptimConfig
+from ddpo.trainer.config import OptimConfig, TrainConfig
 from ddpo.trainer.loop import resume, train
 from ddpo.trainer.optimizer import make_optimizer
 
@@ -22,7 +22,7 @@ from ddpo.trainer.optimizer import make_optimizer
 def test_steps_are_fused_on_an_accelerator_alone(device: str, fused: bool | None) -> None:
     with FakeTensorMode():
         parameters = [torch.nn.Parameter(torch.zeros(3, device=device))]
-        optimizer = make_optimizer(parameters, OptimConfig(lr=0.5, beta1=0.8), torch.device(device))
+        optimizer = make_optimizer(parameters, TrainConfig(optim=OptimConfig(lr=0.5, beta1=0.8)), torch.device(device))
     assert optimizer.defaults["fused"] is fused
     assert (optimizer.defaults["lr"], optimizer.defaults["betas"]) == (0.5, (0.8, 0.999))
 
