@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from test_resume import config_of
 
 from ddpo.errors import ConfigError
 from ddpo.policies import load_policy
-from ddpo.policies.policy import LoraSettings, compile_denoiser, save_memory
+from ddpo.policies import policy as policy_module
+from ddpo.policies.policy import LoraSettings, check_compiler, compile_denoiser, save_memory
 from ddpo.policies.sample import SampleKey, SamplerSettings, guided, sample_trajectory
 from ddpo.policies.transition import ddim_mean, gaussian_log_prob
 from ddpo.tensorfile import load_tensors
@@ -124,6 +126,22 @@ def test_compile_is_true_or_false(ddpo: Run, tmp_path: Path, value: str) -> None
 def test_a_model_that_cannot_be_compiled_says_so() -> None:
     class Plain:
         model = "mine"
+        device = torch.device("mps")
 
     with pytest.raises(ConfigError, match="'mine' cannot be compiled"):
         compile_denoiser(Plain())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("device", "missing"), [("cpu", "C++ compiler"), ("cuda", "Triton"), ("cuda:1", "Triton"), ("mps", "")])
+def test_what_compiles_has_to_be_there(monkeypatch: pytest.MonkeyPatch, device: str, missing: str) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(policy_module.shutil, "which", lambda name: None)
+    monkeypatch.setattr(policy_module, "find_spec", lambda name: None)
+    if not missing:
+        check_compiler(torch.device(device))
+        return
+    with pytest.raises(ConfigError, match=f"needs (a )?{re.escape(missing)}"):
+        check_compiler(torch.device(device))
+    monkeypatch.setenv("CXX", "/opt/bin/c++")
+    monkeypatch.setattr(policy_module, "find_spec", lambda name: object())
+    check_compiler(torch.device(device))
