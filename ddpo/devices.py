@@ -18,6 +18,7 @@ __all__ = [
     "fast_dtype",
     "for_float64",
     "in_float64",
+    "moved",
     "resolve_device",
     "synchronize",
 ]
@@ -97,6 +98,16 @@ def available_devices() -> tuple[str, ...]:
     if torch.backends.mps.is_available():
         found.append("mps")
     return tuple(found)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on `device`. The host does not wait for the copy: it starts from pinned memory.
+
+    On the CPU, and on MPS, which has no memory of its own, it is an ordinary copy.
+    """
+    if device.type in ("cpu", "mps"):
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def for_float64(tensor: Tensor) -> Tensor:

@@ -51,15 +51,22 @@ def restore_optimizer(
 ) -> None:
     """Puts back what `optimizer_tensors` took; hyper-parameters stay those of `optimizer`.
 
+    Moments take the memory layout of their parameter, on which fused steps insist. Scalars that were no tensors are integers again.
+
     Args:
         optimizer: the optimizer, over the parameters that it had.
         tensors: `optimizer.<index>.<name>`; others are left alone.
         place: the tensor that the optimizer keeps, from a parameter and a tensor of its state.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    states: dict[int, dict[str, torch.Tensor]] = {}
+    states: dict[int, dict[str, torch.Tensor | int]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
-            states.setdefault(int(index), {})[name] = place(parameters[int(index)], value)
+            parameter = parameters[int(index)]
+            placed = place(parameter, value)
+            if placed is value and value.shape == parameter.shape:
+                placed = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
+            plain = placed.dtype == torch.float64 and placed.ndim == 0  # as of a step that was no tensor
+            states.setdefault(int(index), {})[name] = int(placed) if plain else placed
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -59,13 +59,16 @@ def train_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only look: ratio, reward, memory, time, disk. Leaves nothing behind.")
     ] = False,
+    low_memory: Annotated[
+        bool, typer.Option("--low-memory", help="Give speed for memory: gradient checkpointing, 8-bit AdamW where it is installed.")
+    ] = False,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; metrics.jsonl is written always. Repeatable.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Any setting, such as optim.lr=1e-4; repeatable.")] = None,
 ) -> None:
     """Finetune a model on a reward."""
     named = {
         "reward": _joined(reward, combine), "prompts": prompts, "model": model, "algorithm": algorithm, "iterations": iterations,
-        "seed": seed, "device": device, "held_out": held_out,
+        "seed": seed, "device": device, "held_out": held_out, "low_memory": low_memory or None,
     }  # fmt: skip
     given = {name: value for name, value in named.items() if value is not None}
     layers = _layers(recipe, given, settings or [])

@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import torch
-
 from ddpo.devices import synchronize
 from ddpo.doctor.budget import first_that_fits
 from ddpo.doctor.row import Outcome
 from ddpo.doctor.workload import Workload, run_config
-from ddpo.policies import load_policy
-from ddpo.policies.policy import LoraSettings, TrainablePolicy
+from ddpo.policies.policy import TrainablePolicy
 from ddpo.prompts import load_prompts
 from ddpo.rewards.scorer import make_scorer
 from ddpo.rewards.zoo import resolve
+from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import TransitionLikelihood
@@ -23,7 +21,7 @@ from ddpo.trainer.preflight import train_once
 from ddpo.trainer.rollout import Collection, draw_keys
 from ddpo.types import Context
 
-__all__ = ["FirstBatch", "adapted_policy", "ratio_is_one", "sample_and_train_once"]
+__all__ = ["FirstBatch", "ratio_is_one", "sample_and_train_once"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +31,6 @@ class FirstBatch:
     ratio_deviation: float  # largest |ratio - 1|
     sampling_s: float
     training_s: float
-
-
-def adapted_policy(config: TrainConfig) -> TrainablePolicy:
-    """The policy of a run before its first iteration, with LoRA adapters."""
-    policy = load_policy(config.model, device=config.device, dtype=config.dtype)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)
-        policy.adapt("lora", LoraSettings(config.adapt.rank, config.adapt.alpha))
-    return policy
 
 
 def sample_and_train_once(policy: TrainablePolicy, config: TrainConfig) -> FirstBatch:

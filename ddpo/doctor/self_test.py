@@ -15,7 +15,7 @@ from ddpo.devices import check_device
 from ddpo.doctor import random_clip, workload
 from ddpo.doctor.budget import Budget, Check, first_that_fits, run_checks
 from ddpo.doctor.denoiser import DenoiserCost, compiled_cost, denoiser_cost, matmul_tflops
-from ddpo.doctor.ratio import adapted_policy, ratio_is_one
+from ddpo.doctor.ratio import ratio_is_one
 from ddpo.doctor.resume import deterministic_algorithms, resume_is_equal
 from ddpo.doctor.reward_checks import reward_speed, scores_agree, unsuited
 from ddpo.doctor.row import Outcome, Row
@@ -25,6 +25,7 @@ from ddpo.errors import ConfigError, one_line
 from ddpo.launch import process_count
 from ddpo.rewards.availability import availability
 from ddpo.rewards.zoo import resolve, rewards
+from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import TrainConfig
 
 __all__ = ["BUDGET_S", "SelfTest", "Size", "default_device"]

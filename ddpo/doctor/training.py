@@ -13,11 +13,12 @@ import torch
 
 from ddpo.doctor.budget import first_that_fits
 from ddpo.doctor.measuring import peak_memory_mb
-from ddpo.doctor.ratio import adapted_policy, sample_and_train_once
+from ddpo.doctor.ratio import sample_and_train_once
 from ddpo.doctor.row import Outcome
 from ddpo.doctor.workload import Workload, run_config
 from ddpo.policies.policy import save_memory
 from ddpo.rewards.bench import reset_peak_memory
+from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.events import IterationDone, Metrics
 from ddpo.trainer.loop import train

@@ -43,7 +43,7 @@ def trajectory_kl(policy: Policy, texts: Sequence[str], trajectory: Trajectory, 
     """
     if trajectory.latents.shape[:2] != (len(texts), settings.steps + 1):
         raise ValueError(f"paths of shape {list(trajectory.latents.shape[:2])} for {len(texts)} texts and {settings.steps} steps")
-    coefficients = policy.schedule.coefficients(settings.steps, settings.eta).to(policy.device)
+    coefficients = policy.schedule.coefficients_on(policy.device, settings.steps, settings.eta)
     noisy = [index for index, std in enumerate(coefficients.noise_std.tolist()) if std > STD_FLOOR]
     if not noisy:
         return torch.full((len(texts),), torch.nan, dtype=torch.float64)

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,7 +22,10 @@ from ddpo.policies.checkpoint import CheckpointInfo
 from ddpo.policies.lora_file import ATTENTION
 from ddpo.policies.transition import NoiseSchedule
 
-__all__ = ["LoraSettings", "Policy", "TrainablePolicy", "save_memory"]
+__all__ = ["LoraSettings", "Policy", "TrainablePolicy", "check_compiler", "compile_denoiser", "save_memory"]
+
+
+CPP_COMPILERS: Final = ("g++", "clang++", "c++", "cl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +112,28 @@ def save_memory(policy: Policy) -> None:
     if method is None:
         raise ConfigError(f"the model {policy.model!r} keeps all activations: it cannot be trained with adapt.checkpointing")
     method()
+
+
+def compile_denoiser(policy: Policy) -> None:
+    """Makes torch compile the denoiser, once for sampling and training alike; by its method of this name.
+
+    Raises:
+        ConfigError: it does not know how, or what compiles is not installed.
+    """
+    check_compiler(policy.device)
+    method = getattr(policy, "compile_denoiser", None)
+    if method is None:
+        raise ConfigError(f"the model {policy.model!r} cannot be compiled: leave out compile = true")
+    method()
+
+
+def check_compiler(device: torch.device) -> None:
+    """Makes sure that torch.compile finds what it needs for a device: a C++ compiler for the CPU, Triton for CUDA.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if device.type == "cpu" and not os.environ.get("CXX") and not any(map(shutil.which, CPP_COMPILERS)):
+        raise ConfigError("compile = true needs a C++ compiler on the CPU, such as g++ or clang++; install one, or leave it out")
+    if device.type == "cuda" and find_spec("triton") is None:
+        raise ConfigError("compile = true needs Triton on CUDA; install the package triton, or leave it out")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpo.devices import moved
 from ddpo.errors import ConfigError
 from ddpo.policies.policy import Policy
 from ddpo.policies.transition import ddim_mean, gaussian_log_prob
@@ -95,8 +96,8 @@ def sample_trajectory(
     padding = settings.batch - len(keys)
     padded, asked = [*keys, *[keys[-1]] * padding], [*asked, *[asked[-1]] * padding]
     device = policy.device
-    coefficients = policy.schedule.coefficients(settings.steps, settings.eta).to(device)
-    noise = torch.stack([sample_noise(key, seed, settings.steps, policy.latent_shape) for key in padded]).to(device)
+    coefficients = policy.schedule.coefficients_on(device, settings.steps, settings.eta)
+    noise = moved(torch.stack([sample_noise(key, seed, settings.steps, policy.latent_shape) for key in padded]), device)
     conditioning, unconditional = policy.encode(asked), policy.encode([""])
     x_t = noise[:, 0].to(policy.storage_dtype)
     latents, log_probs = [x_t], []

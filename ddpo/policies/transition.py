@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import torch
@@ -54,6 +54,7 @@ class NoiseSchedule:
     prediction: Prediction
     spacing: Literal["leading", "trailing", "linspace"]
     steps_offset: int
+    _made: dict[tuple[str, int, float], StepCoefficients] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def from_scheduler(cls, config: Any) -> NoiseSchedule:
@@ -96,6 +97,13 @@ class NoiseSchedule:
         if steps == 1:
             return [0]  # numpy.linspace(0, total - 1, 1), as in diffusers
         return [round(i * (total - 1) / (steps - 1)) for i in reversed(range(steps))]
+
+    def coefficients_on(self, device: torch.device, steps: int, eta: float) -> StepCoefficients:
+        """The coefficients on a device, made and moved there once; raises as `coefficients`."""
+        key = (str(device), steps, eta)
+        if key not in self._made:
+            self._made[key] = self.coefficients(steps, eta).to(device)
+        return self._made[key]
 
     def coefficients(self, steps: int, eta: float) -> StepCoefficients:
         """The coefficients of a run of `steps` with stochasticity `eta` (1: as noisy as DDPM; 0: deterministic DDIM).

@@ -128,6 +128,8 @@ class TrainConfig:
     seed: int = 0
     device: str = AUTO  # the accelerator that is here, else the CPU; rewards follow
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights that are not trained
+    low_memory: bool = False  # whether speed is given for memory; see `ddpo.trainer.low_memory`
+    compile: bool = False  # whether the denoiser is compiled by torch.compile, for sampling and training alike
     checkpoint_every: int = 2  # iterations
     checkpoint_keep: int = 0  # how many of the last checkpoints stay, beside the best by `held_out`; 0: all
     held_out: str = ""  # a reward that is not trained on, scored at each checkpoint; "": none

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from ddpo import files
 from ddpo.errors import DdpoError, MemoryExhausted, StorageFailure, one_line
 
-__all__ = ["enough_memory", "storing"]
+__all__ = ["enough_memory", "is_of_memory", "storing"]
 
 REFUSALS: Final = ("out of memory", "can't allocate memory", "bad_alloc", "could not create a primitive")
 """How a `RuntimeError` says that it is one of memory: a GPU's libraries, PyTorch's allocator on the CPU, C++, oneDNN."""
@@ -49,12 +49,13 @@ def enough_memory(batch: int | None) -> Iterator[None]:
     except DdpoError:
         raise
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if not _of_memory(error):
+        if not is_of_memory(error):
             raise
         raise MemoryExhausted(f"there is not enough memory ({one_line(error)[:300]}); {_advice(batch)}") from error
 
 
-def _of_memory(error: BaseException) -> bool:
+def is_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error).lower() for words in REFUSALS)
 
 

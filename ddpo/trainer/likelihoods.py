@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpo.devices import moved
 from ddpo.policies.policy import Policy
 from ddpo.policies.sample import guided
 from ddpo.policies.transition import StepCoefficients, ddim_mean, denoising_target, gaussian_log_prob, noised
@@ -66,7 +67,8 @@ class _Items:
         """Place in the rollout and step of each item, int64 `[batch]`, padded with the last one."""
         missing = self.config.sample.batch - len(items)
         pictures, steps = (np.concatenate([values, np.repeat(values[-1:], missing)]) for values in (items.pictures, items.steps))
-        return torch.from_numpy(pictures - self.pictures.start).to(self.policy.device), torch.from_numpy(steps).to(self.policy.device)
+        device = self.policy.device
+        return moved(torch.from_numpy(pictures - self.pictures.start), device), moved(torch.from_numpy(steps), device)
 
     def predict(self, x_t: Tensor, timesteps: Tensor, pictures: Tensor) -> Tensor:
         """The denoiser's output, guided if training is."""
@@ -140,7 +142,8 @@ class DenoisingLikelihood(_Items):
         pictures, levels = self.index(items)
         x_0 = self.latents[pictures, -1].float()
         noise = torch.stack([self._noise(p, d) for p, d in zip(items.pictures.tolist(), items.draws.tolist(), strict=True)])
-        noise = torch.cat([noise, noise[-1:].expand(len(pictures) - len(noise), *noise.shape[1:])]).to(x_0.device)
+        noise = torch.cat([noise, noise[-1:].expand(len(pictures) - len(noise), *noise.shape[1:])])
+        noise = moved(noise, x_0.device)
         alpha = self.alphas[levels]
         output = self.predict(noised(x_0, noise, alpha), levels, pictures)
         error = (output - denoising_target(x_0, noise, alpha, self.policy.schedule.prediction)) ** 2

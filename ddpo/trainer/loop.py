@@ -11,14 +11,15 @@ import torch
 
 from ddpo.errors import ConfigError
 from ddpo.images import save_png
-from ddpo.policies import find_policy, load_policy
-from ddpo.policies.policy import LoraSettings, Policy, TrainablePolicy, save_memory
+from ddpo.policies import find_policy
+from ddpo.policies.policy import Policy, compile_denoiser
 from ddpo.policies.sample import SampleKey
 from ddpo.prompts import PromptSet, load_prompts
 from ddpo.rewards.scorer import make_scorer
 from ddpo.rewards.setting_paths import absolute_path
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.tensorfile import optimizer_tensors, restore_optimizer
+from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.advantages import PromptStatistics
 from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
@@ -28,8 +29,10 @@ from ddpo.trainer.grid import draw_grid
 from ddpo.trainer.keeping import HeldOutReward, keep_best, prune
 from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
 from ddpo.trainer.loss_scale import LossScale
+from ddpo.trainer.low_memory import low_memory_finding
 from ddpo.trainer.manifest import check_unchanged, describe
 from ddpo.trainer.measures import extremes, iteration_metrics, peak_memory, summary
+from ddpo.trainer.optimizer import make_optimizer
 from ddpo.trainer.preflight import cut_prompts, disk, examine, unknown_words
 from ddpo.trainer.processes import Processes
 from ddpo.trainer.resumption import Changes, base_model, continued, remark, with_absolute_paths
@@ -126,22 +129,16 @@ class _Trainer:
         self.cut = cut_prompts(word, self.prompts)
         self.scorer = make_scorer(self.reward)
         self.held_out = HeldOutReward(config, self.reward, processes.device) if config.held_out else None
-        self.policy: TrainablePolicy = load_policy(word, device=processes.device, dtype=config.dtype)
+        self.policy = adapted_policy(config, processes.device, word)
         self.origins = {"algorithm": algorithm_origin, "model": find_policy(word)[1]}
-        with torch.random.fork_rng(devices=[]):  # the adapters' first values come from the seed; the caller's generator is left alone
-            torch.default_generator.manual_seed(config.seed)
-            self.policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets))
-        if config.adapt.checkpointing:
-            save_memory(self.policy)
         processes.shard(self.policy)
-        optim = config.optim
+        if config.compile:
+            compile_denoiser(self.policy)
         parameters = [parameter for _, parameter in self.policy.trainable_parameters()]
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, weight_decay=optim.weight_decay
-        )
+        self.optimizer = make_optimizer(parameters, config, self.policy.device)
         self.statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
         self.scale = LossScale(needed=config.dtype == "float16")
-        self.coefficients = self.policy.schedule.coefficients(config.sample.steps, config.sample.eta).to(self.policy.device)
+        self.coefficients = self.policy.schedule.coefficients_on(self.policy.device, config.sample.steps, config.sample.eta)
 
     def run(self, run: RunFolder, done: int) -> Iterator[Event]:
         """The iterations after `done`."""
@@ -233,7 +230,8 @@ class _Trainer:
             self.processes.count,
             self.reward.memory_mb(str(self.policy.device)),
         )
-        notes = [unknown_words(config.model, self.prompts), self.cut, remark(self.changes)]
+        memory = low_memory_finding(config, self.policy)
+        notes = [memory, unknown_words(config.model, self.prompts), self.cut, remark(self.changes)]
         noted = [note for note in notes if note is not None]
         yield Checked([settings_finding(config), *findings, room, *noted])
         return collection, sampling

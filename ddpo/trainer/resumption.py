@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from ddpo.devices import AUTO
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.policies import policies
 from ddpo.policies.checkpoint import BaseFacts
@@ -22,8 +23,8 @@ __all__ = ["Changes", "base_model", "continued", "remark", "with_absolute_paths"
 FREE: Final = ("iterations", "checkpoint_every", "checkpoint_keep", "grid_every", "adapt.checkpointing")
 """What may change when a run is resumed: how long it is, what it leaves behind, and how much memory it takes for the same bits."""
 
-ROUNDING: Final = ("sample.batch", "device")
-"""May change too, but with the last digits of all numbers that follow: another machine, or too little memory."""
+ROUNDING: Final = ("sample.batch", "device", "compile")
+"""May change too, but with the last digits of all numbers that follow: another machine, too little memory, other kernels."""
 
 Changes = dict[str, tuple[Any, Any]]
 """Name of a setting, as "optim.lr" → its value before and now."""
@@ -37,6 +38,7 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> tuple[TrainConfig, Ch
         asked: plain nested values, as of a recipe. Those that the run has already change nothing.
 
     Another place of a file is no change of the setting; that its content is the same is checked later.
+    `sample.batch = "auto"` is the number that was found when the run was started.
 
     Raises:
         CheckpointError: a file that a setting names is not there.
@@ -48,7 +50,7 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> tuple[TrainConfig, Ch
     if edited := _fixed(_changes(begun, written)):
         raise ConfigError(f"{run.path / 'config.json'} was changed after the run was started: {_told(edited)}; put back what it was")
     here = at_new_place(written, run.path, manifest.get("folder"))
-    config = with_absolute_paths(config_from_dict(merged(here, asked)))
+    config = with_absolute_paths(config_from_dict(merged(here, _without_auto(asked))))
     if missing := missing_files(config.to_dict()):
         raise CheckpointError(_missing_line(run.path, missing))
     changes = _changes(begun, config.to_dict())
@@ -62,6 +64,14 @@ def continued(run: RunFolder, asked: Mapping[str, Any]) -> tuple[TrainConfig, Ch
         )
     sources = dict(config.sources) | dict.fromkeys(changes, "--resume")
     return replace(config, sources=sources if config.sources else {}), changes
+
+
+def _without_auto(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without `sample.batch = "auto"`."""
+    sample = asked.get("sample")
+    if not isinstance(sample, Mapping) or sample.get("batch") != AUTO:
+        return dict(asked)
+    return dict(asked) | {"sample": {name: value for name, value in sample.items() if name != "batch"}}
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:

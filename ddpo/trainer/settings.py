@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from ddpo.devices import AUTO, accelerator, fast_dtype
+from ddpo.devices import AUTO, accelerator, fast_dtype, resolve_device
 from ddpo.errors import ConfigError
 from ddpo.policies.family import FAMILIES, family_of
 from ddpo.recipes import read_builtin
 from ddpo.trainer.algorithms import load_algorithm
-from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.config import SampleConfig, TrainConfig
 from ddpo.trainer.events import Finding
 from ddpo.trainer.recipe import config_from_dict, merged
 
@@ -45,7 +45,8 @@ def config_for(values: Mapping[str, Any]) -> TrainConfig:
 def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
     """The configuration from the user's layers, lowest first, each with the words for its source.
 
-    `dtype = "auto"` becomes the precision that suits the device. A layer's table `algorithms.NAME`
+    `dtype = "auto"` becomes the precision that suits the device. `sample.batch = "auto"` becomes the largest that fits
+    on an accelerator, which is measured; on the CPU, what the layers below say. A layer's table `algorithms.NAME`
     counts if NAME is the algorithm of the run, above the rest of the layer.
 
     Raises:
@@ -72,8 +73,27 @@ def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
     if values.get("dtype") == AUTO:
         device = str(values.get("device", defaults.device))
         values["dtype"] = fast_dtype(accelerator() or "cpu" if device == AUTO else device)
+    if _batch(values) == AUTO:
+        values["sample"] = values["sample"] | {"batch": _written_batch(everything)}
+        sources["sample.batch"] = AUTO
     config = config_from_dict(values)
+    if sources.get("sample.batch") == AUTO and resolve_device(config.device) != "cpu":
+        from ddpo.trainer.batch_size import largest_batch
+
+        config = replace(config, sample=replace(config.sample, batch=largest_batch(config)))
     return replace(config, sources=_complete(config, sources))
+
+
+def _written_batch(layers: Sequence[Layer]) -> Any:
+    """The highest layer's `sample.batch` that is not "auto", else the default."""
+    written = [_batch(layer) for _, layer in layers]
+    return next((batch for batch in reversed(written) if batch not in (AUTO, None)), SampleConfig().batch)
+
+
+def _batch(values: Mapping[str, Any]) -> Any:
+    """`sample.batch` of plain nested values; None without one."""
+    sample = values.get("sample")
+    return sample.get("batch") if isinstance(sample, Mapping) else None
 
 
 def _split(values: Mapping[str, Any], algorithm: str) -> tuple[dict[str, Any], dict[str, Any]]:

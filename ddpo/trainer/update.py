@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpo.devices import moved
 from ddpo.errors import TrainingDiverged
 from ddpo.policies.policy import Policy
 from ddpo.trainer.advantages import PictureWeights
@@ -71,7 +72,7 @@ def update(
         for part in parts:
             with processes.synchronised(part is parts[-1]):
                 found = likelihood.of(part)
-                losses = _losses(algorithm, found, by_picture[torch.from_numpy(part.pictures).to(policy.device)], config)
+                losses = _losses(algorithm, found, by_picture[moved(torch.from_numpy(part.pictures), policy.device)], config)
                 (losses.sum() * processes.count / items.total * scale.value).backward()  # times the processes, as their mean is taken
             sums.add(losses, found, part, first=number == 0)
             done += len(part)
@@ -153,6 +154,7 @@ class _Sums:
         self.kl = False
         self._losses: list[Tensor] = []
         self._rows: list[tuple[Tensor, Tensor]] = []
+        self._largest: list[Tensor] = []
 
     def add(self, losses: Tensor, found: ItemLikelihoods, items: Items, first: bool) -> None:
         """Takes the losses and likelihoods of some items."""
@@ -162,20 +164,26 @@ class _Sums:
         log_ratio = (found.now - found.old).detach()
         deviation = (log_ratio.exp() - 1).abs()
         if first:
-            self.first = max(self.first, float(deviation.max()))
+            self._largest.append(deviation.max())
         kl = torch.zeros_like(log_ratio) if found.kl is None else found.kl.detach()
         rows = torch.stack([torch.ones_like(deviation), deviation, (deviation > self.clip_range).float(), 0.5 * log_ratio**2, kl], 1)
         self._rows.append((torch.from_numpy(items.steps), rows))
         self.ratios, self.kl = True, found.kl is not None
 
     def collect(self) -> None:
-        """Adds up what the device still holds."""
-        for losses in self._losses:
-            self.loss += losses.cpu().double().sum()
-        for steps, rows in self._rows:
-            self.table.index_add_(0, steps, rows.cpu().double())
+        """Adds up what the device still holds, in one copy of each kind."""
+        if self._losses:
+            sizes = [len(losses) for losses in self._losses]
+            for losses in torch.cat(self._losses).cpu().double().split(sizes):
+                self.loss += losses.sum()
+        if self._rows:
+            steps, rows = zip(*self._rows, strict=True)
+            self.table.index_add_(0, torch.cat(steps), torch.cat(rows).cpu().double())
+        if self._largest:
+            self.first = max(self.first, float(torch.stack(self._largest).max()))
         self._losses.clear()
         self._rows.clear()
+        self._largest.clear()
 
     def finite(self) -> bool:
         """Whether all is finite so far."""

@@ -15,10 +15,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from ddpo.doctor import random_policies
 from ddpo.doctor.denoiser import denoiser_cost, matmul_tflops
 from ddpo.doctor.random_policies import SD15, SDXL, TINY, PolicySize, write_model
-from ddpo.doctor.ratio import adapted_policy
 from ddpo.doctor.workload import TINY as WORK
 from ddpo.doctor.workload import run_config
 from ddpo.policies import load_policy
+from ddpo.trainer.adapted import adapted_policy
 
 
 def parameters(build: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -174,3 +175,25 @@ def test_only_the_denoiser_stays_on_the_device(tiny_model: Path, monkeypatch: py
     with policy.reference():
         policy.predict(latents, step, conditioning)
     assert ("_reference_unet", "cpu:0") in places[4:]
+
+
+def test_remembered_texts_are_bounded_and_the_latest_stay(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy: Any = load_policy(str(tiny_model))
+    encoded: list[str] = []
+    encode = policy._encode
+    monkeypatch.setattr(policy, "_encode", lambda text: (encoded.append(text), encode(text))[1])
+    alone = {text: encode(text) for text in "abcdef"}
+    monkeypatch.setattr("ddpo.policies.sd.REMEMBERED_TEXTS", 3 * alone["a"].nbytes)
+    for asked in ("abc", "a", "d", "abcdef", "fa", "b"):
+        found = policy.encode(list(asked))
+        assert torch.equal(found, torch.cat([alone[text] for text in asked]))
+    assert encoded == list("abcdbefb")  # "abcdef" is more than fits: it is kept until the next call
+
+
+def test_coefficients_are_made_once_per_device_and_setting(tiny_model: Path) -> None:
+    schedule = load_policy(str(tiny_model)).schedule
+    made = schedule.coefficients_on(torch.device("cpu"), 5, 1.0)
+    assert schedule.coefficients_on(torch.device("cpu"), 5, 1.0) is made
+    for steps, eta in ((4, 1.0), (5, 0.5), (20, 1.0)):
+        other, expected = schedule.coefficients_on(torch.device("cpu"), steps, eta), schedule.coefficients(steps, eta)
+        assert all(torch.equal(getattr(other, name), getattr(expected, name)) for name in ("timesteps", "alpha", "alpha_prev", "std"))

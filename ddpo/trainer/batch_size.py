@@ -1,0 +1,111 @@
+"""`sample.batch = "auto"`: the largest call of sampling and training that fits on the accelerator, found before the run starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import torch
+
+from ddpo.devices import resolve_device
+from ddpo.errors import ConfigError, MemoryExhausted
+from ddpo.launch import process_count
+from ddpo.policies.policy import TrainablePolicy
+from ddpo.policies.sample import guided
+from ddpo.rewards.zoo import resolve as resolve_reward
+from ddpo.trainer.adapted import adapted_policy
+from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.failures import is_of_memory
+
+__all__ = ["even_calls", "largest_batch", "largest_fitting"]
+
+HEADROOM: Final = 0.1
+"""Share of the free memory that stays free, for fragments and for what one call does not show."""
+
+
+def largest_batch(config: TrainConfig) -> int:
+    """The largest `sample.batch` whose calls fit on the device of the run, beside the reward and the optimizer.
+
+    It loads the model for that time, and takes no step.
+
+    Args:
+        config: Settings of the run; its own `sample.batch` does not count.
+
+    Raises:
+        ConfigError: Several processes share the run.
+        MemoryExhausted: Not even the smallest call fits.
+    """
+    if process_count() > 1:
+        raise ConfigError('sample.batch = "auto" is measured by one process: give a number for several')
+    device = resolve_device(config.device)
+    reward = resolve_reward(config.reward).on(device)
+    unit = config.sample.per_prompt if "group" in reward.card.inputs else 1
+    policy = adapted_policy(config, device)
+    trained = sum(parameter.nbytes for _, parameter in policy.trainable_parameters())
+    beside = 2 * trained + (reward.card.memory_mb * 10**6 if reward.card.device == "any" else 0)
+    reserved = beside + int(HEADROOM * _free(policy.device))
+
+    def fits(units: int) -> bool:
+        return _fits(policy, config, units * unit, reserved)
+
+    units = config.sample.samples // unit
+    found = largest_fitting(fits, units)
+    if not found:
+        raise MemoryExhausted(f"not even calls of {unit} fit on {device}: train with --low-memory, or a smaller model")
+    return even_calls(units, found) * unit
+
+
+def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
+    """The largest power of two up to `most` that fits, tried from 1 upward; 0 if none does."""
+    found, size = 0, 1
+    while size <= most and fits(size):
+        found = size
+        size *= 2
+    return found
+
+
+def even_calls(total: int, most: int) -> int:
+    """The size of equal calls, at most `most`, into which `total` is cut: as few calls and as little padding as possible."""
+    return math.ceil(total / math.ceil(total / most))
+
+
+def _free(device: torch.device) -> int:
+    """Bytes that are free on an accelerator; 0 where it does not say."""
+    try:
+        return int(torch.accelerator.get_memory_info(device)[0])
+    except (RuntimeError, AttributeError, ValueError):
+        return 0
+
+
+def _fits(policy: TrainablePolicy, config: TrainConfig, batch: int, reserved: int) -> bool:
+    """Whether one call of everything fits while `reserved` bytes are taken."""
+    try:
+        ballast = torch.empty(reserved, dtype=torch.uint8, device=policy.device)
+        _call(policy, config, batch)
+        del ballast
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not is_of_memory(error):
+            raise
+        return False
+    finally:
+        for _, parameter in policy.trainable_parameters():
+            parameter.grad = None
+        if policy.device.type != "cpu":
+            torch.accelerator.empty_cache()
+    return True
+
+
+def _call(policy: TrainablePolicy, config: TrainConfig, batch: int) -> None:
+    """One denoising step, one decoding and one training call of `batch` items."""
+    latents = torch.zeros((batch, *policy.latent_shape), dtype=policy.storage_dtype, device=policy.device)
+    timesteps = torch.full((batch,), policy.schedule.timesteps(config.sample.steps)[0], device=policy.device)
+    conditioning = policy.encode([""] * batch)
+    unconditional = policy.encode([""])
+    with torch.no_grad():
+        guided(policy, latents, timesteps, conditioning, unconditional, config.sample.guidance)
+        policy.decode(latents)
+    output = guided(policy, latents, timesteps, conditioning, unconditional, config.training_guidance)
+    output.square().mean().backward()
+    if policy.device.type != "cpu":
+        torch.accelerator.synchronize()
