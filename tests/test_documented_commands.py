@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,7 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STARTED_BY = re.compile(r"^(?:ddpo |(?:accelerate launch|torchrun|python)\b.* -m ddpo )(.*)$")
 SHELL = (">>", ">", "|", "&&")
 PROGRAM: Any = typer.main.get_command(app)
-OTHERS = {  # options of pytest's plug-in and of launchers that the pages name
-    "--ddpo-expect",
-    "--ddpo-reward",
-    "--multi_gpu",
-    "--nproc_per_node",
-    "--num_processes",
-}
+OF_PYTEST = {"--ddpo-expect", "--ddpo-reward"}  # those of ddpo's plug-in
 
 
 def fenced_lines(page: Path, languages: tuple[str, ...] = ("sh", "bash", "")) -> Iterator[str]:
@@ -120,9 +115,18 @@ def options_of_tool(tool: Path) -> set[str]:
     return set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", source))
 
 
+@cache
+def options_of_launchers() -> set[str]:
+    """The options of `accelerate launch` and `torchrun`."""
+    from accelerate.commands.launch import launch_command_parser
+    from torch.distributed.run import get_args_parser
+
+    return {*launch_command_parser()._option_string_actions, *get_args_parser()._option_string_actions}
+
+
 def unknown_options(code: str) -> list[str]:
     """The options in a piece of code that its command, or else no command, has."""
-    allowed = options_of(PROGRAM) | OTHERS
+    allowed = options_of(PROGRAM) | OF_PYTEST | options_of_launchers()
     allowed |= {name for tool in (ROOT / "tools").glob("*.py") for name in options_of_tool(tool)}
     if of_ddpo := re.match(r"ddpo ((?:[a-z]+ ?)+)", code):
         command = PROGRAM
