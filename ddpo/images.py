@@ -71,15 +71,36 @@ def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
     import torch
 
     pixels = pixels.detach()
+    if pixels.device.type != "cpu":
+        return _levels_on_device(pixels)
     count, _, height, width = pixels.shape
     result = torch.empty((count, height, width, 3), dtype=torch.uint8)
     for index, picture in enumerate(pixels):  # one at a time stays in the processor's cache: many times as fast as 16 of 512×512
         low, high = (float(bound) for bound in picture.aminmax()) if picture.numel() else (0.0, 1.0)
-        if not (low >= -1e-3 and high <= 1 + 1e-3):
-            raise ImageError(f"pixels must be in [0, 1], got {low:.3g} … {high:.3g} in image {index}")
+        _check_range(low, high, index)
         result[index] = (picture.float() * 255.0).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0)
     array: NDArray[np.uint8] = result.numpy()
     return array
+
+
+def _levels_on_device(pixels: Tensor) -> NDArray[np.uint8]:
+    """As `to_uint8`, rounded where the pixels are: a quarter of the bytes leaves an accelerator, in one copy."""
+    import torch
+
+    if pixels.numel():
+        lows = pixels.flatten(1).amin(1)
+        highs = pixels.flatten(1).amax(1)
+        for index, (low, high) in enumerate(torch.stack([lows, highs], 1).float().tolist()):
+            _check_range(low, high, index)
+    levels = (pixels.float() * 255.0).round_().clamp_(0, 255).to(torch.uint8)
+    array: NDArray[np.uint8] = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return array
+
+
+def _check_range(low: float, high: float, index: int) -> None:
+    """Raises `ImageError` for an image whose least and greatest value are not in [0, 1], rounding aside."""
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ImageError(f"pixels must be in [0, 1], got {low:.3g} … {high:.3g} in image {index}")
 
 
 def from_uint8(array: NDArray[np.uint8]) -> Tensor:

@@ -102,6 +102,25 @@ class ImageBatch:
         return batch
 
     @classmethod
+    def off_device(cls, pixels: Tensor, prompts: Sequence[Prompt], levels: bool, context: Context = NO_CONTEXT) -> ImageBatch:
+        """The batch in main memory, from pixels on any device.
+
+        Args:
+            pixels: float32 `[batch, 3, height, width]` in [0, 1].
+            prompts: one per image.
+            levels: whether the 256 levels are all that is needed; an accelerator then sends bytes, a quarter of the floats.
+            context: circumstances of the scoring.
+
+        Raises:
+            ImageError: as the constructor; with `levels` on an accelerator also for a pixel that is not in [0, 1].
+        """
+        if levels and pixels.device.type != "cpu":
+            from ddpo.images import to_uint8
+
+            return cls.of_uint8(to_uint8(pixels), prompts, context)
+        return cls(pixels.cpu(), prompts, context)
+
+    @classmethod
     def of_images(cls, images: Sequence[Image.Image], prompts: Sequence[Prompt], context: Context = NO_CONTEXT) -> ImageBatch:
         """The batch of one RGB picture or more, of one size; raises as the constructor."""
         if not images or any(image.mode != "RGB" or image.size != images[0].size for image in images):

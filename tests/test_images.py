@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pretended_mps import PretendedMps, mark
 
 from ddpo.errors import ImageError
 from ddpo.images import (
@@ -23,6 +24,8 @@ from ddpo.images import (
     to_rgb,
     to_uint8,
 )
+from ddpo.policies import load_policy
+from ddpo.types import ImageBatch, Prompt
 
 
 def one(value: float) -> torch.Tensor:
@@ -305,3 +308,33 @@ def test_names_in_messages_stay_on_their_line(tmp_path: Path) -> None:
             load_image(tmp_path / name)
         assert "\n" not in str(caught.value)
         assert str(caught.value).encode()  # any terminal or log can hold it
+
+
+def test_levels_made_on_a_device_are_those_made_on_the_cpu() -> None:
+    """All 256 levels, the halves between them, their neighbours in float32, and random values."""
+    levels = torch.arange(256, dtype=torch.float32) / 255
+    halves = (torch.arange(255, dtype=torch.float32) + 0.5) / 255
+    near = torch.cat([torch.nextafter(halves, torch.tensor(1.0)), torch.nextafter(halves, torch.tensor(0.0))])
+    random = torch.rand(4 * 3 * 32 * 32 - 1021, generator=torch.Generator().manual_seed(0))
+    pixels = torch.cat([levels, halves, near, random]).view(4, 3, 32, 32)
+    expected = to_uint8(pixels)
+    with PretendedMps():
+        assert np.array_equal(to_uint8(mark(pixels.clone())), expected)
+        batch = ImageBatch.off_device(mark(pixels.clone()), [Prompt("a")] * 4, levels=True)
+        assert batch.from_bytes
+        assert np.array_equal(batch.uint8, expected)
+        exact = ImageBatch.off_device(mark(pixels.clone()), [Prompt("a")] * 4, levels=False)
+        assert torch.equal(exact.pixels, pixels)
+        for wrong in (2.0, -0.1, float("nan")):
+            bad = pixels.clone()
+            bad[2, 1, 5, 5] = wrong
+            with pytest.raises(ImageError, match="in image 2"):
+                to_uint8(mark(bad))
+
+
+def test_decoding_in_slices_gives_the_images_of_one_call(tiny_model: Path) -> None:
+    latents = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    expected = load_policy(str(tiny_model), device="cpu").decode(latents)
+    with PretendedMps():
+        found = load_policy(str(tiny_model), device="mps").decode(mark(latents.clone())).cpu()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

@@ -129,7 +129,7 @@ def _draw_call(policy: Policy, store: PictureStore, source: Source, part: Sequen
     keys = [SampleKey(one.prompt, one.index) for one in full]
     texts = [(one.text or one.prompt).text for one in full] if any(one.text for one in full) else None
     trajectory = sample_trajectory(policy, keys, replace(source.sampler, batch=source.call), source.seed, texts)
-    pixels = to_uint8(_finite(policy.decode(trajectory.latents[:, -1]), part).cpu())
+    pixels = to_uint8(_finite(policy.decode(trajectory.latents[:, -1]), part))
     facts = describe(policy, keys, trajectory, texts) if describe is not None else [{}] * len(full)
     store.add((one.key(source), pixels[place], facts[place]) for place, one in enumerate(part))
 

@@ -29,6 +29,8 @@ from ddpo.tensorfile import load_tensors
 __all__ = ["LoraSettings", "StableDiffusionPolicy"]
 
 ADAPTER: Final = "default"
+DECODED_AT_ONCE: Final = 4
+"""Images per call of the autoencoder on an accelerator, whose memory it fills. Never tiles: their seams would be scored."""
 OLD_SIZE: Final = 64
 """The least side of the latents that diffusers' pipeline believes of a UNet whose config was written before diffusers 0.9."""
 
@@ -118,7 +120,8 @@ class StableDiffusionPolicy:
         """Pixels float32 `[batch, 3, height, width]` in [0, 1]."""
         self.vae.to(self.device)
         scaled = latents.to(self.vae.dtype) / self.vae.config["scaling_factor"]
-        pixels: Tensor = self.vae.decode(scaled, return_dict=False)[0]
+        slices = [scaled] if self.device.type == "cpu" else scaled.split(DECODED_AT_ONCE)
+        pixels = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in slices])
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
     def trainable_parameters(self) -> Iterator[tuple[str, Parameter]]:

@@ -79,7 +79,8 @@ class HeldOutReward:
 
     def _known(self, batch: ImageBatch) -> list[float]:
         """The scores of the images that can be scored."""
-        output = self.scorer.score(ImageBatch(batch.pixels.cpu(), batch.prompts))
+        levels = self.scorer.reward.card.pixels == "uint8"
+        output = self.scorer.score(ImageBatch.off_device(batch.pixels, batch.prompts, levels))
         return [value for value in output.values.cpu().double().tolist() if not math.isnan(value)]
 
 

@@ -107,13 +107,14 @@ class Collection:
     def _next_pictures(self) -> ImageBatch:
         part = self._keys[self._done : self._done + self._settings.batch]
         found = sample_trajectory(self._policy, part, self._settings, self._seed)
-        pixels = self._policy.decode(found.latents[:, -1]).cpu()
+        pixels = self._policy.decode(found.latents[:, -1])
         _check_finite(found.latents[:, -1], pixels)
         place = slice(self._done, self._done + len(part))
         self._latents[place] = found.latents[:, -self._latents.shape[1] :]
         self._log_probs[place] = found.log_probs
         self._done += len(part)
-        return ImageBatch(pixels, tuple(key.prompt for key in part), self._context)
+        prompts = tuple(key.prompt for key in part)
+        return ImageBatch.off_device(pixels, prompts, self._scoring.takes_levels, self._context)
 
     def _hand_over(self, images: ImageBatch) -> None:
         """Has `images` scored after those before them, of which one batch at most is under way."""
@@ -139,7 +140,8 @@ def leaves_idle(scorer: Scorer, device: torch.device) -> bool:
 
 def _check_finite(latents: torch.Tensor, pixels: torch.Tensor) -> None:
     """A reward may well score a picture of NaN, and all such pictures alike: the run would go on and learn nothing."""
-    finite = torch.isfinite(latents).flatten(1).all(1).cpu() & torch.isfinite(pixels).flatten(1).all(1)
+    finite = torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(pixels).flatten(1).all(1)
+    finite = finite.cpu()
     if not bool(finite.all()):
         lost = int((~finite).sum())
         raise TrainingDiverged(f"{lost} of {len(finite)} pictures that the model drew are not finite (NaN or infinite); no step was taken")

@@ -24,6 +24,8 @@ class RolloutScorer:
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = SteadyScorer(scorer)
         self._name = scorer.reward.card.id
+        self.takes_levels = scorer.reward.card.pixels == "uint8"
+        """Whether the reward sees images at 256 levels."""
         self._pieces: list[Piece] = []
         self._count = 0
 
