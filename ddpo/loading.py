@@ -7,6 +7,7 @@ changes when one of them does (see `ddpo.source_files`).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -115,6 +116,7 @@ def _run_user_file(path: Path, source: bytes, files: Mapping[str, str], kind: st
     digest = hashlib.sha256(repr((str(path.resolve()), sorted(files.items()))).encode()).hexdigest()
     places = {(path.absolute().parent / name).resolve() for name in files}
     _forget_helpers(places, {Path(name).parts[0].removesuffix(".py") for name in files})
+    _forget_bytecode(places)
     importlib.invalidate_caches()
     written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # it is compared by the second: too coarse for an edited helper
     sys.path.insert(0, folder)
@@ -153,6 +155,14 @@ def _forget_helpers(places: set[Path], tops: set[str]) -> None:
         if place in _own_places and (place in places or name.partition(".")[0] in tops):
             for cut in range(name.count(".") + 1):  # a package without __init__.py, which has no file, goes too
                 sys.modules.pop(name.rsplit(".", cut)[0], None)
+
+
+def _forget_bytecode(places: set[Path]) -> None:
+    """Removes the compiled copies of modules. Python tells a stale one by second and size, too coarse for an edited helper."""
+    for place in places:
+        if place.suffix == ".py":
+            with contextlib.suppress(OSError, NotImplementedError):
+                Path(importlib.util.cache_from_source(str(place))).unlink(missing_ok=True)
 
 
 def _execute(name: str, path: Path, source: bytes, kind: str) -> ModuleType:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ddpo.doctor.machine import examine_machine, installed_libraries
 from ddpo.doctor.report import Report
@@ -133,9 +135,11 @@ def test_the_libraries_are_those_of_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found = installed_libraries()
     needed = {(library.name.lower(), library.required) for library in found if not library.extra}
-    assert {name + specifier for name, specifier in needed} == set(project["dependencies"])
+    stated = {(canonicalize_name(one.name), str(one.specifier)) for one in map(Requirement, project["dependencies"])}
+    assert {(canonicalize_name(name), specifier) for name, specifier in needed} == stated
     extras = {library.extra for library in found if library.extra}
-    assert extras == set(project["optional-dependencies"]) - {"dev"}
+    stated_extras = project["optional-dependencies"]
+    assert extras == {name for name, lines in stated_extras.items() if lines} - {"dev"}
     assert all(library.fits for library in found if not library.extra)
 
 

@@ -165,6 +165,7 @@ def test_a_missing_package_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, 
         sys.path_importer_cache.clear()
     with pytest.raises(MissingResourceError, match=f"--track {name}.* pip install {name}$"):
         check_tracker(name)
+    sys.modules.pop(name, None)  # the folder, which later imports would find
 
 
 @pytest.mark.parametrize(
