@@ -40,7 +40,7 @@ def process_count() -> int:
 
 
 def is_first_process() -> bool:
-    """Whether this process is alone, or the first of several; alone where the variables are wrong."""
+    """True if this process is alone, or the first of several; alone where the variables are wrong."""
     try:
         return process_count() == 1 or int(os.environ["RANK"]) == 0
     except ConfigError:

@@ -90,7 +90,7 @@ def _origin(name: str, files: Mapping[str, str]) -> str:
 
 
 def is_user_code(origin: str) -> bool:
-    """Whether an origin is that of a file or module, not of a name, an installed distribution or a server."""
+    """True if an origin is that of a file or module, not of a name, an installed distribution or a server."""
     return " sha256:" in origin and not origin.startswith("server ")
 
 

@@ -67,7 +67,7 @@ def module_files(origin: Path, module: str) -> dict[str, str]:
 
 
 def is_installed(path: Path) -> bool:
-    """Whether a file belongs to an installed package or to Python itself, whose versions are recorded elsewhere."""
+    """True if a file belongs to an installed package or to Python itself, whose versions are recorded elsewhere."""
     resolved = path.resolve()
     here = Path(__file__).resolve().parent
     library = Path(os.__file__).resolve().parent
@@ -164,7 +164,7 @@ def _file_names(tree: ast.AST) -> set[str]:
 
 
 def _writes(node: ast.Call) -> bool:
-    """Whether a call writes a file: `open` with such a mode, or a function that is known to write."""
+    """True if a call writes a file: `open` with such a mode, or a function that is known to write."""
     if _called(node) != "open":
         return _called(node) in WRITERS
     modes = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]

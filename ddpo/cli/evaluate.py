@@ -206,7 +206,7 @@ def _origin(model: ModelFacts) -> str:
 
 
 class _Forecast:
-    """How long drawing will take, said once: the speed of the second block and later ones, for all images.
+    """Time that drawing will take, printed once, from the speed of the second block and later ones.
 
     Args:
         images: number of images of the evaluation.

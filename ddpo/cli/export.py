@@ -18,7 +18,7 @@ def export_command(
     """Write a checkpoint for plain diffusers, with a model card."""
     from ddpo.policies.checkpoint import find_checkpoint
 
-    find_checkpoint(checkpoint, model)  # a mistake is told before libraries are loaded
+    find_checkpoint(checkpoint, model)  # a mistake is reported before libraries are loaded
     from ddpo.cli.quiet import quiet_libraries
 
     quiet_libraries()

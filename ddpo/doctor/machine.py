@@ -85,7 +85,7 @@ class HubCache:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a run on this machine has to work with."""
+    """Facts about this machine that matter to a run."""
 
     python: str
     system: str

@@ -53,7 +53,7 @@ def sample_and_train_once(policy: TrainablePolicy, config: TrainConfig) -> First
 
 
 def ratio_is_one(model: str, device: str, dtype: str, work: Workload) -> Outcome:
-    """Whether sampling and training see the same bits, by the ratio before the first update.
+    """Check that sampling and training see the same bits: the ratio before the first update.
 
     Args:
         model: Place of a policy factory.

@@ -43,7 +43,7 @@ class Report:
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
     def problems(self) -> list[str]:
-        """What is wrong, one line each: a needed library that does not fit, or a failed check.
+        """Faults, one line each: a needed library that does not fit, or a failed check.
 
         Weights and optional libraries that are not here are no problem: they can be fetched.
         """

@@ -1,4 +1,4 @@
-"""Whether a run that was stopped and resumed equals one that was not."""
+"""Check that a run that was stopped and resumed equals one that was not."""
 
 from __future__ import annotations
 

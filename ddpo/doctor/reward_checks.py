@@ -60,7 +60,7 @@ def _scores(reward: ResolvedReward, images: NDArray[np.uint8], device: str) -> l
 
 
 def compare_scores(expected: Sequence[float], found: Sequence[float], share: float) -> Outcome:
-    """Whether scores agree within a share of the largest score.
+    """Check that scores agree within a share of the largest score.
 
     Args:
         expected: Scores on the CPU; NaN where an image has none.

@@ -1,4 +1,4 @@
-"""Whether each installed reward can score on this machine now. Nothing is imported or hashed."""
+"""State of each installed reward on this machine. Nothing is imported or hashed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["RewardState", "reward_states"]
 
 @dataclass(frozen=True, slots=True)
 class RewardState:
-    """What a reward lacks, and the command that mends it."""
+    """Missing parts of a reward, and the command that fetches them."""
 
     reward: str
     origin: str  # "ddpo", or distribution and version

@@ -42,7 +42,7 @@ DAMAGE: Final = (
     tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError,
     NotImplementedError, RuntimeError,
 )  # fmt: skip
-"""What the readers of archives raise on damaged, encrypted or unknown ones."""
+"""Exceptions that the readers of archives raise on damaged, encrypted or unknown ones."""
 
 
 def is_archive(path: Path | str) -> bool:
@@ -195,7 +195,7 @@ def _json_prompt(text: str, where: str) -> Prompt | None:
 
 
 def _key(name: str) -> str:
-    """What the members of one sample have in common: the name up to the first dot of its base."""
+    """Key that the members of one sample share: the name up to the first dot of its base."""
     folder, base = posixpath.split(name)
     return posixpath.join(folder, base.split(".", 1)[0])
 

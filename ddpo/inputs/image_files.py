@@ -112,7 +112,7 @@ class ImageFiles:
 
 
 def left_out_sentence(left_out: Mapping[str, int]) -> str:
-    """What was not read, such as "3 files left out: 2 .psd, 1 .mp4"; empty if nothing was."""
+    """Files that were not read, such as "3 files left out: 2 .psd, 1 .mp4"; empty if all were."""
     total = sum(left_out.values())
     if not total:
         return ""

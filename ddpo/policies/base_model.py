@@ -66,7 +66,7 @@ class BaseModel:
         return str(self.index.get("_class_name"))
 
     def names(self, part: str) -> bool:
-        """Whether the index names a component, and not as none."""
+        """True if the index names a component, and not as none."""
         said = self.index.get(part)
         return isinstance(said, list) and len(said) == 2 and said[1] is not None
 

@@ -65,7 +65,7 @@ class BaseFacts:
         return self.place
 
     def is_model(self, word: str) -> bool:
-        """Whether a word names this model: by its denoiser if that is known, else by its place."""
+        """True if a word names this model: by its denoiser if that is known, else by its place."""
         if not self.place:
             return same_place(word, self.word)
         if self.fingerprint:
@@ -73,7 +73,7 @@ class BaseFacts:
         return self.is_at(word)
 
     def is_at(self, word: str) -> bool:
-        """Whether a word leads to the recorded place."""
+        """True if a word leads to the recorded place."""
         place = place_of(word)
         return place is not None and place.place == self.place
 

@@ -114,7 +114,7 @@ def place_of(word: str) -> ModelPlace | None:
 
 
 def same_place(one: str, other: str) -> bool:
-    """Whether two words name the same base model, however they are spelled."""
+    """True if two words name the same base model, however they are spelled."""
     return one == other or ((place := place_of(one)) is not None and place == place_of(other))
 
 

@@ -133,7 +133,7 @@ class RewardCard:
 
     @property
     def needs_prompt(self) -> bool:
-        """Whether an image without a prompt has no score."""
+        """True if an image without a prompt has no score."""
         return "prompt" in self.inputs and "prompt" not in self.optional
 
     @classmethod

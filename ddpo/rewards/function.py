@@ -162,7 +162,7 @@ class FunctionReward:
         return [places for places in (told, bare) if places] or [everywhere]
 
     def _returned(self, batch: ImageBatch) -> Any:
-        """What the function returns for images of which all or none have a prompt."""
+        """The function's scores for images of which all or none have a prompt."""
         found = self._parameters
         bare = not any(prompt.text for prompt in batch.prompts)
         given: dict[str, Any] = dict(self._options)

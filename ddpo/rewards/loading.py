@@ -48,7 +48,7 @@ def _code_version(origin: str) -> str:
 
 
 def _takes_batch(found: Any) -> bool:
-    """Whether a callable takes an `ImageBatch`, as rewards with a card do, rather than images."""
+    """True if a callable takes an `ImageBatch`, as rewards with a card do, rather than images."""
     try:
         return next(iter(inspect.signature(found).parameters), "") == "batch"
     except (TypeError, ValueError):

@@ -35,7 +35,7 @@ class ResolvedReward:
 
     @property
     def user_code(self) -> bool:
-        """Whether it is a user's file or module: more may move its scores than the files that are known."""
+        """True for a user's file or module: more may move its scores than the files that are known."""
         return is_user_code(self.origin) or any(part.reward.user_code for part in self.parts)
 
     def make(self, scorer_of: ScorerOf | None = None) -> Reward:

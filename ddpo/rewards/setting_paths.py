@@ -102,7 +102,7 @@ def missing_files(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def same_but_for_paths(setting: str, one: str, other: str) -> bool:
-    """Whether two values of a setting differ in paths at most; the files themselves are compared by their content elsewhere."""
+    """True if two values of a setting differ in paths at most; the files themselves are compared by their content elsewhere."""
     if setting in PROMPTS:
         return True
     same: bool = _without_paths(setting, one) == _without_paths(setting, other)

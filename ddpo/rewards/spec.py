@@ -32,7 +32,7 @@ STEPS: Final = ("z", "clamp")
 """Options that every reward has; not called "clip", which means the model CLIP in this field and is an option of rewards that load it."""
 
 PATH_START: Final = re.compile(r"\.{0,2}[/\\]|~|[A-Za-z]:[\\/]")
-"""How a reward begins that is written as a path, not as a bare name or file name."""
+"""Beginnings of a reward that is written as a path, not as a bare name or file name."""
 PYTHON_PATH: Final = re.compile(r".*?\.py(?=:|\s*$)", re.DOTALL)
 NO_PATHS: Final = ("device", "dtype", "clamp")
 """Options whose values are never files, whatever lies in the current folder."""

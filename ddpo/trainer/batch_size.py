@@ -79,7 +79,7 @@ def _free(device: torch.device) -> int:
 
 
 def _fits(policy: TrainablePolicy, config: TrainConfig, batch: int, reserved: int) -> bool:
-    """Whether one call of everything fits while `reserved` bytes are taken."""
+    """True if one call of everything fits while `reserved` bytes are taken."""
     try:
         ballast = torch.empty(reserved, dtype=torch.uint8, device=policy.device)
         _call(policy, config, batch)

@@ -16,7 +16,7 @@ from ddpo.errors import DdpoError, MemoryExhausted, StorageFailure, one_line
 __all__ = ["enough_memory", "is_of_memory", "storing"]
 
 REFUSALS: Final = ("out of memory", "can't allocate memory", "bad_alloc", "could not create a primitive")
-"""How a `RuntimeError` says that it is one of memory: a GPU's libraries, PyTorch's allocator on the CPU, C++, oneDNN."""
+"""Words of a `RuntimeError` about memory: of a GPU's libraries, PyTorch's allocator on the CPU, C++, oneDNN."""
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def enough_memory(batch: int | None) -> Iterator[None]:
 
 
 def is_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice."""
+    """True if an error says that memory did not suffice."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error).lower() for words in REFUSALS)
 
 

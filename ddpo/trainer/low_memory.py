@@ -32,7 +32,7 @@ def keep_fewer_activations(policy: Policy, config: TrainConfig) -> None:
 
 
 def small_moments(config: TrainConfig, device: torch.device) -> bool:
-    """Whether AdamW's moments are kept in 8 bits: with `low_memory`, on CUDA, where bitsandbytes is installed."""
+    """True if AdamW's moments are kept in 8 bits: with `low_memory`, on CUDA, where bitsandbytes is installed."""
     return config.low_memory and device.type == "cuda" and find_spec("bitsandbytes") is not None
 
 

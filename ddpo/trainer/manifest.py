@@ -115,7 +115,7 @@ def _changed_files(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def _other_card(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether the card differs in a field that a score depends on; fields of later versions do not count."""
+    """True if the card differs in a field that a score depends on; fields of later versions do not count."""
     before, after = dict(then["card"]), dict(now["card"])
     if "files" not in then and "+" in str(after["version"]):  # of a version that did not look at the files beside a function's
         after["version"] = str(after["version"]).partition("+")[0]

@@ -109,7 +109,7 @@ class Processes:
 
     @property
     def sharded(self) -> bool:
-        """Whether the denoiser is sharded, so that each of its calls is one of all processes."""
+        """True if the denoiser is sharded, so that each of its calls is one of all processes."""
         return self.mesh is not None
 
     def share(self, sample: SampleConfig) -> range:

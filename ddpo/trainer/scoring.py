@@ -25,7 +25,7 @@ class RolloutScorer:
         self._scorer = SteadyScorer(scorer)
         self._name = scorer.reward.card.id
         self.takes_levels = scorer.reward.card.pixels == "uint8"
-        """Whether the reward sees images at 256 levels."""
+        """True if the reward sees images at 256 levels."""
         self._pieces: list[Piece] = []
         self._count = 0
 

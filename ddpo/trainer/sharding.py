@@ -107,7 +107,7 @@ class ShardedDenoiser(nn.Module):
 
 
 def sharding_requested() -> bool:
-    """Whether `accelerate launch --use_fsdp` started this process."""
+    """True if `accelerate launch --use_fsdp` started this process."""
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 

@@ -106,7 +106,7 @@ def _check_wandb_account(wandb: Any) -> None:
 
 
 def _has_credentials(url: str) -> bool:
-    """Whether the environment or the user's netrc file has credentials for the server at `url`."""
+    """True if the environment or the user's netrc file has credentials for the server at `url`."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     named = os.environ.get("NETRC")

@@ -86,7 +86,7 @@ def _score(found: ResolvedReward, rows: Preferences, batch_size: int, cache: boo
 
 
 def _print_origin(console: Console, rows: Preferences) -> None:
-    """How many pairs come from rankings, and how many rows have no label."""
+    """Number of pairs that come from rankings, and of rows without a label."""
     if rows.rankings:
         console.print(
             f"{rows.ranked_pairs} pairs come from {rows.rankings} rankings; they are resampled by prompt, for the pairs of a ranking "

@@ -68,7 +68,7 @@ class BertScore:
         self._tokenizer.model_max_length = _longest(self._tokenizer, config)
 
     def score(self, candidate: str, reference: str) -> Match:
-        """How much of `reference` is in `candidate`, and the other way round.
+        """Recall of `reference` in `candidate`, and precision.
 
         The scores of a pair depend on that pair alone. All three are 0 where a text is empty.
 

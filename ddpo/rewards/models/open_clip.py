@@ -188,7 +188,7 @@ class TextTower(Remembered):
         return list(zip(torch.cat(parts), [self._is_cut(text) for text in texts], strict=True))
 
     def _is_cut(self, text: str) -> bool:
-        """Whether the text has more tokens than the tower reads."""
+        """True if the text has more tokens than the tower reads."""
         tokenizer = self._tokenizer
         if hasattr(tokenizer, "encode"):  # OpenCLIP's own, which adds a start and an end token
             return len(tokenizer.encode(text)) + 2 > self._limit
@@ -234,7 +234,7 @@ def _tokenizer(source: OpenClipSource) -> Any:
 
 
 class OpenClip:
-    """How well image and prompt agree in a model of OpenCLIP, or what a head says of the image.
+    """Agreement of image and prompt in a model of OpenCLIP, or a head's score of the image.
 
     Args:
         model: name of a model of OpenCLIP, hf-hub:owner/name, or local-dir:FOLDER.
