@@ -16,10 +16,10 @@ from typing import Any, Final, TypeVar
 
 import torch
 
-from ddpo.doctor.random_weights import random_module
+from ddpo.doctor.random_weights import random_module, write_embedded_tokenizer
 from ddpo.policies.base_model import CLASSES, INDEX, BaseModel, read_json
-from ddpo.policies.sd import StableDiffusionPolicy
 from ddpo.policies.sdxl import StableDiffusionXLPolicy
+from ddpo.policies.stable_diffusion import StableDiffusionPolicy
 
 __all__ = [
     "SD15",
@@ -232,7 +232,7 @@ def _described(size: PolicySize, folder: Path, device: str) -> _RandomModel:
     DDIMScheduler(**SCHEDULER).save_config(folder / "scheduler")
     suffixes = [""] if len(size.text) == 1 else ["", "_2"]
     for suffix, encoder in zip(suffixes, size.text, strict=True):
-        words = _write_tokenizer(folder / f"tokenizer{suffix}", size.tokens)
+        words = write_embedded_tokenizer(folder / f"tokenizer{suffix}", size.tokens)
         config = CLIPTextConfig(
             vocab_size=size.vocabulary or words,
             bos_token_id=words - 2,
@@ -242,24 +242,17 @@ def _described(size: PolicySize, folder: Path, device: str) -> _RandomModel:
         )
         config.save_pretrained(folder / f"text_encoder{suffix}")
     index: dict[str, Any] = {
-        part: ["diffusers" if part in ("unet", "vae") else "transformers", CLASSES[part][0]] for part in CLASSES if (folder / part).is_dir()
+        part: ["diffusers" if part in ("unet", "vae") else "transformers", CLASSES[part][0]]
+        for part in CLASSES
+        if (folder / part).is_dir()
     }
     index["scheduler"] = ["diffusers", "DDIMScheduler"]
     xl = len(size.text) > 1
     index["_class_name"] = f"StableDiffusion{'XL' if xl else ''}Pipeline"
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
-    return _RandomModel("random weights", folder, read_json(folder / INDEX, "random weights"), device)
-
-
-def _write_tokenizer(folder: Path, tokens: int) -> int:
-    """Writes the embedded model's CLIP tokenizer for prompts of `tokens`; the size of its vocabulary."""
-    from transformers import CLIPTokenizer
-
-    from ddpo.policies.emoji.tokenizer import write_tokenizer
-
-    words = write_tokenizer(folder)
-    CLIPTokenizer.from_pretrained(folder, model_max_length=tokens).save_pretrained(folder)
-    return words
+    return _RandomModel(
+        "random weights", folder, read_json(folder / INDEX, "random weights"), device
+    )
 
 
 def write_model(size: PolicySize, folder: Path, dtype: torch.dtype = torch.float32) -> None:
