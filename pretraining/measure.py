@@ -136,7 +136,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     renderer = Renderer(arguments.font)
     judge = Judge()
-    for step, right, judge in train_judge(
+    for step, right, judge in train_judge(  # noqa: B007  # the last one measures
         renderer, arguments.judge_steps, 0, arguments.out / "judge.safetensors"
     ):
         if step % 100 == 0:

@@ -65,7 +65,7 @@ def test_the_files_at_which_to_begin_are_there() -> None:
         .partition("\nData go")[0]
     )
     named = re.findall(r"`(\w+)`", text)
-    assert {"planning", "drawing", "scoring", "analysis", "render"} <= set(named)
+    assert {"plan", "generate", "analysis", "report"} <= set(named)
     assert [
         name
         for name in named

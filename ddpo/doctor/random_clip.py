@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from ddpo.doctor.random_weights import random_module
+from ddpo.doctor.random_weights import random_module, write_embedded_tokenizer
 
 __all__ = ["CLIPS", "TINY", "write_clip", "write_small_vocabulary_clip"]
 
@@ -116,10 +115,5 @@ def write_small_vocabulary_clip(
         name: Key of `CLIPS`.
         smaller: Sizes that replace those of both towers, such as `TINY`.
     """
-    from pretraining.tokenizer import write_tokenizer
-
-    vocabulary = write_tokenizer(folder)
-    settings = folder / "tokenizer_config.json"
-    values = json.loads(settings.read_text(encoding="utf-8")) | {"model_max_length": 77}
-    settings.write_text(json.dumps(values), encoding="utf-8")
+    vocabulary = write_embedded_tokenizer(folder, tokens=77)
     write_clip(folder, name, vocabulary, smaller, torch.bfloat16)

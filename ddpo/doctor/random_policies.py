@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 
-from ddpo.doctor.random_weights import random_module
+from ddpo.doctor.random_weights import random_module, write_embedded_tokenizer
 from ddpo.policies.base_model import CLASSES, INDEX, BaseModel, read_json
 from ddpo.policies.sdxl import StableDiffusionXLPolicy
 from ddpo.policies.stable_diffusion import StableDiffusionPolicy
@@ -232,7 +232,7 @@ def _described(size: PolicySize, folder: Path, device: str) -> _RandomModel:
     DDIMScheduler(**SCHEDULER).save_config(folder / "scheduler")
     suffixes = [""] if len(size.text) == 1 else ["", "_2"]
     for suffix, encoder in zip(suffixes, size.text, strict=True):
-        words = _write_tokenizer(folder / f"tokenizer{suffix}", size.tokens)
+        words = write_embedded_tokenizer(folder / f"tokenizer{suffix}", size.tokens)
         config = CLIPTextConfig(
             vocab_size=size.vocabulary or words,
             bos_token_id=words - 2,
@@ -253,17 +253,6 @@ def _described(size: PolicySize, folder: Path, device: str) -> _RandomModel:
     return _RandomModel(
         "random weights", folder, read_json(folder / INDEX, "random weights"), device
     )
-
-
-def _write_tokenizer(folder: Path, tokens: int) -> int:
-    """Writes the embedded model's CLIP tokenizer for prompts of `tokens`; the size of its vocabulary."""
-    from transformers import CLIPTokenizer
-
-    from pretraining.tokenizer import write_tokenizer
-
-    words = write_tokenizer(folder)
-    CLIPTokenizer.from_pretrained(folder, model_max_length=tokens).save_pretrained(folder)
-    return words
 
 
 def write_model(size: PolicySize, folder: Path, dtype: torch.dtype = torch.float32) -> None:

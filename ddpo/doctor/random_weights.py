@@ -6,13 +6,16 @@ quality.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import nn
 
-__all__ = ["fill_with_random_weights", "random_module"]
+__all__ = ["fill_with_random_weights", "random_module", "write_embedded_tokenizer"]
 
 STD: Final = 0.02  # of the weight matrices; GPT-2's and CLIP's order of magnitude
 CLIP_LOGIT_SCALE: Final = 4.6
@@ -58,3 +61,14 @@ def fill_with_random_weights(module: nn.Module, device: torch.device | str = "cp
         if (positions := getattr(part, "position_ids", None)) is not None:
             positions.copy_(torch.arange(positions.shape[1], device=positions.device)[None])
     return module
+
+
+def write_embedded_tokenizer(folder: Path, tokens: int) -> int:
+    """Writes the embedded model's CLIP tokenizer for prompts of `tokens`; returns its vocabulary size."""
+    from transformers import CLIPTokenizer
+
+    with as_file(files("ddpo.policies.emoji") / "weights" / "tokenizer") as embedded:
+        shutil.copytree(embedded, folder, dirs_exist_ok=True)
+    tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=tokens)
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)

@@ -6,8 +6,8 @@ report = evaluate(checkpoints=("runs/mine",), rewards=("colorfulness",), seeds=8
 for gain in report.gains:
     print(gain.model, gain.split, gain.reward, gain.paired.gain)
 
-`planning.plan` decides what is compared, `job.run_evaluation` tells the story: `drawing`, `scoring`, `analysis`, `render`. The judgements are
-pure functions: `stats`, `tables`, `diversity`, `dependence`, `over_optimisation`, `reading`.
+`plan.plan` decides what is compared. `runner.run_evaluation` samples and scores (`generate`), compares
+(`analysis`, pure functions on `ddpo.stats`) and renders the report (`report`).
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def evaluate(request: EvalConfig | None = None, **asked: Any) -> Report:
 
 def __getattr__(name: str) -> object:
     if name in ("Report", "load_report"):
-        from ddpo.eval.report import data as report
+        from ddpo.eval.report import data
 
-        return getattr(report, name)
-    if name == "EvalConfig":
+        return getattr(data, name)
+    if name in ("EvalConfig", "Request"):  # `Request` until version 0.3
         from ddpo.eval.config import EvalConfig
 
         return EvalConfig

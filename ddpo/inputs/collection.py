@@ -80,8 +80,7 @@ def image_source(
     texts = listed_prompts(prompts)
     if len(texts) != len(source):
         raise PromptError(
-            f"{prompts} has {len(texts)} prompts for {len(source)} images; "
-            "one line per image is needed, in their order"
+            f"{prompts} has {len(texts)} prompts for {len(source)} images; one line per image is needed, in their order"
         )
     _check_order(parts, prompts)
     return _InOrder(source, texts)

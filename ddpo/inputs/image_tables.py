@@ -128,14 +128,12 @@ class BareNames:
                 other = first.setdefault(name, file)
                 if other != file:
                     raise ConfigError(
-                        f"{table.rows[name].where}: {name!r} may be {other} or {file}; "
-                        "name it with its folder"
+                        f"{table.rows[name].where}: {name!r} may be {other} or {file}; name it with its folder"
                     )
         if not matched:
             name = next(iter(table.rows), "")
             raise ConfigError(
-                f"{table.path} names none of the images; its first is {name!r}, and paths are "
-                "relative to the table"
+                f"{table.path} names none of the images; its first is {name!r}, and paths are relative to the table"
             )
 
     def find(self, path: str) -> FilePrompt | None:

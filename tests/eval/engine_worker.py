@@ -222,11 +222,8 @@ def main(folder: str, seed: str, kills: str) -> None:
         sys.exit("the straight evaluation failed")
     seconds = time.monotonic() - begun
     on_two_processes(Path(folder) / "two")
-    print(
-        json.dumps(
-            list(with_kills(Path(folder) / "killed", random.Random(int(seed)), int(kills), seconds))
-        )
-    )
+    killed = with_kills(Path(folder) / "killed", random.Random(int(seed)), int(kills), seconds)
+    print(json.dumps(list(killed)))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -283,9 +283,9 @@ def test_pictures_come_into_the_store_once_and_a_corrupt_one_is_an_error_of_its_
 def test_prompts_of_no_list_are_a_split_and_pictures_without_partner_are_told(
     tmp_path: Path,
 ) -> None:
-    table: Callable[..., str] = lambda *rows: lines(
-        *({"file_name": n, "prompt": p, "index": i} for n, p, i in rows)
-    )
+    def table(*rows: tuple[str, str, int]) -> str:
+        return lines(*({"file_name": n, "prompt": p, "index": i} for n, p, i in rows))
+
     base = fill(
         tmp_path / "base",
         {

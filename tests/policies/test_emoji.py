@@ -73,6 +73,11 @@ def test_the_prompt_lists_are_the_nouns_that_the_model_was_taught() -> None:
     assert len(set(NOUNS.values())) == 133
 
 
+def test_the_words_that_the_warning_knows_are_those_of_the_training_captions() -> None:
+    taught = json.loads((files("ddpo.policies.emoji") / "words.json").read_text(encoding="utf-8"))
+    assert taught == {"nouns": list(NOUNS), "words": caption_words()}
+
+
 def test_pictures_depend_on_the_prompt() -> None:
     """A banana is yellower (red and green above blue) than a whale, on average over grounds that have nothing to do with either."""
     policy = load_policy("emoji")

@@ -371,7 +371,7 @@ def test_the_kit_leaves_the_world_as_it_was(reward: type) -> None:
     def world() -> list[Any]:
         return [
             random.getstate(),
-            np.random.get_state()[1].tolist(),
+            np.random.get_state()[1].tolist(),  # noqa: NPY002  # the legacy state is what is watched
             torch.get_rng_state().tolist(),
             torch.get_num_threads(),
         ]

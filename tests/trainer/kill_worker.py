@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import diffusers.loaders  # noqa: F401  # loaded before the forks
@@ -73,9 +74,8 @@ def main(config_file: str, folder: str, seed: str, kills: str) -> None:
         more = sum(counts.values()) < int(kills)
         begun_already = (killed / "config.json").exists()
         touches = random_.randrange(1, 30) if more and kind == "file" else None
-        pid = start(
-            lambda: resume(killed) if begun_already else train(config, killed), killed, touches
-        )
+        work = partial(resume, killed) if begun_already else partial(train, config, killed)
+        pid = start(work, killed, touches)
         if more and kind == "time":
             time.sleep(random_.uniform(0.2, 0.7) * seconds)
             os.kill(pid, signal.SIGKILL)

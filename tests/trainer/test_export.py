@@ -148,8 +148,7 @@ def test_the_model_card_tells_what_the_run_folder_knows(lora_run: Path, tmp_path
         "| reward queries | 16 (8 pictures an iteration) |",
         "| iterations | 2 of 2 |",
         f"Signature: `{manifest['reward']['signature']}`",
-        f"| 2 | {last['reward_mean']:.4g} ± {last['reward_se']:.4g} | 16 | "
-        f"{last['held_out']:.4g} |",
+        f"| 2 | {last['reward_mean']:.4g} ± {last['reward_se']:.4g} | 16 | {last['held_out']:.4g} |",
         "“a cat”",
         'pipeline("a cat", num_inference_steps=2, guidance_scale=1, eta=1).images[0]',
         "`colorfulness`, not trained on",

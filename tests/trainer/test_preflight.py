@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,9 +127,9 @@ def test_pictures_that_are_compared_with_nothing_are_told(
 def test_a_full_disk_is_refused_before_anything_is_sampled(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed: Callable[[TrainConfig], str] = lambda config: (
-        looked_at(config, tmp_path / "run")["disk"].text
-    )
+    def needed(config: TrainConfig) -> str:
+        return looked_at(config, tmp_path / "run")["disk"].text
+
     assert "3 checkpoints" in needed(config_of(tiny_model, "darkness"))
     assert "2 checkpoints" in needed(config_of(tiny_model, "darkness", checkpoint_keep=1))
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10**6, 10**6 - 1000, 1000))

@@ -1,1 +1,1 @@
-"""The report for eyes: `html` (one self-contained page), `markdown`, `terminal`. They share `words` and say the same."""
+"""The report for eyes: `html` (one self-contained page), `markdown`, `terminal`. They share `wording` and say the same."""

@@ -1,1 +1,1 @@
-"""The embedded model `emoji`: its weights, and how they were made."""
+"""The embedded model `emoji`: its weights and vocabulary; `pretraining/` of the checkout made them."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from functools import cache
+from importlib.resources import files
 from typing import Final
 
 from ddpo.prompts.nouns import subjects
 from ddpo.registry import nearest
-from pretraining.glyphs import NOUNS
-from pretraining.tokenizer import caption_words
 
 __all__ = ["unknown_words", "unknown_words_line"]
 
@@ -20,8 +20,10 @@ MOST_NAMED: Final = 5  # unknown words in one line
 
 
 @cache
-def _known() -> frozenset[str]:
-    return frozenset(caption_words())
+def _taught(kind: str) -> tuple[str, ...]:
+    """The taught "nouns", or all "words" of the training captions; pretraining writes the file."""
+    text = (files("ddpo.policies.emoji") / "words.json").read_text(encoding="utf-8")
+    return tuple(json.loads(text)[kind])
 
 
 def unknown_words(texts: Iterable[str]) -> dict[str, str | None]:
@@ -29,18 +31,20 @@ def unknown_words(texts: Iterable[str]) -> dict[str, str | None]:
 
     A plural of a taught noun counts as unknown: the model reads letters there, not the noun.
     """
+    known = frozenset(_taught("words"))
     found: dict[str, str | None] = {}
     for text in texts:
         for word in re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower()) or text.split():
-            if word not in _known() and word not in SMALL_WORDS and word not in found:
+            if word not in known and word not in SMALL_WORDS and word not in found:
                 found[word] = _nearest_noun(word)
     return found
 
 
 def _nearest_noun(word: str) -> str | None:
     """The taught noun that a word is the plural, a kind or a synonym of; else the one spelt most alike."""
-    related = [noun for subject in subjects(word) for noun, _ in subject.relations if noun in NOUNS]
-    return related[0] if related else nearest(word, NOUNS)
+    nouns = _taught("nouns")
+    related = [noun for subject in subjects(word) for noun, _ in subject.relations if noun in nouns]
+    return related[0] if related else nearest(word, nouns)
 
 
 def unknown_words_line(model: str, texts: Iterable[str]) -> str | None:

@@ -1,0 +1,1 @@
+"""The quality of rewards: agreement, sensitivity, and accuracy on human preferences."""

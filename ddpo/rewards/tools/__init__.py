@@ -1,0 +1,1 @@
+"""Commands about rewards: availability, benchmark, doctor, pages of the cards."""

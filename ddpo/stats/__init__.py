@@ -1,0 +1,1 @@
+"""Statistics of paired and clustered scores: pure functions on arrays."""

@@ -1,0 +1,1 @@
+"""The records of a run, and everything that shows or checks them."""

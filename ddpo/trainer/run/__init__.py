@@ -1,0 +1,1 @@
+"""The run folder: manifest, checkpoints, resuming, export and model card."""

@@ -1,0 +1,1 @@
+"""Pretraining of the embedded model; not part of the installed package."""
