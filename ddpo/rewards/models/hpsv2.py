@@ -19,7 +19,8 @@ from ddpo import weights
 from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.backbones import tower_dtype
-from ddpo.rewards.catalog_preference import HPS, PREFERENCE_CARDS
+from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.catalog_preference import HPS
 from ddpo.rewards.linear import SelfAttention, pack_linears
 from ddpo.rewards.models.clip_pixels import MEAN, SIDE, STD
 from ddpo.rewards.models.clip_text import Remembered, cut, padded
@@ -105,7 +106,7 @@ class Hpsv2:
         MissingResourceError: the checkpoint is not here and cannot be fetched, or is another file.
     """
 
-    card = PREFERENCE_CARDS[0]
+    card = CARDS["hpsv2"]
 
     def __init__(
         self, release: str = "v2.1", checkpoint: str | None = None, antialias: bool = False, device: str = "cpu", dtype: str = "float32"

@@ -18,7 +18,8 @@ from ddpo.devices import in_float64
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.backbones import tower_dtype
 from ddpo.rewards.card import WeightFile
-from ddpo.rewards.catalog_preference import BERT_VOCABULARY, IMAGE_REWARD, PREFERENCE_CARDS
+from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.catalog_preference import BERT_VOCABULARY, IMAGE_REWARD
 from ddpo.rewards.linear import pack_linears
 from ddpo.rewards.models.clip_pixels import prepared
 from ddpo.types import ImageBatch, RewardOutput
@@ -121,7 +122,7 @@ class ImageReward:
         MissingResourceError: a file is not here and cannot be fetched, or is another one; the smallest are asked for first.
     """
 
-    card = PREFERENCE_CARDS[1]
+    card = CARDS["imagereward"]
 
     def __init__(
         self, checkpoint: str | None = None, config: str | None = None, vocabulary: str | None = None, device: str = "cpu",
