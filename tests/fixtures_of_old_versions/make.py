@@ -69,6 +69,26 @@ for event in train(config_for(json.loads(sys.argv[1])), Path(sys.argv[2])):
     if done and isinstance(event, Progress):  # in the second iteration
         os.kill(os.getpid(), signal.SIGKILL)
 """
+KILLED_EVALUATION = """
+import os, signal
+from pathlib import Path
+from ddpo.eval.job import carry_out
+from ddpo.eval.models import BASE
+from ddpo.eval.planning import plan
+from ddpo.eval.request import Request
+def observe(event):
+    if event.stage == "drawing" and event.what != BASE and event.done > event.found:
+        os.kill(os.getpid(), signal.SIGKILL)
+asked = {"prompts": ("two_prompts.txt",), "trained_prompts": "animals", "seeds": 2}
+asked |= {"history": 0, "best_of": 0, "held_out": False, "steps": 3}
+carry_out(plan(Request(checkpoints=("resumed/user_file",), out=Path("stopped_sampling"), **asked)), observe)
+"""
+IDENTITIES = """
+import json
+from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.zoo import resolve
+print(json.dumps({name: resolve(name).identity for name, card in CARDS.items() if card.cache}, indent=1))
+"""
 
 
 def main(checkout: Path) -> None:
@@ -189,17 +209,19 @@ def make_scorings(work: Path, checkout: Path, site: Path) -> None:
     call(work, checkout, site, *score, "vendi:features=pixels", "images", "--prompt", "a cat", "--out", "group_scores.csv")
     stopped = ("--out", "stopped.jsonl", "--no-cache", "--batch-size", "1")
     call(work, checkout, site, *score, "./redness.py:redness", "images", *stopped, limit=3, calls="stopped", killed=True)
+    (work / "identities.json").write_text(call(work, checkout, site, "-c", IDENTITIES))
     choices = ("--preferences", "choices.jsonl", "--images", "images", "--out", "validation.json")
     call(work, checkout, site, "-m", "ddpo", "rewards", "validate", "compressibility", *choices)
 
 
 def make_evaluations(work: Path, checkout: Path, site: Path) -> None:
-    """A finished evaluation of a run, and one that was killed while its images were scored."""
+    """A finished evaluation of a run, one killed while the run's images were sampled, and one while edited images were scored."""
     evaluate = ["-m", "ddpo", "eval", "--checkpoint", "resumed/user_file", "--prompts", "two_prompts.txt", "--trained-prompts", "animals"]
     evaluate += ["--seeds", "2", "--history", "0", "--best-of", "0", "--no-held-out", "--steps", "3", "--out"]
     call(work, checkout, site, *evaluate, "evaluation", calls="evaluation")
     images = len((work.parent / "evaluation").read_text())
-    call(work, checkout, site, *evaluate, "stopped_evaluation", calls="stopped_evaluation", limit=images // 2, killed=True)
+    call(work, checkout, site, *evaluate, "stopped_scoring", calls="stopped_scoring", limit=images - 1, killed=True)
+    call(work, checkout, site, "-c", KILLED_EVALUATION, calls="stopped_sampling", killed=True)
 
 
 def make_packages(work: Path, checkout: Path) -> None:
@@ -231,8 +253,9 @@ def import_paths(checkout: Path) -> list[str]:
 
 def versions() -> dict[str, str]:
     """What the last digits depend on."""
-    import torch
     from importlib.metadata import version
+
+    import torch
 
     names = ("torch", "diffusers", "transformers", "peft", "pillow", "numpy", "safetensors")
     return {name: version(name) for name in names} | {"cpu": torch.backends.cpu.get_cpu_capability()}
