@@ -11,6 +11,7 @@ tests expect.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -29,6 +30,20 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 COMMIT = "d399994"
+PUBLIC = (
+    "ddpo.errors",
+    "ddpo.eval",
+    "ddpo.rewards.adapters",
+    "ddpo.rewards.base",
+    "ddpo.rewards.card",
+    "ddpo.rewards.check",
+    "ddpo.rewards.fixtures",
+    "ddpo.rewards.zoo",
+    "ddpo.trainer",
+    "ddpo.types",
+    "ddpo.weights",
+)
+"""Modules of which users may import every name that `__all__` lists."""
 IMAGE_TIME = 1_700_000_000_000_000_000  # of modification, in nanoseconds, which a journal compares
 SMALL = {
     "iterations": 2,
@@ -236,11 +251,11 @@ def make_packages(work: Path, checkout: Path) -> None:
 
 
 def import_paths(checkout: Path) -> list[str]:
-    """`module` and `module:name` of all that README, docs, examples, the plug-in package and scaffolds of the commit import or name."""
+    """`module` and `module:name` of all public names, and of all that README, docs, examples, plug-in package and scaffolds name."""
     files = [checkout / "README.md", *sorted((checkout / "docs").rglob("*.md")), *sorted((checkout / "examples").rglob("*.py"))]
     files += [*sorted((checkout / "tests" / "plugin_package").rglob("*.py")), *sorted((checkout / "recipes").rglob("*.toml"))]
     files += sorted((checkout / "ddpo" / "rewards" / "scaffold").rglob("*.template"))
-    found = set()
+    found = {f"{module}:{name}" for module in PUBLIC for name in exported(checkout, module)}
     for file in files:
         text = file.read_text(encoding="utf-8")
         for module, names in re.findall(r"^\s*from (ddpo[\w.]*) import ([\w, ]+)", text, re.MULTILINE):
@@ -249,6 +264,16 @@ def import_paths(checkout: Path) -> list[str]:
         found |= set(re.findall(r"`(ddpo(?:\.\w+)+)[`(]", text))
         found |= set(re.findall(r"python -m (ddpo[\w.]*)", text))
     return sorted(found)
+
+
+def exported(checkout: Path, module: str) -> list[str]:
+    """The names in a module's `__all__`, read from its source."""
+    place = checkout / module.replace(".", "/")
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
+            return list(ast.literal_eval(node.value))
+    sys.exit(f"{module} has no __all__")
 
 
 def versions() -> dict[str, str]:
