@@ -45,8 +45,13 @@ EVALUATION = (
 
 def same_arithmetic() -> bool:
     """True if this machine rounds as the one of the fixtures did, as far as versions can tell."""
-    cpu = VERSIONS["cpu"] == torch.backends.cpu.get_cpu_capability() and platform.machine() == "x86_64"
-    return cpu and all(version(name) == number for name, number in VERSIONS.items() if name != "cpu")
+    cpu = (
+        VERSIONS["cpu"] == torch.backends.cpu.get_cpu_capability()
+        and platform.machine() == "x86_64"
+    )
+    return cpu and all(
+        version(name) == number for name, number in VERSIONS.items() if name != "cpu"
+    )
 
 
 @pytest.fixture
@@ -69,9 +74,28 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [OLD / "plugin_package", *sorted((OLD / "scaffolds").iterdir())]
     for source in sources:
         shutil.copytree(source, folder / source.name)  # building leaves files in the source folder
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    command += ["--disable-pip-version-check", "--root-user-action=ignore", "--target", str(folder / "site")]
-    done = subprocess.run([*command, *(str(folder / source.name) for source in sources)], capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
+    command += [
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+        "--target",
+        str(folder / "site"),
+    ]
+    done = subprocess.run(
+        [*command, *(str(folder / source.name) for source in sources)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return folder / "site"
 
@@ -100,9 +124,13 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 def same(found: Any, due: Any, rel: float = 0.02, abs: float = 2e-3) -> bool:
     """True if two values of JSON are the same, or close where this machine may round otherwise."""
     if isinstance(due, dict):
-        return isinstance(found, dict) and all(name in found and same(found[name], due[name], rel, abs) for name in due)
+        return isinstance(found, dict) and all(
+            name in found and same(found[name], due[name], rel, abs) for name in due
+        )
     if isinstance(due, list):
-        return len(found) == len(due) and all(same(*pair, rel, abs) for pair in zip(found, due, strict=True))
+        return len(found) == len(due) and all(
+            same(*pair, rel, abs) for pair in zip(found, due, strict=True)
+        )
     if isinstance(due, float) and not same_arithmetic():
         return bool(found == pytest.approx(due, rel=rel, abs=abs))
     return bool(found == due)
@@ -110,7 +138,9 @@ def same(found: Any, due: Any, rel: float = 0.02, abs: float = 2e-3) -> bool:
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("name", sorted(RESUMED))
-def test_a_killed_run_resumes_to_the_end_with_the_numbers_of_its_own_version(name: str, work: Path, ddpo: Run) -> None:
+def test_a_killed_run_resumes_to_the_end_with_the_numbers_of_its_own_version(
+    name: str, work: Path, ddpo: Run
+) -> None:
     run, due = work / "runs" / name, RESUMED[name]
     assert [row["iteration"] for row in metrics(run)] == [1]
     code, _, error = ddpo("train", "--resume", run.relative_to(work))
@@ -119,10 +149,17 @@ def test_a_killed_run_resumes_to_the_end_with_the_numbers_of_its_own_version(nam
     assert rows[:1] == metrics(OLD / "runs" / name)
     assert same(rows, due["metrics"])
     (file,) = (run / "checkpoints" / "iteration-000002").glob("*.safetensors")
-    tensors = {tensor: value.astype(np.float64) for tensor, value in sorted(load_file(file).items())}
-    sizes = {tensor: [float(np.abs(value).mean()), float(value.mean())] for tensor, value in tensors.items()}
+    tensors = {
+        tensor: value.astype(np.float64) for tensor, value in sorted(load_file(file).items())
+    }
+    sizes = {
+        tensor: [float(np.abs(value).mean()), float(value.mean())]
+        for tensor, value in tensors.items()
+    }
     assert same(sizes, due["tensors"])
-    digest = hashlib.sha256(b"".join(tensor.encode() + value.tobytes() for tensor, value in tensors.items())).hexdigest()
+    digest = hashlib.sha256(
+        b"".join(tensor.encode() + value.tobytes() for tensor, value in tensors.items())
+    ).hexdigest()
     assert digest == due["sha256"] or not same_arithmetic()
 
 
@@ -155,10 +192,19 @@ def test_the_module_of_a_reward_may_have_moved(name: str, work: Path, ddpo: Run)
 
 @pytest.mark.parametrize(
     "field",
-    [{"version": "0"}, {"preprocessing": "another"}, {"pixels": "float"}, {"dtype": "float16"}, {"direction": "lower"}, {"unit": "stones"}],
+    [
+        {"version": "0"},
+        {"preprocessing": "another"},
+        {"pixels": "float"},
+        {"dtype": "float16"},
+        {"direction": "lower"},
+        {"unit": "stones"},
+    ],
     ids=lambda field: next(iter(field)),
 )
-def test_a_reward_that_scores_otherwise_refuses_the_run(field: dict[str, str], work: Path, ddpo: Run) -> None:
+def test_a_reward_that_scores_otherwise_refuses_the_run(
+    field: dict[str, str], work: Path, ddpo: Run
+) -> None:
     change_card(work / "runs" / "catalogue", **field)
     code, _, error = ddpo("train", "--resume", "runs/catalogue")
     assert (code, error.count("\n")) == (2, 1)
@@ -186,12 +232,22 @@ def scores_of(table: Path) -> dict[tuple[str, str], float]:
 
 
 @pytest.mark.usefixtures("installed")
-def test_cached_scores_are_served_without_a_call(work: Path, ddpo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_scores_are_served_without_a_call(
+    work: Path, ddpo: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = importlib.import_module("ddpo_test_plugin.sharpness")
     called: list[Any] = []
     own = module.sharpness
     monkeypatch.setattr(module, "sharpness", lambda image: called.append(image) or own(image))
-    command = ("rewards", "score", "./redness.py:redness", "test/sharpness", "images", "--cache", "--out")
+    command = (
+        "rewards",
+        "score",
+        "./redness.py:redness",
+        "test/sharpness",
+        "images",
+        "--cache",
+        "--out",
+    )
     code, _, error = ddpo(*command, "served.jsonl")
     assert code == 0, error
     assert scores_of(work / "served.jsonl") == scores_of(OLD / "scores.jsonl")
@@ -199,7 +255,9 @@ def test_cached_scores_are_served_without_a_call(work: Path, ddpo: Run, monkeypa
     monkeypatch.setenv("DDPO_CACHE", str(work / "empty"))
     code, _, error = ddpo(*command, "computed.jsonl")
     assert code == 0, error
-    assert scores_of(work / "computed.jsonl") == pytest.approx(scores_of(OLD / "scores.jsonl"), rel=1e-6)
+    assert scores_of(work / "computed.jsonl") == pytest.approx(
+        scores_of(OLD / "scores.jsonl"), rel=1e-6
+    )
     assert (scored_images(work), len(called)) == (6, 6)
 
 
@@ -214,7 +272,10 @@ def test_a_cache_is_listed(work: Path, ddpo: Run) -> None:
 def test_scores_of_the_zoo_are_kept_under_the_same_identity(name: str) -> None:
     """Of the rewards with weights, those whose code and card are what they were; versions of libraries are another matter."""
     card = rewards.get(name)
-    due = dict(part.split(":", 1) for part in json.loads((OLD / "identities.json").read_text())[name].split("|"))
+    due = dict(
+        part.split(":", 1)
+        for part in json.loads((OLD / "identities.json").read_text())[name].split("|")
+    )
     found = dict(part.split(":", 1) for part in resolve(name).identity.split("|"))
     assert set(found) == set(due)
     assert {part: text for part, text in found.items() if part not in card.libraries} == {
@@ -224,18 +285,35 @@ def test_scores_of_the_zoo_are_kept_under_the_same_identity(name: str) -> None:
 
 def test_a_killed_scoring_goes_on_where_it_stopped(work: Path, ddpo: Run) -> None:
     assert not (work / "stopped.jsonl").exists()
-    code, _, error = ddpo("rewards", "score", "./redness.py:redness", "images", "--out", "stopped.jsonl", "--no-cache", "--batch-size", 1)
+    code, _, error = ddpo(
+        "rewards",
+        "score",
+        "./redness.py:redness",
+        "images",
+        "--out",
+        "stopped.jsonl",
+        "--no-cache",
+        "--batch-size",
+        1,
+    )
     assert code == 0, error
     assert scored_images(work) == 3, "three of six were scored before"
-    due = {key: score for key, score in scores_of(OLD / "scores.jsonl").items() if key[1] == "redness"}
+    due = {
+        key: score for key, score in scores_of(OLD / "scores.jsonl").items() if key[1] == "redness"
+    }
     assert scores_of(work / "stopped.jsonl") == pytest.approx(due, rel=1e-6)
 
 
 @pytest.mark.parametrize(
     ("table", "command"),
-    [("scores.parquet", ("compressibility", "images")), ("group_scores.csv", ("vendi:features=pixels", "images", "--prompt", "a cat"))],
+    [
+        ("scores.parquet", ("compressibility", "images")),
+        ("group_scores.csv", ("vendi:features=pixels", "images", "--prompt", "a cat")),
+    ],
 )
-def test_tables_have_the_same_columns_and_scores(table: str, command: tuple[str, ...], work: Path, ddpo: Run) -> None:
+def test_tables_have_the_same_columns_and_scores(
+    table: str, command: tuple[str, ...], work: Path, ddpo: Run
+) -> None:
     code, _, error = ddpo("rewards", "score", *command, "--out", f"new_{table}")
     assert code == 0, error
     found, due = scores_of(work / f"new_{table}"), scores_of(OLD / table)
@@ -245,7 +323,17 @@ def test_tables_have_the_same_columns_and_scores(table: str, command: tuple[str,
 
 
 def test_a_validation_has_the_same_figures(work: Path, ddpo: Run) -> None:
-    command = ("rewards", "validate", "compressibility", "--preferences", "choices.jsonl", "--images", "images", "--out", "new.json")
+    command = (
+        "rewards",
+        "validate",
+        "compressibility",
+        "--preferences",
+        "choices.jsonl",
+        "--images",
+        "images",
+        "--out",
+        "new.json",
+    )
     code, _, error = ddpo(*command)
     assert code == 0, error
     due = json.loads((OLD / "validation.json").read_text())
@@ -254,7 +342,14 @@ def test_a_validation_has_the_same_figures(work: Path, ddpo: Run) -> None:
 
 
 def test_a_stored_reference_standardises_as_before(work: Path, ddpo: Run) -> None:
-    code, _, error = ddpo("rewards", "score", "compressibility:z=reference.json", "images", "--out", "standardised.jsonl")
+    code, _, error = ddpo(
+        "rewards",
+        "score",
+        "compressibility:z=reference.json",
+        "images",
+        "--out",
+        "standardised.jsonl",
+    )
     assert code == 0, error
     values = np.array(list(scores_of(work / "standardised.jsonl").values()))
     assert (values.mean(), values.std()) == (pytest.approx(0, abs=1e-4), pytest.approx(1, abs=0.1))
@@ -268,7 +363,10 @@ def images_of(evaluation: Path) -> dict[str, int]:
 def gains(evaluation: Path) -> list[list[Any]]:
     """Model, split, reward and the means of base and tuned model of each gain in a report."""
     found = load_report(evaluation / "report.json").gains
-    return [[one.model, one.split, one.reward, one.paired.base_mean, one.paired.tuned_mean] for one in found]
+    return [
+        [one.model, one.split, one.reward, one.paired.base_mean, one.paired.tuned_mean]
+        for one in found
+    ]
 
 
 def test_a_finished_evaluation_is_served(work: Path, ddpo: Run) -> None:
@@ -281,7 +379,9 @@ def test_a_finished_evaluation_is_served(work: Path, ddpo: Run) -> None:
     assert gains(work / "evaluation") == due
 
 
-def test_an_evaluation_killed_while_sampling_goes_on_where_it_stopped(work: Path, ddpo: Run) -> None:
+def test_an_evaluation_killed_while_sampling_goes_on_where_it_stopped(
+    work: Path, ddpo: Run
+) -> None:
     stopped, finished = work / "stopped_sampling", work / "evaluation"
     drawn = images_of(stopped)
     assert 0 < len(drawn) < len(images_of(finished))
@@ -309,7 +409,9 @@ def test_an_evaluation_killed_while_scoring_goes_on_where_it_stopped(work: Path,
 @pytest.mark.parametrize("path", json.loads((OLD / "import_paths.json").read_text()))
 def test_every_import_path_that_users_were_given_is_there(path: str, installed: None) -> None:
     module, _, name = path.partition(":")
-    found: Any = importlib.import_module("ddpo_test_plugin" if module.startswith("ddpo_test_plugin") else "ddpo")
+    found: Any = importlib.import_module(
+        "ddpo_test_plugin" if module.startswith("ddpo_test_plugin") else "ddpo"
+    )
     for part in [*module.split(".")[1:], *([name] if name else [])]:
         if not hasattr(found, part):
             importlib.import_module(f"{found.__name__}.{part}")
@@ -318,7 +420,13 @@ def test_every_import_path_that_users_were_given_is_there(path: str, installed: 
 
 @pytest.mark.usefixtures("installed")
 def test_rewards_of_packages_and_files_score_as_they_did(work: Path, ddpo: Run) -> None:
-    names = ["mylab/function", "mylab/class", "mylab/model", "./my_reward.py:redness", "./my_reward.py:MyReward"]
+    names = [
+        "mylab/function",
+        "mylab/class",
+        "mylab/model",
+        "./my_reward.py:redness",
+        "./my_reward.py:MyReward",
+    ]
     code, _, error = ddpo("rewards", "score", *names, "images", "--out", "own.jsonl", "--no-cache")
     assert code == 0, error
     found = scores_of(work / "own.jsonl")
@@ -340,6 +448,21 @@ def test_rewards_of_packages_and_files_score_as_they_did(work: Path, ddpo: Run) 
 @pytest.mark.slow
 def test_the_tests_that_new_packages_came_with_pass(site: Path, work: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, sorted((work / "scaffolds").glob("*/tests/*.py")))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=work / "scaffolds", check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *map(str, sorted((work / "scaffolds").glob("*/tests/*.py"))),
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=work / "scaffolds",
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -63,7 +63,12 @@ RUNS: dict[str, dict[str, Any]] = {
     "user_file": {"reward": "./redness.py:redness"},
     "group": {"reward": "colorfulness + vendi:10:features=pixels", "sample.batch": 4},
     "rwr": {"reward": "symmetry", "algorithm": "rwr"},
-    "keeping": {"reward": "colorfulness", "checkpoint_keep": 1, "held_out": "darkness", "held_out_prompts": "two_prompts.txt"},
+    "keeping": {
+        "reward": "colorfulness",
+        "checkpoint_keep": 1,
+        "held_out": "darkness",
+        "held_out_prompts": "two_prompts.txt",
+    },
     "plugin": {
         "reward": "test/sharpness",
         "model": "test/tiny",
@@ -128,12 +133,32 @@ def main(checkout: Path) -> None:
 def install(checkout: Path, temporary: Path) -> Path:
     """A folder with the plug-in package of the commit, installed by pip."""
     shutil.copytree(checkout / "tests" / "plugin_package", temporary / "plugin_package")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--target"]
-    subprocess.run([*command, str(temporary / "site"), str(temporary / "plugin_package")], check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+    ]
+    subprocess.run(
+        [*command, str(temporary / "site"), str(temporary / "plugin_package")], check=True
+    )
     return temporary / "site"
 
 
-def call(work: Path, checkout: Path, site: Path, *arguments: str, limit: int = 10**6, calls: str = "calls", killed: bool = False) -> str:
+def call(
+    work: Path,
+    checkout: Path,
+    site: Path,
+    *arguments: str,
+    limit: int = 10**6,
+    calls: str = "calls",
+    killed: bool = False,
+) -> str:
     """Runs Python with the checkout's `ddpo`, and returns what it printed; it must end well, or be killed."""
     environment = os.environ | {
         "PYTHONPATH": f"{checkout.absolute()}{os.pathsep}{site}",
@@ -146,7 +171,14 @@ def call(work: Path, checkout: Path, site: Path, *arguments: str, limit: int = 1
         "REDNESS_LIMIT": str(limit),
     }
     print(*(argument for argument in arguments if "\n" not in argument))  # noqa: T201
-    done = subprocess.run([sys.executable, *arguments], cwd=work, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=work,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != (-signal.SIGKILL if killed else 0):
         sys.exit(f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}")
     return done.stdout
@@ -161,7 +193,10 @@ def make_inputs(work: Path) -> None:
         file = work / "images" / f"{number}.png"
         Image.fromarray(coarse).resize((32, 32), Image.Resampling.NEAREST).save(file)
         os.utime(file, ns=(IMAGE_TIME, IMAGE_TIME))
-    pairs = [{"image_a": f"{a}.png", "image_b": f"{b}.png", "label": label, "prompt": "a cat"} for a, b, label in CHOICES]
+    pairs = [
+        {"image_a": f"{a}.png", "image_b": f"{b}.png", "label": label, "prompt": "a cat"}
+        for a, b, label in CHOICES
+    ]
     (work / "choices.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     (work / "two_prompts.txt").write_text("a cat\na teapot\n")
     shutil.copy(HERE / "redness.py", work / "redness.py")
@@ -172,10 +207,31 @@ CHOICES = ((0, 1, "a"), (2, 3, "b"), (4, 5, "a"), (1, 4, "tie"), (0, 5, "b"))
 
 def make_runs(work: Path, checkout: Path, site: Path) -> None:
     """Runs that were killed in their second iteration, and what the commit itself makes of them."""
-    call(work, checkout, site, "-m", "ddpo", "rewards", "calibrate", "compressibility", "images", "--out", "reference.json")
+    call(
+        work,
+        checkout,
+        site,
+        "-m",
+        "ddpo",
+        "rewards",
+        "calibrate",
+        "compressibility",
+        "images",
+        "--out",
+        "reference.json",
+    )
     expected = {}
     for name, settings in RUNS.items():
-        call(work, checkout, site, "-c", KILLED_RUN, json.dumps(nested(SMALL | settings)), f"runs/{name}", killed=True)
+        call(
+            work,
+            checkout,
+            site,
+            "-c",
+            KILLED_RUN,
+            json.dumps(nested(SMALL | settings)),
+            f"runs/{name}",
+            killed=True,
+        )
         shutil.copytree(work / "runs" / name, work / "resumed" / name)
         call(work, checkout, site, "-m", "ddpo", "train", "--resume", f"resumed/{name}")
         expected[name] = outcome(work / "resumed" / name)
@@ -206,24 +262,63 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 def outcome(run: Path) -> dict[str, Any]:
     """The rows of a finished run's metrics, and its last weights: a hash, and size and sum of each tensor."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rows = [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in rows]
+    rows = [
+        {name: value for name, value in row.items() if not name.startswith("seconds")}
+        for row in rows
+    ]
     from safetensors.numpy import load_file
 
     (file,) = (run / "checkpoints" / "iteration-000002").glob("*.safetensors")
     tensors = {name: value.astype(np.float64) for name, value in sorted(load_file(file).items())}
-    digest = hashlib.sha256(b"".join(name.encode() + value.tobytes() for name, value in tensors.items())).hexdigest()
-    sizes = {name: [float(np.abs(value).mean()), float(value.mean())] for name, value in tensors.items()}
+    digest = hashlib.sha256(
+        b"".join(name.encode() + value.tobytes() for name, value in tensors.items())
+    ).hexdigest()
+    sizes = {
+        name: [float(np.abs(value).mean()), float(value.mean())] for name, value in tensors.items()
+    }
     return {"metrics": rows, "sha256": digest, "tensors": sizes}
 
 
 def make_scorings(work: Path, checkout: Path, site: Path) -> None:
     """A cache, tables of scores, finished and killed, and a comparison with choices of people."""
     score = ("-m", "ddpo", "rewards", "score")
-    call(work, checkout, site, *score, "./redness.py:redness", "test/sharpness", "images", "--out", "scores.jsonl")
+    call(
+        work,
+        checkout,
+        site,
+        *score,
+        "./redness.py:redness",
+        "test/sharpness",
+        "images",
+        "--out",
+        "scores.jsonl",
+    )
     call(work, checkout, site, *score, "compressibility", "images", "--out", "scores.parquet")
-    call(work, checkout, site, *score, "vendi:features=pixels", "images", "--prompt", "a cat", "--out", "group_scores.csv")
+    call(
+        work,
+        checkout,
+        site,
+        *score,
+        "vendi:features=pixels",
+        "images",
+        "--prompt",
+        "a cat",
+        "--out",
+        "group_scores.csv",
+    )
     stopped = ("--out", "stopped.jsonl", "--no-cache", "--batch-size", "1")
-    call(work, checkout, site, *score, "./redness.py:redness", "images", *stopped, limit=3, calls="stopped", killed=True)
+    call(
+        work,
+        checkout,
+        site,
+        *score,
+        "./redness.py:redness",
+        "images",
+        *stopped,
+        limit=3,
+        calls="stopped",
+        killed=True,
+    )
     (work / "identities.json").write_text(call(work, checkout, site, "-c", IDENTITIES))
     choices = ("--preferences", "choices.jsonl", "--images", "images", "--out", "validation.json")
     call(work, checkout, site, "-m", "ddpo", "rewards", "validate", "compressibility", *choices)
@@ -231,34 +326,85 @@ def make_scorings(work: Path, checkout: Path, site: Path) -> None:
 
 def make_evaluations(work: Path, checkout: Path, site: Path) -> None:
     """A finished evaluation of a run, one killed while the run's images were sampled, and one while edited images were scored."""
-    evaluate = ["-m", "ddpo", "eval", "--checkpoint", "resumed/user_file", "--prompts", "two_prompts.txt", "--trained-prompts", "animals"]
-    evaluate += ["--seeds", "2", "--history", "0", "--best-of", "0", "--no-held-out", "--steps", "3", "--out"]
+    evaluate = [
+        "-m",
+        "ddpo",
+        "eval",
+        "--checkpoint",
+        "resumed/user_file",
+        "--prompts",
+        "two_prompts.txt",
+        "--trained-prompts",
+        "animals",
+    ]
+    evaluate += [
+        "--seeds",
+        "2",
+        "--history",
+        "0",
+        "--best-of",
+        "0",
+        "--no-held-out",
+        "--steps",
+        "3",
+        "--out",
+    ]
     call(work, checkout, site, *evaluate, "evaluation", calls="evaluation")
     images = len((work.parent / "evaluation").read_text())
-    call(work, checkout, site, *evaluate, "stopped_scoring", calls="stopped_scoring", limit=images - 1, killed=True)
+    call(
+        work,
+        checkout,
+        site,
+        *evaluate,
+        "stopped_scoring",
+        calls="stopped_scoring",
+        limit=images - 1,
+        killed=True,
+    )
     call(work, checkout, site, "-c", KILLED_EVALUATION, calls="stopped_sampling", killed=True)
 
 
 def make_packages(work: Path, checkout: Path) -> None:
     """What a user wrote by the patterns of the commit: its plug-in package, its example, and the packages of `ddpo rewards new`."""
     shutil.copytree(
-        checkout / "tests" / "plugin_package", work / "plugin_package", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        checkout / "tests" / "plugin_package",
+        work / "plugin_package",
+        ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
     )
     shutil.copy(checkout / "examples" / "reward_plugin" / "my_reward.py", work / "my_reward.py")
     for kind in ("function", "class", "model"):
-        command = ("-m", "ddpo", "rewards", "new", f"mylab/{kind}", "--kind", kind, "--out", f"scaffolds/{kind}")
+        command = (
+            "-m",
+            "ddpo",
+            "rewards",
+            "new",
+            f"mylab/{kind}",
+            "--kind",
+            kind,
+            "--out",
+            f"scaffolds/{kind}",
+        )
         call(work, checkout, work, *command)
 
 
 def import_paths(checkout: Path) -> list[str]:
     """`module` and `module:name` of all public names, and of all that README, docs, examples, plug-in package and scaffolds name."""
-    files = [checkout / "README.md", *sorted((checkout / "docs").rglob("*.md")), *sorted((checkout / "examples").rglob("*.py"))]
-    files += [*sorted((checkout / "tests" / "plugin_package").rglob("*.py")), *sorted((checkout / "recipes").rglob("*.toml"))]
+    files = [
+        checkout / "README.md",
+        *sorted((checkout / "docs").rglob("*.md")),
+        *sorted((checkout / "examples").rglob("*.py")),
+    ]
+    files += [
+        *sorted((checkout / "tests" / "plugin_package").rglob("*.py")),
+        *sorted((checkout / "recipes").rglob("*.toml")),
+    ]
     files += sorted((checkout / "ddpo" / "rewards" / "scaffold").rglob("*.template"))
     found = {f"{module}:{name}" for module in PUBLIC for name in exported(checkout, module)}
     for file in files:
         text = file.read_text(encoding="utf-8")
-        for module, names in re.findall(r"^\s*from (ddpo[\w.]*) import ([\w, ]+)", text, re.MULTILINE):
+        for module, names in re.findall(
+            r"^\s*from (ddpo[\w.]*) import ([\w, ]+)", text, re.MULTILINE
+        ):
             found |= {f"{module}:{name.split(' as ')[0].strip()}" for name in names.split(",")}
         found |= set(re.findall(r"^\s*import (ddpo[\w.]*)", text, re.MULTILINE))
         found |= set(re.findall(r"`(ddpo(?:\.\w+)+)[`(]", text))
@@ -271,7 +417,11 @@ def exported(checkout: Path, module: str) -> list[str]:
     place = checkout / module.replace(".", "/")
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id == "__all__"
+        ):
             return list(ast.literal_eval(node.value))
     sys.exit(f"{module} has no __all__")
 
@@ -283,7 +433,9 @@ def versions() -> dict[str, str]:
     import torch
 
     names = ("torch", "diffusers", "transformers", "peft", "pillow", "numpy", "safetensors")
-    return {name: version(name) for name in names} | {"cpu": torch.backends.cpu.get_cpu_capability()}
+    return {name: version(name) for name in names} | {
+        "cpu": torch.backends.cpu.get_cpu_capability()
+    }
 
 
 if __name__ == "__main__":
