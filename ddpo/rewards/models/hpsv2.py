@@ -18,7 +18,8 @@ from torch.nn.functional import interpolate, normalize, pad
 from ddpo import weights
 from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
-from ddpo.rewards.cards.preference import HPS, PREFERENCE_CARDS
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.cards.preference import HPS
 from ddpo.rewards.models.clip_pixels import MEAN, SIDE, STD
 from ddpo.rewards.models.clip_text import Remembered, cut, padded
 from ddpo.rewards.models.onednn_linear import SelfAttention, pack_linears
@@ -133,7 +134,7 @@ class Hpsv2:
         MissingResourceError: the checkpoint is not here and cannot be fetched, or is another file.
     """
 
-    card = PREFERENCE_CARDS[0]
+    card = CARDS["hpsv2"]
 
     def __init__(
         self,

@@ -20,7 +20,8 @@ from torch.nn.functional import linear, relu
 from ddpo import weights
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.card import WeightFile
-from ddpo.rewards.cards.preference import HPSV3, PREFERENCE_CARDS, QWEN2_VL_7B
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.cards.preference import HPSV3, QWEN2_VL_7B
 from ddpo.rewards.models.hpsv3_input import MERGED, PICTURE, REWARD, conversation, patches
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -136,7 +137,7 @@ class Hpsv3:
         MissingResourceError: a file is not here and cannot be fetched, or is another one; the smallest are asked for first.
     """
 
-    card = PREFERENCE_CARDS[2]
+    card = CARDS["hpsv3"]
 
     def __init__(
         self,

@@ -17,7 +17,8 @@ from ddpo import weights
 from ddpo.devices import in_float64
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.card import WeightFile
-from ddpo.rewards.cards.preference import BERT_VOCABULARY, IMAGE_REWARD, PREFERENCE_CARDS
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.cards.preference import BERT_VOCABULARY, IMAGE_REWARD
 from ddpo.rewards.models.clip_pixels import prepared
 from ddpo.rewards.models.onednn_linear import pack_linears
 from ddpo.rewards.models.shared_encoders import tower_dtype
@@ -162,7 +163,7 @@ class ImageReward:
         MissingResourceError: a file is not here and cannot be fetched, or is another one; the smallest are asked for first.
     """
 
-    card = PREFERENCE_CARDS[1]
+    card = CARDS["imagereward"]
 
     def __init__(
         self,

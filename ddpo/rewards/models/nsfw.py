@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
-from ddpo.rewards.cards.guard import FALCONSAI, GUARD_CARDS
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.cards.guard import FALCONSAI
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.weights import offline
 
@@ -118,7 +119,7 @@ class Nsfw:
         ConfigError: it has no such class, or pictures are prepared in a way that is not known here.
     """
 
-    card = GUARD_CARDS[1]
+    card = CARDS["nsfw"]
 
     def __init__(self, model: str = FALCONSAI.source, device: str = "cpu") -> None:
         classifier, settings = _load(model)

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.card import WeightFile
-from ddpo.rewards.cards.guard import GUARD_CARDS, OCR_WEIGHTS
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.cards.guard import OCR_WEIGHTS
 from ddpo.rewards.models.ocr_text import letters, spelling, wanted
 from ddpo.rewards.models.vlm_reward import Judgement, judge_each
 from ddpo.rewards.tools.availability import fetch_weight
@@ -61,7 +62,7 @@ class Ocr:
         MissingResourceError: a model is not here, is another file, or cannot be run.
     """
 
-    card = GUARD_CARDS[0]
+    card = CARDS["ocr"]
 
     def __init__(self, detector: str | None = None, recogniser: str | None = None) -> None:
         rapidocr = import_module("rapidocr")

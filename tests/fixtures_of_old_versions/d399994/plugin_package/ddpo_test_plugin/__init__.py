@@ -1,0 +1,1 @@
+"""A third-party reward, algorithm and model for ddpo."""

@@ -1,0 +1,78 @@
+"""A third-party model that is no Stable Diffusion: one convolution on pictures of 8 × 8, told the prompt by its words' letters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from ddpo.errors import ConfigError
+from ddpo.policies.checkpoint import CheckpointInfo, write_facts
+from ddpo.policies.policy import LoraSettings
+from ddpo.policies.transition import NoiseSchedule
+from ddpo.tensorfile import load_tensors, save_tensors
+
+WEIGHTS = "tiny.safetensors"
+
+
+class TinyPolicy:
+    """A denoiser without a latent space: its pictures are its latents."""
+
+    def __init__(self, device: str, dtype: torch.dtype) -> None:
+        self.model, self.latent_shape = "test/tiny", (3, 8, 8)
+        self.device, self.storage_dtype = torch.device(device), dtype
+        signal = torch.linspace(0.999, 0.01, 100, dtype=torch.float64)
+        self.schedule = NoiseSchedule(signal, 1.0, "epsilon", "leading", 0)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.net = nn.Conv2d(4, 3, 3, padding=1).to(self.device).requires_grad_(False)
+        self.base = deepcopy(self.net)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """One number per text, `[batch, 1, 1]`."""
+        return torch.tensor([sum(map(ord, text)) % 97 / 97 for text in texts], device=self.device).view(-1, 1, 1)
+
+    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+        """The noise."""
+        told = (conditioning + timesteps.view(-1, 1, 1) / 100).unsqueeze(1).expand(-1, 1, *self.latent_shape[1:])
+        output: Tensor = self.net(torch.cat([latents.float(), told.float()], 1))
+        return output
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pixels."""
+        return (latents.float() / 2 + 0.5).clamp(0, 1)
+
+    def trainable_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All of the convolution, once adapted."""
+        return (pair for pair in self.net.named_parameters() if pair[1].requires_grad)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """The convolution as it was."""
+        tuned, self.net = self.net, self.base
+        try:
+            yield
+        finally:
+            self.net = tuned
+
+    def adapt(self, kind: Literal["lora", "full"], lora: LoraSettings | None = None) -> None:
+        """Full finetuning only."""
+        if kind != "full":
+            raise ConfigError("test/tiny has no adapters: set adapt.kind=full")
+        self.net.requires_grad_(True)
+
+    def save(self, folder: Path, iteration: int) -> None:
+        """One file."""
+        save_tensors(folder / WEIGHTS, {name: parameter.detach() for name, parameter in self.trainable_parameters()}, {})
+        write_facts(folder, self.model, "full", iteration, weights=WEIGHTS)
+
+    def load(self, checkpoint: CheckpointInfo) -> None:
+        """Takes it over."""
+        self.adapt("full")
+        self.net.load_state_dict(load_tensors(checkpoint.folder / WEIGHTS)[0])

@@ -1,0 +1,1 @@
+"""The reward mylab/function for ddpo."""
