@@ -106,7 +106,8 @@ class Source:
 def sentences(source: Source) -> Iterator[ast.Constant]:
     """String literals that a person reads: they hold a space or open with a capital.
 
-    Docstrings are left out, and so are constants such as QUESTION, which a model reads.
+    Docstrings are left out, and so are raw strings, which are patterns, and constants such as
+    QUESTION, which a model reads.
     """
     skipped = {id(node) for node in source.docstrings}
     for node in source.nodes:
@@ -119,7 +120,9 @@ def sentences(source: Source) -> Iterator[ast.Constant]:
             continue
         text = node.value
         if isinstance(text, str) and re.search(r"^\s*[A-Z]|\w\s|\s\w", text):
-            yield node
+            start = source.lines[node.lineno - 1].encode()[node.col_offset :]
+            if not re.match(rb"[fF]?[rR]", start):
+                yield node
 
 
 def prose_of(text: str) -> str:
@@ -143,9 +146,15 @@ def dialect(source: Source) -> Iterator[Place]:
             yield source.at(node.lineno + offset, f"{word!r} in a docstring")
     for node in sentences(source):
         for _, word in dialect_words(str(node.value)):
-            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-            line = next((n for n in lines if word in source.lines[n - 1]), node.lineno)
-            yield source.at(line, f"{word!r} in a string")
+            yield source.at(_line_of(word, node, source), f"{word!r} in a string")
+
+
+def _line_of(word: str, node: ast.Constant, source: Source) -> int:
+    """The first line of a string over several lines that holds a word outside of a field."""
+    for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
+        if word in re.sub(r"\{[^{}]*\}", "", source.lines[line - 1]):
+            return line
+    return node.lineno
 
 
 def dialect_of_text(path: Path) -> Iterator[Place]:
