@@ -151,13 +151,15 @@ Args:
 """
 pictures = {"pictures": 1, "told": 2}  # all pictures
 PATTERN = r"pictures? of"
+__all__ = ["Picture"]
+TEMPLATE: str = "Does this picture show {prompt}?"
 QUESTION = "Does this picture show a cat?"
 raise ValueError(
     f"{pictures} of them: "
     "no picture"
 )
 '''
-    assert lines_of("dialect", code) == [3, 8, 13]
+    assert lines_of("dialect", code) == [3, 8, 15]
 
 
 def test_fenced_code_of_a_text_is_code(tmp_path: Path) -> None:

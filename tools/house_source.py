@@ -42,7 +42,7 @@ _NO_PROSE = re.compile(
     r"|[\w/-]+\.\w+(?:\.\w+)*|\b\w*_\w*\b"  # file and module names, identifiers
 )
 _ARGUMENT = re.compile(r"(?m)^(\s+)\*{0,2}\w+(?: \([^)\n]*\))?:")
-_MODEL_INPUT = re.compile(r"(?:PROMPT|QUESTION|INSTRUCTION|CAPTION)S?$")
+_NO_SENTENCES = re.compile(r"(?:PROMPT|QUESTION|INSTRUCTION|CAPTION)S?$|^__all__$")
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,16 @@ class Source:
 def sentences(source: Source) -> Iterator[ast.Constant]:
     """String literals that a person reads: they hold a space or open with a capital.
 
-    Docstrings are left out, and so are raw strings, which are patterns, and constants such as
-    QUESTION, which a model reads.
+    Docstrings, the names in `__all__` and raw strings, which are patterns, are left out. So is text
+    for a model: constants such as QUESTION, and those that hold "{prompt}".
     """
     skipped = {id(node) for node in source.docstrings}
     for node in source.nodes:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         names = [target.id for target in targets if isinstance(target, ast.Name)]
-        if any(_MODEL_INPUT.search(name) for name in names):
+        literal = getattr(getattr(node, "value", None), "value", "")
+        for_model = bool(names) and isinstance(literal, str) and "{prompt}" in literal
+        if for_model or any(_NO_SENTENCES.search(name) for name in names):
             skipped |= {id(inner) for inner in ast.walk(node)}
     for node in source.nodes:
         if id(node) in skipped or not isinstance(node, ast.Constant):
