@@ -8,18 +8,18 @@ import tomllib
 from pathlib import Path
 
 from house_imports import circles
-from measure_house import House
+from measure_house import house_at
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ddpo"
 
 
 def test_no_function_is_longer_than_80_lines() -> None:
-    assert list(House(PACKAGE).places("function-over-80")) == []
+    assert list(house_at(PACKAGE).places("function-over-80")) == []
 
 
 def test_no_modules_of_the_evaluation_or_the_trainer_import_each_other_in_a_ring() -> None:
-    graph = House(PACKAGE).graph
+    graph = house_at(PACKAGE).graph
     assert circles(graph, "ddpo.eval") == []
     assert circles(graph, "ddpo.trainer") == []
 

@@ -14,6 +14,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -58,6 +59,12 @@ class House:
     def count(self, rule: str) -> int:
         """The number of places that break a rule."""
         return sum(1 for _ in self.places(rule))
+
+
+@cache
+def house_at(path: Path) -> House:
+    """The house at a path, read once per process."""
+    return House(path)
 
 
 def _circle_places(house: House) -> Iterator[Place]:
@@ -152,7 +159,7 @@ def table(columns: dict[str, dict[str, str]]) -> str:
 
 def listed(rule: str, path: Path) -> Iterator[Place]:
     """The places of a rule at or below a path; for the dialect, texts too."""
-    house = House(path)
+    house = house_at(path)
     yield from house.places(rule)
     if rule == "dialect":
         texts = [house.root] if house.root.is_file() else sorted(house.root.rglob("*"))
