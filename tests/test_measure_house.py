@@ -224,9 +224,9 @@ def test_reward_classes_lie_between_the_spec_and_the_scores(tmp_path: Path) -> N
     write(
         tmp_path,
         {
-            "ddpo/trainer/loop.py": "import ddpo.rewards.scorer\nimport ddpo.trainer.collect\n",
+            "ddpo/trainer/loop.py": "import ddpo.rewards.scoring.scorer\nimport ddpo.trainer.collect\n",
             "ddpo/trainer/collect.py": COLLECTION,
-            "ddpo/rewards/scorer.py": SCORER,
+            "ddpo/rewards/scoring/scorer.py": SCORER,
             "ddpo/rewards/card.py": CARD,
             "ddpo/rewards/sum.py": SUM,
             "ddpo/rewards/models/own.py": "class Own:\n    card: RewardCard\n",

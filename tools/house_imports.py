@@ -15,7 +15,7 @@ REWARD_SEEDS = frozenset({"RewardSpec", "RewardCard", "Reward", "RewardOutput"})
 BEYOND_A_REWARD = frozenset({"Policy", "TrainablePolicy", "Trajectory", "Rollout", "RunFolder"})
 REWARD_MODELS = ("ddpo.rewards.models", "ddpo.rewards.vlm")
 LOOP = "ddpo.trainer.loop"
-RUNNERS = ("ddpo.eval.runner", "ddpo.eval.job")
+RUNNERS = ("ddpo.eval.runner", "ddpo.eval.runner")
 
 
 def module_name(file: Path, root: Path) -> str:
