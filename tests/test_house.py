@@ -7,20 +7,21 @@ import re
 import tomllib
 from pathlib import Path
 
+from house_imports import circles
+from measure_house import house_at
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ddpo"
 
 
 def test_no_function_is_longer_than_80_lines() -> None:
-    found = [
-        f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}"
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef)
-        and node.end_lineno is not None
-        and node.end_lineno - node.lineno + 1 > 80
-    ]
-    assert found == []
+    assert list(house_at(PACKAGE).places("function-over-80")) == []
+
+
+def test_no_modules_of_the_evaluation_or_the_trainer_import_each_other_in_a_ring() -> None:
+    graph = house_at(PACKAGE).graph
+    assert circles(graph, "ddpo.eval") == []
+    assert circles(graph, "ddpo.trainer") == []
 
 
 def test_every_module_says_what_it_is_for() -> None:
