@@ -116,7 +116,7 @@ def matrix(report: Report) -> str:
 
 def course_table(report: Report, course: Course) -> str:
     """What is told of each checkpoint of a run."""
-    lines = ["| iteration | queries | √KL | gain | evidence for the prompt | denoising error | reading |", "|---" * 7 + "|"]
+    lines = ["| iteration | queries | √KL | gain | prompt recognisability | denoising error | grade |", "|---" * 7 + "|"]
     base = {g.reward: g.paired.base_mean for g in report.gains if g.split == course.split}
     for point, signs in zip(course.points[1:], course.signs, strict=True):
         shown = 1 + point.gains["prompt_evidence"].mean / base["prompt_evidence"]
@@ -131,7 +131,7 @@ def course_table(report: Report, course: Course) -> str:
 
 def readings_table(report: Report) -> str:
     """The reading of every run, with the gain of its own reward on seen prompts."""
-    lines = ["| run | gain, seen animals | reading | because of |", "|---|---|---|---|"]
+    lines = ["| run | gain, seen animals | grade | because of |", "|---|---|---|---|"]
     for model, reading in zip(report.compared, report.readings, strict=True):
         gain = next(g.paired.gain for g in report.gains if (g.model, g.split, g.reward) == (model.name, "animals", model.trained_on))
         because = "; ".join(one.kind for one in reading.evidence if one.grade == reading.grade) if reading.grade != "no sign" else ""
@@ -156,7 +156,7 @@ def write_page() -> None:
     folder, models = RUNS / "eval" / "trained", [BASE, *(model.name for model in reports["trained"].compared)]
     _save(picture_rows(folder, models, list(SPLITS), 5), "before-after")
     course = next(course for course in reports["trained"].courses if course.run == "incompressibility")
-    _save(picture_rows(folder, [point.model for point in course.points], ["animals"], 15), "course-incompressibility")
+    _save(picture_rows(folder, [point.model for point in course.points], ["animals"], 15), "history-incompressibility")
     _save(picture_rows(RUNS / "eval" / "healthy", [BASE, *(m.name for m in reports["healthy"].compared)], ["animals"], 15), "healthy")
 
 
