@@ -254,7 +254,7 @@ def test_a_run_leaves_what_the_page_names(tiny_run: Path) -> None:
 
 
 def test_the_plan_of_a_run_has_the_lines_of_the_page(tiny_model: Path, tmp_path: Path, ddpo: Run) -> None:
-    block = page("docs/run-folder.md").partition("Every start prints the same:\n\n```\n")[2].partition("```")[0]
+    block = page("docs/run-folder.md").partition("Every start makes them too, and prints:\n\n```\n")[2].partition("```")[0]
     labels = [line.split()[0] for line in block.splitlines()]
     assert labels[:2] == ["settings", "batch"]
     arguments = ("--reward", "darkness", "--model", tiny_model, "--out", tmp_path / "run")
