@@ -141,7 +141,7 @@ STATED = {
         f"`timeout={OPTIONS['timeout']:g}`",
     ],
     "docs/reward-failures.md": [
-        f"asked {WORDS[asking.SERVER_CALLS.retries + 1]} times: at once, then after up to {calling.FIRST_PAUSE}, 1 and 2 seconds",
+        f"sent {WORDS[asking.SERVER_CALLS.retries + 1]} times: at once, then after up to {calling.FIRST_PAUSE}, 1 and 2 seconds",
         f"at most {calling.LONGEST_PAUSE:g} seconds",
         f"after {WORDS[scorer.GIVE_UP]} images in a row",
     ],

@@ -223,7 +223,7 @@ def report() -> None:
             write_text(ROOT / "docs" / "figures" / f"reproduction-{comparison}.svg", curves_figure(panels))
         begin, end = f"<!-- {comparison}:begin -->\n", f"<!-- {comparison}:end -->"
         text = text[: text.index(begin) + len(begin)] + table(comparison) + "\n" + text[text.index(end) :]
-    save_pictures(REWARDS[0], ROOT / "docs" / "figures" / "reproduction-pictures.webp")
+    save_pictures(REWARDS[0], ROOT / "docs" / "figures" / "reproduction-images.webp")
     write_text(page, text)
 
 
