@@ -95,9 +95,14 @@ COMMANDS = sorted(
 
 
 def test_the_pages_have_commands() -> None:
-    assert {"README.md", "docs/evaluation.md", "docs/training.md", "docs/doctor.md"} <= {
-        page for page, _ in COMMANDS
-    }
+    assert {
+        "README.md",
+        "docs/evaluation.md",
+        "docs/training.md",
+        "docs/doctor.md",
+        "docs/run-folder.md",
+        "docs/other-checkpoints.md",
+    } <= {page for page, _ in COMMANDS}
     assert len(COMMANDS) > 50
 
 

@@ -89,15 +89,17 @@ STATED = {
         "10⁻⁶ for float64, 10⁻⁴ for float32, 10⁻² for float16, 4 % for bfloat16",
         f"at most {self_test.BUDGET_S / 60:g} minutes",
     ],
-    "docs/evaluation.md": [
-        f"the {WORDS[sampling.CALL]} pictures that were being drawn, or the {WORDS[scoring.BLOCK]} that were being scored",
-        f"always called with {WORDS[sampling.CALL]} pictures",
+    "docs/evaluation-files.md": [
+        f"the {WORDS[sampling.CALL]} images that were being sampled, or the {WORDS[scoring.BLOCK]} that were being scored",
+        f"always called with {WORDS[sampling.CALL]} images",
         f"fixed blocks of {scoring.BLOCK}",
-        f"all of them, or {splits.MOST_TRAINING} evenly spread",
-        f"|A ∩ B| / |A ∪ B| ≥ {leaks.LEAK_JACCARD}",
+        f"the exit status is {FAILED}",
+        f"schema version {data.SCHEMA_VERSION}",
+    ],
+    "docs/evaluation-metrics.md": [
         f"At most {WORDS[held_out.MOST]} are taken",
         f"take at most {held_out.MOST_MEMORY_MB / 1000:g} GB",
-        f"up to {noise_floor.FLOOR_IMAGES} pictures of the base model",
+        f"up to {noise_floor.FLOOR_IMAGES} images of the base model",
         f"(signal share ᾱ = {', '.join(map(str, denoising_probe.LEVELS))})",
         f"RMS of 8-bit values / 255 at {diversity.SIDE}×{diversity.SIDE}",
         f"Up to {WORDS[EvalConfig().history]} earlier checkpoints",
@@ -109,10 +111,16 @@ STATED = {
             "%", " %"
         ),
         f"{hacking.KEPT_STRONG * 100:.0f} %, {hacking.ERROR_STRONG} times",
-        f"{WORDS[hacking.LEAST_KINDS]} kinds of evidence or more",
+        f"needs {WORDS[hacking.LEAST_KINDS]} kinds of evidence or more",
         f"Holm's p below {hacking.ALPHA}",
-        f"the exit status is {FAILED}",
-        f"schema version {data.SCHEMA_VERSION}",
+    ],
+    "docs/evaluation-prompts.md": [
+        f"all of them, or {splits.MOST_TRAINING} evenly spread",
+        f"|A ∩ B| / |A ∪ B| ≥ {leaks.LEAK_JACCARD}",
+    ],
+    "docs/gpu-and-memory.md": [
+        f"losses are multiplied by {grad_scaler.FIRST:,.0f}",
+        f"after {grad_scaler.PATIENCE:,} updates",
     ],
     "docs/input-formats.md": [
         f"nesting of more than {json_rows.MAX_DEPTH} levels",
@@ -129,15 +137,15 @@ STATED = {
         f"## The protocol, version {wire.WIRE_VERSION}",
         f"`timeout={OPTIONS['timeout']:g}`",
     ],
-    "docs/training.md": [
-        f"losses are multiplied by {grad_scaler.FIRST:,.0f}",
-        f"after {grad_scaler.PATIENCE:,} updates",
-        f"asked {WORDS[vlm_reward.SERVER_CALLS.retries + 1]} times: at once, then after up to {call.FIRST_PAUSE}, 1 and 2 seconds",
+    "docs/reward-failures.md": [
+        f"sent {WORDS[vlm_reward.SERVER_CALLS.retries + 1]} times: at once, then after up to {call.FIRST_PAUSE}, 1 and 2 seconds",
         f"at most {call.LONGEST_PAUSE:g} seconds",
-        f"after {WORDS[scorer.GIVE_UP]} pictures in a row",
-        "more than a quarter of the pictures unscorable",
+        f"after {WORDS[scorer.GIVE_UP]} images in a row",
+    ],
+    "docs/run-folder.md": [
+        "more than a quarter of the images unscorable",
         f"only {', '.join(MAY_CHANGE[:-1])} and {MAY_CHANGE[-1]} may change",
-        f"{WORDS[checkpoints.PICTURES]} pictures of each prompt of `held_out_prompts` (`{TrainConfig().held_out_prompts}`)",
+        f"{WORDS[checkpoints.PICTURES]} images of each prompt of `held_out_prompts` (`{TrainConfig().held_out_prompts}`)",
     ],
 }
 
@@ -173,8 +181,8 @@ def settings_of(kind: Any, above: str = "") -> list[str]:
 
 
 def test_every_setting_is_in_the_table_of_settings_and_every_name_there_is_one() -> None:
-    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    section = page.partition("\n## Settings\n")[2].partition("\n## ")[0]
+    page = (ROOT / "docs" / "training-settings.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Meaning\n")[2].partition("\n## ")[0]
     table = section.partition("| setting | what it does |")[2]
     described = [
         name

@@ -74,6 +74,27 @@ def test_the_files_at_which_to_begin_are_there() -> None:
     ] == []
 
 
+def test_contributing_opens_with_where_to_go_and_is_short() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert text.startswith("# Contributing\n\n| to change | go to |\n")
+    assert len(text.split()) <= 900
+
+
+def test_each_walk_names_each_file_once() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    walks = [
+        section
+        for section in text.split("\n## ")
+        if section.startswith(("One image", "One reward"))
+    ]
+    assert len(walks) == 2
+    for walk in walks:
+        named = re.findall(r"`(ddpo/[\w/]+\.py)`", walk)
+        assert len(named) > 10
+        assert len(named) == len(set(named))
+        assert all((ROOT / name).is_file() for name in named)
+
+
 def calls_of(source: str, name: str) -> list[ast.Call]:
     """The calls of a function, named as in the source, such as "torch.load"."""
     return [

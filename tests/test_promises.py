@@ -46,7 +46,7 @@ def test_the_table_of_sensitivities_follows_from_the_models_schedule() -> None:
     """σ and |∂mean/∂v| / σ of DDIM with η = 1 and v-prediction, from diffusers' schedule (arXiv 2010.02502, eq. 12 and 16)."""
     from diffusers import DDIMScheduler
 
-    section = page("docs/training.md").partition("| timestep |")[2]
+    section = page("docs/training-evidence.md").partition("| timestep |")[2]
     timesteps, _, sigmas, sensitivities = section.splitlines()[:4]
     schedule = DDIMScheduler.from_pretrained(
         ROOT / "ddpo" / "policies" / "emoji" / "weights" / "scheduler"
@@ -333,11 +333,11 @@ def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_a_run_leaves_what_the_page_names(tiny_run: Path) -> None:
-    section = page("docs/training.md").partition("## What a run leaves\n")[2]
-    named = re.findall(r"`([\w.]+?)/?`", section.partition("`ddpo train --resume")[0])
+    files = page("docs/run-folder.md").partition("\n## Files\n")[2].partition("\n## ")[0]
+    named = re.findall(r"`([\w.]+?)/?`", files)
     assert set(named) == {path.name for path in tiny_run.iterdir()}
     keys = json.loads((tiny_run / "metrics.jsonl").read_text(encoding="utf-8")).keys()
-    rows = section.partition("| in `metrics.jsonl` | |")[2].partition("\n## ")[0]
+    rows = page("docs/run-folder.md").partition("| in `metrics.jsonl` | |")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (`.+?) \|", rows, re.MULTILINE)
     assert len(cells) > 5
     assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} <= set(keys)
@@ -347,8 +347,8 @@ def test_the_plan_of_a_run_has_the_lines_of_the_page(
     tiny_model: Path, tmp_path: Path, ddpo: Run
 ) -> None:
     block = (
-        page("docs/training.md")
-        .partition("every start does the same first:\n\n```\n")[2]
+        page("docs/run-folder.md")
+        .partition("Every start makes them too, and prints:\n\n```\n")[2]
         .partition("```")[0]
     )
     labels = [line.split()[0] for line in block.splitlines()]
@@ -589,7 +589,7 @@ def test_an_evaluation_measures_four_kinds_of_evidence_without_downloaded_reward
         "readings"
     ]
     assert len(reading["evidence"]) == 7
-    assert "Seven kinds of evidence are graded" in page("docs/evaluation.md")
+    assert "Seven kinds of evidence are graded" in page("docs/evaluation-metrics.md")
     measured = [one["kind"] for one in reading["evidence"] if one["grade"] != "not measured"]
     assert len(measured) >= 4
 

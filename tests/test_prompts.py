@@ -75,7 +75,7 @@ def test_every_builtin_list_is_in_the_table_with_its_size() -> None:
         for name, size in re.findall(r"^\| `(\w+)` \| (\d+) \|", readme, re.MULTILINE)
     }
     assert table == {name: len(load_prompts(name)) for name in builtin_names()}
-    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "training-prompts.md").read_text()
     table_of_lists = page.partition("| list | prompts |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| (`.*?`) \| ([\d, ]+) \|", table_of_lists, re.MULTILINE)
     told = {

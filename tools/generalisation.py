@@ -164,7 +164,7 @@ def matrix(report: Report) -> str:
 def course_table(report: Report, course: RunHistory) -> str:
     """What is told of each checkpoint of a run."""
     lines = [
-        "| iteration | queries | √KL | gain | evidence for the prompt | denoising error | reading |",
+        "| iteration | queries | √KL | gain | prompt recognisability | denoising error | grade |",
         "|---" * 7 + "|",
     ]
     base = {g.reward: g.paired.base_mean for g in report.gains if g.split == course.split}
@@ -186,7 +186,7 @@ def course_table(report: Report, course: RunHistory) -> str:
 
 def readings_table(report: Report) -> str:
     """The reading of every run, with the gain of its own reward on seen prompts."""
-    lines = ["| run | gain, seen animals | reading | because of |", "|---|---|---|---|"]
+    lines = ["| run | gain, seen animals | grade | because of |", "|---|---|---|---|"]
     for model, reading in zip(report.compared, report.readings, strict=True):
         gain = next(
             g.paired.gain
@@ -236,7 +236,7 @@ def write_page() -> None:
     )
     _save(
         picture_rows(folder, [point.model for point in course.points], ["animals"], 15),
-        "course-incompressibility",
+        "history-incompressibility",
     )
     _save(
         picture_rows(

@@ -1,4 +1,7 @@
-"""Writes the table of settings by model family into docs/training.md: `python tools/recipes_table.py`. A test checks that it is fresh."""
+"""Writes the table of settings into docs/training-settings.md: `python tools/recipes_table.py`.
+
+A test checks that the table is fresh.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from ddpo.policies.family import FAMILIES
 from ddpo.recipes import read_builtin
 from ddpo.trainer.recipe import config_from_dict
 
-PAGE = Path(__file__).parents[1] / "docs" / "training.md"
+PAGE = Path(__file__).parents[1] / "docs" / "training-settings.md"
 BLOCK = re.compile(r"(<!-- families:begin -->\n).*?(<!-- families:end -->)", re.DOTALL)
 
 

@@ -308,7 +308,7 @@ def report() -> None:
             + "\n"
             + text[text.index(end) :]
         )
-    save_pictures(REWARDS[0], ROOT / "docs" / "figures" / "reproduction-pictures.webp")
+    save_pictures(REWARDS[0], ROOT / "docs" / "figures" / "reproduction-images.webp")
     write_text(page, text)
 
 

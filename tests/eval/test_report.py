@@ -70,11 +70,11 @@ def test_numbers_that_do_not_exist_are_null_and_infinities_are_told(tmp_path: Pa
 
 
 def test_every_field_is_documented() -> None:
-    """The tables of docs/evaluation.md name every key of the report and every column of the samples."""
+    """The tables of docs/evaluation-files.md name every key of the report and every column of the samples."""
     from ddpo.eval.generate.samples import COLUMNS
     from ddpo.eval.report.data import Report
 
-    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "evaluation-files.md").read_text(encoding="utf-8")
     missing = [name for name in (*_names(Report), *COLUMNS) if f"`{name}`" not in text]
     assert missing == []
 
