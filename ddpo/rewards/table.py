@@ -1,4 +1,4 @@
-"""The tables of rewards in the README and in docs/rewards.md, and a page for each reward, from the cards."""
+"""Markdown of the reward cards: the tables of README.md and docs/zoo.md, and a page for each reward."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.catalog import CARDS
 
-__all__ = ["needs", "render_card_markdown", "render_facts_markdown", "render_table_markdown", "scale"]
+__all__ = ["needs", "render_card_markdown", "render_facts_markdown", "render_short_markdown", "render_table_markdown", "scale"]
 
 
 def scale(card: RewardCard) -> str:
@@ -34,6 +34,15 @@ def render_table_markdown(cards: Iterable[RewardCard] | None = None) -> str:
         (f"`{card.id}`", card.summary, scale(card), needs(card), "yes" if card.differentiable else "no", card.flaws) for card in _all(cards)
     ]
     return _markdown(("reward", "measures", "scale", "needs", "differentiable", "known flaws"), rows)
+
+
+def render_short_markdown(ids: Iterable[str]) -> str:
+    """A Markdown table with a row per id: the first clause of the card's summary and of its flaws."""
+    rows = [
+        (f"[`{card.id}`](docs/reward-cards/{card.id}.md)", card.summary.partition(";")[0], needs(card), card.flaws.partition(";")[0])
+        for card in (CARDS[one] for one in ids)
+    ]
+    return _markdown(("reward", "measures", "needs", "first flaw"), rows)
 
 
 def render_facts_markdown(cards: Iterable[RewardCard] | None = None) -> str:
