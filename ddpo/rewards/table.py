@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -39,7 +40,7 @@ def render_table_markdown(cards: Iterable[RewardCard] | None = None) -> str:
 def render_short_markdown(ids: Iterable[str]) -> str:
     """A Markdown table with a row per id: the first clause of the card's summary and of its flaws."""
     rows = [
-        (f"[`{card.id}`](docs/reward-cards/{card.id}.md)", card.summary.partition(";")[0], needs(card), card.flaws.partition(";")[0])
+        (f"[`{card.id}`](docs/reward-cards/{card.id}.md)", _first_clause(card.summary), needs(card), _first_clause(card.flaws))
         for card in (CARDS[one] for one in ids)
     ]
     return _markdown(("reward", "measures", "needs", "first flaw"), rows)
@@ -105,6 +106,10 @@ def render_card_markdown(card: RewardCard) -> str:
         golden = [(one.fixture, f"{one.score:.9g} ± {one.tolerance:g}", one.source) for one in card.golden]
         parts.append("## Known scores\n\n" + _markdown(("fixture", "score", "source"), golden))
     return "\n".join([*parts, "Made from the card by `python tools/readme_table.py`.\n"])
+
+
+def _first_clause(text: str) -> str:
+    return re.split("[:;]", text, maxsplit=1)[0]
 
 
 def _all(cards: Iterable[RewardCard] | None) -> Iterable[RewardCard]:
