@@ -1,8 +1,8 @@
 """Writes the tables of rewards into README.md and docs/zoo.md, from the cards: `python tools/readme_table.py`.
 
-Each table replaces the text between `<!-- NAME:begin -->` and `<!-- NAME:end -->`: `chosen` holds the eight rewards of the README,
-`rewards` all rewards with their flaws, and `facts` their scales and licences. A page for each reward goes into
-docs/reward-cards/. A test checks that all of them are fresh.
+Each table replaces the text between `<!-- NAME:begin -->` and `<!-- NAME:end -->`. `chosen` holds
+the eight rewards of the README, `rewards` all rewards with their flaws, and `facts` their scales
+and licences. A page for each reward goes into docs/reward-cards/. A test checks that they are fresh.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 from ddpo.files import write_text
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.table import (
+    needs,
     render_card_markdown,
     render_facts_markdown,
-    render_short_markdown,
     render_table_markdown,
 )
 
@@ -23,12 +23,22 @@ ROOT = Path(__file__).parents[1]
 FILES = (ROOT / "README.md", ROOT / "docs" / "zoo.md")
 CARD_PAGES = ROOT / "docs" / "reward-cards"
 CHOSEN = ("compressibility", "colorfulness", "aesthetic", "alignment", "pickscore", "hpsv3", "vqa_score", "ocr")
-"""Rewards of the README: two without weights, one for looks, two of preferences, and three that judge by the prompt."""
+"""Rewards of the README: two without weights, one of looks, two of preferences, three of prompts."""
 
 
 def render_chosen() -> str:
-    """The README's table of eight rewards."""
-    return render_short_markdown(CHOSEN)
+    """The README's table of eight rewards, with the first clause of each summary and flaw."""
+    lines = ["| reward | measures | needs | first flaw |", "|---|---|---|---|"]
+    for name in CHOSEN:
+        card = CARDS[name]
+        link = f"[`{name}`](docs/reward-cards/{name}.md)"
+        lines.append(f"| {link} | {first_clause(card.summary)} | {needs(card)} | {first_clause(card.flaws)} |")
+    return "\n".join(lines)
+
+
+def first_clause(text: str) -> str:
+    """The text before the first colon or semicolon."""
+    return re.split("[:;]", text, maxsplit=1)[0]
 
 
 TABLES = {"chosen": render_chosen, "rewards": render_table_markdown, "facts": render_facts_markdown}

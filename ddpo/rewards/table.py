@@ -1,15 +1,14 @@
-"""Markdown of the reward cards: the tables of README.md and docs/zoo.md, and a page for each reward."""
+"""The tables of rewards in the README and in docs/rewards.md, and a page for each reward, from the cards."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.catalog import CARDS
 
-__all__ = ["needs", "render_card_markdown", "render_facts_markdown", "render_short_markdown", "render_table_markdown", "scale"]
+__all__ = ["needs", "render_card_markdown", "render_facts_markdown", "render_table_markdown", "scale"]
 
 
 def scale(card: RewardCard) -> str:
@@ -35,15 +34,6 @@ def render_table_markdown(cards: Iterable[RewardCard] | None = None) -> str:
         (f"`{card.id}`", card.summary, scale(card), needs(card), "yes" if card.differentiable else "no", card.flaws) for card in _all(cards)
     ]
     return _markdown(("reward", "measures", "scale", "needs", "differentiable", "known flaws"), rows)
-
-
-def render_short_markdown(ids: Iterable[str]) -> str:
-    """A Markdown table with a row per id: the first clause of the card's summary and of its flaws."""
-    rows = [
-        (f"[`{card.id}`](docs/reward-cards/{card.id}.md)", _first_clause(card.summary), needs(card), _first_clause(card.flaws))
-        for card in (CARDS[one] for one in ids)
-    ]
-    return _markdown(("reward", "measures", "needs", "first flaw"), rows)
 
 
 def render_facts_markdown(cards: Iterable[RewardCard] | None = None) -> str:
@@ -106,10 +96,6 @@ def render_card_markdown(card: RewardCard) -> str:
         golden = [(one.fixture, f"{one.score:.9g} ± {one.tolerance:g}", one.source) for one in card.golden]
         parts.append("## Known scores\n\n" + _markdown(("fixture", "score", "source"), golden))
     return "\n".join([*parts, "Made from the card by `python tools/readme_table.py`.\n"])
-
-
-def _first_clause(text: str) -> str:
-    return re.split("[:;]", text, maxsplit=1)[0]
 
 
 def _all(cards: Iterable[RewardCard] | None) -> Iterable[RewardCard]:
