@@ -39,7 +39,7 @@ def fenced_lines(page: Path, languages: tuple[str, ...] = ("sh", "bash", "")) ->
     """The lines of a page's blocks of commands, continued lines joined."""
     for language, block in FENCED.findall(page.read_text(encoding="utf-8")):
         if language in languages:
-            yield from block.replace("\\\n", " ").splitlines()
+            yield from re.sub(r"\s*\\\n\s*", " ", block).splitlines()
 
 
 def arguments_of(line: str) -> list[str] | None:
