@@ -94,6 +94,18 @@ def test_the_readme_tells_the_onsets_and_counts_of_the_measured_readings() -> No
     assert f'no strong sign in {runs} runs that were stopped in time ({watch} of them "watch")' in readme
 
 
+def test_the_output_in_the_readme_has_the_columns_of_an_evaluation(pictures: Path, tmp_path: Path, ddpo: Run) -> None:
+    block = page("README.md").partition("```text\n")[2].partition("```")[0].splitlines()
+    columns = re.split(r"\s{2,}", block[1].strip())
+    assert len(columns) == 5
+    assert [re.split(r"\s{2,}", line)[0] for line in block[2:]] == ["animals", "unseen animals", "objects"]
+    arguments = ["eval", *images_of(pictures), "--reward", "darkness", "--no-held-out", "--out", tmp_path / "report"]
+    code, output, errors = ddpo(*arguments, "--trained-prompts", pictures / "p.txt")
+    assert code == 0, errors
+    headers = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
+    assert any(set(columns) <= set(header) for header in headers), output  # wide terminals have more columns
+
+
 def test_the_second_ctrl_c_stops_at_once() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
