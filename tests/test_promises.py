@@ -332,6 +332,12 @@ def test_prompts_that_training_gave_away_are_reported_or_dropped(
     assert len(split["leaks"]) == leaks + dropped
 
 
+def test_code_of_hub_repositories_is_never_run() -> None:
+    """A promise of SECURITY.md; the libraries run such code only where this argument is true."""
+    assert "`trust_remote_code` is not used" in page("SECURITY.md")
+    assert [path.name for path in (ROOT / "ddpo").rglob("*.py") if "trust_remote_code" in path.read_text(encoding="utf-8")] == []
+
+
 def test_the_version_is_that_of_the_package(ddpo: Run) -> None:
     import ddpo as package
 
