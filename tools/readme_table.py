@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ddpo.files import write_text
-from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.table import (
+from ddpo.io.atomic import write_text
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.tools.card_pages import (
     needs,
     render_card_markdown,
     render_facts_markdown,
@@ -22,7 +22,16 @@ from ddpo.rewards.table import (
 ROOT = Path(__file__).parents[1]
 FILES = (ROOT / "README.md", ROOT / "docs" / "zoo.md")
 CARD_PAGES = ROOT / "docs" / "reward-cards"
-CHOSEN = ("compressibility", "colorfulness", "aesthetic", "alignment", "pickscore", "hpsv3", "vqa_score", "ocr")
+CHOSEN = (
+    "compressibility",
+    "colorfulness",
+    "aesthetic",
+    "alignment",
+    "pickscore",
+    "hpsv3",
+    "vqa_score",
+    "ocr",
+)
 """Rewards of the README: two without weights, one of looks, two of preferences, three of prompts."""
 
 
@@ -32,7 +41,9 @@ def render_chosen() -> str:
     for name in CHOSEN:
         card = CARDS[name]
         link = f"[`{name}`](docs/reward-cards/{name}.md)"
-        lines.append(f"| {link} | {first_clause(card.summary)} | {needs(card)} | {first_clause(card.flaws)} |")
+        lines.append(
+            f"| {link} | {first_clause(card.summary)} | {needs(card)} | {first_clause(card.flaws)} |"
+        )
     return "\n".join(lines)
 
 

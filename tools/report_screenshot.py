@@ -14,7 +14,10 @@ from pathlib import Path
 from PIL import Image
 
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "report.webp"
-WIDTH, HEIGHT = 1280, 1360  # in pixels: the answer, the images side by side, the first table of gains
+WIDTH, HEIGHT = (
+    1280,
+    1360,
+)  # in pixels: the answer, the images side by side, the first table of gains
 
 
 def screenshot(page: Path, to: Path) -> None:
@@ -28,13 +31,27 @@ def screenshot(page: Path, to: Path) -> None:
         FileNotFoundError: no Chromium on this machine.
         subprocess.CalledProcessError: Chromium failed.
     """
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    browser = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if browser is None:
         raise FileNotFoundError("no Chromium on this machine: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder) / "page.png"
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={WIDTH},{HEIGHT}"]
-        subprocess.run([browser, *options, f"--screenshot={drawn}", page.resolve().as_uri()], check=True, timeout=120)
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            f"--window-size={WIDTH},{HEIGHT}",
+        ]
+        subprocess.run(
+            [browser, *options, f"--screenshot={drawn}", page.resolve().as_uri()],
+            check=True,
+            timeout=120,
+        )
         with Image.open(drawn) as image:
             image.convert("RGB").save(to, "WEBP", quality=80, method=6)
 
