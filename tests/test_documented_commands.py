@@ -22,7 +22,7 @@ Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [
-        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "ddpo").rglob("README.md"),
         *(ROOT / "ddpo").rglob("README.md.template"),
@@ -39,7 +39,7 @@ def fenced_lines(page: Path, languages: tuple[str, ...] = ("sh", "bash", "")) ->
     """The lines of a page's blocks of commands, continued lines joined."""
     for language, block in FENCED.findall(page.read_text(encoding="utf-8")):
         if language in languages:
-            yield from block.replace("\\\n", " ").splitlines()
+            yield from re.sub(r"\s*\\\n\s*", " ", block).splitlines()
 
 
 def arguments_of(line: str) -> list[str] | None:
@@ -194,8 +194,8 @@ def test_commands_in_the_text_exist(page: Path) -> None:
 
 
 ON_PIXELS = [
-    ("README.md", "ddpo rewards score compressibility symmetry my_folder"),
-    ("README.md", "ddpo rewards compare compressibility colorfulness my_folder"),
+    ("docs/rewards.md", "ddpo rewards score compressibility symmetry my_folder"),
+    ("docs/rewards.md", "ddpo rewards compare compressibility colorfulness my_folder"),
     ("docs/checking-a-reward.md", "ddpo rewards check compressibility"),
     ("docs/combining-rewards.md", 'ddpo rewards score "colorfulness:0.05 + compressibility:0.2"'),
     ("docs/combining-rewards.md", "ddpo rewards calibrate compressibility"),
@@ -213,7 +213,7 @@ def test_the_commands_on_pixels_run_as_they_stand(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
-    for folder in ("pictures", "my_folder"):
+    for folder in ("images", "my_folder"):
         Path(folder).mkdir()
         for number in range(6):
             pixels = random.integers(0, 256, (32, 48, 3), dtype=np.uint8)

@@ -60,12 +60,13 @@ EQUAL = subject.TOLERANCES
 STATED = {
     "README.md": [
         f"{MEGABYTES:.0f} MB [`emoji`]",
-        f"[{len(all_checks())} promises](docs/checking-a-reward.md)",
-        f"alone for 20 iterations ({20 * TrainConfig().sample.samples:,} pictures scored",
-        f"{EvalConfig().seeds} pictures per prompt",
+        f"[{len(all_checks())} promises](docs/checks.md)",
+        f"[All {len(CARDS)} rewards](docs/zoo.md)",
+        f"alone for 20 iterations ({20 * TrainConfig().sample.samples:,} images scored",
+        f"{EvalConfig().seeds} images per prompt",
         f"in at most {self_test.BUDGET_S / 60:g} minutes",
     ],
-    "docs/checking-a-reward.md": [
+    "docs/checks.md": [
         f"differ by less than {EQUAL['float64']:.0e}".replace("e-0", "e-"),
         f"{EQUAL['float32']:.0e} (float32), {EQUAL['float16']:.0e} (float16) or {EQUAL['bfloat16']:.0e} (bfloat16)".replace(
             "e-0", "e-"
@@ -76,11 +77,13 @@ STATED = {
         f"the last {check_inputs.LAST} of {check_inputs.WORDS:,} words",
     ],
     "docs/comparing-rewards.md": [
-        f"interval of {bootstrap.RESAMPLES:,} bootstrap resamples (fixed seed)",
-        f"95 % percentile interval of {bootstrap.RESAMPLES:,} bootstrap resamples of prompts",
         f"With fewer than {WORDS[agreement.FEW]} images",
         f"edited in {WORDS[len(edits.EDITS)]} ways",
         f"a black frame over the outer {WORDS[edits.BORDER]} pixels",
+    ],
+    "docs/comparison-statistics.md": [
+        f"interval of {bootstrap.RESAMPLES:,} bootstrap resamples (fixed seed)",
+        f"95 % percentile interval of {bootstrap.RESAMPLES:,} bootstrap resamples of prompts",
         f"for each of *{edits.SAME_IMAGE[0]}*, *{edits.SAME_IMAGE[1]}* and *{edits.SAME_IMAGE[2]}*",
         f"dealt into {WORDS[pairwise.FOLDS]} folds",
         f"over {WORDS[bradley_terry.BINS]} bins",
@@ -127,13 +130,15 @@ STATED = {
         f"a prompt of more than {text.MAX_CHARACTERS:,} characters",
         f"up to {WORDS[folder_prompts.ABOVE]} levels above the folder",
     ],
-    "docs/rewards.md": [f"up to `DDPO_CACHE_LIMIT_MB` ({store.DEFAULT_LIMIT_MB:g})"],
+    "docs/score-cache.md": [f"up to `DDPO_CACHE_LIMIT_MB` ({store.DEFAULT_LIMIT_MB:g})"],
     "docs/serving-rewards.md": [
         f"sends up to {client.CALLS.concurrency} requests at once, gives one up after {client.CALLS.timeout_s:g} s",
         f"tries again up to {client.CALLS.retries} times",
         f"Where {gather.MOST_WAITING} requests wait",
         f"after {WORDS[scorer.GIVE_UP]} failures in a row",
         f"A call is tried {WORDS[client.CALLS.retries + 1]} times",
+    ],
+    "docs/serving-protocol.md": [
         f"## The protocol, version {wire.WIRE_VERSION}",
         f"`timeout={OPTIONS['timeout']:g}`",
     ],

@@ -112,7 +112,38 @@ def test_the_readme_tells_the_onsets_and_counts_of_the_measured_readings() -> No
         sum(found[2] for found in counts),
     )
     assert strong == 0
-    assert f'none in {runs} runs that were stopped in time ({watch} of them "watch")' in readme
+    assert (
+        f'no strong sign in {runs} runs that were stopped in time ({watch} of them "watch")'
+        in readme
+    )
+
+
+def test_the_output_in_the_readme_has_the_columns_of_an_evaluation(
+    pictures: Path, tmp_path: Path, ddpo: Run
+) -> None:
+    block = page("README.md").partition("```text\n")[2].partition("```")[0].splitlines()
+    columns = re.split(r"\s{2,}", block[1].strip())
+    assert len(columns) == 5
+    assert [re.split(r"\s{2,}", line)[0] for line in block[2:]] == [
+        "animals",
+        "unseen animals",
+        "objects",
+    ]
+    arguments = [
+        "eval",
+        *images_of(pictures),
+        "--reward",
+        "darkness",
+        "--no-held-out",
+        "--out",
+        tmp_path / "report",
+    ]
+    code, output, errors = ddpo(*arguments, "--trained-prompts", pictures / "p.txt")
+    assert code == 0, errors
+    headers = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
+    assert any(set(columns) <= set(header) for header in headers), (
+        output
+    )  # wide terminals have more columns
 
 
 def test_the_second_ctrl_c_stops_at_once() -> None:
@@ -460,6 +491,16 @@ def test_prompts_that_training_gave_away_are_reported_or_dropped(
     assert split["dropped"] == dropped
     assert split["prompts"] == 2 - dropped
     assert len(split["leaks"]) == leaks + dropped
+
+
+def test_code_of_hub_repositories_is_never_run() -> None:
+    """A promise of SECURITY.md; the libraries run such code only where this argument is true."""
+    assert "`trust_remote_code` is not used" in page("SECURITY.md")
+    assert [
+        path.name
+        for path in (ROOT / "ddpo").rglob("*.py")
+        if "trust_remote_code" in path.read_text(encoding="utf-8")
+    ] == []
 
 
 def test_the_version_is_that_of_the_package(ddpo: Run) -> None:

@@ -1,4 +1,4 @@
-"""README and docs tell the truth: tables are made from the cards, links and names lead somewhere, the README's reward scores."""
+"""README and docs are true: tables come from the cards, links and names exist, the README's reward scores, the map is complete."""
 
 from __future__ import annotations
 
@@ -13,24 +13,91 @@ from ddpo.rewards.cards import CARDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "ddpo").rglob("README.md")),
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("page", "blocks"), [("README.md", ["rewards"]), ("docs/rewards.md", ["rewards", "facts"])]
-)
-def test_the_tables_of_rewards_are_fresh(page: str, blocks: list[str]) -> None:
+def rewards_of(text: str, block: str) -> list[str]:
+    """The ids in the first column of a generated table."""
+    table = text.partition(f"<!-- {block}:begin -->")[2].partition(f"<!-- {block}:end -->")[0]
+    return re.findall(r"\n\| \[?`(\w+)`", table)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/zoo.md"])
+def test_the_tables_of_rewards_are_fresh(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     with_tables = runpy.run_path(str(ROOT / "tools" / "readme_table.py"))["with_tables"]
     assert with_tables(text) == text, "run: python tools/readme_table.py"
-    for block in blocks:
-        table = text.partition(f"<!-- {block}:begin -->")[2].partition(f"<!-- {block}:end -->")[0]
-        assert re.findall(r"\n\| `(\w+)` \|", table) == list(CARDS)
+
+
+def test_the_zoo_has_every_reward_and_the_readme_eight_of_them() -> None:
+    zoo = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
+    assert rewards_of(zoo, "rewards") == list(CARDS)
+    assert rewards_of(zoo, "facts") == list(CARDS)
+    chosen = rewards_of(README, "chosen")
+    assert len(set(chosen)) == 8
+    assert set(chosen) <= set(CARDS)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 130
+    assert len(README.split()) <= 900
+
+
+def test_the_map_has_every_page_once_and_guides_are_short() -> None:
+    text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    sections = {
+        kind: text.partition(f"\n## {kind}\n")[2].partition("\n## ")[0]
+        for kind in ("Guides", "Reference", "Evidence")
+    }
+    links = {
+        kind: re.findall(r"^\| \[.+?\]\(([\w-]+\.md)\)", section, re.MULTILINE)
+        for kind, section in sections.items()
+    }
+    listed = sorted(name for names in links.values() for name in names)
+    assert listed == sorted(
+        path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md"
+    )
+    words = {
+        name: len((ROOT / "docs" / name).read_text(encoding="utf-8").split())
+        for name in links["Guides"]
+    }
+    assert {name: count for name, count in words.items() if count > 1_200} == {}
+
+
+def test_each_page_says_whether_it_is_a_guide_a_reference_or_evidence() -> None:
+    text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for kind, word in (("Guides", "guide"), ("Reference", "reference"), ("Evidence", "evidence")):
+        section = text.partition(f"\n## {kind}\n")[2].partition("\n## ")[0]
+        for name in re.findall(r"^\| \[.+?\]\(([\w-]+\.md)\)", section, re.MULTILINE):
+            first = (ROOT / "docs" / name).read_text(encoding="utf-8").split("\n\n")[1]
+            assert re.search(rf"\bThis (?:page holds the )?{word}\b", first), name
+
+
+def test_the_commands_of_the_readme_are_those_of_the_demo() -> None:
+    recipe = (
+        (ROOT / "Makefile")
+        .read_text(encoding="utf-8")
+        .replace("$(BIN)/", "")
+        .replace("$(DEMO)", "runs/demo")
+    )
+    commands = re.findall(r"^ddpo (?:train|eval) .*", README, re.MULTILINE)
+    assert len(commands) == 2
+    assert all(f"\t{command}\n" in recipe for command in commands)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    import yaml
+
+    from ddpo import __version__
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    assert citation["license"] == "Apache-2.0"
+    assert citation["references"][0]["identifiers"][0]["value"] == "arXiv:2305.13301"
 
 
 def test_the_page_of_each_reward_is_fresh() -> None:
@@ -136,7 +203,7 @@ def test_targets_of_make_exist(page: Path) -> None:
 
 
 def test_every_reward_is_in_the_table_of_choices() -> None:
-    page = (ROOT / "docs/rewards.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8")
     choices = page.partition("## Which one")[2].partition("\n## ")[0]
     assert [name for name in CARDS if f"`{name}`" not in choices] == []
     assert [name for name in re.findall(r"\| `([a-z_]+)` \|", page) if name not in CARDS] == []

@@ -31,11 +31,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the page's files, and two pictures."""
     for source in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         (tmp_path / source.splitlines()[0].removeprefix("# ")).write_text(source)
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     random = np.random.default_rng(0)
     for name in "ab":
         Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(
-            tmp_path / "pictures" / f"{name}.png"
+            tmp_path / "images" / f"{name}.png"
         )
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,4 +1,4 @@
-"""Writes the table of checks into docs/checking-a-reward.md: `python tools/checks_table.py`. A test checks that it is fresh."""
+"""Writes the table of checks into docs/checks.md: `python tools/checks_table.py`. A test checks that it is fresh."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from ddpo.io.atomic import write_text
 from ddpo.rewards.check.table import render_checks_markdown
 
-PAGE = Path(__file__).parents[1] / "docs" / "checking-a-reward.md"
+PAGE = Path(__file__).parents[1] / "docs" / "checks.md"
 BLOCK = re.compile(r"(<!-- checks:begin -->\n).*?(<!-- checks:end -->)", re.DOTALL)
 
 

@@ -1,7 +1,8 @@
-"""Writes the tables of rewards into README.md and docs/rewards.md, from the cards: `python tools/readme_table.py`.
+"""Writes the tables of rewards into README.md and docs/zoo.md, from the cards: `python tools/readme_table.py`.
 
-The table to choose by goes between `<!-- rewards:begin -->` and `<!-- rewards:end -->`, that of scales and licences between
-`facts:begin` and `facts:end`; and a page for each reward goes into docs/reward-cards/. A test checks that they are fresh.
+Each table replaces the text between `<!-- NAME:begin -->` and `<!-- NAME:end -->`. `chosen` holds
+the eight rewards of the README, `rewards` all rewards with their flaws, and `facts` their scales
+and licences. A page for each reward goes into docs/reward-cards/. A test checks that they are fresh.
 """
 
 from __future__ import annotations
@@ -12,25 +13,56 @@ from pathlib import Path
 from ddpo.io.atomic import write_text
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.tools.card_pages import (
+    needs,
     render_card_markdown,
     render_facts_markdown,
     render_table_markdown,
 )
 
 ROOT = Path(__file__).parents[1]
-FILES = (ROOT / "README.md", ROOT / "docs" / "rewards.md")
+FILES = (ROOT / "README.md", ROOT / "docs" / "zoo.md")
 CARD_PAGES = ROOT / "docs" / "reward-cards"
-TABLES = {"rewards": render_table_markdown, "facts": render_facts_markdown}
+CHOSEN = (
+    "compressibility",
+    "colorfulness",
+    "aesthetic",
+    "alignment",
+    "pickscore",
+    "hpsv3",
+    "vqa_score",
+    "ocr",
+)
+"""Rewards of the README: two without weights, one of looks, two of preferences, three of prompts."""
+
+
+def render_chosen() -> str:
+    """The README's table of eight rewards, with the first clause of each summary and flaw."""
+    lines = ["| reward | measures | needs | first flaw |", "|---|---|---|---|"]
+    for name in CHOSEN:
+        card = CARDS[name]
+        link = f"[`{name}`](docs/reward-cards/{name}.md)"
+        lines.append(
+            f"| {link} | {first_clause(card.summary)} | {needs(card)} | {first_clause(card.flaws)} |"
+        )
+    return "\n".join(lines)
+
+
+def first_clause(text: str) -> str:
+    """The text before the first colon or semicolon."""
+    return re.split("[:;]", text, maxsplit=1)[0]
+
+
+TABLES = {"chosen": render_chosen, "rewards": render_table_markdown, "facts": render_facts_markdown}
 BLOCK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 
 
 def with_tables(text: str) -> str:
-    """`text` with what is between each pair of markers replaced."""
+    """A page with the table between each pair of markers replaced by a fresh one."""
     return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]().strip()}\n{found[3]}", text)
 
 
 def card_pages() -> dict[str, str]:
-    """Name → text of the pages of docs/reward-cards."""
+    """File name → text of each page in docs/reward-cards."""
     return {f"{name}.md": render_card_markdown(card) for name, card in CARDS.items()}
 
 

@@ -194,7 +194,7 @@ def test_mistakes_on_the_command_line_are_one_line(
 
 
 def test_the_table_in_the_documentation_is_fresh() -> None:
-    text = (ROOT / "docs" / "checking-a-reward.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
     found = re.search(r"<!-- checks:begin -->\n(.*?)\n<!-- checks:end -->", text, re.DOTALL)
     assert found, "the markers of the table are missing"
     assert found[1] == render_checks_markdown().strip(), "run: python tools/checks_table.py"
