@@ -29,6 +29,7 @@ from ddpo.rewards.models.clip_pixels import SIDE, prepared, preprocess
 from ddpo.rewards.models.laion_head import collapse_head, head_scores
 from ddpo.rewards.models.open_clip import load_model, open_clip_tower
 from ddpo.rewards.models.open_clip_source import OpenClipSource, find_source
+from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def clip_embeddings(
     tower: CLIPVisionModelWithProjection, device: str, dtype: torch.dtype = torch.float32
 ) -> Callable[[ImageBatch], Tensor]:
     """Pictures → projected embeddings `[batch, width]` of an image tower, which is moved to `device` and made ready for use alone."""
-    model: Any = tower.to(torch.device(device), dtype)
+    model: Any = place(tower, device, dtype)
     pack_linears(model)
 
     def embed(batch: ImageBatch) -> Tensor:

@@ -23,6 +23,7 @@ from ddpo.rewards.catalog_preference import HPS, PREFERENCE_CARDS
 from ddpo.rewards.linear import SelfAttention, pack_linears
 from ddpo.rewards.models.clip_pixels import MEAN, SIDE, STD
 from ddpo.rewards.models.clip_text import Remembered, cut, padded
+from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Hpsv2", "load_model", "preprocess"]
@@ -111,7 +112,7 @@ class Hpsv2:
         self, release: str = "v2.1", checkpoint: str | None = None, antialias: bool = False, device: str = "cpu", dtype: str = "float32"
     ) -> None:
         self._device, self._dtype, self._antialias = torch.device(device), tower_dtype(self.card.id, dtype), antialias
-        self._model = load_model(_checkpoint(release, checkpoint)).to(self._device, self._dtype)
+        self._model = place(load_model(_checkpoint(release, checkpoint)), self._device, self._dtype)
         for block in (*self._model.visual.transformer.resblocks, *self._model.transformer.resblocks):
             block.attn = SelfAttention(block.attn)
         pack_linears(self._model)

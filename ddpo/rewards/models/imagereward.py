@@ -21,6 +21,7 @@ from ddpo.rewards.card import WeightFile
 from ddpo.rewards.catalog_preference import BERT_VOCABULARY, IMAGE_REWARD, PREFERENCE_CARDS
 from ddpo.rewards.linear import pack_linears
 from ddpo.rewards.models.clip_pixels import prepared
+from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["ImageReward", "load_blip"]
@@ -134,7 +135,7 @@ class ImageReward:
         sizes = _file(config, "med_config.json", 0.001, IMAGE_REWARD)
         file = _file(checkpoint, "ImageReward.pt", IMAGE_REWARD.megabytes, IMAGE_REWARD)
         vision, text, head = load_blip(file, sizes)
-        self._vision, self._text = (each.to(self._device, self._dtype) for each in (vision, text))
+        self._vision, self._text = (place(each, self._device, self._dtype) for each in (vision, text))
         pack_linears(self._vision)
         pack_linears(self._text)
         self._head = [(in_float64(weight.to(self._device)), in_float64(bias.to(self._device))) for weight, bias in head]

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.rewards.offload import place
 from ddpo.rewards.vlm.protocol import SPACE_MARKS, TOP_TOKENS, UnusableAnswer, check_words
 from ddpo.weights import offline
 
@@ -47,7 +48,7 @@ class LocalVlm:
             raise MissingResourceError(f"the vision-language model {path} cannot be loaded: {one_line(error)}") from error
         if getattr(self._processor, "chat_template", None) is None:
             raise MissingResourceError(f"the vision-language model {path} has no chat template (chat_template.jinja)")
-        self._model = self._model.eval().requires_grad_(False).to(device)
+        self._model = place(self._model.eval().requires_grad_(False), device)
         self._device = device
         self._path = path
 
