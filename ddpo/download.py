@@ -62,10 +62,14 @@ def check_space(folder: Path, size: int, what: str) -> None:
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if size > free:
-        raise MissingResourceError(f"{what} takes {size / 1e6:,.1f} MB, but only {free / 1e6:,.1f} MB are free at {folder}")
+        raise MissingResourceError(
+            f"{what} takes {size / 1e6:,.1f} MB, but only {free / 1e6:,.1f} MB are free at {folder}"
+        )
 
 
-def download(url: str, target: Path, sha256: str, what: str, by_hand: str, progress: Progress | None = None) -> Path:
+def download(
+    url: str, target: Path, sha256: str, what: str, by_hand: str, progress: Progress | None = None
+) -> Path:
     """Fetches `url` to `target`, which appears only whole and verified.
 
     A file that was resumed and does not verify is fetched once more from its first byte: what was there may have been another version.
@@ -106,7 +110,11 @@ def download(url: str, target: Path, sha256: str, what: str, by_hand: str, progr
 
 
 def _explain(error: Exception, what: str, partial: Path, by_hand: str) -> str:
-    if isinstance(error, OSError) and error.filename is not None and not isinstance(error, urllib.error.HTTPError):
+    if (
+        isinstance(error, OSError)
+        and error.filename is not None
+        and not isinstance(error, urllib.error.HTTPError)
+    ):
         return f"{what}: {partial.parent} cannot be written ({error.strerror}); set DDPO_CACHE"
     if partial.exists() and (size := partial.stat().st_size):
         return f"{what} was cut short ({one_line(error)}); {size / 1e6:.1f} MB are kept: run it again to go on, or {by_hand}"
@@ -114,7 +122,9 @@ def _explain(error: Exception, what: str, partial: Path, by_hand: str) -> str:
 
 
 @contextmanager
-def _opened(partial: Path, target: Path, sha256: str, progress: Progress | None) -> Iterator[BinaryIO | None]:
+def _opened(
+    partial: Path, target: Path, sha256: str, progress: Progress | None
+) -> Iterator[BinaryIO | None]:
     """The partial file, for this process alone; None if another process has finished the target meanwhile."""
     while True:
         file = partial.open("ab+")
@@ -143,7 +153,9 @@ def _opened(partial: Path, target: Path, sha256: str, progress: Progress | None)
 
 
 def _locked(file: BinaryIO) -> bool:
-    if sys.platform == "win32":  # two processes may both fetch there; the hash is what protects the cache
+    if (
+        sys.platform == "win32"
+    ):  # two processes may both fetch there; the hash is what protects the cache
         return True
     import fcntl
 
@@ -175,7 +187,9 @@ def _restart(file: BinaryIO, partial: Path) -> None:
     _mark(partial).unlink(missing_ok=True)
 
 
-def _complete(url: str, file: BinaryIO, partial: Path, what: str, progress: Progress | None) -> None:
+def _complete(
+    url: str, file: BinaryIO, partial: Path, what: str, progress: Progress | None
+) -> None:
     """Appends to `file` until it is whole; tries again where the connection breaks, a bounded number of times."""
     for attempt in range(ATTEMPTS):
         try:
@@ -207,7 +221,9 @@ def _append(url: str, file: BinaryIO, partial: Path, what: str, progress: Progre
     except urllib.error.HTTPError as error:
         if error.code != 416 or not here:
             raise
-        if _number(r"bytes \*/(\d+)", error.headers.get("Content-Range")) != here:  # not the whole file already: another version
+        if (
+            _number(r"bytes \*/(\d+)", error.headers.get("Content-Range")) != here
+        ):  # not the whole file already: another version
             _restart(file, partial)
             raise _Cut("the file on the server is shorter than what was fetched before") from error
 
@@ -224,7 +240,9 @@ def _request(url: str, here: int, partial: Path) -> urllib.request.Request:
 
 def _write_mark(partial: Path, headers: http.client.HTTPMessage) -> None:
     etag = headers.get("ETag", "")
-    if etag.startswith('"') and etag.isascii():  # a weak one, W/"…", is not allowed in If-Range: RFC 9110, section 13.1.5
+    if (
+        etag.startswith('"') and etag.isascii()
+    ):  # a weak one, W/"…", is not allowed in If-Range: RFC 9110, section 13.1.5
         _mark(partial).write_text(etag, "utf-8")
 
 
@@ -243,7 +261,9 @@ def _number(pattern: str, text: str | None) -> int | None:
     return int(found[1]) if found else None
 
 
-def _copy(response: _Response, file: BinaryIO, done: int, total: int | None, progress: Progress | None) -> None:
+def _copy(
+    response: _Response, file: BinaryIO, done: int, total: int | None, progress: Progress | None
+) -> None:
     try:
         while block := response.read1(CHUNK):
             file.write(block)

@@ -28,7 +28,18 @@ __all__ = [
 ]
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
-OTHER_FRAMEWORKS: Final = ("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.gguf", "*.tflite", "*.mlmodel", "onnx/*", "openvino/*", "original/*")
+OTHER_FRAMEWORKS: Final = (
+    "*.h5",
+    "*.msgpack",
+    "*.ot",
+    "*.onnx",
+    "*.gguf",
+    "*.tflite",
+    "*.mlmodel",
+    "onnx/*",
+    "openvino/*",
+    "original/*",
+)
 """Files of a hub repository that transformers does not read when it loads a torch model."""
 
 
@@ -42,12 +53,16 @@ def cache_dir() -> Path:
     try:
         return Path(given or Path.home() / ".cache" / "ddpo").expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"DDPO_CACHE={given or ''}: {str(error).rstrip('.')}; set it to a folder that can be written") from error
+        raise ConfigError(
+            f"DDPO_CACHE={given or ''}: {str(error).rstrip('.')}; set it to a folder that can be written"
+        ) from error
 
 
 def offline() -> bool:
     """Whether fetching is forbidden by the environment."""
-    values = (os.environ.get(name, "").strip().lower() for name in ("DDPO_OFFLINE", "HF_HUB_OFFLINE"))
+    values = (
+        os.environ.get(name, "").strip().lower() for name in ("DDPO_OFFLINE", "HF_HUB_OFFLINE")
+    )
     return any(value not in ("", "0", "false", "no", "off") for value in values)
 
 
@@ -61,7 +76,9 @@ def verified(path: Path, sha256: str, what: str) -> Path:
         raise MissingResourceError(f"{what} is not at {path}")
     found = sha256_of(path)
     if found != sha256:
-        raise MissingResourceError(f"{what} is not the file {path}, whose SHA-256 is {found[:12]}… instead of {sha256[:12]}…")
+        raise MissingResourceError(
+            f"{what} is not the file {path}, whose SHA-256 is {found[:12]}… instead of {sha256[:12]}…"
+        )
     return path
 
 
@@ -93,11 +110,15 @@ def fetch_url(url: str, sha256: str, what: str, progress: Progress | None = None
         return target
     by_hand = f"get {url} and put it at {target}"
     if offline():
-        raise MissingResourceError(f"{what} is not in the cache and fetching is off (DDPO_OFFLINE or HF_HUB_OFFLINE): {by_hand}")
+        raise MissingResourceError(
+            f"{what} is not in the cache and fetching is off (DDPO_OFFLINE or HF_HUB_OFFLINE): {by_hand}"
+        )
     return download(url, target, sha256, what, by_hand, progress)
 
 
-def fetch_hub_file(repository: str, filename: str, revision: str, sha256: str | None, what: str) -> Path:
+def fetch_hub_file(
+    repository: str, filename: str, revision: str, sha256: str | None, what: str
+) -> Path:
     """A file of a Hugging Face hub repository at a pinned revision, from the hub's own cache or fetched (the hub's client resumes).
 
     Raises:
@@ -106,13 +127,19 @@ def fetch_hub_file(repository: str, filename: str, revision: str, sha256: str | 
     from huggingface_hub import hf_hub_download
 
     try:
-        path = Path(hf_hub_download(repository, filename, revision=revision, local_files_only=offline()))
+        path = Path(
+            hf_hub_download(repository, filename, revision=revision, local_files_only=offline())
+        )
     except (OSError, ValueError, RuntimeError) as error:  # the hub's errors are subclasses of these
-        raise _not_on_the_hub(what, error, f"{repository} {filename} --revision {revision}") from error
+        raise _not_on_the_hub(
+            what, error, f"{repository} {filename} --revision {revision}"
+        ) from error
     return verified(path, sha256, what) if sha256 else path
 
 
-def fetch_hub_repository(repository: str, revision: str, what: str, only: Sequence[str] = ()) -> Path:
+def fetch_hub_repository(
+    repository: str, revision: str, what: str, only: Sequence[str] = ()
+) -> Path:
     """A whole hub repository at a revision, but for files of other frameworks; its folder in the hub's own cache.
 
     With `only`, just the files that match one of these patterns, as far as there are any; `*` matches slashes too.
@@ -126,7 +153,11 @@ def fetch_hub_repository(repository: str, revision: str, what: str, only: Sequen
         ignored = list(OTHER_FRAMEWORKS)
         return Path(
             snapshot_download(
-                repository, revision=revision, local_files_only=offline(), ignore_patterns=ignored, allow_patterns=list(only) or None
+                repository,
+                revision=revision,
+                local_files_only=offline(),
+                ignore_patterns=ignored,
+                allow_patterns=list(only) or None,
             )
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -134,5 +165,11 @@ def fetch_hub_repository(repository: str, revision: str, what: str, only: Sequen
 
 
 def _not_on_the_hub(what: str, error: Exception, arguments: str) -> MissingResourceError:
-    state = "is not in the hub's cache and fetching is off" if offline() else f"could not be fetched ({type(error).__name__})"
-    return MissingResourceError(f"{what} {state}: run `hf download {arguments}` on a machine with a network, or give a local path")
+    state = (
+        "is not in the hub's cache and fetching is off"
+        if offline()
+        else f"could not be fetched ({type(error).__name__})"
+    )
+    return MissingResourceError(
+        f"{what} {state}: run `hf download {arguments}` on a machine with a network, or give a local path"
+    )

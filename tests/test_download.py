@@ -65,7 +65,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
+            )
         self.send_header("Content-Length", str(server.told_length or len(server.content) - start))
         self.send_header("ETag", server.etag)
         self.end_headers()
@@ -81,7 +83,14 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path / "cache"))
-    for name in ("DDPO_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in (
+        "DDPO_OFFLINE",
+        "HF_HUB_OFFLINE",
+        "http_proxy",
+        "HTTP_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.001)
     with Server() as http:
@@ -99,7 +108,9 @@ def files(tmp_path: Path) -> list[str]:
 def leave_half(server: Server, tmp_path: Path) -> Path:
     """The state after a first attempt that every connection broke."""
     server.cuts = 99
-    with pytest.raises(MissingResourceError, match=r"a file was cut short .* MB are kept: run it again to go on"):
+    with pytest.raises(
+        MissingResourceError, match=r"a file was cut short .* MB are kept: run it again to go on"
+    ):
         fetch_url(server.url, SHA256, "a file")
     server.cuts = 0
     server.asked.clear()
@@ -114,7 +125,11 @@ def test_a_cut_connection_goes_on_where_it_broke(server: Server, tmp_path: Path)
     server.cuts = 2
     assert fetch_url(server.url, SHA256, "a file").read_bytes() == CONTENT
     three_quarters = HALF + (len(CONTENT) - HALF) // 2
-    assert server.asked == [(None, None), (f"bytes={HALF}-", '"one"'), (f"bytes={three_quarters}-", '"one"')]
+    assert server.asked == [
+        (None, None),
+        (f"bytes={HALF}-", '"one"'),
+        (f"bytes={three_quarters}-", '"one"'),
+    ]
     assert files(tmp_path) == ["weights.bin"]
 
 
@@ -136,7 +151,9 @@ def test_a_server_that_ignores_ranges_sends_it_all_again(server: Server, tmp_pat
     assert len(server.asked) == 1
 
 
-def test_a_new_version_on_the_server_is_fetched_from_its_first_byte(server: Server, tmp_path: Path) -> None:
+def test_a_new_version_on_the_server_is_fetched_from_its_first_byte(
+    server: Server, tmp_path: Path
+) -> None:
     leave_half(server, tmp_path)
     server.content, server.etag = CONTENT[::-1], '"two"'
     path = fetch_url(server.url, hashlib.sha256(server.content).hexdigest(), "a file")
@@ -151,7 +168,9 @@ def test_a_damaged_beginning_is_fetched_again(server: Server, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("kept", "requests"), [(CONTENT, 1), (CONTENT + b"more", 2)])
-def test_a_partial_file_that_is_whole_or_too_long(server: Server, tmp_path: Path, kept: bytes, requests: int) -> None:
+def test_a_partial_file_that_is_whole_or_too_long(
+    server: Server, tmp_path: Path, kept: bytes, requests: int
+) -> None:
     partial = leave_half(server, tmp_path)
     partial.write_bytes(kept)
     assert fetch_url(server.url, SHA256, "a file").read_bytes() == CONTENT
@@ -160,7 +179,10 @@ def test_a_partial_file_that_is_whole_or_too_long(server: Server, tmp_path: Path
 
 def test_a_full_disk_is_told_before_the_download(server: Server, tmp_path: Path) -> None:
     server.told_length = 10**18
-    with pytest.raises(MissingResourceError, match=r"a file takes 1,000,000,000,000\.0 MB, but only .* MB are free at"):
+    with pytest.raises(
+        MissingResourceError,
+        match=r"a file takes 1,000,000,000,000\.0 MB, but only .* MB are free at",
+    ):
         fetch_url(server.url, SHA256, "a file")
     assert files(tmp_path) == []
 
@@ -169,7 +191,9 @@ def test_a_kill_leaves_the_beginning_to_the_next_process(server: Server, tmp_pat
     server.pause = 0.02
     process = subprocess.Popen([sys.executable, "-c", FETCH, server.url, SHA256])
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and not any(p.stat().st_size > 1 << 18 for p in (tmp_path / "cache").rglob("*.partial")):
+    while time.monotonic() < deadline and not any(
+        p.stat().st_size > 1 << 18 for p in (tmp_path / "cache").rglob("*.partial")
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ddpo.files import write_text
+from ddpo.io.atomic import write_text
 from ddpo.rewards.check.table import render_checks_markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "checking-a-reward.md"
@@ -13,4 +13,10 @@ BLOCK = re.compile(r"(<!-- checks:begin -->\n).*?(<!-- checks:end -->)", re.DOTA
 
 
 if __name__ == "__main__":
-    write_text(PAGE, BLOCK.sub(lambda found: f"{found[1]}{render_checks_markdown().strip()}\n{found[2]}", PAGE.read_text(encoding="utf-8")))
+    write_text(
+        PAGE,
+        BLOCK.sub(
+            lambda found: f"{found[1]}{render_checks_markdown().strip()}\n{found[2]}",
+            PAGE.read_text(encoding="utf-8"),
+        ),
+    )

@@ -1,7 +1,7 @@
 """Networks of rewards that share an accelerator with a training run, and their way off it.
 
 A reward puts its networks on a device with `place`, so that `offloaded` can move them to the CPU
-while an update runs. `ddpo.rewards.calling` brings them back before any call of a reward.
+while an update runs. `ddpo.rewards.scoring.call` brings them back before any call of a reward.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from ddpo.devices import resolve_device
 from ddpo.errors import ConfigError, MemoryExhausted
 from ddpo.launch import process_count
 from ddpo.policies.policy import TrainablePolicy
-from ddpo.policies.sample import guided
+from ddpo.policies.sampler import guided
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import TrainConfig
@@ -39,7 +39,9 @@ def largest_batch(config: TrainConfig) -> int:
         MemoryExhausted: Not even the smallest call fits.
     """
     if process_count() > 1:
-        raise ConfigError('sample.batch = "auto" is measured by one process: give a number for several')
+        raise ConfigError(
+            'sample.batch = "auto" is measured by one process: give a number for several'
+        )
     device = resolve_device(config.device)
     reward = resolve_reward(config.reward).on(device)
     unit = config.sample.per_prompt if "group" in reward.card.inputs else 1
@@ -54,7 +56,9 @@ def largest_batch(config: TrainConfig) -> int:
     units = config.sample.samples // unit
     found = largest_fitting(fits, units)
     if not found:
-        raise MemoryExhausted(f"not even calls of {unit} fit on {device}: train with --low-memory, or a smaller model")
+        raise MemoryExhausted(
+            f"not even calls of {unit} fit on {device}: train with --low-memory, or a smaller model"
+        )
     return even_calls(units, found) * unit
 
 
@@ -80,7 +84,9 @@ def _free(device: torch.device) -> int:
         return 0
 
 
-def _fits(policy: TrainablePolicy, config: TrainConfig, batch: int, reserved: int, scoring: int) -> bool:
+def _fits(
+    policy: TrainablePolicy, config: TrainConfig, batch: int, reserved: int, scoring: int
+) -> bool:
     """True if one call of everything fits while `reserved` bytes are taken.
 
     Args:
@@ -127,9 +133,15 @@ def _training_call(policy: TrainablePolicy, config: TrainConfig, batch: int) -> 
         torch.accelerator.synchronize()
 
 
-def _inputs(policy: TrainablePolicy, config: TrainConfig, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _inputs(
+    policy: TrainablePolicy, config: TrainConfig, batch: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Latents, timesteps, conditioning and unconditional conditioning of a call."""
-    latents = torch.zeros((batch, *policy.latent_shape), dtype=policy.storage_dtype, device=policy.device)
-    timesteps = torch.full((batch,), policy.schedule.timesteps(config.sample.steps)[0], device=policy.device)
+    latents = torch.zeros(
+        (batch, *policy.latent_shape), dtype=policy.storage_dtype, device=policy.device
+    )
+    timesteps = torch.full(
+        (batch,), policy.schedule.timesteps(config.sample.steps)[0], device=policy.device
+    )
     conditioning = policy.encode([""] * batch)
     return latents, timesteps, conditioning, policy.encode([""])

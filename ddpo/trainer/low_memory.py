@@ -1,6 +1,6 @@
 """`low_memory`: what a run does to take less memory, in one place.
 
-Text encoders and autoencoder leave the device while they are unused in every run (`ddpo.policies.sd`).
+Text encoders and autoencoder leave the device while they are unused in every run (`ddpo.policies.stable_diffusion`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ddpo.policies.policy import Policy, save_memory
 from ddpo.rewards.base import Reward
 from ddpo.rewards.offload import offloaded, unplaced_rewards
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.events import Finding
+from ddpo.trainer.monitoring.events import Finding
 
 __all__ = [
     "EXTRA",
@@ -62,7 +62,9 @@ def rewards_away(config: TrainConfig, device: torch.device) -> Iterator[None]:
         yield
 
 
-def low_memory_finding(config: TrainConfig, policy: Policy, rewards: Sequence[Reward] = ()) -> Finding | None:
+def low_memory_finding(
+    config: TrainConfig, policy: Policy, rewards: Sequence[Reward] = ()
+) -> Finding | None:
     """The steps that are on and those that were left out; None without `low_memory`.
 
     Args:
@@ -85,9 +87,13 @@ def low_memory_finding(config: TrainConfig, policy: Policy, rewards: Sequence[Re
         missing.append("AdamW's moments have 32 bits (8 need CUDA)")
     if rewards_leave(config, policy.device):
         steps.append("rewards leave the device during an update")
-        stay = sorted({name for reward in rewards for name in unplaced_rewards(reward, policy.device)})
+        stay = sorted(
+            {name for reward in rewards for name in unplaced_rewards(reward, policy.device)}
+        )
         if stay:
-            missing.append(f"{', '.join(stay)} stays there (move its network with ddpo.rewards.offload.place)")
+            missing.append(
+                f"{', '.join(stay)} stays there (move its network with ddpo.rewards.offload.place)"
+            )
     text = "; ".join([*steps, "left out: " + ", ".join(missing)] if missing else steps)
     return Finding("low-memory", text)
 

@@ -13,7 +13,14 @@ from torch import Tensor
 from ddpo.policies.policy import Policy
 from ddpo.trainer.sharding import local
 
-__all__ = ["Activations", "MemoryParts", "frozen_tensors", "memory_parts", "size_text", "total_memory"]
+__all__ = [
+    "Activations",
+    "MemoryParts",
+    "frozen_tensors",
+    "memory_parts",
+    "size_text",
+    "total_memory",
+]
 
 BYTES_PER_MB = 10**6
 
@@ -40,7 +47,11 @@ class MemoryParts:
 
     def text(self) -> str:
         """The parts in words, without those that take nothing."""
-        named = [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "reward_leaves"]
+        named = [
+            (field.name, getattr(self, field.name))
+            for field in fields(self)
+            if field.name != "reward_leaves"
+        ]
         away = " (not during an update)" if self.reward and self.reward_leaves else ""
         return ", ".join(f"{name} {size_text(size)}" for name, size in named if size) + away
 
@@ -69,7 +80,9 @@ class Activations:
         self.bytes += sum(one.nbytes() for one in kept)  # 0 for parameters that FSDP let go again
 
 
-def memory_parts(policy: Policy, activations: int, latents: int, reward_mb: float, reward_leaves: bool = False) -> MemoryParts:
+def memory_parts(
+    policy: Policy, activations: int, latents: int, reward_mb: float, reward_leaves: bool = False
+) -> MemoryParts:
     """The parts of a run on `policy`.
 
     Args:

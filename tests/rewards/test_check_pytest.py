@@ -26,9 +26,28 @@ COUPLED = "def coupled(images):\n    means = images.mean((1, 2, 3))\n    return 
 
 def pytest_session(folder: Path, *arguments: str) -> tuple[int, str]:
     """Runs pytest as a user of an installed ddpo does: the plug-in is there, by its entry point or, without an installation, by name."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "COLUMNS": "300"}
-    command = [sys.executable, "-m", "pytest", "-p", PLUGIN, "-p", "no:cacheprovider", "-rA", "--tb=short", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_ADDOPTS": "",
+        "COLUMNS": "300",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        PLUGIN,
+        "-p",
+        "no:cacheprovider",
+        "-rA",
+        "--tb=short",
+        *arguments,
+    ]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -48,24 +67,43 @@ def test_one_line_in_a_test_file_makes_one_test_per_check(tmp_path: Path) -> Non
     code, out = pytest_session(tmp_path)
     assert code == 1
     failed = re.findall(r"^FAILED test_mine.py::(\S+) - (.*)$", out, re.MULTILINE)
-    assert [item for item, _ in failed] == ["test_coupled[batch-invariance]", "test_coupled[batch-sizes]", "test_known[order]"]
-    assert re.search(r"batch-invariance: black alone instead of with the others: 0 instead of -\d+", out)
+    assert [item for item, _ in failed] == [
+        "test_coupled[batch-invariance]",
+        "test_coupled[batch-sizes]",
+        "test_known[order]",
+    ]
+    assert re.search(
+        r"batch-invariance: black alone instead of with the others: 0 instead of -\d+", out
+    )
     assert "order: it passes; expected to fail: not so" in out
-    assert re.search(r"^XFAIL test_mine.py::test_known\[batch-invariance\] - .*by design", out, re.MULTILINE)
+    assert re.search(
+        r"^XFAIL test_mine.py::test_known\[batch-invariance\] - .*by design", out, re.MULTILINE
+    )
     summary = out.strip().splitlines()[-1]
     assert "3 failed" in summary
     assert "2 xfailed" in summary
-    assert sum(int(count) for count in re.findall(r"(\d+) (?:failed|passed|skipped|xfailed)", summary)) == 2 * len(CHECKS)
+    assert sum(
+        int(count) for count in re.findall(r"(\d+) (?:failed|passed|skipped|xfailed)", summary)
+    ) == 2 * len(CHECKS)
 
 
 def test_the_option_checks_a_reward_without_a_test_file(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(SOUND + COUPLED)
     specs = ["--ddpo-reward", "./mine.py:bright", "--ddpo-reward", "./mine.py:coupled"]
-    code, out = pytest_session(tmp_path, *specs, "--ddpo-expect", "batch-invariance=by design", "-k", "batch-invariance or order")
+    code, out = pytest_session(
+        tmp_path,
+        *specs,
+        "--ddpo-expect",
+        "batch-invariance=by design",
+        "-k",
+        "batch-invariance or order",
+    )
     assert code == 1
     assert "PASSED ./mine.py:bright::order" in out
     assert "PASSED ./mine.py:coupled::order" in out
-    assert re.search(r"FAILED ./mine.py:bright::batch-invariance - .*it passes; expected to fail: by design", out)
+    assert re.search(
+        r"FAILED ./mine.py:bright::batch-invariance - .*it passes; expected to fail: by design", out
+    )
     assert re.search(r"XFAIL ./mine.py:coupled::batch-invariance - .*by design \(black alone", out)
     assert re.search(r"1 failed, 2 passed, \d+ deselected, 1 xfailed", out)
 
@@ -77,7 +115,9 @@ def test_the_option_checks_a_reward_without_a_test_file(tmp_path: Path) -> None:
         (["--ddpo-reward", "darkness", "--ddpo-expect", "order"], "given as check=reason"),
     ],
 )
-def test_mistakes_in_the_options_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_mistakes_in_the_options_are_one_line(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
     code, out = pytest_session(tmp_path, *arguments)
     assert code == pytest.ExitCode.USAGE_ERROR
     assert message in out
@@ -108,11 +148,19 @@ def test_the_command_prints_a_table_and_exits_with_1_on_a_failure(run: Run, tmp_
     assert code == 0
     assert all(name in out for name in CHECKS)
     assert f"{tmp_path}/mine.py:bright conforms: " in out
-    code, out, _ = run(f"{tmp_path}/mine.py:coupled", "--only", "batch-invariance", "--only", "order")
+    code, out, _ = run(
+        f"{tmp_path}/mine.py:coupled", "--only", "batch-invariance", "--only", "order"
+    )
     assert code == 1
     assert re.search(r"batch-invariance\s+failed\s+black alone instead of with the others", out)
     assert "does not conform: 1 passed, 1 failed" in out
-    code, out, _ = run(f"{tmp_path}/mine.py:coupled", "--only", "batch-invariance", "--expect", "batch-invariance=by [design]")
+    code, out, _ = run(
+        f"{tmp_path}/mine.py:coupled",
+        "--only",
+        "batch-invariance",
+        "--expect",
+        "batch-invariance=by [design]",
+    )
     assert code == 0
     assert re.search(r"expected to fail\s+by \[design\] \(black alone", out)
 
@@ -121,7 +169,10 @@ def test_the_command_prints_json(run: Run) -> None:
     code, out, _ = run("darkness", "--only", "golden-scores", "--only", "rounding", "--json")
     assert code == 0
     results = {result.pop("name"): result for result in json.loads(out)}
-    assert {name: result["outcome"] for name, result in results.items()} == {"golden-scores": "passed", "rounding": "skipped"}
+    assert {name: result["outcome"] for name, result in results.items()} == {
+        "golden-scores": "passed",
+        "rounding": "skipped",
+    }
 
 
 @pytest.mark.parametrize(
@@ -133,7 +184,9 @@ def test_the_command_prints_json(run: Run) -> None:
         (["darkness", "--expect", "oder=why"], "did you mean 'order'?"),
     ],
 )
-def test_mistakes_on_the_command_line_are_one_line(run: Run, arguments: list[str], message: str) -> None:
+def test_mistakes_on_the_command_line_are_one_line(
+    run: Run, arguments: list[str], message: str
+) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert message in err

@@ -17,15 +17,15 @@ from test_resume import config_of, metrics
 from torch import nn
 
 from ddpo.doctor.random_clip import TINY, write_small_vocabulary_clip
+from ddpo.io.tensors import optimizer_tensors, restore_optimizer
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.offload import place
-from ddpo.tensorfile import optimizer_tensors, restore_optimizer
 from ddpo.trainer import loop, low_memory
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import OptimConfig, TrainConfig
-from ddpo.trainer.events import Checked, Finding
 from ddpo.trainer.loop import train
 from ddpo.trainer.low_memory import low_memory_finding, small_moments
+from ddpo.trainer.monitoring.events import Checked, Finding
 from ddpo.trainer.optimizer import make_optimizer
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -45,7 +45,9 @@ class WholeSteps(torch.optim.Optimizer):
             for parameter in group["params"]:
                 state = self.state[parameter]
                 state["step"] = state.get("step", 0) + 1
-                state["state1"] = torch.full(parameter.shape, 100 + state["step"], dtype=torch.uint8)
+                state["state1"] = torch.full(
+                    parameter.shape, 100 + state["step"], dtype=torch.uint8
+                )
                 state["absmax1"] = torch.tensor([0.5 * state["step"]])
 
 
@@ -56,18 +58,30 @@ def bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
     optim.AdamW8bit = WholeSteps  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "bitsandbytes", package)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", optim)
-    monkeypatch.setattr(low_memory, "find_spec", lambda name: object() if name == "bitsandbytes" else None)
+    monkeypatch.setattr(
+        low_memory, "find_spec", lambda name: object() if name == "bitsandbytes" else None
+    )
 
 
 @pytest.mark.parametrize(
     ("device", "asked", "small"),
-    [("cuda", True, True), ("cuda:1", True, True), ("cuda", False, False), ("cpu", True, False), ("mps", True, False)],
+    [
+        ("cuda", True, True),
+        ("cuda:1", True, True),
+        ("cuda", False, False),
+        ("cpu", True, False),
+        ("mps", True, False),
+    ],
 )
-def test_moments_have_8_bits_where_it_was_asked_for_on_cuda(bitsandbytes: None, device: str, asked: bool, small: bool) -> None:
+def test_moments_have_8_bits_where_it_was_asked_for_on_cuda(
+    bitsandbytes: None, device: str, asked: bool, small: bool
+) -> None:
     config = TrainConfig(low_memory=asked, optim=OptimConfig(lr=0.5))
     assert small_moments(config, torch.device(device)) == small
     if small:
-        optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(3))], config, torch.device(device))
+        optimizer = make_optimizer(
+            [torch.nn.Parameter(torch.zeros(3))], config, torch.device(device)
+        )
         assert type(optimizer) is WholeSteps
         assert optimizer.defaults["lr"] == 0.5
 
@@ -80,9 +94,17 @@ def test_without_the_package_they_have_32(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("device", "checkpointing", "text"),
     [
-        ("cuda", True, f"{AGAIN}; {LEAVE}; left out: AdamW's moments have 32 bits (pip install 'ddpo[low-memory]' for 8)"),
+        (
+            "cuda",
+            True,
+            f"{AGAIN}; {LEAVE}; left out: AdamW's moments have 32 bits (pip install 'ddpo[low-memory]' for 8)",
+        ),
         ("cpu", True, f"{AGAIN}; left out: AdamW's moments have 32 bits (8 need CUDA)"),
-        ("mps", False, f"{LEAVE}; left out: this model keeps all activations, AdamW's moments have 32 bits (8 need CUDA)"),
+        (
+            "mps",
+            False,
+            f"{LEAVE}; left out: this model keeps all activations, AdamW's moments have 32 bits (8 need CUDA)",
+        ),
     ],
 )
 def test_the_plan_names_what_is_on_and_what_was_left_out(
@@ -133,9 +155,13 @@ def test_on_the_cpu_a_run_is_the_same_to_the_bit(tiny_model: Path, tmp_path: Pat
     ]
 
 
-def test_the_option_is_kept_and_cannot_be_changed_afterwards(ddpo: Run, tiny_model: Path, tmp_path: Path) -> None:
+def test_the_option_is_kept_and_cannot_be_changed_afterwards(
+    ddpo: Run, tiny_model: Path, tmp_path: Path
+) -> None:
     list(train(config_of(tiny_model), tmp_path / "plain"))
-    code, _, errors = ddpo("train", "--resume", tmp_path / "plain", "--iterations", 2, "--low-memory")
+    code, _, errors = ddpo(
+        "train", "--resume", tmp_path / "plain", "--iterations", 2, "--low-memory"
+    )
     assert code == 2
     assert "low_memory is True and was False" in errors
     list(train(config_of(tiny_model, low_memory=True), tmp_path / "small"))
@@ -147,12 +173,27 @@ def test_the_option_is_kept_and_cannot_be_changed_afterwards(ddpo: Run, tiny_mod
 
 def networks_on_the_device(policy: Any) -> list[str]:
     """Networks of this process that lie on the pretended device, those of the policy left out."""
-    own = {id(each) for held in vars(policy).values() if isinstance(held, nn.Module) for each in held.modules()}
-    alive = [each for each in gc.get_objects() if issubclass(type(each), nn.Module) and id(each) not in own]
-    return [type(each).__name__ for each in alive if any(on_mps(tensor) for tensor in each._parameters.values())]
+    own = {
+        id(each)
+        for held in vars(policy).values()
+        if isinstance(held, nn.Module)
+        for each in held.modules()
+    }
+    alive = [
+        each
+        for each in gc.get_objects()
+        if issubclass(type(each), nn.Module) and id(each) not in own
+    ]
+    return [
+        type(each).__name__
+        for each in alive
+        if any(on_mps(tensor) for tensor in each._parameters.values())
+    ]
 
 
-def watched_run(config: TrainConfig, out: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[list[str]], list[Finding]]:
+def watched_run(
+    config: TrainConfig, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[list[str]], list[Finding]]:
     """Networks on the device at each training call, the check before the run included, and what it reported."""
     seen: list[list[str]] = []
     findings: list[Finding] = []
@@ -186,8 +227,16 @@ def test_no_network_of_a_reward_is_on_the_device_during_an_update(
 ) -> None:
     """Scores, losses and gradients are those of a run whose reward stays."""
     reward = f"pickscore:clip={tiny_clip},processor={tiny_clip}"
-    settings: dict[str, Any] = {"reward": reward, "device": "mps", "dtype": "float32", "iterations": 2, "held_out": "darkness"}
-    away, reported = watched_run(config_of(tiny_model, low_memory=True, **settings), tmp_path / "away", monkeypatch)
+    settings: dict[str, Any] = {
+        "reward": reward,
+        "device": "mps",
+        "dtype": "float32",
+        "iterations": 2,
+        "held_out": "darkness",
+    }
+    away, reported = watched_run(
+        config_of(tiny_model, low_memory=True, **settings), tmp_path / "away", monkeypatch
+    )
     stay, _ = watched_run(config_of(tiny_model, **settings), tmp_path / "stay", monkeypatch)
     assert len(away) == len(stay) > 4
     assert all("Linear" in names for names in stay), "the test sees networks that stay"
@@ -201,7 +250,15 @@ def test_no_network_of_a_reward_is_on_the_device_during_an_update(
 
 def test_a_reward_of_a_user_that_does_not_place_its_network_is_named_once(tmp_path: Path) -> None:
     class Held:
-        card = RewardCard(id="held", version="1", summary="s", load="m:a", family="pixels", flaws="f", device="any")
+        card = RewardCard(
+            id="held",
+            version="1",
+            summary="s",
+            load="m:a",
+            family="pixels",
+            flaws="f",
+            device="any",
+        )
 
         def __init__(self, placed: bool) -> None:
             network = nn.Linear(2, 1)
@@ -213,9 +270,14 @@ def test_a_reward_of_a_user_that_does_not_place_its_network_is_named_once(tmp_pa
     policy: Any = SimpleNamespace(device=torch.device("mps"))
     config = TrainConfig(low_memory=True)
     with PretendedMps():
-        found = low_memory_finding(config, policy, [Held(placed=False), Held(placed=True), Held(placed=False)])
+        found = low_memory_finding(
+            config, policy, [Held(placed=False), Held(placed=True), Held(placed=False)]
+        )
         assert found is not None
-        assert found.text.count("held stays there (move its network with ddpo.rewards.offload.place)") == 1
+        assert (
+            found.text.count("held stays there (move its network with ddpo.rewards.offload.place)")
+            == 1
+        )
         found = low_memory_finding(config, policy, [Held(placed=True)])
         assert found is not None
         assert "stays there" not in found.text

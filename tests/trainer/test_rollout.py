@@ -14,7 +14,7 @@ from ddpo.errors import RewardUnavailable
 from ddpo.policies import load_policy
 from ddpo.policies.policy import Policy
 from ddpo.rewards.card import Calls, RewardCard
-from ddpo.rewards.scorer import Scorer, make_scorer
+from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.zoo import resolve
 from ddpo.trainer import rollout
 from ddpo.trainer.config import SampleConfig
@@ -71,7 +71,9 @@ def watched(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return second
 
 
-def test_the_next_batch_is_sampled_while_a_server_is_waited_for(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_batch_is_sampled_while_a_server_is_waited_for(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     remote = Slow(ASKS_A_SERVER, watched(policy, monkeypatch), patience=30)
     overlapped = collected(policy, remote)
     assert remote.saw_the_next[0]
@@ -84,7 +86,9 @@ def test_the_next_batch_is_sampled_while_a_server_is_waited_for(policy: Policy, 
     assert torch.equal(overlapped.trajectory.latents, one_by_one.trajectory.latents)
 
 
-def test_a_reward_on_the_same_gpu_is_overlapped_where_there_is_room(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reward_on_the_same_gpu_is_overlapped_where_there_is_room(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The room of a GPU is pretended; the scores and their calls are those of taking turns."""
     with monkeypatch.context() as patch:
         patch.setattr(rollout, "room_for_both", lambda device: True)
@@ -100,7 +104,9 @@ def test_a_reward_on_the_same_gpu_is_overlapped_where_there_is_room(policy: Poli
 
 
 @pytest.mark.parametrize(("peak", "enough"), [(18, True), (18.5, True), (19, False), (40, False)])
-def test_room_is_twice_a_call_and_a_tenth(monkeypatch: pytest.MonkeyPatch, peak: float, enough: bool) -> None:
+def test_room_is_twice_a_call_and_a_tenth(
+    monkeypatch: pytest.MonkeyPatch, peak: float, enough: bool
+) -> None:
     """80 GB, of which 20 are free and 15 reserved, 10 of these in use: 25 are unused, 8 stay free, 17 are for two calls."""
     gigabytes = {"memory_allocated": 10, "max_memory_allocated": peak, "memory_reserved": 15}
     for name, size in gigabytes.items():
@@ -122,8 +128,13 @@ def test_what_a_reward_raises_in_the_background_is_raised(policy: Policy) -> Non
 
 def test_when_it_pays() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    here, any_device = make_scorer(resolve("compressibility")), Scorer(Slow(replace(LOCAL, device="any"), threading.Event(), 0))
+    here, any_device = (
+        make_scorer(resolve("compressibility")),
+        Scorer(Slow(replace(LOCAL, device="any"), threading.Event(), 0)),
+    )
     assert not leaves_idle(here, cpu)
     assert leaves_idle(here, gpu)
     assert not leaves_idle(any_device, gpu)
-    assert leaves_idle(make_scorer(resolve("compressibility + vlm_judge:vlm=http://localhost:9/v1:0.5")), cpu)
+    assert leaves_idle(
+        make_scorer(resolve("compressibility + vlm_judge:vlm=http://localhost:9/v1:0.5")), cpu
+    )

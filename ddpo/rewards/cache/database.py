@@ -23,11 +23,19 @@ __all__ = [
     "used_bytes",
 ]
 
-APPLICATION_ID: Final = 0x64647063  # "ddpc": what `file` and SQLite call an application's own format
+APPLICATION_ID: Final = (
+    0x64647063  # "ddpc": what `file` and SQLite call an application's own format
+)
 SCHEMA_VERSION: Final = 1
 LAST_VERSION: Final = 1000  # beyond it a bit was flipped
-BUSY_SECONDS: Final = 10.0  # how long one process waits for another's transaction, which takes milliseconds
-DAMAGE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH)  # the last: a row number beyond all bounds
+BUSY_SECONDS: Final = (
+    10.0  # how long one process waits for another's transaction, which takes milliseconds
+)
+DAMAGE: Final = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_MISMATCH,
+)  # the last: a row number beyond all bounds
 
 # In the order of last use: the rows to be evicted share pages, so that removing them frees whole pages.
 SCHEMA: Final = (
@@ -48,9 +56,13 @@ class NewerCacheError(Exception):
 def is_damage(error: Exception) -> bool:
     """Whether an error says that the file's content is not to be trusted, rather than that it cannot be reached now."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    without_table = code == sqlite3.SQLITE_ERROR and str(error).startswith(("no such", "malformed", "unsupported"))
+    without_table = code == sqlite3.SQLITE_ERROR and str(error).startswith(
+        ("no such", "malformed", "unsupported")
+    )
     # UnicodeDecodeError: an error of SQLite's that quotes a damaged schema
-    return isinstance(error, DamagedCacheError | UnicodeDecodeError) or code in DAMAGE or without_table
+    return (
+        isinstance(error, DamagedCacheError | UnicodeDecodeError) or code in DAMAGE or without_table
+    )
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -64,9 +76,13 @@ def open_database(path: Path) -> sqlite3.Connection:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _door(path):
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
         try:
-            connection.text_factory = bytes  # a flipped bit in a text must not raise while it is decoded
+            connection.text_factory = (
+                bytes  # a flipped bit in a text must not raise while it is decoded
+            )
             _prepare(connection)
         except BaseException:
             connection.close()
@@ -83,8 +99,14 @@ def close_database(connection: sqlite3.Connection, path: Path) -> None:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA cell_size_check=ON")
-    application, version = (_number(connection, name) for name in ("application_id", "user_version"))
-    if application == 0 and version == 0 and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall():
+    application, version = (
+        _number(connection, name) for name in ("application_id", "user_version")
+    )
+    if (
+        application == 0
+        and version == 0
+        and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+    ):
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only while there is no table
         _configure(connection)
         _create(connection)
@@ -92,11 +114,17 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if application != APPLICATION_ID:
         raise DamagedCacheError("it is not a score cache")
     if SCHEMA_VERSION < version <= LAST_VERSION:
-        raise NewerCacheError(f"it has schema {version}, this ddpo knows {SCHEMA_VERSION}: upgrade ddpo")
+        raise NewerCacheError(
+            f"it has schema {version}, this ddpo knows {SCHEMA_VERSION}: upgrade ddpo"
+        )
     if version != SCHEMA_VERSION:
-        raise DamagedCacheError(f"it has schema {version}, which is {'an old one' if version < SCHEMA_VERSION else 'none'}")
+        raise DamagedCacheError(
+            f"it has schema {version}, which is {'an old one' if version < SCHEMA_VERSION else 'none'}"
+        )
     _configure(connection)
-    connection.execute("SELECT sequence, key, identity, value, parts, checksum, created, used FROM scores LIMIT 1").fetchall()
+    connection.execute(
+        "SELECT sequence, key, identity, value, parts, checksum, created, used FROM scores LIMIT 1"
+    ).fetchall()
 
 
 def _configure(connection: sqlite3.Connection) -> None:
@@ -121,7 +149,9 @@ def _number(connection: sqlite3.Connection, pragma: str) -> int:
 
 def used_bytes(connection: sqlite3.Connection) -> int:
     """The pages that hold something, in bytes."""
-    pages, free, size = (_number(connection, name) for name in ("page_count", "freelist_count", "page_size"))
+    pages, free, size = (
+        _number(connection, name) for name in ("page_count", "freelist_count", "page_size")
+    )
     return (pages - free) * size
 
 
@@ -159,7 +189,9 @@ def set_aside(path: Path, inode: int | None) -> Path | None:
                 return None
         except FileNotFoundError:
             return None
-        aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+        aside = path.with_name(
+            f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        )
         path.rename(aside)
         for suffix in ("-wal", "-shm"):
             companion = path.with_name(path.name + suffix)
@@ -178,7 +210,9 @@ def _door(path: Path) -> Iterator[None]:
     """Lets one process at a time open the cache or set it aside: a log that belongs to another file would damage both."""
     try:
         import fcntl
-    except ImportError:  # Windows does not let an open file be renamed, so there is nothing to guard
+    except (
+        ImportError
+    ):  # Windows does not let an open file be renamed, so there is nothing to guard
         yield
         return
     with path.with_name(path.name + ".lock").open("wb") as lock:

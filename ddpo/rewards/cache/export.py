@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError
-from ddpo.files import atomic_path
+from ddpo.io.atomic import atomic_path
 from ddpo.rewards.cache.queries import CacheRow, rows
-from ddpo.rewards.scored_files.table import WRITERS, check_table_path
+from ddpo.rewards.image_files.table import WRITERS, check_table_path
 
 __all__ = ["write_cache_table"]
 
@@ -49,4 +49,10 @@ def write_cache_table(connection: sqlite3.Connection, path: Path) -> int:
 def _record(row: CacheRow) -> dict[str, Any]:
     times = [None if moment is None else moment.isoformat() for moment in (row.created, row.used)]
     parts = json.dumps(row.score.parts, ensure_ascii=False)
-    return dict(zip(COLUMNS, (row.reward, row.identity, row.key.hex(), row.score.value, parts, *times), strict=True))
+    return dict(
+        zip(
+            COLUMNS,
+            (row.reward, row.identity, row.key.hex(), row.score.value, parts, *times),
+            strict=True,
+        )
+    )

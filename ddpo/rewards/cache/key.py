@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["cacheable", "picture_digests", "score_key"]
+__all__ = ["cacheable", "image_digests", "score_key"]
 
 BYTES_DOMAIN: Final = b"ddpo picture uint8 height width 3"
 FLOAT_DOMAIN: Final = b"ddpo picture float32 3 height width"
@@ -28,7 +28,7 @@ def cacheable(card: RewardCard) -> bool:
     return card.cache and card.deterministic and card.batch_invariant and "group" not in card.inputs
 
 
-def picture_digests(batch: ImageBatch, exact: bool) -> list[bytes]:
+def image_digests(batch: ImageBatch, exact: bool) -> list[bytes]:
     """The SHA-256 of every picture's decoded pixels and size.
 
     Args:
@@ -71,7 +71,9 @@ def _float_digest(picture: Tensor) -> bytes:
     return digest.digest()
 
 
-def score_key(identity: str, digest: bytes, prompt: Prompt, card: RewardCard, context: Context) -> bytes | None:
+def score_key(
+    identity: str, digest: bytes, prompt: Prompt, card: RewardCard, context: Context
+) -> bytes | None:
     """The SHA-256 of the reward's identity, the picture, and what else the card says that the score depends on.
 
     That is the prompt's text (which is NFC) if "prompt" is among the card's inputs, the metadata that the card names (all of it if it
@@ -79,7 +81,7 @@ def score_key(identity: str, digest: bytes, prompt: Prompt, card: RewardCard, co
 
     Args:
         identity: `ResolvedReward.identity`: id, version, weights, preprocessing, dtype, options, origin, versions of the libraries.
-        digest: the picture's, of `picture_digests`.
+        digest: the picture's, of `image_digests`.
         prompt: the picture's.
         card: the reward's.
         context: the batch's.
@@ -91,19 +93,28 @@ def score_key(identity: str, digest: bytes, prompt: Prompt, card: RewardCard, co
     if "prompt" in card.inputs:
         parts += [b"prompt", prompt.text.encode("utf-8", "surrogatepass")]
     if card.metadata or "metadata" in card.inputs:
-        declared = {name: prompt.metadata[name] for name in card.metadata or prompt.metadata if name in prompt.metadata}
+        declared = {
+            name: prompt.metadata[name]
+            for name in card.metadata or prompt.metadata
+            if name in prompt.metadata
+        }
         if not _is_plain(declared):
             return None
         parts += [b"metadata", json.dumps(declared, sort_keys=True, separators=(",", ":")).encode()]
     if "context" in card.inputs:
-        parts += [b"progress", b"" if context.progress is None else float(context.progress).hex().encode()]
+        parts += [
+            b"progress",
+            b"" if context.progress is None else float(context.progress).hex().encode(),
+        ]
     return hashlib.sha256(b"".join(struct.pack("<Q", len(part)) + part for part in parts)).digest()
 
 
 def _is_plain(value: Any) -> bool:
     """Whether JSON says all there is to know of a value: it would turn a key 1 into "1", and cannot tell of an array."""
     if isinstance(value, Mapping):
-        return isinstance(value, dict) and all(isinstance(name, str) and _is_plain(part) for name, part in value.items())
+        return isinstance(value, dict) and all(
+            isinstance(name, str) and _is_plain(part) for name, part in value.items()
+        )
     if isinstance(value, list | tuple):
         return all(_is_plain(part) for part in value)
     return value is None or isinstance(value, str | int | float | bool)

@@ -14,7 +14,18 @@ from ddpo.registry import unknown_name
 from ddpo.rewards.cache.database import transaction, used_bytes
 from ddpo.rewards.cache.rows import CachedScore, unpack
 
-__all__ = ["CacheEntry", "CacheRow", "CacheStats", "clear", "entries", "evict", "find", "rows", "store", "touch"]
+__all__ = [
+    "CacheEntry",
+    "CacheRow",
+    "CacheStats",
+    "clear",
+    "entries",
+    "evict",
+    "find",
+    "rows",
+    "store",
+    "touch",
+]
 
 KEYS_PER_QUERY: Final = 500  # SQLite before 3.32 takes 999
 ROWS_PER_EVICTION: Final = 2000  # in one transaction, so that other processes need not wait long
@@ -22,8 +33,12 @@ TOUCH_AFTER: Final = 3600  # seconds: a score's last use is written down at most
 
 FIND: Final = "SELECT key, sequence, value, parts, checksum, used FROM scores WHERE key IN ({})"
 STORE: Final = "INSERT OR REPLACE INTO scores(key, value, parts, checksum, identity, created, used) VALUES (?, ?, ?, ?, ?, ?, ?)"
-TOUCH: Final = "UPDATE scores SET sequence = (SELECT MAX(sequence) FROM scores) + 1, used = ? WHERE key = ?"
-EVICT: Final = "DELETE FROM scores WHERE sequence IN (SELECT sequence FROM scores ORDER BY sequence LIMIT ?)"
+TOUCH: Final = (
+    "UPDATE scores SET sequence = (SELECT MAX(sequence) FROM scores) + 1, used = ? WHERE key = ?"
+)
+EVICT: Final = (
+    "DELETE FROM scores WHERE sequence IN (SELECT sequence FROM scores ORDER BY sequence LIMIT ?)"
+)
 ENTRIES: Final = """
     SELECT reward, identities.identity, COUNT(*), MIN(created), MAX(created), MIN(used), MAX(used)
     FROM scores JOIN identities ON identities.id = scores.identity GROUP BY identities.id ORDER BY reward, MAX(used) DESC
@@ -75,7 +90,9 @@ class CacheRow:
     used: datetime | None
 
 
-def find(connection: sqlite3.Connection, keys: Sequence[bytes]) -> tuple[dict[bytes, CachedScore], list[bytes]]:
+def find(
+    connection: sqlite3.Connection, keys: Sequence[bytes]
+) -> tuple[dict[bytes, CachedScore], list[bytes]]:
     """The scores that are there, and those of their keys whose use is to be written down. Rows that fail their checksum are removed."""
     found: dict[bytes, CachedScore] = {}
     stale: list[bytes] = []
@@ -83,7 +100,9 @@ def find(connection: sqlite3.Connection, keys: Sequence[bytes]) -> tuple[dict[by
     before = time.time() - TOUCH_AFTER
     for start in range(0, len(keys), KEYS_PER_QUERY):
         some = keys[start : start + KEYS_PER_QUERY]
-        for key, sequence, value, parts, checksum, used in connection.execute(FIND.format(",".join("?" * len(some))), some).fetchall():
+        for key, sequence, value, parts, checksum, used in connection.execute(
+            FIND.format(",".join("?" * len(some))), some
+        ).fetchall():
             score = unpack(key, value, parts, checksum)
             if score is None:
                 broken.append((sequence,))
@@ -97,13 +116,23 @@ def find(connection: sqlite3.Connection, keys: Sequence[bytes]) -> tuple[dict[by
     return found, stale
 
 
-def store(connection: sqlite3.Connection, reward: str, identity: str, packed: Collection[tuple[bytes, bytes, bytes, bytes]]) -> int:
+def store(
+    connection: sqlite3.Connection,
+    reward: str,
+    identity: str,
+    packed: Collection[tuple[bytes, bytes, bytes, bytes]],
+) -> int:
     """Writes (key, value, parts, checksum) of one reward in one transaction; returns how many."""
     now = int(time.time())
     with transaction(connection):
         name = identity.encode("utf-8", "surrogatepass")
-        connection.execute("INSERT OR IGNORE INTO identities(reward, identity) VALUES (?, ?)", (reward.encode(), name))
-        number = connection.execute("SELECT id FROM identities WHERE identity = ?", (name,)).fetchone()[0]
+        connection.execute(
+            "INSERT OR IGNORE INTO identities(reward, identity) VALUES (?, ?)",
+            (reward.encode(), name),
+        )
+        number = connection.execute(
+            "SELECT id FROM identities WHERE identity = ?", (name,)
+        ).fetchone()[0]
         connection.executemany(STORE, [(*row, number, now, now) for row in packed])
     return len(packed)
 
@@ -129,7 +158,10 @@ def evict(connection: sqlite3.Connection, target_bytes: int) -> None:
 def entries(connection: sqlite3.Connection) -> list[CacheEntry]:
     """The scores counted by reward and identity: by reward, the latest used identity first."""
     found = connection.execute(ENTRIES).fetchall()
-    return [CacheEntry(_text(reward), _text(identity), count, *map(_moment, times)) for reward, identity, count, *times in found]
+    return [
+        CacheEntry(_text(reward), _text(identity), count, *map(_moment, times))
+        for reward, identity, count, *times in found
+    ]
 
 
 def clear(connection: sqlite3.Connection, reward: str | None) -> int:
@@ -146,8 +178,12 @@ def clear(connection: sqlite3.Connection, reward: str | None) -> int:
             removed = connection.execute("DELETE FROM scores").rowcount
         else:
             mine = "SELECT id FROM identities WHERE reward = ?"
-            removed = connection.execute(f"DELETE FROM scores WHERE identity IN ({mine})", (reward.encode(),)).rowcount
-        connection.execute("DELETE FROM identities WHERE id NOT IN (SELECT DISTINCT identity FROM scores)")
+            removed = connection.execute(
+                f"DELETE FROM scores WHERE identity IN ({mine})", (reward.encode(),)
+            ).rowcount
+        connection.execute(
+            "DELETE FROM identities WHERE id NOT IN (SELECT DISTINCT identity FROM scores)"
+        )
     connection.execute("PRAGMA incremental_vacuum").fetchall()
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return removed
@@ -158,7 +194,9 @@ def rows(connection: sqlite3.Connection) -> Iterator[CacheRow]:
     for reward, identity, key, value, parts, checksum, created, used in connection.execute(ROWS):
         score = unpack(key, value, parts, checksum)
         if score is not None:
-            yield CacheRow(_text(reward), _text(identity), key, score, _moment(created), _moment(used))
+            yield CacheRow(
+                _text(reward), _text(identity), key, score, _moment(created), _moment(used)
+            )
 
 
 def _text(value: Any) -> str:

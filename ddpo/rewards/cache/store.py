@@ -75,7 +75,9 @@ class ScoreCache:
         ConfigError: the limit is not a positive number.
     """
 
-    def __init__(self, path: Path | None = None, limit_mb: float | None = None, user_code: bool = False) -> None:
+    def __init__(
+        self, path: Path | None = None, limit_mb: float | None = None, user_code: bool = False
+    ) -> None:
         self.path = (path or cache_dir() / "scores.sqlite").absolute()
         self.user_code = user_code
         self.limit_bytes = int(_limit(limit_mb) * 2**20)
@@ -89,7 +91,9 @@ class ScoreCache:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, CachedScore]:
         """The scores that are there, by key."""
         with _lock:
-            result = self._safely(lambda connection: queries.find(connection, list(dict.fromkeys(keys))), create=False)
+            result = self._safely(
+                lambda connection: queries.find(connection, list(dict.fromkeys(keys))), create=False
+            )
             if result is None:
                 return {}
             found, stale = result
@@ -113,7 +117,12 @@ class ScoreCache:
         if not rows:
             return 0
         with _lock:
-            stored = self._safely(lambda connection: queries.store(connection, reward_id, identity, rows)) or 0
+            stored = (
+                self._safely(
+                    lambda connection: queries.store(connection, reward_id, identity, rows)
+                )
+                or 0
+            )
             if stored:
                 self._safely(self._evict)
         return stored
@@ -124,8 +133,12 @@ class ScoreCache:
         Raises:
             ConfigError: it cannot be read.
         """
-        entries, used = self._or_error(lambda connection: (queries.entries(connection), used_bytes(connection))) or ([], 0)
-        return CacheStats(self.path, used, self.limit_bytes, tuple(entries), tuple(damaged_files(self.path)))
+        entries, used = self._or_error(
+            lambda connection: (queries.entries(connection), used_bytes(connection))
+        ) or ([], 0)
+        return CacheStats(
+            self.path, used, self.limit_bytes, tuple(entries), tuple(damaged_files(self.path))
+        )
 
     def clear(self, reward: str | None = None) -> int:
         """Removes the scores of a reward (of all identities), or all of them together with the damaged files that were set aside.
@@ -204,7 +217,9 @@ class ScoreCache:
                 return self._run(work)
             except TROUBLE as error:
                 self._disconnect()
-                raise ConfigError(f"the score cache {self.path} cannot be used: {one_line(error)}") from error
+                raise ConfigError(
+                    f"the score cache {self.path} cannot be used: {one_line(error)}"
+                ) from error
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -257,7 +272,9 @@ def _limit(limit_mb: float | None) -> float:
     except ValueError:
         raise ConfigError(f"DDPO_CACHE_LIMIT_MB={text!r} is not a number of megabytes") from None
     if not (limit > 0 and math.isfinite(limit)):
-        raise ConfigError(f"the score cache's limit must be a positive number of megabytes, got {limit:g}")
+        raise ConfigError(
+            f"the score cache's limit must be a positive number of megabytes, got {limit:g}"
+        )
     return limit
 
 
@@ -265,7 +282,9 @@ def _limit(limit_mb: float | None) -> float:
 def _register_fork() -> None:
     """SQLite's connections must not be carried into a child process, not even unused: they are closed before, and opened again after."""
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release
+        )
 
 
 def _before_fork() -> None:

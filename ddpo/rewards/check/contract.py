@@ -23,8 +23,12 @@ def construction(subject: Subject) -> str | None:
     except MissingResourceError as error:
         raise NotApplicable(one_line(error)) from error
     due = subject.card
-    if replace(reward.card, calls=due.calls, thread_safe=due.thread_safe, cache=due.cache) != due:  # these depend on the back end
-        raise Fault(f"the reward that was made has another card ({reward.card.id!r}, version {reward.card.version})")
+    if (
+        replace(reward.card, calls=due.calls, thread_safe=due.thread_safe, cache=due.cache) != due
+    ):  # these depend on the back end
+        raise Fault(
+            f"the reward that was made has another card ({reward.card.id!r}, version {reward.card.version})"
+        )
     if subject.can_remake and callable(getattr(reward, "close", None)):
         other = subject.found.make()
         for time in ("first", "second"):
@@ -70,7 +74,9 @@ def order(subject: Subject) -> str | None:
         raise NotApplicable("the card says that it is not deterministic")
     if len(set(subject.scores)) < 2:
         raise NotApplicable("all probe pictures have the same score")
-    batch = subject.batch([subject.pictures[i] for i in SHUFFLED], [subject.prompts[i] for i in SHUFFLED])
+    batch = subject.batch(
+        [subject.pictures[i] for i in SHUFFLED], [subject.prompts[i] for i in SHUFFLED]
+    )
     due = [subject.scores[i] for i in SHUFFLED]
     names = [PROBE_NAMES[i] for i in SHUFFLED]
     return subject.same_or_fault(subject.values(batch), due, "at another place of the batch", names)

@@ -34,7 +34,9 @@ class Check:
 
     name: str  # lower case with hyphens
     demand: str  # what it demands, on one line
-    needs: Needs  # the card alone; a reward that can be made; one that also scores the probe pictures
+    needs: (
+        Needs  # the card alone; a reward that can be made; one that also scores the probe pictures
+    )
     probe: Probe
 
 

@@ -15,7 +15,9 @@ from ddpo.types import ImageBatch
 __all__ = ["CHECKS"]
 
 REACH: Final = 2e-2  # of a path to either side, in pixels of [0, 1]; long, since scores are float32
-POINTS: Final = 8  # at which the derivative along a path is taken: kinks such as those of max() average out
+POINTS: Final = (
+    8  # at which the derivative along a path is taken: kinks such as those of max() average out
+)
 SHARE: Final = 0.05  # by which gradient and difference of scores may disagree beyond rounding
 FLOAT32: Final = 2.0**-23
 
@@ -46,15 +48,24 @@ def gradient(subject: Subject) -> str | None:
 def _compare(subject: Subject, pixels: Tensor, slope: Tensor) -> str:
     random = torch.Generator().manual_seed(5)
     at_random = torch.rand(pixels.shape, generator=random) - 0.5
-    uphill = slope / slope.abs().max().clamp(min=1e-30) * (0.5 + torch.rand(pixels.shape, generator=random))
+    uphill = (
+        slope
+        / slope.abs().max().clamp(min=1e-30)
+        * (0.5 + torch.rand(pixels.shape, generator=random))
+    )
     size = float(subject.score(_batch(subject, pixels)).values.double().abs().sum())
     largest = 0.0
     for name, towards in {"a random direction": at_random, "the direction uphill": uphill}.items():
-        ahead, behind = (float(subject.score(_batch(subject, pixels + end * towards)).values.double().sum()) for end in (REACH, -REACH))
+        ahead, behind = (
+            float(subject.score(_batch(subject, pixels + end * towards)).values.double().sum())
+            for end in (REACH, -REACH)
+        )
         found, expected = (ahead - behind) / (2 * REACH), _mean_slope(subject, pixels, towards)
         noise = 4 * FLOAT32 * size / REACH
         if not abs(found - expected) <= SHARE * max(abs(found), abs(expected)) + noise:
-            raise Fault(f"along {name} the gradient says {expected:.5g} and the difference of scores {found:.5g}")
+            raise Fault(
+                f"along {name} the gradient says {expected:.5g} and the difference of scores {found:.5g}"
+            )
         largest = max(largest, abs(found - expected) / max(abs(found), abs(expected), noise))
     return f"agrees with finite differences to {largest:.1%}"
 
@@ -63,7 +74,14 @@ def _mean_slope(subject: Subject, pixels: Tensor, towards: Tensor) -> float:
     """The mean of the derivative along the path: the difference of its ends over its length, also where there are kinks."""
     places = [REACH * ((2 * k + 1) / POINTS - 1) for k in range(POINTS)]
     slopes = [_slope(subject, pixels + place * towards) for place in places]
-    return sum(float((slope.double() * towards.double()).sum()) for slope in slopes if slope is not None) / POINTS
+    return (
+        sum(
+            float((slope.double() * towards.double()).sum())
+            for slope in slopes
+            if slope is not None
+        )
+        / POINTS
+    )
 
 
 def _slope(subject: Subject, pixels: Tensor) -> Tensor | None:
@@ -71,12 +89,18 @@ def _slope(subject: Subject, pixels: Tensor) -> Tensor | None:
     variable = pixels.clone().requires_grad_(True)
     with torch.enable_grad():
         total = subject.reward(_batch(subject, variable)).values.sum()
-        return torch.autograd.grad(total, variable, allow_unused=True)[0] if total.requires_grad else None
+        return (
+            torch.autograd.grad(total, variable, allow_unused=True)[0]
+            if total.requires_grad
+            else None
+        )
 
 
 def _batch(subject: Subject, pixels: Tensor) -> ImageBatch:
     """A batch of its own, which a reward may spoil; a variable is passed on as it is."""
-    return ImageBatch(pixels if pixels.requires_grad else pixels.clone(), subject.prompts[: len(pixels)])
+    return ImageBatch(
+        pixels if pixels.requires_grad else pixels.clone(), subject.prompts[: len(pixels)]
+    )
 
 
 def _interior_pixels() -> Tensor:

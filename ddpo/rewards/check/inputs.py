@@ -51,17 +51,32 @@ def _modes() -> dict[str, tuple[Image.Image, Picture]]:
     random = np.random.default_rng(2)
     grey = random.integers(0, 256, (24, 32)).astype(np.uint8)
     color = random.integers(0, 256, (24, 32, 3)).astype(np.uint8)
-    opaque = np.where(grey[..., None] > 100, 255, 0).astype(np.uint8)  # alpha of 0 or 255, so that nothing is rounded
+    opaque = np.where(grey[..., None] > 100, 255, 0).astype(
+        np.uint8
+    )  # alpha of 0 or 255, so that nothing is rounded
     palette = random.integers(0, 256, (256, 3)).astype(np.uint8)
     indexed = Image.frombytes("P", (32, 24), grey.tobytes())
     indexed.putpalette(palette.tobytes())
     white = np.uint8(255)
     return {
         "grey": (Image.fromarray(grey), np.repeat(grey[..., None], 3, axis=-1)),
-        "RGBA": (Image.fromarray(np.concatenate([color, opaque], axis=-1)), np.where(opaque == 255, color, white)),
+        "RGBA": (
+            Image.fromarray(np.concatenate([color, opaque], axis=-1)),
+            np.where(opaque == 255, color, white),
+        ),
         "palette": (indexed, palette[grey]),
-        "16-bit grey": (Image.fromarray(grey.astype(np.uint16) * 257), np.repeat(grey[..., None], 3, axis=-1)),
-        "CMYK": (Image.frombytes("CMYK", (32, 24), np.concatenate([white - color, 0 * grey[..., None]], axis=-1).tobytes()), color),
+        "16-bit grey": (
+            Image.fromarray(grey.astype(np.uint16) * 257),
+            np.repeat(grey[..., None], 3, axis=-1),
+        ),
+        "CMYK": (
+            Image.frombytes(
+                "CMYK",
+                (32, 24),
+                np.concatenate([white - color, 0 * grey[..., None]], axis=-1).tobytes(),
+            ),
+            color,
+        ),
         "EXIF-rotated": (_rotated(color), np.ascontiguousarray(np.rot90(color, -1))),
     }
 
@@ -98,7 +113,9 @@ def prompt_texts(subject: Subject) -> str | None:
     metadata = subject.prompts[0].metadata
     for name, text in TEXTS.items():
         try:
-            output = subject.score(subject.batch(subject.pictures[:2], [Prompt(text, metadata)] * 2))
+            output = subject.score(
+                subject.batch(subject.pictures[:2], [Prompt(text, metadata)] * 2)
+            )
         except Exception as error:
             raise Fault(f"{name}: {one_line(error)}") from error
         if output.errors[0] is not None:
@@ -122,19 +139,27 @@ def long_prompt(subject: Subject) -> str | None:
         "no beginning": words[LAST:],
     }
     picture, metadata = subject.pictures[PICTURE], subject.prompts[0].metadata
-    outputs = {name: subject.score(subject.batch([picture], [Prompt(" ".join(part), metadata)])) for name, part in texts.items()}
+    outputs = {
+        name: subject.score(subject.batch([picture], [Prompt(" ".join(part), metadata)]))
+        for name, part in texts.items()
+    }
     short = subject.score(subject.batch([picture], [Prompt("a red fox", metadata)]))
     scores = {name: float(output.values[0]) for name, output in outputs.items()}
     if math.isnan(scores["whole"]):
         return f"unscorable: {outputs['whole'].errors[0]}"
     reported = outputs["whole"].parts.get("truncated")
-    if reported is not None and (float(reported[0]), float(short.parts["truncated"][0])) == (1.0, 0.0):
+    if reported is not None and (float(reported[0]), float(short.parts["truncated"][0])) == (
+        1.0,
+        0.0,
+    ):
         return "truncated, and said so"
     if reported is not None and float(short.parts["truncated"][0]) != 0.0:
         raise Fault("parts['truncated'] is not 0 for a prompt of three words")
     ignored = scores["whole"] == scores["other end"] == scores["no end"]
     if ignored and (scores["other beginning"], scores["no beginning"]) != (scores["whole"],) * 2:
-        raise Fault(f"the last {LAST} of {WORDS} words do not move the score, and parts['truncated'] does not say so")
+        raise Fault(
+            f"the last {LAST} of {WORDS} words do not move the score, and parts['truncated'] does not say so"
+        )
     return "no word of it moves the score" if ignored else "scored as a whole"
 
 

@@ -21,7 +21,10 @@ __all__ = ["CHECKS"]
 @check("scores")
 def input_unchanged(subject: Subject) -> str | None:
     """Scoring changes neither the pixels, as floats, bytes or Pillow's pictures, nor the prompts and their metadata."""
-    prompts = [Prompt(p.text, {**copy.deepcopy(dict(p.metadata)), "check": {"list": [1, 2]}}) for p in subject.prompts]
+    prompts = [
+        Prompt(p.text, {**copy.deepcopy(dict(p.metadata)), "check": {"list": [1, 2]}})
+        for p in subject.prompts
+    ]
     kept = copy.deepcopy([(prompt.text, dict(prompt.metadata)) for prompt in prompts])
     array = np.stack(subject.pictures)
     floats = ImageBatch(from_uint8(array), prompts)
@@ -29,13 +32,18 @@ def input_unchanged(subject: Subject) -> str | None:
     of_images = ImageBatch.of_images([Image.fromarray(picture) for picture in array], prompts)
     due = floats.pixels.clone()
     for form, batch in {"float": floats, "byte": of_bytes, "PIL picture": of_images}.items():
-        edits = batch.edits if batch is floats else None  # of bytes, floats are made during the call
+        edits = (
+            batch.edits if batch is floats else None
+        )  # of bytes, floats are made during the call
         subject.score(batch)
         if edits not in (None, batch.edits) or not torch.equal(batch.pixels, due):
             raise Fault(f"the pixels of a batch made of {form}s were changed in place")
         if not np.array_equal(batch.uint8, array):
             raise Fault(f"the bytes of a batch made of {form}s were changed in place")
-        if not np.array_equal(from_images(batch.images) if len({image.size for image in batch.images}) == 1 else [], array):
+        if not np.array_equal(
+            from_images(batch.images) if len({image.size for image in batch.images}) == 1 else [],
+            array,
+        ):
             raise Fault(f"the PIL pictures of a batch made of {form}s were changed in place")
     if [(prompt.text, dict(prompt.metadata)) for prompt in prompts] != kept:
         raise Fault("the metadata of a prompt was changed")
@@ -50,7 +58,9 @@ def pixel_forms(subject: Subject) -> str | None:
     strided = from_uint8(array).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     forms = {
         "float pixels": ImageBatch(from_uint8(array), subject.prompts),
-        "PIL pictures": ImageBatch.of_images([Image.fromarray(picture) for picture in array], subject.prompts),
+        "PIL pictures": ImageBatch.of_images(
+            [Image.fromarray(picture) for picture in array], subject.prompts
+        ),
         "pixels in channels-last memory": ImageBatch(strided, subject.prompts),
     }
     for name, batch in forms.items():
@@ -83,13 +93,19 @@ def pixel_scale(subject: Subject) -> str | None:
     except (ImageError, RewardFailure):
         return "refused"
     low, high = subject.card.range
-    wrong = [v for v in found if math.isnan(v) or (low is not None and v < low) or (high is not None and v > high)]
+    wrong = [
+        v
+        for v in found
+        if math.isnan(v) or (low is not None and v < low) or (high is not None and v > high)
+    ]
     if wrong:
         return f"not refused, but {wrong[0]:.5g} is outside the card's range"
     if unequal(found, subject.scores, subject.tolerance) is None:
         return "the scale does not matter to it"
     score = f"{PROBE_NAMES[place]} {found[place]:.5g}"
-    raise Fault(f"scores them, within the card's range ({score}): let `batch.uint8` refuse them, or state a range that shows them")
+    raise Fault(
+        f"scores them, within the card's range ({score}): let `batch.uint8` refuse them, or state a range that shows them"
+    )
 
 
 def _demand_deterministic(subject: Subject) -> None:

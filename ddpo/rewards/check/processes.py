@@ -17,7 +17,19 @@ from ddpo.rewards.zoo import rewards
 
 __all__ = ["CHECKS"]
 
-HEAVY: Final = ("torch", "transformers", "diffusers", "PIL", "numpy", "pandas", "scipy", "sklearn", "cv2", "tensorflow", "jax")
+HEAVY: Final = (
+    "torch",
+    "transformers",
+    "diffusers",
+    "PIL",
+    "numpy",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "cv2",
+    "tensorflow",
+    "jax",
+)
 SECONDS: Final = 300
 
 LIST = """
@@ -49,10 +61,12 @@ def light_listing(subject: Subject) -> str | None:
     entry = rewards.entries().get(subject.card.id, [None])[0]
     if entry is None or subject.text != subject.card.id:
         raise NotApplicable("it has no entry point, so no listing imports it")
-    module = entry.source.module if isinstance(entry.source, EntryPoint) else "ddpo.rewards.catalog"
+    module = entry.source.module if isinstance(entry.source, EntryPoint) else "ddpo.rewards.cards"
     loaded = _last_line(LIST, [module, HEAVY], {})
     if loaded:
-        raise Fault(f"importing {module} loads {', '.join(loaded)}: put the card into a module of its own")
+        raise Fault(
+            f"importing {module} loads {', '.join(loaded)}: put the card into a module of its own"
+        )
     return f"{module} is light"
 
 
@@ -65,15 +79,26 @@ def missing_weights(subject: Subject) -> str | None:
         raise NotApplicable("its weights are inside an installed package")
     with tempfile.TemporaryDirectory() as empty:
         places = dict.fromkeys(("DDPO_CACHE", "HF_HOME", "HF_HUB_CACHE", "TORCH_HOME"), empty)
-        environment = {**places, "DDPO_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        environment = {
+            **places,
+            "DDPO_OFFLINE": "1",
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+        }
         found = _last_line(MAKE, subject.text or subject.card.load, environment)
     if found is None:
-        raise Fault("it is made and scores without its weights: the card lists files that it does not load")
+        raise Fault(
+            "it is made and scores without its weights: the card lists files that it does not load"
+        )
     kinds, message = found
     if MissingResourceError.__name__ not in kinds:
-        raise Fault(f"raises {kinds[0]} instead of MissingResourceError: {' '.join(message.split())[:200]}")
+        raise Fault(
+            f"raises {kinds[0]} instead of MissingResourceError: {' '.join(message.split())[:200]}"
+        )
     if not message.strip() or "\n" in message.strip():
-        raise Fault(f"the message has {len(message.splitlines())} lines instead of one: {' '.join(message.split())[:200]}")
+        raise Fault(
+            f"the message has {len(message.splitlines())} lines instead of one: {' '.join(message.split())[:200]}"
+        )
     return str(message)
 
 
@@ -91,7 +116,9 @@ def _last_line(script: str, argument: object, environment: dict[str, str]) -> An
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
-        raise Fault(f"a fresh Python process ended with {done.returncode}: {lines[-1] if lines else 'no message'}")
+        raise Fault(
+            f"a fresh Python process ended with {done.returncode}: {lines[-1] if lines else 'no message'}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 

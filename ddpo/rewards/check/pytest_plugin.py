@@ -18,13 +18,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds `--ddpo-reward` and `--ddpo-expect`."""
     group = parser.getgroup("ddpo", "checks of reward models")
     group.addoption(
-        "--ddpo-reward", action="append", default=[], metavar="SPEC", help="Check this reward: NAME, ./file.py:Object or module:Object."
+        "--ddpo-reward",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="Check this reward: NAME, ./file.py:Object or module:Object.",
     )
-    group.addoption("--ddpo-expect", action="append", default=[], metavar="CHECK=REASON", help="A check that is expected to fail, and why.")
+    group.addoption(
+        "--ddpo-expect",
+        action="append",
+        default=[],
+        metavar="CHECK=REASON",
+        help="A check that is expected to fail, and why.",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
     """Adds one item per check of each `--ddpo-reward`."""
     specs: list[str] = config.getoption("--ddpo-reward")
     if not specs:
@@ -35,7 +47,9 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     try:
         expected = parse_expected(config.getoption("--ddpo-expect"))
         for spec in specs:
-            collector = RewardCollector.from_parent(session, name=spec, nodeid=spec, expected=expected)
+            collector = RewardCollector.from_parent(
+                session, name=spec, nodeid=spec, expected=expected
+            )
             items.extend(collector.collect())
     except UserError as error:
         raise pytest.UsageError(one_line(error)) from error
@@ -54,13 +68,21 @@ class RewardCollector(pytest.Collector):
 
         checks, subject = choose_checks(None, self.expected), subject_of(self.name)
         for check in checks:
-            yield RewardCheckItem.from_parent(self, name=check.name, check=check, subject=subject, expected=self.expected.get(check.name))
+            yield RewardCheckItem.from_parent(
+                self,
+                name=check.name,
+                check=check,
+                subject=subject,
+                expected=self.expected.get(check.name),
+            )
 
 
 class RewardCheckItem(pytest.Item):
     """One check of one reward."""
 
-    def __init__(self, *, check: Check, subject: Subject, expected: str | None, **keywords: Any) -> None:
+    def __init__(
+        self, *, check: Check, subject: Subject, expected: str | None, **keywords: Any
+    ) -> None:
         super().__init__(**keywords)
         self.check, self.subject, self.expected = check, subject, expected
 

@@ -37,26 +37,39 @@ def threads(subject: Subject) -> str | None:
         raise NotApplicable("the card does not say thread_safe: the scorer takes a lock")
     if subject.grouped or not subject.card.deterministic:
         raise NotApplicable("the card says that it is not deterministic, or that groups are judged")
-    due = [subject.values(subject.batch([picture], [prompt]))[0] for picture, prompt in zip(subject.pictures, subject.prompts, strict=True)]
+    due = [
+        subject.values(subject.batch([picture], [prompt]))[0]
+        for picture, prompt in zip(subject.pictures, subject.prompts, strict=True)
+    ]
     faults: list[str] = []
-    start, stop, tolerance = threading.Barrier(THREADS), time.perf_counter() + THREAD_SECONDS, subject.tolerance
+    start, stop, tolerance = (
+        threading.Barrier(THREADS),
+        time.perf_counter() + THREAD_SECONDS,
+        subject.tolerance,
+    )
 
     def work(number: int) -> None:
         start.wait()
         for turn in range(10_000):
             place = (number + turn) % len(due)
             try:
-                found = subject.values(subject.batch([subject.pictures[place]], [subject.prompts[place]]))
+                found = subject.values(
+                    subject.batch([subject.pictures[place]], [subject.prompts[place]])
+                )
             except Exception as error:  # noqa: BLE001  # told below, in the main thread
                 faults.append(f"{PROBE_NAMES[place]}: {one_line(error)}")
                 return
             if unequal(found, due[place : place + 1], tolerance) is not None:
-                faults.append(f"{PROBE_NAMES[place]} scores {found[0]:.7g} instead of {due[place]:.7g}")
+                faults.append(
+                    f"{PROBE_NAMES[place]} scores {found[0]:.7g} instead of {due[place]:.7g}"
+                )
             if faults or (turn and time.perf_counter() > stop):
                 return
 
     sys.setswitchinterval(1e-5)  # put back by the caller; the shorter, the likelier a race shows
-    workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(THREADS)]
+    workers = [
+        threading.Thread(target=work, args=(number,), daemon=True) for number in range(THREADS)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -83,7 +96,9 @@ def memory(subject: Subject) -> str | None:
     if objects >= ROUNDS:
         raise Fault(f"{objects} tensors or pictures are left after {ROUNDS} uses")
     if traced > ROUNDS * picture_bytes / 2:
-        raise Fault(f"{traced / 1e3:.0f} kB are left after {ROUNDS} uses with {picture_bytes / 1e3:.0f} kB of pictures each")
+        raise Fault(
+            f"{traced / 1e3:.0f} kB are left after {ROUNDS} uses with {picture_bytes / 1e3:.0f} kB of pictures each"
+        )
     if resident > RESIDENT_BOUND:
         raise Fault(f"the process grew by {resident / 1e6:.0f} MB in {ROUNDS} uses")
     return None
@@ -124,7 +139,9 @@ def _new_objects_only() -> Iterator[None]:
 
 def _live() -> int:
     gc.collect()
-    return sum(1 for thing in gc.get_objects() if issubclass(type(thing), (torch.Tensor, Image.Image)))
+    return sum(
+        1 for thing in gc.get_objects() if issubclass(type(thing), (torch.Tensor, Image.Image))
+    )
 
 
 def _resident() -> int:

@@ -11,7 +11,7 @@ from ddpo.errors import ConfigError, one_line
 from ddpo.registry import unknown_name
 from ddpo.rewards.base import Reward
 from ddpo.rewards.check.definition import Check, CheckResult, Fault, NotApplicable, Outcome
-from ddpo.rewards.resolved import ResolvedReward
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.spec import parse_expression
 from ddpo.rewards.zoo import resolve
 
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from ddpo.rewards.check.subject import Subject
     from ddpo.types import Prompt
 
-__all__ = ["all_checks", "check_reward", "choose_checks", "iter_results", "parse_expected", "run_check", "subject_of"]
+__all__ = [
+    "all_checks",
+    "check_reward",
+    "choose_checks",
+    "iter_results",
+    "parse_expected",
+    "run_check",
+    "subject_of",
+]
 
 Checked = str | Reward | ResolvedReward
 """What can be checked: a specification such as "mylab/contrast" or "./file.py:Object", a reward, or one that was found."""
@@ -27,13 +35,25 @@ Checked = str | Reward | ResolvedReward
 
 def all_checks() -> dict[str, Check]:
     """Name → check, in the order in which they run: the card first, what takes longest last."""
-    from ddpo.rewards.check import card, contract, gradient, inputs, invariance, pixels, processes, resources, scale
+    from ddpo.rewards.check import (
+        card,
+        contract,
+        gradient,
+        inputs,
+        invariance,
+        pixels,
+        processes,
+        resources,
+        scale,
+    )
 
     topics = (card, processes, contract, invariance, pixels, inputs, scale, gradient, resources)
     return {check.name: check for topic in topics for check in topic.CHECKS}
 
 
-def choose_checks(only: Collection[str] | None, expected_failures: Mapping[str, str]) -> list[Check]:
+def choose_checks(
+    only: Collection[str] | None, expected_failures: Mapping[str, str]
+) -> list[Check]:
     """The checks to run: all, or those named.
 
     Raises:
@@ -59,7 +79,9 @@ def parse_expected(texts: Iterable[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     for name, _, reason in pairs:
         if not name.strip() or not reason.strip():
-            raise ConfigError(f"an expected failure is given as check=reason, got {name!r} without a reason")
+            raise ConfigError(
+                f"an expected failure is given as check=reason, got {name!r} without a reason"
+            )
     return {name.strip(): reason.strip() for name, _, reason in pairs}
 
 
@@ -73,7 +95,12 @@ def subject_of(reward: Checked, prompt: Prompt | None = None, device: str = AUTO
     if isinstance(reward, ResolvedReward):
         return Subject(reward, reward.card.id if reward.factory is None else "", prompt)
     options = {option.name: option.default for option in reward.card.options}
-    return Subject(ResolvedReward(reward.card, options, "an object", lambda **_: reward), "", prompt, remake=False)
+    return Subject(
+        ResolvedReward(reward.card, options, "an object", lambda **_: reward),
+        "",
+        prompt,
+        remake=False,
+    )
 
 
 def _plain_name(text: str, found: ResolvedReward) -> str:

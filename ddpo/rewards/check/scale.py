@@ -17,7 +17,11 @@ def _fixture_scores(subject: Subject, names: list[str]) -> dict[str, float]:
 
 def _fault(subject: Subject, text: str) -> Exception:
     """A fault, unless options were changed: what the card promises, it promises for their defaults."""
-    return Fault(text) if subject.default_options else NotApplicable(f"options were changed, and the card speaks of the defaults: {text}")
+    return (
+        Fault(text)
+        if subject.default_options
+        else NotApplicable(f"options were changed, and the card speaks of the defaults: {text}")
+    )
 
 
 @check("scores")
@@ -30,7 +34,10 @@ def golden_scores(subject: Subject) -> str | None:
     for golden in goldens:
         score = found[golden.fixture]
         if not abs(score - golden.score) <= golden.tolerance:
-            raise _fault(subject, f"{golden.fixture} scores {score:.9g} instead of {golden.score:.9g} ± {golden.tolerance:g}")
+            raise _fault(
+                subject,
+                f"{golden.fixture} scores {score:.9g} instead of {golden.score:.9g} ± {golden.tolerance:g}",
+            )
     return f"{len(goldens)} scores"
 
 
@@ -38,12 +45,17 @@ def golden_scores(subject: Subject) -> str | None:
 def direction(subject: Subject) -> str | None:
     """Of the two fixtures that the card puts furthest apart, the same one is ahead."""
     goldens = sorted(subject.card.golden, key=lambda golden: golden.score)
-    if not goldens or goldens[0].score + goldens[0].tolerance >= goldens[-1].score - goldens[-1].tolerance:
+    if (
+        not goldens
+        or goldens[0].score + goldens[0].tolerance >= goldens[-1].score - goldens[-1].tolerance
+    ):
         raise NotApplicable("the card has no two golden scores that differ")
     low, high = goldens[0].fixture, goldens[-1].fixture
     found = _fixture_scores(subject, [low, high])
     if not found[low] < found[high]:
-        raise _fault(subject, f"{high} ({found[high]:.7g}) should score above {low} ({found[low]:.7g})")
+        raise _fault(
+            subject, f"{high} ({found[high]:.7g}) should score above {low} ({found[low]:.7g})"
+        )
     return f"{high} above {low}"
 
 
@@ -53,9 +65,9 @@ def score_range(subject: Subject) -> str | None:
     low, high = subject.card.range
     if low is None and high is None:
         raise NotApplicable("the card states no range")
-    scores = dict(zip((f"{name} at 64×64" for name in PROBE_NAMES), subject.scores, strict=True)) | _fixture_scores(
-        subject, list(PROBE_NAMES)
-    )
+    scores = dict(
+        zip((f"{name} at 64×64" for name in PROBE_NAMES), subject.scores, strict=True)
+    ) | _fixture_scores(subject, list(PROBE_NAMES))
     share = tolerance_of(subject.card.dtype)
     for name, score in scores.items():
         below = low is not None and score < low - share * abs(low)

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from ddpo.errors import MissingResourceError
-from ddpo.rewards import backbones
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.check.definition import Fault, NotApplicable
 from ddpo.rewards.check.world import settings
 from ddpo.rewards.fixtures import FIXTURES, draw_fixture
-from ddpo.rewards.resolved import ResolvedReward
+from ddpo.rewards.models import shared_encoders
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 __all__ = ["PROBE_NAMES", "Picture", "Subject", "tolerance_of", "unequal"]
@@ -45,7 +45,9 @@ TOLERANCES: Final = {"bfloat16": 4e-2, "float16": 1e-2, "float32": 1e-4, "float6
 
 def tolerance_of(dtype: str) -> float:
     """The share of the largest score by which two computations of one score may differ; the loosest of the types named in `dtype`."""
-    named = [TOLERANCES[name] for name in re.findall(r"\bb?float\d+\b", dtype) if name in TOLERANCES]
+    named = [
+        TOLERANCES[name] for name in re.findall(r"\bb?float\d+\b", dtype) if name in TOLERANCES
+    ]
     return max(named, default=TOLERANCES["float32"])
 
 
@@ -67,7 +69,13 @@ class Subject:
         remake: whether it can be made a second time.
     """
 
-    def __init__(self, found: ResolvedReward, text: str = "", prompt: Prompt | None = None, remake: bool = True) -> None:
+    def __init__(
+        self,
+        found: ResolvedReward,
+        text: str = "",
+        prompt: Prompt | None = None,
+        remake: bool = True,
+    ) -> None:
         self.found, self.text, self.remake = found, text, remake
         self.card: RewardCard = found.card
         self.settings_changed_by_making: Mapping[str, tuple[object, object]] = {}
@@ -79,7 +87,9 @@ class Subject:
         before = settings()
         reward = self.found.make()
         after = settings()
-        self.settings_changed_by_making = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+        self.settings_changed_by_making = {
+            name: (before[name], after[name]) for name in before if before[name] != after[name]
+        }
         return reward
 
     @property
@@ -92,7 +102,9 @@ class Subject:
         try:
             return self.make_or_raise()
         except MissingResourceError as error:
-            raise NotApplicable("something that it needs is not here, see `construction`") from error
+            raise NotApplicable(
+                "something that it needs is not here, see `construction`"
+            ) from error
         except Exception as error:
             raise NotApplicable("it could not be made, see `construction`") from error
 
@@ -114,12 +126,17 @@ class Subject:
     @property
     def default_options(self) -> bool:
         """Whether every option has the card's default, for which alone the card's scores are promised."""
-        return all(self.found.options.get(option.name, option.default) == option.default for option in self.card.options)
+        return all(
+            self.found.options.get(option.name, option.default) == option.default
+            for option in self.card.options
+        )
 
     @cached_property
     def pictures(self) -> tuple[Picture, ...]:
         """The probe pictures: the fixtures at 64×64, in the order of `PROBE_NAMES`."""
-        return tuple(np.ascontiguousarray(picture[::STRIDE, ::STRIDE]) for picture in self.fixtures.values())
+        return tuple(
+            np.ascontiguousarray(picture[::STRIDE, ::STRIDE]) for picture in self.fixtures.values()
+        )
 
     @cached_property
     def fixtures(self) -> dict[str, Picture]:
@@ -138,10 +155,14 @@ class Subject:
             return (self._prompt,) * len(PROBE_NAMES)
         return tuple(Prompt(TEXTS[0] if self.grouped else text) for text in TEXTS)
 
-    def batch(self, pictures: Sequence[Picture], prompts: Sequence[Prompt] | None = None) -> ImageBatch:
+    def batch(
+        self, pictures: Sequence[Picture], prompts: Sequence[Prompt] | None = None
+    ) -> ImageBatch:
         """The batch of some pictures of one size; with the first probe's prompt if none are given."""
         array = np.stack(pictures) if pictures else np.zeros((0, 64, 64, 3), np.uint8)
-        return ImageBatch.of_uint8(array.copy(), prompts if prompts is not None else self.prompts[:1] * len(pictures))
+        return ImageBatch.of_uint8(
+            array.copy(), prompts if prompts is not None else self.prompts[:1] * len(pictures)
+        )
 
     def probes(self) -> ImageBatch:
         """A new batch of the probe pictures."""
@@ -153,9 +174,11 @@ class Subject:
         Raises:
             Fault: it is not one float32 score per picture, on the CPU. What the reward itself raises is passed on.
         """
-        backbones.forget_embeddings()  # one that a tower remembers would hide what a check looks for
+        shared_encoders.forget_embeddings()  # one that a tower remembers would hide what a check looks for
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a library says about an empty batch is no news to who asked for the check
+            warnings.simplefilter(
+                "ignore"
+            )  # what a library says about an empty batch is no news to who asked for the check
             output = (reward or self.reward)(batch)
         if not isinstance(output, RewardOutput):
             raise Fault(f"returned a {type(output).__name__}, not a RewardOutput")
@@ -218,6 +241,10 @@ class Subject:
         allowed = self.tolerance if tolerance is None else tolerance
         place = unequal(found, due, allowed)
         if place is not None:
-            raise Fault(f"{names[place]} {what}: {found[place]:.9g} instead of {due[place]:.9g} (tolerance {allowed:.2g})")
-        largest = max((abs(a - b) for a, b in zip(found, due, strict=True) if math.isfinite(a)), default=0.0)
+            raise Fault(
+                f"{names[place]} {what}: {found[place]:.9g} instead of {due[place]:.9g} (tolerance {allowed:.2g})"
+            )
+        largest = max(
+            (abs(a - b) for a, b in zip(found, due, strict=True) if math.isfinite(a)), default=0.0
+        )
         return f"largest difference {largest:.2g}"

@@ -10,5 +10,8 @@ __all__ = ["render_checks_markdown"]
 def render_checks_markdown() -> str:
     """A Markdown table with one row per check."""
     lines = ["| check | demands |", "|---|---|"]
-    lines += [f"| `{check.name}` | {check.demand.replace('|', chr(92) + '|')} |" for check in all_checks().values()]
+    lines += [
+        f"| `{check.name}` | {check.demand.replace('|', chr(92) + '|')} |"
+        for check in all_checks().values()
+    ]
     return "\n".join(lines) + "\n"

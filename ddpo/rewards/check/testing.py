@@ -17,7 +17,9 @@ __all__ = ["conformance_tests", "tell_pytest"]
 
 
 def conformance_tests(
-    reward: Checked, expected_failures: Mapping[str, str] | None = None, prompt: Prompt | None = None
+    reward: Checked,
+    expected_failures: Mapping[str, str] | None = None,
+    prompt: Prompt | None = None,
 ) -> Callable[[str], None]:
     """A parametrised test function, to be bound to a name that begins with `test`.
 

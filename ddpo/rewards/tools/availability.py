@@ -1,0 +1,262 @@
+"""Whether what a reward needs is on this machine: the libraries of its extra, and its weights. Nothing heavy is imported.
+
+Four kinds of weights, distinguished by `WeightFile.source`:
+    https://…                     one file, in the cache of `ddpo.weights`
+    owner/name[/file]             of the Hugging Face hub: one file (model.safetensors if none is named) where the card names it or
+                                  knows its SHA-256, else the whole repository; in the hub's own cache. Of owner/name/a|b the first
+                                  file that exists
+    package:module/file           shipped inside the reward's own package
+    file:/path                    named by an option
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from ddpo import weights
+from ddpo.errors import ConfigError, MissingResourceError
+from ddpo.rewards.card import RewardCard, WeightFile
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
+
+__all__ = [
+    "Availability",
+    "WeightState",
+    "availability",
+    "check_space_for",
+    "fetch_weight",
+    "install_line",
+    "missing_libraries",
+    "weight_state",
+]
+
+HUB_FILE: Final = "model.safetensors"
+LOCAL: Final = "file:"
+WHOLE: Final = 0.9  # of the size on the card: what a repository's folder must hold at least to count as complete
+
+
+@dataclass(frozen=True, slots=True)
+class WeightState:
+    """Where a weight file is; `path` is None and `bytes` counts what an interrupted download left where it is not here."""
+
+    weight: WeightFile
+    path: Path | None
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """What of a reward's needs is here."""
+
+    missing_libraries: tuple[str, ...]  # requirements of its extra
+    install: str  # the line that installs them
+    weights: tuple[WeightState, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether it can score now, without a network."""
+        return not self.missing_libraries and all(state.path is not None for state in self.weights)
+
+
+def availability(card: RewardCard, origin: str = "ddpo") -> Availability:
+    """What of a reward's needs is here; the hashes of weights are left to who loads them.
+
+    Args:
+        card: the reward's card.
+        origin: "ddpo", or the distribution and version that brought it.
+    """
+    return Availability(
+        missing_libraries(card, origin),
+        install_line(card, origin),
+        tuple(weight_state(w) for w in card.weights),
+    )
+
+
+def install_line(card: RewardCard, origin: str) -> str:
+    """The pip line for a reward's extra; "" where it has none."""
+    return f'pip install "{origin.split()[0]}[{card.extra}]"' if card.extra else ""
+
+
+def missing_libraries(card: RewardCard, origin: str) -> tuple[str, ...]:
+    """The requirements of a reward's extra that are not installed, or not in a version that serves."""
+    if not card.extra:
+        return ()
+    from packaging.requirements import Requirement  # comes with huggingface-hub; 40 ms
+
+    try:
+        needed = [Requirement(text) for text in requires(origin.split()[0]) or ()]
+    except PackageNotFoundError:  # a file of the user's
+        return ()
+    of_extra = [
+        r
+        for r in needed
+        if r.marker
+        and r.marker.evaluate({"extra": card.extra})
+        and not r.marker.evaluate({"extra": ""})
+    ]
+    return tuple(f"{r.name}{r.specifier}" for r in of_extra if not _installed(r.name, r.specifier))
+
+
+def _installed(distribution: str, wanted: SpecifierSet) -> bool:
+    try:
+        return wanted.contains(version(distribution), prereleases=True)
+    except PackageNotFoundError:
+        return False
+
+
+def _kind(weight: WeightFile) -> Literal["url", "package", "local", "file", "repository"]:
+    if weight.source.startswith(("https://", "http://")):
+        return "url"
+    if weight.source.startswith("package:"):
+        return "package"
+    if weight.source.startswith(LOCAL):
+        return "local"
+    return "repository" if weight.sha256 is None and weight.source.count("/") == 1 else "file"
+
+
+def weight_state(weight: WeightFile) -> WeightState:
+    """Where one weight file or repository is, by the layout of the caches; nothing is fetched or hashed."""
+    match _kind(weight):
+        case "url":
+            path = weights.url_target(weight.source, weight.sha256 or "")
+            return _file_state(weight, path, path.with_name(f".{path.name}.partial"))
+        case "package":
+            return _file_state(weight, _packaged(weight), None)
+        case "file":
+            folder = _snapshot(weight)
+            found = (
+                [folder / name for name in _hub_files(weight) if (folder / name).is_file()]
+                if folder
+                else []
+            )
+            return _file_state(weight, found[0] if found else None, None)
+        case "local":
+            return _file_state(weight, Path(weight.source.removeprefix(LOCAL)), None)
+        case "repository":
+            return _repository_state(weight)
+
+
+def _file_state(weight: WeightFile, path: Path | None, partial: Path | None) -> WeightState:
+    if path is not None and path.is_file():
+        return WeightState(weight, path, path.stat().st_size)
+    return WeightState(
+        weight, None, partial.stat().st_size if partial is not None and partial.is_file() else 0
+    )
+
+
+def _packaged(weight: WeightFile) -> Path | None:
+    module, _, name = weight.source.removeprefix("package:").partition("/")
+    spec = (
+        find_spec(module) if module.isidentifier() else None
+    )  # of a top-level name: finds without importing
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(folders[0]) / name if folders and name else None
+
+
+def _hub_files(weight: WeightFile) -> list[str]:
+    """Names of the file, in the order in which they are tried."""
+    return ("/".join(weight.source.split("/")[2:]) or HUB_FILE).split("|")
+
+
+def _repository(weight: WeightFile) -> str:
+    return "/".join(weight.source.split("/")[:2])
+
+
+def _snapshot(weight: WeightFile) -> Path | None:
+    """The folder of a repository's revision in the hub's cache: models--owner--name/snapshots/COMMIT, with refs/NAME → COMMIT."""
+    from huggingface_hub import constants
+
+    base = Path(constants.HF_HUB_CACHE) / f"models--{_repository(weight).replace('/', '--')}"
+    reference = base / "refs" / weight.revision
+    commit = reference.read_text("utf-8").strip() if reference.is_file() else weight.revision
+    folder = base / "snapshots" / commit
+    return folder if folder.is_dir() else None
+
+
+def _repository_state(weight: WeightFile) -> WeightState:
+    folder = _snapshot(weight)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder else 0
+    return WeightState(weight, folder if size >= WHOLE * weight.megabytes * 1e6 else None, size)
+
+
+def fetch_weight(
+    weight: WeightFile, reward: str, progress: Callable[[int, int | None], None] | None = None
+) -> Path:
+    """Fetches one weight file or repository unless it is here, and verifies what has a hash.
+
+    Args:
+        weight: of a card.
+        reward: the id, for messages.
+        progress: told bytes so far and in all for https sources; the hub's client shows its own bar.
+
+    Raises:
+        MissingResourceError: offline, not reachable, cut short, no room, or another file than the card says.
+        ConfigError: the card gives an address without a SHA-256.
+    """
+    name = weight.source.rpartition("/")[2].partition("|")[0]
+    what = f"reward {reward!r} needs {name} ({weight.size}, {weight.licence}), which"
+    match _kind(weight):
+        case "url":
+            if weight.sha256 is None:
+                raise ConfigError(f"card {reward!r} gives no SHA-256 for {weight.source}")
+            return weights.fetch_url(weight.source, weight.sha256, what, progress)
+        case "package":
+            return weights.verified(
+                _packaged(weight) or Path(weight.source), weight.sha256 or "", what
+            )
+        case "local":
+            return weights.verified(
+                Path(weight.source.removeprefix(LOCAL)), weight.sha256 or "", what
+            )
+        case "file":
+            return _fetch_hub_file(weight, what)
+        case "repository":
+            return weights.fetch_hub_repository(_repository(weight), weight.revision, what)
+
+
+def _fetch_hub_file(weight: WeightFile, what: str) -> Path:
+    """The first of the file's names that the repository has.
+
+    Raises:
+        MissingResourceError: as `fetch_hub_file`, about the first name.
+    """
+    first, *others = _hub_files(weight)
+    try:
+        return weights.fetch_hub_file(
+            _repository(weight), first, weight.revision, weight.sha256, what
+        )
+    except MissingResourceError:
+        for name in others:
+            with suppress(MissingResourceError):
+                return weights.fetch_hub_file(
+                    _repository(weight), name, weight.revision, weight.sha256, what
+                )
+        raise
+
+
+def check_space_for(states: Sequence[WeightState]) -> None:
+    """Refuses to begin a download that the disks cannot hold; each cache is looked at for itself.
+
+    Raises:
+        MissingResourceError: too little is free.
+    """
+    from huggingface_hub import constants
+
+    for folder, kinds in (
+        (weights.cache_dir(), ("url",)),
+        (Path(constants.HF_HUB_CACHE), ("file", "repository")),
+    ):
+        missing = [state for state in states if state.path is None and _kind(state.weight) in kinds]
+        size = sum(max(0, round(state.weight.megabytes * 1e6) - state.bytes) for state in missing)
+        weights.check_space(
+            folder,
+            size,
+            f"{' and '.join(state.weight.source for state in missing)} together" if missing else "",
+        )
