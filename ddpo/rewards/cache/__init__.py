@@ -1,8 +1,17 @@
-"""The score cache: a score that was computed once is not computed again, whatever the picture's file is called."""
+"""The score cache: a score is computed once per image, whatever the image's file is called."""
 
 from ddpo.rewards.cache.key import cacheable, picture_digests, score_key
 from ddpo.rewards.cache.queries import CacheEntry, CacheStats
 from ddpo.rewards.cache.rows import CachedScore
 from ddpo.rewards.cache.store import CacheWarning, ScoreCache
 
-__all__ = ["CacheEntry", "CacheStats", "CacheWarning", "CachedScore", "ScoreCache", "cacheable", "picture_digests", "score_key"]
+__all__ = [
+    "CacheEntry",
+    "CacheStats",
+    "CacheWarning",
+    "CachedScore",
+    "ScoreCache",
+    "cacheable",
+    "picture_digests",
+    "score_key",
+]

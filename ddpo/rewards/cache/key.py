@@ -71,7 +71,9 @@ def _float_digest(picture: Tensor) -> bytes:
     return digest.digest()
 
 
-def score_key(identity: str, digest: bytes, prompt: Prompt, card: RewardCard, context: Context) -> bytes | None:
+def score_key(
+    identity: str, digest: bytes, prompt: Prompt, card: RewardCard, context: Context
+) -> bytes | None:
     """The SHA-256 of the reward's identity, the picture, and what else the card says that the score depends on.
 
     That is the prompt's text (which is NFC) if "prompt" is among the card's inputs, the metadata that the card names (all of it if it
@@ -91,19 +93,28 @@ def score_key(identity: str, digest: bytes, prompt: Prompt, card: RewardCard, co
     if "prompt" in card.inputs:
         parts += [b"prompt", prompt.text.encode("utf-8", "surrogatepass")]
     if card.metadata or "metadata" in card.inputs:
-        declared = {name: prompt.metadata[name] for name in card.metadata or prompt.metadata if name in prompt.metadata}
+        declared = {
+            name: prompt.metadata[name]
+            for name in card.metadata or prompt.metadata
+            if name in prompt.metadata
+        }
         if not _is_plain(declared):
             return None
         parts += [b"metadata", json.dumps(declared, sort_keys=True, separators=(",", ":")).encode()]
     if "context" in card.inputs:
-        parts += [b"progress", b"" if context.progress is None else float(context.progress).hex().encode()]
+        parts += [
+            b"progress",
+            b"" if context.progress is None else float(context.progress).hex().encode(),
+        ]
     return hashlib.sha256(b"".join(struct.pack("<Q", len(part)) + part for part in parts)).digest()
 
 
 def _is_plain(value: Any) -> bool:
     """Whether JSON says all there is to know of a value: it would turn a key 1 into "1", and cannot tell of an array."""
     if isinstance(value, Mapping):
-        return isinstance(value, dict) and all(isinstance(name, str) and _is_plain(part) for name, part in value.items())
+        return isinstance(value, dict) and all(
+            isinstance(name, str) and _is_plain(part) for name, part in value.items()
+        )
     if isinstance(value, list | tuple):
         return all(_is_plain(part) for part in value)
     return value is None or isinstance(value, str | int | float | bool)

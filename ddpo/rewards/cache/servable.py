@@ -23,6 +23,9 @@ def servable(entry: CacheEntry) -> bool | None:
     except UserError:
         return None
     try:
-        return resolve(entry.reward if options == "default" else f"{entry.reward}:{options}").identity == entry.identity
+        return (
+            resolve(entry.reward if options == "default" else f"{entry.reward}:{options}").identity
+            == entry.identity
+        )
     except UserError:
         return False
