@@ -80,13 +80,12 @@ def locked(path: Path, alone: bool = False) -> Iterator[None]:
     SQLite's own locks do not cover renaming: a write-ahead log beside another file damages both.
 
     Args:
-        path: the cache; its folder is made.
+        path: the cache.
         alone: true to exclude all other processes, false to exclude only those that ask for it.
 
     Raises:
-        OSError: the folder cannot be written, or the lock is not free within `BUSY_SECONDS`.
+        OSError: the lock cannot be made, or is not free within `BUSY_SECONDS`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:  # Windows does not rename an open file

@@ -5,6 +5,7 @@ Rows are ordered by their last use. Those that fail their checksum are removed o
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from ddpo.rewards.cache.database import used_bytes
 from ddpo.rewards.cache.rows import CachedScore, unpack
 
 __all__ = [
+    "COLUMNS",
     "CacheEntry",
     "CacheRow",
     "CacheStats",
@@ -24,6 +26,7 @@ __all__ = [
     "entries",
     "evict",
     "find",
+    "record",
     "rows",
     "store",
     "touch",
@@ -32,6 +35,7 @@ __all__ = [
 ROWS_PER_EVICTION: Final = 2000  # in one transaction, so that other processes need not wait long
 TOUCH_AFTER: Final = 3600  # seconds: a score's last use is recorded at most once an hour
 
+COLUMNS: Final = ("reward", "identity", "key", "value", "parts", "created", "last_used")
 BEGIN: Final = "BEGIN IMMEDIATE"  # a write lock that is asked for later cannot be waited for
 FIND: Final = "SELECT sequence, value, parts, checksum, used FROM scores WHERE key = ?"
 STORE: Final = """
@@ -108,22 +112,17 @@ def find(
     stale: list[bytes] = []
     broken: list[tuple[int]] = []
     before = time.time() - TOUCH_AFTER
-    for key in keys:
-        row = connection.execute(FIND, (key,)).fetchone()
-        if row is None:
-            continue
-        sequence, value, parts, checksum, used = row
-        score = unpack(key, value, parts, checksum)
-        if score is None:
-            broken.append((sequence,))
-            continue
-        found[key] = score
-        if not isinstance(used, int) or used < before:
-            stale.append(key)
+    for key in dict.fromkeys(keys):
+        for sequence, *packed, used in connection.execute(FIND, (key,)).fetchall():
+            score = unpack(key, *packed)
+            if score is None:
+                broken.append((sequence,))
+                continue
+            found[key] = score
+            if not isinstance(used, int) or used < before:
+                stale.append(key)
     if broken:
-        with connection:
-            connection.execute(BEGIN)
-            connection.executemany("DELETE FROM scores WHERE sequence = ?", broken)
+        connection.executemany("DELETE FROM scores WHERE sequence = ?", broken)
     return found, stale
 
 
@@ -193,6 +192,14 @@ def rows(connection: sqlite3.Connection) -> Iterator[CacheRow]:
         if score is not None:
             times = (_moment(created), _moment(used))
             yield CacheRow(_text(reward), _text(identity), key, score, *times)
+
+
+def record(row: CacheRow) -> dict[str, object]:
+    """A row of the exported table: times as ISO 8601 in UTC, the parts as JSON."""
+    times = [moment and moment.isoformat() for moment in (row.created, row.used)]
+    parts = json.dumps(row.score.parts, ensure_ascii=False)
+    values = (row.reward, row.identity, row.key.hex(), row.score.value, parts, *times)
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def _text(value: Any) -> str:
