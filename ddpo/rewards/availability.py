@@ -11,7 +11,7 @@ Four kinds of weights, distinguished by `WeightFile.source`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -44,7 +44,7 @@ WHOLE: Final = 0.9  # of the size on the card: what a repository's folder must h
 
 @dataclass(frozen=True, slots=True)
 class WeightState:
-    """Where a weight file is; `path` is None and `bytes` counts what an interrupted download left where it is not here."""
+    """The place and size of a weight file; `path` is None where it is missing or incomplete."""
 
     weight: WeightFile
     path: Path | None
@@ -72,7 +72,11 @@ def availability(card: RewardCard, origin: str = "ddpo") -> Availability:
         card: the reward's card.
         origin: "ddpo", or the distribution and version that brought it.
     """
-    return Availability(missing_libraries(card, origin), install_line(card, origin), tuple(weight_state(w) for w in card.weights))
+    return Availability(
+        missing_libraries(card, origin),
+        install_line(card, origin),
+        tuple(weight_state(w) for w in card.weights),
+    )
 
 
 def install_line(card: RewardCard, origin: str) -> str:
@@ -90,7 +94,13 @@ def missing_libraries(card: RewardCard, origin: str) -> tuple[str, ...]:
         needed = [Requirement(text) for text in requires(origin.split()[0]) or ()]
     except PackageNotFoundError:  # a file of the user's
         return ()
-    of_extra = [r for r in needed if r.marker and r.marker.evaluate({"extra": card.extra}) and not r.marker.evaluate({"extra": ""})]
+    of_extra = [
+        r
+        for r in needed
+        if r.marker
+        and r.marker.evaluate({"extra": card.extra})
+        and not r.marker.evaluate({"extra": ""})
+    ]
     return tuple(f"{r.name}{r.specifier}" for r in of_extra if not _installed(r.name, r.specifier))
 
 
@@ -115,29 +125,34 @@ def weight_state(weight: WeightFile) -> WeightState:
     """Where one weight file or repository is, by the layout of the caches; nothing is fetched or hashed."""
     match _kind(weight):
         case "url":
-            path = weights.url_target(weight.source, weight.sha256 or "")
-            return _file_state(weight, path, path.with_name(f".{path.name}.partial"))
+            return _file_state(weight, weights.url_target(weight.source, weight.sha256 or ""))
         case "package":
-            return _file_state(weight, _packaged(weight), None)
+            return _file_state(weight, _packaged(weight))
         case "file":
             folder = _snapshot(weight)
-            found = [folder / name for name in _hub_files(weight) if (folder / name).is_file()] if folder else []
-            return _file_state(weight, found[0] if found else None, None)
+            found = (
+                [folder / name for name in _hub_files(weight) if (folder / name).is_file()]
+                if folder
+                else []
+            )
+            return _file_state(weight, found[0] if found else None)
         case "local":
-            return _file_state(weight, Path(weight.source.removeprefix(LOCAL)), None)
+            return _file_state(weight, Path(weight.source.removeprefix(LOCAL)))
         case "repository":
             return _repository_state(weight)
 
 
-def _file_state(weight: WeightFile, path: Path | None, partial: Path | None) -> WeightState:
+def _file_state(weight: WeightFile, path: Path | None) -> WeightState:
     if path is not None and path.is_file():
         return WeightState(weight, path, path.stat().st_size)
-    return WeightState(weight, None, partial.stat().st_size if partial is not None and partial.is_file() else 0)
+    return WeightState(weight, None, 0)
 
 
 def _packaged(weight: WeightFile) -> Path | None:
     module, _, name = weight.source.removeprefix("package:").partition("/")
-    spec = find_spec(module) if module.isidentifier() else None  # of a top-level name: finds without importing
+    spec = (
+        find_spec(module) if module.isidentifier() else None
+    )  # of a top-level name: finds without importing
     folders = list(spec.submodule_search_locations or ()) if spec else []
     return Path(folders[0]) / name if folders and name else None
 
@@ -168,13 +183,13 @@ def _repository_state(weight: WeightFile) -> WeightState:
     return WeightState(weight, folder if size >= WHOLE * weight.megabytes * 1e6 else None, size)
 
 
-def fetch_weight(weight: WeightFile, reward: str, progress: Callable[[int, int | None], None] | None = None) -> Path:
+def fetch_weight(weight: WeightFile, reward: str, progress: bool = False) -> Path:
     """Fetches one weight file or repository unless it is here, and verifies what has a hash.
 
     Args:
         weight: of a card.
         reward: the id, for messages.
-        progress: told bytes so far and in all for https sources; the hub's client shows its own bar.
+        progress: whether https sources show a progress bar; the hub's client always does.
 
     Raises:
         MissingResourceError: offline, not reachable, cut short, no room, or another file than the card says.
@@ -188,9 +203,13 @@ def fetch_weight(weight: WeightFile, reward: str, progress: Callable[[int, int |
                 raise ConfigError(f"card {reward!r} gives no SHA-256 for {weight.source}")
             return weights.fetch_url(weight.source, weight.sha256, what, progress)
         case "package":
-            return weights.verified(_packaged(weight) or Path(weight.source), weight.sha256 or "", what)
+            return weights.verified(
+                _packaged(weight) or Path(weight.source), weight.sha256 or "", what
+            )
         case "local":
-            return weights.verified(Path(weight.source.removeprefix(LOCAL)), weight.sha256 or "", what)
+            return weights.verified(
+                Path(weight.source.removeprefix(LOCAL)), weight.sha256 or "", what
+            )
         case "file":
             return _fetch_hub_file(weight, what)
         case "repository":
@@ -205,11 +224,15 @@ def _fetch_hub_file(weight: WeightFile, what: str) -> Path:
     """
     first, *others = _hub_files(weight)
     try:
-        return weights.fetch_hub_file(_repository(weight), first, weight.revision, weight.sha256, what)
+        return weights.fetch_hub_file(
+            _repository(weight), first, weight.revision, weight.sha256, what
+        )
     except MissingResourceError:
         for name in others:
             with suppress(MissingResourceError):
-                return weights.fetch_hub_file(_repository(weight), name, weight.revision, weight.sha256, what)
+                return weights.fetch_hub_file(
+                    _repository(weight), name, weight.revision, weight.sha256, what
+                )
         raise
 
 
@@ -221,7 +244,14 @@ def check_space_for(states: Sequence[WeightState]) -> None:
     """
     from huggingface_hub import constants
 
-    for folder, kinds in ((weights.cache_dir(), ("url",)), (Path(constants.HF_HUB_CACHE), ("file", "repository"))):
+    for folder, kinds in (
+        (weights.cache_dir(), ("url",)),
+        (Path(constants.HF_HUB_CACHE), ("file", "repository")),
+    ):
         missing = [state for state in states if state.path is None and _kind(state.weight) in kinds]
         size = sum(max(0, round(state.weight.megabytes * 1e6) - state.bytes) for state in missing)
-        weights.check_space(folder, size, f"{' and '.join(state.weight.source for state in missing)} together" if missing else "")
+        weights.check_space(
+            folder,
+            size,
+            f"{' and '.join(state.weight.source for state in missing)} together" if missing else "",
+        )
