@@ -1,10 +1,12 @@
-"""Whether what a reward needs is on this machine: the libraries of its extra, and its weights. Nothing heavy is imported.
+"""The libraries and weights that a reward needs, and which of them are on this machine.
+
+Nothing heavy is imported.
 
 Four kinds of weights, distinguished by `WeightFile.source`:
     https://…                     one file, in the cache of `ddpo.weights`
-    owner/name[/file]             of the Hugging Face hub: one file (model.safetensors if none is named) where the card names it or
-                                  knows its SHA-256, else the whole repository; in the hub's own cache. Of owner/name/a|b the first
-                                  file that exists
+    owner/name[/file]             of the hub, in its own cache: one file where the card names it or
+                                  knows its SHA-256 (model.safetensors if no name is given), or
+                                  the whole repository; of owner/name/a|b the first that exists
     package:module/file           shipped inside the reward's own package
     file:/path                    named by an option
 """
@@ -39,7 +41,7 @@ __all__ = [
 
 HUB_FILE: Final = "model.safetensors"
 LOCAL: Final = "file:"
-WHOLE: Final = 0.9  # of the size on the card: what a repository's folder must hold at least to count as complete
+WHOLE: Final = 0.9  # share of the card's size from which a repository's folder counts as complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def install_line(card: RewardCard, origin: str) -> str:
 
 
 def missing_libraries(card: RewardCard, origin: str) -> tuple[str, ...]:
-    """The requirements of a reward's extra that are not installed, or not in a version that serves."""
+    """The requirements of a reward's extra that no installed version meets."""
     if not card.extra:
         return ()
     from packaging.requirements import Requirement  # comes with huggingface-hub; 40 ms
@@ -122,7 +124,10 @@ def _kind(weight: WeightFile) -> Literal["url", "package", "local", "file", "rep
 
 
 def weight_state(weight: WeightFile) -> WeightState:
-    """Where one weight file or repository is, by the layout of the caches; nothing is fetched or hashed."""
+    """The state of one weight file or repository, by the layout of the caches.
+
+    Nothing is fetched or hashed.
+    """
     match _kind(weight):
         case "url":
             return _file_state(weight, weights.url_target(weight.source, weight.sha256 or ""))
@@ -167,7 +172,10 @@ def _repository(weight: WeightFile) -> str:
 
 
 def _snapshot(weight: WeightFile) -> Path | None:
-    """The folder of a repository's revision in the hub's cache: models--owner--name/snapshots/COMMIT, with refs/NAME → COMMIT."""
+    """The folder of a repository's revision in the hub's cache.
+
+    Its path is models--owner--name/snapshots/COMMIT; refs/NAME holds the commit of a branch.
+    """
     from huggingface_hub import constants
 
     base = Path(constants.HF_HUB_CACHE) / f"models--{_repository(weight).replace('/', '--')}"
@@ -192,7 +200,7 @@ def fetch_weight(weight: WeightFile, reward: str, progress: bool = False) -> Pat
         progress: whether https sources show a progress bar; the hub's client always does.
 
     Raises:
-        MissingResourceError: offline, not reachable, cut short, no room, or another file than the card says.
+        MissingResourceError: offline, not reachable, or another file than the card says.
         ConfigError: the card gives an address without a SHA-256.
     """
     name = weight.source.rpartition("/")[2].partition("|")[0]
