@@ -6,12 +6,12 @@ Rows are ordered by their last use. Those that fail their checksum are removed o
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any, Final
 
 from ddpo.rewards.cache.database import used_bytes
@@ -26,7 +26,7 @@ __all__ = [
     "entries",
     "evict",
     "find",
-    "record",
+    "records",
     "rows",
     "store",
     "touch",
@@ -34,14 +34,10 @@ __all__ = [
 
 ROWS_PER_EVICTION: Final = 2000  # in one transaction, so that other processes need not wait long
 TOUCH_AFTER: Final = 3600  # seconds: a score's last use is recorded at most once an hour
-
 COLUMNS: Final = ("reward", "identity", "key", "value", "parts", "created", "last_used")
+
 BEGIN: Final = "BEGIN IMMEDIATE"  # a write lock that is asked for later cannot be waited for
-FIND: Final = "SELECT sequence, value, parts, checksum, used FROM scores WHERE key = ?"
-STORE: Final = """
-    INSERT OR REPLACE INTO scores(key, value, parts, checksum, identity, created, used)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
-"""
+SCORES: Final = "scores JOIN identities ON identities.id = scores.identity"
 TOUCH: Final = """
     UPDATE scores SET sequence = (SELECT MAX(sequence) FROM scores) + 1, used = ? WHERE key = ?
 """
@@ -51,15 +47,6 @@ EVICT: Final = """
 CLEAR: Final = """
     DELETE FROM scores
     WHERE ?1 IS NULL OR identity IN (SELECT id FROM identities WHERE reward = ?1)
-"""
-ENTRIES: Final = """
-    SELECT reward, identities.identity, COUNT(*), MIN(created), MAX(created), MIN(used), MAX(used)
-    FROM scores JOIN identities ON identities.id = scores.identity
-    GROUP BY identities.id ORDER BY reward, MAX(used) DESC
-"""
-ROWS: Final = """
-    SELECT reward, identities.identity, key, value, parts, checksum, created, used
-    FROM scores JOIN identities ON identities.id = scores.identity ORDER BY sequence
 """
 
 
@@ -104,102 +91,98 @@ class CacheRow:
     used: datetime | None
 
 
-def find(
-    connection: sqlite3.Connection, keys: Iterable[bytes]
-) -> tuple[dict[bytes, CachedScore], list[bytes]]:
+def find(db: Connection, keys: Iterable[bytes]) -> tuple[dict[bytes, CachedScore], list[bytes]]:
     """The scores that are there, and those of their keys whose last use is to be recorded."""
     found: dict[bytes, CachedScore] = {}
     stale: list[bytes] = []
-    broken: list[tuple[int]] = []
     before = time.time() - TOUCH_AFTER
+    select = "SELECT value, parts, checksum, used, sequence FROM scores WHERE key = ?"
     for key in dict.fromkeys(keys):
-        for sequence, *packed, used in connection.execute(FIND, (key,)).fetchall():
+        for *packed, used, sequence in db.execute(select, (key,)).fetchall():
             score = unpack(key, *packed)
             if score is None:
-                broken.append((sequence,))
+                db.execute("DELETE FROM scores WHERE sequence = ?", (sequence,))
                 continue
             found[key] = score
             if not isinstance(used, int) or used < before:
                 stale.append(key)
-    if broken:
-        connection.executemany("DELETE FROM scores WHERE sequence = ?", broken)
     return found, stale
 
 
-def store(
-    connection: sqlite3.Connection,
-    reward: str,
-    identity: str,
-    packed: Sequence[tuple[bytes, bytes, bytes, bytes]],
-) -> None:
+def store(db: Connection, reward: str, identity: str, packed: Iterable[tuple[bytes, ...]]) -> None:
     """Writes (key, value, parts, checksum) of one reward in one transaction."""
     now = int(time.time())
     name = identity.encode("utf-8", "surrogatepass")
-    with connection:
-        connection.execute(BEGIN)
-        connection.execute(
-            "INSERT OR IGNORE INTO identities(reward, identity) VALUES (?, ?)",
-            (reward.encode(), name),
-        )
-        (number,) = connection.execute(
-            "SELECT id FROM identities WHERE identity = ?", (name,)
-        ).fetchone()
-        connection.executemany(STORE, [(*row, number, now, now) for row in packed])
+    insert = "INSERT OR IGNORE INTO identities(reward, identity) VALUES (?, ?)"
+    columns = "key, value, parts, checksum, identity, created, used"
+    replace = f"INSERT OR REPLACE INTO scores({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    with db:
+        db.execute(BEGIN)
+        db.execute(insert, (reward.encode(), name))
+        (number,) = db.execute("SELECT id FROM identities WHERE identity = ?", (name,)).fetchone()
+        db.executemany(replace, [(*row, number, now, now) for row in packed])
 
 
-def touch(connection: sqlite3.Connection, keys: Iterable[bytes]) -> None:
+def touch(db: Connection, keys: Iterable[bytes]) -> None:
     """Makes the scores of `keys` the most recently used ones."""
     now = int(time.time())
-    with connection:
-        connection.execute(BEGIN)
-        connection.executemany(TOUCH, [(now, key) for key in keys])
+    with db:
+        db.execute(BEGIN)
+        db.executemany(TOUCH, [(now, key) for key in keys])
 
 
-def evict(connection: sqlite3.Connection, target_bytes: int) -> None:
+def evict(db: Connection, target_bytes: int) -> None:
     """Removes the least recently used scores until the rest takes at most `target_bytes`."""
-    (total,) = connection.execute("SELECT COUNT(*) FROM scores").fetchone()
+    (total,) = db.execute("SELECT COUNT(*) FROM scores").fetchone()
     at_once = min(max(total // 50, 1), ROWS_PER_EVICTION)
     removed = 1
-    while removed and used_bytes(connection) > target_bytes:
-        removed = connection.execute(EVICT, (at_once,)).rowcount
-    connection.execute("PRAGMA incremental_vacuum").fetchall()
+    while removed and used_bytes(db) > target_bytes:
+        removed = db.execute(EVICT, (at_once,)).rowcount
+    db.execute("PRAGMA incremental_vacuum").fetchall()
 
 
-def entries(connection: sqlite3.Connection) -> list[CacheEntry]:
-    """The scores counted by reward and identity: by reward, then by latest use."""
-    return [
-        CacheEntry(_text(reward), _text(identity), count, *map(_moment, times))
-        for reward, identity, count, *times in connection.execute(ENTRIES).fetchall()
-    ]
-
-
-def clear(connection: sqlite3.Connection, reward: str | None) -> int:
+def clear(db: Connection, reward: str | None) -> int:
     """Removes the scores of a reward, or all of them if None; returns their number."""
-    with connection:
-        connection.execute(BEGIN)
-        name = None if reward is None else reward.encode()
-        removed = connection.execute(CLEAR, (name,)).rowcount
-        connection.execute("DELETE FROM identities WHERE id NOT IN (SELECT identity FROM scores)")
-    connection.execute("PRAGMA incremental_vacuum").fetchall()
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with db:
+        db.execute(BEGIN)
+        removed = db.execute(CLEAR, (None if reward is None else reward.encode(),)).rowcount
+        db.execute("DELETE FROM identities WHERE id NOT IN (SELECT identity FROM scores)")
+    db.execute("PRAGMA incremental_vacuum").fetchall()
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return removed
 
 
-def rows(connection: sqlite3.Connection) -> Iterator[CacheRow]:
+def entries(db: Connection) -> list[CacheEntry]:
+    """The scores counted by reward and identity: by reward, then by latest use."""
+    columns = "COUNT(*), MIN(created), MAX(created), MIN(used), MAX(used)"
+    found = db.execute(
+        f"SELECT reward, identities.identity, {columns} FROM {SCORES}"
+        " GROUP BY identities.id ORDER BY reward, MAX(used) DESC"
+    )
+    return [
+        CacheEntry(_text(reward), _text(identity), count, *map(_moment, times))
+        for reward, identity, count, *times in found.fetchall()
+    ]
+
+
+def rows(db: Connection) -> Iterator[CacheRow]:
     """All sound scores, the least recently used first, as they are at one moment."""
-    for reward, identity, key, *packed, created, used in connection.execute(ROWS):
+    columns = "reward, identities.identity, key, value, parts, checksum, created, used"
+    found = db.execute(f"SELECT {columns} FROM {SCORES} ORDER BY sequence")
+    for reward, identity, key, *packed, created, used in found:
         score = unpack(key, *packed)
         if score is not None:
             times = (_moment(created), _moment(used))
             yield CacheRow(_text(reward), _text(identity), key, score, *times)
 
 
-def record(row: CacheRow) -> dict[str, object]:
-    """A row of the exported table: times as ISO 8601 in UTC, the parts as JSON."""
-    times = [moment and moment.isoformat() for moment in (row.created, row.used)]
-    parts = json.dumps(row.score.parts, ensure_ascii=False)
-    values = (row.reward, row.identity, row.key.hex(), row.score.value, parts, *times)
-    return dict(zip(COLUMNS, values, strict=True))
+def records(db: Connection) -> Iterator[dict[str, object]]:
+    """The rows of the exported table: times as ISO 8601 in UTC, the parts as JSON."""
+    for row in rows(db):
+        times = [moment and moment.isoformat() for moment in (row.created, row.used)]
+        parts = json.dumps(row.score.parts, ensure_ascii=False)
+        values = (row.reward, row.identity, row.key.hex(), row.score.value, parts, *times)
+        yield dict(zip(COLUMNS, values, strict=True))
 
 
 def _text(value: Any) -> str:

@@ -11,12 +11,11 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from ddpo.errors import ConfigError, one_line
-from ddpo.files import atomic_path
 from ddpo.registry import unknown_name
 from ddpo.rewards.cache import database, queries
 from ddpo.rewards.cache.queries import CacheStats
@@ -151,30 +150,11 @@ class ScoreCache:
         Raises:
             ConfigError: there is no cache, it cannot be read, or `path` cannot be written.
         """
-        from ddpo.rewards.scored_files.table import WRITERS, check_table_path
+        from ddpo.rewards.scored_files.table import write_records
 
-        check_table_path(path)
         if not self.path.exists():
             raise ConfigError(f"there is no score cache at {self.path}")
-        written = 0
-
-        def records(connection: sqlite3.Connection) -> Iterator[dict[str, object]]:
-            nonlocal written
-            for row in queries.rows(connection):
-                written += 1
-                yield queries.record(row)
-
-        def work(connection: sqlite3.Connection) -> None:
-            try:
-                with atomic_path(path) as temporary:
-                    WRITERS[path.suffix.lower()](
-                        records(connection), list(queries.COLUMNS), temporary
-                    )
-            except OSError as error:
-                raise ConfigError(f"{path} cannot be written: {one_line(error)}") from error
-
-        self._run(work)
-        return written
+        return self._run(lambda db: write_records(queries.records(db), queries.COLUMNS, path))
 
     def close(self) -> None:
         """Closes the file; a later `get` or `put` opens it again."""
