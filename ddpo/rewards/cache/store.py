@@ -191,7 +191,8 @@ class ScoreCache:
         """
         with _lock:
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                if not self.path.exists():
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
                 return self._work_or_renew(work)
             except TROUBLE as error:
                 cause = f"the score cache {self.path} cannot be used ({one_line(error)})"
@@ -223,13 +224,18 @@ class ScoreCache:
 
     def _connected(self) -> sqlite3.Connection:
         """A connection to the file that is there now, which another process may have replaced."""
-        current = self.path.stat() if self.path.exists() else None
-        if not (current and self._opened and os.path.samestat(current, self._opened)):
+        if self._connection is not None and not self._is_current():
             self._disconnect()
         if self._connection is None:
             self._connection = database.open_database(self.path)
             self._opened = self.path.stat()
         return self._connection
+
+    def _is_current(self) -> bool:
+        try:
+            return self._opened is not None and os.path.samestat(self.path.stat(), self._opened)
+        except OSError:
+            return False
 
     def _disconnect(self) -> None:
         """Closes the connection. Under the lock, since the last one to close removes the log."""
