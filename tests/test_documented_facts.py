@@ -38,7 +38,7 @@ from ddpo.rewards import calling, fixtures, scorer
 from ddpo.rewards.cache import store
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.check import inputs as check_inputs
-from ddpo.rewards.check import subject
+from ddpo.rewards.check import reward_under_test as subject
 from ddpo.rewards.check.run import all_checks
 from ddpo.rewards.models import asking
 from ddpo.rewards.serve import client, gather, wire

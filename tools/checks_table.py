@@ -6,11 +6,17 @@ import re
 from pathlib import Path
 
 from ddpo.files import write_text
-from ddpo.rewards.check.table import render_checks_markdown
+from ddpo.rewards.check.run import render_checks_markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "checking-a-reward.md"
 BLOCK = re.compile(r"(<!-- checks:begin -->\n).*?(<!-- checks:end -->)", re.DOTALL)
 
 
 if __name__ == "__main__":
-    write_text(PAGE, BLOCK.sub(lambda found: f"{found[1]}{render_checks_markdown().strip()}\n{found[2]}", PAGE.read_text(encoding="utf-8")))
+    write_text(
+        PAGE,
+        BLOCK.sub(
+            lambda found: f"{found[1]}{render_checks_markdown().strip()}\n{found[2]}",
+            PAGE.read_text(encoding="utf-8"),
+        ),
+    )

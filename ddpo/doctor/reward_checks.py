@@ -15,7 +15,7 @@ from ddpo.doctor.row import Outcome
 from ddpo.rewards.backbones import forget_embeddings
 from ddpo.rewards.bench import PROMPT, bench, drawn_pictures, make_on
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.check.subject import tolerance_of
+from ddpo.rewards.check.reward_under_test import tolerance_of
 from ddpo.rewards.scorer import Scorer
 from ddpo.rewards.zoo import ResolvedReward
 from ddpo.types import ImageBatch

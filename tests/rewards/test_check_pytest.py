@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpo.rewards.check.run import all_checks
-from ddpo.rewards.check.table import render_checks_markdown
+from ddpo.rewards.check.run import all_checks, render_checks_markdown
 
 ROOT = Path(__file__).parents[2]
 CHECKS = all_checks()

@@ -10,21 +10,30 @@ from typing import TYPE_CHECKING, Literal
 from ddpo.errors import DdpoError
 
 if TYPE_CHECKING:
-    from ddpo.rewards.check.subject import Subject
+    from ddpo.rewards.check.reward_under_test import RewardUnderTest
 
-__all__ = ["Check", "CheckResult", "Fault", "Needs", "NotApplicable", "Outcome", "Probe", "check"]
+__all__ = [
+    "Check",
+    "CheckFailed",
+    "CheckResult",
+    "CheckSkipped",
+    "Needs",
+    "Outcome",
+    "Probe",
+    "check",
+]
 
 Outcome = Literal["passed", "failed", "expected", "unexpected pass", "skipped"]
 Needs = Literal["card", "reward", "scores"]
-Probe = Callable[["Subject"], str | None]
-"""Returns what was found, on one line, or None; raises `Fault`, or `NotApplicable` where nothing can be said."""
+Probe = Callable[["RewardUnderTest"], str | None]
+"""Returns what was found, on one line, or None; raises `CheckFailed`, or `CheckSkipped` where nothing can be said."""
 
 
-class Fault(DdpoError):
+class CheckFailed(DdpoError):
     """What the reward does wrong, on one line."""
 
 
-class NotApplicable(DdpoError):
+class CheckSkipped(DdpoError):
     """Why a check says nothing about this reward, on one line."""
 
 
@@ -34,7 +43,9 @@ class Check:
 
     name: str  # lower case with hyphens
     demand: str  # what it demands, on one line
-    needs: Needs  # the card alone; a reward that can be made; one that also scores the probe pictures
+    needs: (
+        Needs  # the card alone; a reward that can be made; one that also scores the probe pictures
+    )
     probe: Probe
 
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from ddpo.rewards.check.definition import Fault, NotApplicable, check
-from ddpo.rewards.check.subject import PROBE_NAMES, Picture, Subject
+from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
+from ddpo.rewards.check.reward_under_test import PROBE_NAMES, Picture, RewardUnderTest
 from ddpo.rewards.check.world import random_states, restore_random_states, settings
 from ddpo.types import Context, ImageBatch, Prompt
 
@@ -20,18 +20,28 @@ BATCHES: Final = (1, 3, 16)
 
 
 @check("scores")
-def batch_invariance(subject: Subject) -> str | None:
+def batch_invariance(subject: RewardUnderTest) -> str | None:
     """A score does not depend on the batch: alone, with the other probes, and between black, white and noise it is the same."""
     if not subject.card.batch_invariant or subject.grouped:
-        raise NotApplicable("the card says that groups are judged" if subject.grouped else "the card says that it is not batch-invariant")
+        raise CheckSkipped(
+            "the card says that groups are judged"
+            if subject.grouped
+            else "the card says that it is not batch-invariant"
+        )
     if not subject.card.deterministic:
-        raise NotApplicable("the card says that it is not deterministic")
+        raise CheckSkipped("the card says that it is not deterministic")
     pictures, prompts, due = subject.pictures, subject.prompts, subject.scores
-    alone = [subject.values(subject.batch([picture], [prompt]))[0] for picture, prompt in zip(pictures, prompts, strict=True)]
+    alone = [
+        subject.values(subject.batch([picture], [prompt]))[0]
+        for picture, prompt in zip(pictures, prompts, strict=True)
+    ]
     subject.same_or_fault(alone, due, "alone instead of with the others")
     mates = _strange_mates(pictures[0].shape)
     stranger = prompts[0] if subject.card.metadata or "metadata" in subject.card.inputs else LONG
-    crowded = subject.batch([*mates, *pictures, *mates], [stranger, *prompts[:1] * 2, *prompts, *prompts[:1] * 2, stranger])
+    crowded = subject.batch(
+        [*mates, *pictures, *mates],
+        [stranger, *prompts[:1] * 2, *prompts, *prompts[:1] * 2, stranger],
+    )
     found = subject.values(crowded)[len(mates) : len(mates) + len(pictures)]
     largest = subject.same_or_fault(found, due, "between black, white and noise")
     pair = subject.values(subject.batch([pictures[4], mates[0]], [prompts[4], stranger]))[:1]
@@ -45,26 +55,40 @@ def _strange_mates(shape: Sequence[int]) -> list[Picture]:
 
 
 @check("scores")
-def batch_sizes(subject: Subject) -> str | None:
+def batch_sizes(subject: RewardUnderTest) -> str | None:
     """Batches of 1, 3 and 16 pictures are scored, at 64×64, 40×72 and 96×33, and the first three pictures score as they do alone."""
     comparable = subject.card.batch_invariant and subject.card.deterministic and not subject.grouped
     prompts = [subject.prompts[place % len(subject.prompts)] for place in range(max(BATCHES))]
     for height, width in SIZES:
-        pictures = np.random.default_rng(4).integers(0, 256, (max(BATCHES), height, width, 3)).astype(np.uint8)
+        pictures = (
+            np.random.default_rng(4)
+            .integers(0, 256, (max(BATCHES), height, width, 3))
+            .astype(np.uint8)
+        )
         pictures[::2] //= 4  # every second one is dark
-        due = [subject.values(subject.batch([pictures[i]], [prompts[i]]))[0] for i in range(3)] if comparable else []
+        due = (
+            [subject.values(subject.batch([pictures[i]], [prompts[i]]))[0] for i in range(3)]
+            if comparable
+            else []
+        )
         for count in BATCHES:
-            found = subject.values(subject.batch(list(pictures[:count]), prompts[:count]))[: len(due)]
+            found = subject.values(subject.batch(list(pictures[:count]), prompts[:count]))[
+                : len(due)
+            ]
             names = [f"picture {i} of {height}×{width}" for i in range(len(found))]
             subject.same_or_fault(found, due[: len(found)], f"in a batch of {count}", names)
-    return None if comparable else "scored; not compared, since the card says that a score depends on more than its picture"
+    return (
+        None
+        if comparable
+        else "scored; not compared, since the card says that a score depends on more than its picture"
+    )
 
 
 @check("scores")
-def repeatability(subject: Subject) -> str | None:
+def repeatability(subject: RewardUnderTest) -> str | None:
     """The same pictures get exactly the same scores again: after other pictures, and from a second instance."""
     if not subject.card.deterministic:
-        raise NotApplicable("the card says that it is not deterministic")
+        raise CheckSkipped("the card says that it is not deterministic")
     subject.values(subject.batch(subject.pictures[::-1], subject.prompts[::-1]))
     again = subject.values(subject.probes())
     subject.same_or_fault(again, subject.scores, "scored a second time", tolerance=0.0)
@@ -76,18 +100,18 @@ def repeatability(subject: Subject) -> str | None:
 
 
 @check("scores")
-def random_state(subject: Subject) -> str | None:
+def random_state(subject: RewardUnderTest) -> str | None:
     """Scoring leaves the global generators of Python, NumPy and torch as they were, and making the reward seeds none of them."""
     before = random_states()
     subject.score(subject.probes())
     after = random_states()
     changed = [name for name in before if before[name] != after[name]]
     if changed:
-        raise Fault(f"scoring changes the global generator of {', '.join(changed)}")
+        raise CheckFailed(f"scoring changes the global generator of {', '.join(changed)}")
     if subject.can_remake:
         seeded = _seeded(lambda: subject.found.make())
         if seeded:
-            raise Fault(f"making it seeds the global generator of {', '.join(seeded)}")
+            raise CheckFailed(f"making it seeds the global generator of {', '.join(seeded)}")
     return None
 
 
@@ -110,7 +134,7 @@ def _seeded(make: Callable[[], object]) -> list[str]:
 
 
 @check("scores")
-def global_settings(subject: Subject) -> str | None:
+def global_settings(subject: RewardUnderTest) -> str | None:
     """Making it and scoring leave global settings as they were: torch's gradient mode, default dtype, threads and others."""
     import torch
 
@@ -121,29 +145,51 @@ def global_settings(subject: Subject) -> str | None:
         after = settings()
     changed |= {name: (before[name], after[name]) for name in before if before[name] != after[name]}
     if changed:
-        raise Fault("changes " + ", ".join(f"{name} from {old} to {new}" for name, (old, new) in changed.items()))
+        raise CheckFailed(
+            "changes "
+            + ", ".join(f"{name} from {old} to {new}" for name, (old, new) in changed.items())
+        )
     return None
 
 
 @check("scores")
-def declared_inputs(subject: Subject) -> str | None:
+def declared_inputs(subject: RewardUnderTest) -> str | None:
     """Prompts, metadata and context move a score only if the card lists them: the cache looks scores up by what is listed."""
     card = subject.card
     if not card.deterministic:
-        raise NotApplicable("the card says that it is not deterministic")
+        raise CheckSkipped("the card says that it is not deterministic")
     variants: dict[str, ImageBatch] = {}
     array = np.stack(subject.pictures)
     if "prompt" not in card.inputs and not subject.grouped:
-        other = [Prompt(f"something else, {place}", prompt.metadata) for place, prompt in enumerate(subject.prompts)]
+        other = [
+            Prompt(f"something else, {place}", prompt.metadata)
+            for place, prompt in enumerate(subject.prompts)
+        ]
         variants["prompt"] = ImageBatch.of_uint8(array.copy(), other)
     if "metadata" not in card.inputs or card.metadata:
-        extra = [Prompt(prompt.text, {**prompt.metadata, "not on the card": place}) for place, prompt in enumerate(subject.prompts)]
+        extra = [
+            Prompt(prompt.text, {**prompt.metadata, "not on the card": place})
+            for place, prompt in enumerate(subject.prompts)
+        ]
         variants["metadata"] = ImageBatch.of_uint8(array.copy(), extra)
     if "context" not in card.inputs:
-        variants["context"] = ImageBatch.of_uint8(array.copy(), subject.prompts, Context(progress=0.5))
+        variants["context"] = ImageBatch.of_uint8(
+            array.copy(), subject.prompts, Context(progress=0.5)
+        )
     for name, batch in variants.items():
-        subject.same_or_fault(subject.values(batch), subject.scores, f"with another {name}, which the card does not list")
+        subject.same_or_fault(
+            subject.values(batch),
+            subject.scores,
+            f"with another {name}, which the card does not list",
+        )
     return f"not moved by {', '.join(variants)}" if variants else None
 
 
-CHECKS = (batch_invariance, batch_sizes, repeatability, random_state, global_settings, declared_inputs)
+CHECKS = (
+    batch_invariance,
+    batch_sizes,
+    repeatability,
+    random_state,
+    global_settings,
+    declared_inputs,
+)

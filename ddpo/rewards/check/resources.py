@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from ddpo.errors import one_line
-from ddpo.rewards.check.definition import Fault, NotApplicable, check
-from ddpo.rewards.check.subject import PROBE_NAMES, Subject, unequal
+from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
+from ddpo.rewards.check.reward_under_test import PROBE_NAMES, RewardUnderTest, unequal
 from ddpo.types import ImageBatch
 
 __all__ = ["CHECKS"]
@@ -31,43 +31,56 @@ STATM: Final = Path("/proc/self/statm")
 
 
 @check("scores")
-def threads(subject: Subject) -> str | None:
+def threads(subject: RewardUnderTest) -> str | None:
     """Eight threads that share one instance get the scores of a single thread, if the card says thread_safe."""
     if not subject.reward.card.thread_safe:  # which depends on the back end
-        raise NotApplicable("the card does not say thread_safe: the scorer takes a lock")
+        raise CheckSkipped("the card does not say thread_safe: the scorer takes a lock")
     if subject.grouped or not subject.card.deterministic:
-        raise NotApplicable("the card says that it is not deterministic, or that groups are judged")
-    due = [subject.values(subject.batch([picture], [prompt]))[0] for picture, prompt in zip(subject.pictures, subject.prompts, strict=True)]
+        raise CheckSkipped("the card says that it is not deterministic, or that groups are judged")
+    due = [
+        subject.values(subject.batch([picture], [prompt]))[0]
+        for picture, prompt in zip(subject.pictures, subject.prompts, strict=True)
+    ]
     faults: list[str] = []
-    start, stop, tolerance = threading.Barrier(THREADS), time.perf_counter() + THREAD_SECONDS, subject.tolerance
+    start, stop, tolerance = (
+        threading.Barrier(THREADS),
+        time.perf_counter() + THREAD_SECONDS,
+        subject.tolerance,
+    )
 
     def work(number: int) -> None:
         start.wait()
         for turn in range(10_000):
             place = (number + turn) % len(due)
             try:
-                found = subject.values(subject.batch([subject.pictures[place]], [subject.prompts[place]]))
+                found = subject.values(
+                    subject.batch([subject.pictures[place]], [subject.prompts[place]])
+                )
             except Exception as error:  # noqa: BLE001  # told below, in the main thread
                 faults.append(f"{PROBE_NAMES[place]}: {one_line(error)}")
                 return
             if unequal(found, due[place : place + 1], tolerance) is not None:
-                faults.append(f"{PROBE_NAMES[place]} scores {found[0]:.7g} instead of {due[place]:.7g}")
+                faults.append(
+                    f"{PROBE_NAMES[place]} scores {found[0]:.7g} instead of {due[place]:.7g}"
+                )
             if faults or (turn and time.perf_counter() > stop):
                 return
 
     sys.setswitchinterval(1e-5)  # put back by the caller; the shorter, the likelier a race shows
-    workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(THREADS)]
+    workers = [
+        threading.Thread(target=work, args=(number,), daemon=True) for number in range(THREADS)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     if faults:
-        raise Fault(f"with {THREADS} threads, {faults[0]}")
+        raise CheckFailed(f"with {THREADS} threads, {faults[0]}")
     return None
 
 
 @check("scores")
-def memory(subject: Subject) -> str | None:
+def memory(subject: RewardUnderTest) -> str | None:
     """Made, used and let go again and again, it leaves no pictures, tensors or other memory behind."""
     picture_bytes = PICTURES * SIDE * SIDE * 3
     random = np.random.default_rng(6)
@@ -81,11 +94,13 @@ def memory(subject: Subject) -> str | None:
 
     objects, traced, resident = _growth(once)
     if objects >= ROUNDS:
-        raise Fault(f"{objects} tensors or pictures are left after {ROUNDS} uses")
+        raise CheckFailed(f"{objects} tensors or pictures are left after {ROUNDS} uses")
     if traced > ROUNDS * picture_bytes / 2:
-        raise Fault(f"{traced / 1e3:.0f} kB are left after {ROUNDS} uses with {picture_bytes / 1e3:.0f} kB of pictures each")
+        raise CheckFailed(
+            f"{traced / 1e3:.0f} kB are left after {ROUNDS} uses with {picture_bytes / 1e3:.0f} kB of pictures each"
+        )
     if resident > RESIDENT_BOUND:
-        raise Fault(f"the process grew by {resident / 1e6:.0f} MB in {ROUNDS} uses")
+        raise CheckFailed(f"the process grew by {resident / 1e6:.0f} MB in {ROUNDS} uses")
     return None
 
 
@@ -124,7 +139,9 @@ def _new_objects_only() -> Iterator[None]:
 
 def _live() -> int:
     gc.collect()
-    return sum(1 for thing in gc.get_objects() if issubclass(type(thing), (torch.Tensor, Image.Image)))
+    return sum(
+        1 for thing in gc.get_objects() if issubclass(type(thing), (torch.Tensor, Image.Image))
+    )
 
 
 def _resident() -> int:

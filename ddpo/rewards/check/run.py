@@ -10,16 +10,25 @@ from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import ConfigError, one_line
 from ddpo.registry import unknown_name
 from ddpo.rewards.base import Reward
-from ddpo.rewards.check.definition import Check, CheckResult, Fault, NotApplicable, Outcome
+from ddpo.rewards.check.definition import Check, CheckFailed, CheckResult, CheckSkipped, Outcome
 from ddpo.rewards.resolved import ResolvedReward
 from ddpo.rewards.spec import parse_expression
 from ddpo.rewards.zoo import resolve
 
 if TYPE_CHECKING:
-    from ddpo.rewards.check.subject import Subject
+    from ddpo.rewards.check.reward_under_test import RewardUnderTest
     from ddpo.types import Prompt
 
-__all__ = ["all_checks", "check_reward", "choose_checks", "iter_results", "parse_expected", "run_check", "subject_of"]
+__all__ = [
+    "all_checks",
+    "check_reward",
+    "choose_checks",
+    "iter_results",
+    "parse_expected",
+    "render_checks_markdown",
+    "run_check",
+    "subject_of",
+]
 
 Checked = str | Reward | ResolvedReward
 """What can be checked: a specification such as "mylab/contrast" or "./file.py:Object", a reward, or one that was found."""
@@ -27,13 +36,15 @@ Checked = str | Reward | ResolvedReward
 
 def all_checks() -> dict[str, Check]:
     """Name → check, in the order in which they run: the card first, what takes longest last."""
-    from ddpo.rewards.check import card, contract, gradient, inputs, invariance, pixels, processes, resources, scale
+    from ddpo.rewards.check import card, contract, inputs, invariance, resources, values
 
-    topics = (card, processes, contract, invariance, pixels, inputs, scale, gradient, resources)
+    topics = (card, contract, invariance, inputs, values, resources)
     return {check.name: check for topic in topics for check in topic.CHECKS}
 
 
-def choose_checks(only: Collection[str] | None, expected_failures: Mapping[str, str]) -> list[Check]:
+def choose_checks(
+    only: Collection[str] | None, expected_failures: Mapping[str, str]
+) -> list[Check]:
     """The checks to run: all, or those named.
 
     Raises:
@@ -59,21 +70,30 @@ def parse_expected(texts: Iterable[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     for name, _, reason in pairs:
         if not name.strip() or not reason.strip():
-            raise ConfigError(f"an expected failure is given as check=reason, got {name!r} without a reason")
+            raise ConfigError(
+                f"an expected failure is given as check=reason, got {name!r} without a reason"
+            )
     return {name.strip(): reason.strip() for name, _, reason in pairs}
 
 
-def subject_of(reward: Checked, prompt: Prompt | None = None, device: str = AUTO) -> Subject:
+def subject_of(
+    reward: Checked, prompt: Prompt | None = None, device: str = AUTO
+) -> RewardUnderTest:
     """The reward as the checks want it; raises as `ddpo.rewards.zoo.resolve`."""
-    from ddpo.rewards.check.subject import Subject
+    from ddpo.rewards.check.reward_under_test import RewardUnderTest
 
     if isinstance(reward, str):
         found = resolve(reward).on(resolve_device(device))
-        return Subject(found, _plain_name(reward, found), prompt)
+        return RewardUnderTest(found, _plain_name(reward, found), prompt)
     if isinstance(reward, ResolvedReward):
-        return Subject(reward, reward.card.id if reward.factory is None else "", prompt)
+        return RewardUnderTest(reward, reward.card.id if reward.factory is None else "", prompt)
     options = {option.name: option.default for option in reward.card.options}
-    return Subject(ResolvedReward(reward.card, options, "an object", lambda **_: reward), "", prompt, remake=False)
+    return RewardUnderTest(
+        ResolvedReward(reward.card, options, "an object", lambda **_: reward),
+        "",
+        prompt,
+        remake=False,
+    )
 
 
 def _plain_name(text: str, found: ResolvedReward) -> str:
@@ -84,7 +104,7 @@ def _plain_name(text: str, found: ResolvedReward) -> str:
     return f"{spec.target}:{spec.attribute}" if spec.attribute else spec.target
 
 
-def run_check(check: Check, subject: Subject, expected: str | None = None) -> CheckResult:
+def run_check(check: Check, subject: RewardUnderTest, expected: str | None = None) -> CheckResult:
     """Runs one check. Whatever the reward raises is a failure of this check alone, and global state is put back afterwards.
 
     Args:
@@ -103,9 +123,9 @@ def run_check(check: Check, subject: Subject, expected: str | None = None) -> Ch
             if check.needs == "scores":
                 _ = subject.reward, subject.scores
             outcome, detail = "passed", check.probe(subject) or ""
-    except NotApplicable as error:
+    except CheckSkipped as error:
         outcome, detail = "skipped", str(error)
-    except Fault as error:
+    except CheckFailed as error:
         outcome, detail = "failed", str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a reward is foreign code and may raise anything
         outcome, detail = "failed", f"raised {one_line(error)}"
@@ -151,3 +171,13 @@ def check_reward(
         UserError: the reward cannot be found, a check is not known, an expected failure has no reason.
     """
     return list(iter_results(reward, expected_failures, only, prompt))
+
+
+def render_checks_markdown() -> str:
+    """A Markdown table with one row per check."""
+    lines = ["| check | demands |", "|---|---|"]
+    lines += [
+        f"| `{check.name}` | {check.demand.replace('|', chr(92) + '|')} |"
+        for check in all_checks().values()
+    ]
+    return "\n".join(lines) + "\n"

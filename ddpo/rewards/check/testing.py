@@ -10,14 +10,16 @@ from ddpo.rewards.check.definition import CheckResult
 from ddpo.rewards.check.run import Checked, choose_checks, run_check, subject_of
 
 if TYPE_CHECKING:
-    from ddpo.rewards.check.subject import Subject
+    from ddpo.rewards.check.reward_under_test import RewardUnderTest
     from ddpo.types import Prompt
 
 __all__ = ["conformance_tests", "tell_pytest"]
 
 
 def conformance_tests(
-    reward: Checked, expected_failures: Mapping[str, str] | None = None, prompt: Prompt | None = None
+    reward: Checked,
+    expected_failures: Mapping[str, str] | None = None,
+    prompt: Prompt | None = None,
 ) -> Callable[[str], None]:
     """A parametrised test function, to be bound to a name that begins with `test`.
 
@@ -39,7 +41,7 @@ def conformance_tests(
     checks = {check.name: check for check in choose_checks(None, expected)}
 
     @cache
-    def subject() -> Subject:
+    def subject() -> RewardUnderTest:
         return subject_of(reward, prompt)
 
     @pytest.mark.parametrize("check", list(checks))

@@ -23,10 +23,16 @@ _SETTINGS: Final[dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]] = {
     "torch's default device": (torch.get_default_device, torch.set_default_device),
     "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
     "torch's deterministic algorithms": (
-        lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+        lambda: (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ),
         lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]),
     ),
-    "torch's matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "torch's matmul precision": (
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,
+    ),
     "torch.backends.cudnn.benchmark": (
         lambda: torch.backends.cudnn.benchmark,
         lambda value: setattr(torch.backends.cudnn, "benchmark", value),
@@ -35,8 +41,14 @@ _SETTINGS: Final[dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]] = {
         lambda: torch.backends.cudnn.deterministic,
         lambda value: setattr(torch.backends.cudnn, "deterministic", value),
     ),
-    "NumPy's floating-point error handling": (lambda: tuple(sorted(np.geterr().items())), lambda value: np.seterr(**dict(value))),
-    "PIL.Image.MAX_IMAGE_PIXELS": (lambda: Image.MAX_IMAGE_PIXELS, lambda value: setattr(Image, "MAX_IMAGE_PIXELS", value)),
+    "NumPy's floating-point error handling": (
+        lambda: tuple(sorted(np.geterr().items())),
+        lambda value: np.seterr(**dict(value)),
+    ),
+    "PIL.Image.MAX_IMAGE_PIXELS": (
+        lambda: Image.MAX_IMAGE_PIXELS,
+        lambda value: setattr(Image, "MAX_IMAGE_PIXELS", value),
+    ),
     "PIL.ImageFile.LOAD_TRUNCATED_IMAGES": (
         lambda: ImageFile.LOAD_TRUNCATED_IMAGES,
         lambda value: setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", value),

@@ -17,13 +17,13 @@ from ddpo.errors import MissingResourceError
 from ddpo.rewards import backbones
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.check.definition import Fault, NotApplicable
+from ddpo.rewards.check.definition import CheckFailed, CheckSkipped
 from ddpo.rewards.check.world import settings
 from ddpo.rewards.fixtures import FIXTURES, draw_fixture
 from ddpo.rewards.resolved import ResolvedReward
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
-__all__ = ["PROBE_NAMES", "Picture", "Subject", "tolerance_of", "unequal"]
+__all__ = ["PROBE_NAMES", "Picture", "RewardUnderTest", "tolerance_of", "unequal"]
 
 Picture = NDArray[np.uint8]  # [height, width, 3]
 
@@ -45,7 +45,9 @@ TOLERANCES: Final = {"bfloat16": 4e-2, "float16": 1e-2, "float32": 1e-4, "float6
 
 def tolerance_of(dtype: str) -> float:
     """The share of the largest score by which two computations of one score may differ; the loosest of the types named in `dtype`."""
-    named = [TOLERANCES[name] for name in re.findall(r"\bb?float\d+\b", dtype) if name in TOLERANCES]
+    named = [
+        TOLERANCES[name] for name in re.findall(r"\bb?float\d+\b", dtype) if name in TOLERANCES
+    ]
     return max(named, default=TOLERANCES["float32"])
 
 
@@ -57,7 +59,7 @@ def unequal(found: Sequence[float], due: Sequence[float], tolerance: float) -> i
     return None
 
 
-class Subject:
+class RewardUnderTest:
     """A reward under test.
 
     Args:
@@ -67,7 +69,13 @@ class Subject:
         remake: whether it can be made a second time.
     """
 
-    def __init__(self, found: ResolvedReward, text: str = "", prompt: Prompt | None = None, remake: bool = True) -> None:
+    def __init__(
+        self,
+        found: ResolvedReward,
+        text: str = "",
+        prompt: Prompt | None = None,
+        remake: bool = True,
+    ) -> None:
         self.found, self.text, self.remake = found, text, remake
         self.card: RewardCard = found.card
         self.settings_changed_by_making: Mapping[str, tuple[object, object]] = {}
@@ -79,7 +87,9 @@ class Subject:
         before = settings()
         reward = self.found.make()
         after = settings()
-        self.settings_changed_by_making = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+        self.settings_changed_by_making = {
+            name: (before[name], after[name]) for name in before if before[name] != after[name]
+        }
         return reward
 
     @property
@@ -87,14 +97,14 @@ class Subject:
         """The reward, made when first asked for.
 
         Raises:
-            NotApplicable: its weights are not here, or it cannot be made.
+            CheckSkipped: its weights are not here, or it cannot be made.
         """
         try:
             return self.make_or_raise()
         except MissingResourceError as error:
-            raise NotApplicable("something that it needs is not here, see `construction`") from error
+            raise CheckSkipped("something that it needs is not here, see `construction`") from error
         except Exception as error:
-            raise NotApplicable("it could not be made, see `construction`") from error
+            raise CheckSkipped("it could not be made, see `construction`") from error
 
     def make_or_raise(self) -> Reward:
         """The reward, made when first asked for; raises as `ResolvedReward.make`, the same failure each time."""
@@ -114,12 +124,17 @@ class Subject:
     @property
     def default_options(self) -> bool:
         """Whether every option has the card's default, for which alone the card's scores are promised."""
-        return all(self.found.options.get(option.name, option.default) == option.default for option in self.card.options)
+        return all(
+            self.found.options.get(option.name, option.default) == option.default
+            for option in self.card.options
+        )
 
     @cached_property
     def pictures(self) -> tuple[Picture, ...]:
         """The probe pictures: the fixtures at 64×64, in the order of `PROBE_NAMES`."""
-        return tuple(np.ascontiguousarray(picture[::STRIDE, ::STRIDE]) for picture in self.fixtures.values())
+        return tuple(
+            np.ascontiguousarray(picture[::STRIDE, ::STRIDE]) for picture in self.fixtures.values()
+        )
 
     @cached_property
     def fixtures(self) -> dict[str, Picture]:
@@ -138,10 +153,14 @@ class Subject:
             return (self._prompt,) * len(PROBE_NAMES)
         return tuple(Prompt(TEXTS[0] if self.grouped else text) for text in TEXTS)
 
-    def batch(self, pictures: Sequence[Picture], prompts: Sequence[Prompt] | None = None) -> ImageBatch:
+    def batch(
+        self, pictures: Sequence[Picture], prompts: Sequence[Prompt] | None = None
+    ) -> ImageBatch:
         """The batch of some pictures of one size; with the first probe's prompt if none are given."""
         array = np.stack(pictures) if pictures else np.zeros((0, 64, 64, 3), np.uint8)
-        return ImageBatch.of_uint8(array.copy(), prompts if prompts is not None else self.prompts[:1] * len(pictures))
+        return ImageBatch.of_uint8(
+            array.copy(), prompts if prompts is not None else self.prompts[:1] * len(pictures)
+        )
 
     def probes(self) -> ImageBatch:
         """A new batch of the probe pictures."""
@@ -151,18 +170,20 @@ class Subject:
         """What the reward gives for a batch, without gradient.
 
         Raises:
-            Fault: it is not one float32 score per picture, on the CPU. What the reward itself raises is passed on.
+            CheckFailed: it is not one float32 score per picture, on the CPU. What the reward itself raises is passed on.
         """
         backbones.forget_embeddings()  # one that a tower remembers would hide what a check looks for
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a library says about an empty batch is no news to who asked for the check
+            warnings.simplefilter(
+                "ignore"
+            )  # what a library says about an empty batch is no news to who asked for the check
             output = (reward or self.reward)(batch)
         if not isinstance(output, RewardOutput):
-            raise Fault(f"returned a {type(output).__name__}, not a RewardOutput")
+            raise CheckFailed(f"returned a {type(output).__name__}, not a RewardOutput")
         if len(output) != len(batch):
-            raise Fault(f"returned {len(output)} scores for {len(batch)} pictures")
+            raise CheckFailed(f"returned {len(output)} scores for {len(batch)} pictures")
         if output.values.device.type != "cpu":
-            raise Fault(f"the scores are on {output.values.device}, not on the CPU")
+            raise CheckFailed(f"the scores are on {output.values.device}, not on the CPU")
         return output
 
     def values(self, batch: ImageBatch, reward: Reward | None = None) -> list[float]:
@@ -173,7 +194,7 @@ class Subject:
     def _known(self) -> tuple[float, ...] | None:
         try:
             return tuple(self.values(self.probes()))
-        except NotApplicable:
+        except CheckSkipped:
             raise
         except Exception:  # noqa: BLE001  # foreign code; the check `contract` tells what it was
             return None
@@ -183,10 +204,10 @@ class Subject:
         """The scores of the probe pictures in one batch.
 
         Raises:
-            NotApplicable: there are none.
+            CheckSkipped: there are none.
         """
         if self._known is None:
-            raise NotApplicable("the probe pictures could not be scored, see `contract`")
+            raise CheckSkipped("the probe pictures could not be scored, see `contract`")
         return self._known
 
     @property
@@ -213,11 +234,15 @@ class Subject:
             tolerance: by how much they may differ; the subject's if None.
 
         Raises:
-            Fault: two scores differ by more.
+            CheckFailed: two scores differ by more.
         """
         allowed = self.tolerance if tolerance is None else tolerance
         place = unequal(found, due, allowed)
         if place is not None:
-            raise Fault(f"{names[place]} {what}: {found[place]:.9g} instead of {due[place]:.9g} (tolerance {allowed:.2g})")
-        largest = max((abs(a - b) for a, b in zip(found, due, strict=True) if math.isfinite(a)), default=0.0)
+            raise CheckFailed(
+                f"{names[place]} {what}: {found[place]:.9g} instead of {due[place]:.9g} (tolerance {allowed:.2g})"
+            )
+        largest = max(
+            (abs(a - b) for a, b in zip(found, due, strict=True) if math.isfinite(a)), default=0.0
+        )
         return f"largest difference {largest:.2g}"
