@@ -26,7 +26,7 @@ __all__ = ["CHECKS"]
 
 @check("card")
 def card_valid(subject: RewardUnderTest) -> str | None:
-    """Summary, flaws and unit are stated; percentiles rise, lie within the range and have a source; goldens name fixtures and sources."""
+    """Summary, flaws and unit are stated; percentiles and goldens are sound and have sources."""
     card = subject.card
     stated = (
         ("summary", "flaws", "version")
@@ -131,7 +131,8 @@ def card_options(subject: RewardUnderTest) -> str | None:
         f"option {name!r} is not taken by the constructor" for name in listed if name not in taken
     ]
     problems += [
-        f"option {name!r} is {listed[name]!r} on the card and {taken[name].default!r} in the constructor"
+        f"option {name!r} is {listed[name]!r} on the card "
+        f"and {taken[name].default!r} in the constructor"
         for name in listed
         if name in taken and taken[name].default not in (inspect.Parameter.empty, listed[name])
     ]
@@ -142,7 +143,7 @@ def card_options(subject: RewardUnderTest) -> str | None:
 
 @check("card")
 def cache_key(subject: RewardUnderTest) -> str | None:
-    """The key of a cached score changes with the version, the weights, the preprocessing, the dtype and every option but the device."""
+    """The key of a cached score changes with version, weights, preprocessing, dtype and options."""
     card, options, origin = subject.card, dict(subject.found.options), subject.found.origin
     key = identity(card, options, origin)
     variants: dict[str, tuple[RewardCard, dict[str, Any]]] = {
@@ -235,7 +236,7 @@ print("\\n" + json.dumps(found))
 
 @check("card")
 def light_listing(subject: RewardUnderTest) -> str | None:
-    """The module of the card imports nothing heavy (torch, transformers, Pillow, NumPy, …), so that listing stays fast."""
+    """The module of the card imports nothing heavy (torch, NumPy, …), so that listing is fast."""
     entry = rewards.entries().get(subject.card.id, [None])[0]
     if entry is None or subject.text != subject.card.id:
         raise CheckSkipped("it has no entry point, so no listing imports it")
@@ -250,7 +251,7 @@ def light_listing(subject: RewardUnderTest) -> str | None:
 
 @check("card")
 def missing_weights(subject: RewardUnderTest) -> str | None:
-    """Without its weights and without a network it says on one line what is missing (`MissingResourceError`)."""
+    """Without weights and network, a one-line `MissingResourceError` says what is missing."""
     if not subject.card.weights:
         raise CheckSkipped("it needs no weights")
     if all(weight.source.startswith("package:") for weight in subject.card.weights):
@@ -275,13 +276,14 @@ def missing_weights(subject: RewardUnderTest) -> str | None:
         )
     if not message.strip() or "\n" in message.strip():
         raise CheckFailed(
-            f"the message has {len(message.splitlines())} lines instead of one: {' '.join(message.split())[:200]}"
+            f"the message has {len(message.splitlines())} lines instead of one: "
+            f"{' '.join(message.split())[:200]}"
         )
     return str(message)
 
 
 def _last_line(script: str, argument: object, environment: dict[str, str]) -> Any:
-    """The JSON value that `script` prints last, in a Python that finds the same modules as this one."""
+    """The JSON value that `script` prints last, in a new Python with the same module paths."""
     path = os.pathsep.join([os.getcwd() if place == "" else place for place in sys.path])
     done = subprocess.run(  # noqa: S603  # this Python, with a script of this file
         [sys.executable, "-c", script, json.dumps(argument)],
@@ -295,7 +297,8 @@ def _last_line(script: str, argument: object, environment: dict[str, str]) -> An
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         raise CheckFailed(
-            f"a fresh Python process ended with {done.returncode}: {lines[-1] if lines else 'no message'}"
+            f"a fresh Python process ended with {done.returncode}: "
+            f"{lines[-1] if lines else 'no message'}"
         )
     return json.loads(done.stdout.splitlines()[-1])
 

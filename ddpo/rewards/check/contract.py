@@ -17,7 +17,7 @@ SHUFFLED = (3, 0, 5, 1, 4, 2)
 
 @check("card")
 def construction(subject: RewardUnderTest) -> str | None:
-    """It can be made, has the card under which it was found but for how it may be called, and `close()` may be called twice."""
+    """It can be made, has the card under which it was found, and `close()` may be called twice."""
     try:
         reward = subject.make_or_raise()
     except MissingResourceError as error:
@@ -27,7 +27,8 @@ def construction(subject: RewardUnderTest) -> str | None:
         replace(reward.card, calls=due.calls, thread_safe=due.thread_safe, cache=due.cache) != due
     ):  # these depend on the back end
         raise CheckFailed(
-            f"the reward that was made has another card ({reward.card.id!r}, version {reward.card.version})"
+            f"the reward that was made has another card ({reward.card.id!r}, "
+            f"version {reward.card.version})"
         )
     if subject.can_remake and callable(getattr(reward, "close", None)):
         other = subject.found.make()
@@ -41,7 +42,7 @@ def construction(subject: RewardUnderTest) -> str | None:
 
 @check("reward")
 def contract(subject: RewardUnderTest) -> str | None:
-    """Six pictures give six float32 scores on the CPU, finite or NaN with a reason, and at least one is a score."""
+    """Six images give six float32 scores on the CPU, finite or NaN with a reason, not all NaN."""
     output = subject.score(subject.probes())
     values = output.values.tolist()
     if all(math.isnan(value) for value in values):
@@ -52,14 +53,14 @@ def contract(subject: RewardUnderTest) -> str | None:
 
 @check("scores")
 def empty_batch(subject: RewardUnderTest) -> str | None:
-    """A batch without pictures gives no scores, and no error."""
+    """A batch without images gives no scores, and no error."""
     subject.score(subject.batch([]))
     return None
 
 
 @check("scores")
 def single_picture(subject: RewardUnderTest) -> str | None:
-    """A batch of one picture gives a tensor with one score, not a number without axes."""
+    """A batch of one image gives a tensor with one score, not a number without axes."""
     if subject.grouped:
         raise CheckSkipped("the card says that groups are judged")
     for picture, prompt in zip(subject.pictures[:2], subject.prompts[:2], strict=True):
@@ -69,7 +70,7 @@ def single_picture(subject: RewardUnderTest) -> str | None:
 
 @check("scores")
 def order(subject: RewardUnderTest) -> str | None:
-    """The scores come in the order of the pictures: shuffled pictures give the scores shuffled alike."""
+    """The scores are in the order of the images: shuffled images give scores shuffled alike."""
     if not subject.card.deterministic:
         raise CheckSkipped("the card says that it is not deterministic")
     if len(set(subject.scores)) < 2:
@@ -84,7 +85,7 @@ def order(subject: RewardUnderTest) -> str | None:
 
 @check("scores")
 def no_silent_score(subject: RewardUnderTest) -> str | None:
-    """What cannot be scored raises or gets NaN with a reason, never a number: a picture of NaN, missing metadata, all pictures 0."""
+    """An image that cannot be scored raises or gets NaN with a reason, never a number such as 0."""
     if all(score == 0 for score in subject.scores):
         raise CheckFailed("six different pictures all score exactly 0")
     pixels = subject.probes().pixels.clone()

@@ -1,4 +1,4 @@
-"""What a check is, and what can come of it. Nothing heavy is imported."""
+"""Checks and their outcomes. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ __all__ = [
 Outcome = Literal["passed", "failed", "expected", "unexpected pass", "skipped"]
 Needs = Literal["card", "reward", "scores"]
 Probe = Callable[["RewardUnderTest"], str | None]
-"""Returns what was found, on one line, or None; raises `CheckFailed`, or `CheckSkipped` where nothing can be said."""
+"""Returns one line or None; raises `CheckFailed`, or `CheckSkipped` where it does not apply."""
 
 
 class CheckFailed(DdpoError):
-    """What the reward does wrong, on one line."""
+    """The reward breaks a demand; the message says how, on one line."""
 
 
 class CheckSkipped(DdpoError):
-    """Why a check says nothing about this reward, on one line."""
+    """The check does not apply to this reward; the message says why, on one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,15 @@ class CheckResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong; a fault that was expected and did not show is."""
+        """True unless the check failed, or passed although a failure was expected."""
         return self.outcome not in ("failed", "unexpected pass")
 
 
 def check(needs: Needs) -> Callable[[Probe], Check]:
-    """Makes a check of a function: its name with hyphens, and the first line of its docstring, which says what it demands."""
+    """A decorator that makes a check of a function.
+
+    The check has the function's name with hyphens; the first line of the docstring is its demand.
+    """
 
     def define(probe: Probe) -> Check:
         demand = (inspect.getdoc(probe) or "").splitlines()[0]

@@ -22,7 +22,7 @@ __all__ = ["CHECKS"]
 
 @check("scores")
 def input_unchanged(subject: RewardUnderTest) -> str | None:
-    """Scoring changes neither the pixels, as floats, bytes or Pillow's pictures, nor the prompts and their metadata."""
+    """Scoring changes neither the pixels, in whatever form, nor the prompts and their metadata."""
     prompts = [
         Prompt(p.text, {**copy.deepcopy(dict(p.metadata)), "check": {"list": [1, 2]}})
         for p in subject.prompts
@@ -54,7 +54,7 @@ def input_unchanged(subject: RewardUnderTest) -> str | None:
 
 @check("scores")
 def pixel_forms(subject: RewardUnderTest) -> str | None:
-    """The same pictures score the same as bytes, as floats, as PIL pictures, and in memory of another layout."""
+    """The same images score the same as bytes, floats, PIL images, and in another memory layout."""
     _demand_deterministic(subject)
     array = np.stack(subject.pictures)
     strided = from_uint8(array).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
@@ -73,7 +73,7 @@ def pixel_forms(subject: RewardUnderTest) -> str | None:
 
 @check("scores")
 def rounding(subject: RewardUnderTest) -> str | None:
-    """A reward of bytes rounds floats to the nearest byte (`batch.uint8`); it does not cut them off, nor scores them as floats."""
+    """A reward of bytes rounds floats to the nearest byte (`batch.uint8`) instead of truncating."""
     _demand_deterministic(subject)
     if subject.card.pixels == "float":
         raise CheckSkipped("the card says that floats are scored")
@@ -87,7 +87,7 @@ def rounding(subject: RewardUnderTest) -> str | None:
 
 @check("scores")
 def pixel_scale(subject: RewardUnderTest) -> str | None:
-    """Floats on a 0-255 scale are refused, or score outside the card's range, or as on the right scale: never wrong but plausible."""
+    """Floats on a 0-255 scale are refused, or their score does not look plausible and wrong."""
     batch = ImageBatch(from_uint8(np.stack(subject.pictures)) * 255.0, subject.prompts)
     place = PROBE_NAMES.index("gradient")
     try:
@@ -106,7 +106,8 @@ def pixel_scale(subject: RewardUnderTest) -> str | None:
         return "the scale does not matter to it"
     score = f"{PROBE_NAMES[place]} {found[place]:.5g}"
     raise CheckFailed(
-        f"scores them, within the card's range ({score}): let `batch.uint8` refuse them, or state a range that shows them"
+        f"scores them, within the card's range ({score}): let `batch.uint8` refuse them, "
+        "or state a range that shows them"
     )
 
 
@@ -133,7 +134,7 @@ TEXTS: Final = {
 
 @check("scores")
 def picture_modes(subject: RewardUnderTest) -> str | None:
-    """Grey, RGBA, palette, 16-bit, CMYK and EXIF-rotated pictures score as their RGB equivalents."""
+    """Grey, RGBA, palette, 16-bit, CMYK and rotated (EXIF) images score as their RGB equivalents."""
     if not subject.card.deterministic:
         raise CheckSkipped("the card says that it is not deterministic")
     prompt = subject.prompts[:1]
@@ -145,7 +146,7 @@ def picture_modes(subject: RewardUnderTest) -> str | None:
 
 
 def _modes() -> dict[str, tuple[Image.Image, Picture]]:
-    """Name → a picture of 24×32 and its RGB equivalent, worked out from the definition of its mode."""
+    """Name → an image of 24×32 and its RGB equivalent by the definition of its mode."""
     random = np.random.default_rng(2)
     grey = random.integers(0, 256, (24, 32)).astype(np.uint8)
     color = random.integers(0, 256, (24, 32, 3)).astype(np.uint8)
@@ -191,7 +192,7 @@ def _rotated(picture: Picture) -> Image.Image:
 
 @check("scores")
 def picture_sizes(subject: RewardUnderTest) -> str | None:
-    """Pictures of 1×1, 1×4096, 4096×1, 3×5 and other sizes that are not square get a finite score, or NaN with a reason."""
+    """Images of 1×1, 1×4096, 3×5 and other odd sizes get a finite score, or NaN with a reason."""
     unscorable = []
     for height, width in SIZES:
         picture = np.random.default_rng(3).integers(0, 256, (height, width, 3)).astype(np.uint8)
@@ -223,7 +224,7 @@ def prompt_texts(subject: RewardUnderTest) -> str | None:
 
 @check("scores")
 def long_prompt(subject: RewardUnderTest) -> str | None:
-    """A prompt of 1,000 words is scored as a whole, or `parts["truncated"]` is 1 for it, and 0 for a short one."""
+    """A prompt of 1,000 words is scored as a whole, or `parts["truncated"]` is 1 for it."""
     if "prompt" not in subject.card.inputs:
         raise CheckSkipped("the card says that prompts are not read")
     if not subject.card.deterministic:
@@ -256,7 +257,8 @@ def long_prompt(subject: RewardUnderTest) -> str | None:
     ignored = scores["whole"] == scores["other end"] == scores["no end"]
     if ignored and (scores["other beginning"], scores["no beginning"]) != (scores["whole"],) * 2:
         raise CheckFailed(
-            f"the last {LAST} of {WORDS} words do not move the score, and parts['truncated'] does not say so"
+            f"the last {LAST} of {WORDS} words do not move the score, "
+            "and parts['truncated'] does not say so"
         )
     return "no word of it moves the score" if ignored else "scored as a whole"
 

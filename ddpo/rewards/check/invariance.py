@@ -1,4 +1,4 @@
-"""Checks that a score depends on what the card says and on nothing else: not on batch mates, time, or undeclared inputs."""
+"""Checks that a score depends on the card's inputs, not on the batch, time or other inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCHES: Final = (1, 3, 16)
 
 @check("scores")
 def batch_invariance(subject: RewardUnderTest) -> str | None:
-    """A score does not depend on the batch: alone, with the other probes, and between black, white and noise it is the same."""
+    """A score is the same alone, with the other probes, and between black, white and noise."""
     if not subject.card.batch_invariant or subject.grouped:
         raise CheckSkipped(
             "the card says that groups are judged"
@@ -56,7 +56,7 @@ def _strange_mates(shape: Sequence[int]) -> list[Picture]:
 
 @check("scores")
 def batch_sizes(subject: RewardUnderTest) -> str | None:
-    """Batches of 1, 3 and 16 pictures are scored, at 64×64, 40×72 and 96×33, and the first three pictures score as they do alone."""
+    """Batches of 1, 3 and 16 images of three sizes are scored, each image as it is alone."""
     comparable = subject.card.batch_invariant and subject.card.deterministic and not subject.grouped
     prompts = [subject.prompts[place % len(subject.prompts)] for place in range(max(BATCHES))]
     for height, width in SIZES:
@@ -80,13 +80,13 @@ def batch_sizes(subject: RewardUnderTest) -> str | None:
     return (
         None
         if comparable
-        else "scored; not compared, since the card says that a score depends on more than its picture"
+        else "scored; not compared, since the card says that a score depends on other images"
     )
 
 
 @check("scores")
 def repeatability(subject: RewardUnderTest) -> str | None:
-    """The same pictures get exactly the same scores again: after other pictures, and from a second instance."""
+    """The same images get the same scores again, after other images and from a second instance."""
     if not subject.card.deterministic:
         raise CheckSkipped("the card says that it is not deterministic")
     subject.values(subject.batch(subject.pictures[::-1], subject.prompts[::-1]))
@@ -101,7 +101,7 @@ def repeatability(subject: RewardUnderTest) -> str | None:
 
 @check("scores")
 def random_state(subject: RewardUnderTest) -> str | None:
-    """Scoring leaves the global generators of Python, NumPy and torch as they were, and making the reward seeds none of them."""
+    """Making the reward and scoring change no random generator of Python, NumPy or torch."""
     before = random_states()
     subject.score(subject.probes())
     after = random_states()
@@ -135,7 +135,7 @@ def _seeded(make: Callable[[], object]) -> list[str]:
 
 @check("scores")
 def global_settings(subject: RewardUnderTest) -> str | None:
-    """Making it and scoring leave global settings as they were: torch's gradient mode, default dtype, threads and others."""
+    """Making the reward and scoring leave global settings alone, such as torch's default dtype."""
     import torch
 
     changed: dict[str, tuple[object, object]] = dict(subject.settings_changed_by_making)
@@ -154,7 +154,7 @@ def global_settings(subject: RewardUnderTest) -> str | None:
 
 @check("scores")
 def declared_inputs(subject: RewardUnderTest) -> str | None:
-    """Prompts, metadata and context move a score only if the card lists them: the cache looks scores up by what is listed."""
+    """Only the inputs that the card lists move a score, since the cache key holds no others."""
     card = subject.card
     if not card.deterministic:
         raise CheckSkipped("the card says that it is not deterministic")

@@ -32,7 +32,7 @@ STATM: Final = Path("/proc/self/statm")
 
 @check("scores")
 def threads(subject: RewardUnderTest) -> str | None:
-    """Eight threads that share one instance get the scores of a single thread, if the card says thread_safe."""
+    """If the card says thread_safe, eight threads get the scores of a single one."""
     if not subject.reward.card.thread_safe:  # which depends on the back end
         raise CheckSkipped("the card does not say thread_safe: the scorer takes a lock")
     if subject.grouped or not subject.card.deterministic:
@@ -81,7 +81,7 @@ def threads(subject: RewardUnderTest) -> str | None:
 
 @check("scores")
 def memory(subject: RewardUnderTest) -> str | None:
-    """Made, used and let go again and again, it leaves no pictures, tensors or other memory behind."""
+    """Made, used and released many times, it leaves no images, tensors or other memory behind."""
     picture_bytes = PICTURES * SIDE * SIDE * 3
     random = np.random.default_rng(6)
 
@@ -97,7 +97,8 @@ def memory(subject: RewardUnderTest) -> str | None:
         raise CheckFailed(f"{objects} tensors or pictures are left after {ROUNDS} uses")
     if traced > ROUNDS * picture_bytes / 2:
         raise CheckFailed(
-            f"{traced / 1e3:.0f} kB are left after {ROUNDS} uses with {picture_bytes / 1e3:.0f} kB of pictures each"
+            f"{traced / 1e3:.0f} kB are left after {ROUNDS} uses "
+            f"with {picture_bytes / 1e3:.0f} kB of images each"
         )
     if resident > RESIDENT_BOUND:
         raise CheckFailed(f"the process grew by {resident / 1e6:.0f} MB in {ROUNDS} uses")
@@ -105,7 +106,7 @@ def memory(subject: RewardUnderTest) -> str | None:
 
 
 def _growth(once: Callable[[], None]) -> tuple[int, int, int]:
-    """By how much `ROUNDS` calls raise the number of live tensors and pictures, the bytes of Python and NumPy, and of the process."""
+    """Growth over `ROUNDS` calls: live tensors and images, traced bytes, resident bytes."""
     mine = not tracemalloc.is_tracing()
     if mine:
         tracemalloc.start()
@@ -125,7 +126,7 @@ def _growth(once: Callable[[], None]) -> tuple[int, int, int]:
 
 @contextmanager
 def _new_objects_only() -> Iterator[None]:
-    """Takes what exists out of the collector's sight: with torch loaded, looking through it would take most of a second."""
+    """Hides what exists from the collector, which would take most of a second with torch loaded."""
     gc.collect()
     frozen_by_others = gc.get_freeze_count()
     if not frozen_by_others:

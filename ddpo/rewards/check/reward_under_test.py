@@ -1,4 +1,4 @@
-"""The reward under test with the pictures that it is shown; made and scored once for all checks that need it."""
+"""The reward under test with its probe images, made and scored once for all checks."""
 
 from __future__ import annotations
 
@@ -40,11 +40,17 @@ TEXTS: Final = (
 """One per probe picture, of different lengths, so that padding shows."""
 
 TOLERANCES: Final = {"bfloat16": 4e-2, "float16": 1e-2, "float32": 1e-4, "float64": 1e-6}
-"""By the card's dtype, as a share of the largest score: rounding of long sums in that type; float64 scores are returned as float32."""
+"""By the card's dtype, as a share of the largest score: the rounding of long sums in that type.
+
+float64 scores are returned as float32.
+"""
 
 
 def tolerance_of(dtype: str) -> float:
-    """The share of the largest score by which two computations of one score may differ; the loosest of the types named in `dtype`."""
+    """The share of the largest score by which two computations of one score may differ.
+
+    Of several types in `dtype`, the least exact counts.
+    """
     named = [
         TOLERANCES[name] for name in re.findall(r"\bb?float\d+\b", dtype) if name in TOLERANCES
     ]
@@ -52,7 +58,10 @@ def tolerance_of(dtype: str) -> float:
 
 
 def unequal(found: Sequence[float], due: Sequence[float], tolerance: float) -> int | None:
-    """The first place where two lists of scores differ by more than `tolerance`; NaN equals NaN. None if there is none."""
+    """The first place where two lists of scores differ by more than `tolerance`, or None.
+
+    NaN equals NaN.
+    """
     for place, (a, b) in enumerate(zip(found, due, strict=True)):
         if math.isnan(a) != math.isnan(b) or abs(a - b) > tolerance:
             return place
@@ -65,7 +74,8 @@ class RewardUnderTest:
     Args:
         found: the reward.
         text: how it was named, without options; "" for an object.
-        prompt: text and metadata of all probe pictures; texts of different lengths without metadata if None.
+        prompt: text and metadata of all probe images; by default texts of different lengths
+            without metadata.
         remake: whether it can be made a second time.
     """
 
@@ -107,7 +117,7 @@ class RewardUnderTest:
             raise CheckSkipped("it could not be made, see `construction`") from error
 
     def make_or_raise(self) -> Reward:
-        """The reward, made when first asked for; raises as `ResolvedReward.make`, the same failure each time."""
+        """The reward, made at the first call; errors are those of `ResolvedReward.make`."""
         if self._failure is not None:
             raise self._failure
         try:
@@ -123,7 +133,7 @@ class RewardUnderTest:
 
     @property
     def default_options(self) -> bool:
-        """Whether every option has the card's default, for which alone the card's scores are promised."""
+        """True if every option has its default, for which alone the card promises scores."""
         return all(
             self.found.options.get(option.name, option.default) == option.default
             for option in self.card.options
@@ -156,7 +166,7 @@ class RewardUnderTest:
     def batch(
         self, pictures: Sequence[Picture], prompts: Sequence[Prompt] | None = None
     ) -> ImageBatch:
-        """The batch of some pictures of one size; with the first probe's prompt if none are given."""
+        """A batch of images of one size, by default with the first probe's prompt."""
         array = np.stack(pictures) if pictures else np.zeros((0, 64, 64, 3), np.uint8)
         return ImageBatch.of_uint8(
             array.copy(), prompts if prompts is not None else self.prompts[:1] * len(pictures)
@@ -170,9 +180,10 @@ class RewardUnderTest:
         """What the reward gives for a batch, without gradient.
 
         Raises:
-            CheckFailed: it is not one float32 score per picture, on the CPU. What the reward itself raises is passed on.
+            CheckFailed: it is not one float32 score per image on the CPU. Errors of the reward
+                itself are passed on.
         """
-        backbones.forget_embeddings()  # one that a tower remembers would hide what a check looks for
+        backbones.forget_embeddings()  # a remembered one would hide a fault
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
@@ -229,7 +240,8 @@ class RewardUnderTest:
         Args:
             found: scores.
             due: what they should be.
-            what: what is said after the name of a picture whose score differs, such as "alone instead of with the others".
+            what: words after the name of an image whose score differs, such as
+                "alone instead of with the others".
             names: of the pictures.
             tolerance: by how much they may differ; the subject's if None.
 
@@ -240,7 +252,8 @@ class RewardUnderTest:
         place = unequal(found, due, allowed)
         if place is not None:
             raise CheckFailed(
-                f"{names[place]} {what}: {found[place]:.9g} instead of {due[place]:.9g} (tolerance {allowed:.2g})"
+                f"{names[place]} {what}: {found[place]:.9g} instead of {due[place]:.9g} "
+                f"(tolerance {allowed:.2g})"
             )
         largest = max(
             (abs(a - b) for a, b in zip(found, due, strict=True) if math.isfinite(a)), default=0.0

@@ -1,4 +1,4 @@
-"""`check_reward`: every check of the kit on one reward. Torch is imported when the first check is asked for."""
+"""`check_reward`: every check of the kit on one reward. Torch is imported with the first check."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Checked = str | Reward | ResolvedReward
-"""What can be checked: a specification such as "mylab/contrast" or "./file.py:Object", a reward, or one that was found."""
+"""A specification such as "mylab/contrast" or "./file.py:Object", a reward, or a resolved one."""
 
 
 def all_checks() -> dict[str, Check]:
@@ -97,7 +97,7 @@ def subject_of(
 
 
 def _plain_name(text: str, found: ResolvedReward) -> str:
-    """How the reward is named without its options, so that it can be found again with their defaults."""
+    """The reward's name without options, by which it is found again with their defaults."""
     if found.parts:
         return text
     spec = parse_expression(text).terms[0].reward
@@ -105,7 +105,9 @@ def _plain_name(text: str, found: ResolvedReward) -> str:
 
 
 def run_check(check: Check, subject: RewardUnderTest, expected: str | None = None) -> CheckResult:
-    """Runs one check. Whatever the reward raises is a failure of this check alone, and global state is put back afterwards.
+    """Runs one check and restores global state afterwards.
+
+    Any error of the reward is a failure of this check alone.
 
     Args:
         check: the check.
@@ -143,7 +145,7 @@ def iter_results(
     prompt: Prompt | None = None,
     device: str = AUTO,
 ) -> Iterator[CheckResult]:
-    """As `check_reward`, one result at a time, on `device`. What is wrong with the arguments is raised at once."""
+    """The results of `check_reward` one at a time, on `device`; wrong arguments raise at once."""
     expected = dict(expected_failures or {})
     checks = choose_checks(only, expected)
     subject = subject_of(reward, prompt, device)
@@ -160,15 +162,16 @@ def check_reward(
 
     Args:
         reward: how it is named on the command line, or the reward itself.
-        expected_failures: check → why it fails. One that passes all the same is reported as "unexpected pass", which is a failure.
+        expected_failures: check → why it fails. One that passes nonetheless is reported as
+            "unexpected pass", which is a failure.
         only: the names of the checks to run; all if None.
         prompt: text and metadata of the probe pictures, for a reward that needs metadata.
 
     Returns:
-        One result per check; all is well if every one is `ok`. Where weights are missing, the checks that need them are skipped.
+        One result per check. Checks that need weights are skipped where these are missing.
 
     Raises:
-        UserError: the reward cannot be found, a check is not known, an expected failure has no reason.
+        UserError: the reward or a check is unknown, or an expected failure has no reason.
     """
     return list(iter_results(reward, expected_failures, only, prompt))
 

@@ -28,9 +28,9 @@ def conformance_tests(
         test_conforms = conformance_tests("mylab/contrast")
 
     Args:
-        reward: how it is named on the command line, or the reward itself; looked up when the first test runs.
+        reward: its name on the command line, or the reward itself; resolved in the first test.
         expected_failures: check → why it fails; shown as xfail, and as a failure if it passes.
-        prompt: text and metadata of the probe pictures, for a reward that needs metadata.
+        prompt: text and metadata of the probe images, for a reward that needs metadata.
 
     Raises:
         UserError: an expected failure that is no check, or has no reason.

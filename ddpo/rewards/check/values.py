@@ -22,7 +22,7 @@ def _fixture_scores(subject: RewardUnderTest, names: list[str]) -> dict[str, flo
 
 
 def _fault(subject: RewardUnderTest, text: str) -> Exception:
-    """A fault, unless options were changed: what the card promises, it promises for their defaults."""
+    """`CheckFailed`, or `CheckSkipped` if options differ from the defaults that the card means."""
     return (
         CheckFailed(text)
         if subject.default_options
@@ -42,7 +42,8 @@ def golden_scores(subject: RewardUnderTest) -> str | None:
         if not abs(score - golden.score) <= golden.tolerance:
             raise _fault(
                 subject,
-                f"{golden.fixture} scores {score:.9g} instead of {golden.score:.9g} ± {golden.tolerance:g}",
+                f"{golden.fixture} scores {score:.9g} instead of "
+                f"{golden.score:.9g} ± {golden.tolerance:g}",
             )
     return f"{len(goldens)} scores"
 
@@ -93,7 +94,7 @@ FLOAT32: Final = 2.0**-23
 
 @check("scores")
 def gradient(subject: RewardUnderTest) -> str | None:
-    """Scores carry a gradient exactly if the card says `differentiable`, and it agrees with finite differences in two directions."""
+    """Scores carry a gradient if and only if the card says so; finite differences agree with it."""
     pixels = _interior_pixels().requires_grad_(True)
     with torch.enable_grad():
         output = subject.reward(_batch(subject, pixels))
@@ -135,14 +136,15 @@ def _compare(subject: RewardUnderTest, pixels: Tensor, slope: Tensor) -> str:
         noise = 4 * FLOAT32 * size / REACH
         if not abs(found - expected) <= SHARE * max(abs(found), abs(expected)) + noise:
             raise CheckFailed(
-                f"along {name} the gradient says {expected:.5g} and the difference of scores {found:.5g}"
+                f"along {name} the gradient says {expected:.5g} "
+                f"and the difference of scores {found:.5g}"
             )
         largest = max(largest, abs(found - expected) / max(abs(found), abs(expected), noise))
     return f"agrees with finite differences to {largest:.1%}"
 
 
 def _mean_slope(subject: RewardUnderTest, pixels: Tensor, towards: Tensor) -> float:
-    """The mean of the derivative along the path: the difference of its ends over its length, also where there are kinks."""
+    """The mean derivative along the path, which averages out kinks."""
     places = [REACH * ((2 * k + 1) / POINTS - 1) for k in range(POINTS)]
     slopes = [_slope(subject, pixels + place * towards) for place in places]
     return (
@@ -156,7 +158,7 @@ def _mean_slope(subject: RewardUnderTest, pixels: Tensor, towards: Tensor) -> fl
 
 
 def _slope(subject: RewardUnderTest, pixels: Tensor) -> Tensor | None:
-    """The gradient of the summed scores, float32 `[batch, 3, height, width]`; None if none reaches the pixels."""
+    """The gradient of the summed scores, float32 `[batch, 3, height, width]`, or None."""
     variable = pixels.clone().requires_grad_(True)
     with torch.enable_grad():
         total = subject.reward(_batch(subject, variable)).values.sum()
@@ -175,7 +177,7 @@ def _batch(subject: RewardUnderTest, pixels: Tensor) -> ImageBatch:
 
 
 def _interior_pixels() -> Tensor:
-    """float32 `[2, 3, 48, 64]` in [0.15, 0.85], so that no step leaves [0, 1]: a smooth picture and a noisy one."""
+    """A smooth image and a noisy one, float32 `[2, 3, 48, 64]` in [0.15, 0.85]."""
     y, x = np.mgrid[:48, :64]
     smooth = np.stack([np.sin(x / 9 + c) * np.cos(y / 7 - c) for c in range(3)])
     noise = np.random.default_rng(4).uniform(-1, 1, smooth.shape)
