@@ -134,7 +134,7 @@ TEXTS: Final = {
 
 @check("scores")
 def picture_modes(subject: RewardUnderTest) -> str | None:
-    """Grey, RGBA, palette, 16-bit, CMYK and rotated (EXIF) images score as their RGB equivalents."""
+    """Grey, RGBA, palette, 16-bit, CMYK and EXIF-rotated images score as their RGB forms do."""
     if not subject.card.deterministic:
         raise CheckSkipped("the card says that it is not deterministic")
     prompt = subject.prompts[:1]
