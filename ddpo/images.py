@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from ddpo.errors import ImageError
-from ddpo.files import atomic_path, printable
+from ddpo.io.atomic import atomic_path, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,10 +75,14 @@ def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
         return _levels_on_device(pixels)
     count, _, height, width = pixels.shape
     result = torch.empty((count, height, width, 3), dtype=torch.uint8)
-    for index, picture in enumerate(pixels):  # one at a time stays in the processor's cache: many times as fast as 16 of 512×512
+    for index, picture in enumerate(
+        pixels
+    ):  # one at a time stays in the processor's cache: many times as fast as 16 of 512×512
         low, high = (float(bound) for bound in picture.aminmax()) if picture.numel() else (0.0, 1.0)
         _check_range(low, high, index)
-        result[index] = (picture.float() * 255.0).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0)
+        result[index] = (
+            (picture.float() * 255.0).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0)
+        )
     array: NDArray[np.uint8] = result.numpy()
     return array
 
@@ -112,11 +116,15 @@ def from_uint8(array: NDArray[np.uint8]) -> Tensor:
     import torch
 
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3:
-        raise ImageError(f"expected uint8 [batch, height, width, 3], got {array.dtype} {list(array.shape)}")
+        raise ImageError(
+            f"expected uint8 [batch, height, width, 3], got {array.dtype} {list(array.shape)}"
+        )
     count, height, width, _ = array.shape
     pixels = np.empty((count, 3, height, width), np.float32)
     for index in range(count):  # as in `to_uint8`: twice as fast as a whole batch
-        np.divide(array[index].transpose(2, 0, 1), np.float32(255), out=pixels[index], dtype=np.float32)
+        np.divide(
+            array[index].transpose(2, 0, 1), np.float32(255), out=pixels[index], dtype=np.float32
+        )
     return torch.from_numpy(pixels)
 
 
@@ -204,7 +212,9 @@ def _float_levels(upright: Image.Image, image: Image.Image) -> NDArray[np.float6
         raise ImageError("its float pixels are not all finite")
     low, high = float(values.min()), float(values.max())
     if low < -SLACK or high > 1 + SLACK:
-        raise ImageError(f"its float pixels go from {low:.4g} to {high:.4g}; only 0 … 1 has a known meaning")
+        raise ImageError(
+            f"its float pixels go from {low:.4g} to {high:.4g}; only 0 … 1 has a known meaning"
+        )
     return _positive(values, image)
 
 
@@ -294,7 +304,9 @@ def save_png(image: Image.Image, path: Path) -> None:
         image.save(temporary, format="PNG", pnginfo=chunks)
 
 
-def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 2, background: Any = (255, 255, 255)) -> Image.Image:
+def contact_sheet(
+    images: Sequence[Image.Image], columns: int, gap: int = 2, background: Any = (255, 255, 255)
+) -> Image.Image:
     """The pictures in rows of `columns`, all cells as large as the largest picture.
 
     Raises:
@@ -304,7 +316,9 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 2, bac
         raise ImageError("a contact sheet needs at least one picture")
     width, height = max(i.width for i in images), max(i.height for i in images)
     rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), background)
+    sheet = Image.new(
+        "RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), background
+    )
     for index, image in enumerate(images):
         sheet.paste(image, ((index % columns) * (width + gap), (index // columns) * (height + gap)))
     sheet.info[SHEET_KEY] = SHEET_VALUE

@@ -59,7 +59,12 @@ def load_whole_models() -> None:
 def _number(name: str, first: int, last: int | None = None) -> int:
     """The whole number in an environment variable, from `first` to `last`."""
     text = os.environ.get(name, "").strip()
-    if text.isascii() and text.isdigit() and first <= int(text) and (last is None or int(text) <= last):
+    if (
+        text.isascii()
+        and text.isdigit()
+        and first <= int(text)
+        and (last is None or int(text) <= last)
+    ):
         return int(text)
     limits = f"from {first} to {last}" if last is not None else f"from {first} on"
     found = f"{name}={text!r} is not" if text else f"{name} is not set to"

@@ -34,7 +34,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     """The error for a name that is not known: one line with the nearest name, or with all of them."""
     names = sorted(known)
     near = nearest(name, names)
-    return UnknownNameError(f"unknown {kind} {name!r}; " + (f"did you mean {near!r}?" if near else f"known: {', '.join(names) or 'none'}"))
+    return UnknownNameError(
+        f"unknown {kind} {name!r}; "
+        + (f"did you mean {near!r}?" if near else f"known: {', '.join(names) or 'none'}")
+    )
 
 
 def load_attribute(reference: str) -> Any:
@@ -101,7 +104,12 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self, kind: str, group: str, expected: type[T] | None, builtin: Mapping[str, T | str], check: Callable[[str, T], None] | None = None
+        self,
+        kind: str,
+        group: str,
+        expected: type[T] | None,
+        builtin: Mapping[str, T | str],
+        check: Callable[[str, T], None] | None = None,
     ) -> None:
         self.kind, self.group, self._expected, self._check = kind, group, expected, check
         self._builtin = builtin
@@ -111,12 +119,20 @@ class Registry(Generic[T]):
     def entries(self) -> dict[str, list[Entry[T]]]:
         """Name → its entries (more than one when several distributions claim the name), sorted by name."""
         if self._entries is None:
-            table: dict[str, list[Entry[T]]] = {name: [Entry(name, value, "ddpo")] for name, value in self._builtin.items()}
+            table: dict[str, list[Entry[T]]] = {
+                name: [Entry(name, value, "ddpo")] for name, value in self._builtin.items()
+            }
             self._hidden = []
             for point in entry_points(group=self.group):
                 if not _plugins_of(point.dist.name if point.dist else ""):
                     continue
-                entry = Entry[T](point.name, point, f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution")
+                entry = Entry[T](
+                    point.name,
+                    point,
+                    f"{point.dist.name} {point.dist.version}"
+                    if point.dist
+                    else "unknown distribution",
+                )
                 if point.name in self._builtin:
                     self._hidden.append(entry)
                 else:
@@ -144,12 +160,16 @@ class Registry(Generic[T]):
         if found is None:
             raise unknown_name(self.kind, name, self.entries())
         if len(found) > 1:
-            raise RewardLoadError(f"{self.kind} {name!r} is claimed by {' and by '.join(e.origin for e in found)}: uninstall one of them")
+            raise RewardLoadError(
+                f"{self.kind} {name!r} is claimed by {' and by '.join(e.origin for e in found)}: uninstall one of them"
+            )
         entry = found[0]
         if entry.error is None and entry.value is None:
             self._load(entry)
         if entry.error is not None:
-            raise RewardLoadError(f"{self.kind} {name!r} of {entry.origin} is broken: {self._cause(entry, entry.error)}") from entry.error
+            raise RewardLoadError(
+                f"{self.kind} {name!r} of {entry.origin} is broken: {self._cause(entry, entry.error)}"
+            ) from entry.error
         return cast(T, entry.value)
 
     def origin(self, name: str) -> str:
@@ -170,7 +190,13 @@ class Registry(Generic[T]):
     def _load(self, entry: Entry[T]) -> None:
         try:
             source = entry.source
-            value = load_attribute(source) if isinstance(source, str) else source.load() if isinstance(source, EntryPoint) else source
+            value = (
+                load_attribute(source)
+                if isinstance(source, str)
+                else source.load()
+                if isinstance(source, EntryPoint)
+                else source
+            )
             if self._expected is not None and not isinstance(value, self._expected):
                 raise TypeError(f"it is a {type(value).__name__}, not a {self._expected.__name__}")
             if self._check is not None:
@@ -181,5 +207,9 @@ class Registry(Generic[T]):
 
     @staticmethod
     def _cause(entry: Entry[T], error: BaseException) -> str:
-        reference = entry.source.value if isinstance(entry.source, EntryPoint) else str(entry.source)
-        return explain_load_failure(error, reference.partition(":")[0], f"install it, or reinstall {entry.origin}")
+        reference = (
+            entry.source.value if isinstance(entry.source, EntryPoint) else str(entry.source)
+        )
+        return explain_load_failure(
+            error, reference.partition(":")[0], f"install it, or reinstall {entry.origin}"
+        )

@@ -27,7 +27,20 @@ SETTINGS: Final = (".json", ".toml", ".yaml", ".yml", ".ini", ".cfg")
 LONGEST_NAME: Final = 200  # characters; a longer text is not taken for a file name
 LARGEST_SETTINGS: Final = 65_536  # bytes of a settings file that is searched for names
 MOST_MATCHES: Final = 200  # files of one pattern
-WRITERS: Final = frozenset({"write_text", "write_bytes", "touch", "unlink", "mkdir", "save", "save_file", "savez", "dump", "to_csv"})
+WRITERS: Final = frozenset(
+    {
+        "write_text",
+        "write_bytes",
+        "touch",
+        "unlink",
+        "mkdir",
+        "save",
+        "save_file",
+        "savez",
+        "dump",
+        "to_csv",
+    }
+)
 """Names of functions that write the file that they are given."""
 
 
@@ -71,7 +84,9 @@ def is_installed(path: Path) -> bool:
     resolved = path.resolve()
     here = Path(__file__).resolve().parent
     library = Path(os.__file__).resolve().parent
-    return bool({"site-packages", "dist-packages"} & set(resolved.parts)) or any(place in resolved.parents for place in (here, library))
+    return bool({"site-packages", "dist-packages"} & set(resolved.parts)) or any(
+        place in resolved.parents for place in (here, library)
+    )
 
 
 def _digest(path: Path) -> str:
@@ -102,7 +117,9 @@ def _referenced(path: Path, folder: Path) -> Iterator[Path]:
                 yield from _modules(base, parts)
     elif path.suffix in SETTINGS and path.stat().st_size <= LARGEST_SETTINGS:
         text = path.read_text(encoding="utf-8", errors="replace")
-        names = {name.strip() for name in re.findall(r"[^\s\"'=:,\[\]{}]+", text)} | set(re.findall(r"[\"']([^\"'\n]+)[\"']", text))
+        names = {name.strip() for name in re.findall(r"[^\s\"'=:,\[\]{}]+", text)} | set(
+            re.findall(r"[\"']([^\"'\n]+)[\"']", text)
+        )
         yield from _named(_folders((folder, path.parent), names), names)
 
 
@@ -114,9 +131,15 @@ def _imports(tree: ast.AST) -> Iterator[tuple[int, list[str]]]:
         elif isinstance(node, ast.ImportFrom):
             parts = node.module.split(".") if node.module else []
             yield node.level, parts
-            yield from ((node.level, [*parts, alias.name]) for alias in node.names if alias.name != "*")
+            yield from (
+                (node.level, [*parts, alias.name]) for alias in node.names if alias.name != "*"
+            )
         elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
-            yield from ((0, text.split(".")) for text in _texts(node) if text.replace(".", "").isidentifier())
+            yield from (
+                (0, text.split("."))
+                for text in _texts(node)
+                if text.replace(".", "").isidentifier()
+            )
 
 
 def _modules(base: Path, parts: list[str]) -> Iterator[Path]:
@@ -135,13 +158,21 @@ def _modules(base: Path, parts: list[str]) -> Iterator[Path]:
 
 def _called(node: ast.Call) -> str:
     function = node.func
-    return function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    return (
+        function.attr
+        if isinstance(function, ast.Attribute)
+        else function.id
+        if isinstance(function, ast.Name)
+        else ""
+    )
 
 
 def _texts(node: ast.AST) -> Iterator[str]:
     """The texts below a node; a formatted one with `*` in place of what is filled in."""
     if isinstance(node, ast.JoinedStr):
-        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values)
+        yield "".join(
+            str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values
+        )
         return
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
@@ -158,7 +189,9 @@ def _file_names(tree: ast.AST) -> set[str]:
             written |= set(_texts(node))
             targets |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id in targets for target in node.targets):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id in targets for target in node.targets
+        ):
             written |= set(_texts(node.value))
     return {text for text in _texts(tree) if _is_name(text)} - written
 
@@ -168,12 +201,21 @@ def _writes(node: ast.Call) -> bool:
     if _called(node) != "open":
         return _called(node) in WRITERS
     modes = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
-    texts = [mode.value for mode in modes if isinstance(mode, ast.Constant) and isinstance(mode.value, str)]
+    texts = [
+        mode.value
+        for mode in modes
+        if isinstance(mode, ast.Constant) and isinstance(mode.value, str)
+    ]
     return any(re.fullmatch(r"[rwaxbt+U]{1,4}", text) and set(text) & set("wax+") for text in texts)
 
 
 def _is_name(text: str) -> bool:
-    return 0 < len(text) <= LONGEST_NAME and text.strip("./*") != "" and "\n" not in text and "\0" not in text
+    return (
+        0 < len(text) <= LONGEST_NAME
+        and text.strip("./*") != ""
+        and "\n" not in text
+        and "\0" not in text
+    )
 
 
 def _folders(bases: Iterable[Path], names: set[str]) -> list[Path]:
@@ -197,7 +239,9 @@ def _named(places: Iterable[Path], names: set[str]) -> Iterator[Path]:
                 if _is_file(path):
                     yield path
             elif "." in name and "**" not in name and len(name.replace("*", "")) > 2:
-                yield from [path for path in sorted(place.glob(name.lstrip("/"))) if _is_file(path)][:MOST_MATCHES]
+                yield from [
+                    path for path in sorted(place.glob(name.lstrip("/"))) if _is_file(path)
+                ][:MOST_MATCHES]
 
 
 def _is_file(path: Path) -> bool:

@@ -43,7 +43,9 @@ class Prompt:
             self.text.encode()
         except UnicodeEncodeError as error:
             shown = ascii(self.text[:60])
-            raise PromptError(f"half a surrogate pair in the prompt {shown}, as of an emoji that was cut") from error
+            raise PromptError(
+                f"half a surrogate pair in the prompt {shown}, as of an emoji that was cut"
+            ) from error
 
     @property
     def id(self) -> str:
@@ -81,10 +83,14 @@ class ImageBatch:
     context: Context
     from_bytes: bool  # whether `uint8` holds all there is to know of the pixels
 
-    def __init__(self, pixels: Tensor, prompts: Sequence[Prompt], context: Context = NO_CONTEXT) -> None:
+    def __init__(
+        self, pixels: Tensor, prompts: Sequence[Prompt], context: Context = NO_CONTEXT
+    ) -> None:
         shape = tuple(pixels.shape)
         if len(shape) != 4 or shape[1] != 3 or str(pixels.dtype) != "torch.float32":
-            raise ImageError(f"pixels must be float32 [batch, 3, height, width], got {pixels.dtype} {list(shape)}")
+            raise ImageError(
+                f"pixels must be float32 [batch, 3, height, width], got {pixels.dtype} {list(shape)}"
+            )
         self._pixels: Tensor | None = pixels
         self._uint8: NDArray[np.uint8] | None = None
         self._images: list[Image.Image] | None = None
@@ -92,17 +98,28 @@ class ImageBatch:
         self._take(shape[0], prompts, context)
 
     @classmethod
-    def of_uint8(cls, array: NDArray[np.uint8], prompts: Sequence[Prompt], context: Context = NO_CONTEXT) -> ImageBatch:
+    def of_uint8(
+        cls, array: NDArray[np.uint8], prompts: Sequence[Prompt], context: Context = NO_CONTEXT
+    ) -> ImageBatch:
         """The batch of uint8 pictures `[batch, height, width, 3]`; raises as the constructor."""
         if str(array.dtype) != "uint8" or array.ndim != 4 or array.shape[-1] != 3:
-            raise ImageError(f"expected uint8 [batch, height, width, 3], got {array.dtype} {list(array.shape)}")
+            raise ImageError(
+                f"expected uint8 [batch, height, width, 3], got {array.dtype} {list(array.shape)}"
+            )
         batch = cls.__new__(cls)
-        batch._pixels, batch._uint8, batch._images, batch.from_bytes = None, _read_only(array), None, True
+        batch._pixels, batch._uint8, batch._images, batch.from_bytes = (
+            None,
+            _read_only(array),
+            None,
+            True,
+        )
         batch._take(len(array), prompts, context)
         return batch
 
     @classmethod
-    def off_device(cls, pixels: Tensor, prompts: Sequence[Prompt], levels: bool, context: Context = NO_CONTEXT) -> ImageBatch:
+    def off_device(
+        cls, pixels: Tensor, prompts: Sequence[Prompt], levels: bool, context: Context = NO_CONTEXT
+    ) -> ImageBatch:
         """The batch in main memory, from pixels on any device.
 
         Args:
@@ -121,12 +138,23 @@ class ImageBatch:
         return cls(pixels.cpu(), prompts, context)
 
     @classmethod
-    def of_images(cls, images: Sequence[Image.Image], prompts: Sequence[Prompt], context: Context = NO_CONTEXT) -> ImageBatch:
+    def of_images(
+        cls, images: Sequence[Image.Image], prompts: Sequence[Prompt], context: Context = NO_CONTEXT
+    ) -> ImageBatch:
         """The batch of one RGB picture or more, of one size; raises as the constructor."""
-        if not images or any(image.mode != "RGB" or image.size != images[0].size for image in images):
-            raise ImageError(f"expected RGB pictures of one size, got {sorted({(image.mode, image.size) for image in images})}")
+        if not images or any(
+            image.mode != "RGB" or image.size != images[0].size for image in images
+        ):
+            raise ImageError(
+                f"expected RGB pictures of one size, got {sorted({(image.mode, image.size) for image in images})}"
+            )
         batch = cls.__new__(cls)
-        batch._pixels, batch._uint8, batch._images, batch.from_bytes = None, None, list(images), True
+        batch._pixels, batch._uint8, batch._images, batch.from_bytes = (
+            None,
+            None,
+            list(images),
+            True,
+        )
         batch._take(len(images), prompts, context)
         return batch
 
@@ -154,7 +182,9 @@ class ImageBatch:
         if self._uint8 is None:
             from ddpo.images import from_images, to_uint8
 
-            self._uint8 = _read_only(to_uint8(self.pixels) if self._images is None else from_images(self._images))
+            self._uint8 = _read_only(
+                to_uint8(self.pixels) if self._images is None else from_images(self._images)
+            )
         return self._uint8
 
     @property
@@ -200,7 +230,9 @@ class ImageBatch:
     @property
     def edits(self) -> int:
         """How often the float pixels were changed in place; a reward that raises this number broke its contract."""
-        return 0 if self._pixels is None or self._pixels.is_inference() else int(self._pixels._version)  # the latter have no counter
+        return (
+            0 if self._pixels is None or self._pixels.is_inference() else int(self._pixels._version)
+        )  # the latter have no counter
 
 
 def _read_only(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -219,19 +251,25 @@ class RewardOutput:
     """
 
     values: Tensor  # float32 [batch]
-    parts: Mapping[str, Tensor] = field(default_factory=dict)  # name → float32 [batch], for logs only
+    parts: Mapping[str, Tensor] = field(
+        default_factory=dict
+    )  # name → float32 [batch], for logs only
     errors: tuple[str | None, ...] = ()  # length batch; () stands for "no errors"
 
     def __post_init__(self) -> None:
         if self.values.ndim != 1 or str(self.values.dtype) != "torch.float32":
-            raise ContractBroken(f"values must be float32 [batch], got {self.values.dtype} {list(self.values.shape)}")
+            raise ContractBroken(
+                f"values must be float32 [batch], got {self.values.dtype} {list(self.values.shape)}"
+            )
         if not self.errors:
             object.__setattr__(self, "errors", (None,) * len(self.values))
         if len(self.errors) != len(self.values):
             raise ContractBroken(f"{len(self.values)} values came with {len(self.errors)} errors")
         for name, part in self.parts.items():
             if tuple(part.shape) != tuple(self.values.shape):
-                raise ContractBroken(f"part {name!r} has shape {list(part.shape)}, the values {list(self.values.shape)}")
+                raise ContractBroken(
+                    f"part {name!r} has shape {list(part.shape)}, the values {list(self.values.shape)}"
+                )
         for index, (value, error) in enumerate(zip(self.values.tolist(), self.errors, strict=True)):
             if value in (float("inf"), float("-inf")):
                 raise RewardFailure(f"the score of image {index} is {value}")

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import (
+    _DummyBackendModule,
+    _setup_privateuseone_for_python_backend,
+)
 
 DEVICE: Final = "pretend"
 aten = torch.ops.aten
@@ -102,7 +105,9 @@ def _waits(func: Any, args: Any, kwargs: Any) -> bool:
         return _type(kwargs.get("device")) == "cpu"
     if packet is aten.copy_:
         blocking = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
-        return args[0].device.type != args[1].device.type and (blocking or args[0].device.type == "cpu")
+        return args[0].device.type != args[1].device.type and (
+            blocking or args[0].device.type == "cpu"
+        )
     if packet in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_):
         places = [one for one in args[1] if one is not None]
         return any(one.dtype == torch.bool or one.device.type == "cpu" for one in places)
@@ -118,7 +123,9 @@ def _place() -> str:
     return f"{frames[-1].filename.rpartition('/ddpo/')[2]}:{frames[-1].lineno}" if frames else "?"
 
 
-def _assign(self: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+def _assign(
+    self: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True
+) -> nn.Module:
     """`Module._apply` that puts new parameters in the place of old ones: fake ones cannot be changed."""
     for child in self.children() if recurse else ():
         child._apply(function)
@@ -134,7 +141,16 @@ def _assign(self: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool
     return self
 
 
-LOW_PRECISION: Final = ("conv2d", "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "scaled_dot_product_attention")
+LOW_PRECISION: Final = (
+    "conv2d",
+    "linear",
+    "matmul",
+    "mm",
+    "bmm",
+    "addmm",
+    "baddbmm",
+    "scaled_dot_product_attention",
+)
 FLOAT32: Final = ("layer_norm", "group_norm", "native_layer_norm", "softmax.int")
 """Operators that autocast runs in low precision, and in float32. Source: torch's "CUDA Ops that can autocast"."""
 
@@ -146,7 +162,11 @@ def _cast(operator: Any, low: bool) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         dtype = torch.get_autocast_dtype(DEVICE) if low else torch.float32
         with torch._C._ExcludeDispatchKeyGuard(key):
-            args, kwargs = tree_map_only(Tensor, lambda one: one.to(dtype) if one.is_floating_point() else one, (args, kwargs))
+            args, kwargs = tree_map_only(
+                Tensor,
+                lambda one: one.to(dtype) if one.is_floating_point() else one,
+                (args, kwargs),
+            )
             return operator(*args, **kwargs)
 
     return run
@@ -179,9 +199,15 @@ def pretend(float64: bool = True) -> Iterator[None]:
     apply = nn.Module._apply
     nn.Module._apply = _assign  # type: ignore[assignment, method-assign]
     before = torch._C._only_lift_cpu_tensors()
-    torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor(…, device=…)` makes a tensor on the CPU and moves it
+    torch._C._set_only_lift_cpu_tensors(
+        True
+    )  # `torch.tensor(…, device=…)` makes a tensor on the CPU and moves it
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, Fakes(mode), nullcontext() if float64 else NoFloat64():
+        with (
+            FakeTensorMode(allow_non_fake_inputs=True) as mode,
+            Fakes(mode),
+            nullcontext() if float64 else NoFloat64(),
+        ):
             yield
     finally:
         torch._C._set_only_lift_cpu_tensors(before)

@@ -15,8 +15,31 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 MPS = torch.device("mps", 0)
 NO_FLOAT64 = "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. Please use float32 instead."
-GETTERS = ("is_cpu", "dtype", "shape", "requires_grad", "is_leaf", "ndim", "is_sparse", "layout", "grad_fn", "names", "is_mps", "is_cuda")
-TO_HOST = ("cpu", "item", "tolist", "__float__", "__bool__", "__int__", "__index__", "__repr__", "__format__")
+GETTERS = (
+    "is_cpu",
+    "dtype",
+    "shape",
+    "requires_grad",
+    "is_leaf",
+    "ndim",
+    "is_sparse",
+    "layout",
+    "grad_fn",
+    "names",
+    "is_mps",
+    "is_cuda",
+)
+TO_HOST = (
+    "cpu",
+    "item",
+    "tolist",
+    "__float__",
+    "__bool__",
+    "__int__",
+    "__index__",
+    "__repr__",
+    "__format__",
+)
 
 
 def on_mps(value: Any) -> bool:
@@ -35,7 +58,9 @@ def mark(value: Any) -> Any:
 
 def is_mps(value: Any) -> bool:
     """Whether it names the pretended device."""
-    return (isinstance(value, torch.device) and value.type == "mps") or (isinstance(value, str) and value.split(":")[0] == "mps")
+    return (isinstance(value, torch.device) and value.type == "mps") or (
+        isinstance(value, str) and value.split(":")[0] == "mps"
+    )
 
 
 class PretendedMps(TorchFunctionMode):
@@ -58,11 +83,17 @@ class PretendedMps(TorchFunctionMode):
         if name == "__set__":
             return self._set(func, args)
         if name == "numpy" and marked:
-            raise TypeError("can't convert mps:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first.")
-        target = next((value for value in flat if isinstance(value, torch.device) or is_mps(value)), None)
+            raise TypeError(
+                "can't convert mps:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
+            )
+        target = next(
+            (value for value in flat if isinstance(value, torch.device) or is_mps(value)), None
+        )
         plain_args, plain_kwargs = args, kwargs
         if is_mps(target):
-            plain_args, plain_kwargs = tree_map(lambda value: torch.device("cpu") if is_mps(value) else value, (args, kwargs))
+            plain_args, plain_kwargs = tree_map(
+                lambda value: torch.device("cpu") if is_mps(value) else value, (args, kwargs)
+            )
         if name in TO_HOST:
             found = func(*plain_args, **plain_kwargs)
             return unmarked(found) if marked else found
@@ -89,9 +120,19 @@ class PretendedMps(TorchFunctionMode):
             mark(args[0])
 
     def _check_alike(self, name: str, flat: list[Any]) -> None:
-        foreign = [value for value in flat if isinstance(value, Tensor) and not on_mps(value) and value.ndim]
-        if foreign and not name.startswith("_") and name not in ("__getitem__", "__setitem__", "index_put_", "copy_"):
-            raise RuntimeError(f"Expected all tensors to be on the same device, but {name} found mps:0 and cpu")
+        foreign = [
+            value
+            for value in flat
+            if isinstance(value, Tensor) and not on_mps(value) and value.ndim
+        ]
+        if (
+            foreign
+            and not name.startswith("_")
+            and name not in ("__getitem__", "__setitem__", "index_put_", "copy_")
+        ):
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but {name} found mps:0 and cpu"
+            )
 
 
 def alias(value: Any) -> Any:

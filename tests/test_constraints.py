@@ -13,12 +13,25 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-TOOLS = {"import-linter", "mypy", "pandas-stubs", "pre-commit", "pytest", "pytest-xdist", "ruff", "scipy-stubs", "setuptools"}
+TOOLS = {
+    "import-linter",
+    "mypy",
+    "pandas-stubs",
+    "pre-commit",
+    "pytest",
+    "pytest-xdist",
+    "ruff",
+    "scipy-stubs",
+    "setuptools",
+}
 """Tools of the developers, which no user needs in an old version."""
 
 
 def requirements(*extras: str) -> Iterator[Requirement]:
-    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
+    lines = [
+        *PROJECT["dependencies"],
+        *(line for extra in extras for line in PROJECT["optional-dependencies"][extra]),
+    ]
     for line in lines:
         if (found := Requirement(line)).name != "ddpo":
             yield found
@@ -37,12 +50,16 @@ def pins(name: str) -> dict[str, Version]:
     return found
 
 
-@pytest.mark.parametrize("requirement", list(requirements("heif", "ocr", "serve", "track", "dev")), ids=str)
+@pytest.mark.parametrize(
+    "requirement", list(requirements("heif", "ocr", "serve", "track", "dev")), ids=str
+)
 def test_every_package_of_the_dev_install_has_a_tested_version(requirement: Requirement) -> None:
     assert pins("constraints.txt")[canonicalize_name(requirement.name)] in requirement.specifier
 
 
-@pytest.mark.parametrize("requirement", list(requirements("alignment", "heif", "ocr", "serve", "track", "dev")), ids=str)
+@pytest.mark.parametrize(
+    "requirement", list(requirements("alignment", "heif", "ocr", "serve", "track", "dev")), ids=str
+)
 def test_the_oldest_version_of_a_package_is_its_lower_bound(requirement: Requirement) -> None:
     oldest = pins("constraints-oldest.txt")
     (bound,) = (Version(part.version) for part in requirement.specifier if part.operator == ">=")

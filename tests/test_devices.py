@@ -15,8 +15,8 @@ from pretended_mps import NO_FLOAT64, PretendedMps, mark, on_mps
 from ddpo.devices import available_devices, check_device, in_float64
 from ddpo.errors import ConfigError
 from ddpo.policies import load_policy
-from ddpo.policies.divergence import trajectory_kl
-from ddpo.policies.sample import SampleKey, SamplerSettings, sample_trajectory
+from ddpo.policies.kl import trajectory_kl
+from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_trajectory
 from ddpo.rewards.models.aesthetic import head_scores
 from ddpo.rewards.models.clip_pair import cosines
 from ddpo.rewards.models.diversity import cosine_distances
@@ -27,17 +27,40 @@ from ddpo.trainer import config_for, train
 from ddpo.types import ImageBatch, Prompt
 
 Run = Callable[..., tuple[int, str, str]]
-NOT_HERE = ("banana", "CPU", "cuda:", "cuda:99", "cuda:-1", "", "meta", "hpu", "mps:7", "cpu cpu", "xpu:99", "🙂")
+NOT_HERE = (
+    "banana",
+    "CPU",
+    "cuda:",
+    "cuda:99",
+    "cuda:-1",
+    "",
+    "meta",
+    "hpu",
+    "mps:7",
+    "cpu cpu",
+    "xpu:99",
+    "🙂",
+)
 DIFFERENTIABLE = (
-    "darkness", "contrast", "saturation", "sharpness", "edge_density", "high_frequency", "symmetry", "rotation_symmetry"
-)  # fmt: skip
+    "darkness",
+    "contrast",
+    "saturation",
+    "sharpness",
+    "edge_density",
+    "high_frequency",
+    "symmetry",
+    "rotation_symmetry",
+)
 
 
 @pytest.mark.parametrize("device", NOT_HERE)
 def test_a_device_that_is_not_here_is_one_short_line_with_those_that_are(device: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_device(device)
-    assert str(caught.value) == f"device {device!r} cannot be used; this machine has: {', '.join(available_devices())}"
+    assert (
+        str(caught.value)
+        == f"device {device!r} cannot be used; this machine has: {', '.join(available_devices())}"
+    )
     assert available_devices()[0] == "cpu"
 
 
@@ -54,10 +77,22 @@ def test_a_device_that_is_not_here_is_one_short_line_with_those_that_are(device:
         ("rewards", "validate", "darkness", "--preferences", "pairs.jsonl"),
         ("rewards", "check", "darkness"),
         ("rewards", "serve", "darkness", "--port", 0),
-        ("eval", "--images", "base=A", "--images", "tuned=A", "--prompts", "p.txt", "--reward", "darkness"),
+        (
+            "eval",
+            "--images",
+            "base=A",
+            "--images",
+            "tuned=A",
+            "--prompts",
+            "p.txt",
+            "--reward",
+            "darkness",
+        ),
     ],
 )
-def test_every_command_with_a_device_says_so(ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[Any, ...]) -> None:
+def test_every_command_with_a_device_says_so(
+    ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[Any, ...]
+) -> None:
     from PIL import Image
 
     monkeypatch.chdir(tmp_path)
@@ -65,7 +100,9 @@ def test_every_command_with_a_device_says_so(ddpo: Run, tmp_path: Path, monkeypa
     Image.new("RGB", (8, 8)).save(tmp_path / "A" / "0.png")
     (tmp_path / "A" / "0.txt").write_text("a cat")
     (tmp_path / "p.txt").write_text("a cat\n")
-    (tmp_path / "pairs.jsonl").write_text('{"image_a": "A/0.png", "image_b": "A/0.png", "label": 1}\n')
+    (tmp_path / "pairs.jsonl").write_text(
+        '{"image_a": "A/0.png", "image_b": "A/0.png", "label": 1}\n'
+    )
     out = () if command[0] == "rewards" else ("--out", "out")
     code, _, errors = ddpo(*command, *out, "--device", "cuda:99")
     assert (code, len(errors.splitlines())) == (2, 1), errors
@@ -90,11 +127,14 @@ def test_the_stand_in_finds_planted_faults() -> None:
         assert on_mps(here)  # still
         assert on_mps(torch.nn.Linear(3, 2).to("mps")(here))
         for wrong in (
-            here.double, lambda: here.to(torch.float64), lambda: torch.zeros(2, dtype=torch.float64, device="mps"),
-            lambda: torch.zeros(2, dtype=torch.float64).to("mps"), lambda: here.sum(dtype=torch.float64),
+            here.double,
+            lambda: here.to(torch.float64),
+            lambda: torch.zeros(2, dtype=torch.float64, device="mps"),
+            lambda: torch.zeros(2, dtype=torch.float64).to("mps"),
+            lambda: here.sum(dtype=torch.float64),
             lambda: torch.tensor([1.0], dtype=torch.float64, device=here.device),
             lambda: torch.from_numpy(here.cpu().double().numpy()).to("mps"),
-        ):  # fmt: skip
+        ):
             with pytest.raises(TypeError, match="float64"):
                 wrong()
         with pytest.raises(TypeError, match="numpy"):
@@ -108,15 +148,27 @@ def test_the_stand_in_finds_planted_faults() -> None:
 
 def tiny_settings(model: Path, **changes: Any) -> dict[str, Any]:
     return {
-        "model": str(model), "reward": "darkness", "iterations": 1, "device": "mps", "checkpoint_every": 1,
-        "sample": {"samples": 4, "per_prompt": 2, "steps": 2, "batch": 4}, "optim": {"timesteps": 1, "updates": 1, "kl": 0.01},
-    } | changes  # fmt: skip
+        "model": str(model),
+        "reward": "darkness",
+        "iterations": 1,
+        "device": "mps",
+        "checkpoint_every": 1,
+        "sample": {"samples": 4, "per_prompt": 2, "steps": 2, "batch": 4},
+        "optim": {"timesteps": 1, "updates": 1, "kl": 0.01},
+    } | changes
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"algorithm": "rwr", "optim": {"updates": 2}}, {"algorithm": "ddpo_sf", "reward": "darkness + contrast:2"}]
+    "changes",
+    [
+        {},
+        {"algorithm": "rwr", "optim": {"updates": 2}},
+        {"algorithm": "ddpo_sf", "reward": "darkness + contrast:2"},
+    ],
 )
-def test_training_makes_no_float64_on_the_device(tiny_model: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_training_makes_no_float64_on_the_device(
+    tiny_model: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
     """Sampling, scoring, updates with KL, the check before the run, grids and checkpoints."""
     with PretendedMps() as watched:
         for _ in train(config_for(tiny_settings(tiny_model, **changes)), tmp_path / "run"):
@@ -125,7 +177,9 @@ def test_training_makes_no_float64_on_the_device(tiny_model: Path, tmp_path: Pat
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_sum_in_float64_on_the_device_would_be_found(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sum_in_float64_on_the_device_would_be_found(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ddpo.trainer import update
 
     add = update._Sums.add
@@ -170,7 +224,11 @@ def test_rewards_of_pixels_on_the_device_are_those_on_the_cpu(name: str) -> None
 
 def test_heads_of_rewards_with_models_are_those_on_the_cpu() -> None:
     random = torch.Generator().manual_seed(0)
-    rows, weight, bias = torch.randn(4, 768, generator=random), torch.randn(768, generator=random), torch.randn((), generator=random)
+    rows, weight, bias = (
+        torch.randn(4, 768, generator=random),
+        torch.randn(768, generator=random),
+        torch.randn((), generator=random),
+    )
     functions: list[Callable[..., Any]] = [
         lambda rows, weight, bias: head_scores(rows, weight, bias),
         lambda rows, weight, bias: cosines(rows, rows.flip(0)),
@@ -187,4 +245,9 @@ def test_heads_of_rewards_with_models_are_those_on_the_cpu() -> None:
 
 def test_looking_for_devices_needs_no_torch_before_it_is_asked() -> None:
     script = "import sys, ddpo.devices, ddpo.launch; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "False"
+    )

@@ -15,7 +15,7 @@ import typer
 from PIL import Image
 
 from ddpo.cli.main import app
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -60,25 +60,43 @@ def parse(arguments: list[str]) -> None:
     context = PROGRAM.make_context("ddpo", list(arguments))
     command = PROGRAM
     while hasattr(command, "commands"):
-        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        name, command, rest = command.resolve_command(
+            context, [*context._protected_args, *context.args]
+        )
         context = command.make_context(name, rest, parent=context)
 
 
 def options_of(command: Any) -> set[str]:
     """The options of a command and of all commands below it."""
-    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts) if name.startswith("--")}
-    return own.union({"--help"}, *(options_of(inner) for inner in getattr(command, "commands", {}).values()))
+    own = {
+        name
+        for parameter in command.params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("--")
+    }
+    return own.union(
+        {"--help"}, *(options_of(inner) for inner in getattr(command, "commands", {}).values())
+    )
 
 
 def ids(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-COMMANDS = sorted({(ids(page), " ".join(line.split())) for page in PAGES for line in fenced_lines(page) if arguments_of(line) is not None})
+COMMANDS = sorted(
+    {
+        (ids(page), " ".join(line.split()))
+        for page in PAGES
+        for line in fenced_lines(page)
+        if arguments_of(line) is not None
+    }
+)
 
 
 def test_the_pages_have_commands() -> None:
-    assert {"README.md", "docs/evaluation.md", "docs/training.md", "docs/doctor.md"} <= {page for page, _ in COMMANDS}
+    assert {"README.md", "docs/evaluation.md", "docs/training.md", "docs/doctor.md"} <= {
+        page for page, _ in COMMANDS
+    }
     assert len(COMMANDS) > 50
 
 
@@ -120,7 +138,10 @@ def options_of_launchers() -> set[str]:
     from accelerate.commands.launch import launch_command_parser
     from torch.distributed.run import get_args_parser
 
-    return {*launch_command_parser()._option_string_actions, *get_args_parser()._option_string_actions}
+    return {
+        *launch_command_parser()._option_string_actions,
+        *get_args_parser()._option_string_actions,
+    }
 
 
 def unknown_options(code: str) -> list[str]:
@@ -181,7 +202,9 @@ ON_PIXELS = [
 
 
 @pytest.mark.slow
-def test_the_commands_on_pixels_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ddpo: Run) -> None:
+def test_the_commands_on_pixels_run_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ddpo: Run
+) -> None:
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     for folder in ("pictures", "my_folder"):
@@ -212,12 +235,14 @@ def values_of(option: str, page: Path) -> set[str]:
     ("option", "known"),
     [
         ("--recipe", {path.stem for path in (ROOT / "ddpo" / "recipes").glob("*.toml")}),
-        ("--prompts", {path.stem for path in (ROOT / "ddpo" / "prompt_lists").iterdir()}),
+        ("--prompts", {path.stem for path in (ROOT / "ddpo" / "prompts" / "lists").iterdir()}),
         ("--reward", {*CARDS}),
         ("--held-out", {*CARDS}),
     ],
 )
-def test_recipes_lists_and_rewards_that_the_pages_give_to_options_exist(option: str, known: set[str]) -> None:
+def test_recipes_lists_and_rewards_that_the_pages_give_to_options_exist(
+    option: str, known: set[str]
+) -> None:
     named = {value for page in PAGES for value in values_of(option, page)}
     assert named
     assert named - known == set()

@@ -11,38 +11,31 @@ from typing import Any
 import pytest
 import torch
 
-from ddpo import leaks, types
+from ddpo import types
 from ddpo.cli.evaluate import FAILED
 from ddpo.doctor import machine, self_test
-from ddpo.eval import (
-    Request,
-    agreement,
-    bootstrap,
-    calibration,
-    diversity,
-    drawing,
-    edits,
-    held_out,
-    noise_floor,
-    over_optimisation_fit,
-    planning,
-    reading,
-    report,
-    scoring,
-    splits,
-    tie_conventions,
-)
+from ddpo.eval import EvalConfig, plan
+from ddpo.eval.analysis import diversity, hacking, history_fit, noise_floor
+from ddpo.eval.generate import sampling, scoring
+from ddpo.eval.inputs import held_out, splits
+from ddpo.eval.report import data
 from ddpo.inputs import folder_prompts, json_rows, text
-from ddpo.policies import base_view
-from ddpo.rewards import calling, fixtures, scorer
+from ddpo.policies import denoising_probe
+from ddpo.prompts import leaks
+from ddpo.reward_quality import agreement, edits
+from ddpo.rewards import fixtures
 from ddpo.rewards.cache import store
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.check import inputs as check_inputs
 from ddpo.rewards.check import reward_under_test as subject
 from ddpo.rewards.check.run import all_checks
-from ddpo.rewards.models import asking
+from ddpo.rewards.models import vlm_reward
+from ddpo.rewards.scoring import call, scorer
 from ddpo.rewards.serve import client, gather, wire
-from ddpo.trainer import TrainConfig, keeping, loss_scale, preflight, resumption
+from ddpo.stats import bootstrap, bradley_terry, pairwise
+from ddpo.trainer import TrainConfig, grad_scaler
+from ddpo.trainer.monitoring import preflight
+from ddpo.trainer.run import checkpoints, resume
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -60,7 +53,7 @@ WORDS = {
 }
 WEIGHTS = ROOT / "ddpo" / "policies" / "emoji" / "weights"
 MEGABYTES = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) / 1e6
-MAY_CHANGE = resumption.FREE + resumption.ROUNDING
+MAY_CHANGE = resume.FREE + resume.ROUNDING
 OPTIONS = {option.name: option.default for option in CARDS["alignment"].options}
 EQUAL = subject.TOLERANCES
 
@@ -69,12 +62,14 @@ STATED = {
         f"{MEGABYTES:.0f} MB [`emoji`]",
         f"[{len(all_checks())} promises](docs/checking-a-reward.md)",
         f"alone for 20 iterations ({20 * TrainConfig().sample.samples:,} pictures scored",
-        f"{Request().seeds} pictures per prompt",
+        f"{EvalConfig().seeds} pictures per prompt",
         f"in at most {self_test.BUDGET_S / 60:g} minutes",
     ],
     "docs/checking-a-reward.md": [
         f"differ by less than {EQUAL['float64']:.0e}".replace("e-0", "e-"),
-        f"{EQUAL['float32']:.0e} (float32), {EQUAL['float16']:.0e} (float16) or {EQUAL['bfloat16']:.0e} (bfloat16)".replace("e-0", "e-"),
+        f"{EQUAL['float32']:.0e} (float32), {EQUAL['float16']:.0e} (float16) or {EQUAL['bfloat16']:.0e} (bfloat16)".replace(
+            "e-0", "e-"
+        ),
         f"at {fixtures.SIDE // subject.STRIDE}×{fixtures.SIDE // subject.STRIDE}, with {WORDS[len(subject.TEXTS)]} prompts",
         f"golden scores are taken at {fixtures.SIDE}×{fixtures.SIDE}",
         f"({', '.join(subject.PROBE_NAMES)})",
@@ -86,36 +81,38 @@ STATED = {
         f"With fewer than {WORDS[agreement.FEW]} images",
         f"edited in {WORDS[len(edits.EDITS)]} ways",
         f"a black frame over the outer {WORDS[edits.BORDER]} pixels",
-        f"for each of *{edits.SAME_PICTURE[0]}*, *{edits.SAME_PICTURE[1]}* and *{edits.SAME_PICTURE[2]}*",
-        f"dealt into {WORDS[tie_conventions.FOLDS]} folds",
-        f"over {WORDS[calibration.BINS]} bins",
+        f"for each of *{edits.SAME_IMAGE[0]}*, *{edits.SAME_IMAGE[1]}* and *{edits.SAME_IMAGE[2]}*",
+        f"dealt into {WORDS[pairwise.FOLDS]} folds",
+        f"over {WORDS[bradley_terry.BINS]} bins",
     ],
     "docs/doctor.md": [
         "10⁻⁶ for float64, 10⁻⁴ for float32, 10⁻² for float16, 4 % for bfloat16",
         f"at most {self_test.BUDGET_S / 60:g} minutes",
     ],
     "docs/evaluation.md": [
-        f"the {WORDS[drawing.CALL]} pictures that were being drawn, or the {WORDS[scoring.BLOCK]} that were being scored",
-        f"always called with {WORDS[drawing.CALL]} pictures",
+        f"the {WORDS[sampling.CALL]} pictures that were being drawn, or the {WORDS[scoring.BLOCK]} that were being scored",
+        f"always called with {WORDS[sampling.CALL]} pictures",
         f"fixed blocks of {scoring.BLOCK}",
         f"all of them, or {splits.MOST_TRAINING} evenly spread",
         f"|A ∩ B| / |A ∪ B| ≥ {leaks.LEAK_JACCARD}",
         f"At most {WORDS[held_out.MOST]} are taken",
         f"take at most {held_out.MOST_MEMORY_MB / 1000:g} GB",
-        f"up to {noise_floor.FLOOR_PICTURES} pictures of the base model",
-        f"(signal share ᾱ = {', '.join(map(str, base_view.LEVELS))})",
+        f"up to {noise_floor.FLOOR_IMAGES} pictures of the base model",
+        f"(signal share ᾱ = {', '.join(map(str, denoising_probe.LEVELS))})",
         f"RMS of 8-bit values / 255 at {diversity.SIDE}×{diversity.SIDE}",
-        f"Up to {WORDS[Request().history]} earlier checkpoints",
-        f"Where {WORDS[over_optimisation_fit.LEAST_POINTS]} checkpoints have a KL",
-        f"of {planning.BEST_OF_PROMPTS} training prompts",
-        f"fell by {-reading.WITNESS_WATCH} standard deviations | by {-reading.WITNESS_STRONG:g} |",
-        f"moved by {reading.DRIFT_WATCH:g} standard deviations | {reading.DRIFT_STRONG:g} |",
-        f"below {reading.KEPT_WATCH:.0%} of the base model's | {reading.KEPT_STRONG:.0%} |".replace("%", " %"),
-        f"{reading.KEPT_STRONG * 100:.0f} %, {reading.ERROR_STRONG} times",
-        f"{WORDS[reading.LEAST_KINDS]} kinds of evidence or more",
-        f"Holm's p below {reading.ALPHA}",
+        f"Up to {WORDS[EvalConfig().history]} earlier checkpoints",
+        f"Where {WORDS[history_fit.LEAST_POINTS]} checkpoints have a KL",
+        f"of {plan.BEST_OF_PROMPTS} training prompts",
+        f"fell by {-hacking.WITNESS_WATCH} standard deviations | by {-hacking.WITNESS_STRONG:g} |",
+        f"moved by {hacking.DRIFT_WATCH:g} standard deviations | {hacking.DRIFT_STRONG:g} |",
+        f"below {hacking.KEPT_WATCH:.0%} of the base model's | {hacking.KEPT_STRONG:.0%} |".replace(
+            "%", " %"
+        ),
+        f"{hacking.KEPT_STRONG * 100:.0f} %, {hacking.ERROR_STRONG} times",
+        f"{WORDS[hacking.LEAST_KINDS]} kinds of evidence or more",
+        f"Holm's p below {hacking.ALPHA}",
         f"the exit status is {FAILED}",
-        f"schema version {report.SCHEMA_VERSION}",
+        f"schema version {data.SCHEMA_VERSION}",
     ],
     "docs/input-formats.md": [
         f"nesting of more than {json_rows.MAX_DEPTH} levels",
@@ -133,14 +130,14 @@ STATED = {
         f"`timeout={OPTIONS['timeout']:g}`",
     ],
     "docs/training.md": [
-        f"losses are multiplied by {loss_scale.FIRST:,.0f}",
-        f"after {loss_scale.PATIENCE:,} updates",
-        f"asked {WORDS[asking.SERVER_CALLS.retries + 1]} times: at once, then after up to {calling.FIRST_PAUSE}, 1 and 2 seconds",
-        f"at most {calling.LONGEST_PAUSE:g} seconds",
+        f"losses are multiplied by {grad_scaler.FIRST:,.0f}",
+        f"after {grad_scaler.PATIENCE:,} updates",
+        f"asked {WORDS[vlm_reward.SERVER_CALLS.retries + 1]} times: at once, then after up to {call.FIRST_PAUSE}, 1 and 2 seconds",
+        f"at most {call.LONGEST_PAUSE:g} seconds",
         f"after {WORDS[scorer.GIVE_UP]} pictures in a row",
         "more than a quarter of the pictures unscorable",
         f"only {', '.join(MAY_CHANGE[:-1])} and {MAY_CHANGE[-1]} may change",
-        f"{WORDS[keeping.PICTURES]} pictures of each prompt of `held_out_prompts` (`{TrainConfig().held_out_prompts}`)",
+        f"{WORDS[checkpoints.PICTURES]} pictures of each prompt of `held_out_prompts` (`{TrainConfig().held_out_prompts}`)",
     ],
 }
 
@@ -150,7 +147,9 @@ def flowing(page: str) -> str:
     return " ".join((ROOT / page).read_text(encoding="utf-8").split())
 
 
-@pytest.mark.parametrize(("page", "words"), [(page, words) for page, several in STATED.items() for words in several])
+@pytest.mark.parametrize(
+    ("page", "words"), [(page, words) for page, several in STATED.items() for words in several]
+)
 def test_the_numbers_of_the_pages_are_those_of_the_code(page: str, words: str) -> None:
     assert words in flowing(page)
 
@@ -165,7 +164,11 @@ def settings_of(kind: Any, above: str = "") -> list[str]:
     names: list[str] = []
     for field in fields(kind):
         value = getattr(kind, field.name)
-        names += settings_of(value, f"{field.name}.") if is_dataclass(value) else [f"{above}{field.name}"]
+        names += (
+            settings_of(value, f"{field.name}.")
+            if is_dataclass(value)
+            else [f"{above}{field.name}"]
+        )
     return [name for name in names if name != "sources"]
 
 
@@ -173,7 +176,11 @@ def test_every_setting_is_in_the_table_of_settings_and_every_name_there_is_one()
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     section = page.partition("\n## Settings\n")[2].partition("\n## ")[0]
     table = section.partition("| setting | what it does |")[2]
-    described = [name for cells in re.findall(r"^\| (.+?) \|", table, re.MULTILINE) for name in re.findall(r"`([\w.]+)`", cells)]
+    described = [
+        name
+        for cells in re.findall(r"^\| (.+?) \|", table, re.MULTILINE)
+        for name in re.findall(r"`([\w.]+)`", cells)
+    ]
     assert sorted(described) == sorted(settings_of(TrainConfig()))
 
 
@@ -189,8 +196,12 @@ def test_names_of_settings_in_the_pages_exist() -> None:
 
 def test_every_environment_variable_of_ddpo_is_shown_by_the_doctor_but_secrets() -> None:
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "ddpo").rglob("*.py")]
-    constants = {name for source in sources for name in re.findall(r"^(DDPO_\w+)\b", source, re.MULTILINE)}
-    read = {name for source in sources for name in re.findall(r"\"(DDPO_[A-Z_]+)\"", source)} - constants
+    constants = {
+        name for source in sources for name in re.findall(r"^(DDPO_\w+)\b", source, re.MULTILINE)
+    }
+    read = {
+        name for source in sources for name in re.findall(r"\"(DDPO_[A-Z_]+)\"", source)
+    } - constants
     assert {
         "DDPO_CACHE",
         "DDPO_CACHE_LIMIT_MB",
@@ -203,7 +214,9 @@ def test_every_environment_variable_of_ddpo_is_shown_by_the_doctor_but_secrets()
 
 def python_of(page: str, having: str) -> str:
     """The one block of Python of a page that has a text."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL
+    )
     (block,) = [block for block in blocks if having in block]
     return str(block)
 
@@ -213,7 +226,9 @@ def test_the_python_about_combinations_scores() -> None:
     white_left[..., :2] = 1
     names: dict[str, Any] = {"batch": types.ImageBatch(white_left, (types.Prompt(""),))}
     exec(python_of("combining-rewards.md", "resolve("), names)
-    assert names["output"].values.tolist() == [2 * -0.5 - 0.5 * -1.0]  # luma 1/2; every pixel differs by 1 from its mirror image
+    assert names["output"].values.tolist() == [
+        2 * -0.5 - 0.5 * -1.0
+    ]  # luma 1/2; every pixel differs by 1 from its mirror image
     assert names["output"].parts["darkness"].tolist() == [-0.5]
     assert names["found"].signature.startswith("reward:")
 
@@ -246,7 +261,12 @@ def test_the_python_about_evaluation_writes_a_report(
         "optim.updates=1",
     ]
     settings = [word for setting in small for word in ("--set", setting)]
-    assert ddpo("train", "--reward", "darkness", "--iterations", 1, "--out", "runs/my-run", *settings)[0] == 0
+    assert (
+        ddpo("train", "--reward", "darkness", "--iterations", 1, "--out", "runs/my-run", *settings)[
+            0
+        ]
+        == 0
+    )
     Path("two.txt").write_text("a cat\na teapot\n", encoding="utf-8")
     block = python_of("evaluation.md", "evaluate(")
     quick = 'seeds=2, prompts=("two.txt",), history=0, best_of=0, held_out=False)'

@@ -16,7 +16,9 @@ def test_no_function_is_longer_than_80_lines() -> None:
         f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}"
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef) and node.end_lineno is not None and node.end_lineno - node.lineno + 1 > 80
+        if isinstance(node, ast.FunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > 80
     ]
     assert found == []
 
@@ -40,8 +42,15 @@ def test_the_plan_of_the_rooms_names_each_one_on_its_floor() -> None:
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     plan = rooms(contributing.partition("## The rooms\n\n```")[2].partition("```")[0])
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    floors = [set(re.findall(r"ddpo\.\w+", floor)) for floor in settings["tool"]["importlinter"]["contracts"][0]["layers"]]
-    modules = {f"ddpo.{path.stem}" for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    floors = [
+        set(re.findall(r"ddpo\.\w+", floor))
+        for floor in settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    ]
+    modules = {
+        f"ddpo.{path.stem}"
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert set().union(*plan) == modules - {"ddpo.__init__", "ddpo.__main__"}
     places = [next(place for place, floor in enumerate(floors) if line & floor) for line in plan]
     assert places == sorted(places)
@@ -49,21 +58,37 @@ def test_the_plan_of_the_rooms_names_each_one_on_its_floor() -> None:
 
 
 def test_the_files_at_which_to_begin_are_there() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("An evaluation begins at")[2].partition("\nData go")[0]
+    text = (
+        (ROOT / "CONTRIBUTING.md")
+        .read_text(encoding="utf-8")
+        .partition("An evaluation begins at")[2]
+        .partition("\nData go")[0]
+    )
     named = re.findall(r"`(\w+)`", text)
     assert {"planning", "drawing", "scoring", "analysis", "render"} <= set(named)
-    assert [name for name in named if not (PACKAGE / "eval" / f"{name}.py").exists() and not (PACKAGE / "eval" / name).is_dir()] == []
+    assert [
+        name
+        for name in named
+        if not (PACKAGE / "eval" / f"{name}.py").exists() and not (PACKAGE / "eval" / name).is_dir()
+    ] == []
 
 
 def calls_of(source: str, name: str) -> list[ast.Call]:
     """The calls of a function, named as in the source, such as "torch.load"."""
-    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
+    return [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == name
+    ]
 
 
 def reads_pickles(source: str) -> bool:
     """Whether a module unpickles by itself, or loads with torch what may run code."""
     loads = calls_of(source, "torch.load")
-    safe = [{word.arg: ast.unparse(word.value) for word in call.keywords}.get("weights_only") == "True" for call in loads]
+    safe = [
+        {word.arg: ast.unparse(word.value) for word in call.keywords}.get("weights_only") == "True"
+        for call in loads
+    ]
     names = ("pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load", "dill.load")
     return not all(safe) or any(calls_of(source, name) for name in names)
 

@@ -34,7 +34,16 @@ def one(value: float) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("value", "level"),
-    [(0.0, 0), (1.0, 255), (0.4 / 255, 0), (0.6 / 255, 1), (254.6 / 255, 255), (100.9 / 255, 101), (-5e-4, 0), (1 + 5e-4, 255)],
+    [
+        (0.0, 0),
+        (1.0, 255),
+        (0.4 / 255, 0),
+        (0.6 / 255, 1),
+        (254.6 / 255, 255),
+        (100.9 / 255, 101),
+        (-5e-4, 0),
+        (1 + 5e-4, 255),
+    ],
 )
 def test_levels_are_rounded_never_truncated(value: float, level: int) -> None:
     assert to_uint8(one(value)).tolist() == np.full((1, 2, 2, 3), level).tolist()
@@ -129,9 +138,16 @@ def test_png_is_written_whole_and_exact(tmp_path: Path) -> None:
 
 
 def test_contact_sheet_places_pictures_in_rows() -> None:
-    sheet = contact_sheet([Image.new("RGB", (4, 4), color) for color in ("red", "lime", "blue")], columns=2, gap=1)
+    sheet = contact_sheet(
+        [Image.new("RGB", (4, 4), color) for color in ("red", "lime", "blue")], columns=2, gap=1
+    )
     assert sheet.size == (9, 9)
-    assert [sheet.getpixel(place) for place in ((0, 0), (5, 0), (0, 5), (5, 5))] == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+    assert [sheet.getpixel(place) for place in ((0, 0), (5, 0), (0, 5), (5, 5))] == [
+        (255, 0, 0),
+        (0, 255, 0),
+        (0, 0, 255),
+        (255, 255, 255),
+    ]
     with pytest.raises(ImageError):
         contact_sheet([], columns=2)
 
@@ -233,10 +249,17 @@ def test_an_image_without_pixels_is_refused(size: tuple[int, int]) -> None:
 
 
 ORDER = {  # EXIF orientation → the four corner pixels, row by row, when 1 2 / 3 4 are stored
-    1: [1, 2, 3, 4], 2: [2, 1, 4, 3], 3: [4, 3, 2, 1], 4: [3, 4, 1, 2],
-    5: [1, 3, 2, 4], 6: [3, 1, 4, 2], 7: [4, 2, 3, 1], 8: [2, 4, 1, 3],
-    0: [1, 2, 3, 4], 9: [1, 2, 3, 4],
-}  # fmt: skip
+    1: [1, 2, 3, 4],
+    2: [2, 1, 4, 3],
+    3: [4, 3, 2, 1],
+    4: [3, 4, 1, 2],
+    5: [1, 3, 2, 4],
+    6: [3, 1, 4, 2],
+    7: [4, 2, 3, 1],
+    8: [2, 4, 1, 3],
+    0: [1, 2, 3, 4],
+    9: [1, 2, 3, 4],
+}
 
 
 @pytest.mark.parametrize("orientation", ORDER)
@@ -248,7 +271,10 @@ def test_all_eight_orientations_and_no_others(orientation: int) -> None:
     assert np.asarray(upright)[..., 0].ravel().tolist() == ORDER[orientation]
 
 
-@pytest.mark.parametrize("exif", [b"", b"Exif", b"Exif\0\0", b"Exif\0\0MM", b"Exif\0\0II*\0\xff\xff\xff\xff", b"\xff" * 40])
+@pytest.mark.parametrize(
+    "exif",
+    [b"", b"Exif", b"Exif\0\0", b"Exif\0\0MM", b"Exif\0\0II*\0\xff\xff\xff\xff", b"\xff" * 40],
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("form", ["JPEG", "WEBP"])
 def test_damaged_exif_leaves_the_image_as_it_is(exif: bytes, form: str) -> None:
@@ -314,7 +340,9 @@ def test_levels_made_on_a_device_are_those_made_on_the_cpu() -> None:
     """All 256 levels, the halves between them, their neighbours in float32, and random values."""
     levels = torch.arange(256, dtype=torch.float32) / 255
     halves = (torch.arange(255, dtype=torch.float32) + 0.5) / 255
-    near = torch.cat([torch.nextafter(halves, torch.tensor(1.0)), torch.nextafter(halves, torch.tensor(0.0))])
+    near = torch.cat(
+        [torch.nextafter(halves, torch.tensor(1.0)), torch.nextafter(halves, torch.tensor(0.0))]
+    )
     random = torch.rand(4 * 3 * 32 * 32 - 1021, generator=torch.Generator().manual_seed(0))
     pixels = torch.cat([levels, halves, near, random]).view(4, 3, 32, 32)
     expected = to_uint8(pixels)

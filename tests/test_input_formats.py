@@ -15,8 +15,13 @@ Run = Callable[..., tuple[int, str, str]]
 
 PAGE = (Path(__file__).parents[1] / "docs" / "input-formats.md").read_text(encoding="utf-8")
 SMALL = [
-    "sample.samples=8", "sample.per_prompt=8", "sample.steps=2", "optim.timesteps=1", "optim.updates=1", "sample.batch=8",
-]  # fmt: skip
+    "sample.samples=8",
+    "sample.per_prompt=8",
+    "sample.steps=2",
+    "optim.timesteps=1",
+    "optim.updates=1",
+    "sample.batch=8",
+]
 
 
 def rows(section: str) -> list[str]:
@@ -38,7 +43,9 @@ PROMPT_LISTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "plain text, T2I-CompBench": ("val.txt", text("a cat\r\na dog\r\n")),
     "PartiPrompts": (
         "PartiPrompts.tsv",
-        text("Prompt\tCategory\tChallenge\tNote\na cat\tAnimals\tBasic\t\na dog\tAnimals\tBasic\tx\n"),
+        text(
+            "Prompt\tCategory\tChallenge\tNote\na cat\tAnimals\tBasic\t\na dog\tAnimals\tBasic\tx\n"
+        ),
     ),
     "DrawBench": ("drawbench.csv", text("Prompts,Category\na cat,Colors\na dog,Colors\n")),
     "HPSv2's benchmark": ("anime.json", text('["a cat", "a dog"]')),
@@ -75,14 +82,24 @@ def prompt_list(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_train_reads_it(ddpo: Run, prompt_list: Path, tmp_path: Path) -> None:
     options = [option for setting in SMALL for option in ("--set", setting)]
     code, out, err = ddpo(
-        "train", "--prompts", prompt_list, "--reward", "compressibility", "--dry-run", *options, "--out", tmp_path / "run"
+        "train",
+        "--prompts",
+        prompt_list,
+        "--reward",
+        "compressibility",
+        "--dry-run",
+        *options,
+        "--out",
+        tmp_path / "run",
     )
     assert (code, err) == (0, "")
     assert re.search(r"\b2 prompts|2 from file", out), out
 
 
 def test_sample_reads_it(ddpo: Run, prompt_list: Path, tmp_path: Path) -> None:
-    code, _, err = ddpo("sample", "--prompts", prompt_list, "--count", 1, "--steps", 1, "--out", tmp_path / "out")
+    code, _, err = ddpo(
+        "sample", "--prompts", prompt_list, "--count", 1, "--steps", 1, "--out", tmp_path / "out"
+    )
     assert code == 0, err
     lines = (tmp_path / "out" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["prompt"] for line in lines} == {"a cat", "a dog"}
@@ -95,7 +112,16 @@ def test_eval_reads_it(ddpo: Run, prompt_list: Path, tmp_path: Path) -> None:
             Image.new("L", (16, 16), level).save(tmp_path / folder / f"{name}.png")
             (tmp_path / folder / f"{name}.txt").write_text(prompt)
     images = [f"--images={name}={tmp_path / name}" for name in ("base", "tuned")]
-    code, out, err = ddpo("eval", *images, "--prompts", prompt_list, "--reward", "darkness", "--out", tmp_path / "report")
+    code, out, err = ddpo(
+        "eval",
+        *images,
+        "--prompts",
+        prompt_list,
+        "--reward",
+        "darkness",
+        "--out",
+        tmp_path / "report",
+    )
     assert code == 0, err
     assert f"{prompt_list.stem}: 2 prompts" in out + err
 
@@ -103,12 +129,18 @@ def test_eval_reads_it(ddpo: Run, prompt_list: Path, tmp_path: Path) -> None:
 PREFERENCE_FILES: dict[str, tuple[str, object]] = {
     "pairs": ("p.jsonl", {"prompt": "x", "image_a": "0.png", "image_b": "1.png", "label": "a"}),
     "chosen and rejected": ("p.json", [{"prompt": "x", "chosen": "0.png", "rejected": "1.png"}]),
-    "Pick-a-Pic": ("p.parquet", {"caption": "x", "label_0": 1.0, "label_1": 0.0, "has_label": True}),
+    "Pick-a-Pic": (
+        "p.parquet",
+        {"caption": "x", "label_0": 1.0, "label_1": 0.0, "has_label": True},
+    ),
     "ImageReward's `test.json`": (
         "test.json",
         [{"id": "1", "prompt": "x", "generations": ["0.png", "1.png"], "ranking": [1, 2]}],
     ),
-    "HPDv2's `test.json`": ("test.json", [{"prompt": "x", "image_path": ["0.png", "1.png"], "rank": [0, 1]}]),
+    "HPDv2's `test.json`": (
+        "test.json",
+        [{"prompt": "x", "image_path": ["0.png", "1.png"], "rank": [0, 1]}],
+    ),
     "HPDv2's `train.json`": (
         "train.json",
         [{"prompt": "x", "file_path": ["0.png", "1.png"], "human_preference": [1, 0]}],

@@ -10,12 +10,22 @@ from itertools import islice
 
 import pytest
 
-from ddpo.leaks import Disguise, find_kin, find_leaks
-from ddpo.nouns import subjects, words
 from ddpo.prompts import load_prompts
+from ddpo.prompts.leaks import Disguise, find_kin, find_leaks
+from ddpo.prompts.nouns import subjects, words
 from ddpo.types import Prompt
 
-TRAIN = ["a cat", "a fox", "a butterfly", "a dog", "a rabbit", "a pig", "a lion", "a bird", "a red car parked on a wet street"]
+TRAIN = [
+    "a cat",
+    "a fox",
+    "a butterfly",
+    "a dog",
+    "a rabbit",
+    "a pig",
+    "a lion",
+    "a bird",
+    "a red car parked on a wet street",
+]
 
 
 def leaks(train: list[str], heldout: str) -> tuple[str, Disguise] | None:
@@ -30,7 +40,10 @@ def leaks(train: list[str], heldout: str) -> tuple[str, Disguise] | None:
         ("the cats", ("a cat", "words")),
         ("butterflies", ("a butterfly", "words")),
         ("a wet car parked on the red street", ("a red car parked on a wet street", "words")),
-        ("a red car parked on a street", ("a red car parked on a wet street", "overlap")),  # 5 of 6 words
+        (
+            "a red car parked on a street",
+            ("a red car parked on a wet street", "overlap"),
+        ),  # 5 of 6 words
         ("two foxes", ("a fox", "noun")),
         ("a photo of a cat on a mat", ("a cat", "noun")),
         ("a fluffy white cat sitting in a box", ("a cat", "noun")),
@@ -46,13 +59,21 @@ def leaks(train: list[str], heldout: str) -> tuple[str, Disguise] | None:
         ("a guinea pig", None),
         ("a panda", None),
         ("an owl", None),
-        ("a cattle car", ("a red car parked on a wet street", "noun")),  # the rule knows last words alone
-        ("a street with a car", None),  # the noun is the street; that of the training prompt is the car
+        (
+            "a cattle car",
+            ("a red car parked on a wet street", "noun"),
+        ),  # the rule knows last words alone
+        (
+            "a street with a car",
+            None,
+        ),  # the noun is the street; that of the training prompt is the car
         ("a category", None),
         ("🐱", None),
     ],
 )
-def test_a_prompt_is_given_away_by_the_strongest_reason(heldout: str, expected: tuple[str, Disguise] | None) -> None:
+def test_a_prompt_is_given_away_by_the_strongest_reason(
+    heldout: str, expected: tuple[str, Disguise] | None
+) -> None:
     assert leaks(TRAIN, heldout) == expected
 
 
@@ -60,7 +81,10 @@ def test_it_works_in_the_other_direction_too() -> None:
     assert leaks(["a beagle", "a bunny"], "a dog") == ("a beagle", "kind")
     assert leaks(["a beagle", "a bunny"], "two rabbits") == ("a bunny", "synonym")
     assert leaks(["a beagle"], "a poodle") is None  # of one kind, but neither shows the other
-    assert leaks(["a pig", "one black hog"], "three hogs in mud") == ("one black hog", "noun")  # before another word for it
+    assert leaks(["a pig", "one black hog"], "three hogs in mud") == (
+        "one black hog",
+        "noun",
+    )  # before another word for it
     assert leaks(["🐶"], "🐱") is None
     assert leaks(["🐶"], "🐶") == ("🐶", "words")
 
@@ -68,11 +92,25 @@ def test_it_works_in_the_other_direction_too() -> None:
 @pytest.mark.parametrize(
     ("plural", "one"),
     [
-        ("horses", "horse"), ("foxes", "fox"), ("buses", "bus"), ("mice", "mouse"), ("wolves", "wolf"), ("doves", "dove"),
-        ("butterflies", "butterfly"), ("cherries", "cherry"), ("potatoes", "potato"), ("geese", "goose"), ("octopuses", "octopus"),
-        ("glasses", "glass"), ("giraffes", "giraffe"), ("houses", "house"), ("emus", "emu"), ("bees", "bee"), ("cats'", "cat"),
+        ("horses", "horse"),
+        ("foxes", "fox"),
+        ("buses", "bus"),
+        ("mice", "mouse"),
+        ("wolves", "wolf"),
+        ("doves", "dove"),
+        ("butterflies", "butterfly"),
+        ("cherries", "cherry"),
+        ("potatoes", "potato"),
+        ("geese", "goose"),
+        ("octopuses", "octopus"),
+        ("glasses", "glass"),
+        ("giraffes", "giraffe"),
+        ("houses", "house"),
+        ("emus", "emu"),
+        ("bees", "bee"),
+        ("cats'", "cat"),
     ],
-)  # fmt: skip
+)
 def test_a_plural_and_its_singular_are_one_word(plural: str, one: str) -> None:
     assert words(f"the {plural}") == words(f"a {one}")
 
@@ -96,20 +134,34 @@ def test_the_noun_of_a_prompt(text: str, nouns: list[str]) -> None:
 
 
 CLASSES = {
-    "a dog": range(151, 269), "a cat": range(281, 286), "a snake": range(52, 69), "a lizard": range(38, 49), "a turtle": range(33, 38),
-    "a frog": range(30, 33), "a spider": range(72, 78), "a fox": range(277, 281), "a bear": range(294, 298), "a wolf": range(269, 272),
-    "a butterfly": range(321, 327), "a monkey": range(370, 383), "a shark": range(2, 5),
-}  # fmt: skip
+    "a dog": range(151, 269),
+    "a cat": range(281, 286),
+    "a snake": range(52, 69),
+    "a lizard": range(38, 49),
+    "a turtle": range(33, 38),
+    "a frog": range(30, 33),
+    "a spider": range(72, 78),
+    "a fox": range(277, 281),
+    "a bear": range(294, 298),
+    "a wolf": range(269, 272),
+    "a butterfly": range(321, 327),
+    "a monkey": range(370, 383),
+    "a shark": range(2, 5),
+}
 """Which of ImageNet's classes, whose order is that of WordNet's tree, are a kind of what: its subtrees."""
 
 
 def test_the_kinds_of_an_animal_are_the_classes_of_imagenet() -> None:
     classes = [prompt.text for prompt in load_prompts("imagenet_animals").prompts]
     found: dict[str, list[int]] = {}
-    for leak in find_leaks(load_prompts("animals").prompts, load_prompts("imagenet_animals").prompts):
+    for leak in find_leaks(
+        load_prompts("animals").prompts, load_prompts("imagenet_animals").prompts
+    ):
         found.setdefault(leak.train.text, []).append(classes.index(leak.heldout.text))
     beyond = {"a dog": {275}}  # African hunting dog: WordNet has it beside the domestic ones
-    assert {animal: set(found[animal]) - beyond.get(animal, set()) for animal in CLASSES} == {name: set(of) for name, of in CLASSES.items()}
+    assert {animal: set(found[animal]) - beyond.get(animal, set()) for animal in CLASSES} == {
+        name: set(of) for name, of in CLASSES.items()
+    }
     assert sum(map(len, found.values())) == 274  # of 398: what docs and README tell
 
 
@@ -121,21 +173,43 @@ def test_the_lists_for_evaluation_do_not_leak_and_near_ones_do() -> None:
         found = find_leaks(train, load_prompts(name).prompts)
         assert [leak.heldout for leak in found] == list(load_prompts(name).prompts)
         assert not {leak.disguise for leak in found} & {"words", "overlap"}
-    for train_list, name in (("animals_activities", "activities"), ("unseen_animals", "near"), ("objects", "near")):
+    for train_list, name in (
+        ("animals_activities", "activities"),
+        ("unseen_animals", "near"),
+        ("objects", "near"),
+    ):
         assert find_leaks(load_prompts(train_list).prompts, load_prompts(name).prompts) == []
 
 
 def test_a_thing_of_a_wider_kind_counts_as_unseen_and_is_told() -> None:
     kin = find_kin(load_prompts("animals").prompts, load_prompts("unseen_animals").prompts)
     assert {leak.heldout.text.split()[1] for leak in kin} == {
-        "panda", "penguin", "owl", "eagle", "parrot", "flamingo", "peacock", "swan", "dove", "bison", "moose", "leopard", "ladybug",
-    }  # fmt: skip
-    assert find_kin([Prompt("an owl"), Prompt("a bird")], [Prompt("the owls")]) == []  # a leak is no kin
+        "panda",
+        "penguin",
+        "owl",
+        "eagle",
+        "parrot",
+        "flamingo",
+        "peacock",
+        "swan",
+        "dove",
+        "bison",
+        "moose",
+        "leopard",
+        "ladybug",
+    }
+    assert (
+        find_kin([Prompt("an owl"), Prompt("a bird")], [Prompt("the owls")]) == []
+    )  # a leak is no kin
 
 
 def test_the_table_of_kinds_is_in_order() -> None:
-    table = tomllib.loads((files("ddpo") / "prompt_lists" / "kinds.toml").read_text(encoding="utf-8"))
-    assert {prompt.text.split()[1] for prompt in load_prompts("animals").prompts} - set(table) == {"zebra"}  # which has no kinds
+    table = tomllib.loads(
+        (files("ddpo.prompts") / "lists" / "kinds.toml").read_text(encoding="utf-8")
+    )
+    assert {prompt.text.split()[1] for prompt in load_prompts("animals").prompts} - set(table) == {
+        "zebra"
+    }  # which has no kinds
     for noun, facts in table.items():
         assert facts.keys() <= {"synonyms", "kinds", "wider", "not"}
         names = [name for listed in facts.values() for name in listed]
@@ -159,8 +233,15 @@ def plain_overlaps(train: list[Prompt], heldout: list[Prompt]) -> set[str]:
 def test_overlaps_are_those_of_the_plain_double_loop() -> None:
     rng = random.Random(0)
     vocabulary = [f"w{number}" for number in range(12)]
-    train, heldout = ([Prompt(" ".join(rng.sample(vocabulary, rng.randint(1, 11)))) for _ in range(150)] for _ in ("train", "held out"))
-    found = {leak.heldout.id for leak in find_leaks(train, heldout) if leak.disguise in ("words", "overlap")}
+    train, heldout = (
+        [Prompt(" ".join(rng.sample(vocabulary, rng.randint(1, 11)))) for _ in range(150)]
+        for _ in ("train", "held out")
+    )
+    found = {
+        leak.heldout.id
+        for leak in find_leaks(train, heldout)
+        if leak.disguise in ("words", "overlap")
+    }
     assert found == plain_overlaps(train, heldout)
     assert 20 < len(found) < 140
 
@@ -173,7 +254,13 @@ def test_it_is_quick() -> None:
     find_leaks(animals, classes)
     assert time.process_time() - begun < 0.3
     rng = random.Random(1)
-    texts = (Prompt("a photo of a " + " ".join(f"w{rng.randrange(rng.choice((30, 300, 3000)))}" for _ in range(12))) for _ in iter(int, 1))
+    texts = (
+        Prompt(
+            "a photo of a "
+            + " ".join(f"w{rng.randrange(rng.choice((30, 300, 3000)))}" for _ in range(12))
+        )
+        for _ in iter(int, 1)
+    )
     train, heldout = list(islice(texts, 5000)), list(islice(texts, 5000))
     begun = time.process_time()
     find_leaks(train, heldout)

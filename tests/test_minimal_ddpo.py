@@ -12,11 +12,20 @@ from typing import Any
 import pytest
 import torch
 
-from ddpo.tensorfile import load_tensors
+from ddpo.io.tensors import load_tensors
 from ddpo.trainer import config_for, train
 
 FILE = Path(__file__).parents[1] / "examples" / "minimal_ddpo.py"
-SMALL = {"samples": 16, "per_prompt": 8, "steps": 4, "batch": 8, "updates": 2, "timesteps": 3, "lr": 3e-3, "seed": 5}
+SMALL = {
+    "samples": 16,
+    "per_prompt": 8,
+    "steps": 4,
+    "batch": 8,
+    "updates": 2,
+    "timesteps": 3,
+    "lr": 3e-3,
+    "seed": 5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +46,17 @@ class Recording(torch.optim.AdamW):
 
     def step(self, closure: Any = None) -> Any:
         if Recording.first is None:
-            Recording.first = [parameter.grad.clone() for parameter in self.param_groups[0]["params"]]
+            Recording.first = [
+                parameter.grad.clone() for parameter in self.param_groups[0]["params"]
+            ]
         return super().step(closure)
 
 
 def test_one_iteration_is_the_librarys(
-    minimal: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    minimal: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(torch.optim, "AdamW", Recording)
     monkeypatch.setattr(Recording, "first", None)
@@ -51,9 +65,11 @@ def test_one_iteration_is_the_librarys(
     torch.set_rng_state(state)
     mine, Recording.first = Recording.first, None
     values = {
-        "iterations": 1, "seed": SMALL["seed"], "sample": {key: SMALL[key] for key in ("samples", "per_prompt", "steps", "batch")},
+        "iterations": 1,
+        "seed": SMALL["seed"],
+        "sample": {key: SMALL[key] for key in ("samples", "per_prompt", "steps", "batch")},
         "optim": {key: SMALL[key] for key in ("updates", "timesteps", "lr")},
-    }  # fmt: skip
+    }
     list(train(config_for(values), tmp_path / "run"))
     theirs = Recording.first
     assert mine is not None
@@ -66,7 +82,9 @@ def test_one_iteration_is_the_librarys(
     names = [name for name, parameter in model.unet.named_parameters() if parameter.requires_grad]
     for name, parameter in zip(names, model.parameters, strict=True):
         torch.testing.assert_close(parameter.detach(), tensors[f"policy.{name}"], rtol=0, atol=1e-6)
-    (line,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (line,) = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert capsys.readouterr().out == f"iteration 1: reward {line['reward_mean']:.3f} kB\n"
     assert line["updates"] == 2
 
@@ -74,7 +92,11 @@ def test_one_iteration_is_the_librarys(
 def test_its_settings_are_the_defaults_of_the_library(minimal: ModuleType) -> None:
     config, settings = config_for({}), minimal.Settings()
     for name in vars(settings):
-        (home,) = [part for part in (config, config.sample, config.optim, config.advantage) if hasattr(part, name)]
+        (home,) = [
+            part
+            for part in (config, config.sample, config.optim, config.advantage)
+            if hasattr(part, name)
+        ]
         assert getattr(home, name) == getattr(settings, name), name
 
 

@@ -48,10 +48,17 @@ def test_the_table_of_sensitivities_follows_from_the_models_schedule() -> None:
 
     section = page("docs/training.md").partition("| timestep |")[2]
     timesteps, _, sigmas, sensitivities = section.splitlines()[:4]
-    schedule = DDIMScheduler.from_pretrained(ROOT / "ddpo" / "policies" / "emoji" / "weights" / "scheduler")
+    schedule = DDIMScheduler.from_pretrained(
+        ROOT / "ddpo" / "policies" / "emoji" / "weights" / "scheduler"
+    )
     schedule.set_timesteps(10)
     alphas, last = schedule.alphas_cumprod.double(), schedule.final_alpha_cumprod.double()
-    told = zip(numbers_of("| timestep |" + timesteps), numbers_of(sigmas), numbers_of(sensitivities), strict=True)
+    told = zip(
+        numbers_of("| timestep |" + timesteps),
+        numbers_of(sigmas),
+        numbers_of(sensitivities),
+        strict=True,
+    )
     found = []
     for timestep in schedule.timesteps.tolist():
         alpha = alphas[timestep]
@@ -72,8 +79,13 @@ def test_the_readme_tells_what_the_page_about_generalisation_measured() -> None:
     for reward in ("compressibility", "incompressibility", "colorfulness"):
         (row,) = re.findall(rf"^\| {reward}, .+$", readme, re.MULTILINE)
         (source,) = re.findall(rf"^\| {reward} \| (.+%) \|$", measured, re.MULTILINE)
-        short = [cell.partition(";")[0].replace(", +", " to ").replace("(+", "(") for cell in source.split(" | ")[:3]]
-        pairs = zip(re.findall(r"\+?[\d.]+", row), re.findall(r"\+?[\d.]+", " ".join(short)), strict=True)
+        short = [
+            cell.partition(";")[0].replace(", +", " to ").replace("(+", "(")
+            for cell in source.split(" | ")[:3]
+        ]
+        pairs = zip(
+            re.findall(r"\+?[\d.]+", row), re.findall(r"\+?[\d.]+", " ".join(short)), strict=True
+        )
         assert all(float(one) == float(other) for one, other in pairs), reward
 
 
@@ -82,14 +94,23 @@ def test_the_readme_tells_the_onsets_and_counts_of_the_measured_readings() -> No
     onsets, left = [], []
     for reward in ("compressibility", "incompressibility", "colorfulness"):
         table = measured.partition(f"<!-- course {reward}:begin -->")[2].partition("<!--")[0]
-        rows = [line.strip("| ").split(" | ") for line in table.splitlines() if re.match(r"\| \d", line)]
+        rows = [
+            line.strip("| ").split(" | ") for line in table.splitlines() if re.match(r"\| \d", line)
+        ]
         onsets.append(next(int(row[0]) for row in rows if row[-1] == "strong signs"))
         left.append(int(rows[-1][4].rstrip("%").replace("−", "-")))
     assert f"from iteration {onsets[0]}, {onsets[1]} and {onsets[2]} on" in readme
     assert max(left) < 25
     assert "less than a quarter is left" in readme
-    counts = [list(map(int, found)) for found in re.findall(r"no sign: (\d+), watch: (\d+), strong signs: (\d+)\.", measured)]
-    runs, watch, strong = sum(map(sum, counts)), sum(found[1] for found in counts), sum(found[2] for found in counts)
+    counts = [
+        list(map(int, found))
+        for found in re.findall(r"no sign: (\d+), watch: (\d+), strong signs: (\d+)\.", measured)
+    ]
+    runs, watch, strong = (
+        sum(map(sum, counts)),
+        sum(found[1] for found in counts),
+        sum(found[2] for found in counts),
+    )
     assert strong == 0
     assert f'none in {runs} runs that were stopped in time ({watch} of them "watch")' in readme
 
@@ -155,14 +176,33 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def images_of(folder: Path) -> list[str]:
-    return ["--images", f"base={folder / 'base'}", "--images", f"tuned={folder / 'tuned'}", "--prompts", str(folder / "p.txt")]
+    return [
+        "--images",
+        f"base={folder / 'base'}",
+        "--images",
+        f"tuned={folder / 'tuned'}",
+        "--prompts",
+        str(folder / "p.txt"),
+    ]
 
 
-def test_json_and_markdown_are_alone_on_standard_output(pictures: Path, tmp_path: Path, ddpo: Run) -> None:
-    arguments = ["eval", *images_of(pictures), "--reward", "darkness", "--no-held-out", "--out", tmp_path / "report"]
+def test_json_and_markdown_are_alone_on_standard_output(
+    pictures: Path, tmp_path: Path, ddpo: Run
+) -> None:
+    arguments = [
+        "eval",
+        *images_of(pictures),
+        "--reward",
+        "darkness",
+        "--no-held-out",
+        "--out",
+        tmp_path / "report",
+    ]
     code, output, _ = ddpo(*arguments, "--format", "json")
     assert code == 0
-    assert json.loads(output) == json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert json.loads(output) == json.loads(
+        (tmp_path / "report" / "report.json").read_text(encoding="utf-8")
+    )
     code, output, errors = ddpo(*arguments, "--format", "github")
     assert code == 0
     assert output.startswith("### tuned against")
@@ -171,17 +211,40 @@ def test_json_and_markdown_are_alone_on_standard_output(pictures: Path, tmp_path
 
 @pytest.mark.parametrize(
     ("condition", "code"),
-    [("p.gain < 0", 0), ("p.gain > 0", 3), ("tuned:p.gain.darkness > 0.1", 3), ("reading >= strong", 3)],
+    [
+        ("p.gain < 0", 0),
+        ("p.gain > 0", 3),
+        ("tuned:p.gain.darkness > 0.1", 3),
+        ("reading >= strong", 3),
+    ],
 )
-def test_conditions_decide_the_exit_status(pictures: Path, tmp_path: Path, ddpo: Run, condition: str, code: int) -> None:
+def test_conditions_decide_the_exit_status(
+    pictures: Path, tmp_path: Path, ddpo: Run, condition: str, code: int
+) -> None:
     """The tuned images are darker; with two kinds of evidence at most, the reading cannot be told, which counts as true."""
-    arguments = [*images_of(pictures), "--reward", "darkness", "--no-held-out", "--out", tmp_path / "report"]
+    arguments = [
+        *images_of(pictures),
+        "--reward",
+        "darkness",
+        "--no-held-out",
+        "--out",
+        tmp_path / "report",
+    ]
     assert ddpo("eval", *arguments, "--fail-if", condition)[0] == code
 
 
 def test_the_best_checkpoint_is_evaluated_and_exported(tmp_path: Path, ddpo: Run) -> None:
     run = tmp_path / "run"
-    arguments = ("--reward", "darkness", "--held-out", "colorfulness", "--iterations", 2, "--out", run)
+    arguments = (
+        "--reward",
+        "darkness",
+        "--held-out",
+        "colorfulness",
+        "--iterations",
+        2,
+        "--out",
+        run,
+    )
     (tmp_path / "two.txt").write_text("a cat\na teapot\n", encoding="utf-8")
     held_out = f'held_out_prompts="{tmp_path / "two.txt"}"'
     assert ddpo("train", *arguments, *SMALL, "--set", held_out)[0] == 0
@@ -195,11 +258,25 @@ def test_the_best_checkpoint_is_evaluated_and_exported(tmp_path: Path, ddpo: Run
     assert (run / "eval" / name / "report.html").exists()
 
 
-def test_checkpoints_of_two_base_models_are_not_evaluated_together(tiny_model: Path, tmp_path: Path, ddpo: Run) -> None:
+def test_checkpoints_of_two_base_models_are_not_evaluated_together(
+    tiny_model: Path, tmp_path: Path, ddpo: Run
+) -> None:
     for name, model in (("a", "emoji"), ("b", str(tiny_model))):
-        arguments = ("--reward", "darkness", "--model", model, "--iterations", 1, "--out", tmp_path / name)
+        arguments = (
+            "--reward",
+            "darkness",
+            "--model",
+            model,
+            "--iterations",
+            1,
+            "--out",
+            tmp_path / name,
+        )
         assert ddpo("train", *arguments, *SMALL)[0] == 0
-    for command in (["eval", "--checkpoint", tmp_path / "a", "--checkpoint", tmp_path / "b"], ["compare", tmp_path / "a", tmp_path / "b"]):
+    for command in (
+        ["eval", "--checkpoint", tmp_path / "a", "--checkpoint", tmp_path / "b"],
+        ["compare", tmp_path / "a", tmp_path / "b"],
+    ):
         code, _, errors = ddpo(*command)
         assert code == 2
         assert "one evaluation has one base model" in errors
@@ -216,13 +293,20 @@ RELATIVES = {
 
 
 @pytest.mark.parametrize("kind", RELATIVES)
-@pytest.mark.parametrize("prefix", ["lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q", "lycoris_unet_mid_block"])
-def test_relatives_of_lora_are_refused_in_one_line(tiny_model: Path, tmp_path: Path, ddpo: Run, kind: str, prefix: str) -> None:
+@pytest.mark.parametrize(
+    "prefix",
+    ["lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q", "lycoris_unet_mid_block"],
+)
+def test_relatives_of_lora_are_refused_in_one_line(
+    tiny_model: Path, tmp_path: Path, ddpo: Run, kind: str, prefix: str
+) -> None:
     from safetensors.torch import save_file
 
     file = tmp_path / "relative.safetensors"
     save_file({f"{prefix}.{name}": torch.ones(2, 2) for name in RELATIVES[kind]}, file)
-    code, _, errors = ddpo("sample", "--checkpoint", file, "--model", tiny_model, "a cat", "--out", tmp_path / "out")
+    code, _, errors = ddpo(
+        "sample", "--checkpoint", file, "--model", tiny_model, "a cat", "--out", tmp_path / "out"
+    )
     assert code == 2
     (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
     assert "LoRA" in line
@@ -236,7 +320,13 @@ def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("run") / "run"
     sample = {"samples": 8, "per_prompt": 8, "batch": 8, "steps": 2, "guidance": 1.0}
     optim = {"timesteps": 1, "updates": 1, "skip_last": 0}
-    settings = {"reward": "darkness", "model": str(tiny_model), "iterations": 1, "checkpoint_every": 1, "device": "cpu"}
+    settings = {
+        "reward": "darkness",
+        "model": str(tiny_model),
+        "iterations": 1,
+        "checkpoint_every": 1,
+        "device": "cpu",
+    }
     for _ in train(config_for({**settings, "sample": sample, "optim": optim}), folder):
         pass
     return folder
@@ -253,14 +343,24 @@ def test_a_run_leaves_what_the_page_names(tiny_run: Path) -> None:
     assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} <= set(keys)
 
 
-def test_the_plan_of_a_run_has_the_lines_of_the_page(tiny_model: Path, tmp_path: Path, ddpo: Run) -> None:
-    block = page("docs/training.md").partition("every start does the same first:\n\n```\n")[2].partition("```")[0]
+def test_the_plan_of_a_run_has_the_lines_of_the_page(
+    tiny_model: Path, tmp_path: Path, ddpo: Run
+) -> None:
+    block = (
+        page("docs/training.md")
+        .partition("every start does the same first:\n\n```\n")[2]
+        .partition("```")[0]
+    )
     labels = [line.split()[0] for line in block.splitlines()]
     assert labels[:2] == ["settings", "batch"]
     arguments = ("--reward", "darkness", "--model", tiny_model, "--out", tmp_path / "run")
-    code, output, errors = ddpo("train", "--dry-run", *arguments, *SMALL, "--set", "sample.per_prompt=8")
+    code, output, errors = ddpo(
+        "train", "--dry-run", *arguments, *SMALL, "--set", "sample.per_prompt=8"
+    )
     assert code == 0, errors
-    found = [line.lstrip("! ").split()[0] for line in output.splitlines() if re.match(r"[ !] \w+ ", line)]
+    found = [
+        line.lstrip("! ").split()[0] for line in output.splitlines() if re.match(r"[ !] \w+ ", line)
+    ]
     assert found == labels
     assert not (tmp_path / "run").exists()
 
@@ -280,27 +380,58 @@ def test_an_upload_without_a_network_keeps_what_was_written(
     tiny_run: Path, tmp_path: Path, ddpo: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DDPO_OFFLINE", "1")
-    code, _, errors = ddpo("export", tiny_run, "--to", tmp_path / "lora", "--push-to-hub", "me/my-lora")
+    code, _, errors = ddpo(
+        "export", tiny_run, "--to", tmp_path / "lora", "--push-to-hub", "me/my-lora"
+    )
     assert code == 2
     assert "is written, but not uploaded" in errors
     assert (tmp_path / "lora" / "README.md").read_text(encoding="utf-8").startswith("---\n")
 
 
-def test_the_options_of_sampling_reach_the_report(tiny_run: Path, tmp_path: Path, ddpo: Run) -> None:
+def test_the_options_of_sampling_reach_the_report(
+    tiny_run: Path, tmp_path: Path, ddpo: Run
+) -> None:
     (tmp_path / "p.txt").write_text("a cat\n", encoding="utf-8")
     options = ("--steps", 3, "--guidance", 2.5, "--eta", 0, "--seed", 77)
-    arguments = ("--checkpoint", tiny_run, "--prompts", tmp_path / "p.txt", "--out", tmp_path / "report")
+    arguments = (
+        "--checkpoint",
+        tiny_run,
+        "--prompts",
+        tmp_path / "p.txt",
+        "--out",
+        tmp_path / "report",
+    )
     code, _, errors = ddpo("eval", *arguments, *QUICK, *options)
     assert code == 0, errors
     report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["seed"] == 77
-    assert {name: report["sampler"][name] for name in ("steps", "guidance", "eta")} == {"steps": 3, "guidance": 2.5, "eta": 0}
+    assert {name: report["sampler"][name] for name in ("steps", "guidance", "eta")} == {
+        "steps": 3,
+        "guidance": 2.5,
+        "eta": 0,
+    }
 
 
 def test_without_stochasticity_other_images_are_drawn(tmp_path: Path, ddpo: Run) -> None:
     for name, eta in (("a", 0), ("b", 0), ("c", 1)):
-        assert ddpo("sample", "a cat", "--count", 1, "--steps", 2, "--eta", eta, "--out", tmp_path / name)[0] == 0
-    (first,), (again,), (other,) = ([path.read_bytes() for path in (tmp_path / name).glob("*-0.png")] for name in "abc")
+        assert (
+            ddpo(
+                "sample",
+                "a cat",
+                "--count",
+                1,
+                "--steps",
+                2,
+                "--eta",
+                eta,
+                "--out",
+                tmp_path / name,
+            )[0]
+            == 0
+        )
+    (first,), (again,), (other,) = (
+        [path.read_bytes() for path in (tmp_path / name).glob("*-0.png")] for name in "abc"
+    )
     assert first == again
     assert first != other
 
@@ -311,10 +442,21 @@ def test_prompts_that_training_gave_away_are_reported_or_dropped(
 ) -> None:
     """Of "a cat" and "a teapot", the training prompt "the cats" gives the first one away."""
     (tmp_path / "trained.txt").write_text("the cats\n", encoding="utf-8")
-    arguments = (*images_of(pictures), "--reward", "darkness", "--no-held-out", "--out", tmp_path / "report")
-    code, _, errors = ddpo("eval", *arguments, "--trained-prompts", tmp_path / "trained.txt", "--leaks", option)
+    arguments = (
+        *images_of(pictures),
+        "--reward",
+        "darkness",
+        "--no-held-out",
+        "--out",
+        tmp_path / "report",
+    )
+    code, _, errors = ddpo(
+        "eval", *arguments, "--trained-prompts", tmp_path / "trained.txt", "--leaks", option
+    )
     assert code == 0, errors
-    (split,) = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))["splits"]
+    (split,) = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))[
+        "splits"
+    ]
     assert split["dropped"] == dropped
     assert split["prompts"] == 2 - dropped
     assert len(split["leaks"]) == leaks + dropped
@@ -349,15 +491,30 @@ def test_a_server_keeps_to_its_token_and_its_limits() -> None:
 
     from ddpo.types import ImageBatch, Prompt
 
-    command = [sys.executable, "-m", "ddpo", "rewards", "serve", "compressibility", "--port", "0", "--token", "secret"]
-    with subprocess.Popen([*command, "--max-pixels", "100"], stdout=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "ddpo",
+        "rewards",
+        "serve",
+        "compressibility",
+        "--port",
+        "0",
+        "--token",
+        "secret",
+    ]
+    with subprocess.Popen(
+        [*command, "--max-pixels", "100"], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[0]
         host = url.rpartition("/")[0]
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{host}/health", timeout=20)
         reward = RemoteReward(url, token="secret")
-        small, large = (ImageBatch(torch.zeros(1, 3, side, side), (Prompt(""),)) for side in (10, 11))
+        small, large = (
+            ImageBatch(torch.zeros(1, 3, side, side), (Prompt(""),)) for side in (10, 11)
+        )
         assert len(reward(small)) == 1
         with pytest.raises(RewardFailure, match="pixels"):
             reward(large)
@@ -370,35 +527,80 @@ def test_torchrun_starts_a_run_of_two_processes(tiny_model: Path, tmp_path: Path
     import subprocess
     import sys
 
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "ddpo", "train"]
-    arguments = ["--reward", "darkness", "--model", str(tiny_model), "--iterations", "1", "--device", "cpu", "--out", "run"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "ddpo",
+        "train",
+    ]
+    arguments = [
+        "--reward",
+        "darkness",
+        "--model",
+        str(tiny_model),
+        "--iterations",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+        "run",
+    ]
     settings = ["--set", "sample.samples=16", "--set", "sample.per_prompt=8", *SMALL[2:]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, *arguments, *settings], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+        [*command, *arguments, *settings],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Run folder: run") == 1
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["reward_queries"] == 16
-    assert json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["processes"] == 2
+    assert (
+        json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["processes"]
+        == 2
+    )
 
 
-def test_an_evaluation_measures_four_kinds_of_evidence_without_downloaded_rewards(tiny_run: Path, tmp_path: Path, ddpo: Run) -> None:
+def test_an_evaluation_measures_four_kinds_of_evidence_without_downloaded_rewards(
+    tiny_run: Path, tmp_path: Path, ddpo: Run
+) -> None:
     (tmp_path / "p.txt").write_text("a cat\na teapot\na dog\n", encoding="utf-8")
-    arguments = ("--checkpoint", tiny_run, "--prompts", tmp_path / "p.txt", "--out", tmp_path / "report")
+    arguments = (
+        "--checkpoint",
+        tiny_run,
+        "--prompts",
+        tmp_path / "p.txt",
+        "--out",
+        tmp_path / "report",
+    )
     code, _, errors = ddpo("eval", *arguments)
     assert code == 0, errors
-    (reading,) = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))["readings"]
+    (reading,) = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))[
+        "readings"
+    ]
     assert len(reading["evidence"]) == 7
     assert "Seven kinds of evidence are graded" in page("docs/evaluation.md")
     measured = [one["kind"] for one in reading["evidence"] if one["grade"] != "not measured"]
     assert len(measured) >= 4
 
 
-def test_the_batch_size_of_calibrating_comparing_and_validating_changes_no_score(pictures: Path, tmp_path: Path, ddpo: Run) -> None:
+def test_the_batch_size_of_calibrating_comparing_and_validating_changes_no_score(
+    pictures: Path, tmp_path: Path, ddpo: Run
+) -> None:
     images = pictures / "base"
-    (tmp_path / "choices.csv").write_text("image_a,image_b,label\na_cat/0.png,a_teapot/1.png,a\n", encoding="utf-8")
+    (tmp_path / "choices.csv").write_text(
+        "image_a,image_b,label\na_cat/0.png,a_teapot/1.png,a\n", encoding="utf-8"
+    )
     choices = ("--preferences", tmp_path / "choices.csv", "--images", images)
     for command, arguments in {
         "calibrate": ("darkness", images),
@@ -408,7 +610,9 @@ def test_the_batch_size_of_calibrating_comparing_and_validating_changes_no_score
         written = []
         for size in (1, 3, 16):
             out = tmp_path / f"{command}-{size}.json"
-            code, _, errors = ddpo("rewards", command, *arguments, "--batch-size", size, "--no-cache", "--out", out)
+            code, _, errors = ddpo(
+                "rewards", command, *arguments, "--batch-size", size, "--no-cache", "--out", out
+            )
             assert code == 0, errors
             written.append(out.read_text(encoding="utf-8"))
         assert len(set(written)) == 1

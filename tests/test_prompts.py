@@ -30,8 +30,14 @@ DIGESTS = {
     "imagenet_animals": "612cf0f6d775",
 }
 SIZES = {
-    "animals": 45, "unseen_animals": 38, "objects": 50, "near": 40, "activities": 36, "seen_activities": 36, "animals_activities": 135,
-}  # fmt: skip
+    "animals": 45,
+    "unseen_animals": 38,
+    "objects": 50,
+    "near": 40,
+    "activities": 36,
+    "seen_activities": 36,
+    "animals_activities": 135,
+}
 
 
 def test_builtin_lists_have_the_promised_sizes_and_are_disjoint() -> None:
@@ -42,7 +48,9 @@ def test_builtin_lists_have_the_promised_sizes_and_are_disjoint() -> None:
 
 def test_lists_for_evaluation_are_versioned() -> None:
     """Results of two versions of a list do not compare: a list that changes needs a new version in the README, and a new digest here."""
-    readme = (Path(__file__).parents[1] / "ddpo" / "prompt_lists" / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[1] / "ddpo" / "prompts" / "lists" / "README.md").read_text(
+        encoding="utf-8"
+    )
     assert "Version 1 of the lists" in readme
     assert {name: load_prompts(name).digest[:12] for name in builtin_names()} == DIGESTS
 
@@ -61,13 +69,20 @@ def test_held_out_activities_are_in_no_training_list() -> None:
 
 
 def test_every_builtin_list_is_in_the_table_with_its_size() -> None:
-    readme = (Path(__file__).parents[1] / "ddpo" / "prompt_lists" / "README.md").read_text()
-    table = {name: int(size) for name, size in re.findall(r"^\| `(\w+)` \| (\d+) \|", readme, re.MULTILINE)}
+    readme = (Path(__file__).parents[1] / "ddpo" / "prompts" / "lists" / "README.md").read_text()
+    table = {
+        name: int(size)
+        for name, size in re.findall(r"^\| `(\w+)` \| (\d+) \|", readme, re.MULTILINE)
+    }
     assert table == {name: len(load_prompts(name)) for name in builtin_names()}
     page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
     table_of_lists = page.partition("| list | prompts |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| (`.*?`) \| ([\d, ]+) \|", table_of_lists, re.MULTILINE)
-    told = {name: int(size) for names, sizes in rows for name, size in zip(re.findall(r"`(\w+)`", names), sizes.split(", "), strict=True)}
+    told = {
+        name: int(size)
+        for names, sizes in rows
+        for name, size in zip(re.findall(r"`(\w+)`", names), sizes.split(", "), strict=True)
+    }
     assert told == table
 
 
@@ -75,14 +90,24 @@ def test_the_imagenet_animals_are_the_first_398_classes() -> None:
     """The digest is that of the first 398 lines of ddpo-pytorch's imagenet_classes.txt at 1958463, which says the same."""
     texts = [prompt.text for prompt in load_prompts("imagenet_animals").prompts]
     assert [texts[0], texts[151], texts[268], texts[397]] == [
-        "tench, Tinca tinca", "Chihuahua", "Mexican hairless", "puffer, pufferfish, blowfish, globefish",
-    ]  # fmt: skip
-    assert hashlib.sha256("".join(text + "\n" for text in texts).encode()).hexdigest() == IMAGENET_ANIMALS
+        "tench, Tinca tinca",
+        "Chihuahua",
+        "Mexican hairless",
+        "puffer, pufferfish, blowfish, globefish",
+    ]
+    assert (
+        hashlib.sha256("".join(text + "\n" for text in texts).encode()).hexdigest()
+        == IMAGENET_ANIMALS
+    )
 
 
 def test_activities_are_the_product_of_animals_and_activities() -> None:
     animals = [prompt.text for prompt in load_prompts("animals").prompts]
-    expected = [f"{animal} {activity}" for animal in animals for activity in ("washing the dishes", "riding a bike", "playing chess")]
+    expected = [
+        f"{animal} {activity}"
+        for animal in animals
+        for activity in ("washing the dishes", "riding a bike", "playing chess")
+    ]
     assert [prompt.text for prompt in load_prompts("animals_activities").prompts] == expected
     assert "an ant riding a bike" in expected
 
@@ -98,7 +123,9 @@ def test_counting_asks_for_what_its_prompts_say() -> None:
         assert which == "What animal is in this image?"
         assert prompt.metadata["answers"][0] == number
         assert prompt.metadata["answers"][1][:3] == plural[:3]
-    assert {"two wolves", "two sheep", "two fish", "two foxes", "two monkeys", "eight spiders"} <= {prompt.text for prompt in prompts}
+    assert {"two wolves", "two sheep", "two fish", "two foxes", "two monkeys", "eight spiders"} <= {
+        prompt.text for prompt in prompts
+    }
 
 
 def test_weights_have_no_common_divisor_and_are_part_of_the_digest(tmp_path: Path) -> None:
@@ -106,7 +133,8 @@ def test_weights_have_no_common_divisor_and_are_part_of_the_digest(tmp_path: Pat
         path = tmp_path / "w.jsonl"
         path.write_text(
             "".join(
-                f'{{"prompt": "{place}"{"" if w is None else f", {chr(34)}weight{chr(34)}: {w}"}}}\n' for place, w in enumerate(weights)
+                f'{{"prompt": "{place}"{"" if w is None else f", {chr(34)}weight{chr(34)}: {w}"}}}\n'
+                for place, w in enumerate(weights)
             )
         )
         return path
@@ -114,14 +142,21 @@ def test_weights_have_no_common_divisor_and_are_part_of_the_digest(tmp_path: Pat
     assert load_prompts(str(written(None, 3, None))).weights == (1, 3, 1)
     assert load_prompts(str(written(4, 6, 2))).weights == (2, 3, 1)
     assert load_prompts(str(written(5, 5))).weights == (1, 1) == load_prompts("animals").weights[:2]
-    digests = {load_prompts(str(written(*weights))).digest for weights in ((1, 2), (2, 1), (2, 4), (1, 1), (3, 3))}
+    digests = {
+        load_prompts(str(written(*weights))).digest
+        for weights in ((1, 2), (2, 1), (2, 4), (1, 1), (3, 3))
+    }
     assert len(digests) == 3
     for wrong in (0, -1, 1001, 1.5, '"two"', "true"):
-        with pytest.raises(PromptError, match=r'w\.jsonl:2: "weight" must be a whole number from 1 to 1000'):
+        with pytest.raises(
+            PromptError, match=r'w\.jsonl:2: "weight" must be a whole number from 1 to 1000'
+        ):
             load_prompts(str(written(1, wrong)))
 
 
-def test_a_file_wins_over_a_builtin_list_and_the_source_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_wins_over_a_builtin_list_and_the_source_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_prompts("objects.txt").source == "built-in list 'objects'"
     Path("objects.txt").write_text("a lamp\n\n  a desk \n", encoding="utf-8")
@@ -136,10 +171,16 @@ def test_a_file_wins_over_a_builtin_list_and_the_source_says_so(tmp_path: Path, 
         ("e.txt", b"\n \n", "holds no prompt"),
         ("l.txt", "caf\xe9".encode("latin-1"), "not UTF-8"),
         ("b.jsonl", b'{"prompt": "x"}\n{nope\n', ":2: not JSON"),
-        ("w.jsonl", b'{"words": "x"}\n', ":1: no prompt; the columns are words; expected one of prompt, prompts, text, caption"),
+        (
+            "w.jsonl",
+            b'{"words": "x"}\n',
+            ":1: no prompt; the columns are words; expected one of prompt, prompts, text, caption",
+        ),
     ],
 )
-def test_bad_files_are_told_in_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_bad_files_are_told_in_one_line(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(PromptError, match=message):
         load_prompts(str(tmp_path / name))
@@ -151,7 +192,9 @@ def test_unknown_names_name_the_nearest() -> None:
 
 
 def test_metadata_comes_from_jsonl(tmp_path: Path) -> None:
-    (tmp_path / "p.jsonl").write_text('{"prompt": "two cats", "metadata": {"questions": ["How many cats?"], "answers": ["two"]}}\n')
+    (tmp_path / "p.jsonl").write_text(
+        '{"prompt": "two cats", "metadata": {"questions": ["How many cats?"], "answers": ["two"]}}\n'
+    )
     (prompt,) = load_prompts(str(tmp_path / "p.jsonl")).prompts
     assert prompt.metadata["answers"] == ["two"]
 
@@ -177,29 +220,75 @@ GENEVAL = (
 @pytest.mark.parametrize(
     ("name", "content", "texts", "metadata"),
     [
-        ("parti.tsv", PARTI, ["bond", '"GIGGLE" on a wall'], {"Category": "Abstract", "Challenge": "Basic"}),
-        ("drawbench.csv", 'Prompts,Category\nA red car.,Colors\n"A dog, a cat",DALL-E\n',
-         ["A red car.", "A dog, a cat"], {"Category": "Colors"}),
-        ("anime.json", '["a cat in the rain", "a dog, in the snow"]', ["a cat in the rain", "a dog, in the snow"], {}),
+        (
+            "parti.tsv",
+            PARTI,
+            ["bond", '"GIGGLE" on a wall'],
+            {"Category": "Abstract", "Challenge": "Basic"},
+        ),
+        (
+            "drawbench.csv",
+            'Prompts,Category\nA red car.,Colors\n"A dog, a cat",DALL-E\n',
+            ["A red car.", "A dog, a cat"],
+            {"Category": "Colors"},
+        ),
+        (
+            "anime.json",
+            '["a cat in the rain", "a dog, in the snow"]',
+            ["a cat in the rain", "a dog, in the snow"],
+            {},
+        ),
         ("up.JSONL", '{"prompt": "a cat"}\n{"prompt": "a dog"}\n', ["a cat", "a dog"], {}),
-        ("geneval.jsonl", GENEVAL, ["two benches"],
-         {"tag": "counting", "include": [{"class": "bench", "count": 2}], "exclude": [{"class": "bench", "count": 3}]}),
-        ("benchmark-prompts.json", '[{"id": "005695-0057", "prompt": "a concept art"}]', ["a concept art"], {"id": "005695-0057"}),
-        ("compbench.txt", "a green bench and a blue bowl\r\na dog\r\n", ["a green bench and a blue bowl", "a dog"], {}),
+        (
+            "geneval.jsonl",
+            GENEVAL,
+            ["two benches"],
+            {
+                "tag": "counting",
+                "include": [{"class": "bench", "count": 2}],
+                "exclude": [{"class": "bench", "count": 3}],
+            },
+        ),
+        (
+            "benchmark-prompts.json",
+            '[{"id": "005695-0057", "prompt": "a concept art"}]',
+            ["a concept art"],
+            {"id": "005695-0057"},
+        ),
+        (
+            "compbench.txt",
+            "a green bench and a blue bowl\r\na dog\r\n",
+            ["a green bench and a blue bowl", "a dog"],
+            {},
+        ),
         ("laion.csv", "URL,TEXT\nhttp://a,a cat\n", ["a cat"], {"URL": "http://a"}),
         ("coco.csv", ",caption\n0,a cat\n", ["a cat"], {}),
         ("one.csv", "prompt\na cat\n", ["a cat"], {}),
         ("both.jsonl", '{"caption": "long", "prompt": "short"}\n', ["short"], {"caption": "long"}),
         ("meta.csv", 'prompt,metadata,extra\na cat,"{""n"": 2}",x\n', ["a cat"], {"n": 2}),
-        ("some.csv", 'prompt,metadata,extra\na cat,,x\na dog,"{""n"": 2}",y\n', ["a cat", "a dog"], {}),
-        ("wild.txt", "{red|blue} car\n[[masterpiece]], cat\n# 5, oil\ntext: a, b\n",
-         ["{red|blue} car", "[[masterpiece]], cat", "# 5, oil", "text: a, b"], {}),
+        (
+            "some.csv",
+            'prompt,metadata,extra\na cat,,x\na dog,"{""n"": 2}",y\n',
+            ["a cat", "a dog"],
+            {},
+        ),
+        (
+            "wild.txt",
+            "{red|blue} car\n[[masterpiece]], cat\n# 5, oil\ntext: a, b\n",
+            ["{red|blue} car", "[[masterpiece]], cat", "# 5, oil", "text: a, b"],
+            {},
+        ),
         ("utf16.txt", "un café\nein Bär\n".encode("utf-16"), ["un café", "ein Bär"], {}),
         ("prompts", "a cat\n", ["a cat"], {}),
         ("P.TXT", "a cat\n", ["a cat"], {}),
-        ("joiner.txt", "a family \U0001f468\u200d\U0001f469\n", ["a family \U0001f468\u200d\U0001f469"], {}),
+        (
+            "joiner.txt",
+            "a family \U0001f468\u200d\U0001f469\n",
+            ["a family \U0001f468\u200d\U0001f469"],
+            {},
+        ),
     ],
-)  # fmt: skip
+)
 def test_lists_as_they_are_published(
     tmp_path: Path, name: str, content: str | bytes, texts: list[str], metadata: dict[str, object]
 ) -> None:
@@ -217,7 +306,13 @@ def test_prompts_of_parquet_without_its_images(tmp_path: Path) -> None:
             "at": pd.Timestamp("2024-01-02"),
             "score": float("nan"),
         },
-        {"image": {"bytes": b"3", "path": "b.png"}, "text": "a dog", "jpg_0": b"4", "at": pd.Timestamp("2024-01-03"), "score": 0.5},
+        {
+            "image": {"bytes": b"3", "path": "b.png"},
+            "text": "a dog",
+            "jpg_0": b"4",
+            "at": pd.Timestamp("2024-01-03"),
+            "score": 0.5,
+        },
     ]
     pd.DataFrame(rows, index=[7, 9]).to_parquet(tmp_path / "hf.parquet")
     found = load_prompts(str(tmp_path / "hf.parquet"))
@@ -233,14 +328,20 @@ def test_prompts_of_parquet_without_its_images(tmp_path: Path) -> None:
     [
         ("r.txt", "crane\ncat\ncrane\n", (2, 1)),
         ("r.json", '["crane", "cat", "crane", "crane"]', (3, 1)),
-        ("r.jsonl", '{"prompt": "crane", "weight": 2}\n{"prompt": "cat"}\n{"prompt": "crane"}\n', (3, 1)),
+        (
+            "r.jsonl",
+            '{"prompt": "crane", "weight": 2}\n{"prompt": "cat"}\n{"prompt": "crane"}\n',
+            (3, 1),
+        ),
         ("r.csv", "prompt,weight\ncrane,4\ncat,2\n", (2, 1)),
         ("nfc.txt", "cafe\u0301\ncat\ncaf\u00e9\n", (2, 1)),
         ("same.jsonl", '{"prompt": "a", "metadata": {"n": 1}}\n' * 2 + '{"prompt": "b"}\n', (2, 1)),
         ("twice.txt", "a\nb\na\nb\n", (1, 1)),
     ],
 )
-def test_repeated_prompts_are_drawn_as_often_as_they_are_named(tmp_path: Path, name: str, content: str, weights: tuple[int, ...]) -> None:
+def test_repeated_prompts_are_drawn_as_often_as_they_are_named(
+    tmp_path: Path, name: str, content: str, weights: tuple[int, ...]
+) -> None:
     assert load_prompts(written(tmp_path, name, content)).weights == weights
 
 
@@ -252,21 +353,35 @@ def test_repeats_in_the_order_of_the_file(tmp_path: Path) -> None:
 def test_columns_that_differ_for_one_prompt_describe_the_rows(tmp_path: Path) -> None:
     content = "caption,style,user\na cat,oil,1\na dog,ink,2\na cat,oil,3\na cat,oil,1\n"
     found = load_prompts(written(tmp_path, "p.csv", content))
-    assert [dict(prompt.metadata) for prompt in found.prompts] == [{"style": "oil"}, {"style": "ink", "user": "2"}]
+    assert [dict(prompt.metadata) for prompt in found.prompts] == [
+        {"style": "oil"},
+        {"style": "ink", "user": "2"},
+    ]
     assert found.weights == (3, 1)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.jsonl", '{"prompt": "a", "metadata": {"n": 1}}\n{"prompt": "a", "metadata": {"n": 2}}\n',
-         r"m\.jsonl:2: 'a' has other metadata than at .*m\.jsonl:1"),
-        ("m.jsonl", '{"prompt": "a", "metadata": {"n": 1}}\n{"prompt": "a"}\n', r"m\.jsonl:2: 'a' has other metadata"),
+        (
+            "m.jsonl",
+            '{"prompt": "a", "metadata": {"n": 1}}\n{"prompt": "a", "metadata": {"n": 2}}\n',
+            r"m\.jsonl:2: 'a' has other metadata than at .*m\.jsonl:1",
+        ),
+        (
+            "m.jsonl",
+            '{"prompt": "a", "metadata": {"n": 1}}\n{"prompt": "a"}\n',
+            r"m\.jsonl:2: 'a' has other metadata",
+        ),
         ("m.jsonl", '{"prompt": "a", "metadata": [1]}\n', "m.jsonl:1: metadata must be an object"),
         ("m.csv", "prompt,metadata\na,n=1\n", r"m\.csv:2: metadata: not JSON"),
         ("t.txt", "a cat\nprompt\tn\n", "t.txt:2: a tab in a prompt"),
         ("t.txt", PARTI, "t.txt:1: a tab in a prompt"),
-        ("t.txt", "Prompts,Category\nA red car.,Colors\n", "t.txt:1: a line of a table, not a prompt: 'Prompts,Category'"),
+        (
+            "t.txt",
+            "Prompts,Category\nA red car.,Colors\n",
+            "t.txt:1: a line of a table, not a prompt: 'Prompts,Category'",
+        ),
         ("t.txt", "file_name,text\na.png,a cat\n", "t.txt:1: a line of a table"),
         ("t.txt", '"id";"caption"\n1;"a cat"\n', "t.txt:1: a line of a table"),
         ("t.txt", "prompt\na cat\n", "t.txt:1: a line of a table"),
@@ -274,9 +389,17 @@ def test_columns_that_differ_for_one_prompt_describe_the_rows(tmp_path: Path) ->
         ("t.txt", '{"prompt": "a cat"}\n', "t.txt:1: JSON, not a prompt"),
         ("t.txt", '["a cat", "a dog"]\n', "t.txt:1: JSON, not a prompt"),
         ("t.txt", '[\n"a cat",\n"a dog"\n]\n', "t.txt:1: JSON, not a prompt"),
-        ("t.csv", "a red car,Colors\na dog,Animals\n", "t.csv:2: no prompt; the columns are a red car, Colors; expected one of"),
+        (
+            "t.csv",
+            "a red car,Colors\na dog,Animals\n",
+            "t.csv:2: no prompt; the columns are a red car, Colors; expected one of",
+        ),
         ("t.csv", "prompt,n\n,2\n", "t.csv:2: an empty prompt"),
-        ("t.csv", "prompt,Prompt\na,b\n", "t.csv:2: two columns of one name: 'prompt' and 'Prompt'"),
+        (
+            "t.csv",
+            "prompt,Prompt\na,b\n",
+            "t.csv:2: two columns of one name: 'prompt' and 'Prompt'",
+        ),
         ("t.csv", "prompt,n\n", "t.csv holds no prompt"),
         ("t.json", "[]", "t.json holds no prompt"),
         ("t.json", '["a cat", ""]', "t.json:1: an empty prompt"),
@@ -285,18 +408,28 @@ def test_columns_that_differ_for_one_prompt_describe_the_rows(tmp_path: Path) ->
         ("t.jsonl", '{"prompt": 7}\n', 't.jsonl:1: expected "prompt" to be a text, got 7'),
         ("t.jsonl", '{"prompt": ["a", "b"]}\n', 't.jsonl:1: expected "prompt" to be a text'),
         ("t.jsonl", '{"prompt": "a cat \\ud83d"}\n', "t.jsonl:1: half a surrogate pair"),
-        ("t.jsonl", '{"prompt": "a", "metadata": {"q": "\\udc00"}}\n', "t.jsonl:1: half a surrogate pair"),
+        (
+            "t.jsonl",
+            '{"prompt": "a", "metadata": {"q": "\\udc00"}}\n',
+            "t.jsonl:1: half a surrogate pair",
+        ),
         ("t.txt", "a cat\na \x1b[31mdog\n", r"t.txt:2: a control character \(U\+001B\)"),
         ("t.txt", "a cat\u2028a dog\n", r"t.txt:1: a control character \(U\+2028\)"),
-        ("t.txt", "a cat\n" + "x" * 20_001 + "\n", "t.txt:2: a prompt of 20001 characters, more than 20000"),
+        (
+            "t.txt",
+            "a cat\n" + "x" * 20_001 + "\n",
+            "t.txt:2: a prompt of 20001 characters, more than 20000",
+        ),
         ("t.txt", "a cat\nun caf\u00e9\n".encode("latin-1"), "t.txt:2 is not UTF-8 text"),
         ("t.txt", "a cat\n".encode("utf-16-le"), "t.txt:1: a NUL character"),
         ("t.yaml", "- a cat\n", "a prompt list must be one of .txt, .csv"),
         ("t.csv.gz", b"\x1f\x8b", "a prompt list must be one of .txt, .csv"),
         ("t.parquet", b"PAR1", "cannot be read as Parquet"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_a_prompt_is_refused_with_its_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+)
+def test_what_cannot_be_a_prompt_is_refused_with_its_line(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
     with pytest.raises(PromptError, match=message) as caught:
         load_prompts(written(tmp_path, name, content))
     assert "\n" not in str(caught.value)

@@ -9,14 +9,21 @@ from pkgutil import resolve_name
 
 import pytest
 
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "ddpo").rglob("README.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "ddpo").rglob("README.md")),
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("page", "blocks"), [("README.md", ["rewards"]), ("docs/rewards.md", ["rewards", "facts"])])
+@pytest.mark.parametrize(
+    ("page", "blocks"), [("README.md", ["rewards"]), ("docs/rewards.md", ["rewards", "facts"])]
+)
 def test_the_tables_of_rewards_are_fresh(page: str, blocks: list[str]) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     with_tables = runpy.run_path(str(ROOT / "tools" / "readme_table.py"))["with_tables"]
@@ -28,7 +35,10 @@ def test_the_tables_of_rewards_are_fresh(page: str, blocks: list[str]) -> None:
 
 def test_the_page_of_each_reward_is_fresh() -> None:
     pages = runpy.run_path(str(ROOT / "tools" / "readme_table.py"))["card_pages"]()
-    found = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reward-cards").iterdir()}
+    found = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in (ROOT / "docs" / "reward-cards").iterdir()
+    }
     assert found == pages, "run: python tools/readme_table.py"
     assert set(pages) == {f"{name}.md" for name in CARDS}
 
@@ -44,7 +54,9 @@ def test_stale_tables_are_rewritten_and_the_rest_is_left_alone() -> None:
 def anchors_of(text: str) -> set[str]:
     """The anchors that GitHub makes of a page's headings."""
     headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings
+    }
 
 
 def dead_links(page: Path, text: str) -> list[str]:
@@ -56,7 +68,9 @@ def dead_links(page: Path, text: str) -> list[str]:
             continue
         name, _, anchor = link.partition("#")
         target = page.parent / name if name else page
-        if not target.exists() or (anchor and anchor not in anchors_of(target.read_text(encoding="utf-8"))):
+        if not target.exists() or (
+            anchor and anchor not in anchors_of(target.read_text(encoding="utf-8"))
+        ):
             dead.append(link)
     return dead
 
@@ -71,7 +85,12 @@ def test_dead_links_are_noticed() -> None:
         '[a](docs/none.md) [b](docs/models.md#none) [c](#none) <img src="docs/none.svg"> [d](#ddpo) '
         "[e](docs/models.md#files) [f](https://example.org)"
     )
-    assert dead_links(ROOT / "README.md", text) == ["docs/none.md", "docs/models.md#none", "#none", "docs/none.svg"]
+    assert dead_links(ROOT / "README.md", text) == [
+        "docs/none.md",
+        "docs/models.md#none",
+        "#none",
+        "docs/none.svg",
+    ]
 
 
 def unknown_names(code: str) -> list[str]:
@@ -108,7 +127,9 @@ def test_names_that_are_not_there_are_noticed() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_targets_of_make_exist(page: Path) -> None:
-    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(
+        r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
     text = page.read_text(encoding="utf-8")
     named = re.findall(r"`make ([\w-]+)`|^make ([\w-]+)", text, re.MULTILINE)
     assert [target for pair in named for target in pair if target and target not in targets] == []
@@ -128,9 +149,15 @@ def test_the_reward_of_the_readme_scores(tmp_path: Path) -> None:
     from ddpo.rewards.zoo import make_reward
     from ddpo.types import ImageBatch, Prompt
 
-    source = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "def redness" in block)
+    source = next(
+        block
+        for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        if "def redness" in block
+    )
     (tmp_path / "my_reward.py").write_text(source)
     pixels = np.zeros((2, 4, 4, 3), np.uint8)
     pixels[1, ..., 0] = 255
-    output = make_reward(f"{tmp_path / 'my_reward.py'}:redness")(ImageBatch(from_uint8(pixels), (Prompt("a"), Prompt("b"))))
+    output = make_reward(f"{tmp_path / 'my_reward.py'}:redness")(
+        ImageBatch(from_uint8(pixels), (Prompt("a"), Prompt("b")))
+    )
     assert output.values.tolist() == [0.0, 1.0]

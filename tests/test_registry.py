@@ -27,7 +27,9 @@ def install(site: Path, name: str, version: str, points: dict[str, str]) -> None
 
 
 def make(builtin: dict[str, int | str] | None = None) -> Registry[int]:
-    return Registry("number", GROUP, int, {"one": 1, "bits": "sys:maxsize"} if builtin is None else builtin)
+    return Registry(
+        "number", GROUP, int, {"one": 1, "bits": "sys:maxsize"} if builtin is None else builtin
+    )
 
 
 def test_builtin_values_are_objects_or_lazy_references() -> None:
@@ -37,7 +39,9 @@ def test_builtin_values_are_objects_or_lazy_references() -> None:
     assert make().get("bits") == sys.maxsize
 
 
-@pytest.mark.parametrize(("name", "hint"), [("oen", "did you mean 'one'?"), ("zzzz", "known: bits, one")])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("oen", "did you mean 'one'?"), ("zzzz", "known: bits, one")]
+)
 def test_unknown_name_tells_the_nearest_or_all(name: str, hint: str) -> None:
     with pytest.raises(UnknownNameError, match=f"unknown number '{name}'; ") as caught:
         make().get(name)
@@ -61,7 +65,12 @@ def test_listing_names_imports_no_plugin(site: Path) -> None:
 
 
 def test_broken_plugins_do_not_stop_the_others(site: Path) -> None:
-    points = {"raises": "acme_raises:X", "missing": "acme_nowhere:X", "text": "acme_fine:TEXT", "fine": "acme_fine:X"}
+    points = {
+        "raises": "acme_raises:X",
+        "missing": "acme_nowhere:X",
+        "text": "acme_fine:TEXT",
+        "fine": "acme_fine:X",
+    }
     install(site, "acme-bad", "1", points)
     (site / "acme_raises.py").write_text("raise KeyError('boom')\n")
     (site / "acme_fine.py").write_text("TEXT = 'a'\nX = 5\n")
@@ -69,7 +78,10 @@ def test_broken_plugins_do_not_stop_the_others(site: Path) -> None:
     assert values["fine"] == 5
     assert set(failures) == {"raises", "missing", "text"}
     assert str(failures["raises"]) == "number 'raises' of acme-bad 1 is broken: KeyError: 'boom'"
-    assert str(failures["missing"]) == "number 'missing' of acme-bad 1 is broken: its own module acme_nowhere does not exist"
+    assert (
+        str(failures["missing"])
+        == "number 'missing' of acme-bad 1 is broken: its own module acme_nowhere does not exist"
+    )
     assert "it is a str, not a int" in str(failures["text"])
 
 
@@ -79,7 +91,9 @@ def test_two_distributions_claiming_a_name_fail_only_when_it_is_asked_for(site: 
     (site / "acme_same.py").write_text("N0 = 0\nN1 = 1\n")
     registry = make()
     assert registry.get("one") == 1
-    with pytest.raises(RewardLoadError, match=r"claimed by acme-[ab] 1 and by acme-[ab] 1: uninstall one"):
+    with pytest.raises(
+        RewardLoadError, match=r"claimed by acme-[ab] 1 and by acme-[ab] 1: uninstall one"
+    ):
         registry.get("same")
 
 
@@ -92,7 +106,9 @@ def test_builtin_wins_over_an_entry_point(site: Path) -> None:
 def test_failure_is_kept_and_not_tried_again(site: Path) -> None:
     install(site, "acme-count", "1", {"count": "acme_count:X"})
     log = site / "log"
-    (site / "acme_count.py").write_text(f"open({str(log)!r}, 'a').write('x')\nraise ValueError('no')\n")
+    (site / "acme_count.py").write_text(
+        f"open({str(log)!r}, 'a').write('x')\nraise ValueError('no')\n"
+    )
     registry = make()
     for _ in range(3):
         with pytest.raises(RewardLoadError):
@@ -117,21 +133,33 @@ def test_a_missing_dependency_is_told_from_a_missing_own_module() -> None:
     assert explain_load_failure(foreign, "acme.main", "pip install it") == (
         "it needs the Python module scipyx, which is not installed: pip install it"
     )
-    assert explain_load_failure(own, "acme.main", "pip install it") == "its own module acme.helper does not exist"
+    assert (
+        explain_load_failure(own, "acme.main", "pip install it")
+        == "its own module acme.helper does not exist"
+    )
     assert explain_load_failure(ValueError("a\nb"), "acme.main", "") == "ValueError: a b"
 
 
 def test_nearest() -> None:
-    assert nearest("compressibilty", ["compressibility", "incompressibility", "darkness"]) == "compressibility"
+    assert (
+        nearest("compressibilty", ["compressibility", "incompressibility", "darkness"])
+        == "compressibility"
+    )
     assert nearest("q", ["darkness"]) is None
 
 
-def test_the_environment_chooses_the_distributions(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_chooses_the_distributions(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("acme-a", "acme-b", "acme-c"):
         install(site, name, "1", {f"{name[-1]}": "acme_any:N"})
     everything = ["a", "b", "bits", "c", "one"]
     assert make().names() == everything
-    for value, names in {"none": ["bits", "one"], "": ["bits", "one"], "acme-a, Acme_C": ["a", "bits", "c", "one"]}.items():
+    for value, names in {
+        "none": ["bits", "one"],
+        "": ["bits", "one"],
+        "acme-a, Acme_C": ["a", "bits", "c", "one"],
+    }.items():
         monkeypatch.setenv("DDPO_PLUGINS", value)
         assert make().names() == names
     monkeypatch.delenv("DDPO_PLUGINS")

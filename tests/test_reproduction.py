@@ -24,11 +24,19 @@ def test_curves_and_intervals_are_where_they_should_be() -> None:
     root = ET.fromstring(tool["curves_figure"]({"reward": curves, "none": []}))
     (box,) = root.iter(f"{SVG}rect")
     left, top, width, height = (float(box.attrib[name]) for name in ("x", "y", "width", "height"))
-    lines = [[tuple(map(float, point.split(","))) for point in line.attrib["points"].split()] for line in root.iter(f"{SVG}polyline")]
-    assert lines[0] == [pytest.approx((left, top + height), abs=0.1), pytest.approx((left + width, top + height / 2), abs=0.1)]
+    lines = [
+        [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
+        for line in root.iter(f"{SVG}polyline")
+    ]
+    assert lines[0] == [
+        pytest.approx((left, top + height), abs=0.1),
+        pytest.approx((left + width, top + height / 2), abs=0.1),
+    ]
     assert lines[1][-1][1] == pytest.approx(top + height * 3 / 4, abs=0.1)
     first = next(root.iter(f"{SVG}polygon")).attrib["points"].split()
-    assert [float(point.split(",")[1]) for point in first[1:3]] == pytest.approx([top, top + height], abs=0.1)  # 4 and 0
+    assert [float(point.split(",")[1]) for point in first[1:3]] == pytest.approx(
+        [top, top + height], abs=0.1
+    )  # 4 and 0
     assert "a & b" in [text.text for text in root.iter(f"{SVG}text")]
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ddpo.loading import load_file
 from ddpo.source_files import module_files, source_files
+from ddpo.user_code import load_file
 
 
 def written(folder: Path, files: dict[str, str]) -> Path:
@@ -28,7 +28,10 @@ def written(folder: Path, files: dict[str, str]) -> Path:
         ("import importlib\nx = importlib.import_module('helper')", {"helper.py"}),
         ("from lib import inner", {"lib/__init__.py", "lib/inner.py", "lib/other.py"}),
         ("import lib.inner as i", {"lib/__init__.py", "lib/inner.py", "lib/other.py"}),
-        ("import sys\nsys.path.insert(0, HERE + 'tools')\nD = 'tools'\nimport hammer", {"tools/hammer.py"}),
+        (
+            "import sys\nsys.path.insert(0, HERE + 'tools')\nD = 'tools'\nimport hammer",
+            {"tools/hammer.py"},
+        ),
         ("W = open('w.bin')", {"w.bin"}),
         ("W = HERE / 'deep' / 'w.json'", {"deep/w.json"}),
         ("W = HERE / 'deep/w.json'", {"deep/w.json"}),
@@ -42,20 +45,35 @@ def written(folder: Path, files: dict[str, str]) -> Path:
         ("images = 'deep'", set()),
     ],
 )
-def test_modules_and_data_files_are_found_by_reading_the_code(tmp_path: Path, code: str, found: set[str]) -> None:
+def test_modules_and_data_files_are_found_by_reading_the_code(
+    tmp_path: Path, code: str, found: set[str]
+) -> None:
     files = {
-        "helper.py": "K = 1", "lib/__init__.py": "", "lib/inner.py": "from . import other", "lib/other.py": "", "w.bin": "1",
-        "deep/w.json": "{}", "part_1.txt": "", "part_2.txt": "", "config.json": '{"weights": "deep/w.json"}', "tools/hammer.py": "",
-    }  # fmt: skip
+        "helper.py": "K = 1",
+        "lib/__init__.py": "",
+        "lib/inner.py": "from . import other",
+        "lib/other.py": "",
+        "w.bin": "1",
+        "deep/w.json": "{}",
+        "part_1.txt": "",
+        "part_2.txt": "",
+        "config.json": '{"weights": "deep/w.json"}',
+        "tools/hammer.py": "",
+    }
     folder = written(tmp_path, files)
     if "from helper" in code:
-        (folder / "helper.py").write_text("P = 'deep/w.json'\nimport r")  # names a file itself, and imports in a circle
+        (folder / "helper.py").write_text(
+            "P = 'deep/w.json'\nimport r"
+        )  # names a file itself, and imports in a circle
     (folder / "link.bin").symlink_to(folder / "w.bin")
     (folder / "r.py").write_text(code)
     known = source_files(folder / "r.py")
     assert next(iter(known)) == "r.py"
     assert set(known) - {"r.py"} == found
-    assert all(digest == hashlib.sha256((folder / name).read_bytes()).hexdigest() for name, digest in known.items())
+    assert all(
+        digest == hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name, digest in known.items()
+    )
 
 
 def test_installed_modules_have_versions_instead() -> None:
@@ -64,8 +82,13 @@ def test_installed_modules_have_versions_instead() -> None:
 
 
 @pytest.mark.parametrize("target", ["helper.py", "deep/w.json", "lib/inner.py", "weights.bin"])
-def test_a_file_is_run_again_when_what_it_depends_on_has_changed(tmp_path: Path, target: str) -> None:
-    folder = written(tmp_path, {"helper.py": "K = 1", "deep/w.json": "2", "lib/inner.py": "K = 3", "real.bin": "4"})
+def test_a_file_is_run_again_when_what_it_depends_on_has_changed(
+    tmp_path: Path, target: str
+) -> None:
+    folder = written(
+        tmp_path,
+        {"helper.py": "K = 1", "deep/w.json": "2", "lib/inner.py": "K = 3", "real.bin": "4"},
+    )
     (folder / "weights.bin").symlink_to(folder / "real.bin")
     (folder / "r.py").write_text(
         "from pathlib import Path\nimport helper\nfrom lib import inner\nHERE = Path(__file__).parent\n"
@@ -78,9 +101,14 @@ def test_a_file_is_run_again_when_what_it_depends_on_has_changed(tmp_path: Path,
     path = folder / target
     path.write_text(path.read_text().replace(path.read_text()[-1], "9"))
     value, origin = load_file(folder / "r.py", "sum_")
-    assert value == 10 + 9 - {"helper.py": 1, "deep/w.json": 2, "lib/inner.py": 3, "weights.bin": 4}[target]
+    assert (
+        value
+        == 10 + 9 - {"helper.py": 1, "deep/w.json": 2, "lib/inner.py": 3, "weights.bin": 4}[target]
+    )
     assert origin != before[1]
-    assert origin.partition(" files:")[0] == before[1].partition(" files:")[0]  # its own hash is as it was
+    assert (
+        origin.partition(" files:")[0] == before[1].partition(" files:")[0]
+    )  # its own hash is as it was
 
 
 def test_namesakes_of_two_folders_are_told_apart(tmp_path: Path) -> None:

@@ -24,8 +24,12 @@ def made(form: str) -> ImageBatch:
     if form == "uint8":
         return ImageBatch.of_uint8(array, PROMPTS, context)
     if form == "images":
-        return ImageBatch.of_images([Image.fromarray(picture) for picture in array], PROMPTS, context)
-    return ImageBatch(torch.from_numpy(array.transpose(0, 3, 1, 2).copy()).float() / 255, PROMPTS, context)
+        return ImageBatch.of_images(
+            [Image.fromarray(picture) for picture in array], PROMPTS, context
+        )
+    return ImageBatch(
+        torch.from_numpy(array.transpose(0, 3, 1, 2).copy()).float() / 255, PROMPTS, context
+    )
 
 
 @pytest.mark.parametrize("form", ["uint8", "images", "pixels"])
@@ -34,7 +38,9 @@ def test_every_form_of_a_batch_holds_the_same_pixels(form: str, asked_first: str
     batch = made(form)
     getattr(batch, asked_first)
     assert np.array_equal(batch.uint8, levels())
-    assert torch.equal(batch.pixels, torch.from_numpy(levels().transpose(0, 3, 1, 2).copy()).float() / 255)
+    assert torch.equal(
+        batch.pixels, torch.from_numpy(levels().transpose(0, 3, 1, 2).copy()).float() / 255
+    )
     assert [np.asarray(image).tolist() for image in batch.images] == levels().tolist()
     assert (batch.size, len(batch), batch.from_bytes) == ((5, 7), 4, form != "pixels")
 
@@ -49,7 +55,11 @@ def test_parts_of_a_batch(form: str, asked_first: str | None) -> None:
         assert np.array_equal(part.uint8, levels()[places])
         assert [prompt.text for prompt in part.prompts] == ["abcd"[place] for place in places]
         assert torch.equal(part.pixels, batch.pixels[places])
-        assert (part.context, part.from_bytes, len(part.images)) == (Context(0.25), batch.from_bytes, 2)
+        assert (part.context, part.from_bytes, len(part.images)) == (
+            Context(0.25),
+            batch.from_bytes,
+            2,
+        )
 
 
 def test_bytes_and_edits_in_place() -> None:
@@ -92,9 +102,14 @@ def test_an_output_is_one_float32_score_per_picture() -> None:
         RewardOutput(torch.tensor([0.0, torch.nan]))
 
 
-@pytest.mark.parametrize("text", ["a smiling cat \ud83d", "\ude00 first", "a \ud83d cat", "bytes \udcff", "\ude00\ud83d"])
+@pytest.mark.parametrize(
+    "text", ["a smiling cat \ud83d", "\ude00 first", "a \ud83d cat", "bytes \udcff", "\ude00\ud83d"]
+)
 def test_half_a_character_is_no_prompt(text: str) -> None:
-    with pytest.raises(PromptError, match=r"is not text: it holds half a character \(U\+D[0-9A-F]{3}, at letter \d+\)") as caught:
+    with pytest.raises(
+        PromptError,
+        match=r"is not text: it holds half a character \(U\+D[0-9A-F]{3}, at letter \d+\)",
+    ) as caught:
         Prompt(text)
     str(caught.value).encode()  # it can be printed
     assert Prompt("a smiling cat \N{GRINNING FACE}").text.endswith("\N{GRINNING FACE}")

@@ -30,10 +30,19 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "www").mkdir()
     (tmp_path / "www" / "a+b.bin").write_bytes(CONTENT)
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path / "cache"))
-    for name in ("DDPO_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in (
+        "DDPO_OFFLINE",
+        "HF_HUB_OFFLINE",
+        "http_proxy",
+        "HTTP_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     Quiet.requests = 0
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "www"))) as http:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "www"))
+    ) as http:
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{http.server_address[1]}"
@@ -41,7 +50,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
-def test_fetched_once_then_from_the_cache_also_offline(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetched_once_then_from_the_cache_also_offline(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = fetch_url(f"{server}/a%2Bb.bin", SHA256, "a file")
     assert path.read_bytes() == CONTENT
     assert path.name == "a+b.bin"
@@ -77,7 +88,9 @@ def test_another_file_never_enters_the_cache(server: str) -> None:
 
 
 def test_an_absent_file_and_a_dead_server(server: str) -> None:
-    with pytest.raises(MissingResourceError, match=r"a file could not be fetched \(HTTPError.*404.*put it at"):
+    with pytest.raises(
+        MissingResourceError, match=r"a file could not be fetched \(HTTPError.*404.*put it at"
+    ):
         fetch_url(f"{server}/absent", SHA256, "a file")
     with pytest.raises(MissingResourceError, match="could not be fetched"):
         fetch_url("http://127.0.0.1:9/x", SHA256, "a file")
@@ -85,10 +98,14 @@ def test_an_absent_file_and_a_dead_server(server: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["DDPO_OFFLINE", "HF_HUB_OFFLINE"])
-def test_offline_asks_no_server_and_says_where_to_put_the_file(server: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_offline_asks_no_server_and_says_where_to_put_the_file(
+    server: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     assert not offline()
     monkeypatch.setenv(name, "1")
-    with pytest.raises(MissingResourceError, match=f"fetching is off .*get {server}/x and put it at .*cache"):
+    with pytest.raises(
+        MissingResourceError, match=f"fetching is off .*get {server}/x and put it at .*cache"
+    ):
         fetch_url(f"{server}/x", SHA256, "a file")
     assert Quiet.requests == 0
     monkeypatch.setenv(name, "0")
@@ -119,12 +136,19 @@ def test_verified(tmp_path: Path) -> None:
 
 def test_hub_file_offline_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPO_OFFLINE", "1")
-    with pytest.raises(MissingResourceError, match=r"run `hf download nobody/nothing w.bin --revision abc`"):
+    with pytest.raises(
+        MissingResourceError, match=r"run `hf download nobody/nothing w.bin --revision abc`"
+    ):
         fetch_hub_file("nobody/nothing", "w.bin", "abc", None, "a model")
 
 
-@pytest.mark.parametrize("given", ["~no-such-user-of-this-machine", "~no-such-user-of-this-machine/cache", "~nobody.at.all/a/b"])
-def test_a_cache_in_a_home_that_does_not_exist_is_one_line(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "given",
+    ["~no-such-user-of-this-machine", "~no-such-user-of-this-machine/cache", "~nobody.at.all/a/b"],
+)
+def test_a_cache_in_a_home_that_does_not_exist_is_one_line(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DDPO_CACHE", given)
     with pytest.raises(ConfigError, match=f"DDPO_CACHE={given}: .*set it to a folder"):
         cache_dir()

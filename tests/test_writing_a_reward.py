@@ -34,7 +34,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "pictures").mkdir()
     random = np.random.default_rng(0)
     for name in "ab":
-        Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / "pictures" / f"{name}.png")
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(
+            tmp_path / "pictures" / f"{name}.png"
+        )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -46,11 +48,17 @@ def test_the_code_scores_as_by_hand(folder: Path) -> None:
     batch = ImageBatch.of_uint8(pictures, [Prompt(""), Prompt("")])
     assert make_reward("./my_reward.py:redness")(batch).values.tolist() == [-0.5, 0.0]
     assert make_reward("./my_reward.py:redness:floor=-0.25")(batch).values.tolist() == [-0.25, 0.0]
-    assert make_reward("./my_contrast.py:Contrast")(batch).values.tolist() == pytest.approx([0.0, 0.25])
+    assert make_reward("./my_contrast.py:Contrast")(batch).values.tolist() == pytest.approx(
+        [0.0, 0.25]
+    )
 
 
-@pytest.mark.parametrize("command", OWN, ids=lambda command: command.removeprefix("ddpo rewards ").replace("/", ""))
-def test_the_commands_run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str) -> None:
+@pytest.mark.parametrize(
+    "command", OWN, ids=lambda command: command.removeprefix("ddpo rewards ").replace("/", "")
+)
+def test_the_commands_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
     monkeypatch.setattr(sys, "argv", shlex.split(command, comments=True))
     with pytest.raises(SystemExit) as caught:
         main()
@@ -62,6 +70,11 @@ def test_the_page_has_such_commands() -> None:
 
 
 def test_the_entry_point_is_that_of_the_package_that_new_writes(tmp_path: Path) -> None:
-    project = (write_package("mylab/contrast", "class", tmp_path / "made") / "pyproject.toml").read_text()
-    lines = [line.strip() for line in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0].strip().splitlines()]
+    project = (
+        write_package("mylab/contrast", "class", tmp_path / "made") / "pyproject.toml"
+    ).read_text()
+    lines = [
+        line.strip()
+        for line in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0].strip().splitlines()
+    ]
     assert "\n".join(lines) in project

@@ -14,7 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "writing-an-algorithm.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [
+    line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()
+]
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -34,10 +36,16 @@ def test_the_commands_run(folder: Path, ddpo: Run) -> None:
     for command in COMMANDS:
         code, _, error = ddpo(*shlex.split(command)[1:])
         assert code == 0, error
-    lines = [json.loads(line) for line in (folder / "runs" / "cispo" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (folder / "runs" / "cispo" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["ratio_first_deviation"] for line in lines] == [0.0, 0.0, 0.0]
     assert all(line["ratio_mean_deviation"] > 0 for line in lines)
-    assert json.loads((folder / "runs" / "cispo" / "config.json").read_text())["optim"]["clip_range"] == 5e-3
+    assert (
+        json.loads((folder / "runs" / "cispo" / "config.json").read_text())["optim"]["clip_range"]
+        == 5e-3
+    )
 
 
 def test_the_tests_of_the_page_pass_and_there_are_some(folder: Path) -> None:

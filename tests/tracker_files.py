@@ -39,7 +39,9 @@ def read_tensorboard(folder: Path) -> Recorded:
         recorded.images = [event.step for event in found.Images("samples")]
     content = found.PluginTagToContent("hparams")["_hparams_/session_start_info"]
     settings = HParamsPluginData.FromString(content).session_start_info.hparams
-    recorded.settings = {name: getattr(value, value.WhichOneof("kind")) for name, value in settings.items()}
+    recorded.settings = {
+        name: getattr(value, value.WhichOneof("kind")) for name, value in settings.items()
+    }
     return recorded
 
 
@@ -61,9 +63,19 @@ def read_wandb(folder: Path) -> Recorded:
             elif kind == "exit":
                 recorded.ended += 1
             elif kind == "config":
-                recorded.settings |= {item.key: json.loads(item.value_json) for item in record.config.update if item.key}
+                recorded.settings |= {
+                    item.key: json.loads(item.value_json)
+                    for item in record.config.update
+                    if item.key
+                }
             elif kind == "history":
-                _add(recorded, {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item})
+                _add(
+                    recorded,
+                    {
+                        "/".join(item.nested_key) or item.key: json.loads(item.value_json)
+                        for item in record.history.item
+                    },
+                )
     return recorded
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ddpo.files import write_text
+from ddpo.io.atomic import write_text
 from ddpo.rewards.check.run import render_checks_markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "checking-a-reward.md"

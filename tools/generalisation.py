@@ -16,12 +16,12 @@ from typing import Annotated, Final
 import typer
 from gains_figure import SPLITS, gains_figure, picture_rows
 
-from ddpo.eval import Report, Request, load_report
-from ddpo.eval.job import carry_out
-from ddpo.eval.models import BASE
-from ddpo.eval.over_optimisation import Course
-from ddpo.eval.planning import plan
-from ddpo.files import atomic_path, write_text
+from ddpo.eval import EvalConfig, Report, load_report
+from ddpo.eval.analysis.history import RunHistory
+from ddpo.eval.inputs.models import BASE
+from ddpo.eval.plan import plan
+from ddpo.eval.runner import run_evaluation
+from ddpo.io.atomic import atomic_path, write_text
 
 ROOT: Final = Path(__file__).parents[1]
 RUNS: Final = Path("runs") / "generalisation"
@@ -45,7 +45,10 @@ class Run:
         return RUNS / self.name
 
 
-TRAINED: Final = tuple(Run(reward, reward, 20, 2) for reward in ("compressibility", "incompressibility", "colorfulness"))
+TRAINED: Final = tuple(
+    Run(reward, reward, 20, 2)
+    for reward in ("compressibility", "incompressibility", "colorfulness")
+)
 BROKEN: Final = (Run("darkness", "darkness", 30, 3, seed=1),)
 HEALTHY: Final = tuple(
     Run(f"healthy/{reward}-{seed}", reward, iterations, iterations, seed)
@@ -53,13 +56,21 @@ HEALTHY: Final = tuple(
     for seed in (1, 2, 3, 4)
 )
 VALIDATION: Final = tuple(
-    Run(f"validation/{reward}-{seed}", reward, 5, 5, seed) for reward in ("saturation", "symmetry") for seed in (1, 2, 3)
+    Run(f"validation/{reward}-{seed}", reward, 5, 5, seed)
+    for reward in ("saturation", "symmetry")
+    for seed in (1, 2, 3)
 )
 EVALUATIONS: Final[Mapping[str, tuple[Sequence[Run], Mapping[str, object]]]] = {
     "trained": (TRAINED, {"history": 9}),
     "broken": (BROKEN, {"history": 9, "prompts": ("animals", "unseen_animals")}),
-    "healthy": (HEALTHY, {"history": 0, "best_of": 0, "seeds": 3, "prompts": ("animals", "unseen_animals")}),
-    "validation": (VALIDATION, {"history": 0, "best_of": 0, "seeds": 3, "prompts": ("animals", "unseen_animals")}),
+    "healthy": (
+        HEALTHY,
+        {"history": 0, "best_of": 0, "seeds": 3, "prompts": ("animals", "unseen_animals")},
+    ),
+    "validation": (
+        VALIDATION,
+        {"history": 0, "best_of": 0, "seeds": 3, "prompts": ("animals", "unseen_animals")},
+    ),
 }
 
 
@@ -68,14 +79,25 @@ def train(run: Run) -> None:
     from ddpo.trainer import config_for, resume
     from ddpo.trainer import train as start
 
-    config = config_for({"reward": run.reward, "iterations": run.iterations, "checkpoint_every": run.every, "seed": run.seed})
-    for _ in resume(run.folder) if (run.folder / "config.json").exists() else start(config, run.folder):
+    config = config_for(
+        {
+            "reward": run.reward,
+            "iterations": run.iterations,
+            "checkpoint_every": run.every,
+            "seed": run.seed,
+        }
+    )
+    for _ in (
+        resume(run.folder) if (run.folder / "config.json").exists() else start(config, run.folder)
+    ):
         pass
 
 
 def trained(run: Run) -> bool:
     """Whether its last checkpoint is there."""
-    return (run.folder / "checkpoints" / f"iteration-{run.iterations:06d}" / "policy.json").is_file()
+    return (
+        run.folder / "checkpoints" / f"iteration-{run.iterations:06d}" / "policy.json"
+    ).is_file()
 
 
 def work() -> Iterator[str]:
@@ -86,19 +108,36 @@ def work() -> Iterator[str]:
             train(run)
     for name, (runs, settings) in EVALUATIONS.items():
         yield f"evaluating {name}"
-        request = Request(checkpoints=tuple(str(run.folder) for run in runs), out=RUNS / "eval" / name, **settings)  # type: ignore[arg-type]
-        carry_out(plan(request))
+        request = EvalConfig(
+            checkpoints=tuple(str(run.folder) for run in runs), out=RUNS / "eval" / name, **settings
+        )  # type: ignore[arg-type]
+        run_evaluation(plan(request))
 
 
 def gains_table(report: Report) -> str:
     """The gain of each model's own reward on every split, and the share that carries over."""
-    lines = ["| trained on | " + " | ".join(SPLITS.values()) + " |", "|---" * (1 + len(SPLITS)) + "|"]
+    lines = [
+        "| trained on | " + " | ".join(SPLITS.values()) + " |",
+        "|---" * (1 + len(SPLITS)) + "|",
+    ]
     for model in report.compared:
-        shares = {t.split: t.share for t in report.transfers if (t.model, t.reward) == (model.name, model.trained_on)}
+        shares = {
+            t.split: t.share
+            for t in report.transfers
+            if (t.model, t.reward) == (model.name, model.trained_on)
+        }
         cells = []
         for split in SPLITS:
-            gain = next(g.paired.gain for g in report.gains if (g.model, g.split, g.reward) == (model.name, split, model.trained_on))
-            share = f"; {shares[split].ratio:.0%}" if split in shares and not shares[split].reason else ""
+            gain = next(
+                g.paired.gain
+                for g in report.gains
+                if (g.model, g.split, g.reward) == (model.name, split, model.trained_on)
+            )
+            share = (
+                f"; {shares[split].ratio:.0%}"
+                if split in shares and not shares[split].reason
+                else ""
+            )
             cells.append(f"{_number(gain.mean)} ({_number(gain.low)}, {_number(gain.high)}){share}")
         lines.append(f"| {model.trained_on} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -109,22 +148,38 @@ def matrix(report: Report) -> str:
     rewards = [model.trained_on for model in report.compared] + ["base_fit", "prompt_evidence"]
     lines = ["| trained on | " + " | ".join(rewards) + " |", "|---" * (1 + len(rewards)) + "|"]
     for model in report.compared:
-        found = {g.reward: g.z.mean for g in report.gains if (g.model, g.split) == (model.name, "unseen_animals")}
-        lines.append(f"| {model.trained_on} | " + " | ".join(_number(found[reward]) for reward in rewards) + " |")
+        found = {
+            g.reward: g.z.mean
+            for g in report.gains
+            if (g.model, g.split) == (model.name, "unseen_animals")
+        }
+        lines.append(
+            f"| {model.trained_on} | "
+            + " | ".join(_number(found[reward]) for reward in rewards)
+            + " |"
+        )
     return "\n".join(lines)
 
 
-def course_table(report: Report, course: Course) -> str:
+def course_table(report: Report, course: RunHistory) -> str:
     """What is told of each checkpoint of a run."""
-    lines = ["| iteration | queries | √KL | gain | evidence for the prompt | denoising error | reading |", "|---" * 7 + "|"]
+    lines = [
+        "| iteration | queries | √KL | gain | evidence for the prompt | denoising error | reading |",
+        "|---" * 7 + "|",
+    ]
     base = {g.reward: g.paired.base_mean for g in report.gains if g.split == course.split}
     for point, signs in zip(course.points[1:], course.signs, strict=True):
         shown = 1 + point.gains["prompt_evidence"].mean / base["prompt_evidence"]
         error = 1 + point.gains["base_fit"].mean / base["base_fit"]
         cells = (
-            str(point.iteration), f"{point.queries:,}", f"{math.sqrt(point.kl.mean):.0f}", _number(point.gains[course.trained_on].mean),
-            f"{shown:.0%}".replace("-", "−"), f"{error:.2f} ×", signs.grade,
-        )  # fmt: skip
+            str(point.iteration),
+            f"{point.queries:,}",
+            f"{math.sqrt(point.kl.mean):.0f}",
+            _number(point.gains[course.trained_on].mean),
+            f"{shown:.0%}".replace("-", "−"),
+            f"{error:.2f} ×",
+            signs.grade,
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -133,11 +188,26 @@ def readings_table(report: Report) -> str:
     """The reading of every run, with the gain of its own reward on seen prompts."""
     lines = ["| run | gain, seen animals | reading | because of |", "|---|---|---|---|"]
     for model, reading in zip(report.compared, report.readings, strict=True):
-        gain = next(g.paired.gain for g in report.gains if (g.model, g.split, g.reward) == (model.name, "animals", model.trained_on))
-        because = "; ".join(one.kind for one in reading.evidence if one.grade == reading.grade) if reading.grade != "no sign" else ""
-        lines.append(f"| {model.name} | {_number(gain.mean)} ({_number(gain.low)}, {_number(gain.high)}) | {reading.grade} | {because} |")
+        gain = next(
+            g.paired.gain
+            for g in report.gains
+            if (g.model, g.split, g.reward) == (model.name, "animals", model.trained_on)
+        )
+        because = (
+            "; ".join(one.kind for one in reading.evidence if one.grade == reading.grade)
+            if reading.grade != "no sign"
+            else ""
+        )
+        lines.append(
+            f"| {model.name} | {_number(gain.mean)} ({_number(gain.low)}, {_number(gain.high)}) | {reading.grade} | {because} |"
+        )
     counts = Counter(reading.grade for reading in report.readings)
-    return "\n".join(lines) + "\n\n" + ", ".join(f"{grade}: {counts[grade]}" for grade in ("no sign", "watch", "strong signs")) + "."
+    return (
+        "\n".join(lines)
+        + "\n\n"
+        + ", ".join(f"{grade}: {counts[grade]}" for grade in ("no sign", "watch", "strong signs"))
+        + "."
+    )
 
 
 def write_page() -> None:
@@ -145,7 +215,10 @@ def write_page() -> None:
     reports = {name: load_report(RUNS / "eval" / name / "report.json") for name in EVALUATIONS}
     tables = {"gains": gains_table(reports["trained"]), "matrix": matrix(reports["trained"])}
     for name in ("trained", "broken"):
-        tables |= {f"course {course.run}": course_table(reports[name], course) for course in reports[name].courses}
+        tables |= {
+            f"course {course.run}": course_table(reports[name], course)
+            for course in reports[name].courses
+        }
     tables |= {name: readings_table(reports[name]) for name in ("healthy", "validation")}
     text = PAGE.read_text(encoding="utf-8")
     for name, table in tables.items():
@@ -153,11 +226,27 @@ def write_page() -> None:
         text = text[: text.index(begin) + len(begin)] + table + "\n" + text[text.index(end) :]
     write_text(PAGE, text)
     write_text(FIGURES / "gains.svg", gains_figure(reports["trained"]))
-    folder, models = RUNS / "eval" / "trained", [BASE, *(model.name for model in reports["trained"].compared)]
+    folder, models = (
+        RUNS / "eval" / "trained",
+        [BASE, *(model.name for model in reports["trained"].compared)],
+    )
     _save(picture_rows(folder, models, list(SPLITS), 5), "before-after")
-    course = next(course for course in reports["trained"].courses if course.run == "incompressibility")
-    _save(picture_rows(folder, [point.model for point in course.points], ["animals"], 15), "course-incompressibility")
-    _save(picture_rows(RUNS / "eval" / "healthy", [BASE, *(m.name for m in reports["healthy"].compared)], ["animals"], 15), "healthy")
+    course = next(
+        course for course in reports["trained"].courses if course.run == "incompressibility"
+    )
+    _save(
+        picture_rows(folder, [point.model for point in course.points], ["animals"], 15),
+        "course-incompressibility",
+    )
+    _save(
+        picture_rows(
+            RUNS / "eval" / "healthy",
+            [BASE, *(m.name for m in reports["healthy"].compared)],
+            ["animals"],
+            15,
+        ),
+        "healthy",
+    )
 
 
 def _save(picture: object, name: str) -> None:
@@ -170,7 +259,9 @@ def _number(value: float) -> str:
 
 
 def main(
-    only_page: Annotated[bool, typer.Option(help="Train and evaluate nothing, write the page from what is finished.")] = False,
+    only_page: Annotated[
+        bool, typer.Option(help="Train and evaluate nothing, write the page from what is finished.")
+    ] = False,
 ) -> None:
     """Does what is left and writes the page."""
     for line in () if only_page else work():

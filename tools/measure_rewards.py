@@ -31,40 +31,77 @@ from plain_loops import LOOPS
 from random_weights import taken_for_real, write_head, write_hps, write_imagereward, write_real_clip
 from torch import nn
 
-from ddpo.inputs.picture import Picture
-from ddpo.rewards.backbones import forget_embeddings
-from ddpo.rewards.scored_files import score_files
-from ddpo.rewards.scorer import make_scorer, processors
+from ddpo.inputs.input_image import InputImage
+from ddpo.rewards.image_files import score_files
+from ddpo.rewards.models.shared_encoders import forget_embeddings
+from ddpo.rewards.scoring.scorer import make_scorer, processors
 from ddpo.rewards.zoo import resolve
 from ddpo.types import Prompt
 
-BACKBONES = {"clip_score": "ViT-B/32", "aesthetic": "ViT-L/14", "pickscore": "ViT-H/14", "hpsv2": "ViT-H/14", "imagereward": "BLIP large"}
-ON_CPU = {"clip_score": 64, "aesthetic": 16, "imagereward": 16, "pickscore": 8, "hpsv2": 8}  # pictures: a minute per row on two cores
-ANIMALS, DOINGS = ("cat", "dog", "horse", "monkey", "rabbit", "zebra", "spider"), ("washing the dishes", "riding a bike", "playing chess")
+BACKBONES = {
+    "clip_score": "ViT-B/32",
+    "aesthetic": "ViT-L/14",
+    "pickscore": "ViT-H/14",
+    "hpsv2": "ViT-H/14",
+    "imagereward": "BLIP large",
+}
+ON_CPU = {
+    "clip_score": 64,
+    "aesthetic": 16,
+    "imagereward": 16,
+    "pickscore": 8,
+    "hpsv2": 8,
+}  # pictures: a minute per row on two cores
+ANIMALS, DOINGS = (
+    ("cat", "dog", "horse", "monkey", "rabbit", "zebra", "spider"),
+    ("washing the dishes", "riding a bike", "playing chess"),
+)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("reward_speed.json"), help="rows so far; the table is printed")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("reward_speed.json"),
+        help="rows so far; the table is printed",
+    )
     parser.add_argument("--rewards", default=",".join(BACKBONES))
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batches", default=None, help="batch sizes, of which the best counts (4,16 on the CPU, 16,64 on a GPU)")
-    parser.add_argument("--pictures", type=int, default=None, help="how many (8 to 64 on the CPU, 256 on a GPU)")
+    parser.add_argument(
+        "--batches",
+        default=None,
+        help="batch sizes, of which the best counts (4,16 on the CPU, 16,64 on a GPU)",
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=None, help="how many (8 to 64 on the CPU, 256 on a GPU)"
+    )
     parser.add_argument("--per-prompt", type=int, default=4, help="pictures of one prompt")
     parser.add_argument("--side", type=int, default=512, help="of the pictures, in pixels")
     parser.add_argument("--format", default="png", choices=("png", "jpg"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
-    parser.add_argument("--tiny", action="store_true", help="two layers of 32 numbers: what is left is all but the towers")
-    parser.add_argument("--row", nargs=3, metavar=("REWARD", "DTYPE", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--tiny",
+        action="store_true",
+        help="two layers of 32 numbers: what is left is all but the towers",
+    )
+    parser.add_argument(
+        "--row", nargs=3, metavar=("REWARD", "DTYPE", "FOLDER"), help=argparse.SUPPRESS
+    )
     return parser.parse_args()
 
 
 def words(round_: int, count: int, per_prompt: int) -> list[str]:
     """A prompt for each of `count` pictures; other ones in each round, so that no text is remembered."""
     texts = [f"a {animal} {doing}" for doing in DOINGS for animal in ANIMALS]
-    return [f"{texts[place // per_prompt % len(texts)]}, {round_} {place // per_prompt // len(texts)}" for place in range(count)]
+    return [
+        f"{texts[place // per_prompt % len(texts)]}, {round_} {place // per_prompt // len(texts)}"
+        for place in range(count)
+    ]
 
 
 def write_pictures(folder: Path, count: int, side: int, suffix: str) -> list[Path]:
@@ -73,7 +110,9 @@ def write_pictures(folder: Path, count: int, side: int, suffix: str) -> list[Pat
     random = np.random.default_rng(0)
     paths = [folder / f"{place:04}.{suffix}" for place in range(count)]
     for path in paths:
-        coarse = Image.fromarray(random.integers(0, 230, (12, 12, 3)).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+        coarse = Image.fromarray(random.integers(0, 230, (12, 12, 3)).astype(np.uint8)).resize(
+            (side, side), Image.Resampling.BICUBIC
+        )
         noise = random.integers(0, 12, (side, side, 3))
         Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8)).save(path)
     return paths
@@ -85,9 +124,17 @@ def write_weights(reward: str, folder: Path, tiny: bool) -> dict[str, str]:
     folder.mkdir(exist_ok=True)
     if reward == "imagereward":
         if new:
-            write_imagereward(folder, [*ANIMALS, *" ".join(DOINGS).split(), "a", *map(str, range(99))], tiny)
-        return {name: str(folder / file) for name, file in (("checkpoint", "ImageReward.pt"), ("config", "med_config.json"),
-                                                            ("vocabulary", "vocab.txt"))}  # fmt: skip
+            write_imagereward(
+                folder, [*ANIMALS, *" ".join(DOINGS).split(), "a", *map(str, range(99))], tiny
+            )
+        return {
+            name: str(folder / file)
+            for name, file in (
+                ("checkpoint", "ImageReward.pt"),
+                ("config", "med_config.json"),
+                ("vocabulary", "vocab.txt"),
+            )
+        }
     if reward == "hpsv2":
         if new:
             write_hps(folder / "hps.pt", tiny)
@@ -139,7 +186,9 @@ class Clock:
         return time.perf_counter()
 
 
-def measured(reward: str, dtype: str, folder: Path, args: argparse.Namespace, count: int, batches: list[int]) -> dict[str, Any]:
+def measured(
+    reward: str, dtype: str, folder: Path, args: argparse.Namespace, count: int, batches: list[int]
+) -> dict[str, Any]:
     """One row: pictures per second of the plain loop and of ours, and the share of the networks in both."""
     paths = write_pictures(folder.parent / f"{reward}-{dtype}", count, args.side, args.format)
     options = write_weights(reward, folder, args.tiny)
@@ -155,55 +204,113 @@ def measured(reward: str, dtype: str, folder: Path, args: argparse.Namespace, co
         for tower in mine:
             tower.compile()
     clocks = Clock(theirs, args.device), Clock(mine, args.device)
-    rounds = [one_round(round_, plain, scorers, paths, args.per_prompt, clocks) for round_ in range(-1, args.rounds)][1:]
+    rounds = [
+        one_round(round_, plain, scorers, paths, args.per_prompt, clocks)
+        for round_ in range(-1, args.rounds)
+    ][1:]
     best = max(batches, key=lambda size: statistics.median(row["ratio"][size] for row in rounds))
-    median = {name: statistics.median(row[name][best] for row in rounds) for name in ("ours", "ratio", "share")}
+    median = {
+        name: statistics.median(row[name][best] for row in rounds)
+        for name in ("ours", "ratio", "share")
+    }
     return {
-        "ours_per_s": median["ours"], "plain_per_s": statistics.median(row["plain"] for row in rounds), "ratio": median["ratio"],
-        "ratios": [row["ratio"][best] for row in rounds], "batch": best, "networks_share_of_ours": median["share"],
-        "networks_share_of_plain": statistics.median(row["plain_share"] for row in rounds), "pictures": count,
-        "largest_difference": max(row["difference"] for row in rounds), "spread_of_scores": rounds[0]["spread"],
-    }  # fmt: skip
+        "ours_per_s": median["ours"],
+        "plain_per_s": statistics.median(row["plain"] for row in rounds),
+        "ratio": median["ratio"],
+        "ratios": [row["ratio"][best] for row in rounds],
+        "batch": best,
+        "networks_share_of_ours": median["share"],
+        "networks_share_of_plain": statistics.median(row["plain_share"] for row in rounds),
+        "pictures": count,
+        "largest_difference": max(row["difference"] for row in rounds),
+        "spread_of_scores": rounds[0]["spread"],
+    }
 
 
 def one_round(
-    round_: int, plain: Any, scorers: dict[int, Any], paths: Sequence[Path], per_prompt: int, clocks: tuple[Clock, Clock]
+    round_: int,
+    plain: Any,
+    scorers: dict[int, Any],
+    paths: Sequence[Path],
+    per_prompt: int,
+    clocks: tuple[Clock, Clock],
 ) -> dict[str, Any]:
     """Plain loop, then ours with each batch size; all on the same files and prompts. The round before the first one warms up."""
     texts = words(round_, len(paths), per_prompt)
     before, begun = clocks[0].seconds, time.perf_counter()
     due = [plain(path, text) for path, text in zip(paths, texts, strict=True)]
     slow = time.perf_counter() - begun
-    row: dict[str, Any] = {"plain": len(paths) / slow, "plain_share": (clocks[0].seconds - before) / slow, "ours": {}, "ratio": {},
-                           "share": {}, "difference": 0.0, "spread": float(np.std(due))}  # fmt: skip
+    row: dict[str, Any] = {
+        "plain": len(paths) / slow,
+        "plain_share": (clocks[0].seconds - before) / slow,
+        "ours": {},
+        "ratio": {},
+        "share": {},
+        "difference": 0.0,
+        "spread": float(np.std(due)),
+    }
     for size, scorer in scorers.items():
         forget_embeddings()
-        pictures = [Picture(str(path), Prompt(f"{text} {size}")) for path, text in zip(paths, texts, strict=True)]
+        pictures = [
+            InputImage(str(path), Prompt(f"{text} {size}"))
+            for path, text in zip(paths, texts, strict=True)
+        ]
         before, begun = clocks[1].seconds, time.perf_counter()
         found = [scored.score for (scored,) in score_files([scorer], pictures, size)]
         fast = time.perf_counter() - begun
-        row["ours"][size], row["ratio"][size], row["share"][size] = len(paths) / fast, slow / fast, (clocks[1].seconds - before) / fast
+        row["ours"][size], row["ratio"][size], row["share"][size] = (
+            len(paths) / fast,
+            slow / fast,
+            (clocks[1].seconds - before) / fast,
+        )
         if any(score is None for score in found):
             raise RuntimeError("a picture got no score")
     forget_embeddings()
-    same = [Picture(str(path), Prompt(text)) for path, text in zip(paths[:2], texts, strict=False)]
+    same = [
+        InputImage(str(path), Prompt(text)) for path, text in zip(paths[:2], texts, strict=False)
+    ]
     scores = [scored.score for (scored,) in score_files([next(iter(scorers.values()))], same)]
-    row["difference"] = max(abs((score or 0.0) - want) for score, want in zip(scores, due, strict=False))
+    row["difference"] = max(
+        abs((score or 0.0) - want) for score, want in zip(scores, due, strict=False)
+    )
     return row
 
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
     """What makes a row another one."""
-    return tuple(row[name] for name in ("reward", "dtype", "device", "tiny", "compiled", "per_prompt", "side", "format"))
+    return tuple(
+        row[name]
+        for name in (
+            "reward",
+            "dtype",
+            "device",
+            "tiny",
+            "compiled",
+            "per_prompt",
+            "side",
+            "format",
+        )
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    heads = ("reward", "network", "dtype", "plain loop, images/s", "ours, images/s", "ratio", "batch", "network's share, plain → ours",
-             "peak memory")  # fmt: skip
+    heads = (
+        "reward",
+        "network",
+        "dtype",
+        "plain loop, images/s",
+        "ours, images/s",
+        "ratio",
+        "batch",
+        "network's share, plain → ours",
+        "peak memory",
+    )
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
-        network = ("tiny" if row["tiny"] else BACKBONES[row["reward"]]) + (", compiled" if row["compiled"] else "")
+        network = ("tiny" if row["tiny"] else BACKBONES[row["reward"]]) + (
+            ", compiled" if row["compiled"] else ""
+        )
         shares = f"{row['networks_share_of_plain']:.0%} → {row['networks_share_of_ours']:.0%}"
         lines.append(
             f"| `{row['reward']}` | {network} | {row['dtype']} | {row['plain_per_s']:.3g} | {row['ours_per_s']:.3g} | {row['ratio']:.2f} "
@@ -219,11 +326,23 @@ def measure_row(args: argparse.Namespace) -> None:
     on_cpu = args.device == "cpu"
     count = args.pictures or (ON_CPU[reward] if on_cpu else 256)
     batches = [int(size) for size in (args.batches or ("4,16" if on_cpu else "16,64")).split(",")]
-    row = {"reward": reward, "dtype": dtype, "device": args.device, "tiny": args.tiny, "compiled": args.compile,
-           "per_prompt": args.per_prompt, "side": args.side, "format": args.format}  # fmt: skip
+    row = {
+        "reward": reward,
+        "dtype": dtype,
+        "device": args.device,
+        "tiny": args.tiny,
+        "compiled": args.compile,
+        "per_prompt": args.per_prompt,
+        "side": args.side,
+        "format": args.format,
+    }
     row |= measured(reward, dtype, Path(folder), args, count, batches)
     machine = platform.machine() if on_cpu else torch.cuda.get_device_name()
-    row |= {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000, "threads": torch.get_num_threads(), "machine": machine}
+    row |= {
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "threads": torch.get_num_threads(),
+        "machine": machine,
+    }
     row |= {name: version(name) for name in ("torch", "transformers", "open_clip_torch", "pillow")}
     print(json.dumps(row))
 
@@ -237,10 +356,27 @@ def main() -> None:
     for reward in args.rewards.split(","):
         with tempfile.TemporaryDirectory() as folder:
             for dtype in args.dtypes.split(","):
-                wanted = (reward, dtype, args.device, args.tiny, args.compile, args.per_prompt, args.side, args.format)
+                wanted = (
+                    reward,
+                    dtype,
+                    args.device,
+                    args.tiny,
+                    args.compile,
+                    args.per_prompt,
+                    args.side,
+                    args.format,
+                )
                 if wanted in {key(row) for row in rows}:
                     continue
-                command = [sys.executable, __file__, *sys.argv[1:], "--row", reward, dtype, f"{folder}/weights"]
+                command = [
+                    sys.executable,
+                    __file__,
+                    *sys.argv[1:],
+                    "--row",
+                    reward,
+                    dtype,
+                    f"{folder}/weights",
+                ]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 rows.append(json.loads(done.stdout.splitlines()[-1]))
                 args.out.write_text(json.dumps(rows, indent=1) + "\n")

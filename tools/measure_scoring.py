@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 from ddpo.inputs.image_files import find_images
-from ddpo.inputs.picture import Picture
+from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.cache import ScoreCache
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.scored_files import score_files
-from ddpo.rewards.scorer import Scorer, make_scorer
+from ddpo.rewards.image_files import score_files
+from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.zoo import resolve
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -42,7 +42,9 @@ def plain_loop(paths: list[Path]) -> list[int]:
 
 def ours(paths: list[Path]) -> list[int]:
     """The same through the scorer."""
-    rows = score_files([make_scorer(resolve("incompressibility"))], (Picture(str(path)) for path in paths))
+    rows = score_files(
+        [make_scorer(resolve("incompressibility"))], (InputImage(str(path)) for path in paths)
+    )
     return [round((row.score or 0) * 1000) for (row,) in rows]
 
 
@@ -65,7 +67,9 @@ def in_memory(pictures: np.ndarray) -> tuple[Callable[[], list[int]], Callable[[
 class Waits:
     """A reward that takes `milliseconds` per picture, busy, on one thread."""
 
-    card = RewardCard(id="waits", version="1", summary="", load="here:Waits", family="test", flaws="")
+    card = RewardCard(
+        id="waits", version="1", summary="", load="here:Waits", family="test", flaws=""
+    )
 
     def __init__(self, milliseconds: float) -> None:
         self.seconds = milliseconds / 1000
@@ -80,7 +84,10 @@ class Waits:
 def from_cache(pictures: np.ndarray, cache: ScoreCache) -> float:
     """Images per second of a reward that was asked before, from decoded pixels; no call of the reward."""
     reward = Waits(20.0)
-    batches = [ImageBatch.of_uint8(pictures[i : i + 16], (Prompt(""),) * len(pictures[i : i + 16])) for i in range(0, len(pictures), 16)]
+    batches = [
+        ImageBatch.of_uint8(pictures[i : i + 16], (Prompt(""),) * len(pictures[i : i + 16]))
+        for i in range(0, len(pictures), 16)
+    ]
     for batch in batches:
         Scorer(reward, cache=cache).score(batch)
     rates = []
@@ -94,7 +101,9 @@ def from_cache(pictures: np.ndarray, cache: ScoreCache) -> float:
     return statistics.median(rates)
 
 
-def interleaved(first: Callable[[], object], second: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float, bool]:
+def interleaved(
+    first: Callable[[], object], second: Callable[[], object], rounds: int = ROUNDS
+) -> tuple[float, float, bool]:
     """Median seconds of each, and whether they always gave the same."""
     times: tuple[list[float], list[float]] = ([], [])
     same = True
@@ -117,8 +126,13 @@ def main() -> None:
     )
     pictures = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths[:200]])
     plain, scored, same = interleaved(*in_memory(pictures))
-    print(f"200 decoded: plain loop {200 / plain:.0f}/s, scorer {200 / scored:.0f}/s, ratio {plain / scored:.2f}, sizes equal: {same}")
-    with tempfile.TemporaryDirectory() as folder, ScoreCache(Path(folder) / "scores.sqlite") as cache:
+    print(
+        f"200 decoded: plain loop {200 / plain:.0f}/s, scorer {200 / scored:.0f}/s, ratio {plain / scored:.2f}, sizes equal: {same}"
+    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ScoreCache(Path(folder) / "scores.sqlite") as cache,
+    ):
         print(f"512×512 from the cache, decoded: {from_cache(pictures, cache):.0f} images/s")
     small = ImageBatch(torch.zeros(64, 3, 64, 64), (Prompt(""),) * 64)
     for milliseconds in (1.0, 2.0, 5.0):
@@ -126,7 +140,9 @@ def main() -> None:
         scorer = Scorer(reward)
         direct = lambda reward=reward: [reward(small[i : i + 16]) for i in range(0, 64, 16)]  # noqa: E731
         alone, through, _ = interleaved(direct, lambda scorer=scorer: scorer.score(small), 9)
-        print(f"reward of {milliseconds:g} ms per picture: overhead of the scorer {100 * (through / alone - 1):.2f} %")
+        print(
+            f"reward of {milliseconds:g} ms per picture: overhead of the scorer {100 * (through / alone - 1):.2f} %"
+        )
 
 
 if __name__ == "__main__":

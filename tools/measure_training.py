@@ -39,16 +39,33 @@ ROWS = {
 
 def arguments() -> argparse.Namespace:
     """Of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkout", type=Path, help="a checkout of kvablack/ddpo-pytorch")
-    parser.add_argument("--out", type=Path, default=Path("training_speed.json"), help="rows so far; the table is printed")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("training_speed.json"),
+        help="rows so far; the table is printed",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=3, help="counted, per process")
-    parser.add_argument("--model", type=Path, default=None, help="a folder instead of the random model")
-    parser.add_argument("--size", choices=list(WORKLOADS), default="tiny", help="of the model and the workload")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both loops run")
-    parser.add_argument("--rows", default=None, help="who:images per call in training, dtype after a slash; by commas")
+    parser.add_argument(
+        "--model", type=Path, default=None, help="a folder instead of the random model"
+    )
+    parser.add_argument(
+        "--size", choices=list(WORKLOADS), default="tiny", help="of the model and the workload"
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where both loops run"
+    )
+    parser.add_argument(
+        "--rows",
+        default=None,
+        help="who:images per call in training, dtype after a slash; by commas",
+    )
     parser.add_argument("--ours", nargs=2, metavar=("BATCH", "DTYPE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -73,7 +90,14 @@ TINY = PolicySize(
         "layers_per_block": 1,
         "sample_size": 64,
     },
-    text=({"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 5, "num_attention_heads": 4},),
+    text=(
+        {
+            "hidden_size": 32,
+            "intermediate_size": 37,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 4,
+        },
+    ),
     tokens=77,
     vocabulary=0,
 )
@@ -81,18 +105,40 @@ MODELS = {"tiny": (TINY, torch.float32), "sd15": (SD15, torch.float16)}
 """Architecture of each size, and the type in which its weights are stored."""
 
 
-def ours(model: Path, batch: int, dtype: str, iterations: int, work: Workload, device: str) -> dict[str, Any]:
+def ours(
+    model: Path, batch: int, dtype: str, iterations: int, work: Workload, device: str
+) -> dict[str, Any]:
     """The workload through `ddpo.trainer.train`, measured per iteration, all that an iteration does included."""
     from ddpo.trainer import config_for, train
-    from ddpo.trainer.events import IterationDone
+    from ddpo.trainer.monitoring.events import IterationDone
 
-    config = config_for({
-        "model": str(model), "reward": "compressibility", "iterations": iterations + 1, "dtype": dtype, "device": device,
-        "checkpoint_every": 10**6, "grid_every": 10**6,
-        "sample": {"samples": work.images, "per_prompt": 1, "steps": work.steps, "guidance": 5.0, "batch": batch},
-        "optim": {"updates": work.updates, "timesteps": 0, "skip_last": 0, "lr": 3e-4, "clip_range": 1e-4},
-        "adapt": {"rank": 4, "alpha": 4}, "advantage": {"kind": "per_prompt", "buffer": 16, "min_count": 16},
-    })  # fmt: skip
+    config = config_for(
+        {
+            "model": str(model),
+            "reward": "compressibility",
+            "iterations": iterations + 1,
+            "dtype": dtype,
+            "device": device,
+            "checkpoint_every": 10**6,
+            "grid_every": 10**6,
+            "sample": {
+                "samples": work.images,
+                "per_prompt": 1,
+                "steps": work.steps,
+                "guidance": 5.0,
+                "batch": batch,
+            },
+            "optim": {
+                "updates": work.updates,
+                "timesteps": 0,
+                "skip_last": 0,
+                "lr": 3e-4,
+                "clip_range": 1e-4,
+            },
+            "adapt": {"rank": 4, "alpha": 4},
+            "advantage": {"kind": "per_prompt", "buffer": 16, "min_count": 16},
+        }
+    )
     marks, sampling, deviations = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for event in train(config, Path(folder) / "run"):
@@ -119,15 +165,43 @@ def measured(row: str, options: argparse.Namespace, model: Path) -> dict[str, An
     here, dtype = Path(__file__), dtype or "float32"
     if who in THEIRS:
         precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[dtype]
-        command = [here.with_name("reference_loop.py"), options.checkout, model, batch, options.iterations, precision, THEIRS[who]]
+        command = [
+            here.with_name("reference_loop.py"),
+            options.checkout,
+            model,
+            batch,
+            options.iterations,
+            precision,
+            THEIRS[who],
+        ]
         command += [options.size, options.device]
     else:
-        command = [here, options.checkout, "--model", model, "--iterations", options.iterations, "--ours", batch, dtype]
+        command = [
+            here,
+            options.checkout,
+            "--model",
+            model,
+            "--iterations",
+            options.iterations,
+            "--ours",
+            batch,
+            dtype,
+        ]
         command += ["--size", options.size, "--device", options.device]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(options.threads),
+        "MKL_NUM_THREADS": str(options.threads),
+    }
     if options.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""  # accelerate takes a GPU wherever it sees one
-    done = subprocess.run([sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(f"{row}: {done.stderr[-3000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -145,9 +219,15 @@ def table(rows: dict[str, list[dict[str, Any]]], images: int) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, runs in rows.items():
-        wall, cpu, peak = per_picture(name, "wall"), per_picture(name, "cpu"), max(run["peak_mb"] for run in runs)
+        wall, cpu, peak = (
+            per_picture(name, "wall"),
+            per_picture(name, "cpu"),
+            max(run["peak_mb"] for run in runs),
+        )
         ratios = f"{per_picture(first, 'wall') / wall:.2f} | {per_picture(first, 'cpu') / cpu:.2f}"
-        lines.append(f"| {name} | {wall:.0f} | {per_picture(name, 'sampling'):.0f} | {cpu:.0f} | {ratios} | {peak:.0f} |")
+        lines.append(
+            f"| {name} | {wall:.0f} | {per_picture(name, 'sampling'):.0f} | {cpu:.0f} | {ratios} | {peak:.0f} |"
+        )
     return "\n".join(lines)
 
 
@@ -158,7 +238,11 @@ def main() -> None:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         batch, dtype = options.ours
         work = WORKLOADS[options.size]
-        print(json.dumps(ours(options.model, int(batch), dtype, options.iterations, work, options.device)))
+        print(
+            json.dumps(
+                ours(options.model, int(batch), dtype, options.iterations, work, options.device)
+            )
+        )
         return
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or Path(folder)
@@ -169,10 +253,21 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, runs in rows.items():
                 runs.append(measured(name, options, model))
-                name_of_device = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
-                machine = {"machine": name_of_device, "torch": torch.__version__, "threads": options.threads, "size": options.size}
+                name_of_device = (
+                    torch.cuda.get_device_name()
+                    if options.device == "cuda"
+                    else platform.processor() or platform.machine()
+                )
+                machine = {
+                    "machine": name_of_device,
+                    "torch": torch.__version__,
+                    "threads": options.threads,
+                    "size": options.size,
+                }
                 options.out.write_text(json.dumps({**machine, "rows": rows}, indent=1))
-                print(f"{name}: {[round(value, 2) for value in runs[-1]['wall']]} s", file=sys.stderr)
+                print(
+                    f"{name}: {[round(value, 2) for value in runs[-1]['wall']]} s", file=sys.stderr
+                )
     print(table(rows, WORKLOADS[options.size].images))
 
 

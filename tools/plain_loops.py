@@ -25,24 +25,35 @@ def transform() -> Any:
     transforms = import_module("torchvision").transforms
     bicubic = transforms.InterpolationMode.BICUBIC
     return transforms.Compose(
-        [transforms.Resize(224, interpolation=bicubic), transforms.CenterCrop(224), transforms.ToTensor(),
-         transforms.Normalize(CLIP_MEAN, CLIP_STD)]
-    )  # fmt: skip
+        [
+            transforms.Resize(224, interpolation=bicubic),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(CLIP_MEAN, CLIP_STD),
+        ]
+    )
 
 
-def aesthetic(folder: Path, device: str, dtype: torch.dtype, tiny: bool) -> tuple[Loop, list[nn.Module]]:
+def aesthetic(
+    folder: Path, device: str, dtype: torch.dtype, tiny: bool
+) -> tuple[Loop, list[nn.Module]]:
     """As simple_inference.py of christophschuhmann/improved-aesthetic-predictor: image embedding, norm, the head's five layers."""
     from transformers import CLIPModel
 
     model: Any = CLIPModel.from_pretrained(folder / "clip").to(device, dtype).eval()
     state = torch.load(folder / "head.pth", weights_only=True)
-    layers = [(state[f"layers.{key}.weight"].to(device), state[f"layers.{key}.bias"].to(device)) for key in (0, 2, 4, 6, 7)]
+    layers = [
+        (state[f"layers.{key}.weight"].to(device), state[f"layers.{key}.bias"].to(device))
+        for key in (0, 2, 4, 6, 7)
+    ]
     prepare = transform()
 
     def score(file: Path, prompt: str) -> float:
         pixels = prepare(Image.open(file).convert("RGB"))[None].to(device, dtype)
         with torch.no_grad():
-            features: Tensor = normalize(features_of(model.get_image_features(pixel_values=pixels)).float(), dim=-1)
+            features: Tensor = normalize(
+                features_of(model.get_image_features(pixel_values=pixels)).float(), dim=-1
+            )
             for weight, bias in layers:
                 features = torch.nn.functional.linear(features, weight, bias)
         return float(features)
@@ -56,7 +67,9 @@ def features_of(output: Any) -> Tensor:
     return found
 
 
-def clip_score(folder: Path, device: str, dtype: torch.dtype, tiny: bool) -> tuple[Loop, list[nn.Module]]:
+def clip_score(
+    folder: Path, device: str, dtype: torch.dtype, tiny: bool
+) -> tuple[Loop, list[nn.Module]]:
     """As the model card of openai/clip-vit-base-patch32: processor of picture and text, the whole model."""
     from transformers import CLIPModel, CLIPProcessor
 
@@ -65,15 +78,25 @@ def clip_score(folder: Path, device: str, dtype: torch.dtype, tiny: bool) -> tup
 
     def score(file: Path, prompt: str) -> float:
         image = Image.open(file)
-        inputs = processor(text=["A photo depicts " + prompt], images=image, return_tensors="pt", padding=True, truncation=True).to(device)
+        inputs = processor(
+            text=["A photo depicts " + prompt],
+            images=image,
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
+        ).to(device)
         with torch.no_grad():
-            logits = model(**{**inputs, "pixel_values": inputs["pixel_values"].to(dtype)}).logits_per_image
+            logits = model(
+                **{**inputs, "pixel_values": inputs["pixel_values"].to(dtype)}
+            ).logits_per_image
             return 2.5 * max(float(logits / model.logit_scale.exp()), 0.0)
 
     return score, [model.vision_model, model.text_model]
 
 
-def pickscore(folder: Path, device: str, dtype: torch.dtype, tiny: bool) -> tuple[Loop, list[nn.Module]]:
+def pickscore(
+    folder: Path, device: str, dtype: torch.dtype, tiny: bool
+) -> tuple[Loop, list[nn.Module]]:
     """As the README of yuvalkirstain/PickScore: processor, image features, text features, scaled product."""
     from transformers import AutoModel, AutoProcessor
 
@@ -85,20 +108,32 @@ def pickscore(folder: Path, device: str, dtype: torch.dtype, tiny: bool) -> tupl
         pixels = processor(images=[Image.open(file)], return_tensors="pt").to(device)
         words = processor(text=prompt, **settings).to(device)
         with torch.no_grad():
-            image = normalize(features_of(model.get_image_features(pixel_values=pixels["pixel_values"].to(dtype))), dim=-1)
+            image = normalize(
+                features_of(
+                    model.get_image_features(pixel_values=pixels["pixel_values"].to(dtype))
+                ),
+                dim=-1,
+            )
             text = normalize(features_of(model.get_text_features(**words)), dim=-1)
             return float(model.logit_scale.exp() * (text @ image.T)[0])
 
     return score, [model.vision_model, model.text_model]
 
 
-def hpsv2(folder: Path, device: str, dtype: torch.dtype, tiny: bool) -> tuple[Loop, list[nn.Module]]:
+def hpsv2(
+    folder: Path, device: str, dtype: torch.dtype, tiny: bool
+) -> tuple[Loop, list[nn.Module]]:
     """As score() of tgxs002/HPSv2: tensor, resize, padding, whole model on one picture and one text of 77 tokens."""
-    open_clip, functional = import_module("open_clip"), import_module("torchvision").transforms.functional
+    open_clip, functional = (
+        import_module("open_clip"),
+        import_module("torchvision").transforms.functional,
+    )
     bicubic = import_module("torchvision").transforms.InterpolationMode.BICUBIC
     with torch.device("meta"):
         model: Any = open_clip.CLIP(**hps_sizes(tiny), output_dict=True)
-    model.load_state_dict(torch.load(folder / "hps.pt", weights_only=True)["state_dict"], strict=False, assign=True)
+    model.load_state_dict(
+        torch.load(folder / "hps.pt", weights_only=True)["state_dict"], strict=False, assign=True
+    )
     mask = torch.full((77, 77), float("-inf")).triu_(1)
     model.attn_mask = mask
     model = model.to(device, dtype).eval().requires_grad_(False)
@@ -110,7 +145,11 @@ def hpsv2(folder: Path, device: str, dtype: torch.dtype, tiny: bool) -> tuple[Lo
         high, wide = (round(side * scale) for side in pixels.shape[1:])
         pixels = functional.resize(pixels, [high, wide], bicubic, antialias=False)
         top, left = (224 - high) // 2, (224 - wide) // 2
-        pixels = functional.normalize(functional.pad(pixels, [left, top, 224 - wide - left, 224 - high - top]), CLIP_MEAN, CLIP_STD)
+        pixels = functional.normalize(
+            functional.pad(pixels, [left, top, 224 - wide - left, 224 - high - top]),
+            CLIP_MEAN,
+            CLIP_STD,
+        )
         with torch.no_grad():
             output = model(pixels[None].to(device, dtype), tokenizer([prompt]).to(device))
         return float(torch.diagonal(output["image_features"] @ output["text_features"].T)[0])
@@ -118,7 +157,9 @@ def hpsv2(folder: Path, device: str, dtype: torch.dtype, tiny: bool) -> tuple[Lo
     return score, [model.visual, model.transformer]
 
 
-def imagereward(folder: Path, device: str, dtype: torch.dtype, tiny: bool) -> tuple[Loop, list[nn.Module]]:
+def imagereward(
+    folder: Path, device: str, dtype: torch.dtype, tiny: bool
+) -> tuple[Loop, list[nn.Module]]:
     """As score() of THUDM/ImageReward: picture through BLIP's encoder, 35 tokens through its text encoder, the head."""
     from transformers import BertTokenizer
 
@@ -130,13 +171,22 @@ def imagereward(folder: Path, device: str, dtype: torch.dtype, tiny: bool) -> tu
 
     def score(file: Path, prompt: str) -> float:
         pixels = prepare(Image.open(file).convert("RGB"))[None].to(device, dtype)
-        words = tokenizer(prompt, padding="max_length", truncation=True, max_length=35, return_tensors="pt").to(device)
+        words = tokenizer(
+            prompt, padding="max_length", truncation=True, max_length=35, return_tensors="pt"
+        ).to(device)
         with torch.no_grad():
             picture = vision(pixel_values=pixels).last_hidden_state
             seen = torch.ones(picture.shape[:2], dtype=torch.long, device=device)
-            features = reader(
-                words["input_ids"], attention_mask=words["attention_mask"], encoder_hidden_states=picture, encoder_attention_mask=seen
-            ).last_hidden_state[:, 0].float()  # fmt: skip
+            features = (
+                reader(
+                    words["input_ids"],
+                    attention_mask=words["attention_mask"],
+                    encoder_hidden_states=picture,
+                    encoder_attention_mask=seen,
+                )
+                .last_hidden_state[:, 0]
+                .float()
+            )
             for weight, bias in layers:
                 features = torch.nn.functional.linear(features, weight, bias)
         return (float(features) - MEAN) / STD
@@ -144,4 +194,10 @@ def imagereward(folder: Path, device: str, dtype: torch.dtype, tiny: bool) -> tu
     return score, [vision, reader]
 
 
-LOOPS = {"aesthetic": aesthetic, "clip_score": clip_score, "pickscore": pickscore, "hpsv2": hpsv2, "imagereward": imagereward}
+LOOPS = {
+    "aesthetic": aesthetic,
+    "clip_score": clip_score,
+    "pickscore": pickscore,
+    "hpsv2": hpsv2,
+    "imagereward": imagereward,
+}

@@ -19,9 +19,15 @@ from ddpo.rewards.models import aesthetic, hpsv2, imagereward
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 MED: dict[str, Any] = {
-    "vocab_size": 30524, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-    "max_position_embeddings": 512, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
-}  # fmt: skip
+    "vocab_size": 30524,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 512,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+}
 """Source: THUDM/ImageReward, med_config.json."""
 
 
@@ -37,10 +43,17 @@ def write_tokenizer(folder: Path) -> int:
     pieces[-2:] = [START, END]
     merges = sorted(words.bpe_ranks, key=words.bpe_ranks.__getitem__)
     folder.mkdir(exist_ok=True, parents=True)
-    (folder / "vocab.json").write_text(json.dumps({piece: index for index, piece in enumerate(pieces)}))
+    (folder / "vocab.json").write_text(
+        json.dumps({piece: index for index, piece in enumerate(pieces)})
+    )
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n")
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, **special}
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": 77,
+        "do_lower_case": True,
+        **special,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return len(pieces)
 
@@ -48,15 +61,27 @@ def write_tokenizer(folder: Path) -> int:
 def write_head(file: Path) -> None:
     """The aesthetic predictor's head."""
     widths = (768, 1024, 128, 64, 16, 1)
-    layers = {f"layers.{key}": nn.Linear(widths[place], widths[place + 1]) for place, key in enumerate((0, 2, 4, 6, 7))}
-    torch.save({f"{name}.{part}": getattr(layer, part).detach() for name, layer in layers.items() for part in ("weight", "bias")}, file)
+    layers = {
+        f"layers.{key}": nn.Linear(widths[place], widths[place + 1])
+        for place, key in enumerate((0, 2, 4, 6, 7))
+    }
+    torch.save(
+        {
+            f"{name}.{part}": getattr(layer, part).detach()
+            for name, layer in layers.items()
+            for part in ("weight", "bias")
+        },
+        file,
+    )
 
 
 def write_hps(file: Path, tiny: bool) -> None:
     """A checkpoint of HPS v2 in float16, as it is published."""
     with torch.device("meta"):
         model = import_module("open_clip").CLIP(**hps_sizes(tiny))
-    state = {name: tensor.half() for name, tensor in fill_with_random_weights(model).named_parameters()}
+    state = {
+        name: tensor.half() for name, tensor in fill_with_random_weights(model).named_parameters()
+    }
     torch.save({"epoch": 0, "state_dict": state}, file)
 
 
@@ -66,8 +91,20 @@ def hps_sizes(tiny: bool) -> dict[str, Any]:
         return hpsv2.SIZES
     return {
         "embed_dim": 24,
-        "vision_cfg": {"image_size": 224, "layers": 2, "width": 40, "head_width": 20, "patch_size": 28},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+        "vision_cfg": {
+            "image_size": 224,
+            "layers": 2,
+            "width": 40,
+            "head_width": 20,
+            "patch_size": 28,
+        },
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": 49408,
+            "width": 16,
+            "heads": 2,
+            "layers": 2,
+        },
     }
 
 
@@ -92,32 +129,55 @@ def blip_state(vit: Mapping[str, Any], med: Mapping[str, Any]) -> dict[str, Tens
     wide, width, patch = vit["hidden_size"], med["hidden_size"], vit["patch_size"]
     image, text = "blip.visual_encoder", "blip.text_encoder"
     sides: dict[str, tuple[int, ...]] = {
-        f"{image}.cls_token": (1, 1, wide), f"{image}.pos_embed": (1, (224 // patch) ** 2 + 1, wide),
-        f"{image}.patch_embed.proj": (wide, 3, patch, patch), f"{image}.norm": (wide,),
+        f"{image}.cls_token": (1, 1, wide),
+        f"{image}.pos_embed": (1, (224 // patch) ** 2 + 1, wide),
+        f"{image}.patch_embed.proj": (wide, 3, patch, patch),
+        f"{image}.norm": (wide,),
         f"{text}.embeddings.word_embeddings.weight": (med["vocab_size"], width),
-        f"{text}.embeddings.position_embeddings.weight": (med["max_position_embeddings"], width), f"{text}.embeddings.LayerNorm": (width,),
-    }  # fmt: skip
+        f"{text}.embeddings.position_embeddings.weight": (med["max_position_embeddings"], width),
+        f"{text}.embeddings.LayerNorm": (width,),
+    }
     for n in range(vit["num_hidden_layers"]):
         wider = vit["intermediate_size"]
-        block = {"norm1": (wide,), "attn.qkv": (3 * wide, wide), "attn.proj": (wide, wide), "norm2": (wide,),
-                 "mlp.fc1": (wider, wide), "mlp.fc2": (wide, wider)}  # fmt: skip
+        block = {
+            "norm1": (wide,),
+            "attn.qkv": (3 * wide, wide),
+            "attn.proj": (wide, wide),
+            "norm2": (wide,),
+            "mlp.fc1": (wider, wide),
+            "mlp.fc2": (wide, wider),
+        }
         sides |= {f"{image}.blocks.{n}.{name}": shape for name, shape in block.items()}
     for n in range(med["num_hidden_layers"]):
         wider = med["intermediate_size"]
-        layer: dict[str, tuple[int, ...]] = {"intermediate.dense": (wider, width), "output.dense": (width, wider),
-                                             "output.LayerNorm": (width,)}  # fmt: skip
+        layer: dict[str, tuple[int, ...]] = {
+            "intermediate.dense": (wider, width),
+            "output.dense": (width, wider),
+            "output.LayerNorm": (width,),
+        }
         for kind, source in (("attention", width), ("crossattention", wide)):
-            layer |= {f"{kind}.self.query": (width, width), f"{kind}.self.key": (width, source), f"{kind}.self.value": (width, source),
-                      f"{kind}.output.dense": (width, width), f"{kind}.output.LayerNorm": (width,)}  # fmt: skip
+            layer |= {
+                f"{kind}.self.query": (width, width),
+                f"{kind}.self.key": (width, source),
+                f"{kind}.self.value": (width, source),
+                f"{kind}.output.dense": (width, width),
+                f"{kind}.output.LayerNorm": (width,),
+            }
         sides |= {f"{text}.encoder.layer.{n}.{name}": shape for name, shape in layer.items()}
     widths = (width, 1024, 128, 64, 16, 1)
-    sides |= {f"mlp.layers.{key}": (widths[i + 1], widths[i]) for i, key in enumerate((0, 2, 4, 6, 7))}
+    sides |= {
+        f"mlp.layers.{key}": (widths[i + 1], widths[i]) for i, key in enumerate((0, 2, 4, 6, 7))
+    }
     generator, state = torch.Generator().manual_seed(0), {}
     for name, shape in sides.items():
         if name.endswith((".weight", "cls_token", "pos_embed")):
             state[name] = torch.empty(shape).normal_(0, 0.02, generator=generator)
         else:
-            weight = torch.ones(shape) if len(shape) == 1 else torch.empty(shape).normal_(0, 0.02, generator=generator)
+            weight = (
+                torch.ones(shape)
+                if len(shape) == 1
+                else torch.empty(shape).normal_(0, 0.02, generator=generator)
+            )
             state |= {f"{name}.weight": weight, f"{name}.bias": torch.zeros(shape[:1])}
     return state
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ddpo.files import write_text
-from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.table import render_card_markdown, render_facts_markdown, render_table_markdown
+from ddpo.io.atomic import write_text
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.tools.card_pages import (
+    render_card_markdown,
+    render_facts_markdown,
+    render_table_markdown,
+)
 
 ROOT = Path(__file__).parents[1]
 FILES = (ROOT / "README.md", ROOT / "docs" / "rewards.md")

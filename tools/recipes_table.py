@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddpo.files import write_text
+from ddpo.io.atomic import write_text
 from ddpo.policies.family import FAMILIES
 from ddpo.recipes import read_builtin
 from ddpo.trainer.recipe import config_from_dict

@@ -67,8 +67,12 @@ FUSED = "fused"
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(q kᵀ / √d) v, each `[batch, heads, places, d]`, step by step."""
     queries, keys, values = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
-    empty = torch.empty(len(queries), queries.shape[1], keys.shape[1], dtype=query.dtype, device=query.device)
-    scores = torch.baddbmm(empty, queries, keys.transpose(1, 2), beta=0, alpha=query.shape[-1] ** -0.5)
+    empty = torch.empty(
+        len(queries), queries.shape[1], keys.shape[1], dtype=query.dtype, device=query.device
+    )
+    scores = torch.baddbmm(
+        empty, queries, keys.transpose(1, 2), beta=0, alpha=query.shape[-1] ** -0.5
+    )
     return torch.bmm(scores.softmax(-1), values).unflatten(0, query.shape[:2])
 
 
@@ -87,14 +91,23 @@ class LoraAttention(nn.Module):
 
     def __init__(self, hidden_size: int, cross_attention_dim: int | None = None) -> None:
         super().__init__()
-        sides = {"q": hidden_size, "k": cross_attention_dim or hidden_size, "v": cross_attention_dim or hidden_size, "out": hidden_size}
-        self.down = nn.ModuleDict({name: nn.Linear(side, RANK, bias=False) for name, side in sides.items()})
+        sides = {
+            "q": hidden_size,
+            "k": cross_attention_dim or hidden_size,
+            "v": cross_attention_dim or hidden_size,
+            "out": hidden_size,
+        }
+        self.down = nn.ModuleDict(
+            {name: nn.Linear(side, RANK, bias=False) for name, side in sides.items()}
+        )
         self.up = nn.ModuleDict({name: nn.Linear(RANK, hidden_size, bias=False) for name in sides})
         for name in sides:
             nn.init.normal_(self.down[name].weight, std=1 / RANK)  # type: ignore[arg-type]
             nn.init.zeros_(self.up[name].weight)  # type: ignore[arg-type]
 
-    def forward(self, attn: Any, hidden: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:
+    def forward(
+        self, attn: Any, hidden: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any
+    ) -> Tensor:
         """`[batch, places, channels]` → the same."""
         text = hidden if encoder_hidden_states is None else encoder_hidden_states
 
@@ -102,8 +115,16 @@ class LoraAttention(nn.Module):
             made: Tensor = base(rows) + self.up[name](self.down[name](rows))
             return made.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
-        query, key, value = split("q", attn.to_q, hidden), split("k", attn.to_k, text), split("v", attn.to_v, text)
-        mixed = (attend_fused if FUSED in sys.argv else attend)(query, key, value).transpose(1, 2).flatten(2)
+        query, key, value = (
+            split("q", attn.to_q, hidden),
+            split("k", attn.to_k, text),
+            split("v", attn.to_v, text),
+        )
+        mixed = (
+            (attend_fused if FUSED in sys.argv else attend)(query, key, value)
+            .transpose(1, 2)
+            .flatten(2)
+        )
         outer: Tensor = attn.to_out[0](mixed) + self.up["out"](self.down["out"](mixed))
         return outer
 
@@ -169,24 +190,53 @@ def stand_in(name: str, **members: Any) -> None:
     sys.modules[name] = module
 
 
-def settings(model: str, batch: int, iterations: int, dtype: str, logs: str, work: Workload) -> SimpleNamespace:
+def settings(
+    model: str, batch: int, iterations: int, dtype: str, logs: str, work: Workload
+) -> SimpleNamespace:
     """The workload in the checkout's names."""
     sample = {
-        "num_steps": work.steps, "eta": 1.0, "guidance_scale": 5.0, "batch_size": work.sample_batch,
+        "num_steps": work.steps,
+        "eta": 1.0,
+        "guidance_scale": 5.0,
+        "batch_size": work.sample_batch,
         "num_batches_per_epoch": work.images // work.sample_batch,
-    }  # fmt: skip
+    }
     train = {
-        "batch_size": batch, "gradient_accumulation_steps": work.images // work.updates // batch,
-        "num_inner_epochs": 1, "timestep_fraction": 1.0, "cfg": True,
-        "learning_rate": 3e-4, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_weight_decay": 1e-4, "adam_epsilon": 1e-8,
-        "use_8bit_adam": False, "max_grad_norm": 1.0, "adv_clip_max": 5, "clip_range": 1e-4,
-    }  # fmt: skip
+        "batch_size": batch,
+        "gradient_accumulation_steps": work.images // work.updates // batch,
+        "num_inner_epochs": 1,
+        "timestep_fraction": 1.0,
+        "cfg": True,
+        "learning_rate": 3e-4,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_weight_decay": 1e-4,
+        "adam_epsilon": 1e-8,
+        "use_8bit_adam": False,
+        "max_grad_norm": 1.0,
+        "adv_clip_max": 5,
+        "clip_range": 1e-4,
+    }
     return SimpleNamespace(
-        run_name="", seed=42, logdir=logs, num_epochs=iterations + 1, save_freq=10**6, num_checkpoint_limit=1, mixed_precision=dtype,
-        allow_tf32=False, resume_from="", use_lora=True, pretrained=SimpleNamespace(model=model, revision="main"),
-        sample=SimpleNamespace(**sample), train=SimpleNamespace(**train), prompt_fn="simple_animals", prompt_fn_kwargs={},
-        reward_fn="jpeg_compressibility", per_prompt_stat_tracking=SimpleNamespace(buffer_size=16, min_count=16), to_dict=dict,
-    )  # fmt: skip
+        run_name="",
+        seed=42,
+        logdir=logs,
+        num_epochs=iterations + 1,
+        save_freq=10**6,
+        num_checkpoint_limit=1,
+        mixed_precision=dtype,
+        allow_tf32=False,
+        resume_from="",
+        use_lora=True,
+        pretrained=SimpleNamespace(model=model, revision="main"),
+        sample=SimpleNamespace(**sample),
+        train=SimpleNamespace(**train),
+        prompt_fn="simple_animals",
+        prompt_fn_kwargs={},
+        reward_fn="jpeg_compressibility",
+        per_prompt_stat_tracking=SimpleNamespace(buffer_size=16, min_count=16),
+        to_dict=dict,
+    )
 
 
 def ignored(*_: Any, **__: Any) -> None:
@@ -201,7 +251,10 @@ def put_in_place(config: SimpleNamespace) -> None:
 
     vars(diffusers.utils)["randn_tensor"] = randn_tensor
     diffusers.models.attention_processor.LoRAAttnProcessor = LoraAttention  # type: ignore[misc, assignment]
-    app, flags = SimpleNamespace(run=lambda main: main([])), SimpleNamespace(FLAGS=SimpleNamespace(config=config))
+    app, flags = (
+        SimpleNamespace(run=lambda main: main([])),
+        SimpleNamespace(FLAGS=SimpleNamespace(config=config)),
+    )
     stand_in("absl", app=app, flags=flags)
     stand_in("ml_collections", config_flags=SimpleNamespace(DEFINE_config_file=lambda *_: None))
     run = SimpleNamespace(log=ignored, finish=ignored)
@@ -223,7 +276,9 @@ def main() -> None:
 
         clock = Clock(iterations, device)
         sampler.pipeline_with_logprob = clock.sampled(sampler.pipeline_with_logprob)
-        stat_tracking.PerPromptStatTracker.update = clock.marked(stat_tracking.PerPromptStatTracker.update)
+        stat_tracking.PerPromptStatTracker.update = clock.marked(
+            stat_tracking.PerPromptStatTracker.update
+        )
         runpy.run_path(str(checkout / "scripts" / "train.py"), run_name="__main__")
 
 

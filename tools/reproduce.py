@@ -51,9 +51,27 @@ METHODS: Final = (
     Method("DDPO-SF", "emoji_sf.toml"),
     Method("RWR", "emoji_rwr.toml"),
     Method("RWR-sparse", "emoji_rwr_sparse.toml"),
-    Method("RWR, all weights equal", "emoji_rwr.toml", ("regression.beta=1e-9",), ("compressibility",), "control"),
-    Method("RWR-sparse, guidance in training", "emoji_rwr_sparse.toml", GUIDED, ("compressibility",), "guidance"),
-    Method("RWR-sparse, none in training", "emoji_rwr_sparse.toml", UNGUIDED, ("compressibility",), "guidance"),
+    Method(
+        "RWR, all weights equal",
+        "emoji_rwr.toml",
+        ("regression.beta=1e-9",),
+        ("compressibility",),
+        "control",
+    ),
+    Method(
+        "RWR-sparse, guidance in training",
+        "emoji_rwr_sparse.toml",
+        GUIDED,
+        ("compressibility",),
+        "guidance",
+    ),
+    Method(
+        "RWR-sparse, none in training",
+        "emoji_rwr_sparse.toml",
+        UNGUIDED,
+        ("compressibility",),
+        "guidance",
+    ),
     Method("DDPO-IS, guidance in training", "emoji.toml", GUIDED, ("compressibility",), "guidance"),
     Method("DDPO-IS, none in training", "emoji.toml", UNGUIDED, ("compressibility",), "guidance"),
 )
@@ -70,7 +88,9 @@ class Job:
     @property
     def folder(self) -> Path:
         """Where its run folder is."""
-        words = "".join(c if c.isalnum() else "-" for c in self.method.name.lower().replace(", ", "-"))
+        words = "".join(
+            c if c.isalnum() else "-" for c in self.method.name.lower().replace(", ", "-")
+        )
         return RUNS / f"{self.reward}-{words}-{self.seed}"
 
     @property
@@ -82,7 +102,12 @@ class Job:
 def jobs(comparison: str | None = None) -> list[Job]:
     """All runs, seed by seed, so that an early stop leaves whole comparisons."""
     chosen = [method for method in METHODS if comparison in (None, method.comparison)]
-    return [Job(method, reward, seed) for seed in SEEDS for method in chosen for reward in method.rewards]
+    return [
+        Job(method, reward, seed)
+        for seed in SEEDS
+        for method in chosen
+        for reward in method.rewards
+    ]
 
 
 def train(job: Job) -> None:
@@ -95,45 +120,73 @@ def train(job: Job) -> None:
     for setting in job.method.settings:
         set_value(values, setting)
     samples = config_for(values).sample.samples
-    length = {"iterations": QUERIES // samples, "checkpoint_every": EVERY // samples, "grid_every": EVERY // samples}
+    length = {
+        "iterations": QUERIES // samples,
+        "checkpoint_every": EVERY // samples,
+        "grid_every": EVERY // samples,
+    }
     config = config_for(values | length | {"reward": job.reward, "seed": job.seed})
-    for _ in resume(job.folder) if (job.folder / "config.json").exists() else start(config, job.folder):
+    for _ in (
+        resume(job.folder) if (job.folder / "config.json").exists() else start(config, job.folder)
+    ):
         pass
 
 
 def drawn(job: Job, checkpoint: Path | None, each: int) -> Iterator[Any]:
     """Batches of `each` pictures of every training prompt, in order, under a checkpoint or the base model."""
     from ddpo.policies import load_policy
-    from ddpo.policies.sample import SampleKey, sample_images
+    from ddpo.policies.sampler import SampleKey, sample_images
     from ddpo.prompts import load_prompts
     from ddpo.trainer.rollout import sampler_settings
-    from ddpo.trainer.run_folder import RunFolder
+    from ddpo.trainer.run.folder import RunFolder
 
     config = RunFolder.open(job.folder).config()
-    keys = [SampleKey(prompt, index) for prompt in load_prompts(config.prompts).prompts for index in range(each)]
-    return sample_images(load_policy(config.model, checkpoint), keys, sampler_settings(config.sample), NOISE)
+    keys = [
+        SampleKey(prompt, index)
+        for prompt in load_prompts(config.prompts).prompts
+        for index in range(each)
+    ]
+    return sample_images(
+        load_policy(config.model, checkpoint), keys, sampler_settings(config.sample), NOISE
+    )
 
 
 def scores(job: Job, checkpoint: Path | None) -> list[float]:
     """The rewards of `PER_PROMPT` pictures of each training prompt, in order."""
-    from ddpo.rewards.scorer import make_scorer
+    from ddpo.rewards.scoring.scorer import make_scorer
     from ddpo.rewards.zoo import resolve
 
     with closing(make_scorer(resolve(job.reward))) as scorer:
-        return [value for batch in drawn(job, checkpoint, PER_PROMPT) for value in scorer.score(batch).values.tolist()]
+        return [
+            value
+            for batch in drawn(job, checkpoint, PER_PROMPT)
+            for value in scorer.score(batch).values.tolist()
+        ]
 
 
 def evaluate(job: Job) -> None:
     """Writes the curve of a finished run: reward queries, and the scores of every picture under each checkpoint, the base model first."""
-    from ddpo.files import write_json
+    from ddpo.io.atomic import write_json
 
     folders = sorted((job.folder / "checkpoints").glob("iteration-*"))
     per_iteration = QUERIES // int(folders[-1].name.rpartition("-")[2])
     points = [{"queries": 0, "scores": scores(job, None)}]
-    points += [{"queries": int(f.name.rpartition("-")[2]) * per_iteration, "scores": scores(job, f)} for f in folders]
+    points += [
+        {"queries": int(f.name.rpartition("-")[2]) * per_iteration, "scores": scores(job, f)}
+        for f in folders
+    ]
     lines = (job.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     seconds = sum(json.loads(line)["seconds"] for line in lines)
-    write_json(job.curve_file, {"method": job.method.name, "reward": job.reward, "seed": job.seed, "seconds": seconds, "points": points})
+    write_json(
+        job.curve_file,
+        {
+            "method": job.method.name,
+            "reward": job.reward,
+            "seed": job.seed,
+            "seconds": seconds,
+            "points": points,
+        },
+    )
 
 
 @cache
@@ -151,7 +204,11 @@ def over_seeds(done: Sequence[Job]) -> tuple[list[int], list[tuple[float, float]
 
     table = np.array([curve(job)[1] for job in done])
     mean, count = table.mean(0), len(done)
-    half = stats.t.ppf(0.975, count - 1) * table.std(0, ddof=1) / count**0.5 if count > 1 else np.full_like(mean, np.nan)
+    half = (
+        stats.t.ppf(0.975, count - 1) * table.std(0, ddof=1) / count**0.5
+        if count > 1
+        else np.full_like(mean, np.nan)
+    )
     return curve(done[0])[0], list(zip(mean.tolist(), half.tolist(), strict=True))
 
 
@@ -185,7 +242,11 @@ def table(comparison: str) -> str:
             if done := finished(method, reward):
                 _, points = over_seeds(done)
                 each = ", ".join(f"{curve(job)[1][-1]:+.2f}" for job in done)
-                cells.append(f"{points[-1][0]:+.2f} ± {points[-1][1]:.2f} ({each})" if len(done) > 1 else each)
+                cells.append(
+                    f"{points[-1][0]:+.2f} ± {points[-1][1]:.2f} ({each})"
+                    if len(done) > 1
+                    else each
+                )
             else:
                 cells.append("not run")
         rows.append(f"| {method.name} | {' | '.join(cells)} |")
@@ -194,22 +255,35 @@ def table(comparison: str) -> str:
 
 def save_pictures(reward: str, path: Path) -> None:
     """The same 15 prompts and noise: the base model; each method's first run after `EVERY` queries; and at its end."""
-    from ddpo.files import atomic_path
     from ddpo.images import contact_sheet, to_pil
+    from ddpo.io.atomic import atomic_path
 
-    shown = [done[0] for method in METHODS if method.comparison == "methods" and (done := finished(method, reward))]
+    shown = [
+        done[0]
+        for method in METHODS
+        if method.comparison == "methods" and (done := finished(method, reward))
+    ]
     checkpoints = {job: sorted((job.folder / "checkpoints").glob("iteration-*")) for job in shown}
-    rows: list[tuple[Job, Path | None]] = [(shown[0], None), *((job, checkpoints[job][at]) for at in (0, -1) for job in shown)]
-    pictures = [picture for job, at in rows for picture in [p for batch in drawn(job, at, 1) for p in to_pil(batch.pixels)][::3]]
+    rows: list[tuple[Job, Path | None]] = [
+        (shown[0], None),
+        *((job, checkpoints[job][at]) for at in (0, -1) for job in shown),
+    ]
+    pictures = [
+        picture
+        for job, at in rows
+        for picture in [p for batch in drawn(job, at, 1) for p in to_pil(batch.pixels)][::3]
+    ]
     with atomic_path(path) as temporary:
-        contact_sheet(pictures, columns=len(pictures) // len(rows)).save(temporary, format="WEBP", quality=90)
+        contact_sheet(pictures, columns=len(pictures) // len(rows)).save(
+            temporary, format="WEBP", quality=90
+        )
 
 
 def report() -> None:
     """Writes tables and figures into `docs/`."""
     from curves_figure import Curve, curves_figure
 
-    from ddpo.files import write_text
+    from ddpo.io.atomic import write_text
 
     page = ROOT / "docs" / "reproduction.md"
     text = page.read_text(encoding="utf-8")
@@ -217,20 +291,37 @@ def report() -> None:
         methods = [method for method in METHODS if method.comparison == comparison]
         if len(methods) > 1:
             panels = {
-                reward: [Curve(method.name, *over_seeds(done)) for method in methods if (done := finished(method, reward))]
+                reward: [
+                    Curve(method.name, *over_seeds(done))
+                    for method in methods
+                    if (done := finished(method, reward))
+                ]
                 for reward in methods[0].rewards
             }
-            write_text(ROOT / "docs" / "figures" / f"reproduction-{comparison}.svg", curves_figure(panels))
+            write_text(
+                ROOT / "docs" / "figures" / f"reproduction-{comparison}.svg", curves_figure(panels)
+            )
         begin, end = f"<!-- {comparison}:begin -->\n", f"<!-- {comparison}:end -->"
-        text = text[: text.index(begin) + len(begin)] + table(comparison) + "\n" + text[text.index(end) :]
+        text = (
+            text[: text.index(begin) + len(begin)]
+            + table(comparison)
+            + "\n"
+            + text[text.index(end) :]
+        )
     save_pictures(REWARDS[0], ROOT / "docs" / "figures" / "reproduction-pictures.webp")
     write_text(page, text)
 
 
 def main(
-    workers: Annotated[int, typer.Option(help="Processes at once, each with its share of the cores.")] = 1,
-    comparison: Annotated[str | None, typer.Option(help="methods, control or guidance; all if not given.")] = None,
-    only_report: Annotated[bool, typer.Option(help="Run nothing, write the page from what is finished.")] = False,
+    workers: Annotated[
+        int, typer.Option(help="Processes at once, each with its share of the cores.")
+    ] = 1,
+    comparison: Annotated[
+        str | None, typer.Option(help="methods, control or guidance; all if not given.")
+    ] = None,
+    only_report: Annotated[
+        bool, typer.Option(help="Run nothing, write the page from what is finished.")
+    ] = False,
     part: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Runs what is left and writes the page."""
@@ -244,8 +335,15 @@ def main(
         typer.echo(f"{len(left)} of {len(chosen)} runs left; each takes 3 to 8 minutes of one core")
         threads = str(max(1, (os.cpu_count() or 1) // workers))
         environment: dict[str, Any] = os.environ | {"OMP_NUM_THREADS": threads}
-        arguments = ["--workers", str(workers)] + (["--comparison", comparison] if comparison else [])
-        parts = [subprocess.Popen([sys.executable, __file__, *arguments, "--part", str(i)], env=environment) for i in range(workers)]
+        arguments = ["--workers", str(workers)] + (
+            ["--comparison", comparison] if comparison else []
+        )
+        parts = [
+            subprocess.Popen(
+                [sys.executable, __file__, *arguments, "--part", str(i)], env=environment
+            )
+            for i in range(workers)
+        ]
         if max([process.wait() for process in parts]):
             raise typer.Exit(1)
     report()

@@ -16,9 +16,9 @@ from ddpo.launch import is_first_process
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from ddpo.eval.job import EvalProgress, Outcome
-    from ddpo.eval.models import ModelFacts
-    from ddpo.eval.planning import Plan
+    from ddpo.eval.inputs.models import ModelFacts
+    from ddpo.eval.plan import Plan
+    from ddpo.eval.runner import EvalProgress, Outcome
 
 FAILED: int = 3
 """The exit status when a condition of --fail-if is true."""
@@ -37,29 +37,59 @@ Rewards = Annotated[
         "reported by itself. Always there: the run's own."
     ),
 ]
-HeldOut = Annotated[bool, typer.Option(help="Score with independent rewards and pixel statistics too.")]
-Leaks = Annotated[str, typer.Option(help="Held-out prompts that training gave away: 'report' or 'drop' them.")]
+HeldOut = Annotated[
+    bool, typer.Option(help="Score with independent rewards and pixel statistics too.")
+]
+Leaks = Annotated[
+    str, typer.Option(help="Held-out prompts that training gave away: 'report' or 'drop' them.")
+]
 Seeds = Annotated[int, typer.Option(help="Pictures per prompt, of every model.", min=1)]
-Seed = Annotated[int | None, typer.Option(help="Of the noise; default: one that training does not use.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Of the noise; default: one that training does not use.")
+]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps; default: the run's.", min=1)]
-Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance, 1: none; default: the run's.", min=1)]
-Eta = Annotated[float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's.", min=0, max=1)]
-Out = Annotated[Path | None, typer.Option(help="Folder for the report; default: RUN/eval/iteration-…, or evaluations/NAMES.")]
-Format = Annotated[str, typer.Option("--format", help="What is printed: 'terminal', 'github' (Markdown for a job summary) or 'json'.")]
+Guidance = Annotated[
+    float | None, typer.Option(help="Classifier-free guidance, 1: none; default: the run's.", min=1)
+]
+Eta = Annotated[
+    float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's.", min=0, max=1)
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for the report; default: RUN/eval/iteration-…, or evaluations/NAMES."
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="What is printed: 'terminal', 'github' (Markdown for a job summary) or 'json'.",
+    ),
+]
 FailIf = Annotated[
     list[str] | None,
-    typer.Option(help="A condition such as 'unseen_animals.gain < 0' or 'reading >= strong'; if true, exit with 3. Repeatable."),
+    typer.Option(
+        help="A condition such as 'unseen_animals.gain < 0' or 'reading >= strong'; if true, exit with 3. Repeatable."
+    ),
 ]
-Base = Annotated[str | None, typer.Option(help="The base model, for checkpoints of other trainers.")]
+Base = Annotated[
+    str | None, typer.Option(help="The base model, for checkpoints of other trainers.")
+]
 
 
 def evaluate_command(
     checkpoint: Annotated[
-        list[str] | None, typer.Option(help="A run folder (its last checkpoint), a checkpoint folder or a hub id; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="A run folder (its last checkpoint), a checkpoint folder or a hub id; repeatable."
+        ),
     ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Option(help="Images that something else drew: base=FOLDER, and NAME=FOLDER for each model; also tables and archives."),
+        typer.Option(
+            help="Images that something else drew: base=FOLDER, and NAME=FOLDER for each model; also tables and archives."
+        ),
     ] = None,
     prompts: Prompts = None,
     reward: Rewards = None,
@@ -67,15 +97,22 @@ def evaluate_command(
     leaks: Leaks = "report",
     seeds: Seeds = 4,
     seed: Seed = None,
-    history: Annotated[int, typer.Option(help="Earlier checkpoints of each run, for the course of training.", min=0)] = 6,
+    history: Annotated[
+        int,
+        typer.Option(help="Earlier checkpoints of each run, for the course of training.", min=0),
+    ] = 6,
     history_seeds: Annotated[int, typer.Option(help="Pictures per prompt of those.", min=1)] = 2,
     best_of: Annotated[
         int | None,
         typer.Option(
-            help="Best-of-n of the base model as a yardstick; default: as many as the run had queries per prompt; 0: none.", min=0
+            help="Best-of-n of the base model as a yardstick; default: as many as the run had queries per prompt; 0: none.",
+            min=0,
         ),
     ] = None,
-    trained_prompts: Annotated[str | None, typer.Option(help="The prompt list of the training, where the run does not tell.")] = None,
+    trained_prompts: Annotated[
+        str | None,
+        typer.Option(help="The prompt list of the training, where the run does not tell."),
+    ] = None,
     base: Base = None,
     steps: Steps = None,
     guidance: Guidance = None,
@@ -90,16 +127,35 @@ def evaluate_command(
     An interrupted evaluation resumes when the same command is given again.
     """
     _evaluate(
-        form, fail_if or [], checkpoints=tuple(checkpoint or ()), images=tuple(images or ()), prompts=tuple(prompts or ()),
-        rewards=tuple(reward or ()), held_out=held_out, leaks=leaks, seeds=seeds, seed=seed, history=history,
-        history_seeds=history_seeds, best_of=best_of, trained_prompts=trained_prompts, base=base, steps=steps, guidance=guidance, eta=eta,
-        out=out, device=device,
-    )  # fmt: skip
+        form,
+        fail_if or [],
+        checkpoints=tuple(checkpoint or ()),
+        images=tuple(images or ()),
+        prompts=tuple(prompts or ()),
+        rewards=tuple(reward or ()),
+        held_out=held_out,
+        leaks=leaks,
+        seeds=seeds,
+        seed=seed,
+        history=history,
+        history_seeds=history_seeds,
+        best_of=best_of,
+        trained_prompts=trained_prompts,
+        base=base,
+        steps=steps,
+        guidance=guidance,
+        eta=eta,
+        out=out,
+        device=device,
+    )
 
 
 def compare_command(
     checkpoints: Annotated[
-        list[str], typer.Argument(help="Two or more runs, checkpoints or hub ids, of one base model.", metavar="RUN...")
+        list[str],
+        typer.Argument(
+            help="Two or more runs, checkpoints or hub ids, of one base model.", metavar="RUN..."
+        ),
     ],
     prompts: Prompts = None,
     reward: Rewards = None,
@@ -117,9 +173,21 @@ def compare_command(
     if len(checkpoints) < 2:
         raise ConfigError("comparing takes two runs or more; for one there is `ddpo eval`")
     _evaluate(
-        form, fail_if or [], checkpoints=tuple(checkpoints), prompts=tuple(prompts or ()), rewards=tuple(reward or ()), held_out=held_out,
-        leaks=leaks, seeds=seeds, seed=seed, base=base, out=out, device=device, history=0, best_of=0,
-    )  # fmt: skip
+        form,
+        fail_if or [],
+        checkpoints=tuple(checkpoints),
+        prompts=tuple(prompts or ()),
+        rewards=tuple(reward or ()),
+        held_out=held_out,
+        leaks=leaks,
+        seeds=seeds,
+        seed=seed,
+        base=base,
+        out=out,
+        device=device,
+        history=0,
+        best_of=0,
+    )
 
 
 def _evaluate(form: str, fail_if: list[str], seed: int | None, **asked: object) -> None:
@@ -127,29 +195,41 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **asked: object) 
     from ddpo.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from ddpo.eval.conditions import parse_condition
-    from ddpo.eval.planning import plan
-    from ddpo.eval.request import EVAL_SEED, Request
+    from ddpo.eval.config import EVAL_SEED, EvalConfig
+    from ddpo.eval.plan import plan
+    from ddpo.eval.report.fail_if import parse_condition
 
     if form not in ("terminal", "github", "json"):
         raise ConfigError(f"--format must be terminal, github or json, got {form!r}")
     if asked["leaks"] not in ("report", "drop"):
         raise ConfigError(f"--leaks must be report or drop, got {asked['leaks']!r}")
     conditions = [parse_condition(text) for text in fail_if]
-    request = Request(seed=EVAL_SEED if seed is None else seed, **asked)  # type: ignore[arg-type]  # the options are named as its fields
+    request = EvalConfig(seed=EVAL_SEED if seed is None else seed, **asked)  # type: ignore[arg-type]  # the options are named as its fields
     work = plan(request)
     for condition in conditions:
-        condition.check([m.name for m in work.models if not m.history], [s.name for s in work.splits], work.reward_ids)
+        condition.check(
+            [m.name for m in work.models if not m.history],
+            [s.name for s in work.splits],
+            work.reward_ids,
+        )
     console = Console(highlight=False, stderr=form != "terminal")
     if is_first_process():
         _announce(work, console)
     try:
         outcome = _run(work, console)
     except KeyboardInterrupt:
-        console.print("Stopped. The pictures and scores so far are kept; the same command goes on with them.", soft_wrap=True)
+        console.print(
+            "Stopped. The pictures and scores so far are kept; the same command goes on with them.",
+            soft_wrap=True,
+        )
         raise typer.Exit(130) from None
     _print(outcome, form, console)
-    broken = [line for condition in conditions if outcome.report for line in condition.violations(outcome.report)]
+    broken = [
+        line
+        for condition in conditions
+        if outcome.report
+        for line in condition.violations(outcome.report)
+    ]
     for line in broken:
         typer.echo(f"condition met: {line}", err=True)
     if broken:
@@ -163,11 +243,11 @@ def _print(outcome: Outcome, form: str, console: Console) -> None:
     if form == "json":
         typer.echo(outcome.json.read_text(encoding="utf-8"))
     elif form == "github":
-        from ddpo.eval.render.markdown import render_github
+        from ddpo.eval.report.markdown import render_github
 
         typer.echo(render_github(outcome.report))
     else:
-        from ddpo.eval.render.terminal import render_terminal
+        from ddpo.eval.report.terminal import render_terminal
 
         console.print()
         console.print(render_terminal(outcome.report))
@@ -178,13 +258,22 @@ def _announce(work: Plan, console: Console) -> None:
     """Says what will be done, and which lists and files were taken."""
     lines = [f"{model.name}: {_origin(model)}" for model in work.models if not model.history]
     if earlier := sum(model.history for model in work.models):
-        lines.append(f"with {earlier} earlier checkpoint{'s' if earlier > 1 else ''}, for the course of training")
+        lines.append(
+            f"with {earlier} earlier checkpoint{'s' if earlier > 1 else ''}, for the course of training"
+        )
     for facts in work.split_facts:
         role = "seen in training" if facts.role == "seen" else "not in training"
         leaked = f"; {len(facts.leaks)} of them too near to training prompts" if facts.leaks else ""
         dropped = ", which were left out" if facts.dropped else ""
-        lines.append(f"  {facts.name}: {facts.prompts} prompts, {facts.source}, {role}{leaked}{dropped}")
-    roles = {"trained": "trained on", "asked": "asked for", "heldout": "independent", "artefact": "pixel statistics"}
+        lines.append(
+            f"  {facts.name}: {facts.prompts} prompts, {facts.source}, {role}{leaked}{dropped}"
+        )
+    roles = {
+        "trained": "trained on",
+        "asked": "asked for",
+        "heldout": "independent",
+        "artefact": "pixel statistics",
+    }
     for role, told in roles.items():
         if named := [reward.id for reward in work.rewards if reward.role == role]:
             lines.append(f"  scored by {', '.join(named)} ({told})")
@@ -233,15 +322,27 @@ class _Forecast:
 
 def _run(work: Plan, console: Console) -> Outcome:
     """Carries out the plan under a progress bar with pictures per second and the time left."""
-    from ddpo.eval.job import carry_out
+    from ddpo.eval.runner import run_evaluation
 
     if not is_first_process():
-        return carry_out(work)
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        return run_evaluation(work)
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     forecast = _Forecast(work.pictures)
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
@@ -254,4 +355,4 @@ def _run(work: Plan, console: Console) -> Outcome:
             if line := forecast.line(event, time.monotonic()):
                 console.print(line, markup=False, soft_wrap=True)
 
-        return carry_out(work, observe)
+        return run_evaluation(work, observe)

@@ -46,7 +46,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Finetune text-to-image diffusion models on rewards, and learn whether they generalised."""
 
@@ -55,7 +57,9 @@ def main() -> None:
     """Runs the command line; exits with 2 and one line for a user's mistake, 1 for a failure of a reward or of the training."""
     _print_what_can_be_printed()
     if offline():
-        os.environ["HF_HUB_OFFLINE"] = "1"  # all that the hub's client reads, once, when it is imported
+        os.environ["HF_HUB_OFFLINE"] = (
+            "1"  # all that the hub's client reads, once, when it is imported
+        )
     try:
         app()
     except UserError as error:

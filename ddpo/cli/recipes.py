@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(name="recipes", help="List and show the recipes that come with the package.", no_args_is_help=True)
+app = typer.Typer(
+    name="recipes",
+    help="List and show the recipes that come with the package.",
+    no_args_is_help=True,
+)
 
 
 @app.command("list")
@@ -28,7 +32,9 @@ def list_command() -> None:
 
 
 @app.command("show")
-def show_command(name: Annotated[str, typer.Argument(help="A name of `ddpo recipes list`.")]) -> None:
+def show_command(
+    name: Annotated[str, typer.Argument(help="A name of `ddpo recipes list`.")],
+) -> None:
     """Print a recipe as TOML, with its comments."""
     from ddpo.recipes import recipe_names, recipe_text
     from ddpo.registry import unknown_name

@@ -19,8 +19,8 @@ from ddpo.launch import is_first_process
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from ddpo.trainer.events import Event
-    from ddpo.trainer.tracking import RunTracker
+    from ddpo.trainer.monitoring.events import Event
+    from ddpo.trainer.monitoring.tracking import RunTracker
 
 
 def train_command(
@@ -31,12 +31,20 @@ def train_command(
             "several are combined."
         ),
     ] = None,
-    combine: Annotated[str | None, typer.Option(help="How several --reward become one number: sum (the default), min or pareto.")] = None,
+    combine: Annotated[
+        str | None,
+        typer.Option(
+            help="How several --reward become one number: sum (the default), min or pareto."
+        ),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="A TOML file of settings, or a name of `ddpo recipes list`."),
     ] = None,
-    prompts: Annotated[str | None, typer.Option(help="A .txt file with one prompt a line, a table, or a built-in list.")] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="A .txt file with one prompt a line, a table, or a built-in list."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -46,39 +54,78 @@ def train_command(
     ] = None,
     algorithm: Annotated[
         str | None,
-        typer.Option(help="ddpo_is, ddpo_sf, rwr, rwr_sparse, one of an installed package, ./file.py:Object or package.module:Object."),
+        typer.Option(
+            help="ddpo_is, ddpo_sf, rwr, rwr_sparse, one of an installed package, ./file.py:Object or package.module:Object."
+        ),
     ] = None,
-    iterations: Annotated[int | None, typer.Option(help="Rollouts; with --resume the new total.")] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Rollouts; with --resume the new total.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of prompts, noise and adapters.")] = None,
     device: Annotated[str | None, typer.Option(help=f"{HELP} Rewards follow.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; default runs/<reward>-<time>.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue this run folder, with the settings that it has.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; default runs/<reward>-<time>.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue this run folder, with the settings that it has.")
+    ] = None,
     held_out: Annotated[
-        str | None, typer.Option(help="A reward that is not trained on; scored at each checkpoint, it names the best one (RUN/best).")
+        str | None,
+        typer.Option(
+            help="A reward that is not trained on; scored at each checkpoint, it names the best one (RUN/best)."
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only look: ratio, reward, memory, time, disk. Leaves nothing behind.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Only look: ratio, reward, memory, time, disk. Leaves nothing behind."
+        ),
     ] = False,
     low_memory: Annotated[
-        bool, typer.Option("--low-memory", help="Give speed for memory: gradient checkpointing, 8-bit AdamW where it is installed.")
+        bool,
+        typer.Option(
+            "--low-memory",
+            help="Give speed for memory: gradient checkpointing, 8-bit AdamW where it is installed.",
+        ),
     ] = False,
-    track: Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; metrics.jsonl is written always. Repeatable.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Any setting, such as optim.lr=1e-4; repeatable.")] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="tensorboard or wandb; metrics.jsonl is written always. Repeatable."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, such as optim.lr=1e-4; repeatable."),
+    ] = None,
 ) -> None:
     """Finetune a model on a reward."""
     named = {
-        "reward": _joined(reward, combine), "prompts": prompts, "model": model, "algorithm": algorithm, "iterations": iterations,
-        "seed": seed, "device": device, "held_out": held_out, "low_memory": low_memory or None,
-    }  # fmt: skip
+        "reward": _joined(reward, combine),
+        "prompts": prompts,
+        "model": model,
+        "algorithm": algorithm,
+        "iterations": iterations,
+        "seed": seed,
+        "device": device,
+        "held_out": held_out,
+        "low_memory": low_memory or None,
+    }
     given = {name: value for name, value in named.items() if value is not None}
     layers = _layers(recipe, given, settings or [])
     values = _merged(layers)
     if resume is not None:
-        if others := [name for name, value in {"--out": out, "--dry-run": dry_run}.items() if value]:
-            raise ConfigError(f"--resume continues a run where it is; leave out {' and '.join(others)}")
+        if others := [
+            name for name, value in {"--out": out, "--dry-run": dry_run}.items() if value
+        ]:
+            raise ConfigError(
+                f"--resume continues a run where it is; leave out {' and '.join(others)}"
+            )
         folder = resume
     else:
-        folder = out or Path("runs") / f"{_slug(str(values.get('reward', 'compressibility')))}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = (
+            out
+            or Path("runs")
+            / f"{_slug(str(values.get('reward', 'compressibility')))}-{time.strftime('%Y%m%d-%H%M%S')}"
+        )
     from ddpo.cli.quiet import quiet_libraries
 
     quiet_libraries()
@@ -105,7 +152,9 @@ def _joined(rewards: list[str] | None, combination: str | None) -> str | None:
     return join_specs(rewards, combination or "sum") if rewards else None
 
 
-def _layers(recipe: str | None, given: dict[str, Any], settings: list[str]) -> list[tuple[str, dict[str, Any]]]:
+def _layers(
+    recipe: str | None, given: dict[str, Any], settings: list[str]
+) -> list[tuple[str, dict[str, Any]]]:
     """Recipe, then named options, then --set, each with the words for its source: the later wins."""
     from ddpo.trainer.recipe import read_recipe, set_value
 
@@ -137,7 +186,7 @@ def _slug(text: str) -> str:
 def _checked_trackers(names: list[str]) -> list[str]:
     """The names, each once, if their packages are there."""
     from ddpo.registry import unknown_name
-    from ddpo.trainer.tracking import TRACKERS, check_tracker
+    from ddpo.trainer.monitoring.tracking import TRACKERS, check_tracker
 
     for name in names:
         if name not in TRACKERS:
@@ -175,13 +224,21 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
             _follow(chain(opening, events), folder, trackers, stack)
     except KeyboardInterrupt:
         whole = (folder / "config.json").exists()
-        typer.echo(f"Stopped. The finished iterations are kept; {go_on}" if whole else "Stopped before anything was written.")
+        typer.echo(
+            f"Stopped. The finished iterations are kept; {go_on}"
+            if whole
+            else "Stopped before anything was written."
+        )
         raise typer.Exit(130) from None
     except DdpoError as error:
         if not begun and (isinstance(error, UserError) or not (folder / "config.json").exists()):
             raise
         state = folder / "state"
-        kept = f"the finished iterations are kept in {state}" if state.exists() else "no iteration was finished"
+        kept = (
+            f"the finished iterations are kept in {state}"
+            if state.exists()
+            else "no iteration was finished"
+        )
         if isinstance(error, TrainingDiverged):
             go_on = "resumed, the run would end here again: start another"
         raise type(error)(f"{error} — {kept}; {go_on}") from error
@@ -195,16 +252,22 @@ def _follow(events: Iterator[Event], folder: Path, trackers: list[str], stack: E
     from ddpo.cli.quiet import silent_writer_threads
     from ddpo.cli.training_display import TrainingDisplay
     from ddpo.cli.warnings import one_line_warnings
-    from ddpo.trainer.events import Checkpointed, Started
+    from ddpo.trainer.monitoring.events import Checkpointed, Started
 
     stack.enter_context(one_line_warnings())
     if trackers:
         stack.enter_context(silent_writer_threads())
-    interruption, display = stack.enter_context(Interruption()), stack.enter_context(TrainingDisplay(folder))
+    interruption, display = (
+        stack.enter_context(Interruption()),
+        stack.enter_context(TrainingDisplay(folder)),
+    )
     watchers: list[TrainingDisplay | RunTracker] = [display]
     for event in events:
         if isinstance(event, Started):
-            watchers += [stack.enter_context(closing(_tracker(name, folder, event.iteration))) for name in trackers]
+            watchers += [
+                stack.enter_context(closing(_tracker(name, folder, event.iteration)))
+                for name in trackers
+            ]
             interruption.arm()
         for watcher in watchers:
             watcher.show(event)
@@ -214,8 +277,8 @@ def _follow(events: Iterator[Event], folder: Path, trackers: list[str], stack: E
 
 def _tracker(name: str, folder: Path, done: int) -> RunTracker:
     """Tells a tracker the settings of the run, and then its events."""
-    from ddpo.trainer.run_folder import RunFolder
-    from ddpo.trainer.tracking import RunTracker, open_tracker
+    from ddpo.trainer.monitoring.tracking import RunTracker, open_tracker
+    from ddpo.trainer.run.folder import RunFolder
 
     tracker = open_tracker(name, folder, done)
     typer.echo(f"{name}: {tracker.address}")

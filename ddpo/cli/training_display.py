@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ddpo.trainer import events
+from ddpo.trainer.monitoring import events
 
 BARS = "▁▂▃▄▅▆▇█"
 HOUR = 3600.0
@@ -24,18 +24,27 @@ def sparkline(values: Sequence[float], width: int = 48) -> str:
     """The last `width` values as bars between their own least and greatest."""
     shown = list(values)[-width:]
     low, high = min(shown), max(shown)
-    return "".join(BARS[int((v - low) / (high - low) * (len(BARS) - 1))] if high > low else BARS[0] for v in shown)
+    return "".join(
+        BARS[int((v - low) / (high - low) * (len(BARS) - 1))] if high > low else BARS[0]
+        for v in shown
+    )
 
 
 def reward_text(metrics: events.Metrics) -> str:
     """The mean reward and, if it is known, its standard error."""
-    return f"{metrics.reward_mean:.4f}" + ("" if metrics.reward_se is None else f" ± {metrics.reward_se:.4f}")
+    return f"{metrics.reward_mean:.4f}" + (
+        "" if metrics.reward_se is None else f" ± {metrics.reward_se:.4f}"
+    )
 
 
 def ratio_text(metrics: events.Metrics) -> str:
     """How far the updates took the policy; the loss for a method without ratios."""
     if metrics.ratio_mean_deviation is None:
-        return f"none in this method; denoising loss {metrics.loss:.4f}" if metrics.updates else "no update"
+        return (
+            f"none in this method; denoising loss {metrics.loss:.4f}"
+            if metrics.updates
+            else "no update"
+        )
     return f"|ratio-1| {metrics.ratio_mean_deviation:.1e}, clipped {metrics.clip_fraction:.0%}"
 
 
@@ -44,15 +53,22 @@ def kl_text(metrics: events.Metrics) -> str:
     if metrics.approx_kl is None:
         return ""
     return f"{metrics.approx_kl:.1e} from the policy that sampled" + (
-        "" if metrics.reference_kl is None else f", {metrics.reference_kl:.1e} from the reference policy"
+        ""
+        if metrics.reference_kl is None
+        else f", {metrics.reference_kl:.1e} from the reference policy"
     )
 
 
 def steps_text(metrics: events.Metrics) -> tuple[str, str]:
     """|ratio - 1| and the share of clipped items of each trained denoising step, as bars from 0 up, noise first; and their largest."""
-    if not metrics.by_step or not metrics.ratio_mean_deviation:  # with one update the ratio is 1 throughout
+    if (
+        not metrics.by_step or not metrics.ratio_mean_deviation
+    ):  # with one update the ratio is 1 throughout
         return "", ""
-    ratios, clipped = ([getattr(step, name) for step in metrics.by_step] for name in ("ratio_deviation", "clip_fraction"))
+    ratios, clipped = (
+        [getattr(step, name) for step in metrics.by_step]
+        for name in ("ratio_deviation", "clip_fraction")
+    )
     steps = [step.step for step in metrics.by_step]
     most, often = max(ratios), max(clipped)
     return (
@@ -110,14 +126,23 @@ class TrainingDisplay:
         self.bars = Progress(*columns, console=self.console)
         self.run_bar = self.bars.add_task("run", total=None, left="")
         self.part_bar = self.bars.add_task("loading", total=None, left="")
-        self.live = Live(get_renderable=self.picture, console=self.console, refresh_per_second=4) if self.console.is_terminal else None
+        self.live = (
+            Live(get_renderable=self.picture, console=self.console, refresh_per_second=4)
+            if self.console.is_terminal
+            else None
+        )
 
     def __enter__(self) -> TrainingDisplay:
         if self.live:
             self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self.live:
             self.live.stop()
 
@@ -128,15 +153,23 @@ class TrainingDisplay:
         elif isinstance(event, events.Checked):
             for finding in event.findings:
                 mark, style = ("  ", "dim") if finding.good else ("! ", "yellow")
-                self.console.print(Text(f"{mark}{finding.topic:10} {finding.text}", style=style), soft_wrap=True)
+                self.console.print(
+                    Text(f"{mark}{finding.topic:10} {finding.text}", style=style), soft_wrap=True
+                )
         elif isinstance(event, events.Progress):
             if event.stage != self.bars.tasks[self.part_bar].description:
                 self.bars.reset(self.part_bar)
-            self.bars.update(self.part_bar, description=event.stage, total=event.total, completed=event.done)
+            self.bars.update(
+                self.part_bar, description=event.stage, total=event.total, completed=event.done
+            )
         elif isinstance(event, events.IterationDone):
             self.last = event
             self._remember(event.metrics.reward_mean, event.metrics.held_out)
-            self.bars.update(self.run_bar, completed=event.metrics.iteration, left=self._left(event.metrics.iteration))
+            self.bars.update(
+                self.run_bar,
+                completed=event.metrics.iteration,
+                left=self._left(event.metrics.iteration),
+            )
             if warning := unscorable_text(event.metrics):
                 self.console.print(Text(f"! {warning}", style="yellow"), soft_wrap=True)
             if not self.live:
@@ -168,19 +201,31 @@ class TrainingDisplay:
         ratios, clipped = steps_text(metrics)
         rows = [
             ("reward", f"{reward_text(metrics)}   {sparkline(self.rewards)}"),
-            ("held out", f"{self.held_out[-1]:.4f}   {sparkline(self.held_out)}" if self.held_out else ""),
-            ("prompts", f"worst {self.last.worst[0]} {self.last.worst[1]:.3f}, best {self.last.best[0]} {self.last.best[1]:.3f}"),
+            (
+                "held out",
+                f"{self.held_out[-1]:.4f}   {sparkline(self.held_out)}" if self.held_out else "",
+            ),
+            (
+                "prompts",
+                f"worst {self.last.worst[0]} {self.last.worst[1]:.3f}, best {self.last.best[0]} {self.last.best[1]:.3f}",
+            ),
             ("ratio", ratio_text(metrics)),
             ("by step", ratios),
             ("", clipped),
             ("KL", kl_text(metrics)),
-            ("gradient", f"norm {metrics.grad_norm:.3f} over {metrics.updates} update{'s' * (metrics.updates != 1)}"),
+            (
+                "gradient",
+                f"norm {metrics.grad_norm:.3f} over {metrics.updates} update{'s' * (metrics.updates != 1)}",
+            ),
             (
                 "speed",
                 f"{self._speed(metrics):.1f} pictures/s ({metrics.seconds_sampling:.1f} s sampling, "
                 f"{metrics.seconds_training:.1f} s training)",
             ),
-            ("queries", f"{metrics.reward_queries:,} pictures scored, {metrics.unscorable} unscorable in this iteration"),
+            (
+                "queries",
+                f"{metrics.reward_queries:,} pictures scored, {metrics.unscorable} unscorable in this iteration",
+            ),
             ("memory", memory_text(self.last.memory)),
             ("pictures", str(self.grid) if self.grid else ""),
         ]
@@ -205,7 +250,9 @@ class TrainingDisplay:
             f"iteration {metrics.iteration}/{self.total}",
             f"reward {reward_text(metrics)}",
             "" if metrics.held_out is None else f"held out {metrics.held_out:.4f}",
-            ratio_text(metrics) if metrics.ratio_mean_deviation is not None else f"loss {metrics.loss:.4f}",
+            ratio_text(metrics)
+            if metrics.ratio_mean_deviation is not None
+            else f"loss {metrics.loss:.4f}",
             "" if metrics.approx_kl is None else f"KL {metrics.approx_kl:.1e}",
             f"grad {metrics.grad_norm:.3f}",
             f"{self._speed(metrics):.1f} pictures/s",

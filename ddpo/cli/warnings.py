@@ -21,5 +21,7 @@ def one_line_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        warnings.showwarning = lambda message, *_, **__: typer.secho(f"warning: {message}", fg="yellow", err=True)
+        warnings.showwarning = lambda message, *_, **__: typer.secho(
+            f"warning: {message}", fg="yellow", err=True
+        )
         yield

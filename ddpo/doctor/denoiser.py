@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddpo.doctor.measuring import float32_precision, peak_memory_mb, seconds_per_call
 from ddpo.policies.policy import TrainablePolicy
-from ddpo.rewards.bench import reset_peak_memory
+from ddpo.rewards.tools.bench import reset_peak_memory
 
 __all__ = ["DenoiserCost", "compiled_cost", "denoiser_cost", "matmul_tflops"]
 

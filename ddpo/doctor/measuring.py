@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ddpo.devices import synchronize
-from ddpo.rewards.bench import process_peak_mb
+from ddpo.rewards.tools.bench import process_peak_mb
 
 __all__ = ["float32_precision", "peak_memory_mb", "seconds_per_call"]
 
@@ -43,7 +43,7 @@ def seconds_per_call(
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory since `ddpo.rewards.bench.reset_peak_memory`, in units of 10⁶ bytes.
+    """The most memory since `ddpo.rewards.tools.bench.reset_peak_memory`, in units of 10⁶ bytes.
 
     On an accelerator it is what torch allocated there; on a CPU it is that of this process.
     """

@@ -116,7 +116,7 @@ def write_small_vocabulary_clip(
         name: Key of `CLIPS`.
         smaller: Sizes that replace those of both towers, such as `TINY`.
     """
-    from ddpo.policies.emoji.tokenizer import write_tokenizer
+    from pretraining.tokenizer import write_tokenizer
 
     vocabulary = write_tokenizer(folder)
     settings = folder / "tokenizer_config.json"

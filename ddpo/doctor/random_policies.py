@@ -18,8 +18,8 @@ import torch
 
 from ddpo.doctor.random_weights import random_module
 from ddpo.policies.base_model import CLASSES, INDEX, BaseModel, read_json
-from ddpo.policies.sd import StableDiffusionPolicy
 from ddpo.policies.sdxl import StableDiffusionXLPolicy
+from ddpo.policies.stable_diffusion import StableDiffusionPolicy
 
 __all__ = [
     "SD15",
@@ -242,20 +242,24 @@ def _described(size: PolicySize, folder: Path, device: str) -> _RandomModel:
         )
         config.save_pretrained(folder / f"text_encoder{suffix}")
     index: dict[str, Any] = {
-        part: ["diffusers" if part in ("unet", "vae") else "transformers", CLASSES[part][0]] for part in CLASSES if (folder / part).is_dir()
+        part: ["diffusers" if part in ("unet", "vae") else "transformers", CLASSES[part][0]]
+        for part in CLASSES
+        if (folder / part).is_dir()
     }
     index["scheduler"] = ["diffusers", "DDIMScheduler"]
     xl = len(size.text) > 1
     index["_class_name"] = f"StableDiffusion{'XL' if xl else ''}Pipeline"
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
-    return _RandomModel("random weights", folder, read_json(folder / INDEX, "random weights"), device)
+    return _RandomModel(
+        "random weights", folder, read_json(folder / INDEX, "random weights"), device
+    )
 
 
 def _write_tokenizer(folder: Path, tokens: int) -> int:
     """Writes the embedded model's CLIP tokenizer for prompts of `tokens`; the size of its vocabulary."""
     from transformers import CLIPTokenizer
 
-    from ddpo.policies.emoji.tokenizer import write_tokenizer
+    from pretraining.tokenizer import write_tokenizer
 
     words = write_tokenizer(folder)
     CLIPTokenizer.from_pretrained(folder, model_max_length=tokens).save_pretrained(folder)

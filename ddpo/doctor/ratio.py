@@ -11,13 +11,13 @@ from ddpo.doctor.row import Outcome
 from ddpo.doctor.workload import Workload, run_config
 from ddpo.policies.policy import TrainablePolicy
 from ddpo.prompts import load_prompts
-from ddpo.rewards.scorer import make_scorer
+from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.zoo import resolve
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import TransitionLikelihood
-from ddpo.trainer.preflight import train_once
+from ddpo.trainer.monitoring.preflight import train_once
 from ddpo.trainer.rollout import Collection, draw_keys
 from ddpo.types import Context
 

@@ -14,7 +14,7 @@ from ddpo.doctor.reward_states import RewardState
 from ddpo.doctor.row import Row
 from ddpo.doctor.table import markdown
 from ddpo.errors import ConfigError
-from ddpo.files import check_writable, storing, write_json, write_text
+from ddpo.io.atomic import check_writable, storing, write_json, write_text
 
 __all__ = ["Report", "SelfTestRecord", "report_paths", "write_report"]
 

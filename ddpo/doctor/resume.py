@@ -15,9 +15,9 @@ from torch import Tensor
 from ddpo.doctor.row import Outcome
 from ddpo.doctor.workload import Workload, run_config
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.events import IterationDone
 from ddpo.trainer.loop import resume, train
-from ddpo.trainer.run_folder import RunFolder
+from ddpo.trainer.monitoring.events import IterationDone
+from ddpo.trainer.run.folder import RunFolder
 
 __all__ = ["deterministic_algorithms", "largest_difference", "resume_is_equal"]
 

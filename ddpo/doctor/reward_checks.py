@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from ddpo.doctor.measuring import float32_precision
 from ddpo.doctor.row import Outcome
-from ddpo.rewards.backbones import forget_embeddings
-from ddpo.rewards.bench import PROMPT, bench, drawn_pictures, make_on
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.check.reward_under_test import tolerance_of
-from ddpo.rewards.scorer import Scorer
+from ddpo.rewards.models.shared_encoders import forget_embeddings
+from ddpo.rewards.scoring.scorer import Scorer
+from ddpo.rewards.tools.bench import PROMPT, bench, bench_images, make_on
 from ddpo.rewards.zoo import ResolvedReward
 from ddpo.types import ImageBatch
 
@@ -40,7 +40,7 @@ def scores_agree(reward: ResolvedReward, device: str) -> Outcome:
 
     TF32 is off. Each reward is made anew for its device and released before the next.
     """
-    images = drawn_pictures(IMAGES, SIDE)
+    images = bench_images(IMAGES, SIDE)
     with float32_precision(tf32=False):
         expected = _scores(reward, images, "cpu")
         found = _scores(reward, images, device)
@@ -102,7 +102,7 @@ def reward_speed(
         images: Images per round.
         side: Width and height of the images in pixels.
     """
-    made, pixels = make_on(reward, device), drawn_pictures(images, side)
+    made, pixels = make_on(reward, device), bench_images(images, side)
     records = list(bench(made, pixels, batch_sizes, device, repeats=3))
     best = max(records, key=lambda record: record.rate)
     peak = best.peak_memory_mb if best.peak_gpu_mb is None else best.peak_gpu_mb

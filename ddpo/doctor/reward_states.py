@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ddpo.errors import one_line
-from ddpo.rewards.availability import Availability, availability
+from ddpo.rewards.tools.availability import Availability, availability
 from ddpo.rewards.zoo import rewards
 
 __all__ = ["RewardState", "reward_states"]

@@ -23,7 +23,7 @@ from ddpo.doctor.training import one_batch_each, training_iterations
 from ddpo.doctor.workload import Workload, run_config
 from ddpo.errors import ConfigError, one_line
 from ddpo.launch import process_count
-from ddpo.rewards.availability import availability
+from ddpo.rewards.tools.availability import availability
 from ddpo.rewards.zoo import resolve, rewards
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import TrainConfig

@@ -17,11 +17,11 @@ from ddpo.doctor.ratio import sample_and_train_once
 from ddpo.doctor.row import Outcome
 from ddpo.doctor.workload import Workload, run_config
 from ddpo.policies.policy import save_memory
-from ddpo.rewards.bench import reset_peak_memory
+from ddpo.rewards.tools.bench import reset_peak_memory
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.events import IterationDone, Metrics
 from ddpo.trainer.loop import train
+from ddpo.trainer.monitoring.events import IterationDone, Metrics
 
 __all__ = ["one_batch_each", "training_iterations"]
 

@@ -6,7 +6,7 @@ report = evaluate(checkpoints=("runs/mine",), rewards=("colorfulness",), seeds=8
 for gain in report.gains:
     print(gain.model, gain.split, gain.reward, gain.paired.gain)
 
-`planning.plan` decides what is compared, `job.carry_out` tells the story: `drawing`, `scoring`, `analysis`, `render`. The judgements are
+`planning.plan` decides what is compared, `job.run_evaluation` tells the story: `drawing`, `scoring`, `analysis`, `render`. The judgements are
 pure functions: `stats`, `tables`, `diversity`, `dependence`, `over_optimisation`, `reading`.
 """
 
@@ -15,41 +15,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddpo.eval.report import Report, load_report
-    from ddpo.eval.request import Request
+    from ddpo.eval.config import EvalConfig
+    from ddpo.eval.report.data import Report, load_report
 
-__all__ = ["Report", "Request", "evaluate", "load_report"]
+__all__ = ["EvalConfig", "Report", "evaluate", "load_report"]
 
 
-def evaluate(request: Request | None = None, **asked: Any) -> Report:
+def evaluate(request: EvalConfig | None = None, **asked: Any) -> Report:
     """Compares models with their base model and writes the report's files, as `ddpo eval` does.
 
     Args:
         request: what is asked for.
-        asked: in its place, the fields of a `Request`: `checkpoints` or `images`, and what is not to be the default.
+        asked: in its place, the fields of a `EvalConfig`: `checkpoints` or `images`, and what is not to be the default.
 
     Raises:
         UserError: something in the request cannot be; said before anything is loaded.
         RewardFailure: a reward broke while scoring; what was drawn and scored is kept.
     """
     from ddpo.errors import ConfigError
-    from ddpo.eval.job import carry_out
-    from ddpo.eval.planning import plan
-    from ddpo.eval.request import Request
+    from ddpo.eval.config import EvalConfig
+    from ddpo.eval.plan import plan
+    from ddpo.eval.runner import run_evaluation
 
-    report = carry_out(plan(request or Request(**asked))).report
+    report = run_evaluation(plan(request or EvalConfig(**asked))).report
     if report is None:
-        raise ConfigError("of several processes only the first has the report: call carry_out instead")
+        raise ConfigError(
+            "of several processes only the first has the report: call run_evaluation instead"
+        )
     return report
 
 
 def __getattr__(name: str) -> object:
     if name in ("Report", "load_report"):
-        from ddpo.eval import report
+        from ddpo.eval.report import data as report
 
         return getattr(report, name)
-    if name == "Request":
-        from ddpo.eval.request import Request
+    if name == "EvalConfig":
+        from ddpo.eval.config import EvalConfig
 
-        return Request
+        return EvalConfig
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

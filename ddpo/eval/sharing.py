@@ -13,7 +13,7 @@ from ddpo.devices import resolve_device
 from ddpo.errors import ConfigError
 from ddpo.launch import load_whole_models, process_count
 
-__all__ = ["ALONE", "Together", "join"]
+__all__ = ["ALONE", "World", "join"]
 
 PATIENCE: Final = timedelta(hours=12)
 """How long a process waits for the others. One that dies does not keep them waiting: the launcher ends all."""
@@ -21,7 +21,7 @@ PATIENCE: Final = timedelta(hours=12)
 T = TypeVar("T")
 
 
-class Together:
+class World:
     """What a process knows of the others. `join` makes it.
 
     Args:
@@ -41,7 +41,10 @@ class Together:
 
     def share(self, items: Sequence[T], block: int) -> list[list[T]]:
         """Which blocks of `block` items are this process's: every `count`-th. All processes must ask with the same items."""
-        return [list(items[start : start + block]) for start in range(self.rank * block, len(items), self.count * block)]
+        return [
+            list(items[start : start + block])
+            for start in range(self.rank * block, len(items), self.count * block)
+        ]
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -54,10 +57,10 @@ class Together:
             self._state.destroy_process_group()
 
 
-ALONE: Final = Together(None, "cpu")
+ALONE: Final = World(None, "cpu")
 
 
-def join(device: str) -> Together:
+def join(device: str) -> World:
     """Meets the other processes, if the environment says that there are any.
 
     Args:
@@ -67,13 +70,15 @@ def join(device: str) -> Together:
         ConfigError: the launcher's variables are wrong, or the device is not here or not fit for several processes.
     """
     if process_count() == 1:
-        return Together(None, resolve_device(device))
+        return World(None, resolve_device(device))
     if ":" in device:
         kind = device.partition(":")[0]
-        raise ConfigError(f"device {device} names one device for several processes: say {kind}, and each takes its own")
+        raise ConfigError(
+            f"device {device} names one device for several processes: say {kind}, and each takes its own"
+        )
     from accelerate import PartialState
 
     load_whole_models()
     device = resolve_device(device)
     state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
-    return Together(state, "cpu" if device == "cpu" else str(state.device))
+    return World(state, "cpu" if device == "cpu" else str(state.device))

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError, DdpoError, ImageError, PromptError
-from ddpo.files import printable
 from ddpo.inputs.folder_prompts import CAPTIONS, caption_prompt, prompt_of_name
 from ddpo.inputs.image_files import HIDDEN, JUNK, image_suffixes, left_out_sentence
 from ddpo.inputs.image_metadata import embedded_prompt
 from ddpo.inputs.image_tables import PromptTable, prompt_of_row, same_name
-from ddpo.inputs.picture import Picture
+from ddpo.inputs.input_image import InputImage
 from ddpo.inputs.tables import TABLES
+from ddpo.io.atomic import printable
 from ddpo.types import Prompt
 
 __all__ = ["ARCHIVES", "ArchivedImages", "is_archive"]
@@ -39,9 +39,15 @@ ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".
 MAX_TEXT: Final = 1024 * 1024  # bytes of a caption; larger members are something else
 MAX_IMAGE: Final = 1024 * 1024 * 1024  # bytes of an encoded image
 DAMAGE: Final = (
-    tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError,
-    NotImplementedError, RuntimeError,
-)  # fmt: skip
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    EOFError,
+    OSError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+)
 """Exceptions that the readers of archives raise on damaged, encrypted or unknown ones."""
 
 
@@ -137,13 +143,13 @@ class ArchivedImages:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[InputImage]:
         wanted = set(self.names)
         for member in _members(self._path):
             if member.name in wanted:
                 yield self._picture(member)
 
-    def _picture(self, member: _Member) -> Picture:
+    def _picture(self, member: _Member) -> InputImage:
         if member.size > MAX_IMAGE:
             raise ImageError(f"{self._path}/{member.name}: {member.size} bytes are no image")
         data = member.read()
@@ -152,16 +158,16 @@ class ArchivedImages:
             name = posixpath.relpath(member.name, folder or ".")
             row = table.rows.get(same_name(name)) or table.everything
             if row is not None and row.prompt is not None:
-                return Picture(file, row.prompt, origin="table", index=row.index, data=data)
+                return InputImage(file, row.prompt, origin="table", index=row.index, data=data)
         texts = self._captions.get(_key(member.name), {})
         prompt, reason = self._caption(member.name, texts)
         if texts and (prompt is not None or reason is not None):
-            return Picture(file, prompt, no_prompt=reason, origin="caption", data=data)
+            return InputImage(file, prompt, no_prompt=reason, origin="caption", data=data)
         if (found := embedded_prompt(data)) is not None:
-            return Picture(file, Prompt(found), origin="image", data=data)
+            return InputImage(file, Prompt(found), origin="image", data=data)
         if (named := prompt_of_name(member.name)) is not None:
-            return Picture(file, Prompt(named[0]), origin="name", index=named[1], data=data)
-        return Picture(file, data=data)
+            return InputImage(file, Prompt(named[0]), origin="name", index=named[1], data=data)
+        return InputImage(file, data=data)
 
     def _caption(self, name: str, texts: Mapping[str, bytes]) -> tuple[Prompt | None, str | None]:
         """The prompt of an image's caption members, or the reason why they hold none."""

@@ -19,8 +19,15 @@ SETTINGS: Final = re.compile(r"Steps: ?\d+(,|$)")
 """The first of the settings that the web UI writes after the prompts."""
 
 MAX_LINKS: Final = 100  # from an encoder to its text; a longer way is a circle
-CONDITIONING: Final = ("positive", "guider", "conditioning", "conditioning_1", "conditioning_2",
-                       "conditioning_to", "conditioning_from")  # fmt: skip
+CONDITIONING: Final = (
+    "positive",
+    "guider",
+    "conditioning",
+    "conditioning_1",
+    "conditioning_2",
+    "conditioning_to",
+    "conditioning_from",
+)
 TEXTS: Final = ("text", "text_g", "text_l", "clip_l", "t5xxl", "clip_g")
 STRINGS: Final = ("text", "value", "string", "prompt")
 

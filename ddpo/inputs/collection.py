@@ -20,30 +20,30 @@ from ddpo.inputs.folder_prompts import FolderPrompts
 from ddpo.inputs.image_files import ImageFiles, image_suffixes, natural_key
 from ddpo.inputs.image_order import check_named_order, check_order
 from ddpo.inputs.image_tables import BareNames, PromptTable, prompt_of_row
-from ddpo.inputs.picture import Picture, picture_of_file
+from ddpo.inputs.input_image import InputImage, image_of_file
 from ddpo.inputs.tables import TABLES, Row, read_entries, read_table
 from ddpo.inputs.text import check_text
 from ddpo.prompts import listed_prompts
 from ddpo.types import Prompt
 
-__all__ = ["PictureSource", "picture_source"]
+__all__ = ["ImageSource", "image_source"]
 
 NESTED_FILE: Final = ("path", "file_name")  # of an image that a table holds as an object
 
 
-class PictureSource(Protocol):
+class ImageSource(Protocol):
     """Images in order; iterating again gives the same."""
 
     left_out: Mapping[str, int]  # suffix → number of the files that are not read
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Picture]: ...
+    def __iter__(self) -> Iterator[InputImage]: ...
 
 
-def picture_source(
+def image_source(
     places: Sequence[Path], prompts: Path | None = None, prompt: str | None = None
-) -> PictureSource:
+) -> ImageSource:
     """The images of `places`, with prompts.
 
     Args:
@@ -65,7 +65,7 @@ def picture_source(
         raise ConfigError("give --prompts or --prompt, not both")
     constant = None if prompt is None else Prompt(check_text(prompt, "--prompt"))
     parts = _parts(places, described=prompts is None and prompt is None)
-    source: PictureSource = parts[0] if len(parts) == 1 else _Chain(parts)
+    source: ImageSource = parts[0] if len(parts) == 1 else _Chain(parts)
     if constant is not None:
         return _Constant(source, constant)
     if prompts is None:
@@ -149,9 +149,9 @@ class _Files:
         """The paths of the images."""
         return list(self._files)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[InputImage]:
         prompts = FolderPrompts()
-        find = prompts.picture if self._described else picture_of_file
+        find = prompts.picture if self._described else image_of_file
         for file in self._files:
             yield find(file)
 
@@ -163,9 +163,9 @@ class _Folder(_Files):
         super().__init__([folder], described)
         self._folder = folder
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[InputImage]:
         prompts = FolderPrompts(str(self._folder))
-        find = prompts.picture if self._described else picture_of_file
+        find = prompts.picture if self._described else image_of_file
         for file in self._files:
             yield find(file)
 
@@ -200,11 +200,11 @@ class _Table:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[InputImage]:
         for where, row in read_table(self.path):
             yield self._picture(where, row)
 
-    def _picture(self, where: str, row: Row) -> Picture:
+    def _picture(self, where: str, row: Row) -> InputImage:
         prompt = prompt_of_row(row, where)
         reason = None if prompt is not None or not _has_prompts(row) else f"{where} has no prompt"
         index = value_of(row, INDEX, where)
@@ -213,10 +213,10 @@ class _Table:
         data, name = _bytes_and_name(value)
         if data is not None:
             file = f"{where}/{name}" if name else where
-            return Picture(file, prompt, reason, "table", index, data)
+            return InputImage(file, prompt, reason, "table", index, data)
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{where}: no image in the column {column!r}")
-        found = picture_of_file(_existing(self.path.parent, name))
+        found = image_of_file(_existing(self.path.parent, name))
         return replace(found, prompt=prompt, no_prompt=reason, origin="table", index=index)
 
 
@@ -258,7 +258,7 @@ def _has_prompts(row: Row) -> bool:
 class _Chain:
     """Several sources, one after the other."""
 
-    def __init__(self, parts: Sequence[PictureSource]) -> None:
+    def __init__(self, parts: Sequence[ImageSource]) -> None:
         self._parts = parts
         self.left_out: Mapping[str, int] = sum(
             (Counter(part.left_out) for part in parts), Counter()
@@ -267,7 +267,7 @@ class _Chain:
     def __len__(self) -> int:
         return sum(len(part) for part in self._parts)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[InputImage]:
         for part in self._parts:
             yield from part
 
@@ -275,14 +275,14 @@ class _Chain:
 class _Constant:
     """A source whose images all have one prompt."""
 
-    def __init__(self, source: PictureSource, prompt: Prompt) -> None:
+    def __init__(self, source: ImageSource, prompt: Prompt) -> None:
         self._source, self._prompt = source, prompt
         self.left_out = source.left_out
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[InputImage]:
         for picture in self._source:
             yield _given(picture, self._prompt)
 
@@ -290,14 +290,14 @@ class _Constant:
 class _InOrder:
     """A source with one prompt per image, in order."""
 
-    def __init__(self, source: PictureSource, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, source: ImageSource, prompts: Sequence[Prompt]) -> None:
         self._source, self._prompts = source, prompts
         self.left_out = source.left_out
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[InputImage]:
         for picture, prompt in zip(self._source, self._prompts, strict=True):
             yield _given(picture, prompt)
 
@@ -305,7 +305,7 @@ class _InOrder:
 class _ByFile:
     """A source with the prompts of a table by file; an image that it does not name has none."""
 
-    def __init__(self, source: PictureSource, parts: Sequence[Any], table: Path) -> None:
+    def __init__(self, source: ImageSource, parts: Sequence[Any], table: Path) -> None:
         self._source = source
         self._names = BareNames(PromptTable(table), (picture.path for picture in source))
         self.left_out = source.left_out
@@ -313,14 +313,14 @@ class _ByFile:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[InputImage]:
         for picture in self._source:
             row = self._names.find(picture.path)
             found = None if row is None else row.prompt
             yield replace(_given(picture, found), index=None if row is None else row.index)
 
 
-def _given(picture: Picture, prompt: Prompt | None) -> Picture:
+def _given(picture: InputImage, prompt: Prompt | None) -> InputImage:
     return replace(picture, prompt=prompt, no_prompt=None, origin="given")
 
 

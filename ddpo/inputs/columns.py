@@ -34,9 +34,18 @@ __all__ = [
 
 PROMPT: Final = ("prompt", "prompts", "text", "caption")
 FILE: Final = (
-    "file_name", "filename", "file", "image", "image_path", "path", "filepath", "file_path",
-    "image_file", "img_path", "img",
-)  # fmt: skip
+    "file_name",
+    "filename",
+    "file",
+    "image",
+    "image_path",
+    "path",
+    "filepath",
+    "file_path",
+    "image_file",
+    "img_path",
+    "img",
+)
 IMAGE: Final = ("image", "img", "jpg", "jpeg", "png", "webp")
 """Columns of encoded images: bytes, or the {bytes, path} of Hugging Face datasets."""
 INDEX: Final = ("index", "seed")

@@ -18,7 +18,7 @@ from ddpo.errors import PromptError
 from ddpo.inputs.captions import prompt_of_caption
 from ddpo.inputs.image_metadata import embedded_prompt
 from ddpo.inputs.image_tables import FilePrompt, PromptTable, folder_table
-from ddpo.inputs.picture import Origin, Picture, picture_of_file
+from ddpo.inputs.input_image import InputImage, Origin, image_of_file
 from ddpo.inputs.text import check_text, read_text
 from ddpo.types import Prompt
 
@@ -52,13 +52,13 @@ class FolderPrompts:
         self._folder = ""
         self._chain: list[PromptTable] = []
 
-    def picture(self, path: str) -> Picture:
+    def picture(self, path: str) -> InputImage:
         """The image at `path` with its prompt.
 
         Raises:
             ConfigError, PromptError: a table that cannot be understood.
         """
-        picture = picture_of_file(path)
+        picture = image_of_file(path)
         row = self._row(path)
         if row is not None and row.prompt is not None:
             origin: Origin = "folder" if self._is_of_folder(row) else "table"
@@ -68,7 +68,7 @@ class FolderPrompts:
             return own
         return self._own_prompt(picture) or picture
 
-    def _own_prompt(self, picture: Picture) -> Picture | None:
+    def _own_prompt(self, picture: InputImage) -> InputImage | None:
         """The picture with the prompt beside it, in it, or in its name; None if there is none."""
         path = picture.path
         stem = os.path.splitext(path)[0]
@@ -131,8 +131,8 @@ def _table_of(folder: str, named: bool) -> PromptTable | None:
     return folder_table(folder, names)
 
 
-def _with(picture: Picture, prompt: Prompt, origin: Origin, index: Any) -> Picture:
-    return Picture(
+def _with(picture: InputImage, prompt: Prompt, origin: Origin, index: Any) -> InputImage:
+    return InputImage(
         picture.file,
         prompt,
         origin=origin,
@@ -142,14 +142,14 @@ def _with(picture: Picture, prompt: Prompt, origin: Origin, index: Any) -> Pictu
     )
 
 
-def _captioned(picture: Picture, caption: Path) -> Picture:
+def _captioned(picture: InputImage, caption: Path) -> InputImage:
     """The picture with the prompt of a caption file, or the reason why that holds none."""
     try:
         prompt, reason = caption_prompt(read_text(caption), str(caption))
     except PromptError as error:
         prompt, reason = None, str(error)
     if prompt is None:
-        return Picture(
+        return InputImage(
             picture.file, no_prompt=reason, origin="caption", data=picture.data, place=picture.place
         )
     own = OWN_SAMPLE.fullmatch(Path(picture.path).stem)

@@ -13,8 +13,8 @@ from typing import Final
 from PIL import Image
 
 from ddpo.errors import ImageError
-from ddpo.files import printable
 from ddpo.images import HEIF_SUFFIXES, register_heif
+from ddpo.io.atomic import printable
 
 __all__ = [
     "HIDDEN",
@@ -30,8 +30,15 @@ NOT_IMAGES: Final = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "W
 """Formats whose files Pillow recognises, but that hold vectors, video or data (Pillow's manual)."""
 
 BESIDE: Final = (
-    ".txt", ".caption", ".cap", ".json", ".jsonl", ".csv", ".tsv", ".parquet",
-)  # fmt: skip
+    ".txt",
+    ".caption",
+    ".cap",
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".tsv",
+    ".parquet",
+)
 """Suffixes of captions and tables, which belong to the images rather than being left out."""
 
 JUNK: Final = frozenset({"__macosx", "thumbs.db", "desktop.ini"})

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from ddpo.errors import ConfigError
-from ddpo.files import printable
 from ddpo.inputs.image_files import natural_key
+from ddpo.io.atomic import printable
 
 __all__ = ["check_named_order", "check_order"]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import ConfigError, MissingResourceError, RewardLoadError, UserError, one_line
-from ddpo.loading import find
 from ddpo.policies.base_model import model_folder, open_model
-from ddpo.policies.checkpoint import CheckpointInfo, find_checkpoint
+from ddpo.policies.checkpoints.folder import CheckpointInfo, find_checkpoint
 from ddpo.policies.model_place import PolicyFactory, locate, policies
+from ddpo.user_code import find
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +25,20 @@ __all__ = ["PolicyFactory", "find_policy", "load_policy", "model_folder", "polic
 
 EMBEDDED = ("emoji",)
 MEMBERS = (
-    "model", "latent_shape", "schedule", "device", "storage_dtype", "encode", "predict", "decode", "trainable_parameters", "reference",
-    "adapt", "save", "load",
-)  # fmt: skip
+    "model",
+    "latent_shape",
+    "schedule",
+    "device",
+    "storage_dtype",
+    "encode",
+    "predict",
+    "decode",
+    "trainable_parameters",
+    "reference",
+    "adapt",
+    "save",
+    "load",
+)
 
 
 def embedded(device: str, dtype: torch.dtype) -> TrainablePolicy:
@@ -36,7 +47,10 @@ def embedded(device: str, dtype: torch.dtype) -> TrainablePolicy:
 
 
 def load_policy(
-    model: str, checkpoint: Path | str | CheckpointInfo | None = None, device: str = AUTO, dtype: str = "float32"
+    model: str,
+    checkpoint: Path | str | CheckpointInfo | None = None,
+    device: str = AUTO,
+    dtype: str = "float32",
 ) -> TrainablePolicy:
     """Loads a text-to-image model, with a checkpoint of it if one is given.
 
@@ -56,7 +70,11 @@ def load_policy(
     import torch
 
     device = resolve_device(device)
-    info = checkpoint if checkpoint is None or isinstance(checkpoint, CheckpointInfo) else find_checkpoint(checkpoint, model)
+    info = (
+        checkpoint
+        if checkpoint is None or isinstance(checkpoint, CheckpointInfo)
+        else find_checkpoint(checkpoint, model)
+    )
     try:
         factory, origin = find_policy(model)
     except MissingResourceError as error:
@@ -91,17 +109,24 @@ def find_policy(model: str) -> tuple[PolicyFactory, str]:
 
 
 def _stable_diffusion(word: str, device: str, dtype: torch.dtype) -> TrainablePolicy:
-    from ddpo.policies.sd import StableDiffusionPolicy
     from ddpo.policies.sdxl import StableDiffusionXLPolicy
+    from ddpo.policies.stable_diffusion import StableDiffusionPolicy
 
     model = open_model(word)
-    known = {"StableDiffusionPipeline": StableDiffusionPolicy, "StableDiffusionXLPipeline": StableDiffusionXLPolicy}
+    known = {
+        "StableDiffusionPipeline": StableDiffusionPolicy,
+        "StableDiffusionXLPipeline": StableDiffusionXLPolicy,
+    }
     if model.pipeline not in known:
-        raise ConfigError(f"the model {word!r} is a {model.pipeline}; ddpo can train {' and '.join(known)}, and what plug-ins bring")
+        raise ConfigError(
+            f"the model {word!r} is a {model.pipeline}; ddpo can train {' and '.join(known)}, and what plug-ins bring"
+        )
     return known[model.pipeline](model, device=device, dtype=dtype)
 
 
-def _made(model: str, origin: str, factory: PolicyFactory, device: str, dtype: torch.dtype) -> TrainablePolicy:
+def _made(
+    model: str, origin: str, factory: PolicyFactory, device: str, dtype: torch.dtype
+) -> TrainablePolicy:
     """The factory's policy; what a plug-in raises is told on one line."""
     if origin == "ddpo":
         return factory(device, dtype)
@@ -113,9 +138,13 @@ def _made(model: str, origin: str, factory: PolicyFactory, device: str, dtype: t
     except UserError:
         raise
     except Exception as error:
-        raise RewardLoadError(f"model {model!r} of {origin} cannot be made: {one_line(error)}") from error
+        raise RewardLoadError(
+            f"model {model!r} of {origin} cannot be made: {one_line(error)}"
+        ) from error
     if not isinstance(policy, TrainablePolicy):
         missing = [name for name in MEMBERS if not hasattr(policy, name)]
-        raise RewardLoadError(f"model {model!r} of {origin} is a {type(policy).__name__} without {', '.join(missing)}")
+        raise RewardLoadError(
+            f"model {model!r} of {origin} is a {type(policy).__name__} without {', '.join(missing)}"
+        )
     policy.model = model  # what a checkpoint names, so that it is found again
     return policy

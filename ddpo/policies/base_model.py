@@ -31,8 +31,12 @@ MESSAGE: Final = 300  # characters of a library's message that are shown
 LFS: Final = b"version https://git-lfs"
 WITH_WEIGHTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2")
 SMALL_FILES: Final = (
-    INDEX, "scheduler/*.json", "tokenizer/*", "tokenizer_2/*", *(f"{part}/*.json" for part in WITH_WEIGHTS),
-)  # fmt: skip
+    INDEX,
+    "scheduler/*.json",
+    "tokenizer/*",
+    "tokenizer_2/*",
+    *(f"{part}/*.json" for part in WITH_WEIGHTS),
+)
 CLASSES: Final = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
@@ -96,7 +100,9 @@ class BaseModel:
         found = weight_files(self.folder / part)
         options = {"variant": found.variant, "dtype": dtype, "output_loading_info": True}
         if part.startswith("text_encoder"):
-            options["ignore_mismatched_sizes"] = True  # transformers then names them instead of raising
+            options["ignore_mismatched_sizes"] = (
+                True  # transformers then names them instead of raising
+            )
         module, info = self.read(part, of, use_safetensors=True, **options)
         misfits = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
         if misfits:
@@ -147,12 +153,18 @@ class BaseModel:
         said = self.index.get(part)
         if isinstance(said, Sequence) and len(said) == 2 and part in CLASSES:
             if said[1] is None:
-                raise ConfigError(f"the model {self.word!r} has no {part}: it cannot be sampled from")
+                raise ConfigError(
+                    f"the model {self.word!r} has no {part}: it cannot be sampled from"
+                )
             if said[1] not in CLASSES[part]:
                 read = " or ".join(CLASSES[part])
-                raise ConfigError(f"the {part} of the model {self.word!r} is a {said[1]}: ddpo reads {read}")
+                raise ConfigError(
+                    f"the {part} of the model {self.word!r} is a {said[1]}: ddpo reads {read}"
+                )
         if not (self.folder / part).is_dir():
-            raise MissingResourceError(f"the model {self.word!r} is not whole: {self.folder} has no folder {part}/")
+            raise MissingResourceError(
+                f"the model {self.word!r} is not whole: {self.folder} has no folder {part}/"
+            )
 
 
 def open_model(word: str) -> BaseModel:
@@ -186,7 +198,9 @@ def model_folder(word: str) -> Path:
         raise ConfigError(f"the model {word!r} is a factory, not a folder in diffusers' format")
     folder = Path(place.place)
     if not (folder / INDEX).is_file():
-        raise MissingResourceError(f"the folder {word} is not a diffusers model: it has no {INDEX}{_hint(folder)}")
+        raise MissingResourceError(
+            f"the folder {word} is not a diffusers model: it has no {INDEX}{_hint(folder)}"
+        )
     return folder
 
 
@@ -205,7 +219,9 @@ def _verify(folder: Path, model: str) -> None:
     """Compares every file of an embedded model with the hash in its manifest: 14 MB take some 20 ms."""
     try:
         facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-        damaged = [name for name, fact in facts.items() if sha256_of(folder / name) != fact["sha256"]]
+        damaged = [
+            name for name, fact in facts.items() if sha256_of(folder / name) != fact["sha256"]
+        ]
     except FileNotFoundError as error:
         raise MissingResourceError(
             f"the embedded model {model!r} is not whole in this installation: {error.filename} is missing"
@@ -259,9 +275,15 @@ def weight_files(folder: Path) -> WeightFiles:
                 _check_safetensors(path)
             return WeightFiles(variant, paths)
     others = sorted(file.name for file in folder.glob("*.safetensors"))
-    pickles = sorted(file for file in folder.iterdir() if file.suffix in PICKLES) if folder.is_dir() else []
+    pickles = (
+        sorted(file for file in folder.iterdir() if file.suffix in PICKLES)
+        if folder.is_dir()
+        else []
+    )
     if others:
-        raise MissingResourceError(f"{folder} lacks {STEMS[0]}.safetensors or {STEMS[1]}.safetensors; {others[0]} is not read")
+        raise MissingResourceError(
+            f"{folder} lacks {STEMS[0]}.safetensors or {STEMS[1]}.safetensors; {others[0]} is not read"
+        )
     if pickles:
         raise MissingResourceError(
             f"{pickles[0]} is a pickle, which ddpo never reads; convert the model where you trust it: "
@@ -277,7 +299,10 @@ def _of_variant(folder: Path, variant: str | None) -> tuple[Path, ...]:
     for stem in STEMS:
         if (one := folder / f"{stem}{dotted}.safetensors").is_file():
             return (one,)
-        for name in (f"{stem}.safetensors.index{dotted}.json", f"{stem}{dotted}.safetensors.index.json"):
+        for name in (
+            f"{stem}.safetensors.index{dotted}.json",
+            f"{stem}{dotted}.safetensors.index.json",
+        ):
             if (folder / name).is_file():
                 return _shards(folder / name)
     return ()
@@ -290,7 +315,9 @@ def _shards(index: Path) -> tuple[Path, ...]:
         raise MissingResourceError(f"{index} is damaged: it has no weight_map")
     paths = tuple(index.parent / str(name) for name in sorted(set(map(str, names.values()))))
     if lost := [path for path in paths if not path.is_file()]:
-        raise MissingResourceError(f"{index.parent} is not whole: {lost[0].name} is missing, {len(lost)} of {len(paths)} files")
+        raise MissingResourceError(
+            f"{index.parent} is not whole: {lost[0].name} is missing, {len(lost)} of {len(paths)} files"
+        )
     return paths
 
 
@@ -304,7 +331,9 @@ def _check_safetensors(path: Path) -> None:
         with safe_open(str(path), framework="pt") as opened:
             opened.keys()
     except (SafetensorError, OSError) as error:
-        raise MissingResourceError(f"{path} is damaged or cut short ({one_line(error)}): fetch it again") from error
+        raise MissingResourceError(
+            f"{path} is damaged or cut short ({one_line(error)}): fetch it again"
+        ) from error
 
 
 def _check_not_pointer(path: Path) -> None:
@@ -312,7 +341,9 @@ def _check_not_pointer(path: Path) -> None:
     if path.is_file():
         with path.open("rb") as file:
             if file.read(len(LFS)) == LFS:
-                raise MissingResourceError(f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` in its folder")
+                raise MissingResourceError(
+                    f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` in its folder"
+                )
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -338,7 +369,9 @@ def _in_one_file(file: Path) -> ConfigError:
     """The error for a model in one file; says how to convert it."""
     keys = _keys(file)
     if any("lora" in key for key in keys):
-        return ConfigError(f"{file} is a LoRA, not a model: give it as --checkpoint, with --model BASE")
+        return ConfigError(
+            f"{file} is a LoRA, not a model: give it as --checkpoint, with --model BASE"
+        )
     xl = any(key.startswith("conditioner.embedders.1.") for key in keys)
     pipeline = "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"
     pickle = " (a pickle: only where you trust it)" if file.suffix in PICKLES else ""
@@ -359,4 +392,6 @@ def _keys(file: Path) -> list[str]:
         with safe_open(str(file), framework="pt") as opened:
             return list(opened.keys())
     except (SafetensorError, OSError) as error:
-        raise MissingResourceError(f"{file} cannot be read as safetensors: {one_line(error)}") from error
+        raise MissingResourceError(
+            f"{file} cannot be read as safetensors: {one_line(error)}"
+        ) from error

@@ -76,4 +76,6 @@ def default_dtype(model: str, device: str) -> str:
 
 def _is_sd2(unet: Mapping[str, Any]) -> bool:
     """Linear projections in the attention blocks came with Stable Diffusion 2, as did the wider conditioning."""
-    return bool(unet.get("use_linear_projection")) or unet.get("cross_attention_dim") == WIDTH_OF_SD2
+    return (
+        bool(unet.get("use_linear_projection")) or unet.get("cross_attention_dim") == WIDTH_OF_SD2
+    )

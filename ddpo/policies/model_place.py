@@ -45,7 +45,9 @@ __all__ = [
 PolicyFactory = Callable[[str, "torch.dtype"], "TrainablePolicy"]
 """Makes a policy on a torch device, with weights that are not trained and latents between steps in a dtype."""
 
-policies: Registry[PolicyFactory] = Registry("model", "ddpo.policies", None, {"emoji": "ddpo.policies:embedded"})
+policies: Registry[PolicyFactory] = Registry(
+    "model", "ddpo.policies", None, {"emoji": "ddpo.policies:embedded"}
+)
 """The embedded model and the models of the entry-point group `ddpo.policies`."""
 
 SINGLE_FILES: Final = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
@@ -133,12 +135,16 @@ def _no_such_path(word: str, path: str) -> MissingResourceError:
     """The error for a path where nothing is; names the most similar entry of its folder."""
     absolute = Path(os.path.abspath(path))
     try:
-        names = [entry.name for entry in absolute.parent.iterdir() if not entry.name.startswith(".")]
+        names = [
+            entry.name for entry in absolute.parent.iterdir() if not entry.name.startswith(".")
+        ]
     except OSError:
         names = []
     near = difflib.get_close_matches(absolute.name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {absolute.parent / near[0]}?" if near else ""
-    return MissingResourceError(f"no model at {word!r}: there is no folder or file {absolute}{hint}")
+    return MissingResourceError(
+        f"no model at {word!r}: there is no folder or file {absolute}{hint}"
+    )
 
 
 def fingerprint(word: str) -> str:

@@ -18,11 +18,18 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ddpo.errors import ConfigError
-from ddpo.policies.checkpoint import CheckpointInfo
-from ddpo.policies.lora_file import ATTENTION
+from ddpo.policies.checkpoints.folder import CheckpointInfo
+from ddpo.policies.checkpoints.lora import ATTENTION
 from ddpo.policies.transition import NoiseSchedule
 
-__all__ = ["LoraSettings", "Policy", "TrainablePolicy", "check_compiler", "compile_denoiser", "save_memory"]
+__all__ = [
+    "LoraSettings",
+    "Policy",
+    "TrainablePolicy",
+    "check_compiler",
+    "compile_denoiser",
+    "save_memory",
+]
 
 
 CPP_COMPILERS: Final = ("g++", "clang++", "c++", "cl")
@@ -90,7 +97,7 @@ class TrainablePolicy(Policy, Protocol):
         ...
 
     def save(self, folder: Path, iteration: int) -> None:
-        """Writes a checkpoint into an existing folder: `ddpo.policies.checkpoint.write_facts`, and weights as safetensors."""
+        """Writes a checkpoint into an existing folder: `ddpo.policies.checkpoints.folder.write_facts`, and weights as safetensors."""
         ...
 
     def load(self, checkpoint: CheckpointInfo) -> None:
@@ -110,7 +117,9 @@ def save_memory(policy: Policy) -> None:
     """
     method = getattr(policy, "save_memory", None)
     if method is None:
-        raise ConfigError(f"the model {policy.model!r} keeps all activations: it cannot be trained with adapt.checkpointing")
+        raise ConfigError(
+            f"the model {policy.model!r} keeps all activations: it cannot be trained with adapt.checkpointing"
+        )
     method()
 
 
@@ -123,7 +132,9 @@ def compile_denoiser(policy: Policy) -> None:
     check_compiler(policy.device)
     method = getattr(policy, "compile_denoiser", None)
     if method is None:
-        raise ConfigError(f"the model {policy.model!r} cannot be compiled: leave out compile = true")
+        raise ConfigError(
+            f"the model {policy.model!r} cannot be compiled: leave out compile = true"
+        )
     method()
 
 
@@ -133,7 +144,15 @@ def check_compiler(device: torch.device) -> None:
     Raises:
         ConfigError: it is not installed.
     """
-    if device.type == "cpu" and not os.environ.get("CXX") and not any(map(shutil.which, CPP_COMPILERS)):
-        raise ConfigError("compile = true needs a C++ compiler on the CPU, such as g++ or clang++; install one, or leave it out")
+    if (
+        device.type == "cpu"
+        and not os.environ.get("CXX")
+        and not any(map(shutil.which, CPP_COMPILERS))
+    ):
+        raise ConfigError(
+            "compile = true needs a C++ compiler on the CPU, such as g++ or clang++; install one, or leave it out"
+        )
     if device.type == "cuda" and find_spec("triton") is None:
-        raise ConfigError("compile = true needs Triton on CUDA; install the package triton, or leave it out")
+        raise ConfigError(
+            "compile = true needs Triton on CUDA; install the package triton, or leave it out"
+        )

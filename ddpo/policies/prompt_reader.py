@@ -46,9 +46,13 @@ class PromptReader:
                     f"the {name} of the model {base.word!r} has {len(tokenizer)} tokens, and its text encoder {encoder.vocab_size}"
                 )
             widths.append(int(encoder.hidden_size))
-            limits.append(min(int(tokenizer.model_max_length), int(encoder.max_position_embeddings)))
+            limits.append(
+                min(int(tokenizer.model_max_length), int(encoder.max_position_embeddings))
+            )
         if len(set(limits)) > 1:
-            raise ConfigError(f"the text encoders of the model {base.word!r} read {limits[0]} and {limits[1]} tokens: they must be equal")
+            raise ConfigError(
+                f"the text encoders of the model {base.word!r} read {limits[0]} and {limits[1]} tokens: they must be equal"
+            )
         self.length = limits[0]  # tokens, start and end included
         self.width = sum(widths)  # of the text conditioning: the encoders side by side
 
@@ -85,7 +89,10 @@ class PromptReader:
         return max(ends, key=len, default="")
 
     def _ids(self, text: str) -> list[list[int]]:
-        return [tokenizer(text, add_special_tokens=False, verbose=False).input_ids for tokenizer in self.tokenizers]
+        return [
+            tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+            for tokenizer in self.tokenizers
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,9 @@ class CutPrompts:
     def __str__(self) -> str:
         """One sentence with the number of prompts and an example."""
         text, end = next(iter(self.ends.items()))
-        number = f"{len(self.ends)} of {self.total} prompts {'is' if len(self.ends) == 1 else 'are'}"
+        number = (
+            f"{len(self.ends)} of {self.total} prompts {'is' if len(self.ends) == 1 else 'are'}"
+        )
         return f'{number} cut: the model reads {self.kept} tokens, and of "{_short(text)}" not "{_short(end)}"'
 
 

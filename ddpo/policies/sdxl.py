@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from ddpo.errors import ConfigError
 from ddpo.policies.base_model import BaseModel
-from ddpo.policies.sd import StableDiffusionPolicy, sample_size
+from ddpo.policies.stable_diffusion import StableDiffusionPolicy, sample_size
 
 __all__ = ["StableDiffusionXLPolicy"]
 
@@ -63,14 +63,20 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
         config = self.vae.config
         mean, std = config.get("latents_mean"), config.get("latents_std")
         if mean is not None and std is not None:
-            centre, spread = (torch.tensor(one, dtype=torch.float32, device=latents.device).view(1, -1, 1, 1) for one in (mean, std))
+            centre, spread = (
+                torch.tensor(one, dtype=torch.float32, device=latents.device).view(1, -1, 1, 1)
+                for one in (mean, std)
+            )
             latents = latents.float() * spread + centre * config["scaling_factor"]
         return super().decode(latents)
 
     @cached_property
     def _size(self) -> Tensor:
         """Original size, corner and target size `[1, 6]`, on the device once rather than at every step."""
-        side = [latent * 2 ** (len(self.vae.config["block_out_channels"]) - 1) for latent in self.latent_shape[1:]]
+        side = [
+            latent * 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+            for latent in self.latent_shape[1:]
+        ]
         return torch.tensor([[*side, 0, 0, *side]], dtype=self.storage_dtype, device=self.device)
 
     def _text_encoders(self) -> Sequence[Any]:
@@ -79,19 +85,31 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
     def _encode(self, text: str) -> Tensor:
         found = [
             encoder(ids.to(self.device), output_hidden_states=True)
-            for encoder, (ids, _) in zip(self._text_encoders(), self.reader.tokens(text), strict=True)
+            for encoder, (ids, _) in zip(
+                self._text_encoders(), self.reader.tokens(text), strict=True
+            )
         ]
         hidden = torch.cat([output.hidden_states[-2] for output in found], -1)
         pooled = found[1].text_embeds
         rows = -(-pooled.shape[1] // hidden.shape[2])
-        packed = torch.cat([hidden, pad(pooled, (0, rows * hidden.shape[2] - pooled.shape[1])).view(1, rows, -1)], 1)
+        packed = torch.cat(
+            [hidden, pad(pooled, (0, rows * hidden.shape[2] - pooled.shape[1])).view(1, rows, -1)],
+            1,
+        )
         return torch.zeros_like(packed) if text == "" and self._zeros_for_empty else packed
 
     def _denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
         width = int(self.text_encoder_2.config.projection_dim)
         tokens = conditioning.shape[1] - -(-width // conditioning.shape[2])
-        told = {"text_embeds": conditioning[:, tokens:].flatten(1)[:, :width], "time_ids": self._size.expand(len(latents), -1)}
+        told = {
+            "text_embeds": conditioning[:, tokens:].flatten(1)[:, :width],
+            "time_ids": self._size.expand(len(latents), -1),
+        }
         output: Tensor = self.unet(
-            latents, timesteps, encoder_hidden_states=conditioning[:, :tokens], added_cond_kwargs=told, return_dict=False
+            latents,
+            timesteps,
+            encoder_hidden_states=conditioning[:, :tokens],
+            added_cond_kwargs=told,
+            return_dict=False,
         )[0]
         return output

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from ddpo.errors import ConfigError, one_line
 
-__all__ = ["NoiseSchedule", "StepCoefficients", "ddim_mean", "denoising_target", "gaussian_log_prob", "noised"]
+__all__ = [
+    "NoiseSchedule",
+    "StepCoefficients",
+    "ddim_mean",
+    "denoising_target",
+    "gaussian_log_prob",
+    "noised",
+]
 
 STD_FLOOR: Final = 1e-6
 """Least standard deviation of a step: with η = 0 the density is a spike, not a division by zero. Source: jannerm/ddpo."""
@@ -50,11 +57,15 @@ class NoiseSchedule:
     """
 
     alphas_cumprod: Tensor  # float64 [train_timesteps]
-    final_alpha: float  # ᾱ after the last step: 1, or ᾱ_0 where the scheduler has set_alpha_to_one=False
+    final_alpha: (
+        float  # ᾱ after the last step: 1, or ᾱ_0 where the scheduler has set_alpha_to_one=False
+    )
     prediction: Prediction
     spacing: Literal["leading", "trailing", "linspace"]
     steps_offset: int
-    _made: dict[tuple[str, int, float], StepCoefficients] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _made: dict[tuple[str, int, float], StepCoefficients] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def from_scheduler(cls, config: Any) -> NoiseSchedule:
@@ -75,11 +86,23 @@ class NoiseSchedule:
             said = textwrap.shorten(one_line(error), 200, placeholder=" …")
             raise ConfigError(f"the scheduler's config describes no schedule: {said}") from error
         prediction, spacing = ddim.config["prediction_type"], ddim.config["timestep_spacing"]
-        if prediction not in ("epsilon", "v_prediction", "sample") or spacing not in ("leading", "trailing", "linspace"):
-            raise ConfigError(f"prediction type {prediction!r} with spacing {spacing!r} is not supported")
+        if prediction not in ("epsilon", "v_prediction", "sample") or spacing not in (
+            "leading",
+            "trailing",
+            "linspace",
+        ):
+            raise ConfigError(
+                f"prediction type {prediction!r} with spacing {spacing!r} is not supported"
+            )
         levels = ddim.alphas_cumprod.double()
         _check_levels(levels, int(ddim.config["num_train_timesteps"]), prediction)
-        return cls(levels, float(ddim.final_alpha_cumprod), prediction, spacing, int(ddim.config["steps_offset"]))
+        return cls(
+            levels,
+            float(ddim.final_alpha_cumprod),
+            prediction,
+            spacing,
+            int(ddim.config["steps_offset"]),
+        )
 
     def timesteps(self, steps: int) -> list[int]:
         """The timesteps of a run of `steps`, descending, spaced as the scheduler spaces them (arXiv 2305.08891, table 2).
@@ -93,7 +116,10 @@ class NoiseSchedule:
         if self.spacing == "trailing":
             return [round(total - i * total / steps) - 1 for i in range(steps)]
         if self.spacing == "leading":
-            return [min(i * (total // steps) + self.steps_offset, total - 1) for i in reversed(range(steps))]
+            return [
+                min(i * (total // steps) + self.steps_offset, total - 1)
+                for i in reversed(range(steps))
+            ]
         if steps == 1:
             return [0]  # numpy.linspace(0, total - 1, 1), as in diffusers
         return [round(i * (total - 1) / (steps - 1)) for i in reversed(range(steps))]
@@ -142,10 +168,14 @@ def _check_levels(alphas_cumprod: Tensor, total: int, prediction: str) -> None:
         ConfigError: too few or too many levels, levels outside [0, 1] or increasing, or "epsilon" where ᾱ is 0.
     """
     if len(alphas_cumprod) != total:
-        raise ConfigError(f"the scheduler has {len(alphas_cumprod)} trained_betas and num_train_timesteps = {total}: they must be equal")
+        raise ConfigError(
+            f"the scheduler has {len(alphas_cumprod)} trained_betas and num_train_timesteps = {total}: they must be equal"
+        )
     falling = bool((alphas_cumprod[1:] <= alphas_cumprod[:-1]).all())
     if not (falling and float(alphas_cumprod[-1]) >= 0 and float(alphas_cumprod[0]) < 1):
-        raise ConfigError("the scheduler's betas must be in (0, 1]: the signal would not fall from 1 towards 0")
+        raise ConfigError(
+            "the scheduler's betas must be in (0, 1]: the signal would not fall from 1 towards 0"
+        )
     if prediction == "epsilon" and float(alphas_cumprod[-1]) == 0:
         raise ConfigError(
             "the scheduler has prediction_type = 'epsilon' and no signal at the noisiest level (rescale_betas_zero_snr): "
@@ -153,7 +183,13 @@ def _check_levels(alphas_cumprod: Tensor, total: int, prediction: str) -> None:
         )
 
 
-def ddim_mean(output: Tensor, x_t: Tensor, step: Tensor, coefficients: StepCoefficients, prediction: Prediction) -> Tensor:
+def ddim_mean(
+    output: Tensor,
+    x_t: Tensor,
+    step: Tensor,
+    coefficients: StepCoefficients,
+    prediction: Prediction,
+) -> Tensor:
     """Mean of p(x_{t-1} | x_t, c) = N(mean, std²), float32 `[batch, channel, height, width]`.
 
     mean = √ᾱ_{t-1} x̂_0 + √(1 - ᾱ_{t-1} - σ²) ε̂, with x̂_0 and ε̂ from the denoiser's output.
@@ -166,7 +202,10 @@ def ddim_mean(output: Tensor, x_t: Tensor, step: Tensor, coefficients: StepCoeff
         prediction: "epsilon", "v_prediction" (v = √ᾱ ε - √(1-ᾱ) x_0) or "sample".
     """
     output, x_t = output.float(), x_t.float()
-    alpha, alpha_prev, std = (c[step].view(-1, 1, 1, 1) for c in (coefficients.alpha, coefficients.alpha_prev, coefficients.noise_std))
+    alpha, alpha_prev, std = (
+        c[step].view(-1, 1, 1, 1)
+        for c in (coefficients.alpha, coefficients.alpha_prev, coefficients.noise_std)
+    )
     signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
     if prediction == "epsilon":
         x_0, epsilon = (x_t - noise * output) / signal, output

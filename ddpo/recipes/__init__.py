@@ -16,7 +16,9 @@ SUFFIX: Final = ".toml"
 def recipe_names() -> tuple[str, ...]:
     """The names of the recipes that come with the package, sorted."""
     entries = files("ddpo.recipes").iterdir()
-    return tuple(sorted(entry.name.removesuffix(SUFFIX) for entry in entries if entry.name.endswith(SUFFIX)))
+    return tuple(
+        sorted(entry.name.removesuffix(SUFFIX) for entry in entries if entry.name.endswith(SUFFIX))
+    )
 
 
 def recipe_text(name: str) -> str:

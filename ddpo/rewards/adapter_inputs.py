@@ -15,12 +15,14 @@ from ddpo.images import to_rgb
 from ddpo.rewards.card import RewardCard
 from ddpo.types import NO_CONTEXT, Context, ImageBatch, Prompt
 
-__all__ = ["batch_of_arrays", "batches_of_pictures", "prompts_of"]
+__all__ = ["batch_of_arrays", "batches_of_images", "prompts_of"]
 
 SLACK: Final = 1e-3  # beyond [0, 1]: rounding in bfloat16 decoders, as in ddpo.images.to_uint8
 
 
-def prompts_of(count: int, texts: Sequence[str] | None, metadata: Sequence[Any] | None, card: RewardCard) -> list[Prompt]:
+def prompts_of(
+    count: int, texts: Sequence[str] | None, metadata: Sequence[Any] | None, card: RewardCard
+) -> list[Prompt]:
     """One prompt per picture.
 
     Args:
@@ -34,7 +36,9 @@ def prompts_of(count: int, texts: Sequence[str] | None, metadata: Sequence[Any] 
     """
     if texts is None:
         if card.needs_prompt:
-            raise PromptError(f"reward {card.id!r} judges pictures by their prompts: hand it one per picture")
+            raise PromptError(
+                f"reward {card.id!r} judges pictures by their prompts: hand it one per picture"
+            )
         texts = [""] * count
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise PromptError("prompts must be a sequence of texts, one per picture")
@@ -48,12 +52,18 @@ def prompts_of(count: int, texts: Sequence[str] | None, metadata: Sequence[Any] 
         return [Prompt(text) for text in texts]
     for index, values in enumerate(metadata):
         if not isinstance(values, Mapping):
-            raise PromptError(f"the metadata of image {index} is a {type(values).__name__}, not a mapping; reward {card.id!r} reads it")
+            raise PromptError(
+                f"the metadata of image {index} is a {type(values).__name__}, not a mapping; reward {card.id!r} reads it"
+            )
     return [Prompt(text, values) for text, values in zip(texts, metadata, strict=True)]
 
 
 def batch_of_arrays(
-    images: Any, texts: Sequence[str] | None, metadata: Sequence[Any] | None, card: RewardCard, progress: float | None = None
+    images: Any,
+    texts: Sequence[str] | None,
+    metadata: Sequence[Any] | None,
+    card: RewardCard,
+    progress: float | None = None,
 ) -> ImageBatch:
     """The batch of a float tensor `[batch, 3, height, width]` in [0, 1] or a uint8 array `[batch, height, width, 3]`.
 
@@ -62,21 +72,38 @@ def batch_of_arrays(
         PromptError: as `prompts_of`.
     """
     context = NO_CONTEXT if progress is None else Context(progress)
-    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == 3:
+    if (
+        isinstance(images, np.ndarray)
+        and images.dtype == np.uint8
+        and images.ndim == 4
+        and images.shape[-1] == 3
+    ):
         return ImageBatch.of_uint8(images, prompts_of(len(images), texts, metadata, card), context)
-    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4 or images.shape[1] != 3:
-        shape, kind = list(getattr(images, "shape", ())), getattr(images, "dtype", type(images).__name__)
+    if (
+        not isinstance(images, Tensor)
+        or not images.is_floating_point()
+        or images.ndim != 4
+        or images.shape[1] != 3
+    ):
+        shape, kind = (
+            list(getattr(images, "shape", ())),
+            getattr(images, "dtype", type(images).__name__),
+        )
         raise ImageError(
             f"images must be a float tensor [batch, 3, height, width] or a uint8 array [batch, height, width, 3], got {kind} {shape}"
         )
-    pixels = images.detach().to(device="cpu" if card.device == "cpu" else images.device, dtype=torch.float32)
+    pixels = images.detach().to(
+        device="cpu" if card.device == "cpu" else images.device, dtype=torch.float32
+    )
     low, high = (float(bound) for bound in pixels.aminmax()) if pixels.numel() else (0.0, 1.0)
     if not (low >= -SLACK and high <= 1 + SLACK):  # written so that NaN is refused too
-        raise ImageError(f"float images must be in [0, 1], got {low:.3g} … {high:.3g}: divide 0-255 by 255, clamp what a VAE decodes")
+        raise ImageError(
+            f"float images must be in [0, 1], got {low:.3g} … {high:.3g}: divide 0-255 by 255, clamp what a VAE decodes"
+        )
     return ImageBatch(pixels, prompts_of(len(pixels), texts, metadata, card), context)
 
 
-def batches_of_pictures(
+def batches_of_images(
     images: Sequence[Image.Image], texts: Sequence[str] | None, card: RewardCard
 ) -> tuple[list[tuple[tuple[int, ...], ImageBatch]], dict[int, str]]:
     """The images of each size as a batch, with their places; any mode becomes upright RGB.
@@ -103,8 +130,14 @@ def batches_of_pictures(
     for index, image in upright.items():
         places.setdefault(image.size, []).append(index)
     if len(places) > 1 and "group" in card.inputs:
-        raise ImageError(f"reward {card.id!r} judges pictures together, which must then be of one size")
+        raise ImageError(
+            f"reward {card.id!r} judges pictures together, which must then be of one size"
+        )
     batches = [
-        (tuple(chosen), ImageBatch.of_images([upright[i] for i in chosen], [prompts[i] for i in chosen])) for chosen in places.values()
+        (
+            tuple(chosen),
+            ImageBatch.of_images([upright[i] for i in chosen], [prompts[i] for i in chosen]),
+        )
+        for chosen in places.values()
     ]
     return batches, reasons

@@ -20,15 +20,23 @@ from torch import Tensor
 from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, RewardFailure, RewardLoadError
 from ddpo.registry import explain_load_failure
-from ddpo.rewards.adapter_inputs import batch_of_arrays, batches_of_pictures
+from ddpo.rewards.adapter_inputs import batch_of_arrays, batches_of_images
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.scales import SCALES, divisor_of
-from ddpo.rewards.scorer import Scorer, make_scorer
+from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.zoo import resolve
 from ddpo.types import RewardOutput
 
-__all__ = ["SCALES", "RewardFunction", "Unscorable", "flow_factory_reward", "multi_score", "picture_scorer", "reward_function"]
+__all__ = [
+    "SCALES",
+    "RewardFunction",
+    "Unscorable",
+    "flow_factory_reward",
+    "image_scorer",
+    "multi_score",
+    "reward_function",
+]
 
 Unscorable = Literal["raise", "mean", "nan"]
 """What becomes of a picture without a score: an error; the mean of the others of the same call (advantage 0); NaN."""
@@ -37,7 +45,9 @@ Unscorable = Literal["raise", "mean", "nan"]
 class RewardFunction(Protocol):
     """What ddpo-pytorch, TRL's DDPOTrainer and the functions of flow_grpo and DiffusionNFT are called with, and return."""
 
-    def __call__(self, images: Any, prompts: Any, metadata: Any = None, *, progress: float | None = None) -> tuple[Tensor, dict[str, Any]]:
+    def __call__(
+        self, images: Any, prompts: Any, metadata: Any = None, *, progress: float | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Scores `[batch]` float32, on the CPU, and `info`: the parts of the score, and `unscorable`, index → reason.
 
         Args:
@@ -64,7 +74,9 @@ class _Scaled:
     def finish(self, output: RewardOutput) -> tuple[Tensor, dict[str, Any]]:
         """Scores on the chosen scale and the info beside them; raises RewardFailure for a picture without a score, if so chosen."""
         values = (in_float64(output.values) / self.divisor).float()
-        reasons = {index: reason for index, reason in enumerate(output.errors) if reason is not None}
+        reasons = {
+            index: reason for index, reason in enumerate(output.errors) if reason is not None
+        }
         info: dict[str, Any] = {**output.parts, "unscorable": reasons}
         if not reasons or self.unscorable == "nan":
             return values, info
@@ -74,12 +86,18 @@ class _Scaled:
                 f"reward {self.card.id!r} has no score for image {index}, and {len(reasons) - 1} more of {len(values)}: {reason}"
             )
         if len(reasons) == len(values):
-            raise RewardFailure(f"reward {self.card.id!r} has a score for none of {len(values)} images, so no mean: {reason}")
+            raise RewardFailure(
+                f"reward {self.card.id!r} has a score for none of {len(values)} images, so no mean: {reason}"
+            )
         return values.nan_to_num(nan=float(values[~values.isnan()].mean())), info
 
 
 def reward_function(
-    reward: str | Reward | Scorer, *, scale: str | float = 1.0, unscorable: Unscorable = "raise", batch_size: int = 16
+    reward: str | Reward | Scorer,
+    *,
+    scale: str | float = 1.0,
+    unscorable: Unscorable = "raise",
+    batch_size: int = 16,
 ) -> RewardFunction:
     """The reward as `fn(images, prompts, metadata) -> (scores, info)`.
 
@@ -94,14 +112,22 @@ def reward_function(
     """
     scaled = _scaled(reward, scale, unscorable, batch_size)
 
-    def score(images: Any, prompts: Any, metadata: Any = None, *, progress: float | None = None) -> tuple[Tensor, dict[str, Any]]:
-        return scaled.finish(scaled.scorer.score(batch_of_arrays(images, prompts, metadata, scaled.card, progress)))
+    def score(
+        images: Any, prompts: Any, metadata: Any = None, *, progress: float | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        return scaled.finish(
+            scaled.scorer.score(batch_of_arrays(images, prompts, metadata, scaled.card, progress))
+        )
 
     return score
 
 
 def multi_score(
-    weights: Mapping[str, float], *, scale: str | float = 1.0, unscorable: Unscorable = "raise", batch_size: int = 16
+    weights: Mapping[str, float],
+    *,
+    scale: str | float = 1.0,
+    unscorable: Unscorable = "raise",
+    batch_size: int = 16,
 ) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
     """Several rewards as the training scripts of flow_grpo and DiffusionNFT call them: the scores of each, and `avg`, their weighted sum.
 
@@ -118,13 +144,22 @@ def multi_score(
     Raises:
         UserError: as `reward_function`; no reward, or one twice.
     """
-    parts = [(weight, _scaled(spec, scale, unscorable, batch_size)) for spec, weight in weights.items()]
+    parts = [
+        (weight, _scaled(spec, scale, unscorable, batch_size)) for spec, weight in weights.items()
+    ]
     names = [scaled.card.id for _, scaled in parts]
     if not names or len(set(names)) < len(names) or "avg" in names:
-        raise ConfigError(f"multi_score needs at least one reward, each once and none called 'avg'; got {', '.join(names) or 'none'}")
+        raise ConfigError(
+            f"multi_score needs at least one reward, each once and none called 'avg'; got {', '.join(names) or 'none'}"
+        )
 
     def score(
-        images: Any, prompts: Any, metadata: Any = None, only_strict: bool = True, *, progress: float | None = None
+        images: Any,
+        prompts: Any,
+        metadata: Any = None,
+        only_strict: bool = True,
+        *,
+        progress: float | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         scores: dict[str, Tensor] = {}
         info: dict[str, Any] = {}
@@ -137,8 +172,12 @@ def multi_score(
     return score
 
 
-def picture_scorer(
-    reward: str | Reward | Scorer, *, scale: str | float = 1.0, unscorable: Unscorable = "raise", batch_size: int = 16
+def image_scorer(
+    reward: str | Reward | Scorer,
+    *,
+    scale: str | float = 1.0,
+    unscorable: Unscorable = "raise",
+    batch_size: int = 16,
 ) -> Callable[..., list[float]]:
     """The reward as `fn(images, prompts=None) -> list[float]` on PIL pictures of any mode and size; arguments as `reward_function`."""
     scaled = _scaled(reward, scale, unscorable, batch_size)
@@ -150,8 +189,10 @@ def picture_scorer(
     return score
 
 
-def _score_pictures(scaled: _Scaled, images: Sequence[Image.Image], prompts: Sequence[str] | None) -> RewardOutput:
-    batches, reasons = batches_of_pictures(images, prompts, scaled.card)
+def _score_pictures(
+    scaled: _Scaled, images: Sequence[Image.Image], prompts: Sequence[str] | None
+) -> RewardOutput:
+    batches, reasons = batches_of_images(images, prompts, scaled.card)
     values = torch.full((len(images),), torch.nan)
     errors = [reasons.get(index) for index in range(len(images))]
     for places, batch in batches:
@@ -162,7 +203,9 @@ def _score_pictures(scaled: _Scaled, images: Sequence[Image.Image], prompts: Seq
     return RewardOutput(values, errors=tuple(errors))
 
 
-def flow_factory_reward(reward: str, *, scale: str | float = 1.0, unscorable: Unscorable = "raise") -> type:
+def flow_factory_reward(
+    reward: str, *, scale: str | float = 1.0, unscorable: Unscorable = "raise"
+) -> type:
     """The reward as a class that Flow-Factory's `reward_model: my_module.MyReward` loads: `cls(config, accelerator)(prompt, image)`.
 
     It derives from Flow-Factory's PointwiseRewardModel (GroupwiseRewardModel for a reward that judges a group). Where Flow-Factory is not
@@ -178,9 +221,13 @@ def flow_factory_reward(reward: str, *, scale: str | float = 1.0, unscorable: Un
     """
     card = resolve(reward).card
     if "metadata" in card.inputs:
-        raise ConfigError(f"reward {card.id!r} reads metadata, which Flow-Factory does not hand to rewards")
+        raise ConfigError(
+            f"reward {card.id!r} reads metadata, which Flow-Factory does not hand to rewards"
+        )
     divisor_of(card.id, scale)
-    base, output_type = _flow_factory("GroupwiseRewardModel" if "group" in card.inputs else "PointwiseRewardModel")
+    base, output_type = _flow_factory(
+        "GroupwiseRewardModel" if "group" in card.inputs else "PointwiseRewardModel"
+    )
 
     def __init__(self: Any, config: Any, accelerator: Any) -> None:  # noqa: N807
         base.__init__(self, config, accelerator)
@@ -188,14 +235,20 @@ def flow_factory_reward(reward: str, *, scale: str | float = 1.0, unscorable: Un
 
     def __call__(self: Any, prompt: Any, image: Any = None) -> Any:  # noqa: N807
         if image is None:
-            raise ConfigError(f"reward {card.id!r} scores images; Flow-Factory handed it none (a video model?)")
+            raise ConfigError(
+                f"reward {card.id!r} scores images; Flow-Factory handed it none (a video model?)"
+            )
         values, info = self.scaled.finish(_score_pictures(self.scaled, image, prompt))
         return output_type(rewards=values, extra_info=info)
 
     body = {
-        "__doc__": card.summary, "__module__": __name__, "__init__": __init__, "__call__": __call__,
-        "required_fields": ("prompt", "image"), "use_tensor_inputs": False,
-    }  # fmt: skip
+        "__doc__": card.summary,
+        "__module__": __name__,
+        "__init__": __init__,
+        "__call__": __call__,
+        "required_fields": ("prompt", "image"),
+        "use_tensor_inputs": False,
+    }
     return type("DdpoReward", (base,), body)
 
 
@@ -224,7 +277,9 @@ def _flow_factory(base: str) -> tuple[Any, Any]:
         ) from error
 
 
-def _scaled(reward: str | Reward | Scorer, scale: str | float, unscorable: Unscorable, batch_size: int) -> _Scaled:
+def _scaled(
+    reward: str | Reward | Scorer, scale: str | float, unscorable: Unscorable, batch_size: int
+) -> _Scaled:
     if unscorable not in ("raise", "mean", "nan"):
         raise ConfigError(f"unscorable must be 'raise', 'mean' or 'nan', got {unscorable!r}")
     if isinstance(reward, str):
@@ -234,5 +289,7 @@ def _scaled(reward: str | Reward | Scorer, scale: str | float, unscorable: Unsco
     elif isinstance(reward, Reward):
         scorer = Scorer(reward, batch_size)
     else:
-        raise ConfigError(f"expected the name of a reward, a reward or a scorer, got a {type(reward).__name__}")
+        raise ConfigError(
+            f"expected the name of a reward, a reward or a scorer, got a {type(reward).__name__}"
+        )
     return _Scaled(scorer, divisor_of(scorer.reward.card.id, scale), unscorable)

@@ -10,7 +10,15 @@ from typing import Any, Final, Literal
 
 from ddpo.errors import ConfigError, NewerApiError
 
-__all__ = ["API_VERSION", "PLACEMENT", "Calls", "Golden", "RewardCard", "RewardOption", "WeightFile"]
+__all__ = [
+    "API_VERSION",
+    "PLACEMENT",
+    "Calls",
+    "Golden",
+    "RewardCard",
+    "RewardOption",
+    "WeightFile",
+]
 
 API_VERSION = 1
 """The version of the card's fields and of the `Reward` protocol; a card made for a newer one is refused."""
@@ -65,7 +73,9 @@ class RewardOption:
 class Calls:
     """How the scorer may call a reward."""
 
-    concurrency: int = 0  # calls at once; 0: as many as processors for a thread-safe reward on the CPU, else one
+    concurrency: int = (
+        0  # calls at once; 0: as many as processors for a thread-safe reward on the CPU, else one
+    )
     timeout_s: float | None = None  # of one call; None: no limit
     retries: int = 0  # of a call that raised RewardUnavailable, ConnectionError or TimeoutError
     batch: int = 0  # pictures in one call, at most; 0: as many as the scorer likes
@@ -87,48 +97,75 @@ class RewardCard:
     family: str  # "pixels", "clip", "vlm", …
     flaws: str  # how it gets gamed, what it cannot see
     unit: str = ""
-    direction: Literal["higher", "lower"] = "higher"  # which way is better, for a reader; a trainer always maximises
+    direction: Literal["higher", "lower"] = (
+        "higher"  # which way is better, for a reader; a trainer always maximises
+    )
     range: tuple[float | None, float | None] = (None, None)
     typical: tuple[float, float, float] | None = None  # 5th, 50th and 95th percentile
     typical_source: str = ""
     inputs: tuple[Literal["image", "prompt", "metadata", "context", "group"], ...] = ("image",)
-    optional: tuple[Literal["image", "prompt", "metadata", "context", "group"], ...] = ()  # inputs that a score can do without
+    optional: tuple[
+        Literal["image", "prompt", "metadata", "context", "group"], ...
+    ] = ()  # inputs that a score can do without
     metadata: tuple[str, ...] = ()  # the keys of a prompt's metadata that the score depends on
-    pixels: Literal["uint8", "float"] = "uint8"  # the form that is scored; "uint8" means that floats are rounded first
+    pixels: Literal["uint8", "float"] = (
+        "uint8"  # the form that is scored; "uint8" means that floats are rounded first
+    )
     preprocessing: str = ""  # what is done to the pixels before scoring; part of the signature
     dtype: str = "float64"  # in which the score is computed; part of the signature
-    accelerator_dtype: str = ""  # precision on an accelerator, of a reward that takes float32 on the CPU; "": the same
+    accelerator_dtype: str = (
+        ""  # precision on an accelerator, of a reward that takes float32 on the CPU; "": the same
+    )
     differentiable: bool = False
     deterministic: bool = True
     batch_invariant: bool = True
     thread_safe: bool = False  # several threads may call one instance at once; else the scorer lets one in at a time
     calls: Calls = Calls()
     cache: bool = True  # False: looking a score up costs more than computing it
-    backbone: str = ""  # the tower it shares with other rewards, as named in ddpo.rewards.backbones; "": none
+    backbone: str = ""  # the tower it shares with other rewards, as named in ddpo.rewards.models.shared_encoders; "": none
     device: Literal["cpu", "any"] = "cpu"
     memory_mb: int = 0
     extra: str | None = None  # pip install "distribution[extra]"
-    libraries: tuple[str, ...] = ()  # distributions, or libjpeg, whose version may move the score; part of the signature
+    libraries: tuple[
+        str, ...
+    ] = ()  # distributions, or libjpeg, whose version may move the score; part of the signature
     weights: tuple[WeightFile, ...] = ()
     code_licence: str = "Apache-2.0"
     paper: str = ""
-    lineage: tuple[str, ...] = ()  # backbones, data or, of pixel statistics, properties that it shares with other rewards: not independent
+    lineage: tuple[
+        str, ...
+    ] = ()  # backbones, data or, of pixel statistics, properties that it shares with other rewards: not independent
     golden: tuple[Golden, ...] = ()
     options: tuple[RewardOption, ...] = ()
-    for_options: str | None = None  # "module:function": (card, options) → the card that holds for them; None: it is always this one
+    for_options: str | None = (
+        None  # "module:function": (card, options) → the card that holds for them; None: it is always this one
+    )
     api: int = API_VERSION
 
     def __post_init__(self) -> None:
-        if not self.id or self.id != self.id.lower() or not all(c.isalnum() or c in "_-/.+" for c in self.id):
-            raise ConfigError(f"reward id {self.id!r} must be lower-case letters, digits and _ - / . +")
+        if (
+            not self.id
+            or self.id != self.id.lower()
+            or not all(c.isalnum() or c in "_-/.+" for c in self.id)
+        ):
+            raise ConfigError(
+                f"reward id {self.id!r} must be lower-case letters, digits and _ - / . +"
+            )
         if ":" not in self.load:
-            raise ConfigError(f"card {self.id!r}: load={self.load!r} is not of the form 'module:attribute'")
+            raise ConfigError(
+                f"card {self.id!r}: load={self.load!r} is not of the form 'module:attribute'"
+            )
         if self.api > API_VERSION:
-            raise NewerApiError(f"card {self.id!r} is made for API {self.api}, this ddpo has {API_VERSION}: upgrade ddpo")
+            raise NewerApiError(
+                f"card {self.id!r} is made for API {self.api}, this ddpo has {API_VERSION}: upgrade ddpo"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The card as plain JSON values; without `optional` if it is empty, since older versions do not know it."""
-        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        values = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
         return {name: value for name, value in values.items() if name != "optional" or value}
 
     @property
@@ -165,6 +202,19 @@ class RewardCard:
         Where it runs does not count: options of `PLACEMENT` stand at their default.
         """
         defaults = {option.name: option.default for option in self.options}
-        settled = {name: defaults.get(name) if name in PLACEMENT else value for name, value in (options or {}).items()}
-        parts = [self.id, self.version, [asdict(w) for w in self.weights], self.pixels, self.preprocessing, self.dtype, settled]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        settled = {
+            name: defaults.get(name) if name in PLACEMENT else value
+            for name, value in (options or {}).items()
+        }
+        parts = [
+            self.id,
+            self.version,
+            [asdict(w) for w in self.weights],
+            self.pixels,
+            self.preprocessing,
+            self.dtype,
+            settled,
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[
+            :16
+        ]

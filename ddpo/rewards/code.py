@@ -16,7 +16,14 @@ def files_digest(options: Iterable[Any]) -> str:
 
     "" if there is none. Weights may be gigabytes, so their bytes are not read.
     """
-    places = [Path(value) for value in options if isinstance(value, str) and os.path.exists(value)]  # False for a text too long for a path
-    files = [file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*"))) if file.is_file()]
+    places = [
+        Path(value) for value in options if isinstance(value, str) and os.path.exists(value)
+    ]  # False for a text too long for a path
+    files = [
+        file
+        for place in places
+        for file in ([place] if place.is_file() else sorted(place.rglob("*")))
+        if file.is_file()
+    ]
     states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr(states).encode()).hexdigest()[:12] if states else ""

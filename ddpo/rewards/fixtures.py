@@ -29,7 +29,9 @@ def grey() -> Picture:
 def gradient() -> Picture:
     """Red rises to the right, green downwards, blue along the diagonal; each 0 … 255, integer division."""
     y, x = np.mgrid[:SIDE, :SIDE]
-    return np.stack([x * 255 // 511, y * 255 // 511, (x + y) * 255 // 1022], axis=-1).astype(np.uint8)
+    return np.stack([x * 255 // 511, y * 255 // 511, (x + y) * 255 // 1022], axis=-1).astype(
+        np.uint8
+    )
 
 
 def checker() -> Picture:

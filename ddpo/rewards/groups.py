@@ -44,10 +44,16 @@ def group_halves(prompts: Sequence[Prompt]) -> list[list[int]]:
     """The places of one half of the groups and of the other, rising; nothing if there is one group only."""
     groups = group_places(prompts)
     half = len(groups) // 2
-    return [sorted(chain.from_iterable(some)) for some in (groups[:half], groups[half:])] if half else []
+    return (
+        [sorted(chain.from_iterable(some)) for some in (groups[:half], groups[half:])]
+        if half
+        else []
+    )
 
 
-def judge_groups(prompts: Sequence[Prompt], part: str, judge: Callable[[list[int]], tuple[float, Tensor]]) -> RewardOutput:
+def judge_groups(
+    prompts: Sequence[Prompt], part: str, judge: Callable[[list[int]], tuple[float, Tensor]]
+) -> RewardOutput:
     """The measure of each group as the score of its members.
 
     Args:

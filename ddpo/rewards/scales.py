@@ -56,8 +56,12 @@ def divisor_of(reward: str, scale: str | float) -> float:
             raise unknown_name("scale", scale, projects)
         if (scale, reward) not in SCALES:
             known = ", ".join(name for project, name in SCALES if project == scale)
-            raise ConfigError(f"{scale} has no reward {reward!r} (it has {known}): give a number, 1 for the reward's own scale")
+            raise ConfigError(
+                f"{scale} has no reward {reward!r} (it has {known}): give a number, 1 for the reward's own scale"
+            )
         return SCALES[scale, reward]
     if isinstance(scale, bool) or not math.isfinite(scale) or scale <= 0:
-        raise ConfigError(f"scale must be a project's name or a finite number above 0, got {scale!r}")
+        raise ConfigError(
+            f"scale must be a project's name or a finite number above 0, got {scale!r}"
+        )
     return float(scale)

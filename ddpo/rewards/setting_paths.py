@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError
-from ddpo.files import named_path
+from ddpo.io.atomic import named_path
 from ddpo.prompts import builtin_names
 from ddpo.registry import Registry
 from ddpo.rewards.spec import parse_expression, replace_paths
 
-__all__ = ["NAMING", "absolute_path", "at_new_place", "located", "missing_files", "moved_path", "same_but_for_paths"]
+__all__ = [
+    "NAMING",
+    "absolute_path",
+    "at_new_place",
+    "located",
+    "missing_files",
+    "moved_path",
+    "same_but_for_paths",
+]
 
 REWARDS: Final = ("reward", "held_out")
 PROMPTS: Final = ("prompts", "held_out_prompts")
@@ -35,7 +43,9 @@ def absolute_path(path: str | Path) -> Path:
     return found if found.name in ("", "..") else found.parent.resolve() / found.name
 
 
-def located(values: Mapping[str, Any], registries: Mapping[str, Registry[Any]] | None = None) -> dict[str, Any]:
+def located(
+    values: Mapping[str, Any], registries: Mapping[str, Registry[Any]] | None = None
+) -> dict[str, Any]:
     """Plain settings with absolute paths for all files that are there; a built-in prompt list by its bare name.
 
     Args:
@@ -96,7 +106,12 @@ def missing_files(values: Mapping[str, Any]) -> dict[str, str]:
 
         _replaced({setting: values[setting]} if setting in values else {}, place, {})
         text = str(values.get(setting, ""))
-        if setting in PROMPTS and text and not named_path(text).exists() and text not in builtin_names():
+        if (
+            setting in PROMPTS
+            and text
+            and not named_path(text).exists()
+            and text not in builtin_names()
+        ):
             found.setdefault(setting, text)
     return found
 
@@ -111,14 +126,18 @@ def same_but_for_paths(setting: str, one: str, other: str) -> bool:
 
 def _without_paths(setting: str, text: str) -> str:
     """The value of a setting with the word "file" in place of each path."""
-    return str(_replaced({setting: text}, lambda path: "file" if _is_path(path) else None, {})[setting])
+    return str(
+        _replaced({setting: text}, lambda path: "file" if _is_path(path) else None, {})[setting]
+    )
 
 
 def _is_path(text: str) -> bool:
     return text.endswith(".py") or os.path.isabs(text) or named_path(text).exists()
 
 
-def _replaced(values: Mapping[str, Any], place: Place, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _replaced(
+    values: Mapping[str, Any], place: Place, known: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """Plain settings with other words for the files that they name."""
     found = dict(values)
     for setting in NAMING:

@@ -7,22 +7,30 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from ddpo.devices import AUTO, accelerator
-from ddpo.loading import source_digest
 from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.code import files_digest
+from ddpo.user_code import source_digest
 
 __all__ = ["identity", "signature"]
 
-JPEG_CODEC: Final = "libjpeg"  # among a card's libraries: the codec inside Pillow, of which there are several
+JPEG_CODEC: Final = (
+    "libjpeg"  # among a card's libraries: the codec inside Pillow, of which there are several
+)
 STAND_INS: Final[Mapping[str, tuple[str, ...]]] = {
     "pillow": ("pillow-simd",),
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"),
-    "opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
+    "opencv-python-headless": (
+        "opencv-python",
+        "opencv-contrib-python",
+        "opencv-contrib-python-headless",
+    ),
 }
 """Distributions that bring the same module as another one."""
 
 
-def signature(card: RewardCard, options: Mapping[str, Any] | None = None, origin: str = "ddpo") -> str:
+def signature(
+    card: RewardCard, options: Mapping[str, Any] | None = None, origin: str = "ddpo"
+) -> str:
     """`reward:id|version:…|card:fingerprint|pixels:…|preprocessing:…|dtype:…|weights:…|options:…|library:version…|ddpo:version`.
 
     Options at their default are left out of `options`; all of them enter the fingerprint.
@@ -30,7 +38,9 @@ def signature(card: RewardCard, options: Mapping[str, Any] | None = None, origin
     return "|".join(f"{name}:{value}" for name, value in _parts(card, options, origin).items())
 
 
-def identity(card: RewardCard, options: Mapping[str, Any] | None = None, origin: str = "ddpo") -> str:
+def identity(
+    card: RewardCard, options: Mapping[str, Any] | None = None, origin: str = "ddpo"
+) -> str:
     """What may move a score: the signature, with the state of the reward's source and local files in place of ddpo's version.
 
     It is the reward's part of a cache key.
@@ -46,7 +56,9 @@ def identity(card: RewardCard, options: Mapping[str, Any] | None = None, origin:
 def _parts(card: RewardCard, options: Mapping[str, Any] | None, origin: str) -> dict[str, str]:
     chosen = {name: value for name, value in (options or {}).items() if name not in PLACEMENT}
     defaults = {option.name: option.default for option in card.options}
-    changed = ",".join(f"{name}={value}" for name, value in sorted(chosen.items()) if value != defaults.get(name))
+    changed = ",".join(
+        f"{name}={value}" for name, value in sorted(chosen.items()) if value != defaults.get(name)
+    )
     parts = {
         "reward": card.id,
         "version": card.version,

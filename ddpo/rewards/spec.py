@@ -4,7 +4,7 @@
     term       := reward[:WEIGHT][:option=value,…]      the weight may also stand last: aesthetic:device=cuda:0.5
     reward     := name | ./file.py:MyReward | package.module:MyReward | http://host:port/name
 
-Among the options, `z=FILE` and `clamp=LOW..HIGH` are steps on the score, and work with every reward (see `ddpo.rewards.compose`).
+Among the options, `z=FILE` and `clamp=LOW..HIGH` are steps on the score, and work with every reward (see `ddpo.rewards.scoring.compose`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from ddpo.errors import ConfigError
 from ddpo.registry import nearest
 from ddpo.rewards.card import PLACEMENT, RewardOption
 
-__all__ = ["COMBINATIONS", "STEPS", "Bounds", "Combination", "Expression", "RewardSpec", "Term", "join_specs", "parse_expression"]
+__all__ = [
+    "COMBINATIONS",
+    "STEPS",
+    "Bounds",
+    "Combination",
+    "Expression",
+    "RewardSpec",
+    "Term",
+    "join_specs",
+    "parse_expression",
+]
 __all__ += ["parse_spec", "replace_paths", "resolve_options"]
 
 Value = str | float | int | bool | None
@@ -100,11 +110,17 @@ def parse_expression(text: str) -> Expression:
     stripped = text.strip()
     if found := re.fullmatch(r"(min|pareto)\((.*)\)", stripped, re.DOTALL):
         parts = _split_rewards(found[2])
-        if any(len(_split_terms(part)) > 1 or re.match(r"\s*(?:min|pareto)\(", part) for part in parts):
-            raise ConfigError(f"reward {text!r}: {found[1]}(…) takes rewards, separated by commas, not expressions")
+        if any(
+            len(_split_terms(part)) > 1 or re.match(r"\s*(?:min|pareto)\(", part) for part in parts
+        ):
+            raise ConfigError(
+                f"reward {text!r}: {found[1]}(…) takes rewards, separated by commas, not expressions"
+            )
         terms = tuple(_parse_term(part) for part in parts)
         if len(terms) < 2:
-            raise ConfigError(f"reward {text!r}: {found[1]}(…) needs at least two rewards, separated by commas")
+            raise ConfigError(
+                f"reward {text!r}: {found[1]}(…) needs at least two rewards, separated by commas"
+            )
         if any(term.weight == 0 for term in terms):
             raise ConfigError(f"reward {text!r}: a weight of 0 makes no sense in {found[1]}(…)")
         return Expression(cast(Combination, found[1]), terms)
@@ -152,7 +168,9 @@ def replace_paths(text: str, place: Callable[[str], str | None]) -> str:
 
 def _replace_in_term(text: str, place: Callable[[str], str | None]) -> str:
     head, options = _split_options(text.strip())
-    if not head.startswith(("http:", "https:")) and (found := re.match(rf"(.+\.py)((?::\w+)?(?::{NUMBER})?)$", head, re.DOTALL)):
+    if not head.startswith(("http:", "https:")) and (
+        found := re.match(rf"(.+\.py)((?::\w+)?(?::{NUMBER})?)$", head, re.DOTALL)
+    ):
         head = (place(found[1]) or found[1]) + found[2]
     if not options:
         return head
@@ -189,9 +207,13 @@ def _parse_term(text: str) -> Term:
     given = dict(spec.options)
     reference, clamp = given.pop("z", None), given.pop("clamp", None)
     if reference == "":
-        raise ConfigError(f"reward {text!r}: z needs a file of `ddpo rewards calibrate`, as in z=reference.json")
+        raise ConfigError(
+            f"reward {text!r}: z needs a file of `ddpo rewards calibrate`, as in z=reference.json"
+        )
     bounds = None if clamp is None else _parse_bounds(text, clamp)
-    return Term(RewardSpec(spec.kind, spec.target, spec.attribute, given), weight, reference, bounds)
+    return Term(
+        RewardSpec(spec.kind, spec.target, spec.attribute, given), weight, reference, bounds
+    )
 
 
 def _weight_after(options: str) -> str:
@@ -207,11 +229,17 @@ def _parse_bounds(text: str, clamp: str) -> Bounds:
             raise ValueError
         bounds = (float(low) if low.strip() else None, float(high) if high.strip() else None)
     except ValueError:
-        raise ConfigError(f"reward {text!r}: clamp={clamp} is not of the form clamp=LOW..HIGH, such as clamp=-3..3 or clamp=..5") from None
-    if bounds == (None, None) or not all(math.isfinite(bound) for bound in bounds if bound is not None):
+        raise ConfigError(
+            f"reward {text!r}: clamp={clamp} is not of the form clamp=LOW..HIGH, such as clamp=-3..3 or clamp=..5"
+        ) from None
+    if bounds == (None, None) or not all(
+        math.isfinite(bound) for bound in bounds if bound is not None
+    ):
         raise ConfigError(f"reward {text!r}: clamp={clamp} needs at least one finite bound")
     if None not in bounds and cast(float, bounds[0]) >= cast(float, bounds[1]):
-        raise ConfigError(f"reward {text!r}: clamp={clamp} has its lower bound not below its upper bound")
+        raise ConfigError(
+            f"reward {text!r}: clamp={clamp} has its lower bound not below its upper bound"
+        )
     return bounds
 
 
@@ -251,7 +279,9 @@ def parse_spec(text: str) -> RewardSpec:
     return RewardSpec("name", target, "", given)
 
 
-def resolve_options(reward: str, known: Sequence[RewardOption], given: Mapping[str, Any]) -> dict[str, Value]:
+def resolve_options(
+    reward: str, known: Sequence[RewardOption], given: Mapping[str, Any]
+) -> dict[str, Value]:
     """Every option of a reward with the given or the default value, of the default's type.
 
     Where it runs, if that is not given, is "auto": with the run, or on the accelerator that is here.
@@ -263,7 +293,9 @@ def resolve_options(reward: str, known: Sequence[RewardOption], given: Mapping[s
     for name in given:
         if name not in table:
             near = nearest(name, [*table, *STEPS])
-            hint = f"did you mean {near!r}?" if near else f"it has {', '.join(table) or 'no options'}"
+            hint = (
+                f"did you mean {near!r}?" if near else f"it has {', '.join(table) or 'no options'}"
+            )
             raise ConfigError(f"reward {reward!r} has no option {name!r}; {hint}")
     values: dict[str, Value] = {}
     for name, option in table.items():
@@ -278,11 +310,17 @@ def _typed(reward: str, option: RewardOption, value: Any) -> Value:
     wanted = type(option.default)
     try:
         if isinstance(option.default, bool):
-            return value if isinstance(value, bool) else {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+            return (
+                value
+                if isinstance(value, bool)
+                else {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+            )
         if isinstance(option.default, int):
             return int(value)
         if isinstance(option.default, float):
             return float(value)
     except (KeyError, ValueError, TypeError):
-        raise ConfigError(f"reward {reward!r}: option {option.name!r} must be {wanted.__name__}, got {value!r}") from None
+        raise ConfigError(
+            f"reward {reward!r}: option {option.name!r} must be {wanted.__name__}, got {value!r}"
+        ) from None
     return None if value is None else str(value)

@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from ddpo.errors import ConfigError
-from ddpo.files import named_path
-from ddpo.loading import load_file, load_object, loaded_files
+from ddpo.io.atomic import named_path
 from ddpo.registry import Registry
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.composed_card import composed_card
-from ddpo.rewards.loading import Factory, adopt, card_for
-from ddpo.rewards.reference import load_reference
-from ddpo.rewards.resolved import Part, ResolvedReward
-from ddpo.rewards.spec import STEPS, Combination, RewardSpec, Term, parse_expression, resolve_options
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.scoring.composed_card import composed_card
+from ddpo.rewards.scoring.resolve import ResolvedReward, WeightedReward
+from ddpo.rewards.scoring.standardise import load_reference
+from ddpo.rewards.scoring.user_reward import Factory, adopt, card_for
+from ddpo.rewards.spec import (
+    STEPS,
+    Combination,
+    RewardSpec,
+    Term,
+    parse_expression,
+    resolve_options,
+)
+from ddpo.user_code import load_file, load_object, loaded_files
 
 __all__ = ["ResolvedReward", "make_reward", "resolve", "resolve_card", "rewards"]
 
@@ -32,7 +39,9 @@ def _fits(name: str, card: RewardCard) -> None:
 def _refuse_reserved_options(card: RewardCard) -> None:
     for option in card.options:
         if option.name in STEPS:
-            raise ConfigError(f"reward {card.id!r}: its option {option.name!r} has the name of a step that every reward has; rename it")
+            raise ConfigError(
+                f"reward {card.id!r}: its option {option.name!r} has the name of a step that every reward has; rename it"
+            )
 
 
 rewards: Registry[RewardCard] = Registry("reward", "ddpo.rewards", RewardCard, CARDS, _fits)
@@ -55,8 +64,12 @@ def resolve(spec: str, **options: Any) -> ResolvedReward:
         found = _resolve_one(terms[0].reward, options)
         return found if terms[0].plain else _compose("sum", terms, [found])
     if options:
-        raise ConfigError(f"reward {spec!r}: write {', '.join(options)} behind the reward that it is for, as in name:option=value")
-    return _compose(expression.combination, terms, [_resolve_one(term.reward, {}) for term in terms])
+        raise ConfigError(
+            f"reward {spec!r}: write {', '.join(options)} behind the reward that it is for, as in name:option=value"
+        )
+    return _compose(
+        expression.combination, terms, [_resolve_one(term.reward, {}) for term in terms]
+    )
 
 
 def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
@@ -77,7 +90,9 @@ def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
     _refuse_reserved_options(user_card)
     files = loaded_files(parsed.target, parsed.kind)
     chosen = resolve_options(user_card.id, user_card.options, given)
-    return ResolvedReward(card_for(user_card, chosen, origin), chosen, origin, factory_or_none, files=files)
+    return ResolvedReward(
+        card_for(user_card, chosen, origin), chosen, origin, factory_or_none, files=files
+    )
 
 
 def _remote(url: str, token: str | None) -> tuple[RewardCard, Factory, str]:
@@ -88,15 +103,24 @@ def _remote(url: str, token: str | None) -> tuple[RewardCard, Factory, str]:
     return remote.card, lambda: remote, remote.origin
 
 
-def _compose(combination: Combination, terms: Sequence[Term], found: Sequence[ResolvedReward]) -> ResolvedReward:
+def _compose(
+    combination: Combination, terms: Sequence[Term], found: Sequence[ResolvedReward]
+) -> ResolvedReward:
     """The combination, with its parts in an order of their own: sums, minima and ranks do not depend on it, so neither does the name."""
     names = _distinct_names(found)
-    parts = tuple(sorted((_part(names[one.identity], term, one) for term, one in zip(terms, found, strict=True)), key=_order))
+    parts = tuple(
+        sorted(
+            (_part(names[one.identity], term, one) for term, one in zip(terms, found, strict=True)),
+            key=_order,
+        )
+    )
     origins = sorted({part.reward.origin for part in parts})
-    return ResolvedReward(composed_card(combination, parts), {}, " + ".join(origins), None, combination, parts)
+    return ResolvedReward(
+        composed_card(combination, parts), {}, " + ".join(origins), None, combination, parts
+    )
 
 
-def _order(part: Part) -> tuple[str, str]:
+def _order(part: WeightedReward) -> tuple[str, str]:
     return part.name, part.steps
 
 
@@ -106,17 +130,21 @@ def _distinct_names(found: Sequence[ResolvedReward]) -> dict[str, str]:
     seen: Counter[str] = Counter()
     for one in sorted({one.identity: one for one in found}.values(), key=lambda one: one.identity):
         seen[one.card.id] += 1
-        names[one.identity] = one.card.id if seen[one.card.id] == 1 else f"{one.card.id}-{seen[one.card.id]}"
+        names[one.identity] = (
+            one.card.id if seen[one.card.id] == 1 else f"{one.card.id}-{seen[one.card.id]}"
+        )
     return names
 
 
-def _part(name: str, term: Term, found: ResolvedReward) -> Part:
+def _part(name: str, term: Term, found: ResolvedReward) -> WeightedReward:
     reference = None
     if term.reference is not None:
         reference = load_reference(named_path(term.reference))
         reference.check(found.card, found.options, found.origin, term.reference)
     weight = 1.0 if term.weight is None else term.weight
-    return Part(name, found, weight, reference, term.bounds, weighted=term.weight is not None)
+    return WeightedReward(
+        name, found, weight, reference, term.bounds, weighted=term.weight is not None
+    )
 
 
 def resolve_card(spec: str) -> RewardCard:

@@ -12,7 +12,9 @@ from ddpo.trainer.low_memory import keep_fewer_activations
 __all__ = ["adapted_policy"]
 
 
-def adapted_policy(config: TrainConfig, device: str | None = None, model: str | None = None) -> TrainablePolicy:
+def adapted_policy(
+    config: TrainConfig, device: str | None = None, model: str | None = None
+) -> TrainablePolicy:
     """The model of the settings, with the weights that are trained as they are before the first step.
 
     Adapters start from the seed of the run; the caller's random generator is left alone.
@@ -28,6 +30,9 @@ def adapted_policy(config: TrainConfig, device: str | None = None, model: str | 
     policy = load_policy(model or config.model, device=device or config.device, dtype=config.dtype)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        policy.adapt(config.adapt.kind, LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets))
+        policy.adapt(
+            config.adapt.kind,
+            LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets),
+        )
     keep_fewer_activations(policy, config)
     return policy

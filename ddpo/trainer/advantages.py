@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from ddpo.trainer.config import AdvantageConfig
 
-__all__ = ["PictureWeights", "PromptStatistics", "advantages", "batch", "group", "leave_one_out", "per_prompt"]
+__all__ = [
+    "PromptStatistics",
+    "SampleWeights",
+    "advantages",
+    "batch",
+    "group",
+    "leave_one_out",
+    "per_prompt",
+]
 
 STD_EPSILON: Final = 1e-6
 """Added to the standard deviation. Source: ddpo-pytorch, stat_tracking.py."""
@@ -27,7 +35,7 @@ Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class PictureWeights:
+class SampleWeights:
     """How strongly, and in which direction, each picture of an iteration is to change the model; 0: it is left out of the forward pass."""
 
     values: Floats  # [batch]
@@ -46,7 +54,9 @@ class PromptStatistics:
 
     def add(self, prompt_id: str, values: Floats) -> None:
         """Appends rewards of one prompt, oldest dropped."""
-        self.rewards.setdefault(prompt_id, deque(maxlen=self.buffer)).extend(float(v) for v in values)
+        self.rewards.setdefault(prompt_id, deque(maxlen=self.buffer)).extend(
+            float(v) for v in values
+        )
 
     def mean_and_std(self, prompt_id: str, everything: Floats) -> tuple[float, float]:
         """Population mean and standard deviation of the prompt's buffer, or of all of the iteration while it is short of `min_count`."""
@@ -60,10 +70,17 @@ class PromptStatistics:
 
     def load_state(self, state: dict[str, list[float]]) -> None:
         """Puts back what `to_state` gave."""
-        self.rewards = {prompt: deque(values, maxlen=self.buffer) for prompt, values in state.items()}
+        self.rewards = {
+            prompt: deque(values, maxlen=self.buffer) for prompt, values in state.items()
+        }
 
 
-def advantages(rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, config: AdvantageConfig) -> PictureWeights:
+def advantages(
+    rewards: Floats,
+    prompt_ids: Sequence[str],
+    statistics: PromptStatistics,
+    config: AdvantageConfig,
+) -> SampleWeights:
     """The advantages of the kind that the settings name.
 
     Unscorable pictures are left out of all statistics and get none; so do those whose comparison has no spread.
@@ -85,16 +102,25 @@ def advantages(rewards: Floats, prompt_ids: Sequence[str], statistics: PromptSta
     else:
         values = per_prompt(rewards, ids, scored, statistics)
     flat = np.isnan(values) & scored
-    return PictureWeights(np.clip(np.nan_to_num(values, nan=0.0), -config.clip, config.clip), scored, scored, int(flat.sum()))
+    return SampleWeights(
+        np.clip(np.nan_to_num(values, nan=0.0), -config.clip, config.clip),
+        scored,
+        scored,
+        int(flat.sum()),
+    )
 
 
-def per_prompt(rewards: Floats, ids: NDArray[np.str_], scored: Flags, statistics: PromptStatistics) -> Floats:
+def per_prompt(
+    rewards: Floats, ids: NDArray[np.str_], scored: Flags, statistics: PromptStatistics
+) -> Floats:
     """(r - mean) / (std + 1e-6) with the running statistics of each picture's prompt, which its new rewards enter first; NaN: no spread."""
     values = np.full(len(rewards), np.nan)
     for prompt_id in _distinct(ids[scored]):
         chosen = scored & (ids == prompt_id)
         statistics.add(prompt_id, rewards[chosen])
-        values[chosen] = _standard(rewards[chosen], *statistics.mean_and_std(prompt_id, rewards[scored]))
+        values[chosen] = _standard(
+            rewards[chosen], *statistics.mean_and_std(prompt_id, rewards[scored])
+        )
     return values
 
 
@@ -102,7 +128,9 @@ def batch(rewards: Floats, scored: Flags) -> Floats:
     """(r - mean) / (std + 1e-6) over the iteration; NaN: no spread."""
     values = np.full(len(rewards), np.nan)
     if scored.any():
-        values[scored] = _standard(rewards[scored], float(rewards[scored].mean()), float(rewards[scored].std()))
+        values[scored] = _standard(
+            rewards[scored], float(rewards[scored].mean()), float(rewards[scored].std())
+        )
     return values
 
 

@@ -12,7 +12,7 @@ from ddpo.devices import resolve_device
 from ddpo.errors import ConfigError, MemoryExhausted
 from ddpo.launch import process_count
 from ddpo.policies.policy import TrainablePolicy
-from ddpo.policies.sample import guided
+from ddpo.policies.sampler import guided
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import TrainConfig
@@ -37,7 +37,9 @@ def largest_batch(config: TrainConfig) -> int:
         MemoryExhausted: Not even the smallest call fits.
     """
     if process_count() > 1:
-        raise ConfigError('sample.batch = "auto" is measured by one process: give a number for several')
+        raise ConfigError(
+            'sample.batch = "auto" is measured by one process: give a number for several'
+        )
     device = resolve_device(config.device)
     reward = resolve_reward(config.reward).on(device)
     unit = config.sample.per_prompt if "group" in reward.card.inputs else 1
@@ -52,7 +54,9 @@ def largest_batch(config: TrainConfig) -> int:
     units = config.sample.samples // unit
     found = largest_fitting(fits, units)
     if not found:
-        raise MemoryExhausted(f"not even calls of {unit} fit on {device}: train with --low-memory, or a smaller model")
+        raise MemoryExhausted(
+            f"not even calls of {unit} fit on {device}: train with --low-memory, or a smaller model"
+        )
     return even_calls(units, found) * unit
 
 
@@ -98,14 +102,20 @@ def _fits(policy: TrainablePolicy, config: TrainConfig, batch: int, reserved: in
 
 def _call(policy: TrainablePolicy, config: TrainConfig, batch: int) -> None:
     """One denoising step, one decoding and one training call of `batch` items."""
-    latents = torch.zeros((batch, *policy.latent_shape), dtype=policy.storage_dtype, device=policy.device)
-    timesteps = torch.full((batch,), policy.schedule.timesteps(config.sample.steps)[0], device=policy.device)
+    latents = torch.zeros(
+        (batch, *policy.latent_shape), dtype=policy.storage_dtype, device=policy.device
+    )
+    timesteps = torch.full(
+        (batch,), policy.schedule.timesteps(config.sample.steps)[0], device=policy.device
+    )
     conditioning = policy.encode([""] * batch)
     unconditional = policy.encode([""])
     with torch.no_grad():
         guided(policy, latents, timesteps, conditioning, unconditional, config.sample.guidance)
         policy.decode(latents)
-    output = guided(policy, latents, timesteps, conditioning, unconditional, config.training_guidance)
+    output = guided(
+        policy, latents, timesteps, conditioning, unconditional, config.training_guidance
+    )
     output.square().mean().backward()
     if policy.device.type != "cpu":
         torch.accelerator.synchronize()

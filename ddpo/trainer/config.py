@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
-from ddpo.policies.lora_file import ATTENTION
+from ddpo.policies.checkpoints.lora import ATTENTION
 
 __all__ = [
     "AdaptConfig",
@@ -40,9 +40,13 @@ class SampleConfig:
     def __post_init__(self) -> None:
         _positive(self, "samples", "per_prompt", "steps", "batch")
         if self.samples % self.per_prompt:
-            raise ConfigError(f"sample.samples={self.samples} is not a multiple of sample.per_prompt={self.per_prompt}")
+            raise ConfigError(
+                f"sample.samples={self.samples} is not a multiple of sample.per_prompt={self.per_prompt}"
+            )
         if self.guidance < 1 or not 0 < self.eta <= 1:
-            raise ConfigError(f"sample.guidance must be ≥ 1 and sample.eta in (0, 1], got {self.guidance} and {self.eta}")
+            raise ConfigError(
+                f"sample.guidance must be ≥ 1 and sample.eta in (0, 1], got {self.guidance} and {self.eta}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,13 @@ class OptimConfig:
     def __post_init__(self) -> None:
         _positive(self, "lr", "eps", "max_grad_norm", "updates", "epochs", "clip_range")
         if min(self.timesteps, self.skip_first, self.skip_last, self.weight_decay, self.kl) < 0:
-            raise ConfigError("optim.timesteps, optim.skip_first, optim.skip_last, optim.weight_decay and optim.kl must not be negative")
+            raise ConfigError(
+                "optim.timesteps, optim.skip_first, optim.skip_last, optim.weight_decay and optim.kl must not be negative"
+            )
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise ConfigError(f"optim.beta1 and optim.beta2 must be in [0, 1), got {self.beta1} and {self.beta2}")
+            raise ConfigError(
+                f"optim.beta1 and optim.beta2 must be in [0, 1), got {self.beta1} and {self.beta2}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,9 @@ class RegressionConfig:
     """How rewards become the weights of reward-weighted regression; see `ddpo.trainer.regression`."""
 
     beta: float = 1.0  # inverse temperature of rwr's softmax
-    scale: Literal["reward", "std"] = "std"  # β multiplies the reward itself, or the reward in standard deviations of its prompt
+    scale: Literal["reward", "std"] = (
+        "std"  # β multiplies the reward itself, or the reward in standard deviations of its prompt
+    )
     keep: float = 0.1  # share of each prompt's pictures that rwr_sparse keeps
 
     def __post_init__(self) -> None:
@@ -108,7 +118,9 @@ class AdaptConfig:
     kind: Literal["lora", "full"] = "lora"
     rank: int = 16
     alpha: int = 16
-    targets: tuple[str, ...] = ATTENTION  # the layers of the denoiser that get adapters, by the end of their names
+    targets: tuple[str, ...] = (
+        ATTENTION  # the layers of the denoiser that get adapters, by the end of their names
+    )
     checkpointing: bool = False  # activations are computed again in the backward pass: less memory, more time, the same gradients
 
     def __post_init__(self) -> None:
@@ -127,11 +139,17 @@ class TrainConfig:
     iterations: int = 10
     seed: int = 0
     device: str = AUTO  # the accelerator that is here, else the CPU; rewards follow
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the weights that are not trained
+    dtype: Literal["float32", "bfloat16", "float16"] = (
+        "float32"  # of the weights that are not trained
+    )
     low_memory: bool = False  # whether speed is given for memory; see `ddpo.trainer.low_memory`
-    compile: bool = False  # whether the denoiser is compiled by torch.compile, for sampling and training alike
+    compile: bool = (
+        False  # whether the denoiser is compiled by torch.compile, for sampling and training alike
+    )
     checkpoint_every: int = 2  # iterations
-    checkpoint_keep: int = 0  # how many of the last checkpoints stay, beside the best by `held_out`; 0: all
+    checkpoint_keep: int = (
+        0  # how many of the last checkpoints stay, beside the best by `held_out`; 0: all
+    )
     held_out: str = ""  # a reward that is not trained on, scored at each checkpoint; "": none
     held_out_prompts: str = "unseen_animals"  # a file or built-in list for it
     grid_every: int = 5  # iterations between picture grids
@@ -149,9 +167,13 @@ class TrainConfig:
         if self.seed < 0:
             raise ConfigError(f"seed must not be negative, got {self.seed}")
         if self.checkpoint_keep < 0:
-            raise ConfigError(f"checkpoint_keep must be 0 (all) or more, got {self.checkpoint_keep}")
+            raise ConfigError(
+                f"checkpoint_keep must be 0 (all) or more, got {self.checkpoint_keep}"
+            )
         if self.sample.samples % self.optim.updates:
-            raise ConfigError(f"sample.samples={self.sample.samples} cannot be cut into optim.updates={self.optim.updates} equal parts")
+            raise ConfigError(
+                f"sample.samples={self.sample.samples} cannot be cut into optim.updates={self.optim.updates} equal parts"
+            )
         if self.trained_steps < max(1, self.optim.timesteps):
             raise ConfigError(
                 f"sample.steps={self.sample.steps} without optim.skip_first={self.optim.skip_first} and "
@@ -185,11 +207,15 @@ class TrainConfig:
 def _positive(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) <= 0:
-            raise ConfigError(f"{type(config).__name__.removesuffix('Config').lower()}.{name} must be above 0, got {getattr(config, name)}")
+            raise ConfigError(
+                f"{type(config).__name__.removesuffix('Config').lower()}.{name} must be above 0, got {getattr(config, name)}"
+            )
 
 
 def _one_of(config: Any, name: str) -> None:
     choices = typing.get_args(typing.get_type_hints(type(config))[name])
     if (value := getattr(config, name)) not in choices:
         where = type(config).__name__.removesuffix("Config").lower().replace("train", "")
-        raise ConfigError(f"{where + '.' if where else ''}{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {value!r}")
+        raise ConfigError(
+            f"{where + '.' if where else ''}{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {value!r}"
+        )

@@ -11,33 +11,41 @@ import torch
 
 from ddpo.errors import ConfigError
 from ddpo.images import save_png
+from ddpo.io.tensors import optimizer_tensors, restore_optimizer
 from ddpo.policies import find_policy
 from ddpo.policies.policy import Policy, compile_denoiser
-from ddpo.policies.sample import SampleKey
+from ddpo.policies.sampler import SampleKey
 from ddpo.prompts import PromptSet, load_prompts
-from ddpo.rewards.scorer import make_scorer
+from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.setting_paths import absolute_path
 from ddpo.rewards.zoo import resolve as resolve_reward
-from ddpo.tensorfile import optimizer_tensors, restore_optimizer
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.advantages import PromptStatistics
 from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.events import Checked, Checkpointed, Event, GridSaved, IterationDone, Progress, Started
 from ddpo.trainer.failures import enough_memory, storing
-from ddpo.trainer.grid import draw_grid
-from ddpo.trainer.keeping import HeldOutReward, keep_best, prune
+from ddpo.trainer.grad_scaler import GradScaler
 from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
-from ddpo.trainer.loss_scale import LossScale
 from ddpo.trainer.low_memory import low_memory_finding
-from ddpo.trainer.manifest import check_unchanged, describe
-from ddpo.trainer.measures import extremes, iteration_metrics, peak_memory, summary
+from ddpo.trainer.monitoring.events import (
+    Checked,
+    Checkpointed,
+    Event,
+    GridSaved,
+    IterationDone,
+    Progress,
+    Started,
+)
+from ddpo.trainer.monitoring.metrics import extremes, iteration_metrics, peak_memory, summary
+from ddpo.trainer.monitoring.preflight import cut_prompts, disk, examine, unknown_words
+from ddpo.trainer.monitoring.sample_grid import draw_grid
 from ddpo.trainer.optimizer import make_optimizer
-from ddpo.trainer.preflight import cut_prompts, disk, examine, unknown_words
-from ddpo.trainer.processes import Processes
-from ddpo.trainer.resumption import Changes, base_model, continued, remark, with_absolute_paths
+from ddpo.trainer.processes import World
 from ddpo.trainer.rollout import Collection, check_scorable, draw_keys, joined
-from ddpo.trainer.run_folder import RunFolder
+from ddpo.trainer.run.checkpoints import HeldOutReward, keep_best, prune
+from ddpo.trainer.run.folder import RunFolder
+from ddpo.trainer.run.manifest import check_unchanged, describe
+from ddpo.trainer.run.resume import Changes, base_model, continued, remark, with_absolute_paths
 from ddpo.trainer.settings import settings_finding
 from ddpo.trainer.sharding import placed_like
 from ddpo.trainer.update import update
@@ -56,7 +64,7 @@ def train(config: TrainConfig, out: Path) -> Generator[Event]:
         StorageFailure: a full disk, or another reason for which a file cannot be written; likewise.
         MemoryExhausted: not enough memory; likewise.
     """
-    processes = Processes.join(config.device)
+    processes = World.join(config.device)
     out = processes.gather(out)[0]
     with processes.together(), enough_memory(None):
         placed = with_absolute_paths(config)
@@ -69,21 +77,25 @@ def train(config: TrainConfig, out: Path) -> Generator[Event]:
 
 def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
     """What `train` looks at before the first iteration, and no more; leaves nothing behind. Raises as `train`."""
-    processes = Processes.join(config.device)
+    processes = World.join(config.device)
     with processes.together(), enough_memory(config.sample.batch):
         RunFolder.check_new(out)
         trainer = _Trainer(config, processes)
-        yield Started(0, config.iterations, summary(config, trainer.policy, trainer.prompts, processes))
+        yield Started(
+            0, config.iterations, summary(config, trainer.policy, trainer.prompts, processes)
+        )
         yield from trainer.preflight(out, 1)
 
 
-def resume(path: Path, iterations: int | None = None, settings: Mapping[str, Any] | None = None) -> Generator[Event]:
+def resume(
+    path: Path, iterations: int | None = None, settings: Mapping[str, Any] | None = None
+) -> Generator[Event]:
     """Continues the run in `path` after its last finished iteration, to the bit on a CPU.
 
     Args:
         path: the run folder.
         iterations: a new total; that of the run if None.
-        settings: plain nested values, as of a recipe. What the run has already changes nothing; `ddpo.trainer.resumption` says what may.
+        settings: plain nested values, as of a recipe. What the run has already changes nothing; `ddpo.trainer.run.resume` says what may.
 
     Raises:
         CheckpointError: `path` is not a run folder, or damaged.
@@ -93,13 +105,17 @@ def resume(path: Path, iterations: int | None = None, settings: Mapping[str, Any
     """
     run = RunFolder.open(path)
     model, asked = base_model(run, settings or {})
-    config, changes = continued(run, asked | ({} if iterations is None else {"iterations": iterations}))
-    processes = Processes.join(config.device)
+    config, changes = continued(
+        run, asked | ({} if iterations is None else {"iterations": iterations})
+    )
+    processes = World.join(config.device)
     with processes.together(), enough_memory(None):
         run.writes = processes.main
         done, tensors, statistics = run.load_state()
         if config.iterations < done:
-            raise ConfigError(f"{path} has {done} iterations already; --iterations {config.iterations} is less")
+            raise ConfigError(
+                f"{path} has {done} iterations already; --iterations {config.iterations} is less"
+            )
         trainer = _Trainer(config, processes, changes, model)
         trainer.check_unchanged(run.manifest())
         if done:
@@ -113,7 +129,13 @@ def resume(path: Path, iterations: int | None = None, settings: Mapping[str, Any
 class _Trainer:
     """What a run needs while it runs; everything that an iteration changes is in `policy`, `optimizer` and `statistics`."""
 
-    def __init__(self, config: TrainConfig, processes: Processes, changes: Changes | None = None, model: str | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        processes: World,
+        changes: Changes | None = None,
+        model: str | None = None,
+    ) -> None:
         word = model or config.model  # `model`: where the model of a resumed run is now
         self.changes = changes or {}
         self.config, self.processes, self.share = config, processes, processes.share(config.sample)
@@ -128,7 +150,9 @@ class _Trainer:
             )
         self.cut = cut_prompts(word, self.prompts)
         self.scorer = make_scorer(self.reward)
-        self.held_out = HeldOutReward(config, self.reward, processes.device) if config.held_out else None
+        self.held_out = (
+            HeldOutReward(config, self.reward, processes.device) if config.held_out else None
+        )
         self.policy = adapted_policy(config, processes.device, word)
         self.origins = {"algorithm": algorithm_origin, "model": find_policy(word)[1]}
         processes.shard(self.policy)
@@ -137,8 +161,10 @@ class _Trainer:
         parameters = [parameter for _, parameter in self.policy.trainable_parameters()]
         self.optimizer = make_optimizer(parameters, config, self.policy.device)
         self.statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
-        self.scale = LossScale(needed=config.dtype == "float16")
-        self.coefficients = self.policy.schedule.coefficients_on(self.policy.device, config.sample.steps, config.sample.eta)
+        self.scale = GradScaler(needed=config.dtype == "float16")
+        self.coefficients = self.policy.schedule.coefficients_on(
+            self.policy.device, config.sample.steps, config.sample.eta
+        )
 
     def run(self, run: RunFolder, done: int) -> Iterator[Event]:
         """The iterations after `done`."""
@@ -148,9 +174,15 @@ class _Trainer:
     def iterations(self, run: RunFolder, done: int) -> Iterator[Event]:
         """Samples, scores, compares, updates."""
         config, processes = self.config, self.processes
-        yield Started(done, config.iterations, summary(config, self.policy, self.prompts, processes))
+        yield Started(
+            done, config.iterations, summary(config, self.policy, self.prompts, processes)
+        )
         with processes.together():
-            begun_with, spent = (yield from self.preflight(run.path, done + 1)) if done < config.iterations else (None, 0.0)
+            begun_with, spent = (
+                (yield from self.preflight(run.path, done + 1))
+                if done < config.iterations
+                else (None, 0.0)
+            )
         trained = processes.prepared(self.policy)
         if self.grid_due(done) and not processes.gather(run.grid(done).exists())[0]:
             yield GridSaved(self.save_grid(run, done))
@@ -168,7 +200,15 @@ class _Trainer:
             weights = self.algorithm.weigh(rewards, prompt_ids, self.statistics, config)
             likelihood = self.likelihood(trained, rollout, iteration, self.share.start)
             stats = yield from update(
-                self.policy, self.optimizer, self.algorithm, likelihood, weights, config, iteration, processes, self.scale
+                self.policy,
+                self.optimizer,
+                self.algorithm,
+                likelihood,
+                weights,
+                config,
+                iteration,
+                processes,
+                self.scale,
             )
             ended = time.perf_counter()
             checkpoint = iteration % config.checkpoint_every == 0 or iteration == config.iterations
@@ -177,7 +217,13 @@ class _Trainer:
                 with processes.together():
                     held_out = self.held_out.score(self.policy, processes)
             metrics = iteration_metrics(
-                iteration, output, weights, stats, sampling=sampled - begun, training=ended - sampled, held_out=held_out
+                iteration,
+                output,
+                weights,
+                stats,
+                sampling=sampled - begun,
+                training=ended - sampled,
+                held_out=held_out,
             )
             with processes.whole_parameters():
                 state = self.state()
@@ -197,16 +243,26 @@ class _Trainer:
 
     def keys(self, iteration: int) -> list[SampleKey]:
         """The pictures of an iteration."""
-        return draw_keys(self.prompts.prompts, self.config.sample, self.config.seed, iteration, self.prompts.weights)
+        return draw_keys(
+            self.prompts.prompts,
+            self.config.sample,
+            self.config.seed,
+            iteration,
+            self.prompts.weights,
+        )
 
     def collection(self, iteration: int) -> Collection:
         """The pictures of an iteration that are this process's, none of them sampled yet."""
         config, context = self.config, Context(progress=(iteration - 1) / self.config.iterations)
         keys = self.keys(iteration)[self.share.start : self.share.stop]
         whole_paths = self.algorithm.likelihood == "transition"
-        return Collection(self.policy, keys, self.scorer, config.sample, config.seed, context, whole_paths)
+        return Collection(
+            self.policy, keys, self.scorer, config.sample, config.seed, context, whole_paths
+        )
 
-    def preflight(self, out: Path, iteration: int) -> Generator[Event, None, tuple[Collection, float]]:
+    def preflight(
+        self, out: Path, iteration: int
+    ) -> Generator[Event, None, tuple[Collection, float]]:
         """Looks before the leap; returns the iteration's pictures, of which the first batch is there, and the seconds that it took."""
         config = self.config
         yield Progress("checking", 0, 1)
@@ -236,7 +292,9 @@ class _Trainer:
         yield Checked([settings_finding(config), *findings, room, *noted])
         return collection, sampling
 
-    def likelihood(self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0) -> Likelihood:
+    def likelihood(
+        self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0
+    ) -> Likelihood:
         """What the algorithm makes likelier: the steps that were taken, or the pictures that came out."""
         if self.algorithm.likelihood == "transition":
             return TransitionLikelihood(policy, rollout, self.coefficients, self.config, first)
@@ -244,7 +302,10 @@ class _Trainer:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Trained parameters and optimizer state; called inside `Processes.whole_parameters`."""
-        weights = {f"policy.{name}": parameter.detach() for name, parameter in self.policy.trainable_parameters()}
+        weights = {
+            f"policy.{name}": parameter.detach()
+            for name, parameter in self.policy.trainable_parameters()
+        }
         moments = self.processes.whole_tensors(optimizer_tensors(self.optimizer))
         return weights | moments | {"loss_scale": self.scale.state()}
 

@@ -19,7 +19,9 @@ def weighted_likelihood(log_likelihoods: Tensor, weights: Tensor) -> Tensor:
     return -weights * log_likelihoods
 
 
-def clipped_surrogate(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float) -> Tensor:
+def clipped_surrogate(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float
+) -> Tensor:
     """max(-A ρ, -A clamp(ρ, 1 ± clip_range)) with ρ = π / π_old. `[items]`. Source: arXiv 1707.06347, equation 7, per denoising step."""
     ratio = exp(log_probs - old_log_probs)
     return maximum(-advantages * ratio, -advantages * clamp(ratio, 1 - clip_range, 1 + clip_range))

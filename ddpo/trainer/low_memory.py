@@ -1,6 +1,6 @@
 """`low_memory`: what a run does to take less memory, in one place.
 
-Text encoders and autoencoder leave the device while they are unused in every run (`ddpo.policies.sd`).
+Text encoders and autoencoder leave the device while they are unused in every run (`ddpo.policies.stable_diffusion`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 from ddpo.policies.policy import Policy, save_memory
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.events import Finding
+from ddpo.trainer.monitoring.events import Finding
 
 __all__ = ["EXTRA", "keep_fewer_activations", "low_memory_finding", "small_moments"]
 

@@ -13,7 +13,14 @@ from torch import Tensor
 from ddpo.policies.policy import Policy
 from ddpo.trainer.sharding import local
 
-__all__ = ["Activations", "MemoryParts", "frozen_tensors", "memory_parts", "size_text", "total_memory"]
+__all__ = [
+    "Activations",
+    "MemoryParts",
+    "frozen_tensors",
+    "memory_parts",
+    "size_text",
+    "total_memory",
+]
 
 BYTES_PER_MB = 10**6
 

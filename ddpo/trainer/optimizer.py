@@ -17,7 +17,9 @@ FUSED: Final = ("cuda", "xpu", "mps")
 """Kinds of devices on which torch takes AdamW's step in one kernel. The CPU has one too, whose bits differ from the plain step's."""
 
 
-def make_optimizer(parameters: Iterable[Parameter], config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(
+    parameters: Iterable[Parameter], config: TrainConfig, device: torch.device
+) -> torch.optim.Optimizer:
     """AdamW over `parameters`, which lie on `device`; fused on an accelerator, or with 8-bit moments (arXiv 2110.02861)."""
     optim = config.optim
     numbers: dict[str, Any] = {

@@ -36,7 +36,7 @@ from ddpo.trainer.sharding import (
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["ALONE", "Processes"]
+__all__ = ["ALONE", "World"]
 
 PATIENCE: Final = timedelta(hours=6)
 """How long a process waits for the others, whose reward may be slow. One that dies does not keep them waiting: the launcher ends all."""
@@ -46,7 +46,7 @@ Y = TypeVar("Y")
 R = TypeVar("R")
 
 
-class Processes:
+class World:
     """What the processes of a run know of each other. `Processes.join` makes it.
 
     Args:
@@ -69,7 +69,7 @@ class Processes:
         self._sharded: nn.Module | None = None
 
     @classmethod
-    def join(cls, device: str) -> Processes:
+    def join(cls, device: str) -> World:
         """Meets the other processes, if the environment says that there are any.
 
         Args:
@@ -84,11 +84,20 @@ class Processes:
             return cls(None, resolve_device(device))
         cpu = _check_device(device)
         from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+        from accelerate.utils import (
+            DistributedDataParallelKwargs,
+            DistributedType,
+            InitProcessGroupKwargs,
+        )
 
         load_whole_models()
-        handlers = [InitProcessGroupKwargs(timeout=PATIENCE), DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
-        accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)  # precision is the policy's own affair
+        handlers = [
+            InitProcessGroupKwargs(timeout=PATIENCE),
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+        ]
+        accelerator = Accelerator(
+            cpu=cpu, mixed_precision="no", kwargs_handlers=handlers
+        )  # precision is the policy's own affair
         known = (
             DistributedType.MULTI_CPU,
             DistributedType.MULTI_GPU,
@@ -120,7 +129,9 @@ class Processes:
         """
         groups, left = divmod(sample.samples // sample.per_prompt, self.count)
         if left:
-            prompts = f"{sample.samples // sample.per_prompt} prompts × {sample.per_prompt} pictures"
+            prompts = (
+                f"{sample.samples // sample.per_prompt} prompts × {sample.per_prompt} pictures"
+            )
             raise ConfigError(
                 f"{self.count} processes cannot share {prompts} equally: make sample.samples a multiple of {self.count * sample.per_prompt}"
             )
@@ -167,7 +178,12 @@ class Processes:
         try:
             yield
         except DdpoError as error:
-            failure = next(kind for kind in type(error).__mro__ if kind.__module__ == ddpo.errors.__name__), str(error)
+            failure = (
+                next(
+                    kind for kind in type(error).__mro__ if kind.__module__ == ddpo.errors.__name__
+                ),
+                str(error),
+            )
         for found in self.gather(failure):
             if found is not None:
                 kind, message = found
@@ -199,7 +215,9 @@ class Processes:
         if self.mesh is None:
             return
         if policy.storage_dtype == torch.float16:
-            raise ConfigError("dtype = float16 is not supported with --use_fsdp: use bfloat16 or float32")
+            raise ConfigError(
+                "dtype = float16 is not supported with --use_fsdp: use bfloat16 or float32"
+            )
         self._sharded = shard(policy, self.mesh)
 
     def whole_parameters(self) -> AbstractContextManager[None]:
@@ -221,10 +239,14 @@ class Processes:
 
     def synchronised(self, now: bool) -> AbstractContextManager[None]:
         """Around a forward and backward pass: its gradients, and those kept back since, are summed over the processes if `now`."""
-        return nullcontext() if now or self._module is None else cast("AbstractContextManager[None]", self._module.no_sync())
+        return (
+            nullcontext()
+            if now or self._module is None
+            else cast("AbstractContextManager[None]", self._module.no_sync())
+        )
 
 
-ALONE: Final = Processes(None, "cpu")
+ALONE: Final = World(None, "cpu")
 """A process that is not told of others. Its device is of no account."""
 
 
@@ -269,9 +291,15 @@ def _check_device(device: str) -> bool:
     try:
         kind = torch.device(accelerator() or "cpu" if device == AUTO else device)
     except RuntimeError as error:
-        raise ConfigError(f"device {device!r} is unknown; this machine has: {', '.join(available_devices())}") from error
+        raise ConfigError(
+            f"device {device!r} is unknown; this machine has: {', '.join(available_devices())}"
+        ) from error
     if ":" in device:
-        raise ConfigError(f"device={device} names one device for several processes; say {kind.type}, and each takes its own")
+        raise ConfigError(
+            f"device={device} names one device for several processes; say {kind.type}, and each takes its own"
+        )
     if kind.type == "cuda" and torch.cuda.device_count() < wanted:
-        raise ConfigError(f"{wanted} processes on this machine need a GPU each; it has {torch.cuda.device_count()}")
+        raise ConfigError(
+            f"{wanted} processes on this machine need a GPU each; it has {torch.cuda.device_count()}"
+        )
     return kind.type == "cpu"

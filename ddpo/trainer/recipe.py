@@ -37,7 +37,8 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         if key not in hints:
             near = nearest(key, hints)
             raise ConfigError(
-                f"unknown setting {where + key!r}; " + (f"did you mean {where + near!r}?" if near else f"known: {', '.join(hints)}")
+                f"unknown setting {where + key!r}; "
+                + (f"did you mean {where + near!r}?" if near else f"known: {', '.join(hints)}")
             )
         if is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
@@ -53,8 +54,14 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if typing.get_origin(hint) is tuple:
-        if not isinstance(value, (list, tuple)) or not value or not all(isinstance(name, str) for name in value):
-            raise ConfigError(f'setting {key!r} must be a list of names, such as ["to_q", "to_v"], got {value!r}')
+        if (
+            not isinstance(value, (list, tuple))
+            or not value
+            or not all(isinstance(name, str) for name in value)
+        ):
+            raise ConfigError(
+                f'setting {key!r} must be a list of names, such as ["to_q", "to_v"], got {value!r}'
+            )
         return tuple(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise ConfigError(f"setting {key!r} must be {wanted.__name__}, got {value!r}")
@@ -85,7 +92,11 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     result = dict(below)
     for key, value in above.items():
         under = result.get(key)
-        result[key] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        result[key] = (
+            merged(under, value)
+            if isinstance(under, Mapping) and isinstance(value, Mapping)
+            else value
+        )
     return result
 
 
@@ -97,7 +108,9 @@ def set_value(values: dict[str, Any], assignment: str) -> None:
     """
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {assignment!r} is not of the form key=value, such as optim.lr=1e-4")
+        raise ConfigError(
+            f"--set {assignment!r} is not of the form key=value, such as optim.lr=1e-4"
+        )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -10,13 +10,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpo.trainer.advantages import Flags, Floats, PictureWeights
+from ddpo.trainer.advantages import Flags, Floats, SampleWeights
 from ddpo.trainer.config import RegressionConfig
 
 __all__ = ["softmax_weights", "top_weights"]
 
 
-def softmax_weights(rewards: Floats, prompt_ids: Sequence[str], config: RegressionConfig) -> PictureWeights:
+def softmax_weights(
+    rewards: Floats, prompt_ids: Sequence[str], config: RegressionConfig
+) -> SampleWeights:
     """w_i = n · exp(β r_i) / Σ_j exp(β r_j) over the n scored pictures of the same prompt: mean 1 in each prompt.
 
     With `scale = "std"` r is divided by the standard deviation of the prompt's rewards first, so that β has no unit.
@@ -32,13 +34,19 @@ def softmax_weights(rewards: Floats, prompt_ids: Sequence[str], config: Regressi
         own = rewards[chosen]
         spread = float(own.std())
         flat += len(own) if spread == 0 else 0
-        score = config.beta * (own - own.max()) / (spread if config.scale == "std" and spread > 0 else 1.0)
+        score = (
+            config.beta
+            * (own - own.max())
+            / (spread if config.scale == "std" and spread > 0 else 1.0)
+        )
         weights = np.exp(score)
         values[chosen] = weights / weights.mean()
-    return PictureWeights(values, scored, scored, flat)
+    return SampleWeights(values, scored, scored, flat)
 
 
-def top_weights(rewards: Floats, prompt_ids: Sequence[str], config: RegressionConfig) -> PictureWeights:
+def top_weights(
+    rewards: Floats, prompt_ids: Sequence[str], config: RegressionConfig
+) -> SampleWeights:
     """1 for the pictures at or above the (1 - `keep`) quantile of their prompt's rewards, 0 for the others, which do not count.
 
     A prompt whose rewards are all equal keeps none: there is nothing to prefer.
@@ -56,7 +64,7 @@ def top_weights(rewards: Floats, prompt_ids: Sequence[str], config: RegressionCo
             flat += len(own)
         else:
             values[chosen] = own >= np.quantile(own, 1 - config.keep)
-    return PictureWeights(values, scored, values > 0, flat)
+    return SampleWeights(values, scored, values > 0, flat)
 
 
 def _groups(scored: Flags, prompt_ids: Sequence[str]) -> Iterator[NDArray[np.bool_]]:

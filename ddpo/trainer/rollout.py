@@ -7,13 +7,13 @@ from collections.abc import Generator, Sequence
 import numpy as np
 import torch
 
-from ddpo.background import Background
 from ddpo.errors import RewardFailure, TrainingDiverged
+from ddpo.io.background import Background
 from ddpo.policies.policy import Policy
-from ddpo.policies.sample import SampleKey, SamplerSettings, sample_trajectory
-from ddpo.rewards.scorer import Scorer
+from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_trajectory
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.trainer.config import SampleConfig
-from ddpo.trainer.events import Progress
+from ddpo.trainer.monitoring.events import Progress
 from ddpo.trainer.scoring import RolloutScorer
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout, Trajectory
 
@@ -22,11 +22,17 @@ __all__ = ["Collection", "check_scorable", "draw_keys", "joined", "sampler_setti
 
 def sampler_settings(config: SampleConfig) -> SamplerSettings:
     """The sampler's part of the settings."""
-    return SamplerSettings(steps=config.steps, guidance=config.guidance, eta=config.eta, batch=config.batch)
+    return SamplerSettings(
+        steps=config.steps, guidance=config.guidance, eta=config.eta, batch=config.batch
+    )
 
 
 def draw_keys(
-    prompts: Sequence[Prompt], config: SampleConfig, seed: int, iteration: int, weights: Sequence[int] | None = None
+    prompts: Sequence[Prompt],
+    config: SampleConfig,
+    seed: int,
+    iteration: int,
+    weights: Sequence[int] | None = None,
 ) -> list[SampleKey]:
     """The pictures of an iteration: `samples / per_prompt` prompts, `per_prompt` pictures each.
 
@@ -41,16 +47,25 @@ def draw_keys(
         weights: how often each prompt is drawn in a cycle; None: once.
     """
     times = [1] * len(prompts) if weights is None else list(weights)
-    places = [(prompt, copy, count) for prompt, count in zip(prompts, times, strict=True) for copy in range(count)]
+    places = [
+        (prompt, copy, count)
+        for prompt, count in zip(prompts, times, strict=True)
+        for copy in range(count)
+    ]
     groups = config.samples // config.per_prompt
     first = (iteration - 1) * groups
     cycles = range(first // len(places), (first + groups - 1) // len(places) + 1)
-    orders = {cycle: np.random.default_rng([seed, 0, cycle]).permutation(len(places)) for cycle in cycles}
+    orders = {
+        cycle: np.random.default_rng([seed, 0, cycle]).permutation(len(places)) for cycle in cycles
+    }
     keys = []
     for position in range(first, first + groups):
         cycle, place = divmod(position, len(places))
         prompt, copy, count = places[int(orders[cycle][place])]
-        keys += [SampleKey(prompt, (cycle * count + copy) * config.per_prompt + i) for i in range(config.per_prompt)]
+        keys += [
+            SampleKey(prompt, (cycle * count + copy) * config.per_prompt + i)
+            for i in range(config.per_prompt)
+        ]
     return keys
 
 
@@ -71,15 +86,31 @@ class Collection:
     """
 
     def __init__(
-        self, policy: Policy, keys: Sequence[SampleKey], scorer: Scorer, config: SampleConfig, seed: int, context: Context,
+        self,
+        policy: Policy,
+        keys: Sequence[SampleKey],
+        scorer: Scorer,
+        config: SampleConfig,
+        seed: int,
+        context: Context,
         whole_paths: bool = True,
-    ) -> None:  # fmt: skip
-        self._policy, self._keys, self._settings, self._seed, self._context = policy, keys, sampler_settings(config), seed, context
+    ) -> None:
+        self._policy, self._keys, self._settings, self._seed, self._context = (
+            policy,
+            keys,
+            sampler_settings(config),
+            seed,
+            context,
+        )
         self._scoring, self._overlapped = RolloutScorer(scorer), leaves_idle(scorer, policy.device)
         self._under_way: Background[RewardOutput] | None = None
         self._done = 0
         kept = config.steps + 1 if whole_paths else 1
-        self._latents = torch.empty((len(keys), kept, *policy.latent_shape), dtype=policy.storage_dtype, device=policy.device)
+        self._latents = torch.empty(
+            (len(keys), kept, *policy.latent_shape),
+            dtype=policy.storage_dtype,
+            device=policy.device,
+        )
         self._log_probs = torch.empty((len(keys), config.steps), device=policy.device)
 
     def first_batch(self) -> Rollout:
@@ -93,7 +124,9 @@ class Collection:
         images = self._next_pictures()
         rewards = self._scoring.add(images)
         place = slice(0, len(images))
-        return Rollout(Trajectory(self._latents[place], self._log_probs[place]), images.prompts, rewards)
+        return Rollout(
+            Trajectory(self._latents[place], self._log_probs[place]), images.prompts, rewards
+        )
 
     def rest(self) -> Generator[Progress, None, Rollout]:
         """The batches that are left; yields progress, returns the rollout of all pictures. Raises as `first_batch`."""
@@ -144,7 +177,9 @@ def _check_finite(latents: torch.Tensor, pixels: torch.Tensor) -> None:
     finite = finite.cpu()
     if not bool(finite.all()):
         lost = int((~finite).sum())
-        raise TrainingDiverged(f"{lost} of {len(finite)} pictures that the model drew are not finite (NaN or infinite); no step was taken")
+        raise TrainingDiverged(
+            f"{lost} of {len(finite)} pictures that the model drew are not finite (NaN or infinite); no step was taken"
+        )
 
 
 def joined(outputs: Sequence[RewardOutput]) -> RewardOutput:
@@ -152,7 +187,12 @@ def joined(outputs: Sequence[RewardOutput]) -> RewardOutput:
     names = dict.fromkeys(name for output in outputs for name in output.parts)
     return RewardOutput(
         values=torch.cat([output.values for output in outputs]),
-        parts={name: torch.cat([o.parts.get(name, torch.full_like(o.values, torch.nan)) for o in outputs]) for name in names},
+        parts={
+            name: torch.cat(
+                [o.parts.get(name, torch.full_like(o.values, torch.nan)) for o in outputs]
+            )
+            for name in names
+        },
         errors=tuple(error for output in outputs for error in output.errors),
     )
 
@@ -160,5 +200,7 @@ def joined(outputs: Sequence[RewardOutput]) -> RewardOutput:
 def check_scorable(rewards: RewardOutput) -> RewardOutput:
     """Raises `RewardFailure` if not one picture could be scored; else gives back the scores."""
     if bool(rewards.values.isnan().all()):
-        raise RewardFailure(f"the reward could score none of {len(rewards.values)} pictures; the first: {rewards.errors[0]}")
+        raise RewardFailure(
+            f"the reward could score none of {len(rewards.values)} pictures; the first: {rewards.errors[0]}"
+        )
     return rewards

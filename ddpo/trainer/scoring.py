@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ddpo.errors import RewardFailure
-from ddpo.rewards.pieces import Piece, joined
-from ddpo.rewards.scorer import Scorer
-from ddpo.rewards.steady import SteadyScorer
+from ddpo.rewards.scoring.outages import OutageAwareScorer
+from ddpo.rewards.scoring.results import ChunkResult, concatenate
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["RolloutScorer"]
@@ -15,18 +15,18 @@ class RolloutScorer:
     """Scores one batch after the other of an iteration.
 
     A picture on which the reward breaks, while it scores others, is unscorable: the run goes on without it. A reward whose back end
-    does not answer stops the run (`SteadyScorer` tells the two apart).
+    does not answer stops the run (`OutageAwareScorer` tells the two apart).
 
     Args:
         scorer: of the reward.
     """
 
     def __init__(self, scorer: Scorer) -> None:
-        self._scorer = SteadyScorer(scorer)
+        self._scorer = OutageAwareScorer(scorer)
         self._name = scorer.reward.card.id
         self.takes_levels = scorer.reward.card.pixels == "uint8"
         """True if the reward sees images at 256 levels."""
-        self._pieces: list[Piece] = []
+        self._pieces: list[ChunkResult] = []
         self._count = 0
 
     def add(self, images: ImageBatch) -> RewardOutput:
@@ -38,7 +38,13 @@ class RolloutScorer:
             UserError: as the reward itself raises.
         """
         found = self._scorer.score_each(images)
-        self._pieces.append(Piece(range(self._count, self._count + len(images)), found.output, len(found.failed) == len(images)))
+        self._pieces.append(
+            ChunkResult(
+                range(self._count, self._count + len(images)),
+                found.output,
+                len(found.failed) == len(images),
+            )
+        )
         self._count += len(images)
         return found.output
 
@@ -48,7 +54,9 @@ class RolloutScorer:
         Raises:
             RewardFailure: the reward broke on each of them.
         """
-        found = joined(self._pieces, self._count, self._name).output
+        found = concatenate(self._pieces, self._count, self._name).output
         if all(piece.failed for piece in self._pieces):
-            raise RewardFailure(f"the reward could score none of {self._count} pictures; the first: {found.errors[0]}")
+            raise RewardFailure(
+                f"the reward could score none of {self._count} pictures; the first: {found.errors[0]}"
+            )
         return found

@@ -19,7 +19,7 @@ from ddpo.policies.family import FAMILIES, family_of
 from ddpo.recipes import read_builtin
 from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import SampleConfig, TrainConfig
-from ddpo.trainer.events import Finding
+from ddpo.trainer.monitoring.events import Finding
 from ddpo.trainer.recipe import config_from_dict, merged
 
 __all__ = ["GIVEN", "config_for", "resolve_config", "settings_finding"]
@@ -87,7 +87,9 @@ def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
 def _written_batch(layers: Sequence[Layer]) -> Any:
     """The highest layer's `sample.batch` that is not "auto", else the default."""
     written = [_batch(layer) for _, layer in layers]
-    return next((batch for batch in reversed(written) if batch not in (AUTO, None)), SampleConfig().batch)
+    return next(
+        (batch for batch in reversed(written) if batch not in (AUTO, None)), SampleConfig().batch
+    )
 
 
 def _batch(values: Mapping[str, Any]) -> Any:
@@ -106,7 +108,9 @@ def _split(values: Mapping[str, Any], algorithm: str) -> tuple[dict[str, Any], d
     tables = values.get("algorithms", {})
     own = tables.get(algorithm, {}) if isinstance(tables, Mapping) else None
     if not isinstance(own, Mapping):
-        raise ConfigError(f"setting 'algorithms' must hold a table for each algorithm, got {tables!r}")
+        raise ConfigError(
+            f"setting 'algorithms' must hold a table for each algorithm, got {tables!r}"
+        )
     return common, dict(own)
 
 

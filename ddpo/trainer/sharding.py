@@ -43,7 +43,9 @@ STRATEGIES: Final = {
 }
 """Strategies of accelerate that are not supported, by the variable that its launcher sets."""
 
-SUPPORTED: Final = "training knows data parallelism (--multi_gpu) and FSDP 2 (--use_fsdp --fsdp_version 2)"
+SUPPORTED: Final = (
+    "training knows data parallelism (--multi_gpu) and FSDP 2 (--use_fsdp --fsdp_version 2)"
+)
 
 FSDP_SETTINGS: Final = {
     "FSDP_VERSION": ("2", "add --fsdp_version 2 to `accelerate launch`"),

@@ -14,14 +14,14 @@ from torch import Tensor
 from ddpo.devices import moved
 from ddpo.errors import TrainingDiverged
 from ddpo.policies.policy import Policy
-from ddpo.trainer.advantages import PictureWeights
+from ddpo.trainer.advantages import SampleWeights
 from ddpo.trainer.algorithms import Algorithm
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.events import Progress, StepStats
+from ddpo.trainer.grad_scaler import GradScaler
 from ddpo.trainer.likelihoods import ItemLikelihoods, Likelihood
-from ddpo.trainer.loss_scale import LossScale
-from ddpo.trainer.plan import Items, plan_updates
-from ddpo.trainer.processes import ALONE, Processes
+from ddpo.trainer.minibatches import Minibatch, plan_updates
+from ddpo.trainer.monitoring.events import Progress, StepStats
+from ddpo.trainer.processes import ALONE, World
 from ddpo.trainer.sharding import whole
 
 __all__ = ["UpdateStats", "update"]
@@ -46,9 +46,16 @@ class UpdateStats:
 
 
 def update(
-    policy: Policy, optimizer: torch.optim.Optimizer, algorithm: Algorithm, likelihood: Likelihood, weights: PictureWeights,
-    config: TrainConfig, iteration: int, processes: Processes = ALONE, scale: LossScale | None = None,
-) -> Generator[Progress, None, UpdateStats]:  # fmt: skip
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    algorithm: Algorithm,
+    likelihood: Likelihood,
+    weights: SampleWeights,
+    config: TrainConfig,
+    iteration: int,
+    processes: World = ALONE,
+    scale: GradScaler | None = None,
+) -> Generator[Progress, None, UpdateStats]:
     """Takes the optimizer steps of one iteration; yields progress, returns the statistics.
 
     Of several processes each trains on its own pictures of every update; gradients and statistics are those of all. `scale` keeps float16
@@ -59,7 +66,7 @@ def update(
     """
     updates = plan_updates(weights, config, iteration, likelihood.noise_levels)
     plan = [items.among(likelihood.pictures) for items in updates]
-    scale = scale or LossScale(needed=False)
+    scale = scale or GradScaler(needed=False)
     _prepare(likelihood, plan, config, processes)
     by_picture = torch.from_numpy(weights.values).float().to(policy.device)
     parameters = [parameter for _, parameter in policy.trainable_parameters()]
@@ -72,8 +79,15 @@ def update(
         for part in parts:
             with processes.synchronised(part is parts[-1]):
                 found = likelihood.of(part)
-                losses = _losses(algorithm, found, by_picture[moved(torch.from_numpy(part.pictures), policy.device)], config)
-                (losses.sum() * processes.count / items.total * scale.value).backward()  # times the processes, as their mean is taken
+                losses = _losses(
+                    algorithm,
+                    found,
+                    by_picture[moved(torch.from_numpy(part.pictures), policy.device)],
+                    config,
+                )
+                (
+                    losses.sum() * processes.count / items.total * scale.value
+                ).backward()  # times the processes, as their mean is taken
             sums.add(losses, found, part, first=number == 0)
             done += len(part)
             yield Progress("training", done, every)
@@ -93,16 +107,20 @@ def update(
     return stats
 
 
-def _losses(algorithm: Algorithm, found: ItemLikelihoods, weights: Tensor, config: TrainConfig) -> Tensor:
-    losses = algorithm.loss(found.now, found.now.detach() if found.old is None else found.old, weights, config)
+def _losses(
+    algorithm: Algorithm, found: ItemLikelihoods, weights: Tensor, config: TrainConfig
+) -> Tensor:
+    losses = algorithm.loss(
+        found.now, found.now.detach() if found.old is None else found.old, weights, config
+    )
     return losses if found.kl is None else losses + config.optim.kl * found.kl
 
 
 def _prepare(
     likelihood: Likelihood,
-    plan: list[Items],
+    plan: list[Minibatch],
     config: TrainConfig,
-    processes: Processes,
+    processes: World,
 ) -> None:
     """Prepares the likelihood, with as many calls of a sharded denoiser as other processes."""
     own = sum(len(items.batches(config.sample.batch)) for items in plan)
@@ -117,24 +135,28 @@ def _take_part(likelihood: Likelihood, config: TrainConfig) -> None:
     (likelihood.of(_idle(likelihood, config)).now.sum() * 0).backward()
 
 
-def _idle(likelihood: Likelihood, config: TrainConfig) -> Items:
+def _idle(likelihood: Likelihood, config: TrainConfig) -> Minibatch:
     """One item of this process, whichever it is."""
     first, step, draw = likelihood.pictures.start, config.optim.skip_first, 0
-    return Items(np.array([first]), np.array([step]), np.array([draw]), 0)
+    return Minibatch(np.array([first]), np.array([step]), np.array([draw]), 0)
 
 
-def _check(sums: _Sums, iteration: int, update: int, processes: Processes) -> None:
+def _check(sums: _Sums, iteration: int, update: int, processes: World) -> None:
     """Raises `TrainingDiverged`, on all processes, if on one of them the ratio is not what it must be or a loss is not finite."""
     first, broken = processes.largest(sums.first, float(not sums.finite()))
     sums.first = first
     if update == 0 and not first <= ON_POLICY_TOLERANCE:
-        raise TrainingDiverged(f"|ratio - 1| is {first:.2g} before the first update of iteration {iteration}; it must be 0")
+        raise TrainingDiverged(
+            f"|ratio - 1| is {first:.2g} before the first update of iteration {iteration}; it must be 0"
+        )
     if broken:
         raise _not_finite(iteration)
 
 
 def _not_finite(iteration: int) -> TrainingDiverged:
-    return TrainingDiverged(f"the loss or gradient of iteration {iteration} is not finite; no step was taken. A lower optim.lr may help")
+    return TrainingDiverged(
+        f"the loss or gradient of iteration {iteration} is not finite; no step was taken. A lower optim.lr may help"
+    )
 
 
 class _Sums:
@@ -156,7 +178,7 @@ class _Sums:
         self._rows: list[tuple[Tensor, Tensor]] = []
         self._largest: list[Tensor] = []
 
-    def add(self, losses: Tensor, found: ItemLikelihoods, items: Items, first: bool) -> None:
+    def add(self, losses: Tensor, found: ItemLikelihoods, items: Minibatch, first: bool) -> None:
         """Takes the losses and likelihoods of some items."""
         self._losses.append(losses.detach())
         if found.old is None:
@@ -166,7 +188,16 @@ class _Sums:
         if first:
             self._largest.append(deviation.max())
         kl = torch.zeros_like(log_ratio) if found.kl is None else found.kl.detach()
-        rows = torch.stack([torch.ones_like(deviation), deviation, (deviation > self.clip_range).float(), 0.5 * log_ratio**2, kl], 1)
+        rows = torch.stack(
+            [
+                torch.ones_like(deviation),
+                deviation,
+                (deviation > self.clip_range).float(),
+                0.5 * log_ratio**2,
+                kl,
+            ],
+            1,
+        )
         self._rows.append((torch.from_numpy(items.steps), rows))
         self.ratios, self.kl = True, found.kl is not None
 
@@ -190,18 +221,24 @@ class _Sums:
         self.collect()
         return bool(torch.isfinite(self.loss)) and bool(torch.isfinite(self.table).all())
 
-    def stats(self, items: int, processes: Processes) -> UpdateStats:
+    def stats(self, items: int, processes: World) -> UpdateStats:
         """The means, over `items` of all processes."""
         self.collect()
         stats = UpdateStats()
         if not items:
             return stats
         table, stats.loss = processes.total(self.table), float(processes.total(self.loss)) / items
-        ratios, kl_known = processes.largest(self.ratios, self.kl)  # a process may have had no items
+        ratios, kl_known = processes.largest(
+            self.ratios, self.kl
+        )  # a process may have had no items
         if ratios:
-            _, stats.ratio_mean_deviation, stats.clip_fraction, stats.approx_kl, kl = (table.sum(0) / items).tolist()
+            _, stats.ratio_mean_deviation, stats.clip_fraction, stats.approx_kl, kl = (
+                table.sum(0) / items
+            ).tolist()
             stats.ratio_first_deviation = self.first
             stats.reference_kl = kl if kl_known else None
             rows = enumerate(table.tolist())
-            stats.by_step = [StepStats(step, row[1] / row[0], row[2] / row[0]) for step, row in rows if row[0]]
+            stats.by_step = [
+                StepStats(step, row[1] / row[0], row[2] / row[0]) for step, row in rows if row[0]
+            ]
         return stats

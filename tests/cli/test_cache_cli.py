@@ -28,11 +28,19 @@ def run(ddpo: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 def filled(tmp_path: Path) -> Path:
     now = resolve("aesthetic").identity
     with ScoreCache(tmp_path / "scores.sqlite") as cache:
-        cache.put("aesthetic", now, [(bytes([number]) * 32, CachedScore(5.5, {})) for number in range(30)])
         cache.put(
-            "aesthetic", now.replace("version:1|", "version:0|"), [(bytes([number]) * 32, CachedScore(5.0, {})) for number in (90, 91)]
+            "aesthetic", now, [(bytes([number]) * 32, CachedScore(5.5, {})) for number in range(30)]
         )
-        cache.put("mine", "reward:mine|version:7|options:gain=[2]", [(bytes([99]) * 32, CachedScore(-1.0, {"part": 0.5}))])
+        cache.put(
+            "aesthetic",
+            now.replace("version:1|", "version:0|"),
+            [(bytes([number]) * 32, CachedScore(5.0, {})) for number in (90, 91)],
+        )
+        cache.put(
+            "mine",
+            "reward:mine|version:7|options:gain=[2]",
+            [(bytes([99]) * 32, CachedScore(-1.0, {"part": 0.5}))],
+        )
     return tmp_path / "scores.sqlite"
 
 
@@ -48,12 +56,23 @@ def test_stats_tell_what_there_is(run: Run, filled: Path) -> None:
     code, out, _ = run("stats")
     assert code == 0
     assert "33, of which 30 of rewards as they are installed now" in out
-    rows = [line.split() for line in out.splitlines() if line.strip().startswith(("aesthetic", "mine"))]
-    assert sorted(row[:3] for row in rows) == [["aesthetic", "2", "other"], ["aesthetic", "30", "yes"], ["mine", "1", "?"]]
+    rows = [
+        line.split() for line in out.splitlines() if line.strip().startswith(("aesthetic", "mine"))
+    ]
+    assert sorted(row[:3] for row in rows) == [
+        ["aesthetic", "2", "other"],
+        ["aesthetic", "30", "yes"],
+        ["mine", "1", "?"],
+    ]
     assert "options:gain=[2]" in out
     code, out, _ = run("stats", "--json")
     record = json.loads(out)
-    assert (record["path"], record["limit_bytes"], record["scores"], record["damaged"]) == (str(filled), 2**30, 33, [])
+    assert (record["path"], record["limit_bytes"], record["scores"], record["damaged"]) == (
+        str(filled),
+        2**30,
+        33,
+        [],
+    )
     entries = {(entry["reward"], entry["scores"]): entry for entry in record["entries"]}
     assert {name: entry["installed_now"] for name, entry in entries.items()} == {
         ("aesthetic", 30): True,
@@ -83,10 +102,15 @@ def test_export_writes_a_table(run: Run, filled: Path, tmp_path: Path) -> None:
     assert rows[-1]["parts"] == '{"part": 0.5}'
 
 
-def test_mistakes_are_told_in_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_told_in_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for arguments, message in (
         (["export", tmp_path / "out.parquet"], "there is no score cache at"),
-        (["clear", "--reward", "aesthetic"], "unknown reward in the cache 'aesthetic'; known: none"),
+        (
+            ["clear", "--reward", "aesthetic"],
+            "unknown reward in the cache 'aesthetic'; known: none",
+        ),
     ):
         code, out, err = run(*arguments)
         assert (code, out, len(err.splitlines())) == (2, "", 1)
@@ -110,4 +134,6 @@ def test_a_damaged_cache_is_told_in_one_line_and_removed_by_clear(run: Run, tmp_
     assert "1 damaged files were set aside (7 kB)" in out
     code, _, err = run("clear")
     assert (code, err) == (0, "")
-    assert sorted(path.name for path in tmp_path.iterdir() if "lock" not in path.name) == ["scores.sqlite"]
+    assert sorted(path.name for path in tmp_path.iterdir() if "lock" not in path.name) == [
+        "scores.sqlite"
+    ]

@@ -18,7 +18,13 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
+    }.items():
         monkeypatch.setenv(name, value)
 
 
@@ -29,7 +35,9 @@ def own_interrupt() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_one_process_is_the_first_whatever_its_number(second_of_two: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_is_the_first_whatever_its_number(
+    second_of_two: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not is_first_process()
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert is_first_process()
@@ -49,7 +57,9 @@ def test_another_process_waits_before_it_prints_an_error(
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_process_that_loses_the_first_after_ctrl_c_is_interrupted_not_broken(interrupted: bool, own_interrupt: None) -> None:
+def test_a_process_that_loses_the_first_after_ctrl_c_is_interrupted_not_broken(
+    interrupted: bool, own_interrupt: None
+) -> None:
     def events() -> Iterator[str]:
         yield "an event"
         if interrupted:

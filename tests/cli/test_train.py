@@ -13,13 +13,25 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ddpo.tensorfile import load_tensors
+from ddpo.io.tensors import load_tensors
 from ddpo.trainer.algorithms import algorithms
 
 SMALL = [
-    "--set", "sample.samples=8", "--set", "sample.per_prompt=2", "--set", "sample.steps=2", "--set", "sample.batch=8",
-    "--set", "optim.timesteps=1", "--set", "optim.updates=1", "--set", "checkpoint_every=1",
-]  # fmt: skip
+    "--set",
+    "sample.samples=8",
+    "--set",
+    "sample.per_prompt=2",
+    "--set",
+    "sample.steps=2",
+    "--set",
+    "sample.batch=8",
+    "--set",
+    "optim.timesteps=1",
+    "--set",
+    "optim.updates=1",
+    "--set",
+    "checkpoint_every=1",
+]
 
 
 Run = Callable[..., tuple[int, str, str]]
@@ -33,18 +45,54 @@ def ddpo_here(request: pytest.FixtureRequest) -> Run:
 
 
 def ddpo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "ddpo", *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "ddpo", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
 
 
-def test_a_run_prints_a_line_per_iteration_and_can_be_sampled(tiny_model: Path, tmp_path: Path) -> None:
-    done = ddpo("train", "--reward", "darkness", "--model", str(tiny_model), "--iterations", "2", "--out", "run", *SMALL, cwd=tmp_path)
+def test_a_run_prints_a_line_per_iteration_and_can_be_sampled(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    done = ddpo(
+        "train",
+        "--reward",
+        "darkness",
+        "--model",
+        str(tiny_model),
+        "--iterations",
+        "2",
+        "--out",
+        "run",
+        *SMALL,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "8 pictures (4 prompts × 2), 1 update" in " ".join(lines[:4])
-    assert [line.split("  ")[0] for line in lines if line.startswith("iteration")] == ["iteration 1/2", "iteration 2/2"]
+    assert [line.split("  ")[0] for line in lines if line.startswith("iteration")] == [
+        "iteration 1/2",
+        "iteration 2/2",
+    ]
     assert lines[-1] == "Next: ddpo eval --checkpoint run"
     assert done.stderr == ""
-    drawn = ddpo("sample", "--checkpoint", "run", "a cat", "a teapot", "--count", "3", "--steps", "2", "--out", "drawn", cwd=tmp_path)
+    drawn = ddpo(
+        "sample",
+        "--checkpoint",
+        "run",
+        "a cat",
+        "a teapot",
+        "--count",
+        "3",
+        "--steps",
+        "2",
+        "--out",
+        "drawn",
+        cwd=tmp_path,
+    )
     assert drawn.returncode == 0, drawn.stderr
     assert len(list((tmp_path / "drawn").glob("*-*.png"))) == 6
     with Image.open(tmp_path / "drawn" / "sheet.png") as sheet:
@@ -71,9 +119,15 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tiny_model: Path, tmp_pat
         *SMALL,
     ]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs, such as these tests, ignore it
-    )  # fmt: skip
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background jobs, such as these tests, ignore it
+    )
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not metrics.exists():
@@ -92,12 +146,35 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tiny_model: Path, tmp_pat
 
 def test_ctrl_c_during_a_checkpoint_lets_it_be_finished(tiny_model: Path, tmp_path: Path) -> None:
     """The signal comes as soon as the checkpoint's temporary folder is there; the state of that iteration is written too."""
-    arguments = ["train", "--reward", "darkness", "--model", str(tiny_model), "--iterations", "500", "--out", "run", *SMALL]
+    arguments = [
+        "train",
+        "--reward",
+        "darkness",
+        "--model",
+        str(tiny_model),
+        "--iterations",
+        "500",
+        "--out",
+        "run",
+        *SMALL,
+    ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "ddpo", *arguments, "--set", "checkpoint_every=2", "--set", "adapt.kind=full"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [
+            sys.executable,
+            "-m",
+            "ddpo",
+            *arguments,
+            "--set",
+            "checkpoint_every=2",
+            "--set",
+            "adapt.kind=full",
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
     folder = tmp_path / "run" / "checkpoints" / "iteration-000002"
     temporary = folder.with_name(".iteration-000002.tmp")
     deadline = time.monotonic() + 120
@@ -108,32 +185,63 @@ def test_ctrl_c_during_a_checkpoint_lets_it_be_finished(tiny_model: Path, tmp_pa
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Stopping after the step under way; Ctrl-C again stops at once." in errors
-    assert output.splitlines()[-1] == "Stopped. The finished iterations are kept; go on with: ddpo train --resume run"
+    assert (
+        output.splitlines()[-1]
+        == "Stopped. The finished iterations are kept; go on with: ddpo train --resume run"
+    )
     assert (folder / "policy.json").is_file()
     assert not temporary.exists()
     assert load_tensors(tmp_path / "run" / "state" / "state.safetensors")[1]["iteration"] == "2"
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_dry_run_looks_and_leaves_nothing(ddpo_here: Run, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_dry_run_looks_and_leaves_nothing(
+    ddpo_here: Run, tiny_model: Path, tmp_path: Path
+) -> None:
     code, output, errors = ddpo_here(
-        "train", "--dry-run", "--reward", "darkness", "--model", tiny_model, "--iterations", 5, "--out", tmp_path / "run", *SMALL
+        "train",
+        "--dry-run",
+        "--reward",
+        "darkness",
+        "--model",
+        tiny_model,
+        "--iterations",
+        5,
+        "--out",
+        tmp_path / "run",
+        *SMALL,
     )
     assert code == 0, errors
     topics = [line.split()[0] for line in output.splitlines() if line.startswith("  ")]
-    assert topics == ["settings", "batch", "ratio", "reward", "unscorable", "memory", "time", "disk"]
+    assert topics == [
+        "settings",
+        "batch",
+        "ratio",
+        "reward",
+        "unscorable",
+        "memory",
+        "time",
+        "disk",
+    ]
     assert output.splitlines()[-1] == "Nothing was trained, and nothing written."
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mistakes_around_a_run_are_one_line(ddpo_here: Run, tiny_model: Path, tmp_path: Path) -> None:
+def test_mistakes_around_a_run_are_one_line(
+    ddpo_here: Run, tiny_model: Path, tmp_path: Path
+) -> None:
     for arguments, message in (
         (("--track", "tensorbord"), "unknown tracker 'tensorbord'; did you mean 'tensorboard'"),
         (("--held-out", "darkness"), "held_out = 'darkness' is trained on"),
         (("--resume", tmp_path / "run", "--dry-run"), "leave out --dry-run"),
-        (("--set", "checkpoint_kep=1"), "unknown setting 'checkpoint_kep'; did you mean 'checkpoint_keep'"),
+        (
+            ("--set", "checkpoint_kep=1"),
+            "unknown setting 'checkpoint_kep'; did you mean 'checkpoint_keep'",
+        ),
     ):
-        code, _, errors = ddpo_here("train", "--reward", "darkness", "--model", tiny_model, *arguments)
+        code, _, errors = ddpo_here(
+            "train", "--reward", "darkness", "--model", tiny_model, *arguments
+        )
         assert code == 2
         assert message in errors
         assert len(errors.strip().splitlines()) == 1
@@ -146,7 +254,18 @@ def test_all_methods_are_named_in_the_help(ddpo_here: Run) -> None:
 
 
 def test_an_existing_run_is_not_overwritten(tiny_model: Path, tmp_path: Path) -> None:
-    arguments = ["train", "--reward", "darkness", "--model", str(tiny_model), "--iterations", "1", "--out", "run", *SMALL]
+    arguments = [
+        "train",
+        "--reward",
+        "darkness",
+        "--model",
+        str(tiny_model),
+        "--iterations",
+        "1",
+        "--out",
+        "run",
+        *SMALL,
+    ]
     assert ddpo(*arguments, cwd=tmp_path).returncode == 0
     refused = ddpo(*arguments, cwd=tmp_path)
     assert refused.returncode == 2
@@ -162,10 +281,22 @@ def test_an_existing_run_is_not_overwritten(tiny_model: Path, tmp_path: Path) ->
         ("raise OSError('disk on fire')", "disk on fire"),
     ],
 )
-def test_a_broken_reward_is_one_line(tiny_model: Path, tmp_path: Path, body: str, reason: str) -> None:
+def test_a_broken_reward_is_one_line(
+    tiny_model: Path, tmp_path: Path, body: str, reason: str
+) -> None:
     (tmp_path / "mine.py").write_text(f"def mine(images):\n    {body}\n")
     done = ddpo(
-        "train", "--reward", "./mine.py:mine", "--model", str(tiny_model), "--iterations", "2", "--out", "run", *SMALL, cwd=tmp_path
+        "train",
+        "--reward",
+        "./mine.py:mine",
+        "--model",
+        str(tiny_model),
+        "--iterations",
+        "2",
+        "--out",
+        "run",
+        *SMALL,
+        cwd=tmp_path,
     )
     assert done.returncode == 1
     assert reason in done.stderr

@@ -13,7 +13,9 @@ from ddpo.doctor import random_policies
 def _with_predict(device: str, dtype: torch.dtype, change: Any) -> Any:
     policy: Any = random_policies.tiny(device, dtype)
     predict = policy.predict
-    policy.predict = lambda latents, timesteps, conditioning: change(predict(latents, timesteps, conditioning))
+    policy.predict = lambda latents, timesteps, conditioning: change(
+        predict(latents, timesteps, conditioning)
+    )
     return policy
 
 
@@ -24,7 +26,9 @@ def sound(device: str, dtype: torch.dtype) -> Any:
 
 def differs_with_gradient(device: str, dtype: torch.dtype) -> Any:
     """Another kernel in training than in sampling."""
-    return _with_predict(device, dtype, lambda output: output * 1.001 if torch.is_grad_enabled() else output)
+    return _with_predict(
+        device, dtype, lambda output: output * 1.001 if torch.is_grad_enabled() else output
+    )
 
 
 def feels_batch_mates(device: str, dtype: torch.dtype) -> Any:
@@ -34,7 +38,9 @@ def feels_batch_mates(device: str, dtype: torch.dtype) -> Any:
 
 def drops_out(device: str, dtype: torch.dtype) -> Any:
     """Dropout that was left on."""
-    return _with_predict(device, dtype, lambda output: torch.nn.functional.dropout(output, 0.01, training=True))
+    return _with_predict(
+        device, dtype, lambda output: torch.nn.functional.dropout(output, 0.01, training=True)
+    )
 
 
 def rounds_in_training(device: str, dtype: torch.dtype) -> Any:

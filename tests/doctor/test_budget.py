@@ -19,7 +19,9 @@ FINE = Outcome("ok", {"number": 1.0})
 
 
 def rows(*checks: tuple[float, Callable[[], Outcome]], seconds: float = 60.0) -> list[Row]:
-    listed = [Check("part", str(place), needs, measure) for place, (needs, measure) in enumerate(checks)]
+    listed = [
+        Check("part", str(place), needs, measure) for place, (needs, measure) in enumerate(checks)
+    ]
     return list(run_checks(listed, Budget(seconds)))
 
 
@@ -49,7 +51,9 @@ def swallowing() -> Outcome:
         (AssertionError(), "failed", "AssertionError"),
     ],
 )
-def test_an_error_is_a_row_and_the_next_check_runs(error: BaseException, status: str, note: str) -> None:
+def test_an_error_is_a_row_and_the_next_check_runs(
+    error: BaseException, status: str, note: str
+) -> None:
     broken, fine = rows((0, raising(error)), (0, lambda: FINE))
     assert broken.status == status
     assert note in broken.note
@@ -108,7 +112,10 @@ def test_values_are_json(value: float) -> None:
     assert row.to_dict()["values"] == {"a": None, "b": 2, "c": "x"}
 
 
-@pytest.mark.parametrize(("room", "due", "note"), [(9, 8, ""), (5, 4, "did not fit: batch 8"), (1, 1, "did not fit: batch 8, 4, 2")])
+@pytest.mark.parametrize(
+    ("room", "due", "note"),
+    [(9, 8, ""), (5, 4, "did not fit: batch 8"), (1, 1, "did not fit: batch 8, 4, 2")],
+)
 def test_the_largest_batch_that_fits(room: int, due: int, note: str) -> None:
     def measure(batch: int) -> int:
         if batch > room:

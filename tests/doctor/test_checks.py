@@ -15,7 +15,7 @@ from ddpo.doctor.reward_checks import compare_scores, scores_agree, unsuited
 from ddpo.doctor.row import Outcome
 from ddpo.doctor.training import training_iterations
 from ddpo.doctor.workload import Workload
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.zoo import resolve
 
 WORK = Workload(samples=4, steps=3, guidance=5.0, batches=(2,))
@@ -26,10 +26,14 @@ NAN = float("nan")
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_ratio_of_a_sound_policy_is_one(dtype: str) -> None:
-    assert ratio_is_one(f"{FAULTS}:sound", "cpu", dtype, WORK) == Outcome("ok", {"largest_ratio_deviation": 0.0, "batch": 2})
+    assert ratio_is_one(f"{FAULTS}:sound", "cpu", dtype, WORK) == Outcome(
+        "ok", {"largest_ratio_deviation": 0.0, "batch": 2}
+    )
 
 
-@pytest.mark.parametrize("fault", ["differs_with_gradient", "feels_batch_mates", "drops_out", "rounds_in_training"])
+@pytest.mark.parametrize(
+    "fault", ["differs_with_gradient", "feels_batch_mates", "drops_out", "rounds_in_training"]
+)
 def test_a_policy_that_trains_on_other_bits_fails(fault: str) -> None:
     found = ratio_is_one(f"{FAULTS}:{fault}", "cpu", "float32", WORK)
     assert found.status == "failed"
@@ -40,15 +44,15 @@ def test_a_policy_that_trains_on_other_bits_fails(fault: str) -> None:
 
 def test_a_log_prob_of_latents_before_their_rounding_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sampler's log-prob is taken as if the stored latents had kept float32's digits."""
-    from ddpo.policies import sample
+    from ddpo.policies import sampler
 
-    exact = sample.gaussian_log_prob
+    exact = sampler.gaussian_log_prob
 
     def before_rounding(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
         return exact(x.float() * (1 + noise * 2**-9), mean, std)  # bfloat16 keeps 8 bits
 
-    monkeypatch.setattr(sample, "gaussian_log_prob", before_rounding)
+    monkeypatch.setattr(sampler, "gaussian_log_prob", before_rounding)
     assert ratio_is_one(TINY, "cpu", "bfloat16", WORK).status == "failed"
 
 
@@ -59,7 +63,9 @@ def test_a_resumed_run_is_the_uninterrupted_one() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_a_resume_that_forgets_the_moments_of_the_optimizer_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resume_that_forgets_the_moments_of_the_optimizer_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("ddpo.trainer.loop.restore_optimizer", lambda *_: None)
     found = resume_is_equal(TINY, "cpu", WORK)
     assert found.status == "failed"
@@ -71,14 +77,20 @@ def test_a_resume_that_forgets_the_moments_of_the_optimizer_fails(monkeypatch: p
     [
         ({"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([1.0, 2.0])}, 0.0),
         ({"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([1.5, 1.0])}, 1.0),
-        ({"a": torch.tensor(3), "b": torch.zeros(0)}, {"a": torch.tensor(7), "b": torch.zeros(0)}, 4.0),
+        (
+            {"a": torch.tensor(3), "b": torch.zeros(0)},
+            {"a": torch.tensor(7), "b": torch.zeros(0)},
+            4.0,
+        ),
         ({"a": torch.ones(2)}, {"b": torch.ones(2)}, NAN),
         ({"a": torch.ones(2)}, {"a": torch.ones(3)}, NAN),
         ({"a": torch.tensor([NAN])}, {"a": torch.tensor([NAN])}, NAN),
         ({}, {}, NAN),
     ],
 )
-def test_the_largest_difference_of_two_states(first: dict[str, Tensor], second: dict[str, Tensor], due: float) -> None:
+def test_the_largest_difference_of_two_states(
+    first: dict[str, Tensor], second: dict[str, Tensor], due: float
+) -> None:
     assert largest_difference(first, second) == pytest.approx(due, nan_ok=True)
 
 
@@ -97,7 +109,9 @@ def test_the_largest_difference_of_two_states(first: dict[str, Tensor], second: 
         ([NAN, NAN], [NAN, NAN], "failed", "none of the images could be scored"),
     ],
 )
-def test_scores_agree_within_a_share_of_the_largest(expected: list[float], found: list[float], status: str, note: str) -> None:
+def test_scores_agree_within_a_share_of_the_largest(
+    expected: list[float], found: list[float], status: str, note: str
+) -> None:
     outcome = compare_scores(expected, found, 1e-4)
     assert outcome.status == status
     assert note in outcome.note
@@ -141,14 +155,21 @@ def test_a_reward_that_differs_by_device_fails(scores: str, status: str, tmp_pat
 def test_rewards_that_no_accelerator_runs_say_why() -> None:
     assert unsuited(CARDS["compressibility"]) == "runs on the CPU only"
     assert unsuited(CARDS["vqa_strict"]) == "needs metadata of the prompt"
-    assert [unsuited(CARDS[name]) for name in ("darkness", "aesthetic", "clip_score", "vendi")] == [""] * 4
+    assert [unsuited(CARDS[name]) for name in ("darkness", "aesthetic", "clip_score", "vendi")] == [
+        ""
+    ] * 4
 
 
 def test_training_tells_its_speed_and_fails_where_the_ratio_is_not_one() -> None:
     found = training_iterations(TINY, "cpu", "float32", WORK, lambda items: items / 1000)
     assert found.status == "measured"
     values = {name: float(value) for name, value in found.values.items() if value is not None}
-    assert (values["images"], values["steps"], values["batch"], values["largest_ratio_deviation"]) == (4, 3, 2, 0)
+    assert (
+        values["images"],
+        values["steps"],
+        values["batch"],
+        values["largest_ratio_deviation"],
+    ) == (4, 3, 2, 0)
     assert values["images_per_s"] * values["iteration_s"] == pytest.approx(4)
     assert values["share_of_bf16_peak"] * values["iteration_s"] == pytest.approx(2 * 4 * 3 / 1000)
     assert values["sampled_images_per_s"] > values["images_per_s"]
@@ -167,6 +188,8 @@ def test_the_time_of_a_call_leaves_out_the_warm_up() -> None:
     import time
 
     pauses = iter([0.3, 0.3, 0.02, 0.02, 0.02])
-    seconds = seconds_per_call(lambda: time.sleep(next(pauses)), torch.device("cpu"), repeats=3, warm_up=2)
+    seconds = seconds_per_call(
+        lambda: time.sleep(next(pauses)), torch.device("cpu"), repeats=3, warm_up=2
+    )
     assert 0.02 <= seconds < 0.2
     assert next(pauses, None) is None

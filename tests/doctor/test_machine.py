@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 from ddpo.doctor.machine import examine_machine, installed_libraries
 from ddpo.doctor.report import Report
 from ddpo.doctor.reward_states import RewardState, reward_states
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -35,11 +35,19 @@ def test_the_facts_are_those_of_the_system_tools(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # nproc follows it
     found = examine_machine()
     assert found.cores == int(output_of("nproc"))
-    assert found.python == output_of(sys.executable, "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))")
-    assert found.torch.startswith(
-        output_of(sys.executable, "-c", "import importlib.metadata as m; print(m.version('torch'))").partition("+")[0]
+    assert found.python == output_of(
+        sys.executable, "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))"
     )
-    total = next(int(line.split()[1]) * 1024 for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    assert found.torch.startswith(
+        output_of(
+            sys.executable, "-c", "import importlib.metadata as m; print(m.version('torch'))"
+        ).partition("+")[0]
+    )
+    total = next(
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemTotal")
+    )
     assert found.memory_gb is not None
     assert found.memory_gb <= total / 1e9 * 1.001
     here = next(disk for disk in found.disks if disk.use == "the working folder")
@@ -48,7 +56,9 @@ def test_the_facts_are_those_of_the_system_tools(monkeypatch: pytest.MonkeyPatch
     assert here.free_gb == pytest.approx(free / 1e9, abs=2)  # others write to the same disk
 
 
-def test_the_disk_of_a_cache_that_does_not_exist_yet_is_that_of_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_of_a_cache_that_does_not_exist_yet_is_that_of_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path / "not" / "yet"))
     found = examine_machine()
     cache = next(disk for disk in found.disks if disk.use == "ddpo's cache")
@@ -60,9 +70,16 @@ def test_the_disk_of_a_cache_that_does_not_exist_yet_is_that_of_its_parent(tmp_p
 
 @pytest.mark.parametrize(
     ("variables", "offline"),
-    [({}, False), ({"HF_HUB_OFFLINE": "1"}, True), ({"DDPO_OFFLINE": "true"}, True), ({"DDPO_OFFLINE": "0"}, False)],
+    [
+        ({}, False),
+        ({"HF_HUB_OFFLINE": "1"}, True),
+        ({"DDPO_OFFLINE": "true"}, True),
+        ({"DDPO_OFFLINE": "0"}, False),
+    ],
 )
-def test_the_offline_switches(variables: dict[str, str], offline: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_offline_switches(
+    variables: dict[str, str], offline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("HF_HUB_OFFLINE", "DDPO_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -70,8 +87,14 @@ def test_the_offline_switches(variables: dict[str, str], offline: bool, monkeypa
     assert examine_machine().offline is offline
 
 
-def test_the_hub_cache_counts_each_blob_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, sizes in {"models--a--b": (1_000, 500), "datasets--a--c": (250,), "models--empty--d": ()}.items():
+def test_the_hub_cache_counts_each_blob_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, sizes in {
+        "models--a--b": (1_000, 500),
+        "datasets--a--c": (250,),
+        "models--empty--d": (),
+    }.items():
         (tmp_path / name / "blobs").mkdir(parents=True)
         (tmp_path / name / "snapshots" / "main").mkdir(parents=True)
         for number, size in enumerate(sizes):
@@ -88,7 +111,9 @@ def test_the_hub_cache_counts_each_blob_once(tmp_path: Path, monkeypatch: pytest
     assert not examine_machine().hub_cache.complete
 
 
-def test_the_token_is_never_shown(ddpo: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_token_is_never_shown(
+    ddpo: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     secret = "hf_" + "abcDEF123" * 4
     monkeypatch.setenv("HF_TOKEN", secret)
     code, out, err = ddpo("doctor", "--json", "--out", tmp_path / "report.json")
@@ -99,8 +124,12 @@ def test_the_token_is_never_shown(ddpo: Run, monkeypatch: pytest.MonkeyPatch, tm
     assert [text for text in texts if secret in text] == []
 
 
-@pytest.mark.parametrize(("content", "due"), [(None, False), ("", False), ("hf_abc", True), ("folder", False)])
-def test_the_file_of_the_token(content: str | None, due: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("content", "due"), [(None, False), ("", False), ("hf_abc", True), ("folder", False)]
+)
+def test_the_file_of_the_token(
+    content: str | None, due: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder in its place cannot be read, as a file of another user cannot."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
@@ -123,8 +152,14 @@ def test_nothing_is_fetched_and_no_model_library_is_loaded() -> None:
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
         "print('LOADED', *[name for name in ('diffusers', 'transformers', 'pandas') if name in sys.modules])\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "DDPO_OFFLINE")}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HF_HUB_OFFLINE", "DDPO_OFFLINE")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "LOADED"
     assert "rewards are ready" in done.stdout
@@ -135,7 +170,10 @@ def test_the_libraries_are_those_of_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found = installed_libraries()
     needed = {(library.name.lower(), library.required) for library in found if not library.extra}
-    stated = {(canonicalize_name(one.name), str(one.specifier)) for one in map(Requirement, project["dependencies"])}
+    stated = {
+        (canonicalize_name(one.name), str(one.specifier))
+        for one in map(Requirement, project["dependencies"])
+    }
     assert {(canonicalize_name(name), specifier) for name, specifier in needed} == stated
     extras = {library.extra for library in found if library.extra}
     stated_extras = project["optional-dependencies"]
@@ -143,7 +181,10 @@ def test_the_libraries_are_those_of_pyproject() -> None:
     assert all(library.fits for library in found if not library.extra)
 
 
-@pytest.mark.parametrize(("name", "installed"), [("numpy", "1.26.4"), ("torch", "2.0.1+cpu"), ("transformers", "4.57.0"), ("peft", "0.1")])
+@pytest.mark.parametrize(
+    ("name", "installed"),
+    [("numpy", "1.26.4"), ("torch", "2.0.1+cpu"), ("transformers", "4.57.0"), ("peft", "0.1")],
+)
 def test_a_library_that_is_too_old_is_a_problem(
     name: str, installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ddpo: Run
 ) -> None:
@@ -163,7 +204,9 @@ def test_an_optional_library_that_is_absent_is_no_problem(machine: Any) -> None:
     old = Library("rapidocr", ">=3.10", "1.0", "ocr", fits=False)
     needed = Library("typer", ">=0.15", None, "", fits=False)
     assert Report(machine, [absent, old], []).problems() == []
-    assert Report(machine, [absent, needed], []).problems() == ["typer>=0.15 is needed; installed: none"]
+    assert Report(machine, [absent, needed], []).problems() == [
+        "typer>=0.15 is needed; installed: none"
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -176,5 +219,10 @@ def test_every_reward_has_a_state_and_a_remedy() -> None:
     assert set(states) >= set(CARDS)
     assert states["darkness"] == RewardState("darkness", "ddpo", "ready")
     aesthetic = states["aesthetic"]
-    assert (aesthetic.state, aesthetic.remedy) == ("weights missing", "ddpo rewards download aesthetic")
-    assert aesthetic.missing_mb == pytest.approx(sum(weight.megabytes for weight in CARDS["aesthetic"].weights))
+    assert (aesthetic.state, aesthetic.remedy) == (
+        "weights missing",
+        "ddpo rewards download aesthetic",
+    )
+    assert aesthetic.missing_mb == pytest.approx(
+        sum(weight.megabytes for weight in CARDS["aesthetic"].weights)
+    )

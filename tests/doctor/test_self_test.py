@@ -18,7 +18,7 @@ from ddpo.doctor.row import Outcome, Row
 from ddpo.doctor.self_test import SelfTest
 from ddpo.doctor.table import markdown
 from ddpo.errors import ConfigError
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 
 Run = Callable[..., tuple[int, str, str]]
 STATUSES = {"ok", "failed", "measured", "did not fit", "skipped"}
@@ -59,16 +59,30 @@ def test_every_reward_has_a_row_or_a_reason(rows: list[Row]) -> None:
 
 @pytest.mark.slow
 def test_the_report_has_every_row(rows: list[Row]) -> None:
-    report = Report(examine_machine(), [], [], SelfTestRecord("cpu", "tiny", 1000.0, rows, finished=True))
+    report = Report(
+        examine_machine(), [], [], SelfTestRecord("cpu", "tiny", 1000.0, rows, finished=True)
+    )
     values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert set(values) == {"schema", "ddpo", "created", "problems", "machine", "libraries", "rewards", "self_test"}
+    assert set(values) == {
+        "schema",
+        "ddpo",
+        "created",
+        "problems",
+        "machine",
+        "libraries",
+        "rewards",
+        "self_test",
+    }
     assert set(values["self_test"]) == {"device", "size", "budget_s", "finished", "rows"}
     for row in values["self_test"]["rows"]:
         assert set(row) == {"part", "subject", "status", "values", "note", "seconds"}
         assert row["status"] in STATUSES
     page = markdown(values)
     table = [line for line in page.splitlines() if line.startswith("| ")]
-    assert all(any(f"| {row.part} | {row.subject} | {row.status} |" in line for line in table) for row in rows)
+    assert all(
+        any(f"| {row.part} | {row.subject} | {row.status} |" in line for line in table)
+        for row in rows
+    )
 
 
 def test_without_time_everything_is_skipped_in_words() -> None:
@@ -90,18 +104,31 @@ def test_the_compiled_denoiser_is_compared_with_the_eager_one() -> None:
         found = outcome_of_compilation(test)
     assert found.status == "measured"
     assert found.values["items_per_call"] == 2
-    assert all(float(found.values[name] or 0) > 0.1 for name in ("forward_speedup", "training_speedup"))
+    assert all(
+        float(found.values[name] or 0) > 0.1 for name in ("forward_speedup", "training_speedup")
+    )
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no C++ compiler"), ImportError("no C++ compiler"), NotImplementedError("no C++ compiler")])
-def test_a_machine_without_a_compiler_is_not_broken(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("no C++ compiler"),
+        ImportError("no C++ compiler"),
+        NotImplementedError("no C++ compiler"),
+    ],
+)
+def test_a_machine_without_a_compiler_is_not_broken(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: object) -> None:
         raise error
 
     monkeypatch.setattr("ddpo.doctor.self_test.compiled_cost", fails)
     found = outcome_of_compilation(SelfTest("cpu", "tiny"))
     assert found.status == "skipped"
-    assert found.note == f"torch.compile does not work here: {type(error).__name__}: no C++ compiler"
+    assert (
+        found.note == f"torch.compile does not work here: {type(error).__name__}: no C++ compiler"
+    )
 
 
 def test_the_full_size_has_all_parts_of_the_published_models() -> None:
@@ -124,9 +151,13 @@ def failing(self: SelfTest, folder: Path) -> list[Check]:
     return [Check("ratio", "good", 0, fine), Check("ratio", "bad", 0, red)]
 
 
-def test_a_failed_check_is_exit_code_1_and_in_both_files(ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_check_is_exit_code_1_and_in_both_files(
+    ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(SelfTest, "checks", failing)
-    code, out, err = ddpo("doctor", "--gpu", "--device", "cpu", "--size", "tiny", "--out", tmp_path / "report.md")
+    code, out, err = ddpo(
+        "doctor", "--gpu", "--device", "cpu", "--size", "tiny", "--out", tmp_path / "report.md"
+    )
     assert code == 1
     assert "ratio good: ok largest_ratio_deviation 0" in out
     assert "ratio bad: failed largest_ratio_deviation 0.25; the ratio | must be [1]" in out
@@ -136,11 +167,16 @@ def test_a_failed_check_is_exit_code_1_and_in_both_files(ddpo: Run, tmp_path: Pa
     assert [row["status"] for row in values["self_test"]["rows"]] == ["ok", "failed"]
     assert values["self_test"]["finished"] is True
     page = (tmp_path / "report.md").read_text()
-    assert "| ratio | bad | failed | largest_ratio_deviation 0.25 | the ratio \\| must be [1] |" in page
+    assert (
+        "| ratio | bad | failed | largest_ratio_deviation 0.25 | the ratio \\| must be [1] |"
+        in page
+    )
     assert "- **ratio, bad: the ratio | must be [1]**" in page
 
 
-def test_rows_are_on_disk_before_the_test_ends(ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_on_disk_before_the_test_ends(
+    ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[Any] = []
 
     def reading(self: SelfTest, folder: Path) -> list[Check]:
@@ -151,7 +187,9 @@ def test_rows_are_on_disk_before_the_test_ends(ddpo: Run, tmp_path: Path, monkey
         return [Check("a", "first", 0, lambda: Outcome("ok")), Check("b", "second", 0, look)]
 
     monkeypatch.setattr(SelfTest, "checks", reading)
-    code, _, _ = ddpo("doctor", "--gpu", "--device", "cpu", "--size", "tiny", "--out", tmp_path / "report")
+    code, _, _ = ddpo(
+        "doctor", "--gpu", "--device", "cpu", "--size", "tiny", "--out", tmp_path / "report"
+    )
     assert code == 0
     assert ([row["subject"] for row in seen[0]["rows"]], seen[0]["finished"]) == (["first"], False)
 
@@ -174,13 +212,18 @@ def test_json_alone_is_on_standard_output(ddpo: Run, monkeypatch: pytest.MonkeyP
         (["--gpu", "--device", "nonsense"], "device 'nonsense' cannot be used; "),
         (["--gpu", "--device", ""], "device '' cannot be used; "),
         (["--gpu", "--device", "cuda:99"], "device 'cuda:99' cannot be used; "),
-        (["--gpu", "--device", "cpu", "--minutes", "inf"], "the time budget must be 0 s or more and finite"),
+        (
+            ["--gpu", "--device", "cpu", "--minutes", "inf"],
+            "the time budget must be 0 s or more and finite",
+        ),
         (["--out", "report.txt"], "--out report.txt: the report is a .json and a .md file"),
         (["--out", "taken.json"], "taken.json is a folder, not a file to write"),
         (["--out", "file/report"], "cannot be written"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: list[str], says: str, ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_one_line(
+    arguments: list[str], says: str, ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken.json").mkdir()
     (tmp_path / "file").write_text("")
@@ -200,4 +243,7 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_an_accelerator_the_command_says_what_to_do(ddpo: Run) -> None:
     code, _, err = ddpo("doctor", "--gpu")
     assert code == 2
-    assert "torch finds no accelerator on this machine; `ddpo doctor --gpu --device cpu --size tiny`" in err
+    assert (
+        "torch finds no accelerator on this machine; `ddpo doctor --gpu --device cpu --size tiny`"
+        in err
+    )

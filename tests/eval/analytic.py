@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ddpo.eval.splits import Split
+from ddpo.eval.inputs.splits import Split
 from ddpo.images import to_uint8
-from ddpo.policies.sample import SamplerSettings
+from ddpo.policies.sampler import SamplerSettings
 from ddpo.policies.transition import NoiseSchedule
 from ddpo.rewards.card import RewardCard
 from ddpo.types import ImageBatch, Prompt, RewardOutput
@@ -52,7 +52,9 @@ class AnalyticPolicy:
         self.shapes.add(tuple(latents.shape))
         alpha = self.schedule.alphas_cumprod[timesteps].float().view(-1, 1, 1, 1)
         mean = conditioning[:, 0, :, None, None] + (self.shift.detach() if self.tuned else 0.0)
-        return (1 - alpha).sqrt() * (latents - alpha.sqrt() * mean) / (alpha * SPREAD**2 + 1 - alpha)
+        return (
+            (1 - alpha).sqrt() * (latents - alpha.sqrt() * mean) / (alpha * SPREAD**2 + 1 - alpha)
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         self.shapes.add(tuple(latents.shape))
@@ -74,23 +76,42 @@ class Brightness:
     """Mean grey level 0 … 255; refuses prompts with the word "secret"."""
 
     card = RewardCard(
-        id="brightness", version="1", summary="mean level", load="tests:Brightness", family="pixels", flaws="<b>white</b>", unit="levels",
+        id="brightness",
+        version="1",
+        summary="mean level",
+        load="tests:Brightness",
+        family="pixels",
+        flaws="<b>white</b>",
+        unit="levels",
         inputs=("image", "prompt"),
-    )  # fmt: skip
+    )
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         levels = to_uint8(batch.pixels).astype(np.float64).mean((1, 2, 3))
         secret = ["secret" in prompt.text for prompt in batch.prompts]
         values = torch.tensor(
-            [float("nan") if hidden else level for hidden, level in zip(secret, levels, strict=True)], dtype=torch.float32
+            [
+                float("nan") if hidden else level
+                for hidden, level in zip(secret, levels, strict=True)
+            ],
+            dtype=torch.float32,
         )
-        return RewardOutput(values, {}, tuple("not allowed" if hidden else None for hidden in secret))
+        return RewardOutput(
+            values, {}, tuple("not allowed" if hidden else None for hidden in secret)
+        )
 
 
 class Redness:
     """Red minus mean level."""
 
-    card = RewardCard(id="redness", version="1", summary="red", load="tests:Redness", family="pixels", flaws="sees only red")
+    card = RewardCard(
+        id="redness",
+        version="1",
+        summary="red",
+        load="tests:Redness",
+        family="pixels",
+        flaws="sees only red",
+    )
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         return RewardOutput((batch.pixels[:, 0] - batch.pixels.mean(1)).mean((1, 2)))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from analytic import AnalyticPolicy
 
-from ddpo.eval import job
-from ddpo.policies.checkpoint import CheckpointInfo
+from ddpo.eval import runner
+from ddpo.policies.checkpoints.folder import CheckpointInfo
 
 
 def make_run(run: Path, iterations: tuple[int, ...] = (20,), **config: object) -> Path:
@@ -19,17 +19,37 @@ def make_run(run: Path, iterations: tuple[int, ...] = (20,), **config: object) -
         checkpoint = run / "checkpoints" / f"iteration-{iteration:06d}"
         checkpoint.mkdir(parents=True)
         adapter = {"rank": 4, "alpha": 4, "targets": ["to_q"]}
-        record = {"schema": 1, "model": "analytic", "kind": "lora", "iteration": iteration, "adapter": adapter}
+        record = {
+            "schema": 1,
+            "model": "analytic",
+            "kind": "lora",
+            "iteration": iteration,
+            "adapter": adapter,
+        }
         (checkpoint / "policy.json").write_text(json.dumps(record))
-        (checkpoint / "pytorch_lora_weights.safetensors").write_bytes(str(0.4 * iteration / iterations[-1]).encode())
+        (checkpoint / "pytorch_lora_weights.safetensors").write_bytes(
+            str(0.4 * iteration / iterations[-1]).encode()
+        )
     sample = {"samples": 8, "per_prompt": 2, "steps": 4, "guidance": 1.0, "eta": 1.0, "batch": 8}
-    values = {"reward": "darkness", "prompts": "animals", "model": "analytic", "sample": sample, "seed": 0, **config}
+    values = {
+        "reward": "darkness",
+        "prompts": "animals",
+        "model": "analytic",
+        "sample": sample,
+        "seed": 0,
+        **config,
+    }
     (run / "config.json").write_text(json.dumps(values))
-    (run / "manifest.json").write_text(json.dumps({"reward": {"card": {"id": values["reward"]}}, "versions": {"torch": "2"}}))
+    (run / "manifest.json").write_text(
+        json.dumps({"reward": {"card": {"id": values["reward"]}}, "versions": {"torch": "2"}})
+    )
     lines = [
-        {"iteration": i, "reward_queries": 8 * i, "reward_mean": -0.5 + i / 100, "reward_se": 0.01} for i in range(1, iterations[-1] + 1)
+        {"iteration": i, "reward_queries": 8 * i, "reward_mean": -0.5 + i / 100, "reward_se": 0.01}
+        for i in range(1, iterations[-1] + 1)
     ]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"iteration": 999, "rew')
+    (run / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines) + '{"iteration": 999, "rew'
+    )
     return run
 
 
@@ -42,7 +62,9 @@ def run_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def runs(tmp_path: Path) -> Callable[..., Path]:
     """Makes more of them, by name."""
-    return lambda name, *iterations, **config: make_run(tmp_path / "runs" / name, iterations or (20,), **config)
+    return lambda name, *iterations, **config: make_run(
+        tmp_path / "runs" / name, iterations or (20,), **config
+    )
 
 
 @pytest.fixture
@@ -50,10 +72,16 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[AnalyticPolicy]:
     """The policies that were loaded: a checkpoint's weights are the shift in letters, the base model has none."""
     found: list[AnalyticPolicy] = []
 
-    def load(model: str, checkpoint: CheckpointInfo | None = None, **settings: str) -> AnalyticPolicy:
-        policy = AnalyticPolicy(float((checkpoint.folder / "pytorch_lora_weights.safetensors").read_text()) if checkpoint else 0.0)
+    def load(
+        model: str, checkpoint: CheckpointInfo | None = None, **settings: str
+    ) -> AnalyticPolicy:
+        policy = AnalyticPolicy(
+            float((checkpoint.folder / "pytorch_lora_weights.safetensors").read_text())
+            if checkpoint
+            else 0.0
+        )
         found.append(policy)
         return policy
 
-    monkeypatch.setattr(job, "load_policy", load)
+    monkeypatch.setattr(runner, "load_policy", load)
     return found

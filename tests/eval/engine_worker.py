@@ -29,15 +29,16 @@ import peft  # noqa: F401
 import torch
 from analytic import Brightness
 
-from ddpo.eval import drawing, sharing
-from ddpo.eval.drawing import Source, Wanted, draw
-from ddpo.eval.samples import Sample, SignedReward, make_rows
-from ddpo.eval.scoring import ScoreJournal, score
-from ddpo.eval.store import PictureStore, pixels_sha256
+from ddpo.eval import sharing
+from ddpo.eval.generate import sampling as drawing
+from ddpo.eval.generate.image_store import ImageStore, pixels_sha256
+from ddpo.eval.generate.samples import Sample, SignedReward, make_rows
+from ddpo.eval.generate.sampling import ImageRequest, Source, draw
+from ddpo.eval.generate.scoring import ScoreJournal, score
 from ddpo.policies import load_policy
 from ddpo.policies.policy import LoraSettings, TrainablePolicy
-from ddpo.policies.sample import SamplerSettings
-from ddpo.rewards.scorer import Scorer, make_scorer
+from ddpo.policies.sampler import SamplerSettings
+from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.zoo import resolve
 from ddpo.types import ImageBatch, Prompt
 
@@ -59,23 +60,34 @@ def tuned_policy() -> TrainablePolicy:
 
 
 def source(weights: str, batch: int = 32) -> Source:
-    return Source("emoji", weights, "float32", SamplerSettings(steps=2, guidance=1.0, batch=batch), seed=11)
+    return Source(
+        "emoji", weights, "float32", SamplerSettings(steps=2, guidance=1.0, batch=batch), seed=11
+    )
 
 
-def plan() -> list[Wanted]:
+def plan() -> list[ImageRequest]:
     """All pictures of the prompts, and the swap test's."""
-    own = [Wanted(prompt, index) for prompt in PROMPTS for index in range(SEEDS)]
-    return [*own, Wanted(PROMPTS[0], 0, PROMPTS[1]), Wanted(PROMPTS[1], 0, PROMPTS[0])]
+    own = [ImageRequest(prompt, index) for prompt in PROMPTS for index in range(SEEDS)]
+    return [*own, ImageRequest(PROMPTS[0], 0, PROMPTS[1]), ImageRequest(PROMPTS[1], 0, PROMPTS[0])]
 
 
 def evaluate(out: Path, batch: int = 32) -> list[dict[str, Any]]:
     """Everything but the report."""
     together = sharing.join("cpu")
     samples: list[Sample] = []
-    with PictureStore(out, together.rank) as store, ScoreJournal(out, together.rank) as journal:
+    with ImageStore(out, together.rank) as store, ScoreJournal(out, together.rank) as journal:
         policy = tuned_policy()
         for model, weights in (("base", ""), ("tuned", "0" * 64)):
-            list(draw(policy, store, source(weights, batch), plan(), reference=model == "base", together=together))
+            list(
+                draw(
+                    policy,
+                    store,
+                    source(weights, batch),
+                    plan(),
+                    reference=model == "base",
+                    together=together,
+                )
+            )
             for one in plan()[: len(PROMPTS) * SEEDS]:
                 found = store.get(one.key(source(weights)))
                 assert found is not None
@@ -83,10 +95,24 @@ def evaluate(out: Path, batch: int = 32) -> list[dict[str, Any]]:
         darkness = resolve("darkness")
         scorers = {darkness.identity: make_scorer(darkness), "brightness": Scorer(Brightness())}
         for identity, scorer in scorers.items():
-            list(score(scorer, identity, store, journal, [(one.sha256, one.prompt) for one in samples], together=together))
+            list(
+                score(
+                    scorer,
+                    identity,
+                    store,
+                    journal,
+                    [(one.sha256, one.prompt) for one in samples],
+                    together=together,
+                )
+            )
             scorer.close()
-        rewards = [SignedReward(scorer.reward.card, identity, identity) for identity, scorer in scorers.items()]
-        rows = [asdict(row) | {"score": repr(row.score)} for row in make_rows(samples, rewards, journal)]
+        rewards = [
+            SignedReward(scorer.reward.card, identity, identity)
+            for identity, scorer in scorers.items()
+        ]
+        rows = [
+            asdict(row) | {"score": repr(row.score)} for row in make_rows(samples, rewards, journal)
+        ]
     if together.main:
         (out / "rows.json").write_text(json.dumps(rows))
     together.wait()
@@ -102,7 +128,9 @@ def record_work(log: Path) -> None:
         with log.open("a") as file:
             file.write(json.dumps({"pid": os.getpid(), "kind": kind, "what": list(what)}) + "\n")
 
-    def spy_draw(policy: Any, store: Any, source: Source, part: Sequence[Wanted], describe: Any) -> None:
+    def spy_draw(
+        policy: Any, store: Any, source: Source, part: Sequence[ImageRequest], describe: Any
+    ) -> None:
         write("draw", [str(one.key(source)) for one in part])
         call(policy, store, source, part, describe)
 
@@ -114,7 +142,9 @@ def record_work(log: Path) -> None:
     Scorer.score_each = spy_score  # type: ignore[method-assign]
 
 
-def start(out: Path, touches: int | None = None, environment: Mapping[str, str] | None = None) -> int:
+def start(
+    out: Path, touches: int | None = None, environment: Mapping[str, str] | None = None
+) -> int:
     """Evaluates in a new process, which kills itself when it has touched so many files of `out`."""
     pid = os.fork()
     if pid:
@@ -123,7 +153,9 @@ def start(out: Path, touches: int | None = None, environment: Mapping[str, str] 
     left = [-1 if touches is None else touches]
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
-        ours = event == "os.truncate" or str(arguments[0] if arguments else "").startswith(f"{out}/")
+        ours = event == "os.truncate" or str(arguments[0] if arguments else "").startswith(
+            f"{out}/"
+        )
         if event in TOUCHES and ours and (event != "open" or int(str(arguments[2])) & WRITING):
             left[0] -= 1
             if left[0] == 0:
@@ -151,8 +183,17 @@ def on_two_processes(out: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    pids = [start(out, environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    common = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "ACCELERATE_USE_CPU": "true",
+    }
+    pids = [
+        start(out, environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
     codes = [ended(pid) for pid in pids]
     if any(codes):
         sys.exit("the evaluation on two processes failed")
@@ -181,7 +222,11 @@ def main(folder: str, seed: str, kills: str) -> None:
         sys.exit("the straight evaluation failed")
     seconds = time.monotonic() - begun
     on_two_processes(Path(folder) / "two")
-    print(json.dumps(list(with_kills(Path(folder) / "killed", random.Random(int(seed)), int(kills), seconds))))  # noqa: T201
+    print(
+        json.dumps(
+            list(with_kills(Path(folder) / "killed", random.Random(int(seed)), int(kills), seconds))
+        )
+    )
 
 
 if __name__ == "__main__":

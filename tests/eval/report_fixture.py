@@ -1,7 +1,7 @@
 """A complete report of seeded, made-up scores: three models of two rewards, five splits, every section filled, and prompts that bite.
 
 `aesthetic-1` and `aesthetic-2` improve and differ in their training seed; `noisy` games its reward: its pictures turn to noise.
-Gains, intervals and shares are computed from the pairs by `ddpo.eval.stats`, so that pictures, pairs and tables agree.
+Gains, intervals and shares are computed from the pairs by `ddpo.stats.paired`, so that pictures, pairs and tables agree.
 """
 
 from __future__ import annotations
@@ -15,48 +15,90 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpo.eval.best_of_n import BestOfN
-from ddpo.eval.dependence import Dependence
-from ddpo.eval.diversity import DiversityChange
-from ddpo.eval.models import ModelFacts
-from ddpo.eval.over_optimisation import CheckpointSigns, Course, CoursePoint, OverOptimisationFit, Peak
-from ddpo.eval.reading import Evidence, Reading
-from ddpo.eval.report import Curve, Report, RewardFacts
-from ddpo.eval.run_facts import CurvePoint
-from ddpo.eval.splits import LeakFacts, Role, SplitFacts
-from ddpo.eval.stats import Estimate, clustered_mean, holm, paired_gain, transfer_ratios
-from ddpo.eval.tables import Gain, Pair, RunsGain, Transfer
+from ddpo.eval.analysis.diversity import DiversityChange
+from ddpo.eval.analysis.hacking import Evidence, HackingAssessment
+from ddpo.eval.analysis.history import (
+    CheckpointAssessment,
+    CoursePoint,
+    OverOptimisationFit,
+    Peak,
+    RunHistory,
+)
+from ddpo.eval.analysis.prompt_dependence import Dependence
+from ddpo.eval.analysis.tables import Gain, Pair, RunsGain, Transfer
+from ddpo.eval.inputs.models import ModelFacts
+from ddpo.eval.inputs.runs import CurvePoint
+from ddpo.eval.inputs.splits import LeakFacts, Role, SplitFacts
+from ddpo.eval.report.data import Curve, Report, RewardFacts
 from ddpo.rewards.card import RewardCard
+from ddpo.stats.best_of_n import BestOfN
+from ddpo.stats.paired import Estimate, clustered_mean, holm, paired_gain, transfer_ratios
 from ddpo.types import Prompt
 
 EVIL: Final = '<script>alert("x")</script> & a "cat" | `rm` @all #1 [l](u) *b*'
-HOSTILE: Final = (EVIL, "</style><img src=x onerror=alert(1)> 'single'", "a 🦩 and a 🧑‍🚀", "חתול יושב על מחצלת", "very " * 2000 + "long")
+HOSTILE: Final = (
+    EVIL,
+    "</style><img src=x onerror=alert(1)> 'single'",
+    "a 🦩 and a 🧑‍🚀",
+    "חתול יושב על מחצלת",
+    "very " * 2000 + "long",
+)
 SPLITS: Final[dict[str, Role]] = {
-    "animals": "seen", "near": "near", "unseen_animals": "unseen_animals", "objects": "objects", "mine <b>": "external",
-}  # fmt: skip
-MODELS: Final = {"aesthetic-1": "aesthetic", "aesthetic-2": "aesthetic", "noisy": "incompressibility"}
+    "animals": "seen",
+    "near": "near",
+    "unseen_animals": "unseen_animals",
+    "objects": "objects",
+    "mine <b>": "external",
+}
+MODELS: Final = {
+    "aesthetic-1": "aesthetic",
+    "aesthetic-2": "aesthetic",
+    "noisy": "incompressibility",
+}
 ROLES: Final = {
-    "aesthetic": "trained", "incompressibility": "trained", "pickscore": "heldout", "imagereward": "heldout", "darkness": "artefact",
-    "edge_density": "artefact", "entropy": "artefact", "saturation": "artefact", "acme/blueness": "asked",
-}  # fmt: skip
+    "aesthetic": "trained",
+    "incompressibility": "trained",
+    "pickscore": "heldout",
+    "imagereward": "heldout",
+    "darkness": "artefact",
+    "edge_density": "artefact",
+    "entropy": "artefact",
+    "saturation": "artefact",
+    "acme/blueness": "asked",
+}
 BASE: Final = dict(zip(ROLES, (5.2, 60.0, 20.5, 0.2, -0.5, 0.1, 4.5, 0.3, 0.12), strict=True))
 SPREAD: Final = dict(zip(ROLES, (0.35, 6.0, 0.8, 0.6, 0.08, 0.03, 0.4, 0.07, 0.05), strict=True))
-SHIFT: Final[Mapping[str, tuple[float, ...]]] = {  # in standard deviations, per reward, on seen prompts
+SHIFT: Final[
+    Mapping[str, tuple[float, ...]]
+] = {  # in standard deviations, per reward, on seen prompts
     "aesthetic-1": (1.6, 0.1, 0.8, 0.6, 0.1, 0.2, 0.1, 0.3, 0.0),
     "aesthetic-2": (1.4, 0.0, 0.7, 0.4, 0.0, 0.1, 0.2, 0.4, 0.1),
     "noisy": (-1.5, 4.0, -2.0, -2.5, -0.6, 5.0, 2.5, 1.2, 0.1),
 }
-CARRIED: Final = {"animals": 1.0, "near": 0.9, "unseen_animals": 0.75, "objects": 0.35, "mine <b>": 0.1}
-UNITS: Final = {"incompressibility": "kB of JPEG; larger is worse to store", "darkness": "mean level, negative"}
+CARRIED: Final = {
+    "animals": 1.0,
+    "near": 0.9,
+    "unseen_animals": 0.75,
+    "objects": 0.35,
+    "mine <b>": 0.1,
+}
+UNITS: Final = {
+    "incompressibility": "kB of JPEG; larger is worse to store",
+    "darkness": "mean level, negative",
+}
 LINEAGE: Final = {
-    "aesthetic": ("openai/clip-vit-large-patch14", "AVA"), "pickscore": ("laion/CLIP-ViT-H-14", "Pick-a-Pic"),
-    "imagereward": ("Salesforce/BLIP large",), "acme/blueness": ("openai/clip-vit-large-patch14",),
-}  # fmt: skip
+    "aesthetic": ("openai/clip-vit-large-patch14", "AVA"),
+    "pickscore": ("laion/CLIP-ViT-H-14", "Pick-a-Pic"),
+    "imagereward": ("Salesforce/BLIP large",),
+    "acme/blueness": ("openai/clip-vit-large-patch14",),
+}
 
 Floats = NDArray[np.float64]
 
 
-def make(folder: Path, prompts: int = 3, seeds: int = 2, side: int = 12) -> tuple[Report, list[Pair]]:
+def make(
+    folder: Path, prompts: int = 3, seeds: int = 2, side: int = 12
+) -> tuple[Report, list[Pair]]:
     """The report, its pairs, and their picture files below `folder`: `prompts` for each split, `seeds` pictures for each prompt."""
     pairs = _pairs(folder, prompts, seeds, side)
     gains, transfers = _gains(pairs), _transfers(pairs)
@@ -65,8 +107,13 @@ def make(folder: Path, prompts: int = 3, seeds: int = 2, side: int = 12) -> tupl
 
 def _prompts(split: str, count: int) -> list[str]:
     if SPLITS[split] == "external":
-        return [*HOSTILE, *(f"prompt {number} of mine" for number in range(count))][: max(count, len(HOSTILE))]
-    return [f"{'an' if split == 'animals' else 'a rare'} {split.rstrip('s').replace('_', ' ')} no. {number}" for number in range(count)]
+        return [*HOSTILE, *(f"prompt {number} of mine" for number in range(count))][
+            : max(count, len(HOSTILE))
+        ]
+    return [
+        f"{'an' if split == 'animals' else 'a rare'} {split.rstrip('s').replace('_', ' ')} no. {number}"
+        for number in range(count)
+    ]
 
 
 def _pairs(folder: Path, prompts: int, seeds: int, side: int) -> list[Pair]:
@@ -76,19 +123,36 @@ def _pairs(folder: Path, prompts: int, seeds: int, side: int) -> list[Pair]:
             prompt, effect = Prompt(text), random.normal(0, 0.5, len(ROLES))
             for index in range(seeds):
                 noise, colour = random.normal(0, 0.7, len(ROLES)), random.uniform(40, 215, (3, 3))
-                base = {name: BASE[name] + SPREAD[name] * (effect[i] + noise[i]) for i, name in enumerate(ROLES)}
+                base = {
+                    name: BASE[name] + SPREAD[name] * (effect[i] + noise[i])
+                    for i, name in enumerate(ROLES)
+                }
                 before = _picture(folder, colour, side, 0.0, random)
                 for position, model in enumerate(MODELS):
-                    shift = np.array(SHIFT[model]) * (carried + 0.25 * random.normal(0, 1)) + 0.2 * random.normal(0, 1, len(ROLES))
-                    tuned = {name: base[name] + SPREAD[name] * shift[i] for i, name in enumerate(ROLES)}
+                    shift = np.array(SHIFT[model]) * (
+                        carried + 0.25 * random.normal(0, 1)
+                    ) + 0.2 * random.normal(0, 1, len(ROLES))
+                    tuned = {
+                        name: base[name] + SPREAD[name] * shift[i] for i, name in enumerate(ROLES)
+                    }
                     if text == EVIL:
                         tuned["pickscore"] = math.nan
-                    after = _picture(folder, colour * (1.08 + 0.04 * position), side, 1.0 if model == "noisy" else 0.0, random)
-                    pairs.append(Pair(model, split, prompt.id, text, index, before, after, base, tuned))
+                    after = _picture(
+                        folder,
+                        colour * (1.08 + 0.04 * position),
+                        side,
+                        1.0 if model == "noisy" else 0.0,
+                        random,
+                    )
+                    pairs.append(
+                        Pair(model, split, prompt.id, text, index, before, after, base, tuned)
+                    )
     return pairs
 
 
-def _picture(folder: Path, colour: Floats, side: int, broken: float, random: np.random.Generator) -> str:
+def _picture(
+    folder: Path, colour: Floats, side: int, broken: float, random: np.random.Generator
+) -> str:
     """A disc before a gradient; `broken` mixes noise in. Named by nothing but its order, which is enough here."""
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j][:, :, :, None]
     picture = colour[0] + (colour[1] - colour[0]) * (y + 1) / 2
@@ -111,7 +175,11 @@ def _gains(pairs: list[Pair]) -> tuple[Gain, ...]:
             chosen = _of(pairs, model, split)
             ids = [pair.prompt_id for pair in chosen]
             for reward in ROLES:
-                paired = paired_gain([pair.base[reward] for pair in chosen], [pair.tuned[reward] for pair in chosen], ids)
+                paired = paired_gain(
+                    [pair.base[reward] for pair in chosen],
+                    [pair.tuned[reward] for pair in chosen],
+                    ids,
+                )
                 z = clustered_mean([pair.gain(reward) / SPREAD[reward] for pair in chosen], ids)
                 found.append((model, split, role, reward, paired, z))
     adjusted = holm([line[4].gain.p for line in found])
@@ -125,10 +193,16 @@ def _transfers(pairs: list[Pair]) -> tuple[Transfer, ...]:
         for split, role in SPLITS.items():
             if role != "seen":
                 held = _of(pairs, model, split)
-                before, after = (np.array([[pair.gain(reward) for reward in ROLES] for pair in group]) for group in (seen, held))
+                before, after = (
+                    np.array([[pair.gain(reward) for reward in ROLES] for pair in group])
+                    for group in (seen, held)
+                )
                 ids = [[pair.prompt_id for pair in group] for group in (seen, held)]
                 shares = transfer_ratios(before, ids[0], after, ids[1], resamples=200)
-                found += [Transfer(model, split, role, reward, *both) for reward, both in zip(ROLES, shares, strict=True)]
+                found += [
+                    Transfer(model, split, role, reward, *both)
+                    for reward, both in zip(ROLES, shares, strict=True)
+                ]
     return tuple(found)
 
 
@@ -138,14 +212,27 @@ def estimate(mean: float, half: float, n: int = 24, clusters: int = 6) -> Estima
     return Estimate(mean, half / 2.1, mean - half, mean + half, n, clusters)
 
 
-def _course(model: str) -> Course:
+def _course(model: str) -> RunHistory:
     noisy, reward = model == "noisy", MODELS[model]
     points = [CoursePoint("base", 0, 0, estimate(0, 0), {name: estimate(0, 0) for name in ROLES})]
     for step, part in enumerate((0.3, 0.6, 1.0), start=1):
-        gains = {name: estimate(SPREAD[name] * shift * part, SPREAD[name] * 0.4) for name, shift in zip(ROLES, SHIFT[model], strict=True)}
+        gains = {
+            name: estimate(SPREAD[name] * shift * part, SPREAD[name] * 0.4)
+            for name, shift in zip(ROLES, SHIFT[model], strict=True)
+        }
         if noisy:
-            gains["pickscore"] = estimate(SPREAD["pickscore"] * (0.6, -0.4, -2.0)[step - 1], SPREAD["pickscore"] * 0.4)
-        points.append(CoursePoint(model if step == 3 else f"{model}@{step * 10}", step * 10, step * 2560, estimate(4.0 * step, 0.6), gains))
+            gains["pickscore"] = estimate(
+                SPREAD["pickscore"] * (0.6, -0.4, -2.0)[step - 1], SPREAD["pickscore"] * 0.4
+            )
+        points.append(
+            CoursePoint(
+                model if step == 3 else f"{model}@{step * 10}",
+                step * 10,
+                step * 2560,
+                estimate(4.0 * step, 0.6),
+                gains,
+            )
+        )
     best, onset = (10, 20) if noisy else (30, -1)
     peaks = (
         Peak(reward, 30, -1, estimate(0, 0)),
@@ -154,37 +241,95 @@ def _course(model: str) -> Course:
     bons = []
     for n in (1, 2, 4, 8, 16):
         reach = math.log(n) / 2.2
-        gains = {reward: estimate(SPREAD[reward] * reach, SPREAD[reward] * 0.15), "pickscore": estimate(0.1 * reach, 0.2)}
+        gains = {
+            reward: estimate(SPREAD[reward] * reach, SPREAD[reward] * 0.15),
+            "pickscore": estimate(0.1 * reach, 0.2),
+        }
         bons.append(BestOfN(n, math.log(n) - (n - 1) / n, n * 45, gains))
-    grades = ("no sign", "strong signs", "strong signs") if noisy else ("no sign", "no sign", "watch")
+    grades = (
+        ("no sign", "strong signs", "strong signs") if noisy else ("no sign", "no sign", "watch")
+    )
     signs = tuple(
-        CheckpointSigns(point.model, point.iteration, grade, f"{grade} <b>") for point, grade in zip(points[1:], grades, strict=True)
+        CheckpointAssessment(point.model, point.iteration, grade, f"{grade} <b>")
+        for point, grade in zip(points[1:], grades, strict=True)
     )
     verdict = "At equal reward queries the run beats the best of n pictures of the base model."
     fits = (OverOptimisationFit(reward, 0.5, 0.1, math.exp(8), 0.02, 4),)
-    return Course(model, reward, "animals", tuple(points), peaks, best, tuple(bons), verdict, "yes", signs, fits)
+    return RunHistory(
+        model,
+        reward,
+        "animals",
+        tuple(points),
+        peaks,
+        best,
+        tuple(bons),
+        verdict,
+        "yes",
+        signs,
+        fits,
+    )
 
 
-def _readings() -> tuple[Reading, ...]:
+def _readings() -> tuple[HackingAssessment, ...]:
     healthy = (
-        Evidence("held-out rewards", "no sign", "pickscore rose by 0.56 (0.31 to 0.81) and imagereward by 0.36 (0.17 to 0.55)."),
-        Evidence("artefacts", "watch", "saturation moved by +0.4 standard deviations (0.1 to 0.7)."),
-        Evidence("diversity", "no sign", "Pictures of one prompt differ 0.94 times (0.88 to 1.01) as much as before."),
+        Evidence(
+            "held-out rewards",
+            "no sign",
+            "pickscore rose by 0.56 (0.31 to 0.81) and imagereward by 0.36 (0.17 to 0.55).",
+        ),
+        Evidence(
+            "artefacts", "watch", "saturation moved by +0.4 standard deviations (0.1 to 0.7)."
+        ),
+        Evidence(
+            "diversity",
+            "no sign",
+            "Pictures of one prompt differ 0.94 times (0.88 to 1.01) as much as before.",
+        ),
         Evidence("best of n", "not measured", "The run has no reward queries on record."),
     )
     gamed = (
-        Evidence("held-out rewards", "strong signs", "pickscore fell by 1.6 (1.2 to 2.0) while the trained reward rose; both of 2 fell."),
-        Evidence("artefacts", "strong signs", "edge_density moved by +5.0 standard deviations (4.6 to 5.4), entropy by +2.5."),
-        Evidence("diversity", "watch", "Pictures of one prompt differ 0.71 times (0.60 to 0.83) as much as before."),
-        Evidence("prompt dependence", "strong signs", "Prompts explain 0.22 times (0.15 to 0.31) the variance they did."),
-        Evidence("course of training", "strong signs", "From iteration 20 on pickscore lay below its best, reached at iteration 10."),
+        Evidence(
+            "held-out rewards",
+            "strong signs",
+            "pickscore fell by 1.6 (1.2 to 2.0) while the trained reward rose; both of 2 fell.",
+        ),
+        Evidence(
+            "artefacts",
+            "strong signs",
+            "edge_density moved by +5.0 standard deviations (4.6 to 5.4), entropy by +2.5.",
+        ),
+        Evidence(
+            "diversity",
+            "watch",
+            "Pictures of one prompt differ 0.71 times (0.60 to 0.83) as much as before.",
+        ),
+        Evidence(
+            "prompt dependence",
+            "strong signs",
+            "Prompts explain 0.22 times (0.15 to 0.31) the variance they did.",
+        ),
+        Evidence(
+            "course of training",
+            "strong signs",
+            "From iteration 20 on pickscore lay below its best, reached at iteration 10.",
+        ),
         Evidence("best of n", "no sign", "The run beats best-of-n at equal reward queries."),
     )
     return (
-        Reading("aesthetic-1", "watch", "Worth a look: artefacts. 1 of 4 kinds of evidence could not be measured.", healthy),
-        Reading("aesthetic-2", "no sign", "No sign of gaming in 1 kinds of evidence.", healthy[:1]),
-        Reading(
-            "noisy", "strong signs", "Strong signs of gaming: held-out rewards, artefacts, prompt dependence and course of training.", gamed
+        HackingAssessment(
+            "aesthetic-1",
+            "watch",
+            "Worth a look: artefacts. 1 of 4 kinds of evidence could not be measured.",
+            healthy,
+        ),
+        HackingAssessment(
+            "aesthetic-2", "no sign", "No sign of gaming in 1 kinds of evidence.", healthy[:1]
+        ),
+        HackingAssessment(
+            "noisy",
+            "strong signs",
+            "Strong signs of gaming: held-out rewards, artefacts, prompt dependence and course of training.",
+            gamed,
         ),
     )
 
@@ -195,54 +340,138 @@ def _changes() -> tuple[list[DiversityChange], list[Dependence]]:
         for position, split in enumerate(SPLITS):
             ratio = (0.7 if model == "noisy" else 0.95) - 0.02 * position
             for measure in ("pixels", "features", "vendi features"):
-                diversity.append(DiversityChange(model, split, measure, "within", 0.3, 0.3 * ratio, ratio, ratio - 0.1, ratio + 0.1, 6))
-            diversity.append(DiversityChange(model, split, "lpips", "across", 0.4, math.nan, math.nan, math.nan, math.nan, 1))
+                diversity.append(
+                    DiversityChange(
+                        model,
+                        split,
+                        measure,
+                        "within",
+                        0.3,
+                        0.3 * ratio,
+                        ratio,
+                        ratio - 0.1,
+                        ratio + 0.1,
+                        6,
+                    )
+                )
+            diversity.append(
+                DiversityChange(
+                    model, split, "lpips", "across", 0.4, math.nan, math.nan, math.nan, math.nan, 1
+                )
+            )
             low = 0.25 if model == "noisy" else 0.98
-            dependence.append(Dependence(model, split, "swap", 0.21, 0.21 * low, low, low - 0.08, low + 0.09, 6))
-            dependence.append(Dependence(model, split, "explained", 0.6, 0.6 * low, low, low - 0.2, low + 0.2, 6))
+            dependence.append(
+                Dependence(model, split, "swap", 0.21, 0.21 * low, low, low - 0.08, low + 0.09, 6)
+            )
+            dependence.append(
+                Dependence(model, split, "explained", 0.6, 0.6 * low, low, low - 0.2, low + 0.2, 6)
+            )
     return diversity, dependence
 
 
 def _facts() -> tuple[tuple[ModelFacts, ...], tuple[RewardFacts, ...]]:
     models = []
     for number, (name, reward) in enumerate(MODELS.items()):
-        facts: dict[str, Any] = {"kind": "lora", "run": name, "trained_on": reward, "training_seed": number, "seeds": 8}
+        facts: dict[str, Any] = {
+            "kind": "lora",
+            "run": name,
+            "trained_on": reward,
+            "training_seed": number,
+            "seeds": 8,
+        }
         facts["identity"] = "ab" * 32
-        models += [ModelFacts(f"{name}@{i}", f"runs/{name}", iteration=i, queries=256 * i, history=True, **facts) for i in (10, 20)]
-        models.append(ModelFacts(name, f"runs/{name}", iteration=30, queries=7680, history=False, **facts))
+        models += [
+            ModelFacts(
+                f"{name}@{i}", f"runs/{name}", iteration=i, queries=256 * i, history=True, **facts
+            )
+            for i in (10, 20)
+        ]
+        models.append(
+            ModelFacts(name, f"runs/{name}", iteration=30, queries=7680, history=False, **facts)
+        )
     rewards = []
     for name, role in ROLES.items():
         card = RewardCard(
-            id=name, version="1", summary=f"what {name} measures", load="tests:None", family="pixels", unit=UNITS.get(name, ""),
-            flaws="likes <b>white</b>", lineage=LINEAGE.get(name, ()), direction="lower" if name == "darkness" else "higher",
-        )  # fmt: skip
+            id=name,
+            version="1",
+            summary=f"what {name} measures",
+            load="tests:None",
+            family="pixels",
+            unit=UNITS.get(name, ""),
+            flaws="likes <b>white</b>",
+            lineage=LINEAGE.get(name, ()),
+            direction="lower" if name == "darkness" else "higher",
+        )
         floor = math.nan if name == "acme/blueness" else SPREAD[name] * 0.15
-        rewards.append(RewardFacts(name, f"{name}|v:1|w:<none>|ddpo:0.1", card.to_dict(), role, floor))
+        rewards.append(
+            RewardFacts(name, f"{name}|v:1|w:<none>|ddpo:0.1", card.to_dict(), role, floor)
+        )
     return tuple(models), tuple(rewards)
 
 
-def _report(gains: tuple[Gain, ...], transfers: tuple[Transfer, ...], prompts: int, seeds: int) -> Report:
+def _report(
+    gains: tuple[Gain, ...], transfers: tuple[Transfer, ...], prompts: int, seeds: int
+) -> Report:
     models, rewards = _facts()
     diversity, dependence = _changes()
-    leaks = (LeakFacts("the cats </li>", "a cat", "the same words"), LeakFacts("a poodle", "a dog", "a kind of dog"))
+    leaks = (
+        LeakFacts("the cats </li>", "a cat", "the same words"),
+        LeakFacts("a poodle", "a dog", "a kind of dog"),
+    )
     splits = tuple(
-        SplitFacts(name, role, "file <mine>.txt" if role == "external" else f"built-in list {name!r}",
-                   max(prompts, len(HOSTILE)) if role == "external" else prompts, leaks if role == "near" else (), int(role == "objects"),
-                   ("Two prompts were there twice.",) if role == "external" else ())
+        SplitFacts(
+            name,
+            role,
+            "file <mine>.txt" if role == "external" else f"built-in list {name!r}",
+            max(prompts, len(HOSTILE)) if role == "external" else prompts,
+            leaks if role == "near" else (),
+            int(role == "objects"),
+            ("Two prompts were there twice.",) if role == "external" else (),
+        )
         for name, role in SPLITS.items()
-    )  # fmt: skip
+    )
     runs = tuple(
-        RunsGain(("aesthetic-1", "aesthetic-2"), split, role, reward, estimate(SPREAD[reward] * CARRIED[split], SPREAD[reward] * 0.3, 2, 2))
-        for split, role in SPLITS.items() for reward in ("aesthetic", "pickscore")
-    )  # fmt: skip
+        RunsGain(
+            ("aesthetic-1", "aesthetic-2"),
+            split,
+            role,
+            reward,
+            estimate(SPREAD[reward] * CARRIED[split], SPREAD[reward] * 0.3, 2, 2),
+        )
+        for split, role in SPLITS.items()
+        for reward in ("aesthetic", "pickscore")
+    )
     curves = tuple(
-        Curve(name, tuple(CurvePoint(i, 256 * i, BASE[reward] + SPREAD[reward] * i / 15, SPREAD[reward] / 8) for i in range(1, 31)))
+        Curve(
+            name,
+            tuple(
+                CurvePoint(i, 256 * i, BASE[reward] + SPREAD[reward] * i / 15, SPREAD[reward] / 8)
+                for i in range(1, 31)
+            ),
+        )
         for name, reward in MODELS.items()
     )
     return Report(
-        schema_version=2, ddpo_version="0.1", base="emoji <64>", models=models, seeds=seeds, seed=7, sampler={"steps": 20, "eta": 1.0},
-        rewards=rewards, splits=splits, gains=gains, transfers=transfers, runs=runs, diversity=tuple(diversity),
-        dependence=tuple(dependence), courses=tuple(_course(name) for name in MODELS), readings=_readings(), curves=curves,
-        manifests={"noisy": {"config": {"reward": "<incompressibility>", "lr": 3e-4}}, "evaluation": {"versions": {"torch": "2"}}},
+        schema_version=2,
+        ddpo_version="0.1",
+        base="emoji <64>",
+        models=models,
+        seeds=seeds,
+        seed=7,
+        sampler={"steps": 20, "eta": 1.0},
+        rewards=rewards,
+        splits=splits,
+        gains=gains,
+        transfers=transfers,
+        runs=runs,
+        diversity=tuple(diversity),
+        dependence=tuple(dependence),
+        courses=tuple(_course(name) for name in MODELS),
+        readings=_readings(),
+        curves=curves,
+        manifests={
+            "noisy": {"config": {"reward": "<incompressibility>", "lr": 3e-4}},
+            "evaluation": {"versions": {"torch": "2"}},
+        },
         notes=("A note & more <b>.",),
-    )  # fmt: skip
+    )

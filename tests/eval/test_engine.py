@@ -16,7 +16,9 @@ SEEDS = int(os.environ.get("DDPO_TEST_SEEDS", "3"))
 WORKER = Path(__file__).with_name("engine_worker.py")
 PICTURES, SWAPPED, REWARDS = 2 * 4 * SEEDS, 2 * 2, 2  # models × prompts × seeds
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has PyTorch loaded")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="forks a process that has PyTorch loaded"
+)
 
 
 def calls(log: Path) -> dict[int, list[tuple[str, list[str]]]]:
@@ -38,7 +40,9 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engine")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(WORKER), str(folder), "3", str(KILLS)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=600, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     kinds = json.loads(done.stdout.splitlines()[-1])
     assert len(kinds) >= KILLS // 2, kinds  # a fast machine may be done before some of them
@@ -65,18 +69,28 @@ def test_nothing_is_drawn_or_scored_twice_but_what_a_kill_interrupted(evaluated:
     for done in processes.values():
         work = [[(kind, one) for one in what] for kind, what in done]
         assert not finished & {one for call in work for one in call}
-        finished |= {one for call in work[:-1] for one in call}  # the last one may have been under way
+        finished |= {
+            one for call in work[:-1] for one in call
+        }  # the last one may have been under way
         begun |= {one for call in work for one in call}
     assert begun == set(everything)
-    assert all(len(what) <= (8 if kind == "draw" else 16) for done in processes.values() for kind, what in done)
+    assert all(
+        len(what) <= (8 if kind == "draw" else 16)
+        for done in processes.values()
+        for kind, what in done
+    )
 
 
 def test_two_processes_give_the_same_rows_and_pictures_and_share_the_work(evaluated: Path) -> None:
     out, straight = evaluated / "two", evaluated / "straight"
-    assert json.loads((out / "rows.json").read_text()) == json.loads((straight / "rows.json").read_text())
+    assert json.loads((out / "rows.json").read_text()) == json.loads(
+        (straight / "rows.json").read_text()
+    )
     assert files(out) == files(straight)
     (alone,) = calls(straight.with_name("straight-work.jsonl")).values()
     shares = list(calls(out.with_name("two-work.jsonl")).values())
     assert len(shares) == 2
     assert min(map(len, shares)) >= 3
-    assert sorted(map(str, [*shares[0], *shares[1]])) == sorted(map(str, alone))  # the same calls, each by one of them
+    assert sorted(map(str, [*shares[0], *shares[1]])) == sorted(
+        map(str, alone)
+    )  # the same calls, each by one of them

@@ -8,31 +8,47 @@ from typing import Any
 
 import pytest
 
-from ddpo.eval.held_out import choose_artefacts, choose_held_out, shared_lineage
+from ddpo.eval.inputs.held_out import choose_artefacts, choose_held_out, shared_lineage
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.zoo import resolve, rewards
 
 H14 = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
 def chosen(*trained: str, here: bool = True, **options: Any) -> list[str]:
-    return [found.id for found in choose_held_out([resolve(spec).card for spec in trained], CARDS, lambda card: here, **options)]
+    return [
+        found.id
+        for found in choose_held_out(
+            [resolve(spec).card for spec in trained], CARDS, lambda card: here, **options
+        )
+    ]
 
 
 @pytest.mark.parametrize(
     ("trained", "expected"),
     [
         # By hand from the cards: another family first, then those that see the prompt, then by id; no tower twice (pickscore has hpsv2's).
-        ("aesthetic", ["imagereward", "clip_score", "hpsv2", "open_clip"]),  # aesthetic_v1 shares its CLIP ViT-L/14
-        ("pickscore", ["imagereward", "clip_score", "open_clip", "aesthetic"]),  # hpsv2 shares its CLIP ViT-H/14
+        (
+            "aesthetic",
+            ["imagereward", "clip_score", "hpsv2", "open_clip"],
+        ),  # aesthetic_v1 shares its CLIP ViT-L/14
+        (
+            "pickscore",
+            ["imagereward", "clip_score", "open_clip", "aesthetic"],
+        ),  # hpsv2 shares its CLIP ViT-H/14
         ("imagereward", ["clip_score", "hpsv2", "open_clip", "aesthetic"]),
-        ("alignment", ["clip_score", "hpsv2", "imagereward", "open_clip"]),  # LLaVA sees through CLIP ViT-L/14, at 336 pixels
+        (
+            "alignment",
+            ["clip_score", "hpsv2", "imagereward", "open_clip"],
+        ),  # LLaVA sees through CLIP ViT-L/14, at 336 pixels
         ("compressibility", ["clip_score", "hpsv2", "imagereward", "open_clip"]),
         ("compressibility:0.2 + aesthetic", ["clip_score", "hpsv2", "imagereward", "open_clip"]),
     ],
 )
-def test_witnesses_share_no_lineage_with_what_was_trained_on(trained: str, expected: list[str]) -> None:
+def test_witnesses_share_no_lineage_with_what_was_trained_on(
+    trained: str, expected: list[str]
+) -> None:
     found = chosen(trained)
     assert found == expected
     cards = [resolve(trained).card, *(CARDS[name] for name in found)]
@@ -41,16 +57,27 @@ def test_witnesses_share_no_lineage_with_what_was_trained_on(trained: str, expec
 
 def test_the_reason_names_both_lineages() -> None:
     first = choose_held_out([CARDS["pickscore"]], CARDS, lambda card: True)[0]
-    assert first.reason == f"built on Salesforce/BLIP large, ImageRewardDB; pickscore is built on {H14}, Pick-a-Pic"
+    assert (
+        first.reason
+        == f"built on Salesforce/BLIP large, ImageRewardDB; pickscore is built on {H14}, Pick-a-Pic"
+    )
     last = choose_held_out([CARDS["darkness"]], CARDS, lambda card: True, most=1)
-    assert [found.reason for found in last] == ["built on openai/clip-vit-base-patch32; darkness measures luma level"]
+    assert [found.reason for found in last] == [
+        "built on openai/clip-vit-base-patch32; darkness measures luma level"
+    ]
 
 
 def test_what_is_not_here_is_not_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     assert chosen("aesthetic", here=False) == []
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path))
-    assert choose_held_out([CARDS["compressibility"]], {name: CARDS[name] for name in ("clip_score", "hpsv2", "imagereward")}) == []
+    assert (
+        choose_held_out(
+            [CARDS["compressibility"]],
+            {name: CARDS[name] for name in ("clip_score", "hpsv2", "imagereward")},
+        )
+        == []
+    )
     assert len(chosen("compressibility", most=2)) == 2
 
 
@@ -71,9 +98,15 @@ def test_a_witness_is_learned_repeatable_local_and_says_what_it_is_built_on() ->
         "variant": {"lineage": ("openai/clip-vit-large-patch14-336",)},
     }
     cards: dict[str, RewardCard] = {
-        name: replace(good, **{"id": name, "lineage": (f"tower of {name}",), **change}) for name, change in bad.items()
+        name: replace(good, **{"id": name, "lineage": (f"tower of {name}",), **change})
+        for name, change in bad.items()
     }
-    assert [found.id for found in choose_held_out([CARDS["aesthetic"]], cards | {"good": good}, lambda card: True)] == ["acme/good"]
+    assert [
+        found.id
+        for found in choose_held_out(
+            [CARDS["aesthetic"]], cards | {"good": good}, lambda card: True
+        )
+    ] == ["acme/good"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +119,9 @@ def test_a_witness_is_learned_repeatable_local_and_says_what_it_is_built_on() ->
         ("saturation:0.5 + symmetry:-2.0", {"saturation", "symmetry", "compressibility"}),
     ],
 )
-def test_artefact_statistics_are_those_of_pixels_that_were_not_trained_on(trained: str, absent: set[str]) -> None:
+def test_artefact_statistics_are_those_of_pixels_that_were_not_trained_on(
+    trained: str, absent: set[str]
+) -> None:
     pixels = {name for name, card in CARDS.items() if card.family == "pixels"}
     assert choose_artefacts([resolve(trained).card], CARDS) == sorted(pixels - absent)
 

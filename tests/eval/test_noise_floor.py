@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpo.eval.noise_floor import FLOOR_PICTURES, noise_floor
+from ddpo.eval.analysis.noise_floor import FLOOR_IMAGES, noise_floor
 from ddpo.rewards.card import Calls
-from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.scorer import Scorer
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.rewards.zoo import make_reward
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -23,7 +23,9 @@ CAT = Prompt("a cat")
 
 
 def noise(count: int, height: int = 16, width: int = 12, seed: int = 0) -> list[NDArray[np.uint8]]:
-    return list(np.random.default_rng(seed).integers(0, 256, (count, height, width, 3)).astype(np.uint8))
+    return list(
+        np.random.default_rng(seed).integers(0, 256, (count, height, width, 3)).astype(np.uint8)
+    )
 
 
 class LeftColumn:
@@ -46,10 +48,14 @@ def test_it_is_the_largest_median_change_by_hand() -> None:
     for steps in ([10, 20, 60], [10, 10, 10]):
         pictures = []
         for step in steps:  # level 50 + step · column, 4 columns
-            ramp = np.broadcast_to((50 + step * np.arange(4))[None, :, None], (16, 4, 3)).astype(np.uint8)
+            ramp = np.broadcast_to((50 + step * np.arange(4))[None, :, None], (16, 4, 3)).astype(
+                np.uint8
+            )
             pictures.append(ramp)
         floors.append(noise_floor(Scorer(LeftColumn()), pictures, [CAT] * 3))
-    assert floors[0] == pytest.approx(60)  # flip: 3 columns · steps = 30, 60, 180, of which the median; crop: 10, 20, 60
+    assert floors[0] == pytest.approx(
+        60
+    )  # flip: 3 columns · steps = 30, 60, 180, of which the median; crop: 10, 20, 60
     assert floors[1] == pytest.approx(30)
 
 
@@ -58,7 +64,9 @@ def test_it_is_what_the_edits_give_when_done_by_hand() -> None:
     score = make_reward("sharpness")
 
     def scored(arrays: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        return np.array([float(score(ImageBatch.of_uint8(one[None], [CAT])).values[0]) for one in arrays])
+        return np.array(
+            [float(score(ImageBatch.of_uint8(one[None], [CAT])).values[0]) for one in arrays]
+        )
 
     def jpeg(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
         file = io.BytesIO()
@@ -74,8 +82,10 @@ def test_it_is_what_the_edits_give_when_done_by_hand() -> None:
 
 def test_it_takes_24_pictures_evenly_with_their_own_prompts() -> None:
     reward = LeftColumn()
-    noise_floor(Scorer(reward, batch_size=7), noise(100), [Prompt(str(number)) for number in range(100)])
-    assert reward.pictures == 4 * FLOOR_PICTURES  # each with three edits
+    noise_floor(
+        Scorer(reward, batch_size=7), noise(100), [Prompt(str(number)) for number in range(100)]
+    )
+    assert reward.pictures == 4 * FLOOR_IMAGES  # each with three edits
     numbers = sorted({int(text) for text in reward.seen})
     assert numbers == [place * 100 // 24 for place in range(24)]
 

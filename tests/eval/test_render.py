@@ -17,23 +17,23 @@ from PIL import Image
 from report_fixture import EVIL, HOSTILE, MODELS, estimate, make
 from rich.console import Console
 
-from ddpo.eval.gallery import choose_gallery, choose_strip
-from ddpo.eval.reading import Reading
-from ddpo.eval.render import html as page_module
-from ddpo.eval.render.answer import answer
-from ddpo.eval.render.html import render_html
-from ddpo.eval.render.intervals import WIDTH, Axis, Mark, interval_cell
-from ddpo.eval.render.lines import RootScale, reward_curve
-from ddpo.eval.render.markdown import render_github, render_markdown
-from ddpo.eval.render.plots import ticks
-from ddpo.eval.render.style import CSS
-from ddpo.eval.render.terminal import render_terminal
-from ddpo.eval.render.words import number, shortened
-from ddpo.eval.report import Report
-from ddpo.eval.run_facts import CurvePoint
-from ddpo.eval.splits import LeakFacts
-from ddpo.eval.stats import TransferRatio, paired_gain
-from ddpo.eval.tables import Pair
+from ddpo.eval.analysis.hacking import HackingAssessment
+from ddpo.eval.analysis.tables import Pair
+from ddpo.eval.inputs.runs import CurvePoint
+from ddpo.eval.inputs.splits import LeakFacts
+from ddpo.eval.report import html as page_module
+from ddpo.eval.report.answer import answer
+from ddpo.eval.report.data import Report
+from ddpo.eval.report.gallery import choose_gallery, choose_strip
+from ddpo.eval.report.html import render_html
+from ddpo.eval.report.intervals import WIDTH, Axis, Mark, interval_cell
+from ddpo.eval.report.lines import RootScale, reward_curve
+from ddpo.eval.report.markdown import render_github, render_markdown
+from ddpo.eval.report.plots import ticks
+from ddpo.eval.report.style import CSS
+from ddpo.eval.report.terminal import render_terminal
+from ddpo.eval.report.wording import number, shortened
+from ddpo.stats.paired import TransferRatio, paired_gain
 
 Made = tuple[Report, list[Pair], Path]
 VOID = {"meta", "img", "line", "circle", "path", "rect", "br", "input"}
@@ -117,9 +117,18 @@ def page(made: Made) -> tuple[str, Page]:
 def _only(report: Report, name: str) -> Report:
     """The report of one of the models."""
     lists = ("gains", "transfers", "diversity", "dependence", "readings", "curves")
-    kept: dict[str, Any] = {field: tuple(item for item in getattr(report, field) if item.model == name) for field in lists}
+    kept: dict[str, Any] = {
+        field: tuple(item for item in getattr(report, field) if item.model == name)
+        for field in lists
+    }
     models = tuple(model for model in report.models if model.run == name)
-    return replace(report, models=models, runs=(), courses=tuple(c for c in report.courses if c.run == name), **kept)
+    return replace(
+        report,
+        models=models,
+        runs=(),
+        courses=tuple(c for c in report.courses if c.run == name),
+        **kept,
+    )
 
 
 def test_nothing_is_fetched_and_nothing_runs(page: tuple[str, Page]) -> None:
@@ -127,7 +136,9 @@ def test_nothing_is_fetched_and_nothing_runs(page: tuple[str, Page]) -> None:
     tags = Counter(tag for tag, _ in parsed.elements)
     assert tags["script"] == tags["link"] == tags["iframe"] == tags["form"] == 0
     assert not re.search(r"url\(|@import|https?://", text)
-    assert "default-src 'none'" in next(meta["content"] for meta in parsed.all("meta") if meta.get("http-equiv"))
+    assert "default-src 'none'" in next(
+        meta["content"] for meta in parsed.all("meta") if meta.get("http-equiv")
+    )
     for tag, attributes in parsed.elements:
         assert not {"srcset", "action", "background"} & set(attributes)
         assert not any(name.startswith("on") for name in attributes)
@@ -137,9 +148,27 @@ def test_nothing_is_fetched_and_nothing_runs(page: tuple[str, Page]) -> None:
 
 def test_prompts_names_and_cards_are_shown_as_text(page: tuple[str, Page], report: Report) -> None:
     text, parsed = page
-    for word in ("<script", "</style><img", "<img src=x", "<b>white", "emoji <64>", "<mine>", "mine <b>", "<incompressibility>"):
+    for word in (
+        "<script",
+        "</style><img",
+        "<img src=x",
+        "<b>white",
+        "emoji <64>",
+        "<mine>",
+        "mine <b>",
+        "<incompressibility>",
+    ):
         assert word not in text
-    for word in (EVIL, HOSTILE[1], "<b>white</b>", "emoji <64>", "file <mine>.txt", "A note & more <b>.", "the cats </li>", HOSTILE[3]):
+    for word in (
+        EVIL,
+        HOSTILE[1],
+        "<b>white</b>",
+        "emoji <64>",
+        "file <mine>.txt",
+        "A note & more <b>.",
+        "the cats </li>",
+        HOSTILE[3],
+    ):
         assert word in parsed.text
     assert "very " * 60 not in text
     assert "(10004 characters)" in parsed.text
@@ -161,7 +190,10 @@ def test_outline_is_accessible(page: tuple[str, Page]) -> None:
     assert all(image["alt"] for image in parsed.all("img"))
     assert all(head["scope"] in ("col", "row", "rowgroup") for head in parsed.all("th"))
     assert len(parsed.all("caption")) == len(parsed.all("table"))
-    assert all(svg.get("aria-hidden") == "true" or (svg["role"] == "img" and svg["aria-label"]) for svg in parsed.all("svg"))
+    assert all(
+        svg.get("aria-hidden") == "true" or (svg["role"] == "img" and svg["aria-label"])
+        for svg in parsed.all("svg")
+    )
     regions = Counter(a["aria-label"] for _, a in parsed.elements if a.get("role") == "region")
     assert max(regions.values()) == 1
 
@@ -178,9 +210,19 @@ def test_sections_stand_in_order(page: tuple[str, Page], report: Report) -> None
 
 def test_an_empty_report_has_no_empty_sections(report: Report, tmp_path: Path) -> None:
     bare = replace(
-        _only(report, "noisy"), diversity=(), dependence=(), courses=(), readings=(), curves=(), transfers=(), manifests={}, notes=()
+        _only(report, "noisy"),
+        diversity=(),
+        dependence=(),
+        courses=(),
+        readings=(),
+        curves=(),
+        transfers=(),
+        manifests={},
+        notes=(),
     )
-    bare = replace(bare, rewards=tuple(r for r in report.rewards if r.role == "trained"), sampler={}, seed=-1)
+    bare = replace(
+        bare, rewards=tuple(r for r in report.rewards if r.role == "trained"), sampler={}, seed=-1
+    )
     parsed = Page(render_html(bare, [], tmp_path))
     found = [attributes["id"] for attributes in parsed.all("h2") if "id" in attributes]
     assert found == ["gains", "pictures", "rewards", "leaks", "manifests", "method"]
@@ -188,41 +230,72 @@ def test_an_empty_report_has_no_empty_sections(report: Report, tmp_path: Path) -
     assert "nan" not in parsed.text.lower()
 
 
-def test_every_gain_stands_in_its_row_and_is_drawn_to_scale(page: tuple[str, Page], report: Report) -> None:
+def test_every_gain_stands_in_its_row_and_is_drawn_to_scale(
+    page: tuple[str, Page], report: Report
+) -> None:
     text, parsed = page
     for reward in ("aesthetic", "pickscore", "acme/blueness"):
-        wanted = [gain for split in report.splits for gain in report.gains if (gain.split, gain.reward) == (split.name, reward)]
+        wanted = [
+            gain
+            for split in report.splits
+            for gain in report.gains
+            if (gain.split, gain.reward) == (split.name, reward)
+        ]
         rows = [row for row in parsed.rows[f"Gains by {reward}"] if row[0] in MODELS]
         assert [row[0] for row in rows] == [gain.model for gain in wanted]
         for row, gain in zip(rows, wanted, strict=True):
             assert number(gain.paired.gain.mean, signed=True) in row[2]
             assert number(gain.paired.gain.low, signed=True) in row[2]
-        table = text[text.index(f'<caption class="away">Gains by {reward}</caption>') :].split("</table>")[0]
-        drawn = re.findall(r'<circle cx="([\d.]+)"[^>]*class="mark seen|<path d="M([\d.]+) [\d.]+l[^>]*class="mark heldout', table)
+        table = text[text.index(f'<caption class="away">Gains by {reward}</caption>') :].split(
+            "</table>"
+        )[0]
+        drawn = re.findall(
+            r'<circle cx="([\d.]+)"[^>]*class="mark seen|<path d="M([\d.]+) [\d.]+l[^>]*class="mark heldout',
+            table,
+        )
         places = [float(disc or diamond) for disc, diamond in drawn]
         means = [gain.paired.gain.mean for gain in wanted]
         marks = re.findall(r'<text x="([\d.]+)"[^>]*class="tick"[^>]*>([^<]+)<', table)
-        (first, start), *_, (last, end) = [(float(x), float(words.replace("−", "-"))) for x, words in marks]
+        (first, start), *_, (last, end) = [
+            (float(x), float(words.replace("−", "-"))) for x, words in marks
+        ]
         for place, mean in zip(places, means, strict=True):
-            assert place == pytest.approx(first + (last - first) * (mean - start) / (end - start), abs=0.3)
+            assert place == pytest.approx(
+                first + (last - first) * (mean - start) / (end - start), abs=0.3
+            )
 
 
 def test_gains_within_the_noise_are_marked(page: tuple[str, Page], report: Report) -> None:
     _, parsed = page
     floors = {reward.id: reward.noise_floor for reward in report.rewards}
     for reward in ("aesthetic", "incompressibility", "pickscore", "acme/blueness"):
-        wanted = [g for split in report.splits for g in report.gains if (g.split, g.reward) == (split.name, reward)]
+        wanted = [
+            g
+            for split in report.splits
+            for g in report.gains
+            if (g.split, g.reward) == (split.name, reward)
+        ]
         rows = [row for row in parsed.rows[f"Gains by {reward}"] if row[0] in MODELS]
-        assert ["~" in row[2] for row in rows] == [abs(g.paired.gain.mean) < floors[reward] for g in wanted]
-    assert any("within noise" in row[2] for row in parsed.rows["Gains by aesthetic"] if len(row) > 2)
+        assert ["~" in row[2] for row in rows] == [
+            abs(g.paired.gain.mean) < floors[reward] for g in wanted
+        ]
+    assert any(
+        "within noise" in row[2] for row in parsed.rows["Gains by aesthetic"] if len(row) > 2
+    )
 
 
 def test_one_wide_interval_does_not_squeeze_the_others() -> None:
-    marks = [Mark(1.0, 0.9, 1.1, "seen"), Mark(0.8, 0.7, 0.9, "heldout"), Mark(0.5, -400.0, 401.0, "heldout")]
+    marks = [
+        Mark(1.0, 0.9, 1.1, "seen"),
+        Mark(0.8, 0.7, 0.9, "heldout"),
+        Mark(0.5, -400.0, 401.0, "heldout"),
+    ]
     axis = Axis.over(marks, 0.0, "gain")
     assert axis.scale(1.0) - axis.scale(0.8) > WIDTH / 30
     cell = interval_cell(axis, marks)
-    assert cell.count("L") == 4  # an arrow has two lines; both ends of the wide one are cut, the others have caps
+    assert (
+        cell.count("L") == 4
+    )  # an arrow has two lines; both ends of the wide one are cut, the others have caps
     assert all(-1 <= float(x) <= WIDTH + 1 for x in re.findall(r' x[12]="([-\d.]+)"', cell))
 
 
@@ -232,13 +305,24 @@ def test_best_and_onset_stand_at_their_checkpoints(page: tuple[str, Page], repor
     plots = re.findall(r'aria-label="pickscore of noisy against ([^:]*):[^"]*">(.*?)</svg>', text)
     assert [axis.split()[0] for axis, _ in plots] == ["√KL", "reward"]
     for axis, plot in plots:
-        places = [float(x) for x in re.findall(r'<path d="M([\d.]+) [\d.]+l[^>]*class="mark heldout', plot)]
+        places = [
+            float(x)
+            for x in re.findall(r'<path d="M([\d.]+) [\d.]+l[^>]*class="mark heldout', plot)
+        ]
         assert len(places) == len(course.points)
-        assert float(re.findall(r'<circle cx="([\d.]+)"[^>]*class="ring"', plot)[0]) == places[1]  # best at iteration 10
-        assert float(re.findall(r'<line x1="([\d.]+)"[^>]*class="onset"', plot)[0]) == places[2]  # onset at iteration 20
-        values = [point.kl.mean if axis.startswith("√") else point.queries for point in course.points]  # both axes go by a square root
+        assert (
+            float(re.findall(r'<circle cx="([\d.]+)"[^>]*class="ring"', plot)[0]) == places[1]
+        )  # best at iteration 10
+        assert (
+            float(re.findall(r'<line x1="([\d.]+)"[^>]*class="onset"', plot)[0]) == places[2]
+        )  # onset at iteration 20
+        values = [
+            point.kl.mean if axis.startswith("√") else point.queries for point in course.points
+        ]  # both axes go by a square root
         for place, value in zip(places, values, strict=True):
-            assert (place - places[0]) / (places[-1] - places[0]) == pytest.approx(math.sqrt(value / values[-1]), abs=1e-3)
+            assert (place - places[0]) / (places[-1] - places[0]) == pytest.approx(
+                math.sqrt(value / values[-1]), abs=1e-3
+            )
     assert "Strong signs of gaming begin at <b>iteration 20</b>." in text
     assert text.count("Strong signs of gaming begin") == 1
     assert "onset: iteration 20" in plots[0][1]
@@ -251,13 +335,18 @@ def test_root_scale_has_round_ticks_with_room() -> None:
     assert scale.ticks() == [0.0, 200.0, 1000.0, 2000.0, 5000.0]
 
 
-def test_pictures_of_a_figure_share_their_noise_to_the_pixel(page: tuple[str, Page], made: Made) -> None:
+def test_pictures_of_a_figure_share_their_noise_to_the_pixel(
+    page: tuple[str, Page], made: Made
+) -> None:
     text, _ = page
     _, pairs, folder = made
     owners: dict[bytes, tuple[str, tuple[str, str, int]]] = {}
     for pair in pairs:
         for who, file in (("base", pair.base_image), (pair.model, pair.tuned_image)):
-            owners[Image.open(folder / str(file)).convert("RGB").tobytes()] = (who, (pair.split, pair.prompt_id, pair.index))
+            owners[Image.open(folder / str(file)).convert("RGB").tobytes()] = (
+                who,
+                (pair.split, pair.prompt_id, pair.index),
+            )
     figures = re.findall(r"<figure id=.*?</figure>", text)
     assert len(figures) > 40
     for figure in figures:
@@ -274,13 +363,21 @@ def test_one_model_needs_no_choice(made: Made, page: tuple[str, Page]) -> None:
     choices = page[1].all("input")
     assert [choice["id"] for choice in choices] == ["show0", "show1", "show2", "show3"]
     for position in range(3):
-        assert f"main:has(#show{position + 1}:checked) .m:not(.m{position}){{display:none}}" in page[0]
+        assert (
+            f"main:has(#show{position + 1}:checked) .m:not(.m{position}){{display:none}}" in page[0]
+        )
     single = render_html(_only(report, "noisy"), pairs, folder)
     parsed = Page(single)
     assert not parsed.all("input")
     assert "aesthetic-1" not in parsed.text
     rows = [row for row in parsed.rows["Gains by aesthetic"] if len(row) > 4]
-    assert [row[0].split(maxsplit=1)[-1] for row in rows[1:]] == ["animals", "near", "unseen animals", "objects", "mine <b>"]
+    assert [row[0].split(maxsplit=1)[-1] for row in rows[1:]] == [
+        "animals",
+        "near",
+        "unseen animals",
+        "objects",
+        "mine <b>",
+    ]
 
 
 def test_every_grade_has_its_word_and_shape(page: tuple[str, Page], report: Report) -> None:
@@ -297,7 +394,9 @@ def test_every_grade_has_its_word_and_shape(page: tuple[str, Page], report: Repo
     assert len(set(shapes.values())) == 4
 
 
-def test_lost_pictures_and_large_pages(made: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_lost_pictures_and_large_pages(
+    made: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     report, pairs, folder = made
     assert "no picture" in Page(render_html(report, pairs, tmp_path)).text
     whole = len(render_html(report, pairs, folder).encode())
@@ -308,7 +407,9 @@ def test_lost_pictures_and_large_pages(made: Made, monkeypatch: pytest.MonkeyPat
 def _luminance(colour: str) -> float:
     """Relative luminance, WCAG 2.2."""
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
@@ -316,15 +417,33 @@ def _luminance(colour: str) -> float:
 def test_colours_have_contrast(scheme: str) -> None:
     blocks = re.findall(r":root\{(.*?)\}", CSS, re.DOTALL)
     colours: dict[str, str] = {}
-    for block in [blocks[0], *([blocks[1]] if scheme == "dark" else [blocks[2]] if scheme == "print" else [])]:
+    for block in [
+        blocks[0],
+        *([blocks[1]] if scheme == "dark" else [blocks[2]] if scheme == "print" else []),
+    ]:
         for name, value in re.findall(r"--([\w-]+):(#\w+)", block):
-            colours[name] = value if len(value) == 7 else "#" + "".join(2 * digit for digit in value[1:])
-    pairs = [(text, ground) for text in ("ink", "soft", "seen", "held", "best", "up", "down", "watch") for ground in ("bg", "panel")]
-    for text, ground in [*pairs, ("ink", "notice"), ("up", "rise-bg"), ("down", "fall-bg"), ("soft", "rise-bg"), ("soft", "fall-bg")]:
+            colours[name] = (
+                value if len(value) == 7 else "#" + "".join(2 * digit for digit in value[1:])
+            )
+    pairs = [
+        (text, ground)
+        for text in ("ink", "soft", "seen", "held", "best", "up", "down", "watch")
+        for ground in ("bg", "panel")
+    ]
+    for text, ground in [
+        *pairs,
+        ("ink", "notice"),
+        ("up", "rise-bg"),
+        ("down", "fall-bg"),
+        ("soft", "rise-bg"),
+        ("soft", "fall-bg"),
+    ]:
         bright, dim = sorted((_luminance(colours[text]), _luminance(colours[ground])), reverse=True)
         assert (bright + 0.05) / (dim + 0.05) >= 4.5, (text, ground)
     for shape in ("seen", "held"):  # a mark inside the band of the noise floor
-        bright, dim = sorted((_luminance(colours[shape]), _luminance(colours["noise"])), reverse=True)
+        bright, dim = sorted(
+            (_luminance(colours[shape]), _luminance(colours["noise"])), reverse=True
+        )
         assert (bright + 0.05) / (dim + 0.05) >= 3
 
 
@@ -336,37 +455,56 @@ def _with_gains(report: Report, shifts: dict[str, list[float]], ratio: TransferR
         gains.append(replace(gain, paired=paired_gain([0.0] * len(ids), differences, ids)))
     splits = tuple(split for split in report.splits if split.name in shifts)
     gains = [gain for gain in gains if gain.split in shifts]
-    return replace(report, splits=splits, gains=tuple(gains), transfers=tuple(replace(t, share=ratio) for t in report.transfers))
+    return replace(
+        report,
+        splits=splits,
+        gains=tuple(gains),
+        transfers=tuple(replace(t, share=ratio) for t in report.transfers),
+    )
 
 
 def test_the_answer_follows_the_numbers(report: Report) -> None:
     up, flat, down, lone = [1.0, 1.1, 0.9], [1.0, -1.0, 0.1], [-1.0, -1.1, -0.9], [1.0]
-    share, refused = TransferRatio(0.8, 0.7, 0.9), TransferRatio(math.nan, math.nan, math.nan, "no share can be given: because")
+    share, refused = (
+        TransferRatio(0.8, 0.7, 0.9),
+        TransferRatio(math.nan, math.nan, math.nan, "no share can be given: because"),
+    )
     given = _with_gains(report, {"animals": up, "unseen_animals": up, "objects": flat}, share)
     seen, held, gaming = answer(given, "noisy")
     assert "incompressibility rose by 1.00 (" in seen
     assert held.startswith(
         "Of that gain, these shares carried over: 80\N{NO-BREAK SPACE}% (70 to 90) on unseen animals; incompressibility did"
     )
-    assert gaming.startswith("Strong signs of gaming: held-out rewards, artefacts, prompt dependence and course of training. Strongest")
+    assert gaming.startswith(
+        "Strong signs of gaming: held-out rewards, artefacts, prompt dependence and course of training. Strongest"
+    )
     assert answer(given, "aesthetic-2")[2] == "No sign of gaming in 1 kinds of evidence."
-    _, held, _ = answer(_with_gains(report, {"animals": up, "unseen_animals": flat, "mine <b>": down}, share), "noisy")
+    _, held, _ = answer(
+        _with_gains(report, {"animals": up, "unseen_animals": flat, "mine <b>": down}, share),
+        "noisy",
+    )
     assert held.startswith("The gain was not seen to carry over")
     assert "did not change measurably on unseen animals" in held
     assert "fell on mine <b> by 1.00 (" in held
-    seen, held, _ = answer(_with_gains(report, {"animals": flat, "unseen_animals": up, "near": lone}, refused), "noisy")
+    seen, held, _ = answer(
+        _with_gains(report, {"animals": flat, "unseen_animals": up, "near": lone}, refused), "noisy"
+    )
     assert "did not change measurably, +" in seen
     assert "cannot be judged on near (2 of 3 prompts leaked)" in held
     assert held.endswith("No share can be given: because.")
     assert " Strongest evidence, held-out rewards: pickscore fell by 1.6 (1.2 to 2.0)" in gaming
     assert " Strongest evidence, artefacts: saturation moved" in answer(given, "aesthetic-1")[2]
-    unread = replace(report, readings=(Reading("noisy", "not measured", "Nothing was.", ()),))
+    unread = replace(
+        report, readings=(HackingAssessment("noisy", "not measured", "Nothing was.", ()),)
+    )
     assert answer(unread, "noisy")[2] == "Nothing was."
     assert answer(unread, "aesthetic-1")[2] == "Signs of gaming were not measured."
 
 
 def test_leaks_that_were_left_out_are_not_in_the_numbers(report: Report) -> None:
-    splits = tuple(replace(split, dropped=2) if split.name == "near" else split for split in report.splits)
+    splits = tuple(
+        replace(split, dropped=2) if split.name == "near" else split for split in report.splits
+    )
     assert "leaked" in answer(report, "noisy")[1]
     assert "leaked" not in answer(replace(report, splits=splits), "noisy")[1]
 
@@ -379,17 +517,33 @@ def _plain(markdown: str) -> str:
 
 @pytest.mark.parametrize("render", [render_markdown, render_github])
 def test_markdown_says_the_same_and_stays_text(report: Report, render: object) -> None:
-    leak = replace(report.splits[1], leaks=(LeakFacts("a | `rm` @all #1 <b>", "a\ncat", "@all <i> [x](y)"),))
+    leak = replace(
+        report.splits[1], leaks=(LeakFacts("a | `rm` @all #1 <b>", "a\ncat", "@all <i> [x](y)"),)
+    )
     markdown = render(replace(report, splits=(report.splits[0], leak, *report.splits[2:])))  # type: ignore[operator]
     for model in MODELS:
-        for sentence in answer(replace(report, splits=(report.splits[0], leak, *report.splits[2:])), model):
+        for sentence in answer(
+            replace(report, splits=(report.splits[0], leak, *report.splits[2:])), model
+        ):
             assert sentence in _plain(markdown)
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {12}
-    assert len([row for row in rows if "noisy" in row]) == {render_markdown: 5 * 5, render_github: 9 * 5}[render]  # type: ignore[index]
+    assert (
+        len([row for row in rows if "noisy" in row])
+        == {render_markdown: 5 * 5, render_github: 9 * 5}[render]
+    )  # type: ignore[index]
     text = re.sub(r"`[^`\n]*`", "", markdown)  # without code
-    assert set(re.findall(r"<[^>]*>", text)) <= {"<details>", "<summary>", "</summary>", "</details>"}
-    assert markdown.count("<details>") == markdown.count("</details>") == {render_markdown: 0, render_github: 4}[render]  # type: ignore[index]
+    assert set(re.findall(r"<[^>]*>", text)) <= {
+        "<details>",
+        "<summary>",
+        "</summary>",
+        "</details>",
+    }
+    assert (
+        markdown.count("<details>")
+        == markdown.count("</details>")
+        == {render_markdown: 0, render_github: 4}[render]
+    )  # type: ignore[index]
     assert not re.search(r"[@#]\w|(?<!\\)\[", text)
     assert "`a | ˋrmˋ @all #1 <b>`" in markdown
     assert all(f"`{reward.signature}`" in markdown for reward in report.rewards)
@@ -405,17 +559,34 @@ def test_terminal_says_the_same_and_keeps_every_number_whole(report: Report, wid
         for sentence in answer(report, model):
             assert "".join(sentence.split()) in "".join(text.split())
     for gain in report.gains:
-        if gain.reward in ("aesthetic", "incompressibility", "pickscore", "imagereward", "acme/blueness"):
+        if gain.reward in (
+            "aesthetic",
+            "incompressibility",
+            "pickscore",
+            "imagereward",
+            "acme/blueness",
+        ):
             assert number(gain.paired.gain.mean, signed=True) in text
             assert number(gain.paired.gain.low, signed=True) in text
     assert "…" not in text
 
 
 def test_number_by_hand() -> None:
-    assert [number(x) for x in (0.0, 1234.5, -0.05, 12.345, 3e9, 2e-7)] == ["0.00", "1234", "−0.0500", "12.3", "3.00e+09", "2.00e-07"]
+    assert [number(x) for x in (0.0, 1234.5, -0.05, 12.345, 3e9, 2e-7)] == [
+        "0.00",
+        "1234",
+        "−0.0500",
+        "12.3",
+        "3.00e+09",
+        "2.00e-07",
+    ]
     assert [number(x, signed=True) for x in (1.5, -1.5, 0.0)] == ["+1.50", "−1.50", "0.00"]
     assert [number(x) for x in (math.nan, math.inf, -math.inf)] == ["–", "∞", "−∞"]
-    assert [shortened(text, 3) for text in ("ab", "a\n b", "abcd")] == ["ab", "a b", "abc … (4 characters)"]
+    assert [shortened(text, 3) for text in ("ab", "a\n b", "abcd")] == [
+        "ab",
+        "a b",
+        "abc … (4 characters)",
+    ]
 
 
 def test_ticks_are_round_and_inside() -> None:
@@ -426,14 +597,21 @@ def test_ticks_are_round_and_inside() -> None:
 
 
 def test_curve_needs_two_points_and_forgives_nan() -> None:
-    points = [CurvePoint(1, 8, math.nan, math.nan), CurvePoint(2, 16, 1.0, 0.1), CurvePoint(3, 24, 2.0, math.nan)]
+    points = [
+        CurvePoint(1, 8, math.nan, math.nan),
+        CurvePoint(2, 16, 1.0, 0.1),
+        CurvePoint(3, 24, 2.0, math.nan),
+    ]
     assert reward_curve(points[:2], "x", "") == ""
     assert "nan" not in reward_curve(points, "x", "")
 
 
 def test_unknown_kl_leaves_the_queries(made: Made) -> None:
     report, _, folder = made
-    courses = tuple(replace(c, points=tuple(replace(p, kl=estimate(math.nan, math.nan)) for p in c.points)) for c in report.courses)
+    courses = tuple(
+        replace(c, points=tuple(replace(p, kl=estimate(math.nan, math.nan)) for p in c.points))
+        for c in report.courses
+    )
     parsed = Page(render_html(replace(report, courses=courses), [], folder))
     assert "The KL divergence from the base model is not known." in parsed.text
     assert "√KL to the base model" not in parsed.text
@@ -450,4 +628,6 @@ def test_gallery_shows_extremes_and_an_even_draw(made: Made) -> None:
     assert len({pair.prompt_id for pair in found.random}) == 2
     one = choose_gallery(animals[:1], "aesthetic", 4)
     assert (one.gains, one.losses, len(one.random)) == ((), (), 1)
-    assert [pair.split for pair in choose_strip(pairs, ["animals", "objects"], 5)] == ["animals"] * 3 + ["objects"] * 2
+    assert [pair.split for pair in choose_strip(pairs, ["animals", "objects"], 5)] == [
+        "animals"
+    ] * 3 + ["objects"] * 2

@@ -12,8 +12,8 @@ import pytest
 from report_fixture import make
 
 from ddpo.errors import ConfigError
-from ddpo.eval.report import load_report, save_report
-from ddpo.eval.run_facts import read_curve
+from ddpo.eval.inputs.runs import read_curve
+from ddpo.eval.report.data import load_report, save_report
 
 
 def test_report_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -23,14 +23,27 @@ def test_report_comes_back_as_it_was(tmp_path: Path) -> None:
     again = load_report(path)
     assert repr(again) == repr(report)  # repr, since NaN is not equal to itself
     assert [p.name for p in path.parent.iterdir()] == ["report.json"]
-    values = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    values = json.loads(
+        path.read_text(encoding="utf-8"),
+        parse_constant=lambda name: pytest.fail(f"{name} is not JSON"),
+    )
     assert values["schema_version"] == 2
     first = path.read_bytes()
     save_report(path, again)
     assert path.read_bytes() == first
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 2, "gains": 3}', '{"schema_version": 99}', '{"schema_version": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"schema_version": 2, "gains": 3}',
+        '{"schema_version": 99}',
+        '{"schema_version": 1}',
+    ],
+)
 def test_other_files_are_refused_in_one_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(text)
@@ -58,8 +71,8 @@ def test_numbers_that_do_not_exist_are_null_and_infinities_are_told(tmp_path: Pa
 
 def test_every_field_is_documented() -> None:
     """The tables of docs/evaluation.md name every key of the report and every column of the samples."""
-    from ddpo.eval.report import Report
-    from ddpo.eval.samples import COLUMNS
+    from ddpo.eval.generate.samples import COLUMNS
+    from ddpo.eval.report.data import Report
 
     text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
     missing = [name for name in (*_names(Report), *COLUMNS) if f"`{name}`" not in text]

@@ -12,16 +12,18 @@ import torch
 from analytic import Brightness, Redness
 
 from ddpo.errors import ConfigError, ImageError, RewardFailure, RewardUnavailable
-from ddpo.eval.scoring import Score, ScoreJournal, ScoreProgress, score, unscored
-from ddpo.eval.sharing import Together
-from ddpo.eval.store import PictureKey, PictureStore, picture_path, pixels_sha256
+from ddpo.eval.generate.image_store import ImageKey, ImageStore, image_path, pixels_sha256
+from ddpo.eval.generate.scoring import Score, ScoreJournal, ScoreProgress, score, unscored
+from ddpo.eval.sharing import World
 from ddpo.images import from_uint8
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.scorer import Scorer
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 3), dtype=np.uint8)
-ITEMS = [(pixels_sha256(pixels), Prompt(f"prompt {place % 3}")) for place, pixels in enumerate(PIXELS)]
+ITEMS = [
+    (pixels_sha256(pixels), Prompt(f"prompt {place % 3}")) for place, pixels in enumerate(PIXELS)
+]
 
 
 class Rank:
@@ -38,7 +40,15 @@ class Reward:
     """Mean level, with a part; keeps what it was called with. NaN, an exception or an outage where the prompt says so."""
 
     def __init__(self, inputs: tuple[Any, ...] = ("image",)) -> None:
-        self.card = RewardCard(id="mean", version="1", summary="mean", load="tests:Mean", family="pixels", flaws="", inputs=inputs)
+        self.card = RewardCard(
+            id="mean",
+            version="1",
+            summary="mean",
+            load="tests:Mean",
+            family="pixels",
+            flaws="",
+            inputs=inputs,
+        )
         self.calls: list[list[str]] = []
         self.answers: float = math.inf  # calls until nobody is at home any more
 
@@ -51,32 +61,56 @@ class Reward:
             raise RewardUnavailable("nobody at home")
         values = from_uint8(batch.uint8).double().mean((1, 2, 3)).float()
         values[torch.tensor(["secret" in text for text in texts])] = torch.nan
-        return RewardOutput(values, {"half": values / 2}, tuple("not allowed" if "secret" in text else None for text in texts))
+        return RewardOutput(
+            values,
+            {"half": values / 2},
+            tuple("not allowed" if "secret" in text else None for text in texts),
+        )
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> PictureStore:
-    store = PictureStore(tmp_path)
-    store.add((PictureKey("s", "p", place), pixels, {}) for place, pixels in enumerate(PIXELS))
+def store(tmp_path: Path) -> ImageStore:
+    store = ImageStore(tmp_path)
+    store.add((ImageKey("s", "p", place), pixels, {}) for place, pixels in enumerate(PIXELS))
     return store
 
 
-def run(reward: Reward, store: PictureStore, items: list[tuple[str, Prompt]], together: Together | None = None) -> list[ScoreProgress]:
+def run(
+    reward: Reward,
+    store: ImageStore,
+    items: list[tuple[str, Prompt]],
+    together: World | None = None,
+) -> list[ScoreProgress]:
     with ScoreJournal(store.out, together.rank if together else 0) as journal:
-        return list(score(Scorer(reward), "mean|1", store, journal, items, together=together or Together(None, "cpu")))
+        return list(
+            score(
+                Scorer(reward),
+                "mean|1",
+                store,
+                journal,
+                items,
+                together=together or World(None, "cpu"),
+            )
+        )
 
 
-def read(store: PictureStore, items: list[tuple[str, Prompt]], reward: Reward) -> list[Score | None]:
+def read(store: ImageStore, items: list[tuple[str, Prompt]], reward: Reward) -> list[Score | None]:
     with ScoreJournal(store.out) as journal:
         return [journal.get("mean|1", reward.card, item) for item in items]
 
 
-def test_scores_are_read_back_to_the_bit_with_parts_and_reasons(store: PictureStore) -> None:
+def test_scores_are_read_back_to_the_bit_with_parts_and_reasons(store: ImageStore) -> None:
     reward, items = Reward(("image", "prompt")), [*ITEMS[:20], (ITEMS[20][0], Prompt("a secret"))]
-    assert run(reward, store, items) == [ScoreProgress(0, 21, 0), ScoreProgress(16, 21, 0), ScoreProgress(21, 21, 0)]
+    assert run(reward, store, items) == [
+        ScoreProgress(0, 21, 0),
+        ScoreProgress(16, 21, 0),
+        ScoreProgress(21, 21, 0),
+    ]
     found = read(store, items, reward)
     for pixels, one in zip(PIXELS[:20], found, strict=False):
-        expected = np.float32(np.mean(pixels.astype(np.float64) / 255))  # float64 inside, rounded once
+        expected = np.float32(
+            np.mean(pixels.astype(np.float64) / 255)
+        )  # float64 inside, rounded once
         assert one is not None
         assert one.value == pytest.approx(float(expected), rel=1e-6)
         assert one.parts["half"] == np.float32(one.value) / 2
@@ -91,17 +125,31 @@ def test_every_float32_survives_the_journal(tmp_path: Path) -> None:
     names = [f"{place:064x}" for place in range(len(values))]
     with ScoreJournal(tmp_path) as journal:
         journal.add(
-            "x", Reward().card, [((n, Prompt("p")), Score(float(v), {"part": math.nan})) for n, v in zip(names, values, strict=True)]
+            "x",
+            Reward().card,
+            [
+                ((n, Prompt("p")), Score(float(v), {"part": math.nan}))
+                for n, v in zip(names, values, strict=True)
+            ],
         )
     with ScoreJournal(tmp_path) as journal:
         found = [journal.get("x", Reward().card, (name, Prompt("p"))) for name in names]
-    assert np.array_equal(np.array([one.value for one in found if one], np.float32).view(np.uint32), values.view(np.uint32))
+    assert np.array_equal(
+        np.array([one.value for one in found if one], np.float32).view(np.uint32),
+        values.view(np.uint32),
+    )
     assert all(one is not None and math.isnan(one.parts["part"]) for one in found)
 
 
-def test_a_picture_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_prompts(store: PictureStore) -> None:
+def test_a_picture_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_prompts(
+    store: ImageStore,
+) -> None:
     twice = [*ITEMS[:4], *ITEMS[:4], (ITEMS[0][0], Prompt("another"))]
-    blind, reading, asking = Reward(), Reward(("image", "prompt")), Reward(("image", "prompt", "metadata"))
+    blind, reading, asking = (
+        Reward(),
+        Reward(("image", "prompt")),
+        Reward(("image", "prompt", "metadata")),
+    )
     run(blind, store, twice)
     assert [len(call) for call in blind.calls] == [4]
     assert blind.card.inputs == ("image",)
@@ -113,7 +161,9 @@ def test_a_picture_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_p
     assert [len(call) for call in asking.calls] == [6]
 
 
-def test_calls_are_blocks_of_the_plan_wherever_it_stopped_and_however_many_share_it(store: PictureStore) -> None:
+def test_calls_are_blocks_of_the_plan_wherever_it_stopped_and_however_many_share_it(
+    store: ImageStore,
+) -> None:
     """A reward may move in its last digits with the pictures around: the same pictures must be around each time."""
     straight = Reward()
     run(straight, store, ITEMS)
@@ -131,31 +181,43 @@ def test_calls_are_blocks_of_the_plan_wherever_it_stopped_and_however_many_share
         assert journal.read_bytes() == whole
     journal.unlink()
     first, second = Reward(), Reward()
-    run(first, store, ITEMS, Together(Rank(0, 2), "cpu"))
-    run(second, store, ITEMS, Together(Rank(1, 2), "cpu"))
+    run(first, store, ITEMS, World(Rank(0, 2), "cpu"))
+    run(second, store, ITEMS, World(Rank(1, 2), "cpu"))
     assert (first.calls, second.calls) == (straight.calls[::2], straight.calls[1::2])
     assert read(store, ITEMS, straight) == found
 
 
-def test_another_reward_or_version_has_scores_of_its_own(store: PictureStore) -> None:
+def test_another_reward_or_version_has_scores_of_its_own(store: ImageStore) -> None:
     run(Reward(), store, ITEMS[:3])
     with ScoreJournal(store.out) as journal:
         assert unscored("mean|1", Reward().card, journal, ITEMS[:4]) == ITEMS[3:4]
         assert unscored("mean|2", Reward().card, journal, ITEMS[:4]) == ITEMS[:4]
 
 
-def test_pictures_of_several_sizes_are_scored_each_with_its_like(store: PictureStore) -> None:
+def test_pictures_of_several_sizes_are_scored_each_with_its_like(store: ImageStore) -> None:
     wide = np.random.default_rng(2).integers(0, 256, (2, 4, 9, 3), dtype=np.uint8)
-    store.add((PictureKey("s", "wide", place), pixels, {}) for place, pixels in enumerate(wide))
-    mixed = [ITEMS[0], (pixels_sha256(wide[0]), Prompt("w")), ITEMS[1], (pixels_sha256(wide[1]), Prompt("w"))]
+    store.add((ImageKey("s", "wide", place), pixels, {}) for place, pixels in enumerate(wide))
+    mixed = [
+        ITEMS[0],
+        (pixels_sha256(wide[0]), Prompt("w")),
+        ITEMS[1],
+        (pixels_sha256(wide[1]), Prompt("w")),
+    ]
     reward = Reward()
     run(reward, store, mixed)
-    assert reward.calls == [[ITEMS[0][0], ITEMS[1][0]], [pixels_sha256(wide[0]), pixels_sha256(wide[1])]]
+    assert reward.calls == [
+        [ITEMS[0][0], ITEMS[1][0]],
+        [pixels_sha256(wide[0]), pixels_sha256(wide[1])],
+    ]
     values = [one.value for one in read(store, mixed, reward) if one is not None]
-    assert values == pytest.approx([float((p / 255).mean()) for p in (PIXELS[0], wide[0], PIXELS[1], wide[1])], rel=1e-6)
+    assert values == pytest.approx(
+        [float((p / 255).mean()) for p in (PIXELS[0], wide[0], PIXELS[1], wide[1])], rel=1e-6
+    )
 
 
-def test_a_picture_on_which_a_reward_breaks_is_unscorable_and_tried_again_next_time(store: PictureStore) -> None:
+def test_a_picture_on_which_a_reward_breaks_is_unscorable_and_tried_again_next_time(
+    store: ImageStore,
+) -> None:
     reward, items = Reward(("image", "prompt")), [*ITEMS[:5], (ITEMS[5][0], Prompt("break here"))]
     run(reward, store, items)
     found = read(store, items, reward)
@@ -168,15 +230,21 @@ def test_a_picture_on_which_a_reward_breaks_is_unscorable_and_tried_again_next_t
     assert again.calls == [[ITEMS[5][0]]]
     with ScoreJournal(store.out, rank=1) as journal:  # another process did score it
         journal.add("mean|1", reward.card, [(items[5], Score(1.0, {}))])
-        journal.add("mean|1", reward.card, [(items[5], Score(math.nan, {}, "out of tea", failed=True))])
+        journal.add(
+            "mean|1", reward.card, [(items[5], Score(math.nan, {}, "out of tea", failed=True))]
+        )
         assert journal.get("mean|1", reward.card, items[5]) == Score(1.0, {})
         journal.reload()
         assert journal.get("mean|1", reward.card, items[5]) == Score(1.0, {})
 
 
-def test_a_reward_that_is_broken_or_away_stops_the_evaluation_and_the_scores_are_kept(store: PictureStore) -> None:
+def test_a_reward_that_is_broken_or_away_stops_the_evaluation_and_the_scores_are_kept(
+    store: ImageStore,
+) -> None:
     broken = [(sha256, Prompt(f"break {place}")) for place, (sha256, _) in enumerate(ITEMS[:3])]
-    with pytest.raises(RewardFailure, match=r"'mean' could score none of 3 pictures; the first: .*out of tea"):
+    with pytest.raises(
+        RewardFailure, match=r"'mean' could score none of 3 pictures; the first: .*out of tea"
+    ):
         run(Reward(("image", "prompt")), store, broken)
     away = Reward(("image", "prompt"))
     away.answers = 1
@@ -185,8 +253,13 @@ def test_a_reward_that_is_broken_or_away_stops_the_evaluation_and_the_scores_are
     assert [one is not None for one in read(store, ITEMS[:20], away)] == [True] * 16 + [False] * 4
 
 
-def test_a_picture_on_which_a_back_end_fails_holds_up_no_evaluation_and_is_asked_for_again_later(store: PictureStore) -> None:
-    reward, items = Reward(("image", "prompt")), [*ITEMS[:18], (ITEMS[18][0], Prompt("outage")), ITEMS[19]]
+def test_a_picture_on_which_a_back_end_fails_holds_up_no_evaluation_and_is_asked_for_again_later(
+    store: ImageStore,
+) -> None:
+    reward, items = (
+        Reward(("image", "prompt")),
+        [*ITEMS[:18], (ITEMS[18][0], Prompt("outage")), ITEMS[19]],
+    )
     assert run(reward, store, items)[-1] == ScoreProgress(20, 20, 0)
     found = read(store, items, reward)
     assert [one is not None and not one.failed for one in found] == [True] * 18 + [False, True]
@@ -196,8 +269,8 @@ def test_a_picture_on_which_a_back_end_fails_holds_up_no_evaluation_and_is_asked
     assert run(again, store, items)[0] == ScoreProgress(19, 20, 19)
 
 
-def test_a_damaged_picture_and_a_reward_of_groups_are_refused(store: PictureStore) -> None:
-    path = store.out / picture_path(ITEMS[1][0])
+def test_a_damaged_picture_and_a_reward_of_groups_are_refused(store: ImageStore) -> None:
+    path = store.out / image_path(ITEMS[1][0])
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ImageError, match=ITEMS[1][0]):
         run(Reward(), store, ITEMS[:3])
@@ -205,7 +278,7 @@ def test_a_damaged_picture_and_a_reward_of_groups_are_refused(store: PictureStor
         run(Reward(("image", "group")), store, ITEMS[:3])
 
 
-def test_rewards_of_the_tests_agree_with_their_formulas(store: PictureStore) -> None:
+def test_rewards_of_the_tests_agree_with_their_formulas(store: ImageStore) -> None:
     """Through the store and back: mean level, and red minus mean, by numpy."""
     with ScoreJournal(store.out) as journal:
         for reward in (Brightness(), Redness()):

@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 
 from ddpo.errors import PromptError
-from ddpo.eval.splits import CLOSED_LISTS, DEFAULT_LISTS, SplitFacts, default_lists, load_splits
-from ddpo.policies.emoji.glyphs import NOUNS
+from ddpo.eval.inputs.splits import (
+    CLOSED_LISTS,
+    DEFAULT_LISTS,
+    SplitFacts,
+    default_lists,
+    load_splits,
+)
 from ddpo.prompts import load_prompts
 from ddpo.types import Prompt
+from pretraining.glyphs import NOUNS
 
 ANIMALS = load_prompts("animals").prompts
 
@@ -40,17 +46,34 @@ def written(name: str, *texts: str) -> str:
 def test_the_embedded_model_gets_the_lists_of_which_it_knows_every_word() -> None:
     assert default_lists("emoji") == CLOSED_LISTS
     known = {word for noun in NOUNS for word in noun.split()}
-    nouns = {name: {word for prompt in load_prompts(name).prompts for word in prompt.text.split()[1:]} for name in DEFAULT_LISTS}
+    nouns = {
+        name: {word for prompt in load_prompts(name).prompts for word in prompt.text.split()[1:]}
+        for name in DEFAULT_LISTS
+    }
     assert [name for name in DEFAULT_LISTS if nouns[name] <= known] == list(CLOSED_LISTS)
-    assert roles(model="emoji") == {"animals": "seen", "unseen_animals": "unseen_animals", "objects": "objects"}
+    assert roles(model="emoji") == {
+        "animals": "seen",
+        "unseen_animals": "unseen_animals",
+        "objects": "objects",
+    }
 
 
 def test_roles_follow_what_was_trained_on() -> None:
-    usual = {"animals": "seen", "unseen_animals": "unseen_animals", "objects": "objects", "activities": "activities", "near": "near"}
+    usual = {
+        "animals": "seen",
+        "unseen_animals": "unseen_animals",
+        "objects": "objects",
+        "activities": "activities",
+        "near": "near",
+    }
     assert roles() == usual
     assert roles(trained=None) == usual | {"near": "external"}  # near to what is not known
     on_objects = roles(trained=load_prompts("objects").prompts)
-    assert (on_objects["animals"], on_objects["objects"], on_objects["near"]) == ("external", "seen", "external")
+    assert (on_objects["animals"], on_objects["objects"], on_objects["near"]) == (
+        "external",
+        "seen",
+        "external",
+    )
     written("mine.txt", "a cat", "a dog")
     assert roles("mine.txt") == {"mine": "seen"}
     assert roles("mine.txt", trained=[Prompt("a cat")]) == {"mine": "external"}
@@ -59,16 +82,29 @@ def test_roles_follow_what_was_trained_on() -> None:
 def test_other_training_prompts_take_the_place_of_the_animals() -> None:
     trained = [Prompt(f"a house with {number} doors") for number in range(1000)]
     (split, told), *others = load_splits((), trained)
-    assert (split.name, split.role, told.source) == ("training", "seen", "64 of the run's 1,000 training prompts")
+    assert (split.name, split.role, told.source) == (
+        "training",
+        "seen",
+        "64 of the run's 1,000 training prompts",
+    )
     numbers = [int(re.findall(r"\d+", prompt.text)[0]) for prompt in split.prompts]
     assert numbers[:3] == [0, 15, 31]  # 1000/64 = 15.625 apart
     assert len(set(numbers)) == 64
-    assert [split.name for split, _ in others] == ["unseen_animals", "objects", "activities", "near"]
+    assert [split.name for split, _ in others] == [
+        "unseen_animals",
+        "objects",
+        "activities",
+        "near",
+    ]
 
 
 def test_a_name_can_be_given_and_claims_a_role_but_not_that_of_the_seen() -> None:
     written("list.txt", "a beagle", "a yak")
-    assert roles("breeds=list.txt", "near=list.txt", "seen=list.txt") == {"breeds": "external", "near": "near", "seen": "external"}
+    assert roles("breeds=list.txt", "near=list.txt", "seen=list.txt") == {
+        "breeds": "external",
+        "near": "near",
+        "seen": "external",
+    }
     assert roles("held=unseen_animals") == {"held": "unseen_animals"}
     written("a=b.txt", "a yak")
     assert roles("a=b.txt") == {"a=b": "external"}  # a file of that name wins
@@ -78,25 +114,36 @@ def test_leaks_are_reported_or_dropped() -> None:
     written("mine.txt", "the cats", "a poodle", "a lighthouse")
     told = facts("mine.txt", ANIMALS)
     assert (told.prompts, told.dropped) == (3, 0)
-    assert [(leak.heldout, leak.train) for leak in told.leaks] == [("the cats", "a cat"), ("a poodle", "a dog")]
+    assert [(leak.heldout, leak.train) for leak in told.leaks] == [
+        ("the cats", "a cat"),
+        ("a poodle", "a dog"),
+    ]
     ((split, dropped),) = load_splits(["mine.txt"], ANIMALS, leaks="drop")
     assert [prompt.text for prompt in split.prompts] == ["a lighthouse"]
     assert (dropped.prompts, dropped.dropped, dropped.leaks) == (1, 2, told.leaks)
 
 
-@pytest.mark.parametrize(("name", "says"), [("near", "40 of the 40 prompts of near show a kind"), ("seen_activities", "36 of the 36")])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("near", "40 of the 40 prompts of near show a kind"), ("seen_activities", "36 of the 36")],
+)
 def test_what_is_near_by_design_is_no_alarm_and_stays(name: str, says: str) -> None:
     told = facts(name, ANIMALS, leaks="drop")
     assert (told.leaks, told.dropped) == ((), 0)
     assert told.notes[0].startswith(says)
     written("breeds.txt", "a beagle", "a dog")
     near = facts("near=breeds.txt", ANIMALS, leaks="drop")
-    assert ([leak.heldout for leak in near.leaks], near.prompts) == (["a dog"], 1)  # the very prompt that was trained on
+    assert ([leak.heldout for leak in near.leaks], near.prompts) == (
+        ["a dog"],
+        1,
+    )  # the very prompt that was trained on
 
 
 def test_unseen_things_of_a_wider_kind_are_told() -> None:
     (note,) = facts("unseen_animals", ANIMALS).notes
-    assert note.startswith("13 of the 38 prompts of unseen_animals (a panda, a penguin, an owl, an eagle, …)")
+    assert note.startswith(
+        "13 of the 38 prompts of unseen_animals (a panda, a penguin, an owl, an eagle, …)"
+    )
 
 
 def test_a_prompt_may_stand_in_two_splits_and_a_note_says_so() -> None:
@@ -104,11 +151,18 @@ def test_a_prompt_may_stand_in_two_splits_and_a_note_says_so() -> None:
     written("two.txt", "a kettle", "a spoon")
     first, second = (told for _, told in load_splits(["one.txt", "two.txt"], ANIMALS))
     assert first.notes == ()
-    assert second.notes == ("1 prompt stands both in one and in two: the pictures are the same and count in each.",)
+    assert second.notes == (
+        "1 prompt stands both in one and in two: the pictures are the same and count in each.",
+    )
 
 
 def test_markup_and_emoji_and_very_long_prompts_pass_as_they_are() -> None:
-    texts = ['<script>alert("x")</script> & a cat', "🐱🐶", "\u202e reversed", "word " * 2500 + "end"]
+    texts = [
+        '<script>alert("x")</script> & a cat',
+        "🐱🐶",
+        "\u202e reversed",
+        "word " * 2500 + "end",
+    ]
     written("odd.txt", *texts)
     ((split, told),) = load_splits(["odd.txt"], [Prompt("🐶"), Prompt("a house " * 2000)])
     assert [prompt.text for prompt in split.prompts] == texts
@@ -120,12 +174,18 @@ def test_markup_and_emoji_and_very_long_prompts_pass_as_they_are() -> None:
     [
         (["empty.txt"], r"empty\.txt holds no prompt"),
         (["latin.txt"], r"latin\.txt:1 is not UTF-8 text"),
-        (["objects", "objects"], "two splits have the name 'objects': give one of them another with NAME=FILE"),
+        (
+            ["objects", "objects"],
+            "two splits have the name 'objects': give one of them another with NAME=FILE",
+        ),
         (["sub/one.txt", "one=objects"], "two splits have the name 'one'"),
         (["unseen_animal"], "did you mean 'unseen_animals'"),
         (["=objects"], "expected a list, a file, or NAME=FILE"),
         (["x="], "expected a list, a file, or NAME=FILE"),
-        (["a.jsonl", "b.jsonl"], "the prompt 'two cats' has one metadata in 'a' and another in 'b'"),
+        (
+            ["a.jsonl", "b.jsonl"],
+            "the prompt 'two cats' has one metadata in 'a' and another in 'b'",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(here: Path, names: list[str], says: str) -> None:
@@ -134,7 +194,10 @@ def test_what_cannot_be_used_is_told_in_one_line(here: Path, names: list[str], s
     written("empty.txt", " ", "")
     (here / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
     for number, name in enumerate("ab"):
-        written(f"{name}.jsonl", json.dumps({"prompt": "two cats", "metadata": {"questions": [str(number)]}}))
+        written(
+            f"{name}.jsonl",
+            json.dumps({"prompt": "two cats", "metadata": {"questions": [str(number)]}}),
+        )
     with pytest.raises(PromptError, match=says) as caught:
         load_splits(names, ANIMALS)
     assert "\n" not in str(caught.value)
@@ -142,19 +205,40 @@ def test_what_cannot_be_used_is_told_in_one_line(here: Path, names: list[str], s
 
 def test_columns_of_two_tables_do_not_contradict_each_other(here: Path) -> None:
     """A prompt that two tables name keeps what both say of it; what stands under "metadata" wins."""
-    written("parti.csv", "prompt,Category,Challenge", "a lamp,Artifacts,Basic", "a kettle,Artifacts,Basic")
+    written(
+        "parti.csv",
+        "prompt,Category,Challenge",
+        "a lamp,Artifacts,Basic",
+        "a kettle,Artifacts,Basic",
+    )
     written("draw.csv", "Prompts,Category,by", "a lamp,Colors,x")
     written("plain.txt", "a lamp", "a spoon")
     written("own.jsonl", '{"prompt": "a kettle", "metadata": {"Category": "own"}}')
     loaded = load_splits(["parti.csv", "draw.csv", "plain.txt", "own.jsonl"], ANIMALS)
-    found = [{prompt.text: dict(prompt.metadata) for prompt in split.prompts} for split, _ in loaded]
+    found = [
+        {prompt.text: dict(prompt.metadata) for prompt in split.prompts} for split, _ in loaded
+    ]
     lamp, kettle = {"Challenge": "Basic", "by": "x"}, {"Category": "own", "Challenge": "Basic"}
-    assert found == [{"a lamp": lamp, "a kettle": kettle}, {"a lamp": lamp}, {"a lamp": lamp, "a spoon": {}}, {"a kettle": kettle}]
+    assert found == [
+        {"a lamp": lamp, "a kettle": kettle},
+        {"a lamp": lamp},
+        {"a lamp": lamp, "a spoon": {}},
+        {"a kettle": kettle},
+    ]
 
 
 def test_a_list_that_leaked_as_a_whole_cannot_be_dropped_away() -> None:
     written("all.txt", "the cats", "two dogs")
-    with pytest.raises(PromptError, match="every prompt of 'all' leaked into training: report the leaks, or leave the list out"):
+    with pytest.raises(
+        PromptError,
+        match="every prompt of 'all' leaked into training: report the leaks, or leave the list out",
+    ):
         load_splits(["all.txt"], ANIMALS, leaks="drop")
-    known = [*ANIMALS, *(Prompt(f"the {prompt.text.split()[1]}") for prompt in load_prompts("unseen_animals").prompts)]
+    known = [
+        *ANIMALS,
+        *(
+            Prompt(f"the {prompt.text.split()[1]}")
+            for prompt in load_prompts("unseen_animals").prompts
+        ),
+    ]
     assert "unseen_animals" not in [split.name for split, _ in load_splits((), known, leaks="drop")]

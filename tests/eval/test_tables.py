@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from ddpo.eval.models import ModelFacts
-from ddpo.eval.rows import Row
-from ddpo.eval.splits import Split
-from ddpo.eval.stats import paired_gain, transfer_ratio
-from ddpo.eval.tables import Pair, gain_table, matched_pairs, runs_table, transfer_table
+from ddpo.eval.analysis.tables import Pair, gain_table, matched_pairs, runs_table, transfer_table
+from ddpo.eval.generate.rows import Row
+from ddpo.eval.inputs.models import ModelFacts
+from ddpo.eval.inputs.splits import Split
+from ddpo.stats.paired import paired_gain, transfer_ratio
 from ddpo.types import Prompt
 
 SPLITS = (
@@ -23,8 +23,27 @@ SPLITS = (
 REWARDS = ("bright", "sharp")
 
 
-def _model(name: str, training_seed: int = 0, *, trained_on: str = "bright", iteration: int = 40, history: bool = False) -> ModelFacts:
-    return ModelFacts(name, f"runs/{name}", "lora", name, iteration, 96 * iteration, trained_on, training_seed, 3, history, "")
+def _model(
+    name: str,
+    training_seed: int = 0,
+    *,
+    trained_on: str = "bright",
+    iteration: int = 40,
+    history: bool = False,
+) -> ModelFacts:
+    return ModelFacts(
+        name,
+        f"runs/{name}",
+        "lora",
+        name,
+        iteration,
+        96 * iteration,
+        trained_on,
+        training_seed,
+        3,
+        history,
+        "",
+    )
 
 
 def _rows(shifts: dict[str, float], seeds: int = 3) -> list[Row]:
@@ -38,13 +57,32 @@ def _rows(shifts: dict[str, float], seeds: int = 3) -> list[Row]:
                     gain = {"bright": shift * (1.0 if split.role == "seen" else 0.5), "sharp": 0.0}
                     for reward in REWARDS:
                         score = float(noise.normal()) + gain[reward]
-                        rows.append(Row(model, split.name, prompt.id, prompt.text, index, "sha", f"{model}.png", reward, "sig", score))
+                        rows.append(
+                            Row(
+                                model,
+                                split.name,
+                                prompt.id,
+                                prompt.text,
+                                index,
+                                "sha",
+                                f"{model}.png",
+                                reward,
+                                "sig",
+                                score,
+                            )
+                        )
     return rows
 
 
-def _column(pairs: list[Pair], model: str, split: str, reward: str) -> tuple[list[float], list[float], list[str]]:
+def _column(
+    pairs: list[Pair], model: str, split: str, reward: str
+) -> tuple[list[float], list[float], list[str]]:
     mine = [pair for pair in pairs if (pair.model, pair.split) == (model, split)]
-    return [pair.base[reward] for pair in mine], [pair.tuned[reward] for pair in mine], [pair.prompt_id for pair in mine]
+    return (
+        [pair.base[reward] for pair in mine],
+        [pair.tuned[reward] for pair in mine],
+        [pair.prompt_id for pair in mine],
+    )
 
 
 def test_pairs_hold_scores_of_one_prompt_and_noise_whatever_the_order_of_rows() -> None:
@@ -58,7 +96,11 @@ def test_pairs_hold_scores_of_one_prompt_and_noise_whatever_the_order_of_rows() 
             assert pair.base[reward] == scores["base", pair.prompt_id, pair.index, reward]
             assert pair.tuned[reward] == scores[pair.model, pair.prompt_id, pair.index, reward]
         assert (pair.base_image, pair.tuned_image) == ("base.png", f"{pair.model}.png")
-    firsts = list(dict.fromkeys((row.model, row.split, row.prompt_id, row.index) for row in rows if row.model != "base"))
+    firsts = list(
+        dict.fromkeys(
+            (row.model, row.split, row.prompt_id, row.index) for row in rows if row.model != "base"
+        )
+    )
     assert [(pair.model, pair.split, pair.prompt_id, pair.index) for pair in pairs] == firsts
 
 
@@ -71,26 +113,47 @@ def test_pictures_without_a_partner_are_left_out() -> None:
 
 def test_gains_are_those_of_each_line_and_holm_counts_the_lines_shown() -> None:
     pairs = matched_pairs(_rows({"early": 0.5, "one": 1.0, "two": 0.2}))
-    gains = gain_table(pairs, [_model("early", history=True), _model("one"), _model("two")], SPLITS, REWARDS)
+    gains = gain_table(
+        pairs, [_model("early", history=True), _model("one"), _model("two")], SPLITS, REWARDS
+    )
     assert [(gain.model, gain.reward, gain.split) for gain in gains] == [
-        (model, reward, split) for model in ("one", "two") for reward in REWARDS for split in ("animals", "unseen")
+        (model, reward, split)
+        for model in ("one", "two")
+        for reward in REWARDS
+        for split in ("animals", "unseen")
     ]
     for gain in gains:
         base, tuned, ids = _column(pairs, gain.model, gain.split, gain.reward)
         alone = paired_gain(base, tuned, ids)
-        assert (gain.paired.gain, gain.paired.wins, gain.paired.d_z) == (alone.gain, alone.wins, alone.d_z)
-        expected = scipy_stats.ttest_1samp(np.subtract(tuned, base).reshape(-1, 3).mean(1), 0.0)  # balanced: a t-test of prompt means
+        assert (gain.paired.gain, gain.paired.wins, gain.paired.d_z) == (
+            alone.gain,
+            alone.wins,
+            alone.d_z,
+        )
+        expected = scipy_stats.ttest_1samp(
+            np.subtract(tuned, base).reshape(-1, 3).mean(1), 0.0
+        )  # balanced: a t-test of prompt means
         assert gain.p == pytest.approx(expected.pvalue)
         spread = math.sqrt(np.reshape(base, (-1, 3)).var(axis=1, ddof=1).mean())
-        assert (gain.z.mean, gain.z.low) == pytest.approx((alone.gain.mean / spread, alone.gain.low / spread))
+        assert (gain.z.mean, gain.z.low) == pytest.approx(
+            (alone.gain.mean / spread, alone.gain.low / spread)
+        )
     smallest = min(gains, key=lambda gain: gain.p)
-    assert smallest.p_holm == pytest.approx(8 * smallest.p)  # eight lines, the earlier checkpoint's not among them
+    assert smallest.p_holm == pytest.approx(
+        8 * smallest.p
+    )  # eight lines, the earlier checkpoint's not among them
     assert max(gain.p_holm for gain in gains) <= 1.0
 
 
 def test_scores_that_are_not_there_are_counted_and_a_constant_reward_has_no_z_gain() -> None:
-    flat = [Row(**{name: getattr(row, name) for name in Row.__slots__} | {"score": 3.0}) for row in _rows({"one": 1.0})]
-    flat[-1] = Row(**{name: getattr(flat[-1], name) for name in Row.__slots__} | {"score": math.nan, "error": "refused"})
+    flat = [
+        Row(**{name: getattr(row, name) for name in Row.__slots__} | {"score": 3.0})
+        for row in _rows({"one": 1.0})
+    ]
+    flat[-1] = Row(
+        **{name: getattr(flat[-1], name) for name in Row.__slots__}
+        | {"score": math.nan, "error": "refused"}
+    )
     gains = gain_table(matched_pairs(flat), [_model("one")], SPLITS, [*REWARDS, "unknown"])
     assert [gain.paired.gain.excluded for gain in gains] == [0, 0, 0, 1, 18, 15]
     assert all(math.isnan(gain.z.mean) for gain in gains)
@@ -101,7 +164,9 @@ def test_transfer_is_that_of_all_seen_prompts_together() -> None:
     pairs = matched_pairs(_rows({"early": 2.0, "one": 4.0}))
     splits = (*SPLITS, Split("again", "seen", ()))
     found = transfer_table(pairs, [_model("early", history=True), _model("one")], splits, REWARDS)
-    assert [(line.model, line.split, line.reward) for line in found] == [("one", "unseen", reward) for reward in REWARDS]
+    assert [(line.model, line.split, line.reward) for line in found] == [
+        ("one", "unseen", reward) for reward in REWARDS
+    ]
     sides = [_column(pairs, "one", split, "bright") for split in ("animals", "unseen")]
     differences = [np.subtract(tuned, base) for base, tuned, _ in sides]
     alone = transfer_ratio(differences[0], sides[0][2], differences[1], sides[1][2])
@@ -116,12 +181,19 @@ def test_transfer_is_that_of_all_seen_prompts_together() -> None:
 def test_runs_that_differ_in_their_seed_alone_are_judged_together() -> None:
     pairs = matched_pairs(_rows({"a": 1.0, "b": 1.5, "c": 0.8}))
     found = runs_table(pairs, [_model("a", 0), _model("b", 1), _model("c", 2)], SPLITS, REWARDS)
-    assert [(line.split, line.reward) for line in found] == [(split.name, reward) for split in SPLITS for reward in REWARDS]
-    means = [np.subtract(tuned, base).mean() for base, tuned, _ in (_column(pairs, name, "unseen", "bright") for name in "abc")]
+    assert [(line.split, line.reward) for line in found] == [
+        (split.name, reward) for split in SPLITS for reward in REWARDS
+    ]
+    means = [
+        np.subtract(tuned, base).mean()
+        for base, tuned, _ in (_column(pairs, name, "unseen", "bright") for name in "abc")
+    ]
     expected = scipy_stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
     line = found[2]
     assert line.models == ("a", "b", "c")
-    assert (line.gain.mean, line.gain.low, line.gain.high) == pytest.approx((np.mean(means), expected.low, expected.high))
+    assert (line.gain.mean, line.gain.low, line.gain.high) == pytest.approx(
+        (np.mean(means), expected.low, expected.high)
+    )
 
 
 @pytest.mark.parametrize(

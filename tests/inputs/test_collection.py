@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpo.errors import ConfigError, ImageError, PromptError, UserError
-from ddpo.inputs.collection import picture_source
+from ddpo.inputs.collection import image_source
 
 PNG = made.encoded()
 Prompts = dict[str, str | None]
@@ -24,7 +24,7 @@ Prompts = dict[str, str | None]
 def found(place: Path, *, below: Path | None = None) -> Prompts:
     """Name → prompt of the images of a place."""
     root = f"{below or place}/"
-    source = picture_source([place])
+    source = image_source([place])
     pictures = list(source)
     assert len(source) == len(pictures)
     names = [picture.file.removeprefix(root) for picture in pictures]
@@ -177,7 +177,7 @@ def test_the_prompts_of_a_folder(kind: str, tmp_path: Path) -> None:
 
 def test_metadata_beside_the_prompt_reaches_it(tmp_path: Path) -> None:
     made.fill(tmp_path, FOLDERS["GenEval"][0])
-    first = next(iter(picture_source([tmp_path])))
+    first = next(iter(image_source([tmp_path])))
     assert first.prompt is not None
     assert dict(first.prompt.metadata) == {"tag": "counting", "include": []}
     assert first.index == 0
@@ -205,7 +205,7 @@ NO_PROMPT: dict[str, tuple[dict[str, bytes | str], str]] = {
 @pytest.mark.parametrize("kind", NO_PROMPT)
 def test_a_caption_without_a_prompt_has_a_reason(kind: str, tmp_path: Path) -> None:
     files, reason = NO_PROMPT[kind]
-    (picture,) = picture_source([made.fill(tmp_path, {"a.png": PNG, **files})])
+    (picture,) = image_source([made.fill(tmp_path, {"a.png": PNG, **files})])
     assert picture.prompt is None
     assert picture.no_prompt is not None
     assert re.search(reason, picture.no_prompt)
@@ -249,9 +249,9 @@ def test_archives(suffix: str, tmp_path: Path) -> None:
         write(tmp_path / f"f.{suffix}", FOLDER_IN_ARCHIVE),
     )
     assert found(shard) == SHARD_PROMPTS
-    assert picture_source([shard]).left_out == {".cls": 1}
+    assert image_source([shard]).left_out == {".cls": 1}
     assert found(folder) == {"./d/b.png": "bee", "./d/a.png": "ant"}
-    reasons = [picture.no_prompt for picture in picture_source([shard])]
+    reasons = [picture.no_prompt for picture in image_source([shard])]
     assert [reason for reason in reasons if reason] == [f"its caption {shard}/003.txt is empty"]
 
 
@@ -290,7 +290,7 @@ def test_an_archive_that_is_none_is_one_line(kind: str, tmp_path: Path) -> None:
         path = made.write_zip(tmp_path / "x.zip", SHARD)
         path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ImageError, match=r"cannot be read as an archive|holds no images") as caught:
-        picture_source([path])
+        image_source([path])
     assert "\n" not in str(caught.value)
 
 
@@ -332,7 +332,7 @@ def test_tables_of_files(suffix: str, tmp_path: Path) -> None:
     else:
         rows.to_json(path, orient="records", lines=suffix != "json")
     assert found(path, below=tmp_path) == {"x/a.png": "ant", "b.png": None}
-    assert list(picture_source([path]))[1].no_prompt is not None
+    assert list(image_source([path]))[1].no_prompt is not None
 
 
 def test_shards_of_a_folder_and_of_several_places(tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_shards_of_a_folder_and_of_several_places(tmp_path: Path) -> None:
     made.fill(tmp_path, {"more/a.png": PNG, "more/a.txt": "ant"})
     tar = made.write_tar(tmp_path / "s.tar", {"b.png": PNG, "b.txt": "bee"})
     places = [tar, tmp_path / "more", tmp_path / "data" / "train-2.parquet"]
-    texts = [picture.prompt.text for picture in picture_source(places) if picture.prompt]
+    texts = [picture.prompt.text for picture in image_source(places) if picture.prompt]
     assert texts == ["bee", "ant", "from 2"]
 
 
@@ -365,7 +365,7 @@ CERTAIN = {
 def test_prompts_by_line_go_by_number(kind: str, tmp_path: Path) -> None:
     made.fill(tmp_path / "p", dict.fromkeys(reversed(CERTAIN[kind]), PNG))
     (tmp_path / "p.txt").write_text("".join(f"line {number}\n" for number in range(12)))
-    pictures = picture_source([tmp_path / "p"], tmp_path / "p.txt")
+    pictures = image_source([tmp_path / "p"], tmp_path / "p.txt")
     pairs = {
         picture.file.removeprefix(f"{tmp_path}/p/"): picture.prompt.text
         for picture in pictures
@@ -392,7 +392,7 @@ def test_an_order_that_cannot_be_told_is_refused(kind: str, tmp_path: Path) -> N
     with pytest.raises(
         ConfigError, match=r"it cannot be told .*give a table with the columns file and prompt"
     ) as caught:
-        picture_source([tmp_path / "p"], tmp_path / "p.txt")
+        image_source([tmp_path / "p"], tmp_path / "p.txt")
     assert "\n" not in str(caught.value)
 
 
@@ -401,11 +401,11 @@ def test_the_order_of_a_shell_s_pattern_is_refused_and_any_other_is_kept(tmp_pat
     (tmp_path / "p.txt").write_text("".join(f"line {number}\n" for number in range(11)))
     shell = sorted(tmp_path.glob("*.png"), key=str)
     with pytest.raises(ConfigError, match="a shell's pattern sorts numbers as words"):
-        picture_source(shell, tmp_path / "p.txt")
+        image_source(shell, tmp_path / "p.txt")
     chosen = [tmp_path / f"{number}.png" for number in (3, 0, 10, *range(4, 10), 1, 2)]
     texts = [
         picture.prompt.text
-        for picture in picture_source(chosen, tmp_path / "p.txt")
+        for picture in image_source(chosen, tmp_path / "p.txt")
         if picture.prompt
     ]
     assert texts == [f"line {number}" for number in range(11)]
@@ -421,24 +421,24 @@ def test_published_lists_go_by_line_and_repeats_count(suffix: str, tmp_path: Pat
         "json": '["ant", "bee", "ant"]',
     }
     made.fill(tmp_path, {f"list.{suffix}": contents[suffix]})
-    pictures = picture_source([tmp_path / "p"], tmp_path / f"list.{suffix}")
+    pictures = image_source([tmp_path / "p"], tmp_path / f"list.{suffix}")
     assert [picture.prompt.text for picture in pictures if picture.prompt] == ["ant", "bee", "ant"]
 
 
 def test_bare_names_in_a_table_must_fit_one_image(tmp_path: Path) -> None:
     made.fill(tmp_path, {"x/a.png": PNG, "y/a.png": PNG, "t.csv": "file,prompt\na.png,ant\n"})
     with pytest.raises(ConfigError, match=r"t.csv:2: 'a.png' may be .*x/a.png or .*y/a.png"):
-        picture_source([tmp_path], tmp_path / "t.csv")
+        image_source([tmp_path], tmp_path / "t.csv")
     made.fill(tmp_path, {"t.csv": "file,prompt\nx/a.png,ant\ny/a.png,bee\n"})
     texts = [
         picture.prompt.text
-        for picture in picture_source([tmp_path], tmp_path / "t.csv")
+        for picture in image_source([tmp_path], tmp_path / "t.csv")
         if picture.prompt
     ]
     assert texts == ["ant", "bee"]
     made.fill(tmp_path, {"t.csv": "file,prompt\nz/q.png,ant\n"})
     with pytest.raises(ConfigError, match="names none of the images"):
-        picture_source([tmp_path], tmp_path / "t.csv")
+        image_source([tmp_path], tmp_path / "t.csv")
 
 
 WRONG: dict[str, tuple[dict[str, bytes | str], str]] = {
@@ -467,11 +467,11 @@ def test_a_table_that_cannot_be_meant_is_one_line_with_its_place(kind: str, tmp_
     files, message = WRONG[kind]
     made.fill(tmp_path, {"a.png": PNG, **files})
     with pytest.raises((ConfigError, PromptError), match=message) as caught:
-        list(picture_source([tmp_path]))
+        list(image_source([tmp_path]))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("prompt", ["", "  ", "a\x00b", "\ud83d"])
 def test_a_prompt_for_all_that_is_none_is_refused(prompt: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--prompt"):
-        picture_source([made.fill(tmp_path, {"a.png": PNG})], prompt=prompt)
+        image_source([made.fill(tmp_path, {"a.png": PNG})], prompt=prompt)

@@ -160,7 +160,7 @@ def test_every_pair_of_input_and_command(
         )
         assert json.loads(out.read_text())["mean"] == pytest.approx(-110 / 255, abs=1e-6)
     else:
-        from ddpo.eval.samples import read_samples
+        from ddpo.eval.generate.samples import read_samples
 
         images = [
             "--images",

@@ -36,7 +36,9 @@ class GaussianPolicy:
         self.shapes.add(len(latents))
         alpha = self.schedule.alphas_cumprod[timesteps].float().view(-1, 1, 1, 1)
         mean = conditioning[:, 0, :, None, None] + self.tuned * self.shift
-        best = (1 - alpha).sqrt() * (latents - alpha.sqrt() * mean) / (alpha * SPREAD**2 + 1 - alpha)
+        best = (
+            (1 - alpha).sqrt() * (latents - alpha.sqrt() * mean) / (alpha * SPREAD**2 + 1 - alpha)
+        )
         return best + self.tuned * self.bend * latents
 
     def decode(self, latents: Tensor) -> Tensor:

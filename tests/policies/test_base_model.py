@@ -19,7 +19,7 @@ from ddpo.errors import ConfigError, MissingResourceError, UnknownNameError, Use
 from ddpo.policies import load_policy
 from ddpo.policies.base_model import open_model, weight_files
 from ddpo.policies.model_place import ModelPlace, fingerprint, locate, same_place
-from ddpo.policies.sample import SampleKey, SamplerSettings, sample_images
+from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images
 from ddpo.types import Prompt
 
 COMMIT = "d" * 40
@@ -45,9 +45,20 @@ def pipeline_of(model: Path, dtype: torch.dtype = torch.float32) -> Any:
 
 
 @pytest.mark.parametrize(
-    "spelling", ["models/sd", "models/sd/", "./models/sd", "models/../models//sd", "~/models/sd", "link", "{absolute}"]
+    "spelling",
+    [
+        "models/sd",
+        "models/sd/",
+        "./models/sd",
+        "models/../models//sd",
+        "~/models/sd",
+        "link",
+        "{absolute}",
+    ],
 )
-def test_every_spelling_of_a_path_is_one_model(model: Path, spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_spelling_of_a_path_is_one_model(
+    model: Path, spelling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(model.parents[1]))
     Path("link").symlink_to(model)
     word = spelling.format(absolute=model)
@@ -57,7 +68,18 @@ def test_every_spelling_of_a_path_is_one_model(model: Path, spelling: str, monke
 
 
 @pytest.mark.parametrize(
-    "word", ["models/sd15", "models/sd.safetensors", "./models/sd15", "/none/sd", "~/none", "none/", "a/b/c", "..\\sd", "none.ckpt"]
+    "word",
+    [
+        "models/sd15",
+        "models/sd.safetensors",
+        "./models/sd15",
+        "/none/sd",
+        "~/none",
+        "none/",
+        "a/b/c",
+        "..\\sd",
+        "none.ckpt",
+    ],
 )
 def test_a_path_where_nothing_is_never_becomes_a_hub_id(model: Path, word: str) -> None:
     with pytest.raises(MissingResourceError, match="no model at") as caught:
@@ -80,7 +102,9 @@ def test_names_ids_and_factories(word: str, place: ModelPlace) -> None:
     assert locate(word) == place
 
 
-def test_a_name_wins_over_a_folder_and_a_file_with_code_is_found_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_wins_over_a_folder_and_a_file_with_code_is_found_by_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("emoji").mkdir()
     assert locate("emoji").kind == "name"
@@ -89,7 +113,9 @@ def test_a_name_wins_over_a_folder_and_a_file_with_code_is_found_by_its_path(tmp
 
 
 @pytest.mark.parametrize("word", ["", "nothing", "a b/c", "emojy", "ünï/x"])
-def test_other_words_are_unknown(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_words_are_unknown(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UnknownNameError, match="unknown model"):
         locate(word)
@@ -109,8 +135,12 @@ def to_half(model: Path, parts: tuple[str, ...]) -> None:
         shutil.copytree(half / part, model / part)
 
 
-@pytest.mark.parametrize("parts", [("unet", "vae", "text_encoder"), ("unet",), ("vae", "text_encoder")])
-def test_fp16_files_are_found_in_whole_and_mixed_folders(model: Path, parts: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "parts", [("unet", "vae", "text_encoder"), ("unet",), ("vae", "text_encoder")]
+)
+def test_fp16_files_are_found_in_whole_and_mixed_folders(
+    model: Path, parts: tuple[str, ...]
+) -> None:
     plain = image("models/sd")
     to_half(model, parts)
     assert weight_files(model / parts[0]).variant == "fp16"
@@ -159,7 +189,9 @@ def narrow(model: Path) -> None:
 
 
 def remove(name: str) -> Callable[[Path], None]:
-    return lambda model: shutil.rmtree(model / name) if (model / name).is_dir() else os.unlink(model / name)
+    return lambda model: (
+        shutil.rmtree(model / name) if (model / name).is_dir() else os.unlink(model / name)
+    )
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -167,7 +199,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "pickles": (pickled, r"\.bin is a pickle, which ddpo never reads; .*save_pretrained"),
     "lfs pointer": (write(f"unet/{UNET_FILE}", LFS), "is a pointer of Git LFS"),
     "lfs config": (write("unet/config.json", LFS), "config.json is a pointer of Git LFS"),
-    "lfs tokenizer": (write("tokenizer/tokenizer.json", LFS), "tokenizer.json is a pointer of Git LFS"),
+    "lfs tokenizer": (
+        write("tokenizer/tokenizer.json", LFS),
+        "tokenizer.json is a pointer of Git LFS",
+    ),
     "empty weights": (write(f"vae/{UNET_FILE}", b""), "is empty: fetch it again"),
     "cut short": (cut_short, "is damaged or cut short"),
     "a tensor is missing": (without_a_tensor, r"model\.safetensors lacks .*text_model|embed|layer"),
@@ -176,7 +211,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no tokenizer": (remove("tokenizer"), "has no folder tokenizer/"),
     "no vocabulary": (remove("tokenizer/tokenizer.json"), "tokenizer has no vocabulary"),
     "no weights": (remove(f"vae/{UNET_FILE}"), r"vae lacks diffusion_pytorch_model\.safetensors"),
-    "no scheduler config": (remove("scheduler/scheduler_config.json"), r"scheduler_config\.json is missing"),
+    "no scheduler config": (
+        remove("scheduler/scheduler_config.json"),
+        r"scheduler_config\.json is missing",
+    ),
     "damaged index": (write("model_index.json", b'{"_class_name": '), r"model_index\.json: "),
     "binary index": (write("model_index.json", b"\xff\xfe"), r"model_index\.json: "),
     "no index": (remove("model_index.json"), "it has no model_index.json"),
@@ -201,16 +239,27 @@ def test_a_folder_above_or_inside_a_model_is_named(model: Path) -> None:
 
 
 SINGLE = {
-    "sd.safetensors": ({"model.diffusion_model.x": torch.zeros(1)}, "StableDiffusionPipeline as P; P.from_single_file"),
-    "xl.safetensors": ({"conditioner.embedders.1.x": torch.zeros(1)}, "StableDiffusionXLPipeline as P"),
-    "lora.safetensors": ({"unet.x.lora_A.weight": torch.zeros(1)}, "is a LoRA, not a model: give it as --checkpoint"),
+    "sd.safetensors": (
+        {"model.diffusion_model.x": torch.zeros(1)},
+        "StableDiffusionPipeline as P; P.from_single_file",
+    ),
+    "xl.safetensors": (
+        {"conditioner.embedders.1.x": torch.zeros(1)},
+        "StableDiffusionXLPipeline as P",
+    ),
+    "lora.safetensors": (
+        {"unet.x.lora_A.weight": torch.zeros(1)},
+        "is a LoRA, not a model: give it as --checkpoint",
+    ),
     "old.ckpt": (None, "a pickle: only where you trust it"),
 }
 
 
 @pytest.mark.parametrize("name", SINGLE)
 @pytest.mark.parametrize("absolute", [True, False])
-def test_a_model_in_one_file_says_how_to_convert_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, absolute: bool) -> None:
+def test_a_model_in_one_file_says_how_to_convert_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, absolute: bool
+) -> None:
     monkeypatch.chdir(tmp_path)
     tensors, message = SINGLE[name]
     (tmp_path / "m").mkdir()
@@ -245,7 +294,9 @@ def snapshot(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("word", ["owner/name", "owner/name@main", "owner/name@v2"])
-def test_offline_a_cached_model_is_loaded_without_a_request(snapshot: Path, tiny_model: Path, word: str) -> None:
+def test_offline_a_cached_model_is_loaded_without_a_request(
+    snapshot: Path, tiny_model: Path, word: str
+) -> None:
     assert torch.equal(image(word), image(str(tiny_model)))
 
 
@@ -253,7 +304,10 @@ def test_offline_a_cached_model_is_loaded_without_a_request(snapshot: Path, tiny
 def test_offline_a_half_fetched_model_says_what_to_fetch(snapshot: Path, part: str) -> None:
     for file in (snapshot / part).glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(MissingResourceError, match=f"not whole in the hub's cache .{part}/ .*hf download owner/name"):
+    with pytest.raises(
+        MissingResourceError,
+        match=f"not whole in the hub's cache .{part}/ .*hf download owner/name",
+    ):
         load_policy("owner/name")
 
 
@@ -270,7 +324,9 @@ def test_a_fingerprint_is_of_the_denoiser_not_of_its_place(model: Path) -> None:
     assert fingerprint("copy") == before
     (model / "vae" / UNET_FILE).unlink()
     assert fingerprint("models/sd") == before
-    shutil.copy(model / "unet" / UNET_FILE, model / "unet" / "diffusion_pytorch_model.non_ema.safetensors")
+    shutil.copy(
+        model / "unet" / UNET_FILE, model / "unet" / "diffusion_pytorch_model.non_ema.safetensors"
+    )
     assert fingerprint("models/sd") == before
     tensors = load_file("copy/unet/" + UNET_FILE)
     save_file({name: tensor + 1e-3 for name, tensor in tensors.items()}, "copy/unet/" + UNET_FILE)
@@ -280,6 +336,11 @@ def test_a_fingerprint_is_of_the_denoiser_not_of_its_place(model: Path) -> None:
 
 def test_a_component_of_another_class_is_named(model: Path) -> None:
     index = json.loads((model / "model_index.json").read_text())
-    (model / "model_index.json").write_text(json.dumps(index | {"vae": ["diffusers", "AutoencoderTiny"]}))
-    with pytest.raises(ConfigError, match="the vae of the model 'models/sd' is a AutoencoderTiny: ddpo reads AutoencoderKL"):
+    (model / "model_index.json").write_text(
+        json.dumps(index | {"vae": ["diffusers", "AutoencoderTiny"]})
+    )
+    with pytest.raises(
+        ConfigError,
+        match="the vae of the model 'models/sd' is a AutoencoderTiny: ddpo reads AutoencoderKL",
+    ):
         load_policy("models/sd")

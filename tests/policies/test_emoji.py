@@ -14,44 +14,61 @@ import torch
 
 from ddpo.errors import MissingResourceError
 from ddpo.policies import load_policy
-from ddpo.policies.emoji.glyphs import NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS
-from ddpo.policies.emoji.muon import orthogonalise
-from ddpo.policies.emoji.pretrain import fold_standardisation, stratified_timesteps
-from ddpo.policies.emoji.render import FONT_PATHS, Renderer, with_article
-from ddpo.policies.emoji.tokenizer import caption_words, train_merges, write_tokenizer
-from ddpo.policies.sample import SampleKey, SamplerSettings, sample_images
+from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images
 from ddpo.prompts import load_prompts
 from ddpo.types import Prompt
+from pretraining.glyphs import NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS
+from pretraining.muon import orthogonalise
+from pretraining.pretrain import fold_standardisation, stratified_timesteps
+from pretraining.render import FONT_PATHS, Renderer, with_article
+from pretraining.tokenizer import caption_words, train_merges, write_tokenizer
 
 WEIGHTS = Path(str(files("ddpo.policies") / "emoji" / "weights"))
-needs_font = pytest.mark.skipif(not any(Path(p).is_file() for p in FONT_PATHS), reason="Noto Color Emoji is not installed")
+needs_font = pytest.mark.skipif(
+    not any(Path(p).is_file() for p in FONT_PATHS), reason="Noto Color Emoji is not installed"
+)
 
 
 def test_the_weights_are_those_of_the_manifest_and_small() -> None:
     facts = json.loads((WEIGHTS / "manifest.json").read_text())["files"]
-    present = {str(p.relative_to(WEIGHTS)) for p in WEIGHTS.rglob("*") if p.is_file()} - {"manifest.json", "README.md"}
+    present = {str(p.relative_to(WEIGHTS)) for p in WEIGHTS.rglob("*") if p.is_file()} - {
+        "manifest.json",
+        "README.md",
+    }
     assert present == set(facts)
     for name, fact in facts.items():
         assert hashlib.sha256((WEIGHTS / name).read_bytes()).hexdigest() == fact["sha256"], name
     assert sum(fact["bytes"] for fact in facts.values()) <= 16e6
 
 
-def test_a_damaged_installation_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_installation_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "emoji" / "weights"
     shutil.copytree(WEIGHTS, copy)
     monkeypatch.setattr("ddpo.policies.base_model.files", lambda package: tmp_path)
     load_policy("emoji")
     (copy / "unet" / "config.json").write_text("{}")
-    with pytest.raises(MissingResourceError, match=r"damaged in this installation: unet/config\.json"):
+    with pytest.raises(
+        MissingResourceError, match=r"damaged in this installation: unet/config\.json"
+    ):
         load_policy("emoji")
     (copy / "unet" / "config.json").unlink()
-    with pytest.raises(MissingResourceError, match=r"not whole in this installation: .*config\.json is missing"):
+    with pytest.raises(
+        MissingResourceError, match=r"not whole in this installation: .*config\.json is missing"
+    ):
         load_policy("emoji")
 
 
 def test_the_prompt_lists_are_the_nouns_that_the_model_was_taught() -> None:
-    for name, nouns in (("animals", SEEN_ANIMALS), ("unseen_animals", UNSEEN_ANIMALS), ("objects", OBJECTS)):
-        assert [prompt.text for prompt in load_prompts(name).prompts] == [with_article(noun) for noun in nouns]
+    for name, nouns in (
+        ("animals", SEEN_ANIMALS),
+        ("unseen_animals", UNSEEN_ANIMALS),
+        ("objects", OBJECTS),
+    ):
+        assert [prompt.text for prompt in load_prompts(name).prompts] == [
+            with_article(noun) for noun in nouns
+        ]
     assert len(NOUNS) == 133
     assert len(set(NOUNS.values())) == 133
 
@@ -63,7 +80,9 @@ def test_pictures_depend_on_the_prompt() -> None:
     yellow = {}
     for noun in ("banana", "whale"):
         keys = [SampleKey(Prompt(with_article(noun)), index) for index in range(16)]
-        pixels = torch.cat([batch.pixels for batch in sample_images(policy, keys, settings, seed=0)])
+        pixels = torch.cat(
+            [batch.pixels for batch in sample_images(policy, keys, settings, seed=0)]
+        )
         center = pixels[:, :, 16:48, 16:48].mean((0, 2, 3))
         yellow[noun] = float(center[0] + center[1] - 2 * center[2])
     assert yellow["banana"] > yellow["whale"] + 0.2
@@ -100,13 +119,15 @@ def test_drawing_is_repeatable_and_every_noun_has_a_glyph() -> None:
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
     generator = torch.Generator().manual_seed(0)
     for shape in ((8, 8), (6, 20), (20, 6)):
-        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape, generator=generator), steps=6))
+        values = torch.linalg.svdvals(
+            orthogonalise(torch.randn(shape, generator=generator), steps=6)
+        )
         assert values.min() > 0.5
         assert values.max() < 1.3
 
 
 def test_folding_standardises_latents_and_keeps_the_decoder() -> None:
-    from ddpo.policies.emoji.architecture import build_autoencoder
+    from pretraining.architecture import build_autoencoder
 
     torch.manual_seed(0)
     vae = build_autoencoder().eval()
@@ -119,7 +140,9 @@ def test_folding_standardises_latents_and_keeps_the_decoder() -> None:
         after = vae.encode(images).latent_dist
         torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(12), atol=1e-4, rtol=0)
         torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(12), atol=1e-4, rtol=0)
-        torch.testing.assert_close(after.std, before.std / std.view(1, -1, 1, 1), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            after.std, before.std / std.view(1, -1, 1, 1), atol=1e-5, rtol=1e-4
+        )
         torch.testing.assert_close(vae.decode(after.mean).sample, decoded, atol=1e-4, rtol=1e-3)
 
 

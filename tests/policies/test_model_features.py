@@ -12,12 +12,18 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 
 from ddpo.errors import ConfigError
 from ddpo.policies import load_policy
 from ddpo.policies.model_features import KINDS, SCHEDULER, UNET, VAE
-from ddpo.policies.sample import SampleKey, SamplerSettings, sample_images, sample_noise
+from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images, sample_noise
 from ddpo.types import Prompt
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -27,9 +33,13 @@ KEY = SampleKey(Prompt("a cat"), 0)
 def changed(model: Path, to: Path, part: str, values: dict[str, Any]) -> str:
     """A copy of a model with other values in one config; None as "absent" takes the key away."""
     folder = shutil.copytree(model, to / "model")
-    name = {"scheduler": "scheduler/scheduler_config.json", "model_index": "model_index.json"}.get(part, f"{part}/config.json")
+    name = {"scheduler": "scheduler/scheduler_config.json", "model_index": "model_index.json"}.get(
+        part, f"{part}/config.json"
+    )
     config = json.loads((folder / name).read_text()) | values
-    (folder / name).write_text(json.dumps({key: value for key, value in config.items() if value != "absent"}))
+    (folder / name).write_text(
+        json.dumps({key: value for key, value in config.items() if value != "absent"})
+    )
     return str(folder)
 
 
@@ -38,8 +48,18 @@ def difference(word: str, pipeline: Any, **options: Any) -> float:
     pipeline.set_progress_bar_config(disable=True)
     policy = load_policy(word)
     noise = sample_noise(KEY, 0, 4, policy.latent_shape)[:1]
-    drawn = pipeline("a cat", latents=noise, num_inference_steps=4, guidance_scale=2.0, eta=0.0, output_type="pt", **options).images
-    (found,) = sample_images(policy, [KEY], SamplerSettings(steps=4, guidance=2.0, eta=0.0, batch=1), seed=0)
+    drawn = pipeline(
+        "a cat",
+        latents=noise,
+        num_inference_steps=4,
+        guidance_scale=2.0,
+        eta=0.0,
+        output_type="pt",
+        **options,
+    ).images
+    (found,) = sample_images(
+        policy, [KEY], SamplerSettings(steps=4, guidance=2.0, eta=0.0, batch=1), seed=0
+    )
     assert found.pixels.shape == drawn.shape
     return float((found.pixels - drawn).abs().max())
 
@@ -77,7 +97,14 @@ HONOURED: list[tuple[str, dict[str, Any]]] = [
     ("scheduler", {"steps_offset": "absent", "clip_sample": "absent"}),
     ("scheduler", {"prediction_type": "v_prediction"}),
     ("scheduler", {"prediction_type": "sample"}),
-    ("scheduler", {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}),
+    (
+        "scheduler",
+        {
+            "prediction_type": "v_prediction",
+            "rescale_betas_zero_snr": True,
+            "timestep_spacing": "trailing",
+        },
+    ),
     ("scheduler", {"beta_schedule": "linear"}),
     ("scheduler", {"beta_schedule": "squaredcos_cap_v2"}),
     ("scheduler", {"trained_betas": BETAS}),
@@ -85,13 +112,22 @@ HONOURED: list[tuple[str, dict[str, Any]]] = [
     ("scheduler", {"set_alpha_to_one": True}),
     ("scheduler", {"timestep_spacing": "linspace"}),
     ("scheduler", {"_class_name": "PNDMScheduler", "skip_prk_steps": True}),
-    ("scheduler", {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver++", "use_karras_sigmas": True}),
+    (
+        "scheduler",
+        {
+            "_class_name": "DPMSolverMultistepScheduler",
+            "algorithm_type": "dpmsolver++",
+            "use_karras_sigmas": True,
+        },
+    ),
     ("text_encoder", {"use_attention_mask": True}),
 ]
 
 
 @pytest.mark.parametrize(("part", "values"), HONOURED)
-def test_an_honoured_setting_gives_the_images_of_diffusers(tiny_model: Path, tmp_path: Path, part: str, values: dict[str, Any]) -> None:
+def test_an_honoured_setting_gives_the_images_of_diffusers(
+    tiny_model: Path, tmp_path: Path, part: str, values: dict[str, Any]
+) -> None:
     word = changed(tiny_model, tmp_path, part, values)
     assert difference(word, sd_pipeline(word)) < 1e-4
 
@@ -110,37 +146,67 @@ XL_HONOURED: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("part", "values"), XL_HONOURED)
-def test_an_honoured_setting_gives_the_images_of_diffusers_xl(tiny_xl: Path, tmp_path: Path, part: str, values: dict[str, Any]) -> None:
+def test_an_honoured_setting_gives_the_images_of_diffusers_xl(
+    tiny_xl: Path, tmp_path: Path, part: str, values: dict[str, Any]
+) -> None:
     word = changed(tiny_xl, tmp_path, part, values)
     assert difference(word, xl_pipeline(word)) < 1e-4
 
 
 IMAGE_PROJECTION = {"encoder_hid_dim_type": "image_proj", "encoder_hid_dim": 8}
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("unet", {"time_cond_proj_dim": 256}, "has time_cond_proj_dim = 256, .*latent consistency model"),
+    (
+        "unet",
+        {"time_cond_proj_dim": 256},
+        "has time_cond_proj_dim = 256, .*latent consistency model",
+    ),
     ("unet", {"class_embed_type": "timestep"}, "has class_embed_type = 'timestep'"),
     ("unet", {"num_class_embeds": 10}, "has num_class_embeds = 10"),
     ("unet", {"dual_cross_attention": True}, "has dual_cross_attention = True"),
     ("unet", IMAGE_PROJECTION, "has encoder_hid_dim_type = 'image_proj'"),
     ("unet", {"addition_embed_type": "image_hint"}, "has addition_embed_type = 'image_hint'"),
-    ("unet", {"addition_embed_type": "text_time"}, "has addition_embed_type = 'text_time', which Stable Diffusion does not have"),
+    (
+        "unet",
+        {"addition_embed_type": "text_time"},
+        "has addition_embed_type = 'text_time', which Stable Diffusion does not have",
+    ),
     ("unet", {"in_channels": 9}, "in_channels = 9 .an inpainting model."),
     ("unet", {"in_channels": 8}, "in_channels = 8 .an image-editing model."),
     ("unet", {"out_channels": 8}, "has out_channels = 8, not 4"),
-    ("unet", {"cross_attention_dim": 64}, "reads text of width 64, and its text encoder writes 128"),
+    (
+        "unet",
+        {"cross_attention_dim": 64},
+        "reads text of width 64, and its text encoder writes 128",
+    ),
     ("unet", {"cross_attention_dim": [128, 64]}, "reads text of width 64"),
     ("unet", {"sample_size": None}, "has sample_size = None: write"),
     ("unet", {"sample_size": "8"}, "has sample_size = '8'"),
     ("unet", {"sample_size": [8, 8, 8]}, r"has sample_size = \[8, 8, 8\]"),
     ("unet", {"a_key_of_tomorrow": 3}, "has a_key_of_tomorrow = 3, which this ddpo does not know"),
     ("vae", {"shift_factor": 0.1}, "has shift_factor = 0.1"),
-    ("vae", {"latents_mean": [0.0] * 4}, "has latents_mean, which Stable Diffusion's pipeline does not heed"),
+    (
+        "vae",
+        {"latents_mean": [0.0] * 4},
+        "has latents_mean, which Stable Diffusion's pipeline does not heed",
+    ),
     ("vae", {"latent_channels": 8}, "in_channels = 4, and its VAE 8 latent channels"),
     ("vae", {"a_key_of_tomorrow": "on"}, "has a_key_of_tomorrow = 'on'"),
     ("scheduler", {"thresholding": True}, "has thresholding = True"),
-    ("scheduler", {"rescale_betas_zero_snr": True}, "'epsilon' and no signal at the noisiest level"),
-    ("scheduler", {"trained_betas": [0.1] * 999 + [1.0]}, "'epsilon' and no signal at the noisiest level"),
-    ("scheduler", {"trained_betas": BETAS[:10]}, "has 10 trained_betas and num_train_timesteps = 1000"),
+    (
+        "scheduler",
+        {"rescale_betas_zero_snr": True},
+        "'epsilon' and no signal at the noisiest level",
+    ),
+    (
+        "scheduler",
+        {"trained_betas": [0.1] * 999 + [1.0]},
+        "'epsilon' and no signal at the noisiest level",
+    ),
+    (
+        "scheduler",
+        {"trained_betas": BETAS[:10]},
+        "has 10 trained_betas and num_train_timesteps = 1000",
+    ),
     ("scheduler", {"trained_betas": [-0.1, *BETAS[1:]]}, "betas must be in"),
     ("scheduler", {"trained_betas": ["x"]}, "describes no schedule"),
     ("scheduler", {"num_train_timesteps": "many"}, "describes no schedule"),
@@ -152,14 +218,24 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("scheduler", {"timestep_type": "continuous"}, "has timestep_type = 'continuous'"),
     ("scheduler", {"variance_type": "learned_range"}, "has variance_type = 'learned_range'"),
     ("scheduler", {"beta_schedule": "absent"}, "is not a variance-preserving diffusion"),
-    ("model_index", {"controlnet": ["diffusers", "ControlNetModel"]}, r"model_index .* has controlnet = "),
+    (
+        "model_index",
+        {"controlnet": ["diffusers", "ControlNetModel"]},
+        r"model_index .* has controlnet = ",
+    ),
     ("model_index", {"text_encoder": [None, None]}, "has no text_encoder"),
-    ("model_index", {"text_encoder": ["transformers", "T5EncoderModel"]}, "is a T5EncoderModel: ddpo reads CLIPTextModel"),
+    (
+        "model_index",
+        {"text_encoder": ["transformers", "T5EncoderModel"]},
+        "is a T5EncoderModel: ddpo reads CLIPTextModel",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("part", "values", "message"), REFUSED)
-def test_other_settings_are_refused_by_name(tiny_model: Path, tmp_path: Path, part: str, values: dict[str, Any], message: str) -> None:
+def test_other_settings_are_refused_by_name(
+    tiny_model: Path, tmp_path: Path, part: str, values: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_policy(changed(tiny_model, tmp_path, part, values))
     assert "\n" not in str(caught.value)
@@ -168,14 +244,20 @@ def test_other_settings_are_refused_by_name(tiny_model: Path, tmp_path: Path, pa
 
 XL_REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("scheduler", {"clip_sample": True}, "has clip_sample = True"),
-    ("unet", {"addition_embed_type": "text"}, "has addition_embed_type = 'text', where Stable Diffusion XL has 'text_time'"),
+    (
+        "unet",
+        {"addition_embed_type": "text"},
+        "has addition_embed_type = 'text', where Stable Diffusion XL has 'text_time'",
+    ),
     ("model_index", {"text_encoder": [None, None]}, "has no text_encoder"),
     ("text_encoder_2", {"max_position_embeddings": 12}, "read 16 and 12 tokens"),
 ]
 
 
 @pytest.mark.parametrize(("part", "values", "message"), XL_REFUSED)
-def test_other_settings_of_xl_are_refused_by_name(tiny_xl: Path, tmp_path: Path, part: str, values: dict[str, Any], message: str) -> None:
+def test_other_settings_of_xl_are_refused_by_name(
+    tiny_xl: Path, tmp_path: Path, part: str, values: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         load_policy(changed(tiny_xl, tmp_path, part, values))
 
@@ -183,11 +265,18 @@ def test_other_settings_of_xl_are_refused_by_name(tiny_xl: Path, tmp_path: Path,
 def schedulers() -> list[type]:
     """diffusers' schedulers of variance-preserving diffusions."""
     found = [getattr(diffusers, name) for name in dir(diffusers) if name.endswith("Scheduler")]
-    return [one for one in found if inspect.isclass(one) and "beta_schedule" in inspect.signature(one.__init__).parameters]
+    return [
+        one
+        for one in found
+        if inspect.isclass(one) and "beta_schedule" in inspect.signature(one.__init__).parameters
+    ]
 
 
 def keys_of(*classes: type) -> set[str]:
-    return {name for one in classes for name in inspect.signature(one.__init__).parameters} - {"self", "kwargs"}
+    return {name for one in classes for name in inspect.signature(one.__init__).parameters} - {
+        "self",
+        "kwargs",
+    }
 
 
 @pytest.mark.parametrize(
@@ -195,26 +284,45 @@ def keys_of(*classes: type) -> set[str]:
     [(UNET, [UNet2DConditionModel]), (VAE, [AutoencoderKL]), (SCHEDULER, schedulers())],
     ids=["unet", "vae", "scheduler"],
 )
-def test_every_key_of_the_installed_diffusers_is_in_a_table(table: Any, classes: list[type]) -> None:
+def test_every_key_of_the_installed_diffusers_is_in_a_table(
+    table: Any, classes: list[type]
+) -> None:
     assert keys_of(*classes) - set(table) == set()
 
 
 @pytest.mark.parametrize(
-    ("kind", "title"), {"unet": "UNet", "vae": "VAE", "scheduler": "Scheduler", "model_index": "`model_index.json`"}.items()
+    ("kind", "title"),
+    {
+        "unet": "UNet",
+        "vae": "VAE",
+        "scheduler": "Scheduler",
+        "model_index": "`model_index.json`",
+    }.items(),
 )
 def test_the_page_states_every_key_as_the_table_does(kind: str, title: str) -> None:
     section = PAGE.read_text(encoding="utf-8").partition(f"### {title}\n")[2].partition("\n#")[0]
     stated = {
         key: (treatment, note)
-        for names, treatment, note in re.findall(r"^\| (`[^|]+`) \| ([a-z ]+) \| (.+) \|$", section, re.MULTILINE)
+        for names, treatment, note in re.findall(
+            r"^\| (`[^|]+`) \| ([a-z ]+) \| (.+) \|$", section, re.MULTILINE
+        )
         for key in re.findall(r"`(\w+)`", names)
     }
     assert stated.keys() == KINDS[kind].keys()
-    assert [key for key, setting in KINDS[kind].items() if stated[key][0] != setting.treatment or setting.note not in stated[key][1]] == []
+    assert [
+        key
+        for key, setting in KINDS[kind].items()
+        if stated[key][0] != setting.treatment or setting.note not in stated[key][1]
+    ] == []
 
 
 def test_the_safety_checker_and_its_like_are_not_loaded(tiny_model: Path, tmp_path: Path) -> None:
-    absent = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "image_encoder": ["transformers", "X"]}
+    absent = {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "image_encoder": ["transformers", "X"],
+    }
     word = changed(tiny_model, tmp_path, "model_index", absent)
     latents = torch.zeros(1, 4, 8, 8)
-    assert torch.equal(load_policy(word).decode(latents), load_policy(str(tiny_model)).decode(latents))
+    assert torch.equal(
+        load_policy(word).decode(latents), load_policy(str(tiny_model)).decode(latents)
+    )

@@ -19,9 +19,21 @@ Run = Callable[..., tuple[int, str, str]]
 
 LONG = "a cat" + " and a dog" * 10
 SMALL = [
-    "--reward", "darkness", "--set", "sample.samples=4", "--set", "sample.per_prompt=2", "--set", "sample.steps=2",
-    "--set", "optim.timesteps=1", "--set", "optim.updates=1", "--set", "sample.batch=4",
-]  # fmt: skip
+    "--reward",
+    "darkness",
+    "--set",
+    "sample.samples=4",
+    "--set",
+    "sample.per_prompt=2",
+    "--set",
+    "sample.steps=2",
+    "--set",
+    "optim.timesteps=1",
+    "--set",
+    "optim.updates=1",
+    "--set",
+    "sample.batch=4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +50,22 @@ def test_short_prompts_are_read_whole(reader: PromptReader) -> None:
 def test_the_end_that_is_not_read_is_told(reader: PromptReader, count: int) -> None:
     """Each "cat" is one token."""
     assert len(reader.read("cat")[0]) == 1
-    cut = check_prompts(reader, [" ".join(["cat"] * 14), " ".join(["cat"] * 13 + ["dog"] * (count - 13))])
+    cut = check_prompts(
+        reader, [" ".join(["cat"] * 14), " ".join(["cat"] * 13 + ["dog"] * (count - 13))]
+    )
     assert cut is not None
     assert next(iter(cut.ends.values())).split() == ["dog"] * (count - 14)
     assert "1 of 2 prompts is cut: the model reads 14 tokens" in str(cut)
 
 
 @pytest.mark.parametrize(
-    "texts", [[LONG + " red", LONG + " blue"], [LONG, LONG + " red"], ["a cat", LONG + " x", "a dog", LONG + " y"], [LONG.upper(), LONG]]
+    "texts",
+    [
+        [LONG + " red", LONG + " blue"],
+        [LONG, LONG + " red"],
+        ["a cat", LONG + " x", "a dog", LONG + " y"],
+        [LONG.upper(), LONG],
+    ],
 )
 def test_two_prompts_that_become_one_are_an_error(reader: PromptReader, texts: list[str]) -> None:
     with pytest.raises(PromptError, match="two prompts are one to it") as caught:
@@ -64,7 +84,9 @@ def test_what_is_read_is_what_the_policy_encodes(reader: PromptReader) -> None:
 
 
 @pytest.mark.parametrize("length", [None, 1000000000000000019884624838656, 16, 9])
-def test_the_length_is_that_of_tokenizer_and_encoder(tiny_model: Path, tmp_path: Path, length: int | None) -> None:
+def test_the_length_is_that_of_tokenizer_and_encoder(
+    tiny_model: Path, tmp_path: Path, length: int | None
+) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     file = folder / "tokenizer" / "tokenizer_config.json"
     config = json.loads(file.read_text())
@@ -86,9 +108,27 @@ def test_the_commands_tell_before_they_begin(ddpo: Run, tmp_path: Path, command:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text(f"{LONG}\na dog\n")
     if command == "train":
-        call: list[object] = ["train", "--dry-run", *SMALL, "--prompts", prompts, "--out", tmp_path / "run"]
+        call: list[object] = [
+            "train",
+            "--dry-run",
+            *SMALL,
+            "--prompts",
+            prompts,
+            "--out",
+            tmp_path / "run",
+        ]
     else:
-        call = ["sample", "--prompts", prompts, "--count", 1, "--steps", 1, "--out", tmp_path / "out"]
+        call = [
+            "sample",
+            "--prompts",
+            prompts,
+            "--count",
+            1,
+            "--steps",
+            1,
+            "--out",
+            tmp_path / "out",
+        ]
     code, out, errors = ddpo(*call)
     assert code == 0, errors
     assert "1 of 2 prompts is cut: the model reads 14 tokens" in " ".join((out + errors).split())

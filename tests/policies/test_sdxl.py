@@ -16,8 +16,15 @@ from safetensors.torch import save_file
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.images import to_uint8
 from ddpo.policies import load_policy
-from ddpo.policies.checkpoint import find_checkpoint
-from ddpo.policies.sample import SampleKey, SamplerSettings, guided, sample_images, sample_noise, sample_trajectory
+from ddpo.policies.checkpoints.folder import find_checkpoint
+from ddpo.policies.sampler import (
+    SampleKey,
+    SamplerSettings,
+    guided,
+    sample_images,
+    sample_noise,
+    sample_trajectory,
+)
 from ddpo.policies.sdxl import StableDiffusionXLPolicy
 from ddpo.policies.transition import ddim_mean, gaussian_log_prob
 from ddpo.types import Prompt
@@ -49,12 +56,23 @@ def test_deterministic_sampling_gives_the_pictures_of_the_diffusers_pipeline(
     model = tmp_path / "model"
     shutil.copytree(tiny_xl, model)
     index = json.loads((model / "model_index.json").read_text())
-    (model / "model_index.json").write_text(json.dumps(index | {"force_zeros_for_empty_prompt": zeros}))
+    (model / "model_index.json").write_text(
+        json.dumps(index | {"force_zeros_for_empty_prompt": zeros})
+    )
     policy, pipeline = load_policy(str(model)), pipeline_of(model)
     assert isinstance(policy, StableDiffusionXLPolicy)
     noise = sample_noise(KEYS[0], 0, 5, policy.latent_shape)[:1]
-    expected = pipeline("a cat", latents=noise, num_inference_steps=5, guidance_scale=guidance, eta=0.0, output_type="pt").images
-    (found,) = sample_images(policy, KEYS[:1], SamplerSettings(steps=5, guidance=guidance, eta=0.0, batch=1), seed=0)
+    expected = pipeline(
+        "a cat",
+        latents=noise,
+        num_inference_steps=5,
+        guidance_scale=guidance,
+        eta=0.0,
+        output_type="pt",
+    ).images
+    (found,) = sample_images(
+        policy, KEYS[:1], SamplerSettings(steps=5, guidance=guidance, eta=0.0, batch=1), seed=0
+    )
     torch.testing.assert_close(found.pixels, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -69,8 +87,14 @@ def test_stored_paths_have_ratio_one_to_the_bit(tiny_xl: Path, kind: Any, dtype:
     pictures, steps = torch.tensor([2, 0, 2, 1]), torch.tensor([3, 0, 1, 3])
     conditioning = policy.encode([KEYS[i].prompt.text for i in pictures])
     x_t, x_prev = path.latents[pictures, steps], path.latents[pictures, steps + 1]
-    output = guided(policy, x_t, coefficients.timesteps[steps], conditioning, policy.encode([""]), 3.0)
-    found = gaussian_log_prob(x_prev, ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction), coefficients.std[steps])
+    output = guided(
+        policy, x_t, coefficients.timesteps[steps], conditioning, policy.encode([""]), 3.0
+    )
+    found = gaussian_log_prob(
+        x_prev,
+        ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction),
+        coefficients.std[steps],
+    )
     assert torch.equal(found, path.log_probs[pictures, steps])
     assert found.requires_grad
 
@@ -78,18 +102,34 @@ def test_stored_paths_have_ratio_one_to_the_bit(tiny_xl: Path, kind: Any, dtype:
 def test_in_float16_the_autoencoder_that_asks_for_it_decodes_in_float32(tiny_xl: Path) -> None:
     policy = load_policy(str(tiny_xl), dtype="float16")
     assert policy.vae.dtype == torch.float32  # type: ignore[attr-defined]
-    assert policy.decode(torch.zeros(1, *policy.latent_shape, dtype=torch.float16)).dtype == torch.float32
+    assert (
+        policy.decode(torch.zeros(1, *policy.latent_shape, dtype=torch.float16)).dtype
+        == torch.float32
+    )
     assert load_policy(str(tiny_xl), dtype="bfloat16").vae.dtype == torch.bfloat16  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_a_run_is_trained_sampled_exported_and_the_same_in_plain_diffusers(ddpo: Run, tiny_xl: Path, tmp_path: Path, kind: str) -> None:
-    sets = ["sample.samples=8", "sample.per_prompt=4", "sample.steps=3", "sample.batch=4", "sample.guidance=2.0", "optim.updates=1"]
+def test_a_run_is_trained_sampled_exported_and_the_same_in_plain_diffusers(
+    ddpo: Run, tiny_xl: Path, tmp_path: Path, kind: str
+) -> None:
+    sets = [
+        "sample.samples=8",
+        "sample.per_prompt=4",
+        "sample.steps=3",
+        "sample.batch=4",
+        "sample.guidance=2.0",
+        "optim.updates=1",
+    ]
     sets += ["optim.timesteps=2", "optim.lr=3e-2", "iterations=1", f"adapt.kind={kind}"]
     chosen = [word for one in sets for word in ("--set", one)]
-    code, _, errors = ddpo("train", "--model", tiny_xl, "--reward", "darkness", "--out", tmp_path / "run", *chosen)
+    code, _, errors = ddpo(
+        "train", "--model", tiny_xl, "--reward", "darkness", "--out", tmp_path / "run", *chosen
+    )
     assert code == 0, errors
-    (line,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (line,) = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert line["ratio_first_deviation"] == 0
     assert line["grad_norm"] > 0
     code, _, errors = ddpo("export", tmp_path / "run", "--to", tmp_path / "out")
@@ -99,14 +139,21 @@ def test_a_run_is_trained_sampled_exported_and_the_same_in_plain_diffusers(ddpo:
         pipeline.load_lora_weights(tmp_path / "out")
     else:
         pipeline = pipeline_of(tmp_path / "out")
-    tuned, settings = load_policy(str(tiny_xl), tmp_path / "run"), SamplerSettings(steps=3, guidance=2.0, batch=2)
+    tuned, settings = (
+        load_policy(str(tiny_xl), tmp_path / "run"),
+        SamplerSettings(steps=3, guidance=2.0, batch=2),
+    )
     theirs = StableDiffusionXLPolicy(str(tiny_xl))
     for name in (*theirs.BESIDE, "unet", "vae"):
         setattr(theirs, name, getattr(pipeline, name))
     policies = (theirs, tuned, load_policy(str(tiny_xl)))
-    found, expected, before = (next(sample_images(policy, KEYS[:2], settings, 0)) for policy in policies)
+    found, expected, before = (
+        next(sample_images(policy, KEYS[:2], settings, 0)) for policy in policies
+    )
     assert torch.equal(found.pixels, expected.pixels)
-    assert not (to_uint8(before.pixels) == to_uint8(expected.pixels)).all(), "the training changed nothing that can be seen"
+    assert not (to_uint8(before.pixels) == to_uint8(expected.pixels)).all(), (
+        "the training changed nothing that can be seen"
+    )
 
 
 def test_a_lora_of_kohya_with_the_names_of_the_original_code(tiny_xl: Path, tmp_path: Path) -> None:
@@ -115,12 +162,20 @@ def test_a_lora_of_kohya_with_the_names_of_the_original_code(tiny_xl: Path, tmp_
     generator, tensors = torch.Generator().manual_seed(1), {}
     for layer in (0, 1):
         name = where.format(layer)
-        tensors |= {f"{name}.lora_down.weight": torch.randn(2, 32, generator=generator), f"{name}.alpha": torch.tensor(1.0)}
+        tensors |= {
+            f"{name}.lora_down.weight": torch.randn(2, 32, generator=generator),
+            f"{name}.alpha": torch.tensor(1.0),
+        }
         tensors[f"{name}.lora_up.weight"] = torch.randn(32, 2, generator=generator)
     save_file(tensors, tmp_path / "style.safetensors")
-    policy, pipeline = load_policy(str(tiny_xl), find_checkpoint(tmp_path, str(tiny_xl))), pipeline_of(tiny_xl)
+    policy, pipeline = (
+        load_policy(str(tiny_xl), find_checkpoint(tmp_path, str(tiny_xl))),
+        pipeline_of(tiny_xl),
+    )
     changed = {name.partition(".lora_")[0] for name, _ in policy.trainable_parameters()}
-    assert changed == {f"down_blocks.1.attentions.0.transformer_blocks.{layer}.attn1.to_q" for layer in (0, 1)}
+    assert changed == {
+        f"down_blocks.1.attentions.0.transformer_blocks.{layer}.attn1.to_q" for layer in (0, 1)
+    }
     pipeline.load_lora_weights(tmp_path)
     theirs, before = StableDiffusionXLPolicy(str(tiny_xl)), StableDiffusionXLPolicy(str(tiny_xl))
     theirs.unet = pipeline.unet
@@ -130,7 +185,9 @@ def test_a_lora_of_kohya_with_the_names_of_the_original_code(tiny_xl: Path, tmp_
         policy.encode(["a", "b"]),
     )
     with torch.no_grad():
-        one, other, base = (p.predict(latents, steps, conditioning) for p in (policy, theirs, before))
+        one, other, base = (
+            p.predict(latents, steps, conditioning) for p in (policy, theirs, before)
+        )
     torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
     assert not torch.allclose(one, base, atol=1e-3)
 
@@ -138,14 +195,21 @@ def test_a_lora_of_kohya_with_the_names_of_the_original_code(tiny_xl: Path, tmp_
 def test_a_pipeline_that_ddpo_does_not_know_is_named(tiny_xl: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_xl, tmp_path / "model")
     index = json.loads((tmp_path / "model" / "model_index.json").read_text())
-    (tmp_path / "model" / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
-    with pytest.raises(ConfigError, match="is a FluxPipeline; ddpo can train StableDiffusionPipeline and StableDiffusionXLPipeline"):
+    (tmp_path / "model" / "model_index.json").write_text(
+        json.dumps(index | {"_class_name": "FluxPipeline"})
+    )
+    with pytest.raises(
+        ConfigError,
+        match="is a FluxPipeline; ddpo can train StableDiffusionPipeline and StableDiffusionXLPipeline",
+    ):
         load_policy(str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])
 def test_a_damaged_index_is_told_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "model_index.json").write_text(text)
-    with pytest.raises(MissingResourceError, match=r"cannot be loaded: .*model_index\.json: ") as caught:
+    with pytest.raises(
+        MissingResourceError, match=r"cannot be loaded: .*model_index\.json: "
+    ) as caught:
         load_policy(str(tmp_path))
     assert "\n" not in str(caught.value)

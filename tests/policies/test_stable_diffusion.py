@@ -11,9 +11,16 @@ from diffusers import StableDiffusionPipeline
 
 from ddpo.errors import CheckpointError, ConfigError, MissingResourceError, UnknownNameError
 from ddpo.policies import load_policy
-from ddpo.policies.checkpoint import find_checkpoint
-from ddpo.policies.sample import SampleKey, SamplerSettings, guided, sample_images, sample_noise, sample_trajectory
-from ddpo.policies.sd import LoraSettings, StableDiffusionPolicy
+from ddpo.policies.checkpoints.folder import find_checkpoint
+from ddpo.policies.sampler import (
+    SampleKey,
+    SamplerSettings,
+    guided,
+    sample_images,
+    sample_noise,
+    sample_trajectory,
+)
+from ddpo.policies.stable_diffusion import LoraSettings, StableDiffusionPolicy
 from ddpo.policies.transition import ddim_mean, gaussian_log_prob
 from ddpo.types import Prompt
 
@@ -37,7 +44,9 @@ def policy(tiny_model: Path) -> StableDiffusionPolicy:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", ["lora", "full"])
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_stored_paths_have_ratio_one_to_the_bit(tiny_model: Path, kind: str, guidance: float, dtype: str) -> None:
+def test_stored_paths_have_ratio_one_to_the_bit(
+    tiny_model: Path, kind: str, guidance: float, dtype: str
+) -> None:
     policy = load_policy(str(tiny_model), dtype=dtype)
     policy.adapt("lora" if kind == "lora" else "full")
     disturb(policy)
@@ -47,8 +56,14 @@ def test_stored_paths_have_ratio_one_to_the_bit(tiny_model: Path, kind: str, gui
     pictures, steps = torch.tensor([2, 0, 2, 1]), torch.tensor([3, 0, 1, 3])
     conditioning = policy.encode([KEYS[i].prompt.text for i in pictures])
     x_t, x_prev = path.latents[pictures, steps], path.latents[pictures, steps + 1]
-    output = guided(policy, x_t, coefficients.timesteps[steps], conditioning, policy.encode([""]), guidance)
-    found = gaussian_log_prob(x_prev, ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction), coefficients.std[steps])
+    output = guided(
+        policy, x_t, coefficients.timesteps[steps], conditioning, policy.encode([""]), guidance
+    )
+    found = gaussian_log_prob(
+        x_prev,
+        ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction),
+        coefficients.std[steps],
+    )
     assert torch.equal(found, path.log_probs[pictures, steps])
     assert found.requires_grad
 
@@ -63,15 +78,23 @@ def test_a_picture_does_not_depend_on_its_batch_mates(policy: StableDiffusionPol
 def test_noise_is_keyed_by_seed_prompt_and_index() -> None:
     first = sample_noise(KEYS[0], 0, 2, (4, 8, 8))
     assert torch.equal(first, sample_noise(SampleKey(Prompt("a cat"), 0), 0, 2, (4, 8, 8)))
-    for other in (sample_noise(KEYS[1], 0, 2, (4, 8, 8)), sample_noise(KEYS[2], 0, 2, (4, 8, 8)), sample_noise(KEYS[0], 1, 2, (4, 8, 8))):
+    for other in (
+        sample_noise(KEYS[1], 0, 2, (4, 8, 8)),
+        sample_noise(KEYS[2], 0, 2, (4, 8, 8)),
+        sample_noise(KEYS[0], 1, 2, (4, 8, 8)),
+    ):
         assert not torch.equal(first, other)
 
 
-def test_deterministic_sampling_gives_the_pictures_of_the_diffusers_pipeline(tiny_model: Path, policy: StableDiffusionPolicy) -> None:
+def test_deterministic_sampling_gives_the_pictures_of_the_diffusers_pipeline(
+    tiny_model: Path, policy: StableDiffusionPolicy
+) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     noise = sample_noise(KEYS[0], 0, 5, policy.latent_shape)[:1]
-    expected = pipeline("a cat", latents=noise, num_inference_steps=5, guidance_scale=3.0, eta=0.0, output_type="pt").images
+    expected = pipeline(
+        "a cat", latents=noise, num_inference_steps=5, guidance_scale=3.0, eta=0.0, output_type="pt"
+    ).images
     settings = SamplerSettings(steps=5, guidance=3.0, eta=0.0, batch=1)
     (found,) = sample_images(policy, KEYS[:1], settings, seed=0)
     torch.testing.assert_close(found.pixels, expected, atol=1e-4, rtol=1e-3)
@@ -82,9 +105,13 @@ def test_reference_is_the_model_before_training(policy: StableDiffusionPolicy) -
     policy.adapt("lora")
     assert torch.equal(sample_trajectory(policy, KEYS, SETTINGS, seed=0).latents, before.latents)
     disturb(policy)
-    assert not torch.equal(sample_trajectory(policy, KEYS, SETTINGS, seed=0).latents, before.latents)
+    assert not torch.equal(
+        sample_trajectory(policy, KEYS, SETTINGS, seed=0).latents, before.latents
+    )
     with policy.reference():
-        assert torch.equal(sample_trajectory(policy, KEYS, SETTINGS, seed=0).latents, before.latents)
+        assert torch.equal(
+            sample_trajectory(policy, KEYS, SETTINGS, seed=0).latents, before.latents
+        )
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -95,7 +122,10 @@ def test_a_saved_checkpoint_samples_the_same(tiny_model: Path, tmp_path: Path, k
     policy.save(tmp_path, iteration=7)
     again = load_policy(str(tiny_model), tmp_path)
     assert find_checkpoint(tmp_path).iteration == 7
-    assert torch.equal(sample_trajectory(policy, KEYS, SETTINGS, 0).latents, sample_trajectory(again, KEYS, SETTINGS, 0).latents)
+    assert torch.equal(
+        sample_trajectory(policy, KEYS, SETTINGS, 0).latents,
+        sample_trajectory(again, KEYS, SETTINGS, 0).latents,
+    )
     with again.reference():
         base = sample_trajectory(load_policy(str(tiny_model)), KEYS, SETTINGS, 0)
         assert torch.equal(sample_trajectory(again, KEYS, SETTINGS, 0).latents, base.latents)
@@ -108,9 +138,15 @@ def test_plain_diffusers_loads_the_lora(tiny_model: Path, tmp_path: Path) -> Non
     policy.save(tmp_path, iteration=1)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, safety_checker=None)
     pipeline.load_lora_weights(tmp_path)
-    latents, times, hidden = torch.randn(2, 4, 8, 8), torch.tensor([10, 700]), policy.encode(["a cat", "a dog"])
+    latents, times, hidden = (
+        torch.randn(2, 4, 8, 8),
+        torch.tensor([10, 700]),
+        policy.encode(["a cat", "a dog"]),
+    )
     with torch.no_grad():
-        assert torch.equal(pipeline.unet(latents, times, hidden).sample, policy.predict(latents, times, hidden))
+        assert torch.equal(
+            pipeline.unet(latents, times, hidden).sample, policy.predict(latents, times, hidden)
+        )
 
 
 def test_bad_models_and_checkpoints_are_told_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
@@ -125,7 +161,9 @@ def test_bad_models_and_checkpoints_are_told_in_one_line(tiny_model: Path, tmp_p
     (tmp_path / "policy.json").write_text("{not json")
     with pytest.raises(CheckpointError, match="damaged"):
         find_checkpoint(tmp_path)
-    (tmp_path / "policy.json").write_text('{"schema": 1, "model": "x", "kind": "lora", "iteration": 1}')
+    (tmp_path / "policy.json").write_text(
+        '{"schema": 1, "model": "x", "kind": "lora", "iteration": 1}'
+    )
     with pytest.raises(CheckpointError, match="lacks pytorch_lora_weights"):
         find_checkpoint(tmp_path)
     (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(b"")
@@ -145,7 +183,9 @@ def test_a_checkpoint_of_another_model_is_refused(tiny_model: Path, tmp_path: Pa
         load_policy(str(tiny_model), tmp_path)
 
 
-def test_only_the_denoiser_stays_on_the_device(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_denoiser_stays_on_the_device(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     policy = StableDiffusionPolicy(str(tiny_model), device="cpu:0")  # main memory is "cpu"
     policy.adapt("full")
     places: list[tuple[str, str]] = []
@@ -177,13 +217,15 @@ def test_only_the_denoiser_stays_on_the_device(tiny_model: Path, monkeypatch: py
     assert ("_reference_unet", "cpu:0") in places[4:]
 
 
-def test_remembered_texts_are_bounded_and_the_latest_stay(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remembered_texts_are_bounded_and_the_latest_stay(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     policy: Any = load_policy(str(tiny_model))
     encoded: list[str] = []
     encode = policy._encode
     monkeypatch.setattr(policy, "_encode", lambda text: (encoded.append(text), encode(text))[1])
     alone = {text: encode(text) for text in "abcdef"}
-    monkeypatch.setattr("ddpo.policies.sd.REMEMBERED_TEXTS", 3 * alone["a"].nbytes)
+    monkeypatch.setattr("ddpo.policies.stable_diffusion.REMEMBERED_TEXTS", 3 * alone["a"].nbytes)
     for asked in ("abc", "a", "d", "abcdef", "fa", "b"):
         found = policy.encode(list(asked))
         assert torch.equal(found, torch.cat([alone[text] for text in asked]))
@@ -195,5 +237,11 @@ def test_coefficients_are_made_once_per_device_and_setting(tiny_model: Path) -> 
     made = schedule.coefficients_on(torch.device("cpu"), 5, 1.0)
     assert schedule.coefficients_on(torch.device("cpu"), 5, 1.0) is made
     for steps, eta in ((4, 1.0), (5, 0.5), (20, 1.0)):
-        other, expected = schedule.coefficients_on(torch.device("cpu"), steps, eta), schedule.coefficients(steps, eta)
-        assert all(torch.equal(getattr(other, name), getattr(expected, name)) for name in ("timesteps", "alpha", "alpha_prev", "std"))
+        other, expected = (
+            schedule.coefficients_on(torch.device("cpu"), steps, eta),
+            schedule.coefficients(steps, eta),
+        )
+        assert all(
+            torch.equal(getattr(other, name), getattr(expected, name))
+            for name in ("timesteps", "alpha", "alpha_prev", "std")
+        )

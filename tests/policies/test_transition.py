@@ -31,7 +31,9 @@ def test_sigma_of_stable_diffusion_at_50_steps() -> None:
     by_time = dict(zip(found.timesteps.tolist(), found.std.tolist(), strict=True))
     expected = {981: 0.4544633, 961: 0.4482824, 41: 0.0998872, 21: 0.0394796, 1: 0.0206484}
     for time, sigma in expected.items():
-        assert by_time[time] == pytest.approx(sigma, abs=5e-7)  # float32 and float64 differ by 3e-7 at t = 41
+        assert by_time[time] == pytest.approx(
+            sigma, abs=5e-7
+        )  # float32 and float64 differ by 3e-7 at t = 41
     assert sum(math.log(s) for s in found.std.tolist()) == pytest.approx(-69.0998, abs=2e-4)
 
 
@@ -47,7 +49,10 @@ def test_sigma_of_stable_diffusion_at_20_steps() -> None:
 def test_timesteps_are_those_of_diffusers(spacing: str, steps: int) -> None:
     scheduler = DDIMScheduler(**(SD1 | {"timestep_spacing": spacing}))
     scheduler.set_timesteps(steps)
-    assert NoiseSchedule.from_scheduler(scheduler.config).timesteps(steps) == scheduler.timesteps.tolist()
+    assert (
+        NoiseSchedule.from_scheduler(scheduler.config).timesteps(steps)
+        == scheduler.timesteps.tolist()
+    )
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -57,7 +62,16 @@ def test_a_step_is_that_of_diffusers(prediction: str, eta: float, zero_snr: bool
     if zero_snr and prediction == "epsilon":
         pytest.skip("noise prediction has no meaning at zero signal")
     spacing = "trailing" if zero_snr else "leading"
-    scheduler = DDIMScheduler(**(SD1 | {"prediction_type": prediction, "timestep_spacing": spacing, "rescale_betas_zero_snr": zero_snr}))
+    scheduler = DDIMScheduler(
+        **(
+            SD1
+            | {
+                "prediction_type": prediction,
+                "timestep_spacing": spacing,
+                "rescale_betas_zero_snr": zero_snr,
+            }
+        )
+    )
     scheduler.set_timesteps(10)
     # at zero signal and eta 1, 1 - alpha - sigma² is 0, and in float32 a rounding error: diffusers takes its root, which is no number
     near_zero = zero_snr and eta == 1
@@ -67,14 +81,24 @@ def test_a_step_is_that_of_diffusers(prediction: str, eta: float, zero_snr: bool
     generator = torch.Generator().manual_seed(0)
     x, output, noise = (torch.randn(1, 4, 8, 8, generator=generator) for _ in range(3))
     for index, time in enumerate(scheduler.timesteps):
-        expected = scheduler.step(output, time, x, eta=eta, variance_noise=noise).prev_sample.float()
+        expected = scheduler.step(
+            output, time, x, eta=eta, variance_noise=noise
+        ).prev_sample.float()
         mean = ddim_mean(output, x, torch.tensor([index]), coefficients, mine.prediction)
-        torch.testing.assert_close(mean + coefficients.noise_std[index] * noise, expected, atol=1e-3 if near_zero else 2e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            mean + coefficients.noise_std[index] * noise,
+            expected,
+            atol=1e-3 if near_zero else 2e-5,
+            rtol=1e-4,
+        )
 
 
 def test_log_prob_is_the_mean_over_dimensions_of_a_normal_density() -> None:
     generator = torch.Generator().manual_seed(1)
-    mean, x = torch.randn(3, 4, 5, 6, generator=generator), torch.randn(3, 4, 5, 6, generator=generator)
+    mean, x = (
+        torch.randn(3, 4, 5, 6, generator=generator),
+        torch.randn(3, 4, 5, 6, generator=generator),
+    )
     std = torch.tensor([0.02, 0.5, 2.0])
     expected = torch.distributions.Normal(mean, std.view(-1, 1, 1, 1)).log_prob(x).mean((1, 2, 3))
     torch.testing.assert_close(gaussian_log_prob(x, mean, std), expected)
@@ -82,7 +106,10 @@ def test_log_prob_is_the_mean_over_dimensions_of_a_normal_density() -> None:
 
 def test_log_prob_gradient_reaches_the_mean_and_not_the_sample() -> None:
     """d/dmean of the mean-reduced density is (x - mean) / (std² · dimensions)."""
-    mean, x = torch.zeros(1, 1, 1, 2, requires_grad=True), torch.tensor([[[[1.0, -2.0]]]], requires_grad=True)
+    mean, x = (
+        torch.zeros(1, 1, 1, 2, requires_grad=True),
+        torch.tensor([[[[1.0, -2.0]]]], requires_grad=True),
+    )
     gaussian_log_prob(x, mean, torch.tensor([0.5])).backward()
     torch.testing.assert_close(mean.grad, torch.tensor([[[[2.0, -4.0]]]]))
     assert x.grad is None
@@ -96,7 +123,9 @@ def test_eta_zero_has_a_floor_for_the_density_and_adds_no_noise() -> None:
 
 def test_flow_matching_and_bad_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="not a variance-preserving diffusion"):
-        NoiseSchedule.from_scheduler({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
+        NoiseSchedule.from_scheduler(
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+        )
     with pytest.raises(ConfigError, match="eta must be in"):
         schedule().coefficients(10, 1.5)
     with pytest.raises(ConfigError, match="steps must be in"):

@@ -23,8 +23,15 @@ CAPTION = "the image contains a cat"
 
 
 def completion(content: Any) -> bytes:
-    top = [{"token": "Yes", "logprob": -0.25}, {"token": "No", "logprob": -1.5}, {"token": "Yes", "logprob": -3.0}]
-    choice = {"message": {"role": "assistant", "content": content}, "logprobs": {"content": [{"token": "Yes", "top_logprobs": top}]}}
+    top = [
+        {"token": "Yes", "logprob": -0.25},
+        {"token": "No", "logprob": -1.5},
+        {"token": "Yes", "logprob": -3.0},
+    ]
+    choice = {
+        "message": {"role": "assistant", "content": content},
+        "logprobs": {"content": [{"token": "Yes", "top_logprobs": top}]},
+    }
     return json.dumps({"choices": [choice]}).encode()
 
 
@@ -42,8 +49,12 @@ class FaultServer:
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     elsewhere: str = "http://127.0.0.2:9/"
-    good: int | None = None  # how many questions are answered before `then` holds; until then "by picture"
-    bad: set[str] = field(default_factory=set)  # pictures, as in the question, on which it always answers 500
+    good: int | None = (
+        None  # how many questions are answered before `then` holds; until then "by picture"
+    )
+    bad: set[str] = field(
+        default_factory=set
+    )  # pictures, as in the question, on which it always answers 500
     retry_after: str | None = None  # sent with every 429
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -66,7 +77,9 @@ def picture_url(request: dict[str, Any]) -> str:
 
 
 def decoded(request: dict[str, Any]) -> np.ndarray:
-    with Image.open(io.BytesIO(base64.b64decode(picture_url(request).removeprefix("data:image/jpeg;base64,")))) as image:
+    with Image.open(
+        io.BytesIO(base64.b64decode(picture_url(request).removeprefix("data:image/jpeg;base64,")))
+    ) as image:
         return np.asarray(image.convert("RGB"))
 
 
@@ -74,8 +87,14 @@ def by_picture(request: dict[str, Any]) -> bytes:
     """A description in three words and P(yes), by the mean of each colour."""
     red, green, blue = (float(value) for value in decoded(request).mean((0, 1)))
     words = [("cat", "dog", "bike", "image")[int(value * 7) % 4] for value in (red, green, blue)]
-    top = [{"token": "Yes", "logprob": math.log(0.01 + red / 300)}, {"token": "No", "logprob": -5.0}]
-    choice = {"message": {"role": "assistant", "content": " ".join(words)}, "logprobs": {"content": [{"top_logprobs": top}]}}
+    top = [
+        {"token": "Yes", "logprob": math.log(0.01 + red / 300)},
+        {"token": "No", "logprob": -5.0},
+    ]
+    choice = {
+        "message": {"role": "assistant", "content": " ".join(words)},
+        "logprobs": {"content": [{"top_logprobs": top}]},
+    }
     return json.dumps({"choices": [choice]}).encode()
 
 

@@ -26,12 +26,30 @@ SOUND = RewardCard(
     unit="levels, 0-255",
     range=(0.0, 255.0),
     thread_safe=True,
-    golden=(Golden("black", 0.0, 0.0, "by hand"), Golden("grey", 128.0, 0.0, "by hand"), Golden("checker", 127.5, 0.0, "by hand")),
+    golden=(
+        Golden("black", 0.0, 0.0, "by hand"),
+        Golden("grey", 128.0, 0.0, "by hand"),
+        Golden("checker", 127.5, 0.0, "by hand"),
+    ),
 )
 LIGHT = dataclasses.replace(
-    SOUND, id="test/light", pixels="float", differentiable=True, range=(0.0, 1.0), unit="share", golden=(), load="faulty:Light"
+    SOUND,
+    id="test/light",
+    pixels="float",
+    differentiable=True,
+    range=(0.0, 1.0),
+    unit="share",
+    golden=(),
+    load="faulty:Light",
 )
-WORDS = dataclasses.replace(SOUND, id="test/words", inputs=("image", "prompt"), range=(0.0, None), golden=(), load="faulty:Words")
+WORDS = dataclasses.replace(
+    SOUND,
+    id="test/words",
+    inputs=("image", "prompt"),
+    range=(0.0, None),
+    golden=(),
+    load="faulty:Words",
+)
 
 
 def means(array: np.ndarray) -> list[float]:
@@ -63,8 +81,13 @@ class Words:
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         words = [prompt.text.split() for prompt in batch.prompts]
-        scores = [mean + sum(len(word) + ord(word[-1]) % 7 for word in w[:77]) for mean, w in zip(means(batch.uint8), words, strict=True)]
-        return output(scores, parts={"truncated": torch.tensor([float(len(w) > 77) for w in words])})
+        scores = [
+            mean + sum(len(word) + ord(word[-1]) % 7 for word in w[:77])
+            for mean, w in zip(means(batch.uint8), words, strict=True)
+        ]
+        return output(
+            scores, parts={"truncated": torch.tensor([float(len(w) > 77) for w in words])}
+        )
 
 
 class BatchNormaliser(Sound):
@@ -112,7 +135,10 @@ class WritesThroughNumpy(Sound):
 
 class WritesBytes(Sound):
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        scores, below = means(batch.uint8), batch.uint8.base  # numpy refuses to write through the view itself
+        scores, below = (
+            means(batch.uint8),
+            batch.uint8.base,
+        )  # numpy refuses to write through the view itself
         if isinstance(below, np.ndarray):
             below[:, 0] = 0
         return output(scores)
@@ -207,7 +233,9 @@ class NotDeterministic(Sound):
         self._random = random.Random(0)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        return output([score * self._random.uniform(1 - 1e-7, 1 - 3e-7) for score in means(batch.uint8)])
+        return output(
+            [score * self._random.uniform(1 - 1e-7, 1 - 3e-7) for score in means(batch.uint8)]
+        )
 
 
 class RandomWhenMade(Sound):
@@ -226,7 +254,12 @@ class SilentNaN(Sound):
     """Divides by the spread, which a grey picture does not have."""
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        return output([score if np.ptp(picture) else math.nan for score, picture in zip(means(batch.uint8), batch.uint8, strict=True)])
+        return output(
+            [
+                score if np.ptp(picture) else math.nan
+                for score, picture in zip(means(batch.uint8), batch.uint8, strict=True)
+            ]
+        )
 
 
 class Float64(Sound):
@@ -288,7 +321,9 @@ class SharedBuffer(Sound):
 
 
 class WrongGolden(Sound):
-    card = dataclasses.replace(SOUND, golden=(*SOUND.golden[:2], Golden("checker", 127.6, 0.05, "by hand")))
+    card = dataclasses.replace(
+        SOUND, golden=(*SOUND.golden[:2], Golden("checker", 127.6, 0.05, "by hand"))
+    )
 
 
 class UpsideDown(Sound):
@@ -320,7 +355,9 @@ class HiddenOption(Sound):
 
 
 class OtherDefault(Sound):
-    card = dataclasses.replace(SOUND, options=(RewardOption("gain", 2.0, ""), RewardOption("bias", 0.0, "")))
+    card = dataclasses.replace(
+        SOUND, options=(RewardOption("gain", 2.0, ""), RewardOption("bias", 0.0, ""))
+    )
 
     def __init__(self, gain: float = 1.0) -> None:
         self.gain = gain
@@ -335,12 +372,19 @@ class ReadsPrompts(Sound):
     card = dataclasses.replace(SOUND, golden=())
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        return output([min(255, score + len(prompt.text) / 1e3) for score, prompt in zip(means(batch.uint8), batch.prompts, strict=True)])
+        return output(
+            [
+                min(255, score + len(prompt.text) / 1e3)
+                for score, prompt in zip(means(batch.uint8), batch.prompts, strict=True)
+            ]
+        )
 
 
 class ReadsProgress(Sound):
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        return output([score * (1 - (batch.context.progress or 0) / 10) for score in means(batch.uint8)])
+        return output(
+            [score * (1 - (batch.context.progress or 0) / 10) for score in means(batch.uint8)]
+        )
 
 
 class NeedsASquare(Sound):

@@ -15,12 +15,19 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpo.errors import ConfigError, ImageError, PromptError, RewardFailure, RewardLoadError, UnknownNameError
+from ddpo.errors import (
+    ConfigError,
+    ImageError,
+    PromptError,
+    RewardFailure,
+    RewardLoadError,
+    UnknownNameError,
+)
 from ddpo.images import from_uint8
-from ddpo.rewards.adapters import flow_factory_reward, multi_score, picture_scorer, reward_function
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.adapters import flow_factory_reward, image_scorer, multi_score, reward_function
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.scales import SCALES, divisor_of
-from ddpo.rewards.scorer import Scorer
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.rewards.zoo import make_reward
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -46,14 +53,27 @@ class Fussy:
     """Cannot score pictures whose first pixel is black; else the prompt's length, or what the metadata says."""
 
     card = dataclasses.replace(
-        CARDS["compressibility"], id="fussy", inputs=("image", "prompt", "metadata", "context"), metadata=("bonus",), golden=()
+        CARDS["compressibility"],
+        id="fussy",
+        inputs=("image", "prompt", "metadata", "context"),
+        metadata=("bonus",),
+        golden=(),
     )
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         black = [not picture[0, 0].any() for picture in batch.uint8]
-        scores = [len(prompt.text) + prompt.metadata.get("bonus", 0) + (batch.context.progress or 0) for prompt in batch.prompts]
-        values = [math.nan if bad else float(score) for bad, score in zip(black, scores, strict=True)]
-        return RewardOutput(torch.tensor(values), {"length": torch.tensor(values)}, tuple("too dark" if bad else None for bad in black))
+        scores = [
+            len(prompt.text) + prompt.metadata.get("bonus", 0) + (batch.context.progress or 0)
+            for prompt in batch.prompts
+        ]
+        values = [
+            math.nan if bad else float(score) for bad, score in zip(black, scores, strict=True)
+        ]
+        return RewardOutput(
+            torch.tensor(values),
+            {"length": torch.tensor(values)},
+            tuple("too dark" if bad else None for bad in black),
+        )
 
 
 def with_black(*places: int) -> np.ndarray:
@@ -62,35 +82,48 @@ def with_black(*places: int) -> np.ndarray:
     return pictures
 
 
-@pytest.mark.parametrize("images", [FLOATS, FLOATS.double(), BYTES], ids=["float32", "float64", "uint8"])
+@pytest.mark.parametrize(
+    "images", [FLOATS, FLOATS.double(), BYTES], ids=["float32", "float64", "uint8"]
+)
 def test_a_published_jpeg_configuration_is_repeated(images: Any) -> None:
-    scores, info = reward_function("compressibility", scale="ddpo_pytorch")(images, TEXTS, ({},) * 4)
+    scores, info = reward_function("compressibility", scale="ddpo_pytorch")(
+        images, TEXTS, ({},) * 4
+    )
     assert scores.tolist() == [pytest.approx(-size, rel=1e-7) for size in SIZES]
     assert (scores.dtype, info) == (torch.float32, {"unscorable": {}})
-    divided, _ = reward_function("compressibility", scale="flow_grpo")(images, list(TEXTS), [{}] * 4)
+    divided, _ = reward_function("compressibility", scale="flow_grpo")(
+        images, list(TEXTS), [{}] * 4
+    )
     assert divided.tolist() == [pytest.approx(-size / 500, rel=2e-7) for size in SIZES]
 
 
 def test_half_precision_of_eight_bit_levels_is_exact_enough() -> None:
     levels = torch.tensor([0.0, 1.0]).repeat(12, 16).expand(2, 3, 12, 32)
     for dtype in (torch.float16, torch.bfloat16):
-        assert torch.equal(reward_function("sharpness")(levels.to(dtype), TEXTS[:2])[0], reward_function("sharpness")(levels, TEXTS[:2])[0])
+        assert torch.equal(
+            reward_function("sharpness")(levels.to(dtype), TEXTS[:2])[0],
+            reward_function("sharpness")(levels, TEXTS[:2])[0],
+        )
 
 
 def test_multi_score_is_the_weighted_sum_that_flow_grpo_trains_on() -> None:
     fn = multi_score({"compressibility": 1.0, "incompressibility": 0.25}, scale="flow_grpo")
     scores, _ = fn(FLOATS, TEXTS, [{}] * 4, only_strict=False)
     assert list(scores) == ["compressibility", "incompressibility", "avg"]
-    assert scores["avg"].tolist() == [pytest.approx(-size / 500 + 0.25 * size, rel=1e-6) for size in SIZES]
+    assert scores["avg"].tolist() == [
+        pytest.approx(-size / 500 + 0.25 * size, rel=1e-6) for size in SIZES
+    ]
 
 
 def test_pictures_of_any_mode_and_size_keep_their_order() -> None:
     wide, small = Image.fromarray(BYTES[0]), Image.fromarray(BYTES[1]).resize((9, 5))
     pictures = [wide, small, Image.fromarray(BYTES[2]), small.convert("L"), wide.convert("RGBA")]
-    scores = picture_scorer("incompressibility")(pictures)
-    assert scores == [pytest.approx(jpeg_kb(np.asarray(picture.convert("RGB"))), rel=1e-7) for picture in pictures]
+    scores = image_scorer("incompressibility")(pictures)
+    assert scores == [
+        pytest.approx(jpeg_kb(np.asarray(picture.convert("RGB"))), rel=1e-7) for picture in pictures
+    ]
     assert all(type(score) is float for score in scores)
-    assert picture_scorer("incompressibility")([]) == []
+    assert image_scorer("incompressibility")([]) == []
 
 
 def test_scorer_reward_and_name_are_the_same_door() -> None:
@@ -109,7 +142,9 @@ def test_prompts_metadata_progress_and_parts_arrive() -> None:
 
 def test_a_picture_without_a_score_raises_unless_told_otherwise() -> None:
     images = with_black(1, 2)
-    with pytest.raises(RewardFailure, match=r"'fussy' has no score for image 1, and 1 more of 4: too dark"):
+    with pytest.raises(
+        RewardFailure, match=r"'fussy' has no score for image 1, and 1 more of 4: too dark"
+    ):
         reward_function(Fussy())(images, TEXTS)
     texts = ("aa", "a", "a", "aaaa")
     scores, info = reward_function(Fussy(), unscorable="nan")(images, texts)
@@ -152,14 +187,18 @@ def test_images_in_another_form_are_refused(images: Any, message: str) -> None:
         (TEXTS, [{}, "x", {}, {}], "metadata of image 1 is a str"),
     ],
 )
-def test_prompts_and_metadata_in_another_form_are_refused(texts: Any, metadata: Any, message: str) -> None:
+def test_prompts_and_metadata_in_another_form_are_refused(
+    texts: Any, metadata: Any, message: str
+) -> None:
     with pytest.raises(PromptError, match=message):
         reward_function(Fussy())(BYTES, texts, metadata)
 
 
 def test_metadata_that_nobody_reads_may_be_anything() -> None:
     assert len(reward_function("contrast")(BYTES, TEXTS, ("x", None, 3, {}))[0]) == 4
-    assert len(reward_function("contrast")(BYTES, TEXTS, {})[0]) == 4  # as in the example of flow_grpo
+    assert (
+        len(reward_function("contrast")(BYTES, TEXTS, {})[0]) == 4
+    )  # as in the example of flow_grpo
 
 
 def test_scales() -> None:
@@ -188,13 +227,20 @@ def test_scales() -> None:
         ("diffusion_nft", "pickscore", 26),
     ],
 )
-def test_divisors_are_those_in_the_sources_of_the_projects(project: str, reward: str, due: float) -> None:
+def test_divisors_are_those_in_the_sources_of_the_projects(
+    project: str, reward: str, due: float
+) -> None:
     """Read in flow_grpo ac4c86e and DiffusionNFT 24af555: `multi_score` in rewards.py and the scorers that it names."""
     assert divisor_of(reward, project) == due
 
 
 def test_a_reward_that_a_project_lacks_or_computes_otherwise_is_refused() -> None:
-    for project, reward in (("flow_grpo", "hpsv2"), ("flow_grpo", "clip_score"), ("diffusion_nft", "clip_score"), ("trl", "ocr")):
+    for project, reward in (
+        ("flow_grpo", "hpsv2"),
+        ("flow_grpo", "clip_score"),
+        ("diffusion_nft", "clip_score"),
+        ("trl", "ocr"),
+    ):
         with pytest.raises(ConfigError, match=f"{project} has no reward {reward!r}"):
             divisor_of(reward, project)
 
@@ -209,22 +255,28 @@ def test_arguments_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="at least one reward"):
         multi_score({})
     with pytest.raises(ImageError, match="image 1 is a str"):
-        picture_scorer("contrast")([Image.fromarray(BYTES[0]), "b.png"])  # type: ignore[list-item]
+        image_scorer("contrast")([Image.fromarray(BYTES[0]), "b.png"])  # type: ignore[list-item]
 
 
 def test_flow_factory_class_stands_alone_where_flow_factory_is_missing() -> None:
     pictures = [Image.fromarray(picture) for picture in BYTES]
-    output = flow_factory_reward("compressibility", scale=2.0)(None, None)(prompt=list(TEXTS), image=pictures)
+    output = flow_factory_reward("compressibility", scale=2.0)(None, None)(
+        prompt=list(TEXTS), image=pictures
+    )
     assert output.rewards.tolist() == [pytest.approx(-size / 2, rel=1e-7) for size in SIZES]
     with pytest.raises(ConfigError, match="handed it none"):
         flow_factory_reward("compressibility")(None, None)(prompt=list(TEXTS))
 
 
-def test_flow_factory_class_derives_from_its_base_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flow_factory_class_derives_from_its_base_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "flow_factory"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "rewards.py").write_text(  # the shape of X-GenGroup/Flow-Factory a0b2bc5, rewards/abc.py
+    (
+        package / "rewards.py"
+    ).write_text(  # the shape of X-GenGroup/Flow-Factory a0b2bc5, rewards/abc.py
         "from abc import ABC, abstractmethod\nfrom collections import namedtuple\n"
         "RewardModelOutput = namedtuple('RewardModelOutput', 'rewards extra_info')\n"
         "class PointwiseRewardModel(ABC):\n"
@@ -261,8 +313,12 @@ def test_a_reward_that_reads_metadata_is_no_reward_for_flow_factory(tmp_path: Pa
         flow_factory_reward(f"{tmp_path / 'r.py'}:Needs")
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=[snippet.splitlines()[0].lstrip("# ") for snippet in SNIPPETS])
-def test_every_snippet_of_the_page_runs(snippet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "snippet", SNIPPETS, ids=[snippet.splitlines()[0].lstrip("# ") for snippet in SNIPPETS]
+)
+def test_every_snippet_of_the_page_runs(
+    snippet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, str(PAGE), "exec"), {"__name__": "snippet"})
 
@@ -270,11 +326,19 @@ def test_every_snippet_of_the_page_runs(snippet: str, tmp_path: Path, monkeypatc
 def test_an_image_of_unknown_range_is_unscorable_and_the_others_are_scored() -> None:
     """Floats on 0 … 255, 32-bit integers, and no pixels at all; by hand, darkness is minus the mean level."""
     black = Image.new("RGB", (8, 8))
-    odd = [Image.new("F", (8, 8), 200.0), Image.new("I", (8, 8), 200), Image.new("RGB", (0, 4)), Image.new("F", (8, 8), math.nan)]
-    scores = picture_scorer("darkness", unscorable="nan")([black, *odd, Image.new("F", (8, 8), 0.4)])
+    odd = [
+        Image.new("F", (8, 8), 200.0),
+        Image.new("I", (8, 8), 200),
+        Image.new("RGB", (0, 4)),
+        Image.new("F", (8, 8), math.nan),
+    ]
+    scores = image_scorer("darkness", unscorable="nan")([black, *odd, Image.new("F", (8, 8), 0.4)])
     assert scores == pytest.approx([0, *[math.nan] * 4, -0.4], nan_ok=True)
-    with pytest.raises(RewardFailure, match="no score for image 1, and 3 more of 5: its float pixels go from 200 to 200"):
-        picture_scorer("darkness")([black, *odd])
+    with pytest.raises(
+        RewardFailure,
+        match="no score for image 1, and 3 more of 5: its float pixels go from 200 to 200",
+    ):
+        image_scorer("darkness")([black, *odd])
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32, np.float64, bool, np.int8])

@@ -17,8 +17,13 @@ import pytest
 from huggingface_hub import constants
 
 from ddpo.errors import ConfigError, MissingResourceError
-from ddpo.rewards.availability import availability, check_space_for, fetch_weight, weight_state
 from ddpo.rewards.card import RewardCard, WeightFile
+from ddpo.rewards.tools.availability import (
+    availability,
+    check_space_for,
+    fetch_weight,
+    weight_state,
+)
 
 ROOT = Path(__file__).parents[2]
 CONTENT = bytes(range(256)) * 4000  # 1.024 MB
@@ -27,10 +32,21 @@ COMMIT = "c" * 40
 
 
 def card(*weights: WeightFile, extra: str | None = None, id: str = "test/card") -> RewardCard:
-    return RewardCard(id=id, version="1", summary="", load="a:b", family="test", flaws="", weights=weights, extra=extra)
+    return RewardCard(
+        id=id,
+        version="1",
+        summary="",
+        load="a:b",
+        family="test",
+        flaws="",
+        weights=weights,
+        extra=extra,
+    )
 
 
-def weight(source: str, sha256: str | None = SHA256, revision: str = COMMIT, megabytes: float = 1.024) -> WeightFile:
+def weight(
+    source: str, sha256: str | None = SHA256, revision: str = COMMIT, megabytes: float = 1.024
+) -> WeightFile:
     return WeightFile(source, revision, sha256, megabytes, "MIT")
 
 
@@ -49,10 +65,16 @@ def test_a_file_by_its_address(caches: Path) -> None:
     (folder / ".he+ad.pth.partial").write_bytes(CONTENT[:1000])  # what an older version left
     assert (weight_state(asked).path, weight_state(asked).bytes) == (None, 0)
     (folder / "he+ad.pth").write_bytes(CONTENT)
-    assert (weight_state(asked).path, weight_state(asked).bytes) == (folder / "he+ad.pth", len(CONTENT))
+    assert (weight_state(asked).path, weight_state(asked).bytes) == (
+        folder / "he+ad.pth",
+        len(CONTENT),
+    )
 
 
-@pytest.mark.parametrize(("source", "file"), [("owner/name", "model.safetensors"), ("owner/name/sub/head.pt", "sub/head.pt")])
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [("owner/name", "model.safetensors"), ("owner/name/sub/head.pt", "sub/head.pt")],
+)
 @pytest.mark.parametrize("revision", [COMMIT, "main"])
 def test_a_file_of_the_hub(caches: Path, source: str, file: str, revision: str) -> None:
     base = caches / "hub" / "models--owner--name"
@@ -61,7 +83,9 @@ def test_a_file_of_the_hub(caches: Path, source: str, file: str, revision: str) 
     (base / "snapshots" / COMMIT / file).write_bytes(CONTENT)
     (base / "refs").mkdir()
     (base / "refs" / "main").write_text(COMMIT)
-    assert weight_state(weight(source, revision=revision)).path == base / "snapshots" / COMMIT / file
+    assert (
+        weight_state(weight(source, revision=revision)).path == base / "snapshots" / COMMIT / file
+    )
     assert weight_state(weight(source, revision="d" * 40)).path is None
 
 
@@ -75,14 +99,26 @@ def test_a_repository_is_here_when_most_of_its_size_is(caches: Path) -> None:
     assert weight_state(asked).path == folder
 
 
-def test_a_file_inside_a_package_is_found_without_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_inside_a_package_is_found_without_importing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "heavy_package").mkdir()
     (tmp_path / "heavy_package" / "__init__.py").write_text("raise RuntimeError('imported')\n")
     (tmp_path / "heavy_package" / "w.bin").write_bytes(CONTENT)
-    assert weight_state(weight("package:heavy_package/w.bin")).path == tmp_path / "heavy_package" / "w.bin"
-    assert fetch_weight(weight("package:heavy_package/w.bin"), "x") == tmp_path / "heavy_package" / "w.bin"
-    for absent in ("package:heavy_package/v.bin", "package:nowhere_at_all/w.bin", "package:heavy_package"):
+    assert (
+        weight_state(weight("package:heavy_package/w.bin")).path
+        == tmp_path / "heavy_package" / "w.bin"
+    )
+    assert (
+        fetch_weight(weight("package:heavy_package/w.bin"), "x")
+        == tmp_path / "heavy_package" / "w.bin"
+    )
+    for absent in (
+        "package:heavy_package/v.bin",
+        "package:nowhere_at_all/w.bin",
+        "package:heavy_package",
+    ):
         assert weight_state(weight(absent)).path is None
         with pytest.raises(MissingResourceError):
             fetch_weight(weight(absent), "x")
@@ -93,23 +129,38 @@ def test_libraries_of_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "acme-1.dist-info").mkdir()
     lines = [
-        "Metadata-Version: 2.1", "Name: acme", "Version: 1", "Requires-Dist: surely-absent-always",
-        'Requires-Dist: numpy>=1; extra == "fine"', 'Requires-Dist: surely-absent>=2; extra == "gone"',
-        'Requires-Dist: numpy>=999; extra == "old"', 'Requires-Dist: absent-too; extra == "fine" and python_version < "3"',
-    ]  # fmt: skip
+        "Metadata-Version: 2.1",
+        "Name: acme",
+        "Version: 1",
+        "Requires-Dist: surely-absent-always",
+        'Requires-Dist: numpy>=1; extra == "fine"',
+        'Requires-Dist: surely-absent>=2; extra == "gone"',
+        'Requires-Dist: numpy>=999; extra == "old"',
+        'Requires-Dist: absent-too; extra == "fine" and python_version < "3"',
+    ]
     (tmp_path / "acme-1.dist-info" / "METADATA").write_text("\n".join(lines))
     assert availability(card(extra="fine"), "acme 1").complete
     gone = availability(card(extra="gone"), "acme 1")
-    assert (gone.complete, gone.missing_libraries, gone.install) == (False, ("surely-absent>=2",), 'pip install "acme[gone]"')
+    assert (gone.complete, gone.missing_libraries, gone.install) == (
+        False,
+        ("surely-absent>=2",),
+        'pip install "acme[gone]"',
+    )
     assert availability(card(extra="old"), "acme 1").missing_libraries == ("numpy>=999",)
     assert availability(card(), "acme 1").complete
     assert availability(card(extra="gone"), "my.py sha256:0").complete  # a file has no extras
 
 
 def test_room_is_counted_before_a_download(caches: Path) -> None:
-    huge = [weight_state(weight(source, megabytes=1e12)) for source in ("https://example.org/a", "owner/name")]
+    huge = [
+        weight_state(weight(source, megabytes=1e12))
+        for source in ("https://example.org/a", "owner/name")
+    ]
     for state in huge:
-        with pytest.raises(MissingResourceError, match=r"together takes 1,000,000,000,000\.0 MB, but only .* MB are free at"):
+        with pytest.raises(
+            MissingResourceError,
+            match=r"together takes 1,000,000,000,000\.0 MB, but only .* MB are free at",
+        ):
             check_space_for([state])
     check_space_for([weight_state(weight("https://example.org/a"))])
 
@@ -122,7 +173,11 @@ def test_an_address_without_a_hash_is_refused(caches: Path) -> None:
 class Hub(BaseHTTPRequestHandler):
     """As much of the hub as its client asks for: metadata by HEAD, the list of a repository's files, the files."""
 
-    files: ClassVar = {"model.safetensors": CONTENT, "config.json": b"{}", "flax_model.msgpack": b"not wanted"}
+    files: ClassVar = {
+        "model.safetensors": CONTENT,
+        "config.json": b"{}",
+        "flax_model.msgpack": b"not wanted",
+    }
 
     def log_message(self, *_: object) -> None:
         pass
@@ -136,9 +191,18 @@ class Hub(BaseHTTPRequestHandler):
     def answer(self, body: bool) -> None:
         path = self.path.partition("?")[0]
         if path.startswith("/api/models/owner/name"):
-            files = [{"rfilename": name, "size": len(content)} for name, content in self.files.items()]
-            entries = [{"type": "file", "path": name, "size": len(content), "oid": "0"} for name, content in self.files.items()]
-            told: object = entries if "/tree/" in path else {"id": "owner/name", "sha": COMMIT, "siblings": files}
+            files = [
+                {"rfilename": name, "size": len(content)} for name, content in self.files.items()
+            ]
+            entries = [
+                {"type": "file", "path": name, "size": len(content), "oid": "0"}
+                for name, content in self.files.items()
+            ]
+            told: object = (
+                entries
+                if "/tree/" in path
+                else {"id": "owner/name", "sha": COMMIT, "siblings": files}
+            )
             content, mark = json.dumps(told).encode(), "list"
         elif path.startswith("/owner/name/resolve/") and path.rpartition("/")[2] in self.files:
             content = self.files[path.rpartition("/")[2]]
@@ -172,13 +236,29 @@ def test_the_command_fetches_from_the_hub_once(hub: str, tmp_path: Path) -> None
         f"REPOSITORY = WeightFile('owner/name', '{COMMIT}', None, 1.024, 'MIT')\n"
         "CARD = RewardCard(id='mine', version='1', summary='', load='a:b', family='', flaws='', weights=(FILE, REPOSITORY))\n"
     )
-    settings = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "COLUMNS": "200"}
+    settings = {
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_ENDPOINT": hub,
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+        "COLUMNS": "200",
+    }
     removed = ("HF_HUB_OFFLINE", "DDPO_OFFLINE", "HF_HUB_CACHE", "http_proxy", "HTTP_PROXY")
-    environment = {**{name: value for name, value in os.environ.items() if name not in removed}, **settings}
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in removed},
+        **settings,
+    }
 
     def ddpo(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "ddpo", "rewards", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**environment, **more}, check=False)
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**environment, **more},
+            check=False,
+        )
 
     spec = f"{tmp_path}/mine.py:CARD"
     done = ddpo("download", spec)

@@ -52,10 +52,26 @@ def write_bpe(folder: Path, kind: str, limit: dict[str, Any]) -> None:
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import DebertaTokenizer, RobertaTokenizer
 
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if kind == "roberta" else ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
-    merges = [("Ġ", "c"), ("Ġc", "a"), ("Ġca", "t"), ("i", "n"), ("in", "g"), ("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("Ġ", "d")]
+    special = (
+        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        if kind == "roberta"
+        else ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    )
+    merges = [
+        ("Ġ", "c"),
+        ("Ġc", "a"),
+        ("Ġca", "t"),
+        ("i", "n"),
+        ("in", "g"),
+        ("Ġ", "t"),
+        ("h", "e"),
+        ("Ġt", "he"),
+        ("Ġ", "d"),
+    ]
     entries = [*special, *sorted(ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
-    (folder / "vocab.json").write_text(json.dumps({entry: place for place, entry in enumerate(entries)}))
+    (folder / "vocab.json").write_text(
+        json.dumps({entry: place for place, entry in enumerate(entries)})
+    )
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
     maker = RobertaTokenizer if kind == "roberta" else DebertaTokenizer
     maker.from_pretrained(folder, **limit).save_pretrained(folder)
@@ -76,12 +92,19 @@ def write_encoder(folder: Path, kind: str, **limit: Any) -> Path:
     }
     config = {
         "bert": lambda: BertConfig(**sizes),
-        "roberta": lambda: RobertaConfig(**sizes, max_position_embeddings=514, pad_token_id=1, bos_token_id=0, eos_token_id=2),
-        "deberta": lambda: DebertaConfig(
-            **sizes, relative_attention=True, pos_att_type=["c2p", "p2c"], max_relative_positions=-1, position_biased_input=False,
-            type_vocab_size=0, initializer_range=0.3,
+        "roberta": lambda: RobertaConfig(
+            **sizes, max_position_embeddings=514, pad_token_id=1, bos_token_id=0, eos_token_id=2
         ),
-    }[kind]()  # fmt: skip
+        "deberta": lambda: DebertaConfig(
+            **sizes,
+            relative_attention=True,
+            pos_att_type=["c2p", "p2c"],
+            max_relative_positions=-1,
+            position_biased_input=False,
+            type_vocab_size=0,
+            initializer_range=0.3,
+        ),
+    }[kind]()
     torch.manual_seed(0)
     AutoModel.from_config(config).save_pretrained(folder)
     return folder
@@ -89,21 +112,28 @@ def write_encoder(folder: Path, kind: str, **limit: Any) -> Path:
 
 @pytest.fixture(scope="module", params=["deberta", "bert", "roberta"])
 def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("stated") / request.param, request.param, model_max_length=512)
+    return write_encoder(
+        tmp_path_factory.mktemp("stated") / request.param, request.param, model_max_length=512
+    )
 
 
 def original(folder: Path, layer: int) -> Any:
     """The scorer of the package, as its documentation makes it."""
     from bert_score import BERTScorer
 
-    return BERTScorer(model_type=str(folder), num_layers=layer, use_fast_tokenizer=True, device="cpu")
+    return BERTScorer(
+        model_type=str(folder), num_layers=layer, use_fast_tokenizer=True, device="cpu"
+    )
 
 
 def assert_equal(ours: BertScore, theirs: Any, pairs: list[tuple[str, str]]) -> None:
     for candidate, reference in pairs:
         due = [float(value) for value in theirs.score([candidate], [reference])]
         found = ours.score(candidate, reference)
-        assert [found.precision, found.recall, found.f1] == pytest.approx(due, abs=1e-6), (candidate, reference)
+        assert [found.precision, found.recall, found.f1] == pytest.approx(due, abs=1e-6), (
+            candidate,
+            reference,
+        )
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
@@ -112,14 +142,27 @@ def test_precision_recall_and_f1_are_those_of_the_package(encoder: Path, layer: 
 
 
 @pytest.mark.parametrize(
-    ("reference", "truncated"), [("cat", False), ("", False), ("the dog " * 400, True), ("zebra " * 3, False), ("🦓" * 700, True)]
+    ("reference", "truncated"),
+    [
+        ("cat", False),
+        ("", False),
+        ("the dog " * 400, True),
+        ("zebra " * 3, False),
+        ("🦓" * 700, True),
+    ],
 )
-def test_a_reference_that_is_cut_is_reported(encoder: Path, reference: str, truncated: bool) -> None:
+def test_a_reference_that_is_cut_is_reported(
+    encoder: Path, reference: str, truncated: bool
+) -> None:
     found = BertScore(str(encoder), 2).score("a cat", reference)
-    assert found.truncated == (truncated and not (encoder.name == "bert" and "🦓" in reference))  # one unknown token
+    assert found.truncated == (
+        truncated and not (encoder.name == "bert" and "🦓" in reference)
+    )  # one unknown token
 
 
-def test_without_a_stated_maximum_where_the_package_overflows_the_scores_are_those_with_512(encoder: Path, tmp_path: Path) -> None:
+def test_without_a_stated_maximum_where_the_package_overflows_the_scores_are_those_with_512(
+    encoder: Path, tmp_path: Path
+) -> None:
     free = write_encoder(tmp_path / "free", encoder.name)
     with pytest.raises(OverflowError):
         original(free, 3).score(["a cat"], ["a dog"])
@@ -127,7 +170,9 @@ def test_without_a_stated_maximum_where_the_package_overflows_the_scores_are_tho
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_checkpoint_in_half_precision_is_computed_in_float32(encoder: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_a_checkpoint_in_half_precision_is_computed_in_float32(
+    encoder: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
     """transformers 5 keeps a checkpoint's type; in version 4, on which the paper's scores were made, float32 was the rule."""
     from transformers import AutoModel, AutoTokenizer
 
@@ -148,7 +193,9 @@ def test_a_checkpoint_in_half_precision_is_computed_in_float32(encoder: Path, tm
 
 
 @pytest.mark.parametrize("empty", ["", " \n\t ", "\u2003"])
-def test_an_empty_text_on_which_the_package_breaks_scores_0_as_it_says_it_should(encoder: Path, empty: str) -> None:
+def test_an_empty_text_on_which_the_package_breaks_scores_0_as_it_says_it_should(
+    encoder: Path, empty: str
+) -> None:
     with pytest.raises(AttributeError, match="build_inputs_with_special_tokens"):
         original(encoder, 3).score([empty], ["a cat"])
     ours = BertScore(str(encoder), 3)
@@ -157,7 +204,9 @@ def test_an_empty_text_on_which_the_package_breaks_scores_0_as_it_says_it_should
         assert (found.precision, found.recall, found.f1) == (0.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("name", ["t5", "mat5s/encoder", "scibert-scivocab-uncased", "a folder with spaces"])
+@pytest.mark.parametrize(
+    "name", ["t5", "mat5s/encoder", "scibert-scivocab-uncased", "a folder with spaces"]
+)
 def test_the_name_of_a_folder_does_not_change_what_is_loaded(
     encoder: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,20 +220,32 @@ def test_the_name_of_a_folder_does_not_change_what_is_loaded(
 def test_against_einsum_in_numpy_on_the_whole_model(encoder: Path, layer: int) -> None:
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(encoder),
+        AutoModel.from_pretrained(encoder).eval(),
+    )
     ours = BertScore(str(encoder), layer)
     for pair in PAIRS:
         candidate, reference = [], []
         for text, states in zip(pair, (candidate, reference), strict=True):
             with torch.no_grad():
-                output = model(**tokenizer(text.strip(), return_tensors="pt"), output_hidden_states=True)
+                output = model(
+                    **tokenizer(text.strip(), return_tensors="pt"), output_hidden_states=True
+                )
             vectors = output.hidden_states[layer][0].double().numpy()
             states.extend(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
         cosines = np.einsum("id,jd->ij", np.array(reference), np.array(candidate))
-        due_recall, due_precision = cosines.max(axis=1)[1:-1].mean(), cosines.max(axis=0)[1:-1].mean()
+        due_recall, due_precision = (
+            cosines.max(axis=1)[1:-1].mean(),
+            cosines.max(axis=0)[1:-1].mean(),
+        )
         found = ours.score(*pair)
-        assert (found.precision, found.recall) == pytest.approx((due_precision, due_recall), abs=1e-5)
-        assert found.f1 == pytest.approx(2 * due_precision * due_recall / (due_precision + due_recall), abs=1e-5)
+        assert (found.precision, found.recall) == pytest.approx(
+            (due_precision, due_recall), abs=1e-5
+        )
+        assert found.f1 == pytest.approx(
+            2 * due_precision * due_recall / (due_precision + due_recall), abs=1e-5
+        )
 
 
 def test_a_model_that_is_not_here_and_a_layer_that_it_lacks(encoder: Path, tmp_path: Path) -> None:
@@ -193,5 +254,7 @@ def test_a_model_that_is_not_here_and_a_layer_that_it_lacks(encoder: Path, tmp_p
     shutil.copytree(encoder, tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"cut off")
     for folder in (tmp_path, tmp_path / "cut"):
-        with pytest.raises(MissingResourceError, match=r"the BERTScore encoder .* cannot be loaded"):
+        with pytest.raises(
+            MissingResourceError, match=r"the BERTScore encoder .* cannot be loaded"
+        ):
             BertScore(str(folder), 3)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpo.errors import ConfigError, UnknownNameError
-from ddpo.rewards.cache import CachedScore, ScoreCache, picture_digests, queries, score_key
+from ddpo.rewards.cache import CachedScore, ScoreCache, image_digests, queries, score_key
 from ddpo.rewards.cache.servable import servable
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.zoo import resolve
@@ -39,16 +39,30 @@ def cache(tmp_path: Path) -> ScoreCache:
 
 
 def test_float32_comes_back_to_the_bit(cache: ScoreCache) -> None:
-    bits = [0x80000000, 0x00000000, 0x00000001, 0x807FFFFF, 0x7F7FFFFF, 0x3DCCCCCD, 0xC2C80001, 0x00800000]  # -0, 0, denormals, largest, …
+    bits = [
+        0x80000000,
+        0x00000000,
+        0x00000001,
+        0x807FFFFF,
+        0x7F7FFFFF,
+        0x3DCCCCCD,
+        0xC2C80001,
+        0x00800000,
+    ]  # -0, 0, denormals, largest, …
     bits += np.random.default_rng(0).integers(0, 0x7F800000, 200).tolist()
     values = [struct.unpack("<f", struct.pack("<I", number))[0] for number in bits]
-    items = [(key_of(place), CachedScore(value, {"ä[b": -value, "": values[0]})) for place, value in enumerate(values)]
+    items = [
+        (key_of(place), CachedScore(value, {"ä[b": -value, "": values[0]}))
+        for place, value in enumerate(values)
+    ]
     assert cache.put("r", "i", items) == len(items)
     cache.close()
     found = ScoreCache(cache.path).get([key for key, _ in items])
     for (key, _), number in zip(items, bits, strict=True):
         assert list(found[key].parts) == ["ä[b", ""]
-        assert [struct.pack("<f", part) for part in (found[key].value, *found[key].parts.values())] == [
+        assert [
+            struct.pack("<f", part) for part in (found[key].value, *found[key].parts.values())
+        ] == [
             struct.pack("<I", number),
             struct.pack("<I", number ^ 0x80000000),
             struct.pack("<I", 0x80000000),
@@ -61,18 +75,26 @@ def test_a_key_that_is_not_there_is_not_found(cache: ScoreCache) -> None:
     cache.put("r", "i", scores(0, 3))
     assert cache.get([key_of(2), key_of(3), key_of(2)]) == {key_of(2): CachedScore(2.0, {})}
     assert cache.get([]) == {}
-    assert len(cache.get([key_of(number) for number in range(2000)])) == 3  # more keys than SQLite takes in one statement
+    assert (
+        len(cache.get([key_of(number) for number in range(2000)])) == 3
+    )  # more keys than SQLite takes in one statement
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e39])
 def test_what_is_no_finite_float32_is_refused(cache: ScoreCache, number: float) -> None:
-    items = [(key_of(0), CachedScore(number, {})), (key_of(1), CachedScore(1.0, {"part": number})), (key_of(2), CachedScore(2.0, {}))]
+    items = [
+        (key_of(0), CachedScore(number, {})),
+        (key_of(1), CachedScore(1.0, {"part": number})),
+        (key_of(2), CachedScore(2.0, {})),
+    ]
     assert cache.put("r", "i", items) == 1
     assert cache.get([key for key, _ in items]) == {key_of(2): CachedScore(2.0, {})}
     assert cache.put("r", "i", items[:2]) == 0
 
 
-def test_the_place_and_the_limit_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_place_and_the_limit_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path / "there"))
     monkeypatch.setenv("DDPO_CACHE_LIMIT_MB", "3")
     with ScoreCache() as cache:
@@ -80,7 +102,12 @@ def test_the_place_and_the_limit_come_from_the_environment(tmp_path: Path, monke
     assert (tmp_path / "there" / "scores.sqlite").is_file()
     assert cache.limit_bytes == 3 * 2**20
     assert ScoreCache(limit_mb=0.5).limit_bytes == 2**19
-    for wrong, message in (("much", "'much' is not a number"), ("-1", "positive"), ("nan", "positive"), ("inf", "positive")):
+    for wrong, message in (
+        ("much", "'much' is not a number"),
+        ("-1", "positive"),
+        ("nan", "positive"),
+        ("inf", "positive"),
+    ):
         monkeypatch.setenv("DDPO_CACHE_LIMIT_MB", wrong)
         with pytest.raises(ConfigError, match=message):
             ScoreCache()
@@ -101,10 +128,14 @@ def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.Mo
     order = [*range(500, 1000), *range(500), *range(1000, stop)]
     left = [int(row.score.value) for row in queries.rows(cache._connected())]
     assert left == order[-len(left) :]
-    assert len(left) >= 0.7 * stop  # a tenth of the pages is more than a tenth of the scores: pages of the index are shared
+    assert (
+        len(left) >= 0.7 * stop
+    )  # a tenth of the pages is more than a tenth of the scores: pages of the index are shared
 
 
-def test_what_is_read_is_kept_though_its_use_is_not_written_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_read_is_kept_though_its_use_is_not_written_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = ScoreCache(tmp_path / "scores.sqlite", limit_mb=0.25)
     now = 1_700_000_000.0
     monkeypatch.setattr(time, "time", lambda: now)
@@ -140,14 +171,18 @@ def test_clear_removes_one_reward_or_all(cache: ScoreCache) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'sharpness'"):
         cache.clear("sharpnes")
     assert cache.clear("sharpness") == 30
-    assert [(entry.reward, entry.scores) for entry in cache.stats().entries] == [("vendor/other", 7)]
+    assert [(entry.reward, entry.scores) for entry in cache.stats().entries] == [
+        ("vendor/other", 7)
+    ]
     assert cache.clear() == 7
     assert cache.stats().scores == 0
     cache.put("sharpness", "sharpness 1", scores(0, 1))
     assert cache.get([key_of(0)]) == {key_of(0): CachedScore(0.0, {})}
 
 
-def test_stats_count_by_reward_and_identity(cache: ScoreCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stats_count_by_reward_and_identity(
+    cache: ScoreCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert cache.stats().entries == ()
     for now, identity, start in ((1000.0, "b 1", 0), (2000.0, "b 2", 5), (3000.0, "b 1", 7)):
         monkeypatch.setattr(time, "time", lambda now=now: now)
@@ -155,7 +190,10 @@ def test_stats_count_by_reward_and_identity(cache: ScoreCache, monkeypatch: pyte
     stats = cache.stats()
     assert stats.scores == 6
     found = [(entry.identity, entry.scores, entry.oldest, entry.newest) for entry in stats.entries]
-    assert [(identity, count, old and old.timestamp(), new and new.timestamp()) for identity, count, old, new in found] == [
+    assert [
+        (identity, count, old and old.timestamp(), new and new.timestamp())
+        for identity, count, old, new in found
+    ] == [
         ("b 1", 4, 1000.0, 3000.0),
         ("b 2", 2, 2000.0, 2000.0),
     ]
@@ -163,11 +201,17 @@ def test_stats_count_by_reward_and_identity(cache: ScoreCache, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
-def test_export_writes_every_score(cache: ScoreCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+def test_export_writes_every_score(
+    cache: ScoreCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
     with pytest.raises(ConfigError, match="there is no score cache"):
         cache.export(tmp_path / f"out{suffix}")
     monkeypatch.setattr(time, "time", lambda: 1_700_000_000.25)
-    cache.put("r", "the identity", [(key_of(0), CachedScore(0.1, {"clip": 0.5})), (key_of(1), CachedScore(-2.0, {}))])
+    cache.put(
+        "r",
+        "the identity",
+        [(key_of(0), CachedScore(0.1, {"clip": 0.5})), (key_of(1), CachedScore(-2.0, {}))],
+    )
     path = tmp_path / f"out{suffix}"
     assert cache.export(path) == 2
     if suffix == ".parquet":
@@ -177,7 +221,10 @@ def test_export_writes_every_score(cache: ScoreCache, tmp_path: Path, monkeypatc
     else:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [row["key"] for row in rows] == [key_of(0).hex(), key_of(1).hex()]
-    assert [float(row["value"]) for row in rows] == [struct.unpack("<f", struct.pack("<f", 0.1))[0], -2.0]
+    assert [float(row["value"]) for row in rows] == [
+        struct.unpack("<f", struct.pack("<f", 0.1))[0],
+        -2.0,
+    ]
     assert [row["parts"] for row in rows] == ['{"clip": 0.5}', "{}"]
     assert {(row["reward"], row["identity"], row["created"], row["last_used"]) for row in rows} == {
         ("r", "the identity", "2023-11-14T22:13:20+00:00", "2023-11-14T22:13:20+00:00")
@@ -189,13 +236,21 @@ def test_export_writes_every_score(cache: ScoreCache, tmp_path: Path, monkeypatc
 def test_entries_know_whether_they_can_be_served(cache: ScoreCache) -> None:
     for spec in ("aesthetic", "aesthetic:head=mine.pth"):
         cache.put("aesthetic", resolve(spec).identity, scores(0, 1))
-    cache.put("aesthetic", resolve("aesthetic").identity.replace("version:1", "version:0"), scores(1, 2))
-    cache.put("aesthetic", resolve("aesthetic").identity.replace("options:default", "options:tail=2"), scores(2, 3))
+    cache.put(
+        "aesthetic", resolve("aesthetic").identity.replace("version:1", "version:0"), scores(1, 2)
+    )
+    cache.put(
+        "aesthetic",
+        resolve("aesthetic").identity.replace("options:default", "options:tail=2"),
+        scores(2, 3),
+    )
     cache.put("mine", "reward:mine|version:1|options:default", scores(3, 4))
     cache.put("aesthetic", resolve("aesthetic").identity, scores(4, 5))
     states = {entry.identity.replace("|", " "): servable(entry) for entry in cache.stats().entries}
     assert sorted(states.values(), key=str) == [False, False, None, True, True]
-    assert [state for identity, state in states.items() if "version:0" in identity or "tail" in identity] == [False, False]
+    assert [
+        state for identity, state in states.items() if "version:0" in identity or "tail" in identity
+    ] == [False, False]
 
 
 def test_threads_share_a_cache(cache: ScoreCache) -> None:
@@ -219,14 +274,25 @@ def test_threads_share_a_cache(cache: ScoreCache) -> None:
 
 def test_a_second_look_is_fast(cache: ScoreCache) -> None:
     """1,000 pictures/s are promised from decoded 512×512 pixels with digest, key and look-up; a loaded machine gets four times as long."""
-    card = RewardCard(id="r", version="1", summary="s", load="m:a", family="test", flaws="none", inputs=("image", "prompt"))
+    card = RewardCard(
+        id="r",
+        version="1",
+        summary="s",
+        load="m:a",
+        family="test",
+        flaws="none",
+        inputs=("image", "prompt"),
+    )
     array = np.random.default_rng(0).integers(0, 256, (16, 512, 512, 3), dtype=np.uint8)
     batch = ImageBatch.of_uint8(array, [Prompt(f"picture {number}") for number in range(16)])
     best = math.inf
     for _ in range(4):
         started = time.perf_counter()
-        digests = picture_digests(batch, exact=False)
-        keys = [score_key("i", digest, prompt, card, NO_CONTEXT) for digest, prompt in zip(digests, batch.prompts, strict=True)]
+        digests = image_digests(batch, exact=False)
+        keys = [
+            score_key("i", digest, prompt, card, NO_CONTEXT)
+            for digest, prompt in zip(digests, batch.prompts, strict=True)
+        ]
         known = [key for key in keys if key is not None]
         found = cache.get(known)
         best = min(best, time.perf_counter() - started)

@@ -13,7 +13,10 @@ import pytest
 from ddpo.errors import ConfigError
 from ddpo.rewards.cache import CachedScore, CacheWarning, ScoreCache, database, store
 
-ITEMS = [(bytes([number]) * 32, CachedScore(number + 0.5, {"part": -0.25 * number})) for number in range(200)]
+ITEMS = [
+    (bytes([number]) * 32, CachedScore(number + 0.5, {"part": -0.25 * number}))
+    for number in range(200)
+]
 KEYS = [key for key, _ in ITEMS]
 EXPECTED = dict(ITEMS)
 
@@ -37,7 +40,9 @@ def check_set_aside(path: Path, damaged: bytes, cause: str) -> None:
     cache = ScoreCache(path)
     with pytest.warns(CacheWarning, match=cause) as said:
         assert cache.get(KEYS) == {}
-    assert cache.put("r", "i", ITEMS[:5]) == 5  # a second warning would be an error here, see pyproject.toml
+    assert (
+        cache.put("r", "i", ITEMS[:5]) == 5
+    )  # a second warning would be an error here, see pyproject.toml
     assert cache.get(KEYS) == dict(ITEMS[:5])
     assert len(said) == 1
     assert "set aside as scores.sqlite.damaged-" in str(said[0].message)
@@ -49,7 +54,10 @@ def check_set_aside(path: Path, damaged: bytes, cause: str) -> None:
     assert not aside.exists()
 
 
-@pytest.mark.parametrize("garbage", [b"no database at all " * 500, bytes(8192), b"SQLite format 3\0" + bytes(range(256)) * 40])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"no database at all " * 500, bytes(8192), b"SQLite format 3\0" + bytes(range(256)) * 40],
+)
 def test_garbage_is_set_aside(tmp_path: Path, garbage: bytes) -> None:
     path = tmp_path / "scores.sqlite"
     path.write_bytes(garbage)
@@ -108,11 +116,15 @@ def test_a_newer_schema_is_left_to_the_newer_ddpo(path: Path) -> None:
 @pytest.mark.parametrize("column", ["value", "parts", "checksum", "key"])
 def test_a_flipped_bit_in_a_row_is_a_miss(path: Path, column: str) -> None:
     with sqlite3.connect(path) as connection:
-        old = connection.execute(f"SELECT {column} FROM scores WHERE key = ?", (KEYS[7],)).fetchone()[0]
+        old = connection.execute(
+            f"SELECT {column} FROM scores WHERE key = ?", (KEYS[7],)
+        ).fetchone()[0]
         for place in range(len(old)):
             flipped = bytearray(old)
             flipped[place] ^= 1 << place % 8
-            connection.execute(f"UPDATE scores SET {column} = ? WHERE {column} = ?", (bytes(flipped), old))
+            connection.execute(
+                f"UPDATE scores SET {column} = ? WHERE {column} = ?", (bytes(flipped), old)
+            )
             connection.commit()
             cache = ScoreCache(path)
             wanted = [KEYS[7], KEYS[8], bytes(flipped)] if column == "key" else [KEYS[7], KEYS[8]]
@@ -196,7 +208,9 @@ def test_a_full_disk_is_done_without(path: Path) -> None:
     cache = ScoreCache(path)
     cache.get(KEYS)
     pages = cache._connected().execute("PRAGMA page_count").fetchone()[0]
-    cache._connected().execute(f"PRAGMA max_page_count={pages}")  # SQLite's own way to be out of space
+    cache._connected().execute(
+        f"PRAGMA max_page_count={pages}"
+    )  # SQLite's own way to be out of space
     more = [(bytes([number, 1]) * 16, CachedScore(0.0, {})) for number in range(200)]
     with pytest.warns(CacheWarning, match="full"):
         assert cache.put("r", "i", more) == 0

@@ -12,7 +12,7 @@ import torch
 
 from ddpo.errors import ImageError
 from ddpo.images import from_uint8
-from ddpo.rewards.cache import cacheable, picture_digests, score_key
+from ddpo.rewards.cache import cacheable, image_digests, score_key
 from ddpo.rewards.card import RewardCard
 from ddpo.types import NO_CONTEXT, Context, ImageBatch, Prompt
 
@@ -30,7 +30,12 @@ def prompts(count: int) -> list[Prompt]:
 
 
 def key(
-    *, identity: str = "i", digest: bytes = DIGEST, prompt: Prompt = CAT, card: RewardCard = CARD, context: Context = NO_CONTEXT
+    *,
+    identity: str = "i",
+    digest: bytes = DIGEST,
+    prompt: Prompt = CAT,
+    card: RewardCard = CARD,
+    context: Context = NO_CONTEXT,
 ) -> bytes:
     found = score_key(identity, digest, prompt, card, context)
     assert found is not None
@@ -41,20 +46,30 @@ def key(
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_digest_is_the_sha256_of_size_and_pixels(exact: bool) -> None:
     array = pictures()
-    expected = [hashlib.sha256(b"ddpo picture uint8 height width 3" + struct.pack("<QQ", 4, 5) + p.tobytes()).digest() for p in array]
-    assert picture_digests(ImageBatch.of_uint8(array, prompts(3)), exact) == expected
-    assert picture_digests(ImageBatch(from_uint8(array), prompts(3)), exact) == expected
-    assert picture_digests(ImageBatch.of_uint8(np.repeat(array, 2, axis=1)[:, ::2], prompts(3)), exact) == expected  # not contiguous
+    expected = [
+        hashlib.sha256(
+            b"ddpo picture uint8 height width 3" + struct.pack("<QQ", 4, 5) + p.tobytes()
+        ).digest()
+        for p in array
+    ]
+    assert image_digests(ImageBatch.of_uint8(array, prompts(3)), exact) == expected
+    assert image_digests(ImageBatch(from_uint8(array), prompts(3)), exact) == expected
+    assert (
+        image_digests(ImageBatch.of_uint8(np.repeat(array, 2, axis=1)[:, ::2], prompts(3)), exact)
+        == expected
+    )  # not contiguous
 
 
 def test_every_pixel_and_the_size_count() -> None:
     array = pictures(1)
-    seen = set(picture_digests(ImageBatch.of_uint8(array, prompts(1)), exact=False))
+    seen = set(image_digests(ImageBatch.of_uint8(array, prompts(1)), exact=False))
     for place in np.ndindex(array.shape):
         other = array.copy()
         other[place] ^= 1
-        seen.update(picture_digests(ImageBatch.of_uint8(other, prompts(1)), exact=False))
-    seen.update(picture_digests(ImageBatch.of_uint8(array.reshape(1, 5, 4, 3), prompts(1)), exact=False))
+        seen.update(image_digests(ImageBatch.of_uint8(other, prompts(1)), exact=False))
+    seen.update(
+        image_digests(ImageBatch.of_uint8(array.reshape(1, 5, 4, 3), prompts(1)), exact=False)
+    )
     assert len(seen) == 1 + array.size + 1
 
 
@@ -63,32 +78,44 @@ def test_floats_between_the_levels_count_only_for_a_reward_that_sees_them() -> N
     pixels = from_uint8(array)
     moved = pixels.clone()
     moved[1, 0, 0, 0] = torch.nextafter(moved[1, 0, 0, 0], torch.tensor(0.5))
-    plain, exact = (picture_digests(ImageBatch(moved, prompts(2)), exact) for exact in (False, True))
-    assert plain == picture_digests(ImageBatch.of_uint8(array, prompts(2)), exact=False)
+    plain, exact = (image_digests(ImageBatch(moved, prompts(2)), exact) for exact in (False, True))
+    assert plain == image_digests(ImageBatch.of_uint8(array, prompts(2)), exact=False)
     assert exact[0] == plain[0]
     assert exact[1] != plain[1]
     moved_again = moved.clone()
     moved_again[1, 2, 3, 4] += 1e-3
-    assert picture_digests(ImageBatch(moved_again, prompts(2)), exact=True)[1] != exact[1]
+    assert image_digests(ImageBatch(moved_again, prompts(2)), exact=True)[1] != exact[1]
 
 
 def test_minus_zero_and_pixels_out_of_range_are_not_taken_for_levels() -> None:
     zero = torch.zeros(1, 3, 2, 2)
-    digests = {picture_digests(ImageBatch(pixels, prompts(1)), exact=True)[0] for pixels in (zero, -zero, zero + 2.0, zero + 1.0)}
+    digests = {
+        image_digests(ImageBatch(pixels, prompts(1)), exact=True)[0]
+        for pixels in (zero, -zero, zero + 2.0, zero + 1.0)
+    }
     assert len(digests) == 4
     with pytest.raises(ImageError, match="must be in"):
-        picture_digests(ImageBatch(zero + 2.0, prompts(1)), exact=False)
+        image_digests(ImageBatch(zero + 2.0, prompts(1)), exact=False)
 
 
 def test_a_gradient_does_not_matter() -> None:
     pixels = from_uint8(pictures(1)) * 0.999
-    batches = ImageBatch(pixels, prompts(1)), ImageBatch(pixels.clone().requires_grad_(), prompts(1))
-    assert picture_digests(batches[0], exact=True) == picture_digests(batches[1], exact=True)
+    batches = (
+        ImageBatch(pixels, prompts(1)),
+        ImageBatch(pixels.clone().requires_grad_(), prompts(1)),
+    )
+    assert image_digests(batches[0], exact=True) == image_digests(batches[1], exact=True)
 
 
 def test_each_component_changes_the_key() -> None:
     card = replace(CARD, inputs=("image", "prompt", "metadata", "context"), metadata=("count",))
-    base = {"identity": "i", "digest": DIGEST, "prompt": Prompt("a cat", {"count": 2}), "card": card, "context": Context(0.25)}
+    base = {
+        "identity": "i",
+        "digest": DIGEST,
+        "prompt": Prompt("a cat", {"count": 2}),
+        "card": card,
+        "context": Context(0.25),
+    }
     changes = [
         {"identity": "j"},
         {"digest": bytes(32)},
@@ -108,12 +135,20 @@ def test_each_component_changes_the_key() -> None:
 
 
 def test_what_the_card_does_not_name_leaves_the_key_alone() -> None:
-    assert key(prompt=Prompt("a cat", {"count": 2})) == key(prompt=Prompt("a dog"), context=Context(0.5))
+    assert key(prompt=Prompt("a cat", {"count": 2})) == key(
+        prompt=Prompt("a dog"), context=Context(0.5)
+    )
     card = replace(CARD, inputs=("image", "metadata"), metadata=("count",))
-    assert key(card=card, prompt=Prompt("a", {"count": 2, "seed": 1})) == key(card=card, prompt=Prompt("b", {"seed": 2, "count": 2}))
+    assert key(card=card, prompt=Prompt("a", {"count": 2, "seed": 1})) == key(
+        card=card, prompt=Prompt("b", {"seed": 2, "count": 2})
+    )
     every = replace(CARD, inputs=("image", "metadata"))
-    assert key(card=every, prompt=Prompt("", {"count": 2, "seed": 1})) == key(card=every, prompt=Prompt("", {"seed": 1, "count": 2}))
-    assert key(card=every, prompt=Prompt("", {"count": 2})) != key(card=every, prompt=Prompt("", {"count": 2, "seed": 1}))
+    assert key(card=every, prompt=Prompt("", {"count": 2, "seed": 1})) == key(
+        card=every, prompt=Prompt("", {"seed": 1, "count": 2})
+    )
+    assert key(card=every, prompt=Prompt("", {"count": 2})) != key(
+        card=every, prompt=Prompt("", {"count": 2, "seed": 1})
+    )
 
 
 def test_a_prompt_counts_in_its_composed_form() -> None:
@@ -124,17 +159,27 @@ def test_a_prompt_counts_in_its_composed_form() -> None:
 
 def test_shifted_boundaries_make_another_key() -> None:
     assert key(identity="ab", digest=b"c") != key(identity="a", digest=b"bc")
-    with_prompt, with_metadata = (replace(CARD, inputs=("image", name)) for name in ("prompt", "metadata"))
-    assert key(card=with_prompt, prompt=Prompt("{}")) != key(card=with_metadata, prompt=Prompt("{}"))
+    with_prompt, with_metadata = (
+        replace(CARD, inputs=("image", name)) for name in ("prompt", "metadata")
+    )
+    assert key(card=with_prompt, prompt=Prompt("{}")) != key(
+        card=with_metadata, prompt=Prompt("{}")
+    )
     both = replace(CARD, inputs=("image", "prompt", "metadata"))
-    assert key(card=both, prompt=Prompt("metadata{}")) != key(card=both, prompt=Prompt("", {"metadata": {}}))
+    assert key(card=both, prompt=Prompt("metadata{}")) != key(
+        card=both, prompt=Prompt("", {"metadata": {}})
+    )
 
 
-@pytest.mark.parametrize("value", [np.zeros(2000), {1: "a"}, {"a": [{2: 3}]}, object(), {"a"}, b"bytes"])
+@pytest.mark.parametrize(
+    "value", [np.zeros(2000), {1: "a"}, {"a": [{2: 3}]}, object(), {"a"}, b"bytes"]
+)
 def test_metadata_beyond_json_cannot_be_cached(value: object) -> None:
     card = replace(CARD, inputs=("image", "metadata"))
     assert score_key("i", DIGEST, Prompt("", {"value": value}), card, NO_CONTEXT) is None
-    assert score_key("i", DIGEST, Prompt("", {"value": value}), CARD, NO_CONTEXT) is not None  # this reward does not look at it
+    assert (
+        score_key("i", DIGEST, Prompt("", {"value": value}), CARD, NO_CONTEXT) is not None
+    )  # this reward does not look at it
 
 
 def test_which_rewards_are_cached() -> None:

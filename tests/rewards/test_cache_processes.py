@@ -40,8 +40,20 @@ def score_of(key: bytes) -> CachedScore:
     return CachedScore(float(key[0] * 256 + key[1]), {"part": float(key[2])})
 
 
-def start(path: Path, writer: str, batches: int, limit_mb: float = 64.0, warnings: str = "error") -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", warnings, "-c", WRITER, str(path), writer, str(batches), str(limit_mb)]
+def start(
+    path: Path, writer: str, batches: int, limit_mb: float = 64.0, warnings: str = "error"
+) -> subprocess.Popen[str]:
+    command = [
+        sys.executable,
+        "-W",
+        warnings,
+        "-c",
+        WRITER,
+        str(path),
+        writer,
+        str(batches),
+        str(limit_mb),
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -53,7 +65,9 @@ def finished(process: subprocess.Popen[str]) -> tuple[list[int], str]:
 
 def test_four_processes_write_together(tmp_path: Path) -> None:
     path = tmp_path / "scores.sqlite"
-    writers = {name: start(path, name, 200) for name in ("a", "b", "c", "shared")} | {"shared again": start(path, "shared", 200)}
+    writers = {name: start(path, name, 200) for name in ("a", "b", "c", "shared")} | {
+        "shared again": start(path, "shared", 200)
+    }
     for process in writers.values():
         batches, err = finished(process)
         assert err == ""
@@ -92,7 +106,10 @@ def test_twenty_kills_lose_no_stored_score(tmp_path: Path) -> None:
         for name, batch in stored:
             keys = keys_of(name, batch)
             assert cache.get(keys) == {key: score_of(key) for key in keys}
-        unfinished = [keys_of(name, 1 + max(batch for other, batch in stored if other == name)) for name in {name for name, _ in stored}]
+        unfinished = [
+            keys_of(name, 1 + max(batch for other, batch in stored if other == name))
+            for name in {name for name, _ in stored}
+        ]
         for keys in unfinished:  # in whole or not at all
             assert cache.get(keys) in ({}, {key: score_of(key) for key in keys})
         assert cache.stats().damaged == ()
@@ -102,7 +119,9 @@ def test_kills_while_old_scores_are_removed_leave_a_sound_file(tmp_path: Path) -
     path = tmp_path / "scores.sqlite"
     chance = random.Random(2)
     for round_number in range(3):
-        processes = [start(path, f"{round_number}-{number}", 10**6, limit_mb=0.1) for number in range(2)]
+        processes = [
+            start(path, f"{round_number}-{number}", 10**6, limit_mb=0.1) for number in range(2)
+        ]
         for process in processes:
             assert process.stdout is not None
             while process.stdout.readline() != "40\n":  # 640 scores: over the limit

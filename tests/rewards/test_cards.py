@@ -10,14 +10,20 @@ import pytest
 
 from ddpo.errors import ConfigError
 from ddpo.rewards.card import API_VERSION, RewardCard, RewardOption, WeightFile
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.signature import signature
-from ddpo.rewards.table import render_table_markdown
+from ddpo.rewards.tools.card_pages import render_table_markdown
 
 CARD = RewardCard(
-    id="x", version="1", summary="s", load="a:b", family="f", flaws="none",
-    weights=(WeightFile("o/n", "r" * 40, "ab" * 32, 1.0, "MIT"),), options=(RewardOption("k", 1, ""),),
-)  # fmt: skip
+    id="x",
+    version="1",
+    summary="s",
+    load="a:b",
+    family="f",
+    flaws="none",
+    weights=(WeightFile("o/n", "r" * 40, "ab" * 32, 1.0, "MIT"),),
+    options=(RewardOption("k", 1, ""),),
+)
 
 
 @pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
@@ -60,17 +66,25 @@ def test_newer_api_is_refused() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"id": "y"}, {"version": "2"}, {"pixels": "float"}, {"preprocessing": "other"}, {"dtype": "float16"}, {"weights": ()},
+        {"id": "y"},
+        {"version": "2"},
+        {"pixels": "float"},
+        {"preprocessing": "other"},
+        {"dtype": "float16"},
+        {"weights": ()},
         {"weights": (WeightFile("o/n", "s" * 40, "ab" * 32, 1.0, "MIT"),)},
         {"weights": (WeightFile("o/n", "r" * 40, "cd" * 32, 1.0, "MIT"),)},
     ],
-)  # fmt: skip
+)
 def test_fingerprint_changes_with_whatever_moves_the_score(change: dict[str, object]) -> None:
     assert dataclasses.replace(CARD, **change).fingerprint() != CARD.fingerprint()
 
 
 def test_fingerprint_ignores_what_does_not_move_the_score() -> None:
-    assert dataclasses.replace(CARD, summary="t", flaws="many", paper="p").fingerprint() == CARD.fingerprint()
+    assert (
+        dataclasses.replace(CARD, summary="t", flaws="many", paper="p").fingerprint()
+        == CARD.fingerprint()
+    )
     assert CARD.fingerprint({"k": 1}) != CARD.fingerprint({"k": 2})
     assert len(CARD.fingerprint()) == 16
 
@@ -80,7 +94,10 @@ def test_signature_is_one_line_that_names_everything() -> None:
     line = signature(card, {"k": 2}, "acme 1.0")
     assert line.splitlines() == [line]
     parts = dict(part.split(":", 1) for part in line.split("|"))
-    assert " ".join(parts) == "reward version card pixels preprocessing dtype weights options origin pillow ddpo"
+    assert (
+        " ".join(parts)
+        == "reward version card pixels preprocessing dtype weights options origin pillow ddpo"
+    )
     assert parts["weights"] == "n@sha256-" + "ab" * 6
     assert parts["options"] == "k=2"
     assert parts["preprocessing"] == "resize / crop and more"
@@ -116,10 +133,15 @@ def test_a_distribution_that_brings_the_same_module_is_named(
     monkeypatch.syspath_prepend(tmp_path)
     after = field(signature(card), library)
     assert f"{stand_in} 9.8.7" in after
-    assert after == (f"{stand_in} 9.8.7" if before == "not installed" else f"{library} {before}+{stand_in} 9.8.7")
+    assert after == (
+        f"{stand_in} 9.8.7" if before == "not installed" else f"{library} {before}+{stand_in} 9.8.7"
+    )
 
 
-@pytest.mark.parametrize("name", ["compressibility", "incompressibility", "alignment", "vqa_strict", "vqa_score", "vlm_judge"])
+@pytest.mark.parametrize(
+    "name",
+    ["compressibility", "incompressibility", "alignment", "vqa_strict", "vqa_score", "vlm_judge"],
+)
 def test_rewards_that_write_jpeg_name_the_codec(name: str) -> None:
     from PIL import features
 

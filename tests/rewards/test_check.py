@@ -15,20 +15,26 @@ import pytest
 import torch
 
 from ddpo.errors import ConfigError, UnknownNameError
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.check import CheckResult, check_reward
 from ddpo.rewards.check.reward_under_test import tolerance_of
 from ddpo.rewards.check.run import all_checks
-from ddpo.rewards.resolved import ResolvedReward
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.zoo import rewards
 from ddpo.types import Prompt
 
 IN_PROCESS = sorted(set(all_checks()) - {"light-listing", "missing-weights"})
 QUICK = sorted(set(IN_PROCESS) - {"threads", "memory"})
-NEEDS_WEIGHTS = [name for name, card in CARDS.items() if any(not weight.source.startswith("package:") for weight in card.weights)]
+NEEDS_WEIGHTS = [
+    name
+    for name, card in CARDS.items()
+    if any(not weight.source.startswith("package:") for weight in card.weights)
+]
 
 
-def checked(reward: type, only: Collection[str] = IN_PROCESS, **keywords: Any) -> dict[str, CheckResult]:
+def checked(
+    reward: type, only: Collection[str] = IN_PROCESS, **keywords: Any
+) -> dict[str, CheckResult]:
     card = reward.card
     options = {option.name: option.default for option in card.options}
     found = ResolvedReward(card, options, "tests", reward)
@@ -56,13 +62,22 @@ def test_every_reward_without_weights_passes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NEEDS_WEIGHTS)
-def test_without_weights_the_card_is_checked_and_the_rest_skipped(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_weights_the_card_is_checked_and_the_rest_skipped(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("DDPO_OFFLINE", "1")
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path))
     results = {result.name: result for result in check_reward(name)}
     assert wrong(results) == {}
     passed = {name for name, result in results.items() if result.outcome == "passed"}
-    assert passed == {"card-valid", "card-round-trip", "card-options", "cache-key", "light-listing", "missing-weights"}
+    assert passed == {
+        "card-valid",
+        "card-round-trip",
+        "card-options",
+        "cache-key",
+        "light-listing",
+        "missing-weights",
+    }
     assert name in results["construction"].detail
     assert results["gradient"].detail == "something that it needs is not here, see `construction`"
 
@@ -73,18 +88,42 @@ def test_the_rewards_that_the_faults_are_planted_in_are_sound(reward: type) -> N
 
 
 def test_a_combination_and_a_function_of_a_file_pass(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def bright(images, gain=1.0):\n    return gain * images.mean((1, 2, 3)) / 255\n")
-    assert [result for result in check_reward(f"{tmp_path / 'mine.py'}:bright", only=IN_PROCESS) if not result.ok] == []
-    results = {result.name: result for result in check_reward("darkness:2 + symmetry:0.5", only=IN_PROCESS)}
+    (tmp_path / "mine.py").write_text(
+        "def bright(images, gain=1.0):\n    return gain * images.mean((1, 2, 3)) / 255\n"
+    )
+    assert [
+        result
+        for result in check_reward(f"{tmp_path / 'mine.py'}:bright", only=IN_PROCESS)
+        if not result.ok
+    ] == []
+    results = {
+        result.name: result for result in check_reward("darkness:2 + symmetry:0.5", only=IN_PROCESS)
+    }
     assert wrong(results) == {}
 
 
 FAULTS: list[tuple[type, str, str]] = [
     (faulty.OtherKernelForLargeBatches, "batch-sizes", "picture 0 of 64×64 in a batch of 16"),
-    (faulty.WritesPixels, "input-unchanged", "pixels of a batch made of floats were changed in place"),
-    (faulty.WritesThroughNumpy, "input-unchanged", "pixels of a batch made of floats were changed in place"),
-    (faulty.WritesBytes, "input-unchanged", "the bytes of a batch made of floats were changed in place"),
-    (faulty.ShrinksImages, "input-unchanged", "the PIL pictures of a batch made of floats were changed in place"),
+    (
+        faulty.WritesPixels,
+        "input-unchanged",
+        "pixels of a batch made of floats were changed in place",
+    ),
+    (
+        faulty.WritesThroughNumpy,
+        "input-unchanged",
+        "pixels of a batch made of floats were changed in place",
+    ),
+    (
+        faulty.WritesBytes,
+        "input-unchanged",
+        "the bytes of a batch made of floats were changed in place",
+    ),
+    (
+        faulty.ShrinksImages,
+        "input-unchanged",
+        "the PIL pictures of a batch made of floats were changed in place",
+    ),
     (faulty.WritesMetadata, "input-unchanged", "metadata of a prompt was changed"),
     (faulty.AlwaysZero, "no-silent-score", "all score exactly 0"),
     (faulty.TakesTheWrongScale, "pixel-scale", "within the card's range"),
@@ -105,7 +144,11 @@ FAULTS: list[tuple[type, str, str]] = [
     (faulty.HasParameters, "gradient", "no gradient reaches the pixels"),
     (faulty.HalfAGradient, "gradient", "along a random direction the gradient says"),
     (faulty.GradientOfOneChannel, "gradient", "the gradient says"),
-    (faulty.UndeclaredGradient, "gradient", "carry a gradient, but the card does not say differentiable"),
+    (
+        faulty.UndeclaredGradient,
+        "gradient",
+        "carry a gradient, but the card does not say differentiable",
+    ),
     (faulty.SharedBuffer, "threads", "with 8 threads, "),
     (faulty.WrongGolden, "golden-scores", "checker scores 127.5 instead of 127.6 ± 0.05"),
     (faulty.KeepsBatches, "memory", "kB are left after 10 uses"),
@@ -125,12 +168,32 @@ FAULTS: list[tuple[type, str, str]] = [
 """Reward, the check that catches its fault and no other does, and what it says."""
 
 FAULTS_SEEN_TWICE: list[tuple[type, str, str, set[str]]] = [
-    (faulty.BatchNormaliser, "batch-invariance", "alone instead of with the others", {"batch-sizes"}),
-    (faulty.SortedOutput, "order", "at another place of the batch", {"batch-invariance", "batch-sizes"}),
+    (
+        faulty.BatchNormaliser,
+        "batch-invariance",
+        "alone instead of with the others",
+        {"batch-sizes"},
+    ),
+    (
+        faulty.SortedOutput,
+        "order",
+        "at another place of the batch",
+        {"batch-invariance", "batch-sizes"},
+    ),
     (faulty.SilentZero, "no-silent-score", "pixels are NaN gets the score 0", {"pixel-scale"}),
     (faulty.UpsideDown, "direction", "grey (-128) should score above black", {"golden-scores"}),
-    (faulty.NeedsASquare, "picture-sizes", "1×4096: returned 8192 scores for 2 pictures", {"picture-modes", "gradient", "batch-sizes"}),
-    (faulty.OtherDefault, "card-options", "option 'gain' is 2.0 on the card and 1.0 in the constructor", {"construction"}),
+    (
+        faulty.NeedsASquare,
+        "picture-sizes",
+        "1×4096: returned 8192 scores for 2 pictures",
+        {"picture-modes", "gradient", "batch-sizes"},
+    ),
+    (
+        faulty.OtherDefault,
+        "card-options",
+        "option 'gain' is 2.0 on the card and 1.0 in the constructor",
+        {"construction"},
+    ),
 ]
 """The same with the other checks that the fault cannot but trip as well."""
 
@@ -141,7 +204,9 @@ FAULTS_SEEN_EVERYWHERE: list[tuple[type, str, str]] = [
 """Faults that change every second call."""
 
 
-@pytest.mark.parametrize(("reward", "name", "detail"), FAULTS, ids=[fault[0].__name__ for fault in FAULTS])
+@pytest.mark.parametrize(
+    ("reward", "name", "detail"), FAULTS, ids=[fault[0].__name__ for fault in FAULTS]
+)
 def test_a_planted_fault_is_caught_by_its_check_alone(reward: type, name: str, detail: str) -> None:
     found = wrong(checked(reward, {*QUICK, name}))
     assert set(found) == {name}, found
@@ -149,15 +214,25 @@ def test_a_planted_fault_is_caught_by_its_check_alone(reward: type, name: str, d
     assert "\n" not in found[name]
 
 
-@pytest.mark.parametrize(("reward", "name", "detail", "others"), FAULTS_SEEN_TWICE, ids=[fault[0].__name__ for fault in FAULTS_SEEN_TWICE])
-def test_a_planted_fault_is_caught_by_its_check_and_related_ones(reward: type, name: str, detail: str, others: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("reward", "name", "detail", "others"),
+    FAULTS_SEEN_TWICE,
+    ids=[fault[0].__name__ for fault in FAULTS_SEEN_TWICE],
+)
+def test_a_planted_fault_is_caught_by_its_check_and_related_ones(
+    reward: type, name: str, detail: str, others: set[str]
+) -> None:
     found = wrong(checked(reward, QUICK))
     assert set(found) == {name, *others}, found
     assert detail in found[name]
 
 
-@pytest.mark.parametrize(("reward", "name", "detail"), FAULTS_SEEN_EVERYWHERE, ids=["Squeezes", "RunningNormaliser"])
-def test_a_planted_fault_that_spoils_most_calls_is_caught_by_its_check(reward: type, name: str, detail: str) -> None:
+@pytest.mark.parametrize(
+    ("reward", "name", "detail"), FAULTS_SEEN_EVERYWHERE, ids=["Squeezes", "RunningNormaliser"]
+)
+def test_a_planted_fault_that_spoils_most_calls_is_caught_by_its_check(
+    reward: type, name: str, detail: str
+) -> None:
     assert detail in wrong(checked(reward, QUICK))[name]
 
 
@@ -168,15 +243,29 @@ def replaced(base: type, **fields: Any) -> type:
 @pytest.mark.parametrize(
     ("reward", "skipped", "reason"),
     [
-        (replaced(faulty.NotDeterministic, deterministic=False), {"order", "batch-invariance", "repeatability"}, "not deterministic"),
-        (replaced(faulty.BatchNormaliser, batch_invariant=False), {"batch-invariance"}, "not batch-invariant"),
-        (replaced(faulty.BatchNormaliser, inputs=("image", "group")), {"batch-invariance", "single-picture"}, "groups are judged"),
+        (
+            replaced(faulty.NotDeterministic, deterministic=False),
+            {"order", "batch-invariance", "repeatability"},
+            "not deterministic",
+        ),
+        (
+            replaced(faulty.BatchNormaliser, batch_invariant=False),
+            {"batch-invariance"},
+            "not batch-invariant",
+        ),
+        (
+            replaced(faulty.BatchNormaliser, inputs=("image", "group")),
+            {"batch-invariance", "single-picture"},
+            "groups are judged",
+        ),
         (replaced(faulty.SharedBuffer, thread_safe=False), {"threads"}, "the scorer takes a lock"),
         (replaced(faulty.Sound, golden=()), {"golden-scores"}, "no golden scores"),
         (faulty.Light, {"rounding"}, "floats are scored"),
     ],
 )
-def test_what_the_card_declares_is_not_held_against_it(reward: type, skipped: set[str], reason: str) -> None:
+def test_what_the_card_declares_is_not_held_against_it(
+    reward: type, skipped: set[str], reason: str
+) -> None:
     results = checked(reward, {*QUICK, *skipped})
     assert wrong(results) == {}
     for name in skipped:
@@ -194,7 +283,9 @@ def test_an_expected_failure_is_told_apart_and_one_that_passes_is_a_failure() ->
 
 
 def test_mistakes_in_the_arguments_are_named() -> None:
-    with pytest.raises(UnknownNameError, match="unknown check 'batch-invarance'; did you mean 'batch-invariance'"):
+    with pytest.raises(
+        UnknownNameError, match="unknown check 'batch-invarance'; did you mean 'batch-invariance'"
+    ):
         check_reward("darkness", expected_failures={"batch-invarance": "x"})
     with pytest.raises(UnknownNameError, match="unknown check 'ordr'"):
         check_reward("darkness", only=["ordr"])
@@ -213,12 +304,23 @@ def test_a_reward_that_was_made_is_checked_without_making_another() -> None:
 
 def test_metadata_comes_with_the_prompt_that_is_given() -> None:
     class Counts(faulty.Sound):
-        card = dataclasses.replace(faulty.SOUND, inputs=("image", "metadata"), metadata=("objects",), range=(0.0, None), golden=())
+        card = dataclasses.replace(
+            faulty.SOUND,
+            inputs=("image", "metadata"),
+            metadata=("objects",),
+            range=(0.0, None),
+            golden=(),
+        )
 
         def __call__(self, batch: Any) -> Any:
             counts = [prompt.metadata.get("objects") for prompt in batch.prompts]
-            scores = [np.nan if n is None else mean + n for mean, n in zip(faulty.means(batch.uint8), counts, strict=True)]
-            return faulty.output(scores, errors=tuple("no objects are named" if n is None else None for n in counts))
+            scores = [
+                np.nan if n is None else mean + n
+                for mean, n in zip(faulty.means(batch.uint8), counts, strict=True)
+            ]
+            return faulty.output(
+                scores, errors=tuple("no objects are named" if n is None else None for n in counts)
+            )
 
     class ZeroWithout(Counts):
         def __call__(self, batch: Any) -> Any:
@@ -226,9 +328,14 @@ def test_metadata_comes_with_the_prompt_that_is_given() -> None:
             return faulty.output(torch.nan_to_num(found.values).tolist())
 
     assert wrong(checked(Counts, QUICK, prompt=Prompt("two cats", {"objects": 2}))) == {}
-    assert "no objects are named; give a prompt with its metadata" in wrong(checked(Counts, QUICK))["contract"]
+    assert (
+        "no objects are named; give a prompt with its metadata"
+        in wrong(checked(Counts, QUICK))["contract"]
+    )
     found = wrong(checked(ZeroWithout, QUICK, prompt=Prompt("two cats", {"objects": 2})))
-    assert found == {"no-silent-score": "pictures without the metadata that it needs score exactly 0"}
+    assert found == {
+        "no-silent-score": "pictures without the metadata that it needs score exactly 0"
+    }
 
 
 def test_the_goldens_are_promised_for_the_default_options_only() -> None:
@@ -243,15 +350,31 @@ def test_the_goldens_are_promised_for_the_default_options_only() -> None:
 
     assert wrong(checked(Gain, QUICK)) == {}
     found = ResolvedReward(Gain.card, {"gain": 3.0}, "tests", Gain)
-    results = {result.name: result for result in check_reward(found, only=["golden-scores", "score-range"])}
+    results = {
+        result.name: result for result in check_reward(found, only=["golden-scores", "score-range"])
+    }
     assert [result.outcome for result in results.values()] == ["skipped", "skipped"]
     assert "options were changed" in results["golden-scores"].detail
 
 
-@pytest.mark.parametrize("reward", [faulty.SeedsTorch, faulty.DrawsFromNumpy, faulty.SeedsWhenMade, faulty.SetsThreads, faulty.Sound])
+@pytest.mark.parametrize(
+    "reward",
+    [
+        faulty.SeedsTorch,
+        faulty.DrawsFromNumpy,
+        faulty.SeedsWhenMade,
+        faulty.SetsThreads,
+        faulty.Sound,
+    ],
+)
 def test_the_kit_leaves_the_world_as_it_was(reward: type) -> None:
     def world() -> list[Any]:
-        return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), torch.get_num_threads()]  # noqa: NPY002
+        return [
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+            torch.get_rng_state().tolist(),
+            torch.get_num_threads(),
+        ]
 
     before = [*world(), sys.getswitchinterval()]
     checked(reward, {*QUICK, "threads"})
@@ -259,18 +382,34 @@ def test_the_kit_leaves_the_world_as_it_was(reward: type) -> None:
 
 
 def test_tolerances_by_dtype() -> None:
-    assert [tolerance_of(text) for text in ("float64", "float32", "float16", "bfloat16")] == [1e-6, 1e-4, 1e-2, 4e-2]
+    assert [tolerance_of(text) for text in ("float64", "float32", "float16", "bfloat16")] == [
+        1e-6,
+        1e-4,
+        1e-2,
+        4e-2,
+    ]
     assert tolerance_of("float16 on a GPU, float32 on a CPU") == 1e-2
     assert tolerance_of("as the function returns") == 1e-4
 
 
-def test_the_key_of_a_card_that_forgets_an_option_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_of_a_card_that_forgets_an_option_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from ddpo.rewards.check import card as card_checks
 
-    monkeypatch.setattr(card_checks, "identity", lambda card, options, origin: f"{card.id} {card.weights} {card.dtype}")
+    monkeypatch.setattr(
+        card_checks,
+        "identity",
+        lambda card, options, origin: f"{card.id} {card.weights} {card.dtype}",
+    )
     card = dataclasses.replace(faulty.SOUND, options=(faulty.RewardOption("gain", 1.0, ""),))
-    (result,) = check_reward(ResolvedReward(card, {"gain": 1.0}, "tests", faulty.Sound), only=["cache-key"])
-    assert (result.outcome, result.detail) == ("failed", "does not change with version, preprocessing, option gain")
+    (result,) = check_reward(
+        ResolvedReward(card, {"gain": 1.0}, "tests", faulty.Sound), only=["cache-key"]
+    )
+    assert (result.outcome, result.detail) == (
+        "failed",
+        "does not change with version, preprocessing, option gain",
+    )
 
 
 @pytest.fixture
@@ -291,30 +430,48 @@ CARD += " family='f', flaws='f', unit='u', weights={weights})\n"
 WEIGHTS = "(WeightFile('a/b', 'main', None, 1.0, 'MIT'),)"
 
 
-@pytest.mark.parametrize(("head", "outcome"), [("import PIL.Image, numpy\n", "failed"), ("import json\n", "passed")])
+@pytest.mark.parametrize(
+    ("head", "outcome"), [("import PIL.Image, numpy\n", "failed"), ("import json\n", "passed")]
+)
 def test_a_heavy_import_at_listing_is_caught(installed: Path, head: str, outcome: str) -> None:
     (installed / "heavy_cards.py").write_text(head + CARD.format(load="faulty:Sound", weights="()"))
     (result,) = check_reward("heavy/one", only=["light-listing"])
     assert result.outcome == outcome
     if outcome == "failed":
-        assert result.detail == "importing heavy_cards loads PIL, numpy: put the card into a module of its own"
+        assert (
+            result.detail
+            == "importing heavy_cards loads PIL, numpy: put the card into a module of its own"
+        )
 
 
 @pytest.mark.parametrize(
     ("body", "outcome", "detail"),
     [
-        ("raise OSError('first\\nsecond')", "failed", "raises RewardLoadError instead of MissingResourceError: reward 'heavy/one' of"),
-        ("raise MissingResourceError('one\\ntwo')", "failed", "the message has 2 lines instead of one: one two"),
+        (
+            "raise OSError('first\\nsecond')",
+            "failed",
+            "raises RewardLoadError instead of MissingResourceError: reward 'heavy/one' of",
+        ),
+        (
+            "raise MissingResourceError('one\\ntwo')",
+            "failed",
+            "the message has 2 lines instead of one: one two",
+        ),
         ("raise MissingResourceError('get it there')", "passed", "get it there"),
         ("pass", "failed", "scores without its weights"),
     ],
 )
-def test_what_is_said_without_weights_is_checked(installed: Path, body: str, outcome: str, detail: str) -> None:
+def test_what_is_said_without_weights_is_checked(
+    installed: Path, body: str, outcome: str, detail: str
+) -> None:
     source = f"from ddpo.errors import MissingResourceError\nclass R:\n    def __init__(self):\n        {body}\n"
     source += "    def __call__(self, batch):\n        import torch\n        from ddpo.types import RewardOutput\n"
-    (installed / "heavy_reward.py").write_text(source + "        return RewardOutput(torch.ones(len(batch)))\n")
+    (installed / "heavy_reward.py").write_text(
+        source + "        return RewardOutput(torch.ones(len(batch)))\n"
+    )
     (installed / "heavy_cards.py").write_text(
-        CARD.format(load="heavy_reward:R", weights=WEIGHTS) + "import heavy_reward\nheavy_reward.R.card = CARD\n"
+        CARD.format(load="heavy_reward:R", weights=WEIGHTS)
+        + "import heavy_reward\nheavy_reward.R.card = CARD\n"
     )
     (result,) = check_reward("heavy/one", only=["missing-weights"])
     assert result.outcome == outcome
@@ -329,21 +486,35 @@ def tiny_aesthetic(monkeypatch: pytest.MonkeyPatch) -> None:
     from ddpo.rewards.models import aesthetic
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 56}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "patch_size": 56,
+    }
     config = CLIPVisionConfig(**sizes, image_size=224, projection_dim=768, hidden_act="quick_gelu")
-    tower, weight = CLIPVisionModelWithProjection(config).eval().requires_grad_(False), torch.randn(768)
+    tower, weight = (
+        CLIPVisionModelWithProjection(config).eval().requires_grad_(False),
+        torch.randn(768),
+    )
     monkeypatch.setattr(aesthetic, "load_clip", lambda *asked: tower)
     monkeypatch.setattr(aesthetic, "load_head", lambda path: (weight, torch.tensor(5.2)))
 
 
 def test_the_aesthetic_reward_on_a_tiny_tower(tiny_aesthetic: None) -> None:
-    results = {result.name: result for result in check_reward("aesthetic", only={*IN_PROCESS} - {"picture-sizes"})}
+    results = {
+        result.name: result
+        for result in check_reward("aesthetic", only={*IN_PROCESS} - {"picture-sizes"})
+    }
     assert wrong(results) == {}
     for name in ("batch-invariance", "rounding", "memory", "score-range"):
         assert results[name].outcome == "passed"
 
 
-def test_an_embedding_that_a_shared_tower_remembers_hides_no_fault(tiny_aesthetic: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_embedding_that_a_shared_tower_remembers_hides_no_fault(
+    tiny_aesthetic: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ddpo.rewards.models import aesthetic
 
     embeddings = aesthetic.clip_embeddings
@@ -353,6 +524,11 @@ def test_an_embedding_that_a_shared_tower_remembers_hides_no_fault(tiny_aestheti
         return lambda batch: (found := embed(batch)) - 0.5 * found.mean(0)
 
     monkeypatch.setattr(aesthetic, "clip_embeddings", coupled)
-    assert set(wrong({result.name: result for result in check_reward("aesthetic", only=["order", "batch-invariance"])})) == {
-        "batch-invariance"
-    }
+    assert set(
+        wrong(
+            {
+                result.name: result
+                for result in check_reward("aesthetic", only=["order", "batch-invariance"])
+            }
+        )
+    ) == {"batch-invariance"}

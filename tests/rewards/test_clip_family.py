@@ -18,33 +18,62 @@ from torch.nn.functional import normalize
 
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.images import to_rgb
-from ddpo.rewards import backbones
 from ddpo.rewards.check import check_reward
 from ddpo.rewards.check.run import all_checks
 from ddpo.rewards.models import aesthetic as aesthetic_module
-from ddpo.rewards.models.aesthetic import Aesthetic, AestheticV1, clip_embeddings, image_tower, load_head, load_linear_head, preprocess
+from ddpo.rewards.models import shared_encoders
+from ddpo.rewards.models.aesthetic import (
+    Aesthetic,
+    AestheticV1,
+    clip_embeddings,
+    image_tower,
+    load_head,
+    load_linear_head,
+    preprocess,
+)
 from ddpo.rewards.models.clip_pair import ClipPair
 from ddpo.rewards.models.clip_score import ClipScore
 from ddpo.rewards.models.clip_text import cut, padded
 from ddpo.rewards.models.pickscore import PickScore, prepare
-from ddpo.rewards.scorer import Scorer
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
 
-DATA = Path(os.environ.get("DDPO_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data") / "laion"
+DATA = (
+    Path(os.environ.get("DDPO_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
+    / "laion"
+)
 V1, V2 = DATA / "sa_0_4_vit_l_14_linear.pth", DATA / "sac+logos+ava1-l14-linearMSE.pth"
 needs_heads = pytest.mark.skipif(
-    not V1.is_file() or not V2.is_file(), reason="the heads' files are not here (DDPO_TEST_DATA names a folder)"
+    not V1.is_file() or not V2.is_file(),
+    reason="the heads' files are not here (DDPO_TEST_DATA names a folder)",
 )
 RATINGS_V1 = [-2.458, -0.138, 1.895, 3.585, 5.100, 6.470, 7.787, 9.048, 10.226, 11.304]
 """Scores of the ten embeddings published with LAION's predictor, computed elsewhere."""
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 TEXTS = ("a red fox", "", "Ein Füchslein 🦊 jagt 兔子", "a city at night " * 20)
-ODD_TEXTS = ("a dog’s “ball”", "ＦＵＬＬ-width ﬁsh", "&quot;cats &amp;amp; dogs&quot;", "a schÃ¶n cafÃ©")
+ODD_TEXTS = (
+    "a dog’s “ball”",
+    "ＦＵＬＬ-width ﬁsh",
+    "&quot;cats &amp;amp; dogs&quot;",
+    "a schÃ¶n cafÃ©",
+)
 """Texts that OpenAI's cleaning changes."""
-VISION = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 32}
-TEXT = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 77}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_size": 32,
+}
+TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 77,
+}
 LEANING = 0.3
 IN_PROCESS = sorted(set(all_checks()) - {"light-listing", "missing-weights"})
 
@@ -59,13 +88,26 @@ def byte_letters() -> list[str]:
 def write_tokenizer(folder: Path, merges: list[str]) -> int:
     """A tokenizer in the format of CLIP's folders on the hub; the size of its vocabulary."""
     letters = byte_letters()
-    pieces = [*letters, *(letter + "</w>" for letter in letters), *(merge.replace(" ", "") for merge in merges), START, END]
+    pieces = [
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        *(merge.replace(" ", "") for merge in merges),
+        START,
+        END,
+    ]
     folder.mkdir(exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({piece: index for index, piece in enumerate(pieces)}))
+    (folder / "vocab.json").write_text(
+        json.dumps({piece: index for index, piece in enumerate(pieces)})
+    )
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     (folder / "special_tokens_map.json").write_text(json.dumps(special))
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, **special}
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": 77,
+        "do_lower_case": True,
+        **special,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return len(pieces)
 
@@ -81,16 +123,32 @@ def lively(model: Any) -> Any:
 
 
 def write_clip(
-    folder: Path, act: str = "quick_gelu", eos: int | None = None, side: int = 224, merges: tuple[str, ...] = ("f o", "fo x</w>")
+    folder: Path,
+    act: str = "quick_gelu",
+    eos: int | None = None,
+    side: int = 224,
+    merges: tuple[str, ...] = ("f o", "fo x</w>"),
 ) -> Path:
     from transformers import CLIPConfig, CLIPModel
 
     size = write_tokenizer(folder, list(merges))
-    text = {**TEXT, "hidden_act": act, "vocab_size": size, "bos_token_id": size - 2, "eos_token_id": eos or size - 1}
-    config = CLIPConfig(text_config=text, vision_config={**VISION, "hidden_act": act, "image_size": side}, projection_dim=24)
+    text = {
+        **TEXT,
+        "hidden_act": act,
+        "vocab_size": size,
+        "bos_token_id": size - 2,
+        "eos_token_id": eos or size - 1,
+    }
+    config = CLIPConfig(
+        text_config=text,
+        vision_config={**VISION, "hidden_act": act, "image_size": side},
+        projection_dim=24,
+    )
     torch.manual_seed(0)
     model = lively(CLIPModel(config))
-    with torch.no_grad():  # a direction that pictures and texts have in common, so that few cosines are negative
+    with (
+        torch.no_grad()
+    ):  # a direction that pictures and texts have in common, so that few cosines are negative
         model.text_projection.weight.copy_(model.visual_projection.weight)
         for norm in (model.vision_model.post_layernorm, model.text_model.final_layer_norm):
             norm.bias += LEANING
@@ -115,32 +173,51 @@ def pictures() -> list[Image.Image]:
     random = np.random.default_rng(0)
 
     def smooth(width: int, height: int) -> Image.Image:
-        return Image.fromarray(random.integers(0, 256, (5, 7, 3)).astype(np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
+        return Image.fromarray(random.integers(0, 256, (5, 7, 3)).astype(np.uint8)).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
 
     noise = Image.fromarray(random.integers(0, 256, (97, 131, 3)).astype(np.uint8))
     see_through = smooth(300, 233)
     see_through.putalpha(Image.linear_gradient("L").resize((300, 233)))
     return [
-        smooth(224, 224), smooth(512, 512), smooth(227, 224).convert("L"), smooth(225, 640).convert("P"), smooth(64, 31), noise,
-        smooth(333, 231).convert("CMYK"), see_through,
-    ]  # fmt: skip
+        smooth(224, 224),
+        smooth(512, 512),
+        smooth(227, 224).convert("L"),
+        smooth(225, 640).convert("P"),
+        smooth(64, 31),
+        noise,
+        smooth(333, 231).convert("CMYK"),
+        see_through,
+    ]
 
 
-def scores(reward: Callable[[ImageBatch], Any], pictures: list[Image.Image], texts: tuple[str, ...] = TEXTS) -> tuple[Tensor, Tensor]:
+def scores(
+    reward: Callable[[ImageBatch], Any], pictures: list[Image.Image], texts: tuple[str, ...] = TEXTS
+) -> tuple[Tensor, Tensor]:
     """Scores and truncation of each picture with each text: `[pictures, texts]` twice."""
     prompts = [Prompt(text) for text in texts]
-    outputs = [reward(ImageBatch.of_images([to_rgb(picture)] * len(texts), prompts)) for picture in pictures]
-    return torch.stack([output.values for output in outputs]), torch.stack([output.parts["truncated"] for output in outputs])
+    outputs = [
+        reward(ImageBatch.of_images([to_rgb(picture)] * len(texts), prompts))
+        for picture in pictures
+    ]
+    return torch.stack([output.values for output in outputs]), torch.stack(
+        [output.parts["truncated"] for output in outputs]
+    )
 
 
-def plain(folder: Path, pictures: list[Image.Image], texts: list[str], image_processor: Any) -> Tensor:
+def plain(
+    folder: Path, pictures: list[Image.Image], texts: list[str], image_processor: Any
+) -> Tensor:
     """transformers' `CLIPModel` as its documentation calls it, over one padded batch: logits `[pictures, texts]`."""
     from transformers import CLIPModel, CLIPTokenizer
 
     model, tokenizer = CLIPModel.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
     words = tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
     with torch.no_grad():
-        logits: Tensor = model(**words, pixel_values=image_processor([to_rgb(picture) for picture in pictures])).logits_per_image
+        logits: Tensor = model(
+            **words, pixel_values=image_processor([to_rgb(picture) for picture in pictures])
+        ).logits_per_image
     return logits
 
 
@@ -203,9 +280,13 @@ def test_bfloat16_is_another_score_near_by(clip: Path, pictures: list[Image.Imag
     assert half._pair.tower is not single._pair.tower
     found, due = scores(half, pictures)[0], scores(single, pictures)[0]
     assert 1e-5 < (found - due).abs().max() < 0.05
-    with pytest.raises(ConfigError, match="'clip_score': dtype is 'float16', not one of float32, bfloat16"):
+    with pytest.raises(
+        ConfigError, match="'clip_score': dtype is 'float16', not one of float32, bfloat16"
+    ):
         ClipScore(str(clip), dtype="float16")
-    default, chosen = (resolve(f"clip_score:clip={clip}{option}") for option in ("", ",dtype=bfloat16"))
+    default, chosen = (
+        resolve(f"clip_score:clip={clip}{option}") for option in ("", ",dtype=bfloat16")
+    )
     assert "dtype=bfloat16" in chosen.signature
     assert default.identity != chosen.identity
 
@@ -221,7 +302,9 @@ def test_a_text_runs_once(clip: Path, pictures: list[Image.Image]) -> None:
 def test_preprocessing_equals_open_clips(pictures: list[Image.Image]) -> None:
     transform = pytest.importorskip("open_clip.transform").image_transform(224, is_train=False)
     for picture in pictures:
-        opened = picture if picture.mode in ("RGB", "L") else to_rgb(picture)  # of others it makes RGB after resizing, without a ground
+        opened = (
+            picture if picture.mode in ("RGB", "L") else to_rgb(picture)
+        )  # of others it makes RGB after resizing, without a ground
         assert (preprocess(to_rgb(picture)) - transform(opened)).abs().max() <= 1e-6
 
 
@@ -251,12 +334,21 @@ def converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
         "logit_scale": "logit_scale",
     }
     inner = {
-        "visual.transformer.resblocks": "vision_model.encoder.layers", "transformer.resblocks": "text_model.encoder.layers",
-        "visual.ln_pre": "vision_model.pre_layrnorm", "visual.ln_post": "vision_model.post_layernorm",
-        "ln_final": "text_model.final_layer_norm", "ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1",
-        "mlp.c_proj": "mlp.fc2", "attn.out_proj": "self_attn.out_proj",
-    }  # fmt: skip
-    result = {"visual_projection.weight": state["visual.proj"].T, "text_projection.weight": state["text_projection"].T}
+        "visual.transformer.resblocks": "vision_model.encoder.layers",
+        "transformer.resblocks": "text_model.encoder.layers",
+        "visual.ln_pre": "vision_model.pre_layrnorm",
+        "visual.ln_post": "vision_model.post_layernorm",
+        "ln_final": "text_model.final_layer_norm",
+        "ln_1": "layer_norm1",
+        "ln_2": "layer_norm2",
+        "mlp.c_fc": "mlp.fc1",
+        "mlp.c_proj": "mlp.fc2",
+        "attn.out_proj": "self_attn.out_proj",
+    }
+    result = {
+        "visual_projection.weight": state["visual.proj"].T,
+        "text_projection.weight": state["text_projection"].T,
+    }
     for name, tensor in state.items():
         if name in outer:
             result[outer[name]] = tensor
@@ -271,7 +363,9 @@ def converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in result.items()}
 
 
-def test_clip_score_equals_open_clips_with_its_own_tokenizer(tmp_path: Path, pictures: list[Image.Image]) -> None:
+def test_clip_score_equals_open_clips_with_its_own_tokenizer(
+    tmp_path: Path, pictures: list[Image.Image]
+) -> None:
     """Same weights, and the real vocabulary of 49,408 tokens, which open_clip carries."""
     open_clip = pytest.importorskip("open_clip")
     from transformers import CLIPConfig
@@ -282,17 +376,36 @@ def test_clip_score_equals_open_clips_with_its_own_tokenizer(tmp_path: Path, pic
     assert size == 49_408
     reference = open_clip_model(size, 24)
     quick = {"hidden_act": "quick_gelu"}
-    text = {**TEXT, **quick, "vocab_size": size, "bos_token_id": 0, "eos_token_id": 2}  # as in the hub's config of OpenAI's model
-    CLIPConfig(text_config=text, vision_config={**VISION, **quick, "image_size": 224}, projection_dim=24).save_pretrained(tmp_path)
+    text = {
+        **TEXT,
+        **quick,
+        "vocab_size": size,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+    }  # as in the hub's config of OpenAI's model
+    CLIPConfig(
+        text_config=text, vision_config={**VISION, **quick, "image_size": 224}, projection_dim=24
+    ).save_pretrained(tmp_path)
     state = converted(reference.state_dict())
-    save_file({name: tensor for name, tensor in state.items() if name in state and "attn_mask" not in name}, tmp_path / "model.safetensors")
+    save_file(
+        {
+            name: tensor
+            for name, tensor in state.items()
+            if name in state and "attn_mask" not in name
+        },
+        tmp_path / "model.safetensors",
+    )
 
     texts = (*TEXTS, *ODD_TEXTS)
     found, _ = scores(ClipScore(str(tmp_path)), pictures, texts)
     transform = open_clip.transform.image_transform(224, is_train=False)
     with torch.no_grad():
-        image = reference.encode_image(torch.stack([transform(to_rgb(picture)) for picture in pictures]), normalize=True)
-        caption = reference.encode_text(words(["A photo depicts " + text for text in texts]), normalize=True)
+        image = reference.encode_image(
+            torch.stack([transform(to_rgb(picture)) for picture in pictures]), normalize=True
+        )
+        caption = reference.encode_text(
+            words(["A photo depicts " + text for text in texts]), normalize=True
+        )
     assert (found - 2.5 * (image @ caption.T).clamp(min=0)).abs().max() <= 1e-5
     uncleaned, _ = scores(PickScore(str(tmp_path), str(tmp_path)), pictures[:1], texts)
     plain_logits = plain(tmp_path, pictures[:1], list(texts), hugging_face)
@@ -304,7 +417,9 @@ def heads(name: str) -> tuple[Tensor, Tensor]:
     if V1.is_file() and V2.is_file():
         return load_head(str(V2)) if name == "aesthetic" else load_linear_head(str(V1))
     length, bias = (18.0, 5.24) if name == "aesthetic" else (28.4, 3.53)
-    return normalize(torch.randn(768, generator=torch.Generator().manual_seed(2)), dim=0) * length, torch.tensor(bias)
+    return normalize(
+        torch.randn(768, generator=torch.Generator().manual_seed(2)), dim=0
+    ) * length, torch.tensor(bias)
 
 
 @pytest.fixture
@@ -318,16 +433,26 @@ def towers(monkeypatch: pytest.MonkeyPatch) -> Any:
     return reference
 
 
-def test_aesthetic_scores_equal_those_on_open_clips_tower(towers: Any, pictures: list[Image.Image]) -> None:
+def test_aesthetic_scores_equal_those_on_open_clips_tower(
+    towers: Any, pictures: list[Image.Image]
+) -> None:
     transform = pytest.importorskip("open_clip.transform").image_transform(224, is_train=False)
     wrong = open_clip_model(9, 768, quick_gelu=False)
     wrong.load_state_dict(towers.state_dict())
     inputs = torch.stack([transform(to_rgb(picture)) for picture in pictures])
     for reward in (Aesthetic(), AestheticV1()):
         weight, bias = heads(reward.card.id)
-        found = torch.cat([reward(ImageBatch.of_images([to_rgb(picture)], [Prompt("")])).values for picture in pictures])
+        found = torch.cat(
+            [
+                reward(ImageBatch.of_images([to_rgb(picture)], [Prompt("")])).values
+                for picture in pictures
+            ]
+        )
         with torch.no_grad():
-            due, other = (model.encode_image(inputs, normalize=True) @ weight + bias for model in (towers, wrong))
+            due, other = (
+                model.encode_image(inputs, normalize=True) @ weight + bias
+                for model in (towers, wrong)
+            )
         assert (found - due).abs().max() <= 1e-4
         assert (found - other).abs().max() > 1e-3  # GELU for QuickGELU would show
         assert found.std() > 1e-2
@@ -346,7 +471,11 @@ def test_both_aesthetic_rewards_run_the_tower_once_per_picture(towers: Any) -> N
 
 def rating_embeddings() -> Tensor:
     return (
-        torch.from_numpy(np.stack([np.load(DATA / "vit_l_14_embeddings" / f"rating{i}.npy") for i in range(10)])).float().reshape(10, 768)
+        torch.from_numpy(
+            np.stack([np.load(DATA / "vit_l_14_embeddings" / f"rating{i}.npy") for i in range(10)])
+        )
+        .float()
+        .reshape(10, 768)
     )
 
 
@@ -356,32 +485,50 @@ def test_the_first_head_gives_the_published_numbers() -> None:
     assert float(bias) == pytest.approx(3.529372, abs=1e-5)
     assert float(weight.norm()) == pytest.approx(28.4444, abs=1e-4)
     unit = torch.stack([torch.eye(768)[0], torch.ones(768), torch.arange(1.0, 769.0)])
-    assert aesthetic_module.head_scores(unit, weight, bias).tolist() == pytest.approx([5.402092, 1.513130, 0.978050], abs=1e-5)
+    assert aesthetic_module.head_scores(unit, weight, bias).tolist() == pytest.approx(
+        [5.402092, 1.513130, 0.978050], abs=1e-5
+    )
     second, _ = load_head(str(V2))
-    assert float(normalize(weight, dim=0) @ normalize(second, dim=0)) == pytest.approx(0.3695, abs=1e-4)
+    assert float(normalize(weight, dim=0) @ normalize(second, dim=0)) == pytest.approx(
+        0.3695, abs=1e-4
+    )
 
 
 @needs_heads
 def test_the_rating_embeddings_score_as_through_the_published_layers() -> None:
     """Against the layers applied one after the other in NumPy, from the files as they are."""
     embeddings = rating_embeddings()
-    state = {name: tensor.double().numpy() for name, tensor in torch.load(V1, map_location="cpu", weights_only=True).items()}
+    state = {
+        name: tensor.double().numpy()
+        for name, tensor in torch.load(V1, map_location="cpu", weights_only=True).items()
+    }
     due = embeddings.double().numpy() @ state["weight"][0] + state["bias"][0]
     found = aesthetic_module.head_scores(embeddings, *load_linear_head(str(V1))).tolist()
     assert found == pytest.approx(due.tolist(), abs=1e-5)
     assert found == pytest.approx(RATINGS_V1, abs=5.1e-4)
-    layers = {name: tensor.double().numpy() for name, tensor in torch.load(V2, map_location="cpu", weights_only=True).items()}
+    layers = {
+        name: tensor.double().numpy()
+        for name, tensor in torch.load(V2, map_location="cpu", weights_only=True).items()
+    }
     hidden = embeddings.double().numpy()
     for index in (0, 2, 4, 6, 7):
         hidden = hidden @ layers[f"layers.{index}.weight"].T + layers[f"layers.{index}.bias"]
-    assert aesthetic_module.head_scores(embeddings, *load_head(str(V2))).tolist() == pytest.approx(hidden[:, 0].tolist(), abs=1e-5)
+    assert aesthetic_module.head_scores(embeddings, *load_head(str(V2))).tolist() == pytest.approx(
+        hidden[:, 0].tolist(), abs=1e-5
+    )
 
 
 @needs_heads
 def test_the_heads_are_not_taken_for_each_other() -> None:
-    with pytest.raises(MissingResourceError, match=r"'aesthetic_v1' needs LAION aesthetic head \(0.004 MB, MIT\).*SHA-256"):
+    with pytest.raises(
+        MissingResourceError,
+        match=r"'aesthetic_v1' needs LAION aesthetic head \(0.004 MB, MIT\).*SHA-256",
+    ):
         load_linear_head(str(V2))
-    with pytest.raises(MissingResourceError, match=r"'aesthetic' needs LAION aesthetic head \(3.7 MB, Apache-2.0\).*SHA-256"):
+    with pytest.raises(
+        MissingResourceError,
+        match=r"'aesthetic' needs LAION aesthetic head \(3.7 MB, Apache-2.0\).*SHA-256",
+    ):
         load_head(str(V1))
 
 
@@ -408,8 +555,10 @@ def test_a_score_does_not_depend_on_batch_mates(clip: Path, count: int) -> None:
     assert (together - alone).abs().max() <= 1e-6
     half = ClipScore(str(clip), dtype="bfloat16")
     together = half(batch).values
-    backbones.forget_embeddings()
-    assert (together - torch.cat([half(batch.take([place])).values for place in range(count)])).abs().max() <= 1e-2  # a rounding
+    shared_encoders.forget_embeddings()
+    assert (
+        together - torch.cat([half(batch.take([place])).values for place in range(count)])
+    ).abs().max() <= 1e-2  # a rounding
 
 
 def test_an_empty_batch_gives_no_score(clip: Path) -> None:
@@ -421,12 +570,28 @@ def test_an_empty_batch_gives_no_score(clip: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("clip_score", ["openai/clip-vit-base-patch32 (605 MB, MIT)", "`hf download openai/clip-vit-base-patch32`", "clip=…"]),
-        ("pickscore", ["PickScore_v1 (3950 MB, code MIT, weights not stated)", "hf download yuvalkirstain/PickScore_v1", "processor=…"]),
+        (
+            "clip_score",
+            [
+                "openai/clip-vit-base-patch32 (605 MB, MIT)",
+                "`hf download openai/clip-vit-base-patch32`",
+                "clip=…",
+            ],
+        ),
+        (
+            "pickscore",
+            [
+                "PickScore_v1 (3950 MB, code MIT, weights not stated)",
+                "hf download yuvalkirstain/PickScore_v1",
+                "processor=…",
+            ],
+        ),
         ("aesthetic_v1", ["0.004 MB, MIT", "https://github.com/LAION-AI"]),
     ],
 )
-def test_without_weights_one_line_says_how_to_get_them(name: str, says: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_weights_one_line_says_how_to_get_them(
+    name: str, says: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("DDPO_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(MissingResourceError) as caught:
@@ -442,12 +607,19 @@ def test_a_model_that_is_not_whole_or_does_not_fit_is_refused(clip: Path, tmp_pa
         ClipScore(str(small))
     wordy = tmp_path / "wordy"
     write_tokenizer(wordy, ["f o", "fo x</w>", "r e", "re d</w>"])
-    with pytest.raises(ConfigError, match=r"tokenizer .*wordy has 518 tokens, the CLIP model .* knows 516"):
+    with pytest.raises(
+        ConfigError, match=r"tokenizer .*wordy has 518 tokens, the CLIP model .* knows 516"
+    ):
         PickScore(str(clip), str(wordy))
     part = write_clip(tmp_path / "part")
     state = load_file(part / "model.safetensors")
-    save_file({name: tensor for name, tensor in state.items() if name != "visual_projection.weight"}, part / "model.safetensors")
-    with pytest.raises(MissingResourceError, match=r"lacks 1 tensors, such as visual_projection.weight"):
+    save_file(
+        {name: tensor for name, tensor in state.items() if name != "visual_projection.weight"},
+        part / "model.safetensors",
+    )
+    with pytest.raises(
+        MissingResourceError, match=r"lacks 1 tensors, such as visual_projection.weight"
+    ):
         ClipScore(str(part))
     (part / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(MissingResourceError, match="'clip_score' needs openai"):
@@ -458,13 +630,19 @@ def test_a_model_that_is_not_whole_or_does_not_fit_is_refused(clip: Path, tmp_pa
 
 def test_two_models_do_not_share_a_tower(clip: Path, tuned: Path) -> None:
     card = ClipScore.card
-    first, second, third = (ClipPair(card, str(path), str(path), "cpu") for path in (clip, clip, tuned))
+    first, second, third = (
+        ClipPair(card, str(path), str(path), "cpu") for path in (clip, clip, tuned)
+    )
     assert first.tower is second.tower
     assert first.tower is not third.tower
 
 
-def test_clip_embeddings_are_those_of_the_whole_model(clip: Path, pictures: list[Image.Image]) -> None:
+def test_clip_embeddings_are_those_of_the_whole_model(
+    clip: Path, pictures: list[Image.Image]
+) -> None:
     """The way `aesthetic` loads a checkpoint gives the tower that `clip_score` has."""
-    embed = clip_embeddings(image_tower(load_file(clip / "model.safetensors"), **VISION, projection_dim=24), "cpu")
+    embed = clip_embeddings(
+        image_tower(load_file(clip / "model.safetensors"), **VISION, projection_dim=24), "cpu"
+    )
     batch = ImageBatch.of_images([to_rgb(pictures[5])], [Prompt("")])
     assert torch.allclose(embed(batch), ClipScore(str(clip))._pair.tower.embed(batch), atol=1e-5)

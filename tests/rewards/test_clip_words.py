@@ -28,10 +28,34 @@ CLEANED = [
     ("", ""),
 ]
 ODD = [
-    "<e&#769;>", "&eacute;t&#233;", "İstanbul", "ẞ Straße", "ǅ Ω K ſ ß", "a b c　d​e‍", "❤️ 👩‍👩‍👧", "x\x1cy\x85z", "!!!'s ...'t",
-    "don't it's I'VE we'LL you'RE", "２３ ½ ³ Ⅳ ①", "हिन्दी", "한국어", "e\u0301 é", "\ufeffbom", "\ud83d\ude00", "a \ud800 lone half",
-    "   ", "a&nbsp;b", "it’s", "__a__b-c.d", "… — – •", "ﷺ ㎏", "<b>it&#39;s</b>", "\u202eright to left", "C:\\x | a/b", "$5 £6 100%",
-]  # fmt: skip
+    "<e&#769;>",
+    "&eacute;t&#233;",
+    "İstanbul",
+    "ẞ Straße",
+    "ǅ Ω K ſ ß",
+    "a b c　d​e‍",
+    "❤️ 👩‍👩‍👧",
+    "x\x1cy\x85z",
+    "!!!'s ...'t",
+    "don't it's I'VE we'LL you'RE",
+    "２３ ½ ³ Ⅳ ①",
+    "हिन्दी",
+    "한국어",
+    "e\u0301 é",
+    "\ufeffbom",
+    "\ud83d\ude00",
+    "a \ud800 lone half",
+    "   ",
+    "a&nbsp;b",
+    "it’s",
+    "__a__b-c.d",
+    "… — – •",
+    "ﷺ ㎏",
+    "<b>it&#39;s</b>",
+    "\u202eright to left",
+    "C:\\x | a/b",
+    "$5 £6 100%",
+]
 
 
 def generated(count: int) -> list[str]:
@@ -39,12 +63,20 @@ def generated(count: int) -> list[str]:
 
     U+0345 is left out. Where case is ignored, Python's `regex`, by which OpenAI's tokenizer splits, takes this mark for a letter.
     """
-    odd = [chr(code) for code in (*range(0x20, 0x3000), *range(0xFB00, 0xFB07), *range(0xFF01, 0xFF5E)) if code != 0x345]
+    odd = [
+        chr(code)
+        for code in (*range(0x20, 0x3000), *range(0xFB00, 0xFB07), *range(0xFF01, 0xFF5E))
+        if code != 0x345
+    ]
     letters = [letter for letter in odd if unicodedata.category(letter) not in ("Cn", "Cs")]
     choose = random.Random(7)
     common = [*"abc '&;<s#1", "&amp;", "&#x41;", "’", "Ã©"]
     return [
-        "".join(choose.choice(letters if choose.random() < 0.5 else common) for _ in range(choose.randint(1, 12))) for _ in range(count)
+        "".join(
+            choose.choice(letters if choose.random() < 0.5 else common)
+            for _ in range(choose.randint(1, 12))
+        )
+        for _ in range(count)
     ]
 
 
@@ -68,7 +100,9 @@ def test_texts_are_cleaned_as_openai_does(text: str, due: str) -> None:
     assert openai_clean(text) == due
 
 
-def test_token_ids_are_those_of_openais_tokenizer(load: Callable[[], Any], open_clip_words: Any) -> None:
+def test_token_ids_are_those_of_openais_tokenizer(
+    load: Callable[[], Any], open_clip_words: Any
+) -> None:
     read = openai_reader(load())
     words = open_clip_words
     texts = [*(text for text, _ in CLEANED), *ODD, *generated(2000)]
@@ -93,5 +127,7 @@ def test_the_plain_reader_does_not_clean(load: Callable[[], Any], open_clip_word
 def test_a_tokenizer_of_another_make_is_refused() -> None:
     from transformers import ByT5Tokenizer
 
-    with pytest.raises(ConfigError, match="tokenizer is a ByT5Tokenizer; a CLIPTokenizer is needed"):
+    with pytest.raises(
+        ConfigError, match="tokenizer is a ByT5Tokenizer; a CLIPTokenizer is needed"
+    ):
         openai_reader(ByT5Tokenizer())

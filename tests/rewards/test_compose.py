@@ -18,12 +18,24 @@ import torch
 from PIL import Image
 
 from ddpo.errors import ConfigError, MissingResourceError, RewardFailure
-from ddpo.inputs.picture import Picture
+from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.cache import ScoreCache
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.compose import ComposedReward, clamped, pareto_fronts, pareto_rank, standardised
-from ddpo.rewards.reference import Reference, calibrate, load_reference, reference_of, save_reference
-from ddpo.rewards.scorer import Scorer, make_scorer
+from ddpo.rewards.scoring.compose import (
+    ComposedReward,
+    clamped,
+    pareto_fronts,
+    pareto_rank,
+    standardised,
+)
+from ddpo.rewards.scoring.scorer import Scorer, make_scorer
+from ddpo.rewards.scoring.standardise import (
+    ScoreDistribution,
+    calibrate,
+    load_reference,
+    reference_of,
+    save_reference,
+)
 from ddpo.rewards.spec import Expression, RewardSpec, Term, join_specs, parse_expression
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
@@ -78,7 +90,12 @@ def mine(tmp_path: Path) -> str:
 
 
 def batch(*levels: float, prompts: tuple[str, ...] | None = None) -> ImageBatch:
-    pixels = torch.tensor(levels, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(len(levels), 3, 4, 4).contiguous()
+    pixels = (
+        torch.tensor(levels, dtype=torch.float32)
+        .reshape(-1, 1, 1, 1)
+        .expand(len(levels), 3, 4, 4)
+        .contiguous()
+    )
     return ImageBatch(pixels, tuple(Prompt(text) for text in prompts or ("a",) * len(levels)))
 
 
@@ -97,7 +114,9 @@ def calls_of(reward: Any) -> int:
 # grammar
 
 
-def term(name: str, weight: float | None = None, options: dict[str, str] | None = None, **steps: Any) -> Term:
+def term(
+    name: str, weight: float | None = None, options: dict[str, str] | None = None, **steps: Any
+) -> Term:
     return Term(RewardSpec("name", name, "", options or {}), weight, **steps)
 
 
@@ -114,13 +133,25 @@ def term(name: str, weight: float | None = None, options: dict[str, str] | None 
         ("a:device=cuda:1.0", Expression("sum", (term("a", 1.0, {"device": "cuda"}),))),
         ("a:device=cuda:-1", Expression("sum", (term("a", -1.0, {"device": "cuda"}),))),
         ("a:z=ref.json:2", Expression("sum", (term("a", 2.0, reference="ref.json"),))),
-        ("a:z=r.json,clamp=-3..3", Expression("sum", (term("a", reference="r.json", bounds=(-3.0, 3.0)),))),
-        ("a:clamp=..5,head=x", Expression("sum", (term("a", None, {"head": "x"}, bounds=(None, 5.0)),))),
+        (
+            "a:z=r.json,clamp=-3..3",
+            Expression("sum", (term("a", reference="r.json", bounds=(-3.0, 3.0)),)),
+        ),
+        (
+            "a:clamp=..5,head=x",
+            Expression("sum", (term("a", None, {"head": "x"}, bounds=(None, 5.0)),)),
+        ),
         ("a:clamp=0.5..:2", Expression("sum", (term("a", 2.0, bounds=(0.5, None)),))),
-        ("./d r/f.py:Obj:0.5", Expression("sum", (Term(RewardSpec("file", "./d r/f.py", "Obj"), 0.5),))),
+        (
+            "./d r/f.py:Obj:0.5",
+            Expression("sum", (Term(RewardSpec("file", "./d r/f.py", "Obj"), 0.5),)),
+        ),
         ("p.m:T.make:3", Expression("sum", (Term(RewardSpec("object", "p.m", "T.make"), 3.0),))),
         ("min(a:1,b:2)", Expression("min", (term("a", 1.0), term("b", 2.0)))),
-        ("pareto(a:h=x,device=cuda, b)", Expression("pareto", (term("a", None, {"h": "x", "device": "cuda"}), term("b")))),
+        (
+            "pareto(a:h=x,device=cuda, b)",
+            Expression("pareto", (term("a", None, {"h": "x", "device": "cuda"}), term("b"))),
+        ),
     ],
 )
 def test_expressions(text: str, expected: Expression) -> None:
@@ -214,7 +245,9 @@ def test_pareto_ranks_are_within_a_prompt_and_leave_unscorable_pictures_out() ->
 def test_a_weighted_sum_by_hand(mine: str) -> None:
     reward = make_reward(f"{mine}:Mean:2 + darkness:-0.5")
     output = reward(batch(0.25, 0.75))
-    assert output.values.tolist() == pytest.approx([2 * 0.25 + 0.5 * 0.25, 2 * 0.75 + 0.5 * 0.75], rel=1e-6)
+    assert output.values.tolist() == pytest.approx(
+        [2 * 0.25 + 0.5 * 0.25, 2 * 0.75 + 0.5 * 0.75], rel=1e-6
+    )
     assert {name: part.tolist() for name, part in output.parts.items()} == {
         "mean": [0.25, 0.75],
         "mean.red": [0.25, 0.75],
@@ -233,17 +266,27 @@ def test_min_takes_the_least_standardised_part(mine: str, tmp_path: Path) -> Non
     first = reference_for(f"{mine}:Mean", tmp_path, [0.25, 0.5, 0.75])
     second = reference_for("darkness", tmp_path, [-1.0, -0.5, 0.0])  # sd 0.5
     reward = make_reward(f"min({mine}:Mean:z={first}, darkness:z={second})")
-    assert reward(batch(0.0, 0.5, 1.0)).values.tolist() == pytest.approx([-2.0, 0.0, -1.0])  # (-2, 1), (0, 0), (2, -1)
+    assert reward(batch(0.0, 0.5, 1.0)).values.tolist() == pytest.approx(
+        [-2.0, 0.0, -1.0]
+    )  # (-2, 1), (0, 0), (2, -1)
 
 
 def test_pareto_of_opposed_rewards_has_one_front_and_of_equal_ones_a_ladder(mine: str) -> None:
     levels = batch(0.2, 0.4, 0.6)
     assert make_reward(f"pareto({mine}:Mean, darkness)")(levels).values.tolist() == [0.0, 0.0, 0.0]
-    assert make_reward(f"pareto({mine}:Mean, darkness:-1)")(levels).values.tolist() == [-2.0, -1.0, 0.0]
+    assert make_reward(f"pareto({mine}:Mean, darkness:-1)")(levels).values.tolist() == [
+        -2.0,
+        -1.0,
+        0.0,
+    ]
 
 
 def test_a_part_without_score_makes_the_picture_unscorable_in_every_combination(mine: str) -> None:
-    for spec in (f"{mine}:Mean + {mine}:DarkOnly", f"min({mine}:Mean, {mine}:DarkOnly)", f"pareto({mine}:Mean, {mine}:DarkOnly)"):
+    for spec in (
+        f"{mine}:Mean + {mine}:DarkOnly",
+        f"min({mine}:Mean, {mine}:DarkOnly)",
+        f"pareto({mine}:Mean, {mine}:DarkOnly)",
+    ):
         output = Scorer(make_reward(spec)).score(batch(0.25, 0.75))
         assert output.errors == (None, "dark_only: too bright")
         assert math.isnan(output.values[1])
@@ -267,7 +310,9 @@ def test_gradients_reach_the_pixels_of_differentiable_parts(tmp_path: Path) -> N
     path = reference_for("darkness", tmp_path, [-1.0, -0.5, 0.0])  # sd 0.5
     reward = make_reward(f"darkness:3:z={path} + symmetry")
     assert reward.card.differentiable
-    pixels = torch.full((1, 3, 4, 4), 0.5, requires_grad=True)  # symmetry is at its maximum: no gradient from there
+    pixels = torch.full(
+        (1, 3, 4, 4), 0.5, requires_grad=True
+    )  # symmetry is at its maximum: no gradient from there
     reward(ImageBatch(pixels, (Prompt(""),))).values.sum().backward()
     expected = -3 / 0.5 * torch.tensor(LUMA).reshape(1, 3, 1, 1).expand(1, 3, 4, 4) / 16
     torch.testing.assert_close(pixels.grad, expected)
@@ -296,13 +341,22 @@ def test_the_card_is_made_of_the_parts(mine: str) -> None:
     assert card.inputs == ("image", "prompt")
     assert set(card.weights) == {*aesthetic.weights, *alignment.weights}
     assert set(card.lineage) == {*aesthetic.lineage, *alignment.lineage}
-    assert (card.family, card.unit, card.cache, card.differentiable) == ("composed", "combined, no unit", False, False)
+    assert (card.family, card.unit, card.cache, card.differentiable) == (
+        "composed",
+        "combined, no unit",
+        False,
+        False,
+    )
     assert (card.deterministic, card.batch_invariant, card.pixels) == (True, True, "float")
     assert card.dtype.startswith(f"{aesthetic.dtype} and {alignment.dtype}")
     assert found.origin.startswith("ddpo + mine.py sha256:")
     assert RewardCard.from_dict(json.loads(json.dumps(card.to_dict()))) == card
     pareto = resolve("pareto(darkness, symmetry)").card
-    assert (pareto.inputs, pareto.batch_invariant, pareto.differentiable) == (("image", "group"), False, False)
+    assert (pareto.inputs, pareto.batch_invariant, pareto.differentiable) == (
+        ("image", "group"),
+        False,
+        False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -318,8 +372,13 @@ def test_the_card_is_made_of_the_parts(mine: str) -> None:
         ("pareto(darkness, symmetry)", (None, 0.0)),
     ],
 )
-def test_the_range_follows_from_the_parts(spec: str, expected: tuple[float | None, float | None], tmp_path: Path) -> None:
-    assert resolve(spec.format(z=reference_for("darkness", tmp_path, [-1.0, -0.5, 0.0]))).card.range == expected
+def test_the_range_follows_from_the_parts(
+    spec: str, expected: tuple[float | None, float | None], tmp_path: Path
+) -> None:
+    assert (
+        resolve(spec.format(z=reference_for("darkness", tmp_path, [-1.0, -0.5, 0.0]))).card.range
+        == expected
+    )
 
 
 def test_the_order_of_the_parts_does_not_matter(mine: str) -> None:
@@ -328,17 +387,29 @@ def test_the_order_of_the_parts_does_not_matter(mine: str) -> None:
         one, other = resolve(join_specs(terms, form)), resolve(join_specs(terms[::-1], form))
         assert one.card == other.card
         assert one.signature == other.signature
-        assert one.make()(batch(0.1, 0.6, 0.7)).values.tolist() == other.make()(batch(0.1, 0.6, 0.7)).values.tolist()
+        assert (
+            one.make()(batch(0.1, 0.6, 0.7)).values.tolist()
+            == other.make()(batch(0.1, 0.6, 0.7)).values.tolist()
+        )
 
 
 def test_whatever_moves_a_score_changes_identity_and_card(mine: str, tmp_path: Path) -> None:
     first = reference_for("darkness", tmp_path, [-1.0, 0.0])
     second = reference_for("darkness", tmp_path, [-1.0, -0.5])
     specs = [
-        "darkness + symmetry", "darkness:2 + symmetry", "darkness + symmetry:2", "darkness:-1 + symmetry", "darkness:clamp=-1.. + symmetry",
-        "darkness:clamp=-2.. + symmetry", f"darkness:z={first} + symmetry", f"darkness:z={second} + symmetry",
-        "min(darkness:1, symmetry:1)", "pareto(darkness, symmetry)", f"darkness + {mine}:Mean", f"darkness + {mine}:Mean:gain=2",
-    ]  # fmt: skip
+        "darkness + symmetry",
+        "darkness:2 + symmetry",
+        "darkness + symmetry:2",
+        "darkness:-1 + symmetry",
+        "darkness:clamp=-1.. + symmetry",
+        "darkness:clamp=-2.. + symmetry",
+        f"darkness:z={first} + symmetry",
+        f"darkness:z={second} + symmetry",
+        "min(darkness:1, symmetry:1)",
+        "pareto(darkness, symmetry)",
+        f"darkness + {mine}:Mean",
+        f"darkness + {mine}:Mean:gain=2",
+    ]
     found = [resolve(spec) for spec in specs]
     assert len({one.identity for one in found}) == len(specs)
     assert len({json.dumps(one.card.to_dict()) for one in found}) == len(specs)
@@ -378,7 +449,10 @@ def test_parts_are_served_from_a_cache(mine: str, tmp_path: Path) -> None:
 
 
 def test_min_refuses_scales_that_cannot_be_compared(mine: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"min needs scores on one scale.*compressibility in kB of 1000 bytes, negative.*z=FILE"):
+    with pytest.raises(
+        ConfigError,
+        match=r"min needs scores on one scale.*compressibility in kB of 1000 bytes, negative.*z=FILE",
+    ):
         resolve("min(darkness, compressibility)")
     path = reference_for("darkness", tmp_path, [-1.0, 0.0])
     with pytest.raises(ConfigError, match="darkness in sd"):
@@ -392,9 +466,13 @@ def test_min_refuses_scales_that_cannot_be_compared(mine: str, tmp_path: Path) -
 
 
 def test_unknown_options_and_steps_name_the_nearest(mine: str) -> None:
-    with pytest.raises(ConfigError, match="reward 'darkness' has no option 'clip'; did you mean 'clamp'"):
+    with pytest.raises(
+        ConfigError, match="reward 'darkness' has no option 'clip'; did you mean 'clamp'"
+    ):
         resolve("symmetry + darkness:clip=0..1")
-    with pytest.raises(ConfigError, match="reward 'mean' has no option 'gian'; did you mean 'gain'"):
+    with pytest.raises(
+        ConfigError, match="reward 'mean' has no option 'gian'; did you mean 'gain'"
+    ):
         resolve(f"darkness + {mine}:Mean:gian=2")
     with pytest.raises(ConfigError, match="'reserved': its option 'clamp' has the name of a step"):
         resolve(f"{mine}:Reserved")
@@ -429,7 +507,10 @@ def test_a_distribution_by_hand(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_standardised_by_is_refused(mine: str) -> None:
-    with pytest.raises(ConfigError, match=r"scored 1 of 3 pictures \(the first without a score: gone\): .* at least 2 scores"):
+    with pytest.raises(
+        ConfigError,
+        match=r"scored 1 of 3 pictures \(the first without a score: gone\): .* at least 2 scores",
+    ):
         reference_of(resolve("darkness"), [1.0, None, None], "", "gone")
     with pytest.raises(ConfigError, match=r"all 3 pictures the same score, 0\.1"):
         reference_of(resolve("darkness"), [0.1, 0.1, 0.1], "")
@@ -437,13 +518,19 @@ def test_what_cannot_be_standardised_by_is_refused(mine: str) -> None:
         calibrate(resolve("darkness:2"), [])
 
 
-def test_a_distribution_fits_only_the_reward_that_it_was_made_with(mine: str, tmp_path: Path) -> None:
+def test_a_distribution_fits_only_the_reward_that_it_was_made_with(
+    mine: str, tmp_path: Path
+) -> None:
     path = reference_for(f"{mine}:Mean:gain=2", tmp_path, [1.0, 2.0])
     assert resolve(f"{mine}:Mean:gain=2,z={path}").parts
-    assert resolve(f"{mine}:Mean:gain=2,device=cuda,z={path}").parts  # where it is computed does not matter
+    assert resolve(
+        f"{mine}:Mean:gain=2,device=cuda,z={path}"
+    ).parts  # where it is computed does not matter
     with pytest.raises(ConfigError, match="was made with reward mean, not darkness"):
         resolve(f"darkness:z={path}")
-    with pytest.raises(ConfigError, match=r"was made with options \{'gain': 2.0\}, not \{'gain': 1.0\}"):
+    with pytest.raises(
+        ConfigError, match=r"was made with options \{'gain': 2.0\}, not \{'gain': 1.0\}"
+    ):
         resolve(f"{mine}:Mean:z={path}")
     Path(mine).write_text(REWARDS.replace("* self.gain", "+ self.gain"))
     with pytest.raises(ConfigError, match="other weights, preprocessing or code"):
@@ -453,7 +540,7 @@ def test_a_distribution_fits_only_the_reward_that_it_was_made_with(mine: str, tm
     old = dataclasses.replace(reference_of(found, [1.0, 2.0], ""), version="0", scale="0")
     with pytest.raises(ConfigError, match="was made with version 0, not 1"):
         old.check(found.card, found.options, found.origin, "r.json")
-    assert Reference(**values).reward == "mean"
+    assert ScoreDistribution(**values).reward == "mean"
 
 
 @pytest.mark.parametrize(
@@ -471,7 +558,9 @@ def test_damaged_reference_files(tmp_path: Path, text: str, message: str) -> Non
         resolve(f"darkness:z={tmp_path / 'r.json'}")
 
 
-@pytest.mark.parametrize("change", [{"sd": 0.0}, {"sd": -1}, {"mean": "x"}, {"sd": None}, {"options": 3}])
+@pytest.mark.parametrize(
+    "change", [{"sd": 0.0}, {"sd": -1}, {"mean": "x"}, {"sd": None}, {"options": 3}]
+)
 def test_reference_files_with_impossible_figures(tmp_path: Path, change: dict[str, Any]) -> None:
     path = reference_for("darkness", tmp_path, [-1.0, 0.0])
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -480,7 +569,10 @@ def test_reference_files_with_impossible_figures(tmp_path: Path, change: dict[st
 
 
 def test_a_missing_reference_file_says_how_to_make_it() -> None:
-    with pytest.raises(MissingResourceError, match=r"z=nowhere\.json: no such file; make it with `ddpo rewards calibrate"):
+    with pytest.raises(
+        MissingResourceError,
+        match=r"z=nowhere\.json: no such file; make it with `ddpo rewards calibrate",
+    ):
         resolve("darkness:z=nowhere.json")
 
 
@@ -489,10 +581,15 @@ def test_calibrating_names_the_set_by_its_content(tmp_path: Path, mine: str) -> 
         (tmp_path / folder).mkdir()
     for index, level in enumerate((0, 51, 255)):
         Image.new("L", (8, 8 + index), level).save(tmp_path / "one" / f"{index}.png")
-        Image.new("L", (8, 8 + index), level).save(tmp_path / "two" / f"{9 - index}.png")  # other names, other order
+        Image.new("L", (8, 8 + index), level).save(
+            tmp_path / "two" / f"{9 - index}.png"
+        )  # other names, other order
 
-    def of(folder: str, prompt: Prompt | None = None) -> Reference:
-        return calibrate(resolve("darkness"), [Picture(str(path), prompt) for path in sorted((tmp_path / folder).iterdir())])
+    def of(folder: str, prompt: Prompt | None = None) -> ScoreDistribution:
+        return calibrate(
+            resolve("darkness"),
+            [InputImage(str(path), prompt) for path in sorted((tmp_path / folder).iterdir())],
+        )
 
     first = of("one")
     assert (first.count, first.unscorable) == (3, 0)
@@ -503,25 +600,40 @@ def test_calibrating_names_the_set_by_its_content(tmp_path: Path, mine: str) -> 
     damaged = of("one")
     assert (damaged.count, damaged.unscorable, damaged.mean) == (3, 1, first.mean)
     with pytest.raises(RewardFailure, match=r"no model.*no reference distribution was made"):
-        calibrate(resolve(f"{mine}:breaks"), [Picture(str(tmp_path / "one" / "0.png"))])
+        calibrate(resolve(f"{mine}:breaks"), [InputImage(str(tmp_path / "one" / "0.png"))])
 
 
 # the command line and the trainer
 
 
-def test_calibrate_then_score_gives_mean_0_and_sd_1(ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calibrate_then_score_gives_mean_0_and_sd_1(
+    ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").mkdir()
     for index, level in enumerate((0, 40, 90, 255)):
         Image.new("L", (16, 16), level).save(tmp_path / "pictures" / f"{index}.png")
-    code, out, err = ddpo("rewards", "calibrate", "darkness", "pictures", "--out", "dark.json", "--no-cache")
+    code, out, err = ddpo(
+        "rewards", "calibrate", "darkness", "pictures", "--out", "dark.json", "--no-cache"
+    )
     assert (code, err.strip()) == (0, "")
     assert "wrote dark.json; use it as --reward darkness:z=dark.json" in out
     scores = -np.array([0, 40, 90, 255]) / 255
     stored = json.loads((tmp_path / "dark.json").read_text())
-    assert (stored["mean"], stored["sd"]) == (pytest.approx(scores.mean()), pytest.approx(scores.std(ddof=1)))
-    code, out, err = ddpo("rewards", "score", "darkness:z=dark.json", "pictures", "--out", "scores.jsonl", "--no-cache")
+    assert (stored["mean"], stored["sd"]) == (
+        pytest.approx(scores.mean()),
+        pytest.approx(scores.std(ddof=1)),
+    )
+    code, out, err = ddpo(
+        "rewards",
+        "score",
+        "darkness:z=dark.json",
+        "pictures",
+        "--out",
+        "scores.jsonl",
+        "--no-cache",
+    )
     assert code == 0, err
     rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     found = np.array([row["score"] for row in rows])
@@ -553,9 +665,23 @@ def test_calibrate_says_what_is_wrong_on_one_line(
 
 
 SMALL = [
-    "--set", "sample.samples=8", "--set", "sample.per_prompt=4", "--set", "sample.steps=2", "--set", "sample.batch=4",
-    "--set", "optim.timesteps=1", "--set", "optim.updates=1", "--set", "checkpoint_every=1", "--iterations", "1",
-]  # fmt: skip
+    "--set",
+    "sample.samples=8",
+    "--set",
+    "sample.per_prompt=4",
+    "--set",
+    "sample.steps=2",
+    "--set",
+    "sample.batch=4",
+    "--set",
+    "optim.timesteps=1",
+    "--set",
+    "optim.updates=1",
+    "--set",
+    "checkpoint_every=1",
+    "--iterations",
+    "1",
+]
 
 
 def test_training_on_two_rewards_logs_both_and_notices_a_changed_reference(
@@ -566,11 +692,16 @@ def test_training_on_two_rewards_logs_both_and_notices_a_changed_reference(
     rewards = ["--reward", "darkness:2.0", "--reward", f"symmetry:z={path},clamp=-9..9:-0.5"]
     code, _, err = ddpo("train", *rewards, "--model", tiny_model, "--out", "run", *SMALL)
     assert code == 0, err
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["reward"] == f"darkness:2.0 + symmetry:z={path},clamp=-9..9:-0.5"
+    assert (
+        json.loads((tmp_path / "run" / "config.json").read_text())["reward"]
+        == f"darkness:2.0 + symmetry:z={path},clamp=-9..9:-0.5"
+    )
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
     assert list(line["reward_parts"]) == ["darkness", "symmetry"]
     parts = line["reward_parts"]
-    z = (parts["symmetry"] + 0.25) / math.sqrt(0.125)  # the reference has mean -0.25 and sd √(2 · 0.25²)
+    z = (parts["symmetry"] + 0.25) / math.sqrt(
+        0.125
+    )  # the reference has mean -0.25 and sd √(2 · 0.25²)
     assert line["reward_mean"] == pytest.approx(2 * parts["darkness"] - 0.5 * z, rel=1e-5)
     assert -1 < parts["darkness"] < 0
     code, _, err = ddpo("train", "--resume", "run", "--iterations", "2")
@@ -581,9 +712,20 @@ def test_training_on_two_rewards_logs_both_and_notices_a_changed_reference(
     assert "is not the one that it was started with" in err
 
 
-def test_training_on_a_pareto_rank_needs_whole_groups(ddpo: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_on_a_pareto_rank_needs_whole_groups(
+    ddpo: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    rewards = ["--reward", "darkness", "--reward", "symmetry", "--combine", "pareto", "--model", tiny_model]
+    rewards = [
+        "--reward",
+        "darkness",
+        "--reward",
+        "symmetry",
+        "--combine",
+        "pareto",
+        "--model",
+        tiny_model,
+    ]
     code, _, err = ddpo("train", *rewards, "--out", "split", *SMALL, "--set", "sample.batch=6")
     assert (code, os.path.exists("split")) == (2, False)
     assert "sample.batch (6) must be a multiple of sample.per_prompt (4)" in err

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddpo.images import from_uint8
 from ddpo.rewards.card import Golden
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.fixtures import FIXTURES, draw_fixture
 from ddpo.rewards.models.contrast import rms_contrast
 from ddpo.rewards.models.darkness import mean_luma
@@ -24,10 +24,26 @@ from ddpo.rewards.models.symmetry import mirror_error, rotation_error
 from ddpo.rewards.zoo import make_reward
 from ddpo.types import ImageBatch, Prompt
 
-MEASURES = [mirror_error, rotation_error, mean_luma, rms_contrast, mean_saturation, laplacian_variance, mean_gradient, high_frequency_share]
+MEASURES = [
+    mirror_error,
+    rotation_error,
+    mean_luma,
+    rms_contrast,
+    mean_saturation,
+    laplacian_variance,
+    mean_gradient,
+    high_frequency_share,
+]
 WEIGHT_FREE = [name for name, card in CARDS.items() if not card.weights]
 GOLDENS = [(name, golden) for name in WEIGHT_FREE for golden in CARDS[name].golden]
-BYTES = {"black": 4723, "grey": 4721, "gradient": 20406, "checker": 8819, "sin": 70761, "noise": 308188}
+BYTES = {
+    "black": 4723,
+    "grey": 4721,
+    "gradient": 20406,
+    "checker": 8819,
+    "sin": 70761,
+    "noise": 308188,
+}
 """File lengths measured with Pillow 9.5, 10.4, 11.3, 12.0 and 13.0."""
 
 
@@ -40,7 +56,9 @@ def random_batch(count: int, side: int = 24, seed: int = 0) -> ImageBatch:
     return ImageBatch(pixels, tuple(Prompt(f"picture {i}") for i in range(count)))
 
 
-@pytest.mark.parametrize(("name", "golden"), GOLDENS, ids=[f"{name}-{golden.fixture}" for name, golden in GOLDENS])
+@pytest.mark.parametrize(
+    ("name", "golden"), GOLDENS, ids=[f"{name}-{golden.fixture}" for name, golden in GOLDENS]
+)
 def test_golden_scores_of_the_cards(name: str, golden: Golden) -> None:
     score = float(make_reward(name)(batch_of(draw_fixture(golden.fixture))).values[0])
     assert abs(score - golden.score) <= golden.tolerance
@@ -62,15 +80,24 @@ def test_chroma_is_subsampled() -> None:
 
 def test_floats_are_rounded_not_truncated_before_encoding() -> None:
     pixels = from_uint8(draw_fixture("sin")[None])
-    raised, lowered = (pixels + 0.4 / 255).clamp(max=1), (pixels - 0.4 / 255).clamp(min=0)  # truncating would lose a level in `lowered`
+    raised, lowered = (
+        (pixels + 0.4 / 255).clamp(max=1),
+        (pixels - 0.4 / 255).clamp(min=0),
+    )  # truncating would lose a level in `lowered`
     reward = make_reward("incompressibility")
     for version in (raised, lowered):
-        assert round(float(reward(ImageBatch(version, (Prompt(""),))).values[0]) * 1000) == BYTES["sin"]
+        assert (
+            round(float(reward(ImageBatch(version, (Prompt(""),))).values[0]) * 1000)
+            == BYTES["sin"]
+        )
 
 
 def test_compressibility_is_minus_incompressibility() -> None:
     batch = random_batch(3)
-    assert torch.equal(make_reward("compressibility")(batch).values, -make_reward("incompressibility")(batch).values)
+    assert torch.equal(
+        make_reward("compressibility")(batch).values,
+        -make_reward("incompressibility")(batch).values,
+    )
 
 
 @pytest.mark.parametrize("name", WEIGHT_FREE)
@@ -125,7 +152,15 @@ def test_bytes_and_floats_of_one_picture_score_alike(name: str) -> None:
 
 @pytest.mark.parametrize("function", MEASURES)
 def test_gradients_agree_with_finite_differences(function) -> None:
-    pixels = torch.rand(2, 3, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    pixels = torch.rand(
+        2,
+        3,
+        3,
+        4,
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(1),
+        requires_grad=True,
+    )
     assert torch.autograd.gradcheck(function, (pixels,))
 
 
@@ -176,7 +211,9 @@ def test_a_mirrored_pair_is_symmetric_but_not_under_rotation() -> None:
 
 def test_laplacian_of_one_bright_pixel_by_hand() -> None:
     pixels = torch.zeros(1, 3, 5, 5)
-    pixels[..., 2, 2] = 1.0  # the Laplacian is -4 at the pixel, 1 at its four neighbours, and its mean is 0
+    pixels[..., 2, 2] = (
+        1.0  # the Laplacian is -4 at the pixel, 1 at its four neighbours, and its mean is 0
+    )
     assert float(laplacian_variance(pixels)) == pytest.approx(255**2 * (16 + 4) / 25)
 
 
@@ -184,7 +221,9 @@ def test_a_ramp_has_its_slope_as_gradient_and_no_edge_at_the_border() -> None:
     pixels = (torch.arange(10) * 0.1)[None, None, None].expand(1, 3, 6, 10)
     # inside the slope is 0.1; in the first and last column one side is replicated, so half of it
     assert float(mean_gradient(pixels)) == pytest.approx((8 * 0.1 + 2 * 0.05) / 10)
-    assert float(mean_gradient(pixels.transpose(-1, -2))) == pytest.approx((8 * 0.1 + 2 * 0.05) / 10)
+    assert float(mean_gradient(pixels.transpose(-1, -2))) == pytest.approx(
+        (8 * 0.1 + 2 * 0.05) / 10
+    )
 
 
 def test_sobel_and_laplacian_agree_with_scipy_on_noise() -> None:
@@ -193,9 +232,16 @@ def test_sobel_and_laplacian_agree_with_scipy_on_noise() -> None:
     picture = np.random.default_rng(5).random((3, 17, 23))
     grey = np.tensordot([0.299, 0.587, 0.114], picture, 1)
     pixels = torch.from_numpy(picture)[None]
-    sobel = np.hypot(ndimage.sobel(grey, 0, mode="nearest"), ndimage.sobel(grey, 1, mode="nearest")).mean() / 8
+    sobel = (
+        np.hypot(
+            ndimage.sobel(grey, 0, mode="nearest"), ndimage.sobel(grey, 1, mode="nearest")
+        ).mean()
+        / 8
+    )
     assert float(mean_gradient(pixels)) == pytest.approx(sobel, rel=1e-12)
-    assert float(laplacian_variance(pixels)) == pytest.approx(ndimage.laplace(255 * grey, mode="nearest").var(), rel=1e-12)
+    assert float(laplacian_variance(pixels)) == pytest.approx(
+        ndimage.laplace(255 * grey, mode="nearest").var(), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(("period", "share"), [(3, 1.0), (8, 0.0)])
@@ -203,7 +249,9 @@ def test_waves_above_and_below_half_of_nyquist(period: int, share: float) -> Non
     """A wave of 3 pixels has 1/3 cycle per pixel and one of 8 has 1/8; the limit is 1/4. The window spreads each over neighbours."""
     wave = 0.5 + 0.3 * torch.cos(2 * torch.pi * torch.arange(72).double() / period)
     for plane in (wave.expand(48, 72), wave.expand(48, 72).T):
-        assert float(high_frequency_share(plane.expand(1, 3, *plane.shape))) == pytest.approx(share, abs=1e-6)
+        assert float(high_frequency_share(plane.expand(1, 3, *plane.shape))) == pytest.approx(
+            share, abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("shape", [(16, 24), (17, 23), (1, 5)])
@@ -213,8 +261,13 @@ def test_the_share_of_white_noise_is_that_of_the_frequencies(shape: tuple[int, i
     plane = np.tensordot([0.299, 0.587, 0.114], picture, 1)
     window = np.outer(*(np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2 for side in shape))
     power = np.abs(np.fft.fft2(window * (plane - np.average(plane, weights=window)))) ** 2
-    fine = np.hypot(*np.meshgrid(np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), indexing="ij")) > 0.25
-    assert float(high_frequency_share(torch.from_numpy(picture)[None])) == pytest.approx(power[fine].sum() / power.sum(), rel=1e-6)
+    fine = (
+        np.hypot(*np.meshgrid(np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), indexing="ij"))
+        > 0.25
+    )
+    assert float(high_frequency_share(torch.from_numpy(picture)[None])) == pytest.approx(
+        power[fine].sum() / power.sum(), rel=1e-6
+    )
     noise = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     assert float(high_frequency_share(noise)) == pytest.approx(1 - np.pi / 16, abs=0.01)
 
@@ -230,7 +283,9 @@ def test_saturation_agrees_with_the_standard_library() -> None:
     colors = torch.rand(50, 3, generator=torch.Generator().manual_seed(4)).double()
     colors[:3] = torch.tensor([[0.0, 0.0, 0.0], [0.3, 0.3, 0.3], [0.01, 0.0, 0.0]])
     expected = sum(colorsys.rgb_to_hsv(*color)[1] for color in colors.tolist()) / 50
-    assert float(mean_saturation(colors.T.reshape(1, 3, 5, 10))) == pytest.approx(expected, rel=1e-12)
+    assert float(mean_saturation(colors.T.reshape(1, 3, 5, 10))) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_entropy_by_hand() -> None:
@@ -247,16 +302,22 @@ def test_a_large_batch_on_many_threads_scores_as_one_by_one() -> None:
         torch.set_num_threads(4)  # torch may split a reduction among threads, by the batch size
         for name in WEIGHT_FREE:
             reward = make_reward(name)
-            assert torch.equal(reward(batch).values, torch.cat([reward(batch[i : i + 1]).values for i in range(6)])), name
+            assert torch.equal(
+                reward(batch).values, torch.cat([reward(batch[i : i + 1]).values for i in range(6)])
+            ), name
     finally:
         torch.set_num_threads(threads)
 
 
 DIRECTIONS = {  # a picture that must score higher, from a grey ramp
-    "sharpness": lambda ramp: ramp + 0.2 * torch.rand(ramp.shape, generator=torch.Generator().manual_seed(0)),
+    "sharpness": lambda ramp: (
+        ramp + 0.2 * torch.rand(ramp.shape, generator=torch.Generator().manual_seed(0))
+    ),
     "contrast": lambda ramp: ramp * 2,
     "saturation": lambda ramp: ramp * torch.tensor([1.0, 0.5, 0.5]).reshape(3, 1, 1),
-    "high_frequency": lambda ramp: ramp + 0.2 * torch.rand(ramp.shape, generator=torch.Generator().manual_seed(0)),
+    "high_frequency": lambda ramp: (
+        ramp + 0.2 * torch.rand(ramp.shape, generator=torch.Generator().manual_seed(0))
+    ),
     "edge_density": lambda ramp: ramp.flip(-1).where(torch.arange(16) % 2 == 0, ramp),
     "entropy": lambda ramp: ramp.transpose(-1, -2) * 0.5 + ramp * 0.5,
     "rotation_symmetry": lambda ramp: (ramp + ramp.flip(-1, -2)) / 2,

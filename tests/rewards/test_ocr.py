@@ -21,7 +21,14 @@ from ddpo.rewards.check import check_reward
 from ddpo.rewards.check.run import all_checks
 from ddpo.rewards.fixtures import FIXTURES
 from ddpo.rewards.models import ocr
-from ddpo.rewards.models.ocr_text import common_letters, edit_distance, letters, quoted, spelling, wanted
+from ddpo.rewards.models.ocr_text import (
+    common_letters,
+    edit_distance,
+    letters,
+    quoted,
+    spelling,
+    wanted,
+)
 from ddpo.rewards.signature import signature
 from ddpo.rewards.vlm import UnusableAnswer
 from ddpo.rewards.zoo import make_reward
@@ -33,7 +40,10 @@ from ddpo.types import ImageBatch, Prompt
     [
         ('a sign that says "HELLO"', ("HELLO",)),
         ("a sign “Hello World” and one „Hallo“", ("Hello World", "Hallo")),
-        ("«salut», »hallo«, ”hej”, 「日本」, 『本』, ＂x＂", ("salut", "hallo", "hej", "日本", "本", "x")),
+        (
+            "«salut», »hallo«, ”hej”, 「日本」, 『本』, ＂x＂",
+            ("salut", "hallo", "hej", "日本", "本", "x"),
+        ),
         ('two signs: "OPEN" and "CLOSED"', ("OPEN", "CLOSED")),
         ("a cup with 'tea for 2' on it", ("tea for 2",)),
         ("it says 'DON'T PANIC' in red", ("DON'T PANIC",)),
@@ -78,7 +88,9 @@ def test_the_metadata_come_before_the_prompt() -> None:
     assert wanted(Prompt("a sign", {"text": ["B", "C d"]})) == ("B", "C d")
     assert wanted(Prompt('a sign "A"', {"text": None})) == ("A",)
     for wrong in ("", " \n", [], [""], ["A", " "], 5, ["A", 5], {"A": 1}):
-        with pytest.raises(UnusableAnswer, match="the metadata's 'text' is no text and no list of texts"):
+        with pytest.raises(
+            UnusableAnswer, match="the metadata's 'text' is no text and no list of texts"
+        ):
             wanted(Prompt('a sign "A"', {"text": wrong}))
     with pytest.raises(UnusableAnswer, match="the prompt quotes no text"):
         wanted(Prompt("a red fox"))
@@ -95,10 +107,20 @@ def test_the_distances_are_those_of_their_definitions() -> None:
     def common(a: str, b: str) -> int:
         if not a or not b:
             return 0
-        return max(common(a[1:], b), common(a, b[1:]), common(a[1:], b[1:]) + 1 if a[0] == b[0] else 0)
+        return max(
+            common(a[1:], b), common(a, b[1:]), common(a[1:], b[1:]) + 1 if a[0] == b[0] else 0
+        )
 
-    assert (edit_distance("kitten", "sitting"), edit_distance("flaw", "lawn"), edit_distance("", "abc")) == (3, 2, 3)
-    assert (common_letters("AGCAT", "GAC"), common_letters("", "a"), common_letters("abc", "abc")) == (2, 0, 3)
+    assert (
+        edit_distance("kitten", "sitting"),
+        edit_distance("flaw", "lawn"),
+        edit_distance("", "abc"),
+    ) == (3, 2, 3)
+    assert (
+        common_letters("AGCAT", "GAC"),
+        common_letters("", "a"),
+        common_letters("abc", "abc"),
+    ) == (2, 0, 3)
     generator = random.Random(0)
     for _ in range(300):
         a, b = ("".join(generator.choices("abc", k=generator.randrange(8))) for _ in range(2))
@@ -130,10 +152,18 @@ def test_spelling_by_hand(lines: list[str], targets: list[str], due: tuple[float
     assert tuple(found.values()) == pytest.approx(due)
 
 
-def picture(text: str, size: tuple[int, int] = (256, 256), letter: int = 32, color: Any = "black", ground: Any = "white") -> Image.Image:
+def picture(
+    text: str,
+    size: tuple[int, int] = (256, 256),
+    letter: int = 32,
+    color: Any = "black",
+    ground: Any = "white",
+) -> Image.Image:
     image = Image.new("RGB" if isinstance(ground, str) else "L", size, ground)
     place = (size[0] / 2, size[1] / 2)
-    ImageDraw.Draw(image).multiline_text(place, text, color, ImageFont.load_default(letter), "mm", align="center")
+    ImageDraw.Draw(image).multiline_text(
+        place, text, color, ImageFont.load_default(letter), "mm", align="center"
+    )
     return image.convert("RGB")
 
 
@@ -147,14 +177,21 @@ def reward() -> Any:
 @pytest.fixture
 def small_detector(reward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine enlarges pictures to 736 pixels to find text in them, which takes nearly all the time: here to 64."""
-    engine, small = sys.modules["rapidocr"].RapidOCR, {"Det.limit_side_len": 64, "EngineConfig.onnxruntime.intra_op_num_threads": 1}
-    monkeypatch.setattr(sys.modules["rapidocr"], "RapidOCR", lambda params: engine(params={**params, **small}))
+    engine, small = (
+        sys.modules["rapidocr"].RapidOCR,
+        {"Det.limit_side_len": 64, "EngineConfig.onnxruntime.intra_op_num_threads": 1},
+    )
+    monkeypatch.setattr(
+        sys.modules["rapidocr"], "RapidOCR", lambda params: engine(params={**params, **small})
+    )
 
 
 def scored(reward: Any, image: Image.Image, prompt: str, **metadata: Any) -> dict[str, float]:
     output = reward(ImageBatch.of_images([image], [Prompt(prompt, metadata)]))
     assert output.errors == (None,)
-    return {"score": float(output.values[0])} | {name: float(part[0]) for name, part in output.parts.items()}
+    return {"score": float(output.values[0])} | {
+        name: float(part[0]) for name, part in output.parts.items()
+    }
 
 
 def test_real_text_and_the_real_engine(reward: Any) -> None:
@@ -166,9 +203,17 @@ def test_real_text_and_the_real_engine(reward: Any) -> None:
     assert scored(reward, picture("HELLO WORLD", (320, 200), 40, 0, 255), prompt) == right
     wrong = {**right, "score": 0.9, "exact": 0, "distance": 1, "flow_grpo": 0.9}
     assert scored(reward, picture("HELO WORLD"), prompt) == pytest.approx(wrong)
-    assert scored(reward, picture(""), prompt) == {"score": 0, "exact": 0, "distance": 10, "extra": 0, "flow_grpo": 0}
+    assert scored(reward, picture(""), prompt) == {
+        "score": 0,
+        "exact": 0,
+        "distance": 10,
+        "extra": 0,
+        "flow_grpo": 0,
+    }
     assert scored(reward, picture("GOOD BYE"), prompt)["score"] < 0.5
-    assert scored(reward, picture("It's 5 o'clock!"), "a clock", text="It’s 5 o’clock!")["exact"] == 1
+    assert (
+        scored(reward, picture("It's 5 o'clock!"), "a clock", text="It’s 5 o’clock!")["exact"] == 1
+    )
 
 
 def test_a_picture_full_of_the_text_gains_nothing_by_it(reward: Any) -> None:
@@ -179,9 +224,15 @@ def test_a_picture_full_of_the_text_gains_nothing_by_it(reward: Any) -> None:
 def test_scores_do_not_depend_on_batch_mates(small_detector: None) -> None:
     reward = make_reward("ocr")
     texts = ["STOP", "ST0P", "", "GO"] * 4
-    pictures, prompts = [picture(text, (96, 64), 28) for text in texts], [Prompt('the word "STOP"'), Prompt('the word "GO"')] * 8
+    pictures, prompts = (
+        [picture(text, (96, 64), 28) for text in texts],
+        [Prompt('the word "STOP"'), Prompt('the word "GO"')] * 8,
+    )
     whole = reward(ImageBatch.of_images(pictures, prompts)).values.tolist()
-    assert whole[:4] == [reward(ImageBatch.of_images([p], [q])).values.item() for p, q in zip(pictures[:4], prompts[:4], strict=True)]
+    assert whole[:4] == [
+        reward(ImageBatch.of_images([p], [q])).values.item()
+        for p, q in zip(pictures[:4], prompts[:4], strict=True)
+    ]
     assert whole[2:5] == reward(ImageBatch.of_images(pictures[2:5], prompts[2:5])).values.tolist()
     assert (whole[0], whole[2], whole[3]) == (1, 0, 1)
     assert reward(ImageBatch(torch.zeros(0, 3, 8, 8), [])).values.shape == (0,)
@@ -191,7 +242,11 @@ def test_what_cannot_be_judged_says_why(reward: Any) -> None:
     narrow = Image.new("RGB", (4096, 1))
     cases = [
         (picture("A"), Prompt("a red fox"), "the prompt quotes no text"),
-        (picture("A"), Prompt('a sign "Привет"'), "the recogniser knows no 'в е и п р', which is in the text asked for"),
+        (
+            picture("A"),
+            Prompt('a sign "Привет"'),
+            "the recogniser knows no 'в е и п р', which is in the text asked for",
+        ),
         (narrow, Prompt('a sign "A"'), "the OCR engine failed: ResizeImgError"),
     ]
     for image, prompt, reason in cases:
@@ -206,23 +261,32 @@ def test_nothing_is_fetched(reward: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         raise AssertionError("a connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    path = Path(sys.modules["rapidocr"].__file__ or "").parent / "models" / "PP-OCRv6_rec_small.onnx"
+    path = (
+        Path(sys.modules["rapidocr"].__file__ or "").parent / "models" / "PP-OCRv6_rec_small.onnx"
+    )
     assert make_reward("ocr", recogniser=str(path)).read(picture("STOP 42")) == ("STOP 42",)
     assert "|rapidocr:3.10." in signature(reward.card)
     assert "PP-OCRv6_rec_small.onnx@sha256-6f327246b503" in signature(reward.card)
 
 
-def test_missing_and_other_models_are_told_in_one_line(reward: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_and_other_models_are_told_in_one_line(
+    reward: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / "other.onnx"
     other.write_bytes(b"no model")
-    with pytest.raises(MissingResourceError, match=r"are no models that it can run: .*other.onnx") as caught:
+    with pytest.raises(
+        MissingResourceError, match=r"are no models that it can run: .*other.onnx"
+    ) as caught:
         make_reward("ocr", recogniser=str(other))
     assert "\n" not in str(caught.value)
     with pytest.raises(MissingResourceError, match=r"there is no model at .*absent"):
         make_reward("ocr", detector=str(tmp_path / "absent"))
     changed = dataclasses.replace(ocr.OCR_WEIGHTS[1], sha256="0" * 64)
     monkeypatch.setattr(ocr, "OCR_WEIGHTS", (ocr.OCR_WEIGHTS[0], changed, ocr.OCR_WEIGHTS[2]))
-    with pytest.raises(MissingResourceError, match=r"PP-OCRv6_rec_small.onnx \(21.2 MB, Apache-2.0\), which is not the file") as caught:
+    with pytest.raises(
+        MissingResourceError,
+        match=r"PP-OCRv6_rec_small.onnx \(21.2 MB, Apache-2.0\), which is not the file",
+    ) as caught:
         make_reward("ocr")
     assert "\n" not in str(caught.value)
 
@@ -239,7 +303,9 @@ def test_pixels_that_are_no_numbers_are_refused(reward: Any) -> None:
         reward(ImageBatch(torch.full((1, 3, 8, 8), math.nan), [Prompt('"A"')]))
 
 
-def test_the_conformance_kit_on_pictures_with_text(small_detector: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_conformance_kit_on_pictures_with_text(
+    small_detector: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kit's own pictures have no text, for which any score but 0 would be wrong."""
     words = dict(zip(FIXTURES, ("STOP", "SHOP", "", "GO", "STOP", "TOPS"), strict=True))
 
@@ -248,9 +314,23 @@ def test_the_conformance_kit_on_pictures_with_text(small_detector: None, monkeyp
 
     monkeypatch.setattr("ddpo.rewards.check.reward_under_test.draw_fixture", draw)
     only = sorted(set(all_checks()) - {"light-listing", "missing-weights"})
-    results = {result.name: result for result in check_reward("ocr", only=only, prompt=Prompt('a sign "STOP"', {"text": "STOP"}))}
+    results = {
+        result.name: result
+        for result in check_reward(
+            "ocr", only=only, prompt=Prompt('a sign "STOP"', {"text": "STOP"})
+        )
+    }
     assert {name: result.detail for name, result in results.items() if not result.ok} == {}
-    for name in ("construction", "contract", "no-silent-score", "batch-invariance", "order", "rounding", "empty-batch", "memory"):
+    for name in (
+        "construction",
+        "contract",
+        "no-silent-score",
+        "batch-invariance",
+        "order",
+        "rounding",
+        "empty-batch",
+        "memory",
+    ):
         assert results[name].outcome == "passed", results[name].detail
     assert results["score-range"].detail == "0 … 1"
     assert "1×4096 (the OCR engine failed" in results["picture-sizes"].detail

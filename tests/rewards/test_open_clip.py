@@ -20,12 +20,12 @@ from torch import Tensor
 
 from ddpo.errors import ConfigError, MissingResourceError, UserError
 from ddpo.images import to_rgb
-from ddpo.rewards.availability import availability
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.check import check_reward
 from ddpo.rewards.check.run import all_checks
 from ddpo.rewards.models.aesthetic import Aesthetic, AestheticV1, image_tower
+from ddpo.rewards.tools.availability import availability
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
 

@@ -22,7 +22,18 @@ from ddpo.rewards.vlm import open_vlm
 
 __all__ = ["favouring_ratings", "llava"]  # the fixtures
 
-HIDDEN = ("torchvision", "sentencepiece", "tiktoken", "spacy", "xformers", "flash_attn", "kernels", "timm", "cv2", "open_clip")
+HIDDEN = (
+    "torchvision",
+    "sentencepiece",
+    "tiktoken",
+    "spacy",
+    "xformers",
+    "flash_attn",
+    "kernels",
+    "timm",
+    "cv2",
+    "open_clip",
+)
 PROGRAM = """
 import json, sys
 import numpy as np
@@ -44,13 +55,20 @@ print(json.dumps(found))
 
 def score_without(hidden: tuple[str, ...], specs: list[str]) -> dict[str, Any]:
     """Scores and signature of each reward, in a process in which packages cannot be imported."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps([hidden, specs])], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps([hidden, specs])],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def test_scores_do_not_depend_on_packages_that_are_not_required(llava: Path, favouring_ratings: Path, tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_packages_that_are_not_required(
+    llava: Path, favouring_ratings: Path, tmp_path: Path
+) -> None:
     clip, encoder = write_clip(tmp_path / "clip"), write_encoder(tmp_path / "encoder", "deberta")
     specs = [
         f"clip_score:clip={clip}",
@@ -78,18 +96,25 @@ def test_scores_do_not_depend_on_packages_that_are_not_required(llava: Path, fav
         ("vit", {"size": {"height": 28, "width": 28}}),
     ],
 )
-def test_images_are_resized_by_pillow_whatever_the_processor(name: str, settings: dict[str, Any], llava: Path, tmp_path: Path) -> None:
+def test_images_are_resized_by_pillow_whatever_the_processor(
+    name: str, settings: dict[str, Any], llava: Path, tmp_path: Path
+) -> None:
     from importlib import import_module
 
     from transformers import LlavaForConditionalGeneration
 
     classes = {
-        "clip": "CLIPImageProcessor", "llava": "LlavaImageProcessor", "siglip": "SiglipImageProcessor", "blip": "BlipImageProcessor",
+        "clip": "CLIPImageProcessor",
+        "llava": "LlavaImageProcessor",
+        "siglip": "SiglipImageProcessor",
+        "blip": "BlipImageProcessor",
         "vit": "ViTImageProcessor",
-    }  # fmt: skip
+    }
     module = import_module(f"transformers.models.{name}.image_processing_pil_{name}")
     by_pillow = getattr(module, f"{classes[name]}Pil")(**settings)
-    by_torchvision = getattr(import_module(f"transformers.models.{name}.image_processing_{name}"), classes[name])(**settings)
+    by_torchvision = getattr(
+        import_module(f"transformers.models.{name}.image_processing_{name}"), classes[name]
+    )(**settings)
     processor = on_pillow(llava)
     processor.image_processor = by_torchvision
     processor.save_pretrained(tmp_path)
@@ -148,5 +173,8 @@ def test_a_model_whose_images_need_torchvision_is_refused(llava: Path, tmp_path:
     processor = on_pillow(llava)
     processor.image_processor = Sam2ImageProcessor()
     processor.save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"has its Sam2ImageProcessor for torchvision only.*give a server's address as vlm=…"):
+    with pytest.raises(
+        ConfigError,
+        match=r"has its Sam2ImageProcessor for torchvision only.*give a server's address as vlm=…",
+    ):
         open_vlm(str(tmp_path))

@@ -8,13 +8,15 @@ import pytest
 
 from ddpo.devices import AUTO, accelerator, resolve_device
 from ddpo.rewards.card import RewardCard, RewardOption
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.signature import signature
 from ddpo.rewards.zoo import resolve
 from ddpo.trainer import config_for, train
-from ddpo.trainer.processes import Processes
+from ddpo.trainer.processes import World
 
-PLACED = [name for name, card in CARDS.items() if any(option.name == "device" for option in card.options)]
+PLACED = [
+    name for name, card in CARDS.items() if any(option.name == "device" for option in card.options)
+]
 
 NOTING = '''
 import torch
@@ -47,7 +49,9 @@ def devices(file: Path) -> list[str]:
 
 
 def test_most_model_rewards_can_be_placed() -> None:
-    assert {"aesthetic", "clip_score", "pickscore", "imagereward", "alignment", "vqa_score"} <= set(PLACED)
+    assert {"aesthetic", "clip_score", "pickscore", "imagereward", "alignment", "vqa_score"} <= set(
+        PLACED
+    )
 
 
 HALF = [name for name in PLACED if CARDS[name].accelerator_dtype]
@@ -61,7 +65,10 @@ def test_a_card_says_in_which_precision_it_computes_on_an_accelerator() -> None:
         assert "|dtype:float32|" in here.signature
         assert f"|dtype:{CARDS[name].accelerator_dtype}|" in there.signature
         assert there.identity == resolve(f"{name}:device=mps").identity != here.identity
-    assert resolve("hpsv3:dtype=float32").on("cuda").identity == resolve("hpsv3:dtype=float32").on("cpu").identity
+    assert (
+        resolve("hpsv3:dtype=float32").on("cuda").identity
+        == resolve("hpsv3:dtype=float32").on("cpu").identity
+    )
     served = "alignment:vlm=http://127.0.0.1:8000/v1"
     assert resolve(served).on("cuda").identity == resolve(served).on("cpu").identity
 
@@ -79,7 +86,9 @@ def test_signature_and_cache_key_do_not_depend_on_the_device(name: str) -> None:
 def test_the_fingerprint_of_a_card_is_what_it_was_before_devices_were_left_out() -> None:
     """The number is that of the commit before, for `device=cpu`: caches and runs from then stay valid."""
     options = (RewardOption("gain", 1.0, ""), RewardOption("device", "cpu", ""))
-    card = RewardCard(id="mine", version="1", summary="s", load="a:b", family="pixels", flaws="f", options=options)
+    card = RewardCard(
+        id="mine", version="1", summary="s", load="a:b", family="pixels", flaws="f", options=options
+    )
     for device in ("cpu", "cuda", AUTO):
         assert "card:b1a8d488937df721|" in signature(card, {"gain": 2.0, "device": device})
 
@@ -99,7 +108,9 @@ def test_a_reward_takes_memory_where_it_runs() -> None:
     assert resolve("aesthetic").on("cpu").memory_mb("cuda") == 0
 
 
-def test_a_reward_follows_the_device_of_its_run(noting: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_reward_follows_the_device_of_its_run(
+    noting: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     settings = {
         "model": str(tiny_model),
         "iterations": 1,
@@ -107,14 +118,26 @@ def test_a_reward_follows_the_device_of_its_run(noting: Path, tiny_model: Path, 
         "sample": {"samples": 4, "per_prompt": 2, "steps": 3, "batch": 4},
         "optim": {"updates": 1, "timesteps": 2},
     }
-    list(train(config_for({**settings, "reward": f"{noting}:Noting", "device": "cpu:0"}), tmp_path / "follows"))
-    list(train(config_for({**settings, "reward": f"{noting}:Noting:device=cpu", "device": "cpu:0"}), tmp_path / "told"))
+    list(
+        train(
+            config_for({**settings, "reward": f"{noting}:Noting", "device": "cpu:0"}),
+            tmp_path / "follows",
+        )
+    )
+    list(
+        train(
+            config_for({**settings, "reward": f"{noting}:Noting:device=cpu", "device": "cpu:0"}),
+            tmp_path / "told",
+        )
+    )
     list(train(config_for({**settings, "reward": f"{noting}:Noting"}), tmp_path / "auto"))
     assert devices(noting) == ["cpu:0", "cpu", accelerator() or "cpu"]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_each_of_two_processes_has_its_reward_on_its_own_device(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_of_two_processes_has_its_reward_on_its_own_device(
+    rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stand-in for accelerate on a machine with two GPUs; nothing is put there."""
     from accelerate.utils import DistributedType
 
@@ -125,12 +148,18 @@ def test_each_of_two_processes_has_its_reward_on_its_own_device(rank: int, monke
         def __init__(self, **settings: object) -> None:
             assert settings["cpu"] is False
 
-    for name, value in {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}.items():
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29511",
+    }.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr("ddpo.trainer.processes.accelerator", lambda: "cuda")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("accelerate.Accelerator", TwoGpus)
-    processes = Processes.join(AUTO)
+    processes = World.join(AUTO)
     assert resolve("aesthetic").on(processes.device).options["device"] == f"cuda:{rank}"
 
 

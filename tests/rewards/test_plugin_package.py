@@ -30,20 +30,38 @@ BROKEN = {
 }
 CONTESTED = "broken/contested"
 DOCTOR = {
-    "broken/missing-dependency": ("import error", "it needs the Python module library_that_nobody_has, which is not installed"),
-    "broken/missing-own-module": ("import error", "its own module ddpo_broken_plugin.forgotten does not exist"),
-    "broken/no-such-module": ("import error", "its own module ddpo_broken_plugin.nowhere does not exist"),
+    "broken/missing-dependency": (
+        "import error",
+        "it needs the Python module library_that_nobody_has, which is not installed",
+    ),
+    "broken/missing-own-module": (
+        "import error",
+        "its own module ddpo_broken_plugin.forgotten does not exist",
+    ),
+    "broken/no-such-module": (
+        "import error",
+        "its own module ddpo_broken_plugin.nowhere does not exist",
+    ),
     "broken/exits": ("import error", "SystemExit: goodbye"),
     "broken/kills": ("import error", "its import ended the process (exit code 3)"),
     "broken/no-such-card": ("bad card", "has no attribute 'NO_CARD'"),
     "broken/not-a-card": ("bad card", "it is a dict, not a RewardCard"),
     "broken/other-id": ("bad card", "its card has the id 'broken/somebody-else'"),
-    "broken/unknown-field": ("bad card", "ddpo knows no field 'differentable' on a card: it is misspelt, or of a newer ddpo"),
+    "broken/unknown-field": (
+        "bad card",
+        "ddpo knows no field 'differentable' on a card: it is misspelt, or of a newer ddpo",
+    ),
     "broken/nothing": ("bad card", "its load='ddpo_broken_plugin:Nothing' names nothing"),
     "broken/no-code": ("bad card", "is a dict, which makes no reward"),
     "broken/newer": ("newer API", "is made for API 2, this ddpo has 1: upgrade ddpo"),
-    "broken/lazy": ("missing extra", 'library_that_nobody_has, which is not installed: pip install "ddpo-broken-plugin[gpu]"'),
-    "compressibility": ("claimed twice", "ddpo has a reward of this name, which is the one that is used"),
+    "broken/lazy": (
+        "missing extra",
+        'library_that_nobody_has, which is not installed: pip install "ddpo-broken-plugin[gpu]"',
+    ),
+    "compressibility": (
+        "claimed twice",
+        "ddpo has a reward of this name, which is the one that is used",
+    ),
 }
 
 
@@ -52,9 +70,26 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the packages installed by pip, offline."""
     folder = tmp_path_factory.mktemp("plugins")
     for name in ("plugin_package", "broken_plugin_package", "rival_plugin_package"):
-        shutil.copytree(ROOT / "tests" / name, folder / name)  # building leaves files in the source folder
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-        command += ["--disable-pip-version-check", "--root-user-action=ignore", "--target", str(folder / "site"), str(folder / name)]
+        shutil.copytree(
+            ROOT / "tests" / name, folder / name
+        )  # building leaves files in the source folder
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-deps",
+            "--no-build-isolation",
+        ]
+        command += [
+            "--disable-pip-version-check",
+            "--root-user-action=ignore",
+            "--target",
+            str(folder / "site"),
+            str(folder / name),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     return folder / "site"
@@ -80,9 +115,16 @@ def test_listed_beside_the_builtins_and_broken_ones_with_distribution_and_cause(
     assert "broken" not in records["compressibility"]
     assert {name for name, record in records.items() if "broken" in record} == {*BROKEN, CONTESTED}
     for name, cause in BROKEN.items():
-        assert records[name]["broken"].startswith(f"reward {name!r} of ddpo-broken-plugin 0.0.1 is broken: ")
+        assert records[name]["broken"].startswith(
+            f"reward {name!r} of ddpo-broken-plugin 0.0.1 is broken: "
+        )
         assert cause in records[name]["broken"]
-    claimants = records[CONTESTED]["broken"].partition("is claimed by ")[2].partition(":")[0].split(" and by ")
+    claimants = (
+        records[CONTESTED]["broken"]
+        .partition("is claimed by ")[2]
+        .partition(":")[0]
+        .split(" and by ")
+    )
     assert sorted(claimants) == ["ddpo-broken-plugin 0.0.1", "ddpo-rival-plugin 2.0"]
     table = rewards(site, "list")
     assert table.returncode == 0
@@ -113,7 +155,12 @@ def test_checked_by_its_name(site: Path) -> None:
     done = rewards(site, "check", "test/sharpness", "--json")
     results = {result["name"]: result["outcome"] for result in json.loads(done.stdout)}
     assert done.returncode == 0, results
-    assert results["light-listing"] == results["golden-scores"] == results["batch-invariance"] == "passed"
+    assert (
+        results["light-listing"]
+        == results["golden-scores"]
+        == results["batch-invariance"]
+        == "passed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,15 +185,31 @@ def test_the_doctor_names_distribution_and_cause_of_each(site: Path) -> None:
     done = rewards(site, "doctor", "--json", *names)
     assert done.returncode == 1, done.stderr
     records = json.loads(done.stdout)
-    found = {(record["reward"], record["origin"]): (record["status"], record["detail"]) for record in records}
-    assert len(found) == len(records) == len(names) + 2  # the contested one is there twice, compressibility ddpo's own and the plug-in's
+    found = {
+        (record["reward"], record["origin"]): (record["status"], record["detail"])
+        for record in records
+    }
+    assert (
+        len(found) == len(records) == len(names) + 2
+    )  # the contested one is there twice, compressibility ddpo's own and the plug-in's
     for name, (status, detail) in DOCTOR.items():
         told = found[name, "ddpo-broken-plugin 0.0.1"]
         assert told[0] == status, (name, told)
         assert detail in told[1]
-    assert found["test/sharpness", "ddpo-test-plugin 1.2.3"] == found["darkness", "ddpo"] == found["compressibility", "ddpo"] == ("ok", "")
-    assert found[CONTESTED, "ddpo-rival-plugin 2.0"] == ("claimed twice", "ddpo-broken-plugin 0.0.1 claims it too: uninstall one of them")
-    assert found[CONTESTED, "ddpo-broken-plugin 0.0.1"] == ("claimed twice", "ddpo-rival-plugin 2.0 claims it too: uninstall one of them")
+    assert (
+        found["test/sharpness", "ddpo-test-plugin 1.2.3"]
+        == found["darkness", "ddpo"]
+        == found["compressibility", "ddpo"]
+        == ("ok", "")
+    )
+    assert found[CONTESTED, "ddpo-rival-plugin 2.0"] == (
+        "claimed twice",
+        "ddpo-broken-plugin 0.0.1 claims it too: uninstall one of them",
+    )
+    assert found[CONTESTED, "ddpo-broken-plugin 0.0.1"] == (
+        "claimed twice",
+        "ddpo-rival-plugin 2.0 claims it too: uninstall one of them",
+    )
 
 
 def test_the_doctor_is_content_with_a_good_plugin(site: Path) -> None:
@@ -159,21 +222,48 @@ def test_the_doctor_is_content_with_a_good_plugin(site: Path) -> None:
 def test_the_environment_chooses_the_plugins(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPO_PLUGINS", "ddpo_test_plugin,ddpo-rival-plugin")
     records = json.loads(rewards(site, "list", "--json").stdout)
-    assert {record["id"]: record.get("broken") for record in records if record["origin"] != "ddpo"} == {
+    assert {
+        record["id"]: record.get("broken") for record in records if record["origin"] != "ddpo"
+    } == {
         "test/sharpness": None,
         CONTESTED: None,  # nobody contests it any more
     }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reward", ["test/sharpness:scale=2", f"{EXAMPLE}:MyReward"], ids=["package", "file"])
-def test_trains_by_its_name_and_from_a_file(site: Path, tiny_model: Path, tmp_path: Path, reward: str) -> None:
-    settings = ["sample.samples=4", "sample.per_prompt=2", "sample.steps=2", "sample.batch=4", "optim.updates=1", "optim.timesteps=1"]
-    arguments = ["train", "--reward", reward, "--model", tiny_model, "--iterations", 2, "--out", tmp_path / "run"]
+@pytest.mark.parametrize(
+    "reward", ["test/sharpness:scale=2", f"{EXAMPLE}:MyReward"], ids=["package", "file"]
+)
+def test_trains_by_its_name_and_from_a_file(
+    site: Path, tiny_model: Path, tmp_path: Path, reward: str
+) -> None:
+    settings = [
+        "sample.samples=4",
+        "sample.per_prompt=2",
+        "sample.steps=2",
+        "sample.batch=4",
+        "optim.updates=1",
+        "optim.timesteps=1",
+    ]
+    arguments = [
+        "train",
+        "--reward",
+        reward,
+        "--model",
+        tiny_model,
+        "--iterations",
+        2,
+        "--out",
+        tmp_path / "run",
+    ]
     done = ddpo(site, *arguments, *(part for setting in settings for part in ("--set", setting)))
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["iteration"] for line in lines] == [1, 2]
     assert all(math.isfinite(line["reward_mean"]) and line["reward_mean"] > 0 for line in lines)
     signature = json.loads((tmp_path / "run" / "manifest.json").read_text())["reward"]["signature"]
-    assert signature.startswith(f"reward:{'test/sharpness' if 'sharpness' in reward else 'my_contrast'}|")
+    assert signature.startswith(
+        f"reward:{'test/sharpness' if 'sharpness' in reward else 'my_contrast'}|"
+    )

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.catalog import CARDS, LAION_V2_HEAD
+from ddpo.rewards.cards import CARDS, LAION_V2_HEAD
 from ddpo.weights import url_target
 
 Run = Callable[..., tuple[int, str, str]]
@@ -24,7 +24,10 @@ Run = Callable[..., tuple[int, str, str]]
 HEAVY = ["torch", "numpy", "PIL", "pandas", "transformers", "diffusers", "pyarrow"]
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["show", "darkness"], ["show", "aesthetic", "--json"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["list"], ["list", "--json"], ["show", "darkness"], ["show", "aesthetic", "--json"]],
+)
 def test_listing_and_showing_import_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys, typer\nfrom ddpo.cli.rewards import app\n"
@@ -48,25 +51,42 @@ def test_list_shows_every_builtin(run: Run) -> None:
 def test_show_tells_the_facts(run: Run) -> None:
     code, out, _ = run("show", "aesthetic")
     assert code == 0
-    for fact in ("known flaws", "Apache-2.0", "MIT", "21dd590f3ccdc646", "head=None", "reward:aesthetic|version:1|"):
+    for fact in (
+        "known flaws",
+        "Apache-2.0",
+        "MIT",
+        "21dd590f3ccdc646",
+        "head=None",
+        "reward:aesthetic|version:1|",
+    ):
         assert fact in out
     _, out, _ = run("show", "aesthetic", "--json")
     record = json.loads(out)
     assert record.pop("origin") == "ddpo"
     assert record.pop("signature").startswith("reward:aesthetic|")
-    assert [one["source"] for one in record.pop("available")["weights"]] == [w.source for w in CARDS["aesthetic"].weights]
+    assert [one["source"] for one in record.pop("available")["weights"]] == [
+        w.source for w in CARDS["aesthetic"].weights
+    ]
     assert RewardCard.from_dict(record) == CARDS["aesthetic"]
 
 
-def test_list_by_family_and_by_what_is_here(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_list_by_family_and_by_what_is_here(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     _, out, _ = run("list", "--json", "--family", "vlm")
-    assert {record["id"] for record in json.loads(out) if "broken" not in record} == {c.id for c in CARDS.values() if c.family == "vlm"}
+    assert {record["id"] for record in json.loads(out) if "broken" not in record} == {
+        c.id for c in CARDS.values() if c.family == "vlm"
+    }
     _, out, _ = run("list", "--json", "--available")
     names = {record["id"] for record in json.loads(out)}
     assert "darkness" in names
-    fetched = {card.id for card in CARDS.values() if any(not weight.source.startswith("package:") for weight in card.weights)}
+    fetched = {
+        card.id
+        for card in CARDS.values()
+        if any(not weight.source.startswith("package:") for weight in card.weights)
+    }
     assert names.isdisjoint(fetched)
     _, out, _ = run("list", "--family", "clip", "--available")
     assert re.search(r"^0 of \d+ rewards$", out, re.MULTILINE)
@@ -80,13 +100,20 @@ def test_show_tells_how_a_reward_may_be_called_and_what_is_kept(run: Run, tmp_pa
         "    calls=Calls(concurrency=8, timeout_s=30.0, retries=3))\n"
     )
     _, out, _ = run("show", f"{tmp_path}/mine.py:CARD")
-    for fact in ("8 at once, at most 30 s each, 3 retries", "metadata: answers, question", "not deterministic", ", thread-safe"):
+    for fact in (
+        "8 at once, at most 30 s each, 3 retries",
+        "metadata: answers, question",
+        "not deterministic",
+        ", thread-safe",
+    ):
         assert fact in out
     for label, fact in {"cache": "scores are not kept: they vary", "backbone": "clip-l14"}.items():
         assert re.search(rf"^{label} +{fact} *$", out, re.MULTILINE)
 
 
-def test_show_tells_which_weights_are_here(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_show_tells_which_weights_are_here(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     _, out, _ = run("show", "aesthetic")
@@ -111,7 +138,9 @@ def server(tmp_path: Path) -> Iterator[str]:
             pass
 
     (tmp_path / "www").mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "www"))) as http:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "www"))
+    ) as http:
         thread = threading.Thread(target=http.serve_forever, args=(0.02,))
         thread.start()
         yield f"http://127.0.0.1:{http.server_address[1]}"
@@ -119,9 +148,18 @@ def server(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_download_fetches_what_a_card_names(run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_fetches_what_a_card_names(
+    run: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path / "cache"))
-    for name in ("DDPO_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in (
+        "DDPO_OFFLINE",
+        "HF_HUB_OFFLINE",
+        "http_proxy",
+        "HTTP_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     content = bytes(1000)
     (tmp_path / "www" / "w.bin").write_bytes(content)
@@ -136,12 +174,18 @@ def test_download_fetches_what_a_card_names(run: Run, server: str, tmp_path: Pat
     assert (code, out) == (2, "")
     assert "is not in the cache and fetching is off" in err
     assert len(err.strip().splitlines()) == 1
-    for name in ("DDPO_OFFLINE", "HF_HUB_OFFLINE"):  # the program sets the second where the first is set
+    for name in (
+        "DDPO_OFFLINE",
+        "HF_HUB_OFFLINE",
+    ):  # the program sets the second where the first is set
         monkeypatch.delenv(name, raising=False)
     code, out, _ = run("download", "darkness", spec)
     assert code == 0
     path = next((tmp_path / "cache").rglob("w.bin"))
-    assert out.splitlines() == ["darkness needs no weights: nothing to download", f"mine: {path} (SHA-256 as on the card)"]
+    assert out.splitlines() == [
+        "darkness needs no weights: nothing to download",
+        f"mine: {path} (SHA-256 as on the card)",
+    ]
     assert path.read_bytes() == content
 
 
@@ -162,10 +206,15 @@ def test_new_writes_a_package_and_tells_what_is_next(run: Run, tmp_path: Path) -
         (["doctor", "darknes"], "did you mean 'darkness'?"),
         (["new", "darkness"], "there is a reward 'darkness' already"),
         (["bench", "darkness", "--batch-sizes", "1,x"], "whole numbers separated by commas"),
-        (["bench", "darkness", "--images", "2", "--size", "8", "--batch-sizes", "4"], "batch size 4 must be from 1 to"),
+        (
+            ["bench", "darkness", "--images", "2", "--size", "8", "--batch-sizes", "4"],
+            "batch size 4 must be from 1 to",
+        ),
     ],
 )
-def test_mistakes_are_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
+def test_mistakes_are_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
     monkeypatch.setenv("DDPO_OFFLINE", "1")
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")

@@ -44,7 +44,13 @@ def test_prints_scores_summary_and_signature(run: Run, folder: Path) -> None:
     assert code == 0
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["0.0000", "-0.2000", "-1.0000"]
-    for part in ("-0.4 ", "0.5292", "best  darkness: 0.png 0", "worst darkness: 2.png -1", "reward:darkness|version:1|"):
+    for part in (
+        "-0.4 ",
+        "0.5292",
+        "best  darkness: 0.png 0",
+        "worst darkness: 2.png -1",
+        "reward:darkness|version:1|",
+    ):
         assert part in out  # mean and standard deviation of 0, -0.2, -1 by hand
 
 
@@ -64,16 +70,36 @@ def test_writes_a_table(run: Run, folder: Path, tmp_path: Path, suffix: str) -> 
         assert all(row["signature"].startswith("reward:darkness|") for row in rows)
 
 
-def test_several_rewards_at_once_with_options_and_weights(run: Run, folder: Path, tmp_path: Path) -> None:
-    spec = script(tmp_path, "def mine(images, power=1.0):\n    return [(i.mean() / 255) ** power for i in images]\n")
+def test_several_rewards_at_once_with_options_and_weights(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
+    spec = script(
+        tmp_path,
+        "def mine(images, power=1.0):\n    return [(i.mean() / 255) ** power for i in images]\n",
+    )
     out, sheet = tmp_path / "s.jsonl", tmp_path / "sheet.png"
-    code, printed, _ = run("score", "darkness", f"{spec}:power=2.0", spec, "darkness:0.5", folder, "--out", out, "--contact-sheet", sheet)
+    code, printed, _ = run(
+        "score",
+        "darkness",
+        f"{spec}:power=2.0",
+        spec,
+        "darkness:0.5",
+        folder,
+        "--out",
+        out,
+        "--contact-sheet",
+        sheet,
+    )
     assert code == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == 3 * 4
-    by_reward = {name: [row["score"] for row in rows if row["reward"] == name] for name in dict.fromkeys(row["reward"] for row in rows)}
+    by_reward = {
+        name: [row["score"] for row in rows if row["reward"] == name]
+        for name in dict.fromkeys(row["reward"] for row in rows)
+    }
     assert list(by_reward.values()) == [
-        pytest.approx(scores, abs=1e-6) for scores in ([0, -0.2, -1], [0, 0.04, 1], [0, 0.2, 1], [0, -0.1, -0.5])
+        pytest.approx(scores, abs=1e-6)
+        for scores in ([0, -0.2, -1], [0, 0.04, 1], [0, 0.2, 1], [0, -0.1, -0.5])
     ]
     assert printed.count("|version:") == 4
     with Image.open(sheet) as image:
@@ -81,7 +107,9 @@ def test_several_rewards_at_once_with_options_and_weights(run: Run, folder: Path
 
 
 def test_a_reward_of_a_file_and_prompts(run: Run, folder: Path, tmp_path: Path) -> None:
-    spec = script(tmp_path, "def mine(images, prompts):\n    return [len(p.split()) for p in prompts]\n")
+    spec = script(
+        tmp_path, "def mine(images, prompts):\n    return [len(p.split()) for p in prompts]\n"
+    )
     (tmp_path / "prompts.txt").write_text("a\na b\na b c\n")
     code, out, _ = run("score", spec, folder, "--prompts", tmp_path / "prompts.txt")
     assert code == 0
@@ -95,7 +123,9 @@ def test_a_reward_of_a_file_and_prompts(run: Run, folder: Path, tmp_path: Path) 
     assert out.count("it has no prompt") == 2
 
 
-def test_the_second_time_an_expensive_reward_is_not_called(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_the_second_time_an_expensive_reward_is_not_called(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
     text = f"def mine(images):\n    with open({str(tmp_path / 'calls')!r}, 'a') as file:\n        file.write('x' * len(images))\n"
     spec = script(tmp_path, text + "    return images.mean((1, 2, 3))\n")
     outs = [run("score", spec, folder, "--cache")[1] for _ in range(2)]
@@ -107,7 +137,9 @@ def test_the_second_time_an_expensive_reward_is_not_called(run: Run, folder: Pat
     assert len((tmp_path / "calls").read_text()) == 3
     run("score", spec, folder, "--no-cache")
     assert len((tmp_path / "calls").read_text()) == 6
-    run("score", spec, folder)  # code of a user's own may read anything: it is not looked up unless asked
+    run(
+        "score", spec, folder
+    )  # code of a user's own may read anything: it is not looked up unless asked
     assert len((tmp_path / "calls").read_text()) == 9
 
 
@@ -130,23 +162,38 @@ def test_a_file_beside_the_reward_that_changed_is_never_passed_over(
         "    read = (HERE / 'weights' / 'w.json').read_text(), (HERE / 'link.txt').read_text()\n"
         "    return [helper.J + helper.K + sum(map(int, read))] * len(images)\n",
     )
-    assert {line.split()[0] for line in run("score", spec, folder, *cache)[1].splitlines()[:3]} == {"4.0000"}
+    assert {line.split()[0] for line in run("score", spec, folder, *cache)[1].splitlines()[:3]} == {
+        "4.0000"
+    }
     path = tmp_path / changed
     path.write_text(path.read_text().replace("1", "5"))
-    assert {line.split()[0] for line in run("score", spec, folder, *cache)[1].splitlines()[:3]} == {"8.0000"}
+    assert {line.split()[0] for line in run("score", spec, folder, *cache)[1].splitlines()[:3]} == {
+        "8.0000"
+    }
 
 
 def test_an_edited_function_is_called_again(run: Run, folder: Path, tmp_path: Path) -> None:
-    first = run("score", script(tmp_path, "def mine(images):\n    return images.mean((1, 2, 3))\n"), folder)[1]
-    second = run("score", script(tmp_path, "def mine(images):\n    return images.mean((1, 2, 3)) + 1\n"), folder)[1]
-    assert [float(b.split()[0]) - float(a.split()[0]) for a, b in zip(first.splitlines()[:3], second.splitlines()[:3], strict=True)] == [
+    first = run(
+        "score", script(tmp_path, "def mine(images):\n    return images.mean((1, 2, 3))\n"), folder
+    )[1]
+    second = run(
+        "score",
+        script(tmp_path, "def mine(images):\n    return images.mean((1, 2, 3)) + 1\n"),
+        folder,
+    )[1]
+    assert [
+        float(b.split()[0]) - float(a.split()[0])
+        for a, b in zip(first.splitlines()[:3], second.splitlines()[:3], strict=True)
+    ] == [
         1,
         1,
         1,
     ]
 
 
-def test_a_picture_that_breaks_the_reward_is_named_and_the_others_are_scored(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_a_picture_that_breaks_the_reward_is_named_and_the_others_are_scored(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
     spec = script(
         tmp_path,
         "def mine(images):\n    if images.max() == 255:\n        raise ValueError('too bright')\n    return images.mean((1, 2, 3))\n",
@@ -167,9 +214,13 @@ def test_a_picture_that_breaks_the_reward_is_named_and_the_others_are_scored(run
         ("raise SystemExit(3)", "SystemExit: 3"),
     ],
 )
-def test_what_a_reward_does_wrong_is_told_for_each_picture(run: Run, folder: Path, tmp_path: Path, body: str, message: str) -> None:
+def test_what_a_reward_does_wrong_is_told_for_each_picture(
+    run: Run, folder: Path, tmp_path: Path, body: str, message: str
+) -> None:
     begun = time.perf_counter()
-    code, out, _ = run("score", script(tmp_path, f"def mine(images):\n    {body}\n"), folder, "--timeout", "0.2")
+    code, out, _ = run(
+        "score", script(tmp_path, f"def mine(images):\n    {body}\n"), folder, "--timeout", "0.2"
+    )
     assert time.perf_counter() - begun < 20
     assert code == 1
     assert [message in line for line in out.splitlines() if line.startswith("failed")] == [True] * 3
@@ -190,11 +241,16 @@ def test_what_a_reward_does_wrong_is_told_for_each_picture(run: Run, folder: Pat
         (["darkness", "{folder}", "--prompt", "a", "--prompts", "b"], "not both"),
         (["darkness", "{folder}", "--batch-size", "0"], "batch size must be at least 1"),
         (["darkness", "{folder}", "--timeout", "0"], "--timeout must be above 0"),
-        (["alignment", "{folder}"], "judges a picture by its prompt: give --prompts FILE or --prompt TEXT"),
+        (
+            ["alignment", "{folder}"],
+            "judges a picture by its prompt: give --prompts FILE or --prompt TEXT",
+        ),
         (["alignment", "{folder}", "--prompt", "a cat"], "hf download"),
     ],
 )
-def test_mistakes_are_one_line(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
+def test_mistakes_are_one_line(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
     monkeypatch.setenv("DDPO_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, out, err = run("score", *[argument.format(folder=folder) for argument in arguments])
@@ -212,10 +268,23 @@ def test_a_killed_scoring_goes_on_where_it_was(tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     text = "def mine(images):\n    import time\n    time.sleep(0.02 * len(images))\n"
     text += f"    with open({str(calls)!r}, 'a') as file:\n        file.write('x' * len(images))\n    return images.mean((1, 2, 3))\n"
-    command = [sys.executable, "-m", "ddpo", "rewards", "score", script(tmp_path, text), str(pictures), "--batch-size", "4", "--no-cache"]
+    command = [
+        sys.executable,
+        "-m",
+        "ddpo",
+        "rewards",
+        "score",
+        script(tmp_path, text),
+        str(pictures),
+        "--batch-size",
+        "4",
+        "--no-cache",
+    ]
     command += ["--out", str(tmp_path / "scores.jsonl")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (calls.exists() and len(calls.read_text()) >= 20):
         time.sleep(0.005)
@@ -227,4 +296,6 @@ def test_a_killed_scoring_goes_on_where_it_was(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [row["score"] for row in rows] == list(range(60))
-    assert len(calls.read_text()) - 60 <= 8  # at most what was under way when it was killed was scored twice
+    assert (
+        len(calls.read_text()) - 60 <= 8
+    )  # at most what was under way when it was killed was scored twice

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpo.errors import ConfigError
-from ddpo.inputs.picture import Picture
-from ddpo.rewards.scored_files import Journal, ScoreRow, check_table_path, write_table
-from ddpo.rewards.scored_files import table as table_module
+from ddpo.inputs.input_image import InputImage
+from ddpo.rewards.image_files import Journal, ScoreRow, check_table_path, write_table
+from ddpo.rewards.image_files import table as table_module
 from ddpo.types import Prompt
 
 ROWS = [
@@ -24,7 +24,9 @@ ROWS = [
 SIGNATURES = {"one": "the|first", "two": "the|second"}
 
 
-def test_tables_of_every_format_hold_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_of_every_format_hold_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(table_module, "ROWS_AT_ONCE", 1)
     for suffix in ("parquet", "csv", "jsonl"):
         write_table(lambda: iter(ROWS), tmp_path / "new" / f"t.{suffix}", SIGNATURES)
@@ -34,15 +36,27 @@ def test_tables_of_every_format_hold_the_same(tmp_path: Path, monkeypatch: pytes
     expected = [dict(zip(names, line, strict=True)) for line in values]
     folder = tmp_path / "new"
     assert pq.read_table(folder / "t.parquet").to_pylist() == expected
-    assert [json.loads(line) for line in (folder / "t.jsonl").read_text(encoding="utf-8").splitlines()] == expected
+    assert [
+        json.loads(line) for line in (folder / "t.jsonl").read_text(encoding="utf-8").splitlines()
+    ] == expected
     with (folder / "t.csv").open(encoding="utf-8", newline="") as file:
-        assert list(csv.DictReader(file)) == [{k: "" if v is None else str(v) for k, v in record.items()} for record in expected]
+        assert list(csv.DictReader(file)) == [
+            {k: "" if v is None else str(v) for k, v in record.items()} for record in expected
+        ]
     assert sorted(path.name for path in folder.iterdir()) == ["t.csv", "t.jsonl", "t.parquet"]
 
 
 def test_a_table_of_nothing_has_its_columns(tmp_path: Path) -> None:
     write_table(lambda: iter(()), tmp_path / "t.parquet", {})
-    assert pq.read_table(tmp_path / "t.parquet").column_names == ["file", "prompt", "reward", "status", "score", "error", "signature"]
+    assert pq.read_table(tmp_path / "t.parquet").column_names == [
+        "file",
+        "prompt",
+        "reward",
+        "status",
+        "score",
+        "error",
+        "signature",
+    ]
 
 
 def test_a_failed_write_leaves_the_old_table(tmp_path: Path) -> None:
@@ -68,24 +82,36 @@ def test_bad_table_paths_are_refused_before_scoring(tmp_path: Path) -> None:
             check_table_path(path)
 
 
-def pictures(folder: Path, count: int = 4) -> list[Picture]:
+def pictures(folder: Path, count: int = 4) -> list[InputImage]:
     for i in range(count):
         (folder / f"{i}.png").write_bytes(bytes([i]) * (i + 1))
-    return [Picture(str(folder / f"{i}.png"), Prompt(f"p{i}")) for i in range(count)]
+    return [InputImage(str(folder / f"{i}.png"), Prompt(f"p{i}")) for i in range(count)]
 
 
-def rows_of(picture: Picture, status: str = "scored") -> tuple[ScoreRow, ...]:
+def rows_of(picture: InputImage, status: str = "scored") -> tuple[ScoreRow, ...]:
     text = picture.prompt.text if picture.prompt else None
-    return (ScoreRow(picture.file, text, "one", status, 1.0 if status == "scored" else None, None if status == "scored" else "x", {}),)  # type: ignore[arg-type]
+    return (
+        ScoreRow(
+            picture.file,
+            text,
+            "one",
+            status,
+            1.0 if status == "scored" else None,
+            None if status == "scored" else "x",
+            {},
+        ),
+    )  # type: ignore[arg-type]
 
 
-def written(path: Path, found: list[Picture], signatures: list[str] | None = None) -> None:
+def written(path: Path, found: list[InputImage], signatures: list[str] | None = None) -> None:
     with Journal(path, signatures or ["s"]) as journal:
         for picture in found:
             journal.append(rows_of(picture))
 
 
-def left(path: Path, found: list[Picture], signatures: list[str] | None = None) -> tuple[int, list[str]]:
+def left(
+    path: Path, found: list[InputImage], signatures: list[str] | None = None
+) -> tuple[int, list[str]]:
     """How many are done, and the names of those that are left."""
     with Journal(path, signatures or ["s"]) as journal:
         done, rest = journal.resume(found)
@@ -106,7 +132,9 @@ def test_the_journal_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert left(tmp_path / "j", found) == (4, [])
 
 
-@pytest.mark.parametrize("change", ["content", "prompt", "signature", "order", "cut", "garbage", "fewer"])
+@pytest.mark.parametrize(
+    "change", ["content", "prompt", "signature", "order", "cut", "garbage", "fewer"]
+)
 def test_what_changed_is_scored_again(tmp_path: Path, change: str) -> None:
     found, path = pictures(tmp_path), tmp_path / "j"
     written(path, found[:3])
@@ -114,7 +142,7 @@ def test_what_changed_is_scored_again(tmp_path: Path, change: str) -> None:
     if change == "content":
         (tmp_path / "1.png").write_bytes(b"other")
     elif change == "prompt":
-        found[1] = Picture(found[1].file, Prompt("another"))
+        found[1] = InputImage(found[1].file, Prompt("another"))
     elif change == "signature":
         signatures, expected = ["t"], (0, ["0.png", "1.png", "2.png", "3.png"])
     elif change == "order":
@@ -132,13 +160,13 @@ def test_what_changed_is_scored_again(tmp_path: Path, change: str) -> None:
 
 
 def test_an_image_in_an_archive_is_known_by_its_bytes(tmp_path: Path) -> None:
-    found = [Picture(f"x.tar/{i}.png", Prompt(f"p{i}"), data=bytes([i]) * 9) for i in range(4)]
+    found = [InputImage(f"x.tar/{i}.png", Prompt(f"p{i}"), data=bytes([i]) * 9) for i in range(4)]
     path = tmp_path / "j"
     with Journal(path, ["s"]) as journal:
         for picture in journal.watched(found[:3]):
             journal.append(rows_of(picture))
     assert left(path, found) == (3, ["3.png"])
-    found[1] = Picture(found[1].file, found[1].prompt, data=b"another!!")  # of the same length
+    found[1] = InputImage(found[1].file, found[1].prompt, data=b"another!!")  # of the same length
     assert left(path, found) == (1, ["1.png", "2.png", "3.png"])
 
 
@@ -168,4 +196,6 @@ def test_rows_are_on_disk_as_soon_as_they_are_appended(tmp_path: Path) -> None:
 
     running = stopped()
     next(running)
-    assert '"file": ' in (tmp_path / "j").read_text()  # read while the writer still has it open, as after a kill
+    assert (
+        '"file": ' in (tmp_path / "j").read_text()
+    )  # read while the writer still has it open, as after a kill

@@ -15,9 +15,9 @@ import torch
 
 from ddpo.errors import ConfigError, MissingResourceError, RewardFailure, RewardUnavailable
 from ddpo.rewards.cache import ScoreCache
-from ddpo.rewards.calling import GuardedReward
 from ddpo.rewards.card import Calls, RewardCard
-from ddpo.rewards.scorer import Scorer
+from ddpo.rewards.scoring.call import GuardedReward
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 NAN = float("nan")
@@ -26,7 +26,9 @@ NAN = float("nan")
 class Scripted:
     """A reward whose answer is given by a function of the batch."""
 
-    card = RewardCard(id="scripted", version="1", summary="", load="here:Scripted", family="test", flaws="")
+    card = RewardCard(
+        id="scripted", version="1", summary="", load="here:Scripted", family="test", flaws=""
+    )
 
     def __init__(self, answer: Callable[[ImageBatch], Any]) -> None:
         self.answer = answer
@@ -59,14 +61,19 @@ def test_order_and_parts_survive_any_batch_size(batch_size: int) -> None:
 
 
 def test_prompts_go_with_their_pictures() -> None:
-    reward = Scripted(lambda images: RewardOutput(torch.tensor([float(p.text) for p in images.prompts])))
+    reward = Scripted(
+        lambda images: RewardOutput(torch.tensor([float(p.text) for p in images.prompts]))
+    )
     assert Scorer(reward, 2).score(batch(5)).values.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_reasons_stay_at_their_places() -> None:
     def odd_fails(images: ImageBatch) -> RewardOutput:
         odd = [int(p.text) % 2 == 1 for p in images.prompts]
-        return RewardOutput(torch.tensor([NAN if o else 1.0 for o in odd]), errors=tuple("odd" if o else None for o in odd))
+        return RewardOutput(
+            torch.tensor([NAN if o else 1.0 for o in odd]),
+            errors=tuple("odd" if o else None for o in odd),
+        )
 
     output = Scorer(Scripted(odd_fails), 2).score(batch(5))
     assert output.errors == (None, "odd", None, "odd", None)
@@ -88,12 +95,17 @@ def test_empty_batch_has_no_scores() -> None:
         (lambda b: RewardOutput(torch.zeros(len(b), dtype=torch.float64)), "must be float32"),
         (lambda b: RewardOutput(torch.zeros(len(b), 1)), r"must be float32 \[batch\]"),
         (lambda b: RewardOutput(torch.full((len(b),), NAN)), "a NaN needs a reason"),
-        (lambda b: RewardOutput(torch.full((len(b),), float("inf"))), "the score of image 0 is inf"),
+        (
+            lambda b: RewardOutput(torch.full((len(b),), float("inf"))),
+            "the score of image 0 is inf",
+        ),
         (lambda b: 1 / 0, "ZeroDivisionError: division by zero"),
         (lambda b: {}["key"], "KeyError: 'key'"),
     ],
 )
-def test_broken_contract_is_one_line_with_the_name(answer: Callable[[ImageBatch], Any], message: str) -> None:
+def test_broken_contract_is_one_line_with_the_name(
+    answer: Callable[[ImageBatch], Any], message: str
+) -> None:
     with pytest.raises(RewardFailure, match=message) as caught:
         Scorer(Scripted(answer)).score(batch(3))
     assert "'scripted'" in str(caught.value)
@@ -123,7 +135,11 @@ def test_user_errors_and_interrupts_pass_through() -> None:
 
 
 def test_parts_that_change_between_batches_are_refused() -> None:
-    reward = Scripted(lambda images: RewardOutput(torch.zeros(len(images)), {f"p{images.prompts[0].text}": torch.zeros(len(images))}))
+    reward = Scripted(
+        lambda images: RewardOutput(
+            torch.zeros(len(images)), {f"p{images.prompts[0].text}": torch.zeros(len(images))}
+        )
+    )
     with pytest.raises(RewardFailure, match="other parts"):
         Scorer(reward, 1).score(batch(2))
 
@@ -168,7 +184,10 @@ class Counting:
 
 
 def test_a_thread_safe_reward_runs_side_by_side_in_order_and_another_one_at_a_time() -> None:
-    together, alone = Counting(thread_safe=True, calls=Calls(concurrency=4)), Counting(thread_safe=False, calls=Calls(concurrency=4))
+    together, alone = (
+        Counting(thread_safe=True, calls=Calls(concurrency=4)),
+        Counting(thread_safe=False, calls=Calls(concurrency=4)),
+    )
     expected = pytest.approx([i / 100 for i in range(24)])
     assert Scorer(together, 2).score(batch(24)).values.tolist() == expected
     assert Scorer(alone, 2).score(batch(24)).values.tolist() == expected
@@ -196,7 +215,12 @@ def test_pixels_bound_the_micro_batch_and_one_picture_is_always_allowed() -> Non
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("DefaultCPUAllocator: out of memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: out of memory"),
+    ],
 )
 def test_out_of_memory_halves_the_batch_and_is_remembered(error: Exception) -> None:
     def at_most_three(images: ImageBatch) -> RewardOutput:
@@ -240,7 +264,11 @@ def test_score_each_sets_apart_what_breaks_and_scores_the_others() -> None:
     scored = Scorer(Scripted(breaks_on(5, 9))).score_each(batch(12))
     assert scored.failed == {5, 9}
     assert scored.output.errors[5] == "reward 'scripted' failed: ValueError: cannot stand 5"
-    assert [i for i, value in enumerate(scored.output.values.tolist()) if value == pytest.approx(i / 100)] == [
+    assert [
+        i
+        for i, value in enumerate(scored.output.values.tolist())
+        if value == pytest.approx(i / 100)
+    ] == [
         0,
         1,
         2,
@@ -290,7 +318,9 @@ def test_bytes_are_read_only() -> None:
         return first_pixel(images)
 
     with pytest.raises(RewardFailure, match="read-only"):
-        Scorer(Scripted(whiten)).score(ImageBatch.of_uint8(np.zeros((2, 4, 4, 3), np.uint8), (Prompt(""),) * 2))
+        Scorer(Scripted(whiten)).score(
+            ImageBatch.of_uint8(np.zeros((2, 4, 4, 3), np.uint8), (Prompt(""),) * 2)
+        )
 
 
 def test_a_call_that_hangs_is_given_up_and_the_others_are_scored() -> None:
@@ -402,10 +432,17 @@ def test_a_group_on_which_the_reward_breaks_is_set_apart_as_a_whole() -> None:
         Scorer(scripted(no_b, **GROUPED)).score(of_groups("abcabcaab"))
 
 
-def test_the_cache_serves_what_was_scored_and_the_same_picture_is_scored_once(tmp_path: Path) -> None:
+def test_the_cache_serves_what_was_scored_and_the_same_picture_is_scored_once(
+    tmp_path: Path,
+) -> None:
     images = batch(6)
-    twice = ImageBatch(torch.cat([images.pixels, images.pixels[:3]]), images.prompts + tuple(Prompt("another") for _ in range(3)))
-    reward = Scripted(first_pixel)  # its card does not name prompts: the same pixels are the same picture
+    twice = ImageBatch(
+        torch.cat([images.pixels, images.pixels[:3]]),
+        images.prompts + tuple(Prompt("another") for _ in range(3)),
+    )
+    reward = Scripted(
+        first_pixel
+    )  # its card does not name prompts: the same pixels are the same picture
     with ScoreCache(tmp_path / "scores.sqlite") as cache:
         scorer = Scorer(reward, 4, cache=cache)
         first = scorer.score(twice)
@@ -421,7 +458,10 @@ def test_the_cache_serves_what_was_scored_and_the_same_picture_is_scored_once(tm
 def test_the_cache_keeps_no_reasons_and_asks_again(tmp_path: Path) -> None:
     def odd_fails(images: ImageBatch) -> RewardOutput:
         odd = [int(p.text) % 2 == 1 for p in images.prompts]
-        return RewardOutput(torch.tensor([NAN if o else 1.0 for o in odd]), errors=tuple("odd" if o else None for o in odd))
+        return RewardOutput(
+            torch.tensor([NAN if o else 1.0 for o in odd]),
+            errors=tuple("odd" if o else None for o in odd),
+        )
 
     reward = Scripted(odd_fails)
     with ScoreCache(tmp_path / "scores.sqlite") as cache:
@@ -431,7 +471,9 @@ def test_the_cache_keeps_no_reasons_and_asks_again(tmp_path: Path) -> None:
     assert reward.sizes == [4, 2]
 
 
-@pytest.mark.parametrize("change", [{"deterministic": False}, {"batch_invariant": False}, {"cache": False}])
+@pytest.mark.parametrize(
+    "change", [{"deterministic": False}, {"batch_invariant": False}, {"cache": False}]
+)
 def test_what_must_not_be_cached_is_not(tmp_path: Path, change: dict[str, bool]) -> None:
     reward = scripted(first_pixel, **change)
     with ScoreCache(tmp_path / "scores.sqlite") as cache:

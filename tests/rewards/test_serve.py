@@ -27,7 +27,7 @@ pytest.importorskip("uvicorn")
 
 from ddpo.errors import ConfigError, DdpoError, NewerApiError, RewardFailure, RewardUnavailable
 from ddpo.rewards.check.run import iter_results
-from ddpo.rewards.scorer import make_scorer
+from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.serve.app import bind, check_token, make_app, make_server
 from ddpo.rewards.serve.client import RemoteReward
 from ddpo.rewards.serve.gather import MOST_WAITING, Gatherer
@@ -108,12 +108,16 @@ def assert_same_bits(one: RewardOutput, other: RewardOutput) -> None:
 
     assert bits(one.values) == bits(other.values)
     assert one.errors == other.errors
-    assert {name: bits(part) for name, part in one.parts.items()} == {name: bits(part) for name, part in other.parts.items()}
+    assert {name: bits(part) for name, part in one.parts.items()} == {
+        name: bits(part) for name, part in other.parts.items()
+    }
 
 
 @pytest.mark.parametrize("make", [byte_pictures, float_pictures])
 @pytest.mark.parametrize("name", ["compressibility", "symmetry"])
-def test_scores_are_the_local_ones_to_the_bit(served: tuple[str, Any], name: str, make: Callable[[int], ImageBatch]) -> None:
+def test_scores_are_the_local_ones_to_the_bit(
+    served: tuple[str, Any], name: str, make: Callable[[int], ImageBatch]
+) -> None:
     batch = make(5)
     assert_same_bits(resolve(f"{served[0]}/{name}").make()(batch), resolve(name).make()(batch))
 
@@ -125,7 +129,9 @@ def test_floats_off_the_grid_of_bytes_are_not_rounded_on_the_way(served: tuple[s
     assert remote(batch).values.tolist() != remote(rounded).values.tolist()
 
 
-def test_prompts_metadata_context_parts_and_reasons_travel(served: tuple[str, Any], words: str) -> None:
+def test_prompts_metadata_context_parts_and_reasons_travel(
+    served: tuple[str, Any], words: str
+) -> None:
     prompts = [Prompt("a crab"), Prompt("unscorable"), Prompt("naïve 🦀", {"extra": 1 / 3})]
     batch = ImageBatch.of_uint8(byte_pictures(3).uint8, prompts, Context(progress=0.3))
     local, remote = resolve(words).make()(batch), RemoteReward(f"{served[0]}/words")(batch)
@@ -141,7 +147,9 @@ def test_an_empty_batch_gives_no_scores(served: tuple[str, Any]) -> None:
     assert len(RemoteReward(f"{served[0]}/symmetry")(empty)) == 0
 
 
-def test_eight_clients_at_once_get_their_own_scores_from_fewer_calls(served: tuple[str, Any], words: str) -> None:
+def test_eight_clients_at_once_get_their_own_scores_from_fewer_calls(
+    served: tuple[str, Any], words: str
+) -> None:
     address, app = served
     gatherer = app.state.service.gatherers["words"]
     before, local, remote = gatherer.calls, resolve(words).make(), RemoteReward(f"{address}/words")
@@ -158,7 +166,9 @@ def test_pictures_of_another_size_are_not_put_together(served: tuple[str, Any]) 
     batches = [byte_pictures(1, seed, side=8 + seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
         assert all(len(output) == 1 for output in pool.map(remote, batches))
-        assert len(set(torch.cat([output.values for output in pool.map(local, batches)]).tolist())) > 1
+        assert (
+            len(set(torch.cat([output.values for output in pool.map(local, batches)]).tolist())) > 1
+        )
 
 
 def test_one_clients_failure_does_not_touch_the_others(served: tuple[str, Any]) -> None:
@@ -174,7 +184,10 @@ def test_one_clients_failure_does_not_touch_the_others(served: tuple[str, Any]) 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(ask, ["fine", "boom"] * 8))
     assert all(isinstance(one, RewardOutput) for one in found[::2])
-    assert all(isinstance(one, RewardFailure) and not isinstance(one, RewardUnavailable) for one in found[1::2])
+    assert all(
+        isinstance(one, RewardFailure) and not isinstance(one, RewardUnavailable)
+        for one in found[1::2]
+    )
     assert "answered 422: reward 'words' failed: ValueError: the reward tripped" in str(found[1])
 
 
@@ -186,12 +199,24 @@ def test_the_signature_holds_the_servers_and_no_token(served: tuple[str, Any]) -
     assert found.signature != inner
     assert "secret-token" not in found.signature + found.identity
     assert found.card.id == "compressibility"
-    assert (found.card.thread_safe, found.card.calls.concurrency, found.card.calls.retries) == (True, 8, 3)
+    assert (found.card.thread_safe, found.card.calls.concurrency, found.card.calls.retries) == (
+        True,
+        8,
+        3,
+    )
 
 
-def post(address: str, path: str, body: bytes | Iterator[bytes], **headers: str) -> tuple[int, dict[str, Any]]:
+def post(
+    address: str, path: str, body: bytes | Iterator[bytes], **headers: str
+) -> tuple[int, dict[str, Any]]:
     connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=20)
-    connection.request("POST", path, body, {"Content-Type": "application/json", **headers}, encode_chunked=not isinstance(body, bytes))
+    connection.request(
+        "POST",
+        path,
+        body,
+        {"Content-Type": "application/json", **headers},
+        encode_chunked=not isinstance(body, bytes),
+    )
     answer = connection.getresponse()
     found = answer.status, json.loads(answer.read())
     connection.close()
@@ -240,7 +265,9 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("what", MALFORMED)
-def test_a_malformed_request_is_answered_400_with_one_line(served: tuple[str, Any], what: str) -> None:
+def test_a_malformed_request_is_answered_400_with_one_line(
+    served: tuple[str, Any], what: str
+) -> None:
     status, reply = post(served[0], "/score/compressibility", MALFORMED[what])
     assert status == 400
     assert reply["error"]
@@ -249,9 +276,22 @@ def test_a_malformed_request_is_answered_400_with_one_line(served: tuple[str, An
 
 def test_what_is_not_served_is_404_and_another_content_type_415(served: tuple[str, Any]) -> None:
     status, reply = post(served[0], "/score/compresibility", request())
-    assert (status, reply["error"]) == (404, "no reward 'compresibility' is served here; did you mean 'compressibility'?")
-    assert post(served[0], "/score/compressibility", request(), **{"Content-Type": "application/octet-stream"})[0] == 415
-    with pytest.raises(ConfigError, match="answered 404: no reward 'compresibility' is served here"):
+    assert (status, reply["error"]) == (
+        404,
+        "no reward 'compresibility' is served here; did you mean 'compressibility'?",
+    )
+    assert (
+        post(
+            served[0],
+            "/score/compressibility",
+            request(),
+            **{"Content-Type": "application/octet-stream"},
+        )[0]
+        == 415
+    )
+    with pytest.raises(
+        ConfigError, match="answered 404: no reward 'compresibility' is served here"
+    ):
         resolve(f"{served[0]}/compresibility")
 
 
@@ -289,7 +329,12 @@ def test_a_picture_that_unpacks_to_too_much_is_not_unpacked() -> None:
 
 def test_without_the_token_nothing_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving("compressibility", token="right") as (address, _):
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "right"}, {"Authorization": "Bearer r\xefght"}):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "right"},
+            {"Authorization": "Bearer r\xefght"},
+        ):
             assert post(address, "/score/compressibility", request(), **headers)[0] == 401
         with pytest.raises(ConfigError, match=r"answered 401: .*; set DDPO_REWARD_TOKEN"):
             RemoteReward(f"{address}/compressibility")
@@ -298,7 +343,9 @@ def test_without_the_token_nothing_is_answered(monkeypatch: pytest.MonkeyPatch) 
         assert len(RemoteReward(f"{address}/compressibility")(byte_pictures(2))) == 2
 
 
-def test_loopback_is_asked_directly_whatever_the_proxy(served: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_is_asked_directly_whatever_the_proxy(
+    served: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
@@ -326,7 +373,10 @@ def test_a_server_that_is_gone_or_another_is_told_apart(words: str, tmp_path: Pa
         resolve(f"{address}/words")
     edited = tmp_path / "words.py"
     edited.write_text(OWN.replace("/ 3", "/ 4"))
-    with serving(f"{edited}:Words", port=port), pytest.raises(RewardFailure, match=r"serves another words than before: .*; before: "):
+    with (
+        serving(f"{edited}:Words", port=port),
+        pytest.raises(RewardFailure, match=r"serves another words than before: .*; before: "),
+    ):
         remote(byte_pictures(1))
 
 
@@ -346,7 +396,9 @@ def answering(status: int, body: bytes, **headers: str) -> Iterator[str]:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    ).start()
     yield f"http://127.0.0.1:{server.server_port}/compressibility"
     server.shutdown()
     server.server_close()
@@ -365,7 +417,7 @@ def answering(status: int, body: bytes, **headers: str) -> Iterator[str]:
         (200, b'{"api": 2}', {}, NewerApiError, "speaks API 2, this ddpo 1"),
         (200, b"{", {"Content-Length": "100"}, RewardUnavailable, "does not answer"),
     ],
-)  # fmt: skip
+)
 def test_other_answers_are_one_line_of_the_right_kind(
     status: int, body: bytes, headers: dict[str, str], error: type[DdpoError], line: str
 ) -> None:
@@ -400,12 +452,22 @@ def test_loopback_needs_no_token_and_a_token_must_fit_a_header() -> None:
         ("http://host:80/symmetry:token=t:0.5", "http://host:80/symmetry", 0.5, {"token": "t"}),
     ],
 )
-def test_a_url_is_a_reward_whose_port_is_no_weight(text: str, target: str, weight: float | None, options: dict[str, str]) -> None:
+def test_a_url_is_a_reward_whose_port_is_no_weight(
+    text: str, target: str, weight: float | None, options: dict[str, str]
+) -> None:
     (term,) = parse_expression(text).terms
-    assert (term.reward.kind, term.reward.target, term.weight, dict(term.reward.options)) == ("url", target, weight, options)
+    assert (term.reward.kind, term.reward.target, term.weight, dict(term.reward.options)) == (
+        "url",
+        target,
+        weight,
+        options,
+    )
 
 
-@pytest.mark.parametrize("text", ["http://host:8712", "http://host:8712/", "http:///x", "http://host:port/x", "http://h/x?y"])
+@pytest.mark.parametrize(
+    "text",
+    ["http://host:8712", "http://host:8712/", "http:///x", "http://host:port/x", "http://h/x?y"],
+)
 def test_a_url_without_a_reward_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="not of the form http://host:port/name"):
         parse_expression(text)
@@ -417,7 +479,9 @@ def test_a_url_without_a_reward_is_refused(text: str) -> None:
 def test_remote_rewards_are_combined_like_others(served: tuple[str, Any]) -> None:
     batch, address = byte_pictures(3), served[0]
     mixed = resolve(f"{address}/compressibility:0.5 + symmetry + {address}/words").make()(batch)
-    local = [resolve(name).make()(batch).values.double() for name in ("compressibility", "symmetry")]
+    local = [
+        resolve(name).make()(batch).values.double() for name in ("compressibility", "symmetry")
+    ]
     expected = 0.5 * local[0] + local[1] + RemoteReward(f"{address}/words")(batch).values.double()
     assert mixed.values.tolist() == pytest.approx(expected.tolist(), rel=1e-6)
 
@@ -427,10 +491,19 @@ def test_a_remote_reward_conforms(served: tuple[str, Any], name: str) -> None:
     results = list(iter_results(f"{served[0]}/{name}"))
     assert [(result.name, result.detail) for result in results if not result.ok] == []
     passed = {result.name for result in results if result.outcome == "passed"}
-    assert {"batch-invariance", "order", "golden-scores", "input-unchanged", "threads", "empty-batch"} <= passed
+    assert {
+        "batch-invariance",
+        "order",
+        "golden-scores",
+        "input-unchanged",
+        "threads",
+        "empty-batch",
+    } <= passed
 
 
-def test_the_command_line_scores_through_a_server(served: tuple[str, Any], ddpo: Run, tmp_path: Path) -> None:
+def test_the_command_line_scores_through_a_server(
+    served: tuple[str, Any], ddpo: Run, tmp_path: Path
+) -> None:
     from ddpo.images import save_png
 
     for place, image in enumerate(byte_pictures(3).images):
@@ -462,18 +535,55 @@ def test_nothing_in_the_package_can_unpickle_or_run_what_arrives() -> None:
 
     for path in Path(serve.__path__[0]).glob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-        imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert not imported & {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "importlib", "subprocess"}
+        imported = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        imported |= {
+            str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+        }
+        assert not imported & {
+            "pickle",
+            "marshal",
+            "shelve",
+            "dill",
+            "cloudpickle",
+            "joblib",
+            "importlib",
+            "subprocess",
+        }
         called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
-        assert not {function.id for function in called if isinstance(function, ast.Name)} & {"eval", "exec", "compile", "__import__"}
-        loads = {ast.unparse(one) for one in called if isinstance(one, ast.Attribute) and one.attr in ("load", "loads")}
+        assert not {function.id for function in called if isinstance(function, ast.Name)} & {
+            "eval",
+            "exec",
+            "compile",
+            "__import__",
+        }
+        loads = {
+            ast.unparse(one)
+            for one in called
+            if isinstance(one, ast.Attribute) and one.attr in ("load", "loads")
+        }
         assert loads <= {"json.loads", "image.load"}
 
 
 def test_the_command_serves_until_it_is_interrupted() -> None:
-    command = [sys.executable, "-m", "ddpo", "rewards", "serve", "compressibility", "symmetry", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "ddpo",
+        "rewards",
+        "serve",
+        "compressibility",
+        "symmetry",
+        "--port",
+        "0",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(2)]
         url, _, signature = lines[0].strip().partition("  ")
@@ -484,11 +594,15 @@ def test_the_command_serves_until_it_is_interrupted() -> None:
     assert (process.returncode, err) in [(0, ""), (130, ""), (-signal.SIGINT, "")]
 
 
-def test_the_command_line_tells_what_cannot_be_served_in_one_line(ddpo: Run, served: tuple[str, Any]) -> None:
+def test_the_command_line_tells_what_cannot_be_served_in_one_line(
+    ddpo: Run, served: tuple[str, Any]
+) -> None:
     code, _, err = ddpo("rewards", "serve", "compressibility", "--host", "0.0.0.0")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "give a --token" in err
-    code, _, err = ddpo("rewards", "serve", "compressibility", "--port", served[0].rpartition(":")[2])
+    code, _, err = ddpo(
+        "rewards", "serve", "compressibility", "--port", served[0].rpartition(":")[2]
+    )
     assert (code, len(err.splitlines())) == (2, 1)
     assert "cannot listen on 127.0.0.1" in err
     code, _, err = ddpo("rewards", "serve", "compresibility")

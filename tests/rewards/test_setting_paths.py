@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpo.files import named_path
+from ddpo.io.atomic import named_path
 from ddpo.rewards.setting_paths import at_new_place, located, missing_files, same_but_for_paths
 from ddpo.rewards.spec import parse_expression, replace_paths
 
@@ -43,14 +43,23 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("~/r.py:red", "r.py"),
     ],
 )
-def test_a_rewards_file_gets_its_absolute_path(project: Path, monkeypatch: pytest.MonkeyPatch, spec: str, file: str) -> None:
+def test_a_rewards_file_gets_its_absolute_path(
+    project: Path, monkeypatch: pytest.MonkeyPatch, spec: str, file: str
+) -> None:
     monkeypatch.setenv("HOME", str(project))
     expected = f"{project / file}:red"
     assert located({"reward": spec})["reward"] == expected
-    assert located({"reward": f"{spec}:0.5 + darkness:0.2"})["reward"] == f"{expected}:0.5 + darkness:0.2"
+    assert (
+        located({"reward": f"{spec}:0.5 + darkness:0.2"})["reward"]
+        == f"{expected}:0.5 + darkness:0.2"
+    )
     assert located({"reward": f"min({spec}, darkness)"})["reward"] == f"min({expected}, darkness)"
     (term,) = parse_expression(expected).terms
-    assert (term.reward.kind, term.reward.target, term.reward.attribute) == ("file", str(project / file), "red")
+    assert (term.reward.kind, term.reward.target, term.reward.attribute) == (
+        "file",
+        str(project / file),
+        "red",
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,31 +77,56 @@ def test_what_is_no_file_stays_as_it_is(project: Path, spec: str, same: bool) ->
     assert (located({"reward": spec})["reward"] == spec) is same
 
 
-def test_files_of_options_lists_and_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_options_lists_and_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("w.json", "p.txt", "alg.py"):
         (tmp_path / name).write_text("a cat\n")
     for name in ("model", "emoji", "animals"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    values = {"reward": "aesthetic:z=w.json,device=cuda:1", "prompts": "p.txt", "held_out_prompts": "animals.txt", "model": "model/"}
+    values = {
+        "reward": "aesthetic:z=w.json,device=cuda:1",
+        "prompts": "p.txt",
+        "held_out_prompts": "animals.txt",
+        "model": "model/",
+    }
     found = located(values | {"algorithm": "alg.py:Mine", "seed": 3})
     assert found == {
-        "reward": f"aesthetic:z={tmp_path}/w.json,device=cuda:1", "prompts": f"{tmp_path}/p.txt", "held_out_prompts": "animals",
-        "model": "model/", "algorithm": f"{tmp_path}/alg.py:Mine", "seed": 3,
-    }  # fmt: skip
+        "reward": f"aesthetic:z={tmp_path}/w.json,device=cuda:1",
+        "prompts": f"{tmp_path}/p.txt",
+        "held_out_prompts": "animals",
+        "model": "model/",
+        "algorithm": f"{tmp_path}/alg.py:Mine",
+        "seed": 3,
+    }
 
 
 def test_a_moved_project_is_found_again(tmp_path: Path) -> None:
-    before = {"reward": "/old/project/r.py:red + darkness", "prompts": "/old/project/lists/p.txt", "model": "/old/project/model"}
+    before = {
+        "reward": "/old/project/r.py:red + darkness",
+        "prompts": "/old/project/lists/p.txt",
+        "model": "/old/project/model",
+    }
     (tmp_path / "lists").mkdir()
     (tmp_path / "model").mkdir()
     (tmp_path / "r.py").write_text("")
     (tmp_path / "lists" / "p.txt").write_text("")
     now = at_new_place(before, tmp_path / "runs" / "x", "/old/project/runs/x")
-    assert now == {"reward": f"{tmp_path}/r.py:red + darkness", "prompts": f"{tmp_path}/lists/p.txt", "model": "/old/project/model"}
+    assert now == {
+        "reward": f"{tmp_path}/r.py:red + darkness",
+        "prompts": f"{tmp_path}/lists/p.txt",
+        "model": "/old/project/model",
+    }
     assert missing_files(now) == {}  # the model is found by its own record
-    assert at_new_place(before, tmp_path / "elsewhere" / "runs" / "x" / "y", "/old/project/runs/x") == before
-    assert missing_files(before) == {"reward": "/old/project/r.py", "prompts": "/old/project/lists/p.txt"}
+    assert (
+        at_new_place(before, tmp_path / "elsewhere" / "runs" / "x" / "y", "/old/project/runs/x")
+        == before
+    )
+    assert missing_files(before) == {
+        "reward": "/old/project/r.py",
+        "prompts": "/old/project/lists/p.txt",
+    }
     assert at_new_place(before, tmp_path, None) == before
 
 
@@ -113,7 +147,9 @@ def test_values_that_differ_in_paths_at_most(one: str, other: str, same: bool) -
 
 def test_replacing_asks_for_each_file_once() -> None:
     asked: list[str] = []
-    replace_paths("min(/a, b/r.py:f:x=w.pt, aesthetic:z=c.json:0.5)", lambda path: asked.append(path))  # type: ignore[func-returns-value]
+    replace_paths(
+        "min(/a, b/r.py:f:x=w.pt, aesthetic:z=c.json:0.5)", lambda path: asked.append(path)
+    )  # type: ignore[func-returns-value]
     assert asked == ["/a, b/r.py", "w.pt", "c.json:0.5", "c.json"]
 
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpo.inputs.picture import Picture
+from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.cache import ScoreCache
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.scored_files import score_files
-from ddpo.rewards.scorer import Scorer, make_scorer, processors
+from ddpo.rewards.image_files import score_files
+from ddpo.rewards.scoring.scorer import Scorer, make_scorer, processors
 from ddpo.rewards.zoo import resolve
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -43,9 +43,9 @@ def seconds(function: object, *arguments: object) -> float:
 def pictures(folder: Path, count: int) -> list[Path]:
     """Pictures of 512×512 with structure of every size, in 256 levels of noise."""
     generator = np.random.default_rng(0)
-    waves = np.kron(generator.integers(0, 200, (count, 16, 16, 3)), np.ones((1, 32, 32, 1))) + generator.integers(
-        0, 56, (count, 512, 512, 3)
-    )
+    waves = np.kron(
+        generator.integers(0, 200, (count, 16, 16, 3)), np.ones((1, 32, 32, 1))
+    ) + generator.integers(0, 56, (count, 512, 512, 3))
     paths = [folder / f"{index:03}.png" for index in range(count)]
     for path, picture in zip(paths, waves.astype(np.uint8), strict=True):
         Image.fromarray(picture).save(path, compress_level=1)
@@ -71,7 +71,10 @@ def test_jpeg_sizes_of_a_folder_are_those_of_pillow_and_come_sooner(tmp_path: Pa
     scorer = make_scorer(resolve("incompressibility"))
 
     def ours() -> list[int]:
-        return [round((row.score or 0) * 1000) for (row,) in score_files([scorer], (Picture(str(path)) for path in paths))]
+        return [
+            round((row.score or 0) * 1000)
+            for (row,) in score_files([scorer], (InputImage(str(path)) for path in paths))
+        ]
 
     assert ours() == plain_loop(paths)
     if processors() > 1:

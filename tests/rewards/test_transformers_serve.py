@@ -21,12 +21,14 @@ from test_vlm_rewards import ASKS, favouring_ratings, llava, noise
 from ddpo.errors import ConfigError, RewardUnavailable
 from ddpo.rewards.models.alignment import QUESTION, Alignment
 from ddpo.rewards.models.vlm_judge import rating_of
-from ddpo.rewards.scorer import make_scorer
+from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.vlm import NoLogProbs, jpeg80, open_vlm
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
 
-pytest.importorskip("openai", reason="`transformers serve` needs its extra: pip install 'transformers[serving]'")
+pytest.importorskip(
+    "openai", reason="`transformers serve` needs its extra: pip install 'transformers[serving]'"
+)
 pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
 
@@ -51,8 +53,10 @@ def server(favouring_ratings: Path, tmp_path_factory: pytest.TempPathFactory) ->
     log = (home / "log").open("w")
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
-        stdout=log, stderr=log, env=os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+        stdout=log,
+        stderr=log,
+        env=os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"},
+    )
     try:
         deadline = time.monotonic() + 120
         while True:
@@ -70,14 +74,21 @@ def server(favouring_ratings: Path, tmp_path_factory: pytest.TempPathFactory) ->
         log.close()
 
 
-def test_alignment_there_is_alignment_here(server: str, favouring_ratings: Path, tmp_path: Path) -> None:
+def test_alignment_there_is_alignment_here(
+    server: str, favouring_ratings: Path, tmp_path: Path
+) -> None:
     encoder, model = write_encoder(tmp_path / "bert", "bert"), str(favouring_ratings)
-    pictures = ImageBatch.of_images(noise(6).images, [Prompt(text) for text in ("a cat", "two dogs", "", "red", "a fox", "the letter 4")])
+    pictures = ImageBatch.of_images(
+        noise(6).images,
+        [Prompt(text) for text in ("a cat", "two dogs", "", "red", "a fox", "the letter 4")],
+    )
     there, here = open_vlm(server, model=model), open_vlm(model)
     captions = [there.answer(image, QUESTION, 64) for image in pictures.images]
     assert captions == [here.answer(jpeg80(image), QUESTION, 64) for image in pictures.images]
     assert len(set(captions)) > 1
-    served = make_scorer(resolve("alignment", vlm=server, model=model, scorer=str(encoder), layer=3)).score(pictures)
+    served = make_scorer(
+        resolve("alignment", vlm=server, model=model, scorer=str(encoder), layer=3)
+    ).score(pictures)
     local = Alignment(model, str(encoder), layer=3)(pictures)
     assert torch.equal(served.values, local.values)
     assert all(torch.equal(part, local.parts[name]) for name, part in served.parts.items())
@@ -85,18 +96,24 @@ def test_alignment_there_is_alignment_here(server: str, favouring_ratings: Path,
 
 def test_strict_answers_there_are_those_here(server: str, favouring_ratings: Path) -> None:
     asks = Prompt("x", ASKS.metadata | {"answers": ["4", "5"]})
-    served = make_reward("vqa_strict", vlm=server, model=str(favouring_ratings))(noise(4, prompt=asks))
+    served = make_reward("vqa_strict", vlm=server, model=str(favouring_ratings))(
+        noise(4, prompt=asks)
+    )
     local = make_reward("vqa_strict", vlm=str(favouring_ratings))(noise(4, prompt=asks))
     assert torch.equal(served.values, local.values)
 
 
-def test_without_log_probabilities_the_judge_reads_the_text_and_vqa_score_says_so(server: str, favouring_ratings: Path) -> None:
+def test_without_log_probabilities_the_judge_reads_the_text_and_vqa_score_says_so(
+    server: str, favouring_ratings: Path
+) -> None:
     model, pictures = str(favouring_ratings), noise(4)
     with pytest.raises(NoLogProbs, match="gives no log-probabilities"):
         open_vlm(server, model=model).first_token_logprobs(pictures.images[0], "?")
     with pytest.raises(ConfigError) as caught:
         make_scorer(resolve("vqa_score", vlm=server, model=model)).score(pictures)
-    assert str(caught.value).startswith(f"reward 'vqa_score': the server {server} gives no log-probabilities")
+    assert str(caught.value).startswith(
+        f"reward 'vqa_score': the server {server} gives no log-probabilities"
+    )
     assert "`transformers serve` has none" in str(caught.value)
     assert "\n" not in str(caught.value)
     output = make_reward("vlm_judge", vlm=server, model=model, template="show {prompt} ?")(pictures)
@@ -108,9 +125,13 @@ def test_without_log_probabilities_the_judge_reads_the_text_and_vqa_score_says_s
     assert not output.values.isnan().all()
 
 
-def test_a_model_of_another_name_and_none_say_what_to_give(server: str, favouring_ratings: Path) -> None:
+def test_a_model_of_another_name_and_none_say_what_to_give(
+    server: str, favouring_ratings: Path
+) -> None:
     image = noise(1).images[0]
-    if Version(version("transformers")) >= Version("5.24"):  # since then it lists the model that it serves
+    if Version(version("transformers")) >= Version(
+        "5.24"
+    ):  # since then it lists the model that it serves
         due = open_vlm(server, model=str(favouring_ratings)).answer(image, QUESTION, 8)
         assert open_vlm(server).answer(image, QUESTION, 8) == due
     else:  # it lists what is in the hub's cache: nothing

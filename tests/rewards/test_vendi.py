@@ -11,12 +11,12 @@ import torch
 from tiny_dino import save_tiny_dino
 
 from ddpo.errors import ConfigError, MissingResourceError
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.check import check_reward
 from ddpo.rewards.check.run import all_checks
 from ddpo.rewards.groups import ALONE
 from ddpo.rewards.models.vendi import cosine_kernel, vendi_gains, vendi_score
-from ddpo.rewards.resolved import ResolvedReward
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.zoo import make_reward
 from ddpo.types import ImageBatch, Prompt
 
@@ -41,7 +41,9 @@ def stripe(place: int) -> np.ndarray:
 
 def test_the_numbers_of_the_authors_package() -> None:
     numbers = torch.tensor([0, 0, 10, 10, 20, 20], dtype=torch.float64)
-    assert vendi_score(torch.exp(-(numbers[:, None] - numbers).abs())) == pytest.approx(2.9999999959, abs=1e-9)
+    assert vendi_score(torch.exp(-(numbers[:, None] - numbers).abs())) == pytest.approx(
+        2.9999999959, abs=1e-9
+    )
     assert vendi_score(NEAR) == pytest.approx(2.1573004834, abs=1e-9)
 
 
@@ -50,7 +52,10 @@ def test_the_numbers_of_the_authors_package() -> None:
 def test_equal_pictures_count_as_one_and_orthogonal_ones_as_many(order: float, n: int) -> None:
     assert vendi_score(torch.ones(n, n), order) == pytest.approx(1, abs=1e-9)
     assert vendi_score(torch.eye(n), order) == pytest.approx(n, abs=1e-9)
-    assert vendi_score(cosine_kernel(torch.rand(1, 9, generator=torch.Generator().manual_seed(n)).repeat(n, 1)), order) == pytest.approx(1)
+    assert vendi_score(
+        cosine_kernel(torch.rand(1, 9, generator=torch.Generator().manual_seed(n)).repeat(n, 1)),
+        order,
+    ) == pytest.approx(1)
 
 
 def test_orders_in_closed_form() -> None:
@@ -67,7 +72,9 @@ def test_orders_in_closed_form() -> None:
 
 def test_gains_are_what_the_score_loses_without_a_picture() -> None:
     pair = math.exp(-(0.95 * math.log(0.95) + 0.05 * math.log(0.05)))  # of cosine 0.9
-    assert vendi_gains(NEAR).tolist() == pytest.approx([2.1573004834 - 2] * 2 + [2.1573004834 - pair], abs=1e-9)
+    assert vendi_gains(NEAR).tolist() == pytest.approx(
+        [2.1573004834 - 2] * 2 + [2.1573004834 - pair], abs=1e-9
+    )
 
 
 def test_rows_of_zeros_are_alike_and_like_no_other() -> None:
@@ -78,7 +85,9 @@ def test_rows_of_zeros_are_alike_and_like_no_other() -> None:
 
 def test_pixels_in_closed_form() -> None:
     reward = make_reward("vendi:features=pixels")
-    pictures = np.stack([stripe(0), stripe(5), stripe(9), stripe(5), np.zeros((32, 32, 3), np.uint8), stripe(3)])
+    pictures = np.stack(
+        [stripe(0), stripe(5), stripe(9), stripe(5), np.zeros((32, 32, 3), np.uint8), stripe(3)]
+    )
     output = reward(batch(pictures, "aabbac"))
     assert output.values[:5].tolist() == pytest.approx([3, 3, 2, 2, 3], abs=1e-6)
     assert output.parts["gain"][:5].tolist() == pytest.approx([1] * 5, abs=1e-6)
@@ -92,7 +101,9 @@ def test_pixels_in_closed_form() -> None:
 def test_a_group_does_not_see_another(n: int) -> None:
     reward, random = make_reward("vendi:features=pixels"), np.random.default_rng(n)
     for height, width in ((40, 40), (33, 65)):
-        mine, others = (random.integers(0, 256, (count, height, width, 3)).astype(np.uint8) for count in (n, 3))
+        mine, others = (
+            random.integers(0, 256, (count, height, width, 3)).astype(np.uint8) for count in (n, 3)
+        )
         alone = reward(batch(mine, "a" * n))
         both = reward(batch(np.concatenate([others[:1], mine, others[1:]]), "b" + "a" * n + "bb"))
         assert both.values[1 : n + 1].tolist() == alone.values.tolist()
@@ -108,20 +119,42 @@ def test_large_groups_have_a_score_and_no_gains() -> None:
 
 
 def test_the_tower_is_shared_with_the_dino_diversity(dino_folder: Path) -> None:
-    vendi, diversity = (make_reward(name, dino=str(dino_folder)) for name in ("vendi", "diversity_dino"))
-    pictures = batch(np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3)).astype(np.uint8), "aaaa")
+    vendi, diversity = (
+        make_reward(name, dino=str(dino_folder)) for name in ("vendi", "diversity_dino")
+    )
+    pictures = batch(
+        np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3)).astype(np.uint8), "aaaa"
+    )
     kernel = cosine_kernel(diversity.features(pictures))  # type: ignore[attr-defined]
     assert vendi(pictures).values[0].item() == pytest.approx(vendi_score(kernel), rel=1e-6)
     assert diversity._tower.passes == 4  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("options", [{"features": "pixels"}, {"features": "pixels", "order": 0.0}, {}])
+@pytest.mark.parametrize(
+    "options", [{"features": "pixels"}, {"features": "pixels", "order": 0.0}, {}]
+)
 def test_the_conformance_kit(options: dict[str, object], dino_folder: Path) -> None:
-    mine = {option.name: option.default for option in CARDS["vendi"].options} | {"dino": str(dino_folder)} | options
+    mine = (
+        {option.name: option.default for option in CARDS["vendi"].options}
+        | {"dino": str(dino_folder)}
+        | options
+    )
     only = sorted(set(all_checks()) - {"light-listing", "missing-weights"})
-    results = {r.name: r for r in check_reward(ResolvedReward(CARDS["vendi"], mine, "ddpo", None), only=only)}
+    results = {
+        r.name: r
+        for r in check_reward(ResolvedReward(CARDS["vendi"], mine, "ddpo", None), only=only)
+    }
     assert {check: result.detail for check, result in results.items() if not result.ok} == {}
-    for check in ("construction", "contract", "empty-batch", "rounding", "pixel-scale", "picture-sizes", "repeatability", "gradient"):
+    for check in (
+        "construction",
+        "contract",
+        "empty-batch",
+        "rounding",
+        "pixel-scale",
+        "picture-sizes",
+        "repeatability",
+        "gradient",
+    ):
         assert results[check].outcome == "passed", (check, results[check].detail)
 
 
@@ -133,5 +166,8 @@ def test_mistakes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             make_reward(f"vendi:features=pixels,order={order}")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("DDPO_OFFLINE", "1")
-    with pytest.raises(MissingResourceError, match=r"reward 'vendi' needs facebook/dinov2-base \(346\.4 MB, Apache-2\.0\)"):
+    with pytest.raises(
+        MissingResourceError,
+        match=r"reward 'vendi' needs facebook/dinov2-base \(346\.4 MB, Apache-2\.0\)",
+    ):
         make_reward("vendi")

@@ -13,42 +13,90 @@ from fault_server import fault_server
 from PIL import Image
 
 from ddpo.errors import ConfigError, MissingResourceError
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.check import CheckResult, check_reward
 from ddpo.rewards.check.run import all_checks
-from ddpo.rewards.models import asking
-from ddpo.rewards.models.asking import excerpt, share_of
+from ddpo.rewards.models import vlm_reward as asking
 from ddpo.rewards.models.vlm_judge import VlmJudge, expected_rating, rating_of
+from ddpo.rewards.models.vlm_reward import excerpt, share_of
 from ddpo.rewards.models.vqa_score import VqaScore, published, yes_and_no
 from ddpo.rewards.models.vqa_strict import VqaStrict, compared, normalised, questions_and_answers
-from ddpo.rewards.resolved import ResolvedReward
-from ddpo.rewards.scorer import Scorer
+from ddpo.rewards.scoring.resolve import ResolvedReward
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.rewards.vlm import NoLogProbs, UnusableAnswer, check_words, jpeg80, open_vlm
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 NAMES = ("vqa_strict", "vqa_score", "vlm_judge")
 WORDS = [
-    "<pad>", "<unk>", "<s>", "</s>", "<image>", "USER", "ASSISTANT", ":", "?", ".", '"', "Yes", "yes", "YES", "No", "no", "1", "2", "3",
-    "4", "5", "a", "the", "cat", "dog", "monkey", "Does", "this", "figure", "show", "Please", "answer", "or", "red", "fox", "letter",
-]  # fmt: skip
+    "<pad>",
+    "<unk>",
+    "<s>",
+    "</s>",
+    "<image>",
+    "USER",
+    "ASSISTANT",
+    ":",
+    "?",
+    ".",
+    '"',
+    "Yes",
+    "yes",
+    "YES",
+    "No",
+    "no",
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+    "a",
+    "the",
+    "cat",
+    "dog",
+    "monkey",
+    "Does",
+    "this",
+    "figure",
+    "show",
+    "Please",
+    "answer",
+    "or",
+    "red",
+    "fox",
+    "letter",
+]
 TEMPLATE = (
     "{% for message in messages %}USER: {% for part in message['content'] %}{% if part['type'] == 'image' %}<image> {% else %}"
     "{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
-SMALL_SQUARE: dict[str, Any] = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
-ASKS = Prompt("two dogs", {"questions": ["who is there?", "the colour?"], "answers": ["dog", "red"]})
+SMALL_SQUARE: dict[str, Any] = {
+    "size": {"shortest_edge": 28},
+    "crop_size": {"height": 28, "width": 28},
+}
+ASKS = Prompt(
+    "two dogs", {"questions": ["who is there?", "the colour?"], "answers": ["dog", "red"]}
+)
 
 
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random LLaVA of 2 + 2 layers with its processor, as `save_pretrained` writes the official ones."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
     from transformers import PreTrainedTokenizerFast as FastTokenizer
 
     folder = tmp_path_factory.mktemp("llava")
-    words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words = Tokenizer(
+        models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="<unk>")
+    )
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = FastTokenizer(
         tokenizer_object=words,
@@ -60,19 +108,43 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     pictures = CLIPImageProcessor(**SMALL_SQUARE)
     LlavaProcessor(
-        pictures, tokenizer, patch_size=14, vision_feature_select_strategy="default", chat_template=TEMPLATE, num_additional_image_tokens=1
+        pictures,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        chat_template=TEMPLATE,
+        num_additional_image_tokens=1,
     ).save_pretrained(folder)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = LlamaConfig(**small, vocab_size=len(WORDS), max_position_embeddings=4096, pad_token_id=0, bos_token_id=2, eos_token_id=3)
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    text = LlamaConfig(
+        **small,
+        vocab_size=len(WORDS),
+        max_position_embeddings=4096,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
     vision = CLIPVisionConfig(**small, image_size=28, patch_size=14)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_index=4))
+        model = LlavaForConditionalGeneration(
+            LlavaConfig(vision_config=vision, text_config=text, image_token_index=4)
+        )
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                torch.nn.init.normal_(parameter, std=0.5)  # large, so that the first token depends on the picture
+                torch.nn.init.normal_(
+                    parameter, std=0.5
+                )  # large, so that the first token depends on the picture
     model.generation_config.pad_token_id = 0
-    model.generation_config.eos_token_id = [3, *range(WORDS.index("."), WORDS.index("a"))]  # short replies, for speed
+    model.generation_config.eos_token_id = [
+        3,
+        *range(WORDS.index("."), WORDS.index("a")),
+    ]  # short replies, for speed
     model.save_pretrained(folder)
     return folder
 
@@ -113,12 +185,19 @@ def plainly(folder: Path, image: Image.Image, question: str, new_tokens: int = 0
     """What transformers itself gives: the float64 probabilities of the first token, or the greedy reply."""
     from transformers import LlavaForConditionalGeneration
 
-    processor, model = on_pillow(folder), LlavaForConditionalGeneration.from_pretrained(folder).eval()
-    inputs = processor(images=image, text=f"USER: <image> {question} ASSISTANT:", return_tensors="pt")
+    processor, model = (
+        on_pillow(folder),
+        LlavaForConditionalGeneration.from_pretrained(folder).eval(),
+    )
+    inputs = processor(
+        images=image, text=f"USER: <image> {question} ASSISTANT:", return_tensors="pt"
+    )
     with torch.no_grad():
         if not new_tokens:
             return model(**inputs).logits[0, -1].double().softmax(-1)
-        tokens = model.generate(**inputs, do_sample=False, max_new_tokens=new_tokens)[0, inputs["input_ids"].shape[1] :]
+        tokens = model.generate(**inputs, do_sample=False, max_new_tokens=new_tokens)[
+            0, inputs["input_ids"].shape[1] :
+        ]
     return processor.decode(tokens, skip_special_tokens=True)
 
 
@@ -128,13 +207,17 @@ class Scripted:
     sends_jpeg = False
     thread_safe = False
 
-    def __init__(self, replies: dict[str, str] | str = "", log_probs: dict[str, float] | None = None) -> None:
+    def __init__(
+        self, replies: dict[str, str] | str = "", log_probs: dict[str, float] | None = None
+    ) -> None:
         self.replies, self.log_probs = replies, log_probs
         self.asked: list[tuple[Image.Image, str, int]] = []
 
     def answer(self, image: Image.Image, question: str, max_tokens: int) -> str:
         self.asked.append((image, question, max_tokens))
-        return check_words(self.replies if isinstance(self.replies, str) else self.replies[question], max_tokens)
+        return check_words(
+            self.replies if isinstance(self.replies, str) else self.replies[question], max_tokens
+        )
 
     def first_token_logprobs(self, image: Image.Image, question: str) -> dict[str, float]:
         self.asked.append((image, question, 1))
@@ -161,7 +244,11 @@ def logs(**shares: float) -> dict[str, float]:
 
 def test_substring_and_exact_match_by_hand() -> None:
     replies = ["The dog is washing dishes.", "A Monkey.", "no cats at all", "Four"]
-    assert compared(replies, ["dog", "monkey", "cat", "four"]) == {"score": 0.5, "substring": 0.5, "exact": 0.5}
+    assert compared(replies, ["dog", "monkey", "cat", "four"]) == {
+        "score": 0.5,
+        "substring": 0.5,
+        "exact": 0.5,
+    }
     assert compared(["dog"], ["dog"]) == {"score": 1.0, "substring": 1.0, "exact": 1.0}
     assert compared(["Dog"], ["dog"])["score"] == 0.0  # letter by letter, as in the paper
     assert normalised("  The ＤＯＧ's an\tanimal! ") == "dog s animal"
@@ -173,13 +260,18 @@ def test_substring_and_exact_match_by_hand() -> None:
         ({}, "the prompt has no 'questions' in its metadata"),
         ({"questions": ["who?"]}, "the prompt has no 'answers' in its metadata"),
         ({"questions": ["who?", "where?"], "answers": ["dog"]}, "2 questions and 1 answers"),
-        ({"questions": ["who?"], "answers": [" "]}, "'answers' of the prompt's metadata is not a list of texts, or one is empty"),
+        (
+            {"questions": ["who?"], "answers": [" "]},
+            "'answers' of the prompt's metadata is not a list of texts, or one is empty",
+        ),
         ({"questions": "who?", "answers": ["dog"]}, "'questions' of"),
         ({"questions": [], "answers": []}, "'questions' of"),
         ({"questions": ["how many?"], "answers": [2]}, "'answers' of"),
     ],
 )
-def test_metadata_that_is_not_fit_is_a_reason_and_no_score(metadata: dict[str, Any], reason: str, scripted: Any) -> None:
+def test_metadata_that_is_not_fit_is_a_reason_and_no_score(
+    metadata: dict[str, Any], reason: str, scripted: Any
+) -> None:
     found = questions_and_answers(metadata)
     assert isinstance(found, str)
     assert reason in found
@@ -188,7 +280,10 @@ def test_metadata_that_is_not_fit_is_a_reason_and_no_score(metadata: dict[str, A
 
 
 def test_spellings_of_yes_are_added_up() -> None:
-    found = yes_and_no(logs(Yes=0.5, yes=0.125, YES=0.0625, No=0.25) | {" yes": math.log(0.03125), "▁no": math.log(0.015625), "Yes,": -9.0})
+    found = yes_and_no(
+        logs(Yes=0.5, yes=0.125, YES=0.0625, No=0.25)
+        | {" yes": math.log(0.03125), "▁no": math.log(0.015625), "Yes,": -9.0}
+    )
     assert isinstance(found, dict)
     assert found["score"] == found["yes"] == pytest.approx(0.71875)
     assert found["no"] == pytest.approx(0.265625)
@@ -196,7 +291,9 @@ def test_spellings_of_yes_are_added_up() -> None:
     only_no = yes_and_no(logs(No=0.9))
     assert isinstance(only_no, dict)
     assert only_no["score"] == 0.0
-    assert yes_and_no(logs(The=0.75, A=0.25)) == ("neither yes nor no is among the likely first tokens; the likeliest is 'The' (0.75)")
+    assert yes_and_no(logs(The=0.75, A=0.25)) == (
+        "neither yes nor no is among the likely first tokens; the likeliest is 'The' (0.75)"
+    )
     assert share_of("no", logs(none=0.5, nothing=0.5)) == 0.0
 
 
@@ -212,12 +309,31 @@ def test_expected_rating_by_hand() -> None:
 @pytest.mark.parametrize(
     ("reply", "rating"),
     [
-        ("4", 4.0), ("Rating: 3.5/5", 3.5), ("**2**", 2.0), ("I'd say 4 out of 5.", 4.0), ("5/5", 5.0), ("4. Well made: 4 of 5", 4.0),
-        ("", None), ("good", None), ("0", None), ("6", None), ("-3", None), ("3/10", None), ("4 or 5", None), ("4-5", None), ("3,5", None),
-        ("90%", None), ("4th", None), ("On a scale of 1 to 5: 4", None), ("3 of 50", None), ("v4", None),
-        ("1.2.3", None), ("3.5%", None), ("4.5-5", None),
+        ("4", 4.0),
+        ("Rating: 3.5/5", 3.5),
+        ("**2**", 2.0),
+        ("I'd say 4 out of 5.", 4.0),
+        ("5/5", 5.0),
+        ("4. Well made: 4 of 5", 4.0),
+        ("", None),
+        ("good", None),
+        ("0", None),
+        ("6", None),
+        ("-3", None),
+        ("3/10", None),
+        ("4 or 5", None),
+        ("4-5", None),
+        ("3,5", None),
+        ("90%", None),
+        ("4th", None),
+        ("On a scale of 1 to 5: 4", None),
+        ("3 of 50", None),
+        ("v4", None),
+        ("1.2.3", None),
+        ("3.5%", None),
+        ("4.5-5", None),
     ],
-)  # fmt: skip
+)
 def test_a_rating_is_read_only_where_there_is_one(reply: str, rating: float | None) -> None:
     assert rating_of(reply) == rating
 
@@ -234,12 +350,20 @@ def test_vqa_strict_asks_each_question_about_the_jpeg(scripted: Any) -> None:
     model = Scripted({"who is there?": "one dog", "the colour?": "Red"})
     output = scripted("vqa_strict", model)
     assert output.values.tolist() == [0.5]
-    assert {name: part.tolist() for name, part in output.parts.items()} == {"substring": [0.5], "exact": [0.5]}
-    assert [(question, tokens) for _, question, tokens in model.asked] == [("who is there?", 64), ("the colour?", 64)]
+    assert {name: part.tolist() for name, part in output.parts.items()} == {
+        "substring": [0.5],
+        "exact": [0.5],
+    }
+    assert [(question, tokens) for _, question, tokens in model.asked] == [
+        ("who is there?", 64),
+        ("the colour?", 64),
+    ]
     assert np.array_equal(np.asarray(model.asked[0][0]), np.asarray(jpeg80(noise(1).images[0])))
     model.sends_jpeg = True
     scripted("vqa_strict", model)
-    assert np.array_equal(np.asarray(model.asked[-1][0]), noise(1).uint8[0])  # the back end makes the JPEG, once
+    assert np.array_equal(
+        np.asarray(model.asked[-1][0]), noise(1).uint8[0]
+    )  # the back end makes the JPEG, once
 
 
 def test_what_is_asked_is_what_the_card_says(scripted: Any) -> None:
@@ -247,7 +371,9 @@ def test_what_is_asked_is_what_the_card_says(scripted: Any) -> None:
     assert scripted("vqa_score", score).values.tolist() == pytest.approx([0.5])
     assert score.asked[0][1] == 'Does this figure show "two dogs"? Please answer yes or no.'
     assert scripted("vlm_judge", judge).values.tolist() == [4.0]
-    default = next(option.default for option in CARDS["vlm_judge"].options if option.name == "template")
+    default = next(
+        option.default for option in CARDS["vlm_judge"].options if option.name == "template"
+    )
     assert judge.asked[0][1] == str(default).replace("{prompt}", "two dogs")
     assert str(default) in CARDS["vlm_judge"].preprocessing
     scripted("vlm_judge", judge, template="{prompt} {x}: 1-5?")
@@ -255,12 +381,18 @@ def test_what_is_asked_is_what_the_card_says(scripted: Any) -> None:
 
 
 def test_the_judge_reads_the_text_only_where_the_first_token_is_no_rating(scripted: Any) -> None:
-    output = scripted("vlm_judge", Scripted("Rating: 2", {"Rating": math.log(0.9), "5": math.log(0.1)}))
+    output = scripted(
+        "vlm_judge", Scripted("Rating: 2", {"Rating": math.log(0.9), "5": math.log(0.1)})
+    )
     assert output.values.tolist() == [2.0]
     assert output.parts["from_text"].tolist() == [1.0]
     assert output.parts["mass"].tolist() == pytest.approx([0.1])
-    assert scripted("vlm_judge", Scripted("3")).values.tolist() == [3.0]  # no log-probabilities at all
-    output = scripted("vlm_judge", Scripted("3", {"4": math.log(0.3), "5": math.log(0.3), "A": math.log(0.4)}))
+    assert scripted("vlm_judge", Scripted("3")).values.tolist() == [
+        3.0
+    ]  # no log-probabilities at all
+    output = scripted(
+        "vlm_judge", Scripted("3", {"4": math.log(0.3), "5": math.log(0.3), "A": math.log(0.4)})
+    )
     assert output.values.tolist() == pytest.approx([4.5])
     assert output.parts["from_text"].tolist() == [0.0]
 
@@ -268,14 +400,20 @@ def test_the_judge_reads_the_text_only_where_the_first_token_is_no_rating(script
 @pytest.mark.parametrize(
     ("name", "model", "reason"),
     [
-        ("vlm_judge", Scripted("a lovely picture"), "no single rating from 1 to 5 in the reply 'a lovely picture'"),
+        (
+            "vlm_judge",
+            Scripted("a lovely picture"),
+            "no single rating from 1 to 5 in the reply 'a lovely picture'",
+        ),
         ("vlm_judge", Scripted(""), "the model's answer is empty"),
         ("vqa_score", Scripted(), "the server gives no log-probabilities"),
         ("vqa_score", Scripted(log_probs=logs(The=0.75)), "neither yes nor no"),
         ("vqa_strict", Scripted(""), "the model's answer is empty"),
     ],
 )
-def test_what_cannot_be_judged_has_a_reason_and_no_score(name: str, model: Scripted, reason: str, scripted: Any) -> None:
+def test_what_cannot_be_judged_has_a_reason_and_no_score(
+    name: str, model: Scripted, reason: str, scripted: Any
+) -> None:
     output = scripted(name, model)
     assert math.isnan(output.values[0])
     assert all(math.isnan(part[0]) for part in output.parts.values())
@@ -288,10 +426,20 @@ def test_what_cannot_be_judged_has_a_reason_and_no_score(name: str, model: Scrip
 def test_vqa_strict_on_a_real_model_is_the_plain_generation(llava: Path) -> None:
     questions = ["who is there?", "Does this figure show a cat?"]
     pictures = noise(4)
-    replies = [[plainly(llava, jpeg80(image), question, 64) for question in questions] for image in pictures.images]
+    replies = [
+        [plainly(llava, jpeg80(image), question, 64) for question in questions]
+        for image in pictures.images
+    ]
     answers = [replies[0][0].split()[0], replies[1][1].split()[-1]]
-    due = [sum(answer in reply for answer, reply in zip(answers, pair, strict=True)) / 2 for pair in replies]
-    output = VqaStrict(str(llava))(ImageBatch.of_images(pictures.images, [Prompt("x", {"questions": questions, "answers": answers})] * 4))
+    due = [
+        sum(answer in reply for answer, reply in zip(answers, pair, strict=True)) / 2
+        for pair in replies
+    ]
+    output = VqaStrict(str(llava))(
+        ImageBatch.of_images(
+            pictures.images, [Prompt("x", {"questions": questions, "answers": answers})] * 4
+        )
+    )
     assert output.values.tolist() == due
     assert max(due) > 0
 
@@ -302,8 +450,14 @@ def test_vqa_score_on_a_real_model_is_the_softmax_of_its_logits(llava: Path) -> 
     for place, image in enumerate(pictures.images):
         shares = plainly(llava, image, 'Does this figure show "two dogs"? Please answer yes or no.')
         listed = set(shares.topk(20).indices.tolist())
-        yes = sum(float(shares[index]) for index in map(WORDS.index, ("Yes", "yes", "YES")) if index in listed)
-        no = sum(float(shares[index]) for index in map(WORDS.index, ("No", "no")) if index in listed)
+        yes = sum(
+            float(shares[index])
+            for index in map(WORDS.index, ("Yes", "yes", "YES"))
+            if index in listed
+        )
+        no = sum(
+            float(shares[index]) for index in map(WORDS.index, ("No", "no")) if index in listed
+        )
         assert output.values[place].item() == pytest.approx(yes, abs=1e-6)
         assert output.parts["no"][place].item() == pytest.approx(no, abs=1e-6)
     assert len(set(output.values.tolist())) == 6
@@ -330,11 +484,19 @@ def probabilities(folder: Path, image: Image.Image, text: str) -> torch.Tensor:
 
     inputs = on_pillow(folder)(images=image, text=text, return_tensors="pt")
     with torch.no_grad():
-        return LlavaForConditionalGeneration.from_pretrained(folder).eval()(**inputs).logits[0, -1].double().softmax(-1)
+        return (
+            LlavaForConditionalGeneration.from_pretrained(folder)
+            .eval()(**inputs)
+            .logits[0, -1]
+            .double()
+            .softmax(-1)
+        )
 
 
 @pytest.mark.parametrize("asked", ["two dogs", "", "a cat or a red fox", "{prompt} : ?"])
-def test_the_published_form_is_the_root_of_yes_and_the_end_behind_it(ending: Path, asked: str) -> None:
+def test_the_published_form_is_the_root_of_yes_and_the_end_behind_it(
+    ending: Path, asked: str
+) -> None:
     pictures = noise(3, prompt=Prompt(asked))
     output = VqaScore(str(ending), form="published")(pictures)
     for place, image in enumerate(pictures.images):
@@ -350,13 +512,20 @@ def test_the_published_form_is_the_root_of_yes_and_the_end_behind_it(ending: Pat
 
 
 def test_the_published_form_by_hand() -> None:
-    assert published(math.log(0.64), math.log(0.25)) == pytest.approx({"score": 0.4, "yes": 0.64, "end": 0.25})
+    assert published(math.log(0.64), math.log(0.25)) == pytest.approx(
+        {"score": 0.4, "yes": 0.64, "end": 0.25}
+    )
     assert published(0.0, 0.0) == {"score": 1.0, "yes": 1.0, "end": 1.0}
     assert published(-math.inf, math.log(0.5)) == {"score": 0.0, "yes": 0.0, "end": 0.5}
 
 
-def test_the_published_form_has_a_signature_of_its_own_and_says_where_it_cannot_be_had(llava: Path, tmp_path: Path) -> None:
-    lines = {resolve("vqa_score", vlm=str(llava), **options).identity for options in ({}, {"form": "published"})}
+def test_the_published_form_has_a_signature_of_its_own_and_says_where_it_cannot_be_had(
+    llava: Path, tmp_path: Path
+) -> None:
+    lines = {
+        resolve("vqa_score", vlm=str(llava), **options).identity
+        for options in ({}, {"form": "published"})
+    }
     assert len(lines) == 2
     with pytest.raises(ConfigError, match="form is 'paper', not one of spellings, published"):
         make_reward("vqa_score", vlm=str(llava), form="paper")
@@ -377,14 +546,18 @@ def test_vlm_judge_on_a_real_model_is_the_mean_of_its_softmax(favouring_ratings:
     output = VlmJudge(str(favouring_ratings), template="show {prompt} ?")(pictures)
     for place, image in enumerate(pictures.images):
         every = plainly(favouring_ratings, image, "show two dogs ?")
-        shares = torch.where(every >= every.topk(20).values[-1], every, 0.0)[[WORDS.index(word) for word in "12345"]]
+        shares = torch.where(every >= every.topk(20).values[-1], every, 0.0)[
+            [WORDS.index(word) for word in "12345"]
+        ]
         assert output.parts["mass"][place].item() == pytest.approx(float(shares.sum()), abs=1e-5)
         due = float((shares * torch.arange(1, 6)).sum() / shares.sum())
         assert output.values[place].item() == pytest.approx(due, abs=1e-5)
     assert output.parts["from_text"].tolist() == [0.0] * 4
 
 
-def checked(name: str, prompt: Prompt | None, options: dict[str, Any], without: set[str]) -> dict[str, CheckResult]:
+def checked(
+    name: str, prompt: Prompt | None, options: dict[str, Any], without: set[str]
+) -> dict[str, CheckResult]:
     found: ResolvedReward = resolve(name, **options)
     only = {*all_checks()} - {"light-listing", "missing-weights"} - without
     return {result.name: result for result in check_reward(found, only=only, prompt=prompt)}
@@ -393,13 +566,23 @@ def checked(name: str, prompt: Prompt | None, options: dict[str, Any], without: 
 def test_the_conformance_kit_passes_on_real_models(llava: Path, favouring_ratings: Path) -> None:
     asks = Prompt("a cat", {"questions": ["who is there?", "the letter?"], "answers": ["YES", "2"]})
     for results in (
-        checked("vqa_strict", asks, {"vlm": str(llava)}, {"memory"}),  # which takes seconds, and is the same code for all three
+        checked(
+            "vqa_strict", asks, {"vlm": str(llava)}, {"memory"}
+        ),  # which takes seconds, and is the same code for all three
         checked("vqa_score", None, {"vlm": str(llava)}, set()),
         checked("vqa_score", None, {"vlm": str(llava), "form": "published"}, {"memory"}),
         checked("vlm_judge", None, {"vlm": str(favouring_ratings)}, {"memory"}),
     ):
         assert {result.name: result.detail for result in results.values() if not result.ok} == {}
-        for check in ("batch-invariance", "rounding", "repeatability", "score-range", "contract", "empty-batch", "cache-key"):
+        for check in (
+            "batch-invariance",
+            "rounding",
+            "repeatability",
+            "score-range",
+            "contract",
+            "empty-batch",
+            "cache-key",
+        ):
             assert results[check].outcome == "passed"
 
 
@@ -407,13 +590,20 @@ def test_the_conformance_kit_passes_on_real_models(llava: Path, favouring_rating
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_weights_one_line_says_how_to_get_them(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_weights_one_line_says_how_to_get_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DDPO_OFFLINE", "1")
     for options in ({}, {"vlm": str(tmp_path)}):
         with pytest.raises(MissingResourceError) as caught:
             make_reward(name, **options)
         message = str(caught.value)
-        for part in (f"reward '{name}'", "llava-hf/llava-1.5-7b-hf (14.1 GB, Llama 2 Community)", "hf download llava-hf", "vlm="):
+        for part in (
+            f"reward '{name}'",
+            "llava-hf/llava-1.5-7b-hf (14.1 GB, Llama 2 Community)",
+            "hf download llava-hf",
+            "vlm=",
+        ):
             assert part in message
         assert "\n" not in message
 
@@ -421,8 +611,15 @@ def test_without_weights_one_line_says_how_to_get_them(name: str, tmp_path: Path
 @pytest.mark.parametrize("name", NAMES)
 def test_a_server_may_be_asked_by_several_threads(name: str) -> None:
     card = make_reward(name, vlm="http://127.0.0.1:9/v1", model="tiny").card
-    assert (card.thread_safe, card.calls.concurrency, card.calls.retries, card.cache) == (True, 8, 3, True)
-    assert not make_reward(name, vlm="http://127.0.0.1:9/v1").card.cache  # the server may take another model tomorrow
+    assert (card.thread_safe, card.calls.concurrency, card.calls.retries, card.cache) == (
+        True,
+        8,
+        3,
+        True,
+    )
+    assert not make_reward(
+        name, vlm="http://127.0.0.1:9/v1"
+    ).card.cache  # the server may take another model tomorrow
     assert not CARDS[name].thread_safe
 
 
@@ -432,27 +629,43 @@ def test_a_server_is_asked_again_when_it_is_busy_and_what_it_cannot_answer_is_un
         assert scored.output.values.tolist() == pytest.approx([math.exp(-0.25)])
         assert scored.output.parts["no"].tolist() == pytest.approx([math.exp(-1.5)])
         assert len(server.requests) == 3
-        assert np.array_equal(server.picture(2), np.asarray(jpeg80(noise(1).images[0])))  # JPEG once, not twice
+        assert np.array_equal(
+            server.picture(2), np.asarray(jpeg80(noise(1).images[0]))
+        )  # JPEG once, not twice
         assert (server.requests[2]["top_logprobs"], server.requests[2]["temperature"]) == (20, 0)
-        assert "the picture is too small" in make_reward("vqa_score", vlm=server.url)(noise(1)).errors[0]
+        assert (
+            "the picture is too small"
+            in make_reward("vqa_score", vlm=server.url)(noise(1)).errors[0]
+        )
 
 
 def test_what_a_server_replies_is_judged_by_its_text_where_the_first_token_is_no_rating() -> None:
     asks = Prompt("a cat", {"questions": ["what is it?", "who?"], "answers": ["cat", "dog"]})
-    with fault_server() as server:  # its first token is yes or no, its text "the image contains a cat"
+    with (
+        fault_server() as server
+    ):  # its first token is yes or no, its text "the image contains a cat"
         output = make_reward("vlm_judge", vlm=server.url)(noise(1))
-        assert output.errors == ("no single rating from 1 to 5 in the reply 'the image contains a cat'",)
+        assert output.errors == (
+            "no single rating from 1 to 5 in the reply 'the image contains a cat'",
+        )
         assert [request["max_tokens"] for request in server.requests] == [1, 16]
-        assert make_reward("vqa_strict", vlm=server.url)(noise(1, prompt=asks)).values.tolist() == [0.5]
+        assert make_reward("vqa_strict", vlm=server.url)(noise(1, prompt=asks)).values.tolist() == [
+            0.5
+        ]
         server.faults = ["ok", "null"]
-        assert make_reward("vqa_strict", vlm=server.url)(noise(1, prompt=asks)).errors == ("the model's answer is empty",)
+        assert make_reward("vqa_strict", vlm=server.url)(noise(1, prompt=asks)).errors == (
+            "the model's answer is empty",
+        )
         server.then = "401"
         with pytest.raises(ConfigError, match="answered /chat/completions with 401"):
             make_reward("vlm_judge", vlm=server.url)(noise(1))
 
 
 def test_another_template_is_another_signature_and_an_empty_one_is_refused() -> None:
-    lines = {resolve("vlm_judge", **options).signature for options in ({}, {"template": "{prompt}?"}, {"template": "1 to 5?"})}
+    lines = {
+        resolve("vlm_judge", **options).signature
+        for options in ({}, {"template": "{prompt}?"}, {"template": "1 to 5?"})
+    }
     assert len(lines) == 3
     assert all(len(line.splitlines()) == 1 for line in lines)
     with pytest.raises(ConfigError, match="template is empty"):

@@ -11,7 +11,7 @@ import torch
 
 from ddpo.errors import ConfigError, RewardFailure, RewardLoadError, UnknownNameError, UserError
 from ddpo.rewards.base import Reward
-from ddpo.rewards.scorer import Scorer
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.rewards.spec import RewardSpec, parse_spec
 from ddpo.rewards.zoo import make_reward, resolve, resolve_card, rewards
 from ddpo.types import ImageBatch, Prompt
@@ -20,7 +20,12 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "reward_plugin" / "my_reward.
 
 
 def batch(*levels: float) -> ImageBatch:
-    pixels = torch.tensor(levels, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(len(levels), 3, 4, 4).contiguous()
+    pixels = (
+        torch.tensor(levels, dtype=torch.float32)
+        .reshape(-1, 1, 1, 1)
+        .expand(len(levels), 3, 4, 4)
+        .contiguous()
+    )
     return ImageBatch(pixels, tuple(Prompt(f"p{i}") for i in range(len(levels))))
 
 
@@ -38,7 +43,10 @@ def user_file(tmp_path: Path):
     [
         ("darkness", RewardSpec("name", "darkness")),
         ("acme/sharp", RewardSpec("name", "acme/sharp")),
-        ("aesthetic:head=/a/b:c.pth,device=cuda:1", RewardSpec("name", "aesthetic", "", {"head": "/a/b:c.pth", "device": "cuda:1"})),
+        (
+            "aesthetic:head=/a/b:c.pth,device=cuda:1",
+            RewardSpec("name", "aesthetic", "", {"head": "/a/b:c.pth", "device": "cuda:1"}),
+        ),
         ("./a b/r.py:My", RewardSpec("file", "./a b/r.py", "My")),
         ("r.py:My:gain=2", RewardSpec("file", "r.py", "My", {"gain": "2"})),
         ("r.py", RewardSpec("file", "r.py")),
@@ -57,7 +65,15 @@ def test_malformed_specifications(text: str) -> None:
 
 
 def test_builtins_are_listed_and_made() -> None:
-    names = {"compressibility", "incompressibility", "colorfulness", "symmetry", "darkness", "aesthetic", "alignment"}
+    names = {
+        "compressibility",
+        "incompressibility",
+        "colorfulness",
+        "symmetry",
+        "darkness",
+        "aesthetic",
+        "alignment",
+    }
     assert names <= set(rewards.names())
     reward = make_reward("darkness")
     assert isinstance(reward, Reward)
@@ -70,14 +86,18 @@ def test_unknown_reward_names_the_nearest() -> None:
 
 
 def test_unknown_option_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="reward 'aesthetic' has no option 'haed'; did you mean 'head'"):
+    with pytest.raises(
+        ConfigError, match="reward 'aesthetic' has no option 'haed'; did you mean 'head'"
+    ):
         resolve("aesthetic:haed=x")
     with pytest.raises(ConfigError, match="has no option 'x'; it has no options"):
         resolve("darkness", x=1)
 
 
 def test_options_take_the_type_of_their_default(user_file) -> None:
-    path = user_file("def f(images, count=2, share=0.5, on=True, name='a'):\n    return [count * share * on * len(name)] * len(images)\n")
+    path = user_file(
+        "def f(images, count=2, share=0.5, on=True, name='a'):\n    return [count * share * on * len(name)] * len(images)\n"
+    )
     found = resolve(f"{path}:f:count=3,share=2,on=false,name=4")
     assert dict(found.options) == {"count": 3, "share": 2.0, "on": False, "name": "4"}
     assert make_reward(f"{path}:f:count=3", name="abcd")(batch(0)).values.tolist() == [6.0]
@@ -95,7 +115,9 @@ def test_keywords_win_over_the_text_and_enter_the_signature() -> None:
 
 def test_example_class_by_hand() -> None:
     pixels = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2).expand(1, 3, 1, 2)
-    assert make_reward(f"{EXAMPLE}:MyReward:gain=4")(ImageBatch(pixels, (Prompt(""),))).values.tolist() == [2.0]
+    assert make_reward(f"{EXAMPLE}:MyReward:gain=4")(
+        ImageBatch(pixels, (Prompt(""),))
+    ).values.tolist() == [2.0]
 
 
 def test_example_function_by_hand() -> None:
@@ -103,12 +125,17 @@ def test_example_function_by_hand() -> None:
     pixels[0, 0, 0, 0] = 1.0  # one red pixel of four
     reward = make_reward(f"{EXAMPLE}:redness")
     assert reward(ImageBatch(pixels, (Prompt(""),))).values.tolist() == [0.25]
-    assert reward.card.summary == "Share of pixels whose red is above green and blue by more than `threshold`."
+    assert (
+        reward.card.summary
+        == "Share of pixels whose red is above green and blue by more than `threshold`."
+    )
     assert reward.card.inputs == ("image",)
 
 
 def test_a_function_gets_levels_and_prompts(user_file) -> None:
-    path = user_file("def f(images, prompts):\n    return [float(i.max()) * (p == 'p1') for i, p in zip(images, prompts)]\n")
+    path = user_file(
+        "def f(images, prompts):\n    return [float(i.max()) * (p == 'p1') for i, p in zip(images, prompts)]\n"
+    )
     assert make_reward(f"{path}:f")(batch(0.2, 0.6)).values.tolist() == [0.0, 153.0]
     assert resolve_card(f"{path}:f").inputs == ("image", "prompt")
 
@@ -121,8 +148,18 @@ LENGTHS = "return [len(prompts[i]) if prompts else -1 for i in range(len(images)
     [
         (f"def f(images, prompts=None): {LENGTHS}", [2, -1], ("image", "prompt"), ("prompt",)),
         (f"def f(images, *, prompts=None): {LENGTHS}", [2, -1], ("image", "prompt"), ("prompt",)),
-        (f"def f(images, prompts: list[str] | None = None, **more): {LENGTHS}", [2, -1], ("image", "prompt"), ("prompt",)),
-        (f"def f(images, scale=1.0, prompts=None): {LENGTHS}", [2, -1], ("image", "prompt"), ("prompt",)),
+        (
+            f"def f(images, prompts: list[str] | None = None, **more): {LENGTHS}",
+            [2, -1],
+            ("image", "prompt"),
+            ("prompt",),
+        ),
+        (
+            f"def f(images, scale=1.0, prompts=None): {LENGTHS}",
+            [2, -1],
+            ("image", "prompt"),
+            ("prompt",),
+        ),
         (f"def f(prompts, images): {LENGTHS}", [2, 0], ("image", "prompt"), ()),
         (f"def f(images, prompts, /): {LENGTHS}", [2, 0], ("image", "prompt"), ()),
         (f"def f(images, *, prompts): {LENGTHS}", [2, 0], ("image", "prompt"), ()),
@@ -133,8 +170,18 @@ LENGTHS = "return [len(prompts[i]) if prompts else -1 for i in range(len(images)
             ("image", "prompt"),
             ("prompt",),
         ),
-        (f"class G:\n    def __call__(self, images, prompts=None): {LENGTHS}\nf = G()", [2, -1], ("image", "prompt"), ("prompt",)),
-        (f"class G:\n    def g(self, images, prompts=None): {LENGTHS}\nf = G().g", [2, -1], ("image", "prompt"), ("prompt",)),
+        (
+            f"class G:\n    def __call__(self, images, prompts=None): {LENGTHS}\nf = G()",
+            [2, -1],
+            ("image", "prompt"),
+            ("prompt",),
+        ),
+        (
+            f"class G:\n    def g(self, images, prompts=None): {LENGTHS}\nf = G().g",
+            [2, -1],
+            ("image", "prompt"),
+            ("prompt",),
+        ),
         (
             "import functools\ndef d(g):\n    @functools.wraps(g)\n    def inner(*a, **k): return g(*a, **k)\n    return inner\n"
             f"@d\ndef f(images, prompts=None): {LENGTHS}",
@@ -142,11 +189,23 @@ LENGTHS = "return [len(prompts[i]) if prompts else -1 for i in range(len(images)
             ("image", "prompt"),
             ("prompt",),
         ),
-        ("def f(images, metadata=None): return [m.get('n', -1) for m in metadata]", [7, -1], ("image", "metadata"), ("metadata",)),
-        ("def f(images, prompt_scale=2.0): return [prompt_scale] * len(images)", [2, 2], ("image",), ()),
+        (
+            "def f(images, metadata=None): return [m.get('n', -1) for m in metadata]",
+            [7, -1],
+            ("image", "metadata"),
+            ("metadata",),
+        ),
+        (
+            "def f(images, prompt_scale=2.0): return [prompt_scale] * len(images)",
+            [2, 2],
+            ("image",),
+            (),
+        ),
     ],
 )
-def test_a_parameter_that_is_called_like_an_input_is_filled(user_file, code, scores, inputs, optional) -> None:
+def test_a_parameter_that_is_called_like_an_input_is_filled(
+    user_file, code, scores, inputs, optional
+) -> None:
     found = resolve(f"{user_file(code)}:f")
     assert (found.card.inputs, found.card.optional) == (inputs, optional)
     pictures = ImageBatch(torch.zeros(2, 3, 4, 4), (Prompt("ab", {"n": 7}), Prompt("")))
@@ -160,7 +219,10 @@ def test_a_parameter_that_is_called_like_an_input_is_filled(user_file, code, sco
         ("def f(images, *, threshold): pass", "further parameters only with defaults"),
         ("def f(*images): pass", "it must take"),
         ("f = max", "its parameters are not known"),
-        ("class G:\n    def __call__(self, batch): pass\nf = G()", "not a reward class, a reward, a card or a function"),
+        (
+            "class G:\n    def __call__(self, batch): pass\nf = G()",
+            "not a reward class, a reward, a card or a function",
+        ),
     ],
 )
 def test_a_callable_that_is_no_reward_says_why(user_file, code, says) -> None:
@@ -178,7 +240,9 @@ def test_a_functions_version_changes_with_its_file(user_file) -> None:
 
 
 def test_none_is_unscorable_and_nan_is_a_failure(user_file) -> None:
-    path = user_file("def f(images):\n    return [None, 1.0]\n\ndef g(images):\n    return [float('nan')] * len(images)\n")
+    path = user_file(
+        "def f(images):\n    return [None, 1.0]\n\ndef g(images):\n    return [float('nan')] * len(images)\n"
+    )
     output = Scorer(make_reward(f"{path}:f")).score(batch(0, 1))
     assert output.errors == ("the reward function returned None", None)
     with pytest.raises(RewardFailure, match="'g' failed: the score of image 0 is nan; return None"):
@@ -196,7 +260,9 @@ def test_none_is_unscorable_and_nan_is_a_failure(user_file) -> None:
 )
 def test_what_a_function_can_do_wrong(user_file, body: str, message: str) -> None:
     with pytest.raises(RewardFailure, match=message):
-        Scorer(make_reward(f"{user_file(f'def f(images):{chr(10)}    {body}')}:f")).score(batch(0, 1))
+        Scorer(make_reward(f"{user_file(f'def f(images):{chr(10)}    {body}')}:f")).score(
+            batch(0, 1)
+        )
 
 
 @pytest.mark.parametrize(
@@ -210,7 +276,11 @@ def test_what_a_function_can_do_wrong(user_file, body: str, message: str) -> Non
         ("class R:\n    def __call__(self, batch): pass\n", "R", "needs a class attribute `card"),
         ("x = 1\nprint(y)\n", "f", r"mine.py:2: NameError: name 'y' is not defined"),
         ("def f(:\n", "f", "mine.py:1: SyntaxError"),
-        ("import library_that_nobody_has\n", "f", "mine.py:1: it needs the Python module library_that_nobody_has, which is not installed"),
+        (
+            "import library_that_nobody_has\n",
+            "f",
+            "mine.py:1: it needs the Python module library_that_nobody_has, which is not installed",
+        ),
         ("raise SystemExit(3)\n", "f", "mine.py:1: SystemExit: 3"),
     ],
 )
@@ -223,15 +293,19 @@ def test_files_that_cannot_be_used(user_file, code: str, attribute: str, message
 def test_missing_file_and_module(tmp_path: Path) -> None:
     with pytest.raises(RewardLoadError, match="No such file"):
         resolve(f"{tmp_path}/absent.py:f")
-    with pytest.raises(RewardLoadError, match=r"no module 'nowhere_at_all'; a file is named as ./file.py:Attribute"):
+    with pytest.raises(
+        RewardLoadError, match=r"no module 'nowhere_at_all'; a file is named as ./file.py:Attribute"
+    ):
         resolve("nowhere_at_all.rewards:f")
     with pytest.raises(RewardLoadError, match="has no 'Darknes'; did you mean 'Darkness'"):
         resolve("ddpo.rewards.models.darkness:Darknes")
 
 
-def test_an_object_of_a_module_class_card_or_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_of_a_module_class_card_or_instance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "acme_things.py").write_text(
-        "from ddpo.rewards.models.darkness import Darkness\nfrom ddpo.rewards.catalog import CARDS\n"
+        "from ddpo.rewards.models.darkness import Darkness\nfrom ddpo.rewards.cards import CARDS\n"
         "instance = Darkness()\ncard = CARDS['darkness']\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -242,7 +316,10 @@ def test_an_object_of_a_module_class_card_or_instance(tmp_path: Path, monkeypatc
 
 def test_a_constructor_that_raises_is_one_line(user_file) -> None:
     code = EXAMPLE.read_text().replace("self.gain = gain", "raise RuntimeError('no\\nGPU')")
-    with pytest.raises(RewardLoadError, match=r"reward 'my_contrast' of mine.py sha256:\w+ cannot be loaded: RuntimeError: no GPU"):
+    with pytest.raises(
+        RewardLoadError,
+        match=r"reward 'my_contrast' of mine.py sha256:\w+ cannot be loaded: RuntimeError: no GPU",
+    ):
         make_reward(f"{user_file(code)}:MyReward")
 
 
@@ -262,7 +339,9 @@ def test_other_weights_at_the_same_place_are_another_identity(tmp_path: Path) ->
     (folder / "model.safetensors").write_bytes(b"other")
     os.utime(folder / "model.safetensors", ns=(1, 1))
     assert resolve(spec).identity != before
-    assert "files:" not in resolve(f"vlm_judge:template={'x' * 5000}").identity  # a text, too long for a path
+    assert (
+        "files:" not in resolve(f"vlm_judge:template={'x' * 5000}").identity
+    )  # a text, too long for a path
 
 
 VARIANTS = """
@@ -270,7 +349,7 @@ from dataclasses import replace
 from ddpo.errors import ConfigError
 from ddpo.rewards.models.darkness import Darkness
 from ddpo.rewards.card import RewardOption
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 
 def for_options(card, options):
     {body}
@@ -318,7 +397,9 @@ def test_options_may_choose_the_card(lamp, unit: str) -> None:
         ("raise ConfigError('no such unit')", "acme_lamp:for_options", "^no such unit$"),
     ],
 )
-def test_a_card_that_options_cannot_choose_is_one_line(lamp, body: str, reference: str, message: str) -> None:
+def test_a_card_that_options_cannot_choose_is_one_line(
+    lamp, body: str, reference: str, message: str
+) -> None:
     name = lamp(body, reference)
     assert resolve(name).card.unit == "luma"  # the defaults ask nothing
     with pytest.raises(UserError, match=message) as caught:

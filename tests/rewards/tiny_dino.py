@@ -12,6 +12,14 @@ def save_tiny_dino(folder: Path) -> Path:
     from transformers import Dinov2Config, Dinov2Model
 
     torch.manual_seed(7)
-    model = Dinov2Model(Dinov2Config(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=518, initializer_range=0.3))
+    model = Dinov2Model(
+        Dinov2Config(
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=518,
+            initializer_range=0.3,
+        )
+    )
     model.save_pretrained(folder)
     return folder

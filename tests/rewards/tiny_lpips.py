@@ -17,10 +17,15 @@ def alexnet_state() -> dict[str, torch.Tensor]:
     random, state = np.random.default_rng(1), {}
     for index, (channels, inputs, kernel) in SHAPES.items():
         scale = np.sqrt(6 / (inputs * kernel**2))
-        state[f"features.{index}.weight"] = tensor(random.uniform(-scale, scale, (channels, inputs, kernel, kernel)))
+        state[f"features.{index}.weight"] = tensor(
+            random.uniform(-scale, scale, (channels, inputs, kernel, kernel))
+        )
         state[f"features.{index}.bias"] = tensor(random.uniform(-0.1, 0.1, channels))
     for index in (1, 4, 6):
-        state |= {f"classifier.{index}.weight": torch.ones(2, 2), f"classifier.{index}.bias": torch.ones(2)}
+        state |= {
+            f"classifier.{index}.weight": torch.ones(2, 2),
+            f"classifier.{index}.bias": torch.ones(2),
+        }
     return state
 
 
@@ -43,6 +48,8 @@ def noise_pictures(count: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     pictures = []
     for number in range(count):
         grain = 2 ** (number % 4)
-        coarse = random.integers(0, 256, (-(-size[0] // grain), -(-size[1] // grain), 3)).astype(np.uint8)
+        coarse = random.integers(0, 256, (-(-size[0] // grain), -(-size[1] // grain), 3)).astype(
+            np.uint8
+        )
         pictures.append(coarse.repeat(grain, 0).repeat(grain, 1)[: size[0], : size[1]])
     return np.stack(pictures)

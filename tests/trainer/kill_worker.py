@@ -57,17 +57,25 @@ def ended(pid: int) -> int:
 def main(config_file: str, folder: str, seed: str, kills: str) -> None:
     """Prints how many kills there were: by time, by file, and before there was a run."""
     config = config_from_dict(json.loads(Path(config_file).read_text(encoding="utf-8")))
-    straight, killed, random_ = Path(folder) / "straight", Path(folder) / "killed", random.Random(int(seed))
+    straight, killed, random_ = (
+        Path(folder) / "straight",
+        Path(folder) / "killed",
+        random.Random(int(seed)),
+    )
     begun = time.monotonic()
     if ended(start(lambda: train(config, straight), straight)):
         sys.exit("the straight run failed")
     seconds, counts = time.monotonic() - begun, {"time": 0, "file": 0}
     while True:
-        kind = random_.choice(sorted(counts)) if sum(counts.values()) else "file"  # a fast run ends before a kill by time
+        kind = (
+            random_.choice(sorted(counts)) if sum(counts.values()) else "file"
+        )  # a fast run ends before a kill by time
         more = sum(counts.values()) < int(kills)
         begun_already = (killed / "config.json").exists()
         touches = random_.randrange(1, 30) if more and kind == "file" else None
-        pid = start(lambda: resume(killed) if begun_already else train(config, killed), killed, touches)  # noqa: B023
+        pid = start(
+            lambda: resume(killed) if begun_already else train(config, killed), killed, touches
+        )
         if more and kind == "time":
             time.sleep(random_.uniform(0.2, 0.7) * seconds)
             os.kill(pid, signal.SIGKILL)

@@ -18,8 +18,8 @@ import torch
 
 from ddpo.policies import load_policy
 from ddpo.policies.policy import LoraSettings
-from ddpo.policies.sample import SampleKey, sample_trajectory
-from ddpo.trainer.advantages import PictureWeights
+from ddpo.policies.sampler import SampleKey, sample_trajectory
+from ddpo.trainer.advantages import SampleWeights
 from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import DenoisingLikelihood, TransitionLikelihood
@@ -31,7 +31,12 @@ from ddpo.types import Prompt, RewardOutput, Rollout, Trajectory
 sys.path.append(str(Path(__file__).parents[1]))
 from pretended_gpu import DEVICE, NoWaiting, pretend
 
-KEYS = [SampleKey(Prompt("a cat"), 0), SampleKey(Prompt("a dog"), 0), SampleKey(Prompt("a cat"), 1), SampleKey(Prompt("a dog"), 1)]
+KEYS = [
+    SampleKey(Prompt("a cat"), 0),
+    SampleKey(Prompt("a dog"), 0),
+    SampleKey(Prompt("a cat"), 1),
+    SampleKey(Prompt("a dog"), 1),
+]
 
 NO_REWARDS = RewardOutput(torch.zeros(4))
 
@@ -74,25 +79,32 @@ def one_update(policy: Any, config: TrainConfig) -> None:
     rollout = rollout_on_device(policy, config)
     likelihood: Any
     if algorithm.likelihood == "transition":
-        coefficients = policy.schedule.coefficients_on(policy.device, config.sample.steps, config.sample.eta)
+        coefficients = policy.schedule.coefficients_on(
+            policy.device, config.sample.steps, config.sample.eta
+        )
         likelihood = TransitionLikelihood(policy, rollout, coefficients, config)
     else:
         likelihood = DenoisingLikelihood(policy, rollout, config, 1)
     parameters = [parameter for _, parameter in policy.trainable_parameters()]
     flags = np.ones(4, bool)
-    weights = PictureWeights(np.arange(4.0), flags, flags, 0)
+    weights = SampleWeights(np.arange(4.0), flags, flags, 0)
     optimizer = torch.optim.AdamW(parameters, lr=1e-3)
     calls = update(policy, optimizer, algorithm, likelihood, weights, config, 1)
     next(calls)
     with NoWaiting():
         next(calls)
     calls.close()
-    assert all(parameter.grad is not None and parameter.grad.device.type == DEVICE for parameter in parameters)
+    assert all(
+        parameter.grad is not None and parameter.grad.device.type == DEVICE
+        for parameter in parameters
+    )
 
 
 def decoded(policy: Any) -> None:
     """Pixels are made on the device."""
-    pixels = policy.decode(torch.zeros(2, *policy.latent_shape, dtype=policy.storage_dtype, device=DEVICE))
+    pixels = policy.decode(
+        torch.zeros(2, *policy.latent_shape, dtype=policy.storage_dtype, device=DEVICE)
+    )
     assert pixels.device.type == DEVICE
     assert pixels.dtype == torch.float32
 
@@ -109,7 +121,9 @@ POLICIES = (
 
 def policy_scenario(folder: str, kind: str, config: TrainConfig) -> None:
     """Samples, trains and decodes. Weights are read outside, where tensors have values."""
-    policy: Any = load_policy(folder, device="cpu", dtype="bfloat16" if kind == "lora" else "float32")
+    policy: Any = load_policy(
+        folder, device="cpu", dtype="bfloat16" if kind == "lora" else "float32"
+    )
     with pretend(float64=False):
         to_device(policy, kind)
         sampled_again(policy, config)
@@ -120,7 +134,9 @@ def policy_scenario(folder: str, kind: str, config: TrainConfig) -> None:
 def policies(folders: dict[str, str]) -> dict[str, Callable[[], None]]:
     """The scenarios of policies by name."""
     return {
-        " ".join(map(str, settings)): partial(policy_scenario, folders[settings[0]], settings[1], settings_of(*settings[2:]))
+        " ".join(map(str, settings)): partial(
+            policy_scenario, folders[settings[0]], settings[1], settings_of(*settings[2:])
+        )
         for settings in POLICIES
     }
 
@@ -129,7 +145,9 @@ def plant(policy: Any, fault: Callable[[torch.Tensor], object]) -> None:
     """Makes every call of the denoiser run `fault` on its latents."""
     predict = policy.predict
 
-    def faulty(latents: torch.Tensor, timesteps: torch.Tensor, conditioning: torch.Tensor) -> torch.Tensor:
+    def faulty(
+        latents: torch.Tensor, timesteps: torch.Tensor, conditioning: torch.Tensor
+    ) -> torch.Tensor:
         fault(latents)
         return predict(latents, timesteps, conditioning)
 
@@ -149,14 +167,20 @@ def planted(fault: Callable[[torch.Tensor], object]) -> Callable[[Any], None]:
 
 FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
     "a parameter on the CPU": (left_on_cpu, "on the same device"),
-    "noise on the CPU": (planted(lambda latents: latents + torch.randn(latents.shape)), "on the same device"),
+    "noise on the CPU": (
+        planted(lambda latents: latents + torch.randn(latents.shape)),
+        "on the same device",
+    ),
     "item": (planted(lambda latents: latents.sum().item()), "DataDependentOutputException"),
     "if": (planted(lambda latents: bool((latents > 0).all())), "DataDependentOutputException"),
     "mask": (planted(lambda latents: latents[latents > 0]), "DynamicOutputShapeException"),
     "cpu": (planted(lambda latents: latents.cpu()), "Waiting"),
     "index on the CPU": (planted(lambda latents: latents[torch.tensor([0, 1])]), "Waiting"),
     "blocking copy": (planted(lambda latents: torch.tensor([0, 1]).to(latents.device)), "Waiting"),
-    "pageable copy": (planted(lambda latents: torch.tensor([0, 1]).to(latents.device, non_blocking=True)), "Waiting"),
+    "pageable copy": (
+        planted(lambda latents: torch.tensor([0, 1]).to(latents.device, non_blocking=True)),
+        "Waiting",
+    ),
     "float64": (planted(lambda latents: latents.double()), "float64 on the device"),
     "float64 made there": (
         planted(lambda latents: torch.zeros(2, dtype=torch.float64, device=latents.device)),
@@ -166,7 +190,9 @@ FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
 """What must not pass unseen, by name, and part of the error that it ends in."""
 
 
-def fault_scenario(folder: str, fault: Callable[[Any], None], part: Callable[[Any, TrainConfig], None]) -> None:
+def fault_scenario(
+    folder: str, fault: Callable[[Any], None], part: Callable[[Any, TrainConfig], None]
+) -> None:
     """Sampling, or an update, with a planted fault."""
     policy: Any = load_policy(folder, device="cpu")
     with pretend(float64=False):
@@ -179,7 +205,10 @@ def faults(folder: str) -> dict[str, Callable[[], None]]:
     """The scenarios with a planted fault by name."""
     parts = {"sampling": sampled_again, "update": one_update}
     pairs = product(FAULTS, parts)
-    return {f"{fault} in {part}": partial(fault_scenario, folder, FAULTS[fault][0], parts[part]) for fault, part in pairs}
+    return {
+        f"{fault} in {part}": partial(fault_scenario, folder, FAULTS[fault][0], parts[part])
+        for fault, part in pairs
+    }
 
 
 def outcome(scenario: Callable[[], None]) -> str:
@@ -194,7 +223,9 @@ def outcome(scenario: Callable[[], None]) -> str:
 def main(sd: str, xl: str, out: str) -> None:
     """Runs all scenarios and writes what became of each."""
     scenarios = policies({"sd": sd, "xl": xl}) | faults(sd)
-    Path(out).write_text(json.dumps({name: outcome(scenario) for name, scenario in scenarios.items()}))
+    Path(out).write_text(
+        json.dumps({name: outcome(scenario) for name, scenario in scenarios.items()})
+    )
 
 
 if __name__ == "__main__":

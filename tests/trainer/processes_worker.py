@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from ddpo.errors import DdpoError
 from ddpo.trainer import config_from_dict, loop, resume, train, update
-from ddpo.trainer.processes import Processes
+from ddpo.trainer.processes import World
 from ddpo.trainer.rollout import Collection
 from ddpo.trainer.sharding import local, whole
 
@@ -35,7 +38,12 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
         "error": None,
         "held": 0,
     }
-    collect, gathered, idle, synchronised = Collection.rest, loop.check_scorable, update._take_part, Processes.synchronised
+    collect, gathered, idle, synchronised = (
+        Collection.rest,
+        loop.check_scorable,
+        update._take_part,
+        World.synchronised,
+    )
 
     def spy_collect(self: Collection) -> Generator[Any, None, Any]:
         rollout = yield from collect(self)
@@ -50,28 +58,41 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
         seen["idle"] += 1
         idle(*arguments)
 
-    def spy_synchronised(self: Processes, now: bool) -> Any:
+    def spy_synchronised(self: World, now: bool) -> Any:
         seen["kept_back"] += not now
         return synchronised(self, now)
 
     def flat(optimizer: torch.optim.Optimizer, gradient: bool) -> torch.Tensor:
-        tensors = [p.grad if gradient else p for group in optimizer.param_groups for p in group["params"]]
+        tensors = [
+            p.grad if gradient else p for group in optimizer.param_groups for p in group["params"]
+        ]
         return torch.cat([whole(tensor.detach()).flatten().clone() for tensor in tensors])
 
     def held(optimizer: torch.optim.Optimizer) -> None:
         """Counts the elements of parameters, gradients and moments that this process keeps."""
-        kept = [tensor for group in optimizer.param_groups for p in group["params"] for tensor in (p, p.grad)]
-        kept += [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+        kept = [
+            tensor
+            for group in optimizer.param_groups
+            for p in group["params"]
+            for tensor in (p, p.grad)
+        ]
+        kept += [
+            state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")
+        ]
         seen["held"] = sum(local(tensor).numel() for tensor in kept)
 
     hooks = [
-        register_optimizer_step_pre_hook(lambda optimizer, *_: seen["gradients"].append(flat(optimizer, gradient=True))),
-        register_optimizer_step_post_hook(lambda optimizer, *_: seen["parameters"].append(flat(optimizer, gradient=False))),
+        register_optimizer_step_pre_hook(
+            lambda optimizer, *_: seen["gradients"].append(flat(optimizer, gradient=True))
+        ),
+        register_optimizer_step_post_hook(
+            lambda optimizer, *_: seen["parameters"].append(flat(optimizer, gradient=False))
+        ),
         register_optimizer_step_post_hook(lambda optimizer, *_: held(optimizer)),
     ]
     loop.check_scorable, update._take_part = spy_gathered, spy_idle
     Collection.rest = spy_collect  # type: ignore[method-assign]
-    Processes.synchronised = spy_synchronised  # type: ignore[method-assign]
+    World.synchronised = spy_synchronised  # type: ignore[method-assign]
     try:
         for _ in train(config_from_dict(values), out):
             pass
@@ -80,7 +101,7 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
     finally:
         loop.check_scorable, update._take_part = gathered, idle
         Collection.rest = collect  # type: ignore[method-assign]
-        Processes.synchronised = synchronised  # type: ignore[method-assign]
+        World.synchronised = synchronised  # type: ignore[method-assign]
         for hook in hooks:
             hook.remove()
     return seen
@@ -88,10 +109,10 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def main() -> None:
     scenarios, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    prepared = Processes.prepared
+    prepared = World.prepared
     for name, values in scenarios.items():
         os.environ["BREAK_IN"] = {"breaks": "1", "held-out-breaks": "0"}.get(name, "")
-        Processes.prepared = (lambda self, policy: policy) if name == "unsynchronised" else prepared  # type: ignore[method-assign]
+        World.prepared = (lambda self, policy: policy) if name == "unsynchronised" else prepared  # type: ignore[method-assign]
         first = values | ({"iterations": 1} if name.endswith("-resumed") else {})
         torch.save(recorded(first, folder / name), folder / f"{name}-{os.environ['RANK']}.pt")
         if name.endswith("-resumed"):

@@ -7,11 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from ddpo.trainer.advantages import PictureWeights, PromptStatistics, advantages
+from ddpo.trainer.advantages import PromptStatistics, SampleWeights, advantages
 from ddpo.trainer.config import AdvantageConfig
 
 
-def weigh(rewards: np.ndarray, prompts: list[str], statistics: PromptStatistics | None = None, kind: str = "per_prompt") -> PictureWeights:
+def weigh(
+    rewards: np.ndarray,
+    prompts: list[str],
+    statistics: PromptStatistics | None = None,
+    kind: str = "per_prompt",
+) -> SampleWeights:
     config = AdvantageConfig(kind=kind, clip=5.0)  # type: ignore[arg-type]
     return advantages(rewards, prompts, statistics or PromptStatistics(8, 8), config)
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from ddpo.errors import ConfigError, MemoryExhausted
-from ddpo.policies.sd import StableDiffusionPolicy
-from ddpo.rewards.resolved import ResolvedReward
+from ddpo.policies.stable_diffusion import StableDiffusionPolicy
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.zoo import resolve
 from ddpo.trainer import batch_size, config_for
 from ddpo.trainer.batch_size import even_calls, largest_batch, largest_fitting
@@ -23,7 +23,18 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize(
-    ("room", "most", "found"), [(0, 8, 0), (1, 8, 1), (2, 8, 2), (5, 8, 4), (8, 8, 8), (100, 8, 8), (100, 12, 8), (7, 1, 1), (3, 0, 0)]
+    ("room", "most", "found"),
+    [
+        (0, 8, 0),
+        (1, 8, 1),
+        (2, 8, 2),
+        (5, 8, 4),
+        (8, 8, 8),
+        (100, 8, 8),
+        (100, 12, 8),
+        (7, 1, 1),
+        (3, 0, 0),
+    ],
 )
 def test_sizes_are_doubled_from_1_to_the_last_that_fits(room: int, most: int, found: int) -> None:
     tried: list[int] = []
@@ -38,7 +49,17 @@ def test_sizes_are_doubled_from_1_to_the_last_that_fits(room: int, most: int, fo
 
 
 @pytest.mark.parametrize(
-    ("total", "most", "calls"), [(256, 64, 64), (96, 64, 48), (100, 64, 50), (7, 4, 4), (8, 8, 8), (9, 8, 5), (1, 1, 1), (128, 1, 1)]
+    ("total", "most", "calls"),
+    [
+        (256, 64, 64),
+        (96, 64, 48),
+        (100, 64, 50),
+        (7, 4, 4),
+        (8, 8, 8),
+        (9, 8, 5),
+        (1, 1, 1),
+        (128, 1, 1),
+    ],
 )
 def test_calls_are_as_few_and_as_equal_as_can_be(total: int, most: int, calls: int) -> None:
     assert even_calls(total, most) == calls
@@ -48,7 +69,11 @@ class Full:
     """A device on which the denoiser runs out of memory above so many latents per call."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, sampling: int, training: int, error: type[Exception] = torch.OutOfMemoryError
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        sampling: int,
+        training: int,
+        error: type[Exception] = torch.OutOfMemoryError,
     ) -> None:
         self.tried: list[tuple[int, bool]] = []
         output = StableDiffusionPolicy._output
@@ -65,15 +90,32 @@ class Full:
 
 def settings(model: Path, **sample: Any) -> dict[str, Any]:
     sizes = {"samples": 24, "per_prompt": 4, "steps": 2} | sample
-    return {"model": str(model), "reward": "darkness", "sample": sizes, "optim": {"updates": 1, "timesteps": 1, "skip_last": 0}}
+    return {
+        "model": str(model),
+        "reward": "darkness",
+        "sample": sizes,
+        "optim": {"updates": 1, "timesteps": 1, "skip_last": 0},
+    }
 
 
 @pytest.mark.parametrize(
     ("sampling", "training", "guidance", "found"),
-    [(100, 100, 1.0, 12), (100, 9, 1.0, 8), (6, 100, 1.0, 4), (100, 9, 5.0, 4), (2, 2, 5.0, 1), (100, 3, 1.0, 2)],
+    [
+        (100, 100, 1.0, 12),
+        (100, 9, 1.0, 8),
+        (6, 100, 1.0, 4),
+        (100, 9, 5.0, 4),
+        (2, 2, 5.0, 1),
+        (100, 3, 1.0, 2),
+    ],
 )
 def test_the_size_is_the_largest_with_which_sampling_and_training_fit(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, sampling: int, training: int, guidance: float, found: int
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sampling: int,
+    training: int,
+    guidance: float,
+    found: int,
 ) -> None:
     """Guidance doubles the latents of a call; 24 images in calls of at most 16 are two of 12."""
     Full(monkeypatch, sampling, training)
@@ -96,13 +138,17 @@ def test_a_reward_that_ranks_a_prompts_images_gets_whole_prompts(
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
-def test_a_device_that_is_too_small_for_one_says_so(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+def test_a_device_that_is_too_small_for_one_says_so(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     Full(monkeypatch, 0, 0, error)
     with pytest.raises(MemoryExhausted, match="not even calls of 1 fit on cpu"):
         largest_batch(config_for(settings(tiny_model)))
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Full(monkeypatch, 0, 0, ValueError)
     with pytest.raises(ValueError, match="out of memory"):
         largest_batch(config_for(settings(tiny_model)))
@@ -124,7 +170,9 @@ def test_several_processes_need_a_number(monkeypatch: pytest.MonkeyPatch) -> Non
         ([{"sample": {"batch": "auto"}}, {"sample": {"steps": 7}}], 32),
     ],
 )
-def test_on_the_cpu_it_is_the_number_of_the_layers_below(layers: list[dict[str, Any]], batch: int) -> None:
+def test_on_the_cpu_it_is_the_number_of_the_layers_below(
+    layers: list[dict[str, Any]], batch: int
+) -> None:
     named = [("recipe", layer) for layer in layers]
     config = resolve_config([*named, ("--set", {"device": "cpu", "sample": {"batch": "auto"}})])
     assert config.sample.batch == batch
@@ -147,12 +195,22 @@ def test_other_words_are_refused(ddpo: Run, tmp_path: Path, value: str) -> None:
 
 
 def test_a_run_keeps_the_number_when_it_is_resumed(ddpo: Run, tmp_path: Path) -> None:
-    changes = ("sample.samples=8", "sample.steps=2", "optim.timesteps=1", "device=cpu", "reward=darkness")
+    changes = (
+        "sample.samples=8",
+        "sample.steps=2",
+        "optim.timesteps=1",
+        "device=cpu",
+        "reward=darkness",
+    )
     small = [part for change in changes for part in ("--set", change)]
-    code, _, errors = ddpo("train", *small, "--set", "sample.batch=auto", "--iterations", 1, "--out", tmp_path / "run")
+    code, _, errors = ddpo(
+        "train", *small, "--set", "sample.batch=auto", "--iterations", 1, "--out", tmp_path / "run"
+    )
     assert code == 0, errors
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["sample"]["batch"], config["sources"]["sample.batch"]) == (32, "auto")
-    code, output, errors = ddpo("train", "--resume", tmp_path / "run", "--iterations", 2, "--set", "sample.batch=auto")
+    code, output, errors = ddpo(
+        "train", "--resume", tmp_path / "run", "--iterations", 2, "--set", "sample.batch=auto"
+    )
     assert code == 0, errors
     assert "rounded" not in output

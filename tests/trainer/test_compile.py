@@ -13,12 +13,12 @@ import torch
 from test_resume import config_of
 
 from ddpo.errors import ConfigError
+from ddpo.io.tensors import load_tensors
 from ddpo.policies import load_policy
 from ddpo.policies import policy as policy_module
 from ddpo.policies.policy import LoraSettings, check_compiler, compile_denoiser, save_memory
-from ddpo.policies.sample import SampleKey, SamplerSettings, guided, sample_trajectory
+from ddpo.policies.sampler import SampleKey, SamplerSettings, guided, sample_trajectory
 from ddpo.policies.transition import ddim_mean, gaussian_log_prob
-from ddpo.tensorfile import load_tensors
 from ddpo.trainer.loop import train
 from ddpo.types import Prompt
 
@@ -38,7 +38,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         found.append(len(inputs))
         return aot_eager(graph, inputs, **more)
 
-    monkeypatch.setattr("ddpo.policies.sd.COMPILER", backend)
+    monkeypatch.setattr("ddpo.policies.stable_diffusion.COMPILER", backend)
     torch._dynamo.reset()
     yield found
     torch._dynamo.reset()
@@ -64,7 +64,13 @@ def policy_of(folder: Path, kind: Any, dtype: str) -> Any:
     ],
 )
 def test_sampling_and_training_share_a_graph_and_its_bits(
-    request: pytest.FixtureRequest, graphs: list[int], model: str, kind: str, dtype: str, guidance: float, checkpointing: bool
+    request: pytest.FixtureRequest,
+    graphs: list[int],
+    model: str,
+    kind: str,
+    dtype: str,
+    guidance: float,
+    checkpointing: bool,
 ) -> None:
     policy = policy_of(request.getfixturevalue(model), kind, dtype)
     settings = SamplerSettings(steps=3, guidance=guidance, batch=4)
@@ -81,8 +87,14 @@ def test_sampling_and_training_share_a_graph_and_its_bits(
     pictures, steps = torch.tensor([2, 0, 2, 1]), torch.tensor([2, 0, 1, 2])
     conditioning = policy.encode([KEYS[i].prompt.text for i in pictures])
     x_t, x_prev = path.latents[pictures, steps], path.latents[pictures, steps + 1]
-    output = guided(policy, x_t, coefficients.timesteps[steps], conditioning, policy.encode([""]), guidance)
-    found = gaussian_log_prob(x_prev, ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction), coefficients.std[steps])
+    output = guided(
+        policy, x_t, coefficients.timesteps[steps], conditioning, policy.encode([""]), guidance
+    )
+    found = gaussian_log_prob(
+        x_prev,
+        ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction),
+        coefficients.std[steps],
+    )
     assert torch.equal(found, path.log_probs[pictures, steps])
     assert len(graphs) == made  # training needed none of its own
     found.sum().backward()
@@ -90,17 +102,30 @@ def test_sampling_and_training_share_a_graph_and_its_bits(
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_a_compiled_run_is_written_and_read_as_any_other(tiny_model: Path, tmp_path: Path, graphs: list[int], kind: str) -> None:
+def test_a_compiled_run_is_written_and_read_as_any_other(
+    tiny_model: Path, tmp_path: Path, graphs: list[int], kind: str
+) -> None:
     """KL to the reference is 0 before the first step, and names in the files are the plain ones."""
-    settings = {"iterations": 1, "checkpoint_every": 1, "adapt": {"kind": kind}, "optim": {"updates": 1, "timesteps": 2, "kl": 0.1}}
+    settings = {
+        "iterations": 1,
+        "checkpoint_every": 1,
+        "adapt": {"kind": kind},
+        "optim": {"updates": 1, "timesteps": 2, "kl": 0.1},
+    }
     list(train(config_of(tiny_model, **settings), tmp_path / "plain"))
     assert not graphs
     list(train(config_of(tiny_model, **settings, compile=True), tmp_path / "compiled"))
     assert graphs
-    lines = [json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("plain", "compiled")]
+    lines = [
+        json.loads((tmp_path / name / "metrics.jsonl").read_text())
+        for name in ("plain", "compiled")
+    ]
     assert [line["ratio_first_deviation"] for line in lines] == [0.0, 0.0]
     assert [line["reference_kl"] for line in lines] == [0.0, 0.0]
-    weights = [next(iter((tmp_path / name / "checkpoints").rglob("*.safetensors"))) for name in ("plain", "compiled")]
+    weights = [
+        next(iter((tmp_path / name / "checkpoints").rglob("*.safetensors")))
+        for name in ("plain", "compiled")
+    ]
     plain, compiled = (load_tensors(path)[0] for path in weights)
     assert plain.keys() == compiled.keys()
     for name, value in plain.items():
@@ -108,9 +133,13 @@ def test_a_compiled_run_is_written_and_read_as_any_other(tiny_model: Path, tmp_p
     load_policy(str(tiny_model), checkpoint=tmp_path / "compiled")
 
 
-def test_a_run_may_be_resumed_compiled_and_says_that_sums_are_rounded_otherwise(ddpo: Run, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_run_may_be_resumed_compiled_and_says_that_sums_are_rounded_otherwise(
+    ddpo: Run, tiny_model: Path, tmp_path: Path
+) -> None:
     list(train(config_of(tiny_model), tmp_path / "run"))
-    code, output, errors = ddpo("train", "--resume", tmp_path / "run", "--iterations", 2, "--set", "compile=true")
+    code, output, errors = ddpo(
+        "train", "--resume", tmp_path / "run", "--iterations", 2, "--set", "compile=true"
+    )
     assert code == 0, errors
     assert "compile" in output
     assert json.loads((tmp_path / "run" / "config.json").read_text())["compile"] is True
@@ -132,8 +161,13 @@ def test_a_model_that_cannot_be_compiled_says_so() -> None:
         compile_denoiser(Plain())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("device", "missing"), [("cpu", "C++ compiler"), ("cuda", "Triton"), ("cuda:1", "Triton"), ("mps", "")])
-def test_what_compiles_has_to_be_there(monkeypatch: pytest.MonkeyPatch, device: str, missing: str) -> None:
+@pytest.mark.parametrize(
+    ("device", "missing"),
+    [("cpu", "C++ compiler"), ("cuda", "Triton"), ("cuda:1", "Triton"), ("mps", "")],
+)
+def test_what_compiles_has_to_be_there(
+    monkeypatch: pytest.MonkeyPatch, device: str, missing: str
+) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(policy_module.shutil, "which", lambda name: None)
     monkeypatch.setattr(policy_module, "find_spec", lambda name: None)

@@ -17,15 +17,22 @@ from ddpo.trainer import config_for
 from ddpo.trainer.advantages import PromptStatistics
 from ddpo.trainer.algorithms import algorithms
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.events import Event
-from ddpo.trainer.plan import plan_updates
+from ddpo.trainer.minibatches import plan_updates
+from ddpo.trainer.monitoring.events import Event
 from ddpo.trainer.recipe import config_from_dict, merged, read_recipe, set_value
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 def test_a_configuration_round_trips_through_json() -> None:
-    config = config_from_dict({"reward": "darkness", "optim": {"lr": 1e-4}, "sample": {"samples": 64}, "adapt": {"targets": ["to_q"]}})
+    config = config_from_dict(
+        {
+            "reward": "darkness",
+            "optim": {"lr": 1e-4},
+            "sample": {"samples": 64},
+            "adapt": {"targets": ["to_q"]},
+        }
+    )
     assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert config.optim.lr == 1e-4
 
@@ -61,7 +68,12 @@ def test_assignments_are_read_as_toml_or_text() -> None:
     values: dict[str, object] = {"optim": {"lr": 1.0}}
     for assignment in ("optim.lr=2e-4", "sample.steps=7", "reward=./mine.py:Mine", 'model="emoji"'):
         set_value(values, assignment)
-    assert values == {"optim": {"lr": 2e-4}, "sample": {"steps": 7}, "reward": "./mine.py:Mine", "model": "emoji"}
+    assert values == {
+        "optim": {"lr": 2e-4},
+        "sample": {"steps": 7},
+        "reward": "./mine.py:Mine",
+        "model": "emoji",
+    }
     with pytest.raises(ConfigError, match="key=value"):
         set_value(values, "optim.lr")
     with pytest.raises(ConfigError, match="'reward' is not a table"):
@@ -77,7 +89,9 @@ def test_every_algorithm_runs_with_its_own_defaults_and_a_user_may_override_them
     assert algorithms.get("ddpo_sf").defaults == {"optim": {"updates": 1}}
 
 
-def test_python_and_the_command_line_start_the_same_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ddpo: Run) -> None:
+def test_python_and_the_command_line_start_the_same_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ddpo: Run
+) -> None:
     started: list[TrainConfig] = []
 
     def note(config: TrainConfig, out: Path) -> Iterator[Event]:
@@ -88,13 +102,23 @@ def test_python_and_the_command_line_start_the_same_run(monkeypatch: pytest.Monk
     recipe = tmp_path / "mine.toml"
     recipe.write_text('algorithm = "rwr_sparse"\n[optim]\nlr = 2e-3\n')
     for name in algorithms.names():
-        assert ddpo("train", "--algorithm", name, "--reward", "darkness", "--out", tmp_path / "run")[0] == 0
+        assert (
+            ddpo("train", "--algorithm", name, "--reward", "darkness", "--out", tmp_path / "run")[0]
+            == 0
+        )
         assert started.pop() == config_for({"algorithm": name, "reward": "darkness"})
-    assert ddpo("train", "--recipe", recipe, "--set", "optim.updates=2", "--out", tmp_path / "run")[0] == 0
+    assert (
+        ddpo("train", "--recipe", recipe, "--set", "optim.updates=2", "--out", tmp_path / "run")[0]
+        == 0
+    )
     (config,) = started
     assert config == config_for(merged(read_recipe(recipe), {"optim": {"updates": 2}}))
     defaults = algorithms.get("rwr_sparse").defaults
-    assert (config.iterations, config.optim.lr, config.optim.updates) == (defaults["iterations"], 2e-3, 2)
+    assert (config.iterations, config.optim.lr, config.optim.updates) == (
+        defaults["iterations"],
+        2e-3,
+        2,
+    )
     assert config != TrainConfig(algorithm="rwr_sparse")
 
 
@@ -103,7 +127,11 @@ def test_the_python_of_the_documents_starts_a_run(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("ddpo.trainer.loop.train", lambda config, out: started.append(config) or [])
     for name in ("docs/training.md", "README.md"):
         page = (Path(__file__).parents[2] / name).read_text(encoding="utf-8")
-        (block,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "ddpo.trainer" in block]
+        (block,) = [
+            block
+            for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+            if "ddpo.trainer" in block
+        ]
         exec(block, {})
     assert started == [config_for({"algorithm": "rwr", "optim": {"lr": 1e-3}}), config_for({})]
 
@@ -131,14 +159,27 @@ def test_the_papers_recipes_have_the_budgets_of_the_paper() -> None:
     folder = Path(__file__).parents[2] / "ddpo" / "recipes"
     for task in ("compressibility", "incompressibility", "aesthetic", "alignment"):
         config = config_for(read_recipe(folder / f"paper_{task}.toml"))
-        assert (config.sample.samples, config.sample.samples // config.optim.updates, config.steps_per_picture) == (256, 64, 50)
+        assert (
+            config.sample.samples,
+            config.sample.samples // config.optim.updates,
+            config.steps_per_picture,
+        ) == (256, 64, 50)
         assert 50_000 <= config.iterations * config.sample.samples <= 52_000
-        config_for(merged(read_recipe(folder / f"paper_{task}.toml"), {"algorithm": "ddpo_sf", "optim": {"updates": 1}}))
+        config_for(
+            merged(
+                read_recipe(folder / f"paper_{task}.toml"),
+                {"algorithm": "ddpo_sf", "optim": {"updates": 1}},
+            )
+        )
     for name in ("rwr", "rwr_sparse"):
         config = config_for(read_recipe(folder / f"paper_{name}.toml"))
         random = np.random.default_rng(0)
-        ids = [str(place // config.sample.per_prompt % 398) for place in range(config.sample.samples)]
-        weights = algorithms.get(name).weigh(random.normal(size=len(ids)), ids, PromptStatistics(1, 1), config)
+        ids = [
+            str(place // config.sample.per_prompt % 398) for place in range(config.sample.samples)
+        ]
+        weights = algorithms.get(name).weigh(
+            random.normal(size=len(ids)), ids, PromptStatistics(1, 1), config
+        )
         plan = plan_updates(weights, config, 1, noise_levels=1000)
         assert len(plan) == 400
         assert {items.total for items in plan} == {128}

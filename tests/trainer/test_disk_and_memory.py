@@ -19,10 +19,10 @@ import torch
 from test_resume import assert_same_run, config_of, metrics
 
 from ddpo.errors import MemoryExhausted, StorageFailure
-from ddpo.tensorfile import load_tensors
-from ddpo.trainer.events import Event, IterationDone
+from ddpo.io.tensors import load_tensors
 from ddpo.trainer.failures import enough_memory
 from ddpo.trainer.loop import resume, train
+from ddpo.trainer.monitoring.events import Event, IterationDone
 
 if sys.platform == "win32":
     pytest.skip("limits of a process are POSIX", allow_module_level=True)
@@ -30,7 +30,10 @@ import resource
 
 Run = Callable[..., tuple[int, str, str]]
 BIG = {"iterations": 2, "grid_every": 9, "checkpoint_every": 9, "adapt": {"kind": "full"}}
-BIG |= {"sample": {"samples": 256, "per_prompt": 4, "steps": 2, "batch": 256}, "optim": {"updates": 1, "timesteps": 1}}
+BIG |= {
+    "sample": {"samples": 256, "per_prompt": 4, "steps": 2, "batch": 256},
+    "optim": {"updates": 1, "timesteps": 1},
+}
 
 
 @contextmanager
@@ -46,7 +49,11 @@ def files_up_to(size: int) -> Iterator[None]:
 
 def followed_until(events: Iterator[Event], iteration: int) -> None:
     """Follows a run to the end of an iteration; its grid is not drawn yet."""
-    next(event for event in events if isinstance(event, IterationDone) and event.metrics.iteration == iteration)
+    next(
+        event
+        for event in events
+        if isinstance(event, IterationDone) and event.metrics.iteration == iteration
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +67,11 @@ def straight(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.mark.parametrize(
     ("after", "size", "file"),
     [
-        (1, 10, "metrics.jsonl"),  # cut in the middle of the second line: `size` is added to what it has
+        (
+            1,
+            10,
+            "metrics.jsonl",
+        ),  # cut in the middle of the second line: `size` is added to what it has
         (1, 5_000, "checkpoints/iteration-000002"),
         (2, 5_000, "samples/iteration-000002.png"),  # after the state was written
     ],
@@ -106,18 +117,25 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before_and_a_line_that_sa
     assert metrics(run) == metrics(straight)
 
 
-def test_a_folder_that_cannot_be_begun_is_left_free(tiny_model: Path, tmp_path: Path, ddpo: Run) -> None:
+def test_a_folder_that_cannot_be_begun_is_left_free(
+    tiny_model: Path, tmp_path: Path, ddpo: Run
+) -> None:
     with files_up_to(100):
-        code, _, errors = ddpo("train", "--model", tiny_model, "--reward", "darkness", "--out", tmp_path / "run")
+        code, _, errors = ddpo(
+            "train", "--model", tiny_model, "--reward", "darkness", "--out", tmp_path / "run"
+        )
     assert code == 2
-    assert errors.strip() == f"error: the run folder {tmp_path / 'run'} cannot be written: File too large"
+    assert (
+        errors.strip()
+        == f"error: the run folder {tmp_path / 'run'} cannot be written: File too large"
+    )
     assert not list((tmp_path / "run").iterdir())
 
 
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from ddpo.trainer.events import Started
+from ddpo.trainer.monitoring.events import Started
 from ddpo.trainer.loop import resume
 for batch in (256, 16):
     events = resume(Path(sys.argv[1]), settings={"sample": {"batch": batch}})
@@ -134,26 +152,39 @@ for batch in (256, 16):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_batch_too_large_for_the_memory_is_told_and_a_smaller_one_goes_on(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_batch_too_large_for_the_memory_is_told_and_a_smaller_one_goes_on(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     events = train(config_of(tiny_model, **BIG), run)
     followed_until(events, 1)
     events.close()
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(run)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(run)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     refused, last = done.stdout.splitlines()
     assert refused.startswith("MemoryExhausted: there is not enough memory (RuntimeError: ")
-    assert refused.endswith("a smaller sample.batch than 256 needs less, such as --set sample.batch=128")
+    assert refused.endswith(
+        "a smaller sample.batch than 256 needs less, such as --set sample.batch=128"
+    )
     assert last == "finished"
     assert [line["iteration"] for line in metrics(run)] == [1, 2]
-    assert json.loads((run / "manifest.json").read_text())["resumed"][-1]["changed"] == {"sample.batch": [256, 16]}
+    assert json.loads((run / "manifest.json").read_text())["resumed"][-1]["changed"] == {
+        "sample.batch": [256, 16]
+    }
 
 
 def test_what_is_no_matter_of_memory_is_left_as_it_is() -> None:
     with pytest.raises(RuntimeError, match="shape") as kept, enough_memory(4):
         torch.zeros(2).reshape(3)
     assert type(kept.value) is RuntimeError
-    with pytest.raises(MemoryExhausted, match=r"can't allocate memory.*the model itself does not fit"), enough_memory(None):
+    with (
+        pytest.raises(
+            MemoryExhausted, match=r"can't allocate memory.*the model itself does not fit"
+        ),
+        enough_memory(None),
+    ):
         torch.zeros(2**50)
     with pytest.raises(MemoryExhausted, match=r"sample\.batch is 1 already"), enough_memory(1):
         bytearray(2**62)

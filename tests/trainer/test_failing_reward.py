@@ -21,11 +21,11 @@ from fault_server import FaultServer, fault_server, picture_url
 from test_bertscore import write_encoder
 
 from ddpo.errors import ConfigError, RewardUnavailable
-from ddpo.rewards import calling
-from ddpo.tensorfile import load_tensors
+from ddpo.io.tensors import load_tensors
+from ddpo.rewards.scoring import call as calling
 from ddpo.trainer import config_for, config_from_dict
-from ddpo.trainer.events import IterationDone
 from ddpo.trainer.loop import resume, train
+from ddpo.trainer.monitoring.events import IterationDone
 
 Run = Callable[..., tuple[int, str, str]]
 TRIES = 4  # of one question: the first and three more
@@ -60,14 +60,20 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def start(ddpo: Run, tiny_model: Path, encoder: Path, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+def start(
+    ddpo: Run, tiny_model: Path, encoder: Path, tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
     """`ddpo train` on the tiny model with the alignment reward of a server: exit code, standard output, standard error."""
 
-    def call(server: FaultServer, out: Path, iterations: int = 2, timeout: float = PATIENCE) -> tuple[int, str, str]:
+    def call(
+        server: FaultServer, out: Path, iterations: int = 2, timeout: float = PATIENCE
+    ) -> tuple[int, str, str]:
         recipe = tmp_path / f"{iterations}.toml"
         recipe.write_text(RECIPE.format(iterations=iterations))
         reward = f"alignment:vlm={server.url},scorer={encoder},layer=3,timeout={timeout}"
-        return ddpo("train", "--recipe", recipe, "--model", tiny_model, "--reward", reward, "--out", out)
+        return ddpo(
+            "train", "--recipe", recipe, "--model", tiny_model, "--reward", reward, "--out", out
+        )
 
     return call
 
@@ -76,7 +82,10 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without the time they took."""
     path = folder / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [{name: value for name, value in line.items() if not name.startswith("seconds")} for line in lines]
+    return [
+        {name: value for name, value in line.items() if not name.startswith("seconds")}
+        for line in lines
+    ]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -93,7 +102,9 @@ def said(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def straight(tiny_model: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+def straight(
+    tiny_model: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[dict[str, Any]]]:
     """The run folder of two iterations without a fault, and the questions that were asked in it."""
     out = tmp_path_factory.mktemp("straight") / "run"
     with fault_server(then="by picture") as server:
@@ -103,7 +114,9 @@ def straight(tiny_model: Path, encoder: Path, tmp_path_factory: pytest.TempPathF
         return out, server.requests
 
 
-def test_the_uninterrupted_run_learns_something(straight: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_the_uninterrupted_run_learns_something(
+    straight: tuple[Path, list[dict[str, Any]]],
+) -> None:
     lines = metrics(straight[0])
     assert [line["updates"] for line in lines] == [1, 1]
     assert all(line["grad_norm"] > 0 for line in lines)
@@ -121,21 +134,35 @@ def test_the_uninterrupted_run_learns_something(straight: tuple[Path, list[dict[
     ],
 )
 def test_an_outage_stops_the_run_and_it_goes_on_to_the_bit(
-    start: Any, ddpo: Run, straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path, fault: str, reason: str
+    start: Any,
+    ddpo: Run,
+    straight: tuple[Path, list[dict[str, Any]]],
+    tmp_path: Path,
+    fault: str,
+    reason: str,
 ) -> None:
     out = tmp_path / "a run"
     with fault_server(then=fault) as server:
-        server.good = 13  # of the four pictures of the last batch of the second iteration, one is answered
+        server.good = (
+            13  # of the four pictures of the last batch of the second iteration, one is answered
+        )
         begun = time.monotonic()
         code, _, err = start(server, out, timeout=TIMEOUT if fault == "hangs" else PATIENCE)
         assert code == 1
         assert reason in said(err)
-        assert f"tried {TRIES} times (3 of 4 pictures) — the finished iterations are kept in {out}/state; go on with: " in said(err)
+        assert (
+            f"tried {TRIES} times (3 of 4 pictures) — the finished iterations are kept in {out}/state; go on with: "
+            in said(err)
+        )
         assert said(err).endswith(f"ddpo train --resume '{out}'")
         assert len(err.strip().splitlines()) == 1
-        assert len(server.requests) == 13 + (3 + 1) * TRIES  # the three pictures, then the one that had been answered
+        assert (
+            len(server.requests) == 13 + (3 + 1) * TRIES
+        )  # the three pictures, then the one that had been answered
         if fault == "hangs":
-            assert time.monotonic() - begun < (1 + 1) * TRIES * TIMEOUT + 10  # three at once, the witness
+            assert (
+                time.monotonic() - begun < (1 + 1) * TRIES * TIMEOUT + 10
+            )  # three at once, the witness
         assert [line["iteration"] for line in metrics(out)] == [1]
         assert not [path for path in out.rglob("*") if ".tmp" in path.name]
         before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -148,12 +175,17 @@ def test_an_outage_stops_the_run_and_it_goes_on_to_the_bit(
     assert_same_run(out, straight[0])
 
 
-def test_an_outage_from_the_start_is_stopped_after_the_first_batch(start: Any, ddpo: Run, tmp_path: Path) -> None:
+def test_an_outage_from_the_start_is_stopped_after_the_first_batch(
+    start: Any, ddpo: Run, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     with fault_server(then="503") as server:
         code, _, err = start(server, out, iterations=1)
         assert code == 1
-        assert f"tried {TRIES} times (4 of 4 pictures) — no iteration was finished; go on with: ddpo train --resume {out}" in said(err)
+        assert (
+            f"tried {TRIES} times (4 of 4 pictures) — no iteration was finished; go on with: ddpo train --resume {out}"
+            in said(err)
+        )
         assert len(server.requests) == 4 * TRIES
         server.then = "by picture"
         assert ddpo("train", "--resume", out)[0] == 0
@@ -169,7 +201,9 @@ def test_an_outage_from_the_start_is_stopped_after_the_first_batch(start: Any, d
         ("400", "the server answered 400"),
     ],
 )
-def test_a_bad_answer_costs_its_picture_alone(start: Any, tmp_path: Path, fault: str, reason: str) -> None:
+def test_a_bad_answer_costs_its_picture_alone(
+    start: Any, tmp_path: Path, fault: str, reason: str
+) -> None:
     with fault_server(fault, then="by picture") as server:
         assert start(server, tmp_path / "run", iterations=1)[0] == 0
         assert len(server.requests) == 8  # none is asked again
@@ -179,7 +213,10 @@ def test_a_bad_answer_costs_its_picture_alone(start: Any, tmp_path: Path, fault:
     with fault_server(then=fault) as server:
         code, _, err = start(server, tmp_path / "none", iterations=1)
         assert code == 1
-        assert re.search(rf"could score none of 8 pictures; the first: {reason}.* — no iteration was finished; go on with:", said(err))
+        assert re.search(
+            rf"could score none of 8 pictures; the first: {reason}.* — no iteration was finished; go on with:",
+            said(err),
+        )
         assert len(server.requests) == 8
     assert metrics(tmp_path / "none") == []
     assert not (tmp_path / "none" / "state").exists()
@@ -202,7 +239,11 @@ def test_a_server_that_breaks_on_one_picture_alone_does_not_hold_up_the_run(
 
 @pytest.mark.parametrize("bad", [False, True])
 def test_a_part_of_a_combination(
-    ddpo: Run, tiny_model: Path, straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path, bad: bool
+    ddpo: Run,
+    tiny_model: Path,
+    straight: tuple[Path, list[dict[str, Any]]],
+    tmp_path: Path,
+    bad: bool,
 ) -> None:
     """Its pictures go out together: that one of them breaks the server is found out, and an outage is still one."""
     recipe, out = tmp_path / "recipe.toml", tmp_path / "run"
@@ -211,14 +252,26 @@ def test_a_part_of_a_combination(
         server.bad = {picture_url(straight[1][0])} if bad else set()
         reward = f"vqa_score:vlm={server.url},model=m"
         code, _, err = ddpo(
-            "train", "--recipe", recipe, "--model", tiny_model, "--reward", reward, "--reward", "darkness:0.1", "--out", out
+            "train",
+            "--recipe",
+            recipe,
+            "--model",
+            tiny_model,
+            "--reward",
+            reward,
+            "--reward",
+            "darkness:0.1",
+            "--out",
+            out,
         )
         if bad:
             assert code == 0
         else:
             assert code == 1
             assert f"tried {TRIES} times" in said(err)
-            assert len(server.requests) <= (4 + 1 + 1) * TRIES  # the batch, and two of its pictures alone
+            assert (
+                len(server.requests) <= (4 + 1 + 1) * TRIES
+            )  # the batch, and two of its pictures alone
             server.then = "by picture"
             assert ddpo("train", "--resume", out)[0] == 0
     (line,) = metrics(out)
@@ -234,7 +287,16 @@ def free_port() -> int:
 @contextmanager
 def served(port: int) -> Iterator[subprocess.Popen[bytes]]:
     """`ddpo rewards serve compressibility` in a process of its own, killed at the end."""
-    command = [sys.executable, "-m", "ddpo", "rewards", "serve", "compressibility", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "ddpo",
+        "rewards",
+        "serve",
+        "compressibility",
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
@@ -253,17 +315,24 @@ def served(port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.mark.slow
-def test_a_served_reward_that_is_killed_and_started_again_costs_nothing(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_served_reward_that_is_killed_and_started_again_costs_nothing(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
     port, out = free_port(), tmp_path / "run"
     values = tomllib.loads(RECIPE.format(iterations=2)) | {"model": str(tiny_model)}
     with served(port) as process:
-        events = train(config_from_dict(values | {"reward": f"http://127.0.0.1:{port}/compressibility"}), out)
+        events = train(
+            config_from_dict(values | {"reward": f"http://127.0.0.1:{port}/compressibility"}), out
+        )
         next(event for event in events if isinstance(event, IterationDone))
         process.kill()
         process.wait()
-        with pytest.raises(RewardUnavailable, match=rf"does not answer: .*; tried {TRIES} times \(4 of 4 pictures\)"):
+        with pytest.raises(
+            RewardUnavailable,
+            match=rf"does not answer: .*; tried {TRIES} times \(4 of 4 pictures\)",
+        ):
             list(events)
     assert [line["iteration"] for line in metrics(out)] == [1]
     with pytest.raises(RewardUnavailable, match="does not answer"):
@@ -276,7 +345,9 @@ def test_a_served_reward_that_is_killed_and_started_again_costs_nothing(tiny_mod
     assert_same_run(out, straight)
 
 
-def test_a_run_is_not_resumed_with_a_server_that_serves_another_reward_under_the_name(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_a_server_that_serves_another_reward_under_the_name(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
     from test_serve import serving
@@ -285,8 +356,15 @@ def test_a_run_is_not_resumed_with_a_server_that_serves_another_reward_under_the
     values = tomllib.loads(RECIPE.format(iterations=1)) | {"model": str(tiny_model)}
     with fault_server(then="by picture") as vlm:
         with serving(f"vqa_score:vlm={vlm.url},model=first", port=port):
-            list(train(config_from_dict(values | {"reward": f"http://127.0.0.1:{port}/vqa_score"}), out))
-        with serving(f"vqa_score:vlm={vlm.url},model=second", port=port), pytest.raises(ConfigError, match="is not the one that it was"):
+            list(
+                train(
+                    config_from_dict(values | {"reward": f"http://127.0.0.1:{port}/vqa_score"}), out
+                )
+            )
+        with (
+            serving(f"vqa_score:vlm={vlm.url},model=second", port=port),
+            pytest.raises(ConfigError, match="is not the one that it was"),
+        ):
             list(resume(out, iterations=2))
         with serving(f"vqa_score:vlm={vlm.url},model=first", port=port):
             list(resume(out, iterations=2))

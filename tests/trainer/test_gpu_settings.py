@@ -12,7 +12,7 @@ from test_resume import assert_same_run, config_of
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ddpo.policies import load_policy
-from ddpo.policies.sd import lay_out
+from ddpo.policies.stable_diffusion import lay_out
 from ddpo.trainer.config import OptimConfig, TrainConfig
 from ddpo.trainer.loop import resume, train
 from ddpo.trainer.optimizer import make_optimizer
@@ -22,12 +22,17 @@ from ddpo.trainer.optimizer import make_optimizer
 def test_steps_are_fused_on_an_accelerator_alone(device: str, fused: bool | None) -> None:
     with FakeTensorMode():
         parameters = [torch.nn.Parameter(torch.zeros(3, device=device))]
-        optimizer = make_optimizer(parameters, TrainConfig(optim=OptimConfig(lr=0.5, beta1=0.8)), torch.device(device))
+        optimizer = make_optimizer(
+            parameters, TrainConfig(optim=OptimConfig(lr=0.5, beta1=0.8)), torch.device(device)
+        )
     assert optimizer.defaults["fused"] is fused
     assert (optimizer.defaults["lr"], optimizer.defaults["betas"]) == (0.5, (0.8, 0.999))
 
 
-@pytest.mark.parametrize(("device", "changed"), [("cpu", False), ("mps", False), ("xpu", False), ("cuda", True), ("cuda:1", True)])
+@pytest.mark.parametrize(
+    ("device", "changed"),
+    [("cpu", False), ("mps", False), ("xpu", False), ("cuda", True), ("cuda:1", True)],
+)
 def test_convolutions_are_channels_last_on_cuda_alone(device: str, changed: bool) -> None:
     convolution = lay_out(torch.nn.Conv2d(4, 8, 3), torch.device(device))
     assert convolution.weight.is_contiguous(memory_format=torch.channels_last) == changed
@@ -43,15 +48,20 @@ def test_a_run_in_channels_last_is_written_read_and_resumed(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """What it writes is laid out as ever; a resumed run's moments lie as their parameters do."""
-    monkeypatch.setattr("ddpo.policies.sd.lay_out", channels_last)
-    config = config_of(tiny_model, iterations=2, checkpoint_every=1, grid_every=1, adapt={"kind": kind})
+    monkeypatch.setattr("ddpo.policies.stable_diffusion.lay_out", channels_last)
+    config = config_of(
+        tiny_model, iterations=2, checkpoint_every=1, grid_every=1, adapt={"kind": kind}
+    )
     list(train(config, tmp_path / "straight"))
     list(train(replace(config, iterations=1), tmp_path / "resumed"))
     layouts: list[bool] = []
     step = torch.optim.AdamW.step
 
     def spy(self: Any, *arguments: Any) -> Any:
-        layouts.extend(state["exp_avg"].stride() == parameter.stride() for parameter, state in self.state.items())
+        layouts.extend(
+            state["exp_avg"].stride() == parameter.stride()
+            for parameter, state in self.state.items()
+        )
         return step(self, *arguments)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)

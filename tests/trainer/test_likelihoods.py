@@ -12,18 +12,20 @@ from diffusers import DDIMScheduler
 
 from ddpo.policies import load_policy
 from ddpo.policies.policy import save_memory
-from ddpo.policies.sample import SampleKey, guided, sample_trajectory
-from ddpo.policies.sd import StableDiffusionPolicy
+from ddpo.policies.sampler import SampleKey, guided, sample_trajectory
+from ddpo.policies.stable_diffusion import StableDiffusionPolicy
 from ddpo.policies.transition import ddim_mean
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import DenoisingLikelihood, TransitionLikelihood
-from ddpo.trainer.plan import Items
+from ddpo.trainer.minibatches import Minibatch
 from ddpo.trainer.recipe import config_from_dict
 from ddpo.trainer.rollout import sampler_settings
 from ddpo.types import Prompt, RewardOutput, Rollout
 
 KEYS = [SampleKey(Prompt("a cat"), 0), SampleKey(Prompt("a dog"), 0), SampleKey(Prompt("a cat"), 1)]
-ITEMS = Items(np.array([2, 0, 2, 1, 1]), np.array([3, 0, 1, 3, 2]), np.array([0, 0, 1, 0, 1]), 5)
+ITEMS = Minibatch(
+    np.array([2, 0, 2, 1, 1]), np.array([3, 0, 1, 3, 2]), np.array([0, 0, 1, 0, 1]), 5
+)
 
 
 def config(scale: float = 3.0, **optim: Any) -> TrainConfig:
@@ -31,7 +33,9 @@ def config(scale: float = 3.0, **optim: Any) -> TrainConfig:
     return config_from_dict({"sample": sample, "optim": {"skip_last": 0, "timesteps": 0} | optim})
 
 
-def policy_of(folder: Path, kind: Any = "lora", dtype: str = "float32", disturbed: bool = True) -> StableDiffusionPolicy:
+def policy_of(
+    folder: Path, kind: Any = "lora", dtype: str = "float32", disturbed: bool = True
+) -> StableDiffusionPolicy:
     policy = load_policy(str(folder), dtype=dtype)
     policy.adapt(kind)
     generator = torch.Generator().manual_seed(0)
@@ -46,14 +50,23 @@ def rollout_of(policy: StableDiffusionPolicy, config: TrainConfig) -> Rollout:
     return Rollout(trajectory, tuple(key.prompt for key in KEYS), RewardOutput(torch.zeros(3)))
 
 
-def transition(policy: StableDiffusionPolicy, config: TrainConfig, rollout: Rollout) -> TransitionLikelihood:
-    return TransitionLikelihood(policy, rollout, policy.schedule.coefficients(config.sample.steps, config.sample.eta), config)
+def transition(
+    policy: StableDiffusionPolicy, config: TrainConfig, rollout: Rollout
+) -> TransitionLikelihood:
+    return TransitionLikelihood(
+        policy,
+        rollout,
+        policy.schedule.coefficients(config.sample.steps, config.sample.eta),
+        config,
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("kind", ["lora", "full"])
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_before_an_update_every_ratio_is_one_to_the_bit(tiny_model: Path, kind: str, guidance: float, dtype: str) -> None:
+def test_before_an_update_every_ratio_is_one_to_the_bit(
+    tiny_model: Path, kind: str, guidance: float, dtype: str
+) -> None:
     policy, settings = policy_of(tiny_model, kind, dtype), config(guidance)
     found = transition(policy, settings, rollout_of(policy, settings)).of(ITEMS)
     assert found.old is not None
@@ -62,7 +75,9 @@ def test_before_an_update_every_ratio_is_one_to_the_bit(tiny_model: Path, kind: 
     assert found.now.requires_grad
 
 
-def test_without_guidance_in_training_the_old_log_probs_are_those_of_the_unguided_prediction(tiny_model: Path) -> None:
+def test_without_guidance_in_training_the_old_log_probs_are_those_of_the_unguided_prediction(
+    tiny_model: Path,
+) -> None:
     """Sampled with guidance 3, trained without: the ratio is 1 before the update all the same, and the log-probs are others."""
     policy, settings = policy_of(tiny_model), config(3.0, guidance=False)
     rollout = rollout_of(policy, settings)
@@ -108,29 +123,41 @@ def test_a_policy_that_has_not_moved_has_no_kl(tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_the_denoising_error_is_that_of_diffusers_own_noising(tiny_model: Path, prediction: Any) -> None:
+def test_the_denoising_error_is_that_of_diffusers_own_noising(
+    tiny_model: Path, prediction: Any
+) -> None:
     """The same noise through `DDIMScheduler.add_noise` and `get_velocity`, item by item, without padding."""
     policy, settings = policy_of(tiny_model), config(2.0)
     object.__setattr__(policy.schedule, "prediction", prediction)
     rollout = rollout_of(policy, settings)
     likelihood = DenoisingLikelihood(policy, rollout, settings, iteration=7)
-    items = Items(ITEMS.pictures, np.array([0, 999, 500, 20, 321]), ITEMS.draws, 5)
+    items = Minibatch(ITEMS.pictures, np.array([0, 999, 500, 20, 321]), ITEMS.draws, 5)
     found = likelihood.of(items)
     scheduler = DDIMScheduler.from_pretrained(tiny_model, subfolder="scheduler")
-    for index, (picture, level, draw) in enumerate(zip(items.pictures, items.steps, items.draws, strict=True)):
+    for index, (picture, level, draw) in enumerate(
+        zip(items.pictures, items.steps, items.draws, strict=True)
+    ):
         x_0 = rollout.trajectory.latents[picture, -1:]
         noise = likelihood._noise(int(picture), int(draw))[None]
         time = torch.tensor([level])
-        target = {"epsilon": noise, "sample": x_0, "v_prediction": scheduler.get_velocity(x_0, noise, time)}[prediction]
+        target = {
+            "epsilon": noise,
+            "sample": x_0,
+            "v_prediction": scheduler.get_velocity(x_0, noise, time),
+        }[prediction]
         text = policy.encode([KEYS[picture].prompt.text])
-        output = guided(policy, scheduler.add_noise(x_0, noise, time), time, text, policy.encode([""]), 2.0)
+        output = guided(
+            policy, scheduler.add_noise(x_0, noise, time), time, text, policy.encode([""]), 2.0
+        )
         expected = -torch.nn.functional.mse_loss(output, target)
         torch.testing.assert_close(found.now[index], expected, rtol=1e-4, atol=1e-5)
     assert found.old is None
     assert found.now.requires_grad
 
 
-def test_noise_of_the_denoising_loss_differs_by_picture_draw_and_iteration(tiny_model: Path) -> None:
+def test_noise_of_the_denoising_loss_differs_by_picture_draw_and_iteration(
+    tiny_model: Path,
+) -> None:
     policy, settings = policy_of(tiny_model), config()
     rollout = rollout_of(policy, settings)
     one, two = (DenoisingLikelihood(policy, rollout, settings, iteration) for iteration in (1, 2))
@@ -141,7 +168,9 @@ def test_noise_of_the_denoising_loss_differs_by_picture_draw_and_iteration(tiny_
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_checkpointing_keeps_less_and_changes_no_bit(tiny_model: Path, kind: str, dtype: str) -> None:
+def test_checkpointing_keeps_less_and_changes_no_bit(
+    tiny_model: Path, kind: str, dtype: str
+) -> None:
     """The ratio stays 1, the gradients are the same, and fewer than a third of the bytes wait for the backward pass."""
     policy, settings = policy_of(tiny_model, kind, dtype), config()
     rollout = rollout_of(policy, settings)
@@ -161,7 +190,11 @@ def test_checkpointing_keeps_less_and_changes_no_bit(tiny_model: Path, kind: str
         assert found.old is not None
         assert torch.equal(found.now, found.old)
         (found.now.sum() * 1024).backward()
-        return [parameter.grad.clone() for _, parameter in policy.trainable_parameters() if parameter.grad is not None]
+        return [
+            parameter.grad.clone()
+            for _, parameter in policy.trainable_parameters()
+            if parameter.grad is not None
+        ]
 
     plain = gradients()
     save_memory(policy)

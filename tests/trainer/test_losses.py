@@ -21,7 +21,9 @@ def test_the_weighted_likelihood_is_minus_weight_times_log_prob() -> None:
 
 def test_surrogate_at_ratio_one_has_the_score_function_gradient() -> None:
     log_probs = torch.tensor([0.3, 0.3], requires_grad=True)
-    clipped_surrogate(log_probs, torch.tensor([0.3, 0.3]), torch.tensor([2.0, -3.0]), 1e-4).sum().backward()
+    clipped_surrogate(
+        log_probs, torch.tensor([0.3, 0.3]), torch.tensor([2.0, -3.0]), 1e-4
+    ).sum().backward()
     assert log_probs.grad is not None
     assert log_probs.grad.tolist() == pytest.approx([-2.0, 3.0])
 
@@ -36,7 +38,9 @@ def test_surrogate_at_ratio_one_has_the_score_function_gradient() -> None:
         (1.1, 2.0, -2.2, -2.2),  # inside the range
     ],
 )
-def test_surrogate_clips_on_the_side_of_the_advantage(ratio: float, advantage: float, loss: float, gradient: float) -> None:
+def test_surrogate_clips_on_the_side_of_the_advantage(
+    ratio: float, advantage: float, loss: float, gradient: float
+) -> None:
     log_probs = torch.tensor([math.log(ratio)], requires_grad=True)
     found = clipped_surrogate(log_probs, torch.zeros(1), torch.tensor([advantage]), 0.2)
     found.sum().backward()

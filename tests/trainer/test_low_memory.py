@@ -13,13 +13,13 @@ import pytest
 import torch
 from test_resume import config_of, metrics
 
-from ddpo.tensorfile import optimizer_tensors, restore_optimizer
+from ddpo.io.tensors import optimizer_tensors, restore_optimizer
 from ddpo.trainer import low_memory
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import OptimConfig, TrainConfig
-from ddpo.trainer.events import Checked
 from ddpo.trainer.loop import train
 from ddpo.trainer.low_memory import low_memory_finding, small_moments
+from ddpo.trainer.monitoring.events import Checked
 from ddpo.trainer.optimizer import make_optimizer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -37,7 +37,9 @@ class WholeSteps(torch.optim.Optimizer):
             for parameter in group["params"]:
                 state = self.state[parameter]
                 state["step"] = state.get("step", 0) + 1
-                state["state1"] = torch.full(parameter.shape, 100 + state["step"], dtype=torch.uint8)
+                state["state1"] = torch.full(
+                    parameter.shape, 100 + state["step"], dtype=torch.uint8
+                )
                 state["absmax1"] = torch.tensor([0.5 * state["step"]])
 
 
@@ -48,18 +50,30 @@ def bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
     optim.AdamW8bit = WholeSteps  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "bitsandbytes", package)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", optim)
-    monkeypatch.setattr(low_memory, "find_spec", lambda name: object() if name == "bitsandbytes" else None)
+    monkeypatch.setattr(
+        low_memory, "find_spec", lambda name: object() if name == "bitsandbytes" else None
+    )
 
 
 @pytest.mark.parametrize(
     ("device", "asked", "small"),
-    [("cuda", True, True), ("cuda:1", True, True), ("cuda", False, False), ("cpu", True, False), ("mps", True, False)],
+    [
+        ("cuda", True, True),
+        ("cuda:1", True, True),
+        ("cuda", False, False),
+        ("cpu", True, False),
+        ("mps", True, False),
+    ],
 )
-def test_moments_have_8_bits_where_it_was_asked_for_on_cuda(bitsandbytes: None, device: str, asked: bool, small: bool) -> None:
+def test_moments_have_8_bits_where_it_was_asked_for_on_cuda(
+    bitsandbytes: None, device: str, asked: bool, small: bool
+) -> None:
     config = TrainConfig(low_memory=asked, optim=OptimConfig(lr=0.5))
     assert small_moments(config, torch.device(device)) == small
     if small:
-        optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(3))], config, torch.device(device))
+        optimizer = make_optimizer(
+            [torch.nn.Parameter(torch.zeros(3))], config, torch.device(device)
+        )
         assert type(optimizer) is WholeSteps
         assert optimizer.defaults["lr"] == 0.5
 
@@ -72,9 +86,17 @@ def test_without_the_package_they_have_32(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("device", "checkpointing", "text"),
     [
-        ("cuda", True, f"{AGAIN}; left out: AdamW's moments have 32 bits (pip install 'ddpo[low-memory]' for 8)"),
+        (
+            "cuda",
+            True,
+            f"{AGAIN}; left out: AdamW's moments have 32 bits (pip install 'ddpo[low-memory]' for 8)",
+        ),
         ("cpu", True, f"{AGAIN}; left out: AdamW's moments have 32 bits (8 need CUDA)"),
-        ("mps", False, "left out: this model keeps all activations, AdamW's moments have 32 bits (8 need CUDA)"),
+        (
+            "mps",
+            False,
+            "left out: this model keeps all activations, AdamW's moments have 32 bits (8 need CUDA)",
+        ),
     ],
 )
 def test_the_plan_names_what_is_on_and_what_was_left_out(
@@ -125,9 +147,13 @@ def test_on_the_cpu_a_run_is_the_same_to_the_bit(tiny_model: Path, tmp_path: Pat
     ]
 
 
-def test_the_option_is_kept_and_cannot_be_changed_afterwards(ddpo: Run, tiny_model: Path, tmp_path: Path) -> None:
+def test_the_option_is_kept_and_cannot_be_changed_afterwards(
+    ddpo: Run, tiny_model: Path, tmp_path: Path
+) -> None:
     list(train(config_of(tiny_model), tmp_path / "plain"))
-    code, _, errors = ddpo("train", "--resume", tmp_path / "plain", "--iterations", 2, "--low-memory")
+    code, _, errors = ddpo(
+        "train", "--resume", tmp_path / "plain", "--iterations", 2, "--low-memory"
+    )
     assert code == 2
     assert "low_memory is True and was False" in errors
     list(train(config_of(tiny_model, low_memory=True), tmp_path / "small"))

@@ -26,19 +26,36 @@ def test_activations_are_what_autograd_keeps_without_the_parameters() -> None:
 
 def test_the_parts_of_a_policy(tiny_model: Path) -> None:
     policy = load_policy(str(tiny_model))
-    frozen = sum(p.numel() for m in (policy.unet, policy.vae, policy.text_encoder) for p in m.parameters())
-    buffers = sum(b.numel() * b.element_size() for m in (policy.unet, policy.vae, policy.text_encoder) for b in m.buffers())
+    frozen = sum(
+        p.numel() for m in (policy.unet, policy.vae, policy.text_encoder) for p in m.parameters()
+    )
+    buffers = sum(
+        b.numel() * b.element_size()
+        for m in (policy.unet, policy.vae, policy.text_encoder)
+        for b in m.buffers()
+    )
     policy.adapt("lora", LoraSettings(rank=4, alpha=4))
     trained = sum(p.numel() for _, p in policy.trainable_parameters())
     parts = memory_parts(policy, activations=5, latents=7, reward_mb=2)
     assert parts.weights == 4 * frozen + buffers
-    assert (parts.trained, parts.gradients, parts.optimizer) == (4 * trained, 4 * trained, 8 * trained)
+    assert (parts.trained, parts.gradients, parts.optimizer) == (
+        4 * trained,
+        4 * trained,
+        8 * trained,
+    )
     assert (parts.activations, parts.latents, parts.reward) == (5, 7, 2_000_000)
     assert parts.total == parts.weights + 16 * trained + 2_000_012
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (25_300_000_000, "25.3 GB"), (2e15, "2000.0 TB")]
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (25_300_000_000, "25.3 GB"),
+        (2e15, "2000.0 TB"),
+    ],
 )
 def test_sizes_have_decimal_units(count: float, text: str) -> None:
     assert size_text(count) == text

@@ -12,10 +12,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from ddpo.errors import CheckpointError, MissingResourceError
-from ddpo.policies.checkpoint import find_checkpoint
+from ddpo.policies.checkpoints.folder import find_checkpoint
 from ddpo.trainer import config_from_dict
-from ddpo.trainer.export import export
 from ddpo.trainer.loop import resume, train
+from ddpo.trainer.run.export import export
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -26,9 +26,12 @@ def project(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_model, "models/sd")
     values: dict[str, Any] = {
-        "model": "models/sd", "reward": "darkness", "iterations": 1,
-        "sample": {"samples": 4, "per_prompt": 2, "steps": 2, "batch": 4}, "optim": {"updates": 1, "timesteps": 1},
-    }  # fmt: skip
+        "model": "models/sd",
+        "reward": "darkness",
+        "iterations": 1,
+        "sample": {"samples": 4, "per_prompt": 2, "steps": 2, "batch": 4},
+        "optim": {"updates": 1, "timesteps": 1},
+    }
     list(train(config_from_dict(values), Path("run")))
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
@@ -40,10 +43,17 @@ def sample(ddpo: Run, out: Path, *options: object) -> tuple[int, str]:
     return code, " ".join(errors.split())
 
 
-@pytest.mark.parametrize("spelling", [None, "../models/sd", "../models/sd/", "../elsewhere/../models/sd", "{absolute}", "link"])
-def test_a_run_is_sampled_from_another_directory(ddpo: Run, project: Path, spelling: str | None) -> None:
+@pytest.mark.parametrize(
+    "spelling",
+    [None, "../models/sd", "../models/sd/", "../elsewhere/../models/sd", "{absolute}", "link"],
+)
+def test_a_run_is_sampled_from_another_directory(
+    ddpo: Run, project: Path, spelling: str | None
+) -> None:
     Path("link").symlink_to("../models/sd")
-    model = () if spelling is None else ("--model", spelling.format(absolute=project / "models" / "sd"))
+    model = (
+        () if spelling is None else ("--model", spelling.format(absolute=project / "models" / "sd"))
+    )
     assert sample(ddpo, project / "out", "--checkpoint", "../run", *model) == (
         0,
         sample(ddpo, project / "other", "--model", "../models/sd")[1],
@@ -55,7 +65,12 @@ def test_the_record_has_the_spelling_and_the_place(project: Path) -> None:
     record = json.loads((info.folder / "policy.json").read_text())
     manifest = json.loads((project / "run" / "manifest.json").read_text())
     assert record["model"] == manifest["config"]["model"] == "models/sd"
-    assert record["base"]["place"] == manifest["base"]["place"] == str(project / "models" / "sd") == info.model
+    assert (
+        record["base"]["place"]
+        == manifest["base"]["place"]
+        == str(project / "models" / "sd")
+        == info.model
+    )
 
 
 def test_a_run_is_resumed_from_another_directory(project: Path) -> None:
@@ -67,7 +82,10 @@ def test_a_moved_model_is_asked_for_and_accepted(ddpo: Run, project: Path) -> No
     (project / "models").rename(project / "store")
     code, errors = sample(ddpo, project / "out", "--checkpoint", "../run")
     assert code == 2
-    assert f"was trained from 'models/sd', which is not at {project / 'models' / 'sd'} any more: give its new place with --model" in errors
+    assert (
+        f"was trained from 'models/sd', which is not at {project / 'models' / 'sd'} any more: give its new place with --model"
+        in errors
+    )
     assert sample(ddpo, project / "out", "--checkpoint", "../run", "--model", "../store/sd")[0] == 0
     export(Path("../run"), project / "merged", merge=True, model="../store/sd")
     with pytest.raises(MissingResourceError, match="no model at"):
@@ -93,13 +111,24 @@ def test_another_denoiser_is_refused_wherever_it_lies(ddpo: Run, project: Path, 
     if place == "other":
         shutil.copytree(project / "models" / "sd", project / "other")
     file = project / place / "unet" / "diffusion_pytorch_model.safetensors"
-    save_file({name: tensor + 0.01 for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="whose denoiser has changed since" if place != "other" else "was trained from 'models/sd'"):
+    save_file(
+        {name: tensor + 0.01 for name, tensor in load_file(file).items()},
+        file,
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(
+        CheckpointError,
+        match="whose denoiser has changed since"
+        if place != "other"
+        else "was trained from 'models/sd'",
+    ):
         find_checkpoint("../run", f"../{place}")
     assert sample(ddpo, project / "out", "--checkpoint", "../run", "--model", f"../{place}")[0] == 2
 
 
-def test_a_checkpoint_of_an_older_version_knows_the_spelling_alone(ddpo: Run, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_an_older_version_knows_the_spelling_alone(
+    ddpo: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for file in (project / "run").glob("checkpoints/*/policy.json"):
         record = json.loads(file.read_text())
         del record["base"]
@@ -130,7 +159,9 @@ def test_a_merged_pipeline_does_without_absent_parts(project: Path, case: str) -
     from diffusers import DiffusionPipeline
 
     file = project / "models" / "sd" / "model_index.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | ABSENT[case] | {"requires_safety_checker": True}))
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | ABSENT[case] | {"requires_safety_checker": True})
+    )
     export(Path("../run"), project / "merged", merge=True)
     index = json.loads((project / "merged" / "model_index.json").read_text())
     assert all(index[name] == [None, None] for name in ABSENT[case])

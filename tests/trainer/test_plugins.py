@@ -15,7 +15,7 @@ import torch
 
 from ddpo.errors import ConfigError, RewardLoadError, UnknownNameError
 from ddpo.policies import find_policy, load_policy, policies
-from ddpo.policies.checkpoint import find_checkpoint
+from ddpo.policies.checkpoints.folder import find_checkpoint
 from ddpo.policies.policy import TrainablePolicy
 from ddpo.trainer import config_for, resume, train
 from ddpo.trainer.algorithms import algorithms, load_algorithm
@@ -57,9 +57,26 @@ Run = Callable[..., tuple[int, str, str]]
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the test package, installed by pip, offline."""
     folder = tmp_path_factory.mktemp("plugins")
-    shutil.copytree(ROOT / "tests" / "plugin_package", folder / "source")  # building leaves files in the source folder
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    command += ["--disable-pip-version-check", "--root-user-action=ignore", "--target", str(folder / "site"), str(folder / "source")]
+    shutil.copytree(
+        ROOT / "tests" / "plugin_package", folder / "source"
+    )  # building leaves files in the source folder
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
+    command += [
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+        "--target",
+        str(folder / "site"),
+        str(folder / "source"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "site"
@@ -85,27 +102,59 @@ def mine(tmp_path: Path) -> Path:
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not key.startswith("seconds")} for line in lines]
+    return [
+        {key: value for key, value in line.items() if not key.startswith("seconds")}
+        for line in lines
+    ]
 
 
 @pytest.mark.usefixtures("installed")
-def test_an_algorithm_and_a_model_of_a_package_train_by_their_names(tmp_path: Path, ddpo: Run) -> None:
-    settings = [f"sample.{key}={value}" for key, value in SMALL["sample"].items()] + ["adapt.kind=full"]
+def test_an_algorithm_and_a_model_of_a_package_train_by_their_names(
+    tmp_path: Path, ddpo: Run
+) -> None:
+    settings = [f"sample.{key}={value}" for key, value in SMALL["sample"].items()] + [
+        "adapt.kind=full"
+    ]
     arguments = [part for setting in settings for part in ("--set", setting)]
     code, output, error = ddpo(
-        "train", "--algorithm", "test/raft", "--model", "test/tiny", "--reward", "darkness", "--iterations", 2, "--out",
-        tmp_path / "run", *arguments,
-    )  # fmt: skip
+        "train",
+        "--algorithm",
+        "test/raft",
+        "--model",
+        "test/tiny",
+        "--reward",
+        "darkness",
+        "--iterations",
+        2,
+        "--out",
+        tmp_path / "run",
+        *arguments,
+    )
     assert code == 0, error
     assert "test/raft on test/tiny, full (111 parameters)" in " ".join(output.split())
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["optim"]["timesteps"] == 3, "the algorithm's own default"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["optim"]["timesteps"] == 3, (
+        "the algorithm's own default"
+    )
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["origins"] == dict.fromkeys(
         ("algorithm", "model"), "ddpo-test-plugin 1.2.3"
     )
     assert [line["updates"] for line in metrics(tmp_path / "run")] == [2, 2]
     tuned = load_policy(find_checkpoint(tmp_path / "run").model, tmp_path / "run")
-    assert not torch.equal(*(next(policy.trainable_parameters())[1] for policy in (tuned, _adapted("test/tiny"))))
-    code, _, error = ddpo("sample", "--checkpoint", tmp_path / "run", "a cat", "--count", 2, "--steps", 4, "--out", tmp_path / "drawn")
+    assert not torch.equal(
+        *(next(policy.trainable_parameters())[1] for policy in (tuned, _adapted("test/tiny")))
+    )
+    code, _, error = ddpo(
+        "sample",
+        "--checkpoint",
+        tmp_path / "run",
+        "a cat",
+        "--count",
+        2,
+        "--steps",
+        4,
+        "--out",
+        tmp_path / "drawn",
+    )
     assert code == 0, error
     assert len(list((tmp_path / "drawn").glob("*-*.png"))) == 2
     code, _, error = ddpo("export", tmp_path / "run", "--to", tmp_path / "exported")
@@ -116,7 +165,14 @@ def test_an_algorithm_and_a_model_of_a_package_train_by_their_names(tmp_path: Pa
 @pytest.mark.usefixtures("installed")
 def test_a_model_of_a_package_has_exact_ratios_and_resumes_to_the_bit(tmp_path: Path) -> None:
     config = config_for(
-        {"model": "test/tiny", "reward": "darkness", "iterations": 3, "adapt": {"kind": "full"}, "optim": {"timesteps": 2}, **SMALL}
+        {
+            "model": "test/tiny",
+            "reward": "darkness",
+            "iterations": 3,
+            "adapt": {"kind": "full"},
+            "optim": {"timesteps": 2},
+            **SMALL,
+        }
     )
     list(train(config, tmp_path / "straight"))
     list(train(config_for({**config.to_dict(), "iterations": 1}), tmp_path / "broken"))
@@ -146,15 +202,28 @@ def _adapted(model: str) -> TrainablePolicy:
     return policy
 
 
-def test_a_file_trains_and_a_run_is_not_resumed_when_it_was_changed(tiny_model: Path, tmp_path: Path, mine: Path) -> None:
-    values = {"model": str(tiny_model), "reward": "darkness", "algorithm": f"{mine}:Mine", "optim": {"updates": 1, "timesteps": 2}, **SMALL}
+def test_a_file_trains_and_a_run_is_not_resumed_when_it_was_changed(
+    tiny_model: Path, tmp_path: Path, mine: Path
+) -> None:
+    values = {
+        "model": str(tiny_model),
+        "reward": "darkness",
+        "algorithm": f"{mine}:Mine",
+        "optim": {"updates": 1, "timesteps": 2},
+        **SMALL,
+    }
     config = config_for(values)
     assert config.iterations == 2
     list(train(config, tmp_path / "run"))
-    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["origins"]["algorithm"].startswith("mine.py sha256:")
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["origins"][
+        "algorithm"
+    ].startswith("mine.py sha256:")
     list(resume(tmp_path / "run", 3))
     mine.write_text(FILE + "\n# changed\n")
-    with pytest.raises(ConfigError, match=r"the algorithm '.*mine.py:Mine' was that of mine.py sha256:\w+ when it was started, and is now"):
+    with pytest.raises(
+        ConfigError,
+        match=r"the algorithm '.*mine.py:Mine' was that of mine.py sha256:\w+ when it was started, and is now",
+    ):
         list(resume(tmp_path / "run", 4))
 
 
@@ -171,15 +240,29 @@ def test_a_module_and_an_object_will_do() -> None:
         ("{file}", RewardLoadError, "algorithm file .*: say which object, such as .*mine.py:Mine"),
         ("{file}:Mein", RewardLoadError, "did you mean 'Mine'"),
         ("{file}:number", RewardLoadError, "is a int without summary, defaults"),
-        ("{file}:Incomplete", RewardLoadError, "is a Incomplete without defaults, likelihood, check, weigh, loss"),
-        ("{file}:Other", RewardLoadError, "likelihood must be one of transition, denoising, got 'latent'"),
+        (
+            "{file}:Incomplete",
+            RewardLoadError,
+            "is a Incomplete without defaults, likelihood, check, weigh, loss",
+        ),
+        (
+            "{file}:Other",
+            RewardLoadError,
+            "likelihood must be one of transition, denoising, got 'latent'",
+        ),
         ("{file}:Needy", RewardLoadError, "cannot be made without arguments: TypeError"),
         ("nowhere.py:Mine", RewardLoadError, "algorithm file nowhere.py: No such file"),
-        ("nowhere.at_all:Mine", RewardLoadError, "algorithm nowhere.at_all:Mine: no module 'nowhere'"),
+        (
+            "nowhere.at_all:Mine",
+            RewardLoadError,
+            "algorithm nowhere.at_all:Mine: no module 'nowhere'",
+        ),
         ("ddpo_si", UnknownNameError, "unknown algorithm 'ddpo_si'; did you mean 'ddpo_i?s"),
     ],
 )
-def test_bad_algorithms_are_told_in_one_line(mine: Path, name: str, error: type[Exception], message: str) -> None:
+def test_bad_algorithms_are_told_in_one_line(
+    mine: Path, name: str, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message) as caught:
         load_algorithm(name.format(file=mine))
     assert "\n" not in str(caught.value)
@@ -194,7 +277,9 @@ def test_bad_algorithms_are_told_in_one_line(mine: Path, name: str, error: type[
         ("emojy", UnknownNameError, "unknown model 'emojy'; did you mean 'emoji'"),
     ],
 )
-def test_bad_models_are_told_in_one_line(mine: Path, name: str, error: type[Exception], message: str) -> None:
+def test_bad_models_are_told_in_one_line(
+    mine: Path, name: str, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message) as caught:
         load_policy(name.format(file=mine))
     assert "\n" not in str(caught.value)

@@ -15,18 +15,27 @@ from pretended_gpu_worker import FAULTS, POLICIES
 
 
 @pytest.fixture(scope="module")
-def outcomes(tiny_model: Path, tiny_xl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def outcomes(
+    tiny_model: Path, tiny_xl: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """The error of each scenario, empty without one."""
     out = tmp_path_factory.mktemp("pretended") / "outcomes.json"
     worker = Path(__file__).with_name("pretended_gpu_worker.py")
-    done = subprocess.run([sys.executable, worker, tiny_model, tiny_xl, out], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, worker, tiny_model, tiny_xl, out],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, str] = json.loads(out.read_text())
     return found
 
 
 @pytest.mark.parametrize("settings", POLICIES, ids=lambda settings: " ".join(map(str, settings)))
-def test_sampling_and_training_calls_do_not_wait_and_mix_no_devices(outcomes: dict[str, str], settings: tuple[str, ...]) -> None:
+def test_sampling_and_training_calls_do_not_wait_and_mix_no_devices(
+    outcomes: dict[str, str], settings: tuple[str, ...]
+) -> None:
     assert outcomes[" ".join(map(str, settings))] == ""
 
 

@@ -19,8 +19,8 @@ from processes_worker import recorded
 from ddpo.errors import ConfigError
 from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.loop import resume
-from ddpo.trainer.plan import Items
-from ddpo.trainer.processes import ALONE, Processes
+from ddpo.trainer.minibatches import Minibatch
+from ddpo.trainer.processes import ALONE, World
 
 REWARDS = """
 import os
@@ -50,14 +50,35 @@ LATER = 1e-4
 """The same after an update, when parameters differ in their last bits: advantages of both signs nearly cancel, which magnifies them."""
 
 
-def settings(model: Path, rewards: Path, reward: str = "Brightness", batch: int = 4, **changes: Any) -> dict[str, Any]:
+def settings(
+    model: Path, rewards: Path, reward: str = "Brightness", batch: int = 4, **changes: Any
+) -> dict[str, Any]:
     """Eight pictures an iteration; steps in proportion to the gradient (a large `eps`), so that rounding does not grow."""
-    optim = {"updates": 4, "timesteps": 2, "lr": 0.01, "eps": 1.0, "max_grad_norm": 1e9, "clip_range": 1.0}
+    optim = {
+        "updates": 4,
+        "timesteps": 2,
+        "lr": 0.01,
+        "eps": 1.0,
+        "max_grad_norm": 1e9,
+        "clip_range": 1.0,
+    }
     return {
-        "model": str(model), "reward": f"{rewards}:{reward}", "iterations": 3, "checkpoint_every": 9, "grid_every": 9,
-        "sample": {"samples": 8, "per_prompt": 2, "steps": 3, "batch": batch, "guidance": changes.pop("guidance", 1.0)},
-        "optim": optim | changes.pop("optim", {}), "advantage": {"kind": "per_prompt", "min_count": 2}, "adapt": {"rank": 4},
-    } | changes  # fmt: skip
+        "model": str(model),
+        "reward": f"{rewards}:{reward}",
+        "iterations": 3,
+        "checkpoint_every": 9,
+        "grid_every": 9,
+        "sample": {
+            "samples": 8,
+            "per_prompt": 2,
+            "steps": 3,
+            "batch": batch,
+            "guidance": changes.pop("guidance", 1.0),
+        },
+        "optim": optim | changes.pop("optim", {}),
+        "advantage": {"kind": "per_prompt", "min_count": 2},
+        "adapt": {"rank": 4},
+    } | changes
 
 
 def launch(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -77,8 +98,20 @@ def launch_with(
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     command = [*launcher, *strategy, "--num_processes", "2", "--main_process_port", port]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COV_")}
-    environment = {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": "", **environment}
-    return subprocess.run([*map(str, command), *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=600)
+    environment = {
+        **kept,
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+        "CUDA_VISIBLE_DEVICES": "",
+        **environment,
+    }
+    return subprocess.run(
+        [*map(str, command), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=600,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +124,18 @@ def rewards_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def scenarios(tiny_model: Path, rewards_file: Path) -> dict[str, dict[str, Any]]:
     return {
-        "lora": settings(tiny_model, rewards_file, guidance=3.0, optim={"guidance": False, "kl": 0.05}),
-        "full": settings(tiny_model, rewards_file, adapt={"kind": "full"}, optim={"updates": 2, "lr": 3e-4, "kl": 0.05}),
-        "rwr": settings(tiny_model, rewards_file, algorithm="rwr", iterations=1, optim={"updates": 8}),
+        "lora": settings(
+            tiny_model, rewards_file, guidance=3.0, optim={"guidance": False, "kl": 0.05}
+        ),
+        "full": settings(
+            tiny_model,
+            rewards_file,
+            adapt={"kind": "full"},
+            optim={"updates": 2, "lr": 3e-4, "kl": 0.05},
+        ),
+        "rwr": settings(
+            tiny_model, rewards_file, algorithm="rwr", iterations=1, optim={"updates": 8}
+        ),
         "half": settings(tiny_model, rewards_file, dtype="bfloat16", iterations=2),
         "unsynchronised": settings(tiny_model, rewards_file, iterations=1),
         "breaks": settings(tiny_model, rewards_file, "Breaks"),
@@ -101,13 +143,19 @@ def scenarios(tiny_model: Path, rewards_file: Path) -> dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def two(scenarios: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[dict[str, Any]]]]:
+def two(
+    scenarios: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, list[dict[str, Any]]]]:
     """Each scenario on two processes: the folder of their runs; what each process saw."""
     folder = tmp_path_factory.mktemp("two")
     (folder / "scenarios.json").write_text(json.dumps(scenarios))
-    done = launch(Path(__file__).with_name("processes_worker.py"), folder / "scenarios.json", folder)
+    done = launch(
+        Path(__file__).with_name("processes_worker.py"), folder / "scenarios.json", folder
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder, {name: [torch.load(folder / f"{name}-{rank}.pt") for rank in (0, 1)] for name in scenarios}
+    return folder, {
+        name: [torch.load(folder / f"{name}-{rank}.pt") for rank in (0, 1)] for name in scenarios
+    }
 
 
 def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -117,23 +165,39 @@ def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(("name", "batch"), [("lora", 4), ("full", 8), ("rwr", 4)])
 def test_two_processes_do_what_one_does_with_the_double_batch(
-    name: str, batch: int, scenarios: dict[str, Any], two: tuple[Path, dict[str, Any]], tmp_path: Path
+    name: str,
+    batch: int,
+    scenarios: dict[str, Any],
+    two: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
 ) -> None:
     values = scenarios[name] | {"sample": scenarios[name]["sample"] | {"batch": batch}}
     one, (first, second) = recorded(values, tmp_path / "one"), two[1][name]
-    assert torch.equal(first["rewards"][0], one["rewards"][0]), "the first samples and rewards are equal to the bit"
+    assert torch.equal(first["rewards"][0], one["rewards"][0]), (
+        "the first samples and rewards are equal to the bit"
+    )
     assert torch.equal(torch.cat([first["latents"][0], second["latents"][0]]), one["latents"][0])
-    for mine, other, expected in zip(first["rewards"], second["rewards"], one["rewards"], strict=True):
+    for mine, other, expected in zip(
+        first["rewards"], second["rewards"], one["rewards"], strict=True
+    ):
         assert torch.equal(mine, other)
         assert apart(mine, expected) <= CLOSE
-    differences = [apart(found, expected) for found, expected in zip(first["gradients"], one["gradients"], strict=True)]
+    differences = [
+        apart(found, expected)
+        for found, expected in zip(first["gradients"], one["gradients"], strict=True)
+    ]
     assert len(differences) == values["optim"]["updates"] * values["iterations"]
     assert differences[0] <= CLOSE
     assert max(differences) <= LATER
 
 
-@pytest.mark.parametrize(("name", "meeting"), [("lora", "idle"), ("full", "kept_back"), ("rwr", "idle"), ("half", "idle")])
-def test_both_processes_have_the_same_parameters_to_the_bit(name: str, meeting: str, two: tuple[Path, dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    ("name", "meeting"),
+    [("lora", "idle"), ("full", "kept_back"), ("rwr", "idle"), ("half", "idle")],
+)
+def test_both_processes_have_the_same_parameters_to_the_bit(
+    name: str, meeting: str, two: tuple[Path, dict[str, Any]]
+) -> None:
     """Also where a process has no items in some update ("idle"), or more than one batch of them ("kept_back")."""
     first, second = two[1][name]
     for mine, other in zip(first["parameters"], second["parameters"], strict=True):
@@ -152,17 +216,32 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_metrics_are_those_of_all_processes(scenarios: dict[str, Any], two: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_metrics_are_those_of_all_processes(
+    scenarios: dict[str, Any], two: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     recorded(scenarios["full"], tmp_path / "one")
     for found, expected in zip(metrics(two[0] / "full"), metrics(tmp_path / "one"), strict=True):
         assert found["ratio_first_deviation"] == 0
         assert found["ratio_mean_deviation"] > 1e-5
-        for key in ("loss", "reward_mean", "ratio_mean_deviation", "clip_fraction", "approx_kl", "reference_kl", "grad_norm", "updates"):
+        for key in (
+            "loss",
+            "reward_mean",
+            "ratio_mean_deviation",
+            "clip_fraction",
+            "approx_kl",
+            "reference_kl",
+            "grad_norm",
+            "updates",
+        ):
             assert found[key] == pytest.approx(expected[key], rel=1e-4, abs=1e-6), key
-        assert [step["step"] for step in found["by_step"]] == [step["step"] for step in expected["by_step"]]
+        assert [step["step"] for step in found["by_step"]] == [
+            step["step"] for step in expected["by_step"]
+        ]
 
 
-def test_the_ratio_is_one_to_the_bit_on_both_processes_in_half_precision(two: tuple[Path, dict[str, Any]]) -> None:
+def test_the_ratio_is_one_to_the_bit_on_both_processes_in_half_precision(
+    two: tuple[Path, dict[str, Any]],
+) -> None:
     assert [line["ratio_first_deviation"] for line in metrics(two[0] / "half")] == [0, 0]
 
 
@@ -177,7 +256,9 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert found[-1]["grad_norm"] == pytest.approx(expected[-1]["grad_norm"], rel=1e-4)
 
 
-def test_a_failure_of_one_process_is_that_of_all_and_loses_nothing(two: tuple[Path, dict[str, Any]]) -> None:
+def test_a_failure_of_one_process_is_that_of_all_and_loses_nothing(
+    two: tuple[Path, dict[str, Any]],
+) -> None:
     first, second = (seen["error"] for seen in two[1]["breaks"])
     assert first == second
     assert first.startswith("RewardFailure")
@@ -187,9 +268,28 @@ def test_a_failure_of_one_process_is_that_of_all_and_loses_nothing(two: tuple[Pa
     assert [line["iteration"] for line in metrics(two[0] / "breaks")] == [1, 2, 3]
 
 
-def test_the_command_line_speaks_with_one_voice(tiny_model: Path, rewards_file: Path, tmp_path: Path) -> None:
-    arguments = ["-m", "ddpo", "train", "--model", tiny_model, "--reward", f"{rewards_file}:Brightness", "--iterations", "1"]
-    sets = ["sample.samples=8", "sample.per_prompt=2", "sample.steps=3", "sample.batch=4", "optim.timesteps=2", "adapt.rank=4"]
+def test_the_command_line_speaks_with_one_voice(
+    tiny_model: Path, rewards_file: Path, tmp_path: Path
+) -> None:
+    arguments = [
+        "-m",
+        "ddpo",
+        "train",
+        "--model",
+        tiny_model,
+        "--reward",
+        f"{rewards_file}:Brightness",
+        "--iterations",
+        "1",
+    ]
+    sets = [
+        "sample.samples=8",
+        "sample.per_prompt=2",
+        "sample.steps=3",
+        "sample.batch=4",
+        "optim.timesteps=2",
+        "adapt.rank=4",
+    ]
     arguments += [part for assignment in sets for part in ("--set", assignment)]
     out = tmp_path / "run"
     done = launch(*arguments, "--out", out)
@@ -197,12 +297,19 @@ def test_the_command_line_speaks_with_one_voice(tiny_model: Path, rewards_file: 
     assert done.stdout.count("2 processes × 4 = 8 pictures (4 prompts × 2)") == 1
     assert done.stdout.count("iteration 1/1") == 1
     assert sorted(path.name for path in out.iterdir() if path.name != "best.json") == [
-        "checkpoints", "config.json", "manifest.json", "metrics.jsonl", "samples", "state",
-    ]  # fmt: skip
+        "checkpoints",
+        "config.json",
+        "manifest.json",
+        "metrics.jsonl",
+        "samples",
+        "state",
+    ]
     assert json.loads((out / "manifest.json").read_text())["processes"] == 2
 
 
-def test_pictures_that_cannot_be_shared_are_an_error_of_one_line(tiny_model: Path, tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_shared_are_an_error_of_one_line(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     done = launch(
         "-m",
         "ddpo",
@@ -225,7 +332,7 @@ def test_pictures_that_cannot_be_shared_are_an_error_of_one_line(tiny_model: Pat
 def test_a_share_is_whole_prompts_in_order() -> None:
     shares = []
     for index in range(3):
-        processes = Processes(None, "cpu")
+        processes = World(None, "cpu")
         processes.index, processes.count = index, 3
         shares.append(processes.share(SampleConfig(samples=18, per_prompt=3)))
     assert [place for share in shares for place in share] == list(range(18))
@@ -235,20 +342,33 @@ def test_a_share_is_whole_prompts_in_order() -> None:
 
 
 def test_items_of_a_share() -> None:
-    items = Items(np.array([4, 1, 3, 0]), np.array([0, 1, 2, 3]), np.array([5, 6, 7, 8]), total=6)
+    items = Minibatch(
+        np.array([4, 1, 3, 0]), np.array([0, 1, 2, 3]), np.array([5, 6, 7, 8]), total=6
+    )
     own = items.among(range(2, 5))
-    assert (own.pictures.tolist(), own.steps.tolist(), own.draws.tolist(), own.total) == ([4, 3], [0, 2], [5, 7], 6)
+    assert (own.pictures.tolist(), own.steps.tolist(), own.draws.tolist(), own.total) == (
+        [4, 3],
+        [0, 2],
+        [5, 7],
+        6,
+    )
     assert [len(part) for part in items.batches(3)] == [3, 1]
 
 
 def test_one_process_needs_no_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    assert Processes.join("cpu").count == 1
+    assert World.join("cpu").count == 1
     assert ALONE.gather("x") == ["x"]
 
 
 def test_several_processes_do_not_share_a_named_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
+    }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="say cuda, and each takes its own"):
-        Processes.join("cuda:0")
+        World.join("cuda:0")

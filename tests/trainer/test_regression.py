@@ -22,12 +22,16 @@ def test_in_standard_deviations_the_scale_of_the_reward_is_nothing() -> None:
     """Rewards 1 and 3 of one prompt: standard deviation 1, so β (r - r_max) is -2 and 0."""
     weight = math.exp(-2)
     for scale in (1.0, 1000.0):
-        found = softmax_weights(scale * np.array([1.0, 3.0]), ["a", "a"], RegressionConfig(beta=1.0, scale="std"))
+        found = softmax_weights(
+            scale * np.array([1.0, 3.0]), ["a", "a"], RegressionConfig(beta=1.0, scale="std")
+        )
         assert found.values.tolist() == pytest.approx([2 * weight / (1 + weight), 2 / (1 + weight)])
 
 
 def test_unscorable_pictures_have_no_weight_and_huge_rewards_no_overflow() -> None:
-    found = softmax_weights(np.array([1e6, math.nan, 0.0]), ["a", "a", "a"], RegressionConfig(beta=1.0, scale="reward"))
+    found = softmax_weights(
+        np.array([1e6, math.nan, 0.0]), ["a", "a", "a"], RegressionConfig(beta=1.0, scale="reward")
+    )
     assert found.values.tolist() == [2.0, 0.0, 0.0]
     assert found.counted.tolist() == [True, False, True]
 
@@ -47,6 +51,8 @@ def test_the_best_tenth_of_each_prompt_is_kept() -> None:
 
 
 def test_a_prompt_without_spread_keeps_nothing() -> None:
-    found = top_weights(np.array([1.0, 1.0, 1.0, 2.0]), ["a", "a", "b", "b"], RegressionConfig(keep=0.5))
+    found = top_weights(
+        np.array([1.0, 1.0, 1.0, 2.0]), ["a", "a", "b", "b"], RegressionConfig(keep=0.5)
+    )
     assert found.values.tolist() == [0.0, 0.0, 0.0, 1.0]
     assert found.zero_spread == 2

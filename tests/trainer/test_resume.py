@@ -12,27 +12,35 @@ from typing import Any
 import pytest
 
 from ddpo.errors import ConfigError
-from ddpo.tensorfile import load_tensors
+from ddpo.io.tensors import load_tensors
 from ddpo.trainer import TrainConfig, config_from_dict
-from ddpo.trainer.events import Checked
 from ddpo.trainer.loop import resume, train
+from ddpo.trainer.monitoring.events import Checked
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 def config_of(model: Path, **changes: Any) -> TrainConfig:
     values: dict[str, Any] = {
-        "model": str(model), "reward": "darkness", "iterations": 1, "grid_every": 2, "checkpoint_every": 2,
-        "sample": {"samples": 8, "per_prompt": 4, "steps": 3, "batch": 4}, "optim": {"updates": 2, "timesteps": 2, "lr": 1e-2},
+        "model": str(model),
+        "reward": "darkness",
+        "iterations": 1,
+        "grid_every": 2,
+        "checkpoint_every": 2,
+        "sample": {"samples": 8, "per_prompt": 4, "steps": 3, "batch": 4},
+        "optim": {"updates": 2, "timesteps": 2, "lr": 1e-2},
         "advantage": {"kind": "per_prompt", "min_count": 2},
-    }  # fmt: skip
+    }
     return config_from_dict(values | changes)
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without the time they took."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if not name.startswith("seconds")} for line in lines]
+    return [
+        {name: value for name, value in line.items() if not name.startswith("seconds")}
+        for line in lines
+    ]
 
 
 def files(run: Path) -> dict[str, object]:
@@ -41,7 +49,10 @@ def files(run: Path) -> dict[str, object]:
     for path in run.rglob("*"):
         if path.suffix == ".safetensors":
             tensors, metadata = load_tensors(path)
-            found[str(path.relative_to(run))] = {name: value.numpy().tobytes() for name, value in tensors.items()}, metadata
+            found[str(path.relative_to(run))] = (
+                {name: value.numpy().tobytes() for name, value in tensors.items()},
+                metadata,
+            )
         elif path.is_file() and path.name not in ("metrics.jsonl", "manifest.json"):
             found[str(path.relative_to(run))] = path.read_bytes()
     return found
@@ -55,13 +66,22 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has PyTorch loaded")
-def test_a_run_that_is_killed_at_random_moments_equals_a_straight_one(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_at_random_moments_equals_a_straight_one(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     """Real kills, some of them while a file is replaced; weights, optimizer, metrics, checkpoints, grids and the best, to the bit."""
     (tmp_path / "unseen.txt").write_text("a toaster\n")
     held_out = {"held_out": "colorfulness", "held_out_prompts": str(tmp_path / "unseen.txt")}
     config = config_of(tiny_model, iterations=4, checkpoint_every=1, checkpoint_keep=2, **held_out)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    worker = [sys.executable, str(Path(__file__).with_name("kill_worker.py")), str(tmp_path / "config.json"), str(tmp_path), "5", "5"]
+    worker = [
+        sys.executable,
+        str(Path(__file__).with_name("kill_worker.py")),
+        str(tmp_path / "config.json"),
+        str(tmp_path),
+        "5",
+        "5",
+    ]
     done = subprocess.run(worker, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout.splitlines()[-1])
@@ -77,10 +97,22 @@ def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-def test_other_settings_are_refused_and_all_named_with_both_values(ddpo: Run, finished: Path) -> None:
+def test_other_settings_are_refused_and_all_named_with_both_values(
+    ddpo: Run, finished: Path
+) -> None:
     before = (finished / "config.json").read_bytes()
     code, _, errors = ddpo(
-        "train", "--resume", finished, "--set", "optim.lr=1e-3", "--reward", "compressibility", "--seed", "3", "--set", "sample.steps=3"
+        "train",
+        "--resume",
+        finished,
+        "--set",
+        "optim.lr=1e-3",
+        "--reward",
+        "compressibility",
+        "--seed",
+        "3",
+        "--set",
+        "sample.steps=3",
     )
     assert code == 2
     assert len(errors.strip().splitlines()) == 1
@@ -91,9 +123,20 @@ def test_other_settings_are_refused_and_all_named_with_both_values(ddpo: Run, fi
     assert (finished / "config.json").read_bytes() == before
 
 
-def test_what_a_run_has_already_may_be_said_again(ddpo: Run, finished: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_what_a_run_has_already_may_be_said_again(
+    ddpo: Run, finished: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     (tmp_path / "same.toml").write_text('reward = "darkness"\n[optim]\nlr = 0.01\nupdates = 2\n')
-    told = ("--recipe", tmp_path / "same.toml", "--model", tiny_model, "--set", "sample.steps=3", "--set", "checkpoint_keep=7")
+    told = (
+        "--recipe",
+        tmp_path / "same.toml",
+        "--model",
+        tiny_model,
+        "--set",
+        "sample.steps=3",
+        "--set",
+        "checkpoint_keep=7",
+    )
     code, output, errors = ddpo("train", "--resume", finished, *told)
     assert code == 0, errors
     assert "resumed after iteration 1" in output
@@ -118,7 +161,8 @@ def test_a_config_that_was_edited_by_hand_is_found_out(tiny_model: Path, tmp_pat
     true = json.loads(file.read_text())
     file.write_text(json.dumps(true | {"seed": 5, "optim": true["optim"] | {"clip_range": 0.5}}))
     with pytest.raises(
-        ConfigError, match=r"was changed after the run was started: seed is 5 and was 0, optim.clip_range is 0.5 and was 0.002"
+        ConfigError,
+        match=r"was changed after the run was started: seed is 5 and was 0, optim.clip_range is 0.5 and was 0.002",
     ):
         list(resume(tmp_path / "run", 2))
     file.write_text(json.dumps(true | {"iterations": 2}))
@@ -129,17 +173,29 @@ def test_a_config_that_was_edited_by_hand_is_found_out(tiny_model: Path, tmp_pat
 def test_a_lower_batch_is_allowed_said_and_recorded(tiny_model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     list(train(config_of(tiny_model), run))
-    findings = [event.findings for event in resume(run, 2, {"sample": {"batch": 2}}) if isinstance(event, Checked)]
-    assert "sample.batch is 2 and was 4. The run is no longer the same to the bit" in findings[0][-1].text
+    findings = [
+        event.findings
+        for event in resume(run, 2, {"sample": {"batch": 2}})
+        if isinstance(event, Checked)
+    ]
+    assert (
+        "sample.batch is 2 and was 4. The run is no longer the same to the bit"
+        in findings[0][-1].text
+    )
     assert not findings[0][-1].good
     manifest = json.loads((run / "manifest.json").read_text())
-    assert [(note["after"], note["changed"]) for note in manifest["resumed"]] == [(1, {"iterations": [1, 2], "sample.batch": [4, 2]})]
+    assert [(note["after"], note["changed"]) for note in manifest["resumed"]] == [
+        (1, {"iterations": [1, 2], "sample.batch": [4, 2]})
+    ]
     assert metrics(run)[1]["ratio_first_deviation"] == 0
     list(resume(run, 3))  # it goes on with what it has now, and says nothing of it
     manifest = json.loads((run / "manifest.json").read_text())
     assert [note["changed"] for note in manifest["resumed"][1:]] == [{"iterations": [2, 3]}]
     straight = tmp_path / "straight"
     list(train(config_of(tiny_model, iterations=3), straight))
-    differ = [abs(one["loss"] - other["loss"]) for one, other in zip(metrics(run), metrics(straight), strict=True)]
+    differ = [
+        abs(one["loss"] - other["loss"])
+        for one, other in zip(metrics(run), metrics(straight), strict=True)
+    ]
     assert differ[0] == 0
     assert max(differ) < 1e-4

@@ -14,7 +14,7 @@ from ddpo.errors import RewardUnavailable
 from ddpo.policies import load_policy
 from ddpo.policies.policy import Policy
 from ddpo.rewards.card import Calls, RewardCard
-from ddpo.rewards.scorer import Scorer, make_scorer
+from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.zoo import resolve
 from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.rollout import Collection, draw_keys, leaves_idle
@@ -70,7 +70,9 @@ def watched(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return second
 
 
-def test_the_next_batch_is_sampled_while_a_server_is_waited_for(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_batch_is_sampled_while_a_server_is_waited_for(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     remote = Slow(ASKS_A_SERVER, watched(policy, monkeypatch), patience=30)
     overlapped = collected(policy, remote)
     assert remote.saw_the_next[0]
@@ -94,8 +96,13 @@ def test_what_a_reward_raises_in_the_background_is_raised(policy: Policy) -> Non
 
 def test_when_it_pays() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    here, any_device = make_scorer(resolve("compressibility")), Scorer(Slow(replace(LOCAL, device="any"), threading.Event(), 0))
+    here, any_device = (
+        make_scorer(resolve("compressibility")),
+        Scorer(Slow(replace(LOCAL, device="any"), threading.Event(), 0)),
+    )
     assert not leaves_idle(here, cpu)
     assert leaves_idle(here, gpu)
     assert not leaves_idle(any_device, gpu)
-    assert leaves_idle(make_scorer(resolve("compressibility + vlm_judge:vlm=http://localhost:9/v1:0.5")), cpu)
+    assert leaves_idle(
+        make_scorer(resolve("compressibility + vlm_judge:vlm=http://localhost:9/v1:0.5")), cpu
+    )

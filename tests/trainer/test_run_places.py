@@ -13,10 +13,32 @@ import pytest
 Run = Callable[..., tuple[int, str, str]]
 
 SMALL = (
-    "--set", "sample.samples=4", "--set", "sample.per_prompt=2", "--set", "sample.steps=2", "--set", "sample.batch=4",
-    "--set", "optim.timesteps=1", "--set", "optim.updates=1", "--set", "optim.skip_last=0",
-)  # fmt: skip
-QUICK = ("--seeds", "1", "--history", "0", "--best-of", "0", "--no-held-out", "--prompts", "unseen.txt")
+    "--set",
+    "sample.samples=4",
+    "--set",
+    "sample.per_prompt=2",
+    "--set",
+    "sample.steps=2",
+    "--set",
+    "sample.batch=4",
+    "--set",
+    "optim.timesteps=1",
+    "--set",
+    "optim.updates=1",
+    "--set",
+    "optim.skip_last=0",
+)
+QUICK = (
+    "--seeds",
+    "1",
+    "--history",
+    "0",
+    "--best-of",
+    "0",
+    "--no-held-out",
+    "--prompts",
+    "unseen.txt",
+)
 REWARD = """
 from pathlib import Path
 import helper
@@ -44,7 +66,16 @@ def project(ddpo: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "elsewhere" / "unseen.txt").write_text("a fox\n")
     shutil.copytree(tiny_model, folder / "model")
     monkeypatch.chdir(folder)
-    told = ("--reward", "r.py:Red", "--reward", "darkness:0.5", "--prompts", "p.txt", "--model", "model")
+    told = (
+        "--reward",
+        "r.py:Red",
+        "--reward",
+        "darkness:0.5",
+        "--prompts",
+        "p.txt",
+        "--model",
+        "model",
+    )
     code, _, errors = ddpo("train", *told, "--iterations", "1", "--out", "runs/x", *SMALL)
     assert code == 0, errors
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -60,17 +91,29 @@ def test_resume_evaluation_export_and_sample_from_another_directory(
     ddpo: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "linked").symlink_to(project / "runs" / "x")
-    said_again = ("--reward", "../project/./r.py:Red", "--reward", "darkness:0.5", "--prompts", str(project / "p.txt"))
+    said_again = (
+        "--reward",
+        "../project/./r.py:Red",
+        "--reward",
+        "darkness:0.5",
+        "--prompts",
+        str(project / "p.txt"),
+    )
     assert ddpo("train", "--resume", "../project/runs/x/", "--iterations", "2", *said_again)[0] == 0
     assert ddpo("train", "--resume", tmp_path / "linked", "--iterations", "3")[0] == 0
     assert ddpo("eval", "--checkpoint", "../project/runs/../runs/x", *QUICK, "--out", "e")[0] == 0
     assert ddpo("export", "../project/runs/x", "--to", "exported")[0] == 0
-    assert ddpo("sample", "--checkpoint", "../linked", "a cat", "--count", "1", "--out", "drawn")[0] == 0
+    assert (
+        ddpo("sample", "--checkpoint", "../linked", "a cat", "--count", "1", "--out", "drawn")[0]
+        == 0
+    )
     monkeypatch.chdir(project / "runs" / "x" / "checkpoints" / "iteration-000003")
     (Path.cwd() / "unseen.txt").write_text("a fox\n")
     code, output, errors = ddpo("eval", "--checkpoint", ".", *QUICK, "--out", tmp_path / "e2")
     assert code == 0, errors
-    assert "iteration 3, trained on" in output  # the facts of the run are found from inside a checkpoint
+    assert (
+        "iteration 3, trained on" in output
+    )  # the facts of the run are found from inside a checkpoint
 
 
 def test_a_project_that_moved_as_a_whole_is_whole(ddpo: Run, project: Path, tmp_path: Path) -> None:
@@ -99,7 +142,9 @@ def test_a_file_that_moved_alone_is_named_and_its_new_place_is_taken(
     assert len(errors.strip().splitlines()) == 1
     assert f"{project / file} of its setting" in errors
     assert f"with {option[0]} PATH" in errors
-    code, _, errors = ddpo("train", "--resume", project / "runs" / "x", "--iterations", "2", *option)
+    code, _, errors = ddpo(
+        "train", "--resume", project / "runs" / "x", "--iterations", "2", *option
+    )
     assert code == 0, errors
     assert str(tmp_path / "kept" / file) in json.dumps(config(project / "runs" / "x"))
 
@@ -107,30 +152,47 @@ def test_a_file_that_moved_alone_is_named_and_its_new_place_is_taken(
 @pytest.mark.parametrize("file", ["r.py", "helper.py", "data/bias.txt"])
 def test_a_changed_file_of_the_reward_is_named(ddpo: Run, project: Path, file: str) -> None:
     path = project / file
-    path.write_text(path.read_text().replace("0.5", "0.75").replace("2.0", "2.5").replace("[:, 0]", "[:, 1]"))
+    path.write_text(
+        path.read_text().replace("0.5", "0.75").replace("2.0", "2.5").replace("[:, 0]", "[:, 1]")
+    )
     code, _, errors = ddpo("train", "--resume", project / "runs" / "x", "--iterations", "2")
     assert code == 2
     assert f"is not the one that it was started with: {Path(file)} has changed" in errors
 
 
 @pytest.mark.parametrize(
-    "option", [("--reward", "../other/r.py:Red", "--reward", "darkness:0.5"), ("--prompts", "../other/p.txt"), ("--reward", "darkness")]
+    "option",
+    [
+        ("--reward", "../other/r.py:Red", "--reward", "darkness:0.5"),
+        ("--prompts", "../other/p.txt"),
+        ("--reward", "darkness"),
+    ],
 )
-def test_another_content_under_a_new_path_is_refused(ddpo: Run, project: Path, tmp_path: Path, option: tuple[str, ...]) -> None:
+def test_another_content_under_a_new_path_is_refused(
+    ddpo: Run, project: Path, tmp_path: Path, option: tuple[str, ...]
+) -> None:
     shutil.copytree(project, tmp_path / "other", ignore=shutil.ignore_patterns("runs", "model"))
     (tmp_path / "other" / "helper.py").write_text("SCALE = 3.0\n")
     (tmp_path / "other" / "p.txt").write_text("a cat\na cow\n")
-    code, _, errors = ddpo("train", "--resume", project / "runs" / "x", "--iterations", "2", *option)
+    code, _, errors = ddpo(
+        "train", "--resume", project / "runs" / "x", "--iterations", "2", *option
+    )
     assert code == 2
     assert "started with" in errors
     assert config(project / "runs" / "x")["iterations"] == 1
 
 
-def test_a_run_of_an_earlier_version_resumes_where_it_was_made(ddpo: Run, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_an_earlier_version_resumes_where_it_was_made(
+    ddpo: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It kept paths as they were typed, and no hashes of the files beside the reward."""
     run = project / "runs" / "x"
     manifest = json.loads((run / "manifest.json").read_text())
-    relative = config(run) | {"reward": "r.py:Red + darkness:0.5", "prompts": "p.txt", "model": "model"}
+    relative = config(run) | {
+        "reward": "r.py:Red + darkness:0.5",
+        "prompts": "p.txt",
+        "model": "model",
+    }
     del manifest["folder"], manifest["reward"]["files"]
     (run / "config.json").write_text(json.dumps(relative))
     (run / "manifest.json").write_text(json.dumps(manifest | {"config": relative}))

@@ -34,15 +34,21 @@ def as_sd2(model: Path, folder: Path, **unet: object) -> Path:
     return folder
 
 
-def test_the_family_is_told_by_what_the_model_is(tiny_model: Path, tiny_xl: Path, tmp_path: Path) -> None:
+def test_the_family_is_told_by_what_the_model_is(
+    tiny_model: Path, tiny_xl: Path, tmp_path: Path
+) -> None:
     assert family_of("emoji") == "emoji"
     assert family_of(str(tiny_model)) == "sd1"
     assert family_of(str(tiny_xl)) == "sdxl"
-    assert family_of(str(as_sd2(tiny_model, tmp_path / "linear", use_linear_projection=True))) == "sd2"
+    assert (
+        family_of(str(as_sd2(tiny_model, tmp_path / "linear", use_linear_projection=True))) == "sd2"
+    )
     assert family_of(str(as_sd2(tiny_model, tmp_path / "wide", cross_attention_dim=1024))) == "sd2"
 
 
-@pytest.mark.parametrize("model", ["./mine.py:Policy", "package.module:make", "no/where", "nothing", "/no/such/folder"])
+@pytest.mark.parametrize(
+    "model", ["./mine.py:Policy", "package.module:make", "no/where", "nothing", "/no/such/folder"]
+)
 def test_what_is_no_known_model_has_no_family(model: str) -> None:
     assert family_of(model) is None
 
@@ -57,18 +63,30 @@ def test_a_pipeline_of_another_kind_has_no_family(tiny_model: Path, tmp_path: Pa
 def test_every_family_has_a_recipe_that_speaks_of_settings_of_a_model_alone() -> None:
     for family in FAMILIES:
         values = read_builtin(family)
-        assert not values.keys() & {"reward", "prompts", "model", "algorithm", "seed", "device", "held_out"}, family
+        assert not values.keys() & {
+            "reward",
+            "prompts",
+            "model",
+            "algorithm",
+            "seed",
+            "device",
+            "held_out",
+        }, family
         assert {"sample", "optim", "advantage", "adapt"} <= values.keys(), family
 
 
-def test_the_first_command_of_a_user_gets_the_settings_of_the_model(tiny_model: Path, tiny_xl: Path) -> None:
+def test_the_first_command_of_a_user_gets_the_settings_of_the_model(
+    tiny_model: Path, tiny_xl: Path
+) -> None:
     """Stable Diffusion 1.5 as in kvablack/ddpo-pytorch: 50 steps, guidance 5, 3e-4, clip range 1e-4, 256 images in 4 updates."""
     config = config_for({"reward": "aesthetic", "model": str(tiny_model)})
     assert (config.sample.steps, config.sample.guidance, config.sample.samples) == (50, 5.0, 256)
     assert (config.optim.lr, config.optim.clip_range, config.optim.updates) == (3e-4, 1e-4, 4)
     assert (config.advantage.kind, config.adapt.rank) == ("per_prompt", 4)
     larger = config_for({"reward": "aesthetic", "model": str(tiny_xl)})
-    assert larger.optim.clip_range == pytest.approx(config.optim.clip_range * (64 * 64) / (128 * 128))
+    assert larger.optim.clip_range == pytest.approx(
+        config.optim.clip_range * (64 * 64) / (128 * 128)
+    )
     assert config_for({}) == TrainConfig()
 
 
@@ -83,7 +101,9 @@ def test_precision_suits_the_device(tiny_model: Path, monkeypatch: pytest.Monkey
     assert config_for({"device": "cuda"}).dtype == "float32"  # the embedded model's
 
 
-def test_the_later_of_family_algorithm_recipe_and_option_wins_and_is_named(tiny_model: Path) -> None:
+def test_the_later_of_family_algorithm_recipe_and_option_wins_and_is_named(
+    tiny_model: Path,
+) -> None:
     model = {"model": str(tiny_model)}
     config = resolve_config(
         [
@@ -101,7 +121,10 @@ def test_the_later_of_family_algorithm_recipe_and_option_wins_and_is_named(tiny_
     assert config.sources["sample.guidance"] == "recipe sd1"
     assert config.sources["seed"] == "default"
     plain = config_for({**model, "algorithm": "rwr"})
-    assert (plain.optim.lr, plain.sources["optim.lr"]) == (3e-4, "recipe sd1")  # not the embedded model's 1e-3
+    assert (plain.optim.lr, plain.sources["optim.lr"]) == (
+        3e-4,
+        "recipe sd1",
+    )  # not the embedded model's 1e-3
     assert config_for({"algorithm": "rwr"}).optim.lr == 1e-3
 
 
@@ -115,7 +138,9 @@ def test_a_recipe_may_have_tables_for_algorithms() -> None:
 
 def test_the_sources_are_kept_and_are_no_settings(tiny_model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    config = config_for({"reward": "darkness", "model": str(tiny_model), "dtype": "float32", **SMALL})
+    config = config_for(
+        {"reward": "darkness", "model": str(tiny_model), "dtype": "float32", **SMALL}
+    )
     list(train(config, run))
     written = json.loads((run / "config.json").read_text())
     assert written["sources"]["optim.clip_range"] == "recipe sd1"
@@ -123,30 +148,41 @@ def test_the_sources_are_kept_and_are_no_settings(tiny_model: Path, tmp_path: Pa
     list(resume(run, 2))
     resumed = json.loads((run / "config.json").read_text())
     assert (resumed["iterations"], resumed["sources"]["iterations"]) == (2, "--resume")
-    assert json.loads((run / "manifest.json").read_text())["resumed"][0]["changed"] == {"iterations": [1, 2]}
+    assert json.loads((run / "manifest.json").read_text())["resumed"][0]["changed"] == {
+        "iterations": [1, 2]
+    }
 
 
 def test_the_plan_says_whose_the_settings_are(tiny_xl: Path) -> None:
     finding = settings_finding(config_for({"model": str(tiny_xl), "optim": {"lr": 1e-4}}))
     assert finding.good
-    assert finding.text.startswith("recipe sdxl (Stable Diffusion XL): steps 30, guidance 5, samples 128")
+    assert finding.text.startswith(
+        "recipe sdxl (Stable Diffusion XL): steps 30, guidance 5, samples 128"
+    )
     assert "lr 0.0001" in finding.text
     assert finding.text.endswith("given: model, optim.lr")
     named = resolve_config([("recipe mine.toml", {"model": str(tiny_xl), "optim": {"lr": 1e-5}})])
-    assert settings_finding(named).text.startswith("recipe sdxl (Stable Diffusion XL), then recipe mine.toml: steps 30")
+    assert settings_finding(named).text.startswith(
+        "recipe sdxl (Stable Diffusion XL), then recipe mine.toml: steps 30"
+    )
     unknown = settings_finding(config_for({"model": "./mine.py:Policy"}))
     assert not unknown.good
     assert unknown.text.startswith("no settings are known for the model './mine.py:Policy'")
 
 
-def test_recipes_are_listed_and_shown_and_taken_by_name(ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipes_are_listed_and_shown_and_taken_by_name(
+    ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     code, output, _ = ddpo("recipes", "list")
     assert code == 0
     assert [name for name in recipe_names() if name not in output] == []
     code, output, _ = ddpo("recipes", "show", "sd15_lora")
     assert code == 0
-    assert output.strip() == (ROOT / "ddpo" / "recipes" / "sd15_lora.toml").read_text(encoding="utf-8").strip()
+    assert (
+        output.strip()
+        == (ROOT / "ddpo" / "recipes" / "sd15_lora.toml").read_text(encoding="utf-8").strip()
+    )
     code, _, errors = ddpo("recipes", "show", "sd15-lora")
     assert code == 2
     assert "did you mean 'sd15_lora'" in errors
@@ -156,22 +192,36 @@ def test_recipes_are_listed_and_shown_and_taken_by_name(ddpo: Run, tmp_path: Pat
     assert "no such recipe; did you mean 'sd15_lora'" in errors
 
 
-def test_a_file_of_a_recipes_name_goes_before_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_a_recipes_name_goes_before_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("sdxl").write_text("iterations = 3\n")
     assert read_recipe("sdxl") == {"iterations": 3}
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_xl"])
-def test_a_dry_run_shows_the_family_and_the_memory_by_part(ddpo: Run, model: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_dry_run_shows_the_family_and_the_memory_by_part(
+    ddpo: Run, model: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     folder: Path = request.getfixturevalue(model)
     small = ("--set", "sample.steps=10", "--set", "optim.timesteps=2", "--set", "sample.batch=8")
     out = tmp_path / "run"
-    code, output, errors = ddpo("train", "--reward", "darkness", "--model", folder, *small, "--dry-run", "--out", out)
+    code, output, errors = ddpo(
+        "train", "--reward", "darkness", "--model", folder, *small, "--dry-run", "--out", out
+    )
     assert code == 0, errors
     assert re.search(r"settings +recipe (sd1|sdxl) \(Stable Diffusion", output)
     (memory,) = [line for line in output.splitlines() if line.strip().startswith("memory")]
-    for part in ("weights", "trained", "gradients", "optimizer", "activations", "latents", "reward 20.0 MB"):
+    for part in (
+        "weights",
+        "trained",
+        "gradients",
+        "optimizer",
+        "activations",
+        "latents",
+        "reward 20.0 MB",
+    ):
         assert part in memory
 
 

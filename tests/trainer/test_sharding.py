@@ -15,12 +15,12 @@ from processes_worker import recorded
 from test_processes import CLOSE, LATER, REWARDS, apart, launch_with, metrics, settings
 
 from ddpo.errors import ConfigError
+from ddpo.io.tensors import load_tensors
 from ddpo.policies import load_policy
 from ddpo.policies.policy import Policy
-from ddpo.tensorfile import load_tensors
 from ddpo.trainer.loop import resume
-from ddpo.trainer.processes import Processes
-from ddpo.trainer.run_folder import STATE_FILE
+from ddpo.trainer.processes import World
+from ddpo.trainer.run.folder import STATE_FILE
 from ddpo.trainer.sharding import ShardedDenoiser
 
 FSDP = ("--use_fsdp", "--fsdp_version", "2")
@@ -83,7 +83,9 @@ def scenarios(tiny_model: Path, tiny_xl: Path, rewards_file: Path) -> dict[str, 
         "rwr": settings(tiny_model, rewards_file, algorithm="rwr", optim={"updates": 8}, **short),
         "half": settings(tiny_xl, rewards_file, dtype="bfloat16", optim=small, **short),
         "breaks": settings(tiny_model, rewards_file, "Breaks", batch=2, optim=small, **full),
-        "held-out-breaks": settings(tiny_model, rewards_file, batch=2, optim=small, **full, **held_out),
+        "held-out-breaks": settings(
+            tiny_model, rewards_file, batch=2, optim=small, **full, **held_out
+        ),
         "float16": settings(tiny_model, rewards_file, dtype="float16", **full),
     }
 
@@ -100,7 +102,9 @@ def two(scenarios: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     worker = Path(__file__).with_name("processes_worker.py")
     done = launch_with(FSDP, worker, folder / "scenarios.json", folder)
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder, {name: [torch.load(folder / f"{name}-{rank}.pt") for rank in (0, 1)] for name in scenarios}
+    return folder, {
+        name: [torch.load(folder / f"{name}-{rank}.pt") for rank in (0, 1)] for name in scenarios
+    }
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +115,16 @@ def alone(scenarios: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("name", ["sd", "xl", "unguided", "lora", "rwr"])
-def test_two_processes_do_what_one_does(name: str, scenarios: dict[str, Any], two: Runs, alone: Alone) -> None:
+def test_two_processes_do_what_one_does(
+    name: str, scenarios: dict[str, Any], two: Runs, alone: Alone
+) -> None:
     one = alone(name)[1]
     first, second = two[1][name]
     assert torch.equal(torch.cat([first["latents"][0], second["latents"][0]]), one["latents"][0])
     assert torch.equal(first["rewards"][0], one["rewards"][0])
-    for mine, other, expected in zip(first["rewards"], second["rewards"], one["rewards"], strict=True):
+    for mine, other, expected in zip(
+        first["rewards"], second["rewards"], one["rewards"], strict=True
+    ):
         assert torch.equal(mine, other)
         assert apart(mine, expected) <= CLOSE
     differences = [apart(*pair) for pair in zip(first["gradients"], one["gradients"], strict=True)]
@@ -138,13 +146,17 @@ def test_the_ratio_is_one_and_parameters_are_equal_to_the_bit(name: str, two: Ru
 
 def test_gradients_are_clipped_by_their_norm_over_all_shards(two: Runs) -> None:
     for seen in two[1]["sd"]:
-        assert [float(gradient.norm()) for gradient in seen["gradients"]] == pytest.approx([1e-3] * 4, rel=1e-2)
+        assert [float(gradient.norm()) for gradient in seen["gradients"]] == pytest.approx(
+            [1e-3] * 4, rel=1e-2
+        )
     assert min(line["grad_norm"] for line in metrics(two[0] / "sd")) > 1e-2
 
 
 def test_some_processes_joined_in_calls_without_work(two: Runs) -> None:
     """So the tests above cover it."""
-    assert sum(seen["idle"] for name in ("sd", "xl", "unguided", "rwr") for seen in two[1][name]) > 0
+    assert (
+        sum(seen["idle"] for name in ("sd", "xl", "unguided", "rwr") for seen in two[1][name]) > 0
+    )
 
 
 @pytest.mark.parametrize("name", ["sd", "xl", "half"])
@@ -174,7 +186,9 @@ def test_the_state_is_that_of_one_process(two: Runs, alone: Alone) -> None:
             assert float((found[name] - value).abs().max()) <= STEPS_APART, name
 
 
-def test_one_process_resumes_a_sharded_run(scenarios: dict[str, Any], two: Runs, tmp_path: Path) -> None:
+def test_one_process_resumes_a_sharded_run(
+    scenarios: dict[str, Any], two: Runs, tmp_path: Path
+) -> None:
     list(resume(two[0] / "sd", iterations=3))
     recorded(scenarios["sd"] | {"iterations": 3}, tmp_path / "one")
     found, expected = metrics(two[0] / "sd"), metrics(tmp_path / "one")
@@ -188,15 +202,22 @@ def test_a_checkpoint_is_a_plain_folder_of_diffusers(iteration: int, two: Runs) 
     from diffusers import UNet2DConditionModel
 
     folder = two[0] / "xl" / "checkpoints" / f"iteration-{iteration:06d}"
-    assert json.loads((folder / "unet" / "config.json").read_text())["_class_name"] == "UNet2DConditionModel"
+    assert (
+        json.loads((folder / "unet" / "config.json").read_text())["_class_name"]
+        == "UNet2DConditionModel"
+    )
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
     seen = two[1]["xl"][0]["parameters"][2 * iteration - 1]
-    assert torch.equal(torch.cat([parameter.detach().flatten() for parameter in unet.parameters()]), seen)
+    assert torch.equal(
+        torch.cat([parameter.detach().flatten() for parameter in unet.parameters()]), seen
+    )
 
 
 def test_a_checkpoint_of_lora_loads_as_that_of_one_process(tiny_model: Path, two: Runs) -> None:
     policy = load_policy(str(tiny_model), two[0] / "lora")
-    weights = torch.cat([parameter.detach().flatten() for _, parameter in policy.trainable_parameters()])
+    weights = torch.cat(
+        [parameter.detach().flatten() for _, parameter in policy.trainable_parameters()]
+    )
     assert torch.equal(weights, two[1]["lora"][0]["parameters"][-1])
 
 
@@ -217,7 +238,9 @@ def test_grids_show_the_same_images(two: Runs, alone: Alone) -> None:
     ("name", "reason", "done"),
     [("breaks", "the server went away", [1]), ("held-out-breaks", "no answer", [])],
 )
-def test_a_reward_that_fails_on_one_process_stops_all(name: str, reason: str, done: list[int], two: Runs) -> None:
+def test_a_reward_that_fails_on_one_process_stops_all(
+    name: str, reason: str, done: list[int], two: Runs
+) -> None:
     """In the middle of sampling, where the other would wait for the next call of the denoiser."""
     first, second = (seen["error"] for seen in two[1][name])
     assert first == second
@@ -229,7 +252,10 @@ def test_a_reward_that_fails_on_one_process_stops_all(name: str, reason: str, do
 
 def test_float16_is_an_error_of_one_line(two: Runs) -> None:
     for seen in two[1]["float16"]:
-        assert seen["error"] == "ConfigError: dtype = float16 is not supported with --use_fsdp: use bfloat16 or float32"
+        assert (
+            seen["error"]
+            == "ConfigError: dtype = float16 is not supported with --use_fsdp: use bfloat16 or float32"
+        )
     assert not (two[0] / "float16").exists()
 
 
@@ -272,10 +298,12 @@ def test_settings_of_the_launcher_that_would_be_ignored_are_refused(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=advice):
-        Processes.join("cpu")
+        World.join("cpu")
 
 
-def test_the_command_line_says_that_the_denoiser_is_sharded(tiny_xl: Path, rewards_file: Path, tmp_path: Path) -> None:
+def test_the_command_line_says_that_the_denoiser_is_sharded(
+    tiny_xl: Path, rewards_file: Path, tmp_path: Path
+) -> None:
     arguments = [
         "train",
         "--model",

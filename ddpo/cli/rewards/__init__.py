@@ -16,7 +16,10 @@ from ddpo.cli.rewards.score import score_command
 from ddpo.cli.rewards.serve import serve_command
 from ddpo.cli.rewards.validate import validate_command
 
-app = typer.Typer(help="The reward zoo: what there is, what each one measures, and scores of your pictures.", no_args_is_help=True)
+app = typer.Typer(
+    help="The reward zoo: what there is, what each one measures, and scores of your pictures.",
+    no_args_is_help=True,
+)
 app.command("list")(list_command)
 app.command("show")(show_command)
 app.command("download")(download_command)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ddpo.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
-    from ddpo.rewards.resolved import ResolvedReward
+    from ddpo.rewards.scoring.resolve import ResolvedReward
 
 __all__ = ["check_output", "named_rewards", "split_arguments"]
 
@@ -50,7 +50,10 @@ def named_rewards(specs: Sequence[str]) -> dict[str, ResolvedReward]:
         except UnknownNameError as error:
             raise UnknownNameError(f"{spec}: no such file or folder, and {error}") from error
     ids = [reward.card.id for reward in found]
-    named = {reward.card.id if ids.count(reward.card.id) == 1 else spec: reward for spec, reward in zip(specs, found, strict=True)}
+    named = {
+        reward.card.id if ids.count(reward.card.id) == 1 else spec: reward
+        for spec, reward in zip(specs, found, strict=True)
+    }
     if len(named) < len(specs):
         twice = next(spec for spec in specs if specs.count(spec) > 1)
         raise ConfigError(f"reward {twice!r} is given twice")
@@ -63,7 +66,7 @@ def check_output(path: Path, suffix: str) -> None:
     Raises:
         ConfigError: another suffix, a folder, or a place that cannot be written.
     """
-    from ddpo.files import check_writable
+    from ddpo.io.atomic import check_writable
 
     if path.suffix.lower() != suffix:
         raise ConfigError(f"{path}: its name must end in {suffix}")

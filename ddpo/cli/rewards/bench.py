@@ -14,15 +14,27 @@ from ddpo.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ddpo.rewards.bench import BenchRecord
+    from ddpo.rewards.tools.bench import BenchRecord
 
 
 def bench_command(
-    name: Annotated[str, typer.Argument(help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object.")],
-    pictures: Annotated[list[Path] | None, typer.Argument(help="Pictures and folders to score; drawn ones if none is named.")] = None,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object."
+        ),
+    ],
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Pictures and folders to score; drawn ones if none is named."),
+    ] = None,
     images: Annotated[int, typer.Option(help="How many pictures a round scores.", min=1)] = 64,
-    size: Annotated[int, typer.Option(help="Width and height of the pictures, in pixels.", min=1)] = 512,
-    batch_sizes: Annotated[str, typer.Option(help="Pictures per call, separated by commas.")] = "1,4,16,64",
+    size: Annotated[
+        int, typer.Option(help="Width and height of the pictures, in pixels.", min=1)
+    ] = 512,
+    batch_sizes: Annotated[
+        str, typer.Option(help="Pictures per call, separated by commas.")
+    ] = "1,4,16,64",
     device: Device = AUTO,
     repeats: Annotated[int, typer.Option(help="Rounds; the median counts.", min=1)] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -33,15 +45,17 @@ def bench_command(
 
     from ddpo.devices import resolve_device
     from ddpo.inputs.image_files import find_images
-    from ddpo.rewards.bench import bench, drawn_pictures, fitted_pictures, make_on
+    from ddpo.rewards.tools.bench import bench, bench_images, fitted_images, make_on
     from ddpo.rewards.zoo import resolve
 
     found = resolve(name)
     device = resolve_device(device)
     paths = find_images(pictures or [])
-    with Console(stderr=True).status(f"scoring {images} pictures, {repeats} times with each batch size"):
+    with Console(stderr=True).status(
+        f"scoring {images} pictures, {repeats} times with each batch size"
+    ):
         reward = make_on(found, device)
-        array = fitted_pictures(paths, images, size) if paths else drawn_pictures(images, size)
+        array = fitted_images(paths, images, size) if paths else bench_images(images, size)
         records = list(bench(reward, array, sizes, device, repeats))
     if as_json:
         typer.echo(json.dumps([record.to_dict() for record in records], indent=2))
@@ -49,7 +63,10 @@ def bench_command(
     console = Console()
     console.print(_table(records))
     what = f"{len(paths)} files" if paths else "drawn"
-    console.print(f"{found.card.id} on {device}: {images} pictures of {size}×{size} ({what}), {repeats} rounds", soft_wrap=True)
+    console.print(
+        f"{found.card.id} on {device}: {images} pictures of {size}×{size} ({what}), {repeats} rounds",
+        soft_wrap=True,
+    )
     console.print("outside: share of the time in which no call of the reward was running")
     console.print(found.signature, soft_wrap=True, markup=False)
 
@@ -59,7 +76,9 @@ def _sizes(text: str, images: int) -> list[int]:
     try:
         sizes = [int(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"--batch-sizes must be whole numbers separated by commas, got {text!r}") from None
+        raise ConfigError(
+            f"--batch-sizes must be whole numbers separated by commas, got {text!r}"
+        ) from None
     return [size for size in sizes if size <= images] if text == "1,4,16,64" else sizes
 
 
@@ -69,10 +88,28 @@ def _table(records: list[BenchRecord]) -> Table:
 
     with_gpu = any(record.peak_gpu_mb is not None for record in records)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("batch size", "images/s", "lowest … highest", "ms/image", "outside", "peak memory", *(["GPU"] * with_gpu)):
+    for column in (
+        "batch size",
+        "images/s",
+        "lowest … highest",
+        "ms/image",
+        "outside",
+        "peak memory",
+        *(["GPU"] * with_gpu),
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for record in records:
-        cells = [f"{record.batch_size}", f"{record.rate:,.1f}", f"{record.rate_low:,.1f} … {record.rate_high:,.1f}"]
-        cells += [f"{1000 / record.rate:.3g}", f"{100 * record.outside:.1f} %", f"{record.peak_memory_mb:,.0f} MB"]
-        table.add_row(*cells, *([f"{record.peak_gpu_mb:,.0f} MB"] if record.peak_gpu_mb is not None else []))
+        cells = [
+            f"{record.batch_size}",
+            f"{record.rate:,.1f}",
+            f"{record.rate_low:,.1f} … {record.rate_high:,.1f}",
+        ]
+        cells += [
+            f"{1000 / record.rate:.3g}",
+            f"{100 * record.outside:.1f} %",
+            f"{record.peak_memory_mb:,.0f} MB",
+        ]
+        table.add_row(
+            *cells, *([f"{record.peak_gpu_mb:,.0f} MB"] if record.peak_gpu_mb is not None else [])
+        )
     return table

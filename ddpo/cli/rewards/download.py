@@ -9,7 +9,7 @@ import typer
 from ddpo.cli.markup import escape
 
 if TYPE_CHECKING:
-    from ddpo.rewards.availability import WeightState
+    from ddpo.rewards.tools.availability import WeightState
 
 
 def download_command(
@@ -18,7 +18,7 @@ def download_command(
     """Fetch and verify the weights of rewards ahead of time; downloads from the hub resume."""
     from rich.console import Console
 
-    from ddpo.rewards.availability import check_space_for, weight_state
+    from ddpo.rewards.tools.availability import check_space_for, weight_state
     from ddpo.rewards.zoo import resolve
 
     console = Console()
@@ -39,7 +39,7 @@ def download_command(
 def _fetch(state: WeightState, reward: str) -> None:
     from rich.console import Console
 
-    from ddpo.rewards.availability import fetch_weight
+    from ddpo.rewards.tools.availability import fetch_weight
 
     path = fetch_weight(state.weight, reward, progress=True)
     checked = f"revision {state.weight.revision}, the card gives no SHA-256"

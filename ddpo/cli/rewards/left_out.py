@@ -9,12 +9,12 @@ from ddpo.cli.markup import escape
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ddpo.inputs.collection import PictureSource
+    from ddpo.inputs.collection import ImageSource
 
 __all__ = ["print_left_out"]
 
 
-def print_left_out(console: Console, pictures: PictureSource) -> None:
+def print_left_out(console: Console, pictures: ImageSource) -> None:
     """Says which files beside the images were not read, if there were any."""
     from ddpo.inputs.image_files import left_out_sentence
 

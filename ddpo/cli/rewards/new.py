@@ -10,8 +10,12 @@ import typer
 
 def new_command(
     name: Annotated[str, typer.Argument(help="Id of the reward: name, or vendor/name.")],
-    kind: Annotated[Literal["function", "class", "model"], typer.Option(help="What the reward is at first.")] = "function",
-    out: Annotated[Path | None, typer.Option(help="Folder to make; ./VENDOR-NAME by default.")] = None,
+    kind: Annotated[
+        Literal["function", "class", "model"], typer.Option(help="What the reward is at first.")
+    ] = "function",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; ./VENDOR-NAME by default.")
+    ] = None,
 ) -> None:
     """Writes a package with a reward, its card and its tests, ready to be installed and changed."""
     from ddpo.rewards.scaffold import write_package
@@ -19,4 +23,6 @@ def new_command(
     folder = write_package(name, kind, out)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         typer.echo(path)
-    typer.echo(f"\nNow:  pip install -e {folder}  &&  pytest {folder}  &&  ddpo rewards show {name}")
+    typer.echo(
+        f"\nNow:  pip install -e {folder}  &&  pytest {folder}  &&  ddpo rewards show {name}"
+    )

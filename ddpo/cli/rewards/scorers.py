@@ -12,8 +12,8 @@ from ddpo.cli.device import AUTO
 from ddpo.cli.warnings import one_line_warnings
 
 if TYPE_CHECKING:
-    from ddpo.rewards.resolved import ResolvedReward
-    from ddpo.rewards.scorer import Scorer
+    from ddpo.rewards.scoring.resolve import ResolvedReward
+    from ddpo.rewards.scoring.scorer import Scorer
 
 __all__ = ["TIMEOUT", "Cache", "open_scorers"]
 
@@ -48,17 +48,22 @@ def open_scorers(
     """
     from ddpo.devices import resolve_device
     from ddpo.rewards.cache import ScoreCache
-    from ddpo.rewards.scorer import make_scorer
+    from ddpo.rewards.scoring.scorer import make_scorer
 
     if any(reward.card.weights for reward in found.values()):
         from ddpo.cli.quiet import quiet_libraries
 
         quiet_libraries()  # which takes seconds to import: not for a reward that needs no model
     with one_line_warnings(), ExitStack() as stack:
-        kept = stack.enter_context(ScoreCache(user_code=cache is True)) if cache is not False else None
+        kept = (
+            stack.enter_context(ScoreCache(user_code=cache is True)) if cache is not False else None
+        )
         place = resolve_device(device)
         scorers = {
-            name: make_scorer(reward.on(place), batch_size, name=name, timeout_s=timeout, cache=kept) for name, reward in found.items()
+            name: make_scorer(
+                reward.on(place), batch_size, name=name, timeout_s=timeout, cache=kept
+            )
+            for name, reward in found.items()
         }
         for scorer in scorers.values():
             stack.callback(scorer.close)

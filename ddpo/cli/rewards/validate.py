@@ -9,7 +9,7 @@ import typer
 
 from ddpo.cli.device import AUTO, Device
 from ddpo.cli.markup import escape
-from ddpo.cli.progress import picture_progress
+from ddpo.cli.progress import image_progress
 from ddpo.cli.rewards.arguments import check_output
 from ddpo.cli.rewards.scorers import Cache, open_scorers
 from ddpo.errors import ConfigError, RewardFailure
@@ -18,22 +18,42 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ddpo.eval.calibration import Calibration
-    from ddpo.eval.preference_file import Preferences
-    from ddpo.eval.preferences import ScoredPairs, Validation
-    from ddpo.rewards.resolved import ResolvedReward
+    from ddpo.reward_quality.preference_file import Preferences
+    from ddpo.reward_quality.preferences import ScoredPairs, Validation
+    from ddpo.rewards.scoring.resolve import ResolvedReward
+    from ddpo.stats.bradley_terry import Calibration
 
 CONVENTION = "imagereward"
 
 
 def validate_command(
-    name: Annotated[str, typer.Argument(help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object.")],
-    preferences: Annotated[
-        Path, typer.Option(help="A table of pairs (image_a, image_b, label, prompt) or rankings, as of Pick-a-Pic, HPDv2, ImageReward.")
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object."
+        ),
     ],
-    images: Annotated[Path | None, typer.Option(help="The folder that image paths are relative to; that of the file by default.")] = None,
-    ties: Annotated[str, typer.Option(help="The tie convention of the headline: imagereward, hpsv2, pickapic or acc_eq.")] = CONVENTION,
-    out: Annotated[Path | None, typer.Option(help="A report to write: .json with all figures.")] = None,
+    preferences: Annotated[
+        Path,
+        typer.Option(
+            help="A table of pairs (image_a, image_b, label, prompt) or rankings, as of Pick-a-Pic, HPDv2, ImageReward."
+        ),
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder that image paths are relative to; that of the file by default."
+        ),
+    ] = None,
+    ties: Annotated[
+        str,
+        typer.Option(
+            help="The tie convention of the headline: imagereward, hpsv2, pickapic or acc_eq."
+        ),
+    ] = CONVENTION,
+    out: Annotated[
+        Path | None, typer.Option(help="A report to write: .json with all figures.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures per call of the reward, at most.")] = 16,
     device: Device = AUTO,
     cache: Cache = None,
@@ -46,7 +66,7 @@ def validate_command(
         check_output(out, ".json")
     if images is not None and not images.is_dir():
         raise ConfigError(f"--images {images}: no such folder")
-    from ddpo.eval.tie_conventions import CONVENTIONS
+    from ddpo.stats.pairwise import CONVENTIONS
 
     if ties not in CONVENTIONS:
         from ddpo.registry import unknown_name
@@ -54,8 +74,8 @@ def validate_command(
         raise unknown_name("tie convention", ties, CONVENTIONS)
     from rich.console import Console
 
-    from ddpo.eval.preference_file import read_preferences
-    from ddpo.eval.preferences import validate_pairs
+    from ddpo.reward_quality.preference_file import read_preferences
+    from ddpo.reward_quality.preferences import validate_pairs
 
     rows = read_preferences(preferences, images)
     scored = _score(found, rows, batch_size, cache, device)
@@ -67,22 +87,40 @@ def validate_command(
         console.print(f"[yellow]no score[/yellow]  {escape(reason)}", soft_wrap=True)
     console.print(escape(found.signature), soft_wrap=True)
     if out is not None:
-        from ddpo.files import write_json
+        from ddpo.io.atomic import write_json
 
-        facts = {"preferences": preferences.name, "signature": found.signature, "headline": ties, **validation.to_dict()}
-        counts = {"rankings": rows.rankings, "ranked_pairs": rows.ranked_pairs, "unlabelled": rows.unlabelled}
+        facts = {
+            "preferences": preferences.name,
+            "signature": found.signature,
+            "headline": ties,
+            **validation.to_dict(),
+        }
+        counts = {
+            "rankings": rows.rankings,
+            "ranked_pairs": rows.ranked_pairs,
+            "unlabelled": rows.unlabelled,
+        }
         write_json(out, {**facts, **counts})
         console.print(f"wrote {escape(str(out))}", soft_wrap=True)
     if scored.failed:
-        raise RewardFailure(f"{scored.failed} pictures could not be scored, because the reward failed (see above); the others stand")
+        raise RewardFailure(
+            f"{scored.failed} pictures could not be scored, because the reward failed (see above); the others stand"
+        )
 
 
-def _score(found: ResolvedReward, rows: Preferences, batch_size: int, cache: bool | None, device: str) -> ScoredPairs:
-    from ddpo.eval.preferences import score_pairs
+def _score(
+    found: ResolvedReward, rows: Preferences, batch_size: int, cache: bool | None, device: str
+) -> ScoredPairs:
+    from ddpo.reward_quality.preferences import score_pairs
 
     name = found.card.id
-    with open_scorers({name: found}, batch_size, cache=cache, device=device) as scorers, picture_progress(name, None) as advance:
-        return score_pairs(scorers[name], rows, batch_size, advance)  # how many distinct pictures there are shows only at the end
+    with (
+        open_scorers({name: found}, batch_size, cache=cache, device=device) as scorers,
+        image_progress(name, None) as advance,
+    ):
+        return score_pairs(
+            scorers[name], rows, batch_size, advance
+        )  # how many distinct pictures there are shows only at the end
 
 
 def _print_origin(console: Console, rows: Preferences) -> None:
@@ -100,12 +138,20 @@ def _print_origin(console: Console, rows: Preferences) -> None:
 def print_validation(console: Console, reward: str, validation: Validation, headline: str) -> None:
     """The headline, the accuracy by every convention, and the calibration."""
     best = validation.accuracy[headline]
-    interval = f"95 % interval {_percent(best.low)} to {_percent(best.high)}" if best.low == best.low else "no interval"
-    console.print(f"[bold]{escape(reward)}[/bold]: pairwise accuracy {_percent(best.value)} ({headline}; {interval})", soft_wrap=True)
+    interval = (
+        f"95 % interval {_percent(best.low)} to {_percent(best.high)}"
+        if best.low == best.low
+        else "no interval"
+    )
+    console.print(
+        f"[bold]{escape(reward)}[/bold]: pairwise accuracy {_percent(best.value)} ({headline}; {interval})",
+        soft_wrap=True,
+    )
     console.print(
         f"{validation.pairs} pairs of {validation.prompts} prompts: first preferred {validation.preferred_first}, second "
         f"{validation.preferred_second}, tie {validation.ties}; equal scores {validation.equal_scores}; left out, without a score, "
-        f"{validation.excluded}" + ("; a lower score counts as better" if validation.lower_is_better else "")
+        f"{validation.excluded}"
+        + ("; a lower score counts as better" if validation.lower_is_better else "")
     )
     console.print(_accuracy_table(validation))
     _print_calibration(console, validation.calibration)
@@ -115,7 +161,7 @@ def _accuracy_table(validation: Validation) -> Table:
     from rich import box
     from rich.table import Table
 
-    from ddpo.eval.tie_conventions import CONVENTIONS
+    from ddpo.stats.pairwise import CONVENTIONS
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("ties as in", no_wrap=True)
@@ -123,9 +169,13 @@ def _accuracy_table(validation: Validation) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("rule")
     for name, found in validation.accuracy.items():
-        interval = f"{_percent(found.low)} … {_percent(found.high)}" if found.low == found.low else "–"
+        interval = (
+            f"{_percent(found.low)} … {_percent(found.high)}" if found.low == found.low else "–"
+        )
         threshold = "" if found.threshold != found.threshold else f"{found.threshold:.3g}"
-        table.add_row(name, _percent(found.value), interval, str(found.n), threshold, CONVENTIONS[name].rule)
+        table.add_row(
+            name, _percent(found.value), interval, str(found.n), threshold, CONVENTIONS[name].rule
+        )
     return table
 
 
@@ -145,7 +195,12 @@ def _print_calibration(console: Console, found: Calibration) -> None:
     for column in ("said", "mean said", "preferred", "pairs"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in found.bins:
-        table.add_row(f"{_percent(one.low, 0)} … {_percent(one.high, 0)}", _percent(one.confidence), _percent(one.accuracy), str(one.n))
+        table.add_row(
+            f"{_percent(one.low, 0)} … {_percent(one.high, 0)}",
+            _percent(one.confidence),
+            _percent(one.accuracy),
+            str(one.n),
+        )
     console.print(table)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
-from ddpo.nouns import subjects
-from ddpo.policies.emoji.glyphs import NOUNS
-from ddpo.policies.emoji.tokenizer import caption_words
+from ddpo.prompts.nouns import subjects
 from ddpo.registry import nearest
+from pretraining.glyphs import NOUNS
+from pretraining.tokenizer import caption_words
 
 __all__ = ["unknown_words", "unknown_words_line"]
 
@@ -47,6 +47,9 @@ def unknown_words_line(model: str, texts: Iterable[str]) -> str | None:
     """One line about the words that the embedded model was never taught; None for other models, or if it knows all of them."""
     if model != "emoji" or not (found := unknown_words(texts)):
         return None
-    named = [f"{word!r} (like {near!r}?)" if near else repr(word) for word, near in list(found.items())[:MOST_NAMED]]
+    named = [
+        f"{word!r} (like {near!r}?)" if near else repr(word)
+        for word, near in list(found.items())[:MOST_NAMED]
+    ]
     more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
     return f"the embedded model was never taught {', '.join(named)}{more}; it knows 133 nouns, such as 'cat' and 'teapot'"

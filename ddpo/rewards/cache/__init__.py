@@ -1,6 +1,6 @@
 """The score cache: a score is computed once per image, whatever the image's file is called."""
 
-from ddpo.rewards.cache.key import cacheable, picture_digests, score_key
+from ddpo.rewards.cache.key import cacheable, image_digests, score_key
 from ddpo.rewards.cache.queries import CacheEntry, CacheStats
 from ddpo.rewards.cache.rows import CachedScore
 from ddpo.rewards.cache.store import CacheWarning, ScoreCache
@@ -12,6 +12,6 @@ __all__ = [
     "CachedScore",
     "ScoreCache",
     "cacheable",
-    "picture_digests",
+    "image_digests",
     "score_key",
 ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["cacheable", "picture_digests", "score_key"]
+__all__ = ["cacheable", "image_digests", "score_key"]
 
 BYTES_DOMAIN: Final = b"ddpo picture uint8 height width 3"
 FLOAT_DOMAIN: Final = b"ddpo picture float32 3 height width"
@@ -31,7 +31,7 @@ def cacheable(card: RewardCard) -> bool:
     return card.cache and card.deterministic and card.batch_invariant and "group" not in card.inputs
 
 
-def picture_digests(batch: ImageBatch, exact: bool) -> list[bytes]:
+def image_digests(batch: ImageBatch, exact: bool) -> list[bytes]:
     """The SHA-256 of the decoded pixels and size of every image.
 
     Args:
@@ -87,7 +87,7 @@ def score_key(
     Args:
         identity: `ResolvedReward.identity`: id, version, weights, preprocessing, dtype, options,
             origin, versions of the libraries.
-        digest: the image's digest, from `picture_digests`.
+        digest: the image's digest, from `image_digests`.
         prompt: the image's prompt.
         card: the reward's card.
         context: the batch's context.

@@ -240,7 +240,7 @@ def light_listing(subject: RewardUnderTest) -> str | None:
     entry = rewards.entries().get(subject.card.id, [None])[0]
     if entry is None or subject.text != subject.card.id:
         raise CheckSkipped("it has no entry point, so no listing imports it")
-    module = entry.source.module if isinstance(entry.source, EntryPoint) else "ddpo.rewards.catalog"
+    module = entry.source.module if isinstance(entry.source, EntryPoint) else "ddpo.rewards.cards"
     loaded = _last_line(LIST, [module, HEAVY], {})
     if loaded:
         raise CheckFailed(

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from ddpo.errors import MissingResourceError
-from ddpo.rewards import backbones
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.check.definition import CheckFailed, CheckSkipped
 from ddpo.rewards.check.world import settings
 from ddpo.rewards.fixtures import FIXTURES, draw_fixture
-from ddpo.rewards.resolved import ResolvedReward
+from ddpo.rewards.models import shared_encoders
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 __all__ = ["PROBE_NAMES", "Picture", "RewardUnderTest", "tolerance_of", "unequal"]
@@ -183,7 +183,7 @@ class RewardUnderTest:
             CheckFailed: it is not one float32 score per image on the CPU. Errors of the reward
                 itself are passed on.
         """
-        backbones.forget_embeddings()  # a remembered one would hide a fault
+        shared_encoders.forget_embeddings()  # a remembered one would hide a fault
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"

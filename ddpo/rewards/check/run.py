@@ -11,7 +11,7 @@ from ddpo.errors import ConfigError, one_line
 from ddpo.registry import unknown_name
 from ddpo.rewards.base import Reward
 from ddpo.rewards.check.definition import Check, CheckFailed, CheckResult, CheckSkipped, Outcome
-from ddpo.rewards.resolved import ResolvedReward
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.spec import parse_expression
 from ddpo.rewards.zoo import resolve
 

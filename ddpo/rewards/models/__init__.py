@@ -1,1 +1,1 @@
-"""The built-in rewards, one file each. Their cards are in `ddpo.rewards.catalog`."""
+"""The built-in rewards, one file each. Their cards are in `ddpo.rewards.cards`."""

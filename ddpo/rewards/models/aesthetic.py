@@ -19,16 +19,16 @@ from torch import Tensor
 
 from ddpo import weights
 from ddpo.errors import ConfigError, MissingResourceError
-from ddpo.rewards.backbones import shared_tower, tower_dtype
 from ddpo.rewards.card import RewardCard, WeightFile
-from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.catalog_clip import CLIP_L14, LAION_V1_HEAD, LAION_V2_HEAD
-from ddpo.rewards.linear import pack_linears
-from ddpo.rewards.loading import card_for
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.cards.clip import CLIP_L14, LAION_V1_HEAD, LAION_V2_HEAD
 from ddpo.rewards.models.clip_pixels import SIDE, prepared, preprocess
 from ddpo.rewards.models.laion_head import collapse_head, head_scores
+from ddpo.rewards.models.onednn_linear import pack_linears
 from ddpo.rewards.models.open_clip import load_model, open_clip_tower
 from ddpo.rewards.models.open_clip_source import OpenClipSource, find_source
+from ddpo.rewards.models.shared_encoders import shared_tower, tower_dtype
+from ddpo.rewards.scoring.user_reward import card_for
 from ddpo.types import ImageBatch, RewardOutput
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ def load_linear_head(path: str | None) -> tuple[Tensor, Tensor]:
 
 def _head_state(path: str | None, head: WeightFile, reward: str) -> dict[str, Tensor]:
     what, sha256 = _name(reward, "LAION aesthetic head", head), head.sha256 or ""
-    file = weights.verified(Path(path), sha256, what) if path else weights.fetch_url(head.source, sha256, what)
+    file = (
+        weights.verified(Path(path), sha256, what)
+        if path
+        else weights.fetch_url(head.source, sha256, what)
+    )
     state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return state
 
@@ -79,7 +83,9 @@ def load_clip(path: str | None, reward: str = "aesthetic") -> CLIPVisionModelWit
     if path:
         file = weights.verified(Path(path), sha256, what)
     else:
-        file = weights.fetch_hub_file(CLIP_L14.source, "model.safetensors", CLIP_L14.revision, sha256, what)
+        file = weights.fetch_hub_file(
+            CLIP_L14.source, "model.safetensors", CLIP_L14.revision, sha256, what
+        )
     from safetensors.torch import load_file
 
     return image_tower(load_file(file))
@@ -93,13 +99,27 @@ def image_tower(state: Mapping[str, Tensor], **sizes: Any) -> CLIPVisionModelWit
     """
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    large = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14}
-    config = CLIPVisionConfig(**{**large, "image_size": SIDE, "projection_dim": 768, "hidden_act": "quick_gelu", **sizes})
+    large = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+    }
+    config = CLIPVisionConfig(
+        **{**large, "image_size": SIDE, "projection_dim": 768, "hidden_act": "quick_gelu", **sizes}
+    )
     model = CLIPVisionModelWithProjection(config)
-    mine = {name: value for name, value in state.items() if name.startswith(("vision_model.", "visual_projection."))}
+    mine = {
+        name: value
+        for name, value in state.items()
+        if name.startswith(("vision_model.", "visual_projection."))
+    }
     missing = model.load_state_dict(mine, strict=False).missing_keys
     if missing := [name for name in missing if not name.endswith("position_ids")]:
-        raise MissingResourceError(f"the CLIP checkpoint lacks {len(missing)} tensors of the image tower, such as {missing[0]}")
+        raise MissingResourceError(
+            f"the CLIP checkpoint lacks {len(missing)} tensors of the image tower, such as {missing[0]}"
+        )
     return model.float().eval().requires_grad_(False)
 
 
@@ -111,7 +131,9 @@ def clip_embeddings(
     pack_linears(model)
 
     def embed(batch: ImageBatch) -> Tensor:
-        embeddings: Tensor = model(pixel_values=prepared(batch.images, device).to(dtype)).image_embeds
+        embeddings: Tensor = model(
+            pixel_values=prepared(batch.images, device).to(dtype)
+        ).image_embeds
         return embeddings
 
     return embed
@@ -141,7 +163,9 @@ def card_for_options(card: RewardCard, options: Mapping[str, Any]) -> RewardCard
 
 def _open_clip_source(reward: str, tower: str, clip: str | None) -> OpenClipSource:
     if tower != "open_clip":
-        raise ConfigError(f"reward {reward!r}: tower is {tower!r}, not one of transformers, open_clip")
+        raise ConfigError(
+            f"reward {reward!r}: tower is {tower!r}, not one of transformers, open_clip"
+        )
     if clip is None:
         return find_source("ViT-L-14", "openai")
     if not Path(clip).is_file():
@@ -183,10 +207,14 @@ class Aesthetic:
         self._weight, self._bias = weight.to(device), bias.to(device)
         if tower == "open_clip":
             source = _open_clip_source(self.card.id, tower, clip)
-            self._tower = open_clip_tower(source, device, kind, lambda: load_model(source, self.card.id).visual)
+            self._tower = open_clip_tower(
+                source, device, kind, lambda: load_model(source, self.card.id).visual
+            )
             return
         name = self.card.backbone if kind == torch.float32 else f"{self.card.backbone}, {dtype}"
-        self._tower = shared_tower(name, device, lambda: clip_embeddings(load_clip(clip, self.card.id), device, kind))
+        self._tower = shared_tower(
+            name, device, lambda: clip_embeddings(load_clip(clip, self.card.id), device, kind)
+        )
 
     def _load_head(self, path: str | None) -> tuple[Tensor, Tensor]:
         return load_head(path)
@@ -195,7 +223,9 @@ class Aesthetic:
         """Scores `batch`."""
         if not len(batch):
             return RewardOutput(torch.zeros(0))
-        return RewardOutput(head_scores(self._tower.embed(batch).float(), self._weight, self._bias).cpu())
+        return RewardOutput(
+            head_scores(self._tower.embed(batch).float(), self._weight, self._bias).cpu()
+        )
 
 
 class AestheticV1(Aesthetic):

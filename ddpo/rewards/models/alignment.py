@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from ddpo.errors import MissingResourceError, one_line
-from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.models.asking import served
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.models.bertscore import BertScore, Match
+from ddpo.rewards.models.vlm_reward import served
 from ddpo.rewards.vlm import UnusableAnswer, Vlm, is_server, jpeg80, open_vlm
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -45,7 +45,13 @@ class Alignment:
     card = CARDS["alignment"]
 
     def __init__(
-        self, vlm: str, scorer: str, layer: int = 40, device: str = "cpu", model: str | None = None, timeout: float = 120.0
+        self,
+        vlm: str,
+        scorer: str,
+        layer: int = 40,
+        device: str = "cpu",
+        model: str | None = None,
+        timeout: float = 120.0,
     ) -> None:
         try:
             self._scorer = BertScore(scorer, layer, device)
@@ -58,15 +64,17 @@ class Alignment:
 
     def _missing(self, error: Exception, served: bool) -> str:
         weights = self.card.weights[1:] if served else self.card.weights
-        needed = " and ".join(f"{w.source} ({w.megabytes / 1000:g} GB, {w.licence})" for w in weights)
-        commands = " && ".join(f"hf download {w.source}" for w in weights)
-        return (
-            f"reward 'alignment' needs {needed}: run `{commands}`, or give folders as vlm=… and scorer=…; {one_line(error).split('. ')[0]}"
+        needed = " and ".join(
+            f"{w.source} ({w.megabytes / 1000:g} GB, {w.licence})" for w in weights
         )
+        commands = " && ".join(f"hf download {w.source}" for w in weights)
+        return f"reward 'alignment' needs {needed}: run `{commands}`, or give folders as vlm=… and scorer=…; {one_line(error).split('. ')[0]}"
 
     def describe(self, image: Image.Image) -> str:
         """The model's greedy answer to the question about one picture; raises as `Vlm.answer`."""
-        return self._vlm.answer(image if self._vlm.sends_jpeg else jpeg80(image), QUESTION, NEW_TOKENS)
+        return self._vlm.answer(
+            image if self._vlm.sends_jpeg else jpeg80(image), QUESTION, NEW_TOKENS
+        )
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`, one picture at a time, so that batch mates and padding cannot touch a score.
@@ -75,12 +83,20 @@ class Alignment:
             RewardUnavailable: the server does not answer, or not now.
             ConfigError: the server refuses such questions altogether.
         """
-        found = [self._score(image, prompt.text) for image, prompt in zip(batch.images if len(batch) else [], batch.prompts, strict=True)]
+        found = [
+            self._score(image, prompt.text)
+            for image, prompt in zip(batch.images if len(batch) else [], batch.prompts, strict=True)
+        ]
         matches = [item if isinstance(item, Match) else NO_MATCH for item in found]
         errors = tuple(None if isinstance(item, Match) else item for item in found)
         names = ("precision", "f1", "truncated")
-        parts = {name: torch.tensor([getattr(item, name) for item in matches], dtype=torch.float32) for name in names}
-        return RewardOutput(torch.tensor([item.recall for item in matches], dtype=torch.float32), parts, errors)
+        parts = {
+            name: torch.tensor([getattr(item, name) for item in matches], dtype=torch.float32)
+            for name in names
+        }
+        return RewardOutput(
+            torch.tensor([item.recall for item in matches], dtype=torch.float32), parts, errors
+        )
 
     def _score(self, image: Image.Image, prompt: str) -> Match | str:
         """The match of description and prompt, or why there is none."""

@@ -24,7 +24,9 @@ from ddpo.weights import fetch_hub_repository
 
 __all__ = ["BertScore", "Match"]
 
-MAX_TOKENS: Final = 512  # of DeBERTa's training; longer texts are cut where the tokenizer states no maximum
+MAX_TOKENS: Final = (
+    512  # of DeBERTa's training; longer texts are cut where the tokenizer states no maximum
+)
 UNLIMITED: Final = 1_000_000  # a tokenizer without a maximum states 1e30
 T5: Final = "t5"
 
@@ -56,11 +58,17 @@ class BertScore:
         from bert_score import BERTScorer
         from safetensors import SafetensorError
 
-        folder = Path(model) if os.path.isdir(model) else fetch_hub_repository(model, "main", f"the BERTScore encoder {model}")
+        folder = (
+            Path(model)
+            if os.path.isdir(model)
+            else fetch_hub_repository(model, "main", f"the BERTScore encoder {model}")
+        )
         config = _config(folder, layer)
         try:
             with _plain_name(folder, config) as name:
-                self._scorer: Any = BERTScorer(model_type=name, num_layers=layer, use_fast_tokenizer=True, device=device)
+                self._scorer: Any = BERTScorer(
+                    model_type=name, num_layers=layer, use_fast_tokenizer=True, device=device
+                )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise _cannot_load(folder, error) from error
         self._scorer._model.float().requires_grad_(False)  # the package has no setting for this
@@ -77,7 +85,9 @@ class BertScore:
         if not (candidate.strip() and reference.strip()):
             return Match(0.0, 0.0, 0.0, truncated=False)
         whole: list[int] = self._tokenizer(reference.strip(), verbose=False)["input_ids"]
-        precision, recall, f1 = (float(part) for part in self._scorer.score([candidate], [reference]))
+        precision, recall, f1 = (
+            float(part) for part in self._scorer.score([candidate], [reference])
+        )
         return Match(precision, recall, f1, len(whole) > self._tokenizer.model_max_length)
 
 
@@ -116,7 +126,9 @@ def _plain_name(folder: Path, config: Any) -> Iterator[str]:
 
 
 def _cannot_load(folder: Path, error: Exception) -> MissingResourceError:
-    return MissingResourceError(f"the BERTScore encoder {folder} cannot be loaded: {one_line(error)}")
+    return MissingResourceError(
+        f"the BERTScore encoder {folder} cannot be loaded: {one_line(error)}"
+    )
 
 
 def _longest(tokenizer: Any, config: Any) -> int:

@@ -11,12 +11,12 @@ from torch.nn.functional import normalize
 
 from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
-from ddpo.rewards.backbones import shared_tower, tower_dtype
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.linear import pack_linears
 from ddpo.rewards.models.clip_pixels import SIDE, prepared
 from ddpo.rewards.models.clip_text import ClipText
 from ddpo.rewards.models.clip_words import TextReader, plain_reader
+from ddpo.rewards.models.onednn_linear import pack_linears
+from ddpo.rewards.models.shared_encoders import shared_tower, tower_dtype
 from ddpo.types import ImageBatch
 from ddpo.weights import offline
 
@@ -72,7 +72,12 @@ class ClipPair:
 
 
 def _image_embeddings(model: Any, half: Callable[[float], int]) -> Callable[[ImageBatch], Tensor]:
-    vision, projection, device, dtype = model.vision_model, model.visual_projection, model.device, model.dtype
+    vision, projection, device, dtype = (
+        model.vision_model,
+        model.visual_projection,
+        model.device,
+        model.dtype,
+    )
 
     def embed(batch: ImageBatch) -> Tensor:
         inputs = prepared(batch.images, device, half)
@@ -89,26 +94,48 @@ def _load(card: RewardCard, clip: str, tokenizer: str) -> tuple[Any, Any]:
     revisions = {weight.source: weight.revision for weight in card.weights}
     where = {"local_files_only": offline()}
     try:
-        words = AutoTokenizer.from_pretrained(tokenizer, revision=revisions.get(tokenizer, "main"), **where)
+        words = AutoTokenizer.from_pretrained(
+            tokenizer, revision=revisions.get(tokenizer, "main"), **where
+        )
         model, info = CLIPModel.from_pretrained(
-            clip, revision=revisions.get(clip, "main"), dtype=torch.float32, output_loading_info=True, **where
+            clip,
+            revision=revisions.get(clip, "main"),
+            dtype=torch.float32,
+            output_loading_info=True,
+            **where,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise MissingResourceError(_missing(card, error)) from error
-    if missing := sorted(name for name in info["missing_keys"] if not name.endswith("position_ids")):
-        raise MissingResourceError(f"reward {card.id!r}: the CLIP model {clip} lacks {len(missing)} tensors, such as {missing[0]}")
+    if missing := sorted(
+        name for name in info["missing_keys"] if not name.endswith("position_ids")
+    ):
+        raise MissingResourceError(
+            f"reward {card.id!r}: the CLIP model {clip} lacks {len(missing)} tensors, such as {missing[0]}"
+        )
     if (side := model.config.vision_config.image_size) != SIDE:
-        raise ConfigError(f"reward {card.id!r}: the CLIP model {clip} takes pictures of {side}×{side}, not {SIDE}×{SIDE}")
+        raise ConfigError(
+            f"reward {card.id!r}: the CLIP model {clip} takes pictures of {side}×{side}, not {SIDE}×{SIDE}"
+        )
     if len(words) > (size := model.config.text_config.vocab_size):
-        raise ConfigError(f"reward {card.id!r}: the tokenizer {tokenizer} has {len(words)} tokens, the CLIP model {clip} knows {size}")
+        raise ConfigError(
+            f"reward {card.id!r}: the tokenizer {tokenizer} has {len(words)} tokens, the CLIP model {clip} knows {size}"
+        )
     return model.eval().requires_grad_(False), words
 
 
 def _missing(card: RewardCard, error: Exception) -> str:
     model, *tokenizers = card.weights
-    needed = [f"{model.source} ({model.megabytes:g} MB, {model.licence})", *(f"the tokenizer of {each.source}" for each in tokenizers)]
-    commands = [f"hf download {model.source}", *(f"hf download {each.source} --include '*.json' '*.txt'" for each in tokenizers)]
-    folders = " and ".join(f"{option.name}=…" for option in card.options if option.name not in ("device", "dtype"))
+    needed = [
+        f"{model.source} ({model.megabytes:g} MB, {model.licence})",
+        *(f"the tokenizer of {each.source}" for each in tokenizers),
+    ]
+    commands = [
+        f"hf download {model.source}",
+        *(f"hf download {each.source} --include '*.json' '*.txt'" for each in tokenizers),
+    ]
+    folders = " and ".join(
+        f"{option.name}=…" for option in card.options if option.name not in ("device", "dtype")
+    )
     return (
         f"reward {card.id!r} needs {' and '.join(needed)}: run `{' && '.join(commands)}`, or give folders as {folders}; "
         f"{one_line(error).split('. ')[0]}"

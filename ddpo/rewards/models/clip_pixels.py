@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ddpo.rewards.backbones import side_by_side
+from ddpo.rewards.models.shared_encoders import side_by_side
 
 __all__ = ["MEAN", "SIDE", "STD", "normalised", "not_too_long", "prepared", "preprocess", "square"]
 
@@ -27,10 +27,14 @@ def not_too_long(image: Image.Image) -> Image.Image:
     longest = LONGEST * min(image.size)
     if max(image.size) <= longest:
         return image
-    return ImageOps.fit(image, (min(image.width, longest), min(image.height, longest)), Image.Resampling.NEAREST)
+    return ImageOps.fit(
+        image, (min(image.width, longest), min(image.height, longest)), Image.Resampling.NEAREST
+    )
 
 
-def square(image: Image.Image, half: Callable[[float], int] = round, resized_to: int = SIDE) -> NDArray[np.uint8]:
+def square(
+    image: Image.Image, half: Callable[[float], int] = round, resized_to: int = SIDE
+) -> NDArray[np.uint8]:
     """CLIP's own framing: PIL bicubic to 224 on the shorter side, centre crop. RGB → uint8 `[224, 224, 3]`.
 
     Args:
@@ -49,7 +53,12 @@ def square(image: Image.Image, half: Callable[[float], int] = round, resized_to:
 
 def normalised(squares: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
     """uint8 `[batch, height, width, 3]` → float32 `[batch, 3, height, width]` on `device`, with CLIP's mean 0 and deviation 1."""
-    pixels = torch.from_numpy(squares).to(device).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    pixels = (
+        torch.from_numpy(squares)
+        .to(device)
+        .permute(0, 3, 1, 2)
+        .to(torch.float32, memory_format=torch.contiguous_format)
+    )
     mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return pixels.div_(255).sub_(mean).div_(std)
 
@@ -59,6 +68,10 @@ def preprocess(image: Image.Image, half: Callable[[float], int] = round) -> Tens
     return normalised(square(image, half)[None].copy())[0]
 
 
-def prepared(images: Sequence[Image.Image], device: torch.device | str = "cpu", half: Callable[[float], int] = round) -> Tensor:
+def prepared(
+    images: Sequence[Image.Image],
+    device: torch.device | str = "cpu",
+    half: Callable[[float], int] = round,
+) -> Tensor:
     """As `preprocess` for each, framed by several threads and moved to `device` as bytes: float32 `[batch, 3, 224, 224]`."""
     return normalised(np.stack(side_by_side(lambda image: square(image, half), images)), device)

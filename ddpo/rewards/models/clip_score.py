@@ -6,8 +6,8 @@ from typing import Final
 
 import torch
 
-from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.catalog_clip import CLIP_B32
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.cards.clip import CLIP_B32
 from ddpo.rewards.models.clip_pair import ClipPair
 from ddpo.rewards.models.clip_words import openai_reader
 from ddpo.types import ImageBatch, RewardOutput
@@ -36,12 +36,16 @@ class ClipScore:
 
     card = CARDS["clip_score"]
 
-    def __init__(self, clip: str = CLIP_B32.source, device: str = "cpu", dtype: str = "float32") -> None:
+    def __init__(
+        self, clip: str = CLIP_B32.source, device: str = "cpu", dtype: str = "float32"
+    ) -> None:
         self._pair = ClipPair(self.card, clip, clip, device, dtype, reader=openai_reader)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`; part `truncated` is 1 where the prompt was cut."""
         if not len(batch):
             return RewardOutput(torch.zeros(0), {"truncated": torch.zeros(0)})
-        cosines, truncated = self._pair.cosines(batch, [PREFIX + prompt.text for prompt in batch.prompts])
+        cosines, truncated = self._pair.cosines(
+            batch, [PREFIX + prompt.text for prompt in batch.prompts]
+        )
         return RewardOutput((WEIGHT * cosines.clamp(min=0)).float(), {"truncated": truncated})

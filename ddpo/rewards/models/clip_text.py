@@ -26,7 +26,9 @@ def cut(ids: list[int], limit: int) -> list[int]:
     return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
 
 
-def padded(texts: Sequence[list[int]], limit: int, filler: int) -> Iterator[tuple[list[int], Tensor]]:
+def padded(
+    texts: Sequence[list[int]], limit: int, filler: int
+) -> Iterator[tuple[list[int], Tensor]]:
     """Texts of about one length put together: the places of some of them, and their tokens int64 `[some, length]`.
 
     A text is filled up at its end, to a length that depends on it alone. In a tower whose tokens look back and never ahead the filling
@@ -38,7 +40,12 @@ def padded(texts: Sequence[list[int]], limit: int, filler: int) -> Iterator[tupl
     for length, places in groups.items():
         for start in range(0, len(places), AT_ONCE):
             some = places[start : start + AT_ONCE]
-            yield some, torch.tensor([texts[place] + [filler] * (length - len(texts[place])) for place in some])
+            yield (
+                some,
+                torch.tensor(
+                    [texts[place] + [filler] * (length - len(texts[place])) for place in some]
+                ),
+            )
 
 
 class Remembered:
@@ -65,7 +72,9 @@ class Remembered:
             self._known.move_to_end(text)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
-        return torch.stack([found[text][0] for text in texts]), torch.tensor([float(found[text][1]) for text in texts])
+        return torch.stack([found[text][0] for text in texts]), torch.tensor(
+            [float(found[text][1]) for text in texts]
+        )
 
 
 class ClipText(Remembered):
@@ -88,7 +97,11 @@ class ClipText(Remembered):
     def _embeddings(self, texts: list[str]) -> list[tuple[Tensor, bool]]:
         ids = [self._read(text) for text in texts]
         found: dict[int, Tensor] = {}
-        for places, tokens in padded([cut(each, self._limit) for each in ids], self._limit, self._filler):
-            made = self._projection(self._text_model(input_ids=tokens.to(self._device)).pooler_output)
+        for places, tokens in padded(
+            [cut(each, self._limit) for each in ids], self._limit, self._filler
+        ):
+            made = self._projection(
+                self._text_model(input_ids=tokens.to(self._device)).pooler_output
+            )
             found |= dict(zip(places, made, strict=True))
         return [(found[place], len(each) > self._limit) for place, each in enumerate(ids)]

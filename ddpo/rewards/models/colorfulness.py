@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Colorfulness", "colorfulness"]

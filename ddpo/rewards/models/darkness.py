@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.models.luma import BT601, each
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -32,4 +32,6 @@ class Darkness:
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`; gradients flow to `batch.pixels`."""
-        return RewardOutput((0.0 - mean_luma(batch.pixels)).float())  # not the negation, which would give black the score -0.0
+        return RewardOutput(
+            (0.0 - mean_luma(batch.pixels)).float()
+        )  # not the negation, which would give black the score -0.0

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from ddpo.errors import MissingResourceError, one_line
-from ddpo.rewards.backbones import SharedTower, shared_tower, side_by_side
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.catalog_diversity import DINO_BACKBONE, DINOV2
+from ddpo.rewards.cards.diversity import DINO_BACKBONE, DINOV2
 from ddpo.rewards.models.clip_pixels import square
+from ddpo.rewards.models.shared_encoders import SharedEncoder, shared_tower, side_by_side
 from ddpo.types import ImageBatch
 from ddpo.weights import offline
 
@@ -37,7 +37,7 @@ def preprocess(image: Image.Image) -> Tensor:
     return ((array - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1).contiguous()
 
 
-def dino_tower(card: RewardCard, model: str, device: str) -> SharedTower:
+def dino_tower(card: RewardCard, model: str, device: str) -> SharedEncoder:
     """The tower pictures → class tokens float32 `[batch, width]`, shared by all rewards that name it.
 
     Args:
@@ -58,7 +58,9 @@ def _embeddings(model: Any, device: str) -> Callable[[ImageBatch], Tensor]:
     def embed(batch: ImageBatch) -> Tensor:
         tokens = []
         for start in range(0, len(batch), AT_ONCE):
-            inputs = torch.stack(side_by_side(preprocess, batch[start : start + AT_ONCE].images)).to(device)
+            inputs = torch.stack(
+                side_by_side(preprocess, batch[start : start + AT_ONCE].images)
+            ).to(device)
             tokens.append(model(pixel_values=inputs).last_hidden_state[:, 0])
         return torch.cat(tokens)
 
@@ -69,12 +71,19 @@ def _load(card: RewardCard, source: str) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoConfig, Dinov2Model
 
-    where = {"revision": DINOV2.revision if source == DINOV2.source else "main", "local_files_only": offline()}
+    where = {
+        "revision": DINOV2.revision if source == DINOV2.source else "main",
+        "local_files_only": offline(),
+    }
     try:
         config: Any = AutoConfig.from_pretrained(source, **where)
         if config.model_type != "dinov2":
-            raise MissingResourceError(f"reward {card.id!r}: {source} is a model of type {config.model_type!r}, not 'dinov2'")
-        model, info = Dinov2Model.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True, **where)
+            raise MissingResourceError(
+                f"reward {card.id!r}: {source} is a model of type {config.model_type!r}, not 'dinov2'"
+            )
+        model, info = Dinov2Model.from_pretrained(
+            source, config=config, dtype=torch.float32, output_loading_info=True, **where
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, MissingResourceError):
             raise
@@ -83,5 +92,7 @@ def _load(card: RewardCard, source: str) -> Any:
             f"or give a folder as dino=…; {one_line(error).split('. ')[0]}"
         ) from error
     if missing := sorted(info["missing_keys"]):
-        raise MissingResourceError(f"reward {card.id!r}: the model {source} lacks {len(missing)} tensors, such as {missing[0]}")
+        raise MissingResourceError(
+            f"reward {card.id!r}: the model {source} lacks {len(missing)} tensors, such as {missing[0]}"
+        )
     return model.eval().requires_grad_(False)

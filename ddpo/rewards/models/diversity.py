@@ -10,14 +10,21 @@ from torch.nn.functional import normalize
 
 from ddpo.devices import in_float64
 from ddpo.errors import ConfigError
-from ddpo.rewards.cache import picture_digests
-from ddpo.rewards.catalog_diversity import DINOV2, DIVERSITY_CARDS
+from ddpo.rewards.cache import image_digests
+from ddpo.rewards.cards.diversity import DINOV2, DIVERSITY_CARDS
 from ddpo.rewards.groups import judge_groups
 from ddpo.rewards.models.dino import dino_tower
 from ddpo.rewards.models.lpips import load_lpips, lpips_distances, lpips_features, lpips_inputs
 from ddpo.types import ImageBatch, RewardOutput
 
-__all__ = ["DiversityDino", "DiversityLpips", "cosine_distances", "mean_pairwise", "mean_to_others", "unit_rows"]
+__all__ = [
+    "DiversityDino",
+    "DiversityLpips",
+    "cosine_distances",
+    "mean_pairwise",
+    "mean_to_others",
+    "unit_rows",
+]
 
 SMALLEST: Final = 32  # pixels; below it AlexNet's third layer has no place left
 AT_ONCE: Final = 8  # pictures
@@ -68,16 +75,24 @@ class DiversityLpips:
 
     card = DIVERSITY_CARDS["diversity_lpips"]
 
-    def __init__(self, alexnet: str | None = None, linear: str | None = None, side: int = 256, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        alexnet: str | None = None,
+        linear: str | None = None,
+        side: int = 256,
+        device: str = "cpu",
+    ) -> None:
         if side < SMALLEST:
-            raise ConfigError(f"reward {self.card.id!r}: side must be at least {SMALLEST}, got {side}")
+            raise ConfigError(
+                f"reward {self.card.id!r}: side must be at least {SMALLEST}, got {side}"
+            )
         self._side, self._device = side, torch.device(device)
         self._model = load_lpips(alexnet, linear, self.card.id).to(self._device)
 
     def features(self, batch: ImageBatch) -> Tensor:
         """Vectors whose squared distance is LPIPS, float32 `[batch, width]`; of one picture or more, equal ones made once."""
         first: dict[bytes, int] = {}
-        digests = picture_digests(batch, exact=False)
+        digests = image_digests(batch, exact=False)
         for place, digest in enumerate(digests):
             first.setdefault(digest, place)
         images = batch.images

@@ -6,7 +6,7 @@ from typing import Final
 
 from torch import Tensor
 
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.models.luma import each, luma, padded
 from ddpo.types import ImageBatch, RewardOutput
 

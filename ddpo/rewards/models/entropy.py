@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Entropy", "histogram_entropy"]
@@ -33,4 +33,8 @@ class Entropy:
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""
-        return RewardOutput(torch.tensor([histogram_entropy(picture) for picture in batch.uint8], dtype=torch.float32))
+        return RewardOutput(
+            torch.tensor(
+                [histogram_entropy(picture) for picture in batch.uint8], dtype=torch.float32
+            )
+        )

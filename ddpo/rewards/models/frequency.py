@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.models.luma import each, luma
 from ddpo.types import ImageBatch, RewardOutput
 

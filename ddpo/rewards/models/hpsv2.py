@@ -18,11 +18,11 @@ from torch.nn.functional import interpolate, normalize, pad
 from ddpo import weights
 from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
-from ddpo.rewards.backbones import tower_dtype
-from ddpo.rewards.catalog_preference import HPS, PREFERENCE_CARDS
-from ddpo.rewards.linear import SelfAttention, pack_linears
+from ddpo.rewards.cards.preference import HPS, PREFERENCE_CARDS
 from ddpo.rewards.models.clip_pixels import MEAN, SIDE, STD
 from ddpo.rewards.models.clip_text import Remembered, cut, padded
+from ddpo.rewards.models.onednn_linear import SelfAttention, pack_linears
+from ddpo.rewards.models.shared_encoders import tower_dtype
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Hpsv2", "load_model", "preprocess"]
@@ -31,8 +31,20 @@ CHECKPOINTS: Final = {"v2.1": "HPS_v2.1_compressed.pt", "v2.0": "HPS_v2_compress
 """Source: tgxs002/HPSv2, hpsv2/utils.py."""
 SIZES: Final[dict[str, Any]] = {
     "embed_dim": 1024,
-    "vision_cfg": {"image_size": 224, "layers": 32, "width": 1280, "head_width": 80, "patch_size": 14},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 1024, "heads": 16, "layers": 24},
+    "vision_cfg": {
+        "image_size": 224,
+        "layers": 32,
+        "width": 1280,
+        "head_width": 80,
+        "patch_size": 14,
+    },
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 1024,
+        "heads": 16,
+        "layers": 24,
+    },
 }
 """OpenCLIP's ViT-H-14, which has the exact GELU."""
 AT_ONCE: Final = 16  # pictures
@@ -55,7 +67,9 @@ def preprocess(pixels: Tensor, antialias: bool = False) -> Tensor:
     scale = SIDE / max(pixels.shape[2:])
     height, width = (max(1, round(side * scale)) for side in pixels.shape[2:])
     if scale != 1:
-        pixels = interpolate(pixels, size=(height, width), mode="bicubic", align_corners=False, antialias=antialias)
+        pixels = interpolate(
+            pixels, size=(height, width), mode="bicubic", align_corners=False, antialias=antialias
+        )
     top, left = (SIDE - height) // 2, (SIDE - width) // 2
     square = pad(pixels, (left, SIDE - width - left, top, SIDE - height - top))
     return (square - square.new_tensor(MEAN).view(3, 1, 1)) / square.new_tensor(STD).view(3, 1, 1)
@@ -73,18 +87,32 @@ def load_model(file: Path) -> Any:
         with torch.random.fork_rng(devices=[]):
             model: Any = open_clip.CLIP(**SIZES)
         model.load_state_dict(state)
-    except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        OSError,
+    ) as error:
         cause = one_line(error).split(". ")[0][:200]
-        raise MissingResourceError(f"reward 'hpsv2': {file} is no checkpoint of HPS v2 ({type(error).__name__}: {cause})") from error
+        raise MissingResourceError(
+            f"reward 'hpsv2': {file} is no checkpoint of HPS v2 ({type(error).__name__}: {cause})"
+        ) from error
     return model.float().eval().requires_grad_(False)
 
 
 def _checkpoint(release: str, path: str | None) -> Path:
     if release not in CHECKPOINTS:
-        raise ConfigError(f"reward 'hpsv2': release is {release!r}, not one of {', '.join(CHECKPOINTS)}")
+        raise ConfigError(
+            f"reward 'hpsv2': release is {release!r}, not one of {', '.join(CHECKPOINTS)}"
+        )
     what = f"reward 'hpsv2' needs HPS {release} (about {HPS.megabytes / 1000:.1f} GB, {HPS.licence}), which"
     if path is None:
-        return weights.fetch_hub_file(HPS.source, CHECKPOINTS[release], HPS.revision, HPS.sha256, what)
+        return weights.fetch_hub_file(
+            HPS.source, CHECKPOINTS[release], HPS.revision, HPS.sha256, what
+        )
     if not Path(path).is_file():
         raise MissingResourceError(f"{what} is not at {path}")
     return Path(path)
@@ -108,11 +136,23 @@ class Hpsv2:
     card = PREFERENCE_CARDS[0]
 
     def __init__(
-        self, release: str = "v2.1", checkpoint: str | None = None, antialias: bool = False, device: str = "cpu", dtype: str = "float32"
+        self,
+        release: str = "v2.1",
+        checkpoint: str | None = None,
+        antialias: bool = False,
+        device: str = "cpu",
+        dtype: str = "float32",
     ) -> None:
-        self._device, self._dtype, self._antialias = torch.device(device), tower_dtype(self.card.id, dtype), antialias
+        self._device, self._dtype, self._antialias = (
+            torch.device(device),
+            tower_dtype(self.card.id, dtype),
+            antialias,
+        )
         self._model = load_model(_checkpoint(release, checkpoint)).to(self._device, self._dtype)
-        for block in (*self._model.visual.transformer.resblocks, *self._model.transformer.resblocks):
+        for block in (
+            *self._model.visual.transformer.resblocks,
+            *self._model.transformer.resblocks,
+        ):
             block.attn = SelfAttention(block.attn)
         pack_linears(self._model)
         self._tokenizer: Any = import_module("open_clip").SimpleTokenizer()
@@ -123,8 +163,14 @@ class Hpsv2:
         parts = []
         for start in range(0, len(batch), AT_ONCE):
             levels = torch.from_numpy(batch[start : start + AT_ONCE].uint8.copy()).to(self._device)
-            pixels = levels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-            parts.append(self._model.encode_image(preprocess(pixels, self._antialias).to(self._dtype)))
+            pixels = (
+                levels.permute(0, 3, 1, 2)
+                .to(torch.float32, memory_format=torch.contiguous_format)
+                .div_(255)
+            )
+            parts.append(
+                self._model.encode_image(preprocess(pixels, self._antialias).to(self._dtype))
+            )
         return normalize(in_float64(torch.cat(parts)), dim=-1)
 
     def _embeddings(self, texts: list[str]) -> list[tuple[Tensor, bool]]:
@@ -136,8 +182,12 @@ class Hpsv2:
         for places, tokens in padded([cut(each, limit) for each in ids], limit, 0):
             length, tokens = tokens.shape[1], tokens.to(self._device)
             hidden = model.token_embedding(tokens) + model.positional_embedding[:length]
-            hidden = model.ln_final(model.transformer(hidden, attn_mask=model.attn_mask[:length, :length]))
-            ends = hidden[torch.arange(len(tokens), device=self._device), tokens.argmax(-1)]  # the end token has the largest number
+            hidden = model.ln_final(
+                model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
+            )
+            ends = hidden[
+                torch.arange(len(tokens), device=self._device), tokens.argmax(-1)
+            ]  # the end token has the largest number
             made = normalize(in_float64(ends @ model.text_projection), dim=-1)
             found |= dict(zip(places, made, strict=True))
         return [(found[place], len(each) > limit) for place, each in enumerate(ids)]

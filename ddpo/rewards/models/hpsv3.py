@@ -20,7 +20,7 @@ from torch.nn.functional import linear, relu
 from ddpo import weights
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.card import WeightFile
-from ddpo.rewards.catalog_preference import HPSV3, PREFERENCE_CARDS, QWEN2_VL_7B
+from ddpo.rewards.cards.preference import HPSV3, PREFERENCE_CARDS, QWEN2_VL_7B
 from ddpo.rewards.models.hpsv3_input import MERGED, PICTURE, REWARD, conversation, patches
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -30,7 +30,9 @@ HEAD: Final = (0, 3, 5)  # the linear layers among ReLU and dropout
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_model(checkpoint: Path, config: Path, words: int, dtype: torch.dtype) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
+def load_model(
+    checkpoint: Path, config: Path, words: int, dtype: torch.dtype
+) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
     """Qwen2-VL without its output layer, and the head's layers (weight, bias) in float32; every key used or known to be without effect.
 
     Args:
@@ -49,16 +51,31 @@ def load_model(checkpoint: Path, config: Path, words: int, dtype: torch.dtype) -
     try:
         sizes: Any = Qwen2VLConfig.from_json_file(config)
         return _models(load_file(checkpoint), sizes, words, dtype)
-    except (SafetensorError, RuntimeError, KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+    except (
+        SafetensorError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        OSError,
+    ) as error:
         cause = one_line(error).split(". ")[0][:200]
         files = f"{checkpoint} with {config.name} is no checkpoint of HPSv3"
-        raise MissingResourceError(f"reward 'hpsv3': {files} ({type(error).__name__}: {cause})") from error
+        raise MissingResourceError(
+            f"reward 'hpsv3': {files} ({type(error).__name__}: {cause})"
+        ) from error
 
 
-def _models(state: dict[str, Tensor], sizes: Any, words: int, dtype: torch.dtype) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
+def _models(
+    state: dict[str, Tensor], sizes: Any, words: int, dtype: torch.dtype
+) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
     from transformers import Qwen2VLModel
 
-    head = [(state.pop(f"rm_head.{n}.weight").float(), state.pop(f"rm_head.{n}.bias").float()) for n in HEAD]
+    head = [
+        (state.pop(f"rm_head.{n}.weight").float(), state.pop(f"rm_head.{n}.bias").float())
+        for n in HEAD
+    ]
     state.pop("lm_head.weight")  # next-token scores, which are not asked for
     found = len(state["model.embed_tokens.weight"])
     if found != words:
@@ -66,11 +83,18 @@ def _models(state: dict[str, Tensor], sizes: Any, words: int, dtype: torch.dtype
     sizes.text_config.vocab_size = found
     renamed = {_renamed(name): tensor for name, tensor in state.items()}
     model, report = Qwen2VLModel.from_pretrained(
-        None, config=sizes, state_dict=renamed, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+        None,
+        config=sizes,
+        state_dict=renamed,
+        dtype=dtype,
+        attn_implementation="sdpa",
+        output_loading_info=True,
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[kind]:
-            raise ValueError(f"{len(report[kind])} {kind.replace('_', ' ')}, such as {sorted(report[kind])[0]}")
+            raise ValueError(
+                f"{len(report[kind])} {kind.replace('_', ' ')}, such as {sorted(report[kind])[0]}"
+            )
     return model.eval().requires_grad_(False), head
 
 
@@ -114,7 +138,13 @@ class Hpsv3:
 
     card = PREFERENCE_CARDS[2]
 
-    def __init__(self, checkpoint: str | None = None, base: str | None = None, device: str = "cpu", dtype: str | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: str | None = None,
+        base: str | None = None,
+        device: str = "cpu",
+        dtype: str | None = None,
+    ) -> None:
         self._device = torch.device(device)
         self._dtype = _dtype(dtype, self._device)
         config, tokens = (
@@ -126,20 +156,26 @@ class Hpsv3:
         model, head = load_model(file, config, self._tokenizer.get_vocab_size(), self._dtype)
         self._model = model.to(self._device)
         self._head = [(weight.to(self._device), bias.to(self._device)) for weight, bias in head]
-        self._reward, self._picture = (self._tokenizer.token_to_id(token) for token in (REWARD, PICTURE))
+        self._reward, self._picture = (
+            self._tokenizer.token_to_id(token) for token in (REWARD, PICTURE)
+        )
 
     def _judged(self, image: Image.Image, prompt: str) -> tuple[float, float] | str:
         """μ and ln σ, or why there are none."""
         ids = self._tokenizer.encode(conversation(prompt), add_special_tokens=False).ids
         if ids.count(self._reward) != 1 or ids.count(self._picture) != 1:
-            return f"the prompt spells {REWARD} or {PICTURE}, which stand for something else in HPSv3"
+            return (
+                f"the prompt spells {REWARD} or {PICTURE}, which stand for something else in HPSv3"
+            )
         try:
             pixels, (rows, columns) = patches(image)
         except ValueError as error:
             return str(error)
         place = ids.index(self._picture)
         ids[place : place + 1] = [self._picture] * (rows * columns // MERGED**2)
-        hidden = self._hidden(torch.tensor([ids], device=self._device), pixels, (rows, columns))[0, ids.index(self._reward)].float()
+        hidden = self._hidden(torch.tensor([ids], device=self._device), pixels, (rows, columns))[
+            0, ids.index(self._reward)
+        ].float()
         for number, (weight, bias) in enumerate(self._head):
             hidden = linear(relu(hidden) if number else hidden, weight, bias)
         mean, log_deviation = hidden.tolist()
@@ -150,18 +186,29 @@ class Hpsv3:
         grid = torch.tensor([[1, *size]], device=self._device)
         seen = self._model.visual(pixels.to(self._device, self._dtype), grid_thw=grid).pooler_output
         embedded = self._model.language_model.embed_tokens(ids)
-        embedded = embedded.masked_scatter((ids == self._picture)[..., None], seen.to(embedded.dtype))
-        positions = torch.arange(ids.shape[1], device=self._device).expand(3, 1, -1)  # in time, height and width alike: see the module
-        states: Tensor = self._model.language_model(inputs_embeds=embedded, position_ids=positions, use_cache=False).last_hidden_state
+        embedded = embedded.masked_scatter(
+            (ids == self._picture)[..., None], seen.to(embedded.dtype)
+        )
+        positions = torch.arange(ids.shape[1], device=self._device).expand(
+            3, 1, -1
+        )  # in time, height and width alike: see the module
+        states: Tensor = self._model.language_model(
+            inputs_embeds=embedded, position_ids=positions, use_cache=False
+        ).last_hidden_state
         return states
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`; part `log_sigma` is ln σ, how unsure the model is. No prompt is cut."""
         images = batch.images if len(batch) else []
         with torch.no_grad():
-            found = [self._judged(image, prompt.text) for image, prompt in zip(images, batch.prompts, strict=True)]
+            found = [
+                self._judged(image, prompt.text)
+                for image, prompt in zip(images, batch.prompts, strict=True)
+            ]
         errors = tuple(one if isinstance(one, str) else None for one in found)
-        pairs = torch.tensor([(math.nan, math.nan) if isinstance(one, str) else one for one in found]).reshape(-1, 2)
+        pairs = torch.tensor(
+            [(math.nan, math.nan) if isinstance(one, str) else one for one in found]
+        ).reshape(-1, 2)
         return RewardOutput(pairs[:, 0].clone(), {"log_sigma": pairs[:, 1].clone()}, errors)
 
 
@@ -176,10 +223,14 @@ def _tokenizer(file: Path) -> Any:
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises no narrower one
-        raise MissingResourceError(f"reward 'hpsv3': {file} is no tokenizer ({one_line(error)[:200]})") from error
+        raise MissingResourceError(
+            f"reward 'hpsv3': {file} is no tokenizer ({one_line(error)[:200]})"
+        ) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.add_special_tokens([AddedToken(REWARD, normalized=False, special=True)])
     if tokenizer.token_to_id(PICTURE) is None:
-        raise MissingResourceError(f"reward 'hpsv3': {file} is not the tokenizer of Qwen2-VL, which has a token {PICTURE}")
+        raise MissingResourceError(
+            f"reward 'hpsv3': {file} is not the tokenizer of Qwen2-VL, which has a token {PICTURE}"
+        )
     return tokenizer

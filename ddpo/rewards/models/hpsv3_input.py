@@ -78,10 +78,14 @@ def fitted_size(width: int, height: int) -> tuple[int, int]:
         shrink = math.sqrt(width * height / PIXELS)
         sides = [math.floor(side / shrink / unit) * unit for side in (width, height)]
     elif math.prod(sides) < PIXELS:
-        grow = math.sqrt(PIXELS / (width * height))  # not 1 / shrink, whose rounding may make a ceiling one more
+        grow = math.sqrt(
+            PIXELS / (width * height)
+        )  # not 1 / shrink, whose rounding may make a ceiling one more
         sides = [math.ceil(side * grow / unit) * unit for side in (width, height)]
     if max(width, height) > LONGEST * min(width, height) or max(sides) > LONGEST * min(sides):
-        raise ValueError(f"a picture of {width}×{height} is longer than {LONGEST} times its width, which HPSv3 does not take")
+        raise ValueError(
+            f"a picture of {width}×{height} is longer than {LONGEST} times its width, which HPSv3 does not take"
+        )
     return sides[0], sides[1]
 
 
@@ -102,6 +106,13 @@ def patches(image: Image.Image) -> tuple[Tensor, tuple[int, int]]:
     image = image.resize(fitted_size(*image.size), Image.Resampling.BICUBIC)
     rows, columns = image.height // PATCH, image.width // PATCH
     pixels = ((np.asarray(image) * (1 / 255)).astype(np.float32) - MEAN) / STD
-    cells = torch.from_numpy(pixels).reshape(rows // MERGED, MERGED, PATCH, columns // MERGED, MERGED, PATCH, 3)
-    one = cells.permute(0, 3, 1, 4, 6, 2, 5).unsqueeze(5)  # squares, patches of a square, channel, frame, pixels of a patch
-    return one.expand(*one.shape[:5], FRAMES, PATCH, PATCH).reshape(rows * columns, -1), (rows, columns)
+    cells = torch.from_numpy(pixels).reshape(
+        rows // MERGED, MERGED, PATCH, columns // MERGED, MERGED, PATCH, 3
+    )
+    one = cells.permute(0, 3, 1, 4, 6, 2, 5).unsqueeze(
+        5
+    )  # squares, patches of a square, channel, frame, pixels of a patch
+    return one.expand(*one.shape[:5], FRAMES, PATCH, PATCH).reshape(rows * columns, -1), (
+        rows,
+        columns,
+    )

@@ -16,11 +16,11 @@ from torch.nn.functional import linear
 from ddpo import weights
 from ddpo.devices import in_float64
 from ddpo.errors import MissingResourceError, one_line
-from ddpo.rewards.backbones import tower_dtype
 from ddpo.rewards.card import WeightFile
-from ddpo.rewards.catalog_preference import BERT_VOCABULARY, IMAGE_REWARD, PREFERENCE_CARDS
-from ddpo.rewards.linear import pack_linears
+from ddpo.rewards.cards.preference import BERT_VOCABULARY, IMAGE_REWARD, PREFERENCE_CARDS
 from ddpo.rewards.models.clip_pixels import prepared
+from ddpo.rewards.models.onednn_linear import pack_linears
+from ddpo.rewards.models.shared_encoders import tower_dtype
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["ImageReward", "load_blip"]
@@ -30,19 +30,41 @@ STD: Final = 1.0333394966054072
 TOKENS: Final = 35
 """Source of the three: THUDM/ImageReward, ImageReward/ImageReward.py."""
 VIT: Final[dict[str, Any]] = {
-    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 16,
-    "image_size": 224, "layer_norm_eps": 1e-6,
-}  # fmt: skip
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "patch_size": 16,
+    "image_size": 224,
+    "layer_norm_eps": 1e-6,
+}
 """BLIP's large image encoder. Source: salesforce/BLIP, models/blip.py and models/vit.py."""
-OF_BERT: Final = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
-                  "hidden_act", "layer_norm_eps")  # fmt: skip
-UNUSED: Final = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.position_ids")
+OF_BERT: Final = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "hidden_act",
+    "layer_norm_eps",
+)
+UNUSED: Final = (
+    "blip.vision_proj.",
+    "blip.text_proj.",
+    "blip.text_encoder.embeddings.position_ids",
+)
 """Keys of the checkpoint that no score depends on: projections of BLIP's pre-training, and the numbers 0, 1, 2 …"""
 RENAMED: Final = (
-    (r"^cls_token$", "embeddings.class_embedding"), (r"^pos_embed$", "embeddings.position_embedding"),
-    (r"^patch_embed\.proj\.", "embeddings.patch_embedding."), (r"^norm\.", "post_layernorm."), (r"^blocks\.", "encoder.layers."),
-    (r"\.norm([12])\.", r".layer_norm\1."), (r"\.attn\.qkv\.", ".self_attn.qkv."), (r"\.attn\.proj\.", ".self_attn.projection."),
-)  # fmt: skip
+    (r"^cls_token$", "embeddings.class_embedding"),
+    (r"^pos_embed$", "embeddings.position_embedding"),
+    (r"^patch_embed\.proj\.", "embeddings.patch_embedding."),
+    (r"^norm\.", "post_layernorm."),
+    (r"^blocks\.", "encoder.layers."),
+    (r"\.norm([12])\.", r".layer_norm\1."),
+    (r"\.attn\.qkv\.", ".self_attn.qkv."),
+    (r"\.attn\.proj\.", ".self_attn.projection."),
+)
 """From the image encoder's keys in the checkpoint to those of transformers."""
 AT_ONCE: Final = 16  # pictures
 
@@ -62,17 +84,33 @@ def load_blip(checkpoint: Path, config: Path) -> tuple[Any, Any, list[tuple[Tens
         sizes = json.loads(config.read_text("utf-8"))
         with torch.random.fork_rng(devices=[]):
             return _models(state, {name: sizes[name] for name in OF_BERT})
-    except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError, AttributeError, ValueError, EOFError, OSError) as error:
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        EOFError,
+        OSError,
+    ) as error:
         cause = one_line(error).split(". ")[0][:200]
         files = f"{checkpoint} with {config.name} is no checkpoint of ImageReward v1.0"
-        raise MissingResourceError(f"reward 'imagereward': {files} ({type(error).__name__}: {cause})") from error
+        raise MissingResourceError(
+            f"reward 'imagereward': {files} ({type(error).__name__}: {cause})"
+        ) from error
 
 
-def _models(state: Mapping[str, Tensor], sizes: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Tensor, Tensor]]]:
+def _models(
+    state: Mapping[str, Tensor], sizes: Mapping[str, Any]
+) -> tuple[Any, Any, list[tuple[Tensor, Tensor]]]:
     from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
     left = {name: tensor.float() for name, tensor in state.items() if not name.startswith(UNUSED)}
-    image, text, head = (_taken(left, prefix) for prefix in ("blip.visual_encoder.", "blip.text_encoder.", "mlp.layers."))
+    image, text, head = (
+        _taken(left, prefix)
+        for prefix in ("blip.visual_encoder.", "blip.text_encoder.", "mlp.layers.")
+    )
     if left:
         raise ValueError(f"{len(left)} keys of no known part, such as {next(iter(left))}")
     vision: Any = BlipVisionModel(BlipVisionConfig(**VIT))
@@ -88,7 +126,10 @@ def _models(state: Mapping[str, Tensor], sizes: Mapping[str, Any]) -> tuple[Any,
 
 
 def _taken(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): state.pop(name) for name in [name for name in state if name.startswith(prefix)]}
+    return {
+        name.removeprefix(prefix): state.pop(name)
+        for name in [name for name in state if name.startswith(prefix)]
+    }
 
 
 def _renamed(name: str) -> str:
@@ -124,9 +165,13 @@ class ImageReward:
     card = PREFERENCE_CARDS[1]
 
     def __init__(
-        self, checkpoint: str | None = None, config: str | None = None, vocabulary: str | None = None, device: str = "cpu",
+        self,
+        checkpoint: str | None = None,
+        config: str | None = None,
+        vocabulary: str | None = None,
+        device: str = "cpu",
         dtype: str = "float32",
-    ) -> None:  # fmt: skip
+    ) -> None:
         from transformers import BertTokenizer
 
         self._device, self._dtype = torch.device(device), tower_dtype(self.card.id, dtype)
@@ -137,21 +182,30 @@ class ImageReward:
         self._vision, self._text = (each.to(self._device, self._dtype) for each in (vision, text))
         pack_linears(self._vision)
         pack_linears(self._text)
-        self._head = [(in_float64(weight.to(self._device)), in_float64(bias.to(self._device))) for weight, bias in head]
+        self._head = [
+            (in_float64(weight.to(self._device)), in_float64(bias.to(self._device)))
+            for weight, bias in head
+        ]
         self._tokenizer: Any = BertTokenizer(str(words))
-        self._tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)  # as BLIP does; only a prompt that spells them would notice
+        self._tokenizer.add_tokens(
+            ["[DEC]", "[ENC]"], special_tokens=True
+        )  # as BLIP does; only a prompt that spells them would notice
 
     def _scores(self, batch: ImageBatch) -> Tensor:
         """float64 `[batch]`. Texts are padded to 35 tokens, whatever the batch, and the padding is masked."""
         pixels = prepared(batch.images, self._device)
         picture = self._vision(pixel_values=pixels.to(self._dtype)).last_hidden_state
         texts = [prompt.text for prompt in batch.prompts]
-        tokens = self._tokenizer(texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt").to(self._device)
+        tokens = self._tokenizer(
+            texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
+        ).to(self._device)
         hidden = self._text(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
             encoder_hidden_states=picture,
-            encoder_attention_mask=torch.ones(picture.shape[:2], dtype=torch.long, device=self._device),
+            encoder_attention_mask=torch.ones(
+                picture.shape[:2], dtype=torch.long, device=self._device
+            ),
         ).last_hidden_state[:, 0]
         features: Tensor = in_float64(hidden)
         for weight, bias in self._head:
@@ -163,6 +217,12 @@ class ImageReward:
         if not len(batch):
             return RewardOutput(torch.zeros(0), {"truncated": torch.zeros(0)})
         with torch.no_grad():
-            parts = [self._scores(batch[start : start + AT_ONCE]) for start in range(0, len(batch), AT_ONCE)]
-        cut = [float(len(self._tokenizer(prompt.text)["input_ids"]) > TOKENS) for prompt in batch.prompts]
+            parts = [
+                self._scores(batch[start : start + AT_ONCE])
+                for start in range(0, len(batch), AT_ONCE)
+            ]
+        cut = [
+            float(len(self._tokenizer(prompt.text)["input_ids"]) > TOKENS)
+            for prompt in batch.prompts
+        ]
         return RewardOutput(torch.cat(parts).float().cpu(), {"truncated": torch.tensor(cut)})

@@ -10,13 +10,15 @@ from typing import Final
 import torch
 from PIL import Image
 
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Compressibility", "Incompressibility", "jpeg_bytes"]
 
 QUALITY: Final = 95  # arXiv 2305.13301 and ddpo-pytorch, rewards.py
-SUBSAMPLING_420: Final = 2  # Pillow's number for 4:2:0, stated so that another default cannot move the score
+SUBSAMPLING_420: Final = (
+    2  # Pillow's number for 4:2:0, stated so that another default cannot move the score
+)
 
 _of_thread = threading.local()
 
@@ -48,7 +50,10 @@ def _scratch_file() -> io.FileIO | io.BytesIO:
 
 def _sizes_kb(batch: ImageBatch) -> torch.Tensor:
     # One at a time: a picture that was just made from bytes or floats is still in the processor's cache.
-    return torch.tensor([jpeg_bytes(batch[i : i + 1].images[0]) / 1000 for i in range(len(batch))], dtype=torch.float32)
+    return torch.tensor(
+        [jpeg_bytes(batch[i : i + 1].images[0]) / 1000 for i in range(len(batch))],
+        dtype=torch.float32,
+    )
 
 
 class Compressibility:

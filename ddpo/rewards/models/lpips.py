@@ -24,7 +24,7 @@ from ddpo import weights
 from ddpo.devices import for_float64
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.card import WeightFile
-from ddpo.rewards.catalog_diversity import ALEXNET, LPIPS_LINEAR
+from ddpo.rewards.cards.diversity import ALEXNET, LPIPS_LINEAR
 
 __all__ = ["Lpips", "load_lpips", "lpips_distances", "lpips_features", "lpips_inputs"]
 
@@ -52,7 +52,9 @@ CONVS: Final = (
     Conv("features.8", 256, 3, 384, 1, 1, False),
     Conv("features.10", 256, 3, 256, 1, 1, False),
 )
-UNUSED: Final = tuple(f"classifier.{index}.{kind}" for index in (1, 4, 6) for kind in ("weight", "bias"))
+UNUSED: Final = tuple(
+    f"classifier.{index}.{kind}" for index in (1, 4, 6) for kind in ("weight", "bias")
+)
 """Keys of torchvision's file that no distance depends on."""
 
 T = TypeVar("T")
@@ -87,27 +89,51 @@ def load_lpips(alexnet: str | None, linear: str | None, reward: str) -> Lpips:
 
 
 def _file(path: str | None, weight: WeightFile, needs: str) -> Path:
-    what, sha256 = f"{needs} ({weight.megabytes:g} MB, {weight.licence}), which", weight.sha256 or ""
-    return weights.verified(Path(path), sha256, what) if path else weights.fetch_url(weight.source, sha256, what)
+    what, sha256 = (
+        f"{needs} ({weight.megabytes:g} MB, {weight.licence}), which",
+        weight.sha256 or "",
+    )
+    return (
+        weights.verified(Path(path), sha256, what)
+        if path
+        else weights.fetch_url(weight.source, sha256, what)
+    )
 
 
 def _read(file: Path, take: Callable[[Mapping[str, Tensor]], T]) -> T:
     try:
         return take(torch.load(file, map_location="cpu", weights_only=True))
-    except (RuntimeError, pickle.UnpicklingError, KeyError, TypeError, AttributeError, ValueError, EOFError) as error:
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        EOFError,
+    ) as error:
         cause = one_line(error).split(". ")[0][:200]
-        raise MissingResourceError(f"{file} is not the expected file of LPIPS ({type(error).__name__}: {cause})") from error
+        raise MissingResourceError(
+            f"{file} is not the expected file of LPIPS ({type(error).__name__}: {cause})"
+        ) from error
 
 
 def _convolutions(state: Mapping[str, Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    kernels: dict[str, tuple[int, ...]] = {f"{conv.key}.weight": (conv.channels, conv.inputs, conv.kernel, conv.kernel) for conv in CONVS}
+    kernels: dict[str, tuple[int, ...]] = {
+        f"{conv.key}.weight": (conv.channels, conv.inputs, conv.kernel, conv.kernel)
+        for conv in CONVS
+    }
     biases: dict[str, tuple[int, ...]] = {f"{conv.key}.bias": (conv.channels,) for conv in CONVS}
     _check({name: tensor for name, tensor in state.items() if name not in UNUSED}, kernels | biases)
-    return tuple(state[name].float() for name in kernels), tuple(state[name].float() for name in biases)
+    return tuple(state[name].float() for name in kernels), tuple(
+        state[name].float() for name in biases
+    )
 
 
 def _linear(state: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    shapes = {f"lin{index}.model.1.weight": (1, conv.channels, 1, 1) for index, conv in enumerate(CONVS)}
+    shapes = {
+        f"lin{index}.model.1.weight": (1, conv.channels, 1, 1) for index, conv in enumerate(CONVS)
+    }
     _check(state, shapes)
     if any(bool((tensor < 0).any()) for tensor in state.values()):
         raise ValueError("a weight of a layer is negative, and those of LPIPS are not")
@@ -118,12 +144,18 @@ def _check(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -
     """Raises ValueError unless `state` has exactly these tensors."""
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if wrong := sorted(name for name in {*found, *shapes} if found.get(name) != shapes.get(name)):
-        raise ValueError(f"{len(wrong)} tensors are missing, unknown or of another shape, such as {wrong[0]}")
+        raise ValueError(
+            f"{len(wrong)} tensors are missing, unknown or of another shape, such as {wrong[0]}"
+        )
 
 
 def lpips_inputs(image: Image.Image, side: int) -> Tensor:
     """An RGB picture as LPIPS takes it: float32 `[3, side, side]` in [-1, 1]; of another size, PIL bicubic, its shape is not kept."""
-    square = image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BICUBIC)
+    square = (
+        image
+        if image.size == (side, side)
+        else image.resize((side, side), Image.Resampling.BICUBIC)
+    )
     return torch.from_numpy(np.asarray(square, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
 
 
@@ -137,7 +169,9 @@ def lpips_features(model: Lpips, pictures: Tensor) -> Tensor:
     Returns:
         float32 `[batch, width]`: 640,128 numbers for a picture of 256×256.
     """
-    x = (pictures - pictures.new_tensor(SHIFT).view(3, 1, 1)) / pictures.new_tensor(SCALE).view(3, 1, 1)
+    x = (pictures - pictures.new_tensor(SHIFT).view(3, 1, 1)) / pictures.new_tensor(SCALE).view(
+        3, 1, 1
+    )
     features = []
     for conv, kernel, bias, weight in zip(CONVS, *model, strict=True):
         x = max_pool2d(x, 3, 2) if conv.pool else x
@@ -151,5 +185,7 @@ def lpips_distances(features: Tensor) -> Tensor:
     """LPIPS of every two pictures, from the differences themselves, so that close ones are exact. `[n, width]` → float64 `[n, n]`."""
     distances = torch.zeros(len(features), len(features), dtype=torch.float64)
     for row, vector in enumerate(features[:-1]):
-        distances[row, row + 1 :] = for_float64((features[row + 1 :] - vector).square()).sum(1, dtype=torch.float64).cpu()
+        distances[row, row + 1 :] = (
+            for_float64((features[row + 1 :] - vector).square()).sum(1, dtype=torch.float64).cpu()
+        )
     return distances + distances.T

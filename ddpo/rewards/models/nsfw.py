@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
-from ddpo.rewards.catalog_guard import FALCONSAI, GUARD_CARDS
+from ddpo.rewards.cards.guard import FALCONSAI, GUARD_CARDS
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.weights import offline
 
@@ -35,19 +35,34 @@ def preprocess(image: Image.Image, settings: Mapping[str, Any]) -> Tensor:
     size = settings.get("size", 224)
     height, width = (size, size) if isinstance(size, int) else (size["height"], size["width"])
     stretched = image.resize((width, height), settings.get("resample", Image.Resampling.BILINEAR))
-    pixels = (np.asarray(stretched, np.float64) * settings.get("rescale_factor", 1 / 255)).astype(np.float32)
-    mean, std = (np.asarray(settings.get(name, [0.5] * 3), np.float32) for name in ("image_mean", "image_std"))
+    pixels = (np.asarray(stretched, np.float64) * settings.get("rescale_factor", 1 / 255)).astype(
+        np.float32
+    )
+    mean, std = (
+        np.asarray(settings.get(name, [0.5] * 3), np.float32)
+        for name in ("image_mean", "image_std")
+    )
     return torch.from_numpy(np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1)))
 
 
 def _checked(settings: Mapping[str, Any], model: str, side: int) -> Mapping[str, Any]:
     """The settings, if they are steps that `preprocess` does and the pictures get the size that the model takes."""
-    done = {name for name, value in settings.items() if name.startswith("do_") and value and name != "do_convert_rgb"}
-    if odd := sorted({step for step in STEPS if not settings.get(step, True)} | (done - set(STEPS))):
-        raise ConfigError(f"reward 'nsfw': preprocessor_config.json of {model} has {odd[0]}={settings[odd[0]]}, which is not known here")
+    done = {
+        name
+        for name, value in settings.items()
+        if name.startswith("do_") and value and name != "do_convert_rgb"
+    }
+    if odd := sorted(
+        {step for step in STEPS if not settings.get(step, True)} | (done - set(STEPS))
+    ):
+        raise ConfigError(
+            f"reward 'nsfw': preprocessor_config.json of {model} has {odd[0]}={settings[odd[0]]}, which is not known here"
+        )
     size = settings.get("size", 224)
     if size not in (side, {"height": side, "width": side}):
-        raise ConfigError(f"reward 'nsfw': preprocessor_config.json of {model} makes pictures of {size}, the model takes {side}×{side}")
+        raise ConfigError(
+            f"reward 'nsfw': preprocessor_config.json of {model} makes pictures of {size}, the model takes {side}×{side}"
+        )
     return settings
 
 
@@ -55,7 +70,9 @@ def _label(names: Mapping[int, str], model: str) -> int:
     """The index of the one class that is called nsfw."""
     found = [index for index, name in names.items() if str(name).strip().casefold() == LABEL]
     if len(found) != 1:
-        raise ConfigError(f"reward 'nsfw': {model} has the labels {', '.join(map(str, names.values()))}, not one {LABEL!r}")
+        raise ConfigError(
+            f"reward 'nsfw': {model} has the labels {', '.join(map(str, names.values()))}, not one {LABEL!r}"
+        )
     return int(found[0])
 
 
@@ -65,16 +82,27 @@ def _load(model: str) -> tuple[Any, Mapping[str, Any]]:
     from transformers import ViTForImageClassification
     from transformers.utils import cached_file
 
-    where = {"local_files_only": offline(), "revision": FALCONSAI.revision if model == FALCONSAI.source else "main"}
+    where = {
+        "local_files_only": offline(),
+        "revision": FALCONSAI.revision if model == FALCONSAI.source else "main",
+    }
     try:
-        settings = json.loads(Path(cached_file(model, "preprocessor_config.json", **where)).read_text("utf-8"))
-        classifier, info = ViTForImageClassification.from_pretrained(model, dtype=torch.float32, output_loading_info=True, **where)
+        settings = json.loads(
+            Path(cached_file(model, "preprocessor_config.json", **where)).read_text("utf-8")
+        )
+        classifier, info = ViTForImageClassification.from_pretrained(
+            model, dtype=torch.float32, output_loading_info=True, **where
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         needed = f"reward 'nsfw' needs {FALCONSAI.source} ({FALCONSAI.megabytes:g} MB, {FALCONSAI.licence})"
         cause = one_line(error).split(". ")[0]
-        raise MissingResourceError(f"{needed}: run `hf download {FALCONSAI.source}`, or give a folder as model=…; {cause}") from error
+        raise MissingResourceError(
+            f"{needed}: run `hf download {FALCONSAI.source}`, or give a folder as model=…; {cause}"
+        ) from error
     if missing := sorted(info["missing_keys"]):
-        raise MissingResourceError(f"reward 'nsfw': the classifier {model} lacks {len(missing)} tensors, such as {missing[0]}")
+        raise MissingResourceError(
+            f"reward 'nsfw': the classifier {model} lacks {len(missing)} tensors, such as {missing[0]}"
+        )
     return classifier.eval().requires_grad_(False), settings
 
 
@@ -101,7 +129,9 @@ class Nsfw:
 
     def _log_odds(self, batch: ImageBatch) -> Tensor:
         """The logarithm of P(nsfw) / (1 − P(nsfw)), float64 `[batch]`."""
-        pixels = torch.stack([preprocess(image, self._settings) for image in batch.images]).to(self._device)
+        pixels = torch.stack([preprocess(image, self._settings) for image in batch.images]).to(
+            self._device
+        )
         logits: Tensor = in_float64(self._model(pixel_values=pixels).logits)
         others = [index for index in range(logits.shape[1]) if index != self._index]
         return logits[:, self._index] - logits[:, others].logsumexp(1)
@@ -111,5 +141,10 @@ class Nsfw:
         if not len(batch):
             return RewardOutput(torch.zeros(0), {"log_odds": torch.zeros(0)})
         with torch.no_grad():
-            odds = torch.cat([self._log_odds(batch[start : start + AT_ONCE]) for start in range(0, len(batch), AT_ONCE)]).cpu()
+            odds = torch.cat(
+                [
+                    self._log_odds(batch[start : start + AT_ONCE])
+                    for start in range(0, len(batch), AT_ONCE)
+                ]
+            ).cpu()
         return RewardOutput(odds.sigmoid().float(), {"log_odds": odds.float()})

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ddpo.errors import MissingResourceError, one_line
-from ddpo.rewards.availability import fetch_weight
 from ddpo.rewards.card import WeightFile
-from ddpo.rewards.catalog_guard import GUARD_CARDS, OCR_WEIGHTS
-from ddpo.rewards.models.asking import Judgement, judge_each
+from ddpo.rewards.cards.guard import GUARD_CARDS, OCR_WEIGHTS
 from ddpo.rewards.models.ocr_text import letters, spelling, wanted
+from ddpo.rewards.models.vlm_reward import Judgement, judge_each
+from ddpo.rewards.tools.availability import fetch_weight
 from ddpo.rewards.vlm import UnusableAnswer
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -34,7 +34,9 @@ def _file(path: str | None, weight: WeightFile) -> Path:
 
 def _alphabet(recogniser: Path) -> frozenset[str]:
     """The letters that a recogniser knows, in the form in which they are compared."""
-    session: Any = import_module("onnxruntime").InferenceSession(str(recogniser), providers=["CPUExecutionProvider"])
+    session: Any = import_module("onnxruntime").InferenceSession(
+        str(recogniser), providers=["CPUExecutionProvider"]
+    )
     return frozenset(letters(session.get_modelmeta().custom_metadata_map["character"]))
 
 
@@ -63,15 +65,25 @@ class Ocr:
 
     def __init__(self, detector: str | None = None, recogniser: str | None = None) -> None:
         rapidocr = import_module("rapidocr")
-        files = [_file(path, weight) for path, weight in zip((detector, recogniser, None), OCR_WEIGHTS, strict=True)]
-        settings = {f"{step}.model_path": str(file) for step, file in zip(("Det", "Rec", "Cls"), files, strict=True)}
+        files = [
+            _file(path, weight)
+            for path, weight in zip((detector, recogniser, None), OCR_WEIGHTS, strict=True)
+        ]
+        settings = {
+            f"{step}.model_path": str(file)
+            for step, file in zip(("Det", "Rec", "Cls"), files, strict=True)
+        }
         try:
             self._alphabet = _alphabet(files[1])
-            self._engine: Any = rapidocr.RapidOCR(params={**settings, "Global.log_level": "critical"})
+            self._engine: Any = rapidocr.RapidOCR(
+                params={**settings, "Global.log_level": "critical"}
+            )
             self._engine(_bgr(_sample()))
         except Exception as error:  # whatever onnxruntime makes of a file that is no such model
             cause = one_line(error)[-REASON:]
-            raise MissingResourceError(f"reward 'ocr': {files[0]} and {files[1]} are no models that it can run: {cause}") from error
+            raise MissingResourceError(
+                f"reward 'ocr': {files[0]} and {files[1]} are no models that it can run: {cause}"
+            ) from error
 
     def read(self, image: Image.Image) -> tuple[str, ...]:
         """The lines of text in an RGB picture, from top to bottom.
@@ -83,7 +95,9 @@ class Ocr:
             return tuple(self._engine(_bgr(image)).txts or ())
         except Exception as error:  # of OpenCV, of onnxruntime, of the engine itself: none is a judgement of the picture
             reason = one_line(error)
-            raise UnusableAnswer(f"the OCR engine failed: {reason if len(reason) <= REASON else '… ' + reason[-REASON:]}") from error
+            raise UnusableAnswer(
+                f"the OCR engine failed: {reason if len(reason) <= REASON else '… ' + reason[-REASON:]}"
+            ) from error
 
     def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
         """The score of one picture and its parts.
@@ -93,7 +107,9 @@ class Ocr:
         """
         targets = wanted(prompt)
         if unknown := sorted(set(letters("".join(targets))) - self._alphabet):
-            raise UnusableAnswer(f"the recogniser knows no {' '.join(unknown[:5])!r}, which is in the text asked for")
+            raise UnusableAnswer(
+                f"the recogniser knows no {' '.join(unknown[:5])!r}, which is in the text asked for"
+            )
         return spelling(self.read(image), targets)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import permutations
 from typing import Any, Final
 
-from ddpo.rewards.models.asking import Judgement
+from ddpo.rewards.models.vlm_reward import Judgement
 from ddpo.rewards.vlm import UnusableAnswer
 from ddpo.types import Prompt
 
@@ -18,9 +18,17 @@ DOUBLE: Final = re.compile(
     r'(?<![0-9])"([^"]*)"|“([^”]*)”|”([^”]*)”|„([^“”]*)[“”]|«([^»]*)»|»([^«]*)«|「([^」]*)」|『([^』]*)』|＂([^＂]*)＂'
 )
 """A straight mark after a digit is taken for inches."""
-SINGLE: Final = re.compile(r"(?<!\w)'(?=\S)((?:(?!\s').)+?)(?<!\s)'(?!\w)|‘((?:[^’]|’(?=\w))+)’", re.DOTALL)
+SINGLE: Final = re.compile(
+    r"(?<!\w)'(?=\S)((?:(?!\s').)+?)(?<!\s)'(?!\w)|‘((?:[^’]|’(?=\w))+)’", re.DOTALL
+)
 """A mark within a word, or with a space on its inner side, is an apostrophe."""
-MARKS: Final = str.maketrans({**dict.fromkeys("‘’‚‛′´`", "'"), **dict.fromkeys("“”„‟″«»", '"'), **dict.fromkeys("‐‑‒–—―−", "-")})
+MARKS: Final = str.maketrans(
+    {
+        **dict.fromkeys("‘’‚‛′´`", "'"),
+        **dict.fromkeys("“”„‟″«»", '"'),
+        **dict.fromkeys("‐‑‒–—―−", "-"),
+    }
+)
 ORDERS: Final = 4  # texts up to which every order is tried
 
 
@@ -30,15 +38,23 @@ def quoted(text: str) -> tuple[str, ...]:
     "rock 'n' roll" quotes nothing.
     """
     for pattern in (DOUBLE, SINGLE):
-        spans = tuple("".join(filter(None, match.groups())).strip() for match in pattern.finditer(text))
-        if found := tuple(span for span in spans if letters(span) and (pattern is DOUBLE or span.casefold() != "n")):
+        spans = tuple(
+            "".join(filter(None, match.groups())).strip() for match in pattern.finditer(text)
+        )
+        if found := tuple(
+            span
+            for span in spans
+            if letters(span) and (pattern is DOUBLE or span.casefold() != "n")
+        ):
             return found
     return ()
 
 
 def letters(text: str) -> str:
     """What is compared: NFKC, case folded, quotation marks and hyphens made straight, without spaces and invisible characters."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text.translate(MARKS)).casefold())
+    folded = unicodedata.normalize(
+        "NFKC", unicodedata.normalize("NFKC", text.translate(MARKS)).casefold()
+    )
     return "".join(letter for letter in folded if unicodedata.category(letter)[0] not in "CZ")
 
 
@@ -52,7 +68,13 @@ def wanted(prompt: Prompt) -> tuple[str, ...]:
         if found := quoted(prompt.text):
             return found
         raise UnusableAnswer("the prompt quotes no text, and its metadata has no 'text'")
-    texts: tuple[Any, ...] = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, (list, tuple)) else ()
+    texts: tuple[Any, ...] = (
+        (given,)
+        if isinstance(given, str)
+        else tuple(given)
+        if isinstance(given, (list, tuple))
+        else ()
+    )
     if not texts or not all(isinstance(text, str) and letters(text) for text in texts):
         raise UnusableAnswer("the metadata's 'text' is no text and no list of texts")
     return texts
@@ -89,7 +111,11 @@ def spelling(lines: Sequence[str], targets: Sequence[str]) -> Judgement:
         targets: texts of one letter or more.
     """
     read, parts = letters("".join(lines)), [letters(target) for target in targets]
-    orders = {"".join(order) for order in permutations(parts)} if len(parts) <= ORDERS else {"".join(parts)}
+    orders = (
+        {"".join(order) for order in permutations(parts)}
+        if len(parts) <= ORDERS
+        else {"".join(parts)}
+    )
     distance, target = min((edit_distance(read, order), order) for order in orders)
     return {
         "score": 1 - min(distance, len(target)) / len(target),

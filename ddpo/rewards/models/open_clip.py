@@ -16,21 +16,26 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ddpo.errors import ConfigError, MissingResourceError, one_line
-from ddpo.rewards.availability import fetch_weight
-from ddpo.rewards.backbones import SharedTower, shared_tower, side_by_side, tower_dtype
-from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.linear import SelfAttention, pack_linears
-from ddpo.rewards.loading import card_for
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.models.clip_pair import cosines
 from ddpo.rewards.models.clip_pixels import not_too_long
 from ddpo.rewards.models.clip_text import Remembered
 from ddpo.rewards.models.laion_head import head_scores, read_head
+from ddpo.rewards.models.onednn_linear import SelfAttention, pack_linears
 from ddpo.rewards.models.open_clip_source import (
     OpenClipSource,
     build_model,
     find_source,
     tokenizer_name,
 )
+from ddpo.rewards.models.shared_encoders import (
+    SharedEncoder,
+    shared_tower,
+    side_by_side,
+    tower_dtype,
+)
+from ddpo.rewards.scoring.user_reward import card_for
+from ddpo.rewards.tools.availability import fetch_weight
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.weights import offline
 
@@ -112,7 +117,7 @@ def open_clip_tower(
     device: str,
     dtype: torch.dtype,
     visual: Callable[[], Any],
-) -> SharedTower:
+) -> SharedEncoder:
     """The shared image tower of a source.
 
     Args:

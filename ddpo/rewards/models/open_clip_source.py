@@ -16,9 +16,9 @@ from typing import Any, Final
 from ddpo import weights
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.registry import nearest
-from ddpo.rewards.availability import fetch_weight
 from ddpo.rewards.card import RewardCard, WeightFile
-from ddpo.rewards.catalog_open_clip import LAION_B32, OPEN_CLIP_CHECKPOINT
+from ddpo.rewards.cards.open_clip import LAION_B32, OPEN_CLIP_CHECKPOINT
+from ddpo.rewards.tools.availability import fetch_weight
 
 __all__ = ["OpenClipSource", "build_model", "card_for_options", "find_source", "tokenizer_name"]
 

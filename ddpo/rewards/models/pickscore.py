@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.catalog_clip import CLIP_H14, PICKSCORE_V1
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.cards.clip import CLIP_H14, PICKSCORE_V1
 from ddpo.rewards.models.clip_pair import ClipPair
 from ddpo.rewards.models.clip_pixels import preprocess
 from ddpo.types import ImageBatch, RewardOutput
@@ -41,7 +41,11 @@ class PickScore:
     card = CARDS["pickscore"]
 
     def __init__(
-        self, clip: str = PICKSCORE_V1.source, processor: str = CLIP_H14.source, device: str = "cpu", dtype: str = "float32"
+        self,
+        clip: str = PICKSCORE_V1.source,
+        processor: str = CLIP_H14.source,
+        device: str = "cpu",
+        dtype: str = "float32",
     ) -> None:
         self._pair = ClipPair(self.card, clip, processor, device, dtype, math.floor)
 

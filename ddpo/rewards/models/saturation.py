@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.models.luma import each
 from ddpo.types import ImageBatch, RewardOutput
 

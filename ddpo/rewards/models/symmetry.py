@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ddpo.rewards.catalog import CARDS
+from ddpo.rewards.cards import CARDS
 from ddpo.rewards.models.luma import each
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -42,7 +42,9 @@ class Symmetry:
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`; gradients flow to `batch.pixels`."""
-        return RewardOutput((0.0 - mirror_error(batch.pixels)).float())  # not the negation, whose best score would be -0.0
+        return RewardOutput(
+            (0.0 - mirror_error(batch.pixels)).float()
+        )  # not the negation, whose best score would be -0.0
 
 
 class RotationSymmetry:

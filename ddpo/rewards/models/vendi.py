@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddpo.devices import in_float64
 from ddpo.errors import ConfigError
-from ddpo.rewards.catalog_diversity import DINOV2, DIVERSITY_CARDS
+from ddpo.rewards.cards.diversity import DINOV2, DIVERSITY_CARDS
 from ddpo.rewards.groups import judge_groups
 from ddpo.rewards.models.dino import dino_tower
 from ddpo.rewards.models.diversity import unit_rows
@@ -43,7 +43,9 @@ def vendi_score(kernel: Tensor, order: float = 1.0) -> float:
     """
     n = len(kernel)
     shares = torch.linalg.eigvalsh(in_float64(kernel) / n)
-    shares = shares[shares > n * torch.finfo(torch.float64).eps]  # the others are rounding, which a low order would count
+    shares = shares[
+        shares > n * torch.finfo(torch.float64).eps
+    ]  # the others are rounding, which a low order would count
     if order == 1:
         return float(torch.exp(-(shares * shares.log()).sum()))
     if math.isinf(order):
@@ -55,13 +57,18 @@ def vendi_gains(kernel: Tensor, order: float = 1.0) -> Tensor:
     """By how much each picture raises the score: that of all minus that of the others. As `vendi_score`, n > 1 → float64 `[n]`."""
     whole, n = vendi_score(kernel, order), len(kernel)
     others = [[place for place in range(n) if place != left_out] for left_out in range(n)]
-    return torch.tensor([whole - vendi_score(kernel[rows][:, rows], order) for rows in others], dtype=torch.float64)
+    return torch.tensor(
+        [whole - vendi_score(kernel[rows][:, rows], order) for rows in others], dtype=torch.float64
+    )
 
 
 def pixel_features(batch: ImageBatch) -> Tensor:
     """RGB thumbnails of 32×32, PIL bicubic, in [0, 1]: float32 `[batch, 3072]`."""
     size = THUMBNAIL, THUMBNAIL
-    thumbnails = [np.asarray(image.resize(size, Image.Resampling.BICUBIC), dtype=np.float32) / 255 for image in batch.images]
+    thumbnails = [
+        np.asarray(image.resize(size, Image.Resampling.BICUBIC), dtype=np.float32) / 255
+        for image in batch.images
+    ]
     return torch.from_numpy(np.stack(thumbnails)).flatten(1)
 
 
@@ -81,9 +88,17 @@ class Vendi:
 
     card = DIVERSITY_CARDS["vendi"]
 
-    def __init__(self, features: str = "dinov2", order: float = 1.0, dino: str = DINOV2.source, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        features: str = "dinov2",
+        order: float = 1.0,
+        dino: str = DINOV2.source,
+        device: str = "cpu",
+    ) -> None:
         if features not in ("dinov2", "pixels"):
-            raise ConfigError(f"reward {self.card.id!r}: features is {features!r}, not one of dinov2, pixels")
+            raise ConfigError(
+                f"reward {self.card.id!r}: features is {features!r}, not one of dinov2, pixels"
+            )
         if not order >= 0:
             raise ConfigError(f"reward {self.card.id!r}: order must be at least 0, got {order:g}")
         self._order = order
@@ -102,7 +117,9 @@ class Vendi:
         def judge(places: list[int]) -> tuple[float, Tensor]:
             kernel = cosine_kernel(features[places])
             few = len(places) <= MOST_GAINS
-            gains = vendi_gains(kernel, self._order) if few else torch.full((len(places),), torch.nan)
+            gains = (
+                vendi_gains(kernel, self._order) if few else torch.full((len(places),), torch.nan)
+            )
             return vendi_score(kernel, self._order), gains
 
         return judge_groups(batch.prompts, "gain", judge)

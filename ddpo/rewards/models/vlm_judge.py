@@ -10,16 +10,18 @@ from typing import Final
 from PIL import Image
 
 from ddpo.errors import ConfigError
-from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.catalog_vlm import JUDGE_TEMPLATE
-from ddpo.rewards.models.asking import Judgement, excerpt, judge_each, open_for, share_of
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.cards.vlm import JUDGE_TEMPLATE
+from ddpo.rewards.models.vlm_reward import Judgement, excerpt, judge_each, open_for, share_of
 from ddpo.rewards.vlm import UnusableAnswer
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 __all__ = ["VlmJudge", "expected_rating", "rating_of"]
 
 RATINGS: Final = (1, 2, 3, 4, 5)
-LEAST_MASS: Final = 0.5  # a choice: below it the reply is likelier to begin with something else than a rating
+LEAST_MASS: Final = (
+    0.5  # a choice: below it the reply is likelier to begin with something else than a rating
+)
 NEW_TOKENS: Final = 16
 PARTS: Final = ("mass", "from_text")
 _OUT_OF: Final = re.compile(r"(?:/|\bout of\b|\bof\b)\s*5(?:\.0+)?(?![\d.,]*\d)", re.IGNORECASE)
@@ -36,7 +38,11 @@ def expected_rating(log_probs: Mapping[str, float]) -> tuple[float, float]:
     """
     shares = {rating: share_of(str(rating), log_probs) for rating in RATINGS}
     mass = math.fsum(shares.values())
-    return (math.fsum(rating * share for rating, share in shares.items()) / mass if mass > 0 else math.nan), mass
+    return (
+        math.fsum(rating * share for rating, share in shares.items()) / mass
+        if mass > 0
+        else math.nan
+    ), mass
 
 
 def rating_of(reply: str) -> float | None:
@@ -67,11 +73,17 @@ class VlmJudge:
     card = CARDS["vlm_judge"]
 
     def __init__(
-        self, vlm: str = "llava-hf/llava-1.5-7b-hf", model: str | None = None, template: str = JUDGE_TEMPLATE, device: str = "cpu",
+        self,
+        vlm: str = "llava-hf/llava-1.5-7b-hf",
+        model: str | None = None,
+        template: str = JUDGE_TEMPLATE,
+        device: str = "cpu",
         timeout: float = 120.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if not template.strip():
-            raise ConfigError("reward 'vlm_judge': the template is empty; it is the question that the model is asked")
+            raise ConfigError(
+                "reward 'vlm_judge': the template is empty; it is the question that the model is asked"
+            )
         self._template = template
         self.card, self._vlm = open_for(self.card, vlm, model, device, timeout)
 

@@ -9,8 +9,8 @@ from typing import Final
 from PIL import Image
 
 from ddpo.errors import ConfigError
-from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.models.asking import Judgement, excerpt, judge_each, open_for, share_of
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.models.vlm_reward import Judgement, excerpt, judge_each, open_for, share_of
 from ddpo.rewards.vlm import NoLogProbs, is_server
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -78,7 +78,9 @@ class VqaScore:
         form: str = SPELLINGS,
     ) -> None:
         if form not in PARTS:
-            raise ConfigError(f"reward 'vqa_score': form is {form!r}, not one of {', '.join(PARTS)}")
+            raise ConfigError(
+                f"reward 'vqa_score': form is {form!r}, not one of {', '.join(PARTS)}"
+            )
         if form == PUBLISHED and is_server(vlm):
             raise ConfigError(
                 "reward 'vqa_score': form=published needs a local model, since servers do not say how likely the end of an answer is; "

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from PIL import Image
 
-from ddpo.rewards.catalog import CARDS
-from ddpo.rewards.models.asking import Judgement, judge_each, open_for
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.models.vlm_reward import Judgement, judge_each, open_for
 from ddpo.rewards.vlm import jpeg80
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -49,7 +49,11 @@ def questions_and_answers(metadata: Mapping[str, Any]) -> tuple[list[str], list[
         if key not in metadata:
             return f"the prompt has no {key!r} in its metadata"
         texts = metadata[key]
-        if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        if (
+            not isinstance(texts, list | tuple)
+            or not texts
+            or not all(isinstance(text, str) and text.strip() for text in texts)
+        ):
             return f"{key!r} of the prompt's metadata is not a list of texts, or one is empty"
     questions, answers = list(metadata["questions"]), list(metadata["answers"])
     if len(questions) != len(answers):
@@ -77,7 +81,11 @@ class VqaStrict:
     card = CARDS["vqa_strict"]
 
     def __init__(
-        self, vlm: str = "llava-hf/llava-1.5-7b-hf", model: str | None = None, device: str = "cpu", timeout: float = 120.0
+        self,
+        vlm: str = "llava-hf/llava-1.5-7b-hf",
+        model: str | None = None,
+        device: str = "cpu",
+        timeout: float = 120.0,
     ) -> None:
         self.card, self._vlm = open_for(self.card, vlm, model, device, timeout)
 
@@ -92,4 +100,6 @@ class VqaStrict:
             return asked
         questions, answers = asked
         sent = image if self._vlm.sends_jpeg else jpeg80(image)
-        return compared([self._vlm.answer(sent, question, NEW_TOKENS) for question in questions], answers)
+        return compared(
+            [self._vlm.answer(sent, question, NEW_TOKENS) for question in questions], answers
+        )

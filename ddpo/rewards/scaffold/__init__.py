@@ -71,10 +71,14 @@ def write_package(name: str, kind: Kind = "function", out: Path | None = None) -
     distribution = re.sub(r"[/_]", "-", name if "/" in name else f"{name}-reward")
     folder = Path(distribution) if out is None else out
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunExistsError(f"{folder} exists already: choose another --out, nothing is overwritten")
+        raise RunExistsError(
+            f"{folder} exists already: choose another --out, nothing is overwritten"
+        )
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".ddpo-new-", dir=folder.absolute().parent) as temporary:
+        with tempfile.TemporaryDirectory(
+            prefix=".ddpo-new-", dir=folder.absolute().parent
+        ) as temporary:
             inside = Path(temporary) / "package"
             inside.mkdir()
             _write(inside, name, distribution, kind)
@@ -94,7 +98,9 @@ def _write(folder: Path, name: str, distribution: str, kind: Kind) -> None:
         "summary": SUMMARIES[kind],
         "more": MORE[kind],
         "ddpo_version": version("ddpo"),
-        "package_data": f'package-data = {{ {module} = ["*.safetensors"] }}\n' if kind == "model" else "",
+        "package_data": f'package-data = {{ {module} = ["*.safetensors"] }}\n'
+        if kind == "model"
+        else "",
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }
     for template, file in {**SHARED, **(MODEL if kind == "model" else {})}.items():

@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 import ddpo
 from ddpo.errors import ConfigError, ImageError, RewardFailure, RewardUnavailable, one_line
 from ddpo.registry import nearest
-from ddpo.rewards.resolved import ResolvedReward
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.serve.gather import Gatherer
 from ddpo.rewards.serve.wire import WIRE_VERSION, Limits, Refused, decode_batch, encode_output
 
@@ -34,10 +34,16 @@ def check_token(host: str, token: str | None) -> None:
     Raises:
         ConfigError: the host is not loopback and there is no token, or the token cannot be sent in a header.
     """
-    if token is not None and (not token or not token.isascii() or not token.isprintable() or token != token.strip()):
-        raise ConfigError("the token must be printable ASCII without spaces at its ends, and not empty")
+    if token is not None and (
+        not token or not token.isascii() or not token.isprintable() or token != token.strip()
+    ):
+        raise ConfigError(
+            "the token must be printable ASCII without spaces at its ends, and not empty"
+        )
     if token is None and not _loopback(host):
-        raise ConfigError(f"--host {host} can be reached from other machines: give a --token, or set DDPO_REWARD_TOKEN")
+        raise ConfigError(
+            f"--host {host} can be reached from other machines: give a --token, or set DDPO_REWARD_TOKEN"
+        )
 
 
 def _loopback(host: str) -> bool:
@@ -57,16 +63,24 @@ def bind(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}"
+        ) from error
 
 
 def make_server(app: FastAPI) -> uvicorn.Server:
     """The HTTP server of `app`; `run(sockets=[…])` serves until interrupted."""
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=5))
+    return uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=5)
+    )
 
 
 def make_app(
-    rewards: Mapping[str, ResolvedReward], *, token: str | None = None, batch_size: int = 16, limits: Limits | None = None
+    rewards: Mapping[str, ResolvedReward],
+    *,
+    token: str | None = None,
+    batch_size: int = 16,
+    limits: Limits | None = None,
 ) -> FastAPI:
     """The application that serves `rewards`, each made and ready.
 
@@ -86,7 +100,9 @@ def make_app(
         yield
         service.close()
 
-    app = FastAPI(title="ddpo rewards", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="ddpo rewards", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
+    )
     app.state.service = service
     app.add_api_route("/health", service.health, methods=["GET"])
     app.add_api_route("/card/{name:path}", service.card, methods=["GET"])
@@ -97,9 +113,18 @@ def make_app(
 class _Service:
     """What the routes do."""
 
-    def __init__(self, rewards: Mapping[str, ResolvedReward], token: str | None, batch_size: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        rewards: Mapping[str, ResolvedReward],
+        token: str | None,
+        batch_size: int,
+        limits: Limits,
+    ) -> None:
         self._token, self._limits, self._rewards = token, limits, dict(rewards)
-        self._identities = {name: hashlib.sha256(reward.identity.encode()).hexdigest()[:16] for name, reward in rewards.items()}
+        self._identities = {
+            name: hashlib.sha256(reward.identity.encode()).hexdigest()[:16]
+            for name, reward in rewards.items()
+        }
         self._signatures = {name: reward.signature for name, reward in rewards.items()}
         self.gatherers = {name: Gatherer(reward, batch_size) for name, reward in rewards.items()}
 
@@ -112,16 +137,27 @@ class _Service:
             self._check(request)
         except Refused as error:
             return _refusal(error.status, error)
-        found = {name: {"signature": self._signatures[name], "identity": self._identities[name]} for name in self._rewards}
-        return JSONResponse({"status": "ok", "api": WIRE_VERSION, "ddpo": ddpo.__version__, "rewards": found})
+        found = {
+            name: {"signature": self._signatures[name], "identity": self._identities[name]}
+            for name in self._rewards
+        }
+        return JSONResponse(
+            {"status": "ok", "api": WIRE_VERSION, "ddpo": ddpo.__version__, "rewards": found}
+        )
 
     async def card(self, request: Request, name: str) -> JSONResponse:
         try:
             self._check(request, name)
         except Refused as error:
             return _refusal(error.status, error)
-        told = {"api": WIRE_VERSION, "signature": self._signatures[name], "identity": self._identities[name]}
-        return JSONResponse({**told, "card": self._rewards[name].card.to_dict(), "limits": asdict(self._limits)})
+        told = {
+            "api": WIRE_VERSION,
+            "signature": self._signatures[name],
+            "identity": self._identities[name],
+        }
+        return JSONResponse(
+            {**told, "card": self._rewards[name].card.to_dict(), "limits": asdict(self._limits)}
+        )
 
     async def score(self, request: Request, name: str) -> JSONResponse:
         try:
@@ -143,11 +179,17 @@ class _Service:
 
     def _check(self, request: Request, name: str | None = None) -> None:
         given = request.headers.get("authorization", "").encode("latin-1")
-        if self._token is not None and not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
+        if self._token is not None and not hmac.compare_digest(
+            given, f"Bearer {self._token}".encode()
+        ):
             raise Refused(401, "this server wants a token, and got none or another")
         if name is not None and name not in self._rewards:
             near = nearest(name, self._rewards)
-            raise Refused(404, f"no reward {name!r} is served here; " + (f"did you mean {near!r}?" if near else ", ".join(self._rewards)))
+            raise Refused(
+                404,
+                f"no reward {name!r} is served here; "
+                + (f"did you mean {near!r}?" if near else ", ".join(self._rewards)),
+            )
 
     async def _body(self, request: Request) -> bytes:
         """The body, of which no more than the limit is ever held.

@@ -54,13 +54,17 @@ class RemoteReward:
         except _ClientError as error:
             raise ConfigError(str(error)) from error
         if not isinstance(told.get("api"), int) or told["api"] > WIRE_VERSION:
-            raise NewerApiError(f"{url}: the server speaks API {told.get('api')!r}, this ddpo {WIRE_VERSION}: upgrade ddpo")
+            raise NewerApiError(
+                f"{url}: the server speaks API {told.get('api')!r}, this ddpo {WIRE_VERSION}: upgrade ddpo"
+            )
         try:
             self.signature, self._identity = str(told["signature"]), str(told["identity"])
             self._limits = Limits(**{name: int(value) for name, value in told["limits"].items()})
             self.card = _local(RewardCard.from_dict(told["card"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RewardFailure(f"{url} is not a reward of `ddpo rewards serve`: {one_line(error)}") from error
+            raise RewardFailure(
+                f"{url} is not a reward of `ddpo rewards serve`: {one_line(error)}"
+            ) from error
         self.origin = f"server sha256:{self._identity} {self.signature}"
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
@@ -76,13 +80,19 @@ class RemoteReward:
             return RewardOutput(torch.zeros(0))
         height, width = batch.size
         if len(batch) * height * width > self._limits.pixels:
-            raise RewardFailure(f"{self._base} takes {self._limits.pixels} pixels per request, got {len(batch)} × {height} × {width}")
+            raise RewardFailure(
+                f"{self._base} takes {self._limits.pixels} pixels per request, got {len(batch)} × {height} × {width}"
+            )
         body = encode_batch(batch, self.card)
         if len(body) > self._limits.body_bytes:
-            raise RewardFailure(f"{self._base} takes {self._limits.body_bytes} bytes per request, {len(batch)} pictures make {len(body)}")
+            raise RewardFailure(
+                f"{self._base} takes {self._limits.body_bytes} bytes per request, {len(batch)} pictures make {len(body)}"
+            )
         reply = self._ask("score", body, CALL_SECONDS)
         if (reply.get("signature"), reply.get("identity")) != (self.signature, self._identity):
-            raise RewardFailure(f"{self._base} serves another {self._name} than before: {reply.get('signature')}; before: {self.signature}")
+            raise RewardFailure(
+                f"{self._base} serves another {self._name} than before: {reply.get('signature')}; before: {self.signature}"
+            )
         return decode_output(reply, len(batch))
 
     def _ask(self, what: str, body: bytes | None, seconds: float) -> dict[str, Any]:
@@ -91,7 +101,9 @@ class RemoteReward:
         try:
             with self._opener.open(request, timeout=seconds) as answer:
                 data = answer.read(LONGEST_REPLY + 1)
-                if answer.length and len(data) <= LONGEST_REPLY:  # a read of limited length does not notice that the connection was cut
+                if (
+                    answer.length and len(data) <= LONGEST_REPLY
+                ):  # a read of limited length does not notice that the connection was cut
                     raise http.client.IncompleteRead(data, answer.length)
         except urllib.error.HTTPError as error:
             raise _failure(self._base, error) from error
@@ -103,9 +115,13 @@ class RemoteReward:
         try:
             reply = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise RewardFailure(f"{self._base}: the reply is not JSON: {one_line(error)}") from error
+            raise RewardFailure(
+                f"{self._base}: the reply is not JSON: {one_line(error)}"
+            ) from error
         if not isinstance(reply, dict):
-            raise RewardFailure(f"{self._base}: the reply is a JSON {type(reply).__name__}, not an object")
+            raise RewardFailure(
+                f"{self._base}: the reply is a JSON {type(reply).__name__}, not an object"
+            )
         return reply
 
 
@@ -128,7 +144,13 @@ def _parse(url: str) -> tuple[str, str, bool]:
     except ValueError as error:
         raise ConfigError(f"reward {url!r}: {one_line(error)}") from error
     name = parts.path.strip("/")
-    if parts.scheme not in ("http", "https") or not host or not name or parts.query or parts.fragment:
+    if (
+        parts.scheme not in ("http", "https")
+        or not host
+        or not name
+        or parts.query
+        or parts.fragment
+    ):
         raise ConfigError(f"reward {url!r} is not of the form http://host:port/name")
     if "@" in parts.netloc:
         raise ConfigError(f"a reward's URL holds no user or password; set {TOKEN_VARIABLE}")
@@ -144,16 +166,27 @@ def _authorization(token: str | None) -> dict[str, str]:
     if not found:
         return {}
     if not found.isascii() or not found.isprintable():
-        raise ConfigError(f"the token of the reward server, in {TOKEN_VARIABLE} or token=…, must be printable ASCII")
+        raise ConfigError(
+            f"the token of the reward server, in {TOKEN_VARIABLE} or token=…, must be printable ASCII"
+        )
     return {"Authorization": f"Bearer {found}"}
 
 
 def _local(card: RewardCard) -> RewardCard:
     """The server's card as it holds here: nothing to install or to choose, no gradient, several calls at once."""
     return replace(
-        card, load="ddpo.rewards.serve.client:RemoteReward", thread_safe=True, calls=CALLS, device="cpu", memory_mb=0, differentiable=False,
-        extra=None, libraries=(), weights=(), options=(),
-    )  # fmt: skip
+        card,
+        load="ddpo.rewards.serve.client:RemoteReward",
+        thread_safe=True,
+        calls=CALLS,
+        device="cpu",
+        memory_mb=0,
+        differentiable=False,
+        extra=None,
+        libraries=(),
+        weights=(),
+        options=(),
+    )
 
 
 def _failure(base: str, error: urllib.error.HTTPError) -> RewardFailure:
@@ -172,5 +205,9 @@ def _failure(base: str, error: urllib.error.HTTPError) -> RewardFailure:
 
 def _said(cause: object) -> str:
     return (
-        cause.strerror or one_line(cause) if isinstance(cause, OSError) else one_line(cause) if isinstance(cause, Exception) else str(cause)
+        cause.strerror or one_line(cause)
+        if isinstance(cause, OSError)
+        else one_line(cause)
+        if isinstance(cause, Exception)
+        else str(cause)
     )

@@ -11,8 +11,8 @@ from typing import Final
 import torch
 
 from ddpo.errors import DdpoError
-from ddpo.rewards.resolved import ResolvedReward
-from ddpo.rewards.scorer import make_scorer
+from ddpo.rewards.scoring.resolve import ResolvedReward
+from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.serve.wire import CALL_SECONDS, Refused
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -42,7 +42,10 @@ class Gatherer:
     """
 
     def __init__(self, resolved: ResolvedReward, batch_size: int) -> None:
-        self._scorer, self._batch_size = make_scorer(resolved, batch_size, timeout_s=CALL_SECONDS), batch_size
+        self._scorer, self._batch_size = (
+            make_scorer(resolved, batch_size, timeout_s=CALL_SECONDS),
+            batch_size,
+        )
         card = self._scorer.reward.card
         self._alone = "group" in card.inputs or not card.batch_invariant
         self._waiting: deque[_Job] = deque()
@@ -122,7 +125,11 @@ class Gatherer:
 
 
 def _alike(one: ImageBatch, other: ImageBatch) -> bool:
-    return one.size == other.size and one.context == other.context and one.from_bytes == other.from_bytes
+    return (
+        one.size == other.size
+        and one.context == other.context
+        and one.from_bytes == other.from_bytes
+    )
 
 
 def _together(batches: list[ImageBatch]) -> ImageBatch:
@@ -130,5 +137,7 @@ def _together(batches: list[ImageBatch]) -> ImageBatch:
         return batches[0]
     prompts = [prompt for batch in batches for prompt in batch.prompts]
     if batches[0].from_bytes:
-        return ImageBatch.of_images([image for batch in batches for image in batch.images], prompts, batches[0].context)
+        return ImageBatch.of_images(
+            [image for batch in batches for image in batch.images], prompts, batches[0].context
+        )
     return ImageBatch(torch.cat([batch.pixels for batch in batches]), prompts, batches[0].context)

@@ -26,7 +26,16 @@ from ddpo.types import Context, ImageBatch, Prompt, RewardOutput
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["CALL_SECONDS", "WIRE_VERSION", "Limits", "Refused", "decode_batch", "decode_output", "encode_batch", "encode_output"]
+__all__ = [
+    "CALL_SECONDS",
+    "WIRE_VERSION",
+    "Limits",
+    "Refused",
+    "decode_batch",
+    "decode_output",
+    "encode_batch",
+    "encode_output",
+]
 
 WIRE_VERSION: Final = 1
 CALL_SECONDS: Final = 120.0
@@ -57,17 +66,29 @@ def encode_batch(batch: ImageBatch, card: RewardCard) -> bytes:
         RewardFailure: a prompt's metadata is not plain JSON.
     """
     asked = "metadata" in card.inputs
-    prompts = [{"text": prompt.text, "metadata": dict(prompt.metadata) if asked else {}} for prompt in batch.prompts]
-    request: dict[str, Any] = {"api": WIRE_VERSION, "prompts": prompts, "progress": batch.context.progress}
+    prompts = [
+        {"text": prompt.text, "metadata": dict(prompt.metadata) if asked else {}}
+        for prompt in batch.prompts
+    ]
+    request: dict[str, Any] = {
+        "api": WIRE_VERSION,
+        "prompts": prompts,
+        "progress": batch.context.progress,
+    }
     if card.pixels == "float" and not batch.from_bytes:
         array = batch.pixels.detach().cpu().numpy().astype("<f4", copy=False)
-        request["floats"] = {"shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
+        request["floats"] = {
+            "shape": list(array.shape),
+            "data": base64.b64encode(array.tobytes()).decode(),
+        }
     else:
         request["pictures"] = [base64.b64encode(_png(image)).decode() for image in batch.images]
     try:
         return json.dumps(request, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise RewardFailure(f"prompts cannot be sent: their metadata is not plain JSON ({one_line(error)})") from error
+        raise RewardFailure(
+            f"prompts cannot be sent: their metadata is not plain JSON ({one_line(error)})"
+        ) from error
 
 
 def _png(image: Image.Image) -> bytes:
@@ -84,7 +105,10 @@ def decode_batch(body: bytes, limits: Limits) -> ImageBatch:
     """
     request = _read_json(body)
     if request.get("api") != WIRE_VERSION:
-        raise Refused(400, f"this server speaks version {WIRE_VERSION} of the API, the request is of version {request.get('api')!r}")
+        raise Refused(
+            400,
+            f"this server speaks version {WIRE_VERSION} of the API, the request is of version {request.get('api')!r}",
+        )
     prompts, context = _prompts(request.get("prompts")), _context(request.get("progress"))
     pictures, floats = request.get("pictures"), request.get("floats")
     if (pictures is None) == (floats is None):
@@ -117,9 +141,16 @@ def _prompts(found: Any) -> tuple[Prompt, ...]:
         raise Refused(400, '"prompts" must be a list')
     prompts = []
     for place, prompt in enumerate(found):
-        text, metadata = (prompt.get("text"), prompt.get("metadata", {})) if isinstance(prompt, dict) else (None, None)
+        text, metadata = (
+            (prompt.get("text"), prompt.get("metadata", {}))
+            if isinstance(prompt, dict)
+            else (None, None)
+        )
         if not isinstance(text, str) or not isinstance(metadata, dict):
-            raise Refused(400, f'prompt {place} must be an object with a "text" and, at will, an object "metadata"')
+            raise Refused(
+                400,
+                f'prompt {place} must be an object with a "text" and, at will, an object "metadata"',
+            )
         prompts.append(Prompt(text, metadata))
     return tuple(prompts)
 
@@ -127,7 +158,11 @@ def _prompts(found: Any) -> tuple[Prompt, ...]:
 def _context(progress: Any) -> Context:
     if progress is None:
         return Context()
-    if isinstance(progress, bool) or not isinstance(progress, (int, float)) or not 0 <= progress <= 1:
+    if (
+        isinstance(progress, bool)
+        or not isinstance(progress, (int, float))
+        or not 0 <= progress <= 1
+    ):
         raise Refused(400, '"progress" must be null or a number from 0 to 1')
     return Context(float(progress))
 
@@ -158,29 +193,47 @@ def _images(found: Any, limits: Limits) -> list[Image.Image]:
         except (OSError, ValueError, SyntaxError) as error:
             raise Refused(400, f"picture {place} is not a PNG that can be read") from error
         if image.mode != "RGB":
-            raise Refused(400, f"picture {place} must be RGB with 8 bits per channel, not {image.mode}")
-        images.append(Image.fromarray(np.asarray(image)))  # without comments and profiles, which may move a file's size
+            raise Refused(
+                400, f"picture {place} must be RGB with 8 bits per channel, not {image.mode}"
+            )
+        images.append(
+            Image.fromarray(np.asarray(image))
+        )  # without comments and profiles, which may move a file's size
     return images
 
 
-def _float_batch(found: Any, prompts: Sequence[Prompt], context: Context, limits: Limits) -> ImageBatch:
+def _float_batch(
+    found: Any, prompts: Sequence[Prompt], context: Context, limits: Limits
+) -> ImageBatch:
     import numpy as np
     import torch
 
     shape = found.get("shape") if isinstance(found, dict) else None
-    if not isinstance(shape, list) or len(shape) != 4 or not all(type(length) is int and length > 0 for length in shape) or shape[1] != 3:
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 4
+        or not all(type(length) is int and length > 0 for length in shape)
+        or shape[1] != 3
+    ):
         raise Refused(400, '"floats" must have the "shape" [batch, 3, height, width]')
     _check_pixels(shape[0] * shape[2] * shape[3], limits)
     data = _bytes(found.get("data"), '"data" of "floats"')
     if len(data) != 4 * math.prod(shape):
-        raise Refused(400, f"floats of shape {shape} take {4 * math.prod(shape)} bytes, got {len(data)}")
-    array = np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)  # a copy, which may be written to
+        raise Refused(
+            400, f"floats of shape {shape} take {4 * math.prod(shape)} bytes, got {len(data)}"
+        )
+    array = (
+        np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)
+    )  # a copy, which may be written to
     return ImageBatch(torch.from_numpy(array), prompts, context)
 
 
 def _check_pixels(pixels: int, limits: Limits) -> None:
     if pixels > limits.pixels:
-        raise Refused(413, f"the pictures of the request have over {pixels - 1} pixels together, the limit is {limits.pixels}")
+        raise Refused(
+            413,
+            f"the pictures of the request have over {pixels - 1} pixels together, the limit is {limits.pixels}",
+        )
 
 
 def encode_output(output: RewardOutput, signature: str, identity: str) -> dict[str, Any]:
@@ -191,12 +244,23 @@ def encode_output(output: RewardOutput, signature: str, identity: str) -> dict[s
         "identity": identity,
         "values": [_to_json(value) for value in output.values.tolist()],
         "errors": list(output.errors),
-        "parts": {name: [_to_json(value) for value in part.tolist()] for name, part in output.parts.items()},
+        "parts": {
+            name: [_to_json(value) for value in part.tolist()]
+            for name, part in output.parts.items()
+        },
     }
 
 
 def _to_json(value: float) -> float | str | None:
-    return None if math.isnan(value) else value if math.isfinite(value) else "inf" if value > 0 else "-inf"
+    return (
+        None
+        if math.isnan(value)
+        else value
+        if math.isfinite(value)
+        else "inf"
+        if value > 0
+        else "-inf"
+    )
 
 
 def decode_output(reply: Mapping[str, Any], count: int) -> RewardOutput:
@@ -208,11 +272,18 @@ def decode_output(reply: Mapping[str, Any], count: int) -> RewardOutput:
     import torch
 
     def column(found: Any) -> torch.Tensor:
-        return torch.tensor([math.nan if value is None else float(value) for value in found], dtype=torch.float32)
+        return torch.tensor(
+            [math.nan if value is None else float(value) for value in found], dtype=torch.float32
+        )
 
     try:
-        values, parts = column(reply["values"]), {str(name): column(part) for name, part in reply["parts"].items()}
-        errors = tuple(None if error is None else " ".join(str(error).split()) for error in reply["errors"])
+        values, parts = (
+            column(reply["values"]),
+            {str(name): column(part) for name, part in reply["parts"].items()},
+        )
+        errors = tuple(
+            None if error is None else " ".join(str(error).split()) for error in reply["errors"]
+        )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise RewardFailure(f"the server's reply is malformed: {one_line(error)}") from error
     if len(values) != count:

@@ -5,9 +5,27 @@
 
 from __future__ import annotations
 
-from ddpo.rewards.vlm.protocol import SPACE_MARKS, NoLogProbs, UnusableAnswer, Vlm, check_words, jpeg80, jpeg80_bytes
+from ddpo.rewards.vlm.protocol import (
+    SPACE_MARKS,
+    NoLogProbs,
+    UnusableAnswer,
+    Vlm,
+    check_words,
+    jpeg80,
+    jpeg80_bytes,
+)
 
-__all__ = ["SPACE_MARKS", "NoLogProbs", "UnusableAnswer", "Vlm", "check_words", "is_server", "jpeg80", "jpeg80_bytes", "open_vlm"]
+__all__ = [
+    "SPACE_MARKS",
+    "NoLogProbs",
+    "UnusableAnswer",
+    "Vlm",
+    "check_words",
+    "is_server",
+    "jpeg80",
+    "jpeg80_bytes",
+    "open_vlm",
+]
 
 
 def is_server(vlm: str) -> bool:
@@ -15,7 +33,9 @@ def is_server(vlm: str) -> bool:
     return vlm.lower().startswith(("http://", "https://"))
 
 
-def open_vlm(vlm: str, device: str = "cpu", *, model: str | None = None, timeout_s: float = 120.0) -> Vlm:
+def open_vlm(
+    vlm: str, device: str = "cpu", *, model: str | None = None, timeout_s: float = 120.0
+) -> Vlm:
     """The model that `vlm` names. No request is made to a server before the first question.
 
     Args:

@@ -40,13 +40,28 @@ class LocalVlm:
         dtype = torch.float16 if torch.device(device).type != "cpu" else torch.float32
         try:
             self._processor = _processor(path)
-            self._model: Any = AutoModelForImageTextToText.from_pretrained(path, local_files_only=offline(), dtype=dtype)
+            self._model: Any = AutoModelForImageTextToText.from_pretrained(
+                path, local_files_only=offline(), dtype=dtype
+            )
         except ConfigError:
             raise
-        except (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-            raise MissingResourceError(f"the vision-language model {path} cannot be loaded: {one_line(error)}") from error
+        except (
+            OSError,
+            ValueError,
+            ImportError,
+            AttributeError,
+            TypeError,
+            KeyError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:
+            raise MissingResourceError(
+                f"the vision-language model {path} cannot be loaded: {one_line(error)}"
+            ) from error
         if getattr(self._processor, "chat_template", None) is None:
-            raise MissingResourceError(f"the vision-language model {path} has no chat template (chat_template.jinja)")
+            raise MissingResourceError(
+                f"the vision-language model {path} has no chat template (chat_template.jinja)"
+            )
         self._model = self._model.eval().requires_grad_(False).to(device)
         self._device = device
         self._path = path
@@ -56,7 +71,9 @@ class LocalVlm:
         inputs = self._inputs(image, question)
         with torch.no_grad():
             tokens = self._model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens)
-        answers: Sequence[str] = self._processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        answers: Sequence[str] = self._processor.batch_decode(
+            tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
         return check_words(answers[0], max_tokens)
 
     def first_token_logprobs(self, image: Image.Image, question: str) -> dict[str, float]:
@@ -69,7 +86,9 @@ class LocalVlm:
             found.setdefault(self._processor.decode([token]), value)
         return found
 
-    def word_and_end_logprobs(self, image: Image.Image, question: str, word: str) -> tuple[float, float]:
+    def word_and_end_logprobs(
+        self, image: Image.Image, question: str, word: str
+    ) -> tuple[float, float]:
         """See `Vlm`; the end is any token at which the model stops."""
         inputs = self._inputs(image, question)
         spellings, ends = self._spellings(word), self._ends()
@@ -78,12 +97,16 @@ class LocalVlm:
                 **inputs,
                 do_sample=False,
                 max_new_tokens=2,
-                prefix_allowed_tokens_fn=lambda _, tokens: spellings,  # the second token is not looked at
+                prefix_allowed_tokens_fn=lambda _, tokens: (
+                    spellings
+                ),  # the second token is not looked at
                 return_dict_in_generate=True,
                 output_logits=True,  # as the model gives them, whatever is allowed
             )
         first, *second = (torch.log_softmax(step[0].float(), dim=-1) for step in written.logits)
-        end = float(second[0][ends].logsumexp(0)) if second else 0.0  # the model stops at the word itself
+        end = (
+            float(second[0][ends].logsumexp(0)) if second else 0.0
+        )  # the model stops at the word itself
         return float(first[spellings].max()), end
 
     def _spellings(self, word: str) -> list[int]:
@@ -106,15 +129,23 @@ class LocalVlm:
         """
         ends: int | list[int] | None = self._model.generation_config.eos_token_id
         if ends is None:
-            raise ConfigError(f"the vision-language model {self._path} states no end token (generation_config.json)")
+            raise ConfigError(
+                f"the vision-language model {self._path} states no end token (generation_config.json)"
+            )
         return ends if isinstance(ends, list) else [ends]
 
     def _inputs(self, image: Image.Image, question: str) -> Any:
         if max(image.size) > LONGEST * min(image.size):
-            raise UnusableAnswer(f"a picture of {image.width}×{image.height} is too narrow for a vision-language model")
+            raise UnusableAnswer(
+                f"a picture of {image.width}×{image.height} is too narrow for a vision-language model"
+            )
         content = [{"type": "image"}, {"type": "text", "text": question}]
-        text = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        return self._processor(images=[image], text=[text], return_tensors="pt").to(self._device, self._model.dtype)
+        text = self._processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        return self._processor(images=[image], text=[text], return_tensors="pt").to(
+            self._device, self._model.dtype
+        )
 
 
 def _processor(path: str) -> Any:

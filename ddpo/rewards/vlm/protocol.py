@@ -9,7 +9,16 @@ from PIL import Image
 
 from ddpo.errors import DdpoError
 
-__all__ = ["SPACE_MARKS", "TOP_TOKENS", "NoLogProbs", "UnusableAnswer", "Vlm", "check_words", "jpeg80", "jpeg80_bytes"]
+__all__ = [
+    "SPACE_MARKS",
+    "TOP_TOKENS",
+    "NoLogProbs",
+    "UnusableAnswer",
+    "Vlm",
+    "check_words",
+    "jpeg80",
+    "jpeg80_bytes",
+]
 
 JPEG_QUALITY: Final = 80
 """Of the pictures that are sent. Source: kvablack/ddpo-pytorch 1958463, rewards.py, the LLaVA rewards."""
@@ -63,7 +72,9 @@ class Vlm(Protocol):
         """
         ...
 
-    def word_and_end_logprobs(self, image: Image.Image, question: str, word: str) -> tuple[float, float]:
+    def word_and_end_logprobs(
+        self, image: Image.Image, question: str, word: str
+    ) -> tuple[float, float]:
         """Natural log-probabilities that the answer begins with `word`, and that it ends behind it.
 
         Of several tokens that spell the word, the likeliest counts.
@@ -92,7 +103,9 @@ def check_words(answer: str, max_tokens: int) -> str:
         raise UnusableAnswer("the model's answer is empty")
     words = len(text.split())
     if words > max_tokens:
-        raise UnusableAnswer(f"the model's answer has {words} words, though {max_tokens} tokens at most were asked for")
+        raise UnusableAnswer(
+            f"the model's answer has {words} words, though {max_tokens} tokens at most were asked for"
+        )
     return text
 
 

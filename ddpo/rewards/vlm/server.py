@@ -18,9 +18,15 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from ddpo.background import Background
 from ddpo.errors import ConfigError, RewardUnavailable, one_line
-from ddpo.rewards.vlm.protocol import TOP_TOKENS, NoLogProbs, UnusableAnswer, check_words, jpeg80_bytes
+from ddpo.io.background import Background
+from ddpo.rewards.vlm.protocol import (
+    TOP_TOKENS,
+    NoLogProbs,
+    UnusableAnswer,
+    check_words,
+    jpeg80_bytes,
+)
 from ddpo.weights import LOOPBACK
 
 __all__ = ["ServerVlm"]
@@ -57,10 +63,20 @@ class ServerVlm:
 
     def __init__(self, url: str, model: str | None = None, timeout_s: float = 120.0) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
-            raise ConfigError("vlm: a server's address is http(s)://HOST[:PORT]/v1, without a name, a password or a query")
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or "@" in parts.netloc
+            or parts.query
+            or parts.fragment
+        ):
+            raise ConfigError(
+                "vlm: a server's address is http(s)://HOST[:PORT]/v1, without a name, a password or a query"
+            )
         if not (math.isfinite(timeout_s) and timeout_s > 0):
-            raise ConfigError(f"timeout must be a finite number of seconds above 0, got {timeout_s!r}")
+            raise ConfigError(
+                f"timeout must be a finite number of seconds above 0, got {timeout_s!r}"
+            )
         self._url, self._model, self._timeout = url.rstrip("/"), model, timeout_s
         here = parts.hostname in LOOPBACK
         self._may_send_key = here or parts.scheme == "https"
@@ -78,7 +94,9 @@ class ServerVlm:
 
     def first_token_logprobs(self, image: Image.Image, question: str) -> dict[str, float]:
         """See `Vlm`."""
-        choice = self._ask(image, question, {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_TOKENS})
+        choice = self._ask(
+            image, question, {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_TOKENS}
+        )
         tops = _at(choice, "logprobs", "content", 0, "top_logprobs")
         found: dict[str, float] = {}
         for top in tops if isinstance(tops, list) else []:
@@ -87,18 +105,30 @@ class ServerVlm:
                 found[token] = max(float(value), found.get(token, -math.inf))
         if not found:
             said = isinstance(_at(choice, "message"), dict) and _at(choice, "logprobs") is None
-            raise (NoLogProbs if said else UnusableAnswer)(f"the server {self._url} gives no log-probabilities")
+            raise (NoLogProbs if said else UnusableAnswer)(
+                f"the server {self._url} gives no log-probabilities"
+            )
         return found
 
-    def word_and_end_logprobs(self, image: Image.Image, question: str, word: str) -> tuple[float, float]:
+    def word_and_end_logprobs(
+        self, image: Image.Image, question: str, word: str
+    ) -> tuple[float, float]:
         """See `Vlm`; OpenAI's protocol has no request for this."""
         raise NoLogProbs(f"the server {self._url} does not say how likely the end of an answer is")
 
     def _ask(self, image: Image.Image, question: str, settings: Mapping[str, Any]) -> Any:
         """The first choice of the reply to a question about a picture."""
         picture = "data:image/jpeg;base64," + base64.b64encode(jpeg80_bytes(image)).decode()
-        content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": question}]
-        body = {"model": self._name(), "messages": [{"role": "user", "content": content}], "temperature": 0, **settings}
+        content = [
+            {"type": "image_url", "image_url": {"url": picture}},
+            {"type": "text", "text": question},
+        ]
+        body = {
+            "model": self._name(),
+            "messages": [{"role": "user", "content": content}],
+            "temperature": 0,
+            **settings,
+        }
         return _at(self._get("/chat/completions", json.dumps(body).encode()), "choices", 0)
 
     def _name(self) -> str:
@@ -117,14 +147,24 @@ class ServerVlm:
             RewardUnavailable, UnusableAnswer, ConfigError: as `Vlm.answer`.
         """
         try:
-            status, reply, wait = Background(lambda: self._exchange(path, body), "ddpo-question").result(self._timeout)
+            status, reply, wait = Background(
+                lambda: self._exchange(path, body), "ddpo-question"
+            ).result(self._timeout)
         except TimeoutError as error:
-            raise RewardUnavailable(f"the server {self._url} gave no answer within {self._timeout:g} s") from error
+            raise RewardUnavailable(
+                f"the server {self._url} gave no answer within {self._timeout:g} s"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise RewardUnavailable(f"the server {self._url} cannot be reached: {one_line(error)}") from error
+            raise RewardUnavailable(
+                f"the server {self._url} cannot be reached: {one_line(error)}"
+            ) from error
         if status in LATER or status >= 500:
-            hint = "" if body is not None else "; where it does not list its models, give model=NAME"
-            busy = RewardUnavailable(f"the server {self._url} answered {status}: {_excerpt(reply)}{hint}")
+            hint = (
+                "" if body is not None else "; where it does not list its models, give model=NAME"
+            )
+            busy = RewardUnavailable(
+                f"the server {self._url} answered {status}: {_excerpt(reply)}{hint}"
+            )
             busy.retry_after_s = _seconds(wait)
             raise busy
         if status in THIS_PICTURE and body is not None:
@@ -141,13 +181,17 @@ class ServerVlm:
     def _exchange(self, path: str, body: bytes | None) -> tuple[int, bytes, str]:
         """Status, body and Retry-After of the reply to one request."""
         ends = time.monotonic() + self._timeout
-        headers = {"Accept": "application/json"} | ({} if body is None else {"Content-Type": "application/json"})
+        headers = {"Accept": "application/json"} | (
+            {} if body is None else {"Content-Type": "application/json"}
+        )
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if key and self._may_send_key:
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self._url + path, body, headers)  # noqa: S310  # http or https, see the constructor
         try:
-            with self._opener.open(request, timeout=self._timeout + 1) as reply:  # the other one is to be the first to give up
+            with self._opener.open(
+                request, timeout=self._timeout + 1
+            ) as reply:  # the other one is to be the first to give up
                 return reply.status, _read(reply, ends), ""
         except urllib.error.HTTPError as error:
             with error:
@@ -162,7 +206,9 @@ def _read(reply: Any, ends: float) -> bytes:
         blocks.append(block)
         size += len(block)
         if size > LARGEST_REPLY:
-            raise UnusableAnswer(f"the server's answer is longer than {LARGEST_REPLY // 1024 // 1024} MB")
+            raise UnusableAnswer(
+                f"the server's answer is longer than {LARGEST_REPLY // 1024 // 1024} MB"
+            )
         if time.monotonic() > ends:
             raise TimeoutError
     if getattr(reply, "length", None):
@@ -173,7 +219,11 @@ def _read(reply: Any, ends: float) -> bytes:
 def _seconds(wait: str) -> float | None:
     """What a Retry-After asks for, a number of seconds or a date (RFC 9110, section 10.2.3); None for anything else."""
     try:
-        return float(wait) if wait.isdecimal() else max(0.0, parsedate_to_datetime(wait).timestamp() - time.time())
+        return (
+            float(wait)
+            if wait.isdecimal()
+            else max(0.0, parsedate_to_datetime(wait).timestamp() - time.time())
+        )
     except (ValueError, OverflowError):
         return None
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from ddpo.errors import RewardLoadError, one_line
-from ddpo.loading import find
 from ddpo.registry import Registry
 from ddpo.trainer.config import TrainConfig
+from ddpo.user_code import find
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ddpo.trainer.advantages import Floats, PictureWeights, PromptStatistics
+    from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 
 __all__ = ["Algorithm", "algorithms", "load_algorithm"]
 
@@ -32,21 +32,35 @@ class Algorithm(Protocol):
     """
 
     summary: str
-    defaults: Mapping[str, Any]  # settings that a run of this method has unless it says otherwise, as plain nested values
+    defaults: Mapping[
+        str, Any
+    ]  # settings that a run of this method has unless it says otherwise, as plain nested values
     likelihood: Literal["transition", "denoising"]
 
     def check(self, config: TrainConfig) -> None:
         """Raises `ConfigError` where the settings contradict the method."""
         ...
 
-    def weigh(self, rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, config: TrainConfig) -> PictureWeights:
+    def weigh(
+        self,
+        rewards: Floats,
+        prompt_ids: Sequence[str],
+        statistics: PromptStatistics,
+        config: TrainConfig,
+    ) -> SampleWeights:
         """One weight per picture from rewards `[batch]`, NaN where unscorable; may change the running statistics.
 
         All that is remembered is in the statistics, which are kept in checkpoints: before a run it is also asked about made-up rewards.
         """
         ...
 
-    def loss(self, log_likelihoods: Tensor, old_log_likelihoods: Tensor, weights: Tensor, config: TrainConfig) -> Tensor:
+    def loss(
+        self,
+        log_likelihoods: Tensor,
+        old_log_likelihoods: Tensor,
+        weights: Tensor,
+        config: TrainConfig,
+    ) -> Tensor:
         """One loss per item, `[items]`; the tensors are float32 `[items]`. The old ones are those of the policy that sampled."""
         ...
 
@@ -79,10 +93,16 @@ def load_algorithm(name: str) -> tuple[Algorithm, str]:
         try:
             found = found()
         except Exception as error:
-            raise RewardLoadError(f"algorithm {name!r} of {origin} cannot be made without arguments: {one_line(error)}") from error
+            raise RewardLoadError(
+                f"algorithm {name!r} of {origin} cannot be made without arguments: {one_line(error)}"
+            ) from error
     if not isinstance(found, Algorithm):
         missing = [member for member in MEMBERS if not hasattr(found, member)]
-        raise RewardLoadError(f"algorithm {name!r} of {origin} is a {type(found).__name__} without {', '.join(missing)}")
+        raise RewardLoadError(
+            f"algorithm {name!r} of {origin} is a {type(found).__name__} without {', '.join(missing)}"
+        )
     if found.likelihood not in KINDS:
-        raise RewardLoadError(f"algorithm {name!r} of {origin}: its likelihood must be one of {', '.join(KINDS)}, got {found.likelihood!r}")
+        raise RewardLoadError(
+            f"algorithm {name!r} of {origin}: its likelihood must be one of {', '.join(KINDS)}, got {found.likelihood!r}"
+        )
     return found, origin

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ddpo.trainer.advantages import Floats, PictureWeights, PromptStatistics, advantages
+from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights, advantages
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import clipped_surrogate
 
@@ -24,13 +24,27 @@ class DdpoIs:
     def check(self, config: TrainConfig) -> None:
         """Any settings will do."""
 
-    def weigh(self, rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, config: TrainConfig) -> PictureWeights:
+    def weigh(
+        self,
+        rewards: Floats,
+        prompt_ids: Sequence[str],
+        statistics: PromptStatistics,
+        config: TrainConfig,
+    ) -> SampleWeights:
         """Advantages."""
         return advantages(rewards, prompt_ids, statistics, config.advantage)
 
-    def loss(self, log_likelihoods: Tensor, old_log_likelihoods: Tensor, weights: Tensor, config: TrainConfig) -> Tensor:
+    def loss(
+        self,
+        log_likelihoods: Tensor,
+        old_log_likelihoods: Tensor,
+        weights: Tensor,
+        config: TrainConfig,
+    ) -> Tensor:
         """The clipped surrogate."""
-        return clipped_surrogate(log_likelihoods, old_log_likelihoods, weights, config.optim.clip_range)
+        return clipped_surrogate(
+            log_likelihoods, old_log_likelihoods, weights, config.optim.clip_range
+        )
 
 
 DDPO_IS = DdpoIs()

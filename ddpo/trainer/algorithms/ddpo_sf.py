@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ddpo.errors import ConfigError
-from ddpo.trainer.advantages import Floats, PictureWeights, PromptStatistics, advantages
+from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights, advantages
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import weighted_likelihood
 
@@ -30,11 +30,23 @@ class DdpoSf:
                 f"(they are {config.optim.updates} and {config.optim.epochs})"
             )
 
-    def weigh(self, rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, config: TrainConfig) -> PictureWeights:
+    def weigh(
+        self,
+        rewards: Floats,
+        prompt_ids: Sequence[str],
+        statistics: PromptStatistics,
+        config: TrainConfig,
+    ) -> SampleWeights:
         """Advantages."""
         return advantages(rewards, prompt_ids, statistics, config.advantage)
 
-    def loss(self, log_likelihoods: Tensor, old_log_likelihoods: Tensor, weights: Tensor, config: TrainConfig) -> Tensor:
+    def loss(
+        self,
+        log_likelihoods: Tensor,
+        old_log_likelihoods: Tensor,
+        weights: Tensor,
+        config: TrainConfig,
+    ) -> Tensor:
         """-A log π."""
         return weighted_likelihood(log_likelihoods, weights)
 

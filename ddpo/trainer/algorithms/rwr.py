@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from torch import Tensor
 
 from ddpo.errors import ConfigError
-from ddpo.trainer.advantages import Floats, PictureWeights, PromptStatistics
+from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import weighted_likelihood
 from ddpo.trainer.regression import softmax_weights
@@ -30,7 +30,9 @@ ROUND: Final[Mapping[str, Any]] = {
 class Rwr:
     """Reward-weighted regression with the denoising loss (arXiv 2305.13301, section 4.2): weights softmax(β r) within each prompt."""
 
-    summary: str = "reward-weighted regression on the model's own pictures, rounds of collecting and fitting"
+    summary: str = (
+        "reward-weighted regression on the model's own pictures, rounds of collecting and fitting"
+    )
     defaults: Mapping[str, Any] = field(default_factory=lambda: ROUND)
     likelihood: Literal["denoising"] = "denoising"
 
@@ -38,11 +40,23 @@ class Rwr:
         """As `check_regression`."""
         check_regression(config)
 
-    def weigh(self, rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, config: TrainConfig) -> PictureWeights:
+    def weigh(
+        self,
+        rewards: Floats,
+        prompt_ids: Sequence[str],
+        statistics: PromptStatistics,
+        config: TrainConfig,
+    ) -> SampleWeights:
         """Weights of mean 1 within each prompt."""
         return softmax_weights(rewards, prompt_ids, config.regression)
 
-    def loss(self, log_likelihoods: Tensor, old_log_likelihoods: Tensor, weights: Tensor, config: TrainConfig) -> Tensor:
+    def loss(
+        self,
+        log_likelihoods: Tensor,
+        old_log_likelihoods: Tensor,
+        weights: Tensor,
+        config: TrainConfig,
+    ) -> Tensor:
         """The weighted denoising error."""
         return weighted_likelihood(log_likelihoods, weights)
 
@@ -58,7 +72,9 @@ def check_regression(config: TrainConfig) -> None:
             f"{config.algorithm} draws noise levels at random: optim.timesteps, how many per picture and epoch, must be at least 1"
         )
     if config.optim.kl:
-        raise ConfigError(f"{config.algorithm} has no denoising steps whose KL could be held: set optim.kl=0 (it is {config.optim.kl:g})")
+        raise ConfigError(
+            f"{config.algorithm} has no denoising steps whose KL could be held: set optim.kl=0 (it is {config.optim.kl:g})"
+        )
 
 
 RWR = Rwr()

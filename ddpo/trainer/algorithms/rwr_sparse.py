@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ddpo.trainer.advantages import Floats, PictureWeights, PromptStatistics
+from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 from ddpo.trainer.algorithms.rwr import ROUND, check_regression
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import weighted_likelihood
@@ -20,19 +20,35 @@ from ddpo.trainer.regression import top_weights
 class RwrSparse:
     """Reward-weighted regression with sparse weights (arXiv 2305.13301, section 4.2): the best tenth of each prompt's pictures."""
 
-    summary: str = "regression on the best tenth of each prompt's pictures, rounds of collecting and fitting"
-    defaults: Mapping[str, Any] = field(default_factory=lambda: merged(ROUND, {"optim": {"updates": 1, "epochs": 40}}))
+    summary: str = (
+        "regression on the best tenth of each prompt's pictures, rounds of collecting and fitting"
+    )
+    defaults: Mapping[str, Any] = field(
+        default_factory=lambda: merged(ROUND, {"optim": {"updates": 1, "epochs": 40}})
+    )
     likelihood: Literal["denoising"] = "denoising"
 
     def check(self, config: TrainConfig) -> None:
         """As `check_regression`."""
         check_regression(config)
 
-    def weigh(self, rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, config: TrainConfig) -> PictureWeights:
+    def weigh(
+        self,
+        rewards: Floats,
+        prompt_ids: Sequence[str],
+        statistics: PromptStatistics,
+        config: TrainConfig,
+    ) -> SampleWeights:
         """1 for what is kept, 0 for the others."""
         return top_weights(rewards, prompt_ids, config.regression)
 
-    def loss(self, log_likelihoods: Tensor, old_log_likelihoods: Tensor, weights: Tensor, config: TrainConfig) -> Tensor:
+    def loss(
+        self,
+        log_likelihoods: Tensor,
+        old_log_likelihoods: Tensor,
+        weights: Tensor,
+        config: TrainConfig,
+    ) -> Tensor:
         """The denoising error."""
         return weighted_likelihood(log_likelihoods, weights)
 

@@ -3,5 +3,11 @@
 from ddpo.rewards.card import API_VERSION, RewardCard
 
 CARD = RewardCard(
-    id="broken/newer", version="1", summary="", load="ddpo_broken_plugin.newer:Reward", family="", flaws="", api=API_VERSION + 1
+    id="broken/newer",
+    version="1",
+    summary="",
+    load="ddpo_broken_plugin.newer:Reward",
+    family="",
+    flaws="",
+    api=API_VERSION + 1,
 )

@@ -2,4 +2,12 @@
 
 from ddpo.rewards.card import RewardCard
 
-CARD = RewardCard(id="broken/unknown-field", version="1", summary="", load="a:b", family="", flaws="", differentable=True)
+CARD = RewardCard(
+    id="broken/unknown-field",
+    version="1",
+    summary="",
+    load="a:b",
+    family="",
+    flaws="",
+    differentable=True,
+)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ddpo.errors import ConfigError
-from ddpo.trainer.advantages import Floats, PictureWeights, PromptStatistics
+from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 from ddpo.trainer.config import TrainConfig
 
 
@@ -24,17 +24,31 @@ class RaftBest:
     def check(self, config: TrainConfig) -> None:
         """A best picture needs others to be better than."""
         if config.sample.per_prompt < 2:
-            raise ConfigError("test/raft needs at least two pictures of a prompt: set sample.per_prompt")
+            raise ConfigError(
+                "test/raft needs at least two pictures of a prompt: set sample.per_prompt"
+            )
 
-    def weigh(self, rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics, config: TrainConfig) -> PictureWeights:
+    def weigh(
+        self,
+        rewards: Floats,
+        prompt_ids: Sequence[str],
+        statistics: PromptStatistics,
+        config: TrainConfig,
+    ) -> SampleWeights:
         """1 for the best of each prompt, 0 for the others, which do not count."""
         scored, values = ~np.isnan(rewards), np.zeros(len(rewards))
         for prompt_id in set(prompt_ids):
             own = scored & (np.array(prompt_ids) == prompt_id)
             if own.any():
                 values[np.argmax(np.where(own, rewards, -np.inf))] = 1.0
-        return PictureWeights(values, scored, values > 0, zero_spread=0)
+        return SampleWeights(values, scored, values > 0, zero_spread=0)
 
-    def loss(self, log_likelihoods: Tensor, old_log_likelihoods: Tensor, weights: Tensor, config: TrainConfig) -> Tensor:
+    def loss(
+        self,
+        log_likelihoods: Tensor,
+        old_log_likelihoods: Tensor,
+        weights: Tensor,
+        config: TrainConfig,
+    ) -> Tensor:
         """The denoising error."""
         return -weights * log_likelihoods

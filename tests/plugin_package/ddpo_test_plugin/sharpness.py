@@ -11,7 +11,9 @@ from ddpo_test_plugin.cards import SHARPNESS
 def sharpness(picture: np.ndarray) -> float:
     """Of a uint8 `[height, width, 3]` picture, on grey levels 0 … 255."""
     luma = np.pad(picture @ np.array([0.299, 0.587, 0.114]), 1, mode="reflect")
-    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
+    laplacian = (
+        luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
+    )
     return float(laplacian.var())
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from ddpo.errors import ConfigError
-from ddpo.policies.checkpoint import CheckpointInfo, write_facts
+from ddpo.io.tensors import load_tensors, save_tensors
+from ddpo.policies.checkpoints.folder import CheckpointInfo, write_facts
 from ddpo.policies.policy import LoraSettings
 from ddpo.policies.transition import NoiseSchedule
-from ddpo.tensorfile import load_tensors, save_tensors
 
 WEIGHTS = "tiny.safetensors"
 
@@ -36,11 +36,17 @@ class TinyPolicy:
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """One number per text, `[batch, 1, 1]`."""
-        return torch.tensor([sum(map(ord, text)) % 97 / 97 for text in texts], device=self.device).view(-1, 1, 1)
+        return torch.tensor(
+            [sum(map(ord, text)) % 97 / 97 for text in texts], device=self.device
+        ).view(-1, 1, 1)
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
         """The noise."""
-        told = (conditioning + timesteps.view(-1, 1, 1) / 100).unsqueeze(1).expand(-1, 1, *self.latent_shape[1:])
+        told = (
+            (conditioning + timesteps.view(-1, 1, 1) / 100)
+            .unsqueeze(1)
+            .expand(-1, 1, *self.latent_shape[1:])
+        )
         output: Tensor = self.net(torch.cat([latents.float(), told.float()], 1))
         return output
 
@@ -69,7 +75,11 @@ class TinyPolicy:
 
     def save(self, folder: Path, iteration: int) -> None:
         """One file."""
-        save_tensors(folder / WEIGHTS, {name: parameter.detach() for name, parameter in self.trainable_parameters()}, {})
+        save_tensors(
+            folder / WEIGHTS,
+            {name: parameter.detach() for name, parameter in self.trainable_parameters()},
+            {},
+        )
         write_facts(folder, self.model, "full", iteration, weights=WEIGHTS)
 
     def load(self, checkpoint: CheckpointInfo) -> None:

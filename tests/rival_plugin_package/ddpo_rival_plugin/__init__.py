@@ -2,4 +2,11 @@
 
 from ddpo.rewards.card import RewardCard
 
-CONTESTED = RewardCard(id="broken/contested", version="2", summary="", load="ddpo_rival_plugin:Reward", family="", flaws="")
+CONTESTED = RewardCard(
+    id="broken/contested",
+    version="2",
+    summary="",
+    load="ddpo_rival_plugin:Reward",
+    family="",
+    flaws="",
+)

@@ -1,0 +1,135 @@
+"""What a run folder says of the checkpoints in it: settings, prompts and reward of the training, and how the reward went."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ddpo.errors import CheckpointError
+from ddpo.prompts import load_prompts
+from ddpo.rewards.setting_paths import at_new_place
+from ddpo.types import Prompt
+
+__all__ = ["CurvePoint", "RunFacts", "read_run"]
+
+
+NOT_LEARNT_FROM: Final = ("seed", "iterations", "checkpoint_every", "checkpoint_keep", "grid_every")
+"""Settings in which runs of one recipe may differ; how long they were trained is compared by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One iteration of training."""
+
+    iteration: int
+    queries: int  # reward queries since the start
+    mean: float
+    se: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """A run, as its folder tells it; all empty for a checkpoint that lies in none."""
+
+    name: str = ""  # of the folder
+    config: Mapping[str, Any] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    curve: tuple[CurvePoint, ...] = ()
+    trained: tuple[Prompt, ...] | None = None  # the prompts of the training; None if unknown
+
+    @property
+    def trained_on(self) -> str:
+        """The id of the reward; "" if unknown."""
+        return str(nested(self.manifest, "reward", "card").get("id", ""))
+
+    @property
+    def training_seed(self) -> int:
+        """The seed of the training; -1 if unknown."""
+        return int(self.config.get("seed", -1))
+
+    def queries(self, iteration: int) -> int:
+        """Reward queries up to and with an iteration; -1 if unknown."""
+        return next((point.queries for point in self.curve if point.iteration == iteration), -1)
+
+    @property
+    def recipe(self) -> str:
+        """Sixteen hexadecimal digits that runs have in common which differ in their seed alone; "" if unknown."""
+        if not self.config:
+            return ""
+        values = {name: value for name, value in self.config.items() if name not in NOT_LEARNT_FROM}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_run(run: Path | None) -> RunFacts:
+    """The facts about a run folder; None for a checkpoint that lies in none.
+
+    Raises:
+        CheckpointError: a file of the run is damaged.
+        PromptError: the prompts that the configuration names cannot be read, and the manifest does not list them.
+    """
+    if run is None:
+        return RunFacts()
+    config, manifest = _read(run / "config.json"), _read(run / "manifest.json")
+    config = at_new_place(config, run, manifest.get("folder"))
+    return RunFacts(
+        run.resolve().name,
+        config,
+        manifest,
+        read_curve(run / "metrics.jsonl"),
+        _trained(config, manifest),
+    )
+
+
+def read_curve(metrics: Path) -> tuple[CurvePoint, ...]:
+    """The reward curve of a run's `metrics.jsonl`; empty if there is none. Reading stops at a line that a kill cut short."""
+    points: list[CurvePoint] = []
+    if not metrics.is_file():
+        return ()
+    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            se = math.nan if record["reward_se"] is None else float(record["reward_se"])
+            point = CurvePoint(
+                int(record["iteration"]),
+                int(record["reward_queries"]),
+                float(record["reward_mean"]),
+                se,
+            )
+        except (ValueError, KeyError, TypeError):
+            break
+        points.append(point)
+    return tuple(points)
+
+
+def nested(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """A nested object of JSON values; empty if it is not there."""
+    for key in keys:
+        found = values.get(key)
+        values = found if isinstance(found, Mapping) else {}
+    return dict(values)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON object; empty if there is no such file."""
+    if not file.is_file():
+        return {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file} is damaged: not a JSON object")
+    return values
+
+
+def _trained(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> tuple[Prompt, ...] | None:
+    """As the manifest lists them, else from the list that the configuration names."""
+    listed = nested(manifest, "prompts").get("list")
+    if isinstance(listed, list) and listed:
+        return tuple(Prompt(str(text)) for text in listed)
+    return load_prompts(str(config["prompts"])).prompts if "prompts" in config else None

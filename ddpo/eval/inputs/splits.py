@@ -1,0 +1,280 @@
+"""Splits: named prompt lists, each with its role; which of their prompts training gave away.
+
+Which lists are taken where none is asked for depends on what the model can know. A model with an open vocabulary gets `DEFAULT_LISTS`. The
+embedded model knows 133 nouns and no others, all of them in `animals`, `unseen_animals` and `objects`: prompts of other words would measure
+its tokenizer, so it gets `CLOSED_LISTS`. Any list can be asked for by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+from ddpo.errors import PromptError
+from ddpo.policies import EMBEDDED
+from ddpo.prompts import (
+    PromptSet,
+    builtin_prompts,
+    listed_prompts,
+    load_prompts,
+    with_shared_metadata,
+)
+from ddpo.prompts.leaks import Disguise, Leak, find_kin, find_leaks
+from ddpo.types import Prompt
+
+__all__ = [
+    "CLOSED_LISTS",
+    "DEFAULT_LISTS",
+    "ROLES",
+    "LeakFacts",
+    "Role",
+    "Split",
+    "SplitFacts",
+    "default_lists",
+    "load_splits",
+    "numbered_lists",
+]
+
+Role = Literal["seen", "near", "unseen_animals", "objects", "activities", "external"]
+ROLES: Final[tuple[Role, ...]] = (
+    "seen",
+    "near",
+    "unseen_animals",
+    "objects",
+    "activities",
+    "external",
+)
+LIST_ROLES: Final[Mapping[str, Role]] = {
+    "unseen_animals": "unseen_animals",
+    "objects": "objects",
+    "near": "near",
+    "activities": "activities",
+    "seen_activities": "activities",
+    "animals_activities": "activities",
+}
+"""The roles of built-in lists that were not trained on."""
+CLOSED_LISTS: Final = ("animals", "unseen_animals", "objects")
+DEFAULT_LISTS: Final = (*CLOSED_LISTS, "activities", "near")
+TRAINING: Final = "training"  # the name of the split of a run's own prompts
+MOST_TRAINING: Final = 64  # of them, evenly spread over the list
+MOST_KIN: Final = 4  # prompts that a note names
+BY_DESIGN: Final[tuple[Disguise, ...]] = ("noun", "synonym", "kind")
+"""What `near` and `activities` are made of: a kind of a trained noun, a trained noun in a new activity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A named list of prompts and what it is for: `seen` in training, or held out from it in some way."""
+
+    name: str
+    role: Role
+    prompts: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeakFacts:
+    """A held-out prompt that a training prompt gives away."""
+
+    heldout: str
+    train: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SplitFacts:
+    """A prompt list: what it is for, where it came from, and what of it leaked into training."""
+
+    name: str
+    role: str
+    source: str
+    prompts: int  # that are used
+    leaks: tuple[LeakFacts, ...]  # those that were left out, too
+    dropped: int = 0  # prompts left out because they leaked
+    notes: tuple[str, ...] = ()  # sentences about its prompts that a reader should see
+
+
+def default_lists(model: str) -> tuple[str, ...]:
+    """The built-in lists for a model where none is asked for: those of which it can know the words."""
+    return CLOSED_LISTS if model in EMBEDDED else DEFAULT_LISTS
+
+
+def load_splits(
+    names: Sequence[str],
+    trained: Sequence[Prompt] | None,
+    *,
+    model: str = "",
+    leaks: Literal["report", "drop"] = "report",
+) -> tuple[tuple[Split, SplitFacts], ...]:
+    """The splits of an evaluation, each checked against the training prompts.
+
+    A prompt may stand in several splits: its pictures are drawn and scored once and count in each; a note says so. Prompts are the same if
+    their texts are.
+
+    Args:
+        names: built-in lists or files, "NAME=FILE" to give the split a name; empty for the default lists, where the training prompts take
+            the place of `animals` unless one of the lists is all trained on, and a list of which dropping leaks leaves nothing is not used.
+            A split that is named after a role other than `seen`, as in "near=breeds.txt", has that role.
+        trained: the prompts of the training; None if unknown, which leaves nothing to check, and takes the list `animals` as seen.
+        model: id of the base model, for the default lists.
+        leaks: whether held-out prompts that leaked stay in the split and are told, or are left out. What is near by design stays.
+
+    Raises:
+        PromptError: a list that cannot be read or has no prompt, a name given twice, one prompt with two metadata, or, dropping leaks, a
+            list of which nothing is left.
+    """
+    sets = [_named(name) for name in names] or [
+        (found, None) for found in _default_sets(model, trained)
+    ]
+    _check_names([found.name for found, _ in sets])
+    shared = with_shared_metadata([found for found, _ in sets])
+    splits: list[tuple[Split, SplitFacts]] = []
+    for found, (_, role) in zip(shared, sets, strict=True):
+        loaded = _loaded(found, role, trained, drop=leaks == "drop")
+        if loaded[0].prompts:
+            splits.append(_noting_shared(loaded, [split for split, _ in splits]))
+        elif names:
+            raise PromptError(
+                f"every prompt of {found.name!r} leaked into training: report the leaks, or leave the list out"
+            )
+    return tuple(splits)
+
+
+def numbered_lists(names: Sequence[str]) -> dict[str, list[Prompt]]:
+    """Name → prompts of each list in its order, as often as it names them, as file names count them.
+
+    Args:
+        names: as for `load_splits`.
+
+    Raises:
+        PromptError: a list that cannot be read.
+    """
+    lists: dict[str, list[Prompt]] = {}
+    for text in names:
+        name, equals, file = text.partition("=")
+        if not equals or Path(text).is_file():
+            name, file = Path(text).stem, text
+        path = Path(file)
+        lists[name.strip()] = (
+            listed_prompts(path) if path.is_file() else list(load_prompts(file).prompts)
+        )
+    return lists
+
+
+def _named(text: str) -> tuple[PromptSet, Role | None]:
+    """A list by its name, its file, or NAME=FILE; and the role that the name claims."""
+    name, equals, file = text.partition("=")
+    if not equals or os.path.isfile(text):
+        return load_prompts(text), None
+    if not name.strip() or "/" in name or not file:
+        raise PromptError(
+            f"prompts {text!r}: expected a list, a file, or NAME=FILE with a name without slashes"
+        )
+    role = next((role for role in ROLES if role == name and role != "seen"), None)
+    return replace(load_prompts(file), name=name.strip()), role
+
+
+def _default_sets(model: str, trained: Sequence[Prompt] | None) -> list[PromptSet]:
+    sets = [builtin_prompts(name) for name in default_lists(model)]
+    if trained and not any(_all_trained(found, trained) for found in sets):
+        sets[0] = _training_set(trained)
+    return sets
+
+
+def _training_set(trained: Sequence[Prompt]) -> PromptSet:
+    """The training prompts, or so many of them, evenly spread, that they take no longer than another list."""
+    count = min(len(trained), MOST_TRAINING)
+    chosen = tuple(trained[place * len(trained) // count] for place in range(count))
+    source = (
+        "the training prompts of the run"
+        if count == len(trained)
+        else f"{count} of the run's {len(trained):,} training prompts"
+    )
+    return PromptSet(TRAINING, source, chosen, (1,) * count)
+
+
+def _all_trained(found: PromptSet, trained: Iterable[Prompt]) -> bool:
+    return {prompt.id for prompt in found.prompts} <= {prompt.id for prompt in trained}
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise PromptError(
+                f"two splits have the name {name!r}: give one of them another with NAME=FILE"
+            )
+
+
+def _loaded(
+    found: PromptSet, claimed: Role | None, trained: Sequence[Prompt] | None, *, drop: bool
+) -> tuple[Split, SplitFacts]:
+    """A list as a split, checked against the training prompts."""
+    assumed = (
+        trained is None
+        and claimed is None
+        and found.source == builtin_prompts(DEFAULT_LISTS[0]).source
+    )
+    if assumed or _all_trained(found, trained or ()):
+        return Split(found.name, "seen", found.prompts), SplitFacts(
+            found.name, "seen", found.source, len(found), ()
+        )
+    every = find_leaks(trained or (), found.prompts)
+    role = claimed or _role(found, every)
+    alarms = [
+        leak
+        for leak in every
+        if role not in ("near", "activities") or leak.disguise not in BY_DESIGN
+    ]
+    gone = {leak.heldout.id for leak in alarms} if drop else set()
+    kept = tuple(prompt for prompt in found.prompts if prompt.id not in gone)
+    notes = tuple(_notes(found.name, role, kept, every, find_kin(trained or (), kept)))
+    facts = tuple(LeakFacts(leak.heldout.text, leak.train.text, leak.reason) for leak in alarms)
+    return Split(found.name, role, kept), SplitFacts(
+        found.name, role, found.source, len(kept), facts, len(gone), notes
+    )
+
+
+def _role(found: PromptSet, leaks: Sequence[Leak]) -> Role:
+    """A built-in list's own role; but `near` only if at least half of it is near to what was trained on."""
+    roles = {builtin_prompts(name).source: role for name, role in LIST_ROLES.items()}
+    role = roles.get(found.source, "external")
+    near = sum(leak.disguise in BY_DESIGN for leak in leaks)
+    return "external" if role == "near" and 2 * near < len(found) else role
+
+
+def _notes(
+    name: str, role: Role, kept: Sequence[Prompt], leaks: Sequence[Leak], kin: Sequence[Leak]
+) -> Iterable[str]:
+    left = {prompt.id for prompt in kept}
+    near = sum(leak.disguise in BY_DESIGN and leak.heldout.id in left for leak in leaks)
+    if role == "near" and near:
+        yield f"{near} of the {len(kept)} prompts of {name} show a kind of something that was trained on, as they are meant to."
+    if role == "activities" and near:
+        yield f"{near} of the {len(kept)} prompts of {name} show something that was trained on; what is new is what it does."
+    if kin:
+        some = ", ".join(leak.heldout.text for leak in kin[:MOST_KIN]) + (
+            ", …" if len(kin) > MOST_KIN else ""
+        )
+        yield (
+            f"{len(kin)} of the {len(kept)} prompts of {name} ({some}) are of a wider kind that was trained on, but have "
+            "names of their own: they count as unseen."
+        )
+
+
+def _noting_shared(
+    loaded: tuple[Split, SplitFacts], before: Sequence[Split]
+) -> tuple[Split, SplitFacts]:
+    """The same, with a note for each earlier split that has prompts in common with it."""
+    split, facts = loaded
+    mine = {prompt.id for prompt in split.prompts}
+    notes = list(facts.notes)
+    for other in before:
+        shared = [prompt for prompt in other.prompts if prompt.id in mine]
+        if shared:
+            count = f"{len(shared)} prompts stand" if len(shared) > 1 else "1 prompt stands"
+            notes.append(
+                f"{count} both in {other.name} and in {split.name}: the pictures are the same and count in each."
+            )
+    return split, replace(facts, notes=tuple(notes))

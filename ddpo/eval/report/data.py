@@ -1,0 +1,149 @@
+"""The report as data: what `report.json` holds and every rendering is made from.
+
+A number that does not exist (an interval of one prompt, a share of nothing) is NaN here and `null` in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ddpo.errors import ConfigError
+from ddpo.eval.analysis.diversity import DiversityChange
+from ddpo.eval.analysis.hacking import HackingAssessment
+from ddpo.eval.analysis.history import RunHistory
+from ddpo.eval.analysis.prompt_dependence import Dependence
+from ddpo.eval.analysis.tables import Gain, RunsGain, Transfer
+from ddpo.eval.inputs.models import ModelFacts
+from ddpo.eval.inputs.runs import CurvePoint
+from ddpo.eval.inputs.splits import LeakFacts, SplitFacts
+from ddpo.io.atomic import write_json
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Curve",
+    "LeakFacts",
+    "Report",
+    "RewardFacts",
+    "SplitFacts",
+    "load_report",
+    "save_report",
+]
+
+SCHEMA_VERSION: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RewardFacts:
+    """A reward that pictures were scored with: its card, and the signature that fixes its scores."""
+
+    id: str
+    signature: str
+    card: Mapping[str, Any]
+    role: str  # "trained", "heldout", "artefact" or "asked"
+    noise_floor: float  # largest median change of the score under edits that no viewer minds; NaN if not measured
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The trained reward over the iterations of one run."""
+
+    model: str  # the run's last checkpoint here
+    points: tuple[CurvePoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that a reader needs to judge the models, but for the pictures and their single scores."""
+
+    schema_version: int
+    ddpo_version: str
+    base: str  # the base model's id or folder, or the folder of its pictures
+    models: tuple[ModelFacts, ...]
+    seeds: int  # pictures per prompt and model
+    seed: int  # of the noise; -1 where the pictures were not drawn here
+    sampler: Mapping[str, Any]  # empty where the pictures were not drawn here
+    rewards: tuple[RewardFacts, ...]
+    splits: tuple[SplitFacts, ...]
+    gains: tuple[Gain, ...]  # not of earlier checkpoints
+    transfers: tuple[Transfer, ...]
+    runs: tuple[RunsGain, ...]  # where several runs differ in their training seed alone
+    diversity: tuple[DiversityChange, ...]
+    dependence: tuple[Dependence, ...]
+    courses: tuple[RunHistory, ...]
+    readings: tuple[HackingAssessment, ...]  # one per model that is not an earlier checkpoint
+    curves: tuple[Curve, ...]
+    manifests: Mapping[str, Any]  # model → facts about its run; "evaluation" → how this was made
+    notes: tuple[str, ...]
+
+    def role(self, split: str) -> str:
+        """The role of a split."""
+        return next(facts.role for facts in self.splits if facts.name == split)
+
+    @property
+    def compared(self) -> tuple[ModelFacts, ...]:
+        """The models but for earlier checkpoints."""
+        return tuple(model for model in self.models if not model.history)
+
+
+def save_report(path: Path, report: Report) -> None:
+    """Writes `report.json` atomically."""
+    write_json(path, _plain(asdict(report)))
+
+
+def load_report(path: Path) -> Report:
+    """Reads a `report.json`.
+
+    Raises:
+        ConfigError: missing, not a report, or of another schema version.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if (found := values["schema_version"]) != SCHEMA_VERSION:
+            raise ConfigError(
+                f"{path} has schema version {found}, this ddpo reads {SCHEMA_VERSION}"
+            )
+        return typing.cast(Report, _build(Report, values))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"{path} is not a report of ddpo: {type(error).__name__} {error}"
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """JSON values with `null` for numbers that do not exist, and infinities as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _build(hint: Any, value: Any) -> Any:
+    """The value of type `hint` that plain JSON values describe: dataclasses, tuples, mappings, floats, and what JSON has itself."""
+    if is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return typing.cast("type[Any]", hint)(
+            **{field.name: _build(hints[field.name], value[field.name]) for field in fields(hint)}
+        )
+    if typing.get_origin(hint) is tuple:
+        return tuple(_build(typing.get_args(hint)[0], item) for item in value)
+    if typing.get_origin(hint) is Mapping:
+        kind = typing.get_args(hint)[1]
+        return {key: item if kind is Any else _build(kind, item) for key, item in value.items()}
+    if hint is float:
+        return math.nan if value is None else float(value)
+    if hint in (str, int) and not isinstance(value, hint):
+        raise TypeError(f"expected {hint.__name__}, got {value!r}")
+    return value

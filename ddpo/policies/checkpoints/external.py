@@ -1,0 +1,191 @@
+"""Checkpoints that ddpo did not make: a UNet or a LoRA in the formats that diffusers reads, from a folder, a file or the hub.
+
+Nothing is left out silently: what a checkpoint holds and ddpo cannot take over is an error, for the pictures would not be those of
+that model. `ddpo.policies.checkpoints.lora` and `ddpo.policies.checkpoints.unet` take over what is found here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ddpo.errors import CheckpointError, one_line
+from ddpo.policies.checkpoints.lora import LORA_FILE, PEFT_CONFIG, PEFT_FILE, read_lora
+from ddpo.policies.checkpoints.unet import CONFIG, UNET, WEIGHTS, variant_of
+from ddpo.weights import fetch_hub_file, fetch_hub_repository
+
+__all__ = ["Foreign", "fetch", "needs_base", "recognise"]
+
+MODEL_INDEX: Final = "model_index.json"
+POLICY_FILE: Final = "policy.json"  # of ddpo's own checkpoints
+PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
+HUB_ID: Final = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(.+\.safetensors))?")
+SMALL: Final = (
+    POLICY_FILE,
+    LORA_FILE,
+    PEFT_FILE,
+    PEFT_CONFIG,
+    MODEL_INDEX,
+    CONFIG,
+    f"{UNET}/{CONFIG}",
+    "scheduler/*.json",
+)
+BESIDE: Final = (
+    "text_encoder/config.json",
+    "text_encoder/model{}.safetensors",
+    "vae/config.json",
+    f"vae/{WEIGHTS}{{}}.safetensors",
+)
+"""What is compared with the base model, beside the UNet; `{}` is for the variant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What was recognised."""
+
+    kind: str  # "lora" or "full"
+    weights: Path  # the LoRA's file, or the UNet's folder
+    adapter: dict[str, Any]  # LoRA rank and alpha (those of most layers), and targets
+
+
+def fetch(name: str, base: str | None) -> Path | None:
+    """The folder (or file) of a hub id, from the hub's cache or fetched: only the files that are needed. None: `name` is no hub id.
+
+    Args:
+        name: "owner/name", or "owner/name/path/to/lora.safetensors".
+        base: the base model, if the user gave one; without it only a repository with a policy.json is fetched.
+
+    Raises:
+        MissingResourceError: offline and not in the cache, no such repository, or not reachable.
+        CheckpointError: `base` is needed.
+    """
+    match = HUB_ID.fullmatch(name)
+    if match is None or Path(name.split("/")[0]).exists():  # "runs/my-rnu" is a misspelt folder
+        return None
+    repository, file = match.groups()
+    what = f"the checkpoint {name!r} (no folder here, so a hub id)"
+    if file:
+        return fetch_hub_file(repository, file, "main", None, what)
+    folder = fetch_hub_repository(repository, "main", what, SMALL)
+    if (folder / POLICY_FILE).is_file():
+        return fetch_hub_repository(repository, "main", what)
+    if base is None:
+        raise needs_base(name)
+    if (folder / LORA_FILE).is_file() or (folder / PEFT_FILE).is_file():
+        return folder
+    prefix = f"{UNET}/" if (folder / UNET / CONFIG).is_file() else ""
+    for variant in ("", ".fp16"):
+        names = (
+            f"{prefix}{WEIGHTS}{variant}.safetensors",
+            f"{prefix}{WEIGHTS}{variant}-*.safetensors",
+            f"{prefix}*.index*.json",
+        )
+        folder = fetch_hub_repository(
+            repository, "main", what, (*names, *(file.format(variant) for file in BESIDE))
+        )
+        if any((folder / prefix).glob(f"{WEIGHTS}*.safetensors")):
+            break
+    return folder
+
+
+def needs_base(path: Path | str) -> CheckpointError:
+    """The error for a checkpoint that does not say which model it is of."""
+    return CheckpointError(
+        f"{path} was not made by ddpo and does not name its base model: give --base MODEL"
+    )
+
+
+def recognise(path: Path) -> Foreign | None:
+    """The UNet or LoRA at `path`; None if there is nothing of the kind.
+
+    Args:
+        path: a pipeline's folder, its `unet/`, a folder with one LoRA, or the LoRA's file.
+
+    Raises:
+        CheckpointError: damaged, a pickle, more than one of them, or a LoRA of something else than a UNet.
+    """
+    if path.is_file():
+        _refuse_pickle(path)
+        return _lora(path) if path.suffix == ".safetensors" else None
+    unets = [
+        folder
+        for folder in (path / UNET, path)
+        if _class_name(folder / CONFIG) == "UNet2DConditionModel"
+    ]
+    loras = [] if unets else sorted(path.glob("*.safetensors"))
+    if (path / LORA_FILE).is_file():
+        loras = [path / LORA_FILE]
+    if len(unets) + len(loras) > 1:
+        names = ", ".join(found.name for found in (*unets, *loras))
+        raise CheckpointError(
+            f"{path} holds more than one thing that could be the checkpoint: name one of {names}"
+        )
+    if unets:
+        return _unet(unets[0])
+    if loras:
+        return _lora(loras[0])
+    if (path / MODEL_INDEX).is_file():
+        raise CheckpointError(
+            f"{path} is a pipeline without a UNet of the class UNet2DConditionModel: ddpo evaluates no other denoiser"
+        )
+    for file in sorted([*path.glob("*lora*.bin"), *path.glob("adapter_model.bin")]):
+        _refuse_pickle(file)
+    adapters = sorted(file.parent.name for file in path.glob(f"*/{PEFT_FILE}"))
+    if adapters:
+        raise CheckpointError(
+            f"{path} holds adapters in folders of their own: name one, such as {path / adapters[0]}"
+        )
+    return None
+
+
+def _class_name(file: Path) -> str:
+    """What a config of diffusers is of; "" if there is none."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged: {one_line(error)}") from error
+    return str(config.get("_class_name", "")) if isinstance(config, dict) else ""
+
+
+def _refuse_pickle(file: Path) -> None:
+    if file.suffix in PICKLES:
+        safe = file.with_suffix(".safetensors").name
+        raise CheckpointError(
+            f'{file} is a pickle, which ddpo never reads; convert it in its folder: python -c "import torch, safetensors.torch as s; '
+            f"s.save_file(torch.load('{file.name}', weights_only=True), '{safe}')\""
+        )
+
+
+def _unet(folder: Path) -> Foreign:
+    if not any(folder.glob("*.safetensors")):
+        for pickle in sorted(folder.glob("*.bin")):
+            _refuse_pickle(pickle)
+    variant_of(folder)
+    return Foreign("full", folder, {})
+
+
+def _lora(file: Path) -> Foreign:
+    found = read_lora(file)
+    (rank, _), *_ = Counter(found.ranks.values()).most_common(1)
+    (alpha, _), *_ = Counter(found.alphas.values()).most_common(1)
+    return Foreign(
+        "lora",
+        file,
+        {
+            "rank": rank,
+            "alpha": alpha,
+            "targets": sorted({_target(layer) for layer in found.ranks}),
+        },
+    )
+
+
+def _target(layer: str) -> str:
+    """The end of a layer's name that tells what it is: "to_q" or "to_out.0"."""
+    *_, parent, name = ("", *layer.split("."))
+    return f"{parent}.{name}" if name.isdigit() else name

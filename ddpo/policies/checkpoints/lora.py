@@ -1,0 +1,297 @@
+"""A LoRA of a UNet as one safetensors file, as trainers other than ddpo write it.
+
+In diffusers' and peft's names ("unet.….lora_A.weight", "base_model.model.….lora_A.weight" beside an `adapter_config.json`), those of
+older diffusers ("unet.….lora.down.weight"), of attention processors ("….processor.to_q_lora.down.weight", with or without "unet.") and of
+kohya-ss ("lora_unet_….lora_down.weight" with an alpha each; for Stable Diffusion XL with the names of its original code,
+"lora_unet_input_blocks_4_1_…").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ddpo.errors import CheckpointError, one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "ATTENTION",
+    "LORA_FILE",
+    "PEFT_CONFIG",
+    "PEFT_FILE",
+    "LoraFile",
+    "load_lora",
+    "read_lora",
+]
+
+LORA_FILE: Final = "pytorch_lora_weights.safetensors"  # diffusers' name for it
+PEFT_FILE: Final = "adapter_model.safetensors"  # peft's own names
+PEFT_CONFIG: Final = "adapter_config.json"
+PEFT_PREFIX: Final = "base_model.model."
+ADAPTER_NAME: Final = re.compile(r"(?<=\.lora_[AB])\.([^.]+)\.weight$")
+PEFT_SETTINGS: Final[Mapping[str, tuple[Any, ...] | None]] = {
+    "peft_type": ("LORA", None),
+    "bias": ("none", None),
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
+    **dict.fromkeys(
+        (
+            "r",
+            "lora_alpha",
+            "rank_pattern",
+            "alpha_pattern",
+            "use_rslora",
+            "target_modules",
+            "exclude_modules",
+            "layers_to_transform",
+            "layers_pattern",
+            "lora_dropout",
+            "fan_in_fan_out",
+            "task_type",
+            "auto_mapping",
+            "peft_version",
+            "base_model_name_or_path",
+            "revision",
+            "inference_mode",
+            "megatron_core",
+            "qalora_group_size",
+            "eva_config",
+            "runtime_config",
+            "velora_config",
+            "ensure_weight_tying",
+        )
+    ),
+}
+"""The values of peft's settings that are accepted; None: any, for they are honoured or of no effect on a finished adapter. Settings that
+are not here must be unset. The other ways to begin (`init_lora_weights`), such as "pissa", change the weights beneath the adapter."""
+ATTENTION: Final = (
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+)  # the layers that ddpo-pytorch and TRL adapt
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """A LoRA of a UNet, whatever format it was read from."""
+
+    tensors: dict[str, Tensor]  # peft's names, without the adapter's
+    ranks: dict[str, int]  # layer → rank
+    alphas: dict[str, float]  # layer → alpha
+    rank_stabilised: bool = (
+        False  # alpha / √rank scales a layer (arXiv 2312.03732), else alpha / rank
+    )
+
+
+def read_lora(file: Path, unet: Any = None) -> LoraFile:
+    """Reads a LoRA file of any of the formats, by diffusers' own converters.
+
+    Args:
+        file: safetensors.
+        unet: diffusers' UNet, whose blocks the names of Stable Diffusion XL's original code are translated to; None: they stay.
+
+    Raises:
+        CheckpointError: damaged, no LoRA, or not one of a UNet alone.
+    """
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin
+    from diffusers.utils import convert_unet_state_dict_to_peft
+
+    from ddpo.io.tensors import load_tensors
+
+    _check_keys(file)
+    raw, facts = load_tensors(file)
+    settings = _peft_settings(file) or _metadata(file, facts)
+    _check_settings(file, settings)
+    raw = _without_adapter_name(
+        file, {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in raw.items()}
+    )
+    try:
+        state, network_alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(
+            raw, unet_config=None if unet is None else unet.config
+        )
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{file} is no LoRA that diffusers can read: {one_line(error)}"
+        ) from error
+    if any(key.startswith(("text_encoder", "text_model")) for key in state):
+        raise CheckpointError(
+            f"{file} changes the text encoder too: ddpo evaluates changes of the denoiser only; give pictures of it instead"
+        )
+    # UNet2DConditionModel.save_attn_procs wrote no "unet."
+    tensors = convert_unet_state_dict_to_peft(
+        {key.removeprefix("unet."): tensor for key, tensor in state.items()}
+    )
+    layers = {
+        key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")
+    }
+    expected = {f"{layer}.{part}.weight" for layer in layers for part in ("lora_A", "lora_B")}
+    if odd := sorted(expected ^ set(tensors)):
+        raise CheckpointError(
+            f"{file} is no plain LoRA: {odd[0]} is {'missing' if odd[0] in expected else 'not a part of one'}"
+        )
+    ranks = {layer: int(tensors[f"{layer}.lora_A.weight"].shape[0]) for layer in sorted(layers)}
+    said = {
+        _layer_of_alpha(key): value
+        for key, value in convert_unet_state_dict_to_peft(network_alphas or {}).items()
+    }
+    alphas = {
+        layer: said.get(layer, _alpha_of(layer, rank, settings)) for layer, rank in ranks.items()
+    }
+    return LoraFile(tensors, ranks, alphas, bool(settings.get("use_rslora")))
+
+
+def _alpha_of(layer: str, rank: int, settings: Mapping[str, Any]) -> float:
+    """The alpha of a layer by peft's settings; its rank where they say nothing."""
+    from peft.utils.other import get_pattern_key
+
+    patterns = dict(settings.get("alpha_pattern") or {})
+    alpha = patterns.get(get_pattern_key(list(patterns), layer), settings.get("lora_alpha"))
+    return float(rank if alpha is None else alpha)
+
+
+def _without_adapter_name(file: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors named as in a file, where a module's own state dict names the adapter: "lora_A.default.weight"."""
+    names = {found[1] for key in tensors if (found := ADAPTER_NAME.search(key))}
+    if len(names) > 1:
+        raise CheckpointError(
+            f"{file} holds {len(names)} adapters ({', '.join(sorted(names))}): write one of them to a file of its own"
+        )
+    return {ADAPTER_NAME.sub(".weight", key): tensor for key, tensor in tensors.items()}
+
+
+def _check_keys(file: Path) -> None:
+    """Refuses what is not a LoRA before its tensors are read, for it may be a whole model."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), framework="pt") as opened:
+            keys = list(opened.keys())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} cannot be read as safetensors: {one_line(error)}") from error
+    odd = next((key for key in keys if "lora" not in key and not key.endswith(".alpha")), None)
+    odd = odd or next((key for key in keys if "dora_scale" in key or "lora_magnitude" in key), None)
+    if odd is not None or not keys:
+        raise CheckpointError(
+            f"{file} is no plain LoRA: " + (f"it holds {odd}" if keys else "it is empty")
+        )
+
+
+def _metadata(file: Path, facts: Mapping[str, str]) -> dict[str, Any]:
+    """Peft's settings that newer diffusers write into the file's header; {} if there are none."""
+    try:
+        found = json.loads(facts.get("lora_adapter_metadata", "{}"))
+        return {
+            key.removeprefix("unet."): value
+            for key, value in found.items()
+            if not key.startswith("text_encoder")
+        }
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{file} is damaged: its header says lora_adapter_metadata, but {one_line(error)}"
+        ) from error
+
+
+def _peft_settings(file: Path) -> dict[str, Any]:
+    """The `adapter_config.json` that peft writes beside the weights; {} if there is none.
+
+    Raises:
+        CheckpointError: it is damaged, or missing beside a file of peft's name.
+    """
+    path = file.with_name(PEFT_CONFIG)
+    if file.name != PEFT_FILE:
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{file} lacks {PEFT_CONFIG} beside it, which says by how much its layers are scaled"
+        ) from error
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {one_line(error)}") from error
+
+
+def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    """Refuses settings of peft with which a layer computes something else than W x + alpha / rank · B A x."""
+    for name, value in settings.items():
+        accepted = PEFT_SETTINGS.get(name, (None, False, "", [], {}))
+        if accepted is not None and value not in accepted:
+            raise CheckpointError(
+                f"{file} is no plain LoRA: it was made with {name} = {value!r}, which ddpo does not support"
+            )
+
+
+def _layer_of_alpha(key: str) -> str:
+    """The layer that a key of diffusers' `network_alphas` is about: attention layers keep a piece of the weight's own name in it."""
+    return key.removeprefix("unet.").removesuffix(".alpha").removesuffix(".lora_A.weight")
+
+
+def load_lora(unet: Any, file: Path, adapter: str, model: str) -> None:
+    """Puts the LoRA of a file on a UNet, in place of an adapter of the same name; peft's arithmetic, so alpha / rank scales each layer.
+
+    Args:
+        unet: diffusers' UNet; unchanged if the LoRA does not fit.
+        file: safetensors.
+        adapter: the name that the adapter gets.
+        model: what messages call the base model.
+
+    Raises:
+        CheckpointError: its layers are not those of the UNet.
+    """
+    from peft import LoraConfig
+    from peft.utils import set_peft_model_state_dict
+
+    found = read_lora(file, unet)
+    wrong = f"{file} does not fit {model!r}"
+    for layer in found.ranks:
+        _check_layer(unet, found, layer, wrong)
+    try:
+        config = LoraConfig(**_config_of(found))
+        if adapter in getattr(unet, "peft_config", {}):
+            unet.delete_adapters(adapter)
+        unet.add_adapter(config, adapter_name=adapter)
+        result = set_peft_model_state_dict(unet, found.tensors, adapter_name=adapter)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{wrong}: {one_line(error)}") from error
+    left = [*result.unexpected_keys, *(key for key in result.missing_keys if f".{adapter}." in key)]
+    if left:
+        raise CheckpointError(f"{wrong}: {left[0]} is in one of them only")
+
+
+def _config_of(found: LoraFile) -> dict[str, Any]:
+    """Peft's settings for exactly the layers of the file, each with its rank and alpha."""
+    pattern = "|".join(re.escape(layer) for layer in found.ranks)
+    (rank, _), *_ = Counter(found.ranks.values()).most_common(1)
+    return {
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": pattern,
+        "rank_pattern": {f"^{re.escape(layer)}": value for layer, value in found.ranks.items()},
+        "alpha_pattern": {f"^{re.escape(layer)}": value for layer, value in found.alphas.items()},
+        "use_rslora": found.rank_stabilised,
+    }
+
+
+def _check_layer(unet: Any, found: LoraFile, layer: str, wrong: str) -> None:
+    try:
+        own = unet.get_submodule(layer)
+    except AttributeError as error:
+        raise CheckpointError(f"{wrong}: the model has no layer {layer}") from error
+    own = getattr(own, "base_layer", own)  # another adapter may lie on it
+    weight = getattr(own, "weight", None)
+    down, up = found.tensors[f"{layer}.lora_A.weight"], found.tensors[f"{layer}.lora_B.weight"]
+    if (
+        weight is None
+        or weight.ndim != down.ndim
+        or (weight.shape[1], weight.shape[0]) != (down.shape[1], up.shape[0])
+    ):
+        shape = "not one that LoRA can change" if weight is None else f"{list(weight.shape)}"
+        raise CheckpointError(
+            f"{wrong}: {layer} is {shape} in the model and {up.shape[0]} by {list(down.shape[1:])} in the LoRA"
+        )

@@ -1,0 +1,249 @@
+"""What a prompt shows: its noun, and what the table of kinds (`lists/kinds.toml`) says about it.
+
+The noun is found by a simple rule, without a parser: the last word before the first preposition, verb in -ing or comma. Where the rule is
+wrong, it is wrong in the same way for training prompts and held-out ones.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Final, Literal
+
+__all__ = ["Relation", "Subject", "singular", "subjects", "words"]
+
+Relation = Literal["same", "synonyms", "kinds", "wider"]
+
+ARTICLES: Final = frozenset({"a", "an", "the"})
+OF_WHAT: Final = frozenset(
+    {
+        "photo",
+        "photograph",
+        "picture",
+        "image",
+        "painting",
+        "drawing",
+        "portrait",
+        "sketch",
+        "illustration",
+        "rendering",
+        "render",
+        "shot",
+        "view",
+        "closeup",
+        "herd",
+        "flock",
+        "pack",
+        "swarm",
+        "school",
+        "group",
+        "pair",
+        "bunch",
+    }
+)
+"""Words that only lead up to the noun behind "of"."""
+ENDS: Final = frozenset(
+    {
+        "on",
+        "in",
+        "at",
+        "with",
+        "without",
+        "under",
+        "over",
+        "near",
+        "by",
+        "of",
+        "from",
+        "to",
+        "into",
+        "onto",
+        "beside",
+        "behind",
+        "before",
+        "above",
+        "below",
+        "among",
+        "between",
+        "through",
+        "during",
+        "against",
+        "around",
+        "next",
+        "inside",
+        "outside",
+        "along",
+        "across",
+        "beneath",
+        "as",
+        "for",
+        "while",
+        "who",
+        "that",
+        "which",
+        "is",
+        "are",
+        "has",
+        "have",
+    }
+)
+"""Words that come after a noun."""
+NO_VERBS: Final = frozenset(
+    {
+        "king",
+        "ring",
+        "wing",
+        "thing",
+        "string",
+        "spring",
+        "swing",
+        "sling",
+        "duckling",
+        "gosling",
+        "starling",
+        "sapling",
+        "nestling",
+        "fledgling",
+        "dumpling",
+        "building",
+        "painting",
+        "ceiling",
+        "pudding",
+        "wedding",
+        "earring",
+        "clothing",
+        "lightning",
+        "evening",
+        "morning",
+        "herring",
+        "viking",
+        "icing",
+        "bunting",
+        "darling",
+        "railing",
+    }
+)
+IRREGULAR: Final = {
+    "mice": "mouse",
+    "geese": "goose",
+    "oxen": "ox",
+    "feet": "foot",
+    "teeth": "tooth",
+    "men": "man",
+    "women": "woman",
+    "children": "child",
+    "people": "person",
+    "wolves": "wolf",
+    "calves": "calf",
+    "knives": "knife",
+    "leaves": "leaf",
+    "elves": "elf",
+    "loaves": "loaf",
+    "shelves": "shelf",
+    "scarves": "scarf",
+    "canoes": "canoe",
+    "oboes": "oboe",
+}
+PARTS: Final = re.compile(r"[,;.:|()\n]|\band (?=(?:a|an|the|two|three|some)\b)")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One thing that a prompt shows."""
+
+    name: str  # singular, without what stands before the words that the table knows
+    relations: tuple[tuple[str, Relation], ...]  # to which nouns, and how; to itself the first
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case and singular, without articles and 's. Text without a letter or digit is one word."""
+    found = re.findall(r"\w+(?:'\w+)?", text.lower().replace("’", "'"))
+    kept = [singular(word.removesuffix("'s")) for word in found if word not in ARTICLES]
+    return kept or [text.strip()]
+
+
+def singular(word: str) -> str:
+    """The singular of an English noun in lower case, by its ending; other words may lose an s, always in the same way."""
+    if word in IRREGULAR:
+        return IRREGULAR[word]
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if word.endswith(("sses", "xes", "zzes", "ches", "shes")) or (
+        word.endswith("uses") and not word.endswith("ouses")
+    ):
+        return word[:-2]
+    if len(word) > 5 and word.endswith("oes"):
+        return word[:-2]
+    plural = (
+        len(word) > 3
+        and word.endswith("s")
+        and not word.endswith("ss")
+        and not (len(word) > 4 and word.endswith("us"))
+    )
+    return word[:-1] if plural else word
+
+
+def subjects(text: str) -> tuple[Subject, ...]:
+    """What a prompt shows: its first noun, and those after a comma or an "and" that the table of kinds knows."""
+    found: dict[str, Subject] = {}
+    for part in PARTS.split(text.lower()):
+        subject, known = _subject(_phrase(part))
+        if subject is not None and (known or not found):
+            found.setdefault(subject.name, subject)
+    return tuple(found.values())
+
+
+def _phrase(part: str) -> list[str]:
+    """The noun of a part of a prompt with the words before it, singular."""
+    taken = re.findall(r"\w+(?:'\w+)?", part.replace("’", "'"))
+    for place, (word, after) in enumerate(zip(taken, taken[1:], strict=False)):
+        if word in OF_WHAT and after == "of":
+            taken = taken[place + 2 :]
+            break
+    phrase: list[str] = []
+    for word, after in zip(taken, [*taken[1:], ""], strict=False):
+        if word in ARTICLES:
+            continue
+        verb = bool(phrase) and word.endswith("ing") and (word not in NO_VERBS or after in ARTICLES)
+        if verb or word in ENDS:
+            if (
+                len(phrase) > 1 and len(phrase[-1]) > 5 and phrase[-1].endswith("ed")
+            ):  # "a castle surrounded by"
+                phrase.pop()
+            break
+        phrase.append(singular(word.removesuffix("'s")))
+    return phrase
+
+
+def _subject(phrase: list[str]) -> tuple[Subject | None, bool]:
+    """The longest ending of a phrase that the table knows, else its last word; and whether the table knows it."""
+    table = _table()
+    for start in range(len(phrase)):
+        name = " ".join(phrase[start:])
+        if name in table:
+            return table[name], True
+    return (Subject(phrase[-1], ((phrase[-1], "same"),)), False) if phrase else (None, False)
+
+
+@cache
+def _table() -> dict[str, Subject]:
+    """Name → what the table of kinds says of it."""
+    record = tomllib.loads(
+        (files("ddpo.prompts") / "lists" / "kinds.toml").read_text(encoding="utf-8")
+    )
+    relations: dict[str, list[tuple[str, Relation]]] = {noun: [] for noun in record}
+    how: tuple[Relation, ...] = ("synonyms", "kinds", "wider")
+    for noun, facts in record.items():
+        for name in facts.get("not", ()):
+            relations.setdefault(_key(name), [])
+        for relation in how:
+            for name in facts.get(relation, ()):
+                relations.setdefault(_key(name), []).append((noun, relation))
+    return {name: Subject(name, ((name, "same"), *others)) for name, others in relations.items()}
+
+
+def _key(name: str) -> str:
+    return " ".join(singular(word) for word in name.split())

@@ -1,0 +1,112 @@
+"""What the rewards that ask a vision-language model share: one picture is judged at a time, and what cannot be judged says why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import torch
+from PIL import Image
+
+from ddpo.errors import MissingResourceError, one_line
+from ddpo.rewards.card import Calls, RewardCard
+from ddpo.rewards.vlm import SPACE_MARKS, UnusableAnswer, Vlm, is_server, open_vlm
+from ddpo.types import ImageBatch, Prompt, RewardOutput
+
+__all__ = ["Judgement", "excerpt", "judge_each", "open_for", "served", "share_of"]
+
+Judgement = Mapping[str, float] | str
+"""The score, under "score", and the parts; or the reason why there is none."""
+
+SHOWN: Final = 60  # characters of a reply that are repeated in a reason
+SERVER_CALLS: Final = Calls(
+    concurrency=8, retries=3, batch=1
+)  # each request has a time-out of its own, and is about one picture
+
+
+def served(card: RewardCard, model: str | None) -> RewardCard:
+    """The card of a reward that asks a server: several calls at once, of one picture each, tried again if the server does not answer.
+
+    Scores of a model without a name are not kept: the server may have another model tomorrow.
+    """
+    return replace(
+        card, thread_safe=True, calls=SERVER_CALLS, cache=card.cache and model is not None
+    )
+
+
+def open_for(
+    card: RewardCard, vlm: str, model: str | None, device: str, timeout_s: float
+) -> tuple[RewardCard, Vlm]:
+    """The reward's card, which lets several calls go to a server at once; and the model that it asks.
+
+    Args:
+        card: of the reward.
+        vlm: folder or hub id of a local model, or the address of a server.
+        model: a server's name of the model; None: the first one that it lists.
+        device: torch device of a local model.
+        timeout_s: seconds after which an answer of a server is given up.
+
+    Raises:
+        MissingResourceError: the model is not here and cannot be fetched; says its size, licence and how to get it.
+        ConfigError: an address or time-out that cannot be.
+    """
+    try:
+        opened = open_vlm(vlm, device, model=model, timeout_s=timeout_s)
+    except MissingResourceError as error:
+        needed = " and ".join(
+            f"{w.source} ({w.megabytes / 1000:g} GB, {w.licence})" for w in card.weights
+        )
+        commands = " && ".join(f"hf download {w.source}" for w in card.weights)
+        cause = one_line(error).split(". ")[0]
+        line = f"reward {card.id!r} needs {needed}: run `{commands}`, or give a folder or a server's address as vlm=…; {cause}"
+        raise MissingResourceError(line) from error
+    return served(card, model) if is_server(vlm) else card, opened
+
+
+def judge_each(
+    batch: ImageBatch, parts: Sequence[str], judge: Callable[[Image.Image, Prompt], Judgement]
+) -> RewardOutput:
+    """Judges one picture after the other, so that batch mates and padding cannot touch a score.
+
+    Args:
+        batch: the pictures.
+        parts: names of the parts; NaN where a picture could not be judged.
+        judge: picture and prompt → judgement; an `UnusableAnswer` that it raises is the reason why there is none.
+    """
+
+    def judged(image: Image.Image, prompt: Prompt) -> Judgement:
+        try:
+            return judge(image, prompt)
+        except UnusableAnswer as error:
+            return one_line(error)
+
+    found = [
+        judged(image, prompt)
+        for image, prompt in zip(batch.images if len(batch) else [], batch.prompts, strict=True)
+    ]
+
+    def column(name: str) -> torch.Tensor:
+        return torch.tensor(
+            [math.nan if isinstance(one, str) else one[name] for one in found], dtype=torch.float32
+        )
+
+    errors = tuple(one if isinstance(one, str) else None for one in found)
+    return RewardOutput(column("score"), {name: column(name) for name in parts}, errors)
+
+
+def share_of(word: str, log_probs: Mapping[str, float]) -> float:
+    """The probability of all tokens that spell `word`, in whatever case and with or without a leading space."""
+    due = word.casefold()
+    return math.fsum(
+        math.exp(value)
+        for token, value in log_probs.items()
+        if token.strip(SPACE_MARKS).casefold() == due
+    )
+
+
+def excerpt(reply: str) -> str:
+    """A reply on one line, in quotes, not longer than a reason may be."""
+    text = " ".join(reply.split())
+    return repr(text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…")

@@ -1,0 +1,212 @@
+"""A plain function or another callable as a reward: `f(images)` or `f(images, prompts)`, one number per image."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from ddpo.errors import ContractBroken, RewardFailure, RewardLoadError
+from ddpo.rewards.card import RewardCard, RewardOption
+from ddpo.types import ImageBatch, RewardOutput
+
+__all__ = ["FunctionReward", "card_of_function"]
+
+POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+STARRED: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+IMAGES: Final = ("images", "image")
+PROMPTS: Final = ("prompts", "prompt")
+METADATA: Final = ("metadata",)
+NO_SCORE: Final = "the reward function returned None"
+
+Input = Literal["image", "prompt", "metadata"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The parameters of a function by what they are for."""
+
+    inputs: Mapping[str, Input]  # parameter → what it is filled with
+    optional: frozenset[str]  # those of `inputs` that have a default
+    options: Mapping[str, Any]  # parameter → default
+    positional: tuple[str, ...]  # those that cannot be given by name, in order
+
+
+def card_of_function(function: Callable[..., Any], reference: str, version: str) -> RewardCard:
+    """A card made from a callable's name, docstring and parameters.
+
+    Args:
+        function: `f(images: uint8 [batch, height, width, 3], prompts: list[str], option=default, …)`; see `parameters_of`.
+        reference: "module:attribute", for the card.
+        version: a text that changes when the function's code does.
+
+    Raises:
+        RewardLoadError: it takes no images, or another parameter without a default.
+    """
+    name = _name(function, reference)
+    found = parameters_of(function, name)
+    kinds: tuple[Input, ...] = ("image", "prompt", "metadata")
+    return RewardCard(
+        id=name.lower(),
+        version=version,
+        summary=(_described(function) or "a user's function, without a docstring").splitlines()[0],
+        load=reference,
+        family="user",
+        flaws="not stated",
+        inputs=tuple(kind for kind in kinds if kind in found.inputs.values()),
+        optional=tuple(kind for kind in kinds if _is_optional(found, kind)),
+        preprocessing="uint8 [batch, height, width, 3]",
+        dtype="as the function returns",
+        code_licence="not stated",
+        options=tuple(
+            RewardOption(option, default, "") for option, default in found.options.items()
+        ),
+    )
+
+
+def parameters_of(function: Callable[..., Any], name: str) -> Parameters:
+    """Sorts the parameters of a callable.
+
+    A parameter called images, prompts or metadata (or image, prompt) is an input, with a default or without, in any place. Without
+    one called images, the first is the images; without one called prompts, a second one that has no default is the prompts. Further
+    parameters are options and need a default; `*args` and `**kwargs` are left alone.
+
+    Raises:
+        RewardLoadError: there is no parameter for images, or another one has no default.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise RewardLoadError(
+            f"function {name!r} is no reward: its parameters are not known ({error})"
+        ) from error
+    named = [parameter for parameter in parameters if parameter.kind not in STARRED]
+    inputs: dict[str, Input] = {}
+    for kind, words in (("image", IMAGES), ("prompt", PROMPTS), ("metadata", METADATA)):
+        first = next((parameter.name for parameter in named if parameter.name in words), None)
+        if first is not None:
+            inputs[first] = kind  # type: ignore[assignment]  # mypy takes the words for any text
+    _add_unnamed(inputs, named)
+    options = {
+        parameter.name: parameter.default for parameter in named if parameter.name not in inputs
+    }
+    if "image" not in inputs.values() or inspect.Parameter.empty in options.values():
+        raise RewardLoadError(
+            f"function {name!r} is no reward: it must take (images) or (images, prompts), and further parameters only with defaults"
+        )
+    optional = frozenset(
+        parameter.name
+        for parameter in named
+        if _has_default(parameter) and parameter.name in inputs
+    )
+    places = tuple(
+        parameter.name for parameter in named if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+    )
+    return Parameters(inputs, optional, options, places)
+
+
+def _add_unnamed(inputs: dict[str, Input], named: Sequence[inspect.Parameter]) -> None:
+    """Adds images and prompts that go by other names: the first parameters, in this order."""
+    free = [
+        parameter
+        for parameter in named
+        if parameter.name not in inputs and parameter.kind in POSITIONAL
+    ]
+    required = [parameter for parameter in free if not _has_default(parameter)]
+    if "image" not in inputs.values() and required:
+        inputs[required.pop(0).name] = "image"
+    if "prompt" not in inputs.values() and required:
+        inputs[required.pop(0).name] = "prompt"
+
+
+def _has_default(parameter: inspect.Parameter) -> bool:
+    return parameter.default is not inspect.Parameter.empty
+
+
+def _is_optional(found: Parameters, kind: Input) -> bool:
+    return any(found.inputs[name] == kind for name in found.optional)
+
+
+def _name(function: Callable[..., Any], reference: str) -> str:
+    """The function's own name; of a lambda, a partial or an object, the name that it was given in its file."""
+    own = getattr(function, "__name__", "")
+    return own if own.isidentifier() else re.sub(r"\W", "_", reference.rpartition(":")[2])
+
+
+def _described(function: Callable[..., Any]) -> str | None:
+    """The docstring; of a partial that of its function, of an object that of its class."""
+    return inspect.getdoc(function.func if isinstance(function, functools.partial) else function)
+
+
+class FunctionReward:
+    """Calls a function with uint8 images, and prompts if it takes them. None stands for "cannot be scored"; NaN is a failure.
+
+    Images without a prompt leave a parameter for prompts at its default, if it has one.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], card: RewardCard, options: Mapping[str, Any]
+    ) -> None:
+        self.card = card
+        self._function, self._options = function, dict(options)
+        self._parameters = parameters_of(function, card.id)
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        """Scores `batch`."""
+        import torch
+
+        scores: dict[int, float | None] = {}
+        for places in self._alike(batch):
+            part = batch if len(places) == len(batch) else batch.take(places)
+            scores |= dict(zip(places, self._as_list(self._returned(part), len(part)), strict=True))
+        in_order = [scores[place] for place in range(len(batch))]
+        for index, score in enumerate(in_order):
+            if score is not None and not math.isfinite(score):
+                raise RewardFailure(
+                    f"the score of image {index} is {score}; return None for a picture that cannot be scored"
+                )
+        values = torch.tensor(
+            [math.nan if score is None else score for score in in_order], dtype=torch.float32
+        )
+        return RewardOutput(
+            values, errors=tuple(NO_SCORE if score is None else None for score in in_order)
+        )
+
+    def _alike(self, batch: ImageBatch) -> list[list[int]]:
+        """The places of the images of each call: where prompts may be left out, those with and without one apart."""
+        everywhere = list(range(len(batch)))
+        if not _is_optional(self._parameters, "prompt"):
+            return [everywhere]
+        told = [place for place in everywhere if batch.prompts[place].text]
+        bare = [place for place in everywhere if not batch.prompts[place].text]
+        return [places for places in (told, bare) if places] or [everywhere]
+
+    def _returned(self, batch: ImageBatch) -> Any:
+        """The function's scores for images of which all or none have a prompt."""
+        found = self._parameters
+        bare = not any(prompt.text for prompt in batch.prompts)
+        given: dict[str, Any] = dict(self._options)
+        for name, kind in found.inputs.items():
+            if kind == "image":
+                given[name] = batch.uint8
+            elif kind == "metadata":
+                given[name] = [dict(prompt.metadata) for prompt in batch.prompts]
+            elif not (bare and name in found.optional):
+                given[name] = [prompt.text for prompt in batch.prompts]
+        placed = [given.pop(name) for name in found.positional if name in given]
+        return self._function(*placed, **given)
+
+    def _as_list(self, returned: Any, count: int) -> Sequence[float | None]:
+        try:
+            scores = [None if score is None else float(score) for score in returned]
+        except (TypeError, ValueError) as error:
+            raise ContractBroken(
+                f"the function must return one number per picture, got {type(returned).__name__} ({error})"
+            ) from error
+        if len(scores) != count:
+            raise ContractBroken(f"the function returned {len(scores)} scores for {count} pictures")
+        return scores

@@ -1,0 +1,267 @@
+"""How fast a reward is, what memory it takes, and what part of the time is not its own."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from ddpo.devices import check_device, synchronize
+from ddpo.errors import ConfigError
+from ddpo.images import load_image
+from ddpo.rewards.base import Reward
+from ddpo.rewards.fixtures import FIXTURES, draw_fixture
+from ddpo.rewards.models.shared_encoders import forget_embeddings
+from ddpo.rewards.scoring.scorer import Scorer
+from ddpo.rewards.zoo import ResolvedReward
+from ddpo.types import ImageBatch, Prompt, RewardOutput
+
+__all__ = [
+    "BenchRecord",
+    "bench",
+    "bench_images",
+    "busy_seconds",
+    "fitted_images",
+    "make_on",
+    "process_peak_mb",
+    "reset_peak_memory",
+]
+
+PROMPT: Final = Prompt("a photograph of a cat that plays chess with a horse in a sunny garden")
+NOISE: Final = (0, 4, 16, 64)  # largest change of a level, by turns
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRecord:
+    """One batch size on one device; rates in images per second, over the repeats."""
+
+    reward: str
+    device: str
+    batch_size: int
+    images: int
+    side: int  # pixels
+    repeats: int
+    rate: float  # median
+    rate_low: float
+    rate_high: float
+    outside: float  # share of the time in which no call of the reward was running, median
+    peak_memory_mb: float  # of the process, of 10⁶ bytes
+    peak_gpu_mb: float | None  # allocated by torch; None on the CPU
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def bench_images(count: int, side: int) -> NDArray[np.uint8]:
+    """Fixture pictures cut to size, with noise from none to strong, all different: uint8 `[count, side, side, 3]`."""
+    random = np.random.default_rng(0)
+    names = sorted(FIXTURES)
+    fitted = [_fit(Image.fromarray(draw_fixture(name)), side) for name in names]
+    pictures = np.empty((count, side, side, 3), np.uint8)
+    for index in range(count):
+        level = NOISE[index // len(names) % len(NOISE)]
+        noise = random.integers(-level, level + 1, (side, side, 3), dtype=np.int16)
+        pictures[index] = (fitted[index % len(names)] + noise).clip(0, 255)
+        pictures[index, 0, 0] = (
+            index % 256,
+            index // 256 % 256,
+            0,
+        )  # no two are the same, whatever the noise
+    return pictures
+
+
+def fitted_images(paths: Sequence[Path], count: int, side: int) -> NDArray[np.uint8]:
+    """The pictures of files, by turns, cut to squares: uint8 `[count, side, side, 3]`.
+
+    Raises:
+        ImageError: a file is not a picture.
+    """
+    loaded = [_fit(load_image(path), side) for path in paths[:count]]
+    return np.stack([loaded[index % len(loaded)] for index in range(count)])
+
+
+def _fit(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
+
+
+def make_on(found: ResolvedReward, device: str) -> Reward:
+    """The reward on a device, by its option "device" if it has one; a reward without goes where the pixels are.
+
+    Raises:
+        ConfigError: there is no such device here, or the reward runs on the CPU alone. And as `ResolvedReward.make`.
+    """
+    if "device" in found.options:
+        return replace(found, options={**found.options, "device": device}).make()
+    if found.card.device == "cpu" and device.partition(":")[0] != "cpu":
+        raise ConfigError(f"reward {found.card.id!r} runs on the CPU only")
+    check_device(device)
+    return found.make()
+
+
+def bench(
+    reward: Reward,
+    pictures: NDArray[np.uint8],
+    batch_sizes: Sequence[int] = (1, 4, 16, 64),
+    device: str = "cpu",
+    repeats: int = 5,
+) -> Iterator[BenchRecord]:
+    """Scores the pictures again and again, the batch sizes by turns, after a warm-up; one record per batch size at the end.
+
+    Args:
+        reward: to be measured, as `make_on` gives it.
+        pictures: uint8 `[count, side, side, 3]`, decoded: reading files is not measured.
+        batch_sizes: pictures per call.
+        device: where the reward runs, for the pixels and the memory.
+        repeats: rounds; the median of them counts.
+
+    Raises:
+        ConfigError: a batch size below 1 or above the number of pictures, or no round.
+        RewardFailure: the reward failed.
+    """
+    if repeats < 1:
+        raise ConfigError(f"repeats must be at least 1, got {repeats}")
+    if wrong := [size for size in batch_sizes if not 1 <= size <= len(pictures)]:
+        raise ConfigError(
+            f"batch size {wrong[0]} must be from 1 to the number of pictures, {len(pictures)}"
+        )
+    runs = {size: _Run(reward, pictures, size, device) for size in dict.fromkeys(batch_sizes)}
+    for run in runs.values():
+        run.warm_up()
+    for _ in range(repeats):
+        for run in runs.values():
+            run.once()
+    for run in runs.values():
+        yield run.record()
+
+
+class _Run:
+    """One batch size: its scorer and what was measured."""
+
+    def __init__(
+        self, reward: Reward, pictures: NDArray[np.uint8], batch_size: int, device: str
+    ) -> None:
+        self._reward, self._pictures, self._size, self._device = (
+            _Watched(reward, device),
+            pictures,
+            batch_size,
+            device,
+        )
+        self._scorer = Scorer(
+            self._reward,
+            batch_size,
+            batch_pixels=batch_size * pictures.shape[1] * pictures.shape[2],
+        )
+        self._rates: list[float] = []
+        self._outside: list[float] = []
+        self._memory: list[float] = []
+        self._gpu: list[float] = []
+
+    def warm_up(self) -> None:
+        self._scorer.score(self._batch(self._size))
+
+    def _batch(self, count: int) -> ImageBatch:
+        batch = ImageBatch.of_uint8(self._pictures[:count], [PROMPT] * count)
+        return (
+            batch
+            if _on_cpu(self._device)
+            else ImageBatch(batch.pixels.to(self._device), batch.prompts)
+        )
+
+    def once(self) -> None:
+        batch = self._batch(len(self._pictures))
+        self._reward.calls.clear()
+        forget_embeddings()  # those of the last round would be looked up instead of computed
+        reset_peak_memory(self._device)
+        begun = time.perf_counter()
+        self._scorer.score(batch)
+        seconds = time.perf_counter() - begun
+        self._rates.append(len(batch) / seconds)
+        self._outside.append(1 - busy_seconds(self._reward.calls) / seconds)
+        self._memory.append(process_peak_mb())
+        if not _on_cpu(self._device):
+            self._gpu.append(torch.accelerator.max_memory_allocated(self._device) / 1e6)
+
+    def record(self) -> BenchRecord:
+        self._scorer.close()
+        return BenchRecord(
+            reward=self._reward.card.id,
+            device=self._device,
+            batch_size=self._size,
+            images=len(self._pictures),
+            side=self._pictures.shape[1],
+            repeats=len(self._rates),
+            rate=statistics.median(self._rates),
+            rate_low=min(self._rates),
+            rate_high=max(self._rates),
+            outside=statistics.median(self._outside),
+            peak_memory_mb=max(self._memory),
+            peak_gpu_mb=max(self._gpu) if self._gpu else None,
+        )
+
+
+class _Watched:
+    """A reward whose calls are timed, from any number of threads."""
+
+    def __init__(self, reward: Reward, device: str) -> None:
+        self.card, self.calls = reward.card, list[tuple[float, float]]()
+        self._reward, self._device, self._lock = reward, device, Lock()
+
+    def __call__(self, batch: ImageBatch) -> RewardOutput:
+        begun = time.perf_counter()
+        output = self._reward(batch)
+        synchronize(
+            torch.device(self._device)
+        )  # a kernel that is still running is the reward's own time
+        with self._lock:
+            self.calls.append((begun, time.perf_counter()))
+        return output
+
+
+def busy_seconds(calls: Sequence[tuple[float, float]]) -> float:
+    """How long at least one of the calls (beginning, end) was running: the length of the union of the intervals."""
+    total, reached = 0.0, float("-inf")
+    for begun, ended in sorted(calls):
+        total += max(0.0, ended - max(begun, reached))
+        reached = max(reached, ended)
+    return total
+
+
+def _on_cpu(device: str) -> bool:
+    return torch.device(device).type == "cpu"
+
+
+def reset_peak_memory(device: str) -> None:
+    """Sets the peak memory of the device back to what is in use now, and that of this process."""
+    if not _on_cpu(device):
+        torch.accelerator.reset_peak_memory_stats(device)
+    with contextlib.suppress(
+        OSError
+    ):  # elsewhere than on Linux the peak is that of the process since it began
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM: proc(5)
+
+
+def process_peak_mb() -> float:
+    """The most memory that this process held since `reset_peak_memory`, in units of 10⁶ bytes."""
+    try:
+        line = next(
+            line
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("VmHWM:")
+        )
+        return int(line.split()[1]) * 1024 / 1e6
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB on Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -1,0 +1,161 @@
+"""The tables of rewards in the README and in docs/rewards.md, and a page for each reward, from the cards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from ddpo.rewards.card import RewardCard
+from ddpo.rewards.cards import CARDS
+
+__all__ = [
+    "needs",
+    "render_card_markdown",
+    "render_facts_markdown",
+    "render_table_markdown",
+    "scale",
+]
+
+
+def scale(card: RewardCard) -> str:
+    """Range and unit in words."""
+    low, high = (f"{bound:g}" if bound is not None else "" for bound in card.range)
+    bounds = f"{low or '−∞'} … {high or '∞'}" if low or high else ""
+    return (
+        f"{bounds} ({card.unit})" if bounds and card.unit else bounds or card.unit or "not stated"
+    )
+
+
+def needs(card: RewardCard) -> str:
+    """What has to be there before it scores: prompts, weights with their size, an extra."""
+    size = sum(weight.megabytes for weight in card.weights)
+    size_text = (
+        f"{size / 1000:.1f} GB" if size >= 1000 else f"{size:.1f} MB" if size else "of unknown size"
+    )
+    things = ["prompt"] if card.needs_prompt else []
+    things += [f"weights {size_text}"] if card.weights else []
+    things += [f"extra [{card.extra}]"] if card.extra else []
+    return ", ".join(things) or "nothing"
+
+
+def render_table_markdown(cards: Iterable[RewardCard] | None = None) -> str:
+    """A Markdown table with one row per card, the built-in ones by default: what to choose by."""
+    rows = [
+        (
+            f"`{card.id}`",
+            card.summary,
+            scale(card),
+            needs(card),
+            "yes" if card.differentiable else "no",
+            card.flaws,
+        )
+        for card in _all(cards)
+    ]
+    return _markdown(
+        ("reward", "measures", "scale", "needs", "differentiable", "known flaws"), rows
+    )
+
+
+def render_facts_markdown(cards: Iterable[RewardCard] | None = None) -> str:
+    """A Markdown table with one row per card, the built-in ones by default: scale, licences and source."""
+    rows = [
+        (
+            f"`{card.id}`",
+            scale(card),
+            " / ".join(f"{value:g}" for value in card.typical) if card.typical else "not measured",
+            card.typical_source,
+            ", ".join(
+                dict.fromkeys([card.code_licence, *(weight.licence for weight in card.weights)])
+            ),
+            f"[source]({card.paper})" if card.paper else "",
+        )
+        for card in _all(cards)
+    ]
+    return _markdown(
+        (
+            "reward",
+            "scale",
+            "5 % / median / 95 %",
+            "measured on",
+            "licences of code, weights",
+            "defined in",
+        ),
+        rows,
+    )
+
+
+PLAIN_RGB: Final = frozenset(
+    ("aesthetic", "aesthetic_v1", "clip_score", "hpsv2", "imagereward", "pickscore")
+)
+"""Rewards whose originals open images with Pillow's `convert("RGB")`: the transforms of openai/CLIP,
+open_clip and ImageReward, and `convert_to_rgb` of transformers' CLIP image processor."""
+
+PLAIN_RGB_NOTE: Final = (
+    'it opens images with `convert("RGB")`: transparency dropped without a ground, EXIF orientation '
+    "ignored, 16-bit greys clipped; the rules here are in [input-formats](../input-formats.md#pixels)"
+)
+
+
+def render_card_markdown(card: RewardCard) -> str:
+    """A page about one reward: all that its card says, in the order in which a stranger asks."""
+    typical = (
+        "not measured"
+        if card.typical is None
+        else " / ".join(f"{value:g}" for value in card.typical) + f" ({card.typical_source})"
+    )
+    facts = [
+        ("version", card.version),
+        ("scale", scale(card)),
+        ("5 % / median / 95 %", typical),
+        ("better", card.direction),
+        ("judges", " + ".join(card.inputs)),
+        ("needs", needs(card)),
+        (
+            "preprocessing",
+            card.preprocessing
+            if card.preprocessing.startswith(card.pixels)
+            else f"{card.pixels}; {card.preprocessing or 'not stated'}",
+        ),
+        *([("the original differs", PLAIN_RGB_NOTE)] if card.id in PLAIN_RGB else []),
+        ("computed in", f"{card.dtype}; about {card.memory_mb} MB"),
+        ("differentiable", "yes" if card.differentiable else "no"),
+        ("shares a tower with", card.backbone or "none"),
+        ("lineage", ", ".join(card.lineage) or "none"),
+        ("licence of the code", card.code_licence),
+        ("defined in", card.paper or "this project"),
+    ]
+    parts = [
+        f"# {card.id}\n\n{card.summary[0].upper()}{card.summary[1:]}.\n",
+        f"**How it is gamed, what it cannot see:** {card.flaws}.\n",
+    ]
+    parts.append(_markdown(("", ""), facts))
+    if card.weights:
+        weights = [
+            (w.source, w.revision, w.size, w.licence, w.sha256 or "not pinned")
+            for w in card.weights
+        ]
+        parts.append(
+            "## Weights\n\n"
+            + _markdown(("source", "revision", "size", "licence", "SHA-256"), weights)
+        )
+    if card.options:
+        options = [
+            (f"`{option.name}`", f"`{option.default}`", option.help) for option in card.options
+        ]
+        parts.append("## Options\n\n" + _markdown(("option", "default", "what it does"), options))
+    if card.golden:
+        golden = [
+            (one.fixture, f"{one.score:.9g} ± {one.tolerance:g}", one.source) for one in card.golden
+        ]
+        parts.append("## Known scores\n\n" + _markdown(("fixture", "score", "source"), golden))
+    return "\n".join([*parts, "Made from the card by `python tools/readme_table.py`.\n"])
+
+
+def _all(cards: Iterable[RewardCard] | None) -> Iterable[RewardCard]:
+    return CARDS.values() if cards is None else cards
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"

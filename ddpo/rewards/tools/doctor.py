@@ -1,0 +1,151 @@
+"""What is wrong with the rewards of this installation: each card and each reward's module is loaded, in a process per distribution.
+
+A plug-in that hangs, exits or crashes takes nothing with it but that process; the next one goes on behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+from ddpo.registry import Entry
+from ddpo.rewards.card import RewardCard
+from ddpo.rewards.zoo import rewards
+
+__all__ = ["STATES", "Diagnosis", "Status", "diagnose"]
+
+Status = Literal["ok", "missing extra", "import error", "bad card", "newer API", "claimed twice"]
+
+STATES: Final[tuple[Status, ...]] = (
+    "ok",
+    "missing extra",
+    "import error",
+    "bad card",
+    "newer API",
+    "claimed twice",
+)
+TIMEOUT: Final = 120.0  # seconds for all rewards of a distribution: importing torch and transformers takes many on a slow disk
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """How one reward of one distribution is."""
+
+    reward: str
+    origin: str  # "ddpo", or distribution and version
+    status: Status
+    detail: str = ""  # the cause, and what to do
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def diagnose(timeout_s: float = TIMEOUT, names: Iterable[str] | None = None) -> Iterator[Diagnosis]:
+    """The state of every reward that some distribution claims, distribution by distribution, ddpo's own first.
+
+    Args:
+        timeout_s: for the rewards of one distribution, in seconds.
+        names: only these rewards; all if None.
+
+    Raises:
+        UnknownNameError: a name that is not registered.
+    """
+    wanted = set(rewards.names()) if names is None else set(names)
+    known = rewards.entries()
+    for name in sorted(wanted - set(known)):
+        rewards.get(name)  # raises, with the nearest name
+    groups: dict[str, list[str]] = {}
+    for name in known:
+        if name not in wanted:
+            continue
+        claims = known[name]
+        if len(claims) > 1:
+            yield from _claimed_twice(claims)
+        else:
+            groups.setdefault(claims[0].origin, []).append(name)
+    for entry in rewards.hidden():
+        if entry.name in wanted:
+            yield Diagnosis(
+                entry.name,
+                entry.origin,
+                "claimed twice",
+                "ddpo has a reward of this name, which is the one that is used",
+            )
+    for origin in sorted(groups, key=lambda origin: (origin != "ddpo", origin)):
+        yield from _examine(origin, groups[origin], timeout_s)
+
+
+def _claimed_twice(claims: Sequence[Entry[RewardCard]]) -> Iterator[Diagnosis]:
+    for entry in claims:
+        others = " and ".join(other.origin for other in claims if other is not entry)
+        yield Diagnosis(
+            entry.name,
+            entry.origin,
+            "claimed twice",
+            f"{others} claims it too: uninstall one of them",
+        )
+
+
+def _examine(origin: str, names: Sequence[str], timeout_s: float) -> Iterator[Diagnosis]:
+    """Rounds of a child process each; the reward at which a round ends early is the culprit, and the next round begins behind it."""
+    left = list(names)
+    while left:
+        lines, end = _round(left, timeout_s)
+        for line in lines:
+            found = json.loads(line)
+            left.remove(found["reward"])
+            yield Diagnosis(found["reward"], origin, found["status"], found["detail"])
+        if left:
+            yield Diagnosis(left.pop(0), origin, "import error", end)
+
+
+def _round(names: Sequence[str], timeout_s: float) -> tuple[list[str], str]:
+    """What the child could say of `names`, and how it ended."""
+    # -P: the folder of the caller is no place to import a plug-in's libraries from, unless it was one for the caller too
+    command = [sys.executable, "-P", "-m", "ddpo.rewards.tools.doctor_probe", *names]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+    }
+    with subprocess.Popen(  # noqa: S603  # our own module, with names of the registry
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as child:
+        try:
+            output, _ = child.communicate(timeout=timeout_s)
+            end = f"its import ended the process ({_how(child.returncode)})"
+        except subprocess.TimeoutExpired:
+            end = f"its import did not end within {timeout_s:g} s"
+            _end(child)
+            output, _ = child.communicate()
+        except BaseException:
+            _end(child)
+            raise
+    return [
+        line
+        for line in output.decode("utf-8", "replace").splitlines(keepends=True)
+        if line.endswith("\n")
+    ], end
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ends the child with whatever it has started, which would keep its output open."""
+    if hasattr(os, "killpg"):
+        os.killpg(child.pid, signal.SIGKILL)
+    else:
+        child.kill()
+
+
+def _how(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

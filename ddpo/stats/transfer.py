@@ -1,0 +1,124 @@
+"""How much of the gain on the training prompts carries over to prompts that were held out: as a share, and as a difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ddpo.stats.bootstrap import RESAMPLES, percentile_interval, two_stage_means
+from ddpo.stats.estimate import Estimate, clustered_mean
+
+__all__ = ["Gap", "TransferRatio", "transfer_ratio", "transfer_ratios"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRatio:
+    """Held-out gain as a share of the seen gain; or, where that share means nothing, the reason in words."""
+
+    ratio: float
+    low: float
+    high: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Generalisation gap, seen gain - held-out gain, with its 95 % interval; it exists where the share does not. NaN: unknown."""
+
+    mean: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
+def transfer_ratio(
+    seen: ArrayLike,
+    seen_ids: Sequence[str],
+    heldout: ArrayLike,
+    heldout_ids: Sequence[str],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> TransferRatio:
+    """Mean held-out gain / mean seen gain, with a percentile interval of a two-stage bootstrap (prompts, then seeds within a prompt).
+
+    Args:
+        seen: paired differences on training prompts, float `[pairs]`.
+        seen_ids: their prompts.
+        heldout: paired differences on held-out prompts, float `[pairs]`.
+        heldout_ids: their prompts.
+        seed: of the resampling.
+        resamples: number of bootstrap draws.
+
+    Returns:
+        The ratio; all NaN with a reason where the interval of the seen gain covers 0, since a share of nothing means nothing.
+
+    Source: Davison & Hinkley 1997, section 3.8 (hierarchical resampling). With few seeds per prompt it is a little wide.
+    """
+    columns = [np.asarray(values, dtype=np.float64)[:, None] for values in (seen, heldout)]
+    return transfer_ratios(
+        columns[0], seen_ids, columns[1], heldout_ids, seed=seed, resamples=resamples
+    )[0][0]
+
+
+def transfer_ratios(
+    seen: Floats,
+    seen_ids: Sequence[str],
+    heldout: Floats,
+    heldout_ids: Sequence[str],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> list[tuple[TransferRatio, Gap]]:
+    """`transfer_ratio`, and the generalisation gap, of every column of differences float `[pairs, rewards]`.
+
+    The two prompt lists are independent, so they are resampled independently.
+    """
+    few = len(set(seen_ids)) < 2 or len(set(heldout_ids)) < 2
+    nothing = np.full((1, seen.shape[1]), math.nan)
+    bottom = nothing if few else two_stage_means(seen, seen_ids, resamples, 2 * seed)
+    top = nothing if few else two_stage_means(heldout, heldout_ids, resamples, 2 * seed + 1)
+    found: list[tuple[TransferRatio, Gap]] = []
+    for column in range(seen.shape[1]):
+        gain, other = (
+            clustered_mean(seen[:, column], seen_ids),
+            clustered_mean(heldout[:, column], heldout_ids),
+        )
+        known = gain.clusters > 1 and other.clusters > 1
+        gap = (
+            Gap(gain.mean - other.mean, *percentile_interval(bottom[:, column] - top[:, column]))
+            if known
+            else Gap()
+        )
+        found.append((_share(gain, other, bottom[:, column], top[:, column]), gap))
+    return found
+
+
+def _share(gain: Estimate, other: Estimate, bottom: Floats, top: Floats) -> TransferRatio:
+    """The ratio of two gains from their estimates and bootstrap draws `[resamples]`, or the reason why there is none."""
+    if gain.covers_zero:
+        interval = (
+            "is unknown (fewer than two prompts)"
+            if math.isnan(gain.low)
+            else f"({gain.low:.3g} to {gain.high:.3g}) covers 0".replace("-", "−")
+        )
+        return TransferRatio(
+            math.nan,
+            math.nan,
+            math.nan,
+            f"no share can be given: the interval of the gain on seen prompts {interval}",
+        )
+    if other.clusters < 2:
+        return TransferRatio(
+            math.nan,
+            math.nan,
+            math.nan,
+            "no share can be given: fewer than two held-out prompts could be scored",
+        )
+    with np.errstate(divide="ignore"):
+        return TransferRatio(other.mean / gain.mean, *percentile_interval(top / bottom))

@@ -1,0 +1,166 @@
+"""A checkpoint as a folder of diffusers, and on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+from collections.abc import Container
+from pathlib import Path
+from typing import Any, Final
+
+from ddpo.errors import ConfigError, RunExistsError, UserError, one_line
+from ddpo.policies import load_policy
+from ddpo.policies.base_model import BaseModel, open_model
+from ddpo.policies.checkpoints.folder import (
+    LORA_FILE,
+    UNET,
+    CheckpointInfo,
+    check_base,
+    find_checkpoint,
+)
+from ddpo.trainer.run.model_card import model_card
+from ddpo.weights import offline
+
+__all__ = ["export", "push_to_hub"]
+
+SETTINGS: Final = ("requires_safety_checker", "force_zeros_for_empty_prompt")
+OPTIONAL: Final = {
+    "safety_checker": "*.safetensors",
+    "image_encoder": "*.safetensors",
+    "feature_extractor": "*.json",
+}
+"""The parts of a pipeline that ddpo does not use, and the files without which they cannot be loaded."""
+
+
+def export(path: Path, to: Path, merge: bool = False, model: str | None = None) -> CheckpointInfo:
+    """Writes a checkpoint for plain diffusers, with a model card; the folder is there as a whole or not at all.
+
+    LoRA: `pytorch_lora_weights.safetensors`, for `pipeline.load_lora_weights`. With `merge`, or after full finetuning: a whole pipeline,
+    for `DiffusionPipeline.from_pretrained`, float32.
+
+    Args:
+        path: a run folder (its latest checkpoint), RUN/best, or a checkpoint folder.
+        to: the new folder.
+        merge: whether LoRA weights are added to the denoiser's own.
+        model: the base model, where it does not lie any more where it was trained from.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is damaged.
+        RunExistsError: `to` is not empty.
+        MissingResourceError: the base model is not here.
+        ConfigError: `to` cannot be written, or the model is not Stable Diffusion.
+    """
+    info = find_checkpoint(path, model)
+    if info.weights.name not in (LORA_FILE, UNET):
+        raise ConfigError(
+            f"{info.folder} is of the model {info.model!r}, which diffusers cannot load: its weights are {info.weights.name}"
+        )
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise RunExistsError(f"{to} is not an empty folder: choose another --to")
+    whole = merge or info.kind == "full"
+    card = model_card(info, whole)
+    temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        if whole:
+            _pipeline(info).save_pretrained(temporary)
+        else:
+            shutil.copyfile(info.folder / LORA_FILE, temporary / LORA_FILE)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        os.replace(temporary, to)
+    except OSError as error:
+        raise ConfigError(f"{to} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return info
+
+
+def _pipeline(info: CheckpointInfo) -> Any:
+    """The base model's pipeline with the trained denoiser; without the optional parts that its folder lacks."""
+    import diffusers
+    import torch
+
+    policy: Any = load_policy(info.model)
+    check_base(info, info.model)
+    parts = {name: getattr(policy, name) for name in (*policy.BESIDE, "vae", "unet")}
+    if info.kind == "full":
+        parts["unet"] = diffusers.UNet2DConditionModel.from_pretrained(
+            info.folder / UNET, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+    base = open_model(info.model)
+    parts |= {
+        name: base.load_tokenizer(name) for name in base.index if name.startswith("tokenizer")
+    }
+    scheduler = base.config("scheduler").get("_class_name", "DDIMScheduler")
+    parts["scheduler"] = base.read("scheduler", getattr(diffusers, scheduler))
+    settings = {name: base.index[name] for name in SETTINGS if name in base.index}
+    kind = getattr(diffusers, base.pipeline)
+    optional = _optional_parts(base, inspect.signature(kind).parameters)
+    if "safety_checker" in optional and optional["safety_checker"] is None:
+        settings["requires_safety_checker"] = False
+    pipeline = kind(**parts, **optional, **settings)
+    if info.kind == "lora":
+        pipeline.load_lora_weights(info.folder, weight_name=LORA_FILE)
+        pipeline.fuse_lora(components=["unet"])
+        pipeline.unload_lora_weights()
+    return pipeline
+
+
+def _optional_parts(base: BaseModel, known: Container[str]) -> dict[str, Any]:
+    """The optional parts of a pipeline; None for those that the model's index or folder lacks.
+
+    Args:
+        base: the model.
+        known: the names of what the pipeline's class takes.
+    """
+    import torch
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+    classes = {
+        "safety_checker": StableDiffusionSafetyChecker,
+        "image_encoder": CLIPVisionModelWithProjection,
+    }
+    parts: dict[str, Any] = {name: None for name in OPTIONAL if name in known}
+    for name in parts:
+        if not base.names(name) or not any((base.folder / name).glob(OPTIONAL[name])):
+            continue
+        if name in classes:
+            parts[name] = base.load(name, classes[name], torch.float32)
+        else:
+            parts[name] = base.read(name, CLIPImageProcessor)
+    if parts.get("feature_extractor") is None and "safety_checker" in parts:
+        parts["safety_checker"] = None  # diffusers wants both or none
+    return parts
+
+
+def push_to_hub(folder: Path, repository: str) -> str:
+    """Uploads an exported folder; returns its address.
+
+    Args:
+        folder: what `export` wrote.
+        repository: "owner/name"; made if it is not there.
+
+    Raises:
+        UserError: offline, not logged in, or refused.
+    """
+    if offline():
+        raise UserError(
+            f"{folder} is written, but not uploaded: DDPO_OFFLINE or HF_HUB_OFFLINE is set"
+        )
+    from huggingface_hub import HfApi, get_token
+
+    if get_token() is None:
+        raise UserError(
+            f"{folder} is written, but not uploaded: log in first, with `hf auth login` or the variable HF_TOKEN"
+        )
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="ddpo export")
+    except (
+        Exception
+    ) as error:  # of the hub, or of the HTTP client that this version of huggingface_hub uses
+        raise UserError(f"{folder} is written, but not uploaded: {one_line(error)}") from error
+    return str(address)

@@ -1,0 +1,230 @@
+"""The run folder: what a training run leaves on disk, and what it resumes from.
+
+    config.json          the resolved configuration
+    manifest.json        versions, prompts and their source, reward signature, hardware
+    metrics.jsonl        one line per iteration
+    samples/             grids with fixed prompts and noise
+    checkpoints/         iteration-000020/ …, see ddpo.policies.checkpoints.folder
+    state/               exact state after the last finished iteration
+
+Each file is written under a temporary name and renamed, so a kill at any moment loses at most the iteration under way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from ddpo.errors import CheckpointError, ConfigError, RunExistsError
+from ddpo.io.atomic import write_json, write_text
+from ddpo.io.tensors import load_tensors, save_tensors
+from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.failures import storing
+from ddpo.trainer.monitoring.events import Metrics
+from ddpo.trainer.recipe import config_from_dict
+
+__all__ = ["RunFolder"]
+
+STATE_FILE: Final = "state/state.safetensors"
+
+
+class RunFolder:
+    """One run's folder; `create` and `open` check what is there. Of several processes only one `writes`, whatever is called."""
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+
+    @staticmethod
+    def check_new(path: Path) -> None:
+        """Raises `RunExistsError` if there is something in `path`; the message says how to resume a run."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            kept = "a run" if (path / "config.json").exists() else "something else"
+            raise RunExistsError(
+                f"{path} already holds {kept}: choose another --out"
+                + (f", or continue it with --resume {path}" if kept == "a run" else "")
+            )
+
+    @classmethod
+    def create(
+        cls, path: Path, config: TrainConfig, manifest: Mapping[str, Any], writes: bool = True
+    ) -> RunFolder:
+        """A new run in `path`, which must not hold anything yet.
+
+        Raises:
+            RunExistsError: it does; the message says how to resume.
+            ConfigError: the folder cannot be made.
+        """
+        if not writes:
+            return cls(path, writes)
+        cls.check_new(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / "manifest.json", manifest)
+            write_json(path / "config.json", config.to_dict())
+        except OSError as error:
+            (path / "manifest.json").unlink(
+                missing_ok=True
+            )  # alone it would keep another run from this place
+            raise ConfigError(
+                f"the run folder {path} cannot be written: {error.strerror}"
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path, writes: bool = True) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            CheckpointError: `path` is not a run folder.
+        """
+        if not (path / "config.json").is_file():
+            raise CheckpointError(f"{path} is not a run folder: it has no config.json")
+        return cls(path, writes)
+
+    def config(self) -> TrainConfig:
+        """The configuration that the run was started with.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        try:
+            values = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            return config_from_dict(values)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{self.path / 'config.json'} is damaged: {error}") from error
+
+    def manifest(self) -> dict[str, Any]:
+        """What was written down when the run was started.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+        """
+        try:
+            return dict(json.loads((self.path / "manifest.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.path / 'manifest.json'} is missing or damaged: {error}"
+            ) from error
+
+    def go_on(
+        self, config: TrainConfig, changes: Mapping[str, tuple[Any, Any]], iteration: int
+    ) -> None:
+        """Makes the folder what it was after `iteration`, and writes down with which settings the run goes on.
+
+        Args:
+            config: the settings.
+            changes: those that are not what they were: value before and now. They are kept in `manifest.json`.
+            iteration: the last finished one.
+
+        Raises:
+            StorageFailure: something cannot be written.
+        """
+        if not self.writes:
+            return
+        with storing(self.path):
+            self._sweep()
+            self._cut_metrics(iteration)
+            if changes:
+                manifest = self.manifest() | {"config": config.to_dict()}
+                note = {
+                    "after": iteration,
+                    "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    "changed": changes,
+                }
+                write_json(self.path / "config.json", config.to_dict())
+                write_json(
+                    self.path / "manifest.json",
+                    manifest | {"resumed": [*manifest.get("resumed", []), note]},
+                )
+
+    def _sweep(self) -> None:
+        """Removes what a kill left half written."""
+        for folder in (
+            self.path,
+            *(self.path / name for name in ("state", "samples", "checkpoints")),
+        ):
+            for left in folder.glob(".*.tmp"):
+                if left.is_dir():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
+
+    def append_metrics(self, metrics: Metrics) -> None:
+        """Adds a line to `metrics.jsonl` and sees it onto the disk. Raises as `save_state`."""
+        if not self.writes:
+            return
+        with (
+            storing(self.path / "metrics.jsonl"),
+            (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file,
+        ):
+            file.write(json.dumps(asdict(metrics)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _cut_metrics(self, iteration: int) -> None:
+        """Drops the lines of iterations after `iteration`, and a line that a kill cut short."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["iteration"] <= iteration:
+                    kept.append(line)
+            except ValueError:
+                break
+        write_text(path, "".join(line + "\n" for line in kept))
+
+    def save_state(
+        self, iteration: int, tensors: Mapping[str, torch.Tensor], statistics: Mapping[str, Any]
+    ) -> None:
+        """Replaces the exact state, in one file.
+
+        Raises:
+            StorageFailure: it cannot be written; the state before is whole.
+        """
+        if self.writes:
+            with storing(self.path / STATE_FILE):
+                save_tensors(
+                    self.path / STATE_FILE,
+                    tensors,
+                    {"iteration": str(iteration), "statistics": json.dumps(statistics)},
+                )
+
+    def load_state(self) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
+        """Iteration, tensors and prompt statistics of the last finished iteration; iteration 0 if none was finished."""
+        if not (self.path / STATE_FILE).exists():
+            return 0, {}, {}
+        tensors, metadata = load_tensors(self.path / STATE_FILE)
+        return int(metadata["iteration"]), tensors, json.loads(metadata["statistics"])
+
+    def grid(self, iteration: int) -> Path:
+        """Where the grid of pictures is that is drawn after `iteration`."""
+        return self.path / "samples" / f"iteration-{iteration:06d}.png"
+
+    def checkpoint(self, iteration: int, policy: Any) -> Path:
+        """Writes the policy's checkpoint folder, all of it or nothing. Raises as `save_state`."""
+        folder = self.path / "checkpoints" / f"iteration-{iteration:06d}"
+        if not self.writes:
+            return folder
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            with storing(folder):
+                temporary.mkdir(parents=True)
+                policy.save(temporary, iteration)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(
+                temporary, ignore_errors=True
+            )  # gone if all went well; else its room is needed
+        return folder

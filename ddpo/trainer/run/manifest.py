@@ -1,0 +1,165 @@
+"""What a run is made of: written down when it starts, compared when it goes on."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Final
+
+import torch
+
+from ddpo.errors import ConfigError
+from ddpo.policies.model_place import facts_of
+from ddpo.prompts import PromptSet
+from ddpo.rewards.scoring.resolve import ResolvedReward, single_rewards
+from ddpo.trainer.config import TrainConfig
+
+__all__ = ["check_unchanged", "describe"]
+
+PACKAGES: Final = ("ddpo", "torch", "diffusers", "transformers", "peft", "pillow", "numpy")
+IGNORED: Final = (
+    "calls",
+    "thread_safe",
+    "cache",
+    "lineage",
+    "load",
+    "summary",
+    "flaws",
+    "typical",
+    "typical_source",
+    "paper",
+    "memory_mb",
+    "libraries",
+)
+"""The fields of a card that no score depends on. `load` is where the code is, by path or module."""
+
+
+def describe(
+    config: TrainConfig,
+    reward: ResolvedReward,
+    prompts: PromptSet,
+    origins: Mapping[str, str],
+    processes: int,
+) -> dict[str, Any]:
+    """What is needed to tell two runs apart, or to repeat one.
+
+    Args:
+        config: the settings.
+        reward: that is trained on.
+        prompts: that are trained on.
+        origins: "algorithm" and "model" → where they come from; a file with its hash.
+        processes: how many share the work.
+    """
+    return {
+        "schema": 1,
+        "versions": {name: version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "processes": processes,
+        "config": config.to_dict(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "reward": _reward(config, reward),
+        "prompts": {
+            "source": prompts.source,
+            "sha256": prompts.digest,
+            "list": [prompt.text for prompt in prompts.prompts],
+        },
+        "origins": dict(origins),
+        "base": facts_of(config.model),
+    }
+
+
+def _reward(config: TrainConfig, reward: ResolvedReward) -> dict[str, Any]:
+    return {
+        "spec": config.reward,
+        "card": reward.card.to_dict(),
+        "signature": reward.signature,
+        "origin": reward.origin,
+        "files": [dict(one.files) for one in single_rewards(reward) if one.files],
+    }
+
+
+def check_unchanged(
+    before: Mapping[str, Any],
+    config: TrainConfig,
+    reward: ResolvedReward,
+    prompts: PromptSet,
+    origins: Mapping[str, str],
+) -> None:
+    """Compares prompts, reward, algorithm and model with those of a manifest, by content.
+
+    What a server tells of its reward, weights and options included, is the origin.
+
+    Raises:
+        ConfigError: one is another; names it, and the file of a reward that changed.
+    """
+    known, texts = before["prompts"], [prompt.text for prompt in prompts.prompts]
+    if known["list"] != texts or known.get("sha256", prompts.digest) != prompts.digest:
+        raise ConfigError(
+            f"the run cannot be resumed: the prompts of {prompts.source} are not those that it was started with"
+        )
+    then, now = before["reward"], json.loads(json.dumps(_reward(config, reward)))
+    refused = f"the run cannot be resumed: the reward {config.reward!r} is not the one that it was started with"
+    if changed := _changed_files(then, now):
+        raise ConfigError(f"{refused}: {' and '.join(changed)}")
+    served = (
+        now["origin"].startswith("server ") and then.get("origin", now["origin"]) != now["origin"]
+    )
+    if served or _other_card(then, now):
+        raise ConfigError(refused)
+    for kind, origin in origins.items():
+        begun = before.get("origins", {}).get(kind, origin)
+        if begun not in (origin, _own_source(origin)):
+            named = f"the {kind} {getattr(config, kind)!r}"
+            raise ConfigError(
+                f"the run cannot be resumed: {named} was that of {begun} when it was started, and is now {origin}"
+            )
+
+
+def _changed_files(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The files of user code that are not what they were, in words; a file of a reward may have another name."""
+    changed: list[str] = []
+    for before, after in zip(then.get("files", ()), now["files"], strict=False):
+        (_, own_before), *rest_before = before.items()
+        (name, own_after), *rest_after = after.items()
+        if own_before != own_after:
+            changed.append(f"{name} has changed")
+        old, new = dict(rest_before), dict(rest_after)
+        changed += [f"{name} has changed" for name in old if name in new and old[name] != new[name]]
+        changed += [f"{name} is gone" for name in old if name not in new]
+        changed += [f"{name} is new" for name in new if name not in old]
+    return changed
+
+
+def _other_card(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """True if the card differs in a field that a score depends on; fields of later versions do not count."""
+    before, after = dict(then["card"]), dict(now["card"])
+    if "files" not in then and "+" in str(
+        after["version"]
+    ):  # of a version that did not look at the files beside a function's
+        after["version"] = str(after["version"]).partition("+")[0]
+    before["options"] = _defaults(before["options"])
+    after["options"] = {
+        name: value
+        for name, value in _defaults(after["options"]).items()
+        if name in before["options"]
+    }
+    return any(
+        before[name] != value
+        for name, value in after.items()
+        if name in before and name not in IGNORED
+    )
+
+
+def _defaults(options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Option → default of a card; an option that a later version added stands at its default and changes no score."""
+    return {str(option["name"]): option["default"] for option in options}
+
+
+def _own_source(origin: str) -> str:
+    """The origin as versions wrote it that did not look at other files than the named one."""
+    return origin.partition(" files:")[0]

@@ -1,0 +1,263 @@
+"""Objects that a user names by their place: `./file.py:Object` or `package.module:Object`; beside them the names of a registry.
+
+Each comes with its origin, a line that changes when the code does: "file.py sha256:…", "package.module sha256:…", "ddpo", or a
+distribution and its version. Behind the hash of a user's file stands " files:…" if it depends on other files of its folder; that part
+changes when one of them does (see `ddpo.source_files`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from ddpo.errors import RewardLoadError, one_line
+from ddpo.io.atomic import named_path
+from ddpo.registry import Registry, explain_load_failure, nearest
+from ddpo.source_files import module_files, source_files
+
+__all__ = ["find", "is_user_code", "load_file", "load_object", "loaded_files", "source_digest"]
+
+T = TypeVar("T")
+
+_loaded: dict[Path, tuple[dict[str, str], ModuleType]] = {}
+"""Place of a user's file → the files that it depended on when it was run, and its module."""
+_own_places: set[Path] = set()
+"""Places of all files that user code has depended on in this process."""
+_own_folders: list[str] = []
+"""Folders of user files that were run, as they stand in `sys.path`."""
+
+
+def find(text: str, registry: Registry[T]) -> tuple[T | Any, str]:
+    """What `text` names, and its origin: a name of `registry`, `./file.py:Object`, or `package.module:Object` (not checked any further).
+
+    Raises:
+        UnknownNameError: no such name; says the nearest.
+        RewardLoadError: the file, the module or the plug-in is broken, or has no such object.
+    """
+    if text not in registry.entries():
+        if found := re.fullmatch(r"(.+\.py)(?::([\w.]+))?", text):
+            return load_file(Path(found[1]), found[2] or "", registry.kind)
+        if found := re.fullmatch(r"(\w+(?:\.\w+)*):(\w+(?:\.\w+)*)", text):
+            return load_object(found[1], found[2], registry.kind)
+    return registry.get(text), registry.origin(text)
+
+
+def load_file(path: Path, attribute: str, kind: str = "reward") -> tuple[Any, str]:
+    """Runs a Python file and returns one of its objects, and "file.py sha256:…" as its origin.
+
+    It may import modules of its own folder, from whatever directory the program runs. It is run once in a process, and again when it or
+    a file that it depends on has changed.
+
+    Args:
+        path: the file.
+        attribute: name of the object.
+        kind: the word for it in error messages.
+
+    Raises:
+        RewardLoadError: no such file or attribute, or the file raises; names the line.
+    """
+    path = named_path(path)
+    try:
+        source, files = path.read_bytes(), source_files(path)
+    except OSError as error:
+        raise RewardLoadError(f"{kind} file {path}: {error.strerror or error}") from error
+    place = path.resolve()
+    known, module = _loaded.get(place, ({}, None))
+    if module is None or known != files:
+        module = _run_user_file(path, source, files, kind)
+        _loaded[place] = files, module
+    if not attribute:
+        own = [
+            key
+            for key, value in vars(module).items()
+            if getattr(value, "__module__", None) == module.__name__
+        ]
+        public = [key for key in own if not key.startswith("_")]
+        example = public[0] if public else f"My{kind.capitalize()}"
+        raise RewardLoadError(f"{kind} file {path}: say which object, such as {path}:{example}")
+    return _attribute(module, attribute, str(path)), _origin(path.name, files)
+
+
+def _origin(name: str, files: Mapping[str, str]) -> str:
+    """The origin of code by the hashes of its files, its own first."""
+    own, *others = files.items()
+    rest = f" files:{hashlib.sha256(repr(others).encode()).hexdigest()[:12]}" if others else ""
+    return f"{name} sha256:{own[1][:12]}{rest}"
+
+
+def is_user_code(origin: str) -> bool:
+    """True if an origin is that of a file or module, not of a name, an installed distribution or a server."""
+    return " sha256:" in origin and not origin.startswith("server ")
+
+
+def loaded_files(target: str, kind: str) -> dict[str, str]:
+    """SHA-256 of the files that a user's code depends on, by path relative to its folder, its own first; empty for installed code.
+
+    Args:
+        target: the file or the dotted name of the module, as given to `load_file` or `load_object`.
+        kind: "file" or "object".
+    """
+    try:
+        if kind == "file":
+            return source_files(named_path(target))
+        found = sys.modules[target].__spec__
+        return module_files(Path(found.origin), target) if found and found.origin else {}
+    except (OSError, KeyError):
+        return {}
+
+
+def _run_user_file(path: Path, source: bytes, files: Mapping[str, str], kind: str) -> ModuleType:
+    """The module of a file, run with its own folder first among the places of modules, as Python does with a script."""
+    folder = str(path.absolute().parent)
+    digest = hashlib.sha256(repr((str(path.resolve()), sorted(files.items()))).encode()).hexdigest()
+    places = {(path.absolute().parent / name).resolve() for name in files}
+    _forget_helpers(places, {Path(name).parts[0].removesuffix(".py") for name in files})
+    _forget_bytecode(places)
+    importlib.invalidate_caches()
+    written, sys.dont_write_bytecode = (
+        sys.dont_write_bytecode,
+        True,
+    )  # it is compared by the second: too coarse for an edited helper
+    sys.path.insert(0, folder)
+    try:
+        module = _execute(f"ddpo_user_{path.stem}_{digest[:16]}", path, source, kind)
+    finally:
+        sys.dont_write_bytecode = written
+        if folder in sys.path:  # the file may have changed it
+            sys.path.remove(folder)
+    _own_places.update(places)
+    _keep_importable(folder)
+    return module
+
+
+def _keep_importable(folder: str) -> None:
+    """Lets code import modules of its folder later, too; behind all that is installed, which it must not hide."""
+    if folder in _own_folders and folder in sys.path:
+        _own_folders.remove(folder)
+        sys.path.remove(folder)
+    if folder not in sys.path:
+        places = [sys.path.index(other) for other in _own_folders if other in sys.path]
+        sys.path.insert(min(places, default=len(sys.path)), folder)
+        _own_folders.append(folder)
+
+
+def _forget_helpers(places: set[Path], tops: set[str]) -> None:
+    """Lets modules be imported anew that earlier user code imported: edited since, or namesakes of other folders.
+
+    Args:
+        places: the files of the code that is about to be run.
+        tops: the names of its modules and packages.
+    """
+    for name, module in list(sys.modules.items()) if _own_places else ():
+        file = getattr(module, "__file__", None)
+        place = Path(file).resolve() if file and not name.startswith("ddpo_user_") else None
+        if place in _own_places and (place in places or name.partition(".")[0] in tops):
+            for cut in range(
+                name.count(".") + 1
+            ):  # a package without __init__.py, which has no file, goes too
+                sys.modules.pop(name.rsplit(".", cut)[0], None)
+
+
+def _forget_bytecode(places: set[Path]) -> None:
+    """Removes the compiled copies of modules. Python tells a stale one by second and size, too coarse for an edited helper."""
+    for place in places:
+        if place.suffix == ".py":
+            with contextlib.suppress(OSError, NotImplementedError):
+                Path(importlib.util.cache_from_source(str(place))).unlink(missing_ok=True)
+
+
+def _execute(name: str, path: Path, source: bytes, kind: str) -> ModuleType:
+    module = ModuleType(name)
+    module.__file__ = str(path.absolute())
+    sys.modules[name] = module  # dataclasses and pickle look the module of a class up by its name
+    try:
+        exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102  # the user asks for this file to be run
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        line = _line_in(error, str(path))
+        raise RewardLoadError(
+            f"{kind} file {path}{line}: {explain_load_failure(error, name, 'install it')}"
+        ) from error
+    return module
+
+
+def _line_in(error: BaseException, path: str) -> str:
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno}"
+    line, trace = "", error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == path:
+            line = f":{trace.tb_lineno}"
+        trace = trace.tb_next
+    return line
+
+
+def _attribute(module: ModuleType, attribute: str, where: str) -> Any:
+    value: Any = module
+    for part in attribute.split("."):
+        try:
+            value = getattr(value, part)
+        except AttributeError:
+            near = (
+                nearest(part, [key for key in vars(value) if not key.startswith("_")])
+                if hasattr(value, "__dict__")
+                else None
+            )
+            raise RewardLoadError(
+                f"{where} has no {attribute!r}" + (f"; did you mean {near!r}?" if near else "")
+            ) from None
+    return value
+
+
+def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any, str]:
+    """The object `module:attribute`, and "module sha256:…" as its origin; `kind` is the word for it in error messages.
+
+    Raises:
+        RewardLoadError: no such module or attribute, or the module raises.
+    """
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(error.name + ".")):
+            hint = "a file is named as ./file.py:Attribute"
+            raise RewardLoadError(
+                f"{kind} {module}:{attribute}: no module {error.name!r}; {hint}"
+            ) from error
+        raise RewardLoadError(
+            f"{kind} {module}:{attribute}: {explain_load_failure(error, module, 'install it')}"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise RewardLoadError(
+            f"{kind} {module}:{attribute} cannot be imported: {one_line(error)}"
+        ) from error
+    if files := loaded_files(module, "object"):
+        return _attribute(imported, attribute, module), _origin(module, files)
+    digest = source_digest(module)
+    return _attribute(
+        imported, attribute, module
+    ), f"{module} sha256:{digest}" if digest else module
+
+
+def source_digest(module: str) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of a module's source file; "" if it has none.
+
+    The module itself is not imported, only the packages that it lies in. Modules that it imports do not count.
+    """
+    try:
+        loaded = sys.modules.get(module)
+        found = importlib.util.find_spec(module) if loaded is None else loaded.__spec__
+        return (
+            hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()[:12]
+            if found and found.origin
+            else ""
+        )
+    except (ImportError, AttributeError, ValueError, OSError):
+        return ""

@@ -1,0 +1,184 @@
+"""Draws the training pictures of the embedded model: one emoji on a plain, graded or textured ground, with a caption.
+
+Everything is drawn from a `numpy.random.Generator`, so the same generator state gives the same picture and caption.
+No horizontal flip, one size and shifts of at most one pixel: with flips, side views came out as a mirror-symmetric blend of both
+orientations, and every pose that a small denoiser has to learn costs it sharpness.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ddpo.errors import MissingResourceError
+from pretraining.glyphs import ACTIVITIES, NOUNS, SEEN_ANIMALS, UNSEEN_ANIMALS
+
+SIZE: Final = 64  # pixels
+FONT_SIZE: Final = 109  # the only bitmap strike of Noto Color Emoji
+FONT_PATHS: Final = (
+    "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",  # Debian, Ubuntu
+    "/usr/share/fonts/noto/NotoColorEmoji.ttf",  # Arch
+    "/usr/share/fonts/google-noto-color-emoji-fonts/NotoColorEmoji.ttf",  # Fedora
+)
+COLORS: Final[dict[str, tuple[int, int, int]]] = {
+    "white": (250, 250, 250),
+    "gray": (150, 150, 150),
+    "black": (25, 25, 25),
+    "red": (215, 50, 45),
+    "orange": (245, 150, 40),
+    "yellow": (245, 220, 80),
+    "green": (70, 165, 80),
+    "blue": (50, 100, 210),
+    "purple": (130, 70, 175),
+    "pink": (245, 165, 195),
+    "brown": (130, 85, 50),
+}
+TEXTURES: Final = ("striped", "checkered", "spotted")
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One picture: `pixels` uint8 `[64, 64, 3]`, its `caption`, and the `noun` that it shows."""
+
+    pixels: Pixels
+    caption: str
+    noun: str
+
+
+def find_font() -> Path:
+    """The Noto Color Emoji font file of this machine.
+
+    Raises:
+        MissingResourceError: no known place holds it; the message says how to install it.
+    """
+    for path in FONT_PATHS:
+        if Path(path).is_file():
+            return Path(path)
+    raise MissingResourceError(
+        "Noto Color Emoji is not installed: apt-get install fonts-noto-color-emoji (or give --font PATH)"
+    )
+
+
+def with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+class Renderer:
+    """Draws pictures from glyphs that are rasterised once.
+
+    Args:
+        font: a Noto Color Emoji file with the 109-pixel bitmap strike; found on the machine when None.
+        size: side of the pictures in pixels.
+    """
+
+    def __init__(self, font: Path | None = None, size: int = SIZE) -> None:
+        self.size = size
+        self._font = ImageFont.truetype(str(font or find_font()), FONT_SIZE)
+        self._glyphs: dict[str, Image.Image] = {}
+        self._scaled: dict[tuple[str, int], Image.Image] = {}
+
+    def draw(self, rng: np.random.Generator, noun: str | None = None) -> Drawing:
+        """Draws a random picture, of `noun` if given."""
+        names = list(NOUNS)
+        chosen = noun or names[int(rng.integers(len(names)))]
+        ground, ground_name = self._ground(rng)
+        caption = with_article(chosen)
+        if chosen in SEEN_ANIMALS | UNSEEN_ANIMALS and rng.random() < 0.12:
+            activity = list(ACTIVITIES)[int(rng.integers(len(ACTIVITIES)))]
+            self._paste_activity(ground, chosen, activity, rng)
+            caption = f"{caption} {activity}"
+        else:
+            side = round(self.size * 0.90)
+            self._paste(
+                ground, NOUNS[chosen], side, (self.size - side) // 2, (self.size - side) // 2, rng
+            )
+        if rng.random() < 0.3:
+            caption = f"{caption} on {with_article(ground_name)} background"
+        return Drawing(np.asarray(ground), caption, chosen)
+
+    def _glyph(self, character: str) -> Image.Image:
+        """The glyph on a transparent square, cropped to what is drawn."""
+        if character not in self._glyphs:
+            canvas = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
+            ImageDraw.Draw(canvas).text((8, 8), character, font=self._font, embedded_color=True)
+            box = canvas.getbbox()
+            if box is None:
+                raise MissingResourceError(
+                    f"the font has no glyph for {character!r} (U+{ord(character[0]):X}); Unicode 15 is needed"
+                )
+            figure = canvas.crop(box)
+            side = max(figure.size)
+            square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+            square.paste(figure, ((side - figure.width) // 2, (side - figure.height) // 2))
+            self._glyphs[character] = square
+        return self._glyphs[character]
+
+    def _paste(
+        self,
+        ground: Image.Image,
+        character: str,
+        side: int,
+        left: int,
+        top: int,
+        rng: np.random.Generator,
+    ) -> None:
+        key = (character, side)
+        if key not in self._scaled:
+            self._scaled[key] = self._glyph(character).resize(
+                (side, side), Image.Resampling.LANCZOS
+            )
+        figure = self._scaled[key]
+        dx, dy = (int(v) for v in rng.integers(-1, 2, size=2))
+        ground.paste(figure, (left + dx, top + dy), figure)
+
+    def _paste_activity(
+        self, ground: Image.Image, noun: str, activity: str, rng: np.random.Generator
+    ) -> None:
+        side = round(self.size * 0.60)
+        self._paste(ground, NOUNS[noun], side, (self.size - side) // 2, 1, rng)
+        props = ACTIVITIES[activity]
+        prop_side = round(self.size * (0.52 if len(props) == 1 else 0.40))
+        for index, character in enumerate(props):
+            center = self.size * (index + 1) / (len(props) + 1)
+            self._paste(
+                ground,
+                character,
+                prop_side,
+                round(center - prop_side / 2),
+                self.size - prop_side - 1,
+                rng,
+            )
+
+    def _ground(self, rng: np.random.Generator) -> tuple[Image.Image, str]:
+        """A background and the word that a caption would use for it."""
+        names = list(COLORS)
+        first, second = (names[i] for i in rng.choice(len(names), size=2, replace=False))
+        a, b = (self._jitter(COLORS[name], rng) for name in (first, second))
+        kind = rng.random()
+        if kind < 0.70:
+            return Image.new("RGB", (self.size, self.size), tuple(a)), first
+        y, x = np.mgrid[0 : self.size, 0 : self.size]
+        if kind < 0.82:
+            mix = (y if rng.random() < 0.5 else x) / (self.size - 1)
+            pixels = a * (1 - mix[..., None]) + b * mix[..., None]
+            return Image.fromarray(pixels.round().astype(np.uint8)), "gradient"
+        texture = TEXTURES[int(rng.integers(len(TEXTURES)))]
+        period = int(rng.integers(12, 21))
+        if texture == "striped":
+            mask = ((x if rng.random() < 0.5 else y) // (period // 2)) % 2 == 0
+        elif texture == "checkered":
+            mask = (x // (period // 2) + y // (period // 2)) % 2 == 0
+        else:
+            mask = (x % period - period / 2) ** 2 + (y % period - period / 2) ** 2 < (
+                period * 0.3
+            ) ** 2
+        return Image.fromarray(np.where(mask[..., None], a, b).astype(np.uint8)), texture
+
+    @staticmethod
+    def _jitter(color: tuple[int, int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
+        return np.clip(np.array(color) + rng.integers(-14, 15, size=3), 0, 255).astype(np.uint8)
