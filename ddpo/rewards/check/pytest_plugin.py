@@ -1,1 +1,0 @@
-"""Empty: the entry point of earlier versions, which editable installs keep until reinstalled."""
