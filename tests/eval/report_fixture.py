@@ -253,7 +253,7 @@ def _course(model: str) -> RunHistory:
         CheckpointAssessment(point.model, point.iteration, grade, f"{grade} <b>")
         for point, grade in zip(points[1:], grades, strict=True)
     )
-    verdict = "At equal reward queries the run beats the best of n pictures of the base model."
+    verdict = "At equal reward queries the run beats the best of n images of the base model."
     fits = (OverOptimisationFit(reward, 0.5, 0.1, math.exp(8), 0.02, 4),)
     return RunHistory(
         model,
@@ -283,7 +283,7 @@ def _readings() -> tuple[HackingAssessment, ...]:
         Evidence(
             "diversity",
             "no sign",
-            "Pictures of one prompt differ 0.94 times (0.88 to 1.01) as much as before.",
+            "Images of one prompt differ 0.94 times (0.88 to 1.01) as much as before.",
         ),
         Evidence("best of n", "not measured", "The run has no reward queries on record."),
     )
@@ -301,7 +301,7 @@ def _readings() -> tuple[HackingAssessment, ...]:
         Evidence(
             "diversity",
             "watch",
-            "Pictures of one prompt differ 0.71 times (0.60 to 0.83) as much as before.",
+            "Images of one prompt differ 0.71 times (0.60 to 0.83) as much as before.",
         ),
         Evidence(
             "prompt dependence",
@@ -309,7 +309,7 @@ def _readings() -> tuple[HackingAssessment, ...]:
             "Prompts explain 0.22 times (0.15 to 0.31) the variance they did.",
         ),
         Evidence(
-            "course of training",
+            "run history",
             "strong signs",
             "From iteration 20 on pickscore lay below its best, reached at iteration 10.",
         ),
@@ -323,12 +323,12 @@ def _readings() -> tuple[HackingAssessment, ...]:
             healthy,
         ),
         HackingAssessment(
-            "aesthetic-2", "no sign", "No sign of gaming in 1 kinds of evidence.", healthy[:1]
+            "aesthetic-2", "no sign", "No sign of reward hacking in 1 kinds of evidence.", healthy[:1]
         ),
         HackingAssessment(
             "noisy",
             "strong signs",
-            "Strong signs of gaming: held-out rewards, artefacts, prompt dependence and course of training.",
+            "Strong signs of reward hacking: held-out rewards, artefacts, prompt dependence and run history.",
             gamed,
         ),
     )

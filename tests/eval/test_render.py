@@ -26,12 +26,12 @@ from ddpo.eval.report.answer import answer
 from ddpo.eval.report.data import Report
 from ddpo.eval.report.gallery import choose_gallery, choose_strip
 from ddpo.eval.report.html import render_html
-from ddpo.eval.report.intervals import WIDTH, Axis, Mark, interval_cell
-from ddpo.eval.report.lines import RootScale, reward_curve
+from ddpo.eval.report.interval_plots import WIDTH, Axis, Mark, interval_plot
 from ddpo.eval.report.markdown import render_github, render_markdown
-from ddpo.eval.report.plots import ticks
-from ddpo.eval.report.style import CSS
+from ddpo.eval.report.svg import ticks
+from ddpo.eval.report.templating import stylesheet
 from ddpo.eval.report.terminal import render_terminal
+from ddpo.eval.report.training_plots import RootScale, reward_curve
 from ddpo.eval.report.wording import number, shortened
 from ddpo.stats.paired import TransferRatio, paired_gain
 
@@ -39,13 +39,13 @@ Made = tuple[Report, list[Pair], Path]
 VOID = {"meta", "img", "line", "circle", "path", "rect", "br", "input"}
 ORDER = [
     "gains",
-    "pictures",
-    "reading",
-    "course",
+    "images",
+    "hacking",
+    "history",
     "artefacts",
-    "variety",
+    "diversity",
     "matrix",
-    "runs",
+    "seeds",
     "curves",
     "rewards",
     "leaks",
@@ -225,8 +225,8 @@ def test_an_empty_report_has_no_empty_sections(report: Report, tmp_path: Path) -
     )
     parsed = Page(render_html(bare, [], tmp_path))
     found = [attributes["id"] for attributes in parsed.all("h2") if "id" in attributes]
-    assert found == ["gains", "pictures", "rewards", "leaks", "manifests", "method"]
-    assert "Signs of gaming were not measured." in parsed.text
+    assert found == ["gains", "images", "rewards", "leaks", "manifests", "method"]
+    assert "Signs of reward hacking were not measured." in parsed.text
     assert "nan" not in parsed.text.lower()
 
 
@@ -246,7 +246,7 @@ def test_every_gain_stands_in_its_row_and_is_drawn_to_scale(
         for row, gain in zip(rows, wanted, strict=True):
             assert number(gain.paired.gain.mean, signed=True) in row[2]
             assert number(gain.paired.gain.low, signed=True) in row[2]
-        table = text[text.index(f'<caption class="away">Gains by {reward}</caption>') :].split(
+        table = text[text.index(f'<caption class="visually-hidden">Gains by {reward}</caption>') :].split(
             "</table>"
         )[0]
         drawn = re.findall(
@@ -292,7 +292,7 @@ def test_one_wide_interval_does_not_squeeze_the_others() -> None:
     ]
     axis = Axis.over(marks, 0.0, "gain")
     assert axis.scale(1.0) - axis.scale(0.8) > WIDTH / 30
-    cell = interval_cell(axis, marks)
+    cell = interval_plot(axis, marks)
     assert (
         cell.count("L") == 4
     )  # an arrow has two lines; both ends of the wide one are cut, the others have caps
@@ -323,8 +323,8 @@ def test_best_and_onset_stand_at_their_checkpoints(page: tuple[str, Page], repor
             assert (place - places[0]) / (places[-1] - places[0]) == pytest.approx(
                 math.sqrt(value / values[-1]), abs=1e-3
             )
-    assert "Strong signs of gaming begin at <b>iteration 20</b>." in text
-    assert text.count("Strong signs of gaming begin") == 1
+    assert "Strong signs of reward hacking start at <b>iteration 20</b>." in text
+    assert text.count("Strong signs of reward hacking start") == 1
     assert "onset: iteration 20" in plots[0][1]
     assert "best: iteration 10" in plots[0][1]
 
@@ -347,7 +347,7 @@ def test_pictures_of_a_figure_share_their_noise_to_the_pixel(
                 who,
                 (pair.split, pair.prompt_id, pair.index),
             )
-    figures = re.findall(r"<figure id=.*?</figure>", text)
+    figures = re.findall(r"<figure id=.*?</figure>", text, re.DOTALL)
     assert len(figures) > 40
     for figure in figures:
         shown = [
@@ -398,7 +398,7 @@ def test_lost_pictures_and_large_pages(
     made: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     report, pairs, folder = made
-    assert "no picture" in Page(render_html(report, pairs, tmp_path)).text
+    assert "no image" in Page(render_html(report, pairs, tmp_path)).text
     whole = len(render_html(report, pairs, folder).encode())
     monkeypatch.setattr(page_module, "SIZE_LIMIT", whole - 1)
     assert len(render_html(report, pairs, folder).encode()) < whole
@@ -415,13 +415,13 @@ def _luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark", "print"])
 def test_colours_have_contrast(scheme: str) -> None:
-    blocks = re.findall(r":root\{(.*?)\}", CSS, re.DOTALL)
+    blocks = re.findall(r":root \{(.*?)\}", stylesheet(), re.DOTALL)
     colours: dict[str, str] = {}
     for block in [
         blocks[0],
         *([blocks[1]] if scheme == "dark" else [blocks[2]] if scheme == "print" else []),
     ]:
-        for name, value in re.findall(r"--([\w-]+):(#\w+)", block):
+        for name, value in re.findall(r"--([\w-]+): (#\w+)", block):
             colours[name] = (
                 value if len(value) == 7 else "#" + "".join(2 * digit for digit in value[1:])
             )
@@ -473,12 +473,12 @@ def test_the_answer_follows_the_numbers(report: Report) -> None:
     seen, held, gaming = answer(given, "noisy")
     assert "incompressibility rose by 1.00 (" in seen
     assert held.startswith(
-        "Of that gain, these shares carried over: 80\N{NO-BREAK SPACE}% (70 to 90) on unseen animals; incompressibility did"
+        "These shares of the gain carried over to held-out prompts: 80\N{NO-BREAK SPACE}% (70 to 90) on unseen animals; incompressibility did"
     )
     assert gaming.startswith(
-        "Strong signs of gaming: held-out rewards, artefacts, prompt dependence and course of training. Strongest"
+        "Strong signs of reward hacking: held-out rewards, artefacts, prompt dependence and run history. Strongest"
     )
-    assert answer(given, "aesthetic-2")[2] == "No sign of gaming in 1 kinds of evidence."
+    assert answer(given, "aesthetic-2")[2] == "No sign of reward hacking in 1 kinds of evidence."
     _, held, _ = answer(
         _with_gains(report, {"animals": up, "unseen_animals": flat, "mine <b>": down}, share),
         "noisy",
@@ -498,7 +498,7 @@ def test_the_answer_follows_the_numbers(report: Report) -> None:
         report, readings=(HackingAssessment("noisy", "not measured", "Nothing was.", ()),)
     )
     assert answer(unread, "noisy")[2] == "Nothing was."
-    assert answer(unread, "aesthetic-1")[2] == "Signs of gaming were not measured."
+    assert answer(unread, "aesthetic-1")[2] == "Signs of reward hacking were not measured."
 
 
 def test_leaks_that_were_left_out_are_not_in_the_numbers(report: Report) -> None:
