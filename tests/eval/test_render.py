@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -246,9 +249,9 @@ def test_every_gain_stands_in_its_row_and_is_drawn_to_scale(
         for row, gain in zip(rows, wanted, strict=True):
             assert number(gain.paired.gain.mean, signed=True) in row[2]
             assert number(gain.paired.gain.low, signed=True) in row[2]
-        table = text[text.index(f'<caption class="visually-hidden">Gains by {reward}</caption>') :].split(
-            "</table>"
-        )[0]
+        table = text[
+            text.index(f'<caption class="visually-hidden">Gains by {reward}</caption>') :
+        ].split("</table>")[0]
         drawn = re.findall(
             r'<circle cx="([\d.]+)"[^>]*class="mark seen|<path d="M([\d.]+) [\d.]+l[^>]*class="mark heldout',
             table,
@@ -631,3 +634,82 @@ def test_gallery_shows_extremes_and_an_even_draw(made: Made) -> None:
     assert [pair.split for pair in choose_strip(pairs, ["animals", "objects"], 5)] == [
         "animals"
     ] * 3 + ["objects"] * 2
+
+
+def test_the_page_is_a_pure_function_of_its_data(made: Made, page: tuple[str, Page]) -> None:
+    report, pairs, folder = made
+    assert render_html(report, pairs, folder) == page[0]
+    again = (
+        "import sys\nfrom pathlib import Path\nfrom report_fixture import make\n"
+        "from ddpo.eval.report.html import render_html\n"
+        "folder = Path(sys.argv[1])\n"
+        "sys.stdout.buffer.write(render_html(*make(folder), folder).encode())\n"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    for seed in ("1", "2"):  # the order of sets differs
+        other = subprocess.run(
+            [sys.executable, "-c", again, str(folder)],
+            capture_output=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": seed},
+        ).stdout
+        assert other == page[0].encode()
+
+
+def test_templates_are_loaded_by_the_first_page_alone() -> None:
+    """An evaluation that fails before its report pays nothing for the template engine."""
+    script = (
+        "import sys, ddpo.eval.runner, ddpo.eval.report.markdown, ddpo.eval.report.terminal\n"
+        "print('jinja2' in sys.modules)\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    assert output.strip() == "False"
+
+
+def _renamed(report: Report, names: dict[str, str]) -> Report:
+    """The report with other ids for its held-out rewards."""
+
+    def rename(items: Any, field: str) -> Any:
+        return tuple(
+            replace(item, **{field: names.get(getattr(item, field), getattr(item, field))})
+            for item in items
+        )
+
+    return replace(
+        report,
+        rewards=rename(report.rewards, "id"),
+        gains=rename(report.gains, "reward"),
+        transfers=rename(report.transfers, "reward"),
+        courses=(),
+        runs=(),
+    )
+
+
+def test_scores_of_the_base_model_have_names_for_readers(made: Made) -> None:
+    report, _, folder = made
+    names = {"imagereward": "base_fit", "pickscore": "prompt_evidence"}
+    shown = _renamed(report, names)
+    html = Page(render_html(shown, [], folder)).text
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(render_terminal(shown))
+    terminal = console.export_text()
+    for text in (html, render_markdown(shown), terminal):
+        assert "plausibility to the base model" in text
+        assert "prompt recognisability" in text
+    # conditions of --fail-if take the ids
+    assert "base_fit · held-out reward" in html
+    assert "prompt recognisability (prompt_evidence), held-out reward" in terminal
+
+
+def test_the_report_speaks_the_language_of_the_field(
+    report: Report, page: tuple[str, Page]
+) -> None:
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(render_terminal(report))
+    texts = (page[1].text, render_markdown(report), render_github(report), console.export_text())
+    for text in texts:
+        assert not re.findall(
+            r"(?i)\bpictures?\b|\bgaming\b|\btold\b|\bcourses?\b|\bunseen in\b", text
+        )

@@ -60,8 +60,10 @@ class _Terminal:
             if len(report.compared) > 1:
                 yield Text(model.name, style="bold reverse")
             for reward in rewards_of(report, "trained", "heldout", "asked"):
+                title = reward_title(reward.id)
+                name = title if title == reward.id else f"{title} ({reward.id})"
                 role = reward_role(report, reward, model.name)
-                yield Text(f"{reward_title(reward.id)}, {role}", style="bold")
+                yield Text(f"{name}, {role}", style="bold")
                 yield _table(report, model.name, reward.id, is_wide)
                 yield Text("")
         for model in report.compared:
