@@ -1,4 +1,8 @@
-"""The page holds what the report holds, asks the network for nothing, lets no prompt become markup, and draws numbers where they belong."""
+"""The renderings of a report.
+
+The page holds the whole report, sends no request, shows hostile text as text and draws every number
+at its place. Markdown and terminal say the same.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +62,10 @@ ORDER = [
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text of a page; fails on unbalanced tags. `rows` are the cells of every table row, by the table's caption."""
+    """Tags, attributes and text of a page; fails on unbalanced tags.
+
+    `rows` holds the cells of every table row, by the caption of the table.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -129,7 +136,7 @@ def _only(report: Report, name: str) -> Report:
         report,
         models=models,
         runs=(),
-        courses=tuple(c for c in report.courses if c.run == name),
+        courses=tuple(history for history in report.courses if history.run == name),
         **kept,
     )
 
@@ -252,11 +259,10 @@ def test_every_gain_stands_in_its_row_and_is_drawn_to_scale(
         table = text[
             text.index(f'<caption class="visually-hidden">Gains by {reward}</caption>') :
         ].split("</table>")[0]
-        drawn = re.findall(
-            r'<circle cx="([\d.]+)"[^>]*class="mark seen|<path d="M([\d.]+) [\d.]+l[^>]*class="mark heldout',
-            table,
-        )
-        places = [float(disc or diamond) for disc, diamond in drawn]
+        disc = r'<circle cx="([\d.]+)"[^>]*class="mark seen'
+        diamond = r'<path d="M([\d.]+) [\d.]+l[^>]*class="mark heldout'
+        drawn = re.findall(f"{disc}|{diamond}", table)
+        places = [float(first or second) for first, second in drawn]
         means = [gain.paired.gain.mean for gain in wanted]
         marks = re.findall(r'<text x="([\d.]+)"[^>]*class="tick"[^>]*>([^<]+)<', table)
         (first, start), *_, (last, end) = [
@@ -296,15 +302,14 @@ def test_one_wide_interval_does_not_squeeze_the_others() -> None:
     axis = Axis.over(marks, 0.0, "gain")
     assert axis.scale(1.0) - axis.scale(0.8) > WIDTH / 30
     cell = interval_plot(axis, marks)
-    assert (
-        cell.count("L") == 4
-    )  # an arrow has two lines; both ends of the wide one are cut, the others have caps
+    # both ends of the wide interval are arrows of two lines each, the others have caps
+    assert cell.count("L") == 4
     assert all(-1 <= float(x) <= WIDTH + 1 for x in re.findall(r' x[12]="([-\d.]+)"', cell))
 
 
 def test_best_and_onset_stand_at_their_checkpoints(page: tuple[str, Page], report: Report) -> None:
     text, _ = page
-    course = next(course for course in report.courses if course.run == "noisy")
+    history = next(history for history in report.courses if history.run == "noisy")
     plots = re.findall(r'aria-label="pickscore of noisy against ([^:]*):[^"]*">(.*?)</svg>', text)
     assert [axis.split()[0] for axis, _ in plots] == ["√KL", "reward"]
     for axis, plot in plots:
@@ -312,7 +317,7 @@ def test_best_and_onset_stand_at_their_checkpoints(page: tuple[str, Page], repor
             float(x)
             for x in re.findall(r'<path d="M([\d.]+) [\d.]+l[^>]*class="mark heldout', plot)
         ]
-        assert len(places) == len(course.points)
+        assert len(places) == len(history.points)
         assert (
             float(re.findall(r'<circle cx="([\d.]+)"[^>]*class="ring"', plot)[0]) == places[1]
         )  # best at iteration 10
@@ -320,7 +325,7 @@ def test_best_and_onset_stand_at_their_checkpoints(page: tuple[str, Page], repor
             float(re.findall(r'<line x1="([\d.]+)"[^>]*class="onset"', plot)[0]) == places[2]
         )  # onset at iteration 20
         values = [
-            point.kl.mean if axis.startswith("√") else point.queries for point in course.points
+            point.kl.mean if axis.startswith("√") else point.queries for point in history.points
         ]  # both axes go by a square root
         for place, value in zip(places, values, strict=True):
             assert (place - places[0]) / (places[-1] - places[0]) == pytest.approx(
@@ -338,7 +343,7 @@ def test_root_scale_has_round_ticks_with_room() -> None:
     assert scale.ticks() == [0.0, 200.0, 1000.0, 2000.0, 5000.0]
 
 
-def test_pictures_of_a_figure_share_their_noise_to_the_pixel(
+def test_images_of_a_figure_share_their_noise_to_the_pixel(
     page: tuple[str, Page], made: Made
 ) -> None:
     text, _ = page
@@ -385,10 +390,9 @@ def test_one_model_needs_no_choice(made: Made, page: tuple[str, Page]) -> None:
 
 def test_every_grade_has_its_word_and_shape(page: tuple[str, Page], report: Report) -> None:
     text, _ = page
-    grades = [str(item.grade) for reading in report.readings for item in reading.evidence] + [
-        reading.grade for reading in report.readings
-    ] * 2
-    grades += [signs.grade for course in report.courses for signs in course.signs]
+    grades = [str(item.grade) for one in report.readings for item in one.evidence]
+    grades += [one.grade for one in report.readings] * 2
+    grades += [signs.grade for history in report.courses for signs in history.signs]
     shapes = {}
     for grade, times in Counter(grades).items():
         found = re.findall(rf'<span class="grade [^"]*"><svg [^>]*>(.*?)</svg>{grade}</span>', text)
@@ -397,7 +401,7 @@ def test_every_grade_has_its_word_and_shape(page: tuple[str, Page], report: Repo
     assert len(set(shapes.values())) == 4
 
 
-def test_lost_pictures_and_large_pages(
+def test_lost_images_and_large_pages(
     made: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     report, pairs, folder = made
@@ -418,12 +422,9 @@ def _luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark", "print"])
 def test_colours_have_contrast(scheme: str) -> None:
-    blocks = re.findall(r":root \{(.*?)\}", stylesheet(), re.DOTALL)
+    light, dark, paper = re.findall(r":root \{(.*?)\}", stylesheet(), re.DOTALL)
     colours: dict[str, str] = {}
-    for block in [
-        blocks[0],
-        *([blocks[1]] if scheme == "dark" else [blocks[2]] if scheme == "print" else []),
-    ]:
+    for block in {"light": [light], "dark": [light, dark], "print": [light, paper]}[scheme]:
         for name, value in re.findall(r"--([\w-]+): (#\w+)", block):
             colours[name] = (
                 value if len(value) == 7 else "#" + "".join(2 * digit for digit in value[1:])
@@ -466,42 +467,53 @@ def _with_gains(report: Report, shifts: dict[str, list[float]], ratio: TransferR
     )
 
 
-def test_the_answer_follows_the_numbers(report: Report) -> None:
-    up, flat, down, lone = [1.0, 1.1, 0.9], [1.0, -1.0, 0.1], [-1.0, -1.1, -0.9], [1.0]
-    share, refused = (
-        TransferRatio(0.8, 0.7, 0.9),
-        TransferRatio(math.nan, math.nan, math.nan, "no share can be given: because"),
+UP = [1.0, 1.1, 0.9]
+FLAT = [1.0, -1.0, 0.1]
+DOWN = [-1.0, -1.1, -0.9]
+SHARE = TransferRatio(0.8, 0.7, 0.9)
+
+
+def test_a_gain_that_carries_over_is_given_as_shares(report: Report) -> None:
+    shifts = {"animals": UP, "unseen_animals": UP, "objects": FLAT}
+    training, held_out, _ = answer(_with_gains(report, shifts, SHARE), "noisy")
+    assert "incompressibility rose by 1.00 (" in training
+    assert held_out.startswith(
+        "These shares of the gain carried over to held-out prompts: "
+        "80\N{NO-BREAK SPACE}% (70 to 90) on unseen animals; incompressibility did"
     )
-    given = _with_gains(report, {"animals": up, "unseen_animals": up, "objects": flat}, share)
-    seen, held, gaming = answer(given, "noisy")
-    assert "incompressibility rose by 1.00 (" in seen
-    assert held.startswith(
-        "These shares of the gain carried over to held-out prompts: 80\N{NO-BREAK SPACE}% (70 to 90) on unseen animals; incompressibility did"
+
+
+def test_a_gain_that_does_not_carry_over_is_said_first(report: Report) -> None:
+    shifts = {"animals": UP, "unseen_animals": FLAT, "mine <b>": DOWN}
+    _, held_out, _ = answer(_with_gains(report, shifts, SHARE), "noisy")
+    assert held_out.startswith("The gain was not seen to carry over")
+    assert "did not change measurably on unseen animals" in held_out
+    assert "fell on mine <b> by 1.00 (" in held_out
+
+
+def test_without_a_gain_there_is_no_share(report: Report) -> None:
+    refused = TransferRatio(math.nan, math.nan, math.nan, "no share can be given: because")
+    shifts = {"animals": FLAT, "unseen_animals": UP, "near": [1.0]}
+    training, held_out, _ = answer(_with_gains(report, shifts, refused), "noisy")
+    assert "did not change measurably, +" in training
+    assert "cannot be judged on near (2 of 3 prompts leaked)" in held_out
+    assert held_out.endswith("No share can be given: because.")
+
+
+def test_the_answer_gives_the_grade_with_its_strongest_evidence(report: Report) -> None:
+    hacked = answer(report, "noisy")[2]
+    assert hacked.startswith(
+        "Strong signs of reward hacking: held-out rewards, artefacts, prompt dependence and "
+        "run history. Strongest"
     )
-    assert gaming.startswith(
-        "Strong signs of reward hacking: held-out rewards, artefacts, prompt dependence and run history. Strongest"
-    )
-    assert answer(given, "aesthetic-2")[2] == "No sign of reward hacking in 1 kinds of evidence."
-    _, held, _ = answer(
-        _with_gains(report, {"animals": up, "unseen_animals": flat, "mine <b>": down}, share),
-        "noisy",
-    )
-    assert held.startswith("The gain was not seen to carry over")
-    assert "did not change measurably on unseen animals" in held
-    assert "fell on mine <b> by 1.00 (" in held
-    seen, held, _ = answer(
-        _with_gains(report, {"animals": flat, "unseen_animals": up, "near": lone}, refused), "noisy"
-    )
-    assert "did not change measurably, +" in seen
-    assert "cannot be judged on near (2 of 3 prompts leaked)" in held
-    assert held.endswith("No share can be given: because.")
-    assert " Strongest evidence, held-out rewards: pickscore fell by 1.6 (1.2 to 2.0)" in gaming
-    assert " Strongest evidence, artefacts: saturation moved" in answer(given, "aesthetic-1")[2]
-    unread = replace(
-        report, readings=(HackingAssessment("noisy", "not measured", "Nothing was.", ()),)
-    )
-    assert answer(unread, "noisy")[2] == "Nothing was."
-    assert answer(unread, "aesthetic-1")[2] == "Signs of reward hacking were not measured."
+    assert " Strongest evidence, held-out rewards: pickscore fell by 1.6 (1.2 to 2.0)" in hacked
+    assert " Strongest evidence, artefacts: saturation moved" in answer(report, "aesthetic-1")[2]
+    healthy = answer(report, "aesthetic-2")[2]
+    assert healthy == "No sign of reward hacking in 1 kinds of evidence."
+    nothing = HackingAssessment("noisy", "not measured", "Nothing was.", ())
+    unmeasured = replace(report, readings=(nothing,))
+    assert answer(unmeasured, "noisy")[2] == "Nothing was."
+    assert answer(unmeasured, "aesthetic-1")[2] == "Signs of reward hacking were not measured."
 
 
 def test_leaks_that_were_left_out_are_not_in_the_numbers(report: Report) -> None:
@@ -531,10 +543,8 @@ def test_markdown_says_the_same_and_stays_text(report: Report, render: object) -
             assert sentence in _plain(markdown)
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {12}
-    assert (
-        len([row for row in rows if "noisy" in row])
-        == {render_markdown: 5 * 5, render_github: 9 * 5}[render]
-    )  # type: ignore[index]
+    count = {render_markdown: 5 * 5, render_github: 9 * 5}[render]  # type: ignore[index]
+    assert len([row for row in rows if "noisy" in row]) == count
     text = re.sub(r"`[^`\n]*`", "", markdown)  # without code
     assert set(re.findall(r"<[^>]*>", text)) <= {
         "<details>",
@@ -542,11 +552,8 @@ def test_markdown_says_the_same_and_stays_text(report: Report, render: object) -
         "</summary>",
         "</details>",
     }
-    assert (
-        markdown.count("<details>")
-        == markdown.count("</details>")
-        == {render_markdown: 0, render_github: 4}[render]
-    )  # type: ignore[index]
+    folded = {render_markdown: 0, render_github: 4}[render]  # type: ignore[index]
+    assert markdown.count("<details>") == markdown.count("</details>") == folded
     assert not re.search(r"[@#]\w|(?<!\\)\[", text)
     assert "`a | ˋrmˋ @all #1 <b>`" in markdown
     assert all(f"`{reward.signature}`" in markdown for reward in report.rewards)

@@ -139,7 +139,7 @@ def parse_condition(text: str) -> Condition:
         if grade is None:
             raise ConfigError(
                 f"the condition {text!r} cannot be read: "
-                f"a reading is 'no sign', 'watch' or 'strong', not {right!r}"
+                f"its grade must be 'no sign', 'watch' or 'strong', not {right!r}"
             )
         return Condition(text, model, "", "reading", "", OPERATORS[sign], ORDER.index(grade))
     split, _, rest = left.partition(".")
