@@ -19,6 +19,7 @@ __all__ = [
     "line",
     "mark",
     "path",
+    "polygon",
     "polyline",
     "svg",
     "text",
@@ -107,10 +108,18 @@ def path(commands: str, css: str) -> Markup:
     return _PATH.format(commands, css)
 
 
-def polyline(points: Sequence[tuple[float, float]], css: str, *, closed: bool = False) -> Markup:
-    """Straight lines through the positions in their order, back to the first where `closed`."""
-    joined = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-    return path(f"M{joined}{'z' if closed else ''}", css)
+def polyline(points: Sequence[tuple[float, float]], css: str) -> Markup:
+    """Straight lines through the positions in their order."""
+    return path(_lines_through(points), css)
+
+
+def polygon(points: Sequence[tuple[float, float]], css: str) -> Markup:
+    """The area whose corners are the positions in their order."""
+    return path(f"{_lines_through(points)}z", css)
+
+
+def _lines_through(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
 def mark(x: float, y: float, kind: str, size: float = 4.5) -> Markup:

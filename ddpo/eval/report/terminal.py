@@ -20,7 +20,6 @@ from ddpo.eval.report.selection import (
     share_of,
 )
 from ddpo.eval.report.wording import (
-    count,
     interval_text,
     number,
     percent,
@@ -141,8 +140,7 @@ def _marked_lines(lines: list[tuple[str, str]], indent: int = 0) -> Table:
 def _notes(report: Report) -> list[str]:
     lines = list(report.notes)
     if excluded := sum(gain.paired.gain.excluded for gain in report.gains):
-        pairs = count(excluded, "comparison")
-        lines.append(f"Left out: {pairs} of a pair in which an image could not be scored.")
+        lines.append(f"Comparisons left out because an image could not be scored: {excluded}.")
     if any(is_within_noise(report, gain) for gain in report.gains):
         lines.append("~ within the noise floor of the reward: no evidence of a change.")
     for split in report.splits:

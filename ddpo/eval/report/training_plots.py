@@ -15,6 +15,7 @@ from ddpo.eval.report.svg import (
     circle,
     line,
     mark,
+    polygon,
     polyline,
     svg,
     text,
@@ -194,7 +195,7 @@ def reward_curve(points: Sequence[CurvePoint], reward: str, unit: str) -> Markup
     title = with_unit(reward, unit)
     parts = [
         *_axes(x, y, iterations, "training iteration", title),
-        polyline(edge, "band", closed=True),
+        polygon(edge, "band"),
         polyline(means, "run trained"),
     ]
     first = known[0]

@@ -38,8 +38,8 @@ METHOD: Final = (
     "over other training runs.",
     "Gains in standard deviations (z) are divided by the spread of the base model's scores within "
     "a prompt, so that rewards can be compared. The noise floor of a reward is the largest median "
-    "change of its score under edits that no viewer minds, such as a shift by one pixel. A gain "
-    "below the noise floor is no evidence.",
+    "change of its score under harmless edits, such as a shift by one pixel. A gain below the "
+    "noise floor is no evidence.",
     "Win rate: share of pairs in which the tuned image scores higher, ties counted half, with "
     "Wilson's interval for independent pairs. d_z: mean of the prompts' mean differences over "
     "their standard deviation. p: t-test on the clustered error, adjusted by Holm over all lines "
