@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "numpy", "pandas", "PIL", "transformers", "diffusers", "scipy")
+HEAVY = ("torch", "numpy", "pandas", "PIL", "transformers", "diffusers", "scipy", "jinja2")
 
 
 def loaded_by(*arguments: str) -> set[str]:

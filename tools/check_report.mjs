@@ -1,27 +1,29 @@
-// Opens a report in Chromium and says whether it is fit to be read: load time, console errors, requests that leave the page, sideways
-// scrolling, and what axe-core finds, each at desktop and phone width, in light and dark. Exit code 1 if anything serious was found.
+// Checks a report in Chromium: load time, console errors, requests that leave the page, sideways
+// scrolling, and the findings of axe-core, at desktop and phone width, in light and dark.
+// Exit code 1 after any serious finding.
 //
 //   npm install --prefix /tmp/check ws && npm pack axe-core      (MPL-2.0; axe.min.js is in the archive)
-//   NODE_PATH=/tmp/check/node_modules node tools/check_report.mjs report.html axe.min.js [--pictures DIR] [--chromium PATH]
+//   NODE_PATH=/tmp/check/node_modules node tools/check_report.mjs report.html axe.min.js [--screenshots DIR] [--chromium PATH]
 
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
 const WebSocket = createRequire(join(process.env.NODE_PATH ?? ".", "x.js"))("ws");
-const words = process.argv.slice(2);
+const args = process.argv.slice(2);
 const option = (name, otherwise) => {
-  const at = words.indexOf(name);
-  return at < 0 ? otherwise : words.splice(at, 2)[1];
+  const position = args.indexOf(name);
+  return position < 0 ? otherwise : args.splice(position, 2)[1];
 };
-const pictures = option("--pictures", "");
+const screenshots = option("--screenshots", "");
+if (screenshots) mkdirSync(screenshots, { recursive: true });
 const chromium = option("--chromium", "chromium");
-const [page, axe] = words;
+const [page, axe] = args;
 if (!page || !axe) {
-  console.error("usage: check_report.mjs report.html axe.min.js [--pictures DIR] [--chromium PATH]");
+  console.error("usage: check_report.mjs report.html axe.min.js [--screenshots DIR] [--chromium PATH]");
   process.exit(2);
 }
 const address = pathToFileURL(resolve(page)).href;
@@ -31,15 +33,15 @@ const home = mkdtempSync(join(tmpdir(), "check-report-"));
 const browser = spawn(chromium, [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", `--user-data-dir=${home}`, "--remote-debugging-port=0", "about:blank",
 ]);
-let told = "";
+let output = "";
 const endpoint = await new Promise((found, failed) => {
   browser.stderr.on("data", (data) => {
-    told += data;
-    const match = told.match(/DevTools listening on (ws:\S+)/);
+    output += data;
+    const match = output.match(/DevTools listening on (ws:\S+)/);
     if (match) found(match[1]);
   });
   browser.on("error", failed);
-  browser.on("exit", () => failed(new Error(`chromium ended: ${told}`)));
+  browser.on("exit", () => failed(new Error(`chromium ended: ${output}`)));
 });
 
 const socket = new WebSocket(endpoint, { maxPayload: 2 ** 28 });
@@ -90,14 +92,14 @@ async function look(width, height, scheme) {
   const milliseconds = Math.round(performance.now() - start);
   const wide = await value("document.documentElement.scrollWidth - innerWidth");
   const name = `${width}-${scheme}`;
-  if (pictures) {
+  if (screenshots) {
     const shot = await call("Page.captureScreenshot", { format: "png" });
-    writeFileSync(join(pictures, `${name}.png`), Buffer.from(shot.data, "base64"));
+    writeFileSync(join(screenshots, `${name}.png`), Buffer.from(shot.data, "base64"));
     const full = await call("Page.captureScreenshot", { format: "png", captureBeyondViewport: true, clip: { x: 0, y: 0, width, height: Math.min(await value("document.documentElement.scrollHeight"), 16000), scale: 1 } });
-    writeFileSync(join(pictures, `${name}-full.png`), Buffer.from(full.data, "base64"));
+    writeFileSync(join(screenshots, `${name}-full.png`), Buffer.from(full.data, "base64"));
     if (name === "1280-light") {
       const paper = await call("Page.printToPDF", { printBackground: true });
-      writeFileSync(join(pictures, "paper.pdf"), Buffer.from(paper.data, "base64"));
+      writeFileSync(join(screenshots, "paper.pdf"), Buffer.from(paper.data, "base64"));
     }
   }
   // every part is opened, since axe does not look into closed ones

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from ddpo.eval.report.plots import ticks
+from ddpo.eval.report.svg import ticks
 
 __all__ = ["Curve", "curves_figure"]
 

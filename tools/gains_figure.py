@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddpo.eval.generate.samples import read_samples
 from ddpo.eval.report.data import Report
-from ddpo.eval.report.plots import ticks
+from ddpo.eval.report.svg import ticks
 from ddpo.images import contact_sheet, load_image
 from ddpo.prompts import load_prompts
 

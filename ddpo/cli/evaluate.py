@@ -237,8 +237,8 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **asked: object) 
 
 
 def _print(outcome: Outcome, form: str, console: Console) -> None:
-    """The report in the form asked for, on standard output; where the files are, beside it."""
-    if outcome.report is None:  # another process has it
+    """Prints the report in the requested form to standard output, and the path of its page."""
+    if outcome.report is None:  # the first process prints it
         return
     if form == "json":
         typer.echo(outcome.json.read_text(encoding="utf-8"))

@@ -1,7 +1,8 @@
-"""A complete report of seeded, made-up scores: three models of two rewards, five splits, every section filled, and prompts that bite.
+"""A complete report of seeded, made-up scores, with every section filled and hostile prompts.
 
-`aesthetic-1` and `aesthetic-2` improve and differ in their training seed; `noisy` games its reward: its pictures turn to noise.
-Gains, intervals and shares are computed from the pairs by `ddpo.stats.paired`, so that pictures, pairs and tables agree.
+Three models were trained on two rewards. `aesthetic-1` and `aesthetic-2` improve and differ in
+their training seed. `noisy` games its reward: its images turn to noise. Gains, intervals and
+shares are computed from the pairs by `ddpo.stats.paired`, so images, pairs and tables agree.
 """
 
 from __future__ import annotations
@@ -99,68 +100,78 @@ Floats = NDArray[np.float64]
 def make(
     folder: Path, prompts: int = 3, seeds: int = 2, side: int = 12
 ) -> tuple[Report, list[Pair]]:
-    """The report, its pairs, and their picture files below `folder`: `prompts` for each split, `seeds` pictures for each prompt."""
+    """The report and its pairs, with their image files below `folder`.
+
+    Args:
+        folder: folder of the images.
+        prompts: number of prompts of each split.
+        seeds: number of images of each prompt.
+        side: height and width of the images.
+    """
     pairs = _pairs(folder, prompts, seeds, side)
-    gains, transfers = _gains(pairs), _transfers(pairs)
-    return _report(gains, transfers, prompts, seeds), pairs
+    return _report(_gains(pairs), _transfers(pairs), prompts, seeds), pairs
 
 
 def _prompts(split: str, count: int) -> list[str]:
     if SPLITS[split] == "external":
-        return [*HOSTILE, *(f"prompt {number} of mine" for number in range(count))][
-            : max(count, len(HOSTILE))
-        ]
-    return [
-        f"{'an' if split == 'animals' else 'a rare'} {split.rstrip('s').replace('_', ' ')} no. {number}"
-        for number in range(count)
-    ]
+        mine = [*HOSTILE, *(f"prompt {number} of mine" for number in range(count))]
+        return mine[: max(count, len(HOSTILE))]
+    noun = split.rstrip("s").replace("_", " ")
+    article = "an" if split == "animals" else "a rare"
+    return [f"{article} {noun} no. {number}" for number in range(count)]
 
 
 def _pairs(folder: Path, prompts: int, seeds: int, side: int) -> list[Pair]:
-    random, pairs = np.random.default_rng(0), []
-    for split, carried in CARRIED.items():
+    random = np.random.default_rng(0)
+    pairs = []
+    for split in CARRIED:
         for text in _prompts(split, prompts):
-            prompt, effect = Prompt(text), random.normal(0, 0.5, len(ROLES))
+            effect = random.normal(0, 0.5, len(ROLES))
             for index in range(seeds):
-                noise, colour = random.normal(0, 0.7, len(ROLES)), random.uniform(40, 215, (3, 3))
-                base = {
-                    name: BASE[name] + SPREAD[name] * (effect[i] + noise[i])
-                    for i, name in enumerate(ROLES)
-                }
-                before = _picture(folder, colour, side, 0.0, random)
-                for position, model in enumerate(MODELS):
-                    shift = np.array(SHIFT[model]) * (
-                        carried + 0.25 * random.normal(0, 1)
-                    ) + 0.2 * random.normal(0, 1, len(ROLES))
-                    tuned = {
-                        name: base[name] + SPREAD[name] * shift[i] for i, name in enumerate(ROLES)
-                    }
-                    if text == EVIL:
-                        tuned["pickscore"] = math.nan
-                    after = _picture(
-                        folder,
-                        colour * (1.08 + 0.04 * position),
-                        side,
-                        1.0 if model == "noisy" else 0.0,
-                        random,
-                    )
-                    pairs.append(
-                        Pair(model, split, prompt.id, text, index, before, after, base, tuned)
-                    )
+                pairs += _pairs_of_noise(folder, split, text, index, side, effect, random)
     return pairs
 
 
-def _picture(
+def _pairs_of_noise(
+    folder: Path,
+    split: str,
+    text: str,
+    index: int,
+    side: int,
+    effect: Floats,
+    random: np.random.Generator,
+) -> list[Pair]:
+    """One pair for each model, with the same base image."""
+    noise = random.normal(0, 0.7, len(ROLES))
+    colour = random.uniform(40, 215, (3, 3))
+    base = {
+        name: BASE[name] + SPREAD[name] * (effect[i] + noise[i]) for i, name in enumerate(ROLES)
+    }
+    before = _image(folder, colour, side, 0.0, random)
+    pairs = []
+    for position, model in enumerate(MODELS):
+        carried = CARRIED[split] + 0.25 * random.normal(0, 1)
+        shift = np.array(SHIFT[model]) * carried + 0.2 * random.normal(0, 1, len(ROLES))
+        tuned = {name: base[name] + SPREAD[name] * shift[i] for i, name in enumerate(ROLES)}
+        if text == EVIL:
+            tuned["pickscore"] = math.nan
+        broken = 1.0 if model == "noisy" else 0.0
+        after = _image(folder, colour * (1.08 + 0.04 * position), side, broken, random)
+        pairs.append(Pair(model, split, Prompt(text).id, text, index, before, after, base, tuned))
+    return pairs
+
+
+def _image(
     folder: Path, colour: Floats, side: int, broken: float, random: np.random.Generator
 ) -> str:
-    """A disc before a gradient; `broken` mixes noise in. Named by nothing but its order, which is enough here."""
+    """The file of a disc before a gradient, with a share of noise of `broken`."""
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j][:, :, :, None]
-    picture = colour[0] + (colour[1] - colour[0]) * (y + 1) / 2
-    picture = np.where(x**2 + y**2 < 0.45, colour[2] - 40 * (x + y), picture)
-    picture = (1 - 0.6 * broken) * picture + 0.6 * broken * random.uniform(0, 255, picture.shape)
+    pixels = colour[0] + (colour[1] - colour[0]) * (y + 1) / 2
+    pixels = np.where(x**2 + y**2 < 0.45, colour[2] - 40 * (x + y), pixels)
+    pixels = (1 - 0.6 * broken) * pixels + 0.6 * broken * random.uniform(0, 255, pixels.shape)
     name = f"images/{random.integers(256):02x}/{random.integers(2**62):064x}.png"
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / name)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name)
     return name
 
 
@@ -208,164 +219,152 @@ def _transfers(pairs: list[Pair]) -> tuple[Transfer, ...]:
 
 def estimate(mean: float, half: float, n: int = 24, clusters: int = 6) -> Estimate:
     """An estimate with the interval mean ± half."""
-    mean, half = float(mean), float(half)
+    mean = float(mean)
+    half = float(half)
     return Estimate(mean, half / 2.1, mean - half, mean + half, n, clusters)
 
 
-def _course(model: str) -> RunHistory:
-    noisy, reward = model == "noisy", MODELS[model]
+def _history(model: str) -> RunHistory:
+    reward = MODELS[model]
+    is_noisy = model == "noisy"
+    best, onset = (10, 20) if is_noisy else (30, -1)
+    drop = estimate(-2.08, 0.3) if is_noisy else estimate(0, 0)
+    grades = ("no sign", "strong signs", "strong signs")
+    if not is_noisy:
+        grades = ("no sign", "no sign", "watch")
+    points = _points(model)
+    signs = tuple(
+        CheckpointAssessment(point.model, point.iteration, grade, f"{grade} <b>")
+        for point, grade in zip(points[1:], grades, strict=True)
+    )
+    return RunHistory(
+        run=model,
+        trained_on=reward,
+        split="animals",
+        points=points,
+        peaks=(Peak(reward, 30, -1, estimate(0, 0)), Peak("pickscore", best, onset, drop)),
+        best_iteration=best,
+        best_of_n=_best_of_n(reward),
+        best_of_verdict="At equal reward queries the run beats the best of n base images.",
+        beats_best_of="yes",
+        signs=signs,
+        fits=(OverOptimisationFit(reward, 0.5, 0.1, math.exp(8), 0.02, 4),),
+    )
+
+
+def _points(model: str) -> tuple[CoursePoint, ...]:
+    """The base model and three checkpoints."""
     points = [CoursePoint("base", 0, 0, estimate(0, 0), {name: estimate(0, 0) for name in ROLES})]
     for step, part in enumerate((0.3, 0.6, 1.0), start=1):
         gains = {
             name: estimate(SPREAD[name] * shift * part, SPREAD[name] * 0.4)
             for name, shift in zip(ROLES, SHIFT[model], strict=True)
         }
-        if noisy:
-            gains["pickscore"] = estimate(
-                SPREAD["pickscore"] * (0.6, -0.4, -2.0)[step - 1], SPREAD["pickscore"] * 0.4
-            )
-        points.append(
-            CoursePoint(
-                model if step == 3 else f"{model}@{step * 10}",
-                step * 10,
-                step * 2560,
-                estimate(4.0 * step, 0.6),
-                gains,
-            )
-        )
-    best, onset = (10, 20) if noisy else (30, -1)
-    peaks = (
-        Peak(reward, 30, -1, estimate(0, 0)),
-        Peak("pickscore", best, onset, estimate(-2.08 if noisy else 0, 0.3 if noisy else 0)),
-    )
-    bons = []
+        if model == "noisy":
+            z = (0.6, -0.4, -2.0)[step - 1]
+            gains["pickscore"] = estimate(SPREAD["pickscore"] * z, SPREAD["pickscore"] * 0.4)
+        name = model if step == 3 else f"{model}@{step * 10}"
+        kl = estimate(4.0 * step, 0.6)
+        points.append(CoursePoint(name, step * 10, step * 2560, kl, gains))
+    return tuple(points)
+
+
+def _best_of_n(reward: str) -> tuple[BestOfN, ...]:
+    curve = []
     for n in (1, 2, 4, 8, 16):
         reach = math.log(n) / 2.2
         gains = {
             reward: estimate(SPREAD[reward] * reach, SPREAD[reward] * 0.15),
             "pickscore": estimate(0.1 * reach, 0.2),
         }
-        bons.append(BestOfN(n, math.log(n) - (n - 1) / n, n * 45, gains))
-    grades = (
-        ("no sign", "strong signs", "strong signs") if noisy else ("no sign", "no sign", "watch")
-    )
-    signs = tuple(
-        CheckpointAssessment(point.model, point.iteration, grade, f"{grade} <b>")
-        for point, grade in zip(points[1:], grades, strict=True)
-    )
-    verdict = "At equal reward queries the run beats the best of n pictures of the base model."
-    fits = (OverOptimisationFit(reward, 0.5, 0.1, math.exp(8), 0.02, 4),)
-    return RunHistory(
-        model,
-        reward,
-        "animals",
-        tuple(points),
-        peaks,
-        best,
-        tuple(bons),
-        verdict,
-        "yes",
-        signs,
-        fits,
-    )
+        curve.append(BestOfN(n, math.log(n) - (n - 1) / n, n * 45, gains))
+    return tuple(curve)
 
 
-def _readings() -> tuple[HackingAssessment, ...]:
-    healthy = (
-        Evidence(
-            "held-out rewards",
-            "no sign",
-            "pickscore rose by 0.56 (0.31 to 0.81) and imagereward by 0.36 (0.17 to 0.55).",
-        ),
-        Evidence(
-            "artefacts", "watch", "saturation moved by +0.4 standard deviations (0.1 to 0.7)."
-        ),
-        Evidence(
-            "diversity",
-            "no sign",
-            "Pictures of one prompt differ 0.94 times (0.88 to 1.01) as much as before.",
-        ),
-        Evidence("best of n", "not measured", "The run has no reward queries on record."),
-    )
-    gamed = (
-        Evidence(
-            "held-out rewards",
-            "strong signs",
-            "pickscore fell by 1.6 (1.2 to 2.0) while the trained reward rose; both of 2 fell.",
-        ),
-        Evidence(
-            "artefacts",
-            "strong signs",
-            "edge_density moved by +5.0 standard deviations (4.6 to 5.4), entropy by +2.5.",
-        ),
-        Evidence(
-            "diversity",
-            "watch",
-            "Pictures of one prompt differ 0.71 times (0.60 to 0.83) as much as before.",
-        ),
-        Evidence(
-            "prompt dependence",
-            "strong signs",
-            "Prompts explain 0.22 times (0.15 to 0.31) the variance they did.",
-        ),
-        Evidence(
-            "course of training",
-            "strong signs",
-            "From iteration 20 on pickscore lay below its best, reached at iteration 10.",
-        ),
-        Evidence("best of n", "no sign", "The run beats best-of-n at equal reward queries."),
-    )
-    return (
-        HackingAssessment(
-            "aesthetic-1",
-            "watch",
-            "Worth a look: artefacts. 1 of 4 kinds of evidence could not be measured.",
-            healthy,
-        ),
-        HackingAssessment(
-            "aesthetic-2", "no sign", "No sign of gaming in 1 kinds of evidence.", healthy[:1]
-        ),
-        HackingAssessment(
-            "noisy",
-            "strong signs",
-            "Strong signs of gaming: held-out rewards, artefacts, prompt dependence and course of training.",
-            gamed,
-        ),
-    )
+HEALTHY: Final = (
+    Evidence(
+        "held-out rewards",
+        "no sign",
+        "pickscore rose by 0.56 (0.31 to 0.81) and imagereward by 0.36 (0.17 to 0.55).",
+    ),
+    Evidence("artefacts", "watch", "saturation moved by +0.4 standard deviations (0.1 to 0.7)."),
+    Evidence(
+        "diversity",
+        "no sign",
+        "Images of one prompt differ 0.94 times (0.88 to 1.01) as much as before.",
+    ),
+    Evidence("best of n", "not measured", "The run has no reward queries on record."),
+)
+HACKED: Final = (
+    Evidence(
+        "held-out rewards",
+        "strong signs",
+        "pickscore fell by 1.6 (1.2 to 2.0) while the trained reward rose; both of 2 fell.",
+    ),
+    Evidence(
+        "artefacts",
+        "strong signs",
+        "edge_density moved by +5.0 standard deviations (4.6 to 5.4), entropy by +2.5.",
+    ),
+    Evidence(
+        "diversity",
+        "watch",
+        "Images of one prompt differ 0.71 times (0.60 to 0.83) as much as before.",
+    ),
+    Evidence(
+        "prompt dependence",
+        "strong signs",
+        "Prompts explain 0.22 times (0.15 to 0.31) the variance they did.",
+    ),
+    Evidence(
+        "run history",
+        "strong signs",
+        "From iteration 20 on pickscore lay below its best, reached at iteration 10.",
+    ),
+    Evidence("best of n", "no sign", "The run beats best-of-n at equal reward queries."),
+)
+ASSESSMENTS: Final = (
+    HackingAssessment(
+        "aesthetic-1",
+        "watch",
+        "Worth a look: artefacts. 1 of 4 kinds of evidence could not be measured.",
+        HEALTHY,
+    ),
+    HackingAssessment(
+        "aesthetic-2",
+        "no sign",
+        "No sign of reward hacking in 1 kinds of evidence.",
+        HEALTHY[:1],
+    ),
+    HackingAssessment(
+        "noisy",
+        "strong signs",
+        "Strong signs of reward hacking: held-out rewards, artefacts, prompt dependence and "
+        "run history.",
+        HACKED,
+    ),
+)
 
 
 def _changes() -> tuple[list[DiversityChange], list[Dependence]]:
-    diversity, dependence = [], []
+    diversity = []
+    dependence = []
     for model in MODELS:
+        is_noisy = model == "noisy"
         for position, split in enumerate(SPLITS):
-            ratio = (0.7 if model == "noisy" else 0.95) - 0.02 * position
+            ratio = (0.7 if is_noisy else 0.95) - 0.02 * position
+            interval = (ratio, ratio - 0.1, ratio + 0.1)
             for measure in ("pixels", "features", "vendi features"):
                 diversity.append(
-                    DiversityChange(
-                        model,
-                        split,
-                        measure,
-                        "within",
-                        0.3,
-                        0.3 * ratio,
-                        ratio,
-                        ratio - 0.1,
-                        ratio + 0.1,
-                        6,
-                    )
+                    DiversityChange(model, split, measure, "within", 0.3, 0.3 * ratio, *interval, 6)
                 )
-            diversity.append(
-                DiversityChange(
-                    model, split, "lpips", "across", 0.4, math.nan, math.nan, math.nan, math.nan, 1
-                )
-            )
-            low = 0.25 if model == "noisy" else 0.98
-            dependence.append(
-                Dependence(model, split, "swap", 0.21, 0.21 * low, low, low - 0.08, low + 0.09, 6)
-            )
-            dependence.append(
-                Dependence(model, split, "explained", 0.6, 0.6 * low, low, low - 0.2, low + 0.2, 6)
-            )
+            unknown = [math.nan] * 4
+            diversity.append(DiversityChange(model, split, "lpips", "across", 0.4, *unknown, 1))
+            low = 0.25 if is_noisy else 0.98
+            swap = (0.21, 0.21 * low, low, low - 0.08, low + 0.09)
+            explained = (0.6, 0.6 * low, low, low - 0.2, low + 0.2)
+            dependence.append(Dependence(model, split, "swap", *swap, 6))
+            dependence.append(Dependence(model, split, "explained", *explained, 6))
     return diversity, dependence
 
 
@@ -409,48 +408,53 @@ def _facts() -> tuple[tuple[ModelFacts, ...], tuple[RewardFacts, ...]]:
     return tuple(models), tuple(rewards)
 
 
+def _splits(prompts: int) -> tuple[SplitFacts, ...]:
+    leaks = (
+        LeakFacts("the cats </li>", "a cat", "the same words"),
+        LeakFacts("a poodle", "a dog", "a kind of dog"),
+    )
+    splits = []
+    for name, role in SPLITS.items():
+        is_external = role == "external"
+        splits.append(
+            SplitFacts(
+                name,
+                role,
+                "file <mine>.txt" if is_external else f"built-in list {name!r}",
+                max(prompts, len(HOSTILE)) if is_external else prompts,
+                leaks if role == "near" else (),
+                int(role == "objects"),
+                ("Two prompts were there twice.",) if is_external else (),
+            )
+        )
+    return tuple(splits)
+
+
+def _runs() -> tuple[RunsGain, ...]:
+    runs = []
+    for split, role in SPLITS.items():
+        for reward in ("aesthetic", "pickscore"):
+            gain = estimate(SPREAD[reward] * CARRIED[split], SPREAD[reward] * 0.3, 2, 2)
+            runs.append(RunsGain(("aesthetic-1", "aesthetic-2"), split, role, reward, gain))
+    return tuple(runs)
+
+
+def _curves() -> tuple[Curve, ...]:
+    curves = []
+    for name, reward in MODELS.items():
+        points = [
+            CurvePoint(i, 256 * i, BASE[reward] + SPREAD[reward] * i / 15, SPREAD[reward] / 8)
+            for i in range(1, 31)
+        ]
+        curves.append(Curve(name, tuple(points)))
+    return tuple(curves)
+
+
 def _report(
     gains: tuple[Gain, ...], transfers: tuple[Transfer, ...], prompts: int, seeds: int
 ) -> Report:
     models, rewards = _facts()
     diversity, dependence = _changes()
-    leaks = (
-        LeakFacts("the cats </li>", "a cat", "the same words"),
-        LeakFacts("a poodle", "a dog", "a kind of dog"),
-    )
-    splits = tuple(
-        SplitFacts(
-            name,
-            role,
-            "file <mine>.txt" if role == "external" else f"built-in list {name!r}",
-            max(prompts, len(HOSTILE)) if role == "external" else prompts,
-            leaks if role == "near" else (),
-            int(role == "objects"),
-            ("Two prompts were there twice.",) if role == "external" else (),
-        )
-        for name, role in SPLITS.items()
-    )
-    runs = tuple(
-        RunsGain(
-            ("aesthetic-1", "aesthetic-2"),
-            split,
-            role,
-            reward,
-            estimate(SPREAD[reward] * CARRIED[split], SPREAD[reward] * 0.3, 2, 2),
-        )
-        for split, role in SPLITS.items()
-        for reward in ("aesthetic", "pickscore")
-    )
-    curves = tuple(
-        Curve(
-            name,
-            tuple(
-                CurvePoint(i, 256 * i, BASE[reward] + SPREAD[reward] * i / 15, SPREAD[reward] / 8)
-                for i in range(1, 31)
-            ),
-        )
-        for name, reward in MODELS.items()
-    )
     return Report(
         schema_version=2,
         ddpo_version="0.1",
@@ -460,15 +464,15 @@ def _report(
         seed=7,
         sampler={"steps": 20, "eta": 1.0},
         rewards=rewards,
-        splits=splits,
+        splits=_splits(prompts),
         gains=gains,
         transfers=transfers,
-        runs=runs,
+        runs=_runs(),
         diversity=tuple(diversity),
         dependence=tuple(dependence),
-        courses=tuple(_course(name) for name in MODELS),
-        readings=_readings(),
-        curves=curves,
+        courses=tuple(_history(name) for name in MODELS),
+        readings=ASSESSMENTS,
+        curves=_curves(),
         manifests={
             "noisy": {"config": {"reward": "<incompressibility>", "lr": 3e-4}},
             "evaluation": {"versions": {"torch": "2"}},

@@ -1,11 +1,18 @@
-"""The page holds what the report holds, asks the network for nothing, lets no prompt become markup, and draws numbers where they belong."""
+"""The renderings of a report.
+
+The page holds the whole report, sends no request, shows hostile text as text and draws every number
+at its place. Markdown and terminal say the same.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -26,12 +33,12 @@ from ddpo.eval.report.answer import answer
 from ddpo.eval.report.data import Report
 from ddpo.eval.report.gallery import choose_gallery, choose_strip
 from ddpo.eval.report.html import render_html
-from ddpo.eval.report.intervals import WIDTH, Axis, Mark, interval_cell
-from ddpo.eval.report.lines import RootScale, reward_curve
+from ddpo.eval.report.interval_plots import WIDTH, Axis, Mark, interval_plot
 from ddpo.eval.report.markdown import render_github, render_markdown
-from ddpo.eval.report.plots import ticks
-from ddpo.eval.report.style import CSS
+from ddpo.eval.report.svg import ticks
+from ddpo.eval.report.templating import stylesheet
 from ddpo.eval.report.terminal import render_terminal
+from ddpo.eval.report.training_plots import RootScale, reward_curve
 from ddpo.eval.report.wording import number, shortened
 from ddpo.stats.paired import TransferRatio, paired_gain
 
@@ -39,13 +46,13 @@ Made = tuple[Report, list[Pair], Path]
 VOID = {"meta", "img", "line", "circle", "path", "rect", "br", "input"}
 ORDER = [
     "gains",
-    "pictures",
-    "reading",
-    "course",
+    "images",
+    "hacking",
+    "history",
     "artefacts",
-    "variety",
+    "diversity",
     "matrix",
-    "runs",
+    "seeds",
     "curves",
     "rewards",
     "leaks",
@@ -55,7 +62,10 @@ ORDER = [
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text of a page; fails on unbalanced tags. `rows` are the cells of every table row, by the table's caption."""
+    """Tags, attributes and text of a page; fails on unbalanced tags.
+
+    `rows` holds the cells of every table row, by the caption of the table.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -126,7 +136,7 @@ def _only(report: Report, name: str) -> Report:
         report,
         models=models,
         runs=(),
-        courses=tuple(c for c in report.courses if c.run == name),
+        courses=tuple(history for history in report.courses if history.run == name),
         **kept,
     )
 
@@ -225,8 +235,8 @@ def test_an_empty_report_has_no_empty_sections(report: Report, tmp_path: Path) -
     )
     parsed = Page(render_html(bare, [], tmp_path))
     found = [attributes["id"] for attributes in parsed.all("h2") if "id" in attributes]
-    assert found == ["gains", "pictures", "rewards", "leaks", "manifests", "method"]
-    assert "Signs of gaming were not measured." in parsed.text
+    assert found == ["gains", "images", "rewards", "leaks", "manifests", "method"]
+    assert "Signs of reward hacking were not measured." in parsed.text
     assert "nan" not in parsed.text.lower()
 
 
@@ -246,14 +256,13 @@ def test_every_gain_stands_in_its_row_and_is_drawn_to_scale(
         for row, gain in zip(rows, wanted, strict=True):
             assert number(gain.paired.gain.mean, signed=True) in row[2]
             assert number(gain.paired.gain.low, signed=True) in row[2]
-        table = text[text.index(f'<caption class="away">Gains by {reward}</caption>') :].split(
-            "</table>"
-        )[0]
-        drawn = re.findall(
-            r'<circle cx="([\d.]+)"[^>]*class="mark seen|<path d="M([\d.]+) [\d.]+l[^>]*class="mark heldout',
-            table,
-        )
-        places = [float(disc or diamond) for disc, diamond in drawn]
+        table = text[
+            text.index(f'<caption class="visually-hidden">Gains by {reward}</caption>') :
+        ].split("</table>")[0]
+        disc = r'<circle cx="([\d.]+)"[^>]*class="mark seen'
+        diamond = r'<path d="M([\d.]+) [\d.]+l[^>]*class="mark heldout'
+        drawn = re.findall(f"{disc}|{diamond}", table)
+        places = [float(first or second) for first, second in drawn]
         means = [gain.paired.gain.mean for gain in wanted]
         marks = re.findall(r'<text x="([\d.]+)"[^>]*class="tick"[^>]*>([^<]+)<', table)
         (first, start), *_, (last, end) = [
@@ -292,16 +301,15 @@ def test_one_wide_interval_does_not_squeeze_the_others() -> None:
     ]
     axis = Axis.over(marks, 0.0, "gain")
     assert axis.scale(1.0) - axis.scale(0.8) > WIDTH / 30
-    cell = interval_cell(axis, marks)
-    assert (
-        cell.count("L") == 4
-    )  # an arrow has two lines; both ends of the wide one are cut, the others have caps
+    cell = interval_plot(axis, marks)
+    # both ends of the wide interval are arrows of two lines each, the others have caps
+    assert cell.count("L") == 4
     assert all(-1 <= float(x) <= WIDTH + 1 for x in re.findall(r' x[12]="([-\d.]+)"', cell))
 
 
 def test_best_and_onset_stand_at_their_checkpoints(page: tuple[str, Page], report: Report) -> None:
     text, _ = page
-    course = next(course for course in report.courses if course.run == "noisy")
+    history = next(history for history in report.courses if history.run == "noisy")
     plots = re.findall(r'aria-label="pickscore of noisy against ([^:]*):[^"]*">(.*?)</svg>', text)
     assert [axis.split()[0] for axis, _ in plots] == ["√KL", "reward"]
     for axis, plot in plots:
@@ -309,7 +317,7 @@ def test_best_and_onset_stand_at_their_checkpoints(page: tuple[str, Page], repor
             float(x)
             for x in re.findall(r'<path d="M([\d.]+) [\d.]+l[^>]*class="mark heldout', plot)
         ]
-        assert len(places) == len(course.points)
+        assert len(places) == len(history.points)
         assert (
             float(re.findall(r'<circle cx="([\d.]+)"[^>]*class="ring"', plot)[0]) == places[1]
         )  # best at iteration 10
@@ -317,14 +325,14 @@ def test_best_and_onset_stand_at_their_checkpoints(page: tuple[str, Page], repor
             float(re.findall(r'<line x1="([\d.]+)"[^>]*class="onset"', plot)[0]) == places[2]
         )  # onset at iteration 20
         values = [
-            point.kl.mean if axis.startswith("√") else point.queries for point in course.points
+            point.kl.mean if axis.startswith("√") else point.queries for point in history.points
         ]  # both axes go by a square root
         for place, value in zip(places, values, strict=True):
             assert (place - places[0]) / (places[-1] - places[0]) == pytest.approx(
                 math.sqrt(value / values[-1]), abs=1e-3
             )
-    assert "Strong signs of gaming begin at <b>iteration 20</b>." in text
-    assert text.count("Strong signs of gaming begin") == 1
+    assert "Strong signs of reward hacking start at <b>iteration 20</b>." in text
+    assert text.count("Strong signs of reward hacking start") == 1
     assert "onset: iteration 20" in plots[0][1]
     assert "best: iteration 10" in plots[0][1]
 
@@ -335,7 +343,7 @@ def test_root_scale_has_round_ticks_with_room() -> None:
     assert scale.ticks() == [0.0, 200.0, 1000.0, 2000.0, 5000.0]
 
 
-def test_pictures_of_a_figure_share_their_noise_to_the_pixel(
+def test_images_of_a_figure_share_their_noise_to_the_pixel(
     page: tuple[str, Page], made: Made
 ) -> None:
     text, _ = page
@@ -347,7 +355,7 @@ def test_pictures_of_a_figure_share_their_noise_to_the_pixel(
                 who,
                 (pair.split, pair.prompt_id, pair.index),
             )
-    figures = re.findall(r"<figure id=.*?</figure>", text)
+    figures = re.findall(r"<figure id=.*?</figure>", text, re.DOTALL)
     assert len(figures) > 40
     for figure in figures:
         shown = [
@@ -382,10 +390,9 @@ def test_one_model_needs_no_choice(made: Made, page: tuple[str, Page]) -> None:
 
 def test_every_grade_has_its_word_and_shape(page: tuple[str, Page], report: Report) -> None:
     text, _ = page
-    grades = [str(item.grade) for reading in report.readings for item in reading.evidence] + [
-        reading.grade for reading in report.readings
-    ] * 2
-    grades += [signs.grade for course in report.courses for signs in course.signs]
+    grades = [str(item.grade) for one in report.readings for item in one.evidence]
+    grades += [one.grade for one in report.readings] * 2
+    grades += [signs.grade for history in report.courses for signs in history.signs]
     shapes = {}
     for grade, times in Counter(grades).items():
         found = re.findall(rf'<span class="grade [^"]*"><svg [^>]*>(.*?)</svg>{grade}</span>', text)
@@ -394,11 +401,11 @@ def test_every_grade_has_its_word_and_shape(page: tuple[str, Page], report: Repo
     assert len(set(shapes.values())) == 4
 
 
-def test_lost_pictures_and_large_pages(
+def test_lost_images_and_large_pages(
     made: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     report, pairs, folder = made
-    assert "no picture" in Page(render_html(report, pairs, tmp_path)).text
+    assert "no image" in Page(render_html(report, pairs, tmp_path)).text
     whole = len(render_html(report, pairs, folder).encode())
     monkeypatch.setattr(page_module, "SIZE_LIMIT", whole - 1)
     assert len(render_html(report, pairs, folder).encode()) < whole
@@ -415,13 +422,10 @@ def _luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark", "print"])
 def test_colours_have_contrast(scheme: str) -> None:
-    blocks = re.findall(r":root\{(.*?)\}", CSS, re.DOTALL)
+    light, dark, paper = re.findall(r":root \{(.*?)\}", stylesheet(), re.DOTALL)
     colours: dict[str, str] = {}
-    for block in [
-        blocks[0],
-        *([blocks[1]] if scheme == "dark" else [blocks[2]] if scheme == "print" else []),
-    ]:
-        for name, value in re.findall(r"--([\w-]+):(#\w+)", block):
+    for block in {"light": [light], "dark": [light, dark], "print": [light, paper]}[scheme]:
+        for name, value in re.findall(r"--([\w-]+): (#\w+)", block):
             colours[name] = (
                 value if len(value) == 7 else "#" + "".join(2 * digit for digit in value[1:])
             )
@@ -463,42 +467,53 @@ def _with_gains(report: Report, shifts: dict[str, list[float]], ratio: TransferR
     )
 
 
-def test_the_answer_follows_the_numbers(report: Report) -> None:
-    up, flat, down, lone = [1.0, 1.1, 0.9], [1.0, -1.0, 0.1], [-1.0, -1.1, -0.9], [1.0]
-    share, refused = (
-        TransferRatio(0.8, 0.7, 0.9),
-        TransferRatio(math.nan, math.nan, math.nan, "no share can be given: because"),
+UP = [1.0, 1.1, 0.9]
+FLAT = [1.0, -1.0, 0.1]
+DOWN = [-1.0, -1.1, -0.9]
+SHARE = TransferRatio(0.8, 0.7, 0.9)
+
+
+def test_a_gain_that_carries_over_is_given_as_shares(report: Report) -> None:
+    shifts = {"animals": UP, "unseen_animals": UP, "objects": FLAT}
+    training, held_out, _ = answer(_with_gains(report, shifts, SHARE), "noisy")
+    assert "incompressibility rose by 1.00 (" in training
+    assert held_out.startswith(
+        "These shares of the gain carried over to held-out prompts: "
+        "80\N{NO-BREAK SPACE}% (70 to 90) on unseen animals; incompressibility did"
     )
-    given = _with_gains(report, {"animals": up, "unseen_animals": up, "objects": flat}, share)
-    seen, held, gaming = answer(given, "noisy")
-    assert "incompressibility rose by 1.00 (" in seen
-    assert held.startswith(
-        "Of that gain, these shares carried over: 80\N{NO-BREAK SPACE}% (70 to 90) on unseen animals; incompressibility did"
+
+
+def test_a_gain_that_does_not_carry_over_is_said_first(report: Report) -> None:
+    shifts = {"animals": UP, "unseen_animals": FLAT, "mine <b>": DOWN}
+    _, held_out, _ = answer(_with_gains(report, shifts, SHARE), "noisy")
+    assert held_out.startswith("The gain was not seen to carry over")
+    assert "did not change measurably on unseen animals" in held_out
+    assert "fell on mine <b> by 1.00 (" in held_out
+
+
+def test_without_a_gain_there_is_no_share(report: Report) -> None:
+    refused = TransferRatio(math.nan, math.nan, math.nan, "no share can be given: because")
+    shifts = {"animals": FLAT, "unseen_animals": UP, "near": [1.0]}
+    training, held_out, _ = answer(_with_gains(report, shifts, refused), "noisy")
+    assert "did not change measurably, +" in training
+    assert "cannot be judged on near (2 of 3 prompts leaked)" in held_out
+    assert held_out.endswith("No share can be given: because.")
+
+
+def test_the_answer_gives_the_grade_with_its_strongest_evidence(report: Report) -> None:
+    hacked = answer(report, "noisy")[2]
+    assert hacked.startswith(
+        "Strong signs of reward hacking: held-out rewards, artefacts, prompt dependence and "
+        "run history. Strongest"
     )
-    assert gaming.startswith(
-        "Strong signs of gaming: held-out rewards, artefacts, prompt dependence and course of training. Strongest"
-    )
-    assert answer(given, "aesthetic-2")[2] == "No sign of gaming in 1 kinds of evidence."
-    _, held, _ = answer(
-        _with_gains(report, {"animals": up, "unseen_animals": flat, "mine <b>": down}, share),
-        "noisy",
-    )
-    assert held.startswith("The gain was not seen to carry over")
-    assert "did not change measurably on unseen animals" in held
-    assert "fell on mine <b> by 1.00 (" in held
-    seen, held, _ = answer(
-        _with_gains(report, {"animals": flat, "unseen_animals": up, "near": lone}, refused), "noisy"
-    )
-    assert "did not change measurably, +" in seen
-    assert "cannot be judged on near (2 of 3 prompts leaked)" in held
-    assert held.endswith("No share can be given: because.")
-    assert " Strongest evidence, held-out rewards: pickscore fell by 1.6 (1.2 to 2.0)" in gaming
-    assert " Strongest evidence, artefacts: saturation moved" in answer(given, "aesthetic-1")[2]
-    unread = replace(
-        report, readings=(HackingAssessment("noisy", "not measured", "Nothing was.", ()),)
-    )
-    assert answer(unread, "noisy")[2] == "Nothing was."
-    assert answer(unread, "aesthetic-1")[2] == "Signs of gaming were not measured."
+    assert " Strongest evidence, held-out rewards: pickscore fell by 1.6 (1.2 to 2.0)" in hacked
+    assert " Strongest evidence, artefacts: saturation moved" in answer(report, "aesthetic-1")[2]
+    healthy = answer(report, "aesthetic-2")[2]
+    assert healthy == "No sign of reward hacking in 1 kinds of evidence."
+    nothing = HackingAssessment("noisy", "not measured", "Nothing was.", ())
+    unmeasured = replace(report, readings=(nothing,))
+    assert answer(unmeasured, "noisy")[2] == "Nothing was."
+    assert answer(unmeasured, "aesthetic-1")[2] == "Signs of reward hacking were not measured."
 
 
 def test_leaks_that_were_left_out_are_not_in_the_numbers(report: Report) -> None:
@@ -528,10 +543,8 @@ def test_markdown_says_the_same_and_stays_text(report: Report, render: object) -
             assert sentence in _plain(markdown)
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {12}
-    assert (
-        len([row for row in rows if "noisy" in row])
-        == {render_markdown: 5 * 5, render_github: 9 * 5}[render]
-    )  # type: ignore[index]
+    count = {render_markdown: 5 * 5, render_github: 9 * 5}[render]  # type: ignore[index]
+    assert len([row for row in rows if "noisy" in row]) == count
     text = re.sub(r"`[^`\n]*`", "", markdown)  # without code
     assert set(re.findall(r"<[^>]*>", text)) <= {
         "<details>",
@@ -539,11 +552,8 @@ def test_markdown_says_the_same_and_stays_text(report: Report, render: object) -
         "</summary>",
         "</details>",
     }
-    assert (
-        markdown.count("<details>")
-        == markdown.count("</details>")
-        == {render_markdown: 0, render_github: 4}[render]
-    )  # type: ignore[index]
+    folded = {render_markdown: 0, render_github: 4}[render]  # type: ignore[index]
+    assert markdown.count("<details>") == markdown.count("</details>") == folded
     assert not re.search(r"[@#]\w|(?<!\\)\[", text)
     assert "`a | ˋrmˋ @all #1 <b>`" in markdown
     assert all(f"`{reward.signature}`" in markdown for reward in report.rewards)
@@ -631,3 +641,82 @@ def test_gallery_shows_extremes_and_an_even_draw(made: Made) -> None:
     assert [pair.split for pair in choose_strip(pairs, ["animals", "objects"], 5)] == [
         "animals"
     ] * 3 + ["objects"] * 2
+
+
+def test_the_page_is_a_pure_function_of_its_data(made: Made, page: tuple[str, Page]) -> None:
+    report, pairs, folder = made
+    assert render_html(report, pairs, folder) == page[0]
+    again = (
+        "import sys\nfrom pathlib import Path\nfrom report_fixture import make\n"
+        "from ddpo.eval.report.html import render_html\n"
+        "folder = Path(sys.argv[1])\n"
+        "sys.stdout.buffer.write(render_html(*make(folder), folder).encode())\n"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    for seed in ("1", "2"):  # the order of sets differs
+        other = subprocess.run(
+            [sys.executable, "-c", again, str(folder)],
+            capture_output=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": seed},
+        ).stdout
+        assert other == page[0].encode()
+
+
+def test_templates_are_loaded_by_the_first_page_alone() -> None:
+    """An evaluation that fails before its report pays nothing for the template engine."""
+    script = (
+        "import sys, ddpo.eval.runner, ddpo.eval.report.markdown, ddpo.eval.report.terminal\n"
+        "print('jinja2' in sys.modules)\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    assert output.strip() == "False"
+
+
+def _renamed(report: Report, names: dict[str, str]) -> Report:
+    """The report with other ids for its held-out rewards."""
+
+    def rename(items: Any, field: str) -> Any:
+        return tuple(
+            replace(item, **{field: names.get(getattr(item, field), getattr(item, field))})
+            for item in items
+        )
+
+    return replace(
+        report,
+        rewards=rename(report.rewards, "id"),
+        gains=rename(report.gains, "reward"),
+        transfers=rename(report.transfers, "reward"),
+        courses=(),
+        runs=(),
+    )
+
+
+def test_scores_of_the_base_model_have_names_for_readers(made: Made) -> None:
+    report, _, folder = made
+    names = {"imagereward": "base_fit", "pickscore": "prompt_evidence"}
+    shown = _renamed(report, names)
+    html = Page(render_html(shown, [], folder)).text
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(render_terminal(shown))
+    terminal = console.export_text()
+    for text in (html, render_markdown(shown), terminal):
+        assert "plausibility to the base model" in text
+        assert "prompt recognisability" in text
+    # conditions of --fail-if take the ids
+    assert "base_fit · held-out reward" in html
+    assert "prompt recognisability (prompt_evidence), held-out reward" in terminal
+
+
+def test_the_report_speaks_the_language_of_the_field(
+    report: Report, page: tuple[str, Page]
+) -> None:
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(render_terminal(report))
+    texts = (page[1].text, render_markdown(report), render_github(report), console.export_text())
+    for text in texts:
+        assert not re.findall(
+            r"(?i)\bpictures?\b|\bgaming\b|\btold\b|\bcourses?\b|\bunseen in\b", text
+        )

@@ -1,4 +1,4 @@
-"""The files of a report say what was computed, and reading gives back what was written."""
+"""`report.json` holds the report, and loading it gives the same report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddpo.eval.report.data import load_report, save_report
 
 
 def test_report_comes_back_as_it_was(tmp_path: Path) -> None:
-    report, _ = make(tmp_path / "pictures")
+    report, _ = make(tmp_path / "images")
     path = tmp_path / "new" / "report.json"
     save_report(path, report)
     again = load_report(path)
@@ -60,8 +60,8 @@ def test_curve_stops_at_a_torn_line(run_folder: Path, tmp_path: Path) -> None:
     assert read_curve(tmp_path / "none") == ()
 
 
-def test_numbers_that_do_not_exist_are_null_and_infinities_are_told(tmp_path: Path) -> None:
-    report, _ = make(tmp_path / "pictures", prompts=1, seeds=1)  # one prompt: no interval
+def test_numbers_that_do_not_exist_are_null(tmp_path: Path) -> None:
+    report, _ = make(tmp_path / "images", prompts=1, seeds=1)  # one prompt: no interval
     path = tmp_path / "report.json"
     save_report(path, report)
     gain = json.loads(path.read_text(encoding="utf-8"))["gains"][0]["paired"]["gain"]
@@ -70,11 +70,11 @@ def test_numbers_that_do_not_exist_are_null_and_infinities_are_told(tmp_path: Pa
 
 
 def test_every_field_is_documented() -> None:
-    """The tables of docs/evaluation-files.md name every key of the report and every column of the samples."""
+    """The tables of the docs name every key of the report and every column of the samples."""
     from ddpo.eval.generate.samples import COLUMNS
     from ddpo.eval.report.data import Report
 
-    text = (Path(__file__).parents[2] / "docs" / "evaluation-files.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
     missing = [name for name in (*_names(Report), *COLUMNS) if f"`{name}`" not in text]
     assert missing == []
 

@@ -1,1 +1,1 @@
-"""The report for eyes: `html` (one self-contained page), `markdown`, `terminal`. They share `wording` and say the same."""
+"""The report of an evaluation: `data` holds it; `html`, `markdown` and `terminal` render it."""

@@ -1,4 +1,4 @@
-"""The answer in three sentences: did the reward rise on seen prompts, did that carry over to others, and does it look like gaming."""
+"""The answer in three sentences: the gain on training prompts, on held-out prompts, and hacking."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from ddpo.eval.analysis.tables import Gain
-from ddpo.eval.report.choice import gains_of, primary_reward, reading_of, strongest
 from ddpo.eval.report.data import Report
+from ddpo.eval.report.selection import (
+    assessment_of,
+    gains_of,
+    primary_reward,
+    share_of,
+    strongest,
+)
 from ddpo.eval.report.wording import (
     capital,
     count,
@@ -16,6 +22,8 @@ from ddpo.eval.report.wording import (
     listed,
     number,
     percent,
+    range_text,
+    reward_title,
     share_text,
     split_title,
 )
@@ -23,28 +31,26 @@ from ddpo.stats.paired import Estimate
 
 __all__ = ["answer"]
 
-ROSE, SAME, FELL, UNKNOWN, UNSCORED = (
-    "rose",
-    "did not change measurably",
-    "fell",
-    "cannot be judged",
-    "could not be scored",
-)
-UNREAD: Final = "Signs of gaming were not measured."
+ROSE: Final = "rose"
+SAME: Final = "did not change measurably"
+FELL: Final = "fell"
+UNKNOWN: Final = "cannot be judged"
+UNSCORED: Final = "could not be scored"
+VERDICTS: Final = (ROSE, SAME, FELL, UNKNOWN, UNSCORED)
+NOT_ASSESSED: Final = "Signs of reward hacking were not measured."
 
 
 def answer(report: Report, model: str) -> tuple[str, str, str]:
-    """What happened to the model's reward on training prompts, on other prompts, and the reading with its strongest evidence."""
+    """The model's change of reward on training prompts, on held-out prompts, and its assessment."""
     reward = primary_reward(report, model)
     gains = gains_of(report, model=model, reward=reward)
-    seen, heldout = (
-        [gain for gain in gains if gain.role == "seen"],
-        [gain for gain in gains if gain.role != "seen"],
-    )
+    training = [gain for gain in gains if gain.role == "seen"]
+    held_out = [gain for gain in gains if gain.role != "seen"]
+    name = reward_title(reward)
     return (
-        _seen_sentence(reward, seen),
-        _heldout_sentence(report, reward, seen, heldout),
-        _gaming_sentence(report, model),
+        _training_sentence(name, training),
+        _held_out_sentence(report, name, training, held_out),
+        _hacking_sentence(report, model),
     )
 
 
@@ -53,112 +59,101 @@ def _verdict(estimate: Estimate) -> str:
         return UNSCORED
     if math.isnan(estimate.low):
         return UNKNOWN
-    return SAME if estimate.covers_zero else ROSE if estimate.mean > 0 else FELL
+    if estimate.covers_zero:
+        return SAME
+    return ROSE if estimate.mean > 0 else FELL
 
 
-def _seen_sentence(reward: str, seen: Sequence[Gain]) -> str:
-    if not seen:
-        return f"None of these lists is of training prompts, so nothing is said about {reward} on them."
-    parts = []
-    for gain in seen:
-        paired, verdict = gain.paired, _verdict(gain.paired.gain)
-        prompts = count(paired.gain.clusters, "prompt")
-        where = f"On the {prompts} of {split_title(gain.split)}, which it was trained on, {reward} {verdict}"
-        if verdict == UNSCORED:
-            parts.append(f"{where}.")
-            continue
-        amount = (
-            f" by {_amount(paired.gain)}"
-            if verdict in (ROSE, FELL)
-            else f", {estimate_text(paired.gain)}"
-        )
-        change = f"from {number(paired.base_mean)} to {number(paired.tuned_mean)}"
-        parts.append(
-            f"{where}{amount}, {change}; the tuned picture scored higher in {percent(paired.wins.rate)} of {paired.wins.n} pairs."
-        )
-    return " ".join(parts)
+def _training_sentence(reward: str, gains: Sequence[Gain]) -> str:
+    if not gains:
+        return f"No training prompts were evaluated, so the change of {reward} on them is unknown."
+    return " ".join(_training_part(reward, gain) for gain in gains)
 
 
-def _heldout_sentence(
-    report: Report, reward: str, seen: Sequence[Gain], heldout: Sequence[Gain]
-) -> str:
-    if not heldout:
-        return "No held-out prompts were evaluated, so nothing is known about other prompts."
-    risen = bool(seen) and all(_verdict(gain.paired.gain) == ROSE for gain in seen)
-    told: dict[str, list[str]] = {}
-    for gain in heldout:
-        verdict = _verdict(gain.paired.gain)
-        told.setdefault(verdict, []).append(_heldout_part(report, gain, verdict, risen))
-    parts = [
-        f"{verdict} {listed(told[verdict])}"
-        for verdict in (ROSE, SAME, FELL, UNKNOWN, UNSCORED)
-        if verdict in told
-    ]
-    findings = f"{reward} {'; it '.join(parts)}."
-    if risen:
-        if ROSE not in told:
-            return f"The gain was not seen to carry over to other prompts: {findings}"
-        rest = [
-            f"{reward} {verdict} {listed(told[verdict])}"
-            for verdict in (SAME, FELL, UNKNOWN, UNSCORED)
-            if verdict in told
-        ]
-        return f"Of that gain, these shares carried over: {'; '.join([listed(told[ROSE]), *rest])}."
-    model = heldout[0].model
-    reasons = sorted(
-        {
-            t.share.reason
-            for t in report.transfers
-            if (t.model, t.reward) == (model, reward) and t.share.reason
-        }
-    )
-    return " ".join(
-        [f"On other prompts, {findings}", *(f"{capital(reason)}." for reason in reasons)]
-    )
-
-
-def _heldout_part(report: Report, gain: Gain, verdict: str, shared: bool) -> str:
-    """What happened on one held-out list: as a share of the seen gain where `shared`, else on the reward's own scale."""
-    title, estimate = _title_with_leaks(report, gain.split), gain.paired.gain
-    same = (gain.model, gain.split, gain.reward)
-    share = next(
-        (
-            t.share
-            for t in report.transfers
-            if (t.model, t.split, t.reward) == same and not t.share.reason
-        ),
-        None,
-    )
-    if shared and verdict == ROSE:
-        return f"{share_text(share) if share is not None else _amount(estimate)} on {title}"
+def _training_part(reward: str, gain: Gain) -> str:
+    paired = gain.paired
+    verdict = _verdict(paired.gain)
+    prompts = count(paired.gain.clusters, "training prompt")
+    change = f"On the {prompts} of {split_title(gain.split)}, {reward} {verdict}"
+    if verdict == UNSCORED:
+        return f"{change}."
     if verdict in (ROSE, FELL):
-        return f"on {title} by {_amount(estimate)}"
-    return f"on {title}" + (f", {estimate_text(estimate)}" if estimate.n else "")
-
-
-def _gaming_sentence(report: Report, model: str) -> str:
-    reading = reading_of(report, model)
-    if reading is None:
-        return UNREAD
-    found = strongest(reading.evidence)
-    told = (
-        f" Strongest evidence, {found.kind}: {found.text}"
-        if found is not None and reading.grade in ("strong signs", "watch")
-        else ""
+        change += f" by {_size(paired.gain)}"
+    else:
+        change += f", {estimate_text(paired.gain)}"
+    return (
+        f"{change}, from {number(paired.base_mean)} to {number(paired.tuned_mean)}. "
+        f"The tuned image scored higher in {percent(paired.wins.rate)} of {paired.wins.n} pairs."
     )
-    return f"{reading.text}{told}"
 
 
-def _amount(estimate: Estimate) -> str:
+def _held_out_sentence(
+    report: Report, reward: str, training: Sequence[Gain], held_out: Sequence[Gain]
+) -> str:
+    if not held_out:
+        return "No held-out prompts were evaluated, so it is unknown if the gain carries over."
+    has_risen = bool(training) and all(_verdict(g.paired.gain) == ROSE for g in training)
+    findings = _by_verdict(report, held_out, as_shares=has_risen)
+    if has_risen and ROSE in findings:
+        others = [
+            f"{reward} {verdict} {findings[verdict]}" for verdict in findings if verdict != ROSE
+        ]
+        shares = "; ".join([findings[ROSE], *others])
+        return f"These shares of the gain carried over to held-out prompts: {shares}."
+    changes = "; it ".join(f"{verdict} {places}" for verdict, places in findings.items())
+    if has_risen:
+        return f"The gain was not seen to carry over to held-out prompts: {reward} {changes}."
+    reasons = _reasons(report, held_out[0])
+    return " ".join([f"On held-out prompts, {reward} {changes}.", *reasons])
+
+
+def _by_verdict(report: Report, gains: Sequence[Gain], as_shares: bool) -> dict[str, str]:
+    """The prompt lists of each verdict in words, with the change on each."""
+    found: dict[str, list[str]] = {}
+    for gain in gains:
+        verdict = _verdict(gain.paired.gain)
+        found.setdefault(verdict, []).append(_held_out_part(report, gain, verdict, as_shares))
+    return {verdict: listed(found[verdict]) for verdict in VERDICTS if verdict in found}
+
+
+def _reasons(report: Report, gain: Gain) -> list[str]:
+    """The reasons why no share of the gain by this model and reward can be given, as sentences."""
+    place = (gain.model, gain.reward)
+    shares = [t.share for t in report.transfers if (t.model, t.reward) == place]
+    return [f"{capital(reason)}." for reason in sorted({s.reason for s in shares if s.reason})]
+
+
+def _held_out_part(report: Report, gain: Gain, verdict: str, as_shares: bool) -> str:
+    """The change on one held-out list: a share of the training gain, or on the reward's scale."""
+    title = _title_with_leaks(report, gain.split)
+    estimate = gain.paired.gain
+    if as_shares and verdict == ROSE:
+        share = share_of(report, gain)
+        return f"{_size(estimate) if share is None else share_text(share)} on {title}"
+    if verdict in (ROSE, FELL):
+        return f"on {title} by {_size(estimate)}"
+    return f"on {title}, {estimate_text(estimate)}" if estimate.n else f"on {title}"
+
+
+def _hacking_sentence(report: Report, model: str) -> str:
+    assessment = assessment_of(report, model)
+    if assessment is None:
+        return NOT_ASSESSED
+    evidence = strongest(assessment.evidence)
+    if evidence is None or assessment.grade not in ("strong signs", "watch"):
+        return assessment.text
+    return f"{assessment.text} Strongest evidence, {evidence.kind}: {evidence.text}"
+
+
+def _size(estimate: Estimate) -> str:
     """The size of a rise or fall with its interval, both without sign."""
     low, high = sorted((abs(estimate.low), abs(estimate.high)))
-    return f"{number(abs(estimate.mean))} ({number(low)} to {number(high)})"
+    return f"{number(abs(estimate.mean))} ({range_text(low, high, signed=False)})"
 
 
 def _title_with_leaks(report: Report, split: str) -> str:
-    """The split's name, and how many of its prompts training gave away; those that were left out do not count."""
+    """The name of a prompt list with its number of leaked prompts, those left out not counted."""
     facts = next(facts for facts in report.splits if facts.name == split)
     leaked = len({leak.heldout for leak in facts.leaks}) - facts.dropped
-    return split_title(split) + (
-        f" ({leaked} of {facts.prompts} prompts leaked)" if leaked > 0 else ""
-    )
+    title = split_title(split)
+    return f"{title} ({leaked} of {facts.prompts} prompts leaked)" if leaked > 0 else title

@@ -1,6 +1,7 @@
-"""The report as data: what `report.json` holds and every rendering is made from.
+"""The report as data: the content of `report.json` and the source of every rendering.
 
-A number that does not exist (an interval of one prompt, a share of nothing) is NaN here and `null` in the file.
+The names of the fields are the keys of the file. A number that does not exist, such as the interval
+of one prompt, is NaN here and `null` in the file.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ SCHEMA_VERSION: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class RewardFacts:
-    """A reward that pictures were scored with: its card, and the signature that fixes its scores."""
+    """A reward that scored the images, with the signature that fixes its scores."""
 
     id: str
     signature: str
     card: Mapping[str, Any]
     role: str  # "trained", "heldout", "artefact" or "asked"
-    noise_floor: float  # largest median change of the score under edits that no viewer minds; NaN if not measured
+    noise_floor: float  # largest median change under edits that no viewer minds; NaN if unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +60,26 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that a reader needs to judge the models, but for the pictures and their single scores."""
+    """Everything for judging the models except the images and their single scores."""
 
     schema_version: int
     ddpo_version: str
-    base: str  # the base model's id or folder, or the folder of its pictures
+    base: str  # id or folder of the base model, or the folder of its images
     models: tuple[ModelFacts, ...]
-    seeds: int  # pictures per prompt and model
-    seed: int  # of the noise; -1 where the pictures were not drawn here
-    sampler: Mapping[str, Any]  # empty where the pictures were not drawn here
+    seeds: int  # images per prompt and model
+    seed: int  # of the noise; -1 where the images were not sampled here
+    sampler: Mapping[str, Any]  # empty where the images were not sampled here
     rewards: tuple[RewardFacts, ...]
     splits: tuple[SplitFacts, ...]
-    gains: tuple[Gain, ...]  # not of earlier checkpoints
+    gains: tuple[Gain, ...]  # without earlier checkpoints
     transfers: tuple[Transfer, ...]
-    runs: tuple[RunsGain, ...]  # where several runs differ in their training seed alone
+    runs: tuple[RunsGain, ...]  # over runs that differ only in their training seed
     diversity: tuple[DiversityChange, ...]
     dependence: tuple[Dependence, ...]
-    courses: tuple[RunHistory, ...]
-    readings: tuple[HackingAssessment, ...]  # one per model that is not an earlier checkpoint
+    courses: tuple[RunHistory, ...]  # run histories
+    readings: tuple[HackingAssessment, ...]  # one per model other than earlier checkpoints
     curves: tuple[Curve, ...]
-    manifests: Mapping[str, Any]  # model → facts about its run; "evaluation" → how this was made
+    manifests: Mapping[str, Any]  # model → facts about its run; "evaluation" → those of this report
     notes: tuple[str, ...]
 
     def role(self, split: str) -> str:
@@ -87,7 +88,7 @@ class Report:
 
     @property
     def compared(self) -> tuple[ModelFacts, ...]:
-        """The models but for earlier checkpoints."""
+        """The models other than earlier checkpoints."""
         return tuple(model for model in self.models if not model.history)
 
 
@@ -100,7 +101,7 @@ def load_report(path: Path) -> Report:
     """Reads a `report.json`.
 
     Raises:
-        ConfigError: missing, not a report, or of another schema version.
+        ConfigError: the file is missing, is not a report, or has another schema version.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -122,7 +123,9 @@ def load_report(path: Path) -> Report:
 def _plain(value: Any) -> Any:
     """JSON values with `null` for numbers that do not exist, and infinities as text."""
     if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+        if math.isnan(value):
+            return None
+        return "inf" if value > 0 else "-inf"
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -131,7 +134,7 @@ def _plain(value: Any) -> Any:
 
 
 def _build(hint: Any, value: Any) -> Any:
-    """The value of type `hint` that plain JSON values describe: dataclasses, tuples, mappings, floats, and what JSON has itself."""
+    """The value of type `hint` from plain JSON values: the reverse of `_plain`."""
     if is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return typing.cast("type[Any]", hint)(

@@ -1,9 +1,11 @@
 """Conditions on a report, for a script or a CI job: `unseen_animals.gain < 0`, `reading >= watch`.
 
-    [MODEL:]SPLIT.QUANTITY[.REWARD] OPERATOR NUMBER     quantity: gain, low, high, share, win_rate, d_z, p, base, tuned
+    [MODEL:]SPLIT.QUANTITY[.REWARD] OPERATOR NUMBER
     [MODEL:]reading OPERATOR "no sign" | watch | strong
 
-Without a model it is about each of them, without a reward about the one that the model was trained on.
+The quantities are gain, low, high, share, win_rate, d_z, p, base and tuned. `reading` is the grade
+of reward hacking. Without a model, a condition is about each model. Without a reward, it is about
+the reward that the model was trained on.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from ddpo.eval.analysis.hacking import ORDER, UNTOLD, Grade
 from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.report.data import Report
+from ddpo.eval.report.selection import assessment_of, gains_of
 from ddpo.registry import nearest
 
 __all__ = ["Condition", "parse_condition"]
@@ -55,18 +58,23 @@ class Condition:
     """A parsed condition."""
 
     text: str
-    model: str  # "": each
-    split: str  # "": about the reading
+    model: str  # "" for each model
+    split: str  # "" for a condition on the grade of reward hacking
     quantity: str
-    reward: str  # "": the one that the model was trained on
+    reward: str  # "" for the reward that the model was trained on
     compare: Callable[[float, float], bool]
-    bound: float  # for the reading, a place in its order
+    bound: float  # for a grade, its place in the order of grades
 
     def check(self, models: Sequence[str], splits: Sequence[str], rewards: Sequence[str]) -> None:
-        """Whether there is what it asks for; to be told before the work is done.
+        """Checks the names in the condition against those of an evaluation, before its work.
+
+        Args:
+            models: names of the compared models.
+            splits: names of the prompt lists.
+            rewards: ids of the rewards.
 
         Raises:
-            ConfigError: no such model, split or reward.
+            ConfigError: the evaluation has no such model, split or reward.
         """
         for kind, name, names in (
             ("model", self.model, models),
@@ -75,66 +83,65 @@ class Condition:
         ):
             if name and name not in names:
                 near = nearest(name, names)
-                hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(names)}"
+                hint = f"did you mean {near!r}?" if near else f"it has: {', '.join(names)}"
                 raise ConfigError(
-                    f"the condition {self.text!r} names the {kind} {name!r}, which is not in the evaluation; {hint}"
+                    f"the condition {self.text!r} names the {kind} {name!r}, "
+                    f"which is not in the evaluation; {hint}"
                 )
 
     def violations(self, report: Report) -> list[str]:
-        """A line for each model of which the condition is true, or of which it cannot be told: what was not measured is not passed."""
-        lines = []
-        for model in report.compared:
-            if self.model in ("", model.name):
-                value, shown = self._value(report, model)
-                if math.isnan(value) and not self.split:
-                    lines.append(f"{self.text}: cannot be told for {model.name}, {shown}")
-                elif math.isnan(value):
-                    lines.append(f"{self.text}: there is no such number for {model.name}")
-                elif self.compare(value, self.bound):
-                    lines.append(f"{self.text}: {model.name} has {shown}")
-        return lines
+        """A line for each model that meets the condition, or for which it cannot be decided.
 
-    def _value(self, report: Report, model: ModelFacts) -> tuple[float, str]:
+        A number that was not measured never passes.
+        """
+        models = [model for model in report.compared if self.model in ("", model.name)]
+        lines = [self._violation(report, model) for model in models]
+        return [line for line in lines if line]
+
+    def _violation(self, report: Report, model: ModelFacts) -> str:
+        """The line about a model; "" if it passes."""
         if not self.split:
-            grade = next(
-                (reading.grade for reading in report.readings if reading.model == model.name),
-                "not measured",
-            )
-            return (math.nan if grade in UNTOLD else float(ORDER.index(grade))), grade
+            assessment = assessment_of(report, model.name)
+            grade = assessment.grade if assessment else "not measured"
+            if grade in UNTOLD:
+                return f"{self.text}: cannot be decided for {model.name}, {grade}"
+            is_met = self.compare(ORDER.index(grade), self.bound)
+            return f"{self.text}: {model.name} has {grade}" if is_met else ""
+        value = self._value(report, model)
+        if math.isnan(value):
+            return f"{self.text}: there is no such number for {model.name}"
+        is_met = self.compare(value, self.bound)
+        return f"{self.text}: {model.name} has {value:.4g}" if is_met else ""
+
+    def _value(self, report: Report, model: ModelFacts) -> float:
+        """The number that the condition is about; NaN if the report has none."""
         reward = self.reward or model.trained_on
         if self.quantity == "share":
-            ratios = [
-                t.share.ratio
-                for t in report.transfers
-                if (t.model, t.split, t.reward) == (model.name, self.split, reward)
-            ]
-            value = ratios[0] if ratios else math.nan
-        else:
-            gains = [
-                gain
-                for gain in report.gains
-                if (gain.model, gain.split, gain.reward) == (model.name, self.split, reward)
-            ]
-            value = QUANTITIES[self.quantity](gains[0]) if gains else math.nan
-        return value, f"{value:.4g}"
+            place = (model.name, self.split, reward)
+            shares = [t.share for t in report.transfers if (t.model, t.split, t.reward) == place]
+            return shares[0].ratio if shares else math.nan
+        gains = gains_of(report, model=model.name, reward=reward, split=self.split)
+        return QUANTITIES[self.quantity](gains[0]) if gains else math.nan
 
 
 def parse_condition(text: str) -> Condition:
-    """The condition that a text says.
+    """The condition of a text.
 
     Raises:
-        ConfigError: it is not of that form; names the nearest quantity.
+        ConfigError: the text is not a condition; the message names the nearest quantity.
     """
     match = re.fullmatch(r"(?:([^:]+):)?\s*(.+?)\s*(<=|>=|<|>)\s*(.+?)\s*", text)
     if match is None:
         raise ConfigError(f"the condition {text!r} cannot be read: {FORM}")
     model, left, sign, right = match.group(1) or "", *match.group(2, 3, 4)
     if left == "reading":
-        if (grade := GRADES.get(right.strip("'\""))) is None:
+        grade = GRADES.get(right.strip("'\""))
+        if grade is None:
             raise ConfigError(
-                f"the condition {text!r} cannot be read: a reading is 'no sign', 'watch' or 'strong', not {right!r}"
+                f"the condition {text!r} cannot be read: "
+                f"its grade must be 'no sign', 'watch' or 'strong', not {right!r}"
             )
-        return Condition(text, model, "", "reading", "", OPERATORS[sign], float(ORDER.index(grade)))
+        return Condition(text, model, "", "reading", "", OPERATORS[sign], ORDER.index(grade))
     split, _, rest = left.partition(".")
     quantity, _, reward = rest.partition(".")
     if quantity not in (*QUANTITIES, "share"):

@@ -1,4 +1,4 @@
-"""The report as Markdown: `render_markdown` in short for an issue or a model card, `render_github` for the summary of a CI job."""
+"""The report as Markdown, for an issue or a model card and for the summary of a CI job."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from typing import Final
 
 from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.report.answer import answer
-from ddpo.eval.report.choice import gains_of, primary_reward, reading_of, rewards_of, within_noise
 from ddpo.eval.report.data import Report
+from ddpo.eval.report.selection import (
+    assessment_of,
+    gains_of,
+    is_within_noise,
+    primary_reward,
+    rewards_of,
+    share_of,
+)
 from ddpo.eval.report.wording import (
     count,
     estimate_text,
     number,
     p_text,
     percent,
+    reward_title,
     role_text,
     share_text,
     shortened,
@@ -39,10 +47,11 @@ HEADER: Final = (
 )
 LEAKS_SHOWN: Final = 20
 PROMPT_LENGTH: Final = 120
+SIGNATURE_LENGTH: Final = 400
 
 
 def render_markdown(report: Report) -> str:
-    """The answer in three sentences for each model, gains by the trained and held-out rewards, readings, leaks and signatures."""
+    """The report in short, with the gains by the trained, held-out and requested rewards."""
     rewards = rewards_of(report, "trained", "heldout", "asked")
     gains = [
         gain
@@ -50,13 +59,13 @@ def render_markdown(report: Report) -> str:
         for reward in rewards
         for gain in gains_of(report, model=model.name, reward=reward.id)
     ]
-    lines = [*_answers(report), *_table(report, gains), ""]
-    lines += [*_readings(report), "", *_notes(report), *_leaks(report), *_drawn(report)]
-    return _joined(lines)
+    lines = [*_answers(report), *_table(report, gains), "", *_assessments(report), ""]
+    lines += [*_notes(report), *_leaks(report), *_settings(report)]
+    return _document(lines)
 
 
 def render_github(report: Report) -> str:
-    """GitHub-flavoured: the answers and the gains by each model's own reward; everything else opens. No pictures."""
+    """GitHub-flavoured, with the gains by each model's own reward; other parts are folded."""
     own = [gain for gain in report.gains if gain.reward == primary_reward(report, gain.model)]
     rest = [
         gain
@@ -67,24 +76,21 @@ def render_github(report: Report) -> str:
     ]
     lines = [*_answers(report), *_table(report, own), "", *_notes(report)]
     parts = {
-        "Evidence of gaming": _readings(report),
+        "Evidence of reward hacking": _assessments(report),
         "Gains by other rewards, and pixel statistics": _table(report, rest) if rest else [],
         "Leaks": _leaks(report),
-        "Signatures": _drawn(report),
+        "Signatures": _settings(report),
     }
     for title, body in parts.items():
-        lines += (
-            ["", f"<details><summary>{title}</summary>", "", *body, "", "</details>"]
-            if body
-            else []
-        )
-    return _joined(lines)
+        if body:
+            lines += ["", f"<details><summary>{title}</summary>", "", *body, "", "</details>"]
+    return _document(lines)
 
 
 def _answers(report: Report) -> list[str]:
     lines: list[str] = []
     for model in report.compared:
-        facts = [f"trained on {model.trained_on}"] if model.trained_on else []
+        facts = [f"trained on {reward_title(model.trained_on)}"] if model.trained_on else []
         facts += [f"{model.iteration} iterations"] if model.iteration >= 0 else []
         about = f" ({_safe(', '.join(facts))})" if facts else ""
         lines += [f"### {_safe(model.name)} against {_safe(report.base)}{about}", ""]
@@ -93,48 +99,40 @@ def _answers(report: Report) -> list[str]:
 
 
 def _table(report: Report, gains: Sequence[Gain]) -> list[str]:
-    shares = {(t.model, t.split, t.reward): t.share for t in report.transfers}
-    lines = [_row(HEADER), "| " + " | ".join(["---"] * 3 + ["---:"] * (len(HEADER) - 3)) + " |"]
-    for gain in gains:
-        paired, share = gain.paired, shares.get((gain.model, gain.split, gain.reward))
-        carried = share_text(share) if share is not None and not share.reason else "–"
-        change = estimate_text(paired.gain) + (
-            " within noise" if within_noise(report, gain) else ""
-        )
-        prompts = f"{split_title(gain.split)} ({'trained on' if gain.role == 'seen' else 'not trained on'})"
-        cells = (
-            gain.model,
-            gain.reward,
-            prompts,
-            number(paired.base_mean),
-            number(paired.tuned_mean),
-            change,
-        )
-        lines.append(
-            _row(
-                (
-                    *cells,
-                    percent(paired.wins.rate),
-                    number(paired.d_z, 2),
-                    p_text(gain.p_holm),
-                    str(paired.gain.n),
-                    carried,
-                )
-            )
-        )
-    return lines
+    alignment = ["---"] * 3 + ["---:"] * (len(HEADER) - 3)
+    rows = [_row(_cells(report, gain)) for gain in gains]
+    return [_row(HEADER), f"| {' | '.join(alignment)} |", *rows]
 
 
-def _readings(report: Report) -> list[str]:
+def _cells(report: Report, gain: Gain) -> list[str]:
+    paired = gain.paired
+    share = share_of(report, gain)
+    prompts = "training prompts" if gain.role == "seen" else "held-out"
+    noise = " within noise" if is_within_noise(report, gain) else ""
+    return [
+        gain.model,
+        reward_title(gain.reward),
+        f"{split_title(gain.split)} ({prompts})",
+        number(paired.base_mean),
+        number(paired.tuned_mean),
+        estimate_text(paired.gain) + noise,
+        percent(paired.wins.rate),
+        number(paired.d_z, 2),
+        p_text(gain.p_holm),
+        str(paired.gain.n),
+        "–" if share is None else share_text(share),
+    ]
+
+
+def _assessments(report: Report) -> list[str]:
     lines: list[str] = []
     for model in report.compared:
-        reading = reading_of(report, model.name)
-        if reading is not None:
-            lines += ["", f"**{_safe(model.name)}: {reading.grade}.** {_safe(reading.text)}", ""]
-            lines += [
-                f"- {_safe(item.kind)}, **{item.grade}**: {_safe(item.text)}"
-                for item in reading.evidence
-            ]
+        found = assessment_of(report, model.name)
+        if found is None:
+            continue
+        lines += ["", f"**{_safe(model.name)}: {found.grade}.** {_safe(found.text)}", ""]
+        for item in found.evidence:
+            lines.append(f"- {_safe(item.kind)}, **{item.grade}**: {_safe(item.text)}")
     return lines
 
 
@@ -143,49 +141,43 @@ def _notes(report: Report) -> list[str]:
 
 
 def _leaks(report: Report) -> list[str]:
-    leaks = [(split, leak) for split in report.splits for leak in split.leaks]
+    leaks = [(split_title(split.name), leak) for split in report.splits for leak in split.leaks]
     lines = [
-        f"- not unseen in {_safe(split_title(split.name))}: {_code(leak.heldout)}, trained on {_code(leak.train)} ({_safe(leak.reason)})"
-        for split, leak in leaks[:LEAKS_SHOWN]
+        f"- leak in {_safe(title)}: {_code(leak.heldout)}, "
+        f"trained on {_code(leak.train)} ({_safe(leak.reason)})"
+        for title, leak in leaks[:LEAKS_SHOWN]
     ]
-    return lines + (
-        [f"- and {len(leaks) - LEAKS_SHOWN} more leaks, all in report.json"]
-        if len(leaks) > LEAKS_SHOWN
-        else []
-    )
+    rest = len(leaks) - LEAKS_SHOWN
+    return [*lines, f"- and {rest} more leaks, all in report.json"] if rest > 0 else lines
 
 
-def _drawn(report: Report) -> list[str]:
+def _settings(report: Report) -> list[str]:
+    """The number of images and the signatures of the rewards."""
+    images = count(report.seeds, "image")
     signatures = [
-        f"- {role_text(reward.role)}: {_code(reward.signature, 400)}" for reward in report.rewards
+        f"- {role_text(reward.role)}: {_code(reward.signature, SIGNATURE_LENGTH)}"
+        for reward in report.rewards
     ]
-    return [
-        "",
-        f"{count(report.seeds, 'picture')} per prompt and model; intervals clustered by prompt.",
-        "",
-        *signatures,
-    ]
+    about = f"{images} per prompt and model; intervals clustered by prompt."
+    return ["", about, "", *signatures]
 
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(_safe(cell) for cell in cells) + " |"
 
 
-def _joined(lines: Sequence[str]) -> str:
+def _document(lines: Sequence[str]) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
 
 def _safe(text: str) -> str:
-    """Text that ends no table cell, opens no tag, link or emphasis, and calls nobody by @name or #number."""
-    escaped = (
-        re.sub(r"([\\`*_\[\]|])", r"\\\1", re.sub(r"[^\S\xa0\u202f]+", " ", text).strip())
-        .replace("&", "&amp;")
-        .replace("<", "&lt;")
-        .replace(">", "&gt;")
-    )
+    """Text that ends no table cell, opens no tag, link or emphasis, and notifies nobody."""
+    line = re.sub(r"[^\S\xa0\u202f]+", " ", text).strip()
+    escaped = re.sub(r"([\\`*_\[\]|])", r"\\\1", line)
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([@#])(?=\w)", "\\1\N{ZERO WIDTH NON-JOINER}", escaped)
 
 
 def _code(text: str, limit: int = PROMPT_LENGTH) -> str:
-    """A prompt as code, in which nothing is markup but the backtick. Not for tables, where a bar would end the cell."""
+    """A text as code, where only the backtick is markup; not for tables, whose cells end at |."""
     return f"`{shortened(text, limit).replace('`', chr(0x2CB))}`"

@@ -1,100 +1,105 @@
-"""The cross-reward matrix: what each reward thinks of the models that were trained on each reward."""
+"""Views of the cross-reward matrix: the gain by each reward of models trained on each reward."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 
 from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.inputs.models import ModelFacts
-from ddpo.eval.report.choice import gains_of, model_class, rewards_of
 from ddpo.eval.report.data import Report, RewardFacts, SplitFacts
-from ddpo.eval.report.tags import details, scrolled, section
-from ddpo.eval.report.wording import number, role_text, split_title
-from ddpo.stats.paired import Estimate
+from ddpo.eval.report.selection import gains_of, model_class, rewards_of
+from ddpo.eval.report.wording import number, range_text, reward_title, role_text, split_title
 
-__all__ = ["matrix_section"]
+__all__ = ["MatrixCell", "MatrixRow", "MatrixView", "matrix_views"]
 
 
-def matrix_section(report: Report) -> str:
-    """The matrix of one held-out list, and of the other lists to open; empty unless models were trained on several rewards."""
+@dataclass(frozen=True, slots=True)
+class MatrixCell:
+    """The gain of one model by one reward."""
+
+    css: str  # "rise", "fall", "moved" or "same", and "own" for the reward it was trained on
+    size: str  # with its sign
+    interval: str
+    has_shared_lineage: bool  # with the reward that the model was trained on
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRow:
+    """The gains of one model; None where one was not measured."""
+
+    model: str
+    trained_on: str
+    css: str
+    cells: Sequence[MatrixCell | None]
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixView:
+    """The matrix of one prompt list."""
+
+    split: str
+    columns: Sequence[tuple[str, str]]  # title and role of each reward
+    rows: Sequence[MatrixRow]
+
+
+def matrix_views(report: Report) -> list[MatrixView]:
+    """The matrix of a held-out list first; empty unless models were trained on several rewards."""
     if len({model.trained_on for model in report.compared if model.trained_on}) < 2:
-        return ""
+        return []
     rewards = rewards_of(report, "trained", "heldout", "asked", "artefact")
-    main = min(
-        report.splits, key=lambda split: (split.role != "unseen_animals", split.role == "seen")
-    )
-    others = [split for split in report.splits if split is not main]
-    parts = [f"<h3>{escape(split_title(main.name))}</h3>{_matrix(report, main, rewards)}"]
-    parts += [
-        details(f"The same on {escape(split_title(split.name))}", _matrix(report, split, rewards))
-        for split in others
+    first = min(report.splits, key=lambda s: (s.role != "unseen_animals", s.role == "seen"))
+    splits = [first, *(split for split in report.splits if split is not first)]
+    columns = [(reward_title(reward.id), role_text(reward.role)) for reward in rewards]
+    return [
+        MatrixView(
+            split_title(split.name),
+            columns,
+            [_row(report, model, split, rewards) for model in report.compared],
+        )
+        for split in splits
     ]
-    told = (
-        "Gain of each reward (columns) for each model (rows), in standard deviations of the base model, with the 95 % interval. ▲ and ▼: "
-        "the interval leaves out 0. A boxed cell is the reward that the model was trained on. “Shared lineage” marks rewards built on the "
-        "same backbone or data as that one: they are no independent witness."
-    )
-    return section("matrix", "Cross-reward matrix", "".join(parts), told)
-
-
-def _matrix(report: Report, split: SplitFacts, rewards: Sequence[RewardFacts]) -> str:
-    head = '<th scope="col" class="l">model, trained on</th>' + "".join(
-        f'<th scope="col">{escape(reward.id)}<br><small>{escape(role_text(reward.role))}</small></th>'
-        for reward in rewards
-    )
-    rows = "".join(_row(report, model, split, rewards) for model in report.compared)
-    label = f"Cross-reward matrix on {split_title(split.name)}"
-    return scrolled(
-        label,
-        f'<table class="matrix"><caption class="away">{escape(label)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>',
-    )
 
 
 def _row(
     report: Report, model: ModelFacts, split: SplitFacts, rewards: Sequence[RewardFacts]
-) -> str:
+) -> MatrixRow:
     own = next((reward for reward in rewards if reward.id == model.trained_on), None)
-    line = f'<th scope="row">{escape(model.name)}<br><small class="soft">{escape(model.trained_on or "unknown")}</small></th>'
-    line += "".join(_cell(report, model, split, reward, own) for reward in rewards)
-    return f'<tr class="{model_class(report, model.name)}">{line}</tr>'
+    cells = []
+    for reward in rewards:
+        gains = gains_of(report, model=model.name, reward=reward.id, split=split.name)
+        cells.append(_cell(gains[0], reward, own) if gains else None)
+    trained_on = reward_title(model.trained_on) or "unknown"
+    return MatrixRow(model.name, trained_on, model_class(report, model.name), cells)
 
 
-def _cell(
-    report: Report,
-    model: ModelFacts,
-    split: SplitFacts,
-    reward: RewardFacts,
-    own: RewardFacts | None,
-) -> str:
-    gain = next(iter(gains_of(report, model=model.name, reward=reward.id, split=split.name)), None)
-    if gain is None or gain.z.mean != gain.z.mean:
-        return "<td>–</td>"
-    css, sign = _look(gain, reward)
-    diagonal = " own" if own is reward else ""
-    shared = own is not None and own is not reward and bool(_lineage(own) & _lineage(reward))
-    kin = "<br><small>shared lineage</small>" if shared else ""
-    return f'<td class="{css}{diagonal}"><b>{sign}{number(gain.z.mean, 2, signed=True)}</b><br><small>{_interval(gain.z)}</small>{kin}</td>'
+def _cell(gain: Gain, reward: RewardFacts, own: RewardFacts | None) -> MatrixCell | None:
+    z = gain.z
+    if z.mean != z.mean:
+        return None
+    sign = ""
+    if not z.covers_zero:
+        sign = "▲ " if z.mean > 0 else "▼ "
+    kind = _kind(gain, reward)
+    has_shared_lineage = (
+        own is not None and own is not reward and bool(_lineage(own) & _lineage(reward))
+    )
+    return MatrixCell(
+        f"{kind} own" if own is reward else kind,
+        sign + number(z.mean, 2, signed=True),
+        range_text(z.low, z.high, 2) if z.low == z.low else "no interval",
+        has_shared_lineage,
+    )
 
 
-def _look(gain: Gain, reward: RewardFacts) -> tuple[str, str]:
-    """Class and sign of a cell: green is better and red is worse, but for pixel statistics, which have no better and worse."""
+def _kind(gain: Gain, reward: RewardFacts) -> str:
+    """The colour of a cell: green for better and red for worse, neither for pixel statistics."""
     if gain.z.covers_zero:
-        return "same", ""
-    rose = gain.z.mean > 0
-    better = rose != (reward.card.get("direction") == "lower")
-    return (
-        "moved" if reward.role == "artefact" else "rise" if better else "fall",
-        "▲ " if rose else "▼ ",
-    )
-
-
-def _interval(z: Estimate) -> str:
-    return (
-        f"{number(z.low, 2, signed=True)} to {number(z.high, 2, signed=True)}"
-        if z.low == z.low
-        else "no interval"
-    )
+        return "same"
+    if reward.role == "artefact":
+        return "moved"
+    is_lower_better = reward.card.get("direction") == "lower"
+    return "fall" if (gain.z.mean > 0) == is_lower_better else "rise"
 
 
 def _lineage(reward: RewardFacts) -> set[str]:

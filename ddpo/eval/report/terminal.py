@@ -1,4 +1,4 @@
-"""The report for a terminal: a renderable for rich; the command line prints it."""
+"""The report for a terminal, as a renderable of rich."""
 
 from __future__ import annotations
 
@@ -10,21 +10,28 @@ from rich.text import Text
 
 from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.report.answer import answer
-from ddpo.eval.report.choice import gains_of, reading_of, reward_role, rewards_of, within_noise
 from ddpo.eval.report.data import Report
+from ddpo.eval.report.selection import (
+    assessment_of,
+    gains_of,
+    is_within_noise,
+    reward_role,
+    rewards_of,
+    share_of,
+)
 from ddpo.eval.report.wording import (
     interval_text,
     number,
     percent,
+    reward_title,
     share_text,
     shortened,
     split_title,
 )
-from ddpo.stats.paired import TransferRatio
 
 __all__ = ["render_terminal"]
 
-WIDE: Final = 100  # columns of the terminal from which all columns of the table are shown
+WIDE: Final = 100  # columns of a terminal that shows all columns of the table
 COLUMNS: Final = ("gain", "95 % interval", "gain/SE", "win rate", "carried over")
 WIDE_COLUMNS: Final = ("base", "tuned", *COLUMNS, "pairs")
 SHAPES: Final = {
@@ -35,89 +42,93 @@ SHAPES: Final = {
     "too little measured": "–",
 }
 LEAKS_SHOWN: Final = 5
+TITLE_LENGTH: Final = 24
+PROMPT_LENGTH: Final = 100
 
 
 class _Terminal:
-    """Lays the report out for the width that it is given."""
+    """A report laid out for the width of the console."""
 
     def __init__(self, report: Report) -> None:
-        self.report = report
+        self._report = report
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        wide, report = options.max_width >= WIDE, self.report
+        report = self._report
+        is_wide = options.max_width >= WIDE
         for model in report.compared:
             if len(report.compared) > 1:
                 yield Text(model.name, style="bold reverse")
             for reward in rewards_of(report, "trained", "heldout", "asked"):
-                yield Text(f"{reward.id}, {reward_role(report, reward, model.name)}", style="bold")
-                yield _table(report, model.name, reward.id, wide)
+                title = reward_title(reward.id)
+                name = title if title == reward.id else f"{title} ({reward.id})"
+                role = reward_role(report, reward, model.name)
+                yield Text(f"{name}, {role}", style="bold")
+                yield _table(report, model.name, reward.id, is_wide)
                 yield Text("")
         for model in report.compared:
             yield from _findings(report, model.name)
-        yield _hung([("•", line) for line in _lines(report)])
+        yield _marked_lines([("•", line) for line in _notes(report)])
 
 
 def render_terminal(report: Report) -> RenderableType:
-    """A table of gains for each model and reward, then the answers in three sentences, the evidence, notes and leaks."""
+    """The gains of each model and reward, then the answers, the evidence, notes and leaks."""
     return _Terminal(report)
 
 
-def _table(report: Report, model: str, reward: str, wide: bool) -> Table:
-    shares = {t.split: t.share for t in report.transfers if (t.model, t.reward) == (model, reward)}
+def _table(report: Report, model: str, reward: str, is_wide: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("", overflow="fold")
-    for name in WIDE_COLUMNS if wide else COLUMNS:
+    for name in WIDE_COLUMNS if is_wide else COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for gain in gains_of(report, model=model, reward=reward):
-        table.add_row(*(Text(cell) for cell in _cells(report, gain, shares.get(gain.split), wide)))
+        table.add_row(*(Text(cell) for cell in _cells(report, gain, is_wide)))
     return table
 
 
-def _cells(report: Report, gain: Gain, share: TransferRatio | None, wide: bool) -> list[str]:
-    paired, estimate = gain.paired, gain.paired.gain
-    interval = "–" if estimate.low != estimate.low else interval_text(estimate)
-    errors = number(estimate.mean / estimate.se, 2, signed=True) if estimate.se > 0 else "–"
-    carried = (
-        "seen"
-        if gain.role == "seen"
-        else share_text(share)
-        if share is not None and not share.reason
-        else "–"
-    )
-    noise = " ~" if within_noise(report, gain) else ""
+def _cells(report: Report, gain: Gain, is_wide: bool) -> list[str]:
+    paired = gain.paired
+    estimate = paired.gain
+    has_interval = estimate.low == estimate.low
+    noise = " ~" if is_within_noise(report, gain) else ""
     cells = [
         number(estimate.mean, signed=True) + noise,
-        interval,
-        errors,
+        interval_text(estimate) if has_interval else "–",
+        number(estimate.mean / estimate.se, 2, signed=True) if estimate.se > 0 else "–",
         percent(paired.wins.rate),
-        carried,
+        _carried_over(report, gain),
     ]
-    if wide:
+    if is_wide:
         cells = [number(paired.base_mean), number(paired.tuned_mean), *cells, str(estimate.n)]
-    return [shortened(split_title(gain.split), 24), *cells]
+    return [shortened(split_title(gain.split), TITLE_LENGTH), *cells]
+
+
+def _carried_over(report: Report, gain: Gain) -> str:
+    if gain.role == "seen":
+        return "trained on"
+    share = share_of(report, gain)
+    return "–" if share is None else share_text(share)
 
 
 def _findings(report: Report, model: str) -> list[RenderableType]:
-    reading = reading_of(report, model)
-    title = f"{model}: {SHAPES[reading.grade]} {reading.grade}" if reading else model
-    evidence = (
-        [
+    title = model
+    evidence = []
+    assessment = assessment_of(report, model)
+    if assessment is not None:
+        title = f"{model}: {SHAPES[assessment.grade]} {assessment.grade}"
+        evidence = [
             (SHAPES[item.grade], f"{item.kind}, {item.grade}: {item.text}")
-            for item in reading.evidence
+            for item in assessment.evidence
         ]
-        if reading
-        else []
-    )
     return [
         Text(title, style="bold"),
-        _hung([("•", sentence) for sentence in answer(report, model)]),
-        _hung(evidence, 2),
+        _marked_lines([("•", sentence) for sentence in answer(report, model)]),
+        _marked_lines(evidence, 2),
         Text(""),
     ]
 
 
-def _hung(lines: list[tuple[str, str]], indent: int = 0) -> Table:
-    """Lines that hang from their mark."""
+def _marked_lines(lines: list[tuple[str, str]], indent: int = 0) -> Table:
+    """Paragraphs beside their marks."""
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(width=1 + indent, justify="right")
     table.add_column(overflow="fold")
@@ -126,26 +137,19 @@ def _hung(lines: list[tuple[str, str]], indent: int = 0) -> Table:
     return table
 
 
-def _lines(report: Report) -> list[str]:
-    excluded = sum(gain.paired.gain.excluded for gain in report.gains)
-    lines = [
-        *report.notes,
-        *(
-            [
-                f"{excluded} comparisons of two pictures by a reward are left out: one could not be scored."
-            ]
-            if excluded
-            else []
-        ),
-    ]
-    if any(within_noise(report, gain) for gain in report.gains):
+def _notes(report: Report) -> list[str]:
+    lines = list(report.notes)
+    if excluded := sum(gain.paired.gain.excluded for gain in report.gains):
+        lines.append(f"Comparisons left out because an image could not be scored: {excluded}.")
+    if any(is_within_noise(report, gain) for gain in report.gains):
         lines.append("~ within the noise floor of the reward: no evidence of a change.")
     for split in report.splits:
+        title = split_title(split.name)
         for leak in split.leaks[:LEAKS_SHOWN]:
-            prompts = f"“{shortened(leak.heldout, 100)}”, trained on “{shortened(leak.train, 100)}”"
-            lines.append(f"not unseen in {split_title(split.name)}: {prompts} ({leak.reason})")
+            held_out = shortened(leak.heldout, PROMPT_LENGTH)
+            trained = shortened(leak.train, PROMPT_LENGTH)
+            lines.append(f"leak in {title}: “{held_out}”, trained on “{trained}” ({leak.reason})")
         if len(split.leaks) > LEAKS_SHOWN:
-            lines.append(
-                f"and {len(split.leaks) - LEAKS_SHOWN} more leaks of {split_title(split.name)}, all in report.json"
-            )
+            rest = len(split.leaks) - LEAKS_SHOWN
+            lines.append(f"and {rest} more leaks of {title}, all in report.json")
     return lines

@@ -1,4 +1,4 @@
-"""Numbers and names in words: every rendering writes them the same way."""
+"""Numbers, names and standing sentences of the report, the same in every rendering."""
 
 from __future__ import annotations
 
@@ -18,46 +18,59 @@ __all__ = [
     "number",
     "p_text",
     "percent",
+    "range_text",
+    "reward_title",
     "role_text",
     "share_text",
     "shortened",
     "split_title",
     "unit_text",
+    "with_unit",
 ]
 
 METHOD: Final = (
-    "Base and tuned model draw the same pictures: same prompt, same seed, same noise at every step. Each pair gives one difference, "
-    "tuned minus base; the gain is their mean.",
-    "The 95 % interval treats the prompt as the unit: pictures of one prompt may resemble each other in any way. Its standard error sums "
-    "the differences within each prompt first, corrects for the number of prompts C by C/(C−1), and takes Student's t with C−1 degrees of "
-    "freedom. It says how the gain would vary over other prompts of the same kind; it does not say how it would vary over other training "
-    "runs.",
-    "Gains in standard deviations (z) are divided by the spread of the base model's scores within a prompt, so that rewards can be "
-    "compared. The noise floor of a reward is the largest median change of its score under edits that no viewer minds, such as a shift "
-    "by one pixel; a gain within it is no evidence.",
-    "Win rate: share of pairs in which the tuned picture scores higher, ties counted half, with Wilson's interval (pairs taken as "
-    "independent). d_z: mean of the prompts' mean differences over their standard deviation. p: t-test on the clustered error, adjusted by "
-    "Holm over all lines of the table.",
-    "The share carried over is the mean gain on a held-out list over the mean gain on the training prompts, with an interval from 2000 "
-    "bootstrap draws of prompts, then of seeds within prompts. It is not given where the interval of the seen gain covers 0.",
-    "The reading grades evidence; it is not a verdict. A reward is gamed when it rises while what it stands for does not: held-out rewards "
-    "fall, pixel statistics move far, pictures lose their variety or stop depending on the prompt. Look at the pictures before you "
-    "believe either side.",
-    "Best of n: of n pictures of the base model, the one that the trained reward likes best. It costs n reward queries a prompt and no "
-    "training, so it is what a run has to beat. Its divergence from the base model is at most log n − (n−1)/n nats.",
-    "Pictures that a reward could not score are left out in pairs and counted; they are never taken as 0. Scores are of the pictures "
-    "rounded to 8 bits.",
+    "Base and tuned model generate images from the same prompts, seeds and noise at every step. "
+    "Each pair of images gives one difference, tuned minus base. The gain is their mean.",
+    "The 95 % interval treats the prompt as the unit, because images of one prompt resemble each "
+    "other. Its standard error sums the differences within each prompt first and corrects for the "
+    "number of prompts C by C/(C−1). Student's t has C−1 degrees of freedom. The interval says how "
+    "the gain would vary over other prompts of the same kind. It does not say how it would vary "
+    "over other training runs.",
+    "Gains in standard deviations (z) are divided by the spread of the base model's scores within "
+    "a prompt, so that rewards can be compared. The noise floor of a reward is the largest median "
+    "change of its score under harmless edits, such as a shift by one pixel. A gain below the "
+    "noise floor is no evidence.",
+    "Win rate: share of pairs in which the tuned image scores higher, ties counted half, with "
+    "Wilson's interval for independent pairs. d_z: mean of the prompts' mean differences over "
+    "their standard deviation. p: t-test on the clustered error, adjusted by Holm over all lines "
+    "of the table.",
+    "Carried over: mean gain on held-out prompts over mean gain on training prompts. Its interval "
+    "comes from 2000 bootstrap resamples of prompts, then of seeds within prompts. It is not given "
+    "where the interval of the gain on training prompts covers 0.",
+    "The grade of reward hacking weighs evidence; it is not a verdict. A reward is hacked when it "
+    "rises without the quality it stands for. Then held-out rewards fall, pixel statistics move "
+    "far, or images lose their diversity or stop depending on the prompt. Look at the images "
+    "before you believe either side.",
+    "Best of n: of n images of the base model, the one that scores highest by the trained reward. "
+    "It costs n reward queries per prompt and no training, so a run has to beat it. Its KL "
+    "divergence from the base model is at most log n − (n−1)/n nats.",
+    "Images that a reward could not score are left out in pairs and counted. They never count as "
+    "0. Scores are of the images rounded to 8 bits.",
 )
 ROLE_WORDS: Final = {
     "trained": "trained on",
-    "heldout": "held out",
+    "heldout": "held-out reward",
     "artefact": "pixel statistic",
-    "asked": "asked for",
+    "asked": "requested",
+}
+REWARD_TITLES: Final = {
+    "base_fit": "plausibility to the base model",
+    "prompt_evidence": "prompt recognisability",
 }
 
 
 def number(value: float, digits: int = 3, signed: bool = False) -> str:
-    """`value` with `digits` significant digits and a true minus sign; "–" where there is none."""
+    """`value` with `digits` significant digits and a true minus sign; "–" for NaN."""
     if math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -66,22 +79,30 @@ def number(value: float, digits: int = 3, signed: bool = False) -> str:
     if size >= 10 ** (digits + 3) or 0 < size < 1e-4:
         text = f"{size:.{digits - 1}e}"
     else:
-        decimals = max(0, digits - 1 - (math.floor(math.log10(size)) if size else 0))
-        text = f"{size:.{decimals}f}"
-    negative = value < 0 and float(text) != 0
-    return ("−" if negative else "+" if signed and float(text) != 0 else "") + text
+        magnitude = math.floor(math.log10(size)) if size else 0
+        text = f"{size:.{max(0, digits - 1 - magnitude)}f}"
+    if float(text) == 0:
+        return text
+    if value < 0:
+        return f"−{text}"
+    return f"+{text}" if signed else text
 
 
 def percent(share: float) -> str:
-    """A share as whole percent."""
+    """A share in whole percent."""
     return "–" if math.isnan(share) else f"{share * 100:.0f}\N{NO-BREAK SPACE}%".replace("-", "−")
 
 
+def range_text(low: float, high: float, digits: int = 3, signed: bool = True) -> str:
+    """Both ends of an interval."""
+    return f"{number(low, digits, signed)} to {number(high, digits, signed)}"
+
+
 def interval_text(estimate: Estimate) -> str:
-    """The 95 % interval, or why there is none."""
+    """The 95 % interval, or the reason for its absence."""
     if math.isnan(estimate.low):
         return "no interval: fewer than two prompts" if estimate.n else "nothing scored"
-    return f"{number(estimate.low, signed=True)} to {number(estimate.high, signed=True)}"
+    return range_text(estimate.low, estimate.high)
 
 
 def estimate_text(estimate: Estimate) -> str:
@@ -90,44 +111,54 @@ def estimate_text(estimate: Estimate) -> str:
 
 
 def share_text(share: TransferRatio) -> str:
-    """A transfer ratio with its interval, or why there is none."""
-    return (
-        share.reason
-        or f"{percent(share.ratio)} ({share.low * 100:.0f} to {share.high * 100:.0f})".replace(
-            "-", "−"
-        )
-    )
+    """The share of a gain that carried over with its interval, or the reason for its absence."""
+    if share.reason:
+        return share.reason
+    interval = f"{share.low * 100:.0f} to {share.high * 100:.0f}".replace("-", "−")
+    return f"{percent(share.ratio)} ({interval})"
 
 
 def split_title(name: str) -> str:
-    """A split's name for readers."""
+    """The name of a prompt list for readers."""
     return name.replace("_", " ")
 
 
+def reward_title(id: str) -> str:
+    """The name of a reward for readers: its id, or words for the base model's own scores."""
+    return REWARD_TITLES.get(id, id)
+
+
 def role_text(role: str) -> str:
-    """What a reward is here for."""
+    """The role of a reward in words."""
     return ROLE_WORDS.get(role, role)
 
 
 def unit_text(unit: str) -> str:
-    """A card's unit in brief, as it stands on the axis of a difference."""
+    """A card's unit in brief, for the axis of a difference."""
     return unit.partition(";")[0].removesuffix(", negative").strip()
 
 
+def with_unit(name: str, unit: str) -> str:
+    """A name with its unit in parentheses, if it has one."""
+    return f"{name} ({unit})" if unit else name
+
+
 def p_text(p: float) -> str:
-    """An adjusted p-value in words."""
-    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    """An adjusted p-value."""
+    if math.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def shortened(text: str, limit: int) -> str:
-    """At most `limit` characters of a text on one line; what is left out is told."""
+    """The first `limit` characters of a text on one line; a cut text ends with its full length."""
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[:limit].rstrip()} … ({len(line)} characters)"
 
 
-def count(number_of: int, noun: str) -> str:
-    """A number and its noun, which takes an s."""
-    return f"{number_of} {noun}{'' if number_of == 1 else 's'}"
+def count(quantity: int, noun: str) -> str:
+    """A number and its noun, with an s for the plural."""
+    return f"{quantity} {noun}" if quantity == 1 else f"{quantity} {noun}s"
 
 
 def capital(sentence: str) -> str:
@@ -137,10 +168,6 @@ def capital(sentence: str) -> str:
 
 def listed(items: Sequence[str]) -> str:
     """A, B and C."""
-    return (
-        items[0]
-        if len(items) == 1
-        else ", ".join(items[:-1]) + " and " + items[-1]
-        if items
-        else ""
-    )
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"

@@ -1,0 +1,64 @@
+"""The Jinja environment of the HTML report: autoescaped templates, loaded once when first used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from markupsafe import Markup
+
+from ddpo.eval.report import wording
+from ddpo.eval.report.interval_plots import axis_plot, interval_plot
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["render", "stylesheet"]
+
+TEMPLATES: Final = Path(__file__).parent / "templates"
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """The text of a template.
+
+    Args:
+        template: file name below `templates`.
+        values: variables of the template; text that is not `Markup` is escaped.
+
+    Raises:
+        jinja2.UndefinedError: the template uses a variable that `values` lacks.
+    """
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def stylesheet() -> Markup:
+    """The stylesheet of the page."""
+    text = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704  # a file of this package
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters |= {
+        "counted": wording.count,
+        "estimate": wording.estimate_text,
+        "listed": wording.listed,
+        "reward_title": wording.reward_title,
+        "shortened": wording.shortened,
+        "split_title": wording.split_title,
+    }
+    environment.globals |= {"axis_plot": axis_plot, "interval_plot": interval_plot}
+    return environment
