@@ -166,13 +166,14 @@ def _draw(
 
     from ddpo.images import contact_sheet, save_png, to_pil
     from ddpo.io.atomic import storing
+    from ddpo.io.sync import make_folder, sync_descriptor
     from ddpo.policies.sampler import sample_images
 
     waiting = iter(keys)
     shown: list[Image.Image] = []
     batches = -(-len(keys) // settings.batch)
     with storing(out):
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         with (out / "metadata.jsonl").open("w", encoding="utf-8") as table:
             for batch in track(
                 sample_images(policy, keys, settings, seed), total=batches, description="sampling"
@@ -193,4 +194,5 @@ def _draw(
                     table.write(json.dumps(row, ensure_ascii=False) + "\n")
                     shown += [image] if len(shown) < MOST_IN_SHEET else []
                 table.flush()
+            sync_descriptor(table.fileno())
         save_png(contact_sheet(shown, columns=columns), out / "sheet.png")

@@ -98,6 +98,7 @@ def run_evaluation(work: Plan, observe: Observer = lambda event: None) -> Outcom
         )
         if together.main:
             observe(EvalProgress("judging", "", 0, 1, 0))
+            store.sync()
             outcome = _written(work, analyse(work, pictures, store, journal, floors), outcome)
     together.wait()
     return outcome

@@ -1,9 +1,16 @@
-"""Files that are whole or not there: written under a temporary name in the same folder, then renamed."""
+"""Files and folders that are whole or absent, after a kill and after a power cut.
+
+Each is written under a temporary name beside its place and synced, then renamed, and its folder is
+synced. Until then the previous state stays.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
+import stat
 import tempfile
 import unicodedata
 from collections.abc import Iterator
@@ -12,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, one_line
+from ddpo.io.sync import make_folder, sync_file, sync_folder, sync_tree
 
 __all__ = [
+    "atomic_folder",
     "atomic_path",
     "check_writable",
     "named_path",
@@ -38,14 +47,90 @@ def printable(name: str) -> str:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; it becomes `path` when the block ends well, and is removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary file to write; it replaces `path` durably when the block succeeds.
+
+    The file gets the permissions of a new file, whatever the writer gave it: safetensors, for one,
+    makes files that only their owner can read.
+
+    Args:
+        path: where the file goes; missing folders are made.
+
+    Raises:
+        OSError: it cannot be written. What was at `path` is there still.
+    """
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        mode = _new_file(temporary)
         yield temporary
+        temporary.chmod(mode)
+        sync_file(temporary)
         os.replace(temporary, path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to fill; it becomes `folder` durably when the block succeeds.
+
+    An older folder of that name moves aside before, and is removed after.
+
+    Args:
+        folder: where the folder goes; missing parents are made.
+
+    Raises:
+        OSError: it cannot be written. What was at `folder` is there still.
+    """
+    make_folder(folder.parent)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    older = folder.with_name(f".{folder.name}.older.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        yield temporary
+        _give_new_file_mode(temporary)
+        sync_tree(temporary)
+        _put_in_place(temporary, folder, older)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # after a failure its room is needed
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def _new_file(path: Path) -> int:
+    """Makes an empty file; returns the permissions that the umask and the folder give it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def _give_new_file_mode(folder: Path) -> None:
+    """Gives all files in a new folder the permissions that the umask gives new files."""
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for place, _, names in os.walk(folder):
+        for name in names:
+            Path(place, name).chmod(mode)
+
+
+def _put_in_place(new: Path, folder: Path, older: Path) -> None:
+    """Renames a folder to its name; an older one of that name becomes `older`."""
+    try:
+        os.replace(new, folder)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    shutil.rmtree(older, ignore_errors=True)
+    os.replace(folder, older)
+    try:
+        os.replace(new, folder)
+    except OSError:
+        os.replace(older, folder)
+        raise
 
 
 @contextmanager
@@ -86,7 +171,7 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise ConfigError(f"{path} is a folder, not a file to write")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
@@ -94,7 +179,7 @@ def check_writable(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text."""
+    """Writes UTF-8 text that is whole or absent, and survives a power cut."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

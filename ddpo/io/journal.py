@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ddpo.io.atomic import storing
+from ddpo.io.sync import IntervalSync, make_folder, sync_descriptor, sync_folder
 
 __all__ = ["Journal"]
 
@@ -34,6 +35,7 @@ class Journal:
         self.path = folder / f"{name}-{rank}.jsonl"
         self._folder, self._pattern = folder, f"{name}-*.jsonl"
         self._file: int | None = None
+        self._sync = IntervalSync()
 
     def __enter__(self) -> Self:
         return self
@@ -61,6 +63,8 @@ class Journal:
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Adds one line per record, all in one write; they survive a kill of the process from here on.
 
+        They survive a power cut once the journal is closed, or after `sync.SYNC_SECONDS`.
+
         Raises:
             StorageFailure: they cannot be written. What was there before is whole still.
         """
@@ -77,17 +81,28 @@ class Journal:
             except BaseException:
                 os.ftruncate(file, end)
                 raise
+            self._sync.written(file)
 
     def close(self) -> None:
-        """Closes the file; a further `append` opens it again."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        """Syncs and closes the file; a further `append` opens it again.
+
+        Raises:
+            StorageFailure: the disk failed, so that records may be lost.
+        """
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        try:
+            with storing(self.path):
+                sync_descriptor(file)
+                sync_folder(self._folder)
+        finally:
+            os.close(file)
 
     def _opened(self) -> int:
         """The file, open for appending. A last line that a kill cut short is cut off."""
         if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             whole = _length_of_whole_lines(self.path)
             if whole < os.fstat(self._file).st_size:

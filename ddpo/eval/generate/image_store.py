@@ -26,6 +26,7 @@ from ddpo.errors import ImageError
 from ddpo.images import load_image
 from ddpo.io.atomic import storing
 from ddpo.io.journal import Journal
+from ddpo.io.sync import make_folder, sync_files
 from ddpo.rewards.scoring.scorer import processors
 
 __all__ = ["ImageKey", "ImageStore", "Pixels", "StoredImage", "image_path", "pixels_sha256"]
@@ -166,6 +167,17 @@ class ImageStore:
                 if not whole
             }
 
+    def sync(self) -> None:
+        """Forces all stored images to the disk; before that, a power cut may damage them.
+
+        They are synced together, before the report, so that sampling does not wait for the disk.
+
+        Raises:
+            StorageFailure: the disk failed.
+        """
+        with storing(self.out / FOLDER):
+            sync_files(self.out / image_path(one.sha256) for one in self._known.values())
+
     def close(self) -> None:
         """Closes the journal."""
         self._journal.close()
@@ -196,7 +208,7 @@ class ImageStore:
         Image.fromarray(pixels).save(buffer, format="PNG")
         temporary = self.out / FOLDER / f".{self._rank}-{os.getpid()}.tmp"
         with storing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._sweep()
             try:
                 temporary.write_bytes(buffer.getvalue())

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from ddpo.inputs.input_image import InputImage
+from ddpo.io.sync import IntervalSync, make_folder
 from ddpo.rewards.image_files.run import ScoreRow
 
 __all__ = ["Journal", "journal_path"]
@@ -38,10 +39,11 @@ class Journal:
         self.path = path
         self._header = {"schema": SCHEMA, "identities": list(identities)}
         self._file: IO[bytes] | None = None
+        self._sync = IntervalSync()
         self._states: deque[tuple[str, list[int] | None]] = deque()  # of images handed out
 
     def __enter__(self) -> Journal:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         self._file = self.path.open("r+b") if self.path.is_file() else self.path.open("w+b")
         if _read_line(self._file) != self._header:
             self._cut(0)
@@ -89,7 +91,10 @@ class Journal:
             yield picture
 
     def append(self, picture_rows: tuple[ScoreRow, ...]) -> None:
-        """Adds the rows of one picture; they survive a kill of the process from here on."""
+        """Adds the rows of one picture; they survive a kill of the process from here on.
+
+        They survive a power cut after `sync.SYNC_SECONDS`, or once they are in the table.
+        """
         rows = [
             {name: value for name, value in asdict(row).items() if name not in ("file", "prompt")}
             for row in picture_rows
@@ -131,6 +136,7 @@ class Journal:
     def _write(self, record: dict[str, Any]) -> None:
         self._opened.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self._opened.flush()
+        self._sync.written(self._opened.fileno())
 
 
 def _read_line(file: IO[bytes]) -> Any:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from string import Template
 from typing import Final, Literal
 
 from ddpo.errors import ConfigError, RunExistsError
+from ddpo.io.atomic import atomic_folder
 from ddpo.rewards.zoo import rewards
 
 __all__ = ["KINDS", "Kind", "write_package"]
@@ -75,14 +74,8 @@ def write_package(name: str, kind: Kind = "function", out: Path | None = None) -
             f"{folder} exists already: choose another --out, nothing is overwritten"
         )
     try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=".ddpo-new-", dir=folder.absolute().parent
-        ) as temporary:
-            inside = Path(temporary) / "package"
-            inside.mkdir()
-            _write(inside, name, distribution, kind)
-            os.replace(inside, folder)
+        with atomic_folder(folder.absolute()) as temporary:
+            _write(temporary, name, distribution, kind)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written: {error.strerror}") from error
     return folder

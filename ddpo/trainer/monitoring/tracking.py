@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from ddpo.errors import MissingResourceError, UserError, one_line
+from ddpo.io.atomic import write_text
 from ddpo.trainer.monitoring.events import Event, GridSaved, IterationDone, Metrics, Started
 
 if TYPE_CHECKING:
@@ -249,8 +250,7 @@ def _wandb_id(file: Path) -> str:
         if re.fullmatch(r"[\w-]{1,64}", known, re.ASCII):
             return known
     identity = secrets.token_hex(8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(identity + "\n", encoding="utf-8")
+    write_text(file, identity + "\n")
     return identity
 
 

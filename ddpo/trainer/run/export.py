@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import os
 import shutil
 from collections.abc import Container
 from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError, RunExistsError, UserError, one_line
+from ddpo.io.atomic import atomic_folder
 from ddpo.policies import load_policy
 from ddpo.policies.base_model import BaseModel, open_model
 from ddpo.policies.checkpoints.folder import (
@@ -60,19 +60,15 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
         raise RunExistsError(f"{to} is not an empty folder: choose another --to")
     whole = merge or info.kind == "full"
     card = model_card(info, whole)
-    temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        if whole:
-            _pipeline(info).save_pretrained(temporary)
-        else:
-            shutil.copyfile(info.folder / LORA_FILE, temporary / LORA_FILE)
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-        os.replace(temporary, to)
+        with atomic_folder(to) as temporary:
+            if whole:
+                _pipeline(info).save_pretrained(temporary)
+            else:
+                shutil.copyfile(info.folder / LORA_FILE, temporary / LORA_FILE)
+            (temporary / "README.md").write_text(card, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{to} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return info
 
 

@@ -7,13 +7,13 @@
     checkpoints/         iteration-000020/ …, see ddpo.policies.checkpoints.folder
     state/               exact state after the last finished iteration
 
-Each file is written under a temporary name and renamed, so a kill at any moment loses at most the iteration under way.
+Each file is written under a temporary name, synced and renamed: a kill or a power cut at any moment
+loses at most the iteration under way.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -24,7 +24,8 @@ from typing import Any, Final
 import torch
 
 from ddpo.errors import CheckpointError, ConfigError, RunExistsError
-from ddpo.io.atomic import write_json, write_text
+from ddpo.io.atomic import atomic_folder, write_json, write_text
+from ddpo.io.sync import make_folder, sync_descriptor, sync_folder
 from ddpo.io.tensors import load_tensors, save_tensors
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.failures import storing
@@ -66,7 +67,7 @@ class RunFolder:
             return cls(path, writes)
         cls.check_new(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             write_json(path / "manifest.json", manifest)
             write_json(path / "config.json", config.to_dict())
         except OSError as error:
@@ -165,9 +166,12 @@ class RunFolder:
             storing(self.path / "metrics.jsonl"),
             (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file,
         ):
-            file.write(json.dumps(asdict(metrics)) + "\n")
+            data = json.dumps(asdict(metrics)) + "\n"
+            file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            sync_descriptor(file.fileno())
+            if len(data) == file.tell():
+                sync_folder(self.path)
 
     def _cut_metrics(self, iteration: int) -> None:
         """Drops the lines of iterations after `iteration`, and a line that a kill cut short."""
@@ -215,16 +219,6 @@ class RunFolder:
         folder = self.path / "checkpoints" / f"iteration-{iteration:06d}"
         if not self.writes:
             return folder
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            with storing(folder):
-                temporary.mkdir(parents=True)
-                policy.save(temporary, iteration)
-                shutil.rmtree(folder, ignore_errors=True)
-                os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(
-                temporary, ignore_errors=True
-            )  # gone if all went well; else its room is needed
+        with storing(folder), atomic_folder(folder) as temporary:
+            policy.save(temporary, iteration)
         return folder
