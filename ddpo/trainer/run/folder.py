@@ -45,8 +45,11 @@ class RunFolder:
 
     @staticmethod
     def check_new(path: Path) -> None:
-        """Raises `RunExistsError` if there is something in `path`; the message says how to resume a run."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        """Raises `RunExistsError` if there is something in `path`; the message says how to resume a run.
+
+        What is left of a run that was killed while its folder was made does not count.
+        """
+        if path.exists() and (not path.is_dir() or _holds_something(path)):
             kept = "a run" if (path / "config.json").exists() else "something else"
             raise RunExistsError(
                 f"{path} already holds {kept}: choose another --out"
@@ -222,3 +225,15 @@ class RunFolder:
         with storing(folder), atomic_folder(folder) as temporary:
             policy.save(temporary, iteration)
         return folder
+
+
+def _holds_something(folder: Path) -> bool:
+    """True if a folder holds more than the first file of a run that never got its second one."""
+    found = {path.name for path in folder.iterdir()}
+    began = {name for name in found if name == "manifest.json" or _is_temporary(name)}
+    return bool(found - began)
+
+
+def _is_temporary(name: str) -> bool:
+    """True for the names under which a run's first two files are written."""
+    return name.startswith((".manifest.json.", ".config.json.")) and name.endswith(".tmp")
