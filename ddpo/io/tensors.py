@@ -1,10 +1,13 @@
-"""Tensors on disk: safetensors only, written to a temporary name and renamed, optimizer state included.
+"""Tensors on disk: safetensors only, whole or absent, with a checksum, optimizer state included.
 
-No pickle is read or written. `torch.optim.Optimizer.state_dict` is flattened to `optimizer.<index>.<name>` tensors.
+The checksum is in the file's metadata, over names, types, shapes, bytes and the other metadata. Files
+without one, of older versions and of other programs, are read too. No pickle is read or written. `torch.optim.Optimizer.state_dict` is flattened to `optimizer.<index>.<name>` tensors.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,18 +16,27 @@ from safetensors.torch import save_file
 from ddpo.errors import CheckpointError
 from ddpo.io.atomic import atomic_path
 
-__all__ = ["load_tensors", "optimizer_tensors", "restore_optimizer", "save_tensors"]
+__all__ = [
+    "load_tensors",
+    "optimizer_tensors",
+    "restore_optimizer",
+    "save_tensors",
+    "tensor_file_digest",
+    "tensors_digest",
+]
+
+CHECKSUM: Final = "ddpo_sha256"  # key of the metadata
 
 
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes `tensors` to `path` atomically: a reader sees the old file or the new one, never a part."""
+    """Writes `tensors` and their checksum durably: a reader sees the old file or the new one, never a part."""
+    facts = dict(metadata or {})
+    saved = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(
-            {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
-            str(temporary),
-            metadata=dict(metadata or {}),
+            saved, str(temporary), metadata=facts | {CHECKSUM: tensors_digest(saved.items(), facts)}
         )
 
 
@@ -32,12 +44,62 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Reads what `save_tensors` wrote: the tensors and the metadata.
 
     Raises:
+        CheckpointError: the file is missing, cut short, not safetensors, or does not have its
+            checksum.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            names = file.keys()  # `safe_open` does not iterate
+            tensors = {name: file.get_tensor(name) for name in names}
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    written = metadata.pop(CHECKSUM, None)
+    if written is not None and written != tensors_digest(tensors.items(), metadata):
+        raise CheckpointError(
+            f"{path} is damaged: its content has changed since it was written, by its SHA-256; "
+            "put a copy in its place"
+        )
+    return tensors, metadata
+
+
+def tensors_digest(
+    tensors: Iterable[tuple[str, torch.Tensor]], metadata: Mapping[str, str] | None = None
+) -> str:
+    """SHA-256 of tensors, in 64 hexadecimal digits; their order and place in a file do not matter.
+
+    Args:
+        tensors: names and tensors on any device.
+        metadata: text that belongs to them.
+    """
+    parts = []
+    for name, tensor in tensors:
+        head = f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode()
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        parts.append((name, hashlib.sha256(head + hashlib.sha256(data).digest()).digest()))
+    digest = hashlib.sha256()
+    for _, part in sorted(parts):
+        digest.update(part)
+    for key, value in sorted((metadata or {}).items()):
+        digest.update(f"{len(key)} {len(value)} {key} {value}\n".encode())
+    return digest.hexdigest()
+
+
+def tensor_file_digest(path: Path) -> str:
+    """`tensors_digest` of a safetensors file and its metadata; one tensor at a time is read.
+
+    Equal tensors have equal digests, which is not so of files: safetensors writes its header in no
+    fixed order.
+
+    Raises:
         CheckpointError: the file is missing, cut short or not safetensors.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
             names = file.keys()  # `safe_open` does not iterate
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+            metadata = dict(file.metadata() or {})
+            metadata.pop(CHECKSUM, None)
+            return tensors_digest(((name, file.get_tensor(name)) for name in names), metadata)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import ConfigError, MissingResourceError, RewardLoadError, UserError, one_line
 from ddpo.policies.base_model import model_folder, open_model
-from ddpo.policies.checkpoints.folder import CheckpointInfo, find_checkpoint
+from ddpo.policies.checkpoints.folder import CheckpointInfo, check_files, find_checkpoint
 from ddpo.policies.model_place import PolicyFactory, locate, policies
 from ddpo.user_code import find
 
@@ -86,6 +86,7 @@ def load_policy(
         ) from error
     policy = _made(model, origin, factory, device, getattr(torch, dtype))
     if info is not None:
+        check_files(info)
         policy.load(info)
     return policy
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.runs import RunFacts, read_run
+from ddpo.io.tensors import tensor_file_digest
 from ddpo.policies.checkpoints.folder import BaseFacts, CheckpointInfo, find_checkpoint
 
 __all__ = ["EvalCheckpoint", "find_candidates", "weights_hash"]
@@ -76,6 +77,20 @@ def weights_hash(weights: Path) -> str:
     return digest.hexdigest()
 
 
+def _identity(info: CheckpointInfo) -> str:
+    """The digest of a checkpoint's tensors; of an old checkpoint, that of its files, as before.
+
+    Old ones keep theirs so that an evaluation of them resumes with the images that it has.
+    """
+    if not info.digests:
+        return weights_hash(info.weights)
+    weights = info.weights
+    files = [weights] if weights.is_file() else sorted(weights.rglob("*.safetensors"))
+    if any(file.suffix != ".safetensors" for file in files):
+        return weights_hash(weights)
+    return hashlib.sha256("".join(map(tensor_file_digest, files)).encode()).hexdigest()
+
+
 def _candidate(
     name: str, checkpoint: str, info: CheckpointInfo, run: RunFacts, seeds: int, *, history: bool
 ) -> EvalCheckpoint:
@@ -90,7 +105,7 @@ def _candidate(
         training_seed=run.training_seed,
         seeds=seeds,
         history=history,
-        identity=weights_hash(info.weights),
+        identity=_identity(info),
         recipe=run.recipe,
     )
     return EvalCheckpoint(facts, info, run)

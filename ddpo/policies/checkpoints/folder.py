@@ -1,7 +1,7 @@
 """The checkpoint folder: what `ddpo train` writes and what `ddpo sample`, `ddpo eval` and plain diffusers read.
 
 policy.json                          schema, model, its place and fingerprint where it is local (base), kind ("lora" or "full"), iteration,
-                                     LoRA settings, file of other weights
+                                     LoRA settings, file of other weights, digest of each file (sha256)
 pytorch_lora_weights.safetensors     kind "lora": diffusers' own format, for `pipeline.load_lora_weights(folder)`
 unet/                                kind "full": a diffusers folder, for `UNet2DConditionModel.from_pretrained(folder, subfolder="unet")`
 or another file or folder, of a model that is not Stable Diffusion
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from ddpo.policies.checkpoints.external import fetch, needs_base, recognise
 from ddpo.policies.checkpoints.lora import LORA_FILE
 from ddpo.policies.checkpoints.unet import UNET
 from ddpo.policies.model_place import facts_of, fingerprint, place_of, same_place
+from ddpo.weights import sha256_of
 
 __all__ = [
     "BEST_FILE",
@@ -32,6 +33,7 @@ __all__ = [
     "BaseFacts",
     "CheckpointInfo",
     "check_base",
+    "check_files",
     "find_checkpoint",
     "write_facts",
 ]
@@ -94,6 +96,7 @@ class CheckpointInfo:
     base: BaseFacts | None = (
         None  # the base model as the checkpoint names it; None for other trainers' files
     )
+    digests: Mapping[str, str] = field(default_factory=dict)  # file → SHA-256; {} in old ones
 
     @property
     def foreign(self) -> bool:
@@ -109,7 +112,7 @@ def write_facts(
     adapter: Mapping[str, Any] | None = None,
     weights: str | None = None,
 ) -> None:
-    """Writes `policy.json`.
+    """Writes `policy.json`, last of all files, with the digests of those that are there.
 
     Args:
         folder: the checkpoint, with its weights.
@@ -129,6 +132,12 @@ def write_facts(
     }
     if weights is not None:
         record["weights"] = weights
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    record["sha256"] = {
+        path.relative_to(folder).as_posix(): _content_digest(path)
+        for path in files
+        if path.name != POLICY_FILE
+    }
     (folder / POLICY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
@@ -190,6 +199,32 @@ def check_base(info: CheckpointInfo, model: str) -> None:
     raise CheckpointError(f"{info.folder} was trained from {was}, not from {model!r}")
 
 
+def check_files(info: CheckpointInfo) -> None:
+    """Compares the files of a checkpoint with the digests that were written with them, if any.
+
+    Raises:
+        CheckpointError: a file is missing or has changed.
+    """
+    for name, written in info.digests.items():
+        path = info.folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{info.folder} lacks {name}")
+        if _content_digest(path) != written:
+            raise CheckpointError(
+                f"{path} is damaged: its content has changed since it was written, by the SHA-256 "
+                f"in {POLICY_FILE}; use another checkpoint or a copy"
+            )
+
+
+def _content_digest(path: Path) -> str:
+    """SHA-256 of a file; of safetensors that of its content, whose order in the file is random."""
+    if path.suffix != ".safetensors":
+        return sha256_of(path)
+    from ddpo.io.tensors import tensor_file_digest
+
+    return tensor_file_digest(path)
+
+
 def _of(info: CheckpointInfo, base: str | None) -> CheckpointInfo:
     if base is None:
         return info
@@ -220,10 +255,17 @@ def _read(folder: Path) -> CheckpointInfo:
         schema, kind, iteration = record["schema"], str(record["kind"]), int(record["iteration"])
         base = BaseFacts.of(str(record["model"]), dict(record.get("base", {})))
         adapter = dict(record.get("adapter", {}))
+        digests = {
+            str(name): str(digest) for name, digest in dict(record.get("sha256", {})).items()
+        }
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     if schema != SCHEMA:
         raise CheckpointError(f"{file} has schema {schema}, this ddpo reads {SCHEMA}")
+    if outside := [
+        name for name in digests if Path(name).is_absolute() or ".." in Path(name).parts
+    ]:
+        raise CheckpointError(f"{file} is damaged: it names {outside[0]!r}, outside its folder")
     own = record.get("weights")
     weights = folder / str(own or (LORA_FILE if kind == "lora" else UNET))
     if not weights.exists():
@@ -237,4 +279,6 @@ def _read(folder: Path) -> CheckpointInfo:
         folder.resolve().parent.parent,
     )  # the second for ".", "../name" and links
     run = next((place for place in around if (place / "config.json").is_file()), None)
-    return CheckpointInfo(folder, base.usable(), kind, iteration, run, adapter, weights, base)
+    return CheckpointInfo(
+        folder, base.usable(), kind, iteration, run, adapter, weights, base, digests
+    )

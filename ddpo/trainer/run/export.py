@@ -17,6 +17,7 @@ from ddpo.policies.checkpoints.folder import (
     UNET,
     CheckpointInfo,
     check_base,
+    check_files,
     find_checkpoint,
 )
 from ddpo.trainer.run.model_card import model_card
@@ -52,6 +53,7 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
         ConfigError: `to` cannot be written, or the model is not Stable Diffusion.
     """
     info = find_checkpoint(path, model)
+    check_files(info)
     if info.weights.name not in (LORA_FILE, UNET):
         raise ConfigError(
             f"{info.folder} is of the model {info.model!r}, which diffusers cannot load: its weights are {info.weights.name}"
