@@ -42,6 +42,7 @@ class Disk:
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.image, self.place = folder / "image", folder / "mounted"
+        self.mounted = False
         self.place.mkdir()
         with self.image.open("wb") as file:
             file.truncate(BYTES[kind])
@@ -51,11 +52,13 @@ class Disk:
     def mount(self) -> None:
         """Mounts it; what its log holds is replayed."""
         subprocess.run(["mount", "-o", "loop", self.image, self.place], check=True)
+        self.mounted = True
 
     def unmount(self) -> None:
         """Unmounts it, if it is mounted."""
-        if self.place.is_mount():
+        if self.mounted:
             subprocess.run(["umount", self.place], check=True)
+            self.mounted = False
 
     def cut_power(self) -> None:
         """Loses all that was not synced; nothing can be written until it is mounted again."""

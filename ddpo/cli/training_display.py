@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ddpo.io.json_files import json_lines
 from ddpo.trainer.monitoring import events
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -182,10 +182,9 @@ class TrainingDisplay:
         self.console.print(event.summary, highlight=False, soft_wrap=True)
         if event.iteration:
             self.console.print(f"resumed after iteration {event.iteration}", highlight=False)
-            curve = self.folder / "metrics.jsonl"
-            for line in curve.read_text(encoding="utf-8").splitlines() if curve.exists() else []:
-                values = json.loads(line)
-                self._remember(values["reward_mean"], values.get("held_out"))
+            for line in json_lines(self.folder / "metrics.jsonl", {"reward_mean": float}):
+                if line.record is not None:
+                    self._remember(line.record["reward_mean"], line.record.get("held_out"))
         self.bars.update(self.run_bar, total=event.total, completed=event.iteration)
 
     def _remember(self, reward: float, held_out: float | None) -> None:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,9 @@ from ddpo.eval.report.html import render_html
 from ddpo.eval.report.markdown import render_markdown
 from ddpo.eval.sharing import World, join
 from ddpo.io.atomic import write_text
+from ddpo.io.lock import LOCK_FILE, owned, reading
 from ddpo.policies import load_policy
+from ddpo.policies.checkpoints.folder import POLICY_FILE
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey
 from ddpo.rewards.scoring.scorer import make_scorer
@@ -73,6 +75,7 @@ def run_evaluation(work: Plan, observe: Observer = lambda event: None) -> Outcom
 
     Raises:
         MissingResourceError: the base model, or a reward's weights, are not here.
+        RunExistsError: another evaluation writes to the folder.
         RewardFailure: a reward broke while scoring; what was drawn and scored is kept.
         StorageFailure: something cannot be written; the same holds.
     """
@@ -83,6 +86,7 @@ def run_evaluation(work: Plan, observe: Observer = lambda event: None) -> Outcom
                 reward.resolved.on(together.device)
             ).close()  # what is missing is fetched, or told, before hours of drawing
     with (
+        _only_owner(work, together),
         ImageStore(work.out, together.rank) as store,
         ScoreJournal(work.out, together.rank) as journal,
     ):
@@ -102,6 +106,23 @@ def run_evaluation(work: Plan, observe: Observer = lambda event: None) -> Outcom
             outcome = _written(work, analyse(work, pictures, store, journal, floors), outcome)
     together.wait()
     return outcome
+
+
+@contextmanager
+def _only_owner(work: Plan, together: World) -> Iterator[None]:
+    """Inside, no other evaluation writes to the folder, and no run prunes the checkpoints.
+
+    Raises:
+        RunExistsError: another evaluation does; names it.
+    """
+    with ExitStack() as stack:
+        for candidate in work.candidates:
+            stack.enter_context(reading(candidate.info.folder / POLICY_FILE))
+        if together.main:
+            advice = "wait for it to end, or choose another --out"
+            stack.enter_context(owned(work.out / LOCK_FILE, work.out, "ddpo eval", advice))
+        together.wait()
+        yield
 
 
 def source_of(work: Plan, candidate: EvalCheckpoint | None) -> Source:

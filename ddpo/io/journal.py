@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ddpo.io.atomic import storing
+from ddpo.io.json_files import json_lines
 from ddpo.io.sync import IntervalSync, make_folder, sync_descriptor, sync_folder
 
 __all__ = ["Journal"]
@@ -51,14 +52,9 @@ class Journal:
     def records(self) -> Iterator[dict[str, Any]]:
         """The objects of all journals, each journal in the order of its lines. Lines that are cut short or damaged are passed over."""
         for path in sorted(self._folder.glob(self._pattern)):
-            with path.open("rb") as file:
-                for line in file:
-                    try:
-                        record = json.loads(line) if line.endswith(NEWLINE) else None
-                    except ValueError:
-                        continue
-                    if isinstance(record, dict):
-                        yield record
+            for line in json_lines(path):
+                if line.record is not None:
+                    yield line.record
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Adds one line per record, all in one write; they survive a kill of the process from here on.

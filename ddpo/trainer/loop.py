@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def train(config: TrainConfig, out: Path) -> Generator[Event]:
         manifest = trainer.manifest() | {"folder": str(absolute_path(out))}
         manifest["reward"]["spec"] = config.reward  # as its user wrote it
         run = RunFolder.create(out, placed, manifest, writes=processes.main)
-    yield from trainer.run(run, done=0)
+    with closing(run):
+        yield from trainer.run(run, done=0)
 
 
 def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
@@ -111,6 +113,7 @@ def resume(
     processes = World.join(config.device)
     with processes.together(), enough_memory(None):
         run.writes = processes.main
+        run.own()
         done, tensors, statistics = run.load_state()
         if config.iterations < done:
             raise ConfigError(
@@ -123,7 +126,8 @@ def resume(
         run.go_on(config, changes, done)
         if run.writes:
             prune(path / "checkpoints", config.checkpoint_keep)
-    yield from trainer.run(run, done)
+    with closing(run):
+        yield from trainer.run(run, done)
 
 
 class _Trainer:

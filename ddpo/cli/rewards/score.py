@@ -71,6 +71,7 @@ def score_command(
     from rich.console import Console
 
     from ddpo.inputs.collection import image_source
+    from ddpo.io.lock import LOCK_FILE, owned
     from ddpo.rewards.image_files import RunningSummary, check_table_path, write_table
 
     found = named_rewards(specs)
@@ -86,6 +87,10 @@ def score_command(
     _check_prompts(found.values(), pictures)
     console, tallies = Console(), {name: RunningSummary() for name in found}
     with ExitStack() as stack:
+        if out is not None:
+            advice = "wait for it to end, or choose another --out"
+            lock = out.with_name(f".{out.name}{LOCK_FILE}")
+            stack.enter_context(owned(lock, out, "ddpo rewards score", advice))
         scorers = list(
             stack.enter_context(
                 open_scorers(found, batch_size, cache=cache, timeout=timeout, device=device)

@@ -12,6 +12,7 @@ from typing import Final
 from ddpo.eval.analysis.noise_floor import FLOOR_IMAGES, noise_floor
 from ddpo.eval.generate.image_store import ImageStore
 from ddpo.io.atomic import write_json
+from ddpo.io.json_files import parse_json
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import Prompt
 
@@ -58,7 +59,7 @@ class NoiseFloors:
 
     def _read(self) -> dict[str, float | None]:
         try:
-            values = json.loads(self._file.read_text(encoding="utf-8"))
+            values = parse_json(self._file.read_bytes())
             return {
                 str(key): None if value is None else float(value) for key, value in values.items()
             }

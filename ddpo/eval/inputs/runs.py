@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import CheckpointError
+from ddpo.io.json_files import json_lines, read_json
 from ddpo.prompts import load_prompts
 from ddpo.rewards.setting_paths import at_new_place
 from ddpo.types import Prompt
@@ -90,9 +90,9 @@ def read_curve(metrics: Path) -> tuple[CurvePoint, ...]:
     points: list[CurvePoint] = []
     if not metrics.is_file():
         return ()
-    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in json_lines(metrics):
+        record = line.record or {}
         try:
-            record = json.loads(line)
             se = math.nan if record["reward_se"] is None else float(record["reward_se"])
             point = CurvePoint(
                 int(record["iteration"]),
@@ -100,7 +100,7 @@ def read_curve(metrics: Path) -> tuple[CurvePoint, ...]:
                 float(record["reward_mean"]),
                 se,
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             break
         points.append(point)
     return tuple(points)
@@ -118,13 +118,7 @@ def _read(file: Path) -> dict[str, Any]:
     """A JSON object; empty if there is no such file."""
     if not file.is_file():
         return {}
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{file} is damaged: not a JSON object")
-    return values
+    return read_json(file)
 
 
 def _trained(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> tuple[Prompt, ...] | None:

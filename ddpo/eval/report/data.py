@@ -6,7 +6,6 @@ of one prompt, is NaN here and `null` in the file.
 
 from __future__ import annotations
 
-import json
 import math
 import typing
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.inputs.runs import CurvePoint
 from ddpo.eval.inputs.splits import LeakFacts, SplitFacts
 from ddpo.io.atomic import write_json
+from ddpo.io.json_files import parse_json
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -104,7 +104,7 @@ def load_report(path: Path) -> Report:
         ConfigError: the file is missing, is not a report, or has another schema version.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes())
         if (found := values["schema_version"]) != SCHEMA_VERSION:
             raise ConfigError(
                 f"{path} has schema version {found}, this ddpo reads {SCHEMA_VERSION}"

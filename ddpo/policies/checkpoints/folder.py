@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from ddpo.errors import CheckpointError
 from ddpo.io.atomic import named_path
+from ddpo.io.json_files import parse_json
 from ddpo.policies.checkpoints.external import fetch, needs_base, recognise
 from ddpo.policies.checkpoints.lora import LORA_FILE
 from ddpo.policies.checkpoints.unet import UNET
@@ -236,7 +237,7 @@ def _best(run: Path) -> Path:
     """The folder that the run's `best.json` names."""
     file = (run if run.name == "checkpoints" else run / "checkpoints") / BEST_FILE
     try:
-        folder = file.with_name(str(json.loads(file.read_text(encoding="utf-8"))["folder"]))
+        folder = file.with_name(str(parse_json(file.read_bytes())["folder"]))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{run} has no best checkpoint: only runs with the setting held_out choose one"
@@ -251,7 +252,7 @@ def _best(run: Path) -> Path:
 def _read(folder: Path) -> CheckpointInfo:
     file = folder / POLICY_FILE
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = parse_json(file.read_bytes())
         schema, kind, iteration = record["schema"], str(record["kind"]), int(record["iteration"])
         base = BaseFacts.of(str(record["model"]), dict(record.get("base", {})))
         adapter = dict(record.get("adapter", {}))

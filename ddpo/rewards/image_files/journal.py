@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from ddpo.inputs.input_image import InputImage
+from ddpo.io.json_files import parse_record
 from ddpo.io.sync import IntervalSync, make_folder
 from ddpo.rewards.image_files.run import ScoreRow
 
@@ -143,7 +144,7 @@ def _read_line(file: IO[bytes]) -> Any:
     """The next record; None at the end, or where the line is cut short or damaged."""
     line = file.readline()
     try:
-        return json.loads(line) if line.endswith(b"\n") else None
+        return parse_record(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ddpo import __version__
 from ddpo.errors import ConfigError, MissingResourceError, RewardFailure
 from ddpo.io.atomic import write_json
+from ddpo.io.json_files import parse_json
 from ddpo.rewards.card import PLACEMENT, RewardCard
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def load_reference(path: Path) -> ScoreDistribution:
         ConfigError: it is not a reference distribution, or of a newer ddpo.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise MissingResourceError(
             f"z={path}: no such file; make it with `ddpo rewards calibrate REWARD IMAGES… --out {path}`"

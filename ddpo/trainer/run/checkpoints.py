@@ -6,7 +6,6 @@ noise, tells apart checkpoints by what they learned.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -15,7 +14,9 @@ from typing import Final
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 from ddpo.io.atomic import write_json
-from ddpo.policies.checkpoints.folder import BEST_FILE
+from ddpo.io.json_files import Fields, read_json
+from ddpo.io.lock import in_use
+from ddpo.policies.checkpoints.folder import BEST_FILE, POLICY_FILE
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, sample_images
 from ddpo.prompts import load_prompts
@@ -31,6 +32,7 @@ from ddpo.types import ImageBatch
 __all__ = ["HeldOutReward", "keep_best", "prune"]
 
 PICTURES: Final = 2  # of each held-out prompt
+BEST_FIELDS: Final[Fields] = {"folder": str, "iteration": int, "reward": str, "value": float}
 FIRST_INDEX: Final = -1000  # of their noise: neither training (0 …) nor the grids (-1, -2) use it
 
 
@@ -106,7 +108,7 @@ def keep_best(checkpoint: Path, iteration: int, reward: str, value: float) -> No
     """
     path = checkpoint.with_name(BEST_FILE)
     if path.exists():
-        best = json.loads(path.read_text(encoding="utf-8"))
+        best = read_json(path, BEST_FIELDS)
         if best["reward"] == reward and best["iteration"] < iteration and best["value"] >= value:
             return
     with storing(path):
@@ -119,6 +121,8 @@ def keep_best(checkpoint: Path, iteration: int, reward: str, value: float) -> No
 def prune(checkpoints: Path, keep: int) -> None:
     """Removes all checkpoints but the last `keep` and the best one; 0 keeps all. Each is there as a whole or not at all.
 
+    Those that an evaluation reads stay until it has ended and `prune` is called again.
+
     Raises:
         StorageFailure: one cannot be removed.
     """
@@ -127,9 +131,9 @@ def prune(checkpoints: Path, keep: int) -> None:
     if not keep:
         return
     best = checkpoints / BEST_FILE
-    kept = {json.loads(best.read_text(encoding="utf-8"))["folder"]} if best.exists() else set()
+    kept = {read_json(best, BEST_FIELDS)["folder"]} if best.exists() else set()
     for folder in sorted(checkpoints.glob("iteration-*"))[:-keep]:
-        if folder.name not in kept:
+        if folder.name not in kept and not in_use(folder / POLICY_FILE):
             with storing(folder):
                 gone = folder.rename(folder.with_name(f".{folder.name}.tmp"))
             shutil.rmtree(gone, ignore_errors=True)

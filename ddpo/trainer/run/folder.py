@@ -23,8 +23,10 @@ from typing import Any, Final
 
 import torch
 
-from ddpo.errors import CheckpointError, ConfigError, RunExistsError
+from ddpo.errors import CheckpointError, ConfigError, DdpoError, RunExistsError, one_line
 from ddpo.io.atomic import atomic_folder, write_json, write_text
+from ddpo.io.json_files import check_fields, json_lines, parse_json, read_json
+from ddpo.io.lock import LOCK_FILE, Ownership
 from ddpo.io.sync import make_folder, sync_descriptor, sync_folder
 from ddpo.io.tensors import load_tensors, save_tensors
 from ddpo.trainer.config import TrainConfig
@@ -42,6 +44,22 @@ class RunFolder:
 
     def __init__(self, path: Path, writes: bool = True) -> None:
         self.path, self.writes = path, writes
+        self._ownership: Ownership | None = None
+
+    def own(self) -> None:
+        """Makes this process the only one that trains in the folder, until `close`.
+
+        Raises:
+            RunExistsError: another process does; names it.
+        """
+        if self.writes:
+            advice = "wait for it to end, or choose another --out"
+            self._ownership = Ownership(self.path / LOCK_FILE, self.path, "ddpo train", advice)
+
+    def close(self) -> None:
+        """Gives the folder up."""
+        if self._ownership is not None:
+            self._ownership.release()
 
     @staticmethod
     def check_new(path: Path) -> None:
@@ -63,24 +81,29 @@ class RunFolder:
         """A new run in `path`, which must not hold anything yet.
 
         Raises:
-            RunExistsError: it does; the message says how to resume.
+            RunExistsError: it does, and the message says how to resume; or another process is making one.
             ConfigError: the folder cannot be made.
         """
         if not writes:
             return cls(path, writes)
         cls.check_new(path)
+        run = cls(path)
         try:
             make_folder(path)
+            run.own()
+            cls.check_new(path)  # another process may have been faster
             write_json(path / "manifest.json", manifest)
             write_json(path / "config.json", config.to_dict())
+        except DdpoError:
+            run.close()
+            raise
         except OSError as error:
-            (path / "manifest.json").unlink(
-                missing_ok=True
-            )  # alone it would keep another run from this place
+            (path / "manifest.json").unlink(missing_ok=True)  # without config.json it is of no use
+            run.close()
             raise ConfigError(
                 f"the run folder {path} cannot be written: {error.strerror}"
             ) from error
-        return cls(path)
+        return run
 
     @classmethod
     def open(cls, path: Path, writes: bool = True) -> RunFolder:
@@ -99,8 +122,8 @@ class RunFolder:
         Raises:
             CheckpointError: the file is damaged.
         """
+        values = read_json(self.path / "config.json")
         try:
-            values = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
             return config_from_dict(values)
         except (ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{self.path / 'config.json'} is damaged: {error}") from error
@@ -111,12 +134,7 @@ class RunFolder:
         Raises:
             CheckpointError: the file is missing or damaged.
         """
-        try:
-            return dict(json.loads((self.path / "manifest.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(
-                f"{self.path / 'manifest.json'} is missing or damaged: {error}"
-            ) from error
+        return read_json(self.path / "manifest.json")
 
     def go_on(
         self, config: TrainConfig, changes: Mapping[str, tuple[Any, Any]], iteration: int
@@ -182,12 +200,11 @@ class RunFolder:
         if not path.exists():
             return
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["iteration"] <= iteration:
-                    kept.append(line)
-            except ValueError:
+        for line in json_lines(path, {"iteration": int}):
+            if line.record is None:
                 break
+            if line.record["iteration"] <= iteration:
+                kept.append(json.dumps(line.record))
         write_text(path, "".join(line + "\n" for line in kept))
 
     def save_state(
@@ -211,7 +228,14 @@ class RunFolder:
         if not (self.path / STATE_FILE).exists():
             return 0, {}, {}
         tensors, metadata = load_tensors(self.path / STATE_FILE)
-        return int(metadata["iteration"]), tensors, json.loads(metadata["statistics"])
+        try:
+            iteration, statistics = int(metadata["iteration"]), parse_json(metadata["statistics"])
+            check_fields({"statistics": statistics}, {"statistics": dict})
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.path / STATE_FILE} is damaged: {one_line(error)}"
+            ) from error
+        return iteration, tensors, statistics
 
     def grid(self, iteration: int) -> Path:
         """Where the grid of pictures is that is drawn after `iteration`."""
@@ -230,7 +254,8 @@ class RunFolder:
 def _holds_something(folder: Path) -> bool:
     """True if a folder holds more than the first file of a run that never got its second one."""
     found = {path.name for path in folder.iterdir()}
-    began = {name for name in found if name == "manifest.json" or _is_temporary(name)}
+    own = ("manifest.json", LOCK_FILE)
+    began = {name for name in found if name in own or _is_temporary(name)}
     return bool(found - began)
 
 

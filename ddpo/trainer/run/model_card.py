@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
+from ddpo.io.json_files import json_lines
 from ddpo.policies.checkpoints.folder import CheckpointInfo
 from ddpo.rewards.spec import replace_paths
 from ddpo.trainer.config import TrainConfig
@@ -124,14 +126,9 @@ def _use(info: CheckpointInfo, whole: bool, call: str) -> str:
 
 def _metrics(run: Path) -> list[dict[str, Any]]:
     """The whole lines of `metrics.jsonl`."""
-    path = run / "metrics.jsonl"
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:  # the last line, cut short by a kill
-            break
-    return found
+    lines = json_lines(run / "metrics.jsonl")
+    whole = takewhile(lambda line: line.record is not None, lines)  # a kill cuts the last one short
+    return [line.record for line in whole if line.record is not None]
 
 
 def _training(

@@ -1,0 +1,140 @@
+"""Two programs on one folder: the second is refused in one line that names the first."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ddpo.errors import RunExistsError
+from ddpo.io.lock import LOCK_FILE, owned, reading
+from ddpo.policies.checkpoints.folder import POLICY_FILE
+from ddpo.trainer.loop import resume
+from ddpo.trainer.run.checkpoints import prune
+
+SLOW = """
+import time
+from pathlib import Path
+
+def slow(images):
+    while not Path("go").exists():
+        time.sleep(0.02)
+    return [float(image.size[0]) for image in images]
+"""
+
+
+def ddpo(*words: object, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ddpo", *map(str, words)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    import time
+
+    until = time.monotonic() + 120
+    while not (path.exists() and path.stat().st_size):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def train_words(model: Path, out: Path) -> list[object]:
+    sizes = ["sample.samples=4", "sample.per_prompt=2", "sample.steps=2", "sample.batch=2"]
+    sizes += ["optim.updates=1", "optim.timesteps=1"]
+    words: list[object] = ["train", "--model", model, "--reward", "darkness", "--out", out]
+    return words + ["--iterations", "200"] + [word for size in sizes for word in ("--set", size)]
+
+
+def test_a_run_that_is_trained_can_neither_be_resumed_nor_begun_again(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    first = ddpo(*train_words(tiny_model, tmp_path / "run"), cwd=tmp_path)
+    try:
+        wait_for(tmp_path / "run" / "metrics.jsonl", first)
+        with pytest.raises(RunExistsError, match=f"in use by ddpo train, process {first.pid} on"):
+            next(resume(tmp_path / "run"))
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    total = last["iteration"] + 1
+    for _ in resume(tmp_path / "run", total):
+        pass
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == list(range(1, total + 1))
+    assert not (tmp_path / "run" / LOCK_FILE).exists()
+
+
+def test_two_scorings_into_one_table_are_not_mixed(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "images").mkdir()
+    for number in range(24):
+        Image.new("RGB", (8 + number, 8)).save(tmp_path / "images" / f"{number:02}.png")
+    words = ["rewards", "score", "./slow.py:slow", "images", "--out", "table.csv"]
+    first = ddpo(*words, "--batch-size", 1, cwd=tmp_path)
+    wait_for(tmp_path / f".table.csv{LOCK_FILE}", first)
+    second = ddpo("rewards", "score", "darkness", "images", "--out", "table.csv", cwd=tmp_path)
+    _, error = second.communicate(timeout=300)
+    assert second.returncode == 2
+    assert f"table.csv is in use by ddpo rewards score, process {first.pid} on" in error
+    assert error.count("\n") == 1
+    (tmp_path / "go").touch()
+    _, error = first.communicate(timeout=300)
+    assert first.returncode == 0, error
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 25
+    assert sorted(path.name for path in tmp_path.glob(".table*")) == []
+
+
+def test_two_evaluations_of_one_folder(tmp_path: Path) -> None:
+    from ddpo.eval import evaluate
+
+    for name in ("base", "tuned"):
+        (tmp_path / name).mkdir()
+        for level in range(4):
+            image = Image.new("RGB", (8, 8), (level * 9 + len(name), 0, 0))
+            image.save(tmp_path / name / f"{level}.png")
+            (tmp_path / name / f"{level}.txt").write_text("a cat")
+    place = tmp_path / "report"
+    asked: dict[str, object] = {
+        "images": tuple(f"{name}={tmp_path / name}" for name in ("base", "tuned")),
+        "rewards": ("darkness",),
+        "held_out": False,
+        "out": place,
+    }
+    run: Callable[..., object] = evaluate
+    with (
+        owned(place / LOCK_FILE, place, "ddpo eval", "wait"),
+        pytest.raises(
+            RunExistsError, match=f"report is in use by ddpo eval, process {os.getpid()}"
+        ),
+    ):
+        run(**asked)
+    assert not list(place.iterdir())
+
+
+def test_a_checkpoint_that_an_evaluation_reads_is_pruned_after_it(tmp_path: Path) -> None:
+    for iteration in (1, 2, 3):
+        folder = tmp_path / f"iteration-{iteration:06d}"
+        folder.mkdir()
+        (folder / POLICY_FILE).write_text("{}")
+    with reading(tmp_path / "iteration-000001" / POLICY_FILE):
+        prune(tmp_path, 1)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "iteration-000001",
+            "iteration-000003",
+        ]
+    prune(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["iteration-000003"]
