@@ -26,7 +26,7 @@ from pathlib import Path
 def slow(images):
     while not Path("go").exists():
         time.sleep(0.02)
-    return [float(image.size[0]) for image in images]
+    return [0.5] * len(images)
 """
 
 

@@ -21,8 +21,10 @@ from ddpo.io.sync import make_folder
 
 try:
     import fcntl
-except ImportError:  # Windows: no lock
-    fcntl = None  # type: ignore[assignment]
+except ImportError:  # Windows
+    LOCKS = False
+else:
+    LOCKS = True
 
 __all__ = ["LOCK_FILE", "Ownership", "in_use", "owned", "reading"]
 
@@ -54,7 +56,7 @@ class Ownership:
     def __init__(self, lock: Path, what: Path, command: str, advice: str) -> None:
         self._lock = lock
         self._descriptor: int | None = None
-        if fcntl is None:
+        if not LOCKS:
             return
         with storing(lock):
             self._descriptor = _locked(lock)
@@ -98,7 +100,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
         return
     try:
-        if fcntl is not None:
+        if LOCKS:
             with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
@@ -108,7 +110,7 @@ def reading(path: Path) -> Iterator[None]:
 
 def in_use(path: Path) -> bool:
     """True if a process is `reading` a file."""
-    if fcntl is None:
+    if not LOCKS:
         return False
     try:
         descriptor = os.open(path, os.O_RDONLY)

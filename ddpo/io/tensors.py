@@ -75,7 +75,7 @@ def tensors_digest(
     parts = []
     for name, tensor in tensors:
         head = f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode()
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
         parts.append((name, hashlib.sha256(head + hashlib.sha256(data).digest()).digest()))
     digest = hashlib.sha256()
     for _, part in sorted(parts):
