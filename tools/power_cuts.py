@@ -138,11 +138,8 @@ def run_scoring(folder: Path, report: Callable[[str], None]) -> None:
 
     from ddpo.cli.main import app
 
-    pictures = folder / "pictures"
-    if not pictures.exists():
-        make_pictures(pictures)
-        os.sync()
-    words = ["rewards", "score", "darkness", str(pictures), "--out", str(folder / "t" / "s.csv")]
+    words = ["rewards", "score", "darkness", str(folder / "pictures")]
+    words += ["--out", str(folder / "t" / "s.csv")]
     result = CliRunner().invoke(app, words)
     if result.exit_code:
         raise SystemExit(result.output)
@@ -175,10 +172,6 @@ def run_evaluation(folder: Path, report: Callable[[str], None]) -> None:
 
     from ddpo.cli.main import app
 
-    for name in ("tuned", "base"):
-        if not (folder / name).exists():
-            make_prompted(folder / name)
-            os.sync()
     words = ["eval", "--out", str(folder / "report"), "--reward", "darkness", "--no-held-out"]
     words += [f"--images={name}={folder / name}" for name in ("base", "tuned")]
     result = CliRunner().invoke(app, words)
@@ -229,6 +222,16 @@ WORK: Final[dict[str, tuple[Callable[..., None], Callable[..., str | None]]]] = 
 }
 
 
+def prepare(name: str, folder: Path) -> None:
+    """Makes the images that the work reads, and sees them onto the disk."""
+    if name == "scoring":
+        make_pictures(folder / "pictures")
+    if name == "evaluation":
+        make_prompted(folder / "tuned")
+        make_prompted(folder / "base")
+    os.sync()
+
+
 def started(work: Callable[..., None], folder: Path) -> tuple[int, int]:
     """Starts work in a process of its own: its id, and where its reports can be read."""
     reading, writing = os.pipe()
@@ -249,6 +252,7 @@ def try_once(kind: str, name: str, chance: random.Random, seconds: float) -> str
     """Cuts the power once, at a random time or right after a report; says what is wrong."""
     work, check = WORK[name]
     with new_disk(kind) as disk:
+        prepare(name, disk.place)
         pid, reading = started(work, disk.place)
         at_report = name != "training" or chance.random() < 0.5
         reports = chance.randint(1, ITERATIONS + 1) if name == "training" else 1
