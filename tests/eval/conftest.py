@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from analytic import AnalyticPolicy
 
-from ddpo.eval import runner
+from ddpo.eval.stages import sampling
 from ddpo.policies.checkpoints.folder import CheckpointInfo
 
 
@@ -83,5 +83,5 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[AnalyticPolicy]:
         found.append(policy)
         return policy
 
-    monkeypatch.setattr(runner, "load_policy", load)
+    monkeypatch.setattr(sampling, "load_policy", load)
     return found

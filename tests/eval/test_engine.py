@@ -14,7 +14,7 @@ import pytest
 KILLS = int(os.environ.get("DDPO_TEST_KILLS", "6"))
 SEEDS = int(os.environ.get("DDPO_TEST_SEEDS", "3"))
 WORKER = Path(__file__).with_name("engine_worker.py")
-PICTURES, SWAPPED, REWARDS = 2 * 4 * SEEDS, 2 * 2, 2  # models × prompts × seeds
+IMAGES, SWAPPED, REWARDS = 2 * 4 * SEEDS, 2 * 2, 2  # models × prompts × seeds
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="forks a process that has PyTorch loaded"
@@ -49,20 +49,20 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_killed_at_random_moments_it_gives_the_same_rows_and_pictures(evaluated: Path) -> None:
+def test_killed_at_random_moments_it_gives_the_same_rows_and_images(evaluated: Path) -> None:
     straight, killed = evaluated / "straight", evaluated / "killed"
     rows: list[dict[str, Any]] = json.loads((straight / "rows.json").read_text())
-    assert len(rows) == PICTURES * REWARDS
+    assert len(rows) == IMAGES * REWARDS
     assert {row["error"] for row in rows} == {None, "not allowed"}
     assert json.loads((killed / "rows.json").read_text()) == rows
     assert files(killed) == files(straight)
-    assert len(files(straight)) == PICTURES + SWAPPED
+    assert len(files(straight)) == IMAGES + SWAPPED
 
 
 def test_nothing_is_drawn_or_scored_twice_but_what_a_kill_interrupted(evaluated: Path) -> None:
     (straight,) = calls(evaluated / "straight-work.jsonl").values()
     everything = [(kind, one) for kind, what in straight for one in what]
-    assert len(everything) == len(set(everything)) == PICTURES + SWAPPED + REWARDS * PICTURES
+    assert len(everything) == len(set(everything)) == IMAGES + SWAPPED + REWARDS * IMAGES
     finished: set[tuple[str, str]] = set()
     begun: set[tuple[str, str]] = set()
     processes = calls(evaluated / "killed-work.jsonl")
@@ -81,7 +81,7 @@ def test_nothing_is_drawn_or_scored_twice_but_what_a_kill_interrupted(evaluated:
     )
 
 
-def test_two_processes_give_the_same_rows_and_pictures_and_share_the_work(evaluated: Path) -> None:
+def test_two_processes_give_the_same_rows_and_images_and_share_the_work(evaluated: Path) -> None:
     out, straight = evaluated / "two", evaluated / "straight"
     assert json.loads((out / "rows.json").read_text()) == json.loads(
         (straight / "rows.json").read_text()

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from ddpo.eval.analysis.diversity import DiversityChange
-from ddpo.eval.analysis.hacking import HackingAssessment, read_evidence
-from ddpo.eval.analysis.history import CoursePoint, Peak, RunHistory
+from ddpo.eval.analysis.hacking import HackingAssessment, assess_hacking
+from ddpo.eval.analysis.history import HistoryPoint, Peak, RunHistory
 from ddpo.eval.analysis.prompt_dependence import Dependence
 from ddpo.eval.analysis.tables import Gain
 from ddpo.stats.paired import Estimate, PairedGain, WinRate
@@ -47,7 +47,7 @@ def read(
     dependence: tuple[Dependence, ...] = (),
     course: RunHistory | None = None,
 ) -> HackingAssessment:
-    return read_evidence("m", gains, ROLES, diversity, dependence, course)
+    return assess_hacking("m", gains, ROLES, diversity, dependence, course)
 
 
 def grades(reading: HackingAssessment) -> dict[str, str]:
@@ -99,7 +99,7 @@ def test_what_the_base_model_sees(evidence: float, fit: float, grade: str) -> No
     reading = read(
         gain("prompt_evidence", -9, change=evidence), gain("base_fit", -9, base=-1.0, change=fit)
     )
-    assert grades(reading)["the base model's view"] == grade
+    assert grades(reading)["plausibility to the base model"] == grade
     text = reading.evidence[1].text
     assert f"{100 + 100 * evidence:.0f} %" in text
     assert f"{1 - fit:.2f} times" in text
@@ -132,7 +132,7 @@ def test_diversity_and_dependence_are_shares_of_the_base_models(
 
 def course(best: int, onset: int, beats: str = "yes") -> RunHistory:
     zero = Estimate(0.0, 0.0, 0.0, 0.0, 0, 0)
-    points = tuple(CoursePoint("m", i, i, zero, {}) for i in (0, 10, 20))
+    points = tuple(HistoryPoint("m", i, i, zero, {}) for i in (0, 10, 20))
     peaks = (
         Peak("proxy", 20, -1, zero),
         Peak("witness", best, onset, zero),
@@ -148,7 +148,7 @@ def course(best: int, onset: int, beats: str = "yes") -> RunHistory:
 )
 def test_a_witness_that_rose_and_fell_is_worth_a_look(best: int, onset: int, grade: str) -> None:
     reading = read(course=course(best, onset))
-    assert grades(reading)["course of training"] == grade
+    assert grades(reading)["run history"] == grade
     assert grades(read(course=course(20, -1, "no")))["best of n"] == "watch"
 
 

@@ -10,7 +10,7 @@ from scipy import optimize
 from scipy import stats as scipy_stats
 
 from ddpo.errors import ConfigError
-from ddpo.eval.analysis.history import course
+from ddpo.eval.analysis.history import run_history
 from ddpo.eval.analysis.history_fit import fit_over_optimisation
 from ddpo.eval.analysis.onset import find_onset
 from ddpo.eval.analysis.tables import Pair
@@ -107,7 +107,9 @@ def _kl() -> dict[str, list[tuple[str, float]]]:
 
 def test_course_of_a_run_that_games_its_reward() -> None:
     models = _models()
-    found = course(models[::-1], _pairs(), split="animals", roles=ROLES, kl=_kl(), lower=("guard",))
+    found = run_history(
+        models[::-1], _pairs(), split="animals", roles=ROLES, kl=_kl(), lower=("guard",)
+    )
     assert [point.model for point in found.points] == ["base", *(model.name for model in models)]
     assert [point.iteration for point in found.points] == [0, *ITERATIONS]
     assert [point.queries for point in found.points] == [
@@ -145,7 +147,7 @@ def test_course_of_a_run_that_games_its_reward() -> None:
 
 
 def test_kl_and_fit_of_a_course() -> None:
-    found = course(_models(), _pairs(), split="animals", roles=ROLES, kl=_kl())
+    found = run_history(_models(), _pairs(), split="animals", roles=ROLES, kl=_kl())
     assert [point.kl.mean for point in found.points] == pytest.approx(
         [0, 0.25, math.nan, 2.25, 4, 6.25, 9], nan_ok=True
     )
@@ -171,7 +173,7 @@ def test_course_with_best_of_n() -> None:
         prompt: {reward: random.normal(3 * k, 1, 8).tolist() for k, reward in enumerate(ROLES)}
         for prompt in PROMPTS
     }
-    found = course(
+    found = run_history(
         _models(),
         _pairs(),
         split="animals",
@@ -191,7 +193,7 @@ def test_course_with_best_of_n() -> None:
     ]
     assert np.mean(last) == pytest.approx(5.97, abs=0.005)
     assert "best-of-6 of the base model +1.2" in found.best_of_verdict
-    others = course(
+    others = run_history(
         _models(),
         _pairs(),
         split="animals",
@@ -205,7 +207,7 @@ def test_course_with_best_of_n() -> None:
 
 
 def test_without_heldout_rewards_no_checkpoint_is_best() -> None:
-    found = course(
+    found = run_history(
         _models(), _pairs(), split="animals", roles={"proxy": "trained", "dark": "artefact"}, kl={}
     )
     assert found.best_iteration == -1
@@ -240,32 +242,32 @@ def test_best_checkpoint_weighs_rewards_by_the_base_models_spread() -> None:
         for i, (p, base) in enumerate(bases)
     ]
     assert (
-        course(
+        run_history(
             models, pairs, split="animals", roles=dict.fromkeys(spread, "heldout"), kl={}
         ).best_iteration
         == 10
     )
 
 
-def test_pictures_that_cannot_be_scored_do_not_hide_a_course() -> None:
+def test_images_that_cannot_be_scored_do_not_hide_a_course() -> None:
     pairs = _pairs()
     for pair in pairs:
         if pair.model == "cheat" or pair.index == 0:
             pair.tuned["gold"] = math.nan  # type: ignore[index]
-    found = course(_models(), pairs, split="animals", roles=ROLES, kl={}, lower=("guard",))
+    found = run_history(_models(), pairs, split="animals", roles=ROLES, kl={}, lower=("guard",))
     gold = next(peak for peak in found.peaks if peak.reward == "gold")
     assert (gold.best_iteration, gold.onset_iteration, gold.drop.n) == (30, 40, 0)
     assert [point.gains["gold"].n for point in found.points] == [60, 40, 40, 40, 40, 40, 0]
-    nowhere = course(_models(), pairs, split="elsewhere", roles=ROLES, kl={})
+    nowhere = run_history(_models(), pairs, split="elsewhere", roles=ROLES, kl={})
     assert [(peak.best_iteration, peak.onset_iteration) for peak in nowhere.peaks] == [(-1, -1)] * 4
     assert nowhere.best_iteration == -1
 
 
 def test_checkpoints_of_several_runs_are_no_course() -> None:
     with pytest.raises(ConfigError, match="one run"):
-        course([*_models(), *_models("other")], _pairs(), split="animals", roles=ROLES, kl={})
+        run_history([*_models(), *_models("other")], _pairs(), split="animals", roles=ROLES, kl={})
     with pytest.raises(ConfigError):
-        course([], [], split="animals", roles=ROLES, kl={})
+        run_history([], [], split="animals", roles=ROLES, kl={})
 
 
 @pytest.mark.parametrize(("points", "onset"), [(2, 1), (3, 2), (7, -1)])
@@ -300,8 +302,8 @@ def test_onset_is_the_first_later_point_and_not_an_earlier_one() -> None:
     assert found.drop.mean == pytest.approx(-3.0)
 
 
-def test_a_point_that_is_better_on_the_same_pictures_is_no_onset() -> None:
-    # The second point is best on average because it scored the easy pictures that the third one could not; on the others it is lower.
+def test_a_point_that_is_better_on_the_same_images_is_no_onset() -> None:
+    # The second point is best on average because it scored the easy images that the third one could not; on the others it is lower.
     base = np.zeros(12)
     second = np.array([9.0, 9.1, 9.2, 9.0, 9.1, 9.2, 1.0, 1.1, 1.2, 1.0, 1.1, 1.2])
     third = np.array([math.nan] * 6 + [2.0, 2.2, 2.3, 2.1, 2.2, 2.3])

@@ -33,7 +33,7 @@ def filled(out: Path) -> ImageStore:
     return store
 
 
-def test_pictures_lie_under_the_hash_of_their_pixels_once(tmp_path: Path) -> None:
+def test_images_lie_under_the_hash_of_their_pixels_once(tmp_path: Path) -> None:
     with filled(tmp_path) as store:
         store.add([(ImageKey("another model", "prompt0", 0), PIXELS[0], {})])
     stored = sorted(tmp_path.rglob("*.png"))
@@ -76,22 +76,22 @@ def test_the_journals_of_all_processes_are_read(tmp_path: Path) -> None:
     assert first.get(KEYS[1]) is None
     first.reload()
     assert first.get(KEYS[1]) is not None
-    second.add([(KEYS[0], PIXELS[0], {"fit": 2.0})])  # facts of one picture add up
+    second.add([(KEYS[0], PIXELS[0], {"fit": 2.0})])  # facts of one image add up
     first.reload()
     found = first.get(KEYS[0])
     assert found is not None
     assert dict(found.facts) == {"kl": 1.0, "fit": 2.0}
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "another picture", "one bit"])
-def test_a_damaged_picture_is_noticed_and_mended(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["gone", "cut", "another image", "one bit"])
+def test_a_damaged_image_is_noticed_and_mended(tmp_path: Path, damage: str) -> None:
     filled(tmp_path).close()
     sha256 = pixels_sha256(PIXELS[1])
     path = tmp_path / image_path(sha256)
     content = bytearray(path.read_bytes())
     if damage == "gone":
         path.unlink()
-    elif damage == "another picture":
+    elif damage == "another image":
         path.write_bytes((tmp_path / image_path(pixels_sha256(PIXELS[2]))).read_bytes())
     else:
         content[60] ^= 4

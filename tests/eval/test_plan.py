@@ -74,7 +74,7 @@ def test_best_of_n_costs_as_many_queries_as_the_run(runs: Callable[..., Path]) -
     found = of(runs("long", 90)).best_of  # 720 queries over 45 prompts
     assert found is not None
     assert (found.n, len(found.prompts), found.training_prompts) == (16, 12, 45)
-    assert of(runs("short", 1)).best_of is None  # less than one picture of each prompt
+    assert of(runs("short", 1)).best_of is None  # less than one image of each prompt
     assert of(runs("other", 90), best_of=0).best_of is None
 
 
@@ -157,11 +157,11 @@ def test_bad_checkpoints_are_named(
 def test_what_judges_a_group_is_reported_by_its_parts(run_folder: Path) -> None:
     work = of(run_folder, rewards=("pareto(darkness, symmetry)", "symmetry"), held_out=False)
     assert [reward.id for reward in work.rewards] == ["darkness", "symmetry"]
-    with pytest.raises(ConfigError, match="'vendi' judges pictures as a group"):
+    with pytest.raises(ConfigError, match="'vendi' judges images as a group"):
         of(run_folder, rewards=("vendi:features=pixels",))
 
 
-def test_pictures_of_another_trainer(tmp_path: Path) -> None:
+def test_images_of_another_trainer(tmp_path: Path) -> None:
     for folder in ("before", "after"):
         (tmp_path / folder).mkdir()
         for line in range(3):

@@ -17,7 +17,7 @@ from ddpo.eval.analysis.prompt_dependence import (
     swap_change,
     swap_partners,
 )
-from ddpo.eval.generate.probe import FACT_OF_CARD, VIEW_CARDS, describe, features_of
+from ddpo.eval.generate.probe import FACT_OF_CARD, PROBE_CARDS, features_of, probe_images
 from ddpo.images import to_uint8
 from ddpo.policies import load_policy
 from ddpo.policies.kl import trajectory_kl
@@ -44,7 +44,7 @@ class Ignorant(AnalyticPolicy):
 def drawn(
     policy: Policy, seed: int, seeds: int = 4
 ) -> tuple[Rows, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Pixels of every prompt's pictures; and those beside pictures of the same noise for its partner."""
+    """Pixels of every prompt's images; and those beside images of the same noise for its partner."""
     partners = swap_partners(list(TEXT))
     own: Rows = {}
     pairs = {}
@@ -109,7 +109,7 @@ def test_a_model_that_ignores_its_prompt_is_found_out() -> None:
     assert explained.high < 0.1
 
 
-def test_a_model_that_did_not_change_or_changed_all_pictures_alike_keeps_its_dependence() -> None:
+def test_a_model_that_did_not_change_or_changed_all_images_alike_keeps_its_dependence() -> None:
     before, pairs = drawn(AnalyticPolicy(0.0), 5)
     same = (
         swap_change("run", "animals", pairs, pairs),
@@ -154,7 +154,7 @@ def test_too_little_to_judge_by_is_not_a_number() -> None:
     assert empty.prompts == 0
 
 
-def test_the_facts_of_a_picture_are_json_and_come_back() -> None:
+def test_the_facts_of_an_image_are_json_and_come_back() -> None:
     """The embedded model, adapted and pushed: features survive the text, KL is that of the path, and only asked-for facts are there."""
     import json
 
@@ -169,21 +169,22 @@ def test_the_facts_of_a_picture_are_json_and_come_back() -> None:
         SamplerSettings(4, 3.0, 1.0, 4),
     )
     trajectory = sample_trajectory(policy, keys, settings, 1)
-    with_kl = json.loads(json.dumps(describe(policy, keys, trajectory, settings, kl=True)))
-    without = describe(policy, keys, trajectory, settings, kl=False)
+    with_kl = json.loads(json.dumps(probe_images(policy, keys, trajectory, settings, kl=True)))
+    without = probe_images(policy, keys, trajectory, settings, kl=False)
     assert [facts["kl"] for facts in with_kl] == trajectory_kl(
         policy, [key.prompt.text for key in keys], trajectory, settings
     ).tolist()
     assert all(facts["kl"] > 0 for facts in with_kl)
-    assert [facts | {"kl": None} for facts in with_kl] == without
+    assert [{**facts, "kl": None} for facts in with_kl] == [{**one, "kl": None} for one in without]
+    assert all("kl" not in facts for facts in without)
     features = features_of(with_kl[0])
     assert features is not None
     assert features.shape == (160,)
     assert np.isfinite(features).all()
     assert features_of({"features": None}) is None
-    assert {FACT_OF_CARD[card.id] for card in VIEW_CARDS} <= set(with_kl[0])
+    assert {FACT_OF_CARD[card.id] for card in PROBE_CARDS} <= set(with_kl[0])
     analytic = AnalyticPolicy(0.1)
-    facts = describe(
+    facts = probe_images(
         analytic, keys, sample_trajectory(analytic, keys, SETTINGS, 1), SETTINGS, kl=False
     )
     assert facts[0]["features"] is None

@@ -65,7 +65,7 @@ def test_eval_writes_a_report_and_goes_on_for_free(
     ]
     first = report.gains[0]
     assert (first.model, first.reward) == ("one", "darkness")
-    assert first.paired.gain.high < 0  # brighter pictures: darkness fell
+    assert first.paired.gain.high < 0  # brighter images: darkness fell
     assert len(report.curves[0].points) == 20
     rows = read_samples(out / "samples.parquet")
     assert len(rows) == 2 * 3 * 7 * len(report.rewards)
@@ -79,7 +79,7 @@ def test_eval_writes_a_report_and_goes_on_for_free(
     weights = run_folder / "checkpoints" / "iteration-000020" / "pytorch_lora_weights.safetensors"
     weights.write_text(
         "0.1"
-    )  # trained further: other pictures of the tuned model, the same of the base model
+    )  # trained further: other images of the tuned model, the same of the base model
     assert call("eval", "--checkpoint", run_folder, *lists).exit_code == 0
     again = {
         (row.model, row.prompt_id, row.index): row.image_sha256
@@ -237,7 +237,7 @@ def test_prompts_may_be_anything(
     assert {path.relative_to(out).parts[0] for path in out.rglob("*.png")} == {"images"}
 
 
-def test_pictures_of_another_trainer(tmp_path: Path) -> None:
+def test_images_of_another_trainer(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for name, shift in (("before", 0), ("after", 60)):
         for prompt in ("a cat", "a dog", "a yak"):
@@ -249,7 +249,7 @@ def test_pictures_of_another_trainer(tmp_path: Path) -> None:
                 )
                 Image.fromarray(pixels).save(folder / f"{index}.png")
     (tmp_path / "prompts.txt").write_text("a cat\na dog\na yak\n")
-    (tmp_path / "after" / "a-yak" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "after" / "a-yak" / "1.png").write_bytes(b"no image")
     out = tmp_path / "out"
     images = ("--images", f"base={tmp_path / 'before'}", "--images", f"mine={tmp_path / 'after'}")
     assert (

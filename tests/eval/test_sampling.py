@@ -1,4 +1,4 @@
-"""Drawing: the bits of a picture depend on its key alone; only what is missing is drawn."""
+"""Drawing: the bits of an image depend on its key alone; only what is missing is drawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from torch import Tensor
 
 from ddpo.errors import ImageError
 from ddpo.eval.generate.image_store import ImageStore, image_path
-from ddpo.eval.generate.sampling import DrawProgress, ImageRequest, Source, draw, missing
+from ddpo.eval.generate.sampling import (
+    ImageRequest,
+    SamplingProgress,
+    Source,
+    missing,
+    sample_images,
+)
 from ddpo.policies import load_policy
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_noise
@@ -39,7 +45,7 @@ def drawn(
     reference: bool = True,
 ) -> dict[Name, str]:
     with ImageStore(out) as store:
-        list(draw(policy, store, source, wanted, reference=reference))
+        list(sample_images(policy, store, source, wanted, reference=reference))
         found = [(one, store.get(one.key(source))) for one in wanted]
     return {
         (one.prompt.text, one.index, one.text.text if one.text else None): p.sha256
@@ -49,7 +55,7 @@ def drawn(
 
 
 @pytest.mark.parametrize("model", ["emoji", "tiny"])
-def test_a_picture_does_not_depend_on_what_is_drawn_with_it(
+def test_an_image_does_not_depend_on_what_is_drawn_with_it(
     model: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """To the bit, whatever stands in the other rows of the call and wherever it stands itself; and whatever `batch` is."""
@@ -93,16 +99,24 @@ def test_the_base_model_of_a_checkpoint_is_the_base_model(tmp_path: Path) -> Non
 def test_only_what_is_missing_is_drawn_in_calls_of_one_shape(tmp_path: Path) -> None:
     policy = AnalyticPolicy(0.4)
     with ImageStore(tmp_path) as store:
-        events = list(draw(policy, store, SOURCE, [*WANTED[:5], *WANTED[:2]], reference=True))
-        assert events == [DrawProgress(0, 5, 0), DrawProgress(4, 5, 0), DrawProgress(5, 5, 0)]
+        events = list(
+            sample_images(policy, store, SOURCE, [*WANTED[:5], *WANTED[:2]], reference=True)
+        )
+        assert events == [
+            SamplingProgress(0, 5, 0),
+            SamplingProgress(4, 5, 0),
+            SamplingProgress(5, 5, 0),
+        ]
         assert policy.calls == 2 * SETTINGS.steps
         assert missing(store, SOURCE, WANTED) == WANTED[5:]
     first = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
     with ImageStore(tmp_path) as store:
-        assert next(draw(policy, store, SOURCE, WANTED, reference=True)) == DrawProgress(5, 9, 5)
-        list(draw(policy, store, SOURCE, WANTED, reference=True))
+        assert next(
+            sample_images(policy, store, SOURCE, WANTED, reference=True)
+        ) == SamplingProgress(5, 9, 5)
+        list(sample_images(policy, store, SOURCE, WANTED, reference=True))
         assert policy.calls == 3 * SETTINGS.steps
-        list(draw(policy, store, SOURCE, WANTED, reference=True))
+        list(sample_images(policy, store, SOURCE, WANTED, reference=True))
         assert policy.calls == 3 * SETTINGS.steps
         # Another model, seed or number of steps is something else, in the same folder.
         for other in (
@@ -115,7 +129,7 @@ def test_only_what_is_missing_is_drawn_in_calls_of_one_shape(tmp_path: Path) -> 
     assert policy.shapes == {(4, 3, 8, 8)}
 
 
-def test_a_damaged_picture_is_drawn_again_and_is_the_same(tmp_path: Path) -> None:
+def test_a_damaged_image_is_drawn_again_and_is_the_same(tmp_path: Path) -> None:
     policy = AnalyticPolicy(0.4)
     whole = drawn(policy, tmp_path, WANTED)
     path = tmp_path / image_path(whole["a dog", 1, None])
@@ -127,7 +141,7 @@ def test_a_damaged_picture_is_drawn_again_and_is_the_same(tmp_path: Path) -> Non
     assert policy.calls == calls + SETTINGS.steps
 
 
-def test_swapped_pictures_have_the_noise_of_one_prompt_and_the_text_of_another(
+def test_swapped_images_have_the_noise_of_one_prompt_and_the_text_of_another(
     tmp_path: Path,
 ) -> None:
     """One step from x_T to x_0 without noise of its own: x_0 is a formula of the noise and of the text's mean."""
@@ -147,13 +161,13 @@ def test_swapped_pictures_have_the_noise_of_one_prompt_and_the_text_of_another(
 
     with ImageStore(tmp_path) as store:
         list(
-            draw(
+            sample_images(
                 policy,
                 store,
                 source,
                 [swap, ImageRequest(PROMPTS[1], 2)],
                 reference=True,
-                describe=describe,
+                probe=describe,
             )
         )
         (one, other) = (
@@ -182,13 +196,13 @@ def test_facts_that_are_asked_for_later_are_found_out_without_a_second_file(tmp_
     with ImageStore(tmp_path) as store:
         assert missing(store, SOURCE, WANTED[:4], {"kl"}) == WANTED[:4]
         list(
-            draw(
+            sample_images(
                 policy,
                 store,
                 SOURCE,
                 WANTED[:4],
                 reference=True,
-                describe=lambda *_: [{"kl": None}] * 4,
+                probe=lambda *_: [{"kl": None}] * 4,
                 facts={"kl"},
             )
         )
@@ -198,7 +212,7 @@ def test_facts_that_are_asked_for_later_are_found_out_without_a_second_file(tmp_
     assert len(list(tmp_path.rglob("*.png"))) == 4
 
 
-def test_what_is_no_picture_is_not_kept(tmp_path: Path) -> None:
+def test_what_is_no_image_is_not_kept(tmp_path: Path) -> None:
     class Diverged(AnalyticPolicy):
         def decode(self, latents: Tensor) -> Tensor:
             pixels = super().decode(latents)
@@ -207,9 +221,9 @@ def test_what_is_no_picture_is_not_kept(tmp_path: Path) -> None:
 
     with (
         ImageStore(tmp_path) as store,
-        pytest.raises(ImageError, match=r"no picture .* for 'a cat', index 1"),
+        pytest.raises(ImageError, match=r"NaN or infinite for 'a cat', index 1"),
     ):
-        list(draw(Diverged(0.4), store, SOURCE, WANTED, reference=True))
+        list(sample_images(Diverged(0.4), store, SOURCE, WANTED, reference=True))
     assert not list(tmp_path.rglob("*.png"))
 
 
@@ -221,7 +235,7 @@ def test_ctrl_c_keeps_what_was_drawn(tmp_path: Path) -> None:
             return super().decode(latents)
 
     with ImageStore(tmp_path) as store, pytest.raises(KeyboardInterrupt):
-        list(draw(Interrupted(0.4), store, SOURCE, WANTED, reference=True))
+        list(sample_images(Interrupted(0.4), store, SOURCE, WANTED, reference=True))
     with ImageStore(tmp_path) as store:
         assert missing(store, SOURCE, WANTED) == WANTED[4:]
 

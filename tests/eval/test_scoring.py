@@ -1,4 +1,4 @@
-"""Scoring: once per picture, in fixed calls, read back as computed; what is told apart when a reward does not give a score."""
+"""Scoring: once per image, in fixed calls, read back as computed; what is told apart when a reward does not give a score."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def run(
     reward: Reward,
     store: ImageStore,
     items: list[tuple[str, Prompt]],
-    together: World | None = None,
+    world: World | None = None,
 ) -> list[ScoreProgress]:
-    with ScoreJournal(store.out, together.rank if together else 0) as journal:
+    with ScoreJournal(store.out, world.rank if world else 0) as journal:
         return list(
             score(
                 Scorer(reward),
@@ -89,7 +89,7 @@ def run(
                 store,
                 journal,
                 items,
-                together=together or World(None, "cpu"),
+                world=world or World(None, "cpu"),
             )
         )
 
@@ -141,7 +141,7 @@ def test_every_float32_survives_the_journal(tmp_path: Path) -> None:
     assert all(one is not None and math.isnan(one.parts["part"]) for one in found)
 
 
-def test_a_picture_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_prompts(
+def test_an_image_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_prompts(
     store: ImageStore,
 ) -> None:
     twice = [*ITEMS[:4], *ITEMS[:4], (ITEMS[0][0], Prompt("another"))]
@@ -164,7 +164,7 @@ def test_a_picture_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_p
 def test_calls_are_blocks_of_the_plan_wherever_it_stopped_and_however_many_share_it(
     store: ImageStore,
 ) -> None:
-    """A reward may move in its last digits with the pictures around: the same pictures must be around each time."""
+    """A reward may move in its last digits with the images around: the same images must be around each time."""
     straight = Reward()
     run(straight, store, ITEMS)
     assert [len(call) for call in straight.calls] == [16, 16, 8]
@@ -194,7 +194,7 @@ def test_another_reward_or_version_has_scores_of_its_own(store: ImageStore) -> N
         assert unscored("mean|2", Reward().card, journal, ITEMS[:4]) == ITEMS[:4]
 
 
-def test_pictures_of_several_sizes_are_scored_each_with_its_like(store: ImageStore) -> None:
+def test_images_of_several_sizes_are_scored_each_with_its_like(store: ImageStore) -> None:
     wide = np.random.default_rng(2).integers(0, 256, (2, 4, 9, 3), dtype=np.uint8)
     store.add((ImageKey("s", "wide", place), pixels, {}) for place, pixels in enumerate(wide))
     mixed = [
@@ -215,7 +215,7 @@ def test_pictures_of_several_sizes_are_scored_each_with_its_like(store: ImageSto
     )
 
 
-def test_a_picture_on_which_a_reward_breaks_is_unscorable_and_tried_again_next_time(
+def test_an_image_on_which_a_reward_breaks_is_unscorable_and_tried_again_next_time(
     store: ImageStore,
 ) -> None:
     reward, items = Reward(("image", "prompt")), [*ITEMS[:5], (ITEMS[5][0], Prompt("break here"))]
@@ -243,17 +243,17 @@ def test_a_reward_that_is_broken_or_away_stops_the_evaluation_and_the_scores_are
 ) -> None:
     broken = [(sha256, Prompt(f"break {place}")) for place, (sha256, _) in enumerate(ITEMS[:3])]
     with pytest.raises(
-        RewardFailure, match=r"'mean' could score none of 3 pictures; the first: .*out of tea"
+        RewardFailure, match=r"'mean' could score none of 3 images; the first: .*out of tea"
     ):
         run(Reward(("image", "prompt")), store, broken)
     away = Reward(("image", "prompt"))
     away.answers = 1
-    with pytest.raises(RewardUnavailable, match=r"nobody at home \(4 of 4 pictures\)"):
+    with pytest.raises(RewardUnavailable, match=r"nobody at home \(4 of 4 "):
         run(away, store, ITEMS[:20])
     assert [one is not None for one in read(store, ITEMS[:20], away)] == [True] * 16 + [False] * 4
 
 
-def test_a_picture_on_which_a_back_end_fails_holds_up_no_evaluation_and_is_asked_for_again_later(
+def test_an_image_on_which_a_back_end_fails_holds_up_no_evaluation_and_is_asked_for_again_later(
     store: ImageStore,
 ) -> None:
     reward, items = (
@@ -269,12 +269,12 @@ def test_a_picture_on_which_a_back_end_fails_holds_up_no_evaluation_and_is_asked
     assert run(again, store, items)[0] == ScoreProgress(19, 20, 19)
 
 
-def test_a_damaged_picture_and_a_reward_of_groups_are_refused(store: ImageStore) -> None:
+def test_a_damaged_image_and_a_reward_of_groups_are_refused(store: ImageStore) -> None:
     path = store.out / image_path(ITEMS[1][0])
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ImageError, match=ITEMS[1][0]):
         run(Reward(), store, ITEMS[:3])
-    with pytest.raises(ConfigError, match="judges pictures as a group"):
+    with pytest.raises(ConfigError, match="judges images as a group"):
         run(Reward(("image", "group")), store, ITEMS[:3])
 
 

@@ -152,7 +152,7 @@ def test_a_prompt_may_stand_in_two_splits_and_a_note_says_so() -> None:
     first, second = (told for _, told in load_splits(["one.txt", "two.txt"], ANIMALS))
     assert first.notes == ()
     assert second.notes == (
-        "1 prompt stands both in one and in two: the pictures are the same and count in each.",
+        "1 prompt is both in one and in two: the images are the same and count in each.",
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from ddpo.eval.analysis.tables import Pair, gain_table, matched_pairs, runs_table, transfer_table
-from ddpo.eval.generate.rows import Row
+from ddpo.eval.generate.samples import Row
 from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.inputs.splits import Split
 from ddpo.stats.paired import paired_gain, transfer_ratio
@@ -104,7 +104,7 @@ def test_pairs_hold_scores_of_one_prompt_and_noise_whatever_the_order_of_rows() 
     assert [(pair.model, pair.split, pair.prompt_id, pair.index) for pair in pairs] == firsts
 
 
-def test_pictures_without_a_partner_are_left_out() -> None:
+def test_images_without_a_partner_are_left_out() -> None:
     rows = [row for row in _rows({"one": 1.0}) if not (row.model == "one" and row.index == 2)]
     rows = [row for row in rows if not (row.model == "base" and row.prompt == "a seen 0")]
     assert {pair.index for pair in matched_pairs(rows)} == {0, 1}

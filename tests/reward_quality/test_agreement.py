@@ -1,4 +1,4 @@
-"""Rank correlations against scipy and by hand; intervals by simulation with a known truth; `ddpo rewards compare` on drawn pictures."""
+"""Rank correlations against scipy and by hand; intervals by simulation with a known truth; `ddpo rewards compare` on drawn images."""
 
 from __future__ import annotations
 
@@ -145,16 +145,16 @@ def run(ddpo: Run) -> Run:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Greys of 0, 10 … 110 with noise of strength 11, 10 … 0: the darker, the less compressible."""
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     random = np.random.default_rng(0)
     for index in range(12):
         level = 60 + 10 * index + random.normal(0, 1 + 3 * (11 - index), (24, 24, 3))
-        Image.fromarray(level.clip(0, 255).astype(np.uint8)).save(pictures / f"{index:02}.png")
-    return pictures
+        Image.fromarray(level.clip(0, 255).astype(np.uint8)).save(images / f"{index:02}.png")
+    return images
 
 
-def test_compare_on_drawn_pictures(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_compare_on_drawn_images(run: Run, folder: Path, tmp_path: Path) -> None:
     (folder / "05b.png").write_bytes(b"")
     out, sheet = tmp_path / "report" / "compare.json", tmp_path / "sheet.png"
     code, printed, _ = run(
@@ -216,7 +216,7 @@ def test_compare_without_edits_gives_the_same_scores_and_clusters_by_prompt(
 
 
 @pytest.mark.parametrize("option", ["--edits", "--no-edits"])
-def test_a_reward_that_breaks_on_one_picture_spares_the_others(
+def test_a_reward_that_breaks_on_one_image_spares_the_others(
     run: Run, folder: Path, tmp_path: Path, option: str
 ) -> None:
     (tmp_path / "r.py").write_text(
@@ -259,7 +259,7 @@ def test_a_folder_called_like_a_reward(
             ["darkness", "symmetry", "{folder}", "--contact-sheet", "{folder}/00.png/x.png"],
             "cannot be written",
         ),
-        (["darkness", "{folder}/../words.py:words", "{folder}"], "judges a picture by its prompt"),
+        (["darkness", "{folder}/../words.py:words", "{folder}"], "judges an image by its prompt"),
     ],
 )
 def test_mistakes_are_one_line(run: Run, folder: Path, arguments: list[str], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Tie conventions worked by hand, calibration in closed form and on simulated choices, and `ddpo rewards validate` on drawn pictures."""
+"""Tie conventions worked by hand, calibration in closed form and on simulated choices, and `ddpo rewards validate` on drawn images."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_credit_by_hand(name: str, threshold: float, credits: list[float]) -> No
     assert found.tolist() == pytest.approx(credits, nan_ok=True)
 
 
-def test_exchanging_the_pictures_of_every_pair_changes_nothing() -> None:
+def test_exchanging_the_images_of_every_pair_changes_nothing() -> None:
     for convention in CONVENTIONS.values():
         for threshold in (0.0, 0.2):
             thresholds = np.full(6, threshold)
@@ -225,7 +225,7 @@ def test_small_sets_say_what_cannot_be_known() -> None:
         )
 
 
-def test_pairs_with_an_unscorable_picture_are_left_out_and_counted() -> None:
+def test_pairs_with_an_unscorable_image_are_left_out_and_counted() -> None:
     pairs = ScoredPairs(
         np.array([1.0, 1, 0]),
         np.array([2.0, NAN, 1]),
@@ -246,7 +246,7 @@ def run(ddpo: Run) -> Run:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Pictures 0.png … 5.png, each noisier, and so less compressible, than the one before."""
+    """Images 0.png … 5.png, each noisier, and so less compressible, than the one before."""
     for index in range(6):
         noise = np.random.default_rng(index).normal(128, 12 * index, (24, 24, 3))
         Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{index}.png")
@@ -258,8 +258,8 @@ def write_lines(path: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
-def test_validate_on_drawn_pictures(run: Run, folder: Path) -> None:
-    """Six pairs: right, right, wrong, tied by people, the same picture twice, a missing picture."""
+def test_validate_on_drawn_images(run: Run, folder: Path) -> None:
+    """Six pairs: right, right, wrong, tied by people, the same image twice, a missing image."""
     rows: list[dict[str, object]] = [
         {"prompt": "p", "image_a": "0.png", "image_b": "5.png", "label": "a"},
         {"prompt": "p", "image_a": "4.png", "image_b": "1.png", "label": 1},
@@ -302,7 +302,7 @@ def encoded(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_parquet_with_embedded_pictures_scores_each_content_once(folder: Path) -> None:
+def test_parquet_with_embedded_images_scores_each_content_once(folder: Path) -> None:
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     names = [("0.png", "5.png"), ("5.png", "0.png"), ("0.png", "3.png")]
     first = [{"bytes": encoded(folder / a), "path": a} for a, _ in names]
@@ -318,17 +318,17 @@ def test_parquet_with_embedded_pictures_scores_each_content_once(folder: Path) -
     rows = list(read_preferences(folder / "p.parquet"))
     assert [row.choice for row in rows] == [1, 0, 0.5]
     scored = score_pairs(Scorer(make_reward("compressibility")), rows)
-    assert scored.pictures == 3
+    assert scored.images == 3
     sizes = {}
     for name in ("0.png", "3.png", "5.png"):
-        with Image.open(folder / name) as picture, io.BytesIO() as file:
-            picture.save(file, "JPEG", quality=95, subsampling="4:2:0")
+        with Image.open(folder / name) as image, io.BytesIO() as file:
+            image.save(file, "JPEG", quality=95, subsampling="4:2:0")
             sizes[name] = -len(file.getvalue()) / 1000
     assert scored.first.tolist() == pytest.approx([sizes[a] for a, _ in names])
     assert scored.second.tolist() == pytest.approx([sizes[b] for _, b in names])
 
 
-def test_an_embedded_picture_that_cannot_be_decoded_is_named_by_its_row(folder: Path) -> None:
+def test_an_embedded_image_that_cannot_be_decoded_is_named_by_its_row(folder: Path) -> None:
     pq.write_table(
         pa.table({"image_a": [b"x"], "image_b": [encoded(folder / "0.png")], "label": ["a"]}),
         folder / "p.parquet",
@@ -337,7 +337,7 @@ def test_an_embedded_picture_that_cannot_be_decoded_is_named_by_its_row(folder: 
     assert scored.errors == (f"{folder}/p.parquet:1 image_a: not an image that can be decoded",)
 
 
-def test_one_picture_under_two_prompts_has_two_scores_where_the_prompt_matters(
+def test_one_image_under_two_prompts_has_two_scores_where_the_prompt_matters(
     folder: Path,
 ) -> None:
     (folder / "words.py").write_text(
@@ -349,8 +349,8 @@ def test_one_picture_under_two_prompts_has_two_scores_where_the_prompt_matters(
     ]
     path = write_lines(folder / "p.jsonl", rows)
     scored = score_pairs(Scorer(make_reward(f"{folder}/words.py:words")), read_preferences(path))
-    assert (scored.pictures, scored.first.tolist(), scored.second.tolist()) == (4, [1, 2], [1, 2])
-    assert score_pairs(Scorer(make_reward("darkness")), read_preferences(path)).pictures == 2
+    assert (scored.images, scored.first.tolist(), scored.second.tolist()) == (4, [1, 2], [1, 2])
+    assert score_pairs(Scorer(make_reward("darkness")), read_preferences(path)).images == 2
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_unreadable_lines_are_named(run: Run, folder: Path, line: str, message: 
         ),
         (
             ["{folder}/words.py:words", "--preferences", "{folder}/p.jsonl"],
-            "p.jsonl:1: no prompt, and reward 'words' judges a picture by it",
+            "p.jsonl:1: no prompt, and reward 'words' judges an image by it",
         ),
     ],
 )

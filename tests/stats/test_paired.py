@@ -97,7 +97,7 @@ def test_student_sleep_data() -> None:
 
 
 def test_bootstrap_interval_against_scipy() -> None:
-    # With one picture a prompt the second stage has nothing to choose, and this is the ordinary percentile bootstrap.
+    # With one image a prompt the second stage has nothing to choose, and this is the ordinary percentile bootstrap.
     d = np.subtract(SLEEP_2, SLEEP_1)
     expected = scipy_stats.bootstrap(
         (d,), np.mean, n_resamples=50_000, method="percentile", rng=np.random.default_rng(0)
@@ -122,7 +122,7 @@ def test_two_stage_draws_have_their_closed_form_variance() -> None:
     )
 
 
-def test_two_stage_weights_draw_whole_prompts_and_as_many_pictures_as_each_has() -> None:
+def test_two_stage_weights_draw_whole_prompts_and_as_many_images_as_each_has() -> None:
     ids = list("abacaabbc")  # 4 × a, 3 × b, 2 × c, mixed
     for drawn in two_stage_weights(ids, resamples=500):
         per_prompt = np.stack(
@@ -132,7 +132,7 @@ def test_two_stage_weights_draw_whole_prompts_and_as_many_pictures_as_each_has()
         times = per_prompt / np.array([4, 3, 2])
         assert (times == times.round()).all()
         assert (times.sum(1) == 3).all()
-        assert drawn.max() > 3  # the most that a picture could come if only prompts were drawn
+        assert drawn.max() > 3  # the most that an image could come if only prompts were drawn
 
 
 def test_columns_are_judged_as_if_alone() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-from ddpo.eval.analysis.history import CoursePoint, Peak, RunHistory
+from ddpo.eval.analysis.history import HistoryPoint, Peak, RunHistory
 from ddpo.eval.report.choice import model_class, reward_role, reward_unit, rewards_of
 from ddpo.eval.report.data import Curve, Report, RewardFacts
 from ddpo.eval.report.lines import Panel, Path, panel, reward_curve
@@ -121,7 +121,7 @@ def _peak_sentence(peak: Peak) -> str:
     )
 
 
-def _x(point: CoursePoint, axis: str) -> float:
+def _x(point: HistoryPoint, axis: str) -> float:
     if axis == "queries":
         return float(point.queries) if point.queries >= 0 else math.nan
     return (
