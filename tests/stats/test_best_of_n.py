@@ -16,8 +16,8 @@ from ddpo.stats.best_of_n import (
     against_best_of_n,
     best_of_n_curve,
     best_of_n_kl,
-    drawn_enough,
     expected_best,
+    largest_n,
 )
 
 
@@ -117,11 +117,11 @@ def test_unscorable_images_cost_prompts_and_not_the_curve() -> None:
     base = _base(20, 8)
     base["prompt 3"]["trained"][:5] = [math.nan] * 5
     base["prompt 4"]["trained"] = [math.nan] * 8
-    assert drawn_enough(base, "trained") == 8
+    assert largest_n(base, "trained") == 8
     best = best_of_n_curve(base, "trained", ["other"], [8], 20)[0].gains["other"]
     assert (best.n, best.excluded) == (18, 2)
     nothing = {"p": {"trained": [math.nan]}}
-    assert drawn_enough(nothing, "trained") == 0
+    assert largest_n(nothing, "trained") == 0
     assert best_of_n_curve(nothing, "trained", ["trained"], [1, 2], 1) == ()
 
 

@@ -132,7 +132,7 @@ def within_change(
 
 
 def vendi(features: Floats) -> float:
-    """The Vendi score of rows `[n, width]` by their cosines: 1 if all are alike, n if orthogonal."""
+    """The Vendi score of rows `[n, width]` by cosine: 1 if all are alike, n if orthogonal."""
     return vendi_score(cosine_kernel(torch.from_numpy(features)))
 
 
@@ -157,7 +157,7 @@ def _centred(pairs: _Pairs) -> _Pairs:
 
 
 def _values(measure: Callable[[Floats], float], pairs: _Pairs) -> Iterator[Floats]:
-    """The measure of each prompt, first of the base model, then of the tuned one: two `[prompts]`."""
+    """The measure of each prompt `[prompts]`, first for the base model, then for the tuned one."""
     for side in (0, 1):
         yield np.array([measure(pair[side]) for pair in pairs.values()])
 

@@ -1,4 +1,4 @@
-"""The over-optimisation curve: a reward against the distance from the base model, fitted to a run."""
+"""The over-optimisation curve of a run: a reward against the distance from the base model."""
 
 from __future__ import annotations
 

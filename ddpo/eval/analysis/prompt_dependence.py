@@ -25,7 +25,7 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 SwapPairs = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
-"""Prompt id → rows `[n, width]` of its own images, and of images of the same noise and another prompt."""
+"""Prompt id → rows `[n, width]` of its images, and of the same noise with another prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def _sums(groups: Sequence[Floats]) -> _Sums:
 
 
 def _omega(sums: _Sums, weights: Floats) -> Floats:
-    """ω² with group g counted w_g times: `[draws, groups]` → `[draws]`; NaN where nothing varies."""
+    """ω² with multiplicities `[draws, groups]` of the groups: `[draws]`; NaN without variance."""
     counts = weights * sums.counts
     total = counts.sum(1)
     groups = weights.sum(1)

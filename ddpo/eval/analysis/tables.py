@@ -1,4 +1,4 @@
-"""Tables of gains by model, split and reward, of their transfer to held-out prompts, and over runs."""
+"""Tables of gains by model, split and reward, of their transfer, and over several runs."""
 
 from __future__ import annotations
 

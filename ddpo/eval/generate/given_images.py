@@ -46,11 +46,12 @@ def store_images(
         StorageFailure: an image cannot be written.
     """
     for block in world.share(folder.files, BLOCK):
-        new = []
-        for file in block:
-            if not _stored(store, file) and not isinstance(pixels := _read(file), str):
-                new.append((_key(file), pixels, {STATE: _state(file)}))
-        store.add(new)
+        read = [(file, _read(file)) for file in block if not _stored(store, file)]
+        store.add(
+            (_key(file), pixels, {STATE: _state(file)})
+            for file, pixels in read
+            if not isinstance(pixels, str)
+        )
     if world.count > 1:
         world.wait()
         store.reload()

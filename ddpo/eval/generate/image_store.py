@@ -181,7 +181,7 @@ class ImageStore:
         return True
 
     def _write(self, sha256: str, pixels: Pixels) -> None:
-        """Writes the PNG unless it is whole already; encoded in memory, written and renamed once."""
+        """Writes the PNG unless it is whole already, by one write and one rename."""
         if sha256 in self._whole or self._decodes(sha256):
             return
         path = self.out / image_path(sha256)

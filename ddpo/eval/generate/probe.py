@@ -90,7 +90,8 @@ PROBE_CARDS: Final = (
         flaws="plain images are easy to denoise and score high whatever they show; sees the "
         "image's latents and knows only what the base model knows; a faithful image of a kind that "
         "the base model never makes scores low; compare images of one base model only",
-        unit="mean squared error, negative; of the denoiser's output, a mean over four noise levels",
+        unit="mean squared error, negative; of the denoiser's output, "
+        "a mean over four noise levels",
         range=(None, 0.0),
         inputs=("image", "prompt"),
         preprocessing="latents before decoding; signal shares 0.95, 0.9, 0.8, 0.6; "
@@ -104,7 +105,8 @@ PROBE_CARDS: Final = (
     RewardCard(
         id="prompt_evidence",
         version="1",
-        summary="prompt recognisability: an image's denoising error without its prompt minus with it",
+        summary="prompt recognisability: an image's denoising error without its prompt minus "
+        "with it",
         load="ddpo.policies.denoising_probe:denoising_probe",
         family="policy",
         flaws="an image may show the prompt's subject more clearly than nature does and gain by "

@@ -1,4 +1,4 @@
-"""The images of an evaluation, their scores as rows, and `samples.parquet`, the table of all rows."""
+"""The images of an evaluation, their scores as rows, and the table `samples.parquet`."""
 
 from __future__ import annotations
 

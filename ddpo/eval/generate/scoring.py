@@ -34,7 +34,7 @@ NAME: Final = "scores"
 Scorable = tuple[str, Prompt]
 """SHA-256 of a stored image, and its prompt."""
 Place = tuple[str, str, str]
-"""Digest of the reward's identity, SHA-256 of the image, and the parts of the prompt that matter."""
+"""Digest of the reward's identity, SHA-256 of the image, and the relevant parts of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class ScoreJournal:
 def unscored(
     identity: str, card: RewardCard, journal: ScoreJournal, items: Sequence[Scorable]
 ) -> list[Scorable]:
-    """The distinct images without a score, in order; images on which the reward failed count too."""
+    """The distinct images without a score, in order, and those on which the reward failed."""
     return [
         item
         for item in _distinct(card, items)
@@ -197,7 +197,7 @@ def _scored_example(
     journal: ScoreJournal,
     items: Sequence[Scorable],
 ) -> ImageBatch | None:
-    """An image that the reward has scored before, by which an outage is recognised; None if none."""
+    """An image that the reward has scored before, to recognise an outage; None without one."""
     for sha256, prompt in items:
         known = journal.get(identity, card, (sha256, prompt))
         if known is not None and known.error is None:
