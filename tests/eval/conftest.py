@@ -14,7 +14,10 @@ from ddpo.policies.checkpoints.folder import CheckpointInfo
 
 
 def make_run(run: Path, iterations: tuple[int, ...] = (20,), **config: object) -> Path:
-    """A run folder with a checkpoint at each of `iterations`; the last iteration's weights shift the model's mean by 0.4."""
+    """A run folder with a checkpoint at each of `iterations`.
+
+    The last iteration's weights shift the model's mean by 0.4.
+    """
     for iteration in iterations:
         checkpoint = run / "checkpoints" / f"iteration-{iteration:06d}"
         checkpoint.mkdir(parents=True)
@@ -69,7 +72,7 @@ def runs(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[AnalyticPolicy]:
-    """The policies that were loaded: a checkpoint's weights are the shift in letters, the base model has none."""
+    """The loaded policies; a checkpoint's weights are the shift as text."""
     found: list[AnalyticPolicy] = []
 
     def load(

@@ -2,9 +2,11 @@
 
     python engine_worker.py OUT SEED KILLS
 
-evaluates OUT/straight without a pause, OUT/two on two processes and OUT/killed with KILLS kills, each at a random time or when a random
-file is written, renamed or made. What each process draws and scores is written to OUT/NAME-work.jsonl. The parent loads the packages and
-the model once and forks, so that an evaluation starts at once. It must have OMP_NUM_THREADS=1: threads of PyTorch do not survive a fork.
+evaluates OUT/straight without a pause, OUT/two on two processes and OUT/killed with KILLS kills.
+Each kill comes at a random time, or when a random file is written, renamed or made. The samples and
+scores of each process are recorded in OUT/NAME-work.jsonl. The parent loads the packages and the
+model once and forks, so that an evaluation starts at once. It must have OMP_NUM_THREADS=1, since
+threads of PyTorch do not survive a fork.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""A complete report of seeded, made-up scores: three models of two rewards, five splits, every section filled, and prompts that bite.
+"""A complete report of seeded scores: three models, two rewards, five splits, hostile prompts.
 
-`aesthetic-1` and `aesthetic-2` improve and differ in their training seed; `noisy` games its reward: its images turn to noise.
-Gains, intervals and shares are computed from the pairs by `ddpo.stats.paired`, so that images, pairs and tables agree.
+`aesthetic-1` and `aesthetic-2` improve and differ in their training seed. `noisy` games its
+reward: its images turn to noise.
+Gains, intervals and shares are computed from the pairs by `ddpo.stats.paired`, so that images,
+pairs and tables agree.
 """
 
 from __future__ import annotations
@@ -99,7 +101,10 @@ Floats = NDArray[np.float64]
 def make(
     folder: Path, prompts: int = 3, seeds: int = 2, side: int = 12
 ) -> tuple[Report, list[Pair]]:
-    """The report, its pairs, and their image files below `folder`: `prompts` for each split, `seeds` images for each prompt."""
+    """The report, its pairs, and their image files below `folder`.
+
+    There are `prompts` for each split and `seeds` images for each prompt.
+    """
     pairs = _pairs(folder, prompts, seeds, side)
     gains, transfers = _gains(pairs), _transfers(pairs)
     return _report(gains, transfers, prompts, seeds), pairs
@@ -111,7 +116,8 @@ def _prompts(split: str, count: int) -> list[str]:
             : max(count, len(HOSTILE))
         ]
     return [
-        f"{'an' if split == 'animals' else 'a rare'} {split.rstrip('s').replace('_', ' ')} no. {number}"
+        f"{'an' if split == 'animals' else 'a rare'} "
+        f"{split.rstrip('s').replace('_', ' ')} no. {number}"
         for number in range(count)
     ]
 
@@ -153,7 +159,7 @@ def _pairs(folder: Path, prompts: int, seeds: int, side: int) -> list[Pair]:
 def _image(
     folder: Path, colour: Floats, side: int, broken: float, random: np.random.Generator
 ) -> str:
-    """A disc before a gradient; `broken` mixes noise in. Named by nothing but its order, which is enough here."""
+    """A disc before a gradient, named after its order; `broken` mixes noise in."""
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j][:, :, :, None]
     image = colour[0] + (colour[1] - colour[0]) * (y + 1) / 2
     image = np.where(x**2 + y**2 < 0.45, colour[2] - 40 * (x + y), image)
@@ -328,7 +334,8 @@ def _readings() -> tuple[HackingAssessment, ...]:
         HackingAssessment(
             "noisy",
             "strong signs",
-            "Strong signs of gaming: held-out rewards, artefacts, prompt dependence and course of training.",
+            "Strong signs of gaming: held-out rewards, artefacts, prompt dependence and course of "
+            "training.",
             gamed,
         ),
     )

@@ -1,4 +1,4 @@
-"""Diversity by hand, against the reward zoo, and by simulation: what intervals cover, what a collapse and a change of style look like."""
+"""Diversity by hand, against the zoo, and by simulation of intervals, collapse and style."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def gaussian(
 
 
 def test_distances_by_hand() -> None:
-    """Two prompts of two images of two pixel values; cosines of features about the base model's mean (1, 1)."""
+    """Two prompts of two images of two pixels; features about the base model's mean (1, 1)."""
     base = ImageFeatures(
         {"a": np.uint8([[0, 0], [255, 255]]), "b": np.uint8([[0, 0], [255, 0]])},
         {
@@ -121,7 +121,7 @@ def test_an_interval_across_prompts_is_that_of_resampled_pairs_of_different_prom
 
 
 def test_the_interval_of_a_ratio_covers_it() -> None:
-    """The true ratio of means is 0.8, of skewed values that share the prompt's own level, on 40 prompts."""
+    """The true ratio of means is 0.8, of skewed values with a level per prompt, on 40 prompts."""
     random, inside = np.random.default_rng(3), 0
     for _ in range(300):
         level = random.lognormal(0.0, 0.6, 40)
@@ -135,7 +135,10 @@ def test_the_interval_of_a_ratio_covers_it() -> None:
 
 
 def test_a_collapse_shows_and_a_healthy_run_does_not() -> None:
-    """Seeds that vary half as much have a quarter of the variance. Of 30 pairs of models of each kind, no interval reaches the others'."""
+    """Seeds that vary half as much have a quarter of the variance.
+
+    Of 30 pairs of models of each kind, no interval reaches the others'.
+    """
 
     def spreads(within: float) -> list[DiversityChange]:
         pairs = [
@@ -166,7 +169,7 @@ def test_a_change_of_style_moves_cosines_but_not_the_spread_of_seeds() -> None:
 
 
 def test_only_equal_numbers_of_images_are_compared() -> None:
-    """The tuned model has two of four images a prompt, and one prompt with a single image, and a prompt of its own."""
+    """The tuned model has two of four images per prompt, one of another, and an own prompt."""
     base = gaussian(6, 4, 1.0, 1.0, 0)
     fewer = {prompt: rows[:2] for prompt, rows in base.items()} | {
         "5": base["5"][:1],
@@ -193,7 +196,7 @@ def test_images_are_made_small_by_areas() -> None:
 
 
 def test_group_rewards_of_the_zoo_prompt_by_prompt() -> None:
-    """The Vendi score of pixels, which needs no weights: two unlike images, two alike, and one alone, which has no score."""
+    """The Vendi score of pixels: two unlike images, two alike, and one alone without a score."""
     random = np.random.default_rng(0)
     red, blue = (
         np.full((32, 32, 3), color, dtype=np.uint8) for color in ((255, 0, 0), (0, 0, 255))

@@ -1,4 +1,4 @@
-"""A real evaluation with the embedded model: killed again and again, and on two processes, it gives the same and does nothing twice."""
+"""A real evaluation with the embedded model gives the same after kills and on two processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def files(out: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with an evaluation without a pause, `straight`, one of two processes, `two`, and one of many kills, `killed`."""
+    """The folder of three evaluations: `straight`, `two` (processes), and `killed` (many times)."""
     folder = tmp_path_factory.mktemp("engine")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(WORKER), str(folder), "3", str(KILLS)]

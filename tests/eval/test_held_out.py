@@ -1,4 +1,4 @@
-"""Held-out rewards: independent, here, repeatable; artefact statistics: those that are not trained on."""
+"""Held-out rewards are independent, present and repeatable; artefact statistics are untrained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def chosen(*trained: str, here: bool = True, **options: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("trained", "expected"),
     [
-        # By hand from the cards: another family first, then those that see the prompt, then by id; no tower twice (pickscore has hpsv2's).
+        # By hand from the cards: another family first, then those that see the prompt, then by id;
+        # no backbone twice (pickscore has that of hpsv2).
         (
             "aesthetic",
             ["imagereward", "clip_score", "hpsv2", "open_clip"],

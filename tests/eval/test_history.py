@@ -1,4 +1,4 @@
-"""The course of a run whose truth is known: what rose, what fell, from where on, and the form that is fitted."""
+"""A run history of known truth: rises, falls, onsets, and the fitted curve."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ ROLES = {
     "dark": "artefact",
     "extra": "asked",
 }
-# Gains over the base model, in standard deviations of its scores within a prompt, after 10, 20, … iterations.
+# Gains over the base model after 10, 20, … iterations, in standard deviations of its scores
+# within a prompt.
 TRUTH = {
     "proxy": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0),
     "gold": (0.6, 1.2, 1.6, 1.0, -0.5, -1.5),
@@ -216,7 +217,8 @@ def test_without_heldout_rewards_no_checkpoint_is_best() -> None:
 
 
 def test_best_checkpoint_weighs_rewards_by_the_base_models_spread() -> None:
-    # After 10 iterations "fine" has gained 1 of its standard deviations; after 60 "coarse" has gained 20 points, a fifth of one.
+    # After 10 iterations "fine" has gained 1 of its standard deviations; after 60 "coarse" has
+    # gained 20 points, a fifth of one.
     spread = {"fine": 1.0, "coarse": 100.0}
     gains = {10: {"fine": 1.0, "coarse": 0.0}, 60: {"fine": 0.0, "coarse": 20.0}}
     random = np.random.default_rng(2)
@@ -272,7 +274,8 @@ def test_checkpoints_of_several_runs_are_no_course() -> None:
 
 @pytest.mark.parametrize(("points", "onset"), [(2, 1), (3, 2), (7, -1)])
 def test_onset_allows_for_how_many_points_the_best_was_chosen_from(points: int, onset: int) -> None:
-    # The last two points differ by a paired t-test's one-sided p of 0.0139: below 0.05 / 3, but not below 0.05 / 21.
+    # The last two points differ by a paired t-test's one-sided p of 0.0139: below 0.05 / 3, but
+    # not below 0.05 / 21.
     best = np.arange(8.0)
     worse = best - 1 + np.array([1.1, -1.1, 0.9, -0.9, 1.0, -1.0, 0.8, -0.8])
     assert scipy_stats.ttest_rel(best, worse, alternative="greater").pvalue == pytest.approx(
@@ -303,7 +306,8 @@ def test_onset_is_the_first_later_point_and_not_an_earlier_one() -> None:
 
 
 def test_a_point_that_is_better_on_the_same_images_is_no_onset() -> None:
-    # The second point is best on average because it scored the easy images that the third one could not; on the others it is lower.
+    # The second point is best on average because it scored the easy images that the third one
+    # could not; on the others it is lower.
     base = np.zeros(12)
     second = np.array([9.0, 9.1, 9.2, 9.0, 9.1, 9.2, 1.0, 1.1, 1.2, 1.0, 1.1, 1.2])
     third = np.array([math.nan] * 6 + [2.0, 2.2, 2.3, 2.1, 2.2, 2.3])

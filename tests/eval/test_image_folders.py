@@ -1,4 +1,4 @@
-"""Folders of images of other programs: which prompt and index each has, and what is said where that cannot be known."""
+"""Folders of images of other programs: prompts and indices, and errors where they are unknown."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
         real, room = os.write, [40]
 
         def short(file: int, data: bytes) -> int:
-            """What Linux does on a disk that is about full: part of the first write, none of the second."""
+            """As Linux on a disk that is almost full: part of one write, none of the next."""
             if room:
                 return real(file, data[: room.pop()])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

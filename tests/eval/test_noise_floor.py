@@ -32,7 +32,12 @@ class LeftColumn:
     """The mean level of the left column: flipping and cropping move it by known amounts."""
 
     def __init__(self, **changes: object) -> None:
-        self.card = replace(CARDS["darkness"], id="left_column", pixels="uint8", **changes)  # type: ignore[arg-type]
+        self.card = replace(
+            CARDS["darkness"],
+            id="left_column",
+            pixels="uint8",
+            **changes,  # type: ignore[arg-type]
+        )
         self.seen: list[str] = []
         self.images = 0
 
@@ -43,7 +48,7 @@ class LeftColumn:
 
 
 def test_it_is_the_largest_median_change_by_hand() -> None:
-    """Rows of one level each: a flip and a crop change what a column of a ramp says, a JPEG next to nothing."""
+    """Rows of one level each: a flip and a crop change a column of a ramp, a JPEG hardly does."""
     floors = []
     for steps in ([10, 20, 60], [10, 10, 10]):
         images = []

@@ -16,7 +16,8 @@ from ddpo.prompts import load_prompts
 
 
 def of(*checkpoints: Path, **settings: object) -> Plan:
-    return plan(EvalConfig(checkpoints=tuple(map(str, checkpoints)), **settings))  # type: ignore[arg-type]
+    names = tuple(map(str, checkpoints))
+    return plan(EvalConfig(checkpoints=names, **settings))  # type: ignore[arg-type]
 
 
 def test_defaults_come_from_the_run(run_folder: Path) -> None:

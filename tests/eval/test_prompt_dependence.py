@@ -1,4 +1,4 @@
-"""Prompt dependence: ω² by hand and beside an F test, a model that ignores its prompt, and one that did not change."""
+"""Prompt dependence: ω² by hand and beside an F test, and models with and without a change."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Ignorant(AnalyticPolicy):
 def drawn(
     policy: Policy, seed: int, seeds: int = 4
 ) -> tuple[Rows, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Pixels of every prompt's images; and those beside images of the same noise for its partner."""
+    """Pixels of every prompt's images, and beside those of the same noise for its partner."""
     partners = swap_partners(list(TEXT))
     own: Rows = {}
     pairs = {}
@@ -68,14 +68,14 @@ def test_no_prompt_is_its_own_partner() -> None:
 
 
 def test_omega_squared_by_hand() -> None:
-    """Groups 1, 3 and 5, 7: between 16 on 1, within 4 on 2 degrees of freedom, so (16 - 2) / (20 + 2)."""
+    """Groups 1, 3 and 5, 7: between 16 on 1, within 4 on 2 degrees of freedom: 14 / 22."""
     assert omega_squared([np.array([[1.0], [3.0]]), np.array([[5.0], [7.0]])]) == pytest.approx(
         14 / 22
     )
 
 
 def test_omega_squared_is_that_of_the_f_statistic() -> None:
-    """ω² = (k-1)(F-1) / ((k-1)(F-1) + N), also with unequal groups (Keppel & Wickens 2004, chapter 8)."""
+    """ω² = (k-1)(F-1) / ((k-1)(F-1) + N), also unequal groups (Keppel & Wickens 2004, ch. 8)."""
     random = np.random.default_rng(0)
     groups = [random.standard_normal((size, 1)) + i / 2 for i, size in enumerate((3, 5, 2, 7))]
     f = stats.f_oneway(*[rows[:, 0] for rows in groups]).statistic
@@ -155,7 +155,7 @@ def test_too_little_to_judge_by_is_not_a_number() -> None:
 
 
 def test_the_facts_of_an_image_are_json_and_come_back() -> None:
-    """The embedded model, adapted and pushed: features survive the text, KL is that of the path, and only asked-for facts are there."""
+    """The embedded model, adapted: features survive the text, and KL is that of the trajectory."""
     import json
 
     policy = load_policy("emoji")

@@ -1,4 +1,4 @@
-"""Drawing: the bits of an image depend on its key alone; only what is missing is drawn."""
+"""Sampling: the bits of an image depend on its key alone; only missing images are sampled."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def drawn(
 def test_an_image_does_not_depend_on_what_is_drawn_with_it(
     model: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """To the bit, whatever stands in the other rows of the call and wherever it stands itself; and whatever `batch` is."""
+    """Equal bits, whatever the other rows of the call, its own row, and `batch`."""
     policy = load_policy(
         "emoji" if model == "emoji" else str(request.getfixturevalue("tiny_model"))
     )
@@ -144,7 +144,7 @@ def test_a_damaged_image_is_drawn_again_and_is_the_same(tmp_path: Path) -> None:
 def test_swapped_images_have_the_noise_of_one_prompt_and_the_text_of_another(
     tmp_path: Path,
 ) -> None:
-    """One step from x_T to x_0 without noise of its own: x_0 is a formula of the noise and of the text's mean."""
+    """One step from x_T to x_0 without noise: x_0 is a formula of x_T and of the text's mean."""
     policy = AnalyticPolicy(0.0)
     source = replace(SOURCE, sampler=SamplerSettings(steps=1, guidance=1.0, eta=0.0), call=2)
     swap = ImageRequest(PROMPTS[0], 2, PROMPTS[1])
@@ -243,7 +243,10 @@ def test_ctrl_c_keeps_what_was_drawn(tmp_path: Path) -> None:
 def test_without_training_both_models_draw_the_same_and_a_shift_shows_as_in_the_formula(
     tmp_path: Path,
 ) -> None:
-    """Latents are N(m, s²) whatever the noise, so a shift of m by d brightens by the mean of sigmoid(m + d + s z) - sigmoid(m + s z)."""
+    """A shift of m by d brightens N(m, s²) latents by a mean difference of sigmoids.
+
+    The mean is that of sigmoid(m + d + s z) - sigmoid(m + s z) over z.
+    """
     source = replace(SOURCE, sampler=replace(SETTINGS, steps=50))
     base = drawn(AnalyticPolicy(0.4), tmp_path, WANTED, source)
     assert (

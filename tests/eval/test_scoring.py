@@ -1,4 +1,4 @@
-"""Scoring: once per image, in fixed calls, read back as computed; what is told apart when a reward does not give a score."""
+"""Scoring: once per image, in fixed calls, read back as computed; kinds of missing scores."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class Rank:
 
 
 class Reward:
-    """Mean level, with a part; keeps what it was called with. NaN, an exception or an outage where the prompt says so."""
+    """Mean level with a part; NaN, an exception or an outage where the prompt says so.
+
+    It keeps the images of its calls.
+    """
 
     def __init__(self, inputs: tuple[Any, ...] = ("image",)) -> None:
         self.card = RewardCard(
@@ -164,7 +167,7 @@ def test_an_image_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_pr
 def test_calls_are_blocks_of_the_plan_wherever_it_stopped_and_however_many_share_it(
     store: ImageStore,
 ) -> None:
-    """A reward may move in its last digits with the images around: the same images must be around each time."""
+    """A reward's last digits may depend on its batch, so the batches must be the same each time."""
     straight = Reward()
     run(straight, store, ITEMS)
     assert [len(call) for call in straight.calls] == [16, 16, 8]

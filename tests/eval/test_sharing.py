@@ -1,4 +1,4 @@
-"""Sharing the work: every block is somebody's and nobody's twice; what a launch can get wrong is one line."""
+"""Sharing the work: every block belongs to one process; a wrong launch gets one line."""
 
 from __future__ import annotations
 

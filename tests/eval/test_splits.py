@@ -1,4 +1,4 @@
-"""Splits: which lists a model gets, which role each has, what becomes of leaks, and what is refused."""
+"""Splits: default lists of a model, roles, leaks, and refusals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ ANIMALS = load_prompts("animals").prompts
 
 
 def roles(*names: str, trained: object = ANIMALS, model: str = "a/model") -> dict[str, str]:
-    return {split.name: split.role for split, _ in load_splits(names, trained, model=model)}  # type: ignore[arg-type]
+    loaded = load_splits(names, trained, model=model)  # type: ignore[arg-type]
+    return {split.name: split.role for split, _ in loaded}
 
 
 def facts(name: str, trained: list[Prompt] | tuple[Prompt, ...], **options: str) -> SplitFacts:
@@ -204,7 +205,7 @@ def test_what_cannot_be_used_is_told_in_one_line(here: Path, names: list[str], s
 
 
 def test_columns_of_two_tables_do_not_contradict_each_other(here: Path) -> None:
-    """A prompt that two tables name keeps what both say of it; what stands under "metadata" wins."""
+    """A prompt in two tables keeps the metadata of both; values under "metadata" win."""
     written(
         "parti.csv",
         "prompt,Category,Challenge",

@@ -47,7 +47,10 @@ def _model(
 
 
 def _rows(shifts: dict[str, float], seeds: int = 3) -> list[Row]:
-    """Rows of the base model and of models that add a shift to "bright" (half of it on unseen prompts), and noise to both rewards."""
+    """Rows of the base model and of models that add a shift to "bright", and noise to both rewards.
+
+    On unseen prompts the shift is half as large.
+    """
     noise = np.random.default_rng(0)
     rows = []
     for model, shift in {"base": 0.0, **shifts}.items():

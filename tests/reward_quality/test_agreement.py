@@ -1,4 +1,4 @@
-"""Rank correlations against scipy and by hand; intervals by simulation with a known truth; `ddpo rewards compare` on drawn images."""
+"""Rank correlations by scipy and by hand, intervals by simulation, and `ddpo rewards compare`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def test_correlations_are_those_of_scipy_with_ties(n: int, levels: int) -> None:
 
 
 def test_tau_b_by_hand() -> None:
-    # x = 1 2 2 3, y = 1 2 3 3. Pairs: 12 C, 13 C, 14 C, 23 tie in x, 24 C, 34 tie in y: (4 - 0) / √(5 · 5).
+    # x = 1 2 2 3, y = 1 2 3 3. Pairs: 12 C, 13 C, 14 C, 23 tie in x, 24 C, 34 tie in y.
+    # τ_b = (4 - 0) / √(5 · 5).
     assert agreement([1, 2, 2, 3], [1, 2, 3, 3], resamples=2).kendall.value == pytest.approx(
         0.8, abs=1e-15
     )
@@ -63,7 +64,7 @@ def test_clusters_are_drawn_whole_and_as_many_as_there_are() -> None:
 
 
 def test_the_interval_of_a_mean_of_two_clusters_by_hand() -> None:
-    # Resamples of clusters {0, 0} and {1}: aa 0, ab or ba 1/3, bb 1, each drawn a quarter of the time.
+    # Resamples of clusters {0, 0} and {1}: aa 0, ab or ba 1/3, bb 1, each a quarter of the time.
     assert mean_interval(np.array([0.0, 0.0, 1.0]), ["a", "a", "b"]) == (0.0, 1.0)
     assert all(math.isnan(bound) for bound in mean_interval(np.array([0.0, 1.0]), ["a", "a"]))
 
@@ -86,7 +87,7 @@ def test_intervals_cover_the_truth_of_a_gaussian_copula() -> None:
 
 
 def test_clustered_intervals_cover_where_those_over_images_do_not() -> None:
-    """24 prompts of 8 images; the score of an image is that of its prompt plus little: the truth is ρ = 0 between two such rewards."""
+    """24 prompts of 8 images; an image scores as its prompt plus little, and the truth is ρ = 0."""
     random, prompts = np.random.default_rng(6), np.repeat(np.arange(24), 8)
     covered = np.zeros(2)
     for _ in range(100):
@@ -248,7 +249,8 @@ def test_a_folder_called_like_a_reward(
     [
         (
             ["darkness", "symmetri", "{folder}"],
-            "symmetri: no such file or folder, and unknown reward 'symmetri'; did you mean 'symmetry'?",
+            "symmetri: no such file or folder, and unknown reward 'symmetri'; "
+            "did you mean 'symmetry'?",
         ),
         (["darkness", "symmetry"], "got 2 rewards and 0 files or folders"),
         (["{folder}"], "got 0 rewards and 1 files or folders"),

@@ -1,4 +1,4 @@
-"""Tie conventions worked by hand, calibration in closed form and on simulated choices, and `ddpo rewards validate` on drawn images."""
+"""Tie conventions by hand, calibration in closed form and simulated, `ddpo rewards validate`."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_threshold_is_never_chosen_on_its_own_prompt() -> None:
 
 
 def test_a_threshold_that_people_use_is_found() -> None:
-    """People call a tie where the scores differ by at most 1, else see the better one: everything can be right."""
+    """People tie where scores differ by at most 1, else see the better image: all can be right."""
     differences = np.linspace(-3, 3, 121)
     choices = np.where(np.abs(differences) <= 1, 0.5, differences > 0)
     found = pairwise_accuracy(CONVENTIONS["acc_eq"], choices, differences, list(range(121)))
@@ -122,7 +122,7 @@ def test_a_threshold_that_people_use_is_found() -> None:
 
 
 def test_slope_in_closed_form() -> None:
-    """Of pairs with one |difference| d, the share p is ordered rightly: σ(β d) = p, β = logit(p) / d."""
+    """Of pairs of one |difference| d, a share p is ordered right: σ(β d) = p, β = logit(p) / d."""
     choices, differences = np.array([1.0, 1, 1, 0]), np.full(4, 2.0)
     assert bradley_terry_slope(choices, differences) == pytest.approx(math.log(3) / 2, rel=1e-9)
     assert bradley_terry_slope(1 - choices, differences) == pytest.approx(
@@ -137,7 +137,8 @@ def test_slope_in_closed_form() -> None:
 
 
 def test_reliability_by_hand() -> None:
-    # Winners' probabilities 0.92 0.92 0.83 0.5: the first is right, the second wrong, the third right, ½ is half right.
+    # Winners' probabilities 0.92 0.92 0.83 0.5: the first is right, the second wrong, the third
+    # right, ½ is half right.
     bins = reliability(np.array([0.92, 0.08, 0.17, 0.5]), np.array([1.0, 1, 0, 1]), bins=5)
     assert [one.low for one in bins] == pytest.approx([0.5, 0.8, 0.9])
     assert [one.n for one in bins] == [1, 1, 2]
@@ -163,7 +164,10 @@ def simulated(prompts: int, each: int, temperature: float) -> ScoredPairs:
 
 
 def test_simulated_people_are_recovered() -> None:
-    """Expected accuracy ∫ σ(|d|/τ) φ(d) dd and log-loss ∫ H(σ(d/τ)) φ(d) dd, by quadrature; ECE small, since the model is true."""
+    """Expected accuracy ∫ σ(|d|/τ) φ(d) dd and log-loss ∫ H(σ(d/τ)) φ(d) dd, by quadrature.
+
+    The ECE is small, since the model is true.
+    """
     temperature, pairs = 0.5, 400 * 5
     found = validate_pairs(simulated(400, 5, temperature))
 
@@ -202,7 +206,10 @@ def test_a_reward_that_is_read_the_wrong_way_round() -> None:
 
 
 def test_calibration_is_on_other_prompts() -> None:
-    """A score that is pure chance: fitted on the same pairs its log-loss would be at most that of a coin; on others it is above."""
+    """A score of pure chance: fitted on the same pairs, its log-loss is at most that of a coin.
+
+    On other pairs it is above.
+    """
     random = np.random.default_rng(8)
     choices, differences = random.integers(0, 2, 60).astype(float), random.normal(size=60)
     slope = bradley_terry_slope(choices, differences)

@@ -81,7 +81,10 @@ def test_a_grey_image_has_no_saturation_to_change_and_no_detail_to_blur() -> Non
 
 
 def test_darkness_and_symmetry_change_as_by_hand(tmp_path: Path) -> None:
-    """Grey of level 100: × 1.05 is 105, × 0.95 is 95; darkness is −level/255. A image is as symmetric as its mirror image."""
+    """Grey of level 100: × 1.05 is 105, × 0.95 is 95; darkness is −level/255.
+
+    An image is as symmetric as its mirror image.
+    """
     Image.new("RGB", (16, 16), (100, 100, 100)).save(tmp_path / "grey.png")
     made_image().save(tmp_path / "noise.png")
     scorers = {name: Scorer(make_reward(name)) for name in ("darkness", "symmetry")}

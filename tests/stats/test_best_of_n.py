@@ -22,7 +22,7 @@ from ddpo.stats.best_of_n import (
 
 
 def _brute(selecting: Sequence[float], measured: Sequence[float], n: int) -> float:
-    """The mean over every subset of the measured score of its best image, or of its best ones where they tie."""
+    """The mean over every subset of the measured score of its best image, or of its tied ones."""
     found = []
     for subset in combinations(range(len(selecting)), n):
         top = max(selecting[i] for i in subset)
@@ -55,7 +55,7 @@ def test_images_without_a_score_are_left_out() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 10, 64])
 def test_best_of_the_numbers_up_to_200(n: int) -> None:
-    # The expected largest of n numbers drawn without replacement from 1 … N is n (N + 1) / (n + 1).
+    # The expected largest of n numbers without replacement from 1 … N is n (N + 1) / (n + 1).
     numbers = np.random.default_rng(0).permutation(np.arange(1.0, 201.0))
     assert expected_best(numbers, numbers, n) == pytest.approx(n * 201 / (n + 1), rel=1e-12)
     assert expected_best(numbers, -2 * numbers, n) == pytest.approx(
@@ -83,7 +83,10 @@ def test_impossible_questions_are_refused(selecting: list[float], n: int) -> Non
 
 
 def _base(prompts: int, images: int, seed: int = 0) -> dict[str, dict[str, list[float]]]:
-    """Standard normal scores around a mean of the prompt's own; "other" has correlation 0.6 with "trained", "blind" has none."""
+    """Standard normal scores around the prompt's mean.
+
+    "other" has correlation 0.6 with "trained", "blind" has none.
+    """
     random = np.random.default_rng(seed)
     found = {}
     for prompt in range(prompts):
@@ -150,14 +153,16 @@ def test_verdict_at_equal_reward_queries(shift: float, queries: int, verdict: st
 
 
 def test_verdict_says_both_numbers_and_their_difference_paired_by_prompt() -> None:
-    # By hand: the best of two of 1, 2, 3 is (2 + 3 + 3) / 3 = 8/3 on average, 2/3 above the mean; the run gains 1 and 3.
+    # By hand: the best of two of 1, 2, 3 is (2 + 3 + 3) / 3 = 8/3 on average, 2/3 above the mean.
+    # The run gains 1 and 3.
     base = {"a": {"r": [1.0, 2.0, 3.0]}, "b": {"r": [13.0, 11.0, 12.0]}}
     text, found = against_best_of_n(
         {"a": [1.0, math.nan], "b": [2.0, 4.0], "c": [7.0]}, base, "r", 5, 2
     )
     interval = scipy_stats.ttest_1samp([1 - 2 / 3, 3 - 2 / 3], 0.0).confidence_interval(0.95)
     assert text == (
-        "The last checkpoint gains +2 by r, best-of-2 of the base model +0.667; the difference is +1.33 "
+        "The last checkpoint gains +2 by r, best-of-2 of the base model +0.667; "
+        "the difference is +1.33 "
         f"(95 % interval −{-interval.low:.3g} to +{interval.high:.3g})."
     )
     assert found == "undecided"

@@ -1,6 +1,7 @@
 """What the intervals and the onset test promise, by simulation with a known truth.
 
-24 prompts × 8 seeds, true gain 1, the prompts' own gains with standard deviation 0.5, noise 0.7 in each of the two scores.
+24 prompts × 8 seeds, true gain 1, the prompts' gains with standard deviation 0.5, noise 0.7 in
+each of the two scores.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def _differences(runs: int, seed: int) -> Floats:
 
 
 def _coverage_of_draws(draws: Floats) -> float:
-    """Share of the columns of bootstrap means `[resamples, runs]` whose percentile interval holds 1."""
+    """Share of the columns of bootstrap means `[resamples, runs]` whose interval holds 1."""
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     return float(np.mean((low <= 1.0) & (high >= 1.0)))
 
@@ -64,7 +65,8 @@ def test_two_stage_bootstrap_is_a_little_wide_and_the_one_of_whole_prompts_a_lit
             [(drawn @ values) / drawn.sum(1, keepdims=True) for drawn in cluster_weights(IDS)]
         )
     )
-    # The second stage adds the spread within a prompt once more; both stages divide by n and not by n - 1.
+    # The second stage adds the spread within a prompt once more; both stages divide by n, not
+    # by n - 1.
     between = (PROMPTS - 1) / PROMPTS * (BETWEEN + WITHIN / SEEDS)
     claimed = (between + (SEEDS - 1) / SEEDS * WITHIN / SEEDS) / PROMPTS
     assert two_stage == pytest.approx(_normal_coverage(claimed, TRUE_VARIANCE), abs=0.02)
@@ -96,7 +98,7 @@ def test_three_runs_cover_the_training_seed_and_one_run_does_not() -> None:
 def test_onset_is_found_in_at_most_7_percent_of_courses_without_change(
     points: int, drift: float
 ) -> None:
-    # `drift`: standard deviation of what a checkpoint does to single prompts while their mean stays.
+    # `drift`: standard deviation of the changes of single prompts while their mean stays.
     random = np.random.default_rng(5)
     courses, seeds = 800, 4
     ids = [str(p) for p in range(PROMPTS) for _ in range(seeds)]
@@ -109,7 +111,8 @@ def test_onset_is_found_in_at_most_7_percent_of_courses_without_change(
 
 
 def test_onset_of_a_real_fall_is_found_where_it_is() -> None:
-    # Gains rise to 0.6 at the third checkpoint and fall to 0.1 at the fifth; one step of 0.25 is often within the noise.
+    # Gains rise to 0.6 at the third checkpoint and fall to 0.1 at the fifth; one step of 0.25 is
+    # often within the noise.
     random = np.random.default_rng(8)
     truth, seeds = np.array([0.0, 0.3, 0.5, 0.6, 0.35, 0.1, -0.2]), 4
     ids = [str(p) for p in range(PROMPTS) for _ in range(seeds)]

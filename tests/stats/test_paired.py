@@ -23,7 +23,8 @@ from ddpo.stats.paired import (
     within_prompt_sd,
 )
 
-# Hours of sleep gained by ten patients with two drugs (Student 1908); R prints for the paired test, in the help page of `t.test`:
+# Hours of sleep gained by ten patients with two drugs (Student 1908).
+# R prints for the paired test, in the help page of `t.test`:
 # t = 4.0621, df = 9, p = 0.002833, mean 1.58, 95 % interval 0.7001142 to 2.4598858.
 SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 SLEEP_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
@@ -41,7 +42,7 @@ def test_one_value_per_cluster_is_the_t_interval_of_scipy() -> None:
 
 
 def test_clustered_error_by_hand() -> None:
-    # Clusters {1, 3} and {5, 7}: mean 4, cluster sums of deviations -4 and +4, SE² = 2/1 · 32 / 16 = 4.
+    # Clusters {1, 3} and {5, 7}: mean 4, sums of deviations -4 and +4, SE² = 2/1 · 32 / 16 = 4.
     found = clustered_mean([1, 3, 5, 7], ["a", "a", "b", "b"])
     assert (found.mean, found.se, found.n, found.clusters) == (4.0, 2.0, 4, 2)
     assert found.high == pytest.approx(
@@ -97,7 +98,7 @@ def test_student_sleep_data() -> None:
 
 
 def test_bootstrap_interval_against_scipy() -> None:
-    # With one image a prompt the second stage has nothing to choose, and this is the ordinary percentile bootstrap.
+    # With one image per prompt the second stage has no choice: the ordinary percentile bootstrap.
     d = np.subtract(SLEEP_2, SLEEP_1)
     expected = scipy_stats.bootstrap(
         (d,), np.mean, n_resamples=50_000, method="percentile", rng=np.random.default_rng(0)
@@ -112,7 +113,8 @@ def test_bootstrap_interval_against_scipy() -> None:
 
 
 def test_two_stage_draws_have_their_closed_form_variance() -> None:
-    # A drawn prompt gives a mean with variance var(prompt means) + mean(variance within) / S; P such means are averaged.
+    # A resampled prompt gives a mean with variance var(prompt means) + mean(variance within) / S.
+    # P such means are averaged.
     values = np.random.default_rng(4).normal(size=(6, 5)) + np.arange(6)[:, None]
     ids = [f"prompt {i}" for i in range(6) for _ in range(5)]
     draws = two_stage_means(values.reshape(-1, 1), ids, resamples=60_000)[:, 0]
@@ -168,13 +170,15 @@ def test_mean_over_runs_is_the_t_interval_over_runs() -> None:
 
 
 def test_spread_within_prompts_by_hand() -> None:
-    # Deviations ±1 around 2, and 3, 0, -3 around 10: (2 + 18) / (1 + 2); the single 7 and the NaN add nothing.
+    # Deviations ±1 around 2, and 3, 0, -3 around 10: (2 + 18) / (1 + 2).
+    # The single 7 and the NaN add nothing.
     found = within_prompt_sd([1, 3, 13, 10, 7, math.nan, 7], ["a", "a", "b", "b", "b", "a", "c"])
     assert found == pytest.approx(math.sqrt(20 / 3))
     assert math.isnan(within_prompt_sd([1.0, 2.0], ["a", "b"]))
 
 
-# k of n and Wilson's interval, to four places: Newcombe 1998, Statistics in Medicine 17, table I, method 3.
+# k of n and Wilson's interval, to four places: Newcombe 1998, Statistics in Medicine 17,
+# table I, method 3.
 @pytest.mark.parametrize(
     ("wins", "n", "low", "high"),
     [
@@ -233,13 +237,15 @@ def test_transfer_ratio_is_refused_in_words() -> None:
 
 
 def test_transfer_ratio_of_uneven_prompts_uses_no_padding() -> None:
-    # All seen gains are 2 and all held-out gains 1, with 3, 1 and 2 seeds: any use of padding (0) would move the interval.
+    # All seen gains are 2 and all held-out gains 1, with 3, 1 and 2 seeds: any use of padding (0)
+    # would move the interval.
     found = transfer_ratio([2.0] * 6, list("aaabcc"), [1.0, math.nan, 1.0, 1.0], list("xxyz"))
     assert (found.ratio, found.low, found.high) == (0.5, 0.5, 0.5)
 
 
 def test_generalisation_gap() -> None:
-    # The gain on seen prompts covers 0, so there is no share, but the gap to the held-out prompts is still known.
+    # The gain on seen prompts covers 0, so there is no share, but the gap to the held-out prompts
+    # is still known.
     random = np.random.default_rng(7)
     seen, heldout = random.normal(0.0, 1.0, 60), random.normal(-3.0, 1.0, 40)
     ids = [[str(i // 2) for i in range(n)] for n in (60, 40)]
