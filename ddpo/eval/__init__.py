@@ -31,7 +31,7 @@ def evaluate(config: EvalConfig | None = None, **settings: Any) -> Report:
 
     Raises:
         UserError: a setting cannot be used; raised before a model is loaded.
-        RewardFailure: a reward broke while scoring; finished images and scores are kept.
+        RewardFailure: a reward failed while scoring; finished images and scores are kept.
     """
     from ddpo.errors import ConfigError
     from ddpo.eval.config import EvalConfig

@@ -131,7 +131,7 @@ def record_work(log: Path) -> None:
         with log.open("a") as file:
             file.write(json.dumps({"pid": os.getpid(), "kind": kind, "what": list(what)}) + "\n")
 
-    def spy_draw(
+    def spy_sample(
         policy: Any, store: Any, source: Source, part: Sequence[ImageRequest], describe: Any
     ) -> None:
         write("draw", [str(one.key(source)) for one in part])
@@ -141,7 +141,7 @@ def record_work(log: Path) -> None:
         write("score", [f"{self.name} {pixels_sha256(pixels)}" for pixels in batch.uint8])
         return scored(self, batch)
 
-    sampling._sample_call = spy_draw
+    sampling._sample_call = spy_sample
     Scorer.score_each = spy_score  # type: ignore[method-assign]
 
 

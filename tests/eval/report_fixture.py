@@ -1,9 +1,7 @@
-"""A complete report of seeded scores: three models, two rewards, five splits, hostile prompts.
+"""A complete report of seeded, made-up scores: three models of two rewards, five splits, every section filled, and prompts that bite.
 
-`aesthetic-1` and `aesthetic-2` improve and differ in their training seed. `noisy` games its
-reward: its images turn to noise.
-Gains, intervals and shares are computed from the pairs by `ddpo.stats.paired`, so that images,
-pairs and tables agree.
+`aesthetic-1` and `aesthetic-2` improve and differ in their training seed; `noisy` games its reward: its pictures turn to noise.
+Gains, intervals and shares are computed from the pairs by `ddpo.stats.paired`, so that pictures, pairs and tables agree.
 """
 
 from __future__ import annotations
@@ -101,10 +99,7 @@ Floats = NDArray[np.float64]
 def make(
     folder: Path, prompts: int = 3, seeds: int = 2, side: int = 12
 ) -> tuple[Report, list[Pair]]:
-    """The report, its pairs, and their image files below `folder`.
-
-    There are `prompts` for each split and `seeds` images for each prompt.
-    """
+    """The report, its pairs, and their picture files below `folder`: `prompts` for each split, `seeds` pictures for each prompt."""
     pairs = _pairs(folder, prompts, seeds, side)
     gains, transfers = _gains(pairs), _transfers(pairs)
     return _report(gains, transfers, prompts, seeds), pairs
@@ -116,8 +111,7 @@ def _prompts(split: str, count: int) -> list[str]:
             : max(count, len(HOSTILE))
         ]
     return [
-        f"{'an' if split == 'animals' else 'a rare'} "
-        f"{split.rstrip('s').replace('_', ' ')} no. {number}"
+        f"{'an' if split == 'animals' else 'a rare'} {split.rstrip('s').replace('_', ' ')} no. {number}"
         for number in range(count)
     ]
 
@@ -133,7 +127,7 @@ def _pairs(folder: Path, prompts: int, seeds: int, side: int) -> list[Pair]:
                     name: BASE[name] + SPREAD[name] * (effect[i] + noise[i])
                     for i, name in enumerate(ROLES)
                 }
-                before = _image(folder, colour, side, 0.0, random)
+                before = _picture(folder, colour, side, 0.0, random)
                 for position, model in enumerate(MODELS):
                     shift = np.array(SHIFT[model]) * (
                         carried + 0.25 * random.normal(0, 1)
@@ -143,7 +137,7 @@ def _pairs(folder: Path, prompts: int, seeds: int, side: int) -> list[Pair]:
                     }
                     if text == EVIL:
                         tuned["pickscore"] = math.nan
-                    after = _image(
+                    after = _picture(
                         folder,
                         colour * (1.08 + 0.04 * position),
                         side,
@@ -156,17 +150,17 @@ def _pairs(folder: Path, prompts: int, seeds: int, side: int) -> list[Pair]:
     return pairs
 
 
-def _image(
+def _picture(
     folder: Path, colour: Floats, side: int, broken: float, random: np.random.Generator
 ) -> str:
-    """A disc before a gradient, named after its order; `broken` mixes noise in."""
+    """A disc before a gradient; `broken` mixes noise in. Named by nothing but its order, which is enough here."""
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j][:, :, :, None]
-    image = colour[0] + (colour[1] - colour[0]) * (y + 1) / 2
-    image = np.where(x**2 + y**2 < 0.45, colour[2] - 40 * (x + y), image)
-    image = (1 - 0.6 * broken) * image + 0.6 * broken * random.uniform(0, 255, image.shape)
+    picture = colour[0] + (colour[1] - colour[0]) * (y + 1) / 2
+    picture = np.where(x**2 + y**2 < 0.45, colour[2] - 40 * (x + y), picture)
+    picture = (1 - 0.6 * broken) * picture + 0.6 * broken * random.uniform(0, 255, picture.shape)
     name = f"images/{random.integers(256):02x}/{random.integers(2**62):064x}.png"
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / name)
+    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / name)
     return name
 
 
@@ -259,7 +253,7 @@ def _course(model: str) -> RunHistory:
         CheckpointAssessment(point.model, point.iteration, grade, f"{grade} <b>")
         for point, grade in zip(points[1:], grades, strict=True)
     )
-    verdict = "At equal reward queries the run beats the best of n images of the base model."
+    verdict = "At equal reward queries the run beats the best of n pictures of the base model."
     fits = (OverOptimisationFit(reward, 0.5, 0.1, math.exp(8), 0.02, 4),)
     return RunHistory(
         model,
@@ -289,7 +283,7 @@ def _readings() -> tuple[HackingAssessment, ...]:
         Evidence(
             "diversity",
             "no sign",
-            "Images of one prompt differ 0.94 times (0.88 to 1.01) as much as before.",
+            "Pictures of one prompt differ 0.94 times (0.88 to 1.01) as much as before.",
         ),
         Evidence("best of n", "not measured", "The run has no reward queries on record."),
     )
@@ -307,7 +301,7 @@ def _readings() -> tuple[HackingAssessment, ...]:
         Evidence(
             "diversity",
             "watch",
-            "Images of one prompt differ 0.71 times (0.60 to 0.83) as much as before.",
+            "Pictures of one prompt differ 0.71 times (0.60 to 0.83) as much as before.",
         ),
         Evidence(
             "prompt dependence",
@@ -334,8 +328,7 @@ def _readings() -> tuple[HackingAssessment, ...]:
         HackingAssessment(
             "noisy",
             "strong signs",
-            "Strong signs of gaming: held-out rewards, artefacts, prompt dependence and course of "
-            "training.",
+            "Strong signs of gaming: held-out rewards, artefacts, prompt dependence and course of training.",
             gamed,
         ),
     )

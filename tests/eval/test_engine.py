@@ -59,7 +59,7 @@ def test_killed_at_random_moments_it_gives_the_same_rows_and_images(evaluated: P
     assert len(files(straight)) == IMAGES + SWAPPED
 
 
-def test_nothing_is_drawn_or_scored_twice_but_what_a_kill_interrupted(evaluated: Path) -> None:
+def test_only_work_that_a_kill_interrupted_is_done_twice(evaluated: Path) -> None:
     (straight,) = calls(evaluated / "straight-work.jsonl").values()
     everything = [(kind, one) for kind, what in straight for one in what]
     assert len(everything) == len(set(everything)) == IMAGES + SWAPPED + REWARDS * IMAGES

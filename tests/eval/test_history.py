@@ -106,7 +106,7 @@ def _kl() -> dict[str, list[tuple[str, float]]]:
     return found
 
 
-def test_course_of_a_run_that_games_its_reward() -> None:
+def test_history_of_a_run_that_hacks_its_reward() -> None:
     models = _models()
     found = run_history(
         models[::-1], _pairs(), split="animals", roles=ROLES, kl=_kl(), lower=("guard",)
@@ -147,7 +147,7 @@ def test_course_of_a_run_that_games_its_reward() -> None:
     assert (found.best_of_n, found.best_of_verdict, found.beats_best_of) == ((), "", "")
 
 
-def test_kl_and_fit_of_a_course() -> None:
+def test_kl_and_fit_of_a_history() -> None:
     found = run_history(_models(), _pairs(), split="animals", roles=ROLES, kl=_kl())
     assert [point.kl.mean for point in found.points] == pytest.approx(
         [0, 0.25, math.nan, 2.25, 4, 6.25, 9], nan_ok=True
@@ -168,7 +168,7 @@ def test_kl_and_fit_of_a_course() -> None:
     assert (gold.alpha, gold.beta) == pytest.approx(tuple(expected), abs=0.15)
 
 
-def test_course_with_best_of_n() -> None:
+def test_history_with_best_of_n() -> None:
     random = np.random.default_rng(1)
     base = {
         prompt: {reward: random.normal(3 * k, 1, 8).tolist() for k, reward in enumerate(ROLES)}
@@ -251,7 +251,7 @@ def test_best_checkpoint_weighs_rewards_by_the_base_models_spread() -> None:
     )
 
 
-def test_images_that_cannot_be_scored_do_not_hide_a_course() -> None:
+def test_images_that_cannot_be_scored_do_not_hide_a_history() -> None:
     pairs = _pairs()
     for pair in pairs:
         if pair.model == "cheat" or pair.index == 0:
@@ -265,7 +265,7 @@ def test_images_that_cannot_be_scored_do_not_hide_a_course() -> None:
     assert nowhere.best_iteration == -1
 
 
-def test_checkpoints_of_several_runs_are_no_course() -> None:
+def test_checkpoints_of_several_runs_are_no_history() -> None:
     with pytest.raises(ConfigError, match="one run"):
         run_history([*_models(), *_models("other")], _pairs(), split="animals", roles=ROLES, kl={})
     with pytest.raises(ConfigError):

@@ -280,7 +280,7 @@ def test_images_come_into_the_store_once_and_a_corrupt_one_is_an_error_of_its_ow
     assert again[PROMPTS[0].id, 3].error is None
 
 
-def test_prompts_of_no_list_are_a_split_and_images_without_partner_are_told(
+def test_prompts_of_no_list_are_a_split_and_images_without_partner_are_noted(
     tmp_path: Path,
 ) -> None:
     def table(*rows: tuple[str, str, int]) -> str:

@@ -50,7 +50,7 @@ def test_images_lie_under_the_hash_of_their_pixels_once(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_journal_that_is_cut_anywhere_keeps_its_whole_lines_and_goes_on(tmp_path: Path) -> None:
+def test_a_journal_that_is_cut_anywhere_keeps_its_whole_lines_and_grows(tmp_path: Path) -> None:
     filled(tmp_path).close()
     file = tmp_path / "images" / "journal-0.jsonl"
     whole = file.read_bytes()

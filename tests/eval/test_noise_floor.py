@@ -95,7 +95,7 @@ def test_it_takes_24_images_evenly_with_their_own_prompts() -> None:
     assert numbers == [place * 100 // 24 for place in range(24)]
 
 
-def test_where_it_is_not_measured_it_is_nan_and_nothing_is_asked() -> None:
+def test_where_it_is_not_measured_it_is_nan_and_nothing_is_scored() -> None:
     remote, group = LeftColumn(calls=Calls(retries=3)), LeftColumn(inputs=("image", "group"))
     for reward in (remote, group):
         assert math.isnan(noise_floor(Scorer(reward), noise(3), [CAT] * 3))

@@ -104,7 +104,7 @@ def test_a_checkpoint_outside_a_run_says_what_is_not_known(
     assert told.notes == ()
 
 
-def test_a_changed_reward_and_different_samplers_are_said(
+def test_a_changed_reward_and_different_samplers_are_noted(
     run_folder: Path, runs: Callable[..., Path]
 ) -> None:
     manifest = {"reward": {"card": {"id": "darkness"}, "signature": "reward:darkness|version:0"}}

@@ -41,7 +41,7 @@ class Ignorant(AnalyticPolicy):
         return super().predict(latents, timesteps, conditioning * (0.0 if self.tuned else 1.0))
 
 
-def drawn(
+def sampled(
     policy: Policy, seed: int, seeds: int = 4
 ) -> tuple[Rows, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Pixels of every prompt's images, and beside those of the same noise for its partner."""
@@ -97,8 +97,8 @@ def test_omega_squared_is_next_to_unbiased(between: float, share: float) -> None
 def test_a_model_that_ignores_its_prompt_is_found_out() -> None:
     policy = Ignorant(0.2)
     with policy.reference():
-        before, before_pairs = drawn(policy, 5)
-    after, after_pairs = drawn(policy, 5)
+        before, before_pairs = sampled(policy, 5)
+    after, after_pairs = sampled(policy, 5)
     swap = swap_change("run", "animals", before_pairs, after_pairs)
     assert swap.base > 20  # 8-bit levels
     assert (swap.tuned, swap.ratio, swap.low, swap.high, swap.prompts) == (0.0, 0.0, 0.0, 0.0, 8)
@@ -110,7 +110,7 @@ def test_a_model_that_ignores_its_prompt_is_found_out() -> None:
 
 
 def test_a_model_that_did_not_change_or_changed_all_images_alike_keeps_its_dependence() -> None:
-    before, pairs = drawn(AnalyticPolicy(0.0), 5)
+    before, pairs = sampled(AnalyticPolicy(0.0), 5)
     same = (
         swap_change("run", "animals", pairs, pairs),
         explained_change("run", "animals", before, before),
@@ -120,7 +120,7 @@ def test_a_model_that_did_not_change_or_changed_all_images_alike_keeps_its_depen
     moved = explained_change("run", "animals", before, darker)
     assert (moved.ratio, moved.low, moved.high) == pytest.approx((1.0, 1.0, 1.0))
     again = explained_change(
-        "run", "animals", before, drawn(AnalyticPolicy(0.0), 6)[0]
+        "run", "animals", before, sampled(AnalyticPolicy(0.0), 6)[0]
     )  # other noise
     assert again.low < 1 < again.high
 

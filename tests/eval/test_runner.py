@@ -45,7 +45,7 @@ def lists(tmp_path: Path) -> list[str]:
     ]
 
 
-def test_eval_writes_a_report_and_goes_on_for_free(
+def test_eval_writes_a_report_and_resumes_for_free(
     run_folder: Path, loaded: list[AnalyticPolicy], lists: list[str], tmp_path: Path
 ) -> None:
     result = call("eval", "--checkpoint", run_folder, *lists)
@@ -110,31 +110,31 @@ def test_without_training_every_gain_is_exactly_zero(
     )  # "watch" at most, for doing no better than best-of-n
 
 
-def test_the_course_of_a_run(
+def test_the_history_of_a_run(
     runs: Callable[..., Path], loaded: list[AnalyticPolicy], lists: list[str]
 ) -> None:
     run = runs("long", 30, 60, 90, reward="darkness")
     call("eval", "--checkpoint", run, *lists, "--history-seeds", 1)
     report = load_report(run / "eval" / "iteration-000090" / "report.json")
-    (course,) = report.courses
-    assert [(point.model, point.iteration, point.queries) for point in course.points] == [
+    (history,) = report.courses
+    assert [(point.model, point.iteration, point.queries) for point in history.points] == [
         ("base", 0, 0),
         ("long@30", 30, 240),
         ("long@60", 60, 480),
         ("long", 90, 720),
     ]
-    kl = [point.kl.mean for point in course.points]
+    kl = [point.kl.mean for point in history.points]
     assert kl == sorted(kl)
     assert kl[0] == 0 < kl[1]
     assert kl[3] / kl[1] == pytest.approx(
         9, rel=0.05
     )  # the shift grows by thirds, KL with its square
-    gains = [point.gains["darkness"].mean for point in course.points]
+    gains = [point.gains["darkness"].mean for point in history.points]
     assert gains == sorted(gains, reverse=True)
-    peak = next(peak for peak in course.peaks if peak.reward == "darkness")
+    peak = next(peak for peak in history.peaks if peak.reward == "darkness")
     assert (peak.best_iteration, peak.onset_iteration) == (0, 30)
-    assert [best.n for best in course.best_of_n] == [2, 4, 8, 16]
-    assert course.beats_best_of == "no"
+    assert [best.n for best in history.best_of_n] == [2, 4, 8, 16]
+    assert history.beats_best_of == "no"
     assert {gain.model for gain in report.gains} == {"long"}
 
 
@@ -190,7 +190,7 @@ def test_what_is_printed_for_programs_is_alone_on_standard_output(
         assert "mine" in result.stdout
 
 
-def test_missing_weights_are_told_before_anything_is_drawn(
+def test_missing_weights_are_reported_before_anything_is_sampled(
     run_folder: Path,
     loaded: list[AnalyticPolicy],
     lists: list[str],

@@ -256,7 +256,7 @@ def test_a_reward_that_is_broken_or_away_stops_the_evaluation_and_the_scores_are
     assert [one is not None for one in read(store, ITEMS[:20], away)] == [True] * 16 + [False] * 4
 
 
-def test_an_image_on_which_a_back_end_fails_holds_up_no_evaluation_and_is_asked_for_again_later(
+def test_a_back_end_failure_on_one_image_stops_nothing_and_is_tried_again_later(
     store: ImageStore,
 ) -> None:
     reward, items = (

@@ -155,7 +155,7 @@ def folder(tmp_path: Path) -> Path:
     return images
 
 
-def test_compare_on_drawn_images(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_compare_on_painted_images(run: Run, folder: Path, tmp_path: Path) -> None:
     (folder / "05b.png").write_bytes(b"")
     out, sheet = tmp_path / "report" / "compare.json", tmp_path / "sheet.png"
     code, printed, _ = run(

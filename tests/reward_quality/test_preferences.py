@@ -265,7 +265,7 @@ def write_lines(path: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
-def test_validate_on_drawn_images(run: Run, folder: Path) -> None:
+def test_validate_on_painted_images(run: Run, folder: Path) -> None:
     """Six pairs: right, right, wrong, tied by people, the same image twice, a missing image."""
     rows: list[dict[str, object]] = [
         {"prompt": "p", "image_a": "0.png", "image_b": "5.png", "label": "a"},

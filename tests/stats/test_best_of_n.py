@@ -168,7 +168,7 @@ def test_verdict_says_both_numbers_and_their_difference_paired_by_prompt() -> No
     assert found == "undecided"
 
 
-def test_what_more_images_would_give_is_told_for_normal_scores() -> None:
+def test_the_gain_of_more_images_is_estimated_for_normal_scores() -> None:
     base = {
         prompt: {"trained": [10 * x for x in scores["trained"]]}
         for prompt, scores in _base(200, 16).items()

@@ -95,7 +95,7 @@ def test_three_runs_cover_the_training_seed_and_one_run_does_not() -> None:
 
 
 @pytest.mark.parametrize(("points", "drift"), [(3, 0.0), (7, 0.0), (7, 0.3)])
-def test_onset_is_found_in_at_most_7_percent_of_courses_without_change(
+def test_onset_is_found_in_at_most_7_percent_of_histories_without_change(
     points: int, drift: float
 ) -> None:
     # `drift`: standard deviation of the changes of single prompts while their mean stays.

@@ -268,8 +268,8 @@ def _notes(
         named = [leak.heldout.text for leak in kin[:MOST_KIN]]
         some = ", ".join([*named, "…"] if len(kin) > MOST_KIN else named)
         yield (
-            f"{len(kin)} of the {len(kept)} prompts of {name} ({some}) belong to a wider kind that "
-            "was trained on, but have names of their own: they count as unseen."
+            "Counted as unseen, since only a wider kind was trained on: "
+            f"{len(kin)} of the {len(kept)} prompts of {name} ({some})."
         )
 
 

@@ -30,12 +30,11 @@ Assessments = dict[str, tuple[CheckpointAssessment, ...]]
 
 def roles_for(model: ModelFacts, rewards: Sequence[RewardFacts]) -> dict[str, str]:
     """The role of each reward for one model; another run's trained reward is only "asked"."""
-    return {
-        one.id: "asked"
-        if one.role == "trained" and model.trained_on not in ("", one.id)
-        else one.role
-        for one in rewards
-    }
+    roles = {one.id: one.role for one in rewards}
+    for id, role in roles.items():
+        if role == "trained" and model.trained_on not in ("", id):
+            roles[id] = "asked"
+    return roles
 
 
 def run_histories(
