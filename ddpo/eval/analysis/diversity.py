@@ -8,12 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpo.rewards.models.diversity import cosine_distances, mean_pairwise
-from ddpo.rewards.models.vendi import cosine_kernel, vendi_score
 from ddpo.stats.bootstrap import cluster_weights, percentile_interval
 from ddpo.stats.ratio import divided, ratio_interval
 
@@ -133,6 +130,10 @@ def within_change(
 
 def vendi(features: Floats) -> float:
     """The Vendi score of rows `[n, width]` by cosine: 1 if all are alike, n if orthogonal."""
+    import torch  # here, since reading a report loads no torch
+
+    from ddpo.rewards.models.vendi import cosine_kernel, vendi_score
+
     return vendi_score(cosine_kernel(torch.from_numpy(features)))
 
 
@@ -212,16 +213,25 @@ def _rms(pixels: NDArray[Any]) -> Floats:
 
 def _cosine(rows: Floats) -> Floats:
     """1 - cosine of every two rows: `[n, width]` → `[n, n]`."""
+    import torch
+
+    from ddpo.rewards.models.diversity import cosine_distances
+
     distances: Floats = cosine_distances(torch.from_numpy(rows)).numpy()
     return distances
 
 
 def _mean_rms(rows: Floats) -> float:
-    return mean_pairwise(torch.from_numpy(_rms(rows)))
+    return _mean_pair(_rms(rows))
 
 
 def _mean_cosine(rows: Floats) -> float:
-    return mean_pairwise(cosine_distances(torch.from_numpy(rows)))
+    return _mean_pair(_cosine(rows))
+
+
+def _mean_pair(distances: Floats) -> float:
+    n = len(distances)
+    return float(distances.sum() / (n * (n - 1)))
 
 
 def _variance(rows: Floats) -> float:

@@ -6,11 +6,11 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpo.eval.generate.samples import Row
 from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.splits import Role, Split
 from ddpo.stats.paired import (
@@ -25,6 +25,9 @@ from ddpo.stats.paired import (
     transfer_ratios,
     within_prompt_sd,
 )
+
+if TYPE_CHECKING:  # reading a report loads no torch
+    from ddpo.eval.generate.samples import Row
 
 __all__ = [
     "Gain",
