@@ -99,7 +99,8 @@ def test_vendi_of_worked_examples(rows: list[list[float]], score: float) -> None
 
 
 def test_an_interval_across_prompts_is_that_of_resampled_pairs_of_different_prompts() -> None:
-    base, tuned = gaussian(12, 2, 60.0, 5.0, 1), gaussian(12, 2, 40.0, 5.0, 2)
+    base = gaussian(12, 2, 60.0, 5.0, 1)
+    tuned = gaussian(12, 2, 40.0, 5.0, 2)
     change = found(ImageFeatures(base), ImageFeatures(tuned))["pixels", "across"]
     means = [np.stack([rows.mean(0) for rows in groups.values()]) for groups in (base, tuned)]
     apart = [np.sqrt(np.square(rows[:, None] - rows[None]).mean(2)) / 255 for rows in means]
@@ -107,7 +108,8 @@ def test_an_interval_across_prompts_is_that_of_resampled_pairs_of_different_prom
     assert (change.base, change.tuned, change.ratio) == pytest.approx(
         (once[0], once[1], once[1] / once[0])
     )
-    random, ratios = np.random.default_rng(7), []
+    random = np.random.default_rng(7)
+    ratios = []
     for _ in range(4000):
         drawn = random.integers(12, size=12)
         different = drawn[:, None] != drawn[None]
@@ -122,13 +124,12 @@ def test_an_interval_across_prompts_is_that_of_resampled_pairs_of_different_prom
 
 def test_the_interval_of_a_ratio_covers_it() -> None:
     """The true ratio of means is 0.8, of skewed values with a level per prompt, on 40 prompts."""
-    random, inside = np.random.default_rng(3), 0
+    random = np.random.default_rng(3)
+    inside = 0
     for _ in range(300):
         level = random.lognormal(0.0, 0.6, 40)
-        base, tuned = (
-            level * random.lognormal(0.0, 0.3, 40),
-            0.8 * level * random.lognormal(0.0, 0.3, 40),
-        )
+        base = level * random.lognormal(0.0, 0.3, 40)
+        tuned = 0.8 * level * random.lognormal(0.0, 0.3, 40)
         _, low, high = ratio_interval(base, tuned)
         inside += low <= 0.8 <= high
     assert 0.91 <= inside / 300 <= 0.98

@@ -14,7 +14,9 @@ import pytest
 KILLS = int(os.environ.get("DDPO_TEST_KILLS", "6"))
 SEEDS = int(os.environ.get("DDPO_TEST_SEEDS", "3"))
 WORKER = Path(__file__).with_name("engine_worker.py")
-IMAGES, SWAPPED, REWARDS = 2 * 4 * SEEDS, 2 * 2, 2  # models × prompts × seeds
+IMAGES = 2 * 4 * SEEDS  # models × prompts × seeds
+SWAPPED = 2 * 2
+REWARDS = 2
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="forks a process that has PyTorch loaded"
@@ -50,7 +52,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_killed_at_random_moments_it_gives_the_same_rows_and_images(evaluated: Path) -> None:
-    straight, killed = evaluated / "straight", evaluated / "killed"
+    straight = evaluated / "straight"
+    killed = evaluated / "killed"
     rows: list[dict[str, Any]] = json.loads((straight / "rows.json").read_text())
     assert len(rows) == IMAGES * REWARDS
     assert {row["error"] for row in rows} == {None, "not allowed"}
@@ -82,7 +85,8 @@ def test_only_work_that_a_kill_interrupted_is_done_twice(evaluated: Path) -> Non
 
 
 def test_two_processes_give_the_same_rows_and_images_and_share_the_work(evaluated: Path) -> None:
-    out, straight = evaluated / "two", evaluated / "straight"
+    out = evaluated / "two"
+    straight = evaluated / "straight"
     assert json.loads((out / "rows.json").read_text()) == json.loads(
         (straight / "rows.json").read_text()
     )

@@ -164,7 +164,8 @@ def test_an_assessment_has_its_highest_grade_and_names_the_evidence() -> None:
     assert {one.grade for one in assess().evidence} == {"not measured"}
 
 
-FINE_WITNESS, FINE_EDGES = gain("witness", 0.1), gain("edges", 0.5)
+FINE_WITNESS = gain("witness", 0.1)
+FINE_EDGES = gain("edges", 0.5)
 FINE_VIEW = (gain("prompt_evidence", -9, change=-0.1), gain("base_fit", -9, base=-1.0, change=-0.1))
 FINE_SPREAD = DiversityChange("m", "animals", "pixels", "within", 1.0, 0.95, 0.95, 0.9, 0.99, 10)
 FINE_SWAP = Dependence("m", "animals", "swap", 1.0, 0.95, 0.95, 0.9, 0.99, 10)

@@ -158,10 +158,8 @@ def test_kl_and_fit_of_a_history() -> None:
     proxy, gold, _ = found.fits
     assert proxy.beta == pytest.approx(0.0, abs=0.15)  # the proxy's gain is 2 d
     assert proxy.alpha == pytest.approx(2.0, abs=0.1)
-    d, truth = (
-        np.array([0.5, 1.5, 2.0, 2.5, 3.0]),
-        np.delete(TRUTH["gold"], 1),
-    )  # the second checkpoint's KL is unknown
+    d = np.array([0.5, 1.5, 2.0, 2.5, 3.0])  # the second checkpoint's KL is unknown
+    truth = np.delete(TRUTH["gold"], 1)
     expected, _ = optimize.curve_fit(
         lambda x, alpha, beta: x * (alpha - beta * np.log(x)), d, truth
     )

@@ -24,7 +24,9 @@ from ddpo.eval.inputs.image_folders import (
 from ddpo.eval.inputs.splits import Split
 from ddpo.types import Prompt
 
-FOX, YAK, OWN = "a red fox, by night", "a yak", "the lighthouse <b>"
+FOX = "a red fox, by night"
+YAK = "a yak"
+OWN = "the lighthouse <b>"
 PROMPTS = [Prompt(FOX, {"count": 1}), Prompt(YAK), Prompt("a cat")]
 RANDOM = np.random.default_rng(0)
 
@@ -301,10 +303,8 @@ def test_prompts_of_no_list_are_a_split_and_images_without_partner_are_noted(
             "metadata.jsonl": table(("b.png", OWN, 1), ("a.jpg", FOX, 0)),
         },
     )
-    one, other = (
-        find_images("base", base, {"mine": PROMPTS}),
-        find_images("tuned", tuned, {"mine": PROMPTS}),
-    )
+    one = find_images("base", base, {"mine": PROMPTS})
+    other = find_images("tuned", tuned, {"mine": PROMPTS})
     lists = [Split("mine", "external", tuple(PROMPTS))]
     assert leftover_split([one, other], lists) == Split("prompts", "external", (Prompt(OWN),))
     assert leftover_split([one], [Split("all", "external", (*PROMPTS, Prompt(OWN)))]) is None

@@ -70,7 +70,8 @@ def test_a_journal_that_is_cut_anywhere_keeps_its_whole_lines_and_grows(tmp_path
 
 
 def test_the_journals_of_all_processes_are_read(tmp_path: Path) -> None:
-    first, second = ImageStore(tmp_path, 0), ImageStore(tmp_path, 1)
+    first = ImageStore(tmp_path, 0)
+    second = ImageStore(tmp_path, 1)
     first.add([(KEYS[0], PIXELS[0], {"kl": 1.0})])
     second.add([(KEYS[1], PIXELS[1], {})])
     assert first.get(KEYS[1]) is None
@@ -109,7 +110,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
 ) -> None:
     with filled(tmp_path) as store:
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-        real, room = os.write, [40]
+        real = os.write
+        room = [40]
 
         def short(file: int, data: bytes) -> int:
             """As Linux on a disk that is almost full: part of one write, none of the next."""

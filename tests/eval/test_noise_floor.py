@@ -96,7 +96,8 @@ def test_it_takes_24_images_evenly_with_their_own_prompts() -> None:
 
 
 def test_where_it_is_not_measured_it_is_nan_and_nothing_is_scored() -> None:
-    remote, group = LeftColumn(calls=Calls(retries=3)), LeftColumn(inputs=("image", "group"))
+    remote = LeftColumn(calls=Calls(retries=3))
+    group = LeftColumn(inputs=("image", "group"))
     for reward in (remote, group):
         assert math.isnan(noise_floor(Scorer(reward), noise(3), [CAT] * 3))
         assert reward.images == 0

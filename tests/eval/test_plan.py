@@ -63,7 +63,8 @@ def test_earlier_checkpoints_of_the_run_come_with_it(runs: Callable[..., Path]) 
 def test_two_checkpoints_of_a_run_and_other_runs_have_names_of_their_own(
     runs: Callable[..., Path],
 ) -> None:
-    a, b = runs("a", 10, 20), runs("b", seed=1)
+    a = runs("a", 10, 20)
+    b = runs("b", seed=1)
     work = of(a / "checkpoints" / "iteration-000010", a, b)
     assert [model.name for model in work.models if not model.history] == ["a@10", "a@20", "b"]
     assert len({model.name for model in work.models}) == len(work.models)

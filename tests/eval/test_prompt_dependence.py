@@ -54,7 +54,8 @@ def sampled(
         for text in (prompt.text, TEXT[partners[prompt.id]]):
             latents = sample_trajectory(policy, keys, SETTINGS, seed, [text] * seeds).latents[:, -1]
             rows.append(small_pixels(to_uint8(policy.decode(latents))))
-        own[prompt.id], pairs[prompt.id] = rows[0], (rows[0], rows[1])
+        own[prompt.id] = rows[0]
+        pairs[prompt.id] = (rows[0], rows[1])
     return own, pairs
 
 
@@ -127,13 +128,12 @@ def test_a_model_that_did_not_change_or_changed_all_images_alike_keeps_its_depen
 
 def test_the_interval_of_explained_covers_the_true_ratio() -> None:
     """Prompts explain 0.5 before and 0.2 after (of all prompts, of which 30 are seen)."""
-    random, inside = np.random.default_rng(4), 0
+    random = np.random.default_rng(4)
+    inside = 0
     for _ in range(150):
         centres = random.standard_normal((30, 1, 16))
-        base, tuned = (
-            centres + random.standard_normal((30, 4, 16)),
-            0.5 * centres + random.standard_normal((30, 4, 16)),
-        )
+        base = centres + random.standard_normal((30, 4, 16))
+        tuned = 0.5 * centres + random.standard_normal((30, 4, 16))
         change = explained_change(
             "run",
             "s",
@@ -164,10 +164,8 @@ def test_the_facts_of_an_image_are_json_and_come_back() -> None:
     for name, parameter in policy.trainable_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.02)
-    keys, settings = (
-        [SampleKey(prompt, 0) for prompt in PROMPTS[:3]],
-        SamplerSettings(4, 3.0, 1.0, 4),
-    )
+    keys = [SampleKey(prompt, 0) for prompt in PROMPTS[:3]]
+    settings = SamplerSettings(4, 3.0, 1.0, 4)
     trajectory = sample_trajectory(policy, keys, settings, 1)
     with_kl = json.loads(json.dumps(probe_images(policy, keys, trajectory, settings, kl=True)))
     without = probe_images(policy, keys, trajectory, settings, kl=False)

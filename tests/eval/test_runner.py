@@ -141,7 +141,9 @@ def test_the_history_of_a_run(
 def test_compare_puts_runs_side_by_side_and_seeds_together(
     runs: Callable[..., Path], loaded: list[AnalyticPolicy], lists: list[str], tmp_path: Path
 ) -> None:
-    a, b, c = runs("a"), runs("b", seed=1), runs("c", reward="symmetry")
+    a = runs("a")
+    b = runs("b", seed=1)
+    c = runs("c", reward="symmetry")
     d = runs("d", seed=2, optim={"lr": 0.1})  # another recipe is no other seed
     out = tmp_path / "out"
     assert call("compare", a, b, c, d, *lists, "--out", out).exit_code == 0

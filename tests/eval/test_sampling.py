@@ -66,7 +66,8 @@ def test_an_image_does_not_depend_on_its_batch(
     requests = [*REQUESTS, ImageRequest(PROMPTS[0], 0, PROMPTS[1])]
     whole = sampled(policy, tmp_path / "whole", requests, source)
     assert len(set(whole.values())) == len(requests)
-    shuffled, random_ = requests.copy(), random.Random(1)
+    shuffled = requests.copy()
+    random_ = random.Random(1)
     for trial in range(2):
         random_.shuffle(shuffled)
         other = replace(source, sampler=replace(source.sampler, batch=random_.choice([1, 5, 32])))
@@ -266,7 +267,8 @@ def test_untrained_models_sample_the_same_and_a_shift_shows_as_in_the_formula(
         gains = [
             store.pixels(tuned[name]).mean() - store.pixels(base[name]).mean() for name in base
         ]
-    expected, normal = [], np.random.default_rng(0).normal(0, SPREAD, (200_000, 1))
+    expected = []
+    normal = np.random.default_rng(0).normal(0, SPREAD, (200_000, 1))
     for prompt in PROMPTS:
         latents = (
             np.frombuffer(hashlib.sha256(prompt.text.encode()).digest()[:3], np.uint8) / 127.5

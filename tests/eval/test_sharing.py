@@ -10,7 +10,8 @@ from ddpo.eval.sharing import ALONE, World, join
 
 class State:
     def __init__(self, rank: int, count: int) -> None:
-        self.process_index, self.num_processes = rank, count
+        self.process_index = rank
+        self.num_processes = count
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

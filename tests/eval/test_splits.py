@@ -220,7 +220,8 @@ def test_columns_of_two_tables_do_not_contradict_each_other(here: Path) -> None:
     found = [
         {prompt.text: dict(prompt.metadata) for prompt in split.prompts} for split, _ in loaded
     ]
-    lamp, kettle = {"Challenge": "Basic", "by": "x"}, {"Category": "own", "Challenge": "Basic"}
+    lamp = {"Challenge": "Basic", "by": "x"}
+    kettle = {"Category": "own", "Challenge": "Basic"}
     assert found == [
         {"a lamp": lamp, "a kettle": kettle},
         {"a lamp": lamp},

@@ -71,8 +71,10 @@ def test_the_interval_of_a_mean_of_two_clusters_by_hand() -> None:
 
 def test_intervals_cover_the_truth_of_a_gaussian_copula() -> None:
     """r = 0.6 gives ρ = 6/π · asin(r/2) and τ = 2/π · asin(r) (Kruskal 1958)."""
-    rho, tau = 6 / math.pi * math.asin(0.3), 2 / math.pi * math.asin(0.6)
-    random, covered = np.random.default_rng(5), np.zeros(2)
+    rho = 6 / math.pi * math.asin(0.3)
+    tau = 2 / math.pi * math.asin(0.6)
+    random = np.random.default_rng(5)
+    covered = np.zeros(2)
     for _ in range(200):
         x = random.normal(size=60)
         found = agreement(
@@ -88,17 +90,16 @@ def test_intervals_cover_the_truth_of_a_gaussian_copula() -> None:
 
 def test_clustered_intervals_cover_where_those_over_images_do_not() -> None:
     """24 prompts of 8 images; an image scores as its prompt plus little, and the truth is ρ = 0."""
-    random, prompts = np.random.default_rng(6), np.repeat(np.arange(24), 8)
+    random = np.random.default_rng(6)
+    prompts = np.repeat(np.arange(24), 8)
     covered = np.zeros(2)
     for _ in range(100):
         x, y = (
             random.normal(size=24)[prompts] + 0.3 * random.normal(size=len(prompts))
             for _ in range(2)
         )
-        clustered, naive = (
-            agreement(x, y, list(prompts), resamples=300).spearman,
-            agreement(x, y, resamples=300).spearman,
-        )
+        clustered = agreement(x, y, list(prompts), resamples=300).spearman
+        naive = agreement(x, y, resamples=300).spearman
         covered += [clustered.low <= 0 <= clustered.high, naive.low <= 0 <= naive.high]
     assert covered[0] >= 85
     assert covered[1] <= 70
@@ -157,7 +158,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_compare_on_painted_images(run: Run, folder: Path, tmp_path: Path) -> None:
     (folder / "05b.png").write_bytes(b"")
-    out, sheet = tmp_path / "report" / "compare.json", tmp_path / "sheet.png"
+    out = tmp_path / "report" / "compare.json"
+    sheet = tmp_path / "sheet.png"
     code, printed, _ = run(
         "compressibility", folder, "darkness", "--out", out, "--contact-sheet", sheet
     )

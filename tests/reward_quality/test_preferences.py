@@ -62,20 +62,16 @@ def test_exchanging_the_images_of_every_pair_changes_nothing() -> None:
     for convention in CONVENTIONS.values():
         for threshold in (0.0, 0.2):
             thresholds = np.full(6, threshold)
-            there, back = (
-                convention.credit(CHOICES, DIFFERENCES, thresholds),
-                convention.credit(1 - CHOICES, -DIFFERENCES, thresholds),
-            )
+            there = convention.credit(CHOICES, DIFFERENCES, thresholds)
+            back = convention.credit(1 - CHOICES, -DIFFERENCES, thresholds)
             assert there.tolist() == pytest.approx(back.tolist(), nan_ok=True)
 
 
 def test_hpsv2_is_the_mean_of_the_prompts() -> None:
     # Prompt a: 1 of 1 right. Prompt b: 1 of 4. Over pairs 2/5, over prompts (1 + 1/4) / 2.
-    choices, differences, prompts = (
-        np.ones(5),
-        np.array([1.0, 1, -1, -1, -1]),
-        ["a", "b", "b", "b", "b"],
-    )
+    choices = np.ones(5)
+    differences = np.array([1.0, 1, -1, -1, -1])
+    prompts = ["a", "b", "b", "b", "b"]
     assert pairwise_accuracy(
         CONVENTIONS["hpsv2"], choices, differences, prompts
     ).value == pytest.approx(0.625)
@@ -86,12 +82,11 @@ def test_hpsv2_is_the_mean_of_the_prompts() -> None:
 
 @pytest.mark.parametrize("name", ["pickapic", "acc_eq"])
 def test_the_best_threshold_is_that_of_trying_all(name: str) -> None:
-    random, credit = np.random.default_rng(1), CONVENTIONS[name].credit
+    random = np.random.default_rng(1)
+    credit = CONVENTIONS[name].credit
     for _ in range(20):
-        choices, differences = (
-            random.choice([0, 0.5, 1], 30),
-            random.integers(-5, 6, 30).astype(float),
-        )
+        choices = random.choice([0, 0.5, 1], 30)
+        differences = random.integers(-5, 6, 30).astype(float)
         tried = {t: credit(choices, differences, np.full(30, float(t))).mean() for t in range(6)}
         best = min(t for t, mean in tried.items() if mean == max(tried.values()))
         assert best_threshold(credit, choices, differences) == best
@@ -123,7 +118,8 @@ def test_a_threshold_that_people_use_is_found() -> None:
 
 def test_slope_in_closed_form() -> None:
     """Of pairs of one |difference| d, a share p is ordered right: σ(β d) = p, β = logit(p) / d."""
-    choices, differences = np.array([1.0, 1, 1, 0]), np.full(4, 2.0)
+    choices = np.array([1.0, 1, 1, 0])
+    differences = np.full(4, 2.0)
     assert bradley_terry_slope(choices, differences) == pytest.approx(math.log(3) / 2, rel=1e-9)
     assert bradley_terry_slope(1 - choices, differences) == pytest.approx(
         -math.log(3) / 2, rel=1e-9
@@ -168,7 +164,8 @@ def test_simulated_people_are_recovered() -> None:
 
     The ECE is small, since the model is true.
     """
-    temperature, pairs = 0.5, 400 * 5
+    temperature = 0.5
+    pairs = 400 * 5
     found = validate_pairs(simulated(400, 5, temperature))
 
     def expected(value: Callable[[float], float]) -> float:
@@ -197,7 +194,8 @@ def test_simulated_people_are_recovered() -> None:
 
 def test_a_reward_that_is_read_the_wrong_way_round() -> None:
     pairs = simulated(100, 3, 0.5)
-    right, wrong = validate_pairs(pairs), validate_pairs(pairs, lower_is_better=True)
+    right = validate_pairs(pairs)
+    wrong = validate_pairs(pairs, lower_is_better=True)
     assert right.accuracy["imagereward"].value + wrong.accuracy[
         "imagereward"
     ].value == pytest.approx(1)
@@ -211,7 +209,8 @@ def test_calibration_is_on_other_prompts() -> None:
     On other pairs it is above.
     """
     random = np.random.default_rng(8)
-    choices, differences = random.integers(0, 2, 60).astype(float), random.normal(size=60)
+    choices = random.integers(0, 2, 60).astype(float)
+    differences = random.normal(size=60)
     slope = bradley_terry_slope(choices, differences)
     assert np.logaddexp(0, -(2 * choices - 1) * slope * differences).mean() <= math.log(2)
     assert calibration(choices, differences, list(range(60))).log_loss > math.log(2)

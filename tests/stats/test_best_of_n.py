@@ -46,7 +46,8 @@ def test_expected_best_is_the_mean_over_all_subsets(selecting: list[float], n: i
 
 
 def test_images_without_a_score_are_left_out() -> None:
-    selecting, measured = [1.0, math.nan, 3.0, 2.0, 9.0], [10.0, 50.0, 30.0, 20.0, math.nan]
+    selecting = [1.0, math.nan, 3.0, 2.0, 9.0]
+    measured = [10.0, 50.0, 30.0, 20.0, math.nan]
     assert expected_best(selecting, measured, 2) == pytest.approx(
         _brute([1.0, 3.0, 2.0], [10.0, 30.0, 20.0], 2)
     )

@@ -17,9 +17,11 @@ from ddpo.eval.analysis.onset import find_onset
 from ddpo.stats.bootstrap import cluster_weights, two_stage_means
 from ddpo.stats.paired import clustered_mean, mean_over_runs
 
-PROMPTS, SEEDS = 24, 8
+PROMPTS = 24
+SEEDS = 8
 IDS = [f"prompt {p}" for p in range(PROMPTS) for _ in range(SEEDS)]
-BETWEEN, WITHIN = 0.5**2, 2 * 0.7**2  # variances of a prompt's gain and of one difference around it
+BETWEEN = 0.5**2  # variance of a prompt's gain
+WITHIN = 2 * 0.7**2  # variance of one difference around it
 TRUE_VARIANCE = BETWEEN / PROMPTS + WITHIN / (PROMPTS * SEEDS)
 
 Floats = NDArray[np.float64]
@@ -100,23 +102,26 @@ def test_onset_is_found_in_at_most_7_percent_of_histories_without_change(
 ) -> None:
     # `drift`: standard deviation of the changes of single prompts while their mean stays.
     random = np.random.default_rng(5)
-    courses, seeds = 800, 4
+    histories = 800
+    seeds = 4
     ids = [str(p) for p in range(PROMPTS) for _ in range(seeds)]
     alarms = 0
-    for _ in range(courses):
+    for _ in range(histories):
         own = random.normal(0, 1, (1, PROMPTS, 1)) + random.normal(0, drift, (points, PROMPTS, 1))
         scores = own + random.normal(0, 0.7, (points, PROMPTS, seeds))
         alarms += find_onset(scores.reshape(points, -1), ids).onset >= 0
-    assert 0 < alarms / courses <= 0.07
+    assert 0 < alarms / histories <= 0.07
 
 
 def test_onset_of_a_real_fall_is_found_where_it_is() -> None:
     # Gains rise to 0.6 at the third checkpoint and fall to 0.1 at the fifth; one step of 0.25 is
     # often within the noise.
     random = np.random.default_rng(8)
-    truth, seeds = np.array([0.0, 0.3, 0.5, 0.6, 0.35, 0.1, -0.2]), 4
+    truth = np.array([0.0, 0.3, 0.5, 0.6, 0.35, 0.1, -0.2])
+    seeds = 4
     ids = [str(p) for p in range(PROMPTS) for _ in range(seeds)]
-    onsets, bests = [], []
+    onsets = []
+    bests = []
     for _ in range(300):
         scores = (
             truth[:, None, None]

@@ -77,12 +77,11 @@ def test_paired_gain_pairs() -> None:
 
 def test_gain_is_exact_under_a_shift_of_both_and_flips_sign_when_exchanged() -> None:
     random = np.random.default_rng(2)
-    base, tuned, ids = (
-        random.normal(size=40),
-        random.normal(size=40),
-        [str(i // 4) for i in range(40)],
-    )
-    one, other = paired_gain(base, tuned, ids), paired_gain(tuned + 100, base + 100, ids)
+    base = random.normal(size=40)
+    tuned = random.normal(size=40)
+    ids = [str(i // 4) for i in range(40)]
+    one = paired_gain(base, tuned, ids)
+    other = paired_gain(tuned + 100, base + 100, ids)
     assert other.gain.mean == pytest.approx(-one.gain.mean)
     assert other.gain.se == pytest.approx(one.gain.se)
     assert other.wins.rate == pytest.approx(1 - one.wins.rate)
@@ -139,11 +138,9 @@ def test_two_stage_weights_draw_whole_prompts_and_as_many_images_as_each_has() -
 
 def test_columns_are_judged_as_if_alone() -> None:
     random = np.random.default_rng(6)
-    base, tuned, ids = (
-        random.normal(size=(30, 3)),
-        random.normal(size=(30, 3)),
-        [str(i // 3) for i in range(30)],
-    )
+    base = random.normal(size=(30, 3))
+    tuned = random.normal(size=(30, 3))
+    ids = [str(i // 3) for i in range(30)]
     tuned[:7, 1] = math.nan  # two prompts without a score, one with some
     together = paired_gains(base, tuned, ids)
     for column, found in enumerate(together):
@@ -247,7 +244,8 @@ def test_generalisation_gap() -> None:
     # The gain on seen prompts covers 0, so there is no share, but the gap to the held-out prompts
     # is still known.
     random = np.random.default_rng(7)
-    seen, heldout = random.normal(0.0, 1.0, 60), random.normal(-3.0, 1.0, 40)
+    seen = random.normal(0.0, 1.0, 60)
+    heldout = random.normal(-3.0, 1.0, 40)
     ids = [[str(i // 2) for i in range(n)] for n in (60, 40)]
     share, gap = transfer_ratios(seen[:, None], ids[0], heldout[:, None], ids[1])[0]
     assert math.isnan(share.ratio)
