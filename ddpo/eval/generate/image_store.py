@@ -168,8 +168,8 @@ class ImageStore:
 
     def _know(self, key: ImageKey, sha256: str, facts: Mapping[str, Any]) -> StoredImage:
         before = self._known.get(key)
-        same = before is not None and before.sha256 == sha256
-        image = StoredImage(sha256, {**(before.facts if before and same else {}), **facts})
+        earlier = before.facts if before is not None and before.sha256 == sha256 else {}
+        image = StoredImage(sha256, {**earlier, **facts})
         self._known[key] = image
         return image
 

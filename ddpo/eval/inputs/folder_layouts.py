@@ -1,11 +1,11 @@
 """Layouts of image folders that refer to prompt lists, by folder names and numbers.
 
-lists       one folder per prompt list with an image per prompt, `anime/00012.jpg`, as HPSv2 has it
+lists       one folder per prompt list with an image per prompt, `anime/00012.jpg`, as in HPSv2
 subfolders  one folder per prompt, named after the prompt's id or its words: `a_red_fox/0.png`
-numbers     the number of the prompt in the list, and which image of it: `00012_3.png`,
+numbers     the number of the prompt in the list, then the index of the image: `00012_3.png`,
             `00012/3.png`, `00012/samples/0003.png`, or `00012.png` for one image per prompt
 
-The first that fits is taken, in this order. Numbers count from 0 or from 1. Prompts that lie with
+The first layout that fits is used. Numbers count from 0 or from 1. Prompts that lie with
 the images come before all of these (`ddpo.inputs.folder_prompts`).
 """
 
@@ -35,7 +35,7 @@ class Placed:
 
     image: InputImage
     text: str  # of the prompt
-    index: int | None  # which image of the prompt; None where the layout does not say
+    index: int | None  # index among the images of the prompt; None if the layout has none
 
 
 def place_by_layout(

@@ -60,7 +60,7 @@ LIST_ROLES: Final[Mapping[str, Role]] = {
 CLOSED_LISTS: Final = ("animals", "unseen_animals", "objects")
 DEFAULT_LISTS: Final = (*CLOSED_LISTS, "activities", "near")
 TRAINING: Final = "training"  # the name of the split of a run's own prompts
-MOST_TRAINING: Final = 64  # of them, evenly spread over the list
+MOST_TRAINING: Final = 64  # prompts of that split, evenly spread over the training prompts
 MOST_KIN: Final = 4  # prompts that a note names
 BY_DESIGN: Final[tuple[Disguise, ...]] = ("noun", "synonym", "kind")
 """Leaks that define `near` and `activities`: a kind of a trained noun, or a new activity of one."""
@@ -98,7 +98,7 @@ class SplitFacts:
 
 
 def default_lists(model: str) -> tuple[str, ...]:
-    """The default built-in lists of a model: those of which it can know the words."""
+    """The default built-in lists of a model: those whose words it can know."""
     return CLOSED_LISTS if model in EMBEDDED else DEFAULT_LISTS
 
 
@@ -111,8 +111,8 @@ def load_splits(
 ) -> tuple[tuple[Split, SplitFacts], ...]:
     """The splits of an evaluation, each checked against the training prompts.
 
-    A prompt may belong to several splits. Its images are sampled and scored once and count in
-    each, and a note says so. Prompts with the same text are the same.
+    A prompt may belong to several splits, as a note then says. Its images are sampled and scored
+    once and count in each. Prompts with the same text are the same.
 
     Default lists: the training prompts replace `animals` unless every prompt of a default list was
     trained on. A default list that consists of leaks is not used if leaks are dropped.
