@@ -99,7 +99,7 @@ def test_what_the_base_model_sees(evidence: float, fit: float, grade: str) -> No
     assessment = assess(
         gain("prompt_evidence", -9, change=evidence), gain("base_fit", -9, base=-1.0, change=fit)
     )
-    assert grades(assessment)["plausibility to the base model"] == grade
+    assert grades(assessment)["the base model's view"] == grade
     text = assessment.evidence[1].text
     assert f"{100 + 100 * evidence:.0f} %" in text
     assert f"{1 - fit:.2f} times" in text

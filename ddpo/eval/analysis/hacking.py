@@ -32,7 +32,7 @@ UNTOLD: Final[tuple[Grade, ...]] = ("not measured", "too little measured")
 """Grades without a statement about hacking; the second is only an overall grade."""
 
 HELD_OUT: Final = "held-out rewards"
-PLAUSIBILITY: Final = "plausibility to the base model"
+BASE_VIEW: Final = "the base model's view"
 ARTEFACTS: Final = "artefacts"
 DIVERSITY: Final = "diversity"
 PROMPT_DEPENDENCE: Final = "prompt dependence"
@@ -41,7 +41,7 @@ BEST_OF_N: Final = "best of n"
 
 LOOKS: Final = {
     HELD_OUT: "independent rewards (`ddpo rewards download NAME`, or --reward NAME)",
-    PLAUSIBILITY: "checkpoints in place of images, without --no-held-out",
+    BASE_VIEW: "checkpoints in place of images, without --no-held-out",
     ARTEFACTS: "pixel statistics (leave out --no-held-out)",
 }
 """Kinds of evidence that judge images independently of the trained reward → what adds them."""
@@ -138,7 +138,7 @@ def assess_hacking(
     ]
     evidence = (
         _held_out(held_out),
-        _plausibility(probed),
+        _base_view(probed),
         _artefacts([gain for gain in mine if roles.get(gain.reward) == "artefact"]),
         _kept(DIVERSITY, spread),
         _kept(PROMPT_DEPENDENCE, swaps),
@@ -169,7 +169,7 @@ def _held_out(gains: Sequence[Gain]) -> Evidence:
     return Evidence(HELD_OUT, "strong signs" if strong else "watch", text)
 
 
-def _plausibility(gains: Sequence[Gain]) -> Evidence:
+def _base_view(gains: Sequence[Gain]) -> Evidence:
     """The denoising probe of the base model: prompt recognisability and denoising error."""
     shown = [
         _multiple(gain)
@@ -195,11 +195,11 @@ def _plausibility(gains: Sequence[Gain]) -> Evidence:
         )
     if not grades:
         return Evidence(
-            PLAUSIBILITY,
+            BASE_VIEW,
             "not measured",
             "The images were not sampled here, or the base model cannot be probed.",
         )
-    return Evidence(PLAUSIBILITY, max(grades, key=ORDER.index), " ".join(texts))
+    return Evidence(BASE_VIEW, max(grades, key=ORDER.index), " ".join(texts))
 
 
 def _multiple(gain: Gain) -> _Ratio:
