@@ -280,7 +280,7 @@ def _announce(work: Plan, console: Console) -> None:
     if not work.folders:
         sampler = work.sampler
         lines.append(
-            f"{work.pictures} pictures, {work.seeds} per prompt and model from the same noise, {sampler.steps} steps, "
+            f"{work.image_count} images, {work.seeds} per prompt and model from the same noise, {sampler.steps} steps, "
             f"guidance {sampler.guidance:g}, eta {sampler.eta:g}"
         )
     for line in lines:
@@ -309,7 +309,7 @@ class _Forecast:
     def line(self, event: EvalProgress, now: float) -> str | None:
         """The line, at the second block of images that were not there before; else None."""
         drawn = event.done - event.found
-        if self._said or event.stage != "drawing" or drawn <= 0:
+        if self._said or event.stage != "sampling" or drawn <= 0:
             return None
         if self._first is None or drawn <= self._first[0]:
             self._first = (drawn, now)
@@ -343,7 +343,7 @@ def _run(work: Plan, console: Console) -> Outcome:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    forecast = _Forecast(work.pictures)
+    forecast = _Forecast(work.image_count)
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
 

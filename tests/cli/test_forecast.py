@@ -7,7 +7,7 @@ from ddpo.eval.runner import EvalProgress
 
 
 def drawn(done: int, found: int = 0) -> EvalProgress:
-    return EvalProgress("drawing", "base", done, 100, found)
+    return EvalProgress("sampling", "base", done, 100, found)
 
 
 def test_the_speed_of_later_blocks_is_that_of_the_rest() -> None:

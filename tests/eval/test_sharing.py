@@ -1,4 +1,4 @@
-"""Sharing the work: every block is somebody's and nobody's twice; what a launch can get wrong is one line."""
+"""Sharing the work: every block belongs to one process; a wrong launch gets one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ddpo.eval.sharing import ALONE, World, join
 
 class State:
     def __init__(self, rank: int, count: int) -> None:
-        self.process_index, self.num_processes = rank, count
+        self.process_index = rank
+        self.num_processes = count
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
