@@ -108,7 +108,7 @@ def test_an_output_is_one_float32_score_per_picture() -> None:
 def test_half_a_character_is_no_prompt(text: str) -> None:
     with pytest.raises(
         PromptError,
-        match=r"is not text: it holds half a character \(U\+D[0-9A-F]{3}, at letter \d+\)",
+        match=r"is not text: it holds half a character \(U\+D[0-9A-F]{3}, at character \d+\)",
     ) as caught:
         Prompt(text)
     str(caught.value).encode()  # it can be printed
