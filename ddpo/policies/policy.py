@@ -39,7 +39,7 @@ CPP_COMPILERS: Final = ("g++", "clang++", "c++", "cl")
 
 @dataclass(frozen=True, slots=True)
 class LoraSettings:
-    """Settings of low-rank adapters on the denoiser, scaled by `alpha` / `rank` (arXiv 2106.09685).
+    """Low-rank adapters on the denoiser, scaled by `alpha` / `rank` (arXiv 2106.09685).
 
     Raises:
         ConfigError: The rank or alpha is not positive, or there is no target.
@@ -65,7 +65,7 @@ class Policy(Protocol):
     storage_dtype: torch.dtype  # of the latents between steps
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Text conditioning `[batch, tokens, width]`; each distinct text is encoded once and kept."""
+        """Text conditioning `[batch, tokens, width]`; each distinct text is encoded only once."""
         ...
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from ddpo.errors import ConfigError, MissingResourceError, UnknownNameError, UserError
 from ddpo.policies import load_policy
-from ddpo.policies.base_model import open_model, weight_files
+from ddpo.policies.base_model import open_model
+from ddpo.policies.model_files import weight_files
 from ddpo.policies.model_place import ModelPlace, fingerprint, locate, same_place
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images
 from ddpo.types import Prompt
@@ -157,7 +158,7 @@ def test_shards_are_read(model: Path, variant: str | None) -> None:
     assert len(weight_files(model / "unet").paths) > 1
     assert (image("models/sd") - plain).abs().max() < (0.02 if variant else 1e-6)
     next((model / "unet").glob("*-of-*.safetensors")).unlink()
-    with pytest.raises(MissingResourceError, match=r"is not whole: .*-of-.* is missing, 1 of"):
+    with pytest.raises(MissingResourceError, match=r"is incomplete: .*-of-.* is missing, 1 of"):
         load_policy("models/sd")
 
 
@@ -204,10 +205,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         "tokenizer.json is a pointer of Git LFS",
     ),
     "empty weights": (write(f"vae/{UNET_FILE}", b""), "is empty: fetch it again"),
-    "cut short": (cut_short, "is damaged or cut short"),
+    "cut short": (cut_short, "is damaged or truncated"),
     "a tensor is missing": (without_a_tensor, r"model\.safetensors lacks .*text_model|embed|layer"),
     "another shape": (narrow, r"position_embedding.* has another shape than .*config\.json says"),
-    "no unet": (remove("unet"), "is not whole: .* has no folder unet/"),
+    "no unet": (remove("unet"), "is incomplete: .* has no folder unet/"),
     "no tokenizer": (remove("tokenizer"), "has no folder tokenizer/"),
     "no vocabulary": (remove("tokenizer/tokenizer.json"), "tokenizer has no vocabulary"),
     "no weights": (remove(f"vae/{UNET_FILE}"), r"vae lacks diffusion_pytorch_model\.safetensors"),
@@ -306,7 +307,7 @@ def test_offline_a_half_fetched_model_says_what_to_fetch(snapshot: Path, part: s
         file.unlink()
     with pytest.raises(
         MissingResourceError,
-        match=f"not whole in the hub's cache .{part}/ .*hf download owner/name",
+        match=f"incomplete in the hub's cache .{part}/ .*hf download owner/name",
     ):
         load_policy("owner/name")
 

@@ -225,7 +225,7 @@ def test_remembered_texts_are_bounded_and_the_latest_stay(
     encode = policy._encode
     monkeypatch.setattr(policy, "_encode", lambda text: (encoded.append(text), encode(text))[1])
     alone = {text: encode(text) for text in "abcdef"}
-    monkeypatch.setattr("ddpo.policies.stable_diffusion.REMEMBERED_TEXTS", 3 * alone["a"].nbytes)
+    monkeypatch.setattr("ddpo.policies.conditioning_cache.MOST_BYTES", 3 * alone["a"].nbytes)
     for asked in ("abc", "a", "d", "abcdef", "fa", "b"):
         found = policy.encode(list(asked))
         assert torch.equal(found, torch.cat([alone[text] for text in asked]))
