@@ -78,9 +78,9 @@ def test_what_is_no_batch_is_refused() -> None:
         ImageBatch(torch.zeros(1, 3, 2, 2, dtype=torch.float64), PROMPTS[:1])
     with pytest.raises(ImageError, match="expected uint8"):
         ImageBatch.of_uint8(np.zeros((1, 3, 2, 2), np.uint8), PROMPTS[:1])
-    with pytest.raises(ImageError, match="RGB pictures of one size"):
+    with pytest.raises(ImageError, match="RGB images of one size"):
         ImageBatch.of_images([Image.new("RGB", (2, 2)), Image.new("RGB", (3, 2))], PROMPTS[:2])
-    with pytest.raises(ImageError, match="RGB pictures of one size"):
+    with pytest.raises(ImageError, match="RGB images of one size"):
         ImageBatch.of_images([], ())
     with pytest.raises(ImageError, match="4 images came with 3 prompts"):
         ImageBatch.of_uint8(levels(), PROMPTS[:3])

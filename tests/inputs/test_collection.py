@@ -390,7 +390,7 @@ def test_an_order_that_cannot_be_told_is_refused(kind: str, tmp_path: Path) -> N
     made.fill(tmp_path / "p", dict.fromkeys(DOUBTFUL[kind], PNG))
     (tmp_path / "p.txt").write_text("line\n" * len(DOUBTFUL[kind]))
     with pytest.raises(
-        ConfigError, match=r"it cannot be told .*give a table with the columns file and prompt"
+        ConfigError, match=r"it is uncertain .*give a table with the columns file and prompt"
     ) as caught:
         image_source([tmp_path / "p"], tmp_path / "p.txt")
     assert "\n" not in str(caught.value)

@@ -55,7 +55,7 @@ def test_a_damaged_installation_is_told_in_one_line(
         load_policy("emoji")
     (copy / "unet" / "config.json").unlink()
     with pytest.raises(
-        MissingResourceError, match=r"not whole in this installation: .*config\.json is missing"
+        MissingResourceError, match=r"incomplete in this installation: .*config\.json is missing"
     ):
         load_policy("emoji")
 
