@@ -170,7 +170,7 @@ def _upright(image: Image.Image) -> Image.Image:
         turn = TURNS.get(orientation)
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001  # damaged EXIF raises errors of many kinds; the pixels are sound
+    except Exception:  # noqa: BLE001  # damaged EXIF raises many kinds of errors
         return image
     return image if turn is None else image.transpose(turn)
 

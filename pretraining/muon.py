@@ -52,7 +52,8 @@ class Muon(torch.optim.Optimizer):
         self._share = share
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is used here
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Updates the parameters; no closure is supported."""
         rank, world, all_reduce = self._share
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 
 from ddpo.io.tensors import load_tensors, save_tensors
 from pretraining import architecture
@@ -249,8 +250,7 @@ def main() -> None:
     if settings.processes == 1:
         _run(0, *rest)
     else:
-        # Torch neither exports nor types it.
-        torch.multiprocessing.spawn(_run, rest, nprocs=settings.processes)  # type: ignore[attr-defined, no-untyped-call]
+        spawn(_run, rest, nprocs=settings.processes)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

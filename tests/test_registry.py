@@ -1,4 +1,4 @@
-"""The registry, against real distributions: folders with `METADATA` and `entry_points.txt` on the path."""
+"""The registry with real distributions: folders with `METADATA` and `entry_points.txt`."""
 
 from __future__ import annotations
 

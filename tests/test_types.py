@@ -20,13 +20,12 @@ def levels(count: int = 4) -> np.ndarray:
 
 
 def made(form: str) -> ImageBatch:
-    array, context = levels(), Context(progress=0.25)
+    array = levels()
+    context = Context(progress=0.25)
     if form == "uint8":
         return ImageBatch.of_uint8(array, PROMPTS, context)
     if form == "images":
-        return ImageBatch.of_images(
-            [Image.fromarray(picture) for picture in array], PROMPTS, context
-        )
+        return ImageBatch.of_images([Image.fromarray(image) for image in array], PROMPTS, context)
     return ImageBatch(
         torch.from_numpy(array.transpose(0, 3, 1, 2).copy()).float() / 255, PROMPTS, context
     )
@@ -92,7 +91,7 @@ def test_a_prompt_is_nfc() -> None:
     assert Prompt(decomposed).id == Prompt("Käfer").id
 
 
-def test_an_output_is_one_float32_score_per_picture() -> None:
+def test_an_output_is_one_float32_score_per_image() -> None:
     for values in (torch.zeros(2, dtype=torch.float64), torch.zeros(2, 1)):
         with pytest.raises(ContractBroken):
             RewardOutput(values)

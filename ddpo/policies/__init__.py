@@ -86,7 +86,7 @@ def load_policy(
             f"{info.folder} was trained from {info.base.word!r}, which is no longer at "
             f"{info.base.place}: give its new place with --model (of eval, --base)"
         ) from error
-    policy = _made(model, origin, factory, device, getattr(torch, dtype))
+    policy = _make_policy(model, origin, factory, device, getattr(torch, dtype))
     if info is not None:
         policy.load(info)
     return policy
@@ -128,7 +128,7 @@ def _stable_diffusion(word: str, device: str, dtype: torch.dtype) -> TrainablePo
     return known[model.pipeline](model, device=device, dtype=dtype)
 
 
-def _made(
+def _make_policy(
     model: str, origin: str, factory: PolicyFactory, device: str, dtype: torch.dtype
 ) -> TrainablePolicy:
     """The factory's policy; an exception of a plug-in is reported on one line."""

@@ -230,10 +230,10 @@ class StableDiffusionPolicy:
     def _encode(self, text: str) -> Tensor:
         """Conditioning of one text `[1, tokens, width]`."""
         ((ids, mask),) = self.reader.tokens(text)
-        heeded = bool(getattr(self.text_encoder.config, "use_attention_mask", False))
-        hidden: Tensor = self.text_encoder(
-            ids.to(self.device), attention_mask=mask.to(self.device) if heeded else None
-        ).last_hidden_state
+        masked = bool(getattr(self.text_encoder.config, "use_attention_mask", False))
+        attention_mask = mask.to(self.device) if masked else None
+        output = self.text_encoder(ids.to(self.device), attention_mask=attention_mask)
+        hidden: Tensor = output.last_hidden_state
         return hidden
 
     def _output(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
@@ -308,8 +308,8 @@ class StableDiffusionPolicy:
             CheckpointError: The checkpoint belongs to another model, or its weights do not fit.
         """
         check_base(checkpoint, self.model)
-        if checkpoint.foreign:
-            self._load_foreign(checkpoint)
+        if checkpoint.external:
+            self._load_external(checkpoint)
         elif checkpoint.kind == "lora":
             if self.kind == "none":
                 self.adapt("lora", _lora_settings(checkpoint))
@@ -339,7 +339,7 @@ class StableDiffusionPolicy:
                 f"{folder} does not fit {self.model!r}: {str(error).splitlines()[0]}"
             ) from error
 
-    def _load_foreign(self, checkpoint: CheckpointInfo) -> None:
+    def _load_external(self, checkpoint: CheckpointInfo) -> None:
         """Loads the weights of another trainer's checkpoint."""
         if self.kind not in ("none", checkpoint.kind):
             raise CheckpointError(

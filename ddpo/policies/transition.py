@@ -62,7 +62,7 @@ class NoiseSchedule:
     prediction: Prediction
     spacing: Spacing
     steps_offset: int
-    _made: dict[tuple[str, int, float], StepCoefficients] = field(
+    _cached: dict[tuple[str, int, float], StepCoefficients] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -126,9 +126,9 @@ class NoiseSchedule:
     def coefficients_on(self, device: torch.device, steps: int, eta: float) -> StepCoefficients:
         """The coefficients on a device, computed and moved there once; raises as `coefficients`."""
         key = (str(device), steps, eta)
-        if key not in self._made:
-            self._made[key] = self.coefficients(steps, eta).to(device)
-        return self._made[key]
+        if key not in self._cached:
+            self._cached[key] = self.coefficients(steps, eta).to(device)
+        return self._cached[key]
 
     def coefficients(self, steps: int, eta: float) -> StepCoefficients:
         """The coefficients of a sampler run.

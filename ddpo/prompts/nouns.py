@@ -23,9 +23,10 @@ def _word_set(text: str) -> frozenset[str]:
 
 
 ARTICLES: Final = frozenset({"a", "an", "the"})
-OF_WHAT: Final = _word_set("""
-    photo photograph picture image painting drawing portrait sketch illustration rendering
-    render shot view closeup herd flock pack swarm school group pair bunch
+PHOTOS: Final = frozenset(("photo", "photograph", "picture", "image", "shot", "view", "closeup"))
+OF_WHAT: Final = PHOTOS | _word_set("""
+    painting drawing portrait sketch illustration rendering render
+    herd flock pack swarm school group pair bunch
 """)
 """Words that only introduce the noun after "of"."""
 ENDS: Final = _word_set("""

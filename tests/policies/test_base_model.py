@@ -1,4 +1,4 @@
-"""Where base models are found, and what of them is read: spellings, variants, damaged files, hub ids."""
+"""Places and files of base models: spellings, variants, damaged files, hub ids."""
 
 from __future__ import annotations
 
@@ -151,7 +151,8 @@ def test_fp16_files_are_found_in_whole_and_mixed_folders(
 
 @pytest.mark.parametrize("variant", [None, "fp16"])
 def test_shards_are_read(model: Path, variant: str | None) -> None:
-    plain, dtype = image("models/sd"), torch.float16 if variant else torch.float32
+    plain = image("models/sd")
+    dtype = torch.float16 if variant else torch.float32
     unet = pipeline_of(model, dtype).unet
     shutil.rmtree(model / "unet")
     unet.save_pretrained(model / "unet", max_shard_size="100KB", variant=variant)

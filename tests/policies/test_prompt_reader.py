@@ -1,4 +1,4 @@
-"""Prompts longer than a text encoder reads: the embedded model reads 16 tokens, two of which are the start and the end."""
+"""Prompts longer than a text encoder; the embedded model reads 14 tokens besides start and end."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ddpo.policies.checkpoints.lora import LORA_FILE, PEFT_CONFIG, PEFT_FILE, re
 from ddpo.policies.checkpoints.unet import CONFIG, UNET, WEIGHTS, variant_of
 from ddpo.weights import fetch_hub_file, fetch_hub_repository
 
-__all__ = ["Foreign", "fetch", "needs_base", "recognise"]
+__all__ = ["ExternalCheckpoint", "fetch", "needs_base", "recognise"]
 
 UNET_CLASS: Final = "UNet2DConditionModel"
 MODEL_INDEX: Final = "model_index.json"
@@ -46,7 +46,7 @@ BESIDE: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class ExternalCheckpoint:
     """A checkpoint of another trainer."""
 
     kind: str  # "lora" or "full"
@@ -100,7 +100,7 @@ def needs_base(path: Path | str) -> CheckpointError:
     )
 
 
-def recognise(path: Path) -> Foreign | None:
+def recognise(path: Path) -> ExternalCheckpoint | None:
     """The UNet or LoRA at `path`; None if there is neither.
 
     Args:
@@ -168,20 +168,20 @@ def _refuse_pickle(file: Path) -> None:
         )
 
 
-def _unet(folder: Path) -> Foreign:
+def _unet(folder: Path) -> ExternalCheckpoint:
     if not any(folder.glob("*.safetensors")):
         for pickle in sorted(folder.glob("*.bin")):
             _refuse_pickle(pickle)
     variant_of(folder)
-    return Foreign("full", folder, {})
+    return ExternalCheckpoint("full", folder, {})
 
 
-def _lora(file: Path) -> Foreign:
+def _lora(file: Path) -> ExternalCheckpoint:
     found = read_lora(file)
     (rank, _), *_ = Counter(found.ranks.values()).most_common(1)
     (alpha, _), *_ = Counter(found.alphas.values()).most_common(1)
     targets = sorted({_target(layer) for layer in found.ranks})
-    return Foreign("lora", file, {"rank": rank, "alpha": alpha, "targets": targets})
+    return ExternalCheckpoint("lora", file, {"rank": rank, "alpha": alpha, "targets": targets})
 
 
 def _target(layer: str) -> str:

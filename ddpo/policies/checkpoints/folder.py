@@ -93,7 +93,7 @@ class CheckpointInfo:
     base: BaseFacts | None = None  # the recorded base model; None for other trainers' files
 
     @property
-    def foreign(self) -> bool:
+    def external(self) -> bool:
         """True for a checkpoint of another trainer, in diffusers' formats and without facts."""
         return not (self.folder / POLICY_FILE).is_file()
 
@@ -159,15 +159,15 @@ def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo
     inside = sorted(folder for folder in folders if (folder / POLICY_FILE).is_file())
     if inside:
         return _with_base(_read(inside[-1]), base)
-    foreign = recognise(path)
-    if foreign is None:
+    external = recognise(path)
+    if external is None:
         raise CheckpointError(
             f"{name} is neither a checkpoint (no {POLICY_FILE}, no UNet or LoRA as safetensors) "
             "nor a run with finished checkpoints"
         )
     if base is None:
         raise needs_base(name)
-    return CheckpointInfo(path, base, foreign.kind, 0, None, foreign.adapter, foreign.weights)
+    return CheckpointInfo(path, base, external.kind, 0, None, external.adapter, external.weights)
 
 
 def check_base(info: CheckpointInfo, model: str) -> None:
