@@ -250,7 +250,7 @@ def main() -> None:
     if settings.processes == 1:
         _run(0, *rest)
     else:
-        spawn(_run, rest, nprocs=settings.processes)  # type: ignore[no-untyped-call]
+        spawn(_run, rest, nprocs=settings.processes)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def test_grey_files_become_rgb(tmp_path: Path) -> None:
     assert load_image(tmp_path / "grey.png").getpixel((1, 1)) == (77, 77, 77)
 
 
-def test_unreadable_files_are_told_on_one_line(tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_on_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("hello")
     Image.new("RGB", (64, 64), "red").save(tmp_path / "whole.png")

@@ -181,7 +181,7 @@ def test_the_lists_for_evaluation_do_not_leak_and_near_ones_do() -> None:
         assert find_leaks(load_prompts(train_list).prompts, load_prompts(name).prompts) == []
 
 
-def test_a_thing_of_a_wider_kind_counts_as_unseen_and_is_told() -> None:
+def test_a_thing_of_a_wider_kind_counts_as_unseen_and_is_reported() -> None:
     kin = find_kin(load_prompts("animals").prompts, load_prompts("unseen_animals").prompts)
     assert {leak.heldout.text.split()[1] for leak in kin} == {
         "panda",

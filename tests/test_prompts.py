@@ -178,7 +178,7 @@ def test_a_file_wins_over_a_builtin_list_and_the_source_says_so(
         ),
     ],
 )
-def test_bad_files_are_told_in_one_line(
+def test_bad_files_are_reported_in_one_line(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -459,7 +459,7 @@ def test_a_folder_of_shards_is_one_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "x" * 5000, "a cat\0", "a cat, a dog"])
-def test_what_is_no_name_of_a_list_is_told_in_one_short_line(name: str) -> None:
+def test_what_is_no_name_of_a_list_is_reported_in_one_short_line(name: str) -> None:
     with pytest.raises(PromptError, match="no prompt file and no built-in list") as caught:
         load_prompts(name)
     assert len(str(caught.value)) < 500

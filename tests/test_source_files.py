@@ -112,7 +112,7 @@ def test_a_file_is_run_again_when_what_it_depends_on_has_changed(
     )  # its own hash is as it was
 
 
-def test_namesakes_of_two_folders_are_told_apart(tmp_path: Path) -> None:
+def test_namesakes_of_two_folders_are_distinguished(tmp_path: Path) -> None:
     for name in ("one", "two"):
         folder = written(tmp_path / name, {"helper.py": f"K = {name!r}"})
         (folder / "r.py").write_text("from helper import K\n")

@@ -384,7 +384,7 @@ DOUBTFUL = {
 
 
 @pytest.mark.parametrize("kind", DOUBTFUL)
-def test_an_order_that_cannot_be_told_is_refused(kind: str, tmp_path: Path) -> None:
+def test_an_uncertain_order_is_refused(kind: str, tmp_path: Path) -> None:
     made.fill(tmp_path / "p", dict.fromkeys(DOUBTFUL[kind], PNG))
     (tmp_path / "p.txt").write_text("line\n" * len(DOUBTFUL[kind]))
     with pytest.raises(

@@ -163,7 +163,7 @@ def test_quotes_that_begin_a_tab_separated_text_stay(tmp_path: Path) -> None:
         ("t.xlsx", b"PK", "a table must be one of .csv, .tsv, .json, .jsonl, .ndjson, .parquet"),
     ],
 )
-def test_what_is_no_table_is_told_in_one_line(
+def test_what_is_no_table_is_reported_in_one_line(
     tmp_path: Path, name: str, content: str | bytes, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
@@ -172,7 +172,7 @@ def test_what_is_no_table_is_told_in_one_line(
     assert len(str(caught.value)) < 400
 
 
-def test_no_file_and_a_folder_are_told(tmp_path: Path) -> None:
+def test_no_file_and_a_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.csv: no such file"):
         list(read_table(tmp_path / "absent.csv"))
     (tmp_path / "folder.csv").mkdir()

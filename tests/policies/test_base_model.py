@@ -225,7 +225,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_models_are_told_in_one_line(model: Path, case: str) -> None:
+def test_broken_models_are_reported_in_one_line(model: Path, case: str) -> None:
     make, message = BROKEN[case]
     make(model)
     with pytest.raises(MissingResourceError, match=message) as caught:

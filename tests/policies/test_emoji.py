@@ -19,7 +19,8 @@ from ddpo.prompts import load_prompts
 from ddpo.types import Prompt
 from pretraining.glyphs import NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS
 from pretraining.muon import orthogonalise
-from pretraining.pretrain import fold_standardisation, stratified_timesteps
+from pretraining.packing import fold_standardisation
+from pretraining.pretrain import stratified_timesteps
 from pretraining.render import FONT_PATHS, Renderer, with_article
 from pretraining.tokenizer import caption_words, train_merges, write_tokenizer
 
@@ -41,7 +42,7 @@ def test_the_weights_are_those_of_the_manifest_and_small() -> None:
     assert sum(fact["bytes"] for fact in facts.values()) <= 16e6
 
 
-def test_a_damaged_installation_is_told_in_one_line(
+def test_a_damaged_installation_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "emoji" / "weights"

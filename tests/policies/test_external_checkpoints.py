@@ -542,7 +542,9 @@ BAD: dict[str, tuple[tuple[Callable[[Path, Path], None], ...], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_does_not_fit_is_told_in_one_line(tiny_model: Path, tmp_path: Path, case: str) -> None:
+def test_what_does_not_fit_is_reported_in_one_line(
+    tiny_model: Path, tmp_path: Path, case: str
+) -> None:
     makers, message = BAD[case]
     for make in makers:
         make(tiny_model, tmp_path)

@@ -47,7 +47,7 @@ def test_short_prompts_are_read_whole(reader: PromptReader) -> None:
 
 
 @pytest.mark.parametrize("count", [15, 16, 40])
-def test_the_end_that_is_not_read_is_told(reader: PromptReader, count: int) -> None:
+def test_the_end_that_is_not_read_is_reported(reader: PromptReader, count: int) -> None:
     """Each "cat" is one token."""
     assert len(reader.read("cat")[0]) == 1
     cut = check_prompts(

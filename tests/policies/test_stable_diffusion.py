@@ -149,7 +149,9 @@ def test_plain_diffusers_loads_the_lora(tiny_model: Path, tmp_path: Path) -> Non
         )
 
 
-def test_bad_models_and_checkpoints_are_told_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+def test_bad_models_and_checkpoints_are_reported_in_one_line(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'emoji'"):
         load_policy("emojy")
     with pytest.raises(MissingResourceError, match=r"no model_index\.json"):
