@@ -214,14 +214,14 @@ def _parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple[str,
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = None if columns is None else {name.lower() for name in columns}
+    selected = None if columns is None else {name.lower() for name in columns}
     number = 0
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if len(set(names)) < len(names):
                 raise ConfigError(f"{path}: two columns have the same name: {', '.join(names)}")
-            present = [name for name in names if wanted is None or name.lower() in wanted]
+            present = [name for name in names if selected is None or name.lower() in selected]
             for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=present):
                 for row in batch.to_pylist():
                     number += 1

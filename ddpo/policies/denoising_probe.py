@@ -98,8 +98,8 @@ def _probe_batch(
     padding = batch - kept
     padded = torch.cat([latents, latents[-1:].expand(padding, *latents.shape[1:])])
     x_0 = padded.to(policy.device).float()
-    drawn = [_noise(key, policy.latent_shape) for key in [*keys, *[keys[-1]] * padding]]
-    noise = torch.stack(drawn, 1).to(policy.device)
+    samples = [_noise(key, policy.latent_shape) for key in [*keys, *[keys[-1]] * padding]]
+    noise = torch.stack(samples, 1).to(policy.device)
     conditioning = policy.encode([*texts, *[texts[-1]] * padding])
     both = torch.cat([policy.encode([""]).expand_as(conditioning), conditioning])
     features: Tensor | None = None

@@ -129,8 +129,8 @@ def sample_trajectory(
     device = policy.device
     coefficients = policy.schedule.coefficients_on(device, settings.steps, settings.eta)
     shape = policy.latent_shape
-    drawn = torch.stack([sample_noise(key, seed, settings.steps, shape) for key in padded])
-    noise = moved(drawn, device)
+    samples = torch.stack([sample_noise(key, seed, settings.steps, shape) for key in padded])
+    noise = moved(samples, device)
     conditioning = policy.encode(prompts)
     unconditional = policy.encode([""])
     x_t = noise[:, 0].to(policy.storage_dtype)

@@ -228,8 +228,10 @@ def _tabled(found: Row | str, where: str) -> _Entry:
         if any(name.strip().lower() in PROMPT for name in found):
             raise PromptError(f"{where}: an empty prompt")
         names = ", ".join(shortened(name, 30) for name in found) or "none"
-        wanted = ", ".join(PROMPT)
-        raise PromptError(f"{where}: no prompt; the columns are {names}; expected one of {wanted}")
+        accepted = ", ".join(PROMPT)
+        raise PromptError(
+            f"{where}: no prompt; the columns are {names}; expected one of {accepted}"
+        )
     text = found[column]
     if not isinstance(text, str):
         raise PromptError(f'{where}: expected "{column}" to be a text, got {shortened(repr(text))}')

@@ -327,20 +327,20 @@ class HubServer(BaseHTTPRequestHandler):
 
     def do_GET(self, body: bool = True) -> None:
         path = self.path.partition("?")[0]
-        told = None
+        reply = None
         name = path.partition(f"/owner/name/resolve/{COMMIT}/")[2]
         if "/tree/" in path:
-            told = [
+            reply = [
                 {"type": "file", "path": name, "size": len(name), "oid": "0"} for name in self.names
             ]
         elif path.startswith("/api/models/owner/name"):
-            told = {
+            reply = {
                 "id": "owner/name",
                 "sha": COMMIT,
                 "siblings": [{"rfilename": name} for name in self.names],
             }
-        content = name.encode() if told is None else json.dumps(told).encode()
-        self.send_response(200 if told or name in self.names else 404)
+        content = name.encode() if reply is None else json.dumps(reply).encode()
+        self.send_response(200 if reply or name in self.names else 404)
         for header, value in (
             ("Content-Length", str(len(content))),
             ("ETag", '"' + name.replace("/", "-") + '"'),
@@ -410,12 +410,12 @@ REPOSITORIES = {
 def test_only_what_is_needed_is_fetched_from_the_hub(
     online: Path, monkeypatch: pytest.MonkeyPatch, repository: str
 ) -> None:
-    wanted, unwanted = REPOSITORIES[repository]
-    monkeypatch.setattr(HubServer, "names", [*wanted, *unwanted, *CLUTTER])
+    necessary, others = REPOSITORIES[repository]
+    monkeypatch.setattr(HubServer, "names", [*necessary, *others, *CLUTTER])
     assert fetch("owner/name", "base") == online
     assert sorted(
         str(file.relative_to(online)) for file in online.rglob("*") if file.is_file()
-    ) == sorted(wanted)
+    ) == sorted(necessary)
     monkeypatch.setenv("DDPO_OFFLINE", "1")
     assert fetch("owner/name", "base") == online
 
