@@ -1,7 +1,7 @@
-"""The processes that a launcher started, as the environment describes them.
+"""The processes of a distributed launch, as described by the environment.
 
-`accelerate launch` and `torchrun` set the variables read here. Cluster software sets WORLD_SIZE too,
-also for a program that is to run alone.
+`accelerate launch` and `torchrun` set the variables read here. Cluster software sets WORLD_SIZE
+too, even for a program of one process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def process_count() -> int:
 
 
 def is_first_process() -> bool:
-    """True if this process is alone, or the first of several; alone where the variables are wrong."""
+    """True for the first process; also without a launcher, or if its variables are wrong."""
     try:
         return process_count() == 1 or int(os.environ["RANK"]) == 0
     except ConfigError:
@@ -48,10 +48,10 @@ def is_first_process() -> bool:
 
 
 def load_whole_models() -> None:
-    """Has every process load whole models, also under `accelerate launch --use_fsdp`.
+    """Makes every process load whole models, also under `accelerate launch --use_fsdp`.
 
-    By default that launcher tells transformers that FSDP will fill the models of all processes but
-    the first of a machine. Nothing would do so here: text encoders and rewards are not sharded.
+    By default that launcher lets only the first process of a machine load the weights. FSDP then
+    broadcasts them, but here text encoders and rewards are not sharded.
     """
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
@@ -59,13 +59,10 @@ def load_whole_models() -> None:
 def _number(name: str, first: int, last: int | None = None) -> int:
     """The whole number in an environment variable, from `first` to `last`."""
     text = os.environ.get(name, "").strip()
-    if (
-        text.isascii()
-        and text.isdigit()
-        and first <= int(text)
-        and (last is None or int(text) <= last)
-    ):
-        return int(text)
+    if text.isascii() and text.isdigit():
+        number = int(text)
+        if first <= number and (last is None or number <= last):
+            return number
     limits = f"from {first} to {last}" if last is not None else f"from {first} on"
     found = f"{name}={text!r} is not" if text else f"{name} is not set to"
     size = "" if name == "WORLD_SIZE" else f"WORLD_SIZE={os.environ['WORLD_SIZE']}, but "
@@ -73,9 +70,10 @@ def _number(name: str, first: int, last: int | None = None) -> int:
 
 
 def _check_not_left_alone() -> None:
-    """Without a GPU, `accelerate launch --num_processes 2` starts one process and no second."""
+    """Raises if `accelerate launch --num_processes 2` started one process, as without a GPU."""
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if launched and "WORLD_SIZE" not in os.environ:
         raise ConfigError(
-            "accelerate was asked for several processes and started one: add --multi_gpu to `accelerate launch`, also where there is no GPU"
+            "accelerate was asked for several processes and started one: "
+            "add --multi_gpu to `accelerate launch`, even without a GPU"
         )

@@ -1,4 +1,4 @@
-"""The environment of a launcher, or of cluster software that set its variables for other purposes."""
+"""The environment of a launcher, and of cluster software that sets the same variables."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from typing import Any, Final, TypeVar
 import torch
 
 from ddpo.doctor.random_weights import random_module, write_embedded_tokenizer
-from ddpo.policies.base_model import CLASSES, INDEX, BaseModel, read_json
+from ddpo.policies.base_model import CLASSES, INDEX, BaseModel
+from ddpo.policies.model_files import read_json
 from ddpo.policies.sdxl import StableDiffusionXLPolicy
 from ddpo.policies.stable_diffusion import StableDiffusionPolicy
 

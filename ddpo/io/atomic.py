@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name in the same folder, then renamed."""
+"""Atomic files, written under a temporary name in the same folder and then renamed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = [
 
 
 def printable(name: str) -> str:
-    """A file name on one line, as text that any output can hold.
+    """A file name as printable text on one line.
 
-    Control characters, and bytes of the name that are not UTF-8, become backslash escapes.
+    Control characters and bytes that are not UTF-8 become backslash escapes.
     """
     text = name.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(
@@ -38,7 +38,7 @@ def printable(name: str) -> str:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; it becomes `path` when the block ends well, and is removed when it does not."""
+    """A temporary path to write to, renamed to `path` if the block succeeds and else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -50,10 +50,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Around what writes `path`.
+    """Turns an `OSError` of the block into an error that names `path`, the file it writes.
 
     Raises:
-        StorageFailure: it cannot be written; names `path` and the reason.
+        StorageFailure: The file cannot be written; the message names `path` and the reason.
     """
     try:
         yield
@@ -66,22 +66,24 @@ def storing(path: Path) -> Iterator[None]:
 
 
 def named_path(text: str | Path) -> Path:
-    """The place that a user names: `~` is the home folder, and a name is found in either Unicode form.
+    """The path a user names: `~` is the home folder, and a name matches in either Unicode form.
 
-    File names typed as text are mostly in the form NFC; those that macOS wrote are in NFD.
+    Typed file names are mostly in the form NFC, and those written by macOS in NFD.
     """
     path = Path(text).expanduser()
-    if os.path.exists(path):  # of a name that is too long, Path.exists raises
+    if os.path.exists(path):  # Path.exists raises if the name is too long
         return path
     forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
     return next((other for other in forms if os.path.exists(other)), path)
 
 
 def check_writable(path: Path) -> None:
-    """Makes sure that a file can be written to `path`, before time is spent on what goes into it. Makes its folder.
+    """Raises unless a file can be written to `path`, whose folder it creates.
+
+    Call it before spending time on the content of the file.
 
     Raises:
-        ConfigError: a folder, or a place that cannot be written.
+        ConfigError: `path` is a folder or cannot be written.
     """
     if path.is_dir():
         raise ConfigError(f"{path} is a folder, not a file to write")
@@ -94,11 +96,15 @@ def check_writable(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text."""
+    """Writes UTF-8 text atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, indented, with its non-ASCII characters as they are. NaN and infinity are refused: they are not JSON."""
+    """Writes indented JSON atomically, with non-ASCII characters unescaped.
+
+    Raises:
+        ValueError: A number is NaN or infinite, which JSON does not allow.
+    """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,6 +1,7 @@
-"""Tensors on disk: safetensors only, written to a temporary name and renamed, optimizer state included.
+"""Tensors on disk, optimizer state included, as atomically written safetensors.
 
-No pickle is read or written. `torch.optim.Optimizer.state_dict` is flattened to `optimizer.<index>.<name>` tensors.
+No pickle is read or written. `torch.optim.Optimizer.state_dict` is flattened to tensors named
+`optimizer.<index>.<name>`.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ __all__ = ["load_tensors", "optimizer_tensors", "restore_optimizer", "save_tenso
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes `tensors` to `path` atomically: a reader sees the old file or the new one, never a part."""
+    """Writes `tensors` atomically: a reader sees the old file or the new one, never a part."""
     with atomic_path(path) as temporary:
         save_file(
             {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
@@ -29,10 +30,10 @@ def save_tensors(
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Reads what `save_tensors` wrote: the tensors and the metadata.
+    """The tensors and the metadata of a file written by `save_tensors`.
 
     Raises:
-        CheckpointError: the file is missing, cut short or not safetensors.
+        CheckpointError: The file is missing, truncated or not safetensors.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -43,7 +44,10 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The per-parameter state of `optimizer` as `optimizer.<index>.<name>` tensors (a scalar becomes a float64 tensor)."""
+    """The per-parameter state of an optimizer as tensors named `optimizer.<index>.<name>`.
+
+    A scalar becomes a float64 tensor.
+    """
     return {
         f"optimizer.{index}.{name}": value
         if isinstance(value, torch.Tensor)
@@ -58,14 +62,15 @@ def restore_optimizer(
     tensors: Mapping[str, torch.Tensor],
     place: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda parameter, value: value,
 ) -> None:
-    """Puts back what `optimizer_tensors` took; hyper-parameters stay those of `optimizer`.
+    """Restores the state from `optimizer_tensors`; hyper-parameters stay those of `optimizer`.
 
-    Moments take the memory layout of their parameter, on which fused steps insist. Scalars that were no tensors are integers again.
+    Moments take the memory layout of their parameter, as fused steps require. Scalars become
+    integers again.
 
     Args:
-        optimizer: the optimizer, over the parameters that it had.
-        tensors: `optimizer.<index>.<name>`; others are left alone.
-        place: the tensor that the optimizer keeps, from a parameter and a tensor of its state.
+        optimizer: Optimizer over the same parameters as before.
+        tensors: Tensors named `optimizer.<index>.<name>`; other names are ignored.
+        place: Function of a parameter and a tensor of its state that returns the tensor to keep.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, torch.Tensor | int]] = {}
@@ -75,12 +80,9 @@ def restore_optimizer(
             parameter = parameters[int(index)]
             placed = place(parameter, value)
             if placed is value and value.shape == parameter.shape:
-                placed = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(
-                    value
-                )
-            plain = (
-                placed.dtype == torch.float64 and placed.ndim == 0
-            )  # as of a step that was no tensor
+                layout = torch.empty_like(parameter, dtype=value.dtype, device=value.device)
+                placed = layout.copy_(value)
+            plain = placed.dtype == torch.float64 and placed.ndim == 0  # a step that was no tensor
             states.setdefault(int(index), {})[name] = int(placed) if plain else placed
     optimizer.load_state_dict(
         {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}

@@ -294,7 +294,7 @@ def test_missing_file_and_module(tmp_path: Path) -> None:
     with pytest.raises(RewardLoadError, match="No such file"):
         resolve(f"{tmp_path}/absent.py:f")
     with pytest.raises(
-        RewardLoadError, match=r"no module 'nowhere_at_all'; a file is named as ./file.py:Attribute"
+        RewardLoadError, match=r"no module 'nowhere_at_all'; write a file as ./file.py:Attribute"
     ):
         resolve("nowhere_at_all.rewards:f")
     with pytest.raises(RewardLoadError, match="has no 'Darknes'; did you mean 'Darkness'"):

@@ -17,6 +17,7 @@ from ddpo.eval.analysis.diversity import DiversityChange
 from ddpo.eval.analysis.history import RunHistory
 from ddpo.eval.analysis.prompt_dependence import Dependence
 from ddpo.eval.analysis.tables import Gain
+from ddpo.text import listed, percent
 
 __all__ = ["ORDER", "UNTOLD", "Evidence", "Grade", "HackingAssessment", "assess_hacking"]
 
@@ -102,7 +103,7 @@ class _Ratio:
     high: float
 
     def __str__(self) -> str:
-        return f"{_percent(self.value)} ({_percent(self.low)} to {_percent(self.high)})"
+        return f"{percent(self.value)} ({percent(self.low)} to {percent(self.high)})"
 
 
 def assess_hacking(
@@ -164,7 +165,7 @@ def _held_out(gains: Sequence[Gain]) -> Evidence:
         nothing = "No held-out reward fell by half a standard deviation or more."
         return Evidence(HELD_OUT, "no sign", f"{nothing} {lowest}")
     strong = any(gain.z.mean <= WITNESS_STRONG for gain in fallen)
-    names = _listed(list(dict.fromkeys(gain.reward for gain in fallen)))
+    names = listed(list(dict.fromkeys(gain.reward for gain in fallen)))
     text = f"{names} fell during training. {lowest}"
     return Evidence(HELD_OUT, "strong signs" if strong else "watch", text)
 
@@ -291,7 +292,7 @@ def _overall(evidence: Sequence[Evidence]) -> tuple[Grade, str]:
     if lacking:
         return "too little measured", (
             "Too little was measured to exclude signs of reward hacking: "
-            f"only {_listed(kinds)}.{unknown} "
+            f"only {listed(kinds)}.{unknown} "
             f"More evidence comes from {' and from '.join(lacking)}."
         )
     openings: dict[Grade, str] = {
@@ -300,7 +301,7 @@ def _overall(evidence: Sequence[Evidence]) -> tuple[Grade, str]:
         "no sign": "No sign of reward hacking",
     }
     if grade in openings:
-        return grade, f"{openings[grade]}: {_listed(kinds)}.{unknown}"
+        return grade, f"{openings[grade]}: {listed(kinds)}.{unknown}"
     return grade, "No evidence of reward hacking could be measured."
 
 
@@ -330,18 +331,8 @@ def _grade(watch: bool, strong: bool) -> Grade:
     return "watch" if watch else "no sign"
 
 
-def _listed(items: Sequence[str]) -> str:
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} and {items[-1]}"
-
-
 def _split(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.0f} %".replace("-", "−")
 
 
 def _z(gain: Gain) -> str:
