@@ -1,4 +1,4 @@
-"""`ddpo cache`: what the score cache holds, as a table and as a file, and how to empty it. Nothing heavy is imported."""
+"""`ddpo cache`: the contents of the score cache, their export, and their removal."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.markup import escape
-from ddpo.cli.warnings import one_line_warnings
+from ddpo.cli.console import escape, one_line_warnings, simple_table
+from ddpo.cli.options import AsJson
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,16 +20,14 @@ if TYPE_CHECKING:
     from ddpo.rewards.cache import CacheStats, ScoreCache
 
 app = typer.Typer(
-    help="The score cache: scores that were computed before and are not computed again.",
+    help="Score cache: its contents, their export, and their removal.",
     no_args_is_help=True,
 )
 
 
 @app.command("stats")
-def stats_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """Where the cache is, its size and limit, and the scores of each reward."""
+def stats_command(as_json: AsJson = False) -> None:
+    """Print the place, size and limit of the cache, and its scores by reward."""
     from ddpo.rewards.cache.servable import servable
 
     with _cache() as cache:
@@ -47,41 +45,34 @@ def stats_command(
         console.print(_entries_table(stats, fresh))
     if None in fresh:
         console.print(
-            "?: no reward of that name is installed; a user's file or module is known when it is used"
+            "?: no reward of that name is installed; those of your files are known once used"
         )
     if stats.damaged:
         size = sum(path.stat().st_size for path in stats.damaged)
         console.print(
-            f"{len(stats.damaged)} damaged files were set aside ({_size(size)}); `ddpo cache clear` removes them",
+            f"damaged files set aside: {len(stats.damaged)} ({_size(size)}); "
+            "`ddpo cache clear` removes them",
             soft_wrap=True,
         )
 
 
 def _facts(stats: CacheStats, fresh: list[bool | None]) -> list[tuple[str, str]]:
+    """Labels and values of the lines above the table."""
     served = sum(entry.scores for entry, state in zip(stats.entries, fresh, strict=True) if state)
     facts = [
         ("cache", str(stats.path)),
         ("size", f"{_size(stats.bytes)} of at most {_size(stats.limit_bytes)}"),
+        ("scores", f"{stats.scores:,}, of which {served:,} of rewards as they are installed now"),
     ]
-    facts.append(
-        ("scores", f"{stats.scores:,}, of which {served:,} of rewards as they are installed now")
-    )
-    moments = [
-        moment
-        for entry in stats.entries
-        for moment in (entry.oldest, entry.newest)
-        if moment is not None
-    ]
+    ends = [(entry.oldest, entry.newest) for entry in stats.entries]
+    moments = [moment for pair in ends for moment in pair if moment is not None]
     if moments:
         facts.append(("computed", f"from {_minute(min(moments))} to {_minute(max(moments))}"))
     return facts
 
 
 def _entries_table(stats: CacheStats, fresh: list[bool | None]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = simple_table()
     table.add_column("reward", no_wrap=True, style="bold")
     table.add_column("scores", justify="right", no_wrap=True)
     table.add_column("installed", no_wrap=True)
@@ -89,19 +80,21 @@ def _entries_table(stats: CacheStats, fresh: list[bool | None]) -> Table:
     table.add_column("version and options", overflow="fold")
     states = {True: "yes", False: "[yellow]other[/yellow]", None: "?"}
     for entry, state in zip(stats.entries, fresh, strict=True):
-        told_apart = escape(_told_apart(entry.identity))
         table.add_row(
             escape(entry.reward),
             f"{entry.scores:,}",
             states[state],
             _minute(entry.most_recent),
-            told_apart,
+            escape(_version_and_options(entry.identity)),
         )
     return table
 
 
-def _told_apart(identity: str) -> str:
-    """What of an identity a reader can tell versions apart by; the card's fingerprint stands for weights and preprocessing."""
+def _version_and_options(identity: str) -> str:
+    """The parts of an identity by which a reader tells the versions of a reward apart.
+
+    The card's fingerprint among them stands for weights and preprocessing.
+    """
     parts = [part.partition(":") for part in identity.split("|")]
     common = ("reward", "pixels", "preprocessing", "dtype", "weights")
     return " ".join(
@@ -136,10 +129,12 @@ def _as_json(stats: CacheStats, fresh: list[bool | None]) -> dict[str, object]:
 def clear_command(
     reward: Annotated[
         str | None,
-        typer.Option(help="Only the scores of this reward, of all its versions and options."),
+        typer.Option(
+            help="The only reward whose scores are removed, in all its versions and options."
+        ),
     ] = None,
 ) -> None:
-    """Removes scores: all of them with the damaged files that were set aside, or those of one reward."""
+    """Remove the scores of one reward, or all scores and the damaged files set aside."""
     with _cache() as cache:
         removed = cache.clear(reward)
         after = cache.stats()
@@ -153,10 +148,13 @@ def clear_command(
 def export_command(
     out: Annotated[
         Path,
-        typer.Argument(help="A table to write: .parquet, .csv or .jsonl. Replaces an older one."),
+        typer.Argument(help="Table to write or replace: .parquet, .csv or .jsonl."),
     ],
 ) -> None:
-    """Writes all scores as a table: reward, identity, key, value, parts, when computed, when last used."""
+    """Write all scores as a table.
+
+    Its columns are reward, identity, key, value, parts, and the times of computing and last use.
+    """
     with _cache() as cache:
         written = cache.export(out)
     typer.echo(f"wrote {written:,} scores to {out}")
@@ -164,7 +162,7 @@ def export_command(
 
 @contextmanager
 def _cache() -> Iterator[ScoreCache]:
-    """The cache; what it warns of is said on one line."""
+    """The open score cache, whose warnings are one line each."""
     from ddpo.rewards.cache import ScoreCache
 
     with one_line_warnings(), ScoreCache() as cache:
@@ -172,6 +170,7 @@ def _cache() -> Iterator[ScoreCache]:
 
 
 def _size(count: float) -> str:
+    """A number of bytes in units of 2**20 or 2**10, as in DDPO_CACHE_LIMIT_MB."""
     return f"{count / 2**20:,.1f} MB" if count >= 2**20 else f"{count / 2**10:,.0f} kB"
 
 

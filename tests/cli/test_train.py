@@ -102,7 +102,7 @@ def test_a_run_prints_a_line_per_iteration_and_can_be_sampled(
     assert "not an empty folder" in again.stderr
 
 
-def test_an_interrupted_run_says_how_to_go_on_and_does(tiny_model: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_names_the_command_that_resumes_it(tiny_model: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -137,7 +137,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tiny_model: Path, tmp_pat
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "go on with: ddpo train --resume run" in output
+    assert "resume with: ddpo train --resume run" in output
     count = len(metrics.read_text().splitlines())
     resumed = ddpo("train", "--resume", "run", "--iterations", str(count + 1), cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
@@ -187,7 +187,7 @@ def test_ctrl_c_during_a_checkpoint_lets_it_be_finished(tiny_model: Path, tmp_pa
     assert "Stopping after the step under way; Ctrl-C again stops at once." in errors
     assert (
         output.splitlines()[-1]
-        == "Stopped. The finished iterations are kept; go on with: ddpo train --resume run"
+        == "Stopped. The finished iterations are kept; resume with: ddpo train --resume run"
     )
     assert (folder / "policy.json").is_file()
     assert not temporary.exists()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.markup import escape
+from ddpo.cli.console import escape
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -17,16 +17,15 @@ if TYPE_CHECKING:
 def download_command(
     names: Annotated[list[str], typer.Argument(help="Rewards of `ddpo rewards list`.")],
 ) -> None:
-    """Fetch and verify the weights of rewards ahead of time; an interrupted download resumes."""
+    """Fetch and verify the weights of rewards; an interrupted download resumes."""
     from rich.console import Console
 
     from ddpo.rewards.tools.availability import check_space_for, weight_state
     from ddpo.rewards.zoo import resolve
 
     console = Console()
-    cards = list(
-        {(card.id, card.weights): card for card in (resolve(name).card for name in names)}.values()
-    )
+    named = [resolve(name).card for name in names]
+    cards = list({(card.id, card.weights): card for card in named}.values())
     states = [[weight_state(weight) for weight in card.weights] for card in cards]
     check_space_for(list({state.weight: state for found in states for state in found}.values()))
     for card, found in zip(cards, states, strict=True):
@@ -39,28 +38,27 @@ def download_command(
 
 
 def _fetch(state: WeightState, reward: str) -> None:
+    """Fetches one file or repository under a progress bar, and prints its path."""
     from rich.console import Console
 
     from ddpo.rewards.tools.availability import fetch_weight
 
+    weight = state.weight
     with _progress() as progress:
-        task = progress.add_task(
-            escape(state.weight.source.rpartition("/")[2]), total=None, start=False
-        )
+        title = escape(weight.source.rpartition("/")[2])
+        task = progress.add_task(title, total=None, start=False)
 
-        def told(done: int, total: int | None) -> None:
+        def update(done: int, total: int | None) -> None:
             if not progress.tasks[task].started:
                 progress.start_task(task)
             progress.update(task, completed=done, total=total)
 
-        if not state.weight.source.startswith("http"):
-            progress.stop()  # the hub's client draws its own bars
-        path = fetch_weight(state.weight, reward, told)
-    checked = (
-        "SHA-256 as on the card"
-        if state.weight.sha256
-        else f"revision {state.weight.revision}, the card gives no SHA-256"
-    )
+        if not weight.source.startswith("http"):
+            progress.stop()  # the hub's client shows bars of its own
+        path = fetch_weight(weight, reward, update)
+    checked = f"revision {weight.revision}, the card gives no SHA-256"
+    if weight.sha256:
+        checked = "SHA-256 as on the card"
     Console().print(f"{escape(reward)}: {escape(str(path))} ({checked})", soft_wrap=True)
 
 
