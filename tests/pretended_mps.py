@@ -118,6 +118,8 @@ class PretendedMps(TorchFunctionMode):
         func(*args)
         if len(args) > 1 and on_mps(args[1]):
             mark(args[0])
+        elif getattr(func, "__self__", None) is Tensor.data:  # `tensor.data = another` moves it
+            args[0].pretended_mps = False
 
     def _check_alike(self, name: str, flat: list[Any]) -> None:
         foreign = [

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from ddpo.devices import resolve_device
 from ddpo.errors import ConfigError, MemoryExhausted
@@ -17,6 +18,7 @@ from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.failures import is_of_memory
+from ddpo.trainer.low_memory import rewards_leave
 
 __all__ = ["even_calls", "largest_batch", "largest_fitting"]
 
@@ -45,11 +47,11 @@ def largest_batch(config: TrainConfig) -> int:
     unit = config.sample.per_prompt if "group" in reward.card.inputs else 1
     policy = adapted_policy(config, device)
     trained = sum(parameter.nbytes for _, parameter in policy.trainable_parameters())
-    beside = 2 * trained + (reward.card.memory_mb * 10**6 if reward.card.device == "any" else 0)
-    reserved = beside + int(HEADROOM * _free(policy.device))
+    reserved = 2 * trained + int(HEADROOM * _free(policy.device))
+    scoring = reward.card.memory_mb * 10**6 if reward.card.device == "any" else 0
 
     def fits(units: int) -> bool:
-        return _fits(policy, config, units * unit, reserved)
+        return _fits(policy, config, units * unit, reserved, scoring)
 
     units = config.sample.samples // unit
     found = largest_fitting(fits, units)
@@ -82,11 +84,26 @@ def _free(device: torch.device) -> int:
         return 0
 
 
-def _fits(policy: TrainablePolicy, config: TrainConfig, batch: int, reserved: int) -> bool:
-    """True if one call of everything fits while `reserved` bytes are taken."""
+def _fits(
+    policy: TrainablePolicy, config: TrainConfig, batch: int, reserved: int, scoring: int
+) -> bool:
+    """True if one call of everything fits while `reserved` bytes are taken.
+
+    Args:
+        policy: The policy, adapted.
+        config: Settings of the run.
+        batch: Items of each call.
+        reserved: Bytes that are taken all the time.
+        scoring: Bytes of the reward, which with `low_memory` are free in the training call.
+    """
+    leaves = rewards_leave(config, policy.device)
     try:
         ballast = torch.empty(reserved, dtype=torch.uint8, device=policy.device)
-        _call(policy, config, batch)
+        reward = torch.empty(scoring, dtype=torch.uint8, device=policy.device)
+        _sampling_call(policy, config, batch)
+        if leaves:
+            del reward
+        _training_call(policy, config, batch)
         del ballast
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if not is_of_memory(error):
@@ -100,8 +117,26 @@ def _fits(policy: TrainablePolicy, config: TrainConfig, batch: int, reserved: in
     return True
 
 
-def _call(policy: TrainablePolicy, config: TrainConfig, batch: int) -> None:
-    """One denoising step, one decoding and one training call of `batch` items."""
+def _sampling_call(policy: TrainablePolicy, config: TrainConfig, batch: int) -> None:
+    """One denoising step and one decoding of `batch` items."""
+    inputs = _inputs(policy, config, batch)
+    with torch.no_grad():
+        guided(policy, *inputs, config.sample.guidance)
+        policy.decode(inputs[0])
+
+
+def _training_call(policy: TrainablePolicy, config: TrainConfig, batch: int) -> None:
+    """One training call of `batch` items."""
+    output = guided(policy, *_inputs(policy, config, batch), config.training_guidance)
+    output.square().mean().backward()
+    if policy.device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def _inputs(
+    policy: TrainablePolicy, config: TrainConfig, batch: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Latents, timesteps, conditioning and unconditional conditioning of a call."""
     latents = torch.zeros(
         (batch, *policy.latent_shape), dtype=policy.storage_dtype, device=policy.device
     )
@@ -109,13 +144,4 @@ def _call(policy: TrainablePolicy, config: TrainConfig, batch: int) -> None:
         (batch,), policy.schedule.timesteps(config.sample.steps)[0], device=policy.device
     )
     conditioning = policy.encode([""] * batch)
-    unconditional = policy.encode([""])
-    with torch.no_grad():
-        guided(policy, latents, timesteps, conditioning, unconditional, config.sample.guidance)
-        policy.decode(latents)
-    output = guided(
-        policy, latents, timesteps, conditioning, unconditional, config.training_guidance
-    )
-    output.square().mean().backward()
-    if policy.device.type != "cpu":
-        torch.accelerator.synchronize()
+    return latents, timesteps, conditioning, policy.encode([""])

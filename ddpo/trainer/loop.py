@@ -26,7 +26,7 @@ from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.failures import enough_memory, storing
 from ddpo.trainer.grad_scaler import GradScaler
 from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
-from ddpo.trainer.low_memory import low_memory_finding
+from ddpo.trainer.low_memory import low_memory_finding, rewards_away
 from ddpo.trainer.monitoring.events import (
     Checked,
     Checkpointed,
@@ -199,17 +199,18 @@ class _Trainer:
             rewards = output.values.cpu().double().numpy()
             weights = self.algorithm.weigh(rewards, prompt_ids, self.statistics, config)
             likelihood = self.likelihood(trained, rollout, iteration, self.share.start)
-            stats = yield from update(
-                self.policy,
-                self.optimizer,
-                self.algorithm,
-                likelihood,
-                weights,
-                config,
-                iteration,
-                processes,
-                self.scale,
-            )
+            with rewards_away(config, self.policy.device):
+                stats = yield from update(
+                    self.policy,
+                    self.optimizer,
+                    self.algorithm,
+                    likelihood,
+                    weights,
+                    config,
+                    iteration,
+                    processes,
+                    self.scale,
+                )
             ended = time.perf_counter()
             checkpoint = iteration % config.checkpoint_every == 0 or iteration == config.iterations
             held_out = None
@@ -274,19 +275,21 @@ class _Trainer:
         sampling = time.perf_counter() - begun
         likelihood = self.likelihood(self.policy, first, iteration)
         ids = [key.prompt.id for key in self.keys(iteration)]
-        findings = examine(
-            self.policy,
-            self.algorithm,
-            likelihood,
-            first,
-            ids,
-            config,
-            iteration,
-            sampling,
-            self.processes.count,
-            self.reward.memory_mb(str(self.policy.device)),
-        )
-        memory = low_memory_finding(config, self.policy)
+        with rewards_away(config, self.policy.device):
+            findings = examine(
+                self.policy,
+                self.algorithm,
+                likelihood,
+                first,
+                ids,
+                config,
+                iteration,
+                sampling,
+                self.processes.count,
+                self.reward.memory_mb(str(self.policy.device)),
+            )
+        scorers = [self.scorer, *([self.held_out.scorer] if self.held_out else [])]
+        memory = low_memory_finding(config, self.policy, [scorer.reward for scorer in scorers])
         notes = [memory, unknown_words(config.model, self.prompts), self.cut, remark(self.changes)]
         noted = [note for note in notes if note is not None]
         yield Checked([settings_finding(config), *findings, room, *noted])

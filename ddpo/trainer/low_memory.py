@@ -5,16 +5,27 @@ Text encoders and autoencoder leave the device while they are unused in every ru
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Final
 
 import torch
 
 from ddpo.policies.policy import Policy, save_memory
+from ddpo.rewards.base import Reward
+from ddpo.rewards.offload import offloaded, unplaced_rewards
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Finding
 
-__all__ = ["EXTRA", "keep_fewer_activations", "low_memory_finding", "small_moments"]
+__all__ = [
+    "EXTRA",
+    "keep_fewer_activations",
+    "low_memory_finding",
+    "rewards_away",
+    "rewards_leave",
+    "small_moments",
+]
 
 EXTRA: Final = "pip install 'ddpo[low-memory]'"
 
@@ -36,8 +47,31 @@ def small_moments(config: TrainConfig, device: torch.device) -> bool:
     return config.low_memory and device.type == "cuda" and find_spec("bitsandbytes") is not None
 
 
-def low_memory_finding(config: TrainConfig, policy: Policy) -> Finding | None:
-    """The steps that are on and those that were left out, for the check before a run; None without `low_memory`."""
+def rewards_leave(config: TrainConfig, device: torch.device) -> bool:
+    """True if rewards leave the run's device while an update runs: with `low_memory`, on an accelerator."""
+    return config.low_memory and device.type != "cpu"
+
+
+@contextmanager
+def rewards_away(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Within, no network that a reward placed lies on the run's device, where the settings want it."""
+    if rewards_leave(config, device):
+        with offloaded(device):
+            yield
+    else:
+        yield
+
+
+def low_memory_finding(
+    config: TrainConfig, policy: Policy, rewards: Sequence[Reward] = ()
+) -> Finding | None:
+    """The steps that are on and those that were left out; None without `low_memory`.
+
+    Args:
+        config: Settings of the run.
+        policy: The policy on its device.
+        rewards: Rewards that the run calls, the held-out one included.
+    """
     if not config.low_memory:
         return None
     steps, missing = [], []
@@ -51,6 +85,15 @@ def low_memory_finding(config: TrainConfig, policy: Policy) -> Finding | None:
         missing.append(f"AdamW's moments have 32 bits ({EXTRA} for 8)")
     else:
         missing.append("AdamW's moments have 32 bits (8 need CUDA)")
+    if rewards_leave(config, policy.device):
+        steps.append("rewards leave the device during an update")
+        stay = sorted(
+            {name for reward in rewards for name in unplaced_rewards(reward, policy.device)}
+        )
+        if stay:
+            missing.append(
+                f"{', '.join(stay)} stays there (move its network with ddpo.rewards.offload.place)"
+            )
     text = "; ".join([*steps, "left out: " + ", ".join(missing)] if missing else steps)
     return Finding("low-memory", text)
 

@@ -36,16 +36,24 @@ class MemoryParts:
     activations: int  # kept for the backward pass of one training call
     latents: int  # paths of one iteration
     reward: int  # by the reward's card
+    reward_leaves: bool = False  # True if it is off the device while an update runs
 
     @property
     def total(self) -> int:
-        """The sum of the parts."""
-        return sum(getattr(self, field.name) for field in fields(self))
+        """The most that is there at once: all parts, or only those of sampling or of an update."""
+        both = self.weights + self.trained + self.optimizer + self.latents
+        update = self.gradients + self.activations
+        return both + (max(self.reward, update) if self.reward_leaves else self.reward + update)
 
     def text(self) -> str:
         """The parts in words, without those that take nothing."""
-        named = [(field.name, getattr(self, field.name)) for field in fields(self)]
-        return ", ".join(f"{name} {byte_size(size)}" for name, size in named if size)
+        named = [
+            (field.name, getattr(self, field.name))
+            for field in fields(self)
+            if field.name != "reward_leaves"
+        ]
+        away = " (not during an update)" if self.reward and self.reward_leaves else ""
+        return ", ".join(f"{name} {byte_size(size)}" for name, size in named if size) + away
 
 
 class Activations:
@@ -72,7 +80,9 @@ class Activations:
         self.bytes += sum(one.nbytes() for one in kept)  # 0 for parameters that FSDP let go again
 
 
-def memory_parts(policy: Policy, activations: int, latents: int, reward_mb: float) -> MemoryParts:
+def memory_parts(
+    policy: Policy, activations: int, latents: int, reward_mb: float, reward_leaves: bool = False
+) -> MemoryParts:
     """The parts of a run on `policy`.
 
     Args:
@@ -80,6 +90,7 @@ def memory_parts(policy: Policy, activations: int, latents: int, reward_mb: floa
         activations: bytes that one training call keeps.
         latents: bytes of the paths of one iteration.
         reward_mb: memory of the reward on the policy's device, in 10⁶ bytes.
+        reward_leaves: True if the reward is off that device while an update runs.
     """
     trained = sum(_bytes(parameter) for _, parameter in policy.trainable_parameters())
     frozen = sum(_bytes(tensor) for tensor in frozen_tensors(policy))
@@ -91,6 +102,7 @@ def memory_parts(policy: Policy, activations: int, latents: int, reward_mb: floa
         activations=activations,
         latents=latents,
         reward=int(reward_mb * BYTES_PER_MB),
+        reward_leaves=reward_leaves,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from ddpo.trainer.scoring import RolloutScorer
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout, Trajectory
 
 __all__ = ["Collection", "check_scorable", "draw_keys", "joined", "sampler_settings"]
+
+HEADROOM: Final = 0.1
+"""Share of a GPU's memory that stays free while a reward and the sampler share it."""
 
 
 def sampler_settings(config: SampleConfig) -> SamplerSettings:
@@ -74,6 +78,7 @@ class Collection:
 
     A picture is dropped when it is scored: what training needs is its path, or, for an algorithm that fits pictures, its last latents.
     While a reward is waited for that leaves the policy's device idle, the next batch is sampled; scores come in the same calls and order.
+    The same holds for a reward on the policy's own GPU once `room_for_both` finds room there.
 
     Args:
         policy: what samples.
@@ -130,6 +135,7 @@ class Collection:
 
     def rest(self) -> Generator[Progress, None, Rollout]:
         """The batches that are left; yields progress, returns the rollout of all pictures. Raises as `first_batch`."""
+        self._overlapped = self._overlapped or room_for_both(self._policy.device)
         while self._done < len(self._keys):
             self._hand_over(self._next_pictures())
             yield Progress("sampling", self._done, len(self._keys))
@@ -166,9 +172,25 @@ class Collection:
 def leaves_idle(scorer: Scorer, device: torch.device) -> bool:
     """Whether the policy's device has nothing to do while the reward is asked: it asks a server, or runs on the CPU beside a GPU.
 
-    On one and the same device two would only get into each other's way, and into its memory.
+    On one and the same CPU two would only get into each other's way.
     """
     return scorer.waits or (device.type != "cpu" and scorer.reward.card.device == "cpu")
+
+
+def room_for_both(device: torch.device) -> bool:
+    """True if a CUDA device has memory for a call of a reward beside a call of the sampler.
+
+    Twice the most that any call took so far has to fit, with a tenth of the memory to spare. Both
+    use one stream, so that each computes what it would compute alone. Other devices do not say how
+    much is free: there the two take turns.
+    """
+    if device.type != "cuda":
+        return False
+    held = torch.cuda.memory_allocated(device)
+    call = torch.cuda.max_memory_allocated(device) - held
+    free, total = torch.cuda.mem_get_info(device)
+    unused = free + torch.cuda.memory_reserved(device) - held
+    return 2 * call <= unused - HEADROOM * total
 
 
 def _check_finite(latents: torch.Tensor, pixels: torch.Tensor) -> None:

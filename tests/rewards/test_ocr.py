@@ -312,7 +312,7 @@ def test_the_conformance_kit_on_pictures_with_text(
     def draw(name: str) -> Any:
         return np.kron(np.asarray(picture(words[name], (64, 64), 20)), np.ones((8, 8, 1), np.uint8))
 
-    monkeypatch.setattr("ddpo.rewards.check.subject.draw_fixture", draw)
+    monkeypatch.setattr("ddpo.rewards.check.reward_under_test.draw_fixture", draw)
     only = sorted(set(all_checks()) - {"light-listing", "missing-weights"})
     results = {
         result.name: result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -11,19 +12,26 @@ from typing import Any
 
 import pytest
 import torch
+from pretended_mps import PretendedMps, on_mps
 from test_resume import config_of, metrics
+from torch import nn
 
+from ddpo.doctor.random_clip import TINY, write_small_vocabulary_clip
 from ddpo.io.tensors import optimizer_tensors, restore_optimizer
-from ddpo.trainer import low_memory
+from ddpo.rewards.card import RewardCard
+from ddpo.rewards.offload import place
+from ddpo.trainer import loop, low_memory
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import OptimConfig, TrainConfig
 from ddpo.trainer.loop import train
 from ddpo.trainer.low_memory import low_memory_finding, small_moments
-from ddpo.trainer.monitoring.events import Checked
+from ddpo.trainer.monitoring.events import Checked, Finding
 from ddpo.trainer.optimizer import make_optimizer
+from ddpo.types import ImageBatch, RewardOutput
 
 Run = Callable[..., tuple[int, str, str]]
 AGAIN = "activations are computed again in the backward pass"
+LEAVE = "rewards leave the device during an update"
 
 
 class WholeSteps(torch.optim.Optimizer):
@@ -89,13 +97,13 @@ def test_without_the_package_they_have_32(monkeypatch: pytest.MonkeyPatch) -> No
         (
             "cuda",
             True,
-            f"{AGAIN}; left out: AdamW's moments have 32 bits (pip install 'ddpo[low-memory]' for 8)",
+            f"{AGAIN}; {LEAVE}; left out: AdamW's moments have 32 bits (pip install 'ddpo[low-memory]' for 8)",
         ),
         ("cpu", True, f"{AGAIN}; left out: AdamW's moments have 32 bits (8 need CUDA)"),
         (
             "mps",
             False,
-            "left out: this model keeps all activations, AdamW's moments have 32 bits (8 need CUDA)",
+            f"{LEAVE}; left out: this model keeps all activations, AdamW's moments have 32 bits (8 need CUDA)",
         ),
     ],
 )
@@ -116,7 +124,7 @@ def test_with_the_package_nothing_is_left_out(bitsandbytes: None) -> None:
     policy: Any = SimpleNamespace(device=torch.device("cuda"), save_memory=None)
     found = low_memory_finding(TrainConfig(low_memory=True), policy)
     assert found is not None
-    assert found.text == f"{AGAIN}; AdamW's moments have 8 bits"
+    assert found.text == f"{AGAIN}; AdamW's moments have 8 bits; {LEAVE}"
 
 
 def test_the_state_of_8_bit_moments_is_written_and_read() -> None:
@@ -161,3 +169,115 @@ def test_the_option_is_kept_and_cannot_be_changed_afterwards(
     code, output, errors = ddpo("train", "--resume", tmp_path / "small", "--iterations", 2)
     assert code == 0, errors
     assert AGAIN in " ".join(output.split())
+
+
+def networks_on_the_device(policy: Any) -> list[str]:
+    """Networks of this process that lie on the pretended device, those of the policy left out."""
+    own = {
+        id(each)
+        for held in vars(policy).values()
+        if isinstance(held, nn.Module)
+        for each in held.modules()
+    }
+    alive = [
+        each
+        for each in gc.get_objects()
+        if issubclass(type(each), nn.Module) and id(each) not in own
+    ]
+    return [
+        type(each).__name__
+        for each in alive
+        if any(on_mps(tensor) for tensor in each._parameters.values())
+    ]
+
+
+def watched_run(
+    config: TrainConfig, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[list[str]], list[Finding]]:
+    """Networks on the device at each training call, the check before the run included, and what it reported."""
+    seen: list[list[str]] = []
+    findings: list[Finding] = []
+
+    def watched(likelihood: Any) -> type:
+        class Watched(likelihood):
+            def of(self, items: Any) -> Any:
+                seen.append(networks_on_the_device(self.policy))
+                return super().of(items)
+
+        return Watched
+
+    with PretendedMps(), monkeypatch.context() as patch:
+        patch.setattr(loop, "TransitionLikelihood", watched(loop.TransitionLikelihood))
+        for event in train(config, out):
+            if isinstance(event, Checked):
+                findings += event.findings
+    return seen, findings
+
+
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP with random weights."""
+    folder = tmp_path_factory.mktemp("clip")
+    write_small_vocabulary_clip(folder, "ViT-B/32", TINY)
+    return folder
+
+
+def test_no_network_of_a_reward_is_on_the_device_during_an_update(
+    tiny_model: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores, losses and gradients are those of a run whose reward stays."""
+    reward = f"pickscore:clip={tiny_clip},processor={tiny_clip}"
+    settings: dict[str, Any] = {
+        "reward": reward,
+        "device": "mps",
+        "dtype": "float32",
+        "iterations": 2,
+        "held_out": "darkness",
+    }
+    away, reported = watched_run(
+        config_of(tiny_model, low_memory=True, **settings), tmp_path / "away", monkeypatch
+    )
+    stay, _ = watched_run(config_of(tiny_model, **settings), tmp_path / "stay", monkeypatch)
+    assert len(away) == len(stay) > 4
+    assert all("Linear" in names for names in stay), "the test sees networks that stay"
+    assert away == [[]] * len(away)
+    assert metrics(tmp_path / "away") == metrics(tmp_path / "stay")
+    texts = {finding.topic: finding.text for finding in reported}
+    assert LEAVE in texts["low-memory"]
+    assert "stays there" not in texts["low-memory"]
+    assert texts["memory"].endswith("(not during an update)")
+
+
+def test_a_reward_of_a_user_that_does_not_place_its_network_is_named_once(tmp_path: Path) -> None:
+    class Held:
+        card = RewardCard(
+            id="held",
+            version="1",
+            summary="s",
+            load="m:a",
+            family="pixels",
+            flaws="f",
+            device="any",
+        )
+
+        def __init__(self, placed: bool) -> None:
+            network = nn.Linear(2, 1)
+            self.network = place(network, "mps") if placed else network.to("mps")
+
+        def __call__(self, batch: ImageBatch) -> RewardOutput:
+            return RewardOutput(torch.zeros(len(batch)))
+
+    policy: Any = SimpleNamespace(device=torch.device("mps"))
+    config = TrainConfig(low_memory=True)
+    with PretendedMps():
+        found = low_memory_finding(
+            config, policy, [Held(placed=False), Held(placed=True), Held(placed=False)]
+        )
+        assert found is not None
+        assert (
+            found.text.count("held stays there (move its network with ddpo.rewards.offload.place)")
+            == 1
+        )
+        found = low_memory_finding(config, policy, [Held(placed=True)])
+        assert found is not None
+        assert "stays there" not in found.text

@@ -8,7 +8,7 @@ import torch
 
 from ddpo.policies import load_policy
 from ddpo.policies.policy import LoraSettings
-from ddpo.trainer.memory import Activations, memory_parts
+from ddpo.trainer.memory import Activations, MemoryParts, memory_parts
 
 
 def test_activations_are_what_autograd_keeps_without_the_parameters() -> None:
@@ -44,3 +44,24 @@ def test_the_parts_of_a_policy(tiny_model: Path) -> None:
     )
     assert (parts.activations, parts.latents, parts.reward) == (5, 7, 2_000_000)
     assert parts.total == parts.weights + 16 * trained + 2_000_012
+
+
+@pytest.mark.parametrize(
+    ("reward", "leaves", "total"), [(30, False, 91), (30, True, 70), (9, True, 61), (0, True, 61)]
+)
+def test_a_reward_that_leaves_counts_against_the_update(
+    reward: int, leaves: bool, total: int
+) -> None:
+    """40 bytes are there all the time, 21 more in an update, the reward in sampling."""
+    parts = MemoryParts(
+        weights=10,
+        trained=8,
+        gradients=8,
+        optimizer=16,
+        activations=13,
+        latents=6,
+        reward=reward,
+        reward_leaves=leaves,
+    )
+    assert parts.total == total
+    assert parts.text().endswith("(not during an update)") == bool(reward and leaves)

@@ -16,8 +16,9 @@ from ddpo.policies.policy import Policy
 from ddpo.rewards.card import Calls, RewardCard
 from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.zoo import resolve
+from ddpo.trainer import rollout
 from ddpo.trainer.config import SampleConfig
-from ddpo.trainer.rollout import Collection, draw_keys, leaves_idle
+from ddpo.trainer.rollout import Collection, draw_keys, leaves_idle, room_for_both
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout
 
 CONFIG = SampleConfig(samples=12, per_prompt=4, steps=2, guidance=1.0, batch=4)
@@ -83,6 +84,37 @@ def test_the_next_batch_is_sampled_while_a_server_is_waited_for(
     assert remote.asked == local.asked  # the same calls in the same order
     assert torch.equal(overlapped.rewards.values, one_by_one.rewards.values)
     assert torch.equal(overlapped.trajectory.latents, one_by_one.trajectory.latents)
+
+
+def test_a_reward_on_the_same_gpu_is_overlapped_where_there_is_room(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room of a GPU is pretended; the scores and their calls are those of taking turns."""
+    with monkeypatch.context() as patch:
+        patch.setattr(rollout, "room_for_both", lambda device: True)
+        beside = Slow(LOCAL, watched(policy, patch), patience=30)
+        overlapped = collected(policy, beside)
+    in_turns = Slow(LOCAL, watched(policy, monkeypatch), patience=0.05)
+    one_by_one = collected(policy, in_turns)
+    assert beside.saw_the_next[0]
+    assert not in_turns.saw_the_next[0]
+    assert beside.asked == in_turns.asked
+    assert torch.equal(overlapped.rewards.values, one_by_one.rewards.values)
+    assert torch.equal(overlapped.trajectory.latents, one_by_one.trajectory.latents)
+
+
+@pytest.mark.parametrize(("peak", "enough"), [(18, True), (18.5, True), (19, False), (40, False)])
+def test_room_is_twice_a_call_and_a_tenth(
+    monkeypatch: pytest.MonkeyPatch, peak: float, enough: bool
+) -> None:
+    """80 GB, of which 20 are free and 15 reserved, 10 of these in use: 25 are unused, 8 stay free, 17 are for two calls."""
+    gigabytes = {"memory_allocated": 10, "max_memory_allocated": peak, "memory_reserved": 15}
+    for name, size in gigabytes.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda device, size=size: size * 1e9)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (20e9, 80e9))
+    assert room_for_both(torch.device("cuda", 0)) == enough
+    assert not room_for_both(torch.device("cpu"))
+    assert not room_for_both(torch.device("mps"))
 
 
 def test_what_a_reward_raises_in_the_background_is_raised(policy: Policy) -> None:

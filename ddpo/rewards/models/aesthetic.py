@@ -28,6 +28,7 @@ from ddpo.rewards.models.onednn_linear import pack_linears
 from ddpo.rewards.models.open_clip import load_model, open_clip_tower
 from ddpo.rewards.models.open_clip_source import OpenClipSource, find_source
 from ddpo.rewards.models.shared_encoders import shared_tower, tower_dtype
+from ddpo.rewards.offload import place
 from ddpo.rewards.scoring.user_reward import card_for
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -127,7 +128,7 @@ def clip_embeddings(
     tower: CLIPVisionModelWithProjection, device: str, dtype: torch.dtype = torch.float32
 ) -> Callable[[ImageBatch], Tensor]:
     """Pictures → projected embeddings `[batch, width]` of an image tower, which is moved to `device` and made ready for use alone."""
-    model: Any = tower.to(torch.device(device), dtype)
+    model: Any = place(tower, device, dtype)
     pack_linears(model)
 
     def embed(batch: ImageBatch) -> Tensor:

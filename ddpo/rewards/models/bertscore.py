@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.rewards.offload import place
 from ddpo.weights import fetch_hub_repository
 
 __all__ = ["BertScore", "Match"]
@@ -71,7 +72,9 @@ class BertScore:
                 )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise _cannot_load(folder, error) from error
-        self._scorer._model.float().requires_grad_(False)  # the package has no setting for this
+        place(
+            self._scorer._model.float().requires_grad_(False), device
+        )  # the package has no setting for float32
         self._tokenizer: Any = self._scorer._tokenizer
         self._tokenizer.model_max_length = _longest(self._tokenizer, config)
 

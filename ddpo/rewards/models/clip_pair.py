@@ -17,6 +17,7 @@ from ddpo.rewards.models.clip_text import ClipText
 from ddpo.rewards.models.clip_words import TextReader, plain_reader
 from ddpo.rewards.models.onednn_linear import pack_linears
 from ddpo.rewards.models.shared_encoders import shared_tower, tower_dtype
+from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch
 from ddpo.weights import offline
 
@@ -58,7 +59,7 @@ class ClipPair:
         kind = tower_dtype(card.id, dtype)
         model, words = _load(card, clip, tokenizer)
         self.logit_scale = float(model.logit_scale.exp())
-        model = model.to(torch.device(device), kind)
+        model = place(model, device, kind)
         pack_linears(model)
         name = card.backbone if clip == card.weights[0].source else f"{card.backbone}, from {clip}"
         name = name if kind == torch.float32 else f"{name}, {dtype}"

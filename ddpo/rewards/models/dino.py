@@ -16,6 +16,7 @@ from ddpo.rewards.card import RewardCard
 from ddpo.rewards.cards.diversity import DINO_BACKBONE, DINOV2
 from ddpo.rewards.models.clip_pixels import square
 from ddpo.rewards.models.shared_encoders import SharedEncoder, shared_tower, side_by_side
+from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch
 from ddpo.weights import offline
 
@@ -53,7 +54,7 @@ def dino_tower(card: RewardCard, model: str, device: str) -> SharedEncoder:
 
 
 def _embeddings(model: Any, device: str) -> Callable[[ImageBatch], Tensor]:
-    model = model.to(torch.device(device))
+    model = place(model, device)
 
     def embed(batch: ImageBatch) -> Tensor:
         tokens = []

@@ -24,6 +24,7 @@ from ddpo.rewards.models.clip_pixels import MEAN, SIDE, STD
 from ddpo.rewards.models.clip_text import Remembered, cut, padded
 from ddpo.rewards.models.onednn_linear import SelfAttention, pack_linears
 from ddpo.rewards.models.shared_encoders import tower_dtype
+from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Hpsv2", "load_model", "preprocess"]
@@ -149,7 +150,7 @@ class Hpsv2:
             tower_dtype(self.card.id, dtype),
             antialias,
         )
-        self._model = load_model(_checkpoint(release, checkpoint)).to(self._device, self._dtype)
+        self._model = place(load_model(_checkpoint(release, checkpoint)), self._device, self._dtype)
         for block in (
             *self._model.visual.transformer.resblocks,
             *self._model.transformer.resblocks,

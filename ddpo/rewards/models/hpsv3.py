@@ -23,6 +23,7 @@ from ddpo.rewards.card import WeightFile
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.preference import HPSV3, QWEN2_VL_7B
 from ddpo.rewards.models.hpsv3_input import MERGED, PICTURE, REWARD, conversation, patches
+from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Hpsv3", "load_model"]
@@ -155,7 +156,7 @@ class Hpsv3:
         self._tokenizer = _tokenizer(tokens)
         file = _file(checkpoint, "HPSv3.safetensors", f"{HPSV3.megabytes / 1000:g} GB", HPSV3)
         model, head = load_model(file, config, self._tokenizer.get_vocab_size(), self._dtype)
-        self._model = model.to(self._device)
+        self._model = place(model, self._device)
         self._head = [(weight.to(self._device), bias.to(self._device)) for weight, bias in head]
         self._reward, self._picture = (
             self._tokenizer.token_to_id(token) for token in (REWARD, PICTURE)

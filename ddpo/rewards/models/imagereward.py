@@ -22,6 +22,7 @@ from ddpo.rewards.cards.preference import BERT_VOCABULARY, IMAGE_REWARD
 from ddpo.rewards.models.clip_pixels import prepared
 from ddpo.rewards.models.onednn_linear import pack_linears
 from ddpo.rewards.models.shared_encoders import tower_dtype
+from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["ImageReward", "load_blip"]
@@ -180,7 +181,9 @@ class ImageReward:
         sizes = _file(config, "med_config.json", 0.001, IMAGE_REWARD)
         file = _file(checkpoint, "ImageReward.pt", IMAGE_REWARD.megabytes, IMAGE_REWARD)
         vision, text, head = load_blip(file, sizes)
-        self._vision, self._text = (each.to(self._device, self._dtype) for each in (vision, text))
+        self._vision, self._text = (
+            place(each, self._device, self._dtype) for each in (vision, text)
+        )
         pack_linears(self._vision)
         pack_linears(self._text)
         self._head = [

@@ -16,6 +16,7 @@ from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.guard import FALCONSAI
+from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.weights import offline
 
@@ -126,7 +127,7 @@ class Nsfw:
         self._index = _label(classifier.config.id2label, model)
         self._settings = _checked(settings, model, classifier.config.image_size)
         self._device = torch.device(device)
-        self._model = classifier.to(self._device)
+        self._model = place(classifier, self._device)
 
     def _log_odds(self, batch: ImageBatch) -> Tensor:
         """The logarithm of P(nsfw) / (1 − P(nsfw)), float64 `[batch]`."""

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.models.clip_pair import cosines
@@ -34,6 +35,7 @@ from ddpo.rewards.models.shared_encoders import (
     side_by_side,
     tower_dtype,
 )
+from ddpo.rewards.offload import place
 from ddpo.rewards.scoring.user_reward import card_for
 from ddpo.rewards.tools.availability import fetch_weight
 from ddpo.types import ImageBatch, RewardOutput
@@ -138,7 +140,7 @@ def _image_embeddings(
     dtype: torch.dtype,
 ) -> Callable[[ImageBatch], Tensor]:
     prepare = transform_of(source, visual)
-    visual = visual.to(torch.device(device), dtype)
+    visual = place(visual, device, dtype)
     _quicken(visual)
 
     def embed(batch: ImageBatch) -> Tensor:
@@ -189,7 +191,7 @@ class TextTower(Remembered):
         parts = []
         for start in range(0, len(texts), AT_ONCE):
             tokens = self._tokenizer(texts[start : start + AT_ONCE]).to(self._device)
-            parts.append(normalize(self._model.encode_text(tokens).double(), dim=-1))
+            parts.append(normalize(in_float64(self._model.encode_text(tokens)), dim=-1))
         return list(zip(torch.cat(parts), [self._is_cut(text) for text in texts], strict=True))
 
     def _is_cut(self, text: str) -> bool:
@@ -325,7 +327,7 @@ def _text_tower(
     with _door:
         tower = _texts.get(key)
         if tower is None:
-            tower = _texts[key] = TextTower(source, load().to(torch.device(device), dtype), device)
+            tower = _texts[key] = TextTower(source, place(load(), device, dtype), device)
         return tower
 
 

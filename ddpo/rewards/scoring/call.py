@@ -14,6 +14,7 @@ from ddpo.errors import ContractBroken, RewardFailure, RewardUnavailable, UserEr
 from ddpo.io.background import Background
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import Calls
+from ddpo.rewards.offload import restore
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["GuardedReward", "OutOfMemory"]
@@ -100,6 +101,7 @@ class GuardedReward:
         return RewardOutput(output.values.detach().cpu(), parts, output.errors)
 
     def _in_turn(self, batch: ImageBatch) -> RewardOutput:
+        restore()
         with torch.no_grad():
             if self._turn is None:
                 return self.reward(batch)

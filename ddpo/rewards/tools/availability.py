@@ -1,17 +1,19 @@
-"""Whether what a reward needs is on this machine: the libraries of its extra, and its weights. Nothing heavy is imported.
+"""The libraries and weights that a reward needs, and which of them are on this machine.
+
+Nothing heavy is imported.
 
 Four kinds of weights, distinguished by `WeightFile.source`:
     https://…                     one file, in the cache of `ddpo.weights`
-    owner/name[/file]             of the Hugging Face hub: one file (model.safetensors if none is named) where the card names it or
-                                  knows its SHA-256, else the whole repository; in the hub's own cache. Of owner/name/a|b the first
-                                  file that exists
+    owner/name[/file]             of the hub, in its own cache: one file where the card names it or
+                                  knows its SHA-256 (model.safetensors if no name is given), or
+                                  the whole repository; of owner/name/a|b the first that exists
     package:module/file           shipped inside the reward's own package
     file:/path                    named by an option
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -39,12 +41,12 @@ __all__ = [
 
 HUB_FILE: Final = "model.safetensors"
 LOCAL: Final = "file:"
-WHOLE: Final = 0.9  # of the size on the card: what a repository's folder must hold at least to count as complete
+WHOLE: Final = 0.9  # share of the card's size from which a repository's folder counts as complete
 
 
 @dataclass(frozen=True, slots=True)
 class WeightState:
-    """Where a weight file is; `path` is None and `bytes` counts what an interrupted download left where it is not here."""
+    """The place and size of a weight file; `path` is None where it is missing or incomplete."""
 
     weight: WeightFile
     path: Path | None
@@ -85,7 +87,7 @@ def install_line(card: RewardCard, origin: str) -> str:
 
 
 def missing_libraries(card: RewardCard, origin: str) -> tuple[str, ...]:
-    """The requirements of a reward's extra that are not installed, or not in a version that serves."""
+    """The requirements of a reward's extra that no installed version meets."""
     if not card.extra:
         return ()
     from packaging.requirements import Requirement  # comes with huggingface-hub; 40 ms
@@ -122,13 +124,15 @@ def _kind(weight: WeightFile) -> Literal["url", "package", "local", "file", "rep
 
 
 def weight_state(weight: WeightFile) -> WeightState:
-    """Where one weight file or repository is, by the layout of the caches; nothing is fetched or hashed."""
+    """The state of one weight file or repository, by the layout of the caches.
+
+    Nothing is fetched or hashed.
+    """
     match _kind(weight):
         case "url":
-            path = weights.url_target(weight.source, weight.sha256 or "")
-            return _file_state(weight, path, path.with_name(f".{path.name}.partial"))
+            return _file_state(weight, weights.url_target(weight.source, weight.sha256 or ""))
         case "package":
-            return _file_state(weight, _packaged(weight), None)
+            return _file_state(weight, _packaged(weight))
         case "file":
             folder = _snapshot(weight)
             found = (
@@ -136,19 +140,17 @@ def weight_state(weight: WeightFile) -> WeightState:
                 if folder
                 else []
             )
-            return _file_state(weight, found[0] if found else None, None)
+            return _file_state(weight, found[0] if found else None)
         case "local":
-            return _file_state(weight, Path(weight.source.removeprefix(LOCAL)), None)
+            return _file_state(weight, Path(weight.source.removeprefix(LOCAL)))
         case "repository":
             return _repository_state(weight)
 
 
-def _file_state(weight: WeightFile, path: Path | None, partial: Path | None) -> WeightState:
+def _file_state(weight: WeightFile, path: Path | None) -> WeightState:
     if path is not None and path.is_file():
         return WeightState(weight, path, path.stat().st_size)
-    return WeightState(
-        weight, None, partial.stat().st_size if partial is not None and partial.is_file() else 0
-    )
+    return WeightState(weight, None, 0)
 
 
 def _packaged(weight: WeightFile) -> Path | None:
@@ -170,7 +172,10 @@ def _repository(weight: WeightFile) -> str:
 
 
 def _snapshot(weight: WeightFile) -> Path | None:
-    """The folder of a repository's revision in the hub's cache: models--owner--name/snapshots/COMMIT, with refs/NAME → COMMIT."""
+    """The folder of a repository's revision in the hub's cache.
+
+    Its path is models--owner--name/snapshots/COMMIT; refs/NAME holds the commit of a branch.
+    """
     from huggingface_hub import constants
 
     base = Path(constants.HF_HUB_CACHE) / f"models--{_repository(weight).replace('/', '--')}"
@@ -186,18 +191,16 @@ def _repository_state(weight: WeightFile) -> WeightState:
     return WeightState(weight, folder if size >= WHOLE * weight.megabytes * 1e6 else None, size)
 
 
-def fetch_weight(
-    weight: WeightFile, reward: str, progress: Callable[[int, int | None], None] | None = None
-) -> Path:
+def fetch_weight(weight: WeightFile, reward: str, progress: bool = False) -> Path:
     """Fetches one weight file or repository unless it is here, and verifies what has a hash.
 
     Args:
         weight: of a card.
         reward: the id, for messages.
-        progress: told bytes so far and in all for https sources; the hub's client shows its own bar.
+        progress: whether https sources show a progress bar; the hub's client always does.
 
     Raises:
-        MissingResourceError: offline, not reachable, cut short, no room, or another file than the card says.
+        MissingResourceError: offline, not reachable, or another file than the card says.
         ConfigError: the card gives an address without a SHA-256.
     """
     name = weight.source.rpartition("/")[2].partition("|")[0]

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.rewards.offload import place
 from ddpo.rewards.vlm.protocol import SPACE_MARKS, TOP_TOKENS, UnusableAnswer, check_words
 from ddpo.weights import offline
 
@@ -62,7 +63,7 @@ class LocalVlm:
             raise MissingResourceError(
                 f"the vision-language model {path} has no chat template (chat_template.jinja)"
             )
-        self._model = self._model.eval().requires_grad_(False).to(device)
+        self._model = place(self._model.eval().requires_grad_(False), device)
         self._device = device
         self._path = path
 

@@ -27,6 +27,7 @@ from ddpo.trainer.advantages import PromptStatistics, SampleWeights
 from ddpo.trainer.algorithms import Algorithm
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import Likelihood
+from ddpo.trainer.low_memory import rewards_leave
 from ddpo.trainer.memory import (
     Activations,
     frozen_tensors,
@@ -242,7 +243,8 @@ def _memory(
     latents = first.trajectory.latents
     each = latents.element_size() * latents.numel()
     batches = math.ceil(config.sample.samples / processes / config.sample.batch)
-    parts = memory_parts(policy, kept, each * batches, reward_mb)
+    leaves = rewards_leave(config, policy.device)
+    parts = memory_parts(policy, kept, each * batches, reward_mb, leaves)
     on_gpu = policy.device.type == "cuda"
     to_come = 0 if on_gpu else each * (batches - 1)  # a GPU has room for all paths already
     need = peak_memory(policy.device) + parts.optimizer + to_come
