@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 INSTALLED = {True: "yes", False: "[yellow]other[/yellow]", None: "?"}
-UNKNOWN = "?: no reward of that name is installed; those of your own files are not listed"
+UNKNOWN = "?: no reward of that name is installed; your own files are compared when they are used"
 HIDDEN = ("reward", "pixels", "preprocessing", "dtype", "weights")  # the fingerprint covers them
 
 Found = list[tuple["CacheEntry", bool | None]]
