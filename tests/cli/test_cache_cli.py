@@ -125,7 +125,9 @@ def test_mistakes_are_reported_in_one_line(
     assert (code, err) == (2, "error: DDPO_CACHE_LIMIT_MB='lots' is not a number of megabytes\n")
 
 
-def test_a_damaged_cache_is_reported_in_one_line_and_removed_by_clear(run: Run, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_reported_in_one_line_and_removed_by_clear(
+    run: Run, tmp_path: Path
+) -> None:
     (tmp_path / "scores.sqlite").write_bytes(b"garbage" * 1000)
     code, out, err = run("stats")
     assert code == 0
