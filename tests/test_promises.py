@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpo.cli.interruption import Interruption
+from ddpo.cli.signals import Interruption
 from ddpo.errors import RewardFailure
 from ddpo.rewards.serve.client import RemoteReward
 

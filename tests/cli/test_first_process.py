@@ -1,4 +1,4 @@
-"""Of several processes one speaks."""
+"""Several processes report an error once."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_process_that_loses_the_first_after_ctrl_c_is_interrupted_not_broken(
         yield "an event"
         if interrupted:
             os.kill(os.getpid(), signal.SIGINT)
-        yield "the iteration goes on"
+        yield "the iteration continues"
         raise RuntimeError("Connection closed by peer")
 
     with pytest.raises(typer.Exit if interrupted else RuntimeError):

@@ -232,7 +232,7 @@ def test_what_a_reward_does_wrong_is_told_for_each_picture(
         (["darknes", "{folder}"], "did you mean 'darkness'?"),
         (["aesthetic:haed=1", "{folder}"], "did you mean 'head'?"),
         (["darkness", "{folder}/absent"], "no such file or folder"),
-        (["darkness"], "say which reward and which pictures"),
+        (["darkness"], "name a reward and images, as in: ddpo rewards score"),
         (["darkness", "darkness", "{folder}"], "is given twice"),
         (["darkness", "{folder}", "--out", "x.xlsx"], "unknown table format '.xlsx'"),
         (["darkness", "{folder}", "--out", "{folder}/0.png/x.csv"], "cannot be written"),
@@ -243,7 +243,7 @@ def test_what_a_reward_does_wrong_is_told_for_each_picture(
         (["darkness", "{folder}", "--timeout", "0"], "--timeout must be above 0"),
         (
             ["alignment", "{folder}"],
-            "judges a picture by its prompt: give --prompts FILE or --prompt TEXT",
+            "judges an image by its prompt: give --prompts FILE or --prompt TEXT",
         ),
         (["alignment", "{folder}", "--prompt", "a cat"], "hf download"),
     ],
