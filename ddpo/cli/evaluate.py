@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from ddpo.cli.device import RunDevice
+from ddpo.distributed import is_first_process
 from ddpo.errors import ConfigError
-from ddpo.launch import is_first_process
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ddpo.cli.device import HELP
-from ddpo.cli.first_process import follow_quietly
+from ddpo.distributed import follow_quietly, is_first_process
 from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
-from ddpo.launch import is_first_process
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from ddpo.distributed import World
 from ddpo.eval.analysis.findings import Findings, analyse
 from ddpo.eval.analysis.noise_floors import NoiseFloors
 from ddpo.eval.analysis.prompt_dependence import swap_partners
@@ -27,7 +28,6 @@ from ddpo.eval.plan import Plan
 from ddpo.eval.report.data import Report, save_report
 from ddpo.eval.report.html import render_html
 from ddpo.eval.report.markdown import render_markdown
-from ddpo.eval.sharing import World, join
 from ddpo.io.atomic import write_text
 from ddpo.policies import load_policy
 from ddpo.policies.policy import Policy
@@ -76,7 +76,7 @@ def run_evaluation(work: Plan, observe: Observer = lambda event: None) -> Outcom
         RewardFailure: a reward broke while scoring; what was drawn and scored is kept.
         StorageFailure: something cannot be written; the same holds.
     """
-    together = join(work.device)
+    together = World.join(work.device)
     for reward in work.rewards:
         if not availability(reward.resolved.card, reward.resolved.origin).complete:
             make_scorer(
@@ -96,10 +96,10 @@ def run_evaluation(work: Plan, observe: Observer = lambda event: None) -> Outcom
         outcome = Outcome(
             None, work.out / "report.html", work.out / "report.json", work.out / "samples.parquet"
         )
-        if together.main:
+        if together.is_main:
             observe(EvalProgress("judging", "", 0, 1, 0))
             outcome = _written(work, analyse(work, pictures, store, journal, floors), outcome)
-    together.wait()
+    together.barrier()
     return outcome
 
 
@@ -159,9 +159,9 @@ def _draw_all(
     if not (candidate and candidate.facts.history):
         jobs.append((swapped_of(work), VIEW, _describer(work, kl=False)))
     if not any(missing(store, source, wanted, facts) for wanted, facts, _ in jobs):
-        together.wait()  # else a process could find what another is about to draw, and not take part
+        together.barrier()  # else a process could find what another is about to draw, and not take part
         return
-    together.wait()
+    together.barrier()
     policy = load_policy(
         work.base, candidate.info if candidate else None, device=together.device, dtype=work.dtype
     )
@@ -301,7 +301,7 @@ def _score_all(
         with closing(scorer):
             for event in score(scorer, identity, store, journal, items, together=together):
                 observe(EvalProgress("scoring", reward.id, event.done, event.total, event.found))
-            if together.main:
+            if together.is_main:
                 floors.measure(identity, scorer, store)
         del scorer
     return {reward.id: floors.value(reward.resolved.identity) for reward in work.rewards}

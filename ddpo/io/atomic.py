@@ -50,7 +50,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Around what writes `path`.
+    """Around what writes `path`, or the files in it.
 
     Raises:
         StorageFailure: it cannot be written; names `path` and the reason.
@@ -63,6 +63,20 @@ def storing(path: Path) -> Iterator[None]:
         raise StorageFailure(
             f"{path} cannot be written: {error.strerror or one_line(error)}"
         ) from error
+    except Exception as error:
+        reason = _disk_error_of_safetensors(error)
+        if reason is None:
+            raise
+        raise StorageFailure(f"{path} cannot be written: {reason}") from error
+
+
+def _disk_error_of_safetensors(error: Exception) -> str | None:
+    """The system's words in an error of safetensors, which is no OSError; None for other errors."""
+    from safetensors import SafetensorError
+
+    if not isinstance(error, SafetensorError):
+        return None
+    return one_line(error).rpartition("I/O error: ")[2].partition(" (os error ")[0]
 
 
 def named_path(text: str | Path) -> Path:

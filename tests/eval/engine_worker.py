@@ -29,7 +29,7 @@ import peft  # noqa: F401
 import torch
 from analytic import Brightness
 
-from ddpo.eval import sharing
+from ddpo.distributed import World
 from ddpo.eval.generate import sampling as drawing
 from ddpo.eval.generate.image_store import ImageStore, pixels_sha256
 from ddpo.eval.generate.samples import Sample, SignedReward, make_rows
@@ -73,7 +73,7 @@ def plan() -> list[ImageRequest]:
 
 def evaluate(out: Path, batch: int = 32) -> list[dict[str, Any]]:
     """Everything but the report."""
-    together = sharing.join("cpu")
+    together = World.join("cpu")
     samples: list[Sample] = []
     with ImageStore(out, together.rank) as store, ScoreJournal(out, together.rank) as journal:
         policy = tuned_policy()
@@ -113,9 +113,9 @@ def evaluate(out: Path, batch: int = 32) -> list[dict[str, Any]]:
         rows = [
             asdict(row) | {"score": repr(row.score)} for row in make_rows(samples, rewards, journal)
         ]
-    if together.main:
+    if together.is_main:
         (out / "rows.json").write_text(json.dumps(rows))
-    together.wait()
+    together.barrier()
     together.leave()
     return rows
 

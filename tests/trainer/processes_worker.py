@@ -19,9 +19,9 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from ddpo.distributed import World
 from ddpo.errors import DdpoError
 from ddpo.trainer import config_from_dict, loop, resume, train, update
-from ddpo.trainer.processes import World
 from ddpo.trainer.rollout import Collection
 from ddpo.trainer.sharding import local, whole
 
@@ -38,12 +38,10 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
         "error": None,
         "held": 0,
     }
-    collect, gathered, idle, synchronised = (
-        Collection.rest,
-        loop.check_scorable,
-        update._take_part,
-        World.synchronised,
-    )
+    collect = Collection.rest
+    gathered = loop.check_scorable
+    idle = update._join_with_zeros
+    sync_gradients = World.sync_gradients
 
     def spy_collect(self: Collection) -> Generator[Any, None, Any]:
         rollout = yield from collect(self)
@@ -58,9 +56,9 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
         seen["idle"] += 1
         idle(*arguments)
 
-    def spy_synchronised(self: World, now: bool) -> Any:
+    def spy_sync_gradients(self: World, now: bool) -> Any:
         seen["kept_back"] += not now
-        return synchronised(self, now)
+        return sync_gradients(self, now)
 
     def flat(optimizer: torch.optim.Optimizer, gradient: bool) -> torch.Tensor:
         tensors = [
@@ -90,18 +88,20 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
         ),
         register_optimizer_step_post_hook(lambda optimizer, *_: held(optimizer)),
     ]
-    loop.check_scorable, update._take_part = spy_gathered, spy_idle
+    loop.check_scorable = spy_gathered
+    update._join_with_zeros = spy_idle
     Collection.rest = spy_collect  # type: ignore[method-assign]
-    World.synchronised = spy_synchronised  # type: ignore[method-assign]
+    World.sync_gradients = spy_sync_gradients  # type: ignore[method-assign]
     try:
         for _ in train(config_from_dict(values), out):
             pass
     except DdpoError as error:
         seen["error"] = f"{type(error).__name__}: {error}"
     finally:
-        loop.check_scorable, update._take_part = gathered, idle
+        loop.check_scorable = gathered
+        update._join_with_zeros = idle
         Collection.rest = collect  # type: ignore[method-assign]
-        World.synchronised = synchronised  # type: ignore[method-assign]
+        World.sync_gradients = sync_gradients  # type: ignore[method-assign]
         for hook in hooks:
             hook.remove()
     return seen
@@ -109,10 +109,10 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def main() -> None:
     scenarios, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    prepared = World.prepared
+    wrap = World.wrap
     for name, values in scenarios.items():
         os.environ["BREAK_IN"] = {"breaks": "1", "held-out-breaks": "0"}.get(name, "")
-        World.prepared = (lambda self, policy: policy) if name == "unsynchronised" else prepared  # type: ignore[method-assign]
+        World.wrap = (lambda self, module: module) if name == "unsynchronised" else wrap  # type: ignore[method-assign]
         first = values | ({"iterations": 1} if name.endswith("-resumed") else {})
         torch.save(recorded(first, folder / name), folder / f"{name}-{os.environ['RANK']}.pt")
         if name.endswith("-resumed"):

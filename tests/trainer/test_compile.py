@@ -84,9 +84,9 @@ def test_sampling_and_training_share_a_graph_and_its_bits(
     made = len(graphs)
     assert made > 0
     coefficients = policy.schedule.coefficients(3, 1.0)
-    pictures, steps = torch.tensor([2, 0, 2, 1]), torch.tensor([2, 0, 1, 2])
-    conditioning = policy.encode([KEYS[i].prompt.text for i in pictures])
-    x_t, x_prev = path.latents[pictures, steps], path.latents[pictures, steps + 1]
+    images, steps = torch.tensor([2, 0, 2, 1]), torch.tensor([2, 0, 1, 2])
+    conditioning = policy.encode([KEYS[i].prompt.text for i in images])
+    x_t, x_prev = path.latents[images, steps], path.latents[images, steps + 1]
     output = guided(
         policy, x_t, coefficients.timesteps[steps], conditioning, policy.encode([""]), guidance
     )
@@ -95,7 +95,7 @@ def test_sampling_and_training_share_a_graph_and_its_bits(
         ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction),
         coefficients.std[steps],
     )
-    assert torch.equal(found, path.log_probs[pictures, steps])
+    assert torch.equal(found, path.log_probs[images, steps])
     assert len(graphs) == made  # training needed none of its own
     found.sum().backward()
     assert all(parameter.grad is not None for _, parameter in policy.trainable_parameters())

@@ -155,14 +155,14 @@ def test_every_recipe_of_the_project_is_valid() -> None:
 
 
 def test_the_papers_recipes_have_the_budgets_of_the_paper() -> None:
-    """Numbers of the paper: 256 pictures, 4 updates of 64, 50,000 queries; of its authors' code for RWR: 400 updates of 128 a round."""
+    """Numbers of the paper: 256 images, 4 updates of 64, 50,000 queries; of its authors' code for RWR: 400 updates of 128 a round."""
     folder = Path(__file__).parents[2] / "ddpo" / "recipes"
     for task in ("compressibility", "incompressibility", "aesthetic", "alignment"):
         config = config_for(read_recipe(folder / f"paper_{task}.toml"))
         assert (
             config.sample.samples,
             config.sample.samples // config.optim.updates,
-            config.steps_per_picture,
+            config.steps_per_image,
         ) == (256, 64, 50)
         assert 50_000 <= config.iterations * config.sample.samples <= 52_000
         config_for(

@@ -66,7 +66,7 @@ def drawn_by(pipeline: Any, model: Path) -> list[Any]:
 
 
 def sampled(ddpo: Run, checkpoint: Path | None, model: Path, out: Path) -> list[Any]:
-    """The pictures of `ddpo sample`."""
+    """The images of `ddpo sample`."""
     chosen = ("--checkpoint", checkpoint) if checkpoint else ("--model", model)
     code, _, errors = ddpo(
         "sample", "a cat", *chosen, "--count", 2, "--steps", 3, "--guidance", 2.5, "--out", out
@@ -81,7 +81,7 @@ def same(one: list[Any], other: list[Any]) -> bool:
     )
 
 
-def test_a_lora_in_plain_diffusers_draws_the_same_pictures(
+def test_a_lora_in_plain_diffusers_gives_the_same_images(
     ddpo: Run, lora_run: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     code, output, errors = ddpo("export", lora_run, "--to", tmp_path / "out")
@@ -100,7 +100,7 @@ def test_a_lora_in_plain_diffusers_draws_the_same_pictures(
     )
 
 
-def test_a_full_checkpoint_is_a_pipeline_that_draws_the_same_pictures(
+def test_a_full_checkpoint_is_a_pipeline_that_gives_the_same_images(
     ddpo: Run, full_run: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     export(full_run, tmp_path / "out")
@@ -145,7 +145,7 @@ def test_the_model_card_tells_what_the_run_folder_knows(lora_run: Path, tmp_path
     manifest = json.loads((lora_run / "manifest.json").read_text())
     for fact in (
         "| method | `ddpo_is`, LoRA of rank 3, alpha 6 |",
-        "| reward queries | 16 (8 pictures an iteration) |",
+        "| reward queries | 16 (8 images an iteration) |",
         "| iterations | 2 of 2 |",
         f"Signature: `{manifest['reward']['signature']}`",
         f"| 2 | {last['reward_mean']:.4g} ± {last['reward_se']:.4g} | 16 | {last['held_out']:.4g} |",

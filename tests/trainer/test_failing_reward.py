@@ -1,4 +1,4 @@
-"""Training with a reward behind a server that fails: the run stops in time and goes on to the bit, or goes on without a bad picture."""
+"""Training with a reward behind a server that fails: the run stops in time and goes on to the bit, or goes on without a bad image."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_an_outage_stops_the_run_and_it_goes_on_to_the_bit(
     out = tmp_path / "a run"
     with fault_server(then=fault) as server:
         server.good = (
-            13  # of the four pictures of the last batch of the second iteration, one is answered
+            13  # of the four images of the last batch of the second iteration, one is answered
         )
         begun = time.monotonic()
         code, _, err = start(server, out, timeout=TIMEOUT if fault == "hangs" else PATIENCE)
@@ -158,7 +158,7 @@ def test_an_outage_stops_the_run_and_it_goes_on_to_the_bit(
         assert len(err.strip().splitlines()) == 1
         assert (
             len(server.requests) == 13 + (3 + 1) * TRIES
-        )  # the three pictures, then the one that had been answered
+        )  # the three images, then the one that had been answered
         if fault == "hangs":
             assert (
                 time.monotonic() - begun < (1 + 1) * TRIES * TIMEOUT + 10
@@ -201,7 +201,7 @@ def test_an_outage_from_the_start_is_stopped_after_the_first_batch(
         ("400", "the server answered 400"),
     ],
 )
-def test_a_bad_answer_costs_its_picture_alone(
+def test_a_bad_answer_costs_its_image_alone(
     start: Any, tmp_path: Path, fault: str, reason: str
 ) -> None:
     with fault_server(fault, then="by picture") as server:
@@ -222,10 +222,10 @@ def test_a_bad_answer_costs_its_picture_alone(
     assert not (tmp_path / "none" / "state").exists()
 
 
-def test_a_server_that_breaks_on_one_picture_alone_does_not_hold_up_the_run(
+def test_a_server_that_breaks_on_one_image_alone_does_not_hold_up_the_run(
     start: Any, straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    """Else it could never be resumed: the same picture would break it again."""
+    """Else it could never be resumed: the same image would break it again."""
     with fault_server(then="by picture") as server:
         server.bad = {picture_url(straight[1][5])}
         assert start(server, tmp_path / "run", iterations=1)[0] == 0
@@ -245,7 +245,7 @@ def test_a_part_of_a_combination(
     tmp_path: Path,
     bad: bool,
 ) -> None:
-    """Its pictures go out together: that one of them breaks the server is found out, and an outage is still one."""
+    """Its images go out together: that one of them breaks the server is found out, and an outage is still one."""
     recipe, out = tmp_path / "recipe.toml", tmp_path / "run"
     recipe.write_text(RECIPE.format(iterations=1))
     with fault_server(then="by picture" if bad else "500") as server:
@@ -271,7 +271,7 @@ def test_a_part_of_a_combination(
             assert f"tried {TRIES} times" in said(err)
             assert (
                 len(server.requests) <= (4 + 1 + 1) * TRIES
-            )  # the batch, and two of its pictures alone
+            )  # the batch, and two of its images alone
             server.then = "by picture"
             assert ddpo("train", "--resume", out)[0] == 0
     (line,) = metrics(out)

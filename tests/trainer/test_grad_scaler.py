@@ -29,7 +29,7 @@ def test_it_moves_as_torchs_own_scaler(monkeypatch: pytest.MonkeyPatch) -> None:
         parameter.grad = torch.full((2,), 3.0 * ours.value if finite else torch.inf)
         theirs.step(optimizer)
         theirs.update()
-        assert ours.judge(finite)
+        assert ours.adjust(finite)
         assert ours.value == theirs.get_scale()
 
 
@@ -45,9 +45,9 @@ def test_scaling_is_exact_and_one_changes_nothing() -> None:
 
 def test_an_overflow_at_factor_one_is_no_fault_of_the_scale() -> None:
     scale = GradScaler(needed=False)
-    assert not scale.judge(finite=False)
+    assert not scale.adjust(finite=False)
     scale = GradScaler(needed=True)
-    assert [scale.judge(finite=False) for _ in range(17)] == [True] * 16 + [False]
+    assert [scale.adjust(finite=False) for _ in range(17)] == [True] * 16 + [False]
 
 
 def test_small_gradients_vanish_without_it(tiny_model: Path) -> None:
@@ -60,7 +60,7 @@ def test_small_gradients_vanish_without_it(tiny_model: Path) -> None:
     def gradient(factor: float, scale: GradScaler) -> torch.Tensor:
         for parameter in parameters:
             parameter.grad = None
-        (likelihood.of(ITEMS).now.mean() * factor * scale.value).backward()
+        (likelihood.of(ITEMS).new_log_probs.mean() * factor * scale.value).backward()
         scale.unscale(parameters)
         return torch.cat(
             [parameter.grad.flatten() for parameter in parameters if parameter.grad is not None]

@@ -285,7 +285,7 @@ def test_a_run_is_resumed_where_its_reward_is_described_otherwise(
             list(resume(tmp_path, iterations=2))
 
 
-def test_one_scored_picture_has_no_standard_error(tiny_model: Path, tmp_path: Path) -> None:
+def test_one_scored_image_has_no_standard_error(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "first.py").write_text(
         "def first(images):\n    return [1.0] + [None] * (len(images) - 1)\n"
     )
@@ -312,7 +312,7 @@ def test_a_run_leaves_the_callers_random_state_alone(
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_unscorable_pictures_are_counted_and_left_out(
+def test_unscorable_images_are_counted_and_left_out(
     tiny_model: Path, rewards_file: Path, tmp_path: Path
 ) -> None:
     run(
@@ -338,7 +338,7 @@ def test_a_reward_is_told_how_far_the_training_is_and_its_parts_are_logged(
 def test_a_reward_that_scores_nothing_stops_the_run_with_its_reason(
     tiny_model: Path, rewards_file: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RewardFailure, match="none of 8 pictures; the first: no text found"):
+    with pytest.raises(RewardFailure, match="none of 8 images; the first: no text found"):
         run(tiny_config(tiny_model, f"{rewards_file}:NeverScorable"), tmp_path / "run")
 
 
@@ -366,7 +366,7 @@ def test_a_reward_that_breaks_later_leaves_a_resumable_run(
             "gave other parts for some batches than for others",
             1,
         ),  # in the second batch of the second iteration
-        ("RarelyScorable", "none of 8 pictures; the first: no text", 1),
+        ("RarelyScorable", "none of 8 images; the first: no text", 1),
     ],
 )
 def test_a_reward_that_breaks_its_contract_makes_no_update(
@@ -393,7 +393,7 @@ def test_a_reward_that_breaks_its_contract_makes_no_update(
             1e25,
             "ddpo_sf",
             1,
-            "4 of 4 pictures that the model drew are not finite",
+            "4 of 4 images that the model sampled are not finite",
         ),  # the next iteration sees it
     ],
 )
@@ -406,7 +406,7 @@ def test_a_run_that_diverges_stops_and_keeps_what_was_finished(
     updates: int,
     message: str,
 ) -> None:
-    """`compressibility` sees pictures in 256 levels, so that it is not the reward that finds NaN out."""
+    """`compressibility` sees images in 256 levels, so that it is not the reward that finds NaN out."""
     out = tmp_path / "run"
     optim = {"updates": updates, "timesteps": 2, "lr": lr}
     config = tiny_config(tiny_model, "compressibility", algorithm=algorithm, optim=optim)
@@ -479,9 +479,7 @@ def test_each_prompt_is_drawn_once_before_any_is_drawn_again() -> None:
     assert draw_keys(prompts, config, 0, 7) == draw_keys(prompts, config, 0, 7)
 
 
-def test_prompts_are_drawn_in_proportion_to_their_weights_and_never_the_same_picture_twice() -> (
-    None
-):
+def test_prompts_are_drawn_in_proportion_to_their_weights_and_never_the_same_image_twice() -> None:
     prompts, weights = [Prompt("a"), Prompt("b"), Prompt("c")], (3, 1, 2)
     config = SampleConfig(samples=6, per_prompt=2)  # 3 of 6 places of a cycle an iteration
     drawn = [
@@ -495,7 +493,7 @@ def test_prompts_are_drawn_in_proportion_to_their_weights_and_never_the_same_pic
     assert len({(key.prompt.id, key.index) for key in drawn}) == len(drawn)
     for prompt, weight in zip(
         prompts, weights, strict=True
-    ):  # indices without gaps: the next pictures of the prompt
+    ):  # indices without gaps: the next images of the prompt
         assert sorted(key.index for key in drawn if key.prompt == prompt) == list(
             range(4 * weight * 2)
         )

@@ -20,7 +20,7 @@ from ddpo.doctor.random_clip import TINY, write_small_vocabulary_clip
 from ddpo.io.tensors import optimizer_tensors, restore_optimizer
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.offload import place
-from ddpo.trainer import loop, low_memory
+from ddpo.trainer import low_memory, training_setup
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import OptimConfig, TrainConfig
 from ddpo.trainer.loop import train
@@ -207,7 +207,9 @@ def watched_run(
         return Watched
 
     with PretendedMps(), monkeypatch.context() as patch:
-        patch.setattr(loop, "TransitionLikelihood", watched(loop.TransitionLikelihood))
+        patch.setattr(
+            training_setup, "TransitionLikelihood", watched(training_setup.TransitionLikelihood)
+        )
         for event in train(config, out):
             if isinstance(event, Checked):
                 findings += event.findings

@@ -1,4 +1,4 @@
-"""A run on two processes is the run on one: the same pictures, rewards and gradients, and the same parameters on both."""
+"""A run on two processes is the run on one: the same images, rewards and gradients, and the same parameters on both."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ import pytest
 import torch
 from processes_worker import recorded
 
+from ddpo.distributed import World
 from ddpo.errors import ConfigError
 from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.loop import resume
 from ddpo.trainer.minibatches import Minibatch
-from ddpo.trainer.processes import ALONE, World
+from ddpo.trainer.rollout import sample_shard
 
 REWARDS = """
 import os
@@ -53,7 +54,7 @@ LATER = 1e-4
 def settings(
     model: Path, rewards: Path, reward: str = "Brightness", batch: int = 4, **changes: Any
 ) -> dict[str, Any]:
-    """Eight pictures an iteration; steps in proportion to the gradient (a large `eps`), so that rounding does not grow."""
+    """Eight images an iteration; steps in proportion to the gradient (a large `eps`), so that rounding does not grow."""
     optim = {
         "updates": 4,
         "timesteps": 2,
@@ -294,7 +295,7 @@ def test_the_command_line_speaks_with_one_voice(
     out = tmp_path / "run"
     done = launch(*arguments, "--out", out)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("2 processes × 4 = 8 pictures (4 prompts × 2)") == 1
+    assert done.stdout.count("2 processes × 4 = 8 images (4 prompts × 2)") == 1
     assert done.stdout.count("iteration 1/1") == 1
     assert sorted(path.name for path in out.iterdir() if path.name != "best.json") == [
         "checkpoints",
@@ -307,7 +308,7 @@ def test_the_command_line_speaks_with_one_voice(
     assert json.loads((out / "manifest.json").read_text())["processes"] == 2
 
 
-def test_pictures_that_cannot_be_shared_are_an_error_of_one_line(
+def test_images_that_cannot_be_shared_are_an_error_of_one_line(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     done = launch(
@@ -324,21 +325,22 @@ def test_pictures_that_cannot_be_shared_are_an_error_of_one_line(
         tmp_path / "run",
     )
     assert done.returncode != 0
-    line = "error: 2 processes cannot share 3 prompts × 8 pictures equally: make sample.samples a multiple of 16"
+    line = "error: 2 processes cannot share 3 prompts × 8 images equally: make sample.samples a multiple of 16"
     assert done.stderr.count(line) == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_a_share_is_whole_prompts_in_order() -> None:
-    shares = []
-    for index in range(3):
-        processes = World(None, "cpu")
-        processes.index, processes.count = index, 3
-        shares.append(processes.share(SampleConfig(samples=18, per_prompt=3)))
-    assert [place for share in shares for place in share] == list(range(18))
-    assert {len(share) for share in shares} == {6}
+def test_a_shard_is_whole_prompts_in_order() -> None:
+    shards = []
+    for rank in range(3):
+        world = World(None, "cpu")
+        world.rank = rank
+        world.world_size = 3
+        shards.append(sample_shard(SampleConfig(samples=18, per_prompt=3), world))
+    assert [place for shard in shards for place in shard] == list(range(18))
+    assert {len(shard) for shard in shards} == {6}
     with pytest.raises(ConfigError, match=r"make sample\.samples a multiple of 9"):
-        processes.share(SampleConfig(samples=15, per_prompt=3))
+        sample_shard(SampleConfig(samples=15, per_prompt=3), world)
 
 
 def test_items_of_a_share() -> None:
@@ -346,29 +348,10 @@ def test_items_of_a_share() -> None:
         np.array([4, 1, 3, 0]), np.array([0, 1, 2, 3]), np.array([5, 6, 7, 8]), total=6
     )
     own = items.among(range(2, 5))
-    assert (own.pictures.tolist(), own.steps.tolist(), own.draws.tolist(), own.total) == (
+    assert (own.images.tolist(), own.steps.tolist(), own.draws.tolist(), own.total) == (
         [4, 3],
         [0, 2],
         [5, 7],
         6,
     )
     assert [len(part) for part in items.batches(3)] == [3, 1]
-
-
-def test_one_process_needs_no_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "accelerate", None)
-    assert World.join("cpu").count == 1
-    assert ALONE.gather("x") == ["x"]
-
-
-def test_several_processes_do_not_share_a_named_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "WORLD_SIZE": "2",
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29500",
-    }.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="say cuda, and each takes its own"):
-        World.join("cuda:0")

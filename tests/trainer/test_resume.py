@@ -44,7 +44,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def files(run: Path) -> dict[str, object]:
-    """What a run leaves but its times: state, checkpoints, the record of the best, pictures. Tensors count, not the order of a header."""
+    """What a run leaves but its times: state, checkpoints, the record of the best, images. Tensors count, not the order of a header."""
     found: dict[str, object] = {}
     for path in run.rglob("*"):
         if path.suffix == ".safetensors":

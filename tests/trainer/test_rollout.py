@@ -47,7 +47,7 @@ def policy(tiny_model: Path) -> Policy:
 
 
 def collected(policy: Policy, reward: Any) -> Rollout:
-    """All of an iteration's pictures."""
+    """All of an iteration's images."""
     steps = Collection(policy, KEYS, Scorer(reward), CONFIG, 0, Context()).rest()
     while True:
         try:

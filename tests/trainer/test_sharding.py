@@ -19,9 +19,8 @@ from ddpo.io.tensors import load_tensors
 from ddpo.policies import load_policy
 from ddpo.policies.policy import Policy
 from ddpo.trainer.loop import resume
-from ddpo.trainer.processes import World
 from ddpo.trainer.run.folder import STATE_FILE
-from ddpo.trainer.sharding import ShardedDenoiser
+from ddpo.trainer.sharding import ShardedDenoiser, join_world
 
 FSDP = ("--use_fsdp", "--fsdp_version", "2")
 HELD_OUT = """
@@ -298,7 +297,7 @@ def test_settings_of_the_launcher_that_would_be_ignored_are_refused(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=advice):
-        World.join("cpu")
+        join_world("cpu")
 
 
 def test_the_command_line_says_that_the_denoiser_is_sharded(

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import torch
 
+from ddpo.distributed import ALONE, World
 from ddpo.errors import ImageError
 from ddpo.eval.generate.image_store import ImageKey, ImageStore
-from ddpo.eval.sharing import ALONE, World
 from ddpo.images import to_uint8
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_trajectory
@@ -128,7 +128,7 @@ def draw(
         StorageFailure: a file cannot be written. What was drawn before is kept.
     """
     mine = [
-        one for block in together.share(_distinct(wanted, source), source.call) for one in block
+        one for block in together.shard(_distinct(wanted, source), source.call) for one in block
     ]
     left = missing(store, source, mine, facts)
     found = len(mine) - len(left)
@@ -138,8 +138,8 @@ def draw(
         with policy.reference() if reference else nullcontext():
             _draw_call(policy, store, source, part, describe)
         yield DrawProgress(found + start + len(part), len(mine), found)
-    if together.count > 1:
-        together.wait()
+    if together.world_size > 1:
+        together.barrier()
         store.reload()
 
 

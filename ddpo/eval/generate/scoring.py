@@ -17,9 +17,9 @@ from typing import Any, Final, Self
 
 import numpy as np
 
+from ddpo.distributed import ALONE, World
 from ddpo.errors import ConfigError, RewardFailure
 from ddpo.eval.generate.image_store import ImageStore, Pixels
-from ddpo.eval.sharing import ALONE, World
 from ddpo.io.journal import Journal
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.scoring.outages import OutageAwareScorer
@@ -180,7 +180,7 @@ def score(
         raise ConfigError(
             f"reward {card.id!r} judges pictures as a group: a picture has no score of its own"
         )
-    blocks = together.share(_distinct(card, items), BLOCK)
+    blocks = together.shard(_distinct(card, items), BLOCK)
     left = [unscored(identity, card, journal, block) for block in blocks]
     total = sum(map(len, blocks))
     done = found = total - sum(map(len, left))
@@ -203,8 +203,8 @@ def score(
     _check_not_broken(
         scorer, [journal.get(identity, card, item) for block in blocks for item in block]
     )
-    if together.count > 1:
-        together.wait()
+    if together.world_size > 1:
+        together.barrier()
         journal.reload()
 
 

@@ -13,11 +13,11 @@ from typing import Final
 
 import numpy as np
 
+from ddpo.distributed import ALONE, World
 from ddpo.errors import ConfigError, ImageError, PromptError
 from ddpo.eval.generate.image_store import ImageKey, ImageStore
 from ddpo.eval.inputs.folder_layouts import Placed, place_by_layout
 from ddpo.eval.inputs.splits import Split
-from ddpo.eval.sharing import ALONE, World
 from ddpo.inputs.collection import image_source
 from ddpo.inputs.image_files import left_out_sentence
 from ddpo.inputs.input_image import InputImage, copied_to
@@ -195,15 +195,15 @@ def store_images(
     Raises:
         StorageFailure: a picture cannot be written.
     """
-    for block in together.share(folder.files, BLOCK):
+    for block in together.shard(folder.files, BLOCK):
         new = [
             (file, pixels)
             for file in block
             if not _stored(store, file) and not isinstance(pixels := _read(file), str)
         ]
         store.add((_key(file), pixels, {STATE: _state(file)}) for file, pixels in new)
-    if together.count > 1:
-        together.wait()
+    if together.world_size > 1:
+        together.barrier()
         store.reload()
     kept = {}
     for file in folder.files:
