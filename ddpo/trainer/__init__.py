@@ -2,7 +2,8 @@
 
 from ddpo.trainer import config_for, train
 
-for event in train(config_for({"reward": "compressibility", "algorithm": "rwr"}), Path("runs/mine")):
+config = config_for({"reward": "compressibility", "algorithm": "rwr"})
+for event in train(config, Path("runs/mine")):
     ...
 
 `config_for` fills in the settings of the model's family and of the algorithm, like `ddpo train`.

@@ -1,4 +1,4 @@
-"""The memory of a run: bytes of each part, bytes of the machine, advice when they do not suffice."""
+"""The memory of a run: bytes of each part, bytes of the machine, advice if they do not suffice."""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""What `test_processes.py` runs in each of two processes: `python processes_worker.py SCENARIOS FOLDER`, started by `accelerate launch`.
+"""The program of each of two processes in test_processes.py, started by `accelerate launch`.
 
-`SCENARIOS` is a JSON file: name → settings. What process R saw of a run goes to `FOLDER/NAME-R.pt`. A run whose name ends in
-"-resumed" stops after its first iteration and is resumed up to the last.
+    python processes_worker.py SCENARIOS FOLDER
+
+SCENARIOS is a JSON file of settings by name. The records of a run in process R go to
+FOLDER/NAME-R.pt. A run whose name ends in "-resumed" stops after its first iteration and is resumed
+up to the last.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from ddpo.trainer.sharding import local, whole
 
 
 def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Runs the settings and gives back, of this process: latents, all rewards, gradients and parameters at each step, counts."""
+    """Runs the settings; latents, rewards, gradients, parameters and counts of this process."""
     seen: dict[str, Any] = {
         "latents": [],
         "rewards": [],
@@ -107,12 +110,18 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
     return seen
 
 
+def left_alone(self: World, module: torch.nn.Module) -> torch.nn.Module:
+    """In place of `World.wrap`: a module whose gradients stay with the process."""
+    return module
+
+
 def main() -> None:
-    scenarios, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    scenarios = json.loads(Path(sys.argv[1]).read_text())
+    folder = Path(sys.argv[2])
     wrap = World.wrap
     for name, values in scenarios.items():
         os.environ["BREAK_IN"] = {"breaks": "1", "held-out-breaks": "0"}.get(name, "")
-        World.wrap = (lambda self, module: module) if name == "unsynchronised" else wrap  # type: ignore[method-assign]
+        World.wrap = left_alone if name == "unsynchronised" else wrap  # type: ignore[method-assign]
         first = values | ({"iterations": 1} if name.endswith("-resumed") else {})
         torch.save(recorded(first, folder / name), folder / f"{name}-{os.environ['RANK']}.pt")
         if name.endswith("-resumed"):

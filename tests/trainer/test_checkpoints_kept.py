@@ -1,4 +1,4 @@
-"""Which checkpoints stay, which one is the best, and how it is found."""
+"""The checkpoints that stay, and the best of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the machine refuses: a disk that takes no more, memory that does not suffice. Real refusals of the kernel, none made up.
+"""A full disk and too little memory, as the kernel itself refuses them.
 
-The disk is filled by a limit of the process on the size of a file (RLIMIT_FSIZE), under which `write` fails in the middle of a file as it
-does on a full disk; memory by a limit on its address space (RLIMIT_AS) in a process of its own.
+A limit on the size of files (RLIMIT_FSIZE) makes `write` fail in the middle of a file, as on a full
+disk. A limit on the address space (RLIMIT_AS), in a process of its own, makes memory short.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     assert_same_run(straight, run)
 
 
-def test_a_state_that_cannot_be_written_leaves_the_one_before_and_a_line_that_says_how_to_go_on(
+def test_a_state_that_cannot_be_written_leaves_the_one_before_and_a_line_that_says_how_to_resume(
     ddpo: Run, tiny_model: Path, straight: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -104,8 +104,8 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before_and_a_line_that_sa
         code, _, errors = ddpo("train", "--resume", run)
     assert code == 2
     assert errors.strip() == (
-        f"error: {run}/state/state.safetensors cannot be written: File too large — the finished iterations are kept in "
-        f"{run}/state; go on with: ddpo train --resume {run}"
+        f"error: {run}/state/state.safetensors cannot be written: File too large — "
+        f"the finished iterations are kept in {run}/state; go on with: ddpo train --resume {run}"
     )
     assert (run / "state" / "state.safetensors").read_bytes() == before
     assert len(metrics(run)) == 2, "one line more than there are iterations, which is cut off"
@@ -141,7 +141,8 @@ for batch in (256, 16):
     events = resume(Path(sys.argv[1]), settings={"sample": {"batch": batch}})
     assert isinstance(next(events), Started)
     size = next(line for line in open("/proc/self/status") if line.startswith("VmSize"))
-    resource.setrlimit(resource.RLIMIT_AS, (int(size.split()[1]) * 1024 + 160_000_000, resource.RLIM_INFINITY))
+    most = int(size.split()[1]) * 1024 + 160_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
     try:
         list(events)
         print("finished")

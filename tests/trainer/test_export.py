@@ -1,4 +1,4 @@
-"""An exported checkpoint in plain diffusers draws, to the bit, what `ddpo sample --checkpoint` draws."""
+"""An exported checkpoint in plain diffusers samples the images of `ddpo sample`, to the bit."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def full_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def drawn_by(pipeline: Any, model: Path) -> list[Any]:
-    """Our noise and sampler with the pipeline's own tokenizer, text encoder, denoiser, decoder: what differs is who loaded the weights."""
+    """Images by our noise and sampler, with the weights as the pipeline loaded them."""
     policy = StableDiffusionPolicy(str(model))
     policy.reader.tokenizers = [pipeline.tokenizer]
     for name in ("text_encoder", "unet", "vae"):
@@ -121,23 +121,23 @@ def test_merged_adapters_are_the_denoiser_but_for_rounding(
     export(lora_run, tmp_path / "out", merge=True)
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
     assert not any("lora" in name for name, _ in pipeline.unet.named_parameters())
-    policy, base = load_policy(str(tiny_model), lora_run), load_policy(str(tiny_model))
+    policy = load_policy(str(tiny_model), lora_run)
+    base = load_policy(str(tiny_model))
     generator = torch.Generator().manual_seed(0)
-    latents, times, hidden = (
-        torch.randn(2, 4, 8, 8, generator=generator),
-        torch.tensor([10, 700]),
-        base.encode(["a cat", "a dog"]),
-    )
+    latents = torch.randn(2, 4, 8, 8, generator=generator)
+    times = torch.tensor([10, 700])
+    hidden = base.encode(["a cat", "a dog"])
     with torch.no_grad():
         merged, beside, before = (
             pipeline.unet(latents, times, hidden).sample,
             *(p.predict(latents, times, hidden) for p in (policy, base)),
         )
-    rounding, change = (merged - beside).abs().max(), (before - beside).abs().max()
+    rounding = (merged - beside).abs().max()
+    change = (before - beside).abs().max()
     assert rounding < 1e-5 < 100 * rounding < change
 
 
-def test_the_model_card_tells_what_the_run_folder_knows(lora_run: Path, tmp_path: Path) -> None:
+def test_the_model_card_has_the_facts_of_the_run_folder(lora_run: Path, tmp_path: Path) -> None:
     export(lora_run / "best", tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
     assert text.startswith("---\nlibrary_name: diffusers\npipeline_tag: text-to-image\ntags:\n")
@@ -148,11 +148,12 @@ def test_the_model_card_tells_what_the_run_folder_knows(lora_run: Path, tmp_path
         "| reward queries | 16 (8 images an iteration) |",
         "| iterations | 2 of 2 |",
         f"Signature: `{manifest['reward']['signature']}`",
-        f"| 2 | {last['reward_mean']:.4g} ± {last['reward_se']:.4g} | 16 | {last['held_out']:.4g} |",
+        f"| 2 | {last['reward_mean']:.4g} ± {last['reward_se']:.4g} | 16 "
+        f"| {last['held_out']:.4g} |",
         "“a cat”",
         'pipeline("a cat", num_inference_steps=2, guidance_scale=1, eta=1).images[0]',
         "`colorfulness`, not trained on",
-        "How it is gamed",
+        "Known flaws: ",
         "The licence of the base model was not known",
     ):
         assert fact in text

@@ -1,4 +1,7 @@
-"""Training with a reward behind a server that fails: the run stops in time and goes on to the bit, or goes on without a bad image."""
+"""Training with a reward behind a failing server.
+
+The run stops in time and resumes to the bit, or continues without a bad image.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ from ddpo.trainer.monitoring.events import IterationDone
 
 Run = Callable[..., tuple[int, str, str]]
 TRIES = 4  # of one question: the first and three more
-PATIENCE, TIMEOUT = 30.0, 0.3  # seconds: where no time-out is due, and where one is
+PATIENCE = 30.0
+TIMEOUT = 0.3  # seconds: where no time-out is due, and where one is
 RECIPE = """
 iterations = {iterations}
 checkpoint_every = 2
@@ -63,7 +67,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(
     ddpo: Run, tiny_model: Path, encoder: Path, tmp_path: Path
 ) -> Callable[..., tuple[int, str, str]]:
-    """`ddpo train` on the tiny model with the alignment reward of a server: exit code, standard output, standard error."""
+    """Runs `ddpo train` on the tiny model with a served alignment reward: exit code and outputs."""
 
     def call(
         server: FaultServer, out: Path, iterations: int = 2, timeout: float = PATIENCE
@@ -97,7 +101,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def said(text: str) -> str:
-    """What was printed, as one line."""
+    """The printed text as one line."""
     return " ".join(text.split())
 
 
@@ -151,8 +155,8 @@ def test_an_outage_stops_the_run_and_it_goes_on_to_the_bit(
         assert code == 1
         assert reason in said(err)
         assert (
-            f"tried {TRIES} times (3 of 4 pictures) — the finished iterations are kept in {out}/state; go on with: "
-            in said(err)
+            f"tried {TRIES} times (3 of 4 pictures) — "
+            f"the finished iterations are kept in {out}/state; go on with: " in said(err)
         )
         assert said(err).endswith(f"ddpo train --resume '{out}'")
         assert len(err.strip().splitlines()) == 1
@@ -170,7 +174,8 @@ def test_an_outage_stops_the_run_and_it_goes_on_to_the_bit(
             code, _, err = ddpo("train", "--resume", out)  # it is not back yet
             assert (code, err.count("--resume")) == (1, 1)
             assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-        server.good, server.then = None, "by picture"
+        server.good = None
+        server.then = "by picture"
         assert ddpo("train", "--resume", out)[0] == 0
     assert_same_run(out, straight[0])
 
@@ -183,8 +188,8 @@ def test_an_outage_from_the_start_is_stopped_after_the_first_batch(
         code, _, err = start(server, out, iterations=1)
         assert code == 1
         assert (
-            f"tried {TRIES} times (4 of 4 pictures) — no iteration was finished; go on with: ddpo train --resume {out}"
-            in said(err)
+            f"tried {TRIES} times (4 of 4 pictures) — "
+            f"no iteration was finished; go on with: ddpo train --resume {out}" in said(err)
         )
         assert len(server.requests) == 4 * TRIES
         server.then = "by picture"
@@ -214,7 +219,8 @@ def test_a_bad_answer_costs_its_image_alone(
         code, _, err = start(server, tmp_path / "none", iterations=1)
         assert code == 1
         assert re.search(
-            rf"could score none of 8 pictures; the first: {reason}.* — no iteration was finished; go on with:",
+            rf"could score none of 8 pictures; the first: {reason}.* — "
+            "no iteration was finished; go on with:",
             said(err),
         )
         assert len(server.requests) == 8
@@ -245,8 +251,9 @@ def test_a_part_of_a_combination(
     tmp_path: Path,
     bad: bool,
 ) -> None:
-    """Its images go out together: that one of them breaks the server is found out, and an outage is still one."""
-    recipe, out = tmp_path / "recipe.toml", tmp_path / "run"
+    """Images are sent together; one that breaks the server is not taken for an outage."""
+    recipe = tmp_path / "recipe.toml"
+    out = tmp_path / "run"
     recipe.write_text(RECIPE.format(iterations=1))
     with fault_server(then="by picture" if bad else "500") as server:
         server.bad = {picture_url(straight[1][0])} if bad else set()
@@ -320,7 +327,8 @@ def test_a_served_reward_that_is_killed_and_started_again_costs_nothing(
 ) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-    port, out = free_port(), tmp_path / "run"
+    port = free_port()
+    out = tmp_path / "run"
     values = tomllib.loads(RECIPE.format(iterations=2)) | {"model": str(tiny_model)}
     with served(port) as process:
         events = train(
@@ -352,7 +360,8 @@ def test_a_run_is_not_resumed_with_a_server_that_serves_another_reward_under_the
     pytest.importorskip("uvicorn")
     from test_serve import serving
 
-    port, out = free_port(), tmp_path / "run"
+    port = free_port()
+    out = tmp_path / "run"
     values = tomllib.loads(RECIPE.format(iterations=1)) | {"model": str(tiny_model)}
     with fault_server(then="by picture") as vlm:
         with serving(f"vqa_score:vlm={vlm.url},model=first", port=port):

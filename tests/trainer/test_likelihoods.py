@@ -1,4 +1,4 @@
-"""Likelihoods of items against other sources: torch's distributions, diffusers' schedulers, the path's own log-probs."""
+"""Likelihoods against torch's distributions, diffusers' schedulers and the path's log-probs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def transition(
 def test_before_an_update_every_ratio_is_one_to_the_bit(
     tiny_model: Path, kind: str, guidance: float, dtype: str
 ) -> None:
-    policy, settings = policy_of(tiny_model, kind, dtype), config(guidance)
+    policy = policy_of(tiny_model, kind, dtype)
+    settings = config(guidance)
     found = transition(policy, settings, rollout_of(policy, settings)).of(ITEMS)
     assert found.old_log_probs is not None
     assert torch.equal(found.new_log_probs, found.old_log_probs)
@@ -78,8 +79,9 @@ def test_before_an_update_every_ratio_is_one_to_the_bit(
 def test_without_guidance_in_training_the_old_log_probs_are_those_of_the_unguided_prediction(
     tiny_model: Path,
 ) -> None:
-    """Sampled with guidance 3, trained without: the ratio is 1 before the update all the same, and the log-probs are others."""
-    policy, settings = policy_of(tiny_model), config(3.0, guidance=False)
+    """Sampled with guidance 3, trained without: the ratio is still 1, with other log-probs."""
+    policy = policy_of(tiny_model)
+    settings = config(3.0, guidance=False)
     rollout = rollout_of(policy, settings)
     likelihood = transition(policy, settings, rollout)
     likelihood.prepare([ITEMS])
@@ -93,11 +95,13 @@ def test_without_guidance_in_training_the_old_log_probs_are_those_of_the_unguide
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_the_kl_to_the_reference_is_that_of_two_gaussians(tiny_model: Path, kind: str) -> None:
-    policy, settings = policy_of(tiny_model, kind), config(3.0, kl=0.1)
+    policy = policy_of(tiny_model, kind)
+    settings = config(3.0, kl=0.1)
     rollout = rollout_of(policy, settings)
     coefficients = policy.schedule.coefficients(4, 1.0)
     found = transition(policy, settings, rollout).of(ITEMS)
-    images, steps = torch.from_numpy(ITEMS.images), torch.from_numpy(ITEMS.steps)
+    images = torch.from_numpy(ITEMS.images)
+    steps = torch.from_numpy(ITEMS.steps)
 
     def distribution() -> torch.distributions.Normal:
         x_t = rollout.trajectory.latents[images, steps]
@@ -118,7 +122,8 @@ def test_the_kl_to_the_reference_is_that_of_two_gaussians(tiny_model: Path, kind
 
 
 def test_a_policy_that_has_not_moved_has_no_kl(tiny_model: Path) -> None:
-    policy, settings = policy_of(tiny_model, disturbed=False), config(3.0, kl=0.1)
+    policy = policy_of(tiny_model, disturbed=False)
+    settings = config(3.0, kl=0.1)
     found = transition(policy, settings, rollout_of(policy, settings)).of(ITEMS)
     assert found.kl is not None
     assert found.kl.tolist() == [0.0] * 5
@@ -128,8 +133,9 @@ def test_a_policy_that_has_not_moved_has_no_kl(tiny_model: Path) -> None:
 def test_the_denoising_error_is_that_of_diffusers_own_noising(
     tiny_model: Path, prediction: Any
 ) -> None:
-    """The same noise through `DDIMScheduler.add_noise` and `get_velocity`, item by item, without padding."""
-    policy, settings = policy_of(tiny_model), config(2.0)
+    """The same noise through `DDIMScheduler.add_noise` and `get_velocity`, without padding."""
+    policy = policy_of(tiny_model)
+    settings = config(2.0)
     object.__setattr__(policy.schedule, "prediction", prediction)
     rollout = rollout_of(policy, settings)
     likelihood = DenoisingLikelihood(policy, rollout, settings, iteration=7)
@@ -160,7 +166,8 @@ def test_the_denoising_error_is_that_of_diffusers_own_noising(
 def test_noise_of_the_denoising_loss_differs_by_image_draw_and_iteration(
     tiny_model: Path,
 ) -> None:
-    policy, settings = policy_of(tiny_model), config()
+    policy = policy_of(tiny_model)
+    settings = config()
     rollout = rollout_of(policy, settings)
     one, two = (DenoisingLikelihood(policy, rollout, settings, iteration) for iteration in (1, 2))
     draws = [one._noise(0, 0), one._noise(1, 0), one._noise(0, 1), two._noise(0, 0)]
@@ -173,8 +180,9 @@ def test_noise_of_the_denoising_loss_differs_by_image_draw_and_iteration(
 def test_checkpointing_keeps_less_and_changes_no_bit(
     tiny_model: Path, kind: str, dtype: str
 ) -> None:
-    """The ratio stays 1, the gradients are the same, and fewer than a third of the bytes wait for the backward pass."""
-    policy, settings = policy_of(tiny_model, kind, dtype), config()
+    """The ratio stays 1, gradients are the same, and less than a third of the bytes is kept."""
+    policy = policy_of(tiny_model, kind, dtype)
+    settings = config()
     rollout = rollout_of(policy, settings)
     kept: list[int] = []
 

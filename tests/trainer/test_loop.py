@@ -42,7 +42,10 @@ from ddpo.rewards.card import RewardCard
 from ddpo.types import RewardOutput
 
 def card(name):
-    return RewardCard(id=name, version="1", summary="test", load="tests:none", family="test", flaws="none", pixels="float")
+    return RewardCard(
+        id=name, version="1", summary="test", load="tests:none", family="test", flaws="none",
+        pixels="float",
+    )
 
 class Brightness:
     card = card("brightness")
@@ -54,12 +57,14 @@ class SometimesUnscorable:
     def __call__(self, batch):
         values = batch.pixels.mean((1, 2, 3))
         odd = torch.arange(len(values)) % 2 == 1
-        return RewardOutput(torch.where(odd, float("nan"), values), errors=tuple("odd" if o else None for o in odd.tolist()))
+        errors = tuple("odd" if o else None for o in odd.tolist())
+        return RewardOutput(torch.where(odd, float("nan"), values), errors=errors)
 
 class NeverScorable:
     card = card("never")
     def __call__(self, batch):
-        return RewardOutput(torch.full((len(batch),), float("nan")), errors=("no text found",) * len(batch))
+        values = torch.full((len(batch),), float("nan"))
+        return RewardOutput(values, errors=("no text found",) * len(batch))
 
 class Infinite:
     card = card("infinite")
@@ -81,7 +86,8 @@ class RarelyScorable:
         RarelyScorable.calls += 1
         values = batch.pixels.mean((1, 2, 3))
         known = torch.arange(len(values)) == (-1 if RarelyScorable.calls > 2 else 0)
-        return RewardOutput(torch.where(known, values, float("nan")), errors=tuple(None if k else "no text" for k in known.tolist()))
+        errors = tuple(None if k else "no text" for k in known.tolist())
+        return RewardOutput(torch.where(known, values, float("nan")), errors=errors)
 
 class Constant:
     card = card("constant")
@@ -179,7 +185,8 @@ def test_training_raises_the_reward(tiny_model: Path, rewards_file: Path, tmp_pa
     )
     run(config, tmp_path / "run")
     found = metrics(tmp_path / "run")
-    first, last = found[:5], found[-5:]
+    first = found[:5]
+    last = found[-5:]
     error = math.sqrt(sum(line["reward_se"] ** 2 for line in first + last)) / 5
     gain = np.mean([line["reward_mean"] for line in last]) - np.mean(
         [line["reward_mean"] for line in first]
@@ -190,7 +197,8 @@ def test_training_raises_the_reward(tiny_model: Path, rewards_file: Path, tmp_pa
 def test_a_resumed_run_equals_a_straight_one_to_the_bit(
     tiny_model: Path, rewards_file: Path, tmp_path: Path
 ) -> None:
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    straight = tmp_path / "straight"
+    broken = tmp_path / "broken"
     config = tiny_config(tiny_model, f"{rewards_file}:Brightness", iterations=4)
     run(config, straight)
     events = train(config, broken)
@@ -220,8 +228,10 @@ def test_a_killed_run_loses_at_most_the_iteration_under_way(
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(config.to_dict()))
     script = (
-        "import json, sys; from pathlib import Path; from ddpo.trainer import config_from_dict; from ddpo.trainer.loop import train\n"
-        "list(train(config_from_dict(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2])))"
+        "import json, sys; from pathlib import Path\n"
+        "from ddpo.trainer import config_from_dict; from ddpo.trainer.loop import train\n"
+        "config = config_from_dict(json.loads(Path(sys.argv[1]).read_text()))\n"
+        "list(train(config, Path(sys.argv[2])))"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(recipe), str(out)])
     deadline = time.monotonic() + 120
@@ -244,7 +254,8 @@ def test_a_killed_run_loses_at_most_the_iteration_under_way(
 def test_a_run_is_not_resumed_with_other_prompts_or_another_reward(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    prompts, reward = tmp_path / "prompts.txt", tmp_path / "mine.py"
+    prompts = tmp_path / "prompts.txt"
+    reward = tmp_path / "mine.py"
     prompts.write_text("a cat\na dog\n")
     reward.write_text("def mine(images):\n    return images.mean((1, 2, 3))\n")
     out = tmp_path / "run"
@@ -406,7 +417,7 @@ def test_a_run_that_diverges_stops_and_keeps_what_was_finished(
     updates: int,
     message: str,
 ) -> None:
-    """`compressibility` sees images in 256 levels, so that it is not the reward that finds NaN out."""
+    """`compressibility` sees images at 256 levels, so it is not the reward that finds NaN."""
     out = tmp_path / "run"
     optim = {"updates": updates, "timesteps": 2, "lr": lr}
     config = tiny_config(tiny_model, "compressibility", algorithm=algorithm, optim=optim)
@@ -480,7 +491,8 @@ def test_each_prompt_is_drawn_once_before_any_is_drawn_again() -> None:
 
 
 def test_prompts_are_drawn_in_proportion_to_their_weights_and_never_the_same_image_twice() -> None:
-    prompts, weights = [Prompt("a"), Prompt("b"), Prompt("c")], (3, 1, 2)
+    prompts = [Prompt("a"), Prompt("b"), Prompt("c")]
+    weights = (3, 1, 2)
     config = SampleConfig(samples=6, per_prompt=2)  # 3 of 6 places of a cycle an iteration
     drawn = [
         key
@@ -502,7 +514,8 @@ def test_prompts_are_drawn_in_proportion_to_their_weights_and_never_the_same_ima
 def test_a_run_draws_by_the_weights_of_its_file_and_is_not_resumed_with_others(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    prompts, reward = tmp_path / "weighted.jsonl", tmp_path / "cats.py"
+    prompts = tmp_path / "weighted.jsonl"
+    reward = tmp_path / "cats.py"
     prompts.write_text('{"prompt": "a cat", "weight": 3}\n{"prompt": "a dog"}\n')
     reward.write_text(
         "def cats(images, prompts):\n    return [float(prompt == 'a cat') for prompt in prompts]\n"

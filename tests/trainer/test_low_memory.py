@@ -1,4 +1,4 @@
-"""`--low-memory`: which steps are on, which were left out, and that a run stays the run that it was."""
+"""`--low-memory`: steps that are on, steps that were left out, and an unchanged run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ LEAVE = "rewards leave the device during an update"
 
 
 class WholeSteps(torch.optim.Optimizer):
-    """Stands for AdamW with 8-bit moments, which needs a GPU: its `step` is an int, its state has other shapes than the parameter."""
+    """Stands for AdamW with 8-bit moments, which needs a GPU.
+
+    Its `step` is an int, and its state has other shapes than the parameter.
+    """
 
     def __init__(self, parameters: Any, **numbers: Any) -> None:
         super().__init__(parameters, numbers)
@@ -54,7 +57,8 @@ class WholeSteps(torch.optim.Optimizer):
 @pytest.fixture
 def bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed bitsandbytes."""
-    package, optim = ModuleType("bitsandbytes"), ModuleType("bitsandbytes.optim")
+    package = ModuleType("bitsandbytes")
+    optim = ModuleType("bitsandbytes.optim")
     optim.AdamW8bit = WholeSteps  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "bitsandbytes", package)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", optim)
@@ -97,13 +101,15 @@ def test_without_the_package_they_have_32(monkeypatch: pytest.MonkeyPatch) -> No
         (
             "cuda",
             True,
-            f"{AGAIN}; {LEAVE}; left out: AdamW's moments have 32 bits (pip install 'ddpo[low-memory]' for 8)",
+            f"{AGAIN}; {LEAVE}; left out: AdamW's moments have 32 bits "
+            "(pip install 'ddpo[low-memory]' for 8)",
         ),
         ("cpu", True, f"{AGAIN}; left out: AdamW's moments have 32 bits (8 need CUDA)"),
         (
             "mps",
             False,
-            f"{LEAVE}; left out: this model keeps all activations, AdamW's moments have 32 bits (8 need CUDA)",
+            f"{LEAVE}; left out: this model keeps all activations, "
+            "AdamW's moments have 32 bits (8 need CUDA)",
         ),
     ],
 )
@@ -146,7 +152,8 @@ def test_on_the_cpu_a_run_is_the_same_to_the_bit(tiny_model: Path, tmp_path: Pat
     events = {}
     for asked in (False, True):
         config = config_of(tiny_model, low_memory=asked)
-        assert adapted_policy(config, "cpu").unet.is_gradient_checkpointing == asked  # type: ignore[attr-defined]
+        policy: Any = adapted_policy(config, "cpu")
+        assert policy.unet.is_gradient_checkpointing == asked
         events[asked] = list(train(config, tmp_path / str(asked)))
     assert metrics(tmp_path / "True") == metrics(tmp_path / "False")
     checked = [event for event in events[True] if isinstance(event, Checked)]
@@ -194,7 +201,7 @@ def networks_on_the_device(policy: Any) -> list[str]:
 def watched_run(
     config: TrainConfig, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[list[str]], list[Finding]]:
-    """Networks on the device at each training call, the check before the run included, and what it reported."""
+    """Networks on the device at each training call, and the findings before the run."""
     seen: list[list[str]] = []
     findings: list[Finding] = []
 

@@ -1,4 +1,4 @@
-"""Which items an update is made of."""
+"""The items of each update."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_noise_levels_are_drawn_evenly() -> None:
 
 
 def test_what_does_not_count_takes_no_part_in_the_cut() -> None:
-    """Of rwr_sparse only the kept images are data: two updates of one image each, not one of two and none."""
+    """rwr_sparse trains on kept images only: two updates of one image each, not of two and none."""
     plan = plan_updates(
         weights([0.0, 1.0, 0.0, 1.0], [False, True, False, True]),
         config(timesteps=1, updates=2),

@@ -1,4 +1,4 @@
-"""A run on two processes is the run on one: the same images, rewards and gradients, and the same parameters on both."""
+"""A run on two processes has the images, rewards, gradients and parameters of a run on one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from ddpo.rewards.card import RewardCard
 from ddpo.types import RewardOutput
 
 def card(name):
-    return RewardCard(id=name, version="1", summary="test", load="tests:none", family="test", flaws="none", pixels="float")
+    return RewardCard(
+        id=name, version="1", summary="test", load="tests:none", family="test", flaws="none",
+        pixels="float",
+    )
 
 class Brightness:
     card = card("brightness")
@@ -46,15 +49,18 @@ class Breaks:
         return RewardOutput(batch.pixels.mean((1, 2, 3)))
 """
 CLOSE = 1e-6
-"""Of the largest: what float32 sums in another order may differ by."""
+"""Relative to the largest: the difference of float32 sums in another order."""
 LATER = 1e-4
-"""The same after an update, when parameters differ in their last bits: advantages of both signs nearly cancel, which magnifies them."""
+"""The same after an update, when parameters differ in their last bits.
+
+Advantages of both signs nearly cancel, which magnifies the difference.
+"""
 
 
 def settings(
     model: Path, rewards: Path, reward: str = "Brightness", batch: int = 4, **changes: Any
 ) -> dict[str, Any]:
-    """Eight images an iteration; steps in proportion to the gradient (a large `eps`), so that rounding does not grow."""
+    """Eight images an iteration; a large `eps` makes steps proportional to gradients."""
     optim = {
         "updates": 4,
         "timesteps": 2,
@@ -173,7 +179,8 @@ def test_two_processes_do_what_one_does_with_the_double_batch(
     tmp_path: Path,
 ) -> None:
     values = scenarios[name] | {"sample": scenarios[name]["sample"] | {"batch": batch}}
-    one, (first, second) = recorded(values, tmp_path / "one"), two[1][name]
+    one = recorded(values, tmp_path / "one")
+    first, second = two[1][name]
     assert torch.equal(first["rewards"][0], one["rewards"][0]), (
         "the first samples and rewards are equal to the bit"
     )
@@ -199,7 +206,7 @@ def test_two_processes_do_what_one_does_with_the_double_batch(
 def test_both_processes_have_the_same_parameters_to_the_bit(
     name: str, meeting: str, two: tuple[Path, dict[str, Any]]
 ) -> None:
-    """Also where a process has no items in some update ("idle"), or more than one batch of them ("kept_back")."""
+    """Also if a process has no items in some update ("idle"), or several batches ("kept_back")."""
     first, second = two[1][name]
     for mine, other in zip(first["parameters"], second["parameters"], strict=True):
         assert torch.equal(mine, other)
@@ -246,12 +253,13 @@ def test_the_ratio_is_one_to_the_bit_on_both_processes_in_half_precision(
     assert [line["ratio_first_deviation"] for line in metrics(two[0] / "half")] == [0, 0]
 
 
-def test_a_run_goes_on_with_another_number_of_processes(
+def test_a_run_resumes_with_another_number_of_processes(
     scenarios: dict[str, Any], two: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     list(resume(two[0] / "lora", iterations=4))
     recorded(scenarios["lora"] | {"iterations": 4}, tmp_path / "one")
-    found, expected = metrics(two[0] / "lora"), metrics(tmp_path / "one")
+    found = metrics(two[0] / "lora")
+    expected = metrics(tmp_path / "one")
     assert [line["iteration"] for line in found] == [1, 2, 3, 4]
     assert found[-1]["reward_mean"] == pytest.approx(expected[-1]["reward_mean"], rel=1e-6)
     assert found[-1]["grad_norm"] == pytest.approx(expected[-1]["grad_norm"], rel=1e-4)
@@ -325,7 +333,10 @@ def test_images_that_cannot_be_shared_are_an_error_of_one_line(
         tmp_path / "run",
     )
     assert done.returncode != 0
-    line = "error: 2 processes cannot share 3 prompts × 8 images equally: make sample.samples a multiple of 16"
+    line = (
+        "error: 2 processes cannot share 3 prompts × 8 images equally: "
+        "make sample.samples a multiple of 16"
+    )
     assert done.stderr.count(line) == 1
     assert not (tmp_path / "run").exists()
 

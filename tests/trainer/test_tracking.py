@@ -212,8 +212,8 @@ def test_a_run_and_its_resumption_are_one_run_in_both_trackers(
     done = in_a_process("train", *options, *BOTH, cwd=tmp_path, **OFFLINE)
     assert (done.returncode, done.stderr) == (0, "")
     assert (
-        "tensorboard: tensorboard --logdir run/tensorboard\nwandb: offline; upload with: wandb sync run/wandb/offline-run-"
-        in done.stdout
+        "tensorboard: tensorboard --logdir run/tensorboard\n"
+        "wandb: offline; upload with: wandb sync run/wandb/offline-run-" in done.stdout
     )
     assert "wandb:" not in done.stdout.replace("wandb: offline", "")
     (tmp_path / "run").rename(tmp_path / "renamed")
@@ -240,7 +240,7 @@ def test_a_run_and_its_resumption_are_one_run_in_both_trackers(
 def test_iterations_that_are_done_again_are_there_once(
     ddpo: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """A run that was killed resumes from its last state; what TensorBoard has of later iterations goes."""
+    """A killed run resumes from its last state; later iterations are hidden in TensorBoard."""
     run = tmp_path / "run"
     state = run / "state" / "state.safetensors"
     code, _, errors = ddpo(
