@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddpo.errors import DdpoError, MemoryExhausted, one_line
 from ddpo.policies.policy import Policy
+from ddpo.text import byte_size
 from ddpo.trainer.sharding import local
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "frozen_tensors",
     "is_out_of_memory",
     "memory_parts",
-    "size_text",
     "total_memory",
 ]
 
@@ -65,7 +65,7 @@ class MemoryParts:
             if field.name != "reward_leaves"
         ]
         away = " (not during an update)" if self.reward and self.reward_leaves else ""
-        return ", ".join(f"{name} {size_text(size)}" for name, size in named if size) + away
+        return ", ".join(f"{name} {byte_size(size)}" for name, size in named if size) + away
 
 
 class Activations:
@@ -147,16 +147,6 @@ def total_memory(device: torch.device) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not POSIX
         return 0
-
-
-def size_text(count: float) -> str:
-    """A number of bytes in decimal units."""
-    units = ("bytes", "kB", "MB", "GB", "TB")
-    place = 0
-    while count >= 1000 and place < len(units) - 1:
-        count /= 1000
-        place += 1
-    return f"{count:.0f} {units[place]}" if place == 0 else f"{count:.1f} {units[place]}"
 
 
 @contextmanager

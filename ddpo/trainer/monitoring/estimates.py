@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ddpo.errors import ConfigError
 from ddpo.policies.policy import Policy
+from ddpo.text import byte_size, count, duration
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.low_memory import rewards_leave
-from ddpo.trainer.memory import memory_parts, size_text, total_memory
+from ddpo.trainer.memory import memory_parts, total_memory
 from ddpo.trainer.monitoring.events import Finding
-from ddpo.trainer.monitoring.findings import plural
 from ddpo.trainer.monitoring.metrics import peak_memory
 from ddpo.types import Rollout
 
@@ -48,8 +48,8 @@ def memory_finding(
     total = total_memory(policy.device)
     where = "of the GPU" if on_gpu else "of this machine"
     share = " in each process" if processes > 1 else ""
-    room = f" of the {size_text(total)} {where}" if total else ""
-    text = f"about {size_text(need)}{share}{room}, an estimate from the first batch; {parts.text()}"
+    room = f" of the {byte_size(total)} {where}" if total else ""
+    text = f"about {byte_size(need)}{share}{room}, an estimate from the first batch; {parts.text()}"
     return Finding("memory", text, good=not total or need < total)
 
 
@@ -80,10 +80,9 @@ def time_finding(
     each = sampling * math.ceil(sample.samples / processes / sample.batch) + training * calls
     total = each * iterations
     queries = sample.samples * iterations
-    duration = f"{total / 3600:.1f} h" if total >= 5400 else f"{total / 60:.1f} min"
     return Finding(
         "time",
-        f"about {each:.1f} s an iteration, {duration} for {iterations}, "
+        f"about {each:.1f} s an iteration, {duration(total)} for {iterations}, "
         f"{queries:,} reward queries; an estimate from the first batch",
     )
 
@@ -114,8 +113,8 @@ def disk_finding(out: Path, policy: Policy, config: TrainConfig, done: int) -> F
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
     text = (
-        f"about {size_text(need)} for {checkpoints} {plural('checkpoint', checkpoints)} "
-        f"and the state; {size_text(free)} are free"
+        f"about {byte_size(need)} for {count(checkpoints, 'checkpoint')} "
+        f"and the state; {byte_size(free)} are free"
     )
     if need > free:
         raise ConfigError(

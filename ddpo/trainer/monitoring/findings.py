@@ -13,6 +13,7 @@ from ddpo.policies.emoji.vocabulary import unknown_words_line
 from ddpo.policies.policy import Policy
 from ddpo.policies.prompt_reader import check_prompts, find_reader
 from ddpo.prompts import PromptSet
+from ddpo.text import count
 from ddpo.trainer.advantages import PromptStatistics, SampleWeights
 from ddpo.trainer.algorithms import Algorithm
 from ddpo.trainer.config import TrainConfig
@@ -23,7 +24,6 @@ __all__ = [
     "batch_finding",
     "comparison_finding",
     "cut_prompts",
-    "plural",
     "reward_findings",
     "summary",
     "unknown_words",
@@ -54,7 +54,7 @@ def summary(config: TrainConfig, policy: Policy, prompts: PromptSet, world: Worl
         f"({parameters:,} parameters{sharded}); {len(prompts)} prompts ({prompts.source}); "
         f"per iteration {shards}{sample.samples} images "
         f"({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), "
-        f"{steps} {plural('update', steps)}"
+        f"{count(steps, 'update')}"
     )
 
 
@@ -106,21 +106,14 @@ def batch_finding(config: TrainConfig, counted: int, noise_levels: bool, process
     on_each = " on each" if processes > 1 else ""
     kept = f"{counted} are kept; " if counted < sample.samples else ""
     epochs = f", {optim.epochs} times over" if optim.epochs > 1 else ""
-    step = plural("noise level" if noise_levels else "step", steps)
+    levels_or_steps = count(steps, "noise level" if noise_levels else "step")
     text = (
         f"{shards}{prompts} prompts × {sample.per_prompt} = {sample.samples} images, "
-        f"sampled in {batches} {plural('batch', batches)} of {sample.batch}{on_each}; {kept}"
-        f"{optim.updates} {plural('update', optim.updates)} of {share} images × "
-        f"{steps} {step} = {share * steps:,} items{epochs}"
+        f"sampled in {count(batches, 'batch')} of {sample.batch}{on_each}; {kept}"
+        f"{count(optim.updates, 'update')} of {share} images × "
+        f"{levels_or_steps} = {share * steps:,} items{epochs}"
     )
     return Finding("batch", text)
-
-
-def plural(word: str, count: int) -> str:
-    """The word in the plural, unless the count is 1."""
-    if count == 1:
-        return word
-    return word + ("es" if word.endswith("ch") else "s")
 
 
 def reward_findings(first: Rollout) -> list[Finding]:
@@ -152,12 +145,12 @@ def reward_findings(first: Rollout) -> list[Finding]:
 
 def _unscorable(first: Rollout, lost: int) -> Finding:
     """The number of unscorable images in the first batch, and the first reason."""
-    count = len(first.rewards.values)
+    total = len(first.rewards.values)
     reason = ""
     if lost:
         reason = f"; the first: {next(error for error in first.rewards.errors if error)}"
-    good = lost <= MANY_UNSCORABLE * count
-    return Finding("unscorable", f"{lost} of {count} images{reason}", good)
+    good = lost <= MANY_UNSCORABLE * total
+    return Finding("unscorable", f"{lost} of {total} images{reason}", good)
 
 
 def comparison_finding(weights: SampleWeights, config: TrainConfig) -> Finding | None:
