@@ -58,7 +58,7 @@ def test_a_configuration_round_trips_through_json() -> None:
         ({"adapt": {"targets": []}}, "'adapt.targets' must be a list of names"),
     ],
 )
-def test_bad_settings_are_told_in_one_line(values: dict[str, object], message: str) -> None:
+def test_bad_settings_are_reported_in_one_line(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         config_from_dict(values)
     assert "\n" not in str(caught.value)

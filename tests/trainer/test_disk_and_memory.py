@@ -76,7 +76,7 @@ def straight(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         (2, 5_000, "samples/iteration-000002.png"),  # after the state was written
     ],
 )
-def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
+def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_room(
     tiny_model: Path, straight: Path, tmp_path: Path, after: int, size: int, file: str
 ) -> None:
     run = tmp_path / "run"
@@ -117,7 +117,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before_and_a_line_that_sa
     assert metrics(run) == metrics(straight)
 
 
-def test_a_folder_that_cannot_be_begun_is_left_free(
+def test_a_folder_that_cannot_be_written_is_left_free(
     tiny_model: Path, tmp_path: Path, ddpo: Run
 ) -> None:
     with files_up_to(100):
@@ -153,7 +153,7 @@ for batch in (256, 16):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_batch_too_large_for_the_memory_is_told_and_a_smaller_one_goes_on(
+def test_a_batch_too_large_for_the_memory_is_reported_and_a_smaller_one_fits(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -192,7 +192,7 @@ def test_what_is_no_matter_of_memory_is_left_as_it_is() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_without_room_is_told() -> None:
+def test_a_gpu_without_room_is_reported() -> None:
     with pytest.raises(MemoryExhausted, match=r"such as --set sample\.batch=16"), enough_memory(32):
         torch.zeros(2**50, device="cuda")
 

@@ -160,7 +160,7 @@ def test_the_model_card_has_the_facts_of_the_run_folder(lora_run: Path, tmp_path
     assert str(lora_run.parent) not in text, "no path of this machine"
 
 
-def test_what_cannot_be_exported_or_uploaded_is_told_in_one_line(
+def test_what_cannot_be_exported_or_uploaded_is_reported_in_one_line(
     lora_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint"):

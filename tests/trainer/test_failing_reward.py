@@ -137,7 +137,7 @@ def test_the_uninterrupted_run_learns_something(
         ("500", "answered 500"),
     ],
 )
-def test_an_outage_stops_the_run_and_it_goes_on_to_the_bit(
+def test_an_outage_stops_the_run_and_it_resumes_to_the_bit(
     start: Any,
     ddpo: Run,
     straight: tuple[Path, list[dict[str, Any]]],

@@ -336,7 +336,7 @@ def test_unscorable_images_are_counted_and_left_out(
     assert not math.isnan(line["reward_mean"])
 
 
-def test_a_reward_is_told_how_far_the_training_is_and_its_parts_are_logged(
+def test_a_reward_learns_the_progress_of_training_and_its_parts_are_logged(
     tiny_model: Path, rewards_file: Path, tmp_path: Path
 ) -> None:
     run(tiny_config(tiny_model, f"{rewards_file}:Progress", iterations=2), tmp_path / "run")
@@ -432,7 +432,7 @@ def test_a_run_that_diverges_stops_and_keeps_what_was_finished(
     assert len(errors.strip().splitlines()) == 1
 
 
-def test_lora_is_where_it_was_asked_for_and_a_run_goes_on_with_it(
+def test_lora_is_where_the_settings_say_and_a_run_resumes_with_it(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     config = tiny_config(
@@ -479,7 +479,7 @@ def test_an_output_folder_in_use_and_unknown_names_write_nothing(
     assert [p.name for p in out.iterdir()] == ["precious.txt"]
 
 
-def test_each_prompt_is_drawn_once_before_any_is_drawn_again() -> None:
+def test_each_prompt_is_sampled_once_before_any_is_sampled_again() -> None:
     prompts = load_prompts("animals").prompts
     config = config_from_dict(
         {"sample": {"samples": 36, "per_prompt": 4}}
@@ -490,7 +490,9 @@ def test_each_prompt_is_drawn_once_before_any_is_drawn_again() -> None:
     assert draw_keys(prompts, config, 0, 7) == draw_keys(prompts, config, 0, 7)
 
 
-def test_prompts_are_drawn_in_proportion_to_their_weights_and_never_the_same_image_twice() -> None:
+def test_prompts_are_sampled_in_proportion_to_their_weights_and_never_the_same_image_twice() -> (
+    None
+):
     prompts = [Prompt("a"), Prompt("b"), Prompt("c")]
     weights = (3, 1, 2)
     config = SampleConfig(samples=6, per_prompt=2)  # 3 of 6 places of a cycle an iteration
@@ -511,7 +513,7 @@ def test_prompts_are_drawn_in_proportion_to_their_weights_and_never_the_same_ima
         )
 
 
-def test_a_run_draws_by_the_weights_of_its_file_and_is_not_resumed_with_others(
+def test_a_run_samples_by_the_weights_of_its_file_and_is_not_resumed_with_others(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     prompts = tmp_path / "weighted.jsonl"

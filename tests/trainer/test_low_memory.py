@@ -77,7 +77,7 @@ def bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("mps", True, False),
     ],
 )
-def test_moments_have_8_bits_where_it_was_asked_for_on_cuda(
+def test_moments_have_8_bits_where_the_settings_say_on_cuda(
     bitsandbytes: None, device: str, asked: bool, small: bool
 ) -> None:
     config = TrainConfig(low_memory=asked, optim=OptimConfig(lr=0.5))

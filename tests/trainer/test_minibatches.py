@@ -70,7 +70,7 @@ def test_no_item_of_an_iteration_shares_its_noise_with_another() -> None:
     assert len(set(keys)) == len(keys) == 24
 
 
-def test_noise_levels_are_drawn_evenly() -> None:
+def test_noise_levels_are_sampled_evenly() -> None:
     many = weights([1.0] * 4000, [True] * 4000)
     (items,) = plan_updates(many, config(timesteps=1), iteration=1, noise_levels=1000)
     counts = np.histogram(items.steps, bins=10, range=(0, 1000))[0]

@@ -78,7 +78,7 @@ def test_a_run_is_resumed_from_another_directory(project: Path) -> None:
     assert find_checkpoint("../run").iteration == 2
 
 
-def test_a_moved_model_is_asked_for_and_accepted(ddpo: Run, project: Path) -> None:
+def test_a_moved_model_is_requested_and_accepted(ddpo: Run, project: Path) -> None:
     (project / "models").rename(project / "store")
     code, errors = sample(ddpo, project / "out", "--checkpoint", "../run")
     assert code == 2

@@ -261,7 +261,7 @@ def test_a_module_and_an_object_will_do() -> None:
         ("ddpo_si", UnknownNameError, "unknown algorithm 'ddpo_si'; did you mean 'ddpo_i?s"),
     ],
 )
-def test_bad_algorithms_are_told_in_one_line(
+def test_bad_algorithms_are_reported_in_one_line(
     mine: Path, name: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message) as caught:
@@ -278,7 +278,7 @@ def test_bad_algorithms_are_told_in_one_line(
         ("emojy", UnknownNameError, "unknown model 'emojy'; did you mean 'emoji'"),
     ],
 )
-def test_bad_models_are_told_in_one_line(
+def test_bad_models_are_reported_in_one_line(
     mine: Path, name: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message) as caught:

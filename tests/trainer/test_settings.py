@@ -34,7 +34,7 @@ def as_sd2(model: Path, folder: Path, **unet: object) -> Path:
     return folder
 
 
-def test_the_family_is_told_by_what_the_model_is(
+def test_the_family_is_found_by_what_the_model_is(
     tiny_model: Path, tiny_xl: Path, tmp_path: Path
 ) -> None:
     assert family_of("emoji") == "emoji"
