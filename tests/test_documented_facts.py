@@ -35,7 +35,8 @@ from ddpo.rewards.serve import client, gather, wire
 from ddpo.stats import bootstrap, bradley_terry, pairwise
 from ddpo.trainer import TrainConfig, grad_scaler
 from ddpo.trainer.monitoring import preflight
-from ddpo.trainer.run import checkpoints, resume
+from ddpo.trainer.run import held_out as run_held_out
+from ddpo.trainer.run import resume
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -150,7 +151,7 @@ STATED = {
     "docs/run-folder.md": [
         "more than a quarter of the images unscorable",
         f"only {', '.join(MAY_CHANGE[:-1])} and {MAY_CHANGE[-1]} may change",
-        f"{WORDS[checkpoints.PICTURES]} images of each prompt of `held_out_prompts` (`{TrainConfig().held_out_prompts}`)",
+        f"{WORDS[run_held_out.IMAGES]} images of each prompt of `held_out_prompts` (`{TrainConfig().held_out_prompts}`)",
     ],
 }
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
 
 from ddpo.cli.console import quiet_libraries
 from ddpo.cli.options import RunDevice
+from ddpo.distributed import is_first_process
 from ddpo.errors import ConfigError
-from ddpo.launch import is_first_process
 from ddpo.text import count, duration
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from ddpo.cli import cache, recipes, rewards
 from ddpo.cli.doctor import doctor_command
 from ddpo.cli.evaluate import compare_command, evaluate_command
 from ddpo.cli.export import export_command
-from ddpo.cli.first_process import let_the_first_speak
 from ddpo.cli.sample import sample_command
 from ddpo.cli.train import train_command
+from ddpo.distributed import let_first_process_report
 from ddpo.errors import DdpoError, UserError, one_line
 from ddpo.weights import offline
 
@@ -66,11 +66,11 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        let_the_first_speak()
+        let_first_process_report()
         typer.secho(f"error: {one_line(error)}", fg="red", err=True)
         sys.exit(2)
     except DdpoError as error:
-        let_the_first_speak()
+        let_first_process_report()
         typer.secho(f"failed: {one_line(error)}", fg="red", err=True)
         sys.exit(1)
 

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ddpo.cli.console import one_line_warnings, quiet_libraries, silent_writer_threads
-from ddpo.cli.first_process import follow_quietly
 from ddpo.cli.options import DEVICE_HELP
+from ddpo.distributed import follow_quietly, is_first_process
 from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
-from ddpo.launch import is_first_process
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

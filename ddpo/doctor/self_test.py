@@ -12,6 +12,7 @@ from typing import Final, Literal
 import torch
 
 from ddpo.devices import check_device
+from ddpo.distributed import process_count
 from ddpo.doctor import random_clip, workload
 from ddpo.doctor.budget import Budget, Check, first_that_fits, run_checks
 from ddpo.doctor.denoiser import DenoiserCost, compiled_cost, denoiser_cost, matmul_tflops
@@ -22,7 +23,6 @@ from ddpo.doctor.row import Outcome, Row
 from ddpo.doctor.training import one_batch_each, training_iterations
 from ddpo.doctor.workload import Workload, run_config
 from ddpo.errors import ConfigError, one_line
-from ddpo.launch import process_count
 from ddpo.rewards.tools.availability import availability
 from ddpo.rewards.zoo import resolve, rewards
 from ddpo.trainer.adapted import adapted_policy

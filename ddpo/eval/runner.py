@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddpo.distributed import World
 from ddpo.eval.generate.image_store import ImageStore
 from ddpo.eval.generate.samples import write_samples
 from ddpo.eval.generate.scoring import ScoreJournal
@@ -17,7 +18,6 @@ from ddpo.eval.plan import Plan
 from ddpo.eval.report.data import Report, save_report
 from ddpo.eval.report.html import render_html
 from ddpo.eval.report.markdown import render_markdown
-from ddpo.eval.sharing import join
 from ddpo.eval.stages.findings import Findings, analyse
 from ddpo.eval.stages.progress import EvalProgress, Observer, ignore_progress
 from ddpo.eval.stages.sampling import provide_images
@@ -52,18 +52,18 @@ def run_evaluation(plan: Plan, observe: Observer = ignore_progress) -> Outcome:
         RewardFailure: a reward failed while scoring.
         StorageFailure: a file cannot be written.
     """
-    world = join(plan.device)
+    world = World.join(plan.device)
     check_rewards(plan, world.device)
     report = None
     with ImageStore(plan.out, world.rank) as store, ScoreJournal(plan.out, world.rank) as journal:
         images = provide_images(plan, store, world, observe)
         floors = score_images(plan, images, store, journal, world, observe)
-        if world.main:
+        if world.is_main:
             observe(EvalProgress("analysing", "", 0, 1, 0))
             findings = analyse(plan, images, store, journal, floors)
             write_report(plan.out, findings)
             report = findings.report
-    world.wait()
+    world.barrier()
     out = plan.out
     return Outcome(report, out / "report.html", out / "report.json", out / "samples.parquet")
 

@@ -66,7 +66,7 @@ def test_a_resumed_run_is_the_uninterrupted_one() -> None:
 def test_a_resume_that_forgets_the_moments_of_the_optimizer_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ddpo.trainer.loop.restore_optimizer", lambda *_: None)
+    monkeypatch.setattr("ddpo.trainer.state.restore_optimizer", lambda *_: None)
     found = resume_is_equal(TINY, "cpu", WORK)
     assert found.status == "failed"
     assert found.values["largest_difference"] != 0

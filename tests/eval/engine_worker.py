@@ -31,7 +31,7 @@ import peft  # noqa: F401
 import torch
 from analytic import Brightness
 
-from ddpo.eval import sharing
+from ddpo.distributed import World
 from ddpo.eval.generate import sampling
 from ddpo.eval.generate.image_store import ImageStore, pixels_sha256
 from ddpo.eval.generate.samples import Sample, SignedReward, make_rows
@@ -75,7 +75,7 @@ def plan() -> list[ImageRequest]:
 
 def evaluate(out: Path, batch: int = 32) -> list[dict[str, Any]]:
     """Everything but the report."""
-    world = sharing.join("cpu")
+    world = World.join("cpu")
     samples: list[Sample] = []
     with ImageStore(out, world.rank) as store, ScoreJournal(out, world.rank) as journal:
         policy = tuned_policy()
@@ -115,9 +115,9 @@ def evaluate(out: Path, batch: int = 32) -> list[dict[str, Any]]:
         rows = [
             asdict(row) | {"score": repr(row.score)} for row in make_rows(samples, rewards, journal)
         ]
-    if world.main:
+    if world.is_main:
         (out / "rows.json").write_text(json.dumps(rows))
-    world.wait()
+    world.barrier()
     world.leave()
     return rows
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from ddpo.devices import AUTO, accelerator, resolve_device
+from ddpo.distributed import World
 from ddpo.rewards.card import RewardCard, RewardOption
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.signature import signature
 from ddpo.rewards.zoo import resolve
 from ddpo.trainer import config_for, train
-from ddpo.trainer.processes import World
 
 PLACED = [
     name for name, card in CARDS.items() if any(option.name == "device" for option in card.options)
@@ -156,11 +156,11 @@ def test_each_of_two_processes_has_its_reward_on_its_own_device(
         "MASTER_PORT": "29511",
     }.items():
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setattr("ddpo.trainer.processes.accelerator", lambda: "cuda")
+    monkeypatch.setattr("ddpo.distributed.accelerator", lambda: "cuda")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("accelerate.Accelerator", TwoGpus)
-    processes = World.join(AUTO)
-    assert resolve("aesthetic").on(processes.device).options["device"] == f"cuda:{rank}"
+    monkeypatch.setattr("accelerate.PartialState", TwoGpus)
+    world = World.join(AUTO)
+    assert resolve("aesthetic").on(world.device).options["device"] == f"cuda:{rank}"
 
 
 def test_auto_is_the_accelerator_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,10 @@ from ddpo.trainer.memory import Activations, MemoryParts, memory_parts
 
 
 def test_activations_are_what_autograd_keeps_without_the_parameters() -> None:
-    """y = (W x)² keeps x for W's gradient (400 bytes) and W x for the square's (4,000 bytes); the sum keeps nothing."""
+    """y = (W x)² keeps x for W's gradient (400 bytes) and W x for the square's (4,000 bytes).
+
+    The sum keeps nothing.
+    """
     weight = torch.nn.Parameter(torch.randn(1000, 100))
     x = torch.randn(100)
     counted = Activations()

@@ -10,10 +10,10 @@ from typing import Final
 
 import numpy as np
 
+from ddpo.distributed import ALONE, World
 from ddpo.errors import ImageError
 from ddpo.eval.generate.image_store import ImageKey, ImageStore, Pixels
 from ddpo.eval.inputs.image_folders import FolderImage, ImageFolder
-from ddpo.eval.sharing import ALONE, World
 
 __all__ = ["CopiedImage", "store_images"]
 
@@ -45,15 +45,15 @@ def store_images(
     Raises:
         StorageFailure: an image cannot be written.
     """
-    for block in world.share(folder.files, BLOCK):
+    for block in world.shard(folder.files, BLOCK):
         read = [(file, _read(file)) for file in block if not _stored(store, file)]
         store.add(
             (_key(file), pixels, {STATE: _state(file)})
             for file, pixels in read
             if not isinstance(pixels, str)
         )
-    if world.count > 1:
-        world.wait()
+    if world.world_size > 1:
+        world.barrier()
         store.reload()
     return {(file.prompt.id, file.index): _copied(store, file) for file in folder.files}
 

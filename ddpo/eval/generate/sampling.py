@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import torch
 
+from ddpo.distributed import ALONE, World
 from ddpo.errors import ImageError
 from ddpo.eval.generate.image_store import ImageKey, ImageStore
-from ddpo.eval.sharing import ALONE, World
 from ddpo.images import to_uint8
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_trajectory
@@ -137,7 +137,7 @@ def sample_images(
         ImageError: the model returns pixels that are not finite.
         StorageFailure: a file cannot be written. Images sampled before are kept.
     """
-    blocks = world.share(_distinct(requests, source), source.call)
+    blocks = world.shard(_distinct(requests, source), source.call)
     mine = [one for block in blocks for one in block]
     left = missing(store, source, mine, facts)
     found = len(mine) - len(left)
@@ -147,8 +147,8 @@ def sample_images(
         with policy.reference() if reference else nullcontext():
             _sample_call(policy, store, source, part, probe)
         yield SamplingProgress(found + start + len(part), len(mine), found)
-    if world.count > 1:
-        world.wait()
+    if world.world_size > 1:
+        world.barrier()
         store.reload()
 
 

@@ -17,9 +17,9 @@ from typing import Any, Final, Self
 
 import numpy as np
 
+from ddpo.distributed import ALONE, World
 from ddpo.errors import ConfigError, RewardFailure
 from ddpo.eval.generate.image_store import ImageStore, Pixels
-from ddpo.eval.sharing import ALONE, World
 from ddpo.io.journal import Journal
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.scoring.outages import OutageAwareScorer
@@ -172,7 +172,7 @@ def score(
         raise ConfigError(
             f"reward {card.id!r} judges images as a group: an image has no score of its own"
         )
-    blocks = world.share(_distinct(card, items), BLOCK)
+    blocks = world.shard(_distinct(card, items), BLOCK)
     left = [unscored(identity, card, journal, block) for block in blocks]
     total = sum(map(len, blocks))
     done = found = total - sum(map(len, left))
@@ -185,8 +185,8 @@ def score(
         done += len(block)
         yield ScoreProgress(done, total, found)
     _check_not_broken(scorer, [journal.get(identity, card, item) for item in mine])
-    if world.count > 1:
-        world.wait()
+    if world.world_size > 1:
+        world.barrier()
         journal.reload()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from ddpo.distributed import World
 from ddpo.eval.generate.given_images import store_images
 from ddpo.eval.generate.image_store import ImageStore, StoredImage
 from ddpo.eval.generate.probe import PROBE_FACTS, probe_images
@@ -13,7 +14,6 @@ from ddpo.eval.generate.samples import EvalImages, Sample
 from ddpo.eval.generate.sampling import CALL, ImageProbe, ImageRequest, missing, sample_images
 from ddpo.eval.inputs.checkpoints import EvalCheckpoint
 from ddpo.eval.plan import Plan
-from ddpo.eval.sharing import World
 from ddpo.eval.stages.progress import EvalProgress, Observer
 from ddpo.eval.stages.requests import (
     best_of_requests,
@@ -73,7 +73,7 @@ def _sample_model(
     source = source_of(plan, checkpoint)
     batches = _batches(plan, checkpoint)
     incomplete = any(missing(store, source, one.requests, one.facts) for one in batches)
-    world.wait()  # otherwise a process could find what another samples next, and not take part
+    world.barrier()  # otherwise a process could find what another samples next, and not take part
     if not incomplete:
         return
     info = checkpoint.info if checkpoint else None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from ddpo.distributed import World
 from ddpo.eval.analysis.noise_floor import NoiseFloors
 from ddpo.eval.generate.image_store import ImageStore
 from ddpo.eval.generate.samples import EvalImages
 from ddpo.eval.generate.scoring import ScoreJournal, score, unscored
 from ddpo.eval.inputs.models import BASE
 from ddpo.eval.plan import Plan
-from ddpo.eval.sharing import World
 from ddpo.eval.stages.progress import EvalProgress, Observer
 from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.tools.availability import availability
@@ -71,7 +71,7 @@ def score_images(
         with closing(make_scorer(reward.resolved.on(world.device))) as scorer:
             for event in score(scorer, identity, store, journal, items, world=world):
                 observe(EvalProgress("scoring", reward.id, event.done, event.total, event.found))
-            if world.main:
+            if world.is_main:
                 floors.measure(identity, scorer, store)
         del scorer
     return {reward.id: floors.value(reward.resolved.identity) for reward in plan.rewards}

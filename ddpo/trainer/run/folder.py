@@ -1,13 +1,14 @@
-"""The run folder: what a training run leaves on disk, and what it resumes from.
+"""The run folder: the files of a training run, from which it also resumes.
 
     config.json          the resolved configuration
     manifest.json        versions, prompts and their source, reward signature, hardware
     metrics.jsonl        one line per iteration
-    samples/             grids with fixed prompts and noise
+    samples/             image grids of fixed prompts and noise
     checkpoints/         iteration-000020/ …, see ddpo.policies.checkpoints.folder
     state/               exact state after the last finished iteration
 
-Each file is written under a temporary name and renamed, so a kill at any moment loses at most the iteration under way.
+Each file is written under a temporary name and renamed. So a kill at any moment loses at most the
+iteration under way.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from typing import Any, Final
 import torch
 
 from ddpo.errors import CheckpointError, ConfigError, RunExistsError
-from ddpo.io.atomic import write_json, write_text
+from ddpo.io.atomic import storing, write_json, write_text
 from ddpo.io.tensors import load_tensors, save_tensors
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.failures import storing
 from ddpo.trainer.monitoring.events import Metrics
 from ddpo.trainer.recipe import config_from_dict
+from ddpo.trainer.run.checkpoints import prune
 
 __all__ = ["RunFolder"]
 
@@ -37,30 +38,47 @@ STATE_FILE: Final = "state/state.safetensors"
 
 
 class RunFolder:
-    """One run's folder; `create` and `open` check what is there. Of several processes only one `writes`, whatever is called."""
+    """The folder of one run, made by `create` or `open`.
+
+    Args:
+        path: the folder.
+        writes: False on all processes but one, so that their calls write nothing.
+    """
 
     def __init__(self, path: Path, writes: bool = True) -> None:
-        self.path, self.writes = path, writes
+        self.path = path
+        self.writes = writes
 
     @staticmethod
     def check_new(path: Path) -> None:
-        """Raises `RunExistsError` if there is something in `path`; the message says how to resume a run."""
+        """Checks that a new run can be made in `path`.
+
+        Raises:
+            RunExistsError: something is there; the message says how to resume a run.
+        """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            kept = "a run" if (path / "config.json").exists() else "something else"
-            raise RunExistsError(
-                f"{path} already holds {kept}: choose another --out"
-                + (f", or continue it with --resume {path}" if kept == "a run" else "")
-            )
+            if (path / "config.json").exists():
+                raise RunExistsError(
+                    f"{path} already holds a run: choose another --out, "
+                    f"or continue it with --resume {path}"
+                )
+            raise RunExistsError(f"{path} already holds something else: choose another --out")
 
     @classmethod
     def create(
         cls, path: Path, config: TrainConfig, manifest: Mapping[str, Any], writes: bool = True
     ) -> RunFolder:
-        """A new run in `path`, which must not hold anything yet.
+        """Makes a new run folder.
+
+        Args:
+            path: the folder, which must be empty or absent.
+            config: settings of the run.
+            manifest: facts that identify the run.
+            writes: False on all processes but one.
 
         Raises:
-            RunExistsError: it does; the message says how to resume.
-            ConfigError: the folder cannot be made.
+            RunExistsError: something is there; the message says how to resume a run.
+            ConfigError: the folder cannot be written.
         """
         if not writes:
             return cls(path, writes)
@@ -70,9 +88,8 @@ class RunFolder:
             write_json(path / "manifest.json", manifest)
             write_json(path / "config.json", config.to_dict())
         except OSError as error:
-            (path / "manifest.json").unlink(
-                missing_ok=True
-            )  # alone it would keep another run from this place
+            # alone it would keep another run from this place
+            (path / "manifest.json").unlink(missing_ok=True)
             raise ConfigError(
                 f"the run folder {path} cannot be written: {error.strerror}"
             ) from error
@@ -80,7 +97,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path, writes: bool = True) -> RunFolder:
-        """An existing run.
+        """Opens the folder of an existing run.
 
         Raises:
             CheckpointError: `path` is not a run folder.
@@ -90,7 +107,7 @@ class RunFolder:
         return cls(path, writes)
 
     def config(self) -> TrainConfig:
-        """The configuration that the run was started with.
+        """The settings of the run.
 
         Raises:
             CheckpointError: the file is damaged.
@@ -102,7 +119,7 @@ class RunFolder:
             raise CheckpointError(f"{self.path / 'config.json'} is damaged: {error}") from error
 
     def manifest(self) -> dict[str, Any]:
-        """What was written down when the run was started.
+        """The facts that were written when the run was started.
 
         Raises:
             CheckpointError: the file is missing or damaged.
@@ -114,15 +131,16 @@ class RunFolder:
                 f"{self.path / 'manifest.json'} is missing or damaged: {error}"
             ) from error
 
-    def go_on(
+    def reopen(
         self, config: TrainConfig, changes: Mapping[str, tuple[Any, Any]], iteration: int
     ) -> None:
-        """Makes the folder what it was after `iteration`, and writes down with which settings the run goes on.
+        """Restores the folder to its content after an iteration, and writes the settings since.
 
         Args:
-            config: the settings.
-            changes: those that are not what they were: value before and now. They are kept in `manifest.json`.
-            iteration: the last finished one.
+            config: settings with which the run resumes.
+            changes: settings that are not what they were, each with its value before and now.
+                `manifest.json` keeps them.
+            iteration: 1-based number of the last finished iteration.
 
         Raises:
             StorageFailure: something cannot be written.
@@ -139,18 +157,24 @@ class RunFolder:
                     "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "changed": changes,
                 }
+                manifest["resumed"] = [*manifest.get("resumed", []), note]
                 write_json(self.path / "config.json", config.to_dict())
-                write_json(
-                    self.path / "manifest.json",
-                    manifest | {"resumed": [*manifest.get("resumed", []), note]},
-                )
+                write_json(self.path / "manifest.json", manifest)
+        self.prune(config.checkpoint_keep)
+
+    def prune(self, keep: int) -> None:
+        """Removes all checkpoints but the last `keep` and the best; 0 keeps all.
+
+        Raises:
+            StorageFailure: one cannot be removed.
+        """
+        if self.writes:
+            prune(self.path / "checkpoints", keep)
 
     def _sweep(self) -> None:
-        """Removes what a kill left half written."""
-        for folder in (
-            self.path,
-            *(self.path / name for name in ("state", "samples", "checkpoints")),
-        ):
+        """Removes files that a kill left half written."""
+        subfolders = [self.path / name for name in ("state", "samples", "checkpoints")]
+        for folder in (self.path, *subfolders):
             for left in folder.glob(".*.tmp"):
                 if left.is_dir():
                     shutil.rmtree(left)
@@ -158,19 +182,21 @@ class RunFolder:
                     left.unlink()
 
     def append_metrics(self, metrics: Metrics) -> None:
-        """Adds a line to `metrics.jsonl` and sees it onto the disk. Raises as `save_state`."""
+        """Appends a line to `metrics.jsonl` and flushes it to the disk.
+
+        Raises:
+            StorageFailure: it cannot be written.
+        """
         if not self.writes:
             return
-        with (
-            storing(self.path / "metrics.jsonl"),
-            (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file,
-        ):
+        path = self.path / "metrics.jsonl"
+        with storing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(metrics)) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def _cut_metrics(self, iteration: int) -> None:
-        """Drops the lines of iterations after `iteration`, and a line that a kill cut short."""
+        """Removes the metrics of iterations after `iteration`, and a line that a kill cut short."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
@@ -188,30 +214,44 @@ class RunFolder:
     ) -> None:
         """Replaces the exact state, in one file.
 
+        Args:
+            iteration: 1-based number of the iteration that is finished.
+            tensors: parameters, optimizer moments and loss scale.
+            statistics: running statistics of the prompts, as plain values.
+
         Raises:
             StorageFailure: it cannot be written; the state before is whole.
         """
         if self.writes:
+            metadata = {"iteration": str(iteration), "statistics": json.dumps(statistics)}
             with storing(self.path / STATE_FILE):
-                save_tensors(
-                    self.path / STATE_FILE,
-                    tensors,
-                    {"iteration": str(iteration), "statistics": json.dumps(statistics)},
-                )
+                save_tensors(self.path / STATE_FILE, tensors, metadata)
 
     def load_state(self) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
-        """Iteration, tensors and prompt statistics of the last finished iteration; iteration 0 if none was finished."""
+        """Number, tensors and statistics of the last finished iteration; number 0 if there is none.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
         if not (self.path / STATE_FILE).exists():
             return 0, {}, {}
         tensors, metadata = load_tensors(self.path / STATE_FILE)
         return int(metadata["iteration"]), tensors, json.loads(metadata["statistics"])
 
     def grid(self, iteration: int) -> Path:
-        """Where the grid of pictures is that is drawn after `iteration`."""
+        """Path of the image grid after `iteration`."""
         return self.path / "samples" / f"iteration-{iteration:06d}.png"
 
     def checkpoint(self, iteration: int, policy: Any) -> Path:
-        """Writes the policy's checkpoint folder, all of it or nothing. Raises as `save_state`."""
+        """Writes the policy's checkpoint folder, whole or not at all.
+
+        Args:
+            iteration: 1-based iteration number.
+            policy: the policy, a `TrainablePolicy`.
+
+        Raises:
+            StorageFailure: it cannot be written.
+        """
         folder = self.path / "checkpoints" / f"iteration-{iteration:06d}"
         if not self.writes:
             return folder
@@ -223,8 +263,6 @@ class RunFolder:
                 policy.save(temporary, iteration)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(
-                temporary, ignore_errors=True
-            )  # gone if all went well; else its room is needed
+        finally:  # gone already unless something failed; then its room is needed
+            shutil.rmtree(temporary, ignore_errors=True)
         return folder
