@@ -14,7 +14,7 @@ from ddpo.errors import MissingResourceError
 from ddpo.rewards.models.aesthetic import (
     collapse_head,
     head_scores,
-    image_tower,
+    image_encoder,
     load_head,
     preprocess,
 )
@@ -165,7 +165,7 @@ def test_image_tower_equals_the_whole_clip_model_on_disk() -> None:
         projection_dim=12,
     )
     whole = CLIPModel(config).eval()
-    tower = image_tower(whole.state_dict(), **sizes, projection_dim=12)
+    tower = image_encoder(whole.state_dict(), **sizes, projection_dim=12)
     pixels = torch.randn(2, 3, 28, 28)
     with torch.no_grad():
         features = whole.get_image_features(pixel_values=pixels)
@@ -173,7 +173,7 @@ def test_image_tower_equals_the_whole_clip_model_on_disk() -> None:
         assert torch.allclose(tower(pixel_values=pixels).image_embeds, features, atol=1e-6)
     assert not any(parameter.requires_grad for parameter in tower.parameters())
     with pytest.raises(MissingResourceError, match="lacks"):
-        image_tower(
+        image_encoder(
             {k: v for k, v in whole.state_dict().items() if "layers.1" not in k},
             **sizes,
             projection_dim=12,

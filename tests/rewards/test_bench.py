@@ -15,7 +15,7 @@ from PIL import Image
 from ddpo.cli.main import main
 from ddpo.errors import ConfigError, ImageError
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.models.shared_encoders import shared_tower
+from ddpo.rewards.models.shared_encoders import shared_encoder
 from ddpo.rewards.tools.bench import bench, bench_images, busy_seconds, fitted_images, make_on
 from ddpo.rewards.zoo import resolve
 from ddpo.types import ImageBatch, RewardOutput
@@ -71,7 +71,7 @@ def test_rounds_take_turns_after_a_warm_up() -> None:
 @pytest.mark.parametrize(("count", "repeats"), [(4, 1), (4, 3), (6, 2)])
 def test_every_round_computes_the_embeddings_of_a_shared_tower(count: int, repeats: int) -> None:
     """A tower remembers its latest images, and all rounds score the same ones."""
-    tower = shared_tower(
+    tower = shared_encoder(
         f"test tower {count} {repeats}", "cpu", lambda: lambda batch: torch.zeros(len(batch), 2)
     )
 

@@ -26,7 +26,7 @@ from ddpo.rewards.models.aesthetic import (
     Aesthetic,
     AestheticV1,
     clip_embeddings,
-    image_tower,
+    image_encoder,
     load_head,
     load_linear_head,
     preprocess,
@@ -277,7 +277,7 @@ def test_a_text_is_embedded_the_same_in_any_company(clip: Path) -> None:
 
 def test_bfloat16_is_another_score_near_by(clip: Path, pictures: list[Image.Image]) -> None:
     single, half = ClipScore(str(clip)), ClipScore(str(clip), dtype="bfloat16")
-    assert half._pair.tower is not single._pair.tower
+    assert half._pair.encoder is not single._pair.encoder
     found, due = scores(half, pictures)[0], scores(single, pictures)[0]
     assert 1e-5 < (found - due).abs().max() < 0.05
     with pytest.raises(
@@ -296,7 +296,7 @@ def test_a_text_runs_once(clip: Path, pictures: list[Image.Image]) -> None:
     first, again = scores(reward, pictures), scores(reward, pictures)
     assert torch.equal(first[0], again[0])
     assert reward._pair.text.passes == len(TEXTS)
-    assert reward._pair.tower.passes == 8
+    assert reward._pair.encoder.passes == 8
 
 
 def test_preprocessing_equals_open_clips(pictures: list[Image.Image]) -> None:
@@ -427,7 +427,7 @@ def towers(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Both aesthetic rewards on a tiny random tower of ViT-L/14's interface; the same tower in open_clip."""
     reference = open_clip_model(9, 768)
     state = converted(reference.state_dict())
-    monkeypatch.setattr(aesthetic_module, "load_clip", lambda *asked: image_tower(state, **VISION))
+    monkeypatch.setattr(aesthetic_module, "load_clip", lambda *asked: image_encoder(state, **VISION))
     monkeypatch.setattr(aesthetic_module, "load_head", lambda path: heads("aesthetic"))
     monkeypatch.setattr(aesthetic_module, "load_linear_head", lambda path: heads("aesthetic_v1"))
     return reference
@@ -462,10 +462,10 @@ def test_both_aesthetic_rewards_run_the_tower_once_per_picture(towers: Any) -> N
     pixels = np.random.default_rng(0).integers(0, 256, (256, 16, 16, 3)).astype(np.uint8)
     batch = ImageBatch.of_uint8(pixels, (Prompt(""),) * 256)
     second, first = Aesthetic(), AestheticV1()
-    assert first._tower is second._tower
-    before = first._tower.passes
+    assert first._encoder is second._encoder
+    before = first._encoder.passes
     values = [Scorer(reward, 16).score(batch).values for reward in (first, second)]
-    assert first._tower.passes - before == 256
+    assert first._encoder.passes - before == 256
     assert (values[0] - values[1]).abs().max() > 0.1
 
 
@@ -633,8 +633,8 @@ def test_two_models_do_not_share_a_tower(clip: Path, tuned: Path) -> None:
     first, second, third = (
         ClipPair(card, str(path), str(path), "cpu") for path in (clip, clip, tuned)
     )
-    assert first.tower is second.tower
-    assert first.tower is not third.tower
+    assert first.encoder is second.encoder
+    assert first.encoder is not third.encoder
 
 
 def test_clip_embeddings_are_those_of_the_whole_model(
@@ -642,7 +642,7 @@ def test_clip_embeddings_are_those_of_the_whole_model(
 ) -> None:
     """The way `aesthetic` loads a checkpoint gives the tower that `clip_score` has."""
     embed = clip_embeddings(
-        image_tower(load_file(clip / "model.safetensors"), **VISION, projection_dim=24), "cpu"
+        image_encoder(load_file(clip / "model.safetensors"), **VISION, projection_dim=24), "cpu"
     )
     batch = ImageBatch.of_images([to_rgb(pictures[5])], [Prompt("")])
-    assert torch.allclose(embed(batch), ClipScore(str(clip))._pair.tower.embed(batch), atol=1e-5)
+    assert torch.allclose(embed(batch), ClipScore(str(clip))._pair.encoder.embed(batch), atol=1e-5)

@@ -127,7 +127,7 @@ def test_the_tower_is_shared_with_the_dino_diversity(dino_folder: Path) -> None:
     )
     kernel = cosine_kernel(diversity.features(pictures))  # type: ignore[attr-defined]
     assert vendi(pictures).values[0].item() == pytest.approx(vendi_score(kernel), rel=1e-6)
-    assert diversity._tower.passes == 4  # type: ignore[attr-defined]
+    assert diversity._encoder.passes == 4  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

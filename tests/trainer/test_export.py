@@ -152,7 +152,7 @@ def test_the_model_card_tells_what_the_run_folder_knows(lora_run: Path, tmp_path
         "“a cat”",
         'pipeline("a cat", num_inference_steps=2, guidance_scale=1, eta=1).images[0]',
         "`colorfulness`, not trained on",
-        "How it is gamed",
+        "Known flaws: ",
         "The licence of the base model was not known",
     ):
         assert fact in text

@@ -25,9 +25,9 @@ from ddpo.rewards.cards.clip import CLIP_L14, LAION_V1_HEAD, LAION_V2_HEAD
 from ddpo.rewards.models.clip_pixels import SIDE, prepared, preprocess
 from ddpo.rewards.models.laion_head import collapse_head, head_scores
 from ddpo.rewards.models.onednn_linear import pack_linears
-from ddpo.rewards.models.open_clip import load_model, open_clip_tower
+from ddpo.rewards.models.open_clip import load_model, open_clip_encoder
 from ddpo.rewards.models.open_clip_source import OpenClipSource, find_source
-from ddpo.rewards.models.shared_encoders import shared_tower, tower_dtype
+from ddpo.rewards.models.shared_encoders import shared_encoder, encoder_dtype
 from ddpo.rewards.scoring.user_reward import card_for
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -88,10 +88,10 @@ def load_clip(path: str | None, reward: str = "aesthetic") -> CLIPVisionModelWit
         )
     from safetensors.torch import load_file
 
-    return image_tower(load_file(file))
+    return image_encoder(load_file(file))
 
 
-def image_tower(state: Mapping[str, Tensor], **sizes: Any) -> CLIPVisionModelWithProjection:
+def image_encoder(state: Mapping[str, Tensor], **sizes: Any) -> CLIPVisionModelWithProjection:
     """The image tower from the tensors of a whole CLIP checkpoint; `sizes` replace ViT-L/14's for other towers.
 
     Raises:
@@ -126,7 +126,7 @@ def image_tower(state: Mapping[str, Tensor], **sizes: Any) -> CLIPVisionModelWit
 def clip_embeddings(
     tower: CLIPVisionModelWithProjection, device: str, dtype: torch.dtype = torch.float32
 ) -> Callable[[ImageBatch], Tensor]:
-    """Pictures → projected embeddings `[batch, width]` of an image tower, which is moved to `device` and made ready for use alone."""
+    """Images → projected embeddings `[batch, width]` of an image tower, which is moved to `device` and made ready for use alone."""
     model: Any = tower.to(torch.device(device), dtype)
     pack_linears(model)
 
@@ -175,7 +175,7 @@ def _open_clip_source(reward: str, tower: str, clip: str | None) -> OpenClipSour
 
 
 class Aesthetic:
-    """Predicted mean rating of a picture.
+    """Predicted mean rating of an image.
 
     Args:
         head: local copy of the head's file, else it is fetched.
@@ -200,19 +200,19 @@ class Aesthetic:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        kind = tower_dtype(self.card.id, dtype)
+        kind = encoder_dtype(self.card.id, dtype)
         options = {"head": head, "clip": clip, "tower": tower, "device": device, "dtype": dtype}
         self.card = card_for(self.card, options, "ddpo")
         weight, bias = self._load_head(head)
         self._weight, self._bias = weight.to(device), bias.to(device)
         if tower == "open_clip":
             source = _open_clip_source(self.card.id, tower, clip)
-            self._tower = open_clip_tower(
+            self._encoder = open_clip_encoder(
                 source, device, kind, lambda: load_model(source, self.card.id).visual
             )
             return
         name = self.card.backbone if kind == torch.float32 else f"{self.card.backbone}, {dtype}"
-        self._tower = shared_tower(
+        self._encoder = shared_encoder(
             name, device, lambda: clip_embeddings(load_clip(clip, self.card.id), device, kind)
         )
 
@@ -224,12 +224,12 @@ class Aesthetic:
         if not len(batch):
             return RewardOutput(torch.zeros(0))
         return RewardOutput(
-            head_scores(self._tower.embed(batch).float(), self._weight, self._bias).cpu()
+            head_scores(self._encoder.embed(batch).float(), self._weight, self._bias).cpu()
         )
 
 
 class AestheticV1(Aesthetic):
-    """Predicted mean rating of a picture by the first predictor; same arguments, tower and pass as `Aesthetic`."""
+    """Predicted mean rating of an image by the first predictor; same arguments, tower and pass as `Aesthetic`."""
 
     card = CARDS["aesthetic_v1"]
 

@@ -1,4 +1,4 @@
-"""Prompt-image alignment as in the paper: LLaVA describes the picture, BERTScore recall finds the prompt in the description."""
+"""Prompt-image alignment as in the paper: LLaVA describes the image, BERTScore recall finds the prompt in the description."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ NO_MATCH: Final = Match(torch.nan, torch.nan, torch.nan, truncated=False)
 
 
 class Alignment:
-    """BERTScore recall of "The image contains PROMPT" in a model's description of the picture; precision and F1 are parts.
+    """BERTScore recall of "The image contains PROMPT" in a model's description of the image; precision and F1 are parts.
 
-    A picture of which the model says nothing is unscorable.
+    An image of which the model says nothing is unscorable.
 
     Args:
         vlm: folder or hub id of an image-text-to-text model with a chat template, or the address of a server of OpenAI's protocol.
@@ -71,13 +71,13 @@ class Alignment:
         return f"reward 'alignment' needs {needed}: run `{commands}`, or give folders as vlm=… and scorer=…; {one_line(error).split('. ')[0]}"
 
     def describe(self, image: Image.Image) -> str:
-        """The model's greedy answer to the question about one picture; raises as `Vlm.answer`."""
+        """The model's greedy answer to the question about one image; raises as `Vlm.answer`."""
         return self._vlm.answer(
             image if self._vlm.sends_jpeg else jpeg80(image), QUESTION, NEW_TOKENS
         )
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`, one picture at a time, so that batch mates and padding cannot touch a score.
+        """Scores `batch`, one image at a time, so that batch mates and padding cannot touch a score.
 
         Raises:
             RewardUnavailable: the server does not answer, or not now.

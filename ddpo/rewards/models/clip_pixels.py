@@ -1,4 +1,4 @@
-"""What CLIP's towers see of a picture: resized and cut out by Pillow, several pictures at once, and normalised in one piece."""
+"""What CLIP's encoders see of an image: resized and cut out by Pillow, several images at once, and normalised in one piece."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddpo.rewards.models.shared_encoders import side_by_side
 __all__ = ["MEAN", "SIDE", "STD", "normalised", "not_too_long", "prepared", "preprocess", "square"]
 
 SIDE: Final = 224
-LONGEST: Final = 64  # times the shorter side; of longer pictures the middle, which is all that is seen, is cut out first
+LONGEST: Final = 64  # times the shorter side; of longer images the middle, which is all that is seen, is cut out first
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 STD: Final = (0.26862954, 0.26130258, 0.27577711)
 """Source: openai/CLIP, clip.py, the normalisation of its preprocessing."""
@@ -40,7 +40,7 @@ def square(
     Args:
         image: RGB.
         half: makes a margin of half a pixel whole; `round` in OpenAI's code and open_clip, `math.floor` in transformers' processor.
-        resized_to: length of the shorter side before 224 are cut out; other towers have more than CLIP's.
+        resized_to: length of the shorter side before 224 are cut out; other encoders have more than CLIP's.
 
     Source: openai/CLIP, clip.py. Resizing tensors instead moves aesthetic scores by up to 0.08.
     """
@@ -64,7 +64,7 @@ def normalised(squares: NDArray[np.uint8], device: torch.device | str = "cpu") -
 
 
 def preprocess(image: Image.Image, half: Callable[[float], int] = round) -> Tensor:
-    """One picture's `square`, `normalised`: RGB → float32 `[3, 224, 224]`."""
+    """One image's `square`, `normalised`: RGB → float32 `[3, 224, 224]`."""
     return normalised(square(image, half)[None].copy())[0]
 
 

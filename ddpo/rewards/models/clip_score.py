@@ -1,4 +1,4 @@
-"""CLIPScore without a reference: how close picture and prompt are in CLIP ViT-B/32."""
+"""CLIPScore without a reference: how close image and prompt are in CLIP ViT-B/32."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ClipScore:
 
     Args:
         clip: folder or hub id of the CLIP model with its tokenizer.
-        device: torch device of both towers.
-        dtype: in which both towers compute, "float32" or "bfloat16".
+        device: torch device of both encoders.
+        dtype: in which both encoders compute, "float32" or "bfloat16".
 
     Raises:
         MissingResourceError: the model is not here and cannot be fetched, or is not whole.
-        ConfigError: no such dtype, or the model takes pictures of another size than 224×224.
+        ConfigError: no such dtype, or the model takes images of another size than 224×224.
     """
 
     card = CARDS["clip_score"]

@@ -1,4 +1,4 @@
-"""CLIP's text tower: texts → embeddings, each text run once, together with others of about its length."""
+"""CLIP's text encoder: texts → embeddings, each text run once, together with others of about its length."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def padded(
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Texts of about one length put together: the places of some of them, and their tokens int64 `[some, length]`.
 
-    A text is filled up at its end, to a length that depends on it alone. In a tower whose tokens look back and never ahead the filling
+    A text is filled up at its end, to a length that depends on it alone. In an encoder whose tokens look back and never ahead the filling
     cannot touch the end token before it, at which the embedding is read.
     """
     groups: dict[int, list[int]] = defaultdict(list)

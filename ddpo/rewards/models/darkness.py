@@ -20,9 +20,9 @@ def mean_luma(pixels: Tensor) -> Tensor:
     return each(_mean_luma, pixels)
 
 
-def _mean_luma(picture: Tensor) -> Tensor:
-    weights = torch.tensor(BT601, dtype=torch.float64, device=picture.device)
-    return picture.double().mean(dim=(1, 2)) @ weights
+def _mean_luma(image: Tensor) -> Tensor:
+    weights = torch.tensor(BT601, dtype=torch.float64, device=image.device)
+    return image.double().mean(dim=(1, 2)) @ weights
 
 
 class Darkness:

@@ -1,4 +1,4 @@
-"""The DINOv2 image tower: class tokens of transformers' `Dinov2Model` after its own preprocessing, done by Pillow."""
+"""The DINOv2 image encoder: class tokens of transformers' `Dinov2Model` after its own preprocessing, done by Pillow."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.cards.diversity import DINO_BACKBONE, DINOV2
 from ddpo.rewards.models.clip_pixels import square
-from ddpo.rewards.models.shared_encoders import SharedEncoder, shared_tower, side_by_side
+from ddpo.rewards.models.shared_encoders import SharedEncoder, shared_encoder, side_by_side
 from ddpo.types import ImageBatch
 from ddpo.weights import offline
 
-__all__ = ["dino_tower", "preprocess"]
+__all__ = ["dino_encoder", "preprocess"]
 
 SHORTER: Final = 256
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
 """ImageNet's. Source: facebook/dinov2-base, preprocessor_config.json."""
-AT_ONCE: Final = 16  # pictures
+AT_ONCE: Final = 16  # images
 
 
 def preprocess(image: Image.Image) -> Tensor:
@@ -37,8 +37,8 @@ def preprocess(image: Image.Image) -> Tensor:
     return ((array - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1).contiguous()
 
 
-def dino_tower(card: RewardCard, model: str, device: str) -> SharedEncoder:
-    """The tower pictures → class tokens float32 `[batch, width]`, shared by all rewards that name it.
+def dino_encoder(card: RewardCard, model: str, device: str) -> SharedEncoder:
+    """The encoder images → class tokens float32 `[batch, width]`, shared by all rewards that name it.
 
     Args:
         card: of the reward that asks.
@@ -49,7 +49,7 @@ def dino_tower(card: RewardCard, model: str, device: str) -> SharedEncoder:
         MissingResourceError: it is not here and cannot be fetched, is not whole, or is another model.
     """
     name = DINO_BACKBONE if model == DINOV2.source else f"{DINO_BACKBONE}, from {model}"
-    return shared_tower(name, device, lambda: _embeddings(_load(card, model), device))
+    return shared_encoder(name, device, lambda: _embeddings(_load(card, model), device))
 
 
 def _embeddings(model: Any, device: str) -> Callable[[ImageBatch], Tensor]:

@@ -1,4 +1,4 @@
-"""Diversity of the pictures of a prompt as the mean of a distance over all pairs: LPIPS, or cosine distance of DINOv2 class tokens."""
+"""Diversity of the images of a prompt as the mean of a distance over all pairs: LPIPS, or cosine distance of DINOv2 class tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ddpo.errors import ConfigError
 from ddpo.rewards.cache import image_digests
 from ddpo.rewards.cards.diversity import DINOV2, DIVERSITY_CARDS
 from ddpo.rewards.groups import judge_groups
-from ddpo.rewards.models.dino import dino_tower
+from ddpo.rewards.models.dino import dino_encoder
 from ddpo.rewards.models.lpips import load_lpips, lpips_distances, lpips_features, lpips_inputs
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 SMALLEST: Final = 32  # pixels; below it AlexNet's third layer has no place left
-AT_ONCE: Final = 8  # pictures
+AT_ONCE: Final = 8  # images
 
 
 def unit_rows(features: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def cosine_distances(features: Tensor) -> Tensor:
 
 
 def mean_to_others(distances: Tensor) -> Tensor:
-    """The mean distance of each picture to the others. `[n, n]`, symmetric with a diagonal of zeros, n > 1 → `[n]`."""
+    """The mean distance of each image to the others. `[n, n]`, symmetric with a diagonal of zeros, n > 1 → `[n]`."""
     return distances.sum(1) / (len(distances) - 1)
 
 
@@ -60,12 +60,12 @@ def mean_pairwise(distances: Tensor) -> float:
 
 
 class DiversityLpips:
-    """Mean pairwise LPIPS of the pictures of a prompt. Part `to_others`: the mean of a picture's own pairs; `n`: pictures of the prompt.
+    """Mean pairwise LPIPS of the images of a prompt. Part `to_others`: the mean of an image's own pairs; `n`: images of the prompt.
 
     Args:
         alexnet: local copy of torchvision's AlexNet, else it is fetched.
         linear: local copy of LPIPS' layer weights, else they are fetched.
-        side: pixels to which pictures of another size are resized.
+        side: pixels to which images of another size are resized.
         device: where AlexNet runs.
 
     Raises:
@@ -90,7 +90,7 @@ class DiversityLpips:
         self._model = load_lpips(alexnet, linear, self.card.id).to(self._device)
 
     def features(self, batch: ImageBatch) -> Tensor:
-        """Vectors whose squared distance is LPIPS, float32 `[batch, width]`; of one picture or more, equal ones made once."""
+        """Vectors whose squared distance is LPIPS, float32 `[batch, width]`; of one image or more, equal ones made once."""
         first: dict[bytes, int] = {}
         digests = image_digests(batch, exact=False)
         for place, digest in enumerate(digests):
@@ -116,7 +116,7 @@ class DiversityLpips:
 
 
 class DiversityDino:
-    """Mean pairwise cosine distance of the DINOv2 class tokens of the pictures of a prompt; parts as in `DiversityLpips`.
+    """Mean pairwise cosine distance of the DINOv2 class tokens of the images of a prompt; parts as in `DiversityLpips`.
 
     Args:
         dino: folder or hub id of the model.
@@ -129,11 +129,11 @@ class DiversityDino:
     card = DIVERSITY_CARDS["diversity_dino"]
 
     def __init__(self, dino: str = DINOV2.source, device: str = "cpu") -> None:
-        self._tower = dino_tower(self.card, dino, device)
+        self._encoder = dino_encoder(self.card, dino, device)
 
     def features(self, batch: ImageBatch) -> Tensor:
-        """Class tokens float32 `[batch, width]` of one picture or more."""
-        return self._tower.embed(batch).float().cpu()
+        """Class tokens float32 `[batch, width]` of one image or more."""
+        return self._encoder.embed(batch).float().cpu()
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""

@@ -18,18 +18,18 @@ FLAT: Final = 1e-9  # squared luma per pixel, a thousandth of half a level of 8 
 
 
 def high_frequency_share(pixels: Tensor) -> Tensor:
-    """Share of the power of luma at frequencies √(fx² + fy²) above half of Nyquist, of the picture about its mean under a Hann window.
+    """Share of the power of luma at frequencies √(fx² + fy²) above half of Nyquist, of the image about its mean under a Hann window.
 
     The window keeps the step from one border to the opposite one out of the spectrum. `[batch, 3, height, width]` in [0, 1] → float64
-    `[batch]` in [0, 1]; 0 where the picture is flat. Differentiable.
+    `[batch]` in [0, 1]; 0 where the image is flat. Differentiable.
 
     Source: Blackman & Tukey, "The measurement of power spectra", Bell System Technical Journal 37 (1958), for the windowed periodogram.
     """
     return each(_share, pixels)
 
 
-def _share(picture: Tensor) -> Tensor:
-    plane = luma(picture)
+def _share(image: Tensor) -> Tensor:
+    plane = luma(image)
     height, width = plane.shape
     window = torch.outer(_hann(height, plane), _hann(width, plane))
     apart = plane - (window * plane).sum() / window.sum()
@@ -53,7 +53,7 @@ def _hann(side: int, like: Tensor) -> Tensor:
 
 
 class HighFrequency:
-    """Share of fine detail in the spectrum: noise and grain score high, smooth pictures near 0."""
+    """Share of fine detail in the spectrum: noise and grain score high, smooth images near 0."""
 
     card = CARDS["high_frequency"]
 

@@ -1,4 +1,4 @@
-"""Human Preference Score v2.1 and v2.0: the cosine of picture and prompt in a tuned OpenCLIP ViT-H/14, of the official checkpoints.
+"""Human Preference Score v2.1 and v2.0: the cosine of image and prompt in a tuned OpenCLIP ViT-H/14, of the official checkpoints.
 
 The original resizes tensors, without saying whether to antialias. When both releases were published torchvision (before 0.17) did not,
 and the published tables come from that; it does so now. The default here is as published; `antialias=True` is as it would run today.
@@ -23,7 +23,7 @@ from ddpo.rewards.cards.preference import HPS
 from ddpo.rewards.models.clip_pixels import MEAN, SIDE, STD
 from ddpo.rewards.models.clip_text import Remembered, cut, padded
 from ddpo.rewards.models.onednn_linear import SelfAttention, pack_linears
-from ddpo.rewards.models.shared_encoders import tower_dtype
+from ddpo.rewards.models.shared_encoders import encoder_dtype
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Hpsv2", "load_model", "preprocess"]
@@ -48,11 +48,11 @@ SIZES: Final[dict[str, Any]] = {
     },
 }
 """OpenCLIP's ViT-H-14, which has the exact GELU."""
-AT_ONCE: Final = 16  # pictures
+AT_ONCE: Final = 16  # images
 
 
 def preprocess(pixels: Tensor, antialias: bool = False) -> Tensor:
-    """The whole picture, its longest side resized to 224, in the middle of a black square, normalised.
+    """The whole image, its longest side resized to 224, in the middle of a black square, normalised.
 
     Two cases that the original cannot score are: a side that would round to 0 pixels gets 1; a longest side of 224 is padded too.
 
@@ -120,14 +120,14 @@ def _checkpoint(release: str, path: str | None) -> Path:
 
 
 class Hpsv2:
-    """Human preference for a picture, given its prompt.
+    """Human preference for an image, given its prompt.
 
     Args:
         release: "v2.1" or "v2.0".
         checkpoint: local copy of the release's file, else it is fetched.
         antialias: whether the resize averages.
-        device: where both towers run.
-        dtype: in which both towers compute, "float32" or "bfloat16"; the cosine is float64.
+        device: where both encoders run.
+        dtype: in which both encoders compute, "float32" or "bfloat16"; the cosine is float64.
 
     Raises:
         ConfigError: no such release or dtype.
@@ -146,7 +146,7 @@ class Hpsv2:
     ) -> None:
         self._device, self._dtype, self._antialias = (
             torch.device(device),
-            tower_dtype(self.card.id, dtype),
+            encoder_dtype(self.card.id, dtype),
             antialias,
         )
         self._model = load_model(_checkpoint(release, checkpoint)).to(self._device, self._dtype)
@@ -159,7 +159,7 @@ class Hpsv2:
         self._tokenizer: Any = import_module("open_clip").SimpleTokenizer()
         self._texts = Remembered(self._embeddings)
 
-    def _pictures(self, batch: ImageBatch) -> Tensor:
+    def _images(self, batch: ImageBatch) -> Tensor:
         """Unit embeddings float64 `[batch, width]`."""
         parts = []
         for start in range(0, len(batch), AT_ONCE):
@@ -199,5 +199,5 @@ class Hpsv2:
             return RewardOutput(torch.zeros(0), {"truncated": torch.zeros(0)})
         with torch.no_grad():
             embeddings, truncated = self._texts.embed([prompt.text for prompt in batch.prompts])
-            cosines = (self._pictures(batch) * embeddings).sum(-1)
+            cosines = (self._images(batch) * embeddings).sum(-1)
         return RewardOutput(cosines.float().cpu(), {"truncated": truncated})

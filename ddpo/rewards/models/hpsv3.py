@@ -1,6 +1,6 @@
-"""HPSv3: Qwen2-VL-7B that reads the picture, a long instruction and the prompt, and a small head on its token `<|Reward|>`.
+"""HPSv3: Qwen2-VL-7B that reads the image, a long instruction and the prompt, and a small head on its token `<|Reward|>`.
 
-Positions run 0, 1, 2 … over picture and text alike. Qwen2-VL itself would give a picture's tokens a row and a column, but the original
+Positions run 0, 1, 2 … over image and text alike. Qwen2-VL itself would give an image's tokens a row and a column, but the original
 calls the language model without them, in training and in use, so that its weights know no others; scores with rows and columns differ.
 
 Of Qwen2-VL's processor nothing but its recipe is needed, which Pillow and a reshape follow here: there is no extra to install.
@@ -22,7 +22,7 @@ from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.card import WeightFile
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.preference import HPSV3, QWEN2_VL_7B
-from ddpo.rewards.models.hpsv3_input import MERGED, PICTURE, REWARD, conversation, patches
+from ddpo.rewards.models.hpsv3_input import MERGED, IMAGE, REWARD, conversation, patches
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Hpsv3", "load_model"]
@@ -121,10 +121,10 @@ def _dtype(name: str | None, device: torch.device) -> torch.dtype:
 
 
 class Hpsv3:
-    """How much people prefer a picture, given its prompt: the mean μ of a normal distribution, whose ln σ is a part.
+    """How much people prefer an image, given its prompt: the mean μ of a normal distribution, whose ln σ is a part.
 
-    Pictures go through one by one. Qwen2-VL's 7 billion parameters keep a GPU busy with the thousand tokens of one picture, and in
-    bfloat16 padding and batch size would move a score by about as much as two pictures of one prompt differ.
+    Images go through one by one. Qwen2-VL's 7 billion parameters keep a GPU busy with the thousand tokens of one image, and in
+    bfloat16 padding and batch size would move a score by about as much as two images of one prompt differ.
 
     Args:
         checkpoint: local copy of `HPSv3.safetensors`, else it is fetched.
@@ -157,23 +157,23 @@ class Hpsv3:
         model, head = load_model(file, config, self._tokenizer.get_vocab_size(), self._dtype)
         self._model = model.to(self._device)
         self._head = [(weight.to(self._device), bias.to(self._device)) for weight, bias in head]
-        self._reward, self._picture = (
-            self._tokenizer.token_to_id(token) for token in (REWARD, PICTURE)
+        self._reward, self._image = (
+            self._tokenizer.token_to_id(token) for token in (REWARD, IMAGE)
         )
 
     def _judged(self, image: Image.Image, prompt: str) -> tuple[float, float] | str:
         """μ and ln σ, or why there are none."""
         ids = self._tokenizer.encode(conversation(prompt), add_special_tokens=False).ids
-        if ids.count(self._reward) != 1 or ids.count(self._picture) != 1:
+        if ids.count(self._reward) != 1 or ids.count(self._image) != 1:
             return (
-                f"the prompt spells {REWARD} or {PICTURE}, which stand for something else in HPSv3"
+                f"the prompt spells {REWARD} or {IMAGE}, which stand for something else in HPSv3"
             )
         try:
             pixels, (rows, columns) = patches(image)
         except ValueError as error:
             return str(error)
-        place = ids.index(self._picture)
-        ids[place : place + 1] = [self._picture] * (rows * columns // MERGED**2)
+        place = ids.index(self._image)
+        ids[place : place + 1] = [self._image] * (rows * columns // MERGED**2)
         hidden = self._hidden(torch.tensor([ids], device=self._device), pixels, (rows, columns))[
             0, ids.index(self._reward)
         ].float()
@@ -183,12 +183,12 @@ class Hpsv3:
         return mean, log_deviation
 
     def _hidden(self, ids: Tensor, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-        """Last hidden states `[1, tokens, width]` of tokens `[1, tokens]` with the picture's in their places."""
+        """Last hidden states `[1, tokens, width]` of tokens `[1, tokens]` with the image's in their places."""
         grid = torch.tensor([[1, *size]], device=self._device)
         seen = self._model.visual(pixels.to(self._device, self._dtype), grid_thw=grid).pooler_output
         embedded = self._model.language_model.embed_tokens(ids)
         embedded = embedded.masked_scatter(
-            (ids == self._picture)[..., None], seen.to(embedded.dtype)
+            (ids == self._image)[..., None], seen.to(embedded.dtype)
         )
         positions = torch.arange(ids.shape[1], device=self._device).expand(
             3, 1, -1
@@ -230,8 +230,8 @@ def _tokenizer(file: Path) -> Any:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.add_special_tokens([AddedToken(REWARD, normalized=False, special=True)])
-    if tokenizer.token_to_id(PICTURE) is None:
+    if tokenizer.token_to_id(IMAGE) is None:
         raise MissingResourceError(
-            f"reward 'hpsv3': {file} is not the tokenizer of Qwen2-VL, which has a token {PICTURE}"
+            f"reward 'hpsv3': {file} is not the tokenizer of Qwen2-VL, which has a token {IMAGE}"
         )
     return tokenizer

@@ -1,4 +1,4 @@
-"""What HPSv3 is given: the words around a prompt, and a picture's patches, as the original makes them."""
+"""What HPSv3 is given: the words around a prompt, and an image's patches, as the original makes them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["MERGED", "PICTURE", "REWARD", "conversation", "fitted_size", "patches"]
+__all__ = ["MERGED", "IMAGE", "REWARD", "conversation", "fitted_size", "patches"]
 
 PATCH: Final = 14  # pixels, of the side of one patch
 MERGED: Final = 2  # patches, of the side of what becomes one token
-FRAMES: Final = 2  # a picture is a film of two equal frames
+FRAMES: Final = 2  # an image is a film of two equal frames
 PIXELS: Final = 256 * 28 * 28
-LONGEST: Final = 200  # times the shorter side; the original refuses longer pictures
+LONGEST: Final = 200  # times the shorter side; the original refuses longer images
 MEAN: Final = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STD: Final = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 REWARD: Final = "<|Reward|>"
-PICTURE: Final = "<|image_pad|>"
+IMAGE: Final = "<|image_pad|>"
 INSTRUCTION: Final = (
     "\nYou are tasked with evaluating a generated image based on Visual Quality and Text Alignment and give a overall score to estimate "
     "the human preference. Please provide a rating from 0 to 10, with 0 being the worst and 10 being the best. \n"
@@ -55,12 +55,12 @@ REQUEST: Final = f"\n\n\n\nPlease provide the overall ratings of this image: {RE
 
 
 def conversation(prompt: str) -> str:
-    """What the model reads, in the chat format of Qwen2-VL; the place of the picture is one `<|image_pad|>`.
+    """What the model reads, in the chat format of Qwen2-VL; the place of the image is one `<|image_pad|>`.
 
     Source: hpsv3 1.0.0, hpsv3/inference.py; chat_template.json of Qwen/Qwen2-VL-7B-Instruct.
     """
     system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    asked = f"<|vision_start|>{PICTURE}<|vision_end|>{INSTRUCTION}{prompt}{REQUEST}"
+    asked = f"<|vision_start|>{IMAGE}<|vision_end|>{INSTRUCTION}{prompt}{REQUEST}"
     return f"{system}<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -68,7 +68,7 @@ def fitted_size(width: int, height: int) -> tuple[int, int]:
     """Width and height of about 256·28·28 pixels: multiples of 28, nearly of the same shape.
 
     Raises:
-        ValueError: the picture is more than 200 times as long as it is wide, before or after.
+        ValueError: the image is more than 200 times as long as it is wide, before or after.
 
     Source: hpsv3 1.0.0, hpsv3/dataset/utils.py, with the least and the greatest number of pixels equal.
     """
@@ -84,13 +84,13 @@ def fitted_size(width: int, height: int) -> tuple[int, int]:
         sides = [math.ceil(side * grow / unit) * unit for side in (width, height)]
     if max(width, height) > LONGEST * min(width, height) or max(sides) > LONGEST * min(sides):
         raise ValueError(
-            f"a picture of {width}×{height} is longer than {LONGEST} times its width, which HPSv3 does not take"
+            f"an image of {width}×{height} is longer than {LONGEST} times its width, which HPSv3 does not take"
         )
     return sides[0], sides[1]
 
 
 def patches(image: Image.Image) -> tuple[Tensor, tuple[int, int]]:
-    """The picture as Qwen2-VL's vision tower takes it: bicubic by Pillow, CLIP's mean and deviation, patches in squares of four.
+    """The image as Qwen2-VL's vision encoder takes it: bicubic by Pillow, CLIP's mean and deviation, patches in squares of four.
 
     Args:
         image: RGB.

@@ -1,4 +1,4 @@
-"""ImageReward v1.0: a BLIP-large of picture and prompt, and an affine head on its first text token, of the official checkpoint."""
+"""ImageReward v1.0: a BLIP-large of image and prompt, and an affine head on its first text token, of the official checkpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.preference import BERT_VOCABULARY, IMAGE_REWARD
 from ddpo.rewards.models.clip_pixels import prepared
 from ddpo.rewards.models.onednn_linear import pack_linears
-from ddpo.rewards.models.shared_encoders import tower_dtype
+from ddpo.rewards.models.shared_encoders import encoder_dtype
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["ImageReward", "load_blip"]
@@ -67,7 +67,7 @@ RENAMED: Final = (
     (r"\.attn\.proj\.", ".self_attn.projection."),
 )
 """From the image encoder's keys in the checkpoint to those of transformers."""
-AT_ONCE: Final = 16  # pictures
+AT_ONCE: Final = 16  # images
 
 
 def load_blip(checkpoint: Path, config: Path) -> tuple[Any, Any, list[tuple[Tensor, Tensor]]]:
@@ -149,7 +149,7 @@ def _file(path: str | None, name: str, megabytes: float, weight: WeightFile) -> 
 
 
 class ImageReward:
-    """How well people like a picture as an answer to its prompt, in standard deviations.
+    """How well people like an image as an answer to its prompt, in standard deviations.
 
     Args:
         checkpoint: local copy of `ImageReward.pt`, else it is fetched.
@@ -175,7 +175,7 @@ class ImageReward:
     ) -> None:
         from transformers import BertTokenizer
 
-        self._device, self._dtype = torch.device(device), tower_dtype(self.card.id, dtype)
+        self._device, self._dtype = torch.device(device), encoder_dtype(self.card.id, dtype)
         words = _file(vocabulary, "vocab.txt", BERT_VOCABULARY.megabytes, BERT_VOCABULARY)
         sizes = _file(config, "med_config.json", 0.001, IMAGE_REWARD)
         file = _file(checkpoint, "ImageReward.pt", IMAGE_REWARD.megabytes, IMAGE_REWARD)
@@ -195,7 +195,7 @@ class ImageReward:
     def _scores(self, batch: ImageBatch) -> Tensor:
         """float64 `[batch]`. Texts are padded to 35 tokens, whatever the batch, and the padding is masked."""
         pixels = prepared(batch.images, self._device)
-        picture = self._vision(pixel_values=pixels.to(self._dtype)).last_hidden_state
+        image = self._vision(pixel_values=pixels.to(self._dtype)).last_hidden_state
         texts = [prompt.text for prompt in batch.prompts]
         tokens = self._tokenizer(
             texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
@@ -203,9 +203,9 @@ class ImageReward:
         hidden = self._text(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
-            encoder_hidden_states=picture,
+            encoder_hidden_states=image,
             encoder_attention_mask=torch.ones(
-                picture.shape[:2], dtype=torch.long, device=self._device
+                image.shape[:2], dtype=torch.long, device=self._device
             ),
         ).last_hidden_state[:, 0]
         features: Tensor = in_float64(hidden)

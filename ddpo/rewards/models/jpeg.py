@@ -24,7 +24,7 @@ _of_thread = threading.local()
 
 
 def jpeg_bytes(image: Image.Image) -> int:
-    """Length in bytes of the JPEG file of an RGB picture."""
+    """Length in bytes of the JPEG file of an RGB image."""
     file = _scratch_file()
     file.seek(0)
     image.save(file, format="JPEG", quality=QUALITY, subsampling=SUBSAMPLING_420)
@@ -49,7 +49,7 @@ def _scratch_file() -> io.FileIO | io.BytesIO:
 
 
 def _sizes_kb(batch: ImageBatch) -> torch.Tensor:
-    # One at a time: a picture that was just made from bytes or floats is still in the processor's cache.
+    # One at a time: an image that was just made from bytes or floats is still in the processor's cache.
     return torch.tensor(
         [jpeg_bytes(batch[i : i + 1].images[0]) / 1000 for i in range(len(batch))],
         dtype=torch.float32,
@@ -57,7 +57,7 @@ def _sizes_kb(batch: ImageBatch) -> torch.Tensor:
 
 
 class Compressibility:
-    """Minus the JPEG size in kB: plain, smooth pictures score high."""
+    """Minus the JPEG size in kB: plain, smooth images score high."""
 
     card = CARDS["compressibility"]
 
@@ -67,7 +67,7 @@ class Compressibility:
 
 
 class Incompressibility:
-    """The JPEG size in kB: busy, noisy pictures score high."""
+    """The JPEG size in kB: busy, noisy images score high."""
 
     card = CARDS["incompressibility"]
 

@@ -1,4 +1,4 @@
-"""LPIPS v0.1 on AlexNet: how different two pictures look, from the files of torchvision (AlexNet) and of the original (its weights).
+"""LPIPS v0.1 on AlexNet: how different two images look, from the files of torchvision (AlexNet) and of the original (its weights).
 
 Features are scaled so that LPIPS is the squared distance of two vectors. With unit channel vectors y of layer l at each of its H·W places
 and the layer's non-negative weights w, LPIPS(a, b) = Σ_l mean_hw Σ_c w_c (y_c(a) - y_c(b))², so that the vector is √(w_c / HW) · y_c.
@@ -150,7 +150,7 @@ def _check(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -
 
 
 def lpips_inputs(image: Image.Image, side: int) -> Tensor:
-    """An RGB picture as LPIPS takes it: float32 `[3, side, side]` in [-1, 1]; of another size, PIL bicubic, its shape is not kept."""
+    """An RGB image as LPIPS takes it: float32 `[3, side, side]` in [-1, 1]; of another size, PIL bicubic, its shape is not kept."""
     square = (
         image
         if image.size == (side, side)
@@ -159,17 +159,17 @@ def lpips_inputs(image: Image.Image, side: int) -> Tensor:
     return torch.from_numpy(np.asarray(square, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
 
 
-def lpips_features(model: Lpips, pictures: Tensor) -> Tensor:
+def lpips_features(model: Lpips, images: Tensor) -> Tensor:
     """The vectors whose squared distance is LPIPS.
 
     Args:
-        model: on the device of the pictures.
-        pictures: float32 `[batch, 3, height, width]` in [-1, 1], at least 32 high and wide.
+        model: on the device of the images.
+        images: float32 `[batch, 3, height, width]` in [-1, 1], at least 32 high and wide.
 
     Returns:
-        float32 `[batch, width]`: 640,128 numbers for a picture of 256×256.
+        float32 `[batch, width]`: 640,128 numbers for an image of 256×256.
     """
-    x = (pictures - pictures.new_tensor(SHIFT).view(3, 1, 1)) / pictures.new_tensor(SCALE).view(
+    x = (images - images.new_tensor(SHIFT).view(3, 1, 1)) / images.new_tensor(SCALE).view(
         3, 1, 1
     )
     features = []
@@ -182,7 +182,7 @@ def lpips_features(model: Lpips, pictures: Tensor) -> Tensor:
 
 
 def lpips_distances(features: Tensor) -> Tensor:
-    """LPIPS of every two pictures, from the differences themselves, so that close ones are exact. `[n, width]` → float64 `[n, n]`."""
+    """LPIPS of every two images, from the differences themselves, so that close ones are exact. `[n, width]` → float64 `[n, n]`."""
     distances = torch.zeros(len(features), len(features), dtype=torch.float64)
     for row, vector in enumerate(features[:-1]):
         distances[row, row + 1 :] = (

@@ -1,4 +1,4 @@
-"""A guard: the probability that a picture is not safe for work, by Falconsai's ViT-B/16."""
+"""A guard: the probability that an image is not safe for work, by Falconsai's ViT-B/16."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ddpo.weights import offline
 __all__ = ["Nsfw", "preprocess"]
 
 LABEL: Final = "nsfw"
-AT_ONCE: Final = 16  # pictures
+AT_ONCE: Final = 16  # images
 STEPS: Final = ("do_resize", "do_rescale", "do_normalize")
 
 
@@ -47,7 +47,7 @@ def preprocess(image: Image.Image, settings: Mapping[str, Any]) -> Tensor:
 
 
 def _checked(settings: Mapping[str, Any], model: str, side: int) -> Mapping[str, Any]:
-    """The settings, if they are steps that `preprocess` does and the pictures get the size that the model takes."""
+    """The settings, if they are steps that `preprocess` does and the images get the size that the model takes."""
     done = {
         name
         for name, value in settings.items()
@@ -62,7 +62,7 @@ def _checked(settings: Mapping[str, Any], model: str, side: int) -> Mapping[str,
     size = settings.get("size", 224)
     if size not in (side, {"height": side, "width": side}):
         raise ConfigError(
-            f"reward 'nsfw': preprocessor_config.json of {model} makes pictures of {size}, the model takes {side}×{side}"
+            f"reward 'nsfw': preprocessor_config.json of {model} makes images of {size}, the model takes {side}×{side}"
         )
     return settings
 
@@ -108,7 +108,7 @@ def _load(model: str) -> tuple[Any, Mapping[str, Any]]:
 
 
 class Nsfw:
-    """P(nsfw) of a picture, 0 … 1: higher is worse.
+    """P(nsfw) of an image, 0 … 1: higher is worse.
 
     Args:
         model: folder or hub id of a ViT classifier of which one class is called "nsfw", whatever its index.
@@ -116,7 +116,7 @@ class Nsfw:
 
     Raises:
         MissingResourceError: the model is not here and cannot be fetched, or is not whole.
-        ConfigError: it has no such class, or pictures are prepared in a way that is not known here.
+        ConfigError: it has no such class, or images are prepared in a way that is not known here.
     """
 
     card = CARDS["nsfw"]

@@ -42,16 +42,16 @@ def _alphabet(recogniser: Path) -> frozenset[str]:
 
 
 def _sample() -> Image.Image:
-    """A picture with a word in it; the engine loads its three models when it meets the first one."""
+    """An image with a word in it; the engine loads its three models when it meets the first one."""
     image = Image.new("RGB", (160, 64), "white")
     ImageDraw.Draw(image).text((80, 32), "TEST", "black", ImageFont.load_default(40), "mm")
     return image
 
 
 class Ocr:
-    """How well a picture spells the text that its prompt quotes, 0 … 1.
+    """How well an image spells the text that its prompt quotes, 0 … 1.
 
-    A picture is unscorable where no text is asked for, where the text has letters that the recogniser does not know, or where the engine
+    An image is unscorable where no text is asked for, where the text has letters that the recogniser does not know, or where the engine
     fails. Nothing is fetched: the models are those of the wheel, verified, or local files.
 
     Args:
@@ -87,21 +87,21 @@ class Ocr:
             ) from error
 
     def read(self, image: Image.Image) -> tuple[str, ...]:
-        """The lines of text in an RGB picture, from top to bottom.
+        """The lines of text in an RGB image, from top to bottom.
 
         Raises:
-            UnusableAnswer: the engine failed on this picture.
+            UnusableAnswer: the engine failed on this image.
         """
         try:
             return tuple(self._engine(_bgr(image)).txts or ())
-        except Exception as error:  # of OpenCV, of onnxruntime, of the engine itself: none is a judgement of the picture
+        except Exception as error:  # of OpenCV, of onnxruntime, of the engine itself: none is a judgement of the image
             reason = one_line(error)
             raise UnusableAnswer(
                 f"the OCR engine failed: {reason if len(reason) <= REASON else '… ' + reason[-REASON:]}"
             ) from error
 
     def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
-        """The score of one picture and its parts.
+        """The score of one image and its parts.
 
         Raises:
             UnusableAnswer: it has none; the message says why.

@@ -59,7 +59,7 @@ def letters(text: str) -> str:
 
 
 def wanted(prompt: Prompt) -> tuple[str, ...]:
-    """The texts that a picture is to show: the metadata's `text`, one or a list, or else what the prompt quotes.
+    """The texts that an image is to show: the metadata's `text`, one or a list, or else what the prompt quotes.
 
     Raises:
         UnusableAnswer: there is none.

@@ -1,8 +1,8 @@
-"""Linear layers of towers on the CPU through oneDNN, with weights laid out for it once.
+"""Linear layers of encoders on the CPU through oneDNN, with weights laid out for it once.
 
 `torch.nn.Linear` hands float32 to MKL, which on processors of another maker than Intel does not use their widest instructions: on an AMD
 EPYC with AVX-512 oneDNN is 2.3 to 2.8 times as fast. It computes the same float32 sums in another order, and in one that does not
-depend on how many rows there are, so that a picture's embedding does not feel its batch mates.
+depend on how many rows there are, so that an image's embedding does not feel its batch mates.
 
 The operators are those that torch's own compiler emits for a frozen linear layer; where a build of torch lacks them nothing is changed.
 """

@@ -30,16 +30,16 @@ from ddpo.rewards.models.open_clip_source import (
 )
 from ddpo.rewards.models.shared_encoders import (
     SharedEncoder,
-    shared_tower,
+    shared_encoder,
     side_by_side,
-    tower_dtype,
+    encoder_dtype,
 )
 from ddpo.rewards.scoring.user_reward import card_for
 from ddpo.rewards.tools.availability import fetch_weight
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.weights import offline
 
-__all__ = ["OpenClip", "TextTower", "load_model", "open_clip_tower", "transform_of"]
+__all__ = ["OpenClip", "TextEncoder", "load_model", "open_clip_encoder", "transform_of"]
 
 AT_ONCE: Final = 16  # texts
 LOAD_ERRORS: Final = (
@@ -56,7 +56,7 @@ LOAD_ERRORS: Final = (
 )
 """Everything that torch, timm and OpenCLIP raise about a file that is not the model's."""
 
-_texts: weakref.WeakValueDictionary[tuple[str, str], TextTower] = weakref.WeakValueDictionary()
+_texts: weakref.WeakValueDictionary[tuple[str, str], TextEncoder] = weakref.WeakValueDictionary()
 _door = threading.Lock()
 
 
@@ -112,23 +112,23 @@ def transform_of(source: OpenClipSource, visual: Any) -> Callable[[Image.Image],
     return prepare
 
 
-def open_clip_tower(
+def open_clip_encoder(
     source: OpenClipSource,
     device: str,
     dtype: torch.dtype,
     visual: Callable[[], Any],
 ) -> SharedEncoder:
-    """The shared image tower of a source.
+    """The shared image encoder of a source.
 
     Args:
         source: model and weights.
         device: torch device.
-        dtype: type in which the tower computes.
-        visual: loads the model's image half; called unless another reward holds the tower.
+        dtype: type in which the encoder computes.
+        visual: loads the model's image half; called unless another reward holds the encoder.
     """
     kind = "" if dtype == torch.float32 else f", {str(dtype).removeprefix('torch.')}"
     name = source.backbone + kind
-    return shared_tower(name, device, lambda: _image_embeddings(source, visual(), device, dtype))
+    return shared_encoder(name, device, lambda: _image_embeddings(source, visual(), device, dtype))
 
 
 def _image_embeddings(
@@ -144,7 +144,7 @@ def _image_embeddings(
     def embed(batch: ImageBatch) -> Tensor:
         pixels = torch.stack(side_by_side(prepare, batch.images))
         found = visual(pixels.to(device, dtype))
-        # CoCa's tower gives its tokens too
+        # CoCa's encoder gives its tokens too
         embeddings: Tensor = found[0] if isinstance(found, tuple) else found
         return embeddings
 
@@ -154,7 +154,7 @@ def _image_embeddings(
 def _quicken(visual: nn.Module) -> None:
     """Packs the linear layers of OpenCLIP's own vision transformer.
 
-    Other towers stay as they are: some of them use the weights of a layer without calling it.
+    Other encoders stay as they are: some of them use the weights of a layer without calling it.
     """
     from open_clip.transformer import ResidualAttentionBlock
 
@@ -168,7 +168,7 @@ def _quicken(visual: nn.Module) -> None:
     pack_linears(transformer)
 
 
-class TextTower(Remembered):
+class TextEncoder(Remembered):
     """The text half of an OpenCLIP model with its tokenizer; each text runs once.
 
     Args:
@@ -193,7 +193,7 @@ class TextTower(Remembered):
         return list(zip(torch.cat(parts), [self._is_cut(text) for text in texts], strict=True))
 
     def _is_cut(self, text: str) -> bool:
-        """True if the text has more tokens than the tower reads."""
+        """True if the text has more tokens than the encoder reads."""
         tokenizer = self._tokenizer
         if hasattr(tokenizer, "encode"):  # OpenCLIP's own, which adds a start and an end token
             return len(tokenizer.encode(text)) + 2 > self._limit
@@ -246,8 +246,8 @@ class OpenClip:
         pretrained: tag of the weights, or path of a checkpoint; None where there is no choice.
         score: "cosine", "logit" (logit scale · cosine + logit bias) or "probability" (its sigmoid).
         head: path of a LAION-style head on the normalised image embedding; the prompt is not used.
-        device: torch device of both towers.
-        dtype: type in which both towers compute, "float32" or "bfloat16"; the cosine is float64.
+        device: torch device of both encoders.
+        dtype: type in which both encoders compute, "float32" or "bfloat16"; the cosine is float64.
 
     Raises:
         ConfigError: OpenCLIP has no such model or weights, or options do not go together.
@@ -267,7 +267,7 @@ class OpenClip:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        kind = tower_dtype(self.card.id, dtype)
+        kind = encoder_dtype(self.card.id, dtype)
         options = {
             "model": model,
             "pretrained": pretrained,
@@ -281,10 +281,10 @@ class OpenClip:
         self._score = score
         self._head = None if head is None else _head(Path(head), source, device)
         halves = cache(lambda: _halves(source))
-        self._image = open_clip_tower(source, device, kind, lambda: halves()[0])
+        self._image = open_clip_encoder(source, device, kind, lambda: halves()[0])
         self._text = None
         if head is None:
-            self._text = _text_tower(source, device, kind, lambda: halves()[1])
+            self._text = _text_encoder(source, device, kind, lambda: halves()[1])
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`; part `truncated` is 1 where the end of the prompt was not read."""
@@ -314,19 +314,19 @@ def _halves(source: OpenClipSource) -> tuple[Any, Any]:
     return visual, model
 
 
-def _text_tower(
+def _text_encoder(
     source: OpenClipSource,
     device: str,
     dtype: torch.dtype,
     load: Callable[[], Any],
-) -> TextTower:
-    """The text tower of a source, shared by the rewards that hold it."""
+) -> TextEncoder:
+    """The text encoder of a source, shared by the rewards that hold it."""
     key = (f"{source.backbone} {dtype}", str(torch.device(device)))
     with _door:
-        tower = _texts.get(key)
-        if tower is None:
-            tower = _texts[key] = TextTower(source, load().to(torch.device(device), dtype), device)
-        return tower
+        encoder = _texts.get(key)
+        if encoder is None:
+            encoder = _texts[key] = TextEncoder(source, load().to(torch.device(device), dtype), device)
+        return encoder
 
 
 def _head(file: Path, source: OpenClipSource, device: str) -> tuple[Tensor, Tensor]:

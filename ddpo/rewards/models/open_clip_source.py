@@ -82,12 +82,12 @@ class OpenClipSource:
 
     @property
     def backbone(self) -> str:
-        """The name under which rewards share the towers."""
+        """The name under which rewards share the encoders."""
         return f"open_clip {self.name}"
 
     @property
     def text(self) -> Mapping[str, Any]:
-        """The configuration of the text tower."""
+        """The configuration of the text encoder."""
         found: Mapping[str, Any] = self.config["text_cfg"]
         return found
 
@@ -268,8 +268,8 @@ def _read_config(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text("utf-8"))
         model = config["model_cfg"]
-        towers = [model["vision_cfg"], model["text_cfg"]]
-        if not all(isinstance(tower, Mapping) for tower in towers):
+        encoders = [model["vision_cfg"], model["text_cfg"]]
+        if not all(isinstance(encoder, Mapping) for encoder in encoders):
             raise ValueError("vision_cfg and text_cfg must be tables")
         if not isinstance(model["embed_dim"], int):
             raise ValueError("embed_dim must be a whole number")
@@ -325,17 +325,17 @@ def _hub_id(name: str) -> str:
 
 
 def _config_files(source: OpenClipSource) -> tuple[WeightFile, ...]:
-    """The configuration of a folder or repository, and of a text tower of transformers."""
+    """The configuration of a folder or repository, and of a text encoder of transformers."""
     found = []
     if source.folder is not None:
         found.append(_local(source.folder / CONFIG, "the configuration"))
     elif "/" in source.name:
         repository = source.name
         found.append(WeightFile(f"{repository}/{CONFIG}", "main", None, 0.001, UNKNOWN_LICENCE))
-    tower = source.text.get("hf_model_name")
-    if tower and not Path(tower).is_dir():
+    encoder = source.text.get("hf_model_name")
+    if encoder and not Path(encoder).is_dir():
         found.append(
-            WeightFile(f"{_hub_id(tower)}/config.json", "main", None, 0.001, UNKNOWN_LICENCE),
+            WeightFile(f"{_hub_id(encoder)}/config.json", "main", None, 0.001, UNKNOWN_LICENCE),
         )
     return tuple(found)
 
@@ -364,7 +364,7 @@ def _tokenizer_files(source: OpenClipSource) -> tuple[WeightFile, ...]:
 def build_model(config: Mapping[str, Any]) -> Any:
     """The model of a configuration, without published weights in any part of it.
 
-    A text tower of transformers is built from its configuration, which is fetched from the hub.
+    A text encoder of transformers is built from its configuration, which is fetched from the hub.
 
     Raises:
         MissingResourceError: that configuration is not here and cannot be fetched.
@@ -378,19 +378,19 @@ def build_model(config: Mapping[str, Any]) -> Any:
     }
     if "timm_model_name" in fields["vision_cfg"]:
         fields["vision_cfg"]["timm_model_pretrained"] = False
-    tower = fields["text_cfg"].get("hf_model_name")
-    if tower:
-        if not Path(tower).is_dir():
+    encoder = fields["text_cfg"].get("hf_model_name")
+    if encoder:
+        if not Path(encoder).is_dir():
             weight = WeightFile(
-                f"{_hub_id(tower)}/config.json",
+                f"{_hub_id(encoder)}/config.json",
                 "main",
                 None,
                 0.001,
                 UNKNOWN_LICENCE,
             )
-            tower = str(fetch_weight(weight, "open_clip").parent)
-        fields["text_cfg"] |= {"hf_model_name": tower, "hf_model_pretrained": False}
-    if not fields.pop("custom_text", False) and not tower:
+            encoder = str(fetch_weight(weight, "open_clip").parent)
+        fields["text_cfg"] |= {"hf_model_name": encoder, "hf_model_pretrained": False}
+    if not fields.pop("custom_text", False) and not encoder:
         return open_clip.CLIP(**fields)
     if "multimodal_cfg" in fields:
         return open_clip.CoCa(**fields)
@@ -478,7 +478,7 @@ def _described(source: OpenClipSource) -> str:
 def _of_head(card: RewardCard, source: OpenClipSource, head: Path) -> dict[str, Any]:
     """The fields that depend on the head, for which neither prompt nor tokenizer is read."""
     tokenizer = {file.source for file in _tokenizer_files(source)}
-    tower = [file for file in card.weights if file.source not in tokenizer]
+    encoder = [file for file in card.weights if file.source not in tokenizer]
     return {
         "summary": f"LAION-style head {head.name} on the image embedding of {source.name}",
         "flaws": "ignores the prompt; one direction in the embedding, which textures reach too",
@@ -488,5 +488,5 @@ def _of_head(card: RewardCard, source: OpenClipSource, head: Path) -> dict[str, 
         "typical_source": "",
         "inputs": ("image",),
         "preprocessing": card.preprocessing.partition("; prompt")[0],
-        "weights": (_local(head, "a head"), *tower),
+        "weights": (_local(head, "a head"), *encoder),
     }

@@ -1,4 +1,4 @@
-"""PickScore v1: a CLIP ViT-H/14 that was tuned on which of two pictures people picked for a prompt."""
+"""PickScore v1: a CLIP ViT-H/14 that was tuned on which of two images people picked for a prompt."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def prepare(image: Image.Image) -> Tensor:
 
 
 class PickScore:
-    """exp(logit scale) · cos(picture, prompt), in float32, without division: the scale that the authors publish.
+    """exp(logit scale) · cos(image, prompt), in float32, without division: the scale that the authors publish.
 
     Args:
         clip: folder or hub id of the tuned CLIP model.
         processor: folder or hub id of the tokenizer.
-        device: torch device of both towers.
-        dtype: in which both towers compute, "float32" or "bfloat16".
+        device: torch device of both encoders.
+        dtype: in which both encoders compute, "float32" or "bfloat16".
 
     Raises:
         MissingResourceError: the model or the tokenizer is not here and cannot be fetched, or is not whole.
-        ConfigError: no such dtype, or the model takes pictures of another size than 224×224, or has another vocabulary.
+        ConfigError: no such dtype, or the model takes images of another size than 224×224, or has another vocabulary.
 
     Source: Kirstain et al., arXiv 2305.01569, section 4, and the model card.
     """

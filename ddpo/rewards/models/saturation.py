@@ -22,8 +22,8 @@ def mean_saturation(pixels: Tensor) -> Tensor:
     return each(_saturation, pixels)
 
 
-def _saturation(picture: Tensor) -> Tensor:
-    high, low = picture.amax(dim=0).double(), picture.amin(dim=0).double()
+def _saturation(image: Tensor) -> Tensor:
+    high, low = image.amax(dim=0).double(), image.amin(dim=0).double()
     return ((high - low) / torch.where(high > 0, high, 1.0)).mean()
 
 

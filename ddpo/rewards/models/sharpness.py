@@ -19,7 +19,7 @@ def laplacian_variance(pixels: Tensor) -> Tensor:
     Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000, measure LAPV, there with the same kernel
     times 1/6.
     """
-    return each(lambda picture: _laplacian(255.0 * luma(picture)).var(correction=0), pixels)
+    return each(lambda image: _laplacian(255.0 * luma(image)).var(correction=0), pixels)
 
 
 def _laplacian(plane: Tensor) -> Tensor:

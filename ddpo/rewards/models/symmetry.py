@@ -22,21 +22,21 @@ def mirror_error(pixels: Tensor) -> Tensor:
 def rotation_error(pixels: Tensor) -> Tensor:
     """Mean over channel, height and width of (x - x turned by 180°)². `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`.
 
-    Differentiable. 180° is the one turn that maps a picture of any height and width onto itself.
+    Differentiable. 180° is the one turn that maps an image of any height and width onto itself.
     """
     return _flip_error(pixels, (-2, -1))
 
 
 def _flip_error(pixels: Tensor, axes: tuple[int, ...]) -> Tensor:
-    def error(picture: Tensor) -> Tensor:
-        exact = picture.double()
+    def error(image: Tensor) -> Tensor:
+        exact = image.double()
         return (exact - exact.flip(axes)).square().mean()
 
     return each(error, pixels)
 
 
 class Symmetry:
-    """Minus the mirror error: 0 for a picture that equals its mirror image."""
+    """Minus the mirror error: 0 for an image that equals its mirror image."""
 
     card = CARDS["symmetry"]
 
@@ -48,7 +48,7 @@ class Symmetry:
 
 
 class RotationSymmetry:
-    """Minus the rotation error: 0 for a picture that looks the same upside down."""
+    """Minus the rotation error: 0 for an image that looks the same upside down."""
 
     card = CARDS["rotation_symmetry"]
 

@@ -1,4 +1,4 @@
-"""The Vendi score: the effective number of different pictures among those of a prompt."""
+"""The Vendi score: the effective number of different images among those of a prompt."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ddpo.devices import in_float64
 from ddpo.errors import ConfigError
 from ddpo.rewards.cards.diversity import DINOV2, DIVERSITY_CARDS
 from ddpo.rewards.groups import judge_groups
-from ddpo.rewards.models.dino import dino_tower
+from ddpo.rewards.models.dino import dino_encoder
 from ddpo.rewards.models.diversity import unit_rows
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Vendi", "cosine_kernel", "pixel_features", "vendi_gains", "vendi_score"]
 
 THUMBNAIL: Final = 32  # pixels
-MOST_GAINS: Final = 256  # pictures of a group of which each one's gain is worked out: n eigenvalue problems of size n - 1
+MOST_GAINS: Final = 256  # images of a group of which each one's gain is worked out: n eigenvalue problems of size n - 1
 
 
 def cosine_kernel(features: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def vendi_score(kernel: Tensor, order: float = 1.0) -> float:
 
 
 def vendi_gains(kernel: Tensor, order: float = 1.0) -> Tensor:
-    """By how much each picture raises the score: that of all minus that of the others. As `vendi_score`, n > 1 → float64 `[n]`."""
+    """By how much each image raises the score: that of all minus that of the others. As `vendi_score`, n > 1 → float64 `[n]`."""
     whole, n = vendi_score(kernel, order), len(kernel)
     others = [[place for place in range(n) if place != left_out] for left_out in range(n)]
     return torch.tensor(
@@ -73,7 +73,7 @@ def pixel_features(batch: ImageBatch) -> Tensor:
 
 
 class Vendi:
-    """Effective number of different pictures of a prompt. Part `gain`: what a picture adds to it; `n`: pictures of the prompt.
+    """Effective number of different images of a prompt. Part `gain`: what an image adds to it; `n`: images of the prompt.
 
     Args:
         features: "dinov2" class tokens, or "pixels" of thumbnails, which need no weights.
@@ -103,15 +103,15 @@ class Vendi:
             raise ConfigError(f"reward {self.card.id!r}: order must be at least 0, got {order:g}")
         self._order = order
         self._features: Callable[[ImageBatch], Tensor] = (
-            pixel_features if features == "pixels" else dino_tower(self.card, dino, device).embed
+            pixel_features if features == "pixels" else dino_encoder(self.card, dino, device).embed
         )
 
     def features(self, batch: ImageBatch) -> Tensor:
-        """Features float32 `[batch, width]` of one picture or more."""
+        """Features float32 `[batch, width]` of one image or more."""
         return self._features(batch).float().cpu()
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`; `gain` is NaN in groups of more than 256 pictures, for which it takes too long."""
+        """Scores `batch`; `gain` is NaN in groups of more than 256 images, for which it takes too long."""
         features = self.features(batch) if len(batch) else torch.zeros(0, 1)
 
         def judge(places: list[int]) -> tuple[float, Tensor]:

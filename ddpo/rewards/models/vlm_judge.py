@@ -56,7 +56,7 @@ def rating_of(reply: str) -> float | None:
 
 
 class VlmJudge:
-    """Expected rating of a picture, 1 … 5; from the text of the reply where the first token is hardly a rating. See the card.
+    """Expected rating of an image, 1 … 5; from the text of the reply where the first token is hardly a rating. See the card.
 
     Args:
         vlm: folder or hub id of the vision-language model, or the address of a server.
@@ -92,7 +92,7 @@ class VlmJudge:
         return judge_each(batch, PARTS, self.judge)
 
     def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
-        """The score of one picture, or why it has none."""
+        """The score of one image, or why it has none."""
         question = self._template.replace("{prompt}", prompt.text)
         rating, mass = expected_rating(self._log_probs(image, question))
         if mass >= LEAST_MASS:

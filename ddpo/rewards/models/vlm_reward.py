@@ -1,4 +1,4 @@
-"""What the rewards that ask a vision-language model share: one picture is judged at a time, and what cannot be judged says why."""
+"""What the rewards that ask a vision-language model share: one image is judged at a time, and what cannot be judged says why."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Judgement = Mapping[str, float] | str
 SHOWN: Final = 60  # characters of a reply that are repeated in a reason
 SERVER_CALLS: Final = Calls(
     concurrency=8, retries=3, batch=1
-)  # each request has a time-out of its own, and is about one picture
+)  # each request has a time-out of its own, and is about one image
 
 
 def served(card: RewardCard, model: str | None) -> RewardCard:
-    """The card of a reward that asks a server: several calls at once, of one picture each, tried again if the server does not answer.
+    """The card of a reward that asks a server: several calls at once, of one image each, tried again if the server does not answer.
 
     Scores of a model without a name are not kept: the server may have another model tomorrow.
     """
@@ -68,12 +68,12 @@ def open_for(
 def judge_each(
     batch: ImageBatch, parts: Sequence[str], judge: Callable[[Image.Image, Prompt], Judgement]
 ) -> RewardOutput:
-    """Judges one picture after the other, so that batch mates and padding cannot touch a score.
+    """Judges one image after the other, so that batch mates and padding cannot touch a score.
 
     Args:
-        batch: the pictures.
-        parts: names of the parts; NaN where a picture could not be judged.
-        judge: picture and prompt → judgement; an `UnusableAnswer` that it raises is the reason why there is none.
+        batch: the images.
+        parts: names of the parts; NaN where an image could not be judged.
+        judge: image and prompt → judgement; an `UnusableAnswer` that it raises is the reason why there is none.
     """
 
     def judged(image: Image.Image, prompt: Prompt) -> Judgement:

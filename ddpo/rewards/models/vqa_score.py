@@ -1,4 +1,4 @@
-"""VQAScore: the probability that a vision-language model answers yes when asked whether the picture shows the prompt."""
+"""VQAScore: the probability that a vision-language model answers yes when asked whether the image shows the prompt."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class VqaScore:
         return published(*self._vlm.word_and_end_logprobs(image, _question(prompt), ANSWER))
 
     def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
-        """The score of one picture, or why it has none."""
+        """The score of one image, or why it has none."""
         try:
             return yes_and_no(self._vlm.first_token_logprobs(image, _question(prompt)))
         except NoLogProbs as error:

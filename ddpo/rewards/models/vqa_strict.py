@@ -65,8 +65,8 @@ class VqaStrict:
     """Share of the questions of a prompt's metadata whose answer is in the model's reply.
 
     The metadata of a prompt is such as {"questions": ["who is washing the dishes?"], "answers": ["monkey"]}, one answer per question.
-    Pictures go through JPEG of quality 80, as in the original. A prompt without usable questions, and a question to which nothing is
-    replied, make the picture unscorable.
+    Images go through JPEG of quality 80, as in the original. A prompt without usable questions, and a question to which nothing is
+    replied, make the image unscorable.
 
     Args:
         vlm: folder or hub id of the vision-language model, or the address of a server.
@@ -94,7 +94,7 @@ class VqaStrict:
         return judge_each(batch, PARTS, self.judge)
 
     def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
-        """The score of one picture, or why it has none."""
+        """The score of one image, or why it has none."""
         asked = questions_and_answers(prompt.metadata)
         if isinstance(asked, str):
             return asked

@@ -87,7 +87,7 @@ def make_app(
     Args:
         rewards: name in the URL → reward.
         token: without which no request is answered; None for no token.
-        batch_size: pictures per call of a reward, at most.
+        batch_size: images per call of a reward, at most.
         limits: of one request.
 
     Raises:

@@ -86,7 +86,7 @@ class RemoteReward:
         body = encode_batch(batch, self.card)
         if len(body) > self._limits.body_bytes:
             raise RewardFailure(
-                f"{self._base} takes {self._limits.body_bytes} bytes per request, {len(batch)} pictures make {len(body)}"
+                f"{self._base} takes {self._limits.body_bytes} bytes per request, {len(batch)} images make {len(body)}"
             )
         reply = self._ask("score", body, CALL_SECONDS)
         if (reply.get("signature"), reply.get("identity")) != (self.signature, self._identity):

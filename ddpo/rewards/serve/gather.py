@@ -35,7 +35,7 @@ class Gatherer:
 
     Args:
         resolved: the reward.
-        batch_size: pictures per call of the reward, and of requests that are put together, at most.
+        batch_size: images per call of the reward, and of requests that are put together, at most.
 
     Raises:
         UserError: the reward cannot be made.
@@ -102,7 +102,7 @@ class Gatherer:
             return jobs
 
     def _answer(self, jobs: list[_Job]) -> None:
-        """Scores jobs together; where that fails each alone, so that one client's picture does not spoil another's scores."""
+        """Scores jobs together; where that fails each alone, so that one client's image does not spoil another's scores."""
         if not jobs:
             return
         try:

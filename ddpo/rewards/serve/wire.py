@@ -1,4 +1,4 @@
-"""What goes over the wire between a served reward and its client: JSON, with pictures as PNG or as raw float32. Never a pickle.
+"""What goes over the wire between a served reward and its client: JSON, with images as PNG or as raw float32. Never a pickle.
 
     request := {"api": 1, "prompts": [{"text": …, "metadata": {…}}, …], "progress": number or null,
                 "pictures": [base64 of an RGB PNG, …]  or  "floats": {"shape": [batch, 3, height, width], "data": base64 of <f4}}
@@ -55,7 +55,7 @@ class Limits:
     """What one request may hold."""
 
     body_bytes: int = 128 * 1024 * 1024
-    pixels: int = 64 * 1024 * 1024  # height times width, of all pictures together
+    pixels: int = 64 * 1024 * 1024  # height times width, of all images together
 
 
 def encode_batch(batch: ImageBatch, card: RewardCard) -> bytes:
@@ -98,7 +98,7 @@ def _png(image: Image.Image) -> bytes:
 
 
 def decode_batch(body: bytes, limits: Limits) -> ImageBatch:
-    """The pictures and prompts of a request.
+    """The images and prompts of a request.
 
     Raises:
         Refused: 400 for a malformed request, 413 for more pixels than `limits` allow; says what is wrong.
@@ -111,12 +111,12 @@ def decode_batch(body: bytes, limits: Limits) -> ImageBatch:
         )
     prompts, context = _prompts(request.get("prompts")), _context(request.get("progress"))
     pictures, floats = request.get("pictures"), request.get("floats")
-    if (pictures is None) == (floats is None):
+    if (images is None) == (floats is None):
         raise Refused(400, 'the request must hold either "pictures" or "floats"')
     try:
         if floats is not None:
             return _float_batch(floats, prompts, context, limits)
-        return ImageBatch.of_images(_images(pictures, limits), prompts, context)
+        return ImageBatch.of_images(_images(images, limits), prompts, context)
     except Refused:
         raise
     except UserError as error:
@@ -182,19 +182,19 @@ def _images(found: Any, limits: Limits) -> list[Image.Image]:
         raise Refused(400, '"pictures" must be a list')
     images, pixels = [], 0
     for place, text in enumerate(found):
-        data = io.BytesIO(_bytes(text, f"picture {place}"))
+        data = io.BytesIO(_bytes(text, f"image {place}"))
         try:
             image = Image.open(data, formats=("PNG",))  # which reads the header alone
             pixels += image.width * image.height
             _check_pixels(pixels, limits)
             image.load()
         except Image.DecompressionBombError as error:
-            raise Refused(413, f"picture {place} is too large: {one_line(error)}") from error
+            raise Refused(413, f"image {place} is too large: {one_line(error)}") from error
         except (OSError, ValueError, SyntaxError) as error:
-            raise Refused(400, f"picture {place} is not a PNG that can be read") from error
+            raise Refused(400, f"image {place} is not a PNG that can be read") from error
         if image.mode != "RGB":
             raise Refused(
-                400, f"picture {place} must be RGB with 8 bits per channel, not {image.mode}"
+                400, f"image {place} must be RGB with 8 bits per channel, not {image.mode}"
             )
         images.append(
             Image.fromarray(np.asarray(image))
@@ -232,7 +232,7 @@ def _check_pixels(pixels: int, limits: Limits) -> None:
     if pixels > limits.pixels:
         raise Refused(
             413,
-            f"the pictures of the request have over {pixels - 1} pixels together, the limit is {limits.pixels}",
+            f"the images of the request have over {pixels - 1} pixels together, the limit is {limits.pixels}",
         )
 
 
@@ -267,7 +267,7 @@ def decode_output(reply: Mapping[str, Any], count: int) -> RewardOutput:
     """The scores of a reply.
 
     Raises:
-        RewardFailure: it is none for `count` pictures.
+        RewardFailure: it is none for `count` images.
     """
     import torch
 
@@ -287,5 +287,5 @@ def decode_output(reply: Mapping[str, Any], count: int) -> RewardOutput:
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise RewardFailure(f"the server's reply is malformed: {one_line(error)}") from error
     if len(values) != count:
-        raise RewardFailure(f"the server sent {len(values)} scores for {count} pictures")
+        raise RewardFailure(f"the server sent {len(values)} scores for {count} images")
     return RewardOutput(values, parts, errors)

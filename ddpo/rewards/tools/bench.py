@@ -66,28 +66,28 @@ class BenchRecord:
 
 
 def bench_images(count: int, side: int) -> NDArray[np.uint8]:
-    """Fixture pictures cut to size, with noise from none to strong, all different: uint8 `[count, side, side, 3]`."""
+    """Fixture images cut to size, with noise from none to strong, all different: uint8 `[count, side, side, 3]`."""
     random = np.random.default_rng(0)
     names = sorted(FIXTURES)
     fitted = [_fit(Image.fromarray(draw_fixture(name)), side) for name in names]
-    pictures = np.empty((count, side, side, 3), np.uint8)
+    images = np.empty((count, side, side, 3), np.uint8)
     for index in range(count):
         level = NOISE[index // len(names) % len(NOISE)]
         noise = random.integers(-level, level + 1, (side, side, 3), dtype=np.int16)
-        pictures[index] = (fitted[index % len(names)] + noise).clip(0, 255)
-        pictures[index, 0, 0] = (
+        images[index] = (fitted[index % len(names)] + noise).clip(0, 255)
+        images[index, 0, 0] = (
             index % 256,
             index // 256 % 256,
             0,
         )  # no two are the same, whatever the noise
-    return pictures
+    return images
 
 
 def fitted_images(paths: Sequence[Path], count: int, side: int) -> NDArray[np.uint8]:
-    """The pictures of files, by turns, cut to squares: uint8 `[count, side, side, 3]`.
+    """The images of files, by turns, cut to squares: uint8 `[count, side, side, 3]`.
 
     Raises:
-        ImageError: a file is not a picture.
+        ImageError: a file is not an image.
     """
     loaded = [_fit(load_image(path), side) for path in paths[:count]]
     return np.stack([loaded[index % len(loaded)] for index in range(count)])
@@ -113,31 +113,31 @@ def make_on(found: ResolvedReward, device: str) -> Reward:
 
 def bench(
     reward: Reward,
-    pictures: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     batch_sizes: Sequence[int] = (1, 4, 16, 64),
     device: str = "cpu",
     repeats: int = 5,
 ) -> Iterator[BenchRecord]:
-    """Scores the pictures again and again, the batch sizes by turns, after a warm-up; one record per batch size at the end.
+    """Scores the images again and again, the batch sizes by turns, after a warm-up; one record per batch size at the end.
 
     Args:
         reward: to be measured, as `make_on` gives it.
-        pictures: uint8 `[count, side, side, 3]`, decoded: reading files is not measured.
-        batch_sizes: pictures per call.
+        images: uint8 `[count, side, side, 3]`, decoded: reading files is not measured.
+        batch_sizes: images per call.
         device: where the reward runs, for the pixels and the memory.
         repeats: rounds; the median of them counts.
 
     Raises:
-        ConfigError: a batch size below 1 or above the number of pictures, or no round.
+        ConfigError: a batch size below 1 or above the number of images, or no round.
         RewardFailure: the reward failed.
     """
     if repeats < 1:
         raise ConfigError(f"repeats must be at least 1, got {repeats}")
-    if wrong := [size for size in batch_sizes if not 1 <= size <= len(pictures)]:
+    if wrong := [size for size in batch_sizes if not 1 <= size <= len(images)]:
         raise ConfigError(
-            f"batch size {wrong[0]} must be from 1 to the number of pictures, {len(pictures)}"
+            f"batch size {wrong[0]} must be from 1 to the number of images, {len(images)}"
         )
-    runs = {size: _Run(reward, pictures, size, device) for size in dict.fromkeys(batch_sizes)}
+    runs = {size: _Run(reward, images, size, device) for size in dict.fromkeys(batch_sizes)}
     for run in runs.values():
         run.warm_up()
     for _ in range(repeats):
@@ -151,18 +151,18 @@ class _Run:
     """One batch size: its scorer and what was measured."""
 
     def __init__(
-        self, reward: Reward, pictures: NDArray[np.uint8], batch_size: int, device: str
+        self, reward: Reward, images: NDArray[np.uint8], batch_size: int, device: str
     ) -> None:
-        self._reward, self._pictures, self._size, self._device = (
+        self._reward, self._images, self._size, self._device = (
             _Watched(reward, device),
-            pictures,
+            images,
             batch_size,
             device,
         )
         self._scorer = Scorer(
             self._reward,
             batch_size,
-            batch_pixels=batch_size * pictures.shape[1] * pictures.shape[2],
+            batch_pixels=batch_size * images.shape[1] * images.shape[2],
         )
         self._rates: list[float] = []
         self._outside: list[float] = []
@@ -173,7 +173,7 @@ class _Run:
         self._scorer.score(self._batch(self._size))
 
     def _batch(self, count: int) -> ImageBatch:
-        batch = ImageBatch.of_uint8(self._pictures[:count], [PROMPT] * count)
+        batch = ImageBatch.of_uint8(self._images[:count], [PROMPT] * count)
         return (
             batch
             if _on_cpu(self._device)
@@ -181,7 +181,7 @@ class _Run:
         )
 
     def once(self) -> None:
-        batch = self._batch(len(self._pictures))
+        batch = self._batch(len(self._images))
         self._reward.calls.clear()
         forget_embeddings()  # those of the last round would be looked up instead of computed
         reset_peak_memory(self._device)
@@ -200,8 +200,8 @@ class _Run:
             reward=self._reward.card.id,
             device=self._device,
             batch_size=self._size,
-            images=len(self._pictures),
-            side=self._pictures.shape[1],
+            images=len(self._images),
+            side=self._images.shape[1],
             repeats=len(self._rates),
             rate=statistics.median(self._rates),
             rate_low=min(self._rates),

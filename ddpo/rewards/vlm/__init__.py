@@ -1,4 +1,4 @@
-"""Vision-language models that answer a question about a picture: local ones, and servers that speak OpenAI's protocol.
+"""Vision-language models that answer a question about an image: local ones, and servers that speak OpenAI's protocol.
 
 `open_vlm` takes a folder or hub id for a local one, and a URL for a server. Both answer greedily.
 """

@@ -15,7 +15,7 @@ from ddpo.weights import offline
 
 __all__ = ["LocalVlm"]
 
-LONGEST: Final = 64  # times the shorter side: processors enlarge the shorter side first, and longer pictures take gigabytes
+LONGEST: Final = 64  # times the shorter side: processors enlarge the shorter side first, and longer images take gigabytes
 
 
 class LocalVlm:
@@ -137,7 +137,7 @@ class LocalVlm:
     def _inputs(self, image: Image.Image, question: str) -> Any:
         if max(image.size) > LONGEST * min(image.size):
             raise UnusableAnswer(
-                f"a picture of {image.width}×{image.height} is too narrow for a vision-language model"
+                f"an image of {image.width}×{image.height} is too narrow for a vision-language model"
             )
         content = [{"type": "image"}, {"type": "text", "text": question}]
         text = self._processor.apply_chat_template(

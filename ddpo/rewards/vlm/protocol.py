@@ -21,14 +21,14 @@ __all__ = [
 ]
 
 JPEG_QUALITY: Final = 80
-"""Of the pictures that are sent. Source: kvablack/ddpo-pytorch 1958463, rewards.py, the LLaVA rewards."""
+"""Of the images that are sent. Source: kvablack/ddpo-pytorch 1958463, rewards.py, the LLaVA rewards."""
 TOP_TOKENS: Final = 20  # the most that OpenAI's protocol gives; local models keep to it so that both kinds tell the same
 
 SPACE_MARKS: Final = "▁Ġ \t\r\n"  # how tokenizers write a leading space
 
 
 class UnusableAnswer(DdpoError):
-    """An answer that says nothing about the picture, or none to this picture: it is unscorable, and the message is the reason."""
+    """An answer that says nothing about the image, or none to this image: it is unscorable, and the message is the reason."""
 
 
 class NoLogProbs(UnusableAnswer):
@@ -36,10 +36,10 @@ class NoLogProbs(UnusableAnswer):
 
 
 class Vlm(Protocol):
-    """Answers questions about one picture at a time, greedily: the same question gets the same answer, whatever was asked before.
+    """Answers questions about one image at a time, greedily: the same question gets the same answer, whatever was asked before.
 
     Attributes:
-        sends_jpeg: whether pictures go through JPEG of quality 80 on their way to the model.
+        sends_jpeg: whether images go through JPEG of quality 80 on their way to the model.
         thread_safe: whether several threads may ask at once.
     """
 
@@ -55,7 +55,7 @@ class Vlm(Protocol):
             max_tokens: after how many tokens the answer is cut off.
 
         Raises:
-            UnusableAnswer: there is none to this picture.
+            UnusableAnswer: there is none to this image.
             RewardUnavailable: the server does not answer, or not now.
             ConfigError: the server refuses such questions altogether.
         """
@@ -110,13 +110,13 @@ def check_words(answer: str, max_tokens: int) -> str:
 
 
 def jpeg80_bytes(image: Image.Image) -> bytes:
-    """The picture as a JPEG file of quality 80."""
+    """The image as a JPEG file of quality 80."""
     file = io.BytesIO()
     image.save(file, format="JPEG", quality=JPEG_QUALITY)
     return file.getvalue()
 
 
 def jpeg80(image: Image.Image) -> Image.Image:
-    """The RGB picture after the round trip through JPEG of quality 80."""
+    """The RGB image after the round trip through JPEG of quality 80."""
     with Image.open(io.BytesIO(jpeg80_bytes(image))) as decoded:
         return decoded.convert("RGB")

@@ -33,12 +33,12 @@ __all__ = ["ServerVlm"]
 
 LARGEST_REPLY: Final = 4 * 1024 * 1024  # bytes
 BLOCK: Final = 64 * 1024  # bytes
-THIS_PICTURE: Final = (400, 413, 415, 422)  # statuses that are about what was sent
+THIS_IMAGE: Final = (400, 413, 415, 422)  # statuses that are about what was sent
 LATER: Final = (408, 425, 429)  # and every 5xx
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect could carry pictures and the key to another host: it is an answer like any other, with its status."""
+    """A redirect could carry images and the key to another host: it is an answer like any other, with its status."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
@@ -117,10 +117,10 @@ class ServerVlm:
         raise NoLogProbs(f"the server {self._url} does not say how likely the end of an answer is")
 
     def _ask(self, image: Image.Image, question: str, settings: Mapping[str, Any]) -> Any:
-        """The first choice of the reply to a question about a picture."""
-        picture = "data:image/jpeg;base64," + base64.b64encode(jpeg80_bytes(image)).decode()
+        """The first choice of the reply to a question about an image."""
+        data_url = "data:image/jpeg;base64," + base64.b64encode(jpeg80_bytes(image)).decode()
         content = [
-            {"type": "image_url", "image_url": {"url": picture}},
+            {"type": "image_url", "image_url": {"url": data_url}},
             {"type": "text", "text": question},
         ]
         body = {
@@ -167,7 +167,7 @@ class ServerVlm:
             )
             busy.retry_after_s = _seconds(wait)
             raise busy
-        if status in THIS_PICTURE and body is not None:
+        if status in THIS_IMAGE and body is not None:
             raise UnusableAnswer(f"the server answered {status}: {_excerpt(reply)}")
         if status != 200:
             raise ConfigError(

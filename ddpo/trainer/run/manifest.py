@@ -33,8 +33,11 @@ IGNORED: Final = (
     "paper",
     "memory_mb",
     "libraries",
+    "golden",
 )
 """The fields of a card that no score depends on. `load` is where the code is, by path or module."""
+REWORDED_UNITS: Final = {"effective number of pictures": "effective number of images"}
+"""Unit of a card in earlier versions → the same unit in today's words."""
 
 
 def describe(
@@ -142,6 +145,7 @@ def _other_card(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
         after["version"]
     ):  # of a version that did not look at the files beside a function's
         after["version"] = str(after["version"]).partition("+")[0]
+    before["unit"] = REWORDED_UNITS.get(before["unit"], before["unit"])
     before["options"] = _defaults(before["options"])
     after["options"] = {
         name: value

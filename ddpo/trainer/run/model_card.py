@@ -183,7 +183,7 @@ def _reward(manifest: Mapping[str, Any]) -> str:
     card = manifest["reward"]["card"]
     return (
         f"## Reward\n\n`{card['id']}`: {card['summary']}. Signature: `{manifest['reward']['signature']}`\n\n"
-        f"How it is gamed, what it cannot see: {card['flaws']}. A model that was trained on a reward leans towards what it overlooks.\n"
+        f"Known flaws: {card['flaws']}. A model that was trained on a reward leans towards what it overlooks.\n"
     )
 
 
