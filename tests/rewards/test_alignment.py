@@ -200,11 +200,11 @@ def test_the_conformance_kit_passes_on_tiny_weights(llava: Path, encoder: Path) 
 def test_what_cannot_be_described_is_unscorable(llava: Path, encoder: Path) -> None:
     thin = ImageBatch.of_images([Image.new("RGB", (2, 200))], [Prompt("a cat")])
     output = make_reward("alignment", vlm=str(llava), scorer=str(encoder), layer=3)(thin)
-    assert output.errors == ("a picture of 2×200 is too narrow for a vision-language model",)
+    assert output.errors == ("an image of 2×200 is too narrow for a vision-language model",)
     assert check_words(" a cat \n", 2) == "a cat"
     with pytest.raises(UnusableAnswer, match="is empty"):
         check_words(" \n", 64)
-    with pytest.raises(UnusableAnswer, match="has 3 words, though 2 tokens"):
+    with pytest.raises(UnusableAnswer, match="has 3 words, more than the 2 requested"):
         check_words("a cat rides", 2)
 
 

@@ -427,7 +427,9 @@ def towers(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Both aesthetic rewards on a tiny random tower of ViT-L/14's interface; the same tower in open_clip."""
     reference = open_clip_model(9, 768)
     state = converted(reference.state_dict())
-    monkeypatch.setattr(aesthetic_module, "load_clip", lambda *asked: image_encoder(state, **VISION))
+    monkeypatch.setattr(
+        aesthetic_module, "load_clip", lambda *asked: image_encoder(state, **VISION)
+    )
     monkeypatch.setattr(aesthetic_module, "load_head", lambda path: heads("aesthetic"))
     monkeypatch.setattr(aesthetic_module, "load_linear_head", lambda path: heads("aesthetic_v1"))
     return reference
@@ -603,7 +605,7 @@ def test_without_weights_one_line_says_how_to_get_them(
 
 def test_a_model_that_is_not_whole_or_does_not_fit_is_refused(clip: Path, tmp_path: Path) -> None:
     small = write_clip(tmp_path / "small", side=64)
-    with pytest.raises(ConfigError, match="takes pictures of 64×64, not 224×224"):
+    with pytest.raises(ConfigError, match="takes images of 64×64, not 224×224"):
         ClipScore(str(small))
     wordy = tmp_path / "wordy"
     write_tokenizer(wordy, ["f o", "fo x</w>", "r e", "re d</w>"])

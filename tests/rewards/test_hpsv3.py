@@ -191,7 +191,7 @@ def test_what_the_original_cannot_score_has_no_score(files: dict[str, str]) -> N
     long = reward(ImageBatch.of_uint8(np.zeros((1, 2, 402, 3), np.uint8), [Prompt("a fox")]))
     assert (
         long.errors[0]
-        == "a picture of 402×2 is longer than 200 times its width, which HPSv3 does not take"
+        == "an image of 402×2 is longer than 200 times its width, which HPSv3 does not take"
     )
 
 

@@ -224,7 +224,7 @@ def test_the_conformance_kit(model: str) -> None:
         ({"do_normalize": False}, "has do_normalize=False, which is not known here"),
         (
             {"size": {"shortest_edge": 224}},
-            r"makes pictures of \{'shortest_edge': 224\}, the model takes 224×224",
+            r"makes images of \{'shortest_edge': 224\}, the model takes 224×224",
         ),
         ({"size": {"height": 112, "width": 112}}, "the model takes 224×224"),
     ],

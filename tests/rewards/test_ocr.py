@@ -89,7 +89,7 @@ def test_the_metadata_come_before_the_prompt() -> None:
     assert wanted(Prompt('a sign "A"', {"text": None})) == ("A",)
     for wrong in ("", " \n", [], [""], ["A", " "], 5, ["A", 5], {"A": 1}):
         with pytest.raises(
-            UnusableAnswer, match="the metadata's 'text' is no text and no list of texts"
+            UnusableAnswer, match="the metadata's 'text' is neither a text nor a list of texts"
         ):
             wanted(Prompt('a sign "A"', {"text": wrong}))
     with pytest.raises(UnusableAnswer, match="the prompt quotes no text"):
@@ -245,7 +245,7 @@ def test_what_cannot_be_judged_says_why(reward: Any) -> None:
         (
             picture("A"),
             Prompt('a sign "Привет"'),
-            "the recogniser knows no 'в е и п р', which is in the text asked for",
+            "the recogniser knows no 'в е и п р', which is in the target text",
         ),
         (narrow, Prompt('a sign "A"'), "the OCR engine failed: ResizeImgError"),
     ]

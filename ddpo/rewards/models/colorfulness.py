@@ -13,12 +13,13 @@ __all__ = ["Colorfulness", "colorfulness"]
 
 
 def colorfulness(image: NDArray[np.uint8]) -> float:
-    """M = √(σ²_rg + σ²_yb) + 0.3 √(μ²_rg + μ²_yb) with rg = R - G and yb = (R + G) / 2 - B on 0 … 255.
+    """M = √(σ²_rg + σ²_yb) + 0.3 √(μ²_rg + μ²_yb), rg = R - G, yb = (R + G) / 2 - B on 0 … 255.
 
     Args:
         image: uint8 `[height, width, 3]`.
 
-    Source: Hasler and Süsstrunk, "Measuring colourfulness in natural images", Proc. SPIE 5007 (2003), the metric of section 7.
+    Source: Hasler and Süsstrunk, "Measuring colourfulness in natural images", Proc. SPIE 5007
+    (2003), the metric of section 7.
     """
     red, green, blue = np.moveaxis(image.astype(np.float64), -1, 0)
     rg = red - green

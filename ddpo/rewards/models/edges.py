@@ -12,16 +12,19 @@ from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["EdgeDensity", "mean_gradient"]
 
-TINY: Final = 1e-300  # the root has no derivative at 0; below this the derivative is 0, and the root is 0 in float32
+TINY: Final = 1e-300
+"""Floor under the root, which has no derivative at 0: below it the gradient is 0, and the root is 0
+in float32."""
 
 
 def mean_gradient(pixels: Tensor) -> Tensor:
     """Mean over height and width of √(gx² + gy²), Sobel's kernels over 8 on luma, edges replicated.
 
-    Over 8, so that a ramp of slope s per pixel has the gradient s. `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`.
-    Differentiable; the gradient is 0 where the image is flat.
+    Over 8, so that a ramp of slope s per pixel has the gradient s. `[batch, 3, height, width]` in
+    [0, 1] → float64 `[batch]`. Differentiable; the gradient is 0 where the image is flat.
 
-    Source: Sobel and Feldman, "A 3×3 isotropic gradient operator for image processing", Stanford Artificial Intelligence Project (1968).
+    Source: Sobel and Feldman, "A 3×3 isotropic gradient operator for image processing", Stanford
+    Artificial Intelligence Project (1968).
     """
     return each(_mean_gradient, pixels)
 

@@ -14,16 +14,20 @@ from ddpo.types import ImageBatch, RewardOutput
 __all__ = ["HighFrequency", "high_frequency_share"]
 
 HALF_NYQUIST: Final = 0.25  # cycles per pixel; Nyquist is 0.5
-FLAT: Final = 1e-9  # squared luma per pixel, a thousandth of half a level of 8 bits: below it there is no detail to divide
+FLAT: Final = 1e-9
+"""Squared luma per pixel, a thousandth of half a level of 8 bits; keeps the share of a flat image
+at 0."""
 
 
 def high_frequency_share(pixels: Tensor) -> Tensor:
-    """Share of the power of luma at frequencies √(fx² + fy²) above half of Nyquist, of the image about its mean under a Hann window.
+    """Share of the power of luma at frequencies √(fx² + fy²) above half of Nyquist.
 
-    The window keeps the step from one border to the opposite one out of the spectrum. `[batch, 3, height, width]` in [0, 1] → float64
-    `[batch]` in [0, 1]; 0 where the image is flat. Differentiable.
+    The mean is subtracted. A Hann window keeps the step from one border to the opposite one out of
+    the spectrum. `[batch, 3, height, width]` in [0, 1] → float64 `[batch]` in [0, 1]; 0 where the
+    image is flat. Differentiable.
 
-    Source: Blackman & Tukey, "The measurement of power spectra", Bell System Technical Journal 37 (1958), for the windowed periodogram.
+    Source: Blackman & Tukey, "The measurement of power spectra", Bell System Technical Journal 37
+    (1958), for the windowed periodogram.
     """
     return each(_share, pixels)
 
@@ -47,7 +51,7 @@ def _share(image: Tensor) -> Tensor:
 
 
 def _hann(side: int, like: Tensor) -> Tensor:
-    """sin²(π (i + ½) / side): symmetric, and nowhere 0, so that a side of one pixel has a weight too."""
+    """sin²(π (i + ½) / side), which is symmetric and never 0, not even for a side of one pixel."""
     place = (torch.arange(side, dtype=like.dtype, device=like.device) + 0.5) / side
     return torch.sin(torch.pi * place).square()
 
