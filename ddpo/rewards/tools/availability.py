@@ -1,12 +1,12 @@
-"""Whether what a reward needs is on this machine: the libraries of its extra, and its weights. Nothing heavy is imported.
+"""Availability of a reward's requirements on this machine: libraries of its extra, and weights.
 
-Four kinds of weights, distinguished by `WeightFile.source`:
-    https://…                     one file, in the cache of `ddpo.weights`
-    owner/name[/file]             of the Hugging Face hub: one file (model.safetensors if none is named) where the card names it or
-                                  knows its SHA-256, else the whole repository; in the hub's own cache. Of owner/name/a|b the first
-                                  file that exists
-    package:module/file           shipped inside the reward's own package
-    file:/path                    named by an option
+Nothing heavy is imported. `WeightFile.source` distinguishes four kinds of weights:
+    https://…            one file, in the cache of `ddpo.weights`
+    owner/name[/file]    Hugging Face hub, in its own cache: one file where the card names it or its
+                         SHA-256 (model.safetensors by default), else the whole repository; of
+                         owner/name/a|b the first file that exists
+    package:module/file  shipped inside the reward's own package
+    file:/path           named by an option
 """
 
 from __future__ import annotations
@@ -39,38 +39,39 @@ __all__ = [
 
 HUB_FILE: Final = "model.safetensors"
 LOCAL: Final = "file:"
-WHOLE: Final = 0.9  # of the size on the card: what a repository's folder must hold at least to count as complete
+WHOLE: Final = 0.9
+"""Least share of the size on the card that a folder must hold to count as a complete repository."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightState:
-    """Where a weight file is; `path` is None and `bytes` counts what an interrupted download left where it is not here."""
+    """Place and size of a weight file or repository on this machine."""
 
     weight: WeightFile
-    path: Path | None
-    bytes: int
+    path: Path | None  # None if it is not here
+    bytes: int  # size; of a missing file the size of what an interrupted download left
 
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """What of a reward's needs is here."""
+    """Libraries and weights of a reward that are here or missing."""
 
     missing_libraries: tuple[str, ...]  # requirements of its extra
-    install: str  # the line that installs them
+    install: str  # command that installs them
     weights: tuple[WeightState, ...]
 
     @property
     def complete(self) -> bool:
-        """Whether it can score now, without a network."""
+        """True if the reward can score without a network."""
         return not self.missing_libraries and all(state.path is not None for state in self.weights)
 
 
 def availability(card: RewardCard, origin: str = "ddpo") -> Availability:
-    """What of a reward's needs is here; the hashes of weights are left to who loads them.
+    """Libraries and weights of a reward that are here or missing; hashes are not verified.
 
     Args:
-        card: the reward's card.
-        origin: "ddpo", or the distribution and version that brought it.
+        card: card of the reward.
+        origin: "ddpo", or distribution and version of the reward's package.
     """
     return Availability(
         missing_libraries(card, origin),
@@ -80,19 +81,19 @@ def availability(card: RewardCard, origin: str = "ddpo") -> Availability:
 
 
 def install_line(card: RewardCard, origin: str) -> str:
-    """The pip line for a reward's extra; "" where it has none."""
+    """The pip command for a reward's extra; "" without one."""
     return f'pip install "{origin.split()[0]}[{card.extra}]"' if card.extra else ""
 
 
 def missing_libraries(card: RewardCard, origin: str) -> tuple[str, ...]:
-    """The requirements of a reward's extra that are not installed, or not in a version that serves."""
+    """The requirements of a reward's extra that are not installed in a suitable version."""
     if not card.extra:
         return ()
     from packaging.requirements import Requirement  # comes with huggingface-hub; 40 ms
 
     try:
         needed = [Requirement(text) for text in requires(origin.split()[0]) or ()]
-    except PackageNotFoundError:  # a file of the user's
+    except PackageNotFoundError:  # a user's file
         return ()
     of_extra = [
         r
@@ -122,7 +123,7 @@ def _kind(weight: WeightFile) -> Literal["url", "package", "local", "file", "rep
 
 
 def weight_state(weight: WeightFile) -> WeightState:
-    """Where one weight file or repository is, by the layout of the caches; nothing is fetched or hashed."""
+    """Place and size of one weight file or repository; nothing is fetched or hashed."""
     match _kind(weight):
         case "url":
             path = weights.url_target(weight.source, weight.sha256 or "")
@@ -131,12 +132,8 @@ def weight_state(weight: WeightFile) -> WeightState:
             return _file_state(weight, _packaged(weight), None)
         case "file":
             folder = _snapshot(weight)
-            found = (
-                [folder / name for name in _hub_files(weight) if (folder / name).is_file()]
-                if folder
-                else []
-            )
-            return _file_state(weight, found[0] if found else None, None)
+            paths = [folder / name for name in _hub_files(weight)] if folder else []
+            return _file_state(weight, next((path for path in paths if path.is_file()), None), None)
         case "local":
             return _file_state(weight, Path(weight.source.removeprefix(LOCAL)), None)
         case "repository":
@@ -146,22 +143,21 @@ def weight_state(weight: WeightFile) -> WeightState:
 def _file_state(weight: WeightFile, path: Path | None, partial: Path | None) -> WeightState:
     if path is not None and path.is_file():
         return WeightState(weight, path, path.stat().st_size)
-    return WeightState(
-        weight, None, partial.stat().st_size if partial is not None and partial.is_file() else 0
-    )
+    if partial is not None and partial.is_file():
+        return WeightState(weight, None, partial.stat().st_size)
+    return WeightState(weight, None, 0)
 
 
 def _packaged(weight: WeightFile) -> Path | None:
     module, _, name = weight.source.removeprefix("package:").partition("/")
-    spec = (
-        find_spec(module) if module.isidentifier() else None
-    )  # of a top-level name: finds without importing
+    # the spec of a top-level name is found without importing it
+    spec = find_spec(module) if module.isidentifier() else None
     folders = list(spec.submodule_search_locations or ()) if spec else []
     return Path(folders[0]) / name if folders and name else None
 
 
 def _hub_files(weight: WeightFile) -> list[str]:
-    """Names of the file, in the order in which they are tried."""
+    """Names of the file, in the order of preference."""
     return ("/".join(weight.source.split("/")[2:]) or HUB_FILE).split("|")
 
 
@@ -170,7 +166,10 @@ def _repository(weight: WeightFile) -> str:
 
 
 def _snapshot(weight: WeightFile) -> Path | None:
-    """The folder of a repository's revision in the hub's cache: models--owner--name/snapshots/COMMIT, with refs/NAME → COMMIT."""
+    """The folder of a repository's revision in the hub's cache.
+
+    It is models--owner--name/snapshots/COMMIT, where refs/NAME holds the commit of a branch.
+    """
     from huggingface_hub import constants
 
     base = Path(constants.HF_HUB_CACHE) / f"models--{_repository(weight).replace('/', '--')}"
@@ -189,16 +188,18 @@ def _repository_state(weight: WeightFile) -> WeightState:
 def fetch_weight(
     weight: WeightFile, reward: str, progress: Callable[[int, int | None], None] | None = None
 ) -> Path:
-    """Fetches one weight file or repository unless it is here, and verifies what has a hash.
+    """Fetches one weight file or repository unless it is here, and verifies its hash if known.
 
     Args:
-        weight: of a card.
-        reward: the id, for messages.
-        progress: told bytes so far and in all for https sources; the hub's client shows its own bar.
+        weight: weight file of a card.
+        reward: id of the reward, for messages.
+        progress: function that receives the bytes so far and in total, for https sources; the hub's
+            client shows its own bar.
 
     Raises:
-        MissingResourceError: offline, not reachable, cut short, no room, or another file than the card says.
-        ConfigError: the card gives an address without a SHA-256.
+        MissingResourceError: The machine is offline, the source is unreachable, the download was
+            interrupted, the disk is full, or the file is not the one on the card.
+        ConfigError: The card gives an address without a SHA-256.
     """
     name = weight.source.rpartition("/")[2].partition("|")[0]
     what = f"reward {reward!r} needs {name} ({weight.size}, {weight.licence}), which"
@@ -225,7 +226,7 @@ def _fetch_hub_file(weight: WeightFile, what: str) -> Path:
     """The first of the file's names that the repository has.
 
     Raises:
-        MissingResourceError: as `fetch_hub_file`, about the first name.
+        MissingResourceError: As `fetch_hub_file`, about the first name.
     """
     first, *others = _hub_files(weight)
     try:
@@ -242,10 +243,10 @@ def _fetch_hub_file(weight: WeightFile, what: str) -> Path:
 
 
 def check_space_for(states: Sequence[WeightState]) -> None:
-    """Refuses to begin a download that the disks cannot hold; each cache is looked at for itself.
+    """Refuses a download that the disk of a cache cannot hold.
 
     Raises:
-        MissingResourceError: too little is free.
+        MissingResourceError: Too little space is free.
     """
     from huggingface_hub import constants
 
@@ -255,8 +256,5 @@ def check_space_for(states: Sequence[WeightState]) -> None:
     ):
         missing = [state for state in states if state.path is None and _kind(state.weight) in kinds]
         size = sum(max(0, round(state.weight.megabytes * 1e6) - state.bytes) for state in missing)
-        weights.check_space(
-            folder,
-            size,
-            f"{' and '.join(state.weight.source for state in missing)} together" if missing else "",
-        )
+        sources = " and ".join(state.weight.source for state in missing)
+        weights.check_space(folder, size, f"{sources} together" if missing else "")
