@@ -1,4 +1,4 @@
-"""A server of OpenAI's protocol on loopback that answers as it is told: well, late, never, or with rubbish."""
+"""A scripted server of OpenAI's protocol on loopback: it answers well, late, never or malformed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def completion(content: Any) -> bytes:
 
 @dataclass
 class FaultServer:
-    """`faults` says what happens to the next requests, one each; then `then`, "ok" if nothing else was said.
+    """A server whose next requests meet `faults`, one each, and all later ones `then` ("ok").
 
     "by picture" answers with words and log-probabilities that follow from the picture alone.
     """

@@ -1,4 +1,7 @@
-"""The aesthetic reward: head against published numbers (when its file is here), tower against transformers, messages without weights."""
+"""The aesthetic reward: head against published numbers, encoder against transformers, messages.
+
+The published head is compared when its file is here.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ needs_head = pytest.mark.skipif(
     reason="the head's file is not here (DDPO_TEST_DATA names a folder with laion/)",
 )
 RATING_SCORES = [1.655, 2.359, 3.070, 3.672, 4.238, 4.701, 5.073, 5.365, 5.577, 5.747]
-"""Scores of the ten embeddings published with LAION's aesthetic predictor, computed with the layered head elsewhere."""
+"""Scores of the ten embeddings published with LAION's predictor, computed elsewhere, by layers."""
 
 
 @pytest.fixture

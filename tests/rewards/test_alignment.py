@@ -1,4 +1,4 @@
-"""The alignment reward with a tiny, random LLaVA and a tiny, random BERT, loaded from disk as the real ones are."""
+"""The alignment reward with a tiny random LLaVA and BERT, loaded from disk like the real ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ IN_PROCESS = set(all_checks()) - {
 }  # which tests/rewards/test_check.py runs on every card
 TEMPLATE = (
     "{% for message in messages %}USER {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
+    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
+    "{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT{% endif %}"
 )
 
@@ -122,14 +123,20 @@ def picture(seed: int) -> Image.Image:
 
 
 def plainly(llava: Path, image: Image.Image, tokens: int) -> tuple[str, torch.Tensor]:
-    """Greedy decoding without `generate`: one forward pass of the whole text per token. Answer, and the first token's log-probs."""
+    """Greedy answer without `generate`, and the log-probabilities of its first token.
+
+    Each token takes one forward pass of the whole text.
+    """
     from transformers import LlavaForConditionalGeneration
 
-    processor, model = on_pillow(llava), LlavaForConditionalGeneration.from_pretrained(llava).eval()
+    processor = on_pillow(llava)
+    model = LlavaForConditionalGeneration.from_pretrained(llava).eval()
     inputs = processor(
         images=[image], text=[f"USER <image> {QUESTION} ASSISTANT"], return_tensors="pt"
     )
-    ids, first, count = inputs["input_ids"], None, inputs["input_ids"].shape[1]
+    ids = inputs["input_ids"]
+    first = None
+    count = inputs["input_ids"].shape[1]
     for _ in range(tokens):
         with torch.no_grad():
             logits = model(
@@ -156,10 +163,10 @@ def test_the_score_is_the_recall_that_bert_score_gives_for_the_plain_models_answ
     stated = write_encoder(
         tmp_path / "bert", "bert", model_max_length=512
     )  # without a maximum the package overflows
-    original, answers = (
-        BERTScorer(model_type=str(stated), num_layers=3, use_fast_tokenizer=True, device="cpu"),
-        set(),
+    original = BERTScorer(
+        model_type=str(stated), num_layers=3, use_fast_tokenizer=True, device="cpu"
     )
+    answers = set()
     for place, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
         answer, _ = plainly(llava, jpeg80(image), 64)
         answers.add(answer)

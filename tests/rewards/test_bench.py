@@ -38,7 +38,10 @@ class Sleepy:
     card = CARD
 
     def __init__(self, call: float, each: float, hoard: int = 0) -> None:
-        self.call, self.each, self.hoard, self.sizes = call, each, hoard, list[int]()
+        self.call = call
+        self.each = each
+        self.hoard = hoard
+        self.sizes = list[int]()
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         self.sizes.append(len(batch))
@@ -125,9 +128,7 @@ def test_pictures_of_files_come_by_turns(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        ConfigError, match="batch size 9 must be from 1 to the number of pictures, 4"
-    ):
+    with pytest.raises(ConfigError, match="batch size 9 must be from 1 to the number of images, 4"):
         list(bench(Sleepy(0, 0), bench_images(4, 8), (1, 9)))
     with pytest.raises(ConfigError, match="repeats must be at least 1"):
         list(bench(Sleepy(0, 0), bench_images(4, 8), (1,), repeats=0))

@@ -1,4 +1,7 @@
-"""The rewards on CLIP against their originals with the same weights: open_clip, transformers called plainly, LAION's published heads."""
+"""The CLIP rewards against their originals with the same weights.
+
+Originals are open_clip, plain calls of transformers, and LAION's published heads.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,8 @@ DATA = (
     Path(os.environ.get("DDPO_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
     / "laion"
 )
-V1, V2 = DATA / "sa_0_4_vit_l_14_linear.pth", DATA / "sac+logos+ava1-l14-linearMSE.pth"
+V1 = DATA / "sa_0_4_vit_l_14_linear.pth"
+V2 = DATA / "sac+logos+ava1-l14-linearMSE.pth"
 needs_heads = pytest.mark.skipif(
     not V1.is_file() or not V2.is_file(),
     reason="the heads' files are not here (DDPO_TEST_DATA names a folder)",
@@ -51,7 +55,8 @@ needs_heads = pytest.mark.skipif(
 RATINGS_V1 = [-2.458, -0.138, 1.895, 3.585, 5.100, 6.470, 7.787, 9.048, 10.226, 11.304]
 """Scores of the ten embeddings published with LAION's predictor, computed elsewhere."""
 
-START, END = "<|startoftext|>", "<|endoftext|>"
+START = "<|startoftext|>"
+END = "<|endoftext|>"
 TEXTS = ("a red fox", "", "Ein Füchslein 🦊 jagt 兔子", "a city at night " * 20)
 ODD_TEXTS = (
     "a dog’s “ball”",
@@ -79,7 +84,7 @@ IN_PROCESS = sorted(set(all_checks()) - {"light-listing", "missing-weights"})
 
 
 def byte_letters() -> list[str]:
-    """CLIP's 256 letters, one per byte: printable ones stand for themselves, the others follow from 256 on."""
+    """CLIP's letters of the 256 bytes: printable ones unchanged, the others from 256 on."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     return [*map(chr, shown), *(chr(256 + place) for place in range(len(hidden)))]
@@ -209,10 +214,11 @@ def scores(
 def plain(
     folder: Path, pictures: list[Image.Image], texts: list[str], image_processor: Any
 ) -> Tensor:
-    """transformers' `CLIPModel` as its documentation calls it, over one padded batch: logits `[pictures, texts]`."""
+    """Logits `[images, texts]` of a plain call of transformers' `CLIPModel` on one padded batch."""
     from transformers import CLIPModel, CLIPTokenizer
 
-    model, tokenizer = CLIPModel.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
+    model = CLIPModel.from_pretrained(folder)
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
     words = tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
     with torch.no_grad():
         logits: Tensor = model(
@@ -276,9 +282,11 @@ def test_a_text_is_embedded_the_same_in_any_company(clip: Path) -> None:
 
 
 def test_bfloat16_is_another_score_near_by(clip: Path, pictures: list[Image.Image]) -> None:
-    single, half = ClipScore(str(clip)), ClipScore(str(clip), dtype="bfloat16")
+    single = ClipScore(str(clip))
+    half = ClipScore(str(clip), dtype="bfloat16")
     assert half._pair.encoder is not single._pair.encoder
-    found, due = scores(half, pictures)[0], scores(single, pictures)[0]
+    found = scores(half, pictures)[0]
+    due = scores(single, pictures)[0]
     assert 1e-5 < (found - due).abs().max() < 0.05
     with pytest.raises(
         ConfigError, match="'clip_score': dtype is 'float16', not one of float32, bfloat16"
@@ -293,7 +301,8 @@ def test_bfloat16_is_another_score_near_by(clip: Path, pictures: list[Image.Imag
 
 def test_a_text_runs_once(clip: Path, pictures: list[Image.Image]) -> None:
     reward = ClipScore(str(clip))
-    first, again = scores(reward, pictures), scores(reward, pictures)
+    first = scores(reward, pictures)
+    again = scores(reward, pictures)
     assert torch.equal(first[0], again[0])
     assert reward._pair.text.passes == len(TEXTS)
     assert reward._pair.encoder.passes == 8
@@ -424,7 +433,7 @@ def heads(name: str) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def towers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Both aesthetic rewards on a tiny random tower of ViT-L/14's interface; the same tower in open_clip."""
+    """Both aesthetic rewards on a tiny random encoder; returns the same encoder in open_clip."""
     reference = open_clip_model(9, 768)
     state = converted(reference.state_dict())
     monkeypatch.setattr(
@@ -463,7 +472,8 @@ def test_aesthetic_scores_equal_those_on_open_clips_tower(
 def test_both_aesthetic_rewards_run_the_tower_once_per_picture(towers: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (256, 16, 16, 3)).astype(np.uint8)
     batch = ImageBatch.of_uint8(pixels, (Prompt(""),) * 256)
-    second, first = Aesthetic(), AestheticV1()
+    second = Aesthetic()
+    first = AestheticV1()
     assert first._encoder is second._encoder
     before = first._encoder.passes
     values = [Scorer(reward, 16).score(batch).values for reward in (first, second)]

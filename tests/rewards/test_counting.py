@@ -1,4 +1,4 @@
-"""The built-in list `counting` brings the questions and answers that `vqa_strict` needs, from the list to the server and back."""
+"""The list `counting` has the questions and answers that `vqa_strict` sends to a server."""
 
 from __future__ import annotations
 

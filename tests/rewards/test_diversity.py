@@ -1,4 +1,4 @@
-"""LPIPS and DINOv2 diversity: parity with the originals on random weights in the original layouts, groups, the kit, messages."""
+"""LPIPS and DINOv2 diversity: parity with the originals on random weights, groups, messages."""
 
 from __future__ import annotations
 
@@ -125,7 +125,8 @@ def test_the_lpips_reward_is_the_mean_over_all_pairs_of_a_prompt(make: Make) -> 
 
 
 def test_pictures_of_another_size_are_resized_by_pillow(make: Make) -> None:
-    reward, images = make("diversity_lpips"), [picture(number, (90, 41)) for number in range(3)]
+    reward = make("diversity_lpips")
+    images = [picture(number, (90, 41)) for number in range(3)]
     squares = [image.resize((64, 64), Image.Resampling.BICUBIC) for image in images]
     one, other = (
         reward(ImageBatch.of_images(some, prompts("aaa"))).values for some in (images, squares)
@@ -152,8 +153,11 @@ def test_dino_features_are_those_of_transformers(make: Make, dino_folder: Path) 
         "image_mean": [0.485, 0.456, 0.406],
         "image_std": [0.229, 0.224, 0.225],
     }
-    processor, model = BitImageProcessorPil(**size), AutoModel.from_pretrained(dino_folder)
-    reward, found, due = make("diversity_dino"), [], []
+    processor = BitImageProcessorPil(**size)
+    model = AutoModel.from_pretrained(dino_folder)
+    reward = make("diversity_dino")
+    found = []
+    due = []
     for number, (sides, mode) in enumerate(MODES):
         rgb = to_rgb(picture(number, sides, mode))
         inputs = processor(rgb, return_tensors="pt")["pixel_values"]
@@ -161,7 +165,8 @@ def test_dino_features_are_those_of_transformers(make: Make, dino_folder: Path) 
         with torch.no_grad():
             due.append(model(pixel_values=inputs).last_hidden_state[:, 0])
         found.append(reward.features(ImageBatch.of_images([rgb], prompts("a"))))
-    ours, theirs = torch.cat(found), torch.cat(due)
+    ours = torch.cat(found)
+    theirs = torch.cat(due)
     assert float((ours - theirs).abs().max()) < 1e-4
     cosines = torch.nn.functional.cosine_similarity(
         theirs[:, None].double(), theirs[None].double(), dim=-1
@@ -174,11 +179,15 @@ def test_dino_features_are_those_of_transformers(make: Make, dino_folder: Path) 
 def test_positions_are_fitted_without_the_offset_of_the_original_as_the_card_says(
     dino_folder: Path, patches: int
 ) -> None:
-    """The original scales the grid of 37 patches by (patches + 0.1) / 37: facebookresearch/dinov2, vision_transformer.py."""
+    """The original scales the grid of 37 patches by (patches + 0.1) / 37.
+
+    Source: facebookresearch/dinov2, vision_transformer.py.
+    """
     from transformers import AutoModel
 
     layer = AutoModel.from_pretrained(dino_folder).requires_grad_(False).embeddings
-    side, width = patches * 14, layer.position_embeddings.shape[-1]
+    side = patches * 14
+    width = layer.position_embeddings.shape[-1]
     found = layer.interpolate_pos_encoding(torch.zeros(1, 1 + patches**2, width), side, side)[0, 1:]
     grid = layer.position_embeddings[:, 1:].reshape(1, 37, 37, width).permute(0, 3, 1, 2)
 
@@ -196,9 +205,9 @@ def test_positions_are_fitted_without_the_offset_of_the_original_as_the_card_say
 
 
 def test_the_dino_reward_is_one_minus_the_mean_cosine(make: Make) -> None:
-    reward, batch = (
-        make("diversity_dino"),
-        ImageBatch.of_images([picture(number, (80, 60)) for number in range(4)], prompts("aaba")),
+    reward = make("diversity_dino")
+    batch = ImageBatch.of_images(
+        [picture(number, (80, 60)) for number in range(4)], prompts("aaba")
     )
     output = reward(batch)
     rows = reward.features(batch)[[0, 1, 3]].double()
@@ -247,7 +256,8 @@ def test_equal_pictures_are_not_diverse_at_all_and_one_alone_has_no_score(
 @pytest.mark.parametrize("name", ["diversity_lpips", "diversity_dino"])
 @pytest.mark.parametrize("n", [2, 3, 16])
 def test_groups_of_any_number_and_size_do_not_see_each_other(name: str, n: int, make: Make) -> None:
-    reward, rng = make(name), np.random.default_rng(n)
+    reward = make(name)
+    rng = np.random.default_rng(n)
     for height, width in ((40, 40), (33, 65)):
         mine, others = (
             rng.integers(0, 256, (count, height, width, 3)).astype(np.uint8) for count in (n, 3)

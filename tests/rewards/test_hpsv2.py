@@ -1,4 +1,4 @@
-"""HPS v2: parity with OpenCLIP and the original's steps on tiny weights in the original's file layout; the kit; messages."""
+"""HPS v2: parity with OpenCLIP and the original's steps on tiny weights; the kit; messages."""
 
 from __future__ import annotations
 
@@ -77,19 +77,13 @@ class Original:
     """The steps of the original's score() in their order, by torchvision and OpenCLIP."""
 
     def __init__(self, file: Path, antialias: bool) -> None:
-        open_clip, torchvision = (
-            pytest.importorskip("open_clip"),
-            pytest.importorskip("torchvision"),
-        )
-        self.model, self.tokenizer = (
-            open_clip.CLIP(**TINY, output_dict=True).eval(),
-            open_clip.get_tokenizer("ViT-H-14"),
-        )
+        open_clip = pytest.importorskip("open_clip")
+        torchvision = pytest.importorskip("torchvision")
+        self.model = open_clip.CLIP(**TINY, output_dict=True).eval()
+        self.tokenizer = open_clip.get_tokenizer("ViT-H-14")
         self.model.load_state_dict(torch.load(file, weights_only=True)["state_dict"])
-        self.functional, self.mode = (
-            torchvision.transforms.functional,
-            torchvision.transforms.InterpolationMode.BICUBIC,
-        )
+        self.functional = torchvision.transforms.functional
+        self.mode = torchvision.transforms.InterpolationMode.BICUBIC
         self.antialias = antialias
 
     def scores(self, image: Image.Image, prompts: list[str]) -> list[float]:
@@ -121,7 +115,9 @@ class Original:
 def test_parity_with_the_original_steps(folder: Path, release: str, antialias: bool) -> None:
     file = folder / hpsv2.CHECKPOINTS[release]
     reward = make_reward("hpsv2", release=release, checkpoint=str(file), antialias=antialias)
-    original, ours, due = Original(file, antialias), [], []
+    original = Original(file, antialias)
+    ours = []
+    due = []
     for number, (size, mode) in enumerate(MODES):
         image = picture(number, size, mode)
         rgb = to_rgb(image)
@@ -182,7 +178,8 @@ def test_the_whole_picture_is_kept_in_a_black_square(
     size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
     found = hpsv2.preprocess(torch.full((1, 3, size[1], size[0]), 0.5))[0].permute(1, 2, 0)
-    mean, std = torch.tensor(hpsv2.MEAN), torch.tensor(hpsv2.STD)
+    mean = torch.tensor(hpsv2.MEAN)
+    std = torch.tensor(hpsv2.STD)
     expected = (-mean / std).expand(224, 224, 3).clone()
     left, top, right, bottom = box
     expected[top:bottom, left:right] = (0.5 - mean) / std

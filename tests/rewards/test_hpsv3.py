@@ -1,4 +1,4 @@
-"""HPSv3 on tiny weights in the original layout, against scores of the original itself and plain transformers; the kit; messages."""
+"""HPSv3 on tiny weights against scores of the original and of plain transformers; messages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def ours(files: dict[str, str]) -> Tensor:
     """μ and ln σ `[picture, prompt, 2]`."""
-    reward, found = make_reward("hpsv3", **files), []
+    reward = make_reward("hpsv3", **files)
+    found = []
     for number in range(len(MODES)):
         output = reward(
             ImageBatch.of_images(
@@ -63,7 +64,10 @@ def test_parity_with_the_original(ours: Tensor) -> None:
 
 
 class Plain:
-    """The same weights in transformers' own Qwen2-VL, tokenizer and image processor, prompts padded to one length."""
+    """The same weights in transformers' own Qwen2-VL, tokenizer and image processor.
+
+    Prompts are padded to one length.
+    """
 
     def __init__(self, base: Path) -> None:
         from transformers import (
@@ -99,12 +103,13 @@ class Plain:
         )
 
     def scores(self, image: Image.Image, squares: bool) -> Tensor:
-        """μ and ln σ `[prompt, 2]`; with rows and columns of the picture as positions, as Qwen2-VL has them, if `squares`."""
+        """μ and ln σ `[prompt, 2]`; `squares` gives images Qwen2-VL's rows and columns."""
         seen = self.pixels(images=[image] * len(PROMPTS), return_tensors="pt")
         held = "<|image_pad|>" * int(seen["image_grid_thw"][0].prod() // 4)
         texts = [conversation(text).replace("<|image_pad|>", held) for text in PROMPTS]
         tokens = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
-        ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        ids = tokens["input_ids"]
+        mask = tokens["attention_mask"]
         kinds = (ids == CONFIG["image_token_id"]).int()
         line = (mask.cumsum(-1) - 1).clamp(min=0).expand(3, -1, -1)
         with torch.no_grad():
@@ -267,7 +272,7 @@ def test_without_weights_one_line_says_how_to_get_them(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     needed = {
         "base": r"\(1 kB, .*hf download Qwen/Qwen2-VL-7B-Instruct config\.json --revision main",
-        "checkpoint": r"\(16\.6 GB, .*hf download MizzenAI/HPSv3 HPSv3\.safetensors --revision main",
+        "checkpoint": r"\(16\.6 GB, .*hf download MizzenAI/HPSv3 HPSv3\.safetensors --revision",
     }
     for option, command in needed.items():
         with pytest.raises(

@@ -80,10 +80,8 @@ def test_chroma_is_subsampled() -> None:
 
 def test_floats_are_rounded_not_truncated_before_encoding() -> None:
     pixels = from_uint8(draw_fixture("sin")[None])
-    raised, lowered = (
-        (pixels + 0.4 / 255).clamp(max=1),
-        (pixels - 0.4 / 255).clamp(min=0),
-    )  # truncating would lose a level in `lowered`
+    raised = (pixels + 0.4 / 255).clamp(max=1)  # truncating would lose a level in `lowered`
+    lowered = (pixels - 0.4 / 255).clamp(min=0)
     reward = make_reward("incompressibility")
     for version in (raised, lowered):
         assert (
@@ -102,7 +100,8 @@ def test_compressibility_is_minus_incompressibility() -> None:
 
 @pytest.mark.parametrize("name", WEIGHT_FREE)
 def test_a_score_does_not_depend_on_batch_mates_or_order(name: str) -> None:
-    reward, batch = make_reward(name), random_batch(5)
+    reward = make_reward(name)
+    batch = random_batch(5)
     together = reward(batch).values
     alone = torch.cat([reward(batch[i : i + 1]).values for i in range(5)])
     assert torch.equal(together, alone)
@@ -112,7 +111,8 @@ def test_a_score_does_not_depend_on_batch_mates_or_order(name: str) -> None:
 
 @pytest.mark.parametrize("name", WEIGHT_FREE)
 def test_input_is_left_alone_and_repetition_gives_the_same(name: str) -> None:
-    reward, batch = make_reward(name), random_batch(2)
+    reward = make_reward(name)
+    batch = random_batch(2)
     before = batch.pixels.clone()
     assert torch.equal(reward(batch).values, reward(batch).values)
     assert torch.equal(batch.pixels, before)
@@ -184,7 +184,8 @@ def test_mirror_error_by_hand() -> None:
 
 
 def test_uint8_wrap_around_is_not_ours() -> None:
-    # On uint8 the original's difference 0 - 255 wraps to 1; black beside white is the least symmetric picture there is.
+    # On uint8 the original's difference 0 - 255 wraps to 1; black beside white is the least
+    # symmetric image.
     picture = np.zeros((1, 2, 3), np.uint8)
     picture[:, 1] = 255
     assert float(make_reward("symmetry")(batch_of(picture)).values[0]) == -1.0
@@ -246,7 +247,10 @@ def test_sobel_and_laplacian_agree_with_scipy_on_noise() -> None:
 
 @pytest.mark.parametrize(("period", "share"), [(3, 1.0), (8, 0.0)])
 def test_waves_above_and_below_half_of_nyquist(period: int, share: float) -> None:
-    """A wave of 3 pixels has 1/3 cycle per pixel and one of 8 has 1/8; the limit is 1/4. The window spreads each over neighbours."""
+    """A wave of 3 pixels has 1/3 cycle per pixel and one of 8 has 1/8; the limit is 1/4.
+
+    The window spreads each over its neighbours.
+    """
     wave = 0.5 + 0.3 * torch.cos(2 * torch.pi * torch.arange(72).double() / period)
     for plane in (wave.expand(48, 72), wave.expand(48, 72).T):
         assert float(high_frequency_share(plane.expand(1, 3, *plane.shape))) == pytest.approx(
@@ -256,7 +260,10 @@ def test_waves_above_and_below_half_of_nyquist(period: int, share: float) -> Non
 
 @pytest.mark.parametrize("shape", [(16, 24), (17, 23), (1, 5)])
 def test_the_share_of_white_noise_is_that_of_the_frequencies(shape: tuple[int, int]) -> None:
-    """All frequencies by NumPy, on odd and even sides; of much white noise, the spectrum's area: a square without a disc."""
+    """All frequencies by NumPy, on odd and even sides.
+
+    The share of much white noise is an area of the spectrum: a square without a disc.
+    """
     picture = np.random.default_rng(6).random((3, *shape))
     plane = np.tensordot([0.299, 0.587, 0.114], picture, 1)
     window = np.outer(*(np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2 for side in shape))
@@ -291,13 +298,15 @@ def test_saturation_agrees_with_the_standard_library() -> None:
 def test_entropy_by_hand() -> None:
     levels = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=-1)
     quarters = np.zeros((4, 4, 3), np.uint8)
-    quarters[0], quarters[1] = 80, 160  # shares 1/4, 1/4, 1/2: 1.5 bits
+    quarters[0] = 80  # shares 1/4, 1/4, 1/2: 1.5 bits
+    quarters[1] = 160
     assert float(make_reward("entropy")(batch_of(levels)).values[0]) == 8.0
     assert float(make_reward("entropy")(batch_of(quarters)).values[0]) == 1.5
 
 
 def test_a_large_batch_on_many_threads_scores_as_one_by_one() -> None:
-    batch, threads = random_batch(6, side=96), torch.get_num_threads()
+    batch = random_batch(6, side=96)
+    threads = torch.get_num_threads()
     try:
         torch.set_num_threads(4)  # torch may split a reduction among threads, by the batch size
         for name in WEIGHT_FREE:

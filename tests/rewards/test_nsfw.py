@@ -1,4 +1,4 @@
-"""The `nsfw` guard on a tiny ViT in the original's on-disk format, against transformers itself; as a penalty and a constraint."""
+"""The `nsfw` guard on a tiny ViT, against transformers itself; as a penalty and a constraint."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def save(
     processor: dict[str, Any] | None = None,
     **sizes: Any,
 ) -> str:
-    """A folder with config.json, model.safetensors and preprocessor_config.json; weights large enough for scores that differ."""
+    """A classifier's folder as published, with weights large enough for scores that differ."""
     torch.manual_seed(0)
     config = ViTConfig(
         hidden_size=24,
@@ -261,7 +261,10 @@ def test_without_weights_one_line_says_how_to_get_them(
 ) -> None:
     monkeypatch.setenv("DDPO_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    due = r"^reward 'nsfw' needs Falconsai/nsfw_image_detection \(343 MB, Apache-2\.0\): run `hf download Falconsai/nsfw_image_detection`"
+    due = (
+        r"^reward 'nsfw' needs Falconsai/nsfw_image_detection \(343 MB, Apache-2\.0\): "
+        r"run `hf download Falconsai/nsfw_image_detection`"
+    )
     with pytest.raises(MissingResourceError, match=due) as caught:
         make_reward("nsfw")
     assert "\n" not in str(caught.value)
@@ -280,10 +283,8 @@ def test_as_a_penalty_and_as_a_constraint(model: str) -> None:
     batch = ImageBatch.of_images(
         [image.resize((64, 64)) for image in pictures()], [Prompt("")] * len(MODES)
     )
-    unsafe, dark = (
-        make_reward("nsfw", model=model)(batch).values,
-        make_reward("darkness")(batch).values,
-    )
+    unsafe = make_reward("nsfw", model=model)(batch).values
+    dark = make_reward("darkness")(batch).values
     edge = round(float(unsafe.median()), 3)
     assert (unsafe < edge).any()
     assert (unsafe > edge + 0.01).any()

@@ -1,4 +1,4 @@
-"""The `ocr` reward: which text is wanted, the arithmetic by hand, and the real engine on pictures drawn here."""
+"""The `ocr` reward: the target text, the arithmetic by hand, and the real engine on test images."""
 
 from __future__ import annotations
 
@@ -176,11 +176,9 @@ def reward() -> Any:
 
 @pytest.fixture
 def small_detector(reward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine enlarges pictures to 736 pixels to find text in them, which takes nearly all the time: here to 64."""
-    engine, small = (
-        sys.modules["rapidocr"].RapidOCR,
-        {"Det.limit_side_len": 64, "EngineConfig.onnxruntime.intra_op_num_threads": 1},
-    )
+    """The engine with images enlarged to 64 instead of 736 pixels, which would be slow."""
+    engine = sys.modules["rapidocr"].RapidOCR
+    small = {"Det.limit_side_len": 64, "EngineConfig.onnxruntime.intra_op_num_threads": 1}
     monkeypatch.setattr(
         sys.modules["rapidocr"], "RapidOCR", lambda params: engine(params={**params, **small})
     )
@@ -224,10 +222,8 @@ def test_a_picture_full_of_the_text_gains_nothing_by_it(reward: Any) -> None:
 def test_scores_do_not_depend_on_batch_mates(small_detector: None) -> None:
     reward = make_reward("ocr")
     texts = ["STOP", "ST0P", "", "GO"] * 4
-    pictures, prompts = (
-        [picture(text, (96, 64), 28) for text in texts],
-        [Prompt('the word "STOP"'), Prompt('the word "GO"')] * 8,
-    )
+    pictures = [picture(text, (96, 64), 28) for text in texts]
+    prompts = [Prompt('the word "STOP"'), Prompt('the word "GO"')] * 8
     whole = reward(ImageBatch.of_images(pictures, prompts)).values.tolist()
     assert whole[:4] == [
         reward(ImageBatch.of_images([p], [q])).values.item()

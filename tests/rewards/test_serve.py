@@ -1,4 +1,4 @@
-"""Rewards over HTTP: a real server on loopback and its client, against the same rewards called here."""
+"""Rewards over HTTP: a real server on loopback and its client, against the same local rewards."""
 
 from __future__ import annotations
 
@@ -46,8 +46,11 @@ from ddpo.types import RewardOutput
 
 
 class Words:
-    card = RewardCard(id="words", version="1", summary="length of the prompt over red", load="x:Words", family="test", flaws="-",
-                      inputs=("image", "prompt", "metadata", "context"), dtype="float32")
+    card = RewardCard(
+        id="words", version="1", summary="length of the prompt over red", load="x:Words",
+        family="test", flaws="-", inputs=("image", "prompt", "metadata", "context"),
+        dtype="float32",
+    )
 
     def __call__(self, batch):
         texts = [prompt.text for prompt in batch.prompts]
@@ -55,7 +58,8 @@ class Words:
             raise ValueError("the reward\\ntripped")
         time.sleep(0.05)
         red = torch.tensor([float(picture[..., 0].mean()) for picture in batch.uint8])
-        length = torch.tensor([len(text) / 3 + prompt.metadata.get("extra", 0) for text, prompt in zip(texts, batch.prompts)])
+        extras = [prompt.metadata.get("extra", 0) for prompt in batch.prompts]
+        length = torch.tensor([len(text) / 3 + extra for text, extra in zip(texts, extras)])
         values = (length + red / 7 + (batch.context.progress or 0)).float()
         bad = [text == "unscorable" for text in texts]
         values[torch.tensor(bad)] = torch.nan
@@ -134,7 +138,8 @@ def test_prompts_metadata_context_parts_and_reasons_travel(
 ) -> None:
     prompts = [Prompt("a crab"), Prompt("unscorable"), Prompt("naïve 🦀", {"extra": 1 / 3})]
     batch = ImageBatch.of_uint8(byte_pictures(3).uint8, prompts, Context(progress=0.3))
-    local, remote = resolve(words).make()(batch), RemoteReward(f"{served[0]}/words")(batch)
+    local = resolve(words).make()(batch)
+    remote = RemoteReward(f"{served[0]}/words")(batch)
     assert_same_bits(remote, local)
     assert remote.errors == (None, "no words for it", None)
     assert remote.parts["odd"].tolist() == [0.0, float("inf"), 0.0]
@@ -152,7 +157,9 @@ def test_eight_clients_at_once_get_their_own_scores_from_fewer_calls(
 ) -> None:
     address, app = served
     gatherer = app.state.service.gatherers["words"]
-    before, local, remote = gatherer.calls, resolve(words).make(), RemoteReward(f"{address}/words")
+    before = gatherer.calls
+    local = resolve(words).make()
+    remote = RemoteReward(f"{address}/words")
     batches = [byte_pictures(2, seed) for seed in range(40)]
     with ThreadPoolExecutor(8) as pool:
         outputs = list(pool.map(remote, batches))
@@ -162,7 +169,8 @@ def test_eight_clients_at_once_get_their_own_scores_from_fewer_calls(
 
 
 def test_pictures_of_another_size_are_not_put_together(served: tuple[str, Any]) -> None:
-    remote, local = RemoteReward(f"{served[0]}/words"), RemoteReward(f"{served[0]}/compressibility")
+    remote = RemoteReward(f"{served[0]}/words")
+    local = RemoteReward(f"{served[0]}/compressibility")
     batches = [byte_pictures(1, seed, side=8 + seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
         assert all(len(output) == 1 for output in pool.map(remote, batches))
@@ -477,7 +485,8 @@ def test_a_url_without_a_reward_is_refused(text: str) -> None:
 
 
 def test_remote_rewards_are_combined_like_others(served: tuple[str, Any]) -> None:
-    batch, address = byte_pictures(3), served[0]
+    batch = byte_pictures(3)
+    address = served[0]
     mixed = resolve(f"{address}/compressibility:0.5 + symmetry + {address}/words").make()(batch)
     local = [
         resolve(name).make()(batch).values.double() for name in ("compressibility", "symmetry")
@@ -516,7 +525,8 @@ def test_the_command_line_scores_through_a_server(
 
 
 def test_more_requests_than_may_wait_are_told_to_come_again(words: str) -> None:
-    gatherer, accepted = Gatherer(resolve(words), batch_size=4), []
+    gatherer = Gatherer(resolve(words), batch_size=4)
+    accepted = []
 
     def submit_many() -> None:
         for seed in range(2 * MOST_WAITING):

@@ -70,7 +70,8 @@ def test_two_rewards_share_one_tower_and_one_pass(monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.setattr(aesthetic_module, "load_clip", lambda *asked: loaded.append(1))
     monkeypatch.setattr(aesthetic_module, "clip_embeddings", lambda *given: tiny_clip())
-    first, second = Aesthetic(), Aesthetic()
+    first = Aesthetic()
+    second = Aesthetic()
     norm = Norm(shared_encoder(Aesthetic.card.backbone, "cpu", tiny_clip))
     assert len(loaded) == 1
     batch = noise(6)

@@ -1,4 +1,4 @@
-"""The Vendi score: published numbers, closed forms, orders, the reward on pixels and on a tiny DINOv2, the kit."""
+"""The Vendi score: published numbers, closed forms, orders, and the reward on both features."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def test_pixels_in_closed_form() -> None:
 
 @pytest.mark.parametrize("n", [2, 3, 16])
 def test_a_group_does_not_see_another(n: int) -> None:
-    reward, random = make_reward("vendi:features=pixels"), np.random.default_rng(n)
+    reward = make_reward("vendi:features=pixels")
+    random = np.random.default_rng(n)
     for height, width in ((40, 40), (33, 65)):
         mine, others = (
             random.integers(0, 256, (count, height, width, 3)).astype(np.uint8) for count in (n, 3)

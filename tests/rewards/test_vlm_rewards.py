@@ -1,4 +1,4 @@
-"""The rewards that ask a vision-language model: formulas by hand, a real tiny LLaVA against plain calls of it, the conformance kit."""
+"""The rewards on a vision-language model: formulas by hand, a tiny LLaVA against plain calls."""
 
 from __future__ import annotations
 
@@ -67,8 +67,9 @@ WORDS = [
     "letter",
 ]
 TEMPLATE = (
-    "{% for message in messages %}USER: {% for part in message['content'] %}{% if part['type'] == 'image' %}<image> {% else %}"
-    "{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    "{% for message in messages %}USER: {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 SMALL_SQUARE: dict[str, Any] = {
     "size": {"shortest_edge": 28},
@@ -81,7 +82,7 @@ ASKS = Prompt(
 
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random LLaVA of 2 + 2 layers with its processor, as `save_pretrained` writes the official ones."""
+    """A random LLaVA of 2 + 2 layers with its processor, as `save_pretrained` writes them."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
         CLIPImageProcessor,
@@ -151,7 +152,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def favouring_ratings(llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model, in which the words 1 … 5 are strong and all others weak: it answers with ratings."""
+    """The same model with strong words 1 … 5 and weak others: it answers with ratings."""
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     folder = tmp_path_factory.mktemp("ratings")
@@ -182,13 +183,11 @@ def on_pillow(folder: Path) -> Any:
 
 
 def plainly(folder: Path, image: Image.Image, question: str, new_tokens: int = 0) -> Any:
-    """What transformers itself gives: the float64 probabilities of the first token, or the greedy reply."""
+    """Results of transformers itself: float64 probabilities of the first token, or the reply."""
     from transformers import LlavaForConditionalGeneration
 
-    processor, model = (
-        on_pillow(folder),
-        LlavaForConditionalGeneration.from_pretrained(folder).eval(),
-    )
+    processor = on_pillow(folder)
+    model = LlavaForConditionalGeneration.from_pretrained(folder).eval()
     inputs = processor(
         images=image, text=f"USER: <image> {question} ASSISTANT:", return_tensors="pt"
     )
@@ -210,7 +209,8 @@ class Scripted:
     def __init__(
         self, replies: dict[str, str] | str = "", log_probs: dict[str, float] | None = None
     ) -> None:
-        self.replies, self.log_probs = replies, log_probs
+        self.replies = replies
+        self.log_probs = log_probs
         self.asked: list[tuple[Image.Image, str, int]] = []
 
     def answer(self, image: Image.Image, question: str, max_tokens: int) -> str:
@@ -367,7 +367,8 @@ def test_vqa_strict_asks_each_question_about_the_jpeg(scripted: Any) -> None:
 
 
 def test_what_is_asked_is_what_the_card_says(scripted: Any) -> None:
-    score, judge = Scripted(log_probs=logs(Yes=0.5)), Scripted(log_probs={"4": 0.0})
+    score = Scripted(log_probs=logs(Yes=0.5))
+    judge = Scripted(log_probs={"4": 0.0})
     assert scripted("vqa_score", score).values.tolist() == pytest.approx([0.5])
     assert score.asked[0][1] == 'Does this figure show "two dogs"? Please answer yes or no.'
     assert scripted("vlm_judge", judge).values.tolist() == [4.0]
@@ -465,7 +466,7 @@ def test_vqa_score_on_a_real_model_is_the_softmax_of_its_logits(llava: Path) -> 
 
 @pytest.fixture(scope="module")
 def ending(llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model, in which the token </s> and the word Yes are likely, and "</s>" and "." end an answer."""
+    """The same model with likely tokens </s> and Yes, in which "</s>" and "." end an answer."""
     from transformers import LlavaForConditionalGeneration
 
     folder = tmp_path_factory.mktemp("ending")
@@ -479,7 +480,7 @@ def ending(llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def probabilities(folder: Path, image: Image.Image, text: str) -> torch.Tensor:
-    """Of the next token behind a text, float64, by one plain pass of the model."""
+    """Log-probabilities of the token after a text, float64, by one plain pass of the model."""
     from transformers import LlavaForConditionalGeneration
 
     inputs = on_pillow(folder)(images=image, text=text, return_tensors="pt")

@@ -1,4 +1,4 @@
-"""The alignment reward against a real server on loopback that hangs, drops, refuses and talks rubbish."""
+"""VLM rewards against a real server on loopback that hangs, drops, refuses or is malformed."""
 
 from __future__ import annotations
 
@@ -202,7 +202,10 @@ def test_a_server_that_stays_down_is_not_asked_more_often_than_stated(
 
 @pytest.mark.parametrize("fault", ["drops", "cut short", "429", "500", "hangs"])
 def test_an_outage_is_not_searched_for_a_picture_to_blame(scorer_model: Path, fault: str) -> None:
-    """Four questions for each picture, and the end after eight pictures in a row; seven more may be under way then."""
+    """Four requests for each image, and the end after eight images in a row.
+
+    Seven more may be under way then.
+    """
     timeout = 0.3 if fault == "hangs" else 30.0
     with fault_server(then=fault) as server:
         found = scorer_of(server, scorer_model, timeout=timeout, model="m").score_each(batch(7))
@@ -235,7 +238,8 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks_but_not_longer_than_
     monkeypatch.setattr(call, "FIRST_PAUSE", 0.5)
     with fault_server(then="429") as server:
         server.retry_after = asked
-        reward, pauses = make_reward("vqa_score", vlm=server.url), []
+        reward = make_reward("vqa_score", vlm=server.url)
+        pauses = []
         with pytest.raises(RewardUnavailable, match="answered 429"):
             call.GuardedReward(reward, reward.card.calls, pauses.append)(batch(1))
         assert len(server.requests) == RETRIES + 1
@@ -275,7 +279,8 @@ def test_each_picture_without_an_answer_is_failed_and_eight_in_a_row_are_the_end
 @pytest.mark.parametrize("fault", ["hangs", "drips"])
 def test_no_request_outlives_its_timeout(scorer_model: Path, fault: str) -> None:
     with fault_server(then=fault) as server:
-        scorer, begun = scorer_of(server, scorer_model, timeout=0.3), time.monotonic()
+        scorer = scorer_of(server, scorer_model, timeout=0.3)
+        begun = time.monotonic()
         with pytest.raises(RewardUnavailable, match=r"gave no answer within 0\.3 s"):
             scorer.score(batch(1))
         assert time.monotonic() - begun < (RETRIES + 1) * 0.3 + 1.0
@@ -327,10 +332,8 @@ def test_pictures_are_asked_side_by_side_and_come_back_in_order(scorer_model: Pa
 
 def test_the_conformance_kit_passes_with_a_server(scorer_model: Path) -> None:
     with fault_server() as server:
-        spec, only = (
-            f"alignment:vlm={server.url},model=m,scorer={scorer_model},layer=3",
-            {*all_checks()} - {"light-listing", "missing-weights"},
-        )
+        spec = f"alignment:vlm={server.url},model=m,scorer={scorer_model},layer=3"
+        only = {*all_checks()} - {"light-listing", "missing-weights"}
         results = {result.name: result for result in check_reward(spec, only=only)}
     assert {name: result.detail for name, result in results.items() if not result.ok} == {}
     for name in ("threads", "order", "batch-invariance", "empty-batch", "long-prompt", "memory"):

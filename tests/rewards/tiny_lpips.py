@@ -1,4 +1,7 @@
-"""AlexNet and LPIPS weights of random numbers in the layout of the original files, and pictures to compare. NumPy's, so always the same."""
+"""Random AlexNet and LPIPS weights in the layout of the original files, and images to compare.
+
+The numbers are NumPy's, so they are always the same.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ SHAPES = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 1
 @cache
 def alexnet_state() -> dict[str, torch.Tensor]:
     """torchvision's keys; the classifier, which LPIPS does not use, is of another size."""
-    random, state = np.random.default_rng(1), {}
+    random = np.random.default_rng(1)
+    state = {}
     for index, (channels, inputs, kernel) in SHAPES.items():
         scale = np.sqrt(6 / (inputs * kernel**2))
         state[f"features.{index}.weight"] = tensor(

@@ -32,7 +32,7 @@ def examine(name: str) -> tuple[Status, str]:
     origin = rewards.origin(name)
     try:
         found = load_attribute(card.load)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a plug-in may raise anything at import
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # plug-ins may raise anything
         return _load_failure(card, origin, error)
     if not callable(found):
         return (
