@@ -16,7 +16,7 @@ from PIL import Image
 
 from ddpo.rewards.models.hpsv3_input import INSTRUCTION, REQUEST
 
-__all__ = ["CONFIG", "MODES", "PROMPTS", "picture", "state", "write_base", "write_checkpoint"]
+__all__ = ["CONFIG", "MODES", "PROMPTS", "make_image", "state", "write_base", "write_checkpoint"]
 
 PROMPTS = ["a cat rides the bike.", "", "Dogs 猫 {text} & 'words' in\tthe rain", "many words " * 40]
 MODES = [
@@ -34,7 +34,7 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""Qwen2's split of texts before it merges bytes. Source: transformers, convert_slow_tokenizer.py."""
+"""Qwen2's split of texts before merging bytes. Source: transformers, convert_slow_tokenizer.py."""
 BYTES = [*range(33, 127), *range(161, 173), *range(174, 256)]
 ALPHABET = [chr(byte) for byte in BYTES] + [
     chr(256 + n) for n in range(256 - len(BYTES))
@@ -212,7 +212,7 @@ def _shapes() -> dict[str, tuple[int, ...]]:
 
 
 def state() -> dict[str, NDArray[np.float32]]:
-    """Random values of a size at which picture, prompt and positions all move the score."""
+    """Random values of a size at which image, prompt and positions all move the score."""
     made = {}
     for seed, (name, shape) in enumerate(sorted(_shapes().items())):
         values = np.random.default_rng(seed).standard_normal(shape)
@@ -233,8 +233,8 @@ def write_checkpoint(file: Path, values: dict[str, NDArray[np.float32]]) -> None
     save_file(values, file)
 
 
-def picture(number: int) -> Image.Image:
-    """One of the eight pictures, in its mode."""
+def make_image(number: int) -> Image.Image:
+    """One of the eight images, in its mode."""
     size, mode = MODES[number]
     coarse = np.random.default_rng(number).integers(0, 256, (9, 7, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)

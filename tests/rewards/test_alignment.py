@@ -74,9 +74,9 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, **names, additional_special_tokens=["<image>"]
     )
-    pictures = CLIPImageProcessor(**SMALL_SQUARE)
+    images = CLIPImageProcessor(**SMALL_SQUARE)
     LlavaProcessor(
-        image_processor=pictures,
+        image_processor=images,
         tokenizer=tokenizer,
         patch_size=14,
         vision_feature_select_strategy="default",
@@ -104,7 +104,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model = LlavaForConditionalGeneration(config)
     for parameter in model.model.multi_modal_projector.parameters():
-        parameter.data.normal_(std=0.6)  # so that the picture moves the answer
+        parameter.data.normal_(std=0.6)  # so that the image moves the answer
     model.lm_head.weight.data[:5] = 0.0  # one of the words is likelier than a special token
     model.generation_config.eos_token_id = ENDS
     model.save_pretrained(folder)
@@ -116,7 +116,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_encoder(tmp_path_factory.mktemp("encoder") / "bert", "bert")
 
 
-def picture(seed: int) -> Image.Image:
+def make_image(seed: int) -> Image.Image:
     return Image.fromarray(
         np.random.default_rng(seed).integers(0, 256, (4, 6, 3)).astype(np.uint8)
     ).resize((48, 32))
@@ -155,7 +155,7 @@ def plainly(llava: Path, image: Image.Image, tokens: int) -> tuple[str, torch.Te
 def test_the_score_is_the_recall_that_bert_score_gives_for_the_plain_models_answer(
     llava: Path, encoder: Path, tmp_path: Path
 ) -> None:
-    images = [picture(seed) for seed in range(6)]
+    images = [make_image(seed) for seed in range(6)]
     prompts = ["cat", "a dog rides the bike", "", "is " * 700, "“a” bike’s bell", "一只猫 🦊"]
     output = Alignment(str(llava), str(encoder), layer=3)(
         ImageBatch.of_images(images, [Prompt(text) for text in prompts])
@@ -176,12 +176,12 @@ def test_the_score_is_the_recall_that_bert_score_gives_for_the_plain_models_answ
         found = [float(output.parts[name][place]) for name in ("precision", "f1", "truncated")]
         assert float(output.values[place]) == pytest.approx(recall, abs=1e-6)
         assert found == pytest.approx([precision, f1, float(place == 3)], abs=1e-6)
-    assert len({len(answer.split()) for answer in answers}) > 1  # the picture moves the answer
+    assert len({len(answer.split()) for answer in answers}) > 1  # the image moves the answer
 
 
 def test_log_probabilities_of_the_first_token_are_the_plain_models(llava: Path) -> None:
-    _, due = plainly(llava, picture(0), 1)
-    found = open_vlm(str(llava)).first_token_logprobs(picture(0), QUESTION)
+    _, due = plainly(llava, make_image(0), 1)
+    found = open_vlm(str(llava)).first_token_logprobs(make_image(0), QUESTION)
     assert set(found) == set(WORDS)
     assert [found[word] for word in WORDS] == pytest.approx(due.tolist(), abs=1e-5)
 
@@ -250,7 +250,7 @@ def test_back_ends_and_models_have_signatures_of_their_own() -> None:
     assert len({resolve("alignment", **options).signature for options in specs}) == len(specs)
 
 
-def test_pictures_go_through_jpeg_80() -> None:
+def test_images_go_through_jpeg_80() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8))
     decoded = jpeg80(image)
     assert (decoded.size, decoded.mode) == ((32, 32), "RGB")

@@ -153,7 +153,7 @@ def write_clip(
     model = lively(CLIPModel(config))
     with (
         torch.no_grad()
-    ):  # a direction that pictures and texts have in common, so that few cosines are negative
+    ):  # a direction that images and texts have in common, so that few cosines are negative
         model.text_projection.weight.copy_(model.visual_projection.weight)
         for norm in (model.vision_model.post_layernorm, model.text_model.final_layer_norm):
             norm.bias += LEANING
@@ -173,7 +173,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     """Eight, of different sizes and modes."""
     random = np.random.default_rng(0)
 
@@ -198,13 +198,12 @@ def pictures() -> list[Image.Image]:
 
 
 def scores(
-    reward: Callable[[ImageBatch], Any], pictures: list[Image.Image], texts: tuple[str, ...] = TEXTS
+    reward: Callable[[ImageBatch], Any], images: list[Image.Image], texts: tuple[str, ...] = TEXTS
 ) -> tuple[Tensor, Tensor]:
-    """Scores and truncation of each picture with each text: `[pictures, texts]` twice."""
+    """Scores and truncation of each image with each text: `[images, texts]` twice."""
     prompts = [Prompt(text) for text in texts]
     outputs = [
-        reward(ImageBatch.of_images([to_rgb(picture)] * len(texts), prompts))
-        for picture in pictures
+        reward(ImageBatch.of_images([to_rgb(image)] * len(texts), prompts)) for image in images
     ]
     return torch.stack([output.values for output in outputs]), torch.stack(
         [output.parts["truncated"] for output in outputs]
@@ -212,7 +211,7 @@ def scores(
 
 
 def plain(
-    folder: Path, pictures: list[Image.Image], texts: list[str], image_processor: Any
+    folder: Path, images: list[Image.Image], texts: list[str], image_processor: Any
 ) -> Tensor:
     """Logits `[images, texts]` of a plain call of transformers' `CLIPModel` on one padded batch."""
     from transformers import CLIPModel, CLIPTokenizer
@@ -222,25 +221,25 @@ def plain(
     words = tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
     with torch.no_grad():
         logits: Tensor = model(
-            **words, pixel_values=image_processor([to_rgb(picture) for picture in pictures])
+            **words, pixel_values=image_processor([to_rgb(image) for image in images])
         ).logits_per_image
     return logits
 
 
-def hugging_face(pictures: list[Image.Image]) -> Tensor:
+def hugging_face(images: list[Image.Image]) -> Tensor:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    pixels: Tensor = CLIPImageProcessorPil()(pictures, return_tensors="pt")["pixel_values"]
+    pixels: Tensor = CLIPImageProcessorPil()(images, return_tensors="pt")["pixel_values"]
     return pixels
 
 
-def ours(pictures: list[Image.Image]) -> Tensor:
-    return torch.stack([preprocess(picture) for picture in pictures])
+def ours(images: list[Image.Image]) -> Tensor:
+    return torch.stack([preprocess(image) for image in images])
 
 
-def test_clip_score_equals_the_plain_model(clip: Path, pictures: list[Image.Image]) -> None:
-    found, truncated = scores(ClipScore(str(clip)), pictures)
-    logits = plain(clip, pictures, ["A photo depicts " + text for text in TEXTS], ours)
+def test_clip_score_equals_the_plain_model(clip: Path, images: list[Image.Image]) -> None:
+    found, truncated = scores(ClipScore(str(clip)), images)
+    logits = plain(clip, images, ["A photo depicts " + text for text in TEXTS], ours)
     scale = load_file(clip / "model.safetensors")["logit_scale"].exp()
     assert (found - 2.5 * (logits / scale).clamp(min=0)).abs().max() <= 1e-5
     assert truncated.tolist() == [[0, 0, 0, 1]] * 8
@@ -248,9 +247,9 @@ def test_clip_score_equals_the_plain_model(clip: Path, pictures: list[Image.Imag
     assert (found == 0).any()
 
 
-def test_pickscore_equals_the_plain_model(tuned: Path, pictures: list[Image.Image]) -> None:
-    found, truncated = scores(PickScore(str(tuned), str(tuned)), pictures)
-    assert (found - plain(tuned, pictures, list(TEXTS), hugging_face)).abs().max() <= 1e-4
+def test_pickscore_equals_the_plain_model(tuned: Path, images: list[Image.Image]) -> None:
+    found, truncated = scores(PickScore(str(tuned), str(tuned)), images)
+    assert (found - plain(tuned, images, list(TEXTS), hugging_face)).abs().max() <= 1e-4
     assert truncated.tolist() == [[0, 0, 0, 1]] * 8
     assert found.std() > 0.1
 
@@ -281,12 +280,12 @@ def test_a_text_is_embedded_the_same_in_any_company(clip: Path) -> None:
         assert (alone[0] - together[place]).abs().max() <= 1e-6
 
 
-def test_bfloat16_is_another_score_near_by(clip: Path, pictures: list[Image.Image]) -> None:
+def test_bfloat16_is_another_score_near_by(clip: Path, images: list[Image.Image]) -> None:
     single = ClipScore(str(clip))
     half = ClipScore(str(clip), dtype="bfloat16")
     assert half._pair.encoder is not single._pair.encoder
-    found = scores(half, pictures)[0]
-    due = scores(single, pictures)[0]
+    found = scores(half, images)[0]
+    due = scores(single, images)[0]
     assert 1e-5 < (found - due).abs().max() < 0.05
     with pytest.raises(
         ConfigError, match="'clip_score': dtype is 'float16', not one of float32, bfloat16"
@@ -299,28 +298,28 @@ def test_bfloat16_is_another_score_near_by(clip: Path, pictures: list[Image.Imag
     assert default.identity != chosen.identity
 
 
-def test_a_text_runs_once(clip: Path, pictures: list[Image.Image]) -> None:
+def test_a_text_runs_once(clip: Path, images: list[Image.Image]) -> None:
     reward = ClipScore(str(clip))
-    first = scores(reward, pictures)
-    again = scores(reward, pictures)
+    first = scores(reward, images)
+    again = scores(reward, images)
     assert torch.equal(first[0], again[0])
     assert reward._pair.text.passes == len(TEXTS)
     assert reward._pair.encoder.passes == 8
 
 
-def test_preprocessing_equals_open_clips(pictures: list[Image.Image]) -> None:
+def test_preprocessing_equals_open_clips(images: list[Image.Image]) -> None:
     transform = pytest.importorskip("open_clip.transform").image_transform(224, is_train=False)
-    for picture in pictures:
+    for image in images:
         opened = (
-            picture if picture.mode in ("RGB", "L") else to_rgb(picture)
+            image if image.mode in ("RGB", "L") else to_rgb(image)
         )  # of others it makes RGB after resizing, without a ground
-        assert (preprocess(to_rgb(picture)) - transform(opened)).abs().max() <= 1e-6
+        assert (preprocess(to_rgb(image)) - transform(opened)).abs().max() <= 1e-6
 
 
-def test_pickscores_preprocessing_equals_its_processors(pictures: list[Image.Image]) -> None:
-    for picture in map(to_rgb, pictures):
-        assert (prepare(picture) - hugging_face([picture])[0]).abs().max() <= 1e-6
-    odd = to_rgb(pictures[2])  # 227×224: a margin of one pixel and a half
+def test_pickscores_preprocessing_equals_its_processors(images: list[Image.Image]) -> None:
+    for image in map(to_rgb, images):
+        assert (prepare(image) - hugging_face([image])[0]).abs().max() <= 1e-6
+    odd = to_rgb(images[2])  # 227×224: a margin of one pixel and a half
     assert (prepare(odd) - preprocess(odd)).abs().max() > 1e-3
 
 
@@ -373,7 +372,7 @@ def converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_clip_score_equals_open_clips_with_its_own_tokenizer(
-    tmp_path: Path, pictures: list[Image.Image]
+    tmp_path: Path, images: list[Image.Image]
 ) -> None:
     """Same weights, and the real vocabulary of 49,408 tokens, which open_clip carries."""
     open_clip = pytest.importorskip("open_clip")
@@ -406,18 +405,18 @@ def test_clip_score_equals_open_clips_with_its_own_tokenizer(
     )
 
     texts = (*TEXTS, *ODD_TEXTS)
-    found, _ = scores(ClipScore(str(tmp_path)), pictures, texts)
+    found, _ = scores(ClipScore(str(tmp_path)), images, texts)
     transform = open_clip.transform.image_transform(224, is_train=False)
     with torch.no_grad():
         image = reference.encode_image(
-            torch.stack([transform(to_rgb(picture)) for picture in pictures]), normalize=True
+            torch.stack([transform(to_rgb(image)) for image in images]), normalize=True
         )
         caption = reference.encode_text(
             words(["A photo depicts " + text for text in texts]), normalize=True
         )
     assert (found - 2.5 * (image @ caption.T).clamp(min=0)).abs().max() <= 1e-5
-    uncleaned, _ = scores(PickScore(str(tmp_path), str(tmp_path)), pictures[:1], texts)
-    plain_logits = plain(tmp_path, pictures[:1], list(texts), hugging_face)
+    uncleaned, _ = scores(PickScore(str(tmp_path), str(tmp_path)), images[:1], texts)
+    plain_logits = plain(tmp_path, images[:1], list(texts), hugging_face)
     assert (uncleaned - plain_logits).abs().max() <= 1e-4  # PickScore's original does not clean
 
 
@@ -445,19 +444,16 @@ def towers(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_aesthetic_scores_equal_those_on_open_clips_tower(
-    towers: Any, pictures: list[Image.Image]
+    towers: Any, images: list[Image.Image]
 ) -> None:
     transform = pytest.importorskip("open_clip.transform").image_transform(224, is_train=False)
     wrong = open_clip_model(9, 768, quick_gelu=False)
     wrong.load_state_dict(towers.state_dict())
-    inputs = torch.stack([transform(to_rgb(picture)) for picture in pictures])
+    inputs = torch.stack([transform(to_rgb(image)) for image in images])
     for reward in (Aesthetic(), AestheticV1()):
         weight, bias = heads(reward.card.id)
         found = torch.cat(
-            [
-                reward(ImageBatch.of_images([to_rgb(picture)], [Prompt("")])).values
-                for picture in pictures
-            ]
+            [reward(ImageBatch.of_images([to_rgb(image)], [Prompt("")])).values for image in images]
         )
         with torch.no_grad():
             due, other = (
@@ -469,7 +465,7 @@ def test_aesthetic_scores_equal_those_on_open_clips_tower(
         assert found.std() > 1e-2
 
 
-def test_both_aesthetic_rewards_run_the_tower_once_per_picture(towers: Any) -> None:
+def test_both_aesthetic_rewards_run_the_tower_once_per_image(towers: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (256, 16, 16, 3)).astype(np.uint8)
     batch = ImageBatch.of_uint8(pixels, (Prompt(""),) * 256)
     second = Aesthetic()
@@ -650,11 +646,11 @@ def test_two_models_do_not_share_a_tower(clip: Path, tuned: Path) -> None:
 
 
 def test_clip_embeddings_are_those_of_the_whole_model(
-    clip: Path, pictures: list[Image.Image]
+    clip: Path, images: list[Image.Image]
 ) -> None:
     """The way `aesthetic` loads a checkpoint gives the tower that `clip_score` has."""
     embed = clip_embeddings(
         image_encoder(load_file(clip / "model.safetensors"), **VISION, projection_dim=24), "cpu"
     )
-    batch = ImageBatch.of_images([to_rgb(pictures[5])], [Prompt("")])
+    batch = ImageBatch.of_images([to_rgb(images[5])], [Prompt("")])
     assert torch.allclose(embed(batch), ClipScore(str(clip))._pair.encoder.embed(batch), atol=1e-5)

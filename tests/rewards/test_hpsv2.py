@@ -68,7 +68,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hpsv2, "SIZES", TINY)
 
 
-def picture(number: int, size: tuple[int, int], mode: str) -> Image.Image:
+def make_image(number: int, size: tuple[int, int], mode: str) -> Image.Image:
     coarse = np.random.default_rng(number).integers(0, 256, (9, 7, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
@@ -119,7 +119,7 @@ def test_parity_with_the_original_steps(folder: Path, release: str, antialias: b
     ours = []
     due = []
     for number, (size, mode) in enumerate(MODES):
-        image = picture(number, size, mode)
+        image = make_image(number, size, mode)
         rgb = to_rgb(image)
         output = reward(
             ImageBatch.of_images([rgb] * len(PROMPTS), [Prompt(text) for text in PROMPTS])
@@ -132,7 +132,7 @@ def test_parity_with_the_original_steps(folder: Path, release: str, antialias: b
     assert np.abs(np.array(ours) - np.array(due)).max() < 2e-6
     assert (
         np.std(due, axis=0).min() > 1e-3
-    )  # pictures and prompts both move it, by more than is allowed above
+    )  # images and prompts both move it, by more than is allowed above
     assert np.std(due, axis=1).min() > 1e-3
 
 
@@ -174,7 +174,7 @@ def test_sizes_are_those_of_openclips_vit_h_14(monkeypatch: pytest.MonkeyPatch) 
         ((1, 4096), (111, 0, 112, 224)),
     ],
 )
-def test_the_whole_picture_is_kept_in_a_black_square(
+def test_the_whole_image_is_kept_in_a_black_square(
     size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
     found = hpsv2.preprocess(torch.full((1, 3, size[1], size[0]), 0.5))[0].permute(1, 2, 0)
@@ -190,16 +190,16 @@ def test_the_end_token_survives_the_cut_and_a_prompt_that_just_fits_is_not_cut(
     folder: Path,
 ) -> None:
     reward: Any = make_reward("hpsv2", checkpoint=str(folder / "HPS_v2.1_compressed.pt"))
-    pictures = np.zeros((3, 8, 8, 3), np.uint8)
+    images = np.zeros((3, 8, 8, 3), np.uint8)
     output = reward(
-        ImageBatch.of_uint8(pictures, [Prompt("cat " * count) for count in (75, 76, 500)])
+        ImageBatch.of_uint8(images, [Prompt("cat " * count) for count in (75, 76, 500)])
     )
     assert output.parts["truncated"].tolist() == [0, 1, 1]
     assert output.values[0] == pytest.approx(float(output.values[2]), abs=1e-6)
 
 
 def test_bfloat16_is_another_score_near_by(folder: Path) -> None:
-    pixels = np.stack([np.asarray(picture(number, (90, 60), "RGB")) for number in range(4)])
+    pixels = np.stack([np.asarray(make_image(number, (90, 60), "RGB")) for number in range(4)])
     batch = ImageBatch.of_uint8(pixels, [Prompt(text) for text in PROMPTS])
     checkpoint = str(folder / "HPS_v2.1_compressed.pt")
     due, found = (
@@ -221,7 +221,7 @@ def test_a_text_runs_once(folder: Path) -> None:
     assert reward._texts.passes == 4  # type: ignore[attr-defined]
 
 
-def test_no_pictures_no_scores(folder: Path) -> None:
+def test_no_images_no_scores(folder: Path) -> None:
     reward = make_reward("hpsv2", checkpoint=str(folder / "HPS_v2.1_compressed.pt"))
     assert reward(ImageBatch(torch.zeros(0, 3, 8, 8), [])).values.shape == (0,)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hpsv3_tiny import CONFIG, MODES, PROMPTS, picture, state, write_base, write_checkpoint
+from hpsv3_tiny import CONFIG, MODES, PROMPTS, make_image, state, write_base, write_checkpoint
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import linear, relu
@@ -40,13 +40,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def ours(files: dict[str, str]) -> Tensor:
-    """μ and ln σ `[picture, prompt, 2]`."""
+    """μ and ln σ `[image, prompt, 2]`."""
     reward = make_reward("hpsv3", **files)
     found = []
     for number in range(len(MODES)):
         output = reward(
             ImageBatch.of_images(
-                [to_rgb(picture(number))] * len(PROMPTS), [Prompt(text) for text in PROMPTS]
+                [to_rgb(make_image(number))] * len(PROMPTS), [Prompt(text) for text in PROMPTS]
             )
         )
         assert output.errors == (None,) * len(PROMPTS)
@@ -57,9 +57,7 @@ def ours(files: dict[str, str]) -> Tensor:
 def test_parity_with_the_original(ours: Tensor) -> None:
     due = torch.tensor(ORIGINAL["scores"])
     assert (ours - due).abs().max() < 2e-5
-    assert (
-        due.std(0).min() > 0.05
-    )  # pictures and prompts both move it, by more than is allowed above
+    assert due.std(0).min() > 0.05  # images and prompts both move it, by more than is allowed above
     assert due.std(1).min() > 0.05
 
 
@@ -129,7 +127,7 @@ class Plain:
 def test_parity_with_plain_transformers(files: dict[str, str], ours: Tensor) -> None:
     plain = Plain(Path(files["base"]))
     for number, found in enumerate(ours):
-        image = to_rgb(picture(number))
+        image = to_rgb(make_image(number))
         assert (
             plain.pixels(images=[image], return_tensors="pt")["pixel_values"] - patches(image)[0]
         ).abs().max() < 1e-5
@@ -161,7 +159,7 @@ def test_a_score_has_no_batch_mates(files: dict[str, str]) -> None:
     reward = make_reward("hpsv3", **files)
     prompts = [Prompt(text) for text in PROMPTS]
     for size, counts in (((64, 48), (3, 16)), ((40, 300), (1, 3))):
-        images = [to_rgb(picture(n % 8).resize(size)) for n in range(counts[-1])]
+        images = [to_rgb(make_image(n % 8).resize(size)) for n in range(counts[-1])]
         alone = [
             float(reward(ImageBatch.of_images([image], [prompts[n % 4]])).values[0])
             for n, image in enumerate(images)
@@ -173,7 +171,7 @@ def test_a_score_has_no_batch_mates(files: dict[str, str]) -> None:
             assert output.values.tolist() == alone[:count]  # to the bit
 
 
-def test_no_pictures_no_scores(files: dict[str, str]) -> None:
+def test_no_images_no_scores(files: dict[str, str]) -> None:
     output = make_reward("hpsv3", **files)(ImageBatch(torch.zeros(0, 3, 8, 8), []))
     assert output.values.shape == output.parts["log_sigma"].shape == (0,)
 
@@ -224,7 +222,7 @@ def test_bfloat16_is_near_and_another_type_is_refused(files: dict[str, str], our
     reward = make_reward("hpsv3", **files, dtype="bfloat16")
     output = reward(
         ImageBatch.of_images(
-            [to_rgb(picture(0))] * len(PROMPTS), [Prompt(text) for text in PROMPTS]
+            [to_rgb(make_image(0))] * len(PROMPTS), [Prompt(text) for text in PROMPTS]
         )
     )
     gap = (output.values - ours[0, :, 0]).abs().max()

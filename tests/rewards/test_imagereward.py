@@ -187,7 +187,7 @@ class Original:
         weights = weights if mask is None else weights.masked_fill(mask == 0, -math.inf)
         return (weights.softmax(-1) @ split[2]).transpose(0, 1).flatten(1)
 
-    def picture(self, pixels: Tensor) -> Tensor:
+    def image(self, pixels: Tensor) -> Tensor:
         root = "blip.visual_encoder"
         side = VIT["patch_size"]
         patches = (
@@ -219,7 +219,7 @@ class Original:
 
     def score(self, pixels: Tensor, tokens: list[int]) -> float:
         root = "blip.text_encoder"
-        picture = self.picture(pixels)
+        image = self.image(pixels)
         heads = MED["num_attention_heads"]
         ids = torch.tensor(tokens + [0] * (35 - len(tokens)))
         mask = (torch.arange(35) < len(tokens)).long()
@@ -233,7 +233,7 @@ class Original:
             layer = f"{root}.encoder.layer.{n}"
             for kind, source, hidden in (
                 ("attention", None, mask),
-                ("crossattention", picture, None),
+                ("crossattention", image, None),
             ):
                 seen = x if source is None else source
                 parts = [
@@ -296,7 +296,7 @@ def test_parity_with_the_formulas_on_the_originals_keys(files: dict[str, str]) -
     assert np.abs(np.array(ours) - np.array(due)).max() < 5e-6
     assert (
         np.std(due, axis=0).min() > 1e-2
-    )  # pictures and prompts both move it, by more than is allowed above
+    )  # images and prompts both move it, by more than is allowed above
     assert np.std(due, axis=1).min() > 1e-2
 
 
@@ -322,7 +322,7 @@ def test_bfloat16_is_another_score_near_by(files: dict[str, str]) -> None:
         make_reward("imagereward", **files, dtype="half")
 
 
-def test_no_pictures_no_scores(files: dict[str, str]) -> None:
+def test_no_images_no_scores(files: dict[str, str]) -> None:
     assert make_reward("imagereward", **files)(
         ImageBatch(torch.zeros(0, 3, 8, 8), [])
     ).values.shape == (0,)

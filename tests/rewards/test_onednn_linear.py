@@ -67,19 +67,19 @@ def towers() -> dict[str, Any]:
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
     }
-    pictures = torch.randn(3, 3, 56, 56)
+    images = torch.randn(3, 3, 56, 56)
     made: dict[str, Any] = {
         act: (
             CLIPVisionModel(
                 CLIPVisionConfig(**small, image_size=56, patch_size=28, hidden_act=act)
             ),
-            {"pixel_values": pictures},
+            {"pixel_values": images},
         )
         for act in ("quick_gelu", "gelu", "gelu_new")
     }
     made["blip"] = (
         BlipVisionModel(BlipVisionConfig(**small, image_size=56, patch_size=28)),
-        {"pixel_values": pictures},
+        {"pixel_values": images},
     )
     text = BlipTextConfig(
         **small,

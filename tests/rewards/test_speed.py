@@ -23,7 +23,7 @@ from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 
 class Busy:
-    """Takes a millisecond per picture."""
+    """Takes a millisecond per image."""
 
     card = RewardCard(id="busy", version="1", summary="", load="here:Busy", family="test", flaws="")
 
@@ -40,15 +40,15 @@ def seconds(function: object, *arguments: object) -> float:
     return time.perf_counter() - begun
 
 
-def pictures(folder: Path, count: int) -> list[Path]:
-    """Pictures of 512×512 with structure of every size, in 256 levels of noise."""
+def images(folder: Path, count: int) -> list[Path]:
+    """Images of 512×512 with structure of every size, in 256 levels of noise."""
     generator = np.random.default_rng(0)
     waves = np.kron(
         generator.integers(0, 200, (count, 16, 16, 3)), np.ones((1, 32, 32, 1))
     ) + generator.integers(0, 56, (count, 512, 512, 3))
     paths = [folder / f"{index:03}.png" for index in range(count)]
-    for path, picture in zip(paths, waves.astype(np.uint8), strict=True):
-        Image.fromarray(picture).save(path, compress_level=1)
+    for path, image in zip(paths, waves.astype(np.uint8), strict=True):
+        Image.fromarray(image).save(path, compress_level=1)
     return paths
 
 
@@ -68,7 +68,7 @@ def test_jpeg_sizes_of_a_folder_are_those_of_pillow_and_come_sooner(tmp_path: Pa
     Beside other processes of the test suite, which take the other processor, it must not be much
     slower.
     """
-    paths = pictures(tmp_path, 48)
+    paths = images(tmp_path, 48)
     scorer = make_scorer(resolve("incompressibility"))
 
     def ours() -> list[int]:

@@ -82,19 +82,19 @@ def test_alignment_there_is_alignment_here(
 ) -> None:
     encoder = write_encoder(tmp_path / "bert", "bert")
     model = str(favouring_ratings)
-    pictures = ImageBatch.of_images(
+    images = ImageBatch.of_images(
         noise(6).images,
         [Prompt(text) for text in ("a cat", "two dogs", "", "red", "a fox", "the letter 4")],
     )
     there = open_vlm(server, model=model)
     here = open_vlm(model)
-    captions = [there.answer(image, QUESTION, 64) for image in pictures.images]
-    assert captions == [here.answer(jpeg80(image), QUESTION, 64) for image in pictures.images]
+    captions = [there.answer(image, QUESTION, 64) for image in images.images]
+    assert captions == [here.answer(jpeg80(image), QUESTION, 64) for image in images.images]
     assert len(set(captions)) > 1
     served = make_scorer(
         resolve("alignment", vlm=server, model=model, scorer=str(encoder), layer=3)
-    ).score(pictures)
-    local = Alignment(model, str(encoder), layer=3)(pictures)
+    ).score(images)
+    local = Alignment(model, str(encoder), layer=3)(images)
     assert torch.equal(served.values, local.values)
     assert all(torch.equal(part, local.parts[name]) for name, part in served.parts.items())
 
@@ -112,19 +112,19 @@ def test_without_log_probabilities_the_judge_reads_the_text_and_vqa_score_says_s
     server: str, favouring_ratings: Path
 ) -> None:
     model = str(favouring_ratings)
-    pictures = noise(4)
+    images = noise(4)
     with pytest.raises(NoLogProbs, match="gives no log-probabilities"):
-        open_vlm(server, model=model).first_token_logprobs(pictures.images[0], "?")
+        open_vlm(server, model=model).first_token_logprobs(images.images[0], "?")
     with pytest.raises(ConfigError) as caught:
-        make_scorer(resolve("vqa_score", vlm=server, model=model)).score(pictures)
+        make_scorer(resolve("vqa_score", vlm=server, model=model)).score(images)
     assert str(caught.value).startswith(
         f"reward 'vqa_score': the server {server} gives no log-probabilities"
     )
     assert "`transformers serve` has none" in str(caught.value)
     assert "\n" not in str(caught.value)
-    output = make_reward("vlm_judge", vlm=server, model=model, template="show {prompt} ?")(pictures)
+    output = make_reward("vlm_judge", vlm=server, model=model, template="show {prompt} ?")(images)
     here = open_vlm(model)
-    for place, image in enumerate(pictures.images):
+    for place, image in enumerate(images.images):
         due = rating_of(here.answer(jpeg80(image), "show two dogs ?", 16))
         assert (output.errors[place] is None) == (due is not None)
         assert due is None or (output.values[place], output.parts["from_text"][place]) == (due, 1.0)

@@ -107,9 +107,9 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token="</s>",
         additional_special_tokens=["<image>"],
     )
-    pictures = CLIPImageProcessor(**SMALL_SQUARE)
+    images = CLIPImageProcessor(**SMALL_SQUARE)
     LlavaProcessor(
-        pictures,
+        images,
         tokenizer,
         patch_size=14,
         vision_feature_select_strategy="default",
@@ -140,7 +140,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if parameter.ndim > 1:
                 torch.nn.init.normal_(
                     parameter, std=0.5
-                )  # large, so that the first token depends on the picture
+                )  # large, so that the first token depends on the image
     model.generation_config.pad_token_id = 0
     model.generation_config.eos_token_id = [
         3,
@@ -426,10 +426,10 @@ def test_what_cannot_be_judged_has_a_reason_and_no_score(
 
 def test_vqa_strict_on_a_real_model_is_the_plain_generation(llava: Path) -> None:
     questions = ["who is there?", "Does this figure show a cat?"]
-    pictures = noise(4)
+    images = noise(4)
     replies = [
         [plainly(llava, jpeg80(image), question, 64) for question in questions]
-        for image in pictures.images
+        for image in images.images
     ]
     answers = [replies[0][0].split()[0], replies[1][1].split()[-1]]
     due = [
@@ -438,7 +438,7 @@ def test_vqa_strict_on_a_real_model_is_the_plain_generation(llava: Path) -> None
     ]
     output = VqaStrict(str(llava))(
         ImageBatch.of_images(
-            pictures.images, [Prompt("x", {"questions": questions, "answers": answers})] * 4
+            images.images, [Prompt("x", {"questions": questions, "answers": answers})] * 4
         )
     )
     assert output.values.tolist() == due
@@ -446,9 +446,9 @@ def test_vqa_strict_on_a_real_model_is_the_plain_generation(llava: Path) -> None
 
 
 def test_vqa_score_on_a_real_model_is_the_softmax_of_its_logits(llava: Path) -> None:
-    pictures = noise(6)
-    output = VqaScore(str(llava))(pictures)
-    for place, image in enumerate(pictures.images):
+    images = noise(6)
+    output = VqaScore(str(llava))(images)
+    for place, image in enumerate(images.images):
         shares = plainly(llava, image, 'Does this figure show "two dogs"? Please answer yes or no.')
         listed = set(shares.topk(20).indices.tolist())
         yes = sum(
@@ -498,9 +498,9 @@ def probabilities(folder: Path, image: Image.Image, text: str) -> torch.Tensor:
 def test_the_published_form_is_the_root_of_yes_and_the_end_behind_it(
     ending: Path, asked: str
 ) -> None:
-    pictures = noise(3, prompt=Prompt(asked))
-    output = VqaScore(str(ending), form="published")(pictures)
-    for place, image in enumerate(pictures.images):
+    images = noise(3, prompt=Prompt(asked))
+    output = VqaScore(str(ending), form="published")(images)
+    for place, image in enumerate(images.images):
         text = f'USER: <image> Does this figure show "{asked}"? Please answer yes or no. ASSISTANT:'
         yes = float(probabilities(ending, image, text)[WORDS.index("Yes")])
         after = probabilities(ending, image, f"{text} Yes")
@@ -543,9 +543,9 @@ def test_the_published_form_has_a_signature_of_its_own_and_says_where_it_cannot_
 
 
 def test_vlm_judge_on_a_real_model_is_the_mean_of_its_softmax(favouring_ratings: Path) -> None:
-    pictures = noise(4)
-    output = VlmJudge(str(favouring_ratings), template="show {prompt} ?")(pictures)
-    for place, image in enumerate(pictures.images):
+    images = noise(4)
+    output = VlmJudge(str(favouring_ratings), template="show {prompt} ?")(images)
+    for place, image in enumerate(images.images):
         every = plainly(favouring_ratings, image, "show two dogs ?")
         shares = torch.where(every >= every.topk(20).values[-1], every, 0.0)[
             [WORDS.index(word) for word in "12345"]
@@ -631,7 +631,7 @@ def test_a_server_is_asked_again_when_it_is_busy_and_what_it_cannot_answer_is_un
         assert scored.output.parts["no"].tolist() == pytest.approx([math.exp(-1.5)])
         assert len(server.requests) == 3
         assert np.array_equal(
-            server.picture(2), np.asarray(jpeg80(noise(1).images[0]))
+            server.image(2), np.asarray(jpeg80(noise(1).images[0]))
         )  # JPEG once, not twice
         assert (server.requests[2]["top_logprobs"], server.requests[2]["temperature"]) == (20, 0)
         assert (

@@ -44,8 +44,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def batch(count: int) -> ImageBatch:
-    pictures = np.random.default_rng(1).integers(0, 256, (count, 16, 16, 3)).astype(np.uint8)
-    return ImageBatch.of_uint8(pictures, [Prompt(f"a cat {place}") for place in range(count)])
+    images = np.random.default_rng(1).integers(0, 256, (count, 16, 16, 3)).astype(np.uint8)
+    return ImageBatch.of_uint8(images, [Prompt(f"a cat {place}") for place in range(count)])
 
 
 def scorer_of(server: FaultServer, encoder: Path, **options: Any) -> Any:
@@ -67,7 +67,7 @@ def test_the_request_is_the_one_of_the_protocol() -> None:
         (message,) = request["messages"]
         assert message["content"][1] == {"type": "text", "text": "What is this?"}
         assert np.array_equal(
-            server.picture(0), np.asarray(jpeg80(IMAGE))
+            server.image(0), np.asarray(jpeg80(IMAGE))
         )  # the same JPEG that a local model is shown
         assert "authorization" not in server.headers[0]
 
@@ -143,7 +143,7 @@ def test_a_timeout_that_cannot_be_is_refused(timeout_s: float) -> None:
         ("400", 'the server answered 400: {"error": "the picture is too small"}'),
     ],
 )
-def test_an_answer_that_says_nothing_makes_its_picture_alone_unscorable(
+def test_an_answer_that_says_nothing_makes_its_image_alone_unscorable(
     scorer_model: Path, fault: str, reason: str
 ) -> None:
     with fault_server() as server:
@@ -152,7 +152,7 @@ def test_an_answer_that_says_nothing_makes_its_picture_alone_unscorable(
         server.faults = [fault]
         output = scorer.reward(
             batch(3)
-        )  # one after the other, so that the first picture gets the fault
+        )  # one after the other, so that the first image gets the fault
         assert output.errors[0].startswith(reason)
         assert "\n" not in output.errors[0]
         assert output.errors[1:] == (None, None)
@@ -201,7 +201,7 @@ def test_a_server_that_stays_down_is_not_asked_more_often_than_stated(
 
 
 @pytest.mark.parametrize("fault", ["drops", "cut short", "429", "500", "hangs"])
-def test_an_outage_is_not_searched_for_a_picture_to_blame(scorer_model: Path, fault: str) -> None:
+def test_an_outage_is_not_searched_for_a_image_to_blame(scorer_model: Path, fault: str) -> None:
     """Four requests for each image, and the end after eight images in a row.
 
     Seven more may be under way then.
@@ -258,11 +258,12 @@ def test_every_reward_that_asks_a_server_is_called_in_the_same_way(scorer_model:
     assert {
         (reward.card.thread_safe, reward.card.calls, reward.card.cache) for reward in found.values()
     } == {(True, SERVER_CALLS, False)}
-    assert {reward._vlm._timeout for reward in found.values()} == {7.0}  # type: ignore[attr-defined]
+    for reward in found.values():
+        assert reward._vlm._timeout == 7.0  # type: ignore[attr-defined]
     assert not any(CARDS[name].thread_safe for name in found)
 
 
-def test_each_picture_without_an_answer_is_failed_and_eight_in_a_row_are_the_end(
+def test_each_image_without_an_answer_is_failed_and_eight_in_a_row_are_the_end(
     scorer_model: Path,
 ) -> None:
     with fault_server(then="500") as server:
@@ -306,7 +307,7 @@ def test_a_redirect_is_not_followed_and_a_refusal_is_the_users_to_mend(
         assert other.paths == []
 
 
-def test_pictures_are_asked_side_by_side_and_come_back_in_order(scorer_model: Path) -> None:
+def test_images_are_asked_side_by_side_and_come_back_in_order(scorer_model: Path) -> None:
     with fault_server() as server:
         scorer = scorer_of(server, scorer_model)
         assert (scorer.reward.card.thread_safe, scorer.reward.card.calls.concurrency) == (True, 8)

@@ -46,14 +46,14 @@ def tensor(array: NDArray[np.float64]) -> torch.Tensor:
     return torch.from_numpy(array.astype(np.float32))
 
 
-def noise_pictures(count: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+def noise_images(count: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Blocks of noise of different grain, uint8 `[count, height, width, 3]`."""
     random = np.random.default_rng(3)
-    pictures = []
+    images = []
     for number in range(count):
         grain = 2 ** (number % 4)
         coarse = random.integers(0, 256, (-(-size[0] // grain), -(-size[1] // grain), 3)).astype(
             np.uint8
         )
-        pictures.append(coarse.repeat(grain, 0).repeat(grain, 1)[: size[0], : size[1]])
-    return np.stack(pictures)
+        images.append(coarse.repeat(grain, 0).repeat(grain, 1)[: size[0], : size[1]])
+    return np.stack(images)
