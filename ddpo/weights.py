@@ -1,21 +1,23 @@
-"""Gets a weight file by address or hub id at a pinned revision, verifies its SHA-256 and keeps it in the cache.
+"""Weight files by address or hub id at a pinned revision, verified by their SHA-256 and cached.
 
-The cache is `DDPO_CACHE`, else `~/.cache/ddpo`. With `DDPO_OFFLINE` or `HF_HUB_OFFLINE` set nothing is fetched.
+The cache is `DDPO_CACHE`, else `~/.cache/ddpo`. With `DDPO_OFFLINE` or `HF_HUB_OFFLINE` set,
+nothing is fetched.
 """
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from ddpo.download import Progress, check_space, download, sha256_of
-from ddpo.errors import ConfigError, MissingResourceError
+from ddpo.errors import ConfigError, MissingResourceError, one_line
 
 __all__ = [
-    "Progress",
     "cache_dir",
     "check_space",
     "fetch_hub_file",
@@ -44,22 +46,42 @@ OTHER_FRAMEWORKS: Final = (
 
 
 def cache_dir() -> Path:
-    """Where fetched files are kept.
+    """The folder of fetched files.
 
     Raises:
-        ConfigError: `DDPO_CACHE` names a home folder that does not exist, or is not set and there is none.
+        ConfigError: `DDPO_CACHE` names a home folder that does not exist, or is not set and there
+            is none.
     """
     given = os.environ.get("DDPO_CACHE")
     try:
         return Path(given or Path.home() / ".cache" / "ddpo").expanduser()
     except RuntimeError as error:
-        raise ConfigError(
-            f"DDPO_CACHE={given or ''}: {str(error).rstrip('.')}; set it to a folder that can be written"
-        ) from error
+        cause = str(error).rstrip(".")
+        message = f"DDPO_CACHE={given or ''}: {cause}; set it to a folder that can be written"
+        raise ConfigError(message) from error
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_space(folder: Path, size: int, what: str) -> None:
+    """Refuses a download of `size` bytes that the disk of `folder` cannot hold.
+
+    Raises:
+        MissingResourceError: it cannot; says how much is free.
+    """
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if size > free:
+        need = f"{what} takes {size / 1e6:,.1f} MB"
+        raise MissingResourceError(f"{need}, but only {free / 1e6:,.1f} MB are free at {folder}")
 
 
 def offline() -> bool:
-    """Whether fetching is forbidden by the environment."""
+    """True if the environment forbids fetching."""
     values = (
         os.environ.get(name, "").strip().lower() for name in ("DDPO_OFFLINE", "HF_HUB_OFFLINE")
     )
@@ -76,53 +98,79 @@ def verified(path: Path, sha256: str, what: str) -> Path:
         raise MissingResourceError(f"{what} is not at {path}")
     found = sha256_of(path)
     if found != sha256:
-        raise MissingResourceError(
-            f"{what} is not the file {path}, whose SHA-256 is {found[:12]}… instead of {sha256[:12]}…"
-        )
+        hashes = f"SHA-256 is {found[:12]}… instead of {sha256[:12]}…"
+        raise MissingResourceError(f"{what} is not the file {path}, whose {hashes}")
     return path
 
 
 def url_target(url: str, sha256: str) -> Path:
-    """Where the cache keeps the file of `url`."""
-    return cache_dir() / "files" / sha256[:16] / unquote(urlsplit(url).path.rpartition("/")[2])
+    """The place of the file of `url` in the cache."""
+    name = unquote(urlsplit(url).path.rpartition("/")[2])
+    return cache_dir() / "files" / sha256[:16] / name
 
 
-def fetch_url(url: str, sha256: str, what: str, progress: Progress | None = None) -> Path:
-    """The file at `url` from the cache, fetched first if it is not there. It appears in the cache only whole and verified.
+def fetch_url(url: str, sha256: str, what: str, progress: bool = False) -> Path:
+    """The file at `url` from the cache, fetched first unless it is there.
 
-    What a fetch that was cut short has got stays beside it, and the next one goes on from there, in whatever process.
+    It appears in the cache only whole and verified. Large files belong on the hub, whose client
+    resumes an interrupted download.
 
     Args:
         url: https address (http only on this machine).
         sha256: 64 hexadecimal digits; a file with another hash is thrown away.
-        what: what the file is, with size and licence, for the message, such as "LAION aesthetic head (3.7 MB, Apache-2.0)".
-        progress: called after each block.
+        what: name of the file with size and licence, for messages, such as
+            "LAION aesthetic head (3.7 MB, Apache-2.0)".
+        progress: whether a progress bar is shown on standard error.
 
     Raises:
-        MissingResourceError: offline, not reachable, cut short, no room, or not the expected file; says where to put it by hand.
+        MissingResourceError: offline, not reachable, or not the expected file; says where to put
+            it by hand.
         ConfigError: neither https nor on this machine.
     """
     parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+    loopback = parts.scheme == "http" and parts.hostname in LOOPBACK
+    if parts.scheme != "https" and not loopback:
         raise ConfigError(f"{what}: {url} is not an https address")
     target = url_target(url, sha256)
     if target.is_file() and sha256_of(target) == sha256:
         return target
     by_hand = f"get {url} and put it at {target}"
     if offline():
-        raise MissingResourceError(
-            f"{what} is not in the cache and fetching is off (DDPO_OFFLINE or HF_HUB_OFFLINE): {by_hand}"
-        )
-    return download(url, target, sha256, what, by_hand, progress)
+        state = "is not in the cache and fetching is off (DDPO_OFFLINE or HF_HUB_OFFLINE)"
+        raise MissingResourceError(f"{what} {state}: {by_hand}")
+    _download(url, target, sha256, what, by_hand, progress)
+    return target
+
+
+def _download(url: str, target: Path, sha256: str, what: str, by_hand: str, progress: bool) -> None:
+    from torch.hub import download_url_to_file
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        place = f"{target.parent} cannot be written ({error.strerror})"
+        raise MissingResourceError(f"{what}: {place}; set DDPO_CACHE") from error
+    try:
+        # writes beside the target, checks the hash, and renames
+        download_url_to_file(url, str(target), sha256, bool(progress))
+    except RuntimeError as error:
+        cause = f"is cut short or another file, by its SHA-256: {one_line(error)}"
+        raise MissingResourceError(f"{what} was fetched from {url} but {cause}") from error
+    except (OSError, http.client.HTTPException) as error:
+        cause = f"could not be fetched ({one_line(error)})"
+        raise MissingResourceError(f"{what} {cause}: {by_hand}") from error
 
 
 def fetch_hub_file(
     repository: str, filename: str, revision: str, sha256: str | None, what: str
 ) -> Path:
-    """A file of a Hugging Face hub repository at a pinned revision, from the hub's own cache or fetched (the hub's client resumes).
+    """A file of a Hugging Face hub repository at a pinned revision, fetched unless it is cached.
+
+    The hub's own cache keeps it, and the hub's client resumes an interrupted download.
 
     Raises:
-        MissingResourceError: offline and not cached, not reachable, no such repository or revision, or not the expected file.
+        MissingResourceError: offline and not cached, not reachable, no such repository or
+            revision, or not the expected file.
     """
     from huggingface_hub import hf_hub_download
 
@@ -140,9 +188,10 @@ def fetch_hub_file(
 def fetch_hub_repository(
     repository: str, revision: str, what: str, only: Sequence[str] = ()
 ) -> Path:
-    """A whole hub repository at a revision, but for files of other frameworks; its folder in the hub's own cache.
+    """The folder of a hub repository at a revision in the hub's own cache.
 
-    With `only`, just the files that match one of these patterns, as far as there are any; `*` matches slashes too.
+    Files of other frameworks are left out. With `only`, just the files that match one of these
+    patterns are fetched; `*` matches slashes too.
 
     Raises:
         MissingResourceError: as `fetch_hub_file`.
@@ -165,11 +214,8 @@ def fetch_hub_repository(
 
 
 def _not_on_the_hub(what: str, error: Exception, arguments: str) -> MissingResourceError:
-    state = (
-        "is not in the hub's cache and fetching is off"
-        if offline()
-        else f"could not be fetched ({type(error).__name__})"
-    )
-    return MissingResourceError(
-        f"{what} {state}: run `hf download {arguments}` on a machine with a network, or give a local path"
-    )
+    state = f"could not be fetched ({type(error).__name__})"
+    if offline():
+        state = "is not in the hub's cache and fetching is off"
+    command = f"run `hf download {arguments}` on a machine with a network, or give a local path"
+    return MissingResourceError(f"{what} {state}: {command}")

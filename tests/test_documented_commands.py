@@ -32,7 +32,6 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STARTED_BY = re.compile(r"^(?:ddpo |(?:accelerate launch|torchrun|python)\b.* -m ddpo )(.*)$")
 SHELL = (">>", ">", "|", "&&")
 PROGRAM: Any = typer.main.get_command(app)
-OF_PYTEST = {"--ddpo-expect", "--ddpo-reward"}  # those of ddpo's plug-in
 
 
 def fenced_lines(page: Path, languages: tuple[str, ...] = ("sh", "bash", "")) -> Iterator[str]:
@@ -152,7 +151,7 @@ def options_of_launchers() -> set[str]:
 
 def unknown_options(code: str) -> list[str]:
     """The options in a piece of code that its command, or else no command, has."""
-    allowed = options_of(PROGRAM) | OF_PYTEST | options_of_launchers()
+    allowed = options_of(PROGRAM) | options_of_launchers()
     allowed |= {name for tool in (ROOT / "tools").glob("*.py") for name in options_of_tool(tool)}
     if of_ddpo := re.match(r"ddpo ((?:[a-z]+ ?)+)", code):
         command = PROGRAM

@@ -27,7 +27,7 @@ from ddpo.rewards import fixtures
 from ddpo.rewards.cache import store
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.check import inputs as check_inputs
-from ddpo.rewards.check import subject
+from ddpo.rewards.check import reward_under_test as subject
 from ddpo.rewards.check.run import all_checks
 from ddpo.rewards.models import vlm_reward
 from ddpo.rewards.scoring import call, scorer

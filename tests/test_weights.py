@@ -53,17 +53,26 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_fetched_once_then_from_the_cache_also_offline(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    progress: list[tuple[int, int | None]] = []
-    path = fetch_url(
-        f"{server}/a%2Bb.bin", SHA256, "a file", lambda done, total: progress.append((done, total))
-    )
+    path = fetch_url(f"{server}/a%2Bb.bin", SHA256, "a file")
     assert path.read_bytes() == CONTENT
     assert path.name == "a+b.bin"
     assert path.is_relative_to(cache_dir())
-    assert progress[-1] == (len(CONTENT), len(CONTENT))
     monkeypatch.setenv("DDPO_OFFLINE", "1")
     assert fetch_url(f"{server}/a%2Bb.bin", SHA256, "a file") == path
     assert Quiet.requests == 1
+
+
+def test_progress_is_shown_only_if_asked_for(
+    server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fetch_url(f"{server}/a%2Bb.bin", SHA256, "a file")
+    assert capsys.readouterr() == ("", "")
+    path.unlink()
+    fetch_url(f"{server}/a%2Bb.bin", SHA256, "a file", progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "100%" in err
+    assert "2.00M" in err
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(server: str) -> None:

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from ddpo.io.atomic import write_text
-from ddpo.rewards.check.table import render_checks_markdown
+from ddpo.rewards.check.run import render_checks_markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "checks.md"
 BLOCK = re.compile(r"(<!-- checks:begin -->\n).*?(<!-- checks:end -->)", re.DOTALL)

@@ -1,4 +1,7 @@
-"""`ddpo cache`: what the score cache holds, as a table and as a file, and how to empty it. Nothing heavy is imported."""
+"""`ddpo cache`: contents of the score cache as a table and as a file, and how to empty it.
+
+Nothing heavy is imported.
+"""
 
 from __future__ import annotations
 
@@ -17,67 +20,59 @@ from ddpo.cli.warnings import one_line_warnings
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ddpo.rewards.cache import CacheStats, ScoreCache
+    from ddpo.rewards.cache import CacheEntry, CacheStats, ScoreCache
 
 app = typer.Typer(
-    help="The score cache: scores that were computed before and are not computed again.",
-    no_args_is_help=True,
+    help="The score cache, which keeps scores between commands.", no_args_is_help=True
 )
+
+INSTALLED = {True: "yes", False: "[yellow]other[/yellow]", None: "?"}
+UNKNOWN = "?: no reward of that name is installed; a user's file or module is known when it is used"
+HIDDEN = ("reward", "pixels", "preprocessing", "dtype", "weights")  # the fingerprint covers them
+
+Found = list[tuple["CacheEntry", bool | None]]
+"""Entries, each with the answer of `servable`."""
 
 
 @app.command("stats")
 def stats_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Where the cache is, its size and limit, and the scores of each reward."""
+    """Print the cache's place, size and limit, and the scores of each reward."""
     from ddpo.rewards.cache.servable import servable
 
     with _cache() as cache:
         stats = cache.stats()
-    fresh = [servable(entry) for entry in stats.entries]
+    found = [(entry, servable(entry)) for entry in stats.entries]
     if as_json:
-        typer.echo(json.dumps(_as_json(stats, fresh), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(_as_json(stats, found), indent=2, ensure_ascii=False))
         return
     from rich.console import Console
 
     console = Console()
-    for label, text in _facts(stats, fresh):
+    for label, text in _facts(stats, found):
         console.print(f"[bold]{label:10}[/bold]{escape(text)}", soft_wrap=True)
-    if stats.entries:
-        console.print(_entries_table(stats, fresh))
-    if None in fresh:
-        console.print(
-            "?: no reward of that name is installed; a user's file or module is known when it is used"
-        )
+    if found:
+        console.print(_entries_table(found))
+    if any(installed is None for _, installed in found):
+        console.print(UNKNOWN)
     if stats.damaged:
-        size = sum(path.stat().st_size for path in stats.damaged)
-        console.print(
-            f"{len(stats.damaged)} damaged files were set aside ({_size(size)}); `ddpo cache clear` removes them",
-            soft_wrap=True,
-        )
+        size = _size(sum(path.stat().st_size for path in stats.damaged))
+        text = f"{len(stats.damaged)} damaged files were set aside ({size})"
+        console.print(f"{text}; `ddpo cache clear` removes them", soft_wrap=True)
 
 
-def _facts(stats: CacheStats, fresh: list[bool | None]) -> list[tuple[str, str]]:
-    served = sum(entry.scores for entry, state in zip(stats.entries, fresh, strict=True) if state)
-    facts = [
-        ("cache", str(stats.path)),
-        ("size", f"{_size(stats.bytes)} of at most {_size(stats.limit_bytes)}"),
-    ]
-    facts.append(
-        ("scores", f"{stats.scores:,}, of which {served:,} of rewards as they are installed now")
-    )
-    moments = [
-        moment
-        for entry in stats.entries
-        for moment in (entry.oldest, entry.newest)
-        if moment is not None
-    ]
+def _facts(stats: CacheStats, found: Found) -> Iterator[tuple[str, str]]:
+    served = sum(entry.scores for entry, installed in found if installed)
+    yield "cache", str(stats.path)
+    yield "size", f"{_size(stats.bytes)} of at most {_size(stats.limit_bytes)}"
+    yield "scores", f"{stats.scores:,}, of which {served:,} of rewards as they are installed now"
+    moments = [time for entry, _ in found for time in (entry.oldest, entry.newest) if time]
     if moments:
-        facts.append(("computed", f"from {_minute(min(moments))} to {_minute(max(moments))}"))
-    return facts
+        yield "computed", f"from {_minute(min(moments))} to {_minute(max(moments))}"
 
 
-def _entries_table(stats: CacheStats, fresh: list[bool | None]) -> Table:
+def _entries_table(found: Found) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -87,49 +82,43 @@ def _entries_table(stats: CacheStats, fresh: list[bool | None]) -> Table:
     table.add_column("installed", no_wrap=True)
     table.add_column("last used", no_wrap=True)
     table.add_column("version and options", overflow="fold")
-    states = {True: "yes", False: "[yellow]other[/yellow]", None: "?"}
-    for entry, state in zip(stats.entries, fresh, strict=True):
-        told_apart = escape(_told_apart(entry.identity))
-        table.add_row(
-            escape(entry.reward),
-            f"{entry.scores:,}",
-            states[state],
-            _minute(entry.most_recent),
-            told_apart,
-        )
+    for entry, installed in found:
+        used = _minute(entry.most_recent)
+        version = escape(_version_and_options(entry.identity))
+        name = escape(entry.reward)
+        table.add_row(name, f"{entry.scores:,}", INSTALLED[installed], used, version)
     return table
 
 
-def _told_apart(identity: str) -> str:
-    """What of an identity a reader can tell versions apart by; the card's fingerprint stands for weights and preprocessing."""
+def _version_and_options(identity: str) -> str:
+    """The parts of an identity by which a reader can distinguish versions."""
     parts = [part.partition(":") for part in identity.split("|")]
-    common = ("reward", "pixels", "preprocessing", "dtype", "weights")
-    return " ".join(
-        f"{name}:{value}" for name, _, value in parts if name not in common and value != "default"
-    )
+    kept = [part for part in parts if part[0] not in HIDDEN and part[2] != "default"]
+    return " ".join(f"{name}:{value}" for name, _, value in kept)
 
 
-def _as_json(stats: CacheStats, fresh: list[bool | None]) -> dict[str, object]:
+def _as_json(stats: CacheStats, found: Found) -> dict[str, object]:
     entries = [
         {
             "reward": entry.reward,
             "identity": entry.identity,
             "scores": entry.scores,
-            "installed_now": state,
+            "installed_now": installed,
             "oldest": _iso(entry.oldest),
             "newest": _iso(entry.newest),
             "least_recently_used": _iso(entry.least_recent),
             "most_recently_used": _iso(entry.most_recent),
         }
-        for entry, state in zip(stats.entries, fresh, strict=True)
+        for entry, installed in found
     ]
-    facts: dict[str, object] = {
+    return {
         "path": str(stats.path),
         "bytes": stats.bytes,
         "limit_bytes": stats.limit_bytes,
         "scores": stats.scores,
+        "damaged": [str(path) for path in stats.damaged],
+        "entries": entries,
     }
-    return facts | {"damaged": [str(path) for path in stats.damaged], "entries": entries}
 
 
 @app.command("clear")
@@ -139,14 +128,13 @@ def clear_command(
         typer.Option(help="Only the scores of this reward, of all its versions and options."),
     ] = None,
 ) -> None:
-    """Removes scores: all of them with the damaged files that were set aside, or those of one reward."""
+    """Remove the scores of one reward, or all of them with the damaged files set aside."""
     with _cache() as cache:
         removed = cache.clear(reward)
         after = cache.stats()
     whose = f" of {reward}" if reward is not None else ""
-    typer.echo(
-        f"removed {removed:,} scores{whose}; {after.scores:,} are left ({_size(after.bytes)})"
-    )
+    left = f"{after.scores:,} are left ({_size(after.bytes)})"
+    typer.echo(f"removed {removed:,} scores{whose}; {left}")
 
 
 @app.command("export")
@@ -156,7 +144,7 @@ def export_command(
         typer.Argument(help="A table to write: .parquet, .csv or .jsonl. Replaces an older one."),
     ],
 ) -> None:
-    """Writes all scores as a table: reward, identity, key, value, parts, when computed, when last used."""
+    """Write all scores as a table: reward, identity, key, value, parts, time, last use."""
     with _cache() as cache:
         written = cache.export(out)
     typer.echo(f"wrote {written:,} scores to {out}")
@@ -164,7 +152,7 @@ def export_command(
 
 @contextmanager
 def _cache() -> Iterator[ScoreCache]:
-    """The cache; what it warns of is said on one line."""
+    """The cache, with its warnings on one line each."""
     from ddpo.rewards.cache import ScoreCache
 
     with one_line_warnings(), ScoreCache() as cache:

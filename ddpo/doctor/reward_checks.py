@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ddpo.doctor.measuring import float32_precision
 from ddpo.doctor.row import Outcome
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.check.subject import tolerance_of
+from ddpo.rewards.check.reward_under_test import tolerance_of
 from ddpo.rewards.models.shared_encoders import forget_embeddings
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.rewards.tools.bench import PROMPT, bench, bench_images, make_on

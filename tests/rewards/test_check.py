@@ -17,8 +17,8 @@ import torch
 from ddpo.errors import ConfigError, UnknownNameError
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.check import CheckResult, check_reward
+from ddpo.rewards.check.reward_under_test import tolerance_of
 from ddpo.rewards.check.run import all_checks
-from ddpo.rewards.check.subject import tolerance_of
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.zoo import rewards
 from ddpo.types import Prompt

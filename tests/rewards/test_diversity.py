@@ -16,7 +16,6 @@ from PIL import Image
 from tiny_dino import save_tiny_dino
 from tiny_lpips import alexnet_state, linear_state, noise_images
 
-from ddpo.download import sha256_of
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.images import to_rgb
 from ddpo.rewards.cache import ScoreCache
@@ -31,6 +30,7 @@ from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.rewards.zoo import make_reward
 from ddpo.types import ImageBatch, Prompt
+from ddpo.weights import sha256_of
 
 EXPECTED = json.loads(Path(__file__).with_name("lpips_expected.json").read_text("utf-8"))
 MODES = [

@@ -313,7 +313,7 @@ def test_the_conformance_kit_on_images_with_text(
             np.asarray(make_image(words[name], (64, 64), 20)), np.ones((8, 8, 1), np.uint8)
         )
 
-    monkeypatch.setattr("ddpo.rewards.check.subject.draw_fixture", draw)
+    monkeypatch.setattr("ddpo.rewards.check.reward_under_test.draw_fixture", draw)
     only = sorted(set(all_checks()) - {"light-listing", "missing-weights"})
     results = {
         result.name: result

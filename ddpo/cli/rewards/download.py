@@ -9,15 +9,13 @@ import typer
 from ddpo.cli.markup import escape
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from ddpo.rewards.tools.availability import WeightState
 
 
 def download_command(
     names: Annotated[list[str], typer.Argument(help="Rewards of `ddpo rewards list`.")],
 ) -> None:
-    """Fetch and verify the weights of rewards ahead of time; an interrupted download resumes."""
+    """Fetch and verify the weights of rewards ahead of time; downloads from the hub resume."""
     from rich.console import Console
 
     from ddpo.rewards.tools.availability import check_space_for, weight_state
@@ -43,43 +41,8 @@ def _fetch(state: WeightState, reward: str) -> None:
 
     from ddpo.rewards.tools.availability import fetch_weight
 
-    with _progress() as progress:
-        task = progress.add_task(
-            escape(state.weight.source.rpartition("/")[2]), total=None, start=False
-        )
-
-        def told(done: int, total: int | None) -> None:
-            if not progress.tasks[task].started:
-                progress.start_task(task)
-            progress.update(task, completed=done, total=total)
-
-        if not state.weight.source.startswith("http"):
-            progress.stop()  # the hub's client draws its own bars
-        path = fetch_weight(state.weight, reward, told)
-    checked = (
-        "SHA-256 as on the card"
-        if state.weight.sha256
-        else f"revision {state.weight.revision}, the card gives no SHA-256"
-    )
+    path = fetch_weight(state.weight, reward, progress=True)
+    checked = f"revision {state.weight.revision}, the card gives no SHA-256"
+    if state.weight.sha256:
+        checked = "SHA-256 as on the card"
     Console().print(f"{escape(reward)}: {escape(str(path))} ({checked})", soft_wrap=True)
-
-
-def _progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), transient=True)

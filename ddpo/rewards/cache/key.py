@@ -1,4 +1,7 @@
-"""The key of a cached score: a hash of all that the score depends on, and of nothing else. Never a path, never a file's bytes."""
+"""The key of a cached score: a hash of all that the score depends on, and of nothing else.
+
+Paths and the bytes of image files never enter it.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,21 @@ KEY_DOMAIN: Final = b"ddpo score 1"
 
 
 def cacheable(card: RewardCard) -> bool:
-    """Whether a score of this reward is the same whenever it is computed again, and worth looking up."""
+    """True if a score of this reward is the same each time, and worth looking up."""
     return card.cache and card.deterministic and card.batch_invariant and "group" not in card.inputs
 
 
 def image_digests(batch: ImageBatch, exact: bool) -> list[bytes]:
-    """The SHA-256 of every picture's decoded pixels and size.
+    """The SHA-256 of the decoded pixels and size of every image.
 
     Args:
-        batch: the pictures.
-        exact: whether the reward sees floats (`card.pixels` is "float"). Pixels between two of the 256 levels then count as they are;
-            else, and for pixels that lie exactly on the levels, the digest is that of the rounded bytes.
+        batch: the images.
+        exact: whether the reward sees floats (`card.pixels` is "float"). Pixels between two of the
+            256 levels then count as they are. Otherwise, and for pixels exactly on the levels, the
+            digest is that of the rounded bytes.
 
     Returns:
-        32 bytes per picture.
+        32 bytes per image.
 
     Raises:
         ImageError: `exact` is False and a pixel is not in [0, 1].
@@ -74,20 +78,23 @@ def _float_digest(picture: Tensor) -> bytes:
 def score_key(
     identity: str, digest: bytes, prompt: Prompt, card: RewardCard, context: Context
 ) -> bytes | None:
-    """The SHA-256 of the reward's identity, the picture, and what else the card says that the score depends on.
+    """The SHA-256 of the reward's identity, the image, and the other inputs that the card names.
 
-    That is the prompt's text (which is NFC) if "prompt" is among the card's inputs, the metadata that the card names (all of it if it
-    takes metadata and names none), and the progress of the training if "context" is among the inputs. Every part is preceded by its length.
+    These are the prompt's text (in NFC) if "prompt" is among the card's inputs, and the training's
+    progress if "context" is. Of the metadata they are the names on the card, or all if the card
+    takes metadata and names none. Every part is preceded by its length.
 
     Args:
-        identity: `ResolvedReward.identity`: id, version, weights, preprocessing, dtype, options, origin, versions of the libraries.
-        digest: the picture's, of `image_digests`.
-        prompt: the picture's.
-        card: the reward's.
-        context: the batch's.
+        identity: `ResolvedReward.identity`: id, version, weights, preprocessing, dtype, options,
+            origin, versions of the libraries.
+        digest: the image's digest, from `image_digests`.
+        prompt: the image's prompt.
+        card: the reward's card.
+        context: the batch's context.
 
     Returns:
-        32 bytes; None if the metadata holds something else than plain JSON values, so that the score cannot be cached.
+        32 bytes; None if the metadata holds anything but plain JSON values, so that the score
+        cannot be cached.
     """
     parts = [KEY_DOMAIN, identity.encode("utf-8", "surrogatepass"), digest]
     if "prompt" in card.inputs:
@@ -110,7 +117,7 @@ def score_key(
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether JSON says all there is to know of a value: it would turn a key 1 into "1", and cannot tell of an array."""
+    """True if JSON keeps the whole value: it would turn a key 1 into "1", and has no arrays."""
     if isinstance(value, Mapping):
         return isinstance(value, dict) and all(
             isinstance(name, str) and _is_plain(part) for name, part in value.items()

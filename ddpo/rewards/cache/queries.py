@@ -1,20 +1,25 @@
-"""The statements of the score cache, as functions of a connection. Rows are kept in the order of their last use."""
+"""The statements of the score cache, as functions of a connection.
+
+Rows are ordered by their last use. Those that fail their checksum are removed or left out.
+"""
 
 from __future__ import annotations
 
-import sqlite3
+import itertools
+import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any, Final
 
-from ddpo.registry import unknown_name
-from ddpo.rewards.cache.database import transaction, used_bytes
+from ddpo.rewards.cache.database import used_bytes
 from ddpo.rewards.cache.rows import CachedScore, unpack
 
 __all__ = [
+    "COLUMNS",
     "CacheEntry",
     "CacheRow",
     "CacheStats",
@@ -22,6 +27,7 @@ __all__ = [
     "entries",
     "evict",
     "find",
+    "records",
     "rows",
     "store",
     "touch",
@@ -29,36 +35,34 @@ __all__ = [
 
 KEYS_PER_QUERY: Final = 500  # SQLite before 3.32 takes 999
 ROWS_PER_EVICTION: Final = 2000  # in one transaction, so that other processes need not wait long
-TOUCH_AFTER: Final = 3600  # seconds: a score's last use is written down at most once an hour
+TOUCH_AFTER: Final = 3600  # seconds: a score's last use is recorded at most once an hour
+COLUMNS: Final = ("reward", "identity", "key", "value", "parts", "created", "last_used")
 
-FIND: Final = "SELECT key, sequence, value, parts, checksum, used FROM scores WHERE key IN ({})"
-STORE: Final = "INSERT OR REPLACE INTO scores(key, value, parts, checksum, identity, created, used) VALUES (?, ?, ?, ?, ?, ?, ?)"
-TOUCH: Final = (
-    "UPDATE scores SET sequence = (SELECT MAX(sequence) FROM scores) + 1, used = ? WHERE key = ?"
-)
-EVICT: Final = (
-    "DELETE FROM scores WHERE sequence IN (SELECT sequence FROM scores ORDER BY sequence LIMIT ?)"
-)
-ENTRIES: Final = """
-    SELECT reward, identities.identity, COUNT(*), MIN(created), MAX(created), MIN(used), MAX(used)
-    FROM scores JOIN identities ON identities.id = scores.identity GROUP BY identities.id ORDER BY reward, MAX(used) DESC
+BEGIN: Final = "BEGIN IMMEDIATE"  # a write lock that is asked for later cannot be waited for
+SCORES: Final = "scores JOIN identities ON identities.id = scores.identity"
+FIND: Final = "SELECT key, value, parts, checksum, used, sequence FROM scores"
+TOUCH: Final = """
+    UPDATE scores SET sequence = (SELECT MAX(sequence) FROM scores) + 1, used = ? WHERE key = ?
 """
-ROWS: Final = """
-    SELECT reward, identities.identity, key, value, parts, checksum, created, used
-    FROM scores JOIN identities ON identities.id = scores.identity ORDER BY sequence
+EVICT: Final = """
+    DELETE FROM scores WHERE sequence IN (SELECT sequence FROM scores ORDER BY sequence LIMIT ?)
+"""
+CLEAR: Final = """
+    DELETE FROM scores
+    WHERE ?1 IS NULL OR identity IN (SELECT id FROM identities WHERE reward = ?1)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """What there is of one reward in one identity. Times in UTC, None where unreadable; the last use is known to the hour."""
+    """The scores of one reward in one identity. Times are in UTC, None where unreadable."""
 
     reward: str
     identity: str
     scores: int
     oldest: datetime | None  # when the first of them was computed
     newest: datetime | None
-    least_recent: datetime | None  # when the one that was not used for longest was used
+    least_recent: datetime | None  # last use of the score that was unused for longest, to the hour
     most_recent: datetime | None
 
 
@@ -74,13 +78,13 @@ class CacheStats:
 
     @property
     def scores(self) -> int:
-        """How many scores there are."""
+        """Number of scores."""
         return sum(entry.scores for entry in self.entries)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheRow:
-    """One score with all that is known of it. Times as in `CacheEntry`."""
+    """One score with all that is known of it. Times are as in `CacheEntry`."""
 
     reward: str
     identity: str
@@ -90,113 +94,100 @@ class CacheRow:
     used: datetime | None
 
 
-def find(
-    connection: sqlite3.Connection, keys: Sequence[bytes]
-) -> tuple[dict[bytes, CachedScore], list[bytes]]:
-    """The scores that are there, and those of their keys whose use is to be written down. Rows that fail their checksum are removed."""
+def find(db: Connection, keys: Iterable[bytes]) -> tuple[dict[bytes, CachedScore], list[bytes]]:
+    """The scores that are there, and those of their keys whose last use is to be recorded."""
     found: dict[bytes, CachedScore] = {}
     stale: list[bytes] = []
-    broken: list[tuple[int]] = []
     before = time.time() - TOUCH_AFTER
-    for start in range(0, len(keys), KEYS_PER_QUERY):
-        some = keys[start : start + KEYS_PER_QUERY]
-        for key, sequence, value, parts, checksum, used in connection.execute(
-            FIND.format(",".join("?" * len(some))), some
-        ).fetchall():
-            score = unpack(key, value, parts, checksum)
+    wanted = iter(keys)
+    while some := list(itertools.islice(wanted, KEYS_PER_QUERY)):
+        marks = ",".join("?" * len(some))
+        found_rows = db.execute(f"{FIND} WHERE key IN ({marks})", some).fetchall()
+        for key, *packed, used, sequence in found_rows:
+            score = unpack(key, *packed)
             if score is None:
-                broken.append((sequence,))
+                db.execute("DELETE FROM scores WHERE sequence = ?", (sequence,))
                 continue
             found[key] = score
             if not isinstance(used, int) or used < before:
                 stale.append(key)
-    if broken:
-        with transaction(connection):
-            connection.executemany("DELETE FROM scores WHERE sequence = ?", broken)
     return found, stale
 
 
-def store(
-    connection: sqlite3.Connection,
-    reward: str,
-    identity: str,
-    packed: Collection[tuple[bytes, bytes, bytes, bytes]],
-) -> int:
-    """Writes (key, value, parts, checksum) of one reward in one transaction; returns how many."""
+def store(db: Connection, reward: str, identity: str, packed: Iterable[tuple[bytes, ...]]) -> None:
+    """Writes (key, value, parts, checksum) of one reward in one transaction."""
     now = int(time.time())
-    with transaction(connection):
-        name = identity.encode("utf-8", "surrogatepass")
-        connection.execute(
-            "INSERT OR IGNORE INTO identities(reward, identity) VALUES (?, ?)",
-            (reward.encode(), name),
-        )
-        number = connection.execute(
-            "SELECT id FROM identities WHERE identity = ?", (name,)
-        ).fetchone()[0]
-        connection.executemany(STORE, [(*row, number, now, now) for row in packed])
-    return len(packed)
+    name = identity.encode("utf-8", "surrogatepass")
+    insert = "INSERT OR IGNORE INTO identities(reward, identity) VALUES (?, ?)"
+    columns = "key, value, parts, checksum, identity, created, used"
+    replace = f"INSERT OR REPLACE INTO scores({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    with db:
+        db.execute(BEGIN)
+        db.execute(insert, (reward.encode(), name))
+        (number,) = db.execute("SELECT id FROM identities WHERE identity = ?", (name,)).fetchone()
+        db.executemany(replace, [(*row, number, now, now) for row in packed])
 
 
-def touch(connection: sqlite3.Connection, keys: Iterable[bytes]) -> None:
+def touch(db: Connection, keys: Iterable[bytes]) -> None:
     """Makes the scores of `keys` the most recently used ones."""
     now = int(time.time())
-    with transaction(connection):
-        connection.executemany(TOUCH, [(now, key) for key in keys])
+    with db:
+        db.execute(BEGIN)
+        db.executemany(TOUCH, [(now, key) for key in keys])
 
 
-def evict(connection: sqlite3.Connection, target_bytes: int) -> None:
-    """Removes the scores that were not used for longest until the rest takes `target_bytes`, and gives the pages back."""
-    total = connection.execute("SELECT COUNT(*) FROM scores").fetchone()[0]
+def evict(db: Connection, target_bytes: int) -> None:
+    """Removes the least recently used scores until the rest takes at most `target_bytes`."""
+    (total,) = db.execute("SELECT COUNT(*) FROM scores").fetchone()
     at_once = min(max(total // 50, 1), ROWS_PER_EVICTION)
     removed = 1
-    while removed and used_bytes(connection) > target_bytes:
-        with transaction(connection):
-            removed = connection.execute(EVICT, (at_once,)).rowcount
-    connection.execute("PRAGMA incremental_vacuum").fetchall()
+    while removed and used_bytes(db) > target_bytes:
+        removed = db.execute(EVICT, (at_once,)).rowcount
+    db.execute("PRAGMA incremental_vacuum").fetchall()
 
 
-def entries(connection: sqlite3.Connection) -> list[CacheEntry]:
-    """The scores counted by reward and identity: by reward, the latest used identity first."""
-    found = connection.execute(ENTRIES).fetchall()
-    return [
-        CacheEntry(_text(reward), _text(identity), count, *map(_moment, times))
-        for reward, identity, count, *times in found
-    ]
-
-
-def clear(connection: sqlite3.Connection, reward: str | None) -> int:
-    """Removes the scores of a reward, or all of them; returns how many.
-
-    Raises:
-        UnknownNameError: there is no score of that reward; names the nearest that there is.
-    """
-    known = {entry.reward for entry in entries(connection)}
-    if reward is not None and reward not in known:
-        raise unknown_name("reward in the cache", reward, known)
-    with transaction(connection):
-        if reward is None:
-            removed = connection.execute("DELETE FROM scores").rowcount
-        else:
-            mine = "SELECT id FROM identities WHERE reward = ?"
-            removed = connection.execute(
-                f"DELETE FROM scores WHERE identity IN ({mine})", (reward.encode(),)
-            ).rowcount
-        connection.execute(
-            "DELETE FROM identities WHERE id NOT IN (SELECT DISTINCT identity FROM scores)"
-        )
-    connection.execute("PRAGMA incremental_vacuum").fetchall()
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+def clear(db: Connection, reward: str | None) -> int:
+    """Removes the scores of a reward, or all of them if None; returns their number."""
+    with db:
+        db.execute(BEGIN)
+        removed = db.execute(CLEAR, (None if reward is None else reward.encode(),)).rowcount
+        db.execute("DELETE FROM identities WHERE id NOT IN (SELECT identity FROM scores)")
+    db.execute("PRAGMA incremental_vacuum").fetchall()
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return removed
 
 
-def rows(connection: sqlite3.Connection) -> Iterator[CacheRow]:
+def entries(db: Connection) -> list[CacheEntry]:
+    """The scores counted by reward and identity: by reward, then by latest use."""
+    columns = "COUNT(*), MIN(created), MAX(created), MIN(used), MAX(used)"
+    found = db.execute(
+        f"SELECT reward, identities.identity, {columns} FROM {SCORES}"
+        " GROUP BY identities.id ORDER BY reward, MAX(used) DESC"
+    )
+    return [
+        CacheEntry(_text(reward), _text(identity), count, *map(_moment, times))
+        for reward, identity, count, *times in found.fetchall()
+    ]
+
+
+def rows(db: Connection) -> Iterator[CacheRow]:
     """All sound scores, the least recently used first, as they are at one moment."""
-    for reward, identity, key, value, parts, checksum, created, used in connection.execute(ROWS):
-        score = unpack(key, value, parts, checksum)
+    columns = "reward, identities.identity, key, value, parts, checksum, created, used"
+    found = db.execute(f"SELECT {columns} FROM {SCORES} ORDER BY sequence")
+    for reward, identity, key, *packed, created, used in found:
+        score = unpack(key, *packed)
         if score is not None:
-            yield CacheRow(
-                _text(reward), _text(identity), key, score, _moment(created), _moment(used)
-            )
+            times = (_moment(created), _moment(used))
+            yield CacheRow(_text(reward), _text(identity), key, score, *times)
+
+
+def records(db: Connection) -> Iterator[dict[str, object]]:
+    """The rows of the exported table: times as ISO 8601 in UTC, the parts as JSON."""
+    for row in rows(db):
+        times = [moment and moment.isoformat() for moment in (row.created, row.used)]
+        parts = json.dumps(row.score.parts, ensure_ascii=False)
+        values = (row.reward, row.identity, row.key.hex(), row.score.value, parts, *times)
+        yield dict(zip(COLUMNS, values, strict=True))
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,6 @@
-"""The conformance kit: does a reward keep its promises? For authors of rewards, as a function, as tests of pytest, and as a command.
+"""The conformance kit, which tests whether a reward keeps its promises.
+
+Authors of rewards use it as a function, as tests of pytest, and as a command.
 
     from ddpo.rewards.check import check_reward, conformance_tests
 

@@ -1,4 +1,4 @@
-"""What a check is, and what can come of it. Nothing heavy is imported."""
+"""Checks and their outcomes. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -10,22 +10,31 @@ from typing import TYPE_CHECKING, Literal
 from ddpo.errors import DdpoError
 
 if TYPE_CHECKING:
-    from ddpo.rewards.check.subject import Subject
+    from ddpo.rewards.check.reward_under_test import RewardUnderTest
 
-__all__ = ["Check", "CheckResult", "Fault", "Needs", "NotApplicable", "Outcome", "Probe", "check"]
+__all__ = [
+    "Check",
+    "CheckFailed",
+    "CheckResult",
+    "CheckSkipped",
+    "Needs",
+    "Outcome",
+    "Probe",
+    "check",
+]
 
 Outcome = Literal["passed", "failed", "expected", "unexpected pass", "skipped"]
 Needs = Literal["card", "reward", "scores"]
-Probe = Callable[["Subject"], str | None]
-"""Returns what was found, on one line, or None; raises `Fault`, or `NotApplicable` where nothing can be said."""
+Probe = Callable[["RewardUnderTest"], str | None]
+"""Returns one line or None; raises `CheckFailed`, or `CheckSkipped` where it does not apply."""
 
 
-class Fault(DdpoError):
-    """What the reward does wrong, on one line."""
+class CheckFailed(DdpoError):
+    """The reward breaks a demand; the message says how, on one line."""
 
 
-class NotApplicable(DdpoError):
-    """Why a check says nothing about this reward, on one line."""
+class CheckSkipped(DdpoError):
+    """The check does not apply to this reward; the message says why, on one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +60,15 @@ class CheckResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong; a fault that was expected and did not show is."""
+        """True unless the check failed, or passed although a failure was expected."""
         return self.outcome not in ("failed", "unexpected pass")
 
 
 def check(needs: Needs) -> Callable[[Probe], Check]:
-    """Makes a check of a function: its name with hyphens, and the first line of its docstring, which says what it demands."""
+    """A decorator that makes a check of a function.
+
+    The check has the function's name with hyphens; the first line of the docstring is its demand.
+    """
 
     def define(probe: Probe) -> Check:
         demand = (inspect.getdoc(probe) or "").splitlines()[0]

@@ -1,4 +1,4 @@
-"""Checks that a score depends on what the card says and on nothing else: not on batch mates, time, or undeclared inputs."""
+"""Checks that a score depends on the card's inputs, not on the batch, time or other inputs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from ddpo.rewards.check.definition import Fault, NotApplicable, check
-from ddpo.rewards.check.subject import PROBE_NAMES, Picture, Subject
+from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
+from ddpo.rewards.check.reward_under_test import PROBE_NAMES, Picture, RewardUnderTest
 from ddpo.rewards.check.world import random_states, restore_random_states, settings
 from ddpo.types import Context, ImageBatch, Prompt
 
@@ -20,16 +20,16 @@ BATCHES: Final = (1, 3, 16)
 
 
 @check("scores")
-def batch_invariance(subject: Subject) -> str | None:
-    """A score does not depend on the batch: alone, with the other probes, and between black, white and noise it is the same."""
+def batch_invariance(subject: RewardUnderTest) -> str | None:
+    """A score is the same alone, with the other probes, and between black, white and noise."""
     if not subject.card.batch_invariant or subject.grouped:
-        raise NotApplicable(
+        raise CheckSkipped(
             "the card says that groups are judged"
             if subject.grouped
             else "the card says that it is not batch-invariant"
         )
     if not subject.card.deterministic:
-        raise NotApplicable("the card says that it is not deterministic")
+        raise CheckSkipped("the card says that it is not deterministic")
     pictures, prompts, due = subject.pictures, subject.prompts, subject.scores
     alone = [
         subject.values(subject.batch([picture], [prompt]))[0]
@@ -55,8 +55,8 @@ def _strange_mates(shape: Sequence[int]) -> list[Picture]:
 
 
 @check("scores")
-def batch_sizes(subject: Subject) -> str | None:
-    """Batches of 1, 3 and 16 pictures are scored, at 64×64, 40×72 and 96×33, and the first three pictures score as they do alone."""
+def batch_sizes(subject: RewardUnderTest) -> str | None:
+    """Batches of 1, 3 and 16 images of three sizes are scored, each image as it is alone."""
     comparable = subject.card.batch_invariant and subject.card.deterministic and not subject.grouped
     prompts = [subject.prompts[place % len(subject.prompts)] for place in range(max(BATCHES))]
     for height, width in SIZES:
@@ -80,15 +80,15 @@ def batch_sizes(subject: Subject) -> str | None:
     return (
         None
         if comparable
-        else "scored; not compared, since the card says that a score depends on more than its picture"
+        else "scored; not compared, since the card says that a score depends on other images"
     )
 
 
 @check("scores")
-def repeatability(subject: Subject) -> str | None:
-    """The same pictures get exactly the same scores again: after other pictures, and from a second instance."""
+def repeatability(subject: RewardUnderTest) -> str | None:
+    """The same images get the same scores again, after other images and from a second instance."""
     if not subject.card.deterministic:
-        raise NotApplicable("the card says that it is not deterministic")
+        raise CheckSkipped("the card says that it is not deterministic")
     subject.values(subject.batch(subject.pictures[::-1], subject.prompts[::-1]))
     again = subject.values(subject.probes())
     subject.same_or_fault(again, subject.scores, "scored a second time", tolerance=0.0)
@@ -100,18 +100,18 @@ def repeatability(subject: Subject) -> str | None:
 
 
 @check("scores")
-def random_state(subject: Subject) -> str | None:
-    """Scoring leaves the global generators of Python, NumPy and torch as they were, and making the reward seeds none of them."""
+def random_state(subject: RewardUnderTest) -> str | None:
+    """Making the reward and scoring change no random generator of Python, NumPy or torch."""
     before = random_states()
     subject.score(subject.probes())
     after = random_states()
     changed = [name for name in before if before[name] != after[name]]
     if changed:
-        raise Fault(f"scoring changes the global generator of {', '.join(changed)}")
+        raise CheckFailed(f"scoring changes the global generator of {', '.join(changed)}")
     if subject.can_remake:
         seeded = _seeded(lambda: subject.found.make())
         if seeded:
-            raise Fault(f"making it seeds the global generator of {', '.join(seeded)}")
+            raise CheckFailed(f"making it seeds the global generator of {', '.join(seeded)}")
     return None
 
 
@@ -134,8 +134,8 @@ def _seeded(make: Callable[[], object]) -> list[str]:
 
 
 @check("scores")
-def global_settings(subject: Subject) -> str | None:
-    """Making it and scoring leave global settings as they were: torch's gradient mode, default dtype, threads and others."""
+def global_settings(subject: RewardUnderTest) -> str | None:
+    """Making the reward and scoring leave global settings alone, such as torch's default dtype."""
     import torch
 
     changed: dict[str, tuple[object, object]] = dict(subject.settings_changed_by_making)
@@ -145,7 +145,7 @@ def global_settings(subject: Subject) -> str | None:
         after = settings()
     changed |= {name: (before[name], after[name]) for name in before if before[name] != after[name]}
     if changed:
-        raise Fault(
+        raise CheckFailed(
             "changes "
             + ", ".join(f"{name} from {old} to {new}" for name, (old, new) in changed.items())
         )
@@ -153,11 +153,11 @@ def global_settings(subject: Subject) -> str | None:
 
 
 @check("scores")
-def declared_inputs(subject: Subject) -> str | None:
-    """Prompts, metadata and context move a score only if the card lists them: the cache looks scores up by what is listed."""
+def declared_inputs(subject: RewardUnderTest) -> str | None:
+    """Only the inputs that the card lists move a score, since the cache key holds no others."""
     card = subject.card
     if not card.deterministic:
-        raise NotApplicable("the card says that it is not deterministic")
+        raise CheckSkipped("the card says that it is not deterministic")
     variants: dict[str, ImageBatch] = {}
     array = np.stack(subject.pictures)
     if "prompt" not in card.inputs and not subject.grouped:

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from ddpo.errors import one_line
-from ddpo.rewards.check.definition import Fault, NotApplicable, check
-from ddpo.rewards.check.subject import PROBE_NAMES, Subject, unequal
+from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
+from ddpo.rewards.check.reward_under_test import PROBE_NAMES, RewardUnderTest, unequal
 from ddpo.types import ImageBatch
 
 __all__ = ["CHECKS"]
@@ -31,12 +31,12 @@ STATM: Final = Path("/proc/self/statm")
 
 
 @check("scores")
-def threads(subject: Subject) -> str | None:
-    """Eight threads that share one instance get the scores of a single thread, if the card says thread_safe."""
+def threads(subject: RewardUnderTest) -> str | None:
+    """If the card says thread_safe, eight threads get the scores of a single one."""
     if not subject.reward.card.thread_safe:  # which depends on the back end
-        raise NotApplicable("the card does not say thread_safe: the scorer takes a lock")
+        raise CheckSkipped("the card does not say thread_safe: the scorer takes a lock")
     if subject.grouped or not subject.card.deterministic:
-        raise NotApplicable("the card says that it is not deterministic, or that groups are judged")
+        raise CheckSkipped("the card says that it is not deterministic, or that groups are judged")
     due = [
         subject.values(subject.batch([picture], [prompt]))[0]
         for picture, prompt in zip(subject.pictures, subject.prompts, strict=True)
@@ -75,13 +75,13 @@ def threads(subject: Subject) -> str | None:
     for worker in workers:
         worker.join()
     if faults:
-        raise Fault(f"with {THREADS} threads, {faults[0]}")
+        raise CheckFailed(f"with {THREADS} threads, {faults[0]}")
     return None
 
 
 @check("scores")
-def memory(subject: Subject) -> str | None:
-    """Made, used and let go again and again, it leaves no pictures, tensors or other memory behind."""
+def memory(subject: RewardUnderTest) -> str | None:
+    """Made, used and released many times, it leaves no images, tensors or other memory behind."""
     picture_bytes = PICTURES * SIDE * SIDE * 3
     random = np.random.default_rng(6)
 
@@ -94,18 +94,19 @@ def memory(subject: Subject) -> str | None:
 
     objects, traced, resident = _growth(once)
     if objects >= ROUNDS:
-        raise Fault(f"{objects} tensors or pictures are left after {ROUNDS} uses")
+        raise CheckFailed(f"{objects} tensors or pictures are left after {ROUNDS} uses")
     if traced > ROUNDS * picture_bytes / 2:
-        raise Fault(
-            f"{traced / 1e3:.0f} kB are left after {ROUNDS} uses with {picture_bytes / 1e3:.0f} kB of pictures each"
+        raise CheckFailed(
+            f"{traced / 1e3:.0f} kB are left after {ROUNDS} uses "
+            f"with {picture_bytes / 1e3:.0f} kB of images each"
         )
     if resident > RESIDENT_BOUND:
-        raise Fault(f"the process grew by {resident / 1e6:.0f} MB in {ROUNDS} uses")
+        raise CheckFailed(f"the process grew by {resident / 1e6:.0f} MB in {ROUNDS} uses")
     return None
 
 
 def _growth(once: Callable[[], None]) -> tuple[int, int, int]:
-    """By how much `ROUNDS` calls raise the number of live tensors and pictures, the bytes of Python and NumPy, and of the process."""
+    """Growth over `ROUNDS` calls: live tensors and images, traced bytes, resident bytes."""
     mine = not tracemalloc.is_tracing()
     if mine:
         tracemalloc.start()
@@ -125,7 +126,7 @@ def _growth(once: Callable[[], None]) -> tuple[int, int, int]:
 
 @contextmanager
 def _new_objects_only() -> Iterator[None]:
-    """Takes what exists out of the collector's sight: with torch loaded, looking through it would take most of a second."""
+    """Hides what exists from the collector, which would take most of a second with torch loaded."""
     gc.collect()
     frozen_by_others = gc.get_freeze_count()
     if not frozen_by_others:

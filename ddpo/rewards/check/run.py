@@ -1,4 +1,4 @@
-"""`check_reward`: every check of the kit on one reward. Torch is imported when the first check is asked for."""
+"""`check_reward`: every check of the kit on one reward. Torch is imported with the first check."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import ConfigError, one_line
 from ddpo.registry import unknown_name
 from ddpo.rewards.base import Reward
-from ddpo.rewards.check.definition import Check, CheckResult, Fault, NotApplicable, Outcome
+from ddpo.rewards.check.definition import Check, CheckFailed, CheckResult, CheckSkipped, Outcome
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.spec import parse_expression
 from ddpo.rewards.zoo import resolve
 
 if TYPE_CHECKING:
-    from ddpo.rewards.check.subject import Subject
+    from ddpo.rewards.check.reward_under_test import RewardUnderTest
     from ddpo.types import Prompt
 
 __all__ = [
@@ -25,29 +25,20 @@ __all__ = [
     "choose_checks",
     "iter_results",
     "parse_expected",
+    "render_checks_markdown",
     "run_check",
     "subject_of",
 ]
 
 Checked = str | Reward | ResolvedReward
-"""What can be checked: a specification such as "mylab/contrast" or "./file.py:Object", a reward, or one that was found."""
+"""A specification such as "mylab/contrast" or "./file.py:Object", a reward, or a resolved one."""
 
 
 def all_checks() -> dict[str, Check]:
     """Name → check, in the order in which they run: the card first, what takes longest last."""
-    from ddpo.rewards.check import (
-        card,
-        contract,
-        gradient,
-        inputs,
-        invariance,
-        pixels,
-        processes,
-        resources,
-        scale,
-    )
+    from ddpo.rewards.check import card, contract, inputs, invariance, resources, values
 
-    topics = (card, processes, contract, invariance, pixels, inputs, scale, gradient, resources)
+    topics = (card, contract, invariance, inputs, values, resources)
     return {check.name: check for topic in topics for check in topic.CHECKS}
 
 
@@ -85,17 +76,19 @@ def parse_expected(texts: Iterable[str]) -> dict[str, str]:
     return {name.strip(): reason.strip() for name, _, reason in pairs}
 
 
-def subject_of(reward: Checked, prompt: Prompt | None = None, device: str = AUTO) -> Subject:
+def subject_of(
+    reward: Checked, prompt: Prompt | None = None, device: str = AUTO
+) -> RewardUnderTest:
     """The reward as the checks want it; raises as `ddpo.rewards.zoo.resolve`."""
-    from ddpo.rewards.check.subject import Subject
+    from ddpo.rewards.check.reward_under_test import RewardUnderTest
 
     if isinstance(reward, str):
         found = resolve(reward).on(resolve_device(device))
-        return Subject(found, _plain_name(reward, found), prompt)
+        return RewardUnderTest(found, _plain_name(reward, found), prompt)
     if isinstance(reward, ResolvedReward):
-        return Subject(reward, reward.card.id if reward.factory is None else "", prompt)
+        return RewardUnderTest(reward, reward.card.id if reward.factory is None else "", prompt)
     options = {option.name: option.default for option in reward.card.options}
-    return Subject(
+    return RewardUnderTest(
         ResolvedReward(reward.card, options, "an object", lambda **_: reward),
         "",
         prompt,
@@ -104,15 +97,17 @@ def subject_of(reward: Checked, prompt: Prompt | None = None, device: str = AUTO
 
 
 def _plain_name(text: str, found: ResolvedReward) -> str:
-    """How the reward is named without its options, so that it can be found again with their defaults."""
+    """The reward's name without options, by which it is found again with their defaults."""
     if found.parts:
         return text
     spec = parse_expression(text).terms[0].reward
     return f"{spec.target}:{spec.attribute}" if spec.attribute else spec.target
 
 
-def run_check(check: Check, subject: Subject, expected: str | None = None) -> CheckResult:
-    """Runs one check. Whatever the reward raises is a failure of this check alone, and global state is put back afterwards.
+def run_check(check: Check, subject: RewardUnderTest, expected: str | None = None) -> CheckResult:
+    """Runs one check and restores global state afterwards.
+
+    Any error of the reward is a failure of this check alone.
 
     Args:
         check: the check.
@@ -130,9 +125,9 @@ def run_check(check: Check, subject: Subject, expected: str | None = None) -> Ch
             if check.needs == "scores":
                 _ = subject.reward, subject.scores
             outcome, detail = "passed", check.probe(subject) or ""
-    except NotApplicable as error:
+    except CheckSkipped as error:
         outcome, detail = "skipped", str(error)
-    except Fault as error:
+    except CheckFailed as error:
         outcome, detail = "failed", str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a reward is foreign code and may raise anything
         outcome, detail = "failed", f"raised {one_line(error)}"
@@ -150,7 +145,7 @@ def iter_results(
     prompt: Prompt | None = None,
     device: str = AUTO,
 ) -> Iterator[CheckResult]:
-    """As `check_reward`, one result at a time, on `device`. What is wrong with the arguments is raised at once."""
+    """The results of `check_reward` one at a time, on `device`; wrong arguments raise at once."""
     expected = dict(expected_failures or {})
     checks = choose_checks(only, expected)
     subject = subject_of(reward, prompt, device)
@@ -167,14 +162,25 @@ def check_reward(
 
     Args:
         reward: how it is named on the command line, or the reward itself.
-        expected_failures: check → why it fails. One that passes all the same is reported as "unexpected pass", which is a failure.
+        expected_failures: check → why it fails. One that passes nonetheless is reported as
+            "unexpected pass", which is a failure.
         only: the names of the checks to run; all if None.
         prompt: text and metadata of the probe pictures, for a reward that needs metadata.
 
     Returns:
-        One result per check; all is well if every one is `ok`. Where weights are missing, the checks that need them are skipped.
+        One result per check. Checks that need weights are skipped where these are missing.
 
     Raises:
-        UserError: the reward cannot be found, a check is not known, an expected failure has no reason.
+        UserError: the reward or a check is unknown, or an expected failure has no reason.
     """
     return list(iter_results(reward, expected_failures, only, prompt))
+
+
+def render_checks_markdown() -> str:
+    """A Markdown table with one row per check."""
+    lines = ["| check | demands |", "|---|---|"]
+    lines += [
+        f"| `{check.name}` | {check.demand.replace('|', chr(92) + '|')} |"
+        for check in all_checks().values()
+    ]
+    return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from ddpo.rewards.check.definition import CheckResult
 from ddpo.rewards.check.run import Checked, choose_checks, run_check, subject_of
 
 if TYPE_CHECKING:
-    from ddpo.rewards.check.subject import Subject
+    from ddpo.rewards.check.reward_under_test import RewardUnderTest
     from ddpo.types import Prompt
 
 __all__ = ["conformance_tests", "tell_pytest"]
@@ -28,9 +28,9 @@ def conformance_tests(
         test_conforms = conformance_tests("mylab/contrast")
 
     Args:
-        reward: how it is named on the command line, or the reward itself; looked up when the first test runs.
+        reward: its name on the command line, or the reward itself; resolved in the first test.
         expected_failures: check → why it fails; shown as xfail, and as a failure if it passes.
-        prompt: text and metadata of the probe pictures, for a reward that needs metadata.
+        prompt: text and metadata of the probe images, for a reward that needs metadata.
 
     Raises:
         UserError: an expected failure that is no check, or has no reason.
@@ -41,7 +41,7 @@ def conformance_tests(
     checks = {check.name: check for check in choose_checks(None, expected)}
 
     @cache
-    def subject() -> Subject:
+    def subject() -> RewardUnderTest:
         return subject_of(reward, prompt)
 
     @pytest.mark.parametrize("check", list(checks))

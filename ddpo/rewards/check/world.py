@@ -1,4 +1,4 @@
-"""Global state that a reward must leave as it was: random generators and settings of torch, NumPy and Pillow."""
+"""Global state that a reward must not change: random generators, settings of libraries."""
 
 from __future__ import annotations
 

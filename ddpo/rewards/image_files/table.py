@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from ddpo.io.atomic import atomic_path, check_writable
 from ddpo.registry import nearest
 from ddpo.rewards.image_files.run import ScoreRow
 
-__all__ = ["check_table_path", "write_table"]
+__all__ = ["check_table_path", "write_records", "write_table"]
 
 TEXTS: Final = ("file", "prompt", "reward", "status", "error", "signature")
 NUMBERS: Final = ("score", "value")
@@ -51,7 +51,6 @@ def write_table(
     Raises:
         ConfigError: as `check_table_path`.
     """
-    check_table_path(path)
     parts = list(dict.fromkeys(name for row in rows() for name in row.parts))
     records = (
         {
@@ -67,8 +66,38 @@ def write_table(
         for row in rows()
     )
     columns = [*TEXTS[:4], "score", "error", *(f"part_{name}" for name in parts), "signature"]
-    with atomic_path(path) as temporary:
-        WRITERS[path.suffix.lower()](records, columns, temporary)
+    write_records(records, columns, path)
+
+
+def write_records(records: Iterable[Record], columns: Sequence[str], path: Path) -> int:
+    """Writes one line per record to a table that replaces `path` atomically.
+
+    Args:
+        records: one value or None for each column; consumed once, some thousand at a time.
+        columns: names of the columns. Those of `NUMBERS` and parts are float64, others strings.
+        path: .parquet, .csv or .jsonl.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        ConfigError: as `check_table_path`, or the disk is full.
+    """
+    check_table_path(path)
+    written = 0
+
+    def counted() -> Iterator[Record]:
+        nonlocal written
+        for record in records:
+            written += 1
+            yield record
+
+    try:
+        with atomic_path(path) as temporary:
+            WRITERS[path.suffix.lower()](counted(), list(columns), temporary)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
+    return written
 
 
 def _write_csv(records: Iterable[Record], columns: list[str], path: Path) -> None:

@@ -11,7 +11,7 @@ Nothing heavy is imported. `WeightFile.source` distinguishes four kinds of weigh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -48,8 +48,8 @@ class WeightState:
     """Place and size of a weight file or repository on this machine."""
 
     weight: WeightFile
-    path: Path | None  # None if it is not here
-    bytes: int  # size; of a missing file the size of what an interrupted download left
+    path: Path | None  # None where it is missing or incomplete
+    bytes: int  # size on disk, also of an incomplete repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,25 +126,22 @@ def weight_state(weight: WeightFile) -> WeightState:
     """Place and size of one weight file or repository; nothing is fetched or hashed."""
     match _kind(weight):
         case "url":
-            path = weights.url_target(weight.source, weight.sha256 or "")
-            return _file_state(weight, path, path.with_name(f".{path.name}.partial"))
+            return _file_state(weight, weights.url_target(weight.source, weight.sha256 or ""))
         case "package":
-            return _file_state(weight, _packaged(weight), None)
+            return _file_state(weight, _packaged(weight))
         case "file":
             folder = _snapshot(weight)
             paths = [folder / name for name in _hub_files(weight)] if folder else []
-            return _file_state(weight, next((path for path in paths if path.is_file()), None), None)
+            return _file_state(weight, next((path for path in paths if path.is_file()), None))
         case "local":
-            return _file_state(weight, Path(weight.source.removeprefix(LOCAL)), None)
+            return _file_state(weight, Path(weight.source.removeprefix(LOCAL)))
         case "repository":
             return _repository_state(weight)
 
 
-def _file_state(weight: WeightFile, path: Path | None, partial: Path | None) -> WeightState:
+def _file_state(weight: WeightFile, path: Path | None) -> WeightState:
     if path is not None and path.is_file():
         return WeightState(weight, path, path.stat().st_size)
-    if partial is not None and partial.is_file():
-        return WeightState(weight, None, partial.stat().st_size)
     return WeightState(weight, None, 0)
 
 
@@ -185,20 +182,17 @@ def _repository_state(weight: WeightFile) -> WeightState:
     return WeightState(weight, folder if size >= WHOLE * weight.megabytes * 1e6 else None, size)
 
 
-def fetch_weight(
-    weight: WeightFile, reward: str, progress: Callable[[int, int | None], None] | None = None
-) -> Path:
+def fetch_weight(weight: WeightFile, reward: str, progress: bool = False) -> Path:
     """Fetches one weight file or repository unless it is here, and verifies its hash if known.
 
     Args:
         weight: weight file of a card.
         reward: id of the reward, for messages.
-        progress: function that receives the bytes so far and in total, for https sources; the hub's
-            client shows its own bar.
+        progress: True for a progress bar of https sources; the hub's client always shows one.
 
     Raises:
-        MissingResourceError: The machine is offline, the source is unreachable, the download was
-            interrupted, the disk is full, or the file is not the one on the card.
+        MissingResourceError: The machine is offline, the source is unreachable, or the file is not
+            the one on the card.
         ConfigError: The card gives an address without a SHA-256.
     """
     name = weight.source.rpartition("/")[2].partition("|")[0]

@@ -1,4 +1,4 @@
-"""The reward under test with the pictures that it is shown; made and scored once for all checks that need it."""
+"""The reward under test with its probe images, made and scored once for all checks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from ddpo.errors import MissingResourceError
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.check.definition import Fault, NotApplicable
+from ddpo.rewards.check.definition import CheckFailed, CheckSkipped
 from ddpo.rewards.check.world import settings
 from ddpo.rewards.fixtures import FIXTURES, draw_fixture
 from ddpo.rewards.models import shared_encoders
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
-__all__ = ["PROBE_NAMES", "Picture", "Subject", "tolerance_of", "unequal"]
+__all__ = ["PROBE_NAMES", "Picture", "RewardUnderTest", "tolerance_of", "unequal"]
 
 Picture = NDArray[np.uint8]  # [height, width, 3]
 
@@ -40,11 +40,17 @@ TEXTS: Final = (
 """One per probe picture, of different lengths, so that padding shows."""
 
 TOLERANCES: Final = {"bfloat16": 4e-2, "float16": 1e-2, "float32": 1e-4, "float64": 1e-6}
-"""By the card's dtype, as a share of the largest score: rounding of long sums in that type; float64 scores are returned as float32."""
+"""By the card's dtype, as a share of the largest score: the rounding of long sums in that type.
+
+float64 scores are returned as float32.
+"""
 
 
 def tolerance_of(dtype: str) -> float:
-    """The share of the largest score by which two computations of one score may differ; the loosest of the types named in `dtype`."""
+    """The share of the largest score by which two computations of one score may differ.
+
+    Of several types in `dtype`, the least exact counts.
+    """
     named = [
         TOLERANCES[name] for name in re.findall(r"\bb?float\d+\b", dtype) if name in TOLERANCES
     ]
@@ -52,20 +58,24 @@ def tolerance_of(dtype: str) -> float:
 
 
 def unequal(found: Sequence[float], due: Sequence[float], tolerance: float) -> int | None:
-    """The first place where two lists of scores differ by more than `tolerance`; NaN equals NaN. None if there is none."""
+    """The first place where two lists of scores differ by more than `tolerance`, or None.
+
+    NaN equals NaN.
+    """
     for place, (a, b) in enumerate(zip(found, due, strict=True)):
         if math.isnan(a) != math.isnan(b) or abs(a - b) > tolerance:
             return place
     return None
 
 
-class Subject:
+class RewardUnderTest:
     """A reward under test.
 
     Args:
         found: the reward.
         text: how it was named, without options; "" for an object.
-        prompt: text and metadata of all probe pictures; texts of different lengths without metadata if None.
+        prompt: text and metadata of all probe images; by default texts of different lengths
+            without metadata.
         remake: whether it can be made a second time.
     """
 
@@ -97,19 +107,17 @@ class Subject:
         """The reward, made when first asked for.
 
         Raises:
-            NotApplicable: its weights are not here, or it cannot be made.
+            CheckSkipped: its weights are not here, or it cannot be made.
         """
         try:
             return self.make_or_raise()
         except MissingResourceError as error:
-            raise NotApplicable(
-                "something that it needs is not here, see `construction`"
-            ) from error
+            raise CheckSkipped("something that it needs is not here, see `construction`") from error
         except Exception as error:
-            raise NotApplicable("it could not be made, see `construction`") from error
+            raise CheckSkipped("it could not be made, see `construction`") from error
 
     def make_or_raise(self) -> Reward:
-        """The reward, made when first asked for; raises as `ResolvedReward.make`, the same failure each time."""
+        """The reward, made at the first call; errors are those of `ResolvedReward.make`."""
         if self._failure is not None:
             raise self._failure
         try:
@@ -125,7 +133,7 @@ class Subject:
 
     @property
     def default_options(self) -> bool:
-        """Whether every option has the card's default, for which alone the card's scores are promised."""
+        """True if every option has its default, for which alone the card promises scores."""
         return all(
             self.found.options.get(option.name, option.default) == option.default
             for option in self.card.options
@@ -158,7 +166,7 @@ class Subject:
     def batch(
         self, pictures: Sequence[Picture], prompts: Sequence[Prompt] | None = None
     ) -> ImageBatch:
-        """The batch of some pictures of one size; with the first probe's prompt if none are given."""
+        """A batch of images of one size, by default with the first probe's prompt."""
         array = np.stack(pictures) if pictures else np.zeros((0, 64, 64, 3), np.uint8)
         return ImageBatch.of_uint8(
             array.copy(), prompts if prompts is not None else self.prompts[:1] * len(pictures)
@@ -172,20 +180,21 @@ class Subject:
         """What the reward gives for a batch, without gradient.
 
         Raises:
-            Fault: it is not one float32 score per picture, on the CPU. What the reward itself raises is passed on.
+            CheckFailed: it is not one float32 score per image on the CPU. Errors of the reward
+                itself are passed on.
         """
-        shared_encoders.forget_embeddings()  # one that a tower remembers would hide what a check looks for
+        shared_encoders.forget_embeddings()  # a remembered one would hide a fault
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
             )  # what a library says about an empty batch is no news to who asked for the check
             output = (reward or self.reward)(batch)
         if not isinstance(output, RewardOutput):
-            raise Fault(f"returned a {type(output).__name__}, not a RewardOutput")
+            raise CheckFailed(f"returned a {type(output).__name__}, not a RewardOutput")
         if len(output) != len(batch):
-            raise Fault(f"returned {len(output)} scores for {len(batch)} pictures")
+            raise CheckFailed(f"returned {len(output)} scores for {len(batch)} pictures")
         if output.values.device.type != "cpu":
-            raise Fault(f"the scores are on {output.values.device}, not on the CPU")
+            raise CheckFailed(f"the scores are on {output.values.device}, not on the CPU")
         return output
 
     def values(self, batch: ImageBatch, reward: Reward | None = None) -> list[float]:
@@ -196,7 +205,7 @@ class Subject:
     def _known(self) -> tuple[float, ...] | None:
         try:
             return tuple(self.values(self.probes()))
-        except NotApplicable:
+        except CheckSkipped:
             raise
         except Exception:  # noqa: BLE001  # foreign code; the check `contract` tells what it was
             return None
@@ -206,10 +215,10 @@ class Subject:
         """The scores of the probe pictures in one batch.
 
         Raises:
-            NotApplicable: there are none.
+            CheckSkipped: there are none.
         """
         if self._known is None:
-            raise NotApplicable("the probe pictures could not be scored, see `contract`")
+            raise CheckSkipped("the probe pictures could not be scored, see `contract`")
         return self._known
 
     @property
@@ -231,18 +240,20 @@ class Subject:
         Args:
             found: scores.
             due: what they should be.
-            what: what is said after the name of a picture whose score differs, such as "alone instead of with the others".
+            what: words after the name of an image whose score differs, such as
+                "alone instead of with the others".
             names: of the pictures.
             tolerance: by how much they may differ; the subject's if None.
 
         Raises:
-            Fault: two scores differ by more.
+            CheckFailed: two scores differ by more.
         """
         allowed = self.tolerance if tolerance is None else tolerance
         place = unequal(found, due, allowed)
         if place is not None:
-            raise Fault(
-                f"{names[place]} {what}: {found[place]:.9g} instead of {due[place]:.9g} (tolerance {allowed:.2g})"
+            raise CheckFailed(
+                f"{names[place]} {what}: {found[place]:.9g} instead of {due[place]:.9g} "
+                f"(tolerance {allowed:.2g})"
             )
         largest = max(
             (abs(a - b) for a, b in zip(found, due, strict=True) if math.isfinite(a)), default=0.0
