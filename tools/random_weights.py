@@ -201,8 +201,8 @@ def taken_for_real(tiny: bool) -> Iterator[None]:
         (imagereward, "VIT", vit),
     ]
     if tiny:
-        large = aesthetic.image_tower
-        replaced.append((aesthetic, "image_tower", lambda state: large(state, **TINY)))
+        large = aesthetic.image_encoder
+        replaced.append((aesthetic, "image_encoder", lambda state: large(state, **TINY)))
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     try:
         for module, name, value in replaced:

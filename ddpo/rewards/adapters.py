@@ -25,11 +25,13 @@ from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.scales import SCALES, divisor_of
 from ddpo.rewards.scoring.scorer import Scorer, make_scorer
+from ddpo.rewards.scoring.user_function import FunctionReward
 from ddpo.rewards.zoo import resolve
 from ddpo.types import RewardOutput
 
 __all__ = [
     "SCALES",
+    "FunctionReward",
     "RewardFunction",
     "Unscorable",
     "flow_factory_reward",

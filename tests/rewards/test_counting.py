@@ -1,4 +1,4 @@
-"""The built-in list `counting` brings the questions and answers that `vqa_strict` needs, from the list to the server and back."""
+"""The list `counting` has the questions and answers that `vqa_strict` sends to a server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_training_on_counting_asks_each_prompts_questions_and_compares_with_its_
         "optim": {"updates": 1, "timesteps": 1},
         "iterations": 1,
     }
-    with fault_server() as server:  # which sees a cat in every picture, and does not count
+    with fault_server() as server:  # which sees a cat in every image, and does not count
         config = config_for(
             {
                 "model": str(tiny_model),

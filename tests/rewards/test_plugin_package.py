@@ -49,7 +49,7 @@ DOCTOR = {
     "broken/other-id": ("bad card", "its card has the id 'broken/somebody-else'"),
     "broken/unknown-field": (
         "bad card",
-        "ddpo knows no field 'differentable' on a card: it is misspelt, or of a newer ddpo",
+        "ddpo knows no field 'differentable' on a card: it is misspelt, or from a newer ddpo",
     ),
     "broken/nothing": ("bad card", "its load='ddpo_broken_plugin:Nothing' names nothing"),
     "broken/no-code": ("bad card", "is a dict, which makes no reward"),

@@ -277,7 +277,9 @@ def test_a_run_is_not_resumed_with_other_prompts_or_another_reward(
         ("flaws", "described in fewer words", True),
         ("libraries", [], True),
         ("typical", [0.0, 0.5, 1.0], True),
+        ("golden", [], True),
         ("version", "0", False),
+        ("unit", "stones", False),
         ("preprocessing", "resized by another library", False),
         ("dtype", "float16", False),
     ],
@@ -294,6 +296,16 @@ def test_a_run_is_resumed_where_its_reward_is_described_otherwise(
     else:
         with pytest.raises(ConfigError, match="is not the one that it was started with"):
             list(resume(tmp_path, iterations=2))
+
+
+def test_a_run_on_a_reward_with_a_reworded_unit_is_resumed(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    run(tiny_config(tiny_model, "vendi:features=pixels", iterations=1), tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["reward"]["card"]["unit"] = "effective number of pictures"  # as earlier versions wrote
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert list(resume(tmp_path, iterations=2))
 
 
 def test_one_scored_image_has_no_standard_error(tiny_model: Path, tmp_path: Path) -> None:

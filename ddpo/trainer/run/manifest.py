@@ -33,8 +33,11 @@ IGNORED: Final = (
     "paper",
     "memory_mb",
     "libraries",
+    "golden",
 )
-"""Fields of a card that no score depends on. `load` is the place of the code, a path or module."""
+"""The fields of a card that no score depends on. `load` is where the code is, by path or module."""
+REWORDED_UNITS: Final = {"effective number of pictures": "effective number of images"}
+"""Unit of a card in earlier versions → the same unit in today's words."""
 
 
 def describe(
@@ -166,6 +169,7 @@ def _other_card(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     after = dict(now["card"])
     if "files" not in then:  # of a version that did not read the files beside a function's own
         after["version"] = str(after["version"]).partition("+")[0]
+    before["unit"] = REWORDED_UNITS.get(before["unit"], before["unit"])
     before["options"] = _defaults(before["options"])
     after["options"] = {
         name: value
