@@ -184,7 +184,7 @@ def _network_failure(error: RequestException) -> str:
     from urllib3.exceptions import ReadTimeoutError
 
     cause = next(iter(error.args), None)
-    if isinstance(error, HTTPError):
+    if isinstance(error, HTTPError) and error.response is not None:
         return f"the server answered with HTTP status {error.response.status_code}"
     if isinstance(error, Timeout) or isinstance(cause, ReadTimeoutError):
         return f"no answer for {TIMEOUT_SECONDS:g} seconds"

@@ -103,7 +103,7 @@ def test_a_combination_and_a_function_of_a_file_pass(tmp_path: Path) -> None:
 
 
 FAULTS: list[tuple[type, str, str]] = [
-    (faulty.OtherKernelForLargeBatches, "batch-sizes", "picture 0 of 64×64 in a batch of 16"),
+    (faulty.OtherKernelForLargeBatches, "batch-sizes", "image 0 of 64×64 in a batch of 16"),
     (
         faulty.WritesPixels,
         "input-unchanged",
@@ -122,7 +122,7 @@ FAULTS: list[tuple[type, str, str]] = [
     (
         faulty.ShrinksImages,
         "input-unchanged",
-        "the PIL pictures of a batch made of floats were changed in place",
+        "the PIL images of a batch made of floats were changed in place",
     ),
     (faulty.WritesMetadata, "input-unchanged", "metadata of a prompt was changed"),
     (faulty.AlwaysZero, "no-silent-score", "all score exactly 0"),
@@ -152,7 +152,7 @@ FAULTS: list[tuple[type, str, str]] = [
     (faulty.SharedBuffer, "threads", "with 8 threads, "),
     (faulty.WrongGolden, "golden-scores", "checker scores 127.5 instead of 127.6 ± 0.05"),
     (faulty.KeepsBatches, "memory", "kB are left after 10 uses"),
-    (faulty.KeepsTensors, "memory", "tensors or pictures are left after 10 uses"),
+    (faulty.KeepsTensors, "memory", "tensors or images are left after 10 uses"),
     (faulty.HiddenOption, "card-options", "parameter 'gain' is not on the card"),
     (faulty.HidesTruncation, "long-prompt", "the last 100 of 1000 words do not move the score"),
     (faulty.ReadsPrompts, "declared-inputs", "with another prompt, which the card does not list"),
@@ -185,7 +185,7 @@ FAULTS_SEEN_TWICE: list[tuple[type, str, str, set[str]]] = [
     (
         faulty.NeedsASquare,
         "picture-sizes",
-        "1×4096: returned 8192 scores for 2 pictures",
+        "1×4096: returned 8192 scores for 2 images",
         {"picture-modes", "gradient", "batch-sizes"},
     ),
     (
@@ -334,7 +334,7 @@ def test_metadata_comes_with_the_prompt_that_is_given() -> None:
     )
     found = wrong(checked(ZeroWithout, QUICK, prompt=Prompt("two cats", {"objects": 2})))
     assert found == {
-        "no-silent-score": "pictures without the metadata that it needs score exactly 0"
+        "no-silent-score": "images without the metadata that it needs score exactly 0"
     }
 
 
