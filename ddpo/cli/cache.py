@@ -1,4 +1,4 @@
-"""`ddpo cache`: contents of the score cache as a table and as a file, and how to empty it.
+"""The command `ddpo cache`: statistics, removal and export of cached scores.
 
 Nothing heavy is imported.
 """
@@ -27,18 +27,18 @@ app = typer.Typer(
 )
 
 INSTALLED = {True: "yes", False: "[yellow]other[/yellow]", None: "?"}
-UNKNOWN = "?: no reward of that name is installed; a user's file or module is known when it is used"
-HIDDEN = ("reward", "pixels", "preprocessing", "dtype", "weights")  # the fingerprint covers them
+UNKNOWN = "?: no reward of that name is installed; one in a user's own file is not looked up here"
+HIDDEN = ("reward", "pixels", "preprocessing", "dtype", "weights")  # parts of the fingerprint
 
 Found = list[tuple["CacheEntry", bool | None]]
-"""Entries, each with the answer of `servable`."""
+"""Entries of the cache, each with the result of `servable`."""
 
 
 @app.command("stats")
 def stats_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Print the cache's place, size and limit, and the scores of each reward."""
+    """Print the path, size and limit of the cache, and the number of scores of each reward."""
     from ddpo.rewards.cache.servable import servable
 
     with _cache() as cache:
@@ -66,7 +66,7 @@ def _facts(stats: CacheStats, found: Found) -> Iterator[tuple[str, str]]:
     served = sum(entry.scores for entry, installed in found if installed)
     yield "cache", str(stats.path)
     yield "size", f"{_size(stats.bytes)} of at most {_size(stats.limit_bytes)}"
-    yield "scores", f"{stats.scores:,}, of which {served:,} of rewards as they are installed now"
+    yield "scores", f"{stats.scores:,}, of which {served:,} match the installed rewards"
     moments = [time for entry, _ in found for time in (entry.oldest, entry.newest) if time]
     if moments:
         yield "computed", f"from {_minute(min(moments))} to {_minute(max(moments))}"
@@ -91,7 +91,7 @@ def _entries_table(found: Found) -> Table:
 
 
 def _version_and_options(identity: str) -> str:
-    """The parts of an identity by which a reader can distinguish versions."""
+    """The parts of an identity that distinguish versions for a reader."""
     parts = [part.partition(":") for part in identity.split("|")]
     kept = [part for part in parts if part[0] not in HIDDEN and part[2] != "default"]
     return " ".join(f"{name}:{value}" for name, _, value in kept)
@@ -125,10 +125,12 @@ def _as_json(stats: CacheStats, found: Found) -> dict[str, object]:
 def clear_command(
     reward: Annotated[
         str | None,
-        typer.Option(help="Only the scores of this reward, of all its versions and options."),
+        typer.Option(
+            help="Remove only the scores of this reward, for all its versions and options."
+        ),
     ] = None,
 ) -> None:
-    """Remove the scores of one reward, or all of them with the damaged files set aside."""
+    """Remove the scores of one reward, or all scores and the damaged files set aside."""
     with _cache() as cache:
         removed = cache.clear(reward)
         after = cache.stats()
@@ -141,10 +143,10 @@ def clear_command(
 def export_command(
     out: Annotated[
         Path,
-        typer.Argument(help="A table to write: .parquet, .csv or .jsonl. Replaces an older one."),
+        typer.Argument(help="Table to write (.parquet, .csv or .jsonl); an older one is replaced."),
     ],
 ) -> None:
-    """Write all scores as a table: reward, identity, key, value, parts, time, last use."""
+    """Write all scores as a table of reward, identity, key, value, parts, time and last use."""
     with _cache() as cache:
         written = cache.export(out)
     typer.echo(f"wrote {written:,} scores to {out}")
@@ -152,7 +154,7 @@ def export_command(
 
 @contextmanager
 def _cache() -> Iterator[ScoreCache]:
-    """The cache, with its warnings on one line each."""
+    """The score cache, with its warnings on one line each."""
     from ddpo.rewards.cache import ScoreCache
 
     with one_line_warnings(), ScoreCache() as cache:

@@ -83,7 +83,7 @@ def test_another_schema_or_program(path: Path, tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=0")
     connection.close()
-    check_set_aside(path, path.read_bytes(), "schema 0, which is an old one")
+    check_set_aside(path, path.read_bytes(), "it has an old schema, 0")
     other = tmp_path / "other.sqlite"
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE notes(text)")
@@ -164,7 +164,7 @@ def test_a_folder_in_its_place_or_a_file_in_its_folders_place(tmp_path: Path) ->
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "scores.sqlite", tmp_path / "folder"):
         cache = ScoreCache(path)
-        with pytest.warns(CacheWarning, match="cannot be used .*; going on without it") as said:
+        with pytest.warns(CacheWarning, match="cannot be used .*; continuing without it") as said:
             assert cache.put("r", "i", ITEMS) == 0
         assert cache.get(KEYS) == {}
         assert ScoreCache(path).put("r", "i", ITEMS) == 0
