@@ -1,4 +1,4 @@
-"""A server of OpenAI's protocol on loopback that answers as it is told: well, late, never, or with rubbish."""
+"""A server of OpenAI's protocol on loopback with planted faults: late, no or damaged answers."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def completion(content: Any) -> bytes:
 
 @dataclass
 class FaultServer:
-    """`faults` says what happens to the next requests, one each; then `then`, "ok" if nothing else was said.
+    """The faults of a server: one of `faults` for each of the next requests, and then `then`.
 
-    "by picture" answers with words and log-probabilities that follow from the picture alone.
+    "by picture" answers with words and log-probabilities that follow from the image alone.
     """
 
     url: str = ""
@@ -49,12 +49,8 @@ class FaultServer:
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     elsewhere: str = "http://127.0.0.2:9/"
-    good: int | None = (
-        None  # how many questions are answered before `then` holds; until then "by picture"
-    )
-    bad: set[str] = field(
-        default_factory=set
-    )  # pictures, as in the question, on which it always answers 500
+    good: int | None = None  # number of questions answered "by picture" before `then` holds
+    bad: set[str] = field(default_factory=set)  # data URLs of images that are answered with 500
     retry_after: str | None = None  # sent with every 429
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -68,7 +64,7 @@ class FaultServer:
             return self.faults.pop(0) if self.faults else self.then
 
     def picture(self, place: int) -> np.ndarray:
-        """The picture of a question, decoded."""
+        """The image of a question, decoded."""
         return decoded(self.requests[place])
 
 
@@ -77,9 +73,8 @@ def picture_url(request: dict[str, Any]) -> str:
 
 
 def decoded(request: dict[str, Any]) -> np.ndarray:
-    with Image.open(
-        io.BytesIO(base64.b64decode(picture_url(request).removeprefix("data:image/jpeg;base64,")))
-    ) as image:
+    encoded = picture_url(request).removeprefix("data:image/jpeg;base64,")
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
         return np.asarray(image.convert("RGB"))
 
 
@@ -126,18 +121,18 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.server.told.paths.append(self.path)
+        self.server.plan.paths.append(self.path)
         self.send(200, json.dumps({"data": [{"id": "tiny-vlm"}, {"id": "other"}]}).encode())
 
     def do_POST(self) -> None:
-        told: FaultServer = self.server.told
+        plan: FaultServer = self.server.plan
         body = self.rfile.read(int(self.headers["Content-Length"]))
         request = json.loads(body)
-        fault = told.next_fault(request)
-        with told.lock:
-            told.paths.append(self.path)
-            told.requests.append(request)
-            told.headers.append({name.lower(): value for name, value in self.headers.items()})
+        fault = plan.next_fault(request)
+        with plan.lock:
+            plan.paths.append(self.path)
+            plan.requests.append(request)
+            plan.headers.append({name.lower(): value for name, value in self.headers.items()})
         if fault == "hangs":
             self.server.over.wait(30)
             self.close_connection = True
@@ -166,10 +161,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, status: int, body: bytes, length: int | None = None) -> None:
         self.send_response(status)
-        if status == 429 and self.server.told.retry_after is not None:
-            self.send_header("Retry-After", self.server.told.retry_after)
+        if status == 429 and self.server.plan.retry_after is not None:
+            self.send_header("Retry-After", self.server.plan.retry_after)
         if status == 302:
-            self.send_header("Location", self.server.told.elsewhere)
+            self.send_header("Location", self.server.plan.elsewhere)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
         self.wfile.write(body)
@@ -184,14 +179,15 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def fault_server(*faults: str, then: str = "ok") -> Iterator[FaultServer]:
-    """A running server that treats the next questions as told."""
+    """A running server with these faults."""
     server: Any = Server(("127.0.0.1", 0), Handler)
     server.over = threading.Event()
-    server.told = FaultServer(f"http://127.0.0.1:{server.server_address[1]}/v1", list(faults), then)
+    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    server.plan = FaultServer(url, list(faults), then)
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True)
     thread.start()
     try:
-        yield server.told
+        yield server.plan
     finally:
         server.over.set()
         time.sleep(0.01)

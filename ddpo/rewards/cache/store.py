@@ -238,7 +238,7 @@ class ScoreCache:
             return False
 
     def _disconnect(self) -> None:
-        """Closes the connection; `close` holds the lock, since the last connection removes the log."""
+        """Closes the connection, under the lock, since the last connection removes the log."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
