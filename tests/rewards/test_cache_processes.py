@@ -7,10 +7,11 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-from ddpo.rewards.cache import CachedScore, ScoreCache
+from ddpo.rewards.cache import CachedScore, ScoreCache, database
 
 BATCH = 16
 
@@ -128,6 +129,21 @@ def test_kills_while_old_scores_are_removed_leave_a_sound_file(tmp_path: Path) -
         cache.put("r", "last", [(bytes(32), CachedScore(1.0, {}))])
         assert cache.stats().bytes <= cache.limit_bytes
         assert 0 < cache.stats().scores < 1500
+
+
+def test_a_process_that_finds_no_cache_does_not_wait_until_others_are_idle(tmp_path: Path) -> None:
+    """Busy processes always hold the shared lock, so that the exclusive one is never free."""
+    path = tmp_path / "scores.sqlite"
+    stored: list[int] = []
+    with ScoreCache(path) as cache, database.locked(path):
+        items = [(bytes(32), CachedScore(1.0, {}))]
+        put = threading.Thread(target=lambda: stored.append(cache.put("r", "i", items)))
+        put.start()
+        time.sleep(0.5)
+        assert stored == []
+        database.create_database(path)  # as another process does
+        put.join(5)
+        assert stored == [1]
 
 
 def test_a_damaged_file_is_set_aside_by_one_of_several_processes(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ APPLICATION_ID: Final = 0x64647063  # "ddpc": marks the file as ours for `file` 
 SCHEMA_VERSION: Final = 1
 LAST_VERSION: Final = 1000  # a higher number is a flipped bit
 BUSY_SECONDS: Final = 10.0  # longest wait for another process, whose transactions take milliseconds
+REPLACE_SECONDS: Final = 0.1  # wait for the exclusive lock before another look at the file
 DAMAGE: Final = (
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
@@ -85,7 +86,8 @@ def locked(path: Path, exclusive: bool = False) -> Iterator[None]:
             lock.
 
     Raises:
-        OSError: the lock file cannot be created, or the lock is not free within `BUSY_SECONDS`.
+        BlockingIOError: the lock is not free within `BUSY_SECONDS` (exclusive: `REPLACE_SECONDS`).
+        OSError: the lock file cannot be created.
     """
     try:
         import fcntl
@@ -93,7 +95,7 @@ def locked(path: Path, exclusive: bool = False) -> Iterator[None]:
         yield
         return
     mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    until = time.monotonic() + BUSY_SECONDS
+    until = time.monotonic() + (REPLACE_SECONDS if exclusive else BUSY_SECONDS)
     with path.with_name(path.name + ".lock").open("wb") as lock:
         while True:
             try:

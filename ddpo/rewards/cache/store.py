@@ -200,27 +200,37 @@ class ScoreCache:
 
     def _run_or_replace(self, work: Work[T]) -> T:
         """The result of `work`; replaces an absent or damaged file while no process uses it."""
-        with database.locked(self.path):
+        until = time.monotonic() + database.BUSY_SECONDS
+        while True:
+            with database.locked(self.path):
+                try:
+                    return work(self._connected())
+                except ERRORS as error:
+                    self._disconnect()
+                    if not database.is_damage(error):
+                        raise
             try:
-                return work(self._connected())
-            except ERRORS as error:
-                self._disconnect()
-                if not database.is_damage(error):
+                with database.locked(self.path, exclusive=True):
+                    return self._replace(work)
+            except BlockingIOError:  # others use the file, so one of them may have replaced it
+                if time.monotonic() > until:
                     raise
-        with database.locked(self.path, exclusive=True):
-            try:  # again, since another process may have replaced the file meanwhile
-                database.create_database(self.path)
-                return work(self._connected())
-            except ERRORS as error:
-                self._disconnect()
-                if not database.is_damage(error):
-                    raise
-                aside = database.set_aside(self.path)
-                damage = f"the score cache {self.path} is damaged ({one_line(error)})"
-                text = f"{damage}; it was set aside as {aside.name}, and a new one was made"
-                warnings.warn(text, CacheWarning, stacklevel=5)
+
+    def _replace(self, work: Work[T]) -> T:
+        """The result of `work` with a new file, unless another process has made one meanwhile."""
+        try:
             database.create_database(self.path)
             return work(self._connected())
+        except ERRORS as error:
+            self._disconnect()
+            if not database.is_damage(error):
+                raise
+            aside = database.set_aside(self.path)
+            damage = f"the score cache {self.path} is damaged ({one_line(error)})"
+            text = f"{damage}; it was set aside as {aside.name}, and a new one was made"
+            warnings.warn(text, CacheWarning, stacklevel=6)
+        database.create_database(self.path)
+        return work(self._connected())
 
     def _connected(self) -> sqlite3.Connection:
         """A connection to the present file, which another process may have replaced."""
