@@ -87,11 +87,11 @@ class RewardUnderTest:
     """A reward under test.
 
     Args:
-        resolved: The reward.
-        name: Its name on the command line, without options; "" for an object.
-        prompt: Text and metadata of all probe images; by default texts of different lengths
+        resolved: the reward.
+        name: its name on the command line, without options; "" for an object.
+        prompt: text and metadata of all probe images; by default texts of different lengths
             without metadata.
-        remakable: True if the reward can be made a second time.
+        remakable: true if the reward can be made a second time.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class RewardUnderTest:
         """The reward, made at the first access.
 
         Raises:
-            CheckSkipped: The reward cannot be made, for instance since its weights are not here.
+            CheckSkipped: the reward cannot be made, for instance since its weights are not here.
         """
         try:
             return self.make_or_raise()
@@ -196,11 +196,11 @@ class RewardUnderTest:
         """The reward's output for a batch, without gradient.
 
         Args:
-            batch: Images and prompts.
-            reward: The instance to call; by default that of `reward`.
+            batch: images and prompts.
+            reward: the instance to call; by default that of `reward`.
 
         Raises:
-            CheckFailed: The output is not one float32 score per image on the CPU. Errors of the
+            CheckFailed: the output is not one float32 score per image on the CPU. Errors of the
                 reward itself are passed on.
         """
         shared_encoders.forget_embeddings()  # a remembered one would hide a fault
@@ -233,7 +233,7 @@ class RewardUnderTest:
         """The scores of the probe images in one batch.
 
         Raises:
-            CheckSkipped: The reward raises an error for them.
+            CheckSkipped: the reward raises an error for them.
         """
         if self._known is None:
             raise CheckSkipped("the probe images could not be scored, see `contract`")
@@ -256,15 +256,15 @@ class RewardUnderTest:
         """One line with the largest difference between scores and expected scores.
 
         Args:
-            scores: Scores of some images.
-            expected: Scores that they should have.
-            condition: Words after the name of an image whose score differs, such as
+            scores: scores of some images.
+            expected: scores that they should have.
+            condition: words after the name of an image whose score differs, such as
                 "alone instead of with the others".
-            names: Names of the images.
-            tolerance: Largest difference that is allowed; by default `self.tolerance`.
+            names: names of the images.
+            tolerance: largest difference that is allowed; by default `self.tolerance`.
 
         Raises:
-            CheckFailed: Two scores differ by more.
+            CheckFailed: two scores differ by more.
         """
         allowed = self.tolerance if tolerance is None else tolerance
         place = first_difference(scores, expected, allowed)

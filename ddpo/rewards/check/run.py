@@ -48,12 +48,12 @@ def choose_checks(
     """The checks to run.
 
     Args:
-        only: Names of the checks; None for all of them.
-        expected_failures: Name of a check → reason of its failure.
+        only: names of the checks; None for all of them.
+        expected_failures: name of a check → reason of its failure.
 
     Raises:
-        UnknownNameError: There is no such check; the message names the nearest.
-        ConfigError: An expected failure has no reason.
+        UnknownNameError: there is no such check; the message names the nearest.
+        ConfigError: an expected failure has no reason.
     """
     known = all_checks()
     for name in (*(only or ()), *expected_failures):
@@ -69,10 +69,10 @@ def parse_expected(texts: Iterable[str]) -> dict[str, str]:
     """Name of a check → reason of its expected failure.
 
     Args:
-        texts: Values of `--expect`, each `check=reason`.
+        texts: values of `--expect`, each `check=reason`.
 
     Raises:
-        ConfigError: One has no name or no reason.
+        ConfigError: one has no name or no reason.
     """
     expected = {}
     for text in texts:
@@ -90,9 +90,9 @@ def prepare_reward(
     """The reward with its probe images; raises as `ddpo.rewards.zoo.resolve`.
 
     Args:
-        reward: Specification of the reward, or the reward itself.
-        prompt: Prompt of all probe images; by default texts of different lengths.
-        device: Torch device of a reward that is given by its specification.
+        reward: specification of the reward, or the reward itself.
+        prompt: prompt of all probe images; by default texts of different lengths.
+        device: torch device of a reward that is given by its specification.
     """
     from ddpo.rewards.check.reward_under_test import RewardUnderTest
 
@@ -120,9 +120,9 @@ def run_check(check: Check, tested: RewardUnderTest, expected: str | None = None
     Any error of the reward is a failure of this check alone.
 
     Args:
-        check: The check.
-        tested: The reward under test.
-        expected: Reason of an expected failure; None if the check should pass.
+        check: the check.
+        tested: the reward under test.
+        expected: reason of an expected failure; None if the check should pass.
     """
     started = time.perf_counter()
     outcome, detail = _probe(check, tested)
@@ -165,11 +165,11 @@ def iter_results(
     """The results of `check_reward` one at a time; wrong arguments raise before the first.
 
     Args:
-        reward: As in `check_reward`.
-        expected_failures: As in `check_reward`.
-        only: As in `check_reward`.
-        prompt: As in `check_reward`.
-        device: Torch device of a reward that is given by its specification.
+        reward: as in `check_reward`.
+        expected_failures: as in `check_reward`.
+        only: as in `check_reward`.
+        prompt: as in `check_reward`.
+        device: torch device of a reward that is given by its specification.
     """
     expected = dict(expected_failures or {})
     checks = choose_checks(only, expected)
@@ -186,17 +186,17 @@ def check_reward(
     """Runs the conformance kit on a reward.
 
     Args:
-        reward: Specification of the reward as on the command line, or the reward itself.
-        expected_failures: Name of a check → reason of its failure. A check that passes nonetheless
+        reward: specification of the reward as on the command line, or the reward itself.
+        expected_failures: name of a check → reason of its failure. A check that passes nonetheless
             is reported as "unexpected pass", which is a failure.
-        only: Names of the checks to run; None for all of them.
-        prompt: Text and metadata of the probe images, for a reward that needs metadata.
+        only: names of the checks to run; None for all of them.
+        prompt: text and metadata of the probe images, for a reward that needs metadata.
 
     Returns:
         One result per check. Checks that need weights are skipped where these are missing.
 
     Raises:
-        UserError: The reward or a check is unknown, or an expected failure has no reason.
+        UserError: the reward or a check is unknown, or an expected failure has no reason.
     """
     return list(iter_results(reward, expected_failures, only, prompt))
 

@@ -28,14 +28,14 @@ def conformance_tests(
         test_conforms = conformance_tests("mylab/contrast")
 
     Args:
-        reward: Specification of the reward as on the command line, or the reward itself. It is
+        reward: specification of the reward as on the command line, or the reward itself. It is
             resolved in the first test.
-        expected_failures: Name of a check → reason of its failure, which is shown as xfail. A check
+        expected_failures: name of a check → reason of its failure, which is shown as xfail. A check
             that passes nonetheless is a failure.
-        prompt: Text and metadata of the probe images, for a reward that needs metadata.
+        prompt: text and metadata of the probe images, for a reward that needs metadata.
 
     Raises:
-        UserError: An expected failure names no check, or has no reason.
+        UserError: an expected failure names no check, or has no reason.
     """
     import pytest
 

@@ -126,12 +126,12 @@ def _compare(tested: RewardUnderTest, pixels: Tensor, slope: Tensor) -> str:
     """Compares the gradient with differences of scores, in a random direction and uphill.
 
     Args:
-        tested: The reward under test.
-        pixels: Images, float32 `[batch, 3, height, width]`.
-        slope: Gradient of the summed scores at these pixels, of the same shape.
+        tested: the reward under test.
+        pixels: images, float32 `[batch, 3, height, width]`.
+        slope: gradient of the summed scores at these pixels, of the same shape.
 
     Raises:
-        CheckFailed: They disagree.
+        CheckFailed: they disagree.
     """
     generator = torch.Generator().manual_seed(5)
     at_random = torch.rand(pixels.shape, generator=generator) - 0.5
