@@ -55,7 +55,7 @@ def test_stats_without_a_cache_make_none(run: Run, tmp_path: Path) -> None:
 def test_stats_report_rewards_versions_and_options(run: Run, filled: Path) -> None:
     code, out, _ = run("stats")
     assert code == 0
-    assert "33, of which 30 of rewards as they are installed now" in out
+    assert "33, of which 30 match the installed rewards" in out
     rows = [
         line.split() for line in out.splitlines() if line.strip().startswith(("aesthetic", "mine"))
     ]

@@ -49,12 +49,8 @@ class FaultServer:
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     elsewhere: str = "http://127.0.0.2:9/"
-    good: int | None = (
-        None  # how many questions are answered before `then` holds; until then "by image"
-    )
-    bad: set[str] = field(
-        default_factory=set
-    )  # images, as in the question, on which it always answers 500
+    good: int | None = None  # number of questions answered "by image" before `then` holds
+    bad: set[str] = field(default_factory=set)  # data URLs of images that are answered with 500
     retry_after: str | None = None  # sent with every 429
     lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -1,4 +1,4 @@
-"""Tells which cached scores belong to the rewards that are installed now."""
+"""Comparison of cached scores with the rewards that are installed now."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def servable(entry: CacheEntry) -> bool | None:
     """True if the installed reward, with the entry's options, has the entry's identity.
 
     Returns:
-        False if its version, weights, libraries or options differ; None if no reward of that name
-        is installed, as with one of a user's file.
+        False if its version, weights, libraries or options differ. None if no reward of that name
+        is installed, as for a reward in a user's file.
     """
     facts = dict(part.partition(":")[::2] for part in entry.identity.split("|"))
     options = facts.get("options", "default")
