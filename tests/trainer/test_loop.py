@@ -303,7 +303,8 @@ def test_a_run_on_a_reward_with_a_reworded_unit_is_resumed(
 ) -> None:
     run(tiny_config(tiny_model, "vendi:features=pixels", iterations=1), tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    manifest["reward"]["card"]["unit"] = "effective number of pictures"  # as earlier versions wrote
+    # as earlier versions wrote it
+    manifest["reward"]["card"]["unit"] = "effective number of pictures"
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert list(resume(tmp_path, iterations=2))
 

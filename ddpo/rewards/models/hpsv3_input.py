@@ -76,8 +76,8 @@ def conversation(prompt: str) -> str:
     Source: hpsv3 1.0.0, hpsv3/inference.py; chat_template.json of Qwen/Qwen2-VL-7B-Instruct.
     """
     system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    asked = f"<|vision_start|>{IMAGE}<|vision_end|>{INSTRUCTION}{prompt}{REQUEST}"
-    return f"{system}<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+    turn = f"<|vision_start|>{IMAGE}<|vision_end|>{INSTRUCTION}{prompt}{REQUEST}"
+    return f"{system}<|im_start|>user\n{turn}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def fitted_size(width: int, height: int) -> tuple[int, int]:

@@ -85,12 +85,12 @@ def find_source(model: str, pretrained: str | None) -> OpenClipSource:
 def _built_in(model: str, pretrained: str | None) -> OpenClipSource:
     import open_clip
 
-    asked = model
-    model = asked.replace("/", "-")  # ViT-B/32 is ViT-B-32, as in OpenCLIP
+    requested = model
+    model = requested.replace("/", "-")  # ViT-B/32 is ViT-B-32, as in OpenCLIP
     config = open_clip.get_model_config(model)
     if config is None:
-        hint = _hint(asked, open_clip.list_models())
-        raise ConfigError(f"reward 'open_clip': OpenCLIP has no model {asked!r}; {hint}")
+        hint = _hint(requested, open_clip.list_models())
+        raise ConfigError(f"reward 'open_clip': OpenCLIP has no model {requested!r}; {hint}")
     tag = pretrained or _only_tag(model, open_clip.list_pretrained_tags_by_model(model))
     found = open_clip.get_pretrained_cfg(model, tag)
     if not found:

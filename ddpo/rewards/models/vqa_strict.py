@@ -98,10 +98,10 @@ class VqaStrict:
 
     def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
         """The score of one image, or the reason why it has none."""
-        asked = questions_and_answers(prompt.metadata)
-        if isinstance(asked, str):
-            return asked
-        questions, answers = asked
+        lists = questions_and_answers(prompt.metadata)
+        if isinstance(lists, str):
+            return lists
+        questions, answers = lists
         sent = image if self._vlm.sends_jpeg else jpeg80(image)
         return compared(
             [self._vlm.answer(sent, question, NEW_TOKENS) for question in questions], answers
