@@ -1,4 +1,7 @@
-"""Writes the table of checks into docs/checks.md: `python tools/checks_table.py`. A test checks that it is fresh."""
+"""Writes the table of checks into docs/checks.md: `python tools/checks_table.py`.
+
+A test checks that the table is fresh.
+"""
 
 from __future__ import annotations
 
