@@ -186,7 +186,7 @@ def history_table(report: Report, history: RunHistory) -> str:
 
 
 def assessments_table(report: Report) -> str:
-    """The assessment of every run, with the gain of its own reward on seen prompts."""
+    """The assessment of every run, with the gain of its own reward on training prompts."""
     lines = ["| run | gain, seen animals | grade | because of |", "|---|---|---|---|"]
     for model, found in zip(report.compared, report.readings, strict=True):
         gain = _own_gain(report, model.name, model.trained_on, "animals")

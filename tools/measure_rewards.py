@@ -58,7 +58,6 @@ ON_CPU = {
 }  # images: a minute per row on two cores
 ANIMALS = ("cat", "dog", "horse", "monkey", "rabbit", "zebra", "spider")
 DOINGS = ("washing the dishes", "riding a bike", "playing chess")
-KEY = ("reward", "dtype", "device", "tiny", "compiled", "per_prompt", "side", "format")
 
 
 def arguments() -> argparse.Namespace:
@@ -303,9 +302,18 @@ def largest_difference(
     return max(abs((score or 0.0) - want) for score, want in zip(scores, due, strict=True))
 
 
-def key(row: dict[str, Any]) -> tuple[Any, ...]:
+def settings_of_row(reward: str, dtype: str, args: argparse.Namespace) -> dict[str, Any]:
     """The settings that distinguish a row from others."""
-    return tuple(row[name] for name in KEY)
+    return {
+        "reward": reward,
+        "dtype": dtype,
+        "device": args.device,
+        "tiny": args.tiny,
+        "compiled": args.compile,
+        "per_prompt": args.per_prompt,
+        "side": args.side,
+        "format": args.format,
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -342,16 +350,7 @@ def measure_row(args: argparse.Namespace) -> None:
     on_cpu = args.device == "cpu"
     count = args.images or (ON_CPU[reward] if on_cpu else 256)
     batches = [int(size) for size in (args.batches or ("4,16" if on_cpu else "16,64")).split(",")]
-    row = {
-        "reward": reward,
-        "dtype": dtype,
-        "device": args.device,
-        "tiny": args.tiny,
-        "compiled": args.compile,
-        "per_prompt": args.per_prompt,
-        "side": args.side,
-        "format": args.format,
-    }
+    row = settings_of_row(reward, dtype, args)
     row |= measured(reward, dtype, Path(folder), args, count, batches)
     machine = platform.machine() if on_cpu else torch.cuda.get_device_name()
     row |= {
@@ -372,27 +371,11 @@ def main() -> None:
     for reward in args.rewards.split(","):
         with tempfile.TemporaryDirectory() as folder:
             for dtype in args.dtypes.split(","):
-                wanted = (
-                    reward,
-                    dtype,
-                    args.device,
-                    args.tiny,
-                    args.compile,
-                    args.per_prompt,
-                    args.side,
-                    args.format,
-                )
-                if wanted in {key(row) for row in rows}:
+                wanted = settings_of_row(reward, dtype, args)
+                if any(wanted.items() <= row.items() for row in rows):
                     continue
-                command = [
-                    sys.executable,
-                    __file__,
-                    *sys.argv[1:],
-                    "--row",
-                    reward,
-                    dtype,
-                    f"{folder}/weights",
-                ]
+                row_options = ["--row", reward, dtype, f"{folder}/weights"]
+                command = [sys.executable, __file__, *sys.argv[1:], *row_options]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 rows.append(json.loads(done.stdout.splitlines()[-1]))
                 args.out.write_text(json.dumps(rows, indent=1) + "\n")

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,11 @@ def from_cache(images: np.ndarray, cache: ScoreCache) -> float:
     return statistics.median(rates)
 
 
+def in_batches(reward: Waits, images: ImageBatch, size: int) -> list[RewardOutput]:
+    """The outputs of direct calls of the reward on batches of `size` images."""
+    return [reward(images[start : start + size]) for start in range(0, len(images), size)]
+
+
 def interleaved(
     first: Callable[[], object], second: Callable[[], object], rounds: int = ROUNDS
 ) -> tuple[float, float, bool]:
@@ -141,8 +147,8 @@ def main() -> None:
     for milliseconds in (1.0, 2.0, 5.0):
         reward = Waits(milliseconds)
         scorer = Scorer(reward)
-        direct = lambda reward=reward: [reward(small[i : i + 16]) for i in range(0, 64, 16)]  # noqa: E731
-        alone, through, _ = interleaved(direct, lambda scorer=scorer: scorer.score(small), 9)
+        direct = partial(in_batches, reward, small, 16)
+        alone, through, _ = interleaved(direct, partial(scorer.score, small), 9)
         overhead = 100 * (through / alone - 1)
         print(f"reward of {milliseconds:g} ms per image: overhead of the scorer {overhead:.2f} %")
 

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -244,12 +245,12 @@ def ignored(*_: Any, **__: Any) -> None:
 
 def put_in_place(config: SimpleNamespace) -> None:
     """Registers the modules that the checkout imports and that no longer exist."""
-    import diffusers.models.attention_processor
     import diffusers.utils
+    from diffusers.models import attention_processor
     from diffusers.utils.torch_utils import randn_tensor
 
     vars(diffusers.utils)["randn_tensor"] = randn_tensor
-    diffusers.models.attention_processor.LoRAAttnProcessor = LoraAttention  # type: ignore[misc, assignment]
+    vars(attention_processor)["LoRAAttnProcessor"] = LoraAttention
     app = SimpleNamespace(run=lambda main: main([]))
     flags = SimpleNamespace(FLAGS=SimpleNamespace(config=config))
     stand_in("absl", app=app, flags=flags)
@@ -268,14 +269,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as logs:
         put_in_place(settings(model, int(batch), iterations, dtype, logs, WORKLOADS[size]))
         sys.path.insert(0, str(checkout))
-        from ddpo_pytorch import stat_tracking  # type: ignore[import-not-found]
-        from ddpo_pytorch.diffusers_patch import pipeline_with_logprob as sampler  # type: ignore[import-not-found]
+        sampler = import_module("ddpo_pytorch.diffusers_patch.pipeline_with_logprob")
+        tracker = import_module("ddpo_pytorch.stat_tracking").PerPromptStatTracker
 
         clock = Clock(iterations, device)
-        sampler.pipeline_with_logprob = clock.sampled(sampler.pipeline_with_logprob)
-        stat_tracking.PerPromptStatTracker.update = clock.marked(
-            stat_tracking.PerPromptStatTracker.update
-        )
+        vars(sampler)["pipeline_with_logprob"] = clock.sampled(sampler.pipeline_with_logprob)
+        tracker.update = clock.marked(tracker.update)
         runpy.run_path(str(checkout / "scripts" / "train.py"), run_name="__main__")
 
 
