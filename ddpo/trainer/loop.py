@@ -11,17 +11,18 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.trainer.advantages import SampleWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.low_memory import rewards_away
 from ddpo.trainer.memory import enough_memory
-from ddpo.trainer.monitoring.events import Event, Progress, Started
+from ddpo.trainer.monitoring.events import Checked, Event, Progress, Started
 from ddpo.trainer.monitoring.preflight import preflight
 from ddpo.trainer.rollout import Collection, IterationSamples, check_scorable, joined
 from ddpo.trainer.run.folder import RunFolder
 from ddpo.trainer.run.recorder import Recorder
 from ddpo.trainer.run.resume import base_model, merged_config, with_absolute_paths
+from ddpo.trainer.settings import settings_finding
 from ddpo.trainer.sharding import join_world
 from ddpo.trainer.training_setup import TrainingSetup
 from ddpo.trainer.update import UpdateStats, update
@@ -156,7 +157,11 @@ def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
     world = join_world(config.device)
     with world.all_succeed(), enough_memory(config.sample.batch):
         RunFolder.check_new(out)
-        setup = TrainingSetup(config, world)
+        try:
+            setup = TrainingSetup(config, world)
+        except MissingResourceError:  # the settings can be shown without any weights
+            yield Checked([settings_finding(config)])
+            raise
         yield Started(0, config.iterations, setup.summary())
         yield from preflight(setup, out, iteration=1)
 

@@ -233,3 +233,29 @@ def test_the_table_of_families_is_fresh() -> None:
     tools = runpy.run_path(str(ROOT / "tools" / "recipes_table.py"))
     assert tools["with_table"](text) == text, "run: python tools/recipes_table.py"
     assert "| `optim.clip_range` | 0.002 | 0.0001 | 4.4e-05 | 2.5e-05 |" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("tiny_model", "recipe sd1 (Stable Diffusion 1.x): steps 50, guidance 5, "),
+        ("tiny_xl", "recipe sdxl (Stable Diffusion XL): steps 30, guidance 5, "),
+    ],
+)
+def test_a_dry_run_without_the_weights_of_its_reward_shows_the_settings(
+    model: str,
+    shown: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ddpo: Run,
+) -> None:
+    monkeypatch.setenv("DDPO_OFFLINE", "1")
+    monkeypatch.setenv("DDPO_CACHE", str(tmp_path / "cache"))
+    folder = request.getfixturevalue(model)
+    arguments = ("--reward", "aesthetic", "--model", folder, "--out", tmp_path / "run")
+    code, out, errors = ddpo("train", *arguments, "--dry-run")
+    assert code == 2
+    assert shown in " ".join((out + errors).split())
+    assert errors.splitlines()[-1].startswith("error: reward 'aesthetic' needs LAION aesthetic")
+    assert not (tmp_path / "run").exists()
