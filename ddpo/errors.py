@@ -19,6 +19,9 @@ DdpoError
 └── TrainingDiverged               (ArithmeticError) a loss or gradient that is not finite, or a ratio that is not 1 when it must be
 """
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -37,6 +40,7 @@ __all__ = [
     "TrainingDiverged",
     "UnknownNameError",
     "UserError",
+    "nearest",
     "one_line",
 ]
 
@@ -121,3 +125,9 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, DdpoError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most similar to `name`; None if none is similar."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None

@@ -30,7 +30,7 @@ def stats_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Where the cache is, its size and limit, and the scores of each reward."""
-    from ddpo.rewards.cache.servable import servable
+    from ddpo.rewards.tools.servable import servable
 
     with _cache() as cache:
         stats = cache.stats()

@@ -31,12 +31,11 @@ from ddpo.rewards.scoring.compose import (
 from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.scoring.standardise import (
     ScoreDistribution,
-    calibrate,
     load_reference,
-    reference_of,
     save_reference,
 )
 from ddpo.rewards.spec import Expression, RewardSpec, Term, join_specs, parse_expression
+from ddpo.rewards.tools.calibrate import calibrate, reference_of
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
 
@@ -509,10 +508,10 @@ def test_a_distribution_by_hand(tmp_path: Path) -> None:
 def test_what_cannot_be_standardised_by_is_refused(mine: str) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"scored 1 of 3 pictures \(the first without a score: gone\): .* at least 2 scores",
+        match=r"scored 1 of 3 images \(the first without a score: gone\): .* at least 2 scores",
     ):
         reference_of(resolve("darkness"), [1.0, None, None], "", "gone")
-    with pytest.raises(ConfigError, match=r"all 3 pictures the same score, 0\.1"):
+    with pytest.raises(ConfigError, match=r"all 3 images the same score, 0\.1"):
         reference_of(resolve("darkness"), [0.1, 0.1, 0.1], "")
     with pytest.raises(ConfigError, match="calibrate one reward at a time"):
         calibrate(resolve("darkness:2"), [])
@@ -644,7 +643,7 @@ def test_calibrate_then_score_gives_mean_0_and_sd_1(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["darkness", "one.png", "--out", "r.json"], "scored 1 of 1 pictures"),
+        (["darkness", "one.png", "--out", "r.json"], "scored 1 of 1 images"),
         (["darkness", "one.png", "one.png", "--out", "r.json"], "same score"),
         (["darkness:2", "one.png", "--out", "r.json"], "one reward at a time"),
         (["darkness", "absent.png", "--out", "r.json"], "absent.png"),

@@ -14,7 +14,7 @@ import pytest
 from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.image_files import Journal, ScoreRow, check_table_path, write_table
-from ddpo.rewards.image_files import table as table_module
+from ddpo.io import tables as table_module
 from ddpo.types import Prompt
 
 ROWS = [

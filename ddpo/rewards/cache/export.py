@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import ConfigError
-from ddpo.io.atomic import atomic_path
+from ddpo.io.tables import write_records
 from ddpo.rewards.cache.queries import CacheRow, rows
-from ddpo.rewards.image_files.table import WRITERS, check_table_path
 
 __all__ = ["write_cache_table"]
 
@@ -27,23 +24,9 @@ def write_cache_table(connection: sqlite3.Connection, path: Path) -> int:
         How many scores were written.
 
     Raises:
-        ConfigError: as `check_table_path`.
+        ConfigError: as `write_records`.
     """
-    check_table_path(path)
-    written = 0
-
-    def records() -> Iterator[dict[str, Any]]:
-        nonlocal written
-        for row in rows(connection):
-            written += 1
-            yield _record(row)
-
-    try:
-        with atomic_path(path) as temporary:
-            WRITERS[path.suffix.lower()](records(), list(COLUMNS), temporary)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
-    return written
+    return write_records(map(_record, rows(connection)), COLUMNS, path)
 
 
 def _record(row: CacheRow) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.scoring.resolve import ScorerOf, WeightedReward
+from ddpo.rewards.scoring.resolve import ResolvedReward, WeightedReward
 from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.spec import Bounds, Combination
 from ddpo.types import ImageBatch, Prompt, RewardOutput
@@ -97,7 +97,7 @@ class ComposedReward:
         card: RewardCard,
         combination: Combination,
         parts: Sequence[WeightedReward],
-        scorer_of: ScorerOf | None = None,
+        scorer_of: Callable[[ResolvedReward], Scorer] | None = None,
     ) -> None:
         self.card, self.combination, self.parts = card, combination, tuple(parts)
         make = scorer_of or make_scorer

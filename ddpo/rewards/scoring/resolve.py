@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ddpo.devices import AUTO, check_device, resolve_device
 from ddpo.rewards.base import Reward
@@ -15,10 +15,7 @@ from ddpo.rewards.signature import identity, signature
 from ddpo.rewards.spec import Bounds, Combination
 from ddpo.user_code import is_user_code
 
-if TYPE_CHECKING:
-    from ddpo.rewards.scoring.scorer import Scorer
-
-__all__ = ["ResolvedReward", "ScorerOf", "WeightedReward", "single_rewards"]
+__all__ = ["ResolvedReward", "WeightedReward", "single_rewards"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class ResolvedReward:
         """True for a user's file or module: more may move its scores than the files that are known."""
         return is_user_code(self.origin) or any(part.reward.user_code for part in self.parts)
 
-    def make(self, scorer_of: ScorerOf | None = None) -> Reward:
+    def make(self, scorer_of: Callable[[ResolvedReward], object] | None = None) -> Reward:
         """Loads and constructs it; raises as `construct`.
 
         Args:
@@ -147,7 +144,3 @@ def single_rewards(reward: ResolvedReward) -> Iterator[ResolvedReward]:
         yield reward
     for part in reward.parts:
         yield from single_rewards(part.reward)
-
-
-ScorerOf = Callable[[ResolvedReward], "Scorer"]
-"""Makes the scorer of a resolved reward."""
