@@ -12,6 +12,7 @@ from rich.console import Console
 from ddpo.cli.device import RunDevice
 from ddpo.errors import ConfigError
 from ddpo.launch import is_first_process
+from ddpo.text import duration
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -316,8 +317,7 @@ class _Forecast:
             return None
         self._said = True
         seconds = (now - self._first[1]) / (drawn - self._first[0]) * (self._images - event.done)
-        minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-        return f"about {minutes} to draw what is left of {self._images:,} images; scoring comes after it"
+        return f"about {duration(seconds)} to draw what is left of {self._images:,} images; scoring comes after it"
 
 
 def _run(work: Plan, console: Console) -> Outcome:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ddpo.text import byte_size, duration
 from ddpo.trainer.monitoring import events
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -88,16 +89,6 @@ def unscorable_text(metrics: events.Metrics) -> str:
 
 def _from_zero(values: Sequence[float]) -> str:
     return sparkline([0.0, *values], len(values) + 1)[1:]
-
-
-def span_text(seconds: float) -> str:
-    """A time in words."""
-    return f"{seconds / HOUR:.1f} h" if seconds >= 1.5 * HOUR else f"{seconds / 60:.1f} min"
-
-
-def memory_text(count: int) -> str:
-    """A number of bytes."""
-    return f"{count / 1e9:.2f} GB at its peak" if count else ""
 
 
 class TrainingDisplay:
@@ -226,7 +217,7 @@ class TrainingDisplay:
                 "queries",
                 f"{metrics.reward_queries:,} pictures scored, {metrics.unscorable} unscorable in this iteration",
             ),
-            ("memory", memory_text(self.last.memory)),
+            ("memory", f"{byte_size(self.last.memory)} at its peak" if self.last.memory else ""),
             ("pictures", str(self.grid) if self.grid else ""),
         ]
         for name, text in rows:
@@ -237,7 +228,7 @@ class TrainingDisplay:
     def _left(self, iteration: int) -> str:
         """How long the rest of the run takes, checkpoints, grids and all, if it goes on as since its start."""
         each = (time.perf_counter() - self.begun) / (iteration - self.resumed)
-        return f"{span_text(each * (self.total - iteration))} left"
+        return f"{duration(each * (self.total - iteration))} left"
 
     @staticmethod
     def _speed(metrics: events.Metrics) -> float:

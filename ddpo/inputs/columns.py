@@ -16,7 +16,7 @@ from typing import Any, Final
 from ddpo.errors import ConfigError
 from ddpo.inputs.json_rows import parse_json
 from ddpo.inputs.tables import Row
-from ddpo.inputs.text import shortened
+from ddpo.text import shortened
 
 __all__ = [
     "FILE",

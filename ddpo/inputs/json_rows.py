@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from ddpo.errors import ConfigError
-from ddpo.inputs.text import numbered_lines, shortened
+from ddpo.inputs.text import numbered_lines
+from ddpo.text import shortened
 
 __all__ = ["parse_json", "read_json", "read_json_lines"]
 

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from ddpo.errors import ConfigError, PromptError
 from ddpo.inputs.json_rows import read_json, read_json_lines
-from ddpo.inputs.text import numbered_lines, shortened
+from ddpo.inputs.text import numbered_lines
+from ddpo.text import shortened
 
 __all__ = ["TABLES", "Row", "columns_without_bytes", "parquet_shards", "read_entries", "read_table"]
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from ddpo.errors import PromptError
+from ddpo.text import shortened
 
-__all__ = ["MAX_CHARACTERS", "check_text", "numbered_lines", "read_text", "shortened"]
+__all__ = ["MAX_CHARACTERS", "check_text", "numbered_lines", "read_text"]
 
 MAX_CHARACTERS: Final = 20_000  # as all built-in lists together; a longer line is no prompt
 MARKS: Final = (
@@ -106,9 +107,3 @@ def check_text(text: str, where: str) -> str:
         if character in SEPARATORS or (kind == "Cc" and character not in "\t\n\r"):
             raise PromptError(f"{where}: a control character ({code}) in the prompt")
     return text
-
-
-def shortened(text: str, length: int = 60) -> str:
-    """The text on one line, cut to `length` characters."""
-    line = " ".join(text[: 4 * length].split())
-    return line if len(line) <= length and len(text) <= 4 * length else line[:length] + "…"

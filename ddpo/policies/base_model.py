@@ -7,7 +7,6 @@ asked for over the network once that folder is there.
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.policies.model_place import SINGLE_FILES, locate
+from ddpo.text import shortened
 from ddpo.weights import fetch_hub_repository, offline, sha256_of
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class BaseModel:
             return of.from_pretrained(self.folder / part, local_files_only=True, **options)
         except Exception as error:  # whatever a damaged file does to the libraries
             where = f"the model {self.word!r} cannot be loaded: {self.folder / part}"
-            said = textwrap.shorten(one_line(error), MESSAGE, placeholder=" …")
+            said = shortened(one_line(error), MESSAGE)
             raise MissingResourceError(f"{where}: {said}") from error
 
     def _check_part(self, part: str) -> None:

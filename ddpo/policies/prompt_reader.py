@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ddpo.errors import ConfigError, MissingResourceError, PromptError
 from ddpo.policies.base_model import BaseModel, open_model
 from ddpo.policies.model_place import place_of
+from ddpo.text import shortened_middle
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["CutPrompts", "PromptReader", "check_prompts", "find_reader"]
-
-SHOWN: Final = 60
-"""Characters of a long prompt that a message shows at its start; half as many at its end."""
 
 
 class PromptReader:
@@ -109,7 +107,7 @@ class CutPrompts:
         number = (
             f"{len(self.ends)} of {self.total} prompts {'is' if len(self.ends) == 1 else 'are'}"
         )
-        return f'{number} cut: the model reads {self.kept} tokens, and of "{_short(text)}" not "{_short(end)}"'
+        return f'{number} cut: the model reads {self.kept} tokens, and of "{shortened_middle(text)}" not "{shortened_middle(end)}"'
 
 
 def check_prompts(reader: PromptReader, texts: Sequence[str]) -> CutPrompts | None:
@@ -128,7 +126,7 @@ def check_prompts(reader: PromptReader, texts: Sequence[str]) -> CutPrompts | No
         if other != text and text in ends:
             raise PromptError(
                 f"the model reads {reader.kept} tokens, so that two prompts are one to it: "
-                f'"{_short(other)}" and "{_short(text)}"; shorten them, or leave one out'
+                f'"{shortened_middle(other)}" and "{shortened_middle(text)}"; shorten them, or leave one out'
             )
     return CutPrompts(ends, len(distinct), reader.kept)
 
@@ -143,9 +141,3 @@ def find_reader(model: str) -> PromptReader | None:
     except (MissingResourceError, ConfigError):
         return None
     return PromptReader(base) if base.pipeline.startswith("StableDiffusion") else None
-
-
-def _short(text: str) -> str:
-    """A text on one line, its middle left out if it is long."""
-    line = " ".join(text.split())
-    return line if len(line) <= 2 * SHOWN else f"{line[:SHOWN]} … {line[-SHOWN // 2 :]}"

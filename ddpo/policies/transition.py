@@ -7,7 +7,6 @@ of all steps are computed once and gathered by step index.
 from __future__ import annotations
 
 import math
-import textwrap
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ddpo.errors import ConfigError, one_line
+from ddpo.text import shortened
 
 __all__ = [
     "NoiseSchedule",
@@ -83,7 +83,7 @@ class NoiseSchedule:
         try:
             ddim = DDIMScheduler.from_config(config)
         except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-            said = textwrap.shorten(one_line(error), 200, placeholder=" …")
+            said = shortened(one_line(error), 200)
             raise ConfigError(f"the scheduler's config describes no schedule: {said}") from error
         prediction, spacing = ddim.config["prediction_type"], ddim.config["timestep_spacing"]
         if prediction not in ("epsilon", "v_prediction", "sample") or spacing not in (

@@ -24,9 +24,10 @@ from typing import Any, Final
 from ddpo.errors import ConfigError, PromptError
 from ddpo.inputs.columns import PROMPT, WEIGHT, column_of, explicit_metadata, metadata_of
 from ddpo.inputs.tables import TABLES, Row, columns_without_bytes, read_entries
-from ddpo.inputs.text import check_text, numbered_lines, shortened
+from ddpo.inputs.text import check_text, numbered_lines
 from ddpo.io.atomic import named_path
 from ddpo.registry import nearest
+from ddpo.text import shortened
 from ddpo.types import Prompt
 
 __all__ = [

@@ -22,8 +22,8 @@ from ddpo.errors import ConfigError
 from ddpo.inputs.columns import PROMPT, column_of, explicit_metadata, text_of, value_of
 from ddpo.inputs.json_rows import parse_json
 from ddpo.inputs.tables import Row, read_table
-from ddpo.inputs.text import shortened
 from ddpo.registry import nearest
+from ddpo.text import shortened
 from ddpo.types import Prompt
 
 __all__ = ["FORMAT", "Choice", "PairRow", "Preferences", "read_preferences"]

@@ -66,7 +66,7 @@ def _parts(card: RewardCard, options: Mapping[str, Any] | None, origin: str) -> 
         "pixels": card.pixels,
         "preprocessing": card.preprocessing or "not stated",
         "dtype": chosen.get("dtype") or _precision(card, options or {}),
-        "weights": "+".join(_short(weight) for weight in card.weights) or "none",
+        "weights": "+".join(_weight_text(weight) for weight in card.weights) or "none",
         "options": changed or "default",
     }
     if origin != "ddpo":
@@ -86,7 +86,7 @@ def _precision(card: RewardCard, options: Mapping[str, Any]) -> str:
     return "float32" if kind == "cpu" else card.accelerator_dtype
 
 
-def _short(weight: WeightFile) -> str:
+def _weight_text(weight: WeightFile) -> str:
     name = weight.source.rstrip("/").rpartition("/")[2]
     return f"{name}@{f'sha256-{weight.sha256[:12]}' if weight.sha256 else weight.revision[:12]}"
 

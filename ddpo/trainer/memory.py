@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpo.policies.policy import Policy
+from ddpo.text import byte_size
 from ddpo.trainer.sharding import local
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "MemoryParts",
     "frozen_tensors",
     "memory_parts",
-    "size_text",
     "total_memory",
 ]
 
@@ -45,7 +45,7 @@ class MemoryParts:
     def text(self) -> str:
         """The parts in words, without those that take nothing."""
         named = [(field.name, getattr(self, field.name)) for field in fields(self)]
-        return ", ".join(f"{name} {size_text(size)}" for name, size in named if size)
+        return ", ".join(f"{name} {byte_size(size)}" for name, size in named if size)
 
 
 class Activations:
@@ -119,13 +119,3 @@ def total_memory(device: torch.device) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not POSIX
         return 0
-
-
-def size_text(count: float) -> str:
-    """A number of bytes in decimal units."""
-    units = ("bytes", "kB", "MB", "GB", "TB")
-    place = 0
-    while count >= 1000 and place < len(units) - 1:
-        count /= 1000
-        place += 1
-    return f"{count:.0f} {units[place]}" if place == 0 else f"{count:.1f} {units[place]}"

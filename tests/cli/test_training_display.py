@@ -75,7 +75,7 @@ def test_lines_where_there_is_no_terminal() -> None:
     lines = output.splitlines()
     assert lines[:3] == ["what", "  ratio      1", "! reward     flat"]
     assert lines[3].startswith(
-        "iteration 1/4  reward -1.5000 ± 0.1250  |ratio-1| 1.5e-03, clipped 25%  KL 3.0e-06  grad 2.000  24.0 pictures/s  0.0 min left"
+        "iteration 1/4  reward -1.5000 ± 0.1250  |ratio-1| 1.5e-03, clipped 25%  KL 3.0e-06  grad 2.000  24.0 pictures/s  0 s left"
     )
     assert lines[3].endswith("2 unscorable")
     assert "held out 7.0000" in lines[4]
@@ -113,11 +113,11 @@ def test_a_terminal_shows_all_of_the_iteration() -> None:
         "norm 2.000 over 4 updates",
         "24.0 pictures/s (3.0 s sampling, 1.0 s training)",
         "96 pictures scored, 2 unscorable",
-        "1.50 GB",
+        "1.5 GB at its peak",
         "run/samples/x.png",
         "1/4",
         "32/96",
-        "0.0 min left",
+        "0 s left",
     ):
         assert text in output
     assert "held out" not in output

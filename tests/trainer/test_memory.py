@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from ddpo.policies import load_policy
 from ddpo.policies.policy import LoraSettings
-from ddpo.trainer.memory import Activations, memory_parts, size_text
+from ddpo.trainer.memory import Activations, memory_parts
 
 
 def test_activations_are_what_autograd_keeps_without_the_parameters() -> None:
@@ -45,17 +44,3 @@ def test_the_parts_of_a_policy(tiny_model: Path) -> None:
     )
     assert (parts.activations, parts.latents, parts.reward) == (5, 7, 2_000_000)
     assert parts.total == parts.weights + 16 * trained + 2_000_012
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1000, "1.0 kB"),
-        (25_300_000_000, "25.3 GB"),
-        (2e15, "2000.0 TB"),
-    ],
-)
-def test_sizes_have_decimal_units(count: float, text: str) -> None:
-    assert size_text(count) == text

@@ -16,6 +16,7 @@ from ddpo.cli.rewards.arguments import check_output, named_rewards, split_argume
 from ddpo.cli.rewards.left_out import print_left_out
 from ddpo.cli.rewards.scorers import Cache, open_scorers
 from ddpo.errors import ConfigError, RewardFailure
+from ddpo.text import percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -230,7 +231,7 @@ def _sensitivity_table(comparison: Comparison, names: Sequence[str]) -> Table:
     table.add_row("sd over images", *(f"{one.spread:.4g}{' ' * 7}" for one in found))
     table.add_row(
         "noise floor",
-        *(f"{one.noise_floor:.4g}  {_percent(one.noise_share)}" for one in found),
+        *(f"{one.noise_floor:.4g}  {_two_digits(one.noise_share)}" for one in found),
         style="bold",
     )
     table.add_row("  set by", *(f"{one.noise_edit}{' ' * 7}" for one in found))
@@ -238,11 +239,14 @@ def _sensitivity_table(comparison: Comparison, names: Sequence[str]) -> Table:
 
 
 def _effect(effect: EditEffect) -> str:
-    return f"{effect.mean:+.3g}  {effect.mean_abs:.3g}  {_percent(effect.share)}".replace("-", "−")
+    return f"{effect.mean:+.3g}  {effect.mean_abs:.3g}  {_two_digits(effect.share)}".replace(
+        "-", "−"
+    )
 
 
-def _percent(share: float) -> str:
-    """Two digits, in five places."""
-    if share != share:
-        return f"{'–':>5}"
-    return f"{f'{100 * share:.{0 if share >= 0.0995 or share == 0 else 1 if share >= 0.00995 else 2}f}%':>5}"
+def _two_digits(share: float) -> str:
+    """A share in percent with two significant digits, at least five characters wide."""
+    decimals = 0
+    if 0 < share < 0.0995:
+        decimals = 1 if share >= 0.00995 else 2
+    return f"{percent(share, decimals, space=''):>5}"

@@ -13,6 +13,7 @@ from ddpo.cli.progress import image_progress
 from ddpo.cli.rewards.arguments import check_output
 from ddpo.cli.rewards.scorers import Cache, open_scorers
 from ddpo.errors import ConfigError, RewardFailure
+from ddpo.text import percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,12 +140,12 @@ def print_validation(console: Console, reward: str, validation: Validation, head
     """The headline, the accuracy by every convention, and the calibration."""
     best = validation.accuracy[headline]
     interval = (
-        f"95 % interval {_percent(best.low)} to {_percent(best.high)}"
+        f"95 % interval {percent(best.low, 1)} to {percent(best.high, 1)}"
         if best.low == best.low
         else "no interval"
     )
     console.print(
-        f"[bold]{escape(reward)}[/bold]: pairwise accuracy {_percent(best.value)} ({headline}; {interval})",
+        f"[bold]{escape(reward)}[/bold]: pairwise accuracy {percent(best.value, 1)} ({headline}; {interval})",
         soft_wrap=True,
     )
     console.print(
@@ -170,11 +171,11 @@ def _accuracy_table(validation: Validation) -> Table:
     table.add_column("rule")
     for name, found in validation.accuracy.items():
         interval = (
-            f"{_percent(found.low)} … {_percent(found.high)}" if found.low == found.low else "–"
+            f"{percent(found.low, 1)} … {percent(found.high, 1)}" if found.low == found.low else "–"
         )
         threshold = "" if found.threshold != found.threshold else f"{found.threshold:.3g}"
         table.add_row(
-            name, _percent(found.value), interval, str(found.n), threshold, CONVENTIONS[name].rule
+            name, percent(found.value, 1), interval, str(found.n), threshold, CONVENTIONS[name].rule
         )
     return table
 
@@ -196,13 +197,9 @@ def _print_calibration(console: Console, found: Calibration) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for one in found.bins:
         table.add_row(
-            f"{_percent(one.low, 0)} … {_percent(one.high, 0)}",
-            _percent(one.confidence),
-            _percent(one.accuracy),
+            f"{percent(one.low)} … {percent(one.high)}",
+            percent(one.confidence, 1),
+            percent(one.accuracy, 1),
             str(one.n),
         )
     console.print(table)
-
-
-def _percent(share: float, digits: int = 1) -> str:
-    return "–" if share != share else f"{100 * share:.{digits}f} %"

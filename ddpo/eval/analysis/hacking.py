@@ -16,6 +16,7 @@ from ddpo.eval.analysis.diversity import DiversityChange
 from ddpo.eval.analysis.history import RunHistory
 from ddpo.eval.analysis.prompt_dependence import Dependence
 from ddpo.eval.analysis.tables import Gain
+from ddpo.text import listed, percent
 
 __all__ = ["ORDER", "UNTOLD", "Evidence", "Grade", "HackingAssessment", "read_evidence"]
 
@@ -184,7 +185,7 @@ def _view(gains: Sequence[Gain]) -> Evidence:
         grades.append(
             "strong signs" if high < KEPT_STRONG else "watch" if high < KEPT_WATCH else "no sign"
         )
-        found_share = f"{_percent(share)} ({_percent(low)} to {_percent(high)}) of the evidence for the prompt that its own pictures have"
+        found_share = f"{percent(share)} ({percent(low)} to {percent(high)}) of the evidence for the prompt that its own pictures have"
         against = " (below 0: the prompt makes them less plausible)" if share < 0 else ""
         texts.append(f"It finds {found_share}, on {_split(gain.split)}{against}.")
     if errors:
@@ -242,7 +243,7 @@ def _kept(kind: str, ratios: Sequence[tuple[str, str, float, float, float]]) -> 
     grade: Grade = (
         "strong signs" if high < KEPT_STRONG else "watch" if high < KEPT_WATCH else "no sign"
     )
-    text = f"The smallest: {name} on {_split(split)}, {_percent(ratio)} of the base model's ({_percent(low)} to {_percent(high)})."
+    text = f"The smallest: {name} on {_split(split)}, {percent(ratio)} of the base model's ({percent(low)} to {percent(high)})."
     return Evidence(kind, grade, text)
 
 
@@ -300,16 +301,16 @@ def _overall(evidence: Sequence[Evidence]) -> tuple[Grade, str]:
     unknown = f" Not measured: {silent} of {len(evidence)} kinds of evidence." if silent else ""
     match grade:
         case "strong signs":
-            return grade, f"Strong signs of gaming: {_listed(having)}.{unknown}"
+            return grade, f"Strong signs of gaming: {listed(having)}.{unknown}"
         case "watch":
-            return grade, f"Worth a look: {_listed(having)}.{unknown}"
+            return grade, f"Worth a look: {listed(having)}.{unknown}"
         case "no sign":
             if lacking := _lacking(having):
                 return "too little measured", (
-                    f"Too little was measured to say that there is no sign of gaming: only {_listed(having)}.{unknown} "
+                    f"Too little was measured to say that there is no sign of gaming: only {listed(having)}.{unknown} "
                     f"More evidence comes from {' and from '.join(lacking)}."
                 )
-            return grade, f"No sign of gaming: {_listed(having)}.{unknown}"
+            return grade, f"No sign of gaming: {listed(having)}.{unknown}"
     return grade, "Nothing that would show gaming could be measured."
 
 
@@ -328,25 +329,11 @@ def _lacking(measured: Sequence[str]) -> list[str]:
 
 
 def _named(gains: Sequence[Gain]) -> str:
-    return _listed(list(dict.fromkeys(gain.reward for gain in gains)))
-
-
-def _listed(items: Sequence[str]) -> str:
-    return (
-        items[0]
-        if len(items) == 1
-        else ", ".join(items[:-1]) + " and " + items[-1]
-        if items
-        else ""
-    )
+    return listed(list(dict.fromkeys(gain.reward for gain in gains)))
 
 
 def _split(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.0f} %".replace("-", "−")
 
 
 def _z(gain: Gain) -> str:

@@ -122,7 +122,9 @@ class ScoreJournal:
                 ]
             )
             self._know(place, one)
-        self._journal.append([{"reward": card.id, "identity": _short(identity), "scores": rows}])
+        self._journal.append(
+            [{"reward": card.id, "identity": _identity_digest(identity), "scores": rows}]
+        )
 
     def close(self) -> None:
         """Closes the journal."""
@@ -255,7 +257,7 @@ def _distinct(card: RewardCard, items: Sequence[Scorable]) -> list[Scorable]:
 
 
 def _place(identity: str, card: RewardCard, item: Scorable) -> Place:
-    return _short(identity), item[0], _of_prompt(card, item[1])
+    return _identity_digest(identity), item[0], _of_prompt(card, item[1])
 
 
 def _of_prompt(card: RewardCard, prompt: Prompt) -> str:
@@ -266,7 +268,7 @@ def _of_prompt(card: RewardCard, prompt: Prompt) -> str:
     return prompt.id if "prompt" in card.inputs else ""
 
 
-def _short(identity: str) -> str:
+def _identity_digest(identity: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Final
 
+from ddpo import text as formatting
 from ddpo.stats.paired import Estimate, TransferRatio
+from ddpo.text import capital, count, listed
 
 __all__ = [
     "METHOD",
@@ -74,7 +75,7 @@ def number(value: float, digits: int = 3, signed: bool = False) -> str:
 
 def percent(share: float) -> str:
     """A share as whole percent."""
-    return "–" if math.isnan(share) else f"{share * 100:.0f}\N{NO-BREAK SPACE}%".replace("-", "−")
+    return formatting.percent(share, space="\N{NO-BREAK SPACE}")
 
 
 def interval_text(estimate: Estimate) -> str:
@@ -121,26 +122,5 @@ def p_text(p: float) -> str:
 
 def shortened(text: str, limit: int) -> str:
     """At most `limit` characters of a text on one line; what is left out is told."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[:limit].rstrip()} … ({len(line)} characters)"
-
-
-def count(number_of: int, noun: str) -> str:
-    """A number and its noun, which takes an s."""
-    return f"{number_of} {noun}{'' if number_of == 1 else 's'}"
-
-
-def capital(sentence: str) -> str:
-    """The sentence with a capital letter."""
-    return sentence[:1].upper() + sentence[1:]
-
-
-def listed(items: Sequence[str]) -> str:
-    """A, B and C."""
-    return (
-        items[0]
-        if len(items) == 1
-        else ", ".join(items[:-1]) + " and " + items[-1]
-        if items
-        else ""
-    )
+    length = len(formatting.single_line(text))
+    return formatting.shortened(text, limit) + (f" ({length} characters)" if length > limit else "")

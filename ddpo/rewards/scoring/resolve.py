@@ -13,6 +13,7 @@ from ddpo.rewards.scoring.standardise import ScoreDistribution
 from ddpo.rewards.scoring.user_reward import Factory, construct
 from ddpo.rewards.signature import identity, signature
 from ddpo.rewards.spec import Bounds, Combination
+from ddpo.text import shortest_number
 from ddpo.user_code import is_user_code
 
 __all__ = ["ResolvedReward", "WeightedReward", "single_rewards"]
@@ -115,14 +116,16 @@ class WeightedReward:
             if self.reference is None
             else f".z[mean {self.reference.mean!r} sd {self.reference.sd!r}]"
         )
-        return f"{_short(self.weight)}*{self.name}{standardised}" + (
+        return f"{shortest_number(self.weight)}*{self.name}{standardised}" + (
             "" if self.bounds is None else f".clamp[{_range(self.bounds)}]"
         )
 
     @property
     def id(self) -> str:
         """A short form of `steps` in the letters of an id, such as `0.2compressibility.z.clamp-3..3`."""
-        weight = "" if self.weight == 1 else "-" if self.weight == -1 else _short(self.weight)
+        weight = (
+            "" if self.weight == 1 else "-" if self.weight == -1 else shortest_number(self.weight)
+        )
         standardised = "" if self.reference is None else ".z"
         return f"{weight}{self.name}{standardised}" + (
             "" if self.bounds is None else f".clamp{_range(self.bounds)}"
@@ -130,12 +133,7 @@ class WeightedReward:
 
 
 def _range(bounds: Bounds) -> str:
-    return "..".join("" if bound is None else _short(bound) for bound in bounds)
-
-
-def _short(number: float) -> str:
-    """The shortest text that stands for exactly this number."""
-    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
+    return "..".join("" if bound is None else shortest_number(bound) for bound in bounds)
 
 
 def single_rewards(reward: ResolvedReward) -> Iterator[ResolvedReward]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.cards import CARDS
+from ddpo.text import byte_size
 
 __all__ = [
     "needs",
@@ -29,9 +30,7 @@ def scale(card: RewardCard) -> str:
 def needs(card: RewardCard) -> str:
     """What has to be there before it scores: prompts, weights with their size, an extra."""
     size = sum(weight.megabytes for weight in card.weights)
-    size_text = (
-        f"{size / 1000:.1f} GB" if size >= 1000 else f"{size:.1f} MB" if size else "of unknown size"
-    )
+    size_text = byte_size(size * 1e6) if size else "of unknown size"
     things = ["prompt"] if card.needs_prompt else []
     things += [f"weights {size_text}"] if card.weights else []
     things += [f"extra [{card.extra}]"] if card.extra else []

@@ -22,6 +22,7 @@ from ddpo.policies.emoji.vocabulary import unknown_words_line
 from ddpo.policies.policy import Policy
 from ddpo.policies.prompt_reader import check_prompts, find_reader
 from ddpo.prompts import PromptSet
+from ddpo.text import byte_size, count, duration
 from ddpo.trainer.advantages import PromptStatistics, SampleWeights
 from ddpo.trainer.algorithms import Algorithm
 from ddpo.trainer.config import TrainConfig
@@ -30,7 +31,6 @@ from ddpo.trainer.memory import (
     Activations,
     frozen_tensors,
     memory_parts,
-    size_text,
     total_memory,
 )
 from ddpo.trainer.minibatches import plan_updates
@@ -176,15 +176,11 @@ def _arithmetic(config: TrainConfig, counted: int, noise_levels: bool, processes
     kept = f"{counted} are kept; " if counted < sample.samples else ""
     epochs = f", {optim.epochs} times over" if optim.epochs > 1 else ""
     return (
-        f"{shares}{prompts} prompts × {sample.per_prompt} = {sample.samples} pictures, sampled in {batches} {_plural('batch', batches)} of "
+        f"{shares}{prompts} prompts × {sample.per_prompt} = {sample.samples} pictures, sampled in {count(batches, 'batch')} of "
         f"{sample.batch}{' on each' if processes > 1 else ''}; {kept}"
-        f"{optim.updates} {_plural('update', optim.updates)} of {share} pictures × "
-        f"{steps} {_plural('noise level' if noise_levels else 'step', steps)} = {share * steps:,} items{epochs}"
+        f"{count(optim.updates, 'update')} of {share} pictures × "
+        f"{count(steps, 'noise level' if noise_levels else 'step')} = {share * steps:,} items{epochs}"
     )
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else word + ("es" if word.endswith("ch") else "s")
 
 
 def _reward(first: Rollout) -> list[Finding]:
@@ -253,8 +249,8 @@ def _memory(
     total = total_memory(policy.device)
     where = "of the GPU" if on_gpu else "of this machine"
     share = " in each process" if processes > 1 else ""
-    room = f" of the {size_text(total)} {where}" if total else ""
-    text = f"about {size_text(need)}{share}{room}, an estimate from the first batch; {parts.text()}"
+    room = f" of the {byte_size(total)} {where}" if total else ""
+    text = f"about {byte_size(need)}{share}{room}, an estimate from the first batch; {parts.text()}"
     return Finding("memory", text, good=not total or need < total)
 
 
@@ -275,10 +271,9 @@ def _time(
     )
     each = sampling * math.ceil(sample.samples / processes / sample.batch) + training * calls
     total, queries = each * iterations, sample.samples * iterations
-    hours = f"{total / 3600:.1f} h" if total >= 5400 else f"{total / 60:.1f} min"
     return Finding(
         "time",
-        f"about {each:.1f} s an iteration, {hours} for {iterations}, {queries:,} reward queries; an estimate from the first batch",
+        f"about {each:.1f} s an iteration, {duration(total)} for {iterations}, {queries:,} reward queries; an estimate from the first batch",
     )
 
 
@@ -309,7 +304,7 @@ def disk(out: Path, policy: Policy, config: TrainConfig, done: int) -> Finding:
     )  # the state has weights and two moments, and is there twice while it is replaced
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
-    text = f"about {size_text(need)} for {checkpoints} {_plural('checkpoint', checkpoints)} and the state; {size_text(free)} are free"
+    text = f"about {byte_size(need)} for {count(checkpoints, 'checkpoint')} and the state; {byte_size(free)} are free"
     if need > free:
         raise ConfigError(
             f"{place} has too little room: {text}. Set checkpoint_keep, or checkpoint_every higher, or another --out"
