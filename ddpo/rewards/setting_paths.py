@@ -156,12 +156,12 @@ def _replaced(
 def _replaced_in_expression(text: str, place: Place) -> str:
     """As `replace_paths`; the text as it is where the new one cannot be read, such as one with a comma in the path of an option."""
     try:
-        before = parse_expression(text)
+        _, before = parse_expression(text)
     except ConfigError:
         return text  # the reward's own loading reports it
     other = replace_paths(text, place)
     try:
-        after = parse_expression(other)
+        _, after = parse_expression(other)
     except ConfigError:
         return text
-    return other if len(after.terms) == len(before.terms) else text
+    return other if len(after) == len(before) else text

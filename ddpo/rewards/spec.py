@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
 from ddpo.devices import AUTO
@@ -25,9 +25,7 @@ __all__ = [
     "STEPS",
     "Bounds",
     "Combination",
-    "Expression",
     "RewardSpec",
-    "Term",
     "join_specs",
     "parse_expression",
 ]
@@ -53,35 +51,20 @@ NOT_INTEGER: Final = r"(?:[+-]\d+|(?=[^:]*[.eE])" + NUMBER + ")"
 
 @dataclass(frozen=True, slots=True)
 class RewardSpec:
-    """A parsed reward; `attribute` is empty for a registered name and for one that a server has."""
+    """A parsed reward, with the steps on its score: z, then clamp, then weight."""
 
     kind: Literal["name", "file", "object", "url"]
-    target: str  # the id, the path of the file, the module, or the URL
-    attribute: str = ""
+    target: str  # id, path of the file, module, or URL
+    attribute: str = ""  # of a file or a module
     options: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One reward of an expression, with what is done to its score: z, then clamp, then weight."""
-
-    reward: RewardSpec
     weight: float | None = None  # None: not written, which counts as 1
-    reference: str | None = None  # the file that `z` names
+    reference: str | None = None  # file of the option `z`
     bounds: Bounds | None = None
 
     @property
     def plain(self) -> bool:
-        """Whether it leaves the score as it is."""
+        """True if no step changes the score."""
         return self.weight in (None, 1.0) and self.reference is None and self.bounds is None
-
-
-@dataclass(frozen=True, slots=True)
-class Expression:
-    """Terms and how they become one number."""
-
-    combination: Combination
-    terms: tuple[Term, ...]
 
 
 def join_specs(specs: Sequence[str], combination: str = "sum") -> str:
@@ -101,32 +84,36 @@ def join_specs(specs: Sequence[str], combination: str = "sum") -> str:
     return f"{combination}({', '.join(specs)})"
 
 
-def parse_expression(text: str) -> Expression:
-    """Reads an expression; a single reward is a sum of one term.
+def parse_expression(text: str) -> tuple[Combination, tuple[RewardSpec, ...]]:
+    """The combination and the rewards of an expression; a single reward is a sum of one.
 
     Raises:
-        ConfigError: it has not the form above.
+        ConfigError: The text does not have the form above.
     """
     stripped = text.strip()
     if found := re.fullmatch(r"(min|pareto)\((.*)\)", stripped, re.DOTALL):
-        parts = _split_rewards(found[2])
-        if any(
-            len(_split_terms(part)) > 1 or re.match(r"\s*(?:min|pareto)\(", part) for part in parts
-        ):
-            raise ConfigError(
-                f"reward {text!r}: {found[1]}(…) takes rewards, separated by commas, not expressions"
-            )
-        terms = tuple(_parse_term(part) for part in parts)
-        if len(terms) < 2:
-            raise ConfigError(
-                f"reward {text!r}: {found[1]}(…) needs at least two rewards, separated by commas"
-            )
-        if any(term.weight == 0 for term in terms):
-            raise ConfigError(f"reward {text!r}: a weight of 0 makes no sense in {found[1]}(…)")
-        return Expression(cast(Combination, found[1]), terms)
+        combination = cast(Combination, found[1])
+        return combination, _parse_arguments(text, combination, _split_rewards(found[2]))
     if found := re.search(r"(?:^|\s)(min|pareto)\(", stripped):
         raise ConfigError(f"reward {text!r}: {found[1]}(…) must be the whole expression")
-    return Expression("sum", tuple(_parse_term(part) for part in _split_terms(stripped)))
+    return "sum", tuple(_parse_term(part) for part in _split_terms(stripped))
+
+
+def _parse_arguments(
+    text: str, combination: Combination, parts: Sequence[str]
+) -> tuple[RewardSpec, ...]:
+    """The rewards inside min(…) or pareto(…)."""
+    nested = re.compile(r"\s*(?:min|pareto)\(")
+    if any(len(_split_terms(part)) > 1 or nested.match(part) for part in parts):
+        form = f"{combination}(…) takes rewards, separated by commas, not expressions"
+        raise ConfigError(f"reward {text!r}: {form}")
+    terms = tuple(_parse_term(part) for part in parts)
+    if len(terms) < 2:
+        form = f"{combination}(…) needs at least two rewards, separated by commas"
+        raise ConfigError(f"reward {text!r}: {form}")
+    if any(term.weight == 0 for term in terms):
+        raise ConfigError(f"reward {text!r}: a weight of 0 makes no sense in {combination}(…)")
+    return terms
 
 
 def _split_rewards(text: str) -> list[str]:
@@ -189,8 +176,10 @@ def _replace_in_option(text: str, place: Callable[[str], str | None]) -> str:
     return text
 
 
-def _parse_term(text: str) -> Term:
-    text, weights = text.strip(), []
+def _parse_term(text: str) -> RewardSpec:
+    """Reads one reward of an expression, with weight and steps."""
+    text = text.strip()
+    weights: list[str] = []
     head, options = _split_options(text)
     if found := re.fullmatch(rf"(.+):({NUMBER})", head, re.DOTALL):
         head = found[1]
@@ -205,15 +194,13 @@ def _parse_term(text: str) -> Term:
         raise ConfigError(f"reward {text!r}: the weight {weights[0]} is too large")
     spec = parse_spec(f"{head}:{options}" if options else head)
     given = dict(spec.options)
-    reference, clamp = given.pop("z", None), given.pop("clamp", None)
+    reference = given.pop("z", None)
+    clamp = given.pop("clamp", None)
     if reference == "":
-        raise ConfigError(
-            f"reward {text!r}: z needs a file of `ddpo rewards calibrate`, as in z=reference.json"
-        )
+        example = "`ddpo rewards calibrate`, as in z=reference.json"
+        raise ConfigError(f"reward {text!r}: z needs a file of {example}")
     bounds = None if clamp is None else _parse_bounds(text, clamp)
-    return Term(
-        RewardSpec(spec.kind, spec.target, spec.attribute, given), weight, reference, bounds
-    )
+    return replace(spec, options=given, weight=weight, reference=reference, bounds=bounds)
 
 
 def _weight_after(options: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,13 @@ from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.scoring.composed_card import composed_card
-from ddpo.rewards.scoring.resolve import ResolvedReward, WeightedReward
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.standardise import load_reference
 from ddpo.rewards.scoring.user_reward import Factory, adopt, card_for
 from ddpo.rewards.spec import (
     STEPS,
     Combination,
     RewardSpec,
-    Term,
     parse_expression,
     resolve_options,
 )
@@ -58,18 +58,14 @@ def resolve(spec: str, **options: Any) -> ResolvedReward:
         MissingResourceError: the file of a reference distribution is not there.
         RewardFailure: the server of a reward does not answer, or is none.
     """
-    expression = parse_expression(spec)
-    terms = expression.terms
+    combination, terms = parse_expression(spec)
     if len(terms) == 1:
-        found = _resolve_one(terms[0].reward, options)
+        found = _resolve_one(terms[0], options)
         return found if terms[0].plain else _compose("sum", terms, [found])
     if options:
-        raise ConfigError(
-            f"reward {spec!r}: write {', '.join(options)} behind the reward that it is for, as in name:option=value"
-        )
-    return _compose(
-        expression.combination, terms, [_resolve_one(term.reward, {}) for term in terms]
-    )
+        example = "write {names} behind the reward that it is for, as in name:option=value"
+        raise ConfigError(f"reward {spec!r}: {example.format(names=', '.join(options))}")
+    return _compose(combination, terms, [_resolve_one(term, {}) for term in terms])
 
 
 def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
@@ -104,24 +100,17 @@ def _remote(url: str, token: str | None) -> tuple[RewardCard, Factory, str]:
 
 
 def _compose(
-    combination: Combination, terms: Sequence[Term], found: Sequence[ResolvedReward]
+    combination: Combination, terms: Sequence[RewardSpec], found: Sequence[ResolvedReward]
 ) -> ResolvedReward:
-    """The combination, with its parts in an order of their own: sums, minima and ranks do not depend on it, so neither does the name."""
+    """The combination, with its parts in canonical order, on which no score and no name depends."""
     names = _distinct_names(found)
-    parts = tuple(
-        sorted(
-            (_part(names[one.identity], term, one) for term, one in zip(terms, found, strict=True)),
-            key=_order,
-        )
-    )
-    origins = sorted({part.reward.origin for part in parts})
-    return ResolvedReward(
-        composed_card(combination, parts), {}, " + ".join(origins), None, combination, parts
-    )
-
-
-def _order(part: WeightedReward) -> tuple[str, str]:
-    return part.name, part.steps
+    unordered = [
+        _part(names[one.identity], term, one) for term, one in zip(terms, found, strict=True)
+    ]
+    parts = tuple(sorted(unordered, key=lambda part: (part.name, part.steps)))
+    origin = " + ".join(sorted({part.origin for part in parts}))
+    card = composed_card(combination, parts)
+    return ResolvedReward(card, {}, origin, None, combination, parts)
 
 
 def _distinct_names(found: Sequence[ResolvedReward]) -> dict[str, str]:
@@ -136,15 +125,13 @@ def _distinct_names(found: Sequence[ResolvedReward]) -> dict[str, str]:
     return names
 
 
-def _part(name: str, term: Term, found: ResolvedReward) -> WeightedReward:
+def _part(name: str, term: RewardSpec, found: ResolvedReward) -> ResolvedReward:
+    """A resolved reward as a part of a combination, with its reference distribution loaded."""
     reference = None
     if term.reference is not None:
         reference = load_reference(named_path(term.reference))
         reference.check(found.card, found.options, found.origin, term.reference)
-    weight = 1.0 if term.weight is None else term.weight
-    return WeightedReward(
-        name, found, weight, reference, term.bounds, weighted=term.weight is not None
-    )
+    return replace(found, name=name, weight=term.weight, reference=reference, bounds=term.bounds)
 
 
 def resolve_card(spec: str) -> RewardCard:

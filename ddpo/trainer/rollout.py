@@ -11,10 +11,10 @@ from ddpo.errors import RewardFailure, TrainingDiverged
 from ddpo.io.background import Background
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_trajectory
+from ddpo.rewards.scoring.results import Chunk, concatenate
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.monitoring.events import Progress
-from ddpo.trainer.scoring import RolloutScorer
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout, Trajectory
 
 __all__ = ["Collection", "check_scorable", "draw_keys", "joined", "sampler_settings"]
@@ -95,15 +95,15 @@ class Collection:
         context: Context,
         whole_paths: bool = True,
     ) -> None:
-        self._policy, self._keys, self._settings, self._seed, self._context = (
-            policy,
-            keys,
-            sampler_settings(config),
-            seed,
-            context,
-        )
-        self._scoring, self._overlapped = RolloutScorer(scorer), leaves_idle(scorer, policy.device)
+        self._policy = policy
+        self._keys = keys
+        self._scorer = scorer
+        self._settings = sampler_settings(config)
+        self._seed = seed
+        self._context = context
+        self._overlapped = leaves_idle(scorer, policy.device)
         self._under_way: Background[RewardOutput] | None = None
+        self._scores: list[RewardOutput] = []  # of each batch
         self._done = 0
         kept = config.steps + 1 if whole_paths else 1
         self._latents = torch.empty(
@@ -122,7 +122,7 @@ class Collection:
             TrainingDiverged: a picture is not finite.
         """
         images = self._next_pictures()
-        rewards = self._scoring.add(images)
+        rewards = self._score(images)
         place = slice(0, len(images))
         return Rollout(
             Trajectory(self._latents[place], self._log_probs[place]), images.prompts, rewards
@@ -135,7 +135,7 @@ class Collection:
             yield Progress("sampling", self._done, len(self._keys))
         self._wait()
         prompts = tuple(key.prompt for key in self._keys)
-        return Rollout(Trajectory(self._latents, self._log_probs), prompts, self._scoring.rewards())
+        return Rollout(Trajectory(self._latents, self._log_probs), prompts, self._rewards())
 
     def _next_pictures(self) -> ImageBatch:
         part = self._keys[self._done : self._done + self._settings.batch]
@@ -147,15 +147,43 @@ class Collection:
         self._log_probs[place] = found.log_probs
         self._done += len(part)
         prompts = tuple(key.prompt for key in part)
-        return ImageBatch.off_device(pixels, prompts, self._scoring.takes_levels, self._context)
+        levels = self._scorer.reward.card.pixels == "uint8"
+        return ImageBatch.off_device(pixels, prompts, levels, self._context)
+
+    def _score(self, images: ImageBatch) -> RewardOutput:
+        """Scores one batch and keeps the scores.
+
+        An image on which the reward fails while it scores others is unscorable.
+        """
+        output = self._scorer.score_unless_down(images)
+        self._scores.append(output)
+        return output
+
+    def _rewards(self) -> RewardOutput:
+        """The scores of all images so far, in order.
+
+        Raises:
+            RewardFailure: The reward failed on each of them.
+        """
+        chunks: list[Chunk] = []
+        count = 0
+        for output in self._scores:
+            chunks.append((range(count, count + len(output)), output))
+            count += len(output)
+        found = concatenate(chunks, count, self._scorer.reward.card.id)
+        if len(found.failed) == count:
+            raise RewardFailure(
+                f"the reward could score none of {count} images; the first: {found.errors[0]}"
+            )
+        return found
 
     def _hand_over(self, images: ImageBatch) -> None:
         """Has `images` scored after those before them, of which one batch at most is under way."""
         self._wait()
         if self._overlapped:
-            self._under_way = Background(lambda: self._scoring.add(images), "ddpo-rollout-scores")
+            self._under_way = Background(lambda: self._score(images), "ddpo-rollout-scores")
         else:
-            self._scoring.add(images)
+            self._score(images)
 
     def _wait(self) -> None:
         if self._under_way is not None:

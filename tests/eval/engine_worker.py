@@ -122,7 +122,7 @@ def evaluate(out: Path, batch: int = 32) -> list[dict[str, Any]]:
 
 def record_work(log: Path) -> None:
     """From now on each call of the denoiser and of a reward adds a line to `log`."""
-    call, scored = drawing._draw_call, Scorer.score_each
+    call, scored = drawing._draw_call, Scorer.score_unless_down
 
     def write(kind: str, what: Sequence[str]) -> None:
         with log.open("a") as file:
@@ -139,7 +139,7 @@ def record_work(log: Path) -> None:
         return scored(self, batch)
 
     drawing._draw_call = spy_draw
-    Scorer.score_each = spy_score  # type: ignore[method-assign]
+    Scorer.score_unless_down = spy_score  # type: ignore[method-assign]
 
 
 def start(

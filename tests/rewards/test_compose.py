@@ -34,7 +34,7 @@ from ddpo.rewards.scoring.standardise import (
     load_reference,
     save_reference,
 )
-from ddpo.rewards.spec import Expression, RewardSpec, Term, join_specs, parse_expression
+from ddpo.rewards.spec import Combination, RewardSpec, join_specs, parse_expression
 from ddpo.rewards.tools.calibrate import calibrate, reference_of
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
@@ -115,45 +115,45 @@ def calls_of(reward: Any) -> int:
 
 def term(
     name: str, weight: float | None = None, options: dict[str, str] | None = None, **steps: Any
-) -> Term:
-    return Term(RewardSpec("name", name, "", options or {}), weight, **steps)
+) -> RewardSpec:
+    return RewardSpec("name", name, "", options or {}, weight, **steps)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("darkness", Expression("sum", (term("darkness"),))),
-        ("darkness:1.0", Expression("sum", (term("darkness", 1.0),))),
-        ("darkness:-2", Expression("sum", (term("darkness", -2.0),))),
-        ("a:1e-3 + acme/b:.5", Expression("sum", (term("a", 1e-3), term("acme/b", 0.5)))),
-        ("a:2:device=cuda:1", Expression("sum", (term("a", 2.0, {"device": "cuda:1"}),))),
-        ("a:device=cuda:1", Expression("sum", (term("a", None, {"device": "cuda:1"}),))),
-        ("a:device=cuda:1:0.5", Expression("sum", (term("a", 0.5, {"device": "cuda:1"}),))),
-        ("a:device=cuda:1.0", Expression("sum", (term("a", 1.0, {"device": "cuda"}),))),
-        ("a:device=cuda:-1", Expression("sum", (term("a", -1.0, {"device": "cuda"}),))),
-        ("a:z=ref.json:2", Expression("sum", (term("a", 2.0, reference="ref.json"),))),
+        ("darkness", ("sum", (term("darkness"),))),
+        ("darkness:1.0", ("sum", (term("darkness", 1.0),))),
+        ("darkness:-2", ("sum", (term("darkness", -2.0),))),
+        ("a:1e-3 + acme/b:.5", ("sum", (term("a", 1e-3), term("acme/b", 0.5)))),
+        ("a:2:device=cuda:1", ("sum", (term("a", 2.0, {"device": "cuda:1"}),))),
+        ("a:device=cuda:1", ("sum", (term("a", None, {"device": "cuda:1"}),))),
+        ("a:device=cuda:1:0.5", ("sum", (term("a", 0.5, {"device": "cuda:1"}),))),
+        ("a:device=cuda:1.0", ("sum", (term("a", 1.0, {"device": "cuda"}),))),
+        ("a:device=cuda:-1", ("sum", (term("a", -1.0, {"device": "cuda"}),))),
+        ("a:z=ref.json:2", ("sum", (term("a", 2.0, reference="ref.json"),))),
         (
             "a:z=r.json,clamp=-3..3",
-            Expression("sum", (term("a", reference="r.json", bounds=(-3.0, 3.0)),)),
+            ("sum", (term("a", reference="r.json", bounds=(-3.0, 3.0)),)),
         ),
         (
             "a:clamp=..5,head=x",
-            Expression("sum", (term("a", None, {"head": "x"}, bounds=(None, 5.0)),)),
+            ("sum", (term("a", None, {"head": "x"}, bounds=(None, 5.0)),)),
         ),
-        ("a:clamp=0.5..:2", Expression("sum", (term("a", 2.0, bounds=(0.5, None)),))),
+        ("a:clamp=0.5..:2", ("sum", (term("a", 2.0, bounds=(0.5, None)),))),
         (
             "./d r/f.py:Obj:0.5",
-            Expression("sum", (Term(RewardSpec("file", "./d r/f.py", "Obj"), 0.5),)),
+            ("sum", (RewardSpec("file", "./d r/f.py", "Obj", weight=0.5),)),
         ),
-        ("p.m:T.make:3", Expression("sum", (Term(RewardSpec("object", "p.m", "T.make"), 3.0),))),
-        ("min(a:1,b:2)", Expression("min", (term("a", 1.0), term("b", 2.0)))),
+        ("p.m:T.make:3", ("sum", (RewardSpec("object", "p.m", "T.make", weight=3.0),))),
+        ("min(a:1,b:2)", ("min", (term("a", 1.0), term("b", 2.0)))),
         (
             "pareto(a:h=x,device=cuda, b)",
-            Expression("pareto", (term("a", None, {"h": "x", "device": "cuda"}), term("b"))),
+            ("pareto", (term("a", None, {"h": "x", "device": "cuda"}), term("b"))),
         ),
     ],
 )
-def test_expressions(text: str, expected: Expression) -> None:
+def test_expressions(text: str, expected: tuple[Combination, tuple[RewardSpec, ...]]) -> None:
     assert parse_expression(text) == expected
 
 

@@ -16,7 +16,6 @@ import torch
 from ddpo.errors import ConfigError, MissingResourceError, RewardFailure, RewardUnavailable
 from ddpo.rewards.cache import ScoreCache
 from ddpo.rewards.card import Calls, RewardCard
-from ddpo.rewards.scoring.call import GuardedReward
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -263,11 +262,9 @@ def test_the_picture_to_blame_is_named() -> None:
 def test_score_each_sets_apart_what_breaks_and_scores_the_others() -> None:
     scored = Scorer(Scripted(breaks_on(5, 9))).score_each(batch(12))
     assert scored.failed == {5, 9}
-    assert scored.output.errors[5] == "reward 'scripted' failed: ValueError: cannot stand 5"
+    assert scored.errors[5] == "reward 'scripted' failed: ValueError: cannot stand 5"
     assert [
-        i
-        for i, value in enumerate(scored.output.values.tolist())
-        if value == pytest.approx(i / 100)
+        i for i, value in enumerate(scored.values.tolist()) if value == pytest.approx(i / 100)
     ] == [
         0,
         1,
@@ -280,8 +277,8 @@ def test_score_each_sets_apart_what_breaks_and_scores_the_others() -> None:
         10,
         11,
     ]
-    assert scored.output.parts["double"][:2].tolist() == pytest.approx([0, 0.02])
-    assert torch.isnan(scored.output.values[[5, 9]]).all()
+    assert scored.parts["double"][:2].tolist() == pytest.approx([0, 0.02])
+    assert torch.isnan(scored.values[[5, 9]]).all()
 
 
 def test_a_reward_that_always_breaks_is_given_up() -> None:
@@ -299,8 +296,8 @@ def test_wrong_length_for_a_single_picture_fails_that_picture_alone() -> None:
 
     scored = Scorer(Scripted(squeeze), 2).score_each(batch(5))
     assert scored.failed == {4}
-    assert "returned 2 scores for 1 images" in str(scored.output.errors[4])
-    assert not torch.isnan(scored.output.values[:4]).any()
+    assert "returned 2 scores for 1 images" in str(scored.errors[4])
+    assert not torch.isnan(scored.values[:4]).any()
 
 
 def test_a_reward_that_changes_its_input_is_told() -> None:
@@ -336,7 +333,7 @@ def test_a_call_that_hangs_is_given_up_and_the_others_are_scored() -> None:
     release.set()
     assert time.perf_counter() - begun < 5
     assert scored.failed == {2}
-    assert "no answer within 0.1 s" in str(scored.output.errors[2])
+    assert "no answer within 0.1 s" in str(scored.errors[2])
 
 
 def test_retries_are_bounded_and_only_for_what_may_pass() -> None:
@@ -349,18 +346,18 @@ def test_retries_are_bounded_and_only_for_what_may_pass() -> None:
         return first_pixel(images)
 
     pauses: list[float] = []
-    guarded = GuardedReward(Scripted(flaky), Calls(retries=2), pauses.append)
-    assert guarded(batch(2)).values.tolist() == pytest.approx([0, 0.01])
+    scorer = Scorer(Scripted(flaky), calls=Calls(retries=2), pause=pauses.append)
+    assert scorer.score(batch(2)).values.tolist() == pytest.approx([0, 0.01])
     assert len(attempts) == 3
     assert [0 <= pause <= 0.5 * 2**i for i, pause in enumerate(pauses)] == [True, True]
     attempts.clear()
     with pytest.raises(RewardUnavailable, match="ConnectionResetError: gone"):
-        GuardedReward(Scripted(flaky), Calls(retries=1), pauses.append)(batch(2))
+        Scorer(Scripted(flaky), calls=Calls(retries=1), pause=pauses.append).score(batch(2))
     assert len(attempts) == 2
     broken = Scripted(lambda images: 1 / 0)
     with pytest.raises(RewardFailure, match="ZeroDivisionError"):
-        GuardedReward(broken, Calls(retries=5), pauses.append)(batch(2))
-    assert broken.sizes == [2]
+        Scorer(broken, calls=Calls(retries=5), pause=pauses.append).score(batch(1))
+    assert broken.sizes == [1]
 
 
 def test_pauses_between_retries_differ() -> None:
@@ -369,7 +366,7 @@ def test_pauses_between_retries_differ() -> None:
 
     pauses: list[float] = []
     with pytest.raises(RewardUnavailable):
-        GuardedReward(Scripted(never), Calls(retries=12), pauses.append)(batch(1))
+        Scorer(Scripted(never), calls=Calls(retries=12), pause=pauses.append).score(batch(1))
     assert len(set(pauses)) == 12
     assert max(pauses) <= 30
 
@@ -427,7 +424,7 @@ def test_a_group_on_which_the_reward_breaks_is_set_apart_as_a_whole() -> None:
 
     scored = Scorer(scripted(no_b, **GROUPED)).score_each(of_groups("abcabcaab"))
     assert scored.failed == {1, 4, 8}
-    assert scored.output.parts["n"].tolist()[:4] == pytest.approx([4, NAN, 2, 4], nan_ok=True)
+    assert scored.parts["n"].tolist()[:4] == pytest.approx([4, NAN, 2, 4], nan_ok=True)
     with pytest.raises(RewardFailure, match=r"ValueError: b .*prompt 'b'"):
         Scorer(scripted(no_b, **GROUPED)).score(of_groups("abcabcaab"))
 
@@ -469,6 +466,57 @@ def test_the_cache_keeps_no_reasons_and_asks_again(tmp_path: Path) -> None:
             output = Scorer(reward, 16, cache=cache).score(batch(4))
             assert output.errors == (None, "odd", None, "odd")
     assert reward.sizes == [4, 2]
+
+
+class Unsteady:
+    """Scores the first pixel, but not of the images that are down."""
+
+    card = RewardCard(id="unsteady", version="1", summary="", load="a:b", family="test", flaws="")
+
+    def __init__(self) -> None:
+        self.down: set[str] = set()
+
+    def __call__(self, images: ImageBatch) -> RewardOutput:
+        if self.down & {prompt.text for prompt in images.prompts}:
+            raise RewardUnavailable("503")
+        return first_pixel(images)
+
+
+def test_a_bad_image_is_told_from_an_outage_by_an_image_that_was_scored_before() -> None:
+    reward = Unsteady()
+    scorer = Scorer(reward, 3)
+    reward.down = {"4"}
+    output = scorer.score_unless_down(batch(6))
+    assert (output.failed, output.unavailable) == ({4}, {4})
+    assert [place for place, error in enumerate(output.errors) if error is not None] == [4]
+    reward.down = {str(number) for number in range(6)}
+    with pytest.raises(RewardUnavailable, match=r"503 \(6 of 6 images\)"):
+        scorer.score_unless_down(batch(6))
+
+
+def test_a_bad_image_in_the_first_call_is_found_without_a_witness() -> None:
+    reward = Unsteady()
+    reward.down = {"0"}
+    output = Scorer(reward, 3).score_unless_down(batch(3))
+    assert output.failed == {0}
+    assert output.values[1:].tolist() == pytest.approx([0.01, 0.02])
+
+
+def test_the_witness_of_an_outage_is_not_served_from_the_cache(tmp_path: Path) -> None:
+    reward = Unsteady()
+    with ScoreCache(tmp_path / "scores.sqlite") as cache:
+        scorer = Scorer(reward, 3, cache=cache)
+        assert not scorer.score_unless_down(batch(3)).failed
+        reward.down = {str(number) for number in range(6)}
+        with pytest.raises(RewardUnavailable, match="3 of 6 images"):
+            scorer.score_unless_down(batch(6))
+
+
+def test_only_the_scorer_says_which_images_failed() -> None:
+    def boastful(images: ImageBatch) -> RewardOutput:
+        return RewardOutput(first_pixel(images).values, failed=frozenset({0}))
+
+    assert Scorer(Scripted(boastful)).score_each(batch(2)).failed == frozenset()
 
 
 @pytest.mark.parametrize(

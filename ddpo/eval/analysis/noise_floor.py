@@ -58,7 +58,7 @@ def noise_floor(
         batch = ImageBatch.of_uint8(
             together, [prompt for place in alike for prompt in batches[place].prompts]
         )
-        table[alike] = scorer.score_each(batch).output.values.numpy().reshape(len(alike), -1)
+        table[alike] = scorer.score_each(batch).values.numpy().reshape(len(alike), -1)
     return sensitivity(
         table[:, 0], {name: table[:, 1 + place] for place, name in enumerate(_EDITS)}
     ).noise_floor

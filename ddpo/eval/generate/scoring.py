@@ -22,7 +22,6 @@ from ddpo.eval.generate.image_store import ImageStore, Pixels
 from ddpo.eval.sharing import ALONE, World
 from ddpo.io.journal import Journal
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.scoring.outages import OutageAwareScorer
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt
 
@@ -193,13 +192,11 @@ def score(
         for item in block
         if (known := journal.get(identity, card, item)) and known.error is None
     )
-    witness = next(scored, None) if any(left) else None
-    steady = OutageAwareScorer(
-        scorer, _batch([store.pixels(witness[0])], [witness[1]]) if witness else None
-    )
+    if any(left) and (witness := next(scored, None)):
+        scorer.witness = _batch([store.pixels(witness[0])], [witness[1]])
     for block in left:
         if block:
-            journal.add(identity, card, _scored(steady, store, block))
+            journal.add(identity, card, _scored(scorer, store, block))
             done += len(block)
             yield ScoreProgress(done, total, found)
     _check_not_broken(
@@ -211,7 +208,7 @@ def score(
 
 
 def _scored(
-    scorer: OutageAwareScorer, store: ImageStore, block: Sequence[Scorable]
+    scorer: Scorer, store: ImageStore, block: Sequence[Scorable]
 ) -> list[tuple[Scorable, Score]]:
     """The outcomes of a block, in order; pictures of one size are scored together."""
     pixels = [store.pixels(sha256) for sha256, _ in block]
@@ -229,13 +226,11 @@ def _batch(pixels: Sequence[Pixels], prompts: Sequence[Prompt]) -> ImageBatch:
     return ImageBatch.of_uint8(np.stack(pixels), prompts)
 
 
-def _outcomes(scorer: OutageAwareScorer, batch: ImageBatch) -> Iterator[Score]:
-    found = scorer.score_each(batch)
-    values, parts = (
-        found.output.values.tolist(),
-        {name: part.tolist() for name, part in found.output.parts.items()},
-    )
-    for place, (value, error) in enumerate(zip(values, found.output.errors, strict=True)):
+def _outcomes(scorer: Scorer, batch: ImageBatch) -> Iterator[Score]:
+    found = scorer.score_unless_down(batch)
+    values = found.values.tolist()
+    parts = {name: part.tolist() for name, part in found.parts.items()}
+    for place, (value, error) in enumerate(zip(values, found.errors, strict=True)):
         own = {} if error is not None else {name: part[place] for name, part in parts.items()}
         yield Score(value, own, error, place in found.failed)
 

@@ -107,7 +107,7 @@ def _plain_name(text: str, found: ResolvedReward) -> str:
     """How the reward is named without its options, so that it can be found again with their defaults."""
     if found.parts:
         return text
-    spec = parse_expression(text).terms[0].reward
+    spec = parse_expression(text)[1][0]
     return f"{spec.target}:{spec.attribute}" if spec.attribute else spec.target
 
 

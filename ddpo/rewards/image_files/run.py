@@ -10,8 +10,8 @@ from typing import Final, Literal
 from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.image_files.stream import MEMORY, Decoded, decode_ahead
-from ddpo.rewards.scoring.scorer import Scorer, ScoringResult, processors
-from ddpo.types import ImageBatch, Prompt
+from ddpo.rewards.scoring.scorer import Scorer, processors
+from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 __all__ = ["ScoreRow", "Status", "rows_of_reward", "score_files", "unscorable_row"]
 
@@ -147,14 +147,13 @@ def rows_of_reward(
     return rows
 
 
-def _outcome(picture: InputImage, reward: str, scored: ScoringResult, place: int) -> ScoreRow:
-    output = scored.output
+def _outcome(picture: InputImage, reward: str, output: RewardOutput, place: int) -> ScoreRow:
     error = output.errors[place]
     if error is not None:
         return _row(
             picture,
             reward,
-            "failed" if place in scored.failed else "unscorable",
+            "failed" if place in output.failed else "unscorable",
             None,
             f"{picture.file}: {error}",
         )

@@ -156,37 +156,43 @@ class FunctionReward:
         self._parameters = parameters_of(function, card.id)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`."""
+        """Scores `batch`.
+
+        Raises:
+            ContractBroken: The function does not return one number per image.
+            RewardFailure: A score is NaN or infinite.
+        """
         import torch
 
-        scores: dict[int, float | None] = {}
-        for places in self._alike(batch):
+        scores: list[float | None] = [None] * len(batch)
+        for places in self._calls(batch):
             part = batch if len(places) == len(batch) else batch.take(places)
-            scores |= dict(zip(places, self._as_list(self._returned(part), len(part)), strict=True))
-        in_order = [scores[place] for place in range(len(batch))]
-        for index, score in enumerate(in_order):
+            positional, named = self._arguments(part)
+            returned = self._function(*positional, **named)
+            for place, score in zip(places, self._as_list(returned, len(part)), strict=True):
+                scores[place] = score
+        for index, score in enumerate(scores):
             if score is not None and not math.isfinite(score):
-                raise RewardFailure(
-                    f"the score of image {index} is {score}; return None for a picture that cannot be scored"
-                )
-        values = torch.tensor(
-            [math.nan if score is None else score for score in in_order], dtype=torch.float32
-        )
-        return RewardOutput(
-            values, errors=tuple(NO_SCORE if score is None else None for score in in_order)
-        )
+                advice = "return None for an image that cannot be scored"
+                raise RewardFailure(f"the score of image {index} is {score}; {advice}")
+        values = [math.nan if score is None else score for score in scores]
+        errors = tuple(NO_SCORE if score is None else None for score in scores)
+        return RewardOutput(torch.tensor(values, dtype=torch.float32), errors=errors)
 
-    def _alike(self, batch: ImageBatch) -> list[list[int]]:
-        """The places of the images of each call: where prompts may be left out, those with and without one apart."""
+    def _calls(self, batch: ImageBatch) -> list[list[int]]:
+        """The places of the images of each call.
+
+        If prompts may be left out, images with and without one are scored in two calls.
+        """
         everywhere = list(range(len(batch)))
         if not _is_optional(self._parameters, "prompt"):
             return [everywhere]
-        told = [place for place in everywhere if batch.prompts[place].text]
+        prompted = [place for place in everywhere if batch.prompts[place].text]
         bare = [place for place in everywhere if not batch.prompts[place].text]
-        return [places for places in (told, bare) if places] or [everywhere]
+        return [places for places in (prompted, bare) if places] or [everywhere]
 
-    def _returned(self, batch: ImageBatch) -> Any:
-        """The function's scores for images of which all or none have a prompt."""
+    def _arguments(self, batch: ImageBatch) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and named arguments for images of which all or none have a prompt."""
         found = self._parameters
         bare = not any(prompt.text for prompt in batch.prompts)
         given: dict[str, Any] = dict(self._options)
@@ -197,8 +203,8 @@ class FunctionReward:
                 given[name] = [dict(prompt.metadata) for prompt in batch.prompts]
             elif not (bare and name in found.optional):
                 given[name] = [prompt.text for prompt in batch.prompts]
-        placed = [given.pop(name) for name in found.positional if name in given]
-        return self._function(*placed, **given)
+        positional = [given.pop(name) for name in found.positional if name in given]
+        return positional, given
 
     def _as_list(self, returned: Any, count: int) -> Sequence[float | None]:
         try:
