@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.groups import ALONE
-from ddpo.rewards.image_files import Journal, ScoreRow, journal_path, score_groups
+from ddpo.rewards.image_files import ScoreRow, TableJournal, journal_path, score_groups
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
@@ -97,7 +97,7 @@ def test_the_command_scores_groups_and_begins_anew_when_stopped(
         str(out),
     ]
     left = ScoreRow(pictures[0].file, "a", "vendi", "scored", 1.5, None)
-    with Journal(
+    with TableJournal(
         journal_path(out), [resolve("vendi:features=pixels").identity]
     ) as journal:  # of a run that was stopped after one
         journal.append((left,))

@@ -13,8 +13,8 @@ import pytest
 
 from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
-from ddpo.rewards.image_files import Journal, ScoreRow, check_table_path, write_table
 from ddpo.io import tables as table_module
+from ddpo.rewards.image_files import ScoreRow, TableJournal, check_table_path, write_table
 from ddpo.types import Prompt
 
 ROWS = [
@@ -104,7 +104,7 @@ def rows_of(picture: InputImage, status: str = "scored") -> tuple[ScoreRow, ...]
 
 
 def written(path: Path, found: list[InputImage], signatures: list[str] | None = None) -> None:
-    with Journal(path, signatures or ["s"]) as journal:
+    with TableJournal(path, signatures or ["s"]) as journal:
         for picture in found:
             journal.append(rows_of(picture))
 
@@ -113,14 +113,14 @@ def left(
     path: Path, found: list[InputImage], signatures: list[str] | None = None
 ) -> tuple[int, list[str]]:
     """How many are done, and the names of those that are left."""
-    with Journal(path, signatures or ["s"]) as journal:
+    with TableJournal(path, signatures or ["s"]) as journal:
         done, rest = journal.resume(found)
         count = sum(1 for _ in done)
         names = []
         for picture in rest:
             names.append(Path(picture.file).name)
             journal.append(rows_of(picture))
-    with Journal(path, signatures or ["s"]) as journal:
+    with TableJournal(path, signatures or ["s"]) as journal:
         assert [row.file for row in journal.rows()] == [picture.file for picture in found]
     return count, names
 
@@ -162,7 +162,7 @@ def test_what_changed_is_scored_again(tmp_path: Path, change: str) -> None:
 def test_an_image_in_an_archive_is_known_by_its_bytes(tmp_path: Path) -> None:
     found = [InputImage(f"x.tar/{i}.png", Prompt(f"p{i}"), data=bytes([i]) * 9) for i in range(4)]
     path = tmp_path / "j"
-    with Journal(path, ["s"]) as journal:
+    with TableJournal(path, ["s"]) as journal:
         for picture in journal.watched(found[:3]):
             journal.append(rows_of(picture))
     assert left(path, found) == (3, ["3.png"])
@@ -179,7 +179,7 @@ def test_a_touched_file_counts_as_changed_even_if_its_size_is_the_same(tmp_path:
 
 def test_failed_pictures_are_tried_again(tmp_path: Path) -> None:
     found, path = pictures(tmp_path), tmp_path / "j"
-    with Journal(path, ["s"]) as journal:
+    with TableJournal(path, ["s"]) as journal:
         journal.append(rows_of(found[0]))
         journal.append(rows_of(found[1], "unscorable"))
         journal.append(rows_of(found[2], "failed"))
@@ -190,7 +190,7 @@ def test_rows_are_on_disk_as_soon_as_they_are_appended(tmp_path: Path) -> None:
     found = pictures(tmp_path)
 
     def stopped() -> Iterator[None]:
-        with Journal(tmp_path / "j", ["s"]) as journal:
+        with TableJournal(tmp_path / "j", ["s"]) as journal:
             journal.append(rows_of(found[0]))
             yield
 

@@ -139,14 +139,14 @@ def _rows(
     out: Path | None,
 ) -> tuple[Iterator[tuple[ScoreRow, ...]], Any]:
     """The rows of all pictures, those of an earlier, stopped run first; and the journal that they are kept in, if there is a table."""
-    from ddpo.rewards.image_files import Journal, journal_path, score_files, score_groups
+    from ddpo.rewards.image_files import TableJournal, journal_path, score_files, score_groups
 
     grouped = any("group" in reward.card.inputs for reward in found.values())
     score = score_groups if grouped else score_files
     if out is None:
         return score(scorers, pictures, batch_size), None
     journal = stack.enter_context(
-        Journal(journal_path(out), [reward.identity for reward in found.values()])
+        TableJournal(journal_path(out), [reward.identity for reward in found.values()])
     )
 
     def rows() -> Iterator[tuple[ScoreRow, ...]]:
