@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from ddpo.rewards.spec import RewardSpec, parse_spec
 from ddpo.rewards.zoo import make_reward, resolve, resolve_card, rewards
 from ddpo.types import ImageBatch, Prompt
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "reward_plugin" / "my_reward.py"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "reward_plugin" / "my_reward.py"
 
 
 def batch(*levels: float) -> ImageBatch:
@@ -342,6 +345,53 @@ def test_other_weights_at_the_same_place_are_another_identity(tmp_path: Path) ->
     assert (
         "files:" not in resolve(f"vlm_judge:template={'x' * 5000}").identity
     )  # a text, too long for a path
+
+
+def identity_in(folder: Path, spec: str) -> str:
+    """The identity of a reward in a process that imports from `folder` first."""
+    code = f"from ddpo.rewards.zoo import resolve; print(resolve({spec!r}).identity)"
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", code]
+    return subprocess.check_output(command, env=environment, cwd=folder, text=True)
+
+
+@pytest.mark.parametrize("spec", ["nsfw", "compressibility", "darkness + symmetry"])
+def test_a_reworded_module_of_ddpo_keeps_its_scores(spec: str, tmp_path: Path) -> None:
+    """The version of the card governs, not the text of the source."""
+    shutil.copytree(ROOT / "ddpo", tmp_path / "ddpo", ignore=shutil.ignore_patterns("weights"))
+    before = identity_in(tmp_path, spec)
+    changed = list((tmp_path / "ddpo" / "rewards" / "models").glob("*.py"))
+    changed += (tmp_path / "ddpo" / "rewards" / "scoring").glob("*.py")
+    for module in changed:
+        module.write_text(module.read_text(encoding="utf-8") + "\n# reworded\n", encoding="utf-8")
+    assert identity_in(tmp_path, spec) == before
+    cards = tmp_path / "ddpo" / "rewards" / "cards"
+    for module in cards.glob("*.py"):
+        text = module.read_text(encoding="utf-8")
+        module.write_text(text.replace('version="1"', 'version="1.1"'), encoding="utf-8")
+    assert identity_in(tmp_path, spec) != before
+
+
+def test_a_changed_module_of_another_package_is_another_identity(tmp_path: Path) -> None:
+    """Its author may forget to raise the version."""
+    package = tmp_path / "acme"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    card = (
+        "RewardCard(id='acme', version='1', summary='s', load='acme.reward:Reward', "
+        "family='test', flaws='none')"
+    )
+    (package / "cards.py").write_text(f"from ddpo.rewards.card import RewardCard\nCARD = {card}\n")
+    (package / "reward.py").write_text("class Reward:\n    pass\n")
+    metadata = tmp_path / "acme-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[ddpo.rewards]\nacme = acme.cards:CARD\n")
+    (tmp_path / "ddpo").symlink_to(ROOT / "ddpo")
+    before = identity_in(tmp_path, "acme")
+    assert identity_in(tmp_path, "acme") == before
+    (package / "reward.py").write_text("class Reward:\n    other = True\n")
+    assert identity_in(tmp_path, "acme") != before
 
 
 VARIANTS = """
