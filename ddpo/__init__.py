@@ -3,5 +3,9 @@
 Importing this package loads no torch; the rooms are `ddpo.rewards`, `ddpo.policies`, `ddpo.trainer` and `ddpo.eval`.
 """
 
+from ddpo.old_names import install as _install_old_names
+
 __version__ = "0.1.0"
 __all__ = ["__version__"]
+
+_install_old_names()

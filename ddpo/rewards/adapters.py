@@ -35,6 +35,7 @@ __all__ = [
     "flow_factory_reward",
     "image_scorer",
     "multi_score",
+    "picture_scorer",
     "reward_function",
 ]
 
@@ -187,6 +188,9 @@ def image_scorer(
         return scores
 
     return score
+
+
+picture_scorer = image_scorer  # its name in earlier versions
 
 
 def _score_pictures(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ddpo.trainer.config import AdvantageConfig
 
 __all__ = [
+    "PictureWeights",
     "PromptStatistics",
     "SampleWeights",
     "advantages",
@@ -42,6 +43,9 @@ class SampleWeights:
     scored: Flags  # [batch], False where the reward was NaN
     counted: Flags  # [batch], whether a picture counts in the mean that an update takes, also with weight 0
     zero_spread: int  # scored pictures that got no weight because the rewards that they are compared with are equal
+
+
+PictureWeights = SampleWeights  # its name in earlier versions
 
 
 @dataclass(slots=True)

@@ -229,6 +229,6 @@ def check_scorable(rewards: RewardOutput) -> RewardOutput:
     """Raises `RewardFailure` if not one picture could be scored; else gives back the scores."""
     if bool(rewards.values.isnan().all()):
         raise RewardFailure(
-            f"the reward could score none of {len(rewards.values)} pictures; the first: {rewards.errors[0]}"
+            f"the reward could score none of {len(rewards)} images; the first: {rewards.errors[0]}"
         )
     return rewards
