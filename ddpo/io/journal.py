@@ -79,8 +79,7 @@ class Journal:
             StorageFailure: The records cannot be written; earlier ones stay intact.
         """
         data = b"".join(
-            json.dumps(record, ensure_ascii=False, sort_keys=True).encode() + NEWLINE
-            for record in records
+            json.dumps(record, ensure_ascii=False).encode() + NEWLINE for record in records
         )
         with storing(self.path):
             file = self._opened()

@@ -178,7 +178,7 @@ def score_for_comparison(
         batch = (
             None
             if decoded.image is None
-            else edited_batch(decoded.image, decoded.picture.prompt or Prompt(""))
+            else edited_batch(decoded.image, decoded.source.prompt or Prompt(""))
         )
         for name, scorer in scorers.items():
             if batch is None:

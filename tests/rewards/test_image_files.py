@@ -269,7 +269,7 @@ def test_a_group_reward_has_no_score_for_a_file() -> None:
             inputs=("image", "group"),
         )
 
-    with pytest.raises(ConfigError, match="ranks pictures within a batch"):
+    with pytest.raises(ConfigError, match="ranks images within a batch"):
         next(score_files([Scorer(Rank())], []))
 
 

@@ -73,7 +73,7 @@ def test_a_broken_file_or_another_size_spoils_its_own_group_only(tmp_path: Path)
     assert rows[0][1].parts["n"] == 2
     assert (
         rows[3][1].error
-        == f"{pictures[3].file}: the pictures of its prompt are judged together and have 2 sizes"
+        == f"{pictures[3].file}: the images of its prompt are judged together and have 2 sizes"
     )
     assert str(rows[1][1].error).startswith(pictures[1].file)
 

@@ -186,6 +186,15 @@ def test_failed_pictures_are_tried_again(tmp_path: Path) -> None:
     assert left(path, found) == (2, ["2.png", "3.png"])
 
 
+def test_parts_keep_their_order(tmp_path: Path) -> None:
+    """The columns of a table are in the order in which the reward gave its parts."""
+    (found,) = pictures(tmp_path, 1)
+    row = ScoreRow(found.file, "p0", "one", "scored", 1.0, None, {"n": 2.0, "gain": 3.0})
+    with TableJournal(tmp_path / "j", ["s"]) as journal:
+        journal.append((row,))
+        assert [list(one.parts) for one in journal.rows()] == [["n", "gain"]]
+
+
 def test_rows_are_on_disk_as_soon_as_they_are_appended(tmp_path: Path) -> None:
     found = pictures(tmp_path)
 

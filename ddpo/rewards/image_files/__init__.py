@@ -1,4 +1,4 @@
-"""Scores of picture files: where they come from, the stream of decoded pictures, the rows, the journal, the table, the summary."""
+"""Scores of image files: decoded ahead, scored in batches, journaled, and written as a table."""
 
 from ddpo.rewards.image_files.groups import score_groups
 from ddpo.rewards.image_files.journal import TableJournal, journal_path
