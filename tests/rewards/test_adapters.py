@@ -182,7 +182,7 @@ def test_images_in_another_form_are_refused(images: Any, message: str) -> None:
         (TEXTS[:3], None, "4 images came with 3 prompts"),
         ("abcd", None, "sequence of texts"),
         ((1, 2, 3, 4), None, "sequence of texts"),
-        (None, None, "judges pictures by their prompts"),
+        (None, None, "judges images by their prompts"),
         (TEXTS, [{}], "4 images came with 1 metadata"),
         (TEXTS, [{}, "x", {}, {}], "metadata of image 1 is a str"),
     ],
@@ -264,7 +264,7 @@ def test_flow_factory_class_stands_alone_where_flow_factory_is_missing() -> None
         prompt=list(TEXTS), image=pictures
     )
     assert output.rewards.tolist() == [pytest.approx(-size / 2, rel=1e-7) for size in SIZES]
-    with pytest.raises(ConfigError, match="handed it none"):
+    with pytest.raises(ConfigError, match="passed none"):
         flow_factory_reward("compressibility")(None, None)(prompt=list(TEXTS))
 
 
@@ -309,7 +309,7 @@ def test_a_reward_that_reads_metadata_is_no_reward_for_flow_factory(tmp_path: Pa
         "    card = RewardCard(id='needs', version='1', summary='s', load='r:Needs', family='f', flaws='-', inputs=('image', 'metadata'))\n"
         "    def __call__(self, batch): ...\n"
     )
-    with pytest.raises(ConfigError, match="Flow-Factory does not hand"):
+    with pytest.raises(ConfigError, match="Flow-Factory does not pass"):
         flow_factory_reward(f"{tmp_path / 'r.py'}:Needs")
 
 

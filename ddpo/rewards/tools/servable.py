@@ -1,4 +1,4 @@
-"""Whether the scores of a cache entry can still be served: by what is installed now, which may be another version."""
+"""Tells which entries of the score cache the installed version can still serve."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["servable"]
 
 
 def servable(entry: CacheEntry) -> bool | None:
-    """Whether the reward as it is installed now, with the entry's options, has the entry's identity.
+    """True if the installed reward, with the entry's options, has the entry's identity.
 
     Returns:
-        False if its version, weights or libraries are others, or it takes other options; None if no reward of that name is
-        installed, as with one of a user's file.
+        False if its version, weights, libraries or options differ. None if no reward of that name
+        is installed, as for one from a user's file.
     """
     facts = dict(part.partition(":")[::2] for part in entry.identity.split("|"))
     options = facts.get("options", "default")
@@ -22,10 +22,8 @@ def servable(entry: CacheEntry) -> bool | None:
         resolve(entry.reward)
     except UserError:
         return None
+    spec = entry.reward if options == "default" else f"{entry.reward}:{options}"
     try:
-        return (
-            resolve(entry.reward if options == "default" else f"{entry.reward}:{options}").identity
-            == entry.identity
-        )
+        return resolve(spec).identity == entry.identity
     except UserError:
         return False
