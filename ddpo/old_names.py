@@ -70,7 +70,7 @@ class _OldNames:
         """The spec of an old name; None for any other."""
         if not name.startswith("ddpo.") or _new_name(name) is None:
             return None
-        return ModuleSpec(name, self)
+        return ModuleSpec(name, self)  # type: ignore[arg-type]  # importlib.abc is not loaded
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """None: the import system makes a module, which `exec_module` replaces."""
@@ -88,13 +88,11 @@ class _OldNames:
 
 def _new_name(name: str) -> str | None:
     """The new name of a module, or of a module inside a moved package; None if it has none."""
-    package, dot, inner = name, "", ""
-    while package:
+    parts = name.split(".")
+    for end in range(len(parts), 1, -1):
+        package = ".".join(parts[:end])
         if package in MOVED:
-            return MOVED[package] + dot + inner
-        package, _, last = package.rpartition(".")
-        inner = f"{last}.{inner}" if inner else last
-        dot = "."
+            return ".".join([MOVED[package], *parts[end:]])
     return None
 
 

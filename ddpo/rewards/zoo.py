@@ -1,4 +1,7 @@
-"""The door to all rewards: built in, of installed packages, of a user's file, and combinations of them. Nothing heavy is imported."""
+"""The entry to all rewards: built in, of packages, files and servers, and combinations of them.
+
+Nothing heavy is imported before a reward is made.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,8 @@ def _refuse_reserved_options(card: RewardCard) -> None:
     for option in card.options:
         if option.name in STEPS:
             raise ConfigError(
-                f"reward {card.id!r}: its option {option.name!r} has the name of a step that every reward has; rename it"
+                f"reward {card.id!r}: its option {option.name!r} has the name of a step "
+                "that every reward has; rename it"
             )
 
 
@@ -48,15 +52,19 @@ rewards: Registry[RewardCard] = Registry("reward", "ddpo.rewards", RewardCard, C
 
 
 def resolve(spec: str, **options: Any) -> ResolvedReward:
-    """Finds the reward of an expression (see `ddpo.rewards.spec`); `options` win over those in the text.
+    """The resolved reward of an expression.
+
+    Args:
+        spec: Expression of `ddpo.rewards.spec`.
+        **options: Options of a single reward, which win over those in the expression.
 
     Raises:
-        UnknownNameError: no reward of that name; says the nearest.
-        RewardLoadError: the plug-in, file or object is broken or no reward.
-        ConfigError: a malformed expression, an unknown option, a value of the wrong type, a reference distribution of another reward,
-            or `options` for a combination of several rewards.
-        MissingResourceError: the file of a reference distribution is not there.
-        RewardFailure: the server of a reward does not answer, or is none.
+        UnknownNameError: There is no reward of that name; the message names the nearest.
+        RewardLoadError: The plug-in, file or object is broken or no reward.
+        ConfigError: The expression is malformed, an option is unknown or has the wrong type, a
+            reference distribution belongs to another reward, or a combination got `options`.
+        MissingResourceError: The file of a reference distribution does not exist.
+        RewardFailure: The server of a reward does not answer, or is none.
     """
     combination, terms = parse_expression(spec)
     if len(terms) == 1:
@@ -92,7 +100,7 @@ def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
 
 
 def _remote(url: str, token: str | None) -> tuple[RewardCard, Factory, str]:
-    """The reward of a server. Its token is no option of the reward: it must not come into a signature or a cache."""
+    """The card, factory and origin of a served reward; its token enters no signature or cache."""
     from ddpo.rewards.serve.client import RemoteReward
 
     remote = RemoteReward(url, token)
@@ -114,7 +122,7 @@ def _compose(
 
 
 def _distinct_names(found: Sequence[ResolvedReward]) -> dict[str, str]:
-    """Identity → the id, numbered where another reward has it too (the same reward with other options)."""
+    """Identity → id, numbered if the same reward occurs with other options."""
     names: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for one in sorted({one.identity: one for one in found}.values(), key=lambda one: one.identity):
@@ -135,10 +143,10 @@ def _part(name: str, term: RewardSpec, found: ResolvedReward) -> ResolvedReward:
 
 
 def resolve_card(spec: str) -> RewardCard:
-    """The card of a specification, without making the reward; raises as `resolve`."""
+    """The card of a reward, without making the reward; raises as `resolve`."""
     return resolve(spec).card
 
 
 def make_reward(spec: str, **options: Any) -> Reward:
-    """The reward of a specification, ready to be called; raises as `resolve` and `construct`."""
+    """A reward, ready to be called; raises as `resolve` and `construct`."""
     return resolve(spec, **options).make()

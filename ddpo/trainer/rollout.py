@@ -1,4 +1,4 @@
-"""Collects one iteration's trajectories, pictures and rewards."""
+"""Collects the trajectories, images and rewards of one iteration."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def draw_keys(
     iteration: int,
     weights: Sequence[int] | None = None,
 ) -> list[SampleKey]:
-    """The pictures of an iteration: `samples / per_prompt` prompts, `per_prompt` pictures each.
+    """The keys of an iteration's images: `samples / per_prompt` prompts, `per_prompt` images each.
 
-    Prompts come in cycles: each is drawn as often as its weight (once, without weights), in random order, before the next cycle begins.
-    Depends on the seed and the iteration alone, so that a resumed run draws what it would have drawn.
+    Prompts come in cycles. In each cycle every prompt is drawn as often as its weight, in random
+    order. The keys depend only on the seed and the iteration, so that a resumed run draws the same.
 
     Args:
-        prompts: the list.
-        config: how many pictures.
-        seed: of the run.
-        iteration: from 1.
-        weights: how often each prompt is drawn in a cycle; None: once.
+        prompts: Prompt list.
+        config: Numbers of images.
+        seed: Seed of the run.
+        iteration: 1-based iteration number.
+        weights: Draws of each prompt per cycle; None for one draw.
     """
     times = [1] * len(prompts) if weights is None else list(weights)
     places = [
@@ -70,19 +70,20 @@ def draw_keys(
 
 
 class Collection:
-    """The pictures of one iteration, sampled and scored batch by batch.
+    """The images of one iteration, sampled and scored batch by batch.
 
-    A picture is dropped when it is scored: what training needs is its path, or, for an algorithm that fits pictures, its last latents.
-    While a reward is waited for that leaves the policy's device idle, the next batch is sampled; scores come in the same calls and order.
+    An image is dropped after scoring: training needs its trajectory, or only the last latents if
+    the algorithm fits images. While a reward leaves the policy's device idle, the next batch is
+    sampled; calls and scores stay in the same order.
 
     Args:
-        policy: what samples.
-        keys: of the pictures.
-        scorer: of the reward.
-        config: the sampler's settings.
-        seed: of the noise.
-        context: what the reward is told.
-        whole_paths: whether all latents of a path are kept, or only the last.
+        policy: Policy to sample from.
+        keys: Keys of the images.
+        scorer: Scorer of the reward.
+        config: Settings of the sampler.
+        seed: Seed of the noise.
+        context: State of training, for the reward.
+        whole_paths: True to keep all latents of a trajectory, False for the last ones only.
     """
 
     def __init__(
@@ -114,14 +115,14 @@ class Collection:
         self._log_probs = torch.empty((len(keys), config.steps), device=policy.device)
 
     def first_batch(self) -> Rollout:
-        """At most `config.batch` pictures, with their scores, of a collection that has none yet.
+        """The first batch, with its scores, of a collection that has no images yet.
 
         Raises:
-            RewardUnavailable: the reward's back end does not answer.
-            RewardFailure: the reward is broken.
-            TrainingDiverged: a picture is not finite.
+            RewardUnavailable: The reward's back end does not answer.
+            RewardFailure: The reward is broken.
+            TrainingDiverged: An image is not finite.
         """
-        images = self._next_pictures()
+        images = self._next_images()
         rewards = self._score(images)
         place = slice(0, len(images))
         return Rollout(
@@ -129,15 +130,18 @@ class Collection:
         )
 
     def rest(self) -> Generator[Progress, None, Rollout]:
-        """The batches that are left; yields progress, returns the rollout of all pictures. Raises as `first_batch`."""
+        """Samples and scores the other batches, and returns the rollout of all images.
+
+        Yields progress, and raises as `first_batch`.
+        """
         while self._done < len(self._keys):
-            self._hand_over(self._next_pictures())
+            self._hand_over(self._next_images())
             yield Progress("sampling", self._done, len(self._keys))
         self._wait()
         prompts = tuple(key.prompt for key in self._keys)
         return Rollout(Trajectory(self._latents, self._log_probs), prompts, self._rewards())
 
-    def _next_pictures(self) -> ImageBatch:
+    def _next_images(self) -> ImageBatch:
         part = self._keys[self._done : self._done + self._settings.batch]
         found = sample_trajectory(self._policy, part, self._settings, self._seed)
         pixels = self._policy.decode(found.latents[:, -1])
@@ -178,7 +182,7 @@ class Collection:
         return found
 
     def _hand_over(self, images: ImageBatch) -> None:
-        """Has `images` scored after those before them, of which one batch at most is under way."""
+        """Scores `images`, in a thread if it is overlapped, after the batches before them."""
         self._wait()
         if self._overlapped:
             self._under_way = Background(lambda: self._score(images), "ddpo-rollout-scores")
@@ -192,26 +196,30 @@ class Collection:
 
 
 def leaves_idle(scorer: Scorer, device: torch.device) -> bool:
-    """Whether the policy's device has nothing to do while the reward is asked: it asks a server, or runs on the CPU beside a GPU.
+    """True if the reward waits for a server, or runs on the CPU while the policy is on a GPU.
 
-    On one and the same device two would only get into each other's way, and into its memory.
+    On the same device, sampling and scoring would compete for compute and memory.
     """
     return scorer.waits or (device.type != "cpu" and scorer.reward.card.device == "cpu")
 
 
 def _check_finite(latents: torch.Tensor, pixels: torch.Tensor) -> None:
-    """A reward may well score a picture of NaN, and all such pictures alike: the run would go on and learn nothing."""
+    """Raises `TrainingDiverged` if an image is not finite.
+
+    A reward may give all images of NaN the same score, so that the run would learn nothing.
+    """
     finite = torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(pixels).flatten(1).all(1)
     finite = finite.cpu()
     if not bool(finite.all()):
         lost = int((~finite).sum())
         raise TrainingDiverged(
-            f"{lost} of {len(finite)} pictures that the model drew are not finite (NaN or infinite); no step was taken"
+            f"{lost} of {len(finite)} images that the model sampled are not finite "
+            "(NaN or infinite); no step was taken"
         )
 
 
 def joined(outputs: Sequence[RewardOutput]) -> RewardOutput:
-    """The scores of several processes, one after the other; a part that one of them has not is NaN there."""
+    """The scores of several processes in order; a part that a process lacks is NaN there."""
     names = dict.fromkeys(name for output in outputs for name in output.parts)
     return RewardOutput(
         values=torch.cat([output.values for output in outputs]),
@@ -226,7 +234,7 @@ def joined(outputs: Sequence[RewardOutput]) -> RewardOutput:
 
 
 def check_scorable(rewards: RewardOutput) -> RewardOutput:
-    """Raises `RewardFailure` if not one picture could be scored; else gives back the scores."""
+    """The scores; raises `RewardFailure` if no image could be scored."""
     if bool(rewards.values.isnan().all()):
         raise RewardFailure(
             f"the reward could score none of {len(rewards)} images; the first: {rewards.errors[0]}"

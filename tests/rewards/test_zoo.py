@@ -255,9 +255,9 @@ def test_none_is_unscorable_and_nan_is_a_failure(user_file) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return 1.0", "one number per picture, got float"),
-        ("return ['x', 'y']", "one number per picture, got list"),
-        ("return [1.0]", "returned 1 scores for 2 pictures"),
+        ("return 1.0", "one number per image, got float"),
+        ("return ['x', 'y']", "one number per image, got list"),
+        ("return [1.0]", "returned 1 scores for 2 images"),
         ("raise ValueError('no')", "ValueError: no"),
     ],
 )

@@ -393,7 +393,7 @@ def test_a_reward_that_breaks_its_contract_makes_no_update(
             1e25,
             "ddpo_sf",
             1,
-            "4 of 4 pictures that the model drew are not finite",
+            "4 of 4 images that the model sampled are not finite",
         ),  # the next iteration sees it
     ],
 )

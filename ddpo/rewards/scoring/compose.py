@@ -23,7 +23,7 @@ def standardised(scores: Tensor, mean: float, sd: float) -> Tensor:
 
 
 def clamped(scores: Tensor, bounds: Bounds) -> Tensor:
-    """The scores limited to the bounds, beyond which the gradient is 0. Any shape; NaN stays NaN."""
+    """The scores limited to bounds, beyond which the gradient is 0. Any shape; NaN stays NaN."""
     low, high = bounds
     return scores.clamp(min=low, max=high)
 

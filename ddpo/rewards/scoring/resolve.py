@@ -41,12 +41,12 @@ class ResolvedReward:
 
     @property
     def user_code(self) -> bool:
-        """True for a user's file or module, whose scores may depend on more than the known files."""
+        """True for a user's file or module, which may depend on more than the known files."""
         return is_user_code(self.origin) or any(part.user_code for part in self.parts)
 
     @property
     def steps(self) -> str:
-        """The steps on a part's score, such as `0.2*darkness.z[mean -74.3 sd 31.2].clamp[-3..3]`."""
+        """The steps on a part's score, such as `0.2*darkness.z[mean -74.3 sd 3.2].clamp[-3..3]`."""
         text = f"{shortest_number(1.0 if self.weight is None else self.weight)}*{self.name}"
         if self.reference is not None:
             text += f".z[mean {self.reference.mean!r} sd {self.reference.sd!r}]"

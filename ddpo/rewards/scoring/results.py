@@ -25,7 +25,7 @@ Chunk = tuple[Sequence[int], RewardOutput]
 
 
 def failed_output(count: int, error: RewardFailure) -> RewardOutput:
-    """The scores of `count` images on which the reward failed: NaN, with the error as the reason."""
+    """The scores of `count` images on which the reward failed: NaN, with the error as reason."""
     places = frozenset(range(count))
     return RewardOutput(
         torch.full((count,), torch.nan),

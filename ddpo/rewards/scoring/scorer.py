@@ -113,7 +113,7 @@ class Scorer:
 
     @property
     def waits(self) -> bool:
-        """True if a call mostly waits, such as for a server of the reward or of one of its parts."""
+        """True if a call mostly waits, as for a server of the reward or of one of its parts."""
         parts: dict[str, Scorer] = getattr(self.reward, "scorers", {})
         return self.calls.concurrency > 0 or any(part.waits for part in parts.values())
 

@@ -47,7 +47,7 @@ class ScoreDistribution:
         """Raises unless the scores of a reward are on the scale of this distribution.
 
         Raises:
-            ConfigError: The reward, version, options, weights or file differ; the message says which.
+            ConfigError: The reward, version, options, weights or file differ, as the message says.
         """
         if self.scale == scale_of(card, options, origin):
             return
