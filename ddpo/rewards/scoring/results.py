@@ -15,6 +15,7 @@ __all__ = [
     "cached_chunks",
     "concatenate",
     "failed_output",
+    "first_places",
     "repeated_chunks",
     "scores_to_cache",
     "select",
@@ -80,6 +81,17 @@ def cached_chunks(known: Mapping[bytes, CachedScore], keys: Sequence[bytes | Non
     parts = {name: torch.tensor([score.parts[name] for score in scores]) for name in names}
     values = torch.tensor([score.value for score in scores], dtype=torch.float32)
     return [(places, RewardOutput(values, parts))]
+
+
+def first_places(
+    keys: Sequence[bytes | None], known: Mapping[bytes, CachedScore]
+) -> dict[bytes, int]:
+    """Cache key → place of its first image, for keys whose score is not known."""
+    first: dict[bytes, int] = {}
+    for place, key in enumerate(keys):
+        if key is not None and key not in known:
+            first.setdefault(key, place)
+    return first
 
 
 def repeated_chunks(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -28,6 +28,7 @@ from ddpo.rewards.scoring.results import (
     cached_chunks,
     concatenate,
     failed_output,
+    first_places,
     repeated_chunks,
     scores_to_cache,
 )
@@ -176,12 +177,13 @@ class Scorer:
         if not len(batch):
             return RewardOutput(torch.zeros(0))
         run = _Run(batch, self._keys(batch), on_failure)
-        known = self._known(run.keys)
-        first: dict[bytes, int] = {}
-        places: list[int] = []
-        for place, key in enumerate(run.keys):
-            if key is None or (key not in known and first.setdefault(key, place) == place):
-                places.append(place)
+        known: Mapping[bytes, CachedScore] = {}
+        first: Mapping[bytes, int] = {}
+        places: Sequence[int] = range(len(batch))
+        if self._cache is not None:
+            known = self._cache.get([key for key in run.keys if key is not None])
+            first = first_places(run.keys, known)
+            places = [i for i, key in enumerate(run.keys) if key is None or first.get(key) == i]
         parts = self._micro_batches(batch, places)
         if self._workers == 1 or len(parts) == 1:
             found = [self._score_chunk(part, run) for part in parts]
@@ -190,8 +192,9 @@ class Scorer:
                 self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="ddpo-score")
             found = list(self._pool.map(partial(self._score_chunk, run=run), parts))
         chunks = [chunk for some in found for chunk in some]
-        chunks += cached_chunks(known, run.keys) + repeated_chunks(chunks, run.keys, first)
-        self.served += len(batch) - len(places)
+        if self._cache is not None:
+            chunks += cached_chunks(known, run.keys) + repeated_chunks(chunks, run.keys, first)
+            self.served += len(batch) - len(places)
         return concatenate(chunks, len(batch), self.reward.card.id)
 
     def _keys(self, batch: ImageBatch) -> list[bytes | None]:
@@ -204,11 +207,6 @@ class Scorer:
             score_key(self._identity, digest, prompt, card, batch.context)
             for digest, prompt in zip(digests, batch.prompts, strict=True)
         ]
-
-    def _known(self, keys: Sequence[bytes | None]) -> dict[bytes, CachedScore]:
-        if self._cache is None:
-            return {}
-        return self._cache.get([key for key in keys if key is not None])
 
     def _micro_batches(self, batch: ImageBatch, places: Sequence[int]) -> list[Sequence[int]]:
         """The places of each micro-batch: whole groups if the reward judges groups."""
@@ -232,7 +230,7 @@ class Scorer:
         if run.over.is_set():
             return []
         batch = _part(run.batch, places)
-        with run.over_if_it_raises():
+        try:
             try:
                 output = self._call(batch)
             except RewardFailure as error:
@@ -246,11 +244,14 @@ class Scorer:
                 self._failures_in_a_row = 0
                 self._store((places, output), run.keys)
                 return [(places, output)]
-            # Outside the handler, so that the failed call no longer holds memory.
+            # Outside the inner handler, so that the failed call no longer holds memory.
             chunks: list[Chunk] = []
             for half in halves:
                 chunks += self._score_chunk([places[i] for i in half], run)
             return chunks
+        except BaseException:
+            run.over.set()
+            raise
 
     def _store(self, chunk: Chunk, keys: Sequence[bytes | None]) -> None:
         if self._cache is not None:
@@ -347,16 +348,7 @@ class _Run:
     batch: ImageBatch
     keys: Sequence[bytes | None]  # cache key of each image
     on_failure: OnFailure
-    over: threading.Event = field(default_factory=threading.Event)  # no further call starts
-
-    @contextmanager
-    def over_if_it_raises(self) -> Iterator[None]:
-        """Ends the run for all threads if the block raises."""
-        try:
-            yield
-        except BaseException:
-            self.over.set()
-            raise
+    over: threading.Event = field(default_factory=threading.Event)  # set once a call raised
 
 
 def _raise_with_place(
