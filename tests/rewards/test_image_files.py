@@ -1,4 +1,4 @@
-"""Scoring files: odd modes, several sizes, several rewards, broken files, prompts, bounded memory, summaries."""
+"""Scoring image files: odd modes, sizes, rewards, broken files, prompts, memory and summaries."""
 
 from __future__ import annotations
 
@@ -274,7 +274,8 @@ def test_a_group_reward_has_no_score_for_a_file() -> None:
 
 
 def row(file: str, score: float | None, status: str = "scored", **parts: float) -> ScoreRow:
-    return ScoreRow(file, None, "r", status, score, None if score is not None else "why", parts)  # type: ignore[arg-type]
+    error = None if score is not None else "why"
+    return ScoreRow(file, None, "r", status, score, error, parts)  # type: ignore[arg-type]
 
 
 def test_summary_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Scoring files with rewards that judge the pictures of a prompt together: whole groups, sizes, broken files, the command."""
+"""Scoring image files with rewards that judge the images of a prompt as a group."""
 
 from __future__ import annotations
 

@@ -136,15 +136,18 @@ def test_the_journal_goes_on_where_it_stopped(tmp_path: Path) -> None:
     "change", ["content", "prompt", "signature", "order", "cut", "garbage", "fewer"]
 )
 def test_what_changed_is_scored_again(tmp_path: Path, change: str) -> None:
-    found, path = pictures(tmp_path), tmp_path / "j"
+    found = pictures(tmp_path)
+    path = tmp_path / "j"
     written(path, found[:3])
-    signatures, expected = ["s"], (1, ["1.png", "2.png", "3.png"])
+    signatures = ["s"]
+    expected = (1, ["1.png", "2.png", "3.png"])
     if change == "content":
         (tmp_path / "1.png").write_bytes(b"other")
     elif change == "prompt":
         found[1] = InputImage(found[1].file, Prompt("another"))
     elif change == "signature":
-        signatures, expected = ["t"], (0, ["0.png", "1.png", "2.png", "3.png"])
+        signatures = ["t"]
+        expected = (0, ["0.png", "1.png", "2.png", "3.png"])
     elif change == "order":
         found[1], found[2] = found[2], found[1]
         expected = (1, ["2.png", "1.png", "3.png"])
@@ -155,7 +158,8 @@ def test_what_changed_is_scored_again(tmp_path: Path, change: str) -> None:
         path.write_bytes(b"\x00\xff" * 100)
         expected = (0, ["0.png", "1.png", "2.png", "3.png"])
     else:
-        found, expected = found[:2], (2, [])
+        found = found[:2]
+        expected = (2, [])
     assert left(path, found, signatures) == expected
 
 
@@ -178,7 +182,8 @@ def test_a_touched_file_counts_as_changed_even_if_its_size_is_the_same(tmp_path:
 
 
 def test_failed_pictures_are_tried_again(tmp_path: Path) -> None:
-    found, path = pictures(tmp_path), tmp_path / "j"
+    found = pictures(tmp_path)
+    path = tmp_path / "j"
     with TableJournal(path, ["s"]) as journal:
         journal.append(rows_of(found[0]))
         journal.append(rows_of(found[1], "unscorable"))

@@ -1,4 +1,4 @@
-"""Settings that name files: absolute when a run starts, found again after a move, equal under any spelling."""
+"""Paths in settings: absolute when a run starts, found after a move, equal in any spelling."""
 
 from __future__ import annotations
 

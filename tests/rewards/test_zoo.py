@@ -99,7 +99,8 @@ def test_unknown_option_names_the_nearest() -> None:
 
 def test_options_take_the_type_of_their_default(user_file) -> None:
     path = user_file(
-        "def f(images, count=2, share=0.5, on=True, name='a'):\n    return [count * share * on * len(name)] * len(images)\n"
+        "def f(images, count=2, share=0.5, on=True, name='a'):\n"
+        "    return [count * share * on * len(name)] * len(images)\n"
     )
     found = resolve(f"{path}:f:count=3,share=2,on=false,name=4")
     assert dict(found.options) == {"count": 3, "share": 2.0, "on": False, "name": "4"}
@@ -137,7 +138,8 @@ def test_example_function_by_hand() -> None:
 
 def test_a_function_gets_levels_and_prompts(user_file) -> None:
     path = user_file(
-        "def f(images, prompts):\n    return [float(i.max()) * (p == 'p1') for i, p in zip(images, prompts)]\n"
+        "def f(images, prompts):\n"
+        "    return [float(i.max()) * (p == 'p1') for i, p in zip(images, prompts)]\n"
     )
     assert make_reward(f"{path}:f")(batch(0.2, 0.6)).values.tolist() == [0.0, 153.0]
     assert resolve_card(f"{path}:f").inputs == ("image", "prompt")
@@ -168,7 +170,8 @@ LENGTHS = "return [len(prompts[i]) if prompts else -1 for i in range(len(images)
         (f"def f(images, *, prompts): {LENGTHS}", [2, 0], ("image", "prompt"), ()),
         ("f = lambda x, y: [float(len(text)) for text in y]", [2, 0], ("image", "prompt"), ()),
         (
-            f"import functools\ndef g(k, images, prompts=None): {LENGTHS}\nf = functools.partial(g, 1)",
+            f"import functools\ndef g(k, images, prompts=None): {LENGTHS}\n"
+            "f = functools.partial(g, 1)",
             [2, -1],
             ("image", "prompt"),
             ("prompt",),
@@ -186,7 +189,8 @@ LENGTHS = "return [len(prompts[i]) if prompts else -1 for i in range(len(images)
             ("prompt",),
         ),
         (
-            "import functools\ndef d(g):\n    @functools.wraps(g)\n    def inner(*a, **k): return g(*a, **k)\n    return inner\n"
+            "import functools\ndef d(g):\n    @functools.wraps(g)\n"
+            "    def inner(*a, **k): return g(*a, **k)\n    return inner\n"
             f"@d\ndef f(images, prompts=None): {LENGTHS}",
             [2, -1],
             ("image", "prompt"),
@@ -244,7 +248,8 @@ def test_a_functions_version_changes_with_its_file(user_file) -> None:
 
 def test_none_is_unscorable_and_nan_is_a_failure(user_file) -> None:
     path = user_file(
-        "def f(images):\n    return [None, 1.0]\n\ndef g(images):\n    return [float('nan')] * len(images)\n"
+        "def f(images):\n    return [None, 1.0]\n\n"
+        "def g(images):\n    return [float('nan')] * len(images)\n"
     )
     output = Scorer(make_reward(f"{path}:f")).score(batch(0, 1))
     assert output.errors == ("the reward function returned None", None)

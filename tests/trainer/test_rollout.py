@@ -27,10 +27,15 @@ ASKS_A_SERVER = replace(LOCAL, calls=Calls(concurrency=2))
 
 
 class Slow:
-    """Mean brightness, after `until` or a while; remembers whether sampling had got to a second batch when the first score was given."""
+    """Mean brightness, after `until` or a while.
+
+    It remembers whether a second batch was being sampled when the first score was returned.
+    """
 
     def __init__(self, card: RewardCard, until: threading.Event, patience: float) -> None:
-        self.card, self.until, self.patience = card, until, patience
+        self.card = card
+        self.until = until
+        self.patience = patience
         self.saw_the_next: list[bool] = []
         self.asked: list[list[str]] = []
 
@@ -58,7 +63,9 @@ def collected(policy: Policy, reward: Any) -> Rollout:
 
 def watched(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set as soon as the denoiser is called for a second batch."""
-    second, calls, predict = threading.Event(), [], policy.predict
+    second = threading.Event()
+    calls = []
+    predict = policy.predict
 
     def counted(*arguments: torch.Tensor) -> torch.Tensor:
         calls.append(1)
@@ -95,11 +102,10 @@ def test_what_a_reward_raises_in_the_background_is_raised(policy: Policy) -> Non
 
 
 def test_when_it_pays() -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    here, any_device = (
-        make_scorer(resolve("compressibility")),
-        Scorer(Slow(replace(LOCAL, device="any"), threading.Event(), 0)),
-    )
+    cpu = torch.device("cpu")
+    gpu = torch.device("cuda", 0)
+    here = make_scorer(resolve("compressibility"))
+    any_device = Scorer(Slow(replace(LOCAL, device="any"), threading.Event(), 0))
     assert not leaves_idle(here, cpu)
     assert leaves_idle(here, gpu)
     assert not leaves_idle(any_device, gpu)
