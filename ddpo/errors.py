@@ -19,6 +19,9 @@ DdpoError
 └── TrainingDiverged        (ArithmeticError) a non-finite loss, or a wrong first ratio
 """
 
+import difflib
+from collections.abc import Iterable
+
 from ddpo.text import single_line
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "TrainingDiverged",
     "UnknownNameError",
     "UserError",
+    "nearest",
     "one_line",
 ]
 
@@ -126,3 +130,9 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, DdpoError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most similar to `name`; None if none is similar."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None

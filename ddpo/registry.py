@@ -10,7 +10,6 @@ commas. `none` selects no distribution; if the variable is not set, all count.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import re
@@ -19,17 +18,11 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from ddpo.errors import RewardLoadError, UnknownNameError, one_line
+from ddpo.errors import RewardLoadError, UnknownNameError, nearest, one_line
 
 __all__ = ["Entry", "Registry", "explain_load_failure", "load_attribute", "nearest", "unknown_name"]
 
 T = TypeVar("T")
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most similar to `name`, or None if none is similar."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return matches[0] if matches else None
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:

@@ -262,6 +262,9 @@ class RewardOutput:
     # Name → float32 [batch], for logs only.
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     errors: tuple[str | None, ...] = ()  # length batch; () stands for "no errors"
+    # Filled in by the scorer: places where the reward failed, rather than found no score.
+    failed: frozenset[int] = frozenset()
+    unavailable: frozenset[int] = frozenset()  # of these, where its back end did not answer
 
     def __post_init__(self) -> None:
         if self.values.ndim != 1 or str(self.values.dtype) != "torch.float32":

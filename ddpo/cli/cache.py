@@ -34,7 +34,7 @@ Found = list[tuple["CacheEntry", bool | None]]
 @app.command("stats")
 def stats_command(as_json: AsJson = False) -> None:
     """Print the cache's place, size and limit, and the scores of each reward."""
-    from ddpo.rewards.cache.servable import servable
+    from ddpo.rewards.tools.servable import servable
 
     with _cache() as cache:
         stats = cache.stats()

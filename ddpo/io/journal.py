@@ -5,6 +5,7 @@ Each process of an evaluation writes its own journal and reads those of all proc
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,13 +29,17 @@ class Journal:
     Args:
         folder: Folder of the journals.
         name: Common name of the journals.
-        rank: Rank of this process.
+        rank: Rank of this process; None for a single journal, whose file is called `name`.
     """
 
-    def __init__(self, folder: Path, name: str, rank: int = 0) -> None:
-        self.path = folder / f"{name}-{rank}.jsonl"
+    def __init__(self, folder: Path, name: str, rank: int | None = 0) -> None:
+        if rank is None:
+            self.path = folder / name
+            self._pattern = glob.escape(name)
+        else:
+            self.path = folder / f"{name}-{rank}.jsonl"
+            self._pattern = f"{glob.escape(name)}-*.jsonl"
         self._folder = folder
-        self._pattern = f"{name}-*.jsonl"
         self._file: int | None = None
 
     def __enter__(self) -> Self:
@@ -51,14 +56,21 @@ class Journal:
     def records(self) -> Iterator[dict[str, Any]]:
         """The objects of all journals, in line order, without truncated or damaged lines."""
         for path in sorted(self._folder.glob(self._pattern)):
-            with path.open("rb") as file:
-                for line in file:
-                    try:
-                        record = json.loads(line) if line.endswith(NEWLINE) else None
-                    except ValueError:
-                        continue
-                    if isinstance(record, dict):
-                        yield record
+            for _, record in _lines(path):
+                if record is not None:
+                    yield record
+
+    def own_records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The objects of this process's journal, each with the position of its line's end.
+
+        They end at the first truncated or damaged line.
+        """
+        if not self.path.is_file():
+            return
+        for end, record in _lines(self.path):
+            if record is None:
+                return
+            yield end, record
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Adds one line per record; from then on they survive a kill of the process.
@@ -67,8 +79,7 @@ class Journal:
             StorageFailure: The records cannot be written; earlier ones stay intact.
         """
         data = b"".join(
-            json.dumps(record, ensure_ascii=False, sort_keys=True).encode() + NEWLINE
-            for record in records
+            json.dumps(record, ensure_ascii=False).encode() + NEWLINE for record in records
         )
         with storing(self.path):
             file = self._opened()
@@ -79,6 +90,16 @@ class Journal:
             except BaseException:
                 os.ftruncate(file, end)
                 raise
+
+    def cut(self, position: int) -> None:
+        """Removes all lines of this process's journal from a position on.
+
+        Raises:
+            StorageFailure: The file cannot be written.
+        """
+        with storing(self.path):
+            if self.path.is_file():
+                os.truncate(self.path, position)
 
     def close(self) -> None:
         """Closes the file; another `append` reopens it."""
@@ -95,6 +116,19 @@ class Journal:
             if whole < os.fstat(self._file).st_size:
                 os.ftruncate(self._file, whole)
         return self._file
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """The end and the object of each line; None for a truncated line or one without an object."""
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            end += len(line)
+            try:
+                record = json.loads(line) if line.endswith(NEWLINE) else None
+            except ValueError:
+                record = None
+            yield end, record if isinstance(record, dict) else None
 
 
 def _length_of_whole_lines(path: Path) -> int:

@@ -198,11 +198,11 @@ def _with_edits(scorer: Scorer, batch: ImageBatch) -> tuple[Floats, str | None, 
     """
     values = np.full(len(batch), math.nan)
     original = scorer.score_each(batch[:1])
-    values[:1] = original.output.values.numpy()
-    if (reason := original.output.errors[0]) is not None:
+    values[:1] = original.values.numpy()
+    if (reason := original.errors[0]) is not None:
         return values, reason, len(original.failed)
     edited = scorer.score_each(batch[1:])
-    values[1:] = edited.output.values.numpy()
+    values[1:] = edited.values.numpy()
     return values, None, len(edited.failed)
 
 

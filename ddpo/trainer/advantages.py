@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ddpo.trainer.config import AdvantageConfig
 
 __all__ = [
+    "PictureWeights",
     "PromptStatistics",
     "SampleWeights",
     "advantages",
@@ -55,6 +56,9 @@ class SampleWeights:
     scored: Flags
     counted: Flags
     zero_spread: int
+
+
+PictureWeights = SampleWeights  # its name in earlier versions
 
 
 @dataclass(slots=True)

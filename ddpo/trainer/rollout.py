@@ -15,10 +15,10 @@ from ddpo.errors import ConfigError, RewardFailure, TrainingDiverged
 from ddpo.io.background import Background
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_trajectory
+from ddpo.rewards.scoring.results import Chunk, concatenate
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.monitoring.events import Progress
-from ddpo.trainer.scoring import RolloutScorer
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout, Trajectory
 
 __all__ = [
@@ -164,7 +164,8 @@ class Collection:
         self._settings = sampler_settings(config)
         self._seed = seed
         self._context = context
-        self._scoring = RolloutScorer(scorer)
+        self._scorer = scorer
+        self._scores: list[RewardOutput] = []  # of each batch
         self._overlapped = leaves_idle(scorer, policy.device)
         self._under_way: Background[RewardOutput] | None = None
         self._done = 0
@@ -185,7 +186,7 @@ class Collection:
             TrainingDiverged: an image is not finite.
         """
         images = self._sample_batch()
-        rewards = self._scoring.add(images)
+        rewards = self._score(images)
         place = slice(0, len(images))
         return Rollout(
             Trajectory(self._latents[place], self._log_probs[place]), images.prompts, rewards
@@ -203,7 +204,7 @@ class Collection:
             yield Progress("sampling", self._done, len(self._keys))
         self._wait()
         prompts = tuple(key.prompt for key in self._keys)
-        return Rollout(Trajectory(self._latents, self._log_probs), prompts, self._scoring.rewards())
+        return Rollout(Trajectory(self._latents, self._log_probs), prompts, self._rewards())
 
     def _sample_batch(self) -> ImageBatch:
         """Samples the next batch and keeps its latents and log-probs."""
@@ -216,15 +217,43 @@ class Collection:
         self._log_probs[place] = found.log_probs
         self._done += len(part)
         prompts = tuple(key.prompt for key in part)
-        return ImageBatch.off_device(pixels, prompts, self._scoring.takes_levels, self._context)
+        levels = self._scorer.reward.card.pixels == "uint8"
+        return ImageBatch.off_device(pixels, prompts, levels, self._context)
+
+    def _score(self, images: ImageBatch) -> RewardOutput:
+        """Scores one batch and keeps the scores.
+
+        An image on which the reward fails while it scores others is unscorable.
+        """
+        output = self._scorer.score_unless_down(images)
+        self._scores.append(output)
+        return output
+
+    def _rewards(self) -> RewardOutput:
+        """The scores of all images so far, in order.
+
+        Raises:
+            RewardFailure: the reward failed on each of them.
+        """
+        chunks: list[Chunk] = []
+        count = 0
+        for output in self._scores:
+            chunks.append((range(count, count + len(output)), output))
+            count += len(output)
+        found = concatenate(chunks, count, self._scorer.reward.card.id)
+        if len(found.failed) == count:
+            raise RewardFailure(
+                f"the reward could score none of {count} images; the first: {found.errors[0]}"
+            )
+        return found
 
     def _hand_over(self, images: ImageBatch) -> None:
         """Has `images` scored, after the batch that may be under way."""
         self._wait()
         if self._overlapped:
-            self._under_way = Background(lambda: self._scoring.add(images), "ddpo-rollout-scores")
+            self._under_way = Background(lambda: self._score(images), "ddpo-rollout-scores")
         else:
-            self._scoring.add(images)
+            self._score(images)
 
     def _wait(self) -> None:
         """Waits for the batch that is being scored."""

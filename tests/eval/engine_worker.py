@@ -125,7 +125,7 @@ def evaluate(out: Path, batch: int = 32) -> list[dict[str, Any]]:
 def record_work(log: Path) -> None:
     """From now on each call of the denoiser and of a reward adds a line to `log`."""
     call = sampling._sample_call
-    scored = Scorer.score_each
+    scored = Scorer.score_unless_down
 
     def write(kind: str, what: Sequence[str]) -> None:
         with log.open("a") as file:
@@ -142,7 +142,7 @@ def record_work(log: Path) -> None:
         return scored(self, batch)
 
     sampling._sample_call = spy_sample
-    Scorer.score_each = spy_score  # type: ignore[method-assign]
+    Scorer.score_unless_down = spy_score  # type: ignore[method-assign]
 
 
 def start(

@@ -1,4 +1,4 @@
-"""Scoring: once per image, in fixed calls, read back as computed; kinds of missing scores."""
+"""Scoring: once per picture, in fixed calls, read back as computed; what is told apart when a reward does not give a score."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from analytic import Brightness, Redness
+from ddpo.eval.sharing import World
 
-from ddpo.distributed import World
 from ddpo.errors import ConfigError, ImageError, RewardFailure, RewardUnavailable
 from ddpo.eval.generate.image_store import ImageKey, ImageStore, image_path, pixels_sha256
 from ddpo.eval.generate.scoring import Score, ScoreJournal, ScoreProgress, score, unscored
@@ -30,18 +30,14 @@ class Rank:
     """Accelerate's state, as far as sharing needs it."""
 
     def __init__(self, rank: int, count: int) -> None:
-        self.process_index = rank
-        self.num_processes = count
+        self.process_index, self.num_processes = rank, count
 
     def wait_for_everyone(self) -> None:
         pass
 
 
 class Reward:
-    """Mean level with a part; NaN, an exception or an outage where the prompt says so.
-
-    It keeps the images of its calls.
-    """
+    """Mean level, with a part; keeps what it was called with. NaN, an exception or an outage where the prompt says so."""
 
     def __init__(self, inputs: tuple[Any, ...] = ("image",)) -> None:
         self.card = RewardCard(
@@ -83,9 +79,9 @@ def run(
     reward: Reward,
     store: ImageStore,
     items: list[tuple[str, Prompt]],
-    world: World | None = None,
+    together: World | None = None,
 ) -> list[ScoreProgress]:
-    with ScoreJournal(store.out, world.rank if world else 0) as journal:
+    with ScoreJournal(store.out, together.rank if together else 0) as journal:
         return list(
             score(
                 Scorer(reward),
@@ -93,7 +89,7 @@ def run(
                 store,
                 journal,
                 items,
-                world=world or World(None, "cpu"),
+                together=together or World(None, "cpu"),
             )
         )
 
@@ -104,8 +100,7 @@ def read(store: ImageStore, items: list[tuple[str, Prompt]], reward: Reward) -> 
 
 
 def test_scores_are_read_back_to_the_bit_with_parts_and_reasons(store: ImageStore) -> None:
-    reward = Reward(("image", "prompt"))
-    items = [*ITEMS[:20], (ITEMS[20][0], Prompt("a secret"))]
+    reward, items = Reward(("image", "prompt")), [*ITEMS[:20], (ITEMS[20][0], Prompt("a secret"))]
     assert run(reward, store, items) == [
         ScoreProgress(0, 21, 0),
         ScoreProgress(16, 21, 0),
@@ -146,35 +141,36 @@ def test_every_float32_survives_the_journal(tmp_path: Path) -> None:
     assert all(one is not None and math.isnan(one.parts["part"]) for one in found)
 
 
-def test_an_image_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_prompts(
+def test_a_picture_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_prompts(
     store: ImageStore,
 ) -> None:
     twice = [*ITEMS[:4], *ITEMS[:4], (ITEMS[0][0], Prompt("another"))]
-    blind = Reward()
-    with_text = Reward(("image", "prompt"))
-    with_metadata = Reward(("image", "prompt", "metadata"))
+    blind, reading, asking = (
+        Reward(),
+        Reward(("image", "prompt")),
+        Reward(("image", "prompt", "metadata")),
+    )
     run(blind, store, twice)
     assert [len(call) for call in blind.calls] == [4]
     assert blind.card.inputs == ("image",)
     (store.out / "scores-0.jsonl").unlink()
-    run(with_text, store, twice)
-    assert [len(call) for call in with_text.calls] == [5]
+    run(reading, store, twice)
+    assert [len(call) for call in reading.calls] == [5]
     (store.out / "scores-0.jsonl").unlink()
-    run(with_metadata, store, [*twice, (ITEMS[0][0], Prompt("another", {"count": 3}))])
-    assert [len(call) for call in with_metadata.calls] == [6]
+    run(asking, store, [*twice, (ITEMS[0][0], Prompt("another", {"count": 3}))])
+    assert [len(call) for call in asking.calls] == [6]
 
 
 def test_calls_are_blocks_of_the_plan_wherever_it_stopped_and_however_many_share_it(
     store: ImageStore,
 ) -> None:
-    """A reward's last digits may depend on its batch, so the batches must be the same each time."""
+    """A reward may move in its last digits with the pictures around: the same pictures must be around each time."""
     straight = Reward()
     run(straight, store, ITEMS)
     assert [len(call) for call in straight.calls] == [16, 16, 8]
     assert [sha for call in straight.calls for sha in call] == [sha for sha, _ in ITEMS]
     journal = store.out / "scores-0.jsonl"
-    whole = journal.read_bytes()
-    found = read(store, ITEMS, straight)
+    whole, found = journal.read_bytes(), read(store, ITEMS, straight)
     lines = whole.splitlines(keepends=True)
     for kept in (0, 40, len(lines[0]), len(lines[0] + lines[1]) - 1):
         journal.write_bytes(whole[:kept])
@@ -184,8 +180,7 @@ def test_calls_are_blocks_of_the_plan_wherever_it_stopped_and_however_many_share
         assert again.calls == straight.calls[done:]
         assert journal.read_bytes() == whole
     journal.unlink()
-    first = Reward()
-    second = Reward()
+    first, second = Reward(), Reward()
     run(first, store, ITEMS, World(Rank(0, 2), "cpu"))
     run(second, store, ITEMS, World(Rank(1, 2), "cpu"))
     assert (first.calls, second.calls) == (straight.calls[::2], straight.calls[1::2])
@@ -199,7 +194,7 @@ def test_another_reward_or_version_has_scores_of_its_own(store: ImageStore) -> N
         assert unscored("mean|2", Reward().card, journal, ITEMS[:4]) == ITEMS[:4]
 
 
-def test_images_of_several_sizes_are_scored_each_with_its_like(store: ImageStore) -> None:
+def test_pictures_of_several_sizes_are_scored_each_with_its_like(store: ImageStore) -> None:
     wide = np.random.default_rng(2).integers(0, 256, (2, 4, 9, 3), dtype=np.uint8)
     store.add((ImageKey("s", "wide", place), pixels, {}) for place, pixels in enumerate(wide))
     mixed = [
@@ -220,11 +215,10 @@ def test_images_of_several_sizes_are_scored_each_with_its_like(store: ImageStore
     )
 
 
-def test_an_image_on_which_a_reward_breaks_is_unscorable_and_tried_again_next_time(
+def test_a_picture_on_which_a_reward_breaks_is_unscorable_and_tried_again_next_time(
     store: ImageStore,
 ) -> None:
-    reward = Reward(("image", "prompt"))
-    items = [*ITEMS[:5], (ITEMS[5][0], Prompt("break here"))]
+    reward, items = Reward(("image", "prompt")), [*ITEMS[:5], (ITEMS[5][0], Prompt("break here"))]
     run(reward, store, items)
     found = read(store, items, reward)
     assert found[5] is not None
@@ -249,21 +243,23 @@ def test_a_reward_that_is_broken_or_away_stops_the_evaluation_and_the_scores_are
 ) -> None:
     broken = [(sha256, Prompt(f"break {place}")) for place, (sha256, _) in enumerate(ITEMS[:3])]
     with pytest.raises(
-        RewardFailure, match=r"'mean' could score none of 3 images; the first: .*out of tea"
+        RewardFailure, match=r"'mean' could score none of 3 pictures; the first: .*out of tea"
     ):
         run(Reward(("image", "prompt")), store, broken)
     away = Reward(("image", "prompt"))
     away.answers = 1
-    with pytest.raises(RewardUnavailable, match=r"nobody at home \(4 of 4 "):
+    with pytest.raises(RewardUnavailable, match=r"nobody at home \(4 of 4 images\)"):
         run(away, store, ITEMS[:20])
     assert [one is not None for one in read(store, ITEMS[:20], away)] == [True] * 16 + [False] * 4
 
 
-def test_a_back_end_failure_on_one_image_stops_nothing_and_is_tried_again_later(
+def test_a_picture_on_which_a_back_end_fails_holds_up_no_evaluation_and_is_asked_for_again_later(
     store: ImageStore,
 ) -> None:
-    reward = Reward(("image", "prompt"))
-    items = [*ITEMS[:18], (ITEMS[18][0], Prompt("outage")), ITEMS[19]]
+    reward, items = (
+        Reward(("image", "prompt")),
+        [*ITEMS[:18], (ITEMS[18][0], Prompt("outage")), ITEMS[19]],
+    )
     assert run(reward, store, items)[-1] == ScoreProgress(20, 20, 0)
     found = read(store, items, reward)
     assert [one is not None and not one.failed for one in found] == [True] * 18 + [False, True]
@@ -273,12 +269,12 @@ def test_a_back_end_failure_on_one_image_stops_nothing_and_is_tried_again_later(
     assert run(again, store, items)[0] == ScoreProgress(19, 20, 19)
 
 
-def test_a_damaged_image_and_a_reward_of_groups_are_refused(store: ImageStore) -> None:
+def test_a_damaged_picture_and_a_reward_of_groups_are_refused(store: ImageStore) -> None:
     path = store.out / image_path(ITEMS[1][0])
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ImageError, match=ITEMS[1][0]):
         run(Reward(), store, ITEMS[:3])
-    with pytest.raises(ConfigError, match="judges images as a group"):
+    with pytest.raises(ConfigError, match="judges pictures as a group"):
         run(Reward(("image", "group")), store, ITEMS[:3])
 
 

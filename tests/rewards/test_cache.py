@@ -18,8 +18,8 @@ import pytest
 
 from ddpo.errors import ConfigError, UnknownNameError
 from ddpo.rewards.cache import CachedScore, ScoreCache, image_digests, queries, score_key
-from ddpo.rewards.cache.servable import servable
 from ddpo.rewards.card import RewardCard
+from ddpo.rewards.tools.servable import servable
 from ddpo.rewards.zoo import resolve
 from ddpo.types import NO_CONTEXT, ImageBatch, Prompt
 

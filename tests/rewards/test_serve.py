@@ -463,8 +463,8 @@ def test_loopback_needs_no_token_and_a_token_must_fit_a_header() -> None:
 def test_a_url_is_a_reward_whose_port_is_no_weight(
     text: str, target: str, weight: float | None, options: dict[str, str]
 ) -> None:
-    (term,) = parse_expression(text).terms
-    assert (term.reward.kind, term.reward.target, term.weight, dict(term.reward.options)) == (
+    _, (term,) = parse_expression(text)
+    assert (term.kind, term.target, term.weight, dict(term.options)) == (
         "url",
         target,
         weight,

@@ -627,8 +627,8 @@ def test_a_server_may_be_asked_by_several_threads(name: str) -> None:
 def test_a_server_is_asked_again_when_it_is_busy_and_what_it_cannot_answer_is_unscorable() -> None:
     with fault_server("429", "500", "ok", "400") as server:
         scored = Scorer(make_reward("vqa_score", vlm=server.url), batch_size=1).score_each(noise(1))
-        assert scored.output.values.tolist() == pytest.approx([math.exp(-0.25)])
-        assert scored.output.parts["no"].tolist() == pytest.approx([math.exp(-1.5)])
+        assert scored.values.tolist() == pytest.approx([math.exp(-0.25)])
+        assert scored.parts["no"].tolist() == pytest.approx([math.exp(-1.5)])
         assert len(server.requests) == 3
         assert np.array_equal(
             server.image(2), np.asarray(jpeg80(noise(1).images[0]))

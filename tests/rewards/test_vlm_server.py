@@ -23,7 +23,7 @@ from ddpo.rewards.models.alignment import QUESTION
 from ddpo.rewards.models.bertscore import BertScore
 from ddpo.rewards.models.vlm_reward import SERVER_CALLS
 from ddpo.rewards.scoring import call
-from ddpo.rewards.scoring.scorer import make_scorer
+from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.vlm import NoLogProbs, UnusableAnswer, jpeg80, open_vlm
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
@@ -241,7 +241,7 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks_but_not_longer_than_
         reward = make_reward("vqa_score", vlm=server.url)
         pauses = []
         with pytest.raises(RewardUnavailable, match="answered 429"):
-            call.GuardedReward(reward, reward.card.calls, pauses.append)(batch(1))
+            Scorer(reward, pause=pauses.append).score(batch(1))
         assert len(server.requests) == RETRIES + 1
     assert len(pauses) == RETRIES
     assert all(least <= pause <= most for pause in pauses), pauses
@@ -270,7 +270,7 @@ def test_each_image_without_an_answer_is_failed_and_eight_in_a_row_are_the_end(
         scorer = scorer_of(server, scorer_model)
         found = scorer.score_each(batch(3))
         assert found.failed == {0, 1, 2}
-        assert all("answered 500" in (error or "") for error in found.output.errors)
+        assert all("answered 500" in (error or "") for error in found.errors)
         with pytest.raises(RewardFailure, match="failed 8 times in a row and is taken for broken"):
             scorer.score_each(batch(40))
         server.then = "ok"

@@ -53,7 +53,8 @@ def calibrate_command(
     found = resolve(reward)
     check_output(out, ".json")
     from ddpo.inputs.collection import image_source
-    from ddpo.rewards.scoring.standardise import calibrate, save_reference
+    from ddpo.rewards.scoring.standardise import save_reference
+    from ddpo.rewards.tools.calibrate import calibrate
 
     source = image_source(images, prompts, prompt)
     name = found.card.id

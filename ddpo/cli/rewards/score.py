@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ddpo.inputs.collection import ImageSource
-    from ddpo.rewards.image_files import Journal, RunningSummary, ScoreRow
+    from ddpo.rewards.image_files import RunningSummary, ScoreRow, TableJournal
     from ddpo.rewards.scoring.resolve import ResolvedReward
     from ddpo.rewards.scoring.scorer import Scorer
 
@@ -145,14 +145,14 @@ def _score(
     out: Path | None,
 ) -> dict[str, RunningSummary]:
     """Scores all images, prints or writes the scores, and returns a summary for each reward."""
-    from ddpo.rewards.image_files import Journal, RunningSummary, journal_path, write_table
+    from ddpo.rewards.image_files import RunningSummary, TableJournal, journal_path, write_table
 
     summaries = {name: RunningSummary() for name in found}
     with ExitStack() as stack:
         journal = None
         if out is not None:
             identities = [reward.identity for reward in found.values()]
-            journal = stack.enter_context(Journal(journal_path(out), identities))
+            journal = stack.enter_context(TableJournal(journal_path(out), identities))
         advance = stack.enter_context(image_progress(", ".join(found), len(images)))
         for rows in _rows(scorers, found, images, batch_size, journal):
             advance(1)
@@ -173,7 +173,7 @@ def _rows(
     found: dict[str, ResolvedReward],
     images: ImageSource,
     batch_size: int,
-    journal: Journal | None,
+    journal: TableJournal | None,
 ) -> Iterator[tuple[ScoreRow, ...]]:
     """The rows of each image, those in the journal of a stopped scoring first."""
     from ddpo.rewards.image_files import score_files, score_groups

@@ -122,6 +122,6 @@ def _scores(scorer: Scorer, batches: Sequence[ImageBatch]) -> NDArray[np.float64
         alike = [place for place, batch in enumerate(batches) if batch.uint8.shape == shape]
         pixels = np.concatenate([batches[place].uint8 for place in alike])
         prompts = [prompt for place in alike for prompt in batches[place].prompts]
-        found = scorer.score_each(ImageBatch.of_uint8(pixels, prompts))
-        table[alike] = found.output.values.numpy().reshape(len(alike), -1)
+        output = scorer.score_each(ImageBatch.of_uint8(pixels, prompts))
+        table[alike] = output.values.numpy().reshape(len(alike), -1)
     return table

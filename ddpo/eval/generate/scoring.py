@@ -22,7 +22,6 @@ from ddpo.errors import ConfigError, RewardFailure
 from ddpo.eval.generate.image_store import ImageStore, Pixels
 from ddpo.io.journal import Journal
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.scoring.outages import OutageAwareScorer
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt
 
@@ -179,9 +178,10 @@ def score(
     yield ScoreProgress(found, total, found)
     mine = [item for block in blocks for item in block]
     example = _scored_example(identity, card, store, journal, mine) if any(left) else None
-    patient = OutageAwareScorer(scorer, example)
+    if example is not None:
+        scorer.witness = example
     for block in filter(None, left):
-        journal.add(identity, card, _scored(patient, store, block))
+        journal.add(identity, card, _scored(scorer, store, block))
         done += len(block)
         yield ScoreProgress(done, total, found)
     _check_not_broken(scorer, [journal.get(identity, card, item) for item in mine])
@@ -206,7 +206,7 @@ def _scored_example(
 
 
 def _scored(
-    scorer: OutageAwareScorer, store: ImageStore, block: Sequence[Scorable]
+    scorer: Scorer, store: ImageStore, block: Sequence[Scorable]
 ) -> list[tuple[Scorable, Score]]:
     """The scores of a block, in order; images of one size are scored together."""
     pixels = [store.pixels(sha256) for sha256, _ in block]
@@ -224,11 +224,11 @@ def _batch(pixels: Sequence[Pixels], prompts: Sequence[Prompt]) -> ImageBatch:
     return ImageBatch.of_uint8(np.stack(pixels), prompts)
 
 
-def _outcomes(scorer: OutageAwareScorer, batch: ImageBatch) -> Iterator[Score]:
-    found = scorer.score_each(batch)
-    values = found.output.values.tolist()
-    parts = {name: part.tolist() for name, part in found.output.parts.items()}
-    for place, (value, error) in enumerate(zip(values, found.output.errors, strict=True)):
+def _outcomes(scorer: Scorer, batch: ImageBatch) -> Iterator[Score]:
+    found = scorer.score_unless_down(batch)
+    values = found.values.tolist()
+    parts = {name: part.tolist() for name, part in found.parts.items()}
+    for place, (value, error) in enumerate(zip(values, found.errors, strict=True)):
         own = {} if error is not None else {name: part[place] for name, part in parts.items()}
         yield Score(value, own, error, place in found.failed)
 

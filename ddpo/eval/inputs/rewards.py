@@ -90,4 +90,4 @@ def _check_names(found: Sequence[ResolvedReward]) -> None:
 def _singles(reward: ResolvedReward) -> list[ResolvedReward]:
     if "group" not in reward.card.inputs:
         return [reward]
-    return [single for part in reward.parts for single in _singles(part.reward)]
+    return [single for part in reward.parts for single in _singles(part)]

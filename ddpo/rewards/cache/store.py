@@ -150,7 +150,7 @@ class ScoreCache:
         Raises:
             ConfigError: there is no cache, it cannot be read, or `path` cannot be written.
         """
-        from ddpo.rewards.image_files.table import write_records
+        from ddpo.io.tables import write_records
 
         if not self.path.exists():
             raise ConfigError(f"there is no score cache at {self.path}")

@@ -110,7 +110,7 @@ def _plain_name(specification: str, resolved: ResolvedReward) -> str:
     """The specification without its options; that of a combination is unchanged."""
     if resolved.parts:
         return specification
-    spec = parse_expression(specification).terms[0].reward
+    spec = parse_expression(specification)[1][0]
     return f"{spec.target}:{spec.attribute}" if spec.attribute else spec.target
 
 
