@@ -36,7 +36,7 @@ IGNORED: Final = (
     "golden",
 )
 """The fields of a card that no score depends on. `load` is where the code is, by path or module."""
-REWORDED_UNITS: Final = {"effective number of pictures": "effective number of images"}
+REWORDED_UNITS: Final = {r"effective number of pictures": "effective number of images"}
 """Unit of a card in earlier versions → the same unit in today's words."""
 
 
