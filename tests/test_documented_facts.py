@@ -34,7 +34,7 @@ from ddpo.rewards.scoring import call, scorer
 from ddpo.rewards.serve import client, gather, wire
 from ddpo.stats import bootstrap, bradley_terry, pairwise
 from ddpo.trainer import TrainConfig, grad_scaler
-from ddpo.trainer.monitoring import preflight
+from ddpo.trainer.monitoring import findings
 from ddpo.trainer.run import held_out as run_held_out
 from ddpo.trainer.run import resume
 
@@ -170,7 +170,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_code(page: str, words: str) -
 
 def test_the_powers_of_ten_and_shares_in_words_are_those_of_the_code() -> None:
     assert EQUAL == {"float64": 1e-6, "float32": 1e-4, "float16": 1e-2, "bfloat16": 4e-2}
-    assert preflight.MANY_UNSCORABLE == 1 / 4
+    assert findings.MANY_UNSCORABLE == 1 / 4
 
 
 def settings_of(kind: Any, above: str = "") -> list[str]:
