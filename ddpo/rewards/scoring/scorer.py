@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Final
 
 import torch
 
+from ddpo.devices import processors
 from ddpo.errors import ConfigError, ContractBroken, RewardFailure, RewardUnavailable, UserError
 from ddpo.io.background import Background
 from ddpo.rewards.base import Reward
@@ -37,17 +37,12 @@ from ddpo.rewards.signature import identity as identity_of
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.user_code import is_user_code
 
-__all__ = ["Scorer", "make_scorer", "processors"]
+__all__ = ["Scorer", "make_scorer"]
 
 BATCH_PIXELS: Final = 16 * 1024 * 1024
 GIVE_UP: Final = 8  # failures in a row after which a reward counts as broken
 
 OnFailure = Callable[[Sequence[int], ImageBatch, RewardFailure], RewardOutput]
-
-
-def processors() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Scorer:
