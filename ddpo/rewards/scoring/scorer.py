@@ -13,7 +13,6 @@ from typing import Final
 
 import torch
 
-from ddpo.devices import processors
 from ddpo.errors import ConfigError, ContractBroken, RewardFailure, RewardUnavailable, UserError
 from ddpo.io.background import Background
 from ddpo.rewards.base import Reward
@@ -21,7 +20,13 @@ from ddpo.rewards.cache import CachedScore, ScoreCache, cacheable, image_digests
 from ddpo.rewards.card import Calls
 from ddpo.rewards.groups import group_halves, packed_groups
 from ddpo.rewards.offload import restore
-from ddpo.rewards.scoring.call import OutOfMemory, checked, explained, seconds_before_retry
+from ddpo.rewards.scoring.call import (
+    OutOfMemory,
+    checked,
+    concurrency,
+    explained,
+    seconds_before_retry,
+)
 from ddpo.rewards.scoring.outages import find_witness, retry_unanswered
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.results import (
@@ -102,7 +107,7 @@ class Scorer:
         self._identity = identity or identity_of(card)
         self._pause = pause
         self._grouped = "group" in card.inputs
-        self._workers = _workers(reward, self.calls)
+        self._workers = concurrency(reward, self.calls)
         self._pool: ThreadPoolExecutor | None = None
         self._turn: threading.Lock | None = None if card.thread_safe else threading.Lock()
         self._state = threading.Lock()
@@ -397,12 +402,3 @@ def make_scorer(
     return Scorer(
         reward, batch_size, calls=calls, cache=kept, identity=resolved.identity, name=name
     )
-
-
-def _workers(reward: Reward, calls: Calls) -> int:
-    """Number of calls that may run at once."""
-    if not reward.card.thread_safe:
-        return 1
-    if calls.concurrency:
-        return calls.concurrency
-    return processors() if reward.card.device == "cpu" else 1
