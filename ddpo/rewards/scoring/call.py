@@ -13,7 +13,7 @@ from ddpo.rewards.base import Reward
 from ddpo.rewards.card import Calls
 from ddpo.types import ImageBatch, RewardOutput
 
-__all__ = ["OutOfMemory", "checked", "concurrency", "explained", "seconds_before_retry"]
+__all__ = ["OutOfMemory", "checked", "concurrency", "explained", "retry_pause"]
 
 FIRST_PAUSE: Final = 0.5  # longest pause before the first retry, in seconds; doubles with each
 LONGEST_PAUSE: Final = 30.0  # seconds
@@ -69,7 +69,7 @@ def explained(name: str, error: BaseException) -> RewardFailure:
     return RewardFailure(text)
 
 
-def seconds_before_retry(attempt: int, requested: float | None) -> float:
+def retry_pause(attempt: int, requested: float | None) -> float:
     """The pause before a retry, random so that many clients do not return at once.
 
     Args:

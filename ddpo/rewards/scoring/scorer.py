@@ -20,13 +20,7 @@ from ddpo.rewards.cache import CachedScore, ScoreCache, cacheable, image_digests
 from ddpo.rewards.card import Calls
 from ddpo.rewards.groups import group_halves, packed_groups
 from ddpo.rewards.offload import restore
-from ddpo.rewards.scoring.call import (
-    OutOfMemory,
-    checked,
-    concurrency,
-    explained,
-    seconds_before_retry,
-)
+from ddpo.rewards.scoring.call import OutOfMemory, checked, concurrency, explained, retry_pause
 from ddpo.rewards.scoring.outages import find_witness, retry_unanswered
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.results import (
@@ -300,7 +294,7 @@ class Scorer:
             try:
                 return self._call_once(batch)
             except RewardUnavailable as error:
-                self._pause(seconds_before_retry(attempt, error.retry_after_s))
+                self._pause(retry_pause(attempt, error.retry_after_s))
         try:
             return self._call_once(batch)
         except RewardUnavailable as error:
@@ -357,9 +351,8 @@ def _raise_with_place(
     places: Sequence[int], batch: ImageBatch, error: RewardFailure
 ) -> RewardOutput:
     """Raises a failure with the place and the prompt of the first image at fault."""
-    where = f"image {places[0]}"
-    if len(places) > 1:
-        where = f"images {places[0]} to {places[-1]}"
+    several = len(places) > 1
+    where = f"images {places[0]} to {places[-1]}" if several else f"image {places[0]}"
     text = f"{error} ({where}, prompt {batch.prompts[0].text!r})"
     raise type(error)(text) from error.__cause__
 
