@@ -133,7 +133,7 @@ STATED = {
     ],
     "docs/score-cache.md": [f"up to `DDPO_CACHE_LIMIT_MB` ({store.DEFAULT_LIMIT_MB:g})"],
     "docs/serving-rewards.md": [
-        f"sends up to {client.CALLS.concurrency} requests at once, gives one up after {client.CALLS.timeout_s:g} s",
+        f"sends up to {client.CALLS.concurrency} requests at once and gives one up after {client.CALLS.timeout_s:g} s",
         f"tries again up to {client.CALLS.retries} times",
         f"Where {gather.MOST_WAITING} requests wait",
         f"after {WORDS[scorer.GIVE_UP]} failures in a row",
