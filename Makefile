@@ -1,4 +1,4 @@
-# Everything is done in .venv, which these targets make. A machine with Python 3.11 or newer and make is enough.
+# All targets work in .venv, which they make. Python 3.11 or newer and make are enough.
 # Packages have the versions of constraints.txt; CONSTRAINTS= (nothing) installs the newest.
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(INSTALL) -e '.[dev]'
 	touch $@
 
-demo: $(VENV)/.installed  ## train on compressibility, evaluate on held-out prompts, print where the report is
+demo: $(VENV)/.installed  ## train on compressibility, evaluate on held-out prompts, write a report
 	rm -rf $(DEMO)
 	$(BIN)/ddpo train --reward compressibility --out $(DEMO)
 	$(BIN)/ddpo eval --checkpoint $(DEMO)
@@ -26,13 +26,13 @@ demo: $(VENV)/.installed  ## train on compressibility, evaluate on held-out prom
 test: $(VENV)/.dev  ## all tests, offline
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-test-latest:  ## the same with the newest versions of all packages, in an environment of its own
+test-latest:  ## all tests with the newest versions of all packages, in an environment of its own
 	$(MAKE) test VENV=.venv-latest CONSTRAINTS=
 
-test-oldest:  ## the same with the oldest supported versions, in an environment of its own
+test-oldest:  ## all tests with the oldest supported versions, in an environment of its own
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS='--constraint constraints-oldest.txt'
 
-constraints:  ## constraints.txt anew, from the newest versions of all packages
+constraints:  ## a new constraints.txt, from the newest versions of all packages
 	$(MAKE) .venv-latest/.dev VENV=.venv-latest CONSTRAINTS=
 	grep '^#' constraints.txt > constraints.new
 	.venv-latest/bin/python -m pip freeze --all --exclude-editable | grep -v '^pip==' >> constraints.new
@@ -46,10 +46,10 @@ lint: $(VENV)/.dev  ## formatting, lint, types, import contracts
 
 check: lint test
 
-generalisation: $(VENV)/.installed  ## docs/generalisation.md and the README's figures: 22 short runs, about 45 minutes on two cores; goes on where it stopped
+generalisation: $(VENV)/.installed  ## docs/generalisation.md: 22 runs, 45 minutes on two cores; resumes
 	$(BIN)/python tools/generalisation.py
 
-reproduce: $(VENV)/.installed  ## docs/reproduction.md, the paper's comparison of methods in small: 51 short runs, about two hours on two cores; goes on where it stopped
+reproduce: $(VENV)/.installed  ## docs/reproduction.md: 51 runs, about two hours on two cores; resumes
 	$(BIN)/python tools/reproduce.py --workers 2
 
 clean:

@@ -1,7 +1,8 @@
-"""The torch devices of this machine."""
+"""The processors and torch devices of this machine."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from ddpo.errors import ConfigError
@@ -19,19 +20,25 @@ __all__ = [
     "for_float64",
     "in_float64",
     "moved",
+    "processors",
     "resolve_device",
     "synchronize",
 ]
 
 AUTO: Final = "auto"
-"""Stands for the accelerator that is here, else the CPU."""
+"""Name of the accelerator of this machine, else of the CPU."""
 
 FLOAT64_DEVICES: Final = ("cpu", "cuda")
 """Apple's MPS has no float64, nor have most of Intel's GPUs (XPU)."""
 
 
+def processors() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def accelerator() -> str | None:
-    """The kind of the accelerator that is here: "cuda", "xpu" or "mps"; None without one."""
+    """The kind of this machine's accelerator: "cuda", "xpu" or "mps"; None without one."""
     import torch
 
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -39,7 +46,7 @@ def accelerator() -> str | None:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until an accelerator has done all that it was given; on the CPU there is nothing to wait for."""
+    """Waits until an accelerator has finished its queued work; returns at once on the CPU."""
     import torch
 
     if device.type != "cpu" and device.type == accelerator():
@@ -47,10 +54,10 @@ def synchronize(device: torch.device) -> None:
 
 
 def resolve_device(device: str) -> str:
-    """The torch device of a name: "auto" is the accelerator that is here, else the CPU.
+    """The torch device of a name: "auto" becomes this machine's accelerator, else the CPU.
 
     Raises:
-        ConfigError: There is no such device here; the message lists those that there are.
+        ConfigError: This machine has no such device; the message lists those it has.
     """
     if device == AUTO:
         return accelerator() or "cpu"
@@ -59,7 +66,7 @@ def resolve_device(device: str) -> str:
 
 
 def fast_dtype(device: str) -> str:
-    """The precision that suits a device: float32 on the CPU, else bfloat16, or float16 on a GPU without it."""
+    """The fast precision of a device: float32 on the CPU, bfloat16 or else float16 on a GPU."""
     import torch
 
     kind = torch.device(device).type
@@ -69,13 +76,13 @@ def fast_dtype(device: str) -> str:
 
 
 def check_device(device: str) -> None:
-    """Makes sure that tensors can be made on a device and read back.
+    """Raises unless tensors can be created on a device and read back.
 
     Args:
         device: A torch device, such as "cpu", "cuda" or "cuda:1".
 
     Raises:
-        ConfigError: There is no such device here; the message lists those that there are.
+        ConfigError: This machine has no such device; the message lists those it has.
     """
     import torch
 
@@ -83,7 +90,7 @@ def check_device(device: str) -> None:
         torch.zeros(1, device=device).cpu()
     except torch.OutOfMemoryError as error:
         raise ConfigError(f"device {device!r} has no free memory") from error
-    except Exception as error:  # each back end has its own
+    except Exception as error:  # each back end raises its own class
         here = ", ".join(available_devices())
         raise ConfigError(f"device {device!r} cannot be used; this machine has: {here}") from error
 
@@ -101,9 +108,9 @@ def available_devices() -> tuple[str, ...]:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on `device`. The host does not wait for the copy: it starts from pinned memory.
+    """A copy of a CPU tensor on `device`, made from pinned memory so that the host does not wait.
 
-    On the CPU, and on MPS, which has no memory of its own, it is an ordinary copy.
+    On the CPU and on MPS, which has no memory of its own, the copy is an ordinary one.
     """
     if device.type in ("cpu", "mps"):
         return tensor.to(device)
@@ -111,7 +118,7 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def for_float64(tensor: Tensor) -> Tensor:
-    """The tensor where float64 works: on its own device, or else on the CPU. Differentiable."""
+    """The tensor on a device with float64: its own, or else the CPU. Differentiable."""
     return tensor if tensor.device.type in FLOAT64_DEVICES else tensor.cpu()
 
 

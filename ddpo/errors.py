@@ -1,23 +1,28 @@
-"""The errors of `ddpo`. Each also inherits the standard error that it replaces, and has a message of one line.
+"""The errors of `ddpo`: each has a message of one line and inherits the standard error it replaces.
 
 DdpoError
-├── UserError                      the caller can mend it: exit code 2, no traceback
-│   ├── UnknownNameError           (LookupError) a name that is not registered; names the nearest
-│   ├── ConfigError                (ValueError) a setting that cannot be
-│   │   └── NewerApiError          a card that was made for a newer ddpo
-│   ├── PromptError                (ValueError) a prompt list that cannot be read or is not fit
-│   ├── ImageError                 (ValueError) a picture that cannot be read or is not in the canonical form
-│   ├── CheckpointError            (ValueError) a folder that is not a checkpoint, or not of this model
-│   ├── RunExistsError             (FileExistsError) the output folder already holds a run
-│   ├── MissingResourceError       (FileNotFoundError) weights, a font or a file that has to be fetched first
-│   ├── RewardLoadError            (ImportError) a reward or plug-in that cannot be loaded
-│   ├── StorageFailure             (OSError) a file of a run that cannot be written: a full disk, for one
-│   └── MemoryExhausted            (MemoryError) a run that needs more memory than there is
-├── RewardFailure                  (RuntimeError) a reward that broke its contract or its back end while scoring
-│   ├── ContractBroken             an answer that is not one float32 score per picture, whatever the pictures
-│   └── RewardUnavailable          (ConnectionError) a back end that does not answer, or not now: worth another try
-└── TrainingDiverged               (ArithmeticError) a loss or gradient that is not finite, or a ratio that is not 1 when it must be
+├── UserError               the caller can correct it: exit code 2, no traceback
+│   ├── UnknownNameError    (LookupError) a name that is not registered
+│   ├── ConfigError         (ValueError) an invalid setting
+│   │   └── NewerApiError   a card made for a newer ddpo
+│   ├── PromptError         (ValueError) a prompt list that cannot be read or used
+│   ├── ImageError          (ValueError) an image that cannot be read or is not canonical
+│   ├── CheckpointError     (ValueError) not a checkpoint, or one of another model
+│   ├── RunExistsError      (FileExistsError) the output folder already holds a run
+│   ├── MissingResourceError (FileNotFoundError) weights or files that must be fetched first
+│   ├── RewardLoadError     (ImportError) a reward or plug-in that cannot be loaded
+│   ├── StorageFailure      (OSError) a file of a run that cannot be written
+│   └── MemoryExhausted     (MemoryError) a run that needs more memory than there is
+├── RewardFailure           (RuntimeError) a reward that failed while scoring
+│   ├── ContractBroken      a result other than one float32 score per image
+│   └── RewardUnavailable   (ConnectionError) a back end that does not answer now
+└── TrainingDiverged        (ArithmeticError) a non-finite loss, or a wrong first ratio
 """
+
+import difflib
+from collections.abc import Iterable
+
+from ddpo.text import single_line
 
 __all__ = [
     "CheckpointError",
@@ -37,6 +42,7 @@ __all__ = [
     "TrainingDiverged",
     "UnknownNameError",
     "UserError",
+    "nearest",
     "one_line",
 ]
 
@@ -46,7 +52,7 @@ class DdpoError(Exception):
 
 
 class UserError(DdpoError):
-    """Something that the caller can mend; the command line prints it as one line and exits with 2."""
+    """An error the caller can correct: the command line prints one line and exits with 2."""
 
 
 class UnknownNameError(UserError, LookupError):
@@ -58,15 +64,15 @@ class ConfigError(UserError, ValueError):
 
 
 class NewerApiError(ConfigError):
-    """A reward's card that was made for a newer ddpo than this one."""
+    """A reward card made for a newer ddpo than this one."""
 
 
 class PromptError(UserError, ValueError):
-    """A prompt list that is missing, empty, not UTF-8, or not fit for its role."""
+    """A prompt list that is missing, empty, not UTF-8, or unsuitable for its role."""
 
 
 class ImageError(UserError, ValueError):
-    """A picture that cannot be decoded, or pixels that are not in the canonical form."""
+    """An image that cannot be decoded, or pixels that are not in the canonical form."""
 
 
 class CheckpointError(UserError, ValueError):
@@ -78,7 +84,7 @@ class RunExistsError(UserError, FileExistsError):
 
 
 class MissingResourceError(UserError, FileNotFoundError):
-    """Weights, a font or another file that is not here; the message says how to get it."""
+    """A missing file, such as weights or a font; the message says how to get it."""
 
 
 class RewardLoadError(UserError, ImportError):
@@ -86,38 +92,47 @@ class RewardLoadError(UserError, ImportError):
 
 
 class StorageFailure(UserError, OSError):
-    """A file of a run that cannot be written; what was whole before is whole still."""
+    """A file of a run that cannot be written; files written before stay intact."""
 
 
 class MemoryExhausted(UserError, MemoryError):
-    """A run that needs more memory than there is; nothing of the iteration under way is kept."""
+    """A run that needs more memory than there is; the current iteration is lost."""
 
 
 class RewardFailure(DdpoError, RuntimeError):
-    """A reward that raised, or returned something else than one score per image."""
+    """A reward that raised, or returned anything other than one score per image."""
 
 
 class ContractBroken(RewardFailure):
-    """A reward that answered with something else than one float32 score per picture: its own fault, whatever the pictures."""
+    """A reward that returned anything other than one float32 score per image.
+
+    The fault lies with the reward, whatever the images.
+    """
 
 
 class RewardUnavailable(RewardFailure, ConnectionError):
-    """A reward's back end that does not answer, or not now; a reward raises it to ask for another try.
+    """A reward's back end that does not answer now; a reward raises this to request a retry.
 
     Attributes:
-        retry_after_s: for how long the back end asks to be left alone; None: it does not say.
+        retry_after_s: Seconds to wait before the next attempt; None if the back end names no time.
     """
 
     retry_after_s: float | None = None
 
 
 class TrainingDiverged(DdpoError, ArithmeticError):
-    """A loss or gradient that is not finite, or an importance ratio that is not 1 before the first update."""
+    """A non-finite loss or gradient, or an importance ratio that should be 1 and is not."""
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, on one line; with its class unless it is one of ours, whose messages stand for themselves."""
-    text = " ".join(str(error).split())
+    """The message of an exception on one line, preceded by its class unless it is a `DdpoError`."""
+    text = single_line(str(error))
     if isinstance(error, DdpoError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most similar to `name`; None if none is similar."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None

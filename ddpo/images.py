@@ -1,6 +1,7 @@
-"""The only home of pixel conventions: ×255 and rounding, NCHW and NHWC, PIL, PNG, EXIF orientation, transparency.
+"""All pixel conventions: rounding to uint8, axis order, PIL, PNG, EXIF orientation, transparency.
 
-The canonical form is float32 `[batch, 3, height, width]` in [0, 1], sRGB. uint8 is made by rounding, in `to_uint8` alone.
+The canonical form is float32 `[batch, 3, height, width]` in [0, 1], sRGB. Only `to_uint8` rounds
+to uint8.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ddpo.errors import ImageError
 from ddpo.io.atomic import atomic_path, printable
+from ddpo.text import single_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +44,7 @@ __all__ = [
 OPENING: Final = Lock()
 SHEET_KEY: Final = "ddpo"
 SHEET_VALUE: Final = "contact sheet"
-"""The text chunk of a PNG that shows many images and is none of them."""
+"""Text chunk of a PNG that is a contact sheet, so that readers of images leave it out."""
 ORIENTATION: Final = 0x0112  # of EXIF
 TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -53,20 +55,20 @@ TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation → what turns the image upright (CIPA DC-008, section 4.6.5.1)."""
+"""EXIF orientation → the transpose that turns the image upright (CIPA DC-008, section 4.6.5.1)."""
 
 BITS_PER_SAMPLE: Final = 258  # tags of TIFF 6.0
 PHOTOMETRIC: Final = 262
 SIXTEEN_BITS: Final = ("I;16", "I;16B", "I;16L", "I;16N")
-SLACK: Final = 1e-3  # beyond 0 … 1 in float pixels: rounding and resampling
+SLACK: Final = 1e-3  # tolerance beyond 0 … 1 in float pixels, for rounding and resampling
 HEIF_SUFFIXES: Final = (".heic", ".heics", ".heif", ".heifs", ".hif")
 
 
 def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
-    """Canonical pixels as uint8 `[batch, height, width, 3]`, rounded to the nearest level (never truncated).
+    """Canonical pixels as uint8 `[batch, height, width, 3]`, rounded to the nearest level.
 
     Raises:
-        ImageError: a value is NaN or outside [0, 1] by more than rounding error, such as pixels on a 0-255 scale.
+        ImageError: A value is NaN or outside [0, 1] by more than rounding error.
     """
     import torch
 
@@ -75,20 +77,19 @@ def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
         return _levels_on_device(pixels)
     count, _, height, width = pixels.shape
     result = torch.empty((count, height, width, 3), dtype=torch.uint8)
-    for index, picture in enumerate(
-        pixels
-    ):  # one at a time stays in the processor's cache: many times as fast as 16 of 512×512
-        low, high = (float(bound) for bound in picture.aminmax()) if picture.numel() else (0.0, 1.0)
-        _check_range(low, high, index)
-        result[index] = (
-            (picture.float() * 255.0).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0)
-        )
+    # One image at a time stays in the processor's cache, which is many times as fast as a batch.
+    for index, image in enumerate(pixels):
+        if image.numel():
+            low, high = image.aminmax()
+            _check_range(float(low), float(high), index)
+        levels = (image.float() * 255.0).round_().clamp_(0, 255).to(torch.uint8)
+        result[index] = levels.permute(1, 2, 0)
     array: NDArray[np.uint8] = result.numpy()
     return array
 
 
 def _levels_on_device(pixels: Tensor) -> NDArray[np.uint8]:
-    """As `to_uint8`, rounded where the pixels are: a quarter of the bytes leaves an accelerator, in one copy."""
+    """As `to_uint8`, but rounded on the accelerator, so that one copy of bytes leaves it."""
     import torch
 
     if pixels.numel():
@@ -102,16 +103,16 @@ def _levels_on_device(pixels: Tensor) -> NDArray[np.uint8]:
 
 
 def _check_range(low: float, high: float, index: int) -> None:
-    """Raises `ImageError` for an image whose least and greatest value are not in [0, 1], rounding aside."""
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
+    """Raises `ImageError` unless the extreme values of an image lie in [0, 1], within `SLACK`."""
+    if not (low >= -SLACK and high <= 1 + SLACK):
         raise ImageError(f"pixels must be in [0, 1], got {low:.3g} … {high:.3g} in image {index}")
 
 
 def from_uint8(array: NDArray[np.uint8]) -> Tensor:
-    """uint8 `[batch, height, width, 3]` as canonical pixels.
+    """Canonical pixels from uint8 `[batch, height, width, 3]`.
 
     Raises:
-        ImageError: another type or shape.
+        ImageError: The array has another type or shape.
     """
     import torch
 
@@ -129,24 +130,24 @@ def from_uint8(array: NDArray[np.uint8]) -> Tensor:
 
 
 def to_pil(pixels: Tensor) -> list[Image.Image]:
-    """Canonical pixels as RGB pictures."""
+    """Canonical pixels as RGB images of Pillow."""
     return [Image.fromarray(array) for array in to_uint8(pixels)]
 
 
 def from_images(images: Sequence[Image.Image]) -> NDArray[np.uint8]:
-    """Pictures of one size, of any mode, as uint8 `[batch, height, width, 3]`."""
+    """Images of one size, in any mode, as uint8 `[batch, height, width, 3]`."""
     return np.stack([np.asarray(to_rgb(image)) for image in images])
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright 8-bit RGB of an image of any mode, by the rules in docs/input-formats.md.
+    """Upright 8-bit RGB from an image of any mode, by the rules in docs/input-formats.md.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit greys and floats in 0 … 1
-    are scaled to 8 bits. Palette, CMYK, YCbCr, HSV and LAB are converted by Pillow. Embedded colour
-    profiles are not applied. An upright opaque RGB image is returned as it is.
+    are scaled to 8 bits. Pillow converts palette, CMYK, YCbCr, HSV and LAB. Embedded colour
+    profiles are not applied. An upright opaque RGB image is returned unchanged.
 
     Raises:
-        ImageError: no pixels, or a range of values that the type of the pixels does not fix.
+        ImageError: The image has no pixels, or their type does not fix the range of values.
     """
     if image.width < 1 or image.height < 1:
         raise ImageError(f"an image of {image.width}×{image.height} has no pixels")
@@ -163,19 +164,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says; as it is where that cannot be read."""
+    """The image turned by its EXIF orientation; unchanged if that cannot be read."""
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
         turn = TURNS.get(orientation)
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001  # damaged EXIF raises errors of many kinds; the pixels are sound
+    except Exception:  # noqa: BLE001  # damaged EXIF raises many kinds of errors
         return image
     return image if turn is None else image.transpose(turn)
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """The image without its transparency, on a white ground."""
+    """The image without its transparency, on a white background."""
     if image.mode == "La":  # premultiplied; Pillow converts it to nothing else
         image = image.convert("LA")
     colored = image.convert("RGBA")
@@ -184,12 +185,12 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _grey(levels: NDArray[np.float64]) -> Image.Image:
-    """An RGB image of grey levels `[height, width]` in 0 … 1, rounded to 8 bits."""
+    """The RGB image of grey levels `[height, width]` in 0 … 1, rounded to 8 bits."""
     return Image.fromarray((levels * 255.0).round().clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
 def _sixteen_bit_levels(upright: Image.Image, image: Image.Image) -> NDArray[np.float64]:
-    """Levels 0 … 1 of 16-bit pixels; of 12-bit TIFF files, whose values end at 4095, too."""
+    """Levels 0 … 1 of 16-bit pixels, and of 12-bit TIFF files, whose values end at 4095."""
     values = np.asarray(upright).astype(np.float64)
     transparent = image.info.get("transparency")
     levels = _positive(values / float(2 ** _tiff_bits(image, 16) - 1), image)
@@ -199,7 +200,7 @@ def _sixteen_bit_levels(upright: Image.Image, image: Image.Image) -> NDArray[np.
 
 
 def _integer_levels(upright: Image.Image, image: Image.Image) -> NDArray[np.float64]:
-    """Levels 0 … 1 of pixels that Pillow keeps in 32 bits; only PNM files fix their range."""
+    """Levels 0 … 1 of pixels that Pillow keeps in 32 bits; only PNM and PNG fix their range."""
     if image.format not in ("PPM", "PNG"):  # both hold at most 16 bits, scaled by Pillow to 65535
         raise ImageError("its 32-bit integer pixels have no known range; save it with 8 or 16 bits")
     return np.asarray(upright).astype(np.float64) / 65535.0
@@ -210,7 +211,8 @@ def _float_levels(upright: Image.Image, image: Image.Image) -> NDArray[np.float6
     values = np.asarray(upright).astype(np.float64)
     if not np.isfinite(values).all():
         raise ImageError("its float pixels are not all finite")
-    low, high = float(values.min()), float(values.max())
+    low = float(values.min())
+    high = float(values.max())
     if low < -SLACK or high > 1 + SLACK:
         raise ImageError(
             f"its float pixels go from {low:.4g} to {high:.4g}; only 0 … 1 has a known meaning"
@@ -225,23 +227,23 @@ def _tiff_bits(image: Image.Image, default: int) -> int:
 
 
 def _positive(levels: NDArray[np.float64], image: Image.Image) -> NDArray[np.float64]:
-    """`levels`, inverted where a TIFF file says that 0 is white; Pillow does so for 8 bits only."""
+    """The levels, inverted if a TIFF file declares 0 as white; Pillow inverts only 8 bits."""
     white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
     return 1.0 - levels if white_is_zero else levels
 
 
 def load_image(path: Path) -> Image.Image:
-    """The image of a file as upright RGB; of an animation, the first frame.
+    """The image of a file as upright RGB; the first frame of an animation.
 
     Raises:
-        ImageError: missing, empty, cut short, not an image, of an unknown range of values, or so
-            large that it looks like a decompression bomb.
+        ImageError: The file is missing, empty, truncated, not an image, of an unknown range of
+            values, or so large that it may be a decompression bomb.
     """
     return _decoded(path, str(path))
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
-    """The image in the bytes of a file, as `load_image`; `name` is what messages call it."""
+    """The image in the bytes of a file, as `load_image`; messages refer to it as `name`."""
     return _decoded(BytesIO(data), name)
 
 
@@ -260,7 +262,7 @@ def _decoded(file: Path | BytesIO, name: str) -> Image.Image:
 
 
 def _reason(error: Exception, name: str) -> str:
-    """Why a file could not be decoded, on one line."""
+    """The reason why a file could not be decoded, on one line."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, IsADirectoryError):
@@ -270,7 +272,7 @@ def _reason(error: Exception, name: str) -> str:
         return f"not an image that can be decoded{extra}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return single_line(str(error)).rstrip(".") or type(error).__name__
 
 
 def _is_heif(name: str) -> bool:
@@ -279,7 +281,7 @@ def _is_heif(name: str) -> bool:
 
 @cache
 def register_heif() -> bool:
-    """True if HEIC files can be read, by `pillow-heif`, which this makes known to Pillow."""
+    """Registers `pillow-heif` with Pillow; True if HEIC files can be read."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -290,13 +292,13 @@ def register_heif() -> bool:
 
 def _opened(file: Path | BytesIO) -> Image.Image:
     register_heif()
-    with OPENING, warnings.catch_warnings():  # which is not thread-safe by itself
-        warnings.simplefilter("ignore")  # _decoded reports bombs; the rest concerns metadata
+    with OPENING, warnings.catch_warnings():  # catch_warnings alone is not thread-safe
+        warnings.simplefilter("ignore")  # _decoded reports bombs; others concern metadata
         return Image.open(file)
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Writes a PNG atomically; a contact sheet with a text chunk by which readers of images leave it out."""
+    """Writes a PNG atomically; a contact sheet gets a text chunk that marks it as one."""
     chunks = PngInfo()
     if image.info.get(SHEET_KEY) == SHEET_VALUE:
         chunks.add_text(SHEET_KEY, SHEET_VALUE)
@@ -307,14 +309,15 @@ def save_png(image: Image.Image, path: Path) -> None:
 def contact_sheet(
     images: Sequence[Image.Image], columns: int, gap: int = 2, background: Any = (255, 255, 255)
 ) -> Image.Image:
-    """The pictures in rows of `columns`, all cells as large as the largest picture.
+    """The images in rows of `columns`, each cell as large as the largest image.
 
     Raises:
-        ImageError: there is no picture.
+        ImageError: There is no image.
     """
     if not images:
-        raise ImageError("a contact sheet needs at least one picture")
-    width, height = max(i.width for i in images), max(i.height for i in images)
+        raise ImageError("a contact sheet needs at least one image")
+    width = max(image.width for image in images)
+    height = max(image.height for image in images)
     rows = -(-len(images) // columns)
     sheet = Image.new(
         "RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), background

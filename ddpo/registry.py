@@ -1,14 +1,15 @@
-"""One registry for rewards, algorithms and policies: names, lazily loaded values, entry points, near-miss errors.
+"""The registry of rewards, algorithms and policies: lazily loaded values and entry points.
 
-Listing imports nothing but the tables. A value is an object, a `"module:attribute"` string, or an entry point; it is loaded when
-asked for, and a failure is kept with the name, its distribution and its cause, so that one broken plug-in never stops the others.
+Listing the names imports no plug-in. A value is an object, a `"module:attribute"` string or an
+entry point, and is loaded at first use. A failure is kept with the name, its distribution and its
+cause, so that one broken plug-in never stops the others.
 
-`DDPO_PLUGINS` in the environment chooses whose entry points count: `none`, or distributions separated by commas; all if it is not set.
+`DDPO_PLUGINS` in the environment selects the distributions whose entry points count, separated by
+commas. `none` selects no distribution; if the variable is not set, all count.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import re
@@ -17,21 +18,15 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from ddpo.errors import RewardLoadError, UnknownNameError, one_line
+from ddpo.errors import RewardLoadError, UnknownNameError, nearest, one_line
 
 __all__ = ["Entry", "Registry", "explain_load_failure", "load_attribute", "nearest", "unknown_name"]
 
 T = TypeVar("T")
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, or None if none is alike."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return matches[0] if matches else None
-
-
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """The error for a name that is not known: one line with the nearest name, or with all of them."""
+    """The error for an unknown name: one line with the nearest known name, or with all names."""
     names = sorted(known)
     near = nearest(name, names)
     return UnknownNameError(
@@ -41,11 +36,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
 
 
 def load_attribute(reference: str) -> Any:
-    """The object that `"package.module:attribute"` names.
+    """The object named by `"package.module:attribute"`.
 
     Raises:
-        ImportError: the module cannot be imported.
-        AttributeError: the module has no such attribute.
+        ImportError: The module cannot be imported.
+        AttributeError: The module has no such attribute.
     """
     module, _, attribute = reference.partition(":")
     value: Any = importlib.import_module(module)
@@ -55,22 +50,23 @@ def load_attribute(reference: str) -> Any:
 
 
 def explain_load_failure(error: BaseException, module: str, install: str) -> str:
-    """Why code of `module` could not be loaded, on one line: a dependency that is not installed is told apart from a bug of its own.
+    """The cause of a failed import on one line, with missing dependencies distinguished from bugs.
 
     Args:
-        error: what was raised.
-        module: the module that was asked for, such as "acme_rewards.sharp".
-        install: what to install when a module of somebody else is missing, such as 'pip install "ddpo[aesthetic]"'.
+        error: The exception raised by the import.
+        module: Dotted name of the imported module, such as "acme_rewards.sharp".
+        install: Command that installs a missing dependency, such as 'pip install "ddpo[vlm]"'.
     """
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return one_line(error)
     if error.name.partition(".")[0] == module.partition(".")[0]:
         return f"its own module {error.name} does not exist"
-    return f"it needs the Python module {error.name.partition('.')[0]}, which is not installed: {install}"
+    dependency = error.name.partition(".")[0]
+    return f"it needs the Python module {dependency}, which is not installed: {install}"
 
 
 def _plugins_of(distribution: str) -> bool:
-    """Whether `DDPO_PLUGINS` lets the entry points of a distribution count; spelling as in PEP 503."""
+    """True if `DDPO_PLUGINS` admits the entry points of a distribution (names as in PEP 503)."""
     chosen = os.environ.get("DDPO_PLUGINS")
     if chosen is None:
         return True
@@ -81,9 +77,15 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
+def _load_source(source: Any) -> Any:
+    if isinstance(source, str):
+        return load_attribute(source)
+    return source.load() if isinstance(source, EntryPoint) else source
+
+
 @dataclass(slots=True)
 class Entry(Generic[T]):
-    """One name of a registry: where its value comes from, and the value or the failure once it was asked for."""
+    """One name of a registry with its source and, once loaded, its value or its failure."""
 
     name: str
     source: T | str | EntryPoint
@@ -96,11 +98,11 @@ class Registry(Generic[T]):
     """Names of one kind, built in and from entry points.
 
     Args:
-        kind: the word for error messages, such as "reward".
-        group: the entry-point group, such as "ddpo.rewards".
-        expected: the type that every value must have.
-        builtin: name → value or `"module:attribute"`. A built-in wins over an entry point of the same name.
-        check: called with a name and its value when it is loaded; raises when they do not belong together.
+        kind: Word for the values in error messages, such as "reward".
+        group: Entry-point group, such as "ddpo.rewards".
+        expected: Required type of every value; None for any type.
+        builtin: Name → value or `"module:attribute"`; wins over an entry point of the same name.
+        check: Function of a name and its loaded value that raises if they do not match.
     """
 
     def __init__(
@@ -111,13 +113,16 @@ class Registry(Generic[T]):
         builtin: Mapping[str, T | str],
         check: Callable[[str, T], None] | None = None,
     ) -> None:
-        self.kind, self.group, self._expected, self._check = kind, group, expected, check
+        self.kind = kind
+        self.group = group
+        self._expected = expected
+        self._check = check
         self._builtin = builtin
         self._entries: dict[str, list[Entry[T]]] | None = None
         self._hidden: list[Entry[T]] = []
 
     def entries(self) -> dict[str, list[Entry[T]]]:
-        """Name → its entries (more than one when several distributions claim the name), sorted by name."""
+        """Name → entries, sorted by name; several entries if several distributions claim a name."""
         if self._entries is None:
             table: dict[str, list[Entry[T]]] = {
                 name: [Entry(name, value, "ddpo")] for name, value in self._builtin.items()
@@ -126,13 +131,10 @@ class Registry(Generic[T]):
             for point in entry_points(group=self.group):
                 if not _plugins_of(point.dist.name if point.dist else ""):
                     continue
-                entry = Entry[T](
-                    point.name,
-                    point,
-                    f"{point.dist.name} {point.dist.version}"
-                    if point.dist
-                    else "unknown distribution",
-                )
+                origin = "unknown distribution"
+                if point.dist:
+                    origin = f"{point.dist.name} {point.dist.version}"
+                entry = Entry[T](point.name, point, origin)
                 if point.name in self._builtin:
                     self._hidden.append(entry)
                 else:
@@ -141,7 +143,7 @@ class Registry(Generic[T]):
         return self._entries
 
     def hidden(self) -> list[Entry[T]]:
-        """The entry points that nobody gets, because a built-in has their name."""
+        """The entry points that a built-in of the same name hides."""
         self.entries()
         return self._hidden
 
@@ -153,31 +155,34 @@ class Registry(Generic[T]):
         """The value of a name.
 
         Raises:
-            UnknownNameError: no such name; says the nearest.
-            RewardLoadError: its plug-in is broken, is not of the expected kind, or two distributions claim the name.
+            UnknownNameError: There is no such name; the message suggests the nearest one.
+            RewardLoadError: The plug-in is broken or of the wrong type, or two distributions claim
+                the name.
         """
         found = self.entries().get(name)
         if found is None:
             raise unknown_name(self.kind, name, self.entries())
         if len(found) > 1:
+            owners = " and by ".join(entry.origin for entry in found)
             raise RewardLoadError(
-                f"{self.kind} {name!r} is claimed by {' and by '.join(e.origin for e in found)}: uninstall one of them"
+                f"{self.kind} {name!r} is claimed by {owners}: uninstall one of them"
             )
         entry = found[0]
         if entry.error is None and entry.value is None:
             self._load(entry)
         if entry.error is not None:
+            cause = self._cause(entry, entry.error)
             raise RewardLoadError(
-                f"{self.kind} {name!r} of {entry.origin} is broken: {self._cause(entry, entry.error)}"
+                f"{self.kind} {name!r} of {entry.origin} is broken: {cause}"
             ) from entry.error
         return cast(T, entry.value)
 
     def origin(self, name: str) -> str:
-        """Where a known name comes from: "ddpo", or a distribution and its version."""
+        """The origin of a known name: "ddpo", or a distribution and its version."""
         return self.entries()[name][0].origin
 
     def available(self) -> tuple[dict[str, T], dict[str, Exception]]:
-        """Every value that loads, and the failure of every name that does not."""
+        """Every value that loads, and the failure of every other name."""
         values: dict[str, T] = {}
         failures: dict[str, Exception] = {}
         for name in self.entries():
@@ -189,20 +194,13 @@ class Registry(Generic[T]):
 
     def _load(self, entry: Entry[T]) -> None:
         try:
-            source = entry.source
-            value = (
-                load_attribute(source)
-                if isinstance(source, str)
-                else source.load()
-                if isinstance(source, EntryPoint)
-                else source
-            )
+            value = _load_source(entry.source)
             if self._expected is not None and not isinstance(value, self._expected):
                 raise TypeError(f"it is a {type(value).__name__}, not a {self._expected.__name__}")
             if self._check is not None:
                 self._check(entry.name, value)
             entry.value = value
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # a plug-in may raise anything at import; kept and shown with its name
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a plug-in may raise anything
             entry.error = error
 
     @staticmethod

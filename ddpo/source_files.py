@@ -1,12 +1,12 @@
-"""The files that a user's Python file depends on in its own folder: modules that it imports, data files that it names.
+"""The files that a Python file depends on in its folder: imported modules and named data files.
 
-They are found by reading the code, not by running it, so that they are known before the first call:
+The code is read and not run, so that the files are known before the first call. They are:
 
-- modules of the same folder, or of folders that the code names, however deep they import each other;
-- files whose names stand in the code as texts, alone or joined, with `*` or a formatted part; files that a JSON, TOML, YAML or INI
-  file among them names. Files that the code only writes do not count.
+- modules of the same folder, or of folders named in the code, to any depth of imports;
+- files whose names appear in the code as strings, with `*` for a formatted part;
+- files named by a JSON, TOML, YAML or INI file among them.
 
-A name that the code computes in another way is not found.
+Files that the code only writes do not count. Names computed in any other way are not found.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -24,11 +25,11 @@ __all__ = ["is_installed", "module_files", "source_files"]
 
 SETTINGS: Final = (".json", ".toml", ".yaml", ".yml", ".ini", ".cfg")
 """Suffixes of data files that may name further files."""
-LONGEST_NAME: Final = 200  # characters; a longer text is not taken for a file name
-LARGEST_SETTINGS: Final = 65_536  # bytes of a settings file that is searched for names
-MOST_MATCHES: Final = 200  # files of one pattern
+LONGEST_NAME: Final = 200  # characters; a longer string is no file name
+LARGEST_SETTINGS: Final = 65_536  # bytes; a larger settings file is not searched for names
+MOST_MATCHES: Final = 200  # files per pattern
 WRITERS: Final = frozenset(
-    {
+    (
         "write_text",
         "write_bytes",
         "touch",
@@ -39,17 +40,17 @@ WRITERS: Final = frozenset(
         "savez",
         "dump",
         "to_csv",
-    }
+    )
 )
-"""Names of functions that write the file that they are given."""
+"""Names of functions that write the file in their arguments."""
 
 
 def source_files(source: Path, root: Path | None = None) -> dict[str, str]:
-    """SHA-256 of a Python file, which comes first, and of the files of its folder that it depends on, by relative path.
+    """SHA-256 of a Python file, which comes first, and of its dependencies, by relative path.
 
     Args:
-        source: the Python file.
-        root: the folder from which its absolute imports start; None for its own.
+        source: Path of the Python file.
+        root: Folder from which its absolute imports start; None for its own folder.
 
     Raises:
         OSError: `source` cannot be read.
@@ -65,14 +66,19 @@ def source_files(source: Path, root: Path | None = None) -> dict[str, str]:
         try:
             found[path] = _digest(path)
         except OSError:
-            continue  # unreadable now; opening it is the code's own business
+            continue  # unreadable; the code itself reports it when it opens the file
         waiting += _referenced(path, folder)
     first, *others = found
     return {os.path.relpath(path, folder): found[path] for path in (first, *sorted(others))}
 
 
 def module_files(origin: Path, module: str) -> dict[str, str]:
-    """As `source_files`, for an imported module by its file and its dotted name; empty for an installed package."""
+    """As `source_files`, for an imported module; empty for an installed package.
+
+    Args:
+        origin: Path of the module's file.
+        module: Dotted name of the module.
+    """
     if is_installed(origin):
         return {}
     depth = module.count(".") + (origin.name == "__init__.py")
@@ -80,7 +86,7 @@ def module_files(origin: Path, module: str) -> dict[str, str]:
 
 
 def is_installed(path: Path) -> bool:
-    """True if a file belongs to an installed package or to Python itself, whose versions are recorded elsewhere."""
+    """True if a file belongs to Python or an installed package, recorded elsewhere by version."""
     resolved = path.resolve()
     here = Path(__file__).resolve().parent
     library = Path(os.__file__).resolve().parent
@@ -96,7 +102,7 @@ def _digest(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _digest_of(path: Path, *state: int) -> str:
-    """The digest of a file in a known state, so that large weights are read once."""
+    """The digest of a file, cached by its state so that large weights are read once."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -124,7 +130,7 @@ def _referenced(path: Path, folder: Path) -> Iterator[Path]:
 
 
 def _imports(tree: ast.AST) -> Iterator[tuple[int, list[str]]]:
-    """Level (0: absolute) and dotted parts of every module that the code may import."""
+    """Level (0: absolute) and dotted parts of every module the code may import."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name.split(".")) for alias in node.names)
@@ -143,10 +149,11 @@ def _imports(tree: ast.AST) -> Iterator[tuple[int, list[str]]]:
 
 
 def _modules(base: Path, parts: list[str]) -> Iterator[Path]:
-    """The files of a dotted module below `base`, those of the packages around it included; nothing if it lies elsewhere."""
+    """The files of a dotted module below `base` and of its parent packages; none if not there."""
     place = base
     for part in parts:
-        module, package = place / f"{part}.py", place / part
+        module = place / f"{part}.py"
+        package = place / part
         if (package / "__init__.py").is_file():
             yield package / "__init__.py"
         elif module.is_file():
@@ -157,18 +164,14 @@ def _modules(base: Path, parts: list[str]) -> Iterator[Path]:
 
 
 def _called(node: ast.Call) -> str:
-    function = node.func
-    return (
-        function.attr
-        if isinstance(function, ast.Attribute)
-        else function.id
-        if isinstance(function, ast.Name)
-        else ""
-    )
+    """The name of the called function, without its module or object; "" for an expression."""
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr
+    return node.func.id if isinstance(node.func, ast.Name) else ""
 
 
 def _texts(node: ast.AST) -> Iterator[str]:
-    """The texts below a node; a formatted one with `*` in place of what is filled in."""
+    """The strings below a node, with `*` for each replacement field of an f-string."""
     if isinstance(node, ast.JoinedStr):
         yield "".join(
             str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values
@@ -181,7 +184,7 @@ def _texts(node: ast.AST) -> Iterator[str]:
 
 
 def _file_names(tree: ast.AST) -> set[str]:
-    """The texts of the code that may name files which it reads."""
+    """The strings of the code that may name files it reads."""
     written: set[str] = set()
     targets: set[str] = set()
     for node in ast.walk(tree):
@@ -197,7 +200,7 @@ def _file_names(tree: ast.AST) -> set[str]:
 
 
 def _writes(node: ast.Call) -> bool:
-    """True if a call writes a file: `open` with such a mode, or a function that is known to write."""
+    """True if a call writes a file: `open` in a writing mode, or a function of `WRITERS`."""
     if _called(node) != "open":
         return _called(node) in WRITERS
     modes = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
@@ -219,10 +222,10 @@ def _is_name(text: str) -> bool:
 
 
 def _folders(bases: Iterable[Path], names: set[str]) -> list[Path]:
-    """The folders in which named files are looked for: `bases`, and folders below them that are named themselves."""
+    """The folders to search for named files: `bases`, and folders below them that are named too."""
     found = list(dict.fromkeys(bases))
     plain = [name for name in names if "*" not in name and not name.startswith(("/", "~"))]
-    for place in found:  # which grows
+    for place in found:  # the list grows in the loop
         for name in plain:
             below = place / name
             if ".." not in below.parts and _is_dir(below) and below not in found:
@@ -231,7 +234,7 @@ def _folders(bases: Iterable[Path], names: set[str]) -> list[Path]:
 
 
 def _named(places: Iterable[Path], names: set[str]) -> Iterator[Path]:
-    """The files that are there under a name or a pattern."""
+    """The existing files with one of the names or patterns."""
     for place in places:
         for name in names:
             if "*" not in name:
@@ -239,9 +242,8 @@ def _named(places: Iterable[Path], names: set[str]) -> Iterator[Path]:
                 if _is_file(path):
                     yield path
             elif "." in name and "**" not in name and len(name.replace("*", "")) > 2:
-                yield from [
-                    path for path in sorted(place.glob(name.lstrip("/"))) if _is_file(path)
-                ][:MOST_MATCHES]
+                matches = filter(_is_file, sorted(place.glob(name.lstrip("/"))))
+                yield from islice(matches, MOST_MATCHES)
 
 
 def _is_file(path: Path) -> bool:

@@ -1,4 +1,7 @@
-"""The nouns that cross rooms. Tensors carry their axes in comments; torch itself is not imported here."""
+"""The types shared by all packages: prompts, image batches, rewards and trajectories.
+
+Tensors carry their axes in comments; torch itself is not imported here.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,23 @@ __all__ = ["NO_CONTEXT", "Context", "ImageBatch", "Prompt", "RewardOutput", "Rol
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A text to condition on, with whatever a reward may need to judge the picture.
+    """A text to condition on, with the metadata a reward may need to judge the image.
 
-    `metadata` holds plain JSON values (for instance the questions and answers of a visual question answering reward).
+    `metadata` holds plain JSON values, such as the questions and answers of a
+    visual-question-answering reward.
 
     Raises:
-        PromptError: The text holds half a surrogate pair, such as half an emoji, or undecodable bytes.
+        PromptError: The text holds half a surrogate pair (half an emoji) or undecodable bytes.
     """
 
-    text: str  # made NFC
+    text: str  # normalised to NFC
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if broken := re.search("[\ud800-\udfff]", self.text):
+            place = f"U+{ord(broken[0]):04X}, at character {broken.start() + 1}"
             raise PromptError(
-                f"the prompt {self.text!r} is not text: it holds half a character (U+{ord(broken[0]):04X}, at letter {broken.start() + 1})"
+                f"the prompt {self.text!r} is not text: it holds half a character ({place})"
             )
         object.__setattr__(self, "text", unicodedata.normalize("NFC", self.text))
         try:
@@ -44,53 +49,56 @@ class Prompt:
         except UnicodeEncodeError as error:
             shown = ascii(self.text[:60])
             raise PromptError(
-                f"half a surrogate pair in the prompt {shown}, as of an emoji that was cut"
+                f"half a surrogate pair in the prompt {shown}, such as half an emoji"
             ) from error
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits of the SHA-256 of the text: the same on every machine, whatever list it came from."""
+        """The first twelve hexadecimal digits of the SHA-256 of the text.
+
+        They are the same on every machine and in every prompt list.
+        """
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The circumstances of the scoring, for rewards whose card lists "context" among its inputs. None: not known, as outside training."""
+    """The state of training at scoring time, for rewards whose card lists "context" as an input."""
 
-    progress: float | None = None  # share of the training that is done, 0 … 1
+    progress: float | None = None  # share of training that is done, 0 … 1; None outside training
 
 
 NO_CONTEXT: Final = Context()
 
 
 class ImageBatch:
-    """RGB pictures of one size and the prompts that they were made from. Not to be changed by who gets it.
+    """RGB images of one size, with the prompts they were generated from; a read-only value.
 
-    It is made from float `pixels` or, by `of_uint8` and `of_images`, from bytes; another form is made when first asked for, and kept.
+    A batch holds float pixels or, through `of_uint8` and `of_images`, bytes. Other forms are
+    computed at first use and kept.
 
     Args:
         pixels: float32 `[batch, 3, height, width]` in [0, 1], sRGB.
-        prompts: one per picture.
-        context: circumstances of the scoring.
+        prompts: One prompt per image.
+        context: State of training at scoring time.
 
     Raises:
-        ImageError: the pixels have another type or shape, or their number is not that of the prompts.
+        ImageError: The pixels have another type or shape, or are not one per prompt.
     """
 
     __slots__ = ("_images", "_pixels", "_uint8", "context", "from_bytes", "prompts")
 
     prompts: tuple[Prompt, ...]
     context: Context
-    from_bytes: bool  # whether `uint8` holds all there is to know of the pixels
+    from_bytes: bool  # True if `uint8` represents the pixels exactly
 
     def __init__(
         self, pixels: Tensor, prompts: Sequence[Prompt], context: Context = NO_CONTEXT
     ) -> None:
         shape = tuple(pixels.shape)
         if len(shape) != 4 or shape[1] != 3 or str(pixels.dtype) != "torch.float32":
-            raise ImageError(
-                f"pixels must be float32 [batch, 3, height, width], got {pixels.dtype} {list(shape)}"
-            )
+            found = f"{pixels.dtype} {list(shape)}"
+            raise ImageError(f"pixels must be float32 [batch, 3, height, width], got {found}")
         self._pixels: Tensor | None = pixels
         self._uint8: NDArray[np.uint8] | None = None
         self._images: list[Image.Image] | None = None
@@ -101,18 +109,13 @@ class ImageBatch:
     def of_uint8(
         cls, array: NDArray[np.uint8], prompts: Sequence[Prompt], context: Context = NO_CONTEXT
     ) -> ImageBatch:
-        """The batch of uint8 pictures `[batch, height, width, 3]`; raises as the constructor."""
+        """The batch of uint8 images `[batch, height, width, 3]`; raises as the constructor."""
         if str(array.dtype) != "uint8" or array.ndim != 4 or array.shape[-1] != 3:
             raise ImageError(
                 f"expected uint8 [batch, height, width, 3], got {array.dtype} {list(array.shape)}"
             )
-        batch = cls.__new__(cls)
-        batch._pixels, batch._uint8, batch._images, batch.from_bytes = (
-            None,
-            _read_only(array),
-            None,
-            True,
-        )
+        batch = cls._of_bytes()
+        batch._uint8 = _read_only(array)
         batch._take(len(array), prompts, context)
         return batch
 
@@ -124,12 +127,12 @@ class ImageBatch:
 
         Args:
             pixels: float32 `[batch, 3, height, width]` in [0, 1].
-            prompts: one per image.
-            levels: whether the 256 levels are all that is needed; an accelerator then sends bytes, a quarter of the floats.
-            context: circumstances of the scoring.
+            prompts: One prompt per image.
+            levels: True if 256 levels are enough; an accelerator then sends bytes, not floats.
+            context: State of training at scoring time.
 
         Raises:
-            ImageError: as the constructor; with `levels` on an accelerator also for a pixel that is not in [0, 1].
+            ImageError: As the constructor; with `levels` also for a pixel outside [0, 1].
         """
         if levels and pixels.device.type != "cpu":
             from ddpo.images import to_uint8
@@ -141,27 +144,30 @@ class ImageBatch:
     def of_images(
         cls, images: Sequence[Image.Image], prompts: Sequence[Prompt], context: Context = NO_CONTEXT
     ) -> ImageBatch:
-        """The batch of one RGB picture or more, of one size; raises as the constructor."""
-        if not images or any(
-            image.mode != "RGB" or image.size != images[0].size for image in images
-        ):
-            raise ImageError(
-                f"expected RGB pictures of one size, got {sorted({(image.mode, image.size) for image in images})}"
-            )
-        batch = cls.__new__(cls)
-        batch._pixels, batch._uint8, batch._images, batch.from_bytes = (
-            None,
-            None,
-            list(images),
-            True,
-        )
+        """The batch of at least one RGB image, all of one size; raises as the constructor."""
+        forms = {(image.mode, image.size) for image in images}
+        if len(forms) != 1 or images[0].mode != "RGB":
+            raise ImageError(f"expected RGB images of one size, got {sorted(forms)}")
+        batch = cls._of_bytes()
+        batch._images = list(images)
         batch._take(len(images), prompts, context)
+        return batch
+
+    @classmethod
+    def _of_bytes(cls) -> ImageBatch:
+        """A batch without pixels yet, which will come from bytes."""
+        batch = cls.__new__(cls)
+        batch._pixels = None
+        batch._uint8 = None
+        batch._images = None
+        batch.from_bytes = True
         return batch
 
     def _take(self, count: int, prompts: Sequence[Prompt], context: Context) -> None:
         if len(prompts) != count:
             raise ImageError(f"{count} images came with {len(prompts)} prompts")
-        self.prompts, self.context = tuple(prompts), context
+        self.prompts = tuple(prompts)
+        self.context = context
 
     @property
     def pixels(self) -> Tensor:
@@ -177,7 +183,7 @@ class ImageBatch:
         """uint8 `[batch, height, width, 3]`, read-only, rounded as `ddpo.images.to_uint8` does.
 
         Raises:
-            ImageError: a pixel is not in [0, 1].
+            ImageError: A pixel is outside [0, 1].
         """
         if self._uint8 is None:
             from ddpo.images import from_images, to_uint8
@@ -189,15 +195,15 @@ class ImageBatch:
 
     @property
     def images(self) -> list[Image.Image]:
-        """RGB pictures of Pillow, of `uint8`.
+        """The RGB images of Pillow with the pixels of `uint8`.
 
         Raises:
-            ImageError: a pixel is not in [0, 1].
+            ImageError: A pixel is outside [0, 1].
         """
         if self._images is None:
             from PIL import Image
 
-            self._images = [Image.fromarray(picture) for picture in self.uint8]
+            self._images = [Image.fromarray(image) for image in self.uint8]
         return self._images
 
     def __len__(self) -> int:
@@ -207,7 +213,7 @@ class ImageBatch:
         return self._part(index, self.prompts[index])
 
     def take(self, indices: Sequence[int]) -> ImageBatch:
-        """The pictures at `indices`, in that order."""
+        """The images at `indices`, in that order."""
         return self._part(list(indices), tuple(self.prompts[index] for index in indices))
 
     def _part(self, index: Any, prompts: tuple[Prompt, ...]) -> ImageBatch:
@@ -216,7 +222,9 @@ class ImageBatch:
         part._uint8 = None if self._uint8 is None else _read_only(self._uint8[index])
         some = range(len(self))[index] if isinstance(index, slice) else index
         part._images = None if self._images is None else [self._images[place] for place in some]
-        part.prompts, part.context, part.from_bytes = prompts, self.context, self.from_bytes
+        part.prompts = prompts
+        part.context = self.context
+        part.from_bytes = self.from_bytes
         return part
 
     @property
@@ -229,10 +237,10 @@ class ImageBatch:
 
     @property
     def edits(self) -> int:
-        """How often the float pixels were changed in place; a reward that raises this number broke its contract."""
-        return (
-            0 if self._pixels is None or self._pixels.is_inference() else int(self._pixels._version)
-        )  # the latter have no counter
+        """Number of in-place changes of the float pixels; a reward must not raise it."""
+        if self._pixels is None or self._pixels.is_inference():  # the latter have no counter
+            return 0
+        return int(self._pixels._version)
 
 
 def _read_only(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -243,18 +251,20 @@ def _read_only(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True)
 class RewardOutput:
-    """One score per picture, on the reward's own scale; NaN with a reason where a picture could not be scored.
+    """One score per image on the reward's own scale; NaN with a reason for an unscorable image.
 
     Raises:
-        ContractBroken: another type, or shapes that do not agree.
-        RewardFailure: a value is infinite, or a NaN has no reason.
+        ContractBroken: The values have another type, or shapes disagree.
+        RewardFailure: A value is infinite, or a NaN has no reason.
     """
 
     values: Tensor  # float32 [batch]
-    parts: Mapping[str, Tensor] = field(
-        default_factory=dict
-    )  # name → float32 [batch], for logs only
+    # Name → float32 [batch], for logs only.
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
     errors: tuple[str | None, ...] = ()  # length batch; () stands for "no errors"
+    # Filled in by the scorer: places where the reward failed, rather than found no score.
+    failed: frozenset[int] = frozenset()
+    unavailable: frozenset[int] = frozenset()  # of these, where its back end did not answer
 
     def __post_init__(self) -> None:
         if self.values.ndim != 1 or str(self.values.dtype) != "torch.float32":
@@ -267,9 +277,8 @@ class RewardOutput:
             raise ContractBroken(f"{len(self.values)} values came with {len(self.errors)} errors")
         for name, part in self.parts.items():
             if tuple(part.shape) != tuple(self.values.shape):
-                raise ContractBroken(
-                    f"part {name!r} has shape {list(part.shape)}, the values {list(self.values.shape)}"
-                )
+                shapes = f"{list(part.shape)}, the values {list(self.values.shape)}"
+                raise ContractBroken(f"part {name!r} has shape {shapes}")
         for index, (value, error) in enumerate(zip(self.values.tolist(), self.errors, strict=True)):
             if value in (float("inf"), float("-inf")):
                 raise RewardFailure(f"the score of image {index} is {value}")
@@ -286,10 +295,13 @@ class RewardOutput:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """The denoising paths of a batch: everything that is needed to score them again under another policy."""
+    """The denoising paths of a batch, from which another policy computes their likelihood."""
 
-    latents: Tensor  # storage dtype, batch steps+1 channel height width: x_T … x_0 (of a rollout that keeps no paths, x_0 alone)
-    log_probs: Tensor  # float32 [batch, steps], mean over channel, height and width, when sampled
+    # Storage dtype [batch, steps + 1, channel, height, width]: x_T … x_0, or x_0 alone where a
+    # rollout keeps no paths.
+    latents: Tensor
+    # float32 [batch, steps], mean over channel, height and width, under the sampling policy.
+    log_probs: Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""Objects that a user names by their place: `./file.py:Object` or `package.module:Object`; beside them the names of a registry.
+"""Objects of user code, loaded as `./file.py:Object`, `package.module:Object` or a registered name.
 
-Each comes with its origin, a line that changes when the code does: "file.py sha256:…", "package.module sha256:…", "ddpo", or a
-distribution and its version. Behind the hash of a user's file stands " files:…" if it depends on other files of its folder; that part
-changes when one of them does (see `ddpo.source_files`).
+Each object comes with its origin, a line that changes with the code: "file.py sha256:…",
+"package.module sha256:…", "ddpo", or a distribution and its version. The origin of a file that
+depends on others in its folder ends with " files:…", which changes with them (see
+`ddpo.source_files`).
 """
 
 from __future__ import annotations
@@ -28,19 +29,24 @@ __all__ = ["find", "is_user_code", "load_file", "load_object", "loaded_files", "
 T = TypeVar("T")
 
 _loaded: dict[Path, tuple[dict[str, str], ModuleType]] = {}
-"""Place of a user's file → the files that it depended on when it was run, and its module."""
+"""Path of a user's file → the files it depended on when it was run, and its module."""
 _own_places: set[Path] = set()
-"""Places of all files that user code has depended on in this process."""
+"""Paths of all files that user code has depended on in this process."""
 _own_folders: list[str] = []
-"""Folders of user files that were run, as they stand in `sys.path`."""
+"""Folders of the user files run so far, spelled as in `sys.path`."""
 
 
 def find(text: str, registry: Registry[T]) -> tuple[T | Any, str]:
-    """What `text` names, and its origin: a name of `registry`, `./file.py:Object`, or `package.module:Object` (not checked any further).
+    """The object named by `text`, and its origin.
+
+    Args:
+        text: A name of `registry`, `./file.py:Object` or `package.module:Object`. The type of an
+            object from user code is not checked.
+        registry: The registered names.
 
     Raises:
-        UnknownNameError: no such name; says the nearest.
-        RewardLoadError: the file, the module or the plug-in is broken, or has no such object.
+        UnknownNameError: There is no such name; the message suggests the nearest one.
+        RewardLoadError: The file, module or plug-in is broken, or has no such object.
     """
     if text not in registry.entries():
         if found := re.fullmatch(r"(.+\.py)(?::([\w.]+))?", text):
@@ -51,22 +57,23 @@ def find(text: str, registry: Registry[T]) -> tuple[T | Any, str]:
 
 
 def load_file(path: Path, attribute: str, kind: str = "reward") -> tuple[Any, str]:
-    """Runs a Python file and returns one of its objects, and "file.py sha256:…" as its origin.
+    """Runs a Python file and returns one of its objects, with the origin "file.py sha256:…".
 
-    It may import modules of its own folder, from whatever directory the program runs. It is run once in a process, and again when it or
-    a file that it depends on has changed.
+    The file may import modules of its own folder, whatever the working directory. It runs once per
+    process, and again when it or a file it depends on has changed.
 
     Args:
-        path: the file.
-        attribute: name of the object.
-        kind: the word for it in error messages.
+        path: Path of the Python file.
+        attribute: Name of the object.
+        kind: Word for the object in error messages.
 
     Raises:
-        RewardLoadError: no such file or attribute, or the file raises; names the line.
+        RewardLoadError: There is no such file or attribute, or the file raises at a named line.
     """
     path = named_path(path)
     try:
-        source, files = path.read_bytes(), source_files(path)
+        source = path.read_bytes()
+        files = source_files(path)
     except OSError as error:
         raise RewardLoadError(f"{kind} file {path}: {error.strerror or error}") from error
     place = path.resolve()
@@ -87,22 +94,24 @@ def load_file(path: Path, attribute: str, kind: str = "reward") -> tuple[Any, st
 
 
 def _origin(name: str, files: Mapping[str, str]) -> str:
-    """The origin of code by the hashes of its files, its own first."""
+    """The origin of code, from the hashes of its files with its own first."""
     own, *others = files.items()
     rest = f" files:{hashlib.sha256(repr(others).encode()).hexdigest()[:12]}" if others else ""
     return f"{name} sha256:{own[1][:12]}{rest}"
 
 
 def is_user_code(origin: str) -> bool:
-    """True if an origin is that of a file or module, not of a name, an installed distribution or a server."""
+    """True for the origin of a user's file or module, not of a distribution or a server."""
     return " sha256:" in origin and not origin.startswith("server ")
 
 
 def loaded_files(target: str, kind: str) -> dict[str, str]:
-    """SHA-256 of the files that a user's code depends on, by path relative to its folder, its own first; empty for installed code.
+    """SHA-256 of the files that user code depends on, by relative path with its own file first.
+
+    The result is empty for installed code.
 
     Args:
-        target: the file or the dotted name of the module, as given to `load_file` or `load_object`.
+        target: Path of the file or dotted module name, as given to `load_file` or `load_object`.
         kind: "file" or "object".
     """
     try:
@@ -115,17 +124,15 @@ def loaded_files(target: str, kind: str) -> dict[str, str]:
 
 
 def _run_user_file(path: Path, source: bytes, files: Mapping[str, str], kind: str) -> ModuleType:
-    """The module of a file, run with its own folder first among the places of modules, as Python does with a script."""
+    """The module of a file, run with its folder first in `sys.path`, as Python runs a script."""
     folder = str(path.absolute().parent)
     digest = hashlib.sha256(repr((str(path.resolve()), sorted(files.items()))).encode()).hexdigest()
     places = {(path.absolute().parent / name).resolve() for name in files}
     _forget_helpers(places, {Path(name).parts[0].removesuffix(".py") for name in files})
     _forget_bytecode(places)
     importlib.invalidate_caches()
-    written, sys.dont_write_bytecode = (
-        sys.dont_write_bytecode,
-        True,
-    )  # it is compared by the second: too coarse for an edited helper
+    written = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # its time stamps in seconds are too coarse for edited helpers
     sys.path.insert(0, folder)
     try:
         module = _execute(f"ddpo_user_{path.stem}_{digest[:16]}", path, source, kind)
@@ -139,7 +146,7 @@ def _run_user_file(path: Path, source: bytes, files: Mapping[str, str], kind: st
 
 
 def _keep_importable(folder: str) -> None:
-    """Lets code import modules of its folder later, too; behind all that is installed, which it must not hide."""
+    """Keeps the folder of user code importable, last in `sys.path` so that it hides no package."""
     if folder in _own_folders and folder in sys.path:
         _own_folders.remove(folder)
         sys.path.remove(folder)
@@ -150,24 +157,26 @@ def _keep_importable(folder: str) -> None:
 
 
 def _forget_helpers(places: set[Path], tops: set[str]) -> None:
-    """Lets modules be imported anew that earlier user code imported: edited since, or namesakes of other folders.
+    """Unloads modules of earlier user code that were edited since or share a name with new ones.
 
     Args:
-        places: the files of the code that is about to be run.
-        tops: the names of its modules and packages.
+        places: Paths of the files of the code about to run.
+        tops: Names of its top-level modules and packages.
     """
     for name, module in list(sys.modules.items()) if _own_places else ():
         file = getattr(module, "__file__", None)
         place = Path(file).resolve() if file and not name.startswith("ddpo_user_") else None
         if place in _own_places and (place in places or name.partition(".")[0] in tops):
-            for cut in range(
-                name.count(".") + 1
-            ):  # a package without __init__.py, which has no file, goes too
+            # Parent packages go too, since one without __init__.py has no file to compare.
+            for cut in range(name.count(".") + 1):
                 sys.modules.pop(name.rsplit(".", cut)[0], None)
 
 
 def _forget_bytecode(places: set[Path]) -> None:
-    """Removes the compiled copies of modules. Python tells a stale one by second and size, too coarse for an edited helper."""
+    """Removes the compiled copies of modules.
+
+    Python detects a stale copy by second and size, too coarse for an edited helper.
+    """
     for place in places:
         if place.suffix == ".py":
             with contextlib.suppress(OSError, NotImplementedError):
@@ -177,9 +186,9 @@ def _forget_bytecode(places: set[Path]) -> None:
 def _execute(name: str, path: Path, source: bytes, kind: str) -> ModuleType:
     module = ModuleType(name)
     module.__file__ = str(path.absolute())
-    sys.modules[name] = module  # dataclasses and pickle look the module of a class up by its name
+    sys.modules[name] = module  # dataclasses and pickle look up the module of a class by name
     try:
-        exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102  # the user asks for this file to be run
+        exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102  # the user's own file
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         line = _line_in(error, str(path))
@@ -192,7 +201,8 @@ def _execute(name: str, path: Path, source: bytes, kind: str) -> ModuleType:
 def _line_in(error: BaseException, path: str) -> str:
     if isinstance(error, SyntaxError):
         return f":{error.lineno}"
-    line, trace = "", error.__traceback__
+    line = ""
+    trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == path:
             line = f":{trace.tb_lineno}"
@@ -206,28 +216,29 @@ def _attribute(module: ModuleType, attribute: str, where: str) -> Any:
         try:
             value = getattr(value, part)
         except AttributeError:
-            near = (
-                nearest(part, [key for key in vars(value) if not key.startswith("_")])
-                if hasattr(value, "__dict__")
-                else None
-            )
-            raise RewardLoadError(
-                f"{where} has no {attribute!r}" + (f"; did you mean {near!r}?" if near else "")
-            ) from None
+            public = [key for key in getattr(value, "__dict__", {}) if not key.startswith("_")]
+            near = nearest(part, public)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise RewardLoadError(f"{where} has no {attribute!r}{hint}") from None
     return value
 
 
 def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any, str]:
-    """The object `module:attribute`, and "module sha256:…" as its origin; `kind` is the word for it in error messages.
+    """The object `module:attribute`, with the origin "module sha256:…".
+
+    Args:
+        module: Dotted module name.
+        attribute: Name of the object.
+        kind: Word for the object in error messages.
 
     Raises:
-        RewardLoadError: no such module or attribute, or the module raises.
+        RewardLoadError: There is no such module or attribute, or the module raises.
     """
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(error.name + ".")):
-            hint = "a file is named as ./file.py:Attribute"
+            hint = "write a file as ./file.py:Attribute"
             raise RewardLoadError(
                 f"{kind} {module}:{attribute}: no module {error.name!r}; {hint}"
             ) from error
@@ -241,23 +252,20 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
     if files := loaded_files(module, "object"):
         return _attribute(imported, attribute, module), _origin(module, files)
     digest = source_digest(module)
-    return _attribute(
-        imported, attribute, module
-    ), f"{module} sha256:{digest}" if digest else module
+    origin = f"{module} sha256:{digest}" if digest else module
+    return _attribute(imported, attribute, module), origin
 
 
 def source_digest(module: str) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of a module's source file; "" if it has none.
+    """The first twelve hexadecimal digits of the SHA-256 of a module's source; "" without a file.
 
-    The module itself is not imported, only the packages that it lies in. Modules that it imports do not count.
+    Only the packages around the module are imported. Modules that it imports do not count.
     """
     try:
         loaded = sys.modules.get(module)
         found = importlib.util.find_spec(module) if loaded is None else loaded.__spec__
-        return (
-            hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()[:12]
-            if found and found.origin
-            else ""
-        )
+        if not found or not found.origin:
+            return ""
+        return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()[:12]
     except (ImportError, AttributeError, ValueError, OSError):
         return ""

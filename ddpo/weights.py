@@ -1,4 +1,4 @@
-"""Weight files by address or hub id at a pinned revision, verified by their SHA-256 and cached.
+"""Weight files by URL or hub id at a pinned revision, verified by their SHA-256 and cached.
 
 The cache is `DDPO_CACHE`, else `~/.cache/ddpo`. With `DDPO_OFFLINE` or `HF_HUB_OFFLINE` set,
 nothing is fetched.
@@ -7,15 +7,17 @@ nothing is fetched.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from ddpo.errors import ConfigError, MissingResourceError, one_line
+
+if TYPE_CHECKING:
+    from requests import RequestException
 
 __all__ = [
     "cache_dir",
@@ -29,6 +31,8 @@ __all__ = [
     "verified",
 ]
 
+TIMEOUT_SECONDS: Final = 30.0  # without a byte from the server
+RETRIES: Final = 2
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 OTHER_FRAMEWORKS: Final = (
     "*.h5",
@@ -46,11 +50,10 @@ OTHER_FRAMEWORKS: Final = (
 
 
 def cache_dir() -> Path:
-    """The folder of fetched files.
+    """The folder of downloaded files.
 
     Raises:
-        ConfigError: `DDPO_CACHE` names a home folder that does not exist, or is not set and there
-            is none.
+        ConfigError: the home folder that `DDPO_CACHE` names, or the user's own, does not exist.
     """
     given = os.environ.get("DDPO_CACHE")
     try:
@@ -71,7 +74,7 @@ def check_space(folder: Path, size: int, what: str) -> None:
     """Refuses a download of `size` bytes that the disk of `folder` cannot hold.
 
     Raises:
-        MissingResourceError: it cannot; says how much is free.
+        MissingResourceError: the disk has too little space; the message names the free space.
     """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
@@ -81,7 +84,7 @@ def check_space(folder: Path, size: int, what: str) -> None:
 
 
 def offline() -> bool:
-    """True if the environment forbids fetching."""
+    """True if the environment forbids downloads."""
     values = (
         os.environ.get(name, "").strip().lower() for name in ("DDPO_OFFLINE", "HF_HUB_OFFLINE")
     )
@@ -89,10 +92,10 @@ def offline() -> bool:
 
 
 def verified(path: Path, sha256: str, what: str) -> Path:
-    """`path`, if it is a file with that SHA-256.
+    """The path itself, once its SHA-256 has been compared.
 
     Raises:
-        MissingResourceError: there is no such file, or it is another one.
+        MissingResourceError: there is no such file, or its SHA-256 differs.
     """
     if not path.is_file():
         raise MissingResourceError(f"{what} is not at {path}")
@@ -104,28 +107,31 @@ def verified(path: Path, sha256: str, what: str) -> Path:
 
 
 def url_target(url: str, sha256: str) -> Path:
-    """The place of the file of `url` in the cache."""
+    """The path in the cache of the file at a URL."""
     name = unquote(urlsplit(url).path.rpartition("/")[2])
     return cache_dir() / "files" / sha256[:16] / name
 
 
 def fetch_url(url: str, sha256: str, what: str, progress: bool = False) -> Path:
-    """The file at `url` from the cache, fetched first unless it is there.
+    """The cached file of a URL, downloaded first unless it is cached.
 
-    It appears in the cache only whole and verified. Large files belong on the hub, whose client
-    resumes an interrupted download.
+    It enters the cache only complete and verified. A failed download is repeated `RETRIES` times.
+    Large files belong on the hub, whose client resumes an interrupted download.
 
     Args:
         url: https address (http only on this machine).
-        sha256: 64 hexadecimal digits; a file with another hash is thrown away.
+        sha256: SHA-256 of the file, 64 hexadecimal digits; any other content is discarded.
         what: name of the file with size and licence, for messages, such as
             "LAION aesthetic head (3.7 MB, Apache-2.0)".
         progress: whether a progress bar is shown on standard error.
 
+    Returns:
+        The path of the file in the cache.
+
     Raises:
-        MissingResourceError: offline, not reachable, or not the expected file; says where to put
-            it by hand.
-        ConfigError: neither https nor on this machine.
+        MissingResourceError: the file is not cached, and fetching is off, fails, or gives other
+            content. The message says how to add the file by hand.
+        ConfigError: the address is neither https nor on this machine.
     """
     parts = urlsplit(url)
     loopback = parts.scheme == "http" and parts.hostname in LOOPBACK
@@ -143,46 +149,78 @@ def fetch_url(url: str, sha256: str, what: str, progress: bool = False) -> Path:
 
 
 def _download(url: str, target: Path, sha256: str, what: str, by_hand: str, progress: bool) -> None:
-    from torch.hub import download_url_to_file
+    import pooch
+    from requests import RequestException
 
+    def download(address: str, file: str, _: pooch.Pooch) -> None:
+        pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT_SECONDS)(address, file, None)
+        Path(file).chmod(0o644)  # pooch's temporary files can be read by their owner only
+
+    pooch.get_logger().setLevel("WARNING")
+    cache = pooch.create(
+        path=target.parent,
+        base_url="",
+        registry={target.name: f"sha256:{sha256}"},
+        urls={target.name: url},
+        retry_if_failed=RETRIES,
+    )
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        place = f"{target.parent} cannot be written ({error.strerror})"
-        raise MissingResourceError(f"{what}: {place}; set DDPO_CACHE") from error
-    try:
-        # writes beside the target, checks the hash, and renames
-        download_url_to_file(url, str(target), sha256, bool(progress))
-    except RuntimeError as error:
-        cause = f"is cut short or another file, by its SHA-256: {one_line(error)}"
-        raise MissingResourceError(f"{what} was fetched from {url} but {cause}") from error
-    except (OSError, http.client.HTTPException) as error:
-        cause = f"could not be fetched ({one_line(error)})"
+        cache.fetch(target.name, downloader=download)
+    except RequestException as error:
+        cause = f"could not be fetched ({_network_failure(error)})"
         raise MissingResourceError(f"{what} {cause}: {by_hand}") from error
+    except ValueError as error:
+        cause = f"is another file or was cut short: its SHA-256 is not {sha256[:12]}…"
+        raise MissingResourceError(f"{what} was fetched from {url} but {cause}") from error
+    except OSError as error:
+        cause = f"cannot be written to {target.parent} ({error.strerror or one_line(error)})"
+        raise MissingResourceError(f"{what} {cause}; set DDPO_CACHE to another folder") from error
+
+
+def _network_failure(error: RequestException) -> str:
+    """The cause of a failed request, for people who do not know the HTTP library."""
+    from requests import HTTPError, Timeout
+    from requests.exceptions import ChunkedEncodingError
+    from urllib3.exceptions import ReadTimeoutError
+
+    cause = next(iter(error.args), None)
+    if isinstance(error, HTTPError) and error.response is not None:
+        return f"the server answered with HTTP status {error.response.status_code}"
+    if isinstance(error, Timeout) or isinstance(cause, ReadTimeoutError):
+        return f"no answer for {TIMEOUT_SECONDS:g} seconds"
+    if isinstance(error, ChunkedEncodingError):
+        return "the connection was cut"
+    reason = str(getattr(cause, "reason", error))
+    return reason.partition(": ")[2] or reason  # without the name of the connection
 
 
 def fetch_hub_file(
     repository: str, filename: str, revision: str, sha256: str | None, what: str
 ) -> Path:
-    """A file of a Hugging Face hub repository at a pinned revision, fetched unless it is cached.
+    """The cached file of a hub repository at a pinned revision, downloaded unless it is cached.
 
-    The hub's own cache keeps it, and the hub's client resumes an interrupted download.
+    The file lies in the hub's own cache. The hub's client resumes an interrupted download.
+
+    Args:
+        repository: id of the repository, such as "openai/clip-vit-large-patch14".
+        filename: path of the file in the repository.
+        revision: commit, tag or branch.
+        sha256: SHA-256 of the file, 64 hexadecimal digits; None skips the comparison.
+        what: name of the file with size and licence, for messages.
 
     Raises:
         MissingResourceError: offline and not cached, not reachable, no such repository or
-            revision, or not the expected file.
+            revision, or another SHA-256.
     """
     from huggingface_hub import hf_hub_download
 
+    local = offline()
     try:
-        path = Path(
-            hf_hub_download(repository, filename, revision=revision, local_files_only=offline())
-        )
+        path = hf_hub_download(repository, filename, revision=revision, local_files_only=local)
     except (OSError, ValueError, RuntimeError) as error:  # the hub's errors are subclasses of these
-        raise _not_on_the_hub(
-            what, error, f"{repository} {filename} --revision {revision}"
-        ) from error
-    return verified(path, sha256, what) if sha256 else path
+        arguments = f"{repository} {filename} --revision {revision}"
+        raise _not_on_the_hub(what, error, arguments) from error
+    return verified(Path(path), sha256, what) if sha256 else Path(path)
 
 
 def fetch_hub_repository(
@@ -190,8 +228,12 @@ def fetch_hub_repository(
 ) -> Path:
     """The folder of a hub repository at a revision in the hub's own cache.
 
-    Files of other frameworks are left out. With `only`, just the files that match one of these
-    patterns are fetched; `*` matches slashes too.
+    Args:
+        repository: id of the repository.
+        revision: commit, tag or branch.
+        what: name of the model with size and licence, for messages.
+        only: patterns of the files to fetch, in which `*` matches slashes too. Empty: all files
+            but those of other frameworks.
 
     Raises:
         MissingResourceError: as `fetch_hub_file`.
@@ -199,16 +241,14 @@ def fetch_hub_repository(
     from huggingface_hub import snapshot_download
 
     try:
-        ignored = list(OTHER_FRAMEWORKS)
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                local_files_only=offline(),
-                ignore_patterns=ignored,
-                allow_patterns=list(only) or None,
-            )
+        folder = snapshot_download(
+            repository,
+            revision=revision,
+            local_files_only=offline(),
+            ignore_patterns=list(OTHER_FRAMEWORKS),
+            allow_patterns=list(only) or None,
         )
+        return Path(folder)
     except (OSError, ValueError, RuntimeError) as error:
         raise _not_on_the_hub(what, error, f"{repository} --revision {revision}") from error
 

@@ -27,7 +27,7 @@ class Settings:
     seed: int = 0
     iterations: int = 10
     samples: int = 96  # images per iteration
-    per_prompt: int = 8  # images of each drawn prompt
+    per_prompt: int = 8  # images of each prompt of an iteration
     steps: int = 10  # denoising steps
     batch: int = 32  # items in one call of the denoiser
     updates: int = 4  # optimizer steps per iteration
@@ -48,7 +48,8 @@ class Model:
         )
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=float32)
         unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=float32)
-        self.text_encoder, self.vae = text_encoder.eval(), vae.eval()
+        self.text_encoder = text_encoder.eval()
+        self.vae = vae.eval()
         self.unet = unet.eval().requires_grad_(False)
         torch.manual_seed(settings.seed)
         attention = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -99,7 +100,7 @@ class Model:
 
 
 def choose(prompts, settings, iteration):
-    """(prompt, image number) of an iteration: every prompt is used once before one is used again."""
+    """(prompt, image number) of an iteration; each prompt is used once before one is used again."""
     images = []
     groups = settings.samples // settings.per_prompt
     for place in range((iteration - 1) * groups, iteration * groups):

@@ -1,6 +1,7 @@
-"""The five parts of the embedded model, untrained, all stock classes of diffusers and transformers.
+"""The untrained components of the embedded model, all stock classes of diffusers and transformers.
 
-Sizes (parameters): text encoder 0.36 M, autoencoder 1.0 M, denoiser 5.6 M; 14 MB in half precision.
+Numbers of parameters: text encoder 0.36 M, autoencoder 1.0 M, denoiser 5.6 M. Half precision takes
+14 MB.
 """
 
 from typing import Final
@@ -17,7 +18,7 @@ TEXT_WIDTH: Final = 128
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """Images `[batch, 3, 64, 64]` in [-1, 1] ↔ latents `[batch, 12, 8, 8]`."""
+    """The autoencoder of images `[batch, 3, 64, 64]` in [-1, 1] and latents `[batch, 12, 8, 8]`."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -26,12 +27,12 @@ def build_autoencoder() -> AutoencoderKL:
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
         sample_size=SIZE,
-        scaling_factor=1.0,  # the standardisation is folded into the convolutions around the latents
+        scaling_factor=1.0,  # the convolutions around the latents standardise them
     )
 
 
 def build_text_encoder(vocabulary: int) -> CLIPTextModel:
-    """Token ids `[batch, 16]` → hidden states `[batch, 16, 128]`."""
+    """The text encoder from token ids `[batch, 16]` to hidden states `[batch, 16, 128]`."""
     config = CLIPTextConfig(
         vocab_size=vocabulary,
         hidden_size=TEXT_WIDTH,
@@ -48,7 +49,7 @@ def build_text_encoder(vocabulary: int) -> CLIPTextModel:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Noisy latents, timestep and text → velocity `[batch, 12, 8, 8]`."""
+    """The denoiser from noisy latents, timestep and text to velocity `[batch, 12, 8, 8]`."""
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,
@@ -64,7 +65,10 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Velocity prediction on Stable Diffusion's betas, rescaled to zero terminal SNR (arXiv 2305.08891)."""
+    """The scheduler of velocity prediction, with betas rescaled to zero terminal SNR.
+
+    Source: arXiv 2305.08891.
+    """
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

@@ -1,8 +1,8 @@
-"""Measures the embedded model: `python -m pretraining.measure`.
+"""Quality measures of the embedded model: `python -m pretraining.measure`.
 
-Writes `measures.json` and a contact sheet per split to `--out`: size, autoencoder PSNR, and recognisability, which is how often a
-judge of shape (`pretraining.judge`) names the noun of generated pictures, beside its accuracy on renderings it has not
-seen and on their autoencoder reconstructions.
+Writes `measures.json` and a contact sheet per split to `--out`. The measures are size, autoencoder
+PSNR and recognisability. Recognisability is the share of generated images whose noun a judge of
+shape names (`pretraining.judge`), beside its accuracy on new renderings and reconstructions.
 """
 
 from __future__ import annotations
@@ -33,31 +33,27 @@ SPLITS = {"animals": SEEN_ANIMALS, "unseen_animals": UNSEEN_ANIMALS, "objects": 
 
 
 def say(line: str) -> None:
-    """One line of progress."""
+    """Prints one line of progress."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 @torch.no_grad()
 def reconstruct(policy: StableDiffusionPolicy, pixels: Tensor) -> Tensor:
-    """What the autoencoder makes of pictures, without sampling. `[batch, 3, 64, 64]` in [0, 1]."""
-    parts = [
-        policy.decode(
-            policy.vae.encode(part * 2 - 1).latent_dist.mean * policy.vae.config["scaling_factor"]
-        )
-        for part in pixels.split(64)
-    ]
-    return torch.cat(parts)
+    """The autoencoder's deterministic reconstructions, `[batch, 3, 64, 64]` in [0, 1]."""
+    scale = policy.vae.config["scaling_factor"]
+    means = [policy.vae.encode(part * 2 - 1).latent_dist.mean for part in pixels.split(64)]
+    return torch.cat([policy.decode(mean * scale) for mean in means])
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of the mean squared error over all pictures, after rounding to 8 bits."""
+    """Peak signal-to-noise ratio in dB, from the mean squared error over all 8-bit images."""
     error = float(((a * 255).round() - (b * 255).round()).square().mean())
     return 10 * math.log10(255**2 / error)
 
 
 def accuracy(judge: Judge, pixels: Tensor, labels: Tensor) -> float:
-    """Top-1 accuracy of the judge."""
+    """The top-1 accuracy of the judge."""
     return float((judge.name(pixels) == labels.numpy()).mean())
 
 
@@ -68,7 +64,7 @@ def generate(
     settings: SamplerSettings,
     seed: int,
 ) -> Tensor:
-    """Pictures of "a noun", `each` of every noun, grouped by noun."""
+    """Images of "a noun", `each` for every noun, grouped by noun."""
     keys = [SampleKey(Prompt(with_article(noun)), index) for noun in nouns for index in range(each)]
     return torch.cat([batch.pixels for batch in sample_images(policy, keys, settings, seed)])
 
@@ -81,27 +77,25 @@ def measure(
     settings: SamplerSettings,
     out: Path,
 ) -> dict[str, Any]:
-    """All figures; writes the contact sheets on the way."""
+    """All measures by name; also writes the contact sheets."""
     drawn, labels = draw_batch(renderer, np.random.default_rng([2024, 1]), 1024)
     grey = without_color(drawn, np.random.default_rng([2024, 2]))
     rebuilt = reconstruct(policy, drawn)
     names = list(NOUNS)
     recognised: dict[str, float] = {}
     right_by_noun: dict[str, float] = {}
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for split, nouns in SPLITS.items():
-        pictures = generate(policy, list(nouns), each, settings, seed=12345)
-        named = judge.name(pictures).reshape(len(nouns), each)
+        images = generate(policy, list(nouns), each, settings, seed=12345)
+        named = judge.name(images).reshape(len(nouns), each)
         for row, noun in enumerate(nouns):
             right_by_noun[noun] = float((named[row] == names.index(noun)).mean())
         recognised[split] = float(np.mean([right_by_noun[noun] for noun in nouns]))
-        first = to_pil(pictures.reshape(len(nouns), each, *pictures.shape[1:])[:, 0])
-        save_png(
-            contact_sheet([image.resize((128, 128)) for image in first], columns=10),
-            out / f"sheet-{split}.png",
-        )
-        say(f"{split}: {recognised[split]:.1%} of {pictures.shape[0]} pictures named")
-    seconds = time.perf_counter() - begun
+        first = to_pil(images.reshape(len(nouns), each, *images.shape[1:])[:, 0])
+        sheet = contact_sheet([image.resize((128, 128)) for image in first], columns=10)
+        save_png(sheet, out / f"sheet-{split}.png")
+        say(f"{split}: {recognised[split]:.1%} of {images.shape[0]} images named")
+    seconds = time.perf_counter() - start
     folder = model_folder(policy.model)
     return {
         "megabytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6,
@@ -122,11 +116,11 @@ def measure(
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="emoji", help="'emoji' or a folder in the same format")
     parser.add_argument("--out", type=Path, default=Path("runs/emoji-measures"))
-    parser.add_argument("--each", type=int, default=10, help="pictures per noun")
+    parser.add_argument("--each", type=int, default=10, help="images per noun")
     parser.add_argument("--judge-steps", type=int, default=600)
     parser.add_argument("--guidance", type=float, default=2.5)
     parser.add_argument("--steps", type=int, default=20)

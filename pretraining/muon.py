@@ -1,7 +1,8 @@
-"""Muon: momentum whose matrix updates are orthogonalised by a Newton-Schulz iteration.
+"""The Muon optimizer: momentum with matrix updates orthogonalised by Newton-Schulz iterations.
 
-Source: Jordan et al. 2024 (the quintic coefficients), Liu et al. arXiv 2502.16982 (the 0.2·√max(rows, columns) scale, with which
-AdamW's learning rates carry over). `torch.optim.Muon` takes matrices only; half of our parameters are convolutions.
+Source: Jordan et al. 2024 for the quintic coefficients; Liu et al., arXiv 2502.16982, for the scale
+0.2·√max(rows, columns), which preserves AdamW's learning rates. `torch.optim.Muon` supports only
+matrices, and half of the parameters here are convolutions.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +14,10 @@ NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrix: torch.Tensor, steps: int = 4) -> torch.Tensor:
-    """The nearest semi-orthogonal matrix, roughly: singular values end in about [0.7, 1.2]. Shape `[rows, columns]`, bfloat16 inside."""
+    """The approximately nearest semi-orthogonal matrix `[rows, columns]`, computed in bfloat16.
+
+    Its singular values lie in about [0.7, 1.2].
+    """
     a, b, c = NEWTON_SCHULZ_COEFFICIENTS
     x = matrix.bfloat16()
     x = x / (x.norm() + 1e-7)
@@ -30,10 +34,11 @@ class Muon(torch.optim.Optimizer):
     """Muon for parameters of two or more axes; the first axis is the row.
 
     Args:
-        params: matrices and convolution kernels.
-        lr: learning rate on AdamW's scale.
+        params: Matrices and convolution kernels.
+        lr: Learning rate on AdamW's scale.
         momentum: Nesterov momentum.
-        share: `(rank, world, all_reduce)`: each process orthogonalises every world-th matrix and `all_reduce` sums the results.
+        share: Rank, world size and all-reduce function of this process. Each process
+            orthogonalises every world-th matrix, and the all-reduce sums the results.
     """
 
     def __init__(
@@ -47,7 +52,8 @@ class Muon(torch.optim.Optimizer):
         self._share = share
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is used here
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Updates the parameters; no closure is supported."""
         rank, world, all_reduce = self._share
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
@@ -60,9 +66,8 @@ class Muon(torch.optim.Optimizer):
                 buffer.mul_(group["momentum"]).add_(param.grad)
                 if index % world == rank:
                     update = orthogonalise((param.grad + group["momentum"] * buffer).flatten(1))
-                    flat[offset : offset + param.numel()] = (
-                        update.flatten() * 0.2 * max(update.shape) ** 0.5
-                    )
+                    scaled = update.flatten() * 0.2 * max(update.shape) ** 0.5
+                    flat[offset : offset + param.numel()] = scaled
                 offset += param.numel()
             all_reduce(flat)
             offset = 0

@@ -1,8 +1,8 @@
-"""Draws the training pictures of the embedded model: one emoji on a plain, graded or textured ground, with a caption.
+"""Renderer of the embedded model's training images: an emoji on a background, with a caption.
 
-Everything is drawn from a `numpy.random.Generator`, so the same generator state gives the same picture and caption.
-No horizontal flip, one size and shifts of at most one pixel: with flips, side views came out as a mirror-symmetric blend of both
-orientations, and every pose that a small denoiser has to learn costs it sharpness.
+The state of a `numpy.random.Generator` determines image and caption. Glyphs have one size and shift
+by at most one pixel. They are not flipped: flips made side views a mirror-symmetric blend of both
+orientations, and every further pose costs a small denoiser sharpness.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One picture: `pixels` uint8 `[64, 64, 3]`, its `caption`, and the `noun` that it shows."""
+    """One image: `pixels` uint8 `[64, 64, 3]`, its `caption`, and the `noun` of its glyph."""
 
     pixels: Pixels
     caption: str
@@ -54,26 +54,28 @@ def find_font() -> Path:
     """The Noto Color Emoji font file of this machine.
 
     Raises:
-        MissingResourceError: no known place holds it; the message says how to install it.
+        MissingResourceError: The font is not installed; the message says how to install it.
     """
     for path in FONT_PATHS:
         if Path(path).is_file():
             return Path(path)
     raise MissingResourceError(
-        "Noto Color Emoji is not installed: apt-get install fonts-noto-color-emoji (or give --font PATH)"
+        "Noto Color Emoji is not installed: apt-get install fonts-noto-color-emoji "
+        "(or give --font PATH)"
     )
 
 
 def with_article(noun: str) -> str:
+    """The noun with its indefinite article: "a cat", "an owl"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 class Renderer:
-    """Draws pictures from glyphs that are rasterised once.
+    """A renderer of random training images, which rasterises each glyph once.
 
     Args:
-        font: a Noto Color Emoji file with the 109-pixel bitmap strike; found on the machine when None.
-        size: side of the pictures in pixels.
+        font: Noto Color Emoji file with the 109-pixel bitmap strike; None for the installed one.
+        size: Side of the images in pixels.
     """
 
     def __init__(self, font: Path | None = None, size: int = SIZE) -> None:
@@ -83,7 +85,7 @@ class Renderer:
         self._scaled: dict[tuple[str, int], Image.Image] = {}
 
     def draw(self, rng: np.random.Generator, noun: str | None = None) -> Drawing:
-        """Draws a random picture, of `noun` if given."""
+        """A random image with its caption, of `noun` if given."""
         names = list(NOUNS)
         chosen = noun or names[int(rng.integers(len(names)))]
         ground, ground_name = self._ground(rng)
@@ -94,22 +96,22 @@ class Renderer:
             caption = f"{caption} {activity}"
         else:
             side = round(self.size * 0.90)
-            self._paste(
-                ground, NOUNS[chosen], side, (self.size - side) // 2, (self.size - side) // 2, rng
-            )
+            corner = (self.size - side) // 2
+            self._paste(ground, NOUNS[chosen], side, corner, corner, rng)
         if rng.random() < 0.3:
             caption = f"{caption} on {with_article(ground_name)} background"
         return Drawing(np.asarray(ground), caption, chosen)
 
     def _glyph(self, character: str) -> Image.Image:
-        """The glyph on a transparent square, cropped to what is drawn."""
+        """The glyph on a transparent square, cropped to its visible part."""
         if character not in self._glyphs:
             canvas = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
             ImageDraw.Draw(canvas).text((8, 8), character, font=self._font, embedded_color=True)
             box = canvas.getbbox()
             if box is None:
+                code = f"U+{ord(character[0]):X}"
                 raise MissingResourceError(
-                    f"the font has no glyph for {character!r} (U+{ord(character[0]):X}); Unicode 15 is needed"
+                    f"the font has no glyph for {character!r} ({code}); Unicode 15 is needed"
                 )
             figure = canvas.crop(box)
             side = max(figure.size)
@@ -145,17 +147,11 @@ class Renderer:
         prop_side = round(self.size * (0.52 if len(props) == 1 else 0.40))
         for index, character in enumerate(props):
             center = self.size * (index + 1) / (len(props) + 1)
-            self._paste(
-                ground,
-                character,
-                prop_side,
-                round(center - prop_side / 2),
-                self.size - prop_side - 1,
-                rng,
-            )
+            left = round(center - prop_side / 2)
+            self._paste(ground, character, prop_side, left, self.size - prop_side - 1, rng)
 
     def _ground(self, rng: np.random.Generator) -> tuple[Image.Image, str]:
-        """A background and the word that a caption would use for it."""
+        """A random background, and its word in a caption."""
         names = list(COLORS)
         first, second = (names[i] for i in rng.choice(len(names), size=2, replace=False))
         a, b = (self._jitter(COLORS[name], rng) for name in (first, second))
@@ -174,9 +170,8 @@ class Renderer:
         elif texture == "checkered":
             mask = (x // (period // 2) + y // (period // 2)) % 2 == 0
         else:
-            mask = (x % period - period / 2) ** 2 + (y % period - period / 2) ** 2 < (
-                period * 0.3
-            ) ** 2
+            squared = (x % period - period / 2) ** 2 + (y % period - period / 2) ** 2
+            mask = squared < (period * 0.3) ** 2
         return Image.fromarray(np.where(mask[..., None], a, b).astype(np.uint8)), texture
 
     @staticmethod

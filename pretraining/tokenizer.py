@@ -1,6 +1,6 @@
-"""The tokenizer of the embedded model: CLIP's format, with a vocabulary in which each caption word is one token.
+"""The embedded model's tokenizer, in CLIP's format with one token per word of the captions.
 
-Words outside the vocabulary are spelt in shorter pieces, down to single characters, as in CLIP.
+Other words are spelt in shorter tokens, down to single characters, as in CLIP.
 """
 
 import json
@@ -19,7 +19,7 @@ CHARACTERS: Final = string.ascii_lowercase + string.digits + string.punctuation
 
 
 def caption_words() -> list[str]:
-    """Every word that a caption can hold, sorted."""
+    """Every possible word of a caption, sorted."""
     phrases = [
         *NOUNS,
         *ACTIVITIES,
@@ -32,7 +32,10 @@ def caption_words() -> list[str]:
 
 
 def train_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent pair first (ties: alphabetical), until each word is one token."""
+    """The byte-pair merges that make each word one token.
+
+    The most frequent pair comes first, and ties are in alphabetical order.
+    """
     pieces = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
     merges: list[tuple[str, str]] = []
     while pairs := Counter(
@@ -56,15 +59,14 @@ def _merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def write_tokenizer(folder: Path) -> int:
-    """Writes `vocab.json`, `merges.txt` and the two config files; returns the size of the vocabulary."""
+    """Writes `vocab.json`, `merges.txt` and two config files; returns the vocabulary size."""
     merges = train_merges(caption_words())
     pieces = [*CHARACTERS, *(c + "</w>" for c in CHARACTERS), *("".join(pair) for pair in merges)]
     vocabulary = {piece: index for index, piece in enumerate([*pieces, START, END])}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text(
-        "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n"
-    )
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     (folder / "special_tokens_map.json").write_text(json.dumps(special))
     config = {

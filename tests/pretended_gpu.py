@@ -1,6 +1,6 @@
 """A pretended accelerator without values: fake tensors on a device named "pretend".
 
-`pretend()` registers the device with torch for the rest of the process; use it in a process of its own.
+`pretend()` registers the device with torch for the rest of the process; use a process of its own.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Fakes(TorchDispatchMode):
         self.mode = mode
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs the operator on fakes; what `torch.tensor` makes is left to the fake mode, which remembers its values."""
+        """Runs the operator on fakes; the fake mode makes those of `torch.tensor`, with values."""
         if func.overloadpacket in (aten.lift, aten.lift_fresh):
             return func(*args, **(kwargs or {}))
         args, kwargs = tree_map_only(Tensor, self._fake, (args, kwargs or {}))
@@ -84,7 +84,7 @@ class NoFloat64(TorchDispatchMode):
 
 
 class NoWaiting(TorchDispatchMode):
-    """Raises `Waiting` where the host would wait for the device: a value read, or a copy that blocks."""
+    """Raises `Waiting` where the host would wait for the device: reads and blocking copies."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Looks at the operator, then runs it."""
@@ -126,7 +126,7 @@ def _place() -> str:
 def _assign(
     self: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True
 ) -> nn.Module:
-    """`Module._apply` that puts new parameters in the place of old ones: fake ones cannot be changed."""
+    """`Module._apply` that replaces parameters by new ones, since fake ones cannot be changed."""
     for child in self.children() if recurse else ():
         child._apply(function)
     for name, parameter in self._parameters.items():
@@ -152,7 +152,10 @@ LOW_PRECISION: Final = (
     "scaled_dot_product_attention",
 )
 FLOAT32: Final = ("layer_norm", "group_norm", "native_layer_norm", "softmax.int")
-"""Operators that autocast runs in low precision, and in float32. Source: torch's "CUDA Ops that can autocast"."""
+"""Operators that autocast runs in low precision, and in float32.
+
+Source: torch's "CUDA Ops that can autocast".
+"""
 
 
 def _cast(operator: Any, low: bool) -> Callable[..., Any]:
@@ -175,7 +178,8 @@ def _cast(operator: Any, low: bool) -> Callable[..., Any]:
 def _register() -> list[torch.library.Library]:
     """Makes the device and its autocast known to torch; what it gives is to be kept."""
     _setup_privateuseone_for_python_backend(DEVICE, backend_module=_Backend())
-    others, ours = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    others = torch.library.Library("_", "IMPL")
+    ours = torch.library.Library("aten", "IMPL")
     others.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     for name in (*LOW_PRECISION, *FLOAT32):
         packet, _, overload = name.partition(".")

@@ -1,4 +1,4 @@
-"""A stand-in for Apple's GPU: "mps" tensors are CPU tensors with a mark, and a marked float64 tensor is an error, as there.
+"""A stand-in for Apple's GPU, whose tensors are marked CPU tensors and never float64.
 
 It sees every call of torch's Python interface. What comes from a marked tensor is marked; `cpu()`
 gives an unmarked one. Mixing both kinds is an error unless one is a single number.
@@ -14,7 +14,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 MPS = torch.device("mps", 0)
-NO_FLOAT64 = "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. Please use float32 instead."
+NO_FLOAT64 = (
+    "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. "
+    "Please use float32 instead."
+)
 GETTERS = (
     "is_cpu",
     "dtype",
@@ -43,7 +46,7 @@ TO_HOST = (
 
 
 def on_mps(value: Any) -> bool:
-    """Whether it is a tensor of the pretended device."""
+    """True for a tensor of the pretended device."""
     return isinstance(value, Tensor) and bool(getattr(value, "pretended_mps", False))
 
 
@@ -57,7 +60,7 @@ def mark(value: Any) -> Any:
 
 
 def is_mps(value: Any) -> bool:
-    """Whether it names the pretended device."""
+    """True for the pretended device, or a name of it."""
     return (isinstance(value, torch.device) and value.type == "mps") or (
         isinstance(value, str) and value.split(":")[0] == "mps"
     )
@@ -84,12 +87,14 @@ class PretendedMps(TorchFunctionMode):
             return self._set(func, args)
         if name == "numpy" and marked:
             raise TypeError(
-                "can't convert mps:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
+                "can't convert mps:0 device type tensor to numpy. "
+                "Use Tensor.cpu() to copy the tensor to host memory first."
             )
         target = next(
             (value for value in flat if isinstance(value, torch.device) or is_mps(value)), None
         )
-        plain_args, plain_kwargs = args, kwargs
+        plain_args = args
+        plain_kwargs = kwargs
         if is_mps(target):
             plain_args, plain_kwargs = tree_map(
                 lambda value: torch.device("cpu") if is_mps(value) else value, (args, kwargs)
@@ -143,7 +148,7 @@ def alias(value: Any) -> Any:
 
 
 def unmarked(value: Any) -> Any:
-    """What comes back from the pretended device."""
+    """The tensor as it comes back from the pretended device."""
     if not on_mps(value):
         return value
     with torch._C.DisableTorchFunction():

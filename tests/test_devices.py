@@ -224,11 +224,9 @@ def test_rewards_of_pixels_on_the_device_are_those_on_the_cpu(name: str) -> None
 
 def test_heads_of_rewards_with_models_are_those_on_the_cpu() -> None:
     random = torch.Generator().manual_seed(0)
-    rows, weight, bias = (
-        torch.randn(4, 768, generator=random),
-        torch.randn(768, generator=random),
-        torch.randn((), generator=random),
-    )
+    rows = torch.randn(4, 768, generator=random)
+    weight = torch.randn(768, generator=random)
+    bias = torch.randn((), generator=random)
     functions: list[Callable[..., Any]] = [
         lambda rows, weight, bias: head_scores(rows, weight, bias),
         lambda rows, weight, bias: cosines(rows, rows.flip(0)),
@@ -244,7 +242,7 @@ def test_heads_of_rewards_with_models_are_those_on_the_cpu() -> None:
 
 
 def test_looking_for_devices_needs_no_torch_before_it_is_asked() -> None:
-    script = "import sys, ddpo.devices, ddpo.launch; print('torch' in sys.modules)"
+    script = "import sys, ddpo.devices, ddpo.distributed; print('torch' in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=True

@@ -42,7 +42,7 @@ def fenced_lines(page: Path, languages: tuple[str, ...] = ("sh", "bash", "")) ->
 
 
 def arguments_of(line: str) -> list[str] | None:
-    """What a line gives to `ddpo`, without comments and redirections; None for lines of other programs."""
+    """The arguments that a line gives to `ddpo`; None for lines of other programs."""
     found = STARTED_BY.match(line.strip())
     if found is None:
         return None
@@ -55,7 +55,7 @@ def parse(arguments: list[str]) -> None:
     """Parses a command line as the program does, and runs nothing.
 
     Raises:
-        Exception: an unknown command or option, a value of the wrong type, or one argument too many or too few.
+        Exception: A command or option is unknown, or a value or the number of arguments is wrong.
     """
     context = PROGRAM.make_context("ddpo", list(arguments))
     command = PROGRAM
@@ -117,7 +117,7 @@ def test_each_command_line_parses(page: str, line: str) -> None:
     [
         "ddpo train --reward darkness --no-such-option",
         "ddpo trian --reward darkness",
-        "ddpo rewards scor darkness pictures/",
+        "ddpo rewards scor darkness images/",
         "ddpo train --iterations many",
         "ddpo export RUN",
         "ddpo doctor --gpu gpu",
@@ -177,11 +177,12 @@ def test_an_option_of_another_command_is_noticed() -> None:
 
 def unknown_command(code: str) -> str:
     """The first word of `ddpo …` that is no command; "" if all are."""
-    command, words = PROGRAM, code.split()[1:]
+    command = PROGRAM
+    words = code.split()[1:]
     while words and hasattr(command, "commands") and re.fullmatch("[a-z]+", words[0]):
         if words[0] not in command.commands:
             return words[0]
-        command, words = command.commands[words[0]], words[1:]
+        command = command.commands[words.pop(0)]
     return ""
 
 
@@ -231,7 +232,7 @@ def test_the_commands_on_pixels_run_as_they_stand(
 
 
 def values_of(option: str, page: Path) -> set[str]:
-    """The plain words that a page gives to an option; files, addresses and comments are left out."""
+    """The plain words that a page gives to an option, without files, addresses and comments."""
     text = re.sub(r" # .*", "", page.read_text(encoding="utf-8"))
     return set(re.findall(rf"{option} ([a-z]\w*)(?![\w./=-]|:/)", text))
 

@@ -7,21 +7,68 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 from house_imports import circles
-from measure_house import house_at
+from house_source import dialect_of_text
+from measure_house import house_at, listed
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ddpo"
 
 
-def test_no_function_is_longer_than_80_lines() -> None:
-    assert list(house_at(PACKAGE).places("function-over-80")) == []
+@pytest.mark.parametrize("folder", ["ddpo", "tools", "examples"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "over-100",
+        "tuple-assignment",
+        "nested-conditional",
+        "fmt-skip",
+        "complexity",
+        "function-over-80",
+        "file-over-400",
+        "docstring-opening",
+        "docstring-length",
+        "dialect",
+        "circle",
+        "imports-over-20",
+    ],
+)
+def test_every_file_keeps_the_rule(rule: str, folder: str) -> None:
+    """`python tools/measure_house.py --list RULE FOLDER` prints the same places."""
+    assert [str(place) for place in listed(rule, ROOT / folder)] == []
 
 
-def test_no_modules_of_the_evaluation_or_the_trainer_import_each_other_in_a_ring() -> None:
-    graph = house_at(PACKAGE).graph
-    assert circles(graph, "ddpo.eval") == []
-    assert circles(graph, "ddpo.trainer") == []
+@pytest.mark.parametrize("rule", ["over-100", "tuple-assignment", "nested-conditional", "fmt-skip"])
+def test_the_tests_keep_the_rules_of_the_lines(rule: str) -> None:
+    assert [str(place) for place in listed(rule, ROOT / "tests")] == []
+
+
+def test_the_documents_speak_the_language_of_the_field() -> None:
+    texts = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+    assert [str(place) for text in texts for place in dialect_of_text(text)] == []
+
+
+def test_the_training_loop_is_short() -> None:
+    """At most 15 imports of the project's modules, and no function over 40 lines."""
+    loop = PACKAGE / "trainer" / "loop.py"
+    assert len(house_at(PACKAGE).graph["ddpo.trainer.loop"]) <= 15
+    assert list(listed("function-over-40", loop)) == []
+
+
+def test_at_most_14_classes_stand_for_a_reward_in_some_state() -> None:
+    assert len(list(house_at(PACKAGE).places("reward-class"))) <= 14
+
+
+@pytest.mark.slow
+def test_at_most_7_frames_lie_between_the_rollout_and_the_users_function() -> None:
+    frames = list(house_at(ROOT).places("frame"))
+    assert 1 <= len(frames) <= 7, frames
+
+
+@pytest.mark.parametrize("room", ["ddpo.rewards", "ddpo.trainer", "ddpo.eval"])
+def test_no_modules_of_a_room_import_each_other_in_a_ring(room: str) -> None:
+    assert circles(house_at(PACKAGE).graph, room) == []
 
 
 def test_every_module_says_what_it_is_for() -> None:

@@ -112,7 +112,7 @@ def test_grey_files_become_rgb(tmp_path: Path) -> None:
     assert load_image(tmp_path / "grey.png").getpixel((1, 1)) == (77, 77, 77)
 
 
-def test_unreadable_files_are_told_on_one_line(tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_on_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("hello")
     Image.new("RGB", (64, 64), "red").save(tmp_path / "whole.png")
@@ -137,7 +137,7 @@ def test_png_is_written_whole_and_exact(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.png"]
 
 
-def test_contact_sheet_places_pictures_in_rows() -> None:
+def test_contact_sheet_places_images_in_rows() -> None:
     sheet = contact_sheet(
         [Image.new("RGB", (4, 4), color) for color in ("red", "lime", "blue")], columns=2, gap=1
     )
@@ -323,7 +323,8 @@ def test_damaged_bytes_are_one_line_or_an_image(form: str) -> None:
 def test_bytes_of_a_file_are_as_the_file(tmp_path: Path) -> None:
     Image.effect_noise((9, 7), 80).convert("RGB").save(tmp_path / "x.png")
     data = (tmp_path / "x.png").read_bytes()
-    from_bytes, from_file = decode_image(data, "x"), load_image(tmp_path / "x.png")
+    from_bytes = decode_image(data, "x")
+    from_file = load_image(tmp_path / "x.png")
     assert np.array_equal(np.asarray(from_bytes), np.asarray(from_file))
 
 

@@ -1,4 +1,4 @@
-"""What a command that needs no model may cost: no torch, and little CPU time."""
+"""The cost of a command that needs no model: no torch, and little CPU time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def loaded_by(*arguments: str) -> set[str]:
 
 
 def cpu_seconds(*arguments: str) -> float:
-    """User and system time of `ddpo ARGUMENTS`, the least of three runs: other work on the machine only adds to it."""
+    """User and system time of `ddpo ARGUMENTS`, the least of three runs.
+
+    Other work on the machine only adds to it.
+    """
     found = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -48,26 +51,27 @@ def cpu_seconds(*arguments: str) -> float:
         ["doctor", "--help"],
     ],
 )
-def test_commands_that_only_tell_load_nothing_heavy(arguments: list[str]) -> None:
+def test_commands_without_a_model_load_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_by(*arguments) == set()
 
 
 def test_showing_a_reward_that_writes_jpeg_loads_pillow_alone() -> None:
-    """Its signature names Pillow's JPEG codec, of which Pillow alone knows."""
+    """Its signature names Pillow's JPEG codec, which Pillow itself reports."""
     assert loaded_by("rewards", "show", "compressibility") == {"PIL"}
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    script = f"import sys, ddpo, ddpo.trainer, ddpo.rewards.cards; print(*[name for name in {HEAVY!r} if name in sys.modules])"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == ""
+    script = (
+        "import sys, ddpo, ddpo.trainer, ddpo.rewards.cards\n"
+        f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
     )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
 
 
 def test_help_and_list_are_quick() -> None:
-    """0.3 s and 0.5 s of CPU time are promised; a loaded machine's caches and clocks get half as much again."""
+    """0.3 s and 0.5 s of CPU time are promised; a loaded machine gets half as much again."""
     assert cpu_seconds("--help") <= 0.45
     assert cpu_seconds("rewards", "list") <= 0.75

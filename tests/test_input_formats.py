@@ -1,4 +1,4 @@
-"""Every row of docs/input-formats.md is true: each format is read by each command that the page names."""
+"""The rows of docs/input-formats.md: every named command reads every format."""
 
 from __future__ import annotations
 
@@ -56,8 +56,10 @@ PROMPT_LISTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "GenEval": (
         "evaluation_metadata.jsonl",
         text(
-            '{"tag": "single_object", "include": [{"class": "cat", "count": 1}], "prompt": "a cat"}\n'
-            '{"tag": "single_object", "include": [{"class": "dog", "count": 1}], "prompt": "a dog"}\n'
+            '{"tag": "single_object", "include": [{"class": "cat", "count": 1}], '
+            '"prompt": "a cat"}\n'
+            '{"tag": "single_object", "include": [{"class": "dog", "count": 1}], '
+            '"prompt": "a dog"}\n'
         ),
     ),
     "Hugging Face datasets, Pick-a-Pic, LAION": ("train-00000-of-00001.parquet", parquet),

@@ -1,4 +1,4 @@
-"""Leaks: the rule of the noun on sentences, the table of kinds against ImageNet's classes, overlaps against the plain double loop."""
+"""Leaks: nouns of sentences, kinds against ImageNet's classes, overlaps against a double loop."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ CLASSES = {
     "a monkey": range(370, 383),
     "a shark": range(2, 5),
 }
-"""Which of ImageNet's classes, whose order is that of WordNet's tree, are a kind of what: its subtrees."""
+"""Kind → its subtrees among ImageNet's classes, whose order is that of WordNet's tree."""
 
 
 def test_the_kinds_of_an_animal_are_the_classes_of_imagenet() -> None:
@@ -181,7 +181,7 @@ def test_the_lists_for_evaluation_do_not_leak_and_near_ones_do() -> None:
         assert find_leaks(load_prompts(train_list).prompts, load_prompts(name).prompts) == []
 
 
-def test_a_thing_of_a_wider_kind_counts_as_unseen_and_is_told() -> None:
+def test_a_thing_of_a_wider_kind_counts_as_unseen_and_is_reported() -> None:
     kin = find_kin(load_prompts("animals").prompts, load_prompts("unseen_animals").prompts)
     assert {leak.heldout.text.split()[1] for leak in kin} == {
         "panda",
@@ -224,7 +224,8 @@ def plain_overlaps(train: list[Prompt], heldout: list[Prompt]) -> set[str]:
     found = set()
     for prompt in heldout:
         for other in train:
-            mine, theirs = set(words(prompt.text)), set(words(other.text))
+            mine = set(words(prompt.text))
+            theirs = set(words(other.text))
             if 5 * len(mine & theirs) >= 4 * len(mine | theirs):
                 found.add(prompt.id)
     return found
@@ -247,8 +248,9 @@ def test_overlaps_are_those_of_the_plain_double_loop() -> None:
 
 
 def test_it_is_quick() -> None:
-    """Hundreds in milliseconds, thousands in seconds; the limits leave ten times the time that it takes."""
-    animals, classes = load_prompts("animals").prompts, load_prompts("imagenet_animals").prompts
+    """Hundreds take milliseconds and thousands seconds; the limits are ten times as long."""
+    animals = load_prompts("animals").prompts
+    classes = load_prompts("imagenet_animals").prompts
     find_leaks(animals, animals)  # reads the table
     begun = time.process_time()
     find_leaks(animals, classes)
@@ -261,7 +263,8 @@ def test_it_is_quick() -> None:
         )
         for _ in iter(int, 1)
     )
-    train, heldout = list(islice(texts, 5000)), list(islice(texts, 5000))
+    train = list(islice(texts, 5000))
+    heldout = list(islice(texts, 5000))
     begun = time.process_time()
     find_leaks(train, heldout)
     assert time.process_time() - begun < 20

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpo.cli.interruption import Interruption
+from ddpo.cli.signals import Interruption
 from ddpo.errors import RewardFailure
 from ddpo.rewards.serve.client import RemoteReward
 
@@ -93,7 +93,7 @@ def test_the_readme_tells_the_onsets_and_counts_of_the_measured_readings() -> No
     readme, measured = " ".join(page("README.md").split()), page("docs/generalisation.md")
     onsets, left = [], []
     for reward in ("compressibility", "incompressibility", "colorfulness"):
-        table = measured.partition(f"<!-- course {reward}:begin -->")[2].partition("<!--")[0]
+        table = measured.partition(f"<!-- history {reward}:begin -->")[2].partition("<!--")[0]
         rows = [
             line.strip("| ").split(" | ") for line in table.splitlines() if re.match(r"\| \d", line)
         ]

@@ -47,7 +47,7 @@ def test_builtin_lists_have_the_promised_sizes_and_are_disjoint() -> None:
 
 
 def test_lists_for_evaluation_are_versioned() -> None:
-    """Results of two versions of a list do not compare: a list that changes needs a new version in the README, and a new digest here."""
+    """A list that changes needs a new version in the README, and a new digest here."""
     readme = (Path(__file__).parents[1] / "ddpo" / "prompts" / "lists" / "README.md").read_text(
         encoding="utf-8"
     )
@@ -87,7 +87,7 @@ def test_every_builtin_list_is_in_the_table_with_its_size() -> None:
 
 
 def test_the_imagenet_animals_are_the_first_398_classes() -> None:
-    """The digest is that of the first 398 lines of ddpo-pytorch's imagenet_classes.txt at 1958463, which says the same."""
+    """The digest of the first 398 lines of imagenet_classes.txt in ddpo-pytorch at 1958463."""
     texts = [prompt.text for prompt in load_prompts("imagenet_animals").prompts]
     assert [texts[0], texts[151], texts[268], texts[397]] == [
         "tench, Tinca tinca",
@@ -133,7 +133,7 @@ def test_weights_have_no_common_divisor_and_are_part_of_the_digest(tmp_path: Pat
         path = tmp_path / "w.jsonl"
         path.write_text(
             "".join(
-                f'{{"prompt": "{place}"{"" if w is None else f", {chr(34)}weight{chr(34)}: {w}"}}}\n'
+                json.dumps({"prompt": str(place)} | ({} if w is None else {"weight": w})) + "\n"
                 for place, w in enumerate(weights)
             )
         )
@@ -178,7 +178,7 @@ def test_a_file_wins_over_a_builtin_list_and_the_source_says_so(
         ),
     ],
 )
-def test_bad_files_are_told_in_one_line(
+def test_bad_files_are_reported_in_one_line(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -193,7 +193,8 @@ def test_unknown_names_name_the_nearest() -> None:
 
 def test_metadata_comes_from_jsonl(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text(
-        '{"prompt": "two cats", "metadata": {"questions": ["How many cats?"], "answers": ["two"]}}\n'
+        '{"prompt": "two cats", '
+        '"metadata": {"questions": ["How many cats?"], "answers": ["two"]}}\n'
     )
     (prompt,) = load_prompts(str(tmp_path / "p.jsonl")).prompts
     assert prompt.metadata["answers"] == ["two"]
@@ -210,7 +211,11 @@ def written(folder: Path, name: str, content: str | bytes) -> str:
     return str(path)
 
 
-PARTI = 'Prompt\tCategory\tChallenge\tNote\nbond\tAbstract\tBasic\t\n"GIGGLE" on a wall\tArts\tBasic\tx\n'
+PARTI = (
+    "Prompt\tCategory\tChallenge\tNote\n"
+    "bond\tAbstract\tBasic\t\n"
+    '"GIGGLE" on a wall\tArts\tBasic\tx\n'
+)
 GENEVAL = (
     '{"tag": "counting", "include": [{"class": "bench", "count": 2}], '
     '"exclude": [{"class": "bench", "count": 3}], "prompt": "two benches"}\n'
@@ -454,7 +459,7 @@ def test_a_folder_of_shards_is_one_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "x" * 5000, "a cat\0", "a cat, a dog"])
-def test_what_is_no_name_of_a_list_is_told_in_one_short_line(name: str) -> None:
+def test_what_is_no_name_of_a_list_is_reported_in_one_short_line(name: str) -> None:
     with pytest.raises(PromptError, match="no prompt file and no built-in list") as caught:
         load_prompts(name)
     assert len(str(caught.value)) < 500

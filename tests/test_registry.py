@@ -1,4 +1,4 @@
-"""The registry, against real distributions: folders with `METADATA` and `entry_points.txt` on the path."""
+"""The registry with real distributions: folders with `METADATA` and `entry_points.txt`."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_check_ties_a_value_to_its_name() -> None:
         registry.get("2")
 
 
-def test_a_missing_dependency_is_told_from_a_missing_own_module() -> None:
+def test_a_missing_dependency_differs_from_a_missing_own_module() -> None:
     foreign = ModuleNotFoundError("No module named 'scipyx'", name="scipyx.linalg")
     own = ModuleNotFoundError("No module named 'acme.helper'", name="acme.helper")
     assert explain_load_failure(foreign, "acme.main", "pip install it") == (

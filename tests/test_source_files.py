@@ -1,4 +1,4 @@
-"""Which files of its folder a user's code depends on, and that changes of them are noticed."""
+"""The files that user code depends on in its folder, and the detection of their changes."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def test_a_file_is_run_again_when_what_it_depends_on_has_changed(
     )
     (folder / "weights.bin").symlink_to(folder / "real.bin")
     (folder / "r.py").write_text(
-        "from pathlib import Path\nimport helper\nfrom lib import inner\nHERE = Path(__file__).parent\n"
+        "from pathlib import Path\nimport helper\nfrom lib import inner\n"
+        "HERE = Path(__file__).parent\n"
         "A = HERE / 'deep' / 'w.json'\nB = HERE / 'weights.bin'\n"
         "sum_ = helper.K + inner.K + int(A.read_text()) + int(B.read_text())\n"
     )
@@ -111,7 +112,7 @@ def test_a_file_is_run_again_when_what_it_depends_on_has_changed(
     )  # its own hash is as it was
 
 
-def test_namesakes_of_two_folders_are_told_apart(tmp_path: Path) -> None:
+def test_namesakes_of_two_folders_are_distinguished(tmp_path: Path) -> None:
     for name in ("one", "two"):
         folder = written(tmp_path / name, {"helper.py": f"K = {name!r}"})
         (folder / "r.py").write_text("from helper import K\n")

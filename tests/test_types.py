@@ -20,13 +20,12 @@ def levels(count: int = 4) -> np.ndarray:
 
 
 def made(form: str) -> ImageBatch:
-    array, context = levels(), Context(progress=0.25)
+    array = levels()
+    context = Context(progress=0.25)
     if form == "uint8":
         return ImageBatch.of_uint8(array, PROMPTS, context)
     if form == "images":
-        return ImageBatch.of_images(
-            [Image.fromarray(picture) for picture in array], PROMPTS, context
-        )
+        return ImageBatch.of_images([Image.fromarray(image) for image in array], PROMPTS, context)
     return ImageBatch(
         torch.from_numpy(array.transpose(0, 3, 1, 2).copy()).float() / 255, PROMPTS, context
     )
@@ -78,9 +77,9 @@ def test_what_is_no_batch_is_refused() -> None:
         ImageBatch(torch.zeros(1, 3, 2, 2, dtype=torch.float64), PROMPTS[:1])
     with pytest.raises(ImageError, match="expected uint8"):
         ImageBatch.of_uint8(np.zeros((1, 3, 2, 2), np.uint8), PROMPTS[:1])
-    with pytest.raises(ImageError, match="RGB pictures of one size"):
+    with pytest.raises(ImageError, match="RGB images of one size"):
         ImageBatch.of_images([Image.new("RGB", (2, 2)), Image.new("RGB", (3, 2))], PROMPTS[:2])
-    with pytest.raises(ImageError, match="RGB pictures of one size"):
+    with pytest.raises(ImageError, match="RGB images of one size"):
         ImageBatch.of_images([], ())
     with pytest.raises(ImageError, match="4 images came with 3 prompts"):
         ImageBatch.of_uint8(levels(), PROMPTS[:3])
@@ -92,7 +91,7 @@ def test_a_prompt_is_nfc() -> None:
     assert Prompt(decomposed).id == Prompt("Käfer").id
 
 
-def test_an_output_is_one_float32_score_per_picture() -> None:
+def test_an_output_is_one_float32_score_per_image() -> None:
     for values in (torch.zeros(2, dtype=torch.float64), torch.zeros(2, 1)):
         with pytest.raises(ContractBroken):
             RewardOutput(values)
@@ -108,7 +107,7 @@ def test_an_output_is_one_float32_score_per_picture() -> None:
 def test_half_a_character_is_no_prompt(text: str) -> None:
     with pytest.raises(
         PromptError,
-        match=r"is not text: it holds half a character \(U\+D[0-9A-F]{3}, at letter \d+\)",
+        match=r"is not text: it holds half a character \(U\+D[0-9A-F]{3}, at character \d+\)",
     ) as caught:
         Prompt(text)
     str(caught.value).encode()  # it can be printed

@@ -1,4 +1,4 @@
-"""Readers of tracker files: scalars, images and settings as TensorBoard and Weights & Biases keep them."""
+"""Readers of the scalars, images and settings in files of TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 BLOCK = 32768
 HEADER = struct.Struct("<IHB")  # checksum, length, kind
-FULL, LAST = 1, 4
+FULL = 1
+LAST = 4
 
 
 @dataclass
 class Recorded:
-    """What a tracker has of a run; a name that was logged twice at a step is there twice."""
+    """The records of a run; a name that was logged twice at a step is there twice."""
 
     scalars: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     images: list[int] = field(default_factory=list)  # their steps
@@ -90,7 +91,8 @@ def _add(recorded: Recorded, values: dict[str, Any]) -> None:
 
 def _messages(data: bytes) -> Iterator[bytes]:
     assert data[:4] == b":W&B"
-    place, message = HEADER.size, b""
+    place = HEADER.size
+    message = b""
     while place + HEADER.size <= len(data):
         left = BLOCK - place % BLOCK
         if left < HEADER.size:

@@ -1,4 +1,7 @@
-"""Writes the table of checks into docs/checks.md: `python tools/checks_table.py`. A test checks that it is fresh."""
+"""Writes the table of checks into docs/checks.md: `python tools/checks_table.py`.
+
+A test checks that the page is up to date.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,6 @@ BLOCK = re.compile(r"(<!-- checks:begin -->\n).*?(<!-- checks:end -->)", re.DOTA
 
 
 if __name__ == "__main__":
-    write_text(
-        PAGE,
-        BLOCK.sub(
-            lambda found: f"{found[1]}{render_checks_markdown().strip()}\n{found[2]}",
-            PAGE.read_text(encoding="utf-8"),
-        ),
-    )
+    table = render_checks_markdown().strip()
+    page = PAGE.read_text(encoding="utf-8")
+    write_text(PAGE, BLOCK.sub(lambda found: f"{found[1]}{table}\n{found[2]}", page))

@@ -1,9 +1,9 @@
-"""Curves with intervals as an SVG: one panel per reward, gain against reward queries. Used by `reproduce.py`."""
+"""Curves with intervals as an SVG for `reproduce.py`: gain against reward queries, by reward."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
@@ -13,10 +13,15 @@ from ddpo.eval.report.svg import ticks
 __all__ = ["Curve", "curves_figure"]
 
 COLORS: Final = ("#8250df", "#0969da", "#bc4c00", "#1a7f37")
-WIDTH, HEIGHT, GAP, LEFT, TOP = 290, 210, 62, 62, 34  # pixels
-LEGEND: Final = 270  # pixels of an entry
+WIDTH: Final = 290  # pixels of a panel
+HEIGHT: Final = 210
+GAP: Final = 62
+LEFT: Final = 62
+TOP: Final = 34
+LEGEND: Final = 270  # pixels of a legend entry
 STYLE: Final = (
-    "text{font:12px system-ui,sans-serif;fill:#57606a}.name{font-weight:600;font-size:13px}.small{font-size:11px}"
+    "text{font:12px system-ui,sans-serif;fill:#57606a}"
+    ".name{font-weight:600;font-size:13px}.small{font-size:11px}"
     ".axis{stroke:#8c959f;fill:none}.grid{stroke:#8c959f;stroke-opacity:.25}"
 )
 
@@ -42,13 +47,15 @@ def curves_figure(panels: Mapping[str, Sequence[Curve]]) -> str:
         for part in _panel(title, curves, colors, place)
     ]
     for place, name in enumerate(names):
-        x, y = LEFT + (place % 2) * LEGEND, TOP + HEIGHT + 52 + 18 * (place // 2)
-        parts.append(
-            f'<line x1="{x}" x2="{x + 22}" y1="{y - 4}" y2="{y - 4}" stroke="{colors[name]}" stroke-width="2.5"/>'
-        )
+        x = LEFT + (place % 2) * LEGEND
+        y = TOP + HEIGHT + 52 + 18 * (place // 2)
+        stroke = f'stroke="{colors[name]}" stroke-width="2.5"'
+        parts.append(f'<line x1="{x}" x2="{x + 22}" y1="{y - 4}" y2="{y - 4}" {stroke}/>')
         parts.append(f'<text x="{x + 28}" y="{y}">{escape(name)}</text>')
     body = "\n".join(parts)
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"><style>{STYLE}</style>\n{body}\n</svg>\n'
+    size = f'viewBox="0 0 {width} {height}" width="{width}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>'
+    return f"{head}\n{body}\n</svg>\n"
 
 
 def _panel(title: str, curves: Sequence[Curve], colors: Mapping[str, str], place: int) -> list[str]:
@@ -62,44 +69,45 @@ def _panel(title: str, curves: Sequence[Curve], colors: Mapping[str, str], place
         for mean, half in curve.points
         for side in (-1, 1)
     ]
-    low, high, last = (
-        min(0.0, *bounds),
-        max(0.0, *bounds),
-        max(curve.queries[-1] for curve in curves),
-    )
+    low = min(0.0, *bounds)
+    high = max(0.0, *bounds)
+    last = max(curve.queries[-1] for curve in curves)
 
     def at(queries: float, value: float) -> str:
-        return f"{left + queries / last * WIDTH:.1f},{TOP + (high - value) / (high - low or 1) * HEIGHT:.1f}"
+        x = left + queries / last * WIDTH
+        y = TOP + (high - value) / (high - low or 1) * HEIGHT
+        return f"{x:.1f},{y:.1f}"
 
     for value in ticks(low, high, 4):
         if low <= value <= high:
             y = at(0, value).split(",")[1]
             parts.append(f'<line x1="{left}" x2="{left + WIDTH}" y1="{y}" y2="{y}" class="grid"/>')
-            parts.append(
-                f'<text x="{left - 6}" y="{y}" dy="4" text-anchor="end" class="small">{value:g}</text>'
-            )
+            anchor = f'x="{left - 6}" y="{y}" dy="4" text-anchor="end"'
+            parts.append(f'<text {anchor} class="small">{value:g}</text>')
     for queries in curves[0].queries:
         x = at(queries, 0).split(",")[0]
-        parts.append(
-            f'<text x="{x}" y="{TOP + HEIGHT + 16}" text-anchor="middle" class="small">{queries:,}</text>'
-        )
-    parts.append(
-        f'<text x="{left + WIDTH / 2}" y="{TOP + HEIGHT + 32}" text-anchor="middle" class="small">reward queries</text>'
-    )
+        parts.append(_label(x, TOP + HEIGHT + 16, f"{queries:,}"))
+    parts.append(_label(left + WIDTH / 2, TOP + HEIGHT + 32, "reward queries"))
     parts.append(f'<rect x="{left}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" class="axis"/>')
     for curve in curves:
-        known = [
-            (q, m, 0.0 if math.isnan(h) else h)
-            for q, (m, h) in zip(curve.queries, curve.points, strict=True)
-        ]
-        outline = [at(q, m + h) for q, m, h in known] + [
-            at(q, m - h) for q, m, h in reversed(known)
-        ]
-        parts.append(
-            f'<polygon points="{" ".join(outline)}" fill="{colors[curve.name]}" fill-opacity=".15"/>'
-        )
-        line = " ".join(at(q, m) for q, m, _ in known)
-        parts.append(
-            f'<polyline points="{line}" fill="none" stroke="{colors[curve.name]}" stroke-width="2.5"/>'
-        )
+        parts += _line(curve, colors[curve.name], at)
     return parts
+
+
+def _label(x: float | str, y: float, text: str) -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="middle" class="small">{text}</text>'
+
+
+def _line(curve: Curve, color: str, at: Callable[[float, float], str]) -> list[str]:
+    """A curve and the area of its interval."""
+    known = [
+        (queries, mean, 0.0 if math.isnan(half) else half)
+        for queries, (mean, half) in zip(curve.queries, curve.points, strict=True)
+    ]
+    upper = [at(queries, mean + half) for queries, mean, half in known]
+    lower = [at(queries, mean - half) for queries, mean, half in reversed(known)]
+    line = " ".join(at(queries, mean) for queries, mean, _ in known)
+    return [
+        f'<polygon points="{" ".join(upper + lower)}" fill="{color}" fill-opacity=".15"/>',
+        f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2.5"/>',
+    ]

@@ -1,4 +1,4 @@
-"""Two figures of an evaluation, for `generalisation.py`: gains of several models with intervals as an SVG, pictures of the same noise."""
+"""Two figures of an evaluation for `generalisation.py`: gains with intervals, and images."""
 
 from __future__ import annotations
 
@@ -15,34 +15,45 @@ from ddpo.eval.report.svg import ticks
 from ddpo.images import contact_sheet, load_image
 from ddpo.prompts import load_prompts
 
-__all__ = ["SPLITS", "gains_figure", "picture_rows"]
+__all__ = ["SPLITS", "gains_figure", "image_rows"]
 
 SPLITS: Final = {
     "animals": "seen animals",
     "unseen_animals": "unseen animals",
     "objects": "objects",
 }
-PANEL, LEFT, TOP, ROW, GAP = 270, 118, 58, 30, 26  # pixels
+PANEL: Final = 270  # pixels
+LEFT: Final = 118
+TOP: Final = 58
+ROW: Final = 30
+GAP: Final = 26
 STYLE: Final = (
-    "text{font:13px system-ui,sans-serif;fill:#57606a}.name{font-weight:600;fill:#0969da}.small{font-size:11px}"
-    ".axis{stroke:#8c959f}.interval{stroke:#57606a;stroke-width:2}.seen{fill:#8250df}.heldout{fill:#1a7f37}"
+    "text{font:13px system-ui,sans-serif;fill:#57606a}"
+    ".name{font-weight:600;fill:#0969da}.small{font-size:11px}"
+    ".axis{stroke:#8c959f}.interval{stroke:#57606a;stroke-width:2}"
+    ".seen{fill:#8250df}.heldout{fill:#1a7f37}"
 )
-SHOWN: Final = 96  # pixels, side of a picture
+SHOWN: Final = 96  # pixels, side of an image
 
 
 def gains_figure(report: Report) -> str:
-    """A panel per model, side by side: the gain of its own reward on each split, on an axis that begins at 0."""
+    """The gain of each model's own reward on each split, in panels side by side, as an SVG."""
     models = report.compared
-    width, height = LEFT + len(models) * (PANEL + GAP), TOP + ROW * len(SPLITS) + 30
+    width = LEFT + len(models) * (PANEL + GAP)
+    height = TOP + ROW * len(SPLITS) + 30
     parts = [
         f'<text x="{LEFT - 10}" y="{TOP + ROW * i + ROW / 2 + 4}" text-anchor="end">{t}</text>'
         for i, t in enumerate(SPLITS.values())
     ]
     for index, model in enumerate(models):
         parts += _panel(report, model.name, model.trained_on, LEFT + index * (PANEL + GAP))
-    title = "Gain of the trained reward on seen animals, unseen animals and objects, with 95 % intervals clustered by prompt"
+    title = (
+        "Gain of the trained reward on seen animals, unseen animals and objects, "
+        "with 95 % intervals clustered by prompt"
+    )
     size = f'viewBox="0 0 {width} {height}" width="{width}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><title>{title}</title><style>{STYLE}</style>'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
+    head += f"<title>{title}</title><style>{STYLE}</style>"
     return head + "".join(parts) + "</svg>\n"
 
 
@@ -64,39 +75,35 @@ def _panel(report: Report, model: str, reward: str, left: int) -> list[str]:
 
     bottom = TOP + ROW * len(SPLITS)
     parts = [f'<text x="{left}" y="{TOP - 26}" class="name">{escape(reward)}</text>']
-    parts.append(
-        f'<text x="{left}" y="{TOP - 10}" class="small">gain over the base model, {escape(unit)}</text>'
-    )
+    subtitle = f"gain over the base model, {escape(unit)}"
+    parts.append(f'<text x="{left}" y="{TOP - 10}" class="small">{subtitle}</text>')
     parts.append(f'<line x1="{left}" y1="{TOP}" x2="{left}" y2="{bottom}" class="axis"/>')
     for value in ticks(0.0, largest, 3):
-        parts.append(
-            f'<line x1="{x(value):.1f}" y1="{bottom}" x2="{x(value):.1f}" y2="{bottom + 4}" class="axis"/>'
-        )
-        parts.append(
-            f'<text x="{x(value):.1f}" y="{bottom + 18}" text-anchor="middle" class="small">{value:g}</text>'
-        )
+        at = f"{x(value):.1f}"
+        line = f'x1="{at}" y1="{bottom}" x2="{at}" y2="{bottom + 4}"'
+        parts.append(f'<line {line} class="axis"/>')
+        label = f'x="{at}" y="{bottom + 18}" text-anchor="middle"'
+        parts.append(f'<text {label} class="small">{value:g}</text>')
     for row, split in enumerate(SPLITS):
         if (one := estimates.get(split)) is not None:
             y = TOP + ROW * row + ROW / 2
-            parts.append(
-                f'<line x1="{x(one.low):.1f}" y1="{y}" x2="{x(one.high):.1f}" y2="{y}" class="interval"/>'
-            )
-            parts.append(
-                f'<circle cx="{x(one.mean):.1f}" cy="{y}" r="5" class="{"seen" if row == 0 else "heldout"}"/>'
-            )
+            line = f'x1="{x(one.low):.1f}" y1="{y}" x2="{x(one.high):.1f}" y2="{y}"'
+            parts.append(f'<line {line} class="interval"/>')
+            kind = "seen" if row == 0 else "heldout"
+            parts.append(f'<circle cx="{x(one.mean):.1f}" cy="{y}" r="5" class="{kind}"/>')
     return parts
 
 
-def picture_rows(
+def image_rows(
     folder: Path, models: Sequence[str], splits: Sequence[str], each: int
 ) -> Image.Image:
-    """A row per model: the first picture of every few prompts of each split, none chosen.
+    """A contact sheet with a row per model: the first image of every few prompts, none chosen.
 
     Args:
-        folder: of the evaluation.
-        models: their names, "base" too.
-        splits: built-in lists.
-        each: prompts of each list.
+        folder: Folder of the evaluation.
+        models: Names of the models, "base" among them.
+        splits: Names of built-in prompt lists.
+        each: Number of prompts of each list.
     """
     files = {
         (row.model, row.prompt_id): row.image
@@ -104,11 +111,9 @@ def picture_rows(
         if row.index == 0
     }
     prompts = [prompt for split in splits for prompt in _every_few(split, each)]
-    pictures = [load_image(folder / files[model, prompt]) for model in models for prompt in prompts]
-    return contact_sheet(
-        [picture.resize((SHOWN, SHOWN), Image.Resampling.LANCZOS) for picture in pictures],
-        columns=len(prompts),
-    )
+    images = [load_image(folder / files[model, prompt]) for model in models for prompt in prompts]
+    small = [image.resize((SHOWN, SHOWN), Image.Resampling.LANCZOS) for image in images]
+    return contact_sheet(small, columns=len(prompts))
 
 
 def _every_few(split: str, count: int) -> list[str]:

@@ -1,7 +1,8 @@
-"""Trains, evaluates and writes docs/generalisation.md: `make generalisation`. Goes on where it stopped.
+"""Trains, evaluates and writes docs/generalisation.md: `make generalisation`, which resumes.
 
-Four runs are trained until they game their reward, twelve healthy ones are stopped early, and six more, of other rewards, were not
-looked at when the thresholds of the reading were chosen. Everything is in `runs/generalisation/`; the page gets tables and figures.
+Four runs are trained until they game their reward, and twelve healthy ones are stopped early. Six
+more, of other rewards, were not looked at when the thresholds of the assessment were chosen. Runs
+and evaluations are in `runs/generalisation/`; the page gets tables and figures.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from gains_figure import SPLITS, gains_figure, picture_rows
+from gains_figure import SPLITS, gains_figure, image_rows
+from PIL import Image
 
 from ddpo.eval import EvalConfig, Report, load_report
 from ddpo.eval.analysis.history import RunHistory
@@ -27,6 +29,7 @@ ROOT: Final = Path(__file__).parents[1]
 RUNS: Final = Path("runs") / "generalisation"
 PAGE: Final = ROOT / "docs" / "generalisation.md"
 FIGURES: Final = ROOT / "docs" / "figures"
+GRADES: Final = ("no sign", "watch", "strong signs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ EVALUATIONS: Final[Mapping[str, tuple[Sequence[Run], Mapping[str, object]]]] = {
 
 
 def train(run: Run) -> None:
-    """Starts or continues a run."""
+    """Starts or resumes a run."""
     from ddpo.trainer import config_for, resume
     from ddpo.trainer import train as start
 
@@ -87,31 +90,29 @@ def train(run: Run) -> None:
             "seed": run.seed,
         }
     )
-    for _ in (
-        resume(run.folder) if (run.folder / "config.json").exists() else start(config, run.folder)
-    ):
+    started = (run.folder / "config.json").exists()
+    for _ in resume(run.folder) if started else start(config, run.folder):
         pass
 
 
 def trained(run: Run) -> bool:
-    """Whether its last checkpoint is there."""
-    return (
-        run.folder / "checkpoints" / f"iteration-{run.iterations:06d}" / "policy.json"
-    ).is_file()
+    """True if the last checkpoint of the run exists."""
+    checkpoint = run.folder / "checkpoints" / f"iteration-{run.iterations:06d}"
+    return (checkpoint / "policy.json").is_file()
 
 
 def work() -> Iterator[str]:
-    """Trains and evaluates what is left; a line per step."""
+    """Trains and evaluates what is left, and yields a line per step."""
     for run in (*TRAINED, *BROKEN, *HEALTHY, *VALIDATION):
         if not trained(run):
             yield f"training {run.name}"
             train(run)
     for name, (runs, settings) in EVALUATIONS.items():
         yield f"evaluating {name}"
-        request = EvalConfig(
-            checkpoints=tuple(str(run.folder) for run in runs), out=RUNS / "eval" / name, **settings
-        )  # type: ignore[arg-type]
-        run_evaluation(plan(request))
+        checkpoints = tuple(str(run.folder) for run in runs)
+        out = RUNS / "eval" / name
+        config = EvalConfig(checkpoints=checkpoints, out=out, **settings)  # type: ignore[arg-type]
+        run_evaluation(plan(config))
 
 
 def gains_table(report: Report) -> str:
@@ -128,23 +129,26 @@ def gains_table(report: Report) -> str:
         }
         cells = []
         for split in SPLITS:
-            gain = next(
-                g.paired.gain
-                for g in report.gains
-                if (g.model, g.split, g.reward) == (model.name, split, model.trained_on)
-            )
-            share = (
-                f"; {shares[split].ratio:.0%}"
-                if split in shares and not shares[split].reason
-                else ""
-            )
-            cells.append(f"{_number(gain.mean)} ({_number(gain.low)}, {_number(gain.high)}){share}")
+            share = ""
+            if split in shares and not shares[split].reason:
+                share = f"; {shares[split].ratio:.0%}"
+            cells.append(_own_gain(report, model.name, model.trained_on, split) + share)
         lines.append(f"| {model.trained_on} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def _own_gain(report: Report, model: str, reward: str, split: str) -> str:
+    """The gain of a model's own reward with its interval."""
+    gain = next(
+        g.paired.gain
+        for g in report.gains
+        if (g.model, g.split, g.reward) == (model, split, reward)
+    )
+    return f"{_number(gain.mean)} ({_number(gain.low)}, {_number(gain.high)})"
+
+
 def matrix(report: Report) -> str:
-    """z-gains on unseen animals: a row per model, a column per reward."""
+    """The standardised gains on unseen animals: a row per model, a column per reward."""
     rewards = [model.trained_on for model in report.compared] + ["base_fit", "prompt_evidence"]
     lines = ["| trained on | " + " | ".join(rewards) + " |", "|---" * (1 + len(rewards)) + "|"]
     for model in report.compared:
@@ -153,29 +157,26 @@ def matrix(report: Report) -> str:
             for g in report.gains
             if (g.model, g.split) == (model.name, "unseen_animals")
         }
-        lines.append(
-            f"| {model.trained_on} | "
-            + " | ".join(_number(found[reward]) for reward in rewards)
-            + " |"
-        )
+        cells = " | ".join(_number(found[reward]) for reward in rewards)
+        lines.append(f"| {model.trained_on} | {cells} |")
     return "\n".join(lines)
 
 
-def course_table(report: Report, course: RunHistory) -> str:
-    """What is told of each checkpoint of a run."""
+def history_table(report: Report, history: RunHistory) -> str:
+    """One row per checkpoint of a run: its queries, divergence, gain and grade."""
     lines = [
         "| iteration | queries | √KL | gain | prompt recognisability | denoising error | grade |",
         "|---" * 7 + "|",
     ]
-    base = {g.reward: g.paired.base_mean for g in report.gains if g.split == course.split}
-    for point, signs in zip(course.points[1:], course.signs, strict=True):
+    base = {g.reward: g.paired.base_mean for g in report.gains if g.split == history.split}
+    for point, signs in zip(history.points[1:], history.signs, strict=True):
         shown = 1 + point.gains["prompt_evidence"].mean / base["prompt_evidence"]
         error = 1 + point.gains["base_fit"].mean / base["base_fit"]
         cells = (
             str(point.iteration),
             f"{point.queries:,}",
             f"{math.sqrt(point.kl.mean):.0f}",
-            _number(point.gains[course.trained_on].mean),
+            _number(point.gains[history.trained_on].mean),
             f"{shown:.0%}".replace("-", "−"),
             f"{error:.2f} ×",
             signs.grade,
@@ -184,74 +185,55 @@ def course_table(report: Report, course: RunHistory) -> str:
     return "\n".join(lines)
 
 
-def readings_table(report: Report) -> str:
-    """The reading of every run, with the gain of its own reward on seen prompts."""
+def assessments_table(report: Report) -> str:
+    """The assessment of every run, with the gain of its own reward on training prompts."""
     lines = ["| run | gain, seen animals | grade | because of |", "|---|---|---|---|"]
-    for model, reading in zip(report.compared, report.readings, strict=True):
-        gain = next(
-            g.paired.gain
-            for g in report.gains
-            if (g.model, g.split, g.reward) == (model.name, "animals", model.trained_on)
-        )
-        because = (
-            "; ".join(one.kind for one in reading.evidence if one.grade == reading.grade)
-            if reading.grade != "no sign"
-            else ""
-        )
-        lines.append(
-            f"| {model.name} | {_number(gain.mean)} ({_number(gain.low)}, {_number(gain.high)}) | {reading.grade} | {because} |"
-        )
-    counts = Counter(reading.grade for reading in report.readings)
-    return (
-        "\n".join(lines)
-        + "\n\n"
-        + ", ".join(f"{grade}: {counts[grade]}" for grade in ("no sign", "watch", "strong signs"))
-        + "."
-    )
+    for model, found in zip(report.compared, report.readings, strict=True):
+        gain = _own_gain(report, model.name, model.trained_on, "animals")
+        kinds = [one.kind for one in found.evidence if one.grade == found.grade]
+        because = "" if found.grade == "no sign" else "; ".join(kinds)
+        lines.append(f"| {model.name} | {gain} | {found.grade} | {because} |")
+    counts = Counter(found.grade for found in report.readings)
+    totals = ", ".join(f"{grade}: {counts[grade]}" for grade in GRADES)
+    return "\n".join(lines) + f"\n\n{totals}."
 
 
 def write_page() -> None:
-    """Fills the page's tables and draws its figures."""
+    """Writes the page's tables and figures."""
     reports = {name: load_report(RUNS / "eval" / name / "report.json") for name in EVALUATIONS}
     tables = {"gains": gains_table(reports["trained"]), "matrix": matrix(reports["trained"])}
     for name in ("trained", "broken"):
         tables |= {
-            f"course {course.run}": course_table(reports[name], course)
-            for course in reports[name].courses
+            f"history {history.run}": history_table(reports[name], history)
+            for history in reports[name].courses
         }
-    tables |= {name: readings_table(reports[name]) for name in ("healthy", "validation")}
+    tables |= {name: assessments_table(reports[name]) for name in ("healthy", "validation")}
     text = PAGE.read_text(encoding="utf-8")
     for name, table in tables.items():
-        begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
-        text = text[: text.index(begin) + len(begin)] + table + "\n" + text[text.index(end) :]
+        begin = text.index(f"<!-- {name}:begin -->\n")
+        start = text.index("\n", begin) + 1
+        end = text.index(f"<!-- {name}:end -->")
+        text = f"{text[:start]}{table}\n{text[end:]}"
     write_text(PAGE, text)
     write_text(FIGURES / "gains.svg", gains_figure(reports["trained"]))
-    folder, models = (
-        RUNS / "eval" / "trained",
-        [BASE, *(model.name for model in reports["trained"].compared)],
-    )
-    _save(picture_rows(folder, models, list(SPLITS), 5), "before-after")
-    course = next(
-        course for course in reports["trained"].courses if course.run == "incompressibility"
-    )
-    _save(
-        picture_rows(folder, [point.model for point in course.points], ["animals"], 15),
-        "history-incompressibility",
-    )
-    _save(
-        picture_rows(
-            RUNS / "eval" / "healthy",
-            [BASE, *(m.name for m in reports["healthy"].compared)],
-            ["animals"],
-            15,
-        ),
-        "healthy",
-    )
+    for name, sheet in image_sheets(reports).items():
+        with atomic_path(FIGURES / f"{name}.webp") as temporary:
+            sheet.save(temporary, format="WEBP", quality=90)
 
 
-def _save(picture: object, name: str) -> None:
-    with atomic_path(FIGURES / f"{name}.webp") as temporary:
-        picture.save(temporary, format="WEBP", quality=90)  # type: ignore[attr-defined]
+def image_sheets(reports: Mapping[str, Report]) -> dict[str, Image.Image]:
+    """The contact sheets of the page by their file name."""
+    trained, healthy = (reports[name] for name in ("trained", "healthy"))
+    history = next(one for one in trained.courses if one.run == "incompressibility")
+    models = [BASE, *(model.name for model in trained.compared)]
+    stages = [point.model for point in history.points]
+    stopped = [BASE, *(model.name for model in healthy.compared)]
+    folder = RUNS / "eval"
+    return {
+        "before-after": image_rows(folder / "trained", models, list(SPLITS), 5),
+        "history-incompressibility": image_rows(folder / "trained", stages, ["animals"], 15),
+        "healthy": image_rows(folder / "healthy", stopped, ["animals"], 15),
+    }
 
 
 def _number(value: float) -> str:
@@ -260,10 +242,10 @@ def _number(value: float) -> str:
 
 def main(
     only_page: Annotated[
-        bool, typer.Option(help="Train and evaluate nothing, write the page from what is finished.")
+        bool, typer.Option(help="The page from finished evaluations, without training.")
     ] = False,
 ) -> None:
-    """Does what is left and writes the page."""
+    """Trains and evaluates what is left, and writes the page."""
     for line in () if only_page else work():
         typer.echo(line)
     write_page()

@@ -1,9 +1,13 @@
-"""Measures the throughput of the rewards with models for docs/performance.md: `python tools/measure_rewards.py --out speed.json`.
+"""Measures the throughput of rewards with models for docs/performance.md.
 
-Random weights of the real sizes are written in the original formats; then, interleaved in one process per row, the files of a folder are
-scored by the plain loop of the original's README (one picture at a time, its text encoded each time) and by `score_files` through
-`make_scorer`, in the same dtype on the same device. Speeds and ratios are medians over the rounds. Rows that are in the JSON file already
-are not measured again, so that a run which was cut off goes on. On a GPU: `--device cuda --batches 16,64,256`.
+`python tools/measure_rewards.py --out speed.json`, on a GPU with `--device cuda --batches
+16,64,256`. Random weights of the real sizes are written in the original formats. In one process per
+row, two ways of scoring the files of a folder take turns, in the same dtype on the same device. One
+is the plain loop of the original's README: one image at a time, its text encoded each time. The
+other is `score_files` through `make_scorer`.
+
+Speeds and ratios are medians over the rounds. Rows in the JSON file are not measured again, so that
+an interrupted measurement resumes.
 """
 
 from __future__ import annotations
@@ -31,10 +35,11 @@ from plain_loops import LOOPS
 from random_weights import taken_for_real, write_head, write_hps, write_imagereward, write_real_clip
 from torch import nn
 
+from ddpo.devices import processors
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.image_files import score_files
 from ddpo.rewards.models.shared_encoders import forget_embeddings
-from ddpo.rewards.scoring.scorer import make_scorer, processors
+from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.zoo import resolve
 from ddpo.types import Prompt
 
@@ -51,11 +56,9 @@ ON_CPU = {
     "imagereward": 16,
     "pickscore": 8,
     "hpsv2": 8,
-}  # pictures: a minute per row on two cores
-ANIMALS, DOINGS = (
-    ("cat", "dog", "horse", "monkey", "rabbit", "zebra", "spider"),
-    ("washing the dishes", "riding a bike", "playing chess"),
-)
+}  # images: a minute per row on two cores
+ANIMALS = ("cat", "dog", "horse", "monkey", "rabbit", "zebra", "spider")
+DOINGS = ("washing the dishes", "riding a bike", "playing chess")
 
 
 def arguments() -> argparse.Namespace:
@@ -77,17 +80,21 @@ def arguments() -> argparse.Namespace:
         help="batch sizes, of which the best counts (4,16 on the CPU, 16,64 on a GPU)",
     )
     parser.add_argument(
-        "--pictures", type=int, default=None, help="how many (8 to 64 on the CPU, 256 on a GPU)"
+        "--images",
+        "--pictures",
+        type=int,
+        default=None,
+        help="number of images (8 to 64 on the CPU, 256 on a GPU)",
     )
-    parser.add_argument("--per-prompt", type=int, default=4, help="pictures of one prompt")
-    parser.add_argument("--side", type=int, default=512, help="of the pictures, in pixels")
+    parser.add_argument("--per-prompt", type=int, default=4, help="images of one prompt")
+    parser.add_argument("--side", type=int, default=512, help="side of the images, in pixels")
     parser.add_argument("--format", default="png", choices=("png", "jpg"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
+    parser.add_argument("--compile", action="store_true", help="our encoders through torch.compile")
     parser.add_argument(
         "--tiny",
         action="store_true",
-        help="two layers of 32 numbers: what is left is all but the towers",
+        help="encoders of two layers of width 32, so that the rest is measured",
     )
     parser.add_argument(
         "--row", nargs=3, metavar=("REWARD", "DTYPE", "FOLDER"), help=argparse.SUPPRESS
@@ -96,7 +103,7 @@ def arguments() -> argparse.Namespace:
 
 
 def words(round_: int, count: int, per_prompt: int) -> list[str]:
-    """A prompt for each of `count` pictures; other ones in each round, so that no text is remembered."""
+    """A prompt for each of `count` images, new in each round, so that no embedding is reused."""
     texts = [f"a {animal} {doing}" for doing in DOINGS for animal in ANIMALS]
     return [
         f"{texts[place // per_prompt % len(texts)]}, {round_} {place // per_prompt // len(texts)}"
@@ -104,8 +111,8 @@ def words(round_: int, count: int, per_prompt: int) -> list[str]:
     ]
 
 
-def write_pictures(folder: Path, count: int, side: int, suffix: str) -> list[Path]:
-    """Pictures with coarse shapes and some noise."""
+def write_images(folder: Path, count: int, side: int, suffix: str) -> list[Path]:
+    """Image files with coarse shapes and some noise."""
     folder.mkdir()
     random = np.random.default_rng(0)
     paths = [folder / f"{place:04}.{suffix}" for place in range(count)]
@@ -119,7 +126,7 @@ def write_pictures(folder: Path, count: int, side: int, suffix: str) -> list[Pat
 
 
 def write_weights(reward: str, folder: Path, tiny: bool) -> dict[str, str]:
-    """The options by which the reward finds its random weights, which are written if they are not in `folder` yet."""
+    """Options by which the reward finds its random weights, which are written on the first call."""
     new = not folder.exists()
     folder.mkdir(exist_ok=True)
     if reward == "imagereward":
@@ -148,37 +155,40 @@ def write_weights(reward: str, folder: Path, tiny: bool) -> dict[str, str]:
     return {"clip": clip, "processor": clip} if reward == "pickscore" else {"clip": clip}
 
 
-def towers_of(thing: Any, depth: int = 6) -> Iterator[nn.Module]:
-    """The networks that an object of ours holds."""
+def encoders_of(thing: Any, depth: int = 6) -> Iterator[nn.Module]:
+    """The networks that an object of ddpo holds."""
     if isinstance(thing, nn.Module):
         halves = dict(thing.named_children())  # of OpenCLIP, which is not called as a whole
         yield from (halves["visual"], halves["transformer"]) if "visual" in halves else (thing,)
     elif depth and inspect.isfunction(thing):
         for value in inspect.getclosurevars(thing).nonlocals.values():
-            yield from towers_of(value, depth - 1)
+            yield from encoders_of(value, depth - 1)
     elif depth and type(thing).__module__.startswith("ddpo."):
         for value in vars(thing).values():
-            yield from towers_of(value, depth - 1)
+            yield from encoders_of(value, depth - 1)
 
 
 class Clock:
     """Seconds spent inside networks, outermost calls only."""
 
-    def __init__(self, towers: Sequence[nn.Module], device: str) -> None:
-        self.seconds, self._open, self._device = 0.0, 0, device
-        for tower in {id(tower): tower for tower in towers}.values():
-            tower.register_forward_pre_hook(self._begin)
-            tower.register_forward_hook(self._end)
+    def __init__(self, encoders: Sequence[nn.Module], device: str) -> None:
+        self.seconds = 0.0
+        self._open = 0
+        self._start = 0.0
+        self._device = device
+        for encoder in {id(encoder): encoder for encoder in encoders}.values():
+            encoder.register_forward_pre_hook(self._begin)
+            encoder.register_forward_hook(self._end)
 
     def _begin(self, *_: Any) -> None:
         if not self._open:
-            self._begun = self._now()
+            self._start = self._now()
         self._open += 1
 
     def _end(self, *_: Any) -> None:
         self._open -= 1
         if not self._open:
-            self.seconds += self._now() - self._begun
+            self.seconds += self._now() - self._start
 
     def _now(self) -> float:
         if self._device != "cpu":
@@ -189,8 +199,8 @@ class Clock:
 def measured(
     reward: str, dtype: str, folder: Path, args: argparse.Namespace, count: int, batches: list[int]
 ) -> dict[str, Any]:
-    """One row: pictures per second of the plain loop and of ours, and the share of the networks in both."""
-    paths = write_pictures(folder.parent / f"{reward}-{dtype}", count, args.side, args.format)
+    """One row: images per second of both ways, and the share of time in the networks of each."""
+    paths = write_images(folder.parent / f"{reward}-{dtype}", count, args.side, args.format)
     options = write_weights(reward, folder, args.tiny)
     with taken_for_real(args.tiny):
         plain, theirs = LOOPS[reward](folder, args.device, getattr(torch, dtype), args.tiny)
@@ -199,10 +209,10 @@ def measured(
         scorers = {size: make_scorer(resolved, size) for size in batches[:1]}
         first = scorers[batches[0]]
         scorers |= {size: type(first)(first.reward, size) for size in batches[1:]}
-    mine = list(towers_of(first.reward))
+    mine = list(encoders_of(first.reward))
     if args.compile:
-        for tower in mine:
-            tower.compile()
+        for encoder in mine:
+            encoder.compile()
     clocks = Clock(theirs, args.device), Clock(mine, args.device)
     rounds = [
         one_round(round_, plain, scorers, paths, args.per_prompt, clocks)
@@ -235,62 +245,76 @@ def one_round(
     per_prompt: int,
     clocks: tuple[Clock, Clock],
 ) -> dict[str, Any]:
-    """Plain loop, then ours with each batch size; all on the same files and prompts. The round before the first one warms up."""
+    """One round of the plain loop, then of ours with each batch size, on the same files.
+
+    The round before the first one warms up.
+    """
     texts = words(round_, len(paths), per_prompt)
-    before, begun = clocks[0].seconds, time.perf_counter()
+    in_networks = clocks[0].seconds
+    start = time.perf_counter()
     due = [plain(path, text) for path, text in zip(paths, texts, strict=True)]
-    slow = time.perf_counter() - begun
+    slow = time.perf_counter() - start
     row: dict[str, Any] = {
         "plain": len(paths) / slow,
-        "plain_share": (clocks[0].seconds - before) / slow,
+        "plain_share": (clocks[0].seconds - in_networks) / slow,
         "ours": {},
         "ratio": {},
         "share": {},
-        "difference": 0.0,
         "spread": float(np.std(due)),
     }
     for size, scorer in scorers.items():
-        forget_embeddings()
-        pictures = [
-            InputImage(str(path), Prompt(f"{text} {size}"))
-            for path, text in zip(paths, texts, strict=True)
-        ]
-        before, begun = clocks[1].seconds, time.perf_counter()
-        found = [scored.score for (scored,) in score_files([scorer], pictures, size)]
-        fast = time.perf_counter() - begun
-        row["ours"][size], row["ratio"][size], row["share"][size] = (
-            len(paths) / fast,
-            slow / fast,
-            (clocks[1].seconds - before) / fast,
-        )
-        if any(score is None for score in found):
-            raise RuntimeError("a picture got no score")
+        fast, share = score_once(scorer, size, paths, texts, clocks[1])
+        row["ours"][size] = len(paths) / fast
+        row["ratio"][size] = slow / fast
+        row["share"][size] = share
+    scorer = next(iter(scorers.values()))
+    return row | {"difference": largest_difference(scorer, paths[:2], texts[:2], due[:2])}
+
+
+def score_once(
+    scorer: Any, size: int, paths: Sequence[Path], texts: Sequence[str], clock: Clock
+) -> tuple[float, float]:
+    """Seconds of one scoring of all files, and the share of them spent in the networks.
+
+    Raises:
+        RuntimeError: An image got no score.
+    """
     forget_embeddings()
-    same = [
-        InputImage(str(path), Prompt(text)) for path, text in zip(paths[:2], texts, strict=False)
+    images = [
+        InputImage(str(path), Prompt(f"{text} {size}"))
+        for path, text in zip(paths, texts, strict=True)
     ]
-    scores = [scored.score for (scored,) in score_files([next(iter(scorers.values()))], same)]
-    row["difference"] = max(
-        abs((score or 0.0) - want) for score, want in zip(scores, due, strict=False)
-    )
-    return row
+    in_networks = clock.seconds
+    start = time.perf_counter()
+    found = [scored.score for (scored,) in score_files([scorer], images, size)]
+    seconds = time.perf_counter() - start
+    if any(score is None for score in found):
+        raise RuntimeError("an image got no score")
+    return seconds, (clock.seconds - in_networks) / seconds
 
 
-def key(row: dict[str, Any]) -> tuple[Any, ...]:
-    """What makes a row another one."""
-    return tuple(
-        row[name]
-        for name in (
-            "reward",
-            "dtype",
-            "device",
-            "tiny",
-            "compiled",
-            "per_prompt",
-            "side",
-            "format",
-        )
-    )
+def largest_difference(
+    scorer: Any, paths: Sequence[Path], texts: Sequence[str], due: Sequence[float]
+) -> float:
+    """The largest difference between our scores and those of the plain loop."""
+    forget_embeddings()
+    images = [InputImage(str(path), Prompt(text)) for path, text in zip(paths, texts, strict=True)]
+    scores = [scored.score for (scored,) in score_files([scorer], images)]
+    return max(abs((score or 0.0) - want) for score, want in zip(scores, due, strict=True))
+
+
+def settings_of_row(reward: str, dtype: str, args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that distinguish a row from others."""
+    return {
+        "reward": reward,
+        "dtype": dtype,
+        "device": args.device,
+        "tiny": args.tiny,
+        "compiled": args.compile,
+        "per_prompt": args.per_prompt,
+        "side": args.side,
+        "format": args.format,
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -313,8 +337,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         )
         shares = f"{row['networks_share_of_plain']:.0%} → {row['networks_share_of_ours']:.0%}"
         lines.append(
-            f"| `{row['reward']}` | {network} | {row['dtype']} | {row['plain_per_s']:.3g} | {row['ours_per_s']:.3g} | {row['ratio']:.2f} "
-            f"| {row['batch']} | {shares} | {row['peak_mb'] / 1000:.1f} GB |"
+            f"| `{row['reward']}` | {network} | {row['dtype']} | {row['plain_per_s']:.3g} "
+            f"| {row['ours_per_s']:.3g} | {row['ratio']:.2f} | {row['batch']} | {shares} "
+            f"| {row['peak_mb'] / 1000:.1f} GB |"
         )
     return "\n".join(lines)
 
@@ -324,18 +349,9 @@ def measure_row(args: argparse.Namespace) -> None:
     reward, dtype, folder = args.row
     torch.set_num_threads(processors())
     on_cpu = args.device == "cpu"
-    count = args.pictures or (ON_CPU[reward] if on_cpu else 256)
+    count = args.images or (ON_CPU[reward] if on_cpu else 256)
     batches = [int(size) for size in (args.batches or ("4,16" if on_cpu else "16,64")).split(",")]
-    row = {
-        "reward": reward,
-        "dtype": dtype,
-        "device": args.device,
-        "tiny": args.tiny,
-        "compiled": args.compile,
-        "per_prompt": args.per_prompt,
-        "side": args.side,
-        "format": args.format,
-    }
+    row = settings_of_row(reward, dtype, args)
     row |= measured(reward, dtype, Path(folder), args, count, batches)
     machine = platform.machine() if on_cpu else torch.cuda.get_device_name()
     row |= {
@@ -356,27 +372,11 @@ def main() -> None:
     for reward in args.rewards.split(","):
         with tempfile.TemporaryDirectory() as folder:
             for dtype in args.dtypes.split(","):
-                wanted = (
-                    reward,
-                    dtype,
-                    args.device,
-                    args.tiny,
-                    args.compile,
-                    args.per_prompt,
-                    args.side,
-                    args.format,
-                )
-                if wanted in {key(row) for row in rows}:
+                wanted = settings_of_row(reward, dtype, args)
+                if any(wanted.items() <= row.items() for row in rows):
                     continue
-                command = [
-                    sys.executable,
-                    __file__,
-                    *sys.argv[1:],
-                    "--row",
-                    reward,
-                    dtype,
-                    f"{folder}/weights",
-                ]
+                row_options = ["--row", reward, dtype, f"{folder}/weights"]
+                command = [sys.executable, __file__, *sys.argv[1:], *row_options]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 rows.append(json.loads(done.stdout.splitlines()[-1]))
                 args.out.write_text(json.dumps(rows, indent=1) + "\n")

@@ -1,6 +1,7 @@
-"""Measures what docs/performance.md says about scoring: `python tools/measure_scoring.py FOLDER` with a folder of pictures.
+"""Measures the figures on scoring in docs/performance.md: `python tools/measure_scoring.py FOLDER`.
 
-Every comparison is interleaved in one process, so that a slower moment of the machine hits both sides.
+FOLDER holds images. The sides of every comparison take turns in one process, so that a slower
+moment of the machine hits both.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ ROUNDS = 3
 
 
 def plain_loop(paths: list[Path]) -> list[int]:
-    """What one writes by hand: open, encode, look at the length."""
+    """JPEG sizes by a loop written by hand: open, encode, take the length."""
     sizes = []
     for path in paths:
         with Image.open(path) as image:
@@ -41,23 +43,23 @@ def plain_loop(paths: list[Path]) -> list[int]:
 
 
 def ours(paths: list[Path]) -> list[int]:
-    """The same through the scorer."""
+    """JPEG sizes through the scorer."""
     rows = score_files(
         [make_scorer(resolve("incompressibility"))], (InputImage(str(path)) for path in paths)
     )
     return [round((row.score or 0) * 1000) for (row,) in rows]
 
 
-def in_memory(pictures: np.ndarray) -> tuple[Callable[[], list[int]], Callable[[], list[int]]]:
-    """The plain loop and the scorer on pictures that are decoded already."""
+def in_memory(images: np.ndarray) -> tuple[Callable[[], list[int]], Callable[[], list[int]]]:
+    """The plain loop and the scorer as functions on decoded images."""
     scorer = make_scorer(resolve("incompressibility"))
-    batch = ImageBatch.of_uint8(pictures, (Prompt(""),) * len(pictures))
+    batch = ImageBatch.of_uint8(images, (Prompt(""),) * len(images))
 
     def plain() -> list[int]:
         sizes = []
-        for picture in pictures:
+        for image in images:
             file = io.BytesIO()
-            Image.fromarray(picture).save(file, format="JPEG", quality=95)
+            Image.fromarray(image).save(file, format="JPEG", quality=95)
             sizes.append(file.tell())
         return sizes
 
@@ -65,7 +67,7 @@ def in_memory(pictures: np.ndarray) -> tuple[Callable[[], list[int]], Callable[[
 
 
 class Waits:
-    """A reward that takes `milliseconds` per picture, busy, on one thread."""
+    """A reward that keeps one thread busy for `milliseconds` per image."""
 
     card = RewardCard(
         id="waits", version="1", summary="", load="here:Waits", family="test", flaws=""
@@ -81,38 +83,43 @@ class Waits:
         return RewardOutput(torch.zeros(len(batch)))
 
 
-def from_cache(pictures: np.ndarray, cache: ScoreCache) -> float:
-    """Images per second of a reward that was asked before, from decoded pixels; no call of the reward."""
+def from_cache(images: np.ndarray, cache: ScoreCache) -> float:
+    """Images per second from the cache, for decoded pixels and without a call of the reward."""
     reward = Waits(20.0)
     batches = [
-        ImageBatch.of_uint8(pictures[i : i + 16], (Prompt(""),) * len(pictures[i : i + 16]))
-        for i in range(0, len(pictures), 16)
+        ImageBatch.of_uint8(images[i : i + 16], (Prompt(""),) * len(images[i : i + 16]))
+        for i in range(0, len(images), 16)
     ]
     for batch in batches:
         Scorer(reward, cache=cache).score(batch)
     rates = []
     for _ in range(2 * ROUNDS):
         scorer = Scorer(reward, cache=cache)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for batch in batches:
             scorer.score(batch)
-        rates.append(len(pictures) / (time.perf_counter() - begun))
+        rates.append(len(images) / (time.perf_counter() - start))
         assert scorer.seconds == 0
     return statistics.median(rates)
+
+
+def in_batches(reward: Waits, images: ImageBatch, size: int) -> list[RewardOutput]:
+    """The outputs of direct calls of the reward on batches of `size` images."""
+    return [reward(images[start : start + size]) for start in range(0, len(images), size)]
 
 
 def interleaved(
     first: Callable[[], object], second: Callable[[], object], rounds: int = ROUNDS
 ) -> tuple[float, float, bool]:
-    """Median seconds of each, and whether they always gave the same."""
+    """Median seconds of each function, and True if they always gave the same result."""
     times: tuple[list[float], list[float]] = ([], [])
     same = True
     for _ in range(rounds):
         results = []
         for function, taken in zip((first, second), times, strict=True):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             results.append(function())
-            taken.append(time.perf_counter() - begun)
+            taken.append(time.perf_counter() - start)
         same = same and results[0] == results[1]
     return statistics.median(times[0]), statistics.median(times[1]), same
 
@@ -122,27 +129,28 @@ def main() -> None:
     plain, scored, same = interleaved(lambda: plain_loop(paths), lambda: ours(paths))
     count = len(paths)
     print(
-        f"{count} files: plain loop {count / plain:.0f}/s, scorer {count / scored:.0f}/s, ratio {plain / scored:.2f}, sizes equal: {same}"
+        f"{count} files: plain loop {count / plain:.0f}/s, scorer {count / scored:.0f}/s, "
+        f"ratio {plain / scored:.2f}, sizes equal: {same}"
     )
-    pictures = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths[:200]])
-    plain, scored, same = interleaved(*in_memory(pictures))
+    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths[:200]])
+    plain, scored, same = interleaved(*in_memory(images))
     print(
-        f"200 decoded: plain loop {200 / plain:.0f}/s, scorer {200 / scored:.0f}/s, ratio {plain / scored:.2f}, sizes equal: {same}"
+        f"200 decoded: plain loop {200 / plain:.0f}/s, scorer {200 / scored:.0f}/s, "
+        f"ratio {plain / scored:.2f}, sizes equal: {same}"
     )
     with (
         tempfile.TemporaryDirectory() as folder,
         ScoreCache(Path(folder) / "scores.sqlite") as cache,
     ):
-        print(f"512×512 from the cache, decoded: {from_cache(pictures, cache):.0f} images/s")
+        print(f"512×512 from the cache, decoded: {from_cache(images, cache):.0f} images/s")
     small = ImageBatch(torch.zeros(64, 3, 64, 64), (Prompt(""),) * 64)
     for milliseconds in (1.0, 2.0, 5.0):
         reward = Waits(milliseconds)
         scorer = Scorer(reward)
-        direct = lambda reward=reward: [reward(small[i : i + 16]) for i in range(0, 64, 16)]  # noqa: E731
-        alone, through, _ = interleaved(direct, lambda scorer=scorer: scorer.score(small), 9)
-        print(
-            f"reward of {milliseconds:g} ms per picture: overhead of the scorer {100 * (through / alone - 1):.2f} %"
-        )
+        direct = partial(in_batches, reward, small, 16)
+        alone, through, _ = interleaved(direct, partial(scorer.score, small), 9)
+        overhead = 100 * (through / alone - 1)
+        print(f"reward of {milliseconds:g} ms per image: overhead of the scorer {overhead:.2f} %")
 
 
 if __name__ == "__main__":

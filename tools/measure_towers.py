@@ -1,7 +1,7 @@
-"""Compares the two packages that run the tower of `aesthetic`: `python tools/measure_towers.py`.
+"""Compares the two packages that run the encoder of `aesthetic`: `python tools/measure_towers.py`.
 
 Random weights of CLIP ViT-L/14 are written once in both formats. Then processes take turns, one for
-each package and round: it makes the reward and scores images. Printed are medians over the rounds.
+each package and round, which make the reward and score images. Printed are medians over rounds.
 """
 
 from __future__ import annotations
@@ -33,9 +33,21 @@ def write_weights(folder: Path) -> None:
     save_file(model.state_dict(), folder / "open_clip" / "model.safetensors")
 
 
+class Moment:
+    """The moment of its construction, on the wall clock and on the process's own."""
+
+    def __init__(self) -> None:
+        self.wall = time.perf_counter()
+        self.cpu = time.process_time()
+
+    def seconds_since(self) -> tuple[float, float]:
+        """Wall and processor seconds since the moment."""
+        return time.perf_counter() - self.wall, time.process_time() - self.cpu
+
+
 def measure(folder: Path, tower: str) -> dict[str, float]:
     """Start-up, speed and memory of one package, in this process."""
-    begun, begun_cpu = time.perf_counter(), time.process_time()
+    start = Moment()
     import numpy as np
     from random_weights import taken_for_real
 
@@ -45,7 +57,7 @@ def measure(folder: Path, tower: str) -> dict[str, float]:
     with taken_for_real(False):
         clip = str(folder / tower / "model.safetensors")
         reward = make_reward("aesthetic", head=str(folder / "head.pth"), clip=clip, tower=tower)
-    started, started_cpu = time.perf_counter() - begun, time.process_time() - begun_cpu
+    start_s, start_cpu_s = start.seconds_since()
     kept = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (2 * IMAGES, 512, 512, 3)).astype(np.uint8)
@@ -53,14 +65,15 @@ def measure(folder: Path, tower: str) -> dict[str, float]:
     batches = [ImageBatch.of_uint8(pixels[at : at + 4], [Prompt("")] * 4) for at in starts]
     for batch in batches[:2]:
         reward(batch)
-    begun, begun_cpu = time.perf_counter(), time.process_time()
+    start = Moment()
     for batch in batches[2:]:
         reward(batch)
+    image_s, image_cpu_s = start.seconds_since()
     return {
-        "start_s": started,
-        "start_cpu_s": started_cpu,
-        "image_s": (time.perf_counter() - begun) / IMAGES,
-        "image_cpu_s": (time.process_time() - begun_cpu) / IMAGES,
+        "start_s": start_s,
+        "start_cpu_s": start_cpu_s,
+        "image_s": image_s / IMAGES,
+        "image_cpu_s": image_cpu_s / IMAGES,
         "kept_mb": kept,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
     }

@@ -7,7 +7,7 @@ With `--size sd15`: Stable Diffusion 1.5's architecture, and the workload of the
 config/dgx.py: 32 images an iteration, 50 steps, 4 updates.
 
 Each measurement is a process of its own. Ours and theirs take turns, so that a slower moment of the
-machine hits both. Theirs begins to count after the first sampling, ours after the first iteration.
+machine hits both. Theirs counts from the end of the first sampling, ours of the first iteration.
 With `--device cuda` both run on the GPU, and the peak is what torch allocated there.
 """
 
@@ -38,7 +38,7 @@ ROWS = {
 
 
 def arguments() -> argparse.Namespace:
-    """Of the command line."""
+    """The parsed command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -51,20 +51,23 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=3, help="counted, per process")
+    parser.add_argument("--iterations", type=int, default=3, help="counted iterations per process")
     parser.add_argument(
-        "--model", type=Path, default=None, help="a folder instead of the random model"
+        "--model",
+        type=Path,
+        default=None,
+        help="folder of a model to train instead of the random one",
     )
     parser.add_argument(
-        "--size", choices=list(WORKLOADS), default="tiny", help="of the model and the workload"
+        "--size", choices=list(WORKLOADS), default="tiny", help="size of the model and the workload"
     )
     parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="where both loops run"
+        "--device", choices=("cpu", "cuda"), default="cpu", help="device of both loops"
     )
     parser.add_argument(
         "--rows",
         default=None,
-        help="who:images per call in training, dtype after a slash; by commas",
+        help="rows WHO:BATCH or WHO:BATCH/DTYPE, separated by commas",
     )
     parser.add_argument("--ours", nargs=2, metavar=("BATCH", "DTYPE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -108,7 +111,7 @@ MODELS = {"tiny": (TINY, torch.float32), "sd15": (SD15, torch.float16)}
 def ours(
     model: Path, batch: int, dtype: str, iterations: int, work: Workload, device: str
 ) -> dict[str, Any]:
-    """The workload through `ddpo.trainer.train`, measured per iteration, all that an iteration does included."""
+    """The workload through `ddpo.trainer.train`, measured by whole iterations."""
     from ddpo.trainer import config_for, train
     from ddpo.trainer.monitoring.events import IterationDone
 
@@ -139,14 +142,16 @@ def ours(
             "advantage": {"kind": "per_prompt", "buffer": 16, "min_count": 16},
         }
     )
-    marks, sampling, deviations = [], [], []
+    marks: list[tuple[float, float]] = []
+    sampling: list[float] = []
+    deviations: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         for event in train(config, Path(folder) / "run"):
             if isinstance(event, IterationDone):
                 synchronize(device)
                 marks.append((time.perf_counter(), time.process_time()))
                 sampling.append(event.metrics.seconds_sampling)
-                deviations.append(event.metrics.ratio_first_deviation)
+                deviations.append(event.metrics.ratio_first_deviation or 0.0)
     if device == "cpu" and any(deviations):
         raise SystemExit("the ratio is not 1")
     return {
@@ -159,10 +164,11 @@ def ours(
 
 
 def measured(row: str, options: argparse.Namespace, model: Path) -> dict[str, Any]:
-    """One process of a row."""
+    """The result of one process of a row."""
     row, _, dtype = row.partition("/")
     who, _, batch = row.partition(":")
-    here, dtype = Path(__file__), dtype or "float32"
+    here = Path(__file__)
+    dtype = dtype or "float32"
     if who in THEIRS:
         precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[dtype]
         command = [
@@ -208,31 +214,36 @@ def measured(row: str, options: argparse.Namespace, model: Path) -> dict[str, An
 
 
 def table(rows: dict[str, list[dict[str, Any]]], images: int) -> str:
-    """Medians per image of an iteration's `images`, and the ratio to the first row, of processor seconds and of wall seconds."""
+    """The medians of each row per image, and their ratios to the first row.
 
-    def per_picture(name: str, key: str) -> float:
+    Args:
+        rows: Results by row.
+        images: Number of images of an iteration.
+    """
+
+    def per_image(name: str, key: str) -> float:
         return statistics.median(value for run in rows[name] for value in run[key]) / images * 1000
 
     first = next(iter(rows))
     lines = [
-        "| row | ms per image | sampling | processor ms | ratio, wall | ratio, processor | peak MB |",
+        "| row | ms per image | sampling | processor ms | ratio, wall "
+        "| ratio, processor | peak MB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, runs in rows.items():
-        wall, cpu, peak = (
-            per_picture(name, "wall"),
-            per_picture(name, "cpu"),
-            max(run["peak_mb"] for run in runs),
-        )
-        ratios = f"{per_picture(first, 'wall') / wall:.2f} | {per_picture(first, 'cpu') / cpu:.2f}"
+        wall = per_image(name, "wall")
+        cpu = per_image(name, "cpu")
+        peak = max(run["peak_mb"] for run in runs)
+        ratios = f"{per_image(first, 'wall') / wall:.2f} | {per_image(first, 'cpu') / cpu:.2f}"
+        sampling = per_image(name, "sampling")
         lines.append(
-            f"| {name} | {wall:.0f} | {per_picture(name, 'sampling'):.0f} | {cpu:.0f} | {ratios} | {peak:.0f} |"
+            f"| {name} | {wall:.0f} | {sampling:.0f} | {cpu:.0f} | {ratios} | {peak:.0f} |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Measures, or is one of the processes that are measured."""
+    """Measures all rows, or runs as one of the measured processes."""
     options = arguments()
     if options.ours:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

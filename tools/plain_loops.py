@@ -1,4 +1,4 @@
-"""The loops that one writes by hand from the originals' READMEs: for each file open, preprocess, both towers, one picture at a time."""
+"""Loops by hand after the originals' READMEs: one image at a time, with both encoders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from torch.nn.functional import normalize
 from ddpo.rewards.models.imagereward import MEAN, STD, load_blip
 
 Loop = Callable[[Path, str], float]
-"""A file and its prompt → the score."""
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Function from a file and its prompt to the score."""
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def transform() -> Any:
-    """OpenAI's preprocessing by torchvision, which `clip`, open_clip and ImageReward all have."""
+    """OpenAI's preprocessing by torchvision, as in `clip`, open_clip and ImageReward."""
     transforms = import_module("torchvision").transforms
     bicubic = transforms.InterpolationMode.BICUBIC
     return transforms.Compose(
@@ -37,7 +38,10 @@ def transform() -> Any:
 def aesthetic(
     folder: Path, device: str, dtype: torch.dtype, tiny: bool
 ) -> tuple[Loop, list[nn.Module]]:
-    """As simple_inference.py of christophschuhmann/improved-aesthetic-predictor: image embedding, norm, the head's five layers."""
+    """Image embedding, norm and the head's five layers.
+
+    Source: simple_inference.py of christophschuhmann/improved-aesthetic-predictor.
+    """
     from transformers import CLIPModel
 
     model: Any = CLIPModel.from_pretrained(folder / "clip").to(device, dtype).eval()
@@ -70,7 +74,10 @@ def features_of(output: Any) -> Tensor:
 def clip_score(
     folder: Path, device: str, dtype: torch.dtype, tiny: bool
 ) -> tuple[Loop, list[nn.Module]]:
-    """As the model card of openai/clip-vit-base-patch32: processor of picture and text, the whole model."""
+    """Processor of image and text, and the whole model.
+
+    Source: the model card of openai/clip-vit-base-patch32.
+    """
     from transformers import CLIPModel, CLIPProcessor
 
     model: Any = CLIPModel.from_pretrained(folder / "clip").to(device, dtype).eval()
@@ -97,7 +104,10 @@ def clip_score(
 def pickscore(
     folder: Path, device: str, dtype: torch.dtype, tiny: bool
 ) -> tuple[Loop, list[nn.Module]]:
-    """As the README of yuvalkirstain/PickScore: processor, image features, text features, scaled product."""
+    """Processor, image features, text features and their scaled product.
+
+    Source: the README of yuvalkirstain/PickScore.
+    """
     from transformers import AutoModel, AutoProcessor
 
     model: Any = AutoModel.from_pretrained(folder / "clip").eval().to(device, dtype)
@@ -123,11 +133,12 @@ def pickscore(
 def hpsv2(
     folder: Path, device: str, dtype: torch.dtype, tiny: bool
 ) -> tuple[Loop, list[nn.Module]]:
-    """As score() of tgxs002/HPSv2: tensor, resize, padding, whole model on one picture and one text of 77 tokens."""
-    open_clip, functional = (
-        import_module("open_clip"),
-        import_module("torchvision").transforms.functional,
-    )
+    """Tensor, resize, padding, and the whole model on one image and one text of 77 tokens.
+
+    Source: score() of tgxs002/HPSv2.
+    """
+    open_clip = import_module("open_clip")
+    functional = import_module("torchvision").transforms.functional
     bicubic = import_module("torchvision").transforms.InterpolationMode.BICUBIC
     with torch.device("meta"):
         model: Any = open_clip.CLIP(**hps_sizes(tiny), output_dict=True)
@@ -144,7 +155,8 @@ def hpsv2(
         scale = 224 / max(pixels.shape[1:])
         high, wide = (round(side * scale) for side in pixels.shape[1:])
         pixels = functional.resize(pixels, [high, wide], bicubic, antialias=False)
-        top, left = (224 - high) // 2, (224 - wide) // 2
+        top = (224 - high) // 2
+        left = (224 - wide) // 2
         pixels = functional.normalize(
             functional.pad(pixels, [left, top, 224 - wide - left, 224 - high - top]),
             CLIP_MEAN,
@@ -160,11 +172,15 @@ def hpsv2(
 def imagereward(
     folder: Path, device: str, dtype: torch.dtype, tiny: bool
 ) -> tuple[Loop, list[nn.Module]]:
-    """As score() of THUDM/ImageReward: picture through BLIP's encoder, 35 tokens through its text encoder, the head."""
+    """Image through BLIP's encoder, 35 tokens through its text encoder, and the head.
+
+    Source: score() of THUDM/ImageReward.
+    """
     from transformers import BertTokenizer
 
     vision, reader, head = load_blip(folder / "ImageReward.pt", folder / "med_config.json")
-    vision, reader = vision.to(device, dtype), reader.to(device, dtype)
+    vision = vision.to(device, dtype)
+    reader = reader.to(device, dtype)
     layers = [(weight.to(device), bias.to(device)) for weight, bias in head]
     tokenizer: Any = BertTokenizer(str(folder / "vocab.txt"))
     prepare = transform()
@@ -175,13 +191,13 @@ def imagereward(
             prompt, padding="max_length", truncation=True, max_length=35, return_tensors="pt"
         ).to(device)
         with torch.no_grad():
-            picture = vision(pixel_values=pixels).last_hidden_state
-            seen = torch.ones(picture.shape[:2], dtype=torch.long, device=device)
+            image = vision(pixel_values=pixels).last_hidden_state
+            seen = torch.ones(image.shape[:2], dtype=torch.long, device=device)
             features = (
                 reader(
                     words["input_ids"],
                     attention_mask=words["attention_mask"],
-                    encoder_hidden_states=picture,
+                    encoder_hidden_states=image,
                     encoder_attention_mask=seen,
                 )
                 .last_hidden_state[:, 0]

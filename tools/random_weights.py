@@ -1,4 +1,4 @@
-"""Random weights of the real sizes (or tiny ones) in the original on-disk formats: enough to time a reward, never to judge a picture."""
+"""Random weights of the real or of tiny sizes, in the original formats, to time rewards with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from ddpo.doctor.random_clip import TINY, write_clip
 from ddpo.doctor.random_weights import fill_with_random_weights
 from ddpo.rewards.models import aesthetic, hpsv2, imagereward
 
-START, END = "<|startoftext|>", "<|endoftext|>"
+START = "<|startoftext|>"
+END = "<|endoftext|>"
 MED: dict[str, Any] = {
     "vocab_size": 30524,
     "hidden_size": 768,
@@ -32,12 +33,12 @@ MED: dict[str, Any] = {
 
 
 def write_real_clip(folder: Path, name: str, tiny: bool) -> None:
-    """A `transformers.CLIPModel` with its tokenizer, which has CLIP's real vocabulary, and its processor."""
+    """Writes a `transformers.CLIPModel` with its processor and CLIP's real tokenizer."""
     write_clip(folder, name, write_tokenizer(folder), TINY if tiny else None)
 
 
 def write_tokenizer(folder: Path) -> int:
-    """CLIP's tokenizer in the hub's format, from the vocabulary that open_clip carries; its size."""
+    """Writes CLIP's tokenizer from open_clip's vocabulary, and returns the vocabulary's size."""
     words = import_module("open_clip").tokenizer.SimpleTokenizer()
     pieces = sorted(words.encoder, key=words.encoder.__getitem__)
     pieces[-2:] = [START, END]
@@ -59,7 +60,7 @@ def write_tokenizer(folder: Path) -> int:
 
 
 def write_head(file: Path) -> None:
-    """The aesthetic predictor's head."""
+    """Writes the aesthetic predictor's head."""
     widths = (768, 1024, 128, 64, 16, 1)
     layers = {
         f"layers.{key}": nn.Linear(widths[place], widths[place + 1])
@@ -76,7 +77,7 @@ def write_head(file: Path) -> None:
 
 
 def write_hps(file: Path, tiny: bool) -> None:
-    """A checkpoint of HPS v2 in float16, as it is published."""
+    """Writes a checkpoint of HPS v2 in float16, as it is published."""
     with torch.device("meta"):
         model = import_module("open_clip").CLIP(**hps_sizes(tiny))
     state = {
@@ -86,7 +87,7 @@ def write_hps(file: Path, tiny: bool) -> None:
 
 
 def hps_sizes(tiny: bool) -> dict[str, Any]:
-    """Those of ViT-H/14, or tiny ones."""
+    """The sizes of ViT-H/14, or tiny ones."""
     if not tiny:
         return hpsv2.SIZES
     return {
@@ -109,7 +110,7 @@ def hps_sizes(tiny: bool) -> dict[str, Any]:
 
 
 def write_imagereward(folder: Path, words: list[str], tiny: bool) -> None:
-    """ImageReward.pt with the original's keys, med_config.json, and a vocabulary that has `words`."""
+    """Writes ImageReward.pt with its original keys, med_config.json, and a vocabulary."""
     vit, med = blip_sizes(tiny)
     folder.mkdir(exist_ok=True, parents=True)
     torch.save(blip_state(vit, med), folder / "ImageReward.pt")
@@ -120,14 +121,17 @@ def write_imagereward(folder: Path, words: list[str], tiny: bool) -> None:
 
 
 def blip_sizes(tiny: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of the image encoder and of the text encoder."""
+    """The sizes of the image encoder and of the text encoder."""
     return ({**imagereward.VIT, **TINY}, {**MED, **TINY}) if tiny else (imagereward.VIT, MED)
 
 
 def blip_state(vit: Mapping[str, Any], med: Mapping[str, Any]) -> dict[str, Tensor]:
     """Random tensors under the keys of ImageReward's checkpoint."""
-    wide, width, patch = vit["hidden_size"], med["hidden_size"], vit["patch_size"]
-    image, text = "blip.visual_encoder", "blip.text_encoder"
+    image = "blip.visual_encoder"
+    text = "blip.text_encoder"
+    wide = vit["hidden_size"]
+    width = med["hidden_size"]
+    patch = vit["patch_size"]
     sides: dict[str, tuple[int, ...]] = {
         f"{image}.cls_token": (1, 1, wide),
         f"{image}.pos_embed": (1, (224 // patch) ** 2 + 1, wide),
@@ -168,7 +172,8 @@ def blip_state(vit: Mapping[str, Any], med: Mapping[str, Any]) -> dict[str, Tens
     sides |= {
         f"mlp.layers.{key}": (widths[i + 1], widths[i]) for i, key in enumerate((0, 2, 4, 6, 7))
     }
-    generator, state = torch.Generator().manual_seed(0), {}
+    generator = torch.Generator().manual_seed(0)
+    state: dict[str, Tensor] = {}
     for name, shape in sides.items():
         if name.endswith((".weight", "cls_token", "pos_embed")):
             state[name] = torch.empty(shape).normal_(0, 0.02, generator=generator)
@@ -184,7 +189,11 @@ def blip_state(vit: Mapping[str, Any], med: Mapping[str, Any]) -> dict[str, Tens
 
 @contextmanager
 def taken_for_real(tiny: bool) -> Iterator[None]:
-    """Within, the rewards take random files for the ones whose SHA-256 they know, and tiny ones for large."""
+    """A block in which the rewards accept random files in place of verified ones.
+
+    Args:
+        tiny: Tiny networks in place of those of the real sizes.
+    """
     vit, _ = blip_sizes(tiny)
     replaced: list[tuple[Any, str, Any]] = [
         (weights, "verified", lambda file, sha256, what: file),
@@ -192,8 +201,8 @@ def taken_for_real(tiny: bool) -> Iterator[None]:
         (imagereward, "VIT", vit),
     ]
     if tiny:
-        large = aesthetic.image_tower
-        replaced.append((aesthetic, "image_tower", lambda state: large(state, **TINY)))
+        large = aesthetic.image_encoder
+        replaced.append((aesthetic, "image_encoder", lambda state: large(state, **TINY)))
     before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     try:
         for module, name, value in replaced:

@@ -1,8 +1,9 @@
-"""Writes the tables of rewards into README.md and docs/zoo.md, from the cards: `python tools/readme_table.py`.
+"""Writes the reward tables and pages from the cards: `python tools/readme_table.py`.
 
-Each table replaces the text between `<!-- NAME:begin -->` and `<!-- NAME:end -->`. `chosen` holds
-the eight rewards of the README, `rewards` all rewards with their flaws, and `facts` their scales
-and licences. A page for each reward goes into docs/reward-cards/. A test checks that they are fresh.
+Each table replaces the text between `<!-- NAME:begin -->` and `<!-- NAME:end -->` in README.md and
+docs/zoo.md. `chosen` holds the eight rewards of the README, `rewards` all rewards with their flaws,
+and `facts` their scales and licences. A page for each reward goes into docs/reward-cards/. A test
+checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CHOSEN = (
     "vqa_score",
     "ocr",
 )
-"""Rewards of the README: two without weights, one of looks, two of preferences, three of prompts."""
+"""Rewards of the README: two without weights, one of looks, two of preference, three of prompts."""
 
 
 def render_chosen() -> str:
@@ -41,9 +42,8 @@ def render_chosen() -> str:
     for name in CHOSEN:
         card = CARDS[name]
         link = f"[`{name}`](docs/reward-cards/{name}.md)"
-        lines.append(
-            f"| {link} | {first_clause(card.summary)} | {needs(card)} | {first_clause(card.flaws)} |"
-        )
+        cells = (link, first_clause(card.summary), needs(card), first_clause(card.flaws))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -57,7 +57,7 @@ BLOCK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 
 
 def with_tables(text: str) -> str:
-    """A page with the table between each pair of markers replaced by a fresh one."""
+    """A page with an up-to-date table between each pair of markers."""
     return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]().strip()}\n{found[3]}", text)
 
 

@@ -20,10 +20,10 @@ BLOCK = re.compile(r"(<!-- families:begin -->\n).*?(<!-- families:end -->)", re.
 
 
 def table() -> str:
-    """One row per setting on which a family's recipe has a say, one column per family."""
+    """A table with a row per setting that a family's recipe states, and a column per family."""
     columns = {family: _flat(_config(family)) for family in FAMILIES}
-    said = {name for family in FAMILIES for name in _flat(_plain(family))}
-    names = [name for name in columns["emoji"] if name in said]
+    stated = {name for family in FAMILIES for name in _flat(_plain(family))}
+    names = [name for name in columns["emoji"] if name in stated]
     lines = [
         f"| setting | {' | '.join(f'`{family}`' for family in FAMILIES)} |",
         "|---" * (len(FAMILIES) + 1) + "|",
@@ -58,7 +58,7 @@ def _cell(value: object) -> str:
 
 
 def with_table(text: str) -> str:
-    """`text` with what is between the markers replaced."""
+    """The text with a new table between the markers."""
     return BLOCK.sub(lambda found: f"{found[1]}{table()}\n{found[2]}", text)
 
 

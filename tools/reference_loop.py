@@ -1,13 +1,14 @@
-"""Runs the loop of a checkout of kvablack/ddpo-pytorch as it is, under today's diffusers and accelerate, and measures it.
+"""Measures the unchanged loop of a checkout of kvablack/ddpo-pytorch, for `measure_training.py`.
 
-`python tools/reference_loop.py CHECKOUT MODEL BATCH ITERATIONS DTYPE ATTENTION SIZE DEVICE`; called by
-`measure_training.py`. `scripts/train.py`, the sampler, the step and the reward are the checkout's own.
-What they import and no longer find is put in its place first:
+`python tools/reference_loop.py CHECKOUT MODEL BATCH ITERATIONS DTYPE ATTENTION SIZE DEVICE` runs it
+under today's diffusers and accelerate. `scripts/train.py`, the sampler, the step and the reward are
+the checkout's own. Modules that it imports and that no longer exist get a replacement first:
 
-- `LoRAAttnProcessor` with weights of its own, which diffusers dropped: written anew here. In the version that the checkout asks for it
-  multiplied matrices and took a softmax (ATTENTION "plain"); "fused" is torch's kernel, which a port to today's versions would have;
-- `diffusers.utils.randn_tensor`, which has moved;
-- `absl`, `ml_collections`, `wandb` and `inflect`, of which it needs a namespace, a start and nothing else.
+- `LoRAAttnProcessor` with weights of its own, which diffusers dropped, is written anew here. The
+  version for which the checkout was written multiplied matrices and took a softmax (ATTENTION
+  "plain"). "fused" is torch's kernel, which a port to today's versions would use.
+- `diffusers.utils.randn_tensor` has moved.
+- `absl`, `ml_collections`, `wandb` and `inflect` are empty but for the names that the loop needs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -45,17 +47,17 @@ WORKLOADS = {
     "tiny": Workload(images=16, steps=20, updates=2, sample_batch=8),
     "sd15": Workload(images=32, steps=50, updates=4, sample_batch=8),
 }
-"""For `sd15`: the settings of config/dgx.py of the checkout, but for LoRA, for one of its processes."""
+"""Workload by size; `sd15` is one process of the checkout's config/dgx.py, with LoRA."""
 
 
 def synchronize(device: str) -> None:
-    """Waits for a GPU, which works on after a call has returned."""
+    """Waits for the work of a GPU, which continues after a call has returned."""
     if device != "cpu":
         torch.cuda.synchronize()
 
 
 def peak_mb(device: str) -> float:
-    """The most memory so far: what torch allocated on a GPU, or this process held; of 10⁶ bytes."""
+    """The peak memory in 10⁶ bytes: of torch's allocations on a GPU, or else of this process."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
@@ -66,7 +68,7 @@ FUSED = "fused"
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(q kᵀ / √d) v, each `[batch, heads, places, d]`, step by step."""
-    queries, keys, values = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+    queries, keys, values = (heads.flatten(0, 1) for heads in (query, key, value))
     empty = torch.empty(
         len(queries), queries.shape[1], keys.shape[1], dtype=query.dtype, device=query.device
     )
@@ -77,16 +79,16 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def attend_fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The same in one kernel."""
+    """The same attention in one kernel."""
     return nn.functional.scaled_dot_product_attention(query, key, value)
 
 
 class LoraAttention(nn.Module):
-    """Attention whose four projections have low-rank additions, as an attention processor of diffusers.
+    """Attention processor of diffusers whose four projections have low-rank additions.
 
     Args:
-        hidden_size: channels.
-        cross_attention_dim: width of the text; None: attention to itself.
+        hidden_size: Number of channels.
+        cross_attention_dim: Width of the text; None for self-attention.
     """
 
     def __init__(self, hidden_size: int, cross_attention_dim: int | None = None) -> None:
@@ -108,32 +110,27 @@ class LoraAttention(nn.Module):
     def forward(
         self, attn: Any, hidden: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any
     ) -> Tensor:
-        """`[batch, places, channels]` → the same."""
+        """The attended hidden states, of the same shape `[batch, places, channels]`."""
         text = hidden if encoder_hidden_states is None else encoder_hidden_states
 
         def split(name: str, base: nn.Module, rows: Tensor) -> Tensor:
             made: Tensor = base(rows) + self.up[name](self.down[name](rows))
             return made.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
-        query, key, value = (
-            split("q", attn.to_q, hidden),
-            split("k", attn.to_k, text),
-            split("v", attn.to_v, text),
-        )
-        mixed = (
-            (attend_fused if FUSED in sys.argv else attend)(query, key, value)
-            .transpose(1, 2)
-            .flatten(2)
-        )
+        query = split("q", attn.to_q, hidden)
+        key = split("k", attn.to_k, text)
+        value = split("v", attn.to_v, text)
+        attention = attend_fused if FUSED in sys.argv else attend
+        mixed = attention(query, key, value).transpose(1, 2).flatten(2)
         outer: Tensor = attn.to_out[0](mixed) + self.up["out"](self.down["out"](mixed))
         return outer
 
 
 class Clock:
-    """Wall and processor seconds at the end of each collection, and those spent sampling.
+    """Wall and processor seconds at the end of each collection, and seconds spent sampling.
 
     Args:
-        iterations: after so many it ends the program.
+        iterations: Number of iterations after which the program ends.
         device: "cpu" or "cuda".
     """
 
@@ -144,21 +141,21 @@ class Clock:
         self.sampling: list[float] = [0.0]
 
     def sampled(self, function: Any) -> Any:
-        """`function`, with its time counted as sampling."""
+        """The function, with its time counted as sampling."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             synchronize(self.device)
-            begun = time.perf_counter()
+            start = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
                 synchronize(self.device)
-                self.sampling[-1] += time.perf_counter() - begun
+                self.sampling[-1] += time.perf_counter() - start
 
         return timed
 
     def marked(self, function: Any) -> Any:
-        """`function`, which is called once an iteration, between sampling and training."""
+        """The function, which is called once per iteration, between sampling and training."""
 
         def marking(*args: Any, **kwargs: Any) -> Any:
             synchronize(self.device)
@@ -172,7 +169,10 @@ class Clock:
         return marking
 
     def report(self) -> dict[str, Any]:
-        """Of each iteration, which goes from the training on one rollout to the end of the sampling of the next."""
+        """The seconds of each iteration and the peak memory.
+
+        An iteration starts with the training on a rollout and ends when the next one is sampled.
+        """
         pairs = list(zip(self.marks, self.marks[1:], strict=False))
         return {
             "wall": [after[0] - before[0] for before, after in pairs],
@@ -183,7 +183,7 @@ class Clock:
 
 
 def stand_in(name: str, **members: Any) -> None:
-    """A module that is not installed, with some members."""
+    """Registers a module that is not installed, with some members."""
     module = ModuleType(name)
     module.__spec__ = ModuleSpec(name, None)
     vars(module).update(members)
@@ -193,7 +193,7 @@ def stand_in(name: str, **members: Any) -> None:
 def settings(
     model: str, batch: int, iterations: int, dtype: str, logs: str, work: Workload
 ) -> SimpleNamespace:
-    """The workload in the checkout's names."""
+    """The workload under the checkout's names."""
     sample = {
         "num_steps": work.steps,
         "eta": 1.0,
@@ -240,21 +240,19 @@ def settings(
 
 
 def ignored(*_: Any, **__: Any) -> None:
-    """Takes anything, for a logger that logs nothing."""
+    """Accepts any arguments, for a logger that logs nothing."""
 
 
 def put_in_place(config: SimpleNamespace) -> None:
-    """What the checkout imports and no longer finds."""
-    import diffusers.models.attention_processor
+    """Registers the modules that the checkout imports and that no longer exist."""
     import diffusers.utils
+    from diffusers.models import attention_processor
     from diffusers.utils.torch_utils import randn_tensor
 
     vars(diffusers.utils)["randn_tensor"] = randn_tensor
-    diffusers.models.attention_processor.LoRAAttnProcessor = LoraAttention  # type: ignore[misc, assignment]
-    app, flags = (
-        SimpleNamespace(run=lambda main: main([])),
-        SimpleNamespace(FLAGS=SimpleNamespace(config=config)),
-    )
+    vars(attention_processor)["LoRAAttnProcessor"] = LoraAttention
+    app = SimpleNamespace(run=lambda main: main([]))
+    flags = SimpleNamespace(FLAGS=SimpleNamespace(config=config))
     stand_in("absl", app=app, flags=flags)
     stand_in("ml_collections", config_flags=SimpleNamespace(DEFINE_config_file=lambda *_: None))
     run = SimpleNamespace(log=ignored, finish=ignored)
@@ -263,22 +261,20 @@ def put_in_place(config: SimpleNamespace) -> None:
 
 
 def main() -> None:
-    """Runs the loop until enough iterations are measured; they are printed as JSON."""
-    checkout = Path(sys.argv[1]).resolve()
-    model, batch, iterations, dtype = sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-    work, device = WORKLOADS[sys.argv[7]], sys.argv[8]
+    """Runs the loop until enough iterations are measured, and prints them as JSON."""
+    place, model, batch, count, dtype, _, size, device = sys.argv[1:9]
+    checkout = Path(place).resolve()
+    iterations = int(count)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     with tempfile.TemporaryDirectory() as logs:
-        put_in_place(settings(model, batch, iterations, dtype, logs, work))
+        put_in_place(settings(model, int(batch), iterations, dtype, logs, WORKLOADS[size]))
         sys.path.insert(0, str(checkout))
-        from ddpo_pytorch import stat_tracking  # type: ignore[import-not-found]
-        from ddpo_pytorch.diffusers_patch import pipeline_with_logprob as sampler  # type: ignore[import-not-found]
+        sampler = import_module("ddpo_pytorch.diffusers_patch.pipeline_with_logprob")
+        tracker = import_module("ddpo_pytorch.stat_tracking").PerPromptStatTracker
 
         clock = Clock(iterations, device)
-        sampler.pipeline_with_logprob = clock.sampled(sampler.pipeline_with_logprob)
-        stat_tracking.PerPromptStatTracker.update = clock.marked(
-            stat_tracking.PerPromptStatTracker.update
-        )
+        vars(sampler)["pipeline_with_logprob"] = clock.sampled(sampler.pipeline_with_logprob)
+        tracker.update = clock.marked(tracker.update)
         runpy.run_path(str(checkout / "scripts" / "train.py"), run_name="__main__")
 
 

@@ -1,6 +1,7 @@
-"""Writes the README's screenshot of a report: `python tools/report_screenshot.py runs/demo/eval/iteration-000010/report.html`.
+"""Writes the README's screenshot of a report: `python tools/report_screenshot.py REPORT.html`.
 
-Chromium draws the page, and the upper part goes to docs/figures/report.webp.
+The report of `make demo` is runs/demo/eval/iteration-000010/report.html. Chromium renders the page,
+and its upper part goes to docs/figures/report.webp.
 """
 
 from __future__ import annotations
@@ -14,21 +15,19 @@ from pathlib import Path
 from PIL import Image
 
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "report.webp"
-WIDTH, HEIGHT = (
-    1280,
-    1360,
-)  # in pixels: the answer, the images side by side, the first table of gains
+WIDTH = 1280  # pixels
+HEIGHT = 1360  # pixels: the answer, the images side by side, the first table of gains
 
 
 def screenshot(page: Path, to: Path) -> None:
     """Writes the upper part of an HTML page as a WebP image.
 
     Args:
-        page: path of the HTML file.
-        to: path of the image to write.
+        page: Path of the HTML file.
+        to: Path of the image to write.
 
     Raises:
-        FileNotFoundError: no Chromium on this machine.
+        FileNotFoundError: There is no Chromium on this machine.
         subprocess.CalledProcessError: Chromium failed.
     """
     browser = (
@@ -39,7 +38,7 @@ def screenshot(page: Path, to: Path) -> None:
     if browser is None:
         raise FileNotFoundError("no Chromium on this machine: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder:
-        drawn = Path(folder) / "page.png"
+        rendered = Path(folder) / "page.png"
         options = [
             "--headless",
             "--no-sandbox",
@@ -48,11 +47,11 @@ def screenshot(page: Path, to: Path) -> None:
             f"--window-size={WIDTH},{HEIGHT}",
         ]
         subprocess.run(
-            [browser, *options, f"--screenshot={drawn}", page.resolve().as_uri()],
+            [browser, *options, f"--screenshot={rendered}", page.resolve().as_uri()],
             check=True,
             timeout=120,
         )
-        with Image.open(drawn) as image:
+        with Image.open(rendered) as image:
             image.convert("RGB").save(to, "WEBP", quality=80, method=6)
 
 

@@ -1,9 +1,11 @@
-"""The paper's comparison of methods in small: `python tools/reproduce.py` (or `make reproduce`). Goes on where it stopped.
+"""Repeats the paper's comparison of methods in small: `make reproduce`, which resumes.
 
-Figure 4 of arXiv 2305.13301 compares DDPO-IS, DDPO-SF, RWR and RWR-sparse by the reward that they reach after equally many reward
-queries. Here the same on the embedded model: every method, reward and seed is one run of `ddpo train` with the recipe of the method
-(`ddpo/recipes/emoji*.toml`); its checkpoints are evaluated on the training prompts with noise that no training sees and that all runs
-share, so that gains over the base model are paired. Results go to `runs/reproduce/`, tables and curves to `docs/reproduction.md`.
+Figure 4 of arXiv 2305.13301 compares DDPO-IS, DDPO-SF, RWR and RWR-sparse by the reward that they
+reach after equally many reward queries. Here, on the embedded model, every method, reward and seed
+is one run of `ddpo train` with the recipe of the method (`ddpo/recipes/emoji*.toml`). Its
+checkpoints are evaluated on the training prompts. The noise is the same for all runs, and no
+training sees it, so that gains over the base model are paired. Results go to `runs/reproduce/`,
+tables and curves to `docs/reproduction.md`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 import typer
+from PIL import Image
 
 ROOT: Final = Path(__file__).parents[1]
 RUNS: Final = Path("runs") / "reproduce"
@@ -29,8 +32,8 @@ QUERIES: Final = 2304  # reward queries of every run
 EVERY: Final = 768  # reward queries between two evaluations
 REWARDS: Final = ("compressibility", "incompressibility", "colorfulness")
 SEEDS: Final = (0, 1, 2)
-PER_PROMPT: Final = 4  # pictures of each training prompt in an evaluation
-NOISE: Final = 10_007  # the seed of their noise; no run has it
+PER_PROMPT: Final = 4  # images of each training prompt in an evaluation
+NOISE: Final = 10_007  # the seed of their noise, which no run has
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where its run folder is."""
+        """The run folder."""
         words = "".join(
             c if c.isalnum() else "-" for c in self.method.name.lower().replace(", ", "-")
         )
@@ -95,7 +98,7 @@ class Job:
 
     @property
     def curve_file(self) -> Path:
-        """Its finished curve."""
+        """The file of the finished curve."""
         return self.folder / "curve.json"
 
 
@@ -111,7 +114,7 @@ def jobs(comparison: str | None = None) -> list[Job]:
 
 
 def train(job: Job) -> None:
-    """Starts or continues a run up to `QUERIES`."""
+    """Starts or resumes a run up to `QUERIES`."""
     from ddpo.trainer import config_for, resume
     from ddpo.trainer import train as start
     from ddpo.trainer.recipe import read_recipe, set_value
@@ -126,14 +129,13 @@ def train(job: Job) -> None:
         "grid_every": EVERY // samples,
     }
     config = config_for(values | length | {"reward": job.reward, "seed": job.seed})
-    for _ in (
-        resume(job.folder) if (job.folder / "config.json").exists() else start(config, job.folder)
-    ):
+    started = (job.folder / "config.json").exists()
+    for _ in resume(job.folder) if started else start(config, job.folder):
         pass
 
 
-def drawn(job: Job, checkpoint: Path | None, each: int) -> Iterator[Any]:
-    """Batches of `each` pictures of every training prompt, in order, under a checkpoint or the base model."""
+def sample_batches(job: Job, checkpoint: Path | None, each: int) -> Iterator[Any]:
+    """Batches of `each` images of every training prompt, of a checkpoint or the base model."""
     from ddpo.policies import load_policy
     from ddpo.policies.sampler import SampleKey, sample_images
     from ddpo.prompts import load_prompts
@@ -152,20 +154,20 @@ def drawn(job: Job, checkpoint: Path | None, each: int) -> Iterator[Any]:
 
 
 def scores(job: Job, checkpoint: Path | None) -> list[float]:
-    """The rewards of `PER_PROMPT` pictures of each training prompt, in order."""
+    """The rewards of `PER_PROMPT` images of each training prompt, in order."""
     from ddpo.rewards.scoring.scorer import make_scorer
     from ddpo.rewards.zoo import resolve
 
     with closing(make_scorer(resolve(job.reward))) as scorer:
         return [
             value
-            for batch in drawn(job, checkpoint, PER_PROMPT)
+            for batch in sample_batches(job, checkpoint, PER_PROMPT)
             for value in scorer.score(batch).values.tolist()
         ]
 
 
 def evaluate(job: Job) -> None:
-    """Writes the curve of a finished run: reward queries, and the scores of every picture under each checkpoint, the base model first."""
+    """Writes the curve of a finished run: scores of the base model and of each checkpoint."""
     from ddpo.io.atomic import write_json
 
     folders = sorted((job.folder / "checkpoints").glob("iteration-*"))
@@ -191,7 +193,7 @@ def evaluate(job: Job) -> None:
 
 @cache
 def curve(job: Job) -> tuple[list[int], list[float], float]:
-    """Reward queries and mean paired gain over the base model at each of them, and the seconds that training took."""
+    """Reward queries, mean paired gain over the base model at each, and seconds of training."""
     found = json.loads(job.curve_file.read_text(encoding="utf-8"))
     base = np.array(found["points"][0]["scores"])
     gains = [float((np.array(point["scores"]) - base).mean()) for point in found["points"]]
@@ -199,16 +201,15 @@ def curve(job: Job) -> tuple[list[int], list[float], float]:
 
 
 def over_seeds(done: Sequence[Job]) -> tuple[list[int], list[tuple[float, float]]]:
-    """Reward queries, and mean and half width of the 95 % t interval over training seeds at each of them."""
+    """Reward queries, and at each the mean and the half width of the 95 % t interval over seeds."""
     from scipy import stats
 
     table = np.array([curve(job)[1] for job in done])
-    mean, count = table.mean(0), len(done)
-    half = (
-        stats.t.ppf(0.975, count - 1) * table.std(0, ddof=1) / count**0.5
-        if count > 1
-        else np.full_like(mean, np.nan)
-    )
+    mean = table.mean(0)
+    count = len(done)
+    half = np.full_like(mean, np.nan)
+    if count > 1:
+        half = stats.t.ppf(0.975, count - 1) * table.std(0, ddof=1) / count**0.5
     return curve(done[0])[0], list(zip(mean.tolist(), half.tolist(), strict=True))
 
 
@@ -218,17 +219,18 @@ def finished(method: Method, reward: str) -> list[Job]:
 
 
 def work(chosen: Sequence[Job]) -> Iterator[str]:
-    """Does what is left, one job at a time; yields a line per job."""
+    """Runs what is left, one job at a time, and yields a line per job."""
     for number, job in enumerate(chosen, 1):
         if job.curve_file.exists():
             continue
-        begun = time.perf_counter()
+        start = time.perf_counter()
         train(job)
         evaluate(job)
         queries, gains, _ = curve(job)
-        spent = time.perf_counter() - begun
+        spent = time.perf_counter() - start
         name = f"{job.reward} {job.method.name} seed {job.seed}"
-        yield f"{number}/{len(chosen)} {name}: {gains[-1]:+.3f} at {queries[-1]} queries, {spent:.0f} s"
+        result = f"{gains[-1]:+.3f} at {queries[-1]} queries, {spent:.0f} s"
+        yield f"{number}/{len(chosen)} {name}: {result}"
 
 
 def table(comparison: str) -> str:
@@ -242,19 +244,19 @@ def table(comparison: str) -> str:
             if done := finished(method, reward):
                 _, points = over_seeds(done)
                 each = ", ".join(f"{curve(job)[1][-1]:+.2f}" for job in done)
-                cells.append(
-                    f"{points[-1][0]:+.2f} ± {points[-1][1]:.2f} ({each})"
-                    if len(done) > 1
-                    else each
-                )
+                interval = f"{points[-1][0]:+.2f} ± {points[-1][1]:.2f} ({each})"
+                cells.append(interval if len(done) > 1 else each)
             else:
                 cells.append("not run")
         rows.append(f"| {method.name} | {' | '.join(cells)} |")
     return "\n".join(rows).replace(" -", " −").replace("(-", "(−")
 
 
-def save_pictures(reward: str, path: Path) -> None:
-    """The same 15 prompts and noise: the base model; each method's first run after `EVERY` queries; and at its end."""
+def save_images(reward: str, path: Path) -> None:
+    """Writes a sheet of 15 prompts and one noise: the base model, then each method's first run.
+
+    The runs are shown after `EVERY` queries and at their end.
+    """
     from ddpo.images import contact_sheet, to_pil
     from ddpo.io.atomic import atomic_path
 
@@ -268,15 +270,15 @@ def save_pictures(reward: str, path: Path) -> None:
         (shown[0], None),
         *((job, checkpoints[job][at]) for at in (0, -1) for job in shown),
     ]
-    pictures = [
-        picture
-        for job, at in rows
-        for picture in [p for batch in drawn(job, at, 1) for p in to_pil(batch.pixels)][::3]
-    ]
+    images: list[Image.Image] = []
+    for job, checkpoint in rows:
+        row = [
+            image for batch in sample_batches(job, checkpoint, 1) for image in to_pil(batch.pixels)
+        ]
+        images += row[::3]
+    sheet = contact_sheet(images, columns=len(images) // len(rows))
     with atomic_path(path) as temporary:
-        contact_sheet(pictures, columns=len(pictures) // len(rows)).save(
-            temporary, format="WEBP", quality=90
-        )
+        sheet.save(temporary, format="WEBP", quality=90)
 
 
 def report() -> None:
@@ -301,26 +303,23 @@ def report() -> None:
             write_text(
                 ROOT / "docs" / "figures" / f"reproduction-{comparison}.svg", curves_figure(panels)
             )
-        begin, end = f"<!-- {comparison}:begin -->\n", f"<!-- {comparison}:end -->"
-        text = (
-            text[: text.index(begin) + len(begin)]
-            + table(comparison)
-            + "\n"
-            + text[text.index(end) :]
-        )
-    save_pictures(REWARDS[0], ROOT / "docs" / "figures" / "reproduction-images.webp")
+        begin = text.index(f"<!-- {comparison}:begin -->\n")
+        start = text.index("\n", begin) + 1
+        end = text.index(f"<!-- {comparison}:end -->")
+        text = f"{text[:start]}{table(comparison)}\n{text[end:]}"
+    save_images(REWARDS[0], ROOT / "docs" / "figures" / "reproduction-images.webp")
     write_text(page, text)
 
 
 def main(
     workers: Annotated[
-        int, typer.Option(help="Processes at once, each with its share of the cores.")
+        int, typer.Option(help="Number of processes, each with its share of the cores.")
     ] = 1,
     comparison: Annotated[
-        str | None, typer.Option(help="methods, control or guidance; all if not given.")
+        str | None, typer.Option(help="methods, control or guidance; default: all.")
     ] = None,
     only_report: Annotated[
-        bool, typer.Option(help="Run nothing, write the page from what is finished.")
+        bool, typer.Option(help="The page from finished runs, without new ones.")
     ] = False,
     part: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:

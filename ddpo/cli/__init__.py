@@ -1,1 +1,1 @@
-"""The command line: each command parses, calls the library, and prints. Nothing heavy is imported before a command runs."""
+"""The command line: each command parses, calls the library and prints; imports are late."""

@@ -1,7 +1,4 @@
-"""`ddpo cache`: contents of the score cache as a table and as a file, and how to empty it.
-
-Nothing heavy is imported.
-"""
+"""`ddpo cache`: the contents of the score cache, their export, and their removal."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.markup import escape
-from ddpo.cli.warnings import one_line_warnings
+from ddpo.cli.console import escape, one_line_warnings, simple_table
+from ddpo.cli.options import AsJson
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,7 +24,7 @@ app = typer.Typer(
 )
 
 INSTALLED = {True: "yes", False: "[yellow]other[/yellow]", None: "?"}
-UNKNOWN = "?: no reward of that name is installed; a user's file or module is known when it is used"
+UNKNOWN = "?: no reward of that name is installed; your own files are compared when they are used"
 HIDDEN = ("reward", "pixels", "preprocessing", "dtype", "weights")  # the fingerprint covers them
 
 Found = list[tuple["CacheEntry", bool | None]]
@@ -35,11 +32,9 @@ Found = list[tuple["CacheEntry", bool | None]]
 
 
 @app.command("stats")
-def stats_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
+def stats_command(as_json: AsJson = False) -> None:
     """Print the cache's place, size and limit, and the scores of each reward."""
-    from ddpo.rewards.cache.servable import servable
+    from ddpo.rewards.tools.servable import servable
 
     with _cache() as cache:
         stats = cache.stats()
@@ -58,7 +53,7 @@ def stats_command(
         console.print(UNKNOWN)
     if stats.damaged:
         size = _size(sum(path.stat().st_size for path in stats.damaged))
-        text = f"{len(stats.damaged)} damaged files were set aside ({size})"
+        text = f"damaged files set aside: {len(stats.damaged)} ({size})"
         console.print(f"{text}; `ddpo cache clear` removes them", soft_wrap=True)
 
 
@@ -66,17 +61,14 @@ def _facts(stats: CacheStats, found: Found) -> Iterator[tuple[str, str]]:
     served = sum(entry.scores for entry, installed in found if installed)
     yield "cache", str(stats.path)
     yield "size", f"{_size(stats.bytes)} of at most {_size(stats.limit_bytes)}"
-    yield "scores", f"{stats.scores:,}, of which {served:,} of rewards as they are installed now"
+    yield "scores", f"{stats.scores:,}, of which {served:,} match the installed rewards"
     moments = [time for entry, _ in found for time in (entry.oldest, entry.newest) if time]
     if moments:
         yield "computed", f"from {_minute(min(moments))} to {_minute(max(moments))}"
 
 
 def _entries_table(found: Found) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = simple_table()
     table.add_column("reward", no_wrap=True, style="bold")
     table.add_column("scores", justify="right", no_wrap=True)
     table.add_column("installed", no_wrap=True)
@@ -125,7 +117,9 @@ def _as_json(stats: CacheStats, found: Found) -> dict[str, object]:
 def clear_command(
     reward: Annotated[
         str | None,
-        typer.Option(help="Only the scores of this reward, of all its versions and options."),
+        typer.Option(
+            help="The only reward whose scores are removed, in all its versions and options."
+        ),
     ] = None,
 ) -> None:
     """Remove the scores of one reward, or all of them with the damaged files set aside."""
@@ -141,7 +135,7 @@ def clear_command(
 def export_command(
     out: Annotated[
         Path,
-        typer.Argument(help="A table to write: .parquet, .csv or .jsonl. Replaces an older one."),
+        typer.Argument(help="Table to write or replace: .parquet, .csv or .jsonl."),
     ],
 ) -> None:
     """Write all scores as a table: reward, identity, key, value, parts, time, last use."""

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ddpo.cli.markup import escape
+from ddpo.cli.console import escape, simple_table
+from ddpo.cli.options import AsJson
 from ddpo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.console import Console
 
     from ddpo.doctor.report import Report
@@ -20,10 +23,10 @@ STYLES = {"ok": "green", "failed": "red", "did not fit": "yellow", "skipped": "y
 
 
 def doctor_command(
-    gpu: Annotated[bool, typer.Option("--gpu", help="Also test the accelerator.")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Self-test of the accelerator too.")] = False,
     device: Annotated[
         str | None,
-        typer.Option(help="Torch device of the self-test; the accelerator if not set."),
+        typer.Option(help="Torch device of the self-test; default: the accelerator."),
     ] = None,
     size: Annotated[
         Literal["full", "tiny"] | None,
@@ -31,15 +34,15 @@ def doctor_command(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Time budget of the self-test; 8 if not set.", min=0.0),
+        typer.Option(help="Time budget of the self-test; default: 8.", min=0.0),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the report to this .json file and a .md beside it."),
+        typer.Option(help="The .json file of the report, with a .md beside it."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show what this machine offers, which rewards are ready, and whether its accelerator works.
+    """Report the machine, the state of all rewards and, with --gpu, a test of the accelerator.
 
     Exit code 1 if a needed library does not fit or a check failed.
     """
@@ -54,7 +57,7 @@ def doctor_command(
 
     paths = None if out is None else report_paths(out)
     report = Report(examine_machine(), installed_libraries(), list(reward_states()))
-    console = Console(stderr=True) if as_json else Console()
+    console = Console(stderr=as_json)
     if not as_json:
         _print_machine(console, report)
     if gpu:
@@ -64,6 +67,11 @@ def doctor_command(
         typer.echo(f"The report is in {paths[0]} and {paths[1]}", err=True)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+    _exit_on_problems(report)
+
+
+def _exit_on_problems(report: Report) -> None:
+    """Prints each problem and ends the program with exit code 1 if there is any."""
     for problem in report.problems():
         typer.secho(f"problem: {problem}", fg="red", err=True)
     if report.problems():
@@ -78,8 +86,8 @@ def _self_test(
     size: Literal["full", "tiny"],
     minutes: float | None,
 ) -> None:
-    """Runs the self-test; the files hold every row as soon as it is known."""
-    from ddpo.cli.quiet import quiet_libraries
+    """Runs the self-test, and rewrites the files of the report after every row."""
+    from ddpo.cli.console import quiet_libraries
     from ddpo.doctor.report import SelfTestRecord, write_report
 
     quiet_libraries()
@@ -110,33 +118,42 @@ def _print_row(console: Console, row: dict[str, Any]) -> None:
 
 
 def _print_machine(console: Console, report: Report) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from ddpo.doctor.table import facts, library_cells, reward_cells
+    """Prints the facts about the machine, its libraries, and the state of the rewards."""
+    from ddpo.doctor.table import facts
 
     values = report.to_dict()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
+    table = simple_table(show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     for name, value in facts(values["machine"]):
         table.add_row(name, escape(value))
     console.print(table)
-    table = Table("library", "required", "installed", "for", box=box.SIMPLE_HEAD, pad_edge=False)
-    for library in values["libraries"]:
-        style = "" if library["fits"] else "red"
-        style = "yellow" if library["extra"] and not library["fits"] else style
-        table.add_row(*map(escape, library_cells(library)), style=style)
-    if not values["libraries"]:
+    _print_libraries(console, values["libraries"])
+    _print_rewards(console, values["rewards"])
+
+
+def _print_libraries(console: Console, libraries: Sequence[Mapping[str, Any]]) -> None:
+    from ddpo.doctor.table import library_cells
+
+    if not libraries:
         console.print("ddpo is not installed here, so the versions of its libraries are unchecked")
-    else:
-        console.print(table)
-    ready = [state for state in values["rewards"] if state["state"] == "ready"]
-    names = ", ".join(state["reward"] for state in ready)
-    console.print(f"[green]{len(ready)} rewards are ready:[/green] {escape(names)}")
-    header = ("reward", "from", "state", "to download", "remedy")
-    table = Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
-    for state in values["rewards"]:
+        return
+    table = simple_table("library", "required", "installed", "for")
+    for library in libraries:
+        missing = "yellow" if library["extra"] else "red"
+        style = "" if library["fits"] else missing
+        table.add_row(*map(escape, library_cells(library)), style=style)
+    console.print(table)
+
+
+def _print_rewards(console: Console, states: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the names of the rewards that are ready, and a table of the others."""
+    from ddpo.doctor.table import reward_cells
+
+    ready = [state["reward"] for state in states if state["state"] == "ready"]
+    console.print(f"[green]{len(ready)} rewards are ready:[/green] {escape(', '.join(ready))}")
+    table = simple_table("reward", "from", "state", "to download", "remedy")
+    for state in states:
         if state["state"] != "ready":
             table.add_row(*map(escape, reward_cells(state)))
     if table.row_count:

@@ -4,52 +4,69 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
 
-from ddpo.cli.device import RunDevice
+from ddpo.cli.console import quiet_libraries
+from ddpo.cli.options import RunDevice
+from ddpo.distributed import is_first_process
 from ddpo.errors import ConfigError
-from ddpo.launch import is_first_process
+from ddpo.text import count, duration
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.progress import TaskID
 
     from ddpo.eval.inputs.models import ModelFacts
     from ddpo.eval.plan import Plan
+    from ddpo.eval.report.data import Report
+    from ddpo.eval.report.fail_if import Condition
     from ddpo.eval.runner import EvalProgress, Outcome
 
 FAILED: int = 3
 """The exit status when a condition of --fail-if is true."""
+ROLES = {
+    "trained": "trained on",
+    "asked": "given by --reward",
+    "heldout": "independent",
+    "artefact": "pixel statistics",
+}
+SAMPLING: Final = "sampling"  # the stage of `EvalProgress` that samples images
 
 Prompts = Annotated[
     list[str] | None,
     typer.Option(
-        help="A .txt file with one prompt a line, a table, a built-in list, or NAME=FILE; repeatable. "
-        "Default: the lists that suit the model."
+        help="A .txt file with one prompt a line, a table, a built-in list, or NAME=FILE; "
+        "repeatable. Default: the lists that suit the model."
     ),
 ]
 Rewards = Annotated[
     list[str] | None,
     typer.Option(
-        help="A reward to score with, or an expression such as 'aesthetic + compressibility:0.2'; repeatable, each one is "
-        "reported by itself. Always there: the run's own."
+        help="Reward besides the run's own, or an expression such as "
+        "'aesthetic + compressibility:0.2'; repeatable, each one is reported by itself."
     ),
 ]
 HeldOut = Annotated[
-    bool, typer.Option(help="Score with independent rewards and pixel statistics too.")
+    bool, typer.Option(help="Scores of independent rewards and pixel statistics too.")
 ]
 Leaks = Annotated[
-    str, typer.Option(help="Held-out prompts that training gave away: 'report' or 'drop' them.")
+    str,
+    typer.Option(help="Treatment of held-out prompts close to training: 'report' or 'drop'."),
 ]
-Seeds = Annotated[int, typer.Option(help="Pictures per prompt, of every model.", min=1)]
+Seeds = Annotated[int, typer.Option(help="Number of images per prompt and model.", min=1)]
 Seed = Annotated[
-    int | None, typer.Option(help="Of the noise; default: one that training does not use.")
+    int | None, typer.Option(help="Seed of the noise; default: one that training does not use.")
 ]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps; default: the run's.", min=1)]
+Steps = Annotated[
+    int | None, typer.Option(help="Number of denoising steps; default: the run's.", min=1)
+]
 Guidance = Annotated[
-    float | None, typer.Option(help="Classifier-free guidance, 1: none; default: the run's.", min=1)
+    float | None,
+    typer.Option(help="Scale of classifier-free guidance, 1 for none; default: the run's.", min=1),
 ]
 Eta = Annotated[
     float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's.", min=0, max=1)
@@ -64,33 +81,41 @@ Format = Annotated[
     str,
     typer.Option(
         "--format",
-        help="What is printed: 'terminal', 'github' (Markdown for a job summary) or 'json'.",
+        help="Printed report: 'terminal', 'github' (Markdown for a job summary) or 'json'.",
     ),
 ]
 FailIf = Annotated[
     list[str] | None,
     typer.Option(
-        help="A condition such as 'unseen_animals.gain < 0' or 'reading >= strong'; if true, exit with 3. Repeatable."
+        help="Condition such as 'unseen_animals.gain < 0' or 'reading >= strong' that, if true, "
+        "gives exit code 3; repeatable."
     ),
 ]
-Base = Annotated[
-    str | None, typer.Option(help="The base model, for checkpoints of other trainers.")
+Base = Annotated[str | None, typer.Option(help="Base model, for checkpoints of other trainers.")]
+Checkpoints = Annotated[
+    list[str] | None,
+    typer.Option(help="Run folder (its last checkpoint), checkpoint folder or hub id; repeatable."),
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Images from elsewhere: base=FOLDER, and NAME=FOLDER for each model; "
+        "also tables and archives."
+    ),
+]
+BestOf = Annotated[
+    int | None,
+    typer.Option(
+        help="Number n of best-of-n sampling of the base model, a yardstick; 0 for none. "
+        "Default: the run's number of queries per prompt.",
+        min=0,
+    ),
 ]
 
 
 def evaluate_command(
-    checkpoint: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A run folder (its last checkpoint), a checkpoint folder or a hub id; repeatable."
-        ),
-    ] = None,
-    images: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Images that something else drew: base=FOLDER, and NAME=FOLDER for each model; also tables and archives."
-        ),
-    ] = None,
+    checkpoint: Checkpoints = None,
+    images: Images = None,
     prompts: Prompts = None,
     reward: Rewards = None,
     held_out: HeldOut = True,
@@ -99,19 +124,15 @@ def evaluate_command(
     seed: Seed = None,
     history: Annotated[
         int,
-        typer.Option(help="Earlier checkpoints of each run, for the course of training.", min=0),
+        typer.Option(help="Number of earlier checkpoints of each run, for the run history.", min=0),
     ] = 6,
-    history_seeds: Annotated[int, typer.Option(help="Pictures per prompt of those.", min=1)] = 2,
-    best_of: Annotated[
-        int | None,
-        typer.Option(
-            help="Best-of-n of the base model as a yardstick; default: as many as the run had queries per prompt; 0: none.",
-            min=0,
-        ),
-    ] = None,
+    history_seeds: Annotated[
+        int, typer.Option(help="Number of images per prompt of an earlier checkpoint.", min=1)
+    ] = 2,
+    best_of: BestOf = None,
     trained_prompts: Annotated[
         str | None,
-        typer.Option(help="The prompt list of the training, where the run does not tell."),
+        typer.Option(help="Prompt list of the training, where the run does not record it."),
     ] = None,
     base: Base = None,
     steps: Steps = None,
@@ -122,7 +143,7 @@ def evaluate_command(
     form: Format = "terminal",
     fail_if: FailIf = None,
 ) -> None:
-    """Compare checkpoints with their base model on seen and unseen prompts, and write a report.
+    """Write a report of checkpoints against their base model on seen and unseen prompts.
 
     An interrupted evaluation resumes when the same command is given again.
     """
@@ -169,7 +190,10 @@ def compare_command(
     form: Format = "terminal",
     fail_if: FailIf = None,
 ) -> None:
-    """Put runs side by side: the same prompts, noise and rewards for all; `ddpo eval` without the course of training."""
+    """Write a report of several runs side by side, on the same prompts, noise and rewards.
+
+    It is `ddpo eval` without the run history.
+    """
     if len(checkpoints) < 2:
         raise ConfigError("comparing takes two runs or more; for one there is `ddpo eval`")
     _evaluate(
@@ -190,10 +214,12 @@ def compare_command(
     )
 
 
-def _evaluate(form: str, fail_if: list[str], seed: int | None, **asked: object) -> None:
-    """Plans, does and prints."""
-    from ddpo.cli.quiet import quiet_libraries
+def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object) -> None:
+    """Plans the evaluation, runs it, prints its report and checks the conditions of --fail-if.
 
+    Raises:
+        typer.Exit: A condition is true, or the user stopped the evaluation.
+    """
     quiet_libraries()
     from ddpo.eval.config import EVAL_SEED, EvalConfig
     from ddpo.eval.plan import plan
@@ -201,15 +227,15 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **asked: object) 
 
     if form not in ("terminal", "github", "json"):
         raise ConfigError(f"--format must be terminal, github or json, got {form!r}")
-    if asked["leaks"] not in ("report", "drop"):
-        raise ConfigError(f"--leaks must be report or drop, got {asked['leaks']!r}")
+    if options["leaks"] not in ("report", "drop"):
+        raise ConfigError(f"--leaks must be report or drop, got {options['leaks']!r}")
     conditions = [parse_condition(text) for text in fail_if]
-    request = EvalConfig(seed=EVAL_SEED if seed is None else seed, **asked)  # type: ignore[arg-type]  # the options are named as its fields
-    work = plan(request)
+    options["seed"] = EVAL_SEED if seed is None else seed
+    work = plan(EvalConfig(**options))  # type: ignore[arg-type]  # named as its fields
     for condition in conditions:
         condition.check(
-            [m.name for m in work.models if not m.history],
-            [s.name for s in work.splits],
+            [model.name for model in work.models if not model.history],
+            [split.name for split in work.splits],
             work.reward_ids,
         )
     console = Console(highlight=False, stderr=form != "terminal")
@@ -219,20 +245,21 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **asked: object) 
         outcome = _run(work, console)
     except KeyboardInterrupt:
         console.print(
-            "Stopped. The pictures and scores so far are kept; the same command goes on with them.",
+            "Stopped. The images and scores so far are kept; the same command resumes.",
             soft_wrap=True,
         )
         raise typer.Exit(130) from None
     _print(outcome, form, console)
-    broken = [
-        line
-        for condition in conditions
-        if outcome.report
-        for line in condition.violations(outcome.report)
-    ]
-    for line in broken:
+    if outcome.report:
+        _exit_on_violations(outcome.report, conditions)
+
+
+def _exit_on_violations(report: Report, conditions: list[Condition]) -> None:
+    """Prints each condition that is true and ends the program with exit code 3 if there is any."""
+    met = [line for condition in conditions for line in condition.violations(report)]
+    for line in met:
         typer.echo(f"condition met: {line}", err=True)
-    if broken:
+    if met:
         raise typer.Exit(FAILED)
 
 
@@ -255,73 +282,82 @@ def _print(outcome: Outcome, form: str, console: Console) -> None:
 
 
 def _announce(work: Plan, console: Console) -> None:
-    """Says what will be done, and which lists and files were taken."""
-    lines = [f"{model.name}: {_origin(model)}" for model in work.models if not model.history]
-    if earlier := sum(model.history for model in work.models):
-        lines.append(
-            f"with {earlier} earlier checkpoint{'s' if earlier > 1 else ''}, for the course of training"
+    """Prints the models, prompts, rewards and settings of the evaluation."""
+    for line in (*_model_lines(work), *_split_lines(work), *_reward_lines(work)):
+        console.print(line, markup=False, soft_wrap=True)
+    if not work.folders:
+        sampler = work.sampler
+        console.print(
+            f"{work.image_count} images, {work.seeds} per prompt and model from the same noise, "
+            f"{sampler.steps} steps, guidance {sampler.guidance:g}, eta {sampler.eta:g}",
+            markup=False,
+            soft_wrap=True,
         )
+
+
+def _model_lines(work: Plan) -> Iterator[str]:
+    for model in work.models:
+        if not model.history:
+            yield f"{model.name}: {_origin(model)}"
+    earlier = sum(model.history for model in work.models)
+    if earlier:
+        yield f"with {count(earlier, 'earlier checkpoint')}, for the run history"
+
+
+def _split_lines(work: Plan) -> Iterator[str]:
     for facts in work.split_facts:
         role = "seen in training" if facts.role == "seen" else "not in training"
         leaked = f"; {len(facts.leaks)} of them too near to training prompts" if facts.leaks else ""
         dropped = ", which were left out" if facts.dropped else ""
-        lines.append(
-            f"  {facts.name}: {facts.prompts} prompts, {facts.source}, {role}{leaked}{dropped}"
-        )
-    roles = {
-        "trained": "trained on",
-        "asked": "asked for",
-        "heldout": "independent",
-        "artefact": "pixel statistics",
-    }
-    for role, told in roles.items():
+        yield f"  {facts.name}: {facts.prompts} prompts, {facts.source}, {role}{leaked}{dropped}"
+
+
+def _reward_lines(work: Plan) -> Iterator[str]:
+    for role, words in ROLES.items():
         if named := [reward.id for reward in work.rewards if reward.role == role]:
-            lines.append(f"  scored by {', '.join(named)} ({told})")
-    if not work.folders:
-        sampler = work.sampler
-        lines.append(
-            f"{work.pictures} pictures, {work.seeds} per prompt and model from the same noise, {sampler.steps} steps, "
-            f"guidance {sampler.guidance:g}, eta {sampler.eta:g}"
-        )
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+            yield f"  scored by {', '.join(named)} ({words})"
 
 
 def _origin(model: ModelFacts) -> str:
     if model.kind == "images":
-        return f"pictures in {model.checkpoint}"
+        return f"images in {model.checkpoint}"
     trained = f", trained on {model.trained_on}" if model.trained_on else ""
     return f"{model.kind} checkpoint, iteration {model.iteration}{trained}"
 
 
 class _Forecast:
-    """Time that drawing will take, printed once, from the speed of the second block and later ones.
+    """The time that sampling takes, reported once, from the speed after the first block.
 
     Args:
-        images: number of images of the evaluation.
+        images: Number of images of the evaluation.
     """
 
     def __init__(self, images: int) -> None:
         self._images = images
-        self._first: tuple[int, float] | None = None  # images drawn and time, at the first block
-        self._said = False
+        self._first: tuple[int, float] | None = None  # sampled images and time, at the first block
+        self._reported = False
 
     def line(self, event: EvalProgress, now: float) -> str | None:
-        """The line, at the second block of images that were not there before; else None."""
-        drawn = event.done - event.found
-        if self._said or event.stage != "drawing" or drawn <= 0:
+        """The line after the second block of new images; None before and afterwards.
+
+        Args:
+            event: Progress of the evaluation.
+            now: Time in seconds.
+        """
+        sampled = event.done - event.found
+        if self._reported or event.stage != SAMPLING or sampled <= 0:
             return None
-        if self._first is None or drawn <= self._first[0]:
-            self._first = (drawn, now)
+        if self._first is None or sampled <= self._first[0]:
+            self._first = (sampled, now)
             return None
-        self._said = True
-        seconds = (now - self._first[1]) / (drawn - self._first[0]) * (self._images - event.done)
-        minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-        return f"about {minutes} to draw what is left of {self._images:,} images; scoring comes after it"
+        self._reported = True
+        each = (now - self._first[1]) / (sampled - self._first[0])
+        left = duration(each * (self._images - event.done))
+        return f"about {left} to sample the rest of {self._images:,} images; scoring comes after it"
 
 
 def _run(work: Plan, console: Console) -> Outcome:
-    """Carries out the plan under a progress bar with pictures per second and the time left."""
+    """Runs the plan under progress bars with the time left."""
     from ddpo.eval.runner import run_evaluation
 
     if not is_first_process():
@@ -343,7 +379,7 @@ def _run(work: Plan, console: Console) -> Outcome:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    forecast = _Forecast(work.pictures)
+    forecast = _Forecast(work.image_count)
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
 

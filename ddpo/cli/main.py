@@ -1,4 +1,4 @@
-"""`ddpo`: the list of commands, and what an error looks like."""
+"""The program `ddpo`: its commands, and one line with an exit code for each error."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from ddpo.cli import cache, recipes, rewards
 from ddpo.cli.doctor import doctor_command
 from ddpo.cli.evaluate import compare_command, evaluate_command
 from ddpo.cli.export import export_command
-from ddpo.cli.first_process import let_the_first_speak
 from ddpo.cli.sample import sample_command
 from ddpo.cli.train import train_command
+from ddpo.distributed import let_first_process_report
 from ddpo.errors import DdpoError, UserError, one_line
 from ddpo.weights import offline
 
+SUMMARY = "Finetune text-to-image diffusion models on rewards, and learn whether they generalised."
+
 app = typer.Typer(
     name="ddpo",
-    help="Finetune text-to-image diffusion models on rewards, and learn whether they generalised.",
+    help=SUMMARY,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -44,36 +46,37 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=SUMMARY)
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Finetune text-to-image diffusion models on rewards, and learn whether they generalised."""
+    """Options of the program itself."""
 
 
 def main() -> None:
-    """Runs the command line; exits with 2 and one line for a user's mistake, 1 for a failure of a reward or of the training."""
-    _print_what_can_be_printed()
+    """Runs the command line; an error is one line on standard error.
+
+    Exit code 2 stands for a user's mistake, 1 for a failure of a reward or of the training.
+    """
+    _escape_unprintable_characters()
     if offline():
-        os.environ["HF_HUB_OFFLINE"] = (
-            "1"  # all that the hub's client reads, once, when it is imported
-        )
+        os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it once, at its import
     try:
         app()
     except UserError as error:
-        let_the_first_speak()
+        let_first_process_report()
         typer.secho(f"error: {one_line(error)}", fg="red", err=True)
         sys.exit(2)
     except DdpoError as error:
-        let_the_first_speak()
+        let_first_process_report()
         typer.secho(f"failed: {one_line(error)}", fg="red", err=True)
         sys.exit(1)
 
 
-def _print_what_can_be_printed() -> None:
-    """Characters that the terminal's encoding lacks, and undecodable file names, are printed escaped."""
+def _escape_unprintable_characters() -> None:
+    """Lets undecodable file names, and characters outside the terminal's encoding, be escaped."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

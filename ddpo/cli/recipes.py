@@ -8,7 +8,7 @@ import typer
 
 app = typer.Typer(
     name="recipes",
-    help="List and show the recipes that come with the package.",
+    help="Recipes that come with the package: their list and their settings.",
     no_args_is_help=True,
 )
 
@@ -24,7 +24,7 @@ def list_command() -> None:
 
     table = Table("recipe", "for")
     for name in FAMILIES:
-        table.add_row(name, f"every run on {FAMILIES[name]}, unless told otherwise")
+        table.add_row(name, f"default of every run on {FAMILIES[name]}")
     for name in recipe_names():
         if name not in FAMILIES:
             table.add_row(name, _first_sentence(recipe_text(name)))
@@ -33,7 +33,7 @@ def list_command() -> None:
 
 @app.command("show")
 def show_command(
-    name: Annotated[str, typer.Argument(help="A name of `ddpo recipes list`.")],
+    name: Annotated[str, typer.Argument(help="Name of a recipe in `ddpo recipes list`.")],
 ) -> None:
     """Print a recipe as TOML, with its comments."""
     from ddpo.recipes import recipe_names, recipe_text

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ddpo.cli.device import AUTO, RunDevice
+from ddpo.cli.console import quiet_libraries
+from ddpo.cli.options import AUTO, RunDevice
 from ddpo.errors import ConfigError, RunExistsError
 
 if TYPE_CHECKING:
@@ -22,106 +23,134 @@ if TYPE_CHECKING:
     from ddpo.policies.sampler import SampleKey, SamplerSettings
     from ddpo.types import Prompt
 
-SAMPLED: Final = ("steps", "guidance", "eta")
+SETTINGS: Final = ("steps", "guidance", "eta")
 BATCH: Final = 32  # images per call of the denoiser
 MOST_IN_SHEET: Final = 512  # images of the contact sheet
+SHEET_COLUMNS: Final = 8  # with one image per prompt
+
+Texts = Annotated[list[str], typer.Argument(help="Prompts to sample; or --prompts FILE.")]
+Count = Annotated[int, typer.Option(help="Number of images per prompt.", min=1)]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="Checkpoint or run folder of `ddpo train`; or another trainer's, with --model."
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of denoising steps; default: the run's, else the model family's.", min=1
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        help="Scale of classifier-free guidance, 1 for none; "
+        "default: the run's, else the model family's.",
+        min=1,
+    ),
+]
+Eta = Annotated[
+    float | None,
+    typer.Option(
+        help="Stochasticity, 0 … 1; default: the run's, else the model family's.", min=0, max=1
+    ),
+]
 
 
 def sample_command(
-    prompts: Annotated[list[str], typer.Argument(help="Texts to draw; or --prompts FILE.")] = [],  # noqa: B006  # typer copies it
+    prompts: Texts = [],  # noqa: B006  # typer copies it
     file: Annotated[
         str | None,
         typer.Option(
             "--prompts", help="A .txt file with one prompt a line, a table, or a built-in list."
         ),
     ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="A checkpoint or run folder of `ddpo train`; or another trainer's, with --model."
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     model: Annotated[
-        str | None, typer.Option(help="The base model; default: the checkpoint's, else 'emoji'.")
+        str | None, typer.Option(help="Base model; default: the checkpoint's, else 'emoji'.")
     ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for the images; must not exist or be empty.")
     ] = Path("samples"),
-    count: Annotated[int, typer.Option(help="Images per prompt.", min=1)] = 4,
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Denoising steps; default: the run's, else the model family's.", min=1),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            help="Classifier-free guidance, 1: none; default: the run's, else the model family's.",
-            min=1,
-        ),
-    ] = None,
-    eta: Annotated[
-        float | None,
-        typer.Option(
-            help="Stochasticity, 0 … 1; default: the run's, else the model family's.", min=0, max=1
-        ),
-    ] = None,
+    count: Count = 4,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    eta: Eta = None,
     seed: Annotated[
-        int, typer.Option(help="The same seed gives the same noise for every checkpoint.")
+        int, typer.Option(help="Seed of the noise, which is the same for every checkpoint.")
     ] = 0,
     device: RunDevice = None,
 ) -> None:
-    """Draw images with a model or a checkpoint.
+    """Write images of a model or a checkpoint, with a contact sheet.
 
-    Writes the images, metadata.jsonl with their prompts and settings, and sheet.png with all of them. A text that is named twice is drawn
-    twice as often. A checkpoint of a run is drawn with the run's own settings, as `ddpo eval` does.
+    The folder holds the images, metadata.jsonl with their prompts and settings, and sheet.png. A
+    prompt that is given twice gets twice as many images. A checkpoint of a run is sampled with the
+    run's own settings, as in `ddpo eval`.
     """
     from ddpo.policies.checkpoints.folder import find_checkpoint
-    from ddpo.prompts import load_prompts
-    from ddpo.types import Prompt
 
-    if bool(prompts) == bool(file):
-        raise ConfigError("give either texts or --prompts FILE")
-    chosen = load_prompts(file).prompts if file else tuple(Prompt(text) for text in prompts)
+    chosen = _prompts(prompts, file)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunExistsError(f"{out} is not an empty folder: choose another --out")
     info = find_checkpoint(checkpoint, model) if checkpoint else None
     base = info.model if info else model or "emoji"
-    from ddpo.cli.quiet import quiet_libraries
-
     quiet_libraries()
     _note_prompts(base, [prompt.text for prompt in chosen])
     from ddpo.devices import resolve_device
     from ddpo.policies import load_policy
-    from ddpo.policies.family import default_dtype, sampler_defaults
-    from ddpo.policies.sampler import SamplerSettings
+    from ddpo.policies.family import default_dtype
 
     config = _run_config(info)
-    named = {"steps": steps, "guidance": guidance, "eta": eta}
-    told = {name: value for name, value in named.items() if value is not None}
-    of_run = {
-        name: value for name, value in dict(config.get("sample", {})).items() if name in SAMPLED
-    }
     keys = _keys(chosen, count)
-    settings = SamplerSettings(
-        **{**sampler_defaults(base), **of_run, **told}, batch=min(BATCH, len(keys))
-    )
+    given = {"steps": steps, "guidance": guidance, "eta": eta}
+    settings = _settings(base, config, given, len(keys))
     place = resolve_device(device or str(config.get("device", AUTO)))
     dtype = str(config.get("dtype") or default_dtype(base, place))
     policy = load_policy(base, info, device=place, dtype=dtype)
     facts = {
         "model": base,
         "checkpoint": str(info.folder) if info else None,
-        **{name: getattr(settings, name) for name in SAMPLED},
+        **{name: getattr(settings, name) for name in SETTINGS},
     }
-    _draw(policy, keys, settings, seed, out, facts, columns=count if count > 1 else 8)
+    columns = count if count > 1 else SHEET_COLUMNS
+    _write_images(policy, keys, settings, seed, out, facts, columns)
     typer.echo(f"{len(keys)} images in {out}; all of them in {out / 'sheet.png'}")
 
 
-def _note_prompts(model: str, texts: Sequence[str]) -> None:
-    """Says which words the model was never taught, and which prompts it does not read to their end.
+def _prompts(texts: list[str], file: str | None) -> tuple[Prompt, ...]:
+    """The prompts of the command line or of --prompts.
 
     Raises:
-        PromptError: two prompts are one to the model.
+        ConfigError: Both are given, or neither.
+    """
+    from ddpo.prompts import load_prompts
+    from ddpo.types import Prompt
+
+    if bool(texts) == bool(file):
+        raise ConfigError("give either texts or --prompts FILE")
+    return load_prompts(file).prompts if file else tuple(Prompt(text) for text in texts)
+
+
+def _settings(
+    model: str, config: dict[str, Any], given: dict[str, Any], images: int
+) -> SamplerSettings:
+    """The given settings; for those that are None the run's, else the model family's."""
+    from ddpo.policies.family import sampler_defaults
+    from ddpo.policies.sampler import SamplerSettings
+
+    values = dict(sampler_defaults(model))
+    run = dict(config.get("sample", {}))
+    values |= {name: value for name, value in run.items() if name in SETTINGS}
+    values |= {name: value for name, value in given.items() if value is not None}
+    return SamplerSettings(**values | {"batch": min(BATCH, images)})
+
+
+def _note_prompts(model: str, texts: Sequence[str]) -> None:
+    """Notes words that the model was never taught, and prompts that it does not read to the end.
+
+    Raises:
+        PromptError: Two prompts are the same to the model.
     """
     from ddpo.policies.emoji.vocabulary import unknown_words_line
     from ddpo.policies.prompt_reader import check_prompts, find_reader
@@ -141,18 +170,18 @@ def _run_config(info: CheckpointInfo | None) -> dict[str, Any]:
 
 
 def _keys(prompts: Sequence[Prompt], count: int) -> list[SampleKey]:
-    """The images to draw: `count` for each prompt, with indices that go on where a prompt is named again."""
+    """Keys of `count` images for each prompt; the indices of a repeated prompt continue."""
     from ddpo.policies.sampler import SampleKey
 
-    drawn: Counter[str] = Counter()
+    planned: Counter[str] = Counter()
     keys: list[SampleKey] = []
     for prompt in prompts:
-        keys += [SampleKey(prompt, drawn[prompt.id] + index) for index in range(count)]
-        drawn[prompt.id] += count
+        keys += [SampleKey(prompt, planned[prompt.id] + index) for index in range(count)]
+        planned[prompt.id] += count
     return keys
 
 
-def _draw(
+def _write_images(
     policy: Policy,
     keys: Sequence[SampleKey],
     settings: SamplerSettings,
@@ -161,7 +190,11 @@ def _draw(
     facts: dict[str, Any],
     columns: int,
 ) -> None:
-    """Writes every image as soon as it is there, its line of metadata.jsonl with it, and the contact sheet at the end."""
+    """Writes each image and its line of metadata.jsonl once sampled; the contact sheet at the end.
+
+    Raises:
+        StorageFailure: A file cannot be written.
+    """
     from rich.progress import track
 
     from ddpo.images import contact_sheet, save_png, to_pil
@@ -171,28 +204,31 @@ def _draw(
 
     waiting = iter(keys)
     shown: list[Image.Image] = []
-    batches = -(-len(keys) // settings.batch)
+    total = -(-len(keys) // settings.batch)
     with storing(out):
         make_folder(out)
         with (out / "metadata.jsonl").open("w", encoding="utf-8") as table:
-            for batch in track(
-                sample_images(policy, keys, settings, seed), total=batches, description="sampling"
-            ):
+            batches = sample_images(policy, keys, settings, seed)
+            for batch in track(batches, total=total, description="sampling"):
                 for image in to_pil(batch.pixels):
-                    key = next(waiting)
-                    name = f"{key.prompt.id}-{key.index}.png"
-                    save_png(image, out / name)
-                    row = {
-                        "file_name": name,
-                        "prompt": key.prompt.text,
-                        "index": key.index,
-                        "seed": seed,
-                        "settings": facts,
-                    }
-                    if key.prompt.metadata:
-                        row["metadata"] = dict(key.prompt.metadata)
+                    row = _metadata_row(next(waiting), seed, facts)
+                    save_png(image, out / row["file_name"])
                     table.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    shown += [image] if len(shown) < MOST_IN_SHEET else []
+                    if len(shown) < MOST_IN_SHEET:
+                        shown.append(image)
                 table.flush()
             sync_descriptor(table.fileno())
         save_png(contact_sheet(shown, columns=columns), out / "sheet.png")
+
+
+def _metadata_row(key: SampleKey, seed: int, facts: dict[str, Any]) -> dict[str, Any]:
+    row = {
+        "file_name": f"{key.prompt.id}-{key.index}.png",
+        "prompt": key.prompt.text,
+        "index": key.index,
+        "seed": seed,
+        "settings": facts,
+    }
+    if key.prompt.metadata:
+        row["metadata"] = dict(key.prompt.metadata)
+    return row

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddpo.cli.device import HELP
-from ddpo.cli.first_process import follow_quietly
+from ddpo.cli.console import one_line_warnings, quiet_libraries, silent_writer_threads
+from ddpo.cli.options import DEVICE_HELP
+from ddpo.distributed import follow_quietly, is_first_process
 from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
-from ddpo.launch import is_first_process
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -22,82 +22,96 @@ if TYPE_CHECKING:
     from ddpo.trainer.monitoring.events import Event
     from ddpo.trainer.monitoring.tracking import RunTracker
 
+Layers = list[tuple[str, dict[str, Any]]]
+"""Settings with the words for their source; later ones win."""
+
+Rewards = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Reward of `ddpo rewards list`, ./file.py:Object or package.module:Object, "
+        "with :weight and :option=value,…; several are combined."
+    ),
+]
+Combination = Annotated[
+    str | None,
+    typer.Option(help="Combination of several --reward: sum (the default), min or pareto."),
+]
+Recipe = Annotated[
+    str | None, typer.Option(help="TOML file of settings, or a name of `ddpo recipes list`.")
+]
+Prompts = Annotated[
+    str | None,
+    typer.Option(help="A .txt file with one prompt a line, a table, or a built-in list."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="'emoji', a folder in diffusers' format, a hub id of Stable Diffusion 1.x, 2.x or "
+        "XL, a model of an installed package, ./file.py:Object or package.module:Object."
+    ),
+]
+Algorithm = Annotated[
+    str | None,
+    typer.Option(
+        help="ddpo_is, ddpo_sf, rwr, rwr_sparse, one of an installed package, "
+        "./file.py:Object or package.module:Object."
+    ),
+]
+HeldOut = Annotated[
+    str | None,
+    typer.Option(
+        help="Reward that is not trained on; its scores at each checkpoint choose RUN/best."
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Check of ratio, reward, memory, time and disk only; leaves nothing behind.",
+    ),
+]
+LowMemory = Annotated[
+    bool,
+    typer.Option(
+        "--low-memory",
+        help="Less memory, less speed: gradient checkpointing, 8-bit AdamW where installed.",
+    ),
+]
+Trackers = Annotated[
+    list[str] | None,
+    typer.Option(help="tensorboard or wandb, besides metrics.jsonl; repeatable."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting, such as optim.lr=1e-4; repeatable."),
+]
+
 
 def train_command(
-    reward: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object, with :weight and :option=value,…; "
-            "several are combined."
-        ),
-    ] = None,
-    combine: Annotated[
-        str | None,
-        typer.Option(
-            help="How several --reward become one number: sum (the default), min or pareto."
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="A TOML file of settings, or a name of `ddpo recipes list`."),
-    ] = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(help="A .txt file with one prompt a line, a table, or a built-in list."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="'emoji', a folder in diffusers' format, a hub id of Stable Diffusion 1.x, 2.x or XL, a model of an installed package, "
-            "./file.py:Object or package.module:Object."
-        ),
-    ] = None,
-    algorithm: Annotated[
-        str | None,
-        typer.Option(
-            help="ddpo_is, ddpo_sf, rwr, rwr_sparse, one of an installed package, ./file.py:Object or package.module:Object."
-        ),
-    ] = None,
+    reward: Rewards = None,
+    combine: Combination = None,
+    recipe: Recipe = None,
+    prompts: Prompts = None,
+    model: Model = None,
+    algorithm: Algorithm = None,
     iterations: Annotated[
-        int | None, typer.Option(help="Rollouts; with --resume the new total.")
+        int | None, typer.Option(help="Number of rollouts; with --resume the new total.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of prompts, noise and adapters.")] = None,
-    device: Annotated[str | None, typer.Option(help=f"{HELP} Rewards follow.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of prompts, noise and adapters.")] = None,
+    device: Annotated[str | None, typer.Option(help=f"{DEVICE_HELP} Rewards follow.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run folder; default runs/<reward>-<time>.")
+        Path | None, typer.Option(help="Run folder; default: runs/<reward>-<time>.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue this run folder, with the settings that it has.")
+        Path | None, typer.Option(help="Run folder to resume, with the settings that it has.")
     ] = None,
-    held_out: Annotated[
-        str | None,
-        typer.Option(
-            help="A reward that is not trained on; scored at each checkpoint, it names the best one (RUN/best)."
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Only look: ratio, reward, memory, time, disk. Leaves nothing behind."
-        ),
-    ] = False,
-    low_memory: Annotated[
-        bool,
-        typer.Option(
-            "--low-memory",
-            help="Give speed for memory: gradient checkpointing, 8-bit AdamW where it is installed.",
-        ),
-    ] = False,
-    track: Annotated[
-        list[str] | None,
-        typer.Option(help="tensorboard or wandb; metrics.jsonl is written always. Repeatable."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting, such as optim.lr=1e-4; repeatable."),
-    ] = None,
+    held_out: HeldOut = None,
+    dry_run: DryRun = False,
+    low_memory: LowMemory = False,
+    track: Trackers = None,
+    settings: Settings = None,
 ) -> None:
-    """Finetune a model on a reward."""
+    """Finetune a model on a reward, into a run folder with checkpoints and metrics."""
     named = {
         "reward": _joined(reward, combine),
         "prompts": prompts,
@@ -111,7 +125,6 @@ def train_command(
     }
     given = {name: value for name, value in named.items() if value is not None}
     layers = _layers(recipe, given, settings or [])
-    values = _merged(layers)
     if resume is not None:
         if others := [
             name for name, value in {"--out": out, "--dry-run": dry_run}.items() if value
@@ -119,32 +132,49 @@ def train_command(
             raise ConfigError(
                 f"--resume continues a run where it is; leave out {' and '.join(others)}"
             )
-        folder = resume
+        _resume(resume, layers, track or [])
+        return
+    folder = out or _default_folder(layers)
+    if dry_run:
+        _dry_run(folder, layers, track or [])
     else:
-        folder = (
-            out
-            or Path("runs")
-            / f"{_slug(str(values.get('reward', 'compressibility')))}-{time.strftime('%Y%m%d-%H%M%S')}"
-        )
-    from ddpo.cli.quiet import quiet_libraries
+        _train(folder, layers, track or [])
 
+
+def _resume(folder: Path, layers: Layers, track: list[str]) -> None:
     quiet_libraries()
-    from ddpo.trainer import resume as resume_run
+    from ddpo.trainer import resume
+
+    trackers = _checked_trackers(track)
+    _show(resume(folder, settings=_merged(layers)), folder, trackers)
+
+
+def _train(folder: Path, layers: Layers, track: list[str]) -> None:
+    quiet_libraries()
     from ddpo.trainer import train
-    from ddpo.trainer.loop import dry_run as look
     from ddpo.trainer.settings import resolve_config
 
-    trackers = _checked_trackers(track or [])
-    if resume is not None:
-        _show(resume_run(folder, settings=values), folder, trackers)
-    elif dry_run:
-        _look(look(resolve_config(layers), folder), folder)
-    else:
-        _show(train(resolve_config(layers), folder), folder, trackers)
+    trackers = _checked_trackers(track)
+    _show(train(resolve_config(layers), folder), folder, trackers)
+
+
+def _dry_run(folder: Path, layers: Layers, track: list[str]) -> None:
+    quiet_libraries()
+    from ddpo.trainer.loop import dry_run
+    from ddpo.trainer.settings import resolve_config
+
+    _checked_trackers(track)
+    _show_dry_run(dry_run(resolve_config(layers), folder), folder)
+
+
+def _default_folder(layers: Layers) -> Path:
+    """runs/<reward>-<time>."""
+    reward = str(_merged(layers).get("reward", "compressibility"))
+    return Path("runs") / f"{_slug(reward)}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _joined(rewards: list[str] | None, combination: str | None) -> str | None:
-    """The expression of all --reward."""
+    """All --reward as one expression."""
     from ddpo.rewards.spec import join_specs
 
     if combination is not None and not rewards:
@@ -152,13 +182,11 @@ def _joined(rewards: list[str] | None, combination: str | None) -> str | None:
     return join_specs(rewards, combination or "sum") if rewards else None
 
 
-def _layers(
-    recipe: str | None, given: dict[str, Any], settings: list[str]
-) -> list[tuple[str, dict[str, Any]]]:
-    """Recipe, then named options, then --set, each with the words for its source: the later wins."""
+def _layers(recipe: str | None, given: dict[str, Any], settings: list[str]) -> Layers:
+    """The settings of the recipe, then of the named options, then of --set."""
     from ddpo.trainer.recipe import read_recipe, set_value
 
-    layers: list[tuple[str, dict[str, Any]]] = []
+    layers: Layers = []
     if recipe:
         layers.append((f"recipe {recipe}", read_recipe(recipe)))
     layers += [(f"--{name.replace('_', '-')}", {name: value}) for name, value in given.items()]
@@ -169,7 +197,7 @@ def _layers(
     return layers
 
 
-def _merged(layers: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def _merged(layers: Layers) -> dict[str, Any]:
     """The values of all layers."""
     from ddpo.trainer.recipe import merged
 
@@ -184,7 +212,11 @@ def _slug(text: str) -> str:
 
 
 def _checked_trackers(names: list[str]) -> list[str]:
-    """The names, each once, if their packages are there."""
+    """The names of trackers, each once.
+
+    Raises:
+        DdpoError: A tracker is unknown, or its package is missing.
+    """
     from ddpo.registry import unknown_name
     from ddpo.trainer.monitoring.tracking import TRACKERS, check_tracker
 
@@ -195,8 +227,8 @@ def _checked_trackers(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _look(events: Iterator[Event], folder: Path) -> None:
-    """Draws the check before a run."""
+def _show_dry_run(events: Iterator[Event], folder: Path) -> None:
+    """Shows the check before a run."""
     if not is_first_process():
         follow_quietly(events)
         return
@@ -210,64 +242,76 @@ def _look(events: Iterator[Event], folder: Path) -> None:
 
 
 def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
-    """Draws the events; an interruption or failure says how to go on."""
+    """Shows the events of a run; an interruption or a failure names the command that resumes it.
+
+    Raises:
+        DdpoError: The run failed; the message names what is kept.
+        typer.Exit: The user stopped the run.
+    """
     if not is_first_process():
         follow_quietly(events)
         return
-    go_on = f"go on with: ddpo train --resume {shlex.quote(str(folder))}"
-    begun = False
+    started = False
     try:
         with ExitStack() as stack:
             stack.callback(events.close)
             opening = list(islice(events, 1))
-            begun = bool(opening)
+            started = bool(opening)
             _follow(chain(opening, events), folder, trackers, stack)
     except KeyboardInterrupt:
-        whole = (folder / "config.json").exists()
-        typer.echo(
-            f"Stopped. The finished iterations are kept; {go_on}"
-            if whole
-            else "Stopped before anything was written."
-        )
+        _report_interruption(folder)
         raise typer.Exit(130) from None
     except DdpoError as error:
-        if not begun and (isinstance(error, UserError) or not (folder / "config.json").exists()):
+        written = (folder / "config.json").exists()
+        if not started and (isinstance(error, UserError) or not written):
             raise
-        state = folder / "state"
-        kept = (
-            f"the finished iterations are kept in {state}"
-            if state.exists()
-            else "no iteration was finished"
-        )
-        if isinstance(error, TrainingDiverged):
-            go_on = "resumed, the run would end here again: start another"
-        raise type(error)(f"{error} — {kept}; {go_on}") from error
+        raise type(error)(f"{error} — {_remainder(folder, error)}") from error
     typer.echo(f"Run folder: {folder}")
     typer.echo(f"Next: ddpo eval --checkpoint {folder}")
 
 
+def _report_interruption(folder: Path) -> None:
+    if (folder / "config.json").exists():
+        typer.echo(f"Stopped. The finished iterations are kept; {_resume_hint(folder)}")
+    else:
+        typer.echo("Stopped before anything was written.")
+
+
+def _resume_hint(folder: Path) -> str:
+    return f"resume with: ddpo train --resume {shlex.quote(str(folder))}"
+
+
+def _remainder(folder: Path, error: DdpoError) -> str:
+    """The state that a failed run leaves, and the next step."""
+    state = folder / "state"
+    kept = "no iteration was finished"
+    if state.exists():
+        kept = f"the finished iterations are kept in {state}"
+    if isinstance(error, TrainingDiverged):
+        return f"{kept}; resumed, the run would end here again: start another"
+    return f"{kept}; {_resume_hint(folder)}"
+
+
 def _follow(events: Iterator[Event], folder: Path, trackers: list[str], stack: ExitStack) -> None:
-    """Hands each event to the display and the trackers; stops after Ctrl-C where nothing is half written."""
-    from ddpo.cli.interruption import Interruption
-    from ddpo.cli.quiet import silent_writer_threads
+    """Hands each event to the display and the trackers.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; it is raised where nothing is half written.
+    """
+    from ddpo.cli.signals import Interruption
     from ddpo.cli.training_display import TrainingDisplay
-    from ddpo.cli.warnings import one_line_warnings
     from ddpo.trainer.monitoring.events import Checkpointed, Started
 
     stack.enter_context(one_line_warnings())
     if trackers:
         stack.enter_context(silent_writer_threads())
-    interruption, display = (
-        stack.enter_context(Interruption()),
-        stack.enter_context(TrainingDisplay(folder)),
-    )
-    watchers: list[TrainingDisplay | RunTracker] = [display]
+    interruption = stack.enter_context(Interruption())
+    watchers: list[TrainingDisplay | RunTracker] = [stack.enter_context(TrainingDisplay(folder))]
     for event in events:
         if isinstance(event, Started):
-            watchers += [
-                stack.enter_context(closing(_tracker(name, folder, event.iteration)))
-                for name in trackers
-            ]
+            for name in trackers:
+                tracker = _open_tracker(name, folder, event.iteration)
+                watchers.append(stack.enter_context(closing(tracker)))
             interruption.arm()
         for watcher in watchers:
             watcher.show(event)
@@ -275,8 +319,8 @@ def _follow(events: Iterator[Event], folder: Path, trackers: list[str], stack: E
             raise KeyboardInterrupt
 
 
-def _tracker(name: str, folder: Path, done: int) -> RunTracker:
-    """Tells a tracker the settings of the run, and then its events."""
+def _open_tracker(name: str, folder: Path, done: int) -> RunTracker:
+    """A tracker that has the settings of the run, and takes its events."""
     from ddpo.trainer.monitoring.tracking import RunTracker, open_tracker
     from ddpo.trainer.run.folder import RunFolder
 

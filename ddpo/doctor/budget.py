@@ -1,4 +1,4 @@
-"""A time budget for checks: what does not fit is skipped, and what overruns is stopped."""
+"""A time budget for checks, which skips those that do not fit and stops those that overrun."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-from ddpo.doctor.row import Outcome, Row
+from ddpo.doctor.row import Outcome, Row, Value
 from ddpo.errors import ConfigError, MemoryExhausted, one_line
 
 __all__ = ["Budget", "Check", "OutOfTime", "first_that_fits", "run_checks"]
@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 class OutOfTime(BaseException):
-    """The time budget ended during a check. No `except Exception` on the way may swallow it."""
+    """The end of the time budget during a check, which no `except Exception` may swallow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check of the self-test, and the time that it must have to be begun."""
+    """One check of the self-test, and the time that must be left for it to start."""
 
     part: str
     subject: str
@@ -38,13 +38,13 @@ class Check:
 
 
 class Budget:
-    """Seconds that the checks may take together, counted from the moment it is made.
+    """The seconds that all checks may take together, counted from its construction.
 
     Args:
         seconds: Wall-clock time, finite and at least 0.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: The time is negative or not finite.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -54,15 +54,15 @@ class Budget:
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds that are left, at least 0."""
+        """The seconds that are left, at least 0."""
         return max(0.0, self._end - time.monotonic())
 
     @contextmanager
     def enforced(self) -> Iterator[None]:
         """A block that is stopped when the budget ends.
 
-        Python can interrupt only its main thread, and only on POSIX. Elsewhere a check that
-        overruns is not stopped.
+        Python can interrupt only its main thread, and only on POSIX. Elsewhere an overrun is not
+        stopped.
 
         Raises:
             OutOfTime: The budget ended within the block.
@@ -85,12 +85,12 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def run_checks(checks: Iterable[Check], budget: Budget) -> Iterator[Row]:
-    """One row per check, in order. A check that raises or lacks memory does not stop the rest."""
+    """One row per check, in order; a check that raises or lacks memory does not stop the rest."""
     for check in checks:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         outcome = _outcome(check, budget)
         _release_memory()
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         values = _finite(outcome)
         yield Row(check.part, check.subject, outcome.status, values, outcome.note, seconds)
 
@@ -113,24 +113,23 @@ def _outcome(check: Check, budget: Budget) -> Outcome:
         return Outcome("failed", note=one_line(error)[:300])
 
 
-def _finite(outcome: Outcome) -> dict[str, float | int | str | None]:
-    """Values for JSON, which knows neither NaN nor infinity."""
-    values = dict(outcome.values)
-    for name, value in outcome.values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            values[name] = None
-    return values
+def _finite(outcome: Outcome) -> dict[str, Value]:
+    """The values with None for NaN and infinity, which JSON does not have."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in outcome.values.items()
+    }
 
 
 def _release_memory() -> None:
-    """Gives back what the last check held, so that the next one has the whole accelerator."""
+    """Frees the memory of the last check, so that the next one has the whole accelerator."""
     if torch.accelerator.is_available():
         gc.collect()
         torch.accelerator.empty_cache()
 
 
 def first_that_fits(batches: Sequence[int], measure: Callable[[int], T]) -> tuple[T, str]:
-    """The result of the first batch size that fits into memory, and a note on those that do not.
+    """The result of the first batch size that fits into memory, and a note on larger ones.
 
     Raises:
         MemoryExhausted: None of them fits.

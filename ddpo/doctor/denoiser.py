@@ -1,4 +1,4 @@
-"""Cost of the denoiser alone: measured peak, counted FLOPs, eager against compiled."""
+"""Time, memory and operations of the denoiser alone, run eagerly and compiled."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def matmul_tflops(device: torch.device, dtype: torch.dtype, side: int, tf32: boo
 
 @dataclass(frozen=True, slots=True)
 class DenoiserCost:
-    """One call of the denoiser: without gradient as in sampling, and forward and backward."""
+    """The cost of a sampling call (no gradient) and of a training call (forward and backward)."""
 
     items: int  # denoiser inputs of the call; guidance makes two of each image
     forward_s: float
@@ -83,7 +83,7 @@ def compiled_cost(policy: Any, items: int) -> tuple[float, float]:
     policy.unet.compile()
     forward, training = _calls(policy, items)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the compiler's remarks on diffusers' code
+        warnings.simplefilter("ignore", UserWarning)  # the compiler's advice about diffusers' code
         forward_s = seconds_per_call(forward, policy.device)
         training_s = seconds_per_call(training, policy.device)
     torch.compiler.reset()
@@ -112,7 +112,7 @@ def _calls(policy: TrainablePolicy, items: int) -> tuple[Callable[[], Any], Call
 
 
 def _flops(call: Callable[[], Any]) -> int:
-    """Operations of a call, with attention as plain products: some fused kernels count as none."""
+    """The operations of a call, with attention as plain products, as fused kernels count as 0."""
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):
         call()

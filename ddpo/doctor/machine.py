@@ -70,7 +70,7 @@ class Disk:
 
     use: str
     path: str
-    free_gb: float | None  # of 10⁹ bytes; None where it cannot be told
+    free_gb: float | None  # of 10⁹ bytes; None where it is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Machine:
 
 
 def examine_machine() -> Machine:
-    """The facts about this machine, within a second once torch is imported."""
+    """The facts about this machine, found within a second once torch is imported."""
     from huggingface_hub import constants
 
     hub = Path(constants.HF_HUB_CACHE)
@@ -200,7 +200,7 @@ def _accelerators() -> Iterator[Accelerator]:
 
 
 def _hub_cache(path: Path) -> HubCache:
-    """Number and size of the repositories in the cache; at most `MOST_FILES` files are looked at."""
+    """The number and size of the cache's repositories, from at most `MOST_FILES` files."""
     repositories: list[Path] = []
     with contextlib.suppress(OSError):  # no such folder, or one that may not be read
         repositories = [each for each in path.iterdir() if "--" in each.name]
@@ -246,7 +246,7 @@ def installed_libraries() -> tuple[Library, ...]:
 
 
 def _extra(requirement: Any) -> str | None:
-    """The extra that a requirement belongs to, "" for none; None if it is for another platform."""
+    """The extra of a requirement; "" for none, None for a requirement of another platform."""
     marker = requirement.marker
     if marker is None or marker.evaluate({"extra": ""}):
         return ""

@@ -22,28 +22,28 @@ def seconds_per_call(
     repeats: int = 5,
     warm_up: int = 2,
 ) -> float:
-    """The median time of a call, each with all work done.
+    """The median time of a call in seconds, with all of its work done.
 
     Args:
-        call: What is timed.
-        device: Where it works.
-        repeats: Timed calls.
-        warm_up: Calls before them, which load and choose kernels.
+        call: Function to time.
+        device: Torch device that it uses.
+        repeats: Number of timed calls.
+        warm_up: Number of calls before them, which load and choose kernels.
     """
     for _ in range(warm_up):
         call()
     times = []
     for _ in range(repeats):
         synchronize(device)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         call()
         synchronize(device)
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory since `ddpo.rewards.tools.bench.reset_peak_memory`, in units of 10⁶ bytes.
+    """The peak memory since `ddpo.rewards.tools.bench.reset_peak_memory`, in units of 10⁶ bytes.
 
     On an accelerator it is what torch allocated there; on a CPU it is that of this process.
     """
@@ -54,7 +54,11 @@ def peak_memory_mb(device: torch.device) -> float:
 
 @contextmanager
 def float32_precision(tf32: bool) -> Iterator[None]:
-    """A block whose float32 products are computed in float32, or in TF32 where the device has it."""
+    """A block that sets the precision of float32 products.
+
+    Args:
+        tf32: TF32 where the device has it; otherwise float32.
+    """
     product = torch.get_float32_matmul_precision()
     convolution = torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")

@@ -18,7 +18,7 @@ TINY: Final[dict[str, int]] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
 }
-"""Replaces the sizes of both towers for tests."""
+"""Sizes of both encoders for tests."""
 CLIPS: Final[dict[str, dict[str, Any]]] = {
     "ViT-B/32": {
         "vision": {
@@ -72,7 +72,10 @@ CLIPS: Final[dict[str, dict[str, Any]]] = {
         "act": "gelu",
     },
 }
-"""Sizes of the published models. Source: the configurations of OpenAI's and LAION's repositories."""
+"""Sizes of the published models.
+
+Source: the configurations in OpenAI's and LAION's repositories on the Hugging Face Hub.
+"""
 
 
 def write_clip(
@@ -85,15 +88,16 @@ def write_clip(
     """Writes a `transformers.CLIPModel` and its image processor beside a tokenizer.
 
     Args:
-        folder: Where the tokenizer is already; its last two tokens are start and end of a text.
+        folder: Folder of the tokenizer, whose last two tokens are the start and end of a text.
         name: Key of `CLIPS`.
         vocabulary: Number of tokens of the tokenizer.
-        smaller: Sizes that replace those of both towers, such as `TINY`.
+        smaller: Sizes that replace those of both encoders, such as `TINY`.
         dtype: Type of the stored weights; None: float32.
     """
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-    sizes, replaced = CLIPS[name], dict(smaller or {})
+    sizes = CLIPS[name]
+    replaced = dict(smaller or {})
     text = sizes["text"] | replaced
     text |= {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1}
     text |= {"vocab_size": vocabulary, "hidden_act": sizes["act"]}
@@ -111,9 +115,9 @@ def write_small_vocabulary_clip(
     """Writes a CLIP model with the embedded model's tokenizer, in bfloat16 to save disk.
 
     Args:
-        folder: Place of the model; made if need be.
+        folder: Folder of the model, made if it does not exist.
         name: Key of `CLIPS`.
-        smaller: Sizes that replace those of both towers, such as `TINY`.
+        smaller: Sizes that replace those of both encoders, such as `TINY`.
     """
     vocabulary = write_embedded_tokenizer(folder, tokens=77)
     write_clip(folder, name, vocabulary, smaller, torch.bfloat16)

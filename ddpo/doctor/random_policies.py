@@ -1,6 +1,6 @@
 """Stable Diffusion policies with random weights: the sizes of SD 1.5 and SDXL 1.0, and tiny ones.
 
-Each function is a policy factory, so that the trainer loads it by its place, such as
+Each function is a policy factory, which the trainer loads by its place, such as
 `ddpo.doctor.random_policies:sd15`. Sources of the sizes: the `config.json` files of the components
 of stable-diffusion-v1-5 and stable-diffusion-xl-base-1.0 on the Hugging Face Hub.
 """
@@ -17,7 +17,8 @@ from typing import Any, Final, TypeVar
 import torch
 
 from ddpo.doctor.random_weights import random_module, write_embedded_tokenizer
-from ddpo.policies.base_model import CLASSES, INDEX, BaseModel, read_json
+from ddpo.policies.base_model import CLASSES, INDEX, BaseModel
+from ddpo.policies.model_files import read_json
 from ddpo.policies.sdxl import StableDiffusionXLPolicy
 from ddpo.policies.stable_diffusion import StableDiffusionPolicy
 
@@ -170,32 +171,32 @@ TINY_XL: Final = PolicySize(
 
 
 def sd15(device: str, dtype: torch.dtype) -> StableDiffusionPolicy:
-    """A policy of Stable Diffusion 1.5's size: 860 million parameters in the UNet, 512×512 images."""
-    return _made(StableDiffusionPolicy, SD15, device, dtype)
+    """A policy of Stable Diffusion 1.5's size: a UNet of 860 million parameters, 512×512 images."""
+    return _random_policy(StableDiffusionPolicy, SD15, device, dtype)
 
 
 def sdxl(device: str, dtype: torch.dtype) -> StableDiffusionXLPolicy:
-    """A policy of SDXL 1.0's size: 2.6 billion parameters in the UNet, 1024×1024 images."""
-    return _made(StableDiffusionXLPolicy, SDXL, device, dtype)
+    """A policy of SDXL 1.0's size: a UNet of 2.6 billion parameters, 1024×1024 images."""
+    return _random_policy(StableDiffusionXLPolicy, SDXL, device, dtype)
 
 
 def tiny(device: str, dtype: torch.dtype) -> StableDiffusionPolicy:
     """A Stable Diffusion policy small enough for a test on a CPU: 16×16 images."""
-    return _made(StableDiffusionPolicy, TINY, device, dtype)
+    return _random_policy(StableDiffusionPolicy, TINY, device, dtype)
 
 
 def tiny_xl(device: str, dtype: torch.dtype) -> StableDiffusionXLPolicy:
     """An SDXL policy small enough for a test on a CPU: 16×16 images."""
-    return _made(StableDiffusionXLPolicy, TINY_XL, device, dtype)
+    return _random_policy(StableDiffusionXLPolicy, TINY_XL, device, dtype)
 
 
 Kind = TypeVar("Kind", StableDiffusionPolicy, StableDiffusionXLPolicy)
 
 
-def _made(kind: type[Kind], size: PolicySize, device: str, dtype: torch.dtype) -> Kind:
-    """A policy whose weights are made on the device instead of read."""
+def _random_policy(kind: type[Kind], size: PolicySize, device: str, dtype: torch.dtype) -> Kind:
+    """A policy with random weights, made on the device."""
     with tempfile.TemporaryDirectory() as folder:
-        return kind(_described(size, Path(folder), device), device=device, dtype=dtype)
+        return kind(_write_configs(size, Path(folder), device), device=device, dtype=dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +216,12 @@ class _RandomModel(BaseModel):
         return random_module(build, self.device, dtype)
 
 
-def _described(size: PolicySize, folder: Path, device: str) -> _RandomModel:
+def _write_configs(size: PolicySize, folder: Path, device: str) -> _RandomModel:
     """Writes a pipeline without its weights: the index, configs and tokenizers.
 
     Args:
         size: Architecture.
-        folder: Where to.
+        folder: Folder to write.
         device: Torch device on which the weights will be made.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -260,7 +261,7 @@ def write_model(size: PolicySize, folder: Path, dtype: torch.dtype = torch.float
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
-    model = _described(size, folder, "cpu")
+    model = _write_configs(size, folder, "cpu")
     parts = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     for part, kind in parts.items():
         model.load(part, kind, dtype).save_pretrained(folder / part)

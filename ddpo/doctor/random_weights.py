@@ -1,6 +1,6 @@
 """Models of the published sizes with random weights, initialised on the device that will run them.
 
-They need no file and no network. They tell speed, memory and numerical agreement, never image
+They need no file and no network. They show speed, memory and numerical agreement, never image
 quality.
 """
 
@@ -27,12 +27,12 @@ def random_module(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Any:
-    """A module with random weights that never existed anywhere but on `device`.
+    """A module with random weights, which are made on `device` and nowhere else.
 
     Args:
         build: Constructor of the module; called once, with the meta device as torch's default.
         device: Torch device of the weights.
-        dtype: Type of the floating-point weights; None keeps the type that the module has.
+        dtype: Type of the floating-point weights; None: that of the module.
     """
     with torch.device("meta"):
         module = build()
@@ -64,7 +64,12 @@ def fill_with_random_weights(module: nn.Module, device: torch.device | str = "cp
 
 
 def write_embedded_tokenizer(folder: Path, tokens: int) -> int:
-    """Writes the embedded model's CLIP tokenizer for prompts of `tokens`; returns its vocabulary size."""
+    """Writes the embedded model's CLIP tokenizer, and returns the size of its vocabulary.
+
+    Args:
+        folder: Folder to write.
+        tokens: Length of a tokenised prompt.
+    """
     from transformers import CLIPTokenizer
 
     with as_file(files("ddpo.policies.emoji") / "weights" / "tokenizer") as embedded:

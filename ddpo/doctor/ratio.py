@@ -1,4 +1,4 @@
-"""The importance ratio of stored paths under the policy that sampled them: exactly 1."""
+"""Check that the importance ratio is exactly 1 under the policy that sampled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["FirstBatch", "ratio_is_one", "sample_and_train_once"]
 
 @dataclass(frozen=True, slots=True)
 class FirstBatch:
-    """One batch sampled, scored and trained on once, without an optimizer step."""
+    """Result of one batch that was sampled, scored and trained on without an optimizer step."""
 
     ratio_deviation: float  # largest |ratio - 1|
     sampling_s: float
@@ -34,16 +34,20 @@ class FirstBatch:
 
 
 def sample_and_train_once(policy: TrainablePolicy, config: TrainConfig) -> FirstBatch:
-    """The trainer's own first batch and first backward pass, timed."""
+    """Times the trainer's own first batch and first backward pass.
+
+    Raises:
+        RuntimeError: The algorithm has no importance ratio.
+    """
     algorithm, _ = load_algorithm(config.algorithm)
     prompts = load_prompts(config.prompts)
     keys = draw_keys(prompts.prompts, config.sample, config.seed, 1, prompts.weights)
     scorer = make_scorer(resolve(config.reward))
-    begun = time.perf_counter()
+    start = time.perf_counter()
     collection = Collection(policy, keys, scorer, config.sample, config.seed, Context(progress=0.0))
     first = collection.first_batch()
     synchronize(policy.device)
-    sampling_s = time.perf_counter() - begun
+    sampling_s = time.perf_counter() - start
     coefficients = policy.schedule.coefficients(config.sample.steps, config.sample.eta)
     likelihood = TransitionLikelihood(policy, first, coefficients.to(policy.device), config)
     deviation, training_s = train_once(policy, algorithm, likelihood, first, config, 1)

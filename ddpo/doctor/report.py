@@ -34,7 +34,7 @@ class SelfTestRecord:
 
 @dataclass(slots=True)
 class Report:
-    """All that `ddpo doctor` found."""
+    """The findings of `ddpo doctor`."""
 
     machine: Machine
     libraries: Sequence[Library]
@@ -43,9 +43,9 @@ class Report:
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
     def problems(self) -> list[str]:
-        """Faults, one line each: a needed library that does not fit, or a failed check.
+        """Problems, one line each: a needed library that does not fit, or a failed check.
 
-        Weights and optional libraries that are not here are no problem: they can be fetched.
+        Missing weights and optional libraries are no problem, since they can be fetched.
         """
         found = [
             f"{library.name}{library.required} is needed; installed: {library.installed or 'none'}"
@@ -80,10 +80,10 @@ class Report:
 
 
 def report_paths(out: Path) -> tuple[Path, Path]:
-    """The JSON file and the Markdown file of `--out`, whose suffix may be either or none.
+    """The paths of the JSON and the Markdown file, from a name with either suffix or none.
 
     Raises:
-        ConfigError: Another suffix, or a place that cannot be written.
+        ConfigError: The suffix is another one, or the place cannot be written.
     """
     if out.suffix not in ("", ".json", ".md"):
         raise ConfigError(f"--out {out}: the report is a .json and a .md file; give either name")

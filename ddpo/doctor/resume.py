@@ -1,4 +1,4 @@
-"""Check that a run that was stopped and resumed equals one that was not."""
+"""Check that a stopped and resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ STOP_AFTER: Final = 2  # iterations, of three
 def resume_is_equal(model: str, device: str, work: Workload) -> Outcome:
     """The largest difference of the final states: weights, optimizer moments and loss scale.
 
-    On a CPU the states are equal to the bit. An accelerator may add in another order in every run,
-    so the difference is reported there, not judged.
+    On a CPU the states must be equal to the bit. An accelerator may add in another order in every
+    run, so there the difference is only reported.
 
     Args:
         model: Place of a policy factory.
@@ -37,7 +37,8 @@ def resume_is_equal(model: str, device: str, work: Workload) -> Outcome:
     """
     config = run_config(model, device, "float32", work, work.batches[0], iterations=STOP_AFTER + 1)
     with tempfile.TemporaryDirectory(prefix="ddpo-doctor-") as folder:
-        whole, resumed = Path(folder) / "whole", Path(folder) / "resumed"
+        whole = Path(folder) / "whole"
+        resumed = Path(folder) / "resumed"
         for _ in train(config, whole):
             pass
         _train_until(config, resumed, STOP_AFTER)
@@ -53,7 +54,7 @@ def resume_is_equal(model: str, device: str, work: Workload) -> Outcome:
 
 
 def _train_until(config: TrainConfig, out: Path, iteration: int) -> None:
-    """Starts a run and abandons it after an iteration, as an interruption does."""
+    """Starts a run and abandons it after an iteration, as Ctrl-C does."""
     events = train(config, out)
     for event in events:
         if isinstance(event, IterationDone) and event.metrics.iteration == iteration:
@@ -67,7 +68,7 @@ def _state(run: Path) -> dict[str, Tensor]:
 
 
 def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
-    """The largest absolute difference of two states; NaN if they have other tensors or a NaN."""
+    """The largest absolute difference of two states; NaN if their tensors differ or hold a NaN."""
     if not first or first.keys() != second.keys():
         return float("nan")
     pairs = [(first[name].double(), second[name].double()) for name in first]
@@ -81,7 +82,7 @@ def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> f
 def deterministic_algorithms() -> Iterator[None]:
     """A block in which torch picks deterministic kernels where it has them.
 
-    One stream is in use, so that cuBLAS needs no setting of its own to repeat its results.
+    cuBLAS repeats its results without a setting of its own, since only one stream is in use.
     """
     before = torch.are_deterministic_algorithms_enabled()
     only_warned = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -1,4 +1,4 @@
-"""Scores of a reward on the CPU against those on an accelerator, and its speed there."""
+"""Check that a reward scores alike on the CPU and an accelerator, and its speed there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIDE: Final = 128  # pixels
 
 
 def unsuited(card: RewardCard) -> str:
-    """Why a reward is not compared between devices; "" if it is."""
+    """The reason why a reward is not compared between devices; "" if it is compared."""
     if card.device == "cpu":
         return "runs on the CPU only"
     if "metadata" in card.inputs:
@@ -36,9 +36,9 @@ def unsuited(card: RewardCard) -> str:
 
 
 def scores_agree(reward: ResolvedReward, device: str) -> Outcome:
-    """Scores of eight drawn images on the CPU and on the device, compared by `compare_scores`.
+    """Check that eight generated images score alike on the CPU and on the device.
 
-    TF32 is off. Each reward is made anew for its device and released before the next.
+    TF32 is off. The reward is made anew for each device and released before the next.
     """
     images = bench_images(IMAGES, SIDE)
     with float32_precision(tf32=False):
@@ -65,7 +65,7 @@ def compare_scores(expected: Sequence[float], found: Sequence[float], share: flo
     Args:
         expected: Scores on the CPU; NaN where an image has none.
         found: Scores of the same images on the accelerator.
-        share: Tolerance, divided by the largest absolute score of the CPU.
+        share: Tolerance as a share of the largest absolute score on the CPU.
     """
     scored = [value for value in expected if not math.isnan(value)]
     if not scored:
@@ -93,17 +93,17 @@ def reward_speed(
     images: int,
     side: int,
 ) -> Outcome:
-    """Images per second of a reward at the best of several batch sizes, with decoded images.
+    """The images per second of a reward at its best batch size, decoding left out.
 
     Args:
-        reward: Found reward with its options.
+        reward: Resolved reward with its options.
         device: Torch device.
-        batch_sizes: Images per call.
-        images: Images per round.
+        batch_sizes: Numbers of images per call to try.
+        images: Number of images in a round.
         side: Width and height of the images in pixels.
     """
-    made, pixels = make_on(reward, device), bench_images(images, side)
-    records = list(bench(made, pixels, batch_sizes, device, repeats=3))
+    pixels = bench_images(images, side)
+    records = list(bench(make_on(reward, device), pixels, batch_sizes, device, repeats=3))
     best = max(records, key=lambda record: record.rate)
     peak = best.peak_memory_mb if best.peak_gpu_mb is None else best.peak_gpu_mb
     values = {

@@ -1,4 +1,4 @@
-"""State of each installed reward on this machine. Nothing is imported or hashed."""
+"""State of each installed reward on this machine, found without importing or hashing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["RewardState", "reward_states"]
 
 @dataclass(frozen=True, slots=True)
 class RewardState:
-    """Missing parts of a reward, and the command that fetches them."""
+    """State of a reward, and the command that fetches its missing parts."""
 
     reward: str
     origin: str  # "ddpo", or distribution and version

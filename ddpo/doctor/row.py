@@ -1,4 +1,4 @@
-"""One line of the self-test: what was checked or measured, and what came out."""
+"""One row of the self-test: the subject of a check and its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Value = float | int | str | None
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Result of one check; the unit of a value is the end of its name."""
+    """Result of one check, whose values have their unit at the end of their name."""
 
     status: Status
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -26,11 +26,11 @@ class Row:
     """Result of one check with its place in the self-test."""
 
     part: str  # one word, such as "ratio"
-    subject: str  # what was checked
+    subject: str  # such as "tiny, float32"
     status: Status
     values: Mapping[str, Value]
     note: str
-    seconds: float  # that the check took
+    seconds: float  # duration of the check
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

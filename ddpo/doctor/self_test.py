@@ -1,4 +1,4 @@
-"""The self-test of an accelerator: which checks there are, in which order, and what each needs."""
+"""The self-test of an accelerator: its checks, their order and their time estimates."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Final, Literal
 import torch
 
 from ddpo.devices import check_device
+from ddpo.distributed import process_count
 from ddpo.doctor import random_clip, workload
 from ddpo.doctor.budget import Budget, Check, first_that_fits, run_checks
 from ddpo.doctor.denoiser import DenoiserCost, compiled_cost, denoiser_cost, matmul_tflops
@@ -22,7 +23,6 @@ from ddpo.doctor.row import Outcome, Row
 from ddpo.doctor.training import one_batch_each, training_iterations
 from ddpo.doctor.workload import Workload, run_config
 from ddpo.errors import ConfigError, one_line
-from ddpo.launch import process_count
 from ddpo.rewards.tools.availability import availability
 from ddpo.rewards.zoo import resolve, rewards
 from ddpo.trainer.adapted import adapted_policy
@@ -41,17 +41,17 @@ DTYPES: Final = ("float32", "bfloat16", "float16")
 class Scale:
     """Models, workloads and time estimates of one size of the self-test."""
 
-    model: str  # factory in `random_policies` of the model that is trained
-    large_model: str  # the one of which one batch is sampled and trained on
+    model: str  # factory in `random_policies` of the trained model
+    large_model: str  # factory of the model that gets one batch only
     work: Workload
     large_work: Workload
     matrix: int  # side of the matrices of the peak measurement
     clip: str  # a size of `random_clip.CLIPS`
-    towers: dict[str, int] | None  # sizes that replace those of `clip`
+    encoders: dict[str, int] | None  # sizes that replace those of `clip`
     reward_images: int
     reward_side: int
     reward_batches: tuple[int, ...]
-    seconds: float  # factor on the time estimates
+    seconds: float  # factor of the time estimates
     compile_s: float
 
 
@@ -62,7 +62,7 @@ FULL: Final = Scale(
     large_work=Workload(samples=8, steps=10, guidance=5.0, batches=(4, 2, 1)),
     matrix=8192,
     clip="ViT-L/14",
-    towers=None,
+    encoders=None,
     reward_images=256,
     reward_side=512,
     reward_batches=(16, 64, 256),
@@ -76,7 +76,7 @@ TINY: Final = Scale(
     large_work=Workload(samples=4, steps=3, guidance=5.0, batches=(2, 1)),
     matrix=256,
     clip="ViT-B/32",
-    towers=random_clip.TINY,
+    encoders=random_clip.TINY,
     reward_images=8,
     reward_side=64,
     reward_batches=(4, 8),
@@ -100,7 +100,7 @@ def default_device() -> str:
 
 
 class SelfTest:
-    """All checks on one device; what one measures, such as the peak, is of use to later ones.
+    """All checks on one device; later ones use measurements of earlier ones, such as the peak.
 
     Args:
         device: Torch device.
@@ -114,7 +114,9 @@ class SelfTest:
         if process_count() > 1:
             raise ConfigError("the self-test runs in one process: start it without a launcher")
         check_device(device)
-        self.device, self.size, self.scale = device, size, SCALES[size]
+        self.device = device
+        self.size = size
+        self.scale = SCALES[size]
         self.peak_tflops: float | None = None
         self.cost: DenoiserCost | None = None
 
@@ -125,7 +127,11 @@ class SelfTest:
             yield from run_checks(self.checks(Path(folder)), budget)
 
     def checks(self, folder: Path) -> list[Check]:
-        """The checks, the most telling first; `folder` takes the weights of a random CLIP model."""
+        """The checks, the most important first.
+
+        Args:
+            folder: Folder for the weights of a random CLIP model.
+        """
         return [
             *self._correctness(),
             *self._scores(folder / "clip"),
@@ -133,7 +139,9 @@ class SelfTest:
         ]
 
     def _correctness(self) -> Iterator[Check]:
-        device, work, factor = self.device, self.scale.work, self.scale.seconds
+        device = self.device
+        work = self.scale.work
+        factor = self.scale.seconds
         short = Workload(samples=4, steps=3, guidance=work.guidance, batches=(2, 1))
         models = dict.fromkeys(["tiny", self.scale.model])
         for model in models:
@@ -168,7 +176,8 @@ class SelfTest:
                 yield Check("scores", text, 0, functools.partial(_always, note))
 
     def _speed(self, clip: Path) -> Iterator[Check]:
-        scale, factor = self.scale, self.scale.seconds
+        scale = self.scale
+        factor = scale.seconds
         yield Check("peak", f"matrix product of side {scale.matrix}", 5 * factor, self._peak)
         yield Check("denoiser", f"{scale.model}, bfloat16, eager", 20 * factor, self._denoiser)
         label = f"{scale.model}, bfloat16, LoRA"
@@ -183,15 +192,15 @@ class SelfTest:
         yield Check("denoiser", label, scale.compile_s, self._compiled)
 
     def _clip_name(self) -> str:
-        return self.scale.clip if self.scale.towers is None else "tiny CLIP"
+        return self.scale.clip if self.scale.encoders is None else "tiny CLIP"
 
     def _clip_spec(self, folder: Path, dtype: str) -> str:
-        """The reward expression of pickscore on a random model, which is written if need be.
+        """The expression of pickscore on a random model, which is written once.
 
-        Unlike clip_score it has negative scores, so that no difference hides behind a 0.
+        Unlike clip_score, pickscore has negative scores, so no difference hides behind a 0.
         """
         if not (folder / "config.json").exists():
-            random_clip.write_small_vocabulary_clip(folder, self.scale.clip, self.scale.towers)
+            random_clip.write_small_vocabulary_clip(folder, self.scale.clip, self.scale.encoders)
         return f"pickscore:clip={folder},processor={folder},dtype={dtype}"
 
     def _random_clip_scores(self, folder: Path) -> Outcome:
@@ -200,11 +209,13 @@ class SelfTest:
     def _reward_speed(self, folder: Path, dtype: str) -> Outcome:
         scale = self.scale
         reward = resolve(self._clip_spec(folder, dtype))
-        sizes, images = scale.reward_batches, scale.reward_images
-        return reward_speed(reward, self.device, sizes, images, scale.reward_side)
+        return reward_speed(
+            reward, self.device, scale.reward_batches, scale.reward_images, scale.reward_side
+        )
 
     def _peak(self) -> Outcome:
-        device, side = torch.device(self.device), self.scale.matrix
+        device = torch.device(self.device)
+        side = self.scale.matrix
         self.peak_tflops = matmul_tflops(device, torch.bfloat16, side)
         return Outcome(
             "measured",
@@ -278,7 +289,7 @@ class SelfTest:
         return None if self.peak_tflops is None else tflops / self.peak_tflops
 
     def _peak_seconds(self, items: int) -> float:
-        """Seconds that an iteration's denoiser calls would take at the measured bfloat16 peak."""
+        """The seconds of an iteration's denoiser calls at the measured bfloat16 peak."""
         if self.cost is None or self.peak_tflops is None:
             return float("nan")
         each = (self.cost.forward_flops + self.cost.training_flops) / self.cost.items

@@ -36,11 +36,13 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def facts(machine: Mapping[str, Any]) -> list[Cells]:
-    """Names and values of the machine's facts."""
-    cuda, rocm = machine["cuda"], machine["rocm"]
-    build = f"CUDA {cuda}" if cuda else ""
-    build = f"ROCm {rocm}" if rocm else build
-    torch = f"{machine['torch']}, built for {build or 'the CPU alone'}"
+    """The facts about the machine, each with its name."""
+    build = "the CPU alone"
+    if machine["rocm"]:
+        build = f"ROCm {machine['rocm']}"
+    elif machine["cuda"]:
+        build = f"CUDA {machine['cuda']}"
+    torch = f"{machine['torch']}, built for {build}"
     if machine["cudnn"]:
         torch += f", cuDNN {machine['cudnn']}"
     hub = machine["hub_cache"]
@@ -120,5 +122,5 @@ def _table(header: Cells, rows: Sequence[Cells]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that cannot end its cell."""
+    """The text with its line breaks and bars made harmless in a table cell."""
     return " ".join(text.split()).replace("|", "\\|")

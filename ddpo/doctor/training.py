@@ -1,4 +1,4 @@
-"""Iterations of the real trainer on a model of random weights, timed."""
+"""Timed iterations of the real trainer on a model with random weights."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def training_iterations(
         device: Torch device.
         dtype: Type of the frozen weights.
         work: Size of an iteration.
-        peak_seconds: From the number of denoiser inputs to the seconds that they would take at
-            the measured bfloat16 peak; None: not known.
+        peak_seconds: Function from a number of denoiser inputs to their seconds at the measured
+            bfloat16 peak; None if the peak is not known.
     """
     found, note = first_that_fits(
         work.batches,
@@ -84,7 +84,7 @@ def _timed(config: TrainConfig) -> tuple[list[Metrics], int, float]:
 
 
 def one_batch_each(model: str, device: str, dtype: str, work: Workload) -> Outcome:
-    """One batch sampled and one trained on, with gradient checkpointing, after a warm-up.
+    """Speed and peak memory of one batch, with gradient checkpointing, after a warm-up.
 
     Args:
         model: Place of a policy factory.

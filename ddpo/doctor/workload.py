@@ -1,4 +1,4 @@
-"""The settings with which the self-test trains a model of random weights."""
+"""Settings of the training in the self-test, on models with random weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Workload:
     samples: int
     steps: int
     guidance: float
-    batches: tuple[int, ...]  # images per call of the denoiser: the largest that fits is used
+    batches: tuple[int, ...]  # images per call of the denoiser; the first that fits is used
 
 
 FULL: Final = Workload(samples=16, steps=20, guidance=5.0, batches=(8, 4, 2, 1))
@@ -43,7 +43,7 @@ def run_config(
         dtype: Type of the frozen weights.
         work: Size of an iteration.
         batch: Images per call of the denoiser.
-        iterations: Length of the run.
+        iterations: Number of iterations.
     """
     never = 10**6
     return config_for(

@@ -1,4 +1,4 @@
-"""Does a tuned model do better, how sure is that, does it carry over to prompts it was not trained on, or did it game its reward?
+"""Paired comparison of tuned models with their base model: gains, generalisation, reward hacking.
 
 from ddpo.eval import evaluate
 
@@ -6,8 +6,8 @@ report = evaluate(checkpoints=("runs/mine",), rewards=("colorfulness",), seeds=8
 for gain in report.gains:
     print(gain.model, gain.split, gain.reward, gain.paired.gain)
 
-`plan.plan` decides what is compared. `runner.run_evaluation` samples and scores (`generate`), compares
-(`analysis`, pure functions on `ddpo.stats`) and renders the report (`report`).
+`plan.plan` decides what is compared. `runner.run_evaluation` samples and scores the images
+(`generate`), analyses them (`analysis`, pure functions on `ddpo.stats`) and writes the report.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ if TYPE_CHECKING:
 __all__ = ["EvalConfig", "Report", "evaluate", "load_report"]
 
 
-def evaluate(request: EvalConfig | None = None, **asked: Any) -> Report:
+def evaluate(config: EvalConfig | None = None, **settings: Any) -> Report:
     """Compares models with their base model and writes the report's files, as `ddpo eval` does.
 
     Args:
-        request: what is asked for.
-        asked: in its place, the fields of a `EvalConfig`: `checkpoints` or `images`, and what is not to be the default.
+        config: settings of the evaluation.
+        settings: fields of an `EvalConfig`, in place of `config`: `checkpoints` or `images`, and
+            every setting that differs from its default.
 
     Raises:
-        UserError: something in the request cannot be; said before anything is loaded.
-        RewardFailure: a reward broke while scoring; what was drawn and scored is kept.
+        UserError: a setting cannot be used; raised before a model is loaded.
+        RewardFailure: a reward failed while scoring; finished images and scores are kept.
     """
     from ddpo.errors import ConfigError
     from ddpo.eval.config import EvalConfig
     from ddpo.eval.plan import plan
     from ddpo.eval.runner import run_evaluation
 
-    report = run_evaluation(plan(request or EvalConfig(**asked))).report
+    report = run_evaluation(plan(config or EvalConfig(**settings))).report
     if report is None:
         raise ConfigError(
-            "of several processes only the first has the report: call run_evaluation instead"
+            "only the first of several processes has the report: call run_evaluation instead"
         )
     return report
 

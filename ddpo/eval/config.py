@@ -1,4 +1,4 @@
-"""What the user asks of an evaluation."""
+"""The settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ EVAL_SEED: Final = 1_000_003  # noise that no training run with an ordinary seed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalConfig:
-    """None and () stand for the defaults, most of which come from the run.
+    """The settings of an evaluation; None and () stand for defaults, most of which the run sets.
 
-    Either `checkpoints` are given, whose pictures are drawn here, or `images`: folders of pictures that something else drew.
+    Either `checkpoints` are given, whose images are sampled here, or `images`: folders of images
+    that another program made.
     """
 
     checkpoints: tuple[str, ...] = ()  # run folders, checkpoint folders or hub ids
     images: tuple[str, ...] = ()  # "NAME=FOLDER"; one of them "base=FOLDER"
     base: str | None = None  # the base model, where a checkpoint does not name it
     prompts: tuple[str, ...] = ()  # lists or files, "NAME=FILE" to give the split a name
-    trained_prompts: str | None = None  # the list of the training, where the run does not tell
+    trained_prompts: str | None = None  # the training prompts, where the run does not list them
     rewards: tuple[str, ...] = ()
-    held_out: bool = True  # score with independent rewards and pixel statistics too
+    held_out: bool = True  # add held-out rewards and pixel statistics
     leaks: Literal["report", "drop"] = "report"
-    seeds: int = 4
+    seeds: int = 4  # images per prompt and model
     seed: int = EVAL_SEED
     history: int = 6  # earlier checkpoints of each run
-    history_seeds: int = 2
-    best_of: int | None = (
-        None  # how many pictures of the base model the best is chosen of; None: the run’s queries per prompt; 0: none
-    )
+    history_seeds: int = 2  # images per prompt of each earlier checkpoint
+    best_of: int | None = None  # n of best-of-n; None: the run's queries per prompt; 0: none
     steps: int | None = None
     guidance: float | None = None
     eta: float | None = None

@@ -1,9 +1,9 @@
-"""From what the user asked for to what will be done: everything is decided and checked before a model is loaded or a file written."""
+"""The plan of an evaluation: every setting is decided and checked before a model is loaded."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +11,8 @@ from typing import Any, Final
 from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.config import EvalConfig
-from ddpo.eval.generate.probe import VIEW_CARDS
-from ddpo.eval.inputs.checkpoints import EvalCheckpoint, find_candidates
+from ddpo.eval.generate.probe import PROBE_CARDS
+from ddpo.eval.inputs.checkpoints import EvalCheckpoint, find_eval_checkpoints
 from ddpo.eval.inputs.image_folders import (
     ImageFolder,
     check_paired,
@@ -24,9 +24,8 @@ from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.rewards import PlannedReward, plan_rewards
 from ddpo.eval.inputs.runs import RunFacts, nested
 from ddpo.eval.inputs.splits import Split, SplitFacts, load_splits, numbered_lists
-from ddpo.policies.emoji.vocabulary import unknown_words_line
+from ddpo.eval.plan_notes import SAMPLED, checkpoint_notes
 from ddpo.policies.family import default_dtype, sampler_defaults
-from ddpo.policies.prompt_reader import check_prompts, find_reader
 from ddpo.policies.sampler import SamplerSettings
 from ddpo.prompts import load_prompts
 from ddpo.rewards.card import RewardCard
@@ -37,27 +36,46 @@ from ddpo.types import Prompt
 
 __all__ = ["BestOfPlan", "Plan", "plan"]
 
-BEST_OF_PROMPTS: Final = 12  # training prompts for which the best of n is drawn
-BEST_OF_MOST: Final = 128  # pictures of each of them, at most
-SAMPLED: Final = ("steps", "guidance", "eta")
+BEST_OF_PROMPTS: Final = 12  # training prompts of best-of-n
+BEST_OF_MOST: Final = 128  # largest n by default
 
 
 @dataclass(frozen=True, slots=True)
 class BestOfPlan:
-    """For which training prompts the best of how many pictures of the base model is chosen."""
+    """The training prompts of best-of-n, and the number of images to choose from."""
 
     prompts: tuple[Prompt, ...]
     n: int
-    training_prompts: int  # all of them: choosing for each costs n queries
+    training_prompts: int  # all of them; choosing for each costs n queries
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked request."""
+    """A checked evaluation.
 
-    base: str  # the base model, or the folder of its pictures
-    candidates: tuple[EvalCheckpoint, ...]  # empty where pictures were given
-    folders: tuple[ImageFolder, ...]  # the base model's first; empty where checkpoints were given
+    Attributes:
+        base: the base model, or the folder of its images.
+        checkpoints: compared and earlier checkpoints; empty for given images.
+        folders: given images, the base model's first; empty for checkpoints.
+        models: facts about every tuned model.
+        splits: prompt lists with their roles.
+        split_facts: facts about the splits for the report.
+        rewards: rewards that scorers give.
+        sampler: sampler settings of all images.
+        seeds: images per prompt and model.
+        seed: seed of the noise.
+        best_of: plan of best-of-n; None without it.
+        held_out: whether the denoising probe counts as held-out rewards.
+        device: torch device.
+        dtype: precision of the model.
+        out: output folder.
+        manifests: model → record of its run.
+        notes: sentences for the report.
+    """
+
+    base: str
+    checkpoints: tuple[EvalCheckpoint, ...]
+    folders: tuple[ImageFolder, ...]
     models: tuple[ModelFacts, ...]
     splits: tuple[Split, ...]
     split_facts: tuple[SplitFacts, ...]
@@ -66,7 +84,7 @@ class Plan:
     seeds: int
     seed: int
     best_of: BestOfPlan | None
-    held_out: bool  # whether the base model's own view counts as held-out rewards
+    held_out: bool
     device: str
     dtype: str
     out: Path
@@ -75,188 +93,159 @@ class Plan:
 
     @property
     def reward_ids(self) -> tuple[str, ...]:
-        """The rewards of the report."""
-        return (*(reward.id for reward in self.rewards), *(card.id for card in self.views))
+        """The ids of all rewards of the report."""
+        return (*(reward.id for reward in self.rewards), *(card.id for card in self.probe_cards))
 
     @property
-    def views(self) -> tuple[RewardCard, ...]:
-        """What the base model itself says of the pictures, as held-out rewards; nothing of pictures that were given."""
-        return VIEW_CARDS if self.held_out and not self.folders else ()
+    def probe_cards(self) -> tuple[RewardCard, ...]:
+        """The denoising probe's rewards; () for given images, which have no latents."""
+        return PROBE_CARDS if self.held_out and not self.folders else ()
 
     @property
-    def pictures(self) -> int:
-        """How many pictures the comparison has in all, without those of the swap test and of best-of-n."""
-        drawn = sum(
+    def image_count(self) -> int:
+        """The number of compared images, without those of the swap test and of best-of-n."""
+        tuned = sum(
             (len(self.seen) if model.history else len(self.prompts)) * model.seeds
             for model in self.models
         )
-        return len(self.prompts) * self.seeds + drawn
+        return len(self.prompts) * self.seeds + tuned
 
     @property
     def seen(self) -> tuple[Prompt, ...]:
-        """The prompts of the seen splits, each once."""
-        return tuple(
-            {
-                prompt.id: prompt
-                for split in self.splits
-                if split.role == "seen"
-                for prompt in split.prompts
-            }.values()
-        )
+        """The distinct prompts of the seen splits."""
+        return _seen(self.splits)
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
-        """All prompts, each once."""
-        return tuple(
-            {prompt.id: prompt for split in self.splits for prompt in split.prompts}.values()
-        )
+        """The distinct prompts of all splits."""
+        return _distinct(prompt for split in self.splits for prompt in split.prompts)
 
 
-def plan(request: EvalConfig) -> Plan:
-    """Decides everything that `request` leaves open and checks it.
+def plan(config: EvalConfig) -> Plan:
+    """Decides every setting that `config` leaves open, and checks it.
 
     Raises:
-        CheckpointError: no checkpoint there, it belongs to another base model, or the run's files are damaged.
-        PromptError: a prompt list that cannot be read.
-        UnknownNameError, RewardLoadError: a reward that cannot be found.
-        ConfigError: a setting out of range, or something that is needed is not known.
+        CheckpointError: a checkpoint is missing, of another base model, or in a damaged run.
+        PromptError: a prompt list cannot be read.
+        UnknownNameError, RewardLoadError: a reward cannot be found.
+        ConfigError: a setting is out of range, or something needed is not known.
     """
-    _check(request)
-    return _plan_pictures(request) if request.images else _plan_checkpoints(request)
+    _check(config)
+    return _plan_images(config) if config.images else _plan_checkpoints(config)
 
 
-def _plan_checkpoints(request: EvalConfig) -> Plan:
-    candidates = find_candidates(
-        request.checkpoints,
-        base=request.base,
-        seeds=request.seeds,
-        history=request.history,
-        history_seeds=request.history_seeds,
+def _plan_checkpoints(config: EvalConfig) -> Plan:
+    checkpoints = find_eval_checkpoints(
+        config.checkpoints,
+        base=config.base,
+        seeds=config.seeds,
+        history=config.history,
+        history_seeds=config.history_seeds,
     )
-    first = (
-        candidates[-1]
-        if len(candidates) == 1
-        else next(c for c in candidates if not c.facts.history)
-    )
-    config, trained = first.run.config, _trained_prompts(request, candidates)
-    loaded = load_splits(request.prompts, trained, model=first.info.model, leaks=request.leaks)
+    compared = [one for one in checkpoints if not one.facts.history]
+    first = compared[0]
+    model = first.info.model
+    trained = _trained_prompts(config, checkpoints)
+    loaded = load_splits(config.prompts, trained, model=model, leaks=config.leaks)
     splits = tuple(split for split, _ in loaded)
-    reader = find_reader(first.info.model)
-    texts = [prompt.text for split in splits for prompt in split.prompts]
-    cut = check_prompts(reader, texts) if reader else None
-    rewards = plan_rewards(request, _trained_rewards(request, candidates))
-    chosen = {name: value for name in SAMPLED if (value := getattr(request, name)) is not None}
-    sample = {**sampler_defaults(first.info.model), **nested(config, "sample"), **chosen}
-    device = resolve_device(request.device or str(config.get("device", AUTO)))
-    sampler = SamplerSettings(**{name: sample[name] for name in SAMPLED if name in sample})
+    split_facts = tuple(facts for _, facts in loaded)
+    rewards = plan_rewards(config, _trained_rewards(config, checkpoints))
+    settings = first.run.config
+    device = resolve_device(config.device or str(settings.get("device", AUTO)))
     return Plan(
-        base=first.info.model,
-        candidates=candidates,
+        base=model,
+        checkpoints=checkpoints,
         folders=(),
-        models=tuple(candidate.facts for candidate in candidates),
+        models=tuple(one.facts for one in checkpoints),
         splits=splits,
-        split_facts=tuple(facts for _, facts in loaded),
+        split_facts=split_facts,
         rewards=rewards,
-        sampler=sampler,
-        seeds=request.seeds,
-        seed=request.seed,
-        best_of=_best_of(request, splits, candidates, trained),
-        held_out=request.held_out,
+        sampler=_sampler(config, first),
+        seeds=config.seeds,
+        seed=config.seed,
+        best_of=_best_of(config, splits, checkpoints, trained),
+        held_out=config.held_out,
         device=device,
-        dtype=str(config.get("dtype") or default_dtype(first.info.model, device)),
-        out=request.out or _default_out(candidates),
-        manifests={c.facts.name: _manifest(c) for c in candidates if not c.facts.history},
-        notes=(
-            *_notes(candidates, trained, rewards),
-            *_unknown_words(first.info.model, splits),
-            *([f"{cut}."] if cut else []),
-            *(note for _, facts in loaded for note in facts.notes),
-        ),
+        dtype=str(settings.get("dtype") or default_dtype(model, device)),
+        out=config.out or _default_out(compared),
+        manifests={one.facts.name: _manifest(one) for one in compared},
+        notes=checkpoint_notes(compared, trained is not None, rewards, splits, split_facts),
     )
 
 
-def _unknown_words(model: str, splits: Sequence[Split]) -> list[str]:
-    """A note for each split with words that the embedded model was never taught."""
-    lines = {
-        split.name: unknown_words_line(model, [prompt.text for prompt in split.prompts])
-        for split in splits
-    }
-    return [f"Prompts of {name}: {line}." for name, line in lines.items() if line is not None]
-
-
-def _plan_pictures(request: EvalConfig) -> Plan:
-    named = dict(_named_folder(text) for text in request.images)
-    if len(named) < len(request.images) or BASE not in named or len(named) < 2:
-        raise ConfigError(
-            "pictures are given as --images base=FOLDER --images NAME=FOLDER …, each name once"
-        )
-    trained = load_prompts(request.trained_prompts).prompts if request.trained_prompts else None
-    loaded = load_splits(request.prompts, trained, leaks=request.leaks) if request.prompts else ()
-    splits = [split for split, _ in loaded]
-    lists = numbered_lists(request.prompts)
-    folders = [
-        find_images(name, named[name], lists)
-        for name in (BASE, *(name for name in named if name != BASE))
-    ]
-    if request.leaks == "drop":
-        kept = {prompt.id for split in splits for prompt in split.prompts}
-        dropped = {prompt.id for prompts in lists.values() for prompt in prompts} - kept
-        folders = [without_prompts(folder, dropped) for folder in folders]
-    facts = [fact for _, fact in loaded]
-    if (left := leftover_split(folders, splits)) is not None:
-        splits.append(left)
-        facts.append(
-            SplitFacts(left.name, left.role, "the folders of pictures", len(left.prompts), ())
-        )
-    rewards = plan_rewards(request, [resolve(spec) for spec in request.rewards[:1]])
-    seeds = max(
-        Counter(file.prompt.id for folder in folders[:1] for file in folder.files).values(),
-        default=1,
-    )
+def _plan_images(config: EvalConfig) -> Plan:
+    folders, splits, split_facts = _folders_and_splits(config)
+    tuned = folders[1:]
+    rewards = plan_rewards(config, [resolve(spec) for spec in config.rewards[:1]])
+    per_prompt = Counter(file.prompt.id for file in folders[0].files)
+    seeds = max(per_prompt.values(), default=1)
+    partners = [check_paired(folders[0], folder) for folder in tuned]
     return Plan(
-        base=str(named[BASE]),
-        candidates=(),
-        folders=tuple(folders),
-        models=tuple(_pictured(folder, rewards, seeds) for folder in folders[1:]),
-        splits=tuple(splits),
-        split_facts=tuple(facts),
+        base=str(folders[0].folder),
+        checkpoints=(),
+        folders=folders,
+        models=tuple(_folder_facts(folder, rewards, seeds) for folder in tuned),
+        splits=splits,
+        split_facts=split_facts,
         rewards=rewards,
         sampler=SamplerSettings(),
         seeds=seeds,
         seed=-1,
         best_of=None,
         held_out=False,
-        device=request.device or AUTO,
+        device=config.device or AUTO,
         dtype="float32",
-        out=request.out or Path("evaluations") / "-".join(folder.name for folder in folders[1:]),
+        out=config.out or Path("evaluations") / "-".join(folder.name for folder in tuned),
         manifests={},
         notes=(
             *(note for folder in folders for note in folder.notes),
-            *(
-                note
-                for folder in folders[1:]
-                if (note := check_paired(folders[0], folder)) is not None
-            ),
-            *(note for fact in facts for note in fact.notes),
+            *(note for note in partners if note is not None),
+            *(note for facts in split_facts for note in facts.notes),
         ),
     )
 
 
-def _check(request: EvalConfig) -> None:
-    if bool(request.images) == bool(request.checkpoints):
+def _folders_and_splits(
+    config: EvalConfig,
+) -> tuple[tuple[ImageFolder, ...], tuple[Split, ...], tuple[SplitFacts, ...]]:
+    """The given folders, the base model's first, and the splits of their prompts."""
+    named = dict(_named_folder(text) for text in config.images)
+    if len(named) < len(config.images) or BASE not in named or len(named) < 2:
         raise ConfigError(
-            "give either --checkpoint, one or several, or --images base=FOLDER and --images NAME=FOLDER"
+            "images are given as --images base=FOLDER --images NAME=FOLDER …, each name once"
         )
-    if request.images and not request.rewards:
+    trained = load_prompts(config.trained_prompts).prompts if config.trained_prompts else None
+    loaded = load_splits(config.prompts, trained, leaks=config.leaks) if config.prompts else ()
+    splits = [split for split, _ in loaded]
+    split_facts = [facts for _, facts in loaded]
+    lists = numbered_lists(config.prompts)
+    names = [BASE, *(name for name in named if name != BASE)]
+    folders = [find_images(name, named[name], lists) for name in names]
+    if config.leaks == "drop":
+        kept = {prompt.id for split in splits for prompt in split.prompts}
+        dropped = {prompt.id for prompts in lists.values() for prompt in prompts} - kept
+        folders = [without_prompts(folder, dropped) for folder in folders]
+    if (left := leftover_split(folders, splits)) is not None:
+        splits.append(left)
+        source = "the folders of images"
+        split_facts.append(SplitFacts(left.name, left.role, source, len(left.prompts), ()))
+    return tuple(folders), tuple(splits), tuple(split_facts)
+
+
+def _check(config: EvalConfig) -> None:
+    if bool(config.images) == bool(config.checkpoints):
         raise ConfigError(
-            "pictures do not say what their model was trained on: give --reward, the trained one first"
+            "give either --checkpoint, one or several, "
+            "or --images base=FOLDER and --images NAME=FOLDER"
         )
-    if (
-        request.seeds < 1
-        or request.history_seeds < 1
-        or request.history < 0
-        or (request.best_of or 0) < 0
-    ):
+    if config.images and not config.rewards:
+        raise ConfigError(
+            "a folder of images does not state the trained reward: give --reward, the trained one "
+            "first"
+        )
+    least_one = min(config.seeds, config.history_seeds)
+    least_zero = min(config.history, config.best_of or 0)
+    if least_one < 1 or least_zero < 0:
         raise ConfigError(
             "seeds and history seeds must be at least 1, history and best-of at least 0"
         )
@@ -266,155 +255,125 @@ def _named_folder(text: str) -> tuple[str, Path]:
     name, equals, folder = text.partition("=")
     if not equals or not name or not Path(folder).exists():
         raise ConfigError(
-            f"--images {text!r} is not NAME=FOLDER with a folder, table or archive that is there"
+            f"--images {text!r} is not NAME=FOLDER with an existing folder, table or archive"
         )
     return name, Path(folder)
 
 
-def _pictured(folder: ImageFolder, rewards: Sequence[PlannedReward], seeds: int) -> ModelFacts:
-    trained = next((reward.id for reward in rewards if reward.role == "trained"), "")
+def _folder_facts(folder: ImageFolder, rewards: Sequence[PlannedReward], seeds: int) -> ModelFacts:
     return ModelFacts(
-        folder.name,
-        str(folder.folder),
-        "images",
-        "",
-        -1,
-        -1,
-        trained,
-        -1,
-        seeds,
+        name=folder.name,
+        checkpoint=str(folder.folder),
+        kind="images",
+        run="",
+        iteration=-1,
+        queries=-1,
+        trained_on=next((reward.id for reward in rewards if reward.role == "trained"), ""),
+        training_seed=-1,
+        seeds=seeds,
         history=False,
         identity="",
     )
 
 
+def _sampler(config: EvalConfig, first: EvalCheckpoint) -> SamplerSettings:
+    """The requested settings, then those of the first run, then those of the model."""
+    requested = {name: value for name in SAMPLED if (value := getattr(config, name)) is not None}
+    of_run = nested(first.run.config, "sample")
+    values = {**sampler_defaults(first.info.model), **of_run, **requested}
+    return SamplerSettings(**{name: values[name] for name in SAMPLED if name in values})
+
+
 def _trained_prompts(
-    request: EvalConfig, candidates: Sequence[EvalCheckpoint]
+    config: EvalConfig, checkpoints: Sequence[EvalCheckpoint]
 ) -> tuple[Prompt, ...] | None:
     """All prompts that any of the runs was trained on; None if unknown."""
-    if request.trained_prompts:
-        return load_prompts(request.trained_prompts).prompts
-    lists = [candidate.run.trained for candidate in candidates]
+    if config.trained_prompts:
+        return load_prompts(config.trained_prompts).prompts
+    lists = [checkpoint.run.trained for checkpoint in checkpoints]
     if any(found is None for found in lists):
         return None
-    return tuple({prompt.id: prompt for found in lists for prompt in found or ()}.values())
+    return _distinct(prompt for found in lists for prompt in found or ())
 
 
 def _trained_rewards(
-    request: EvalConfig, candidates: Sequence[EvalCheckpoint]
+    config: EvalConfig, checkpoints: Sequence[EvalCheckpoint]
 ) -> list[ResolvedReward]:
-    """The rewards of the runs, each once.
+    """The distinct rewards of the runs.
 
     Raises:
-        CheckpointError: the file of one is not there, and no `--reward` has the same content.
+        CheckpointError: the file of a reward is missing, and no `--reward` has the same content.
     """
     runs = {
-        str(candidate.run.config["reward"]): candidate.run
-        for candidate in candidates
-        if "reward" in candidate.run.config
+        str(checkpoint.run.config["reward"]): checkpoint.run
+        for checkpoint in checkpoints
+        if "reward" in checkpoint.run.config
     }
-    return [_moved_reward(request, run) or resolve(spec) for spec, run in runs.items()]
+    return [_moved_reward(config, run) or resolve(spec) for spec, run in runs.items()]
 
 
-def _moved_reward(request: EvalConfig, run: RunFacts) -> ResolvedReward | None:
-    """The reward among those asked for that stands in for one whose file is gone; None while the run's own is there."""
+def _moved_reward(config: EvalConfig, run: RunFacts) -> ResolvedReward | None:
+    """The requested reward that replaces a run's missing file; None if nothing is missing."""
     missing = missing_files({"reward": run.config["reward"]}).get("reward")
     if missing is None:
         return None
     before = nested(run.manifest, "reward")
-    for found in map(resolve, request.rewards):
+    for found in map(resolve, config.rewards):
         files = [dict(one.files) for one in single_rewards(found) if one.files]
         if found.card.id == run.trained_on and files == before.get("files", files):
             return found
     raise CheckpointError(
-        f"{run.name}: the file {missing} of its reward is not there; if it was moved, give its new place with --reward"
+        f"{run.name}: the file {missing} of its reward is missing; "
+        "if it was moved, give its new place with --reward"
     )
 
 
 def _best_of(
-    request: EvalConfig,
+    config: EvalConfig,
     splits: Sequence[Split],
-    candidates: Sequence[EvalCheckpoint],
+    checkpoints: Sequence[EvalCheckpoint],
     trained: Sequence[Prompt] | None,
 ) -> BestOfPlan | None:
-    """As many pictures per training prompt as the longest of the runs had reward queries for each, of some of the prompts."""
-    seen = tuple(
-        {
-            prompt.id: prompt
-            for split in splits
-            if split.role == "seen"
-            for prompt in split.prompts
-        }.values()
-    )
-    queries = max((candidate.facts.queries for candidate in candidates), default=-1)
-    if request.best_of == 0 or not seen or not trained or (request.best_of is None and queries < 1):
+    """Best-of-n for some training prompts, by default with the reward queries of the longest run.
+
+    None if it is switched off, or the training prompts or queries are unknown.
+    """
+    seen = _seen(splits)
+    queries = max((checkpoint.facts.queries for checkpoint in checkpoints), default=-1)
+    if config.best_of == 0 or not seen or not trained or (config.best_of is None and queries < 1):
         return None
-    n = request.best_of or max(1, min(BEST_OF_MOST, round(queries / len(trained))))
+    n = config.best_of or max(1, min(BEST_OF_MOST, round(queries / len(trained))))
     if n < 2:
         return None
-    places = sorted(
-        {
-            place * len(seen) // min(BEST_OF_PROMPTS, len(seen))
-            for place in range(min(BEST_OF_PROMPTS, len(seen)))
-        }
-    )
+    count = min(BEST_OF_PROMPTS, len(seen))
+    places = sorted({place * len(seen) // count for place in range(count)})
     return BestOfPlan(tuple(seen[place] for place in places), n, len(trained))
 
 
-def _default_out(candidates: Sequence[EvalCheckpoint]) -> Path:
-    """Inside the run for one checkpoint of it; else a folder that carries the names."""
-    compared = [candidate for candidate in candidates if not candidate.facts.history]
+def _seen(splits: Sequence[Split]) -> tuple[Prompt, ...]:
+    return _distinct(prompt for split in splits if split.role == "seen" for prompt in split.prompts)
+
+
+def _distinct(prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:
+    return tuple({prompt.id: prompt for prompt in prompts}.values())
+
+
+def _default_out(compared: Sequence[EvalCheckpoint]) -> Path:
+    """A folder inside the run of a single checkpoint, otherwise a folder named after the models."""
     info = compared[0].info
     if len(compared) == 1 and info.run is not None:
         return info.run / "eval" / info.folder.name
-    names = [candidate.facts.name for candidate in compared]
-    return Path("evaluations") / (
-        "-".join(names[:3]) + (f"-and-{len(names) - 3}-more" if len(names) > 3 else "")
-    ).replace("/", "_")
+    names = [checkpoint.facts.name for checkpoint in compared]
+    title = "-".join(names[:3])
+    if len(names) > 3:
+        title += f"-and-{len(names) - 3}-more"
+    return Path("evaluations") / title.replace("/", "_")
 
 
-def _manifest(candidate: EvalCheckpoint) -> dict[str, Any]:
-    """What the run's folder says of it, without the reward's card, which the report has."""
+def _manifest(checkpoint: EvalCheckpoint) -> dict[str, Any]:
+    """The record of a run, without its folder and without the reward, which the report has."""
+    run = checkpoint.run
     manifest = {
-        name: value
-        for name, value in candidate.run.manifest.items()
-        if name not in ("reward", "folder")
+        name: value for name, value in run.manifest.items() if name not in ("reward", "folder")
     }
-    return {"config": dict(candidate.run.config), **manifest, "weights": candidate.facts.identity}
-
-
-def _notes(
-    candidates: Sequence[EvalCheckpoint],
-    trained: Sequence[Prompt] | None,
-    rewards: Sequence[PlannedReward],
-) -> list[str]:
-    notes = []
-    if trained is None:
-        notes.append(
-            "The prompts of the training are not known: the built-in list of animals is taken for them, and no leaks could be looked for."
-        )
-    compared = [candidate for candidate in candidates if not candidate.facts.history]
-    lists = {frozenset(prompt.id for prompt in c.run.trained or ()) for c in compared}
-    if len(lists) > 1:
-        notes.append(
-            "The runs were trained on different prompts: a prompt counts as seen if any of them was trained on it."
-        )
-    samplers = {
-        tuple(nested(c.run.config, "sample").get(name) for name in SAMPLED) for c in compared
-    }
-    if len(samplers) > 1:
-        notes.append(
-            "The runs were trained with different sampler settings: all pictures here were drawn with those of the first."
-        )
-    for candidate in compared:
-        known = (
-            candidate.run.trained_on,
-            nested(candidate.run.manifest, "reward").get("signature"),
-        )
-        notes += [
-            f"The reward {one.id} is not quite the one of the training of {candidate.facts.name}: its signature was {known[1]}, "
-            f"now it is {one.resolved.signature}."
-            for one in rewards
-            if one.id == known[0] and known[1] not in (None, one.resolved.signature)
-        ]
-    return notes
+    return {"config": dict(run.config), **manifest, "weights": checkpoint.facts.identity}

@@ -1,1 +1,1 @@
-"""Readers of the files that users bring: texts, tables, column names, captions."""
+"""Readers of user files: texts, tables, images in folders and archives, captions."""

@@ -1,7 +1,7 @@
-"""Images in tar and zip archives: WebDataset shards, and archived folders.
+"""Images in tar and zip archives: WebDataset shards and archived folders.
 
-Members of one name up to the first dot of their base name belong together: `000.jpg`, `000.txt`,
-`000.json` (WebDataset, https://github.com/webdataset/webdataset). Nothing is unpacked to disk.
+Members with equal names up to the first dot belong together: `000.jpg`, `000.txt`, `000.json`
+(WebDataset, https://github.com/webdataset/webdataset). Nothing is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from ddpo.inputs.image_tables import PromptTable, prompt_of_row, same_name
 from ddpo.inputs.input_image import InputImage
 from ddpo.inputs.tables import TABLES
 from ddpo.io.atomic import printable
+from ddpo.text import single_line
 from ddpo.types import Prompt
 
 __all__ = ["ARCHIVES", "ArchivedImages", "is_archive"]
 
 ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
-MAX_TEXT: Final = 1024 * 1024  # bytes of a caption; larger members are something else
+MAX_TEXT: Final = 1024 * 1024  # bytes of a caption; larger members are no captions
 MAX_IMAGE: Final = 1024 * 1024 * 1024  # bytes of an encoded image
 DAMAGE: Final = (
     tarfile.TarError,
@@ -48,11 +49,11 @@ DAMAGE: Final = (
     NotImplementedError,
     RuntimeError,
 )
-"""Exceptions that the readers of archives raise on damaged, encrypted or unknown ones."""
+"""Exceptions of the libraries on damaged, encrypted or unknown archives."""
 
 
 def is_archive(path: Path | str) -> bool:
-    """True for a file name that ends as archives do."""
+    """True for a file name with the suffix of an archive."""
     return str(path).lower().endswith(ARCHIVES)
 
 
@@ -71,30 +72,30 @@ class _Member:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turns what the readers of archives raise into ImageError."""
+    """Turns the exceptions of `DAMAGE` into ImageError."""
     try:
         yield
     except DAMAGE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = single_line(str(error)) or type(error).__name__
         raise ImageError(f"{path} cannot be read as an archive: {reason}") from error
 
 
 class ArchivedImages:
     """The images of an archive, in its order.
 
-    The prompt of an image comes from a table called metadata in a folder of the archive, the
-    captions or the JSON of its name, its own metadata, or its name.
+    The prompt of an image comes from a table called metadata in a folder of the archive, from a
+    caption or JSON member with the same name, from the image's metadata, or from its name.
 
     Args:
-        path: archive file.
+        path: Path of the archive.
 
     Attributes:
-        left_out: suffix → number of the members that are not read.
-        names: names of the images, in order.
+        left_out: Suffix → number of members that are not read.
+        names: Names of the images, in order.
 
     Raises:
-        ImageError: damaged, of another kind, or without images.
-        ConfigError, PromptError: a table or JSON member that cannot be understood.
+        ImageError: The archive is damaged, of another kind, or without images.
+        ConfigError, PromptError: A table or JSON member is invalid.
     """
 
     left_out: Mapping[str, int]
@@ -130,7 +131,7 @@ class ArchivedImages:
             left_out[suffix or "without a suffix"] += 1
 
     def _table(self, member: _Member) -> PromptTable:
-        """The table in a member, by way of a temporary file."""
+        """The table in a member, read through a temporary file."""
         with tempfile.TemporaryDirectory(prefix="ddpo-") as folder:
             path = Path(folder, posixpath.basename(member.name))
             path.write_bytes(member.read())
@@ -144,12 +145,12 @@ class ArchivedImages:
         return len(self.names)
 
     def __iter__(self) -> Iterator[InputImage]:
-        wanted = set(self.names)
+        names = set(self.names)
         for member in _members(self._path):
-            if member.name in wanted:
-                yield self._picture(member)
+            if member.name in names:
+                yield self._image(member)
 
-    def _picture(self, member: _Member) -> InputImage:
+    def _image(self, member: _Member) -> InputImage:
         if member.size > MAX_IMAGE:
             raise ImageError(f"{self._path}/{member.name}: {member.size} bytes are no image")
         data = member.read()
@@ -170,7 +171,7 @@ class ArchivedImages:
         return InputImage(file, data=data)
 
     def _caption(self, name: str, texts: Mapping[str, bytes]) -> tuple[Prompt | None, str | None]:
-        """The prompt of an image's caption members, or the reason why they hold none."""
+        """The prompt of an image's caption members, or the reason why they have none."""
         reason = None
         for end in (*CAPTIONS, ".json"):
             if end not in texts:
@@ -201,7 +202,7 @@ def _json_prompt(text: str, where: str) -> Prompt | None:
 
 
 def _key(name: str) -> str:
-    """Key that the members of one sample share: the name up to the first dot of its base."""
+    """The common key of the members of one sample: the name up to the first dot of its base."""
     folder, base = posixpath.split(name)
     return posixpath.join(folder, base.split(".", 1)[0])
 
@@ -211,7 +212,7 @@ def _is_stem(base: str) -> bool:
 
 
 def _members(path: Path) -> Iterator[_Member]:
-    """The regular files of an archive, in its order; each can be read until the next is taken."""
+    """The regular files of an archive, in order; each is readable until the next is taken."""
     with _readable(path):
         zipped = zipfile.is_zipfile(path)
         members = _zip_members(path) if zipped else _tar_members(path)
@@ -226,9 +227,9 @@ def _tar_members(path: Path) -> Iterator[_Member]:
     with tarfile.open(path) as tar:
         plain = isinstance(tar.fileobj, io.BufferedReader)
         if plain and path.stat().st_size % tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("it is cut short")  # tarfile takes half a header for the end
+            raise tarfile.ReadError("it is truncated")  # tarfile takes half a header for the end
         while (info := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # it would keep every header
+            tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
             if info.isreg():
                 yield _Member(path, info.name, info.size, partial(_read_tar, tar, info))
 

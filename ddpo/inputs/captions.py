@@ -1,8 +1,8 @@
-"""The prompt alone of captions and of the generation data that image generators write.
+"""Prompts extracted from captions and from the metadata of image generators.
 
-Read are captions as training scripts keep them (plain or kohya's tags), the text of AUTOMATIC1111's
+Supported are captions of training scripts (plain or kohya's tags), the text of AUTOMATIC1111's
 Stable Diffusion web UI and its relatives, and the JSON of ComfyUI, InvokeAI, NovelAI, Fooocus and
-SwarmUI. A prompt that cannot be told for certain is None.
+SwarmUI. An uncertain prompt is None.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from ddpo.text import single_line
+
 __all__ = ["prompt_of_caption", "prompt_of_comfy", "prompt_of_parameters", "prompt_of_png_texts"]
 
 NEGATIVE: Final = "Negative prompt:"
 SETTINGS: Final = re.compile(r"Steps: ?\d+(,|$)")
 """The first of the settings that the web UI writes after the prompts."""
 
-MAX_LINKS: Final = 100  # from an encoder to its text; a longer way is a circle
+MAX_LINKS: Final = 100  # from an encoder to its text; a longer path is a cycle
 CONDITIONING: Final = (
     "positive",
     "guider",
@@ -33,17 +35,17 @@ STRINGS: Final = ("text", "value", "string", "prompt")
 
 
 def prompt_of_caption(text: str) -> str | None:
-    """The prompt of a caption file's text on one line; None if it holds none.
+    """The prompt of a caption file's text on one line; None without a prompt.
 
-    A plain caption is its own prompt. Generation data is cut as by `prompt_of_parameters`.
+    A plain caption is its own prompt. Generation data is reduced as in `prompt_of_parameters`.
     """
     return prompt_of_parameters(text)
 
 
 def prompt_of_parameters(text: str) -> str | None:
-    """The prompt of generation data on one line; None if it holds none.
+    """The prompt of generation data on one line; None without a prompt.
 
-    The web UI writes the prompt on one line or more, then perhaps "Negative prompt: …", then
+    The web UI writes the prompt on at least one line, then perhaps "Negative prompt: …", then
     "Steps: 20, Sampler: …". Fooocus and SwarmUI write JSON in the same place.
 
     Source: `create_infotext` of AUTOMATIC1111/stable-diffusion-webui.
@@ -59,17 +61,17 @@ def prompt_of_parameters(text: str) -> str | None:
 
 
 def _prompt_of_record(record: Mapping[str, Any]) -> str | None:
-    """Fooocus: {"prompt": …}; SwarmUI: {"sui_image_params": {"prompt": …}}."""
+    """The prompt of Fooocus, {"prompt": …}, or SwarmUI, {"sui_image_params": {"prompt": …}}."""
     inner = record.get("sui_image_params", record)
     found = inner.get("prompt") if isinstance(inner, dict) else None
     return _one_line(found) if isinstance(found, str) else None
 
 
 def prompt_of_png_texts(texts: Mapping[str, str]) -> str | None:
-    """The prompt in the text chunks of a PNG file; None if they hold none that is certain.
+    """The prompt in the text chunks of a PNG file; None without a certain prompt.
 
     Args:
-        texts: keyword → text of the chunks, as Pillow's `Image.text` or `Image.info` has them.
+        texts: Keyword → text of the chunks, as in Pillow's `Image.text` or `Image.info`.
     """
     if isinstance(parameters := texts.get("parameters"), str):
         return prompt_of_parameters(parameters)
@@ -87,9 +89,9 @@ def prompt_of_png_texts(texts: Mapping[str, str]) -> str | None:
 
 
 def prompt_of_comfy(graph: str) -> str | None:
-    """The one positive prompt of a ComfyUI graph; None if there is none, or more than one.
+    """The only positive prompt of a ComfyUI graph; None for none or several.
 
-    From each sampler the positive conditioning is followed to the nodes that encode texts.
+    The positive conditioning of each sampler leads to the nodes that encode texts.
 
     Args:
         graph: JSON of the PNG chunk "prompt" (node id → class and inputs), or of "workflow" (nodes
@@ -105,7 +107,7 @@ def prompt_of_comfy(graph: str) -> str | None:
 
 
 def _workflow_nodes(workflow: Mapping[str, Any]) -> dict[str, Any]:
-    """The nodes of a saved workflow in the form of the chunk "prompt".
+    """The nodes of a saved workflow, converted to the form of the chunk "prompt".
 
     The first widget of an encoder is its text. A link is [id, from node, from slot, …].
     """
@@ -135,7 +137,7 @@ def _samplers(nodes: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _texts(nodes: Mapping[str, Any], sampler: str) -> set[str]:
-    """The texts that a sampler's positive conditioning comes from."""
+    """The texts of a sampler's positive conditioning."""
     found: set[str] = set()
     waiting = [(sampler, 0)]
     seen = set(waiting)
@@ -153,7 +155,7 @@ def _texts(nodes: Mapping[str, Any], sampler: str) -> set[str]:
 
 
 def _strings(nodes: Mapping[str, Any], value: Any) -> list[str]:
-    """A text, or the texts of the node that it is linked to."""
+    """The text itself, or that of the linked node."""
     for _ in range(MAX_LINKS):
         if not _is_link(value):
             break
@@ -163,7 +165,7 @@ def _strings(nodes: Mapping[str, Any], value: Any) -> list[str]:
 
 
 def _node(node: Any) -> tuple[str, Mapping[str, Any]]:
-    """Class and inputs of a node; empty if it is none."""
+    """The class and inputs of a node; empty for anything else."""
     if not isinstance(node, dict) or not isinstance(node.get("inputs"), dict):
         return "", {}
     return str(node.get("class_type") or ""), node["inputs"]
@@ -183,5 +185,5 @@ def _json(text: Any) -> Any:
 
 
 def _one_line(text: str) -> str | None:
-    """The text with single spaces, or None if nothing is left."""
-    return " ".join(text.split()) or None
+    """The text with single spaces; None if it is blank."""
+    return single_line(text) or None

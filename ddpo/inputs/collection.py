@@ -1,7 +1,7 @@
-"""Images that a user names, with their prompts: files, folders, tables, archives.
+"""Images of a user with their prompts, from files, folders, tables and archives.
 
-One reader for `ddpo rewards score`, `compare`, `calibrate` and `ddpo eval --images`. Nothing is
-decoded here, and no more than the names and prompts of one folder or table are in memory.
+`ddpo rewards score`, `compare`, `calibrate` and `ddpo eval --images` share this reader. It decodes
+nothing, and keeps the names and prompts of only one folder or table in memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from ddpo.errors import ConfigError, ImageError, PromptError
 from ddpo.inputs.archives import ArchivedImages, is_archive
-from ddpo.inputs.columns import FILE, IMAGE, INDEX, PROMPT, column_of, value_of
+from ddpo.inputs.columns import FILE, FILE_NAMES, IMAGE, INDEX, PROMPT, column_of, value_of
 from ddpo.inputs.folder_prompts import FolderPrompts
 from ddpo.inputs.image_files import ImageFiles, image_suffixes, natural_key
 from ddpo.inputs.image_order import check_named_order, check_order
@@ -28,13 +28,13 @@ from ddpo.types import Prompt
 
 __all__ = ["ImageSource", "image_source"]
 
-NESTED_FILE: Final = ("path", "file_name")  # of an image that a table holds as an object
+NESTED_FILE: Final = ("path", "file_name")  # keys of an image stored as an object in a table
 
 
 class ImageSource(Protocol):
-    """Images in order; iterating again gives the same."""
+    """Images in a fixed order, for repeated iteration."""
 
-    left_out: Mapping[str, int]  # suffix → number of the files that are not read
+    left_out: Mapping[str, int]  # suffix → number of files that are not read
 
     def __len__(self) -> int: ...
 
@@ -47,19 +47,18 @@ def image_source(
     """The images of `places`, with prompts.
 
     Args:
-        places: images, folders, tables with a column of files (relative to the table) or of encoded
-            images, and tar or zip archives.
-        prompts: text file with one prompt per image in their order, or a table: by file if it has a
-            column of files, else in order.
-        prompt: the one prompt of all images. With neither, prompts are those of the tables and
-            archives, or lie with the files (`ddpo.inputs.folder_prompts`).
+        places: Image files, folders, tables of files or encoded images, and tar or zip archives.
+            Files of a table are relative to it.
+        prompts: Text file with one prompt per image, in order, or a table, by file if it has a
+            column of files and else in order.
+        prompt: Common prompt of all images. Without `prompts` and `prompt`, prompts come from the
+            tables and archives, or from the folders (`ddpo.inputs.folder_prompts`).
 
     Raises:
-        ConfigError: both `prompts` and `prompt`, a table that cannot be read, or an order that
-            cannot be told.
-        ImageError: a place does not exist, or holds no image.
-        PromptError: a prompt file that cannot be read, or whose prompts are not as many as the
-            images.
+        ConfigError: Both `prompts` and `prompt` are given, a table cannot be read, or the order of
+            the images is uncertain.
+        ImageError: A place does not exist, or holds no image.
+        PromptError: The prompt file cannot be read, or has another number of prompts.
     """
     if prompts is not None and prompt is not None:
         raise ConfigError("give --prompts or --prompt, not both")
@@ -80,18 +79,19 @@ def image_source(
     texts = listed_prompts(prompts)
     if len(texts) != len(source):
         raise PromptError(
-            f"{prompts} has {len(texts)} prompts for {len(source)} images; one line per image is needed, in their order"
+            f"{prompts} has {len(texts)} prompts for {len(source)} images; "
+            "one line per image is needed, in their order"
         )
     _check_order(parts, prompts)
     return _InOrder(source, texts)
 
 
 def _parts(places: Sequence[Path], *, described: bool) -> list[Any]:
-    """The sources of all places; image files that follow each other are one.
+    """The sources of all places, where consecutive image files form one source.
 
     Args:
-        places: as the user named them.
-        described: False where the user gives the prompts, so that none are looked for.
+        places: Paths from the user.
+        described: False if the user gives the prompts, so that no others are read.
     """
     parts: list[Any] = []
     files: list[Path] = []
@@ -115,7 +115,7 @@ def _container(path: Path) -> Any:
 
 
 def _folder_parts(folder: Path, described: bool) -> list[Any]:
-    """The images of a folder; of one without images, those in its Parquet files and archives."""
+    """The images of a folder, or else those in its Parquet files and archives."""
     try:
         return [_Folder(folder, described)]
     except ImageError:
@@ -127,14 +127,12 @@ def _folder_parts(folder: Path, described: bool) -> list[Any]:
         ]
         if not shards:
             raise
-    return [
-        _container(shard)
-        for shard in sorted(shards, key=lambda path: [natural_key(part) for part in path.parts])
-    ]
+    shards.sort(key=lambda path: [natural_key(part) for part in path.parts])
+    return [_container(shard) for shard in shards]
 
 
 class _Files:
-    """Image files that were named one by one."""
+    """Image files named one by one."""
 
     def __init__(self, paths: Sequence[Path], described: bool) -> None:
         self._files = ImageFiles(paths)
@@ -150,7 +148,7 @@ class _Files:
 
     def __iter__(self) -> Iterator[InputImage]:
         prompts = FolderPrompts()
-        find = prompts.picture if self._described else image_of_file
+        find = prompts.image if self._described else image_of_file
         for file in self._files:
             yield find(file)
 
@@ -164,12 +162,12 @@ class _Folder(_Files):
 
     def __iter__(self) -> Iterator[InputImage]:
         prompts = FolderPrompts(str(self._folder))
-        find = prompts.picture if self._described else image_of_file
+        find = prompts.image if self._described else image_of_file
         for file in self._files:
             yield find(file)
 
     def relative_names(self) -> list[str]:
-        """The paths of the images from the folder."""
+        """The paths of the images relative to the folder."""
         return [os.path.relpath(file, self._folder) for file in self._files]
 
 
@@ -184,11 +182,11 @@ class _Table:
             raise ImageError(f"{path} names no images")
 
     def _checked_rows(self) -> int:
-        """The number of rows; each is looked at, but for those with encoded images, by Parquet."""
+        """The number of rows, after a check of each; encoded images in Parquet are not read."""
         count = 0
         for where, row in read_table(self.path):
-            picture = self._picture(where, row)
-            if picture.data is not None and self.path.suffix.lower() == ".parquet":
+            image = self._image(where, row)
+            if image.data is not None and self.path.suffix.lower() == ".parquet":
                 from pyarrow.parquet import read_metadata
 
                 rows: int = read_metadata(self.path).num_rows
@@ -201,9 +199,9 @@ class _Table:
 
     def __iter__(self) -> Iterator[InputImage]:
         for where, row in read_table(self.path):
-            yield self._picture(where, row)
+            yield self._image(where, row)
 
-    def _picture(self, where: str, row: Row) -> InputImage:
+    def _image(self, where: str, row: Row) -> InputImage:
         prompt = prompt_of_row(row, where)
         reason = None if prompt is not None or not _has_prompts(row) else f"{where} has no prompt"
         index = value_of(row, INDEX, where)
@@ -225,13 +223,11 @@ def _image_column(row: Row, where: str) -> str:
         column = column_of(row, names, where)
         if column is not None and (names is FILE or _bytes_and_name(row[column])[0] is not None):
             return column
-    raise ConfigError(
-        f"{where}: no file; a column must be called {', '.join(FILE[:-1])} or {FILE[-1]}"
-    )
+    raise ConfigError(f"{where}: no file; a column must be called {FILE_NAMES}")
 
 
 def _bytes_and_name(value: Any) -> tuple[bytes | None, str | None]:
-    """Encoded image and file name of a cell: bytes, a path, or {bytes, path} of HF datasets."""
+    """The encoded image and file name of a cell: bytes, a path, or {bytes, path} of HF datasets."""
     if isinstance(value, bytes):
         return value, None
     if isinstance(value, Mapping):
@@ -242,7 +238,7 @@ def _bytes_and_name(value: Any) -> tuple[bytes | None, str | None]:
 
 
 def _existing(folder: Path, name: str) -> str:
-    """The path of a file that a table names; with slashes forward if only that exists."""
+    """The path of a file named in a table, with forward slashes if only that path exists."""
     path = os.path.join(folder, name)
     if "\\" in name and not os.path.exists(path):
         other = os.path.join(folder, name.replace("\\", "/"))
@@ -255,13 +251,12 @@ def _has_prompts(row: Row) -> bool:
 
 
 class _Chain:
-    """Several sources, one after the other."""
+    """Several sources in sequence."""
 
     def __init__(self, parts: Sequence[ImageSource]) -> None:
         self._parts = parts
-        self.left_out: Mapping[str, int] = sum(
-            (Counter(part.left_out) for part in parts), Counter()
-        )
+        counts = [Counter(part.left_out) for part in parts]
+        self.left_out: Mapping[str, int] = sum(counts, Counter())
 
     def __len__(self) -> int:
         return sum(len(part) for part in self._parts)
@@ -275,60 +270,62 @@ class _Constant:
     """A source whose images all have one prompt."""
 
     def __init__(self, source: ImageSource, prompt: Prompt) -> None:
-        self._source, self._prompt = source, prompt
+        self._source = source
+        self._prompt = prompt
         self.left_out = source.left_out
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __iter__(self) -> Iterator[InputImage]:
-        for picture in self._source:
-            yield _given(picture, self._prompt)
+        for image in self._source:
+            yield _given(image, self._prompt)
 
 
 class _InOrder:
     """A source with one prompt per image, in order."""
 
     def __init__(self, source: ImageSource, prompts: Sequence[Prompt]) -> None:
-        self._source, self._prompts = source, prompts
+        self._source = source
+        self._prompts = prompts
         self.left_out = source.left_out
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __iter__(self) -> Iterator[InputImage]:
-        for picture, prompt in zip(self._source, self._prompts, strict=True):
-            yield _given(picture, prompt)
+        for image, prompt in zip(self._source, self._prompts, strict=True):
+            yield _given(image, prompt)
 
 
 class _ByFile:
-    """A source with the prompts of a table by file; an image that it does not name has none."""
+    """A source with prompts by file from a table; images outside the table have none."""
 
     def __init__(self, source: ImageSource, parts: Sequence[Any], table: Path) -> None:
         self._source = source
-        self._names = BareNames(PromptTable(table), (picture.path for picture in source))
+        self._names = BareNames(PromptTable(table), (image.path for image in source))
         self.left_out = source.left_out
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __iter__(self) -> Iterator[InputImage]:
-        for picture in self._source:
-            row = self._names.find(picture.path)
+        for image in self._source:
+            row = self._names.find(image.path)
             found = None if row is None else row.prompt
-            yield replace(_given(picture, found), index=None if row is None else row.index)
+            yield replace(_given(image, found), index=None if row is None else row.index)
 
 
-def _given(picture: InputImage, prompt: Prompt | None) -> InputImage:
-    return replace(picture, prompt=prompt, no_prompt=None, origin="given")
+def _given(image: InputImage, prompt: Prompt | None) -> InputImage:
+    return replace(image, prompt=prompt, no_prompt=None, origin="given")
 
 
 def _is_table_of_files(path: Path) -> bool:
     """True for a table whose first row names a file.
 
     Raises:
-        ConfigError: not a table, or one whose files are in a column of an unknown name.
-        PromptError: no rows.
+        ConfigError: The file is not a table, or its column of files has an unknown name.
+        PromptError: The table has no rows.
     """
     if path.suffix.lower() not in TABLES:
         return False
@@ -339,8 +336,8 @@ def _is_table_of_files(path: Path) -> bool:
             return True
         for column, value in entry.items():
             if isinstance(value, str) and os.path.splitext(value)[1].lower() in image_suffixes():
-                names = f"{', '.join(FILE[:-1])} or {FILE[-1]}"
-                raise ConfigError(f"{where}: the column {column!r} of files must be called {names}")
+                wrong = f"the column {column!r} of files must be called {FILE_NAMES}"
+                raise ConfigError(f"{where}: {wrong}")
         return column_of(entry, PROMPT, where) is None
     raise PromptError(f"{path} holds no prompt")
 

@@ -1,4 +1,4 @@
-"""Column names under which tables in use hold prompts, files, indices and metadata.
+"""Column names of prompts, files, indices and metadata in common tables.
 
 Names are compared without regard to case. Sources: `file_name` and `text` are of the `imagefolder`
 layout of Hugging Face datasets, `TEXT` of LAION, `Prompt` of PartiPrompts, `Prompts` of DrawBench,
@@ -16,10 +16,11 @@ from typing import Any, Final
 from ddpo.errors import ConfigError
 from ddpo.inputs.json_rows import parse_json
 from ddpo.inputs.tables import Row
-from ddpo.inputs.text import shortened
+from ddpo.text import shortened
 
 __all__ = [
     "FILE",
+    "FILE_NAMES",
     "IMAGE",
     "INDEX",
     "METADATA",
@@ -46,21 +47,23 @@ FILE: Final = (
     "img_path",
     "img",
 )
+FILE_NAMES: Final = f"{', '.join(FILE[:-1])} or {FILE[-1]}"
+"""The names of `FILE` as a list in words, for messages."""
 IMAGE: Final = ("image", "img", "jpg", "jpeg", "png", "webp")
 """Columns of encoded images: bytes, or the {bytes, path} of Hugging Face datasets."""
 INDEX: Final = ("index", "seed")
 METADATA: Final = ("metadata",)
-PANDAS_INDEX: Final = "__index_level_0__"  # the name under which pandas writes an index to Parquet
+PANDAS_INDEX: Final = "__index_level_0__"  # pandas' name for an index in Parquet
 WEIGHT: Final = ("weight",)
 
 
 def column_of(row: Row, names: Sequence[str], where: str) -> str | None:
-    """The row's own spelling of the first of `names` that has a value; None if none has.
+    """The row's own spelling of the first of `names` with a value; None if none has a value.
 
     The order of `names` decides between columns such as "prompt" and "caption".
 
     Raises:
-        ConfigError: one name stands in several spellings ("prompt", "Prompt"), both with a value.
+        ConfigError: One name has several spellings ("prompt", "Prompt"), each with a value.
     """
     spellings = _spellings(tuple(row))
     for name in names:
@@ -81,10 +84,10 @@ def value_of(row: Row, names: Sequence[str], where: str) -> Any:
 
 
 def text_of(row: Row, names: Sequence[str], where: str) -> str | None:
-    """The text under the first of `names` that has a value; None if none has.
+    """The text under the first of `names` with a value; None if none has a value.
 
     Raises:
-        ConfigError: the value is no text.
+        ConfigError: The value is no text.
     """
     column = column_of(row, names, where)
     if column is None:
@@ -96,15 +99,15 @@ def text_of(row: Row, names: Sequence[str], where: str) -> str | None:
 
 
 def metadata_of(row: Row, used: Collection[str], where: str) -> dict[str, Any]:
-    """Plain JSON values that a reward may read beside the prompt.
+    """The metadata of a prompt, plain JSON values that a reward may read.
 
-    They are those under "metadata" where there is such a column, else all other columns with a
+    They are the object under "metadata" if there is such a column, else all other columns with a
     value. Images and other bytes are left out.
 
     Args:
-        row: row of a table.
-        used: names of columns with another meaning (prompt, weight, file), in any case.
-        where: place of the row, "file:line", for messages.
+        row: Row of a table.
+        used: Names of columns with another meaning (prompt, weight, file), in any case.
+        where: Place of the row in messages, "file:line".
 
     Raises:
         ConfigError: "metadata" is no object.
@@ -119,10 +122,10 @@ def metadata_of(row: Row, used: Collection[str], where: str) -> dict[str, Any]:
 
 
 def explicit_metadata(row: Row, where: str) -> dict[str, Any] | None:
-    """The object under "metadata", or that of its JSON text; None where there is no such column.
+    """The object under "metadata", perhaps as JSON text; None without such a column.
 
     Raises:
-        ConfigError: no object.
+        ConfigError: The value is no object.
     """
     if not any(name in _spellings(tuple(row)) for name in METADATA):
         return None
@@ -137,7 +140,7 @@ def explicit_metadata(row: Row, where: str) -> dict[str, Any] | None:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON has it; None for images, other bytes and NaN."""
+    """The value in JSON's types; None for images, other bytes and NaN."""
     if isinstance(value, bytes) or (isinstance(value, float) and not math.isfinite(value)):
         return None
     if isinstance(value, Mapping):
@@ -152,13 +155,13 @@ def _plain(value: Any) -> Any:
 
 
 def _is_missing(value: Any) -> bool:
-    """True for an empty cell: null, an empty text, or the NaN that pandas writes for null."""
+    """True for an empty cell: null, an empty text, or NaN, pandas' form of null."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 @lru_cache(maxsize=64)
 def _spellings(names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Lower-case name → the spellings of it among `names`."""
+    """Lower-case name → its spellings among `names`."""
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(name.strip().lower(), []).append(name)

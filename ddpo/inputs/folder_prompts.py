@@ -1,10 +1,10 @@
-"""Prompts of image files by what lies in their folders; the first of these that gives one.
+"""Prompts of image files from their folders, by the first of these sources with a prompt.
 
 1. a table at any level: `metadata.jsonl`, `.csv`, `.parquet` …, the nearest that names the image
 2. a caption file beside the image: `cat.txt`, `cat.caption` or `cat.cap` for `cat.png`
 3. the metadata in the image file (`ddpo.inputs.image_metadata`)
-4. one row in `metadata.jsonl` for the whole folder, as GenEval writes it: `00000/samples/0000.png`
-5. the image's name, as T2I-CompBench writes it: `samples/a green bench_000003.png`
+4. one row in `metadata.jsonl` for the whole folder, as in GenEval: `00000/samples/0000.png`
+5. the image's name, as in T2I-CompBench: `samples/a green bench_000003.png`
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["CAPTIONS", "FolderPrompts", "caption_prompt", "index_of_name", "prom
 CAPTIONS: Final = (".txt", ".caption", ".cap")
 """Suffixes of captions: the web UI's, kohya's `--caption_extension`, and a short form in use."""
 
-ABOVE: Final = 2  # levels above the folder that the user named in which a table may lie
+ABOVE: Final = 2  # levels above the user's folder in which a table may lie
 COMPBENCH: Final = re.compile(r"(.+ .+)_(\d{6})")
 """A prompt of several words and the image's number (Karine-Huang/T2I-CompBench, README)."""
 
@@ -38,12 +38,12 @@ NUMBER: Final = re.compile(r"(\d+)$")
 
 
 class FolderPrompts:
-    """Finds the prompts of image files, folder by folder.
+    """A finder of the prompts of image files, folder by folder.
 
-    Tables of a folder and those above it are in memory while its images are read.
+    The tables of a folder and of those above it are in memory while its images are read.
 
     Args:
-        root: folder that the user named; None for files that were named one by one.
+        root: Folder from the user; None for files named one by one.
     """
 
     def __init__(self, root: str | None = None) -> None:
@@ -52,40 +52,40 @@ class FolderPrompts:
         self._folder = ""
         self._chain: list[PromptTable] = []
 
-    def picture(self, path: str) -> InputImage:
+    def image(self, path: str) -> InputImage:
         """The image at `path` with its prompt.
 
         Raises:
-            ConfigError, PromptError: a table that cannot be understood.
+            ConfigError, PromptError: A table is invalid.
         """
-        picture = image_of_file(path)
+        image = image_of_file(path)
         row = self._row(path)
         if row is not None and row.prompt is not None:
             origin: Origin = "folder" if self._is_of_folder(row) else "table"
             index = row.index if row.index is not None or origin == "table" else index_of_name(path)
-            if origin == "table" or (own := self._own_prompt(picture)) is None:
-                return _with(picture, row.prompt, origin, index)
+            if origin == "table" or (own := self._own_prompt(image)) is None:
+                return _with(image, row.prompt, origin, index)
             return own
-        return self._own_prompt(picture) or picture
+        return self._own_prompt(image) or image
 
-    def _own_prompt(self, picture: InputImage) -> InputImage | None:
-        """The picture with the prompt beside it, in it, or in its name; None if there is none."""
-        path = picture.path
+    def _own_prompt(self, image: InputImage) -> InputImage | None:
+        """The image with the prompt of its caption, metadata or name; None without a prompt."""
+        path = image.path
         stem = os.path.splitext(path)[0]
         for end in CAPTIONS:
             if os.path.isfile(stem + end):
-                return _captioned(picture, Path(stem + end))
+                return _captioned(image, Path(stem + end))
         if (text := embedded_prompt(path)) is not None:
-            return _with(picture, Prompt(text), "image", None)
+            return _with(image, Prompt(text), "image", None)
         if (named := prompt_of_name(path)) is not None:
-            return _with(picture, Prompt(named[0]), "name", named[1])
+            return _with(image, Prompt(named[0]), "name", named[1])
         return None
 
     def _is_of_folder(self, row: FilePrompt) -> bool:
         return any(table.everything is row for table in self._chain)
 
     def _row(self, path: str) -> FilePrompt | None:
-        """The row of the nearest table that knows the image; one with a prompt comes first."""
+        """The row about the image in the nearest table that has its prompt."""
         folder = os.path.dirname(os.path.abspath(path))
         if folder != self._folder or not self._tables:
             self._enter(folder)
@@ -105,12 +105,12 @@ class FolderPrompts:
         self._chain = [table for table in self._tables.values() if table is not None]
 
     def _levels(self, folder: str) -> dict[str, bool]:
-        """Folder → True if the user named it or one above it, from the image's folder upward."""
+        """Folder → True if at or below the user's folder, from the image's folder upward."""
         levels: dict[str, bool] = {}
         while self._root is not None and folder != self._root:
             levels[folder] = True
             parent = os.path.dirname(folder)
-            if parent == folder:  # a followed link leads out of the root
+            if parent == folder:  # a link leads out of the root
                 break
             folder = parent
         levels[folder] = True
@@ -121,7 +121,7 @@ class FolderPrompts:
 
 
 def _table_of(folder: str, named: bool) -> PromptTable | None:
-    """The table of a folder; above what the user named, only one called metadata."""
+    """The table of a folder; above the user's folder, only one called metadata."""
     try:
         names = [name for name in os.listdir(folder) if not name.startswith(".")]
     except OSError:
@@ -131,37 +131,38 @@ def _table_of(folder: str, named: bool) -> PromptTable | None:
     return folder_table(folder, names)
 
 
-def _with(picture: InputImage, prompt: Prompt, origin: Origin, index: Any) -> InputImage:
+def _with(image: InputImage, prompt: Prompt, origin: Origin, index: Any) -> InputImage:
     return InputImage(
-        picture.file,
+        image.file,
         prompt,
         origin=origin,
         index=index,
-        data=picture.data,
-        place=picture.place,
+        data=image.data,
+        place=image.place,
     )
 
 
-def _captioned(picture: InputImage, caption: Path) -> InputImage:
-    """The picture with the prompt of a caption file, or the reason why that holds none."""
+def _captioned(image: InputImage, caption: Path) -> InputImage:
+    """The image with the prompt of a caption file, or the reason why the file has none."""
     try:
         prompt, reason = caption_prompt(read_text(caption), str(caption))
     except PromptError as error:
-        prompt, reason = None, str(error)
+        prompt = None
+        reason = str(error)
     if prompt is None:
         return InputImage(
-            picture.file, no_prompt=reason, origin="caption", data=picture.data, place=picture.place
+            image.file, no_prompt=reason, origin="caption", data=image.data, place=image.place
         )
-    own = OWN_SAMPLE.fullmatch(Path(picture.path).stem)
+    own = OWN_SAMPLE.fullmatch(Path(image.path).stem)
     index = int(own[2]) if own is not None and own[1] == prompt.id else None
-    return _with(picture, prompt, "caption", index)
+    return _with(image, prompt, "caption", index)
 
 
 def caption_prompt(text: str, where: str) -> tuple[Prompt | None, str | None]:
     """The prompt of a caption's text, or None and the reason; `where` names the caption.
 
     Raises:
-        PromptError: a text that is no prompt.
+        PromptError: The text is no prompt.
     """
     found = prompt_of_caption(text)
     if found is None:
@@ -170,12 +171,12 @@ def caption_prompt(text: str, where: str) -> tuple[Prompt | None, str | None]:
 
 
 def prompt_of_name(path: str) -> tuple[str, int] | None:
-    """Prompt and number in a name of T2I-CompBench; None for other names."""
+    """The prompt and number in a file name of T2I-CompBench; None for other names."""
     match = COMPBENCH.fullmatch(os.path.splitext(os.path.basename(path))[0])
     return None if match is None else (match[1], int(match[2]))
 
 
 def index_of_name(path: str) -> int | None:
-    """The number at the end of a file's name; None if there is none."""
+    """The number at the end of a file name; None without one."""
     match = NUMBER.search(os.path.splitext(os.path.basename(path))[0])
     return None if match is None else int(match[1])

@@ -1,4 +1,4 @@
-"""Image files of folders: the suffixes of images, their order, and what is left out."""
+"""Image files of folders: their suffixes, their order, and the files left out."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image
 from ddpo.errors import ImageError
 from ddpo.images import HEIF_SUFFIXES, register_heif
 from ddpo.io.atomic import printable
+from ddpo.text import count
 
 __all__ = [
     "HIDDEN",
@@ -27,19 +28,10 @@ __all__ = [
 ]
 
 NOT_IMAGES: Final = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
-"""Formats whose files Pillow recognises, but that hold vectors, video or data (Pillow's manual)."""
+"""Formats of vectors, video or data that Pillow recognises (Pillow's manual)."""
 
-BESIDE: Final = (
-    ".txt",
-    ".caption",
-    ".cap",
-    ".json",
-    ".jsonl",
-    ".csv",
-    ".tsv",
-    ".parquet",
-)
-"""Suffixes of captions and tables, which belong to the images rather than being left out."""
+BESIDE: Final = (".txt", ".caption", ".cap", ".json", ".jsonl", ".csv", ".tsv", ".parquet")
+"""Suffixes of captions and tables, which belong to the images and do not count as left out."""
 
 JUNK: Final = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 DIGITS: Final = re.compile(r"([0-9]+)")
@@ -51,19 +43,16 @@ OWN_SAMPLE: Final = re.compile(r"[0-9a-f]{12}-\d+\.png")
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """The suffixes, in lower case and with their dot, of the images that Pillow reads here."""
+    """The suffixes of images that Pillow can read here, in lower case with their dot."""
     register_heif()
     registered = Image.registered_extensions()
-    readable = {
-        suffix
-        for suffix, name in registered.items()
-        if name in Image.OPEN and name not in NOT_IMAGES
-    }
-    return frozenset(readable | {".mpo"})  # MPO is registered for writing; the JPEG reader opens it
+    formats = Image.OPEN.keys() - NOT_IMAGES
+    readable = {suffix for suffix, name in registered.items() if name in formats}
+    return frozenset(readable | {".mpo"})  # registered for writing only; the JPEG reader opens it
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[int, str] | str, ...], int, str]:
-    """The place of a file name among others when its numbers are compared as numbers: 2 before 10.
+    """The sort key of a file name in natural order, which puts 2 before 10.
 
     Suffixes count last. Of equal numbers, such as 7 and 007, the shorter comes first.
     """
@@ -78,18 +67,18 @@ def natural_key(name: str) -> tuple[tuple[tuple[int, str] | str, ...], int, str]
 
 
 class ImageFiles:
-    """The image files among `places`, in their order; a folder stands for the images below it.
+    """The image files of `places`, in order; a folder stands for the images below it.
 
     The files of a folder are in natural order (`natural_key`), folder by folder. Hidden files and
-    folders are left out. A link to a folder is followed once, unless it leads into the folder that
-    is read anyway. Folders are read anew in each iteration, so that the names of only one are in
+    folders are left out. A link to a folder is followed once, unless it leads into a folder that
+    is read anyway. Each iteration reads the folders again, so that only the names of one are in
     memory.
 
     Attributes:
-        left_out: suffix, or "hidden" → number of the files of folders that are not read.
+        left_out: Suffix or "hidden" → number of files that are not read.
 
     Raises:
-        ImageError: a place does not exist, cannot be read, or is a folder without images.
+        ImageError: A place does not exist, cannot be read, or is a folder without images.
     """
 
     left_out: Mapping[str, int]
@@ -119,20 +108,20 @@ class ImageFiles:
 
 
 def left_out_sentence(left_out: Mapping[str, int]) -> str:
-    """Files that were not read, such as "3 files left out: 2 .psd, 1 .mp4"; empty if all were."""
+    """The files left out, such as "3 files left out: 2 .psd, 1 .mp4"; "" if there are none."""
     total = sum(left_out.values())
     if not total:
         return ""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    listed = ", ".join(f"{count} {kind}" for kind, count in kinds)
+    names = ", ".join(f"{number} {kind}" for kind, number in kinds)
     hint = ""
     if not register_heif() and any(kind in HEIF_SUFFIXES for kind in left_out):
         hint = " (HEIC: pip install 'ddpo[heif]')"
-    return f"{total} file{'s' * (total > 1)} left out: {listed}{hint}"
+    return f"{count(total, 'file')} left out: {names}{hint}"
 
 
 class _Walk:
-    """The image files below one place; others are counted in `left_out`."""
+    """The image files below one place; `left_out` counts the others."""
 
     def __init__(self, place: str, left_out: Counter[str]) -> None:
         self._place = place
@@ -170,7 +159,7 @@ class _Walk:
                 yield path
 
     def _kind(self, entry: os.DirEntry[str]) -> str:
-        """The word "folder" or "image"; empty for what is not read, which is counted."""
+        """The kind of an entry, "folder" or "image"; "" for others, which are counted."""
         suffix = os.path.splitext(entry.name)[1].lower()
         hidden = entry.name.startswith(".")
         if entry.name.lower() in JUNK:
@@ -188,7 +177,7 @@ class _Walk:
         return ""
 
     def _enters(self, entry: os.DirEntry[str]) -> bool:
-        """True for a folder, and for a link to one that is not read anyway."""
+        """True for a folder, and for a link to a folder that is not read anyway."""
         if not entry.is_symlink():
             return True
         target = os.path.realpath(entry.path)
@@ -200,9 +189,9 @@ class _Walk:
 
 
 def _contact_sheet(folder: str, names: Sequence[str], folders: Collection[str]) -> str | None:
-    """The overview image that a program left among its images; None if there is none.
+    """The overview image that a program wrote beside its images; None without one.
 
-    `ddpo sample` leaves sheet.png beside its images, GenEval's scripts grid.png beside `samples/`.
+    `ddpo sample` writes sheet.png beside its images, GenEval's scripts grid.png beside `samples/`.
     """
     if "grid.png" in names and "samples" in folders:
         return "grid.png" if os.path.exists(os.path.join(folder, "metadata.jsonl")) else None

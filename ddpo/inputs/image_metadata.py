@@ -1,8 +1,8 @@
-"""The prompt that image generators write into the image file itself.
+"""The prompt that image generators write into the image file.
 
-PNG text chunks are those of AUTOMATIC1111's web UI, ComfyUI and others (`ddpo.inputs.captions`).
-JPEG, WebP and AVIF files hold the same text in the EXIF tag UserComment; ComfyUI writes its graph
-into the EXIF tags Make and Model of WebP files.
+PNG text chunks come from AUTOMATIC1111's web UI, ComfyUI and others (`ddpo.inputs.captions`). JPEG,
+WebP and AVIF files have the same text in the EXIF tag UserComment. ComfyUI writes its graph into
+the EXIF tags Make and Model of WebP files.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SETTINGS: Final = re.compile(r"^\s*Steps: ?\d+,", re.MULTILINE)
 
 
 def embedded_prompt(file: str | bytes) -> str | None:
-    """The prompt in the metadata of an image; None if there is none, or no image.
+    """The prompt in the metadata of an image; None without a prompt or an image.
 
     Args:
-        file: path of the image, or its encoded bytes.
+        file: Path of the image, or its encoded bytes.
     """
     try:
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
@@ -35,7 +35,7 @@ def embedded_prompt(file: str | bytes) -> str | None:
             return prompt_of_png_texts(texts) or _exif_prompt(image)
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001  # decoding reports what is wrong with the file
+    except Exception:  # noqa: BLE001  # decoding reports the fault of the file later
         return None
 
 
@@ -58,9 +58,10 @@ def _user_comment(value: Any) -> str:
         return value
     if not isinstance(value, bytes):
         return ""
-    kind, text = value[:8], value[8:]
+    kind = value[:8]
+    text = value[8:]
     if kind.startswith(b"UNICODE"):
-        big = text[0::2].count(0) >= text[1::2].count(0)  # either order is in use
+        big = text[0::2].count(0) >= text[1::2].count(0)  # both byte orders are in use
         return text.decode("utf-16-be" if big else "utf-16-le", "replace")
     if kind.startswith((b"ASCII", b"\0\0\0\0")):
         return text.decode("utf-8", "replace")

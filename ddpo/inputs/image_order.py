@@ -1,11 +1,11 @@
-"""Checks that the order of images is certain, where prompts are given by line."""
+"""Checks that the order of images is certain if prompts are given by line."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ddpo.errors import ConfigError
 from ddpo.inputs.image_files import natural_key
@@ -18,17 +18,17 @@ ADVICE: Final = "give a table with the columns file and prompt instead"
 
 
 def check_order(names: Sequence[str], prompts: Path) -> None:
-    """Makes sure that the images of one folder or archive have one order that cannot be doubted.
+    """Raises unless the images of one folder or archive have an unambiguous order.
 
-    Their names may differ in words alone (alphabetical order), or in numbers alone (order of the
-    numbers). Anything else leaves open which image belongs to which line.
+    Their names may differ in words alone (alphabetical order) or in numbers alone (numerical
+    order). Any other difference leaves the line of an image uncertain.
 
     Args:
-        names: paths relative to the folder, in the order in which lines would be given out.
-        prompts: file of the lines, for messages.
+        names: Paths relative to the folder, in the order of the lines.
+        prompts: File of the lines, for messages.
 
     Raises:
-        ConfigError: the order can be doubted; names two images and what to do.
+        ConfigError: The order is uncertain; the message names two images and the remedy.
     """
     stems = [name.rpartition(".")[0] or name for name in names]
     numbered = [stem for stem in stems if DIGITS.search(stem)]
@@ -41,22 +41,20 @@ def check_order(names: Sequence[str], prompts: Path) -> None:
         _refuse(prompts, f"which of {printable(one)} and {printable(other)} comes first")
     numbers = [tuple(int(part) for part in DIGITS.findall(stem)) for stem in stems]
     _refuse_equal(numbers, names, prompts)
-    if list(names) != sorted(
-        names, key=lambda name: [natural_key(part) for part in name.split("/")]
-    ):
+    if list(names) != sorted(names, key=_path_key):
         _refuse(prompts, "whether their order or that of their numbers counts")
     _refuse_seeds_first(numbers, names, prompts)
 
 
 def check_named_order(paths: Sequence[str], prompts: Path) -> None:
-    """Makes sure that files named one by one are not in the order of a shell's pattern.
+    """Raises if files named one by one are in the order of a shell's pattern.
 
     A shell expands `*.png` to 0.png, 1.png, 10.png, 2.png, which nobody means.
 
     Raises:
-        ConfigError: the files are in alphabetical order and their numbers are not in order.
+        ConfigError: The files are in alphabetical order, but not in that of their numbers.
     """
-    naturally = sorted(paths, key=lambda path: [natural_key(part) for part in path.split("/")])
+    naturally = sorted(paths, key=_path_key)
     if list(paths) == sorted(paths) and list(paths) != naturally:
         place = next(i for i, path in enumerate(paths) if path != naturally[i])
         _refuse(
@@ -66,8 +64,12 @@ def check_named_order(paths: Sequence[str], prompts: Path) -> None:
         )
 
 
+def _path_key(path: str) -> list[Any]:
+    return [natural_key(part) for part in path.split("/")]
+
+
 def _refuse_equal(keys: Sequence[object], names: Sequence[str], prompts: Path) -> None:
-    """Refuses two images of one number, or of one name but for the suffix."""
+    """Raises for two images with equal numbers, or with equal names apart from the suffix."""
     first: dict[object, str] = {}
     for key, name in zip(keys, names, strict=True):
         other = first.setdefault(key, name)
@@ -78,7 +80,7 @@ def _refuse_equal(keys: Sequence[object], names: Sequence[str], prompts: Path) -
 def _refuse_seeds_first(
     numbers: Sequence[tuple[int, ...]], names: Sequence[str], prompts: Path
 ) -> None:
-    """Refuses names such as SEED_INDEX, whose first number does not count the images."""
+    """Raises for names such as SEED_INDEX, whose first number does not count the images."""
     columns = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
     counting = [sorted(column) == _run(min(column), len(column)) for column in columns]
     if any(counting) and not counting[0] and len(set(columns[0])) == len(names):
@@ -90,4 +92,4 @@ def _run(start: int, length: int) -> list[int]:
 
 
 def _refuse(prompts: Path, doubt: str) -> None:
-    raise ConfigError(f"{prompts} gives prompts by line, but it cannot be told {doubt}; {ADVICE}")
+    raise ConfigError(f"{prompts} gives prompts by line, but it is uncertain {doubt}; {ADVICE}")

@@ -1,4 +1,4 @@
-"""Tables that name image files: prompts by file, for images that are found elsewhere."""
+"""Tables of prompts by image file, for images found elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError, PromptError
-from ddpo.inputs.columns import FILE, INDEX, PROMPT, column_of, metadata_of, text_of, value_of
+from ddpo.inputs.columns import (
+    FILE,
+    FILE_NAMES,
+    INDEX,
+    PROMPT,
+    column_of,
+    metadata_of,
+    text_of,
+    value_of,
+)
 from ddpo.inputs.tables import TABLES, Row, read_table
 from ddpo.inputs.text import check_text
 from ddpo.types import Prompt
@@ -17,12 +26,12 @@ from ddpo.types import Prompt
 __all__ = ["BareNames", "FilePrompt", "PromptTable", "folder_table", "prompt_of_row", "same_name"]
 
 METADATA_STEMS: Final = ("metadata", "prompts")
-OTHER_SUFFIXES: Final = (".json", ".jsonl", ".ndjson")  # of tables under any name
+OTHER_SUFFIXES: Final = (".json", ".jsonl", ".ndjson")  # suffixes of tables with any name
 
 
 @dataclass(frozen=True, slots=True)
 class FilePrompt:
-    """A row about an image: its prompt, if it has one, and which image of that prompt it is."""
+    """A row about an image: its place, its prompt if any, and its index for that prompt."""
 
     where: str
     prompt: Prompt | None
@@ -30,11 +39,11 @@ class FilePrompt:
 
 
 def prompt_of_row(row: Row, where: str) -> Prompt | None:
-    """The prompt of a table's row with its metadata; None if the row has none.
+    """The prompt of a table's row with its metadata; None without a prompt.
 
     Raises:
-        PromptError: a text that is no prompt.
-        ConfigError: a prompt or metadata of another type.
+        PromptError: The text is no prompt.
+        ConfigError: The prompt or metadata has another type.
     """
     text = text_of(row, PROMPT, where)
     if text is None or not text.strip():
@@ -44,23 +53,23 @@ def prompt_of_row(row: Row, where: str) -> Prompt | None:
 
 
 def same_name(name: str) -> str:
-    """A path in the form in which it is compared: no "." or "..", slashes forward."""
+    """A path in comparable form: without "." and "..", with forward slashes."""
     return os.path.normpath(name.replace("\\", "/"))
 
 
 class PromptTable:
-    """The prompts of a table by the files that it names, relative to its folder.
+    """The prompts of a table by file, relative to the table's folder.
 
     Args:
-        path: table with a column of files, or of one row that is about its whole folder.
+        path: Table with a column of files, or with one row for its whole folder.
 
     Attributes:
-        everything: the row about the whole folder, as in GenEval's `00000/metadata.jsonl`.
-        rows: name → row, for all others.
+        everything: Row for the whole folder, as in GenEval's `00000/metadata.jsonl`.
+        rows: Name → row, for all others.
 
     Raises:
-        ConfigError: not a table, without files, or one file twice with different prompts.
-        PromptError: a text that is no prompt.
+        ConfigError: The file is no table, has no files, or has one file with different prompts.
+        PromptError: A text is no prompt.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,11 +87,10 @@ class PromptTable:
         if bare is not None and not self.rows and bare.prompt is not None and self._is_geneval():
             self.everything = bare
         elif bare is not None:
-            names = f"{', '.join(FILE[:-1])} or {FILE[-1]}"
-            raise ConfigError(f"{bare.where}: no file; a column must be called {names}")
+            raise ConfigError(f"{bare.where}: no file; a column must be called {FILE_NAMES}")
 
     def _is_geneval(self) -> bool:
-        """True for a table called metadata, of one row."""
+        """True for a table called metadata with one row."""
         return self.path.stem == "metadata" and sum(1 for _ in read_table(self.path)) == 1
 
     def _add(self, name: str, found: FilePrompt) -> None:
@@ -93,7 +101,7 @@ class PromptTable:
             )
 
     def find(self, path: str) -> FilePrompt | None:
-        """The row about the image at `path`: by its path relative to the table, or in full."""
+        """The row about the image at `path`, by its relative or full path."""
         if self.everything is not None:
             return self.everything
         relative = os.path.relpath(path, self.path.parent)
@@ -104,15 +112,15 @@ class PromptTable:
 
 
 class BareNames:
-    """Rows of a table that the user named, matched to images by the end of their paths.
+    """The rows of a user's table, matched to images by the end of their paths.
 
     Args:
-        table: prompts by file.
-        files: paths of all images.
+        table: Prompts by file.
+        files: Paths of all images.
 
     Raises:
-        ConfigError: a row fits several images, or no row fits any.
-        PromptError: no row has a prompt.
+        ConfigError: A row fits several images, or no row fits any.
+        PromptError: No row has a prompt.
     """
 
     def __init__(self, table: PromptTable, files: Iterable[str]) -> None:
@@ -128,30 +136,32 @@ class BareNames:
                 other = first.setdefault(name, file)
                 if other != file:
                     raise ConfigError(
-                        f"{table.rows[name].where}: {name!r} may be {other} or {file}; name it with its folder"
+                        f"{table.rows[name].where}: {name!r} may be {other} or {file}; "
+                        "name it with its folder"
                     )
         if not matched:
             name = next(iter(table.rows), "")
             raise ConfigError(
-                f"{table.path} names none of the images; its first is {name!r}, and paths are relative to the table"
+                f"{table.path} names none of the images; its first is {name!r}, "
+                "and paths are relative to the table"
             )
 
     def find(self, path: str) -> FilePrompt | None:
-        """The row about an image: as `PromptTable.find`, else by its bare name."""
+        """The row about an image, as `PromptTable.find`, or else by its bare name."""
         return self._table.find(path) or self._table.rows.get(os.path.basename(path))
 
 
 def folder_table(folder: str, names: Collection[str]) -> PromptTable | None:
-    """The table of a folder that tells the prompts of images in and below it; None if none does.
+    """The table of a folder with the prompts of images in and below it; None without one.
 
     It is called metadata or prompts, or it is JSON whose first row has a file and a prompt.
 
     Args:
-        folder: path of the folder.
-        names: names of the files in it.
+        folder: Path of the folder.
+        names: Names of the files in the folder.
 
     Raises:
-        ConfigError, PromptError: as `PromptTable`, of a table called metadata.
+        ConfigError, PromptError: As `PromptTable`, for a table called metadata.
     """
     tables = sorted(name for name in names if name.lower().endswith(TABLES))
     for stem in METADATA_STEMS:
@@ -169,13 +179,10 @@ def folder_table(folder: str, names: Collection[str]) -> PromptTable | None:
 
 
 def _names_images(path: Path) -> bool:
-    """True if the first row has a file and a prompt; False for what is no such table."""
+    """True for a table whose first row has a file and a prompt."""
     try:
         for where, row in read_table(path):
-            return (
-                column_of(row, FILE, where) is not None
-                and column_of(row, PROMPT, where) is not None
-            )
+            return all(column_of(row, names, where) is not None for names in (FILE, PROMPT))
     except (ConfigError, PromptError):
         pass
     return False

@@ -1,4 +1,4 @@
-"""One image that a user brings: a file, or encoded bytes in a table or an archive."""
+"""One image of a user: a file, or encoded bytes from a table or an archive."""
 
 from __future__ import annotations
 
@@ -18,32 +18,35 @@ from ddpo.types import Prompt
 __all__ = ["InputImage", "Origin", "copied_to", "image_of_file"]
 
 Origin = Literal["table", "caption", "image", "folder", "name", "given"]
-"""Where a prompt came from: a table of the folder, a caption file beside the image, the metadata in
-the image, the folder's one prompt, the image's name, or the user's --prompt and --prompts."""
+"""The origin of a prompt.
+
+In order: a table of the folder, a caption file beside the image, the image's metadata, the single
+prompt of the folder, the image's name, or the user's --prompt and --prompts.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class InputImage:
-    """An image and the prompt that it was made from."""
+    """An image and the prompt it was generated from."""
 
-    file: str  # its path, or the container's path and the place in it: text for tables and messages
+    file: str  # printable path, with the place inside a container
     prompt: Prompt | None = None
-    no_prompt: str | None = None  # why a caption that is there gives no prompt
+    no_prompt: str | None = None  # the reason why an existing caption gives no prompt
     origin: Origin | None = None  # of the prompt
-    index: Any = None  # which image of its prompt, as a table or a file name has it
-    data: bytes | None = field(default=None, repr=False)  # the encoded image, if it is no file
-    place: str | None = None  # the file that holds the image, if that is not `file`
+    index: Any = None  # index among the images of its prompt, from a table or a file name
+    data: bytes | None = field(default=None, repr=False)  # the encoded image, if not a file
+    place: str | None = None  # path of the image file, if it differs from `file`
 
     @property
     def path(self) -> str:
-        """The file that holds the image."""
+        """The path of the image file."""
         return self.place or self.file
 
     def load(self) -> Image.Image:
         """The image as upright RGB.
 
         Raises:
-            ImageError: as `ddpo.images.load_image`.
+            ImageError: As `ddpo.images.load_image`.
         """
         if self.data is not None:
             return decode_image(self.data, self.file)
@@ -54,7 +57,7 @@ class InputImage:
         return Path(self.path).read_bytes() if self.data is None else self.data
 
     def state(self) -> list[int] | None:
-        """Two numbers that change with the image: size, and time of modification or CRC-32."""
+        """The size, and the modification time or CRC-32, which change with the image."""
         try:
             if self.data is None and self.place is None:
                 found = os.stat(self.file)
@@ -66,7 +69,7 @@ class InputImage:
 
 
 def image_of_file(path: str) -> InputImage:
-    """The image file at `path`; a name that is not UTF-8 is shown with escapes."""
+    """The image file at `path`, with escapes for a name that is not UTF-8."""
     if path.isascii():
         return InputImage(path)
     try:
@@ -76,12 +79,12 @@ def image_of_file(path: str) -> InputImage:
     return InputImage(path)
 
 
-def copied_to(folder: Path, pictures: Iterable[InputImage]) -> Iterator[InputImage]:
-    """The same images with encoded bytes written to files of `folder`, to be read at any time."""
-    for number, picture in enumerate(pictures):
-        if picture.data is None:
-            yield picture
+def copied_to(folder: Path, images: Iterable[InputImage]) -> Iterator[InputImage]:
+    """The same images, with encoded bytes written to files of `folder` for later reading."""
+    for number, image in enumerate(images):
+        if image.data is None:
+            yield image
             continue
         path = folder / str(number)
-        path.write_bytes(picture.data)
-        yield replace(picture, data=None, place=str(path))
+        path.write_bytes(image.data)
+        yield replace(image, data=None, place=str(path))

@@ -1,7 +1,7 @@
-"""Rows of JSON: a list, an object a line, objects one after the other, or one object as a table.
+"""Rows of JSON: a list, one object per line, consecutive objects, or one object as a table.
 
-Python's parser takes more than JSON is: NaN, a key twice, numbers beyond float64, halves of
-surrogate pairs. What no other reader would read alike is refused here, with its line.
+Python's parser accepts more than JSON: NaN, repeated keys, numbers beyond float64 and halves of
+surrogate pairs. Other readers differ on them, so they are errors here, with their line.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from ddpo.errors import ConfigError
-from ddpo.inputs.text import numbered_lines, shortened
+from ddpo.inputs.text import numbered_lines
+from ddpo.text import shortened
 
 __all__ = ["parse_json", "read_json", "read_json_lines"]
 
-MAX_DEPTH: Final = 64  # of lists and objects in each other
+MAX_DEPTH: Final = 64  # of nested lists and objects
 WHITESPACE: Final = " \t\r\n"
 WRAPPERS: Final = frozenset(
     ("annotations", "data", "examples", "images", "items", "prompts", "records", "rows", "samples")
 )
-"""Keys under which one object holds its only table."""
+"""Keys of the table in an object with a single table."""
 
 Entry = Mapping[str, Any] | str
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, Entry]]:
-    """An object a line, one in memory at a time; another JSON text is read by `read_json`.
+    """The objects of JSON lines, one in memory at a time; other JSON is read by `read_json`.
 
     Raises:
-        ConfigError: a line is no object (names it).
+        ConfigError: A line is no object; the message names the line.
     """
     lines = ((number, line) for number, line in numbered_lines(path) if not line.isspace())
     first = next(lines, None)
@@ -60,17 +61,17 @@ def _is_whole_object(line: str) -> bool:
     try:
         json.JSONDecoder().raw_decode(line.strip())
     except json.JSONDecodeError as error:
-        return error.pos < len(line.strip())  # a mistake before its end
+        return error.pos < len(line.strip())  # an error before the end of the line
     except (ValueError, RecursionError):
         return True
     return True
 
 
 def read_json(path: Path) -> Iterator[tuple[str, Entry]]:
-    """The entries of a JSON text: a list, an object, or one object after the other.
+    """The entries of a JSON text: a list, an object, or consecutive objects.
 
     Raises:
-        ConfigError: not JSON, or no table (names the line).
+        ConfigError: The text is no JSON or no table; the message names the line.
     """
     text = _Text(path, "".join(line for _, line in numbered_lines(path)))
     if text.next == "[":
@@ -78,7 +79,8 @@ def read_json(path: Path) -> Iterator[tuple[str, Entry]]:
         return
     entries: list[tuple[str, dict[str, Any]]] = []
     while text.next:
-        where, value = text.where, text.value()
+        where = text.where
+        value = text.value()
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: not a JSON object, but {shortened(repr(value))}")
         entries.append((where, value))
@@ -86,16 +88,18 @@ def read_json(path: Path) -> Iterator[tuple[str, Entry]]:
 
 
 class _Text:
-    """A JSON text that is read value by value, and the line where the next one begins."""
+    """A JSON text read value by value, with the line number of the next value."""
 
     def __init__(self, path: Path, text: str) -> None:
-        self._path, self._text = path, text
-        self._place, self._number = 0, 1
+        self._path = path
+        self._text = text
+        self._place = 0
+        self._number = 1
         self._move(0)
 
     @property
     def next(self) -> str:
-        """The next character that is no whitespace; empty at the end."""
+        """The next character that is no whitespace; "" at the end."""
         return self._text[self._place : self._place + 1]
 
     @property
@@ -103,11 +107,11 @@ class _Text:
         return self._where(self._place)
 
     def skip(self) -> None:
-        """Passes over the next character."""
+        """Skips the next character."""
         self._move(self._place + 1)
 
     def value(self) -> Any:
-        """The next value, which is passed over."""
+        """Reads the next value."""
         value, end = _decoded(self._text, self._place, self._where)
         self._move(end)
         return value
@@ -125,7 +129,8 @@ class _Text:
 def _list_items(text: _Text) -> Iterator[tuple[str, Entry]]:
     text.skip()
     while text.next != "]":
-        where, value = text.where, text.value()
+        where = text.where
+        value = text.value()
         if not isinstance(value, dict | str):
             raise ConfigError(f"{where}: not a JSON object, but {shortened(repr(value))}")
         yield where, value
@@ -151,7 +156,9 @@ def _object_rows(where: str, value: Mapping[str, Any]) -> Iterator[tuple[str, En
     elif value and all(isinstance(found, list) for found in value.values()):
         yield from _column_rows(where, value)
     elif value and all(isinstance(found, dict) for found in value.values()):
-        raise ConfigError(f"{where}: an object of objects; a table is a list of objects, one a row")
+        raise ConfigError(
+            f"{where}: an object of objects; a table is a list with an object per row"
+        )
     else:
         yield where, value
 
@@ -172,11 +179,11 @@ def parse_json(text: str, where: str) -> Any:
     """The value of a JSON text.
 
     Args:
-        text: JSON, perhaps with whitespace around it.
-        where: its place, for messages.
+        text: JSON, perhaps with surrounding whitespace.
+        where: Place of the text in messages.
 
     Raises:
-        ConfigError: not JSON, nested too deeply, or with a text that no file can hold.
+        ConfigError: The text is no JSON, is nested too deeply, or has invalid characters.
     """
     text = text.strip()
     value, end = _decoded(text, 0, lambda _: where)
@@ -193,7 +200,7 @@ def _decoded(text: str, place: int, where: Callable[[int], str]) -> tuple[Any, i
         raise ConfigError(f"{where(error.pos)}: not JSON ({error.msg})") from error
     except RecursionError as error:
         raise ConfigError(f"{where(place)}: JSON that is nested too deeply") from error
-    except ValueError as error:  # of the hooks, or a number of thousands of digits
+    except ValueError as error:  # from the hooks, or a number with thousands of digits
         raise ConfigError(f"{where(place)}: {shortened(str(error), 100)}") from error
     nested = text.count("[", place, end) + text.count("{", place, end) > MAX_DEPTH
     if nested or text.find("\\u", place, end) >= 0:
@@ -206,7 +213,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise ValueError(f"the key {shortened(twice)!r} stands twice in one object")
+        raise ValueError(f"the key {shortened(twice)!r} appears twice in one object")
     return found
 
 
@@ -226,10 +233,10 @@ DECODER: Final = json.JSONDecoder(
 
 
 def _check(value: Any, where: str) -> None:
-    """Refuses deep nesting, NUL characters and halves of surrogate pairs.
+    """Raises for deep nesting, NUL characters and halves of surrogate pairs.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: The value has one of them.
     """
     waiting = [(value, 1)]
     while waiting:
@@ -252,6 +259,4 @@ def _check_characters(text: str, where: str) -> None:
         if character == "\0":
             raise ConfigError(f"{where}: a NUL character ({code})")
         if "\ud800" <= character <= "\udfff":
-            raise ConfigError(
-                f"{where}: half a surrogate pair ({code}), as of an emoji that was cut"
-            )
+            raise ConfigError(f"{where}: half a surrogate pair ({code}), such as half an emoji")

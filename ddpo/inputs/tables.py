@@ -1,7 +1,7 @@
-"""Tables that users bring, row by row: CSV, TSV, JSON, JSON lines and Parquet.
+"""The rows of users' tables: CSV, TSV, JSON, JSON lines and Parquet.
 
-The content decides where it can: a `.jsonl` that is one JSON list and a `.json` that holds an
-object a line are read as what they are, and so is a `.csv` whose header is separated by semicolons.
+The content counts more than the suffix: a `.jsonl` may be one JSON list, a `.json` may have one
+object per line, and the header of a `.csv` may be separated by semicolons.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ from typing import Any, Final
 
 from ddpo.errors import ConfigError, PromptError
 from ddpo.inputs.json_rows import read_json, read_json_lines
-from ddpo.inputs.text import numbered_lines, shortened
+from ddpo.inputs.text import numbered_lines
+from ddpo.text import shortened, single_line
 
 __all__ = ["TABLES", "Row", "columns_without_bytes", "parquet_shards", "read_entries", "read_table"]
 
 TABLES: Final = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 JSON_LINES: Final = (".jsonl", ".ndjson")
 ROWS_AT_ONCE: Final = 64
-MAX_FIELD_LINES: Final = 100  # of one text in quotes
+MAX_FIELD_LINES: Final = 100  # lines of one quoted text
 SHARD: Final = re.compile(r"-\d+-of-\d+\.parquet$")
 DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 OTHER_DELIMITERS: Final = ",;\t|"
 
 Row = Mapping[str, Any]
-"""Column names and values; all values of CSV and TSV are texts."""
+"""Column name → value; all values of CSV and TSV are texts."""
 
 
 def read_table(path: Path, columns: Collection[str] | None = None) -> Iterator[tuple[str, Row]]:
-    """The rows of a table, each with its place ("file:line", in Parquet "file:row") for messages.
+    """The rows of a table, each with its place for messages ("file:line", in Parquet "file:row").
 
     Args:
-        path: table; its suffix, in upper or lower case, is one of `TABLES`. Or a folder of Parquet
-            shards, as a data set on the Hugging Face hub has it.
-        columns: Parquet columns to read, in any case; all of them if None.
+        path: Table with a suffix of `TABLES`, in any case, or a folder of Parquet shards as in data
+            sets of the Hugging Face hub.
+        columns: Parquet columns to read, in any case; None for all.
 
     Raises:
-        ConfigError: missing, of another suffix, or not a table; names the line where there is one.
+        ConfigError: The table is missing, has another suffix, or is invalid at a named line.
     """
     for where, entry in read_entries(path, columns):
         if isinstance(entry, str):
@@ -53,10 +54,10 @@ def read_table(path: Path, columns: Collection[str] | None = None) -> Iterator[t
 def read_entries(
     path: Path, columns: Collection[str] | None = None
 ) -> Iterator[tuple[str, Row | str]]:
-    """Rows as of `read_table`, and in JSON also bare texts, as in the prompt lists of HPSv2.
+    """Rows as in `read_table`, and from JSON also bare texts, as in the prompt lists of HPSv2.
 
     Raises:
-        ConfigError: as `read_table`.
+        ConfigError: As `read_table`.
     """
     if path.is_dir():
         for shard in parquet_shards(path):
@@ -76,7 +77,7 @@ def read_entries(
             yield from read_json_lines(path)
         else:
             yield from read_json(path)
-    except PromptError as error:  # from reading the text
+    except PromptError as error:  # the text could not be read
         raise ConfigError(str(error)) from error
 
 
@@ -113,8 +114,8 @@ def _quoted_records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[s
 def _tab_records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The records of TSV, each with the number of its first line.
 
-    A field in quotes is unquoted as in CSV. A field that only begins with a quoted word stays as it
-    is: PartiPrompts.tsv of google-research/parti has one ('"G I G G L E" painted in …').
+    A field in quotes is unquoted as in CSV. A field that only starts with a quoted word is left
+    unchanged: PartiPrompts.tsv of google-research/parti has one ('"G I G G L E" painted in …').
     """
     width = 0
     for line in lines:
@@ -127,16 +128,16 @@ def _tab_records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str]
 
 
 def _unquoted(line: str, values: list[str], width: int, lines: _Lines) -> list[str]:
-    """The fields of a line without their quotes, with further lines where a quoted field goes on.
+    """The fields of a record without their quotes, with the further lines of a quoted field.
 
     Args:
-        line: text of the record as far as it is known.
-        values: fields of the line with their quotes, for a line that is not quoted as in CSV.
-        width: number of columns; 0 before the header.
-        lines: what follows.
+        line: First line of the record.
+        values: Fields of that line with their quotes, the result if it is not quoted as in CSV.
+        width: Number of columns; 0 before the header.
+        lines: Further lines of the file.
 
     Raises:
-        ConfigError: a quoted field does not end within 100 lines.
+        ConfigError: A quoted field does not end within 100 lines.
     """
     start = lines.number
     while True:
@@ -155,17 +156,18 @@ def _unquoted(line: str, values: list[str], width: int, lines: _Lines) -> list[s
 
 
 class _Lines:
-    """The lines of a delimited file, which counts those taken; a quoted field spans several."""
+    """The lines of a delimited file, with the number of the last line taken."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.number = path, 0
+        self.path = path
+        self.number = 0
         self._lines = numbered_lines(path, newline="")
         self._ahead: list[tuple[int, str]] = []
 
     def delimiter(self, usual: str) -> str:
-        """The delimiter of the first line: the usual one, or the only other that stands there.
+        """The delimiter of the first line: the usual one, or the only other one present.
 
-        A first line such as "sep=;", which Excel reads, is taken as that and left out.
+        A first line such as "sep=;", a convention of Excel, states the delimiter and is no row.
         """
         self._ahead = [first] if (first := next(self._lines, None)) is not None else []
         text = self._ahead[0][1].rstrip("\r\n") if self._ahead else ""
@@ -193,49 +195,47 @@ def _header(values: Sequence[str], where: str) -> list[str]:
 
 
 def _fields(header: Sequence[str], values: Sequence[str], where: str) -> Row:
-    """The values by column. The nameless first column that pandas writes is its index, left out."""
+    """The values by column, without pandas' index, the nameless first column."""
     if len(values) != len(header):
-        hint = (
-            "; put texts with a separator into double quotes" if len(values) > len(header) else ""
-        )
-        raise ConfigError(f"{where}: {len(values)} values for {len(header)} columns{hint}")
-    nameless = [
-        value for name, value in zip(header[1:], values[1:], strict=True) if not name and value
-    ]
+        wrong = f"{len(values)} values for {len(header)} columns"
+        if len(values) > len(header):
+            wrong += "; put texts with a separator into double quotes"
+        raise ConfigError(f"{where}: {wrong}")
+    pairs = list(zip(header, values, strict=True))
+    nameless = [value for name, value in pairs[1:] if not name and value]
     if nameless:
         raise ConfigError(
-            f"{where}: the value {shortened(nameless[0])!r} stands in a column without a name"
+            f"{where}: the value {shortened(nameless[0])!r} is in a column without a name"
         )
-    return {name: value for name, value in zip(header, values, strict=True) if name}
+    return {name: value for name, value in pairs if name}
 
 
 def _parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple[str, Row]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = None if columns is None else {name.lower() for name in columns}
+    selected = None if columns is None else {name.lower() for name in columns}
     number = 0
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if len(set(names)) < len(names):
                 raise ConfigError(f"{path}: two columns have the same name: {', '.join(names)}")
-            present = [name for name in names if wanted is None or name.lower() in wanted]
+            present = [name for name in names if selected is None or name.lower() in selected]
             for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=present):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}:{number}", row
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as Parquet: {' '.join(str(error).split())}"
-        ) from error
+        reason = single_line(str(error))
+        raise ConfigError(f"{path} cannot be read as Parquet: {reason}") from error
 
 
 def parquet_shards(folder: Path) -> list[Path]:
-    """The Parquet files of a folder, or of the folder "data" in it, by name.
+    """The Parquet files of a folder, or of its folder "data", by name.
 
     Raises:
-        ConfigError: there is none, or they are of several splits ("train-00000-of-00002.parquet").
+        ConfigError: There are no files, or several splits ("train-00000-of-00002.parquet").
     """
     found = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
     if not found:
@@ -248,10 +248,10 @@ def parquet_shards(folder: Path) -> list[Path]:
 
 
 def columns_without_bytes(path: Path) -> list[str] | None:
-    """The columns of Parquet files but those of images and other bytes; None for another format.
+    """The columns of Parquet files without images and other bytes; None for other formats.
 
     Raises:
-        ConfigError: the file cannot be read.
+        ConfigError: The file cannot be read.
     """
     if path.is_dir():
         path = parquet_shards(path)[0]
@@ -263,7 +263,6 @@ def columns_without_bytes(path: Path) -> list[str] | None:
     try:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
-        raise ConfigError(
-            f"{path} cannot be read as Parquet: {' '.join(str(error).split())}"
-        ) from error
+        reason = single_line(str(error))
+        raise ConfigError(f"{path} cannot be read as Parquet: {reason}") from error
     return [field.name for field in schema if "binary" not in str(field.type)]

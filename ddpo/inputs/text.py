@@ -1,4 +1,4 @@
-"""Text files in UTF-8, or in UTF-16 and UTF-32 where they begin with a byte order mark."""
+"""Text files in UTF-8, or in UTF-16 and UTF-32 with a byte order mark."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ from pathlib import Path
 from typing import Final
 
 from ddpo.errors import PromptError
+from ddpo.text import shortened
 
-__all__ = ["MAX_CHARACTERS", "check_text", "numbered_lines", "read_text", "shortened"]
+__all__ = ["MAX_CHARACTERS", "check_text", "numbered_lines", "read_text"]
 
-MAX_CHARACTERS: Final = 20_000  # as all built-in lists together; a longer line is no prompt
+MAX_CHARACTERS: Final = 20_000  # the size of all built-in lists; a longer line is no prompt
 MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the mark of UTF-16, so it is tried first
+    (codecs.BOM_UTF32_LE, "utf-32"),  # starts like the mark of UTF-16, so it comes first
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-SEPARATORS: Final = "\x85\u2028\u2029"  # line ends of Unicode that no text file format here means
+SEPARATORS: Final = "\x85\u2028\u2029"  # line ends of Unicode that no text format here uses
 
 
 def read_text(path: Path) -> str:
-    """The whole text of a file, with line ends as line feeds.
+    """The whole text of a file, with line feeds as line ends.
 
     Raises:
-        PromptError: missing, unreadable, of another encoding, or with NUL characters.
+        PromptError: The file is missing, unreadable, in another encoding, or has NUL characters.
     """
     return "".join(line for _, line in numbered_lines(path))
 
 
 def numbered_lines(path: Path, newline: str | None = None) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their numbers from 1, line ends included.
+    """The lines of a file with their 1-based numbers, line ends included.
 
     Args:
-        path: text file.
-        newline: as in `open`; "" keeps the line ends as they are.
+        path: Path of the text file.
+        newline: As in `open`; "" leaves the line ends unchanged.
 
     Raises:
-        PromptError: missing, unreadable, of another encoding, or with NUL characters.
+        PromptError: The file is missing, unreadable, in another encoding, or has NUL characters.
     """
     number = 0
     try:
@@ -66,7 +67,7 @@ def _encoding(path: Path) -> str:
 
 
 def _undecodable(path: Path) -> str:
-    """The file and, for UTF-8, the first line that cannot be decoded: "file:line"."""
+    """The place of the undecodable text: "file:line" for UTF-8, else the file."""
     if _encoding(path) in ("utf-16", "utf-32"):
         return str(path)
     with path.open("rb") as file:
@@ -79,14 +80,15 @@ def _undecodable(path: Path) -> str:
 
 
 def check_text(text: str, where: str) -> str:
-    """The text itself, without the whitespace around it.
+    """The text without surrounding whitespace, if it is a valid prompt.
 
     Args:
-        text: prompt, or another text that a user brings.
-        where: its place, "file:line", for messages.
+        text: Prompt or other text from a user.
+        where: Place of the text in messages, "file:line".
 
     Raises:
-        PromptError: empty, too long, with half a surrogate pair, or with control characters.
+        PromptError: The text is empty or too long, or has half a surrogate pair or control
+            characters.
     """
     text = text.strip()
     if not text:
@@ -100,15 +102,7 @@ def check_text(text: str, where: str) -> str:
         kind = unicodedata.category(character)
         code = f"U+{ord(character):04X}"
         if kind == "Cs":
-            raise PromptError(
-                f"{where}: half a surrogate pair ({code}), as of an emoji that was cut"
-            )
+            raise PromptError(f"{where}: half a surrogate pair ({code}), such as half an emoji")
         if character in SEPARATORS or (kind == "Cc" and character not in "\t\n\r"):
             raise PromptError(f"{where}: a control character ({code}) in the prompt")
     return text
-
-
-def shortened(text: str, length: int = 60) -> str:
-    """The text on one line, cut to `length` characters."""
-    line = " ".join(text[: 4 * length].split())
-    return line if len(line) <= length and len(text) <= 4 * length else line[:length] + "…"

@@ -1,1 +1,1 @@
-"""Files that are whole or absent, tensors on disk, journals, and work beside the main thread."""
+"""Atomic files, tensors on disk, journals and background threads."""

@@ -1,7 +1,7 @@
-"""Files and folders that are whole or absent, after a kill and after a power cut.
+"""Atomic files and folders, which are whole or absent after a kill and after a power cut.
 
-Each is written under a temporary name beside its place and synced, then renamed, and its folder is
-synced. Until then the previous state stays.
+They are written under a temporary name in the same folder, synced and renamed; then their folder is
+synced. Until then the previous file stays.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ __all__ = [
 
 
 def printable(name: str) -> str:
-    """A file name on one line, as text that any output can hold.
+    """A file name as printable text on one line.
 
-    Control characters, and bytes of the name that are not UTF-8, become backslash escapes.
+    Control characters and bytes that are not UTF-8 become backslash escapes.
     """
     text = name.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(
@@ -47,16 +47,16 @@ def printable(name: str) -> str:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary file to write; it replaces `path` durably when the block succeeds.
+    """A temporary file to write, which durably replaces `path` if the block succeeds.
 
-    The file gets the permissions of a new file, whatever the writer gave it: safetensors, for one,
+    The file gets the permissions of a new file, whatever the writer set; safetensors, for example,
     makes files that only their owner can read.
 
     Args:
-        path: where the file goes; missing folders are made.
+        path: Path of the file; missing folders are made.
 
     Raises:
-        OSError: it cannot be written. What was at `path` is there still.
+        OSError: The file cannot be written; an earlier file at `path` stays.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -73,15 +73,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder to fill; it becomes `folder` durably when the block succeeds.
+    """A temporary folder to fill, which durably replaces `folder` if the block succeeds.
 
-    An older folder of that name moves aside before, and is removed after.
+    An earlier folder of that name is moved aside before, and removed afterwards.
 
     Args:
-        folder: where the folder goes; missing parents are made.
+        folder: Path of the folder; missing parents are made.
 
     Raises:
-        OSError: it cannot be written. What was at `folder` is there still.
+        OSError: The folder cannot be written; an earlier folder stays.
     """
     make_folder(folder.parent)
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -90,7 +90,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         temporary.mkdir()
         yield temporary
-        _give_new_file_mode(temporary)
+        _set_new_file_modes(temporary)
         sync_tree(temporary)
         _put_in_place(temporary, folder, older)
         sync_folder(folder.parent)
@@ -100,7 +100,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def _new_file(path: Path) -> int:
-    """Makes an empty file; returns the permissions that the umask and the folder give it."""
+    """Makes an empty file and returns its permissions, as the umask and the folder set them."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         return stat.S_IMODE(os.fstat(descriptor).st_mode)
@@ -108,8 +108,8 @@ def _new_file(path: Path) -> int:
         os.close(descriptor)
 
 
-def _give_new_file_mode(folder: Path) -> None:
-    """Gives all files in a new folder the permissions that the umask gives new files."""
+def _set_new_file_modes(folder: Path) -> None:
+    """Sets the permissions of all files in a new folder to those of new files by the umask."""
     mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
     for place, _, names in os.walk(folder):
         for name in names:
@@ -117,7 +117,7 @@ def _give_new_file_mode(folder: Path) -> None:
 
 
 def _put_in_place(new: Path, folder: Path, older: Path) -> None:
-    """Renames a folder to its name; an older one of that name becomes `older`."""
+    """Renames a folder to its name; an earlier one of that name becomes `older`."""
     try:
         os.replace(new, folder)
         return
@@ -135,10 +135,10 @@ def _put_in_place(new: Path, folder: Path, older: Path) -> None:
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Around what writes `path`.
+    """Turns an `OSError` of the block into an error that names `path`, the file it writes.
 
     Raises:
-        StorageFailure: it cannot be written; names `path` and the reason.
+        StorageFailure: The file cannot be written; the message names `path` and the reason.
     """
     try:
         yield
@@ -151,22 +151,24 @@ def storing(path: Path) -> Iterator[None]:
 
 
 def named_path(text: str | Path) -> Path:
-    """The place that a user names: `~` is the home folder, and a name is found in either Unicode form.
+    """The path a user names: `~` is the home folder, and a name matches in either Unicode form.
 
-    File names typed as text are mostly in the form NFC; those that macOS wrote are in NFD.
+    Typed file names are mostly in the form NFC, and those written by macOS in NFD.
     """
     path = Path(text).expanduser()
-    if os.path.exists(path):  # of a name that is too long, Path.exists raises
+    if os.path.exists(path):  # Path.exists raises if the name is too long
         return path
     forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
     return next((other for other in forms if os.path.exists(other)), path)
 
 
 def check_writable(path: Path) -> None:
-    """Makes sure that a file can be written to `path`, before time is spent on what goes into it. Makes its folder.
+    """Raises unless a file can be written to `path`, whose folder it creates.
+
+    Call it before spending time on the content of the file.
 
     Raises:
-        ConfigError: a folder, or a place that cannot be written.
+        ConfigError: `path` is a folder or cannot be written.
     """
     if path.is_dir():
         raise ConfigError(f"{path} is a folder, not a file to write")
@@ -179,11 +181,15 @@ def check_writable(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text that is whole or absent, and survives a power cut."""
+    """Writes UTF-8 text atomically; it survives a power cut."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, indented, with its non-ASCII characters as they are. NaN and infinity are refused: they are not JSON."""
+    """Writes indented JSON atomically, with non-ASCII characters unescaped.
+
+    Raises:
+        ValueError: A number is NaN or infinite, which JSON does not allow.
+    """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""A call that goes on in a thread of its own while its caller does something else."""
+"""A function call that runs in a background thread."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ T = TypeVar("T")
 
 
 class Background(Generic[T]):
-    """Begins to call `function` at once. Python cannot stop a thread: one whose result nobody waits for ends with its call or the process.
+    """A function call that starts at once in a daemon thread.
+
+    Python cannot stop a thread: an abandoned one ends with its call or with the process.
 
     Args:
-        function: what is called, without arguments.
-        name: of the thread.
+        function: Function without arguments.
+        name: Name of the thread.
     """
 
     def __init__(self, function: Callable[[], T], name: str) -> None:
@@ -33,10 +35,10 @@ class Background(Generic[T]):
         self._thread.start()
 
     def result(self, seconds: float | None = None) -> T:
-        """Waits for what the function returns, or raises what it raised.
+        """Waits for the return value of the function, or raises its exception.
 
         Raises:
-            TimeoutError: that took longer than `seconds`; the thread is left behind.
+            TimeoutError: The call takes longer than `seconds`; its thread is abandoned.
         """
         self._thread.join(seconds)
         if self._errors:

@@ -1,10 +1,11 @@
-"""Journals: JSON lines that are only ever added to, so that work that is killed at any moment is known up to its last whole line.
+"""Append-only JSON lines, which keep the record of finished work when a process is killed.
 
-Each process of an evaluation writes a journal of its own and reads those of all.
+Each process of an evaluation writes its own journal and reads those of all processes.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,19 +23,25 @@ NEWLINE: Final = b"\n"
 
 
 class Journal:
-    """The journals `<name>-<rank>.jsonl` of a folder: written by this process is one, read are all.
+    """The journals `<name>-<rank>.jsonl` of a folder: this process writes its own and reads all.
 
-    Nothing is made or opened for writing before the first `append`, so that a finished evaluation can be read from a read-only folder.
+    No file is created or opened for writing before the first `append`, so that a finished
+    evaluation can be read from a read-only folder.
 
     Args:
-        folder: where the journals lie.
-        name: what they are called.
-        rank: of this process.
+        folder: Folder of the journals.
+        name: Common name of the journals.
+        rank: Rank of this process; None for a single journal, whose file is called `name`.
     """
 
-    def __init__(self, folder: Path, name: str, rank: int = 0) -> None:
-        self.path = folder / f"{name}-{rank}.jsonl"
-        self._folder, self._pattern = folder, f"{name}-*.jsonl"
+    def __init__(self, folder: Path, name: str, rank: int | None = 0) -> None:
+        if rank is None:
+            self.path = folder / name
+            self._pattern = glob.escape(name)
+        else:
+            self.path = folder / f"{name}-{rank}.jsonl"
+            self._pattern = f"{glob.escape(name)}-*.jsonl"
+        self._folder = folder
         self._file: int | None = None
         self._sync = IntervalSync()
 
@@ -50,44 +57,64 @@ class Journal:
         self.close()
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The objects of all journals, each journal in the order of its lines. Lines that are cut short or damaged are passed over."""
+        """The objects of all journals, in line order, without truncated or damaged lines."""
         for path in sorted(self._folder.glob(self._pattern)):
             for line in json_lines(path):
                 if line.record is not None:
                     yield line.record
 
-    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Adds one line per record, all in one write; they survive a kill of the process from here on.
+    def own_records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The objects of this process's journal, each with the position of its line's end.
 
-        They survive a power cut once the journal is closed, or after `sync.SYNC_SECONDS`.
+        They end at the first truncated or damaged line.
+        """
+        for line in json_lines(self.path):
+            if line.record is None:
+                return
+            yield line.end, line.record
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Adds one line per record; from then on they survive a kill of the process.
+
+        They survive a power cut after `close`, or `sync.SYNC_SECONDS` later at the next `append`.
 
         Raises:
-            StorageFailure: they cannot be written. What was there before is whole still.
+            StorageFailure: The records cannot be written; earlier ones stay intact.
         """
         data = b"".join(
-            json.dumps(record, ensure_ascii=False, sort_keys=True).encode() + NEWLINE
-            for record in records
+            json.dumps(record, ensure_ascii=False).encode() + NEWLINE for record in records
         )
         with storing(self.path):
             file = self._opened()
             end = os.lseek(file, 0, os.SEEK_END)
             try:
-                while data:  # a disk that is about full takes a part and says so at the next write
+                while data:  # a nearly full disk takes a part and fails at the next write
                     data = data[os.write(file, data) :]
             except BaseException:
                 os.ftruncate(file, end)
                 raise
             self._sync.written(file)
 
-    def close(self) -> None:
-        """Syncs and closes the file; a further `append` opens it again.
+    def cut(self, position: int) -> None:
+        """Removes all lines of this process's journal from a position on.
 
         Raises:
-            StorageFailure: the disk failed, so that records may be lost.
+            StorageFailure: The file cannot be written.
+        """
+        with storing(self.path):
+            if self.path.is_file():
+                os.truncate(self.path, position)
+
+    def close(self) -> None:
+        """Syncs and closes the file; another `append` reopens it.
+
+        Raises:
+            StorageFailure: The disk failed, so that records may be lost.
         """
         if self._file is None:
             return
-        file, self._file = self._file, None
+        file = self._file
+        self._file = None
         try:
             with storing(self.path):
                 sync_descriptor(file)
@@ -96,7 +123,7 @@ class Journal:
             os.close(file)
 
     def _opened(self) -> int:
-        """The file, open for appending. A last line that a kill cut short is cut off."""
+        """The descriptor of the file, open for appending, with a truncated last line removed."""
         if self._file is None:
             make_folder(self._folder)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -107,7 +134,7 @@ class Journal:
 
 
 def _length_of_whole_lines(path: Path) -> int:
-    """Bytes up to and with the last newline."""
+    """Number of bytes up to and including the last newline."""
     with path.open("rb") as file:
         length = kept = 0
         for line in file:

@@ -1,7 +1,7 @@
-"""JSON and JSON lines that ddpo wrote, read with limits: whatever is in a file, one line says what.
+"""JSON and JSON lines of ddpo, read with limits; damage is reported in one line.
 
 Files come from other people and damaged disks. Python's own parser ends in `RecursionError` for deep
-nesting, and lets numbers through that no number type of ours can hold.
+nesting, and accepts numbers that no number type of ours can hold.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Fields = Mapping[str, type | tuple[type, ...]]
 
 
 class JsonError(ValueError):
-    """Text that is not JSON, or has more in it than a file of ddpo ever has."""
+    """Text that is not JSON, or is beyond the limits of ddpo's files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,17 @@ class JsonLine:
     """One line of a file of JSON lines."""
 
     number: int  # 1-based
-    record: dict[str, Any] | None  # None where the line is damaged
-    fault: str = ""  # why it is
+    end: int  # bytes up to the end of the line
+    record: dict[str, Any] | None  # None if the line is damaged
+    fault: str = ""  # the damage in words
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text, which must be finite where it is a number.
+    """The value of a JSON text, whose numbers must be finite.
 
     Raises:
-        JsonError: it is not UTF-8 or not JSON, has NaN or infinity in it, is nested too deeply, or
-            has a number in it that is too large.
+        JsonError: the text is not UTF-8, is not JSON, contains NaN or infinity, is nested too
+            deeply, or contains a number that is too large.
     """
     return _parsed(text, _refused_constant)
 
@@ -79,7 +80,7 @@ def read_json(
 
     Args:
         path: the file.
-        fields: what the object must have.
+        fields: names and types that the object must have.
         error: class of the errors raised.
 
     Raises:
@@ -105,38 +106,26 @@ def read_json(
 
 
 def json_lines(path: Path, fields: Fields | None = None) -> Iterator[JsonLine]:
-    """The lines of a file of JSON lines, damaged ones included, for the caller to stop or go past.
+    """The lines of a file of JSON lines, with damaged ones, at which a caller stops or not.
 
-    A last line without its end is damaged: a kill cut it short. A file that is not there has none.
+    A last line without its end is damaged, since a kill cut it short. A missing file has no lines.
 
     Args:
         path: the file.
-        fields: what each object must have.
+        fields: names and types that each object must have.
 
     Raises:
         OSError: the file cannot be read.
     """
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
+    if not path.exists():
         return
-    with file:
-        number = 0
-        while line := file.readline(MOST_LINE_BYTES + 1):
-            number += 1
-            if not line.endswith(b"\n"):
-                size = f"longer than {MOST_LINE_BYTES >> 20} MiB"
-                yield JsonLine(number, None, size if len(line) > MOST_LINE_BYTES else "cut short")
-                while len(line) > MOST_LINE_BYTES and not line.endswith(b"\n"):
-                    line = file.readline(MOST_LINE_BYTES + 1)
-                continue
-            try:
-                record = parse_record(line)
-                check_fields(record, fields or {})
-            except JsonError as damage:
-                yield JsonLine(number, None, str(damage))
-            else:
-                yield JsonLine(number, record)
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES + 1), b""), 1):
+            record, fault = _record_or_fault(line, fields or {})
+            rest = line
+            while len(rest) > MOST_LINE_BYTES and not rest.endswith(b"\n"):
+                rest = file.readline(MOST_LINE_BYTES + 1)
+            yield JsonLine(number, file.tell(), record, fault)
 
 
 def check_fields(values: Mapping[str, Any], fields: Fields) -> None:
@@ -148,12 +137,27 @@ def check_fields(values: Mapping[str, Any], fields: Fields) -> None:
     for name, kinds in fields.items():
         if name not in values:
             raise JsonError(f"it has no {name}")
-        value, expected = values[name], kinds if isinstance(kinds, tuple) else (kinds,)
+        value = values[name]
+        expected = kinds if isinstance(kinds, tuple) else (kinds,)
         if float in expected:
             expected = (*expected, int)
         sound = isinstance(value, expected) and (bool in expected or not isinstance(value, bool))
         if not sound:
             raise JsonError(f"its {name} cannot be {_shown(value)}")
+
+
+def _record_or_fault(line: bytes, fields: Fields) -> tuple[dict[str, Any] | None, str]:
+    """The object of a line, or why there is none."""
+    if len(line) > MOST_LINE_BYTES:
+        return None, f"longer than {MOST_LINE_BYTES >> 20} MiB"
+    if not line.endswith(b"\n"):
+        return None, "cut short"
+    try:
+        record = parse_record(line)
+        check_fields(record, fields)
+    except JsonError as damage:
+        return None, str(damage)
+    return record, ""
 
 
 def _parsed(text: str | bytes, constant: Callable[[str], Any]) -> Any:

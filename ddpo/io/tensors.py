@@ -1,7 +1,8 @@
-"""Tensors on disk: safetensors only, whole or absent, with a checksum, optimizer state included.
+"""Tensors on disk, optimizer state included, as atomically written safetensors with a checksum.
 
-The checksum is in the file's metadata, over names, types, shapes, bytes and the other metadata. Files
-without one, of older versions and of other programs, are read too. No pickle is read or written. `torch.optim.Optimizer.state_dict` is flattened to `optimizer.<index>.<name>` tensors.
+The checksum is in the file's metadata, over names, types, shapes, bytes and the other metadata.
+Files without one, of older versions and of other programs, are read too. No pickle is read or written. `torch.optim.Optimizer.state_dict` is flattened to tensors named
+`optimizer.<index>.<name>`.
 """
 
 import hashlib
@@ -25,27 +26,26 @@ __all__ = [
     "tensors_digest",
 ]
 
-CHECKSUM: Final = "ddpo_sha256"  # key of the metadata
+CHECKSUM: Final = "ddpo_sha256"
+"""Key of the metadata."""
 
 
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes `tensors` and their checksum durably: a reader sees the old file or the new one, never a part."""
+    """Writes `tensors` and their checksum atomically: a reader never sees a part of the file."""
     facts = dict(metadata or {})
     saved = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    checksum = {CHECKSUM: tensors_digest(saved.items(), facts)}
     with atomic_path(path) as temporary:
-        save_file(
-            saved, str(temporary), metadata=facts | {CHECKSUM: tensors_digest(saved.items(), facts)}
-        )
+        save_file(saved, str(temporary), metadata=facts | checksum)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Reads what `save_tensors` wrote: the tensors and the metadata.
+    """The tensors and the metadata of a file written by `save_tensors`.
 
     Raises:
-        CheckpointError: the file is missing, cut short, not safetensors, or does not have its
-            checksum.
+        CheckpointError: The file is missing, truncated or not safetensors, or its checksum differs.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -66,11 +66,11 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def tensors_digest(
     tensors: Iterable[tuple[str, torch.Tensor]], metadata: Mapping[str, str] | None = None
 ) -> str:
-    """SHA-256 of tensors, in 64 hexadecimal digits; their order and place in a file do not matter.
+    """SHA-256 of tensors, in 64 hexadecimal digits, whatever their order and place in a file.
 
     Args:
-        tensors: names and tensors on any device.
-        metadata: text that belongs to them.
+        tensors: Names and tensors on any device.
+        metadata: Text that belongs to them.
     """
     parts = []
     for name, tensor in tensors:
@@ -86,13 +86,13 @@ def tensors_digest(
 
 
 def tensor_file_digest(path: Path) -> str:
-    """`tensors_digest` of a safetensors file and its metadata; one tensor at a time is read.
+    """The `tensors_digest` of a safetensors file and its metadata, read one tensor at a time.
 
-    Equal tensors have equal digests, which is not so of files: safetensors writes its header in no
-    fixed order.
+    Equal tensors have equal digests. Their files may differ, since safetensors writes its header in
+    no fixed order.
 
     Raises:
-        CheckpointError: the file is missing, cut short or not safetensors.
+        CheckpointError: The file is missing, truncated or not safetensors.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -105,7 +105,10 @@ def tensor_file_digest(path: Path) -> str:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The per-parameter state of `optimizer` as `optimizer.<index>.<name>` tensors (a scalar becomes a float64 tensor)."""
+    """The per-parameter state of an optimizer as tensors named `optimizer.<index>.<name>`.
+
+    A scalar becomes a float64 tensor.
+    """
     return {
         f"optimizer.{index}.{name}": value
         if isinstance(value, torch.Tensor)
@@ -120,14 +123,15 @@ def restore_optimizer(
     tensors: Mapping[str, torch.Tensor],
     place: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda parameter, value: value,
 ) -> None:
-    """Puts back what `optimizer_tensors` took; hyper-parameters stay those of `optimizer`.
+    """Restores the state from `optimizer_tensors`; hyper-parameters stay those of `optimizer`.
 
-    Moments take the memory layout of their parameter, on which fused steps insist. Scalars that were no tensors are integers again.
+    Moments take the memory layout of their parameter, as fused steps require. Scalars become
+    integers again.
 
     Args:
-        optimizer: the optimizer, over the parameters that it had.
-        tensors: `optimizer.<index>.<name>`; others are left alone.
-        place: the tensor that the optimizer keeps, from a parameter and a tensor of its state.
+        optimizer: Optimizer over the same parameters as before.
+        tensors: Tensors named `optimizer.<index>.<name>`; other names are ignored.
+        place: Function of a parameter and a tensor of its state that returns the tensor to keep.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, torch.Tensor | int]] = {}
@@ -137,12 +141,9 @@ def restore_optimizer(
             parameter = parameters[int(index)]
             placed = place(parameter, value)
             if placed is value and value.shape == parameter.shape:
-                placed = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(
-                    value
-                )
-            plain = (
-                placed.dtype == torch.float64 and placed.ndim == 0
-            )  # as of a step that was no tensor
+                layout = torch.empty_like(parameter, dtype=value.dtype, device=value.device)
+                placed = layout.copy_(value)
+            plain = placed.dtype == torch.float64 and placed.ndim == 0  # a step that was no tensor
             states.setdefault(int(index), {})[name] = int(placed) if plain else placed
     optimizer.load_state_dict(
         {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}

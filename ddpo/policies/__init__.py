@@ -1,7 +1,8 @@
-"""The denoisers that can be trained, behind one protocol (`ddpo.policies.policy.Policy`).
+"""Trainable denoisers behind one protocol, `ddpo.policies.policy.Policy`.
 
-`load_policy` takes a name ("emoji", the embedded model, or that of an installed package's entry point in the group `ddpo.policies`), a
-local folder, a hub id, or the place of a factory: `./file.py:Object`, `package.module:Object`.
+`load_policy` accepts a registered name, a local folder, a hub id, or a factory in user code,
+`./file.py:Object` or `package.module:Object`. Registered are "emoji", the embedded model, and the
+entry points of installed packages in the group `ddpo.policies`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ddpo.errors import ConfigError, MissingResourceError, RewardLoadError, User
 from ddpo.policies.base_model import model_folder, open_model
 from ddpo.policies.checkpoints.folder import CheckpointInfo, check_files, find_checkpoint
 from ddpo.policies.model_place import PolicyFactory, locate, policies
+from ddpo.text import listed
 from ddpo.user_code import find
 
 if TYPE_CHECKING:
@@ -55,36 +57,36 @@ def load_policy(
     """Loads a text-to-image model, with a checkpoint of it if one is given.
 
     Args:
-        model: a registered name, a local folder in diffusers' format, a hub id "owner/name", or the place of a factory.
-        checkpoint: a checkpoint or run folder of `ddpo train`, what another trainer made, or what `find_checkpoint` found.
-        device: a torch device; "auto" for the accelerator that is here, else the CPU.
-        dtype: "float32", "bfloat16" or "float16", for the weights that are not trained.
+        model: Registered name, local folder in diffusers' format, hub id or factory.
+        checkpoint: Checkpoint or run folder of `ddpo train`, checkpoint of another trainer, or
+            result of `find_checkpoint`.
+        device: Torch device; "auto" for this machine's accelerator, else the CPU.
+        dtype: Type of the weights that are not trained: "float32", "bfloat16" or "float16".
 
     Raises:
-        ConfigError: the device is unknown or not here.
+        ConfigError: The device is unknown or not on this machine.
         UnknownNameError: `model` is none of these.
-        RewardLoadError: a file, module or plug-in that is broken, or makes no policy.
-        MissingResourceError: a path where nothing is, or weights that cannot be fetched or are damaged.
-        CheckpointError: the checkpoint does not fit.
+        RewardLoadError: The file, module or plug-in is broken, or makes no policy.
+        MissingResourceError: The path does not exist, or weights are damaged or unavailable.
+        CheckpointError: The checkpoint does not fit the model.
     """
     import torch
 
     device = resolve_device(device)
-    info = (
-        checkpoint
-        if checkpoint is None or isinstance(checkpoint, CheckpointInfo)
-        else find_checkpoint(checkpoint, model)
-    )
+    if isinstance(checkpoint, str | Path):
+        info: CheckpointInfo | None = find_checkpoint(checkpoint, model)
+    else:
+        info = checkpoint
     try:
         factory, origin = find_policy(model)
     except MissingResourceError as error:
         if info is None or info.base is None or model != info.base.place:
             raise
         raise MissingResourceError(
-            f"{info.folder} was trained from {info.base.word!r}, which is not at {info.base.place} any more: give its new place "
-            "with --model (of eval, --base)"
+            f"{info.folder} was trained from {info.base.word!r}, which is no longer at "
+            f"{info.base.place}: give its new place with --model (of eval, --base)"
         ) from error
-    policy = _made(model, origin, factory, device, getattr(torch, dtype))
+    policy = _make_policy(model, origin, factory, device, getattr(torch, dtype))
     if info is not None:
         check_files(info)
         policy.load(info)
@@ -92,19 +94,20 @@ def load_policy(
 
 
 def find_policy(model: str) -> tuple[PolicyFactory, str]:
-    """The factory of a model, and its origin: a line that changes when the code of a file or module does.
+    """The factory of a model, and its origin: a line that changes with the code of the factory.
 
     Raises:
-        UnknownNameError, RewardLoadError: as `load_policy`.
-        MissingResourceError: a path where nothing is.
+        UnknownNameError, RewardLoadError: As `load_policy`.
+        MissingResourceError: The path does not exist.
     """
     place = locate(model)
     if place.kind not in ("name", "code"):
         return lambda device, dtype: _stable_diffusion(model, device, dtype), "ddpo"
     found, origin = find(place.place, policies)
     if not callable(found):
+        kind = type(found).__name__
         raise RewardLoadError(
-            f"model {model!r} of {origin} is a {type(found).__name__}, not a factory that is called with device and dtype"
+            f"model {model!r} of {origin} is a {kind}, not a factory called with device and dtype"
         )
     return found, origin
 
@@ -120,15 +123,16 @@ def _stable_diffusion(word: str, device: str, dtype: torch.dtype) -> TrainablePo
     }
     if model.pipeline not in known:
         raise ConfigError(
-            f"the model {word!r} is a {model.pipeline}; ddpo can train {' and '.join(known)}, and what plug-ins bring"
+            f"the model {word!r} is a {model.pipeline}; ddpo can train {listed(list(known))}, "
+            "and models of plug-ins"
         )
     return known[model.pipeline](model, device=device, dtype=dtype)
 
 
-def _made(
+def _make_policy(
     model: str, origin: str, factory: PolicyFactory, device: str, dtype: torch.dtype
 ) -> TrainablePolicy:
-    """The factory's policy; what a plug-in raises is told on one line."""
+    """The factory's policy; an exception of a plug-in is reported on one line."""
     if origin == "ddpo":
         return factory(device, dtype)
     from ddpo.policies.policy import TrainablePolicy
@@ -143,9 +147,8 @@ def _made(
             f"model {model!r} of {origin} cannot be made: {one_line(error)}"
         ) from error
     if not isinstance(policy, TrainablePolicy):
-        missing = [name for name in MEMBERS if not hasattr(policy, name)]
-        raise RewardLoadError(
-            f"model {model!r} of {origin} is a {type(policy).__name__} without {', '.join(missing)}"
-        )
-    policy.model = model  # what a checkpoint names, so that it is found again
+        missing = ", ".join(name for name in MEMBERS if not hasattr(policy, name))
+        kind = type(policy).__name__
+        raise RewardLoadError(f"model {model!r} of {origin} is a {kind} without {missing}")
+    policy.model = model  # a checkpoint records it to find the model again
     return policy

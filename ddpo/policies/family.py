@@ -1,4 +1,4 @@
-"""The family of a model: which vetted settings it takes, told by the files that describe it."""
+"""The family of a model, recognised from its config files, which selects its tested settings."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ FAMILIES: Final[Mapping[str, str]] = {
     "sd2": "Stable Diffusion 2.x",
     "sdxl": "Stable Diffusion XL",
 }
-"""Family → its name in words. Each has a recipe of that name in `ddpo.recipes`."""
+"""Family → name in words; each family has a recipe of its name in `ddpo.recipes`."""
 
 EMBEDDED: Final = "emoji"
 WIDTH_OF_SD2: Final = 1024
-"""Width of the text conditioning of Stable Diffusion 2 (OpenCLIP ViT-H/14); 1.x has 768 (CLIP ViT-L/14)."""
+"""Width of the text conditioning of Stable Diffusion 2 (OpenCLIP ViT-H/14); 1.x has 768."""
 
 
 def family_of(model: str) -> str | None:
-    """The family of a model word, one of `FAMILIES`; None for a model of a plug-in or file, or of another pipeline.
+    """The family of a model, one of `FAMILIES`; None for plug-ins, files and other pipelines.
 
-    A model that is not here and cannot be fetched has none either: loading it says why.
+    A model that cannot be fetched has no family either; loading it reports the reason.
 
     Args:
-        model: a registered name, a local folder in diffusers' format, or a hub id.
+        model: Registered name, local folder in diffusers' format, or hub id.
     """
     if model == EMBEDDED:
         return model
@@ -51,9 +51,9 @@ def family_of(model: str) -> str | None:
 
 
 def sampler_defaults(model: str) -> dict[str, Any]:
-    """Steps, guidance and eta of the recipe of a model's family: how it is sampled where nobody says otherwise.
+    """The default steps, guidance and eta of a model, from the recipe of its family.
 
-    A model without a family has those of `SamplerSettings`.
+    A model without a family has none and takes the defaults of `SamplerSettings`.
     """
     family = family_of(model)
     if family is None:
@@ -63,11 +63,11 @@ def sampler_defaults(model: str) -> dict[str, Any]:
 
 
 def default_dtype(model: str, device: str) -> str:
-    """The precision in which a model runs on a device where nobody says otherwise.
+    """The default precision of a model on a device, from the recipe of its family.
 
     Args:
-        model: as of `family_of`.
-        device: a torch device, not "auto".
+        model: Model, as for `family_of`.
+        device: Torch device other than "auto".
     """
     family = family_of(model)
     dtype = read_builtin(family).get("dtype", "float32") if family else "float32"
@@ -75,7 +75,6 @@ def default_dtype(model: str, device: str) -> str:
 
 
 def _is_sd2(unet: Mapping[str, Any]) -> bool:
-    """Linear projections in the attention blocks came with Stable Diffusion 2, as did the wider conditioning."""
-    return (
-        bool(unet.get("use_linear_projection")) or unet.get("cross_attention_dim") == WIDTH_OF_SD2
-    )
+    """True for linear projections in attention or the wider conditioning, both new in version 2."""
+    wide = unet.get("cross_attention_dim") == WIDTH_OF_SD2
+    return wide or bool(unet.get("use_linear_projection"))

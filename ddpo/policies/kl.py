@@ -1,4 +1,4 @@
-"""How far a tuned policy has moved from its base model: the KL divergence of the whole denoising path."""
+"""The KL divergence of a tuned policy from its base model, over the whole denoising path."""
 
 from __future__ import annotations
 
@@ -19,59 +19,58 @@ __all__ = ["trajectory_kl"]
 def trajectory_kl(
     policy: Policy, texts: Sequence[str], trajectory: Trajectory, settings: SamplerSettings
 ) -> Tensor:
-    """One estimate per path of KL(policy || reference policy), in nats: Σ_t ‖μ_t − μ_ref,t‖² / (2 σ_t²) along a path of the policy.
+    """One estimate per path of KL(policy || reference policy), in nats.
 
-    Both policies draw x_{t-1} from normals of one σ_t, so the summand is the exact divergence of one step; a path drawn by the policy
-    makes the sum an unbiased estimate of the divergence of whole paths (chain rule). Summed over steps, channels and places, not averaged
-    as log-probs are. Both policies are guided as they sample. Steps without noise have no density and are left out: the last one, where
-    the schedule ends at ᾱ = 1. It costs two calls of the denoiser a step, drawing the path one.
+    The estimate is Σ_t ‖μ_t − μ_ref,t‖² / (2 σ_t²) along a path of the policy. Both policies sample
+    x_{t-1} from normals with the same σ_t, so each summand is the exact divergence of one step. By
+    the chain rule, the sum is an unbiased estimate of the divergence of whole paths. It is summed
+    over steps, channels and positions, not averaged as log-probs are.
 
-    Most of it comes from the last steps, whose σ is least: of the embedded model after 40 iterations, 95 % from the last of 20. So it
-    grows with what a model changed in fine detail, and only paths of one sampler compare.
+    Both policies use the guidance they sample with. Steps without noise have no density and are
+    left out, such as the last step of a schedule that ends at ᾱ = 1. The cost is two calls of the
+    denoiser per step, twice that of sampling.
+
+    The last steps dominate, since their σ is smallest: 95 % come from the last of 20 steps of the
+    embedded model after 40 iterations. So the estimate grows with changes of fine detail, and
+    values are comparable only for one sampler.
 
     Args:
-        policy: The tuned policy, in the state that drew the paths; `policy.reference()` must give the base model.
-        texts: What the pictures were asked for, `[batch]`, at most `settings.batch`.
-        trajectory: Paths that `policy` drew, with all their latents.
-        settings: How they were drawn.
+        policy: Tuned policy in the state that sampled the paths, with its `reference()`.
+        texts: Conditioning texts `[batch]`, at most `settings.batch`.
+        trajectory: Paths sampled by `policy`, with all latents.
+        settings: Sampler settings of the paths.
 
     Returns:
-        float64 `[batch]`, on the CPU, at least 0; NaN where no step has noise (η = 0).
+        float64 `[batch]` on the CPU, at least 0; NaN if no step has noise (η = 0).
 
     Raises:
-        ValueError: The paths are not as many as the texts, or have another number of steps.
+        ValueError: The numbers of paths and texts differ, or the paths have other steps.
 
-    Source: Fan et al., DPOK, arXiv 2305.16381, section 4.2; the divergence of two normals of one variance is textbook.
+    Source: Fan et al., DPOK, arXiv 2305.16381, section 4.2; the divergence of two normals of one
+    variance is textbook.
     """
     if trajectory.latents.shape[:2] != (len(texts), settings.steps + 1):
+        shape = list(trajectory.latents.shape[:2])
         raise ValueError(
-            f"paths of shape {list(trajectory.latents.shape[:2])} for {len(texts)} texts and {settings.steps} steps"
+            f"paths of shape {shape} for {len(texts)} texts and {settings.steps} steps"
         )
     coefficients = policy.schedule.coefficients_on(policy.device, settings.steps, settings.eta)
     noisy = [index for index, std in enumerate(coefficients.noise_std.tolist()) if std > STD_FLOOR]
     if not noisy:
         return torch.full((len(texts),), torch.nan, dtype=torch.float64)
     padding = settings.batch - len(texts)
-    latents = torch.cat(
-        [trajectory.latents, trajectory.latents[-1:].expand(padding, *trajectory.latents.shape[1:])]
-    ).to(policy.device)
-    conditioning, unconditional = (
-        policy.encode([*texts, *[texts[-1]] * padding]),
-        policy.encode([""]),
-    )
+    paths = trajectory.latents
+    latents = torch.cat([paths, paths[-1:].expand(padding, *paths.shape[1:])]).to(policy.device)
+    conditioning = policy.encode([*texts, *[texts[-1]] * padding])
+    unconditional = policy.encode([""])
     total = torch.zeros(settings.batch, dtype=torch.float64, device="cpu")
     for index in noisy:
-        x_t, step = latents[:, index], torch.full((settings.batch,), index, device=policy.device)
+        x_t = latents[:, index]
+        step = torch.full((settings.batch,), index, device=policy.device)
 
         def mean(x_t: Tensor = x_t, step: Tensor = step) -> Tensor:
-            output = guided(
-                policy,
-                x_t,
-                coefficients.timesteps[step],
-                conditioning,
-                unconditional,
-                settings.guidance,
-            )
+            time = coefficients.timesteps[step]
+            output = guided(policy, x_t, time, conditioning, unconditional, settings.guidance)
             return ddim_mean(output, x_t, step, coefficients, policy.schedule.prediction)
 
         tuned = mean()

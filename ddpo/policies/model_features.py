@@ -1,12 +1,13 @@
-"""Which settings of a model's configs ddpo honours, refuses, and need not heed; one table for each kind of config.
+"""The settings of a model's configs that ddpo honours, refuses or ignores, one table per config.
 
-A setting that would change the images is honoured as diffusers' own pipeline honours it, or refused by its name. So is a setting that
-this version of ddpo does not know, unless it has the default of the installed diffusers: a newer model fails when it is loaded, not in
-its images. `docs/models.md` shows these tables.
+A setting that changes the images is honoured as in diffusers' own pipeline, or refused by name. An
+unknown setting is refused too, unless it has the default of the installed diffusers. So a newer
+model fails when it is loaded, not in its images. `docs/models.md` shows these tables.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +26,7 @@ __all__ = [
     "Setting",
     "check_settings",
     "check_shapes",
+    "default_config",
     "flat_widths",
 ]
 
@@ -39,7 +41,7 @@ class Setting:
 
     treatment: str  # HONOURED, REFUSED or WITHOUT_EFFECT
     note: str = ""
-    refused: Callable[[Any], bool] | None = None  # of REFUSED: for which values
+    refused: Callable[[Any], bool] | None = None  # for REFUSED: True for the refused values
 
 
 def _given(value: Any) -> bool:
@@ -115,8 +117,8 @@ UNET: Final[Mapping[str, Setting]] = {
     **_is("cross_attention_dim", note="must be the width of the text encoders, in every block"),
     **_is(
         "sample_size",
-        note="a number, or height and width; a config of diffusers before 0.9 with less than 64 means 64, as in the pipeline; "
-        "refused if there is none",
+        note="a number, or height and width; a config of diffusers before 0.9 with less than 64 "
+        "means 64, as in the pipeline; refused if there is none",
     ),
     **_is(
         "in_channels",
@@ -124,7 +126,8 @@ UNET: Final[Mapping[str, Setting]] = {
     ),
     **_is("out_channels", note="must equal in_channels"),
     **_refused(
-        "the guidance is an input of the denoiser (a latent consistency model), which ddpo does not give it",
+        "the guidance is an input of the denoiser (a latent consistency model), "
+        "which ddpo does not give it",
         "time_cond_proj_dim",
     ),
     **_refused("the denoiser wants class labels", "class_embed_type", "num_class_embeds"),
@@ -135,7 +138,8 @@ UNET: Final[Mapping[str, Setting]] = {
         when=_not_in(None, "text_proj"),
     ),
     **_refused(
-        "Stable Diffusion has none or `text`, XL has `text_time`; others want conditioning that ddpo does not give",
+        "Stable Diffusion has none or `text`, XL has `text_time`; "
+        "others want conditioning that ddpo does not give",
         "addition_embed_type",
         when=_not_in(None, "text", "text_time"),
     ),
@@ -196,7 +200,8 @@ SCHEDULER: Final[Mapping[str, Setting]] = {
     **_is("timestep_spacing", note="leading, trailing or linspace; others are refused"),
     **_is(
         "prediction_type",
-        note="epsilon, v_prediction or sample; others are refused, as is epsilon where the noisiest level has no signal",
+        note="epsilon, v_prediction or sample; others are refused, "
+        "as is epsilon where the noisiest level has no signal",
     ),
     **_is(
         "rescale_betas_zero_snr",
@@ -207,8 +212,8 @@ SCHEDULER: Final[Mapping[str, Setting]] = {
         note="Stable Diffusion: 1 whatever is written, as in the pipeline; XL: as written, else 0",
     ),
     **_refused(
-        "it clips predicted images, and these are latents; Stable Diffusion's pipeline turns it off whatever is written, "
-        "so that only XL refuses it",
+        "it clips predicted images, and these are latents; Stable Diffusion's pipeline turns it "
+        "off whatever is written, so that only XL refuses it",
         "clip_sample",
     ),
     **_refused("it clips predicted images, and these are latents", "thresholding"),
@@ -300,74 +305,73 @@ KINDS: Final[Mapping[str, Mapping[str, Setting]]] = {
 }
 
 
+MODELS_BY_CHANNELS: Final = {
+    9: " (an inpainting model)",
+    8: " (an image-editing model)",
+    5: " (a depth model)",
+    7: " (an upscaler)",
+}
+
+
 def check_settings(
     kind: str, config: Mapping[str, Any], model: str, defaults: Mapping[str, Any] | None = None
 ) -> None:
-    """Refuses the settings of a config that would change the images and are not honoured.
+    """Raises for a setting of a config that changes the images and is not honoured.
 
     Args:
-        kind: a key of `KINDS`.
-        config: as its file says it; keys with a leading "_" are notes of diffusers.
-        model: the model's name, for messages.
-        defaults: of the installed diffusers' class, for keys that no table has.
+        kind: Key of `KINDS`.
+        config: Config as in its file; diffusers' notes have keys with a leading "_".
+        model: Name of the model in messages.
+        defaults: Defaults of the installed diffusers' class, for keys outside the tables.
 
     Raises:
-        ConfigError: names the first such setting and its value.
+        ConfigError: There is such a setting; the message names it and its value.
     """
     table = KINDS[kind]
     for key, value in config.items():
         if key.startswith("_"):
             continue
+        where = f"the {kind} of the model {model!r} has {key} = {value!r}"
         setting = table.get(key)
         if setting is None:
-            if (
-                _given(value)
-                and value != [None, None]
-                and _plain(value) != _plain((defaults or {}).get(key))
-            ):
-                raise ConfigError(
-                    f"the {kind} of the model {model!r} has {key} = {value!r}, which this ddpo does not know"
-                )
+            default = _plain((defaults or {}).get(key))
+            if _given(value) and value != [None, None] and _plain(value) != default:
+                raise ConfigError(f"{where}, which this ddpo does not know")
         elif setting.refused is not None and setting.refused(value):
-            raise ConfigError(
-                f"the {kind} of the model {model!r} has {key} = {value!r}, which ddpo does not support: {setting.note}"
-            )
+            raise ConfigError(f"{where}, which ddpo does not support: {setting.note}")
 
 
 def check_shapes(
     unet: Mapping[str, Any], vae: Mapping[str, Any], text_width: int, model: str
 ) -> None:
-    """Compares the channels and widths at which the components of a model meet.
+    """Raises unless the channels and widths of a model's components match.
 
     Args:
-        unet: the UNet's config with its defaults.
-        vae: the VAE's config with its defaults.
-        text_width: the width of the text conditioning.
-        model: the model's name, for messages.
+        unet: Config of the UNet with its defaults.
+        vae: Config of the VAE with its defaults.
+        text_width: Width of the text conditioning.
+        model: Name of the model in messages.
 
     Raises:
-        ConfigError: two components do not fit.
+        ConfigError: Two components do not fit.
     """
-    channels, latent = unet["in_channels"], vae["latent_channels"]
+    channels = unet["in_channels"]
+    latent = vae["latent_channels"]
     where = f"the unet of the model {model!r}"
     if channels != latent:
-        named = {
-            9: " (an inpainting model)",
-            8: " (an image-editing model)",
-            5: " (a depth model)",
-            7: " (an upscaler)",
-        }
         raise ConfigError(
-            f"{where} has in_channels = {channels}{named.get(channels, '')}, and its VAE {latent} latent channels: "
-            "ddpo supports text-to-image models only"
+            f"{where} has in_channels = {channels}{MODELS_BY_CHANNELS.get(channels, '')}, "
+            f"and its VAE {latent} latent channels: ddpo supports text-to-image models only"
         )
     if unet["out_channels"] != channels:
         raise ConfigError(
-            f"{where} has out_channels = {unet['out_channels']}, not {channels}: ddpo reads one prediction, no variance"
+            f"{where} has out_channels = {unet['out_channels']}, not {channels}: "
+            "ddpo reads one prediction, no variance"
         )
     if vae["out_channels"] != 3:
         raise ConfigError(
-            f"the vae of the model {model!r} has out_channels = {vae['out_channels']}: ddpo draws RGB images"
+            f"the vae of the model {model!r} has out_channels = {vae['out_channels']}: "
+            "ddpo needs RGB images"
         )
     width = unet["encoder_hid_dim"] or unet["cross_attention_dim"]
     if odd := [one for one in flat_widths(width) if one != text_width]:
@@ -376,8 +380,14 @@ def check_shapes(
         )
 
 
+def default_config(model: type) -> dict[str, Any]:
+    """The default config of a diffusers class, by the names of its settings."""
+    parameters = inspect.signature(model.__init__).parameters  # type: ignore[misc]
+    return {name: one.default for name, one in parameters.items()}
+
+
 def flat_widths(value: Any) -> list[int]:
-    """The numbers of a width that is one number or a list, perhaps of lists."""
+    """The numbers of a width given as one number or a nested list."""
     if isinstance(value, (list, tuple)):
         return [width for part in value for width in flat_widths(part)]
     return [value]

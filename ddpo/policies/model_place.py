@@ -1,12 +1,14 @@
-"""Where a base model is: the one place that decides whether a word is a name, a path or a hub id.
+"""The place of a base model: the only rules for reading a word as a name, a path or a hub id.
 
-The rules, in this order:
+They apply in this order:
 
-1. A registered name ("emoji", or that of an entry point) is that model, whatever lies in the current directory.
+1. A registered name ("emoji", or that of an entry point) wins over any file of the same name.
 2. `FILE.py:Object` and `package.module:Object` are factories.
-3. A folder that exists is a model in diffusers' format, and a file that exists a model in one file. `~` is the home directory.
-4. "owner/name" and "owner/name@revision" are hub ids, unless the word looks like a path: it begins with `.`, `/` or `~`, ends with
-   `/` or the suffix of a weight file, or its first part is a folder here. A misspelt path is therefore never asked for over the network.
+3. An existing folder is a model in diffusers' format, and an existing file a model in one file.
+   `~` is the home directory.
+4. "owner/name" and "owner/name@revision" are hub ids, unless the word looks like a path. It does if
+   it starts with `.`, `/` or `~`, ends with `/` or the suffix of a weight file, or if its first
+   part is a folder here. So a misspelt path is never requested over the network.
 5. Everything else is an error.
 """
 
@@ -43,7 +45,7 @@ __all__ = [
 ]
 
 PolicyFactory = Callable[[str, "torch.dtype"], "TrainablePolicy"]
-"""Makes a policy on a torch device, with weights that are not trained and latents between steps in a dtype."""
+"""Function of a torch device and a dtype, of frozen weights and latents, that makes a policy."""
 
 policies: Registry[PolicyFactory] = Registry(
     "model", "ddpo.policies", None, {"emoji": "ddpo.policies:embedded"}
@@ -56,7 +58,7 @@ HUB_ADDRESS: Final = re.compile(r"https?://[^/]+/([^/?#]+/[^/?#]+)")
 CODE_FILE: Final = re.compile(r"(.+\.py)(?::([\w.]*))?")
 CODE_MODULE: Final = re.compile(r"\w+(?:\.\w+)*:\w+(?:\.\w+)*")
 PLAIN: Final = re.compile(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors")
-BLOCKS: Final = 256  # of a weight file, that a fingerprint reads
+BLOCKS: Final = 256  # read by a fingerprint from each weight file
 BLOCK_BYTES: Final = 4096
 
 
@@ -69,7 +71,7 @@ class ModelPlace:
 
     @property
     def path(self) -> Path | None:
-        """The absolute path of a folder, a file or a file's code; None for names, modules and hub ids."""
+        """The absolute path of a folder or file; None for names, modules and hub ids."""
         if self.kind in ("folder", "file"):
             return Path(self.place)
         found = CODE_FILE.fullmatch(self.place) if self.kind == "code" else None
@@ -80,11 +82,12 @@ def locate(word: str) -> ModelPlace:
     """The place of a base model.
 
     Args:
-        word: a registered name, a path, a hub id or the place of a factory.
+        word: Registered name, path, hub id or factory.
 
     Raises:
-        MissingResourceError: a path where nothing is.
-        UnknownNameError: neither a name nor a path nor a hub id.
+        MissingResourceError: The word is a path that does not exist.
+        UnknownNameError: The word is no name, path or hub id.
+        ConfigError: The word is an address.
     """
     if word in policies.entries():
         return ModelPlace("name", word)
@@ -108,7 +111,7 @@ def locate(word: str) -> ModelPlace:
 
 
 def place_of(word: str) -> ModelPlace | None:
-    """The place of a base model; None where `locate` raises."""
+    """The place of a base model; None if `locate` raises."""
     try:
         return locate(word)
     except UserError:
@@ -132,7 +135,7 @@ def _looks_like_a_path(word: str) -> bool:
 
 
 def _no_such_path(word: str, path: str) -> MissingResourceError:
-    """The error for a path where nothing is; names the most similar entry of its folder."""
+    """The error for a path that does not exist, with the most similar entry of its folder."""
     absolute = Path(os.path.abspath(path))
     try:
         names = [
@@ -148,11 +151,11 @@ def _no_such_path(word: str, path: str) -> MissingResourceError:
 
 
 def fingerprint(word: str) -> str:
-    """Sixteen hexadecimal digits that tell the denoiser of a local model from others; "" where there is none.
+    """Sixteen hexadecimal digits that identify the denoiser of a local model; "" without one.
 
-    SHA-256 over the size and 256 evenly spaced blocks of 4 KiB of each of the UNet's weight files (the plain
-    ones where there are others). It reads a MiB a file, so that a large model costs no time; training
-    changes every block.
+    They are from a SHA-256 over the size and 256 evenly spaced blocks of 4 KiB of each weight file
+    of the UNet. Of several variants, only the plain files count. Reading one MiB per file costs no
+    time, and training changes every block.
     """
     place = place_of(word)
     if place is None or place.kind not in ("folder", "file"):
@@ -177,14 +180,17 @@ def _fingerprint(facts: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def _starts(size: int) -> list[int]:
-    """Where the blocks of a file of `size` bytes begin: all of them, or evenly spaced ones."""
+    """The start offsets of the blocks of a file: all of them, or evenly spaced ones."""
     if size <= BLOCKS * BLOCK_BYTES:
         return list(range(0, size, BLOCK_BYTES))
     return [round(index * (size - BLOCK_BYTES) / (BLOCKS - 1)) for index in range(BLOCKS)]
 
 
 def facts_of(word: str) -> dict[str, Any]:
-    """The place and fingerprint of a local base model, as runs and checkpoints record them; {} for names and hub ids."""
+    """The place and fingerprint of a local base model, as recorded in runs and checkpoints.
+
+    The result is {} for names and hub ids.
+    """
     place = place_of(word)
     if place is None or place.path is None:
         return {}

@@ -1,5 +1,7 @@
-"""What a model must offer: `Policy`, a denoiser seen as π(x_{t-1} | x_t, c) with its text encoder, decoder and noise schedule; and
-`TrainablePolicy`, one whose weights can be changed, written and read.
+"""The protocols of a model: `Policy`, and `TrainablePolicy` with weights to train, save and load.
+
+A policy is a denoiser seen as π(x_{t-1} | x_t, c), with its text encoder, decoder and noise
+schedule.
 """
 
 from __future__ import annotations
@@ -37,10 +39,10 @@ CPP_COMPILERS: Final = ("g++", "clang++", "c++", "cl")
 
 @dataclass(frozen=True, slots=True)
 class LoraSettings:
-    """Low-rank adapters on the denoiser (arXiv 2106.09685). `alpha` / `rank` scales them.
+    """Low-rank adapters on the denoiser, scaled by `alpha` / `rank` (arXiv 2106.09685).
 
     Raises:
-        ConfigError: the rank is not positive or there is no target.
+        ConfigError: The rank or alpha is not positive, or there is no target.
     """
 
     rank: int = 16
@@ -54,24 +56,27 @@ class LoraSettings:
 
 @runtime_checkable
 class Policy(Protocol):
-    """What sampling, evaluation and an update need of a text-to-image model."""
+    """A text-to-image model, as sampling, evaluation and an update use it."""
 
-    model: str  # the id or folder that it was loaded from
+    model: str  # the id or folder it was loaded from
     latent_shape: tuple[int, int, int]  # channel, height, width
     schedule: NoiseSchedule
     device: torch.device
-    storage_dtype: torch.dtype  # in which latents are kept between steps
+    storage_dtype: torch.dtype  # of the latents between steps
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Text conditioning `[batch, tokens, width]`; each distinct text is encoded once and kept."""
+        """Text conditioning `[batch, tokens, width]`; each distinct text is encoded only once."""
         ...
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
-        """The denoiser's output (noise, velocity or x_0, as the schedule says) `[batch, channel, height, width]`, float32."""
+        """The denoiser's output, float32 `[batch, channel, height, width]`.
+
+        It is noise, velocity or x_0, as declared by the schedule.
+        """
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents as canonical pixels: float32 `[batch, 3, height, width]` in [0, 1]."""
+        """Canonical pixels from latents: float32 `[batch, 3, height, width]` in [0, 1]."""
         ...
 
     def trainable_parameters(self) -> Iterator[tuple[str, Parameter]]:
@@ -79,55 +84,60 @@ class Policy(Protocol):
         ...
 
     def reference(self) -> AbstractContextManager[None]:
-        """Inside this context `predict` is the reference policy: the model as it was before training."""
+        """A context in which `predict` is the reference policy: the model before training."""
         ...
 
 
 @runtime_checkable
 class TrainablePolicy(Policy, Protocol):
-    """What a run needs besides: to begin, to be kept and to be found again."""
+    """A policy whose weights a run can adapt, save and load."""
 
     def adapt(self, kind: Literal["lora", "full"], lora: LoraSettings | None = None) -> None:
-        """Makes weights trainable, once: adapters that start as the identity, or all of the denoiser. Random values come from torch's
-        global generator, which the trainer seeds.
+        """Makes weights trainable: adapters that start as the identity, or all of the denoiser.
+
+        Random values come from torch's global generator, which the trainer seeds.
 
         Raises:
-            ConfigError: a kind that this model cannot have, or it was adapted before.
+            ConfigError: The model does not support this kind, or was adapted before.
         """
         ...
 
     def save(self, folder: Path, iteration: int) -> None:
-        """Writes a checkpoint into an existing folder: `ddpo.policies.checkpoints.folder.write_facts`, and weights as safetensors."""
+        """Writes a checkpoint into an existing folder, with the weights as safetensors.
+
+        Its facts are written by `ddpo.policies.checkpoints.folder.write_facts`.
+        """
         ...
 
     def load(self, checkpoint: CheckpointInfo) -> None:
-        """Takes over a checkpoint of this model, adapting first if that was not done.
+        """Loads the weights of a checkpoint of this model, and adapts the model first if necessary.
 
         Raises:
-            CheckpointError: it belongs to another model, or its weights do not fit.
+            CheckpointError: The checkpoint belongs to another model, or its weights do not fit.
         """
         ...
 
 
 def save_memory(policy: Policy) -> None:
-    """Makes the denoiser compute activations again in the backward pass instead of keeping them; by its method of this name.
+    """Turns on gradient checkpointing, through the policy's method of the same name.
 
     Raises:
-        ConfigError: it does not know how.
+        ConfigError: The policy has no such method.
     """
     method = getattr(policy, "save_memory", None)
     if method is None:
         raise ConfigError(
-            f"the model {policy.model!r} keeps all activations: it cannot be trained with adapt.checkpointing"
+            f"the model {policy.model!r} keeps all activations: "
+            "it cannot be trained with adapt.checkpointing"
         )
     method()
 
 
 def compile_denoiser(policy: Policy) -> None:
-    """Makes torch compile the denoiser, once for sampling and training alike; by its method of this name.
+    """Compiles the denoiser for sampling and training, through the policy's method of this name.
 
     Raises:
-        ConfigError: it does not know how, or what compiles is not installed.
+        ConfigError: The policy has no such method, or the compiler is not installed.
     """
     check_compiler(policy.device)
     method = getattr(policy, "compile_denoiser", None)
@@ -139,18 +149,16 @@ def compile_denoiser(policy: Policy) -> None:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Makes sure that torch.compile finds what it needs for a device: a C++ compiler for the CPU, Triton for CUDA.
+    """Raises unless torch.compile can run: with a C++ compiler on the CPU, with Triton on CUDA.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: The compiler is not installed.
     """
-    if (
-        device.type == "cpu"
-        and not os.environ.get("CXX")
-        and not any(map(shutil.which, CPP_COMPILERS))
-    ):
+    has_cpp = os.environ.get("CXX") or any(map(shutil.which, CPP_COMPILERS))
+    if device.type == "cpu" and not has_cpp:
         raise ConfigError(
-            "compile = true needs a C++ compiler on the CPU, such as g++ or clang++; install one, or leave it out"
+            "compile = true needs a C++ compiler on the CPU, such as g++ or clang++; "
+            "install one, or leave it out"
         )
     if device.type == "cuda" and find_spec("triton") is None:
         raise ConfigError(

@@ -1,35 +1,33 @@
-"""The part of a prompt that a model reads: its tokenizers, and the number of tokens that its text encoders take."""
+"""The part of a prompt that a model reads, by its tokenizers and its text encoders' lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ddpo.errors import ConfigError, MissingResourceError, PromptError
 from ddpo.policies.base_model import BaseModel, open_model
 from ddpo.policies.model_place import place_of
+from ddpo.text import shortened_middle
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["CutPrompts", "PromptReader", "check_prompts", "find_reader"]
 
-SHOWN: Final = 60
-"""Characters of a long prompt that a message shows at its start; half as many at its end."""
-
 
 class PromptReader:
-    """The tokenizers of a model, each with the number of tokens that its text encoder takes.
+    """The tokenizers of a model, with the number of tokens that its text encoders read.
 
-    A tokenizer that states no length takes that of its text encoder.
+    A tokenizer without a stated length takes that of its text encoder.
 
     Args:
-        base: a Stable Diffusion or Stable Diffusion XL.
+        base: Stable Diffusion or Stable Diffusion XL model.
 
     Raises:
-        MissingResourceError: a file is missing or damaged.
-        ConfigError: a tokenizer and its encoder do not fit, or two encoders read unequal numbers of tokens.
+        MissingResourceError: A file is missing or damaged.
+        ConfigError: A tokenizer does not fit its encoder, or two encoders differ in length.
     """
 
     def __init__(self, base: BaseModel) -> None:
@@ -38,31 +36,36 @@ class PromptReader:
         self.model = base.word
         names = ["tokenizer", "tokenizer_2"] if "XL" in base.pipeline else ["tokenizer"]
         self.tokenizers = [base.load_tokenizer(name) for name in names]
-        limits, widths = [], []
+        limits = []
+        widths = []
         for name, tokenizer in zip(names, self.tokenizers, strict=True):
             encoder = base.read(name.replace("tokenizer", "text_encoder"), CLIPTextConfig)
             if max(tokenizer.get_vocab().values()) >= encoder.vocab_size:
                 raise ConfigError(
-                    f"the {name} of the model {base.word!r} has {len(tokenizer)} tokens, and its text encoder {encoder.vocab_size}"
+                    f"the {name} of the model {base.word!r} has {len(tokenizer)} tokens, "
+                    f"and its text encoder {encoder.vocab_size}"
                 )
             widths.append(int(encoder.hidden_size))
-            limits.append(
-                min(int(tokenizer.model_max_length), int(encoder.max_position_embeddings))
-            )
+            longest = int(encoder.max_position_embeddings)
+            limits.append(min(int(tokenizer.model_max_length), longest))
         if len(set(limits)) > 1:
             raise ConfigError(
-                f"the text encoders of the model {base.word!r} read {limits[0]} and {limits[1]} tokens: they must be equal"
+                f"the text encoders of the model {base.word!r} read {limits[0]} and {limits[1]} "
+                "tokens: they must be equal"
             )
-        self.length = limits[0]  # tokens, start and end included
-        self.width = sum(widths)  # of the text conditioning: the encoders side by side
+        self.length = limits[0]  # tokens, including start and end
+        self.width = sum(widths)  # of the text conditioning, with the encoders side by side
 
     @property
     def kept(self) -> int:
-        """The number of a prompt's own tokens that are read."""
+        """The number of tokens that are read of a prompt, without start and end."""
         return self.length - int(self.tokenizers[0].num_special_tokens_to_add())
 
     def tokens(self, text: str) -> list[tuple[Tensor, Tensor]]:
-        """The ids of a text for each encoder, filled up or cut, and 1 for those that are no filling; int64 `[1, tokens]`."""
+        """Padded or cut ids of a text for each encoder, with their mask; int64 `[1, tokens]` each.
+
+        The mask is 0 for padding and else 1.
+        """
         found = []
         for tokenizer in self.tokenizers:
             made = tokenizer(
@@ -76,15 +79,14 @@ class PromptReader:
         return found
 
     def read(self, text: str) -> tuple[tuple[int, ...], ...]:
-        """The tokens of a text that each encoder reads: two prompts with the same are one to the model."""
+        """The tokens of a text that each encoder reads; equal tokens mean equal prompts."""
         return tuple(tuple(ids[: self.kept]) for ids in self._ids(text))
 
     def unread(self, text: str) -> str:
-        """The end of a text that an encoder does not read, because the text has too many tokens; "" if all is read."""
+        """The end of a text that exceeds the tokens of an encoder; "" if the text fits."""
+        pairs = zip(self.tokenizers, self._ids(text), strict=True)
         ends = [
-            tokenizer.decode(ids[self.kept :])
-            for tokenizer, ids in zip(self.tokenizers, self._ids(text), strict=True)
-            if len(ids) > self.kept
+            tokenizer.decode(ids[self.kept :]) for tokenizer, ids in pairs if len(ids) > self.kept
         ]
         return max(ends, key=len, default="")
 
@@ -97,26 +99,27 @@ class PromptReader:
 
 @dataclass(frozen=True, slots=True)
 class CutPrompts:
-    """The prompts of a list of which a model does not read the end."""
+    """The prompts of a list that are too long for a model."""
 
-    ends: dict[str, str]  # prompt → what is not read
-    total: int  # distinct prompts of the list
-    kept: int  # tokens that are read
+    ends: dict[str, str]  # prompt → its end, which is not read
+    total: int  # number of distinct prompts in the list
+    kept: int  # number of tokens that are read
 
     def __str__(self) -> str:
         """One sentence with the number of prompts and an example."""
-        text, end = next(iter(self.ends.items()))
-        number = (
-            f"{len(self.ends)} of {self.total} prompts {'is' if len(self.ends) == 1 else 'are'}"
+        text, end = map(shortened_middle, next(iter(self.ends.items())))
+        verb = "is" if len(self.ends) == 1 else "are"
+        return (
+            f"{len(self.ends)} of {self.total} prompts {verb} cut: "
+            f'the model reads {self.kept} tokens, and of "{text}" not "{end}"'
         )
-        return f'{number} cut: the model reads {self.kept} tokens, and of "{_short(text)}" not "{_short(end)}"'
 
 
 def check_prompts(reader: PromptReader, texts: Sequence[str]) -> CutPrompts | None:
-    """The prompts that are too long for a model; None if there are none.
+    """The prompts that are too long for a model; None if all fit.
 
     Raises:
-        PromptError: two prompts differ only where the model does not read them; names both.
+        PromptError: Two prompts differ only beyond the tokens the model reads.
     """
     distinct = list(dict.fromkeys(texts))
     ends = {text: end for text in distinct if (end := reader.unread(text))}
@@ -126,15 +129,16 @@ def check_prompts(reader: PromptReader, texts: Sequence[str]) -> CutPrompts | No
     for text in sorted(distinct, key=lambda text: text in ends):
         other = known.setdefault(reader.read(text), text)
         if other != text and text in ends:
+            pair = f'"{shortened_middle(other)}" and "{shortened_middle(text)}"'
             raise PromptError(
-                f"the model reads {reader.kept} tokens, so that two prompts are one to it: "
-                f'"{_short(other)}" and "{_short(text)}"; shorten them, or leave one out'
+                f"the model reads {reader.kept} tokens, so that two prompts are one to it: {pair}; "
+                "shorten them, or leave one out"
             )
     return CutPrompts(ends, len(distinct), reader.kept)
 
 
 def find_reader(model: str) -> PromptReader | None:
-    """The reader of a model; None for models of plug-ins, and where the model is not here."""
+    """The prompt reader of a model; None for plug-ins and for a model that is not available."""
     place = place_of(model)
     if place is None or place.kind in ("code", "file"):
         return None
@@ -143,9 +147,3 @@ def find_reader(model: str) -> PromptReader | None:
     except (MissingResourceError, ConfigError):
         return None
     return PromptReader(base) if base.pipeline.startswith("StableDiffusion") else None
-
-
-def _short(text: str) -> str:
-    """A text on one line, its middle left out if it is long."""
-    line = " ".join(text.split())
-    return line if len(line) <= 2 * SHOWN else f"{line[:SHOWN]} … {line[-SHOWN // 2 :]}"

@@ -1,7 +1,8 @@
-"""The sampler: the loop over transitions, with one random generator per picture.
+"""The sampler: the loop over denoising transitions, with one random generator per image.
 
-The noise of a picture depends only on (seed, prompt, index): not on the batch that it is in, its place there, or the number of
-processes. Sampling and training call the denoiser in the same batch shape, so that both see the same bits.
+The noise of an image depends only on (seed, prompt, index), not on its batch, its place there or
+the number of processes. Sampling and training call the denoiser with the same batch shape, so that
+both compute the same bits.
 """
 
 from __future__ import annotations
@@ -31,18 +32,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class SamplerSettings:
-    """How pictures are sampled.
+    """The settings of the sampler.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: A value is out of range.
     """
 
     steps: int = 20
-    guidance: float = (
-        3.0  # classifier-free guidance scale w: ε_u + w (ε_c - ε_u); 1 means none and costs half
-    )
+    # Classifier-free guidance scale w of ε_u + w (ε_c - ε_u); 1 is no guidance at half the cost.
+    guidance: float = 3.0
     eta: float = 1.0
-    batch: int = 32  # pictures per call of the denoiser
+    batch: int = 32  # images per call of the denoiser
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
@@ -57,14 +57,17 @@ class SamplerSettings:
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
-    """Which picture: the `index`-th of `prompt`."""
+    """The identity of one image: the `index`-th of `prompt`."""
 
     prompt: Prompt
     index: int
 
 
 def sample_noise(key: SampleKey, seed: int, steps: int, shape: tuple[int, int, int]) -> Tensor:
-    """All the noise of one picture: float32 `[steps + 1, channel, height, width]`, x_T first. Drawn on the CPU, the same everywhere."""
+    """All noise of one image: float32 `[steps + 1, channel, height, width]`, x_T first.
+
+    It is sampled on the CPU, so that it is the same on every machine.
+    """
     digest = hashlib.sha256(f"{seed}/{key.prompt.id}/{key.index}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return torch.randn((steps + 1, *shape), generator=generator)
@@ -78,7 +81,10 @@ def guided(
     unconditional: Tensor,
     guidance: float,
 ) -> Tensor:
-    """The denoiser's output with classifier-free guidance, in one call of twice the batch; without, in one of the batch itself."""
+    """The denoiser's output with classifier-free guidance, from one call of twice the batch.
+
+    Without guidance (1.0), the call has the size of the batch.
+    """
     if guidance == 1.0:
         return policy.predict(latents, timesteps, conditioning)
     both = policy.predict(
@@ -100,46 +106,40 @@ def sample_trajectory(
 ) -> Trajectory:
     """Denoises one batch and keeps its whole path.
 
-    Each x_{t-1} is rounded to its storage dtype *before* its log-prob is taken, so that scoring the stored path again under the
-    same policy gives the same numbers. The batch is padded to `settings.batch` pictures, so that the denoiser is always called in
-    one shape; the padding is dropped from what is returned.
+    Each x_{t-1} is rounded to the storage dtype *before* its log-prob is computed. So the stored
+    path has the same log-probs when the same policy computes them again. The batch is padded to
+    `settings.batch` images, so that the denoiser always sees one shape; the result has no padding.
 
     Args:
-        policy: The denoiser.
-        keys: Which pictures, at most `settings.batch`; each decides its own noise.
+        policy: Denoiser, text encoder and noise schedule.
+        keys: Identities of at most `settings.batch` images; each determines its noise.
         settings: Steps, guidance, eta and batch size.
-        seed: Of the noise.
-        texts: What the pictures are asked for in place of their keys' prompts: another prompt on the same noise (the swap test).
+        seed: Seed of the noise.
+        texts: Texts to condition on in place of the prompts of `keys`, for the swap test.
 
     Raises:
-        ValueError: `texts` has another length than `keys`.
+        ValueError: `texts` and `keys` differ in length.
     """
-    asked = [key.prompt.text for key in keys] if texts is None else list(texts)
-    if len(asked) != len(keys):
-        raise ValueError(f"{len(asked)} texts for {len(keys)} keys")
+    prompts = [key.prompt.text for key in keys] if texts is None else list(texts)
+    if len(prompts) != len(keys):
+        raise ValueError(f"{len(prompts)} texts for {len(keys)} keys")
     padding = settings.batch - len(keys)
-    padded, asked = [*keys, *[keys[-1]] * padding], [*asked, *[asked[-1]] * padding]
+    padded = [*keys, *[keys[-1]] * padding]
+    prompts += [prompts[-1]] * padding
     device = policy.device
     coefficients = policy.schedule.coefficients_on(device, settings.steps, settings.eta)
-    noise = moved(
-        torch.stack(
-            [sample_noise(key, seed, settings.steps, policy.latent_shape) for key in padded]
-        ),
-        device,
-    )
-    conditioning, unconditional = policy.encode(asked), policy.encode([""])
+    shape = policy.latent_shape
+    samples = torch.stack([sample_noise(key, seed, settings.steps, shape) for key in padded])
+    noise = moved(samples, device)
+    conditioning = policy.encode(prompts)
+    unconditional = policy.encode([""])
     x_t = noise[:, 0].to(policy.storage_dtype)
-    latents, log_probs = [x_t], []
+    latents = [x_t]
+    log_probs = []
     for index in range(settings.steps):
         step = torch.full((len(padded),), index, device=device)
-        output = guided(
-            policy,
-            x_t,
-            coefficients.timesteps[step],
-            conditioning,
-            unconditional,
-            settings.guidance,
-        )
+        time = coefficients.timesteps[step]
+        output = guided(policy, x_t, time, conditioning, unconditional, settings.guidance)
         mean = ddim_mean(output, x_t, step, coefficients, policy.schedule.prediction)
         x_t = (mean + coefficients.noise_std[index] * noise[:, index + 1]).to(policy.storage_dtype)
         latents.append(x_t)
@@ -152,10 +152,9 @@ def sample_trajectory(
 def sample_images(
     policy: Policy, keys: Sequence[SampleKey], settings: SamplerSettings, seed: int
 ) -> Iterator[ImageBatch]:
-    """Pictures for `keys`, in order, in batches of `settings.batch`."""
+    """The images of `keys`, in order, in batches of `settings.batch`."""
     for start in range(0, len(keys), settings.batch):
         part = keys[start : start + settings.batch]
         trajectory = sample_trajectory(policy, part, settings, seed)
-        yield ImageBatch(
-            policy.decode(trajectory.latents[:, -1]), tuple(key.prompt for key in part)
-        )
+        pixels = policy.decode(trajectory.latents[:, -1])
+        yield ImageBatch(pixels, tuple(key.prompt for key in part))

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL, and everything in the same on-disk format, as a `Policy`."""
+"""Stable Diffusion XL, and every model in its on-disk format, as a `Policy`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ __all__ = ["StableDiffusionXLPolicy"]
 
 
 class StableDiffusionXLPolicy(StableDiffusionPolicy):
-    """A latent diffusion model with two CLIP text encoders and a UNet that is also told a pooled text embedding and the picture's size.
+    """A latent diffusion model with two CLIP text encoders, conditioned on image size as well.
 
-    As in diffusers' pipeline (arXiv 2307.01952): the hidden states before the last layer of both encoders side by side, the projected
-    embedding of the second, the full size as original and target size, no crop; the empty text is zeros where the model's
-    `force_zeros_for_empty_prompt` says so. In float16 an autoencoder that asks for it (`force_upcast`) decodes in float32.
+    The conditioning is that of diffusers' pipeline (arXiv 2307.01952): the penultimate hidden
+    states of both encoders side by side, and the projected embedding of the second. The full size
+    is original and target size, without crop. The empty text is zeros if the model sets
+    `force_zeros_for_empty_prompt`. In float16, an autoencoder with `force_upcast` decodes in
+    float32.
 
-    Its conditioning is one tensor `[batch, tokens + more, width]`: the hidden states, and below them the pooled embedding, filled up
-    with zeros to whole rows.
+    The conditioning is one tensor `[batch, tokens + more, width]`: the hidden states, then the
+    pooled embedding, padded with zeros to whole rows.
     """
 
     BESIDE: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
@@ -46,8 +48,9 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
 
     def _check_family(self, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
         if unet.get("addition_embed_type") != "text_time":
+            found = unet.get("addition_embed_type")
             raise ConfigError(
-                f"the unet of the model {self.model!r} has addition_embed_type = {unet.get('addition_embed_type')!r}, "
+                f"the unet of the model {self.model!r} has addition_embed_type = {found!r}, "
                 "where Stable Diffusion XL has 'text_time'"
             )
 
@@ -59,9 +62,10 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """As `StableDiffusionPolicy.decode`; latents that were centred and scaled by channel are put back first."""
+        """As `StableDiffusionPolicy.decode`, after undoing any centring and scaling by channel."""
         config = self.vae.config
-        mean, std = config.get("latents_mean"), config.get("latents_std")
+        mean = config.get("latents_mean")
+        std = config.get("latents_std")
         if mean is not None and std is not None:
             centre, spread = (
                 torch.tensor(one, dtype=torch.float32, device=latents.device).view(1, -1, 1, 1)
@@ -72,36 +76,30 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
 
     @cached_property
     def _size(self) -> Tensor:
-        """Original size, corner and target size `[1, 6]`, on the device once rather than at every step."""
-        side = [
-            latent * 2 ** (len(self.vae.config["block_out_channels"]) - 1)
-            for latent in self.latent_shape[1:]
-        ]
+        """Original size, corner and target size `[1, 6]`, copied to the device once."""
+        scale = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        side = [latent * scale for latent in self.latent_shape[1:]]
         return torch.tensor([[*side, 0, 0, *side]], dtype=self.storage_dtype, device=self.device)
 
     def _text_encoders(self) -> Sequence[Any]:
         return (self.text_encoder, self.text_encoder_2)
 
     def _encode(self, text: str) -> Tensor:
-        found = [
-            encoder(ids.to(self.device), output_hidden_states=True)
-            for encoder, (ids, _) in zip(
-                self._text_encoders(), self.reader.tokens(text), strict=True
-            )
+        pairs = zip(self._text_encoders(), self.reader.tokens(text), strict=True)
+        outputs = [
+            encoder(ids.to(self.device), output_hidden_states=True) for encoder, (ids, _) in pairs
         ]
-        hidden = torch.cat([output.hidden_states[-2] for output in found], -1)
-        pooled = found[1].text_embeds
+        hidden = torch.cat([output.hidden_states[-2] for output in outputs], -1)
+        pooled = outputs[1].text_embeds
         rows = -(-pooled.shape[1] // hidden.shape[2])
-        packed = torch.cat(
-            [hidden, pad(pooled, (0, rows * hidden.shape[2] - pooled.shape[1])).view(1, rows, -1)],
-            1,
-        )
+        padded = pad(pooled, (0, rows * hidden.shape[2] - pooled.shape[1]))
+        packed = torch.cat([hidden, padded.view(1, rows, -1)], 1)
         return torch.zeros_like(packed) if text == "" and self._zeros_for_empty else packed
 
     def _denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
         width = int(self.text_encoder_2.config.projection_dim)
         tokens = conditioning.shape[1] - -(-width // conditioning.shape[2])
-        told = {
+        added = {
             "text_embeds": conditioning[:, tokens:].flatten(1)[:, :width],
             "time_ids": self._size.expand(len(latents), -1),
         }
@@ -109,7 +107,7 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
             latents,
             timesteps,
             encoder_hidden_states=conditioning[:, :tokens],
-            added_cond_kwargs=told,
+            added_cond_kwargs=added,
             return_dict=False,
         )[0]
         return output

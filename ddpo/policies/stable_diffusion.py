@@ -1,8 +1,7 @@
-"""Stable Diffusion 1.x and 2.x, and everything in the same on-disk format, as a `Policy`."""
+"""Stable Diffusion 1.x and 2.x, and every model in their on-disk format, as a `Policy`."""
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,8 @@ from ddpo.policies.base_model import BaseModel, open_model
 from ddpo.policies.checkpoints.folder import LORA_FILE, CheckpointInfo, check_base, write_facts
 from ddpo.policies.checkpoints.lora import load_lora
 from ddpo.policies.checkpoints.unet import check_pipeline, check_unet, read_unet
-from ddpo.policies.model_features import check_settings, check_shapes
+from ddpo.policies.conditioning_cache import ConditioningCache
+from ddpo.policies.model_features import check_settings, check_shapes, default_config
 from ddpo.policies.policy import LoraSettings
 from ddpo.policies.prompt_reader import PromptReader
 from ddpo.policies.transition import NoiseSchedule
@@ -30,35 +30,35 @@ __all__ = ["LoraSettings", "StableDiffusionPolicy"]
 
 ADAPTER: Final = "default"
 DECODED_AT_ONCE: Final = 4
-"""Images per call of the autoencoder on an accelerator, whose memory it fills. Never tiles: their seams would be scored."""
+"""Images per call of the autoencoder on an accelerator, to limit its memory.
+
+Images are never decoded in tiles, since rewards would score the seams.
+"""
 OLD_SIZE: Final = 64
-"""The least side of the latents that diffusers' pipeline believes of a UNet whose config was written before diffusers 0.9."""
+"""Least latent side that diffusers' pipeline accepts from a config older than diffusers 0.9."""
 
 COMPILER: Final = "inductor"
-"""The back end of torch.compile; it needs a C++ compiler on the CPU, and Triton on a GPU."""
-
-REMEMBERED_TEXTS: Final = 512 * 2**20
-"""Bytes of text conditioning that stay on the device: 4,500 texts of Stable Diffusion 1.x in half precision, 1,600 of XL."""
+"""Back end of torch.compile; it needs a C++ compiler on the CPU and Triton on a GPU."""
 
 
 class StableDiffusionPolicy:
     """A latent diffusion model with one CLIP text encoder and a UNet.
 
-    The weights that are not trained stay in `dtype`; what is trained is float32, and with another `dtype` the denoiser runs under
-    autocast. Latents between steps are kept in `dtype`; schedule and log-probs are float32 always.
+    Frozen weights and the latents between steps have type `dtype`. Trained weights, schedule and
+    log-probs are always float32; with another `dtype` the denoiser runs under autocast.
 
-    Only the denoiser is on the device all the time. The text encoder is there while it encodes texts that were not seen before, the
-    autoencoder from a `decode` until the next `predict` with gradient, the copy of the base model that full finetuning keeps from its
-    first use on.
+    Only the denoiser stays on the device. The text encoder moves there to encode new texts, and the
+    autoencoder from a `decode` until the next `predict` with gradient. Full finetuning keeps a copy
+    of the base model, which moves there at its first use.
 
     Args:
-        base: a model in the format of diffusers' `StableDiffusionPipeline`, or the word that names one.
-        device: a torch device.
+        base: Model in the format of diffusers' `StableDiffusionPipeline`, or its name.
+        device: Torch device.
         dtype: float32, bfloat16 or float16.
 
     Raises:
-        MissingResourceError: files are missing, damaged or not safetensors.
-        ConfigError: a setting that ddpo does not support, or parts that do not fit each other.
+        MissingResourceError: Files are missing, damaged or not safetensors.
+        ConfigError: A setting is not supported, or components do not fit each other.
     """
 
     BESIDE: ClassVar[tuple[str, ...]] = ("text_encoder",)
@@ -70,11 +70,13 @@ class StableDiffusionPolicy:
     ) -> None:
         base = open_model(base) if isinstance(base, str) else base
         self.model = base.word
-        self.device, self.storage_dtype = torch.device(device), dtype
+        self.device = torch.device(device)
+        self.storage_dtype = dtype
         self.reader = PromptReader(base)
         self._check_configs(base)
         parts = self._load_parts(base, dtype)
-        self.vae, self.unet = parts["vae"], parts["unet"]
+        self.vae = parts["vae"]
+        self.unet = parts["unet"]
         for name in self.BESIDE:
             setattr(self, name, parts[name])
         for module in (*self._text_encoders(), self.vae, self.unet):
@@ -88,33 +90,19 @@ class StableDiffusionPolicy:
         self.lora = LoraSettings()
         self._reference_unet: Any = None
         self._compiled = False
-        self._texts: dict[str, Tensor] = {}
+        self._conditioning = ConditioningCache(self._encode_new)
 
-    # --- the denoiser as a policy -------------------------------------------------------------------------------------------
+    # --- the denoiser as a policy --------------------------------------------------------------
 
-    @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Text conditioning `[batch, tokens, width]`, one call of each text encoder per text that is not remembered."""
-        asked = dict.fromkeys(texts)
-        known = {text: self._texts.pop(text) for text in asked if text in self._texts}
-        if new := [text for text in asked if text not in known]:
-            for encoder in self._text_encoders():
-                encoder.to(self.device)
-            known |= {text: self._encode(text) for text in new}
-            for encoder in self._text_encoders():
-                encoder.to("cpu")
-        self._texts |= known  # which are now the last
-        while len(self._texts) > len(known) and _bytes(self._texts) > REMEMBERED_TEXTS:
-            del self._texts[next(iter(self._texts))]
-        return torch.cat([known[text] for text in texts])
+        """Text conditioning `[batch, tokens, width]`, with one encoder call per uncached text."""
+        return self._conditioning.of(texts)
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
-        """The UNet's output, float32, same shape as `latents`."""
+        """The UNet's output, float32, of the same shape as `latents`."""
         if torch.is_grad_enabled():
             self.vae.to("cpu")
-        elif (
-            self._compiled
-        ):  # what is compiled without gradient has other bits; see `compile_denoiser`
+        elif self._compiled:  # the graph without gradient has other bits; see `compile_denoiser`
             with torch.enable_grad():
                 return self._output(latents, timesteps, conditioning).detach()
         return self._output(latents, timesteps, conditioning)
@@ -129,16 +117,13 @@ class StableDiffusionPolicy:
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
     def trainable_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """The parameters that `adapt` or `load` made trainable."""
-        return (
-            (name, parameter)
-            for name, parameter in self.unet.named_parameters()
-            if parameter.requires_grad
-        )
+        """Names and parameters that `adapt` or `load` made trainable."""
+        named = self.unet.named_parameters()
+        return ((name, parameter) for name, parameter in named if parameter.requires_grad)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Inside, the denoiser is the base model."""
+        """A context in which the denoiser is the base model."""
         if self.kind == "lora":
             self.unet.disable_adapters()
             try:
@@ -146,7 +131,8 @@ class StableDiffusionPolicy:
             finally:
                 self.unet.enable_adapters()
         elif self.kind == "full":
-            tuned, self.unet = self.unet, self._reference_unet.to(self.device)
+            tuned = self.unet
+            self.unet = self._reference_unet.to(self.device)
             try:
                 yield
             finally:
@@ -155,24 +141,24 @@ class StableDiffusionPolicy:
             yield
 
     def save_memory(self) -> None:
-        """From now on most activations of the denoiser are computed again in the backward pass instead of being kept."""
+        """Turns on gradient checkpointing: the backward pass recomputes most activations."""
         self.unet.enable_gradient_checkpointing()
 
     def compile_denoiser(self) -> None:
-        """From now on the denoiser runs compiled, for latents of one shape.
+        """Compiles the denoiser for latents of one shape.
 
-        Torch compiles a graph with gradient and one without, which differ in their bits. Here the one
+        Torch compiles a graph with gradient and one without, which differ in their bits. The one
         with gradient serves sampling too, so that the ratio stays 1.
         """
-        warnings.filterwarnings(
-            "ignore", message="Dynamo detected a call to a `functools.lru_cache`"
-        )  # diffusers' version checks
+        # The warning comes from diffusers' version checks.
+        lru_cache = "Dynamo detected a call to a `functools.lru_cache`"
+        warnings.filterwarnings("ignore", message=lru_cache)
         for unet in (self.unet, self._reference_unet):
             if unet is not None:
                 unet.compile(backend=COMPILER, dynamic=False)
         self._compiled = True
 
-    # --- what differs within the family ------------------------------------------------------------------------------------
+    # --- parts that differ within the family ---------------------------------------------------
 
     def _load_parts(self, base: BaseModel, dtype: torch.dtype) -> dict[str, Any]:
         """The components by name."""
@@ -186,14 +172,13 @@ class StableDiffusionPolicy:
         }
 
     def _check_configs(self, base: BaseModel) -> None:
-        """Refuses settings that would change the images and are not honoured; see `ddpo.policies.model_features`."""
+        """Raises for settings that change the images and are not honoured (`model_features`)."""
         from diffusers import AutoencoderKL, UNet2DConditionModel
 
-        unet, vae = base.config("unet"), base.config("vae")
-        unet_defaults, vae_defaults = (
-            default_config(UNet2DConditionModel),
-            default_config(AutoencoderKL),
-        )
+        unet = base.config("unet")
+        vae = base.config("vae")
+        unet_defaults = default_config(UNet2DConditionModel)
+        vae_defaults = default_config(AutoencoderKL)
         check_settings("model_index", base.index, self.model)
         check_settings("unet", unet, self.model, unet_defaults)
         check_settings("vae", vae, self.model, vae_defaults)
@@ -202,43 +187,53 @@ class StableDiffusionPolicy:
         check_shapes(unet_defaults | unet, vae_defaults | vae, self.reader.width, self.model)
 
     def _check_family(self, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-        """Refuses settings that this family of models does not have."""
-        if unet.get("addition_embed_type") not in (None, "text"):
+        """Raises for settings that this family of models does not have."""
+        embedding = unet.get("addition_embed_type")
+        if embedding not in (None, "text"):
             raise ConfigError(
-                f"the unet of the model {self.model!r} has addition_embed_type = {unet['addition_embed_type']!r}, "
+                f"the unet of the model {self.model!r} has addition_embed_type = {embedding!r}, "
                 "which Stable Diffusion does not have"
             )
         for name in ("latents_mean", "latents_std"):
             if vae.get(name) is not None:
                 raise ConfigError(
-                    f"the vae of the model {self.model!r} has {name}, which Stable Diffusion's pipeline does not heed"
+                    f"the vae of the model {self.model!r} has {name}, "
+                    "which Stable Diffusion's pipeline does not heed"
                 )
 
     def _scheduler_config(self, base: BaseModel) -> dict[str, Any]:
-        """The scheduler's config as `StableDiffusionPipeline` treats it: it sets two old defaults right."""
+        """The scheduler's config, with two old defaults corrected as in diffusers' pipeline."""
         return base.config("scheduler") | {"steps_offset": 1, "clip_sample": False}
 
     def _latent_size(self, base: BaseModel) -> tuple[int, int]:
-        """Height and width of the latents, as `StableDiffusionPipeline` takes them from the UNet's config."""
+        """Height and width of the latents, from the UNet's config as in diffusers' pipeline."""
         height, width = sample_size(self.unet.config["sample_size"], self.model)
         version = str(base.config("unet").get("_diffusers_version", "1.0"))
         numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
-        if (
-            numbers < [0, 9] and height == width < OLD_SIZE
-        ):  # the pipeline, too, takes it for a mistake
+        if numbers < [0, 9] and height == width < OLD_SIZE:  # the pipeline corrects it as well
             return OLD_SIZE, OLD_SIZE
         return height, width
 
     def _text_encoders(self) -> Sequence[Any]:
         return (self.text_encoder,)
 
+    @torch.no_grad()
+    def _encode_new(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Text → conditioning `[1, tokens, width]`, with the encoders on the device meanwhile."""
+        for encoder in self._text_encoders():
+            encoder.to(self.device)
+        found = {text: self._encode(text) for text in texts}
+        for encoder in self._text_encoders():
+            encoder.to("cpu")
+        return found
+
     def _encode(self, text: str) -> Tensor:
         """Conditioning of one text `[1, tokens, width]`."""
         ((ids, mask),) = self.reader.tokens(text)
-        heeded = bool(getattr(self.text_encoder.config, "use_attention_mask", False))
-        hidden: Tensor = self.text_encoder(
-            ids.to(self.device), attention_mask=mask.to(self.device) if heeded else None
-        ).last_hidden_state
+        masked = bool(getattr(self.text_encoder.config, "use_attention_mask", False))
+        attention_mask = mask.to(self.device) if masked else None
+        output = self.text_encoder(ids.to(self.device), attention_mask=attention_mask)
+        hidden: Tensor = output.last_hidden_state
         return hidden
 
     def _output(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
@@ -251,13 +246,13 @@ class StableDiffusionPolicy:
         )[0]
         return output
 
-    # --- what reinforcement learning may change, and its files --------------------------------------------------------------
+    # --- trainable weights and their files -----------------------------------------------------
 
     def adapt(self, kind: Literal["lora", "full"], lora: LoraSettings | None = None) -> None:
-        """Makes the denoiser trainable: by adapters that start as the identity, or all of it.
+        """Makes the denoiser trainable: adapters that start as the identity, or all of it.
 
         Raises:
-            ConfigError: a LoRA target matches no layer, or the policy was adapted before.
+            ConfigError: A LoRA target matches no layer, or the policy was adapted before.
         """
         if self.kind != "none":
             raise ConfigError(f"the policy is already adapted ({self.kind})")
@@ -286,14 +281,15 @@ class StableDiffusionPolicy:
         self.kind = kind
 
     def save(self, folder: Path, iteration: int) -> None:
-        """Writes the checkpoint files into an existing folder (see `ddpo.policies.checkpoints.folder`)."""
+        """Writes the checkpoint files into an existing folder (`ddpo.policies.checkpoints`)."""
         if self.kind == "lora":
             from diffusers.loaders import StableDiffusionLoraLoaderMixin
             from peft.utils import get_peft_model_state_dict
 
+            settings = self.unet.peft_config[ADAPTER].to_dict()
             metadata = {
-                k: sorted(v) if isinstance(v, set) else v
-                for k, v in self.unet.peft_config[ADAPTER].to_dict().items()
+                name: sorted(value) if isinstance(value, set) else value
+                for name, value in settings.items()
             }
             StableDiffusionLoraLoaderMixin.save_lora_weights(
                 folder,
@@ -302,69 +298,58 @@ class StableDiffusionPolicy:
             )
         else:
             self.unet.save_pretrained(folder / "unet")
-        write_facts(
-            folder,
-            self.model,
-            self.kind,
-            iteration,
-            asdict(self.lora) if self.kind == "lora" else {},
-        )
+        adapter = asdict(self.lora) if self.kind == "lora" else {}
+        write_facts(folder, self.model, self.kind, iteration, adapter)
 
     def load(self, checkpoint: CheckpointInfo) -> None:
-        """Takes over the weights of a checkpoint of this base model.
+        """Loads the weights of a checkpoint of this base model.
 
         Raises:
-            CheckpointError: it belongs to another model, or its weights do not fit.
+            CheckpointError: The checkpoint belongs to another model, or its weights do not fit.
         """
         check_base(checkpoint, self.model)
-        if checkpoint.foreign:
-            self._load_foreign(checkpoint)
-            return
-        if self.kind == "none":
-            adapter = checkpoint.adapter
-            settings = (
-                LoraSettings(adapter["rank"], adapter["alpha"], tuple(adapter["targets"]))
-                if checkpoint.kind == "lora"
-                else None
-            )
-            self.adapt("lora" if checkpoint.kind == "lora" else "full", settings)
-        if checkpoint.kind == "lora":
-            from peft.utils import set_peft_model_state_dict
-
-            tensors, _ = load_tensors(checkpoint.folder / LORA_FILE)
-            result = set_peft_model_state_dict(
-                self.unet,
-                {k.removeprefix("unet."): v for k, v in tensors.items()},
-                adapter_name=ADAPTER,
-            )
-            if result.unexpected_keys:
-                raise CheckpointError(
-                    f"{checkpoint.folder / LORA_FILE} does not fit {self.model!r}: {result.unexpected_keys[0]}"
-                )
+        if checkpoint.external:
+            self._load_external(checkpoint)
+        elif checkpoint.kind == "lora":
+            if self.kind == "none":
+                self.adapt("lora", _lora_settings(checkpoint))
+            self._load_lora(checkpoint.folder / LORA_FILE)
         else:
-            tensors, _ = load_tensors(
-                checkpoint.folder / "unet" / "diffusion_pytorch_model.safetensors"
-            )
-            try:
-                self.unet.load_state_dict(tensors)
-            except RuntimeError as error:
-                raise CheckpointError(
-                    f"{checkpoint.folder} does not fit {self.model!r}: {str(error).splitlines()[0]}"
-                ) from error
+            if self.kind == "none":
+                self.adapt("full")
+            self._load_unet(checkpoint.folder)
 
-    def _load_foreign(self, checkpoint: CheckpointInfo) -> None:
-        """Takes over what another trainer made."""
+    def _load_lora(self, file: Path) -> None:
+        from peft.utils import set_peft_model_state_dict
+
+        tensors, _ = load_tensors(file)
+        state = {name.removeprefix("unet."): tensor for name, tensor in tensors.items()}
+        result = set_peft_model_state_dict(self.unet, state, adapter_name=ADAPTER)
+        if result.unexpected_keys:
+            raise CheckpointError(
+                f"{file} does not fit {self.model!r}: {result.unexpected_keys[0]}"
+            )
+
+    def _load_unet(self, folder: Path) -> None:
+        tensors, _ = load_tensors(folder / "unet" / "diffusion_pytorch_model.safetensors")
+        try:
+            self.unet.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{folder} does not fit {self.model!r}: {str(error).splitlines()[0]}"
+            ) from error
+
+    def _load_external(self, checkpoint: CheckpointInfo) -> None:
+        """Loads the weights of another trainer's checkpoint."""
         if self.kind not in ("none", checkpoint.kind):
             raise CheckpointError(
-                f"{checkpoint.folder} is {checkpoint.kind}, and the policy is already adapted ({self.kind})"
+                f"{checkpoint.folder} is {checkpoint.kind}, "
+                f"and the policy is already adapted ({self.kind})"
             )
         if checkpoint.kind == "lora":
             load_lora(self.unet, checkpoint.weights, ADAPTER, self.model)
-            adapter = checkpoint.adapter
-            self.kind, self.lora = (
-                "lora",
-                LoraSettings(adapter["rank"], adapter["alpha"], tuple(adapter["targets"])),
-            )
+            self.kind = "lora"
+            self.lora = _lora_settings(checkpoint)
             for _, parameter in self.trainable_parameters():
                 parameter.data = parameter.data.float()
             return
@@ -377,21 +362,18 @@ class StableDiffusionPolicy:
         self.unet.load_state_dict(weights)
 
     def _precision(self) -> Any:
-        return (
-            nullcontext()
-            if self.storage_dtype == torch.float32
-            else torch.autocast(self.device.type, self.storage_dtype)
-        )
+        if self.storage_dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.storage_dtype)
 
 
-def _bytes(texts: Mapping[str, Tensor]) -> int:
-    """The size of conditioning, of which every text has as much."""
-    first = next(iter(texts.values()))
-    return len(texts) * first.nbytes
+def _lora_settings(checkpoint: CheckpointInfo) -> LoraSettings:
+    adapter = checkpoint.adapter
+    return LoraSettings(adapter["rank"], adapter["alpha"], tuple(adapter["targets"]))
 
 
 def lay_out(module: Any, device: torch.device) -> Any:
-    """The module with its convolutions in the order that CUDA's are written for, channels last; elsewhere as it is."""
+    """The module in channels-last layout on CUDA, whose convolutions prefer it; else unchanged."""
     return module.to(memory_format=torch.channels_last) if device.type == "cuda" else module
 
 
@@ -403,22 +385,16 @@ def _copy_unet(unet: Any) -> Any:
     return copy.requires_grad_(False).eval().to(unet.dtype)
 
 
-def default_config(model: type) -> dict[str, Any]:
-    """The defaults of a diffusers class by the names of its config."""
-    parameters = inspect.signature(model.__init__).parameters  # type: ignore[misc]
-    return {name: one.default for name, one in parameters.items()}
-
-
 def sample_size(value: Any, model: str) -> tuple[int, int]:
-    """Height and width of the latents from a UNet's `sample_size`, a number or two.
+    """Height and width of the latents from a UNet's `sample_size`, one number or two.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: The value is neither.
     """
     found = list(value) if isinstance(value, (list, tuple)) else [value, value]
     if len(found) != 2 or not all(type(one) is int and one > 0 for one in found):
         raise ConfigError(
-            f"the unet of the model {model!r} has sample_size = {value!r}: write the latents' height and width into unet/config.json, "
-            "such as 64 for images of 512 pixels"
+            f"the unet of the model {model!r} has sample_size = {value!r}: write the latents' "
+            "height and width into unet/config.json, such as 64 for images of 512 pixels"
         )
     return found[0], found[1]

@@ -1,20 +1,20 @@
-"""One stochastic denoising step x_t → x_{t-1} and its density; the same code serves sampling and training.
+"""One stochastic denoising step x_t → x_{t-1} and its density, for sampling and training alike.
 
-Everything is float32 on the latents' device, whatever dtype the denoiser runs in, and nothing waits for the host: the coefficients
-of all steps are computed once and gathered by step index.
+All values are float32 on the latents' device, whatever the dtype of the denoiser. Nothing waits for
+the host: the coefficients of all steps are computed once and gathered by step index.
 """
 
 from __future__ import annotations
 
 import math
-import textwrap
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ddpo.errors import ConfigError, one_line
+from ddpo.text import shortened
 
 __all__ = [
     "NoiseSchedule",
@@ -26,20 +26,21 @@ __all__ = [
 ]
 
 STD_FLOOR: Final = 1e-6
-"""Least standard deviation of a step: with η = 0 the density is a spike, not a division by zero. Source: jannerm/ddpo."""
+"""Least standard deviation of a step, so that η = 0 divides by no zero. Source: jannerm/ddpo."""
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
+Spacing = Literal["leading", "trailing", "linspace"]
 
 
 @dataclass(frozen=True, slots=True)
 class StepCoefficients:
-    """What the steps of one sampler run need, one entry per step, in sampling order (noise first)."""
+    """The coefficients of one sampler run, one entry per step in sampling order (noise first)."""
 
     timesteps: Tensor  # int64 [steps], descending
     alpha: Tensor  # float32 [steps], ᾱ_t
     alpha_prev: Tensor  # float32 [steps], ᾱ_{t-1}; the schedule's final value after the last step
     std: Tensor  # float32 [steps], η √((1-ᾱ_{t-1})/(1-ᾱ_t) · (1-ᾱ_t/ᾱ_{t-1})), at least STD_FLOOR
-    noise_std: Tensor  # float32 [steps], the same without the floor: what the sampler adds
+    noise_std: Tensor  # float32 [steps], the same without the floor, as the sampler adds it
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -51,46 +52,43 @@ class StepCoefficients:
 
 @dataclass(frozen=True, slots=True)
 class NoiseSchedule:
-    """The cumulative signal levels of a diffusion model and what its denoiser predicts.
+    """The cumulative signal levels of a diffusion model, and the output type of its denoiser.
 
-    Source of the step: Song et al., arXiv 2010.02502, equation 12 and 16.
+    Source of the step: Song et al., arXiv 2010.02502, equations 12 and 16.
     """
 
     alphas_cumprod: Tensor  # float64 [train_timesteps]
-    final_alpha: (
-        float  # ᾱ after the last step: 1, or ᾱ_0 where the scheduler has set_alpha_to_one=False
-    )
+    final_alpha: float  # ᾱ after the last step: 1, or ᾱ_0 if set_alpha_to_one is False
     prediction: Prediction
-    spacing: Literal["leading", "trailing", "linspace"]
+    spacing: Spacing
     steps_offset: int
-    _made: dict[tuple[str, int, float], StepCoefficients] = field(
+    _cached: dict[tuple[str, int, float], StepCoefficients] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     @classmethod
     def from_scheduler(cls, config: Any) -> NoiseSchedule:
-        """The schedule that a diffusers scheduler config (a mapping) describes.
+        """The schedule of a diffusers scheduler config (a mapping).
 
         Raises:
-            ConfigError: a flow-matching scheduler, an unknown prediction type or spacing, or impossible levels.
+            ConfigError: The scheduler is for flow matching, has an unknown prediction type or
+                spacing, or has impossible signal levels.
         """
         from diffusers import DDIMScheduler
 
         if "beta_schedule" not in config:
             raise ConfigError(
-                f"the scheduler {config.get('_class_name', '')} is not a variance-preserving diffusion: DDIM steps would be wrong"
+                f"the scheduler {config.get('_class_name', '')} is not a variance-preserving "
+                "diffusion: DDIM steps would be wrong"
             )
         try:
             ddim = DDIMScheduler.from_config(config)
         except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-            said = textwrap.shorten(one_line(error), 200, placeholder=" …")
-            raise ConfigError(f"the scheduler's config describes no schedule: {said}") from error
-        prediction, spacing = ddim.config["prediction_type"], ddim.config["timestep_spacing"]
-        if prediction not in ("epsilon", "v_prediction", "sample") or spacing not in (
-            "leading",
-            "trailing",
-            "linspace",
-        ):
+            reason = shortened(one_line(error), 200)
+            raise ConfigError(f"the scheduler's config describes no schedule: {reason}") from error
+        prediction = ddim.config["prediction_type"]
+        spacing = ddim.config["timestep_spacing"]
+        if prediction not in get_args(Prediction) or spacing not in get_args(Spacing):
             raise ConfigError(
                 f"prediction type {prediction!r} with spacing {spacing!r} is not supported"
             )
@@ -105,10 +103,12 @@ class NoiseSchedule:
         )
 
     def timesteps(self, steps: int) -> list[int]:
-        """The timesteps of a run of `steps`, descending, spaced as the scheduler spaces them (arXiv 2305.08891, table 2).
+        """The timesteps of a sampler run, descending, in the spacing of the scheduler.
 
         Raises:
-            ConfigError: more steps than training timesteps, or none.
+            ConfigError: `steps` is less than 1 or exceeds the number of training timesteps.
+
+        Source: arXiv 2305.08891, table 2.
         """
         total = len(self.alphas_cumprod)
         if not 1 <= steps <= total:
@@ -116,26 +116,29 @@ class NoiseSchedule:
         if self.spacing == "trailing":
             return [round(total - i * total / steps) - 1 for i in range(steps)]
         if self.spacing == "leading":
-            return [
-                min(i * (total // steps) + self.steps_offset, total - 1)
-                for i in reversed(range(steps))
-            ]
+            stride = total // steps
+            times = [min(i * stride + self.steps_offset, total - 1) for i in range(steps)]
+            return times[::-1]
         if steps == 1:
             return [0]  # numpy.linspace(0, total - 1, 1), as in diffusers
         return [round(i * (total - 1) / (steps - 1)) for i in reversed(range(steps))]
 
     def coefficients_on(self, device: torch.device, steps: int, eta: float) -> StepCoefficients:
-        """The coefficients on a device, made and moved there once; raises as `coefficients`."""
+        """The coefficients on a device, computed and moved there once; raises as `coefficients`."""
         key = (str(device), steps, eta)
-        if key not in self._made:
-            self._made[key] = self.coefficients(steps, eta).to(device)
-        return self._made[key]
+        if key not in self._cached:
+            self._cached[key] = self.coefficients(steps, eta).to(device)
+        return self._cached[key]
 
     def coefficients(self, steps: int, eta: float) -> StepCoefficients:
-        """The coefficients of a run of `steps` with stochasticity `eta` (1: as noisy as DDPM; 0: deterministic DDIM).
+        """The coefficients of a sampler run.
+
+        Args:
+            steps: Number of steps.
+            eta: Stochasticity, from 0 (deterministic DDIM) to 1 (as noisy as DDPM).
 
         Raises:
-            ConfigError: `eta` is outside [0, 1], or `steps` does not fit.
+            ConfigError: `eta` is outside [0, 1], or `steps` is out of range.
         """
         if not 0 <= eta <= 1:
             raise ConfigError(f"eta must be in [0, 1], got {eta}")
@@ -157,19 +160,21 @@ class NoiseSchedule:
 
 
 def _check_levels(alphas_cumprod: Tensor, total: int, prediction: str) -> None:
-    """Refuses signal levels with which no image can be sampled.
+    """Raises if no image can be sampled with the signal levels.
 
     Args:
         alphas_cumprod: ᾱ, `[train_timesteps]`.
-        total: the number of training timesteps that the config states.
-        prediction: the denoiser's output.
+        total: Number of training timesteps stated in the config.
+        prediction: Output type of the denoiser.
 
     Raises:
-        ConfigError: too few or too many levels, levels outside [0, 1] or increasing, or "epsilon" where ᾱ is 0.
+        ConfigError: The number of levels is wrong, levels increase or lie outside [0, 1], or the
+            prediction is "epsilon" although ᾱ reaches 0.
     """
     if len(alphas_cumprod) != total:
         raise ConfigError(
-            f"the scheduler has {len(alphas_cumprod)} trained_betas and num_train_timesteps = {total}: they must be equal"
+            f"the scheduler has {len(alphas_cumprod)} trained_betas and "
+            f"num_train_timesteps = {total}: they must be equal"
         )
     falling = bool((alphas_cumprod[1:] <= alphas_cumprod[:-1]).all())
     if not (falling and float(alphas_cumprod[-1]) >= 0 and float(alphas_cumprod[0]) < 1):
@@ -178,8 +183,9 @@ def _check_levels(alphas_cumprod: Tensor, total: int, prediction: str) -> None:
         )
     if prediction == "epsilon" and float(alphas_cumprod[-1]) == 0:
         raise ConfigError(
-            "the scheduler has prediction_type = 'epsilon' and no signal at the noisiest level (rescale_betas_zero_snr): "
-            "the image would be divided by zero; such models predict v_prediction"
+            "the scheduler has prediction_type = 'epsilon' and no signal at the noisiest level "
+            "(rescale_betas_zero_snr): the image would be divided by zero; such models predict "
+            "v_prediction"
         )
 
 
@@ -195,36 +201,45 @@ def ddim_mean(
     mean = √ᾱ_{t-1} x̂_0 + √(1 - ᾱ_{t-1} - σ²) ε̂, with x̂_0 and ε̂ from the denoiser's output.
 
     Args:
-        output: what the denoiser predicts, `[batch, channel, height, width]`.
-        x_t: the noisy latents, same shape.
-        step: index into the coefficients, int64 `[batch]`.
-        coefficients: those of the sampler run.
+        output: Prediction of the denoiser, `[batch, channel, height, width]`.
+        x_t: Noisy latents of the same shape.
+        step: Index into the coefficients, int64 `[batch]`.
+        coefficients: Coefficients of the sampler run.
         prediction: "epsilon", "v_prediction" (v = √ᾱ ε - √(1-ᾱ) x_0) or "sample".
     """
-    output, x_t = output.float(), x_t.float()
+    output = output.float()
+    x_t = x_t.float()
     alpha, alpha_prev, std = (
         c[step].view(-1, 1, 1, 1)
         for c in (coefficients.alpha, coefficients.alpha_prev, coefficients.noise_std)
     )
-    signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
+    signal = alpha.sqrt()
+    noise = (1 - alpha).sqrt()
     if prediction == "epsilon":
-        x_0, epsilon = (x_t - noise * output) / signal, output
+        epsilon = output
+        x_0 = (x_t - noise * output) / signal
     elif prediction == "v_prediction":
-        x_0, epsilon = signal * x_t - noise * output, signal * output + noise * x_t
+        epsilon = signal * output + noise * x_t
+        x_0 = signal * x_t - noise * output
     else:
-        x_0, epsilon = output, (x_t - signal * output) / noise
+        epsilon = (x_t - signal * output) / noise
+        x_0 = output
     return alpha_prev.sqrt() * x_0 + (1 - alpha_prev - std**2).clamp_min(0).sqrt() * epsilon
 
 
 def gaussian_log_prob(x_prev: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Log-density of N(mean, std²) at `x_prev`, *averaged* over channel, height and width: float32 `[batch]`.
+    """Log-density of N(mean, std²) at `x_prev`, averaged over channel, height and width.
 
-    The average, not the sum, is what the reference implementation's clip range of 1e-4 is tuned to (kvablack/ddpo-pytorch).
+    The clip range of the reference implementation, 1e-4, is tuned to the average, not the sum
+    (kvablack/ddpo-pytorch).
 
     Args:
-        x_prev: the sampled latents as they are stored, `[batch, channel, height, width]`.
-        mean: same shape.
-        std: `[batch]`.
+        x_prev: Sampled latents as stored, `[batch, channel, height, width]`.
+        mean: Mean of the step, of the same shape.
+        std: Standard deviation of the step, `[batch]`.
+
+    Returns:
+        float32 `[batch]`.
     """
     deviation = std.view(-1, 1, 1, 1)
     squared = ((x_prev.detach().float() - mean) / deviation) ** 2
@@ -232,13 +247,19 @@ def gaussian_log_prob(x_prev: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def noised(x_0: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-    """x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, float32 `[batch, channel, height, width]`; `alpha` is ᾱ_t, `[batch]`."""
+    """Noised latents x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, float32 `[batch, channel, height, width]`.
+
+    Args:
+        x_0: Clean latents.
+        noise: ε, of the same shape.
+        alpha: ᾱ_t, `[batch]`.
+    """
     level = alpha.view(-1, 1, 1, 1)
     return level.sqrt() * x_0 + (1 - level).sqrt() * noise
 
 
 def denoising_target(x_0: Tensor, noise: Tensor, alpha: Tensor, prediction: Prediction) -> Tensor:
-    """What the denoiser should predict for `noised(x_0, noise, alpha)`: ε, v = √ᾱ ε - √(1-ᾱ) x_0, or x_0; same shape."""
+    """The correct output for `noised(x_0, noise, alpha)`: ε, v = √ᾱ ε - √(1-ᾱ) x_0, or x_0."""
     if prediction == "epsilon":
         return noise
     if prediction == "sample":

@@ -1,10 +1,11 @@
-"""Prompt lists: built in, or a user's file.
+"""Prompt lists, built in or from a user's file.
 
-A text file has one prompt a line. A table (`ddpo.inputs.tables`) has a column of prompts and, if a
-reward needs it, "metadata"; without that column all other columns are the metadata. "weight" says
-how often a prompt is drawn; a prompt that is named several times has the sum. `ddpo.prompts.leaks` checks
-that held-out prompts are not training prompts in disguise. `lists/README.md` has the sources
-of the built-in lists.
+A text file has one prompt per line. A table (`ddpo.inputs.tables`) has a column of prompts and, if
+a reward needs it, "metadata"; without that column all other columns are the metadata. "weight" is
+the relative frequency of sampling a prompt, and repeated prompts add their weights.
+
+`ddpo.prompts.leaks` checks held-out prompts for disguised training prompts. `lists/README.md` has
+the sources of the built-in lists.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from typing import Any, Final
 from ddpo.errors import ConfigError, PromptError
 from ddpo.inputs.columns import PROMPT, WEIGHT, column_of, explicit_metadata, metadata_of
 from ddpo.inputs.tables import TABLES, Row, columns_without_bytes, read_entries
-from ddpo.inputs.text import check_text, numbered_lines, shortened
+from ddpo.inputs.text import check_text, numbered_lines
 from ddpo.io.atomic import named_path
 from ddpo.registry import nearest
+from ddpo.text import shortened
 from ddpo.types import Prompt
 
 __all__ = [
@@ -41,7 +43,7 @@ __all__ = [
 TEXTS: Final = (".txt", ".text", ".prompts", ".lst", "")
 BUILT_IN: Final = (".txt", ".jsonl")
 SUFFIXES: Final = ", ".join((TEXTS[0], *TABLES))
-MAX_WEIGHT: Final = 1000  # a weight beyond it is a mistake
+MAX_WEIGHT: Final = 1000  # a larger weight is a mistake
 HEADERS: Final = frozenset(("prompt", "prompts", "caption", "captions"))
 QUOTED_FIELD: Final = re.compile(r'"([^"]|"")*",\S')  # prose has a space after the comma
 BRACKETS: Final = re.compile(r"[\[\]{},]+")
@@ -49,20 +51,20 @@ BRACKETS: Final = re.compile(r"[\[\]{},]+")
 
 @dataclass(frozen=True, slots=True)
 class PromptSet:
-    """A named list of distinct prompts; `source` says in words where it came from."""
+    """A named list of distinct prompts; `source` describes its origin in words."""
 
     name: str
     source: str
     prompts: tuple[Prompt, ...]
-    weights: tuple[int, ...]  # how often each is drawn in a cycle; without a common divisor
-    described: bool = False  # whether the metadata are the other columns of a table
+    weights: tuple[int, ...]  # samples of each prompt per cycle, without a common divisor
+    described: bool = False  # True if the metadata are the other columns of a table
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     @property
     def digest(self) -> str:
-        """Hexadecimal SHA-256 of texts, metadata and weights: what a run depends on."""
+        """The hexadecimal SHA-256 of texts, metadata and weights, on which a run depends."""
         weighted = zip(self.prompts, self.weights, strict=True)
         rows = [[prompt.text, dict(prompt.metadata), weight] for prompt, weight in weighted]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
@@ -76,21 +78,21 @@ def builtin_names() -> tuple[str, ...]:
 
 @cache
 def _builtin_files() -> dict[str, str]:
-    """Name of the list → name of its file."""
+    """List name → file name."""
     entries = [entry.name for entry in (files("ddpo.prompts") / "lists").iterdir()]
     return {name.rpartition(".")[0]: name for name in entries if name.endswith(BUILT_IN)}
 
 
 def load_prompts(name_or_path: str) -> PromptSet:
-    """The prompts of a file if there is one of that name, else of a built-in list.
+    """The prompts of the file with this path, else of the built-in list with this name.
 
     "animals" and "animals.txt" both name the built-in list. A folder of Parquet shards is one list.
 
     Raises:
-        PromptError: no such file or list (names the nearest), empty, or a line that is no prompt.
+        PromptError: There is no such file or list, it is empty, or a line is no prompt.
     """
     path = named_path(name_or_path)
-    if os.path.isfile(path):  # of a name that is too long, Path.is_file raises
+    if os.path.isfile(path):  # Path.is_file raises if the name is too long
         return _collected(_entries(path), path.stem, f"file {path}", str(path))
     name = name_or_path.removesuffix(".txt").removesuffix(".jsonl")
     if name in builtin_names():
@@ -104,28 +106,28 @@ def load_prompts(name_or_path: str) -> PromptSet:
 
 
 def builtin_prompts(name: str) -> PromptSet:
-    """The built-in list of one of `builtin_names()`, whatever file of that name may lie around."""
+    """The built-in list with one of `builtin_names()`, even if a file has the same name."""
     with as_file(files("ddpo.prompts") / "lists" / _builtin_files()[name]) as path:
         return _collected(_entries(path), name, f"built-in list {name!r}", path.name)
 
 
 def listed_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a file in its order, each as often as it is named.
+    """The prompts of a file in order, with repetitions.
 
     Raises:
-        PromptError: as `load_prompts`.
+        PromptError: As `load_prompts`.
     """
     return [entry.prompt for entry in _entries(path) for _ in range(entry.weight)]
 
 
 def with_shared_metadata(lists: Sequence[PromptSet]) -> list[PromptSet]:
-    """The lists, with the same metadata for a prompt wherever it stands: all that is known of it.
+    """The lists, with the union of its metadata for each prompt that several lists share.
 
     A value under "metadata" wins over that of a table's column. Columns that differ between tables
-    describe their rows, and are left out.
+    describe their rows and are left out.
 
     Raises:
-        PromptError: two lists have different values under "metadata" for one prompt.
+        PromptError: Two lists have different values under "metadata" for one prompt.
     """
     known: dict[str, dict[str, Any]] = {}
     for (id, key), values in _values(one for one in lists if one.described).items():
@@ -144,7 +146,7 @@ def with_shared_metadata(lists: Sequence[PromptSet]) -> list[PromptSet]:
 
 
 def _values(lists: Iterable[PromptSet]) -> dict[tuple[str, str], list[tuple[Any, str]]]:
-    """Id of a prompt and key of its metadata → its values, each with the name of the list."""
+    """Prompt id and metadata key → values, each with the name of its list."""
     found: dict[tuple[str, str], list[tuple[Any, str]]] = {}
     for one in lists:
         for prompt in one.prompts:
@@ -160,19 +162,19 @@ def _with_metadata(one: PromptSet, known: Mapping[str, Mapping[str, Any]]) -> Pr
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A prompt as a file names it, and its place in the file."""
+    """A prompt as written in a file, with its place there."""
 
     where: str  # "file:line"
     prompt: Prompt
     weight: int = 1
-    explicit: bool = True  # whether the metadata stand under "metadata", not in other columns
+    explicit: bool = True  # True if the metadata are under "metadata", not in other columns
 
 
 def _collected(entries: Iterable[_Entry], name: str, source: str, origin: str) -> PromptSet:
-    """The distinct prompts, in the order in which they are first named.
+    """The distinct prompts, in the order of their first appearance.
 
     Raises:
-        PromptError: there is none, or one prompt has two objects under "metadata".
+        PromptError: There is no prompt, or one prompt has two objects under "metadata".
     """
     first: dict[str, _Entry] = {}
     metadata: dict[str, dict[str, Any]] = {}
@@ -198,13 +200,13 @@ def _collected(entries: Iterable[_Entry], name: str, source: str, origin: str) -
 
 
 def _keep_common(shared: dict[str, Any], other: Row) -> None:
-    """Drops what differs in another row of the same prompt: it describes the row."""
+    """Drops the values that differ in another row of the same prompt, since they describe rows."""
     for key in [key for key, value in shared.items() if key not in other or other[key] != value]:
         del shared[key]
 
 
 def _entries(path: Path) -> Iterator[_Entry]:
-    """The prompts that a file names, in its order."""
+    """The prompts of a file, in order."""
     suffix = path.suffix.lower()
     if suffix in TABLES or path.is_dir():
         try:
@@ -226,8 +228,10 @@ def _tabled(found: Row | str, where: str) -> _Entry:
         if any(name.strip().lower() in PROMPT for name in found):
             raise PromptError(f"{where}: an empty prompt")
         names = ", ".join(shortened(name, 30) for name in found) or "none"
-        wanted = ", ".join(PROMPT)
-        raise PromptError(f"{where}: no prompt; the columns are {names}; expected one of {wanted}")
+        accepted = ", ".join(PROMPT)
+        raise PromptError(
+            f"{where}: no prompt; the columns are {names}; expected one of {accepted}"
+        )
     text = found[column]
     if not isinstance(text, str):
         raise PromptError(f'{where}: expected "{column}" to be a text, got {shortened(repr(text))}')
@@ -240,7 +244,7 @@ def _weight(row: Row, where: str) -> int:
     column = column_of(row, WEIGHT, where)
     given = 1 if column is None else row[column]
     if isinstance(given, float) and given.is_integer():
-        given = int(given)  # as pandas writes whole numbers of a column with gaps
+        given = int(given)  # pandas writes integers of a column with gaps so
     if isinstance(given, str) and given.isdecimal() and len(given) < 10:
         given = int(given)  # all values of CSV are texts
     if type(given) is not int or not 1 <= given <= MAX_WEIGHT:
@@ -250,10 +254,10 @@ def _weight(row: Row, where: str) -> int:
 
 
 def _lines(path: Path) -> Iterator[_Entry]:
-    """The lines of a text file that are not blank.
+    """The prompts of a text file: its lines that are not blank.
 
     Raises:
-        PromptError: a line is of a table or of JSON, or no prompt for another reason.
+        PromptError: A line comes from a table or from JSON, or is no prompt for another reason.
     """
     seen = False
     for number, line in numbered_lines(path):
@@ -267,7 +271,7 @@ def _lines(path: Path) -> Iterator[_Entry]:
 
 
 def _refuse_tables(line: str, where: str, first: bool) -> None:
-    """Refuses a line that is of a table or of JSON."""
+    """Raises `PromptError` for a line of a table or of JSON."""
     shown = repr(shortened(line))
     if "\t" in line:
         raise PromptError(f"{where}: a tab in a prompt; if the file is a table, call it .tsv")

@@ -13,18 +13,17 @@ from ddpo.types import Prompt
 
 __all__ = ["LEAK_JACCARD", "Disguise", "Leak", "find_kin", "find_leaks"]
 
-LEAK_JACCARD: Final = (
-    0.8  # share of words in common above which two prompts count as near-duplicates
-)
+LEAK_JACCARD: Final = 0.8
+"""Word overlap (Jaccard index) from which two prompts count as near-duplicates."""
 ROUNDING: Final = 1e-9  # 0.8 is no binary fraction
 
 Disguise = Literal["words", "overlap", "noun", "synonym", "kind", "wider"]
-"""From the same words to another name of the same thing, and, which is no leak, a thing with its own name of a wider kind."""
+"""The kinds of match, strongest first; "wider" alone is no leak: a kind with its own name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A held-out prompt that is too near to a training prompt, and why."""
+    """A held-out prompt that is too similar to a training prompt, and the reason."""
 
     heldout: Prompt
     train: Prompt
@@ -33,20 +32,26 @@ class Leak:
 
 
 def find_leaks(train: Sequence[Prompt], heldout: Sequence[Prompt]) -> list[Leak]:
-    """Held-out prompts that a training prompt gives away, each with its strongest reason.
+    """Held-out prompts that leak from a training prompt, each with its strongest reason.
 
-    In this order: the same words but for articles, case, order and plural; a word overlap |A ∩ B| / |A ∪ B| (Jaccard) of at least 0.8; the
-    same noun (`ddpo.prompts.nouns`); another word for it ("bunny", "rabbit"); a kind of it ("beagle", "dog"), whichever of the two was trained on.
+    The reasons, strongest first:
+
+    - the same words, apart from articles, case, order and plural;
+    - a word overlap |A ∩ B| / |A ∪ B| (Jaccard index) of at least 0.8;
+    - the same noun (`ddpo.prompts.nouns`);
+    - another word for it ("bunny", "rabbit");
+    - a kind of it ("beagle", "dog"), whichever of the two was trained on.
     """
-    overlaps, nouns = _Overlaps(train), _Nouns(train)
+    overlaps = _Overlaps(train)
+    nouns = _Nouns(train)
     found = ((overlaps.leak(prompt) or nouns.leak(prompt)) for prompt in heldout)
     return [leak for leak in found if leak is not None]
 
 
 def find_kin(train: Sequence[Prompt], heldout: Sequence[Prompt]) -> list[Leak]:
-    """Held-out prompts of which the noun belongs to a wider kind that was trained on, as an owl is a bird, but which has a name of its own.
+    """Held-out prompts whose noun belongs to a trained kind but has its own name (owl and bird).
 
-    They count as unseen: a picture of one is not called by the trained noun.
+    They count as unseen, since nobody calls an image of one by the trained noun.
     """
     nouns = _Nouns(train)
     found = (nouns.kin(prompt) for prompt in heldout)
@@ -54,7 +59,7 @@ def find_kin(train: Sequence[Prompt], heldout: Sequence[Prompt]) -> list[Leak]:
 
 
 class _Overlaps:
-    """Training prompts by their words, so that those with enough of a prompt's words are found without comparing it with all."""
+    """An index of training prompts by their words, to find near-duplicates without a full scan."""
 
     def __init__(self, train: Sequence[Prompt]) -> None:
         self._known = [(prompt, frozenset(words(prompt.text))) for prompt in train]
@@ -66,10 +71,10 @@ class _Overlaps:
                 self._places[word].append(place)
 
     def _telling(self, found: frozenset[str]) -> list[str]:
-        """The rarest words of a prompt, so many that any prompt with a Jaccard of at least 0.8 shares one of its own rarest with them.
+        """The rarest words of a prompt, one of which any near-duplicate has among its rarest too.
 
-        Of n words at least 0.8 n are in common; so the first n − ⌈0.8 n⌉ + 1 of each in one order must meet: prefix filtering (Chaudhuri,
-        Ganti, Kaushik, ICDE 2006).
+        Near-duplicates share at least 0.8 n of n words. So the first n − ⌈0.8 n⌉ + 1 words of each,
+        in one common order, overlap: prefix filtering (Chaudhuri, Ganti, Kaushik, ICDE 2006).
         """
         ordered = sorted(found, key=lambda word: (self._rare[word], word))
         return ordered[: len(ordered) - math.ceil(LEAK_JACCARD * len(ordered) - ROUNDING) + 1]
@@ -84,24 +89,18 @@ class _Overlaps:
             other, theirs = self._known[place]
             shared = len(mine & theirs)
             if shared >= LEAK_JACCARD * (len(mine) + len(theirs) - shared) - ROUNDING:
-                return Leak(
-                    prompt,
-                    other,
-                    f"{shared / len(mine | theirs):.0%} of the words in common",
-                    "overlap",
-                )
+                reason = f"{shared / len(mine | theirs):.0%} of the words in common"
+                return Leak(prompt, other, reason, "overlap")
         return None
 
 
 class _Nouns:
-    """Training prompts by what they show."""
+    """An index of training prompts by their nouns: noun → a prompt, and the word it uses."""
 
     def __init__(self, train: Sequence[Prompt]) -> None:
-        self._named: dict[
-            str, tuple[Prompt, str]
-        ] = {}  # noun → a prompt that names it by that word
-        self._meant: dict[str, tuple[Prompt, str]] = {}  # by another word, with that word
-        self._kinds: dict[str, tuple[Prompt, str]] = {}  # a prompt with a kind of it, and which
+        self._named: dict[str, tuple[Prompt, str]] = {}  # prompts that use the noun itself
+        self._meant: dict[str, tuple[Prompt, str]] = {}  # prompts that use a synonym
+        self._kinds: dict[str, tuple[Prompt, str]] = {}  # prompts that name a kind of it
         groups = {"same": self._named, "synonyms": self._meant, "kinds": self._kinds}
         for prompt in train:
             for subject in subjects(prompt.text):
@@ -123,12 +122,8 @@ class _Nouns:
                     other, name = self._meant[noun]
                     yield Leak(prompt, other, f"{name}: another word for {noun}", "synonym")
                 if relation == "synonyms" and noun in self._named:
-                    yield Leak(
-                        prompt,
-                        self._named[noun][0],
-                        f"{subject.name}: another word for {noun}",
-                        "synonym",
-                    )
+                    reason = f"{subject.name}: another word for {noun}"
+                    yield Leak(prompt, self._named[noun][0], reason, "synonym")
                 trained = self._named.get(noun) or self._meant.get(noun)
                 if relation == "kinds" and trained:
                     yield Leak(prompt, trained[0], f"{subject.name}: a kind of {noun}", "kind")
@@ -143,10 +138,6 @@ class _Nouns:
             for noun, relation in subject.relations:
                 trained = self._named.get(noun) or self._meant.get(noun)
                 if relation == "wider" and trained:
-                    return Leak(
-                        prompt,
-                        trained[0],
-                        f"{subject.name}: belongs to {noun}, but has a name of its own",
-                        "wider",
-                    )
+                    reason = f"{subject.name}: belongs to {noun}, but has a name of its own"
+                    return Leak(prompt, trained[0], reason, "wider")
         return None

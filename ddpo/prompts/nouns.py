@@ -1,7 +1,7 @@
-"""What a prompt shows: its noun, and what the table of kinds (`lists/kinds.toml`) says about it.
+"""The nouns of a prompt, with their synonyms and kinds from the table `lists/kinds.toml`.
 
-The noun is found by a simple rule, without a parser: the last word before the first preposition, verb in -ing or comma. Where the rule is
-wrong, it is wrong in the same way for training prompts and held-out ones.
+A simple rule finds the noun without a parser: the last word before the first preposition, verb in
+-ing or comma. Where the rule errs, it errs alike for training and held-out prompts.
 """
 
 from __future__ import annotations
@@ -17,115 +17,29 @@ __all__ = ["Relation", "Subject", "singular", "subjects", "words"]
 
 Relation = Literal["same", "synonyms", "kinds", "wider"]
 
+
+def _word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 ARTICLES: Final = frozenset({"a", "an", "the"})
-OF_WHAT: Final = frozenset(
-    {
-        "photo",
-        "photograph",
-        "picture",
-        "image",
-        "painting",
-        "drawing",
-        "portrait",
-        "sketch",
-        "illustration",
-        "rendering",
-        "render",
-        "shot",
-        "view",
-        "closeup",
-        "herd",
-        "flock",
-        "pack",
-        "swarm",
-        "school",
-        "group",
-        "pair",
-        "bunch",
-    }
-)
-"""Words that only lead up to the noun behind "of"."""
-ENDS: Final = frozenset(
-    {
-        "on",
-        "in",
-        "at",
-        "with",
-        "without",
-        "under",
-        "over",
-        "near",
-        "by",
-        "of",
-        "from",
-        "to",
-        "into",
-        "onto",
-        "beside",
-        "behind",
-        "before",
-        "above",
-        "below",
-        "among",
-        "between",
-        "through",
-        "during",
-        "against",
-        "around",
-        "next",
-        "inside",
-        "outside",
-        "along",
-        "across",
-        "beneath",
-        "as",
-        "for",
-        "while",
-        "who",
-        "that",
-        "which",
-        "is",
-        "are",
-        "has",
-        "have",
-    }
-)
-"""Words that come after a noun."""
-NO_VERBS: Final = frozenset(
-    {
-        "king",
-        "ring",
-        "wing",
-        "thing",
-        "string",
-        "spring",
-        "swing",
-        "sling",
-        "duckling",
-        "gosling",
-        "starling",
-        "sapling",
-        "nestling",
-        "fledgling",
-        "dumpling",
-        "building",
-        "painting",
-        "ceiling",
-        "pudding",
-        "wedding",
-        "earring",
-        "clothing",
-        "lightning",
-        "evening",
-        "morning",
-        "herring",
-        "viking",
-        "icing",
-        "bunting",
-        "darling",
-        "railing",
-    }
-)
+PHOTOS: Final = frozenset(("photo", "photograph", "picture", "image", "shot", "view", "closeup"))
+OF_WHAT: Final = PHOTOS | _word_set("""
+    painting drawing portrait sketch illustration rendering render
+    herd flock pack swarm school group pair bunch
+""")
+"""Words that only introduce the noun after "of"."""
+ENDS: Final = _word_set("""
+    on in at with without under over near by of from to into onto beside behind before above
+    below among between through during against around next inside outside along across
+    beneath as for while who that which is are has have
+""")
+"""Words that end a noun phrase."""
+NO_VERBS: Final = _word_set("""
+    king ring wing thing string spring swing sling duckling gosling starling sapling
+    nestling fledgling dumpling building painting ceiling pudding wedding earring clothing
+    lightning evening morning herring viking icing bunting darling railing
+""")
 IRREGULAR: Final = {
     "mice": "mouse",
     "geese": "goose",
@@ -152,21 +66,27 @@ PARTS: Final = re.compile(r"[,;.:|()\n]|\band (?=(?:a|an|the|two|three|some)\b)"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One thing that a prompt shows."""
+    """One subject of a prompt."""
 
-    name: str  # singular, without what stands before the words that the table knows
-    relations: tuple[tuple[str, Relation], ...]  # to which nouns, and how; to itself the first
+    name: str  # singular, reduced to the words in the table
+    relations: tuple[tuple[str, Relation], ...]  # nouns with their relation; first the name itself
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case and singular, without articles and 's. Text without a letter or digit is one word."""
+    """The words of a text in lower case and singular, without articles and 's.
+
+    A text without letters and digits is one word.
+    """
     found = re.findall(r"\w+(?:'\w+)?", text.lower().replace("’", "'"))
     kept = [singular(word.removesuffix("'s")) for word in found if word not in ARTICLES]
     return kept or [text.strip()]
 
 
 def singular(word: str) -> str:
-    """The singular of an English noun in lower case, by its ending; other words may lose an s, always in the same way."""
+    """The singular of an English noun in lower case, by its ending.
+
+    Other words may lose an s, but always in the same way.
+    """
     if word in IRREGULAR:
         return IRREGULAR[word]
     if len(word) > 4 and word.endswith("ies"):
@@ -187,7 +107,7 @@ def singular(word: str) -> str:
 
 
 def subjects(text: str) -> tuple[Subject, ...]:
-    """What a prompt shows: its first noun, and those after a comma or an "and" that the table of kinds knows."""
+    """The subjects of a prompt: its first noun, and further known ones after a comma or "and"."""
     found: dict[str, Subject] = {}
     for part in PARTS.split(text.lower()):
         subject, known = _subject(_phrase(part))
@@ -197,7 +117,7 @@ def subjects(text: str) -> tuple[Subject, ...]:
 
 
 def _phrase(part: str) -> list[str]:
-    """The noun of a part of a prompt with the words before it, singular."""
+    """The words of a part of a prompt up to its noun, in the singular."""
     taken = re.findall(r"\w+(?:'\w+)?", part.replace("’", "'"))
     for place, (word, after) in enumerate(zip(taken, taken[1:], strict=False)):
         if word in OF_WHAT and after == "of":
@@ -209,31 +129,30 @@ def _phrase(part: str) -> list[str]:
             continue
         verb = bool(phrase) and word.endswith("ing") and (word not in NO_VERBS or after in ARTICLES)
         if verb or word in ENDS:
-            if (
-                len(phrase) > 1 and len(phrase[-1]) > 5 and phrase[-1].endswith("ed")
-            ):  # "a castle surrounded by"
-                phrase.pop()
+            if len(phrase) > 1 and len(phrase[-1]) > 5 and phrase[-1].endswith("ed"):
+                phrase.pop()  # "a castle surrounded by"
             break
         phrase.append(singular(word.removesuffix("'s")))
     return phrase
 
 
 def _subject(phrase: list[str]) -> tuple[Subject | None, bool]:
-    """The longest ending of a phrase that the table knows, else its last word; and whether the table knows it."""
+    """The longest ending of a phrase in the table, else its last word; and True if in the table."""
     table = _table()
     for start in range(len(phrase)):
         name = " ".join(phrase[start:])
         if name in table:
             return table[name], True
-    return (Subject(phrase[-1], ((phrase[-1], "same"),)), False) if phrase else (None, False)
+    if not phrase:
+        return None, False
+    return Subject(phrase[-1], ((phrase[-1], "same"),)), False
 
 
 @cache
 def _table() -> dict[str, Subject]:
-    """Name → what the table of kinds says of it."""
-    record = tomllib.loads(
-        (files("ddpo.prompts") / "lists" / "kinds.toml").read_text(encoding="utf-8")
-    )
+    """Name → subject with its relations, from the table of kinds."""
+    kinds = files("ddpo.prompts") / "lists" / "kinds.toml"
+    record = tomllib.loads(kinds.read_text(encoding="utf-8"))
     relations: dict[str, list[tuple[str, Relation]]] = {noun: [] for noun in record}
     how: tuple[Relation, ...] = ("synonyms", "kinds", "wider")
     for noun, facts in record.items():

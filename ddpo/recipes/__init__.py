@@ -1,4 +1,4 @@
-"""Recipes: TOML files of settings. Each model family has one of its own name; see `ddpo.policies.family`."""
+"""Recipes, TOML files of settings: each model family of `ddpo.policies.family` has its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUFFIX: Final = ".toml"
 
 @cache
 def recipe_names() -> tuple[str, ...]:
-    """The names of the recipes that come with the package, sorted."""
+    """The names of the built-in recipes, sorted."""
     entries = files("ddpo.recipes").iterdir()
     return tuple(
         sorted(entry.name.removesuffix(SUFFIX) for entry in entries if entry.name.endswith(SUFFIX))
@@ -22,10 +22,10 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def recipe_text(name: str) -> str:
-    """The TOML text of a recipe that comes with the package; `name` is one of `recipe_names()`."""
+    """The TOML text of a built-in recipe; `name` is one of `recipe_names()`."""
     return (files("ddpo.recipes") / f"{name}{SUFFIX}").read_text(encoding="utf-8")
 
 
 def read_builtin(name: str) -> dict[str, Any]:
-    """The plain values of a recipe that comes with the package; `name` is one of `recipe_names()`."""
+    """The plain values of a built-in recipe; `name` is one of `recipe_names()`."""
     return tomllib.loads(recipe_text(name))

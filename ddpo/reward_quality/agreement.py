@@ -1,4 +1,4 @@
-"""Do two rewards rank pictures alike? Rank correlations with intervals, and the pictures on which they differ most."""
+"""Agreement of two rewards: rank correlations with intervals, and the largest disagreements."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 FEW: Final = 10
-"""Images (or prompts, where they are the clusters) below which an interval is called rough: a bootstrap of so few is too narrow."""
-MATRIX_LIMIT: Final = 500  # images up to which all resamples of Kendall's tau in one matrix product beat one sort each
+"""Images, or prompts as clusters, below which a bootstrap interval is rough and too narrow."""
+MATRIX_LIMIT: Final = 500  # images up to which one matrix product beats a sort per resample
 
 Floats = NDArray[np.float64]
 
@@ -43,19 +43,19 @@ class Correlation:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How alike two rewards rank the images that both could score."""
+    """The agreement of two rewards on the images that both could score."""
 
     spearman: Correlation
     kendall: Correlation  # tau-b
     n: int
     excluded: int  # images that either reward could not score
-    clusters: int  # what was resampled: prompts, or the images themselves
-    note: str  # what a reader has to know before using the figures; "" if nothing
+    clusters: int  # number of resampled prompts, or of images
+    note: str  # warning for the reader; "" without one
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """One image as two rewards see it, among the images that both could score."""
+    """The ranks of one image by two rewards, among the images that both could score."""
 
     index: int
     percentile_a: float  # 0 … 1, mid-ranks
@@ -77,14 +77,16 @@ def agreement(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Agreement:
-    """Spearman's rho and Kendall's tau-b with percentile intervals of a bootstrap over clusters. Ties get mid-ranks.
+    """Spearman's rho and Kendall's tau-b with percentile intervals of a bootstrap over clusters.
+
+    Ties get mid-ranks.
 
     Args:
-        a: scores of one reward, float `[images]`; NaN marks what could not be scored.
-        b: scores of the other, `[images]`.
-        clusters: what is drawn together, such as the prompt of each image, `[images]`; None: each image for itself.
-        resamples: number of bootstrap draws.
-        seed: of the resampling.
+        a: scores of one reward, float `[images]`; NaN where there is no score.
+        b: scores of the other reward, `[images]`.
+        clusters: cluster of each image, such as its prompt, `[images]`; None: each image alone.
+        resamples: number of resamples.
+        seed: seed of the resampling.
 
     Raises:
         ConfigError: the lengths differ.
@@ -92,42 +94,32 @@ def agreement(
     Source: Kendall 1945 (tau-b); Efron & Tibshirani 1993, section 13.3 (percentile interval).
     """
     kept, x, y = _both(a, b)
-    labels: list[Hashable] = (
-        list(range(len(kept))) if clusters is None else [clusters[index] for index in kept]
-    )
-    excluded = len(np.asarray(a)) - len(kept)
+    labels: list[Hashable] = list(range(len(kept)))
+    if clusters is not None:
+        labels = [clusters[index] for index in kept]
+    n = len(kept)
+    excluded = len(np.asarray(a)) - n
     distinct = len(set(labels))
-    if len(kept) < 3:
+    if n < 3:
         unknown = Correlation(math.nan, math.nan, math.nan)
-        return Agreement(
-            unknown,
-            unknown,
-            len(kept),
-            excluded,
-            distinct,
-            "fewer than 3 images that both could score",
-        )
-    whole = np.ones((1, len(x)))
-    values = _spearman(x, y, whole)[0], _kendall(x, y, whole)[0]
-    draws: tuple[list[Floats], list[Floats]] = ([], [])
-    for weights in cluster_weights(labels, resamples, seed) if distinct > 1 else ():
-        draws[0].append(_spearman(x, y, weights))
-        draws[1].append(_kendall(x, y, weights))
-    rho, tau = (
-        Correlation(
-            float(value),
-            *(percentile_interval(np.concatenate(drawn)) if drawn else (math.nan, math.nan)),
-        )
-        for value, drawn in zip(values, draws, strict=True)
-    )
-    return Agreement(
-        rho,
-        tau,
-        len(kept),
-        excluded,
-        distinct,
-        _note(values[0], distinct, "images" if clusters is None else "prompts"),
-    )
+        note = "fewer than 3 images that both could score"
+        return Agreement(unknown, unknown, n, excluded, distinct, note)
+    resampled = [
+        (_spearman(x, y, weights), _kendall(x, y, weights))
+        for weights in (cluster_weights(labels, resamples, seed) if distinct > 1 else ())
+    ]
+    whole = np.ones((1, n))
+    rho = _correlation(_spearman(x, y, whole), [of_rho for of_rho, _ in resampled])
+    tau = _correlation(_kendall(x, y, whole), [of_tau for _, of_tau in resampled])
+    note = _note(rho.value, distinct, "images" if clusters is None else "prompts")
+    return Agreement(rho, tau, n, excluded, distinct, note)
+
+
+def _correlation(value: Floats, resampled: Sequence[Floats]) -> Correlation:
+    """A correlation `[1]` with the interval of its resamples, in chunks `[draws]`."""
+    if not resampled:
+        return Correlation(float(value[0]), math.nan, math.nan)
+    return Correlation(float(value[0]), *percentile_interval(np.concatenate(resampled)))
 
 
 def _note(rho: float, distinct: int, kind: str) -> str:
@@ -135,15 +127,13 @@ def _note(rho: float, distinct: int, kind: str) -> str:
         return "a reward gives all images the same score"
     if distinct < 2:
         return f"one of the {kind} only: no interval"
-    return (
-        f"fewer than {FEW} {kind}: the intervals are rough, and too narrow as a rule"
-        if distinct < FEW
-        else ""
-    )
+    if distinct < FEW:
+        return f"fewer than {FEW} {kind}: the intervals are rough, and too narrow as a rule"
+    return ""
 
 
 def percentiles(scores: ArrayLike) -> Floats:
-    """(mid-rank - ½) / n of each score `[n]`: 0 … 1, the share of images below it with half of its ties."""
+    """The share of images below each score `[n]`, with half of its ties: (mid-rank - ½) / n."""
     ranks = mid_ranks(scores)
     return (ranks - 0.5) / max(1, len(ranks))
 
@@ -154,15 +144,16 @@ def mid_ranks(scores: ArrayLike) -> Floats:
 
 
 def disagreements(a: ArrayLike, b: ArrayLike, count: int) -> list[Disagreement]:
-    """The `count` images whose percentiles differ most between two rewards, the largest difference first; equal differences by index.
+    """The `count` images whose percentiles differ most between two rewards, in falling order.
 
-    Images that both rewards put in the same place are left out.
+    Equal differences are ordered by index. Images of the same rank by both rewards are left out.
 
     Raises:
         ConfigError: the lengths differ.
     """
     kept, x, y = _both(a, b)
-    below, n = (percentiles(x), percentiles(y)), len(kept)
+    n = len(kept)
+    below = (percentiles(x), percentiles(y))
     ranks = (n + 1 - mid_ranks(x), n + 1 - mid_ranks(y))
     apart = np.abs(ranks[0] - ranks[1])
     order = [i for i in np.argsort(-apart, kind="stable")[:count] if apart[i] > 0]
@@ -180,7 +171,8 @@ def disagreements(a: ArrayLike, b: ArrayLike, count: int) -> list[Disagreement]:
 
 def _both(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.int64], Floats, Floats]:
     """The indices of the images that both rewards scored, and the two scores of each."""
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    first = np.asarray(a, dtype=np.float64)
+    second = np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
         raise ConfigError(f"{first.shape} scores were compared with {second.shape} scores")
     kept = np.flatnonzero(~np.isnan(first) & ~np.isnan(second))
@@ -188,7 +180,7 @@ def _both(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.int64], Floats, Floats
 
 
 def _spearman(x: Floats, y: Floats, weights: Floats) -> Floats:
-    """Pearson's correlation of the mid-ranks in each resample; `weights` `[draws, n]` tell how often each value counts."""
+    """Pearson's correlation of the mid-ranks in each resample of multiplicities `[draws, n]`."""
     total = weights.sum(1, keepdims=True)
     first, second = (_drawn_ranks(values, weights) - (total + 1) / 2 for values in (x, y))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -208,7 +200,10 @@ def _drawn_ranks(values: Floats, weights: Floats) -> Floats:
 
 
 def _kendall(x: Floats, y: Floats, weights: Floats) -> Floats:
-    """Kendall's tau-b in each resample: Σ sign(x_i - x_j) sign(y_i - y_j) / √(Σ sign²(x_i - x_j) Σ sign²(y_i - y_j))."""
+    """Kendall's tau-b in each resample of multiplicities `[draws, n]`.
+
+    Σ sign(x_i - x_j) sign(y_i - y_j) / √(Σ sign²(x_i - x_j) Σ sign²(y_i - y_j)).
+    """
     if len(x) > MATRIX_LIMIT:
         drawn = [np.repeat(np.arange(len(x)), row.astype(np.int64)) for row in weights]
         return np.array(

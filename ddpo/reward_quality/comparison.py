@@ -1,4 +1,4 @@
-"""Several rewards over the same pictures: agreement of each pair, and the sensitivity of each reward, from one pass over the files."""
+"""Comparison of rewards on the same images: agreement of pairs, and sensitivity to edits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpo.devices import processors
 from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
 from ddpo.reward_quality.agreement import Agreement, Disagreement, agreement, disagreements
@@ -18,7 +19,7 @@ from ddpo.reward_quality.edits import EDITS, SAME_IMAGE
 from ddpo.reward_quality.sensitivity import Sensitivity, edited_batch, sensitivity
 from ddpo.rewards.image_files import score_files
 from ddpo.rewards.image_files.stream import decode_ahead
-from ddpo.rewards.scoring.scorer import Scorer, processors
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.stats.paired import RESAMPLES
 from ddpo.types import ImageBatch, Prompt
 
@@ -37,24 +38,22 @@ DISAGREEMENTS_KEPT: Final = 20  # for each pair
 
 @dataclass(frozen=True, slots=True)
 class RewardScores:
-    """What one reward gave for all files."""
+    """The scores of all files by one reward."""
 
     name: str
     scores: Floats  # [images]; NaN where there is none
-    edited: Mapping[str, Floats] = field(
-        default_factory=dict
-    )  # edit → [images]; empty without edits
+    edited: Mapping[str, Floats] = field(default_factory=dict)  # edit → [images]
     errors: Mapping[int, str] = field(default_factory=dict)  # image → why it has no score
-    failed: int = 0  # images, or edits of one, on which the reward broke, rather than found that they have no score
+    failed: int = 0  # images and edits on which the reward itself failed
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Everything that `ddpo rewards compare` tells."""
+    """The result of `ddpo rewards compare`."""
 
     files: tuple[str, ...]
     rewards: tuple[RewardScores, ...]
-    clustered: bool  # whether the images of a prompt were drawn together
+    clustered: bool  # whether intervals resample prompts
     agreements: Mapping[tuple[str, str], Agreement]
     disagreements: Mapping[tuple[str, str], tuple[Disagreement, ...]]  # largest first
     sensitivities: Mapping[str, Sensitivity]  # empty without edits
@@ -64,45 +63,38 @@ class Comparison:
         return finite(
             {
                 "images": list(self.files),
-                "rewards": [
-                    {
-                        "name": one.name,
-                        "signature": signatures[one.name],
-                        "scores": one.scores.tolist(),
-                        "failed": one.failed,
-                        "errors": {
-                            self.files[index]: reason for index, reason in one.errors.items()
-                        },
-                        "sensitivity": _sensitivity_record(self.sensitivities[one.name])
-                        if one.name in self.sensitivities
-                        else None,
-                    }
-                    for one in self.rewards
-                ],
-                "agreement": [
-                    {
-                        "rewards": list(pair),
-                        **asdict(found),
-                        "resampled": "prompts" if self.clustered else "images",
-                        "disagreements": [
-                            {"image": self.files[one.index], **asdict(one)}
-                            for one in self.disagreements[pair]
-                        ],
-                    }
-                    for pair, found in self.agreements.items()
-                ],
+                "rewards": [self._reward(one, signatures[one.name]) for one in self.rewards],
+                "agreement": [self._agreement(pair) for pair in self.agreements],
                 "noise_floor": f"largest median |change| over the edits {', '.join(SAME_IMAGE)}",
                 "interval": f"95 %, percentile bootstrap, {RESAMPLES} resamples",
             }
         )
 
+    def _reward(self, scored: RewardScores, signature: str) -> dict[str, Any]:
+        found = self.sensitivities.get(scored.name)
+        sensitivity = None if found is None else asdict(found) | {"noise_share": found.noise_share}
+        return {
+            "name": scored.name,
+            "signature": signature,
+            "scores": scored.scores.tolist(),
+            "failed": scored.failed,
+            "errors": {self.files[index]: reason for index, reason in scored.errors.items()},
+            "sensitivity": sensitivity,
+        }
 
-def _sensitivity_record(found: Sensitivity) -> dict[str, Any]:
-    return {**asdict(found), "noise_share": found.noise_share}
+    def _agreement(self, pair: tuple[str, str]) -> dict[str, Any]:
+        return {
+            "rewards": list(pair),
+            **asdict(self.agreements[pair]),
+            "resampled": "prompts" if self.clustered else "images",
+            "disagreements": [
+                {"image": self.files[one.index], **asdict(one)} for one in self.disagreements[pair]
+            ],
+        }
 
 
 def finite(value: dict[str, Any]) -> dict[str, Any]:
-    """The same JSON values with None for NaN and infinity, which are not JSON."""
+    """The JSON values with None in place of NaN and infinity, which are not JSON."""
     return {key: _finite(part) for key, part in value.items()}
 
 
@@ -114,117 +106,116 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def compare_rewards(scored: Sequence[RewardScores], pictures: Sequence[InputImage]) -> Comparison:
-    """Agreement of every pair of rewards, and the sensitivity of each one that was scored with edits.
+def compare_rewards(scored: Sequence[RewardScores], images: Sequence[InputImage]) -> Comparison:
+    """Agreement of every pair of rewards, and sensitivity of each reward scored with edits.
 
     Args:
-        scored: from `score_for_comparison`.
-        pictures: what was scored. If a prompt has several pictures, intervals resample prompts.
+        scored: scores from `score_for_comparison`.
+        images: scored images. If a prompt has several images, intervals resample prompts.
     """
-    clusters = prompt_clusters(pictures)
+    clusters = prompt_clusters(images)
     pairs = {(a.name, b.name): (a.scores, b.scores) for a, b in combinations(scored, 2)}
     return Comparison(
-        tuple(picture.file for picture in pictures),
-        tuple(scored),
-        clusters is not None,
-        {names: agreement(*scores, clusters) for names, scores in pairs.items()},
-        {
+        files=tuple(image.file for image in images),
+        rewards=tuple(scored),
+        clustered=clusters is not None,
+        agreements={names: agreement(*scores, clusters) for names, scores in pairs.items()},
+        disagreements={
             names: tuple(disagreements(*scores, DISAGREEMENTS_KEPT))
             for names, scores in pairs.items()
         },
-        {one.name: sensitivity(one.scores, one.edited) for one in scored if one.edited},
+        sensitivities={
+            one.name: sensitivity(one.scores, one.edited) for one in scored if one.edited
+        },
     )
 
 
-def prompt_clusters(pictures: Sequence[InputImage]) -> list[Hashable] | None:
-    """The prompt of each picture if the pictures of a prompt have to be drawn together: two prompts or more, one of them more than once.
+def prompt_clusters(images: Sequence[InputImage]) -> list[Hashable] | None:
+    """The prompt of each image where prompts have to be resampled; None otherwise.
 
-    A picture without a prompt stands for itself.
+    That is so for two prompts or more, one of them with several images. An image without a prompt
+    is a cluster of its own.
     """
     labels: list[Hashable] = [
-        index if one.prompt is None else one.prompt.text for index, one in enumerate(pictures)
+        index if one.prompt is None else one.prompt.text for index, one in enumerate(images)
     ]
     return labels if 1 < len(set(labels)) < len(labels) else None
 
 
 def score_for_comparison(
     scorers: Mapping[str, Scorer],
-    pictures: Sequence[InputImage],
+    images: Sequence[InputImage],
     *,
     with_edits: bool = True,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[RewardScores]:
-    """The scores of all pictures and, if wanted, of their edits; each file is decoded once.
+    """The scores of all images and, unless switched off, of their edits.
 
-    A picture and its edits are one batch, so that memory does not grow with the number of files.
+    Each file is decoded once. An image and its edits are one batch, so that memory does not grow
+    with the number of files.
 
     Args:
         scorers: name → scorer.
-        pictures: files with their prompts; one that cannot be read has no score, and a reason.
-        with_edits: whether the edits are scored as well.
-        progress: called with the number of files done since the last call.
+        images: files with their prompts; a file that cannot be read has a reason and no score.
+        with_edits: whether to score the edits too.
+        progress: receiver of the number of files done since the last call.
 
     Raises:
-        ConfigError: a reward judges by the prompt and a picture has none, or it ranks pictures within a group.
-        RewardFailure: a reward is broken.
+        ConfigError: a reward needs a prompt that an image lacks, or ranks images within a group.
+        RewardFailure: a reward failed on all images.
     """
-    _check(scorers, pictures)
+    _check(scorers, images)
     if not with_edits:
-        return _originals(scorers, pictures, progress)
-    scores = {name: np.full((len(pictures), 1 + len(EDITS)), math.nan) for name in scorers}
+        return _originals(scorers, images, progress)
+    scores = {name: np.full((len(images), 1 + len(EDITS)), math.nan) for name in scorers}
     errors: dict[str, dict[int, str]] = {name: {} for name in scorers}
     failed = dict.fromkeys(scorers, 0)
-    for index, decoded in enumerate(decode_ahead(pictures, processors(), 2 * processors())):
-        batch = (
-            None
-            if decoded.image is None
-            else edited_batch(decoded.image, decoded.picture.prompt or Prompt(""))
-        )
-        for name, scorer in scorers.items():
-            if batch is None:
+    for index, decoded in enumerate(decode_ahead(images, processors(), 2 * processors())):
+        if decoded.image is None:
+            for name in scorers:
                 errors[name][index] = str(decoded.error)
-                continue
-            scores[name][index], reason, broken = _with_edits(scorer, batch)
-            failed[name] += broken
-            if reason is not None:
-                errors[name][index] = reason
+        else:
+            batch = edited_batch(decoded.image, images[index].prompt or Prompt(""))
+            for name, scorer in scorers.items():
+                scores[name][index], reason, failures = _with_edits(scorer, batch)
+                failed[name] += failures
+                if reason is not None:
+                    errors[name][index] = reason
         progress(1)
-    return [
-        RewardScores(
-            name,
-            table[:, 0],
-            {edit: table[:, 1 + place] for place, edit in enumerate(EDITS)},
-            errors[name],
-            failed[name],
-        )
+    edited = {
+        name: {edit: table[:, 1 + place] for place, edit in enumerate(EDITS)}
         for name, table in scores.items()
+    }
+    return [
+        RewardScores(name, scores[name][:, 0], edited[name], errors[name], failed[name])
+        for name in scorers
     ]
 
 
 def _with_edits(scorer: Scorer, batch: ImageBatch) -> tuple[Floats, str | None, int]:
-    """The scores of a picture and its edits, why the picture has none, and on how many of them the reward broke.
+    """The scores of an image and its edits, the reason for a missing score, and the failures.
 
-    The picture goes first and alone: the edits of one that has no score would tell nothing.
+    The image is scored first, since the edits of an image without a score are of no use.
     """
     values = np.full(len(batch), math.nan)
     original = scorer.score_each(batch[:1])
-    values[:1] = original.output.values.numpy()
-    if (reason := original.output.errors[0]) is not None:
+    values[:1] = original.values.numpy()
+    if (reason := original.errors[0]) is not None:
         return values, reason, len(original.failed)
     edited = scorer.score_each(batch[1:])
-    values[1:] = edited.output.values.numpy()
+    values[1:] = edited.values.numpy()
     return values, None, len(edited.failed)
 
 
 def _originals(
-    scorers: Mapping[str, Scorer], pictures: Sequence[InputImage], progress: Callable[[int], None]
+    scorers: Mapping[str, Scorer], images: Sequence[InputImage], progress: Callable[[int], None]
 ) -> list[RewardScores]:
     """The scores of the files as they are."""
-    scores = {name: np.full(len(pictures), math.nan) for name in scorers}
+    scores = {name: np.full(len(images), math.nan) for name in scorers}
     errors: dict[str, dict[int, str]] = {name: {} for name in scorers}
     failed = dict.fromkeys(scorers, 0)
     batch_size = max(scorer.batch_size for scorer in scorers.values())
-    for index, rows in enumerate(score_files(list(scorers.values()), pictures, batch_size)):
+    for index, rows in enumerate(score_files(list(scorers.values()), images, batch_size)):
         for name, row in zip(scorers, rows, strict=True):
             failed[name] += row.status == "failed"
             if row.score is None:
@@ -237,15 +228,15 @@ def _originals(
     ]
 
 
-def _check(scorers: Mapping[str, Scorer], pictures: Sequence[InputImage]) -> None:
-    bare = next((picture.file for picture in pictures if picture.prompt is None), None)
+def _check(scorers: Mapping[str, Scorer], images: Sequence[InputImage]) -> None:
+    bare = next((image.file for image in images if image.prompt is None), None)
     for name, scorer in scorers.items():
         if scorer.reward.card.needs_prompt and bare is not None:
-            hint = "give prompts with --prompts FILE or --prompt TEXT"
             raise ConfigError(
-                f"reward {name!r} judges a picture by its prompt and {bare} has none: {hint}"
+                f"reward {name!r} judges an image by its prompt and {bare} has none: "
+                "give prompts with --prompts FILE or --prompt TEXT"
             )
         if "group" in scorer.reward.card.inputs:
             raise ConfigError(
-                f"reward {name!r} ranks pictures within a batch; it has no score for a picture of its own"
+                f"reward {name!r} ranks images within a batch and has no score for a single image"
             )

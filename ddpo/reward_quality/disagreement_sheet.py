@@ -1,4 +1,4 @@
-"""One picture for people: the images on which two rewards differ most, each with its rank under both."""
+"""A contact sheet of the images on which two rewards differ most, each with both ranks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ddpo.errors import ImageError
 from ddpo.images import contact_sheet, load_image
 from ddpo.inputs.input_image import InputImage
+from ddpo.reward_quality.agreement import Disagreement
 from ddpo.reward_quality.comparison import Comparison
 from ddpo.rewards.image_files.sheet import embedded_images
 
@@ -24,63 +25,55 @@ GROUND: Final = (255, 255, 255)
 
 
 def draw_disagreements(
-    comparison: Comparison, pictures: Iterable[InputImage] = (), per_pair: int = 6
+    comparison: Comparison, images: Iterable[InputImage] = (), per_pair: int = 6
 ) -> Image.Image:
-    """A row for each pair of rewards: the images with the largest difference of percentiles, and under each both ranks.
+    """A row for each pair of rewards: the images of the largest disagreements with both ranks.
 
     Args:
-        comparison: of rewards on images.
-        pictures: the images; looked through for those that are no files of their own.
-        per_pair: images in a row, at most.
+        comparison: comparison of rewards.
+        images: compared images, needed for those inside archives or tables.
+        per_pair: largest number of images in a row.
 
     Raises:
-        ImageError: there is nothing to show.
+        ImageError: no two rewards rank any image differently.
     """
     shown = {
         comparison.files[one.index]
         for found in comparison.disagreements.values()
         for one in found[:per_pair]
     }
-    loaded = embedded_images(shown, pictures, (SIDE, SIDE))
+    loaded = embedded_images(shown, images, (SIDE, SIDE))
     cells: list[Image.Image] = []
     for pair, found in comparison.disagreements.items():
         n = comparison.agreements[pair].n
         row = [
-            _cell(
-                comparison.files[one.index],
-                loaded,
-                [
-                    f"{name}: rank {rank:g} of {n} ({100 * percentile:.0f} %)"
-                    for name, rank, percentile in zip(
-                        pair,
-                        (one.rank_a, one.rank_b),
-                        (one.percentile_a, one.percentile_b),
-                        strict=True,
-                    )
-                ],
-            )
+            _cell(comparison.files[one.index], loaded, _ranks(pair, one, n))
             for one in found[:per_pair]
         ]
-        if row:
-            cells += row + [Image.new("RGB", row[0].size, GROUND)] * (
-                per_pair - len(row) if len(comparison.agreements) > 1 else 0
-            )
+        cells += row
+        if row and len(comparison.agreements) > 1:
+            cells += [Image.new("RGB", row[0].size, GROUND)] * (per_pair - len(row))
     if not cells:
         raise ImageError("no contact sheet: no two rewards rank any image differently")
     return contact_sheet(cells, columns=min(per_pair, len(cells)), gap=8)
 
 
+def _ranks(pair: tuple[str, str], one: Disagreement, n: int) -> list[str]:
+    """A line per reward with the rank of an image among n."""
+    return [
+        f"{pair[0]}: rank {one.rank_a:g} of {n} ({100 * one.percentile_a:.0f} %)",
+        f"{pair[1]}: rank {one.rank_b:g} of {n} ({100 * one.percentile_b:.0f} %)",
+    ]
+
+
 def _cell(file: str, loaded: Mapping[str, Image.Image], lines: list[str]) -> Image.Image:
     cell = Image.new("RGB", (SIDE, SIDE + LINE * (len(lines) + 1)), GROUND)
-    draw, font = ImageDraw.Draw(cell), ImageFont.load_default(TEXT)
+    draw = ImageDraw.Draw(cell)
+    font = ImageFont.load_default(TEXT)
     try:
-        thumbnail = (
-            loaded[file]
-            if file in loaded
-            else ImageOps.contain(load_image(Path(file)), (SIDE, SIDE))
-        )
+        thumbnail = loaded.get(file) or ImageOps.contain(load_image(Path(file)), (SIDE, SIDE))
         cell.paste(thumbnail, ((SIDE - thumbnail.width) // 2, (SIDE - thumbnail.height) // 2))
-    except ImageError:  # it went away since it was scored
+    except ImageError:  # the file was removed after scoring
         draw.text((2, SIDE // 2), "gone", fill=INK, font=font)
     for number, line in enumerate([Path(file).name, *lines]):
         draw.text((2, SIDE + number * LINE), _shortened(line, draw, font), fill=INK, font=font)
@@ -90,8 +83,9 @@ def _cell(file: str, loaded: Mapping[str, Image.Image], lines: list[str]) -> Ima
 def _shortened(
     line: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
 ) -> str:
-    """The line, with its middle left out if it is wider than the cell."""
-    kept, shown = len(line), line
+    """The line, without its middle if it is wider than the cell."""
+    kept = len(line)
+    shown = line
     while draw.textlength(shown, font=font) > SIDE - 4:
         kept -= 1
         shown = f"{line[: kept // 2]}…{line[len(line) - (kept - kept // 2) :]}"

@@ -22,8 +22,8 @@ from ddpo.errors import ConfigError
 from ddpo.inputs.columns import PROMPT, column_of, explicit_metadata, text_of, value_of
 from ddpo.inputs.json_rows import parse_json
 from ddpo.inputs.tables import Row, read_table
-from ddpo.inputs.text import shortened
 from ddpo.registry import nearest
+from ddpo.text import shortened
 from ddpo.types import Prompt
 
 __all__ = ["FORMAT", "Choice", "PairRow", "Preferences", "read_preferences"]
@@ -91,7 +91,7 @@ Image = Path | bytes
 class PairRow:
     """One pair of images, and which of them people preferred."""
 
-    where: str  # "file:line" of its row; all pairs of a ranking have the same
+    where: str  # "file:line" of its row, shared by all pairs of a ranking
     image_a: Image
     image_b: Image
     choice: Choice
@@ -99,19 +99,19 @@ class PairRow:
 
 
 def read_preferences(path: Path, root: Path | None = None) -> Preferences:
-    """The pairs of a preference file; the file is read while they are drawn.
+    """The pairs of a preference file, which is read during iteration.
 
     Args:
-        path: table of any format, or a folder of Parquet shards. Images are paths; in Parquet also bytes, or the struct of bytes
-            and path of Hugging Face image columns.
-        root: folder that image paths are relative to; that of the file if None.
+        path: table of any format, or a folder of Parquet shards. Images are paths; in Parquet also
+            bytes, or the struct of bytes and path of Hugging Face image columns.
+        root: folder that image paths are relative to; the folder of the file if None.
     """
     folder = path if path.is_dir() else path.parent
     return Preferences(path, folder if root is None else root)
 
 
 class Preferences:
-    """The pairs of a preference file. Iteration counts what it meets.
+    """The pairs of a preference file, with counts of the rows of the last iteration.
 
     Attributes:
         rankings: number of rankings that were expanded.
@@ -119,12 +119,12 @@ class Preferences:
         unlabelled: number of rows left out because `has_label` is false, as in Pick-a-Pic.
 
     Raises:
-        ConfigError: while iterating, no such file, another suffix, or a row that cannot be
-            understood (names the row).
+        ConfigError: while iterating, for a missing file, an unknown suffix, or an invalid row.
     """
 
     def __init__(self, path: Path, root: Path) -> None:
-        self._path, self._root = path, root
+        self._path = path
+        self._root = root
         self.rankings = self.ranked_pairs = self.unlabelled = 0
 
     def __iter__(self) -> Iterator[PairRow]:

@@ -1,4 +1,4 @@
-"""Does a reward order pictures as people do? Scores every picture of a preference file once, and judges the pairs."""
+"""Validation of a reward on human preferences: scores each image of a file once, then the pairs."""
 
 from __future__ import annotations
 
@@ -35,29 +35,37 @@ Key = tuple[Hashable, ...]
 
 @dataclass(frozen=True, slots=True)
 class ScoredPairs:
-    """The pairs of a preference file with the scores of both pictures; NaN where there is none."""
+    """The pairs of a preference file with the scores of both images; NaN where there is none.
 
-    choices: Floats  # [pairs]: 1 first preferred, 0 second, 0.5 tie
-    first: Floats  # [pairs]
-    second: Floats  # [pairs]
-    prompts: tuple[
-        Hashable, ...
-    ]  # what a pair belongs to: its prompt, or its row where it has none
-    pictures: int  # distinct pictures (with distinct prompts, if the reward judges by them), each scored once
-    errors: tuple[str, ...]  # the first few reasons why pictures have no score
-    failed: int = 0  # pictures on which the reward broke, rather than found that they have no score
+    Attributes:
+        choices: 1 first preferred, 0 second, 0.5 tie, `[pairs]`.
+        first: scores of the first images, `[pairs]`.
+        second: scores of the second images, `[pairs]`.
+        prompts: prompt of each pair, or its row where it has none.
+        images: number of distinct images (with distinct prompts, if the reward judges by them).
+        errors: first few reasons for missing scores.
+        failed: number of images on which the reward itself failed.
+    """
+
+    choices: Floats
+    first: Floats
+    second: Floats
+    prompts: tuple[Hashable, ...]
+    images: int
+    errors: tuple[str, ...]
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Everything that `ddpo rewards validate` tells."""
+    """The result of `ddpo rewards validate`."""
 
-    pairs: int  # that were judged
-    excluded: int  # pairs with a picture that has no score
+    pairs: int  # number of judged pairs
+    excluded: int  # number of pairs without both scores
     prompts: int
     preferred_first: int
     preferred_second: int
-    ties: int  # that people could not decide
+    ties: int  # pairs that people could not decide
     equal_scores: int
     lower_is_better: bool
     accuracy: dict[str, Accuracy]  # convention → accuracy
@@ -79,25 +87,25 @@ class Validation:
 
 
 def validate_pairs(scored: ScoredPairs, *, lower_is_better: bool = False) -> Validation:
-    """Pairwise accuracy by every convention, and calibration. Pairs with a picture that has no score are left out and counted.
+    """Pairwise accuracy by every convention, and calibration.
+
+    Pairs without both scores are left out and counted.
 
     Raises:
-        ConfigError: no pair is left.
+        ConfigError: no pair has both scores.
     """
-    differences = (
-        (scored.second - scored.first) if lower_is_better else (scored.first - scored.second)
-    )
+    differences = scored.first - scored.second
+    if lower_is_better:
+        differences = -differences
     kept = np.flatnonzero(~np.isnan(differences))
     if not len(kept):
         why = scored.errors[0] if scored.errors else "the file has no row with a label"
         raise ConfigError(
             f"none of the {len(scored.choices)} pairs has a score for both images: {why}"
         )
-    choices, differences, prompts = (
-        scored.choices[kept],
-        differences[kept],
-        [scored.prompts[index] for index in kept],
-    )
+    choices = scored.choices[kept]
+    differences = differences[kept]
+    prompts = [scored.prompts[index] for index in kept]
     return Validation(
         pairs=len(kept),
         excluded=len(scored.choices) - len(kept),
@@ -121,65 +129,66 @@ def score_pairs(
     batch_size: int = 16,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ScoredPairs:
-    """Scores every distinct picture of `rows` once: by its path, or its bytes; with its prompt if the reward judges by it.
+    """Scores every distinct image of `rows` once.
 
-    What is in memory does not grow with the size of the pictures. Embedded pictures pass through a temporary folder.
+    Images are distinct by path or bytes, and by prompt if the reward judges by it. Memory does not
+    grow with the size of the images. Embedded images pass through a temporary folder.
 
     Args:
-        scorer: of the reward.
-        rows: the pairs, drawn from as needed.
-        batch_size: pictures that are scored together, at most.
-        progress: called with the number of pictures scored since the last call.
+        scorer: scorer of the reward.
+        rows: pairs, read as needed.
+        batch_size: largest number of images per call.
+        progress: receiver of the number of images scored since the last call.
 
     Raises:
-        ConfigError: the reward needs a prompt and a row has none, or it ranks pictures within a group.
-        RewardFailure: the reward is broken.
+        ConfigError: the reward needs a prompt that a row lacks, or ranks images within a group.
+        RewardFailure: the reward failed on all images.
     """
     with TemporaryDirectory(prefix="ddpo-") as folder:
-        board = _Pairs(rows, scorer.reward.card, Path(folder))
+        pairs = _Pairs(rows, scorer.reward.card, Path(folder))
         scores: list[float] = []
         errors: list[str] = []
         failed = 0
-        for (row,) in score_files([scorer], board.pictures(), batch_size):
+        for (row,) in score_files([scorer], pairs.images(), batch_size):
             scores.append(math.nan if row.score is None else row.score)
             failed += row.status == "failed"
-            name = board.done(row.file)
+            name = pairs.done(row.file)
             if row.error is not None and len(errors) < REASONS_KEPT:
                 errors.append(row.error.replace(row.file, name))
             progress(1)
         table = np.array(scores, dtype=np.float64)
-        first, second = (np.array(places, dtype=np.int64) for places in (board.first, board.second))
-        choices = np.array(board.choices, dtype=np.float64)
         return ScoredPairs(
-            choices,
-            table[first],
-            table[second],
-            tuple(board.prompts),
-            len(table),
-            tuple(errors),
-            failed,
+            choices=np.array(pairs.choices, dtype=np.float64),
+            first=table[np.array(pairs.first, dtype=np.int64)],
+            second=table[np.array(pairs.second, dtype=np.int64)],
+            prompts=tuple(pairs.prompts),
+            images=len(table),
+            errors=tuple(errors),
+            failed=failed,
         )
 
 
 class _Pairs:
-    """Hands out the distinct pictures of the pairs in the order in which they first come, and remembers which pair has which."""
+    """The distinct images of the pairs, in order of first appearance, and those of each pair."""
 
     def __init__(self, rows: Iterable[PairRow], card: RewardCard, folder: Path) -> None:
-        self._rows, self._card, self._folder = rows, card, folder
+        self._rows = rows
+        self._card = card
+        self._folder = folder
         self._by_prompt = bool({"prompt", "metadata"} & set(card.inputs))
         self._places: dict[Key, int] = {}
-        self._embedded: dict[str, str] = {}  # temporary file → what to call it
+        self._embedded: dict[str, str] = {}  # temporary file → its name in messages
         self.choices: list[float] = []
         self.first: list[int] = []
         self.second: list[int] = []
         self.prompts: list[Hashable] = []
 
-    def pictures(self) -> Iterator[InputImage]:
-        """The pictures to score."""
+    def images(self) -> Iterator[InputImage]:
+        """The images to score."""
         for row in self._rows:
             if row.prompt is None and self._by_prompt:
                 raise ConfigError(
-                    f"{row.where}: no prompt, and reward {self._card.id!r} judges a picture by it"
+                    f"{row.where}: no prompt, and reward {self._card.id!r} judges an image by it"
                 )
             self.choices.append(row.choice)
             self.prompts.append(row.where if row.prompt is None else row.prompt.text)
@@ -194,7 +203,7 @@ class _Pairs:
                     yield InputImage(self._file(image, f"{row.where} {name}"), row.prompt)
 
     def done(self, file: str) -> str:
-        """Removes a picture of the temporary folder, once it is scored; returns what to call the file in messages."""
+        """Removes a scored image of the temporary folder; returns its name for messages."""
         if file not in self._embedded:
             return file
         Path(file).unlink()

@@ -1,4 +1,4 @@
-"""How far a reward moves under small edits of a picture, and the noise floor below which a difference of scores means nothing."""
+"""The sensitivity of a reward to small edits, and its noise floor for differences of scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class EditEffect:
-    """What one edit does to the scores of one reward. The mean and sd are over the images; NaN where there are too few."""
+    """The effect of one edit on the scores of one reward; NaN with too few images."""
 
     edit: str
     mean: float  # of the change, edited minus original
@@ -29,12 +29,12 @@ class EditEffect:
     sd: float  # of the change, n - 1
     share: float  # mean_abs / standard deviation of the reward over the images
     n: int
-    excluded: int  # images of which the original or the edited one could not be scored
+    excluded: int  # images without a score of the original or the edited one
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """A reward under all edits."""
+    """The effects of all edits on one reward, and its noise floor."""
 
     effects: tuple[EditEffect, ...]
     spread: float  # standard deviation of the reward over the unedited images, n - 1
@@ -48,29 +48,30 @@ class Sensitivity:
 
 
 def edited_batch(
-    picture: Image.Image,
+    image: Image.Image,
     prompt: Prompt,
     edits: Mapping[str, Callable[[Image.Image], Image.Image]] = EDITS,
 ) -> ImageBatch:
-    """The picture and then its edits in their order, as one batch."""
-    variants = [picture, *(edit(picture) for edit in edits.values())]
+    """The image and then its edits in their order, as one batch."""
+    variants = [image, *(edit(image) for edit in edits.values())]
     return ImageBatch.of_uint8(
         np.stack([np.asarray(variant) for variant in variants]), [prompt] * len(variants)
     )
 
 
 def sensitivity(
-    original: ArrayLike, edited: Mapping[str, ArrayLike], same_picture: Sequence[str] = SAME_IMAGE
+    original: ArrayLike, edited: Mapping[str, ArrayLike], same_image: Sequence[str] = SAME_IMAGE
 ) -> Sensitivity:
-    """The effect of each edit, and the noise floor: the largest, over the edits of `same_picture`, of the median |change| over images.
+    """The effect of each edit, and the noise floor.
 
-    The median keeps one odd image from setting the floor; the largest keeps an edit to which the reward is blind by construction (a
-    mirror-symmetric reward under `flip`) from hiding the others.
+    The floor is the largest median |change| over the edits of `same_image`. By the median, one odd
+    image does not set the floor. By the largest, an edit that the reward cannot see (such as `flip`
+    for a mirror-symmetric reward) does not hide the others.
 
     Args:
-        original: the scores of the images, float `[images]`; NaN marks what could not be scored.
-        edited: for each edit the scores of the edited images, `[images]`.
-        same_picture: the edits after which a picture is as good as before.
+        original: scores of the images, float `[images]`; NaN where there is no score.
+        edited: edit → scores of the edited images, `[images]`.
+        same_image: edits that leave an image as good as before.
     """
     base = np.asarray(original, dtype=np.float64)
     known = base[~np.isnan(base)]
@@ -82,7 +83,7 @@ def sensitivity(
     floors = {
         effect.edit: effect.median_abs
         for effect in effects
-        if effect.edit in same_picture and effect.n
+        if effect.edit in same_image and effect.n
     }
     strongest = max(floors, key=lambda name: floors[name], default="")
     return Sensitivity(effects, spread, floors.get(strongest, math.nan), strongest)
@@ -90,7 +91,8 @@ def sensitivity(
 
 def _effect(name: str, changes: Floats, spread: float) -> EditEffect:
     known = changes[~np.isnan(changes)]
-    n, excluded = len(known), int(np.isnan(changes).sum())
+    n = len(known)
+    excluded = len(changes) - n
     if not n:
         return EditEffect(name, math.nan, math.nan, math.nan, math.nan, math.nan, 0, excluded)
     sizes = np.abs(known)

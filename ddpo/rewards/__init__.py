@@ -1,1 +1,1 @@
-"""The reward zoo: cards (what there is), models (how it is computed), the scorer (how it is called)."""
+"""The reward zoo: cards with the facts, models with the computation, and the scorer."""

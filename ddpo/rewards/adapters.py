@@ -1,8 +1,9 @@
-"""A reward as the callable that other programs expect: DDPO trainers, TRL, flow_grpo, DiffusionNFT, Flow-Factory, a plain function.
+"""Rewards as the callables of other programs, such as DDPO trainers, TRL, flow_grpo and a function.
 
-Every adapter goes through `Scorer`: contract, micro-batches, time-outs. None is differentiable. The scale is the reward's own unless
-`scale` says otherwise, and a picture that cannot be scored raises unless `unscorable` says otherwise: it never becomes 0.
-docs/other-trainers.md has a snippet for each.
+Every adapter calls the reward through a `Scorer`, so that its contract, micro-batches and time-outs
+hold. None is differentiable. Scores are on the reward's own scale unless `scale` is given. An image
+without a score raises unless `unscorable` is given, and never becomes 0. docs/other-trainers.md has
+an example for each program.
 """
 
 from __future__ import annotations
@@ -25,43 +26,52 @@ from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.scales import SCALES, divisor_of
 from ddpo.rewards.scoring.scorer import Scorer, make_scorer
+from ddpo.rewards.scoring.user_function import FunctionReward
 from ddpo.rewards.zoo import resolve
 from ddpo.types import RewardOutput
 
 __all__ = [
     "SCALES",
+    "FunctionReward",
     "RewardFunction",
     "Unscorable",
     "flow_factory_reward",
     "image_scorer",
     "multi_score",
+    "picture_scorer",
     "reward_function",
 ]
 
 Unscorable = Literal["raise", "mean", "nan"]
-"""What becomes of a picture without a score: an error; the mean of the others of the same call (advantage 0); NaN."""
+"""The treatment of an image without a score: an error, the mean of its call's scores, or NaN.
+
+With the mean its advantage is 0.
+"""
 
 
 class RewardFunction(Protocol):
-    """What ddpo-pytorch, TRL's DDPOTrainer and the functions of flow_grpo and DiffusionNFT are called with, and return."""
+    """The reward function of ddpo-pytorch, TRL's DDPOTrainer, flow_grpo and DiffusionNFT."""
 
     def __call__(
         self, images: Any, prompts: Any, metadata: Any = None, *, progress: float | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Scores `[batch]` float32, on the CPU, and `info`: the parts of the score, and `unscorable`, index → reason.
+        """Scores `[batch]` float32 on the CPU, and a dictionary of information.
+
+        The information holds the parts of the scores, and `unscorable`: index → reason.
 
         Args:
-            images: float tensor `[batch, 3, height, width]` in [0, 1], or uint8 array `[batch, height, width, 3]`.
-            prompts: one text per picture.
-            metadata: one mapping per picture, or None.
-            progress: share of the training that is done, for rewards that read it.
+            images: Float tensor `[batch, 3, height, width]` in [0, 1], or uint8 array
+                `[batch, height, width, 3]`.
+            prompts: One text per image.
+            metadata: One mapping per image, or None.
+            progress: Share of the training that is done, for rewards that read it.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Scaled:
-    """A scorer with a scale and a way with pictures that have no score."""
+    """A scorer with a scale and a treatment of images without a score."""
 
     scorer: Scorer
     divisor: float
@@ -72,7 +82,12 @@ class _Scaled:
         return self.scorer.reward.card
 
     def finish(self, output: RewardOutput) -> tuple[Tensor, dict[str, Any]]:
-        """Scores on the chosen scale and the info beside them; raises RewardFailure for a picture without a score, if so chosen."""
+        """Scores on the chosen scale, and the information.
+
+        Raises:
+            RewardFailure: An image has no score, and `unscorable` is "raise", or is "mean" and no
+                image of the call has one.
+        """
         values = (in_float64(output.values) / self.divisor).float()
         reasons = {
             index: reason for index, reason in enumerate(output.errors) if reason is not None
@@ -82,13 +97,13 @@ class _Scaled:
             return values, info
         index, reason = next(iter(reasons.items()))
         if self.unscorable == "raise":
+            more = f"{len(reasons) - 1} more of {len(values)}"
             raise RewardFailure(
-                f"reward {self.card.id!r} has no score for image {index}, and {len(reasons) - 1} more of {len(values)}: {reason}"
+                f"reward {self.card.id!r} has no score for image {index}, and {more}: {reason}"
             )
         if len(reasons) == len(values):
-            raise RewardFailure(
-                f"reward {self.card.id!r} has a score for none of {len(values)} images, so no mean: {reason}"
-            )
+            none = f"none of {len(values)} images, so no mean"
+            raise RewardFailure(f"reward {self.card.id!r} has a score for {none}: {reason}")
         return values.nan_to_num(nan=float(values[~values.isnan()].mean())), info
 
 
@@ -102,22 +117,22 @@ def reward_function(
     """The reward as `fn(images, prompts, metadata) -> (scores, info)`.
 
     Args:
-        reward: a specification such as "compressibility" or "./my.py:f:option=3", a reward, or a scorer (with a cache, say).
-        scale: a project of `SCALES`, whose divisor is used, or a divisor.
-        unscorable: what becomes of a picture without a score.
-        batch_size: pictures per call of the reward, at most.
+        reward: Specification such as "compressibility" or "./my.py:f:option=3", a reward, or a
+            scorer, for instance one with a cache.
+        scale: Project of `SCALES` whose divisor is used, or a divisor.
+        unscorable: Treatment of an image without a score.
+        batch_size: Largest number of images per call of the reward.
 
     Raises:
-        UserError: the reward cannot be made, or an argument is not as above.
+        UserError: The reward cannot be made, or an argument is invalid.
     """
     scaled = _scaled(reward, scale, unscorable, batch_size)
 
     def score(
         images: Any, prompts: Any, metadata: Any = None, *, progress: float | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
-        return scaled.finish(
-            scaled.scorer.score(batch_of_arrays(images, prompts, metadata, scaled.card, progress))
-        )
+        batch = batch_of_arrays(images, prompts, metadata, scaled.card, progress)
+        return scaled.finish(scaled.scorer.score(batch))
 
     return score
 
@@ -129,28 +144,30 @@ def multi_score(
     unscorable: Unscorable = "raise",
     batch_size: int = 16,
 ) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
-    """Several rewards as the training scripts of flow_grpo and DiffusionNFT call them: the scores of each, and `avg`, their weighted sum.
+    """The scores of several rewards and `avg`, their weighted sum, for flow_grpo and DiffusionNFT.
 
     Args:
-        weights: specification of a reward → its weight.
-        scale: a project of `SCALES`, which must know every reward, or one divisor for all.
-        unscorable: what becomes of a picture without a score.
-        batch_size: pictures per call of a reward, at most.
+        weights: Specification of each reward → its weight.
+        scale: Project of `SCALES` that knows every reward, or one divisor for all.
+        unscorable: Treatment of an image without a score.
+        batch_size: Largest number of images per call of a reward.
 
     Returns:
-        `fn(images, prompts, metadata, only_strict=True) -> ({reward id: scores, …, "avg": scores}, info)`; `only_strict`, which concerns
-        GenEval alone, changes nothing.
+        `fn(images, prompts, metadata, only_strict=True)`, which returns
+        `({reward id: scores, …, "avg": scores}, info)`. `only_strict` concerns GenEval alone and
+        has no effect.
 
     Raises:
-        UserError: as `reward_function`; no reward, or one twice.
+        UserError: As `reward_function`; there is no reward, or one appears twice.
     """
     parts = [
         (weight, _scaled(spec, scale, unscorable, batch_size)) for spec, weight in weights.items()
     ]
     names = [scaled.card.id for _, scaled in parts]
     if not names or len(set(names)) < len(names) or "avg" in names:
+        got = ", ".join(names) or "none"
         raise ConfigError(
-            f"multi_score needs at least one reward, each once and none called 'avg'; got {', '.join(names) or 'none'}"
+            f"multi_score needs at least one reward, each once and none called 'avg'; got {got}"
         )
 
     def score(
@@ -179,17 +196,23 @@ def image_scorer(
     unscorable: Unscorable = "raise",
     batch_size: int = 16,
 ) -> Callable[..., list[float]]:
-    """The reward as `fn(images, prompts=None) -> list[float]` on PIL pictures of any mode and size; arguments as `reward_function`."""
+    """The reward as `fn(images, prompts=None) -> list[float]` on PIL images of any mode and size.
+
+    The arguments are those of `reward_function`.
+    """
     scaled = _scaled(reward, scale, unscorable, batch_size)
 
     def score(images: Sequence[Image.Image], prompts: Sequence[str] | None = None) -> list[float]:
-        scores: list[float] = scaled.finish(_score_pictures(scaled, images, prompts))[0].tolist()
+        scores: list[float] = scaled.finish(_score_images(scaled, images, prompts))[0].tolist()
         return scores
 
     return score
 
 
-def _score_pictures(
+picture_scorer = image_scorer  # its name in earlier versions
+
+
+def _score_images(
     scaled: _Scaled, images: Sequence[Image.Image], prompts: Sequence[str] | None
 ) -> RewardOutput:
     batches, reasons = batches_of_images(images, prompts, scaled.card)
@@ -206,23 +229,25 @@ def _score_pictures(
 def flow_factory_reward(
     reward: str, *, scale: str | float = 1.0, unscorable: Unscorable = "raise"
 ) -> type:
-    """The reward as a class that Flow-Factory's `reward_model: my_module.MyReward` loads: `cls(config, accelerator)(prompt, image)`.
+    """The reward as a class for Flow-Factory's `reward_model: my_module.MyReward`.
 
-    It derives from Flow-Factory's PointwiseRewardModel (GroupwiseRewardModel for a reward that judges a group). Where Flow-Factory is not
-    installed, it is a class of the same shape that can be tried out.
+    Its objects are made by `cls(config, accelerator)` and called with `(prompt, image)`. It derives
+    from Flow-Factory's PointwiseRewardModel, or from GroupwiseRewardModel for a reward that judges
+    groups. Without Flow-Factory it is a class of the same shape, for trials.
 
     Args:
-        reward: a specification; the reward is made when the class is instantiated.
-        scale: as in `reward_function`.
-        unscorable: as in `reward_function`.
+        reward: Specification of the reward, which is made when the class is instantiated.
+        scale: As in `reward_function`.
+        unscorable: As in `reward_function`.
 
     Raises:
-        UserError: as `reward_function`; the reward reads metadata, which Flow-Factory does not hand on; or its package is broken.
+        UserError: As `reward_function`; the reward reads metadata, which Flow-Factory does not
+            pass on; or Flow-Factory is broken.
     """
     card = resolve(reward).card
     if "metadata" in card.inputs:
         raise ConfigError(
-            f"reward {card.id!r} reads metadata, which Flow-Factory does not hand to rewards"
+            f"reward {card.id!r} reads metadata, which Flow-Factory does not pass to rewards"
         )
     divisor_of(card.id, scale)
     base, output_type = _flow_factory(
@@ -236,9 +261,9 @@ def flow_factory_reward(
     def __call__(self: Any, prompt: Any, image: Any = None) -> Any:  # noqa: N807
         if image is None:
             raise ConfigError(
-                f"reward {card.id!r} scores images; Flow-Factory handed it none (a video model?)"
+                f"reward {card.id!r} scores images; Flow-Factory passed none (a video model?)"
             )
-        values, info = self.scaled.finish(_score_pictures(self.scaled, image, prompt))
+        values, info = self.scaled.finish(_score_images(self.scaled, image, prompt))
         return output_type(rewards=values, extra_info=info)
 
     body = {
@@ -259,10 +284,11 @@ class _Output:
 
 
 class _Standalone:
-    """Stands in for Flow-Factory's base class where that is not installed."""
+    """The base class where Flow-Factory is not installed."""
 
     def __init__(self, config: Any, accelerator: Any) -> None:
-        self.config, self.accelerator = config, accelerator
+        self.config = config
+        self.accelerator = accelerator
 
 
 def _flow_factory(base: str) -> tuple[Any, Any]:
@@ -272,8 +298,9 @@ def _flow_factory(base: str) -> tuple[Any, Any]:
         module = importlib.import_module("flow_factory.rewards")
         return getattr(module, base), module.RewardModelOutput
     except Exception as error:  # foreign code may raise anything
+        cause = explain_load_failure(error, "flow_factory", "install it")
         raise RewardLoadError(
-            f"Flow-Factory is installed but cannot be imported: {explain_load_failure(error, 'flow_factory', 'install it')}"
+            f"Flow-Factory is installed but cannot be imported: {cause}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The `Reward` protocol: what a reward model is to the rest of the program."""
+"""The `Reward` protocol, which every reward model follows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ __all__ = ["Reward"]
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores pictures. Called with `ImageBatch` of one size; returns one value per picture, in order, on its native scale.
+    """Scores a batch of images of one size: one value per image, in order, on its native scale.
 
-    `batch.context` holds the circumstances, such as the progress of the training; a card lists "context" if they move the score.
-    A picture that cannot be scored gets NaN and a reason in `RewardOutput.errors`. A broken back end raises.
-    The trainer maximises the value as it stands: `compressibility` is minus the size.
+    - `batch.context` holds the progress of training; a card lists "context" if the score uses it.
+    - An image that cannot be scored gets NaN, and a reason in `RewardOutput.errors`.
+    - A broken back end raises.
+    - The trainer maximises the value as it stands: `compressibility` is minus the size.
     """
 
     card: RewardCard

@@ -1,4 +1,7 @@
-"""`RewardCard`: what there is to know about a reward, as pure data. Standard library only, so that listing is fast."""
+"""`RewardCard`: the facts about a reward as plain data.
+
+Only the standard library is imported, so that listing rewards is fast.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ __all__ = [
 ]
 
 API_VERSION = 1
-"""The version of the card's fields and of the `Reward` protocol; a card made for a newer one is refused."""
+"""Version of the card's fields and of the `Reward` protocol; a card for a newer one is refused."""
 
 PLACEMENT: Final = ("device",)
-"""Options that say where a reward runs. No score depends on them: they enter no signature and no cache key."""
+"""Options that choose where a reward runs; they enter no signature and no cache key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +37,26 @@ class WeightFile:
     source: str
     """One of four forms.
 
-    owner/name, owner/name/file     a repository of the Hugging Face hub, or a file of one; of "owner/name/a|b" the first that exists
-    https://…                       an address
-    package:module/file             a file inside an installed package
-    file:/path                      a file on this machine, which an option names
+    owner/name              a repository of the Hugging Face hub
+    owner/name/file         a file of one; of "owner/name/a|b" the first that exists
+    https://…               an address
+    package:module/file     a file inside an installed package
+    file:/path              a file on this machine, named by an option
     """
     revision: str  # commit or tag
-    sha256: str | None  # of the file; None where a repository of several files is meant
-    megabytes: float  # 0: not known
+    sha256: str | None  # of the file; None for a repository of several files
+    megabytes: float  # 0: unknown
     licence: str  # SPDX id or name
 
     @property
     def size(self) -> str:
-        """The size in words."""
+        """The size as text."""
         return f"{self.megabytes:g} MB" if self.megabytes else "size not known"
 
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A score known from elsewhere: the reward of fixture picture `fixture` must be `score` ± `tolerance`."""
+    """A known score: the reward of the fixture image must be `score` ± `tolerance`."""
 
     fixture: str  # a name of ddpo.rewards.fixtures
     score: float
@@ -62,7 +66,7 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class RewardOption:
-    """An option of a reward, given as `--reward name:option=value` or as a keyword of its constructor."""
+    """An option of a reward: `--reward name:option=value`, or a keyword of its constructor."""
 
     name: str
     default: str | float | int | bool | None
@@ -71,83 +75,76 @@ class RewardOption:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """How the scorer may call a reward."""
+    """The limits within which the scorer may call a reward."""
 
-    concurrency: int = (
-        0  # calls at once; 0: as many as processors for a thread-safe reward on the CPU, else one
-    )
+    # Concurrent calls. 0: one, or as many as processors for a thread-safe reward on the CPU.
+    concurrency: int = 0
     timeout_s: float | None = None  # of one call; None: no limit
-    retries: int = 0  # of a call that raised RewardUnavailable, ConnectionError or TimeoutError
-    batch: int = 0  # pictures in one call, at most; 0: as many as the scorer likes
+    retries: int = 0  # after RewardUnavailable, ConnectionError or TimeoutError
+    batch: int = 0  # largest number of images per call; 0: the scorer's choice
+
+
+Input = Literal["image", "prompt", "metadata", "context", "group"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardCard:
-    """The facts about one reward. A new scale needs a new id; a new score on the old scale a new version.
+    """The facts about one reward.
+
+    A new scale needs a new id. A new score on the same scale needs a new version, which governs
+    whether stored scores are still valid.
 
     Raises:
-        NewerApiError: the card was made for a newer API.
-        ConfigError: the id or `load` has not the right form.
+        NewerApiError: The card was made for a newer API.
+        ConfigError: The id or `load` is malformed.
     """
 
     id: str  # lower_snake, or vendor/name for third parties
     version: str
-    summary: str  # one line: what it measures
-    load: str  # "module:attribute" of a Reward class or a factory taking the options as keywords
+    summary: str  # one line: the quantity that it measures
+    load: str  # "module:attribute" of a Reward class, or of a factory taking options as keywords
     family: str  # "pixels", "clip", "vlm", …
-    flaws: str  # how it gets gamed, what it cannot see
+    flaws: str  # how it is gamed, and its blind spots
     unit: str = ""
-    direction: Literal["higher", "lower"] = (
-        "higher"  # which way is better, for a reader; a trainer always maximises
-    )
+    direction: Literal["higher", "lower"] = "higher"  # is better; a trainer always maximises
     range: tuple[float | None, float | None] = (None, None)
     typical: tuple[float, float, float] | None = None  # 5th, 50th and 95th percentile
     typical_source: str = ""
-    inputs: tuple[Literal["image", "prompt", "metadata", "context", "group"], ...] = ("image",)
-    optional: tuple[
-        Literal["image", "prompt", "metadata", "context", "group"], ...
-    ] = ()  # inputs that a score can do without
-    metadata: tuple[str, ...] = ()  # the keys of a prompt's metadata that the score depends on
-    pixels: Literal["uint8", "float"] = (
-        "uint8"  # the form that is scored; "uint8" means that floats are rounded first
-    )
-    preprocessing: str = ""  # what is done to the pixels before scoring; part of the signature
-    dtype: str = "float64"  # in which the score is computed; part of the signature
-    accelerator_dtype: str = (
-        ""  # precision on an accelerator, of a reward that takes float32 on the CPU; "": the same
-    )
+    inputs: tuple[Input, ...] = ("image",)
+    optional: tuple[Input, ...] = ()  # inputs without which an image still has a score
+    metadata: tuple[str, ...] = ()  # metadata keys of a prompt on which the score depends
+    pixels: Literal["uint8", "float"] = "uint8"  # as scored; for "uint8" floats are rounded
+    preprocessing: str = ""  # steps before scoring; part of the signature
+    dtype: str = "float64"  # precision of the score; part of the signature
+    # Precision on an accelerator, if the reward uses float32 on the CPU; "": the same.
+    accelerator_dtype: str = ""
     differentiable: bool = False
     deterministic: bool = True
     batch_invariant: bool = True
-    thread_safe: bool = False  # several threads may call one instance at once; else the scorer lets one in at a time
+    thread_safe: bool = False  # False: the scorer makes one call at a time
     calls: Calls = Calls()
-    cache: bool = True  # False: looking a score up costs more than computing it
-    backbone: str = ""  # the tower it shares with other rewards, as named in ddpo.rewards.models.shared_encoders; "": none
+    cache: bool = True  # False: a look-up costs more than the score
+    # Encoder shared with other rewards, as named in ddpo.rewards.models.shared_encoders; "": none.
+    backbone: str = ""
     device: Literal["cpu", "any"] = "cpu"
     memory_mb: int = 0
     extra: str | None = None  # pip install "distribution[extra]"
-    libraries: tuple[
-        str, ...
-    ] = ()  # distributions, or libjpeg, whose version may move the score; part of the signature
+    # Distributions, or libjpeg, whose version may change the score; part of the signature.
+    libraries: tuple[str, ...] = ()
     weights: tuple[WeightFile, ...] = ()
     code_licence: str = "Apache-2.0"
     paper: str = ""
-    lineage: tuple[
-        str, ...
-    ] = ()  # backbones, data or, of pixel statistics, properties that it shares with other rewards: not independent
+    # Backbones, data or pixel properties shared with other rewards, which are not independent.
+    lineage: tuple[str, ...] = ()
     golden: tuple[Golden, ...] = ()
     options: tuple[RewardOption, ...] = ()
-    for_options: str | None = (
-        None  # "module:function": (card, options) → the card that holds for them; None: it is always this one
-    )
+    # "module:function" from (card, options) to the card for these options; None: always this one.
+    for_options: str | None = None
     api: int = API_VERSION
 
     def __post_init__(self) -> None:
-        if (
-            not self.id
-            or self.id != self.id.lower()
-            or not all(c.isalnum() or c in "_-/.+" for c in self.id)
-        ):
+        allowed = all(letter.isalnum() or letter in "_-/.+" for letter in self.id)
+        if not self.id or self.id != self.id.lower() or not allowed:
             raise ConfigError(
                 f"reward id {self.id!r} must be lower-case letters, digits and _ - / . +"
             )
@@ -156,12 +153,11 @@ class RewardCard:
                 f"card {self.id!r}: load={self.load!r} is not of the form 'module:attribute'"
             )
         if self.api > API_VERSION:
-            raise NewerApiError(
-                f"card {self.id!r} is made for API {self.api}, this ddpo has {API_VERSION}: upgrade ddpo"
-            )
+            text = f"is made for API {self.api}, this ddpo has {API_VERSION}: upgrade ddpo"
+            raise NewerApiError(f"card {self.id!r} {text}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The card as plain JSON values; without `optional` if it is empty, since older versions do not know it."""
+        """The card as plain JSON values, without an empty `optional`, unknown to older versions."""
         values = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -175,21 +171,19 @@ class RewardCard:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RewardCard:
-        """The card that `to_dict` gave, also after a trip through JSON.
+        """The card that `to_dict` wrote, also after a round trip through JSON.
 
         Raises:
-            ConfigError: an unknown or missing field.
+            ConfigError: A field is unknown or missing.
         """
         nested = {"weights": WeightFile, "golden": Golden, "options": RewardOption}
+        fields: dict[str, Any] = dict(values)
         try:
-            fields: dict[str, Any] = {
-                name: tuple(nested[name](**part) for part in value)
-                if name in nested
-                else tuple(value)
-                if isinstance(value, list)
-                else value
-                for name, value in values.items()
-            }
+            for name, value in values.items():
+                if name in nested:
+                    fields[name] = tuple(nested[name](**part) for part in value)
+                elif isinstance(value, list):
+                    fields[name] = tuple(value)
             if isinstance(fields.get("calls"), Mapping):
                 fields["calls"] = Calls(**fields["calls"])
             return cls(**fields)
@@ -197,24 +191,25 @@ class RewardCard:
             raise ConfigError(f"not a reward card: {error}") from error
 
     def fingerprint(self, options: Mapping[str, Any] | None = None) -> str:
-        """Sixteen hexadecimal digits that change whenever the score may: id, version, weights, preprocessing, dtype, options.
+        """Sixteen hexadecimal digits that change whenever the score may.
 
-        Where it runs does not count: options of `PLACEMENT` stand at their default.
+        They depend on id, version, weights, pixels, preprocessing, dtype and options, but not on
+        the device: options of `PLACEMENT` count as their default.
         """
         defaults = {option.name: option.default for option in self.options}
         settled = {
             name: defaults.get(name) if name in PLACEMENT else value
             for name, value in (options or {}).items()
         }
+        weights = [asdict(weight) for weight in self.weights]
         parts = [
             self.id,
             self.version,
-            [asdict(w) for w in self.weights],
+            weights,
             self.pixels,
             self.preprocessing,
             self.dtype,
             settled,
         ]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[
-            :16
-        ]
+        text = json.dumps(parts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

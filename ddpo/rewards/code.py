@@ -1,4 +1,4 @@
-"""Which local files give a score, so that a change is noticed even if no version was raised."""
+"""A digest of the local files that a reward's options name."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["files_digest"]
 
 
 def files_digest(options: Iterable[Any]) -> str:
-    """Twelve hexadecimal digits over sizes and times of modification of the files and folders among the values of a reward's options.
+    """Twelve hexadecimal digits over the files and folders among the values of a reward's options.
 
-    "" if there is none. Weights may be gigabytes, so their bytes are not read.
+    They depend on paths, sizes and modification times. Weights may be gigabytes, so their bytes are
+    not read. "" if no option names a file.
     """
-    places = [
-        Path(value) for value in options if isinstance(value, str) and os.path.exists(value)
-    ]  # False for a text too long for a path
+    # os.path.exists is False for a text that is too long for a path
+    names = [value for value in options if isinstance(value, str) and os.path.exists(value)]
     files = [
         file
-        for place in places
+        for place in map(Path, names)
         for file in ([place] if place.is_file() else sorted(place.rglob("*")))
         if file.is_file()
     ]

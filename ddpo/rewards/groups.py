@@ -1,8 +1,12 @@
-"""Groups: the pictures of one prompt, which some rewards judge together (their cards list "group" among the inputs).
+"""Groups: the images of one prompt, which some rewards judge together.
 
-What a group reward promises: it is called with whole groups, which no micro-batch cuts; pictures of equal prompt text are one group, in
-whatever places of the batch. A measure of a group is the score of each of its members; part `n` says how many they were, and scores of
-groups of different n are not to be compared. Groups of fewer than two have no score, with the reason.
+The card of such a reward lists "group" among the inputs. It promises:
+
+- It is called with whole groups, which no micro-batch splits. Images of equal prompt text are one
+  group, wherever they are in the batch.
+- The measure of a group is the score of each of its members. Part `n` is the size of the group, and
+  scores of groups of different sizes are not comparable.
+- A group of one image has no score, and a reason.
 """
 
 from __future__ import annotations
@@ -18,11 +22,11 @@ from ddpo.types import Prompt, RewardOutput
 
 __all__ = ["ALONE", "group_halves", "group_places", "judge_groups", "packed_groups"]
 
-ALONE: Final = "it is the only picture of its prompt here, and at least two are judged together"
+ALONE: Final = "it is the only image of its prompt here, and at least two are judged together"
 
 
 def group_places(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """The places of the pictures of each prompt, in the order in which the prompts first appear."""
+    """The places of the images of each prompt, in the order in which the prompts first appear."""
     groups: dict[str, list[int]] = {}
     for place, prompt in enumerate(prompts):
         groups.setdefault(prompt.id, []).append(place)
@@ -30,7 +34,10 @@ def group_places(prompts: Sequence[Prompt]) -> list[list[int]]:
 
 
 def packed_groups(prompts: Sequence[Prompt], most: int) -> list[list[int]]:
-    """The places of whole groups, as many together as have at most `most` pictures; a larger group is by itself. Each list rises."""
+    """The places of whole groups, packed into lists of at most `most` images.
+
+    A larger group is alone in its list. The places of each list are in ascending order.
+    """
     packs: list[list[int]] = []
     for places in group_places(prompts):
         if packs and len(packs[-1]) + len(places) <= most:
@@ -41,14 +48,12 @@ def packed_groups(prompts: Sequence[Prompt], most: int) -> list[list[int]]:
 
 
 def group_halves(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """The places of one half of the groups and of the other, rising; nothing if there is one group only."""
+    """The places of both halves of the groups, in ascending order; nothing for a single group."""
     groups = group_places(prompts)
     half = len(groups) // 2
-    return (
-        [sorted(chain.from_iterable(some)) for some in (groups[:half], groups[half:])]
-        if half
-        else []
-    )
+    if not half:
+        return []
+    return [sorted(chain.from_iterable(some)) for some in (groups[:half], groups[half:])]
 
 
 def judge_groups(
@@ -57,21 +62,23 @@ def judge_groups(
     """The measure of each group as the score of its members.
 
     Args:
-        prompts: one per picture.
-        part: name of what `judge` says of each member.
-        judge: given the places of two pictures or more of one prompt: the group's measure, and a number for each member `[n]`.
+        prompts: One prompt per image.
+        part: Name of the part with the numbers that `judge` returns for each member.
+        judge: Function of the places of two or more images of one prompt. It returns the measure of
+            the group and a number for each member `[n]`.
 
     Returns:
-        Per picture the group's measure, with the parts `n` and `part`; a picture alone with its prompt is unscorable.
+        Scores with the parts `n` and `part`; an image alone with its prompt is unscorable.
     """
-    values, members, n = (torch.full((len(prompts),), torch.nan) for _ in range(3))
+    values, members, sizes = (torch.full((len(prompts),), torch.nan) for _ in range(3))
     errors: list[str | None] = [ALONE] * len(prompts)
     for places in group_places(prompts):
-        n[places] = float(len(places))
+        sizes[places] = float(len(places))
         if len(places) < 2:
             continue
         value, of_members = judge(places)
-        values[places], members[places] = value, of_members.detach().cpu().float()
+        values[places] = value
+        members[places] = of_members.detach().cpu().float()
         for place in places:
             errors[place] = None
-    return RewardOutput(values, {"n": n, part: members}, tuple(errors))
+    return RewardOutput(values, {"n": sizes, part: members}, tuple(errors))

@@ -1,7 +1,7 @@
-"""Networks of rewards that share an accelerator with a training run, and their way off it.
+"""Offloading of rewards' networks to the CPU while a training run updates the model.
 
-A reward puts its networks on a device with `place`, so that `offloaded` can move them to the CPU
-while an update runs. `ddpo.rewards.scoring.call` brings them back before any call of a reward.
+A reward puts its networks on a device with `place`, and `offloaded` moves them to the CPU.
+`ddpo.rewards.scoring.call` restores them before any call of a reward.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["offloaded", "place", "restore", "unplaced_rewards"]
 N = TypeVar("N", bound=nn.Module)
 
 _placed: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-_away: list[tuple[weakref.ref[nn.Module], torch.device]] = []
-_turn = threading.Lock()
+_offloaded: list[tuple[weakref.ref[nn.Module], torch.device]] = []
+_lock = threading.Lock()
 
 
 def place(network: N, device: torch.device | str, dtype: torch.dtype | None = None) -> N:
-    """Moves a reward's network to a device, and lets a run with `--low-memory` move it off again.
+    """Moves a reward's network to a device, and registers it for offloading (`--low-memory`).
 
     Args:
-        network: The network; rewards that keep only submodules of it are served too.
-        device: Torch device on which the reward calls it.
-        dtype: New type of its weights; None leaves them as they are.
+        network: network of the reward, which may keep only submodules of it.
+        device: torch device on which the reward calls the network.
+        dtype: new type of the weights; None leaves them as they are.
     """
     network = network.to(device=torch.device(device), dtype=dtype)
     _placed.update(network.modules())
@@ -42,7 +42,7 @@ def place(network: N, device: torch.device | str, dtype: torch.dtype | None = No
 
 @contextmanager
 def offloaded(device: torch.device) -> Iterator[None]:
-    """Within, placed networks of that device lie on the CPU; on the CPU itself nothing moves."""
+    """A context in which the placed networks of an accelerator lie on the CPU."""
     if device.type != "cpu":
         _offload(_exact(device))
     try:
@@ -52,43 +52,43 @@ def offloaded(device: torch.device) -> Iterator[None]:
 
 
 def restore() -> None:
-    """Moves all networks that are away back to their devices, bit for bit what they were."""
-    if not _away:  # the common case takes no lock
+    """Moves all offloaded networks back to their devices, bit for bit the same."""
+    if not _offloaded:  # the common case takes no lock
         return
-    with _turn:
-        while _away:
-            network, device = _away[-1]
+    with _lock:
+        while _offloaded:
+            network, device = _offloaded[-1]
             if (found := network()) is not None:
                 found.to(device)
-            _away.pop()
+            _offloaded.pop()
 
 
 def unplaced_rewards(reward: Reward, device: torch.device) -> list[str]:
-    """Ids of rewards with networks on the device that `place` does not know.
+    """Ids of rewards with networks on the device that were not registered by `place`.
 
-    Found are networks that are attributes of a reward, or that its function closes over.
+    Networks are found among the attributes of a reward and the variables of its function.
 
     Args:
-        reward: The reward; the parts of a combination are looked at one by one.
-        device: Accelerator on which the run trains.
+        reward: the reward; the rewards of a combination are examined one by one.
+        device: accelerator on which the run trains.
     """
     scorers = getattr(reward, "scorers", None)
     if scorers is not None:
         return [name for one in scorers.values() for name in unplaced_rewards(one.reward, device)]
     exact = _exact(device)
-    held = [each for each in _networks(reward) if each not in _placed and _lies_on(each, exact)]
-    return [reward.card.id] if held else []
+    unplaced = [each for each in _networks(reward) if each not in _placed]
+    return [reward.card.id] if any(_lies_on(each, exact) for each in unplaced) else []
 
 
 def _offload(device: torch.device) -> None:
-    with _turn:
+    with _lock:
         for network in [each for each in _placed if _lies_on(each, device)]:
-            _away.append((weakref.ref(network), device))
+            _offloaded.append((weakref.ref(network), device))
             network.to("cpu")
 
 
 def _exact(device: torch.device) -> torch.device:
-    """The device with its number, as tensors name it."""
+    """The device with its index, as tensors report it."""
     return torch.empty(0, device=device).device
 
 

@@ -1,4 +1,4 @@
-"""By what other projects divide the scores of a reward, so that a published configuration can be repeated."""
+"""Divisors by which other projects scale the scores of a reward, to repeat their settings."""
 
 from __future__ import annotations
 
@@ -32,23 +32,30 @@ SCALES: Final[Mapping[tuple[str, str], float]] = {
     ("diffusion_nft", "ocr"): 1.0,
     ("flow_factory", "pickscore"): 26.0,
 }
-"""(project, reward id) → divisor of the reward's own scale in that project (of PickScore: logit scale × cosine).
+"""(project, reward id) → divisor of the reward's own scale in that project.
 
-Both `ocr` of flow_grpo and DiffusionNFT are undivided, 0 … 1. They read with PaddleOCR and count otherwise; their count is the part
-`flow_grpo` of `ocr`. `hpsv2` of DiffusionNFT is v2.1. Their `clipscore` is another reward: ViT-L/14, cosine, no prefix.
+The own scale of PickScore is logit scale × cosine. `ocr` of flow_grpo and of DiffusionNFT is
+undivided, 0 … 1. Both read with PaddleOCR and count otherwise; their count is the part `flow_grpo`
+of `ocr`. `hpsv2` of DiffusionNFT is v2.1. The `clipscore` of both is another reward, ViT-L/14 with
+the cosine and no prefix.
 
-Read in the sources: kvablack/ddpo-pytorch 1958463 rewards.py; huggingface/trl v0.22.2 examples/scripts/ddpo.py;
-yifan123/flow_grpo ac4c86e rewards.py, pickscore_scorer.py, imagereward_scorer.py and ocr.py; NVlabs/DiffusionNFT 24af555,
-the same files and hpsv2_scorer.py; X-GenGroup/Flow-Factory a0b2bc5 rewards/pick_score.py.
+Source, read in the code: kvablack/ddpo-pytorch 1958463 rewards.py; huggingface/trl v0.22.2
+examples/scripts/ddpo.py; yifan123/flow_grpo ac4c86e rewards.py, pickscore_scorer.py,
+imagereward_scorer.py and ocr.py; NVlabs/DiffusionNFT 24af555, the same files and hpsv2_scorer.py;
+X-GenGroup/Flow-Factory a0b2bc5 rewards/pick_score.py.
 """
 
 
 def divisor_of(reward: str, scale: str | float) -> float:
-    """By what the scores of a reward id are divided.
+    """The divisor of the scores of a reward id.
+
+    Args:
+        reward: Id of the reward.
+        scale: Project of `SCALES`, or the divisor itself.
 
     Raises:
-        UnknownNameError: a project that `SCALES` does not know.
-        ConfigError: the project has no such reward, or the divisor is not a finite positive number.
+        UnknownNameError: `SCALES` does not know the project.
+        ConfigError: The project has no such reward, or the divisor is not finite and positive.
     """
     if isinstance(scale, str):
         projects = {project for project, _ in SCALES}
@@ -57,7 +64,8 @@ def divisor_of(reward: str, scale: str | float) -> float:
         if (scale, reward) not in SCALES:
             known = ", ".join(name for project, name in SCALES if project == scale)
             raise ConfigError(
-                f"{scale} has no reward {reward!r} (it has {known}): give a number, 1 for the reward's own scale"
+                f"{scale} has no reward {reward!r} (it has {known}): "
+                "give a number, 1 for the reward's own scale"
             )
         return SCALES[scale, reward]
     if isinstance(scale, bool) or not math.isfinite(scale) or scale <= 0:

@@ -1,7 +1,7 @@
-"""The files that the settings of a run name, so that the run works from any directory and after it was moved.
+"""Paths in the settings of a run, so that it works from any directory and after a move.
 
-When a run starts, its settings get absolute paths. When it is read, a file that is no longer there is looked for at the same place
-relative to the run folder: a project that was copied as a whole stays whole.
+When a run starts, its settings get absolute paths. When it is read, a missing file is searched at
+the same place relative to the run folder. So a project that was copied as a whole stays whole.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Place = Callable[[str], str | None]
 
 
 def absolute_path(path: str | Path) -> Path:
-    """The absolute form of a path that is there. Links among its folders are followed; a last link stays a link."""
+    """The absolute form of an existing path, with links resolved except in its last part."""
     found = named_path(path).absolute()
     return found if found.name in ("", "..") else found.parent.resolve() / found.name
 
@@ -46,11 +46,11 @@ def absolute_path(path: str | Path) -> Path:
 def located(
     values: Mapping[str, Any], registries: Mapping[str, Registry[Any]] | None = None
 ) -> dict[str, Any]:
-    """Plain settings with absolute paths for all files that are there; a built-in prompt list by its bare name.
+    """Plain settings with absolute paths of all existing files, and bare names of built-in lists.
 
     Args:
-        values: settings by name; those that are not there stay away.
-        registries: setting → registered names, which win over folders of the same name.
+        values: Settings by name; missing ones stay missing.
+        registries: Setting → registered names, which win over folders of the same name.
     """
     known = {setting: registry.entries() for setting, registry in (registries or {}).items()}
 
@@ -66,12 +66,12 @@ def located(
 
 
 def at_new_place(values: Mapping[str, Any], run: Path, before: str | None) -> dict[str, Any]:
-    """Plain settings with a new path for each file that is not there, but lies where it lay relative to the run folder.
+    """Plain settings with a new path for each missing file that moved along with the run folder.
 
     Args:
-        values: settings by name.
-        run: the run folder.
-        before: its absolute path when the run was started; None if unknown.
+        values: Settings by name.
+        run: Run folder.
+        before: Absolute path of the run folder when the run started; None if unknown.
     """
 
     def place(path: str) -> str | None:
@@ -81,12 +81,12 @@ def at_new_place(values: Mapping[str, Any], run: Path, before: str | None) -> di
 
 
 def moved_path(path: str, run: Path, before: str | None) -> str | None:
-    """The new place of a path that is not there, but lies where it lay relative to the run folder; None if it does not.
+    """The new path of a missing file that moved along with the run folder; None if there is none.
 
     Args:
-        path: an absolute path.
-        run: the run folder.
-        before: its absolute path when the run was started; None if unknown.
+        path: Absolute path.
+        run: Run folder.
+        before: Absolute path of the run folder when the run started; None if unknown.
     """
     if before is None or not os.path.isabs(path) or os.path.exists(path):
         return None
@@ -95,7 +95,7 @@ def moved_path(path: str, run: Path, before: str | None) -> str | None:
 
 
 def missing_files(values: Mapping[str, Any]) -> dict[str, str]:
-    """Setting → the first path that it names of a file that is not there."""
+    """Setting → the first missing path in it."""
     found: dict[str, str] = {}
     for setting in NAMING:
 
@@ -104,20 +104,20 @@ def missing_files(values: Mapping[str, Any]) -> dict[str, str]:
             if looks_like_path and not named_path(path).exists():
                 found.setdefault(setting, path)
 
-        _replaced({setting: values[setting]} if setting in values else {}, place, {})
+        if setting in values:
+            _replaced({setting: values[setting]}, place, {})
         text = str(values.get(setting, ""))
-        if (
-            setting in PROMPTS
-            and text
-            and not named_path(text).exists()
-            and text not in builtin_names()
-        ):
+        is_file = setting in PROMPTS and text and text not in builtin_names()
+        if is_file and not named_path(text).exists():
             found.setdefault(setting, text)
     return found
 
 
 def same_but_for_paths(setting: str, one: str, other: str) -> bool:
-    """True if two values of a setting differ in paths at most; the files themselves are compared by their content elsewhere."""
+    """True if two values of a setting differ at most in paths.
+
+    The contents of the files are compared elsewhere.
+    """
     if setting in PROMPTS:
         return True
     same: bool = _without_paths(setting, one) == _without_paths(setting, other)
@@ -138,7 +138,7 @@ def _is_path(text: str) -> bool:
 def _replaced(
     values: Mapping[str, Any], place: Place, known: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Plain settings with other words for the files that they name."""
+    """Plain settings with the paths of their files replaced."""
     found = dict(values)
     for setting in NAMING:
         text = found.get(setting)
@@ -154,14 +154,17 @@ def _replaced(
 
 
 def _replaced_in_expression(text: str, place: Place) -> str:
-    """As `replace_paths`; the text as it is where the new one cannot be read, such as one with a comma in the path of an option."""
+    """As `replace_paths`, but the unchanged text if the new one could not be parsed.
+
+    An example is a path with a comma as the value of an option.
+    """
     try:
-        before = parse_expression(text)
+        _, before = parse_expression(text)
     except ConfigError:
         return text  # the reward's own loading reports it
     other = replace_paths(text, place)
     try:
-        after = parse_expression(other)
+        _, after = parse_expression(other)
     except ConfigError:
         return text
-    return other if len(after.terms) == len(before.terms) else text
+    return other if len(after) == len(before) else text

@@ -1,4 +1,4 @@
-"""The line that fixes a score, in the manner of sacreBLEU: two scores with the same signature may be compared."""
+"""The signature of a score, in the manner of sacreBLEU: scores with the same one are comparable."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from ddpo.user_code import source_digest
 
 __all__ = ["identity", "signature"]
 
-JPEG_CODEC: Final = (
-    "libjpeg"  # among a card's libraries: the codec inside Pillow, of which there are several
-)
+# Among a card's libraries: the codec inside Pillow, of which there are several.
+JPEG_CODEC: Final = "libjpeg"
 STAND_INS: Final[Mapping[str, tuple[str, ...]]] = {
     "pillow": ("pillow-simd",),
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino"),
@@ -25,15 +24,41 @@ STAND_INS: Final[Mapping[str, tuple[str, ...]]] = {
         "opencv-contrib-python-headless",
     ),
 }
-"""Distributions that bring the same module as another one."""
+"""Distributions that provide the same module as another one."""
+
+FIRST_SOURCES: Final[Mapping[tuple[str, str], str]] = {
+    ("colorfulness", "1"): "d89f6fe9961a",
+    ("contrast", "1"): "f8622e99a926",
+    ("darkness", "1"): "97d655c36dfa",
+    ("diversity_dino", "1"): "b4c168e2013d",
+    ("diversity_lpips", "1"): "b4c168e2013d",
+    ("edge_density", "1"): "6b8c4433c6e9",
+    ("entropy", "1"): "2033d04c48de",
+    ("high_frequency", "1"): "32010d98d13f",
+    ("imagereward", "1"): "f2bac907cbaa",
+    ("nsfw", "1"): "7071c37bb8c8",
+    ("pickscore", "1"): "6b54c93f5d82",
+    ("rotation_symmetry", "1"): "2c17a0a96284",
+    ("saturation", "1"): "b3adcb19ab68",
+    ("sharpness", "1"): "72e2cb1c5181",
+    ("symmetry", "1"): "2c17a0a96284",
+    ("vendi", "1"): "53fbe60e388b",
+}
+"""Id and version of a reward → text after `source:` in its identity, fixed once and for all.
+
+Identities once held a digest of the module's source. These constants keep the scores of that time
+valid. Never recompute them, and add none: a new version of a card has no such field.
+"""
+FIRST_COMPOSED_SOURCE: Final = "2ab3fe50fad5"
+"""The same text for combinations of rewards."""
 
 
 def signature(
     card: RewardCard, options: Mapping[str, Any] | None = None, origin: str = "ddpo"
 ) -> str:
-    """`reward:id|version:…|card:fingerprint|pixels:…|preprocessing:…|dtype:…|weights:…|options:…|library:version…|ddpo:version`.
+    """`reward:id|version:…|card:fingerprint|pixels:…|…|options:…|library:version…|ddpo:version`.
 
-    Options at their default are left out of `options`; all of them enter the fingerprint.
+    `options` lacks those at their default; all of them enter the fingerprint.
     """
     return "|".join(f"{name}:{value}" for name, value in _parts(card, options, origin).items())
 
@@ -41,16 +66,30 @@ def signature(
 def identity(
     card: RewardCard, options: Mapping[str, Any] | None = None, origin: str = "ddpo"
 ) -> str:
-    """What may move a score: the signature, with the state of the reward's source and local files in place of ddpo's version.
+    """The fields of the signature that may change a score: the reward's part of a cache key.
 
-    It is the reward's part of a cache key.
+    The state of a plug-in's source and of local files stands in place of ddpo's version. For the
+    rewards of this package the card's version governs, so that a reworded comment keeps scores
+    valid. The hash of a user's file is in its origin.
     """
     parts = {name: value for name, value in _parts(card, options, origin).items() if name != "ddpo"}
-    if "sha256:" not in origin:  # which is that of the source
-        parts["source"] = source_digest(card.load.partition(":")[0]) or "unknown"
+    if source := _source(card, origin):
+        parts["source"] = source
     if files := files_digest((options or {}).values()):
         parts["files"] = files
     return "|".join(f"{name}:{value}" for name, value in parts.items())
+
+
+def _source(card: RewardCard, origin: str) -> str:
+    """The text after `source:` in an identity; "" for no such field."""
+    if "sha256:" in origin:  # of the source already
+        return ""
+    module = card.load.partition(":")[0]
+    if module.partition(".")[0] != "ddpo":
+        return source_digest(module) or "unknown"
+    if card.family == "composed":
+        return FIRST_COMPOSED_SOURCE
+    return FIRST_SOURCES.get((card.id, card.version), "")
 
 
 def _parts(card: RewardCard, options: Mapping[str, Any] | None, origin: str) -> dict[str, str]:
@@ -66,7 +105,7 @@ def _parts(card: RewardCard, options: Mapping[str, Any] | None, origin: str) -> 
         "pixels": card.pixels,
         "preprocessing": card.preprocessing or "not stated",
         "dtype": chosen.get("dtype") or _precision(card, options or {}),
-        "weights": "+".join(_short(weight) for weight in card.weights) or "none",
+        "weights": "+".join(_weight_text(weight) for weight in card.weights) or "none",
         "options": changed or "default",
     }
     if origin != "ddpo":
@@ -77,7 +116,7 @@ def _parts(card: RewardCard, options: Mapping[str, Any] | None, origin: str) -> 
 
 
 def _precision(card: RewardCard, options: Mapping[str, Any]) -> str:
-    """The precision of a reward where it runs: on the CPU and on an accelerator it may differ, and so may scores."""
+    """The precision where the reward runs; on an accelerator it may differ from the CPU's."""
     served = any(str(value).startswith(("http://", "https://")) for value in options.values())
     if not card.accelerator_dtype or served:
         return card.dtype
@@ -86,13 +125,13 @@ def _precision(card: RewardCard, options: Mapping[str, Any]) -> str:
     return "float32" if kind == "cpu" else card.accelerator_dtype
 
 
-def _short(weight: WeightFile) -> str:
+def _weight_text(weight: WeightFile) -> str:
     name = weight.source.rstrip("/").rpartition("/")[2]
     return f"{name}@{f'sha256-{weight.sha256[:12]}' if weight.sha256 else weight.revision[:12]}"
 
 
 def _version(library: str) -> str:
-    """The version of a library, or name and version of each distribution that may stand in its place."""
+    """The version of a library, or name and version of each distribution that replaces it."""
     if library == JPEG_CODEC:
         return _jpeg_codec()
     found = {name: _installed(name) for name in (library, *STAND_INS.get(library, ()))}
@@ -111,7 +150,7 @@ def _installed(distribution: str) -> str:
 
 
 def _jpeg_codec() -> str:
-    """Name and version of the JPEG codec with which Pillow was built; it may be the system's."""
+    """Name and version of the JPEG codec with which Pillow was built."""
     from PIL import features
 
     if features.check_feature("libjpeg_turbo"):

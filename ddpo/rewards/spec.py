@@ -1,10 +1,11 @@
-"""How a reward is named, on the command line and in recipes.
+"""The syntax of rewards, on the command line and in recipes.
 
     expression := term " + " term … | min(term, term, …) | pareto(term, term, …)
-    term       := reward[:WEIGHT][:option=value,…]      the weight may also stand last: aesthetic:device=cuda:0.5
+    term       := reward[:WEIGHT][:option=value,…]
     reward     := name | ./file.py:MyReward | package.module:MyReward | http://host:port/name
 
-Among the options, `z=FILE` and `clamp=LOW..HIGH` are steps on the score, and work with every reward (see `ddpo.rewards.scoring.compose`).
+The weight may also stand last, as in aesthetic:device=cuda:0.5. Among the options, `z=FILE` and
+`clamp=LOW..HIGH` are steps on the score of any reward (see `ddpo.rewards.scoring.compose`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
 from ddpo.devices import AUTO
@@ -25,13 +26,13 @@ __all__ = [
     "STEPS",
     "Bounds",
     "Combination",
-    "Expression",
     "RewardSpec",
-    "Term",
     "join_specs",
     "parse_expression",
+    "parse_spec",
+    "replace_paths",
+    "resolve_options",
 ]
-__all__ += ["parse_spec", "replace_paths", "resolve_options"]
 
 Value = str | float | int | bool | None
 Bounds = tuple[float | None, float | None]
@@ -39,56 +40,42 @@ Combination = Literal["sum", "min", "pareto"]
 
 COMBINATIONS: Final[tuple[Combination, ...]] = ("sum", "min", "pareto")
 STEPS: Final = ("z", "clamp")
-"""Options that every reward has; not called "clip", which means the model CLIP in this field and is an option of rewards that load it."""
+"""Options of every reward. The name "clip" is taken: it is an option of rewards that load CLIP."""
 
 PATH_START: Final = re.compile(r"\.{0,2}[/\\]|~|[A-Za-z]:[\\/]")
-"""Beginnings of a reward that is written as a path, not as a bare name or file name."""
+"""Start of a reward that is written as a path, not as a bare name or file name."""
 PYTHON_PATH: Final = re.compile(r".*?\.py(?=:|\s*$)", re.DOTALL)
 NO_PATHS: Final = ("device", "dtype", "clamp")
-"""Options whose values are never files, whatever lies in the current folder."""
+"""Options whose values are never files, whatever the current folder holds."""
 
+BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 NOT_INTEGER: Final = r"(?:[+-]\d+|(?=[^:]*[.eE])" + NUMBER + ")"
 
 
 @dataclass(frozen=True, slots=True)
 class RewardSpec:
-    """A parsed reward; `attribute` is empty for a registered name and for one that a server has."""
+    """A parsed reward, with the steps on its score: z, then clamp, then weight."""
 
     kind: Literal["name", "file", "object", "url"]
-    target: str  # the id, the path of the file, the module, or the URL
-    attribute: str = ""
+    target: str  # id, path of the file, module, or URL
+    attribute: str = ""  # of a file or a module
     options: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One reward of an expression, with what is done to its score: z, then clamp, then weight."""
-
-    reward: RewardSpec
     weight: float | None = None  # None: not written, which counts as 1
-    reference: str | None = None  # the file that `z` names
+    reference: str | None = None  # file of the option `z`
     bounds: Bounds | None = None
 
     @property
     def plain(self) -> bool:
-        """Whether it leaves the score as it is."""
+        """True if no step changes the score."""
         return self.weight in (None, 1.0) and self.reference is None and self.bounds is None
 
 
-@dataclass(frozen=True, slots=True)
-class Expression:
-    """Terms and how they become one number."""
-
-    combination: Combination
-    terms: tuple[Term, ...]
-
-
 def join_specs(specs: Sequence[str], combination: str = "sum") -> str:
-    """The expression of several `--reward`.
+    """The expression of several `--reward` options.
 
     Raises:
-        ConfigError: an unknown combination, or other than sum of only one reward.
+        ConfigError: The combination is unknown, or is not a sum and has only one reward.
     """
     if combination not in COMBINATIONS:
         near = nearest(combination, COMBINATIONS)
@@ -101,32 +88,36 @@ def join_specs(specs: Sequence[str], combination: str = "sum") -> str:
     return f"{combination}({', '.join(specs)})"
 
 
-def parse_expression(text: str) -> Expression:
-    """Reads an expression; a single reward is a sum of one term.
+def parse_expression(text: str) -> tuple[Combination, tuple[RewardSpec, ...]]:
+    """The combination and the rewards of an expression; a single reward is a sum of one.
 
     Raises:
-        ConfigError: it has not the form above.
+        ConfigError: The text does not have the form above.
     """
     stripped = text.strip()
     if found := re.fullmatch(r"(min|pareto)\((.*)\)", stripped, re.DOTALL):
-        parts = _split_rewards(found[2])
-        if any(
-            len(_split_terms(part)) > 1 or re.match(r"\s*(?:min|pareto)\(", part) for part in parts
-        ):
-            raise ConfigError(
-                f"reward {text!r}: {found[1]}(…) takes rewards, separated by commas, not expressions"
-            )
-        terms = tuple(_parse_term(part) for part in parts)
-        if len(terms) < 2:
-            raise ConfigError(
-                f"reward {text!r}: {found[1]}(…) needs at least two rewards, separated by commas"
-            )
-        if any(term.weight == 0 for term in terms):
-            raise ConfigError(f"reward {text!r}: a weight of 0 makes no sense in {found[1]}(…)")
-        return Expression(cast(Combination, found[1]), terms)
+        combination = cast(Combination, found[1])
+        return combination, _parse_arguments(text, combination, _split_rewards(found[2]))
     if found := re.search(r"(?:^|\s)(min|pareto)\(", stripped):
         raise ConfigError(f"reward {text!r}: {found[1]}(…) must be the whole expression")
-    return Expression("sum", tuple(_parse_term(part) for part in _split_terms(stripped)))
+    return "sum", tuple(_parse_term(part) for part in _split_terms(stripped))
+
+
+def _parse_arguments(
+    text: str, combination: Combination, parts: Sequence[str]
+) -> tuple[RewardSpec, ...]:
+    """The rewards inside min(…) or pareto(…)."""
+    nested = re.compile(r"\s*(?:min|pareto)\(")
+    if any(len(_split_terms(part)) > 1 or nested.match(part) for part in parts):
+        form = f"{combination}(…) takes rewards, separated by commas, not expressions"
+        raise ConfigError(f"reward {text!r}: {form}")
+    terms = tuple(_parse_term(part) for part in parts)
+    if len(terms) < 2:
+        form = f"{combination}(…) needs at least two rewards, separated by commas"
+        raise ConfigError(f"reward {text!r}: {form}")
+    if any(term.weight == 0 for term in terms):
+        raise ConfigError(f"reward {text!r}: a weight of 0 makes no sense in {combination}(…)")
+    return terms
 
 
 def _split_rewards(text: str) -> list[str]:
@@ -140,7 +131,7 @@ def _split_terms(text: str) -> list[str]:
 
 
 def _whole_paths(parts: Sequence[str], separator: str) -> list[str]:
-    """Joins parts again that a separator inside the path of a Python file cut apart."""
+    """The parts, with paths of Python files rejoined that contained the separator."""
     joined: list[str] = []
     for part in parts:
         before = joined[-1] if joined else ""
@@ -153,11 +144,12 @@ def _whole_paths(parts: Sequence[str], separator: str) -> list[str]:
 
 
 def replace_paths(text: str, place: Callable[[str], str | None]) -> str:
-    """The expression with other words for the files that it names.
+    """The expression with the paths of its files replaced.
 
     Args:
-        text: an expression that can be parsed.
-        place: called with the path of a reward's file, or with an option's value; returns what to write instead, None to keep it.
+        text: Valid expression.
+        place: Function from the path of a reward's file, or from an option's value, to the new
+            text; None keeps the old one.
     """
     stripped = text.strip()
     if found := re.fullmatch(r"(min|pareto)\((.*)\)", stripped, re.DOTALL):
@@ -189,8 +181,10 @@ def _replace_in_option(text: str, place: Callable[[str], str | None]) -> str:
     return text
 
 
-def _parse_term(text: str) -> Term:
-    text, weights = text.strip(), []
+def _parse_term(text: str) -> RewardSpec:
+    """Reads one reward of an expression, with weight and steps."""
+    text = text.strip()
+    weights: list[str] = []
     head, options = _split_options(text)
     if found := re.fullmatch(rf"(.+):({NUMBER})", head, re.DOTALL):
         head = found[1]
@@ -205,19 +199,20 @@ def _parse_term(text: str) -> Term:
         raise ConfigError(f"reward {text!r}: the weight {weights[0]} is too large")
     spec = parse_spec(f"{head}:{options}" if options else head)
     given = dict(spec.options)
-    reference, clamp = given.pop("z", None), given.pop("clamp", None)
+    reference = given.pop("z", None)
+    clamp = given.pop("clamp", None)
     if reference == "":
-        raise ConfigError(
-            f"reward {text!r}: z needs a file of `ddpo rewards calibrate`, as in z=reference.json"
-        )
+        example = "`ddpo rewards calibrate`, as in z=reference.json"
+        raise ConfigError(f"reward {text!r}: z needs a file of {example}")
     bounds = None if clamp is None else _parse_bounds(text, clamp)
-    return Term(
-        RewardSpec(spec.kind, spec.target, spec.attribute, given), weight, reference, bounds
-    )
+    return replace(spec, options=given, weight=weight, reference=reference, bounds=bounds)
 
 
 def _weight_after(options: str) -> str:
-    """What a weight after options looks like: a bare whole number may be part of a value, as in device=cuda:1, but not of a step."""
+    """The pattern of a weight after options.
+
+    A bare integer may belong to a value, as in device=cuda:1, but not to that of a step.
+    """
     last = options.rpartition(",")[2].partition("=")[0].strip()
     return NUMBER if last in STEPS else NOT_INTEGER
 
@@ -229,14 +224,12 @@ def _parse_bounds(text: str, clamp: str) -> Bounds:
             raise ValueError
         bounds = (float(low) if low.strip() else None, float(high) if high.strip() else None)
     except ValueError:
-        raise ConfigError(
-            f"reward {text!r}: clamp={clamp} is not of the form clamp=LOW..HIGH, such as clamp=-3..3 or clamp=..5"
-        ) from None
-    if bounds == (None, None) or not all(
-        math.isfinite(bound) for bound in bounds if bound is not None
-    ):
+        form = "clamp=LOW..HIGH, such as clamp=-3..3 or clamp=..5"
+        raise ConfigError(f"reward {text!r}: clamp={clamp} is not of the form {form}") from None
+    given = [bound for bound in bounds if bound is not None]
+    if not given or not all(map(math.isfinite, given)):
         raise ConfigError(f"reward {text!r}: clamp={clamp} needs at least one finite bound")
-    if None not in bounds and cast(float, bounds[0]) >= cast(float, bounds[1]):
+    if len(given) == 2 and given[0] >= given[1]:
         raise ConfigError(
             f"reward {text!r}: clamp={clamp} has its lower bound not below its upper bound"
         )
@@ -250,10 +243,10 @@ def _split_options(text: str) -> tuple[str, str]:
 
 
 def parse_spec(text: str) -> RewardSpec:
-    """Reads one reward with its options, without weight; steps are options like any other here.
+    """Reads one reward with its options, without a weight; steps count as options here.
 
     Raises:
-        ConfigError: it has none of the forms above.
+        ConfigError: The text has none of the forms above.
     """
     target, options = _split_options(text.strip())
     given: dict[str, str] = {}
@@ -273,8 +266,9 @@ def parse_spec(text: str) -> RewardSpec:
     if found := re.fullmatch(r"(\w+(?:\.\w+)*):(\w+(?:\.\w+)*)", target):
         return RewardSpec("object", found[1], found[2], given)
     if not target or ":" in target or target.endswith(("/", "\\")):
+        forms = "name, ./file.py:Attribute or package.module:Attribute"
         raise ConfigError(
-            f"reward {text!r} is not of the form name, ./file.py:Attribute or package.module:Attribute, with :WEIGHT and :option=value,…"
+            f"reward {text!r} is not of the form {forms}, with :WEIGHT and :option=value,…"
         )
     return RewardSpec("name", target, "", given)
 
@@ -282,12 +276,13 @@ def parse_spec(text: str) -> RewardSpec:
 def resolve_options(
     reward: str, known: Sequence[RewardOption], given: Mapping[str, Any]
 ) -> dict[str, Value]:
-    """Every option of a reward with the given or the default value, of the default's type.
+    """Every option of a reward with the given or the default value, in the type of the default.
 
-    Where it runs, if that is not given, is "auto": with the run, or on the accelerator that is here.
+    A device that is not given is "auto": that of the run, or the accelerator of this machine.
 
     Raises:
-        ConfigError: an option that the reward does not have (names the nearest), or a value of the wrong type.
+        ConfigError: The reward has no such option (the message names the nearest), or a value has
+            the wrong type.
     """
     table = {option.name: option for option in known}
     for name in given:
@@ -307,20 +302,17 @@ def resolve_options(
 
 
 def _typed(reward: str, option: RewardOption, value: Any) -> Value:
-    wanted = type(option.default)
+    """A value in the type of the option's default."""
     try:
         if isinstance(option.default, bool):
-            return (
-                value
-                if isinstance(value, bool)
-                else {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
-            )
+            return value if isinstance(value, bool) else BOOLEANS[str(value).lower()]
         if isinstance(option.default, int):
             return int(value)
         if isinstance(option.default, float):
             return float(value)
     except (KeyError, ValueError, TypeError):
+        wanted = type(option.default).__name__
         raise ConfigError(
-            f"reward {reward!r}: option {option.name!r} must be {wanted.__name__}, got {value!r}"
+            f"reward {reward!r}: option {option.name!r} must be {wanted}, got {value!r}"
         ) from None
     return None if value is None else str(value)

@@ -1,9 +1,13 @@
-"""The door to all rewards: built in, of installed packages, of a user's file, and combinations of them. Nothing heavy is imported."""
+"""The entry to all rewards: built in, of packages, files and servers, and combinations of them.
+
+Nothing heavy is imported before a reward is made.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +18,13 @@ from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.scoring.composed_card import composed_card
-from ddpo.rewards.scoring.resolve import ResolvedReward, WeightedReward
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.standardise import load_reference
 from ddpo.rewards.scoring.user_reward import Factory, adopt, card_for
 from ddpo.rewards.spec import (
     STEPS,
     Combination,
     RewardSpec,
-    Term,
     parse_expression,
     resolve_options,
 )
@@ -40,7 +43,8 @@ def _refuse_reserved_options(card: RewardCard) -> None:
     for option in card.options:
         if option.name in STEPS:
             raise ConfigError(
-                f"reward {card.id!r}: its option {option.name!r} has the name of a step that every reward has; rename it"
+                f"reward {card.id!r}: its option {option.name!r} has the name of a step "
+                "that every reward has; rename it"
             )
 
 
@@ -48,28 +52,28 @@ rewards: Registry[RewardCard] = Registry("reward", "ddpo.rewards", RewardCard, C
 
 
 def resolve(spec: str, **options: Any) -> ResolvedReward:
-    """Finds the reward of an expression (see `ddpo.rewards.spec`); `options` win over those in the text.
+    """The resolved reward of an expression.
+
+    Args:
+        spec: Expression of `ddpo.rewards.spec`.
+        **options: Options of a single reward, which win over those in the expression.
 
     Raises:
-        UnknownNameError: no reward of that name; says the nearest.
-        RewardLoadError: the plug-in, file or object is broken or no reward.
-        ConfigError: a malformed expression, an unknown option, a value of the wrong type, a reference distribution of another reward,
-            or `options` for a combination of several rewards.
-        MissingResourceError: the file of a reference distribution is not there.
-        RewardFailure: the server of a reward does not answer, or is none.
+        UnknownNameError: There is no reward of that name; the message names the nearest.
+        RewardLoadError: The plug-in, file or object is broken or no reward.
+        ConfigError: The expression is malformed, an option is unknown or has the wrong type, a
+            reference distribution belongs to another reward, or a combination got `options`.
+        MissingResourceError: The file of a reference distribution does not exist.
+        RewardFailure: The server of a reward does not answer, or is none.
     """
-    expression = parse_expression(spec)
-    terms = expression.terms
+    combination, terms = parse_expression(spec)
     if len(terms) == 1:
-        found = _resolve_one(terms[0].reward, options)
+        found = _resolve_one(terms[0], options)
         return found if terms[0].plain else _compose("sum", terms, [found])
     if options:
-        raise ConfigError(
-            f"reward {spec!r}: write {', '.join(options)} behind the reward that it is for, as in name:option=value"
-        )
-    return _compose(
-        expression.combination, terms, [_resolve_one(term.reward, {}) for term in terms]
-    )
+        example = "write {names} behind the reward that it is for, as in name:option=value"
+        raise ConfigError(f"reward {spec!r}: {example.format(names=', '.join(options))}")
+    return _compose(combination, terms, [_resolve_one(term, {}) for term in terms])
 
 
 def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
@@ -96,7 +100,7 @@ def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
 
 
 def _remote(url: str, token: str | None) -> tuple[RewardCard, Factory, str]:
-    """The reward of a server. Its token is no option of the reward: it must not come into a signature or a cache."""
+    """The card, factory and origin of a served reward; its token enters no signature or cache."""
     from ddpo.rewards.serve.client import RemoteReward
 
     remote = RemoteReward(url, token)
@@ -104,28 +108,21 @@ def _remote(url: str, token: str | None) -> tuple[RewardCard, Factory, str]:
 
 
 def _compose(
-    combination: Combination, terms: Sequence[Term], found: Sequence[ResolvedReward]
+    combination: Combination, terms: Sequence[RewardSpec], found: Sequence[ResolvedReward]
 ) -> ResolvedReward:
-    """The combination, with its parts in an order of their own: sums, minima and ranks do not depend on it, so neither does the name."""
+    """The combination, with its parts in canonical order, on which no score and no name depends."""
     names = _distinct_names(found)
-    parts = tuple(
-        sorted(
-            (_part(names[one.identity], term, one) for term, one in zip(terms, found, strict=True)),
-            key=_order,
-        )
-    )
-    origins = sorted({part.reward.origin for part in parts})
-    return ResolvedReward(
-        composed_card(combination, parts), {}, " + ".join(origins), None, combination, parts
-    )
-
-
-def _order(part: WeightedReward) -> tuple[str, str]:
-    return part.name, part.steps
+    unordered = [
+        _part(names[one.identity], term, one) for term, one in zip(terms, found, strict=True)
+    ]
+    parts = tuple(sorted(unordered, key=lambda part: (part.name, part.steps)))
+    origin = " + ".join(sorted({part.origin for part in parts}))
+    card = composed_card(combination, parts)
+    return ResolvedReward(card, {}, origin, None, combination, parts)
 
 
 def _distinct_names(found: Sequence[ResolvedReward]) -> dict[str, str]:
-    """Identity → the id, numbered where another reward has it too (the same reward with other options)."""
+    """Identity → id, numbered if the same reward occurs with other options."""
     names: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for one in sorted({one.identity: one for one in found}.values(), key=lambda one: one.identity):
@@ -136,22 +133,20 @@ def _distinct_names(found: Sequence[ResolvedReward]) -> dict[str, str]:
     return names
 
 
-def _part(name: str, term: Term, found: ResolvedReward) -> WeightedReward:
+def _part(name: str, term: RewardSpec, found: ResolvedReward) -> ResolvedReward:
+    """A resolved reward as a part of a combination, with its reference distribution loaded."""
     reference = None
     if term.reference is not None:
         reference = load_reference(named_path(term.reference))
         reference.check(found.card, found.options, found.origin, term.reference)
-    weight = 1.0 if term.weight is None else term.weight
-    return WeightedReward(
-        name, found, weight, reference, term.bounds, weighted=term.weight is not None
-    )
+    return replace(found, name=name, weight=term.weight, reference=reference, bounds=term.bounds)
 
 
 def resolve_card(spec: str) -> RewardCard:
-    """The card of a specification, without making the reward; raises as `resolve`."""
+    """The card of a reward, without making the reward; raises as `resolve`."""
     return resolve(spec).card
 
 
 def make_reward(spec: str, **options: Any) -> Reward:
-    """The reward of a specification, ready to be called; raises as `resolve` and `construct`."""
+    """A reward, ready to be called; raises as `resolve` and `construct`."""
     return resolve(spec, **options).make()

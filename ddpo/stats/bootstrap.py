@@ -1,4 +1,4 @@
-"""The cluster bootstrap: how often each value counts in each resample, and the percentile interval of what was computed from them."""
+"""The cluster bootstrap: multiplicities of values in each resample, and percentile intervals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 2000  # Efron & Tibshirani 1993: at least 1000 for percentile intervals
-CHUNK: Final = 2_000_000  # bootstrap draws held in memory at a time
+CHUNK: Final = 2_000_000  # resampled values held in memory at a time
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,9 +30,17 @@ Ints = NDArray[np.int64]
 def cluster_weights(
     clusters: Sequence[Hashable], resamples: int = RESAMPLES, seed: int = 0
 ) -> Iterator[Floats]:
-    """Whole clusters drawn with replacement, as many as there are: chunks float `[draws, n]` of how often each value was drawn.
+    """Multiplicities of values when whole clusters are resampled with replacement.
 
-    Source: Davison & Hinkley 1997, section 3.8, the variant that keeps all members of a drawn cluster.
+    Args:
+        clusters: cluster of each value, `[n]`.
+        resamples: number of resamples.
+        seed: seed of the resampling.
+
+    Yields:
+        Chunks float `[draws, n]`, one row per resample.
+
+    Source: Davison & Hinkley 1997, section 3.8, the variant with all members of a cluster.
     """
     members = _numbered(clusters)
     count = int(members.max(initial=-1)) + 1
@@ -47,15 +55,26 @@ def cluster_weights(
 def two_stage_weights(
     clusters: Sequence[Hashable], resamples: int = RESAMPLES, seed: int = 0
 ) -> Iterator[Floats]:
-    """Clusters drawn with replacement and, in each drawn one, its values again: chunks float `[draws, n]` of how often each was drawn.
+    """Multiplicities of values when clusters, and then the values of each, are resampled.
 
-    Source: Davison & Hinkley 1997, section 3.8 (hierarchical resampling). With few values per cluster it is a little wide, because the
-    spread within a cluster counts twice: once in the drawn clusters' means, once in the second drawing.
+    With few values per cluster the result is a little wide, since the spread within a cluster
+    counts twice: in the means of the resampled clusters, and in the second stage.
+
+    Args:
+        clusters: cluster of each value, `[n]`.
+        resamples: number of resamples.
+        seed: seed of the resampling.
+
+    Yields:
+        Chunks float `[draws, n]`, one row per resample.
+
+    Source: Davison & Hinkley 1997, section 3.8 (hierarchical resampling).
     """
     members = _numbered(clusters)
     n = len(members)
     sizes = np.bincount(members)
-    order, starts = np.argsort(members, kind="stable"), np.cumsum(sizes) - sizes
+    order = np.argsort(members, kind="stable")
+    starts = np.cumsum(sizes) - sizes
     random = np.random.default_rng(seed)
     step = max(1, CHUNK // max(1, len(sizes) * int(sizes.max(initial=1))))
     for start in range(0, resamples, step):
@@ -74,13 +93,13 @@ def two_stage_weights(
 def two_stage_means(
     values: ArrayLike, clusters: Sequence[Hashable], resamples: int = RESAMPLES, seed: int = 0
 ) -> Floats:
-    """Means of `resamples` two-stage bootstrap samples; all columns share the draws, so what they have in common stays in common.
+    """The means of `resamples` two-stage bootstrap samples; all columns share the resamples.
 
     Args:
         values: float `[n, columns]`; NaN is left out of a mean.
-        clusters: the cluster of each row, `[n]`.
-        resamples: number of draws.
-        seed: of the resampling.
+        clusters: cluster of each row, `[n]`.
+        resamples: number of resamples.
+        seed: seed of the resampling.
 
     Returns:
         float `[resamples, columns]`; NaN where a resample holds no value.
@@ -90,7 +109,7 @@ def two_stage_means(
     filled = np.where(np.isnan(table), 0.0, table)
     means: list[Floats] = []
     for drawn in two_stage_weights(clusters, resamples, seed):
-        # Not `@`: the last bits of a matrix product may depend on the number of threads, and a rerun has to give the same report.
+        # The last bits of `@` may depend on the number of threads, and a report must be repeatable.
         sums, counts = (np.einsum("dn,nc->dc", drawn, factor) for factor in (filled, known))
         with np.errstate(invalid="ignore"):
             means.append(sums / counts)
@@ -98,7 +117,7 @@ def two_stage_means(
 
 
 def percentile_interval(draws: Floats) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile; resamples without a value (NaN) are left out, NaN if none has one."""
+    """The 2.5th and 97.5th percentile of resampled values without NaN; NaN if none is left."""
     known = draws[~np.isnan(draws)]
     if not len(known):
         return math.nan, math.nan
@@ -110,12 +129,11 @@ def mean_interval(values: Floats, clusters: Sequence[Hashable]) -> tuple[float, 
     """95 % percentile interval of the mean of `values` `[n]`; NaN below two clusters."""
     if len(set(clusters)) < 2:
         return math.nan, math.nan
-    return percentile_interval(
-        np.concatenate([(drawn @ values) / drawn.sum(1) for drawn in cluster_weights(clusters)])
-    )
+    means = [(drawn @ values) / drawn.sum(1) for drawn in cluster_weights(clusters)]
+    return percentile_interval(np.concatenate(means))
 
 
 def _numbered(clusters: Sequence[Hashable]) -> Ints:
-    """The clusters' numbers in order of first appearance, int `[n]`."""
+    """The number of each value's cluster in order of first appearance, int `[n]`."""
     numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
     return np.array([numbers[cluster] for cluster in clusters], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Do differences of scores mean what they say? The Bradley-Terry temperature, reliability bins, expected calibration error."""
+"""Calibration of score differences: Bradley-Terry temperature, reliability bins and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Bin", "Calibration", "bradley_terry_slope", "calibration", "reliabil
 
 BINS: Final = 10  # over confidences ½ … 1
 LIMIT: Final = 1e3
-"""Slope per mean |difference| that stands for infinity: past it, no pair of any weight is ordered wrongly (or none rightly)."""
+"""Slope per mean |difference| that stands for infinity: beyond it all pairs are ordered alike."""
 
 Floats = NDArray[np.float64]
 
@@ -29,19 +29,17 @@ class Bin:
     low: float
     high: float
     n: int
-    confidence: float  # mean probability that was given to the predicted winner
+    confidence: float  # mean probability of the predicted winner
     accuracy: float  # share of the pairs in which it was preferred
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """P(first preferred) = σ(difference / temperature), with the temperature of a pair fitted on other prompts."""
+    """P(first preferred) = σ(difference / temperature), cross-fitted over prompts."""
 
     temperature: float  # fitted on all pairs, in units of the reward; NaN where it cannot be
-    note: str  # why there is no temperature, or what is odd about it; "" if nothing
-    ece: (
-        float  # expected calibration error: mean over pairs of |accuracy − confidence| of their bin
-    )
+    note: str  # why there is no temperature, or a warning about it; "" without either
+    ece: float  # expected calibration error: mean over pairs of |accuracy − confidence| by bin
     brier: float  # mean squared error of the probability; 0.25 for a coin
     log_loss: float  # nats; 0.693 for a coin
     bins: tuple[Bin, ...]
@@ -49,13 +47,14 @@ class Calibration:
 
 
 def bradley_terry_slope(choices: Floats, differences: Floats) -> float:
-    """The slope β = 1 / temperature that maximises Σ log σ(±β · difference), + where the first was preferred; ±inf without a maximum.
+    """The maximum-likelihood slope β = 1 / temperature; ±inf without a maximum.
 
-    The log-likelihood is concave in β, so its derivative has one root.
+    It maximises Σ log σ(±β · difference), with + where the first image was preferred. The
+    log-likelihood is concave in β, so its derivative has one root.
 
     Args:
         choices: 1 or 0, `[pairs]`.
-        differences: `[pairs]`.
+        differences: score of the first image minus the second, `[pairs]`.
 
     Source: Bradley & Terry 1952, with the score as log-strength.
     """
@@ -74,25 +73,23 @@ def bradley_terry_slope(choices: Floats, differences: Floats) -> float:
 
 
 def calibration(choices: Floats, differences: Floats, prompts: Sequence[Hashable]) -> Calibration:
-    """Temperature and how well the probabilities hold, on the pairs that people did not tie.
+    """The temperature, and the calibration of its probabilities on pairs that people did not tie.
 
     Args:
         choices: 1, 0 or 0.5, `[pairs]`.
-        differences: score of the first picture minus the second, `[pairs]`.
-        prompts: the prompt of each pair; the probability of a pair uses a temperature fitted on other prompts.
+        differences: score of the first image minus the second, `[pairs]`.
+        prompts: prompt of each pair; its probability uses a temperature fitted on other prompts.
     """
     decided = choices != 0.5
-    y, d, labels = (
-        choices[decided],
-        differences[decided],
-        [p for p, keep in zip(prompts, decided, strict=True) if keep],
-    )
+    y = choices[decided]
+    d = differences[decided]
+    labels = [prompt for prompt, keep in zip(prompts, decided, strict=True) if keep]
     slope = bradley_terry_slope(y, d)
     slopes = cross_fitted(lambda kept: bradley_terry_slope(y[kept], d[kept]), labels)
     note = _note(slope, len(set(labels)))
     temperature = 1 / slope if math.isfinite(slope) and slope != 0 else math.nan
     if not len(y) or not np.isfinite(slopes).all():
-        why = note or "the temperature cannot be fitted on a part of the prompts"
+        why = note or "the temperature cannot be fitted on some of the prompts"
         return Calibration(temperature, why, math.nan, math.nan, math.nan, (), len(y))
     probability = special.expit(slopes * d)
     bins = reliability(probability, y)
@@ -108,14 +105,15 @@ def _note(slope: float, prompts: int) -> str:
     if math.isnan(slope):
         return "all differences are 0"
     if math.isinf(slope):
-        return f"no temperature: every pair is ordered {'as' if slope > 0 else 'against what'} people chose"
+        order = "as" if slope > 0 else "against what"
+        return f"no temperature: every pair is ordered {order} people chose"
     return "the temperature is negative: people prefer what scores worse" if slope < 0 else ""
 
 
 def reliability(probability: Floats, choices: Floats, bins: int = BINS) -> tuple[Bin, ...]:
-    """Pairs by the probability of their predicted winner, ½ … 1 in equal steps; empty bins are left out.
+    """Pairs binned by the probability of their predicted winner, ½ … 1; empty bins are left out.
 
-    Which picture comes first makes no difference. A probability of exactly ½ is half right.
+    The order of the two images makes no difference. A probability of exactly ½ is half right.
 
     Source: Guo et al. 2017, arXiv 1706.04599.
     """

@@ -1,7 +1,7 @@
-"""A mean and how sure it is: t intervals clustered by prompt, or over training runs.
+"""Means with t intervals, clustered by prompt or over training runs.
 
-The pictures of one prompt are not independent evidence about prompts, so they are summed before their spread is judged.
-Values that could not be scored are NaN: they are left out and counted, never taken as 0.
+Images of one prompt are not independent evidence about prompts, so they are summed before their
+spread is estimated. Missing scores are NaN: they are left out and counted, never taken as 0.
 """
 
 from __future__ import annotations
@@ -22,24 +22,27 @@ __all__ = ["Estimate", "clustered_mean", "mean_over_runs"]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean and its 95 % interval; `se`, `low` and `high` are NaN where fewer than two clusters leave no spread to judge by."""
+    """A mean and its 95 % interval; `se`, `low` and `high` are NaN below two clusters."""
 
     mean: float
     se: float
     low: float
     high: float
-    n: int  # values used
+    n: int  # number of values in use
     clusters: int
     excluded: int = 0  # values that were NaN
 
     @property
     def covers_zero(self) -> bool:
-        """Whether 0 is inside the interval, or the interval is unknown."""
+        """True if 0 is inside the interval, or the interval is unknown."""
         return not (self.low > 0 or self.high < 0)
 
     @property
     def p(self) -> float:
-        """Two-sided p-value of the t-test that the mean is 0, with clusters - 1 degrees of freedom; NaN without an interval."""
+        """Two-sided p-value of the t-test for a mean of 0; NaN without an interval.
+
+        The test has clusters - 1 degrees of freedom.
+        """
         if math.isnan(self.se):
             return math.nan
         if self.se == 0:
@@ -48,25 +51,27 @@ class Estimate:
 
 
 def clustered_mean(values: ArrayLike, clusters: Sequence[object] | NDArray[np.generic]) -> Estimate:
-    """Mean with a standard error that allows for any dependence inside a cluster.
+    """The mean, with a standard error that allows for any dependence inside a cluster.
 
     SE² = C/(C-1) · Σ_c (Σ_{i∈c} (x_i - x̄))² / n², interval x̄ ± t_{C-1, 0.975} · SE.
 
     Args:
-        values: float `[n]`; NaN marks what could not be scored.
-        clusters: the cluster of each value, here its prompt, `[n]`.
+        values: float `[n]`; NaN where there is no score.
+        clusters: cluster of each value, here its prompt, `[n]`.
 
     Raises:
         ConfigError: the lengths differ.
 
-    Source: Miller, arXiv 2411.00640, section 2.2; the finite-cluster factor is Cameron & Miller 2015, section II.B.
+    Source: Miller, arXiv 2411.00640, section 2.2; the finite-cluster factor is Cameron & Miller
+    2015, section II.B.
     """
     everything = np.asarray(values, dtype=np.float64)
     labels = np.asarray(clusters)
     if everything.shape != labels.shape or everything.ndim != 1:
         raise ConfigError(f"{everything.shape} values came with {labels.shape} clusters")
     kept = ~np.isnan(everything)
-    x, labels = everything[kept], labels[kept]
+    x = everything[kept]
+    labels = labels[kept]
     excluded = int((~kept).sum())
     if not len(x):
         return Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, excluded)
@@ -82,12 +87,13 @@ def clustered_mean(values: ArrayLike, clusters: Sequence[object] | NDArray[np.ge
 
 
 def mean_over_runs(run_means: ArrayLike) -> Estimate:
-    """Mean of the runs' own means, t interval over runs: what another training seed would give on these same prompts.
+    """The mean of the runs' means with a t interval over runs.
 
-    The runs share their prompts, so this says nothing about other prompts: read it beside the interval clustered by prompt.
+    The interval covers other training seeds on the same prompts. It says nothing about other
+    prompts, so read it beside the interval clustered by prompt.
 
     Args:
-        run_means: mean gain of each run, float `[runs]`; NaN for a run that could not be scored.
+        run_means: mean gain of each run, float `[runs]`; NaN for a run without scores.
     """
     means = np.asarray(run_means, dtype=np.float64)
     return clustered_mean(means, np.arange(len(means)))

@@ -1,4 +1,4 @@
-"""Many tests at once: p-values that allow for how many there were."""
+"""p-values adjusted for the number of tests."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ __all__ = ["holm"]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment: rejecting where the result is below α keeps the chance of any false claim below α.
+    """Holm's step-down adjustment, which bounds the chance of any false claim.
 
-    NaN (no test was possible) stays NaN and does not count as a comparison.
+    The chance stays below α if results below α are rejected. NaN (no test was possible) stays NaN
+    and does not count as a comparison.
 
     Source: Holm 1979.
     """

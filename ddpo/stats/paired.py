@@ -1,6 +1,7 @@
-"""Tuned against base on the same prompts, seeds and noise: gains and effect sizes. The front door of the statistics.
+"""Gains and effect sizes of paired scores: tuned against base on the same prompts and noise.
 
-Every interval is about prompts (clustered or resampled by prompt). Values that could not be scored are NaN: left out and counted.
+Every interval is about prompts (clustered or resampled by prompt). Missing scores are NaN: they are
+left out and counted. This module also exports the other statistics of an evaluation.
 """
 
 from __future__ import annotations
@@ -43,19 +44,26 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class PairedGain:
-    """Tuned against base on the same prompts, seeds and noise."""
+    """The gain of tuned over base scores on the same prompts, seeds and noise.
+
+    `boot_low` and `boot_high` are the 95 % interval of the gain by a two-stage bootstrap (prompts,
+    then seeds), beside the t interval.
+    """
 
     gain: Estimate
     base_mean: float
     tuned_mean: float
     wins: WinRate
     d_z: float
-    boot_low: float = math.nan  # 95 % interval of the gain by two-stage bootstrap (prompts, then seeds), beside the t interval
+    boot_low: float = math.nan
     boot_high: float = math.nan
 
 
 def cohen_d_z(differences: ArrayLike, prompt_ids: Sequence[str]) -> float:
-    """Cohen's d_z = mean / standard deviation of the prompts' mean differences; NaN below two prompts, ±inf without spread."""
+    """Cohen's d_z: mean / standard deviation of the prompts' mean differences.
+
+    NaN below two prompts, ±inf without spread.
+    """
     means = np.array([group.mean() for group in _by_prompt(differences, prompt_ids)])
     if len(means) < 2:
         return math.nan
@@ -66,72 +74,70 @@ def cohen_d_z(differences: ArrayLike, prompt_ids: Sequence[str]) -> float:
 
 
 def within_prompt_sd(scores: ArrayLike, prompt_ids: Sequence[str]) -> float:
-    """Standard deviation between pictures of one prompt, √(Σ_p Σ_i (x_pi - x̄_p)² / Σ_p (n_p - 1)); NaN if no prompt has two scores.
+    """The standard deviation between images of one prompt; NaN if no prompt has two scores.
+
+    √(Σ_p Σ_i (x_pi - x̄_p)² / Σ_p (n_p - 1)).
 
     Args:
-        scores: float `[n]`, NaN where a picture could not be scored.
-        prompt_ids: the prompt of each, `[n]`.
+        scores: float `[n]`; NaN where there is no score.
+        prompt_ids: prompt of each score, `[n]`.
     """
     groups = _by_prompt(scores, prompt_ids)
     degrees = sum(len(group) - 1 for group in groups)
-    return (
-        math.sqrt(sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / degrees)
-        if degrees
-        else math.nan
-    )
+    if not degrees:
+        return math.nan
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    return math.sqrt(squares / degrees)
 
 
 def paired_gain(base: ArrayLike, tuned: ArrayLike, prompt_ids: Sequence[str]) -> PairedGain:
     """The gain tuned - base over pairs that share prompt, seed and noise.
 
-    A pair of which either picture could not be scored is left out of every number and counted in `gain.excluded`.
+    A pair without both scores is left out of every number and counted in `gain.excluded`.
 
     Args:
         base: scores of the base model, float `[pairs]`.
         tuned: scores of the tuned model, float `[pairs]`.
-        prompt_ids: the prompt of each pair, `[pairs]`.
+        prompt_ids: prompt of each pair, `[pairs]`.
 
     Raises:
         ConfigError: the lengths differ.
     """
-    before, after = np.asarray(base, dtype=np.float64), np.asarray(tuned, dtype=np.float64)
+    before = np.asarray(base, dtype=np.float64)
+    after = np.asarray(tuned, dtype=np.float64)
     if before.shape != after.shape or len(before) != len(prompt_ids):
         raise ConfigError(
-            f"{len(before)} base scores were paired with {len(after)} tuned scores of {len(prompt_ids)} prompts"
+            f"{len(before)} base scores were paired with {len(after)} tuned scores of "
+            f"{len(prompt_ids)} prompts"
         )
     return paired_gains(before[:, None], after[:, None], prompt_ids)[0]
 
 
 def paired_gains(base: Floats, tuned: Floats, prompt_ids: Sequence[str]) -> list[PairedGain]:
-    """`paired_gain` of every column of scores float `[pairs, rewards]`; the bootstrap's draws are made once for all."""
+    """The `paired_gain` of every column of scores `[pairs, rewards]`, with shared resamples."""
     differences = tuned - base
-    enough = len(set(prompt_ids)) > 1
-    draws = (
-        two_stage_means(differences, prompt_ids)
-        if enough
-        else np.full((1, differences.shape[1]), math.nan)
-    )
+    resampled = np.full((1, differences.shape[1]), math.nan)
+    if len(set(prompt_ids)) > 1:
+        resampled = two_stage_means(differences, prompt_ids)
     found: list[PairedGain] = []
     for column, d in enumerate(differences.T):
         kept = ~np.isnan(d)
         gain = clustered_mean(d, prompt_ids)
-        low, high = (
-            percentile_interval(draws[:, column]) if gain.clusters > 1 else (math.nan, math.nan)
-        )
+        interval = (math.nan, math.nan)
+        if gain.clusters > 1:
+            interval = percentile_interval(resampled[:, column])
         before = float(base[kept, column].mean()) if kept.any() else math.nan
         after = float(tuned[kept, column].mean()) if kept.any() else math.nan
-        found.append(
-            PairedGain(gain, before, after, win_rate(d), cohen_d_z(d, prompt_ids), low, high)
-        )
+        effect = cohen_d_z(d, prompt_ids)
+        found.append(PairedGain(gain, before, after, win_rate(d), effect, *interval))
     return found
 
 
 def _by_prompt(values: ArrayLike, prompt_ids: Sequence[str]) -> list[Floats]:
-    """The values of each prompt, in order of first appearance, without NaN and without empty prompts."""
+    """The values of each prompt without NaN, in order of first appearance."""
     groups: dict[str, list[float]] = {}
-    for value, prompt in zip(
-        np.asarray(values, dtype=np.float64).tolist(), prompt_ids, strict=True
-    ):
+    numbers = np.asarray(values, dtype=np.float64).tolist()
+    for value, prompt in zip(numbers, prompt_ids, strict=True):
         if not math.isnan(value):
             groups.setdefault(prompt, []).append(value)
     return [np.array(group) for group in groups.values()]

@@ -1,7 +1,8 @@
-"""Pairwise accuracy against human choices, by the conventions that the field has for ties, each by its name.
+"""Pairwise accuracy against human choices, by the named conventions of the field for ties.
 
-A choice is 1 where people preferred the first picture, 0 the second, 0.5 a tie; a difference is the score of the first minus the second.
-The credit of a pair is 0 … 1, or NaN where the convention leaves the pair out.
+A choice is 1 where people preferred the first image, 0 for the second, and 0.5 for a tie. A
+difference is the score of the first image minus the second. The credit of a pair is 0 … 1, or NaN
+where the convention leaves the pair out.
 """
 
 from __future__ import annotations
@@ -29,14 +30,13 @@ __all__ = [
 FOLDS: Final = 5
 
 Floats = NDArray[np.float64]
-Credit = Callable[
-    [Floats, Floats, Floats], Floats
-]  # choices, differences, tie threshold of each pair → credit of each pair
+Credit = Callable[[Floats, Floats, Floats], Floats]
+"""Choices, differences, and tie threshold of each pair → credit of each pair."""
 
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """How pairs are counted when people, the scores, or both are tied."""
+    """A rule for pairs where people, the scores, or both are tied."""
 
     name: str
     rule: str
@@ -47,20 +47,20 @@ class Convention:
 
 
 def imagereward(choices: Floats, differences: Floats, thresholds: Floats) -> Floats:
-    """1 where the preferred picture scores strictly higher."""
+    """1 where the preferred image scores strictly higher."""
     credit: Floats = (np.sign(differences) == _sides(choices)).astype(np.float64)
     credit[choices == 0.5] = math.nan
     return credit
 
 
 def hpsv2(choices: Floats, differences: Floats, thresholds: Floats) -> Floats:
-    """0 where the scores are strictly the other way round than people, else 1."""
+    """0 where the scores are strictly opposed to people, otherwise 1."""
     credit: Floats = (np.sign(differences) * _sides(choices) >= 0).astype(np.float64)
     return credit
 
 
 def pickapic(choices: Floats, differences: Floats, thresholds: Floats) -> Floats:
-    """1 where the prediction is the choice, ½ where just one of them is a tie."""
+    """1 where the prediction is the choice, ½ where only one of them is a tie."""
     credit: Floats = 1 - np.abs(_predicted(differences, thresholds) - _sides(choices)) / 2
     return credit
 
@@ -98,14 +98,16 @@ CONVENTIONS: Final[Mapping[str, Convention]] = {
         ),
         Convention(
             "pickapic",
-            "scores nearer than a threshold are a tie; half a point if only people or only the scores tie",
+            "scores nearer than a threshold are a tie; half a point if only people or only the "
+            "scores tie",
             "eval_preference_predictor.py of yuvalkirstain/PickScore; arXiv 2305.01569",
             pickapic,
             threshold=True,
         ),
         Convention(
             "acc_eq",
-            "scores nearer than a threshold are a tie; right only if people tie exactly where the scores do",
+            "scores nearer than a threshold are a tie; right only if people tie exactly where "
+            "the scores do",
             "Deutsch, Foster & Freitag 2023, arXiv 2305.14324",
             acc_eq,
             threshold=True,
@@ -117,26 +119,27 @@ CONVENTIONS: Final[Mapping[str, Convention]] = {
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Pairwise accuracy by one convention, with the 95 % percentile interval of a bootstrap over prompts."""
+    """Pairwise accuracy by one convention, with a 95 % bootstrap interval over prompts."""
 
     value: float
     low: float
     high: float
     n: int  # pairs that count
-    threshold: float  # the median over folds of what was used; NaN where the convention has none
+    threshold: float  # median over folds; NaN where the convention has none
 
 
 def pairwise_accuracy(
     convention: Convention, choices: Floats, differences: Floats, prompts: Sequence[Hashable]
 ) -> Accuracy:
-    """The accuracy by `convention`. A tie threshold for a pair is chosen on the other prompts, never on its own.
+    """The accuracy by `convention`; the tie threshold of a pair is chosen on other prompts.
 
     Args:
         convention: one of `CONVENTIONS`.
         choices: 1, 0 or 0.5, `[pairs]`.
-        differences: score of the first picture minus the second, `[pairs]`.
-        prompts: the prompt of each pair, `[pairs]`.
+        differences: score of the first image minus the second, `[pairs]`.
+        prompts: prompt of each pair, `[pairs]`.
     """
+    unknown = Accuracy(math.nan, math.nan, math.nan, 0, math.nan)
     thresholds = np.full(len(choices), math.nan)
     if convention.threshold:
         thresholds = cross_fitted(
@@ -144,14 +147,13 @@ def pairwise_accuracy(
             prompts,
         )
         if np.isnan(thresholds).any():
-            return Accuracy(
-                math.nan, math.nan, math.nan, 0, math.nan
-            )  # one prompt: there are no others to choose it on
+            return unknown  # with one prompt, there are no others to choose it on
     credit = convention.credit(choices, differences, thresholds)
     counted = np.flatnonzero(~np.isnan(credit)).tolist()
-    values, labels = credit[counted], [prompts[index] for index in counted]
+    values = credit[counted]
+    labels = [prompts[index] for index in counted]
     if not len(values):
-        return Accuracy(math.nan, math.nan, math.nan, 0, math.nan)
+        return unknown
     if convention.per_prompt:
         values, labels = _prompt_means(values, labels)
     middle = float(np.median(thresholds)) if convention.threshold else math.nan
@@ -166,32 +168,33 @@ def _prompt_means(values: Floats, prompts: Sequence[Hashable]) -> tuple[Floats, 
 
 
 def best_threshold(credit: Credit, choices: Floats, differences: Floats) -> float:
-    """The tie threshold with the largest mean credit, among 0 and all |differences|; of several, the smallest.
+    """The smallest tie threshold of the largest mean credit, among 0 and all |differences|.
 
-    Raising the threshold past one |difference| changes the credit of just that pair, so one sort and one running sum try all of them.
+    A step of the threshold past one |difference| changes the credit of that pair only. So one sort
+    and one running sum try all thresholds.
     """
     sizes = np.abs(differences)
     order = np.argsort(sizes, kind="stable")
     as_tie = credit(choices, differences, np.full(len(sizes), math.inf))
-    as_told = credit(choices, differences, np.full(len(sizes), -math.inf))
-    gains = np.concatenate([[0.0], np.cumsum((as_tie - as_told)[order])])
+    as_scored = credit(choices, differences, np.full(len(sizes), -math.inf))
+    gains = np.concatenate([[0.0], np.cumsum((as_tie - as_scored)[order])])
     candidates = np.concatenate([[0.0], sizes[order]])
     reached = np.searchsorted(sizes[order], candidates, side="right")
     return float(candidates[np.argmax(gains[reached])]) if len(sizes) else math.nan
 
 
 def prompt_folds(prompts: Sequence[Hashable], folds: int = FOLDS) -> NDArray[np.int64]:
-    """The fold of each pair: prompts dealt out in the order of first appearance, so that a prompt is whole in one fold."""
+    """The fold of each pair; all pairs of a prompt are in one fold."""
     numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
     return np.array([numbers[prompt] % folds for prompt in prompts], dtype=np.int64)
 
 
 def cross_fitted(fit: Callable[[NDArray[np.bool_]], float], prompts: Sequence[Hashable]) -> Floats:
-    """For each pair, what `fit` finds on the pairs of the other folds `[pairs]`; NaN where there are none.
+    """The value for each pair that `fit` gives on the other folds, `[pairs]`; NaN without others.
 
     Args:
-        fit: given which pairs to use, bool `[pairs]`.
-        prompts: the prompt of each pair.
+        fit: function of the pairs to use, bool `[pairs]`.
+        prompts: prompt of each pair.
     """
     fold = prompt_folds(prompts)
     found = np.full(len(fold), math.nan)

@@ -1,4 +1,4 @@
-"""How much of the gain on the training prompts carries over to prompts that were held out: as a share, and as a difference."""
+"""The transfer of gains from training to held-out prompts, as a share and as a difference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TransferRatio:
-    """Held-out gain as a share of the seen gain; or, where that share means nothing, the reason in words."""
+    """The held-out gain as a share of the seen gain; NaN with a reason where it means nothing."""
 
     ratio: float
     low: float
@@ -29,7 +29,10 @@ class TransferRatio:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Generalisation gap, seen gain - held-out gain, with its 95 % interval; it exists where the share does not. NaN: unknown."""
+    """The generalisation gap, seen gain - held-out gain, with its 95 % interval; NaN if unknown.
+
+    It also exists where the share does not.
+    """
 
     mean: float = math.nan
     low: float = math.nan
@@ -45,20 +48,23 @@ def transfer_ratio(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> TransferRatio:
-    """Mean held-out gain / mean seen gain, with a percentile interval of a two-stage bootstrap (prompts, then seeds within a prompt).
+    """Mean held-out gain / mean seen gain, with the interval of a two-stage bootstrap.
+
+    The stages are prompts, and seeds within a prompt. With few seeds per prompt the interval is a
+    little wide.
 
     Args:
         seen: paired differences on training prompts, float `[pairs]`.
-        seen_ids: their prompts.
+        seen_ids: prompt of each difference.
         heldout: paired differences on held-out prompts, float `[pairs]`.
-        heldout_ids: their prompts.
-        seed: of the resampling.
-        resamples: number of bootstrap draws.
+        heldout_ids: prompt of each difference.
+        seed: seed of the resampling.
+        resamples: number of resamples.
 
     Returns:
-        The ratio; all NaN with a reason where the interval of the seen gain covers 0, since a share of nothing means nothing.
+        The ratio; all NaN with a reason where the interval of the seen gain covers 0.
 
-    Source: Davison & Hinkley 1997, section 3.8 (hierarchical resampling). With few seeds per prompt it is a little wide.
+    Source: Davison & Hinkley 1997, section 3.8 (hierarchical resampling).
     """
     columns = [np.asarray(values, dtype=np.float64)[:, None] for values in (seen, heldout)]
     return transfer_ratios(
@@ -75,7 +81,7 @@ def transfer_ratios(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> list[tuple[TransferRatio, Gap]]:
-    """`transfer_ratio`, and the generalisation gap, of every column of differences float `[pairs, rewards]`.
+    """The `transfer_ratio` and generalisation gap of every column of `[pairs, rewards]`.
 
     The two prompt lists are independent, so they are resampled independently.
     """
@@ -85,40 +91,28 @@ def transfer_ratios(
     top = nothing if few else two_stage_means(heldout, heldout_ids, resamples, 2 * seed + 1)
     found: list[tuple[TransferRatio, Gap]] = []
     for column in range(seen.shape[1]):
-        gain, other = (
-            clustered_mean(seen[:, column], seen_ids),
-            clustered_mean(heldout[:, column], heldout_ids),
-        )
-        known = gain.clusters > 1 and other.clusters > 1
-        gap = (
-            Gap(gain.mean - other.mean, *percentile_interval(bottom[:, column] - top[:, column]))
-            if known
-            else Gap()
-        )
+        gain = clustered_mean(seen[:, column], seen_ids)
+        other = clustered_mean(heldout[:, column], heldout_ids)
+        gap = Gap()
+        if gain.clusters > 1 and other.clusters > 1:
+            interval = percentile_interval(bottom[:, column] - top[:, column])
+            gap = Gap(gain.mean - other.mean, *interval)
         found.append((_share(gain, other, bottom[:, column], top[:, column]), gap))
     return found
 
 
 def _share(gain: Estimate, other: Estimate, bottom: Floats, top: Floats) -> TransferRatio:
-    """The ratio of two gains from their estimates and bootstrap draws `[resamples]`, or the reason why there is none."""
+    """The ratio of two gains from estimates and resampled means `[resamples]`, or a reason."""
     if gain.covers_zero:
-        interval = (
-            "is unknown (fewer than two prompts)"
-            if math.isnan(gain.low)
-            else f"({gain.low:.3g} to {gain.high:.3g}) covers 0".replace("-", "−")
-        )
-        return TransferRatio(
-            math.nan,
-            math.nan,
-            math.nan,
-            f"no share can be given: the interval of the gain on seen prompts {interval}",
-        )
+        interval = "is unknown (fewer than two prompts)"
+        if not math.isnan(gain.low):
+            interval = f"({gain.low:.3g} to {gain.high:.3g}) covers 0".replace("-", "−")
+        return _no_ratio(f"the interval of the gain on seen prompts {interval}")
     if other.clusters < 2:
-        return TransferRatio(
-            math.nan,
-            math.nan,
-            math.nan,
-            "no share can be given: fewer than two held-out prompts could be scored",
-        )
+        return _no_ratio("fewer than two held-out prompts could be scored")
     with np.errstate(divide="ignore"):
         return TransferRatio(other.mean / gain.mean, *percentile_interval(top / bottom))
+
+
+def _no_ratio(reason: str) -> TransferRatio:
+    return TransferRatio(math.nan, math.nan, math.nan, f"no share can be given: {reason}")

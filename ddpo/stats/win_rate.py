@@ -1,4 +1,4 @@
-"""The win rate: how often the tuned picture scores higher than the base picture of the same prompt and noise."""
+"""The win rate of tuned images over base images of the same prompt and noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["WinRate", "win_rate"]
 
 @dataclass(frozen=True, slots=True)
 class WinRate:
-    """Share of pairs in which the tuned picture scores higher, ties counted half, with Wilson's 95 % interval."""
+    """The share of pairs with a higher tuned score, ties counted half; Wilson's 95 % interval."""
 
     rate: float
     low: float
@@ -26,9 +26,12 @@ class WinRate:
 
 
 def win_rate(differences: ArrayLike) -> WinRate:
-    """P(difference > 0) + ½ P(difference = 0) with Wilson's score interval; NaN differences are left out.
+    """P(difference > 0) + ½ P(difference = 0) with Wilson's score interval.
 
-    Source: Wilson 1927. The interval takes the pairs as independent, so it is a little narrow where prompts differ.
+    NaN differences are left out. The interval takes pairs as independent, so it is a little narrow
+    where prompts differ.
+
+    Source: Wilson 1927.
     """
     d = np.asarray(differences, dtype=np.float64)
     d = d[~np.isnan(d)]

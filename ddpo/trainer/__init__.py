@@ -2,10 +2,11 @@
 
 from ddpo.trainer import config_for, train
 
-for event in train(config_for({"reward": "compressibility", "algorithm": "rwr"}), Path("runs/mine")):
+config = config_for({"reward": "compressibility", "algorithm": "rwr"})
+for event in train(config, Path("runs/mine")):
     ...
 
-`config_for` knows the settings of the model's family and of the algorithm, as `ddpo train` does.
+`config_for` fills in the settings of the model's family and of the algorithm, like `ddpo train`.
 `TrainConfig(…)` has those of the embedded model and `ddpo_is`.
 """
 

@@ -15,24 +15,22 @@ __all__ = ["adapted_policy"]
 def adapted_policy(
     config: TrainConfig, device: str | None = None, model: str | None = None
 ) -> TrainablePolicy:
-    """The model of the settings, with the weights that are trained as they are before the first step.
+    """The policy of a run, with its trained weights as they are before the first step.
 
     Adapters start from the seed of the run; the caller's random generator is left alone.
 
     Args:
-        config: Settings of the run.
-        device: Torch device of this process; None for that of the settings.
-        model: Where the model is now; None if it is where the settings say.
+        config: settings of the run.
+        device: torch device of this process; None: that of the settings.
+        model: present place of the model; None if it is where the settings say.
 
     Raises:
-        UserError: The model cannot be loaded, or not be trained so.
+        UserError: the model cannot be loaded, or cannot be trained as the settings say.
     """
     policy = load_policy(model or config.model, device=device or config.device, dtype=config.dtype)
+    lora = LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        policy.adapt(
-            config.adapt.kind,
-            LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets),
-        )
+        policy.adapt(config.adapt.kind, lora)
     keep_fewer_activations(policy, config)
     return policy

@@ -1,8 +1,13 @@
-"""Rewards to advantages: how much better than expected each picture is. Pure, but for the running statistics that are handed in.
+"""Advantages from rewards: how much better than expected each image is.
 
-`per_prompt` keeps running statistics of each prompt, as in arXiv 2305.13301 (section 5.1) and ddpo-pytorch; `batch` compares with all
-pictures of the iteration; `group` with those of the same prompt in the iteration, as in GRPO (arXiv 2402.03300, section 4.1.2);
-`leave_one_out` with the others of the group, without dividing by a spread (RLOO, arXiv 2402.14740).
+| kind | an image is compared with | source |
+|---|---|---|
+| `per_prompt` | running statistics of its prompt | arXiv 2305.13301, section 5.1; ddpo-pytorch |
+| `batch` | all images of the iteration | |
+| `group` | those of its prompt in the iteration | GRPO, arXiv 2402.03300, section 4.1.2 |
+| `leave_one_out` | the others of its group, without dividing by a spread | RLOO, arXiv 2402.14740 |
+
+All functions are pure, but for the running statistics that are passed in.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from numpy.typing import NDArray
 from ddpo.trainer.config import AdvantageConfig
 
 __all__ = [
+    "PictureWeights",
     "PromptStatistics",
     "SampleWeights",
     "advantages",
@@ -36,30 +42,46 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class SampleWeights:
-    """How strongly, and in which direction, each picture of an iteration is to change the model; 0: it is left out of the forward pass."""
+    """Weights of an iteration's images: the strength and direction of each one's pull on the model.
 
-    values: Floats  # [batch]
-    scored: Flags  # [batch], False where the reward was NaN
-    counted: Flags  # [batch], whether a picture counts in the mean that an update takes, also with weight 0
-    zero_spread: int  # scored pictures that got no weight because the rewards that they are compared with are equal
+    Attributes:
+        values: weights `[batch]`; an image of weight 0 is left out of the forward pass.
+        scored: `[batch]`, False where the reward was NaN.
+        counted: `[batch]`, True for images that count in an update's mean, also with weight 0.
+        zero_spread: number of scored images without a weight because all rewards that they are
+            compared with are equal.
+    """
+
+    values: Floats
+    scored: Flags
+    counted: Flags
+    zero_spread: int
+
+
+PictureWeights = SampleWeights  # its name in earlier versions
 
 
 @dataclass(slots=True)
 class PromptStatistics:
-    """The last `buffer` rewards of each prompt id."""
+    """Running statistics: the last `buffer` rewards of each prompt id."""
 
     buffer: int
     min_count: int
     rewards: dict[str, deque[float]] = field(default_factory=dict)
 
     def add(self, prompt_id: str, values: Floats) -> None:
-        """Appends rewards of one prompt, oldest dropped."""
-        self.rewards.setdefault(prompt_id, deque(maxlen=self.buffer)).extend(
-            float(v) for v in values
-        )
+        """Appends rewards of one prompt and drops its oldest ones."""
+        kept = self.rewards.setdefault(prompt_id, deque(maxlen=self.buffer))
+        kept.extend(float(value) for value in values)
 
     def mean_and_std(self, prompt_id: str, everything: Floats) -> tuple[float, float]:
-        """Population mean and standard deviation of the prompt's buffer, or of all of the iteration while it is short of `min_count`."""
+        """Population mean and standard deviation of the rewards of a prompt.
+
+        Args:
+            prompt_id: the prompt.
+            everything: rewards of the whole iteration, used while the prompt has fewer than
+                `min_count`.
+        """
         own = self.rewards[prompt_id]
         values = np.array(own) if len(own) >= self.min_count else everything
         return float(values.mean()), float(values.std())
@@ -69,7 +91,7 @@ class PromptStatistics:
         return {prompt: list(values) for prompt, values in self.rewards.items()}
 
     def load_state(self, state: dict[str, list[float]]) -> None:
-        """Puts back what `to_state` gave."""
+        """Restores what `to_state` returned."""
         self.rewards = {
             prompt: deque(values, maxlen=self.buffer) for prompt, values in state.items()
         }
@@ -81,15 +103,16 @@ def advantages(
     statistics: PromptStatistics,
     config: AdvantageConfig,
 ) -> SampleWeights:
-    """The advantages of the kind that the settings name.
+    """Advantages of the kind that the settings name.
 
-    Unscorable pictures are left out of all statistics and get none; so do those whose comparison has no spread.
+    Unscorable images are left out of all statistics and get none. Neither do images that are
+    compared with equal rewards only.
 
     Args:
-        rewards: float64 `[batch]`, NaN where unscorable.
-        prompt_ids: `[batch]`.
-        statistics: running per-prompt statistics; `per_prompt` changes them in place.
-        config: kind, and the bound `clip` of an advantage.
+        rewards: rewards of the iteration, float64 `[batch]`, NaN where unscorable.
+        prompt_ids: prompt id of each image, `[batch]`.
+        statistics: running statistics of the prompts; `per_prompt` changes them in place.
+        config: kind of advantage, and its bound `clip`.
     """
     scored = ~np.isnan(rewards)
     ids = np.array(prompt_ids)
@@ -102,40 +125,40 @@ def advantages(
     else:
         values = per_prompt(rewards, ids, scored, statistics)
     flat = np.isnan(values) & scored
-    return SampleWeights(
-        np.clip(np.nan_to_num(values, nan=0.0), -config.clip, config.clip),
-        scored,
-        scored,
-        int(flat.sum()),
-    )
+    clipped = np.clip(np.nan_to_num(values, nan=0.0), -config.clip, config.clip)
+    return SampleWeights(clipped, scored, scored, int(flat.sum()))
 
 
 def per_prompt(
     rewards: Floats, ids: NDArray[np.str_], scored: Flags, statistics: PromptStatistics
 ) -> Floats:
-    """(r - mean) / (std + 1e-6) with the running statistics of each picture's prompt, which its new rewards enter first; NaN: no spread."""
+    """(r - mean) / (std + 1e-6) with the running statistics of each image's prompt.
+
+    The new rewards enter the statistics first. NaN where there is no spread.
+    """
     values = np.full(len(rewards), np.nan)
     for prompt_id in _distinct(ids[scored]):
         chosen = scored & (ids == prompt_id)
         statistics.add(prompt_id, rewards[chosen])
-        values[chosen] = _standard(
-            rewards[chosen], *statistics.mean_and_std(prompt_id, rewards[scored])
-        )
+        mean, std = statistics.mean_and_std(prompt_id, rewards[scored])
+        values[chosen] = _standard(rewards[chosen], mean, std)
     return values
 
 
 def batch(rewards: Floats, scored: Flags) -> Floats:
-    """(r - mean) / (std + 1e-6) over the iteration; NaN: no spread."""
+    """(r - mean) / (std + 1e-6) over the iteration; NaN where there is no spread."""
     values = np.full(len(rewards), np.nan)
     if scored.any():
-        values[scored] = _standard(
-            rewards[scored], float(rewards[scored].mean()), float(rewards[scored].std())
-        )
+        known = rewards[scored]
+        values[scored] = _standard(known, float(known.mean()), float(known.std()))
     return values
 
 
 def group(rewards: Floats, ids: NDArray[np.str_], scored: Flags) -> Floats:
-    """(r - mean) / (std + 1e-6) over the pictures of the same prompt in the iteration; NaN: no spread, or a group of one."""
+    """(r - mean) / (std + 1e-6) over the images of the same prompt in the iteration.
+
+    NaN where there is no spread, as in a group of one.
+    """
     values = np.full(len(rewards), np.nan)
     for prompt_id in _distinct(ids[scored]):
         chosen = scored & (ids == prompt_id)
@@ -144,7 +167,10 @@ def group(rewards: Floats, ids: NDArray[np.str_], scored: Flags) -> Floats:
 
 
 def leave_one_out(rewards: Floats, ids: NDArray[np.str_], scored: Flags) -> Floats:
-    """The reward minus the mean of the *others* of the same prompt, on the reward's own scale; NaN: no spread, or a group of one."""
+    """The reward minus the mean of the *others* of the same prompt, on the reward's own scale.
+
+    NaN where there is no spread, as in a group of one.
+    """
     values = np.full(len(rewards), np.nan)
     for prompt_id in _distinct(ids[scored]):
         chosen = scored & (ids == prompt_id)

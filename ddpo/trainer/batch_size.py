@@ -1,4 +1,4 @@
-"""`sample.batch = "auto"`: the largest call of sampling and training that fits on the accelerator, found before the run starts."""
+"""`sample.batch = "auto"`: the largest batch that fits on the accelerator, found before the run."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import torch
 from torch import Tensor
 
 from ddpo.devices import resolve_device
+from ddpo.distributed import process_count
 from ddpo.errors import ConfigError, MemoryExhausted
-from ddpo.launch import process_count
 from ddpo.policies.policy import TrainablePolicy
 from ddpo.policies.sampler import guided
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.failures import is_of_memory
 from ddpo.trainer.low_memory import rewards_leave
+from ddpo.trainer.memory import is_out_of_memory
 
 __all__ = ["even_calls", "largest_batch", "largest_fitting"]
 
 HEADROOM: Final = 0.1
-"""Share of the free memory that stays free, for fragments and for what one call does not show."""
+"""Share of the free memory that stays free, for fragments and what one call does not need."""
 
 
 def largest_batch(config: TrainConfig) -> int:
-    """The largest `sample.batch` whose calls fit on the device of the run, beside the reward and the optimizer.
+    """The largest `sample.batch` that fits on the device, beside the reward and the optimizer.
 
     It loads the model for that time, and takes no step.
 
     Args:
-        config: Settings of the run; its own `sample.batch` does not count.
+        config: settings of the run; its own `sample.batch` does not count.
 
     Raises:
-        ConfigError: Several processes share the run.
-        MemoryExhausted: Not even the smallest call fits.
+        ConfigError: several processes share the run.
+        MemoryExhausted: not even the smallest call fits.
     """
     if process_count() > 1:
         raise ConfigError(
@@ -64,7 +64,8 @@ def largest_batch(config: TrainConfig) -> int:
 
 def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
     """The largest power of two up to `most` that fits, tried from 1 upward; 0 if none does."""
-    found, size = 0, 1
+    found = 0
+    size = 1
     while size <= most and fits(size):
         found = size
         size *= 2
@@ -72,12 +73,12 @@ def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
 
 
 def even_calls(total: int, most: int) -> int:
-    """The size of equal calls, at most `most`, into which `total` is cut: as few calls and as little padding as possible."""
+    """The size of the fewest equal calls that make up `total` items, at most `most` in each."""
     return math.ceil(total / math.ceil(total / most))
 
 
 def _free(device: torch.device) -> int:
-    """Bytes that are free on an accelerator; 0 where it does not say."""
+    """Free bytes on an accelerator; 0 if it does not report them."""
     try:
         return int(torch.accelerator.get_memory_info(device)[0])
     except (RuntimeError, AttributeError, ValueError):
@@ -87,14 +88,14 @@ def _free(device: torch.device) -> int:
 def _fits(
     policy: TrainablePolicy, config: TrainConfig, batch: int, reserved: int, scoring: int
 ) -> bool:
-    """True if one call of everything fits while `reserved` bytes are taken.
+    """True if one sampling and one training call fit while `reserved` bytes are taken.
 
     Args:
-        policy: The policy, adapted.
-        config: Settings of the run.
-        batch: Items of each call.
-        reserved: Bytes that are taken all the time.
-        scoring: Bytes of the reward, which with `low_memory` are free in the training call.
+        policy: the policy, adapted.
+        config: settings of the run.
+        batch: number of items of each call.
+        reserved: bytes that are taken all the time.
+        scoring: bytes of the reward, which with `low_memory` are free in the training call.
     """
     leaves = rewards_leave(config, policy.device)
     try:
@@ -106,7 +107,7 @@ def _fits(
         _training_call(policy, config, batch)
         del ballast
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if not is_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return False
     finally:
@@ -118,7 +119,7 @@ def _fits(
 
 
 def _sampling_call(policy: TrainablePolicy, config: TrainConfig, batch: int) -> None:
-    """One denoising step and one decoding of `batch` items."""
+    """Takes one denoising step of `batch` items and decodes them."""
     inputs = _inputs(policy, config, batch)
     with torch.no_grad():
         guided(policy, *inputs, config.sample.guidance)
@@ -126,7 +127,7 @@ def _sampling_call(policy: TrainablePolicy, config: TrainConfig, batch: int) -> 
 
 
 def _training_call(policy: TrainablePolicy, config: TrainConfig, batch: int) -> None:
-    """One training call of `batch` items."""
+    """Makes one training call of `batch` items."""
     output = guided(policy, *_inputs(policy, config, batch), config.training_guidance)
     output.square().mean().backward()
     if policy.device.type != "cpu":

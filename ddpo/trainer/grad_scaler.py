@@ -13,43 +13,52 @@ __all__ = ["GradScaler"]
 
 FIRST: Final = 65536.0
 PATIENCE: Final = 2000
-"""Updates without overflow before the factor is doubled. Source of both: the defaults of torch.amp.GradScaler."""
+"""Updates without overflow before the factor doubles. Source of both: torch.amp.GradScaler."""
 
 
 class GradScaler:
-    """A power of two by which losses are multiplied, and gradients divided again: exact, unless a float16 between them under- or overflows.
+    """A power of two by which losses are multiplied and gradients divided again.
 
-    An update whose gradients overflow is not taken, and the factor halved for the next. Source: arXiv 1710.03740, section 3.2.
+    That is exact, unless a float16 between them under- or overflows. An update whose gradients
+    overflow is not taken, and the factor is halved for the next. Source: arXiv 1710.03740,
+    section 3.2.
 
     Args:
-        needed: whether gradients pass through float16; else the factor is 1, always.
+        needed: True if gradients pass through float16; otherwise the factor is always 1.
     """
 
     def __init__(self, needed: bool) -> None:
-        self.value, self.fine = (FIRST if needed else 1.0), 0
+        self.value = FIRST if needed else 1.0
+        self.fine = 0  # updates since the last overflow or change
 
     def unscale(self, parameters: Iterable[Parameter]) -> None:
-        """Divides the gradients, in place."""
+        """Divides the gradients by the factor, in place."""
         for parameter in parameters:
             if self.value != 1 and parameter.grad is not None:
                 parameter.grad /= self.value
 
-    def judge(self, finite: bool) -> bool:
-        """Told whether the gradients of an update were finite, says whether that can be lived with: taken, or left out and scaled less."""
+    def adjust(self, finite: bool) -> bool:
+        """Adjusts the factor after an update; False if a smaller one would not help.
+
+        Args:
+            finite: True if all gradients of the update were finite.
+        """
         if self.value == 1 and not finite:
             return False
         self.fine = self.fine + 1 if finite else 0
         if not finite:
             self.value /= 2
         elif self.fine == PATIENCE and self.value != 1:
-            self.value, self.fine = self.value * 2, 0
+            self.value *= 2
+            self.fine = 0
         return True
 
     def state(self) -> Tensor:
-        """What is kept for an exact resume: float64 `[2]`."""
+        """The state that an exact resume needs: float64 `[2]`."""
         return torch.tensor([self.value, self.fine], dtype=torch.float64)
 
     def load_state(self, state: Tensor) -> None:
-        """Puts back what `state` gave."""
+        """Restores what `state` returned."""
         value, fine = state.tolist()
-        self.value, self.fine = value, int(fine)
+        self.value = value
+        self.fine = int(fine)

@@ -1,7 +1,9 @@
-"""How likely the policy makes the items of an update: the log-prob of a denoising step, or minus the denoising error of a picture.
+"""Log-likelihoods of (image, step) items under the policy.
 
-Both are means over the latent's dimensions, float32. Every call of the denoiser is padded to the sampler's batch, so that sampling and
-training see the same bits.
+An item of DDPO is a denoising step, with its log-prob. An item of regression is a finished image
+with fresh noise, with minus its denoising error. Both are means over the latent's dimensions,
+float32. Every call of the denoiser is padded to the sampler's batch, so that sampling and training
+see the same bits.
 """
 
 from __future__ import annotations
@@ -34,73 +36,91 @@ __all__ = ["DenoisingLikelihood", "ItemLikelihoods", "Likelihood", "TransitionLi
 
 @dataclass(frozen=True, slots=True)
 class ItemLikelihoods:
-    """Of up to `batch` items, each float32 `[items]`."""
+    """Log-likelihoods of up to `batch` items, each float32 `[items]`.
 
-    now: Tensor  # under the policy as it is now, with gradient
-    old: Tensor | None  # under the policy that sampled; None: there is no such thing
-    kl: (
-        Tensor | None
-    )  # KL(policy || reference policy), a mean per dimension, with gradient; None: not asked for
+    Attributes:
+        new_log_probs: under the policy as it is now, with gradient.
+        old_log_probs: under the policy that sampled; None in regression.
+        kl: KL(policy || reference policy), a mean per latent dimension, with gradient; None if
+            `optim.kl` is 0.
+    """
+
+    new_log_probs: Tensor
+    old_log_probs: Tensor | None
+    kl: Tensor | None
 
 
 class Likelihood(Protocol):
-    """One kind of items."""
+    """The log-likelihoods of one kind of items."""
 
-    noise_levels: int | None  # see `plan_updates`
-    pictures: range  # which pictures of the iteration it knows: those of this process
+    noise_levels: int | None  # as for `plan_updates`
+    images: range  # indices of this process's images in the iteration
 
     def prepare(self, plan: Iterable[Minibatch]) -> None:
-        """Called once before the first update of an iteration."""
+        """Called once before the first update of an iteration, with this process's items."""
         ...
 
     def of(self, items: Minibatch) -> ItemLikelihoods:
-        """The likelihoods of up to `sample.batch` items."""
+        """The log-likelihoods of up to `sample.batch` items."""
         ...
 
 
-class _Items:
-    """What both kinds index into, by picture; the first of the rollout is the `first` of the iteration."""
+class _RolloutItems:
+    """The latents and text conditioning that both kinds of items index into.
+
+    Args:
+        policy: the policy that is trained.
+        rollout: this process's samples.
+        config: settings of the run.
+        first: index in the iteration of the rollout's first image.
+    """
 
     def __init__(self, policy: Policy, rollout: Rollout, config: TrainConfig, first: int) -> None:
-        self.policy, self.config = policy, config
+        self.policy = policy
+        self.config = config
         self.latents = rollout.trajectory.latents
-        self.pictures = range(first, first + len(self.latents))
+        self.images = range(first, first + len(self.latents))
         texts = list(dict.fromkeys(prompt.text for prompt in rollout.prompts))
         place = {text: number for number, text in enumerate(texts)}
-        self.asked = torch.tensor(
-            [place[prompt.text] for prompt in rollout.prompts], device=policy.device
-        )
-        self.conditioning = policy.encode(
-            texts
-        )  # of each text once: that of a picture may be as large as its path
+        places = [place[prompt.text] for prompt in rollout.prompts]
+        self.text_of_image = torch.tensor(places, device=policy.device)
+        # of each text once: the conditioning of an image may be as large as its path
+        self.conditioning = policy.encode(texts)
         self.unconditional = policy.encode([""])
 
     def index(self, items: Minibatch) -> tuple[Tensor, Tensor]:
         """Place in the rollout and step of each item, int64 `[batch]`, padded with the last one."""
         missing = self.config.sample.batch - len(items)
-        pictures, steps = (
+        images, steps = (
             np.concatenate([values, np.repeat(values[-1:], missing)])
-            for values in (items.pictures, items.steps)
+            for values in (items.images, items.steps)
         )
         device = self.policy.device
-        return moved(torch.from_numpy(pictures - self.pictures.start), device), moved(
-            torch.from_numpy(steps), device
-        )
+        places = torch.from_numpy(images - self.images.start)
+        return moved(places, device), moved(torch.from_numpy(steps), device)
 
-    def predict(self, x_t: Tensor, timesteps: Tensor, pictures: Tensor) -> Tensor:
+    def predict(self, x_t: Tensor, timesteps: Tensor, images: Tensor) -> Tensor:
         """The denoiser's output, guided if training is."""
         return guided(
             self.policy,
             x_t,
             timesteps,
-            self.conditioning[self.asked[pictures]],
+            self.conditioning[self.text_of_image[images]],
             self.unconditional,
             self.config.training_guidance,
         )
 
 
-class TransitionLikelihood(_Items):
-    """log π(x_{t-1} | x_t, c) of the steps that the sampler took."""
+class TransitionLikelihood(_RolloutItems):
+    """log π(x_{t-1} | x_t, c) of the steps that the sampler took.
+
+    Args:
+        policy: the policy that is trained.
+        rollout: this process's samples.
+        coefficients: coefficients of the sampler's steps, on the policy's device.
+        config: settings of the run.
+        first: index in the iteration of the rollout's first image.
+    """
 
     noise_levels: int | None = None
 
@@ -114,53 +134,66 @@ class TransitionLikelihood(_Items):
     ) -> None:
         super().__init__(policy, rollout, config, first)
         self.coefficients = coefficients
-        self.old = rollout.trajectory.log_probs
+        self.old_log_probs = rollout.trajectory.log_probs
 
     def prepare(self, plan: Iterable[Minibatch]) -> None:
-        """Where training sees another prediction than sampling (no guidance), the old log-probs are those of that prediction."""
+        """Computes the old log-probs again where training predicts otherwise than sampling did.
+
+        That is so when sampling is guided and training is not.
+        """
         if self.config.training_guidance == self.config.sample.guidance:
             return
-        self.old = torch.full_like(self.old, torch.nan)
+        self.old_log_probs = torch.full_like(self.old_log_probs, torch.nan)
         for items in plan:
             for part in items.batches(self.config.sample.batch):
-                pictures, steps = self.index(part)
+                images, steps = self.index(part)
                 with torch.no_grad():
-                    self.old[pictures, steps] = self._log_probs(
-                        self._means(pictures, steps), pictures, steps
-                    )
+                    means = self._means(images, steps)
+                    self.old_log_probs[images, steps] = self._log_probs(means, images, steps)
 
     def of(self, items: Minibatch) -> ItemLikelihoods:
-        """Log-probs, and the KL to the reference policy if `optim.kl` asks for it."""
-        kept = len(items)
-        pictures, steps = self.index(items)
-        means = self._means(pictures, steps)
-        kl = self._kl(means, pictures, steps)[:kept] if self.config.optim.kl else None
-        return ItemLikelihoods(
-            self._log_probs(means, pictures, steps)[:kept], self.old[pictures, steps][:kept], kl
-        )
+        """Log-probs of the steps, and the KL to the reference policy if `optim.kl` is not 0."""
+        count = len(items)
+        images, steps = self.index(items)
+        means = self._means(images, steps)
+        new_log_probs = self._log_probs(means, images, steps)[:count]
+        old_log_probs = self.old_log_probs[images, steps][:count]
+        kl = self._kl(means, images, steps)[:count] if self.config.optim.kl else None
+        return ItemLikelihoods(new_log_probs, old_log_probs, kl)
 
-    def _means(self, pictures: Tensor, steps: Tensor) -> Tensor:
-        x_t = self.latents[pictures, steps]
-        output = self.predict(x_t, self.coefficients.timesteps[steps], pictures)
+    def _means(self, images: Tensor, steps: Tensor) -> Tensor:
+        """Means of the Gaussian steps, `[batch, channel, height, width]`."""
+        x_t = self.latents[images, steps]
+        output = self.predict(x_t, self.coefficients.timesteps[steps], images)
         return ddim_mean(output, x_t, steps, self.coefficients, self.policy.schedule.prediction)
 
-    def _log_probs(self, means: Tensor, pictures: Tensor, steps: Tensor) -> Tensor:
-        return gaussian_log_prob(
-            self.latents[pictures, steps + 1], means, self.coefficients.std[steps]
-        )
+    def _log_probs(self, means: Tensor, images: Tensor, steps: Tensor) -> Tensor:
+        """Log-probs of the next latents, `[batch]`."""
+        next_latents = self.latents[images, steps + 1]
+        return gaussian_log_prob(next_latents, means, self.coefficients.std[steps])
 
-    def _kl(self, means: Tensor, pictures: Tensor, steps: Tensor) -> Tensor:
-        """(μ - μ_ref)² / (2 σ²), a mean over the dimensions: exact, since both steps are Gaussians of the same σ."""
+    def _kl(self, means: Tensor, images: Tensor, steps: Tensor) -> Tensor:
+        """(μ - μ_ref)² / (2 σ²), a mean over the dimensions, `[batch]`.
+
+        It is exact, since both steps are Gaussians of the same σ.
+        """
         with torch.no_grad(), self.policy.reference():
-            reference = self._means(pictures, steps)
+            reference = self._means(images, steps)
         std = self.coefficients.std[steps].view(-1, 1, 1, 1)
         return (0.5 * ((means - reference) / std) ** 2).mean((1, 2, 3))
 
 
-class DenoisingLikelihood(_Items):
-    """-‖denoiser's output - target‖² of finished pictures x_0, noised again to the level of the item.
+class DenoisingLikelihood(_RolloutItems):
+    """-‖denoiser's output - target‖² of finished images x_0, noised again to the item's level.
 
-    The noise of an item depends on (seed, iteration, picture, draw) alone.
+    The noise of an item depends on (seed, iteration, image, draw) alone.
+
+    Args:
+        policy: the policy that is trained.
+        rollout: this process's samples.
+        config: settings of the run.
+        iteration: 1-based iteration number.
+        first: index in the iteration of the rollout's first image.
     """
 
     def __init__(
@@ -172,28 +205,24 @@ class DenoisingLikelihood(_Items):
         self.alphas = policy.schedule.alphas_cumprod.float().to(policy.device)
 
     def prepare(self, plan: Iterable[Minibatch]) -> None:
-        """Nothing: there are no old ones."""
+        """Does nothing: there are no old log-probs."""
 
     def of(self, items: Minibatch) -> ItemLikelihoods:
         """Minus the mean squared denoising error."""
-        pictures, levels = self.index(items)
-        x_0 = self.latents[pictures, -1].float()
-        noise = torch.stack(
-            [
-                self._noise(p, d)
-                for p, d in zip(items.pictures.tolist(), items.draws.tolist(), strict=True)
-            ]
-        )
-        noise = torch.cat([noise, noise[-1:].expand(len(pictures) - len(noise), *noise.shape[1:])])
+        images, levels = self.index(items)
+        x_0 = self.latents[images, -1].float()
+        keys = zip(items.images.tolist(), items.draws.tolist(), strict=True)
+        noise = torch.stack([self._noise(image, draw) for image, draw in keys])
+        noise = torch.cat([noise, noise[-1:].expand(len(images) - len(noise), *noise.shape[1:])])
         noise = moved(noise, x_0.device)
         alpha = self.alphas[levels]
-        output = self.predict(noised(x_0, noise, alpha), levels, pictures)
+        output = self.predict(noised(x_0, noise, alpha), levels, images)
         error = (output - denoising_target(x_0, noise, alpha, self.policy.schedule.prediction)) ** 2
         return ItemLikelihoods(-error.mean((1, 2, 3))[: len(items)], None, None)
 
-    def _noise(self, picture: int, draw: int) -> Tensor:
-        digest = hashlib.sha256(
-            f"{self.config.seed}/fit/{self.iteration}/{picture}/{draw}".encode()
-        ).digest()
+    def _noise(self, image: int, draw: int) -> Tensor:
+        """Standard normal noise of an item, on the CPU."""
+        key = f"{self.config.seed}/fit/{self.iteration}/{image}/{draw}"
+        digest = hashlib.sha256(key.encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         return torch.randn(self.policy.latent_shape, generator=generator)

@@ -1,4 +1,8 @@
-"""The training loop, in the order of the paper: sample, score, compare, update, and again. Read this file first."""
+"""The training loop of DDPO: sample and score images, weigh them, update the policy, record.
+
+Read this file first. Source: Black et al., "Training diffusion models with reinforcement learning",
+arXiv 2305.13301, section 4.
+"""
 
 from __future__ import annotations
 
@@ -8,342 +12,197 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ddpo.errors import ConfigError
-from ddpo.images import save_png
-from ddpo.io.tensors import optimizer_tensors, restore_optimizer
-from ddpo.policies import find_policy
-from ddpo.policies.policy import Policy, compile_denoiser
-from ddpo.policies.sampler import SampleKey
-from ddpo.prompts import PromptSet, load_prompts
-from ddpo.rewards.scoring.scorer import make_scorer
-from ddpo.rewards.setting_paths import absolute_path
-from ddpo.rewards.zoo import resolve as resolve_reward
-from ddpo.trainer.adapted import adapted_policy
-from ddpo.trainer.advantages import PromptStatistics
-from ddpo.trainer.algorithms import load_algorithm
+from ddpo.errors import ConfigError, MissingResourceError
+from ddpo.trainer.advantages import SampleWeights
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.failures import enough_memory, storing
-from ddpo.trainer.grad_scaler import GradScaler
-from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
-from ddpo.trainer.low_memory import low_memory_finding, rewards_away
-from ddpo.trainer.monitoring.events import (
-    Checked,
-    Checkpointed,
-    Event,
-    GridSaved,
-    IterationDone,
-    Progress,
-    Started,
-)
-from ddpo.trainer.monitoring.metrics import extremes, iteration_metrics, peak_memory, summary
-from ddpo.trainer.monitoring.preflight import cut_prompts, disk, examine, unknown_words
-from ddpo.trainer.monitoring.sample_grid import draw_grid
-from ddpo.trainer.optimizer import make_optimizer
-from ddpo.trainer.processes import World
-from ddpo.trainer.rollout import Collection, check_scorable, draw_keys, joined
-from ddpo.trainer.run.checkpoints import HeldOutReward, keep_best, prune
+from ddpo.trainer.low_memory import rewards_away
+from ddpo.trainer.memory import enough_memory
+from ddpo.trainer.monitoring.events import Checked, Event, Progress, Started
+from ddpo.trainer.monitoring.preflight import preflight
+from ddpo.trainer.rollout import Collection, IterationSamples, check_scorable, joined
 from ddpo.trainer.run.folder import RunFolder
-from ddpo.trainer.run.manifest import check_unchanged, describe
-from ddpo.trainer.run.resume import Changes, base_model, continued, remark, with_absolute_paths
+from ddpo.trainer.run.recorder import Recorder
+from ddpo.trainer.run.resume import base_model, merged_config, with_absolute_paths
 from ddpo.trainer.settings import settings_finding
-from ddpo.trainer.sharding import placed_like
-from ddpo.trainer.update import update
-from ddpo.types import Context, Rollout
+from ddpo.trainer.sharding import join_world
+from ddpo.trainer.training_setup import TrainingSetup
+from ddpo.trainer.update import UpdateStats, update
 
 __all__ = ["dry_run", "resume", "train"]
 
 
+class _Loop:
+    """The iterations of one run.
+
+    Args:
+        setup: the parts of the run.
+        run: the run folder.
+    """
+
+    def __init__(self, setup: TrainingSetup, run: RunFolder) -> None:
+        self.setup = setup
+        self.config = setup.config
+        self.run = run
+        self.recorder = Recorder(run, setup)
+        self.checked: Collection | None = None  # the iteration whose first batch was checked
+        self.checking_seconds = 0.0
+
+    def run_from(self, done: int) -> Iterator[Event]:
+        """Runs the iterations after the first `done`, and yields their events."""
+        with enough_memory(self.config.sample.batch):
+            yield from self.iterate(done)
+
+    def iterate(self, done: int) -> Iterator[Event]:
+        """Samples and scores, weighs, updates and records, once per iteration."""
+        config = self.config
+        state = self.setup.state
+        yield Started(done, config.iterations, self.setup.summary())
+        yield from self.check_first_batch(done)
+        self.trained_policy = state.wrapped_policy()
+        yield from self.recorder.start(done)
+        for iteration in range(done + 1, config.iterations + 1):
+            samples = yield from self.sample_and_score(iteration)
+            weights = self.setup.algorithm.weigh(
+                samples.reward_values, samples.prompt_ids, state.statistics, config
+            )
+            stats = yield from self.update_policy(iteration, samples, weights)
+            yield from self.recorder.record(iteration, samples, weights, stats)
+
+    def check_first_batch(self, done: int) -> Iterator[Event]:
+        """Checks memory, time, disk and ratio on the first batch, which the next iteration uses."""
+        with self.setup.world.all_succeed():
+            if done < self.config.iterations:
+                self.checked, self.checking_seconds = yield from preflight(
+                    self.setup, self.run.path, done + 1
+                )
+
+    def sample_and_score(self, iteration: int) -> Generator[Progress, None, IterationSamples]:
+        """Samples this process's images and scores them; gathers the rewards of all processes.
+
+        Raises:
+            RewardFailure: the reward failed, or could score no image.
+            TrainingDiverged: an image is not finite.
+        """
+        setup = self.setup
+        started = time.perf_counter() - self.checking_seconds
+        with setup.world.all_succeed():
+            collection = self.checked or setup.collection(iteration)
+            own = yield from setup.world.lockstep(collection.rest())
+        self.checked = None
+        self.checking_seconds = 0.0
+        rewards = check_scorable(joined(setup.world.gather(own.rewards)))
+        seconds = time.perf_counter() - started
+        return IterationSamples(setup.keys(iteration), own, rewards, seconds)
+
+    def update_policy(
+        self, iteration: int, samples: IterationSamples, weights: SampleWeights
+    ) -> Generator[Progress, None, UpdateStats]:
+        """Takes the optimizer steps of an iteration; yields progress, returns their statistics.
+
+        Raises:
+            TrainingDiverged: a loss or gradient is not finite, or a first ratio is not 1.
+        """
+        setup = self.setup
+        state = setup.state
+        started = time.perf_counter()
+        likelihood = setup.likelihood(
+            self.trained_policy, samples.own, iteration, setup.shard.start
+        )
+        with rewards_away(self.config, setup.policy.device):
+            stats = yield from update(
+                setup.policy,
+                state.optimizer,
+                setup.algorithm,
+                likelihood,
+                weights,
+                self.config,
+                iteration,
+                setup.world,
+                state.scaler,
+            )
+        stats.seconds = time.perf_counter() - started
+        return stats
+
+
 def train(config: TrainConfig, out: Path) -> Generator[Event]:
-    """Starts a run in the new folder `out` and yields its events; nothing is left half-written if the caller stops early.
+    """Starts a run in a new folder and yields its events; a caller may stop after any of them.
+
+    Args:
+        config: settings of the run.
+        out: the run folder, which must be empty or absent.
 
     Raises:
-        UserError: a setting, name or folder that cannot be (before anything is written).
-        RewardFailure: the reward is broken or does not answer; the iterations done so far can be resumed.
-        TrainingDiverged: a loss or picture that is not finite; likewise.
-        StorageFailure: a full disk, or another reason for which a file cannot be written; likewise.
-        MemoryExhausted: not enough memory; likewise.
+        UserError: a setting, name or folder does not fit (before anything is written).
+        RewardFailure: the reward is broken or does not answer. The run can be resumed after its
+            last finished iteration, as it can after the following errors.
+        TrainingDiverged: a loss or image is not finite.
+        StorageFailure: a file cannot be written, for example because the disk is full.
+        MemoryExhausted: there is not enough memory.
     """
-    processes = World.join(config.device)
-    out = processes.gather(out)[0]
-    with processes.together(), enough_memory(None):
+    world = join_world(config.device)
+    out = world.gather(out)[0]
+    with world.all_succeed(), enough_memory(None):
         placed = with_absolute_paths(config)
-        trainer = _Trainer(placed, processes)
-        manifest = trainer.manifest() | {"folder": str(absolute_path(out))}
-        manifest["reward"]["spec"] = config.reward  # as its user wrote it
-        run = RunFolder.create(out, placed, manifest, writes=processes.main)
+        setup = TrainingSetup(placed, world)
+        manifest = setup.manifest(out, config.reward)
+        run = RunFolder.create(out, placed, manifest, writes=world.is_main)
     with closing(run):
-        yield from trainer.run(run, done=0)
+        yield from _Loop(setup, run).run_from(done=0)
 
 
 def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
-    """What `train` looks at before the first iteration, and no more; leaves nothing behind. Raises as `train`."""
-    processes = World.join(config.device)
-    with processes.together(), enough_memory(config.sample.batch):
+    """Makes the checks of `train` before the first iteration, and leaves nothing behind.
+
+    Raises:
+        UserError, RewardFailure, TrainingDiverged, MemoryExhausted: as `train`.
+    """
+    world = join_world(config.device)
+    with world.all_succeed(), enough_memory(config.sample.batch):
         RunFolder.check_new(out)
-        trainer = _Trainer(config, processes)
-        yield Started(
-            0, config.iterations, summary(config, trainer.policy, trainer.prompts, processes)
-        )
-        yield from trainer.preflight(out, 1)
+        try:
+            setup = TrainingSetup(config, world)
+        except MissingResourceError:  # the settings can be shown without any weights
+            yield Checked([settings_finding(config)])
+            raise
+        yield Started(0, config.iterations, setup.summary())
+        yield from preflight(setup, out, iteration=1)
 
 
 def resume(
     path: Path, iterations: int | None = None, settings: Mapping[str, Any] | None = None
 ) -> Generator[Event]:
-    """Continues the run in `path` after its last finished iteration, to the bit on a CPU.
+    """Resumes a run after its last finished iteration, to the bit on a CPU.
 
     Args:
         path: the run folder.
-        iterations: a new total; that of the run if None.
-        settings: plain nested values, as of a recipe. What the run has already changes nothing; `ddpo.trainer.run.resume` says what may.
+        iterations: new total of iterations; None: that of the run.
+        settings: plain nested values, as of a recipe. Values that the run has already change
+            nothing; `ddpo.trainer.run.resume` names the settings that may change.
 
     Raises:
-        CheckpointError: `path` is not a run folder, or damaged.
-        ConfigError: `iterations` is less than what is done, another setting is not that of the run, or its `config.json` was changed; or
-            the prompts, reward, algorithm or model are not those of the run any more.
+        CheckpointError: `path` is not a run folder, or is damaged.
+        ConfigError: `iterations` is less than the run has, or a setting, the prompts, the reward,
+            the algorithm or the model differ from those of the run.
+        RunExistsError: another process trains in the folder.
         UserError, RewardFailure, TrainingDiverged: as `train`.
     """
-    run = RunFolder.open(path)
-    model, asked = base_model(run, settings or {})
-    config, changes = continued(
-        run, asked | ({} if iterations is None else {"iterations": iterations})
-    )
-    processes = World.join(config.device)
-    with processes.together(), enough_memory(None):
-        run.writes = processes.main
-        run.own()
-        done, tensors, statistics = run.load_state()
-        if config.iterations < done:
-            raise ConfigError(
-                f"{path} has {done} iterations already; --iterations {config.iterations} is less"
-            )
-        trainer = _Trainer(config, processes, changes, model)
-        trainer.check_unchanged(run.manifest())
-        if done:
-            trainer.load_state(tensors, statistics)
-        run.go_on(config, changes, done)
-        if run.writes:
-            prune(path / "checkpoints", config.checkpoint_keep)
-    with closing(run):
-        yield from trainer.run(run, done)
-
-
-class _Trainer:
-    """What a run needs while it runs; everything that an iteration changes is in `policy`, `optimizer` and `statistics`."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        processes: World,
-        changes: Changes | None = None,
-        model: str | None = None,
-    ) -> None:
-        word = model or config.model  # `model`: where the model of a resumed run is now
-        self.changes = changes or {}
-        self.config, self.processes, self.share = config, processes, processes.share(config.sample)
-        self.algorithm, algorithm_origin = load_algorithm(config.algorithm)
-        self.algorithm.check(config)
-        self.prompts: PromptSet = load_prompts(config.prompts)
-        self.reward = resolve_reward(config.reward).on(processes.device)
-        if "group" in self.reward.card.inputs and config.sample.batch % config.sample.per_prompt:
-            raise ConfigError(
-                f"reward {config.reward!r} ranks the pictures of a prompt among each other: sample.batch ({config.sample.batch}) must be "
-                f"a multiple of sample.per_prompt ({config.sample.per_prompt})"
-            )
-        self.cut = cut_prompts(word, self.prompts)
-        self.scorer = make_scorer(self.reward)
-        self.held_out = (
-            HeldOutReward(config, self.reward, processes.device) if config.held_out else None
-        )
-        self.policy = adapted_policy(config, processes.device, word)
-        self.origins = {"algorithm": algorithm_origin, "model": find_policy(word)[1]}
-        processes.shard(self.policy)
-        if config.compile:
-            compile_denoiser(self.policy)
-        parameters = [parameter for _, parameter in self.policy.trainable_parameters()]
-        self.optimizer = make_optimizer(parameters, config, self.policy.device)
-        self.statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
-        self.scale = GradScaler(needed=config.dtype == "float16")
-        self.coefficients = self.policy.schedule.coefficients_on(
-            self.policy.device, config.sample.steps, config.sample.eta
-        )
-
-    def run(self, run: RunFolder, done: int) -> Iterator[Event]:
-        """The iterations after `done`."""
-        with enough_memory(self.config.sample.batch):
-            yield from self.iterations(run, done)
-
-    def iterations(self, run: RunFolder, done: int) -> Iterator[Event]:
-        """Samples, scores, compares, updates."""
-        config, processes = self.config, self.processes
-        yield Started(
-            done, config.iterations, summary(config, self.policy, self.prompts, processes)
-        )
-        with processes.together():
-            begun_with, spent = (
-                (yield from self.preflight(run.path, done + 1))
-                if done < config.iterations
-                else (None, 0.0)
-            )
-        trained = processes.prepared(self.policy)
-        if self.grid_due(done) and not processes.gather(run.grid(done).exists())[0]:
-            yield GridSaved(self.save_grid(run, done))
-        for iteration in range(done + 1, config.iterations + 1):
-            begun = time.perf_counter() - spent
-            keys = self.keys(iteration)
-            with processes.together():
-                collection = begun_with or self.collection(iteration)
-                rollout = yield from processes.stepwise(collection.rest())
-            output = check_scorable(joined(processes.gather(rollout.rewards)))
-            begun_with, spent = None, 0.0
-            sampled = time.perf_counter()
-            prompt_ids = [key.prompt.id for key in keys]
-            rewards = output.values.cpu().double().numpy()
-            weights = self.algorithm.weigh(rewards, prompt_ids, self.statistics, config)
-            likelihood = self.likelihood(trained, rollout, iteration, self.share.start)
-            with rewards_away(config, self.policy.device):
-                stats = yield from update(
-                    self.policy,
-                    self.optimizer,
-                    self.algorithm,
-                    likelihood,
-                    weights,
-                    config,
-                    iteration,
-                    processes,
-                    self.scale,
+    with closing(RunFolder.open(path)) as run:
+        model, requested = base_model(run, settings or {})
+        if iterations is not None:
+            requested |= {"iterations": iterations}
+        config, changes = merged_config(run, requested)
+        world = join_world(config.device)
+        with world.all_succeed(), enough_memory(None):
+            run.own(world.is_main)
+            done, tensors, statistics = run.load_state()
+            if config.iterations < done:
+                raise ConfigError(
+                    f"{path} has {done} iterations already; "
+                    f"--iterations {config.iterations} is less"
                 )
-            ended = time.perf_counter()
-            checkpoint = iteration % config.checkpoint_every == 0 or iteration == config.iterations
-            held_out = None
-            if self.held_out and checkpoint:
-                with processes.together():
-                    held_out = self.held_out.score(self.policy, processes)
-            metrics = iteration_metrics(
-                iteration,
-                output,
-                weights,
-                stats,
-                sampling=sampled - begun,
-                training=ended - sampled,
-                held_out=held_out,
-            )
-            with processes.whole_parameters():
-                state = self.state()
-                with processes.together():
-                    run.append_metrics(metrics)
-                    if checkpoint:
-                        folder = run.checkpoint(iteration, self.policy)
-                        if self.held_out and held_out is not None:
-                            keep_best(folder, iteration, self.held_out.signature, held_out)
-                        yield Checkpointed(folder)
-                    run.save_state(iteration, state, self.statistics.to_state())
-                    if run.writes:
-                        prune(run.path / "checkpoints", config.checkpoint_keep)
-            yield IterationDone(metrics, *extremes(keys, output), peak_memory(self.policy.device))
-            if self.grid_due(iteration):
-                yield GridSaved(self.save_grid(run, iteration))
-
-    def keys(self, iteration: int) -> list[SampleKey]:
-        """The pictures of an iteration."""
-        return draw_keys(
-            self.prompts.prompts,
-            self.config.sample,
-            self.config.seed,
-            iteration,
-            self.prompts.weights,
-        )
-
-    def collection(self, iteration: int) -> Collection:
-        """The pictures of an iteration that are this process's, none of them sampled yet."""
-        config, context = self.config, Context(progress=(iteration - 1) / self.config.iterations)
-        keys = self.keys(iteration)[self.share.start : self.share.stop]
-        whole_paths = self.algorithm.likelihood == "transition"
-        return Collection(
-            self.policy, keys, self.scorer, config.sample, config.seed, context, whole_paths
-        )
-
-    def preflight(
-        self, out: Path, iteration: int
-    ) -> Generator[Event, None, tuple[Collection, float]]:
-        """Looks before the leap; returns the iteration's pictures, of which the first batch is there, and the seconds that it took."""
-        config = self.config
-        yield Progress("checking", 0, 1)
-        with self.processes.in_step():
-            room = disk(out, self.policy, config, iteration - 1)
-        collection, begun = self.collection(iteration), time.perf_counter()
-        with self.processes.in_step():
-            first = collection.first_batch()
-        sampling = time.perf_counter() - begun
-        likelihood = self.likelihood(self.policy, first, iteration)
-        ids = [key.prompt.id for key in self.keys(iteration)]
-        with rewards_away(config, self.policy.device):
-            findings = examine(
-                self.policy,
-                self.algorithm,
-                likelihood,
-                first,
-                ids,
-                config,
-                iteration,
-                sampling,
-                self.processes.count,
-                self.reward.memory_mb(str(self.policy.device)),
-            )
-        scorers = [self.scorer, *([self.held_out.scorer] if self.held_out else [])]
-        memory = low_memory_finding(config, self.policy, [scorer.reward for scorer in scorers])
-        notes = [memory, unknown_words(config.model, self.prompts), self.cut, remark(self.changes)]
-        noted = [note for note in notes if note is not None]
-        yield Checked([settings_finding(config), *findings, room, *noted])
-        return collection, sampling
-
-    def likelihood(
-        self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0
-    ) -> Likelihood:
-        """What the algorithm makes likelier: the steps that were taken, or the pictures that came out."""
-        if self.algorithm.likelihood == "transition":
-            return TransitionLikelihood(policy, rollout, self.coefficients, self.config, first)
-        return DenoisingLikelihood(policy, rollout, self.config, iteration, first)
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Trained parameters and optimizer state; called inside `Processes.whole_parameters`."""
-        weights = {
-            f"policy.{name}": parameter.detach()
-            for name, parameter in self.policy.trainable_parameters()
-        }
-        moments = self.processes.whole_tensors(optimizer_tensors(self.optimizer))
-        return weights | moments | {"loss_scale": self.scale.state()}
-
-    @torch.no_grad()
-    def load_state(self, tensors: dict[str, torch.Tensor], statistics: dict[str, Any]) -> None:
-        """Puts back what `state` gave."""
-        for name, parameter in self.policy.trainable_parameters():
-            parameter.copy_(placed_like(parameter, tensors[f"policy.{name}"]))
-        restore_optimizer(self.optimizer, tensors, placed_like)
-        if "loss_scale" in tensors:
-            self.scale.load_state(tensors["loss_scale"])
-        self.statistics.load_state(statistics)
-
-    def grid_due(self, iteration: int) -> bool:
-        """Whether a grid of pictures is drawn after `iteration`."""
-        return iteration % self.config.grid_every == 0 or iteration == self.config.iterations
-
-    def save_grid(self, run: RunFolder, iteration: int) -> Path:
-        """The same prompts from the same noise each time."""
-        path = run.grid(iteration)
-        if run.writes or self.processes.sharded:
-            sheet = draw_grid(self.policy, self.prompts, self.config)
-            if run.writes:
-                with storing(path):
-                    save_png(sheet, path)
-        return path
-
-    def manifest(self) -> dict[str, Any]:
-        """What the run is made of."""
-        return describe(self.config, self.reward, self.prompts, self.origins, self.processes.count)
-
-    def check_unchanged(self, before: dict[str, Any]) -> None:
-        """Raises `ConfigError` if the run was made of something else when it was started."""
-        check_unchanged(before, self.config, self.reward, self.prompts, self.origins)
+            setup = TrainingSetup(config, world, changes, model)
+            setup.check_unchanged(run.manifest())
+            if done:
+                setup.state.load(tensors, statistics)
+            run.reopen(config, changes, done)
+        yield from _Loop(setup, run).run_from(done)

@@ -1,6 +1,7 @@
-"""Losses on the log-likelihoods of (picture, step) items. Pure; one value per item.
+"""Losses on the log-likelihoods of (image, step) items. All are pure and give one value per item.
 
-Log-likelihoods are averages over the latent's dimensions (see `ddpo.trainer.likelihoods`), so a ratio is the geometric mean per dimension.
+Log-likelihoods are averages over the latent's dimensions (see `ddpo.trainer.likelihoods`). So a
+ratio is a geometric mean per dimension.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ __all__ = ["clipped_surrogate", "weighted_likelihood"]
 def weighted_likelihood(log_likelihoods: Tensor, weights: Tensor) -> Tensor:
     """-w log p, `[items]`.
 
-    With the log-prob of a denoising step and its advantage, the gradient is REINFORCE's (arXiv 2305.13301, equation DDPO_SF); with
-    minus the denoising error and a regression weight it is the loss of reward-weighted regression (the same, equation 4).
+    With the log-prob of a denoising step and its advantage, the gradient is REINFORCE's
+    (arXiv 2305.13301, equation DDPO_SF). With minus the denoising error and a regression weight, it
+    is the loss of reward-weighted regression (the same, equation 4).
     """
     return -weights * log_likelihoods
 
@@ -22,6 +24,9 @@ def weighted_likelihood(log_likelihoods: Tensor, weights: Tensor) -> Tensor:
 def clipped_surrogate(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float
 ) -> Tensor:
-    """max(-A ρ, -A clamp(ρ, 1 ± clip_range)) with ρ = π / π_old. `[items]`. Source: arXiv 1707.06347, equation 7, per denoising step."""
+    """max(-A ρ, -A clamp(ρ, 1 ± clip_range)) with ρ = π / π_old, `[items]`, per denoising step.
+
+    Source: arXiv 1707.06347, equation 7.
+    """
     ratio = exp(log_probs - old_log_probs)
     return maximum(-advantages * ratio, -advantages * clamp(ratio, 1 - clip_range, 1 + clip_range))

@@ -1,6 +1,7 @@
-"""`low_memory`: what a run does to take less memory, in one place.
+"""The steps that a run takes with `low_memory`.
 
-Text encoders and autoencoder leave the device while they are unused in every run (`ddpo.policies.stable_diffusion`).
+In every run text encoders and autoencoder leave the device while they are unused
+(`ddpo.policies.stable_diffusion`).
 """
 
 from __future__ import annotations
@@ -31,30 +32,30 @@ EXTRA: Final = "pip install 'ddpo[low-memory]'"
 
 
 def keep_fewer_activations(policy: Policy, config: TrainConfig) -> None:
-    """Turns on gradient checkpointing where the settings want it.
+    """Turns on gradient checkpointing if the settings say so.
 
-    With `low_memory` alone, a model that does not know how trains without it.
+    With `low_memory` alone, a model that cannot do it trains without it.
 
     Raises:
-        ConfigError: `adapt.checkpointing` asks for it, and the model does not know how.
+        ConfigError: `adapt.checkpointing` is on, and the model cannot do it.
     """
     if config.adapt.checkpointing or (config.low_memory and _can_checkpoint(policy)):
         save_memory(policy)
 
 
 def small_moments(config: TrainConfig, device: torch.device) -> bool:
-    """True if AdamW's moments are kept in 8 bits: with `low_memory`, on CUDA, where bitsandbytes is installed."""
+    """True if AdamW's moments have 8 bits: with `low_memory`, CUDA and bitsandbytes."""
     return config.low_memory and device.type == "cuda" and find_spec("bitsandbytes") is not None
 
 
 def rewards_leave(config: TrainConfig, device: torch.device) -> bool:
-    """True if rewards leave the run's device while an update runs: with `low_memory`, on an accelerator."""
+    """True if rewards leave the device during an update: with `low_memory`, on an accelerator."""
     return config.low_memory and device.type != "cpu"
 
 
 @contextmanager
 def rewards_away(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Within, no network that a reward placed lies on the run's device, where the settings want it."""
+    """Inside, networks that rewards placed are off the run's device, if the settings say so."""
     if rewards_leave(config, device):
         with offloaded(device):
             yield
@@ -68,13 +69,14 @@ def low_memory_finding(
     """The steps that are on and those that were left out; None without `low_memory`.
 
     Args:
-        config: Settings of the run.
-        policy: The policy on its device.
-        rewards: Rewards that the run calls, the held-out one included.
+        config: settings of the run.
+        policy: the policy on its device.
+        rewards: rewards that the run calls, the held-out one included.
     """
     if not config.low_memory:
         return None
-    steps, missing = [], []
+    steps = []
+    missing = []
     if _can_checkpoint(policy):
         steps.append("activations are computed again in the backward pass")
     else:
@@ -87,16 +89,16 @@ def low_memory_finding(
         missing.append("AdamW's moments have 32 bits (8 need CUDA)")
     if rewards_leave(config, policy.device):
         steps.append("rewards leave the device during an update")
-        stay = sorted(
-            {name for reward in rewards for name in unplaced_rewards(reward, policy.device)}
-        )
+        stay = {name for reward in rewards for name in unplaced_rewards(reward, policy.device)}
         if stay:
+            names = ", ".join(sorted(stay))
             missing.append(
-                f"{', '.join(stay)} stays there (move its network with ddpo.rewards.offload.place)"
+                f"{names} stays there (move its network with ddpo.rewards.offload.place)"
             )
     text = "; ".join([*steps, "left out: " + ", ".join(missing)] if missing else steps)
     return Finding("low-memory", text)
 
 
 def _can_checkpoint(policy: Policy) -> bool:
+    """True if the model can compute activations again in the backward pass."""
     return hasattr(policy, "save_memory")

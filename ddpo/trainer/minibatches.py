@@ -1,4 +1,4 @@
-"""Which (picture, step) items each optimizer step of an iteration is made of. Depends on the seed, the iteration and the weights alone."""
+"""The (image, step) items of each optimizer step, from seed, iteration and weights alone."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from ddpo.trainer.config import TrainConfig
 
 __all__ = ["Minibatch", "plan_updates"]
 
-STREAM: Final = 1  # of the random numbers keyed by (seed, stream, iteration); 0 draws prompts
+STREAM: Final = 1  # of the random numbers keyed by (seed, stream, iteration); 0 samples prompts
 
 Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Minibatch:
-    """The items of one optimizer step; `total` also counts those left out for having weight 0."""
+    """The items of one optimizer step; `total` also counts those left out for their weight 0."""
 
-    pictures: Integers  # [items]
+    images: Integers  # [items], index of the image in the iteration
     steps: Integers  # [items], index of the denoising step, or noise level of the denoising loss
-    draws: Integers  # [items], which of its picture's items in this iteration it is: the key of fresh noise
+    draws: Integers  # [items], number of the item among those of its image: the key of fresh noise
     total: int
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, part: slice) -> Minibatch:
-        return Minibatch(self.pictures[part], self.steps[part], self.draws[part], self.total)
+        return Minibatch(self.images[part], self.steps[part], self.draws[part], self.total)
 
-    def among(self, pictures: range) -> Minibatch:
-        """The items of these pictures; `total` stays."""
-        own = (self.pictures >= pictures.start) & (self.pictures < pictures.stop)
-        return Minibatch(self.pictures[own], self.steps[own], self.draws[own], self.total)
+    def among(self, images: range) -> Minibatch:
+        """The items of these images; `total` stays."""
+        own = (self.images >= images.start) & (self.images < images.stop)
+        return Minibatch(self.images[own], self.steps[own], self.draws[own], self.total)
 
     def batches(self, size: int) -> list[Minibatch]:
         """The items, in order, in parts of up to `size`."""
@@ -46,20 +46,22 @@ class Minibatch:
 def plan_updates(
     weights: SampleWeights, config: TrainConfig, iteration: int, noise_levels: int | None = None
 ) -> list[Minibatch]:
-    """Cuts the pictures at random into `optim.updates` parts, `optim.epochs` times, and draws `optim.timesteps` steps for each picture.
+    """The items of every optimizer step of an iteration, in order.
 
-    Pictures with weight 0 (unscorable, or without spread) are left out before their forward pass; an update that has none left is
-    left out whole.
+    In each of `optim.epochs` passes the images are split at random into `optim.updates` parts, and
+    `optim.timesteps` steps are sampled for each image. Images with weight 0 (unscorable, or without
+    spread) are left out before their forward pass. An update without any image left is left out.
 
     Args:
-        weights: of the pictures.
-        config: how many updates, epochs and steps.
-        iteration: keys the random numbers.
-        noise_levels: None: steps are denoising steps of the trajectory, each at most once per picture and epoch, without the first
-            `optim.skip_first` and the last `optim.skip_last`. A number: steps are noise levels below it, drawn evenly.
+        weights: weights of the images.
+        config: settings of the run.
+        iteration: 1-based iteration number, which keys the random numbers.
+        noise_levels: number of noise levels that steps are sampled from, evenly. None: steps are
+            denoising steps of the trajectory, each at most once per image and epoch, without the
+            first `optim.skip_first` and the last `optim.skip_last`.
     """
     rng = np.random.default_rng([config.seed, STREAM, iteration])
-    count = config.steps_per_picture
+    count = config.steps_per_image
     counted = np.flatnonzero(weights.counted)
     plan = []
     for epoch in range(config.optim.epochs):
@@ -75,12 +77,9 @@ def plan_updates(
             draws = np.broadcast_to(epoch * count + np.arange(count), steps.shape)
             useful = weights.values[part] != 0
             if useful.any():
-                pictures = np.repeat(part[useful], count).astype(np.int64)
-                plan.append(
-                    Minibatch(
-                        pictures, _flat(steps[useful]), _flat(draws[useful]), len(part) * count
-                    )
-                )
+                images = np.repeat(part[useful], count).astype(np.int64)
+                items = len(part) * count
+                plan.append(Minibatch(images, _flat(steps[useful]), _flat(draws[useful]), items))
     return plan
 
 

@@ -14,13 +14,22 @@ from ddpo.trainer.low_memory import small_moments
 __all__ = ["make_optimizer"]
 
 FUSED: Final = ("cuda", "xpu", "mps")
-"""Kinds of devices on which torch takes AdamW's step in one kernel. The CPU has one too, whose bits differ from the plain step's."""
+"""Kinds of devices on which torch takes AdamW's step in one kernel.
+
+The CPU has such a kernel too, but its bits differ from those of the plain step.
+"""
 
 
 def make_optimizer(
     parameters: Iterable[Parameter], config: TrainConfig, device: torch.device
 ) -> torch.optim.Optimizer:
-    """AdamW over `parameters`, which lie on `device`; fused on an accelerator, or with 8-bit moments (arXiv 2110.02861)."""
+    """AdamW, fused on an accelerator or with 8-bit moments (arXiv 2110.02861).
+
+    Args:
+        parameters: trained parameters.
+        config: settings of the run.
+        device: torch device of the parameters.
+    """
     optim = config.optim
     numbers: dict[str, Any] = {
         "lr": optim.lr,

@@ -1,4 +1,4 @@
-"""From a recipe, named options and assignments to a `TrainConfig`: plain nested values, merged, checked, typed."""
+"""Recipes and assignments as plain nested values, and the `TrainConfig` that they make."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ __all__ = ["config_from_dict", "merged", "read_recipe", "set_value"]
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
-    """The configuration that plain values describe; what is left out keeps its default.
+    """The settings that plain values describe; those that are left out keep their defaults.
 
     Raises:
-        ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
+        ConfigError: a key is unknown (names the nearest), or a value is of a wrong type or out of
+            range.
     """
     settings = {name: value for name, value in values.items() if name != "sources"}
     config = typing.cast(TrainConfig, _build(TrainConfig, settings, ""))
@@ -30,16 +31,15 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
 
 
 def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    """A dataclass of settings from plain values; `where` is the table's name with a dot."""
     hints = typing.get_type_hints(kind)
     hints.pop("sources", None)
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in hints:
             near = nearest(key, hints)
-            raise ConfigError(
-                f"unknown setting {where + key!r}; "
-                + (f"did you mean {where + near!r}?" if near else f"known: {', '.join(hints)}")
-            )
+            known = f"did you mean {where + near!r}?" if near else f"known: {', '.join(hints)}"
+            raise ConfigError(f"unknown setting {where + key!r}; {known}")
         if is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"setting {where + key!r} must be a table, got {value!r}")
@@ -50,15 +50,17 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
 
 
 def _typed(hint: Any, value: Any, key: str) -> Any:
+    """A value in the type of its setting.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
     wanted = str if typing.get_origin(hint) in (Literal, types.UnionType) else hint
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if typing.get_origin(hint) is tuple:
-        if (
-            not isinstance(value, (list, tuple))
-            or not value
-            or not all(isinstance(name, str) for name in value)
-        ):
+        is_list = isinstance(value, (list, tuple)) and len(value) > 0
+        if not is_list or not all(isinstance(name, str) for name in value):
             raise ConfigError(
                 f'setting {key!r} must be a list of names, such as ["to_q", "to_v"], got {value!r}'
             )
@@ -69,10 +71,14 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
 
 
 def read_recipe(recipe: Path | str) -> dict[str, Any]:
-    """The plain values of a recipe: a TOML file, or the name of one that comes with the package.
+    """The plain values of a recipe.
+
+    Args:
+        recipe: a TOML file, or the name of a recipe of the package.
 
     Raises:
-        ConfigError: no such file and no such name (says the nearest), not UTF-8, or not TOML.
+        ConfigError: there is no such file or name (the message has the nearest), or the file is not
+            TOML in UTF-8.
     """
     path = Path(recipe).expanduser()
     if not path.is_file() and str(recipe) in recipe_names():
@@ -88,20 +94,22 @@ def read_recipe(recipe: Path | str) -> dict[str, Any]:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain nested values: those of `above`, and of `below` where `above` is silent."""
+    """Plain nested values of `above`, completed by those of `below`."""
     result = dict(below)
     for key, value in above.items():
         under = result.get(key)
-        result[key] = (
-            merged(under, value)
-            if isinstance(under, Mapping) and isinstance(value, Mapping)
-            else value
-        )
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            value = merged(under, value)
+        result[key] = value
     return result
 
 
 def set_value(values: dict[str, Any], assignment: str) -> None:
-    """Applies `"optim.lr=1e-4"` to plain values, in place. The right side is read as TOML, else as text.
+    """Applies an assignment to plain values, in place.
+
+    Args:
+        values: plain nested values.
+        assignment: such as "optim.lr=1e-4". The right side is read as TOML, or else as text.
 
     Raises:
         ConfigError: there is no "=", or a part of the key is not a table.

@@ -1,6 +1,7 @@
-"""Rewards to the weights of reward-weighted regression: which pictures the model is fitted to again, and how strongly. Pure.
+"""Weights of reward-weighted regression: how strongly the model is fitted to each image again.
 
-Source: arXiv 2305.13301, section 4.2 and appendix D.3; Peters and Schaal, "Reinforcement learning by reward-weighted regression" (2007).
+All functions are pure. Source: arXiv 2305.13301, section 4.2 and appendix D.3; Peters and Schaal,
+"Reinforcement learning by reward-weighted regression" (2007).
 """
 
 from __future__ import annotations
@@ -19,27 +20,25 @@ __all__ = ["softmax_weights", "top_weights"]
 def softmax_weights(
     rewards: Floats, prompt_ids: Sequence[str], config: RegressionConfig
 ) -> SampleWeights:
-    """w_i = n · exp(β r_i) / Σ_j exp(β r_j) over the n scored pictures of the same prompt: mean 1 in each prompt.
+    """w_i = n · exp(β r_i) / Σ_j exp(β r_j) over the n scored images of a prompt, with mean 1.
 
-    With `scale = "std"` r is divided by the standard deviation of the prompt's rewards first, so that β has no unit.
+    With `scale = "std"` r is first divided by the standard deviation of the prompt's rewards, so
+    that β has no unit.
 
     Args:
-        rewards: float64 `[batch]`, NaN where unscorable.
-        prompt_ids: `[batch]`.
+        rewards: rewards of the iteration, float64 `[batch]`, NaN where unscorable.
+        prompt_ids: prompt id of each image, `[batch]`.
         config: β and the scale.
     """
     scored = ~np.isnan(rewards)
-    values, flat = np.zeros(len(rewards)), 0
+    values = np.zeros(len(rewards))
+    flat = 0
     for chosen in _groups(scored, prompt_ids):
         own = rewards[chosen]
         spread = float(own.std())
         flat += len(own) if spread == 0 else 0
-        score = (
-            config.beta
-            * (own - own.max())
-            / (spread if config.scale == "std" and spread > 0 else 1.0)
-        )
-        weights = np.exp(score)
+        unit = spread if config.scale == "std" and spread > 0 else 1.0
+        weights = np.exp(config.beta * (own - own.max()) / unit)
         values[chosen] = weights / weights.mean()
     return SampleWeights(values, scored, scored, flat)
 
@@ -47,17 +46,19 @@ def softmax_weights(
 def top_weights(
     rewards: Floats, prompt_ids: Sequence[str], config: RegressionConfig
 ) -> SampleWeights:
-    """1 for the pictures at or above the (1 - `keep`) quantile of their prompt's rewards, 0 for the others, which do not count.
+    """1 for images at or above the (1 - `keep`) quantile of their prompt's rewards, else 0.
 
-    A prompt whose rewards are all equal keeps none: there is nothing to prefer.
+    Images of weight 0 do not count. A prompt whose rewards are all equal keeps none, since none is
+    better than another.
 
     Args:
-        rewards: float64 `[batch]`, NaN where unscorable.
-        prompt_ids: `[batch]`.
-        config: the share that is kept.
+        rewards: rewards of the iteration, float64 `[batch]`, NaN where unscorable.
+        prompt_ids: prompt id of each image, `[batch]`.
+        config: share of the images that is kept.
     """
     scored = ~np.isnan(rewards)
-    values, flat = np.zeros(len(rewards)), 0
+    values = np.zeros(len(rewards))
+    flat = 0
     for chosen in _groups(scored, prompt_ids):
         own = rewards[chosen]
         if own.min() == own.max():
@@ -68,6 +69,7 @@ def top_weights(
 
 
 def _groups(scored: Flags, prompt_ids: Sequence[str]) -> Iterator[NDArray[np.bool_]]:
+    """Flags `[batch]` of the scored images of each prompt, prompt by prompt."""
     ids = np.array(prompt_ids)
     for prompt_id in dict.fromkeys(ids[scored].tolist()):
         yield scored & (ids == prompt_id)

@@ -1,34 +1,93 @@
-"""Collects one iteration's trajectories, pictures and rewards."""
+"""Samples and scores the images of one iteration, and keeps their denoising paths."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from ddpo.errors import RewardFailure, TrainingDiverged
+from ddpo.distributed import World
+from ddpo.errors import ConfigError, RewardFailure, TrainingDiverged
 from ddpo.io.background import Background
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_trajectory
+from ddpo.rewards.scoring.results import Chunk, concatenate
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.monitoring.events import Progress
-from ddpo.trainer.scoring import RolloutScorer
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout, Trajectory
 
-__all__ = ["Collection", "check_scorable", "draw_keys", "joined", "sampler_settings"]
+__all__ = [
+    "Collection",
+    "IterationSamples",
+    "check_scorable",
+    "draw_keys",
+    "joined",
+    "sample_shard",
+    "sampler_settings",
+]
 
 HEADROOM: Final = 0.1
 """Share of a GPU's memory that stays free while a reward and the sampler share it."""
 
 
+@dataclass(frozen=True, slots=True)
+class IterationSamples:
+    """The samples of one iteration: keys and rewards of all images, paths of this process's.
+
+    Attributes:
+        keys: keys of all images, in order.
+        own: this process's denoising paths, prompts and rewards.
+        rewards: rewards of all images, in order.
+        seconds: time that sampling and scoring took.
+    """
+
+    keys: Sequence[SampleKey]
+    own: Rollout
+    rewards: RewardOutput
+    seconds: float
+
+    @property
+    def reward_values(self) -> NDArray[np.float64]:
+        """Rewards of all images, float64 `[images]`, NaN where unscorable."""
+        return self.rewards.values.cpu().double().numpy()
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        """Prompt id of each image, `[images]`."""
+        return [key.prompt.id for key in self.keys]
+
+
 def sampler_settings(config: SampleConfig) -> SamplerSettings:
-    """The sampler's part of the settings."""
+    """The part of the settings that the sampler needs."""
     return SamplerSettings(
         steps=config.steps, guidance=config.guidance, eta=config.eta, batch=config.batch
     )
+
+
+def sample_shard(config: SampleConfig, world: World) -> range:
+    """Indices of this process's images in an iteration: whole prompts, in order.
+
+    Args:
+        config: numbers of images.
+        world: the processes of the run.
+
+    Raises:
+        ConfigError: the prompts cannot be split equally.
+    """
+    prompts = config.samples // config.per_prompt
+    if prompts % world.world_size:
+        raise ConfigError(
+            f"{world.world_size} processes cannot share {prompts} prompts × {config.per_prompt} "
+            "images equally: make sample.samples a multiple of "
+            f"{world.world_size * config.per_prompt}"
+        )
+    size = config.samples // world.world_size
+    return range(world.rank * size, (world.rank + 1) * size)
 
 
 def draw_keys(
@@ -38,17 +97,18 @@ def draw_keys(
     iteration: int,
     weights: Sequence[int] | None = None,
 ) -> list[SampleKey]:
-    """The pictures of an iteration: `samples / per_prompt` prompts, `per_prompt` pictures each.
+    """Keys of an iteration's images: `samples / per_prompt` prompts, `per_prompt` images each.
 
-    Prompts come in cycles: each is drawn as often as its weight (once, without weights), in random order, before the next cycle begins.
-    Depends on the seed and the iteration alone, so that a resumed run draws what it would have drawn.
+    Prompts come in cycles. Each is sampled as often as its weight, in random order, before the next
+    cycle starts. The keys depend on the seed and the iteration alone, so a resumed run has those
+    that it would have had.
 
     Args:
-        prompts: the list.
-        config: how many pictures.
-        seed: of the run.
-        iteration: from 1.
-        weights: how often each prompt is drawn in a cycle; None: once.
+        prompts: prompt list of the run.
+        config: numbers of images.
+        seed: seed of the run.
+        iteration: 1-based iteration number.
+        weights: times that each prompt is sampled in a cycle; None: once.
     """
     times = [1] * len(prompts) if weights is None else list(weights)
     places = [
@@ -66,28 +126,27 @@ def draw_keys(
     for position in range(first, first + groups):
         cycle, place = divmod(position, len(places))
         prompt, copy, count = places[int(orders[cycle][place])]
-        keys += [
-            SampleKey(prompt, (cycle * count + copy) * config.per_prompt + i)
-            for i in range(config.per_prompt)
-        ]
+        index = (cycle * count + copy) * config.per_prompt
+        keys += [SampleKey(prompt, index + image) for image in range(config.per_prompt)]
     return keys
 
 
 class Collection:
-    """The pictures of one iteration, sampled and scored batch by batch.
+    """This process's images of one iteration, sampled and scored batch by batch.
 
-    A picture is dropped when it is scored: what training needs is its path, or, for an algorithm that fits pictures, its last latents.
-    While a reward is waited for that leaves the policy's device idle, the next batch is sampled; scores come in the same calls and order.
-    The same holds for a reward on the policy's own GPU once `room_for_both` finds room there.
+    An image is dropped once it is scored: training needs its denoising path or its last latents.
+    If a reward leaves the policy's device idle, the next batch is sampled in the meantime. That
+    holds on the policy's own GPU too, once `room_for_both` finds room there. Scores come from the
+    same calls, in the same order.
 
     Args:
-        policy: what samples.
-        keys: of the pictures.
-        scorer: of the reward.
+        policy: the policy that samples.
+        keys: keys of the images.
+        scorer: scorer of the reward.
         config: the sampler's settings.
-        seed: of the noise.
-        context: what the reward is told.
-        whole_paths: whether all latents of a path are kept, or only the last.
+        seed: seed of the noise.
+        context: circumstances of the scoring, for the reward.
+        whole_paths: True to keep all latents of a path, False to keep only the last.
     """
 
     def __init__(
@@ -100,14 +159,14 @@ class Collection:
         context: Context,
         whole_paths: bool = True,
     ) -> None:
-        self._policy, self._keys, self._settings, self._seed, self._context = (
-            policy,
-            keys,
-            sampler_settings(config),
-            seed,
-            context,
-        )
-        self._scoring, self._overlapped = RolloutScorer(scorer), leaves_idle(scorer, policy.device)
+        self._policy = policy
+        self._keys = keys
+        self._settings = sampler_settings(config)
+        self._seed = seed
+        self._context = context
+        self._scorer = scorer
+        self._scores: list[RewardOutput] = []  # of each batch
+        self._overlapped = leaves_idle(scorer, policy.device)
         self._under_way: Background[RewardOutput] | None = None
         self._done = 0
         kept = config.steps + 1 if whole_paths else 1
@@ -119,31 +178,36 @@ class Collection:
         self._log_probs = torch.empty((len(keys), config.steps), device=policy.device)
 
     def first_batch(self) -> Rollout:
-        """At most `config.batch` pictures, with their scores, of a collection that has none yet.
+        """At most `config.batch` images, sampled and scored; called before `rest`.
 
         Raises:
             RewardUnavailable: the reward's back end does not answer.
             RewardFailure: the reward is broken.
-            TrainingDiverged: a picture is not finite.
+            TrainingDiverged: an image is not finite.
         """
-        images = self._next_pictures()
-        rewards = self._scoring.add(images)
+        images = self._sample_batch()
+        rewards = self._score(images)
         place = slice(0, len(images))
         return Rollout(
             Trajectory(self._latents[place], self._log_probs[place]), images.prompts, rewards
         )
 
     def rest(self) -> Generator[Progress, None, Rollout]:
-        """The batches that are left; yields progress, returns the rollout of all pictures. Raises as `first_batch`."""
+        """Samples and scores what is left; yields progress, returns the rollout of all images.
+
+        Raises:
+            RewardFailure, TrainingDiverged: as `first_batch`.
+        """
         self._overlapped = self._overlapped or room_for_both(self._policy.device)
         while self._done < len(self._keys):
-            self._hand_over(self._next_pictures())
+            self._hand_over(self._sample_batch())
             yield Progress("sampling", self._done, len(self._keys))
         self._wait()
         prompts = tuple(key.prompt for key in self._keys)
-        return Rollout(Trajectory(self._latents, self._log_probs), prompts, self._scoring.rewards())
+        return Rollout(Trajectory(self._latents, self._log_probs), prompts, self._rewards())
 
-    def _next_pictures(self) -> ImageBatch:
+    def _sample_batch(self) -> ImageBatch:
+        """Samples the next batch and keeps its latents and log-probs."""
         part = self._keys[self._done : self._done + self._settings.batch]
         found = sample_trajectory(self._policy, part, self._settings, self._seed)
         pixels = self._policy.decode(found.latents[:, -1])
@@ -153,26 +217,56 @@ class Collection:
         self._log_probs[place] = found.log_probs
         self._done += len(part)
         prompts = tuple(key.prompt for key in part)
-        return ImageBatch.off_device(pixels, prompts, self._scoring.takes_levels, self._context)
+        levels = self._scorer.reward.card.pixels == "uint8"
+        return ImageBatch.off_device(pixels, prompts, levels, self._context)
+
+    def _score(self, images: ImageBatch) -> RewardOutput:
+        """Scores one batch and keeps the scores.
+
+        An image on which the reward fails while it scores others is unscorable.
+        """
+        output = self._scorer.score_unless_down(images)
+        self._scores.append(output)
+        return output
+
+    def _rewards(self) -> RewardOutput:
+        """The scores of all images so far, in order.
+
+        Raises:
+            RewardFailure: the reward failed on each of them.
+        """
+        chunks: list[Chunk] = []
+        count = 0
+        for output in self._scores:
+            chunks.append((range(count, count + len(output)), output))
+            count += len(output)
+        found = concatenate(chunks, count, self._scorer.reward.card.id)
+        if len(found.failed) == count:
+            raise RewardFailure(
+                f"the reward could score none of {count} images; the first: {found.errors[0]}"
+            )
+        return found
 
     def _hand_over(self, images: ImageBatch) -> None:
-        """Has `images` scored after those before them, of which one batch at most is under way."""
+        """Has `images` scored, after the batch that may be under way."""
         self._wait()
         if self._overlapped:
-            self._under_way = Background(lambda: self._scoring.add(images), "ddpo-rollout-scores")
+            self._under_way = Background(lambda: self._score(images), "ddpo-rollout-scores")
         else:
-            self._scoring.add(images)
+            self._score(images)
 
     def _wait(self) -> None:
+        """Waits for the batch that is being scored."""
         if self._under_way is not None:
             self._under_way.result()
             self._under_way = None
 
 
 def leaves_idle(scorer: Scorer, device: torch.device) -> bool:
-    """Whether the policy's device has nothing to do while the reward is asked: it asks a server, or runs on the CPU beside a GPU.
+    """True if the policy's device is idle while the reward scores.
 
-    On one and the same CPU two would only get into each other's way.
+    That is so for a server, and for a reward on the CPU beside a GPU. On the same CPU the two would
+    slow each other down.
     """
     return scorer.waits or (device.type != "cpu" and scorer.reward.card.device == "cpu")
 
@@ -181,8 +275,8 @@ def room_for_both(device: torch.device) -> bool:
     """True if a CUDA device has memory for a call of a reward beside a call of the sampler.
 
     Twice the most that any call took so far has to fit, with a tenth of the memory to spare. Both
-    use one stream, so that each computes what it would compute alone. Other devices do not say how
-    much is free: there the two take turns.
+    use one stream, so that each computes what it would compute alone. Other devices do not report
+    how much is free, so there the two take turns.
     """
     if device.type != "cuda":
         return False
@@ -194,18 +288,22 @@ def room_for_both(device: torch.device) -> bool:
 
 
 def _check_finite(latents: torch.Tensor, pixels: torch.Tensor) -> None:
-    """A reward may well score a picture of NaN, and all such pictures alike: the run would go on and learn nothing."""
+    """Raises `TrainingDiverged` if an image is not finite.
+
+    A reward may score images of NaN, all alike; the run would then learn nothing.
+    """
     finite = torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(pixels).flatten(1).all(1)
     finite = finite.cpu()
     if not bool(finite.all()):
         lost = int((~finite).sum())
         raise TrainingDiverged(
-            f"{lost} of {len(finite)} pictures that the model drew are not finite (NaN or infinite); no step was taken"
+            f"{lost} of {len(finite)} images that the model sampled are not finite "
+            "(NaN or infinite); no step was taken"
         )
 
 
 def joined(outputs: Sequence[RewardOutput]) -> RewardOutput:
-    """The scores of several processes, one after the other; a part that one of them has not is NaN there."""
+    """The scores of several processes in one; a part that a process lacks is NaN there."""
     names = dict.fromkeys(name for output in outputs for name in output.parts)
     return RewardOutput(
         values=torch.cat([output.values for output in outputs]),
@@ -220,9 +318,14 @@ def joined(outputs: Sequence[RewardOutput]) -> RewardOutput:
 
 
 def check_scorable(rewards: RewardOutput) -> RewardOutput:
-    """Raises `RewardFailure` if not one picture could be scored; else gives back the scores."""
+    """The scores, of which at least one is known.
+
+    Raises:
+        RewardFailure: no image could be scored.
+    """
     if bool(rewards.values.isnan().all()):
         raise RewardFailure(
-            f"the reward could score none of {len(rewards.values)} pictures; the first: {rewards.errors[0]}"
+            f"the reward could score none of {len(rewards.values)} images; "
+            f"the first: {rewards.errors[0]}"
         )
     return rewards

@@ -1,10 +1,10 @@
-"""The settings of a run from all that has a say: family, algorithm, recipe, options; and where each value came from.
+"""The settings of a run, resolved from family, algorithm, recipe and options, with their sources.
 
 the embedded model's defaults      `ddpo.trainer.config`
 < the recipe of the model's family `ddpo.recipes`, below the algorithm's own values
 < the algorithm's own values       `Algorithm.defaults`
 < the family's for that algorithm  tables `[algorithms.NAME]` of the family's recipe
-< what the user says               a recipe, options, `--set`
+< the user's own values             a recipe, options, `--set`
 """
 
 from __future__ import annotations
@@ -25,32 +25,53 @@ from ddpo.trainer.recipe import config_from_dict, merged
 __all__ = ["GIVEN", "config_for", "resolve_config", "settings_finding"]
 
 GIVEN: Final = "given"
-"""The source of values that a caller of `config_for` gives."""
+"""Source of values that a caller of `config_for` passes."""
+
+SHOWN: Final = (
+    "sample.steps",
+    "sample.guidance",
+    "sample.samples",
+    "sample.batch",
+    "optim.lr",
+    "optim.updates",
+    "optim.clip_range",
+    "adapt.kind",
+    "adapt.rank",
+    "dtype",
+)
+"""The settings that the checks print: those that differ most from model to model."""
 
 Layer = tuple[str, Mapping[str, Any]]
+"""Words for the source of some values, and the values."""
 
 
 def config_for(values: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of a run from plain nested values, such as those of a recipe.
+    """The settings of a run from plain nested values, such as those of a recipe.
 
     A value that is left out comes from the recipe of the model's family and from the algorithm.
 
     Raises:
-        ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
+        ConfigError: a key is unknown (names the nearest), or a value is of a wrong type or out of
+            range.
         UnknownNameError, RewardLoadError: the algorithm is unknown or broken.
     """
     return resolve_config([(GIVEN, values)])
 
 
 def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
-    """The configuration from the user's layers, lowest first, each with the words for its source.
+    """The settings of a run from the user's layers.
 
-    `dtype = "auto"` becomes the precision that suits the device. `sample.batch = "auto"` becomes the largest that fits
-    on an accelerator, which is measured; on the CPU, what the layers below say. A layer's table `algorithms.NAME`
-    counts if NAME is the algorithm of the run, above the rest of the layer.
+    `dtype = "auto"` becomes the precision that suits the device. `sample.batch = "auto"` becomes
+    the largest batch that fits on an accelerator, which is measured. On the CPU it becomes the
+    number of the layers below. A layer's table `algorithms.NAME` counts if NAME is the algorithm of
+    the run, above the rest of the layer.
+
+    Args:
+        layers: the words for each layer's source, and its values; lowest first.
 
     Raises:
-        ConfigError: an unknown key (names the nearest), a wrong type, or a value out of range.
+        ConfigError: a key is unknown (names the nearest), or a value is of a wrong type or out of
+            range.
         UnknownNameError, RewardLoadError: the algorithm is unknown or broken.
     """
     given: dict[str, Any] = {}
@@ -87,9 +108,8 @@ def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
 def _written_batch(layers: Sequence[Layer]) -> Any:
     """The highest layer's `sample.batch` that is not "auto", else the default."""
     written = [_batch(layer) for _, layer in layers]
-    return next(
-        (batch for batch in reversed(written) if batch not in (AUTO, None)), SampleConfig().batch
-    )
+    numbers = [batch for batch in written if batch not in (AUTO, None)]
+    return numbers[-1] if numbers else SampleConfig().batch
 
 
 def _batch(values: Mapping[str, Any]) -> Any:
@@ -99,7 +119,7 @@ def _batch(values: Mapping[str, Any]) -> Any:
 
 
 def _split(values: Mapping[str, Any], algorithm: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings for any algorithm, and those of the table of this one.
+    """The settings for any algorithm, and those of the table of this one.
 
     Raises:
         ConfigError: `algorithms` is not a table of tables.
@@ -115,7 +135,7 @@ def _split(values: Mapping[str, Any], algorithm: str) -> tuple[dict[str, Any], d
 
 
 def _layered(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The layers merged, and for each setting, as "optim.lr", the source of its value."""
+    """The merged layers, and the source of each value by setting, such as "optim.lr"."""
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for source, layer in layers:
@@ -130,23 +150,8 @@ def _complete(config: TrainConfig, sources: Mapping[str, str]) -> dict[str, str]
     return {name: sources.get(name, "default") for name, _ in settings}
 
 
-SHOWN: Final = (
-    "sample.steps",
-    "sample.guidance",
-    "sample.samples",
-    "sample.batch",
-    "optim.lr",
-    "optim.updates",
-    "optim.clip_range",
-    "adapt.kind",
-    "adapt.rank",
-    "dtype",
-)
-"""The settings that a plan shows: those that differ most from model to model."""
-
-
 def settings_finding(config: TrainConfig) -> Finding:
-    """The settings that matter, whose they are, and which of them the user gave."""
+    """The settings that matter most, their recipe, and the names of those that the user gave."""
     values = dict(_flat(config.to_dict()))
     shown = ", ".join(f"{name.rpartition('.')[2]} {_plain(values[name])}" for name in SHOWN)
     vetted = [source for source in config.sources.values() if source.startswith("recipe ")]
@@ -156,16 +161,17 @@ def settings_finding(config: TrainConfig) -> Finding:
     if families or not config.sources:
         others = sorted(set(vetted) - {f"recipe {family}" for family in families})
         named = [f"recipe {family} ({FAMILIES[family]})" for family in families]
-        whose = f"{', then '.join([*named, *others])}: " if named or others else ""
-        return Finding("settings", f"{whose}{shown}{yours}")
+        origin = f"{', then '.join([*named, *others])}: " if named or others else ""
+        return Finding("settings", f"{origin}{shown}{yours}")
     text = (
-        f"no settings are known for the model {config.model!r}: those of the embedded model stand in "
-        f"where nothing was given ({shown}{yours})"
+        f"no settings are known for the model {config.model!r}: those of the embedded model "
+        f"stand in where nothing was given ({shown}{yours})"
     )
     return Finding("settings", text, good=False)
 
 
 def _of_the_user(source: str) -> bool:
+    """True for a source that is the user's own."""
     return source.startswith("--") or source == GIVEN
 
 
@@ -174,6 +180,7 @@ def _plain(value: object) -> str:
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings of nested values, under names such as "optim.lr"."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{name}.")

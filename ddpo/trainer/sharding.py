@@ -1,8 +1,8 @@
-"""A denoiser sharded over the processes of a run, by PyTorch's FSDP 2.
+"""A policy whose denoiser several processes train: a copy on each (DDP), or sharded (FSDP 2).
 
-Each process keeps its part of every parameter, gradient and optimizer moment. The parameters of a
-block are gathered while that block runs, in sampling as in training. So each call of the denoiser
-is a call of all processes, and they have to make equally many.
+With FSDP each process keeps its part of every parameter, gradient and optimizer moment. The
+parameters of a block are gathered while that block runs, in sampling as in training. So each call
+of the denoiser is a call of all processes, and they have to make equally many.
 
 Source: `torch.distributed.fsdp.fully_shard`; Zhao et al., arXiv 2304.11277.
 """
@@ -12,16 +12,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, cast
+from typing import Any, Final, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from ddpo.distributed import World
 from ddpo.errors import ConfigError
 from ddpo.policies.policy import Policy
-
-if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = [
     "SUPPORTED",
@@ -29,11 +28,13 @@ __all__ = [
     "check_launcher",
     "gathered",
     "gathered_tensors",
+    "join_world",
     "local",
     "placed_like",
-    "shard",
+    "shard_policy",
     "sharding_requested",
     "whole",
+    "wrap_policy",
 ]
 
 STRATEGIES: Final = {
@@ -130,25 +131,87 @@ def check_launcher() -> None:
             raise ConfigError(f"{variable}={found} is not supported: {advice}")
 
 
-def shard(policy: Policy, mesh: DeviceMesh) -> ShardedDenoiser:
-    """Shards the denoiser of a policy in place, so that its `predict` is a call of all processes.
+def join_world(device: str) -> World:
+    """Joins the other processes of a training run, if the launcher started any.
 
-    No process waits for another here: each has loaded the same weights and keeps its part of them.
+    Args:
+        device: torch device of the settings, or "auto". Each of several processes takes its own.
+
+    Raises:
+        ConfigError: a setting of the launcher is wrong or not supported, or the device does not
+            fit.
+    """
+    check_launcher()
+    return World.join(device, sharded=sharding_requested())
+
+
+def shard_policy(policy: Policy, world: World) -> ShardedDenoiser | None:
+    """Shards the denoiser of a policy in place, if the launcher says so; None if it does not.
+
+    Afterwards `policy.predict` is a call of all processes. No process waits for another here: each
+    has loaded the same weights and keeps its part of them.
 
     Args:
         policy: an adapted policy, before its optimizer is made.
-        mesh: all processes of the run.
+        world: all processes of the run.
 
     Raises:
-        ConfigError: the policy's parameters cannot be found.
+        ConfigError: the policy is of float16, or its parameters cannot be found.
     """
+    if not world.sharded:
+        return None
+    if policy.storage_dtype == torch.float16:
+        raise ConfigError(
+            "dtype = float16 is not supported with --use_fsdp: use bfloat16 or float32"
+        )
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    mesh = init_device_mesh(torch.device(world.device).type, (world.world_size,))
     denoiser = ShardedDenoiser(policy)
     for module in (*denoiser.blocks(), denoiser):
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
     policy.predict = denoiser  # type: ignore[method-assign]
     return denoiser
+
+
+def wrap_policy(policy: Policy, world: World) -> Policy:
+    """The policy to train, whose gradients are averaged over the processes by `World.wrap`.
+
+    Alone, or with a sharded denoiser, it is `policy` itself.
+    """
+    denoiser = _Denoiser(policy)
+    wrapped = world.wrap(denoiser)
+    return policy if wrapped is denoiser else cast(Policy, _WrappedPolicy(policy, wrapped))
+
+
+class _Denoiser(nn.Module):
+    """`policy.predict` as a module of the trained parameters, whatever the policy is made of."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.trained = nn.ParameterList(parameter for _, parameter in policy.trainable_parameters())
+        self._predict = policy.predict
+
+    def forward(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+        """The denoiser's output."""
+        return self._predict(latents, timesteps, conditioning)
+
+
+class _WrappedPolicy:
+    """A policy that predicts through the wrapped module whenever gradients are recorded."""
+
+    def __init__(self, policy: Policy, module: nn.Module) -> None:
+        self._policy = policy
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
+
+    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+        """The denoiser's output."""
+        through = self._module if torch.is_grad_enabled() else self._policy.predict
+        return cast(Tensor, through(latents, timesteps, conditioning))
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -173,23 +236,24 @@ def placed_like(parameter: Tensor, value: Tensor) -> Tensor:
     if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
         return value
     on_device = value.to(parameter.device)
-    mesh, placements = parameter.device_mesh, parameter.placements
-    return distribute_tensor(on_device, mesh, placements, src_data_rank=None)
+    return distribute_tensor(
+        on_device, parameter.device_mesh, parameter.placements, src_data_rank=None
+    )
 
 
 @contextmanager
-def gathered(denoiser: nn.Module, main: bool) -> Iterator[None]:
+def gathered(denoiser: nn.Module | None, main: bool) -> Iterator[None]:
     """Inside, the main process has the trained parameters of a sharded denoiser whole, on the CPU.
 
     All processes enter together. Parameters are gathered one at a time, so a device needs room for
     the largest one only. The denoiser is not called inside.
 
     Args:
-        denoiser: the module that `shard` returned.
-        main: whether this is the main process.
+        denoiser: the module that `shard_policy` returned; None: nothing is sharded.
+        main: True on the main process.
     """
     places: list[tuple[nn.Module, str, Parameter]] = []
-    for module in denoiser.modules():
+    for module in denoiser.modules() if denoiser else ():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
                 value = whole(parameter.detach())
@@ -207,8 +271,8 @@ def gathered_tensors(tensors: Mapping[str, Tensor], main: bool) -> dict[str, Ten
     """Sharded tensors whole and on the CPU, on the main process; nothing on the others.
 
     Args:
-        tensors: the same names in the same order on every process.
-        main: whether this is the main process.
+        tensors: tensors under the same names, in the same order, on every process.
+        main: True on the main process.
     """
     found = {}
     for name, tensor in tensors.items():

@@ -1,9 +1,12 @@
-"""One iteration's updates over a rollout: many (picture, step) items in one call of the denoiser, always in the sampler's batch shape."""
+"""The optimizer steps of one iteration over a rollout.
+
+Many (image, step) items share one call of the denoiser, which always has the sampler's batch shape.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ddpo.devices import moved
+from ddpo.distributed import ALONE, World
 from ddpo.errors import TrainingDiverged
 from ddpo.policies.policy import Policy
 from ddpo.trainer.advantages import SampleWeights
@@ -21,18 +25,23 @@ from ddpo.trainer.grad_scaler import GradScaler
 from ddpo.trainer.likelihoods import ItemLikelihoods, Likelihood
 from ddpo.trainer.minibatches import Minibatch, plan_updates
 from ddpo.trainer.monitoring.events import Progress, StepStats
-from ddpo.trainer.processes import ALONE, World
 from ddpo.trainer.sharding import whole
 
 __all__ = ["UpdateStats", "update"]
 
 ON_POLICY_TOLERANCE: Final = 1e-5
-"""Largest |ratio - 1| before the first update that is put down to a GPU's order of summation; on a CPU it is 0."""
+"""Largest |ratio - 1| before the first update that a GPU's order of summation explains.
+
+On a CPU it is 0.
+"""
 
 
 @dataclass(slots=True)
 class UpdateStats:
-    """Means over the items of an iteration, and over its optimizer steps for the gradient norm; None: the method has no such thing."""
+    """Means over the items of an iteration; None where the method has no such number.
+
+    `grad_norm` is a mean over the optimizer steps, and `seconds` is the time that they took.
+    """
 
     loss: float = 0.0
     ratio_first_deviation: float | None = None
@@ -43,6 +52,7 @@ class UpdateStats:
     by_step: list[StepStats] = field(default_factory=list)
     grad_norm: float = 0.0
     updates: int = 0
+    seconds: float = 0.0
 
 
 def update(
@@ -53,101 +63,161 @@ def update(
     weights: SampleWeights,
     config: TrainConfig,
     iteration: int,
-    processes: World = ALONE,
-    scale: GradScaler | None = None,
+    world: World = ALONE,
+    scaler: GradScaler | None = None,
 ) -> Generator[Progress, None, UpdateStats]:
     """Takes the optimizer steps of one iteration; yields progress, returns the statistics.
 
-    Of several processes each trains on its own pictures of every update; gradients and statistics are those of all. `scale` keeps float16
-    gradients from vanishing; an update whose gradients overflow under it is left out.
+    Each process trains on its own images of every update. Gradients and statistics are those of
+    all processes.
+
+    Args:
+        policy: the policy whose parameters are trained.
+        optimizer: the optimizer over these parameters.
+        algorithm: the method, whose loss is minimised.
+        likelihood: log-likelihoods of this process's items.
+        weights: weights of all images of the iteration.
+        config: settings of the run.
+        iteration: 1-based iteration number.
+        world: the processes of the run.
+        scaler: factor that keeps float16 gradients from vanishing. An update whose gradients
+            overflow under it is left out.
 
     Raises:
-        TrainingDiverged: the ratio is not 1 before the first update, or a loss or gradient is not finite (nothing is applied).
+        TrainingDiverged: the ratio is not 1 before the first update, or a loss or gradient is not
+            finite (nothing is applied).
     """
-    updates = plan_updates(weights, config, iteration, likelihood.noise_levels)
-    plan = [items.among(likelihood.pictures) for items in updates]
-    scale = scale or GradScaler(needed=False)
-    _prepare(likelihood, plan, config, processes)
-    by_picture = torch.from_numpy(weights.values).float().to(policy.device)
+    scaler = scaler or GradScaler(needed=False)
+    plan = plan_updates(weights, config, iteration, likelihood.noise_levels)
+    own = [minibatch.among(likelihood.images) for minibatch in plan]
+    _prepare(likelihood, own, config, world)
+    by_image = torch.from_numpy(weights.values).float().to(policy.device)
+    gradients = _Gradients(algorithm, likelihood, by_image, config, world, scaler)
     parameters = [parameter for _, parameter in policy.trainable_parameters()]
-    sums = _Sums(config)
-    norms, done, every = [], 0, sum(len(items) for items in plan)
-    for number, items in enumerate(plan):
+    norms = []
+    done = 0
+    total = sum(len(minibatch) for minibatch in own)
+    for number, minibatch in enumerate(own):
         optimizer.zero_grad(set_to_none=True)
-        parts = items.batches(config.sample.batch)
-        idle = processes.calls(len(parts)) - len(parts)
-        for part in parts:
-            with processes.synchronised(part is parts[-1]):
-                found = likelihood.of(part)
-                losses = _losses(
-                    algorithm,
-                    found,
-                    by_picture[moved(torch.from_numpy(part.pictures), policy.device)],
-                    config,
-                )
-                (
-                    losses.sum() * processes.count / items.total * scale.value
-                ).backward()  # times the processes, as their mean is taken
-            sums.add(losses, found, part, first=number == 0)
-            done += len(part)
-            yield Progress("training", done, every)
-        for _ in range(idle):
-            _take_part(likelihood, config)
-        _check(sums, iteration, number, processes)
-        scale.unscale(parameters)
+        for count in gradients.accumulate(minibatch, first=number == 0):
+            done += count
+            yield Progress("training", done, total)
+        _check(gradients.sums, iteration, number, world)
+        scaler.unscale(parameters)
         norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, config.optim.max_grad_norm)))
-        if not scale.judge(math.isfinite(norm)):
+        if not scaler.adjust(math.isfinite(norm)):
             raise _not_finite(iteration)
         if math.isfinite(norm):
             optimizer.step()
             norms.append(norm)
-    stats = sums.stats(sum(len(items) for items in updates), processes)
+    stats = gradients.sums.stats(sum(len(minibatch) for minibatch in plan), world)
     if norms:
-        stats.grad_norm, stats.updates = float(np.mean(norms)), len(norms)
+        stats.grad_norm = float(np.mean(norms))
+        stats.updates = len(norms)
     return stats
 
 
-def _losses(
-    algorithm: Algorithm, found: ItemLikelihoods, weights: Tensor, config: TrainConfig
-) -> Tensor:
-    losses = algorithm.loss(
-        found.now, found.now.detach() if found.old is None else found.old, weights, config
-    )
-    return losses if found.kl is None else losses + config.optim.kl * found.kl
+class _Gradients:
+    """Backward passes over minibatches, whose gradients accumulate in the parameters.
+
+    Args:
+        algorithm: the method, whose loss is differentiated.
+        likelihood: log-likelihoods of this process's items.
+        weights: weights of all images of the iteration, float32 `[images]`, on the device.
+        config: settings of the run.
+        world: the processes of the run.
+        scaler: factor of the losses.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        likelihood: Likelihood,
+        weights: Tensor,
+        config: TrainConfig,
+        world: World,
+        scaler: GradScaler,
+    ) -> None:
+        self.algorithm = algorithm
+        self.likelihood = likelihood
+        self.weights = weights
+        self.config = config
+        self.world = world
+        self.scaler = scaler
+        self.sums = _Sums(config)
+
+    def accumulate(self, minibatch: Minibatch, first: bool) -> Iterator[int]:
+        """Adds the gradients of one optimizer step; yields the number of items of each call.
+
+        Args:
+            minibatch: this process's items of the step.
+            first: True for the first step of the iteration, where every ratio must be 1.
+        """
+        parts = minibatch.batches(self.config.sample.batch)
+        idle = self.world.collective_calls(len(parts)) - len(parts)
+        for part in parts:
+            with self.world.sync_gradients(part is parts[-1]):
+                found = self.likelihood.of(part)
+                losses = self._losses(found, part)
+                # times the processes, over which gradients are averaged
+                mean = losses.sum() * self.world.world_size / minibatch.total
+                (mean * self.scaler.value).backward()
+            self.sums.add(losses, found, part, first)
+            yield len(part)
+        for _ in range(idle):
+            _join_with_zeros(self.likelihood, self.config)
+
+    def _losses(self, found: ItemLikelihoods, items: Minibatch) -> Tensor:
+        """One loss per item, with the KL penalty if there is one, `[items]`."""
+        new = found.new_log_probs
+        old = new.detach() if found.old_log_probs is None else found.old_log_probs
+        weights = self.weights[moved(torch.from_numpy(items.images), self.weights.device)]
+        losses = self.algorithm.loss(new, old, weights, self.config)
+        return losses if found.kl is None else losses + self.config.optim.kl * found.kl
 
 
 def _prepare(
-    likelihood: Likelihood,
-    plan: list[Minibatch],
-    config: TrainConfig,
-    processes: World,
+    likelihood: Likelihood, plan: list[Minibatch], config: TrainConfig, world: World
 ) -> None:
     """Prepares the likelihood, with as many calls of a sharded denoiser as other processes."""
-    own = sum(len(items.batches(config.sample.batch)) for items in plan)
-    idle = processes.calls(own) - own
+    own = sum(len(minibatch.batches(config.sample.batch)) for minibatch in plan)
+    idle = world.collective_calls(own) - own
     likelihood.prepare(plan)
     for _ in range(idle):
-        likelihood.prepare([_idle(likelihood, config)])
+        likelihood.prepare([_one_item(likelihood, config)])
 
 
-def _take_part(likelihood: Likelihood, config: TrainConfig) -> None:
-    """Joins in a sum of gradients, or in a call of a sharded denoiser, with zeros."""
-    (likelihood.of(_idle(likelihood, config)).now.sum() * 0).backward()
+def _join_with_zeros(likelihood: Likelihood, config: TrainConfig) -> None:
+    """Joins an all-reduce of gradients, or a call of a sharded denoiser, with zero gradients."""
+    found = likelihood.of(_one_item(likelihood, config))
+    (found.new_log_probs.sum() * 0).backward()
 
 
-def _idle(likelihood: Likelihood, config: TrainConfig) -> Minibatch:
-    """One item of this process, whichever it is."""
-    first, step, draw = likelihood.pictures.start, config.optim.skip_first, 0
-    return Minibatch(np.array([first]), np.array([step]), np.array([draw]), 0)
+def _one_item(likelihood: Likelihood, config: TrainConfig) -> Minibatch:
+    """A minibatch of one item of this process, which one does not matter."""
+    image = np.array([likelihood.images.start])
+    step = np.array([config.optim.skip_first])
+    return Minibatch(image, step, np.array([0]), 0)
 
 
-def _check(sums: _Sums, iteration: int, update: int, processes: World) -> None:
-    """Raises `TrainingDiverged`, on all processes, if on one of them the ratio is not what it must be or a loss is not finite."""
-    first, broken = processes.largest(sums.first, float(not sums.finite()))
+def _check(sums: _Sums, iteration: int, number: int, world: World) -> None:
+    """Raises `TrainingDiverged` on all processes if one of them has diverged.
+
+    Args:
+        sums: statistics of this process's items so far.
+        iteration: 1-based iteration number.
+        number: 0-based number of the update in the iteration.
+        world: the processes of the run.
+
+    Raises:
+        TrainingDiverged: a ratio is not 1 before the first update, or a loss is not finite.
+    """
+    first, broken = world.all_reduce_max(sums.first, float(not sums.finite()))
     sums.first = first
-    if update == 0 and not first <= ON_POLICY_TOLERANCE:
+    if number == 0 and not first <= ON_POLICY_TOLERANCE:
         raise TrainingDiverged(
-            f"|ratio - 1| is {first:.2g} before the first update of iteration {iteration}; it must be 0"
+            f"|ratio - 1| is {first:.2g} before the first update of iteration {iteration}; "
+            "it must be 0"
         )
     if broken:
         raise _not_finite(iteration)
@@ -155,14 +225,15 @@ def _check(sums: _Sums, iteration: int, update: int, processes: World) -> None:
 
 def _not_finite(iteration: int) -> TrainingDiverged:
     return TrainingDiverged(
-        f"the loss or gradient of iteration {iteration} is not finite; no step was taken. A lower optim.lr may help"
+        f"the loss or gradient of iteration {iteration} is not finite; no step was taken. "
+        "A lower optim.lr may help"
     )
 
 
 class _Sums:
-    """Sums over items, one row per denoising step. Batches stay on the device until the next `collect`.
+    """Sums over items, one row per denoising step. Batches stay on the device until `collect`.
 
-    Sums are float64, which not every device has, and are therefore taken on the CPU.
+    Sums are float64, which not every device has, and are therefore computed on the CPU.
     """
 
     ROWS = ("items", "deviation", "outside", "squared", "kl")
@@ -179,27 +250,21 @@ class _Sums:
         self._largest: list[Tensor] = []
 
     def add(self, losses: Tensor, found: ItemLikelihoods, items: Minibatch, first: bool) -> None:
-        """Takes the losses and likelihoods of some items."""
+        """Adds the losses and likelihoods of some items."""
         self._losses.append(losses.detach())
-        if found.old is None:
+        if found.old_log_probs is None:
             return
-        log_ratio = (found.now - found.old).detach()
+        log_ratio = (found.new_log_probs - found.old_log_probs).detach()
         deviation = (log_ratio.exp() - 1).abs()
         if first:
             self._largest.append(deviation.max())
+        outside = (deviation > self.clip_range).float()
+        squared = 0.5 * log_ratio**2
         kl = torch.zeros_like(log_ratio) if found.kl is None else found.kl.detach()
-        rows = torch.stack(
-            [
-                torch.ones_like(deviation),
-                deviation,
-                (deviation > self.clip_range).float(),
-                0.5 * log_ratio**2,
-                kl,
-            ],
-            1,
-        )
-        self._rows.append((torch.from_numpy(items.steps), rows))
-        self.ratios, self.kl = True, found.kl is not None
+        columns = [torch.ones_like(deviation), deviation, outside, squared, kl]
+        self._rows.append((torch.from_numpy(items.steps), torch.stack(columns, 1)))
+        self.ratios = True
+        self.kl = found.kl is not None
 
     def collect(self) -> None:
         """Adds up what the device still holds, in one copy of each kind."""
@@ -217,28 +282,34 @@ class _Sums:
         self._largest.clear()
 
     def finite(self) -> bool:
-        """Whether all is finite so far."""
+        """True if all sums are finite so far."""
         self.collect()
         return bool(torch.isfinite(self.loss)) and bool(torch.isfinite(self.table).all())
 
-    def stats(self, items: int, processes: World) -> UpdateStats:
-        """The means, over `items` of all processes."""
+    def stats(self, items: int, world: World) -> UpdateStats:
+        """Means over the items of all processes.
+
+        Args:
+            items: number of these items.
+            world: the processes of the run.
+        """
         self.collect()
         stats = UpdateStats()
         if not items:
             return stats
-        table, stats.loss = processes.total(self.table), float(processes.total(self.loss)) / items
-        ratios, kl_known = processes.largest(
-            self.ratios, self.kl
-        )  # a process may have had no items
+        table = world.all_reduce_sum(self.table)
+        stats.loss = float(world.all_reduce_sum(self.loss)) / items
+        ratios, kl_known = world.all_reduce_max(self.ratios, self.kl)  # one may have had no items
         if ratios:
-            _, stats.ratio_mean_deviation, stats.clip_fraction, stats.approx_kl, kl = (
-                table.sum(0) / items
-            ).tolist()
+            _, deviation, outside, squared, kl = (table.sum(0) / items).tolist()
+            stats.ratio_mean_deviation = deviation
+            stats.clip_fraction = outside
+            stats.approx_kl = squared
             stats.ratio_first_deviation = self.first
             stats.reference_kl = kl if kl_known else None
-            rows = enumerate(table.tolist())
             stats.by_step = [
-                StepStats(step, row[1] / row[0], row[2] / row[0]) for step, row in rows if row[0]
+                StepStats(step, row[1] / row[0], row[2] / row[0])
+                for step, row in enumerate(table.tolist())
+                if row[0]
             ]
         return stats

@@ -1,9 +1,10 @@
 """Two rewards of your own in one file: a function, and a class with a card.
 
-    ddpo rewards score ./examples/reward_plugin/my_reward.py:redness PICTURES
+    ddpo rewards score ./examples/reward_plugin/my_reward.py:redness IMAGES
     ddpo train --reward ./examples/reward_plugin/my_reward.py:MyReward
 
-To share a reward, put its card into a package and name it in the entry-point group `ddpo.rewards`; `tests/plugin_package` is one.
+To share a reward, put its card into a package and name it in the entry-point group `ddpo.rewards`,
+as in `tests/plugin_package`.
 """
 
 import numpy as np
@@ -15,7 +16,8 @@ from ddpo.types import ImageBatch, RewardOutput
 
 def redness(images: np.ndarray, threshold: float = 32.0) -> list[float]:
     """Share of pixels whose red is above green and blue by more than `threshold`."""
-    red, others = images[..., 0].astype(float), images[..., 1:].max(axis=-1)
+    red = images[..., 0].astype(float)
+    others = images[..., 1:].max(axis=-1)
     return [float(share) for share in (red - others > threshold).mean(axis=(1, 2))]
 
 
@@ -42,7 +44,7 @@ class MyReward:
         self.gain = gain
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """One value per picture, in order."""
+        """One score per image, in order."""
         grey = batch.pixels.mean(dim=1).flatten(start_dim=1)
         values: torch.Tensor = self.gain * grey.std(dim=1, unbiased=False)
         return RewardOutput(values)

@@ -44,7 +44,7 @@ def filled(tmp_path: Path) -> Path:
     return tmp_path / "scores.sqlite"
 
 
-def test_stats_of_no_cache_make_none(run: Run, tmp_path: Path) -> None:
+def test_stats_without_a_cache_make_none(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("stats")
     assert code == 0
     assert str(tmp_path / "scores.sqlite") in out.replace("\n", "")
@@ -52,10 +52,10 @@ def test_stats_of_no_cache_make_none(run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stats_tell_what_there_is(run: Run, filled: Path) -> None:
+def test_stats_report_rewards_versions_and_options(run: Run, filled: Path) -> None:
     code, out, _ = run("stats")
     assert code == 0
-    assert "33, of which 30 of rewards as they are installed now" in out
+    assert "33, of which 30 match the installed rewards" in out
     rows = [
         line.split() for line in out.splitlines() if line.strip().startswith(("aesthetic", "mine"))
     ]
@@ -102,7 +102,7 @@ def test_export_writes_a_table(run: Run, filled: Path, tmp_path: Path) -> None:
     assert rows[-1]["parts"] == '{"part": 0.5}'
 
 
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_reported_in_one_line(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for arguments, message in (
@@ -125,13 +125,15 @@ def test_mistakes_are_told_in_one_line(
     assert (code, err) == (2, "error: DDPO_CACHE_LIMIT_MB='lots' is not a number of megabytes\n")
 
 
-def test_a_damaged_cache_is_told_in_one_line_and_removed_by_clear(run: Run, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_reported_in_one_line_and_removed_by_clear(
+    run: Run, tmp_path: Path
+) -> None:
     (tmp_path / "scores.sqlite").write_bytes(b"garbage" * 1000)
     code, out, err = run("stats")
     assert code == 0
     assert err.startswith("warning: the score cache")
     assert len(err.splitlines()) == 1
-    assert "1 damaged files were set aside (7 kB)" in out
+    assert "damaged files set aside: 1 (7 kB)" in out
     code, _, err = run("clear")
     assert (code, err) == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir() if "lock" not in path.name) == [

@@ -1,4 +1,4 @@
-"""What a user sees of a mistake: one line that names it, exit code 2, nothing written."""
+"""A user's mistake: one line that names it, exit code 2, nothing written."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def ddpo(
         (["rewards", "show", "colourfulness"], "did you mean 'colorfulness'?"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_reported_in_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""`ddpo sample`: which images it draws, with which settings, and what it writes beside them."""
+"""`ddpo sample`: its images, their settings, and the files beside them."""
 
 from __future__ import annotations
 
@@ -34,18 +34,8 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def test_every_text_has_files_of_its_own_as_often_as_it_is_named(
     ddpo: Run, tiny_model: Path, tmp_path: Path, texts: tuple[str, ...]
 ) -> None:
-    code, output, errors = ddpo(
-        "sample",
-        *texts,
-        "--model",
-        tiny_model,
-        "--count",
-        "2",
-        "--steps",
-        "2",
-        "--out",
-        tmp_path / "s",
-    )
+    options = ["--model", tiny_model, "--count", 2, "--steps", 2, "--out", tmp_path / "s"]
+    code, output, errors = ddpo("sample", *texts, *options)
     assert code == 0, errors
     assert f"\n{2 * len(texts)} images in" in output
     found = rows(tmp_path / "s")
@@ -65,105 +55,52 @@ def test_every_text_has_files_of_its_own_as_often_as_it_is_named(
     assert len(pixels) == len(names)
 
 
-def test_a_checkpoint_is_drawn_with_the_settings_of_its_run(
+def test_a_checkpoint_is_sampled_with_the_settings_of_its_run(
     ddpo: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
-    small = [
-        "sample.samples=4",
-        "sample.per_prompt=2",
-        "sample.steps=3",
-        "sample.guidance=1.5",
-        "sample.eta=0.5",
-        "sample.batch=4",
-    ]
-    small += ["optim.timesteps=1", "optim.updates=1", "checkpoint_every=1"]
-    told = [part for setting in small for part in ("--set", setting)]
+    small = (
+        "--set sample.samples=4 --set sample.per_prompt=2 --set sample.steps=3 "
+        "--set sample.guidance=1.5 --set sample.eta=0.5 --set sample.batch=4 "
+        "--set optim.timesteps=1 --set optim.updates=1 --set checkpoint_every=1"
+    )
     run = tmp_path / "run"
-    assert (
-        ddpo(
-            "train",
-            "--reward",
-            "darkness",
-            "--model",
-            tiny_model,
-            "--iterations",
-            "1",
-            "--out",
-            run,
-            *told,
-        )[0]
-        == 0
-    )
-    assert (
-        ddpo("sample", "--checkpoint", run, "a cat", "--count", "1", "--out", tmp_path / "own")[0]
-        == 0
-    )
-    settings = rows(tmp_path / "own")[0]["settings"]
-    assert (settings["steps"], settings["guidance"], settings["eta"]) == (3, 1.5, 0.5)
-    assert ddpo("sample", "--checkpoint", run / "best", "a cat", "--out", tmp_path / "no")[0] == 2
+    options = f"--reward darkness --iterations 1 {small}".split()
+    assert ddpo("train", "--model", tiny_model, "--out", run, *options)[0] == 0
+
+    def settings_of(name: str, *arguments: object) -> tuple[int, float, float]:
+        code, _, errors = ddpo(
+            "sample", "a cat", "--count", 1, "--out", tmp_path / name, *arguments
+        )
+        assert code == 0, errors
+        settings = rows(tmp_path / name)[0]["settings"]
+        return settings["steps"], settings["guidance"], settings["eta"]
+
+    assert settings_of("own", "--checkpoint", run) == (3, 1.5, 0.5)
     last = run / "checkpoints" / "iteration-000001"
-    assert (
-        ddpo(
-            "sample",
-            "--checkpoint",
-            last,
-            "a cat",
-            "--count",
-            "1",
-            "--steps",
-            "2",
-            "--out",
-            tmp_path / "told",
-        )[0]
-        == 0
-    )
-    settings = rows(tmp_path / "told")[0]["settings"]
-    assert (settings["steps"], settings["guidance"], settings["eta"]) == (2, 1.5, 0.5)
-    assert (
-        ddpo("sample", "--model", tiny_model, "a cat", "--count", "1", "--out", tmp_path / "base")[
-            0
-        ]
-        == 0
-    )
-    assert rows(tmp_path / "base")[0]["settings"]["steps"] == 50  # of its family
+    assert settings_of("given", "--checkpoint", last, "--steps", 2) == (2, 1.5, 0.5)
+    assert settings_of("base", "--model", tiny_model)[0] == 50  # of its family
+    assert ddpo("sample", "--checkpoint", run / "best", "a cat", "--out", tmp_path / "no")[0] == 2
 
 
 def test_the_contact_sheet_carries_the_mark_by_which_readers_skip_it(
     ddpo: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
-    assert (
-        ddpo(
-            "sample",
-            "a cat",
-            "--model",
-            tiny_model,
-            "--count",
-            "2",
-            "--steps",
-            "2",
-            "--out",
-            tmp_path / "s",
-        )[0]
-        == 0
-    )
-    marks = {
-        path.name: Image.open(path).text.get("ddpo") for path in (tmp_path / "s").glob("*.png")
-    }  # type: ignore[attr-defined]
-    assert [name for name, mark in marks.items() if mark == "contact sheet"] == ["sheet.png"]
-    assert set(marks.values()) == {"contact sheet", None}
+    folder = tmp_path / "s"
+    options = ["--model", tiny_model, "--count", 2, "--steps", 2, "--out", folder]
+    assert ddpo("sample", "a cat", *options)[0] == 0
+    marks = {path.name: mark_of(path) for path in folder.glob("*.png")}
+    assert [name for name, mark in marks.items() if mark is not None] == ["sheet.png"]
+    assert marks["sheet.png"] == "contact sheet"
     scored = tmp_path / "best_and_worst.png"
-    assert (
-        ddpo(
-            "rewards",
-            "score",
-            "darkness",
-            *(tmp_path / "s").glob("*-?.png"),
-            "--contact-sheet",
-            scored,
-        )[0]
-        == 0
-    )
-    assert Image.open(scored).text == {"ddpo": "contact sheet"}  # type: ignore[attr-defined]
+    files = folder.glob("*-?.png")
+    assert ddpo("rewards", "score", "darkness", *files, "--contact-sheet", scored)[0] == 0
+    assert mark_of(scored) == "contact sheet"
+
+
+def mark_of(path: Path) -> str | None:
+    with Image.open(path) as image:
+        mark: str | None = image.info.get("ddpo")
+    return mark
 
 
 @pytest.mark.parametrize(
@@ -191,32 +128,20 @@ def test_the_nearest_taught_noun_is_named() -> None:
     }
 
 
-def test_unknown_words_are_told_before_drawing_and_in_a_dry_run(ddpo: Run, tmp_path: Path) -> None:
-    code, _, errors = ddpo(
-        "sample", "a toaster", "a cat", "--count", "1", "--steps", "1", "--out", tmp_path / "s"
-    )
+def test_unknown_words_are_noted_before_sampling_and_in_a_dry_run(
+    ddpo: Run, tmp_path: Path
+) -> None:
+    options = ["--count", 1, "--steps", 1, "--out", tmp_path / "s"]
+    code, _, errors = ddpo("sample", "a toaster", "a cat", *options)
     assert code == 0
     assert "the embedded model was never taught 'toaster'" in errors
-    (tmp_path / "p.txt").write_text("a cat\na kettle\n")
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("a cat\na kettle\n")
     small = (
-        "--set",
-        "sample.samples=4",
-        "--set",
-        "sample.per_prompt=2",
-        "--set",
-        "sample.steps=2",
-        "--set",
-        "optim.timesteps=1",
+        "--set sample.samples=4 --set sample.per_prompt=2 --set sample.steps=2 "
+        "--set optim.timesteps=1 --set optim.updates=1"
     )
-    told = (
-        "--prompts",
-        tmp_path / "p.txt",
-        *small,
-        "--set",
-        "optim.updates=1",
-        "--out",
-        tmp_path / "run",
-    )
-    code, output, _ = ddpo("train", "--dry-run", *told)
+    places = ["--prompts", prompts, "--out", tmp_path / "run"]
+    code, output, _ = ddpo("train", "--dry-run", *places, *small.split())
     assert code == 0
     assert "never taught 'kettle'" in " ".join(output.split())

@@ -16,23 +16,10 @@ from PIL import Image
 from ddpo.io.tensors import load_tensors
 from ddpo.trainer.algorithms import algorithms
 
-SMALL = [
-    "--set",
-    "sample.samples=8",
-    "--set",
-    "sample.per_prompt=2",
-    "--set",
-    "sample.steps=2",
-    "--set",
-    "sample.batch=8",
-    "--set",
-    "optim.timesteps=1",
-    "--set",
-    "optim.updates=1",
-    "--set",
-    "checkpoint_every=1",
-]
-
+SMALL = (
+    "--set sample.samples=8 --set sample.per_prompt=2 --set sample.steps=2 --set sample.batch=8 "
+    "--set optim.timesteps=1 --set optim.updates=1 --set checkpoint_every=1"
+)
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -44,32 +31,43 @@ def ddpo_here(request: pytest.FixtureRequest) -> Run:
     return found
 
 
+def train_arguments(
+    model: Path, iterations: int, more: str = "", reward: str = "darkness"
+) -> list[str]:
+    """Arguments of a run of small rollouts, in the folder `run`."""
+    words = f"--reward {reward} --iterations {iterations} --out run {SMALL} {more}".split()
+    return ["train", "--model", str(model), *words]
+
+
 def ddpo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    command = [sys.executable, "-m", "ddpo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def started(arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
+    """The program in the background; it takes Ctrl-C, which a shell's background jobs ignore."""
+    return subprocess.Popen(
         [sys.executable, "-m", "ddpo", *arguments],
-        capture_output=True,
-        text=True,
         cwd=cwd,
-        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Returns as soon as the path exists, which the process creates."""
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
 
 
 def test_a_run_prints_a_line_per_iteration_and_can_be_sampled(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    done = ddpo(
-        "train",
-        "--reward",
-        "darkness",
-        "--model",
-        str(tiny_model),
-        "--iterations",
-        "2",
-        "--out",
-        "run",
-        *SMALL,
-        cwd=tmp_path,
-    )
+    done = ddpo(*train_arguments(tiny_model, 2), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "8 pictures (4 prompts × 2), 1 update" in " ".join(lines[:4])
@@ -79,65 +77,27 @@ def test_a_run_prints_a_line_per_iteration_and_can_be_sampled(
     ]
     assert lines[-1] == "Next: ddpo eval --checkpoint run"
     assert done.stderr == ""
-    drawn = ddpo(
-        "sample",
-        "--checkpoint",
-        "run",
-        "a cat",
-        "a teapot",
-        "--count",
-        "3",
-        "--steps",
-        "2",
-        "--out",
-        "drawn",
-        cwd=tmp_path,
-    )
-    assert drawn.returncode == 0, drawn.stderr
-    assert len(list((tmp_path / "drawn").glob("*-*.png"))) == 6
-    with Image.open(tmp_path / "drawn" / "sheet.png") as sheet:
+    options = ["--checkpoint", "run", "--count", "3", "--steps", "2", "--out", "samples"]
+    sampled = ddpo("sample", *options, "a cat", "a teapot", cwd=tmp_path)
+    assert sampled.returncode == 0, sampled.stderr
+    assert len(list((tmp_path / "samples").glob("*-*.png"))) == 6
+    with Image.open(tmp_path / "samples" / "sheet.png") as sheet:
         assert sheet.size == (3 * 16 + 2 * 2, 2 * 16 + 2)
-    again = ddpo("sample", "--checkpoint", "run", "a cat", "--out", "drawn", cwd=tmp_path)
+    again = ddpo("sample", "--checkpoint", "run", "a cat", "--out", "samples", cwd=tmp_path)
     assert again.returncode == 2
     assert "not an empty folder" in again.stderr
 
 
-def test_an_interrupted_run_says_how_to_go_on_and_does(tiny_model: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "ddpo",
-        "train",
-        "--reward",
-        "darkness",
-        "--model",
-        str(tiny_model),
-        "--iterations",
-        "500",
-        "--out",
-        "run",
-        *SMALL,
-    ]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # a shell's background jobs, such as these tests, ignore it
-    )
+def test_an_interrupted_run_names_the_command_that_resumes_it(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    process = started(train_arguments(tiny_model, 500), tmp_path)
     metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not metrics.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(metrics, process)
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "go on with: ddpo train --resume run" in output
+    assert "resume with: ddpo train --resume run" in output
     count = len(metrics.read_text().splitlines())
     resumed = ddpo("train", "--resume", "run", "--iterations", str(count + 1), cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
@@ -145,49 +105,19 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(tiny_model: Path, tmp_pat
 
 
 def test_ctrl_c_during_a_checkpoint_lets_it_be_finished(tiny_model: Path, tmp_path: Path) -> None:
-    """The signal comes as soon as the checkpoint's temporary folder is there; the state of that iteration is written too."""
-    arguments = [
-        "train",
-        "--reward",
-        "darkness",
-        "--model",
-        str(tiny_model),
-        "--iterations",
-        "500",
-        "--out",
-        "run",
-        *SMALL,
-    ]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "ddpo",
-            *arguments,
-            "--set",
-            "checkpoint_every=2",
-            "--set",
-            "adapt.kind=full",
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    """The signal comes while the checkpoint's folder is temporary; the state is written too."""
+    more = "--set checkpoint_every=2 --set adapt.kind=full"
+    process = started(train_arguments(tiny_model, 500, more), tmp_path)
     folder = tmp_path / "run" / "checkpoints" / "iteration-000002"
     temporary = folder.with_name(".iteration-000002.tmp")
-    deadline = time.monotonic() + 120
-    while not temporary.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
+    wait_for(temporary, process)
     os.kill(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Stopping after the step under way; Ctrl-C again stops at once." in errors
     assert (
         output.splitlines()[-1]
-        == "Stopped. The finished iterations are kept; go on with: ddpo train --resume run"
+        == "Stopped. The finished iterations are kept; resume with: ddpo train --resume run"
     )
     assert (folder / "policy.json").is_file()
     assert not temporary.exists()
@@ -195,34 +125,14 @@ def test_ctrl_c_during_a_checkpoint_lets_it_be_finished(tiny_model: Path, tmp_pa
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_dry_run_looks_and_leaves_nothing(
-    ddpo_here: Run, tiny_model: Path, tmp_path: Path
+def test_a_dry_run_leaves_nothing_behind(
+    ddpo_here: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, output, errors = ddpo_here(
-        "train",
-        "--dry-run",
-        "--reward",
-        "darkness",
-        "--model",
-        tiny_model,
-        "--iterations",
-        5,
-        "--out",
-        tmp_path / "run",
-        *SMALL,
-    )
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = ddpo_here(*train_arguments(tiny_model, 5, "--dry-run"))
     assert code == 0, errors
     topics = [line.split()[0] for line in output.splitlines() if line.startswith("  ")]
-    assert topics == [
-        "settings",
-        "batch",
-        "ratio",
-        "reward",
-        "unscorable",
-        "memory",
-        "time",
-        "disk",
-    ]
+    assert " ".join(topics) == "settings batch ratio reward unscorable memory time disk"
     assert output.splitlines()[-1] == "Nothing was trained, and nothing written."
     assert list(tmp_path.iterdir()) == []
 
@@ -254,18 +164,7 @@ def test_all_methods_are_named_in_the_help(ddpo_here: Run) -> None:
 
 
 def test_an_existing_run_is_not_overwritten(tiny_model: Path, tmp_path: Path) -> None:
-    arguments = [
-        "train",
-        "--reward",
-        "darkness",
-        "--model",
-        str(tiny_model),
-        "--iterations",
-        "1",
-        "--out",
-        "run",
-        *SMALL,
-    ]
+    arguments = train_arguments(tiny_model, 1)
     assert ddpo(*arguments, cwd=tmp_path).returncode == 0
     refused = ddpo(*arguments, cwd=tmp_path)
     assert refused.returncode == 2
@@ -285,19 +184,7 @@ def test_a_broken_reward_is_one_line(
     tiny_model: Path, tmp_path: Path, body: str, reason: str
 ) -> None:
     (tmp_path / "mine.py").write_text(f"def mine(images):\n    {body}\n")
-    done = ddpo(
-        "train",
-        "--reward",
-        "./mine.py:mine",
-        "--model",
-        str(tiny_model),
-        "--iterations",
-        "2",
-        "--out",
-        "run",
-        *SMALL,
-        cwd=tmp_path,
-    )
+    done = ddpo(*train_arguments(tiny_model, 2, reward="./mine.py:mine"), cwd=tmp_path)
     assert done.returncode == 1
     assert reason in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

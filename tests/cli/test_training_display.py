@@ -1,4 +1,4 @@
-"""What a user sees of a run: live on a terminal, lines elsewhere."""
+"""The display of a run: live on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def shown(terminal: bool, *events: object, folder: Path = Path("run")) -> str:
     for event in events:
         display.show(event)  # type: ignore[arg-type]
     if terminal:
-        console.print(display.picture())
+        console.print(display.view())
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -75,7 +75,8 @@ def test_lines_where_there_is_no_terminal() -> None:
     lines = output.splitlines()
     assert lines[:3] == ["what", "  ratio      1", "! reward     flat"]
     assert lines[3].startswith(
-        "iteration 1/4  reward -1.5000 ± 0.1250  |ratio-1| 1.5e-03, clipped 25%  KL 3.0e-06  grad 2.000  24.0 pictures/s  0.0 min left"
+        "iteration 1/4  reward -1.5000 ± 0.1250  |ratio-1| 1.5e-03, clipped 25%  KL 3.0e-06  "
+        "grad 2.000  24.0 images/s  0 s left"
     )
     assert lines[3].endswith("2 unscorable")
     assert "held out 7.0000" in lines[4]
@@ -89,7 +90,7 @@ def test_an_iteration_of_which_most_is_unscorable_is_warned_of() -> None:
         )
         assert "! " not in shown(terminal, Started(0, 4, "what"), IterationDone(half, *DONE_ENDS))
         output = shown(terminal, Started(0, 4, "what"), IterationDone(most, *DONE_ENDS))
-        assert "! iteration 1: 49 of 96 pictures are unscorable; the first: no text found" in output
+        assert "! iteration 1: 49 of 96 images are unscorable; the first: no text found" in output
 
 
 DONE_ENDS = (DONE.worst, DONE.best)
@@ -111,13 +112,13 @@ def test_a_terminal_shows_all_of_the_iteration() -> None:
         "▁█▄  clipped up to 50% at step 4",
         "3.0e-06 from the policy that sampled",
         "norm 2.000 over 4 updates",
-        "24.0 pictures/s (3.0 s sampling, 1.0 s training)",
-        "96 pictures scored, 2 unscorable",
-        "1.50 GB",
+        "24.0 images/s (3.0 s sampling, 1.0 s training)",
+        "96 images scored, 2 unscorable",
+        "1.5 GB at its peak",
         "run/samples/x.png",
         "1/4",
         "32/96",
-        "0.0 min left",
+        "0 s left",
     ):
         assert text in output
     assert "held out" not in output
@@ -143,7 +144,7 @@ def test_one_update_per_rollout_has_no_ratios_by_step() -> None:
     assert "by step" not in output
 
 
-def test_a_resumed_run_goes_on_with_its_curve(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_its_curve(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(
         "".join(json.dumps({"reward_mean": value}) + "\n" for value in (0.0, 1.0, 7.0))
     )

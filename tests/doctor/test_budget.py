@@ -1,4 +1,4 @@
-"""The time budget: what does not fit is skipped in words, what overruns is stopped, and one failure stops nothing else."""
+"""The time budget: skipped checks, stopped checks, and failures that stop nothing else."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def test_what_needs_more_than_is_left_is_skipped_and_cheaper_ones_run() -> None:
 
 
 def test_a_check_that_overruns_is_stopped_although_it_catches_exceptions() -> None:
-    begun = time.monotonic()
+    start = time.monotonic()
     stopped, late = rows((0, swallowing), (0, lambda: FINE), seconds=0.4)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
     assert (stopped.status, stopped.note) == ("skipped", "stopped: the time budget of 0.4 s ended")
     assert (late.status, late.note) == ("skipped", "the time budget of 0.4 s has ended")
 

@@ -66,7 +66,7 @@ def test_a_resumed_run_is_the_uninterrupted_one() -> None:
 def test_a_resume_that_forgets_the_moments_of_the_optimizer_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ddpo.trainer.loop.restore_optimizer", lambda *_: None)
+    monkeypatch.setattr("ddpo.trainer.state.restore_optimizer", lambda *_: None)
     found = resume_is_equal(TINY, "cpu", WORK)
     assert found.status == "failed"
     assert found.values["largest_difference"] != 0
@@ -122,7 +122,10 @@ from ddpo.rewards.card import RewardCard
 from ddpo.types import RewardOutput
 
 class Subject:
-    card = RewardCard(id="subject", version="1", summary="", load="a:b", family="t", flaws="", device="any", dtype="float32")
+    card = RewardCard(
+        id="subject", version="1", summary="", load="a:b", family="t", flaws="", device="any",
+        dtype="float32",
+    )
     made = 0
 
     def __init__(self):
@@ -146,7 +149,7 @@ class Subject:
     ],
 )
 def test_a_reward_that_differs_by_device_fails(scores: str, status: str, tmp_path: Path) -> None:
-    """The reward is made once for each device; the second one made has the fault of an accelerator."""
+    """The reward is made once per device; the second one has the fault of an accelerator."""
     file = tmp_path / "reward.py"
     file.write_text(REWARD.replace("{scores}", scores) + f"\n# {scores}\n")
     assert scores_agree(resolve(f"{file}:Subject"), "cpu").status == status
@@ -160,7 +163,7 @@ def test_rewards_that_no_accelerator_runs_say_why() -> None:
     ] * 4
 
 
-def test_training_tells_its_speed_and_fails_where_the_ratio_is_not_one() -> None:
+def test_training_reports_its_speed_and_fails_where_the_ratio_is_not_one() -> None:
     found = training_iterations(TINY, "cpu", "float32", WORK, lambda items: items / 1000)
     assert found.status == "measured"
     values = {name: float(value) for name, value in found.values.items() if value is not None}

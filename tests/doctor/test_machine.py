@@ -150,7 +150,8 @@ def test_nothing_is_fetched_and_no_model_library_is_loaded() -> None:
         "sys.argv = ['ddpo', 'doctor']\n"
         "from ddpo.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
-        "print('LOADED', *[name for name in ('diffusers', 'transformers', 'pandas') if name in sys.modules])\n"
+        "heavy = ('diffusers', 'transformers', 'pandas')\n"
+        "print('LOADED', *[name for name in heavy if name in sys.modules])\n"
     )
     environment = {
         name: value

@@ -1,4 +1,4 @@
-"""Models of random weights: the published numbers of parameters and operations, and the same weights every time."""
+"""Models of random weights: published numbers of parameters and operations, equal weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def test_the_other_components_have_the_published_numbers_of_parameters() -> None
 
 
 def test_sd15_needs_the_published_operations() -> None:
-    """339 billion multiply-accumulates a call, without the products within attention: Kim et al., arXiv 2305.15798, table 1."""
+    """339 billion multiply-accumulates a call, without the products within attention.
+
+    Source: Kim et al., arXiv 2305.15798, table 1.
+    """
     with torch.device("meta"):
         unet = UNet2DConditionModel(**SD15.unet)
         counter = FlopCounterMode(display=False)
@@ -83,7 +86,8 @@ def test_the_same_weights_every_time_and_finite_images(name: str, dtype: str) ->
 
 def test_a_written_model_is_loaded_as_any_other(tmp_path: Path) -> None:
     write_model(TINY, tmp_path, torch.float16)
-    read, made = load_policy(str(tmp_path)), random_policies.tiny("cpu", torch.float16)
+    read = load_policy(str(tmp_path))
+    made = random_policies.tiny("cpu", torch.float16)
     weights = read.unet.state_dict()  # type: ignore[attr-defined]
     assert all(
         torch.equal(weights[key], value.float()) for key, value in made.unet.state_dict().items()
@@ -106,7 +110,7 @@ def test_the_operations_of_a_call_grow_with_its_items_and_count_attention() -> N
     policy = adapted_policy(
         run_config("ddpo.doctor.random_policies:tiny", "cpu", "float32", WORK, 2)
     )
-    two, four = denoiser_cost(policy, 2), denoiser_cost(policy, 4)
+    two, four = (denoiser_cost(policy, items) for items in (2, 4))
     assert four.forward_flops == 2 * two.forward_flops
     assert four.training_flops == 2 * two.training_flops
     assert (

@@ -98,7 +98,7 @@ def outcome_of_compilation(test: SelfTest) -> Outcome:
 
 
 def test_the_compiled_denoiser_is_compared_with_the_eager_one() -> None:
-    """The compiler itself takes minutes on a CPU: it is told to run what it is given as it is."""
+    """The compiler takes minutes on a CPU, so here it runs the functions uncompiled."""
     test = SelfTest("cpu", "tiny")
     with torch.compiler.set_stance("force_eager"):
         found = outcome_of_compilation(test)

@@ -27,7 +27,10 @@ EVIL = '<script>alert("x")</script> & a "cat"'
 
 
 class AnalyticPolicy:
-    """Predicts ε = √(1-ᾱ) (x - √ᾱ m) / (ᾱ s² + 1 - ᾱ), exact for Gaussian latents. `shift` is what "training" added to m."""
+    """Predicts ε = √(1-ᾱ) (x - √ᾱ m) / (ᾱ s² + 1 - ᾱ), exact for Gaussian latents.
+
+    `shift` is what "training" added to m.
+    """
 
     model = "analytic"
     latent_shape = (3, 8, 8)

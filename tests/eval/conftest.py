@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from analytic import AnalyticPolicy
 
-from ddpo.eval import runner
+from ddpo.eval.stages import sampling
 from ddpo.policies.checkpoints.folder import CheckpointInfo
 
 
 def make_run(run: Path, iterations: tuple[int, ...] = (20,), **config: object) -> Path:
-    """A run folder with a checkpoint at each of `iterations`; the last iteration's weights shift the model's mean by 0.4."""
+    """A run folder with a checkpoint at each of `iterations`.
+
+    The last iteration's weights shift the model's mean by 0.4.
+    """
     for iteration in iterations:
         checkpoint = run / "checkpoints" / f"iteration-{iteration:06d}"
         checkpoint.mkdir(parents=True)
@@ -69,7 +72,7 @@ def runs(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[AnalyticPolicy]:
-    """The policies that were loaded: a checkpoint's weights are the shift in letters, the base model has none."""
+    """The loaded policies; a checkpoint's weights are the shift as text."""
     found: list[AnalyticPolicy] = []
 
     def load(
@@ -83,5 +86,5 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[AnalyticPolicy]:
         found.append(policy)
         return policy
 
-    monkeypatch.setattr(runner, "load_policy", load)
+    monkeypatch.setattr(sampling, "load_policy", load)
     return found

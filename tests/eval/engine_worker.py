@@ -2,9 +2,11 @@
 
     python engine_worker.py OUT SEED KILLS
 
-evaluates OUT/straight without a pause, OUT/two on two processes and OUT/killed with KILLS kills, each at a random time or when a random
-file is written, renamed or made. What each process draws and scores is written to OUT/NAME-work.jsonl. The parent loads the packages and
-the model once and forks, so that an evaluation starts at once. It must have OMP_NUM_THREADS=1: threads of PyTorch do not survive a fork.
+evaluates OUT/straight without a pause, OUT/two on two processes and OUT/killed with KILLS kills.
+Each kill comes at a random time, or when a random file is written, renamed or made. The samples and
+scores of each process are recorded in OUT/NAME-work.jsonl. The parent loads the packages and the
+model once and forks, so that an evaluation starts at once. It must have OMP_NUM_THREADS=1, since
+threads of PyTorch do not survive a fork.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ import peft  # noqa: F401
 import torch
 from analytic import Brightness
 
-from ddpo.eval import sharing
-from ddpo.eval.generate import sampling as drawing
+from ddpo.distributed import World
+from ddpo.eval.generate import sampling
 from ddpo.eval.generate.image_store import ImageStore, pixels_sha256
 from ddpo.eval.generate.samples import Sample, SignedReward, make_rows
-from ddpo.eval.generate.sampling import ImageRequest, Source, draw
+from ddpo.eval.generate.sampling import ImageRequest, Source, sample_images
 from ddpo.eval.generate.scoring import ScoreJournal, score
 from ddpo.policies import load_policy
 from ddpo.policies.policy import LoraSettings, TrainablePolicy
@@ -66,26 +68,26 @@ def source(weights: str, batch: int = 32) -> Source:
 
 
 def plan() -> list[ImageRequest]:
-    """All pictures of the prompts, and the swap test's."""
+    """All images of the prompts, and the swap test's."""
     own = [ImageRequest(prompt, index) for prompt in PROMPTS for index in range(SEEDS)]
     return [*own, ImageRequest(PROMPTS[0], 0, PROMPTS[1]), ImageRequest(PROMPTS[1], 0, PROMPTS[0])]
 
 
 def evaluate(out: Path, batch: int = 32) -> list[dict[str, Any]]:
     """Everything but the report."""
-    together = sharing.join("cpu")
+    world = World.join("cpu")
     samples: list[Sample] = []
-    with ImageStore(out, together.rank) as store, ScoreJournal(out, together.rank) as journal:
+    with ImageStore(out, world.rank) as store, ScoreJournal(out, world.rank) as journal:
         policy = tuned_policy()
         for model, weights in (("base", ""), ("tuned", "0" * 64)):
             list(
-                draw(
+                sample_images(
                     policy,
                     store,
                     source(weights, batch),
                     plan(),
                     reference=model == "base",
-                    together=together,
+                    world=world,
                 )
             )
             for one in plan()[: len(PROMPTS) * SEEDS]:
@@ -102,7 +104,7 @@ def evaluate(out: Path, batch: int = 32) -> list[dict[str, Any]]:
                     store,
                     journal,
                     [(one.sha256, one.prompt) for one in samples],
-                    together=together,
+                    world=world,
                 )
             )
             scorer.close()
@@ -113,22 +115,23 @@ def evaluate(out: Path, batch: int = 32) -> list[dict[str, Any]]:
         rows = [
             asdict(row) | {"score": repr(row.score)} for row in make_rows(samples, rewards, journal)
         ]
-    if together.main:
+    if world.is_main:
         (out / "rows.json").write_text(json.dumps(rows))
-    together.wait()
-    together.leave()
+    world.barrier()
+    world.leave()
     return rows
 
 
 def record_work(log: Path) -> None:
     """From now on each call of the denoiser and of a reward adds a line to `log`."""
-    call, scored = drawing._draw_call, Scorer.score_each
+    call = sampling._sample_call
+    scored = Scorer.score_unless_down
 
     def write(kind: str, what: Sequence[str]) -> None:
         with log.open("a") as file:
             file.write(json.dumps({"pid": os.getpid(), "kind": kind, "what": list(what)}) + "\n")
 
-    def spy_draw(
+    def spy_sample(
         policy: Any, store: Any, source: Source, part: Sequence[ImageRequest], describe: Any
     ) -> None:
         write("draw", [str(one.key(source)) for one in part])
@@ -138,8 +141,8 @@ def record_work(log: Path) -> None:
         write("score", [f"{self.name} {pixels_sha256(pixels)}" for pixels in batch.uint8])
         return scored(self, batch)
 
-    drawing._draw_call = spy_draw
-    Scorer.score_each = spy_score  # type: ignore[method-assign]
+    sampling._sample_call = spy_sample
+    Scorer.score_unless_down = spy_score  # type: ignore[method-assign]
 
 
 def start(

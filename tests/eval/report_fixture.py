@@ -20,7 +20,7 @@ from ddpo.eval.analysis.diversity import DiversityChange
 from ddpo.eval.analysis.hacking import Evidence, HackingAssessment
 from ddpo.eval.analysis.history import (
     CheckpointAssessment,
-    CoursePoint,
+    HistoryPoint,
     OverOptimisationFit,
     Peak,
     RunHistory,
@@ -252,9 +252,9 @@ def _history(model: str) -> RunHistory:
     )
 
 
-def _points(model: str) -> tuple[CoursePoint, ...]:
+def _points(model: str) -> tuple[HistoryPoint, ...]:
     """The base model and three checkpoints."""
-    points = [CoursePoint("base", 0, 0, estimate(0, 0), {name: estimate(0, 0) for name in ROLES})]
+    points = [HistoryPoint("base", 0, 0, estimate(0, 0), {name: estimate(0, 0) for name in ROLES})]
     for step, part in enumerate((0.3, 0.6, 1.0), start=1):
         gains = {
             name: estimate(SPREAD[name] * shift * part, SPREAD[name] * 0.4)
@@ -265,7 +265,7 @@ def _points(model: str) -> tuple[CoursePoint, ...]:
             gains["pickscore"] = estimate(SPREAD["pickscore"] * z, SPREAD["pickscore"] * 0.4)
         name = model if step == 3 else f"{model}@{step * 10}"
         kl = estimate(4.0 * step, 0.6)
-        points.append(CoursePoint(name, step * 10, step * 2560, kl, gains))
+        points.append(HistoryPoint(name, step * 10, step * 2560, kl, gains))
     return tuple(points)
 
 

@@ -1,4 +1,4 @@
-"""A real evaluation with the embedded model: killed again and again, and on two processes, it gives the same and does nothing twice."""
+"""A real evaluation with the embedded model gives the same after kills and on two processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import pytest
 KILLS = int(os.environ.get("DDPO_TEST_KILLS", "6"))
 SEEDS = int(os.environ.get("DDPO_TEST_SEEDS", "3"))
 WORKER = Path(__file__).with_name("engine_worker.py")
-PICTURES, SWAPPED, REWARDS = 2 * 4 * SEEDS, 2 * 2, 2  # models × prompts × seeds
+IMAGES = 2 * 4 * SEEDS  # models × prompts × seeds
+SWAPPED = 2 * 2
+REWARDS = 2
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="forks a process that has PyTorch loaded"
@@ -36,7 +38,7 @@ def files(out: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with an evaluation without a pause, `straight`, one of two processes, `two`, and one of many kills, `killed`."""
+    """The folder of three evaluations: `straight`, `two` (processes), and `killed` (many times)."""
     folder = tmp_path_factory.mktemp("engine")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(WORKER), str(folder), "3", str(KILLS)]
@@ -49,20 +51,21 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_killed_at_random_moments_it_gives_the_same_rows_and_pictures(evaluated: Path) -> None:
-    straight, killed = evaluated / "straight", evaluated / "killed"
+def test_killed_at_random_moments_it_gives_the_same_rows_and_images(evaluated: Path) -> None:
+    straight = evaluated / "straight"
+    killed = evaluated / "killed"
     rows: list[dict[str, Any]] = json.loads((straight / "rows.json").read_text())
-    assert len(rows) == PICTURES * REWARDS
+    assert len(rows) == IMAGES * REWARDS
     assert {row["error"] for row in rows} == {None, "not allowed"}
     assert json.loads((killed / "rows.json").read_text()) == rows
     assert files(killed) == files(straight)
-    assert len(files(straight)) == PICTURES + SWAPPED
+    assert len(files(straight)) == IMAGES + SWAPPED
 
 
-def test_nothing_is_drawn_or_scored_twice_but_what_a_kill_interrupted(evaluated: Path) -> None:
+def test_only_work_that_a_kill_interrupted_is_done_twice(evaluated: Path) -> None:
     (straight,) = calls(evaluated / "straight-work.jsonl").values()
     everything = [(kind, one) for kind, what in straight for one in what]
-    assert len(everything) == len(set(everything)) == PICTURES + SWAPPED + REWARDS * PICTURES
+    assert len(everything) == len(set(everything)) == IMAGES + SWAPPED + REWARDS * IMAGES
     finished: set[tuple[str, str]] = set()
     begun: set[tuple[str, str]] = set()
     processes = calls(evaluated / "killed-work.jsonl")
@@ -81,8 +84,9 @@ def test_nothing_is_drawn_or_scored_twice_but_what_a_kill_interrupted(evaluated:
     )
 
 
-def test_two_processes_give_the_same_rows_and_pictures_and_share_the_work(evaluated: Path) -> None:
-    out, straight = evaluated / "two", evaluated / "straight"
+def test_two_processes_give_the_same_rows_and_images_and_share_the_work(evaluated: Path) -> None:
+    out = evaluated / "two"
+    straight = evaluated / "straight"
     assert json.loads((out / "rows.json").read_text()) == json.loads(
         (straight / "rows.json").read_text()
     )

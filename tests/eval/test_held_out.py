@@ -1,4 +1,4 @@
-"""Held-out rewards: independent, here, repeatable; artefact statistics: those that are not trained on."""
+"""Held-out rewards are independent, present and repeatable; artefact statistics are untrained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def chosen(*trained: str, here: bool = True, **options: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("trained", "expected"),
     [
-        # By hand from the cards: another family first, then those that see the prompt, then by id; no tower twice (pickscore has hpsv2's).
+        # By hand from the cards: another family first, then those that see the prompt, then by id;
+        # no backbone twice (pickscore has that of hpsv2).
         (
             "aesthetic",
             ["imagereward", "clip_score", "hpsv2", "open_clip"],
@@ -46,7 +47,7 @@ def chosen(*trained: str, here: bool = True, **options: Any) -> list[str]:
         ("compressibility:0.2 + aesthetic", ["clip_score", "hpsv2", "imagereward", "open_clip"]),
     ],
 )
-def test_witnesses_share_no_lineage_with_what_was_trained_on(
+def test_held_out_rewards_share_no_lineage_with_trained_ones(
     trained: str, expected: list[str]
 ) -> None:
     found = chosen(trained)
@@ -81,7 +82,7 @@ def test_what_is_not_here_is_not_chosen(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert len(chosen("compressibility", most=2)) == 2
 
 
-def test_a_witness_is_learned_repeatable_local_and_says_what_it_is_built_on() -> None:
+def test_a_held_out_reward_is_learned_repeatable_local_and_of_known_lineage() -> None:
     good = replace(CARDS["clip_score"], id="acme/good", lineage=("acme-tower",), backbone="")
     bad: dict[str, dict[str, Any]] = {
         "no_lineage": {"lineage": ()},

@@ -1,4 +1,4 @@
-"""The course of a run whose truth is known: what rose, what fell, from where on, and the form that is fitted."""
+"""A run history of known truth: rises, falls, onsets, and the fitted curve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import optimize
 from scipy import stats as scipy_stats
 
 from ddpo.errors import ConfigError
-from ddpo.eval.analysis.history import course
+from ddpo.eval.analysis.history import run_history
 from ddpo.eval.analysis.history_fit import fit_over_optimisation
 from ddpo.eval.analysis.onset import find_onset
 from ddpo.eval.analysis.tables import Pair
@@ -24,7 +24,8 @@ ROLES = {
     "dark": "artefact",
     "extra": "asked",
 }
-# Gains over the base model, in standard deviations of its scores within a prompt, after 10, 20, … iterations.
+# Gains over the base model after 10, 20, … iterations, in standard deviations of its scores
+# within a prompt.
 TRUTH = {
     "proxy": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0),
     "gold": (0.6, 1.2, 1.6, 1.0, -0.5, -1.5),
@@ -105,9 +106,11 @@ def _kl() -> dict[str, list[tuple[str, float]]]:
     return found
 
 
-def test_course_of_a_run_that_games_its_reward() -> None:
+def test_history_of_a_run_that_hacks_its_reward() -> None:
     models = _models()
-    found = course(models[::-1], _pairs(), split="animals", roles=ROLES, kl=_kl(), lower=("guard",))
+    found = run_history(
+        models[::-1], _pairs(), split="animals", roles=ROLES, kl=_kl(), lower=("guard",)
+    )
     assert [point.model for point in found.points] == ["base", *(model.name for model in models)]
     assert [point.iteration for point in found.points] == [0, *ITERATIONS]
     assert [point.queries for point in found.points] == [
@@ -144,8 +147,8 @@ def test_course_of_a_run_that_games_its_reward() -> None:
     assert (found.best_of_n, found.best_of_verdict, found.beats_best_of) == ((), "", "")
 
 
-def test_kl_and_fit_of_a_course() -> None:
-    found = course(_models(), _pairs(), split="animals", roles=ROLES, kl=_kl())
+def test_kl_and_fit_of_a_history() -> None:
+    found = run_history(_models(), _pairs(), split="animals", roles=ROLES, kl=_kl())
     assert [point.kl.mean for point in found.points] == pytest.approx(
         [0, 0.25, math.nan, 2.25, 4, 6.25, 9], nan_ok=True
     )
@@ -155,23 +158,21 @@ def test_kl_and_fit_of_a_course() -> None:
     proxy, gold, _ = found.fits
     assert proxy.beta == pytest.approx(0.0, abs=0.15)  # the proxy's gain is 2 d
     assert proxy.alpha == pytest.approx(2.0, abs=0.1)
-    d, truth = (
-        np.array([0.5, 1.5, 2.0, 2.5, 3.0]),
-        np.delete(TRUTH["gold"], 1),
-    )  # the second checkpoint's KL is unknown
+    d = np.array([0.5, 1.5, 2.0, 2.5, 3.0])  # the second checkpoint's KL is unknown
+    truth = np.delete(TRUTH["gold"], 1)
     expected, _ = optimize.curve_fit(
         lambda x, alpha, beta: x * (alpha - beta * np.log(x)), d, truth
     )
     assert (gold.alpha, gold.beta) == pytest.approx(tuple(expected), abs=0.15)
 
 
-def test_course_with_best_of_n() -> None:
+def test_history_with_best_of_n() -> None:
     random = np.random.default_rng(1)
     base = {
         prompt: {reward: random.normal(3 * k, 1, 8).tolist() for k, reward in enumerate(ROLES)}
         for prompt in PROMPTS
     }
-    found = course(
+    found = run_history(
         _models(),
         _pairs(),
         split="animals",
@@ -191,7 +192,7 @@ def test_course_with_best_of_n() -> None:
     ]
     assert np.mean(last) == pytest.approx(5.97, abs=0.005)
     assert "best-of-6 of the base model +1.2" in found.best_of_verdict
-    others = course(
+    others = run_history(
         _models(),
         _pairs(),
         split="animals",
@@ -205,7 +206,7 @@ def test_course_with_best_of_n() -> None:
 
 
 def test_without_heldout_rewards_no_checkpoint_is_best() -> None:
-    found = course(
+    found = run_history(
         _models(), _pairs(), split="animals", roles={"proxy": "trained", "dark": "artefact"}, kl={}
     )
     assert found.best_iteration == -1
@@ -214,7 +215,8 @@ def test_without_heldout_rewards_no_checkpoint_is_best() -> None:
 
 
 def test_best_checkpoint_weighs_rewards_by_the_base_models_spread() -> None:
-    # After 10 iterations "fine" has gained 1 of its standard deviations; after 60 "coarse" has gained 20 points, a fifth of one.
+    # After 10 iterations "fine" has gained 1 of its standard deviations; after 60 "coarse" has
+    # gained 20 points, a fifth of one.
     spread = {"fine": 1.0, "coarse": 100.0}
     gains = {10: {"fine": 1.0, "coarse": 0.0}, 60: {"fine": 0.0, "coarse": 20.0}}
     random = np.random.default_rng(2)
@@ -240,37 +242,38 @@ def test_best_checkpoint_weighs_rewards_by_the_base_models_spread() -> None:
         for i, (p, base) in enumerate(bases)
     ]
     assert (
-        course(
+        run_history(
             models, pairs, split="animals", roles=dict.fromkeys(spread, "heldout"), kl={}
         ).best_iteration
         == 10
     )
 
 
-def test_pictures_that_cannot_be_scored_do_not_hide_a_course() -> None:
+def test_images_that_cannot_be_scored_do_not_hide_a_history() -> None:
     pairs = _pairs()
     for pair in pairs:
         if pair.model == "cheat" or pair.index == 0:
             pair.tuned["gold"] = math.nan  # type: ignore[index]
-    found = course(_models(), pairs, split="animals", roles=ROLES, kl={}, lower=("guard",))
+    found = run_history(_models(), pairs, split="animals", roles=ROLES, kl={}, lower=("guard",))
     gold = next(peak for peak in found.peaks if peak.reward == "gold")
     assert (gold.best_iteration, gold.onset_iteration, gold.drop.n) == (30, 40, 0)
     assert [point.gains["gold"].n for point in found.points] == [60, 40, 40, 40, 40, 40, 0]
-    nowhere = course(_models(), pairs, split="elsewhere", roles=ROLES, kl={})
+    nowhere = run_history(_models(), pairs, split="elsewhere", roles=ROLES, kl={})
     assert [(peak.best_iteration, peak.onset_iteration) for peak in nowhere.peaks] == [(-1, -1)] * 4
     assert nowhere.best_iteration == -1
 
 
-def test_checkpoints_of_several_runs_are_no_course() -> None:
+def test_checkpoints_of_several_runs_are_no_history() -> None:
     with pytest.raises(ConfigError, match="one run"):
-        course([*_models(), *_models("other")], _pairs(), split="animals", roles=ROLES, kl={})
+        run_history([*_models(), *_models("other")], _pairs(), split="animals", roles=ROLES, kl={})
     with pytest.raises(ConfigError):
-        course([], [], split="animals", roles=ROLES, kl={})
+        run_history([], [], split="animals", roles=ROLES, kl={})
 
 
 @pytest.mark.parametrize(("points", "onset"), [(2, 1), (3, 2), (7, -1)])
 def test_onset_allows_for_how_many_points_the_best_was_chosen_from(points: int, onset: int) -> None:
-    # The last two points differ by a paired t-test's one-sided p of 0.0139: below 0.05 / 3, but not below 0.05 / 21.
+    # The last two points differ by a paired t-test's one-sided p of 0.0139: below 0.05 / 3, but
+    # not below 0.05 / 21.
     best = np.arange(8.0)
     worse = best - 1 + np.array([1.1, -1.1, 0.9, -0.9, 1.0, -1.0, 0.8, -0.8])
     assert scipy_stats.ttest_rel(best, worse, alternative="greater").pvalue == pytest.approx(
@@ -300,8 +303,9 @@ def test_onset_is_the_first_later_point_and_not_an_earlier_one() -> None:
     assert found.drop.mean == pytest.approx(-3.0)
 
 
-def test_a_point_that_is_better_on_the_same_pictures_is_no_onset() -> None:
-    # The second point is best on average because it scored the easy pictures that the third one could not; on the others it is lower.
+def test_a_point_that_is_better_on_the_same_images_is_no_onset() -> None:
+    # The second point is best on average because it scored the easy images that the third one
+    # could not; on the others it is lower.
     base = np.zeros(12)
     second = np.array([9.0, 9.1, 9.2, 9.0, 9.1, 9.2, 1.0, 1.1, 1.2, 1.0, 1.1, 1.2])
     third = np.array([math.nan] * 6 + [2.0, 2.2, 2.3, 2.1, 2.2, 2.3])

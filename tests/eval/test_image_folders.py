@@ -1,4 +1,4 @@
-"""Folders of pictures of other programs: which prompt and index each has, and what is said where that cannot be known."""
+"""Folders of images of other programs: prompts and indices, and errors where they are unknown."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ import pytest
 from PIL import Image
 
 from ddpo.errors import ConfigError, ImageError, PromptError
+from ddpo.eval.generate.given_images import store_images
 from ddpo.eval.generate.image_store import ImageStore, pixels_sha256
 from ddpo.eval.inputs.image_folders import (
     ImageFolder,
     check_paired,
     find_images,
     leftover_split,
-    store_images,
     without_prompts,
 )
 from ddpo.eval.inputs.splits import Split
 from ddpo.types import Prompt
 
-FOX, YAK, OWN = "a red fox, by night", "a yak", "the lighthouse <b>"
+FOX = "a red fox, by night"
+YAK = "a yak"
+OWN = "the lighthouse <b>"
 PROMPTS = [Prompt(FOX, {"count": 1}), Prompt(YAK), Prompt("a cat")]
 RANDOM = np.random.default_rng(0)
 
@@ -32,7 +34,7 @@ Found = dict[tuple[str, int], str]  # prompt and index → file
 
 
 def fill(folder: Path, names: Mapping[str, str | None]) -> Path:
-    """Pictures, each other than the rest; or text where there is one."""
+    """Images, each other than the rest; or text where there is one."""
     for name, text in names.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if text is None:
@@ -53,7 +55,7 @@ def lines(*records: Mapping[str, object]) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
-PICTURES = {"b.png": None, "a.jpg": None, "sub/c.png": None}
+IMAGES = {"b.png": None, "a.jpg": None, "sub/c.png": None}
 ROWS = (
     {"file_name": "b.png", "prompt": FOX, "index": 3},
     {"file_name": "a.jpg", "prompt": YAK, "index": 0},
@@ -61,10 +63,10 @@ ROWS = (
 )
 TABLED = {(FOX, 3): "b.png", (YAK, 0): "a.jpg", (OWN, 1): "sub/c.png"}
 LAYOUTS: dict[str, tuple[Mapping[str, str | None], Found, bool]] = {
-    "metadata.jsonl": ({**PICTURES, "metadata.jsonl": lines(*ROWS)}, TABLED, True),
+    "metadata.jsonl": ({**IMAGES, "metadata.jsonl": lines(*ROWS)}, TABLED, True),
     "other names and seeds": (
         {
-            **PICTURES,
+            **IMAGES,
             "prompts.jsonl": lines(
                 *({"image": r["file_name"], "text": r["prompt"], "seed": r["index"]} for r in ROWS)
             ),
@@ -74,7 +76,7 @@ LAYOUTS: dict[str, tuple[Mapping[str, str | None], Found, bool]] = {
     ),
     "a JSON list under any name, beside other JSON": (
         {
-            **PICTURES,
+            **IMAGES,
             "config.json": '{"steps": 20}',
             "results.json": json.dumps([{"file": r["file_name"], **r} for r in ROWS]),
         },
@@ -201,7 +203,7 @@ MISTAKES: dict[str, tuple[Mapping[str, str | None], type[Exception], str]] = {
         ConfigError,
         "the prompts of its images are not known; expected metadata.jsonl",
     ),
-    "no pictures": ({"x.txt": "a"}, ImageError, "holds no images"),
+    "no images": ({"x.txt": "a"}, ImageError, "holds no images"),
     "a caption is missing": (
         {"x.png": None, "x.txt": "a", "y.png": None},
         PromptError,
@@ -209,27 +211,27 @@ MISTAKES: dict[str, tuple[Mapping[str, str | None], type[Exception], str]] = {
     ),
     "the same twice": (
         {
-            **PICTURES,
+            **IMAGES,
             "metadata.jsonl": lines(*({**row, "prompt": YAK, "index": 1} for row in ROWS)),
         },
         ConfigError,
         "a.jpg and b.png are both image 1 of 'a yak'",
     ),
     "a row without a prompt": (
-        {**PICTURES, "metadata.jsonl": lines({"file_name": "b.png"})},
+        {**IMAGES, "metadata.jsonl": lines({"file_name": "b.png"})},
         ConfigError,
         "are not known",
     ),
-    "no JSON": ({**PICTURES, "metadata.jsonl": "{]\n"}, ConfigError, "metadata.jsonl:1: not JSON"),
+    "no JSON": ({**IMAGES, "metadata.jsonl": "{]\n"}, ConfigError, "metadata.jsonl:1: not JSON"),
     "an index that is none": (
-        {**PICTURES, "metadata.jsonl": lines({**ROWS[0], "index": "x"})},
+        {**IMAGES, "metadata.jsonl": lines({**ROWS[0], "index": "x"})},
         ConfigError,
         "must be a whole number, got 'x'",
     ),
     "numbers from anywhere": (
         {"1_0.png": None, "2_0.png": None},
         ConfigError,
-        "cannot be told whether they count from 0 or from 1",
+        "so they may count from 0 or from 1",
     ),
     "too many numbers": (
         {"0_0.png": None, "3_0.png": None},
@@ -249,7 +251,7 @@ def test_what_cannot_be_understood_is_one_line(mistake: str, tmp_path: Path) -> 
         find_images("theirs", tmp_path / "elsewhere", {"mine": PROMPTS})
 
 
-def test_pictures_come_into_the_store_once_and_a_corrupt_one_is_an_error_of_its_own(
+def test_images_come_into_the_store_once_and_a_corrupt_one_is_an_error_of_its_own(
     tmp_path: Path,
 ) -> None:
     theirs = fill(tmp_path / "theirs", {f"0_{index}.png": None for index in range(20)})
@@ -280,7 +282,7 @@ def test_pictures_come_into_the_store_once_and_a_corrupt_one_is_an_error_of_its_
     assert again[PROMPTS[0].id, 3].error is None
 
 
-def test_prompts_of_no_list_are_a_split_and_pictures_without_partner_are_told(
+def test_prompts_of_no_list_are_a_split_and_images_without_partner_are_noted(
     tmp_path: Path,
 ) -> None:
     def table(*rows: tuple[str, str, int]) -> str:
@@ -289,7 +291,7 @@ def test_prompts_of_no_list_are_a_split_and_pictures_without_partner_are_told(
     base = fill(
         tmp_path / "base",
         {
-            **PICTURES,
+            **IMAGES,
             "metadata.jsonl": table(("b.png", YAK, 0), ("a.jpg", OWN, 0), ("sub/c.png", OWN, 1)),
         },
     )
@@ -301,16 +303,14 @@ def test_prompts_of_no_list_are_a_split_and_pictures_without_partner_are_told(
             "metadata.jsonl": table(("b.png", OWN, 1), ("a.jpg", FOX, 0)),
         },
     )
-    one, other = (
-        find_images("base", base, {"mine": PROMPTS}),
-        find_images("tuned", tuned, {"mine": PROMPTS}),
-    )
+    one = find_images("base", base, {"mine": PROMPTS})
+    other = find_images("tuned", tuned, {"mine": PROMPTS})
     lists = [Split("mine", "external", tuple(PROMPTS))]
     assert leftover_split([one, other], lists) == Split("prompts", "external", (Prompt(OWN),))
     assert leftover_split([one], [Split("all", "external", (*PROMPTS, Prompt(OWN)))]) is None
     assert (
         check_paired(one, other)
-        == "3 pictures of base and tuned have no partner in the other and were left out."
+        == "3 images of base and tuned have no partner in the other and were left out."
     )
     assert check_paired(one, one) is None
     lonely = fill(tmp_path / "lonely", {"b.png": None, "metadata.jsonl": table(("b.png", OWN, 9))})

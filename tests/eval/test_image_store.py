@@ -33,7 +33,7 @@ def filled(out: Path) -> ImageStore:
     return store
 
 
-def test_pictures_lie_under_the_hash_of_their_pixels_once(tmp_path: Path) -> None:
+def test_images_lie_under_the_hash_of_their_pixels_once(tmp_path: Path) -> None:
     with filled(tmp_path) as store:
         store.add([(ImageKey("another model", "prompt0", 0), PIXELS[0], {})])
     stored = sorted(tmp_path.rglob("*.png"))
@@ -50,7 +50,7 @@ def test_pictures_lie_under_the_hash_of_their_pixels_once(tmp_path: Path) -> Non
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_journal_that_is_cut_anywhere_keeps_its_whole_lines_and_goes_on(tmp_path: Path) -> None:
+def test_a_journal_that_is_cut_anywhere_keeps_its_whole_lines_and_grows(tmp_path: Path) -> None:
     filled(tmp_path).close()
     file = tmp_path / "images" / "journal-0.jsonl"
     whole = file.read_bytes()
@@ -70,28 +70,29 @@ def test_a_journal_that_is_cut_anywhere_keeps_its_whole_lines_and_goes_on(tmp_pa
 
 
 def test_the_journals_of_all_processes_are_read(tmp_path: Path) -> None:
-    first, second = ImageStore(tmp_path, 0), ImageStore(tmp_path, 1)
+    first = ImageStore(tmp_path, 0)
+    second = ImageStore(tmp_path, 1)
     first.add([(KEYS[0], PIXELS[0], {"kl": 1.0})])
     second.add([(KEYS[1], PIXELS[1], {})])
     assert first.get(KEYS[1]) is None
     first.reload()
     assert first.get(KEYS[1]) is not None
-    second.add([(KEYS[0], PIXELS[0], {"fit": 2.0})])  # facts of one picture add up
+    second.add([(KEYS[0], PIXELS[0], {"fit": 2.0})])  # facts of one image add up
     first.reload()
     found = first.get(KEYS[0])
     assert found is not None
     assert dict(found.facts) == {"kl": 1.0, "fit": 2.0}
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "another picture", "one bit"])
-def test_a_damaged_picture_is_noticed_and_mended(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["gone", "cut", "another image", "one bit"])
+def test_a_damaged_image_is_noticed_and_mended(tmp_path: Path, damage: str) -> None:
     filled(tmp_path).close()
     sha256 = pixels_sha256(PIXELS[1])
     path = tmp_path / image_path(sha256)
     content = bytearray(path.read_bytes())
     if damage == "gone":
         path.unlink()
-    elif damage == "another picture":
+    elif damage == "another image":
         path.write_bytes((tmp_path / image_path(pixels_sha256(PIXELS[2]))).read_bytes())
     else:
         content[60] ^= 4
@@ -109,10 +110,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
 ) -> None:
     with filled(tmp_path) as store:
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-        real, room = os.write, [40]
+        real = os.write
+        room = [40]
 
         def short(file: int, data: bytes) -> int:
-            """What Linux does on a disk that is about full: part of the first write, none of the second."""
+            """As Linux on a disk that is almost full: part of one write, none of the next."""
             if room:
                 return real(file, data[: room.pop()])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

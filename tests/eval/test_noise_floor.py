@@ -32,27 +32,32 @@ class LeftColumn:
     """The mean level of the left column: flipping and cropping move it by known amounts."""
 
     def __init__(self, **changes: object) -> None:
-        self.card = replace(CARDS["darkness"], id="left_column", pixels="uint8", **changes)  # type: ignore[arg-type]
+        self.card = replace(
+            CARDS["darkness"],
+            id="left_column",
+            pixels="uint8",
+            **changes,  # type: ignore[arg-type]
+        )
         self.seen: list[str] = []
-        self.pictures = 0
+        self.images = 0
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        self.pictures += len(batch)
+        self.images += len(batch)
         self.seen += [prompt.text for prompt in batch.prompts]
         return RewardOutput(torch.from_numpy(batch.uint8[:, :, 0].mean((1, 2)).astype(np.float32)))
 
 
 def test_it_is_the_largest_median_change_by_hand() -> None:
-    """Rows of one level each: a flip and a crop change what a column of a ramp says, a JPEG next to nothing."""
+    """Rows of one level each: a flip and a crop change a column of a ramp, a JPEG hardly does."""
     floors = []
     for steps in ([10, 20, 60], [10, 10, 10]):
-        pictures = []
+        images = []
         for step in steps:  # level 50 + step · column, 4 columns
             ramp = np.broadcast_to((50 + step * np.arange(4))[None, :, None], (16, 4, 3)).astype(
                 np.uint8
             )
-            pictures.append(ramp)
-        floors.append(noise_floor(Scorer(LeftColumn()), pictures, [CAT] * 3))
+            images.append(ramp)
+        floors.append(noise_floor(Scorer(LeftColumn()), images, [CAT] * 3))
     assert floors[0] == pytest.approx(
         60
     )  # flip: 3 columns · steps = 30, 60, 180, of which the median; crop: 10, 20, 60
@@ -60,7 +65,7 @@ def test_it_is_the_largest_median_change_by_hand() -> None:
 
 
 def test_it_is_what_the_edits_give_when_done_by_hand() -> None:
-    pictures = noise(5) + noise(4, 8, 20, 1)  # two sizes
+    images = noise(5) + noise(4, 8, 20, 1)  # two sizes
     score = make_reward("sharpness")
 
     def scored(arrays: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
@@ -73,32 +78,33 @@ def test_it_is_what_the_edits_give_when_done_by_hand() -> None:
         Image.fromarray(array).save(file, format="JPEG", quality=95)
         return np.asarray(Image.open(file).convert("RGB"))
 
-    moved = [np.pad(one[1:, 1:], ((0, 1), (0, 1), (0, 0)), mode="edge") for one in pictures]
-    edited = [[one[:, ::-1].copy() for one in pictures], moved, [jpeg(one) for one in pictures]]
-    expected = max(float(np.median(np.abs(scored(one) - scored(pictures)))) for one in edited)
-    assert noise_floor(Scorer(score), pictures, [CAT] * 9) == pytest.approx(expected, rel=1e-6)
+    moved = [np.pad(one[1:, 1:], ((0, 1), (0, 1), (0, 0)), mode="edge") for one in images]
+    edited = [[one[:, ::-1].copy() for one in images], moved, [jpeg(one) for one in images]]
+    expected = max(float(np.median(np.abs(scored(one) - scored(images)))) for one in edited)
+    assert noise_floor(Scorer(score), images, [CAT] * 9) == pytest.approx(expected, rel=1e-6)
     assert expected > 0
 
 
-def test_it_takes_24_pictures_evenly_with_their_own_prompts() -> None:
+def test_it_takes_24_images_evenly_with_their_own_prompts() -> None:
     reward = LeftColumn()
     noise_floor(
         Scorer(reward, batch_size=7), noise(100), [Prompt(str(number)) for number in range(100)]
     )
-    assert reward.pictures == 4 * FLOOR_IMAGES  # each with three edits
+    assert reward.images == 4 * FLOOR_IMAGES  # each with three edits
     numbers = sorted({int(text) for text in reward.seen})
     assert numbers == [place * 100 // 24 for place in range(24)]
 
 
-def test_where_it_is_not_measured_it_is_nan_and_nothing_is_asked() -> None:
-    remote, group = LeftColumn(calls=Calls(retries=3)), LeftColumn(inputs=("image", "group"))
+def test_where_it_is_not_measured_it_is_nan_and_nothing_is_scored() -> None:
+    remote = LeftColumn(calls=Calls(retries=3))
+    group = LeftColumn(inputs=("image", "group"))
     for reward in (remote, group):
         assert math.isnan(noise_floor(Scorer(reward), noise(3), [CAT] * 3))
-        assert reward.pictures == 0
+        assert reward.images == 0
     assert math.isnan(noise_floor(Scorer(LeftColumn()), [], []))
 
 
-def test_a_picture_without_a_score_is_left_out() -> None:
+def test_an_image_without_a_score_is_left_out() -> None:
     class Choosy(LeftColumn):
         def __call__(self, batch: ImageBatch) -> RewardOutput:
             values = super().__call__(batch).values
@@ -106,8 +112,8 @@ def test_a_picture_without_a_score_is_left_out() -> None:
             values[torch.tensor(odd)] = math.nan
             return RewardOutput(values, errors=tuple("odd" if one else None for one in odd))
 
-    pictures = noise(6)
+    images = noise(6)
     prompts = [CAT, Prompt("odd")] * 3
-    left = noise_floor(Scorer(LeftColumn()), pictures[::2], [CAT] * 3)
-    assert noise_floor(Scorer(Choosy()), pictures, prompts) == pytest.approx(left)
-    assert math.isnan(noise_floor(Scorer(Choosy()), pictures, [Prompt("odd")] * 6))
+    left = noise_floor(Scorer(LeftColumn()), images[::2], [CAT] * 3)
+    assert noise_floor(Scorer(Choosy()), images, prompts) == pytest.approx(left)
+    assert math.isnan(noise_floor(Scorer(Choosy()), images, [Prompt("odd")] * 6))

@@ -16,7 +16,8 @@ from ddpo.prompts import load_prompts
 
 
 def of(*checkpoints: Path, **settings: object) -> Plan:
-    return plan(EvalConfig(checkpoints=tuple(map(str, checkpoints)), **settings))  # type: ignore[arg-type]
+    names = tuple(map(str, checkpoints))
+    return plan(EvalConfig(checkpoints=names, **settings))  # type: ignore[arg-type]
 
 
 def test_defaults_come_from_the_run(run_folder: Path) -> None:
@@ -62,7 +63,8 @@ def test_earlier_checkpoints_of_the_run_come_with_it(runs: Callable[..., Path]) 
 def test_two_checkpoints_of_a_run_and_other_runs_have_names_of_their_own(
     runs: Callable[..., Path],
 ) -> None:
-    a, b = runs("a", 10, 20), runs("b", seed=1)
+    a = runs("a", 10, 20)
+    b = runs("b", seed=1)
     work = of(a / "checkpoints" / "iteration-000010", a, b)
     assert [model.name for model in work.models if not model.history] == ["a@10", "a@20", "b"]
     assert len({model.name for model in work.models}) == len(work.models)
@@ -74,7 +76,7 @@ def test_best_of_n_costs_as_many_queries_as_the_run(runs: Callable[..., Path]) -
     found = of(runs("long", 90)).best_of  # 720 queries over 45 prompts
     assert found is not None
     assert (found.n, len(found.prompts), found.training_prompts) == (16, 12, 45)
-    assert of(runs("short", 1)).best_of is None  # less than one picture of each prompt
+    assert of(runs("short", 1)).best_of is None  # less than one image of each prompt
     assert of(runs("other", 90), best_of=0).best_of is None
 
 
@@ -103,7 +105,7 @@ def test_a_checkpoint_outside_a_run_says_what_is_not_known(
     assert told.notes == ()
 
 
-def test_a_changed_reward_and_different_samplers_are_said(
+def test_a_changed_reward_and_different_samplers_are_noted(
     run_folder: Path, runs: Callable[..., Path]
 ) -> None:
     manifest = {"reward": {"card": {"id": "darkness"}, "signature": "reward:darkness|version:0"}}
@@ -157,11 +159,11 @@ def test_bad_checkpoints_are_named(
 def test_what_judges_a_group_is_reported_by_its_parts(run_folder: Path) -> None:
     work = of(run_folder, rewards=("pareto(darkness, symmetry)", "symmetry"), held_out=False)
     assert [reward.id for reward in work.rewards] == ["darkness", "symmetry"]
-    with pytest.raises(ConfigError, match="'vendi' judges pictures as a group"):
+    with pytest.raises(ConfigError, match="'vendi' judges images as a group"):
         of(run_folder, rewards=("vendi:features=pixels",))
 
 
-def test_pictures_of_another_trainer(tmp_path: Path) -> None:
+def test_images_of_another_trainer(tmp_path: Path) -> None:
     for folder in ("before", "after"):
         (tmp_path / folder).mkdir()
         for line in range(3):

@@ -1,4 +1,4 @@
-"""Prompt dependence: ω² by hand and beside an F test, a model that ignores its prompt, and one that did not change."""
+"""Prompt dependence: ω² by hand and beside an F test, and models with and without a change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddpo.eval.analysis.prompt_dependence import (
     swap_change,
     swap_partners,
 )
-from ddpo.eval.generate.probe import FACT_OF_CARD, VIEW_CARDS, describe, features_of
+from ddpo.eval.generate.probe import FACT_OF_CARD, PROBE_CARDS, features_of, probe_images
 from ddpo.images import to_uint8
 from ddpo.policies import load_policy
 from ddpo.policies.kl import trajectory_kl
@@ -41,10 +41,10 @@ class Ignorant(AnalyticPolicy):
         return super().predict(latents, timesteps, conditioning * (0.0 if self.tuned else 1.0))
 
 
-def drawn(
+def sampled(
     policy: Policy, seed: int, seeds: int = 4
 ) -> tuple[Rows, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Pixels of every prompt's pictures; and those beside pictures of the same noise for its partner."""
+    """Pixels of every prompt's images, and beside those of the same noise for its partner."""
     partners = swap_partners(list(TEXT))
     own: Rows = {}
     pairs = {}
@@ -54,7 +54,8 @@ def drawn(
         for text in (prompt.text, TEXT[partners[prompt.id]]):
             latents = sample_trajectory(policy, keys, SETTINGS, seed, [text] * seeds).latents[:, -1]
             rows.append(small_pixels(to_uint8(policy.decode(latents))))
-        own[prompt.id], pairs[prompt.id] = rows[0], (rows[0], rows[1])
+        own[prompt.id] = rows[0]
+        pairs[prompt.id] = (rows[0], rows[1])
     return own, pairs
 
 
@@ -68,14 +69,14 @@ def test_no_prompt_is_its_own_partner() -> None:
 
 
 def test_omega_squared_by_hand() -> None:
-    """Groups 1, 3 and 5, 7: between 16 on 1, within 4 on 2 degrees of freedom, so (16 - 2) / (20 + 2)."""
+    """Groups 1, 3 and 5, 7: between 16 on 1, within 4 on 2 degrees of freedom: 14 / 22."""
     assert omega_squared([np.array([[1.0], [3.0]]), np.array([[5.0], [7.0]])]) == pytest.approx(
         14 / 22
     )
 
 
 def test_omega_squared_is_that_of_the_f_statistic() -> None:
-    """ω² = (k-1)(F-1) / ((k-1)(F-1) + N), also with unequal groups (Keppel & Wickens 2004, chapter 8)."""
+    """ω² = (k-1)(F-1) / ((k-1)(F-1) + N), also unequal groups (Keppel & Wickens 2004, ch. 8)."""
     random = np.random.default_rng(0)
     groups = [random.standard_normal((size, 1)) + i / 2 for i, size in enumerate((3, 5, 2, 7))]
     f = stats.f_oneway(*[rows[:, 0] for rows in groups]).statistic
@@ -97,8 +98,8 @@ def test_omega_squared_is_next_to_unbiased(between: float, share: float) -> None
 def test_a_model_that_ignores_its_prompt_is_found_out() -> None:
     policy = Ignorant(0.2)
     with policy.reference():
-        before, before_pairs = drawn(policy, 5)
-    after, after_pairs = drawn(policy, 5)
+        before, before_pairs = sampled(policy, 5)
+    after, after_pairs = sampled(policy, 5)
     swap = swap_change("run", "animals", before_pairs, after_pairs)
     assert swap.base > 20  # 8-bit levels
     assert (swap.tuned, swap.ratio, swap.low, swap.high, swap.prompts) == (0.0, 0.0, 0.0, 0.0, 8)
@@ -109,8 +110,8 @@ def test_a_model_that_ignores_its_prompt_is_found_out() -> None:
     assert explained.high < 0.1
 
 
-def test_a_model_that_did_not_change_or_changed_all_pictures_alike_keeps_its_dependence() -> None:
-    before, pairs = drawn(AnalyticPolicy(0.0), 5)
+def test_a_model_that_did_not_change_or_changed_all_images_alike_keeps_its_dependence() -> None:
+    before, pairs = sampled(AnalyticPolicy(0.0), 5)
     same = (
         swap_change("run", "animals", pairs, pairs),
         explained_change("run", "animals", before, before),
@@ -120,20 +121,19 @@ def test_a_model_that_did_not_change_or_changed_all_pictures_alike_keeps_its_dep
     moved = explained_change("run", "animals", before, darker)
     assert (moved.ratio, moved.low, moved.high) == pytest.approx((1.0, 1.0, 1.0))
     again = explained_change(
-        "run", "animals", before, drawn(AnalyticPolicy(0.0), 6)[0]
+        "run", "animals", before, sampled(AnalyticPolicy(0.0), 6)[0]
     )  # other noise
     assert again.low < 1 < again.high
 
 
 def test_the_interval_of_explained_covers_the_true_ratio() -> None:
     """Prompts explain 0.5 before and 0.2 after (of all prompts, of which 30 are seen)."""
-    random, inside = np.random.default_rng(4), 0
+    random = np.random.default_rng(4)
+    inside = 0
     for _ in range(150):
         centres = random.standard_normal((30, 1, 16))
-        base, tuned = (
-            centres + random.standard_normal((30, 4, 16)),
-            0.5 * centres + random.standard_normal((30, 4, 16)),
-        )
+        base = centres + random.standard_normal((30, 4, 16))
+        tuned = 0.5 * centres + random.standard_normal((30, 4, 16))
         change = explained_change(
             "run",
             "s",
@@ -154,8 +154,8 @@ def test_too_little_to_judge_by_is_not_a_number() -> None:
     assert empty.prompts == 0
 
 
-def test_the_facts_of_a_picture_are_json_and_come_back() -> None:
-    """The embedded model, adapted and pushed: features survive the text, KL is that of the path, and only asked-for facts are there."""
+def test_the_facts_of_an_image_are_json_and_come_back() -> None:
+    """The embedded model, adapted: features survive the text, and KL is that of the trajectory."""
     import json
 
     policy = load_policy("emoji")
@@ -164,26 +164,25 @@ def test_the_facts_of_a_picture_are_json_and_come_back() -> None:
     for name, parameter in policy.trainable_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.02)
-    keys, settings = (
-        [SampleKey(prompt, 0) for prompt in PROMPTS[:3]],
-        SamplerSettings(4, 3.0, 1.0, 4),
-    )
+    keys = [SampleKey(prompt, 0) for prompt in PROMPTS[:3]]
+    settings = SamplerSettings(4, 3.0, 1.0, 4)
     trajectory = sample_trajectory(policy, keys, settings, 1)
-    with_kl = json.loads(json.dumps(describe(policy, keys, trajectory, settings, kl=True)))
-    without = describe(policy, keys, trajectory, settings, kl=False)
+    with_kl = json.loads(json.dumps(probe_images(policy, keys, trajectory, settings, kl=True)))
+    without = probe_images(policy, keys, trajectory, settings, kl=False)
     assert [facts["kl"] for facts in with_kl] == trajectory_kl(
         policy, [key.prompt.text for key in keys], trajectory, settings
     ).tolist()
     assert all(facts["kl"] > 0 for facts in with_kl)
-    assert [facts | {"kl": None} for facts in with_kl] == without
+    assert [{**facts, "kl": None} for facts in with_kl] == [{**one, "kl": None} for one in without]
+    assert all("kl" not in facts for facts in without)
     features = features_of(with_kl[0])
     assert features is not None
     assert features.shape == (160,)
     assert np.isfinite(features).all()
     assert features_of({"features": None}) is None
-    assert {FACT_OF_CARD[card.id] for card in VIEW_CARDS} <= set(with_kl[0])
+    assert {FACT_OF_CARD[card.id] for card in PROBE_CARDS} <= set(with_kl[0])
     analytic = AnalyticPolicy(0.1)
-    facts = describe(
+    facts = probe_images(
         analytic, keys, sample_trajectory(analytic, keys, SETTINGS, 1), SETTINGS, kl=False
     )
     assert facts[0]["features"] is None

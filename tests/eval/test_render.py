@@ -595,7 +595,7 @@ def test_number_by_hand() -> None:
     assert [shortened(text, 3) for text in ("ab", "a\n b", "abcd")] == [
         "ab",
         "a b",
-        "abc … (4 characters)",
+        "abc… (4 characters)",
     ]
 
 

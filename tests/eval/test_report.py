@@ -74,7 +74,7 @@ def test_every_field_is_documented() -> None:
     from ddpo.eval.generate.samples import COLUMNS
     from ddpo.eval.report.data import Report
 
-    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "evaluation-files.md").read_text(encoding="utf-8")
     missing = [name for name in (*_names(Report), *COLUMNS) if f"`{name}`" not in text]
     assert missing == []
 

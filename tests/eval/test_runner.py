@@ -45,7 +45,7 @@ def lists(tmp_path: Path) -> list[str]:
     ]
 
 
-def test_eval_writes_a_report_and_goes_on_for_free(
+def test_eval_writes_a_report_and_resumes_for_free(
     run_folder: Path, loaded: list[AnalyticPolicy], lists: list[str], tmp_path: Path
 ) -> None:
     result = call("eval", "--checkpoint", run_folder, *lists)
@@ -65,7 +65,7 @@ def test_eval_writes_a_report_and_goes_on_for_free(
     ]
     first = report.gains[0]
     assert (first.model, first.reward) == ("one", "darkness")
-    assert first.paired.gain.high < 0  # brighter pictures: darkness fell
+    assert first.paired.gain.high < 0  # brighter images: darkness fell
     assert len(report.curves[0].points) == 20
     rows = read_samples(out / "samples.parquet")
     assert len(rows) == 2 * 3 * 7 * len(report.rewards)
@@ -79,7 +79,7 @@ def test_eval_writes_a_report_and_goes_on_for_free(
     weights = run_folder / "checkpoints" / "iteration-000020" / "pytorch_lora_weights.safetensors"
     weights.write_text(
         "0.1"
-    )  # trained further: other pictures of the tuned model, the same of the base model
+    )  # trained further: other images of the tuned model, the same of the base model
     assert call("eval", "--checkpoint", run_folder, *lists).exit_code == 0
     again = {
         (row.model, row.prompt_id, row.index): row.image_sha256
@@ -110,38 +110,40 @@ def test_without_training_every_gain_is_exactly_zero(
     )  # "watch" at most, for doing no better than best-of-n
 
 
-def test_the_course_of_a_run(
+def test_the_history_of_a_run(
     runs: Callable[..., Path], loaded: list[AnalyticPolicy], lists: list[str]
 ) -> None:
     run = runs("long", 30, 60, 90, reward="darkness")
     call("eval", "--checkpoint", run, *lists, "--history-seeds", 1)
     report = load_report(run / "eval" / "iteration-000090" / "report.json")
-    (course,) = report.courses
-    assert [(point.model, point.iteration, point.queries) for point in course.points] == [
+    (history,) = report.courses
+    assert [(point.model, point.iteration, point.queries) for point in history.points] == [
         ("base", 0, 0),
         ("long@30", 30, 240),
         ("long@60", 60, 480),
         ("long", 90, 720),
     ]
-    kl = [point.kl.mean for point in course.points]
+    kl = [point.kl.mean for point in history.points]
     assert kl == sorted(kl)
     assert kl[0] == 0 < kl[1]
     assert kl[3] / kl[1] == pytest.approx(
         9, rel=0.05
     )  # the shift grows by thirds, KL with its square
-    gains = [point.gains["darkness"].mean for point in course.points]
+    gains = [point.gains["darkness"].mean for point in history.points]
     assert gains == sorted(gains, reverse=True)
-    peak = next(peak for peak in course.peaks if peak.reward == "darkness")
+    peak = next(peak for peak in history.peaks if peak.reward == "darkness")
     assert (peak.best_iteration, peak.onset_iteration) == (0, 30)
-    assert [best.n for best in course.best_of_n] == [2, 4, 8, 16]
-    assert course.beats_best_of == "no"
+    assert [best.n for best in history.best_of_n] == [2, 4, 8, 16]
+    assert history.beats_best_of == "no"
     assert {gain.model for gain in report.gains} == {"long"}
 
 
 def test_compare_puts_runs_side_by_side_and_seeds_together(
     runs: Callable[..., Path], loaded: list[AnalyticPolicy], lists: list[str], tmp_path: Path
 ) -> None:
-    a, b, c = runs("a"), runs("b", seed=1), runs("c", reward="symmetry")
+    a = runs("a")
+    b = runs("b", seed=1)
+    c = runs("c", reward="symmetry")
     d = runs("d", seed=2, optim={"lr": 0.1})  # another recipe is no other seed
     out = tmp_path / "out"
     assert call("compare", a, b, c, d, *lists, "--out", out).exit_code == 0
@@ -190,7 +192,7 @@ def test_what_is_printed_for_programs_is_alone_on_standard_output(
         assert "mine" in result.stdout
 
 
-def test_missing_weights_are_told_before_anything_is_drawn(
+def test_missing_weights_are_reported_before_anything_is_sampled(
     run_folder: Path,
     loaded: list[AnalyticPolicy],
     lists: list[str],
@@ -237,7 +239,7 @@ def test_prompts_may_be_anything(
     assert {path.relative_to(out).parts[0] for path in out.rglob("*.png")} == {"images"}
 
 
-def test_pictures_of_another_trainer(tmp_path: Path) -> None:
+def test_images_of_another_trainer(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for name, shift in (("before", 0), ("after", 60)):
         for prompt in ("a cat", "a dog", "a yak"):
@@ -249,7 +251,7 @@ def test_pictures_of_another_trainer(tmp_path: Path) -> None:
                 )
                 Image.fromarray(pixels).save(folder / f"{index}.png")
     (tmp_path / "prompts.txt").write_text("a cat\na dog\na yak\n")
-    (tmp_path / "after" / "a-yak" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "after" / "a-yak" / "1.png").write_bytes(b"no image")
     out = tmp_path / "out"
     images = ("--images", f"base={tmp_path / 'before'}", "--images", f"mine={tmp_path / 'after'}")
     assert (

@@ -11,8 +11,14 @@ import pytest
 from analytic import EVIL, Brightness, Redness
 
 from ddpo.errors import ConfigError
-from ddpo.eval.generate.rows import Row
-from ddpo.eval.generate.samples import Sample, SignedReward, make_rows, read_samples, write_samples
+from ddpo.eval.generate.samples import (
+    Row,
+    Sample,
+    SignedReward,
+    make_rows,
+    read_samples,
+    write_samples,
+)
 from ddpo.eval.generate.scoring import Score, ScoreJournal
 from ddpo.types import Prompt
 
@@ -52,7 +58,7 @@ def rows(tmp_path: Path) -> tuple[Row, ...]:
         return make_rows(samples, REWARDS, journal)
 
 
-def test_rows_are_pictures_times_rewards_in_order(rows: tuple[Row, ...]) -> None:
+def test_rows_are_images_times_rewards_in_order(rows: tuple[Row, ...]) -> None:
     assert [(row.model, row.reward) for row in rows] == [
         (m, r) for m in ("base", "tuned", "folder") for r in ("brightness", "redness")
     ]

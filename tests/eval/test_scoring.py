@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from analytic import Brightness, Redness
+from ddpo.eval.sharing import World
 
 from ddpo.errors import ConfigError, ImageError, RewardFailure, RewardUnavailable
 from ddpo.eval.generate.image_store import ImageKey, ImageStore, image_path, pixels_sha256
 from ddpo.eval.generate.scoring import Score, ScoreJournal, ScoreProgress, score, unscored
-from ddpo.eval.sharing import World
 from ddpo.images import from_uint8
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.scoring.scorer import Scorer
@@ -248,7 +248,7 @@ def test_a_reward_that_is_broken_or_away_stops_the_evaluation_and_the_scores_are
         run(Reward(("image", "prompt")), store, broken)
     away = Reward(("image", "prompt"))
     away.answers = 1
-    with pytest.raises(RewardUnavailable, match=r"nobody at home \(4 of 4 pictures\)"):
+    with pytest.raises(RewardUnavailable, match=r"nobody at home \(4 of 4 images\)"):
         run(away, store, ITEMS[:20])
     assert [one is not None for one in read(store, ITEMS[:20], away)] == [True] * 16 + [False] * 4
 

@@ -1,4 +1,4 @@
-"""Splits: which lists a model gets, which role each has, what becomes of leaks, and what is refused."""
+"""Splits: default lists of a model, roles, leaks, and refusals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ ANIMALS = load_prompts("animals").prompts
 
 
 def roles(*names: str, trained: object = ANIMALS, model: str = "a/model") -> dict[str, str]:
-    return {split.name: split.role for split, _ in load_splits(names, trained, model=model)}  # type: ignore[arg-type]
+    loaded = load_splits(names, trained, model=model)  # type: ignore[arg-type]
+    return {split.name: split.role for split, _ in loaded}
 
 
 def facts(name: str, trained: list[Prompt] | tuple[Prompt, ...], **options: str) -> SplitFacts:
@@ -139,10 +140,11 @@ def test_what_is_near_by_design_is_no_alarm_and_stays(name: str, says: str) -> N
     )  # the very prompt that was trained on
 
 
-def test_unseen_things_of_a_wider_kind_are_told() -> None:
+def test_unseen_things_of_a_wider_kind_are_noted() -> None:
     (note,) = facts("unseen_animals", ANIMALS).notes
-    assert note.startswith(
-        "13 of the 38 prompts of unseen_animals (a panda, a penguin, an owl, an eagle, …)"
+    assert note == (
+        "Counted as unseen, since only a wider kind was trained on: "
+        "13 of the 38 prompts of unseen_animals (a panda, a penguin, an owl, an eagle, …)."
     )
 
 
@@ -152,7 +154,7 @@ def test_a_prompt_may_stand_in_two_splits_and_a_note_says_so() -> None:
     first, second = (told for _, told in load_splits(["one.txt", "two.txt"], ANIMALS))
     assert first.notes == ()
     assert second.notes == (
-        "1 prompt stands both in one and in two: the pictures are the same and count in each.",
+        "1 prompt is both in one and in two: the images are the same and count in each.",
     )
 
 
@@ -188,7 +190,7 @@ def test_markup_and_emoji_and_very_long_prompts_pass_as_they_are() -> None:
         ),
     ],
 )
-def test_what_cannot_be_used_is_told_in_one_line(here: Path, names: list[str], says: str) -> None:
+def test_unusable_lists_are_reported_in_one_line(here: Path, names: list[str], says: str) -> None:
     Path("sub").mkdir()
     written("sub/one.txt", "a lamp")
     written("empty.txt", " ", "")
@@ -204,7 +206,7 @@ def test_what_cannot_be_used_is_told_in_one_line(here: Path, names: list[str], s
 
 
 def test_columns_of_two_tables_do_not_contradict_each_other(here: Path) -> None:
-    """A prompt that two tables name keeps what both say of it; what stands under "metadata" wins."""
+    """A prompt in two tables keeps the metadata of both; values under "metadata" win."""
     written(
         "parti.csv",
         "prompt,Category,Challenge",
@@ -218,7 +220,8 @@ def test_columns_of_two_tables_do_not_contradict_each_other(here: Path) -> None:
     found = [
         {prompt.text: dict(prompt.metadata) for prompt in split.prompts} for split, _ in loaded
     ]
-    lamp, kettle = {"Challenge": "Basic", "by": "x"}, {"Category": "own", "Challenge": "Basic"}
+    lamp = {"Challenge": "Basic", "by": "x"}
+    kettle = {"Category": "own", "Challenge": "Basic"}
     assert found == [
         {"a lamp": lamp, "a kettle": kettle},
         {"a lamp": lamp},

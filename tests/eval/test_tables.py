@@ -10,7 +10,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from ddpo.eval.analysis.tables import Pair, gain_table, matched_pairs, runs_table, transfer_table
-from ddpo.eval.generate.rows import Row
+from ddpo.eval.generate.samples import Row
 from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.inputs.splits import Split
 from ddpo.stats.paired import paired_gain, transfer_ratio
@@ -47,7 +47,10 @@ def _model(
 
 
 def _rows(shifts: dict[str, float], seeds: int = 3) -> list[Row]:
-    """Rows of the base model and of models that add a shift to "bright" (half of it on unseen prompts), and noise to both rewards."""
+    """Rows of the base model and of models that add a shift to "bright", and noise to both rewards.
+
+    On unseen prompts the shift is half as large.
+    """
     noise = np.random.default_rng(0)
     rows = []
     for model, shift in {"base": 0.0, **shifts}.items():
@@ -104,7 +107,7 @@ def test_pairs_hold_scores_of_one_prompt_and_noise_whatever_the_order_of_rows() 
     assert [(pair.model, pair.split, pair.prompt_id, pair.index) for pair in pairs] == firsts
 
 
-def test_pictures_without_a_partner_are_left_out() -> None:
+def test_images_without_a_partner_are_left_out() -> None:
     rows = [row for row in _rows({"one": 1.0}) if not (row.model == "one" and row.index == 2)]
     rows = [row for row in rows if not (row.model == "base" and row.prompt == "a seen 0")]
     assert {pair.index for pair in matched_pairs(rows)} == {0, 1}

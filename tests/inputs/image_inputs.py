@@ -19,7 +19,7 @@ COMFY = json.dumps(
         "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry"}},
     }
 )
-"""The graph of a ComfyUI image drawn from "a heron"."""
+"""The graph of a ComfyUI image with the prompt "a heron"."""
 
 
 def generation_data(prompt: str) -> str:

@@ -25,13 +25,13 @@ def found(place: Path, *, below: Path | None = None) -> Prompts:
     """Name → prompt of the images of a place."""
     root = f"{below or place}/"
     source = image_source([place])
-    pictures = list(source)
-    assert len(source) == len(pictures)
-    names = [picture.file.removeprefix(root) for picture in pictures]
-    texts = [picture.prompt.text if picture.prompt else None for picture in pictures]
+    images = list(source)
+    assert len(source) == len(images)
+    names = [image.file.removeprefix(root) for image in images]
+    texts = [image.prompt.text if image.prompt else None for image in images]
     assert len(set(names)) == len(names)
-    for picture in pictures:
-        assert picture.load().size == (8, 8)
+    for image in images:
+        assert image.load().size == (8, 8)
     return dict(zip(names, texts, strict=True))
 
 
@@ -205,10 +205,10 @@ NO_PROMPT: dict[str, tuple[dict[str, bytes | str], str]] = {
 @pytest.mark.parametrize("kind", NO_PROMPT)
 def test_a_caption_without_a_prompt_has_a_reason(kind: str, tmp_path: Path) -> None:
     files, reason = NO_PROMPT[kind]
-    (picture,) = image_source([made.fill(tmp_path, {"a.png": PNG, **files})])
-    assert picture.prompt is None
-    assert picture.no_prompt is not None
-    assert re.search(reason, picture.no_prompt)
+    (image,) = image_source([made.fill(tmp_path, {"a.png": PNG, **files})])
+    assert image.prompt is None
+    assert image.no_prompt is not None
+    assert re.search(reason, image.no_prompt)
 
 
 SHARD: dict[str, bytes | str] = {
@@ -244,14 +244,12 @@ FOLDER_IN_ARCHIVE: dict[str, bytes | str] = {
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tgz", "tar.xz", "tar.bz2", "zip"])
 def test_archives(suffix: str, tmp_path: Path) -> None:
     write = made.write_zip if suffix == "zip" else made.write_tar
-    shard, folder = (
-        write(tmp_path / f"s.{suffix}", SHARD),
-        write(tmp_path / f"f.{suffix}", FOLDER_IN_ARCHIVE),
-    )
+    shard = write(tmp_path / f"s.{suffix}", SHARD)
+    folder = write(tmp_path / f"f.{suffix}", FOLDER_IN_ARCHIVE)
     assert found(shard) == SHARD_PROMPTS
     assert image_source([shard]).left_out == {".cls": 1}
     assert found(folder) == {"./d/b.png": "bee", "./d/a.png": "ant"}
-    reasons = [picture.no_prompt for picture in image_source([shard])]
+    reasons = [image.no_prompt for image in image_source([shard])]
     assert [reason for reason in reasons if reason] == [f"its caption {shard}/003.txt is empty"]
 
 
@@ -345,7 +343,7 @@ def test_shards_of_a_folder_and_of_several_places(tmp_path: Path) -> None:
     made.fill(tmp_path, {"more/a.png": PNG, "more/a.txt": "ant"})
     tar = made.write_tar(tmp_path / "s.tar", {"b.png": PNG, "b.txt": "bee"})
     places = [tar, tmp_path / "more", tmp_path / "data" / "train-2.parquet"]
-    texts = [picture.prompt.text for picture in image_source(places) if picture.prompt]
+    texts = [image.prompt.text for image in image_source(places) if image.prompt]
     assert texts == ["bee", "ant", "from 2"]
 
 
@@ -365,11 +363,11 @@ CERTAIN = {
 def test_prompts_by_line_go_by_number(kind: str, tmp_path: Path) -> None:
     made.fill(tmp_path / "p", dict.fromkeys(reversed(CERTAIN[kind]), PNG))
     (tmp_path / "p.txt").write_text("".join(f"line {number}\n" for number in range(12)))
-    pictures = image_source([tmp_path / "p"], tmp_path / "p.txt")
+    images = image_source([tmp_path / "p"], tmp_path / "p.txt")
     pairs = {
-        picture.file.removeprefix(f"{tmp_path}/p/"): picture.prompt.text
-        for picture in pictures
-        if picture.prompt
+        image.file.removeprefix(f"{tmp_path}/p/"): image.prompt.text
+        for image in images
+        if image.prompt
     }
     assert pairs == {name: f"line {number}" for number, name in enumerate(CERTAIN[kind])}
 
@@ -386,11 +384,11 @@ DOUBTFUL = {
 
 
 @pytest.mark.parametrize("kind", DOUBTFUL)
-def test_an_order_that_cannot_be_told_is_refused(kind: str, tmp_path: Path) -> None:
+def test_an_uncertain_order_is_refused(kind: str, tmp_path: Path) -> None:
     made.fill(tmp_path / "p", dict.fromkeys(DOUBTFUL[kind], PNG))
     (tmp_path / "p.txt").write_text("line\n" * len(DOUBTFUL[kind]))
     with pytest.raises(
-        ConfigError, match=r"it cannot be told .*give a table with the columns file and prompt"
+        ConfigError, match=r"it is uncertain .*give a table with the columns file and prompt"
     ) as caught:
         image_source([tmp_path / "p"], tmp_path / "p.txt")
     assert "\n" not in str(caught.value)
@@ -404,9 +402,7 @@ def test_the_order_of_a_shell_s_pattern_is_refused_and_any_other_is_kept(tmp_pat
         image_source(shell, tmp_path / "p.txt")
     chosen = [tmp_path / f"{number}.png" for number in (3, 0, 10, *range(4, 10), 1, 2)]
     texts = [
-        picture.prompt.text
-        for picture in image_source(chosen, tmp_path / "p.txt")
-        if picture.prompt
+        image.prompt.text for image in image_source(chosen, tmp_path / "p.txt") if image.prompt
     ]
     assert texts == [f"line {number}" for number in range(11)]
 
@@ -421,8 +417,8 @@ def test_published_lists_go_by_line_and_repeats_count(suffix: str, tmp_path: Pat
         "json": '["ant", "bee", "ant"]',
     }
     made.fill(tmp_path, {f"list.{suffix}": contents[suffix]})
-    pictures = image_source([tmp_path / "p"], tmp_path / f"list.{suffix}")
-    assert [picture.prompt.text for picture in pictures if picture.prompt] == ["ant", "bee", "ant"]
+    images = image_source([tmp_path / "p"], tmp_path / f"list.{suffix}")
+    assert [image.prompt.text for image in images if image.prompt] == ["ant", "bee", "ant"]
 
 
 def test_bare_names_in_a_table_must_fit_one_image(tmp_path: Path) -> None:
@@ -431,9 +427,7 @@ def test_bare_names_in_a_table_must_fit_one_image(tmp_path: Path) -> None:
         image_source([tmp_path], tmp_path / "t.csv")
     made.fill(tmp_path, {"t.csv": "file,prompt\nx/a.png,ant\ny/a.png,bee\n"})
     texts = [
-        picture.prompt.text
-        for picture in image_source([tmp_path], tmp_path / "t.csv")
-        if picture.prompt
+        image.prompt.text for image in image_source([tmp_path], tmp_path / "t.csv") if image.prompt
     ]
     assert texts == ["ant", "bee"]
     made.fill(tmp_path, {"t.csv": "file,prompt\nz/q.png,ant\n"})

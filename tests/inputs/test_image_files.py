@@ -100,7 +100,8 @@ def test_a_folder_of_other_files_says_which(tmp_path: Path) -> None:
 
 
 def test_links_are_followed_once_and_never_in_circles(tmp_path: Path) -> None:
-    inside, outside = fill(tmp_path / "in", "a.png", "sub/b.png"), fill(tmp_path / "out", "c.png")
+    inside = fill(tmp_path / "in", "a.png", "sub/b.png")
+    outside = fill(tmp_path / "out", "c.png")
     (inside / "circle").symlink_to(inside, target_is_directory=True)
     (inside / "up").symlink_to(tmp_path, target_is_directory=True)
     (inside / "twice").symlink_to(inside / "sub", target_is_directory=True)

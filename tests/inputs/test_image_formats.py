@@ -19,7 +19,8 @@ Run = Callable[..., tuple[int, str, str]]
 Files = dict[str, bytes | str]
 PAGE = Path(__file__).parents[2] / "docs" / "input-formats.md"
 COMMANDS = ("score", "compare", "calibrate", "eval --images")
-CAT, DOG = "a cat", "a dog"
+CAT = "a cat"
+DOG = "a dog"
 
 
 def documented() -> dict[str, dict[str, str]]:
@@ -128,7 +129,8 @@ def test_every_pair_of_input_and_command(
     kind: str, command: str, tmp_path: Path, ddpo: Run
 ) -> None:
     assert documented()[kind][command] == "yes"
-    base, tuned = make(kind, tmp_path / "base", 100), make(kind, tmp_path / "tuned", 40)
+    base = make(kind, tmp_path / "base", 100)
+    tuned = make(kind, tmp_path / "tuned", 40)
     lists = ["--prompts", tmp_path / "base" / "list.txt"] if "--prompts" in kind else []
     out = tmp_path / "out.json"
     if command == "score":
@@ -183,7 +185,8 @@ def test_every_pair_of_input_and_command(
 def test_contact_sheets_show_the_images_of_every_container(
     kind: str, tmp_path: Path, ddpo: Run
 ) -> None:
-    place, sheet = make(kind, tmp_path / "base", 100), tmp_path / "sheet.png"
+    place = make(kind, tmp_path / "base", 100)
+    sheet = tmp_path / "sheet.png"
     code, _, err = ddpo("rewards", "score", "darkness", place, "--contact-sheet", sheet)
     assert code == 0, err
     with Image.open(sheet) as image:
@@ -205,7 +208,8 @@ def test_images_are_grouped_by_prompt_in_every_container(
         "        means = batch.pixels.mean((1, 2, 3))\n"
         "        return RewardOutput(means - means.mean())\n"
     )
-    place, out = make(kind, tmp_path / "base", 100), tmp_path / "o.jsonl"
+    place = make(kind, tmp_path / "base", 100)
+    out = tmp_path / "o.jsonl"
     spec = f"{tmp_path}/mine.py:Mine"
     code, _, err = ddpo("rewards", "score", spec, place, "--prompt", "x", "--out", out)
     assert code == 0, err

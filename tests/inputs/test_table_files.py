@@ -119,7 +119,7 @@ def test_quotes_that_begin_a_tab_separated_text_stay(tmp_path: Path) -> None:
         ("t.csv", "prompt,prompt\na,b\n", "t.csv:1: the header names the column 'prompt' twice"),
         ("t.csv", 'prompt\n"open\n', "t.csv:2: not text separated by ','"),
         ("t.csv", 'prompt,n\n"a" b,1\n', "t.csv:2: not text separated by ','"),
-        ("t.csv", "prompt,\na,1\n", "t.csv:2: the value '1' stands in a column without a name"),
+        ("t.csv", "prompt,\na,1\n", "t.csv:2: the value '1' is in a column without a name"),
         ("t.csv", b"prompt\nok\ncaf\xe9\n", "t.csv:3 is not UTF-8 text"),
         ("t.csv", "prompt\na\n".encode("utf-16-le"), "t.csv:1: a NUL character"),
         ("t.csv", b"prompt\na\x00b\n", "t.csv:2: a NUL character"),
@@ -153,7 +153,7 @@ def test_quotes_that_begin_a_tab_separated_text_stay(tmp_path: Path) -> None:
         ("t.jsonl", '{"a": -Infinity}\n', r"t.jsonl:1: not JSON \(-Infinity"),
         ("t.jsonl", '{"a": 1e999}\n', "t.jsonl:1: the number 1e999 is too large"),
         ("t.jsonl", '{"a": ' + "9" * 5000 + "}\n", "t.jsonl:1: "),
-        ("t.jsonl", '{"a": 1, "a": 2}\n', "t.jsonl:1: the key 'a' stands twice"),
+        ("t.jsonl", '{"a": 1, "a": 2}\n', "t.jsonl:1: the key 'a' appears twice"),
         ("t.jsonl", '{"a": 1}\n{"a": "x \\ud83d"}\n', "t.jsonl:2: half a surrogate pair"),
         ("t.jsonl", '{"a": {"b": ["\\ude00"]}}\n', "t.jsonl:1: half a surrogate pair"),
         ("t.jsonl", '{"\\ud800": 1}\n', "t.jsonl:1: half a surrogate pair"),
@@ -163,7 +163,7 @@ def test_quotes_that_begin_a_tab_separated_text_stay(tmp_path: Path) -> None:
         ("t.xlsx", b"PK", "a table must be one of .csv, .tsv, .json, .jsonl, .ndjson, .parquet"),
     ],
 )
-def test_what_is_no_table_is_told_in_one_line(
+def test_what_is_no_table_is_reported_in_one_line(
     tmp_path: Path, name: str, content: str | bytes, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
@@ -172,7 +172,7 @@ def test_what_is_no_table_is_told_in_one_line(
     assert len(str(caught.value)) < 400
 
 
-def test_no_file_and_a_folder_are_told(tmp_path: Path) -> None:
+def test_no_file_and_a_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.csv: no such file"):
         list(read_table(tmp_path / "absent.csv"))
     (tmp_path / "folder.csv").mkdir()

@@ -1,4 +1,7 @@
-"""A diffusion model whose best denoiser is a formula: latents are N(m(prompt), s²). "Training" shifts m and bends the denoiser."""
+"""A diffusion model of normal latents N(m(prompt), s²), whose best denoiser is a formula.
+
+"Training" shifts m and bends the denoiser.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ SPREAD = 0.5
 
 
 class GaussianPolicy:
-    """Predicts ε = √(1-ᾱ) (x - √ᾱ m) / (ᾱ s² + 1 - ᾱ); tuned, with m + `shift`, and plus `bend` · x."""
+    """A policy that predicts ε = √(1-ᾱ) (x - √ᾱ m) / (ᾱ s² + 1 - ᾱ).
+
+    The tuned policy has m + `shift`, and adds `bend` · x.
+    """
 
     model = "gaussian"
     latent_shape = (3, 4, 4)
@@ -25,7 +31,9 @@ class GaussianPolicy:
     def __init__(self, shift: float = 0.0, bend: float = 0.0, final_alpha: float = 1.0) -> None:
         betas = torch.linspace(1e-3, 2e-2, 1000, dtype=torch.float64)
         self.schedule = NoiseSchedule((1 - betas).cumprod(0), final_alpha, "epsilon", "leading", 0)
-        self.shift, self.bend, self.tuned = shift, bend, True
+        self.shift = shift
+        self.bend = bend
+        self.tuned = True
         self.shapes: set[int] = set()
 
     def encode(self, texts: Sequence[str]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where base models are found, and what of them is read: spellings, variants, damaged files, hub ids."""
+"""Places and files of base models: spellings, variants, damaged files, hub ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from ddpo.errors import ConfigError, MissingResourceError, UnknownNameError, UserError
 from ddpo.policies import load_policy
-from ddpo.policies.base_model import open_model, weight_files
+from ddpo.policies.base_model import open_model
+from ddpo.policies.model_files import weight_files
 from ddpo.policies.model_place import ModelPlace, fingerprint, locate, same_place
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images
 from ddpo.types import Prompt
@@ -150,14 +151,15 @@ def test_fp16_files_are_found_in_whole_and_mixed_folders(
 
 @pytest.mark.parametrize("variant", [None, "fp16"])
 def test_shards_are_read(model: Path, variant: str | None) -> None:
-    plain, dtype = image("models/sd"), torch.float16 if variant else torch.float32
+    plain = image("models/sd")
+    dtype = torch.float16 if variant else torch.float32
     unet = pipeline_of(model, dtype).unet
     shutil.rmtree(model / "unet")
     unet.save_pretrained(model / "unet", max_shard_size="100KB", variant=variant)
     assert len(weight_files(model / "unet").paths) > 1
     assert (image("models/sd") - plain).abs().max() < (0.02 if variant else 1e-6)
     next((model / "unet").glob("*-of-*.safetensors")).unlink()
-    with pytest.raises(MissingResourceError, match=r"is not whole: .*-of-.* is missing, 1 of"):
+    with pytest.raises(MissingResourceError, match=r"is incomplete: .*-of-.* is missing, 1 of"):
         load_policy("models/sd")
 
 
@@ -204,10 +206,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         "tokenizer.json is a pointer of Git LFS",
     ),
     "empty weights": (write(f"vae/{UNET_FILE}", b""), "is empty: fetch it again"),
-    "cut short": (cut_short, "is damaged or cut short"),
+    "cut short": (cut_short, "is damaged or truncated"),
     "a tensor is missing": (without_a_tensor, r"model\.safetensors lacks .*text_model|embed|layer"),
     "another shape": (narrow, r"position_embedding.* has another shape than .*config\.json says"),
-    "no unet": (remove("unet"), "is not whole: .* has no folder unet/"),
+    "no unet": (remove("unet"), "is incomplete: .* has no folder unet/"),
     "no tokenizer": (remove("tokenizer"), "has no folder tokenizer/"),
     "no vocabulary": (remove("tokenizer/tokenizer.json"), "tokenizer has no vocabulary"),
     "no weights": (remove(f"vae/{UNET_FILE}"), r"vae lacks diffusion_pytorch_model\.safetensors"),
@@ -223,7 +225,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_models_are_told_in_one_line(model: Path, case: str) -> None:
+def test_broken_models_are_reported_in_one_line(model: Path, case: str) -> None:
     make, message = BROKEN[case]
     make(model)
     with pytest.raises(MissingResourceError, match=message) as caught:
@@ -306,7 +308,7 @@ def test_offline_a_half_fetched_model_says_what_to_fetch(snapshot: Path, part: s
         file.unlink()
     with pytest.raises(
         MissingResourceError,
-        match=f"not whole in the hub's cache .{part}/ .*hf download owner/name",
+        match=f"incomplete in the hub's cache .{part}/ .*hf download owner/name",
     ):
         load_policy("owner/name")
 

@@ -1,4 +1,4 @@
-"""The base model's own view: errors in closed form, and what the embedded model says of right and wrong prompts and of broken pictures."""
+"""The denoising probe: errors in closed form; the embedded model on prompts and broken images."""
 
 from __future__ import annotations
 
@@ -33,11 +33,9 @@ OTHERS = [key.prompt.text for key in (*KEYS[5:], *KEYS[:5])]
 
 
 def test_errors_are_those_of_the_closed_form() -> None:
-    """ε̂ - ε = (√(ᾱ(1-ᾱ)) (x_0 - m) - ᾱ s² ε) / (ᾱ s² + 1 - ᾱ), of each picture's noise ε, about the base model's m."""
-    policy, keys = (
-        GaussianPolicy(shift=0.7),
-        [SampleKey(Prompt("a cat"), index) for index in range(600)],
-    )
+    """ε̂ - ε = (√(ᾱ(1-ᾱ)) (x_0 - m) - ᾱ s² ε) / (ᾱ s² + 1 - ᾱ) for each image's noise ε."""
+    policy = GaussianPolicy(shift=0.7)
+    keys = [SampleKey(Prompt("a cat"), index) for index in range(600)]
     x_0 = torch.linspace(-1, 1, 48).reshape(1, 3, 4, 4).expand(600, -1, -1, -1)
     found = denoising_probe(policy, keys, x_0, 64)
     noise = np.stack([_noise(key, policy.latent_shape).double().numpy() for key in keys])
@@ -72,7 +70,7 @@ def emoji() -> TrainablePolicy:
 
 @pytest.fixture(scope="module")
 def samples(emoji: TrainablePolicy) -> Tensor:
-    """x_0 of one picture of each of 12 nouns."""
+    """x_0 of one image of each of 12 nouns."""
     return sample_trajectory(emoji, KEYS, SamplerSettings(10, 3.0, 1.0, 12), 11).latents[:, -1]
 
 
@@ -81,7 +79,7 @@ def view(emoji: TrainablePolicy, samples: Tensor) -> DenoisingProbe:
     return denoising_probe(emoji, KEYS, samples, 12)
 
 
-def test_the_right_prompt_explains_a_picture_and_a_wrong_one_does_not(
+def test_the_right_prompt_explains_an_image_and_a_wrong_one_does_not(
     emoji: TrainablePolicy, samples: Tensor, view: DenoisingProbe
 ) -> None:
     wrong = denoising_probe(emoji, KEYS, samples, 12, OTHERS)
@@ -95,7 +93,7 @@ def test_the_right_prompt_explains_a_picture_and_a_wrong_one_does_not(
 
 
 @pytest.mark.parametrize("kind", ["white", "black", "noise"])
-def test_broken_pictures_are_implausible(
+def test_broken_images_are_implausible(
     emoji: TrainablePolicy, view: DenoisingProbe, kind: str
 ) -> None:
     pixels = {"white": torch.ones(12, 3, 64, 64), "black": torch.zeros(12, 3, 64, 64)}.get(kind)
@@ -118,10 +116,10 @@ def tuned() -> TrainablePolicy:
     return policy
 
 
-def test_it_is_the_base_model_that_is_asked_picture_by_picture(
+def test_it_is_the_base_model_that_is_asked_image_by_image(
     tuned: TrainablePolicy, samples: Tensor, view: DenoisingProbe
 ) -> None:
-    """A fully finetuned policy gives the same view, in batches of another size and with one left over."""
+    """A fully finetuned policy has the same probe, in other batches with one image left over."""
     found = denoising_probe(tuned, KEYS, samples, 5)
     assert found.features.dtype == torch.float16
     assert found.features.shape == (12, 160)
@@ -131,7 +129,7 @@ def test_it_is_the_base_model_that_is_asked_picture_by_picture(
     assert torch.equal(again.fit, found.fit[10:])
 
 
-def test_equal_pictures_have_equal_features(emoji: TrainablePolicy, samples: Tensor) -> None:
+def test_equal_images_have_equal_features(emoji: TrainablePolicy, samples: Tensor) -> None:
     same = denoising_probe(emoji, KEYS, samples[:1].expand(12, -1, -1, -1), 12).features
     assert torch.equal(same, same[:1].expand(12, -1))
 
@@ -139,7 +137,7 @@ def test_equal_pictures_have_equal_features(emoji: TrainablePolicy, samples: Ten
 def test_features_tell_what_is_shown(
     emoji: TrainablePolicy, samples: Tensor, view: DenoisingProbe
 ) -> None:
-    """A second picture of each noun is nearest to the first one of its noun far more often than by chance (1 in 12)."""
+    """Two images of one noun are nearest far more often than by chance (1 in 12)."""
     keys = [SampleKey(key.prompt, 1) for key in KEYS]
     second = denoising_probe(
         emoji,

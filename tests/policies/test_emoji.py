@@ -1,4 +1,4 @@
-"""The embedded model: its files are what the manifest says, its pictures show what was asked, its making is repeatable."""
+"""The embedded model: files match the manifest, and images the prompts; packing is repeatable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from ddpo.prompts import load_prompts
 from ddpo.types import Prompt
 from pretraining.glyphs import NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS
 from pretraining.muon import orthogonalise
-from pretraining.pretrain import fold_standardisation, stratified_timesteps
+from pretraining.packing import fold_standardisation
+from pretraining.pretrain import stratified_timesteps
 from pretraining.render import FONT_PATHS, Renderer, with_article
 from pretraining.tokenizer import caption_words, train_merges, write_tokenizer
 
@@ -41,7 +42,7 @@ def test_the_weights_are_those_of_the_manifest_and_small() -> None:
     assert sum(fact["bytes"] for fact in facts.values()) <= 16e6
 
 
-def test_a_damaged_installation_is_told_in_one_line(
+def test_a_damaged_installation_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "emoji" / "weights"
@@ -55,7 +56,7 @@ def test_a_damaged_installation_is_told_in_one_line(
         load_policy("emoji")
     (copy / "unet" / "config.json").unlink()
     with pytest.raises(
-        MissingResourceError, match=r"not whole in this installation: .*config\.json is missing"
+        MissingResourceError, match=r"incomplete in this installation: .*config\.json is missing"
     ):
         load_policy("emoji")
 
@@ -78,8 +79,8 @@ def test_the_words_that_the_warning_knows_are_those_of_the_training_captions() -
     assert taught == {"nouns": list(NOUNS), "words": caption_words()}
 
 
-def test_pictures_depend_on_the_prompt() -> None:
-    """A banana is yellower (red and green above blue) than a whale, on average over grounds that have nothing to do with either."""
+def test_images_depend_on_the_prompt() -> None:
+    """A banana is yellower (red and green above blue) than a whale, averaged over backgrounds."""
     policy = load_policy("emoji")
     settings = SamplerSettings(steps=10, guidance=2.5, batch=16)
     yellow = {}
@@ -106,7 +107,7 @@ def test_each_caption_word_is_one_token(tmp_path: Path) -> None:
 
 
 def test_merges_of_a_hand_worked_vocabulary() -> None:
-    """ "ab" and "abc": the pair (a, b</w>) and (a, b) occur once each, (b, c</w>) once; ties go to the alphabetically first."""
+    """In "ab" and "abc", (a, b</w>), (a, b) and (b, c</w>) occur once; ties are alphabetical."""
     assert train_merges(["ab", "abc"]) == [("a", "b"), ("a", "b</w>"), ("ab", "c</w>")]
 
 
@@ -140,7 +141,8 @@ def test_folding_standardises_latents_and_keeps_the_decoder() -> None:
     with torch.no_grad():
         before = vae.encode(images).latent_dist
         decoded = vae.decode(before.mean).sample
-        mean, std = before.mean.mean((0, 2, 3)), before.mean.std((0, 2, 3))
+        mean = before.mean.mean((0, 2, 3))
+        std = before.mean.std((0, 2, 3))
         fold_standardisation(vae, mean, std)
         after = vae.encode(images).latent_dist
         torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(12), atol=1e-4, rtol=0)

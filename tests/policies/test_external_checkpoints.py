@@ -1,4 +1,4 @@
-"""Checkpoints of other trainers: our pictures with them are those of plain diffusers, and the weights those of W + alpha/rank · B·A."""
+"""Checkpoints of other trainers: images as in plain diffusers, weights W + alpha/rank · B·A."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ def pipeline_of(model: Path) -> Any:
 
 
 def random_lora(unet: Any, layers: list[str], rank: Callable[[int], int] = lambda _: 3) -> Lora:
-    """Layer → A and B, large enough to be seen in the picture."""
-    generator, found = torch.Generator().manual_seed(1), {}
+    """Layer → A and B, large enough to be seen in the image."""
+    generator = torch.Generator().manual_seed(1)
+    found = {}
     for index, layer in enumerate(layers):
         out, width, *kernel = unet.get_submodule(layer).weight.shape
         r = rank(index)
@@ -74,7 +75,7 @@ def merged(model: Path, lora: Lora, alphas: dict[str, float]) -> Any:
     return unet
 
 
-def same_pictures(policy: Any, pipeline: Any) -> None:
+def same_images(policy: Any, pipeline: Any) -> None:
     noise = sample_noise(KEY, 0, 3, policy.latent_shape)[:1]
     expected = pipeline(
         "a cat", latents=noise, num_inference_steps=3, guidance_scale=2.0, eta=0.0, output_type="pt"
@@ -87,10 +88,8 @@ def same_pictures(policy: Any, pipeline: Any) -> None:
 
 def same_predictions(policy: Any, unet: Any) -> None:
     generator = torch.Generator().manual_seed(2)
-    latents, hidden = (
-        torch.randn(2, *policy.latent_shape, generator=generator),
-        policy.encode(["a cat", "a dog"]),
-    )
+    latents = torch.randn(2, *policy.latent_shape, generator=generator)
+    hidden = policy.encode(["a cat", "a dog"])
     times = torch.tensor([10, 700])
     with torch.no_grad():
         torch.testing.assert_close(
@@ -155,7 +154,7 @@ def write_lora(
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_lora_of_any_format_gives_the_pictures_of_diffusers(
+def test_a_lora_of_any_format_gives_the_images_of_diffusers(
     tiny_model: Path, tmp_path: Path, form: str
 ) -> None:
     pipeline = pipeline_of(tiny_model)
@@ -181,7 +180,7 @@ def test_a_lora_of_any_format_gives_the_pictures_of_diffusers(
         pipeline.unet.load_lora_adapter(load_file(info.weights), prefix=None)
     else:
         pipeline.load_lora_weights(tmp_path)
-    same_pictures(policy, pipeline)
+    same_images(policy, pipeline)
 
 
 def test_every_layer_has_its_own_rank_and_alpha(tiny_model: Path, tmp_path: Path) -> None:
@@ -220,11 +219,12 @@ def test_what_the_header_says_of_alpha_is_heeded(tiny_model: Path, tmp_path: Pat
     )
     info = find_checkpoint(tmp_path, str(tiny_model))
     assert info.adapter == {"rank": 4, "alpha": 2, "targets": ["to_q", "to_v"]}
-    same_pictures(load_policy(str(tiny_model), info), pipeline)
+    same_images(load_policy(str(tiny_model), info), pipeline)
 
 
 def tuned_pipeline(model: Path) -> Any:
-    pipeline, generator = pipeline_of(model), torch.Generator().manual_seed(3)
+    pipeline = pipeline_of(model)
+    generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in pipeline.unet.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator)).copy_(
@@ -234,7 +234,7 @@ def tuned_pipeline(model: Path) -> Any:
 
 
 @pytest.mark.parametrize("form", ["pipeline", "fp16 pipeline", "unet/", "unet itself", "sharded"])
-def test_a_full_unet_of_any_layout_gives_the_pictures_of_diffusers(
+def test_a_full_unet_of_any_layout_gives_the_images_of_diffusers(
     tiny_model: Path, tmp_path: Path, form: str
 ) -> None:
     pipeline = tuned_pipeline(tiny_model)
@@ -259,9 +259,9 @@ def test_a_full_unet_of_any_layout_gives_the_pictures_of_diffusers(
         str(tiny_model),
     )
     policy = load_policy(str(tiny_model), tmp_path)
-    same_pictures(policy, pipeline)
+    same_images(policy, pipeline)
     with policy.reference():
-        same_pictures(policy, pipeline_of(tiny_model))
+        same_images(policy, pipeline_of(tiny_model))
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ def test_hub_ids(tiny_model: Path, hub: Path, tmp_path: Path) -> None:
     for missing in ("owner/other", "owner/name/style.safetensors"):
         with pytest.raises(
             MissingResourceError,
-            match=f"'{missing}' .no folder here, so a hub id. is not in the hub's cache and fetching is off",
+            match=f"'{missing}' .no folder here, so a hub id. is not in the hub's cache and fetch",
         ):
             find_checkpoint(missing, model)
     (tmp_path / "owner").mkdir()
@@ -315,7 +315,7 @@ def test_hub_ids(tiny_model: Path, hub: Path, tmp_path: Path) -> None:
 
 
 class HubServer(BaseHTTPRequestHandler):
-    """As much of the hub as its client asks for: a repository's commit, the list of its files, the files (each holds its own name)."""
+    """The part of the hub that its client needs: commit, file list, and files with their names."""
 
     names: ClassVar[list[str]] = []
 
@@ -326,20 +326,21 @@ class HubServer(BaseHTTPRequestHandler):
         self.do_GET(body=False)
 
     def do_GET(self, body: bool = True) -> None:
-        path, told = self.path.partition("?")[0], None
+        path = self.path.partition("?")[0]
+        reply = None
         name = path.partition(f"/owner/name/resolve/{COMMIT}/")[2]
         if "/tree/" in path:
-            told = [
+            reply = [
                 {"type": "file", "path": name, "size": len(name), "oid": "0"} for name in self.names
             ]
         elif path.startswith("/api/models/owner/name"):
-            told = {
+            reply = {
                 "id": "owner/name",
                 "sha": COMMIT,
                 "siblings": [{"rfilename": name} for name in self.names],
             }
-        content = name.encode() if told is None else json.dumps(told).encode()
-        self.send_response(200 if told or name in self.names else 404)
+        content = name.encode() if reply is None else json.dumps(reply).encode()
+        self.send_response(200 if reply or name in self.names else 404)
         for header, value in (
             ("Content-Length", str(len(content))),
             ("ETag", '"' + name.replace("/", "-") + '"'),
@@ -409,12 +410,12 @@ REPOSITORIES = {
 def test_only_what_is_needed_is_fetched_from_the_hub(
     online: Path, monkeypatch: pytest.MonkeyPatch, repository: str
 ) -> None:
-    wanted, unwanted = REPOSITORIES[repository]
-    monkeypatch.setattr(HubServer, "names", [*wanted, *unwanted, *CLUTTER])
+    necessary, others = REPOSITORIES[repository]
+    monkeypatch.setattr(HubServer, "names", [*necessary, *others, *CLUTTER])
     assert fetch("owner/name", "base") == online
     assert sorted(
         str(file.relative_to(online)) for file in online.rglob("*") if file.is_file()
-    ) == sorted(wanted)
+    ) == sorted(necessary)
     monkeypatch.setenv("DDPO_OFFLINE", "1")
     assert fetch("owner/name", "base") == online
 
@@ -472,7 +473,8 @@ UNET_CONFIG = '{"_class_name": "UNet2DConditionModel"}'
 BAD: dict[str, tuple[tuple[Callable[[Path, Path], None], ...], str]] = {
     "architecture": (
         (other_unet,),
-        r"unet has another architecture than '.*model': block_out_channels is \[8, 32\], not \[16, 32\]",
+        r"unet has another architecture than '.*model': "
+        r"block_out_channels is \[8, 32\], not \[16, 32\]",
     ),
     "missing weights": (
         (half_a_unet,),
@@ -480,7 +482,8 @@ BAD: dict[str, tuple[tuple[Callable[[Path, Path], None], ...], str]] = {
     ),
     "text encoder": (
         (other_encoder,),
-        r"has another text_encoder than '.*model' \(.*embed.*\): ddpo evaluates changes of the denoiser only",
+        r"has another text_encoder than '.*model' \(.*embed.*\): "
+        "ddpo evaluates changes of the denoiser only",
     ),
     "schedule": ((other_schedule,), "another noise schedule or prediction type than"),
     "no such layer": (
@@ -539,7 +542,9 @@ BAD: dict[str, tuple[tuple[Callable[[Path, Path], None], ...], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_does_not_fit_is_told_in_one_line(tiny_model: Path, tmp_path: Path, case: str) -> None:
+def test_what_does_not_fit_is_reported_in_one_line(
+    tiny_model: Path, tmp_path: Path, case: str
+) -> None:
     makers, message = BAD[case]
     for make in makers:
         make(tiny_model, tmp_path)
@@ -573,7 +578,7 @@ def test_the_base_model_must_be_known_and_right(tiny_model: Path, tmp_path: Path
 def peft_folder(
     model: Path, folder: Path, prefix: bool = True, half: bool = False, **settings: Any
 ) -> Any:
-    """What peft writes for a UNet; returns the UNet with peft's own forward."""
+    """Writes a UNet's adapter with peft, and returns the UNet with peft's own forward."""
     torch.manual_seed(1)
     config = LoraConfig(
         **{"r": 4, "lora_alpha": 8, "target_modules": ["to_q", "to_v"], "init_lora_weights": False}

@@ -1,4 +1,4 @@
-"""The KL of denoising paths: in closed form, and against the mean of log π - log π_ref; other texts on the same noise."""
+"""The KL of denoising paths, against its closed form and the mean of log π - log π_ref."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ TEXTS = [key.prompt.text for key in CATS]
 
 
 def kl_of_a_shift(shift: float, steps: int, eta: float) -> float:
-    """Σ_t (Δμ_t)² / (2σ_t²) in 48 dimensions, in float64 from the betas: the shift changes ε by a constant, so no path is needed.
+    """Σ_t (Δμ_t)² / (2σ_t²) in 48 dimensions, in float64 from the betas.
+
+    The shift changes ε by a constant, so no path is needed.
 
     With μ = √ᾱ' (x - √(1-ᾱ) ε) / √ᾱ + √(1-ᾱ'-σ²) ε and ε lower by √(1-ᾱ) √ᾱ shift / (ᾱ s² + 1 - ᾱ).
     """
     alphas = np.cumprod(1 - np.linspace(1e-3, 2e-2, 1000))
-    total, stride = 0.0, 1000 // steps
+    total = 0.0
+    stride = 1000 // steps
     for index in range(steps - 1):  # the last step goes to ᾱ = 1 without noise
-        a, before = alphas[(steps - 1 - index) * stride], alphas[(steps - 2 - index) * stride]
+        a = alphas[(steps - 1 - index) * stride]
+        before = alphas[(steps - 2 - index) * stride]
         variance = eta**2 * (1 - before) / (1 - a) * (1 - a / before)
         epsilon = -math.sqrt((1 - a) * a) * shift / (a * SPREAD**2 + 1 - a)
         mean = (math.sqrt(1 - before - variance) - math.sqrt(before * (1 - a) / a)) * epsilon
@@ -37,7 +41,8 @@ def kl_of_a_shift(shift: float, steps: int, eta: float) -> float:
 
 @pytest.mark.parametrize(("steps", "eta"), [(10, 1.0), (20, 0.5)])
 def test_a_shift_has_the_kl_of_the_closed_form_whatever_the_path(steps: int, eta: float) -> None:
-    policy, settings = GaussianPolicy(shift=0.1), SamplerSettings(steps, 1.0, eta, 6)
+    policy = GaussianPolicy(shift=0.1)
+    settings = SamplerSettings(steps, 1.0, eta, 6)
     found = trajectory_kl(policy, TEXTS, sample_trajectory(policy, CATS, settings, 3), settings)
     assert found.dtype == torch.float64
     np.testing.assert_allclose(found.numpy(), kl_of_a_shift(0.1, steps, eta), rtol=2e-4)
@@ -46,7 +51,8 @@ def test_a_shift_has_the_kl_of_the_closed_form_whatever_the_path(steps: int, eta
 def log_ratio(policy: GaussianPolicy, trajectory: Trajectory, settings: SamplerSettings) -> Tensor:
     """log π(path) - log π_ref(path) by torch's normal density, `[batch]`; both with guidance."""
     c = policy.schedule.coefficients(settings.steps, settings.eta)
-    conditioning, empty = policy.encode(["a cat"] * settings.batch), policy.encode([""])
+    conditioning = policy.encode(["a cat"] * settings.batch)
+    empty = policy.encode([""])
     total = torch.zeros(settings.batch, dtype=torch.float64)
 
     def density(index: int) -> Tensor:
@@ -69,7 +75,7 @@ def log_ratio(policy: GaussianPolicy, trajectory: Trajectory, settings: SamplerS
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_it_is_the_mean_log_ratio_of_paths_of_the_policy(guidance: float) -> None:
-    """The two differ by Σ Δμ·ε/σ, of mean 0 and variance 2 KL: a log ratio has the same mean and spreads far more."""
+    """They differ by Σ Δμ·ε/σ, with mean 0 and variance 2 KL, so a log ratio spreads far more."""
     policy = GaussianPolicy(
         shift=0.05, bend=0.02, final_alpha=0.999
     )  # here the last step is noisy too
@@ -91,14 +97,16 @@ def test_without_training_it_is_zero_and_without_noise_it_does_not_exist() -> No
         trajectory_kl(same, TEXTS, sample_trajectory(same, CATS, settings, 1), settings).tolist()
         == [0.0] * 6
     )
-    still, policy = SamplerSettings(5, 2.0, 0.0, 6), GaussianPolicy(shift=0.1)
+    still = SamplerSettings(5, 2.0, 0.0, 6)
+    policy = GaussianPolicy(shift=0.1)
     assert (
         trajectory_kl(policy, TEXTS, sample_trajectory(policy, CATS, still, 1), still).isnan().all()
     )
 
 
 def test_a_part_of_a_batch_has_the_same_kl_and_the_denoiser_one_shape() -> None:
-    settings, policy = SamplerSettings(5, 2.0, 1.0, 6), GaussianPolicy(bend=0.1)
+    settings = SamplerSettings(5, 2.0, 1.0, 6)
+    policy = GaussianPolicy(bend=0.1)
     path = sample_trajectory(policy, CATS, settings, 1)
     whole, part = (
         trajectory_kl(policy, TEXTS[:n], Trajectory(path.latents[:n], path.log_probs[:n]), settings)
@@ -111,7 +119,8 @@ def test_a_part_of_a_batch_has_the_same_kl_and_the_denoiser_one_shape() -> None:
 
 
 def test_another_text_on_the_same_noise() -> None:
-    policy, settings = GaussianPolicy(), SamplerSettings(5, 2.0, 1.0, 6)
+    policy = GaussianPolicy()
+    settings = SamplerSettings(5, 2.0, 1.0, 6)
     own = sample_trajectory(policy, CATS, settings, 1).latents
     assert torch.equal(sample_trajectory(policy, CATS, settings, 1, TEXTS).latents, own)
     swapped = sample_trajectory(policy, CATS, settings, 1, ["a dog", *TEXTS[1:]]).latents

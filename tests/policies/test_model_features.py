@@ -1,4 +1,4 @@
-"""Settings of a model's configs: honoured ones give the images of diffusers' own pipelines, others are refused by name."""
+"""Settings of a model's configs: honoured as in diffusers' pipelines, or refused by name."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def changed(model: Path, to: Path, part: str, values: dict[str, Any]) -> str:
 
 
 def difference(word: str, pipeline: Any, **options: Any) -> float:
-    """The largest difference to the image of a pipeline from the same noise, by DDIM without noise between steps."""
+    """The largest difference to a pipeline's image from the same noise, by deterministic DDIM."""
     pipeline.set_progress_bar_config(disable=True)
     policy = load_policy(word)
     noise = sample_noise(KEY, 0, 4, policy.latent_shape)[:1]
@@ -65,7 +65,7 @@ def difference(word: str, pipeline: Any, **options: Any) -> float:
 
 
 def sd_pipeline(word: str) -> Any:
-    """The pipeline as it is built with DDIM: it then sets the scheduler's outdated defaults right by itself."""
+    """The pipeline built with DDIM, which corrects the scheduler's outdated defaults."""
     config = {**json.loads((Path(word) / "scheduler" / "scheduler_config.json").read_text())}
     scheduler = DDIMScheduler.from_config(config)
     return StableDiffusionPipeline.from_pretrained(word, scheduler=scheduler, safety_checker=None)

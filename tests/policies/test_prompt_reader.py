@@ -1,4 +1,4 @@
-"""Prompts longer than a text encoder reads: the embedded model reads 16 tokens, two of which are the start and the end."""
+"""Prompts longer than a text encoder; the embedded model reads 14 tokens besides start and end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_short_prompts_are_read_whole(reader: PromptReader) -> None:
 
 
 @pytest.mark.parametrize("count", [15, 16, 40])
-def test_the_end_that_is_not_read_is_told(reader: PromptReader, count: int) -> None:
+def test_the_end_that_is_not_read_is_reported(reader: PromptReader, count: int) -> None:
     """Each "cat" is one token."""
     assert len(reader.read("cat")[0]) == 1
     cut = check_prompts(

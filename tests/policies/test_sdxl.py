@@ -1,4 +1,4 @@
-"""SDXL's adapter on a tiny random model: the pictures and files of diffusers' own pipeline, exact ratios."""
+"""The SDXL policy on a tiny random model: images and files as in diffusers, exact ratios."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def pipeline_of(folder: Path) -> Any:
 
 @pytest.mark.parametrize("zeros", [True, False])
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
-def test_deterministic_sampling_gives_the_pictures_of_the_diffusers_pipeline(
+def test_deterministic_sampling_gives_the_images_of_the_diffusers_pipeline(
     tiny_xl: Path, tmp_path: Path, guidance: float, zeros: bool
 ) -> None:
     model = tmp_path / "model"
@@ -59,7 +59,8 @@ def test_deterministic_sampling_gives_the_pictures_of_the_diffusers_pipeline(
     (model / "model_index.json").write_text(
         json.dumps(index | {"force_zeros_for_empty_prompt": zeros})
     )
-    policy, pipeline = load_policy(str(model)), pipeline_of(model)
+    policy = load_policy(str(model))
+    pipeline = pipeline_of(model)
     assert isinstance(policy, StableDiffusionXLPolicy)
     noise = sample_noise(KEYS[0], 0, 5, policy.latent_shape)[:1]
     expected = pipeline(
@@ -84,9 +85,11 @@ def test_stored_paths_have_ratio_one_to_the_bit(tiny_xl: Path, kind: Any, dtype:
     disturb(policy)
     path = sample_trajectory(policy, KEYS, SamplerSettings(steps=4, guidance=3.0, batch=4), seed=3)
     coefficients = policy.schedule.coefficients(4, 1.0)
-    pictures, steps = torch.tensor([2, 0, 2, 1]), torch.tensor([3, 0, 1, 3])
-    conditioning = policy.encode([KEYS[i].prompt.text for i in pictures])
-    x_t, x_prev = path.latents[pictures, steps], path.latents[pictures, steps + 1]
+    images = torch.tensor([2, 0, 2, 1])
+    steps = torch.tensor([3, 0, 1, 3])
+    conditioning = policy.encode([KEYS[i].prompt.text for i in images])
+    x_t = path.latents[images, steps]
+    x_prev = path.latents[images, steps + 1]
     output = guided(
         policy, x_t, coefficients.timesteps[steps], conditioning, policy.encode([""]), 3.0
     )
@@ -95,7 +98,7 @@ def test_stored_paths_have_ratio_one_to_the_bit(tiny_xl: Path, kind: Any, dtype:
         ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction),
         coefficients.std[steps],
     )
-    assert torch.equal(found, path.log_probs[pictures, steps])
+    assert torch.equal(found, path.log_probs[images, steps])
     assert found.requires_grad
 
 
@@ -139,10 +142,8 @@ def test_a_run_is_trained_sampled_exported_and_the_same_in_plain_diffusers(
         pipeline.load_lora_weights(tmp_path / "out")
     else:
         pipeline = pipeline_of(tmp_path / "out")
-    tuned, settings = (
-        load_policy(str(tiny_xl), tmp_path / "run"),
-        SamplerSettings(steps=3, guidance=2.0, batch=2),
-    )
+    tuned = load_policy(str(tiny_xl), tmp_path / "run")
+    settings = SamplerSettings(steps=3, guidance=2.0, batch=2)
     theirs = StableDiffusionXLPolicy(str(tiny_xl))
     for name in (*theirs.BESIDE, "unet", "vae"):
         setattr(theirs, name, getattr(pipeline, name))
@@ -157,9 +158,10 @@ def test_a_run_is_trained_sampled_exported_and_the_same_in_plain_diffusers(
 
 
 def test_a_lora_of_kohya_with_the_names_of_the_original_code(tiny_xl: Path, tmp_path: Path) -> None:
-    """The first layer of the second down block is input block 3 there (0: the first convolution, 1: a layer, 2: the downsampler)."""
+    """The second down block's first layer is input block 3 (0 convolution, 1 layer, 2 sampler)."""
     where = "lora_unet_input_blocks_3_1_transformer_blocks_{}_attn1_to_q"
-    generator, tensors = torch.Generator().manual_seed(1), {}
+    generator = torch.Generator().manual_seed(1)
+    tensors = {}
     for layer in (0, 1):
         name = where.format(layer)
         tensors |= {
@@ -168,22 +170,19 @@ def test_a_lora_of_kohya_with_the_names_of_the_original_code(tiny_xl: Path, tmp_
         }
         tensors[f"{name}.lora_up.weight"] = torch.randn(32, 2, generator=generator)
     save_file(tensors, tmp_path / "style.safetensors")
-    policy, pipeline = (
-        load_policy(str(tiny_xl), find_checkpoint(tmp_path, str(tiny_xl))),
-        pipeline_of(tiny_xl),
-    )
+    policy = load_policy(str(tiny_xl), find_checkpoint(tmp_path, str(tiny_xl)))
+    pipeline = pipeline_of(tiny_xl)
     changed = {name.partition(".lora_")[0] for name, _ in policy.trainable_parameters()}
     assert changed == {
         f"down_blocks.1.attentions.0.transformer_blocks.{layer}.attn1.to_q" for layer in (0, 1)
     }
     pipeline.load_lora_weights(tmp_path)
-    theirs, before = StableDiffusionXLPolicy(str(tiny_xl)), StableDiffusionXLPolicy(str(tiny_xl))
+    theirs = StableDiffusionXLPolicy(str(tiny_xl))
+    before = StableDiffusionXLPolicy(str(tiny_xl))
     theirs.unet = pipeline.unet
-    latents, steps, conditioning = (
-        torch.randn(2, *policy.latent_shape, generator=generator),
-        torch.tensor([10, 700]),
-        policy.encode(["a", "b"]),
-    )
+    latents = torch.randn(2, *policy.latent_shape, generator=generator)
+    steps = torch.tensor([10, 700])
+    conditioning = policy.encode(["a", "b"])
     with torch.no_grad():
         one, other, base = (
             p.predict(latents, steps, conditioning) for p in (policy, theirs, before)
@@ -200,13 +199,13 @@ def test_a_pipeline_that_ddpo_does_not_know_is_named(tiny_xl: Path, tmp_path: Pa
     )
     with pytest.raises(
         ConfigError,
-        match="is a FluxPipeline; ddpo can train StableDiffusionPipeline and StableDiffusionXLPipeline",
+        match="is a FluxPipeline; ddpo can train StableDiffusionPipeline and StableDiffusionXLPipe",
     ):
         load_policy(str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])
-def test_a_damaged_index_is_told_in_one_line(tmp_path: Path, text: str) -> None:
+def test_a_damaged_index_is_reported_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "model_index.json").write_text(text)
     with pytest.raises(
         MissingResourceError, match=r"cannot be loaded: .*model_index\.json: "

@@ -1,4 +1,4 @@
-"""The adapter on a tiny random Stable Diffusion: exact ratios, batch independence, files that plain diffusers reads."""
+"""A tiny random Stable Diffusion: exact ratios, batch independence, files for plain diffusers."""
 
 from __future__ import annotations
 
@@ -53,9 +53,11 @@ def test_stored_paths_have_ratio_one_to_the_bit(
     settings = SamplerSettings(steps=4, guidance=guidance, batch=4)
     path = sample_trajectory(policy, KEYS, settings, seed=3)
     coefficients = policy.schedule.coefficients(4, 1.0)
-    pictures, steps = torch.tensor([2, 0, 2, 1]), torch.tensor([3, 0, 1, 3])
-    conditioning = policy.encode([KEYS[i].prompt.text for i in pictures])
-    x_t, x_prev = path.latents[pictures, steps], path.latents[pictures, steps + 1]
+    images = torch.tensor([2, 0, 2, 1])
+    steps = torch.tensor([3, 0, 1, 3])
+    conditioning = policy.encode([KEYS[i].prompt.text for i in images])
+    x_t = path.latents[images, steps]
+    x_prev = path.latents[images, steps + 1]
     output = guided(
         policy, x_t, coefficients.timesteps[steps], conditioning, policy.encode([""]), guidance
     )
@@ -64,11 +66,11 @@ def test_stored_paths_have_ratio_one_to_the_bit(
         ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction),
         coefficients.std[steps],
     )
-    assert torch.equal(found, path.log_probs[pictures, steps])
+    assert torch.equal(found, path.log_probs[images, steps])
     assert found.requires_grad
 
 
-def test_a_picture_does_not_depend_on_its_batch_mates(policy: StableDiffusionPolicy) -> None:
+def test_a_image_does_not_depend_on_its_batch_mates(policy: StableDiffusionPolicy) -> None:
     together = sample_trajectory(policy, KEYS, SETTINGS, seed=0)
     alone = sample_trajectory(policy, KEYS[2:], SETTINGS, seed=0)
     assert torch.equal(together.latents[2:], alone.latents)
@@ -86,7 +88,7 @@ def test_noise_is_keyed_by_seed_prompt_and_index() -> None:
         assert not torch.equal(first, other)
 
 
-def test_deterministic_sampling_gives_the_pictures_of_the_diffusers_pipeline(
+def test_deterministic_sampling_gives_the_images_of_the_diffusers_pipeline(
     tiny_model: Path, policy: StableDiffusionPolicy
 ) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, safety_checker=None)
@@ -138,18 +140,18 @@ def test_plain_diffusers_loads_the_lora(tiny_model: Path, tmp_path: Path) -> Non
     policy.save(tmp_path, iteration=1)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, safety_checker=None)
     pipeline.load_lora_weights(tmp_path)
-    latents, times, hidden = (
-        torch.randn(2, 4, 8, 8),
-        torch.tensor([10, 700]),
-        policy.encode(["a cat", "a dog"]),
-    )
+    latents = torch.randn(2, 4, 8, 8)
+    times = torch.tensor([10, 700])
+    hidden = policy.encode(["a cat", "a dog"])
     with torch.no_grad():
         assert torch.equal(
             pipeline.unet(latents, times, hidden).sample, policy.predict(latents, times, hidden)
         )
 
 
-def test_bad_models_and_checkpoints_are_told_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+def test_bad_models_and_checkpoints_are_reported_in_one_line(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'emoji'"):
         load_policy("emojy")
     with pytest.raises(MissingResourceError, match=r"no model_index\.json"):
@@ -191,7 +193,8 @@ def test_only_the_denoiser_stays_on_the_device(
     places: list[tuple[str, str]] = []
 
     def watch(name: str) -> None:
-        module, move = getattr(policy, name), getattr(policy, name).to
+        module = getattr(policy, name)
+        move = getattr(policy, name).to
 
         def to(device: object) -> object:
             places.append((name, str(device)))
@@ -205,11 +208,12 @@ def test_only_the_denoiser_stays_on_the_device(
     assert places == [("text_encoder", "cpu:0"), ("text_encoder", "cpu")]
     policy.encode(["a dog"])
     assert places[2:] == []  # known already
-    latents, step = torch.zeros(2, *policy.latent_shape), torch.tensor([5, 5])
+    latents = torch.zeros(2, *policy.latent_shape)
+    step = torch.tensor([5, 5])
     policy.decode(latents)
     with torch.no_grad():
         policy.predict(latents, step, conditioning)
-    assert places[2:] == [("vae", "cpu:0")]  # sampling goes on
+    assert places[2:] == [("vae", "cpu:0")]  # sampling again
     policy.predict(latents, step, conditioning)
     assert places[3:] == [("vae", "cpu")]  # training
     with policy.reference():
@@ -225,7 +229,7 @@ def test_remembered_texts_are_bounded_and_the_latest_stay(
     encode = policy._encode
     monkeypatch.setattr(policy, "_encode", lambda text: (encoded.append(text), encode(text))[1])
     alone = {text: encode(text) for text in "abcdef"}
-    monkeypatch.setattr("ddpo.policies.stable_diffusion.REMEMBERED_TEXTS", 3 * alone["a"].nbytes)
+    monkeypatch.setattr("ddpo.policies.conditioning_cache.MOST_BYTES", 3 * alone["a"].nbytes)
     for asked in ("abc", "a", "d", "abcdef", "fa", "b"):
         found = policy.encode(list(asked))
         assert torch.equal(found, torch.cat([alone[text] for text in asked]))
@@ -237,10 +241,8 @@ def test_coefficients_are_made_once_per_device_and_setting(tiny_model: Path) -> 
     made = schedule.coefficients_on(torch.device("cpu"), 5, 1.0)
     assert schedule.coefficients_on(torch.device("cpu"), 5, 1.0) is made
     for steps, eta in ((4, 1.0), (5, 0.5), (20, 1.0)):
-        other, expected = (
-            schedule.coefficients_on(torch.device("cpu"), steps, eta),
-            schedule.coefficients(steps, eta),
-        )
+        other = schedule.coefficients_on(torch.device("cpu"), steps, eta)
+        expected = schedule.coefficients(steps, eta)
         assert all(
             torch.equal(getattr(other, name), getattr(expected, name))
             for name in ("timesteps", "alpha", "alpha_prev", "std")

@@ -1,4 +1,4 @@
-"""The DDIM step against numbers from elsewhere: the published σ of Stable Diffusion, diffusers, and `torch.distributions`."""
+"""The DDIM step against Stable Diffusion's published σ, diffusers and `torch.distributions`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def test_a_step_is_that_of_diffusers(prediction: str, eta: float, zero_snr: bool
         )
     )
     scheduler.set_timesteps(10)
-    # at zero signal and eta 1, 1 - alpha - sigma² is 0, and in float32 a rounding error: diffusers takes its root, which is no number
+    # At zero signal and eta 1, 1 - alpha - sigma² is 0. In float32 it is a rounding error, whose
+    # root in diffusers is NaN.
     near_zero = zero_snr and eta == 1
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     mine = NoiseSchedule.from_scheduler(scheduler.config)
@@ -95,10 +96,8 @@ def test_a_step_is_that_of_diffusers(prediction: str, eta: float, zero_snr: bool
 
 def test_log_prob_is_the_mean_over_dimensions_of_a_normal_density() -> None:
     generator = torch.Generator().manual_seed(1)
-    mean, x = (
-        torch.randn(3, 4, 5, 6, generator=generator),
-        torch.randn(3, 4, 5, 6, generator=generator),
-    )
+    mean = torch.randn(3, 4, 5, 6, generator=generator)
+    x = torch.randn(3, 4, 5, 6, generator=generator)
     std = torch.tensor([0.02, 0.5, 2.0])
     expected = torch.distributions.Normal(mean, std.view(-1, 1, 1, 1)).log_prob(x).mean((1, 2, 3))
     torch.testing.assert_close(gaussian_log_prob(x, mean, std), expected)
@@ -106,10 +105,8 @@ def test_log_prob_is_the_mean_over_dimensions_of_a_normal_density() -> None:
 
 def test_log_prob_gradient_reaches_the_mean_and_not_the_sample() -> None:
     """d/dmean of the mean-reduced density is (x - mean) / (std² · dimensions)."""
-    mean, x = (
-        torch.zeros(1, 1, 1, 2, requires_grad=True),
-        torch.tensor([[[[1.0, -2.0]]]], requires_grad=True),
-    )
+    mean = torch.zeros(1, 1, 1, 2, requires_grad=True)
+    x = torch.tensor([[[[1.0, -2.0]]]], requires_grad=True)
     gaussian_log_prob(x, mean, torch.tensor([0.5])).backward()
     torch.testing.assert_close(mean.grad, torch.tensor([[[[2.0, -4.0]]]]))
     assert x.grad is None

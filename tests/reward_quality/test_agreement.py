@@ -1,4 +1,4 @@
-"""Rank correlations against scipy and by hand; intervals by simulation with a known truth; `ddpo rewards compare` on drawn pictures."""
+"""Rank correlations by scipy and by hand, intervals by simulation, and `ddpo rewards compare`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def test_correlations_are_those_of_scipy_with_ties(n: int, levels: int) -> None:
 
 
 def test_tau_b_by_hand() -> None:
-    # x = 1 2 2 3, y = 1 2 3 3. Pairs: 12 C, 13 C, 14 C, 23 tie in x, 24 C, 34 tie in y: (4 - 0) / √(5 · 5).
+    # x = 1 2 2 3, y = 1 2 3 3. Pairs: 12 C, 13 C, 14 C, 23 tie in x, 24 C, 34 tie in y.
+    # τ_b = (4 - 0) / √(5 · 5).
     assert agreement([1, 2, 2, 3], [1, 2, 3, 3], resamples=2).kendall.value == pytest.approx(
         0.8, abs=1e-15
     )
@@ -63,15 +64,17 @@ def test_clusters_are_drawn_whole_and_as_many_as_there_are() -> None:
 
 
 def test_the_interval_of_a_mean_of_two_clusters_by_hand() -> None:
-    # Resamples of clusters {0, 0} and {1}: aa 0, ab or ba 1/3, bb 1, each drawn a quarter of the time.
+    # Resamples of clusters {0, 0} and {1}: aa 0, ab or ba 1/3, bb 1, each a quarter of the time.
     assert mean_interval(np.array([0.0, 0.0, 1.0]), ["a", "a", "b"]) == (0.0, 1.0)
     assert all(math.isnan(bound) for bound in mean_interval(np.array([0.0, 1.0]), ["a", "a"]))
 
 
 def test_intervals_cover_the_truth_of_a_gaussian_copula() -> None:
     """r = 0.6 gives ρ = 6/π · asin(r/2) and τ = 2/π · asin(r) (Kruskal 1958)."""
-    rho, tau = 6 / math.pi * math.asin(0.3), 2 / math.pi * math.asin(0.6)
-    random, covered = np.random.default_rng(5), np.zeros(2)
+    rho = 6 / math.pi * math.asin(0.3)
+    tau = 2 / math.pi * math.asin(0.6)
+    random = np.random.default_rng(5)
+    covered = np.zeros(2)
     for _ in range(200):
         x = random.normal(size=60)
         found = agreement(
@@ -86,18 +89,17 @@ def test_intervals_cover_the_truth_of_a_gaussian_copula() -> None:
 
 
 def test_clustered_intervals_cover_where_those_over_images_do_not() -> None:
-    """24 prompts of 8 images; the score of an image is that of its prompt plus little: the truth is ρ = 0 between two such rewards."""
-    random, prompts = np.random.default_rng(6), np.repeat(np.arange(24), 8)
+    """24 prompts of 8 images; an image scores as its prompt plus little, and the truth is ρ = 0."""
+    random = np.random.default_rng(6)
+    prompts = np.repeat(np.arange(24), 8)
     covered = np.zeros(2)
     for _ in range(100):
         x, y = (
             random.normal(size=24)[prompts] + 0.3 * random.normal(size=len(prompts))
             for _ in range(2)
         )
-        clustered, naive = (
-            agreement(x, y, list(prompts), resamples=300).spearman,
-            agreement(x, y, resamples=300).spearman,
-        )
+        clustered = agreement(x, y, list(prompts), resamples=300).spearman
+        naive = agreement(x, y, resamples=300).spearman
         covered += [clustered.low <= 0 <= clustered.high, naive.low <= 0 <= naive.high]
     assert covered[0] >= 85
     assert covered[1] <= 70
@@ -145,18 +147,19 @@ def run(ddpo: Run) -> Run:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Greys of 0, 10 … 110 with noise of strength 11, 10 … 0: the darker, the less compressible."""
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     random = np.random.default_rng(0)
     for index in range(12):
         level = 60 + 10 * index + random.normal(0, 1 + 3 * (11 - index), (24, 24, 3))
-        Image.fromarray(level.clip(0, 255).astype(np.uint8)).save(pictures / f"{index:02}.png")
-    return pictures
+        Image.fromarray(level.clip(0, 255).astype(np.uint8)).save(images / f"{index:02}.png")
+    return images
 
 
-def test_compare_on_drawn_pictures(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_compare_on_painted_images(run: Run, folder: Path, tmp_path: Path) -> None:
     (folder / "05b.png").write_bytes(b"")
-    out, sheet = tmp_path / "report" / "compare.json", tmp_path / "sheet.png"
+    out = tmp_path / "report" / "compare.json"
+    sheet = tmp_path / "sheet.png"
     code, printed, _ = run(
         "compressibility", folder, "darkness", "--out", out, "--contact-sheet", sheet
     )
@@ -216,7 +219,7 @@ def test_compare_without_edits_gives_the_same_scores_and_clusters_by_prompt(
 
 
 @pytest.mark.parametrize("option", ["--edits", "--no-edits"])
-def test_a_reward_that_breaks_on_one_picture_spares_the_others(
+def test_a_reward_that_breaks_on_one_image_spares_the_others(
     run: Run, folder: Path, tmp_path: Path, option: str
 ) -> None:
     (tmp_path / "r.py").write_text(
@@ -248,7 +251,8 @@ def test_a_folder_called_like_a_reward(
     [
         (
             ["darkness", "symmetri", "{folder}"],
-            "symmetri: no such file or folder, and unknown reward 'symmetri'; did you mean 'symmetry'?",
+            "symmetri: no such file or folder, and unknown reward 'symmetri'; "
+            "did you mean 'symmetry'?",
         ),
         (["darkness", "symmetry"], "got 2 rewards and 0 files or folders"),
         (["{folder}"], "got 0 rewards and 1 files or folders"),
@@ -259,7 +263,7 @@ def test_a_folder_called_like_a_reward(
             ["darkness", "symmetry", "{folder}", "--contact-sheet", "{folder}/00.png/x.png"],
             "cannot be written",
         ),
-        (["darkness", "{folder}/../words.py:words", "{folder}"], "judges a picture by its prompt"),
+        (["darkness", "{folder}/../words.py:words", "{folder}"], "judges an image by its prompt"),
     ],
 )
 def test_mistakes_are_one_line(run: Run, folder: Path, arguments: list[str], message: str) -> None:

@@ -213,7 +213,7 @@ def test_rows_that_cannot_be_understood_are_named(
 def test_validate_tells_how_many_pairs_come_from_rankings(
     ddpo: Run, tmp_path: Path, png: list[bytes]
 ) -> None:
-    """Two rankings, brightest best, and darkness prefers the darker image: of five strict pairs none is right."""
+    """Two rankings, brightest best; darkness prefers dark images, so no strict pair is right."""
     rankings = [
         {"prompt": "x", "image_path": ["0.png", "1.png", "2.png"], "rank": [3, 2, 1]},
         {"prompt": "y", "image_path": ["0.png", "1.png", "2.png"], "rank": [2, 1, 1]},

@@ -1,4 +1,4 @@
-"""Tie conventions worked by hand, calibration in closed form and on simulated choices, and `ddpo rewards validate` on drawn pictures."""
+"""Tie conventions by hand, calibration in closed form and simulated, `ddpo rewards validate`."""
 
 from __future__ import annotations
 
@@ -58,24 +58,20 @@ def test_credit_by_hand(name: str, threshold: float, credits: list[float]) -> No
     assert found.tolist() == pytest.approx(credits, nan_ok=True)
 
 
-def test_exchanging_the_pictures_of_every_pair_changes_nothing() -> None:
+def test_exchanging_the_images_of_every_pair_changes_nothing() -> None:
     for convention in CONVENTIONS.values():
         for threshold in (0.0, 0.2):
             thresholds = np.full(6, threshold)
-            there, back = (
-                convention.credit(CHOICES, DIFFERENCES, thresholds),
-                convention.credit(1 - CHOICES, -DIFFERENCES, thresholds),
-            )
+            there = convention.credit(CHOICES, DIFFERENCES, thresholds)
+            back = convention.credit(1 - CHOICES, -DIFFERENCES, thresholds)
             assert there.tolist() == pytest.approx(back.tolist(), nan_ok=True)
 
 
 def test_hpsv2_is_the_mean_of_the_prompts() -> None:
     # Prompt a: 1 of 1 right. Prompt b: 1 of 4. Over pairs 2/5, over prompts (1 + 1/4) / 2.
-    choices, differences, prompts = (
-        np.ones(5),
-        np.array([1.0, 1, -1, -1, -1]),
-        ["a", "b", "b", "b", "b"],
-    )
+    choices = np.ones(5)
+    differences = np.array([1.0, 1, -1, -1, -1])
+    prompts = ["a", "b", "b", "b", "b"]
     assert pairwise_accuracy(
         CONVENTIONS["hpsv2"], choices, differences, prompts
     ).value == pytest.approx(0.625)
@@ -86,12 +82,11 @@ def test_hpsv2_is_the_mean_of_the_prompts() -> None:
 
 @pytest.mark.parametrize("name", ["pickapic", "acc_eq"])
 def test_the_best_threshold_is_that_of_trying_all(name: str) -> None:
-    random, credit = np.random.default_rng(1), CONVENTIONS[name].credit
+    random = np.random.default_rng(1)
+    credit = CONVENTIONS[name].credit
     for _ in range(20):
-        choices, differences = (
-            random.choice([0, 0.5, 1], 30),
-            random.integers(-5, 6, 30).astype(float),
-        )
+        choices = random.choice([0, 0.5, 1], 30)
+        differences = random.integers(-5, 6, 30).astype(float)
         tried = {t: credit(choices, differences, np.full(30, float(t))).mean() for t in range(6)}
         best = min(t for t, mean in tried.items() if mean == max(tried.values()))
         assert best_threshold(credit, choices, differences) == best
@@ -109,7 +104,7 @@ def test_a_threshold_is_never_chosen_on_its_own_prompt() -> None:
 
 
 def test_a_threshold_that_people_use_is_found() -> None:
-    """People call a tie where the scores differ by at most 1, else see the better one: everything can be right."""
+    """People tie where scores differ by at most 1, else see the better image: all can be right."""
     differences = np.linspace(-3, 3, 121)
     choices = np.where(np.abs(differences) <= 1, 0.5, differences > 0)
     found = pairwise_accuracy(CONVENTIONS["acc_eq"], choices, differences, list(range(121)))
@@ -122,8 +117,9 @@ def test_a_threshold_that_people_use_is_found() -> None:
 
 
 def test_slope_in_closed_form() -> None:
-    """Of pairs with one |difference| d, the share p is ordered rightly: σ(β d) = p, β = logit(p) / d."""
-    choices, differences = np.array([1.0, 1, 1, 0]), np.full(4, 2.0)
+    """Of pairs of one |difference| d, a share p is ordered right: σ(β d) = p, β = logit(p) / d."""
+    choices = np.array([1.0, 1, 1, 0])
+    differences = np.full(4, 2.0)
     assert bradley_terry_slope(choices, differences) == pytest.approx(math.log(3) / 2, rel=1e-9)
     assert bradley_terry_slope(1 - choices, differences) == pytest.approx(
         -math.log(3) / 2, rel=1e-9
@@ -137,7 +133,8 @@ def test_slope_in_closed_form() -> None:
 
 
 def test_reliability_by_hand() -> None:
-    # Winners' probabilities 0.92 0.92 0.83 0.5: the first is right, the second wrong, the third right, ½ is half right.
+    # Winners' probabilities 0.92 0.92 0.83 0.5: the first is right, the second wrong, the third
+    # right, ½ is half right.
     bins = reliability(np.array([0.92, 0.08, 0.17, 0.5]), np.array([1.0, 1, 0, 1]), bins=5)
     assert [one.low for one in bins] == pytest.approx([0.5, 0.8, 0.9])
     assert [one.n for one in bins] == [1, 1, 2]
@@ -163,8 +160,12 @@ def simulated(prompts: int, each: int, temperature: float) -> ScoredPairs:
 
 
 def test_simulated_people_are_recovered() -> None:
-    """Expected accuracy ∫ σ(|d|/τ) φ(d) dd and log-loss ∫ H(σ(d/τ)) φ(d) dd, by quadrature; ECE small, since the model is true."""
-    temperature, pairs = 0.5, 400 * 5
+    """Expected accuracy ∫ σ(|d|/τ) φ(d) dd and log-loss ∫ H(σ(d/τ)) φ(d) dd, by quadrature.
+
+    The ECE is small, since the model is true.
+    """
+    temperature = 0.5
+    pairs = 400 * 5
     found = validate_pairs(simulated(400, 5, temperature))
 
     def expected(value: Callable[[float], float]) -> float:
@@ -193,7 +194,8 @@ def test_simulated_people_are_recovered() -> None:
 
 def test_a_reward_that_is_read_the_wrong_way_round() -> None:
     pairs = simulated(100, 3, 0.5)
-    right, wrong = validate_pairs(pairs), validate_pairs(pairs, lower_is_better=True)
+    right = validate_pairs(pairs)
+    wrong = validate_pairs(pairs, lower_is_better=True)
     assert right.accuracy["imagereward"].value + wrong.accuracy[
         "imagereward"
     ].value == pytest.approx(1)
@@ -202,9 +204,13 @@ def test_a_reward_that_is_read_the_wrong_way_round() -> None:
 
 
 def test_calibration_is_on_other_prompts() -> None:
-    """A score that is pure chance: fitted on the same pairs its log-loss would be at most that of a coin; on others it is above."""
+    """A score of pure chance: fitted on the same pairs, its log-loss is at most that of a coin.
+
+    On other pairs it is above.
+    """
     random = np.random.default_rng(8)
-    choices, differences = random.integers(0, 2, 60).astype(float), random.normal(size=60)
+    choices = random.integers(0, 2, 60).astype(float)
+    differences = random.normal(size=60)
     slope = bradley_terry_slope(choices, differences)
     assert np.logaddexp(0, -(2 * choices - 1) * slope * differences).mean() <= math.log(2)
     assert calibration(choices, differences, list(range(60))).log_loss > math.log(2)
@@ -225,7 +231,7 @@ def test_small_sets_say_what_cannot_be_known() -> None:
         )
 
 
-def test_pairs_with_an_unscorable_picture_are_left_out_and_counted() -> None:
+def test_pairs_with_an_unscorable_image_are_left_out_and_counted() -> None:
     pairs = ScoredPairs(
         np.array([1.0, 1, 0]),
         np.array([2.0, NAN, 1]),
@@ -246,7 +252,7 @@ def run(ddpo: Run) -> Run:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Pictures 0.png … 5.png, each noisier, and so less compressible, than the one before."""
+    """Images 0.png … 5.png, each noisier, and so less compressible, than the one before."""
     for index in range(6):
         noise = np.random.default_rng(index).normal(128, 12 * index, (24, 24, 3))
         Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{index}.png")
@@ -258,8 +264,8 @@ def write_lines(path: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
-def test_validate_on_drawn_pictures(run: Run, folder: Path) -> None:
-    """Six pairs: right, right, wrong, tied by people, the same picture twice, a missing picture."""
+def test_validate_on_painted_images(run: Run, folder: Path) -> None:
+    """Six pairs: right, right, wrong, tied by people, the same image twice, a missing image."""
     rows: list[dict[str, object]] = [
         {"prompt": "p", "image_a": "0.png", "image_b": "5.png", "label": "a"},
         {"prompt": "p", "image_a": "4.png", "image_b": "1.png", "label": 1},
@@ -302,7 +308,7 @@ def encoded(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_parquet_with_embedded_pictures_scores_each_content_once(folder: Path) -> None:
+def test_parquet_with_embedded_images_scores_each_content_once(folder: Path) -> None:
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     names = [("0.png", "5.png"), ("5.png", "0.png"), ("0.png", "3.png")]
     first = [{"bytes": encoded(folder / a), "path": a} for a, _ in names]
@@ -318,17 +324,17 @@ def test_parquet_with_embedded_pictures_scores_each_content_once(folder: Path) -
     rows = list(read_preferences(folder / "p.parquet"))
     assert [row.choice for row in rows] == [1, 0, 0.5]
     scored = score_pairs(Scorer(make_reward("compressibility")), rows)
-    assert scored.pictures == 3
+    assert scored.images == 3
     sizes = {}
     for name in ("0.png", "3.png", "5.png"):
-        with Image.open(folder / name) as picture, io.BytesIO() as file:
-            picture.save(file, "JPEG", quality=95, subsampling="4:2:0")
+        with Image.open(folder / name) as image, io.BytesIO() as file:
+            image.save(file, "JPEG", quality=95, subsampling="4:2:0")
             sizes[name] = -len(file.getvalue()) / 1000
     assert scored.first.tolist() == pytest.approx([sizes[a] for a, _ in names])
     assert scored.second.tolist() == pytest.approx([sizes[b] for _, b in names])
 
 
-def test_an_embedded_picture_that_cannot_be_decoded_is_named_by_its_row(folder: Path) -> None:
+def test_an_embedded_image_that_cannot_be_decoded_is_named_by_its_row(folder: Path) -> None:
     pq.write_table(
         pa.table({"image_a": [b"x"], "image_b": [encoded(folder / "0.png")], "label": ["a"]}),
         folder / "p.parquet",
@@ -337,7 +343,7 @@ def test_an_embedded_picture_that_cannot_be_decoded_is_named_by_its_row(folder: 
     assert scored.errors == (f"{folder}/p.parquet:1 image_a: not an image that can be decoded",)
 
 
-def test_one_picture_under_two_prompts_has_two_scores_where_the_prompt_matters(
+def test_one_image_under_two_prompts_has_two_scores_where_the_prompt_matters(
     folder: Path,
 ) -> None:
     (folder / "words.py").write_text(
@@ -349,8 +355,8 @@ def test_one_picture_under_two_prompts_has_two_scores_where_the_prompt_matters(
     ]
     path = write_lines(folder / "p.jsonl", rows)
     scored = score_pairs(Scorer(make_reward(f"{folder}/words.py:words")), read_preferences(path))
-    assert (scored.pictures, scored.first.tolist(), scored.second.tolist()) == (4, [1, 2], [1, 2])
-    assert score_pairs(Scorer(make_reward("darkness")), read_preferences(path)).pictures == 2
+    assert (scored.images, scored.first.tolist(), scored.second.tolist()) == (4, [1, 2], [1, 2])
+    assert score_pairs(Scorer(make_reward("darkness")), read_preferences(path)).images == 2
 
 
 @pytest.mark.parametrize(
@@ -404,7 +410,7 @@ def test_unreadable_lines_are_named(run: Run, folder: Path, line: str, message: 
         ),
         (
             ["{folder}/words.py:words", "--preferences", "{folder}/p.jsonl"],
-            "p.jsonl:1: no prompt, and reward 'words' judges a picture by it",
+            "p.jsonl:1: no prompt, and reward 'words' judges an image by it",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from ddpo.rewards.zoo import make_reward
 from ddpo.types import Prompt
 
 
-def picture(height: int = 20, width: int = 16) -> Image.Image:
+def made_image(height: int = 20, width: int = 16) -> Image.Image:
     return Image.fromarray(
         np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     )
@@ -34,7 +34,7 @@ def pixels(image: Image.Image) -> NDArray[np.int64]:
 def test_every_edit_keeps_the_size_and_leaves_its_input_alone(
     name: str, size: tuple[int, int]
 ) -> None:
-    image = picture(*size)
+    image = made_image(*size)
     before = image.tobytes()
     edited = EDITS[name](image)
     assert (edited.size, edited.mode) == (image.size, "RGB")
@@ -45,27 +45,27 @@ def test_every_edit_keeps_the_size_and_leaves_its_input_alone(
 
 
 def test_edits_by_hand() -> None:
-    image = pixels(picture())
-    assert (pixels(EDITS["flip"](picture())) == image[:, ::-1]).all()
-    moved = pixels(EDITS["crop 1 px"](picture()))
+    image = pixels(made_image())
+    assert (pixels(EDITS["flip"](made_image())) == image[:, ::-1]).all()
+    moved = pixels(EDITS["crop 1 px"](made_image()))
     assert (moved[:-1, :-1] == image[1:, 1:]).all()
     assert (moved[-1] == moved[-2]).all()
     assert (moved[:, -1] == moved[:, -2]).all()
-    framed = pixels(EDITS["border 4 px"](picture()))
+    framed = pixels(EDITS["border 4 px"](made_image()))
     assert (framed[4:-4, 4:-4] == image[4:-4, 4:-4]).all()
     assert framed.sum() == image[4:-4, 4:-4].sum()
     for name, factor in (("brightness +5 %", 1.05), ("brightness −5 %", 0.95)):
         assert (
-            np.abs(pixels(EDITS[name](picture())) - (image * factor).clip(0, 255)).max()
+            np.abs(pixels(EDITS[name](made_image())) - (image * factor).clip(0, 255)).max()
             <= 0.5 + 1e-3
         )
     for name, factor in (("saturation +10 %", 1.1), ("saturation −10 %", 0.9)):
         luma = image @ np.array([0.299, 0.587, 0.114])
         exact = luma[..., None] + factor * (image - luma[..., None])
-        assert np.abs(pixels(EDITS[name](picture())) - exact.clip(0, 255)).max() <= 0.5 + 1e-3
+        assert np.abs(pixels(EDITS[name](made_image())) - exact.clip(0, 255)).max() <= 0.5 + 1e-3
 
 
-def test_a_grey_picture_has_no_saturation_to_change_and_no_detail_to_blur() -> None:
+def test_a_grey_image_has_no_saturation_to_change_and_no_detail_to_blur() -> None:
     grey = Image.new("RGB", (16, 16), (77, 77, 77))
     for name in (
         "saturation +10 %",
@@ -81,9 +81,12 @@ def test_a_grey_picture_has_no_saturation_to_change_and_no_detail_to_blur() -> N
 
 
 def test_darkness_and_symmetry_change_as_by_hand(tmp_path: Path) -> None:
-    """Grey of level 100: × 1.05 is 105, × 0.95 is 95; darkness is −level/255. A picture is as symmetric as its mirror image."""
+    """Grey of level 100: × 1.05 is 105, × 0.95 is 95; darkness is −level/255.
+
+    An image is as symmetric as its mirror image.
+    """
     Image.new("RGB", (16, 16), (100, 100, 100)).save(tmp_path / "grey.png")
-    picture().save(tmp_path / "noise.png")
+    made_image().save(tmp_path / "noise.png")
     scorers = {name: Scorer(make_reward(name)) for name in ("darkness", "symmetry")}
     files = [InputImage(str(tmp_path / name)) for name in ("grey.png", "noise.png")]
     darkness, symmetry = score_for_comparison(scorers, files)
@@ -105,7 +108,7 @@ def test_figures_and_noise_floor_by_hand() -> None:
         "flip": [1, 2, 3, 4, 9],  # changes 0 0 0 0
         "crop 1 px": [1.1, 1.8, 3.3, 14, 9],  # +0.1 −0.2 +0.3 +10: median of 0.1 0.2 0.3 10 is 0.25
         "JPEG q95": [1.1, 2.1, math.nan, 4.1, 9],  # +0.1 +0.1 +0.1
-        "border 4 px": [6, 7, 8, 9, 9],  # +5: not an edit of the same picture
+        "border 4 px": [6, 7, 8, 9, 9],  # +5: not an edit of the same image
     }
     found = sensitivity([1, 2, 3, 4, math.nan], edited)
     spread = math.sqrt(5 / 3)
@@ -130,8 +133,8 @@ def test_where_nothing_is_known_nothing_is_claimed() -> None:
     assert math.isnan(one.noise_share)
 
 
-def test_a_batch_is_one_picture_and_its_edits() -> None:
-    batch = edited_batch(picture(), Prompt("a cat"))
+def test_a_batch_is_one_image_and_its_edits() -> None:
+    batch = edited_batch(made_image(), Prompt("a cat"))
     assert len(batch) == 1 + len(EDITS)
-    assert (batch.uint8[0] == np.asarray(picture())).all()
+    assert (batch.uint8[0] == np.asarray(made_image())).all()
     assert {prompt.text for prompt in batch.prompts} == {"a cat"}

@@ -1,4 +1,4 @@
-"""A server of OpenAI's protocol on loopback that answers as it is told: well, late, never, or with rubbish."""
+"""A scripted server of OpenAI's protocol on loopback: it answers well, late, never or malformed."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def completion(content: Any) -> bytes:
 
 @dataclass
 class FaultServer:
-    """`faults` says what happens to the next requests, one each; then `then`, "ok" if nothing else was said.
+    """A server whose next requests meet `faults`, one each, and all later ones `then` ("ok").
 
-    "by picture" answers with words and log-probabilities that follow from the picture alone.
+    "by image" answers with words and log-probabilities that follow from the image alone.
     """
 
     url: str = ""
@@ -49,12 +49,8 @@ class FaultServer:
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     elsewhere: str = "http://127.0.0.2:9/"
-    good: int | None = (
-        None  # how many questions are answered before `then` holds; until then "by picture"
-    )
-    bad: set[str] = field(
-        default_factory=set
-    )  # pictures, as in the question, on which it always answers 500
+    good: int | None = None  # number of questions answered "by image" before `then` holds
+    bad: set[str] = field(default_factory=set)  # data URLs of images that are answered with 500
     retry_after: str | None = None  # sent with every 429
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -67,8 +63,8 @@ class FaultServer:
                 return "by picture" if self.good >= 0 else self.then
             return self.faults.pop(0) if self.faults else self.then
 
-    def picture(self, place: int) -> np.ndarray:
-        """The picture of a question, decoded."""
+    def image(self, place: int) -> np.ndarray:
+        """The image of a question, decoded."""
         return decoded(self.requests[place])
 
 
@@ -83,7 +79,7 @@ def decoded(request: dict[str, Any]) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def by_picture(request: dict[str, Any]) -> bytes:
+def by_image(request: dict[str, Any]) -> bytes:
     """A description in three words and P(yes), by the mean of each colour."""
     red, green, blue = (float(value) for value in decoded(request).mean((0, 1)))
     words = [("cat", "dog", "bike", "image")[int(value * 7) % 4] for value in (red, green, blue)]
@@ -149,7 +145,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, completion(CAPTION)[:20], length=len(completion(CAPTION)))
             self.close_connection = True
         elif fault == "by picture":
-            self.send(200, by_picture(request))
+            self.send(200, by_image(request))
         else:
             self.send(*REPLIES[fault])
 
@@ -184,7 +180,7 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def fault_server(*faults: str, then: str = "ok") -> Iterator[FaultServer]:
-    """A running server that treats the next questions as told."""
+    """A running server that gives the next requests these faults."""
     server: Any = Server(("127.0.0.1", 0), Handler)
     server.over = threading.Event()
     server.told = FaultServer(f"http://127.0.0.1:{server.server_address[1]}/v1", list(faults), then)

@@ -1,4 +1,7 @@
-"""Rewards with one planted fault each, for the tests of the conformance kit. `Sound` has none; the others change one thing of it."""
+"""Rewards with one planted fault each, for the tests of the conformance kit.
+
+`Sound`, `Light` and `Words` have none; the others change one thing of them.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ WORDS = dataclasses.replace(
 
 
 def means(array: np.ndarray) -> list[float]:
-    return [float(picture.mean(dtype=np.float64)) for picture in array]
+    return [float(image.mean(dtype=np.float64)) for image in array]
 
 
 def output(scores: Any, **more: Any) -> RewardOutput:
@@ -75,7 +78,7 @@ class Light:
 
 
 class Words:
-    """Depends on each word of the prompt, up to 77 of them, and says so."""
+    """Depends on the first 77 words of the prompt, and reports truncation."""
 
     card: RewardCard = WORDS
 
@@ -105,11 +108,13 @@ class OtherKernelForLargeBatches(Sound):
 
 class RunningNormaliser(Sound):
     def __init__(self) -> None:
-        self.total, self.count = 0.0, 1
+        self.total = 0.0
+        self.count = 1
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         scores = means(batch.uint8)
-        self.total, self.count = self.total + sum(scores), self.count + len(scores)
+        self.total += sum(scores)
+        self.count += len(scores)
         return output([score / (1 + self.total / self.count) for score in scores])
 
 
@@ -135,10 +140,8 @@ class WritesThroughNumpy(Sound):
 
 class WritesBytes(Sound):
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        scores, below = (
-            means(batch.uint8),
-            batch.uint8.base,
-        )  # numpy refuses to write through the view itself
+        scores = means(batch.uint8)
+        below = batch.uint8.base  # numpy refuses to write through the view itself
         if isinstance(below, np.ndarray):
             below[:, 0] = 0
         return output(scores)
@@ -177,7 +180,7 @@ class AlwaysZero(Sound):
 
 
 class TakesTheWrongScale(Light):
-    """Cuts what is above 1 to 1, so that pixels on a 0-255 scale get a score like any other."""
+    """Clips pixels to 1, so that those on a 0-255 scale get a score like any other."""
 
     card = dataclasses.replace(LIGHT, differentiable=False)
 
@@ -186,7 +189,7 @@ class TakesTheWrongScale(Light):
 
 
 class OutOfRange(Light):
-    """Computes on 0-255 what its card gives on 0-1."""
+    """Scores on a scale of 0-255, where its card says 0-1."""
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         return RewardOutput((batch.pixels * 255).mean(dim=(1, 2, 3)))
@@ -251,15 +254,11 @@ class RandomWhenMade(Sound):
 
 
 class SilentNaN(Sound):
-    """Divides by the spread, which a grey picture does not have."""
+    """Divides by the spread, which a grey image does not have."""
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        return output(
-            [
-                score if np.ptp(picture) else math.nan
-                for score, picture in zip(means(batch.uint8), batch.uint8, strict=True)
-            ]
-        )
+        pairs = zip(means(batch.uint8), batch.uint8, strict=True)
+        return output([score if np.ptp(image) else math.nan for score, image in pairs])
 
 
 class Float64(Sound):
@@ -277,9 +276,9 @@ class Squeezes(Sound):
         return RewardOutput(torch.tensor(means(batch.uint8)).reshape(-1, 1).squeeze())
 
 
-class NeedsOnePicture(Sound):
+class NeedsOneImage(Sound):
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        return output(np.stack([picture.mean(dtype=np.float64) for picture in batch.uint8]))
+        return output(np.stack([image.mean(dtype=np.float64) for image in batch.uint8]))
 
 
 class Detaches(Light):
@@ -315,15 +314,14 @@ class UndeclaredGradient(Light):
 
 class SharedBuffer(Sound):
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        self.pictures = batch.uint8
+        self.array = batch.uint8
         time.sleep(1e-4)  # as while a model computes; another thread comes in
-        return output(means(self.pictures))
+        return output(means(self.array))
 
 
 class WrongGolden(Sound):
-    card = dataclasses.replace(
-        SOUND, golden=(*SOUND.golden[:2], Golden("checker", 127.6, 0.05, "by hand"))
-    )
+    goldens = (*SOUND.golden[:2], Golden("checker", 127.6, 0.05, "by hand"))
+    card = dataclasses.replace(SOUND, golden=goldens)
 
 
 class UpsideDown(Sound):
@@ -372,19 +370,14 @@ class ReadsPrompts(Sound):
     card = dataclasses.replace(SOUND, golden=())
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        return output(
-            [
-                min(255, score + len(prompt.text) / 1e3)
-                for score, prompt in zip(means(batch.uint8), batch.prompts, strict=True)
-            ]
-        )
+        pairs = zip(means(batch.uint8), batch.prompts, strict=True)
+        return output([min(255, score + len(prompt.text) / 1e3) for score, prompt in pairs])
 
 
 class ReadsProgress(Sound):
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        return output(
-            [score * (1 - (batch.context.progress or 0) / 10) for score in means(batch.uint8)]
-        )
+        factor = 1 - (batch.context.progress or 0) / 10
+        return output([score * factor for score in means(batch.uint8)])
 
 
 class NeedsASquare(Sound):
@@ -394,11 +387,14 @@ class NeedsASquare(Sound):
 
 
 class GreyIsAnError(Sound):
-    """Divides by the colour, which grey pictures of any mode do not have; the fixtures of one colour are spared, they have goldens."""
+    """Divides by the colour, which grey images of any mode do not have.
+
+    Fixtures of one colour are spared, since they have golden scores.
+    """
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        for picture in batch.uint8:
-            if picture.shape[:2] == (24, 32) and not np.ptp(picture, axis=-1).any():
+        for image in batch.uint8:
+            if image.shape[:2] == (24, 32) and not np.ptp(image, axis=-1).any():
                 raise ZeroDivisionError("no colour")
         return output(means(batch.uint8))
 

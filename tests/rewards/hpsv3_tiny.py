@@ -1,4 +1,7 @@
-"""A tiny HPSv3 on disk, in the formats of the original and of its base model; the same on every machine, whatever torch is installed."""
+"""A tiny HPSv3 on disk, in the formats of the original and of its base model.
+
+It is the same on every machine, whatever torch is installed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from PIL import Image
 
 from ddpo.rewards.models.hpsv3_input import INSTRUCTION, REQUEST
 
-__all__ = ["CONFIG", "MODES", "PROMPTS", "picture", "state", "write_base", "write_checkpoint"]
+__all__ = ["CONFIG", "MODES", "PROMPTS", "make_image", "state", "write_base", "write_checkpoint"]
 
 PROMPTS = ["a cat rides the bike.", "", "Dogs 猫 {text} & 'words' in\tthe rain", "many words " * 40]
 MODES = [
@@ -27,8 +30,11 @@ MODES = [
     ((449, 447), "1"),
 ]
 
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""How Qwen2 cuts texts before it merges bytes. Source: transformers, convert_slow_tokenizer.py."""
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Qwen2's split of texts before merging bytes. Source: transformers, convert_slow_tokenizer.py."""
 BYTES = [*range(33, 127), *range(161, 173), *range(174, 256)]
 ALPHABET = [chr(byte) for byte in BYTES] + [
     chr(256 + n) for n in range(256 - len(BYTES))
@@ -108,7 +114,7 @@ CONFIG: dict[str, Any] = {
     "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
     "vocab_size": len(WORDS) + len(SPECIAL) + 40,
 }
-"""As config.json of Qwen2-VL-7B-Instruct, whose vocabulary has room for more words than the tokenizer has."""
+"""As config.json of Qwen2-VL-7B-Instruct, whose vocabulary is larger than the tokenizer's."""
 
 
 def write_base(folder: Path) -> None:
@@ -161,12 +167,12 @@ def write_base(folder: Path) -> None:
 
 def _shapes() -> dict[str, tuple[int, ...]]:
     """The keys of the checkpoint, which are those of transformers 4.45.2."""
-    tower, width, wide = CONFIG["vision_config"], CONFIG["hidden_size"], CONFIG["intermediate_size"]
-    dim, keys, words = (
-        tower["embed_dim"],
-        width // 4 * CONFIG["num_key_value_heads"],
-        len(WORDS) + len(SPECIAL) + 1,
-    )
+    tower = CONFIG["vision_config"]
+    width = CONFIG["hidden_size"]
+    wide = CONFIG["intermediate_size"]
+    dim = tower["embed_dim"]
+    keys = width // 4 * CONFIG["num_key_value_heads"]
+    words = len(WORDS) + len(SPECIAL) + 1
     linears = {"merger.mlp.0": (4 * dim, 4 * dim), "merger.mlp.2": (width, 4 * dim)}
     norms = ["visual.merger.ln_q"]
     for n in range(tower["depth"]):
@@ -206,7 +212,7 @@ def _shapes() -> dict[str, tuple[int, ...]]:
 
 
 def state() -> dict[str, NDArray[np.float32]]:
-    """Random values of a size at which picture, prompt and positions all move the score."""
+    """Random values of a size at which image, prompt and positions all move the score."""
     made = {}
     for seed, (name, shape) in enumerate(sorted(_shapes().items())):
         values = np.random.default_rng(seed).standard_normal(shape)
@@ -227,8 +233,8 @@ def write_checkpoint(file: Path, values: dict[str, NDArray[np.float32]]) -> None
     save_file(values, file)
 
 
-def picture(number: int) -> Image.Image:
-    """One of the eight pictures, in its mode."""
+def make_image(number: int) -> Image.Image:
+    """One of the eight images, in its mode."""
     size, mode = MODES[number]
     coarse = np.random.default_rng(number).integers(0, 256, (9, 7, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)

@@ -1,4 +1,4 @@
-"""Adapters against what the other projects do, written out here by hand, and against input that they would take silently."""
+"""Adapters against the behaviour of other projects, and against inputs these accept silently."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SIZES = [jpeg_kb(picture) for picture in BYTES]
 
 
 class Fussy:
-    """Cannot score pictures whose first pixel is black; else the prompt's length, or what the metadata says."""
+    """The prompt's length or the metadata's value; no score if the first pixel is black."""
 
     card = dataclasses.replace(
         CARDS["compressibility"],
@@ -116,7 +116,8 @@ def test_multi_score_is_the_weighted_sum_that_flow_grpo_trains_on() -> None:
 
 
 def test_pictures_of_any_mode_and_size_keep_their_order() -> None:
-    wide, small = Image.fromarray(BYTES[0]), Image.fromarray(BYTES[1]).resize((9, 5))
+    wide = Image.fromarray(BYTES[0])
+    small = Image.fromarray(BYTES[1]).resize((9, 5))
     pictures = [wide, small, Image.fromarray(BYTES[2]), small.convert("L"), wide.convert("RGBA")]
     scores = image_scorer("incompressibility")(pictures)
     assert scores == [
@@ -182,7 +183,7 @@ def test_images_in_another_form_are_refused(images: Any, message: str) -> None:
         (TEXTS[:3], None, "4 images came with 3 prompts"),
         ("abcd", None, "sequence of texts"),
         ((1, 2, 3, 4), None, "sequence of texts"),
-        (None, None, "judges pictures by their prompts"),
+        (None, None, "judges images by their prompts"),
         (TEXTS, [{}], "4 images came with 1 metadata"),
         (TEXTS, [{}, "x", {}, {}], "metadata of image 1 is a str"),
     ],
@@ -230,7 +231,7 @@ def test_scales() -> None:
 def test_divisors_are_those_in_the_sources_of_the_projects(
     project: str, reward: str, due: float
 ) -> None:
-    """Read in flow_grpo ac4c86e and DiffusionNFT 24af555: `multi_score` in rewards.py and the scorers that it names."""
+    """Source: flow_grpo ac4c86e and DiffusionNFT 24af555, `multi_score` in rewards.py."""
     assert divisor_of(reward, project) == due
 
 
@@ -264,7 +265,7 @@ def test_flow_factory_class_stands_alone_where_flow_factory_is_missing() -> None
         prompt=list(TEXTS), image=pictures
     )
     assert output.rewards.tolist() == [pytest.approx(-size / 2, rel=1e-7) for size in SIZES]
-    with pytest.raises(ConfigError, match="handed it none"):
+    with pytest.raises(ConfigError, match="passed none"):
         flow_factory_reward("compressibility")(None, None)(prompt=list(TEXTS))
 
 
@@ -306,10 +307,11 @@ def test_a_reward_that_reads_metadata_is_no_reward_for_flow_factory(tmp_path: Pa
     (tmp_path / "r.py").write_text(
         "from ddpo.rewards.card import RewardCard\n"
         "class Needs:\n"
-        "    card = RewardCard(id='needs', version='1', summary='s', load='r:Needs', family='f', flaws='-', inputs=('image', 'metadata'))\n"
+        "    card = RewardCard(id='needs', version='1', summary='s', load='r:Needs', family='f',\n"
+        "                      flaws='-', inputs=('image', 'metadata'))\n"
         "    def __call__(self, batch): ...\n"
     )
-    with pytest.raises(ConfigError, match="Flow-Factory does not hand"):
+    with pytest.raises(ConfigError, match="Flow-Factory does not pass"):
         flow_factory_reward(f"{tmp_path / 'r.py'}:Needs")
 
 
@@ -324,7 +326,7 @@ def test_every_snippet_of_the_page_runs(
 
 
 def test_an_image_of_unknown_range_is_unscorable_and_the_others_are_scored() -> None:
-    """Floats on 0 … 255, 32-bit integers, and no pixels at all; by hand, darkness is minus the mean level."""
+    """Floats in 0 … 255, 32-bit integers, and no pixels; darkness is minus the mean level."""
     black = Image.new("RGB", (8, 8))
     odd = [
         Image.new("F", (8, 8), 200.0),

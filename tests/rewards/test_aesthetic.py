@@ -1,4 +1,7 @@
-"""The aesthetic reward: head against published numbers (when its file is here), tower against transformers, messages without weights."""
+"""The aesthetic reward: head against published numbers, encoder against transformers, messages.
+
+The published head is compared when its file is here.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from ddpo.errors import MissingResourceError
 from ddpo.rewards.models.aesthetic import (
     collapse_head,
     head_scores,
-    image_tower,
+    image_encoder,
     load_head,
     preprocess,
 )
@@ -30,7 +33,7 @@ needs_head = pytest.mark.skipif(
     reason="the head's file is not here (DDPO_TEST_DATA names a folder with laion/)",
 )
 RATING_SCORES = [1.655, 2.359, 3.070, 3.672, 4.238, 4.701, 5.073, 5.365, 5.577, 5.747]
-"""Scores of the ten embeddings published with LAION's aesthetic predictor, computed with the layered head elsewhere."""
+"""Scores of the ten embeddings published with LAION's predictor, computed elsewhere, by layers."""
 
 
 @pytest.fixture
@@ -165,7 +168,7 @@ def test_image_tower_equals_the_whole_clip_model_on_disk() -> None:
         projection_dim=12,
     )
     whole = CLIPModel(config).eval()
-    tower = image_tower(whole.state_dict(), **sizes, projection_dim=12)
+    tower = image_encoder(whole.state_dict(), **sizes, projection_dim=12)
     pixels = torch.randn(2, 3, 28, 28)
     with torch.no_grad():
         features = whole.get_image_features(pixel_values=pixels)
@@ -173,7 +176,7 @@ def test_image_tower_equals_the_whole_clip_model_on_disk() -> None:
         assert torch.allclose(tower(pixel_values=pixels).image_embeds, features, atol=1e-6)
     assert not any(parameter.requires_grad for parameter in tower.parameters())
     with pytest.raises(MissingResourceError, match="lacks"):
-        image_tower(
+        image_encoder(
             {k: v for k, v in whole.state_dict().items() if "layers.1" not in k},
             **sizes,
             projection_dim=12,

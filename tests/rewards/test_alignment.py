@@ -1,4 +1,4 @@
-"""The alignment reward with a tiny, random LLaVA and a tiny, random BERT, loaded from disk as the real ones are."""
+"""The alignment reward with a tiny random LLaVA and BERT, loaded from disk like the real ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ IN_PROCESS = set(all_checks()) - {
 }  # which tests/rewards/test_check.py runs on every card
 TEMPLATE = (
     "{% for message in messages %}USER {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
+    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
+    "{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT{% endif %}"
 )
 
@@ -73,9 +74,9 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, **names, additional_special_tokens=["<image>"]
     )
-    pictures = CLIPImageProcessor(**SMALL_SQUARE)
+    images = CLIPImageProcessor(**SMALL_SQUARE)
     LlavaProcessor(
-        image_processor=pictures,
+        image_processor=images,
         tokenizer=tokenizer,
         patch_size=14,
         vision_feature_select_strategy="default",
@@ -103,7 +104,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model = LlavaForConditionalGeneration(config)
     for parameter in model.model.multi_modal_projector.parameters():
-        parameter.data.normal_(std=0.6)  # so that the picture moves the answer
+        parameter.data.normal_(std=0.6)  # so that the image moves the answer
     model.lm_head.weight.data[:5] = 0.0  # one of the words is likelier than a special token
     model.generation_config.eos_token_id = ENDS
     model.save_pretrained(folder)
@@ -115,21 +116,27 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_encoder(tmp_path_factory.mktemp("encoder") / "bert", "bert")
 
 
-def picture(seed: int) -> Image.Image:
+def make_image(seed: int) -> Image.Image:
     return Image.fromarray(
         np.random.default_rng(seed).integers(0, 256, (4, 6, 3)).astype(np.uint8)
     ).resize((48, 32))
 
 
 def plainly(llava: Path, image: Image.Image, tokens: int) -> tuple[str, torch.Tensor]:
-    """Greedy decoding without `generate`: one forward pass of the whole text per token. Answer, and the first token's log-probs."""
+    """Greedy answer without `generate`, and the log-probabilities of its first token.
+
+    Each token takes one forward pass of the whole text.
+    """
     from transformers import LlavaForConditionalGeneration
 
-    processor, model = on_pillow(llava), LlavaForConditionalGeneration.from_pretrained(llava).eval()
+    processor = on_pillow(llava)
+    model = LlavaForConditionalGeneration.from_pretrained(llava).eval()
     inputs = processor(
         images=[image], text=[f"USER <image> {QUESTION} ASSISTANT"], return_tensors="pt"
     )
-    ids, first, count = inputs["input_ids"], None, inputs["input_ids"].shape[1]
+    ids = inputs["input_ids"]
+    first = None
+    count = inputs["input_ids"].shape[1]
     for _ in range(tokens):
         with torch.no_grad():
             logits = model(
@@ -148,7 +155,7 @@ def plainly(llava: Path, image: Image.Image, tokens: int) -> tuple[str, torch.Te
 def test_the_score_is_the_recall_that_bert_score_gives_for_the_plain_models_answer(
     llava: Path, encoder: Path, tmp_path: Path
 ) -> None:
-    images = [picture(seed) for seed in range(6)]
+    images = [make_image(seed) for seed in range(6)]
     prompts = ["cat", "a dog rides the bike", "", "is " * 700, "“a” bike’s bell", "一只猫 🦊"]
     output = Alignment(str(llava), str(encoder), layer=3)(
         ImageBatch.of_images(images, [Prompt(text) for text in prompts])
@@ -156,10 +163,10 @@ def test_the_score_is_the_recall_that_bert_score_gives_for_the_plain_models_answ
     stated = write_encoder(
         tmp_path / "bert", "bert", model_max_length=512
     )  # without a maximum the package overflows
-    original, answers = (
-        BERTScorer(model_type=str(stated), num_layers=3, use_fast_tokenizer=True, device="cpu"),
-        set(),
+    original = BERTScorer(
+        model_type=str(stated), num_layers=3, use_fast_tokenizer=True, device="cpu"
     )
+    answers = set()
     for place, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
         answer, _ = plainly(llava, jpeg80(image), 64)
         answers.add(answer)
@@ -169,12 +176,12 @@ def test_the_score_is_the_recall_that_bert_score_gives_for_the_plain_models_answ
         found = [float(output.parts[name][place]) for name in ("precision", "f1", "truncated")]
         assert float(output.values[place]) == pytest.approx(recall, abs=1e-6)
         assert found == pytest.approx([precision, f1, float(place == 3)], abs=1e-6)
-    assert len({len(answer.split()) for answer in answers}) > 1  # the picture moves the answer
+    assert len({len(answer.split()) for answer in answers}) > 1  # the image moves the answer
 
 
 def test_log_probabilities_of_the_first_token_are_the_plain_models(llava: Path) -> None:
-    _, due = plainly(llava, picture(0), 1)
-    found = open_vlm(str(llava)).first_token_logprobs(picture(0), QUESTION)
+    _, due = plainly(llava, make_image(0), 1)
+    found = open_vlm(str(llava)).first_token_logprobs(make_image(0), QUESTION)
     assert set(found) == set(WORDS)
     assert [found[word] for word in WORDS] == pytest.approx(due.tolist(), abs=1e-5)
 
@@ -200,11 +207,11 @@ def test_the_conformance_kit_passes_on_tiny_weights(llava: Path, encoder: Path) 
 def test_what_cannot_be_described_is_unscorable(llava: Path, encoder: Path) -> None:
     thin = ImageBatch.of_images([Image.new("RGB", (2, 200))], [Prompt("a cat")])
     output = make_reward("alignment", vlm=str(llava), scorer=str(encoder), layer=3)(thin)
-    assert output.errors == ("a picture of 2×200 is too narrow for a vision-language model",)
+    assert output.errors == ("an image of 2×200 is too narrow for a vision-language model",)
     assert check_words(" a cat \n", 2) == "a cat"
     with pytest.raises(UnusableAnswer, match="is empty"):
         check_words(" \n", 64)
-    with pytest.raises(UnusableAnswer, match="has 3 words, though 2 tokens"):
+    with pytest.raises(UnusableAnswer, match="has 3 words, more than the 2 requested"):
         check_words("a cat rides", 2)
 
 
@@ -243,7 +250,7 @@ def test_back_ends_and_models_have_signatures_of_their_own() -> None:
     assert len({resolve("alignment", **options).signature for options in specs}) == len(specs)
 
 
-def test_pictures_go_through_jpeg_80() -> None:
+def test_images_go_through_jpeg_80() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8))
     decoded = jpeg80(image)
     assert (decoded.size, decoded.mode) == ((32, 32), "RGB")

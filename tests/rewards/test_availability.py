@@ -1,4 +1,4 @@
-"""Whether weights and libraries are here, against real caches; and fetching them by the hub's real client from a server here."""
+"""Availability of weights and libraries in real caches, and downloads by the hub's real client."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_an_address_without_a_hash_is_refused(caches: Path) -> None:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as its client asks for: metadata by HEAD, the list of a repository's files, the files."""
+    """The part of the hub that its client needs: metadata by HEAD, lists of files, files."""
 
     files: ClassVar = {
         "model.safetensors": CONTENT,
@@ -203,7 +203,8 @@ class Hub(BaseHTTPRequestHandler):
                 if "/tree/" in path
                 else {"id": "owner/name", "sha": COMMIT, "siblings": files}
             )
-            content, mark = json.dumps(told).encode(), "list"
+            content = json.dumps(told).encode()
+            mark = "list"
         elif path.startswith("/owner/name/resolve/") and path.rpartition("/")[2] in self.files:
             content = self.files[path.rpartition("/")[2]]
             mark = hashlib.sha256(content).hexdigest()
@@ -234,7 +235,8 @@ def test_the_command_fetches_from_the_hub_once(hub: str, tmp_path: Path) -> None
         "from ddpo.rewards.card import RewardCard, WeightFile\n"
         f"FILE = WeightFile('owner/name', '{COMMIT}', '{SHA256}', 1.024, 'MIT')\n"
         f"REPOSITORY = WeightFile('owner/name', '{COMMIT}', None, 1.024, 'MIT')\n"
-        "CARD = RewardCard(id='mine', version='1', summary='', load='a:b', family='', flaws='', weights=(FILE, REPOSITORY))\n"
+        "CARD = RewardCard(id='mine', version='1', summary='', load='a:b', family='', flaws='', "
+        "weights=(FILE, REPOSITORY))\n"
     )
     settings = {
         "HF_HOME": str(tmp_path / "hf"),

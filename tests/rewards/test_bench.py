@@ -15,7 +15,7 @@ from PIL import Image
 from ddpo.cli.main import main
 from ddpo.errors import ConfigError, ImageError
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.models.shared_encoders import shared_tower
+from ddpo.rewards.models.shared_encoders import shared_encoder
 from ddpo.rewards.tools.bench import bench, bench_images, busy_seconds, fitted_images, make_on
 from ddpo.rewards.zoo import resolve
 from ddpo.types import ImageBatch, RewardOutput
@@ -33,12 +33,15 @@ CARD = RewardCard(
 
 
 class Sleepy:
-    """Takes `call` seconds per call and `each` per picture."""
+    """Takes `call` seconds per call and `each` per image."""
 
     card = CARD
 
     def __init__(self, call: float, each: float, hoard: int = 0) -> None:
-        self.call, self.each, self.hoard, self.sizes = call, each, hoard, list[int]()
+        self.call = call
+        self.each = each
+        self.hoard = hoard
+        self.sizes = list[int]()
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         self.sizes.append(len(batch))
@@ -51,7 +54,7 @@ def test_rates_follow_from_the_time_that_a_call_takes() -> None:
     reward = Sleepy(call=0.02, each=0.002)
     one, four = bench(reward, bench_images(8, 16), (1, 4), repeats=3)
     assert (one.batch_size, four.batch_size, one.images, one.side, one.repeats) == (1, 4, 8, 16, 3)
-    assert one.rate <= 8 / (8 * 0.022)  # sleeping takes at least as long as it is told
+    assert one.rate <= 8 / (8 * 0.022)  # sleeping takes at least the given time
     assert one.rate_high > 0.6 * 8 / (8 * 0.022)  # and on a machine that is busy otherwise, longer
     assert four.rate <= 8 / (2 * 0.028)
     assert four.rate_high > 0.6 * 8 / (2 * 0.028)
@@ -71,7 +74,7 @@ def test_rounds_take_turns_after_a_warm_up() -> None:
 @pytest.mark.parametrize(("count", "repeats"), [(4, 1), (4, 3), (6, 2)])
 def test_every_round_computes_the_embeddings_of_a_shared_tower(count: int, repeats: int) -> None:
     """A tower remembers its latest images, and all rounds score the same ones."""
-    tower = shared_tower(
+    tower = shared_encoder(
         f"test tower {count} {repeats}", "cpu", lambda: lambda batch: torch.zeros(len(batch), 2)
     )
 
@@ -108,26 +111,24 @@ def test_busy_seconds(calls: list[tuple[float, float]], seconds: float) -> None:
     assert busy_seconds(calls) == seconds
 
 
-def test_drawn_pictures_are_all_different_and_the_same_every_time() -> None:
-    pictures = bench_images(50, 24)
-    assert (pictures.shape, pictures.dtype) == ((50, 24, 24, 3), np.uint8)
-    assert len({picture.tobytes() for picture in pictures}) == 50
-    assert np.array_equal(pictures, bench_images(50, 24))
+def test_drawn_images_are_all_different_and_the_same_every_time() -> None:
+    images = bench_images(50, 24)
+    assert (images.shape, images.dtype) == ((50, 24, 24, 3), np.uint8)
+    assert len({image.tobytes() for image in images}) == 50
+    assert np.array_equal(images, bench_images(50, 24))
 
 
-def test_pictures_of_files_come_by_turns(tmp_path: Path) -> None:
+def test_images_of_files_come_by_turns(tmp_path: Path) -> None:
     for level in (0, 200):
         Image.new("RGB", (40, 20), (level, level, level)).save(tmp_path / f"{level}.png")
-    pictures = fitted_images([tmp_path / "0.png", tmp_path / "200.png"], 3, 16)
-    assert pictures[:, 8, 8, 0].tolist() == [0, 200, 0]
+    images = fitted_images([tmp_path / "0.png", tmp_path / "200.png"], 3, 16)
+    assert images[:, 8, 8, 0].tolist() == [0, 200, 0]
     with pytest.raises(ImageError, match="no such file"):
         fitted_images([tmp_path / "absent.png"], 1, 16)
 
 
 def test_what_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        ConfigError, match="batch size 9 must be from 1 to the number of pictures, 4"
-    ):
+    with pytest.raises(ConfigError, match="batch size 9 must be from 1 to the number of images, 4"):
         list(bench(Sleepy(0, 0), bench_images(4, 8), (1, 9)))
     with pytest.raises(ConfigError, match="repeats must be at least 1"):
         list(bench(Sleepy(0, 0), bench_images(4, 8), (1,), repeats=0))
@@ -147,7 +148,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     assert not caught.value.code
     rows = [line.split() for line in out.splitlines() if line.split()[:1] in (["1"], ["4"], ["16"])]
-    assert [row[0] for row in rows] == ["1", "4"]  # the default sizes that eight pictures allow
+    assert [row[0] for row in rows] == ["1", "4"]  # the default sizes that eight images allow
     assert all(float(row[1].replace(",", "")) > 0 for row in rows)
     assert "reward:darkness|" in out
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""BERTScore against the package `bert-score` on tiny, random DeBERTa, BERT and RoBERTa models, and where that package breaks."""
+"""BERTScore against the package `bert-score` on tiny random encoders, and where that breaks."""
 
 from __future__ import annotations
 
@@ -173,10 +173,11 @@ def test_without_a_stated_maximum_where_the_package_overflows_the_scores_are_tho
 def test_a_checkpoint_in_half_precision_is_computed_in_float32(
     encoder: Path, tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    """transformers 5 keeps a checkpoint's type; in version 4, on which the paper's scores were made, float32 was the rule."""
+    """transformers 5 keeps a checkpoint's type; version 4, used by the paper, made it float32."""
     from transformers import AutoModel, AutoTokenizer
 
-    half, whole = tmp_path / "half", tmp_path / "whole"
+    half = tmp_path / "half"
+    whole = tmp_path / "whole"
     rounded = AutoModel.from_pretrained(encoder).to(dtype)
     rounded.save_pretrained(half)
     rounded.float().save_pretrained(whole)
@@ -220,13 +221,12 @@ def test_the_name_of_a_folder_does_not_change_what_is_loaded(
 def test_against_einsum_in_numpy_on_the_whole_model(encoder: Path, layer: int) -> None:
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer, model = (
-        AutoTokenizer.from_pretrained(encoder),
-        AutoModel.from_pretrained(encoder).eval(),
-    )
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    model = AutoModel.from_pretrained(encoder).eval()
     ours = BertScore(str(encoder), layer)
     for pair in PAIRS:
-        candidate, reference = [], []
+        candidate = []
+        reference = []
         for text, states in zip(pair, (candidate, reference), strict=True):
             with torch.no_grad():
                 output = model(
@@ -235,10 +235,8 @@ def test_against_einsum_in_numpy_on_the_whole_model(encoder: Path, layer: int) -
             vectors = output.hidden_states[layer][0].double().numpy()
             states.extend(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
         cosines = np.einsum("id,jd->ij", np.array(reference), np.array(candidate))
-        due_recall, due_precision = (
-            cosines.max(axis=1)[1:-1].mean(),
-            cosines.max(axis=0)[1:-1].mean(),
-        )
+        due_recall = cosines.max(axis=1)[1:-1].mean()
+        due_precision = cosines.max(axis=0)[1:-1].mean()
         found = ours.score(*pair)
         assert (found.precision, found.recall) == pytest.approx(
             (due_precision, due_recall), abs=1e-5

@@ -1,4 +1,4 @@
-"""The score cache as one process sees it: what comes back, what is refused, what is removed first, how fast it is."""
+"""The score cache in one process: exact values, refused values, eviction, speed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import struct
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ import pytest
 
 from ddpo.errors import ConfigError, UnknownNameError
 from ddpo.rewards.cache import CachedScore, ScoreCache, image_digests, queries, score_key
-from ddpo.rewards.cache.servable import servable
 from ddpo.rewards.card import RewardCard
+from ddpo.rewards.tools.servable import servable
 from ddpo.rewards.zoo import resolve
 from ddpo.types import NO_CONTEXT, ImageBatch, Prompt
 
@@ -39,16 +40,9 @@ def cache(tmp_path: Path) -> ScoreCache:
 
 
 def test_float32_comes_back_to_the_bit(cache: ScoreCache) -> None:
-    bits = [
-        0x80000000,
-        0x00000000,
-        0x00000001,
-        0x807FFFFF,
-        0x7F7FFFFF,
-        0x3DCCCCCD,
-        0xC2C80001,
-        0x00800000,
-    ]  # -0, 0, denormals, largest, …
+    # -0, 0, denormals, the largest number, …
+    bits = [0x80000000, 0x00000000, 0x00000001, 0x807FFFFF]
+    bits += [0x7F7FFFFF, 0x3DCCCCCD, 0xC2C80001, 0x00800000]
     bits += np.random.default_rng(0).integers(0, 0x7F800000, 200).tolist()
     values = [struct.unpack("<f", struct.pack("<I", number))[0] for number in bits]
     items = [
@@ -60,12 +54,10 @@ def test_float32_comes_back_to_the_bit(cache: ScoreCache) -> None:
     found = ScoreCache(cache.path).get([key for key, _ in items])
     for (key, _), number in zip(items, bits, strict=True):
         assert list(found[key].parts) == ["ä[b", ""]
-        assert [
-            struct.pack("<f", part) for part in (found[key].value, *found[key].parts.values())
-        ] == [
-            struct.pack("<I", number),
-            struct.pack("<I", number ^ 0x80000000),
-            struct.pack("<I", 0x80000000),
+        floats = (found[key].value, *found[key].parts.values())
+        expected = (number, number ^ 0x80000000, 0x80000000)
+        assert [struct.pack("<f", part) for part in floats] == [
+            struct.pack("<I", part) for part in expected
         ]
 
 
@@ -75,9 +67,8 @@ def test_a_key_that_is_not_there_is_not_found(cache: ScoreCache) -> None:
     cache.put("r", "i", scores(0, 3))
     assert cache.get([key_of(2), key_of(3), key_of(2)]) == {key_of(2): CachedScore(2.0, {})}
     assert cache.get([]) == {}
-    assert (
-        len(cache.get([key_of(number) for number in range(2000)])) == 3
-    )  # more keys than SQLite takes in one statement
+    many = [key_of(number) for number in range(2000)]  # SQLite takes fewer in one statement
+    assert len(cache.get(many)) == 3
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e39])
@@ -102,12 +93,9 @@ def test_the_place_and_the_limit_come_from_the_environment(
     assert (tmp_path / "there" / "scores.sqlite").is_file()
     assert cache.limit_bytes == 3 * 2**20
     assert ScoreCache(limit_mb=0.5).limit_bytes == 2**19
-    for wrong, message in (
-        ("much", "'much' is not a number"),
-        ("-1", "positive"),
-        ("nan", "positive"),
-        ("inf", "positive"),
-    ):
+    messages = {"much": "'much' is not a number"}
+    messages |= dict.fromkeys(("-1", "nan", "inf"), "positive")
+    for wrong, message in messages.items():
         monkeypatch.setenv("DDPO_CACHE_LIMIT_MB", wrong)
         with pytest.raises(ConfigError, match=message):
             ScoreCache()
@@ -128,9 +116,8 @@ def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.Mo
     order = [*range(500, 1000), *range(500), *range(1000, stop)]
     left = [int(row.score.value) for row in queries.rows(cache._connected())]
     assert left == order[-len(left) :]
-    assert (
-        len(left) >= 0.7 * stop
-    )  # a tenth of the pages is more than a tenth of the scores: pages of the index are shared
+    # a tenth of the pages is more than a tenth of the scores: pages of the index are shared
+    assert len(left) >= 0.7 * stop
 
 
 def test_what_is_read_is_kept_though_its_use_is_not_written_yet(
@@ -190,13 +177,11 @@ def test_stats_count_by_reward_and_identity(
     stats = cache.stats()
     assert stats.scores == 6
     found = [(entry.identity, entry.scores, entry.oldest, entry.newest) for entry in stats.entries]
-    assert [
+    rows = [
         (identity, count, old and old.timestamp(), new and new.timestamp())
         for identity, count, old, new in found
-    ] == [
-        ("b 1", 4, 1000.0, 3000.0),
-        ("b 2", 2, 2000.0, 2000.0),
     ]
+    assert rows == [("b 1", 4, 1000.0, 3000.0), ("b 2", 2, 2000.0, 2000.0)]
     assert stats.bytes > 4096
 
 
@@ -207,11 +192,8 @@ def test_export_writes_every_score(
     with pytest.raises(ConfigError, match="there is no score cache"):
         cache.export(tmp_path / f"out{suffix}")
     monkeypatch.setattr(time, "time", lambda: 1_700_000_000.25)
-    cache.put(
-        "r",
-        "the identity",
-        [(key_of(0), CachedScore(0.1, {"clip": 0.5})), (key_of(1), CachedScore(-2.0, {}))],
-    )
+    items = [(key_of(0), CachedScore(0.1, {"clip": 0.5})), (key_of(1), CachedScore(-2.0, {}))]
+    cache.put("r", "the identity", items)
     path = tmp_path / f"out{suffix}"
     assert cache.export(path) == 2
     if suffix == ".parquet":
@@ -221,14 +203,14 @@ def test_export_writes_every_score(
     else:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [row["key"] for row in rows] == [key_of(0).hex(), key_of(1).hex()]
-    assert [float(row["value"]) for row in rows] == [
-        struct.unpack("<f", struct.pack("<f", 0.1))[0],
-        -2.0,
-    ]
+    values = [struct.unpack("<f", struct.pack("<f", 0.1))[0], -2.0]
+    assert [float(row["value"]) for row in rows] == values
     assert [row["parts"] for row in rows] == ['{"clip": 0.5}', "{}"]
-    assert {(row["reward"], row["identity"], row["created"], row["last_used"]) for row in rows} == {
-        ("r", "the identity", "2023-11-14T22:13:20+00:00", "2023-11-14T22:13:20+00:00")
-    }
+    time_stamp = "2023-11-14T22:13:20+00:00"
+    expected = {"reward": "r", "identity": "the identity"}
+    expected |= {"created": time_stamp, "last_used": time_stamp}
+    for row in rows:
+        assert {name: row[name] for name in expected} == expected
     with pytest.raises(ConfigError, match="unknown table format"):
         cache.export(tmp_path / "out.txt")
 
@@ -236,16 +218,13 @@ def test_export_writes_every_score(
 def test_entries_know_whether_they_can_be_served(cache: ScoreCache) -> None:
     for spec in ("aesthetic", "aesthetic:head=mine.pth"):
         cache.put("aesthetic", resolve(spec).identity, scores(0, 1))
-    cache.put(
-        "aesthetic", resolve("aesthetic").identity.replace("version:1", "version:0"), scores(1, 2)
-    )
-    cache.put(
-        "aesthetic",
-        resolve("aesthetic").identity.replace("options:default", "options:tail=2"),
-        scores(2, 3),
-    )
+    present = resolve("aesthetic").identity
+    older = present.replace("version:1", "version:0")
+    unknown_option = present.replace("options:default", "options:tail=2")
+    cache.put("aesthetic", older, scores(1, 2))
+    cache.put("aesthetic", unknown_option, scores(2, 3))
     cache.put("mine", "reward:mine|version:1|options:default", scores(3, 4))
-    cache.put("aesthetic", resolve("aesthetic").identity, scores(4, 5))
+    cache.put("aesthetic", present, scores(4, 5))
     states = {entry.identity.replace("|", " "): servable(entry) for entry in cache.stats().entries}
     assert sorted(states.values(), key=str) == [False, False, None, True, True]
     assert [
@@ -273,18 +252,13 @@ def test_threads_share_a_cache(cache: ScoreCache) -> None:
 
 
 def test_a_second_look_is_fast(cache: ScoreCache) -> None:
-    """1,000 pictures/s are promised from decoded 512×512 pixels with digest, key and look-up; a loaded machine gets four times as long."""
-    card = RewardCard(
-        id="r",
-        version="1",
-        summary="s",
-        load="m:a",
-        family="test",
-        flaws="none",
-        inputs=("image", "prompt"),
-    )
+    """Digest, key and look-up of decoded 512×512 pixels take a millisecond per image.
+
+    A loaded machine gets four times as long.
+    """
+    card = replace(CARD, inputs=("image", "prompt"))
     array = np.random.default_rng(0).integers(0, 256, (16, 512, 512, 3), dtype=np.uint8)
-    batch = ImageBatch.of_uint8(array, [Prompt(f"picture {number}") for number in range(16)])
+    batch = ImageBatch.of_uint8(array, [Prompt(f"image {number}") for number in range(16)])
     best = math.inf
     for _ in range(4):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What goes wrong with a cache's file: it is never trusted, never fatal, and said once."""
+"""Damage to the cache's file is never trusted, never fatal, and reported once."""
 
 from __future__ import annotations
 
@@ -36,13 +36,12 @@ def path(tmp_path: Path) -> Iterator[Path]:
 
 
 def check_set_aside(path: Path, damaged: bytes, cause: str) -> None:
-    """A get meets the damage: everything is a miss, one warning, the old file is kept, the new one works."""
+    """A get of a damaged file misses with one warning; the old file is kept, a new one works."""
     cache = ScoreCache(path)
     with pytest.warns(CacheWarning, match=cause) as said:
         assert cache.get(KEYS) == {}
-    assert (
-        cache.put("r", "i", ITEMS[:5]) == 5
-    )  # a second warning would be an error here, see pyproject.toml
+    # a second warning would be an error here, see pyproject.toml
+    assert cache.put("r", "i", ITEMS[:5]) == 5
     assert cache.get(KEYS) == dict(ITEMS[:5])
     assert len(said) == 1
     assert "set aside as scores.sqlite.damaged-" in str(said[0].message)
@@ -72,7 +71,7 @@ def test_a_truncated_file_is_set_aside(path: Path, share: float) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"x"])
-def test_an_empty_file_is_begun_without_a_word(tmp_path: Path, content: bytes) -> None:
+def test_an_empty_file_is_filled_without_a_warning(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "scores.sqlite").write_bytes(content)  # one byte is as empty as none to SQLite
     with ScoreCache(tmp_path / "scores.sqlite") as cache:
         assert cache.get(KEYS) == {}
@@ -83,7 +82,7 @@ def test_another_schema_or_program(path: Path, tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=0")
     connection.close()
-    check_set_aside(path, path.read_bytes(), "schema 0, which is an old one")
+    check_set_aside(path, path.read_bytes(), "it has an old schema, 0")
     other = tmp_path / "other.sqlite"
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE notes(text)")
@@ -116,15 +115,13 @@ def test_a_newer_schema_is_left_to_the_newer_ddpo(path: Path) -> None:
 @pytest.mark.parametrize("column", ["value", "parts", "checksum", "key"])
 def test_a_flipped_bit_in_a_row_is_a_miss(path: Path, column: str) -> None:
     with sqlite3.connect(path) as connection:
-        old = connection.execute(
-            f"SELECT {column} FROM scores WHERE key = ?", (KEYS[7],)
-        ).fetchone()[0]
+        select = f"SELECT {column} FROM scores WHERE key = ?"
+        (old,) = connection.execute(select, (KEYS[7],)).fetchone()
         for place in range(len(old)):
             flipped = bytearray(old)
             flipped[place] ^= 1 << place % 8
-            connection.execute(
-                f"UPDATE scores SET {column} = ? WHERE {column} = ?", (bytes(flipped), old)
-            )
+            update = f"UPDATE scores SET {column} = ? WHERE {column} = ?"
+            connection.execute(update, (bytes(flipped), old))
             connection.commit()
             cache = ScoreCache(path)
             wanted = [KEYS[7], KEYS[8], bytes(flipped)] if column == "key" else [KEYS[7], KEYS[8]]
@@ -164,7 +161,7 @@ def test_a_folder_in_its_place_or_a_file_in_its_folders_place(tmp_path: Path) ->
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "scores.sqlite", tmp_path / "folder"):
         cache = ScoreCache(path)
-        with pytest.warns(CacheWarning, match="cannot be used .*; going on without it") as said:
+        with pytest.warns(CacheWarning, match="cannot be used .*; continuing without it") as said:
             assert cache.put("r", "i", ITEMS) == 0
         assert cache.get(KEYS) == {}
         assert ScoreCache(path).put("r", "i", ITEMS) == 0
@@ -208,9 +205,8 @@ def test_a_full_disk_is_done_without(path: Path) -> None:
     cache = ScoreCache(path)
     cache.get(KEYS)
     pages = cache._connected().execute("PRAGMA page_count").fetchone()[0]
-    cache._connected().execute(
-        f"PRAGMA max_page_count={pages}"
-    )  # SQLite's own way to be out of space
+    # SQLite's own way to be out of space
+    cache._connected().execute(f"PRAGMA max_page_count={pages}")
     more = [(bytes([number, 1]) * 16, CachedScore(0.0, {})) for number in range(200)]
     with pytest.warns(CacheWarning, match="full"):
         assert cache.put("r", "i", more) == 0
@@ -218,8 +214,9 @@ def test_a_full_disk_is_done_without(path: Path) -> None:
     assert ScoreCache(path).get([key for key, _ in more] + KEYS) == EXPECTED
 
 
-def test_a_cache_that_is_removed_or_replaced_meanwhile_is_begun_anew(path: Path) -> None:
-    cache, other = ScoreCache(path), ScoreCache(path)
+def test_a_cache_that_is_removed_or_replaced_meanwhile_is_created_again(path: Path) -> None:
+    cache = ScoreCache(path)
+    other = ScoreCache(path)
     assert len(cache.get(KEYS)) == len(other.get(KEYS)) == 200
     path.unlink()
     assert cache.put("r", "i", ITEMS[:3]) == 3

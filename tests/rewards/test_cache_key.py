@@ -21,7 +21,7 @@ DIGEST = bytes(range(32))
 CAT = Prompt("a cat")
 
 
-def pictures(count: int = 3, height: int = 4, width: int = 5) -> np.ndarray:
+def images(count: int = 3, height: int = 4, width: int = 5) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
@@ -45,7 +45,7 @@ def key(
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_digest_is_the_sha256_of_size_and_pixels(exact: bool) -> None:
-    array = pictures()
+    array = images()
     expected = [
         hashlib.sha256(
             b"ddpo picture uint8 height width 3" + struct.pack("<QQ", 4, 5) + p.tobytes()
@@ -54,27 +54,24 @@ def test_a_digest_is_the_sha256_of_size_and_pixels(exact: bool) -> None:
     ]
     assert image_digests(ImageBatch.of_uint8(array, prompts(3)), exact) == expected
     assert image_digests(ImageBatch(from_uint8(array), prompts(3)), exact) == expected
-    assert (
-        image_digests(ImageBatch.of_uint8(np.repeat(array, 2, axis=1)[:, ::2], prompts(3)), exact)
-        == expected
-    )  # not contiguous
+    strided = np.repeat(array, 2, axis=1)[:, ::2]
+    assert image_digests(ImageBatch.of_uint8(strided, prompts(3)), exact) == expected
 
 
 def test_every_pixel_and_the_size_count() -> None:
-    array = pictures(1)
+    array = images(1)
     seen = set(image_digests(ImageBatch.of_uint8(array, prompts(1)), exact=False))
     for place in np.ndindex(array.shape):
         other = array.copy()
         other[place] ^= 1
         seen.update(image_digests(ImageBatch.of_uint8(other, prompts(1)), exact=False))
-    seen.update(
-        image_digests(ImageBatch.of_uint8(array.reshape(1, 5, 4, 3), prompts(1)), exact=False)
-    )
+    turned = ImageBatch.of_uint8(array.reshape(1, 5, 4, 3), prompts(1))
+    seen.update(image_digests(turned, exact=False))
     assert len(seen) == 1 + array.size + 1
 
 
 def test_floats_between_the_levels_count_only_for_a_reward_that_sees_them() -> None:
-    array = pictures(2)
+    array = images(2)
     pixels = from_uint8(array)
     moved = pixels.clone()
     moved[1, 0, 0, 0] = torch.nextafter(moved[1, 0, 0, 0], torch.tensor(0.5))
@@ -99,12 +96,10 @@ def test_minus_zero_and_pixels_out_of_range_are_not_taken_for_levels() -> None:
 
 
 def test_a_gradient_does_not_matter() -> None:
-    pixels = from_uint8(pictures(1)) * 0.999
-    batches = (
-        ImageBatch(pixels, prompts(1)),
-        ImageBatch(pixels.clone().requires_grad_(), prompts(1)),
-    )
-    assert image_digests(batches[0], exact=True) == image_digests(batches[1], exact=True)
+    pixels = from_uint8(images(1)) * 0.999
+    plain = ImageBatch(pixels, prompts(1))
+    variable = ImageBatch(pixels.clone().requires_grad_(), prompts(1))
+    assert image_digests(plain, exact=True) == image_digests(variable, exact=True)
 
 
 def test_each_component_changes_the_key() -> None:
@@ -135,9 +130,8 @@ def test_each_component_changes_the_key() -> None:
 
 
 def test_what_the_card_does_not_name_leaves_the_key_alone() -> None:
-    assert key(prompt=Prompt("a cat", {"count": 2})) == key(
-        prompt=Prompt("a dog"), context=Context(0.5)
-    )
+    other = key(prompt=Prompt("a dog"), context=Context(0.5))
+    assert key(prompt=Prompt("a cat", {"count": 2})) == other
     card = replace(CARD, inputs=("image", "metadata"), metadata=("count",))
     assert key(card=card, prompt=Prompt("a", {"count": 2, "seed": 1})) == key(
         card=card, prompt=Prompt("b", {"seed": 2, "count": 2})
@@ -177,19 +171,13 @@ def test_shifted_boundaries_make_another_key() -> None:
 def test_metadata_beyond_json_cannot_be_cached(value: object) -> None:
     card = replace(CARD, inputs=("image", "metadata"))
     assert score_key("i", DIGEST, Prompt("", {"value": value}), card, NO_CONTEXT) is None
-    assert (
-        score_key("i", DIGEST, Prompt("", {"value": value}), CARD, NO_CONTEXT) is not None
-    )  # this reward does not look at it
+    # this reward does not read it
+    assert score_key("i", DIGEST, Prompt("", {"value": value}), CARD, NO_CONTEXT) is not None
 
 
 def test_which_rewards_are_cached() -> None:
     assert cacheable(CARD)
-    assert not any(
-        cacheable(card)
-        for card in (
-            replace(CARD, deterministic=False),
-            replace(CARD, batch_invariant=False),
-            replace(CARD, inputs=("image", "group")),
-            replace(CARD, cache=False),
-        )
-    )
+    assert not cacheable(replace(CARD, deterministic=False))
+    assert not cacheable(replace(CARD, batch_invariant=False))
+    assert not cacheable(replace(CARD, inputs=("image", "group")))
+    assert not cacheable(replace(CARD, cache=False))

@@ -1,4 +1,4 @@
-"""Several processes at one cache, and processes that are killed: no score that was stored is lost, and none is wrong."""
+"""Several processes, some of them killed, at one cache: no stored score is lost or wrong."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-from ddpo.rewards.cache import CachedScore, ScoreCache
+from ddpo.rewards.cache import CachedScore, ScoreCache, database
 
 BATCH = 16
 
-# Prints the number of a batch when its `put` has returned. The score of a key is in the key, so that a wrong one shows.
+# Prints the number of a batch when its `put` has returned. The key holds its score, so that a wrong
+# one shows.
 WRITER = """
 import hashlib, sys
 from pathlib import Path
 from ddpo.rewards.cache import CachedScore, ScoreCache
 
-path, writer, batches, limit_mb = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-cache = ScoreCache(path, limit_mb)
-for batch in range(batches):
+path, writer, batches, limit_mb = sys.argv[1:]
+cache = ScoreCache(Path(path), float(limit_mb))
+for batch in range(int(batches)):
     keys = [hashlib.sha256(f"{writer} {batch} {place}".encode()).digest() for place in range(16)]
-    items = [(key, CachedScore(float(key[0] * 256 + key[1]), {"part": float(key[2])})) for key in keys]
+    scores = [CachedScore(float(k[0] * 256 + k[1]), {"part": float(k[2])}) for k in keys]
+    items = list(zip(keys, scores))
     assert cache.put("r", f"identity {writer}", items) == 16, batch
     sys.stdout.write(f"{batch}\\n")
     sys.stdout.flush()
@@ -43,22 +46,13 @@ def score_of(key: bytes) -> CachedScore:
 def start(
     path: Path, writer: str, batches: int, limit_mb: float = 64.0, warnings: str = "error"
 ) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        "-W",
-        warnings,
-        "-c",
-        WRITER,
-        str(path),
-        writer,
-        str(batches),
-        str(limit_mb),
-    ]
+    arguments = [str(path), writer, str(batches), str(limit_mb)]
+    command = [sys.executable, "-W", warnings, "-c", WRITER, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[list[int], str]:
-    """The batches that a writer said were stored, and what it said on standard error."""
+    """The batches that a writer reported as stored, and its standard error."""
     out, err = process.communicate(timeout=60)
     return [int(line) for line in out.split("\n")[:-1] if line.isdigit()], err
 
@@ -135,6 +129,21 @@ def test_kills_while_old_scores_are_removed_leave_a_sound_file(tmp_path: Path) -
         cache.put("r", "last", [(bytes(32), CachedScore(1.0, {}))])
         assert cache.stats().bytes <= cache.limit_bytes
         assert 0 < cache.stats().scores < 1500
+
+
+def test_a_process_that_finds_no_cache_does_not_wait_until_others_are_idle(tmp_path: Path) -> None:
+    """Busy processes always hold the shared lock, so that the exclusive one is never free."""
+    path = tmp_path / "scores.sqlite"
+    stored: list[int] = []
+    with ScoreCache(path) as cache, database.locked(path):
+        items = [(bytes(32), CachedScore(1.0, {}))]
+        put = threading.Thread(target=lambda: stored.append(cache.put("r", "i", items)))
+        put.start()
+        time.sleep(0.5)
+        assert stored == []
+        database.create_database(path)  # as another process does
+        put.join(5)
+        assert stored == [1]
 
 
 def test_a_damaged_file_is_set_aside_by_one_of_several_processes(tmp_path: Path) -> None:

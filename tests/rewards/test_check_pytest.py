@@ -19,7 +19,11 @@ from ddpo.rewards.check.run import all_checks, render_checks_markdown
 ROOT = Path(__file__).parents[2]
 CHECKS = all_checks()
 SOUND = "def bright(images):\n    return images.mean((1, 2, 3))\n"
-COUPLED = "def coupled(images):\n    means = images.mean((1, 2, 3))\n    return means - means.mean() if len(means) else means\n"
+COUPLED = """
+def coupled(images):
+    means = images.mean((1, 2, 3))
+    return means - means.mean() if len(means) else means
+"""
 
 
 def pytest_session(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -31,23 +35,19 @@ def pytest_session(folder: Path, *arguments: str) -> tuple[int, str]:
         "PYTEST_ADDOPTS": "",
         "COLUMNS": "300",
     }
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "-rA",
-        "--tb=short",
-        *arguments,
-    ]
+    options = ["-p", "no:cacheprovider", "-rA", "--tb=short", *arguments]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pytest", *options],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 
 
-def test_ddpo_loads_into_no_pytest_session_unasked() -> None:
+def test_no_pytest_session_loads_ddpo_by_itself() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert "pytest11" not in project.get("entry-points", {})
 
@@ -68,19 +68,16 @@ def test_one_line_in_a_test_file_makes_one_test_per_check(tmp_path: Path) -> Non
         "test_coupled[batch-sizes]",
         "test_known[order]",
     ]
-    assert re.search(
-        r"batch-invariance: black alone instead of with the others: 0 instead of -\d+", out
-    )
+    detail = r"batch-invariance: black alone instead of with the others: 0 instead of -\d+"
+    assert re.search(detail, out)
     assert "order: it passes; expected to fail: not so" in out
-    assert re.search(
-        r"^XFAIL test_mine.py::test_known\[batch-invariance\] - .*by design", out, re.MULTILINE
-    )
+    expected = r"^XFAIL test_mine.py::test_known\[batch-invariance\] - .*by design"
+    assert re.search(expected, out, re.MULTILINE)
     summary = out.strip().splitlines()[-1]
     assert "3 failed" in summary
     assert "2 xfailed" in summary
-    assert sum(
-        int(count) for count in re.findall(r"(\d+) (?:failed|passed|skipped|xfailed)", summary)
-    ) == 2 * len(CHECKS)
+    counts = re.findall(r"(\d+) (?:failed|passed|skipped|xfailed)", summary)
+    assert sum(map(int, counts)) == 2 * len(CHECKS)
 
 
 Run = Callable[..., tuple[int, str, str]]
@@ -97,19 +94,13 @@ def test_the_command_prints_a_table_and_exits_with_1_on_a_failure(run: Run, tmp_
     assert code == 0
     assert all(name in out for name in CHECKS)
     assert f"{tmp_path}/mine.py:bright conforms: " in out
-    code, out, _ = run(
-        f"{tmp_path}/mine.py:coupled", "--only", "batch-invariance", "--only", "order"
-    )
+    coupled = f"{tmp_path}/mine.py:coupled"
+    code, out, _ = run(coupled, "--only", "batch-invariance", "--only", "order")
     assert code == 1
     assert re.search(r"batch-invariance\s+failed\s+black alone instead of with the others", out)
     assert "does not conform: 1 passed, 1 failed" in out
-    code, out, _ = run(
-        f"{tmp_path}/mine.py:coupled",
-        "--only",
-        "batch-invariance",
-        "--expect",
-        "batch-invariance=by [design]",
-    )
+    expected = "batch-invariance=by [design]"
+    code, out, _ = run(coupled, "--only", "batch-invariance", "--expect", expected)
     assert code == 0
     assert re.search(r"expected to fail\s+by \[design\] \(black alone", out)
 
@@ -117,11 +108,8 @@ def test_the_command_prints_a_table_and_exits_with_1_on_a_failure(run: Run, tmp_
 def test_the_command_prints_json(run: Run) -> None:
     code, out, _ = run("darkness", "--only", "golden-scores", "--only", "rounding", "--json")
     assert code == 0
-    results = {result.pop("name"): result for result in json.loads(out)}
-    assert {name: result["outcome"] for name, result in results.items()} == {
-        "golden-scores": "passed",
-        "rounding": "skipped",
-    }
+    outcomes = {result["name"]: result["outcome"] for result in json.loads(out)}
+    assert outcomes == {"golden-scores": "passed", "rounding": "skipped"}
 
 
 @pytest.mark.parametrize(

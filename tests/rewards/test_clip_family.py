@@ -1,4 +1,7 @@
-"""The rewards on CLIP against their originals with the same weights: open_clip, transformers called plainly, LAION's published heads."""
+"""The CLIP rewards against their originals with the same weights.
+
+Originals are open_clip, plain calls of transformers, and LAION's published heads.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from ddpo.rewards.models.aesthetic import (
     Aesthetic,
     AestheticV1,
     clip_embeddings,
-    image_tower,
+    image_encoder,
     load_head,
     load_linear_head,
     preprocess,
@@ -43,7 +46,8 @@ DATA = (
     Path(os.environ.get("DDPO_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
     / "laion"
 )
-V1, V2 = DATA / "sa_0_4_vit_l_14_linear.pth", DATA / "sac+logos+ava1-l14-linearMSE.pth"
+V1 = DATA / "sa_0_4_vit_l_14_linear.pth"
+V2 = DATA / "sac+logos+ava1-l14-linearMSE.pth"
 needs_heads = pytest.mark.skipif(
     not V1.is_file() or not V2.is_file(),
     reason="the heads' files are not here (DDPO_TEST_DATA names a folder)",
@@ -51,7 +55,8 @@ needs_heads = pytest.mark.skipif(
 RATINGS_V1 = [-2.458, -0.138, 1.895, 3.585, 5.100, 6.470, 7.787, 9.048, 10.226, 11.304]
 """Scores of the ten embeddings published with LAION's predictor, computed elsewhere."""
 
-START, END = "<|startoftext|>", "<|endoftext|>"
+START = "<|startoftext|>"
+END = "<|endoftext|>"
 TEXTS = ("a red fox", "", "Ein Füchslein 🦊 jagt 兔子", "a city at night " * 20)
 ODD_TEXTS = (
     "a dog’s “ball”",
@@ -79,7 +84,7 @@ IN_PROCESS = sorted(set(all_checks()) - {"light-listing", "missing-weights"})
 
 
 def byte_letters() -> list[str]:
-    """CLIP's 256 letters, one per byte: printable ones stand for themselves, the others follow from 256 on."""
+    """CLIP's letters of the 256 bytes: printable ones unchanged, the others from 256 on."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     return [*map(chr, shown), *(chr(256 + place) for place in range(len(hidden)))]
@@ -148,7 +153,7 @@ def write_clip(
     model = lively(CLIPModel(config))
     with (
         torch.no_grad()
-    ):  # a direction that pictures and texts have in common, so that few cosines are negative
+    ):  # a direction that images and texts have in common, so that few cosines are negative
         model.text_projection.weight.copy_(model.visual_projection.weight)
         for norm in (model.vision_model.post_layernorm, model.text_model.final_layer_norm):
             norm.bias += LEANING
@@ -168,7 +173,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     """Eight, of different sizes and modes."""
     random = np.random.default_rng(0)
 
@@ -193,13 +198,12 @@ def pictures() -> list[Image.Image]:
 
 
 def scores(
-    reward: Callable[[ImageBatch], Any], pictures: list[Image.Image], texts: tuple[str, ...] = TEXTS
+    reward: Callable[[ImageBatch], Any], images: list[Image.Image], texts: tuple[str, ...] = TEXTS
 ) -> tuple[Tensor, Tensor]:
-    """Scores and truncation of each picture with each text: `[pictures, texts]` twice."""
+    """Scores and truncation of each image with each text: `[images, texts]` twice."""
     prompts = [Prompt(text) for text in texts]
     outputs = [
-        reward(ImageBatch.of_images([to_rgb(picture)] * len(texts), prompts))
-        for picture in pictures
+        reward(ImageBatch.of_images([to_rgb(image)] * len(texts), prompts)) for image in images
     ]
     return torch.stack([output.values for output in outputs]), torch.stack(
         [output.parts["truncated"] for output in outputs]
@@ -207,34 +211,35 @@ def scores(
 
 
 def plain(
-    folder: Path, pictures: list[Image.Image], texts: list[str], image_processor: Any
+    folder: Path, images: list[Image.Image], texts: list[str], image_processor: Any
 ) -> Tensor:
-    """transformers' `CLIPModel` as its documentation calls it, over one padded batch: logits `[pictures, texts]`."""
+    """Logits `[images, texts]` of a plain call of transformers' `CLIPModel` on one padded batch."""
     from transformers import CLIPModel, CLIPTokenizer
 
-    model, tokenizer = CLIPModel.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
+    model = CLIPModel.from_pretrained(folder)
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
     words = tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
     with torch.no_grad():
         logits: Tensor = model(
-            **words, pixel_values=image_processor([to_rgb(picture) for picture in pictures])
+            **words, pixel_values=image_processor([to_rgb(image) for image in images])
         ).logits_per_image
     return logits
 
 
-def hugging_face(pictures: list[Image.Image]) -> Tensor:
+def hugging_face(images: list[Image.Image]) -> Tensor:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    pixels: Tensor = CLIPImageProcessorPil()(pictures, return_tensors="pt")["pixel_values"]
+    pixels: Tensor = CLIPImageProcessorPil()(images, return_tensors="pt")["pixel_values"]
     return pixels
 
 
-def ours(pictures: list[Image.Image]) -> Tensor:
-    return torch.stack([preprocess(picture) for picture in pictures])
+def ours(images: list[Image.Image]) -> Tensor:
+    return torch.stack([preprocess(image) for image in images])
 
 
-def test_clip_score_equals_the_plain_model(clip: Path, pictures: list[Image.Image]) -> None:
-    found, truncated = scores(ClipScore(str(clip)), pictures)
-    logits = plain(clip, pictures, ["A photo depicts " + text for text in TEXTS], ours)
+def test_clip_score_equals_the_plain_model(clip: Path, images: list[Image.Image]) -> None:
+    found, truncated = scores(ClipScore(str(clip)), images)
+    logits = plain(clip, images, ["A photo depicts " + text for text in TEXTS], ours)
     scale = load_file(clip / "model.safetensors")["logit_scale"].exp()
     assert (found - 2.5 * (logits / scale).clamp(min=0)).abs().max() <= 1e-5
     assert truncated.tolist() == [[0, 0, 0, 1]] * 8
@@ -242,9 +247,9 @@ def test_clip_score_equals_the_plain_model(clip: Path, pictures: list[Image.Imag
     assert (found == 0).any()
 
 
-def test_pickscore_equals_the_plain_model(tuned: Path, pictures: list[Image.Image]) -> None:
-    found, truncated = scores(PickScore(str(tuned), str(tuned)), pictures)
-    assert (found - plain(tuned, pictures, list(TEXTS), hugging_face)).abs().max() <= 1e-4
+def test_pickscore_equals_the_plain_model(tuned: Path, images: list[Image.Image]) -> None:
+    found, truncated = scores(PickScore(str(tuned), str(tuned)), images)
+    assert (found - plain(tuned, images, list(TEXTS), hugging_face)).abs().max() <= 1e-4
     assert truncated.tolist() == [[0, 0, 0, 1]] * 8
     assert found.std() > 0.1
 
@@ -275,10 +280,12 @@ def test_a_text_is_embedded_the_same_in_any_company(clip: Path) -> None:
         assert (alone[0] - together[place]).abs().max() <= 1e-6
 
 
-def test_bfloat16_is_another_score_near_by(clip: Path, pictures: list[Image.Image]) -> None:
-    single, half = ClipScore(str(clip)), ClipScore(str(clip), dtype="bfloat16")
-    assert half._pair.tower is not single._pair.tower
-    found, due = scores(half, pictures)[0], scores(single, pictures)[0]
+def test_bfloat16_is_another_score_near_by(clip: Path, images: list[Image.Image]) -> None:
+    single = ClipScore(str(clip))
+    half = ClipScore(str(clip), dtype="bfloat16")
+    assert half._pair.encoder is not single._pair.encoder
+    found = scores(half, images)[0]
+    due = scores(single, images)[0]
     assert 1e-5 < (found - due).abs().max() < 0.05
     with pytest.raises(
         ConfigError, match="'clip_score': dtype is 'float16', not one of float32, bfloat16"
@@ -291,27 +298,28 @@ def test_bfloat16_is_another_score_near_by(clip: Path, pictures: list[Image.Imag
     assert default.identity != chosen.identity
 
 
-def test_a_text_runs_once(clip: Path, pictures: list[Image.Image]) -> None:
+def test_a_text_runs_once(clip: Path, images: list[Image.Image]) -> None:
     reward = ClipScore(str(clip))
-    first, again = scores(reward, pictures), scores(reward, pictures)
+    first = scores(reward, images)
+    again = scores(reward, images)
     assert torch.equal(first[0], again[0])
     assert reward._pair.text.passes == len(TEXTS)
-    assert reward._pair.tower.passes == 8
+    assert reward._pair.encoder.passes == 8
 
 
-def test_preprocessing_equals_open_clips(pictures: list[Image.Image]) -> None:
+def test_preprocessing_equals_open_clips(images: list[Image.Image]) -> None:
     transform = pytest.importorskip("open_clip.transform").image_transform(224, is_train=False)
-    for picture in pictures:
+    for image in images:
         opened = (
-            picture if picture.mode in ("RGB", "L") else to_rgb(picture)
+            image if image.mode in ("RGB", "L") else to_rgb(image)
         )  # of others it makes RGB after resizing, without a ground
-        assert (preprocess(to_rgb(picture)) - transform(opened)).abs().max() <= 1e-6
+        assert (preprocess(to_rgb(image)) - transform(opened)).abs().max() <= 1e-6
 
 
-def test_pickscores_preprocessing_equals_its_processors(pictures: list[Image.Image]) -> None:
-    for picture in map(to_rgb, pictures):
-        assert (prepare(picture) - hugging_face([picture])[0]).abs().max() <= 1e-6
-    odd = to_rgb(pictures[2])  # 227×224: a margin of one pixel and a half
+def test_pickscores_preprocessing_equals_its_processors(images: list[Image.Image]) -> None:
+    for image in map(to_rgb, images):
+        assert (prepare(image) - hugging_face([image])[0]).abs().max() <= 1e-6
+    odd = to_rgb(images[2])  # 227×224: a margin of one pixel and a half
     assert (prepare(odd) - preprocess(odd)).abs().max() > 1e-3
 
 
@@ -364,7 +372,7 @@ def converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_clip_score_equals_open_clips_with_its_own_tokenizer(
-    tmp_path: Path, pictures: list[Image.Image]
+    tmp_path: Path, images: list[Image.Image]
 ) -> None:
     """Same weights, and the real vocabulary of 49,408 tokens, which open_clip carries."""
     open_clip = pytest.importorskip("open_clip")
@@ -397,18 +405,18 @@ def test_clip_score_equals_open_clips_with_its_own_tokenizer(
     )
 
     texts = (*TEXTS, *ODD_TEXTS)
-    found, _ = scores(ClipScore(str(tmp_path)), pictures, texts)
+    found, _ = scores(ClipScore(str(tmp_path)), images, texts)
     transform = open_clip.transform.image_transform(224, is_train=False)
     with torch.no_grad():
         image = reference.encode_image(
-            torch.stack([transform(to_rgb(picture)) for picture in pictures]), normalize=True
+            torch.stack([transform(to_rgb(image)) for image in images]), normalize=True
         )
         caption = reference.encode_text(
             words(["A photo depicts " + text for text in texts]), normalize=True
         )
     assert (found - 2.5 * (image @ caption.T).clamp(min=0)).abs().max() <= 1e-5
-    uncleaned, _ = scores(PickScore(str(tmp_path), str(tmp_path)), pictures[:1], texts)
-    plain_logits = plain(tmp_path, pictures[:1], list(texts), hugging_face)
+    uncleaned, _ = scores(PickScore(str(tmp_path), str(tmp_path)), images[:1], texts)
+    plain_logits = plain(tmp_path, images[:1], list(texts), hugging_face)
     assert (uncleaned - plain_logits).abs().max() <= 1e-4  # PickScore's original does not clean
 
 
@@ -424,29 +432,28 @@ def heads(name: str) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def towers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Both aesthetic rewards on a tiny random tower of ViT-L/14's interface; the same tower in open_clip."""
+    """Both aesthetic rewards on a tiny random encoder; returns the same encoder in open_clip."""
     reference = open_clip_model(9, 768)
     state = converted(reference.state_dict())
-    monkeypatch.setattr(aesthetic_module, "load_clip", lambda *asked: image_tower(state, **VISION))
+    monkeypatch.setattr(
+        aesthetic_module, "load_clip", lambda *asked: image_encoder(state, **VISION)
+    )
     monkeypatch.setattr(aesthetic_module, "load_head", lambda path: heads("aesthetic"))
     monkeypatch.setattr(aesthetic_module, "load_linear_head", lambda path: heads("aesthetic_v1"))
     return reference
 
 
 def test_aesthetic_scores_equal_those_on_open_clips_tower(
-    towers: Any, pictures: list[Image.Image]
+    towers: Any, images: list[Image.Image]
 ) -> None:
     transform = pytest.importorskip("open_clip.transform").image_transform(224, is_train=False)
     wrong = open_clip_model(9, 768, quick_gelu=False)
     wrong.load_state_dict(towers.state_dict())
-    inputs = torch.stack([transform(to_rgb(picture)) for picture in pictures])
+    inputs = torch.stack([transform(to_rgb(image)) for image in images])
     for reward in (Aesthetic(), AestheticV1()):
         weight, bias = heads(reward.card.id)
         found = torch.cat(
-            [
-                reward(ImageBatch.of_images([to_rgb(picture)], [Prompt("")])).values
-                for picture in pictures
-            ]
+            [reward(ImageBatch.of_images([to_rgb(image)], [Prompt("")])).values for image in images]
         )
         with torch.no_grad():
             due, other = (
@@ -458,14 +465,15 @@ def test_aesthetic_scores_equal_those_on_open_clips_tower(
         assert found.std() > 1e-2
 
 
-def test_both_aesthetic_rewards_run_the_tower_once_per_picture(towers: Any) -> None:
+def test_both_aesthetic_rewards_run_the_tower_once_per_image(towers: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (256, 16, 16, 3)).astype(np.uint8)
     batch = ImageBatch.of_uint8(pixels, (Prompt(""),) * 256)
-    second, first = Aesthetic(), AestheticV1()
-    assert first._tower is second._tower
-    before = first._tower.passes
+    second = Aesthetic()
+    first = AestheticV1()
+    assert first._encoder is second._encoder
+    before = first._encoder.passes
     values = [Scorer(reward, 16).score(batch).values for reward in (first, second)]
-    assert first._tower.passes - before == 256
+    assert first._encoder.passes - before == 256
     assert (values[0] - values[1]).abs().max() > 0.1
 
 
@@ -603,7 +611,7 @@ def test_without_weights_one_line_says_how_to_get_them(
 
 def test_a_model_that_is_not_whole_or_does_not_fit_is_refused(clip: Path, tmp_path: Path) -> None:
     small = write_clip(tmp_path / "small", side=64)
-    with pytest.raises(ConfigError, match="takes pictures of 64×64, not 224×224"):
+    with pytest.raises(ConfigError, match="takes images of 64×64, not 224×224"):
         ClipScore(str(small))
     wordy = tmp_path / "wordy"
     write_tokenizer(wordy, ["f o", "fo x</w>", "r e", "re d</w>"])
@@ -633,16 +641,16 @@ def test_two_models_do_not_share_a_tower(clip: Path, tuned: Path) -> None:
     first, second, third = (
         ClipPair(card, str(path), str(path), "cpu") for path in (clip, clip, tuned)
     )
-    assert first.tower is second.tower
-    assert first.tower is not third.tower
+    assert first.encoder is second.encoder
+    assert first.encoder is not third.encoder
 
 
 def test_clip_embeddings_are_those_of_the_whole_model(
-    clip: Path, pictures: list[Image.Image]
+    clip: Path, images: list[Image.Image]
 ) -> None:
     """The way `aesthetic` loads a checkpoint gives the tower that `clip_score` has."""
     embed = clip_embeddings(
-        image_tower(load_file(clip / "model.safetensors"), **VISION, projection_dim=24), "cpu"
+        image_encoder(load_file(clip / "model.safetensors"), **VISION, projection_dim=24), "cpu"
     )
-    batch = ImageBatch.of_images([to_rgb(pictures[5])], [Prompt("")])
-    assert torch.allclose(embed(batch), ClipScore(str(clip))._pair.tower.embed(batch), atol=1e-5)
+    batch = ImageBatch.of_images([to_rgb(images[5])], [Prompt("")])
+    assert torch.allclose(embed(batch), ClipScore(str(clip))._pair.encoder.embed(batch), atol=1e-5)

@@ -1,4 +1,4 @@
-"""CLIP token ids of odd texts: those of OpenAI's tokenizer, as open_clip carries it, and those of transformers."""
+"""CLIP token ids of odd texts, by OpenAI's tokenizer in open_clip and by transformers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ ODD = [
 def generated(count: int) -> list[str]:
     """Texts of letters from many scripts, of marks and of pieces of HTML.
 
-    U+0345 is left out. Where case is ignored, Python's `regex`, by which OpenAI's tokenizer splits, takes this mark for a letter.
+    U+0345 is left out: ignoring case, Python's `regex`, with which OpenAI's tokenizer splits,
+    takes this mark for a letter.
     """
     odd = [
         chr(code)
@@ -87,7 +88,7 @@ def open_clip_words() -> Any:
 
 @pytest.fixture
 def load(tmp_path: Path, open_clip_words: Any) -> Callable[[], Any]:
-    """transformers' tokenizer with the vocabulary of 49,408 tokens that open_clip carries; a new one at each call."""
+    """A new tokenizer of transformers with the 49,408 tokens of open_clip."""
     from transformers import AutoTokenizer
 
     merges = sorted(open_clip_words.bpe_ranks, key=open_clip_words.bpe_ranks.__getitem__)
@@ -112,12 +113,13 @@ def test_token_ids_are_those_of_openais_tokenizer(
 
 
 def test_a_special_token_in_a_text_counts_as_in_openais_tokenizer(load: Callable[[], Any]) -> None:
-    """There <|endoftext|> is the special token wherever it stands; open_clip spells it otherwise."""
+    """There <|endoftext|> is always the special token; open_clip spells it otherwise."""
     assert openai_reader(load())("<|endoftext|> <|StartOfText|>") == [49406, 49407, 49406, 49407]
 
 
 def test_the_plain_reader_does_not_clean(load: Callable[[], Any], open_clip_words: Any) -> None:
-    plain, cleaning = plain_reader(load()), openai_reader(load())
+    plain = plain_reader(load())
+    cleaning = openai_reader(load())
     moved = ["a dog’s ball", "ＦＵＬＬ width", "cats &amp; dogs", "a schÃ¶n café", "ﬁre"]
     assert all(plain(text) != cleaning(text) for text in moved)
     same = ["a dog's ball", "full width", "cats & dogs", "a schön café", "fire"]

@@ -1,4 +1,4 @@
-"""Combinations of rewards: their grammar, their arithmetic, their cards and signatures, and stored reference distributions."""
+"""Combinations of rewards: grammar, arithmetic, cards, signatures and reference distributions."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ from ddpo.rewards.scoring.compose import (
 from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.scoring.standardise import (
     ScoreDistribution,
-    calibrate,
     load_reference,
-    reference_of,
     save_reference,
 )
-from ddpo.rewards.spec import Expression, RewardSpec, Term, join_specs, parse_expression
+from ddpo.rewards.spec import Combination, RewardSpec, join_specs, parse_expression
+from ddpo.rewards.tools.calibrate import calibrate, reference_of
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
 
@@ -49,17 +48,20 @@ from ddpo.rewards.card import RewardCard, RewardOption
 from ddpo.types import RewardOutput
 
 def card(name, **facts):
-    return RewardCard(id=name, version="1", summary="test", load="tests:none", family="test", flaws="none", pixels="float", **facts)
+    texts = {"summary": "test", "load": "tests:none", "family": "test", "flaws": "none"}
+    return RewardCard(id=name, version="1", pixels="float", **texts, **facts)
 
 class Mean:
     """The mean level, times `gain`; counts its calls."""
-    card = card("mean", options=(RewardOption("gain", 1.0, ""), RewardOption("device", "cpu", "")), unit="level")
+    options = (RewardOption("gain", 1.0, ""), RewardOption("device", "cpu", ""))
+    card = card("mean", options=options, unit="level")
     def __init__(self, gain=1.0, device="cpu"):
         self.gain, self.calls = gain, 0
     def __call__(self, batch):
         self.calls += len(batch)
         values = batch.pixels.mean((1, 2, 3)) * self.gain
-        return RewardOutput(values, {"red": batch.pixels[:, 0].mean((1, 2)), "blue": batch.pixels[:, 2].mean((1, 2))})
+        red, blue = (batch.pixels[:, channel].mean((1, 2)) for channel in (0, 2))
+        return RewardOutput(values, {"red": red, "blue": blue})
 
 class DarkOnly:
     """Minus the mean level of pictures below one half; brighter ones have no score."""
@@ -67,7 +69,8 @@ class DarkOnly:
     def __call__(self, batch):
         values = batch.pixels.mean((1, 2, 3))
         bright = (values > 0.5).tolist()
-        return RewardOutput(torch.where(values > 0.5, float("nan"), -values), errors=tuple("too bright" if b else None for b in bright))
+        errors = tuple("too bright" if b else None for b in bright)
+        return RewardOutput(torch.where(values > 0.5, float("nan"), -values), errors=errors)
 
 class Reserved:
     card = card("reserved", options=(RewardOption("clamp", "", ""),))
@@ -116,45 +119,45 @@ def calls_of(reward: Any) -> int:
 
 def term(
     name: str, weight: float | None = None, options: dict[str, str] | None = None, **steps: Any
-) -> Term:
-    return Term(RewardSpec("name", name, "", options or {}), weight, **steps)
+) -> RewardSpec:
+    return RewardSpec("name", name, "", options or {}, weight, **steps)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("darkness", Expression("sum", (term("darkness"),))),
-        ("darkness:1.0", Expression("sum", (term("darkness", 1.0),))),
-        ("darkness:-2", Expression("sum", (term("darkness", -2.0),))),
-        ("a:1e-3 + acme/b:.5", Expression("sum", (term("a", 1e-3), term("acme/b", 0.5)))),
-        ("a:2:device=cuda:1", Expression("sum", (term("a", 2.0, {"device": "cuda:1"}),))),
-        ("a:device=cuda:1", Expression("sum", (term("a", None, {"device": "cuda:1"}),))),
-        ("a:device=cuda:1:0.5", Expression("sum", (term("a", 0.5, {"device": "cuda:1"}),))),
-        ("a:device=cuda:1.0", Expression("sum", (term("a", 1.0, {"device": "cuda"}),))),
-        ("a:device=cuda:-1", Expression("sum", (term("a", -1.0, {"device": "cuda"}),))),
-        ("a:z=ref.json:2", Expression("sum", (term("a", 2.0, reference="ref.json"),))),
+        ("darkness", ("sum", (term("darkness"),))),
+        ("darkness:1.0", ("sum", (term("darkness", 1.0),))),
+        ("darkness:-2", ("sum", (term("darkness", -2.0),))),
+        ("a:1e-3 + acme/b:.5", ("sum", (term("a", 1e-3), term("acme/b", 0.5)))),
+        ("a:2:device=cuda:1", ("sum", (term("a", 2.0, {"device": "cuda:1"}),))),
+        ("a:device=cuda:1", ("sum", (term("a", None, {"device": "cuda:1"}),))),
+        ("a:device=cuda:1:0.5", ("sum", (term("a", 0.5, {"device": "cuda:1"}),))),
+        ("a:device=cuda:1.0", ("sum", (term("a", 1.0, {"device": "cuda"}),))),
+        ("a:device=cuda:-1", ("sum", (term("a", -1.0, {"device": "cuda"}),))),
+        ("a:z=ref.json:2", ("sum", (term("a", 2.0, reference="ref.json"),))),
         (
             "a:z=r.json,clamp=-3..3",
-            Expression("sum", (term("a", reference="r.json", bounds=(-3.0, 3.0)),)),
+            ("sum", (term("a", reference="r.json", bounds=(-3.0, 3.0)),)),
         ),
         (
             "a:clamp=..5,head=x",
-            Expression("sum", (term("a", None, {"head": "x"}, bounds=(None, 5.0)),)),
+            ("sum", (term("a", None, {"head": "x"}, bounds=(None, 5.0)),)),
         ),
-        ("a:clamp=0.5..:2", Expression("sum", (term("a", 2.0, bounds=(0.5, None)),))),
+        ("a:clamp=0.5..:2", ("sum", (term("a", 2.0, bounds=(0.5, None)),))),
         (
             "./d r/f.py:Obj:0.5",
-            Expression("sum", (Term(RewardSpec("file", "./d r/f.py", "Obj"), 0.5),)),
+            ("sum", (RewardSpec("file", "./d r/f.py", "Obj", weight=0.5),)),
         ),
-        ("p.m:T.make:3", Expression("sum", (Term(RewardSpec("object", "p.m", "T.make"), 3.0),))),
-        ("min(a:1,b:2)", Expression("min", (term("a", 1.0), term("b", 2.0)))),
+        ("p.m:T.make:3", ("sum", (RewardSpec("object", "p.m", "T.make", weight=3.0),))),
+        ("min(a:1,b:2)", ("min", (term("a", 1.0), term("b", 2.0)))),
         (
             "pareto(a:h=x,device=cuda, b)",
-            Expression("pareto", (term("a", None, {"h": "x", "device": "cuda"}), term("b"))),
+            ("pareto", (term("a", None, {"h": "x", "device": "cuda"}), term("b"))),
         ),
     ],
 )
-def test_expressions(text: str, expected: Expression) -> None:
+def test_expressions(text: str, expected: tuple[Combination, tuple[RewardSpec, ...]]) -> None:
     assert parse_expression(text) == expected
 
 
@@ -209,7 +212,9 @@ def test_steps_by_hand() -> None:
 
 def fronts_by_definition(points: list[list[float]]) -> list[int]:
     """Peels off, one after the other, the points that no remaining point dominates."""
-    found, left, index = [-1] * len(points), set(range(len(points))), 0
+    found = [-1] * len(points)
+    left = set(range(len(points)))
+    index = 0
     while left:
         front = set()
         for i in left:
@@ -221,7 +226,8 @@ def fronts_by_definition(points: list[list[float]]) -> list[int]:
                 front.add(i)
         for i in front:
             found[i] = index
-        left, index = left - front, index + 1
+        left = left - front
+        index = index + 1
     return found
 
 
@@ -336,7 +342,9 @@ def test_a_lone_reward_of_weight_one_is_itself() -> None:
 
 def test_the_card_is_made_of_the_parts(mine: str) -> None:
     found = resolve(f"aesthetic:1.0 + alignment:0.2 + {mine}:Mean")
-    card, aesthetic, alignment = found.card, resolve("aesthetic").card, resolve("alignment").card
+    card = found.card
+    aesthetic = resolve("aesthetic").card
+    alignment = resolve("alignment").card
     assert card.id == "aesthetic+0.2alignment+mean"
     assert card.inputs == ("image", "prompt")
     assert set(card.weights) == {*aesthetic.weights, *alignment.weights}
@@ -384,7 +392,8 @@ def test_the_range_follows_from_the_parts(
 def test_the_order_of_the_parts_does_not_matter(mine: str) -> None:
     terms = [f"{mine}:Mean:0.1", "darkness:0.7", "symmetry:-0.3"]
     for form in ("sum", "min", "pareto"):
-        one, other = resolve(join_specs(terms, form)), resolve(join_specs(terms[::-1], form))
+        one = resolve(join_specs(terms, form))
+        other = resolve(join_specs(terms[::-1], form))
         assert one.card == other.card
         assert one.signature == other.signature
         assert (
@@ -415,10 +424,9 @@ def test_whatever_moves_a_score_changes_identity_and_card(mine: str, tmp_path: P
     assert len({json.dumps(one.card.to_dict()) for one in found}) == len(specs)
     line = resolve(f"darkness:0.25 + {mine}:Mean:gain=2").signature
     assert "0.25*darkness" in line
-    assert (
-        f"part:mean,version:1,card:{resolve(f'{mine}:Mean:gain=2').card.fingerprint({'gain': 2.0, 'device': 'cpu'})},options:gain=2.0"
-        in line
-    )
+    options = {"gain": 2.0, "device": "cpu"}
+    fingerprint = resolve(f"{mine}:Mean:gain=2").card.fingerprint(options)
+    assert f"part:mean,version:1,card:{fingerprint},options:gain=2.0" in line
     Path(mine).write_text(REWARDS + "\n# another file\n")
     assert resolve(f"darkness + {mine}:Mean").card != found[-2].card
 
@@ -451,7 +459,7 @@ def test_parts_are_served_from_a_cache(mine: str, tmp_path: Path) -> None:
 def test_min_refuses_scales_that_cannot_be_compared(mine: str, tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"min needs scores on one scale.*compressibility in kB of 1000 bytes, negative.*z=FILE",
+        match=r"min needs scores on one scale.*compressibility in kB of 1000 bytes.*z=FILE",
     ):
         resolve("min(darkness, compressibility)")
     path = reference_for("darkness", tmp_path, [-1.0, 0.0])
@@ -486,7 +494,8 @@ def test_showing_a_combination_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom ddpo.rewards.zoo import resolve\n"
         f"print(resolve('aesthetic:0.1 + darkness:z={path}').signature)\n"
-        "print('HEAVY', [m for m in ('torch', 'numpy', 'PIL', 'pandas', 'scipy') if m in sys.modules])"
+        "heavy = ('torch', 'numpy', 'PIL', 'pandas', 'scipy')\n"
+        "print('HEAVY', [m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
@@ -509,10 +518,10 @@ def test_a_distribution_by_hand(tmp_path: Path) -> None:
 def test_what_cannot_be_standardised_by_is_refused(mine: str) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"scored 1 of 3 pictures \(the first without a score: gone\): .* at least 2 scores",
+        match=r"scored 1 of 3 images \(the first without a score: gone\): .* at least 2 scores",
     ):
         reference_of(resolve("darkness"), [1.0, None, None], "", "gone")
-    with pytest.raises(ConfigError, match=r"all 3 pictures the same score, 0\.1"):
+    with pytest.raises(ConfigError, match=r"all 3 images the same score, 0\.1"):
         reference_of(resolve("darkness"), [0.1, 0.1, 0.1], "")
     with pytest.raises(ConfigError, match="calibrate one reward at a time"):
         calibrate(resolve("darkness:2"), [])
@@ -644,7 +653,7 @@ def test_calibrate_then_score_gives_mean_0_and_sd_1(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["darkness", "one.png", "--out", "r.json"], "scored 1 of 1 pictures"),
+        (["darkness", "one.png", "--out", "r.json"], "scored 1 of 1 images"),
         (["darkness", "one.png", "one.png", "--out", "r.json"], "same score"),
         (["darkness:2", "one.png", "--out", "r.json"], "one reward at a time"),
         (["darkness", "absent.png", "--out", "r.json"], "absent.png"),

@@ -1,4 +1,4 @@
-"""The built-in list `counting` brings the questions and answers that `vqa_strict` needs, from the list to the server and back."""
+"""Questions and answers of the prompt list `counting` reach the server of `vqa_strict`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,10 @@ def test_training_on_counting_asks_each_prompts_questions_and_compares_with_its_
         "optim": {"updates": 1, "timesteps": 1},
         "iterations": 1,
     }
-    with fault_server() as server:  # which sees a cat in every picture, and does not count
-        config = config_for(
-            {
-                "model": str(tiny_model),
-                "prompts": "counting",
-                "reward": f"vqa_strict:vlm={server.url}",
-                "seed": 7,
-                **small,
-            }
-        )
+    with fault_server() as server:  # which sees a cat in every image, and does not count
+        reward = f"vqa_strict:vlm={server.url}"
+        settings = {"model": str(tiny_model), "prompts": "counting", "reward": reward, "seed": 7}
+        config = config_for({**settings, **small})
         list(train(config, tmp_path / "run"))
         asked = {request["messages"][0]["content"][1]["text"] for request in server.requests}
     drawn = [key.prompt for key in draw_keys(load_prompts("counting").prompts, config.sample, 7, 1)]
@@ -39,8 +33,6 @@ def test_training_on_counting_asks_each_prompts_questions_and_compares_with_its_
         sum(answer in CAPTION for answer in prompt.metadata["answers"]) / 2 for prompt in drawn
     ]
     assert sum(expected) > 0, "this seed draws cats"
-    (line,) = [
-        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    ]
+    (line,) = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert line["unscorable"] == 0
     assert line["reward_mean"] == pytest.approx(sum(expected) / 6)

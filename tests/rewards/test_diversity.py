@@ -1,4 +1,4 @@
-"""LPIPS and DINOv2 diversity: parity with the originals on random weights in the original layouts, groups, the kit, messages."""
+"""LPIPS and DINOv2 diversity: parity with the originals on random weights, groups, messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_dino import save_tiny_dino
-from tiny_lpips import alexnet_state, linear_state, noise_pictures
+from tiny_lpips import alexnet_state, linear_state, noise_images
 
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.images import to_rgb
@@ -88,7 +88,7 @@ def prompts(texts: str) -> list[Prompt]:
     return [Prompt(text) for text in texts]
 
 
-def picture(number: int, size: tuple[int, int], mode: str = "RGB") -> Image.Image:
+def make_image(number: int, size: tuple[int, int], mode: str = "RGB") -> Image.Image:
     coarse = np.random.default_rng(number).integers(0, 256, (9, 7, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
@@ -98,8 +98,7 @@ def test_lpips_is_that_of_the_original(size: str, lpips_files: tuple[Path, Path]
     due = torch.tensor(EXPECTED["distances"][size], dtype=torch.float64)
     height, width = (int(side) for side in size.split("x"))
     pixels = torch.from_numpy(
-        noise_pictures(len(due), (height, width)).transpose(0, 3, 1, 2).astype(np.float32) / 127.5
-        - 1
+        noise_images(len(due), (height, width)).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
     )
     model = lpips.load_lpips(*map(str, lpips_files), "tests")
     found = lpips.lpips_distances(lpips.lpips_features(model, pixels))
@@ -110,7 +109,7 @@ def test_lpips_is_that_of_the_original(size: str, lpips_files: tuple[Path, Path]
 def test_the_lpips_reward_is_the_mean_over_all_pairs_of_a_prompt(make: Make) -> None:
     due = np.array(EXPECTED["distances"]["64x64"])
     output = make("diversity_lpips")(
-        ImageBatch.of_uint8(noise_pictures(8, (64, 64)), prompts("abababab"))
+        ImageBatch.of_uint8(noise_images(8, (64, 64)), prompts("abababab"))
     )
     for group in ([0, 2, 4, 6], [1, 3, 5, 7]):
         pairs = due[np.ix_(group, group)]
@@ -124,8 +123,9 @@ def test_the_lpips_reward_is_the_mean_over_all_pairs_of_a_prompt(make: Make) -> 
     assert output.values.isfinite().all()
 
 
-def test_pictures_of_another_size_are_resized_by_pillow(make: Make) -> None:
-    reward, images = make("diversity_lpips"), [picture(number, (90, 41)) for number in range(3)]
+def test_images_of_another_size_are_resized_by_pillow(make: Make) -> None:
+    reward = make("diversity_lpips")
+    images = [make_image(number, (90, 41)) for number in range(3)]
     squares = [image.resize((64, 64), Image.Resampling.BICUBIC) for image in images]
     one, other = (
         reward(ImageBatch.of_images(some, prompts("aaa"))).values for some in (images, squares)
@@ -152,16 +152,20 @@ def test_dino_features_are_those_of_transformers(make: Make, dino_folder: Path) 
         "image_mean": [0.485, 0.456, 0.406],
         "image_std": [0.229, 0.224, 0.225],
     }
-    processor, model = BitImageProcessorPil(**size), AutoModel.from_pretrained(dino_folder)
-    reward, found, due = make("diversity_dino"), [], []
+    processor = BitImageProcessorPil(**size)
+    model = AutoModel.from_pretrained(dino_folder)
+    reward = make("diversity_dino")
+    found = []
+    due = []
     for number, (sides, mode) in enumerate(MODES):
-        rgb = to_rgb(picture(number, sides, mode))
+        rgb = to_rgb(make_image(number, sides, mode))
         inputs = processor(rgb, return_tensors="pt")["pixel_values"]
         assert float((preprocess(rgb) - inputs[0]).abs().max()) < 1e-5
         with torch.no_grad():
             due.append(model(pixel_values=inputs).last_hidden_state[:, 0])
         found.append(reward.features(ImageBatch.of_images([rgb], prompts("a"))))
-    ours, theirs = torch.cat(found), torch.cat(due)
+    ours = torch.cat(found)
+    theirs = torch.cat(due)
     assert float((ours - theirs).abs().max()) < 1e-4
     cosines = torch.nn.functional.cosine_similarity(
         theirs[:, None].double(), theirs[None].double(), dim=-1
@@ -174,11 +178,15 @@ def test_dino_features_are_those_of_transformers(make: Make, dino_folder: Path) 
 def test_positions_are_fitted_without_the_offset_of_the_original_as_the_card_says(
     dino_folder: Path, patches: int
 ) -> None:
-    """The original scales the grid of 37 patches by (patches + 0.1) / 37: facebookresearch/dinov2, vision_transformer.py."""
+    """The original scales the grid of 37 patches by (patches + 0.1) / 37.
+
+    Source: facebookresearch/dinov2, vision_transformer.py.
+    """
     from transformers import AutoModel
 
     layer = AutoModel.from_pretrained(dino_folder).requires_grad_(False).embeddings
-    side, width = patches * 14, layer.position_embeddings.shape[-1]
+    side = patches * 14
+    width = layer.position_embeddings.shape[-1]
     found = layer.interpolate_pos_encoding(torch.zeros(1, 1 + patches**2, width), side, side)[0, 1:]
     grid = layer.position_embeddings[:, 1:].reshape(1, 37, 37, width).permute(0, 3, 1, 2)
 
@@ -196,9 +204,9 @@ def test_positions_are_fitted_without_the_offset_of_the_original_as_the_card_say
 
 
 def test_the_dino_reward_is_one_minus_the_mean_cosine(make: Make) -> None:
-    reward, batch = (
-        make("diversity_dino"),
-        ImageBatch.of_images([picture(number, (80, 60)) for number in range(4)], prompts("aaba")),
+    reward = make("diversity_dino")
+    batch = ImageBatch.of_images(
+        [make_image(number, (80, 60)) for number in range(4)], prompts("aaba")
     )
     output = reward(batch)
     rows = reward.features(batch)[[0, 1, 3]].double()
@@ -231,10 +239,10 @@ def test_distances_in_closed_form() -> None:
 
 
 @pytest.mark.parametrize("name", ["diversity_lpips", "diversity_dino"])
-def test_equal_pictures_are_not_diverse_at_all_and_one_alone_has_no_score(
+def test_equal_images_are_not_diverse_at_all_and_one_alone_has_no_score(
     name: str, make: Make
 ) -> None:
-    images = [picture(0, (70, 50))] * 2 + [picture(1, (70, 50))] * 3
+    images = [make_image(0, (70, 50))] * 2 + [make_image(1, (70, 50))] * 3
     output = make(name)(ImageBatch.of_images(images, prompts("abaab")))
     assert output.values[[1, 4]].tolist()[0] > 0
     same = make(name)(ImageBatch.of_images(images, prompts("aabbc")))
@@ -247,7 +255,8 @@ def test_equal_pictures_are_not_diverse_at_all_and_one_alone_has_no_score(
 @pytest.mark.parametrize("name", ["diversity_lpips", "diversity_dino"])
 @pytest.mark.parametrize("n", [2, 3, 16])
 def test_groups_of_any_number_and_size_do_not_see_each_other(name: str, n: int, make: Make) -> None:
-    reward, rng = make(name), np.random.default_rng(n)
+    reward = make(name)
+    rng = np.random.default_rng(n)
     for height, width in ((40, 40), (33, 65)):
         mine, others = (
             rng.integers(0, 256, (count, height, width, 3)).astype(np.uint8) for count in (n, 3)
@@ -266,7 +275,7 @@ def test_groups_of_any_number_and_size_do_not_see_each_other(name: str, n: int, 
         assert both.values[1 : n + 1].tolist() == pytest.approx(alone.values.tolist(), rel=1e-5)
 
 
-def test_features_of_pictures_of_different_sizes_make_one_group(make: Make) -> None:
+def test_features_of_images_of_different_sizes_make_one_group(make: Make) -> None:
     """For a report on files: a batch has one size, features have one width."""
     for name, distances in (
         ("diversity_lpips", lpips.lpips_distances),
@@ -274,7 +283,7 @@ def test_features_of_pictures_of_different_sizes_make_one_group(make: Make) -> N
     ):
         reward = make(name)
         rows = [
-            reward.features(ImageBatch.of_images([picture(i, size)], prompts("a")))
+            reward.features(ImageBatch.of_images([make_image(i, size)], prompts("a")))
             for i, size in enumerate(((50, 70), (64, 64), (9, 300)))
         ]
         assert 0 < mean_pairwise(distances(torch.cat(rows))) < 2

@@ -14,7 +14,10 @@ from ddpo.rewards.tools.doctor import diagnose
 from ddpo.rewards.zoo import rewards
 
 GOOD = "from ddpo.rewards.card import RewardCard\n"
-CARD = "{name} = RewardCard(id='bad/{id}', version='1', summary='', load='{load}', family='', flaws='')\n"
+CARD = (
+    "{name} = RewardCard(id='bad/{id}', version='1', summary='', load='{load}', "
+    "family='', flaws='')\n"
+)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""HPS v2: parity with OpenCLIP and the original's steps on tiny weights in the original's file layout; the kit; messages."""
+"""HPS v2: parity with OpenCLIP and the original's steps on tiny weights; the kit; messages."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hpsv2, "SIZES", TINY)
 
 
-def picture(number: int, size: tuple[int, int], mode: str) -> Image.Image:
+def make_image(number: int, size: tuple[int, int], mode: str) -> Image.Image:
     coarse = np.random.default_rng(number).integers(0, 256, (9, 7, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
@@ -77,19 +77,13 @@ class Original:
     """The steps of the original's score() in their order, by torchvision and OpenCLIP."""
 
     def __init__(self, file: Path, antialias: bool) -> None:
-        open_clip, torchvision = (
-            pytest.importorskip("open_clip"),
-            pytest.importorskip("torchvision"),
-        )
-        self.model, self.tokenizer = (
-            open_clip.CLIP(**TINY, output_dict=True).eval(),
-            open_clip.get_tokenizer("ViT-H-14"),
-        )
+        open_clip = pytest.importorskip("open_clip")
+        torchvision = pytest.importorskip("torchvision")
+        self.model = open_clip.CLIP(**TINY, output_dict=True).eval()
+        self.tokenizer = open_clip.get_tokenizer("ViT-H-14")
         self.model.load_state_dict(torch.load(file, weights_only=True)["state_dict"])
-        self.functional, self.mode = (
-            torchvision.transforms.functional,
-            torchvision.transforms.InterpolationMode.BICUBIC,
-        )
+        self.functional = torchvision.transforms.functional
+        self.mode = torchvision.transforms.InterpolationMode.BICUBIC
         self.antialias = antialias
 
     def scores(self, image: Image.Image, prompts: list[str]) -> list[float]:
@@ -121,9 +115,11 @@ class Original:
 def test_parity_with_the_original_steps(folder: Path, release: str, antialias: bool) -> None:
     file = folder / hpsv2.CHECKPOINTS[release]
     reward = make_reward("hpsv2", release=release, checkpoint=str(file), antialias=antialias)
-    original, ours, due = Original(file, antialias), [], []
+    original = Original(file, antialias)
+    ours = []
+    due = []
     for number, (size, mode) in enumerate(MODES):
-        image = picture(number, size, mode)
+        image = make_image(number, size, mode)
         rgb = to_rgb(image)
         output = reward(
             ImageBatch.of_images([rgb] * len(PROMPTS), [Prompt(text) for text in PROMPTS])
@@ -136,7 +132,7 @@ def test_parity_with_the_original_steps(folder: Path, release: str, antialias: b
     assert np.abs(np.array(ours) - np.array(due)).max() < 2e-6
     assert (
         np.std(due, axis=0).min() > 1e-3
-    )  # pictures and prompts both move it, by more than is allowed above
+    )  # images and prompts both move it, by more than is allowed above
     assert np.std(due, axis=1).min() > 1e-3
 
 
@@ -178,11 +174,12 @@ def test_sizes_are_those_of_openclips_vit_h_14(monkeypatch: pytest.MonkeyPatch) 
         ((1, 4096), (111, 0, 112, 224)),
     ],
 )
-def test_the_whole_picture_is_kept_in_a_black_square(
+def test_the_whole_image_is_kept_in_a_black_square(
     size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
     found = hpsv2.preprocess(torch.full((1, 3, size[1], size[0]), 0.5))[0].permute(1, 2, 0)
-    mean, std = torch.tensor(hpsv2.MEAN), torch.tensor(hpsv2.STD)
+    mean = torch.tensor(hpsv2.MEAN)
+    std = torch.tensor(hpsv2.STD)
     expected = (-mean / std).expand(224, 224, 3).clone()
     left, top, right, bottom = box
     expected[top:bottom, left:right] = (0.5 - mean) / std
@@ -193,16 +190,16 @@ def test_the_end_token_survives_the_cut_and_a_prompt_that_just_fits_is_not_cut(
     folder: Path,
 ) -> None:
     reward: Any = make_reward("hpsv2", checkpoint=str(folder / "HPS_v2.1_compressed.pt"))
-    pictures = np.zeros((3, 8, 8, 3), np.uint8)
+    images = np.zeros((3, 8, 8, 3), np.uint8)
     output = reward(
-        ImageBatch.of_uint8(pictures, [Prompt("cat " * count) for count in (75, 76, 500)])
+        ImageBatch.of_uint8(images, [Prompt("cat " * count) for count in (75, 76, 500)])
     )
     assert output.parts["truncated"].tolist() == [0, 1, 1]
     assert output.values[0] == pytest.approx(float(output.values[2]), abs=1e-6)
 
 
 def test_bfloat16_is_another_score_near_by(folder: Path) -> None:
-    pixels = np.stack([np.asarray(picture(number, (90, 60), "RGB")) for number in range(4)])
+    pixels = np.stack([np.asarray(make_image(number, (90, 60), "RGB")) for number in range(4)])
     batch = ImageBatch.of_uint8(pixels, [Prompt(text) for text in PROMPTS])
     checkpoint = str(folder / "HPS_v2.1_compressed.pt")
     due, found = (
@@ -224,7 +221,7 @@ def test_a_text_runs_once(folder: Path) -> None:
     assert reward._texts.passes == 4  # type: ignore[attr-defined]
 
 
-def test_no_pictures_no_scores(folder: Path) -> None:
+def test_no_images_no_scores(folder: Path) -> None:
     reward = make_reward("hpsv2", checkpoint=str(folder / "HPS_v2.1_compressed.pt"))
     assert reward(ImageBatch(torch.zeros(0, 3, 8, 8), [])).values.shape == (0,)
 

@@ -1,4 +1,4 @@
-"""HPSv3 on tiny weights in the original layout, against scores of the original itself and plain transformers; the kit; messages."""
+"""HPSv3 on tiny weights against scores of the original and of plain transformers; messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hpsv3_tiny import CONFIG, MODES, PROMPTS, picture, state, write_base, write_checkpoint
+from hpsv3_tiny import CONFIG, MODES, PROMPTS, make_image, state, write_base, write_checkpoint
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import linear, relu
@@ -40,12 +40,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def ours(files: dict[str, str]) -> Tensor:
-    """μ and ln σ `[picture, prompt, 2]`."""
-    reward, found = make_reward("hpsv3", **files), []
+    """μ and ln σ `[image, prompt, 2]`."""
+    reward = make_reward("hpsv3", **files)
+    found = []
     for number in range(len(MODES)):
         output = reward(
             ImageBatch.of_images(
-                [to_rgb(picture(number))] * len(PROMPTS), [Prompt(text) for text in PROMPTS]
+                [to_rgb(make_image(number))] * len(PROMPTS), [Prompt(text) for text in PROMPTS]
             )
         )
         assert output.errors == (None,) * len(PROMPTS)
@@ -56,14 +57,15 @@ def ours(files: dict[str, str]) -> Tensor:
 def test_parity_with_the_original(ours: Tensor) -> None:
     due = torch.tensor(ORIGINAL["scores"])
     assert (ours - due).abs().max() < 2e-5
-    assert (
-        due.std(0).min() > 0.05
-    )  # pictures and prompts both move it, by more than is allowed above
+    assert due.std(0).min() > 0.05  # images and prompts both move it, by more than is allowed above
     assert due.std(1).min() > 0.05
 
 
 class Plain:
-    """The same weights in transformers' own Qwen2-VL, tokenizer and image processor, prompts padded to one length."""
+    """The same weights in transformers' own Qwen2-VL, tokenizer and image processor.
+
+    Prompts are padded to one length.
+    """
 
     def __init__(self, base: Path) -> None:
         from transformers import (
@@ -99,12 +101,13 @@ class Plain:
         )
 
     def scores(self, image: Image.Image, squares: bool) -> Tensor:
-        """μ and ln σ `[prompt, 2]`; with rows and columns of the picture as positions, as Qwen2-VL has them, if `squares`."""
+        """μ and ln σ `[prompt, 2]`; `squares` gives images Qwen2-VL's rows and columns."""
         seen = self.pixels(images=[image] * len(PROMPTS), return_tensors="pt")
         held = "<|image_pad|>" * int(seen["image_grid_thw"][0].prod() // 4)
         texts = [conversation(text).replace("<|image_pad|>", held) for text in PROMPTS]
         tokens = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
-        ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        ids = tokens["input_ids"]
+        mask = tokens["attention_mask"]
         kinds = (ids == CONFIG["image_token_id"]).int()
         line = (mask.cumsum(-1) - 1).clamp(min=0).expand(3, -1, -1)
         with torch.no_grad():
@@ -124,7 +127,7 @@ class Plain:
 def test_parity_with_plain_transformers(files: dict[str, str], ours: Tensor) -> None:
     plain = Plain(Path(files["base"]))
     for number, found in enumerate(ours):
-        image = to_rgb(picture(number))
+        image = to_rgb(make_image(number))
         assert (
             plain.pixels(images=[image], return_tensors="pt")["pixel_values"] - patches(image)[0]
         ).abs().max() < 1e-5
@@ -156,7 +159,7 @@ def test_a_score_has_no_batch_mates(files: dict[str, str]) -> None:
     reward = make_reward("hpsv3", **files)
     prompts = [Prompt(text) for text in PROMPTS]
     for size, counts in (((64, 48), (3, 16)), ((40, 300), (1, 3))):
-        images = [to_rgb(picture(n % 8).resize(size)) for n in range(counts[-1])]
+        images = [to_rgb(make_image(n % 8).resize(size)) for n in range(counts[-1])]
         alone = [
             float(reward(ImageBatch.of_images([image], [prompts[n % 4]])).values[0])
             for n, image in enumerate(images)
@@ -168,7 +171,7 @@ def test_a_score_has_no_batch_mates(files: dict[str, str]) -> None:
             assert output.values.tolist() == alone[:count]  # to the bit
 
 
-def test_no_pictures_no_scores(files: dict[str, str]) -> None:
+def test_no_images_no_scores(files: dict[str, str]) -> None:
     output = make_reward("hpsv3", **files)(ImageBatch(torch.zeros(0, 3, 8, 8), []))
     assert output.values.shape == output.parts["log_sigma"].shape == (0,)
 
@@ -191,7 +194,7 @@ def test_what_the_original_cannot_score_has_no_score(files: dict[str, str]) -> N
     long = reward(ImageBatch.of_uint8(np.zeros((1, 2, 402, 3), np.uint8), [Prompt("a fox")]))
     assert (
         long.errors[0]
-        == "a picture of 402×2 is longer than 200 times its width, which HPSv3 does not take"
+        == "an image of 402×2 is longer than 200 times its width, which HPSv3 does not take"
     )
 
 
@@ -219,7 +222,7 @@ def test_bfloat16_is_near_and_another_type_is_refused(files: dict[str, str], our
     reward = make_reward("hpsv3", **files, dtype="bfloat16")
     output = reward(
         ImageBatch.of_images(
-            [to_rgb(picture(0))] * len(PROMPTS), [Prompt(text) for text in PROMPTS]
+            [to_rgb(make_image(0))] * len(PROMPTS), [Prompt(text) for text in PROMPTS]
         )
     )
     gap = (output.values - ours[0, :, 0]).abs().max()
@@ -267,7 +270,7 @@ def test_without_weights_one_line_says_how_to_get_them(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     needed = {
         "base": r"\(1 kB, .*hf download Qwen/Qwen2-VL-7B-Instruct config\.json --revision main",
-        "checkpoint": r"\(16\.6 GB, .*hf download MizzenAI/HPSv3 HPSv3\.safetensors --revision main",
+        "checkpoint": r"\(16\.6 GB, .*hf download MizzenAI/HPSv3 HPSv3\.safetensors --revision",
     }
     for option, command in needed.items():
         with pytest.raises(

@@ -1,4 +1,4 @@
-"""Scoring files with rewards that judge the pictures of a prompt together: whole groups, sizes, broken files, the command."""
+"""Scoring image files with rewards that judge the images of a prompt as a group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.groups import ALONE
-from ddpo.rewards.image_files import Journal, ScoreRow, journal_path, score_groups
+from ddpo.rewards.image_files import ScoreRow, TableJournal, journal_path, score_groups
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
@@ -73,7 +73,7 @@ def test_a_broken_file_or_another_size_spoils_its_own_group_only(tmp_path: Path)
     assert rows[0][1].parts["n"] == 2
     assert (
         rows[3][1].error
-        == f"{pictures[3].file}: the pictures of its prompt are judged together and have 2 sizes"
+        == f"{pictures[3].file}: the images of its prompt are judged together and have 2 sizes"
     )
     assert str(rows[1][1].error).startswith(pictures[1].file)
 
@@ -97,7 +97,7 @@ def test_the_command_scores_groups_and_begins_anew_when_stopped(
         str(out),
     ]
     left = ScoreRow(pictures[0].file, "a", "vendi", "scored", 1.5, None)
-    with Journal(
+    with TableJournal(
         journal_path(out), [resolve("vendi:features=pixels").identity]
     ) as journal:  # of a run that was stopped after one
         journal.append((left,))

@@ -1,4 +1,4 @@
-"""ImageReward on tiny weights in the original's layout, against its arithmetic written out on the original's keys; the kit; messages."""
+"""ImageReward on tiny weights, against its arithmetic on the original's keys; messages."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ MODES = [
 
 def state() -> dict[str, Tensor]:
     """The original's keys with random values."""
-    wide, width, patches = VIT["hidden_size"], MED["hidden_size"], (224 // VIT["patch_size"]) ** 2
+    wide = VIT["hidden_size"]
+    width = MED["hidden_size"]
+    patches = (224 // VIT["patch_size"]) ** 2
     sides: dict[str, tuple[int, ...]] = {
         "visual_encoder.cls_token": (1, 1, wide),
         "visual_encoder.pos_embed": (1, patches + 1, wide),
@@ -161,7 +163,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Original:
-    """The original's forward pass in float64, from the papers' formulas, on the checkpoint's own keys."""
+    """The original's forward pass in float64, by the papers' formulas on the checkpoint's keys."""
 
     def __init__(self) -> None:
         self.state = {
@@ -185,8 +187,9 @@ class Original:
         weights = weights if mask is None else weights.masked_fill(mask == 0, -math.inf)
         return (weights.softmax(-1) @ split[2]).transpose(0, 1).flatten(1)
 
-    def picture(self, pixels: Tensor) -> Tensor:
-        root, side = "blip.visual_encoder", VIT["patch_size"]
+    def image(self, pixels: Tensor) -> Tensor:
+        root = "blip.visual_encoder"
+        side = VIT["patch_size"]
         patches = (
             pixels.double()
             .unfold(1, side, side)
@@ -215,7 +218,9 @@ class Original:
         return self.norm(f"{root}.norm", x, 1e-6)
 
     def score(self, pixels: Tensor, tokens: list[int]) -> float:
-        root, picture, heads = "blip.text_encoder", self.picture(pixels), MED["num_attention_heads"]
+        root = "blip.text_encoder"
+        image = self.image(pixels)
+        heads = MED["num_attention_heads"]
         ids = torch.tensor(tokens + [0] * (35 - len(tokens)))
         mask = (torch.arange(35) < len(tokens)).long()
         embeddings = f"{root}.embeddings"
@@ -228,7 +233,7 @@ class Original:
             layer = f"{root}.encoder.layer.{n}"
             for kind, source, hidden in (
                 ("attention", None, mask),
-                ("crossattention", picture, None),
+                ("crossattention", image, None),
             ):
                 seen = x if source is None else source
                 parts = [
@@ -256,7 +261,7 @@ TOKENS = [
     [2, 8, 11, 1, 1, 1, 1, 13, 3],
     [2, *[12, 13] * 16, 12, 3],
 ]
-"""Of the four prompts, by hand: lower case, words and pieces, unknown ones, 33 and the two ends at most."""
+"""Tokens of the four prompts, by hand: words, word pieces, unknown ones, at most 33 + 2."""
 
 
 def transformed(image: Image.Image) -> Tensor:
@@ -275,8 +280,10 @@ def transformed(image: Image.Image) -> Tensor:
 
 
 def test_parity_with_the_formulas_on_the_originals_keys(files: dict[str, str]) -> None:
-    reward, original = make_reward("imagereward", **files), Original()
-    ours, due = [], []
+    reward = make_reward("imagereward", **files)
+    original = Original()
+    ours = []
+    due = []
     for number, (size, mode) in enumerate(MODES):
         coarse = np.random.default_rng(number).integers(0, 256, (9, 7, 3)).astype(np.uint8)
         image = to_rgb(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode))
@@ -289,7 +296,7 @@ def test_parity_with_the_formulas_on_the_originals_keys(files: dict[str, str]) -
     assert np.abs(np.array(ours) - np.array(due)).max() < 5e-6
     assert (
         np.std(due, axis=0).min() > 1e-2
-    )  # pictures and prompts both move it, by more than is allowed above
+    )  # images and prompts both move it, by more than is allowed above
     assert np.std(due, axis=1).min() > 1e-2
 
 
@@ -315,7 +322,7 @@ def test_bfloat16_is_another_score_near_by(files: dict[str, str]) -> None:
         make_reward("imagereward", **files, dtype="half")
 
 
-def test_no_pictures_no_scores(files: dict[str, str]) -> None:
+def test_no_images_no_scores(files: dict[str, str]) -> None:
     assert make_reward("imagereward", **files)(
         ImageBatch(torch.zeros(0, 3, 8, 8), [])
     ).values.shape == (0,)

@@ -47,8 +47,8 @@ BYTES = {
 """File lengths measured with Pillow 9.5, 10.4, 11.3, 12.0 and 13.0."""
 
 
-def batch_of(*pictures: np.ndarray) -> ImageBatch:
-    return ImageBatch(from_uint8(np.stack(pictures)), (Prompt("a cat"),) * len(pictures))
+def batch_of(*images: np.ndarray) -> ImageBatch:
+    return ImageBatch(from_uint8(np.stack(images)), (Prompt("a cat"),) * len(images))
 
 
 def random_batch(count: int, side: int = 24, seed: int = 0) -> ImageBatch:
@@ -80,10 +80,8 @@ def test_chroma_is_subsampled() -> None:
 
 def test_floats_are_rounded_not_truncated_before_encoding() -> None:
     pixels = from_uint8(draw_fixture("sin")[None])
-    raised, lowered = (
-        (pixels + 0.4 / 255).clamp(max=1),
-        (pixels - 0.4 / 255).clamp(min=0),
-    )  # truncating would lose a level in `lowered`
+    raised = (pixels + 0.4 / 255).clamp(max=1)  # truncating would lose a level in `lowered`
+    lowered = (pixels - 0.4 / 255).clamp(min=0)
     reward = make_reward("incompressibility")
     for version in (raised, lowered):
         assert (
@@ -102,7 +100,8 @@ def test_compressibility_is_minus_incompressibility() -> None:
 
 @pytest.mark.parametrize("name", WEIGHT_FREE)
 def test_a_score_does_not_depend_on_batch_mates_or_order(name: str) -> None:
-    reward, batch = make_reward(name), random_batch(5)
+    reward = make_reward(name)
+    batch = random_batch(5)
     together = reward(batch).values
     alone = torch.cat([reward(batch[i : i + 1]).values for i in range(5)])
     assert torch.equal(together, alone)
@@ -112,7 +111,8 @@ def test_a_score_does_not_depend_on_batch_mates_or_order(name: str) -> None:
 
 @pytest.mark.parametrize("name", WEIGHT_FREE)
 def test_input_is_left_alone_and_repetition_gives_the_same(name: str) -> None:
-    reward, batch = make_reward(name), random_batch(2)
+    reward = make_reward(name)
+    batch = random_batch(2)
     before = batch.pixels.clone()
     assert torch.equal(reward(batch).values, reward(batch).values)
     assert torch.equal(batch.pixels, before)
@@ -138,16 +138,16 @@ def test_differentiability_is_as_declared(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WEIGHT_FREE)
-def test_no_pictures_no_scores(name: str) -> None:
+def test_no_images_no_scores(name: str) -> None:
     values = make_reward(name)(ImageBatch(torch.zeros(0, 3, 4, 4), ())).values
     assert (values.dtype, tuple(values.shape)) == (torch.float32, (0,))
 
 
 @pytest.mark.parametrize("name", WEIGHT_FREE)
-def test_bytes_and_floats_of_one_picture_score_alike(name: str) -> None:
-    picture = np.random.default_rng(3).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
-    of_bytes = make_reward(name)(ImageBatch.of_uint8(picture, (Prompt(""),) * 2)).values
-    assert torch.equal(of_bytes, make_reward(name)(batch_of(*picture)).values)
+def test_bytes_and_floats_of_one_image_score_alike(name: str) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    of_bytes = make_reward(name)(ImageBatch.of_uint8(image, (Prompt(""),) * 2)).values
+    assert torch.equal(of_bytes, make_reward(name)(batch_of(*image)).values)
 
 
 @pytest.mark.parametrize("function", MEASURES)
@@ -166,7 +166,7 @@ def test_gradients_agree_with_finite_differences(function) -> None:
 
 @pytest.mark.parametrize("function", MEASURES)
 @pytest.mark.parametrize("level", [0.0, 0.5])
-def test_gradients_of_a_flat_picture_are_finite(function, level: float) -> None:
+def test_gradients_of_a_flat_image_are_finite(function, level: float) -> None:
     pixels = torch.full((1, 3, 5, 4), level, requires_grad=True)
     function(pixels).sum().backward()
     assert pixels.grad is not None
@@ -184,16 +184,17 @@ def test_mirror_error_by_hand() -> None:
 
 
 def test_uint8_wrap_around_is_not_ours() -> None:
-    # On uint8 the original's difference 0 - 255 wraps to 1; black beside white is the least symmetric picture there is.
-    picture = np.zeros((1, 2, 3), np.uint8)
-    picture[:, 1] = 255
-    assert float(make_reward("symmetry")(batch_of(picture)).values[0]) == -1.0
+    # On uint8 the original's difference 0 - 255 wraps to 1; black beside white is the least
+    # symmetric image.
+    image = np.zeros((1, 2, 3), np.uint8)
+    image[:, 1] = 255
+    assert float(make_reward("symmetry")(batch_of(image)).values[0]) == -1.0
 
 
-def test_every_fixture_is_a_512_uint8_picture() -> None:
+def test_every_fixture_is_a_512_uint8_image() -> None:
     for name in FIXTURES:
-        picture = draw_fixture(name)
-        assert (picture.shape, picture.dtype) == ((512, 512, 3), np.uint8)
+        image = draw_fixture(name)
+        assert (image.shape, image.dtype) == ((512, 512, 3), np.uint8)
 
 
 def test_rotation_by_hand() -> None:
@@ -229,9 +230,9 @@ def test_a_ramp_has_its_slope_as_gradient_and_no_edge_at_the_border() -> None:
 def test_sobel_and_laplacian_agree_with_scipy_on_noise() -> None:
     from scipy import ndimage
 
-    picture = np.random.default_rng(5).random((3, 17, 23))
-    grey = np.tensordot([0.299, 0.587, 0.114], picture, 1)
-    pixels = torch.from_numpy(picture)[None]
+    image = np.random.default_rng(5).random((3, 17, 23))
+    grey = np.tensordot([0.299, 0.587, 0.114], image, 1)
+    pixels = torch.from_numpy(image)[None]
     sobel = (
         np.hypot(
             ndimage.sobel(grey, 0, mode="nearest"), ndimage.sobel(grey, 1, mode="nearest")
@@ -246,7 +247,10 @@ def test_sobel_and_laplacian_agree_with_scipy_on_noise() -> None:
 
 @pytest.mark.parametrize(("period", "share"), [(3, 1.0), (8, 0.0)])
 def test_waves_above_and_below_half_of_nyquist(period: int, share: float) -> None:
-    """A wave of 3 pixels has 1/3 cycle per pixel and one of 8 has 1/8; the limit is 1/4. The window spreads each over neighbours."""
+    """A wave of 3 pixels has 1/3 cycle per pixel and one of 8 has 1/8; the limit is 1/4.
+
+    The window spreads each over its neighbours.
+    """
     wave = 0.5 + 0.3 * torch.cos(2 * torch.pi * torch.arange(72).double() / period)
     for plane in (wave.expand(48, 72), wave.expand(48, 72).T):
         assert float(high_frequency_share(plane.expand(1, 3, *plane.shape))) == pytest.approx(
@@ -256,16 +260,19 @@ def test_waves_above_and_below_half_of_nyquist(period: int, share: float) -> Non
 
 @pytest.mark.parametrize("shape", [(16, 24), (17, 23), (1, 5)])
 def test_the_share_of_white_noise_is_that_of_the_frequencies(shape: tuple[int, int]) -> None:
-    """All frequencies by NumPy, on odd and even sides; of much white noise, the spectrum's area: a square without a disc."""
-    picture = np.random.default_rng(6).random((3, *shape))
-    plane = np.tensordot([0.299, 0.587, 0.114], picture, 1)
+    """All frequencies by NumPy, on odd and even sides.
+
+    The share of much white noise is an area of the spectrum: a square without a disc.
+    """
+    image = np.random.default_rng(6).random((3, *shape))
+    plane = np.tensordot([0.299, 0.587, 0.114], image, 1)
     window = np.outer(*(np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2 for side in shape))
     power = np.abs(np.fft.fft2(window * (plane - np.average(plane, weights=window)))) ** 2
     fine = (
         np.hypot(*np.meshgrid(np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), indexing="ij"))
         > 0.25
     )
-    assert float(high_frequency_share(torch.from_numpy(picture)[None])) == pytest.approx(
+    assert float(high_frequency_share(torch.from_numpy(image)[None])) == pytest.approx(
         power[fine].sum() / power.sum(), rel=1e-6
     )
     noise = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
@@ -291,13 +298,15 @@ def test_saturation_agrees_with_the_standard_library() -> None:
 def test_entropy_by_hand() -> None:
     levels = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=-1)
     quarters = np.zeros((4, 4, 3), np.uint8)
-    quarters[0], quarters[1] = 80, 160  # shares 1/4, 1/4, 1/2: 1.5 bits
+    quarters[0] = 80  # shares 1/4, 1/4, 1/2: 1.5 bits
+    quarters[1] = 160
     assert float(make_reward("entropy")(batch_of(levels)).values[0]) == 8.0
     assert float(make_reward("entropy")(batch_of(quarters)).values[0]) == 1.5
 
 
 def test_a_large_batch_on_many_threads_scores_as_one_by_one() -> None:
-    batch, threads = random_batch(6, side=96), torch.get_num_threads()
+    batch = random_batch(6, side=96)
+    threads = torch.get_num_threads()
     try:
         torch.set_num_threads(4)  # torch may split a reduction among threads, by the batch size
         for name in WEIGHT_FREE:
@@ -309,7 +318,7 @@ def test_a_large_batch_on_many_threads_scores_as_one_by_one() -> None:
         torch.set_num_threads(threads)
 
 
-DIRECTIONS = {  # a picture that must score higher, from a grey ramp
+DIRECTIONS = {  # an image that must score higher, from a grey ramp
     "sharpness": lambda ramp: (
         ramp + 0.2 * torch.rand(ramp.shape, generator=torch.Generator().manual_seed(0))
     ),

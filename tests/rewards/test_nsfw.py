@@ -1,4 +1,4 @@
-"""The `nsfw` guard on a tiny ViT in the original's on-disk format, against transformers itself; as a penalty and a constraint."""
+"""The `nsfw` guard on a tiny ViT, against transformers itself; as a penalty and a constraint."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def save(
     processor: dict[str, Any] | None = None,
     **sizes: Any,
 ) -> str:
-    """A folder with config.json, model.safetensors and preprocessor_config.json; weights large enough for scores that differ."""
+    """A classifier's folder as published, with weights large enough for scores that differ."""
     torch.manual_seed(0)
     config = ViTConfig(
         hidden_size=24,
@@ -71,8 +71,8 @@ def save(
     model = ViTForImageClassification(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    with torch.no_grad():  # logits that vary by 1.5 around 0 over the pictures below
-        pixels = torch.stack([preprocess(image, PROCESSOR) for image in pictures()])
+    with torch.no_grad():  # logits that vary by 1.5 around 0 over the images below
+        pixels = torch.stack([preprocess(image, PROCESSOR) for image in images()])
         spread, mean = torch.std_mean(model(pixels).logits - model.classifier.bias, dim=0)
         model.classifier.weight *= 1.5 / spread[:, None]
         model.classifier.bias.copy_(-1.5 * mean / spread)
@@ -88,7 +88,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save(tmp_path_factory.mktemp("nsfw"))
 
 
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     """Smooth ones and noise, of different sizes and modes."""
     found = []
     for seed, ((width, height), mode) in enumerate(MODES):
@@ -120,12 +120,12 @@ def score(reward: Any, image: Image.Image) -> float:
 
 def test_parity_with_transformers(model: str) -> None:
     reward = make_reward("nsfw", model=model)
-    found = [score(reward, image) for image in pictures()]
-    due = [by_transformers(model, image, 1) for image in pictures()]
-    assert max(due) - min(due) > 0.2, "the pictures are told apart"
+    found = [score(reward, image) for image in images()]
+    due = [by_transformers(model, image, 1) for image in images()]
+    assert max(due) - min(due) > 0.2, "the images differ in score"
     assert found == pytest.approx(due, abs=1e-6)
     processor = AutoImageProcessor.from_pretrained(model, backend="pil")
-    for image in pictures():
+    for image in images():
         assert torch.equal(
             preprocess(image, PROCESSOR), processor(image, return_tensors="pt")["pixel_values"][0]
         )
@@ -146,20 +146,20 @@ def test_parity_with_transformers(model: str) -> None:
 def test_the_folders_own_preprocessing_is_followed(change: dict[str, Any], tmp_path: Path) -> None:
     folder = save(tmp_path, processor=PROCESSOR | change)
     reward = make_reward("nsfw", model=folder)
-    for image in pictures()[:4]:
+    for image in images()[:4]:
         assert score(reward, image) == pytest.approx(by_transformers(folder, image, 1), abs=1e-6)
 
 
 def test_what_the_settings_leave_out_is_as_in_transformers(tmp_path: Path) -> None:
     folder = save(tmp_path, processor={"image_processor_type": "ViTImageProcessor"})
-    image = pictures()[3]
+    image = images()[3]
     assert score(make_reward("nsfw", model=folder), image) == pytest.approx(
         by_transformers(folder, image, 1), abs=1e-6
     )
 
 
 def test_the_class_is_found_by_its_name(model: str, tmp_path: Path) -> None:
-    image = pictures()[0]
+    image = images()[0]
     turned = make_reward("nsfw", model=save(tmp_path / "a", ("NSFW", "normal")))
     assert score(turned, image) == pytest.approx(
         1 - score(make_reward("nsfw", model=model), image), abs=1e-6
@@ -176,7 +176,7 @@ def test_the_class_is_found_by_its_name(model: str, tmp_path: Path) -> None:
 
 
 def test_the_part_log_odds_is_the_logit_and_does_not_saturate(model: str) -> None:
-    output = make_reward("nsfw", model=model)(ImageBatch.of_images(pictures()[:1], [Prompt("")]))
+    output = make_reward("nsfw", model=model)(ImageBatch.of_images(images()[:1], [Prompt("")]))
     value = float(output.values[0])
     assert float(output.parts["log_odds"][0]) == pytest.approx(
         math.log(value / (1 - value)), abs=1e-4
@@ -186,7 +186,7 @@ def test_the_part_log_odds_is_the_logit_and_does_not_saturate(model: str) -> Non
 def test_scores_do_not_depend_on_batch_mates(model: str) -> None:
     reward = make_reward("nsfw", model=model)
     some = [
-        image.resize((64, 48)) for image in pictures()
+        image.resize((64, 48)) for image in images()
     ] * 5  # more than go through the model at once
     prompts = [Prompt("")] * len(some)
     alone = [score(reward, image) for image in some[:16]]
@@ -224,7 +224,7 @@ def test_the_conformance_kit(model: str) -> None:
         ({"do_normalize": False}, "has do_normalize=False, which is not known here"),
         (
             {"size": {"shortest_edge": 224}},
-            r"makes pictures of \{'shortest_edge': 224\}, the model takes 224×224",
+            r"makes images of \{'shortest_edge': 224\}, the model takes 224×224",
         ),
         ({"size": {"height": 112, "width": 112}}, "the model takes 224×224"),
     ],
@@ -261,7 +261,10 @@ def test_without_weights_one_line_says_how_to_get_them(
 ) -> None:
     monkeypatch.setenv("DDPO_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    due = r"^reward 'nsfw' needs Falconsai/nsfw_image_detection \(343 MB, Apache-2\.0\): run `hf download Falconsai/nsfw_image_detection`"
+    due = (
+        r"^reward 'nsfw' needs Falconsai/nsfw_image_detection \(343 MB, Apache-2\.0\): "
+        r"run `hf download Falconsai/nsfw_image_detection`"
+    )
     with pytest.raises(MissingResourceError, match=due) as caught:
         make_reward("nsfw")
     assert "\n" not in str(caught.value)
@@ -278,12 +281,10 @@ def test_the_full_size_is_that_of_the_card() -> None:
 def test_as_a_penalty_and_as_a_constraint(model: str) -> None:
     """docs/combining-rewards.md, "A guard"."""
     batch = ImageBatch.of_images(
-        [image.resize((64, 64)) for image in pictures()], [Prompt("")] * len(MODES)
+        [image.resize((64, 64)) for image in images()], [Prompt("")] * len(MODES)
     )
-    unsafe, dark = (
-        make_reward("nsfw", model=model)(batch).values,
-        make_reward("darkness")(batch).values,
-    )
+    unsafe = make_reward("nsfw", model=model)(batch).values
+    dark = make_reward("darkness")(batch).values
     edge = round(float(unsafe.median()), 3)
     assert (unsafe < edge).any()
     assert (unsafe > edge + 0.01).any()

@@ -1,4 +1,4 @@
-"""The `ocr` reward: which text is wanted, the arithmetic by hand, and the real engine on pictures drawn here."""
+"""The `ocr` reward: the target text, the arithmetic by hand, and the real engine on test images."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_metadata_come_before_the_prompt() -> None:
     assert wanted(Prompt('a sign "A"', {"text": None})) == ("A",)
     for wrong in ("", " \n", [], [""], ["A", " "], 5, ["A", 5], {"A": 1}):
         with pytest.raises(
-            UnusableAnswer, match="the metadata's 'text' is no text and no list of texts"
+            UnusableAnswer, match="the metadata's 'text' is neither a text nor a list of texts"
         ):
             wanted(Prompt('a sign "A"', {"text": wrong}))
     with pytest.raises(UnusableAnswer, match="the prompt quotes no text"):
@@ -152,7 +152,7 @@ def test_spelling_by_hand(lines: list[str], targets: list[str], due: tuple[float
     assert tuple(found.values()) == pytest.approx(due)
 
 
-def picture(
+def make_image(
     text: str,
     size: tuple[int, int] = (256, 256),
     letter: int = 32,
@@ -176,11 +176,9 @@ def reward() -> Any:
 
 @pytest.fixture
 def small_detector(reward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine enlarges pictures to 736 pixels to find text in them, which takes nearly all the time: here to 64."""
-    engine, small = (
-        sys.modules["rapidocr"].RapidOCR,
-        {"Det.limit_side_len": 64, "EngineConfig.onnxruntime.intra_op_num_threads": 1},
-    )
+    """The engine with images enlarged to 64 instead of 736 pixels, which would be slow."""
+    engine = sys.modules["rapidocr"].RapidOCR
+    small = {"Det.limit_side_len": 64, "EngineConfig.onnxruntime.intra_op_num_threads": 1}
     monkeypatch.setattr(
         sys.modules["rapidocr"], "RapidOCR", lambda params: engine(params={**params, **small})
     )
@@ -197,43 +195,44 @@ def scored(reward: Any, image: Image.Image, prompt: str, **metadata: Any) -> dic
 def test_real_text_and_the_real_engine(reward: Any) -> None:
     prompt = 'a sign that says "HELLO WORLD"'
     right = {"score": 1.0, "exact": 1.0, "distance": 0.0, "extra": 0.0, "flow_grpo": 1.0}
-    assert scored(reward, picture("HELLO WORLD"), prompt) == right
-    assert scored(reward, picture("HELLO\nWORLD", (200, 360), 44), prompt) == right
-    assert scored(reward, picture("Hello World", (480, 160), 48, "yellow", "navy"), prompt) == right
-    assert scored(reward, picture("HELLO WORLD", (320, 200), 40, 0, 255), prompt) == right
+    assert scored(reward, make_image("HELLO WORLD"), prompt) == right
+    assert scored(reward, make_image("HELLO\nWORLD", (200, 360), 44), prompt) == right
+    assert (
+        scored(reward, make_image("Hello World", (480, 160), 48, "yellow", "navy"), prompt) == right
+    )
+    assert scored(reward, make_image("HELLO WORLD", (320, 200), 40, 0, 255), prompt) == right
     wrong = {**right, "score": 0.9, "exact": 0, "distance": 1, "flow_grpo": 0.9}
-    assert scored(reward, picture("HELO WORLD"), prompt) == pytest.approx(wrong)
-    assert scored(reward, picture(""), prompt) == {
+    assert scored(reward, make_image("HELO WORLD"), prompt) == pytest.approx(wrong)
+    assert scored(reward, make_image(""), prompt) == {
         "score": 0,
         "exact": 0,
         "distance": 10,
         "extra": 0,
         "flow_grpo": 0,
     }
-    assert scored(reward, picture("GOOD BYE"), prompt)["score"] < 0.5
+    assert scored(reward, make_image("GOOD BYE"), prompt)["score"] < 0.5
     assert (
-        scored(reward, picture("It's 5 o'clock!"), "a clock", text="It’s 5 o’clock!")["exact"] == 1
+        scored(reward, make_image("It's 5 o'clock!"), "a clock", text="It’s 5 o’clock!")["exact"]
+        == 1
     )
 
 
-def test_a_picture_full_of_the_text_gains_nothing_by_it(reward: Any) -> None:
-    found = scored(reward, picture("STOP\nSTOP\nSTOP\nSTOP", letter=40), 'a sign "STOP"')
+def test_a_image_full_of_the_text_gains_nothing_by_it(reward: Any) -> None:
+    found = scored(reward, make_image("STOP\nSTOP\nSTOP\nSTOP", letter=40), 'a sign "STOP"')
     assert (found["score"], found["extra"], found["flow_grpo"]) == (0, 12, 1)
 
 
 def test_scores_do_not_depend_on_batch_mates(small_detector: None) -> None:
     reward = make_reward("ocr")
     texts = ["STOP", "ST0P", "", "GO"] * 4
-    pictures, prompts = (
-        [picture(text, (96, 64), 28) for text in texts],
-        [Prompt('the word "STOP"'), Prompt('the word "GO"')] * 8,
-    )
-    whole = reward(ImageBatch.of_images(pictures, prompts)).values.tolist()
+    images = [make_image(text, (96, 64), 28) for text in texts]
+    prompts = [Prompt('the word "STOP"'), Prompt('the word "GO"')] * 8
+    whole = reward(ImageBatch.of_images(images, prompts)).values.tolist()
     assert whole[:4] == [
         reward(ImageBatch.of_images([p], [q])).values.item()
-        for p, q in zip(pictures[:4], prompts[:4], strict=True)
+        for p, q in zip(images[:4], prompts[:4], strict=True)
     ]
-    assert whole[2:5] == reward(ImageBatch.of_images(pictures[2:5], prompts[2:5])).values.tolist()
+    assert whole[2:5] == reward(ImageBatch.of_images(images[2:5], prompts[2:5])).values.tolist()
     assert (whole[0], whole[2], whole[3]) == (1, 0, 1)
     assert reward(ImageBatch(torch.zeros(0, 3, 8, 8), [])).values.shape == (0,)
 
@@ -241,11 +240,11 @@ def test_scores_do_not_depend_on_batch_mates(small_detector: None) -> None:
 def test_what_cannot_be_judged_says_why(reward: Any) -> None:
     narrow = Image.new("RGB", (4096, 1))
     cases = [
-        (picture("A"), Prompt("a red fox"), "the prompt quotes no text"),
+        (make_image("A"), Prompt("a red fox"), "the prompt quotes no text"),
         (
-            picture("A"),
+            make_image("A"),
             Prompt('a sign "Привет"'),
-            "the recogniser knows no 'в е и п р', which is in the text asked for",
+            "the recogniser knows no 'в е и п р', which is in the target text",
         ),
         (narrow, Prompt('a sign "A"'), "the OCR engine failed: ResizeImgError"),
     ]
@@ -264,7 +263,7 @@ def test_nothing_is_fetched(reward: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     path = (
         Path(sys.modules["rapidocr"].__file__ or "").parent / "models" / "PP-OCRv6_rec_small.onnx"
     )
-    assert make_reward("ocr", recogniser=str(path)).read(picture("STOP 42")) == ("STOP 42",)
+    assert make_reward("ocr", recogniser=str(path)).read(make_image("STOP 42")) == ("STOP 42",)
     assert "|rapidocr:3.10." in signature(reward.card)
     assert "PP-OCRv6_rec_small.onnx@sha256-6f327246b503" in signature(reward.card)
 
@@ -303,14 +302,16 @@ def test_pixels_that_are_no_numbers_are_refused(reward: Any) -> None:
         reward(ImageBatch(torch.full((1, 3, 8, 8), math.nan), [Prompt('"A"')]))
 
 
-def test_the_conformance_kit_on_pictures_with_text(
+def test_the_conformance_kit_on_images_with_text(
     small_detector: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kit's own pictures have no text, for which any score but 0 would be wrong."""
+    """The kit's own images have no text, for which any score but 0 would be wrong."""
     words = dict(zip(FIXTURES, ("STOP", "SHOP", "", "GO", "STOP", "TOPS"), strict=True))
 
     def draw(name: str) -> Any:
-        return np.kron(np.asarray(picture(words[name], (64, 64), 20)), np.ones((8, 8, 1), np.uint8))
+        return np.kron(
+            np.asarray(make_image(words[name], (64, 64), 20)), np.ones((8, 8, 1), np.uint8)
+        )
 
     monkeypatch.setattr("ddpo.rewards.check.reward_under_test.draw_fixture", draw)
     only = sorted(set(all_checks()) - {"light-listing", "missing-weights"})

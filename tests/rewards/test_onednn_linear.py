@@ -1,4 +1,4 @@
-"""Linear layers through oneDNN against torch's own, and what the towers made of them promise: bits, batch mates, bfloat16."""
+"""Linear layers through oneDNN against torch's own, and encoders of them: bits, batches, types."""
 
 from __future__ import annotations
 
@@ -67,19 +67,19 @@ def towers() -> dict[str, Any]:
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
     }
-    pictures = torch.randn(3, 3, 56, 56)
+    images = torch.randn(3, 3, 56, 56)
     made: dict[str, Any] = {
         act: (
             CLIPVisionModel(
                 CLIPVisionConfig(**small, image_size=56, patch_size=28, hidden_act=act)
             ),
-            {"pixel_values": pictures},
+            {"pixel_values": images},
         )
         for act in ("quick_gelu", "gelu", "gelu_new")
     }
     made["blip"] = (
         BlipVisionModel(BlipVisionConfig(**small, image_size=56, patch_size=28)),
-        {"pixel_values": pictures},
+        {"pixel_values": images},
     )
     text = BlipTextConfig(
         **small,
@@ -90,7 +90,8 @@ def towers() -> dict[str, Any]:
         sep_token_id=2,
         pad_token_id=0,
     )
-    reader, seen = BlipTextModel(text, add_pooling_layer=False), ROWS[:15, :32].view(3, 5, 32)
+    reader = BlipTextModel(text, add_pooling_layer=False)
+    seen = ROWS[:15, :32].view(3, 5, 32)
     made["text"] = reader, {"input_ids": torch.arange(12).view(3, 4), "encoder_hidden_states": seen}
     return made
 
@@ -119,7 +120,8 @@ def test_self_attention_equals_torchs() -> None:
     original = nn.MultiheadAttention(32, 4, batch_first=True).eval().requires_grad_(False)
     assert original.in_proj_bias is not None
     original.in_proj_bias += torch.randn(96)
-    rows, mask = torch.randn(3, 7, 32), torch.full((7, 7), -torch.inf).triu(1)
+    rows = torch.randn(3, 7, 32)
+    mask = torch.full((7, 7), -torch.inf).triu(1)
     for given in (None, mask):
         due, _ = original(rows, rows, rows, need_weights=False, attn_mask=given)
         mine = SelfAttention(original)

@@ -24,7 +24,7 @@ from ddpo.rewards.card import RewardCard
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.check import check_reward
 from ddpo.rewards.check.run import all_checks
-from ddpo.rewards.models.aesthetic import Aesthetic, AestheticV1, image_tower
+from ddpo.rewards.models.aesthetic import Aesthetic, AestheticV1, image_encoder
 from ddpo.rewards.tools.availability import availability
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
@@ -621,7 +621,7 @@ def test_both_towers_of_aesthetic_give_the_same_scores(
     sizes |= {"num_attention_heads": 2, "patch_size": 32}
     module = "ddpo.rewards.models.aesthetic."
     named = transformers_names(state)
-    monkeypatch.setattr(f"{module}load_clip", lambda *asked: image_tower(named, **sizes))
+    monkeypatch.setattr(f"{module}load_clip", lambda *asked: image_encoder(named, **sizes))
     direction = torch.nn.functional.normalize(torch.randn(768), dim=0) * 18
     for name in ("load_head", "load_linear_head"):
         monkeypatch.setattr(module + name, lambda path: (direction, torch.tensor(5.24)))
@@ -633,7 +633,7 @@ def test_both_towers_of_aesthetic_give_the_same_scores(
         assert (other - due).abs().max() <= 1e-5
     assert due.std() > 1e-2
     shared = make_reward("open_clip", model="ViT-L-14", pretrained="openai")
-    assert shared._image is rewards[1]._tower  # type: ignore[attr-defined]
+    assert shared._image is rewards[1]._encoder  # type: ignore[attr-defined]
     card = resolve(f"{kind.card.id}:tower=open_clip").card
     assert card == rewards[1].card
     assert card.weights[1].source.startswith("timm/vit_large_patch14_clip_224.openai/")

@@ -1,4 +1,4 @@
-"""Packages that are not required must not move a score: with and without them scores and signatures are the same."""
+"""Packages that are not required change neither scores nor signatures."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def score_without(hidden: tuple[str, ...], specs: list[str]) -> dict[str, Any]:
 def test_scores_do_not_depend_on_packages_that_are_not_required(
     llava: Path, favouring_ratings: Path, tmp_path: Path
 ) -> None:
-    clip, encoder = write_clip(tmp_path / "clip"), write_encoder(tmp_path / "encoder", "deberta")
+    clip = write_clip(tmp_path / "clip")
+    encoder = write_encoder(tmp_path / "encoder", "deberta")
     specs = [
         f"clip_score:clip={clip}",
         f"pickscore:clip={clip},processor={clip}",
@@ -79,7 +80,8 @@ def test_scores_do_not_depend_on_packages_that_are_not_required(
         f"vlm_judge:vlm={favouring_ratings}",
         f"alignment:vlm={llava},scorer={encoder},layer=2",
     ]
-    with_all, without = score_without((), specs), score_without(HIDDEN, specs)
+    with_all = score_without((), specs)
+    without = score_without(HIDDEN, specs)
     assert without == with_all
     found = {spec.partition(":")[0]: scores for spec, (scores, _) in with_all.items()}
     for name in ("pickscore", "vqa_score"):

@@ -1,4 +1,4 @@
-"""Rewards run where the run does, unless told otherwise; where that is changes no signature and no cache key."""
+"""Rewards run on the device of the run by default, which changes no signature and no cache key."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from ddpo.devices import AUTO, accelerator, resolve_device
+from ddpo.distributed import World
 from ddpo.rewards.card import RewardCard, RewardOption
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.signature import signature
 from ddpo.rewards.zoo import resolve
 from ddpo.trainer import config_for, train
-from ddpo.trainer.processes import World
 
 PLACED = [
     name for name, card in CARDS.items() if any(option.name == "device" for option in card.options)
@@ -25,8 +25,10 @@ from ddpo.types import RewardOutput
 
 class Noting:
     """Note where it was put."""
-    card = RewardCard(id="noting", version="1", summary="brightness", load="noting:Noting", family="pixels", flaws="knows no subject",
-        options=(RewardOption("device", "cpu", "torch device"),))
+    card = RewardCard(
+        id="noting", version="1", summary="brightness", load="noting:Noting", family="pixels",
+        flaws="blind to content", options=(RewardOption("device", "cpu", "torch device"),),
+    )
     def __init__(self, device="cpu"):
         with open(__file__ + ".devices", "a") as file:
             print(device, file=file)
@@ -61,7 +63,8 @@ HALF = [name for name in PLACED if CARDS[name].accelerator_dtype]
 def test_a_card_says_in_which_precision_it_computes_on_an_accelerator() -> None:
     assert {"alignment", "vqa_score", "vlm_judge", "hpsv3"} <= set(HALF)
     for name in HALF:
-        here, there = resolve(name).on("cpu"), resolve(name).on("cuda:1")
+        here = resolve(name).on("cpu")
+        there = resolve(name).on("cuda:1")
         assert "|dtype:float32|" in here.signature
         assert f"|dtype:{CARDS[name].accelerator_dtype}|" in there.signature
         assert there.identity == resolve(f"{name}:device=mps").identity != here.identity
@@ -75,7 +78,8 @@ def test_a_card_says_in_which_precision_it_computes_on_an_accelerator() -> None:
 
 @pytest.mark.parametrize("name", [name for name in PLACED if name not in HALF])
 def test_signature_and_cache_key_do_not_depend_on_the_device(name: str) -> None:
-    here, there = resolve(name).on("cpu"), resolve(name).on("cuda:1")
+    here = resolve(name).on("cpu")
+    there = resolve(name).on("cuda:1")
     written = resolve(f"{name}:device=cuda")
     assert there.options["device"] == "cuda:1"
     assert here.signature == there.signature == written.signature == resolve(name).signature
@@ -84,7 +88,7 @@ def test_signature_and_cache_key_do_not_depend_on_the_device(name: str) -> None:
 
 
 def test_the_fingerprint_of_a_card_is_what_it_was_before_devices_were_left_out() -> None:
-    """The number is that of the commit before, for `device=cpu`: caches and runs from then stay valid."""
+    """The hash is that of the commit before, for `device=cpu`: old caches and runs stay valid."""
     options = (RewardOption("gain", 1.0, ""), RewardOption("device", "cpu", ""))
     card = RewardCard(
         id="mine", version="1", summary="s", load="a:b", family="pixels", flaws="f", options=options
@@ -143,7 +147,9 @@ def test_each_of_two_processes_has_its_reward_on_its_own_device(
 
     class TwoGpus:
         distributed_type = DistributedType.MULTI_GPU
-        device, process_index, num_processes = f"cuda:{rank}", rank, 2
+        device = f"cuda:{rank}"
+        process_index = rank
+        num_processes = 2
 
         def __init__(self, **settings: object) -> None:
             assert settings["cpu"] is False
@@ -156,11 +162,11 @@ def test_each_of_two_processes_has_its_reward_on_its_own_device(
         "MASTER_PORT": "29511",
     }.items():
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setattr("ddpo.trainer.processes.accelerator", lambda: "cuda")
+    monkeypatch.setattr("ddpo.distributed.accelerator", lambda: "cuda")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("accelerate.Accelerator", TwoGpus)
-    processes = World.join(AUTO)
-    assert resolve("aesthetic").on(processes.device).options["device"] == f"cuda:{rank}"
+    monkeypatch.setattr("accelerate.PartialState", TwoGpus)
+    world = World.join(AUTO)
+    assert resolve("aesthetic").on(world.device).options["device"] == f"cuda:{rank}"
 
 
 def test_auto_is_the_accelerator_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`ddpo rewards new`: what it writes is installed by pip, found by its name, and passes its own tests unchanged."""
+"""`ddpo rewards new`: its package is installed by pip, found by name, and passes its own tests."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 
 def scratch_environment(folder: Path) -> Path:
-    """The Python of a new virtual environment that sees what this one sees: packages are installed into it alone."""
+    """The Python of a new virtual environment on top of this one, for the packages of the tests."""
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     command = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
@@ -131,7 +131,7 @@ def scratch_environment(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A Python with one package of each kind installed by `pip install -e`, and the folder that they are in."""
+    """A Python with one package of each kind installed by `pip install -e`, and their folder."""
     folder = tmp_path_factory.mktemp("new")
     packages = [
         write_package(f"mylab/new-{kind}", kind, folder / f"mylab-new-{kind}") for kind in KINDS

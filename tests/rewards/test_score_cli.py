@@ -77,7 +77,8 @@ def test_several_rewards_at_once_with_options_and_weights(
         tmp_path,
         "def mine(images, power=1.0):\n    return [(i.mean() / 255) ** power for i in images]\n",
     )
-    out, sheet = tmp_path / "s.jsonl", tmp_path / "sheet.png"
+    out = tmp_path / "s.jsonl"
+    sheet = tmp_path / "sheet.png"
     code, printed, _ = run(
         "score",
         "darkness",
@@ -126,7 +127,8 @@ def test_a_reward_of_a_file_and_prompts(run: Run, folder: Path, tmp_path: Path) 
 def test_the_second_time_an_expensive_reward_is_not_called(
     run: Run, folder: Path, tmp_path: Path
 ) -> None:
-    text = f"def mine(images):\n    with open({str(tmp_path / 'calls')!r}, 'a') as file:\n        file.write('x' * len(images))\n"
+    text = f"def mine(images):\n    with open({str(tmp_path / 'calls')!r}, 'a') as file:\n"
+    text += "        file.write('x' * len(images))\n"
     spec = script(tmp_path, text + "    return images.mean((1, 2, 3))\n")
     outs = [run("score", spec, folder, "--cache")[1] for _ in range(2)]
     assert len((tmp_path / "calls").read_text()) == 3
@@ -148,7 +150,7 @@ def test_the_second_time_an_expensive_reward_is_not_called(
 def test_a_file_beside_the_reward_that_changed_is_never_passed_over(
     run: Run, folder: Path, tmp_path: Path, changed: str, cache: tuple[str, ...]
 ) -> None:
-    """The score is the sum of four numbers, 1 each, from two modules and two data files; then one of them is 5."""
+    """The score is the sum of four ones from two modules and two data files; then one is 5."""
     for name in ("weights", "pkg"):
         (tmp_path / name).mkdir()
     for name in ("weights/w.json", "real.txt"):
@@ -158,7 +160,8 @@ def test_a_file_beside_the_reward_that_changed_is_never_passed_over(
     (tmp_path / "pkg" / "sub.py").write_text("J = 1\n")
     spec = script(
         tmp_path,
-        "from pathlib import Path\nHERE = Path(__file__).parent\ndef mine(images):\n    import helper\n"
+        "from pathlib import Path\nHERE = Path(__file__).parent\n"
+        "def mine(images):\n    import helper\n"
         "    read = (HERE / 'weights' / 'w.json').read_text(), (HERE / 'link.txt').read_text()\n"
         "    return [helper.J + helper.K + sum(map(int, read))] * len(images)\n",
     )
@@ -196,7 +199,8 @@ def test_a_picture_that_breaks_the_reward_is_named_and_the_others_are_scored(
 ) -> None:
     spec = script(
         tmp_path,
-        "def mine(images):\n    if images.max() == 255:\n        raise ValueError('too bright')\n    return images.mean((1, 2, 3))\n",
+        "def mine(images):\n    if images.max() == 255:\n"
+        "        raise ValueError('too bright')\n    return images.mean((1, 2, 3))\n",
     )
     code, out, err = run("score", spec, folder, "--out", tmp_path / "s.csv")
     assert code == 1
@@ -232,7 +236,7 @@ def test_what_a_reward_does_wrong_is_told_for_each_picture(
         (["darknes", "{folder}"], "did you mean 'darkness'?"),
         (["aesthetic:haed=1", "{folder}"], "did you mean 'head'?"),
         (["darkness", "{folder}/absent"], "no such file or folder"),
-        (["darkness"], "say which reward and which pictures"),
+        (["darkness"], "name a reward and images, as in: ddpo rewards score"),
         (["darkness", "darkness", "{folder}"], "is given twice"),
         (["darkness", "{folder}", "--out", "x.xlsx"], "unknown table format '.xlsx'"),
         (["darkness", "{folder}", "--out", "{folder}/0.png/x.csv"], "cannot be written"),
@@ -243,7 +247,7 @@ def test_what_a_reward_does_wrong_is_told_for_each_picture(
         (["darkness", "{folder}", "--timeout", "0"], "--timeout must be above 0"),
         (
             ["alignment", "{folder}"],
-            "judges a picture by its prompt: give --prompts FILE or --prompt TEXT",
+            "judges an image by its prompt: give --prompts FILE or --prompt TEXT",
         ),
         (["alignment", "{folder}", "--prompt", "a cat"], "hf download"),
     ],
@@ -260,14 +264,15 @@ def test_mistakes_are_one_line(
 
 
 def test_a_killed_scoring_goes_on_where_it_was(tmp_path: Path) -> None:
-    """SIGKILL in the middle; the second run scores only what is left, and the table is that of an undisturbed run."""
+    """After a SIGKILL the second run scores only the rest; the table is that of a whole run."""
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for index in range(60):
         Image.new("L", (8, 8), index).save(pictures / f"{index:02}.png")
     calls = tmp_path / "calls"
     text = "def mine(images):\n    import time\n    time.sleep(0.02 * len(images))\n"
-    text += f"    with open({str(calls)!r}, 'a') as file:\n        file.write('x' * len(images))\n    return images.mean((1, 2, 3))\n"
+    text += f"    with open({str(calls)!r}, 'a') as file:\n        file.write('x' * len(images))\n"
+    text += "    return images.mean((1, 2, 3))\n"
     command = [
         sys.executable,
         "-m",

@@ -13,8 +13,8 @@ import pytest
 
 from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
-from ddpo.rewards.image_files import Journal, ScoreRow, check_table_path, write_table
-from ddpo.rewards.image_files import table as table_module
+from ddpo.io import tables as table_module
+from ddpo.rewards.image_files import ScoreRow, TableJournal, check_table_path, write_table
 from ddpo.types import Prompt
 
 ROWS = [
@@ -104,7 +104,7 @@ def rows_of(picture: InputImage, status: str = "scored") -> tuple[ScoreRow, ...]
 
 
 def written(path: Path, found: list[InputImage], signatures: list[str] | None = None) -> None:
-    with Journal(path, signatures or ["s"]) as journal:
+    with TableJournal(path, signatures or ["s"]) as journal:
         for picture in found:
             journal.append(rows_of(picture))
 
@@ -113,14 +113,14 @@ def left(
     path: Path, found: list[InputImage], signatures: list[str] | None = None
 ) -> tuple[int, list[str]]:
     """How many are done, and the names of those that are left."""
-    with Journal(path, signatures or ["s"]) as journal:
+    with TableJournal(path, signatures or ["s"]) as journal:
         done, rest = journal.resume(found)
         count = sum(1 for _ in done)
         names = []
         for picture in rest:
             names.append(Path(picture.file).name)
             journal.append(rows_of(picture))
-    with Journal(path, signatures or ["s"]) as journal:
+    with TableJournal(path, signatures or ["s"]) as journal:
         assert [row.file for row in journal.rows()] == [picture.file for picture in found]
     return count, names
 
@@ -136,15 +136,18 @@ def test_the_journal_goes_on_where_it_stopped(tmp_path: Path) -> None:
     "change", ["content", "prompt", "signature", "order", "cut", "garbage", "fewer"]
 )
 def test_what_changed_is_scored_again(tmp_path: Path, change: str) -> None:
-    found, path = pictures(tmp_path), tmp_path / "j"
+    found = pictures(tmp_path)
+    path = tmp_path / "j"
     written(path, found[:3])
-    signatures, expected = ["s"], (1, ["1.png", "2.png", "3.png"])
+    signatures = ["s"]
+    expected = (1, ["1.png", "2.png", "3.png"])
     if change == "content":
         (tmp_path / "1.png").write_bytes(b"other")
     elif change == "prompt":
         found[1] = InputImage(found[1].file, Prompt("another"))
     elif change == "signature":
-        signatures, expected = ["t"], (0, ["0.png", "1.png", "2.png", "3.png"])
+        signatures = ["t"]
+        expected = (0, ["0.png", "1.png", "2.png", "3.png"])
     elif change == "order":
         found[1], found[2] = found[2], found[1]
         expected = (1, ["2.png", "1.png", "3.png"])
@@ -155,14 +158,15 @@ def test_what_changed_is_scored_again(tmp_path: Path, change: str) -> None:
         path.write_bytes(b"\x00\xff" * 100)
         expected = (0, ["0.png", "1.png", "2.png", "3.png"])
     else:
-        found, expected = found[:2], (2, [])
+        found = found[:2]
+        expected = (2, [])
     assert left(path, found, signatures) == expected
 
 
 def test_an_image_in_an_archive_is_known_by_its_bytes(tmp_path: Path) -> None:
     found = [InputImage(f"x.tar/{i}.png", Prompt(f"p{i}"), data=bytes([i]) * 9) for i in range(4)]
     path = tmp_path / "j"
-    with Journal(path, ["s"]) as journal:
+    with TableJournal(path, ["s"]) as journal:
         for picture in journal.watched(found[:3]):
             journal.append(rows_of(picture))
     assert left(path, found) == (3, ["3.png"])
@@ -178,19 +182,29 @@ def test_a_touched_file_counts_as_changed_even_if_its_size_is_the_same(tmp_path:
 
 
 def test_failed_pictures_are_tried_again(tmp_path: Path) -> None:
-    found, path = pictures(tmp_path), tmp_path / "j"
-    with Journal(path, ["s"]) as journal:
+    found = pictures(tmp_path)
+    path = tmp_path / "j"
+    with TableJournal(path, ["s"]) as journal:
         journal.append(rows_of(found[0]))
         journal.append(rows_of(found[1], "unscorable"))
         journal.append(rows_of(found[2], "failed"))
     assert left(path, found) == (2, ["2.png", "3.png"])
 
 
+def test_parts_keep_their_order(tmp_path: Path) -> None:
+    """The columns of a table are in the order in which the reward gave its parts."""
+    (found,) = pictures(tmp_path, 1)
+    row = ScoreRow(found.file, "p0", "one", "scored", 1.0, None, {"n": 2.0, "gain": 3.0})
+    with TableJournal(tmp_path / "j", ["s"]) as journal:
+        journal.append((row,))
+        assert [list(one.parts) for one in journal.rows()] == [["n", "gain"]]
+
+
 def test_rows_are_on_disk_as_soon_as_they_are_appended(tmp_path: Path) -> None:
     found = pictures(tmp_path)
 
     def stopped() -> Iterator[None]:
-        with Journal(tmp_path / "j", ["s"]) as journal:
+        with TableJournal(tmp_path / "j", ["s"]) as journal:
             journal.append(rows_of(found[0]))
             yield
 

@@ -1,4 +1,4 @@
-"""Scoring files: odd modes, several sizes, several rewards, broken files, prompts, bounded memory, summaries."""
+"""Scoring image files: odd modes, sizes, rewards, broken files, prompts, memory and summaries."""
 
 from __future__ import annotations
 
@@ -269,12 +269,13 @@ def test_a_group_reward_has_no_score_for_a_file() -> None:
             inputs=("image", "group"),
         )
 
-    with pytest.raises(ConfigError, match="ranks pictures within a batch"):
+    with pytest.raises(ConfigError, match="ranks images within a batch"):
         next(score_files([Scorer(Rank())], []))
 
 
 def row(file: str, score: float | None, status: str = "scored", **parts: float) -> ScoreRow:
-    return ScoreRow(file, None, "r", status, score, None if score is not None else "why", parts)  # type: ignore[arg-type]
+    error = None if score is not None else "why"
+    return ScoreRow(file, None, "r", status, score, error, parts)  # type: ignore[arg-type]
 
 
 def test_summary_by_hand() -> None:

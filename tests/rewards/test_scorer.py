@@ -16,7 +16,6 @@ import torch
 from ddpo.errors import ConfigError, MissingResourceError, RewardFailure, RewardUnavailable
 from ddpo.rewards.cache import ScoreCache
 from ddpo.rewards.card import Calls, RewardCard
-from ddpo.rewards.scoring.call import GuardedReward
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -40,7 +39,7 @@ class Scripted:
 
 
 def batch(count: int) -> ImageBatch:
-    """Picture i has the value i / 100 everywhere."""
+    """Image i has the value i / 100 everywhere."""
     pixels = (torch.arange(count) / 100).reshape(-1, 1, 1, 1).expand(count, 3, 2, 2).contiguous()
     return ImageBatch(pixels, tuple(Prompt(str(i)) for i in range(count)))
 
@@ -60,7 +59,7 @@ def test_order_and_parts_survive_any_batch_size(batch_size: int) -> None:
     assert max(reward.sizes) <= batch_size
 
 
-def test_prompts_go_with_their_pictures() -> None:
+def test_prompts_stay_with_their_images() -> None:
     reward = Scripted(
         lambda images: RewardOutput(torch.tensor([float(p.text) for p in images.prompts]))
     )
@@ -175,7 +174,8 @@ class Counting:
 
     def __call__(self, images: ImageBatch) -> RewardOutput:
         with self._lock:
-            self.running, self.calls = self.running + 1, self.calls + 1
+            self.running = self.running + 1
+            self.calls = self.calls + 1
             self.most = max(self.most, self.running)
         time.sleep(0.01)
         with self._lock:
@@ -184,10 +184,8 @@ class Counting:
 
 
 def test_a_thread_safe_reward_runs_side_by_side_in_order_and_another_one_at_a_time() -> None:
-    together, alone = (
-        Counting(thread_safe=True, calls=Calls(concurrency=4)),
-        Counting(thread_safe=False, calls=Calls(concurrency=4)),
-    )
+    together = Counting(thread_safe=True, calls=Calls(concurrency=4))
+    alone = Counting(thread_safe=False, calls=Calls(concurrency=4))
     expected = pytest.approx([i / 100 for i in range(24)])
     assert Scorer(together, 2).score(batch(24)).values.tolist() == expected
     assert Scorer(alone, 2).score(batch(24)).values.tolist() == expected
@@ -206,7 +204,7 @@ def test_a_reward_that_is_not_thread_safe_is_locked_when_callers_are_not() -> No
     assert (reward.calls, reward.most) == (16, 1)
 
 
-def test_pixels_bound_the_micro_batch_and_one_picture_is_always_allowed() -> None:
+def test_pixels_bound_the_micro_batch_and_one_image_is_always_allowed() -> None:
     reward = Scripted(first_pixel)
     Scorer(reward, 16, batch_pixels=3 * 4).score(batch(7))
     assert reward.sizes == [3, 3, 1]
@@ -237,7 +235,7 @@ def test_out_of_memory_halves_the_batch_and_is_remembered(error: Exception) -> N
     assert reward.sizes == [2, 2, 2]
 
 
-def test_out_of_memory_on_one_picture_is_a_failure() -> None:
+def test_out_of_memory_on_one_image_is_a_failure() -> None:
     def never(_: ImageBatch) -> RewardOutput:
         raise MemoryError
 
@@ -255,7 +253,7 @@ def breaks_on(*numbers: int) -> Callable[[ImageBatch], RewardOutput]:
     return answer
 
 
-def test_the_picture_to_blame_is_named() -> None:
+def test_the_image_at_fault_is_named() -> None:
     with pytest.raises(RewardFailure, match=r"ValueError: cannot stand 5 \(image 5, prompt '5'\)"):
         Scorer(Scripted(breaks_on(5, 9))).score(batch(12))
 
@@ -263,11 +261,9 @@ def test_the_picture_to_blame_is_named() -> None:
 def test_score_each_sets_apart_what_breaks_and_scores_the_others() -> None:
     scored = Scorer(Scripted(breaks_on(5, 9))).score_each(batch(12))
     assert scored.failed == {5, 9}
-    assert scored.output.errors[5] == "reward 'scripted' failed: ValueError: cannot stand 5"
+    assert scored.errors[5] == "reward 'scripted' failed: ValueError: cannot stand 5"
     assert [
-        i
-        for i, value in enumerate(scored.output.values.tolist())
-        if value == pytest.approx(i / 100)
+        i for i, value in enumerate(scored.values.tolist()) if value == pytest.approx(i / 100)
     ] == [
         0,
         1,
@@ -280,8 +276,8 @@ def test_score_each_sets_apart_what_breaks_and_scores_the_others() -> None:
         10,
         11,
     ]
-    assert scored.output.parts["double"][:2].tolist() == pytest.approx([0, 0.02])
-    assert torch.isnan(scored.output.values[[5, 9]]).all()
+    assert scored.parts["double"][:2].tolist() == pytest.approx([0, 0.02])
+    assert torch.isnan(scored.values[[5, 9]]).all()
 
 
 def test_a_reward_that_always_breaks_is_given_up() -> None:
@@ -291,19 +287,19 @@ def test_a_reward_that_always_breaks_is_given_up() -> None:
     assert len(reward.sizes) < 30
 
 
-def test_wrong_length_for_a_single_picture_fails_that_picture_alone() -> None:
-    """The original client's bug: a chunk of one picture loses its batch axis."""
+def test_wrong_length_for_a_single_image_fails_that_image_alone() -> None:
+    """The original client's bug: a chunk of one image loses its batch axis."""
 
     def squeeze(images: ImageBatch) -> Any:
         return first_pixel(images) if len(images) > 1 else RewardOutput(torch.zeros(2))
 
     scored = Scorer(Scripted(squeeze), 2).score_each(batch(5))
     assert scored.failed == {4}
-    assert "returned 2 scores for 1 images" in str(scored.output.errors[4])
-    assert not torch.isnan(scored.output.values[:4]).any()
+    assert "returned 2 scores for 1 images" in str(scored.errors[4])
+    assert not torch.isnan(scored.values[:4]).any()
 
 
-def test_a_reward_that_changes_its_input_is_told() -> None:
+def test_a_reward_that_changes_its_input_is_reported() -> None:
     def darken(images: ImageBatch) -> RewardOutput:
         images.pixels.mul_(0.5)
         return first_pixel(images)
@@ -331,12 +327,12 @@ def test_a_call_that_hangs_is_given_up_and_the_others_are_scored() -> None:
             release.wait(30)
         return first_pixel(images)
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     scored = Scorer(Scripted(hang), 4, calls=Calls(timeout_s=0.1)).score_each(batch(6))
     release.set()
-    assert time.perf_counter() - begun < 5
+    assert time.perf_counter() - start < 5
     assert scored.failed == {2}
-    assert "no answer within 0.1 s" in str(scored.output.errors[2])
+    assert "no answer within 0.1 s" in str(scored.errors[2])
 
 
 def test_retries_are_bounded_and_only_for_what_may_pass() -> None:
@@ -349,18 +345,18 @@ def test_retries_are_bounded_and_only_for_what_may_pass() -> None:
         return first_pixel(images)
 
     pauses: list[float] = []
-    guarded = GuardedReward(Scripted(flaky), Calls(retries=2), pauses.append)
-    assert guarded(batch(2)).values.tolist() == pytest.approx([0, 0.01])
+    scorer = Scorer(Scripted(flaky), calls=Calls(retries=2), pause=pauses.append)
+    assert scorer.score(batch(2)).values.tolist() == pytest.approx([0, 0.01])
     assert len(attempts) == 3
     assert [0 <= pause <= 0.5 * 2**i for i, pause in enumerate(pauses)] == [True, True]
     attempts.clear()
     with pytest.raises(RewardUnavailable, match="ConnectionResetError: gone"):
-        GuardedReward(Scripted(flaky), Calls(retries=1), pauses.append)(batch(2))
+        Scorer(Scripted(flaky), calls=Calls(retries=1), pause=pauses.append).score(batch(2))
     assert len(attempts) == 2
     broken = Scripted(lambda images: 1 / 0)
     with pytest.raises(RewardFailure, match="ZeroDivisionError"):
-        GuardedReward(broken, Calls(retries=5), pauses.append)(batch(2))
-    assert broken.sizes == [2]
+        Scorer(broken, calls=Calls(retries=5), pause=pauses.append).score(batch(1))
+    assert broken.sizes == [1]
 
 
 def test_pauses_between_retries_differ() -> None:
@@ -369,7 +365,7 @@ def test_pauses_between_retries_differ() -> None:
 
     pauses: list[float] = []
     with pytest.raises(RewardUnavailable):
-        GuardedReward(Scripted(never), Calls(retries=12), pauses.append)(batch(1))
+        Scorer(Scripted(never), calls=Calls(retries=12), pause=pauses.append).score(batch(1))
     assert len(set(pauses)) == 12
     assert max(pauses) <= 30
 
@@ -385,8 +381,9 @@ def of_groups(texts: str) -> ImageBatch:
 
 
 def mean_of_group(images: ImageBatch) -> RewardOutput:
-    """The mean of the first pixels of the pictures of a prompt, and how many they are."""
-    texts, pixels = [prompt.text for prompt in images.prompts], images.pixels[:, 0, 0, 0]
+    """The mean of the first pixels of each group, and the size of the group."""
+    texts = [prompt.text for prompt in images.prompts]
+    pixels = images.pixels[:, 0, 0, 0]
     mine = torch.tensor([[one == other for other in texts] for one in texts]).float()
     return RewardOutput(mine @ pixels / mine.sum(1), {"n": mine.sum(1)})
 
@@ -405,13 +402,14 @@ def test_groups_are_never_cut_whatever_a_call_may_hold(pictures: int) -> None:
     assert len(reward.sizes) == {1: 3, 2: 3, 3: 3, 5: 2, 6: 2, 100: 1}[pictures]
 
 
-def test_out_of_memory_goes_on_with_fewer_groups_and_is_remembered() -> None:
+def test_out_of_memory_halves_the_groups_and_is_remembered() -> None:
     def four_fit(images: ImageBatch) -> RewardOutput:
         if len(images) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return mean_of_group(images)
 
-    images, reward = of_groups("aaabbbccc"), scripted(four_fit, **GROUPED)
+    images = of_groups("aaabbbccc")
+    reward = scripted(four_fit, **GROUPED)
     scorer = Scorer(reward)
     assert scorer.score(images).parts["n"].tolist() == [3] * 9
     assert reward.sizes == [9, 3, 6, 3, 3]
@@ -427,12 +425,12 @@ def test_a_group_on_which_the_reward_breaks_is_set_apart_as_a_whole() -> None:
 
     scored = Scorer(scripted(no_b, **GROUPED)).score_each(of_groups("abcabcaab"))
     assert scored.failed == {1, 4, 8}
-    assert scored.output.parts["n"].tolist()[:4] == pytest.approx([4, NAN, 2, 4], nan_ok=True)
+    assert scored.parts["n"].tolist()[:4] == pytest.approx([4, NAN, 2, 4], nan_ok=True)
     with pytest.raises(RewardFailure, match=r"ValueError: b .*prompt 'b'"):
         Scorer(scripted(no_b, **GROUPED)).score(of_groups("abcabcaab"))
 
 
-def test_the_cache_serves_what_was_scored_and_the_same_picture_is_scored_once(
+def test_the_cache_serves_what_was_scored_and_the_same_image_is_scored_once(
     tmp_path: Path,
 ) -> None:
     images = batch(6)
@@ -442,7 +440,7 @@ def test_the_cache_serves_what_was_scored_and_the_same_picture_is_scored_once(
     )
     reward = Scripted(
         first_pixel
-    )  # its card does not name prompts: the same pixels are the same picture
+    )  # its card does not name prompts: the same pixels are the same image
     with ScoreCache(tmp_path / "scores.sqlite") as cache:
         scorer = Scorer(reward, 4, cache=cache)
         first = scorer.score(twice)
@@ -469,6 +467,57 @@ def test_the_cache_keeps_no_reasons_and_asks_again(tmp_path: Path) -> None:
             output = Scorer(reward, 16, cache=cache).score(batch(4))
             assert output.errors == (None, "odd", None, "odd")
     assert reward.sizes == [4, 2]
+
+
+class Unsteady:
+    """Scores the first pixel, but not of the images that are down."""
+
+    card = RewardCard(id="unsteady", version="1", summary="", load="a:b", family="test", flaws="")
+
+    def __init__(self) -> None:
+        self.down: set[str] = set()
+
+    def __call__(self, images: ImageBatch) -> RewardOutput:
+        if self.down & {prompt.text for prompt in images.prompts}:
+            raise RewardUnavailable("503")
+        return first_pixel(images)
+
+
+def test_an_earlier_scored_image_distinguishes_a_bad_image_from_an_outage() -> None:
+    reward = Unsteady()
+    scorer = Scorer(reward, 3)
+    reward.down = {"4"}
+    output = scorer.score_unless_down(batch(6))
+    assert (output.failed, output.unavailable) == ({4}, {4})
+    assert [place for place, error in enumerate(output.errors) if error is not None] == [4]
+    reward.down = {str(number) for number in range(6)}
+    with pytest.raises(RewardUnavailable, match=r"503 \(6 of 6 images\)"):
+        scorer.score_unless_down(batch(6))
+
+
+def test_a_bad_image_in_the_first_call_is_found_without_a_witness() -> None:
+    reward = Unsteady()
+    reward.down = {"0"}
+    output = Scorer(reward, 3).score_unless_down(batch(3))
+    assert output.failed == {0}
+    assert output.values[1:].tolist() == pytest.approx([0.01, 0.02])
+
+
+def test_the_witness_of_an_outage_is_not_served_from_the_cache(tmp_path: Path) -> None:
+    reward = Unsteady()
+    with ScoreCache(tmp_path / "scores.sqlite") as cache:
+        scorer = Scorer(reward, 3, cache=cache)
+        assert not scorer.score_unless_down(batch(3)).failed
+        reward.down = {str(number) for number in range(6)}
+        with pytest.raises(RewardUnavailable, match="3 of 6 images"):
+            scorer.score_unless_down(batch(6))
+
+
+def test_only_the_scorer_says_which_images_failed() -> None:
+    def boastful(images: ImageBatch) -> RewardOutput:
+        return RewardOutput(first_pixel(images).values, failed=frozenset({0}))
+
+    assert Scorer(Scripted(boastful)).score_each(batch(2)).failed == frozenset()
 
 
 @pytest.mark.parametrize(

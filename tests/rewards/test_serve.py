@@ -1,4 +1,4 @@
-"""Rewards over HTTP: a real server on loopback and its client, against the same rewards called here."""
+"""Rewards over HTTP: a real server on loopback and its client, against the same local rewards."""
 
 from __future__ import annotations
 
@@ -46,8 +46,11 @@ from ddpo.types import RewardOutput
 
 
 class Words:
-    card = RewardCard(id="words", version="1", summary="length of the prompt over red", load="x:Words", family="test", flaws="-",
-                      inputs=("image", "prompt", "metadata", "context"), dtype="float32")
+    card = RewardCard(
+        id="words", version="1", summary="length of the prompt over red", load="x:Words",
+        family="test", flaws="-", inputs=("image", "prompt", "metadata", "context"),
+        dtype="float32",
+    )
 
     def __call__(self, batch):
         texts = [prompt.text for prompt in batch.prompts]
@@ -55,7 +58,8 @@ class Words:
             raise ValueError("the reward\\ntripped")
         time.sleep(0.05)
         red = torch.tensor([float(picture[..., 0].mean()) for picture in batch.uint8])
-        length = torch.tensor([len(text) / 3 + prompt.metadata.get("extra", 0) for text, prompt in zip(texts, batch.prompts)])
+        extras = [prompt.metadata.get("extra", 0) for prompt in batch.prompts]
+        length = torch.tensor([len(text) / 3 + extra for text, extra in zip(texts, extras)])
         values = (length + red / 7 + (batch.context.progress or 0)).float()
         bad = [text == "unscorable" for text in texts]
         values[torch.tensor(bad)] = torch.nan
@@ -91,12 +95,12 @@ def served(words: str) -> Iterator[tuple[str, Any]]:
         yield found
 
 
-def byte_pictures(count: int, seed: int = 0, side: int = 24) -> ImageBatch:
+def byte_images(count: int, seed: int = 0, side: int = 24) -> ImageBatch:
     array = np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     return ImageBatch.of_uint8(array, [Prompt(f"a crab {'é' * place}") for place in range(count)])
 
 
-def float_pictures(count: int, seed: int = 0) -> ImageBatch:
+def float_images(count: int, seed: int = 0) -> ImageBatch:
     pixels = torch.rand((count, 3, 17, 23), generator=torch.Generator().manual_seed(seed))
     assert not torch.equal(pixels, (pixels * 255).round() / 255)  # off the grid of bytes
     return ImageBatch(pixels, [Prompt("")] * count)
@@ -113,7 +117,7 @@ def assert_same_bits(one: RewardOutput, other: RewardOutput) -> None:
     }
 
 
-@pytest.mark.parametrize("make", [byte_pictures, float_pictures])
+@pytest.mark.parametrize("make", [byte_images, float_images])
 @pytest.mark.parametrize("name", ["compressibility", "symmetry"])
 def test_scores_are_the_local_ones_to_the_bit(
     served: tuple[str, Any], name: str, make: Callable[[int], ImageBatch]
@@ -123,7 +127,7 @@ def test_scores_are_the_local_ones_to_the_bit(
 
 
 def test_floats_off_the_grid_of_bytes_are_not_rounded_on_the_way(served: tuple[str, Any]) -> None:
-    batch = float_pictures(4)
+    batch = float_images(4)
     rounded = ImageBatch.of_uint8(batch.uint8, batch.prompts)
     remote = RemoteReward(f"{served[0]}/symmetry")
     assert remote(batch).values.tolist() != remote(rounded).values.tolist()
@@ -133,8 +137,9 @@ def test_prompts_metadata_context_parts_and_reasons_travel(
     served: tuple[str, Any], words: str
 ) -> None:
     prompts = [Prompt("a crab"), Prompt("unscorable"), Prompt("naïve 🦀", {"extra": 1 / 3})]
-    batch = ImageBatch.of_uint8(byte_pictures(3).uint8, prompts, Context(progress=0.3))
-    local, remote = resolve(words).make()(batch), RemoteReward(f"{served[0]}/words")(batch)
+    batch = ImageBatch.of_uint8(byte_images(3).uint8, prompts, Context(progress=0.3))
+    local = resolve(words).make()(batch)
+    remote = RemoteReward(f"{served[0]}/words")(batch)
     assert_same_bits(remote, local)
     assert remote.errors == (None, "no words for it", None)
     assert remote.parts["odd"].tolist() == [0.0, float("inf"), 0.0]
@@ -152,8 +157,10 @@ def test_eight_clients_at_once_get_their_own_scores_from_fewer_calls(
 ) -> None:
     address, app = served
     gatherer = app.state.service.gatherers["words"]
-    before, local, remote = gatherer.calls, resolve(words).make(), RemoteReward(f"{address}/words")
-    batches = [byte_pictures(2, seed) for seed in range(40)]
+    before = gatherer.calls
+    local = resolve(words).make()
+    remote = RemoteReward(f"{address}/words")
+    batches = [byte_images(2, seed) for seed in range(40)]
     with ThreadPoolExecutor(8) as pool:
         outputs = list(pool.map(remote, batches))
     for batch, output in zip(batches, outputs, strict=True):
@@ -161,9 +168,10 @@ def test_eight_clients_at_once_get_their_own_scores_from_fewer_calls(
     assert gatherer.calls - before < 30  # of 40 requests
 
 
-def test_pictures_of_another_size_are_not_put_together(served: tuple[str, Any]) -> None:
-    remote, local = RemoteReward(f"{served[0]}/words"), RemoteReward(f"{served[0]}/compressibility")
-    batches = [byte_pictures(1, seed, side=8 + seed) for seed in range(8)]
+def test_images_of_another_size_are_not_put_together(served: tuple[str, Any]) -> None:
+    remote = RemoteReward(f"{served[0]}/words")
+    local = RemoteReward(f"{served[0]}/compressibility")
+    batches = [byte_images(1, seed, side=8 + seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
         assert all(len(output) == 1 for output in pool.map(remote, batches))
         assert (
@@ -173,11 +181,11 @@ def test_pictures_of_another_size_are_not_put_together(served: tuple[str, Any]) 
 
 def test_one_clients_failure_does_not_touch_the_others(served: tuple[str, Any]) -> None:
     remote = RemoteReward(f"{served[0]}/words")
-    picture = byte_pictures(1).uint8
+    image = byte_images(1).uint8
 
     def ask(text: str) -> RewardOutput | DdpoError:
         try:
-            return remote(ImageBatch.of_uint8(picture, [Prompt(text)]))
+            return remote(ImageBatch.of_uint8(image, [Prompt(text)]))
         except DdpoError as error:
             return error
 
@@ -224,11 +232,11 @@ def post(
 
 
 def request(**changes: Any) -> bytes:
-    whole = json.loads(encode_batch(byte_pictures(2), resolve("compressibility").card))
+    whole = json.loads(encode_batch(byte_images(2), resolve("compressibility").card))
     return json.dumps({**whole, **changes}).encode()
 
 
-def picture(mode: str, kind: str = "PNG") -> str:
+def make_image(mode: str, kind: str = "PNG") -> str:
     import io
 
     from PIL import Image
@@ -253,9 +261,9 @@ MALFORMED = {
     "no base64": request(pictures=["*", "*"]),
     "no text": request(pictures=[1, 2]),
     "no PNG": request(pictures=[base64.b64encode(b"GIF89a").decode()] * 2),
-    "a JPEG": request(pictures=[picture("RGB", "JPEG")] * 2),
-    "transparent": request(pictures=[picture("RGBA")] * 2),
-    "two sizes": request(pictures=[json.loads(request())["pictures"][0], picture("RGB")]),
+    "a JPEG": request(pictures=[make_image("RGB", "JPEG")] * 2),
+    "transparent": request(pictures=[make_image("RGBA")] * 2),
+    "two sizes": request(pictures=[json.loads(request())["pictures"][0], make_image("RGB")]),
     "cut short": request(pictures=[json.loads(request())["pictures"][0][:400]] * 2),
     "no picture at all": request(pictures=[], prompts=[]),
     "progress": request(progress=2),
@@ -306,13 +314,13 @@ def test_too_large_requests_are_refused_before_they_are_read_or_decoded() -> Non
         floats = {"shape": [1, 3, 40_000, 40_000], "data": ""}
         assert post(address, path, request(pictures=None, floats=floats))[0] == 413
         scorer = make_scorer(resolve(f"{address}/compressibility"))
-        batch = byte_pictures(6)  # too much for one request, so the scorer sends halves
+        batch = byte_images(6)  # too much for one request, so the scorer sends halves
         assert_same_bits(scorer.score(batch), resolve("compressibility").make()(batch))
         with pytest.raises(RewardFailure, match="takes 1000 pixels per request"):
-            scorer.score(byte_pictures(1, side=40))
+            scorer.score(byte_images(1, side=40))
 
 
-def test_a_picture_that_unpacks_to_too_much_is_not_unpacked() -> None:
+def test_a_image_that_unpacks_to_too_much_is_not_unpacked() -> None:
     from io import BytesIO
 
     from PIL import Image
@@ -338,9 +346,9 @@ def test_without_the_token_nothing_is_answered(monkeypatch: pytest.MonkeyPatch) 
             assert post(address, "/score/compressibility", request(), **headers)[0] == 401
         with pytest.raises(ConfigError, match=r"answered 401: .*; set DDPO_REWARD_TOKEN"):
             RemoteReward(f"{address}/compressibility")
-        assert len(resolve(f"{address}/compressibility:token=right").make()(byte_pictures(2))) == 2
+        assert len(resolve(f"{address}/compressibility:token=right").make()(byte_images(2))) == 2
         monkeypatch.setenv("DDPO_REWARD_TOKEN", "right")
-        assert len(RemoteReward(f"{address}/compressibility")(byte_pictures(2))) == 2
+        assert len(RemoteReward(f"{address}/compressibility")(byte_images(2))) == 2
 
 
 def test_loopback_is_asked_directly_whatever_the_proxy(
@@ -350,7 +358,7 @@ def test_loopback_is_asked_directly_whatever_the_proxy(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    assert len(RemoteReward(f"{served[0]}/compressibility")(byte_pictures(2))) == 2
+    assert len(RemoteReward(f"{served[0]}/compressibility")(byte_images(2))) == 2
 
 
 def test_health_names_rewards_signatures_and_the_api(served: tuple[str, Any]) -> None:
@@ -368,7 +376,7 @@ def test_a_server_that_is_gone_or_another_is_told_apart(words: str, tmp_path: Pa
         remote = RemoteReward(f"{address}/words")
     port = int(address.rpartition(":")[2])
     with pytest.raises(RewardUnavailable, match=f"^{address} does not answer: .*refused"):
-        remote(byte_pictures(1))
+        remote(byte_images(1))
     with pytest.raises(RewardUnavailable, match="does not answer"):
         resolve(f"{address}/words")
     edited = tmp_path / "words.py"
@@ -377,7 +385,7 @@ def test_a_server_that_is_gone_or_another_is_told_apart(words: str, tmp_path: Pa
         serving(f"{edited}:Words", port=port),
         pytest.raises(RewardFailure, match=r"serves another words than before: .*; before: "),
     ):
-        remote(byte_pictures(1))
+        remote(byte_images(1))
 
 
 @contextmanager
@@ -455,8 +463,8 @@ def test_loopback_needs_no_token_and_a_token_must_fit_a_header() -> None:
 def test_a_url_is_a_reward_whose_port_is_no_weight(
     text: str, target: str, weight: float | None, options: dict[str, str]
 ) -> None:
-    (term,) = parse_expression(text).terms
-    assert (term.reward.kind, term.reward.target, term.weight, dict(term.reward.options)) == (
+    _, (term,) = parse_expression(text)
+    assert (term.kind, term.target, term.weight, dict(term.options)) == (
         "url",
         target,
         weight,
@@ -477,7 +485,8 @@ def test_a_url_without_a_reward_is_refused(text: str) -> None:
 
 
 def test_remote_rewards_are_combined_like_others(served: tuple[str, Any]) -> None:
-    batch, address = byte_pictures(3), served[0]
+    batch = byte_images(3)
+    address = served[0]
     mixed = resolve(f"{address}/compressibility:0.5 + symmetry + {address}/words").make()(batch)
     local = [
         resolve(name).make()(batch).values.double() for name in ("compressibility", "symmetry")
@@ -506,7 +515,7 @@ def test_the_command_line_scores_through_a_server(
 ) -> None:
     from ddpo.images import save_png
 
-    for place, image in enumerate(byte_pictures(3).images):
+    for place, image in enumerate(byte_images(3).images):
         save_png(image, tmp_path / f"{place}.png")
     code, out, _ = ddpo("rewards", "score", f"{served[0]}/compressibility", tmp_path)
     _, local, _ = ddpo("rewards", "score", "compressibility", tmp_path)
@@ -516,11 +525,12 @@ def test_the_command_line_scores_through_a_server(
 
 
 def test_more_requests_than_may_wait_are_told_to_come_again(words: str) -> None:
-    gatherer, accepted = Gatherer(resolve(words), batch_size=4), []
+    gatherer = Gatherer(resolve(words), batch_size=4)
+    accepted = []
 
     def submit_many() -> None:
         for seed in range(2 * MOST_WAITING):
-            accepted.append(gatherer.submit(byte_pictures(1, seed)))
+            accepted.append(gatherer.submit(byte_images(1, seed)))
 
     with pytest.raises(Refused, match="wait already") as raised:
         submit_many()
@@ -588,7 +598,7 @@ def test_the_command_serves_until_it_is_interrupted() -> None:
         lines = [process.stdout.readline() for _ in range(2)]
         url, _, signature = lines[0].strip().partition("  ")
         assert signature == resolve("compressibility").signature
-        assert len(resolve(url).make()(byte_pictures(2))) == 2
+        assert len(resolve(url).make()(byte_images(2))) == 2
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert (process.returncode, err) in [(0, ""), (130, ""), (-signal.SIGINT, "")]

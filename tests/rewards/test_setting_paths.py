@@ -1,4 +1,4 @@
-"""Settings that name files: absolute when a run starts, found again after a move, equal under any spelling."""
+"""Paths in settings: absolute when a run starts, found after a move, equal in any spelling."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_a_rewards_file_gets_its_absolute_path(
         == f"{expected}:0.5 + darkness:0.2"
     )
     assert located({"reward": f"min({spec}, darkness)"})["reward"] == f"min({expected}, darkness)"
-    (term,) = parse_expression(expected).terms
-    assert (term.reward.kind, term.reward.target, term.reward.attribute) == (
+    _, (term,) = parse_expression(expected)
+    assert (term.kind, term.target, term.attribute) == (
         "file",
         str(project / file),
         "red",

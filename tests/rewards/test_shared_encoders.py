@@ -13,8 +13,8 @@ from torch import Tensor
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.models import aesthetic as aesthetic_module
 from ddpo.rewards.models import shared_encoders as backbones
-from ddpo.rewards.models.aesthetic import Aesthetic, clip_embeddings, image_tower
-from ddpo.rewards.models.shared_encoders import SharedEncoder, shared_tower
+from ddpo.rewards.models.aesthetic import Aesthetic, clip_embeddings, image_encoder
+from ddpo.rewards.models.shared_encoders import SharedEncoder, shared_encoder
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -34,7 +34,7 @@ def tiny_clip() -> Callable[[ImageBatch], Tensor]:
         **SIZES, patch_size=56, image_size=224, projection_dim=768, hidden_act="quick_gelu"
     )
     state = CLIPVisionModelWithProjection(config).state_dict()
-    return clip_embeddings(image_tower(state, **SIZES, patch_size=56), "cpu")
+    return clip_embeddings(image_encoder(state, **SIZES, patch_size=56), "cpu")
 
 
 def noise(count: int, seed: int = 0) -> ImageBatch:
@@ -57,10 +57,10 @@ class Norm:
     )
 
     def __init__(self, tower: SharedEncoder) -> None:
-        self.tower = tower
+        self.encoder = tower
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        return RewardOutput(self.tower.embed(batch).norm(dim=-1))
+        return RewardOutput(self.encoder.embed(batch).norm(dim=-1))
 
 
 def test_two_rewards_share_one_tower_and_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,15 +70,16 @@ def test_two_rewards_share_one_tower_and_one_pass(monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.setattr(aesthetic_module, "load_clip", lambda *asked: loaded.append(1))
     monkeypatch.setattr(aesthetic_module, "clip_embeddings", lambda *given: tiny_clip())
-    first, second = Aesthetic(), Aesthetic()
-    norm = Norm(shared_tower(Aesthetic.card.backbone, "cpu", tiny_clip))
+    first = Aesthetic()
+    second = Aesthetic()
+    norm = Norm(shared_encoder(Aesthetic.card.backbone, "cpu", tiny_clip))
     assert len(loaded) == 1
     batch = noise(6)
     outputs = [
         Scorer(reward, size).score(batch).values
         for reward, size in ((first, 4), (second, 3), (norm, 16))
     ]
-    assert norm.tower.passes == 6
+    assert norm.encoder.passes == 6
     alone = tiny_clip()(batch)
     weight = torch.linspace(-1, 1, 768)
     expected = torch.nn.functional.normalize(alone, dim=-1) @ weight + 5
@@ -88,11 +89,11 @@ def test_two_rewards_share_one_tower_and_one_pass(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_tower_goes_with_its_last_reward() -> None:
-    tower = shared_tower("test tower", "cpu", tiny_clip)
-    assert shared_tower("test tower", "cpu", lambda: pytest.fail("loaded twice")) is tower
+    tower = shared_encoder("test tower", "cpu", tiny_clip)
+    assert shared_encoder("test tower", "cpu", lambda: pytest.fail("loaded twice")) is tower
     del tower
     gc.collect()
-    assert ("test tower", "cpu") not in backbones._towers
+    assert ("test tower", "cpu") not in backbones._encoders
 
 
 def test_embeddings_are_remembered_by_content_within_a_bound() -> None:

@@ -1,4 +1,4 @@
-"""What docs/performance.md promises about scoring, with room for a machine that does other things too."""
+"""The promises of docs/performance.md about scoring, with room for a busy machine."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpo.devices import processors
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.cache import ScoreCache
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.image_files import score_files
-from ddpo.rewards.scoring.scorer import Scorer, make_scorer, processors
+from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.zoo import resolve
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 
 class Busy:
-    """Takes a millisecond per picture."""
+    """Takes a millisecond per image."""
 
     card = RewardCard(id="busy", version="1", summary="", load="here:Busy", family="test", flaws="")
 
@@ -35,20 +36,19 @@ class Busy:
 
 
 def seconds(function: object, *arguments: object) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     function(*arguments)  # type: ignore[operator]
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
-def pictures(folder: Path, count: int) -> list[Path]:
-    """Pictures of 512×512 with structure of every size, in 256 levels of noise."""
+def write_images(folder: Path, count: int) -> list[Path]:
+    """Writes images of 512×512 with coarse structure under fine noise."""
     generator = np.random.default_rng(0)
-    waves = np.kron(
-        generator.integers(0, 200, (count, 16, 16, 3)), np.ones((1, 32, 32, 1))
-    ) + generator.integers(0, 56, (count, 512, 512, 3))
+    coarse = np.kron(generator.integers(0, 200, (count, 16, 16, 3)), np.ones((1, 32, 32, 1)))
+    images = coarse + generator.integers(0, 56, (count, 512, 512, 3))
     paths = [folder / f"{index:03}.png" for index in range(count)]
-    for path, picture in zip(paths, waves.astype(np.uint8), strict=True):
-        Image.fromarray(picture).save(path, compress_level=1)
+    for path, image in zip(paths, images.astype(np.uint8), strict=True):
+        Image.fromarray(image).save(path, compress_level=1)
     return paths
 
 
@@ -63,18 +63,17 @@ def plain_loop(paths: list[Path]) -> list[int]:
 
 
 def test_jpeg_sizes_of_a_folder_are_those_of_pillow_and_come_sooner(tmp_path: Path) -> None:
-    """1.8 times as many pictures per second are promised on two idle processors; a busy machine has to give 1.2 in its best round.
+    """The promise is 1.8 times as many images per second on two idle processors.
 
-    Beside other processes of the test suite, which take the other processor, it must not be slower by much.
+    A busy machine has to give 1.2 in its best round. Beside other processes of the test suite,
+    which take the other processor, it must not be slower by much.
     """
-    paths = pictures(tmp_path, 48)
+    paths = write_images(tmp_path, 48)
     scorer = make_scorer(resolve("incompressibility"))
 
     def ours() -> list[int]:
-        return [
-            round((row.score or 0) * 1000)
-            for (row,) in score_files([scorer], (InputImage(str(path)) for path in paths))
-        ]
+        scored = score_files([scorer], (InputImage(str(path)) for path in paths))
+        return [round((row.score or 0) * 1000) for (row,) in scored]
 
     assert ours() == plain_loop(paths)
     if processors() > 1:
@@ -83,8 +82,12 @@ def test_jpeg_sizes_of_a_folder_are_those_of_pillow_and_come_sooner(tmp_path: Pa
 
 
 def test_the_scorer_costs_next_to_nothing() -> None:
-    """Under 3 % of a reward of a millisecond per picture is promised; the median of interleaved rounds gets twice that."""
-    reward, batch = Busy(), ImageBatch(torch.zeros(64, 3, 64, 64), (Prompt(""),) * 64)
+    """The promise is under 3 % of a reward that takes a millisecond per image.
+
+    The median of interleaved rounds gets twice that.
+    """
+    reward = Busy()
+    batch = ImageBatch(torch.zeros(64, 3, 64, 64), (Prompt(""),) * 64)
     scorer = Scorer(reward)
 
     def direct() -> None:
@@ -96,9 +99,10 @@ def test_the_scorer_costs_next_to_nothing() -> None:
 
 
 def test_a_second_time_is_served_from_the_cache_alone(tmp_path: Path) -> None:
-    """1,000 pictures of 512×512 per second are promised; a busy machine has to give a quarter of that."""
+    """The promise is 1,000 images of 512×512 per second; a busy machine has to give a quarter."""
     array = np.random.default_rng(0).integers(0, 256, (64, 512, 512, 3)).astype(np.uint8)
-    batch, reward = ImageBatch.of_uint8(array, (Prompt(""),) * 64), Busy()
+    batch = ImageBatch.of_uint8(array, (Prompt(""),) * 64)
+    reward = Busy()
     with ScoreCache(tmp_path / "scores.sqlite") as cache:
         first = Scorer(reward, cache=cache).score(batch)
         scorer = Scorer(reward, cache=cache)

@@ -1,4 +1,4 @@
-"""The rewards against a real `transformers serve` on loopback, with a tiny random LLaVA; what is said there is what is said here."""
+"""The rewards against a real `transformers serve` on loopback: answers equal the local model's."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def server(favouring_ratings: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    program = "import sys; sys.modules['torchvision'] = None; from transformers.cli.transformers import main; main()"
+    program = (
+        "import sys; sys.modules['torchvision'] = None; "
+        "from transformers.cli.transformers import main; main()"
+    )
     command = [sys.executable, "-c", program, "serve", str(favouring_ratings)]
     home = tmp_path_factory.mktemp("hub")
     (home / "hub").mkdir()
@@ -77,19 +80,21 @@ def server(favouring_ratings: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_alignment_there_is_alignment_here(
     server: str, favouring_ratings: Path, tmp_path: Path
 ) -> None:
-    encoder, model = write_encoder(tmp_path / "bert", "bert"), str(favouring_ratings)
-    pictures = ImageBatch.of_images(
+    encoder = write_encoder(tmp_path / "bert", "bert")
+    model = str(favouring_ratings)
+    images = ImageBatch.of_images(
         noise(6).images,
         [Prompt(text) for text in ("a cat", "two dogs", "", "red", "a fox", "the letter 4")],
     )
-    there, here = open_vlm(server, model=model), open_vlm(model)
-    captions = [there.answer(image, QUESTION, 64) for image in pictures.images]
-    assert captions == [here.answer(jpeg80(image), QUESTION, 64) for image in pictures.images]
+    there = open_vlm(server, model=model)
+    here = open_vlm(model)
+    captions = [there.answer(image, QUESTION, 64) for image in images.images]
+    assert captions == [here.answer(jpeg80(image), QUESTION, 64) for image in images.images]
     assert len(set(captions)) > 1
     served = make_scorer(
         resolve("alignment", vlm=server, model=model, scorer=str(encoder), layer=3)
-    ).score(pictures)
-    local = Alignment(model, str(encoder), layer=3)(pictures)
+    ).score(images)
+    local = Alignment(model, str(encoder), layer=3)(images)
     assert torch.equal(served.values, local.values)
     assert all(torch.equal(part, local.parts[name]) for name, part in served.parts.items())
 
@@ -106,19 +111,20 @@ def test_strict_answers_there_are_those_here(server: str, favouring_ratings: Pat
 def test_without_log_probabilities_the_judge_reads_the_text_and_vqa_score_says_so(
     server: str, favouring_ratings: Path
 ) -> None:
-    model, pictures = str(favouring_ratings), noise(4)
+    model = str(favouring_ratings)
+    images = noise(4)
     with pytest.raises(NoLogProbs, match="gives no log-probabilities"):
-        open_vlm(server, model=model).first_token_logprobs(pictures.images[0], "?")
+        open_vlm(server, model=model).first_token_logprobs(images.images[0], "?")
     with pytest.raises(ConfigError) as caught:
-        make_scorer(resolve("vqa_score", vlm=server, model=model)).score(pictures)
+        make_scorer(resolve("vqa_score", vlm=server, model=model)).score(images)
     assert str(caught.value).startswith(
         f"reward 'vqa_score': the server {server} gives no log-probabilities"
     )
     assert "`transformers serve` has none" in str(caught.value)
     assert "\n" not in str(caught.value)
-    output = make_reward("vlm_judge", vlm=server, model=model, template="show {prompt} ?")(pictures)
+    output = make_reward("vlm_judge", vlm=server, model=model, template="show {prompt} ?")(images)
     here = open_vlm(model)
-    for place, image in enumerate(pictures.images):
+    for place, image in enumerate(images.images):
         due = rating_of(here.answer(jpeg80(image), "show two dogs ?", 16))
         assert (output.errors[place] is None) == (due is not None)
         assert due is None or (output.values[place], output.parts["from_text"][place]) == (due, 1.0)

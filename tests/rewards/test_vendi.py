@@ -1,4 +1,4 @@
-"""The Vendi score: published numbers, closed forms, orders, the reward on pixels and on a tiny DINOv2, the kit."""
+"""The Vendi score: published numbers, closed forms, orders, and the reward on both features."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_dino(tmp_path_factory.mktemp("dino"))
 
 
-def batch(pictures: np.ndarray, texts: str) -> ImageBatch:
-    return ImageBatch.of_uint8(pictures, [Prompt(text) for text in texts])
+def batch(images: np.ndarray, texts: str) -> ImageBatch:
+    return ImageBatch.of_uint8(images, [Prompt(text) for text in texts])
 
 
 def stripe(place: int) -> np.ndarray:
-    """A black picture of 32×32 with one white column: orthogonal to those with another."""
-    picture = np.zeros((32, 32, 3), np.uint8)
-    picture[:, place] = 255
-    return picture
+    """A black image of 32×32 with one white column: orthogonal to those with another."""
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:, place] = 255
+    return image
 
 
 def test_the_numbers_of_the_authors_package() -> None:
@@ -49,7 +49,7 @@ def test_the_numbers_of_the_authors_package() -> None:
 
 @pytest.mark.parametrize("order", [0.0, 0.1, 0.5, 1.0, 2.0, 7.0, math.inf])
 @pytest.mark.parametrize("n", [2, 3, 16])
-def test_equal_pictures_count_as_one_and_orthogonal_ones_as_many(order: float, n: int) -> None:
+def test_equal_images_count_as_one_and_orthogonal_ones_as_many(order: float, n: int) -> None:
     assert vendi_score(torch.ones(n, n), order) == pytest.approx(1, abs=1e-9)
     assert vendi_score(torch.eye(n), order) == pytest.approx(n, abs=1e-9)
     assert vendi_score(
@@ -70,7 +70,7 @@ def test_orders_in_closed_form() -> None:
     assert scores[2] == pytest.approx(scores[4], abs=1e-5)  # both sides of 1 meet there
 
 
-def test_gains_are_what_the_score_loses_without_a_picture() -> None:
+def test_gains_are_what_the_score_loses_without_a_image() -> None:
     pair = math.exp(-(0.95 * math.log(0.95) + 0.05 * math.log(0.05)))  # of cosine 0.9
     assert vendi_gains(NEAR).tolist() == pytest.approx(
         [2.1573004834 - 2] * 2 + [2.1573004834 - pair], abs=1e-9
@@ -85,10 +85,10 @@ def test_rows_of_zeros_are_alike_and_like_no_other() -> None:
 
 def test_pixels_in_closed_form() -> None:
     reward = make_reward("vendi:features=pixels")
-    pictures = np.stack(
+    images = np.stack(
         [stripe(0), stripe(5), stripe(9), stripe(5), np.zeros((32, 32, 3), np.uint8), stripe(3)]
     )
-    output = reward(batch(pictures, "aabbac"))
+    output = reward(batch(images, "aabbac"))
     assert output.values[:5].tolist() == pytest.approx([3, 3, 2, 2, 3], abs=1e-6)
     assert output.parts["gain"][:5].tolist() == pytest.approx([1] * 5, abs=1e-6)
     assert output.parts["n"].tolist() == [3, 3, 2, 2, 3, 1]
@@ -99,7 +99,8 @@ def test_pixels_in_closed_form() -> None:
 
 @pytest.mark.parametrize("n", [2, 3, 16])
 def test_a_group_does_not_see_another(n: int) -> None:
-    reward, random = make_reward("vendi:features=pixels"), np.random.default_rng(n)
+    reward = make_reward("vendi:features=pixels")
+    random = np.random.default_rng(n)
     for height, width in ((40, 40), (33, 65)):
         mine, others = (
             random.integers(0, 256, (count, height, width, 3)).astype(np.uint8) for count in (n, 3)
@@ -111,8 +112,8 @@ def test_a_group_does_not_see_another(n: int) -> None:
 
 
 def test_large_groups_have_a_score_and_no_gains() -> None:
-    pictures = np.stack([stripe(place % 32) for place in range(257)])
-    output = make_reward("vendi:features=pixels")(batch(pictures, "a" * 257))
+    images = np.stack([stripe(place % 32) for place in range(257)])
+    output = make_reward("vendi:features=pixels")(batch(images, "a" * 257))
     due = np.bincount(np.arange(257) % 32) / 257
     assert float(output.values[0]) == pytest.approx(math.exp(-(due * np.log(due)).sum()), rel=1e-6)
     assert output.parts["gain"].isnan().all()
@@ -122,12 +123,12 @@ def test_the_tower_is_shared_with_the_dino_diversity(dino_folder: Path) -> None:
     vendi, diversity = (
         make_reward(name, dino=str(dino_folder)) for name in ("vendi", "diversity_dino")
     )
-    pictures = batch(
+    images = batch(
         np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3)).astype(np.uint8), "aaaa"
     )
-    kernel = cosine_kernel(diversity.features(pictures))  # type: ignore[attr-defined]
-    assert vendi(pictures).values[0].item() == pytest.approx(vendi_score(kernel), rel=1e-6)
-    assert diversity._tower.passes == 4  # type: ignore[attr-defined]
+    kernel = cosine_kernel(diversity.features(images))  # type: ignore[attr-defined]
+    assert vendi(images).values[0].item() == pytest.approx(vendi_score(kernel), rel=1e-6)
+    assert diversity._encoder.passes == 4  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The rewards that ask a vision-language model: formulas by hand, a real tiny LLaVA against plain calls of it, the conformance kit."""
+"""The rewards on a vision-language model: formulas by hand, a tiny LLaVA against plain calls."""
 
 from __future__ import annotations
 
@@ -67,8 +67,9 @@ WORDS = [
     "letter",
 ]
 TEMPLATE = (
-    "{% for message in messages %}USER: {% for part in message['content'] %}{% if part['type'] == 'image' %}<image> {% else %}"
-    "{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    "{% for message in messages %}USER: {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 SMALL_SQUARE: dict[str, Any] = {
     "size": {"shortest_edge": 28},
@@ -81,7 +82,7 @@ ASKS = Prompt(
 
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random LLaVA of 2 + 2 layers with its processor, as `save_pretrained` writes the official ones."""
+    """A random LLaVA of 2 + 2 layers with its processor, as `save_pretrained` writes them."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
         CLIPImageProcessor,
@@ -106,9 +107,9 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token="</s>",
         additional_special_tokens=["<image>"],
     )
-    pictures = CLIPImageProcessor(**SMALL_SQUARE)
+    images = CLIPImageProcessor(**SMALL_SQUARE)
     LlavaProcessor(
-        pictures,
+        images,
         tokenizer,
         patch_size=14,
         vision_feature_select_strategy="default",
@@ -139,7 +140,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if parameter.ndim > 1:
                 torch.nn.init.normal_(
                     parameter, std=0.5
-                )  # large, so that the first token depends on the picture
+                )  # large, so that the first token depends on the image
     model.generation_config.pad_token_id = 0
     model.generation_config.eos_token_id = [
         3,
@@ -151,7 +152,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def favouring_ratings(llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model, in which the words 1 … 5 are strong and all others weak: it answers with ratings."""
+    """The same model with strong words 1 … 5 and weak others: it answers with ratings."""
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     folder = tmp_path_factory.mktemp("ratings")
@@ -182,13 +183,11 @@ def on_pillow(folder: Path) -> Any:
 
 
 def plainly(folder: Path, image: Image.Image, question: str, new_tokens: int = 0) -> Any:
-    """What transformers itself gives: the float64 probabilities of the first token, or the greedy reply."""
+    """Results of transformers itself: float64 probabilities of the first token, or the reply."""
     from transformers import LlavaForConditionalGeneration
 
-    processor, model = (
-        on_pillow(folder),
-        LlavaForConditionalGeneration.from_pretrained(folder).eval(),
-    )
+    processor = on_pillow(folder)
+    model = LlavaForConditionalGeneration.from_pretrained(folder).eval()
     inputs = processor(
         images=image, text=f"USER: <image> {question} ASSISTANT:", return_tensors="pt"
     )
@@ -210,7 +209,8 @@ class Scripted:
     def __init__(
         self, replies: dict[str, str] | str = "", log_probs: dict[str, float] | None = None
     ) -> None:
-        self.replies, self.log_probs = replies, log_probs
+        self.replies = replies
+        self.log_probs = log_probs
         self.asked: list[tuple[Image.Image, str, int]] = []
 
     def answer(self, image: Image.Image, question: str, max_tokens: int) -> str:
@@ -367,7 +367,8 @@ def test_vqa_strict_asks_each_question_about_the_jpeg(scripted: Any) -> None:
 
 
 def test_what_is_asked_is_what_the_card_says(scripted: Any) -> None:
-    score, judge = Scripted(log_probs=logs(Yes=0.5)), Scripted(log_probs={"4": 0.0})
+    score = Scripted(log_probs=logs(Yes=0.5))
+    judge = Scripted(log_probs={"4": 0.0})
     assert scripted("vqa_score", score).values.tolist() == pytest.approx([0.5])
     assert score.asked[0][1] == 'Does this figure show "two dogs"? Please answer yes or no.'
     assert scripted("vlm_judge", judge).values.tolist() == [4.0]
@@ -425,10 +426,10 @@ def test_what_cannot_be_judged_has_a_reason_and_no_score(
 
 def test_vqa_strict_on_a_real_model_is_the_plain_generation(llava: Path) -> None:
     questions = ["who is there?", "Does this figure show a cat?"]
-    pictures = noise(4)
+    images = noise(4)
     replies = [
         [plainly(llava, jpeg80(image), question, 64) for question in questions]
-        for image in pictures.images
+        for image in images.images
     ]
     answers = [replies[0][0].split()[0], replies[1][1].split()[-1]]
     due = [
@@ -437,7 +438,7 @@ def test_vqa_strict_on_a_real_model_is_the_plain_generation(llava: Path) -> None
     ]
     output = VqaStrict(str(llava))(
         ImageBatch.of_images(
-            pictures.images, [Prompt("x", {"questions": questions, "answers": answers})] * 4
+            images.images, [Prompt("x", {"questions": questions, "answers": answers})] * 4
         )
     )
     assert output.values.tolist() == due
@@ -445,9 +446,9 @@ def test_vqa_strict_on_a_real_model_is_the_plain_generation(llava: Path) -> None
 
 
 def test_vqa_score_on_a_real_model_is_the_softmax_of_its_logits(llava: Path) -> None:
-    pictures = noise(6)
-    output = VqaScore(str(llava))(pictures)
-    for place, image in enumerate(pictures.images):
+    images = noise(6)
+    output = VqaScore(str(llava))(images)
+    for place, image in enumerate(images.images):
         shares = plainly(llava, image, 'Does this figure show "two dogs"? Please answer yes or no.')
         listed = set(shares.topk(20).indices.tolist())
         yes = sum(
@@ -465,7 +466,7 @@ def test_vqa_score_on_a_real_model_is_the_softmax_of_its_logits(llava: Path) -> 
 
 @pytest.fixture(scope="module")
 def ending(llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model, in which the token </s> and the word Yes are likely, and "</s>" and "." end an answer."""
+    """The same model with likely tokens </s> and Yes, in which "</s>" and "." end an answer."""
     from transformers import LlavaForConditionalGeneration
 
     folder = tmp_path_factory.mktemp("ending")
@@ -479,7 +480,7 @@ def ending(llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def probabilities(folder: Path, image: Image.Image, text: str) -> torch.Tensor:
-    """Of the next token behind a text, float64, by one plain pass of the model."""
+    """Log-probabilities of the token after a text, float64, by one plain pass of the model."""
     from transformers import LlavaForConditionalGeneration
 
     inputs = on_pillow(folder)(images=image, text=text, return_tensors="pt")
@@ -497,9 +498,9 @@ def probabilities(folder: Path, image: Image.Image, text: str) -> torch.Tensor:
 def test_the_published_form_is_the_root_of_yes_and_the_end_behind_it(
     ending: Path, asked: str
 ) -> None:
-    pictures = noise(3, prompt=Prompt(asked))
-    output = VqaScore(str(ending), form="published")(pictures)
-    for place, image in enumerate(pictures.images):
+    images = noise(3, prompt=Prompt(asked))
+    output = VqaScore(str(ending), form="published")(images)
+    for place, image in enumerate(images.images):
         text = f'USER: <image> Does this figure show "{asked}"? Please answer yes or no. ASSISTANT:'
         yes = float(probabilities(ending, image, text)[WORDS.index("Yes")])
         after = probabilities(ending, image, f"{text} Yes")
@@ -542,9 +543,9 @@ def test_the_published_form_has_a_signature_of_its_own_and_says_where_it_cannot_
 
 
 def test_vlm_judge_on_a_real_model_is_the_mean_of_its_softmax(favouring_ratings: Path) -> None:
-    pictures = noise(4)
-    output = VlmJudge(str(favouring_ratings), template="show {prompt} ?")(pictures)
-    for place, image in enumerate(pictures.images):
+    images = noise(4)
+    output = VlmJudge(str(favouring_ratings), template="show {prompt} ?")(images)
+    for place, image in enumerate(images.images):
         every = plainly(favouring_ratings, image, "show two dogs ?")
         shares = torch.where(every >= every.topk(20).values[-1], every, 0.0)[
             [WORDS.index(word) for word in "12345"]
@@ -626,11 +627,11 @@ def test_a_server_may_be_asked_by_several_threads(name: str) -> None:
 def test_a_server_is_asked_again_when_it_is_busy_and_what_it_cannot_answer_is_unscorable() -> None:
     with fault_server("429", "500", "ok", "400") as server:
         scored = Scorer(make_reward("vqa_score", vlm=server.url), batch_size=1).score_each(noise(1))
-        assert scored.output.values.tolist() == pytest.approx([math.exp(-0.25)])
-        assert scored.output.parts["no"].tolist() == pytest.approx([math.exp(-1.5)])
+        assert scored.values.tolist() == pytest.approx([math.exp(-0.25)])
+        assert scored.parts["no"].tolist() == pytest.approx([math.exp(-1.5)])
         assert len(server.requests) == 3
         assert np.array_equal(
-            server.picture(2), np.asarray(jpeg80(noise(1).images[0]))
+            server.image(2), np.asarray(jpeg80(noise(1).images[0]))
         )  # JPEG once, not twice
         assert (server.requests[2]["top_logprobs"], server.requests[2]["temperature"]) == (20, 0)
         assert (

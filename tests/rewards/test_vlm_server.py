@@ -1,4 +1,4 @@
-"""The alignment reward against a real server on loopback that hangs, drops, refuses and talks rubbish."""
+"""VLM rewards against a real server on loopback that hangs, drops, refuses or is malformed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ddpo.rewards.models.alignment import QUESTION
 from ddpo.rewards.models.bertscore import BertScore
 from ddpo.rewards.models.vlm_reward import SERVER_CALLS
 from ddpo.rewards.scoring import call
-from ddpo.rewards.scoring.scorer import make_scorer
+from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.vlm import NoLogProbs, UnusableAnswer, jpeg80, open_vlm
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.types import ImageBatch, Prompt
@@ -44,8 +44,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def batch(count: int) -> ImageBatch:
-    pictures = np.random.default_rng(1).integers(0, 256, (count, 16, 16, 3)).astype(np.uint8)
-    return ImageBatch.of_uint8(pictures, [Prompt(f"a cat {place}") for place in range(count)])
+    images = np.random.default_rng(1).integers(0, 256, (count, 16, 16, 3)).astype(np.uint8)
+    return ImageBatch.of_uint8(images, [Prompt(f"a cat {place}") for place in range(count)])
 
 
 def scorer_of(server: FaultServer, encoder: Path, **options: Any) -> Any:
@@ -67,7 +67,7 @@ def test_the_request_is_the_one_of_the_protocol() -> None:
         (message,) = request["messages"]
         assert message["content"][1] == {"type": "text", "text": "What is this?"}
         assert np.array_equal(
-            server.picture(0), np.asarray(jpeg80(IMAGE))
+            server.image(0), np.asarray(jpeg80(IMAGE))
         )  # the same JPEG that a local model is shown
         assert "authorization" not in server.headers[0]
 
@@ -134,7 +134,7 @@ def test_a_timeout_that_cannot_be_is_refused(timeout_s: float) -> None:
         ("a number", "the model's answer is empty"),
         (
             "5000 words",
-            "the model's answer has 5000 words, though 64 tokens at most were asked for",
+            "the model's answer has 5000 words, more than the 64 requested tokens",
         ),
         ("a list", "the server's answer is not a text"),
         ("rubbish", "the server's answer is not JSON: "),
@@ -143,7 +143,7 @@ def test_a_timeout_that_cannot_be_is_refused(timeout_s: float) -> None:
         ("400", 'the server answered 400: {"error": "the picture is too small"}'),
     ],
 )
-def test_an_answer_that_says_nothing_makes_its_picture_alone_unscorable(
+def test_an_answer_that_says_nothing_makes_its_image_alone_unscorable(
     scorer_model: Path, fault: str, reason: str
 ) -> None:
     with fault_server() as server:
@@ -152,7 +152,7 @@ def test_an_answer_that_says_nothing_makes_its_picture_alone_unscorable(
         server.faults = [fault]
         output = scorer.reward(
             batch(3)
-        )  # one after the other, so that the first picture gets the fault
+        )  # one after the other, so that the first image gets the fault
         assert output.errors[0].startswith(reason)
         assert "\n" not in output.errors[0]
         assert output.errors[1:] == (None, None)
@@ -201,8 +201,11 @@ def test_a_server_that_stays_down_is_not_asked_more_often_than_stated(
 
 
 @pytest.mark.parametrize("fault", ["drops", "cut short", "429", "500", "hangs"])
-def test_an_outage_is_not_searched_for_a_picture_to_blame(scorer_model: Path, fault: str) -> None:
-    """Four questions for each picture, and the end after eight pictures in a row; seven more may be under way then."""
+def test_an_outage_is_not_searched_for_a_image_to_blame(scorer_model: Path, fault: str) -> None:
+    """Four requests for each image, and the end after eight images in a row.
+
+    Seven more may be under way then.
+    """
     timeout = 0.3 if fault == "hangs" else 30.0
     with fault_server(then=fault) as server:
         found = scorer_of(server, scorer_model, timeout=timeout, model="m").score_each(batch(7))
@@ -235,9 +238,10 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks_but_not_longer_than_
     monkeypatch.setattr(call, "FIRST_PAUSE", 0.5)
     with fault_server(then="429") as server:
         server.retry_after = asked
-        reward, pauses = make_reward("vqa_score", vlm=server.url), []
+        reward = make_reward("vqa_score", vlm=server.url)
+        pauses = []
         with pytest.raises(RewardUnavailable, match="answered 429"):
-            call.GuardedReward(reward, reward.card.calls, pauses.append)(batch(1))
+            Scorer(reward, pause=pauses.append).score(batch(1))
         assert len(server.requests) == RETRIES + 1
     assert len(pauses) == RETRIES
     assert all(least <= pause <= most for pause in pauses), pauses
@@ -254,18 +258,19 @@ def test_every_reward_that_asks_a_server_is_called_in_the_same_way(scorer_model:
     assert {
         (reward.card.thread_safe, reward.card.calls, reward.card.cache) for reward in found.values()
     } == {(True, SERVER_CALLS, False)}
-    assert {reward._vlm._timeout for reward in found.values()} == {7.0}  # type: ignore[attr-defined]
+    for reward in found.values():
+        assert reward._vlm._timeout == 7.0  # type: ignore[attr-defined]
     assert not any(CARDS[name].thread_safe for name in found)
 
 
-def test_each_picture_without_an_answer_is_failed_and_eight_in_a_row_are_the_end(
+def test_each_image_without_an_answer_is_failed_and_eight_in_a_row_are_the_end(
     scorer_model: Path,
 ) -> None:
     with fault_server(then="500") as server:
         scorer = scorer_of(server, scorer_model)
         found = scorer.score_each(batch(3))
         assert found.failed == {0, 1, 2}
-        assert all("answered 500" in (error or "") for error in found.output.errors)
+        assert all("answered 500" in (error or "") for error in found.errors)
         with pytest.raises(RewardFailure, match="failed 8 times in a row and is taken for broken"):
             scorer.score_each(batch(40))
         server.then = "ok"
@@ -275,7 +280,8 @@ def test_each_picture_without_an_answer_is_failed_and_eight_in_a_row_are_the_end
 @pytest.mark.parametrize("fault", ["hangs", "drips"])
 def test_no_request_outlives_its_timeout(scorer_model: Path, fault: str) -> None:
     with fault_server(then=fault) as server:
-        scorer, begun = scorer_of(server, scorer_model, timeout=0.3), time.monotonic()
+        scorer = scorer_of(server, scorer_model, timeout=0.3)
+        begun = time.monotonic()
         with pytest.raises(RewardUnavailable, match=r"gave no answer within 0\.3 s"):
             scorer.score(batch(1))
         assert time.monotonic() - begun < (RETRIES + 1) * 0.3 + 1.0
@@ -301,7 +307,7 @@ def test_a_redirect_is_not_followed_and_a_refusal_is_the_users_to_mend(
         assert other.paths == []
 
 
-def test_pictures_are_asked_side_by_side_and_come_back_in_order(scorer_model: Path) -> None:
+def test_images_are_asked_side_by_side_and_come_back_in_order(scorer_model: Path) -> None:
     with fault_server() as server:
         scorer = scorer_of(server, scorer_model)
         assert (scorer.reward.card.thread_safe, scorer.reward.card.calls.concurrency) == (True, 8)
@@ -327,10 +333,8 @@ def test_pictures_are_asked_side_by_side_and_come_back_in_order(scorer_model: Pa
 
 def test_the_conformance_kit_passes_with_a_server(scorer_model: Path) -> None:
     with fault_server() as server:
-        spec, only = (
-            f"alignment:vlm={server.url},model=m,scorer={scorer_model},layer=3",
-            {*all_checks()} - {"light-listing", "missing-weights"},
-        )
+        spec = f"alignment:vlm={server.url},model=m,scorer={scorer_model},layer=3"
+        only = {*all_checks()} - {"light-listing", "missing-weights"}
         results = {result.name: result for result in check_reward(spec, only=only)}
     assert {name: result.detail for name, result in results.items() if not result.ok} == {}
     for name in ("threads", "order", "batch-invariance", "empty-batch", "long-prompt", "memory"):

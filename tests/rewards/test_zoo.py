@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from ddpo.rewards.spec import RewardSpec, parse_spec
 from ddpo.rewards.zoo import make_reward, resolve, resolve_card, rewards
 from ddpo.types import ImageBatch, Prompt
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "reward_plugin" / "my_reward.py"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "reward_plugin" / "my_reward.py"
 
 
 def batch(*levels: float) -> ImageBatch:
@@ -96,7 +99,8 @@ def test_unknown_option_names_the_nearest() -> None:
 
 def test_options_take_the_type_of_their_default(user_file) -> None:
     path = user_file(
-        "def f(images, count=2, share=0.5, on=True, name='a'):\n    return [count * share * on * len(name)] * len(images)\n"
+        "def f(images, count=2, share=0.5, on=True, name='a'):\n"
+        "    return [count * share * on * len(name)] * len(images)\n"
     )
     found = resolve(f"{path}:f:count=3,share=2,on=false,name=4")
     assert dict(found.options) == {"count": 3, "share": 2.0, "on": False, "name": "4"}
@@ -134,7 +138,8 @@ def test_example_function_by_hand() -> None:
 
 def test_a_function_gets_levels_and_prompts(user_file) -> None:
     path = user_file(
-        "def f(images, prompts):\n    return [float(i.max()) * (p == 'p1') for i, p in zip(images, prompts)]\n"
+        "def f(images, prompts):\n"
+        "    return [float(i.max()) * (p == 'p1') for i, p in zip(images, prompts)]\n"
     )
     assert make_reward(f"{path}:f")(batch(0.2, 0.6)).values.tolist() == [0.0, 153.0]
     assert resolve_card(f"{path}:f").inputs == ("image", "prompt")
@@ -165,7 +170,8 @@ LENGTHS = "return [len(prompts[i]) if prompts else -1 for i in range(len(images)
         (f"def f(images, *, prompts): {LENGTHS}", [2, 0], ("image", "prompt"), ()),
         ("f = lambda x, y: [float(len(text)) for text in y]", [2, 0], ("image", "prompt"), ()),
         (
-            f"import functools\ndef g(k, images, prompts=None): {LENGTHS}\nf = functools.partial(g, 1)",
+            f"import functools\ndef g(k, images, prompts=None): {LENGTHS}\n"
+            "f = functools.partial(g, 1)",
             [2, -1],
             ("image", "prompt"),
             ("prompt",),
@@ -183,7 +189,8 @@ LENGTHS = "return [len(prompts[i]) if prompts else -1 for i in range(len(images)
             ("prompt",),
         ),
         (
-            "import functools\ndef d(g):\n    @functools.wraps(g)\n    def inner(*a, **k): return g(*a, **k)\n    return inner\n"
+            "import functools\ndef d(g):\n    @functools.wraps(g)\n"
+            "    def inner(*a, **k): return g(*a, **k)\n    return inner\n"
             f"@d\ndef f(images, prompts=None): {LENGTHS}",
             [2, -1],
             ("image", "prompt"),
@@ -241,7 +248,8 @@ def test_a_functions_version_changes_with_its_file(user_file) -> None:
 
 def test_none_is_unscorable_and_nan_is_a_failure(user_file) -> None:
     path = user_file(
-        "def f(images):\n    return [None, 1.0]\n\ndef g(images):\n    return [float('nan')] * len(images)\n"
+        "def f(images):\n    return [None, 1.0]\n\n"
+        "def g(images):\n    return [float('nan')] * len(images)\n"
     )
     output = Scorer(make_reward(f"{path}:f")).score(batch(0, 1))
     assert output.errors == ("the reward function returned None", None)
@@ -252,9 +260,9 @@ def test_none_is_unscorable_and_nan_is_a_failure(user_file) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return 1.0", "one number per picture, got float"),
-        ("return ['x', 'y']", "one number per picture, got list"),
-        ("return [1.0]", "returned 1 scores for 2 pictures"),
+        ("return 1.0", "one number per image, got float"),
+        ("return ['x', 'y']", "one number per image, got list"),
+        ("return [1.0]", "returned 1 scores for 2 images"),
         ("raise ValueError('no')", "ValueError: no"),
     ],
 )
@@ -294,7 +302,7 @@ def test_missing_file_and_module(tmp_path: Path) -> None:
     with pytest.raises(RewardLoadError, match="No such file"):
         resolve(f"{tmp_path}/absent.py:f")
     with pytest.raises(
-        RewardLoadError, match=r"no module 'nowhere_at_all'; a file is named as ./file.py:Attribute"
+        RewardLoadError, match=r"no module 'nowhere_at_all'; write a file as ./file.py:Attribute"
     ):
         resolve("nowhere_at_all.rewards:f")
     with pytest.raises(RewardLoadError, match="has no 'Darknes'; did you mean 'Darkness'"):
@@ -342,6 +350,53 @@ def test_other_weights_at_the_same_place_are_another_identity(tmp_path: Path) ->
     assert (
         "files:" not in resolve(f"vlm_judge:template={'x' * 5000}").identity
     )  # a text, too long for a path
+
+
+def identity_in(folder: Path, spec: str) -> str:
+    """The identity of a reward in a process that imports from `folder` first."""
+    code = f"from ddpo.rewards.zoo import resolve; print(resolve({spec!r}).identity)"
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", code]
+    return subprocess.check_output(command, env=environment, cwd=folder, text=True)
+
+
+@pytest.mark.parametrize("spec", ["nsfw", "compressibility", "darkness + symmetry"])
+def test_a_reworded_module_of_ddpo_keeps_its_scores(spec: str, tmp_path: Path) -> None:
+    """The version of the card governs, not the text of the source."""
+    shutil.copytree(ROOT / "ddpo", tmp_path / "ddpo", ignore=shutil.ignore_patterns("weights"))
+    before = identity_in(tmp_path, spec)
+    changed = list((tmp_path / "ddpo" / "rewards" / "models").glob("*.py"))
+    changed += (tmp_path / "ddpo" / "rewards" / "scoring").glob("*.py")
+    for module in changed:
+        module.write_text(module.read_text(encoding="utf-8") + "\n# reworded\n", encoding="utf-8")
+    assert identity_in(tmp_path, spec) == before
+    cards = tmp_path / "ddpo" / "rewards" / "cards"
+    for module in cards.glob("*.py"):
+        text = module.read_text(encoding="utf-8")
+        module.write_text(text.replace('version="1"', 'version="1.1"'), encoding="utf-8")
+    assert identity_in(tmp_path, spec) != before
+
+
+def test_a_changed_module_of_another_package_is_another_identity(tmp_path: Path) -> None:
+    """Its author may forget to raise the version."""
+    package = tmp_path / "acme"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    card = (
+        "RewardCard(id='acme', version='1', summary='s', load='acme.reward:Reward', "
+        "family='test', flaws='none')"
+    )
+    (package / "cards.py").write_text(f"from ddpo.rewards.card import RewardCard\nCARD = {card}\n")
+    (package / "reward.py").write_text("class Reward:\n    pass\n")
+    metadata = tmp_path / "acme-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[ddpo.rewards]\nacme = acme.cards:CARD\n")
+    (tmp_path / "ddpo").symlink_to(ROOT / "ddpo")
+    before = identity_in(tmp_path, "acme")
+    assert identity_in(tmp_path, "acme") == before
+    (package / "reward.py").write_text("class Reward:\n    other = True\n")
+    assert identity_in(tmp_path, "acme") != before
 
 
 VARIANTS = """

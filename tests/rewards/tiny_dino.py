@@ -8,7 +8,7 @@ import torch
 
 
 def save_tiny_dino(folder: Path) -> Path:
-    """Position embeddings are of 518 pixels as in facebook/dinov2-base, so that they are interpolated to 224."""
+    """A tiny DINOv2 with positions of 518 pixels, as facebook/dinov2-base, interpolated to 224."""
     from transformers import Dinov2Config, Dinov2Model
 
     torch.manual_seed(7)

@@ -1,4 +1,7 @@
-"""AlexNet and LPIPS weights of random numbers in the layout of the original files, and pictures to compare. NumPy's, so always the same."""
+"""Random AlexNet and LPIPS weights in the layout of the original files, and images to compare.
+
+The numbers are NumPy's, so they are always the same.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ SHAPES = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 1
 @cache
 def alexnet_state() -> dict[str, torch.Tensor]:
     """torchvision's keys; the classifier, which LPIPS does not use, is of another size."""
-    random, state = np.random.default_rng(1), {}
+    random = np.random.default_rng(1)
+    state = {}
     for index, (channels, inputs, kernel) in SHAPES.items():
         scale = np.sqrt(6 / (inputs * kernel**2))
         state[f"features.{index}.weight"] = tensor(
@@ -42,14 +46,14 @@ def tensor(array: NDArray[np.float64]) -> torch.Tensor:
     return torch.from_numpy(array.astype(np.float32))
 
 
-def noise_pictures(count: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+def noise_images(count: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Blocks of noise of different grain, uint8 `[count, height, width, 3]`."""
     random = np.random.default_rng(3)
-    pictures = []
+    images = []
     for number in range(count):
         grain = 2 ** (number % 4)
         coarse = random.integers(0, 256, (-(-size[0] // grain), -(-size[1] // grain), 3)).astype(
             np.uint8
         )
-        pictures.append(coarse.repeat(grain, 0).repeat(grain, 1)[: size[0], : size[1]])
-    return np.stack(pictures)
+        images.append(coarse.repeat(grain, 0).repeat(grain, 1)[: size[0], : size[1]])
+    return np.stack(images)

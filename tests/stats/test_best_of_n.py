@@ -16,13 +16,13 @@ from ddpo.stats.best_of_n import (
     against_best_of_n,
     best_of_n_curve,
     best_of_n_kl,
-    drawn_enough,
     expected_best,
+    largest_n,
 )
 
 
 def _brute(selecting: Sequence[float], measured: Sequence[float], n: int) -> float:
-    """The mean over every subset of the measured score of its best picture, or of its best ones where they tie."""
+    """The mean over every subset of the measured score of its best image, or of its tied ones."""
     found = []
     for subset in combinations(range(len(selecting)), n):
         top = max(selecting[i] for i in subset)
@@ -45,8 +45,9 @@ def test_expected_best_is_the_mean_over_all_subsets(selecting: list[float], n: i
     )
 
 
-def test_pictures_without_a_score_are_left_out() -> None:
-    selecting, measured = [1.0, math.nan, 3.0, 2.0, 9.0], [10.0, 50.0, 30.0, 20.0, math.nan]
+def test_images_without_a_score_are_left_out() -> None:
+    selecting = [1.0, math.nan, 3.0, 2.0, 9.0]
+    measured = [10.0, 50.0, 30.0, 20.0, math.nan]
     assert expected_best(selecting, measured, 2) == pytest.approx(
         _brute([1.0, 3.0, 2.0], [10.0, 30.0, 20.0], 2)
     )
@@ -55,7 +56,7 @@ def test_pictures_without_a_score_are_left_out() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 10, 64])
 def test_best_of_the_numbers_up_to_200(n: int) -> None:
-    # The expected largest of n numbers drawn without replacement from 1 … N is n (N + 1) / (n + 1).
+    # The expected largest of n numbers without replacement from 1 … N is n (N + 1) / (n + 1).
     numbers = np.random.default_rng(0).permutation(np.arange(1.0, 201.0))
     assert expected_best(numbers, numbers, n) == pytest.approx(n * 201 / (n + 1), rel=1e-12)
     assert expected_best(numbers, -2 * numbers, n) == pytest.approx(
@@ -70,7 +71,7 @@ def test_kl_is_that_of_the_density_of_the_largest(n: int) -> None:
     assert best_of_n_kl(n) == pytest.approx(exact, abs=1e-7)
 
 
-def test_kl_is_only_an_upper_bound_where_pictures_tie() -> None:
+def test_kl_is_only_an_upper_bound_where_images_tie() -> None:
     # Two equally likely scores: the best of two is the better one with chance 3/4.
     exact = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     assert exact < best_of_n_kl(2) - 0.05
@@ -82,12 +83,15 @@ def test_impossible_questions_are_refused(selecting: list[float], n: int) -> Non
         expected_best(selecting, [1.0, 2.0], n)
 
 
-def _base(prompts: int, pictures: int, seed: int = 0) -> dict[str, dict[str, list[float]]]:
-    """Standard normal scores around a mean of the prompt's own; "other" has correlation 0.6 with "trained", "blind" has none."""
+def _base(prompts: int, images: int, seed: int = 0) -> dict[str, dict[str, list[float]]]:
+    """Standard normal scores around the prompt's mean.
+
+    "other" has correlation 0.6 with "trained", "blind" has none.
+    """
     random = np.random.default_rng(seed)
     found = {}
     for prompt in range(prompts):
-        trained, free, blind = random.normal(size=(3, pictures))
+        trained, free, blind = random.normal(size=(3, images))
         scores = {
             "trained": trained + 3 * prompt,
             "other": 0.6 * trained + 0.8 * free,
@@ -113,15 +117,15 @@ def test_curve_gains_what_normal_order_statistics_say() -> None:
         assert point.gains["trained"].low > 0.9 * best
 
 
-def test_unscorable_pictures_cost_prompts_and_not_the_curve() -> None:
+def test_unscorable_images_cost_prompts_and_not_the_curve() -> None:
     base = _base(20, 8)
     base["prompt 3"]["trained"][:5] = [math.nan] * 5
     base["prompt 4"]["trained"] = [math.nan] * 8
-    assert drawn_enough(base, "trained") == 8
+    assert largest_n(base, "trained") == 8
     best = best_of_n_curve(base, "trained", ["other"], [8], 20)[0].gains["other"]
     assert (best.n, best.excluded) == (18, 2)
     nothing = {"p": {"trained": [math.nan]}}
-    assert drawn_enough(nothing, "trained") == 0
+    assert largest_n(nothing, "trained") == 0
     assert best_of_n_curve(nothing, "trained", ["trained"], [1, 2], 1) == ()
 
 
@@ -150,20 +154,22 @@ def test_verdict_at_equal_reward_queries(shift: float, queries: int, verdict: st
 
 
 def test_verdict_says_both_numbers_and_their_difference_paired_by_prompt() -> None:
-    # By hand: the best of two of 1, 2, 3 is (2 + 3 + 3) / 3 = 8/3 on average, 2/3 above the mean; the run gains 1 and 3.
+    # By hand: the best of two of 1, 2, 3 is (2 + 3 + 3) / 3 = 8/3 on average, 2/3 above the mean.
+    # The run gains 1 and 3.
     base = {"a": {"r": [1.0, 2.0, 3.0]}, "b": {"r": [13.0, 11.0, 12.0]}}
     text, found = against_best_of_n(
         {"a": [1.0, math.nan], "b": [2.0, 4.0], "c": [7.0]}, base, "r", 5, 2
     )
     interval = scipy_stats.ttest_1samp([1 - 2 / 3, 3 - 2 / 3], 0.0).confidence_interval(0.95)
     assert text == (
-        "The last checkpoint gains +2 by r, best-of-2 of the base model +0.667; the difference is +1.33 "
+        "The last checkpoint gains +2 by r, best-of-2 of the base model +0.667; "
+        "the difference is +1.33 "
         f"(95 % interval −{-interval.low:.3g} to +{interval.high:.3g})."
     )
     assert found == "undecided"
 
 
-def test_what_more_pictures_would_give_is_told_for_normal_scores() -> None:
+def test_the_gain_of_more_images_is_estimated_for_normal_scores() -> None:
     base = {
         prompt: {"trained": [10 * x for x in scores["trained"]]}
         for prompt, scores in _base(200, 16).items()
@@ -175,7 +181,7 @@ def test_what_more_pictures_would_give_is_told_for_normal_scores() -> None:
     )  # ten times the expected largest of 100 standard normals (Harter 1961)
 
 
-def test_no_verdict_without_pictures_to_choose_from() -> None:
+def test_no_verdict_without_images_to_choose_from() -> None:
     text, found = against_best_of_n({"a": [1.0]}, {"a": {"r": [1.0]}}, "r", 10, 1)
     assert found == "undecided"
     assert "Too few" in text

@@ -1,6 +1,7 @@
 """What the intervals and the onset test promise, by simulation with a known truth.
 
-24 prompts × 8 seeds, true gain 1, the prompts' own gains with standard deviation 0.5, noise 0.7 in each of the two scores.
+24 prompts × 8 seeds, true gain 1, the prompts' gains with standard deviation 0.5, noise 0.7 in
+each of the two scores.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from ddpo.eval.analysis.onset import find_onset
 from ddpo.stats.bootstrap import cluster_weights, two_stage_means
 from ddpo.stats.paired import clustered_mean, mean_over_runs
 
-PROMPTS, SEEDS = 24, 8
+PROMPTS = 24
+SEEDS = 8
 IDS = [f"prompt {p}" for p in range(PROMPTS) for _ in range(SEEDS)]
-BETWEEN, WITHIN = 0.5**2, 2 * 0.7**2  # variances of a prompt's gain and of one difference around it
+BETWEEN = 0.5**2  # variance of a prompt's gain
+WITHIN = 2 * 0.7**2  # variance of one difference around it
 TRUE_VARIANCE = BETWEEN / PROMPTS + WITHIN / (PROMPTS * SEEDS)
 
 Floats = NDArray[np.float64]
@@ -32,7 +35,7 @@ def _differences(runs: int, seed: int) -> Floats:
 
 
 def _coverage_of_draws(draws: Floats) -> float:
-    """Share of the columns of bootstrap means `[resamples, runs]` whose percentile interval holds 1."""
+    """Share of the columns of bootstrap means `[resamples, runs]` whose interval holds 1."""
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     return float(np.mean((low <= 1.0) & (high >= 1.0)))
 
@@ -64,7 +67,8 @@ def test_two_stage_bootstrap_is_a_little_wide_and_the_one_of_whole_prompts_a_lit
             [(drawn @ values) / drawn.sum(1, keepdims=True) for drawn in cluster_weights(IDS)]
         )
     )
-    # The second stage adds the spread within a prompt once more; both stages divide by n and not by n - 1.
+    # The second stage adds the spread within a prompt once more; both stages divide by n, not
+    # by n - 1.
     between = (PROMPTS - 1) / PROMPTS * (BETWEEN + WITHIN / SEEDS)
     claimed = (between + (SEEDS - 1) / SEEDS * WITHIN / SEEDS) / PROMPTS
     assert two_stage == pytest.approx(_normal_coverage(claimed, TRUE_VARIANCE), abs=0.02)
@@ -93,27 +97,31 @@ def test_three_runs_cover_the_training_seed_and_one_run_does_not() -> None:
 
 
 @pytest.mark.parametrize(("points", "drift"), [(3, 0.0), (7, 0.0), (7, 0.3)])
-def test_onset_is_found_in_at_most_7_percent_of_courses_without_change(
+def test_onset_is_found_in_at_most_7_percent_of_histories_without_change(
     points: int, drift: float
 ) -> None:
-    # `drift`: standard deviation of what a checkpoint does to single prompts while their mean stays.
+    # `drift`: standard deviation of the changes of single prompts while their mean stays.
     random = np.random.default_rng(5)
-    courses, seeds = 800, 4
+    histories = 800
+    seeds = 4
     ids = [str(p) for p in range(PROMPTS) for _ in range(seeds)]
     alarms = 0
-    for _ in range(courses):
+    for _ in range(histories):
         own = random.normal(0, 1, (1, PROMPTS, 1)) + random.normal(0, drift, (points, PROMPTS, 1))
         scores = own + random.normal(0, 0.7, (points, PROMPTS, seeds))
         alarms += find_onset(scores.reshape(points, -1), ids).onset >= 0
-    assert 0 < alarms / courses <= 0.07
+    assert 0 < alarms / histories <= 0.07
 
 
 def test_onset_of_a_real_fall_is_found_where_it_is() -> None:
-    # Gains rise to 0.6 at the third checkpoint and fall to 0.1 at the fifth; one step of 0.25 is often within the noise.
+    # Gains rise to 0.6 at the third checkpoint and fall to 0.1 at the fifth; one step of 0.25 is
+    # often within the noise.
     random = np.random.default_rng(8)
-    truth, seeds = np.array([0.0, 0.3, 0.5, 0.6, 0.35, 0.1, -0.2]), 4
+    truth = np.array([0.0, 0.3, 0.5, 0.6, 0.35, 0.1, -0.2])
+    seeds = 4
     ids = [str(p) for p in range(PROMPTS) for _ in range(seeds)]
-    onsets, bests = [], []
+    onsets = []
+    bests = []
     for _ in range(300):
         scores = (
             truth[:, None, None]

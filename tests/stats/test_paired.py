@@ -23,7 +23,8 @@ from ddpo.stats.paired import (
     within_prompt_sd,
 )
 
-# Hours of sleep gained by ten patients with two drugs (Student 1908); R prints for the paired test, in the help page of `t.test`:
+# Hours of sleep gained by ten patients with two drugs (Student 1908).
+# R prints for the paired test, in the help page of `t.test`:
 # t = 4.0621, df = 9, p = 0.002833, mean 1.58, 95 % interval 0.7001142 to 2.4598858.
 SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
 SLEEP_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
@@ -41,7 +42,7 @@ def test_one_value_per_cluster_is_the_t_interval_of_scipy() -> None:
 
 
 def test_clustered_error_by_hand() -> None:
-    # Clusters {1, 3} and {5, 7}: mean 4, cluster sums of deviations -4 and +4, SE² = 2/1 · 32 / 16 = 4.
+    # Clusters {1, 3} and {5, 7}: mean 4, sums of deviations -4 and +4, SE² = 2/1 · 32 / 16 = 4.
     found = clustered_mean([1, 3, 5, 7], ["a", "a", "b", "b"])
     assert (found.mean, found.se, found.n, found.clusters) == (4.0, 2.0, 4, 2)
     assert found.high == pytest.approx(
@@ -76,12 +77,11 @@ def test_paired_gain_pairs() -> None:
 
 def test_gain_is_exact_under_a_shift_of_both_and_flips_sign_when_exchanged() -> None:
     random = np.random.default_rng(2)
-    base, tuned, ids = (
-        random.normal(size=40),
-        random.normal(size=40),
-        [str(i // 4) for i in range(40)],
-    )
-    one, other = paired_gain(base, tuned, ids), paired_gain(tuned + 100, base + 100, ids)
+    base = random.normal(size=40)
+    tuned = random.normal(size=40)
+    ids = [str(i // 4) for i in range(40)]
+    one = paired_gain(base, tuned, ids)
+    other = paired_gain(tuned + 100, base + 100, ids)
     assert other.gain.mean == pytest.approx(-one.gain.mean)
     assert other.gain.se == pytest.approx(one.gain.se)
     assert other.wins.rate == pytest.approx(1 - one.wins.rate)
@@ -97,7 +97,7 @@ def test_student_sleep_data() -> None:
 
 
 def test_bootstrap_interval_against_scipy() -> None:
-    # With one picture a prompt the second stage has nothing to choose, and this is the ordinary percentile bootstrap.
+    # With one image per prompt the second stage has no choice: the ordinary percentile bootstrap.
     d = np.subtract(SLEEP_2, SLEEP_1)
     expected = scipy_stats.bootstrap(
         (d,), np.mean, n_resamples=50_000, method="percentile", rng=np.random.default_rng(0)
@@ -112,7 +112,8 @@ def test_bootstrap_interval_against_scipy() -> None:
 
 
 def test_two_stage_draws_have_their_closed_form_variance() -> None:
-    # A drawn prompt gives a mean with variance var(prompt means) + mean(variance within) / S; P such means are averaged.
+    # A resampled prompt gives a mean with variance var(prompt means) + mean(variance within) / S.
+    # P such means are averaged.
     values = np.random.default_rng(4).normal(size=(6, 5)) + np.arange(6)[:, None]
     ids = [f"prompt {i}" for i in range(6) for _ in range(5)]
     draws = two_stage_means(values.reshape(-1, 1), ids, resamples=60_000)[:, 0]
@@ -122,7 +123,7 @@ def test_two_stage_draws_have_their_closed_form_variance() -> None:
     )
 
 
-def test_two_stage_weights_draw_whole_prompts_and_as_many_pictures_as_each_has() -> None:
+def test_two_stage_weights_draw_whole_prompts_and_as_many_images_as_each_has() -> None:
     ids = list("abacaabbc")  # 4 × a, 3 × b, 2 × c, mixed
     for drawn in two_stage_weights(ids, resamples=500):
         per_prompt = np.stack(
@@ -132,16 +133,14 @@ def test_two_stage_weights_draw_whole_prompts_and_as_many_pictures_as_each_has()
         times = per_prompt / np.array([4, 3, 2])
         assert (times == times.round()).all()
         assert (times.sum(1) == 3).all()
-        assert drawn.max() > 3  # the most that a picture could come if only prompts were drawn
+        assert drawn.max() > 3  # the most that an image could come if only prompts were drawn
 
 
 def test_columns_are_judged_as_if_alone() -> None:
     random = np.random.default_rng(6)
-    base, tuned, ids = (
-        random.normal(size=(30, 3)),
-        random.normal(size=(30, 3)),
-        [str(i // 3) for i in range(30)],
-    )
+    base = random.normal(size=(30, 3))
+    tuned = random.normal(size=(30, 3))
+    ids = [str(i // 3) for i in range(30)]
     tuned[:7, 1] = math.nan  # two prompts without a score, one with some
     together = paired_gains(base, tuned, ids)
     for column, found in enumerate(together):
@@ -168,13 +167,15 @@ def test_mean_over_runs_is_the_t_interval_over_runs() -> None:
 
 
 def test_spread_within_prompts_by_hand() -> None:
-    # Deviations ±1 around 2, and 3, 0, -3 around 10: (2 + 18) / (1 + 2); the single 7 and the NaN add nothing.
+    # Deviations ±1 around 2, and 3, 0, -3 around 10: (2 + 18) / (1 + 2).
+    # The single 7 and the NaN add nothing.
     found = within_prompt_sd([1, 3, 13, 10, 7, math.nan, 7], ["a", "a", "b", "b", "b", "a", "c"])
     assert found == pytest.approx(math.sqrt(20 / 3))
     assert math.isnan(within_prompt_sd([1.0, 2.0], ["a", "b"]))
 
 
-# k of n and Wilson's interval, to four places: Newcombe 1998, Statistics in Medicine 17, table I, method 3.
+# k of n and Wilson's interval, to four places: Newcombe 1998, Statistics in Medicine 17,
+# table I, method 3.
 @pytest.mark.parametrize(
     ("wins", "n", "low", "high"),
     [
@@ -233,15 +234,18 @@ def test_transfer_ratio_is_refused_in_words() -> None:
 
 
 def test_transfer_ratio_of_uneven_prompts_uses_no_padding() -> None:
-    # All seen gains are 2 and all held-out gains 1, with 3, 1 and 2 seeds: any use of padding (0) would move the interval.
+    # All seen gains are 2 and all held-out gains 1, with 3, 1 and 2 seeds: any use of padding (0)
+    # would move the interval.
     found = transfer_ratio([2.0] * 6, list("aaabcc"), [1.0, math.nan, 1.0, 1.0], list("xxyz"))
     assert (found.ratio, found.low, found.high) == (0.5, 0.5, 0.5)
 
 
 def test_generalisation_gap() -> None:
-    # The gain on seen prompts covers 0, so there is no share, but the gap to the held-out prompts is still known.
+    # The gain on seen prompts covers 0, so there is no share, but the gap to the held-out prompts
+    # is still known.
     random = np.random.default_rng(7)
-    seen, heldout = random.normal(0.0, 1.0, 60), random.normal(-3.0, 1.0, 40)
+    seen = random.normal(0.0, 1.0, 60)
+    heldout = random.normal(-3.0, 1.0, 40)
     ids = [[str(i // 2) for i in range(n)] for n in (60, 40)]
     share, gap = transfer_ratios(seen[:, None], ids[0], heldout[:, None], ids[1])[0]
     assert math.isnan(share.ratio)

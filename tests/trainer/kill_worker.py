@@ -2,8 +2,9 @@
 
     python kill_worker.py CONFIG OUT SEED KILLS
 
-trains OUT/straight without a pause and OUT/killed with KILLS kills, each at a random file that it touches or at a random time. The parent
-loads the packages once and forks, so that a run starts at once; it calls nothing of PyTorch, whose threads do not survive a fork.
+trains OUT/straight without a pause and OUT/killed with KILLS kills, each at a random file that it
+touches or at a random time. The parent loads the packages once and forks, so that a run starts at
+once. It calls nothing of PyTorch, whose threads do not survive a fork.
 """
 
 from __future__ import annotations
@@ -58,15 +59,14 @@ def ended(pid: int) -> int:
 def main(config_file: str, folder: str, seed: str, kills: str) -> None:
     """Prints how many kills there were: by time, by file, and before there was a run."""
     config = config_from_dict(json.loads(Path(config_file).read_text(encoding="utf-8")))
-    straight, killed, random_ = (
-        Path(folder) / "straight",
-        Path(folder) / "killed",
-        random.Random(int(seed)),
-    )
+    straight = Path(folder) / "straight"
+    killed = Path(folder) / "killed"
+    random_ = random.Random(int(seed))
     begun = time.monotonic()
     if ended(start(lambda: train(config, straight), straight)):
         sys.exit("the straight run failed")
-    seconds, counts = time.monotonic() - begun, {"time": 0, "file": 0}
+    seconds = time.monotonic() - begun
+    counts = {"time": 0, "file": 0}
     while True:
         kind = (
             random_.choice(sorted(counts)) if sum(counts.values()) else "file"

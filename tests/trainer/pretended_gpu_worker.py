@@ -74,7 +74,7 @@ def sampled_again(policy: Any, config: TrainConfig) -> None:
 
 
 def one_update(policy: Any, config: TrainConfig) -> None:
-    """After the first call of an update, which prepares it, the next training call does not wait."""
+    """The second training call of an update does not wait; the first prepares it."""
     algorithm, _ = load_algorithm(config.algorithm)
     rollout = rollout_on_device(policy, config)
     likelihood: Any
@@ -187,7 +187,7 @@ FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
         "float64 on the device",
     ),
 }
-"""What must not pass unseen, by name, and part of the error that it ends in."""
+"""Faults that must be found, by name, each with a part of its error."""
 
 
 def fault_scenario(
@@ -221,7 +221,7 @@ def outcome(scenario: Callable[[], None]) -> str:
 
 
 def main(sd: str, xl: str, out: str) -> None:
-    """Runs all scenarios and writes what became of each."""
+    """Runs all scenarios and writes the outcome of each."""
     scenarios = policies({"sd": sd, "xl": xl}) | faults(sd)
     Path(out).write_text(
         json.dumps({name: outcome(scenario) for name, scenario in scenarios.items()})

@@ -1,7 +1,10 @@
-"""What `test_processes.py` runs in each of two processes: `python processes_worker.py SCENARIOS FOLDER`, started by `accelerate launch`.
+"""The program of each of two processes in test_processes.py, started by `accelerate launch`.
 
-`SCENARIOS` is a JSON file: name → settings. What process R saw of a run goes to `FOLDER/NAME-R.pt`. A run whose name ends in
-"-resumed" stops after its first iteration and is resumed up to the last.
+    python processes_worker.py SCENARIOS FOLDER
+
+SCENARIOS is a JSON file of settings by name. The records of a run in process R go to
+FOLDER/NAME-R.pt. A run whose name ends in "-resumed" stops after its first iteration and is resumed
+up to the last.
 """
 
 from __future__ import annotations
@@ -19,15 +22,15 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from ddpo.distributed import World
 from ddpo.errors import DdpoError
 from ddpo.trainer import config_from_dict, loop, resume, train, update
-from ddpo.trainer.processes import World
 from ddpo.trainer.rollout import Collection
 from ddpo.trainer.sharding import local, whole
 
 
 def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Runs the settings and gives back, of this process: latents, all rewards, gradients and parameters at each step, counts."""
+    """Runs the settings; latents, rewards, gradients, parameters and counts of this process."""
     seen: dict[str, Any] = {
         "latents": [],
         "rewards": [],
@@ -38,12 +41,10 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
         "error": None,
         "held": 0,
     }
-    collect, gathered, idle, synchronised = (
-        Collection.rest,
-        loop.check_scorable,
-        update._take_part,
-        World.synchronised,
-    )
+    collect = Collection.rest
+    gathered = loop.check_scorable
+    idle = update._join_with_zeros
+    sync_gradients = World.sync_gradients
 
     def spy_collect(self: Collection) -> Generator[Any, None, Any]:
         rollout = yield from collect(self)
@@ -58,9 +59,9 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
         seen["idle"] += 1
         idle(*arguments)
 
-    def spy_synchronised(self: World, now: bool) -> Any:
+    def spy_sync_gradients(self: World, now: bool) -> Any:
         seen["kept_back"] += not now
-        return synchronised(self, now)
+        return sync_gradients(self, now)
 
     def flat(optimizer: torch.optim.Optimizer, gradient: bool) -> torch.Tensor:
         tensors = [
@@ -90,29 +91,37 @@ def recorded(values: dict[str, Any], out: Path) -> dict[str, Any]:
         ),
         register_optimizer_step_post_hook(lambda optimizer, *_: held(optimizer)),
     ]
-    loop.check_scorable, update._take_part = spy_gathered, spy_idle
+    loop.check_scorable = spy_gathered
+    update._join_with_zeros = spy_idle
     Collection.rest = spy_collect  # type: ignore[method-assign]
-    World.synchronised = spy_synchronised  # type: ignore[method-assign]
+    World.sync_gradients = spy_sync_gradients  # type: ignore[method-assign]
     try:
         for _ in train(config_from_dict(values), out):
             pass
     except DdpoError as error:
         seen["error"] = f"{type(error).__name__}: {error}"
     finally:
-        loop.check_scorable, update._take_part = gathered, idle
+        loop.check_scorable = gathered
+        update._join_with_zeros = idle
         Collection.rest = collect  # type: ignore[method-assign]
-        World.synchronised = synchronised  # type: ignore[method-assign]
+        World.sync_gradients = sync_gradients  # type: ignore[method-assign]
         for hook in hooks:
             hook.remove()
     return seen
 
 
+def left_alone(self: World, module: torch.nn.Module) -> torch.nn.Module:
+    """In place of `World.wrap`: a module whose gradients stay with the process."""
+    return module
+
+
 def main() -> None:
-    scenarios, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    prepared = World.prepared
+    scenarios = json.loads(Path(sys.argv[1]).read_text())
+    folder = Path(sys.argv[2])
+    wrap = World.wrap
     for name, values in scenarios.items():
         os.environ["BREAK_IN"] = {"breaks": "1", "held-out-breaks": "0"}.get(name, "")
-        World.prepared = (lambda self, policy: policy) if name == "unsynchronised" else prepared  # type: ignore[method-assign]
+        World.wrap = left_alone if name == "unsynchronised" else wrap  # type: ignore[method-assign]
         first = values | ({"iterations": 1} if name.endswith("-resumed") else {})
         torch.save(recorded(first, folder / name), folder / f"{name}-{os.environ['RANK']}.pt")
         if name.endswith("-resumed"):

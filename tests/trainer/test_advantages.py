@@ -29,11 +29,15 @@ def test_below_min_count_the_whole_batch_is_the_baseline() -> None:
 
 
 def test_from_min_count_the_prompts_own_rewards_are_the_baseline_new_ones_included() -> None:
-    """Prompt a has 1, 3 from before and gets 5, 7: mean 4, population variance 5. Prompt b has one reward only: batch statistics."""
+    """Prompt a has 1, 3 from before and gets 5, 7: mean 4, population variance 5.
+
+    Prompt b has one reward only, so the statistics of the batch stand in.
+    """
     statistics = PromptStatistics(8, 4)
     weigh(np.array([1.0, 3.0]), ["a", "a"], statistics)
     found = weigh(np.array([5.0, 7.0, 9.0]), ["a", "a", "b"], statistics)
-    own, batch = math.sqrt(5.0) + 1e-6, math.sqrt(8 / 3) + 1e-6
+    own = math.sqrt(5.0) + 1e-6
+    batch = math.sqrt(8 / 3) + 1e-6
     assert found.values.tolist() == pytest.approx([1 / own, 3 / own, 2 / batch])
 
 
@@ -45,7 +49,7 @@ def test_the_buffer_forgets_the_oldest() -> None:
     assert found.values.tolist() == pytest.approx([4 / (4 + 1e-6)])
 
 
-def test_unscorable_pictures_are_excluded_and_get_no_advantage() -> None:
+def test_unscorable_images_are_excluded_and_get_no_advantage() -> None:
     """Without the NaN the batch is 1, 3: mean 2, std 1."""
     found = weigh(np.array([1.0, math.nan, 3.0]), ["a", "a", "b"], PromptStatistics(8, 8))
     assert found.values.tolist() == pytest.approx([-1 / (1 + 1e-6), 0.0, 1 / (1 + 1e-6)])
@@ -72,7 +76,7 @@ def test_the_state_round_trips() -> None:
     assert again.to_state() == {"a": [1.0, 2.0], "b": [3.0]}
 
 
-def test_batch_advantages_compare_with_all_pictures() -> None:
+def test_batch_advantages_compare_with_all_images() -> None:
     """Rewards 1, 2, 3, 6: mean 3, population variance 3.5; the NaN counts nowhere."""
     found = weigh(np.array([1.0, 2.0, math.nan, 3.0, 6.0]), ["a", "a", "a", "b", "b"], kind="batch")
     std = math.sqrt(3.5) + 1e-6
@@ -81,7 +85,7 @@ def test_batch_advantages_compare_with_all_pictures() -> None:
 
 
 def test_group_advantages_compare_with_the_same_prompt_in_this_iteration() -> None:
-    """Group a: 1, 3, mean 2, std 1. Group b: 5, 5, no spread. Group c: one picture, nothing to compare it with."""
+    """Group a: 1, 3, mean 2, std 1. Group b: 5, 5, no spread. Group c: one image alone."""
     found = weigh(np.array([1.0, 5.0, 3.0, 5.0, 9.0]), ["a", "b", "a", "b", "c"], kind="group")
     assert found.values.tolist() == pytest.approx([-1 / (1 + 1e-6), 0.0, 1 / (1 + 1e-6), 0.0, 0.0])
     assert found.zero_spread == 3

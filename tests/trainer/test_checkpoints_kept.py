@@ -1,4 +1,4 @@
-"""Which checkpoints stay, which one is the best, and how it is found."""
+"""The checkpoints that stay, and the best of them."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_only_whole_checkpoints_are_left_by_pruning(tmp_path: Path) -> None:
     ]
 
 
-def test_a_damaged_record_of_the_best_is_told(finished: Path, tmp_path: Path) -> None:
+def test_a_damaged_record_of_the_best_is_reported(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "best.json").write_text('{"folder": "iteration-000099"}')
     with pytest.raises(CheckpointError, match="names iteration-000099, which is not there"):

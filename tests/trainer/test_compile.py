@@ -1,4 +1,7 @@
-"""A compiled denoiser: exact ratios, files as ever, a reference that stays the base model. The back end here runs the graphs uncompiled."""
+"""A compiled denoiser: exact ratios, unchanged files, a reference that stays the base model.
+
+The back end of these tests runs the graphs uncompiled.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ KEYS = [SampleKey(Prompt("a cat"), 0), SampleKey(Prompt("a dog"), 0), SampleKey(
 
 @pytest.fixture(autouse=True)
 def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Graphs as torch.compile makes them, run operator by operator; the list has one entry per graph."""
+    """The graphs of torch.compile, run operator by operator; the list has one entry per graph."""
     from torch._dynamo.backends.debugging import aot_eager
 
     found: list[int] = []
@@ -84,9 +87,11 @@ def test_sampling_and_training_share_a_graph_and_its_bits(
     made = len(graphs)
     assert made > 0
     coefficients = policy.schedule.coefficients(3, 1.0)
-    pictures, steps = torch.tensor([2, 0, 2, 1]), torch.tensor([2, 0, 1, 2])
-    conditioning = policy.encode([KEYS[i].prompt.text for i in pictures])
-    x_t, x_prev = path.latents[pictures, steps], path.latents[pictures, steps + 1]
+    images = torch.tensor([2, 0, 2, 1])
+    steps = torch.tensor([2, 0, 1, 2])
+    conditioning = policy.encode([KEYS[i].prompt.text for i in images])
+    x_t = path.latents[images, steps]
+    x_prev = path.latents[images, steps + 1]
     output = guided(
         policy, x_t, coefficients.timesteps[steps], conditioning, policy.encode([""]), guidance
     )
@@ -95,7 +100,7 @@ def test_sampling_and_training_share_a_graph_and_its_bits(
         ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction),
         coefficients.std[steps],
     )
-    assert torch.equal(found, path.log_probs[pictures, steps])
+    assert torch.equal(found, path.log_probs[images, steps])
     assert len(graphs) == made  # training needed none of its own
     found.sum().backward()
     assert all(parameter.grad is not None for _, parameter in policy.trainable_parameters())

@@ -48,7 +48,7 @@ def test_a_configuration_round_trips_through_json() -> None:
         ({"iterations": True}, "'iterations' must be int"),
         ({"iterations": 0}, "iterations must be above 0"),
         ({"sample": {"samples": 10, "per_prompt": 3}}, "not a multiple"),
-        ({"sample": {"samples": 9, "per_prompt": 3}, "optim": {"updates": 2}}, "cannot be cut"),
+        ({"sample": {"samples": 9, "per_prompt": 3}, "optim": {"updates": 2}}, "cannot be split"),
         ({"sample": {"eta": 0.0}}, r"sample.eta in \(0, 1\]"),
         ({"optim": {"timesteps": 10}}, "leaves 9 steps to train, fewer than optim.timesteps=10"),
         ({"optim": {"skip_last": 10, "timesteps": 0}}, "leaves 0 steps"),
@@ -58,7 +58,7 @@ def test_a_configuration_round_trips_through_json() -> None:
         ({"adapt": {"targets": []}}, "'adapt.targets' must be a list of names"),
     ],
 )
-def test_bad_settings_are_told_in_one_line(values: dict[str, object], message: str) -> None:
+def test_bad_settings_are_reported_in_one_line(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         config_from_dict(values)
     assert "\n" not in str(caught.value)
@@ -155,14 +155,17 @@ def test_every_recipe_of_the_project_is_valid() -> None:
 
 
 def test_the_papers_recipes_have_the_budgets_of_the_paper() -> None:
-    """Numbers of the paper: 256 pictures, 4 updates of 64, 50,000 queries; of its authors' code for RWR: 400 updates of 128 a round."""
+    """Numbers of the paper: 256 images, 4 updates of 64, 50,000 queries.
+
+    Those of its authors' code for RWR: 400 updates of 128 a round.
+    """
     folder = Path(__file__).parents[2] / "ddpo" / "recipes"
     for task in ("compressibility", "incompressibility", "aesthetic", "alignment"):
         config = config_for(read_recipe(folder / f"paper_{task}.toml"))
         assert (
             config.sample.samples,
             config.sample.samples // config.optim.updates,
-            config.steps_per_picture,
+            config.steps_per_image,
         ) == (256, 64, 50)
         assert 50_000 <= config.iterations * config.sample.samples <= 52_000
         config_for(

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 import torch
+from ddpo.trainer.failures import enough_memory
 from test_resume import assert_same_run, config_of, metrics
 
 from ddpo.errors import MemoryExhausted, StorageFailure
 from ddpo.io.tensors import load_tensors
-from ddpo.trainer.failures import enough_memory
 from ddpo.trainer.loop import resume, train
 from ddpo.trainer.monitoring.events import Event, IterationDone
 
@@ -105,7 +105,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before_and_a_line_that_sa
     assert code == 2
     assert errors.strip() == (
         f"error: {run}/state/state.safetensors cannot be written: File too large — the finished iterations are kept in "
-        f"{run}/state; go on with: ddpo train --resume {run}"
+        f"{run}/state; resume with: ddpo train --resume {run}"
     )
     assert (run / "state" / "state.safetensors").read_bytes() == before
     assert len(metrics(run)) == 2, "one line more than there are iterations, which is cut off"

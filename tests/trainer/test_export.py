@@ -1,4 +1,4 @@
-"""An exported checkpoint in plain diffusers draws, to the bit, what `ddpo sample --checkpoint` draws."""
+"""An exported checkpoint in plain diffusers samples the images of `ddpo sample`, to the bit."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def full_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def drawn_by(pipeline: Any, model: Path) -> list[Any]:
-    """Our noise and sampler with the pipeline's own tokenizer, text encoder, denoiser, decoder: what differs is who loaded the weights."""
+    """Images by our noise and sampler, with the weights as the pipeline loaded them."""
     policy = StableDiffusionPolicy(str(model))
     policy.reader.tokenizers = [pipeline.tokenizer]
     for name in ("text_encoder", "unet", "vae"):
@@ -66,7 +66,7 @@ def drawn_by(pipeline: Any, model: Path) -> list[Any]:
 
 
 def sampled(ddpo: Run, checkpoint: Path | None, model: Path, out: Path) -> list[Any]:
-    """The pictures of `ddpo sample`."""
+    """The images of `ddpo sample`."""
     chosen = ("--checkpoint", checkpoint) if checkpoint else ("--model", model)
     code, _, errors = ddpo(
         "sample", "a cat", *chosen, "--count", 2, "--steps", 3, "--guidance", 2.5, "--out", out
@@ -81,7 +81,7 @@ def same(one: list[Any], other: list[Any]) -> bool:
     )
 
 
-def test_a_lora_in_plain_diffusers_draws_the_same_pictures(
+def test_a_lora_in_plain_diffusers_gives_the_same_images(
     ddpo: Run, lora_run: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     code, output, errors = ddpo("export", lora_run, "--to", tmp_path / "out")
@@ -100,7 +100,7 @@ def test_a_lora_in_plain_diffusers_draws_the_same_pictures(
     )
 
 
-def test_a_full_checkpoint_is_a_pipeline_that_draws_the_same_pictures(
+def test_a_full_checkpoint_is_a_pipeline_that_gives_the_same_images(
     ddpo: Run, full_run: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     export(full_run, tmp_path / "out")
@@ -121,23 +121,23 @@ def test_merged_adapters_are_the_denoiser_but_for_rounding(
     export(lora_run, tmp_path / "out", merge=True)
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
     assert not any("lora" in name for name, _ in pipeline.unet.named_parameters())
-    policy, base = load_policy(str(tiny_model), lora_run), load_policy(str(tiny_model))
+    policy = load_policy(str(tiny_model), lora_run)
+    base = load_policy(str(tiny_model))
     generator = torch.Generator().manual_seed(0)
-    latents, times, hidden = (
-        torch.randn(2, 4, 8, 8, generator=generator),
-        torch.tensor([10, 700]),
-        base.encode(["a cat", "a dog"]),
-    )
+    latents = torch.randn(2, 4, 8, 8, generator=generator)
+    times = torch.tensor([10, 700])
+    hidden = base.encode(["a cat", "a dog"])
     with torch.no_grad():
         merged, beside, before = (
             pipeline.unet(latents, times, hidden).sample,
             *(p.predict(latents, times, hidden) for p in (policy, base)),
         )
-    rounding, change = (merged - beside).abs().max(), (before - beside).abs().max()
+    rounding = (merged - beside).abs().max()
+    change = (before - beside).abs().max()
     assert rounding < 1e-5 < 100 * rounding < change
 
 
-def test_the_model_card_tells_what_the_run_folder_knows(lora_run: Path, tmp_path: Path) -> None:
+def test_the_model_card_has_the_facts_of_the_run_folder(lora_run: Path, tmp_path: Path) -> None:
     export(lora_run / "best", tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
     assert text.startswith("---\nlibrary_name: diffusers\npipeline_tag: text-to-image\ntags:\n")
@@ -145,21 +145,22 @@ def test_the_model_card_tells_what_the_run_folder_knows(lora_run: Path, tmp_path
     manifest = json.loads((lora_run / "manifest.json").read_text())
     for fact in (
         "| method | `ddpo_is`, LoRA of rank 3, alpha 6 |",
-        "| reward queries | 16 (8 pictures an iteration) |",
+        "| reward queries | 16 (8 images an iteration) |",
         "| iterations | 2 of 2 |",
         f"Signature: `{manifest['reward']['signature']}`",
-        f"| 2 | {last['reward_mean']:.4g} ± {last['reward_se']:.4g} | 16 | {last['held_out']:.4g} |",
+        f"| 2 | {last['reward_mean']:.4g} ± {last['reward_se']:.4g} | 16 "
+        f"| {last['held_out']:.4g} |",
         "“a cat”",
         'pipeline("a cat", num_inference_steps=2, guidance_scale=1, eta=1).images[0]',
         "`colorfulness`, not trained on",
-        "How it is gamed",
+        "Known flaws: ",
         "The licence of the base model was not known",
     ):
         assert fact in text
     assert str(lora_run.parent) not in text, "no path of this machine"
 
 
-def test_what_cannot_be_exported_or_uploaded_is_told_in_one_line(
+def test_what_cannot_be_exported_or_uploaded_is_reported_in_one_line(
     lora_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint"):

@@ -151,7 +151,7 @@ def test_an_outage_stops_the_run_and_it_goes_on_to_the_bit(
         assert code == 1
         assert reason in said(err)
         assert (
-            f"tried {TRIES} times (3 of 4 pictures) — the finished iterations are kept in {out}/state; go on with: "
+            f"tried {TRIES} times (3 of 4 images) — the finished iterations are kept in {out}/state; resume with: "
             in said(err)
         )
         assert said(err).endswith(f"ddpo train --resume '{out}'")
@@ -183,7 +183,7 @@ def test_an_outage_from_the_start_is_stopped_after_the_first_batch(
         code, _, err = start(server, out, iterations=1)
         assert code == 1
         assert (
-            f"tried {TRIES} times (4 of 4 pictures) — no iteration was finished; go on with: ddpo train --resume {out}"
+            f"tried {TRIES} times (4 of 4 images) — no iteration was finished; resume with: ddpo train --resume {out}"
             in said(err)
         )
         assert len(server.requests) == 4 * TRIES
@@ -214,7 +214,7 @@ def test_a_bad_answer_costs_its_picture_alone(
         code, _, err = start(server, tmp_path / "none", iterations=1)
         assert code == 1
         assert re.search(
-            rf"could score none of 8 pictures; the first: {reason}.* — no iteration was finished; go on with:",
+            rf"could score none of 8 images; the first: {reason}.* — no iteration was finished; resume with:",
             said(err),
         )
         assert len(server.requests) == 8
@@ -331,7 +331,7 @@ def test_a_served_reward_that_is_killed_and_started_again_costs_nothing(
         process.wait()
         with pytest.raises(
             RewardUnavailable,
-            match=rf"does not answer: .*; tried {TRIES} times \(4 of 4 pictures\)",
+            match=rf"does not answer: .*; tried {TRIES} times \(4 of 4 images\)",
         ):
             list(events)
     assert [line["iteration"] for line in metrics(out)] == [1]

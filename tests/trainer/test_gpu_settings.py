@@ -1,4 +1,4 @@
-"""Settings that only an accelerator gets: memory layout, fused steps. Files and resumed runs stay as they are."""
+"""Settings of accelerators only: memory layout and fused steps. Files and resumed runs stay."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def channels_last(module: Any, device: torch.device) -> Any:
 def test_a_run_in_channels_last_is_written_read_and_resumed(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """What it writes is laid out as ever; a resumed run's moments lie as their parameters do."""
+    """Files keep their layout, and a resumed run's moments have that of their parameters."""
     monkeypatch.setattr("ddpo.policies.stable_diffusion.lay_out", channels_last)
     config = config_of(
         tiny_model, iterations=2, checkpoint_every=1, grid_every=1, adapt={"kind": kind}

@@ -1,4 +1,4 @@
-"""The loss scale: torch's own scaler as the judge, gradients that would vanish without it, overflow that costs one update, exact resume."""
+"""The loss scale against torch's own: vanishing gradients, overflow, exact resuming."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from ddpo.trainer.loop import resume
 
 def test_it_moves_as_torchs_own_scaler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddpo.trainer.grad_scaler.PATIENCE", 3)
-    ours, theirs = GradScaler(needed=True), torch.amp.GradScaler("cpu", growth_interval=3)
+    ours = GradScaler(needed=True)
+    theirs = torch.amp.GradScaler("cpu", growth_interval=3)
     parameter = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([parameter], lr=0.5)
     assert (theirs.get_scale(), torch.amp.GradScaler("cpu").get_growth_interval()) == (
@@ -29,7 +30,7 @@ def test_it_moves_as_torchs_own_scaler(monkeypatch: pytest.MonkeyPatch) -> None:
         parameter.grad = torch.full((2,), 3.0 * ours.value if finite else torch.inf)
         theirs.step(optimizer)
         theirs.update()
-        assert ours.judge(finite)
+        assert ours.adjust(finite)
         assert ours.value == theirs.get_scale()
 
 
@@ -45,22 +46,26 @@ def test_scaling_is_exact_and_one_changes_nothing() -> None:
 
 def test_an_overflow_at_factor_one_is_no_fault_of_the_scale() -> None:
     scale = GradScaler(needed=False)
-    assert not scale.judge(finite=False)
+    assert not scale.adjust(finite=False)
     scale = GradScaler(needed=True)
-    assert [scale.judge(finite=False) for _ in range(17)] == [True] * 16 + [False]
+    assert [scale.adjust(finite=False) for _ in range(17)] == [True] * 16 + [False]
 
 
 def test_small_gradients_vanish_without_it(tiny_model: Path) -> None:
-    """A mean over 10,000 items of a mean over 16,384 dimensions, as of Stable Diffusion: the model here has 256 dimensions and 5 items."""
+    """A mean over 10,000 items of a mean over 16,384 dimensions, those of Stable Diffusion.
+
+    The model here has 256 dimensions and 5 items.
+    """
     share = 5 / 10_000 * 256 / 16_384
-    policy, settings = policy_of(tiny_model, "lora", "float16"), config()
+    policy = policy_of(tiny_model, "lora", "float16")
+    settings = config()
     parameters = [parameter for _, parameter in policy.trainable_parameters()]
     likelihood = transition(policy, settings, rollout_of(policy, settings))
 
     def gradient(factor: float, scale: GradScaler) -> torch.Tensor:
         for parameter in parameters:
             parameter.grad = None
-        (likelihood.of(ITEMS).now.mean() * factor * scale.value).backward()
+        (likelihood.of(ITEMS).new_log_probs.mean() * factor * scale.value).backward()
         scale.unscale(parameters)
         return torch.cat(
             [parameter.grad.flatten() for parameter in parameters if parameter.grad is not None]
@@ -83,7 +88,8 @@ def test_a_float16_run_starts_on_policy_and_resumes_to_the_bit(
 ) -> None:
     """With the factor doubled every third update: its state is part of what is resumed."""
     monkeypatch.setattr("ddpo.trainer.grad_scaler.PATIENCE", 3)
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    straight = tmp_path / "straight"
+    broken = tmp_path / "broken"
     run(half(tiny_model, tmp_path, iterations=4), straight)
     run(half(tiny_model, tmp_path, iterations=2), broken)
     list(resume(broken, iterations=4))

@@ -1,4 +1,4 @@
-"""Likelihoods of items against other sources: torch's distributions, diffusers' schedulers, the path's own log-probs."""
+"""Likelihoods against torch's distributions, diffusers' schedulers and the path's log-probs."""
 
 from __future__ import annotations
 
@@ -67,39 +67,45 @@ def transition(
 def test_before_an_update_every_ratio_is_one_to_the_bit(
     tiny_model: Path, kind: str, guidance: float, dtype: str
 ) -> None:
-    policy, settings = policy_of(tiny_model, kind, dtype), config(guidance)
+    policy = policy_of(tiny_model, kind, dtype)
+    settings = config(guidance)
     found = transition(policy, settings, rollout_of(policy, settings)).of(ITEMS)
-    assert found.old is not None
-    assert torch.equal(found.now, found.old)
-    assert torch.isfinite(found.now).all()
-    assert found.now.requires_grad
+    assert found.old_log_probs is not None
+    assert torch.equal(found.new_log_probs, found.old_log_probs)
+    assert torch.isfinite(found.new_log_probs).all()
+    assert found.new_log_probs.requires_grad
 
 
 def test_without_guidance_in_training_the_old_log_probs_are_those_of_the_unguided_prediction(
     tiny_model: Path,
 ) -> None:
-    """Sampled with guidance 3, trained without: the ratio is 1 before the update all the same, and the log-probs are others."""
-    policy, settings = policy_of(tiny_model), config(3.0, guidance=False)
+    """Sampled with guidance 3, trained without: the ratio is still 1, with other log-probs."""
+    policy = policy_of(tiny_model)
+    settings = config(3.0, guidance=False)
     rollout = rollout_of(policy, settings)
     likelihood = transition(policy, settings, rollout)
     likelihood.prepare([ITEMS])
     found = likelihood.of(ITEMS)
-    assert found.old is not None
-    assert torch.equal(found.now, found.old)
-    assert not torch.equal(found.old, rollout.trajectory.log_probs[ITEMS.pictures, ITEMS.steps])
+    assert found.old_log_probs is not None
+    assert torch.equal(found.new_log_probs, found.old_log_probs)
+    assert not torch.equal(
+        found.old_log_probs, rollout.trajectory.log_probs[ITEMS.images, ITEMS.steps]
+    )
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_the_kl_to_the_reference_is_that_of_two_gaussians(tiny_model: Path, kind: str) -> None:
-    policy, settings = policy_of(tiny_model, kind), config(3.0, kl=0.1)
+    policy = policy_of(tiny_model, kind)
+    settings = config(3.0, kl=0.1)
     rollout = rollout_of(policy, settings)
     coefficients = policy.schedule.coefficients(4, 1.0)
     found = transition(policy, settings, rollout).of(ITEMS)
-    pictures, steps = torch.from_numpy(ITEMS.pictures), torch.from_numpy(ITEMS.steps)
+    images = torch.from_numpy(ITEMS.images)
+    steps = torch.from_numpy(ITEMS.steps)
 
     def distribution() -> torch.distributions.Normal:
-        x_t = rollout.trajectory.latents[pictures, steps]
-        text = policy.encode([KEYS[i].prompt.text for i in pictures])
+        x_t = rollout.trajectory.latents[images, steps]
+        text = policy.encode([KEYS[i].prompt.text for i in images])
         output = guided(policy, x_t, coefficients.timesteps[steps], text, policy.encode([""]), 3.0)
         mean = ddim_mean(output, x_t, steps, coefficients, policy.schedule.prediction)
         return torch.distributions.Normal(mean, coefficients.std[steps].view(-1, 1, 1, 1))
@@ -116,7 +122,8 @@ def test_the_kl_to_the_reference_is_that_of_two_gaussians(tiny_model: Path, kind
 
 
 def test_a_policy_that_has_not_moved_has_no_kl(tiny_model: Path) -> None:
-    policy, settings = policy_of(tiny_model, disturbed=False), config(3.0, kl=0.1)
+    policy = policy_of(tiny_model, disturbed=False)
+    settings = config(3.0, kl=0.1)
     found = transition(policy, settings, rollout_of(policy, settings)).of(ITEMS)
     assert found.kl is not None
     assert found.kl.tolist() == [0.0] * 5
@@ -126,39 +133,41 @@ def test_a_policy_that_has_not_moved_has_no_kl(tiny_model: Path) -> None:
 def test_the_denoising_error_is_that_of_diffusers_own_noising(
     tiny_model: Path, prediction: Any
 ) -> None:
-    """The same noise through `DDIMScheduler.add_noise` and `get_velocity`, item by item, without padding."""
-    policy, settings = policy_of(tiny_model), config(2.0)
+    """The same noise through `DDIMScheduler.add_noise` and `get_velocity`, without padding."""
+    policy = policy_of(tiny_model)
+    settings = config(2.0)
     object.__setattr__(policy.schedule, "prediction", prediction)
     rollout = rollout_of(policy, settings)
     likelihood = DenoisingLikelihood(policy, rollout, settings, iteration=7)
-    items = Minibatch(ITEMS.pictures, np.array([0, 999, 500, 20, 321]), ITEMS.draws, 5)
+    items = Minibatch(ITEMS.images, np.array([0, 999, 500, 20, 321]), ITEMS.draws, 5)
     found = likelihood.of(items)
     scheduler = DDIMScheduler.from_pretrained(tiny_model, subfolder="scheduler")
-    for index, (picture, level, draw) in enumerate(
-        zip(items.pictures, items.steps, items.draws, strict=True)
+    for index, (image, level, draw) in enumerate(
+        zip(items.images, items.steps, items.draws, strict=True)
     ):
-        x_0 = rollout.trajectory.latents[picture, -1:]
-        noise = likelihood._noise(int(picture), int(draw))[None]
+        x_0 = rollout.trajectory.latents[image, -1:]
+        noise = likelihood._noise(int(image), int(draw))[None]
         time = torch.tensor([level])
         target = {
             "epsilon": noise,
             "sample": x_0,
             "v_prediction": scheduler.get_velocity(x_0, noise, time),
         }[prediction]
-        text = policy.encode([KEYS[picture].prompt.text])
+        text = policy.encode([KEYS[image].prompt.text])
         output = guided(
             policy, scheduler.add_noise(x_0, noise, time), time, text, policy.encode([""]), 2.0
         )
         expected = -torch.nn.functional.mse_loss(output, target)
-        torch.testing.assert_close(found.now[index], expected, rtol=1e-4, atol=1e-5)
-    assert found.old is None
-    assert found.now.requires_grad
+        torch.testing.assert_close(found.new_log_probs[index], expected, rtol=1e-4, atol=1e-5)
+    assert found.old_log_probs is None
+    assert found.new_log_probs.requires_grad
 
 
-def test_noise_of_the_denoising_loss_differs_by_picture_draw_and_iteration(
+def test_noise_of_the_denoising_loss_differs_by_image_draw_and_iteration(
     tiny_model: Path,
 ) -> None:
-    policy, settings = policy_of(tiny_model), config()
+    policy = policy_of(tiny_model)
+    settings = config()
     rollout = rollout_of(policy, settings)
     one, two = (DenoisingLikelihood(policy, rollout, settings, iteration) for iteration in (1, 2))
     draws = [one._noise(0, 0), one._noise(1, 0), one._noise(0, 1), two._noise(0, 0)]
@@ -171,8 +180,9 @@ def test_noise_of_the_denoising_loss_differs_by_picture_draw_and_iteration(
 def test_checkpointing_keeps_less_and_changes_no_bit(
     tiny_model: Path, kind: str, dtype: str
 ) -> None:
-    """The ratio stays 1, the gradients are the same, and fewer than a third of the bytes wait for the backward pass."""
-    policy, settings = policy_of(tiny_model, kind, dtype), config()
+    """The ratio stays 1, gradients are the same, and less than a third of the bytes is kept."""
+    policy = policy_of(tiny_model, kind, dtype)
+    settings = config()
     rollout = rollout_of(policy, settings)
     kept: list[int] = []
 
@@ -187,9 +197,9 @@ def test_checkpointing_keeps_less_and_changes_no_bit(
             parameter.grad = None
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             found = transition(policy, settings, rollout).of(ITEMS)
-        assert found.old is not None
-        assert torch.equal(found.now, found.old)
-        (found.now.sum() * 1024).backward()
+        assert found.old_log_probs is not None
+        assert torch.equal(found.new_log_probs, found.old_log_probs)
+        (found.new_log_probs.sum() * 1024).backward()
         return [
             parameter.grad.clone()
             for _, parameter in policy.trainable_parameters()

@@ -42,7 +42,10 @@ from ddpo.rewards.card import RewardCard
 from ddpo.types import RewardOutput
 
 def card(name):
-    return RewardCard(id=name, version="1", summary="test", load="tests:none", family="test", flaws="none", pixels="float")
+    return RewardCard(
+        id=name, version="1", summary="test", load="tests:none", family="test", flaws="none",
+        pixels="float",
+    )
 
 class Brightness:
     card = card("brightness")
@@ -54,12 +57,14 @@ class SometimesUnscorable:
     def __call__(self, batch):
         values = batch.pixels.mean((1, 2, 3))
         odd = torch.arange(len(values)) % 2 == 1
-        return RewardOutput(torch.where(odd, float("nan"), values), errors=tuple("odd" if o else None for o in odd.tolist()))
+        errors = tuple("odd" if o else None for o in odd.tolist())
+        return RewardOutput(torch.where(odd, float("nan"), values), errors=errors)
 
 class NeverScorable:
     card = card("never")
     def __call__(self, batch):
-        return RewardOutput(torch.full((len(batch),), float("nan")), errors=("no text found",) * len(batch))
+        values = torch.full((len(batch),), float("nan"))
+        return RewardOutput(values, errors=("no text found",) * len(batch))
 
 class Infinite:
     card = card("infinite")
@@ -81,7 +86,8 @@ class RarelyScorable:
         RarelyScorable.calls += 1
         values = batch.pixels.mean((1, 2, 3))
         known = torch.arange(len(values)) == (-1 if RarelyScorable.calls > 2 else 0)
-        return RewardOutput(torch.where(known, values, float("nan")), errors=tuple(None if k else "no text" for k in known.tolist()))
+        errors = tuple(None if k else "no text" for k in known.tolist())
+        return RewardOutput(torch.where(known, values, float("nan")), errors=errors)
 
 class Constant:
     card = card("constant")
@@ -179,7 +185,8 @@ def test_training_raises_the_reward(tiny_model: Path, rewards_file: Path, tmp_pa
     )
     run(config, tmp_path / "run")
     found = metrics(tmp_path / "run")
-    first, last = found[:5], found[-5:]
+    first = found[:5]
+    last = found[-5:]
     error = math.sqrt(sum(line["reward_se"] ** 2 for line in first + last)) / 5
     gain = np.mean([line["reward_mean"] for line in last]) - np.mean(
         [line["reward_mean"] for line in first]
@@ -190,7 +197,8 @@ def test_training_raises_the_reward(tiny_model: Path, rewards_file: Path, tmp_pa
 def test_a_resumed_run_equals_a_straight_one_to_the_bit(
     tiny_model: Path, rewards_file: Path, tmp_path: Path
 ) -> None:
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    straight = tmp_path / "straight"
+    broken = tmp_path / "broken"
     config = tiny_config(tiny_model, f"{rewards_file}:Brightness", iterations=4)
     run(config, straight)
     events = train(config, broken)
@@ -220,8 +228,10 @@ def test_a_killed_run_loses_at_most_the_iteration_under_way(
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(config.to_dict()))
     script = (
-        "import json, sys; from pathlib import Path; from ddpo.trainer import config_from_dict; from ddpo.trainer.loop import train\n"
-        "list(train(config_from_dict(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2])))"
+        "import json, sys; from pathlib import Path\n"
+        "from ddpo.trainer import config_from_dict; from ddpo.trainer.loop import train\n"
+        "config = config_from_dict(json.loads(Path(sys.argv[1]).read_text()))\n"
+        "list(train(config, Path(sys.argv[2])))"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(recipe), str(out)])
     deadline = time.monotonic() + 120
@@ -244,7 +254,8 @@ def test_a_killed_run_loses_at_most_the_iteration_under_way(
 def test_a_run_is_not_resumed_with_other_prompts_or_another_reward(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    prompts, reward = tmp_path / "prompts.txt", tmp_path / "mine.py"
+    prompts = tmp_path / "prompts.txt"
+    reward = tmp_path / "mine.py"
     prompts.write_text("a cat\na dog\n")
     reward.write_text("def mine(images):\n    return images.mean((1, 2, 3))\n")
     out = tmp_path / "run"
@@ -266,7 +277,9 @@ def test_a_run_is_not_resumed_with_other_prompts_or_another_reward(
         ("flaws", "described in fewer words", True),
         ("libraries", [], True),
         ("typical", [0.0, 0.5, 1.0], True),
+        ("golden", [], True),
         ("version", "0", False),
+        ("unit", "stones", False),
         ("preprocessing", "resized by another library", False),
         ("dtype", "float16", False),
     ],
@@ -285,7 +298,18 @@ def test_a_run_is_resumed_where_its_reward_is_described_otherwise(
             list(resume(tmp_path, iterations=2))
 
 
-def test_one_scored_picture_has_no_standard_error(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_run_on_a_reward_with_a_reworded_unit_is_resumed(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    run(tiny_config(tiny_model, "vendi:features=pixels", iterations=1), tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    # as earlier versions wrote it
+    manifest["reward"]["card"]["unit"] = "effective number of pictures"
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert list(resume(tmp_path, iterations=2))
+
+
+def test_one_scored_image_has_no_standard_error(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "first.py").write_text(
         "def first(images):\n    return [1.0] + [None] * (len(images) - 1)\n"
     )
@@ -312,7 +336,7 @@ def test_a_run_leaves_the_callers_random_state_alone(
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_unscorable_pictures_are_counted_and_left_out(
+def test_unscorable_images_are_counted_and_left_out(
     tiny_model: Path, rewards_file: Path, tmp_path: Path
 ) -> None:
     run(
@@ -325,7 +349,7 @@ def test_unscorable_pictures_are_counted_and_left_out(
     assert not math.isnan(line["reward_mean"])
 
 
-def test_a_reward_is_told_how_far_the_training_is_and_its_parts_are_logged(
+def test_a_reward_learns_the_progress_of_training_and_its_parts_are_logged(
     tiny_model: Path, rewards_file: Path, tmp_path: Path
 ) -> None:
     run(tiny_config(tiny_model, f"{rewards_file}:Progress", iterations=2), tmp_path / "run")
@@ -338,7 +362,7 @@ def test_a_reward_is_told_how_far_the_training_is_and_its_parts_are_logged(
 def test_a_reward_that_scores_nothing_stops_the_run_with_its_reason(
     tiny_model: Path, rewards_file: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RewardFailure, match="none of 8 pictures; the first: no text found"):
+    with pytest.raises(RewardFailure, match="none of 8 images; the first: no text found"):
         run(tiny_config(tiny_model, f"{rewards_file}:NeverScorable"), tmp_path / "run")
 
 
@@ -366,7 +390,7 @@ def test_a_reward_that_breaks_later_leaves_a_resumable_run(
             "gave other parts for some batches than for others",
             1,
         ),  # in the second batch of the second iteration
-        ("RarelyScorable", "none of 8 pictures; the first: no text", 1),
+        ("RarelyScorable", "none of 8 images; the first: no text", 1),
     ],
 )
 def test_a_reward_that_breaks_its_contract_makes_no_update(
@@ -393,7 +417,7 @@ def test_a_reward_that_breaks_its_contract_makes_no_update(
             1e25,
             "ddpo_sf",
             1,
-            "4 of 4 pictures that the model drew are not finite",
+            "4 of 4 images that the model sampled are not finite",
         ),  # the next iteration sees it
     ],
 )
@@ -406,7 +430,7 @@ def test_a_run_that_diverges_stops_and_keeps_what_was_finished(
     updates: int,
     message: str,
 ) -> None:
-    """`compressibility` sees pictures in 256 levels, so that it is not the reward that finds NaN out."""
+    """`compressibility` sees images at 256 levels, so it is not the reward that finds NaN."""
     out = tmp_path / "run"
     optim = {"updates": updates, "timesteps": 2, "lr": lr}
     config = tiny_config(tiny_model, "compressibility", algorithm=algorithm, optim=optim)
@@ -421,7 +445,7 @@ def test_a_run_that_diverges_stops_and_keeps_what_was_finished(
     assert len(errors.strip().splitlines()) == 1
 
 
-def test_lora_is_where_it_was_asked_for_and_a_run_goes_on_with_it(
+def test_lora_is_where_the_settings_say_and_a_run_resumes_with_it(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     config = tiny_config(
@@ -468,7 +492,7 @@ def test_an_output_folder_in_use_and_unknown_names_write_nothing(
     assert [p.name for p in out.iterdir()] == ["precious.txt"]
 
 
-def test_each_prompt_is_drawn_once_before_any_is_drawn_again() -> None:
+def test_each_prompt_is_sampled_once_before_any_is_sampled_again() -> None:
     prompts = load_prompts("animals").prompts
     config = config_from_dict(
         {"sample": {"samples": 36, "per_prompt": 4}}
@@ -479,10 +503,11 @@ def test_each_prompt_is_drawn_once_before_any_is_drawn_again() -> None:
     assert draw_keys(prompts, config, 0, 7) == draw_keys(prompts, config, 0, 7)
 
 
-def test_prompts_are_drawn_in_proportion_to_their_weights_and_never_the_same_picture_twice() -> (
+def test_prompts_are_sampled_in_proportion_to_their_weights_and_never_the_same_image_twice() -> (
     None
 ):
-    prompts, weights = [Prompt("a"), Prompt("b"), Prompt("c")], (3, 1, 2)
+    prompts = [Prompt("a"), Prompt("b"), Prompt("c")]
+    weights = (3, 1, 2)
     config = SampleConfig(samples=6, per_prompt=2)  # 3 of 6 places of a cycle an iteration
     drawn = [
         key
@@ -495,16 +520,17 @@ def test_prompts_are_drawn_in_proportion_to_their_weights_and_never_the_same_pic
     assert len({(key.prompt.id, key.index) for key in drawn}) == len(drawn)
     for prompt, weight in zip(
         prompts, weights, strict=True
-    ):  # indices without gaps: the next pictures of the prompt
+    ):  # indices without gaps: the next images of the prompt
         assert sorted(key.index for key in drawn if key.prompt == prompt) == list(
             range(4 * weight * 2)
         )
 
 
-def test_a_run_draws_by_the_weights_of_its_file_and_is_not_resumed_with_others(
+def test_a_run_samples_by_the_weights_of_its_file_and_is_not_resumed_with_others(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    prompts, reward = tmp_path / "weighted.jsonl", tmp_path / "cats.py"
+    prompts = tmp_path / "weighted.jsonl"
+    reward = tmp_path / "cats.py"
     prompts.write_text('{"prompt": "a cat", "weight": 3}\n{"prompt": "a dog"}\n')
     reward.write_text(
         "def cats(images, prompts):\n    return [float(prompt == 'a cat') for prompt in prompts]\n"

@@ -1,4 +1,4 @@
-"""`--low-memory`: which steps are on, which were left out, and that a run stays the run that it was."""
+"""`--low-memory`: steps that are on, steps that were left out, and an unchanged run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ddpo.doctor.random_clip import TINY, write_small_vocabulary_clip
 from ddpo.io.tensors import optimizer_tensors, restore_optimizer
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.offload import place
-from ddpo.trainer import loop, low_memory
+from ddpo.trainer import low_memory, training_setup
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import OptimConfig, TrainConfig
 from ddpo.trainer.loop import train
@@ -35,7 +35,10 @@ LEAVE = "rewards leave the device during an update"
 
 
 class WholeSteps(torch.optim.Optimizer):
-    """Stands for AdamW with 8-bit moments, which needs a GPU: its `step` is an int, its state has other shapes than the parameter."""
+    """Stands for AdamW with 8-bit moments, which needs a GPU.
+
+    Its `step` is an int, and its state has other shapes than the parameter.
+    """
 
     def __init__(self, parameters: Any, **numbers: Any) -> None:
         super().__init__(parameters, numbers)
@@ -54,7 +57,8 @@ class WholeSteps(torch.optim.Optimizer):
 @pytest.fixture
 def bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed bitsandbytes."""
-    package, optim = ModuleType("bitsandbytes"), ModuleType("bitsandbytes.optim")
+    package = ModuleType("bitsandbytes")
+    optim = ModuleType("bitsandbytes.optim")
     optim.AdamW8bit = WholeSteps  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "bitsandbytes", package)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", optim)
@@ -73,7 +77,7 @@ def bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("mps", True, False),
     ],
 )
-def test_moments_have_8_bits_where_it_was_asked_for_on_cuda(
+def test_moments_have_8_bits_where_the_settings_say_on_cuda(
     bitsandbytes: None, device: str, asked: bool, small: bool
 ) -> None:
     config = TrainConfig(low_memory=asked, optim=OptimConfig(lr=0.5))
@@ -97,13 +101,15 @@ def test_without_the_package_they_have_32(monkeypatch: pytest.MonkeyPatch) -> No
         (
             "cuda",
             True,
-            f"{AGAIN}; {LEAVE}; left out: AdamW's moments have 32 bits (pip install 'ddpo[low-memory]' for 8)",
+            f"{AGAIN}; {LEAVE}; left out: AdamW's moments have 32 bits "
+            "(pip install 'ddpo[low-memory]' for 8)",
         ),
         ("cpu", True, f"{AGAIN}; left out: AdamW's moments have 32 bits (8 need CUDA)"),
         (
             "mps",
             False,
-            f"{LEAVE}; left out: this model keeps all activations, AdamW's moments have 32 bits (8 need CUDA)",
+            f"{LEAVE}; left out: this model keeps all activations, "
+            "AdamW's moments have 32 bits (8 need CUDA)",
         ),
     ],
 )
@@ -146,7 +152,8 @@ def test_on_the_cpu_a_run_is_the_same_to_the_bit(tiny_model: Path, tmp_path: Pat
     events = {}
     for asked in (False, True):
         config = config_of(tiny_model, low_memory=asked)
-        assert adapted_policy(config, "cpu").unet.is_gradient_checkpointing == asked  # type: ignore[attr-defined]
+        policy: Any = adapted_policy(config, "cpu")
+        assert policy.unet.is_gradient_checkpointing == asked
         events[asked] = list(train(config, tmp_path / str(asked)))
     assert metrics(tmp_path / "True") == metrics(tmp_path / "False")
     checked = [event for event in events[True] if isinstance(event, Checked)]
@@ -194,7 +201,7 @@ def networks_on_the_device(policy: Any) -> list[str]:
 def watched_run(
     config: TrainConfig, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[list[str]], list[Finding]]:
-    """Networks on the device at each training call, the check before the run included, and what it reported."""
+    """Networks on the device at each training call, and the findings before the run."""
     seen: list[list[str]] = []
     findings: list[Finding] = []
 
@@ -207,7 +214,9 @@ def watched_run(
         return Watched
 
     with PretendedMps(), monkeypatch.context() as patch:
-        patch.setattr(loop, "TransitionLikelihood", watched(loop.TransitionLikelihood))
+        patch.setattr(
+            training_setup, "TransitionLikelihood", watched(training_setup.TransitionLikelihood)
+        )
         for event in train(config, out):
             if isinstance(event, Checked):
                 findings += event.findings

@@ -9,11 +9,14 @@ import torch
 
 from ddpo.policies import load_policy
 from ddpo.policies.policy import LoraSettings
-from ddpo.trainer.memory import Activations, MemoryParts, memory_parts, size_text
+from ddpo.trainer.memory import Activations, MemoryParts, memory_parts
 
 
 def test_activations_are_what_autograd_keeps_without_the_parameters() -> None:
-    """y = (W x)² keeps x for W's gradient (400 bytes) and W x for the square's (4,000 bytes); the sum keeps nothing."""
+    """y = (W x)² keeps x for W's gradient (400 bytes) and W x for the square's (4,000 bytes).
+
+    The sum keeps nothing.
+    """
     weight = torch.nn.Parameter(torch.randn(1000, 100))
     x = torch.randn(100)
     counted = Activations()
@@ -66,17 +69,3 @@ def test_a_reward_that_leaves_counts_against_the_update(
     )
     assert parts.total == total
     assert parts.text().endswith("(not during an update)") == bool(reward and leaves)
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1000, "1.0 kB"),
-        (25_300_000_000, "25.3 GB"),
-        (2e15, "2000.0 TB"),
-    ],
-)
-def test_sizes_have_decimal_units(count: float, text: str) -> None:
-    assert size_text(count) == text

@@ -1,4 +1,4 @@
-"""Which items an update is made of."""
+"""The items of each update."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def weights(values: list[float], counted: list[bool]) -> SampleWeights:
 ALL = weights([1.0, -1.0, 2.0, 0.5], [True] * 4)
 
 
-def test_pictures_without_weight_are_left_out_but_count_in_the_mean() -> None:
+def test_images_without_weight_are_left_out_but_count_in_the_mean() -> None:
     (items,) = plan_updates(
         weights([1.0, 0.0, -1.0, 0.0], [True, True, True, False]),
         config(timesteps=3, skip_last=2),
         iteration=1,
     )
-    assert sorted(set(items.pictures.tolist())) == [0, 2]
+    assert sorted(set(items.images.tolist())) == [0, 2]
     assert items.total == 9, (
-        "the mean is over all counted pictures, of which one had nothing to teach"
+        "the mean is over all counted images, of which one had nothing to teach"
     )
-    for picture in (0, 2):
-        steps = items.steps[items.pictures == picture].tolist()
+    for image in (0, 2):
+        steps = items.steps[items.images == image].tolist()
         assert sorted(steps) == [0, 1, 2], "three of the five steps are left without the last two"
 
 
@@ -49,12 +49,12 @@ def test_a_window_of_steps_is_trained() -> None:
     assert len(items) == 8
 
 
-def test_every_epoch_passes_over_all_pictures_in_another_order() -> None:
+def test_every_epoch_passes_over_all_images_in_another_order() -> None:
     plan = plan_updates(ALL, config(timesteps=1, updates=2, epochs=3), iteration=1)
     assert len(plan) == 6
     for epoch in range(3):
-        pictures = np.concatenate([items.pictures for items in plan[2 * epoch : 2 * epoch + 2]])
-        assert sorted(pictures.tolist()) == [0, 1, 2, 3]
+        images = np.concatenate([items.images for items in plan[2 * epoch : 2 * epoch + 2]])
+        assert sorted(images.tolist()) == [0, 1, 2, 3]
         assert {int(d) for items in plan[2 * epoch : 2 * epoch + 2] for d in items.draws} == {epoch}
 
 
@@ -65,12 +65,12 @@ def test_no_item_of_an_iteration_shares_its_noise_with_another() -> None:
     keys = [
         key
         for items in plan
-        for key in zip(items.pictures.tolist(), items.draws.tolist(), strict=True)
+        for key in zip(items.images.tolist(), items.draws.tolist(), strict=True)
     ]
     assert len(set(keys)) == len(keys) == 24
 
 
-def test_noise_levels_are_drawn_evenly() -> None:
+def test_noise_levels_are_sampled_evenly() -> None:
     many = weights([1.0] * 4000, [True] * 4000)
     (items,) = plan_updates(many, config(timesteps=1), iteration=1, noise_levels=1000)
     counts = np.histogram(items.steps, bins=10, range=(0, 1000))[0]
@@ -79,7 +79,7 @@ def test_noise_levels_are_drawn_evenly() -> None:
 
 
 def test_what_does_not_count_takes_no_part_in_the_cut() -> None:
-    """Of rwr_sparse only the kept pictures are data: two updates of one picture each, not one of two and none."""
+    """rwr_sparse trains on kept images only: two updates of one image each, not of two and none."""
     plan = plan_updates(
         weights([0.0, 1.0, 0.0, 1.0], [False, True, False, True]),
         config(timesteps=1, updates=2),

@@ -83,7 +83,7 @@ def test_a_moved_model_is_asked_for_and_accepted(ddpo: Run, project: Path) -> No
     code, errors = sample(ddpo, project / "out", "--checkpoint", "../run")
     assert code == 2
     assert (
-        f"was trained from 'models/sd', which is not at {project / 'models' / 'sd'} any more: give its new place with --model"
+        f"was trained from 'models/sd', which is no longer at {project / 'models' / 'sd'}: give its new place with --model"
         in errors
     )
     assert sample(ddpo, project / "out", "--checkpoint", "../run", "--model", "../store/sd")[0] == 0

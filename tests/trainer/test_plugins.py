@@ -1,4 +1,4 @@
-"""Algorithms and models of others: of a package that pip installed, of a file, of a module; and what is wrong with bad ones."""
+"""Algorithms and models of an installed package, a file or a module, and errors of bad ones."""
 
 from __future__ import annotations
 
@@ -222,7 +222,8 @@ def test_a_file_trains_and_a_run_is_not_resumed_when_it_was_changed(
     mine.write_text(FILE + "\n# changed\n")
     with pytest.raises(
         ConfigError,
-        match=r"the algorithm '.*mine.py:Mine' was that of mine.py sha256:\w+ when it was started, and is now",
+        match=r"the algorithm '.*mine.py:Mine' was that of mine.py sha256:\w+ "
+        r"when it was started, and is now",
     ):
         list(resume(tmp_path / "run", 4))
 
@@ -260,7 +261,7 @@ def test_a_module_and_an_object_will_do() -> None:
         ("ddpo_si", UnknownNameError, "unknown algorithm 'ddpo_si'; did you mean 'ddpo_i?s"),
     ],
 )
-def test_bad_algorithms_are_told_in_one_line(
+def test_bad_algorithms_are_reported_in_one_line(
     mine: Path, name: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message) as caught:
@@ -277,7 +278,7 @@ def test_bad_algorithms_are_told_in_one_line(
         ("emojy", UnknownNameError, "unknown model 'emojy'; did you mean 'emoji'"),
     ],
 )
-def test_bad_models_are_told_in_one_line(
+def test_bad_models_are_reported_in_one_line(
     mine: Path, name: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message) as caught:

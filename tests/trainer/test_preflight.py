@@ -1,4 +1,4 @@
-"""What is looked at before a run: the numbers are right, bad signs are told, nothing is changed or left behind."""
+"""The checks before a run: right numbers, warnings, nothing changed or left behind."""
 
 from __future__ import annotations
 
@@ -36,18 +36,19 @@ def looked_at(config: TrainConfig, out: Path) -> dict[str, Finding]:
     return {finding.topic: finding for finding in checked.findings}
 
 
-def test_a_dry_run_tells_the_numbers_and_leaves_nothing_behind(
+def test_a_dry_run_reports_the_numbers_and_leaves_nothing_behind(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     found = looked_at(
         config_of(tiny_model, "darkness", adapt={"kind": "lora", "rank": 4}), tmp_path / "run"
     )
     assert found["batch"].text == (
-        "6 prompts × 2 = 12 pictures, sampled in 3 batches of 4; 2 updates of 6 pictures × 2 steps = 12 items"
+        "6 prompts × 2 = 12 images, sampled in 3 batches of 4; "
+        "2 updates of 6 images × 2 steps = 12 items"
     )
     assert found["ratio"].text == "1 before the first update (largest deviation 0)"
-    assert "over 4 pictures; spread within a prompt 0.0" in found["reward"].text
-    assert found["unscorable"].text == "0 of 4 pictures"
+    assert "over 4 images; spread within a prompt 0.0" in found["reward"].text
+    assert found["unscorable"].text == "0 of 4 images"
     assert "for 6, 72 reward queries; an estimate" in found["time"].text
     assert " for 3 checkpoints and the state; " in found["disk"].text
     assert all(finding.good for finding in found.values())
@@ -64,26 +65,27 @@ def test_a_method_without_ratios_says_so(tiny_model: Path, tmp_path: Path) -> No
 
 
 def test_of_a_sparse_round_only_what_is_kept_is_counted(tiny_model: Path, tmp_path: Path) -> None:
-    """The best of four pictures: 3 of 12, each fitted at one noise level, five times."""
-    sample, optim = (
-        {"samples": 12, "per_prompt": 4, "steps": 3, "batch": 4},
-        {"updates": 1, "epochs": 5, "timesteps": 1},
-    )
+    """The best of four images: 3 of 12, each fitted at one noise level, five times."""
+    sample = {"samples": 12, "per_prompt": 4, "steps": 3, "batch": 4}
+    optim = {"updates": 1, "epochs": 5, "timesteps": 1}
     config = config_of(tiny_model, "darkness", algorithm="rwr_sparse", sample=sample, optim=optim)
     text = looked_at(config, tmp_path / "run")["batch"].text
     assert text.endswith(
-        "in 3 batches of 4; 3 are kept; 1 update of 3 pictures × 1 noise level = 3 items, 5 times over"
+        "in 3 batches of 4; 3 are kept; "
+        "1 update of 3 images × 1 noise level = 3 items, 5 times over"
     )
 
 
-def test_a_reward_from_which_nothing_is_learned_is_told(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_reward_from_which_nothing_is_learned_is_reported(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     (tmp_path / "flat.py").write_text(
         "def flat(images):\n    return [1.0] + [None] * 1 + [1.0] * (len(images) - 2)\n"
     )
     found = looked_at(config_of(tiny_model, f"{tmp_path / 'flat.py'}:flat"), tmp_path / "run")
     assert "1 of 1 prompts have equal rewards" in found["reward"].text
     assert not found["reward"].good
-    assert found["unscorable"].text.startswith("1 of 4 pictures; the first: ")
+    assert found["unscorable"].text.startswith("1 of 4 images; the first: ")
     (tmp_path / "none.py").write_text("def none(images):\n    return [None] * len(images)\n")
     found = looked_at(config_of(tiny_model, f"{tmp_path / 'none.py'}:none"), tmp_path / "run")
     assert "reward" not in found
@@ -104,7 +106,7 @@ class Usage(NamedTuple):
         {"algorithm": "rwr"},
     ],
 )
-def test_pictures_that_are_compared_with_nothing_are_told(
+def test_images_that_are_compared_with_nothing_are_reported(
     tiny_model: Path, tmp_path: Path, values: dict[str, Any]
 ) -> None:
     sample = {"samples": 4, "per_prompt": 1, "steps": 3, "batch": 4}
@@ -113,7 +115,7 @@ def test_pictures_that_are_compared_with_nothing_are_told(
     ]
     assert not found.good
     assert "with sample.per_prompt = 1 and advantage.kind = " in found.text
-    (tmp_path / "one.txt").write_text("a cat\n")  # the four pictures are of one prompt
+    (tmp_path / "one.txt").write_text("a cat\n")  # the four images are of one prompt
     assert "comparison" not in looked_at(
         config_of(
             tiny_model, "darkness", sample=sample, prompts=str(tmp_path / "one.txt"), **values

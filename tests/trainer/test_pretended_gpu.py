@@ -1,6 +1,6 @@
-"""A run on a pretended GPU, without a GPU: all tensors meet on one device, and the host does not wait within steps and training calls.
+"""A run on a pretended GPU: all tensors meet on one device, and the host waits in no step or call.
 
-The device is registered with torch for the whole of a process, so the scenarios run in one of their own.
+The device is registered with torch for a whole process, so the scenarios run in one of their own.
 """
 
 from __future__ import annotations

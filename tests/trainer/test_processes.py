@@ -1,4 +1,4 @@
-"""A run on two processes is the run on one: the same pictures, rewards and gradients, and the same parameters on both."""
+"""A run on two processes has the images, rewards, gradients and parameters of a run on one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ import pytest
 import torch
 from processes_worker import recorded
 
+from ddpo.distributed import World
 from ddpo.errors import ConfigError
 from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.loop import resume
 from ddpo.trainer.minibatches import Minibatch
-from ddpo.trainer.processes import ALONE, World
+from ddpo.trainer.rollout import sample_shard
 
 REWARDS = """
 import os
@@ -28,7 +29,10 @@ from ddpo.rewards.card import RewardCard
 from ddpo.types import RewardOutput
 
 def card(name):
-    return RewardCard(id=name, version="1", summary="test", load="tests:none", family="test", flaws="none", pixels="float")
+    return RewardCard(
+        id=name, version="1", summary="test", load="tests:none", family="test", flaws="none",
+        pixels="float",
+    )
 
 class Brightness:
     card = card("brightness")
@@ -45,15 +49,18 @@ class Breaks:
         return RewardOutput(batch.pixels.mean((1, 2, 3)))
 """
 CLOSE = 1e-6
-"""Of the largest: what float32 sums in another order may differ by."""
+"""Relative to the largest: the difference of float32 sums in another order."""
 LATER = 1e-4
-"""The same after an update, when parameters differ in their last bits: advantages of both signs nearly cancel, which magnifies them."""
+"""The same after an update, when parameters differ in their last bits.
+
+Advantages of both signs nearly cancel, which magnifies the difference.
+"""
 
 
 def settings(
     model: Path, rewards: Path, reward: str = "Brightness", batch: int = 4, **changes: Any
 ) -> dict[str, Any]:
-    """Eight pictures an iteration; steps in proportion to the gradient (a large `eps`), so that rounding does not grow."""
+    """Eight images an iteration; a large `eps` makes steps proportional to gradients."""
     optim = {
         "updates": 4,
         "timesteps": 2,
@@ -172,7 +179,8 @@ def test_two_processes_do_what_one_does_with_the_double_batch(
     tmp_path: Path,
 ) -> None:
     values = scenarios[name] | {"sample": scenarios[name]["sample"] | {"batch": batch}}
-    one, (first, second) = recorded(values, tmp_path / "one"), two[1][name]
+    one = recorded(values, tmp_path / "one")
+    first, second = two[1][name]
     assert torch.equal(first["rewards"][0], one["rewards"][0]), (
         "the first samples and rewards are equal to the bit"
     )
@@ -198,7 +206,7 @@ def test_two_processes_do_what_one_does_with_the_double_batch(
 def test_both_processes_have_the_same_parameters_to_the_bit(
     name: str, meeting: str, two: tuple[Path, dict[str, Any]]
 ) -> None:
-    """Also where a process has no items in some update ("idle"), or more than one batch of them ("kept_back")."""
+    """Also if a process has no items in some update ("idle"), or several batches ("kept_back")."""
     first, second = two[1][name]
     for mine, other in zip(first["parameters"], second["parameters"], strict=True):
         assert torch.equal(mine, other)
@@ -245,12 +253,13 @@ def test_the_ratio_is_one_to_the_bit_on_both_processes_in_half_precision(
     assert [line["ratio_first_deviation"] for line in metrics(two[0] / "half")] == [0, 0]
 
 
-def test_a_run_goes_on_with_another_number_of_processes(
+def test_a_run_resumes_with_another_number_of_processes(
     scenarios: dict[str, Any], two: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     list(resume(two[0] / "lora", iterations=4))
     recorded(scenarios["lora"] | {"iterations": 4}, tmp_path / "one")
-    found, expected = metrics(two[0] / "lora"), metrics(tmp_path / "one")
+    found = metrics(two[0] / "lora")
+    expected = metrics(tmp_path / "one")
     assert [line["iteration"] for line in found] == [1, 2, 3, 4]
     assert found[-1]["reward_mean"] == pytest.approx(expected[-1]["reward_mean"], rel=1e-6)
     assert found[-1]["grad_norm"] == pytest.approx(expected[-1]["grad_norm"], rel=1e-4)
@@ -294,7 +303,7 @@ def test_the_command_line_speaks_with_one_voice(
     out = tmp_path / "run"
     done = launch(*arguments, "--out", out)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("2 processes × 4 = 8 pictures (4 prompts × 2)") == 1
+    assert done.stdout.count("2 processes × 4 = 8 images (4 prompts × 2)") == 1
     assert done.stdout.count("iteration 1/1") == 1
     assert sorted(path.name for path in out.iterdir() if path.name != "best.json") == [
         "checkpoints",
@@ -307,7 +316,7 @@ def test_the_command_line_speaks_with_one_voice(
     assert json.loads((out / "manifest.json").read_text())["processes"] == 2
 
 
-def test_pictures_that_cannot_be_shared_are_an_error_of_one_line(
+def test_images_that_cannot_be_shared_are_an_error_of_one_line(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     done = launch(
@@ -324,21 +333,25 @@ def test_pictures_that_cannot_be_shared_are_an_error_of_one_line(
         tmp_path / "run",
     )
     assert done.returncode != 0
-    line = "error: 2 processes cannot share 3 prompts × 8 pictures equally: make sample.samples a multiple of 16"
+    line = (
+        "error: 2 processes cannot share 3 prompts × 8 images equally: "
+        "make sample.samples a multiple of 16"
+    )
     assert done.stderr.count(line) == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_a_share_is_whole_prompts_in_order() -> None:
-    shares = []
-    for index in range(3):
-        processes = World(None, "cpu")
-        processes.index, processes.count = index, 3
-        shares.append(processes.share(SampleConfig(samples=18, per_prompt=3)))
-    assert [place for share in shares for place in share] == list(range(18))
-    assert {len(share) for share in shares} == {6}
+def test_a_shard_is_whole_prompts_in_order() -> None:
+    shards = []
+    for rank in range(3):
+        world = World(None, "cpu")
+        world.rank = rank
+        world.world_size = 3
+        shards.append(sample_shard(SampleConfig(samples=18, per_prompt=3), world))
+    assert [place for shard in shards for place in shard] == list(range(18))
+    assert {len(shard) for shard in shards} == {6}
     with pytest.raises(ConfigError, match=r"make sample\.samples a multiple of 9"):
-        processes.share(SampleConfig(samples=15, per_prompt=3))
+        sample_shard(SampleConfig(samples=15, per_prompt=3), world)
 
 
 def test_items_of_a_share() -> None:
@@ -346,29 +359,10 @@ def test_items_of_a_share() -> None:
         np.array([4, 1, 3, 0]), np.array([0, 1, 2, 3]), np.array([5, 6, 7, 8]), total=6
     )
     own = items.among(range(2, 5))
-    assert (own.pictures.tolist(), own.steps.tolist(), own.draws.tolist(), own.total) == (
+    assert (own.images.tolist(), own.steps.tolist(), own.draws.tolist(), own.total) == (
         [4, 3],
         [0, 2],
         [5, 7],
         6,
     )
     assert [len(part) for part in items.batches(3)] == [3, 1]
-
-
-def test_one_process_needs_no_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "accelerate", None)
-    assert World.join("cpu").count == 1
-    assert ALONE.gather("x") == ["x"]
-
-
-def test_several_processes_do_not_share_a_named_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "WORLD_SIZE": "2",
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29500",
-    }.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="say cuda, and each takes its own"):
-        World.join("cuda:0")

@@ -1,4 +1,7 @@
-"""Resuming: a run that was killed at any moment is the run that it would have been, and it goes on with its own settings or not at all."""
+"""Resuming: a run that was killed at any moment becomes the run that it would have been.
+
+It resumes with its own settings or not at all.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,10 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def files(run: Path) -> dict[str, object]:
-    """What a run leaves but its times: state, checkpoints, the record of the best, pictures. Tensors count, not the order of a header."""
+    """The files of a run without their times: state, checkpoints, best.json and images.
+
+    Tensors count, not the order of a header.
+    """
     found: dict[str, object] = {}
     for path in run.rglob("*"):
         if path.suffix == ".safetensors":
@@ -69,7 +75,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 def test_a_run_that_is_killed_at_random_moments_equals_a_straight_one(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    """Real kills, some of them while a file is replaced; weights, optimizer, metrics, checkpoints, grids and the best, to the bit."""
+    """Real kills, some while a file is replaced: all files of the run are equal to the bit."""
     (tmp_path / "unseen.txt").write_text("a toaster\n")
     held_out = {"held_out": "colorfulness", "held_out_prompts": str(tmp_path / "unseen.txt")}
     config = config_of(tiny_model, iterations=4, checkpoint_every=1, checkpoint_keep=2, **held_out)
@@ -162,7 +168,8 @@ def test_a_config_that_was_edited_by_hand_is_found_out(tiny_model: Path, tmp_pat
     file.write_text(json.dumps(true | {"seed": 5, "optim": true["optim"] | {"clip_range": 0.5}}))
     with pytest.raises(
         ConfigError,
-        match=r"was changed after the run was started: seed is 5 and was 0, optim.clip_range is 0.5 and was 0.002",
+        match=r"was changed after the run was started: seed is 5 and was 0, "
+        r"optim.clip_range is 0.5 and was 0.002",
     ):
         list(resume(tmp_path / "run", 2))
     file.write_text(json.dumps(true | {"iterations": 2}))
@@ -188,7 +195,7 @@ def test_a_lower_batch_is_allowed_said_and_recorded(tiny_model: Path, tmp_path: 
         (1, {"iterations": [1, 2], "sample.batch": [4, 2]})
     ]
     assert metrics(run)[1]["ratio_first_deviation"] == 0
-    list(resume(run, 3))  # it goes on with what it has now, and says nothing of it
+    list(resume(run, 3))  # it resumes with its present settings, and says nothing about them
     manifest = json.loads((run / "manifest.json").read_text())
     assert [note["changed"] for note in manifest["resumed"][1:]] == [{"iterations": [2, 3]}]
     straight = tmp_path / "straight"

@@ -1,4 +1,4 @@
-"""Sampling goes on while a reward is waited for, and nothing else changes."""
+"""Sampling continues while a reward is waited for, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,15 @@ ASKS_A_SERVER = replace(LOCAL, calls=Calls(concurrency=2))
 
 
 class Slow:
-    """Mean brightness, after `until` or a while; remembers whether sampling had got to a second batch when the first score was given."""
+    """Mean brightness, after `until` or a while.
+
+    `saw_the_next` notes if the second batch was being sampled when the first score was returned.
+    """
 
     def __init__(self, card: RewardCard, until: threading.Event, patience: float) -> None:
-        self.card, self.until, self.patience = card, until, patience
+        self.card = card
+        self.until = until
+        self.patience = patience
         self.saw_the_next: list[bool] = []
         self.asked: list[list[str]] = []
 
@@ -47,7 +52,7 @@ def policy(tiny_model: Path) -> Policy:
 
 
 def collected(policy: Policy, reward: Any) -> Rollout:
-    """All of an iteration's pictures."""
+    """All of an iteration's images."""
     steps = Collection(policy, KEYS, Scorer(reward), CONFIG, 0, Context()).rest()
     while True:
         try:
@@ -59,7 +64,9 @@ def collected(policy: Policy, reward: Any) -> Rollout:
 
 def watched(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set as soon as the denoiser is called for a second batch."""
-    second, calls, predict = threading.Event(), [], policy.predict
+    second = threading.Event()
+    calls = []
+    predict = policy.predict
 
     def counted(*arguments: torch.Tensor) -> torch.Tensor:
         calls.append(1)
@@ -107,7 +114,10 @@ def test_a_reward_on_the_same_gpu_is_overlapped_where_there_is_room(
 def test_room_is_twice_a_call_and_a_tenth(
     monkeypatch: pytest.MonkeyPatch, peak: float, enough: bool
 ) -> None:
-    """80 GB, of which 20 are free and 15 reserved, 10 of these in use: 25 are unused, 8 stay free, 17 are for two calls."""
+    """80 GB, of which 20 are free and 15 reserved, 10 of these in use.
+
+    So 25 are unused, 8 stay free, and 17 are for two calls.
+    """
     gigabytes = {"memory_allocated": 10, "max_memory_allocated": peak, "memory_reserved": 15}
     for name, size in gigabytes.items():
         monkeypatch.setattr(f"torch.cuda.{name}", lambda device, size=size: size * 1e9)
@@ -127,11 +137,10 @@ def test_what_a_reward_raises_in_the_background_is_raised(policy: Policy) -> Non
 
 
 def test_when_it_pays() -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    here, any_device = (
-        make_scorer(resolve("compressibility")),
-        Scorer(Slow(replace(LOCAL, device="any"), threading.Event(), 0)),
-    )
+    cpu = torch.device("cpu")
+    gpu = torch.device("cuda", 0)
+    here = make_scorer(resolve("compressibility"))
+    any_device = Scorer(Slow(replace(LOCAL, device="any"), threading.Event(), 0))
     assert not leaves_idle(here, cpu)
     assert leaves_idle(here, gpu)
     assert not leaves_idle(any_device, gpu)

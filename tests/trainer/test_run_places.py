@@ -1,4 +1,7 @@
-"""A run works from any directory, under any spelling of its path, and after it was moved; what it was made of is compared by content."""
+"""A run works from any directory, under any spelling of its path, and after a move.
+
+Its files are compared by content.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ class Red:
 
 @pytest.fixture
 def project(ddpo: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a reward, its helper module and data file, prompts, and a run of one iteration, all named by relative paths."""
+    """A folder with a reward, its helper and data, prompts and a run, all under relative paths."""
     folder = tmp_path / "project"
     (folder / "data").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()

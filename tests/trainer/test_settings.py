@@ -1,4 +1,4 @@
-"""Settings by family: found by what the model is, below the algorithm, recipes and options; each value with its source."""
+"""Settings by family, below those of the algorithm, recipes and options, with their sources."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def as_sd2(model: Path, folder: Path, **unet: object) -> Path:
     return folder
 
 
-def test_the_family_is_told_by_what_the_model_is(
+def test_the_family_is_found_by_what_the_model_is(
     tiny_model: Path, tiny_xl: Path, tmp_path: Path
 ) -> None:
     assert family_of("emoji") == "emoji"
@@ -78,7 +78,10 @@ def test_every_family_has_a_recipe_that_speaks_of_settings_of_a_model_alone() ->
 def test_the_first_command_of_a_user_gets_the_settings_of_the_model(
     tiny_model: Path, tiny_xl: Path
 ) -> None:
-    """Stable Diffusion 1.5 as in kvablack/ddpo-pytorch: 50 steps, guidance 5, 3e-4, clip range 1e-4, 256 images in 4 updates."""
+    """Stable Diffusion 1.5 as in kvablack/ddpo-pytorch.
+
+    50 steps, guidance 5, 3e-4, clip range 1e-4, 256 images in 4 updates.
+    """
     config = config_for({"reward": "aesthetic", "model": str(tiny_model)})
     assert (config.sample.steps, config.sample.guidance, config.sample.samples) == (50, 5.0, 256)
     assert (config.optim.lr, config.optim.clip_range, config.optim.updates) == (3e-4, 1e-4, 4)
@@ -230,3 +233,29 @@ def test_the_table_of_families_is_fresh() -> None:
     tools = runpy.run_path(str(ROOT / "tools" / "recipes_table.py"))
     assert tools["with_table"](text) == text, "run: python tools/recipes_table.py"
     assert "| `optim.clip_range` | 0.002 | 0.0001 | 4.4e-05 | 2.5e-05 |" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("tiny_model", "recipe sd1 (Stable Diffusion 1.x): steps 50, guidance 5, "),
+        ("tiny_xl", "recipe sdxl (Stable Diffusion XL): steps 30, guidance 5, "),
+    ],
+)
+def test_a_dry_run_without_the_weights_of_its_reward_shows_the_settings(
+    model: str,
+    shown: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ddpo: Run,
+) -> None:
+    monkeypatch.setenv("DDPO_OFFLINE", "1")
+    monkeypatch.setenv("DDPO_CACHE", str(tmp_path / "cache"))
+    folder = request.getfixturevalue(model)
+    arguments = ("--reward", "aesthetic", "--model", folder, "--out", tmp_path / "run")
+    code, out, errors = ddpo("train", *arguments, "--dry-run")
+    assert code == 2
+    assert shown in " ".join((out + errors).split())
+    assert errors.splitlines()[-1].startswith("error: reward 'aesthetic' needs LAION aesthetic")
+    assert not (tmp_path / "run").exists()

@@ -19,9 +19,8 @@ from ddpo.io.tensors import load_tensors
 from ddpo.policies import load_policy
 from ddpo.policies.policy import Policy
 from ddpo.trainer.loop import resume
-from ddpo.trainer.processes import World
 from ddpo.trainer.run.folder import STATE_FILE
-from ddpo.trainer.sharding import ShardedDenoiser
+from ddpo.trainer.sharding import ShardedDenoiser, join_world
 
 FSDP = ("--use_fsdp", "--fsdp_version", "2")
 HELD_OUT = """
@@ -30,7 +29,8 @@ class HeldOutBreaks:
     calls = 0
     def __call__(self, batch):
         HeldOutBreaks.calls += 1
-        if HeldOutBreaks.calls > 2 and os.environ.get("RANK", "alone") == os.environ.get("BREAK_IN"):
+        rank = os.environ.get("RANK", "alone")
+        if HeldOutBreaks.calls > 2 and rank == os.environ.get("BREAK_IN"):
             raise ValueError("no answer")
         return RewardOutput(batch.pixels.mean((1, 2, 3)))
 """
@@ -191,7 +191,8 @@ def test_one_process_resumes_a_sharded_run(
 ) -> None:
     list(resume(two[0] / "sd", iterations=3))
     recorded(scenarios["sd"] | {"iterations": 3}, tmp_path / "one")
-    found, expected = metrics(two[0] / "sd"), metrics(tmp_path / "one")
+    found = metrics(two[0] / "sd")
+    expected = metrics(tmp_path / "one")
     assert [line["iteration"] for line in found] == [1, 2, 3]
     for key in ("reward_mean", "grad_norm", "reference_kl"):
         assert found[-1][key] == pytest.approx(expected[-1][key], rel=1e-4), key
@@ -253,8 +254,8 @@ def test_a_reward_that_fails_on_one_process_stops_all(
 def test_float16_is_an_error_of_one_line(two: Runs) -> None:
     for seen in two[1]["float16"]:
         assert (
-            seen["error"]
-            == "ConfigError: dtype = float16 is not supported with --use_fsdp: use bfloat16 or float32"
+            seen["error"] == "ConfigError: dtype = float16 is not supported with --use_fsdp: "
+            "use bfloat16 or float32"
         )
     assert not (two[0] / "float16").exists()
 
@@ -298,7 +299,7 @@ def test_settings_of_the_launcher_that_would_be_ignored_are_refused(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=advice):
-        World.join("cpu")
+        join_world("cpu")
 
 
 def test_the_command_line_says_that_the_denoiser_is_sharded(

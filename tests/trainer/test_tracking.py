@@ -212,8 +212,8 @@ def test_a_run_and_its_resumption_are_one_run_in_both_trackers(
     done = in_a_process("train", *options, *BOTH, cwd=tmp_path, **OFFLINE)
     assert (done.returncode, done.stderr) == (0, "")
     assert (
-        "tensorboard: tensorboard --logdir run/tensorboard\nwandb: offline; upload with: wandb sync run/wandb/offline-run-"
-        in done.stdout
+        "tensorboard: tensorboard --logdir run/tensorboard\n"
+        "wandb: offline; upload with: wandb sync run/wandb/offline-run-" in done.stdout
     )
     assert "wandb:" not in done.stdout.replace("wandb: offline", "")
     (tmp_path / "run").rename(tmp_path / "renamed")
@@ -240,7 +240,7 @@ def test_a_run_and_its_resumption_are_one_run_in_both_trackers(
 def test_iterations_that_are_done_again_are_there_once(
     ddpo: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """A run that was killed resumes from its last state; what TensorBoard has of later iterations goes."""
+    """A killed run resumes from its last state; later iterations are hidden in TensorBoard."""
     run = tmp_path / "run"
     state = run / "state" / "state.safetensors"
     code, _, errors = ddpo(
@@ -291,7 +291,7 @@ def test_two_processes_are_one_run_in_both_trackers(tiny_model: Path, tmp_path: 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
 @pytest.mark.parametrize("there", [None, "folder"])
-def test_a_missing_package_is_told_in_one_line(
+def test_a_missing_package_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, there: str | None
 ) -> None:
     """A folder of that name in the working directory is no package."""
@@ -326,7 +326,7 @@ def test_a_missing_package_is_told_in_one_line(
         ({"NETRC": "/nowhere/netrc"}, "no API key"),
     ],
 )
-def test_without_an_account_nothing_is_begun(
+def test_without_an_account_nothing_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
 ) -> None:
     done = in_a_process(
@@ -433,7 +433,7 @@ def test_a_failure_at_the_end_is_a_warning(tmp_path: Path) -> None:
     tracker.close()  # once is enough
 
 
-def test_a_damaged_run_id_is_drawn_anew(tmp_path: Path) -> None:
+def test_a_damaged_run_id_is_made_anew(tmp_path: Path) -> None:
     from ddpo.trainer.monitoring.tracking import _wandb_id
 
     file = tmp_path / "wandb" / "run_id.txt"

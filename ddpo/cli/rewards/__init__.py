@@ -1,4 +1,4 @@
-"""`ddpo rewards`: one file per command. Nothing heavy is imported before a command runs."""
+"""`ddpo rewards`: one file per command."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from ddpo.cli.rewards.check import check_command
 from ddpo.cli.rewards.compare import compare_command
 from ddpo.cli.rewards.doctor import doctor_command
 from ddpo.cli.rewards.download import download_command
-from ddpo.cli.rewards.listing import list_command, show_command
+from ddpo.cli.rewards.listing import list_command
 from ddpo.cli.rewards.new import new_command
 from ddpo.cli.rewards.score import score_command
 from ddpo.cli.rewards.serve import serve_command
+from ddpo.cli.rewards.show import show_command
 from ddpo.cli.rewards.validate import validate_command
 
 app = typer.Typer(
-    help="The reward zoo: what there is, what each one measures, and scores of your pictures.",
+    help="Reward zoo: its rewards, their properties, and scores of your images.",
     no_args_is_help=True,
 )
 app.command("list")(list_command)

@@ -1,4 +1,4 @@
-"""Commands that take rewards and pictures side by side: which argument is which."""
+"""Arguments of the commands on rewards and images: their meaning, and checks of output files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["check_output", "named_rewards", "split_arguments"]
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """Rewards and places of pictures: an existing file or folder is a place, unless it ends in .py or is the bare name of a reward.
+    """Separates the rewards from the places of images.
 
-    A folder that is called like a reward is given as ./name.
+    An existing file or folder is a place, unless it ends in .py or is the bare name of a reward. A
+    folder with the name of a reward is given as ./name.
     """
     from ddpo.rewards.zoo import rewards
 
@@ -34,12 +35,14 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
 
 
 def named_rewards(specs: Sequence[str]) -> dict[str, ResolvedReward]:
-    """Name for tables → reward: its id, or the whole specification where two have the same id.
+    """The rewards by their name in tables.
+
+    The name is the reward's id, or the whole specification where two rewards have the same id.
 
     Raises:
-        UnknownNameError: an argument that is neither a place nor a reward.
-        ConfigError: the same reward twice.
-        UserError: as `resolve`.
+        UnknownNameError: An argument is neither a place nor a reward.
+        ConfigError: The same reward is given twice.
+        UserError: As for `resolve`.
     """
     from ddpo.rewards.zoo import resolve
 
@@ -61,10 +64,10 @@ def named_rewards(specs: Sequence[str]) -> dict[str, ResolvedReward]:
 
 
 def check_output(path: Path, suffix: str) -> None:
-    """Makes sure that a file can be written to `path` before time is spent on it.
+    """Checks that a file can be written to `path` before time is spent on its contents.
 
     Raises:
-        ConfigError: another suffix, a folder, or a place that cannot be written.
+        ConfigError: The suffix is another one, or the place is a folder or not writable.
     """
     from ddpo.io.atomic import check_writable
 

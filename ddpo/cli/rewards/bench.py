@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.device import AUTO, Device
+from ddpo.cli.console import add_number_columns, simple_table
+from ddpo.cli.options import AUTO, AsJson, Device, RewardName
 from ddpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,30 +17,34 @@ if TYPE_CHECKING:
 
     from ddpo.rewards.tools.bench import BenchRecord
 
+BATCH_SIZES = "1,4,16,64"
+
 
 def bench_command(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object."
-        ),
-    ],
-    pictures: Annotated[
+    name: RewardName,
+    files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Pictures and folders to score; drawn ones if none is named."),
+        typer.Argument(
+            metavar="[IMAGES]...", help="Images and folders to score; default: generated images."
+        ),
     ] = None,
-    images: Annotated[int, typer.Option(help="How many pictures a round scores.", min=1)] = 64,
+    images: Annotated[int, typer.Option(help="Number of images in a round.", min=1)] = 64,
     size: Annotated[
-        int, typer.Option(help="Width and height of the pictures, in pixels.", min=1)
+        int, typer.Option(help="Width and height of the images, in pixels.", min=1)
     ] = 512,
     batch_sizes: Annotated[
-        str, typer.Option(help="Pictures per call, separated by commas.")
-    ] = "1,4,16,64",
+        str, typer.Option(help="Numbers of images per call, separated by commas.")
+    ] = BATCH_SIZES,
     device: Device = AUTO,
-    repeats: Annotated[int, typer.Option(help="Rounds; the median counts.", min=1)] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    repeats: Annotated[
+        int, typer.Option(help="Number of rounds, of which the median counts.", min=1)
+    ] = 5,
+    as_json: AsJson = False,
 ) -> None:
-    """Images per second by batch size, peak memory, and the share of the time that is spent outside the reward itself."""
+    """Print a reward's images per second and peak memory by batch size.
+
+    The table also gives the share of the time that is spent outside the reward itself.
+    """
     sizes = _sizes(batch_sizes, images)
     from rich.console import Console
 
@@ -50,10 +55,9 @@ def bench_command(
 
     found = resolve(name)
     device = resolve_device(device)
-    paths = find_images(pictures or [])
-    with Console(stderr=True).status(
-        f"scoring {images} pictures, {repeats} times with each batch size"
-    ):
+    paths = find_images(files or [])
+    status = f"scoring {images} images, {repeats} times with each batch size"
+    with Console(stderr=True).status(status):
         reward = make_on(found, device)
         array = fitted_images(paths, images, size) if paths else bench_images(images, size)
         records = list(bench(reward, array, sizes, device, repeats))
@@ -62,9 +66,10 @@ def bench_command(
         return
     console = Console()
     console.print(_table(records))
-    what = f"{len(paths)} files" if paths else "drawn"
+    source = f"{len(paths)} files" if paths else "generated"
     console.print(
-        f"{found.card.id} on {device}: {images} pictures of {size}×{size} ({what}), {repeats} rounds",
+        f"{found.card.id} on {device}: {images} images of {size}×{size} ({source}), "
+        f"{repeats} rounds",
         soft_wrap=True,
     )
     console.print("outside: share of the time in which no call of the reward was running")
@@ -72,44 +77,32 @@ def bench_command(
 
 
 def _sizes(text: str, images: int) -> list[int]:
-    """The batch sizes; those above the number of pictures are left out if they are the default ones."""
+    """The batch sizes; of the default ones, those up to the number of images."""
     try:
         sizes = [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(
             f"--batch-sizes must be whole numbers separated by commas, got {text!r}"
         ) from None
-    return [size for size in sizes if size <= images] if text == "1,4,16,64" else sizes
+    return [size for size in sizes if size <= images] if text == BATCH_SIZES else sizes
 
 
 def _table(records: list[BenchRecord]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    with_gpu = any(record.peak_gpu_mb is not None for record in records)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in (
-        "batch size",
-        "images/s",
-        "lowest … highest",
-        "ms/image",
-        "outside",
-        "peak memory",
-        *(["GPU"] * with_gpu),
-    ):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = simple_table()
+    names = ["batch size", "images/s", "lowest … highest", "ms/image", "outside", "peak memory"]
+    if any(record.peak_gpu_mb is not None for record in records):
+        names.append("GPU")
+    add_number_columns(table, names)
     for record in records:
         cells = [
             f"{record.batch_size}",
             f"{record.rate:,.1f}",
             f"{record.rate_low:,.1f} … {record.rate_high:,.1f}",
-        ]
-        cells += [
             f"{1000 / record.rate:.3g}",
             f"{100 * record.outside:.1f} %",
             f"{record.peak_memory_mb:,.0f} MB",
         ]
-        table.add_row(
-            *cells, *([f"{record.peak_gpu_mb:,.0f} MB"] if record.peak_gpu_mb is not None else [])
-        )
+        if record.peak_gpu_mb is not None:
+            cells.append(f"{record.peak_gpu_mb:,.0f} MB")
+        table.add_row(*cells)
     return table

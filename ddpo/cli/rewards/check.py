@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ddpo.cli.device import AUTO, Device
-from ddpo.cli.markup import escape
+from ddpo.cli.console import escape, quiet_libraries, simple_table
+from ddpo.cli.options import AUTO, AsJson, Device, RewardName
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,52 +27,43 @@ WORDS: Final = {"expected": "expected to fail", "unexpected pass": "passed, expe
 
 
 def check_command(
-    reward: Annotated[
-        str,
-        typer.Argument(
-            help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object."
-        ),
-    ],
+    reward: RewardName,
     expect: Annotated[
         list[str] | None,
-        typer.Option(help="CHECK=REASON: a check that is expected to fail, and why. Repeatable."),
+        typer.Option(help="Expected failure with its reason, CHECK=REASON; repeatable."),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Run this check alone. Repeatable.")
+        list[str] | None, typer.Option(help="Name of the only check to run; repeatable.")
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(
-            help="The prompt of the probe pictures, for a reward that needs something in it."
-        ),
+        typer.Option(help="Prompt of the probe images, for a reward that needs a certain one."),
     ] = None,
     device: Device = AUTO,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Checks that a reward keeps its promises: batch invariance, order, gradients, odd pictures, and more. Exit code 1 if it does not."""
+    """Report which promises a reward keeps, such as batch invariance, order and gradients.
+
+    Exit code 1 if a check fails that was not expected to, or passes against expectation.
+    """
     from rich.console import Console
 
-    from ddpo.cli.quiet import quiet_libraries
     from ddpo.rewards.check.run import iter_results, parse_expected
     from ddpo.rewards.zoo import resolve_card
     from ddpo.types import Prompt
 
     expected = parse_expected(expect or [])
+    probe = None if prompt is None else Prompt(prompt)
     if resolve_card(reward).weights:
-        quiet_libraries()  # it imports what loads models, which takes seconds
+        quiet_libraries()  # takes seconds, so only for a reward that loads models
     results = []
     with Console(stderr=True).status(f"checking {escape(reward)}") as status:
-        for result in iter_results(
-            reward, expected, only or None, None if prompt is None else Prompt(prompt), device
-        ):
+        for result in iter_results(reward, expected, only or None, probe, device):
             results.append(result)
             status.update(f"checking {escape(reward)}: {result.name} {result.outcome}")
     if as_json:
-        typer.echo(
-            json.dumps(
-                [dataclasses.asdict(result) for result in results], indent=2, ensure_ascii=False
-            )
-        )
+        records = [dataclasses.asdict(result) for result in results]
+        typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
     else:
         console = Console()
         console.print(_table(results))
@@ -82,16 +73,14 @@ def check_command(
 
 
 def _table(results: list[CheckResult]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = simple_table()
     table.add_column("check", no_wrap=True, style="bold")
     table.add_column("outcome", no_wrap=True)
     table.add_column("detail", ratio=1, overflow="fold")
     table.add_column("s", justify="right", no_wrap=True)
     for result in results:
-        color, word = COLORS[result.outcome], WORDS.get(result.outcome, result.outcome)
+        color = COLORS[result.outcome]
+        word = WORDS.get(result.outcome, result.outcome)
         table.add_row(
             result.name,
             f"[{color}]{word}[/{color}]",
@@ -102,13 +91,12 @@ def _table(results: list[CheckResult]) -> Table:
 
 
 def _summary(reward: str, results: list[CheckResult]) -> str:
+    """One line with the verdict and the number of results of each outcome."""
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in COLORS}
-    told = ", ".join(
+    listed = ", ".join(
         f"{count} {WORDS.get(outcome, outcome)}" for outcome, count in counts.items() if count
     )
-    verdict = (
-        "[green]conforms[/green]"
-        if all(result.ok for result in results)
-        else "[red]does not conform[/red]"
-    )
-    return f"{escape(reward)} {verdict}: {told}"
+    verdict = "[red]does not conform[/red]"
+    if all(result.ok for result in results):
+        verdict = "[green]conforms[/green]"
+    return f"{escape(reward)} {verdict}: {listed}"

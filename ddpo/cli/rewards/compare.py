@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.device import AUTO, Device
-from ddpo.cli.markup import escape
-from ddpo.cli.progress import image_progress
+from ddpo.cli.console import (
+    add_number_columns,
+    escape,
+    image_progress,
+    print_left_out,
+    simple_table,
+)
+from ddpo.cli.options import AUTO, BatchSize, Device, OnePrompt, UseCache
 from ddpo.cli.rewards.arguments import check_output, named_rewards, split_arguments
-from ddpo.cli.rewards.left_out import print_left_out
-from ddpo.cli.rewards.scorers import Cache, open_scorers
+from ddpo.cli.rewards.scorers import open_scorers
 from ddpo.errors import ConfigError, RewardFailure
+from ddpo.text import percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,9 +32,9 @@ if TYPE_CHECKING:
     from ddpo.reward_quality.sensitivity import EditEffect
     from ddpo.rewards.scoring.resolve import ResolvedReward
 
-SIDE_BY_SIDE = 3  # rewards in one table of edits, which 100 columns have room for
+SIDE_BY_SIDE = 3  # rewards in one table of edits, which fits 100 columns
 SHOWN = 5  # disagreements of each pair
-REASONS_SHOWN = 10  # why pictures have no score
+REASONS_SHOWN = 10  # reasons why images have no score
 
 
 def compare_command(
@@ -41,51 +46,46 @@ def compare_command(
         ),
     ],
     prompts: Annotated[
-        Path | None, typer.Option(help="The prompts of the pictures, as in `score`.")
+        Path | None, typer.Option(help="Prompts of the images, as in `score`.")
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="The one prompt of all pictures.")] = None,
+    prompt: OnePrompt = None,
     edits: Annotated[
         bool,
-        typer.Option(help="Measure the sensitivity to small edits; scores every picture 13 times."),
+        typer.Option(help="Sensitivity to small edits, for which every image is scored 13 times."),
     ] = True,
     out: Annotated[
-        Path | None, typer.Option(help="A report to write: .json with all figures and scores.")
+        Path | None, typer.Option(help="Report to write: .json with all figures and scores.")
     ] = None,
     contact_sheet: Annotated[
         Path | None,
-        typer.Option(help="A PNG to write: the pictures on which rewards disagree most."),
+        typer.Option(help="PNG to write, of the images on which rewards disagree most."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures per call of a reward, at most.")] = 16,
+    batch_size: BatchSize = 16,
     device: Device = AUTO,
-    cache: Cache = None,
+    cache: UseCache = None,
 ) -> None:
-    """How alike rewards rank pictures, where they disagree, and below which difference a score means nothing."""
-    specs, places = split_arguments(rewards_and_images)
-    found = named_rewards(specs)
-    if not found or not places:
-        raise ConfigError(
-            f"compare needs rewards and pictures; got {len(found)} rewards and {len(places)} files or folders"
-        )
-    if len(found) == 1 and (not edits or contact_sheet is not None):
-        raise ConfigError(
-            "with one reward there is nothing but its sensitivity to edits: name a second reward"
-        )
-    if out is not None:
-        check_output(out, ".json")
-    if contact_sheet is not None:
-        check_output(contact_sheet, ".png")
+    """Print how alike rewards rank images, their largest disagreements, and their noise floors.
+
+    A score difference below the noise floor means nothing.
+    """
     from rich.console import Console
 
     from ddpo.inputs.collection import image_source
     from ddpo.inputs.input_image import copied_to
     from ddpo.reward_quality.comparison import compare_rewards
 
+    specs, places = split_arguments(rewards_and_images)
+    found = named_rewards(specs)
+    _check_arguments(found, places, edits, contact_sheet)
+    if out is not None:
+        check_output(out, ".json")
+    if contact_sheet is not None:
+        check_output(contact_sheet, ".png")
     source = image_source(places, prompts, prompt)
     with TemporaryDirectory(prefix="ddpo-") as folder:
-        pictures = list(copied_to(Path(folder), source))
-        comparison = compare_rewards(
-            _score(found, pictures, edits, batch_size, cache, device), pictures
-        )
+        images = list(copied_to(Path(folder), source))
+        scores = _score(found, images, edits, batch_size, cache, device)
+        comparison = compare_rewards(scores, images)
     console = Console()
     print_comparison(console, comparison)
     print_left_out(console, source)
@@ -109,9 +109,31 @@ def compare_command(
         )
 
 
+def _check_arguments(
+    found: Mapping[str, ResolvedReward],
+    places: Sequence[Path],
+    edits: bool,
+    contact_sheet: Path | None,
+) -> None:
+    """Checks that there is something to compare.
+
+    Raises:
+        ConfigError: Rewards or images are missing, or one reward has nothing to be compared with.
+    """
+    if not found or not places:
+        raise ConfigError(
+            f"compare needs rewards and images; got {len(found)} rewards and "
+            f"{len(places)} files or folders"
+        )
+    if len(found) == 1 and (not edits or contact_sheet is not None):
+        raise ConfigError(
+            "with one reward there is nothing but its sensitivity to edits: name a second reward"
+        )
+
+
 def _score(
     found: Mapping[str, ResolvedReward],
-    pictures: Sequence[InputImage],
+    images: Sequence[InputImage],
     edits: bool,
     batch_size: int,
     cache: bool | None,
@@ -121,67 +143,73 @@ def _score(
 
     with (
         open_scorers(found, batch_size, cache=cache, device=device) as scorers,
-        image_progress(", ".join(found), len(pictures)) as advance,
+        image_progress(", ".join(found), len(images)) as advance,
     ):
-        return score_for_comparison(scorers, pictures, with_edits=edits, progress=advance)
+        return score_for_comparison(scorers, images, with_edits=edits, progress=advance)
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Agreement, disagreements and sensitivity, as far as there are any."""
+    """Prints agreement, disagreements and sensitivity, as far as they were computed."""
     if comparison.agreements:
         console.print(_agreement_table(comparison))
-    for note in dict.fromkeys(found.note for found in comparison.agreements.values() if found.note):
-        pairs = [
-            ", ".join(pair) for pair, found in comparison.agreements.items() if found.note == note
-        ]
-        about = (
-            "; ".join(pairs)
-            if len(pairs) < len(comparison.agreements)
-            else "all pairs"
-            if len(pairs) > 1
-            else pairs[0]
-        )
-        console.print(f"[yellow]{escape(about)}[/yellow]: {note}", soft_wrap=True)
+        _print_agreement_notes(console, comparison)
     for pair, found in comparison.disagreements.items():
         if found:
             console.print(_disagreement_table(comparison, pair))
     if comparison.sensitivities:
-        from ddpo.reward_quality.edits import SAME_IMAGE
+        _print_sensitivities(console, comparison)
+    _print_missing_scores(console, comparison)
 
-        names = [one.name for one in comparison.rewards]
-        for start in range(0, len(names), SIDE_BY_SIDE):
-            console.print(_sensitivity_table(comparison, names[start : start + SIDE_BY_SIDE]))
-        console.print(
-            f"mean change, mean |change|, and mean |change| / sd of the reward over the images. Noise floor: the largest median |change| "
-            f"under {', '.join(SAME_IMAGE)}; a smaller difference between two images means nothing."
-        )
+
+def _print_agreement_notes(console: Console, comparison: Comparison) -> None:
+    """Prints each note once, with the pairs of rewards that it is about."""
+    pairs: dict[str, list[str]] = {}
+    for pair, found in comparison.agreements.items():
+        if found.note:
+            pairs.setdefault(found.note, []).append(", ".join(pair))
+    for note, named in pairs.items():
+        about = "; ".join(named)
+        if 1 < len(named) == len(comparison.agreements):
+            about = "all pairs"
+        console.print(f"[yellow]{escape(about)}[/yellow]: {note}", soft_wrap=True)
+
+
+def _print_sensitivities(console: Console, comparison: Comparison) -> None:
+    from ddpo.reward_quality.edits import SAME_IMAGE
+
+    names = [one.name for one in comparison.rewards]
+    for start in range(0, len(names), SIDE_BY_SIDE):
+        console.print(_sensitivity_table(comparison, names[start : start + SIDE_BY_SIDE]))
+    console.print(
+        "mean change, mean |change|, and mean |change| / sd of the reward over the images. "
+        f"Noise floor: the largest median |change| under {', '.join(SAME_IMAGE)}; "
+        "a smaller difference between two images means nothing."
+    )
+
+
+def _print_missing_scores(console: Console, comparison: Comparison) -> None:
+    """Prints the first reasons why images have no score, with the rewards that gave them."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for one in comparison.rewards:
         for index, reason in one.errors.items():
             reasons.setdefault((comparison.files[index], reason), []).append(one.name)
     for (file, reason), names in list(reasons.items())[:REASONS_SHOWN]:
-        said = reason if reason.startswith(file) else f"{file}: {reason}"
+        text = reason if reason.startswith(file) else f"{file}: {reason}"
         console.print(
-            f"[yellow]no score[/yellow] from {escape(', '.join(names))}: {escape(said)}",
+            f"[yellow]no score[/yellow] from {escape(', '.join(names))}: {escape(text)}",
             soft_wrap=True,
         )
 
 
 def _table(title: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    return Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold"
-    )
+    return simple_table(title=title, title_justify="left", title_style="bold")
 
 
 def _agreement_table(comparison: Comparison) -> Table:
     units = "prompts" if comparison.clustered else "images"
     table = _table(f"Rank correlation   95 % percentile bootstrap over {units}")
     table.add_column("rewards")
-    for column in ("Spearman ρ", "Kendall τ-b", "images", "left out"):
-        table.add_column(column, justify="right", no_wrap=True)
+    add_number_columns(table, ("Spearman ρ", "Kendall τ-b", "images", "left out"))
     for (a, b), found in comparison.agreements.items():
         table.add_row(
             escape(f"{a}, {b}"),
@@ -230,7 +258,7 @@ def _sensitivity_table(comparison: Comparison, names: Sequence[str]) -> Table:
     table.add_row("sd over images", *(f"{one.spread:.4g}{' ' * 7}" for one in found))
     table.add_row(
         "noise floor",
-        *(f"{one.noise_floor:.4g}  {_percent(one.noise_share)}" for one in found),
+        *(f"{one.noise_floor:.4g}  {_two_digits(one.noise_share)}" for one in found),
         style="bold",
     )
     table.add_row("  set by", *(f"{one.noise_edit}{' ' * 7}" for one in found))
@@ -238,11 +266,13 @@ def _sensitivity_table(comparison: Comparison, names: Sequence[str]) -> Table:
 
 
 def _effect(effect: EditEffect) -> str:
-    return f"{effect.mean:+.3g}  {effect.mean_abs:.3g}  {_percent(effect.share)}".replace("-", "−")
+    text = f"{effect.mean:+.3g}  {effect.mean_abs:.3g}  {_two_digits(effect.share)}"
+    return text.replace("-", "−")
 
 
-def _percent(share: float) -> str:
-    """Two digits, in five places."""
-    if share != share:
-        return f"{'–':>5}"
-    return f"{f'{100 * share:.{0 if share >= 0.0995 or share == 0 else 1 if share >= 0.00995 else 2}f}%':>5}"
+def _two_digits(share: float) -> str:
+    """A share in percent with two significant digits, at least five characters wide."""
+    decimals = 0
+    if 0 < share < 0.0995:
+        decimals = 1 if share >= 0.00995 else 2
+    return f"{percent(share, decimals, space=''):>5}"

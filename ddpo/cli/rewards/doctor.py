@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.markup import escape
+from ddpo.cli.console import escape, simple_table
+from ddpo.cli.options import AsJson
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,14 +18,17 @@ if TYPE_CHECKING:
 
 def doctor_command(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Rewards to look at; all if none is named.")
+        list[str] | None, typer.Argument(help="Rewards to load; default: all of them.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option(help="Seconds for the rewards of one package.", min=1.0)
+        float, typer.Option(help="Time limit for the rewards of one package, in seconds.", min=1.0)
     ] = 120.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Loads every reward's code, built in and of installed packages, and says what is wrong with it; exit code 1 if anything is."""
+    """Report which rewards of ddpo and of installed packages can be loaded, and why others cannot.
+
+    Exit code 1 if a reward cannot be loaded.
+    """
     from rich.console import Console
 
     from ddpo.rewards.tools.doctor import diagnose
@@ -33,9 +37,8 @@ def doctor_command(
         found = list(diagnose(timeout, names or None))
     broken = [diagnosis for diagnosis in found if diagnosis.status != "ok"]
     if as_json:
-        typer.echo(
-            json.dumps([diagnosis.to_dict() for diagnosis in found], indent=2, ensure_ascii=False)
-        )
+        records = [diagnosis.to_dict() for diagnosis in found]
+        typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
     else:
         console = Console()
         console.print(_table(found))
@@ -45,10 +48,7 @@ def doctor_command(
 
 
 def _table(found: list[Diagnosis]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = simple_table()
     table.add_column("reward", no_wrap=True, style="bold")
     table.add_column("from", no_wrap=True)
     table.add_column("state", no_wrap=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.markup import escape
+from ddpo.cli.console import escape
 
 if TYPE_CHECKING:
     from ddpo.rewards.tools.availability import WeightState
@@ -15,16 +15,15 @@ if TYPE_CHECKING:
 def download_command(
     names: Annotated[list[str], typer.Argument(help="Rewards of `ddpo rewards list`.")],
 ) -> None:
-    """Fetch and verify the weights of rewards ahead of time; downloads from the hub resume."""
+    """Fetch and verify the weights of rewards; downloads from the hub resume."""
     from rich.console import Console
 
     from ddpo.rewards.tools.availability import check_space_for, weight_state
     from ddpo.rewards.zoo import resolve
 
     console = Console()
-    cards = list(
-        {(card.id, card.weights): card for card in (resolve(name).card for name in names)}.values()
-    )
+    named = [resolve(name).card for name in names]
+    cards = list({(card.id, card.weights): card for card in named}.values())
     states = [[weight_state(weight) for weight in card.weights] for card in cards]
     check_space_for(list({state.weight: state for found in states for state in found}.values()))
     for card, found in zip(cards, states, strict=True):
@@ -37,6 +36,7 @@ def download_command(
 
 
 def _fetch(state: WeightState, reward: str) -> None:
+    """Fetches one file or repository and prints its path."""
     from rich.console import Console
 
     from ddpo.rewards.tools.availability import fetch_weight

@@ -1,4 +1,4 @@
-"""`ddpo rewards list` and `show`. Nothing heavy is imported."""
+"""`ddpo rewards list`, which imports no torch, numpy or PIL."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddpo.cli.markup import escape
+from ddpo.cli.console import escape, simple_table
+from ddpo.cli.options import AsJson
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ddpo.rewards.card import RewardCard
-    from ddpo.rewards.tools.availability import Availability
-    from ddpo.rewards.zoo import ResolvedReward
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def list_command(
-    as_json: Json = False,
+    as_json: AsJson = False,
     family: Annotated[
-        str | None, typer.Option(help="Only rewards of this family, such as pixels or clip.")
+        str | None, typer.Option(help="The only family to list, such as pixels or clip.")
     ] = None,
     available: Annotated[
-        bool, typer.Option("--available", help="Only rewards whose libraries and weights are here.")
+        bool, typer.Option("--available", help="Rewards whose libraries and weights are here only.")
     ] = False,
 ) -> None:
-    """All rewards, built in and of installed packages; broken ones with their cause."""
+    """List the rewards of ddpo and of installed packages; broken ones with their cause."""
     from ddpo.rewards.zoo import rewards
 
     cards, failures = rewards.available()
@@ -73,12 +70,9 @@ def _chosen(
 
 
 def _list_table(cards: list[tuple[RewardCard, str]]) -> Table:
-    from rich import box
-    from rich.table import Table
-
     from ddpo.rewards.tools.card_pages import needs
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = simple_table()
     table.add_column("reward", no_wrap=True, style="bold")
     table.add_column("measures", ratio=3)
     table.add_column("unit", ratio=2)
@@ -90,161 +84,3 @@ def _list_table(cards: list[tuple[RewardCard, str]]) -> Table:
         cells = [card.id, escape(card.summary), escape(card.unit), escape(needs(card))]
         table.add_row(*cells, *([escape(origin)] if with_origin else []))
     return table
-
-
-def show_command(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object."
-        ),
-    ],
-    as_json: Json = False,
-) -> None:
-    """Everything that is known about one reward: scale, flaws, licences, options, known scores, whether its weights are here."""
-    from ddpo.rewards.tools.availability import availability
-    from ddpo.rewards.zoo import resolve
-
-    found = resolve(name)
-    here = availability(found.card, found.origin)
-    if as_json:
-        record = {
-            **found.card.to_dict(),
-            "origin": found.origin,
-            "signature": found.signature,
-            "available": _record(here),
-        }
-        typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, text in _facts(found, here):
-        table.add_row(label, escape(text))
-    Console().print(table)
-
-
-def _record(here: Availability) -> dict[str, Any]:
-    weights = [
-        {
-            "source": w.weight.source,
-            "path": None if w.path is None else str(w.path),
-            "bytes": w.bytes,
-        }
-        for w in here.weights
-    ]
-    return {
-        "complete": here.complete,
-        "missing_libraries": list(here.missing_libraries),
-        "weights": weights,
-    }
-
-
-def _facts(found: ResolvedReward, here: Availability) -> list[tuple[str, str]]:
-    from ddpo.rewards.tools.card_pages import needs, scale
-
-    card = found.card
-    typical = "not stated"
-    if card.typical:
-        typical = (
-            " / ".join(f"{value:g}" for value in card.typical)
-            + f"   (5th / 50th / 95th percentile; {card.typical_source})"
-        )
-    return [
-        ("reward", f"{card.id}, version {card.version}, from {found.origin}, family {card.family}"),
-        ("measures", card.summary),
-        ("known flaws", card.flaws),
-        ("scale", scale(card)),
-        ("better", card.direction),
-        ("typical", typical),
-        (
-            "judges",
-            " + ".join(card.inputs)
-            + (f"   (metadata: {', '.join(card.metadata)})" if card.metadata else ""),
-        ),
-        ("needs", needs(card)),
-        (
-            "pixels",
-            card.preprocessing
-            if card.preprocessing.startswith(card.pixels)
-            else f"{card.pixels}; {card.preprocessing or 'not stated'}",
-        ),
-        (
-            "computed in",
-            f"{card.dtype}, on {'any device' if card.device == 'any' else 'the CPU'}, about {card.memory_mb} MB",
-        ),
-        ("properties", ", ".join(_properties(card))),
-        ("calls", _calls(card)),
-        ("cache", "scores are kept" if card.cache and card.deterministic else _why_not_kept(card)),
-        ("backbone", card.backbone or "none that is shared"),
-        ("code licence", card.code_licence),
-        ("paper", card.paper or "none"),
-        ("lineage", ", ".join(card.lineage) or "none"),
-        *_weight_facts(here),
-        *[("option", f"{option.name}={option.default}   {option.help}") for option in card.options],
-        *_golden_facts(card),
-        ("signature", found.signature),
-    ]
-
-
-def _properties(card: RewardCard) -> list[str]:
-    named = {
-        "differentiable": card.differentiable,
-        "deterministic": card.deterministic,
-        "independent of batch mates": card.batch_invariant,
-        "thread-safe": card.thread_safe,
-    }
-    return [name if holds else f"not {name}" for name, holds in named.items()]
-
-
-def _calls(card: RewardCard) -> str:
-    calls = card.calls
-    on_its_own = "one per processor" if card.thread_safe and card.device == "cpu" else "one"
-    limit = "no time-out" if calls.timeout_s is None else f"at most {calls.timeout_s:g} s each"
-    return f"{calls.concurrency or on_its_own} at once, {limit}, {calls.retries or 'no'} retries"
-
-
-def _why_not_kept(card: RewardCard) -> str:
-    return (
-        "scores are not kept: computing one is cheaper than looking it up"
-        if card.deterministic
-        else "scores are not kept: they vary"
-    )
-
-
-def _weight_facts(here: Availability) -> list[tuple[str, str]]:
-    facts = (
-        [("libraries", f"missing: {', '.join(here.missing_libraries)}; {here.install}")]
-        if here.missing_libraries
-        else []
-    )
-    for state in here.weights:
-        weight = state.weight
-        place = f"here, {state.bytes / 1e6:,.4g} MB: {state.path}" if state.path else "not here"
-        if state.path is None and state.bytes:
-            place += f", {state.bytes / 1e6:,.4g} MB of it are"
-        hashed = f"SHA-256 {weight.sha256 or 'none'}"
-        facts.append(
-            (
-                "weights",
-                f"{weight.source} @ {weight.revision[:12]}, {weight.size}, {weight.licence}, {hashed}; {place}",
-            )
-        )
-    return facts
-
-
-def _golden_facts(card: RewardCard) -> list[tuple[str, str]]:
-    facts = []
-    for source, tolerance in dict.fromkeys(
-        (golden.source, golden.tolerance) for golden in card.golden
-    ):
-        scores = ", ".join(
-            f"{g.fixture} {g.score:.9g}"
-            for g in card.golden
-            if (g.source, g.tolerance) == (source, tolerance)
-        )
-        facts.append(("known scores", f"{scores}, ± {tolerance:g}   ({source})"))
-    return facts

@@ -11,13 +11,13 @@ import typer
 def new_command(
     name: Annotated[str, typer.Argument(help="Id of the reward: name, or vendor/name.")],
     kind: Annotated[
-        Literal["function", "class", "model"], typer.Option(help="What the reward is at first.")
+        Literal["function", "class", "model"], typer.Option(help="Form of the example reward.")
     ] = "function",
     out: Annotated[
-        Path | None, typer.Option(help="Folder to make; ./VENDOR-NAME by default.")
+        Path | None, typer.Option(help="Folder to make; default: ./VENDOR-NAME.")
     ] = None,
 ) -> None:
-    """Writes a package with a reward, its card and its tests, ready to be installed and changed."""
+    """Write a package with a reward, its card and its tests, ready to install and change."""
     from ddpo.rewards.scaffold import write_package
 
     folder = write_package(name, kind, out)

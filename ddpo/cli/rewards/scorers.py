@@ -1,30 +1,20 @@
-"""The scorers of a command: with the cache unless the user says no, and closed at its end."""
+"""The scorers of one command, with the score cache unless the user turns it off."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from ddpo.cli.device import AUTO
-from ddpo.cli.warnings import one_line_warnings
+from ddpo.cli.console import one_line_warnings, quiet_libraries
+from ddpo.cli.options import AUTO
 
 if TYPE_CHECKING:
     from ddpo.rewards.scoring.resolve import ResolvedReward
     from ddpo.rewards.scoring.scorer import Scorer
 
-__all__ = ["TIMEOUT", "Cache", "open_scorers"]
+__all__ = ["TIMEOUT", "open_scorers"]
 
-Cache = Annotated[
-    bool | None,
-    typer.Option(
-        "--cache/--no-cache",
-        help="Look scores up that were computed before, and keep new ones; by default for all rewards but those in your own files.",
-    ),
-]
-"""The option of a command; None: nothing was said."""
 TIMEOUT = 600.0  # seconds for one call of a reward whose card sets no limit
 
 
@@ -37,31 +27,32 @@ def open_scorers(
     timeout: float = TIMEOUT,
     device: str = AUTO,
 ) -> Iterator[dict[str, Scorer]]:
-    """Name → scorer of each reward; raises as `make_scorer`.
+    """A scorer for each reward, by the reward's name; all are closed at the end of the block.
 
     Args:
-        found: name → reward.
-        batch_size: images per call of a reward, at most.
-        cache: whether scores are looked up and kept; None: but for those of a user's own code.
-        timeout: seconds for one call of a reward whose card sets no limit.
-        device: device of the rewards that name none.
+        found: Rewards by name.
+        batch_size: Largest number of images in a call of a reward.
+        cache: Use of the score cache; None: for all rewards but those of a user's own code.
+        timeout: Seconds for one call of a reward whose card sets no limit.
+        device: Device of the rewards that name none.
+
+    Raises:
+        DdpoError: As for `make_scorer`.
     """
     from ddpo.devices import resolve_device
     from ddpo.rewards.cache import ScoreCache
     from ddpo.rewards.scoring.scorer import make_scorer
 
     if any(reward.card.weights for reward in found.values()):
-        from ddpo.cli.quiet import quiet_libraries
-
-        quiet_libraries()  # which takes seconds to import: not for a reward that needs no model
+        quiet_libraries()  # takes seconds, so only for rewards that load models
     with one_line_warnings(), ExitStack() as stack:
-        kept = (
-            stack.enter_context(ScoreCache(user_code=cache is True)) if cache is not False else None
-        )
+        store = None
+        if cache is not False:
+            store = stack.enter_context(ScoreCache(user_code=cache is True))
         place = resolve_device(device)
         scorers = {
             name: make_scorer(
-                reward.on(place), batch_size, name=name, timeout_s=timeout, cache=kept
+                reward.on(place), batch_size, name=name, timeout_s=timeout, cache=store
             )
             for name, reward in found.items()
         }

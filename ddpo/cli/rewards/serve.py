@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.device import AUTO, Device
-from ddpo.cli.markup import escape
+from ddpo.cli.console import escape, quiet_libraries
+from ddpo.cli.options import AUTO, Device
+from ddpo.cli.rewards.arguments import named_rewards
 from ddpo.errors import ConfigError, MissingResourceError
+
+if TYPE_CHECKING:
+    from ddpo.rewards.scoring.resolve import ResolvedReward
 
 MIB = 1024 * 1024
 
@@ -19,28 +23,32 @@ def serve_command(
         typer.Argument(help="Rewards, as for the other commands; each is served under its id."),
     ],
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Other than loopback needs a token.")
+        str, typer.Option(help="Address to listen on; one other than loopback needs a token.")
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(help="Port to listen on; 0 for a free one.", min=0, max=65535)
     ] = 8712,
     token: Annotated[
         str | None,
-        typer.Option(envvar="DDPO_REWARD_TOKEN", help="Without which no request is answered."),
+        typer.Option(envvar="DDPO_REWARD_TOKEN", help="Token that every request must carry."),
     ] = None,
     batch_size: Annotated[
         int,
         typer.Option(
-            help="Pictures per call of a reward, at most, from all requests that wait.", min=1
+            help="Largest number of images in a call of a reward, from all waiting requests.",
+            min=1,
         ),
     ] = 16,
     max_body_mb: Annotated[int, typer.Option(help="Largest request, in MiB.", min=1)] = 128,
     max_pixels: Annotated[
-        int, typer.Option(help="Height times width of all pictures of a request, at most.", min=1)
+        int, typer.Option(help="Largest sum of height × width over a request's images.", min=1)
     ] = 64 * MIB,
     device: Device = AUTO,
 ) -> None:
-    """Serves rewards over HTTP, to be used elsewhere as http://HOST:PORT/NAME wherever a reward is named. JSON and PNG, no pickle."""
+    """Serve rewards over HTTP, each under http://HOST:PORT/NAME, as JSON and PNG without pickle.
+
+    Such an address is accepted wherever a reward is named.
+    """
     try:
         from ddpo.rewards.serve.app import bind, check_token, make_app, make_server
     except ModuleNotFoundError as error:
@@ -49,28 +57,38 @@ def serve_command(
         ) from error
     from rich.console import Console
 
-    from ddpo.cli.quiet import quiet_libraries
-    from ddpo.cli.rewards.arguments import named_rewards
-    from ddpo.devices import resolve_device
     from ddpo.rewards.serve.wire import Limits
 
     check_token(host, token)
-    place = resolve_device(device)
-    found = {reward.card.id: reward.on(place) for reward in named_rewards(names).values()}
-    if len(found) < len(names):
-        raise ConfigError(
-            "two of the rewards have the same id, under which each is served: serve one of them on another port"
-        )
-    if any(reward.card.weights for reward in found.values()):
-        quiet_libraries()
+    found = _rewards_by_id(names, device)
+    limits = Limits(max_body_mb * MIB, max_pixels)
     with bind(host, port) as listening:
-        app = make_app(
-            found, token=token, batch_size=batch_size, limits=Limits(max_body_mb * MIB, max_pixels)
-        )
-        console, address = Console(), f"[{host}]" if ":" in host else host
+        app = make_app(found, token=token, batch_size=batch_size, limits=limits)
+        console = Console()
+        address = f"[{host}]" if ":" in host else host
         for name, reward in found.items():
             url = f"http://{address}:{listening.getsockname()[1]}/{name}"
             console.print(
                 f"{escape(url)}  {escape(reward.signature)}", soft_wrap=True, highlight=False
             )
         make_server(app).run(sockets=[listening])
+
+
+def _rewards_by_id(names: list[str], device: str) -> dict[str, ResolvedReward]:
+    """The rewards on their device, by id.
+
+    Raises:
+        ConfigError: Two rewards have the same id.
+    """
+    from ddpo.devices import resolve_device
+
+    place = resolve_device(device)
+    found = {reward.card.id: reward.on(place) for reward in named_rewards(names).values()}
+    if len(found) < len(names):
+        raise ConfigError(
+            "two of the rewards have the same id, under which each is served: "
+            "serve one of them on another port"
+        )
+    if any(reward.card.weights for reward in found.values()):
+        quiet_libraries()
+    return found

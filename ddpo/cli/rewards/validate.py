@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.device import AUTO, Device
-from ddpo.cli.markup import escape
-from ddpo.cli.progress import image_progress
+from ddpo.cli.console import add_number_columns, escape, image_progress, simple_table
+from ddpo.cli.options import AUTO, BatchSize, Device, RewardName, UseCache
 from ddpo.cli.rewards.arguments import check_output
-from ddpo.cli.rewards.scorers import Cache, open_scorers
+from ddpo.cli.rewards.scorers import open_scorers
 from ddpo.errors import ConfigError, RewardFailure
+from ddpo.text import percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,51 +27,40 @@ CONVENTION = "imagereward"
 
 
 def validate_command(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object."
-        ),
-    ],
+    name: RewardName,
     preferences: Annotated[
         Path,
         typer.Option(
-            help="A table of pairs (image_a, image_b, label, prompt) or rankings, as of Pick-a-Pic, HPDv2, ImageReward."
+            help="Table of pairs (image_a, image_b, label, prompt) or rankings, "
+            "as of Pick-a-Pic, HPDv2 or ImageReward."
         ),
     ],
     images: Annotated[
         Path | None,
-        typer.Option(
-            help="The folder that image paths are relative to; that of the file by default."
-        ),
+        typer.Option(help="Folder that image paths are relative to; default: that of the table."),
     ] = None,
     ties: Annotated[
         str,
         typer.Option(
-            help="The tie convention of the headline: imagereward, hpsv2, pickapic or acc_eq."
+            help="Tie convention of the headline: imagereward, hpsv2, pickapic or acc_eq."
         ),
     ] = CONVENTION,
     out: Annotated[
-        Path | None, typer.Option(help="A report to write: .json with all figures.")
+        Path | None, typer.Option(help="Report to write: .json with all figures.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures per call of the reward, at most.")] = 16,
+    batch_size: BatchSize = 16,
     device: Device = AUTO,
-    cache: Cache = None,
+    cache: UseCache = None,
 ) -> None:
-    """Pairwise accuracy of a reward against human choices, and whether its differences can be read as probabilities."""
+    """Print the accuracy and calibration of a reward against human choices.
+
+    The accuracy is that of pairs, by several tie conventions. The calibration tells whether
+    differences of scores can be read as probabilities.
+    """
     from ddpo.rewards.zoo import resolve
 
     found = resolve(name)
-    if out is not None:
-        check_output(out, ".json")
-    if images is not None and not images.is_dir():
-        raise ConfigError(f"--images {images}: no such folder")
-    from ddpo.stats.pairwise import CONVENTIONS
-
-    if ties not in CONVENTIONS:
-        from ddpo.registry import unknown_name
-
-        raise unknown_name("tie convention", ties, CONVENTIONS)
+    _check_options(images, ties, out)
     from rich.console import Console
 
     from ddpo.reward_quality.preference_file import read_preferences
@@ -89,23 +78,41 @@ def validate_command(
     if out is not None:
         from ddpo.io.atomic import write_json
 
-        facts = {
-            "preferences": preferences.name,
-            "signature": found.signature,
-            "headline": ties,
-            **validation.to_dict(),
-        }
-        counts = {
-            "rankings": rows.rankings,
-            "ranked_pairs": rows.ranked_pairs,
-            "unlabelled": rows.unlabelled,
-        }
-        write_json(out, {**facts, **counts})
+        source = {"preferences": preferences.name, "signature": found.signature, "headline": ties}
+        write_json(out, {**source, **validation.to_dict(), **_counts(rows)})
         console.print(f"wrote {escape(str(out))}", soft_wrap=True)
     if scored.failed:
         raise RewardFailure(
-            f"{scored.failed} pictures could not be scored, because the reward failed (see above); the others stand"
+            f"{scored.failed} images could not be scored, because the reward failed (see above); "
+            "the others stand"
         )
+
+
+def _check_options(images: Path | None, ties: str, out: Path | None) -> None:
+    """Checks the options before time is spent on scores.
+
+    Raises:
+        ConfigError: A file cannot be written, or a folder does not exist.
+        UnknownNameError: The tie convention is unknown.
+    """
+    if out is not None:
+        check_output(out, ".json")
+    if images is not None and not images.is_dir():
+        raise ConfigError(f"--images {images}: no such folder")
+    from ddpo.stats.pairwise import CONVENTIONS
+
+    if ties not in CONVENTIONS:
+        from ddpo.registry import unknown_name
+
+        raise unknown_name("tie convention", ties, CONVENTIONS)
+
+
+def _counts(rows: Preferences) -> dict[str, int]:
+    return {
+        "rankings": rows.rankings,
+        "ranked_pairs": rows.ranked_pairs,
+        "unlabelled": rows.unlabelled,
+    }
 
 
 def _score(
@@ -116,19 +123,17 @@ def _score(
     name = found.card.id
     with (
         open_scorers({name: found}, batch_size, cache=cache, device=device) as scorers,
-        image_progress(name, None) as advance,
+        image_progress(name, None) as advance,  # the number of distinct images is not known yet
     ):
-        return score_pairs(
-            scorers[name], rows, batch_size, advance
-        )  # how many distinct pictures there are shows only at the end
+        return score_pairs(scorers[name], rows, batch_size, advance)
 
 
 def _print_origin(console: Console, rows: Preferences) -> None:
-    """Number of pairs that come from rankings, and of rows without a label."""
+    """Prints the number of pairs that come from rankings, and of rows without a label."""
     if rows.rankings:
         console.print(
-            f"{rows.ranked_pairs} pairs come from {rows.rankings} rankings; they are resampled by prompt, for the pairs of a ranking "
-            "are not independent",
+            f"{rows.ranked_pairs} pairs come from {rows.rankings} rankings; they are resampled "
+            "by prompt, for the pairs of a ranking are not independent",
             soft_wrap=True,
         )
     if rows.unlabelled:
@@ -136,46 +141,42 @@ def _print_origin(console: Console, rows: Preferences) -> None:
 
 
 def print_validation(console: Console, reward: str, validation: Validation, headline: str) -> None:
-    """The headline, the accuracy by every convention, and the calibration."""
+    """Prints the headline, the accuracy by every convention, and the calibration."""
     best = validation.accuracy[headline]
-    interval = (
-        f"95 % interval {_percent(best.low)} to {_percent(best.high)}"
-        if best.low == best.low
-        else "no interval"
-    )
+    interval = "no interval"
+    if best.low == best.low:
+        interval = f"95 % interval {percent(best.low, 1)} to {percent(best.high, 1)}"
     console.print(
-        f"[bold]{escape(reward)}[/bold]: pairwise accuracy {_percent(best.value)} ({headline}; {interval})",
+        f"[bold]{escape(reward)}[/bold]: pairwise accuracy {percent(best.value, 1)} "
+        f"({headline}; {interval})",
         soft_wrap=True,
     )
+    direction = "; a lower score counts as better" if validation.lower_is_better else ""
     console.print(
-        f"{validation.pairs} pairs of {validation.prompts} prompts: first preferred {validation.preferred_first}, second "
-        f"{validation.preferred_second}, tie {validation.ties}; equal scores {validation.equal_scores}; left out, without a score, "
-        f"{validation.excluded}"
-        + ("; a lower score counts as better" if validation.lower_is_better else "")
+        f"{validation.pairs} pairs of {validation.prompts} prompts: "
+        f"first preferred {validation.preferred_first}, "
+        f"second {validation.preferred_second}, tie {validation.ties}; "
+        f"equal scores {validation.equal_scores}; "
+        f"left out, without a score, {validation.excluded}{direction}"
     )
     console.print(_accuracy_table(validation))
     _print_calibration(console, validation.calibration)
 
 
 def _accuracy_table(validation: Validation) -> Table:
-    from rich import box
-    from rich.table import Table
-
     from ddpo.stats.pairwise import CONVENTIONS
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = simple_table()
     table.add_column("ties as in", no_wrap=True)
-    for column in ("accuracy", "95 % interval", "pairs", "threshold"):
-        table.add_column(column, justify="right", no_wrap=True)
+    add_number_columns(table, ("accuracy", "95 % interval", "pairs", "threshold"))
     table.add_column("rule")
     for name, found in validation.accuracy.items():
-        interval = (
-            f"{_percent(found.low)} … {_percent(found.high)}" if found.low == found.low else "–"
-        )
+        interval = "–"
+        if found.low == found.low:
+            interval = f"{percent(found.low, 1)} … {percent(found.high, 1)}"
         threshold = "" if found.threshold != found.threshold else f"{found.threshold:.3g}"
-        table.add_row(
-            name, _percent(found.value), interval, str(found.n), threshold, CONVENTIONS[name].rule
-        )
+        rule = CONVENTIONS[name].rule
+        table.add_row(name, percent(found.value, 1), interval, str(found.n), threshold, rule)
     return table
 
 
@@ -184,25 +185,19 @@ def _print_calibration(console: Console, found: Calibration) -> None:
         console.print(f"[yellow]calibration[/yellow]: {found.note}", soft_wrap=True)
     if not found.bins:
         return
-    from rich import box
-    from rich.table import Table
-
     console.print(
-        f"Calibration of σ(difference / temperature), temperature fitted on other prompts ({found.temperature:.4g} on all):\n"
-        f"ECE {found.ece:.3f}, Brier score {found.brier:.3f} (coin 0.25), log-loss {found.log_loss:.3f} (coin 0.693)"
+        "Calibration of σ(difference / temperature), temperature fitted on other prompts "
+        f"({found.temperature:.4g} on all):\n"
+        f"ECE {found.ece:.3f}, Brier score {found.brier:.3f} (coin 0.25), "
+        f"log-loss {found.log_loss:.3f} (coin 0.693)"
     )
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("said", "mean said", "preferred", "pairs"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = simple_table()
+    add_number_columns(table, ("predicted", "mean predicted", "preferred", "pairs"))
     for one in found.bins:
         table.add_row(
-            f"{_percent(one.low, 0)} … {_percent(one.high, 0)}",
-            _percent(one.confidence),
-            _percent(one.accuracy),
+            f"{percent(one.low)} … {percent(one.high)}",
+            percent(one.confidence, 1),
+            percent(one.accuracy, 1),
             str(one.n),
         )
     console.print(table)
-
-
-def _percent(share: float, digits: int = 1) -> str:
-    return "–" if share != share else f"{100 * share:.{digits}f} %"

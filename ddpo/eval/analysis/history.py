@@ -1,4 +1,4 @@
-"""The course of a run: what the trained reward and the held-out rewards did, checkpoint by checkpoint, against KL and reward queries."""
+"""Run histories: gains of every reward by checkpoint, against KL and reward queries."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ddpo.stats.paired import Estimate, clustered_mean, within_prompt_sd
 
 __all__ = [
     "CheckpointAssessment",
-    "CoursePoint",
+    "HistoryPoint",
     "OverOptimisationFit",
     "Peak",
     "RunHistory",
-    "course",
+    "run_history",
 ]
 
 Floats = NDArray[np.float64]
@@ -31,19 +31,19 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class CoursePoint:
-    """One checkpoint; the first one of a course is the base model (iteration 0, KL 0, gains 0)."""
+class HistoryPoint:
+    """One checkpoint; the first of a history is the base model (iteration 0, KL 0, gains 0)."""
 
     model: str  # name in the report's models; "base" for the first
     iteration: int
     queries: int
-    kl: Estimate  # nats per picture, trajectory KL(policy || base) on training prompts; NaN if unknown
+    kl: Estimate  # nats per image, trajectory KL(policy || base), seen prompts; NaN if unknown
     gains: Mapping[str, Estimate]  # reward id → gain over the base on the prompts of `split`
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointAssessment:
-    """The graded evidence about one checkpoint of a course, on the seen prompts alone; see `reading`."""
+    """The graded evidence about one checkpoint, on the seen prompts alone; see `hacking`."""
 
     model: str
     iteration: int
@@ -53,38 +53,57 @@ class CheckpointAssessment:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Where a reward was best, and from where on it was significantly below that."""
+    """The best checkpoint by a reward, and the first later one that is significantly below it.
+
+    Attributes:
+        reward: id of the reward.
+        best_iteration: iteration of the best checkpoint; 0: the base model; -1: no scores.
+        onset_iteration: iteration of the first later checkpoint significantly below the best,
+            allowing for the selection of the best; -1: none.
+        drop: last checkpoint minus the best one, paired; negative is worse, also for a reward of
+            which lower is better.
+    """
 
     reward: str
-    best_iteration: int  # 0: the base model; -1: no picture could be scored
-    onset_iteration: int  # first later checkpoint significantly below the best, allowing for the choice of the best; -1: none
-    drop: Estimate  # last checkpoint minus the best one, paired; negative is worse, for a reward that is better when lower too
+    best_iteration: int
+    onset_iteration: int
+    drop: Estimate
 
 
 @dataclass(frozen=True, slots=True)
 class RunHistory:
-    """The checkpoints of one run in the order of training, compared on the pictures (prompt and noise) that all of them have."""
+    """The checkpoints of one run in the order of training, compared on their shared images.
+
+    Attributes:
+        run: name of the run.
+        trained_on: id of its reward.
+        split: name of the seen split whose prompts are compared.
+        points: base model and checkpoints.
+        peaks: one per reward, without artefact statistics, which have no better and worse.
+        best_iteration: best checkpoint by the mean z-gain of the held-out rewards; -1 if unknown.
+        best_of_n: best-of-n of the base model by rising n; empty if not sampled.
+        best_of_verdict: sentence that compares the last checkpoint with best-of-n at equal reward
+            queries; "" without best_of_n.
+        beats_best_of: "yes", "no", "undecided", or "" without best_of_n.
+        signs: assessment of every checkpoint.
+        fits: over-optimisation curves of the trained and the held-out rewards, from 4 checkpoints
+            with a known KL on.
+    """
 
     run: str
     trained_on: str
-    split: str  # whose prompts: the seen ones
-    points: tuple[CoursePoint, ...]
-    peaks: tuple[
-        Peak, ...
-    ]  # one per reward but artefact statistics, which have no better and worse
-    best_iteration: int  # by the mean z-gain of the held-out rewards; -1 if there is none
-    best_of_n: tuple[BestOfN, ...]  # from the base model, rising n; empty if not drawn
-    best_of_verdict: str  # a sentence: does the last checkpoint beat best-of-n at equal reward queries; "" without best_of_n
-    beats_best_of: str  # "yes", "no", "undecided", or "" without best_of_n
-    signs: tuple[
-        CheckpointAssessment, ...
-    ] = ()  # of every checkpoint but the base model; where they begin is where the run went wrong
-    fits: tuple[
-        OverOptimisationFit, ...
-    ] = ()  # of the trained and the held-out rewards, where 4 checkpoints have a known KL
+    split: str
+    points: tuple[HistoryPoint, ...]
+    peaks: tuple[Peak, ...]
+    best_iteration: int
+    best_of_n: tuple[BestOfN, ...]
+    best_of_verdict: str
+    beats_best_of: str
+    signs: tuple[CheckpointAssessment, ...] = ()
+    fits: tuple[OverOptimisationFit, ...] = ()
 
 
-def course(
+def run_history(
     models: Sequence[ModelFacts],
     pairs: Sequence[Pair],
     *,
@@ -96,60 +115,61 @@ def course(
     ns: Sequence[int] = (),
     training_prompts: int = 0,
 ) -> RunHistory:
-    """The course of one run from its checkpoints' pictures.
+    """The history of one run from the scores of its checkpoints' images.
 
     Args:
-        models: the checkpoints of the run, in any order, the last one with them.
-        pairs: of all models and splits.
-        split: the seen split whose prompts the course is about.
+        models: checkpoints of the run, including the last one, in any order.
+        pairs: pairs of all models and splits.
+        split: name of the seen split.
         roles: reward id → "trained", "heldout", "artefact" or "asked", in the order of the report.
-        kl: model → (prompt id, trajectory KL to the base model in nats) of each of its pictures; models may be missing.
-        lower: rewards that are better when lower; the trained one is maximised whatever it says.
-        base: scores of the base model's pictures on that split, for best-of-n; None: not drawn.
-        ns: sizes for best-of-n.
-        training_prompts: how many prompts the run trains on.
+        kl: model → (prompt id, trajectory KL to the base model in nats) of each of its images;
+            models may be missing.
+        lower: rewards of which lower is better; the trained one is always maximised.
+        base: scores of the base model's images on that split, for best-of-n; None: not sampled.
+        ns: sizes of best-of-n.
+        training_prompts: number of prompts that the run trains on.
 
     Raises:
-        ConfigError: no models, or models of several runs.
+        ConfigError: there are no models, or models of several runs.
     """
-    if not models or len({model.run for model in models}) > 1:
-        raise ConfigError(
-            f"a course is made of the checkpoints of one run, not of {sorted({model.run for model in models})}"
-        )
+    runs = sorted({model.run for model in models})
+    if len(runs) != 1:
+        raise ConfigError(f"a run history needs checkpoints of one run, got {runs}")
     ordered = sorted(models, key=lambda model: model.iteration)
     last = ordered[-1]
-    prompts, scores = _aligned(
-        ordered, [pair for pair in pairs if pair.split == split], list(roles)
-    )
+    of_split = [pair for pair in pairs if pair.split == split]
+    prompts, scores = _aligned(ordered, of_split, list(roles))
     points = _points(ordered, prompts, scores, list(roles), kl)
-    better = np.array(
-        [-1.0 if reward in lower and role != "trained" else 1.0 for reward, role in roles.items()]
-    )
-    oriented = scores * better
-    of_last = [pair for pair in pairs if pair.split == split and pair.model == last.name]
-    choosing = _choosing(last, of_last, base or {}, list(roles), ns, training_prompts)
+    better = [
+        -1.0 if reward in lower and role != "trained" else 1.0 for reward, role in roles.items()
+    ]
+    oriented = scores * np.array(better)
     heldout = [column for column, role in enumerate(roles.values()) if role == "heldout"]
-    best = _best_point(oriented[..., heldout], prompts)
     iterations = [point.iteration for point in points]
-    peaks = _peaks(oriented, prompts, roles, iterations)
-    best_iteration = iterations[best] if best >= 0 else -1
+    best = _best_point(oriented[..., heldout], prompts)
+    of_last = [pair for pair in of_split if pair.model == last.name]
+    curve, verdict, beats = _best_of_n(last, of_last, base or {}, list(roles), ns, training_prompts)
     return RunHistory(
-        last.run,
-        last.trained_on,
-        split,
-        points,
-        peaks,
-        best_iteration,
-        *choosing,
-        (),
-        _fits(points, roles),
+        run=last.run,
+        trained_on=last.trained_on,
+        split=split,
+        points=points,
+        peaks=_peaks(oriented, prompts, roles, iterations),
+        best_iteration=iterations[best] if best >= 0 else -1,
+        best_of_n=curve,
+        best_of_verdict=verdict,
+        beats_best_of=beats,
+        fits=_fits(points, roles),
     )
 
 
 def _aligned(
     models: Sequence[ModelFacts], pairs: Sequence[Pair], rewards: Sequence[str]
 ) -> tuple[list[str], Floats]:
-    """Prompts `[n]` and scores `[1 + models, n, rewards]`, the base model first, of the pictures that all models have."""
+    """The prompts `[n]` and scores `[1 + models, n, rewards]` of the images that all models have.
+
+    The base model comes first.
+    """
     found: dict[str, dict[tuple[str, int], Pair]] = {model.name: {} for model in models}
     for pair in pairs:
         if pair.model in found:
@@ -161,9 +181,8 @@ def _aligned(
         [[scores.get(reward, math.nan) for reward in rewards] for scores in layer]
         for layer in layers
     ]
-    return [prompt for prompt, _ in keys], np.array(values, dtype=np.float64).reshape(
-        len(layers), len(keys), len(rewards)
-    )
+    table = np.array(values, dtype=np.float64).reshape(len(layers), len(keys), len(rewards))
+    return [prompt for prompt, _ in keys], table
 
 
 def _points(
@@ -172,8 +191,8 @@ def _points(
     scores: Floats,
     rewards: Sequence[str],
     kl: Mapping[str, Sequence[tuple[str, float]]],
-) -> tuple[CoursePoint, ...]:
-    """The base model, which is 0 in all respects, and the checkpoints."""
+) -> tuple[HistoryPoint, ...]:
+    """The base model, at 0 in all respects, and the checkpoints."""
     gains = [
         {
             reward: clustered_mean(table[:, column] - scores[0, :, column], prompts)
@@ -181,15 +200,12 @@ def _points(
         }
         for table in scores
     ]
-    points = [CoursePoint(BASE, 0, 0, Estimate(0.0, 0.0, 0.0, 0.0, 0, 0), gains[0])]
+    points = [HistoryPoint(BASE, 0, 0, Estimate(0.0, 0.0, 0.0, 0.0, 0, 0), gains[0])]
     for model, found in zip(models, gains[1:], strict=True):
-        known = kl.get(model.name, ())
-        distance = (
-            clustered_mean([nats for _, nats in known], [prompt for prompt, _ in known])
-            if known
-            else UNKNOWN
-        )
-        points.append(CoursePoint(model.name, model.iteration, model.queries, distance, found))
+        distance = UNKNOWN
+        if known := kl.get(model.name, ()):
+            distance = clustered_mean([nats for _, nats in known], [prompt for prompt, _ in known])
+        points.append(HistoryPoint(model.name, model.iteration, model.queries, distance, found))
     return tuple(points)
 
 
@@ -206,7 +222,7 @@ def _peaks(
 
 
 def _best_point(oriented: Floats, prompts: Sequence[str]) -> int:
-    """The point of the largest mean z-gain over the rewards of `[points, n, rewards]`; -1 if there is none."""
+    """The index of the largest mean z-gain over the rewards of `[points, n, rewards]`; -1: none."""
     z_gains: list[list[float]] = []
     for column in range(oriented.shape[2]):
         scores = oriented[..., column]
@@ -220,18 +236,18 @@ def _best_point(oriented: Floats, prompts: Sequence[str]) -> int:
 
 
 def _fits(
-    points: Sequence[CoursePoint], roles: Mapping[str, str]
+    points: Sequence[HistoryPoint], roles: Mapping[str, str]
 ) -> tuple[OverOptimisationFit, ...]:
     kl = [point.kl.mean for point in points]
-    wanted = [reward for reward, role in roles.items() if role in ("trained", "heldout")]
     fits = [
         fit_over_optimisation(reward, kl, [point.gains[reward].mean for point in points])
-        for reward in wanted
+        for reward, role in roles.items()
+        if role in ("trained", "heldout")
     ]
     return tuple(fit for fit in fits if fit is not None)
 
 
-def _choosing(
+def _best_of_n(
     last: ModelFacts,
     of_last: Sequence[Pair],
     base: BaseScores,
@@ -239,13 +255,15 @@ def _choosing(
     ns: Sequence[int],
     training_prompts: int,
 ) -> tuple[tuple[BestOfN, ...], str, str]:
-    """Best-of-n by the trained reward and how the last checkpoint compares; nothing where the pictures or the reward are not here."""
+    """Best-of-n by the trained reward, and its comparison with the last checkpoint.
+
+    Empty without the images of best-of-n, or without the trained reward.
+    """
     if not base or last.trained_on not in rewards:
         return (), "", ""
     gains: dict[str, list[float]] = {}
-    for pair, difference in zip(
-        of_last, differences(of_last, [last.trained_on])[:, 0], strict=True
-    ):
+    changes = differences(of_last, [last.trained_on])[:, 0]
+    for pair, difference in zip(of_last, changes, strict=True):
         gains.setdefault(pair.prompt_id, []).append(float(difference))
     curve = best_of_n_curve(base, last.trained_on, rewards, ns, training_prompts)
     return curve, *against_best_of_n(gains, base, last.trained_on, last.queries, training_prompts)

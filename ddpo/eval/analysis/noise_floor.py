@@ -1,64 +1,128 @@
-"""The noise floor of a reward: how far its scores move under edits that no viewer minds. A gain below it is no evidence."""
+"""Noise floors: the size of score changes under edits that no viewer minds.
+
+A gain below the floor is no evidence. Measured floors are kept beside the scores, so that a resumed
+evaluation does not measure them again.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ddpo.eval.generate.image_store import ImageStore
+from ddpo.io.atomic import write_json
+from ddpo.io.json_files import parse_json
 from ddpo.reward_quality.edits import EDITS, SAME_IMAGE
 from ddpo.reward_quality.sensitivity import edited_batch, sensitivity
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt
 
-__all__ = ["FLOOR_IMAGES", "noise_floor"]
+__all__ = ["FLOOR_IMAGES", "NoiseFloors", "noise_floor"]
 
 FLOOR_IMAGES: Final = 24
+FILE: Final = "noise_floors.json"
 _EDITS: Final = {name: EDITS[name] for name in SAME_IMAGE}
 
 
 def noise_floor(
-    scorer: Scorer, pictures: Sequence[NDArray[np.uint8]], prompts: Sequence[Prompt]
+    scorer: Scorer, images: Sequence[NDArray[np.uint8]], prompts: Sequence[Prompt]
 ) -> float:
-    """The largest, over the edits of `SAME_IMAGE`, of the median |change| of the score over pictures; in the reward's own unit.
+    """The largest median |change| of the score under the edits of `SAME_IMAGE`, in score units.
 
-    Up to 24 pictures are taken, evenly spread over those that are given. The result depends on the pictures, the prompts and the reward
-    alone, so it may be kept.
+    Up to 24 images are taken, evenly spread. The result depends only on the images, the prompts
+    and the reward, so it may be kept.
 
     Args:
-        scorer: of the reward.
-        pictures: of the base model, uint8 `[height, width, 3]` each; sizes may differ.
-        prompts: one per picture.
+        scorer: scorer of the reward.
+        images: images of the base model, uint8 `[height, width, 3]` each; sizes may differ.
+        prompts: prompt of each image.
 
     Returns:
-        NaN where it is not measured: no picture has a score, the reward judges groups, or it runs on a server, whose answers cost time or
-        money.
+        NaN where it is not measured: no image has a score, the reward judges groups, or it runs on
+        a server, whose answers cost time or money.
 
     Raises:
-        RewardFailure: the reward is broken.
+        RewardFailure: the reward failed on all images.
     """
     card = scorer.reward.card
-    if (
-        not pictures or "group" in card.inputs or card.calls.retries
-    ):  # only what may be away for a while is tried again
+    on_a_server = bool(card.calls.retries)
+    if not images or "group" in card.inputs or on_a_server:
         return math.nan
-    count = min(len(pictures), FLOOR_IMAGES)
-    places = [place * len(pictures) // count for place in range(count)]
     batches = [
-        edited_batch(Image.fromarray(pictures[place]), prompts[place], _EDITS) for place in places
+        edited_batch(Image.fromarray(images[place]), prompts[place], _EDITS)
+        for place in _spread(len(images))
     ]
-    table = np.full((count, 1 + len(_EDITS)), math.nan)
+    table = _scores(scorer, batches)
+    edited = {name: table[:, 1 + place] for place, name in enumerate(_EDITS)}
+    return sensitivity(table[:, 0], edited).noise_floor
+
+
+class NoiseFloors:
+    """The noise floor of each reward on some images of the base model.
+
+    Args:
+        out: output folder of the evaluation.
+        images: SHA-256 and prompt of the base model's images; `FLOOR_IMAGES` are taken.
+    """
+
+    def __init__(self, out: Path, images: Sequence[tuple[str, Prompt]]) -> None:
+        self._chosen = [images[place] for place in _spread(len(images))]
+        self._file = out / FILE
+        text = json.dumps([[sha256, prompt.id] for sha256, prompt in self._chosen])
+        self._images = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._found = self._read()
+
+    def known(self, identity: str) -> bool:
+        """True if the floor of the reward of this identity was measured on these images."""
+        return self._key(identity) in self._found
+
+    def measure(self, identity: str, scorer: Scorer, store: ImageStore) -> None:
+        """Measures and keeps the floor of a reward; raises as `noise_floor`."""
+        if not self.known(identity):
+            pixels = [store.pixels(sha256) for sha256, _ in self._chosen]
+            value = noise_floor(scorer, pixels, [prompt for _, prompt in self._chosen])
+            self._found[self._key(identity)] = None if math.isnan(value) else value
+            write_json(self._file, self._found)
+
+    def value(self, identity: str) -> float:
+        """The floor, in the reward's unit; NaN if it was not or could not be measured."""
+        found = self._found.get(self._key(identity))
+        return math.nan if found is None else found
+
+    def _key(self, identity: str) -> str:
+        return f"{self._images} {identity}"
+
+    def _read(self) -> dict[str, float | None]:
+        try:
+            values = parse_json(self._file.read_bytes())
+            return {
+                str(key): None if value is None else float(value) for key, value in values.items()
+            }
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
+
+
+def _spread(count: int) -> list[int]:
+    """The places of at most `FLOOR_IMAGES` of `count` images, evenly spread."""
+    taken = min(count, FLOOR_IMAGES)
+    return [place * count // taken for place in range(taken)]
+
+
+def _scores(scorer: Scorer, batches: Sequence[ImageBatch]) -> NDArray[np.float64]:
+    """The scores of each image and its edits `[images, 1 + edits]`; one call per image size."""
+    table = np.full((len(batches), 1 + len(_EDITS)), math.nan)
     for shape in dict.fromkeys(batch.uint8.shape for batch in batches):
         alike = [place for place, batch in enumerate(batches) if batch.uint8.shape == shape]
-        together = np.concatenate([batches[place].uint8 for place in alike])
-        batch = ImageBatch.of_uint8(
-            together, [prompt for place in alike for prompt in batches[place].prompts]
-        )
-        table[alike] = scorer.score_each(batch).output.values.numpy().reshape(len(alike), -1)
-    return sensitivity(
-        table[:, 0], {name: table[:, 1 + place] for place, name in enumerate(_EDITS)}
-    ).noise_floor
+        pixels = np.concatenate([batches[place].uint8 for place in alike])
+        prompts = [prompt for place in alike for prompt in batches[place].prompts]
+        output = scorer.score_each(ImageBatch.of_uint8(pixels, prompts))
+        table[alike] = output.values.numpy().reshape(len(alike), -1)
+    return table

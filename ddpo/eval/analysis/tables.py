@@ -1,4 +1,4 @@
-"""From scores to findings: gains per model, split and reward, how much of the seen gain carries over, several runs together."""
+"""Tables of gains by model, split and reward, of their transfer, and over several runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpo.eval.generate.rows import Row
 from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.splits import Role, Split
 from ddpo.stats.paired import (
@@ -25,6 +25,9 @@ from ddpo.stats.paired import (
     transfer_ratios,
     within_prompt_sd,
 )
+
+if TYPE_CHECKING:  # reading a report loads no torch
+    from ddpo.eval.generate.samples import Row
 
 __all__ = [
     "Gain",
@@ -43,7 +46,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two pictures of one prompt from the same noise, of the base model and of a tuned one, with their scores (NaN: unscorable)."""
+    """Two images of one prompt from the same noise, one of the base model, one of a tuned model."""
 
     model: str  # the tuned one
     split: str
@@ -52,7 +55,7 @@ class Pair:
     index: int
     base_image: str | None  # files, relative to the output folder
     tuned_image: str | None
-    base: Mapping[str, float]  # reward id → score
+    base: Mapping[str, float]  # reward id → score; NaN where there is none
     tuned: Mapping[str, float]
 
     def gain(self, reward: str) -> float:
@@ -70,13 +73,13 @@ class Gain:
     reward: str
     paired: PairedGain
     z: Estimate  # the same gain in standard deviations of the base model's scores within a prompt
-    p: float  # that there is no gain, two-sided
+    p: float  # two-sided p-value of no gain
     p_holm: float  # adjusted for all lines of the table
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """How much of the gain on seen prompts shows on one held-out split."""
+    """The share of the gain on seen prompts that carries over to one held-out split."""
 
     model: str
     split: str
@@ -88,7 +91,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class RunsGain:
-    """The gain over several runs that differ in their training seed alone: the run is the outer level."""
+    """The gain over several runs that differ only in their training seed."""
 
     models: tuple[str, ...]
     split: str
@@ -98,36 +101,35 @@ class RunsGain:
 
 
 def matched_pairs(rows: Sequence[Row]) -> list[Pair]:
-    """Every tuned model's pictures with the base model's of the same split, prompt and index, in the order of the rows."""
+    """Each tuned image with the base image of the same split, prompt and index, in row order."""
     first: dict[tuple[str, str, str, int], Row] = {}
     scores: dict[tuple[str, str, str, int], dict[str, float]] = {}
     for row in rows:
         key = (row.model, row.split, row.prompt_id, row.index)
-        if key not in first:
-            first[key], scores[key] = row, {}
-        scores[key][row.reward] = row.score
+        first.setdefault(key, row)
+        scores.setdefault(key, {})[row.reward] = row.score
     pairs: list[Pair] = []
     for key, tuned in first.items():
         base_key = (BASE, *key[1:])
         if tuned.model == BASE or base_key not in first:
             continue
-        base = first[base_key]
-        pairs.append(
-            Pair(
-                *key[:3],
-                base.prompt,
-                key[3],
-                base.image,
-                tuned.image,
-                scores[base_key],
-                scores[key],
-            )
+        pair = Pair(
+            model=tuned.model,
+            split=tuned.split,
+            prompt_id=tuned.prompt_id,
+            prompt=tuned.prompt,
+            index=tuned.index,
+            base_image=first[base_key].image,
+            tuned_image=tuned.image,
+            base=scores[base_key],
+            tuned=scores[key],
         )
+        pairs.append(pair)
     return pairs
 
 
 def differences(pairs: Sequence[Pair], rewards: Sequence[str]) -> Floats:
-    """Tuned minus base, float `[pairs, rewards]`; NaN where either picture has no score."""
+    """Tuned minus base, float `[pairs, rewards]`; NaN where either image has no score."""
     base, tuned = _scores(pairs, rewards)
     return tuned - base
 
@@ -138,9 +140,9 @@ def gain_table(
     splits: Sequence[Split],
     rewards: Sequence[str],
 ) -> tuple[Gain, ...]:
-    """The gain of every model but earlier checkpoints by every reward on every split, in that order.
+    """The gain of every compared model by every reward on every split, in that order.
 
-    `p_holm` is adjusted over the whole table.
+    Earlier checkpoints are left out. `p_holm` is adjusted over the whole table.
     """
     groups = _grouped(pairs)
     lines: list[tuple[str, str, Role, str, PairedGain, Estimate]] = []
@@ -163,7 +165,10 @@ def transfer_table(
     splits: Sequence[Split],
     rewards: Sequence[str],
 ) -> tuple[Transfer, ...]:
-    """What of the gain on all seen splits together shows on each held-out split; empty if no split is seen or none held out."""
+    """The transfer of the gain on all seen splits together to each held-out split.
+
+    Empty if no split is seen or none is held out.
+    """
     groups = _grouped(pairs)
     found: list[Transfer] = []
     for model in (model.name for model in models if not model.history):
@@ -190,10 +195,12 @@ def runs_table(
     splits: Sequence[Split],
     rewards: Sequence[str],
 ) -> tuple[RunsGain, ...]:
-    """The gains over runs that differ in their training seed alone, as far as is known; see `mean_over_runs` for what the interval covers.
+    """The gains over runs that differ, as far as known, only in their training seed.
 
-    Runs belong together that were trained on the same reward, in the same way (`kind`, `recipe`) and for as many iterations and reward
-    queries, each with its own seed. Two with one seed must differ in something that is not known here, so such a group is left out.
+    Runs belong together if they share the reward, the training (`kind`, `recipe`), and the number
+    of iterations and reward queries, each with its own seed. Two runs with one seed must differ in
+    something unknown here, so such a group is left out. See `mean_over_runs` for the meaning of the
+    interval.
     """
     alike: dict[tuple[object, ...], list[ModelFacts]] = defaultdict(list)
     for model in models:
@@ -228,26 +235,26 @@ def _grouped(pairs: Sequence[Pair]) -> Mapping[tuple[str, str], list[Pair]]:
 
 def _scores(pairs: Sequence[Pair], rewards: Sequence[str]) -> tuple[Floats, Floats]:
     """Scores of the base model and of the tuned one, float `[pairs, rewards]` each."""
-    shape = (len(pairs), len(rewards))
-    base = np.array(
-        [[pair.base.get(reward, math.nan) for reward in rewards] for pair in pairs],
-        dtype=np.float64,
-    )
-    tuned = np.array(
-        [[pair.tuned.get(reward, math.nan) for reward in rewards] for pair in pairs],
-        dtype=np.float64,
-    )
-    return base.reshape(shape), tuned.reshape(shape)
+    base = _table([pair.base for pair in pairs], rewards)
+    tuned = _table([pair.tuned for pair in pairs], rewards)
+    return base, tuned
+
+
+def _table(scores: Sequence[Mapping[str, float]], rewards: Sequence[str]) -> Floats:
+    """Scores as float `[n, rewards]`; NaN where there is none."""
+    values = [[one.get(reward, math.nan) for reward in rewards] for one in scores]
+    return np.array(values, dtype=np.float64).reshape(len(scores), len(rewards))
 
 
 def _gains(pairs: Sequence[Pair], rewards: Sequence[str]) -> list[tuple[PairedGain, Estimate]]:
-    """Gain and z-gain per reward. The base model's spread within a prompt is taken as known: it rests on every base picture here."""
+    """Gain and z-gain per reward; a reward without spread has no unit for a z-gain.
+
+    The base model's spread within a prompt is taken as known, since every base image counts in it.
+    """
     base, tuned = _scores(pairs, rewards)
     prompts = [pair.prompt_id for pair in pairs]
     spreads = [within_prompt_sd(column, prompts) for column in base.T]
-    scales = [
-        spread if spread > 0 else math.nan for spread in spreads
-    ]  # a reward without spread has no unit to measure gains in
+    scales = [spread if spread > 0 else math.nan for spread in spreads]
     z = [
         clustered_mean((tuned - base)[:, column] / scale, prompts)
         for column, scale in enumerate(scales)
@@ -258,14 +265,14 @@ def _gains(pairs: Sequence[Pair], rewards: Sequence[str]) -> list[tuple[PairedGa
 def _transfers(
     seen: Sequence[Pair], heldout: Sequence[Pair], rewards: Sequence[str]
 ) -> list[tuple[TransferRatio, Gap]]:
-    ids = [[pair.prompt_id for pair in group] for group in (seen, heldout)]
+    ids, other_ids = ([pair.prompt_id for pair in group] for group in (seen, heldout))
     return transfer_ratios(
-        differences(seen, rewards), ids[0], differences(heldout, rewards), ids[1]
+        differences(seen, rewards), ids, differences(heldout, rewards), other_ids
     )
 
 
 def _means(table: Floats) -> list[float]:
-    """The mean of each column, float `[rewards]`, without NaN; NaN where nothing is left."""
+    """The mean of each column without NaN, float `[rewards]`; NaN where no value is left."""
     return [
         float(column[~np.isnan(column)].mean()) if not np.isnan(column).all() else math.nan
         for column in table.T

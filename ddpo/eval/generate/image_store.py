@@ -1,9 +1,9 @@
-"""The pictures of an evaluation, each stored once by its content, and a journal of which picture shows what.
+"""The store of an evaluation's images: each stored once by content, with a journal of facts.
 
-    images/ab/<SHA-256 of the pixels>.png     the pictures
-    images/journal-<rank>.jsonl               which model, prompt and index each belongs to, and facts about it
+    images/ab/<SHA-256 of the pixels>.png     the images
+    images/journal-<rank>.jsonl               the key of each image, and facts about it
 
-Other settings have other keys, so that a folder holds the pictures of any number of evaluations.
+Other settings have other keys, so that a folder holds the images of any number of evaluations.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ddpo.devices import processors
 from ddpo.errors import ImageError
 from ddpo.images import load_image
 from ddpo.io.atomic import storing
 from ddpo.io.journal import Journal
 from ddpo.io.sync import make_folder, sync_files
-from ddpo.rewards.scoring.scorer import processors
 
 __all__ = ["ImageKey", "ImageStore", "Pixels", "StoredImage", "image_path", "pixels_sha256"]
 
@@ -39,17 +39,17 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class ImageKey:
-    """Which picture."""
+    """The key of an image: model and settings, prompt, and index."""
 
-    source: str  # digest of all that fixes the pixels but for what follows
-    prompt_id: str  # whose noise it has
+    source: str  # digest of all other settings that fix the pixels
+    prompt_id: str  # the prompt whose noise it has
     index: int
-    swap: str = ""  # id of the prompt whose text it was drawn with, if not its own
+    swap: str = ""  # id of the prompt that it was sampled with, if not its own
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """A stored picture."""
+    """A stored image and the facts about it."""
 
     sha256: str  # of the decoded pixels, uint8 `[height, width, 3]`
     facts: Mapping[str, Any]  # plain JSON values
@@ -61,7 +61,7 @@ class StoredImage:
 
 
 def image_path(sha256: str) -> str:
-    """Where the picture with these pixels lies, relative to the output folder."""
+    """The file of the image with these pixels, relative to the output folder."""
     return f"{FOLDER}/{sha256[:2]}/{sha256}.png"
 
 
@@ -71,18 +71,19 @@ def pixels_sha256(pixels: Pixels) -> str:
 
 
 class ImageStore:
-    """Pictures by key. Use it as a context manager, or `close` it.
+    """The stored images by key. Use it as a context manager, or `close` it.
 
     Args:
-        out: the output folder; made with the first picture.
-        rank: of this process, which writes a journal of its own and reads those of all.
+        out: output folder; made with the first image.
+        rank: rank of this process, which writes its own journal and reads those of all.
     """
 
     def __init__(self, out: Path, rank: int = 0) -> None:
-        self.out, self._rank = out, rank
+        self.out = out
+        self._rank = rank
         self._journal = Journal(out / FOLDER, NAME, rank)
         self._known: dict[ImageKey, StoredImage] = {}
-        self._whole: set[str] = set()  # hashes of pictures that this process wrote or decoded
+        self._whole: set[str] = set()  # hashes of images that this process wrote or decoded
         self._swept = False
         self.reload()
 
@@ -98,38 +99,33 @@ class ImageStore:
         self.close()
 
     def reload(self) -> None:
-        """Reads the journals anew: what other processes have written since is known then."""
+        """Reads the journals again, with the lines that other processes have added."""
         self._known.clear()
         for record in self._journal.records():
             try:
-                key = ImageKey(
-                    str(record["source"]),
-                    str(record["prompt"]),
-                    int(record["index"]),
-                    str(record["swap"]),
-                )
-                self._know(key, str(record["image"]), dict(record["facts"]))
+                self._know(_key(record), str(record["image"]), dict(record["facts"]))
             except (KeyError, TypeError, ValueError):
-                continue  # not a line of ours: as if it were not there
+                continue  # a line of another program
 
     def get(self, key: ImageKey) -> StoredImage | None:
-        """What the journals say of a picture; whether its file is whole says `damaged`."""
+        """The journals' record of an image, or None; `damaged` checks the file itself."""
         return self._known.get(key)
 
     def add(self, found: Iterable[tuple[ImageKey, Pixels, Mapping[str, Any]]]) -> None:
-        """Stores pictures with facts about them; facts that were known before of the same picture stay known.
+        """Stores images and facts about them; earlier facts about the same image are kept.
 
         Args:
-            found: key, uint8 pixels `[height, width, 3]` and facts of each. The journal gets the lines of all in one write.
+            found: key, uint8 pixels `[height, width, 3]` and facts of each image. The journal gets
+                all lines in one write.
 
         Raises:
-            StorageFailure: a file cannot be written; pictures that were there before are whole still.
+            StorageFailure: a file cannot be written; images stored before are still whole.
         """
         records = []
         for key, pixels, facts in found:
             sha256 = pixels_sha256(pixels)
             self._write(sha256, pixels)
-            picture = self._know(key, sha256, facts)
+            image = self._know(key, sha256, facts)
             records.append(
                 {
                     "source": key.source,
@@ -137,13 +133,13 @@ class ImageStore:
                     "index": key.index,
                     "swap": key.swap,
                     "image": sha256,
-                    "facts": dict(picture.facts),
+                    "facts": dict(image.facts),
                 }
             )
         self._journal.append(records)
 
     def pixels(self, sha256: str) -> Pixels:
-        """The pixels uint8 `[height, width, 3]` of a stored picture.
+        """The uint8 pixels `[height, width, 3]` of a stored image.
 
         Raises:
             ImageError: the file is missing or damaged.
@@ -152,23 +148,23 @@ class ImageStore:
         pixels = np.asarray(load_image(path))
         if pixels_sha256(pixels) != sha256:
             raise ImageError(
-                f"{path} does not hold the pixels that its name says: the file is damaged"
+                f"{path} does not hold the pixels that its name states: the file is damaged"
             )
         self._whole.add(sha256)
         return pixels
 
     def damaged(self, hashes: Collection[str]) -> set[str]:
-        """Those of the pictures whose file is missing or does not decode to its own pixels. Each is decoded once in a process."""
+        """The images whose file is missing or does not decode to the pixels of its name.
+
+        Each image is decoded once per process.
+        """
         unseen = sorted(set(hashes) - self._whole)
         with ThreadPoolExecutor(processors(), thread_name_prefix="ddpo-verify") as pool:
-            return {
-                sha256
-                for sha256, whole in zip(unseen, pool.map(self._decodes, unseen), strict=True)
-                if not whole
-            }
+            decoded = zip(unseen, pool.map(self._decodes, unseen), strict=True)
+            return {sha256 for sha256, whole in decoded if not whole}
 
     def sync(self) -> None:
-        """Forces all stored images to the disk; before that, a power cut may damage them.
+        """Forces all stored images to the disk; until then a power cut may damage them.
 
         They are synced together, before the report, so that sampling does not wait for the disk.
 
@@ -184,14 +180,10 @@ class ImageStore:
 
     def _know(self, key: ImageKey, sha256: str, facts: Mapping[str, Any]) -> StoredImage:
         before = self._known.get(key)
-        picture = StoredImage(
-            sha256,
-            {**before.facts, **facts}
-            if before is not None and before.sha256 == sha256
-            else dict(facts),
-        )
-        self._known[key] = picture
-        return picture
+        earlier = before.facts if before is not None and before.sha256 == sha256 else {}
+        image = StoredImage(sha256, {**earlier, **facts})
+        self._known[key] = image
+        return image
 
     def _decodes(self, sha256: str) -> bool:
         try:
@@ -201,10 +193,11 @@ class ImageStore:
         return True
 
     def _write(self, sha256: str, pixels: Pixels) -> None:
-        """The PNG, unless it is there and whole. It is made in memory, so that one write and one rename make the file."""
+        """Writes the PNG unless it is whole already, by one write and one rename."""
         if sha256 in self._whole or self._decodes(sha256):
             return
-        path, buffer = self.out / image_path(sha256), io.BytesIO()
+        path = self.out / image_path(sha256)
+        buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="PNG")
         temporary = self.out / FOLDER / f".{self._rank}-{os.getpid()}.tmp"
         with storing(path):
@@ -219,8 +212,13 @@ class ImageStore:
         self._whole.add(sha256)
 
     def _sweep(self) -> None:
-        """Removes, once, the temporary file that a killed process of this rank may have left."""
+        """Removes once the temporary file that a killed process of this rank may have left."""
         if not self._swept:
             for left in (self.out / FOLDER).glob(f".{self._rank}-*.tmp"):
                 left.unlink(missing_ok=True)
             self._swept = True
+
+
+def _key(record: Mapping[str, Any]) -> ImageKey:
+    source, prompt, swap = (str(record[name]) for name in ("source", "prompt", "swap"))
+    return ImageKey(source, prompt, int(record["index"]), swap)

@@ -1,4 +1,4 @@
-"""What is written down of a picture while its latents and its path are at hand: the base model's own view of it, and the KL of its path."""
+"""Facts recorded of each image while its latents are at hand: denoising probe, features, KL."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from ddpo.policies.sampler import SampleKey, SamplerSettings
 from ddpo.rewards.card import RewardCard
 from ddpo.types import Trajectory
 
-__all__ = ["FACT_OF_CARD", "VIEW_CARDS", "describe", "features_of"]
+__all__ = ["FACT_OF_CARD", "PROBE_CARDS", "PROBE_FACTS", "features_of", "probe_images"]
 
 FACT_OF_CARD: Final = {"base_fit": "fit", "prompt_evidence": "prompt_evidence"}
-"""Id of a card of `VIEW_CARDS` → name of the fact that is its score."""
+"""Id of a card of `PROBE_CARDS` → name of the fact that is its score."""
+PROBE_FACTS: Final = tuple(FACT_OF_CARD.values())
 
 
-def describe(
+def probe_images(
     policy: Policy,
     keys: Sequence[SampleKey],
     trajectory: Trajectory,
@@ -33,70 +34,68 @@ def describe(
     kl: bool,
     texts: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Facts about each picture of a batch, as plain JSON values.
+    """Facts about each image of a batch, as plain JSON values.
 
     Args:
-        policy: In the state that drew the paths.
-        keys: Which pictures, at most `settings.batch`.
-        trajectory: Their paths; x_0 alone is enough without `kl`.
-        settings: How they were drawn.
-        kl: Whether to work out the KL of the path, which costs two calls of the denoiser a step.
-        texts: What the pictures were asked for, if not their keys' prompts.
+        policy: policy in the state that sampled the trajectories.
+        keys: keys of the images, at most `settings.batch`.
+        trajectory: their trajectories; x_0 alone is enough without `kl`.
+        settings: settings that sampled them.
+        kl: whether to compute the KL of the trajectory, which costs two calls of the denoiser per
+            step.
+        texts: texts that the images were sampled with, if not their keys' prompts.
 
     Returns:
-        Per picture "kl" (nats; None if not asked for or not defined), "fit", "prompt_evidence" (see `VIEW_CARDS`) and "features"
-        (base64 of float16; None if the policy has none), which `features_of` reads.
+        Per image "fit", "prompt_evidence" (see `PROBE_CARDS`) and "features" (base64 of float16,
+        see `features_of`; None if the policy has none); with `kl` also "kl" (nats; None where it
+        is not defined).
     """
-    asked = [key.prompt.text for key in keys] if texts is None else list(texts)
-    view = denoising_probe(policy, keys, trajectory.latents[:, -1], settings.batch, asked)
-    divergences = (
-        trajectory_kl(policy, asked, trajectory, settings).tolist()
-        if kl
-        else [math.nan] * len(keys)
-    )
-    features = (
-        [None] * len(keys) if view.features is None else [_encoded(row) for row in view.features]
-    )
-    return [
-        {
-            "kl": None if math.isnan(divergence) else divergence,
-            "fit": fit,
-            "prompt_evidence": evidence,
-            "features": row,
-        }
-        for divergence, fit, evidence, row in zip(
-            divergences, view.fit.tolist(), view.prompt_evidence.tolist(), features, strict=True
-        )
+    sampled = [key.prompt.text for key in keys] if texts is None else list(texts)
+    probe = denoising_probe(policy, keys, trajectory.latents[:, -1], settings.batch, sampled)
+    features: list[str | None] = [None] * len(keys)
+    if probe.features is not None:
+        features = [_encoded(row) for row in probe.features]
+    fits = probe.fit.tolist()
+    evidence = probe.prompt_evidence.tolist()
+    facts: list[dict[str, Any]] = [
+        {"fit": fit, "prompt_evidence": shown, "features": row}
+        for fit, shown, row in zip(fits, evidence, features, strict=True)
     ]
+    if kl:
+        divergences = trajectory_kl(policy, sampled, trajectory, settings).tolist()
+        for fact, nats in zip(facts, divergences, strict=True):
+            fact["kl"] = None if math.isnan(nats) else nats
+    return facts
 
 
 def features_of(facts: Mapping[str, Any]) -> NDArray[np.float32] | None:
-    """The features in what `describe` said of a picture, float32 `[width]`; None if there are none."""
+    """The features in the facts about an image, float32 `[width]`; None if there are none."""
     text = facts.get("features")
-    return (
-        None
-        if text is None
-        else np.frombuffer(base64.b64decode(text), dtype="<f2").astype(np.float32)
-    )
+    if text is None:
+        return None
+    return np.frombuffer(base64.b64decode(text), dtype="<f2").astype(np.float32)
 
 
 def _encoded(row: Tensor) -> str:
     return base64.b64encode(row.numpy().astype("<f2").tobytes()).decode("ascii")
 
 
-VIEW_CARDS: Final = (
+PROBE_CARDS: Final = (
     RewardCard(
         id="base_fit",
         version="1",
-        summary="how plausible a picture is to the base model: minus its denoising error, with the prompt",
+        summary="plausibility to the base model: minus an image's denoising error with its prompt",
         load="ddpo.policies.denoising_probe:denoising_probe",
         family="policy",
-        flaws="plain pictures are easy to denoise and score high whatever they show; sees the picture's latents and knows only what the "
-        "base model knows; a faithful picture of a kind that the base model never drew scores low; compare pictures of one base model only",
-        unit="mean squared error, negative; of the denoiser's output, a mean over four noise levels",
+        flaws="plain images are easy to denoise and score high whatever they show; sees the "
+        "image's latents and knows only what the base model knows; a faithful image of a kind that "
+        "the base model never makes scores low; compare images of one base model only",
+        unit="mean squared error, negative; of the denoiser's output, "
+        "a mean over four noise levels",
         range=(None, 0.0),
         inputs=("image", "prompt"),
-        preprocessing="latents before decoding; signal shares 0.95, 0.9, 0.8, 0.6; noise fixed by prompt and index",
+        preprocessing="latents before decoding; signal shares 0.95, 0.9, 0.8, 0.6; "
+        "noise fixed by prompt and index",
         dtype="float32",
         cache=False,
         device="any",
@@ -106,14 +105,17 @@ VIEW_CARDS: Final = (
     RewardCard(
         id="prompt_evidence",
         version="1",
-        summary="how much the prompt helps the base model to explain a picture: denoising error without the prompt minus with it",
+        summary="prompt recognisability: an image's denoising error without its prompt minus "
+        "with it",
         load="ddpo.policies.denoising_probe:denoising_probe",
         family="policy",
-        flaws="a picture may show the prompt's subject more clearly than nature does and gain by it, as with strong guidance; sees the "
-        "picture's latents; blind to what the base model does not know; compare pictures of one base model only",
+        flaws="an image may show the prompt's subject more clearly than nature does and gain by "
+        "it, as with strong guidance; sees the image's latents; blind to what the base model does "
+        "not know; compare images of one base model only",
         unit="mean squared error; without the prompt minus with it, a mean over four noise levels",
         inputs=("image", "prompt"),
-        preprocessing="latents before decoding; signal shares 0.95, 0.9, 0.8, 0.6; noise fixed by prompt and index",
+        preprocessing="latents before decoding; signal shares 0.95, 0.9, 0.8, 0.6; "
+        "noise fixed by prompt and index",
         dtype="float32",
         cache=False,
         device="any",
@@ -121,4 +123,4 @@ VIEW_CARDS: Final = (
         lineage=("the base model",),
     ),
 )
-"""The base model's view as held-out rewards of a report; they are read from the facts, and not in the registry."""
+"""The denoising probe as held-out rewards of a report, read from the facts; not in the registry."""

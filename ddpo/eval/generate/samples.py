@@ -1,23 +1,31 @@
-"""The pictures of an evaluation and their scores as rows, and `samples.parquet`, one row per picture and reward, for further study."""
+"""The images of an evaluation, their scores as rows, and the table `samples.parquet`."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError
-from ddpo.eval.generate.image_store import image_path
-from ddpo.eval.generate.rows import Row
+from ddpo.eval.generate.image_store import StoredImage, image_path
 from ddpo.eval.generate.scoring import ScoreJournal
 from ddpo.io.atomic import atomic_path, storing
 from ddpo.rewards.card import RewardCard
 from ddpo.types import Prompt
 
-__all__ = ["Sample", "SignedReward", "make_rows", "read_samples", "write_samples"]
+__all__ = [
+    "EvalImages",
+    "Row",
+    "Sample",
+    "SignedReward",
+    "make_row",
+    "make_rows",
+    "read_samples",
+    "write_samples",
+]
 
 COLUMNS: Final = (
     "model",
@@ -37,14 +45,32 @@ COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture of the evaluation."""
+    """One image of the evaluation."""
 
     model: str  # "base", or the name of a tuned model
     split: str
     prompt: Prompt
     index: int
-    sha256: str  # of the stored picture; "" where there is none
+    sha256: str  # of the stored image; "" where there is none
     error: str | None = None  # why there is none
+
+
+@dataclass(frozen=True, slots=True)
+class EvalImages:
+    """The images of all models, sampled or given, with the facts that sampling recorded.
+
+    Attributes:
+        compared: images of the comparison, model by model (the base model first), split by split.
+        facts: (model, prompt id, index) → facts about an image.
+        swapped: (model, id of the prompt of the noise, id of the prompt sampled) → image of the
+            swap test.
+        choice: images of the base model for best-of-n; they are in no table.
+    """
+
+    compared: tuple[Sample, ...]
+    facts: Mapping[tuple[str, str, int], Mapping[str, Any]] = field(default_factory=dict)
+    swapped: Mapping[tuple[str, str, str], StoredImage] = field(default_factory=dict)
+    choice: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,49 +82,78 @@ class SignedReward:
     identity: str  # for the journal
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One score of one image; NaN, with a reason in `error`, where there is no score.
+
+    Images of one index share all noise, whatever the model.
+    """
+
+    model: str  # "base", or the name of a tuned model
+    split: str
+    prompt_id: str
+    prompt: str
+    index: int  # 0-based number of the image among those of its prompt
+    image_sha256: str  # of the decoded pixels, uint8 `[height, width, 3]`
+    image: str  # file, relative to the output folder
+    reward: str
+    signature: str
+    score: float
+    parts: Mapping[str, float] = field(default_factory=dict)  # named sub-scores, if any
+    error: str | None = None
+
+
+def make_row(
+    sample: Sample,
+    reward: str,
+    signature: str,
+    score: float,
+    parts: Mapping[str, float] | None = None,
+    error: str | None = None,
+) -> Row:
+    """The row of one image and one reward.
+
+    Args:
+        sample: image of the row.
+        reward: id of the reward.
+        signature: signature of the reward.
+        score: score of the image; NaN where there is none.
+        parts: named sub-scores.
+        error: reason for a missing score.
+    """
+    return Row(
+        model=sample.model,
+        split=sample.split,
+        prompt_id=sample.prompt.id,
+        prompt=sample.prompt.text,
+        index=sample.index,
+        image_sha256=sample.sha256,
+        image=image_path(sample.sha256) if sample.sha256 else "",
+        reward=reward,
+        signature=signature,
+        score=score,
+        parts=dict(parts or {}),
+        error=error,
+    )
+
+
 def make_rows(
     samples: Sequence[Sample], rewards: Sequence[SignedReward], journal: ScoreJournal
 ) -> tuple[Row, ...]:
-    """The rows of all pictures, in order, each with its rewards in order.
+    """The rows of all images, in order, each with its rewards in order.
 
     Raises:
         ConfigError: the journal lacks a score.
     """
-    rows = []
-    for sample in samples:
-        for reward in rewards:
-            value, parts, error = math.nan, {}, sample.error
-            if sample.sha256:
-                found = journal.get(reward.identity, reward.card, (sample.sha256, sample.prompt))
-                if found is None:
-                    raise ConfigError(
-                        f"the picture {image_path(sample.sha256)} was not scored by {reward.card.id!r}: run it again"
-                    )
-                value, parts, error = found.value, dict(found.parts), found.error
-            row = Row(
-                sample.model,
-                sample.split,
-                sample.prompt.id,
-                sample.prompt.text,
-                sample.index,
-                sample.sha256,
-                image_path(sample.sha256) if sample.sha256 else "",
-                reward.card.id,
-                reward.signature,
-                value,
-                parts,
-                error,
-            )
-            rows.append(row)
-    return tuple(rows)
+    return tuple(_scored_row(sample, reward, journal) for sample in samples for reward in rewards)
 
 
 def write_samples(path: Path, rows: Sequence[Row], models: Mapping[str, tuple[str, str]]) -> None:
-    """Writes the rows atomically. An unscorable picture has a null score.
+    """Writes the rows atomically; an image without a score has a null score.
 
     Args:
-        path: of the Parquet file.
-        rows: what to write.
+        path: Parquet file to write.
+        rows: rows of the table.
         models: model → its run and checkpoint; "" and "" for models that are not named.
 
     Raises:
@@ -125,7 +180,7 @@ def read_samples(path: Path) -> list[Row]:
     """The rows of a file that `write_samples` wrote.
 
     Raises:
-        ConfigError: no such file, not Parquet, or other columns.
+        ConfigError: there is no such file, it is not Parquet, or it has other columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -135,28 +190,32 @@ def read_samples(path: Path) -> list[Row]:
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path} is not a samples.parquet: {reason}") from error
+    return [_read_row(record) for record in records]
+
+
+def _scored_row(sample: Sample, reward: SignedReward, journal: ScoreJournal) -> Row:
+    id = reward.card.id
+    if not sample.sha256:
+        return make_row(sample, id, reward.signature, math.nan, error=sample.error)
+    found = journal.get(reward.identity, reward.card, (sample.sha256, sample.prompt))
+    if found is None:
         raise ConfigError(
-            f"{path} is not a samples.parquet: {str(error).splitlines()[0]}"
-        ) from error
-    return [_row(record) for record in records]
+            f"the image {image_path(sample.sha256)} was not scored by {id!r}: run it again"
+        )
+    return make_row(sample, id, reward.signature, found.value, found.parts, found.error)
 
 
-def _row(record: dict[str, Any]) -> Row:
+def _read_row(record: dict[str, Any]) -> Row:
     parts = {
         name: math.nan if value is None else float(value)
         for name, value in json.loads(record["parts"]).items()
     }
-    return Row(
-        **{
-            **record,
-            "score": math.nan if record["score"] is None else record["score"],
-            "parts": parts,
-        }
-    )
+    score = math.nan if record["score"] is None else record["score"]
+    return Row(**{**record, "score": score, "parts": parts})
 
 
 def _parts_text(parts: Mapping[str, float]) -> str:
-    return json.dumps(
-        {name: value if math.isfinite(value) else None for name, value in parts.items()},
-        ensure_ascii=False,
-    )
+    finite = {name: value if math.isfinite(value) else None for name, value in parts.items()}
+    return json.dumps(finite, ensure_ascii=False)

@@ -1,8 +1,9 @@
-"""Drawing the pictures of one model: only what the store lacks, in the order of the plan.
+"""Sampling the images of one model that the store lacks, in the order of the plan.
 
-The denoiser and the decoder are always called in one shape, whatever is asked for: in another shape a matrix product adds up in another
-order, and some pixels come out one level lighter or darker. So the bits of a picture depend on its key alone: not on what is drawn with
-it, on where an earlier evaluation stopped, or on the number of processes.
+The denoiser and the decoder are always called with one batch size. With another one, a matrix
+product may add up in another order, and some pixels come out one level lighter or darker. So the
+bits of an image depend on its key alone: not on its batch, on interruptions, or on the number of
+processes.
 """
 
 from __future__ import annotations
@@ -17,27 +18,38 @@ from typing import Any, Final
 
 import torch
 
+from ddpo.distributed import ALONE, World
 from ddpo.errors import ImageError
 from ddpo.eval.generate.image_store import ImageKey, ImageStore
-from ddpo.eval.sharing import ALONE, World
 from ddpo.images import to_uint8
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_trajectory
 from ddpo.types import Prompt, Trajectory
 
-__all__ = ["CALL", "Describer", "DrawProgress", "ImageRequest", "Source", "draw", "missing"]
+__all__ = [
+    "CALL",
+    "ImageProbe",
+    "ImageRequest",
+    "SamplingProgress",
+    "Source",
+    "missing",
+    "sample_images",
+]
 
-CALL: Final = 8  # pictures per call of the denoiser
+CALL: Final = 8  # images per call of the denoiser
 
-Describer = Callable[
+ImageProbe = Callable[
     [Policy, Sequence[SampleKey], Trajectory, Sequence[str] | None], Sequence[Mapping[str, Any]]
 ]
-"""Gives JSON facts about each picture of a call: policy in the state that drew them, keys, paths, and the texts if they were swapped."""
+"""JSON facts about each image of a call.
+
+Arguments: the policy in the state that sampled them, keys, trajectories, and texts if swapped.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """All that fixes the pixels of a model's pictures, but for prompt and index."""
+    """The settings that fix the pixels of a model's images, apart from prompt and index."""
 
     base: str  # id or folder of the base model
     weights: str  # SHA-256 over the checkpoint's weights; "" for the base model itself
@@ -61,36 +73,34 @@ def _digest(source: Source) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """A picture of the plan."""
+    """One image of the plan."""
 
-    prompt: Prompt  # whose noise it has
+    prompt: Prompt  # the prompt whose noise it has
     index: int
-    text: Prompt | None = (
-        None  # the prompt that is asked for instead, on the same noise: the swap test
-    )
+    text: Prompt | None = None  # swap test: the prompt sampled instead, on the same noise
 
     def key(self, source: Source) -> ImageKey:
         """Its key in the store."""
         return ImageKey(
-            source.digest, self.prompt.id, self.index, self.text.id if self.text else ""
+            source.digest, self.prompt.id, self.index, "" if self.text is None else self.text.id
         )
 
 
 @dataclass(frozen=True, slots=True)
-class DrawProgress:
-    """One call is done, or what was found has been looked at."""
+class SamplingProgress:
+    """The state after a call of the denoiser, or after the search for stored images."""
 
-    done: int  # pictures of this process's share, with those that were found
+    done: int  # images of this process's shard, including those that were found
     total: int
     found: int
 
 
 def missing(
-    store: ImageStore, source: Source, wanted: Sequence[ImageRequest], facts: Collection[str] = ()
+    store: ImageStore, source: Source, requests: Sequence[ImageRequest], facts: Collection[str] = ()
 ) -> list[ImageRequest]:
-    """What has to be drawn, in order: pictures that are not stored whole, or about which not all of `facts` are known."""
-    known = [(one, store.get(one.key(source))) for one in wanted]
-    damaged = store.damaged({picture.sha256 for _, picture in known if picture is not None})
+    """The images to sample, in order: not stored, damaged, or without one of `facts`."""
+    known = [(one, store.get(one.key(source))) for one in requests]
+    damaged = store.damaged({image.sha256 for _, image in known if image is not None})
     return [
         one
         for one, found in known
@@ -98,87 +108,88 @@ def missing(
     ]
 
 
-def draw(
+def sample_images(
     policy: Policy,
     store: ImageStore,
     source: Source,
-    wanted: Sequence[ImageRequest],
+    requests: Sequence[ImageRequest],
     *,
     reference: bool,
-    describe: Describer | None = None,
+    probe: ImageProbe | None = None,
     facts: Collection[str] = (),
-    together: World = ALONE,
-) -> Iterator[DrawProgress]:
-    """Draws what the store lacks of `wanted`, one call after the other.
+    world: World = ALONE,
+) -> Iterator[SamplingProgress]:
+    """Samples the images of `requests` that the store lacks, call by call.
 
-    After the last progress all processes have drawn their shares, and the store knows the pictures of all.
+    After the last progress all processes have sampled their shards and know the images of all.
 
     Args:
-        policy: the base model, with the checkpoint of `source` if that has one.
-        store: where the pictures are kept.
-        source: what fixes their pixels.
-        wanted: the plan, the same on every process; doubles are drawn once.
-        reference: whether the base model is to draw, that is `policy` under `reference()`.
-        describe: gives facts about the pictures of a call.
-        facts: names of the facts that a picture must have; one without them is drawn again.
-        together: the processes of the evaluation.
+        policy: base model, with the checkpoint of `source` if that has one.
+        store: store of the images.
+        source: settings that fix their pixels.
+        requests: images of the plan, the same on every process; duplicates are sampled once.
+        reference: whether to sample from the base model, that is `policy` under `reference()`.
+        probe: function that gives facts about the images of a call.
+        facts: names of required facts; an image without one of them is sampled again.
+        world: processes of the evaluation.
 
     Raises:
-        ImageError: the model draws something that is no picture, such as NaN.
-        StorageFailure: a file cannot be written. What was drawn before is kept.
+        ImageError: the model returns pixels that are not finite.
+        StorageFailure: a file cannot be written. Images sampled before are kept.
     """
-    mine = [
-        one for block in together.share(_distinct(wanted, source), source.call) for one in block
-    ]
+    blocks = world.shard(_distinct(requests, source), source.call)
+    mine = [one for block in blocks for one in block]
     left = missing(store, source, mine, facts)
     found = len(mine) - len(left)
-    yield DrawProgress(found, len(mine), found)
+    yield SamplingProgress(found, len(mine), found)
     for start in range(0, len(left), source.call):
         part = left[start : start + source.call]
         with policy.reference() if reference else nullcontext():
-            _draw_call(policy, store, source, part, describe)
-        yield DrawProgress(found + start + len(part), len(mine), found)
-    if together.count > 1:
-        together.wait()
+            _sample_call(policy, store, source, part, probe)
+        yield SamplingProgress(found + start + len(part), len(mine), found)
+    if world.world_size > 1:
+        world.barrier()
         store.reload()
 
 
 @torch.no_grad()
-def _draw_call(
+def _sample_call(
     policy: Policy,
     store: ImageStore,
     source: Source,
     part: Sequence[ImageRequest],
-    describe: Describer | None,
+    probe: ImageProbe | None,
 ) -> None:
-    """One call, filled up with its last picture, of which only `part` is kept."""
+    """One call, filled up with copies of its last image, of which only `part` is kept."""
     full = [*part, *[part[-1]] * (source.call - len(part))]
     keys = [SampleKey(one.prompt, one.index) for one in full]
-    texts = (
-        [(one.text or one.prompt).text for one in full] if any(one.text for one in full) else None
-    )
-    trajectory = sample_trajectory(
-        policy, keys, replace(source.sampler, batch=source.call), source.seed, texts
-    )
+    texts: list[str] | None = None
+    if any(one.text for one in full):
+        texts = [(one.text or one.prompt).text for one in full]
+    settings = replace(source.sampler, batch=source.call)
+    trajectory = sample_trajectory(policy, keys, settings, source.seed, texts)
     pixels = to_uint8(_finite(policy.decode(trajectory.latents[:, -1]), part))
-    facts = describe(policy, keys, trajectory, texts) if describe is not None else [{}] * len(full)
+    facts: Sequence[Mapping[str, Any]] = [{}] * len(full)
+    if probe is not None:
+        facts = probe(policy, keys, trajectory, texts)
     store.add((one.key(source), pixels[place], facts[place]) for place, one in enumerate(part))
 
 
 def _finite(pixels: torch.Tensor, part: Sequence[ImageRequest]) -> torch.Tensor:
-    """The pixels, if they are numbers: `clamp` and rounding would make something of NaN."""
+    """The pixels, checked to be finite, since clamping and rounding would hide NaN."""
     finite = torch.isfinite(pixels).flatten(1).all(1).tolist()
     for one, whole in zip(part, finite[: len(part)], strict=True):
         if not whole:
             raise ImageError(
-                f"the model drew something that is no picture (NaN or infinite) for {one.prompt.text!r}, index {one.index}"
+                f"the model returned pixels that are NaN or infinite for {one.prompt.text!r}, "
+                f"index {one.index}"
             )
     return pixels
 
 
-def _distinct(wanted: Sequence[ImageRequest], source: Source) -> list[ImageRequest]:
-    """Without doubles. (Prompts with metadata cannot be hashed; keys can.)"""
+def _distinct(requests: Sequence[ImageRequest], source: Source) -> list[ImageRequest]:
+    """The requests without duplicates, by key, since prompts with metadata cannot be hashed."""
     found: dict[ImageKey, ImageRequest] = {}
-    for one in wanted:
+    for one in requests:
         found.setdefault(one.key(source), one)
     return list(found.values())

@@ -1,7 +1,7 @@
-"""Scoring the pictures of an evaluation: each picture once per reward, from the stored file, and a journal of the scores.
+"""Scoring the stored images of an evaluation, once per image and reward, with a journal of scores.
 
-Pictures are scored in blocks of the plan, whatever was found of it, so that the calls of a reward have the same pictures in them however
-often the evaluation was interrupted and whatever the number of processes.
+Images are scored in fixed blocks of the plan. So each call of a reward holds the same images,
+whatever the number of interruptions and processes.
 """
 
 from __future__ import annotations
@@ -17,29 +17,28 @@ from typing import Any, Final, Self
 
 import numpy as np
 
+from ddpo.distributed import ALONE, World
 from ddpo.errors import ConfigError, RewardFailure
 from ddpo.eval.generate.image_store import ImageStore, Pixels
-from ddpo.eval.sharing import ALONE, World
 from ddpo.io.journal import Journal
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.scoring.outages import OutageAwareScorer
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt
 
 __all__ = ["BLOCK", "Scorable", "Score", "ScoreJournal", "ScoreProgress", "score", "unscored"]
 
-BLOCK: Final = 16  # pictures that are scored together and journaled in one line; as many as a scorer gives to a reward at once
+BLOCK: Final = 16  # images per line of the journal, and per call of a reward
 NAME: Final = "scores"
 
-Scorable = tuple[str, Prompt]  # SHA-256 of a stored picture, and the prompt that it was made for
-Place = tuple[
-    str, str, str
-]  # digest of the reward's identity, SHA-256 of the picture, what of the prompt matters
+Scorable = tuple[str, Prompt]
+"""SHA-256 of a stored image, and its prompt."""
+Place = tuple[str, str, str]
+"""Digest of the reward's identity, SHA-256 of the image, and the relevant parts of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What became of a picture: a score; or NaN and a reason, where it has none or, `failed`, where the reward broke on it."""
+    """The score of an image; NaN with a reason where it has none, or where the reward failed."""
 
     value: float
     parts: Mapping[str, float]
@@ -49,9 +48,9 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class ScoreProgress:
-    """One block is done, or what was found has been looked at."""
+    """The state after a block, or after the search for earlier scores."""
 
-    done: int  # different pictures of this process's share, with those that were found
+    done: int  # distinct images of this process's shard, including those that were found
     total: int
     found: int
 
@@ -60,8 +59,8 @@ class ScoreJournal:
     """The scores of an evaluation. Use it as a context manager, or `close` it.
 
     Args:
-        out: the output folder.
-        rank: of this process, which writes a journal of its own and reads those of all.
+        out: output folder.
+        rank: rank of this process, which writes its own journal and reads those of all.
     """
 
     def __init__(self, out: Path, rank: int = 0) -> None:
@@ -81,55 +80,45 @@ class ScoreJournal:
         self.close()
 
     def reload(self) -> None:
-        """Reads the journals of all processes anew."""
+        """Reads the journals of all processes again."""
         self._known.clear()
         for record in self._journal.records():
             try:
                 for image, prompt, value, parts, error, failed in record["scores"]:
                     place = (str(record["identity"]), str(image), str(prompt))
-                    read = Score(
-                        _number(value),
-                        {name: _number(part) for name, part in parts.items()},
-                        error,
-                        bool(failed),
-                    )
-                    self._know(place, read)
+                    numbers = {name: _number(part) for name, part in parts.items()}
+                    self._know(place, Score(_number(value), numbers, error, bool(failed)))
             except (KeyError, TypeError, ValueError, AttributeError):
-                continue  # not a line of ours: as if it were not there
+                continue  # a line of another program
 
     def get(self, identity: str, card: RewardCard, item: Scorable) -> Score | None:
-        """The outcome of a picture under the reward of `identity`; None if it was not scored yet."""
+        """The score of an image by the reward of `identity`; None if it was not scored yet."""
         return self._known.get(_place(identity, card, item))
 
     def add(
         self, identity: str, card: RewardCard, scored: Sequence[tuple[Scorable, Score]]
     ) -> None:
-        """Adds the outcomes of a block in one line.
+        """Adds the scores of a block in one line.
 
         Raises:
-            StorageFailure: it cannot be written.
+            StorageFailure: the line cannot be written.
         """
         rows: list[list[Any]] = []
         for item, one in scored:
             place = _place(identity, card, item)
-            rows.append(
-                [
-                    *place[1:],
-                    _json(one.value),
-                    {name: _json(part) for name, part in one.parts.items()},
-                    one.error,
-                    one.failed,
-                ]
-            )
+            parts = {name: _json(part) for name, part in one.parts.items()}
+            rows.append([*place[1:], _json(one.value), parts, one.error, one.failed])
             self._know(place, one)
-        self._journal.append([{"reward": card.id, "identity": _short(identity), "scores": rows}])
+        self._journal.append(
+            [{"reward": card.id, "identity": _identity_digest(identity), "scores": rows}]
+        )
 
     def close(self) -> None:
         """Closes the journal."""
         self._journal.close()
 
     def _know(self, place: Place, found: Score) -> None:
-        """A failure never takes the place of a score: two processes may have tried."""
+        """Records a score; a failure never replaces one, since two processes may have tried."""
         before = self._known.get(place)
         if not found.failed or before is None or before.failed:
             self._known[place] = found
@@ -138,7 +127,7 @@ class ScoreJournal:
 def unscored(
     identity: str, card: RewardCard, journal: ScoreJournal, items: Sequence[Scorable]
 ) -> list[Scorable]:
-    """The different pictures that the journal has no outcome of, in order; and those on which the reward broke, for another try."""
+    """The distinct images without a score, in order, and those on which the reward failed."""
     return [
         item
         for item in _distinct(card, items)
@@ -153,65 +142,73 @@ def score(
     journal: ScoreJournal,
     items: Sequence[Scorable],
     *,
-    together: World = ALONE,
+    world: World = ALONE,
 ) -> Iterator[ScoreProgress]:
-    """Scores what the journal lacks of `items` under one reward, block by block.
+    """Scores the images of `items` that the journal lacks by one reward, block by block.
 
-    After the last progress all processes have scored their shares, and the journal knows the scores of all.
+    After the last progress all processes have scored their shards and know the scores of all. If
+    a reward fails on some images only, these have no score, and the next evaluation tries again.
+    Scores before an error are kept.
 
     Args:
-        scorer: of the reward.
-        identity: what fixes its scores, `ResolvedReward.identity`.
-        store: where the pictures are.
-        journal: of the scores.
-        items: the pictures of the plan, in its order, the same on every process; doubles are scored once, as far as prompts allow.
-        together: the processes of the evaluation.
+        scorer: scorer of the reward.
+        identity: text that fixes its scores, `ResolvedReward.identity`.
+        store: store of the images.
+        journal: journal of the scores.
+        items: images of the plan in its order, the same on every process; duplicates are scored
+            once, as far as prompts allow.
+        world: processes of the evaluation.
 
     Raises:
-        ConfigError: the reward judges groups of pictures.
-        RewardFailure: the reward is broken: it broke on all pictures, or on many in a row.
-        RewardUnavailable: the reward's back end does not answer. (One that fails on some pictures only holds up nothing: they have
-            no score, and are asked for again when the evaluation is done again.)
-        ImageError: a stored picture is damaged. Drawing mends it.
-        StorageFailure: the journal cannot be written. What was scored before is kept, here and above.
+        ConfigError: the reward judges groups of images.
+        RewardFailure: the reward failed on all images, or on many in a row.
+        RewardUnavailable: the reward's back end does not answer.
+        ImageError: a stored image is damaged; the next evaluation samples it again.
+        StorageFailure: the journal cannot be written.
     """
     card = scorer.reward.card
     if "group" in card.inputs:
         raise ConfigError(
-            f"reward {card.id!r} judges pictures as a group: a picture has no score of its own"
+            f"reward {card.id!r} judges images as a group: an image has no score of its own"
         )
-    blocks = together.share(_distinct(card, items), BLOCK)
+    blocks = world.shard(_distinct(card, items), BLOCK)
     left = [unscored(identity, card, journal, block) for block in blocks]
     total = sum(map(len, blocks))
     done = found = total - sum(map(len, left))
     yield ScoreProgress(found, total, found)
-    scored = (
-        item
-        for block in blocks
-        for item in block
-        if (known := journal.get(identity, card, item)) and known.error is None
-    )
-    witness = next(scored, None) if any(left) else None
-    steady = OutageAwareScorer(
-        scorer, _batch([store.pixels(witness[0])], [witness[1]]) if witness else None
-    )
-    for block in left:
-        if block:
-            journal.add(identity, card, _scored(steady, store, block))
-            done += len(block)
-            yield ScoreProgress(done, total, found)
-    _check_not_broken(
-        scorer, [journal.get(identity, card, item) for block in blocks for item in block]
-    )
-    if together.count > 1:
-        together.wait()
+    mine = [item for block in blocks for item in block]
+    example = _scored_example(identity, card, store, journal, mine) if any(left) else None
+    if example is not None:
+        scorer.witness = example
+    for block in filter(None, left):
+        journal.add(identity, card, _scored(scorer, store, block))
+        done += len(block)
+        yield ScoreProgress(done, total, found)
+    _check_not_broken(scorer, [journal.get(identity, card, item) for item in mine])
+    if world.world_size > 1:
+        world.barrier()
         journal.reload()
 
 
+def _scored_example(
+    identity: str,
+    card: RewardCard,
+    store: ImageStore,
+    journal: ScoreJournal,
+    items: Sequence[Scorable],
+) -> ImageBatch | None:
+    """An image that the reward has scored before, to recognise an outage; None without one."""
+    for sha256, prompt in items:
+        known = journal.get(identity, card, (sha256, prompt))
+        if known is not None and known.error is None:
+            return _batch([store.pixels(sha256)], [prompt])
+    return None
+
+
 def _scored(
-    scorer: OutageAwareScorer, store: ImageStore, block: Sequence[Scorable]
+    scorer: Scorer, store: ImageStore, block: Sequence[Scorable]
 ) -> list[tuple[Scorable, Score]]:
-    """The outcomes of a block, in order; pictures of one size are scored together."""
+    """The scores of a block, in order; images of one size are scored together."""
     pixels = [store.pixels(sha256) for sha256, _ in block]
     sizes: dict[tuple[int, ...], list[int]] = {}
     for place, array in enumerate(pixels):
@@ -227,23 +224,22 @@ def _batch(pixels: Sequence[Pixels], prompts: Sequence[Prompt]) -> ImageBatch:
     return ImageBatch.of_uint8(np.stack(pixels), prompts)
 
 
-def _outcomes(scorer: OutageAwareScorer, batch: ImageBatch) -> Iterator[Score]:
-    found = scorer.score_each(batch)
-    values, parts = (
-        found.output.values.tolist(),
-        {name: part.tolist() for name, part in found.output.parts.items()},
-    )
-    for place, (value, error) in enumerate(zip(values, found.output.errors, strict=True)):
+def _outcomes(scorer: Scorer, batch: ImageBatch) -> Iterator[Score]:
+    found = scorer.score_unless_down(batch)
+    values = found.values.tolist()
+    parts = {name: part.tolist() for name, part in found.parts.items()}
+    for place, (value, error) in enumerate(zip(values, found.errors, strict=True)):
         own = {} if error is not None else {name: part[place] for name, part in parts.items()}
         yield Score(value, own, error, place in found.failed)
 
 
 def _check_not_broken(scorer: Scorer, outcomes: Sequence[Score | None]) -> None:
-    """A reward that broke on each and every picture has found nothing out about them."""
+    """Raises RewardFailure if the reward failed on every image."""
     reasons = [one.error for one in outcomes if one is not None and one.failed]
     if reasons and len(reasons) == len(outcomes):
         raise RewardFailure(
-            f"the reward {scorer.name!r} could score none of {len(reasons)} pictures; the first: {reasons[0]}"
+            f"the reward {scorer.name!r} could score none of {len(reasons)} images; "
+            f"the first: {reasons[0]}"
         )
 
 
@@ -255,23 +251,23 @@ def _distinct(card: RewardCard, items: Sequence[Scorable]) -> list[Scorable]:
 
 
 def _place(identity: str, card: RewardCard, item: Scorable) -> Place:
-    return _short(identity), item[0], _of_prompt(card, item[1])
+    return _identity_digest(identity), item[0], _of_prompt(card, item[1])
 
 
 def _of_prompt(card: RewardCard, prompt: Prompt) -> str:
-    """What of a prompt a score may depend on: nothing, its text, or its metadata too."""
+    """The parts of a prompt on which a score may depend: none, its text, or its metadata too."""
     if "metadata" in card.inputs or card.metadata:
         values = json.dumps(dict(prompt.metadata), sort_keys=True, default=str)
         return f"{prompt.id}/{hashlib.sha256(values.encode()).hexdigest()[:12]}"
     return prompt.id if "prompt" in card.inputs else ""
 
 
-def _short(identity: str) -> str:
+def _identity_digest(identity: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def _json(value: float) -> float | None:
-    """JSON has no NaN. Every float32 is a float64, whose shortest text reads back as it was."""
+    """The number for JSON, with None for NaN; the shortest text of a float64 reads back exactly."""
     return None if math.isnan(value) else value
 
 

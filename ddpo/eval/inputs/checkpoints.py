@@ -1,4 +1,4 @@
-"""Which checkpoints an evaluation compares: those that the user named, and earlier ones of the same runs for the course of training."""
+"""The checkpoints of an evaluation: those the user named, and earlier ones for the run history."""
 
 from __future__ import annotations
 
@@ -14,62 +14,66 @@ from ddpo.eval.inputs.runs import RunFacts, read_run
 from ddpo.io.tensors import tensor_file_digest
 from ddpo.policies.checkpoints.folder import BaseFacts, CheckpointInfo, find_checkpoint
 
-__all__ = ["EvalCheckpoint", "find_candidates", "weights_hash"]
+__all__ = ["EvalCheckpoint", "find_eval_checkpoints", "weights_hash"]
 
 
 @dataclass(frozen=True, slots=True)
 class EvalCheckpoint:
-    """A checkpoint to be evaluated, with what its run says of it."""
+    """A checkpoint of the evaluation, with the facts about its run."""
 
     facts: ModelFacts
     info: CheckpointInfo
     run: RunFacts
 
 
-def find_candidates(
+@dataclass(frozen=True, slots=True)
+class _Found:
+    path: str  # as the user named it
+    info: CheckpointInfo
+    run: RunFacts
+
+
+def find_eval_checkpoints(
     paths: Sequence[str], *, base: str | None = None, seeds: int, history: int, history_seeds: int
 ) -> tuple[EvalCheckpoint, ...]:
-    """The checkpoints at `paths`, in that order, each after up to `history` earlier ones of its run, evenly spaced.
+    """The checkpoints at `paths` in that order, each after earlier ones of its run, evenly spaced.
 
     Args:
         paths: checkpoints, run folders (their last checkpoint) or hub ids.
-        base: the base model, for checkpoints that do not name it.
-        seeds: pictures per prompt of each.
-        history: how many earlier checkpoints of each run are looked at.
-        history_seeds: pictures per prompt of those.
+        base: base model of checkpoints that do not name it.
+        seeds: images per prompt of each checkpoint.
+        history: largest number of earlier checkpoints of each run.
+        history_seeds: images per prompt of each earlier checkpoint.
 
     Raises:
-        CheckpointError, MissingResourceError: no checkpoint there, a damaged one, or one of another base model than the first.
-        ConfigError: the same checkpoint twice.
+        CheckpointError, MissingResourceError: a checkpoint is missing, damaged, or of another base
+            model than the first.
+        ConfigError: the same checkpoint is named twice.
     """
-    found = [
-        (path, info, read_run(info.run)) for path in paths for info in [find_checkpoint(path, base)]
-    ]
-    _check_distinct([info for _, info, _ in found])
-    _check_one_base([(path, info) for path, info, _ in found])
-    named = {info.folder.resolve() for _, info, _ in found}
-    names = _names([(path, info, run) for path, info, run in found])
-    candidates: list[EvalCheckpoint] = []
-    for (path, info, run), name in zip(found, names, strict=True):
-        for earlier in _earlier(info, history, named):
-            named.add(earlier.folder.resolve())
-            title = f"{run.name}@{earlier.iteration}"
-            candidates.append(
-                _candidate(
-                    title,
-                    str(earlier.folder),
-                    earlier,
-                    run,
-                    min(seeds, history_seeds),
-                    history=True,
-                )
-            )
-        candidates.append(_candidate(name, str(path), info, run, seeds, history=False))
-    return tuple(candidates)
+    found: list[_Found] = []
+    for path in paths:
+        info = find_checkpoint(path, base)
+        found.append(_Found(path, info, read_run(info.run)))
+    _check_distinct([one.info for one in found])
+    _check_one_base(found)
+    taken = {one.info.folder.resolve() for one in found}
+    checkpoints: list[EvalCheckpoint] = []
+    for one, name in zip(found, _names(found), strict=True):
+        for earlier in _earlier(one.info, history, taken):
+            taken.add(earlier.folder.resolve())
+            title = f"{one.run.name}@{earlier.iteration}"
+            before = _Found(str(earlier.folder), earlier, one.run)
+            checkpoints.append(_described(before, title, min(seeds, history_seeds), history=True))
+        checkpoints.append(_described(one, name, seeds, history=False))
+    return tuple(checkpoints)
 
 
 def weights_hash(weights: Path) -> str:
-    """SHA-256 over a checkpoint's weights: the file, or the weight files of the folder in the order of their names."""
+    """SHA-256 over a checkpoint's weights.
+
+    Args:
+        weights: the weight file, or a folder whose weight files count in the order of their names.
+    """
     digest = hashlib.sha256()
     for path in [weights] if weights.is_file() else sorted(weights.rglob("*.safetensors")):
         with path.open("rb") as file:
@@ -78,9 +82,10 @@ def weights_hash(weights: Path) -> str:
 
 
 def _identity(info: CheckpointInfo) -> str:
-    """The digest of a checkpoint's tensors; of an old checkpoint, that of its files, as before.
+    """The digest of a checkpoint's tensors; for checkpoints without digests, that of their files.
 
-    Old ones keep theirs so that an evaluation of them resumes with the images that it has.
+    Checkpoints of older versions keep their identity, so that an evaluation of them resumes with
+    its images.
     """
     if not info.digests:
         return weights_hash(info.weights)
@@ -91,12 +96,12 @@ def _identity(info: CheckpointInfo) -> str:
     return hashlib.sha256("".join(map(tensor_file_digest, files)).encode()).hexdigest()
 
 
-def _candidate(
-    name: str, checkpoint: str, info: CheckpointInfo, run: RunFacts, seeds: int, *, history: bool
-) -> EvalCheckpoint:
+def _described(found: _Found, name: str, seeds: int, *, history: bool) -> EvalCheckpoint:
+    info = found.info
+    run = found.run
     facts = ModelFacts(
         name=name,
-        checkpoint=checkpoint,
+        checkpoint=str(found.path),
         kind=info.kind,
         run=run.name,
         iteration=info.iteration,
@@ -111,14 +116,15 @@ def _candidate(
     return EvalCheckpoint(facts, info, run)
 
 
-def _names(found: Sequence[tuple[str, CheckpointInfo, RunFacts]]) -> list[str]:
-    """Short distinct names: the run's folder; with the iteration where a run has several; numbered where even that is not distinct."""
-    short = [run.name or Path(path).name for path, _, run in found]
+def _names(found: Sequence[_Found]) -> list[str]:
+    """Short distinct names: the run's folder, then with the iteration, then with a number."""
+    short = [one.run.name or Path(one.path).name for one in found]
     often = Counter(short)
     names: list[str] = []
-    for name, (_, info, _) in zip(short, found, strict=True):
-        wanted = f"{name}@{info.iteration}" if often[name] > 1 or name == BASE else name
-        names.append(wanted if wanted not in names else f"{wanted} ({len(names) + 1})")
+    for name, one in zip(short, found, strict=True):
+        numbered = f"{name}@{one.info.iteration}"
+        title = numbered if often[name] > 1 or name == BASE else name
+        names.append(title if title not in names else f"{title} ({len(names) + 1})")
     return names
 
 
@@ -129,18 +135,22 @@ def _check_distinct(infos: Sequence[CheckpointInfo]) -> None:
         raise ConfigError(f"the checkpoint {twice} was given twice")
 
 
-def _check_one_base(found: Sequence[tuple[str, CheckpointInfo]]) -> None:
-    """All must share the base model: pictures of different base models cannot be paired."""
+def _check_one_base(found: Sequence[_Found]) -> None:
+    """Refuses several base models: images of different base models cannot be paired."""
     first = found[0]
-    for path, info in found[1:]:
-        if not (info.base or BaseFacts(info.model)).is_model(first[1].model):
+    for one in found[1:]:
+        if not (one.info.base or BaseFacts(one.info.model)).is_model(first.info.model):
             raise CheckpointError(
-                f"{path} is a checkpoint of the model {info.model}, {first[0]} of {first[1].model}: one evaluation has one base model"
+                f"{one.path} is a checkpoint of the model {one.info.model}, "
+                f"{first.path} of {first.info.model}: one evaluation has one base model"
             )
 
 
 def _earlier(info: CheckpointInfo, most: int, taken: set[Path]) -> list[CheckpointInfo]:
-    """Up to `most` checkpoints of the same run before this one, evenly spaced, the newest included; half-written ones are left out."""
+    """Up to `most` earlier checkpoints of the same run, evenly spaced, the newest included.
+
+    Checkpoints that cannot be read, such as half-written ones, are left out.
+    """
     if info.run is None or most < 1:
         return []
     before: list[CheckpointInfo] = []

@@ -1,11 +1,11 @@
-"""Layouts of image folders in which prompt lists tell the prompts, by folder names and numbers.
+"""Layouts of image folders that refer to prompt lists, by folder names and numbers.
 
-lists       one folder per prompt list with an image per prompt, `anime/00012.jpg`, as HPSv2 has it
-subfolders  one folder per prompt, called by the prompt's id or its words: `a_red_fox/0.png`
-numbers     the number of the prompt in the list, and which image of it: `00012_3.png`,
+lists       one folder per prompt list with an image per prompt, `anime/00012.jpg`, as in HPSv2
+subfolders  one folder per prompt, named after the prompt's id or its words: `a_red_fox/0.png`
+numbers     the number of the prompt in the list, then the index of the image: `00012_3.png`,
             `00012/3.png`, `00012/samples/0003.png`, or `00012.png` for one image per prompt
 
-The first that fits is taken, in this order. Numbers count from 0 or from 1. Prompts that lie with
+The first layout that fits is used. Numbers count from 0 or from 1. Prompts that lie with
 the images come before all of these (`ddpo.inputs.folder_prompts`).
 """
 
@@ -31,27 +31,27 @@ IN_FOLDER: Final = re.compile(r"(\d+)/(?:samples/|images/)?(?:[^/]*\D)?(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An image and where it belongs."""
+    """An image with its prompt and index."""
 
-    picture: InputImage
+    image: InputImage
     text: str  # of the prompt
-    index: int | None  # which image of the prompt; None where the layout does not say
+    index: int | None  # index among the images of the prompt; None if the layout has none
 
 
 def place_by_layout(
-    folder: str, pictures: Sequence[InputImage], lists: Mapping[str, Sequence[Prompt]]
+    folder: str, images: Sequence[InputImage], lists: Mapping[str, Sequence[Prompt]]
 ) -> list[Placed] | None:
     """The images with their prompts by the first layout that fits; None if none does.
 
     Args:
-        folder: where the images are.
-        pictures: images of the folder.
-        lists: name of a prompt list → its prompts, in order, each as often as the list names it.
+        folder: place of the images.
+        images: images of the folder.
+        lists: name of a prompt list → its prompts, in order, with repetitions.
 
     Raises:
-        ConfigError: a layout fits, but its names stand for several prompts, or for none.
+        ConfigError: a layout fits, but a name stands for several prompts, or for none.
     """
-    names = {os.path.relpath(picture.path, folder): picture for picture in pictures}
+    names = {os.path.relpath(image.path, folder): image for image in images}
     every = [prompt for prompts in lists.values() for prompt in prompts]
     return (
         _place_by_lists(folder, names, lists)
@@ -63,14 +63,14 @@ def place_by_layout(
 def _place_by_lists(
     folder: str, names: Mapping[str, InputImage], lists: Mapping[str, Sequence[Prompt]]
 ) -> list[Placed] | None:
-    """By folders that are called as the prompt lists; None if one is not."""
+    """Images in folders named after the prompt lists; None if a folder has another name."""
     slugs = {_slug(name): name for name in lists}
     found: dict[str, dict[str, InputImage]] = {}
-    for name, picture in names.items():
+    for name, image in names.items():
         first, slash, rest = name.partition("/")
         if not slash or _slug(first) not in slugs:
             return None
-        found.setdefault(first, {})[rest] = picture
+        found.setdefault(first, {})[rest] = image
     placed: list[Placed] = []
     for first, inner in found.items():
         there = os.path.join(folder, first)
@@ -84,7 +84,9 @@ def _place_by_lists(
 def _place_by_subfolders(
     folder: str, names: Mapping[str, InputImage], prompts: Sequence[Prompt]
 ) -> list[Placed] | None:
-    """By folders that are called by prompts of the lists; None if none is. Others are left out.
+    """Images in folders named after prompts of the lists; None without such a folder.
+
+    Images elsewhere are left out.
 
     Raises:
         ConfigError: the name of a folder stands for several prompts.
@@ -93,7 +95,7 @@ def _place_by_subfolders(
     slugs = Counter(_slug(text) for text in distinct.values())
     texts = {_slug(text): text for text in distinct.values()} | distinct
     found: dict[str, list[InputImage]] = {}
-    for path, picture in names.items():
+    for path, image in names.items():
         name, slash, _ = path.partition("/")
         if not slash:
             continue
@@ -101,11 +103,12 @@ def _place_by_subfolders(
         if slugs[key] > 1:
             there = os.path.join(folder, name)
             raise ConfigError(
-                f"the name of the folder {there} stands for {slugs[key]} prompts: call it by the prompt's id"
+                f"the name of the folder {there} stands for {slugs[key]} prompts: "
+                "name it after the prompt's id"
             )
         if key in texts:
-            found.setdefault(texts[key], []).append(picture)
-    placed = [one for text, pictures in found.items() for one in _by_last_number(text, pictures)]
+            found.setdefault(texts[key], []).append(image)
+    placed = [one for text, images in found.items() for one in _by_last_number(text, images)]
     return placed or None
 
 
@@ -113,22 +116,22 @@ def _slug(text: str) -> str:
     return re.sub(r"[\W_]+", "_", text.casefold()).strip("_")
 
 
-def _by_last_number(text: str, pictures: Sequence[InputImage]) -> Iterator[Placed]:
-    """With the numbers at the end of the names as indices, if all names end in different ones."""
-    ends = [re.search(r"(\d+)$", os.path.splitext(picture.path)[0]) for picture in pictures]
+def _by_last_number(text: str, images: Sequence[InputImage]) -> Iterator[Placed]:
+    """Images indexed by the numbers at the end of their names, if these are all different."""
+    ends = [re.search(r"(\d+)$", os.path.splitext(image.path)[0]) for image in images]
     numbers = [int(end[1]) for end in ends if end is not None]
-    known = len(set(numbers)) == len(pictures)
-    for place, picture in enumerate(pictures):
-        yield Placed(picture, text, numbers[place] if known else None)
+    known = len(set(numbers)) == len(images)
+    for place, image in enumerate(images):
+        yield Placed(image, text, numbers[place] if known else None)
 
 
 def _place_by_numbers(
     folder: str, names: Mapping[str, InputImage], prompts: Sequence[Prompt]
 ) -> list[Placed] | None:
-    """By the numbers of prompts in names; None if not all images have names of one such form.
+    """Images placed by prompt numbers in their names; None unless all names have one such form.
 
     Raises:
-        ConfigError: it cannot be told from where they are counted, or there are not so many prompts.
+        ConfigError: the first number is ambiguous, or a number exceeds the number of prompts.
     """
     pairs = _numbers([os.path.splitext(name)[0] for name in names])
     if pairs is None:
@@ -137,12 +140,8 @@ def _place_by_numbers(
     most = 1 + max(index for _, index in pairs)
     repeats = _repeats(prompts)
     return [
-        Placed(
-            picture,
-            prompts[number - first].text,
-            repeats[number - first] * most + index,
-        )
-        for picture, (number, index) in zip(names.values(), pairs, strict=True)
+        Placed(image, prompts[number - first].text, repeats[number - first] * most + index)
+        for image, (number, index) in zip(names.values(), pairs, strict=True)
     ]
 
 
@@ -158,22 +157,23 @@ def _numbers(stems: Sequence[str]) -> list[tuple[int, int]] | None:
 
 def _first_number(folder: str, numbers: Sequence[int], count: int) -> int:
     """The number of the first prompt: 0 or 1."""
-    low, high = min(numbers), max(numbers)
+    low = min(numbers)
+    high = max(numbers)
     if (low == 0 and high >= count) or high > count:
         raise ConfigError(
-            f"{folder}: the images are of prompts {low} to {high} by their names, but there are {count} prompts"
+            f"{folder}: the images are of prompts {low} to {high} by their names, "
+            f"but there are {count} prompts"
         )
     if low > 0 and high < count:
         raise ConfigError(
-            f"{folder}: the names of the images go from prompt {low} to {high} of {count}: "
-            "it cannot be told whether they count from 0 or from 1; "
-            "give the prompts in a metadata.jsonl"
+            f"{folder}: the names of the images go from prompt {low} to {high} of {count}, "
+            "so they may count from 0 or from 1; give the prompts in a metadata.jsonl"
         )
     return 0 if low == 0 else 1
 
 
 def _repeats(prompts: Sequence[Prompt]) -> list[int]:
-    """For each prompt of a list, how often it stands there before."""
+    """For each place of a list, the number of earlier places with the same prompt."""
     counts: Counter[str] = Counter()
     found = []
     for prompt in prompts:

@@ -1,7 +1,8 @@
-"""Which rewards judge a model besides the one that it was trained on: independent witnesses, and statistics of pixels.
+"""The choice of held-out rewards, which are independent of the trained one, and pixel statistics.
 
-A witness is a learned model that shares neither backbone nor data with what was trained on: two rewards on one CLIP are fooled by the same
-pictures. Statistics of pixels are no witnesses: they have no better and worse. They show what else changed, as artefacts.
+A held-out reward is a learned model that shares neither backbone nor data with the trained reward:
+the same images fool two rewards on one CLIP. Pixel statistics are no held-out rewards, since they
+have no better or worse. They show side effects of training as artefacts.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ from ddpo.rewards.zoo import rewards
 __all__ = ["HeldOut", "choose_artefacts", "choose_held_out", "shared_lineage"]
 
 MOST: Final = 4  # held-out rewards by default
-MOST_MEMORY_MB: Final = (
-    8_000  # larger ones, 7B models, take hours on a processor: they are asked for by name
-)
+MOST_MEMORY_MB: Final = 8_000  # 7B models take hours on a CPU; users may still name them
 PIXELS: Final = "pixels"  # the family of statistics
 MIRRORS: Final = ("compressibility", "incompressibility")
-NO_WITNESSES: Final = (PIXELS, "guard", "group", "composed")  # families
+NOT_HELD_OUT: Final = (PIXELS, "guard", "group", "composed")  # families
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """A reward that was chosen as an independent witness."""
+    """A reward that was chosen because it is independent of the trained ones."""
 
     id: str
     reason: str  # why it is independent, in words
 
 
 def shared_lineage(card: RewardCard, other: RewardCard) -> tuple[str, ...]:
-    """What two rewards share: backbones, data or properties of pixels, in the first card's words. A variant counts as the same: "-336"."""
+    """The backbones, data or pixel properties that two rewards share, in the first card's words.
+
+    A variant counts as the same, such as "openai/clip-vit-large-patch14-336".
+    """
     return tuple(
         name for name in card.lineage if any(_akin(name, theirs) for theirs in other.lineage)
     )
@@ -47,17 +49,20 @@ def choose_held_out(
     available: Callable[[RewardCard], bool] | None = None,
     most: int = MOST,
 ) -> list[HeldOut]:
-    """Independent rewards for a model that was trained on some, at most `most`, in a fixed order.
+    """Rewards that are independent of the trained ones, at most `most`, in a fixed order.
 
-    A candidate is a learned reward that scores single pictures repeatably, without metadata and without a server, where more is better, of
-    which everything is on this machine, and which says what it is built on. Those of another family than the trained ones come first, then
-    those that see the prompt, then by id. None shares lineage with a trained one or with one chosen before.
+    A held-out reward is learned, states its lineage, and scores single images repeatably. It needs
+    no metadata and no server, more of it is better, and all its files are on this machine. It
+    shares lineage with no trained reward and with no reward chosen before it.
+
+    Rewards of another family than the trained ones come first, then those that see the prompt,
+    then by id.
 
     Args:
-        trained: cards of the rewards that were trained on, or that are in the report anyway.
+        trained: cards of the trained rewards, and of others that the report has anyway.
         candidates: id → card; all registered rewards if None.
-        available: whether a reward could score now, offline; looked up if None.
-        most: how many at most.
+        available: predicate for a reward that can score offline now; looked up if None.
+        most: largest number of rewards.
     """
     cards = rewards.available()[0] if candidates is None else candidates
     here = available or _here
@@ -68,11 +73,8 @@ def choose_held_out(
         key=lambda card: (card.family in families, "prompt" not in card.inputs, card.id),
     )
     for card in order:
-        known = any(
-            card.id == other.id or shared_lineage(card, other) or _same_tower(card, other)
-            for other in (*trained, *taken)
-        )
-        if len(taken) < most and not known and _can_witness(card) and here(card):
+        related = any(_related(card, other) for other in (*trained, *taken))
+        if len(taken) < most and not related and _can_be_held_out(card) and here(card):
             taken.append(card)
     return [HeldOut(card.id, _reason(card, trained)) for card in taken]
 
@@ -80,39 +82,34 @@ def choose_held_out(
 def choose_artefacts(
     trained: Sequence[RewardCard], candidates: Mapping[str, RewardCard] | None = None
 ) -> list[str]:
-    """The ids of the statistics of pixels that are not in the report anyway, sorted; a part of a combination counts as in it.
+    """Sorted ids of the pixel statistics that the report does not have yet.
 
-    Of `compressibility` and `incompressibility`, each of which is the other's negative, one says all: none is taken if either is there.
+    A part of a combination counts as in the report. `compressibility` and `incompressibility` are
+    each other's negative, so at most one of them is taken.
     """
     cards = rewards.available()[0] if candidates is None else candidates
-    known = {
-        name for card in trained for name in re.findall(r"[a-z][a-z0-9_/]*", card.id)
-    }  # of a combination, those of its parts
+    known = {name for card in trained for name in re.findall(r"[a-z][a-z0-9_/]*", card.id)}
     known |= set(MIRRORS) if known & set(MIRRORS) else {MIRRORS[0]}
     return sorted(
         card.id for card in cards.values() if card.family == PIXELS and card.id not in known
     )
 
 
-def _can_witness(card: RewardCard) -> bool:
-    """Whether a reward is learned, says what it is built on, and can score any picture of a prompt here and again."""
-    learned = card.family not in NO_WITNESSES and bool(card.weights and card.lineage)
+def _can_be_held_out(card: RewardCard) -> bool:
+    """True for a learned reward of known lineage that scores any image of a prompt repeatably."""
+    learned = card.family not in NOT_HELD_OUT and bool(card.weights and card.lineage)
     plain = set(card.inputs) <= {"image", "prompt"} and card.direction == "higher"
-    return (
-        learned
-        and plain
-        and card.deterministic
-        and not card.calls.retries
-        and card.memory_mb <= MOST_MEMORY_MB
-    )
+    local = not card.calls.retries and card.memory_mb <= MOST_MEMORY_MB
+    return learned and plain and local and card.deterministic
 
 
 def _here(card: RewardCard) -> bool:
     return availability(card, rewards.origin(card.id)).complete
 
 
-def _same_tower(card: RewardCard, other: RewardCard) -> bool:
-    return bool(card.backbone) and card.backbone == other.backbone
+def _related(card: RewardCard, other: RewardCard) -> bool:
+    same_backbone = bool(card.backbone) and card.backbone == other.backbone
+    return card.id == other.id or bool(shared_lineage(card, other)) or same_backbone
 
 
 def _akin(name: str, other: str) -> bool:
@@ -120,11 +117,11 @@ def _akin(name: str, other: str) -> bool:
 
 
 def _reason(card: RewardCard, trained: Sequence[RewardCard]) -> str:
-    told = [f"{other.id} {_basis(other)}" for other in trained]
-    return f"built on {', '.join(card.lineage)}" + (f"; {'; '.join(told)}" if told else "")
+    bases = [f"built on {', '.join(card.lineage)}"]
+    return "; ".join(bases + [f"{other.id} {_basis(other)}" for other in trained])
 
 
 def _basis(card: RewardCard) -> str:
     if not card.lineage:
-        return "does not say what it is built on"
+        return "does not state what it is built on"
     return f"{'measures' if card.family == PIXELS else 'is built on'} {', '.join(card.lineage)}"

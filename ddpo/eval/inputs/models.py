@@ -1,4 +1,4 @@
-"""The models of an evaluation: the base model and everything that is compared with it."""
+"""The models of an evaluation: the base model and every model that is compared with it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,33 @@ BASE: Final = "base"
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """A tuned model: a checkpoint of a run, or a folder of pictures that someone else's model made."""
+    """A tuned model: a checkpoint of a run, or a folder of images from another program.
 
-    name: str  # what tables call it, distinct: the run's folder name; "NAME@ITERATION" for an earlier checkpoint
-    checkpoint: str  # as the user named it, or the folder
-    kind: str  # "lora", "full", or "images"
-    run: str  # name of the run folder; "" if it lies in none
-    iteration: int  # of the checkpoint; -1 if unknown
-    queries: int  # reward queries up to then; -1 if unknown
-    trained_on: str  # id of the run's reward; "" if unknown
-    training_seed: int  # -1 if unknown
-    seeds: int  # pictures per prompt
-    history: bool  # an earlier checkpoint of a run that is here with a later one: it is in the course of training, not in the tables
-    identity: str  # SHA-256 over the checkpoint's weights; "" if unknown
-    recipe: str = ""  # digest of the run's settings but its seed and length; "" if unknown
+    Attributes:
+        name: distinct name in tables: the run's folder, "NAME@ITERATION" for earlier checkpoints.
+        checkpoint: the checkpoint as the user named it, or the folder of images.
+        kind: "lora", "full", or "images".
+        run: name of the run folder; "" outside a run.
+        iteration: iteration of the checkpoint; -1 if unknown.
+        queries: reward queries up to that iteration; -1 if unknown.
+        trained_on: id of the run's reward; "" if unknown.
+        training_seed: seed of the training; -1 if unknown.
+        seeds: images per prompt.
+        history: True for an earlier checkpoint of a compared run; it appears in the run history
+            and not in the tables.
+        identity: SHA-256 over the checkpoint's weights; "" if unknown.
+        recipe: digest of the run's settings without seed and length; "" if unknown.
+    """
+
+    name: str
+    checkpoint: str
+    kind: str
+    run: str
+    iteration: int
+    queries: int
+    trained_on: str
+    training_seed: int
+    seeds: int
+    history: bool
+    identity: str
+    recipe: str = ""

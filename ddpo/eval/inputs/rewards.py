@@ -1,4 +1,4 @@
-"""Which rewards judge: the trained ones, those that the user asked for, independent ones, and statistics of pixels."""
+"""The rewards of an evaluation: trained, requested and held-out ones, and pixel statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PlannedReward", "plan_rewards"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedReward:
-    """A reward, why it is here, and whether it is made from the facts of a picture rather than by a scorer."""
+    """A reward of the evaluation and its role."""
 
     resolved: ResolvedReward
     role: str  # "trained", "heldout", "artefact" or "asked"
@@ -28,22 +28,28 @@ class PlannedReward:
 
 
 def plan_rewards(
-    request: EvalConfig, trained: Sequence[ResolvedReward]
+    config: EvalConfig, trained: Sequence[ResolvedReward]
 ) -> tuple[PlannedReward, ...]:
-    """The trained rewards, those asked for, and, if wanted, independent ones and pixel statistics."""
-    own, asked = (
-        _of_single_pictures(trained),
-        _of_single_pictures([resolve(spec) for spec in request.rewards]),
-    )
-    _check_names([*own, *asked])
+    """The trained and requested rewards and, unless switched off, held-out ones and artefacts.
+
+    Args:
+        config: settings of the evaluation.
+        trained: rewards that the models were trained on.
+
+    Raises:
+        ConfigError: no reward is known, a reward only judges groups, or two rewards share a name.
+    """
+    own = _of_single_images(trained)
+    requested = _of_single_images([resolve(spec) for spec in config.rewards])
+    _check_names([*own, *requested])
     found = {reward.card.id: PlannedReward(reward, "trained") for reward in own}
-    for reward in asked:
+    for reward in requested:
         found.setdefault(reward.card.id, PlannedReward(reward, "asked"))
     if not found:
         raise ConfigError(
             "the checkpoint does not lie in a run folder, so its reward is not known: give --reward"
         )
-    if request.held_out:
+    if config.held_out:
         cards = [one.resolved.card for one in found.values()]
         for choice in choose_held_out(cards):
             found.setdefault(choice.id, PlannedReward(resolve(choice.id), "heldout", choice.reason))
@@ -52,32 +58,36 @@ def plan_rewards(
     return tuple(found.values())
 
 
-def _of_single_pictures(found: Sequence[ResolvedReward]) -> tuple[ResolvedReward, ...]:
-    """The rewards; in place of one that judges a group, whose scores mean nothing between two models, its parts that judge pictures."""
+def _of_single_images(found: Sequence[ResolvedReward]) -> tuple[ResolvedReward, ...]:
+    """The rewards that judge single images; a group reward is replaced by such parts of it.
+
+    Scores within a group mean nothing between two models.
+    """
     singles = [reward for one in found for reward in _singles(one)]
     _check_names(singles)
     chosen = {reward.card.id: reward for reward in singles}
     if found and not chosen:
         names = ", ".join(repr(reward.card.id) for reward in found)
         raise ConfigError(
-            f"reward {names} judges pictures as a group and cannot compare two models: give --reward"
+            f"reward {names} judges images as a group and cannot compare two models: give --reward"
         )
     return tuple(chosen.values())
 
 
 def _check_names(found: Sequence[ResolvedReward]) -> None:
-    """Refuses two rewards of a user's code with one name and different content: a report could not tell them apart."""
+    """Refuses two rewards of user code with one name and different content."""
     seen: dict[str, ResolvedReward] = {}
     for reward in found:
         other = seen.setdefault(reward.card.id, reward)
         contents = {one.origin.rpartition("sha256:")[2] for one in (reward, other)}
         if (reward.user_code or other.user_code) and len(contents) > 1:
             raise ConfigError(
-                f"two different rewards are called {reward.card.id!r}, of {other.origin} and {reward.origin}: rename one"
+                f"two different rewards are called {reward.card.id!r}, "
+                f"of {other.origin} and {reward.origin}: rename one"
             )
 
 
 def _singles(reward: ResolvedReward) -> list[ResolvedReward]:
     if "group" not in reward.card.inputs:
         return [reward]
-    return [single for part in reward.parts for single in _singles(part.reward)]
+    return [single for part in reward.parts for single in _singles(part)]

@@ -1,4 +1,4 @@
-"""What a run folder says of the checkpoints in it: settings, prompts and reward of the training, and how the reward went."""
+"""The facts that a run folder records: settings, prompts, reward and reward curve of training."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ddpo.prompts import load_prompts
 from ddpo.rewards.setting_paths import at_new_place
 from ddpo.types import Prompt
 
-__all__ = ["CurvePoint", "RunFacts", "read_run"]
+__all__ = ["CurvePoint", "RunFacts", "nested", "read_curve", "read_run"]
 
 
 NOT_LEARNT_FROM: Final = ("seed", "iterations", "checkpoint_every", "checkpoint_keep", "grid_every")
-"""Settings in which runs of one recipe may differ; how long they were trained is compared by itself."""
+"""Settings in which runs of one recipe may differ; their length is compared by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """One iteration of training."""
+    """The mean reward of one iteration of training."""
 
     iteration: int
     queries: int  # reward queries since the start
@@ -34,13 +34,13 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run, as its folder tells it; all empty for a checkpoint that lies in none."""
+    """The facts about a run; all empty for a checkpoint outside a run folder."""
 
     name: str = ""  # of the folder
     config: Mapping[str, Any] = field(default_factory=dict)
     manifest: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
-    trained: tuple[Prompt, ...] | None = None  # the prompts of the training; None if unknown
+    trained: tuple[Prompt, ...] | None = None  # the training prompts; None if unknown
 
     @property
     def trained_on(self) -> str:
@@ -53,12 +53,12 @@ class RunFacts:
         return int(self.config.get("seed", -1))
 
     def queries(self, iteration: int) -> int:
-        """Reward queries up to and with an iteration; -1 if unknown."""
+        """Reward queries up to and including an iteration; -1 if unknown."""
         return next((point.queries for point in self.curve if point.iteration == iteration), -1)
 
     @property
     def recipe(self) -> str:
-        """Sixteen hexadecimal digits that runs have in common which differ in their seed alone; "" if unknown."""
+        """Sixteen hexadecimal digits shared by runs that differ only in seed; "" if unknown."""
         if not self.config:
             return ""
         values = {name: value for name, value in self.config.items() if name not in NOT_LEARNT_FROM}
@@ -66,48 +66,44 @@ class RunFacts:
 
 
 def read_run(run: Path | None) -> RunFacts:
-    """The facts about a run folder; None for a checkpoint that lies in none.
+    """The facts about a run folder.
+
+    Args:
+        run: the run folder; None for a checkpoint outside one.
 
     Raises:
         CheckpointError: a file of the run is damaged.
-        PromptError: the prompts that the configuration names cannot be read, and the manifest does not list them.
+        PromptError: the prompts of the configuration cannot be read, and the manifest does not
+            list them.
     """
     if run is None:
         return RunFacts()
-    config, manifest = _read(run / "config.json"), _read(run / "manifest.json")
+    config = _read(run / "config.json")
+    manifest = _read(run / "manifest.json")
     config = at_new_place(config, run, manifest.get("folder"))
-    return RunFacts(
-        run.resolve().name,
-        config,
-        manifest,
-        read_curve(run / "metrics.jsonl"),
-        _trained(config, manifest),
-    )
+    curve = read_curve(run / "metrics.jsonl")
+    return RunFacts(run.resolve().name, config, manifest, curve, _trained(config, manifest))
 
 
 def read_curve(metrics: Path) -> tuple[CurvePoint, ...]:
-    """The reward curve of a run's `metrics.jsonl`; empty if there is none. Reading stops at a line that a kill cut short."""
+    """The reward curve of a `metrics.jsonl`, up to a line that a kill cut short; () without one."""
     points: list[CurvePoint] = []
     if not metrics.is_file():
         return ()
     for line in json_lines(metrics):
         record = line.record or {}
         try:
+            mean = float(record["reward_mean"])
             se = math.nan if record["reward_se"] is None else float(record["reward_se"])
-            point = CurvePoint(
-                int(record["iteration"]),
-                int(record["reward_queries"]),
-                float(record["reward_mean"]),
-                se,
-            )
+            iteration = int(record["iteration"])
+            points.append(CurvePoint(iteration, int(record["reward_queries"]), mean, se))
         except (ValueError, KeyError, TypeError, OverflowError):
             break
-        points.append(point)
     return tuple(points)
 
 
 def nested(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """A nested object of JSON values; empty if it is not there."""
+    """A nested object of JSON values; empty if there is none."""
     for key in keys:
         found = values.get(key)
         values = found if isinstance(found, Mapping) else {}
@@ -122,7 +118,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _trained(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> tuple[Prompt, ...] | None:
-    """As the manifest lists them, else from the list that the configuration names."""
+    """The training prompts of the manifest, otherwise those that the configuration names."""
     listed = nested(manifest, "prompts").get("list")
     if isinstance(listed, list) and listed:
         return tuple(Prompt(str(text)) for text in listed)

@@ -1,8 +1,9 @@
-"""Splits: named prompt lists, each with its role; which of their prompts training gave away.
+"""Splits: named prompt lists with their roles, checked for prompts that leaked into training.
 
-Which lists are taken where none is asked for depends on what the model can know. A model with an open vocabulary gets `DEFAULT_LISTS`. The
-embedded model knows 133 nouns and no others, all of them in `animals`, `unseen_animals` and `objects`: prompts of other words would measure
-its tokenizer, so it gets `CLOSED_LISTS`. Any list can be asked for by name.
+The default lists depend on the vocabulary of the model. A model with an open vocabulary gets
+`DEFAULT_LISTS`. The embedded model knows 133 nouns, those of `animals`, `unseen_animals` and
+`objects`. Prompts of other words would measure its tokenizer, so it gets `CLOSED_LISTS`. Any list
+can be requested by name.
 """
 
 from __future__ import annotations
@@ -59,15 +60,15 @@ LIST_ROLES: Final[Mapping[str, Role]] = {
 CLOSED_LISTS: Final = ("animals", "unseen_animals", "objects")
 DEFAULT_LISTS: Final = (*CLOSED_LISTS, "activities", "near")
 TRAINING: Final = "training"  # the name of the split of a run's own prompts
-MOST_TRAINING: Final = 64  # of them, evenly spread over the list
+MOST_TRAINING: Final = 64  # prompts of that split, evenly spread over the training prompts
 MOST_KIN: Final = 4  # prompts that a note names
 BY_DESIGN: Final[tuple[Disguise, ...]] = ("noun", "synonym", "kind")
-"""What `near` and `activities` are made of: a kind of a trained noun, a trained noun in a new activity."""
+"""Leaks that define `near` and `activities`: a kind of a trained noun, or a new activity of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A named list of prompts and what it is for: `seen` in training, or held out from it in some way."""
+    """A named list of prompts and its role: `seen` in training, or a kind of held-out prompts."""
 
     name: str
     role: Role
@@ -85,19 +86,19 @@ class LeakFacts:
 
 @dataclass(frozen=True, slots=True)
 class SplitFacts:
-    """A prompt list: what it is for, where it came from, and what of it leaked into training."""
+    """The facts about a split: its role, its source, and its leaks into training."""
 
     name: str
     role: str
     source: str
-    prompts: int  # that are used
-    leaks: tuple[LeakFacts, ...]  # those that were left out, too
+    prompts: int  # number of prompts in use
+    leaks: tuple[LeakFacts, ...]  # including those of dropped prompts
     dropped: int = 0  # prompts left out because they leaked
-    notes: tuple[str, ...] = ()  # sentences about its prompts that a reader should see
+    notes: tuple[str, ...] = ()  # sentences for the reader of the report
 
 
 def default_lists(model: str) -> tuple[str, ...]:
-    """The built-in lists for a model where none is asked for: those of which it can know the words."""
+    """The default built-in lists of a model: those whose words it can know."""
     return CLOSED_LISTS if model in EMBEDDED else DEFAULT_LISTS
 
 
@@ -110,24 +111,28 @@ def load_splits(
 ) -> tuple[tuple[Split, SplitFacts], ...]:
     """The splits of an evaluation, each checked against the training prompts.
 
-    A prompt may stand in several splits: its pictures are drawn and scored once and count in each; a note says so. Prompts are the same if
-    their texts are.
+    A prompt may belong to several splits, as a note then says. Its images are sampled and scored
+    once and count in each. Prompts with the same text are the same.
+
+    Default lists: the training prompts replace `animals` unless every prompt of a default list was
+    trained on. A default list that consists of leaks is not used if leaks are dropped.
 
     Args:
-        names: built-in lists or files, "NAME=FILE" to give the split a name; empty for the default lists, where the training prompts take
-            the place of `animals` unless one of the lists is all trained on, and a list of which dropping leaks leaves nothing is not used.
-            A split that is named after a role other than `seen`, as in "near=breeds.txt", has that role.
-        trained: the prompts of the training; None if unknown, which leaves nothing to check, and takes the list `animals` as seen.
+        names: built-in lists or files, "NAME=FILE" to give the split a name; empty for the default
+            lists. A split named after a role other than `seen`, as in "near=breeds.txt", has that
+            role.
+        trained: training prompts; None if unknown: nothing is checked, and `animals` is `seen`.
         model: id of the base model, for the default lists.
-        leaks: whether held-out prompts that leaked stay in the split and are told, or are left out. What is near by design stays.
+        leaks: "report" leaves leaked held-out prompts in their split, "drop" leaves them out.
+            Prompts that are near by design stay.
 
     Raises:
-        PromptError: a list that cannot be read or has no prompt, a name given twice, one prompt with two metadata, or, dropping leaks, a
-            list of which nothing is left.
+        PromptError: a list cannot be read or is empty, a name is given twice, one prompt has two
+            metadata, or a requested list consists of leaks that are to be dropped.
     """
-    sets = [_named(name) for name in names] or [
-        (found, None) for found in _default_sets(model, trained)
-    ]
+    sets = [_named(name) for name in names]
+    if not sets:
+        sets = [(found, None) for found in _default_sets(model, trained)]
     _check_names([found.name for found, _ in sets])
     shared = with_shared_metadata([found for found, _ in sets])
     splits: list[tuple[Split, SplitFacts]] = []
@@ -137,13 +142,14 @@ def load_splits(
             splits.append(_noting_shared(loaded, [split for split, _ in splits]))
         elif names:
             raise PromptError(
-                f"every prompt of {found.name!r} leaked into training: report the leaks, or leave the list out"
+                f"every prompt of {found.name!r} leaked into training: "
+                "report the leaks, or leave the list out"
             )
     return tuple(splits)
 
 
 def numbered_lists(names: Sequence[str]) -> dict[str, list[Prompt]]:
-    """Name → prompts of each list in its order, as often as it names them, as file names count them.
+    """Name → prompts of each list in order, with repetitions, as numbers in file names count them.
 
     Args:
         names: as for `load_splits`.
@@ -155,7 +161,8 @@ def numbered_lists(names: Sequence[str]) -> dict[str, list[Prompt]]:
     for text in names:
         name, equals, file = text.partition("=")
         if not equals or Path(text).is_file():
-            name, file = Path(text).stem, text
+            name = Path(text).stem
+            file = text
         path = Path(file)
         lists[name.strip()] = (
             listed_prompts(path) if path.is_file() else list(load_prompts(file).prompts)
@@ -164,7 +171,7 @@ def numbered_lists(names: Sequence[str]) -> dict[str, list[Prompt]]:
 
 
 def _named(text: str) -> tuple[PromptSet, Role | None]:
-    """A list by its name, its file, or NAME=FILE; and the role that the name claims."""
+    """A list by its name, its file, or NAME=FILE; and the role that its name claims."""
     name, equals, file = text.partition("=")
     if not equals or os.path.isfile(text):
         return load_prompts(text), None
@@ -184,7 +191,7 @@ def _default_sets(model: str, trained: Sequence[Prompt] | None) -> list[PromptSe
 
 
 def _training_set(trained: Sequence[Prompt]) -> PromptSet:
-    """The training prompts, or so many of them, evenly spread, that they take no longer than another list."""
+    """The training prompts, at most `MOST_TRAINING` of them, evenly spread."""
     count = min(len(trained), MOST_TRAINING)
     chosen = tuple(trained[place * len(trained) // count] for place in range(count))
     source = (
@@ -217,9 +224,8 @@ def _loaded(
         and found.source == builtin_prompts(DEFAULT_LISTS[0]).source
     )
     if assumed or _all_trained(found, trained or ()):
-        return Split(found.name, "seen", found.prompts), SplitFacts(
-            found.name, "seen", found.source, len(found), ()
-        )
+        facts = SplitFacts(found.name, "seen", found.source, len(found), ())
+        return Split(found.name, "seen", found.prompts), facts
     every = find_leaks(trained or (), found.prompts)
     role = claimed or _role(found, every)
     alarms = [
@@ -230,14 +236,13 @@ def _loaded(
     gone = {leak.heldout.id for leak in alarms} if drop else set()
     kept = tuple(prompt for prompt in found.prompts if prompt.id not in gone)
     notes = tuple(_notes(found.name, role, kept, every, find_kin(trained or (), kept)))
-    facts = tuple(LeakFacts(leak.heldout.text, leak.train.text, leak.reason) for leak in alarms)
-    return Split(found.name, role, kept), SplitFacts(
-        found.name, role, found.source, len(kept), facts, len(gone), notes
-    )
+    reported = tuple(LeakFacts(leak.heldout.text, leak.train.text, leak.reason) for leak in alarms)
+    facts = SplitFacts(found.name, role, found.source, len(kept), reported, len(gone), notes)
+    return Split(found.name, role, kept), facts
 
 
 def _role(found: PromptSet, leaks: Sequence[Leak]) -> Role:
-    """A built-in list's own role; but `near` only if at least half of it is near to what was trained on."""
+    """A built-in list's own role; `near` only if at least half of it is near to trained prompts."""
     roles = {builtin_prompts(name).source: role for name, role in LIST_ROLES.items()}
     role = roles.get(found.source, "external")
     near = sum(leak.disguise in BY_DESIGN for leak in leaks)
@@ -250,31 +255,37 @@ def _notes(
     left = {prompt.id for prompt in kept}
     near = sum(leak.disguise in BY_DESIGN and leak.heldout.id in left for leak in leaks)
     if role == "near" and near:
-        yield f"{near} of the {len(kept)} prompts of {name} show a kind of something that was trained on, as they are meant to."
-    if role == "activities" and near:
-        yield f"{near} of the {len(kept)} prompts of {name} show something that was trained on; what is new is what it does."
-    if kin:
-        some = ", ".join(leak.heldout.text for leak in kin[:MOST_KIN]) + (
-            ", …" if len(kin) > MOST_KIN else ""
-        )
         yield (
-            f"{len(kin)} of the {len(kept)} prompts of {name} ({some}) are of a wider kind that was trained on, but have "
-            "names of their own: they count as unseen."
+            f"{near} of the {len(kept)} prompts of {name} show a kind of something that was "
+            "trained on, by design."
+        )
+    if role == "activities" and near:
+        yield (
+            f"{near} of the {len(kept)} prompts of {name} show something that was trained on; "
+            "only its activity is new."
+        )
+    if kin:
+        named = [leak.heldout.text for leak in kin[:MOST_KIN]]
+        some = ", ".join([*named, "…"] if len(kin) > MOST_KIN else named)
+        yield (
+            "Counted as unseen, since only a wider kind was trained on: "
+            f"{len(kin)} of the {len(kept)} prompts of {name} ({some})."
         )
 
 
 def _noting_shared(
     loaded: tuple[Split, SplitFacts], before: Sequence[Split]
 ) -> tuple[Split, SplitFacts]:
-    """The same, with a note for each earlier split that has prompts in common with it."""
+    """The split, with a note for each earlier split that shares prompts with it."""
     split, facts = loaded
     mine = {prompt.id for prompt in split.prompts}
     notes = list(facts.notes)
     for other in before:
         shared = [prompt for prompt in other.prompts if prompt.id in mine]
         if shared:
-            count = f"{len(shared)} prompts stand" if len(shared) > 1 else "1 prompt stands"
+            count = f"{len(shared)} prompts are" if len(shared) > 1 else "1 prompt is"
             notes.append(
-                f"{count} both in {other.name} and in {split.name}: the pictures are the same and count in each."
+                f"{count} both in {other.name} and in {split.name}: "
+                "the images are the same and count in each."
             )
     return split, replace(facts, notes=tuple(notes))

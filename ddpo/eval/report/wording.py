@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Final
 
+from ddpo import text as formatting
 from ddpo.stats.paired import Estimate, TransferRatio
+from ddpo.text import capital, count, listed
 
 __all__ = [
     "METHOD",
@@ -89,8 +90,8 @@ def number(value: float, digits: int = 3, signed: bool = False) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in whole percent."""
-    return "–" if math.isnan(share) else f"{share * 100:.0f}\N{NO-BREAK SPACE}%".replace("-", "−")
+    """A share as whole percent."""
+    return formatting.percent(share, space="\N{NO-BREAK SPACE}")
 
 
 def range_text(low: float, high: float, digits: int = 3, signed: bool = True) -> str:
@@ -152,22 +153,5 @@ def p_text(p: float) -> str:
 
 def shortened(text: str, limit: int) -> str:
     """The first `limit` characters of a text on one line; a cut text ends with its full length."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[:limit].rstrip()} … ({len(line)} characters)"
-
-
-def count(quantity: int, noun: str) -> str:
-    """A number and its noun, with an s for the plural."""
-    return f"{quantity} {noun}" if quantity == 1 else f"{quantity} {noun}s"
-
-
-def capital(sentence: str) -> str:
-    """The sentence with a capital letter."""
-    return sentence[:1].upper() + sentence[1:]
-
-
-def listed(items: Sequence[str]) -> str:
-    """A, B and C."""
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} and {items[-1]}"
+    length = len(formatting.single_line(text))
+    return formatting.shortened(text, limit) + (f" ({length} characters)" if length > limit else "")

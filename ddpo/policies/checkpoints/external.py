@@ -1,7 +1,8 @@
-"""Checkpoints that ddpo did not make: a UNet or a LoRA in the formats that diffusers reads, from a folder, a file or the hub.
+"""Checkpoints of other trainers: a UNet or a LoRA in a format of diffusers.
 
-Nothing is left out silently: what a checkpoint holds and ddpo cannot take over is an error, for the pictures would not be those of
-that model. `ddpo.policies.checkpoints.lora` and `ddpo.policies.checkpoints.unet` take over what is found here.
+They come from a folder, a file or the hub. A checkpoint with parts that ddpo cannot load is an
+error, since its images would not be those of that model. `ddpo.policies.checkpoints.lora` and
+`ddpo.policies.checkpoints.unet` load the weights.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from ddpo.policies.checkpoints.lora import LORA_FILE, PEFT_CONFIG, PEFT_FILE, re
 from ddpo.policies.checkpoints.unet import CONFIG, UNET, WEIGHTS, variant_of
 from ddpo.weights import fetch_hub_file, fetch_hub_repository
 
-__all__ = ["Foreign", "fetch", "needs_base", "recognise"]
+__all__ = ["ExternalCheckpoint", "fetch", "needs_base", "recognise"]
 
+UNET_CLASS: Final = "UNet2DConditionModel"
 MODEL_INDEX: Final = "model_index.json"
 POLICY_FILE: Final = "policy.json"  # of ddpo's own checkpoints
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
@@ -40,12 +42,12 @@ BESIDE: Final = (
     "vae/config.json",
     f"vae/{WEIGHTS}{{}}.safetensors",
 )
-"""What is compared with the base model, beside the UNet; `{}` is for the variant."""
+"""Files to compare with the base model, besides the UNet; `{}` is the variant."""
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
-    """What was recognised."""
+class ExternalCheckpoint:
+    """A checkpoint of another trainer."""
 
     kind: str  # "lora" or "full"
     weights: Path  # the LoRA's file, or the UNet's folder
@@ -53,15 +55,15 @@ class Foreign:
 
 
 def fetch(name: str, base: str | None) -> Path | None:
-    """The folder (or file) of a hub id, from the hub's cache or fetched: only the files that are needed. None: `name` is no hub id.
+    """The local folder or file of a hub id, with only the necessary files; None if no hub id.
 
     Args:
         name: "owner/name", or "owner/name/path/to/lora.safetensors".
-        base: the base model, if the user gave one; without it only a repository with a policy.json is fetched.
+        base: Base model, if given; without it only a repository with a policy.json is fetched.
 
     Raises:
-        MissingResourceError: offline and not in the cache, no such repository, or not reachable.
-        CheckpointError: `base` is needed.
+        MissingResourceError: The repository does not exist or is unreachable, or fetching is off.
+        CheckpointError: `base` is required.
     """
     match = HUB_ID.fullmatch(name)
     if match is None or Path(name.split("/")[0]).exists():  # "runs/my-rnu" is a misspelt folder
@@ -84,38 +86,35 @@ def fetch(name: str, base: str | None) -> Path | None:
             f"{prefix}{WEIGHTS}{variant}-*.safetensors",
             f"{prefix}*.index*.json",
         )
-        folder = fetch_hub_repository(
-            repository, "main", what, (*names, *(file.format(variant) for file in BESIDE))
-        )
+        beside = [file.format(variant) for file in BESIDE]
+        folder = fetch_hub_repository(repository, "main", what, (*names, *beside))
         if any((folder / prefix).glob(f"{WEIGHTS}*.safetensors")):
             break
     return folder
 
 
 def needs_base(path: Path | str) -> CheckpointError:
-    """The error for a checkpoint that does not say which model it is of."""
+    """The error for a checkpoint that does not name its base model."""
     return CheckpointError(
         f"{path} was not made by ddpo and does not name its base model: give --base MODEL"
     )
 
 
-def recognise(path: Path) -> Foreign | None:
-    """The UNet or LoRA at `path`; None if there is nothing of the kind.
+def recognise(path: Path) -> ExternalCheckpoint | None:
+    """The UNet or LoRA at `path`; None if there is neither.
 
     Args:
-        path: a pipeline's folder, its `unet/`, a folder with one LoRA, or the LoRA's file.
+        path: Folder of a pipeline, its `unet/`, a folder with one LoRA, or a LoRA file.
 
     Raises:
-        CheckpointError: damaged, a pickle, more than one of them, or a LoRA of something else than a UNet.
+        CheckpointError: The weights are damaged, a pickle, ambiguous, or a LoRA of anything other
+            than a UNet.
     """
     if path.is_file():
         _refuse_pickle(path)
         return _lora(path) if path.suffix == ".safetensors" else None
-    unets = [
-        folder
-        for folder in (path / UNET, path)
-        if _class_name(folder / CONFIG) == "UNet2DConditionModel"
-    ]
+    places = (path / UNET, path)
+    unets = [place for place in places if _class_name(place / CONFIG) == UNET_CLASS]
     loras = [] if unets else sorted(path.glob("*.safetensors"))
     if (path / LORA_FILE).is_file():
         loras = [path / LORA_FILE]
@@ -130,8 +129,15 @@ def recognise(path: Path) -> Foreign | None:
         return _lora(loras[0])
     if (path / MODEL_INDEX).is_file():
         raise CheckpointError(
-            f"{path} is a pipeline without a UNet of the class UNet2DConditionModel: ddpo evaluates no other denoiser"
+            f"{path} is a pipeline without a UNet of the class {UNET_CLASS}: "
+            "ddpo evaluates no other denoiser"
         )
+    _refuse_pickles_and_folders(path)
+    return None
+
+
+def _refuse_pickles_and_folders(path: Path) -> None:
+    """Raises `CheckpointError` for a folder whose LoRA is a pickle or lies in a folder below."""
     for file in sorted([*path.glob("*lora*.bin"), *path.glob("adapter_model.bin")]):
         _refuse_pickle(file)
     adapters = sorted(file.parent.name for file in path.glob(f"*/{PEFT_FILE}"))
@@ -139,11 +145,10 @@ def recognise(path: Path) -> Foreign | None:
         raise CheckpointError(
             f"{path} holds adapters in folders of their own: name one, such as {path / adapters[0]}"
         )
-    return None
 
 
 def _class_name(file: Path) -> str:
-    """What a config of diffusers is of; "" if there is none."""
+    """The class named in a config of diffusers; "" without one."""
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -157,35 +162,29 @@ def _refuse_pickle(file: Path) -> None:
     if file.suffix in PICKLES:
         safe = file.with_suffix(".safetensors").name
         raise CheckpointError(
-            f'{file} is a pickle, which ddpo never reads; convert it in its folder: python -c "import torch, safetensors.torch as s; '
+            f"{file} is a pickle, which ddpo never reads; convert it in its folder: "
+            'python -c "import torch, safetensors.torch as s; '
             f"s.save_file(torch.load('{file.name}', weights_only=True), '{safe}')\""
         )
 
 
-def _unet(folder: Path) -> Foreign:
+def _unet(folder: Path) -> ExternalCheckpoint:
     if not any(folder.glob("*.safetensors")):
         for pickle in sorted(folder.glob("*.bin")):
             _refuse_pickle(pickle)
     variant_of(folder)
-    return Foreign("full", folder, {})
+    return ExternalCheckpoint("full", folder, {})
 
 
-def _lora(file: Path) -> Foreign:
+def _lora(file: Path) -> ExternalCheckpoint:
     found = read_lora(file)
     (rank, _), *_ = Counter(found.ranks.values()).most_common(1)
     (alpha, _), *_ = Counter(found.alphas.values()).most_common(1)
-    return Foreign(
-        "lora",
-        file,
-        {
-            "rank": rank,
-            "alpha": alpha,
-            "targets": sorted({_target(layer) for layer in found.ranks}),
-        },
-    )
+    targets = sorted({_target(layer) for layer in found.ranks})
+    return ExternalCheckpoint("lora", file, {"rank": rank, "alpha": alpha, "targets": targets})
 
 
 def _target(layer: str) -> str:
-    """The end of a layer's name that tells what it is: "to_q" or "to_out.0"."""
+    """The end of a layer's name that identifies its role: "to_q" or "to_out.0"."""
     *_, parent, name = ("", *layer.split("."))
     return f"{parent}.{name}" if name.isdigit() else name

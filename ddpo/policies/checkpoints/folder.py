@@ -1,12 +1,13 @@
-"""The checkpoint folder: what `ddpo train` writes and what `ddpo sample`, `ddpo eval` and plain diffusers read.
+"""The checkpoint folder, written by `ddpo train` and read by ddpo and plain diffusers.
 
-policy.json                          schema, model, its place and fingerprint where it is local (base), kind ("lora" or "full"), iteration,
-                                     LoRA settings, file of other weights, digest of each file (sha256)
-pytorch_lora_weights.safetensors     kind "lora": diffusers' own format, for `pipeline.load_lora_weights(folder)`
-unet/                                kind "full": a diffusers folder, for `UNet2DConditionModel.from_pretrained(folder, subfolder="unet")`
-or another file or folder, of a model that is not Stable Diffusion
+policy.json                         schema, model, base (place and fingerprint of a local model),
+                                    kind ("lora" or "full"), iteration, LoRA settings, other weights,
+                                    digest of each file (sha256)
+pytorch_lora_weights.safetensors    kind "lora", for `pipeline.load_lora_weights(folder)`
+unet/                               kind "full", for `UNet2DConditionModel.from_pretrained`
 
-Checkpoints of other trainers have no policy.json (`ddpo.policies.checkpoints.external`).
+Models other than Stable Diffusion have another file or folder of weights. Checkpoints of other
+trainers have no policy.json (`ddpo.policies.checkpoints.external`).
 """
 
 from __future__ import annotations
@@ -40,37 +41,36 @@ __all__ = [
 ]
 
 POLICY_FILE: Final = "policy.json"
-BEST_FILE: Final = "best.json"  # in the folder of a run's checkpoints: names the best by a reward that was not trained on
+BEST_FILE: Final = "best.json"
+"""File beside a run's checkpoints that names the best one by a held-out reward."""
 SCHEMA: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class BaseFacts:
-    """A base model as a checkpoint or run names it."""
+    """A base model as recorded in a checkpoint or run."""
 
     word: str  # the user's spelling
-    place: str = (
-        ""  # its absolute path when it was trained from; "" for names and hub ids, and in old files
-    )
-    fingerprint: str = ""  # of its denoiser; "" where there is none
+    place: str = ""  # absolute path at training time; "" for names, hub ids and old files
+    fingerprint: str = ""  # of the denoiser; "" without one
 
     @classmethod
     def of(cls, word: str, record: Mapping[str, Any]) -> BaseFacts:
-        """The facts that `facts_of` wrote; old files have none."""
+        """The facts from a record of `facts_of`, which is empty in old files."""
         return cls(word, str(record.get("place", "")), str(record.get("fingerprint", "")))
 
     def usable(self) -> str:
         """The word that finds the base model from the current directory.
 
-        The spelling where it leads to the recorded place, or to a model with the same denoiser; else the
-        recorded place, whether it is still there or not.
+        It is the user's spelling if that leads to the recorded place or denoiser, and else the
+        recorded place, which may no longer exist.
         """
         if not self.place or self.is_model(self.word):
             return self.word
         return self.place
 
     def is_model(self, word: str) -> bool:
-        """True if a word names this model: by its denoiser if that is known, else by its place."""
+        """True if a word names this model, by its denoiser if known and else by its place."""
         if not self.place:
             return same_place(word, self.word)
         if self.fingerprint:
@@ -85,23 +85,21 @@ class BaseFacts:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """What a checkpoint folder says of itself."""
+    """The facts of a checkpoint folder."""
 
-    folder: Path  # where it lies; of another trainer's, perhaps the file
+    folder: Path  # the checkpoint; for another trainer's, perhaps the file itself
     model: str  # id or folder of the base model
     kind: str  # "lora" or "full"
     iteration: int
-    run: Path | None  # the run folder that it lies in
+    run: Path | None  # the run folder around it
     adapter: dict[str, Any]  # LoRA rank, alpha and targets
-    weights: Path  # file or folder; LORA_FILE or UNET, but for models that are not Stable Diffusion and other trainers' files
-    base: BaseFacts | None = (
-        None  # the base model as the checkpoint names it; None for other trainers' files
-    )
+    weights: Path  # LORA_FILE or UNET, or other weights of other models and trainers
+    base: BaseFacts | None = None  # the recorded base model; None for other trainers' files
     digests: Mapping[str, str] = field(default_factory=dict)  # file → SHA-256; {} in old ones
 
     @property
-    def foreign(self) -> bool:
-        """Whether another trainer made it: diffusers' formats, and nothing is known but the weights."""
+    def external(self) -> bool:
+        """True for a checkpoint of another trainer, in diffusers' formats and without facts."""
         return not (self.folder / POLICY_FILE).is_file()
 
 
@@ -113,15 +111,15 @@ def write_facts(
     adapter: Mapping[str, Any] | None = None,
     weights: str | None = None,
 ) -> None:
-    """Writes `policy.json`, last of all files, with the digests of those that are there.
+    """Writes `policy.json`, after all other files, with their digests.
 
     Args:
-        folder: the checkpoint, with its weights.
-        model: what `load_policy` is to be given.
+        folder: Checkpoint folder with its weights.
+        model: Model argument for `load_policy`.
         kind: "lora" or "full".
-        iteration: after which it is written.
+        iteration: Number of finished iterations.
         adapter: LoRA rank, alpha and targets.
-        weights: file or folder of the weights, if it is neither LORA_FILE nor UNET.
+        weights: File or folder of the weights if it is neither LORA_FILE nor UNET.
     """
     record: dict[str, Any] = {
         "schema": SCHEMA,
@@ -133,78 +131,80 @@ def write_facts(
     }
     if weights is not None:
         record["weights"] = weights
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     record["sha256"] = {
         path.relative_to(folder).as_posix(): _content_digest(path)
-        for path in files
-        if path.name != POLICY_FILE
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != POLICY_FILE
     }
     (folder / POLICY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo:
-    """The checkpoint at `path`.
+    """The checkpoint at `path`, of ddpo or of another trainer.
 
-    That folder itself, or the latest one of the run folder `path`; `RUN/best` is the best by `held_out`. Or what another trainer made:
-    a folder with a UNet or a LoRA, a LoRA's file, a hub id "owner/name" or "owner/name/lora.safetensors" (iteration 0, no run).
+    For a run folder it is the latest checkpoint; `RUN/best` is the best one by `held_out`. Other
+    trainers' checkpoints are a folder with a UNet or a LoRA, a LoRA file, or a hub id "owner/name"
+    or "owner/name/lora.safetensors". They have iteration 0 and no run.
 
     Args:
-        path: a path or hub id.
-        base: the base model; needed for what ddpo did not make, refused if it contradicts what ddpo made.
+        path: Path or hub id.
+        base: Base model; required for other trainers' checkpoints, else it must match.
 
     Raises:
-        CheckpointError: there is none, it is damaged, `base` is missing or wrong.
-        MissingResourceError: a hub id that cannot be fetched.
+        CheckpointError: There is no checkpoint, it is damaged, or `base` is missing or wrong.
+        MissingResourceError: The hub id cannot be fetched.
     """
-    name, path = str(path), named_path(path)
+    name = str(path)
+    path = named_path(path)
     if path.name == "best" and not path.exists() and path.parent.is_dir():
-        return _of(_read(_best(path.parent)), base)
+        return _with_base(_read(_best(path.parent)), base)
     if not path.exists():
         found = fetch(name, base)
         if found is None:
             raise CheckpointError(f"{path}: no such checkpoint or run folder")
         path = found
     if (path / POLICY_FILE).is_file():
-        return _of(_read(path), base)
-    inside = sorted(
-        folder
-        for folder in (path / "checkpoints").glob("iteration-*")
-        if (folder / POLICY_FILE).is_file()
-    )
+        return _with_base(_read(path), base)
+    folders = (path / "checkpoints").glob("iteration-*")
+    inside = sorted(folder for folder in folders if (folder / POLICY_FILE).is_file())
     if inside:
-        return _of(_read(inside[-1]), base)
-    foreign = recognise(path)
-    if foreign is None:
+        return _with_base(_read(inside[-1]), base)
+    external = recognise(path)
+    if external is None:
         raise CheckpointError(
-            f"{name} is neither a checkpoint (no {POLICY_FILE}, no UNet or LoRA as safetensors) nor a run with finished checkpoints"
+            f"{name} is neither a checkpoint (no {POLICY_FILE}, no UNet or LoRA as safetensors) "
+            "nor a run with finished checkpoints"
         )
     if base is None:
         raise needs_base(name)
-    return CheckpointInfo(path, base, foreign.kind, 0, None, foreign.adapter, foreign.weights)
+    return CheckpointInfo(path, base, external.kind, 0, None, external.adapter, external.weights)
 
 
 def check_base(info: CheckpointInfo, model: str) -> None:
-    """Compares the base model of a checkpoint with a word.
+    """Raises unless a word names the base model of a checkpoint.
 
     Raises:
-        CheckpointError: the word names another model.
+        CheckpointError: The word names another model.
     """
     base = info.base or BaseFacts(info.model)
     if base.is_model(model):
         return
     if base.is_at(model):
         raise CheckpointError(
-            f"{info.folder} was trained from {base.place}, whose denoiser has changed since: give a copy of the old one with --model"
+            f"{info.folder} was trained from {base.place}, whose denoiser has changed since: "
+            "give a copy of the old one with --model"
         )
-    was = f"{base.word!r}" + (f" ({base.place})" if base.place and base.place != base.word else "")
-    raise CheckpointError(f"{info.folder} was trained from {was}, not from {model!r}")
+    place = f" ({base.place})" if base.place and base.place != base.word else ""
+    raise CheckpointError(
+        f"{info.folder} was trained from {base.word!r}{place}, not from {model!r}"
+    )
 
 
 def check_files(info: CheckpointInfo) -> None:
     """Compares the files of a checkpoint with the digests that were written with them, if any.
 
     Raises:
-        CheckpointError: a file is missing or has changed.
+        CheckpointError: A file is missing or has changed.
     """
     for name, written in info.digests.items():
         path = info.folder / name
@@ -218,7 +218,7 @@ def check_files(info: CheckpointInfo) -> None:
 
 
 def _content_digest(path: Path) -> str:
-    """SHA-256 of a file; of safetensors that of its content, whose order in the file is random."""
+    """SHA-256 of a file; for safetensors, of its tensors, whose order in the file is random."""
     if path.suffix != ".safetensors":
         return sha256_of(path)
     from ddpo.io.tensors import tensor_file_digest
@@ -226,7 +226,7 @@ def _content_digest(path: Path) -> str:
     return tensor_file_digest(path)
 
 
-def _of(info: CheckpointInfo, base: str | None) -> CheckpointInfo:
+def _with_base(info: CheckpointInfo, base: str | None) -> CheckpointInfo:
     if base is None:
         return info
     check_base(info, base)
@@ -234,7 +234,7 @@ def _of(info: CheckpointInfo, base: str | None) -> CheckpointInfo:
 
 
 def _best(run: Path) -> Path:
-    """The folder that the run's `best.json` names."""
+    """The folder named in the run's `best.json`."""
     file = (run if run.name == "checkpoints" else run / "checkpoints") / BEST_FILE
     try:
         folder = file.with_name(str(parse_json(file.read_bytes())["folder"]))
@@ -253,33 +253,39 @@ def _read(folder: Path) -> CheckpointInfo:
     file = folder / POLICY_FILE
     try:
         record = parse_json(file.read_bytes())
-        schema, kind, iteration = record["schema"], str(record["kind"]), int(record["iteration"])
+        schema = record["schema"]
+        kind = str(record["kind"])
+        iteration = int(record["iteration"])
         base = BaseFacts.of(str(record["model"]), dict(record.get("base", {})))
         adapter = dict(record.get("adapter", {}))
-        digests = {
-            str(name): str(digest) for name, digest in dict(record.get("sha256", {})).items()
-        }
+        digests = _digests(record)
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     if schema != SCHEMA:
         raise CheckpointError(f"{file} has schema {schema}, this ddpo reads {SCHEMA}")
-    if outside := [
-        name for name in digests if Path(name).is_absolute() or ".." in Path(name).parts
-    ]:
-        raise CheckpointError(f"{file} is damaged: it names {outside[0]!r}, outside its folder")
     own = record.get("weights")
     weights = folder / str(own or (LORA_FILE if kind == "lora" else UNET))
     if not weights.exists():
         raise CheckpointError(f"{folder} lacks {weights.name}")
-    if kind not in ("lora", "full") or (
-        kind == "lora" and not own and not {"rank", "alpha", "targets"} <= set(adapter)
-    ):
+    incomplete = kind == "lora" and not own and not {"rank", "alpha", "targets"} <= set(adapter)
+    if kind not in ("lora", "full") or incomplete:
         raise CheckpointError(f"{file} is damaged: kind {kind!r} with adapter settings {adapter}")
-    around = (
-        folder.parent.parent,
-        folder.resolve().parent.parent,
-    )  # the second for ".", "../name" and links
+    # The second path is for ".", "../name" and links.
+    around = (folder.parent.parent, folder.resolve().parent.parent)
     run = next((place for place in around if (place / "config.json").is_file()), None)
     return CheckpointInfo(
         folder, base.usable(), kind, iteration, run, adapter, weights, base, digests
     )
+
+
+def _digests(record: Mapping[str, Any]) -> dict[str, str]:
+    """The digest of each file in a record of `policy.json`; empty for old ones.
+
+    Raises:
+        ValueError: A file lies outside the checkpoint folder.
+    """
+    digests = {str(name): str(value) for name, value in dict(record.get("sha256", {})).items()}
+    for name in digests:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"it names {name!r}, outside its folder")
+    return digests

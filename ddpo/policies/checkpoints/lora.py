@@ -1,9 +1,13 @@
-"""A LoRA of a UNet as one safetensors file, as trainers other than ddpo write it.
+"""A LoRA of a UNet in one safetensors file of another trainer.
 
-In diffusers' and peft's names ("unet.….lora_A.weight", "base_model.model.….lora_A.weight" beside an `adapter_config.json`), those of
-older diffusers ("unet.….lora.down.weight"), of attention processors ("….processor.to_q_lora.down.weight", with or without "unet.") and of
-kohya-ss ("lora_unet_….lora_down.weight" with an alpha each; for Stable Diffusion XL with the names of its original code,
-"lora_unet_input_blocks_4_1_…").
+The formats, by their tensor names:
+
+- diffusers: "unet.….lora_A.weight";
+- peft: "base_model.model.….lora_A.weight" beside an `adapter_config.json`;
+- older diffusers: "unet.….lora.down.weight";
+- attention processors: "….processor.to_q_lora.down.weight", with or without "unet.";
+- kohya-ss: "lora_unet_….lora_down.weight", each with an alpha; for Stable Diffusion XL with the
+  names of its original code, "lora_unet_input_blocks_4_1_…".
 """
 
 from __future__ import annotations
@@ -31,8 +35,8 @@ __all__ = [
     "read_lora",
 ]
 
-LORA_FILE: Final = "pytorch_lora_weights.safetensors"  # diffusers' name for it
-PEFT_FILE: Final = "adapter_model.safetensors"  # peft's own names
+LORA_FILE: Final = "pytorch_lora_weights.safetensors"  # the name that diffusers uses
+PEFT_FILE: Final = "adapter_model.safetensors"  # the name that peft uses
 PEFT_CONFIG: Final = "adapter_config.json"
 PEFT_PREFIX: Final = "base_model.model."
 ADAPTER_NAME: Final = re.compile(r"(?<=\.lora_[AB])\.([^.]+)\.weight$")
@@ -68,39 +72,36 @@ PEFT_SETTINGS: Final[Mapping[str, tuple[Any, ...] | None]] = {
         )
     ),
 }
-"""The values of peft's settings that are accepted; None: any, for they are honoured or of no effect on a finished adapter. Settings that
-are not here must be unset. The other ways to begin (`init_lora_weights`), such as "pissa", change the weights beneath the adapter."""
-ATTENTION: Final = (
-    "to_q",
-    "to_k",
-    "to_v",
-    "to_out.0",
-)  # the layers that ddpo-pytorch and TRL adapt
+"""The accepted values of peft's settings; None accepts any value.
+
+Settings with None are honoured or do not affect a finished adapter. Settings that are not listed
+must be unset. Other values of `init_lora_weights`, such as "pissa", change the base weights.
+"""
+ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")
+"""The layers that ddpo-pytorch and TRL adapt."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """A LoRA of a UNet, whatever format it was read from."""
+    """A LoRA of a UNet, independent of its file format."""
 
-    tensors: dict[str, Tensor]  # peft's names, without the adapter's
+    tensors: dict[str, Tensor]  # by peft's names, without the adapter name
     ranks: dict[str, int]  # layer → rank
     alphas: dict[str, float]  # layer → alpha
-    rank_stabilised: bool = (
-        False  # alpha / √rank scales a layer (arXiv 2312.03732), else alpha / rank
-    )
+    rank_stabilised: bool = False  # scaled by alpha / √rank (arXiv 2312.03732), not alpha / rank
 
 
 def read_lora(file: Path, unet: Any = None) -> LoraFile:
-    """Reads a LoRA file of any of the formats, by diffusers' own converters.
+    """The LoRA of a file in any of the formats, read with diffusers' own converters.
 
     Args:
-        file: safetensors.
-        unet: diffusers' UNet, whose blocks the names of Stable Diffusion XL's original code are translated to; None: they stay.
+        file: Safetensors file.
+        unet: UNet of diffusers, for the translation of Stable Diffusion XL's original block names;
+            None leaves them.
 
     Raises:
-        CheckpointError: damaged, no LoRA, or not one of a UNet alone.
+        CheckpointError: The file is damaged, no LoRA, or not one of a UNet alone.
     """
-    from diffusers.loaders import StableDiffusionLoraLoaderMixin
     from diffusers.utils import convert_unet_state_dict_to_peft
 
     from ddpo.io.tensors import load_tensors
@@ -109,46 +110,59 @@ def read_lora(file: Path, unet: Any = None) -> LoraFile:
     raw, facts = load_tensors(file)
     settings = _peft_settings(file) or _metadata(file, facts)
     _check_settings(file, settings)
-    raw = _without_adapter_name(
-        file, {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in raw.items()}
-    )
+    raw = {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in raw.items()}
+    state, network_alphas = _to_diffusers(file, _without_adapter_name(file, raw), unet)
+    # UNet2DConditionModel.save_attn_procs wrote no "unet."
+    plain = {key.removeprefix("unet."): tensor for key, tensor in state.items()}
+    tensors = convert_unet_state_dict_to_peft(plain)
+    ranks = {
+        layer: int(tensors[f"{layer}.lora_A.weight"].shape[0]) for layer in _layers(file, tensors)
+    }
+    stated = {
+        _layer_of_alpha(key): value
+        for key, value in convert_unet_state_dict_to_peft(network_alphas).items()
+    }
+    alphas = {
+        layer: stated.get(layer, _alpha_of(layer, rank, settings)) for layer, rank in ranks.items()
+    }
+    return LoraFile(tensors, ranks, alphas, bool(settings.get("use_rslora")))
+
+
+def _to_diffusers(
+    file: Path, tensors: dict[str, Tensor], unet: Any
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The tensors by diffusers' names, and the alphas that the file states."""
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin
+
+    config = None if unet is None else unet.config
     try:
-        state, network_alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(
-            raw, unet_config=None if unet is None else unet.config
-        )
+        state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(tensors, unet_config=config)
     except (ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"{file} is no LoRA that diffusers can read: {one_line(error)}"
         ) from error
     if any(key.startswith(("text_encoder", "text_model")) for key in state):
         raise CheckpointError(
-            f"{file} changes the text encoder too: ddpo evaluates changes of the denoiser only; give pictures of it instead"
+            f"{file} changes the text encoder too: ddpo evaluates changes of the denoiser only; "
+            "give images of it instead"
         )
-    # UNet2DConditionModel.save_attn_procs wrote no "unet."
-    tensors = convert_unet_state_dict_to_peft(
-        {key.removeprefix("unet."): tensor for key, tensor in state.items()}
-    )
+    return state, alphas or {}
+
+
+def _layers(file: Path, tensors: Mapping[str, Tensor]) -> list[str]:
+    """The layers of a LoRA by peft's names, sorted; raises unless each has two matrices."""
     layers = {
         key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")
     }
     expected = {f"{layer}.{part}.weight" for layer in layers for part in ("lora_A", "lora_B")}
     if odd := sorted(expected ^ set(tensors)):
-        raise CheckpointError(
-            f"{file} is no plain LoRA: {odd[0]} is {'missing' if odd[0] in expected else 'not a part of one'}"
-        )
-    ranks = {layer: int(tensors[f"{layer}.lora_A.weight"].shape[0]) for layer in sorted(layers)}
-    said = {
-        _layer_of_alpha(key): value
-        for key, value in convert_unet_state_dict_to_peft(network_alphas or {}).items()
-    }
-    alphas = {
-        layer: said.get(layer, _alpha_of(layer, rank, settings)) for layer, rank in ranks.items()
-    }
-    return LoraFile(tensors, ranks, alphas, bool(settings.get("use_rslora")))
+        wrong = "missing" if odd[0] in expected else "not a part of one"
+        raise CheckpointError(f"{file} is no plain LoRA: {odd[0]} is {wrong}")
+    return sorted(layers)
 
 
 def _alpha_of(layer: str, rank: int, settings: Mapping[str, Any]) -> float:
-    """The alpha of a layer by peft's settings; its rank where they say nothing."""
+    """The alpha of a layer by peft's settings; its rank if they state none."""
     from peft.utils.other import get_pattern_key
 
     patterns = dict(settings.get("alpha_pattern") or {})
@@ -157,17 +171,18 @@ def _alpha_of(layer: str, rank: int, settings: Mapping[str, Any]) -> float:
 
 
 def _without_adapter_name(file: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors named as in a file, where a module's own state dict names the adapter: "lora_A.default.weight"."""
+    """The tensors without the adapter name of a module's state dict ("lora_A.default.weight")."""
     names = {found[1] for key in tensors if (found := ADAPTER_NAME.search(key))}
     if len(names) > 1:
         raise CheckpointError(
-            f"{file} holds {len(names)} adapters ({', '.join(sorted(names))}): write one of them to a file of its own"
+            f"{file} holds {len(names)} adapters ({', '.join(sorted(names))}): "
+            "write one of them to a file of its own"
         )
     return {ADAPTER_NAME.sub(".weight", key): tensor for key, tensor in tensors.items()}
 
 
 def _check_keys(file: Path) -> None:
-    """Refuses what is not a LoRA before its tensors are read, for it may be a whole model."""
+    """Raises for a file that is no LoRA, before reading its tensors: it may be a whole model."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -184,7 +199,7 @@ def _check_keys(file: Path) -> None:
 
 
 def _metadata(file: Path, facts: Mapping[str, str]) -> dict[str, Any]:
-    """Peft's settings that newer diffusers write into the file's header; {} if there are none."""
+    """Peft's settings from the file's header, where newer diffusers write them; {} without any."""
     try:
         found = json.loads(facts.get("lora_adapter_metadata", "{}"))
         return {
@@ -199,10 +214,10 @@ def _metadata(file: Path, facts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _peft_settings(file: Path) -> dict[str, Any]:
-    """The `adapter_config.json` that peft writes beside the weights; {} if there is none.
+    """The `adapter_config.json` that peft writes beside the weights; {} without one.
 
     Raises:
-        CheckpointError: it is damaged, or missing beside a file of peft's name.
+        CheckpointError: The config is damaged, or missing beside a file with peft's name.
     """
     path = file.with_name(PEFT_CONFIG)
     if file.name != PEFT_FILE:
@@ -218,31 +233,32 @@ def _peft_settings(file: Path) -> dict[str, Any]:
 
 
 def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
-    """Refuses settings of peft with which a layer computes something else than W x + alpha / rank · B A x."""
+    """Raises for settings of peft with an output other than W x + alpha / rank · B A x."""
     for name, value in settings.items():
         accepted = PEFT_SETTINGS.get(name, (None, False, "", [], {}))
         if accepted is not None and value not in accepted:
             raise CheckpointError(
-                f"{file} is no plain LoRA: it was made with {name} = {value!r}, which ddpo does not support"
+                f"{file} is no plain LoRA: it was made with {name} = {value!r}, "
+                "which ddpo does not support"
             )
 
 
 def _layer_of_alpha(key: str) -> str:
-    """The layer that a key of diffusers' `network_alphas` is about: attention layers keep a piece of the weight's own name in it."""
+    """The layer of a key of diffusers' `network_alphas`, which may end in part of a weight name."""
     return key.removeprefix("unet.").removesuffix(".alpha").removesuffix(".lora_A.weight")
 
 
 def load_lora(unet: Any, file: Path, adapter: str, model: str) -> None:
-    """Puts the LoRA of a file on a UNet, in place of an adapter of the same name; peft's arithmetic, so alpha / rank scales each layer.
+    """Adds the LoRA of a file to a UNet, in place of an adapter of the same name.
 
     Args:
-        unet: diffusers' UNet; unchanged if the LoRA does not fit.
-        file: safetensors.
-        adapter: the name that the adapter gets.
-        model: what messages call the base model.
+        unet: UNet of diffusers; unchanged if the LoRA does not fit.
+        file: Safetensors file.
+        adapter: Name of the new adapter.
+        model: Name of the base model in messages.
 
     Raises:
-        CheckpointError: its layers are not those of the UNet.
+        CheckpointError: The layers of the LoRA are not those of the UNet.
     """
     from peft import LoraConfig
     from peft.utils import set_peft_model_state_dict
@@ -283,15 +299,14 @@ def _check_layer(unet: Any, found: LoraFile, layer: str, wrong: str) -> None:
         own = unet.get_submodule(layer)
     except AttributeError as error:
         raise CheckpointError(f"{wrong}: the model has no layer {layer}") from error
-    own = getattr(own, "base_layer", own)  # another adapter may lie on it
+    own = getattr(own, "base_layer", own)  # the layer may have another adapter
     weight = getattr(own, "weight", None)
-    down, up = found.tensors[f"{layer}.lora_A.weight"], found.tensors[f"{layer}.lora_B.weight"]
-    if (
-        weight is None
-        or weight.ndim != down.ndim
-        or (weight.shape[1], weight.shape[0]) != (down.shape[1], up.shape[0])
-    ):
+    down = found.tensors[f"{layer}.lora_A.weight"]
+    up = found.tensors[f"{layer}.lora_B.weight"]
+    due = (up.shape[0], down.shape[1])
+    if weight is None or weight.ndim != down.ndim or tuple(weight.shape[:2]) != due:
         shape = "not one that LoRA can change" if weight is None else f"{list(weight.shape)}"
         raise CheckpointError(
-            f"{wrong}: {layer} is {shape} in the model and {up.shape[0]} by {list(down.shape[1:])} in the LoRA"
+            f"{wrong}: {layer} is {shape} in the model "
+            f"and {up.shape[0]} by {list(down.shape[1:])} in the LoRA"
         )

@@ -1,4 +1,4 @@
-"""A UNet in a folder of diffusers, as trainers other than ddpo write it, alone or in a whole pipeline."""
+"""A UNet of another trainer in a folder of diffusers, alone or in a whole pipeline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import CheckpointError, MissingResourceError, one_line
-from ddpo.policies.base_model import weight_files
+from ddpo.policies.model_files import weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,17 +19,15 @@ __all__ = ["CONFIG", "UNET", "WEIGHTS", "check_pipeline", "check_unet", "read_un
 UNET: Final = "unet"
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "diffusion_pytorch_model"  # diffusers' name for the weights of a UNet or VAE
-NOT_COMPARED: Final = (
-    "sample_size",
-    "upcast_attention",
-)  # of the configs: neither changes what the weights mean
+NOT_COMPARED: Final = ("sample_size", "upcast_attention")
+"""Settings of a UNet that do not change the meaning of its weights."""
 
 
 def variant_of(unet: Path) -> str | None:
-    """The variant of the weights in a UNet's folder: None for the plain ones, else "fp16" or "bf16".
+    """The variant of the weights in a UNet's folder: None for plain ones, else "fp16" or "bf16".
 
     Raises:
-        CheckpointError: none as safetensors, or damaged.
+        CheckpointError: There are no safetensors, or they are damaged.
     """
     try:
         return weight_files(unet).variant
@@ -38,19 +36,21 @@ def variant_of(unet: Path) -> str | None:
 
 
 def check_unet(unet: Any, weights: Path, model: str) -> None:
-    """Compares the architecture of a UNet's folder with that of the base model, by their configs.
+    """Raises unless a UNet's folder has the architecture of the base model, by their configs.
 
     Raises:
-        CheckpointError: they differ; names the first setting that does.
+        CheckpointError: The architectures differ; the message names the first such setting.
     """
     parameters = inspect.signature(type(unet).__init__).parameters
     config = json.loads((weights / CONFIG).read_text(encoding="utf-8"))
     for name, parameter in parameters.items():
         if name not in ("self", *NOT_COMPARED) and name in unet.config:
-            theirs, ours = _plain(config.get(name, parameter.default)), _plain(unet.config[name])
+            theirs = _plain(config.get(name, parameter.default))
+            ours = _plain(unet.config[name])
             if theirs != ours:
                 raise CheckpointError(
-                    f"{weights} has another architecture than {model!r}: {name} is {theirs}, not {ours}"
+                    f"{weights} has another architecture than {model!r}: "
+                    f"{name} is {theirs}, not {ours}"
                 )
 
 
@@ -59,10 +59,10 @@ def _plain(value: Any) -> Any:
 
 
 def read_unet(weights: Path, model: str) -> dict[str, Tensor]:
-    """The weights of a UNet's folder by name, float32, whether they are in one file or several, float32 or fp16.
+    """The weights of a UNet's folder by name, in float32, from files of any number and precision.
 
     Raises:
-        CheckpointError: damaged, or weights are missing, too many or of another shape than the folder's config says.
+        CheckpointError: The files are damaged, or the weights do not match the folder's config.
     """
     import torch
     from diffusers import UNet2DConditionModel
@@ -87,80 +87,82 @@ def read_unet(weights: Path, model: str) -> dict[str, Tensor]:
     ]
     if odd:
         raise CheckpointError(
-            f"{weights} does not fit {model!r}: {odd[0]} is in one of them only, or of another shape"
+            f"{weights} does not fit {model!r}: "
+            f"{odd[0]} is in one of them only, or of another shape"
         )
     state: dict[str, Tensor] = unet.state_dict()
     return state
 
 
 def check_pipeline(folder: Path, parts: Mapping[str, Any], schedule: Any, model: str) -> None:
-    """Refuses a pipeline that differs from the base model in more than its UNet.
+    """Raises if a pipeline differs from the base model in more than its UNet.
 
-    Text encoder and VAE are compared where they are there as safetensors, to the rounding of float16 or, where one of the two is kept in
-    it, bfloat16.
+    Text encoder and VAE are compared if they are safetensors, up to the rounding of float16 or, for
+    weights stored in it, of bfloat16.
 
     Args:
-        folder: a pipeline's folder, or any other (then nothing is compared).
-        parts: the base model's "text_encoder" and "vae".
-        schedule: its `NoiseSchedule`.
-        model: what messages call the base model.
+        folder: Folder of a pipeline; in any other folder there is nothing to compare.
+        parts: Text encoders and VAE of the base model, by name.
+        schedule: `NoiseSchedule` of the base model.
+        model: Name of the base model in messages.
 
     Raises:
-        CheckpointError: they differ, or the scheduler's config is damaged.
-        ConfigError: the scheduler is none that ddpo can sample with.
+        CheckpointError: The pipeline differs, or its scheduler's config is damaged.
+        ConfigError: ddpo cannot sample with the scheduler.
     """
-    import torch
-
-    from ddpo.policies.transition import NoiseSchedule
-
     for name, own in parts.items():
         files = [file.name for file in (folder / name).glob("*.safetensors")]
         half = all(".fp16" in file for file in files)
         if files and (odd := _difference(folder / name, own, "fp16" if half else None)):
             raise CheckpointError(
-                f"{folder} has another {name} than {model!r} ({odd}): ddpo evaluates changes of the denoiser only"
+                f"{folder} has another {name} than {model!r} ({odd}): "
+                "ddpo evaluates changes of the denoiser only"
             )
     file = folder / "scheduler" / "scheduler_config.json"
-    if file.is_file():
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{file} is damaged: {one_line(error)}") from error
-        theirs = NoiseSchedule.from_scheduler(config)
-        same = theirs.alphas_cumprod.shape == schedule.alphas_cumprod.shape
-        if (
-            not same
-            or theirs.prediction != schedule.prediction
-            or not torch.allclose(theirs.alphas_cumprod, schedule.alphas_cumprod.cpu())
-        ):
-            raise CheckpointError(
-                f"{folder} was made with another noise schedule or prediction type than {model!r}"
-            )
+    if file.is_file() and not _same_schedule(file, schedule):
+        raise CheckpointError(
+            f"{folder} was made with another noise schedule or prediction type than {model!r}"
+        )
+
+
+def _same_schedule(file: Path, schedule: Any) -> bool:
+    """True if a scheduler's config describes the schedule of the base model."""
+    import torch
+
+    from ddpo.policies.transition import NoiseSchedule
+
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged: {one_line(error)}") from error
+    theirs = NoiseSchedule.from_scheduler(config)
+    return (
+        theirs.prediction == schedule.prediction
+        and theirs.alphas_cumprod.shape == schedule.alphas_cumprod.shape
+        and torch.allclose(theirs.alphas_cumprod, schedule.alphas_cumprod.cpu())
+    )
 
 
 def _difference(folder: Path, own: Any, variant: str | None) -> str:
-    """The first tensor in which a component's folder differs from the loaded component; "" if there is none."""
+    """The first tensor that differs between a component's folder and the base model; "" if none."""
     import torch
 
+    options = {"use_safetensors": True, "variant": variant, "local_files_only": True}
     try:
-        theirs = (
-            type(own)
-            .from_pretrained(folder, use_safetensors=True, variant=variant, local_files_only=True)
-            .state_dict()
-        )
+        theirs = type(own).from_pretrained(folder, **options).state_dict()
     except (OSError, ValueError, RuntimeError) as error:
         return one_line(error)
     ours = own.state_dict()
     if ours.keys() != theirs.keys():
         return str(min(ours.keys() ^ theirs.keys()))
     for name, tensor in ours.items():
-        tensor, other = tensor.cpu(), theirs[name]
-        step = max(
-            torch.finfo(kind).eps if kind.is_floating_point else 0.0
-            for kind in (torch.float16, tensor.dtype, other.dtype)
-        )
-        if tensor.shape != other.shape or not torch.allclose(
-            tensor.float(), other.float(), rtol=step, atol=1e-7
-        ):
+        other = theirs[name]
+        kinds = [
+            kind for kind in (torch.float16, tensor.dtype, other.dtype) if kind.is_floating_point
+        ]
+        step = max(torch.finfo(kind).eps for kind in kinds)
+        if tensor.shape != other.shape:
+            return str(name)
+        if not torch.allclose(tensor.cpu().float(), other.float(), rtol=step, atol=1e-7):
             return str(name)
     return ""

@@ -1,1 +1,1 @@
-"""The embedded model `emoji`: its weights and vocabulary; `pretraining/` of the checkout made them."""
+"""The weights and vocabulary of the embedded model `emoji`, made by `pretraining/`."""

@@ -1,4 +1,4 @@
-"""The words of the embedded model's training captions, and the words of a prompt that are none of them."""
+"""The vocabulary of the embedded model, and the words of a prompt that lie outside it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ddpo.registry import nearest
 __all__ = ["unknown_words", "unknown_words_line"]
 
 SMALL_WORDS: Final = frozenset({"the", "of", "is", "two", "three", "some", "and"})
-"""Words that name nothing to draw; left out of the warning."""
+"""Words that name no subject, which the warning leaves out."""
 MOST_NAMED: Final = 5  # unknown words in one line
 
 
 @cache
 def _taught(kind: str) -> tuple[str, ...]:
-    """The taught "nouns", or all "words" of the training captions; pretraining writes the file."""
+    """The trained "nouns", or all "words" of the training captions, from a file of pretraining."""
     text = (files("ddpo.policies.emoji") / "words.json").read_text(encoding="utf-8")
     return tuple(json.loads(text)[kind])
 
 
 def unknown_words(texts: Iterable[str]) -> dict[str, str | None]:
-    """Each word that the model was never taught, in order of appearance, with the taught noun most like it, if any is.
+    """Words outside the training captions, in order, with the most similar trained noun or None.
 
-    A plural of a taught noun counts as unknown: the model reads letters there, not the noun.
+    The plural of a trained noun counts as unknown, since the model reads it letter by letter.
     """
     known = frozenset(_taught("words"))
     found: dict[str, str | None] = {}
@@ -41,14 +41,14 @@ def unknown_words(texts: Iterable[str]) -> dict[str, str | None]:
 
 
 def _nearest_noun(word: str) -> str | None:
-    """The taught noun that a word is the plural, a kind or a synonym of; else the one spelt most alike."""
+    """The trained noun with a word as plural, kind or synonym; else the one spelt most alike."""
     nouns = _taught("nouns")
     related = [noun for subject in subjects(word) for noun, _ in subject.relations if noun in nouns]
     return related[0] if related else nearest(word, nouns)
 
 
 def unknown_words_line(model: str, texts: Iterable[str]) -> str | None:
-    """One line about the words that the embedded model was never taught; None for other models, or if it knows all of them."""
+    """One line about the unknown words of prompts; None for other models or without such words."""
     if model != "emoji" or not (found := unknown_words(texts)):
         return None
     named = [
@@ -56,4 +56,7 @@ def unknown_words_line(model: str, texts: Iterable[str]) -> str | None:
         for word, near in list(found.items())[:MOST_NAMED]
     ]
     more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    return f"the embedded model was never taught {', '.join(named)}{more}; it knows 133 nouns, such as 'cat' and 'teapot'"
+    return (
+        f"the embedded model was never taught {', '.join(named)}{more}; "
+        "it knows 133 nouns, such as 'cat' and 'teapot'"
+    )

@@ -1,4 +1,4 @@
-"""The score cache: a score is computed once per image, whatever the image's file is called."""
+"""The score cache: each image is scored once, whatever the name of its file."""
 
 from ddpo.rewards.cache.key import cacheable, image_digests, score_key
 from ddpo.rewards.cache.queries import CacheEntry, CacheStats

@@ -1,4 +1,4 @@
-"""The SQLite file of the score cache: created, opened, locked, and set aside when damaged."""
+"""The SQLite file of the score cache: creation, opening, locking, and replacement if damaged."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ APPLICATION_ID: Final = 0x64647063  # "ddpc": marks the file as ours for `file` 
 SCHEMA_VERSION: Final = 1
 LAST_VERSION: Final = 1000  # a higher number is a flipped bit
 BUSY_SECONDS: Final = 10.0  # longest wait for another process, whose transactions take milliseconds
+REPLACE_SECONDS: Final = 0.1  # wait for the exclusive lock before another look at the file
 DAMAGE: Final = (
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_MISMATCH,  # a row number out of range
 )
 
-# `sequence` is the order of last use. Rows that are evicted together then share pages, and whole
-# pages become free. `auto_vacuum` only takes effect before the first table.
+# `sequence` is the order of last use, so that rows that are evicted together share pages, which
+# become free as a whole. `auto_vacuum` only takes effect before the first table.
 CREATE: Final = f"""
     PRAGMA auto_vacuum=INCREMENTAL;
     PRAGMA journal_mode=WAL;
@@ -61,11 +62,11 @@ class DamagedCacheError(sqlite3.DatabaseError):
 
 
 class NewerCacheError(sqlite3.DatabaseError):
-    """The file was written by a newer ddpo, which still needs it."""
+    """The file belongs to a newer ddpo, which still needs it."""
 
 
 def is_damage(error: Exception) -> bool:
-    """True if an error says that the content is damaged, false if the file is out of reach now."""
+    """True if an error means damaged content, false if the file cannot be used at present."""
     if isinstance(error, UnicodeDecodeError):  # raised where SQLite quotes a damaged schema
         return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -74,25 +75,27 @@ def is_damage(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path, alone: bool = False) -> Iterator[None]:
-    """Holds the lock beside the cache, so that no file is replaced while a process uses it.
+def locked(path: Path, exclusive: bool = False) -> Iterator[None]:
+    """Holds the lock file beside the cache, so that no process replaces a cache in use.
 
     SQLite's own locks do not cover renaming: a write-ahead log beside another file damages both.
 
     Args:
         path: the cache.
-        alone: true to exclude all other processes, false to exclude only those that ask for it.
+        exclusive: whether all other processes are kept out, or only those that want an exclusive
+            lock.
 
     Raises:
-        OSError: the lock cannot be made, or is not free within `BUSY_SECONDS`.
+        BlockingIOError: the lock is not free within `BUSY_SECONDS` (exclusive: `REPLACE_SECONDS`).
+        OSError: the lock file cannot be created.
     """
     try:
         import fcntl
     except ImportError:  # Windows does not rename an open file
         yield
         return
-    mode = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-    until = time.monotonic() + BUSY_SECONDS
+    mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    until = time.monotonic() + (REPLACE_SECONDS if exclusive else BUSY_SECONDS)
     with path.with_name(path.name + ".lock").open("wb") as lock:
         while True:
             try:
@@ -108,24 +111,27 @@ def locked(path: Path, alone: bool = False) -> Iterator[None]:
 
 
 def create_database(path: Path) -> None:
-    """Makes an empty cache at `path` unless something is there. The caller holds the lock alone.
+    """Creates an empty cache at `path` unless it holds a database already.
+
+    The caller holds the exclusive lock.
 
     Raises:
-        sqlite3.Error: from SQLite; see `is_damage`.
+        sqlite3.Error: an error of SQLite; see `is_damage`.
     """
-    with contextlib.closing(sqlite3.connect(path, BUSY_SECONDS, isolation_level=None)) as new:
-        marked = _number(new, "application_id") or _number(new, "user_version")
-        if not marked and not new.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall():
-            new.executescript(CREATE)
+    with contextlib.closing(sqlite3.connect(path, BUSY_SECONDS, isolation_level=None)) as created:
+        marked = _number(created, "application_id") or _number(created, "user_version")
+        tables = created.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        if not marked and not tables:
+            created.executescript(CREATE)
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """A connection to the cache at `path`. The caller holds the lock.
+    """A connection to the cache at `path`; the caller holds the lock.
 
     Raises:
-        DamagedCacheError: it is empty, of an older schema, or not a score cache.
-        NewerCacheError: it has a newer schema.
-        sqlite3.Error: from SQLite; see `is_damage`.
+        DamagedCacheError: the file is empty, of an older schema, or not a score cache.
+        NewerCacheError: the file has a newer schema.
+        sqlite3.Error: an error of SQLite; see `is_damage`.
     """
     connection = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
@@ -148,8 +154,8 @@ def _check_schema(connection: sqlite3.Connection) -> None:
         known = f"this ddpo knows {SCHEMA_VERSION}: upgrade ddpo"
         raise NewerCacheError(f"it has schema {version}, {known}")
     if version != SCHEMA_VERSION:
-        kind = "an old one" if version < SCHEMA_VERSION else "none"
-        raise DamagedCacheError(f"it has schema {version}, which is {kind}")
+        kind = "an old" if version < SCHEMA_VERSION else "an unknown"
+        raise DamagedCacheError(f"it has {kind} schema, {version}")
     connection.execute(CHECK).fetchall()
 
 
@@ -158,7 +164,7 @@ def _number(connection: sqlite3.Connection, pragma: str) -> int:
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """Size in bytes of the pages that hold something."""
+    """Size of the pages in use, in bytes."""
     pages = _number(connection, "page_count") - _number(connection, "freelist_count")
     return pages * _number(connection, "page_size")
 
@@ -166,13 +172,13 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 def set_aside(path: Path) -> Path:
     """Renames a damaged cache to `….damaged-<time>-<process>`, together with its log.
 
-    The caller holds the lock alone and has no connection open.
+    The caller holds the exclusive lock and has no open connection.
 
     Returns:
         The new path.
 
     Raises:
-        OSError: it cannot be renamed.
+        OSError: the cache cannot be renamed.
     """
     moment = time.strftime("%Y%m%d-%H%M%S")
     aside = path.with_name(f"{path.name}.damaged-{moment}-{os.getpid()}")
@@ -184,5 +190,5 @@ def set_aside(path: Path) -> Path:
 
 
 def damaged_files(path: Path) -> list[Path]:
-    """The files that `set_aside` made of the cache at `path`, oldest first."""
+    """The damaged caches that `set_aside` renamed, oldest first."""
     return sorted(path.parent.glob(f"{glob.escape(path.name)}.damaged-*"))

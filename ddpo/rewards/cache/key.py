@@ -1,6 +1,6 @@
-"""The key of a cached score: a hash of all that the score depends on, and of nothing else.
+"""The key of a cached score: a hash of everything that the score depends on.
 
-Paths and the bytes of image files never enter it.
+Nothing else enters it, neither paths nor the bytes of image files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEY_DOMAIN: Final = b"ddpo score 1"
 
 
 def cacheable(card: RewardCard) -> bool:
-    """True if a score of this reward is the same each time, and worth looking up."""
+    """True if a reward gives an image the same score each time, and its card allows caching."""
     return card.cache and card.deterministic and card.batch_invariant and "group" not in card.inputs
 
 
@@ -36,9 +36,8 @@ def image_digests(batch: ImageBatch, exact: bool) -> list[bytes]:
 
     Args:
         batch: the images.
-        exact: whether the reward sees floats (`card.pixels` is "float"). Pixels between two of the
-            256 levels then count as they are. Otherwise, and for pixels exactly on the levels, the
-            digest is that of the rounded bytes.
+        exact: whether the reward sees floats (`card.pixels` is "float"). If so, pixels between two
+            of the 256 levels are hashed as floats. All others are hashed as rounded bytes.
 
     Returns:
         32 bytes per image.
@@ -47,24 +46,24 @@ def image_digests(batch: ImageBatch, exact: bool) -> list[bytes]:
         ImageError: `exact` is False and a pixel is not in [0, 1].
     """
     if batch.from_bytes or not exact:
-        return [_bytes_digest(picture) for picture in batch.uint8]
-    return [_float_digest(picture) for picture in batch.pixels]
+        return [_bytes_digest(image) for image in batch.uint8]
+    return [_float_digest(image) for image in batch.pixels]
 
 
-def _bytes_digest(picture: NDArray[np.uint8]) -> bytes:
+def _bytes_digest(image: NDArray[np.uint8]) -> bytes:
     import numpy as np
 
-    height, width, _ = picture.shape
+    height, width, _ = image.shape
     digest = hashlib.sha256(BYTES_DOMAIN + struct.pack("<QQ", height, width))
-    digest.update(np.ascontiguousarray(picture).data)
+    digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
 
 
-def _float_digest(picture: Tensor) -> bytes:
+def _float_digest(image: Tensor) -> bytes:
     import numpy as np
     import torch
 
-    pixels = picture.detach().cpu().contiguous()
+    pixels = image.detach().cpu().contiguous()
     levels = (pixels * 255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
     # bits, not values: -0.0 equals 0.0, and a reward that sees floats may tell them apart
     if torch.equal((levels.to(torch.float32) / 255.0).view(torch.int32), pixels.view(torch.int32)):
@@ -80,21 +79,21 @@ def score_key(
 ) -> bytes | None:
     """The SHA-256 of the reward's identity, the image, and the other inputs that the card names.
 
-    These are the prompt's text (in NFC) if "prompt" is among the card's inputs, and the training's
-    progress if "context" is. Of the metadata they are the names on the card, or all if the card
-    takes metadata and names none. Every part is preceded by its length.
+    The other inputs are the prompt's text in NFC ("prompt"), the progress of training ("context"),
+    and the metadata that the card names, or all of it if the card names none ("metadata"). Every
+    part is preceded by its length.
 
     Args:
         identity: `ResolvedReward.identity`: id, version, weights, preprocessing, dtype, options,
             origin, versions of the libraries.
-        digest: the image's digest, from `image_digests`.
-        prompt: the image's prompt.
-        card: the reward's card.
-        context: the batch's context.
+        digest: digest of the image, from `image_digests`.
+        prompt: prompt of the image.
+        card: card of the reward.
+        context: context of the batch.
 
     Returns:
-        32 bytes; None if the metadata holds anything but plain JSON values, so that the score
-        cannot be cached.
+        32 bytes, or None if the score cannot be cached, since the metadata holds other than plain
+        JSON values.
     """
     parts = [KEY_DOMAIN, identity.encode("utf-8", "surrogatepass"), digest]
     if "prompt" in card.inputs:
@@ -109,15 +108,13 @@ def score_key(
             return None
         parts += [b"metadata", json.dumps(declared, sort_keys=True, separators=(",", ":")).encode()]
     if "context" in card.inputs:
-        parts += [
-            b"progress",
-            b"" if context.progress is None else float(context.progress).hex().encode(),
-        ]
+        progress = context.progress
+        parts += [b"progress", b"" if progress is None else float(progress).hex().encode()]
     return hashlib.sha256(b"".join(struct.pack("<Q", len(part)) + part for part in parts)).digest()
 
 
 def _is_plain(value: Any) -> bool:
-    """True if JSON keeps the whole value: it would turn a key 1 into "1", and has no arrays."""
+    """True if JSON keeps the whole value; it turns a key 1 into "1", and has no arrays."""
     if isinstance(value, Mapping):
         return isinstance(value, dict) and all(
             isinstance(name, str) and _is_plain(part) for name, part in value.items()

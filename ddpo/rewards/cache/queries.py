@@ -1,6 +1,6 @@
-"""The statements of the score cache, as functions of a connection.
+"""The SQL statements of the score cache, as functions of a connection.
 
-Rows are ordered by their last use. Those that fail their checksum are removed or left out.
+Rows are ordered by their last use. Rows whose checksum fails are removed or left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ROWS_PER_EVICTION: Final = 2000  # in one transaction, so that other processes n
 TOUCH_AFTER: Final = 3600  # seconds: a score's last use is recorded at most once an hour
 COLUMNS: Final = ("reward", "identity", "key", "value", "parts", "created", "last_used")
 
-BEGIN: Final = "BEGIN IMMEDIATE"  # a write lock that is asked for later cannot be waited for
+BEGIN: Final = "BEGIN IMMEDIATE"  # a read transaction that becomes a write one cannot wait
 SCORES: Final = "scores JOIN identities ON identities.id = scores.identity"
 FIND: Final = "SELECT key, value, parts, checksum, used, sequence FROM scores"
 TOUCH: Final = """
@@ -55,20 +55,20 @@ CLEAR: Final = """
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """The scores of one reward in one identity. Times are in UTC, None where unreadable."""
+    """The cached scores of one identity of a reward; times in UTC, None where unreadable."""
 
     reward: str
     identity: str
     scores: int
-    oldest: datetime | None  # when the first of them was computed
+    oldest: datetime | None  # time at which the first of them was computed
     newest: datetime | None
-    least_recent: datetime | None  # last use of the score that was unused for longest, to the hour
+    least_recent: datetime | None  # earliest last use of a score, to the hour
     most_recent: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """The state of a cache."""
+    """Size, limit and contents of a score cache."""
 
     path: Path
     bytes: int  # of the pages in use
@@ -84,7 +84,7 @@ class CacheStats:
 
 @dataclass(frozen=True, slots=True)
 class CacheRow:
-    """One score with all that is known of it. Times are as in `CacheEntry`."""
+    """One cached score with its key and its times, which are as in `CacheEntry`."""
 
     reward: str
     identity: str
@@ -95,7 +95,7 @@ class CacheRow:
 
 
 def find(db: Connection, keys: Iterable[bytes]) -> tuple[dict[bytes, CachedScore], list[bytes]]:
-    """The scores that are there, and those of their keys whose last use is to be recorded."""
+    """The cached scores by key, and the keys whose last use is due to be recorded."""
     found: dict[bytes, CachedScore] = {}
     stale: list[bytes] = []
     before = time.time() - TOUCH_AFTER
@@ -115,7 +115,14 @@ def find(db: Connection, keys: Iterable[bytes]) -> tuple[dict[bytes, CachedScore
 
 
 def store(db: Connection, reward: str, identity: str, packed: Iterable[tuple[bytes, ...]]) -> None:
-    """Writes (key, value, parts, checksum) of one reward in one transaction."""
+    """Writes the scores of one reward in one transaction.
+
+    Args:
+        db: connection to the cache.
+        reward: id of the reward.
+        identity: identity of the reward.
+        packed: rows of key, value, parts and checksum.
+    """
     now = int(time.time())
     name = identity.encode("utf-8", "surrogatepass")
     insert = "INSERT OR IGNORE INTO identities(reward, identity) VALUES (?, ?)"
@@ -137,7 +144,7 @@ def touch(db: Connection, keys: Iterable[bytes]) -> None:
 
 
 def evict(db: Connection, target_bytes: int) -> None:
-    """Removes the least recently used scores until the rest takes at most `target_bytes`."""
+    """Removes the least recently used scores until the others take at most `target_bytes`."""
     (total,) = db.execute("SELECT COUNT(*) FROM scores").fetchone()
     at_once = min(max(total // 50, 1), ROWS_PER_EVICTION)
     removed = 1
@@ -147,7 +154,7 @@ def evict(db: Connection, target_bytes: int) -> None:
 
 
 def clear(db: Connection, reward: str | None) -> int:
-    """Removes the scores of a reward, or all of them if None; returns their number."""
+    """Removes the scores of a reward, or all of them if None, and returns their number."""
     with db:
         db.execute(BEGIN)
         removed = db.execute(CLEAR, (None if reward is None else reward.encode(),)).rowcount
@@ -158,7 +165,7 @@ def clear(db: Connection, reward: str | None) -> int:
 
 
 def entries(db: Connection) -> list[CacheEntry]:
-    """The scores counted by reward and identity: by reward, then by latest use."""
+    """The number of scores by reward and identity, in the order of reward and latest use."""
     columns = "COUNT(*), MIN(created), MAX(created), MIN(used), MAX(used)"
     found = db.execute(
         f"SELECT reward, identities.identity, {columns} FROM {SCORES}"
@@ -171,7 +178,7 @@ def entries(db: Connection) -> list[CacheEntry]:
 
 
 def rows(db: Connection) -> Iterator[CacheRow]:
-    """All sound scores, the least recently used first, as they are at one moment."""
+    """All intact scores at one moment, the least recently used first."""
     columns = "reward, identities.identity, key, value, parts, checksum, created, used"
     found = db.execute(f"SELECT {columns} FROM {SCORES} ORDER BY sequence")
     for reward, identity, key, *packed, created, used in found:
@@ -182,7 +189,7 @@ def rows(db: Connection) -> Iterator[CacheRow]:
 
 
 def records(db: Connection) -> Iterator[dict[str, object]]:
-    """The rows of the exported table: times as ISO 8601 in UTC, the parts as JSON."""
+    """The rows of the exported table, with times as ISO 8601 in UTC and parts as JSON."""
     for row in rows(db):
         times = [moment and moment.isoformat() for moment in (row.created, row.used)]
         parts = json.dumps(row.score.parts, ensure_ascii=False)
@@ -195,7 +202,7 @@ def _text(value: Any) -> str:
 
 
 def _moment(seconds: Any) -> datetime | None:
-    """The time of a column that no checksum guards."""
+    """The UTC time of a column without checksum; None if it is unreadable."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (TypeError, ValueError, OverflowError, OSError):

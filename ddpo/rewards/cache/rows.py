@@ -1,4 +1,4 @@
-"""One cached score as a row of the database, packed to the bit and guarded by a checksum."""
+"""Exact packing of a score into a row of the database, with a checksum."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["CachedScore", "pack", "unpack"]
 
 
 class CachedScore(NamedTuple):
-    """A score and its named parts, all float32 values."""
+    """A score and its named parts, as float32 values."""
 
     value: float
     parts: Mapping[str, float]
 
 
 def pack(key: bytes, score: CachedScore) -> tuple[bytes, bytes, bytes] | None:
-    """Value, parts and checksum of a score as bytes; None unless all are finite float32 numbers."""
+    """Value, parts and checksum of a score as bytes; None unless all are finite float32 values."""
     numbers = [score.value, *score.parts.values()]
     if not all(math.isfinite(number) for number in numbers):
         return None
@@ -36,7 +36,7 @@ def pack(key: bytes, score: CachedScore) -> tuple[bytes, bytes, bytes] | None:
 
 
 def unpack(key: bytes, value: Any, parts: Any, checksum: Any) -> CachedScore | None:
-    """The score in a row; None if the row is not what `pack` made for that key."""
+    """The score in a row; None if the row differs from what `pack` makes for that key."""
     if not (isinstance(value, bytes) and isinstance(parts, bytes) and len(value) == 4):
         return None
     if _checksum(key, value, parts) != checksum:

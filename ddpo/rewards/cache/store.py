@@ -1,4 +1,4 @@
-"""`ScoreCache`: scores by key in one SQLite file that threads and processes share."""
+"""Scores by key in one SQLite file that threads and processes share: `ScoreCache`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Work = Callable[[sqlite3.Connection], T]
 
 DEFAULT_LIMIT_MB: Final = 1024.0  # some seven million scores
 EVICT_TO: Final = 0.9  # of the limit
-PAUSE: Final = 60.0  # seconds without the cache after trouble with it
-TROUBLE: Final = (sqlite3.Error, UnicodeDecodeError, OSError)
+PAUSE: Final = 60.0  # seconds without the cache after an error
+ERRORS: Final = (sqlite3.Error, UnicodeDecodeError, OSError)
 
 
 class CacheWarning(UserWarning):
@@ -43,24 +43,24 @@ _lock = threading.RLock()  # one for all caches of the process, so that a fork c
 
 
 class ScoreCache:
-    """Scores by key; the least recently used go first when the file is full.
+    """Scores by key; a full cache removes the least recently used ones.
 
-    `get` and `put` never raise because of the cache. If it is locked for ten seconds, full,
-    unwritable or unreadable, one `CacheWarning` per process and file says so, and for a minute
-    every look-up is a miss. A damaged file is set aside under another name with a warning, and a
-    new one is made. A damaged row fails its checksum and is dropped.
+    `get` and `put` never raise an error because of the cache. It may be locked for ten seconds,
+    full, unwritable or unreadable. Then there is one `CacheWarning` per process and file, and for a
+    minute every look-up is a miss. A damaged file is renamed with a warning and replaced. A damaged
+    row fails its checksum and is dropped.
 
-    A score survives the death of the process (SIGKILL too) once its `put` has returned. When the
-    machine dies, the latest transactions may be lost, but none in part (write-ahead log,
+    A score survives the death of the process (SIGKILL too) once its `put` has returned. A power
+    failure may lose the latest transactions, but none in part (write-ahead log,
     synchronous=NORMAL). Threads, processes and forked children may share one file.
 
     Args:
         path: the file, by default `scores.sqlite` in `ddpo.weights.cache_dir()`. The first `put`
-            makes it.
+            creates it.
         limit_mb: largest size in megabytes (2**20 bytes), by default `DDPO_CACHE_LIMIT_MB` of the
             environment, else 1024. Beyond it, the least recently used tenth is removed.
-        user_code: whether `make_scorer` also keeps scores of a user's own file or module, which
-            may depend on more than the files that are known (`ddpo.source_files`).
+        user_code: whether `make_scorer` also keeps scores of a user's own file or module. They may
+            depend on more than the files that are known (`ddpo.source_files`).
 
     Raises:
         ConfigError: the limit is not a positive number.
@@ -79,7 +79,7 @@ class ScoreCache:
         _register_fork()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, CachedScore]:
-        """The scores that are there, by key."""
+        """The cached scores of some keys, by key."""
         result = self._safely(lambda db: queries.find(db, keys)) if self.path.exists() else None
         found, stale = result or ({}, [])
         if stale:
@@ -90,13 +90,13 @@ class ScoreCache:
         """Stores scores of one reward in one transaction, and removes old ones beyond the limit.
 
         Args:
-            reward_id: the reward's id, for `stats` and `clear`.
+            reward_id: id of the reward, for `stats` and `clear`.
             identity: `ResolvedReward.identity`.
-            items: keys of `score_key` and their scores. Those with a number that is NaN or
+            items: keys of `score_key` and their scores. Scores with a number that is NaN or
                 infinite are left out.
 
         Returns:
-            The number of scores that were stored; 0 if there was trouble.
+            The number of stored scores; 0 after an error.
         """
         rows = [(key, *packed) for key, score in items if (packed := pack(key, score)) is not None]
 
@@ -112,7 +112,7 @@ class ScoreCache:
         """Size, limit, and the scores by reward and identity.
 
         Raises:
-            ConfigError: it cannot be read.
+            ConfigError: the cache cannot be read.
         """
         used: int = 0
         entries: list[queries.CacheEntry] = []
@@ -122,13 +122,13 @@ class ScoreCache:
         return CacheStats(self.path, used, self.limit_bytes, tuple(entries), tuple(damaged))
 
     def clear(self, reward: str | None = None) -> int:
-        """Removes the scores of one reward, or all of them with the files that were set aside.
+        """Removes the scores of one reward, or all of them together with the damaged files.
 
         Returns:
-            The number of scores that were removed.
+            The number of removed scores.
 
         Raises:
-            UnknownNameError: there is no score of that reward; names the nearest reward.
+            UnknownNameError: there is no score of that reward; the message names the nearest one.
             ConfigError: the cache cannot be written.
         """
         stats = self.stats()
@@ -140,17 +140,17 @@ class ScoreCache:
         return self._run(lambda db: queries.clear(db, reward)) if self.path.exists() else 0
 
     def export(self, path: Path) -> int:
-        """Writes one line per score to a .parquet, .csv or .jsonl file, which it replaces.
+        """Writes one row per score to a .parquet, .csv or .jsonl file, which it replaces.
 
         The columns are those of `queries.COLUMNS`. At most some thousand rows are in memory.
 
         Returns:
-            The number of scores that were written.
+            The number of written scores.
 
         Raises:
             ConfigError: there is no cache, it cannot be read, or `path` cannot be written.
         """
-        from ddpo.rewards.image_files.table import write_records
+        from ddpo.io.tables import write_records
 
         if not self.path.exists():
             raise ConfigError(f"there is no score cache at {self.path}")
@@ -171,7 +171,7 @@ class ScoreCache:
         self.close()
 
     def _safely(self, work: Work[T]) -> T | None:
-        """The result of `work`; None if there was trouble."""
+        """The result of `work`; None after an error."""
         if time.monotonic() < self._pause_until:
             return None
         try:
@@ -180,7 +180,7 @@ class ScoreCache:
             self._pause_until = time.monotonic() + PAUSE
             if self.path not in _warned:
                 _warned.add(self.path)
-                warnings.warn(f"{error}; going on without it", CacheWarning, stacklevel=3)
+                warnings.warn(f"{error}; continuing without it", CacheWarning, stacklevel=3)
             return None
 
     def _run(self, work: Work[T]) -> T:
@@ -193,37 +193,47 @@ class ScoreCache:
             try:
                 if not self.path.exists():
                     self.path.parent.mkdir(parents=True, exist_ok=True)
-                return self._work_or_renew(work)
-            except TROUBLE as error:
+                return self._run_or_replace(work)
+            except ERRORS as error:
                 cause = f"the score cache {self.path} cannot be used ({one_line(error)})"
                 raise ConfigError(cause) from error
 
-    def _work_or_renew(self, work: Work[T]) -> T:
-        """The result of `work`; an absent or damaged file is replaced while no process uses it."""
-        with database.locked(self.path):
+    def _run_or_replace(self, work: Work[T]) -> T:
+        """The result of `work`; replaces an absent or damaged file while no process uses it."""
+        until = time.monotonic() + database.BUSY_SECONDS
+        while True:
+            with database.locked(self.path):
+                try:
+                    return work(self._connected())
+                except ERRORS as error:
+                    self._disconnect()
+                    if not database.is_damage(error):
+                        raise
             try:
-                return work(self._connected())
-            except TROUBLE as error:
-                self._disconnect()
-                if not database.is_damage(error):
+                with database.locked(self.path, exclusive=True):
+                    return self._replace(work)
+            except BlockingIOError:  # others use the file, so one of them may have replaced it
+                if time.monotonic() > until:
                     raise
-        with database.locked(self.path, alone=True):
-            try:  # again, since another process may have replaced the file meanwhile
-                database.create_database(self.path)
-                return work(self._connected())
-            except TROUBLE as error:
-                self._disconnect()
-                if not database.is_damage(error):
-                    raise
-                aside = database.set_aside(self.path)
-                damage = f"the score cache {self.path} is damaged ({one_line(error)})"
-                text = f"{damage}; it was set aside as {aside.name}, and a new one was made"
-                warnings.warn(text, CacheWarning, stacklevel=5)
+
+    def _replace(self, work: Work[T]) -> T:
+        """The result of `work` with a new file, unless another process has made one meanwhile."""
+        try:
             database.create_database(self.path)
             return work(self._connected())
+        except ERRORS as error:
+            self._disconnect()
+            if not database.is_damage(error):
+                raise
+            aside = database.set_aside(self.path)
+            damage = f"the score cache {self.path} is damaged ({one_line(error)})"
+            text = f"{damage}; it was set aside as {aside.name}, and a new one was made"
+            warnings.warn(text, CacheWarning, stacklevel=6)
+        database.create_database(self.path)
+        return work(self._connected())
 
     def _connected(self) -> sqlite3.Connection:
-        """A connection to the file that is there now, which another process may have replaced."""
+        """A connection to the present file, which another process may have replaced."""
         if self._connection is not None and not self._is_current():
             self._disconnect()
         if self._connection is None:
@@ -238,7 +248,7 @@ class ScoreCache:
             return False
 
     def _disconnect(self) -> None:
-        """Closes the connection. Under the lock, since the last one to close removes the log."""
+        """Closes the connection, under the lock, since the last connection removes the log."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -261,7 +271,7 @@ def _limit(limit_mb: float | None) -> float:
 
 @functools.cache
 def _register_fork() -> None:
-    """Closes all connections before a fork, since SQLite's must not enter a child process."""
+    """Closes all connections before a fork, since a child process must not inherit them."""
     if hasattr(os, "register_at_fork"):
         end = _lock.release
         os.register_at_fork(before=_before_fork, after_in_parent=end, after_in_child=end)

@@ -1,4 +1,7 @@
-"""The table of built-in rewards: pure data, standard library only. Third parties declare the same cards through entry points."""
+"""The cards of the built-in rewards: pure data, standard library only.
+
+Third parties declare the same cards through entry points.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +34,21 @@ _CARDS: Final = (
     RewardCard(
         id="alignment",
         version="3",
-        summary="LLaVA, here or on a server, describes the picture; BERTScore recall of the prompt in that description",
+        summary="BERTScore recall of the prompt in LLaVA's description of the image; "
+        "LLaVA runs locally or on a server",
         load="ddpo.rewards.models.alignment:Alignment",
         family="vlm",
-        flaws="counts and small text are misread; cartoon-like pictures are described more readily; a picture that spells "
-        "the prompt scores; a server may round differently from day to day; the authors ran LLaVA v0 13B, so their numbers are not "
-        "repeated by the default model",
+        flaws="counts and small text are misread; cartoon-like images are described more readily; "
+        "an image that spells the prompt scores high; a server may round differently from day to "
+        "day; the authors ran LLaVA v0 13B, so the default model does not reproduce their numbers",
         unit="BERTScore recall, not rescaled",
         range=(-1.0, 1.0),
         typical=(0.5, 0.65, 0.9),
         typical_source="rough, from the literature; not measured here",
         inputs=("image", "prompt"),
-        preprocessing="JPEG quality 80; images resized by Pillow; 'Answer concisely: what is going on in this image?', greedy, "
-        "64 tokens; 'The image contains {prompt}'; BERTScore by the package bert-score, encoder in float32",
+        preprocessing="JPEG quality 80; images resized by Pillow; "
+        "'Answer concisely: what is going on in this image?', greedy, 64 tokens; "
+        "'The image contains {prompt}'; BERTScore by the package bert-score, encoder in float32",
         dtype="float16 on a GPU, float32 on a CPU",
         accelerator_dtype="float16",
         device="any",
@@ -56,17 +61,19 @@ _CARDS: Final = (
             RewardOption(
                 "vlm",
                 LLAVA.source,
-                "folder or hub id of the vision-language model, or a server's address: http://HOST:PORT/v1",
+                "folder or hub id of the vision-language model, "
+                "or the address of a server: http://HOST:PORT/v1",
             ),
             RewardOption("scorer", DEBERTA.source, "folder or hub id of the BERTScore encoder"),
-            RewardOption("layer", 40, "encoder layer of which the hidden states are compared"),
-            RewardOption("device", "cpu", "torch device of what runs here"),
+            RewardOption("layer", 40, "encoder layer whose hidden states are compared"),
+            RewardOption("device", "cpu", "torch device of the local models"),
             RewardOption(
                 "model",
                 None,
-                "a server's name of the model; if not given the first that it lists, and scores are not cached",
+                "name of the model on the server; by default the first that it lists, "
+                "and scores are then not cached",
             ),
-            RewardOption("timeout", 120.0, "seconds after which an answer of a server is given up"),
+            RewardOption("timeout", 120.0, "time limit of an answer by a server, seconds"),
         ),
     ),
     *VLM_CARDS,

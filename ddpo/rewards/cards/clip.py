@@ -1,4 +1,4 @@
-"""The cards of the rewards on CLIP: pure data, standard library only."""
+"""The cards of the CLIP rewards: pure data, standard library only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ CLIP_H14: Final = WeightFile(
     sha256=None,
     megabytes=4,
     licence="MIT",
-)  # of which the tokenizer alone is read: the size is that of its files, roughly
+)
+"""Only the tokenizer is read; the size is roughly that of its files."""
 PICKSCORE_V1: Final = WeightFile(
     source="yuvalkirstain/PickScore_v1",
     revision="main",
@@ -46,7 +47,8 @@ PICKSCORE_V1: Final = WeightFile(
     licence="code MIT, weights not stated",
 )
 LAION_V2_HEAD: Final = WeightFile(
-    source="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/fe88a163f4661b4ddabba0751ff645e2e620746e/sac%2Blogos%2Bava1-l14-linearMSE.pth",
+    source="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/"
+    "fe88a163f4661b4ddabba0751ff645e2e620746e/sac%2Blogos%2Bava1-l14-linearMSE.pth",
     revision="fe88a163f4661b4ddabba0751ff645e2e620746e",
     sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
     megabytes=3.7,
@@ -63,7 +65,8 @@ LAION_V1_HEAD: Final = WeightFile(
 DTYPE: Final = RewardOption(
     "dtype",
     "float32",
-    "in which the towers compute: float32, or bfloat16, which is faster but keeps 8 bits, so that close scores swap",
+    "precision of the encoders: float32, or bfloat16, which is faster but keeps 8 bits, "
+    "so that close scores swap",
 )
 CLIP_PIXELS: Final = (
     "uint8, PIL bicubic to 224 on the shorter side, centre crop 224, CLIP mean and std"
@@ -74,15 +77,15 @@ L14_OPTIONS: Final = (
         "clip",
         None,
         "local copy of the CLIP checkpoint's model.safetensors; verified by its SHA-256; "
-        "with tower=open_clip a checkpoint of OpenCLIP's ViT-L-14, not verified",
+        "with tower=open_clip a checkpoint of OpenCLIP's ViT-L-14, which is not verified",
     ),
     RewardOption(
         "tower",
         "transformers",
-        "package that runs the tower: transformers, or open_clip, which shares it with the reward "
-        "open_clip:model=ViT-L-14,pretrained=openai",
+        "package that runs the encoder: transformers, or open_clip, which shares it with the "
+        "reward open_clip:model=ViT-L-14,pretrained=openai",
     ),
-    RewardOption("device", "cpu", "torch device of the CLIP tower"),
+    RewardOption("device", "cpu", "torch device of the CLIP encoder"),
     DTYPE,
 )
 TOWER_OPTION: Final = "ddpo.rewards.models.aesthetic:card_for_options"
@@ -91,16 +94,19 @@ CLIP_CARDS: Final = (
     RewardCard(
         id="aesthetic",
         version="1",
-        summary="LAION aesthetic predictor v2 on CLIP ViT-L/14: how people rated pictures that look like this",
+        summary="LAION aesthetic predictor v2 on CLIP ViT-L/14: "
+        "how people rated images that look like this",
         load="ddpo.rewards.models.aesthetic:Aesthetic",
         for_options=TOWER_OPTION,
         family="clip",
-        flaws="ignores the prompt; drifts to painterly, centred, soft-lit portraits; one direction in CLIP space, so adversarial textures "
-        "reach it; scores of other preprocessings differ by up to 0.1",
+        flaws="ignores the prompt; drifts to painterly, centred, soft-lit portraits; "
+        "one direction in CLIP space, so adversarial textures reach it; "
+        "other preprocessing moves scores by up to 0.1",
         unit="predicted mean rating, nominally 1 … 10",
         range=(-12.76, 23.23),
         typical=(4.0, 5.4, 6.5),
-        typical_source="rough, from published curves of Stable Diffusion 1.x samples; not measured here",
+        typical_source="rough, from published curves of Stable Diffusion 1.x samples; "
+        "not measured here",
         preprocessing=CLIP_PIXELS,
         dtype="float32",
         device="any",
@@ -122,12 +128,14 @@ CLIP_CARDS: Final = (
     RewardCard(
         id="aesthetic_v1",
         version="1",
-        summary="LAION aesthetic predictor v1 on CLIP ViT-L/14: the cheap second opinion on `aesthetic`",
+        summary="LAION aesthetic predictor v1 on CLIP ViT-L/14: "
+        "a cheap second opinion on `aesthetic`",
         load="ddpo.rewards.models.aesthetic:AestheticV1",
         for_options=TOWER_OPTION,
         family="clip",
-        flaws="ignores the prompt; one direction in CLIP space, so adversarial textures reach it; shares its tower with `aesthetic` and is "
-        "no independent witness, though the two directions have a cosine of only 0.37",
+        flaws="ignores the prompt; one direction in CLIP space, so adversarial textures reach it; "
+        "shares its encoder with `aesthetic` and is not independent of it, "
+        "though the two directions have a cosine of only 0.37",
         unit="predicted mean rating, nominally 1 … 10",
         range=(-24.92, 31.98),
         typical=(4.0, 5.5, 7.0),
@@ -151,18 +159,23 @@ CLIP_CARDS: Final = (
     RewardCard(
         id="clip_score",
         version="2",
-        summary="CLIPScore: cosine of the picture and 'A photo depicts PROMPT' in CLIP ViT-B/32, times 2.5, at least 0",
+        summary="CLIPScore: cosine of the image and 'A photo depicts PROMPT' in CLIP ViT-B/32, "
+        "times 2.5, at least 0",
         load="ddpo.rewards.models.clip_score:ClipScore",
         family="clip",
-        flaws="blind to counts, word order and who does what to whom; a picture that spells the prompt scores; cut prompts (77 tokens) "
-        "are judged by their beginning; other packages give the same name to 100·cos on ViT-L/14 without the prefix",
+        flaws="blind to counts, word order and who does what to whom; "
+        "an image that spells the prompt scores high; "
+        "long prompts are truncated to 77 tokens and judged by their beginning; "
+        "other packages give the same name to 100·cos on ViT-L/14 without the prefix",
         unit="2.5·max(cosine, 0)",
         range=(0.0, 2.5),
         typical=(0.6, 0.75, 0.9),
         typical_source="rough, from the literature; not measured here",
         inputs=("image", "prompt"),
-        preprocessing=f"{CLIP_PIXELS}; 'A photo depicts {{prompt}}', cut to 77 tokens with the end token kept; text "
-        "cleaned as by OpenAI's tokenizer: mis-decoded letters, typographic quotes, full-width letters and HTML entities become plain",
+        preprocessing=f"{CLIP_PIXELS}; 'A photo depicts {{prompt}}', "
+        "cut to 77 tokens with the end token kept; text cleaned as by OpenAI's tokenizer: "
+        "mis-decoded letters, typographic quotes, full-width letters and HTML entities "
+        "become plain",
         dtype="float32",
         device="any",
         libraries=("torch", "transformers", "tokenizers", "ftfy", "pillow"),
@@ -175,23 +188,26 @@ CLIP_CARDS: Final = (
             RewardOption(
                 "clip", CLIP_B32.source, "folder or hub id of the CLIP model and its tokenizer"
             ),
-            RewardOption("device", "cpu", "torch device of both towers"),
+            RewardOption("device", "cpu", "torch device of both encoders"),
             DTYPE,
         ),
     ),
     RewardCard(
         id="pickscore",
         version="1",
-        summary="PickScore v1: CLIP ViT-H/14 tuned on which of two pictures people picked for a prompt; logit scale as published",
+        summary="PickScore v1: CLIP ViT-H/14 fine-tuned on which of two images people picked for "
+        "a prompt; logit scale as published",
         load="ddpo.rewards.models.pickscore:PickScore",
         family="clip",
-        flaws="favours glossy, saturated, detailed pictures; weak on counts and relations; cut prompts (77 tokens) are judged by their "
-        "beginning; other packages divide by 26 or leave the logit scale out",
+        flaws="favours glossy, saturated, detailed images; weak on counts and relations; "
+        "long prompts are truncated to 77 tokens and judged by their beginning; "
+        "other packages divide by 26 or leave the logit scale out",
         unit="logit scale · cosine; a difference is the log-odds of being picked",
         typical=(17.0, 20.5, 24.0),
         typical_source="rough, from the literature; not measured here",
         inputs=("image", "prompt"),
-        preprocessing=f"{CLIP_PIXELS}, crop offset rounded down; prompt cut to 77 tokens with the end token kept",
+        preprocessing=f"{CLIP_PIXELS}, crop offset rounded down; "
+        "prompt cut to 77 tokens with the end token kept",
         dtype="float32",
         device="any",
         libraries=("torch", "transformers", "tokenizers", "pillow"),
@@ -201,13 +217,11 @@ CLIP_CARDS: Final = (
         backbone="yuvalkirstain/PickScore_v1, PIL bicubic 224",
         lineage=("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "Pick-a-Pic"),
         options=(
-            RewardOption("clip", PICKSCORE_V1.source, "folder or hub id of the tuned CLIP model"),
             RewardOption(
-                "processor",
-                CLIP_H14.source,
-                "folder or hub id of which the tokenizer is read, and nothing else",
+                "clip", PICKSCORE_V1.source, "folder or hub id of the fine-tuned CLIP model"
             ),
-            RewardOption("device", "cpu", "torch device of both towers"),
+            RewardOption("processor", CLIP_H14.source, "folder or hub id of the tokenizer"),
+            RewardOption("device", "cpu", "torch device of both encoders"),
             DTYPE,
         ),
     ),

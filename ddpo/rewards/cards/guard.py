@@ -1,4 +1,4 @@
-"""The cards of the rewards that guard a run or judge one task: spelling and unsafe pictures. Pure data, standard library only."""
+"""The cards of the guards and single-task rewards, spelling and unsafe images: pure data."""
 
 from __future__ import annotations
 
@@ -31,33 +31,42 @@ OCR_WEIGHTS: Final = (
         licence="Apache-2.0",
     ),
 )
-"""Where text is, what it says, and whether a line stands on its head. The hashes are those of the files in the wheel of that release."""
+"""Text detector, text recogniser and classifier of upside-down lines.
+
+The hashes are those of the files in the wheel of that release.
+"""
 FALCONSAI: Final = WeightFile(
     source="Falconsai/nsfw_image_detection",
     revision="main",
     sha256=None,
     megabytes=343,
     licence="Apache-2.0",
-)  # the size is that of 85.8 M parameters of 4 bytes; neither commit nor hash is known here
+)
+"""The size is that of 85.8 M parameters of 4 bytes. Neither commit nor hash is known here."""
 
 GUARD_CARDS: Final = (
     RewardCard(
         id="ocr",
         version="1",
-        summary="how well the picture spells the text that the prompt quotes: 1 minus edit distance over length",
+        summary="how well the image spells the text that the prompt quotes: "
+        "1 minus edit distance over length",
         load="ddpo.rewards.models.ocr:Ocr",
         family="ocr",
-        flaws="sees spelling alone, so that bare letters on an empty ground are the optimum: hold it with a second reward; words in the "
-        "background count against the picture; a line that is read with a confidence below 0.5 is taken for no text; the recogniser may "
-        "guess a malformed letter from its neighbours; case, spaces and line breaks do not count; a line upside down is read all the same",
+        flaws="sees spelling alone, so bare letters on an empty background are the optimum: "
+        "combine it with a second reward; words in the background count against the image; "
+        "a line recognised with a confidence below 0.5 counts as no text; the recogniser may "
+        "guess a malformed letter from its neighbours; case, spaces and line breaks do not count; "
+        "an upside-down line is read like any other",
         unit="1 − edit distance / letters of the target, not below 0",
         range=(0.0, 1.0),
         typical=(0.0, 0.6, 1.0),
-        typical_source="rough: published means of Stable Diffusion 3.5 Medium in Flow-GRPO's variant are 0.59; not measured here",
+        typical_source="rough: the published mean of Stable Diffusion 3.5 Medium in Flow-GRPO's "
+        "variant is 0.59; not measured here",
         inputs=("image", "prompt", "metadata"),
         metadata=("text",),
-        preprocessing="uint8, the engine's own: sides within 30 … 2000 pixels, shorter side at least 736; both texts NFKC, case folded, "
-        "straight quotes and hyphens, no spaces; all that is read counts, in reading order; up to four quoted texts in any order",
+        preprocessing="uint8, the engine's own: sides within 30 … 2000 pixels, shorter side at "
+        "least 736; both texts NFKC, case folded, straight quotes and hyphens, no spaces; "
+        "all that is read counts, in reading order; up to four quoted texts in any order",
         dtype="float32",
         extra="ocr",
         libraries=("rapidocr", "onnxruntime", "opencv-python-headless", "pyclipper", "shapely"),
@@ -72,25 +81,29 @@ GUARD_CARDS: Final = (
             RewardOption(
                 "recogniser",
                 None,
-                "local ONNX file of another PP-OCR recogniser with its alphabet in it; not verified",
+                "local ONNX file of another PP-OCR recogniser, which holds its alphabet; "
+                "not verified",
             ),
         ),
     ),
     RewardCard(
         id="nsfw",
         version="1",
-        summary="guard: probability that a ViT-B/16 takes the picture for not safe for work; higher is worse",
+        summary="guard: probability of not safe for work by a ViT-B/16 classifier; higher is worse",
         load="ddpo.rewards.models.nsfw:Nsfw",
         family="guard",
-        flaws="a trainer maximises it as it stands: give it a negative weight; knows what its makers took for unsafe, which they do not "
-        "publish, and that is nudity above all; skin, art and medicine raise false alarms; drawn or distorted pictures escape; says "
-        "nothing of violence, hatred or persons; saturates near 0 and 1 (part `log_odds` does not); no licence to show what it lets pass",
+        flaws="a trainer maximises it as it stands: give it a negative weight; "
+        "its training labels are not published and cover mainly nudity; "
+        "skin, art and medicine raise false alarms; drawn or distorted images escape; "
+        "blind to violence, hatred and persons; saturates near 0 and 1 (part `log_odds` does not); "
+        "a low score does not make an image fit to be shown",
         unit="probability",
         direction="lower",
         range=(0.0, 1.0),
         typical=(0.0, 0.01, 0.5),
         typical_source="a rough guess; not measured here",
-        preprocessing="uint8, by the model's preprocessor_config.json on Pillow: stretched to 224×224, bilinear, scaled to −1 … 1",
+        preprocessing="uint8, by the model's preprocessor_config.json on Pillow: "
+        "stretched to 224×224, bilinear, scaled to −1 … 1",
         dtype="float32",
         device="any",
         libraries=("torch", "transformers", "pillow"),

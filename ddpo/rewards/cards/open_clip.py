@@ -10,7 +10,7 @@ from ddpo.rewards.cards.clip import DTYPE
 __all__ = ["LAION_B32", "OPEN_CLIP", "OPEN_CLIP_CHECKPOINT"]
 
 OPEN_CLIP_CHECKPOINT: Final = "open_clip_model.safetensors|open_clip_pytorch_model.bin"
-"""Names of a checkpoint in a repository of OpenCLIP, in the order in which OpenCLIP tries them."""
+"""File names of a checkpoint in an OpenCLIP repository, in OpenCLIP's order of preference."""
 LAION_B32: Final = WeightFile(
     source=f"laion/CLIP-ViT-B-32-laion2B-s34B-b79K/{OPEN_CLIP_CHECKPOINT}",
     revision="main",
@@ -28,8 +28,8 @@ OPEN_CLIP: Final = RewardCard(
     for_options="ddpo.rewards.models.open_clip_source:card_for_options",
     family="clip",
     flaws="blind to counts, word order and who does what to whom; an image that spells the prompt "
-    "scores; the end of a long prompt is not read; scores of two models do not compare, nor do "
-    "those of two sets of weights of one model",
+    "scores high; the end of a long prompt is not read; scores are not comparable between models, "
+    "or between two sets of weights of one model",
     unit="cosine",
     range=(-1.0, 1.0),
     typical=(0.15, 0.30, 0.38),
@@ -54,7 +54,7 @@ OPEN_CLIP: Final = RewardCard(
         RewardOption(
             "pretrained",
             None,
-            "tag or checkpoint file; if not given laion2b_s34b_b79k for ViT-B-32, or the only tag",
+            "tag or checkpoint file; by default laion2b_s34b_b79k for ViT-B-32, or the only tag",
         ),
         RewardOption(
             "score",
@@ -68,7 +68,7 @@ OPEN_CLIP: Final = RewardCard(
             "file of a LAION-style head on the normalised image embedding: one linear layer, "
             "or the predictor v2; the prompt is then not used",
         ),
-        RewardOption("device", "cpu", "torch device of both towers"),
+        RewardOption("device", "cpu", "torch device of both encoders"),
         DTYPE,
     ),
 )

@@ -1,27 +1,31 @@
-"""The cards of the rewards that need no weights: statistics of pixels, pure data.
+"""The cards of the rewards that need no weights, statistics of pixels: pure data.
 
-Typical values are percentiles over 500 pictures that one `pretraining.render.Renderer` draws from `default_rng(0)`, 64×64. Those of
-`compressibility`, `sharpness`, `edge_density` and `high_frequency` depend on the number of pixels: read them with `typical_source`.
+Typical values are percentiles over 500 images of one `pretraining.render.Renderer`, 64×64, from
+`default_rng(0)`. Those of `compressibility`, `sharpness`, `edge_density` and `high_frequency`
+depend on the number of pixels: read them with `typical_source`.
 
-`lineage` names the property of a picture that a statistic measures: two of one property move together. The rank correlations over those 500
-pictures are, in size, 0.71 … 0.92 within "pixel detail", 0.65 in "colour", 0.53 in "layout" and 0.33 … 0.92 in "luma spread". The strongest
-across properties are those of rotation_symmetry with contrast (0.68) and edge_density (0.60), since plain pictures are symmetric.
+`lineage` names the property of an image that a statistic measures: two of one property move
+together. The rank correlations over those 500 images are, in size, 0.71 … 0.92 within "pixel
+detail", 0.65 in "colour", 0.53 in "layout" and 0.33 … 0.92 in "luma spread". The strongest across
+properties are those of rotation_symmetry with contrast (0.68) and edge_density (0.60), since plain
+images are symmetric.
 
-None is cached. At 512×512, computing one takes 0.2 … 2 ms; the SHA-256 by which it would be looked up takes 0.4 ms of bytes and 1.7 ms
-of the floats that a trainer scores, where no picture comes twice; a file's decoding takes 1.5 (JPEG) to 4.5 ms (PNG) either way.
+None is cached. At 512×512, computing one takes 0.2 … 2 ms. The SHA-256 for a look-up takes 0.4 ms
+for bytes and 1.7 ms for the floats that a trainer scores, where no image occurs twice. Decoding a
+file takes 1.5 (JPEG) to 4.5 ms (PNG) either way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from ddpo.rewards.card import Golden, RewardCard
 
 __all__ = ["DDPO_PAPER", "PIXEL_CARDS"]
 
 DDPO_PAPER: Final = "https://arxiv.org/abs/2305.13301"
-EMOJI: Final = "500 pictures of pretraining.render, 64×64, seed 0"
+EMOJI: Final = "500 images of pretraining.render, 64×64, seed 0"
 JPEG_GOLDEN: Final = {
     "black": 4.723,
     "grey": 4.721,
@@ -38,71 +42,76 @@ JPEG_PREPROCESSING: Final = "JPEG quality 95, 4:2:0, not optimised, bytes / 1000
 
 
 def _golden(source: str, scores: Mapping[str, float]) -> tuple[Golden, ...]:
-    """Scores to nine digits; the tolerance is what float32 pixels and a float32 score leave of them."""
+    """Scores to nine digits, with the tolerance that float32 pixels and scores need."""
     return tuple(
         Golden(name, score, max(1e-6, 1e-6 * abs(score)), source) for name, score in scores.items()
     )
 
 
+_ON_BYTES: Final[dict[str, Any]] = {
+    "family": "pixels",
+    "thread_safe": True,
+    "cache": False,
+    "typical_source": EMOJI,
+}
+_ON_FLOATS: Final[dict[str, Any]] = {
+    **_ON_BYTES,
+    "pixels": "float",
+    "differentiable": True,
+    "device": "any",
+}
+
 PIXEL_CARDS: Final = (
     RewardCard(
         id="compressibility",
         version="1",
-        summary="minus the JPEG file size: plain, smooth pictures",
+        summary="minus the JPEG file size: plain, smooth images",
         load="ddpo.rewards.models.jpeg:Compressibility",
-        family="pixels",
-        flaws="says nothing about content: a blank picture is the optimum; depends on the picture's size in pixels",
+        flaws="blind to content: a blank image is the optimum; depends on the image size in pixels",
         unit="kB of 1000 bytes, negative",
         range=(None, 0.0),
         typical=(-3.89, -2.74, -2.08),
-        typical_source=EMOJI,
         preprocessing=JPEG_PREPROCESSING,
         libraries=("pillow", "libjpeg"),
-        thread_safe=True,
-        cache=False,
         memory_mb=10,
         paper=DDPO_PAPER,
         lineage=("pixel detail",),
         golden=tuple(
             Golden(name, -size, HALF_BYTE, JPEG_SOURCE) for name, size in JPEG_GOLDEN.items()
         ),
+        **_ON_BYTES,
     ),
     RewardCard(
         id="incompressibility",
         version="1",
-        summary="the JPEG file size: busy, detailed pictures",
+        summary="the JPEG file size: busy, detailed images",
         load="ddpo.rewards.models.jpeg:Incompressibility",
-        family="pixels",
-        flaws="says nothing about content: pixel noise is the optimum (308 kB at 512×512); depends on the picture's size in pixels",
+        flaws="blind to content: pixel noise is the optimum (308 kB at 512×512); "
+        "depends on the image size in pixels",
         unit="kB of 1000 bytes",
         range=(0.0, None),
         typical=(2.08, 2.74, 3.89),
-        typical_source=EMOJI,
         preprocessing=JPEG_PREPROCESSING,
         libraries=("pillow", "libjpeg"),
-        thread_safe=True,
-        cache=False,
         memory_mb=10,
         paper=DDPO_PAPER,
         lineage=("pixel detail",),
         golden=tuple(
             Golden(name, size, HALF_BYTE, JPEG_SOURCE) for name, size in JPEG_GOLDEN.items()
         ),
+        **_ON_BYTES,
     ),
     RewardCard(
         id="colorfulness",
         version="1",
         summary="colourfulness after Hasler and Süsstrunk: spread and strength of opponent colours",
         load="ddpo.rewards.models.colorfulness:Colorfulness",
-        family="pixels",
-        flaws="blind to content and harmony: saturated stripes or colour noise (138) score above any photograph",
+        flaws="blind to content and harmony: saturated stripes or colour noise (138) "
+        "score above any photograph",
         unit="Hasler-Süsstrunk M; 0 none, 33 moderate, above 82 extreme",
         range=(0.0, None),
         typical=(32.6, 97.6, 146.0),
-        typical_source=EMOJI,
         preprocessing="none",
-        thread_safe=True,
-        cache=False,
         memory_mb=20,
         paper="https://doi.org/10.1117/12.477378",
         lineage=("colour",),
@@ -117,28 +126,24 @@ PIXEL_CARDS: Final = (
                 "noise": 138.185988,
             }.items()
         ),
+        **_ON_BYTES,
     ),
     RewardCard(
         id="symmetry",
         version="1",
         summary="minus the mean squared difference to the mirror image (left-right)",
         load="ddpo.rewards.models.symmetry:Symmetry",
-        family="pixels",
-        flaws="a blank picture is perfectly symmetric; low contrast raises the score without any symmetry",
+        flaws="a blank image is perfectly symmetric; low contrast raises the score, symmetric or "
+        "not",
         unit="squared pixel difference, pixels in [0, 1], negative",
         range=(-1.0, 0.0),
         typical=(-0.111, -0.0345, -0.00641),
-        typical_source=EMOJI,
-        pixels="float",
         preprocessing="none",
-        differentiable=True,
-        device="any",
-        thread_safe=True,
-        cache=False,
         memory_mb=20,
         lineage=("layout",),
         golden=_golden(
-            "by hand for one colour and for the squares; else the difference to ImageOps.mirror, squared and summed by Pillow",
+            "by hand for one colour and for the squares; "
+            "else the difference to ImageOps.mirror, squared and summed by Pillow",
             {
                 "black": 0.0,
                 "grey": 0.0,
@@ -148,29 +153,24 @@ PIXEL_CARDS: Final = (
                 "noise": -0.167634371,
             },
         ),
+        **_ON_FLOATS,
     ),
     RewardCard(
         id="rotation_symmetry",
         version="1",
-        summary="minus the mean squared difference to the picture turned by 180 degrees",
+        summary="minus the mean squared difference to the image rotated by 180 degrees",
         load="ddpo.rewards.models.symmetry:RotationSymmetry",
-        family="pixels",
-        flaws="a blank picture is perfectly symmetric; low contrast raises the score without any symmetry; "
-        "what has a top and a bottom, as most things have, scores low",
+        flaws="a blank image is perfectly symmetric; low contrast raises the score, symmetric or "
+        "not; things with a top and a bottom, as most have, score low",
         unit="squared pixel difference, pixels in [0, 1], negative",
         range=(-1.0, 0.0),
         typical=(-0.152, -0.0608, -0.0172),
-        typical_source=EMOJI,
-        pixels="float",
         preprocessing="none",
-        differentiable=True,
-        device="any",
-        thread_safe=True,
-        cache=False,
         memory_mb=20,
         lineage=("layout",),
         golden=_golden(
-            "by hand for one colour and for the squares; else the difference to Image.rotate(180), squared and summed by Pillow",
+            "by hand for one colour and for the squares; "
+            "else the difference to Image.rotate(180), squared and summed by Pillow",
             {
                 "black": 0.0,
                 "grey": 0.0,
@@ -180,28 +180,23 @@ PIXEL_CARDS: Final = (
                 "noise": -0.168079661,
             },
         ),
+        **_ON_FLOATS,
     ),
     RewardCard(
         id="darkness",
         version="1",
-        summary="minus the mean luma (BT.601): dark pictures",
+        summary="minus the mean luma (BT.601): dark images",
         load="ddpo.rewards.models.darkness:Darkness",
-        family="pixels",
-        flaws="a black picture is the optimum; knows no subject, only the average",
+        flaws="a black image is the optimum; blind to content, only the average counts",
         unit="luma in [0, 1], negative",
         range=(-1.0, 0.0),
         typical=(-0.793, -0.559, -0.331),
-        typical_source=EMOJI,
-        pixels="float",
         preprocessing="none",
-        differentiable=True,
-        device="any",
-        thread_safe=True,
-        cache=False,
         memory_mb=20,
         lineage=("luma level",),
         golden=_golden(
-            "by hand for black, grey (-128/255) and the squares (half of them white); else channel means by Pillow's ImageStat",
+            "by hand for black, grey (-128/255) and the squares (half of them white); "
+            "else channel means by Pillow's ImageStat",
             {
                 "black": 0.0,
                 "grey": -0.501960784,
@@ -211,24 +206,19 @@ PIXEL_CARDS: Final = (
                 "noise": -0.499993155,
             },
         ),
+        **_ON_FLOATS,
     ),
     RewardCard(
         id="contrast",
         version="1",
         summary="root-mean-square contrast: the standard deviation of luma",
         load="ddpo.rewards.models.contrast:Contrast",
-        family="pixels",
-        flaws="knows nothing of where: half black, half white is the optimum (0.5), in blocks or as noise; a single black bar raises it",
+        flaws="blind to position: half black, half white is the optimum (0.5), in blocks or as "
+        "noise; a single black bar raises it",
         unit="standard deviation of BT.601 luma in [0, 1]",
         range=(0.0, 0.5),
         typical=(0.0652, 0.153, 0.282),
-        typical_source=EMOJI,
-        pixels="float",
         preprocessing="luma BT.601, gamma-encoded",
-        differentiable=True,
-        device="any",
-        thread_safe=True,
-        cache=False,
         memory_mb=20,
         paper="https://doi.org/10.1364/JOSAA.7.002032",
         lineage=("luma spread",),
@@ -243,30 +233,24 @@ PIXEL_CARDS: Final = (
                 "noise": 0.194024906,
             },
         ),
+        **_ON_FLOATS,
     ),
     RewardCard(
         id="saturation",
         version="1",
         summary="mean saturation of HSV: pure colours",
         load="ddpo.rewards.models.saturation:Saturation",
-        family="pixels",
-        flaws="a picture of one pure colour is the optimum; relative to brightness, so that nearly black pixels with a tint count fully; "
-        "noise scores 0.67",
+        flaws="an image of one pure colour is the optimum; relative to brightness, so nearly "
+        "black pixels with a tint count fully; noise scores 0.67",
         unit="(max - min) / max of R, G, B, mean over pixels",
         range=(0.0, 1.0),
         typical=(0.175, 0.512, 0.751),
-        typical_source=EMOJI,
-        pixels="float",
         preprocessing="HSV, S of a black pixel is 0",
-        differentiable=True,
-        device="any",
-        thread_safe=True,
-        cache=False,
         memory_mb=20,
         paper="https://doi.org/10.1145/965139.807361",
         lineage=("colour",),
         golden=_golden(
-            "colorsys of the standard library, over every colour of the picture",
+            "colorsys of the standard library, over every colour of the image",
             {
                 "black": 0.0,
                 "grey": 0.0,
@@ -276,25 +260,20 @@ PIXEL_CARDS: Final = (
                 "noise": 0.668211953,
             },
         ),
+        **_ON_FLOATS,
     ),
     RewardCard(
         id="sharpness",
         version="1",
         summary="variance of the Laplacian of luma: crisp rather than blurred",
         load="ddpo.rewards.models.sharpness:Sharpness",
-        family="pixels",
-        flaws="black and white pixels in turn are the optimum; noise scores 49,000, painted seascapes hundreds; grows with contrast; "
-        "falls when the same picture is shown larger, so compare one size only",
+        flaws="alternating black and white pixels are the optimum; noise scores 49,000, painted "
+        "seascapes hundreds; grows with contrast; falls when the same image is enlarged, so "
+        "compare images of one size only",
         unit="squared levels of luma on 0 … 255",
         range=(0.0, 1_040_400.0),  # 1020²: luma from 255 to 0 and back
         typical=(388.0, 1430.0, 4470.0),
-        typical_source=EMOJI,
-        pixels="float",
         preprocessing="luma BT.601 on 0 … 255, kernel 0 1 0 / 1 -4 1 / 0 1 0, edges replicated",
-        differentiable=True,
-        device="any",
-        thread_safe=True,
-        cache=False,
         memory_mb=20,
         paper="https://doi.org/10.1109/ICPR.2000.903548",
         lineage=("pixel detail", "luma spread"),
@@ -309,25 +288,20 @@ PIXEL_CARDS: Final = (
                 "noise": 48888.3854,
             },
         ),
+        **_ON_FLOATS,
     ),
     RewardCard(
         id="edge_density",
         version="1",
         summary="mean strength of edges in luma (Sobel): much fine structure",
         load="ddpo.rewards.models.edges:EdgeDensity",
-        family="pixels",
-        flaws="black and white squares of 8 pixels score 0.21, pixel noise 0.11, painted seascapes 0.01 … 0.02; grows with contrast; "
-        "falls when the same picture is shown larger, so compare one size only",
+        flaws="black and white squares of 8 pixels score 0.21, pixel noise 0.11, painted "
+        "seascapes 0.01 … 0.02; grows with contrast; falls when the same image is enlarged, so "
+        "compare images of one size only",
         unit="mean gradient, luma in [0, 1] per pixel",
         range=(0.0, 0.56),
         typical=(0.0144, 0.0318, 0.0709),
-        typical_source=EMOJI,
-        pixels="float",
         preprocessing="luma BT.601, Sobel kernels / 8, edges replicated",
-        differentiable=True,
-        device="any",
-        thread_safe=True,
-        cache=False,
         memory_mb=30,
         lineage=("pixel detail", "luma spread"),
         golden=_golden(
@@ -341,25 +315,22 @@ PIXEL_CARDS: Final = (
                 "noise": 0.106166175,
             },
         ),
+        **_ON_FLOATS,
     ),
     RewardCard(
         id="high_frequency",
         version="1",
-        summary="share of the power of luma in fine detail, above half of the highest frequency (Nyquist)",
+        summary="share of the luma power in fine detail, above half of the highest frequency "
+        "(Nyquist)",
         load="ddpo.rewards.models.frequency:HighFrequency",
-        family="pixels",
-        flaws="a chequerboard of single pixels is the optimum, noise scores 0.80; blind to contrast: the faintest grain on a plain picture "
-        "counts fully; the borders hardly count; falls when the same picture is shown larger, so compare one size only",
+        flaws="a chequerboard of single pixels is the optimum, noise scores 0.80; blind to "
+        "contrast: the faintest grain on a plain image counts fully; the borders hardly count; "
+        "falls when the same image is enlarged, so compare images of one size only",
         unit="share of power, mean taken off",
         range=(0.0, 1.0),
         typical=(0.0334, 0.0756, 0.215),
-        typical_source=EMOJI,
-        pixels="float",
-        preprocessing="luma BT.601, mean off, Hann window, 2-D Fourier transform; radial frequency above 0.25 cycles per pixel",
-        differentiable=True,
-        device="any",
-        thread_safe=True,
-        cache=False,
+        preprocessing="luma BT.601, mean off, Hann window, 2-D Fourier transform; "
+        "radial frequency above 0.25 cycles per pixel",
         memory_mb=40,
         paper="https://doi.org/10.1002/j.1538-7305.1958.tb03874.x",
         lineage=("spectrum",),
@@ -374,22 +345,20 @@ PIXEL_CARDS: Final = (
                 "noise": 0.802673122,
             },
         ),
+        **_ON_FLOATS,
     ),
     RewardCard(
         id="entropy",
         version="1",
         summary="Shannon entropy of the luma histogram: how evenly the grey levels are used",
         load="ddpo.rewards.models.entropy:Entropy",
-        family="pixels",
-        flaws="blind to where pixels are: a smooth ramp scores as much as noise, and shuffling all pixels changes nothing",
+        flaws="blind to position: a smooth ramp scores as high as noise, and shuffling all pixels "
+        "changes nothing",
         unit="bits",
         range=(0.0, 8.0),
         typical=(2.67, 3.79, 6.33),
-        typical_source=EMOJI,
         preprocessing="luma BT.601 rounded to 256 levels by Pillow",
         libraries=("pillow",),
-        thread_safe=True,
-        cache=False,
         memory_mb=10,
         paper="https://doi.org/10.1002/j.1538-7305.1948.tb01338.x",
         lineage=("luma spread",),
@@ -404,5 +373,6 @@ PIXEL_CARDS: Final = (
                 "noise": 7.63330027,
             },
         ),
+        **_ON_BYTES,
     ),
 )

@@ -1,4 +1,4 @@
-"""Checks of the card, of what listing it imports, and of what is said without its weights."""
+"""Checks of the card, of the imports of its module, and of the error without its weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from ddpo.errors import MissingResourceError, one_line
 from ddpo.registry import explain_load_failure, load_attribute
 from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
-from ddpo.rewards.check.reward_under_test import RewardUnderTest
+from ddpo.rewards.check.reward_under_test import RewardUnderTest, score_bounds
 from ddpo.rewards.fixtures import FIXTURES
 from ddpo.rewards.signature import identity
 from ddpo.rewards.zoo import rewards
@@ -25,172 +26,169 @@ __all__ = ["CHECKS"]
 
 
 @check("card")
-def card_valid(subject: RewardUnderTest) -> str | None:
-    """Summary, flaws and unit are stated; percentiles and goldens are sound and have sources."""
-    card = subject.card
-    stated = (
-        ("summary", "flaws", "version")
-        if card.family == "user"
-        else ("summary", "flaws", "version", "unit")
-    )  # "user": of a function
-    problems = [f"{name} is empty" for name in stated if not getattr(card, name).strip()]
+def card_valid(tested: RewardUnderTest) -> str | None:
+    """Summary, flaws, version and unit are stated; all but the flaws take one line.
+
+    Percentiles rise, lie within the range and have a source. Golden scores name a fixture and a
+    source, and lie within the range.
+    """
+    card = tested.card
+    required = ["summary", "flaws", "version"]
+    if card.family != "user":  # the card of a user's function has no unit
+        required.append("unit")
+    problems = [f"{name} is empty" for name in required if not getattr(card, name).strip()]
+    single_lines = ("summary", "unit", "version")
     problems += [
-        f"{name} has more than one line"
-        for name in ("summary", "unit", "version")
-        if "\n" in getattr(card, name)
+        f"{name} has more than one line" for name in single_lines if "\n" in getattr(card, name)
     ]
-    low, high = (
-        float("-inf") if card.range[0] is None else card.range[0],
-        float("inf") if card.range[1] is None else card.range[1],
-    )
+    low, high = score_bounds(card)
     if not low < high:
         problems.append(f"range {card.range} is empty")
-    if card.typical is not None:
-        problems += (
-            []
-            if list(card.typical) == sorted(card.typical)
-            else [f"typical {card.typical} does not rise from 5th to 95th percentile"]
-        )
-        problems += (
-            []
-            if low <= min(card.typical) and max(card.typical) <= high
-            else [f"typical {card.typical} leaves the range {card.range}"]
-        )
-        problems += [] if card.typical_source else ["typical has no typical_source"]
-    for golden in card.golden:
-        problems += (
-            []
-            if golden.fixture in FIXTURES
-            else [f"golden of {golden.fixture!r}, which is no fixture ({', '.join(FIXTURES)})"]
-        )
-        problems += [] if golden.source.strip() else [f"golden of {golden.fixture!r} has no source"]
-        problems += (
-            []
-            if low <= golden.score <= high
-            else [f"golden {golden.score:g} of {golden.fixture!r} leaves the range {card.range}"]
-        )
-        problems += (
-            []
-            if golden.tolerance >= 0
-            else [f"golden of {golden.fixture!r} has a negative tolerance"]
-        )
+    problems += [*_typical_problems(card), *_golden_problems(card)]
     if problems:
         raise CheckFailed("; ".join(problems))
     return None
 
 
+def _typical_problems(card: RewardCard) -> Iterator[str]:
+    if card.typical is None:
+        return
+    low, high = score_bounds(card)
+    if list(card.typical) != sorted(card.typical):
+        yield f"typical {card.typical} does not rise from 5th to 95th percentile"
+    if not (low <= min(card.typical) and max(card.typical) <= high):
+        yield f"typical {card.typical} leaves the range {card.range}"
+    if not card.typical_source:
+        yield "typical has no typical_source"
+
+
+def _golden_problems(card: RewardCard) -> Iterator[str]:
+    low, high = score_bounds(card)
+    for golden in card.golden:
+        label = f"golden of {golden.fixture!r}"
+        if golden.fixture not in FIXTURES:
+            yield f"{label}, which is no fixture ({', '.join(FIXTURES)})"
+        if not golden.source.strip():
+            yield f"{label} has no source"
+        if not low <= golden.score <= high:
+            yield f"golden {golden.score:g} of {golden.fixture!r} leaves the range {card.range}"
+        if not golden.tolerance >= 0:
+            yield f"{label} has a negative tolerance"
+
+
 @check("card")
-def card_round_trip(subject: RewardUnderTest) -> str | None:
-    """The card survives a trip through JSON, and has the same fingerprint afterwards."""
+def card_round_trip(tested: RewardUnderTest) -> str | None:
+    """The card is the same after a round trip through JSON, and so is its fingerprint."""
     try:
-        again = RewardCard.from_dict(
-            json.loads(json.dumps(subject.card.to_dict(), allow_nan=False))
-        )
+        text = json.dumps(tested.card.to_dict(), allow_nan=False)
+        again = RewardCard.from_dict(json.loads(text))
     except (TypeError, ValueError) as error:
         raise CheckFailed(f"it holds something that JSON does not: {one_line(error)}") from error
     fields = [field.name for field in dataclasses.fields(RewardCard)]
-    changed = [name for name in fields if getattr(again, name) != getattr(subject.card, name)]
+    changed = [name for name in fields if getattr(again, name) != getattr(tested.card, name)]
     if changed:
         raise CheckFailed(f"changed on the way through JSON: {', '.join(changed)}")
-    if again.fingerprint(subject.found.options) != subject.card.fingerprint(subject.found.options):
+    options = tested.resolved.options
+    if again.fingerprint(options) != tested.card.fingerprint(options):
         raise CheckFailed("the fingerprint changed on the way through JSON")
     return None
 
 
 @check("card")
-def card_options(subject: RewardUnderTest) -> str | None:
+def card_options(tested: RewardUnderTest) -> str | None:
     """The options on the card are the keywords of the constructor, with the same defaults."""
-    if subject.found.parts or not subject.remake:
-        raise CheckSkipped(
-            "it is an object that was already made"
-            if not subject.remake
-            else "a combination has the options of its parts"
-        )
-    try:
-        target = subject.found.factory or load_attribute(subject.card.load)
-    except Exception as error:
-        module = subject.card.load.partition(":")[0]
-        raise CheckFailed(
-            f"{subject.card.load}: {explain_load_failure(error, module, 'install it')}"
-        ) from error
-    parameters = inspect.signature(target).parameters
+    if not tested.remakable:
+        raise CheckSkipped("it is an object that was already made")
+    if tested.resolved.parts:
+        raise CheckSkipped("a combination has the options of its parts")
+    parameters = inspect.signature(_constructor(tested)).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return "takes any keyword"
     taken = {
-        name: parameter
+        name: parameter.default
         for name, parameter in parameters.items()
         if parameter.kind is not parameter.VAR_POSITIONAL
     }
-    listed = {option.name: option.default for option in subject.card.options}
-    problems = [
-        f"parameter {name!r} is not on the card"
-        for name in taken
-        if name not in listed and not name.startswith("_")
-    ]
-    problems += [
-        f"option {name!r} is not taken by the constructor" for name in listed if name not in taken
-    ]
-    problems += [
-        f"option {name!r} is {listed[name]!r} on the card "
-        f"and {taken[name].default!r} in the constructor"
-        for name in listed
-        if name in taken and taken[name].default not in (inspect.Parameter.empty, listed[name])
-    ]
+    problems = list(_option_problems(tested.card, taken))
     if problems:
         raise CheckFailed("; ".join(problems))
     return None
 
 
+def _constructor(tested: RewardUnderTest) -> Any:
+    card = tested.card
+    try:
+        return tested.resolved.factory or load_attribute(card.load)
+    except Exception as error:
+        cause = explain_load_failure(error, card.load.partition(":")[0], "install it")
+        raise CheckFailed(f"{card.load}: {cause}") from error
+
+
+def _option_problems(card: RewardCard, taken: Mapping[str, object]) -> Iterator[str]:
+    """The differences between the card's options and the constructor's keywords and defaults."""
+    listed = {option.name: option.default for option in card.options}
+    for name in taken:
+        if name not in listed and not name.startswith("_"):
+            yield f"parameter {name!r} is not on the card"
+    for name, default in listed.items():
+        if name not in taken:
+            yield f"option {name!r} is not taken by the constructor"
+        elif taken[name] not in (inspect.Parameter.empty, default):
+            on_card = f"option {name!r} is {default!r} on the card"
+            yield f"{on_card} and {taken[name]!r} in the constructor"
+
+
 @check("card")
-def cache_key(subject: RewardUnderTest) -> str | None:
-    """The key of a cached score changes with version, weights, preprocessing, dtype and options."""
-    card, options, origin = subject.card, dict(subject.found.options), subject.found.origin
+def cache_key(tested: RewardUnderTest) -> str | None:
+    """The key of a cached score changes with version, weights, preprocessing, dtype and options.
+
+    The option `device` is exempt, since no score depends on it.
+    """
+    card = tested.card
+    options = dict(tested.resolved.options)
+    origin = tested.resolved.origin
     key = identity(card, options, origin)
-    variants: dict[str, tuple[RewardCard, dict[str, Any]]] = {
-        "version": (dataclasses.replace(card, version=f"{card.version}.1"), options),
-        "preprocessing": (
-            dataclasses.replace(card, preprocessing=f"{card.preprocessing}, other"),
-            options,
-        ),
-        "dtype": (dataclasses.replace(card, dtype=f"{card.dtype} or another"), options),
-        "a weight file": (
-            dataclasses.replace(
-                card, weights=(*card.weights, WeightFile("a", "b", None, 1.0, "c"))
-            ),
-            options,
-        ),
+    cards = _changed_cards(card)
+    changed_options = {
+        f"option {option.name}": {
+            **options,
+            option.name: _another(options.get(option.name, option.default)),
+        }
+        for option in card.options
+        if option.name not in PLACEMENT
     }
-    for place, weight in enumerate(card.weights):
-        other = (
-            dataclasses.replace(weight, sha256="0" * 64)
-            if weight.sha256
-            else dataclasses.replace(weight, revision="another")
-        )
-        changed = (*card.weights[:place], other, *card.weights[place + 1 :])
-        variants[f"the weights {weight.source}"] = (
-            dataclasses.replace(card, weights=changed),
-            options,
-        )
-    for option in card.options:
-        if option.name in PLACEMENT:  # where it runs changes no score
-            continue
-        variants[f"option {option.name}"] = (
-            card,
-            {**options, option.name: _another(options.get(option.name, option.default))},
-        )
-    blind = [
-        name
-        for name, (other_card, chosen) in variants.items()
-        if identity(other_card, chosen, origin) == key
-    ]
+    keys = {name: identity(other, options, origin) for name, other in cards.items()}
+    keys |= {name: identity(card, other, origin) for name, other in changed_options.items()}
+    blind = [name for name, other in keys.items() if other == key]
     if blind:
         raise CheckFailed(f"does not change with {', '.join(blind)}")
     if key != identity(card, options, origin):
         raise CheckFailed("it is not the same from one call to the next")
-    return f"{len(variants)} changes"
+    return f"{len(keys)} changes"
+
+
+def _changed_cards(card: RewardCard) -> dict[str, RewardCard]:
+    """Name of a field → the card with that field changed."""
+    one_more = (*card.weights, WeightFile("a", "b", None, 1.0, "c"))
+    changed = {
+        "version": dataclasses.replace(card, version=f"{card.version}.1"),
+        "preprocessing": dataclasses.replace(card, preprocessing=f"{card.preprocessing}, other"),
+        "dtype": dataclasses.replace(card, dtype=f"{card.dtype} or another"),
+        "a weight file": dataclasses.replace(card, weights=one_more),
+    }
+    for place, weight in enumerate(card.weights):
+        weights = list(card.weights)
+        if weight.sha256:
+            weights[place] = dataclasses.replace(weight, sha256="0" * 64)
+        else:
+            weights[place] = dataclasses.replace(weight, revision="another")
+        name = f"the weights {weight.source}"
+        changed[name] = dataclasses.replace(card, weights=tuple(weights))
+    return changed
 
 
 def _another(value: object) -> object:
+    """A value of the same type that differs."""
     if isinstance(value, bool):
         return not value
     return value + 1 if isinstance(value, (int, float)) else f"{value}-other"
@@ -235,55 +233,48 @@ print("\\n" + json.dumps(found))
 
 
 @check("card")
-def light_listing(subject: RewardUnderTest) -> str | None:
-    """The module of the card imports nothing heavy (torch, NumPy, …), so that listing is fast."""
-    entry = rewards.entries().get(subject.card.id, [None])[0]
-    if entry is None or subject.text != subject.card.id:
+def light_listing(tested: RewardUnderTest) -> str | None:
+    """The module of the card imports nothing heavy, so that `ddpo rewards list` stays fast.
+
+    Heavy are torch, transformers, diffusers, Pillow, NumPy, pandas, SciPy and their like.
+    """
+    entry = rewards.entries().get(tested.card.id, [None])[0]
+    if entry is None or tested.name != tested.card.id:
         raise CheckSkipped("it has no entry point, so no listing imports it")
     module = entry.source.module if isinstance(entry.source, EntryPoint) else "ddpo.rewards.cards"
     loaded = _last_line(LIST, [module, HEAVY], {})
     if loaded:
-        raise CheckFailed(
-            f"importing {module} loads {', '.join(loaded)}: put the card into a module of its own"
-        )
+        remedy = "put the card into a module of its own"
+        raise CheckFailed(f"importing {module} loads {', '.join(loaded)}: {remedy}")
     return f"{module} is light"
 
 
 @check("card")
-def missing_weights(subject: RewardUnderTest) -> str | None:
-    """Without weights and network, a one-line `MissingResourceError` says what is missing."""
-    if not subject.card.weights:
+def missing_weights(tested: RewardUnderTest) -> str | None:
+    """Without weights and network, a `MissingResourceError` names on one line what is missing."""
+    if not tested.card.weights:
         raise CheckSkipped("it needs no weights")
-    if all(weight.source.startswith("package:") for weight in subject.card.weights):
+    if all(weight.source.startswith("package:") for weight in tested.card.weights):
         raise CheckSkipped("its weights are inside an installed package")
+    offline = dict.fromkeys(("DDPO_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
     with tempfile.TemporaryDirectory() as empty:
         places = dict.fromkeys(("DDPO_CACHE", "HF_HOME", "HF_HUB_CACHE", "TORCH_HOME"), empty)
-        environment = {
-            **places,
-            "DDPO_OFFLINE": "1",
-            "HF_HUB_OFFLINE": "1",
-            "TRANSFORMERS_OFFLINE": "1",
-        }
-        found = _last_line(MAKE, subject.text or subject.card.load, environment)
-    if found is None:
-        raise CheckFailed(
-            "it is made and scores without its weights: the card lists files that it does not load"
-        )
-    kinds, message = found
+        raised = _last_line(MAKE, tested.name or tested.card.load, {**places, **offline})
+    if raised is None:
+        cause = "the card lists files that it does not load"
+        raise CheckFailed(f"it is made and scores without its weights: {cause}")
+    kinds, message = raised
+    text = " ".join(message.split())[:200]
     if MissingResourceError.__name__ not in kinds:
-        raise CheckFailed(
-            f"raises {kinds[0]} instead of MissingResourceError: {' '.join(message.split())[:200]}"
-        )
+        raise CheckFailed(f"raises {kinds[0]} instead of MissingResourceError: {text}")
     if not message.strip() or "\n" in message.strip():
-        raise CheckFailed(
-            f"the message has {len(message.splitlines())} lines instead of one: "
-            f"{' '.join(message.split())[:200]}"
-        )
+        count = len(message.splitlines())
+        raise CheckFailed(f"the message has {count} lines instead of one: {text}")
     return str(message)
 
 
 def _last_line(script: str, argument: object, environment: dict[str, str]) -> Any:
-    """The JSON value that `script` prints last, in a new Python with the same module paths."""
+    """The JSON value on the last line of a script's output, in a new Python with the same paths."""
     path = os.pathsep.join([os.getcwd() if place == "" else place for place in sys.path])
     done = subprocess.run(  # noqa: S603  # this Python, with a script of this file
         [sys.executable, "-c", script, json.dumps(argument)],
@@ -295,11 +286,8 @@ def _last_line(script: str, argument: object, environment: dict[str, str]) -> An
         check=False,
     )
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        raise CheckFailed(
-            f"a fresh Python process ended with {done.returncode}: "
-            f"{lines[-1] if lines else 'no message'}"
-        )
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise CheckFailed(f"a fresh Python process ended with {done.returncode}: {last}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

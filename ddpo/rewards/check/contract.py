@@ -1,9 +1,10 @@
-"""Checks of the call itself: what comes back, for how many, in which order."""
+"""Checks of the call itself: type, number and order of the scores."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
@@ -16,98 +17,105 @@ SHUFFLED = (3, 0, 5, 1, 4, 2)
 
 
 @check("card")
-def construction(subject: RewardUnderTest) -> str | None:
-    """It can be made, has the card under which it was found, and `close()` may be called twice."""
+def construction(tested: RewardUnderTest) -> str | None:
+    """It can be made, has the card under which it was found, and `close()` may be called twice.
+
+    Only the fields `calls`, `thread_safe` and `cache` may differ, since they depend on the back
+    end.
+    """
     try:
-        reward = subject.make_or_raise()
+        reward = tested.make_or_raise()
     except MissingResourceError as error:
         raise CheckSkipped(one_line(error)) from error
-    due = subject.card
-    if (
-        replace(reward.card, calls=due.calls, thread_safe=due.thread_safe, cache=due.cache) != due
-    ):  # these depend on the back end
-        raise CheckFailed(
-            f"the reward that was made has another card ({reward.card.id!r}, "
-            f"version {reward.card.version})"
-        )
-    if subject.can_remake and callable(getattr(reward, "close", None)):
-        other = subject.found.make()
+    card = tested.card
+    own = replace(reward.card, calls=card.calls, thread_safe=card.thread_safe, cache=card.cache)
+    if own != card:
+        other = f"{reward.card.id!r}, version {reward.card.version}"
+        raise CheckFailed(f"the reward that was made has another card ({other})")
+    if tested.can_remake and callable(getattr(reward, "close", None)):
+        second: Any = tested.resolved.make()  # `close` is no part of the protocol
         for time in ("first", "second"):
             try:
-                getattr(other, "close")()  # noqa: B009  # no part of the protocol
+                second.close()
             except Exception as error:
                 raise CheckFailed(f"the {time} close() raised {one_line(error)}") from error
     return None
 
 
 @check("reward")
-def contract(subject: RewardUnderTest) -> str | None:
-    """Six images give six float32 scores on the CPU, finite or NaN with a reason, not all NaN."""
-    output = subject.score(subject.probes())
+def contract(tested: RewardUnderTest) -> str | None:
+    """Six images give six float32 scores on the CPU, finite or NaN with a reason.
+
+    At least one of them is finite.
+    """
+    output = tested.score(tested.probes())
     values = output.values.tolist()
     if all(math.isnan(value) for value in values):
-        hint = "; give a prompt with its metadata" if "metadata" in subject.card.inputs else ""
-        raise CheckFailed(f"none of the probe pictures could be scored: {output.errors[0]}{hint}")
+        hint = "; give a prompt with its metadata" if "metadata" in tested.card.inputs else ""
+        raise CheckFailed(f"none of the probe images could be scored: {output.errors[0]}{hint}")
     return ", ".join(f"{name} {value:.5g}" for name, value in zip(PROBE_NAMES, values, strict=True))
 
 
 @check("scores")
-def empty_batch(subject: RewardUnderTest) -> str | None:
+def empty_batch(tested: RewardUnderTest) -> str | None:
     """A batch without images gives no scores, and no error."""
-    subject.score(subject.batch([]))
+    tested.score(tested.batch([]))
     return None
 
 
 @check("scores")
-def single_picture(subject: RewardUnderTest) -> str | None:
+def single_picture(tested: RewardUnderTest) -> str | None:
     """A batch of one image gives a tensor with one score, not a number without axes."""
-    if subject.grouped:
+    if tested.grouped:
         raise CheckSkipped("the card says that groups are judged")
-    for picture, prompt in zip(subject.pictures[:2], subject.prompts[:2], strict=True):
-        subject.score(subject.batch([picture], [prompt]))
+    for image, prompt in zip(tested.images[:2], tested.prompts[:2], strict=True):
+        tested.score(tested.batch([image], [prompt]))
     return None
 
 
 @check("scores")
-def order(subject: RewardUnderTest) -> str | None:
+def order(tested: RewardUnderTest) -> str | None:
     """The scores are in the order of the images: shuffled images give scores shuffled alike."""
-    if not subject.card.deterministic:
+    if not tested.card.deterministic:
         raise CheckSkipped("the card says that it is not deterministic")
-    if len(set(subject.scores)) < 2:
-        raise CheckSkipped("all probe pictures have the same score")
-    batch = subject.batch(
-        [subject.pictures[i] for i in SHUFFLED], [subject.prompts[i] for i in SHUFFLED]
-    )
-    due = [subject.scores[i] for i in SHUFFLED]
+    if len(set(tested.scores)) < 2:
+        raise CheckSkipped("all probe images have the same score")
+    images = [tested.images[i] for i in SHUFFLED]
+    scores = tested.values(tested.batch(images, [tested.prompts[i] for i in SHUFFLED]))
+    expected = [tested.scores[i] for i in SHUFFLED]
     names = [PROBE_NAMES[i] for i in SHUFFLED]
-    return subject.same_or_fault(subject.values(batch), due, "at another place of the batch", names)
+    return tested.compare_scores(scores, expected, "at another place of the batch", names)
 
 
 @check("scores")
-def no_silent_score(subject: RewardUnderTest) -> str | None:
-    """An image that cannot be scored raises or gets NaN with a reason, never a number such as 0."""
-    if all(score == 0 for score in subject.scores):
-        raise CheckFailed("six different pictures all score exactly 0")
-    pixels = subject.probes().pixels.clone()
+def no_silent_score(tested: RewardUnderTest) -> str | None:
+    """An image that cannot be scored raises an error or gets NaN with a reason, never a number.
+
+    Tried are an image whose pixels are NaN and, if the card lists metadata, prompts without it.
+    All six probe images scoring exactly 0 is a failure too.
+    """
+    if all(score == 0 for score in tested.scores):
+        raise CheckFailed("six different images all score exactly 0")
+    pixels = tested.probes().pixels.clone()
     pixels[1] = math.nan
-    found = _values_or_nan(subject, ImageBatch(pixels, subject.prompts))[1]
-    if not math.isnan(found):
-        raise CheckFailed(f"a picture whose pixels are NaN gets the score {found:g}")
-    if "metadata" in subject.card.inputs:
-        _no_zero_without_metadata(subject)
+    score = _values_or_nan(tested, ImageBatch(pixels, tested.prompts))[1]
+    if not math.isnan(score):
+        raise CheckFailed(f"an image whose pixels are NaN gets the score {score:g}")
+    if "metadata" in tested.card.inputs:
+        _no_zero_without_metadata(tested)
     return None
 
 
-def _no_zero_without_metadata(subject: RewardUnderTest) -> None:
-    bare = [Prompt(prompt.text) for prompt in subject.prompts]
-    if all(value == 0 for value in _values_or_nan(subject, subject.batch(subject.pictures, bare))):
-        raise CheckFailed("pictures without the metadata that it needs score exactly 0")
+def _no_zero_without_metadata(tested: RewardUnderTest) -> None:
+    bare = [Prompt(prompt.text) for prompt in tested.prompts]
+    if all(value == 0 for value in _values_or_nan(tested, tested.batch(tested.images, bare))):
+        raise CheckFailed("images without the metadata that it needs score exactly 0")
 
 
-def _values_or_nan(subject: RewardUnderTest, batch: ImageBatch) -> list[float]:
+def _values_or_nan(tested: RewardUnderTest, batch: ImageBatch) -> list[float]:
     try:
-        return subject.values(batch)
-    except Exception:  # noqa: BLE001  # to raise is right here, and a reward may raise anything
+        return tested.values(batch)
+    except Exception:  # noqa: BLE001  # an error is right here, and a reward may raise any
         return [math.nan] * len(batch)
 
 

@@ -1,4 +1,4 @@
-"""Checks and their outcomes. Nothing heavy is imported."""
+"""Checks and their outcomes, without any heavy import."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ __all__ = [
 Outcome = Literal["passed", "failed", "expected", "unexpected pass", "skipped"]
 Needs = Literal["card", "reward", "scores"]
 Probe = Callable[["RewardUnderTest"], str | None]
-"""Returns one line or None; raises `CheckFailed`, or `CheckSkipped` where it does not apply."""
+"""Examines a reward and returns one line of detail, or None.
+
+Raises `CheckFailed`, or `CheckSkipped` if the check does not apply.
+"""
 
 
 class CheckFailed(DdpoError):
-    """The reward breaks a demand; the message says how, on one line."""
+    """The reward breaks a demand; the message is one line with the evidence."""
 
 
 class CheckSkipped(DdpoError):
-    """The check does not apply to this reward; the message says why, on one line."""
+    """The check does not apply to this reward; the message is one line with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,8 @@ class Check:
     """One demand on a reward."""
 
     name: str  # lower case with hyphens
-    demand: str  # what it demands, on one line
-    needs: (
-        Needs  # the card alone; a reward that can be made; one that also scores the probe pictures
-    )
+    demand: str  # one line
+    needs: Needs  # the card, a reward that can be made, or one that also scores the probe images
     probe: Probe
 
 
@@ -55,7 +56,7 @@ class CheckResult:
 
     name: str
     outcome: Outcome
-    detail: str  # one line: what was found, why it failed, why it was skipped
+    detail: str  # one line: the finding, or the reason of a failure or of a skip
     seconds: float
 
     @property
@@ -65,13 +66,16 @@ class CheckResult:
 
 
 def check(needs: Needs) -> Callable[[Probe], Check]:
-    """A decorator that makes a check of a function.
+    """A decorator that turns a function into a check.
 
-    The check has the function's name with hyphens; the first line of the docstring is its demand.
+    The function's name with hyphens is the name of the check, its docstring the demand.
+
+    Args:
+        needs: the part of the reward without which the check is skipped.
     """
 
     def define(probe: Probe) -> Check:
-        demand = (inspect.getdoc(probe) or "").splitlines()[0]
+        demand = " ".join((inspect.getdoc(probe) or "").split())
         return Check(probe.__name__.replace("_", "-"), demand, needs, probe)
 
     return define

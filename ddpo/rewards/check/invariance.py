@@ -1,15 +1,15 @@
-"""Checks that a score depends on the card's inputs, not on the batch, time or other inputs."""
+"""Checks that a score depends on the card's inputs alone, not on the batch or on earlier calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
 
 from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
-from ddpo.rewards.check.reward_under_test import PROBE_NAMES, Picture, RewardUnderTest
-from ddpo.rewards.check.world import random_states, restore_random_states, settings
+from ddpo.rewards.check.global_state import random_states, restore_random_states, settings
+from ddpo.rewards.check.reward_under_test import PROBE_NAMES, ImageArray, RewardUnderTest
 from ddpo.types import Context, ImageBatch, Prompt
 
 __all__ = ["CHECKS"]
@@ -20,103 +20,118 @@ BATCHES: Final = (1, 3, 16)
 
 
 @check("scores")
-def batch_invariance(subject: RewardUnderTest) -> str | None:
-    """A score is the same alone, with the other probes, and between black, white and noise."""
-    if not subject.card.batch_invariant or subject.grouped:
-        raise CheckSkipped(
-            "the card says that groups are judged"
-            if subject.grouped
-            else "the card says that it is not batch-invariant"
-        )
-    if not subject.card.deterministic:
-        raise CheckSkipped("the card says that it is not deterministic")
-    pictures, prompts, due = subject.pictures, subject.prompts, subject.scores
-    alone = [
-        subject.values(subject.batch([picture], [prompt]))[0]
-        for picture, prompt in zip(pictures, prompts, strict=True)
-    ]
-    subject.same_or_fault(alone, due, "alone instead of with the others")
-    mates = _strange_mates(pictures[0].shape)
-    stranger = prompts[0] if subject.card.metadata or "metadata" in subject.card.inputs else LONG
-    crowded = subject.batch(
-        [*mates, *pictures, *mates],
+def batch_invariance(tested: RewardUnderTest) -> str | None:
+    """A score does not depend on the batch.
+
+    It is the same alone, with the other probe images, and between black, white and noise.
+    """
+    if tested.grouped:
+        raise CheckSkipped("the card says that groups are judged")
+    if not tested.card.batch_invariant:
+        raise CheckSkipped("the card says that it is not batch-invariant")
+    _demand_deterministic(tested)
+    images = tested.images
+    prompts = tested.prompts
+    expected = tested.scores
+    alone = _scores_alone(tested, images, prompts)
+    tested.compare_scores(alone, expected, "alone instead of with the others")
+    strangers = _strange_images(images[0].shape)
+    needs_metadata = tested.card.metadata or "metadata" in tested.card.inputs
+    stranger = prompts[0] if needs_metadata else LONG
+    crowded = tested.batch(
+        [*strangers, *images, *strangers],
         [stranger, *prompts[:1] * 2, *prompts, *prompts[:1] * 2, stranger],
     )
-    found = subject.values(crowded)[len(mates) : len(mates) + len(pictures)]
-    largest = subject.same_or_fault(found, due, "between black, white and noise")
-    pair = subject.values(subject.batch([pictures[4], mates[0]], [prompts[4], stranger]))[:1]
-    subject.same_or_fault(pair, due[4:5], "beside a black picture", PROBE_NAMES[4:5])
+    between = tested.values(crowded)[len(strangers) : len(strangers) + len(images)]
+    largest = tested.compare_scores(between, expected, "between black, white and noise")
+    pair = tested.batch([images[4], strangers[0]], [prompts[4], stranger])
+    beside = tested.values(pair)[:1]
+    tested.compare_scores(beside, expected[4:5], "beside a black image", PROBE_NAMES[4:5])
     return largest
 
 
-def _strange_mates(shape: Sequence[int]) -> list[Picture]:
+def _demand_deterministic(tested: RewardUnderTest) -> None:
+    if not tested.card.deterministic:
+        raise CheckSkipped("the card says that it is not deterministic")
+
+
+def _scores_alone(
+    tested: RewardUnderTest, images: Iterable[ImageArray], prompts: Iterable[Prompt]
+) -> list[float]:
+    """The score of each image in a batch of its own."""
+    return [
+        tested.values(tested.batch([image], [prompt]))[0]
+        for image, prompt in zip(images, prompts, strict=True)
+    ]
+
+
+def _strange_images(shape: Sequence[int]) -> list[ImageArray]:
+    """A black, a white and a noisy image."""
     noise = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
     return [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), noise]
 
 
 @check("scores")
-def batch_sizes(subject: RewardUnderTest) -> str | None:
-    """Batches of 1, 3 and 16 images of three sizes are scored, each image as it is alone."""
-    comparable = subject.card.batch_invariant and subject.card.deterministic and not subject.grouped
-    prompts = [subject.prompts[place % len(subject.prompts)] for place in range(max(BATCHES))]
+def batch_sizes(tested: RewardUnderTest) -> str | None:
+    """Batches of 1, 3 and 16 images are scored, at 64×64, 40×72 and 96×33.
+
+    The first three images score as they do alone.
+    """
+    comparable = tested.card.batch_invariant and tested.card.deterministic and not tested.grouped
+    prompts = [tested.prompts[place % len(tested.prompts)] for place in range(max(BATCHES))]
     for height, width in SIZES:
-        pictures = (
-            np.random.default_rng(4)
-            .integers(0, 256, (max(BATCHES), height, width, 3))
-            .astype(np.uint8)
-        )
-        pictures[::2] //= 4  # every second one is dark
-        due = (
-            [subject.values(subject.batch([pictures[i]], [prompts[i]]))[0] for i in range(3)]
-            if comparable
-            else []
-        )
+        shape = (max(BATCHES), height, width, 3)
+        images = np.random.default_rng(4).integers(0, 256, shape).astype(np.uint8)
+        images[::2] //= 4  # every second one is dark
+        expected = _scores_alone(tested, images[:3], prompts[:3]) if comparable else []
         for count in BATCHES:
-            found = subject.values(subject.batch(list(pictures[:count]), prompts[:count]))[
-                : len(due)
-            ]
-            names = [f"picture {i} of {height}×{width}" for i in range(len(found))]
-            subject.same_or_fault(found, due[: len(found)], f"in a batch of {count}", names)
-    return (
-        None
-        if comparable
-        else "scored; not compared, since the card says that a score depends on other images"
-    )
+            scores = tested.values(tested.batch(list(images[:count]), prompts[:count]))
+            compared = min(count, len(expected))
+            names = [f"image {i} of {height}×{width}" for i in range(compared)]
+            condition = f"in a batch of {count}"
+            tested.compare_scores(scores[:compared], expected[:compared], condition, names)
+    if comparable:
+        return None
+    return "scored; not compared, since the card says that a score depends on other images"
 
 
 @check("scores")
-def repeatability(subject: RewardUnderTest) -> str | None:
-    """The same images get the same scores again, after other images and from a second instance."""
-    if not subject.card.deterministic:
-        raise CheckSkipped("the card says that it is not deterministic")
-    subject.values(subject.batch(subject.pictures[::-1], subject.prompts[::-1]))
-    again = subject.values(subject.probes())
-    subject.same_or_fault(again, subject.scores, "scored a second time", tolerance=0.0)
-    if not subject.can_remake:
+def repeatability(tested: RewardUnderTest) -> str | None:
+    """The same images get exactly the same scores again.
+
+    They are scored after other images, and by a second instance of the reward.
+    """
+    _demand_deterministic(tested)
+    tested.values(tested.batch(tested.images[::-1], tested.prompts[::-1]))
+    again = tested.values(tested.probes())
+    tested.compare_scores(again, tested.scores, "scored a second time", tolerance=0.0)
+    if not tested.can_remake:
         return "a second instance was not made"
-    other = subject.values(subject.probes(), subject.found.make())
-    subject.same_or_fault(other, subject.scores, "scored by a second instance", tolerance=0.0)
+    other = tested.values(tested.probes(), tested.resolved.make())
+    tested.compare_scores(other, tested.scores, "scored by a second instance", tolerance=0.0)
     return None
 
 
 @check("scores")
-def random_state(subject: RewardUnderTest) -> str | None:
-    """Making the reward and scoring change no random generator of Python, NumPy or torch."""
+def random_state(tested: RewardUnderTest) -> str | None:
+    """Scoring leaves the global random generators of Python, NumPy and torch as they were.
+
+    Making the reward seeds none of them.
+    """
     before = random_states()
-    subject.score(subject.probes())
+    tested.score(tested.probes())
     after = random_states()
     changed = [name for name in before if before[name] != after[name]]
     if changed:
         raise CheckFailed(f"scoring changes the global generator of {', '.join(changed)}")
-    if subject.can_remake:
-        seeded = _seeded(lambda: subject.found.make())
-        if seeded:
-            raise CheckFailed(f"making it seeds the global generator of {', '.join(seeded)}")
+    seeded = _seeded(tested.resolved.make) if tested.can_remake else []
+    if seeded:
+        raise CheckFailed(f"making it seeds the global generator of {', '.join(seeded)}")
     return None
 
 
 def _seeded(make: Callable[[], object]) -> list[str]:
-    """The generators that come out of `make` alike from two different states."""
+    """The generators that have the same state after `make`, from two different states before it."""
     import random
 
     import torch
@@ -134,55 +149,58 @@ def _seeded(make: Callable[[], object]) -> list[str]:
 
 
 @check("scores")
-def global_settings(subject: RewardUnderTest) -> str | None:
-    """Making the reward and scoring leave global settings alone, such as torch's default dtype."""
+def global_settings(tested: RewardUnderTest) -> str | None:
+    """Making the reward and scoring leave global settings as they were.
+
+    These are torch's gradient mode, default dtype, default device and number of threads, and
+    others of torch, NumPy, Pillow and Python.
+    """
     import torch
 
-    changed: dict[str, tuple[object, object]] = dict(subject.settings_changed_by_making)
+    changed: dict[str, tuple[object, object]] = dict(tested.settings_changed_by_making)
     with torch.enable_grad():  # with the mode that `torch.set_grad_enabled(False)` would change
         before = settings()
-        subject.reward(subject.probes())
+        tested.reward(tested.probes())
         after = settings()
     changed |= {name: (before[name], after[name]) for name in before if before[name] != after[name]}
     if changed:
-        raise CheckFailed(
-            "changes "
-            + ", ".join(f"{name} from {old} to {new}" for name, (old, new) in changed.items())
-        )
+        changes = [f"{name} from {old} to {new}" for name, (old, new) in changed.items()]
+        raise CheckFailed(f"changes {', '.join(changes)}")
     return None
 
 
 @check("scores")
-def declared_inputs(subject: RewardUnderTest) -> str | None:
-    """Only the inputs that the card lists move a score, since the cache key holds no others."""
-    card = subject.card
-    if not card.deterministic:
-        raise CheckSkipped("the card says that it is not deterministic")
-    variants: dict[str, ImageBatch] = {}
-    array = np.stack(subject.pictures)
-    if "prompt" not in card.inputs and not subject.grouped:
-        other = [
-            Prompt(f"something else, {place}", prompt.metadata)
-            for place, prompt in enumerate(subject.prompts)
-        ]
-        variants["prompt"] = ImageBatch.of_uint8(array.copy(), other)
-    if "metadata" not in card.inputs or card.metadata:
-        extra = [
-            Prompt(prompt.text, {**prompt.metadata, "not on the card": place})
-            for place, prompt in enumerate(subject.prompts)
-        ]
-        variants["metadata"] = ImageBatch.of_uint8(array.copy(), extra)
-    if "context" not in card.inputs:
-        variants["context"] = ImageBatch.of_uint8(
-            array.copy(), subject.prompts, Context(progress=0.5)
-        )
+def declared_inputs(tested: RewardUnderTest) -> str | None:
+    """Prompts, metadata and context move a score only if the card lists them.
+
+    The key of a cached score holds the listed inputs and no others.
+    """
+    _demand_deterministic(tested)
+    variants = dict(_undeclared_changes(tested))
     for name, batch in variants.items():
-        subject.same_or_fault(
-            subject.values(batch),
-            subject.scores,
-            f"with another {name}, which the card does not list",
-        )
+        condition = f"with another {name}, which the card does not list"
+        tested.compare_scores(tested.values(batch), tested.scores, condition)
     return f"not moved by {', '.join(variants)}" if variants else None
+
+
+def _undeclared_changes(tested: RewardUnderTest) -> Iterator[tuple[str, ImageBatch]]:
+    """The probe images with another value of each input that the card does not list."""
+    card = tested.card
+    if "prompt" not in card.inputs and not tested.grouped:
+        prompts = [
+            Prompt(f"something else, {place}", prompt.metadata)
+            for place, prompt in enumerate(tested.prompts)
+        ]
+        yield "prompt", tested.batch(tested.images, prompts)
+    if "metadata" not in card.inputs or card.metadata:
+        prompts = [
+            Prompt(prompt.text, {**prompt.metadata, "not on the card": place})
+            for place, prompt in enumerate(tested.prompts)
+        ]
+        yield "metadata", tested.batch(tested.images, prompts)
+    if "context" not in card.inputs:
+        array = np.stack(tested.images)
+        yield "context", ImageBatch.of_uint8(array, tested.prompts, Context(progress=0.5))
 
 
 CHECKS = (

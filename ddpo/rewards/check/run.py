@@ -1,4 +1,4 @@
-"""`check_reward`: every check of the kit on one reward. Torch is imported with the first check."""
+"""The conformance kit on one reward: `check_reward`. The first check imports torch."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = [
     "choose_checks",
     "iter_results",
     "parse_expected",
+    "prepare_reward",
     "render_checks_markdown",
     "run_check",
-    "subject_of",
 ]
 
 Checked = str | Reward | ResolvedReward
@@ -35,7 +35,7 @@ Checked = str | Reward | ResolvedReward
 
 
 def all_checks() -> dict[str, Check]:
-    """Name → check, in the order in which they run: the card first, what takes longest last."""
+    """Name → check, in the order in which they run, the longest last."""
     from ddpo.rewards.check import card, contract, inputs, invariance, resources, values
 
     topics = (card, contract, invariance, inputs, values, resources)
@@ -45,11 +45,15 @@ def all_checks() -> dict[str, Check]:
 def choose_checks(
     only: Collection[str] | None, expected_failures: Mapping[str, str]
 ) -> list[Check]:
-    """The checks to run: all, or those named.
+    """The checks to run.
+
+    Args:
+        only: names of the checks; None for all of them.
+        expected_failures: name of a check → reason of its failure.
 
     Raises:
-        UnknownNameError: no such check; says the nearest.
-        ConfigError: an expected failure without a reason.
+        UnknownNameError: there is no such check; the message names the nearest.
+        ConfigError: an expected failure has no reason.
     """
     known = all_checks()
     for name in (*(only or ()), *expected_failures):
@@ -62,80 +66,93 @@ def choose_checks(
 
 
 def parse_expected(texts: Iterable[str]) -> dict[str, str]:
-    """Expected failures as they are given on a command line, each `check=reason`.
+    """Name of a check → reason of its expected failure.
+
+    Args:
+        texts: values of `--expect`, each `check=reason`.
 
     Raises:
-        ConfigError: one has no reason.
+        ConfigError: one has no name or no reason.
     """
-    pairs = [text.partition("=") for text in texts]
-    for name, _, reason in pairs:
-        if not name.strip() or not reason.strip():
-            raise ConfigError(
-                f"an expected failure is given as check=reason, got {name!r} without a reason"
-            )
-    return {name.strip(): reason.strip() for name, _, reason in pairs}
+    expected = {}
+    for text in texts:
+        name, _, reason = (part.strip() for part in text.partition("="))
+        if not name or not reason:
+            rule = "an expected failure is given as check=reason"
+            raise ConfigError(f"{rule}, got {name!r} without a reason")
+        expected[name] = reason
+    return expected
 
 
-def subject_of(
+def prepare_reward(
     reward: Checked, prompt: Prompt | None = None, device: str = AUTO
 ) -> RewardUnderTest:
-    """The reward as the checks want it; raises as `ddpo.rewards.zoo.resolve`."""
+    """The reward with its probe images; raises as `ddpo.rewards.zoo.resolve`.
+
+    Args:
+        reward: specification of the reward, or the reward itself.
+        prompt: prompt of all probe images; by default texts of different lengths.
+        device: torch device of a reward that is given by its specification.
+    """
     from ddpo.rewards.check.reward_under_test import RewardUnderTest
 
     if isinstance(reward, str):
-        found = resolve(reward).on(resolve_device(device))
-        return RewardUnderTest(found, _plain_name(reward, found), prompt)
+        resolved = resolve(reward).on(resolve_device(device))
+        return RewardUnderTest(resolved, _plain_name(reward, resolved), prompt)
     if isinstance(reward, ResolvedReward):
         return RewardUnderTest(reward, reward.card.id if reward.factory is None else "", prompt)
     options = {option.name: option.default for option in reward.card.options}
-    return RewardUnderTest(
-        ResolvedReward(reward.card, options, "an object", lambda **_: reward),
-        "",
-        prompt,
-        remake=False,
-    )
+    resolved = ResolvedReward(reward.card, options, "an object", lambda **_: reward)
+    return RewardUnderTest(resolved, "", prompt, remakable=False)
 
 
-def _plain_name(text: str, found: ResolvedReward) -> str:
-    """The reward's name without options, by which it is found again with their defaults."""
-    if found.parts:
-        return text
-    spec = parse_expression(text).terms[0].reward
+def _plain_name(specification: str, resolved: ResolvedReward) -> str:
+    """The specification without its options; that of a combination is unchanged."""
+    if resolved.parts:
+        return specification
+    spec = parse_expression(specification)[1][0]
     return f"{spec.target}:{spec.attribute}" if spec.attribute else spec.target
 
 
-def run_check(check: Check, subject: RewardUnderTest, expected: str | None = None) -> CheckResult:
+def run_check(check: Check, tested: RewardUnderTest, expected: str | None = None) -> CheckResult:
     """Runs one check and restores global state afterwards.
 
     Any error of the reward is a failure of this check alone.
 
     Args:
         check: the check.
-        subject: the reward.
-        expected: why a failure is expected; None if it is not.
+        tested: the reward under test.
+        expected: reason of an expected failure; None if the check should pass.
     """
-    from ddpo.rewards.check.world import preserved
+    started = time.perf_counter()
+    outcome, detail = _probe(check, tested)
+    if expected is not None and outcome == "failed":
+        outcome = "expected"
+        detail = f"{expected} ({detail})"
+    elif expected is not None and outcome == "passed":
+        outcome = "unexpected pass"
+        detail = f"it passes; expected to fail: {expected}"
+    seconds = time.perf_counter() - started
+    return CheckResult(check.name, outcome, " ".join(detail.split()), seconds)
 
-    begun = time.perf_counter()
-    outcome: Outcome
+
+def _probe(check: Check, tested: RewardUnderTest) -> tuple[Outcome, str]:
+    """Outcome and detail of a check, whatever was expected."""
+    from ddpo.rewards.check.global_state import preserved
+
     try:
         with preserved():
-            if check.needs == "reward":
-                _ = subject.reward
+            if check.needs != "card":
+                _ = tested.reward
             if check.needs == "scores":
-                _ = subject.reward, subject.scores
-            outcome, detail = "passed", check.probe(subject) or ""
+                _ = tested.scores
+            return "passed", check.probe(tested) or ""
     except CheckSkipped as error:
-        outcome, detail = "skipped", str(error)
+        return "skipped", str(error)
     except CheckFailed as error:
-        outcome, detail = "failed", str(error)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a reward is foreign code and may raise anything
-        outcome, detail = "failed", f"raised {one_line(error)}"
-    if expected is not None and outcome == "failed":
-        outcome, detail = "expected", f"{expected} ({detail})"
-    elif expected is not None and outcome == "passed":
-        outcome, detail = "unexpected pass", f"it passes; expected to fail: {expected}"
-    return CheckResult(check.name, outcome, " ".join(detail.split()), time.perf_counter() - begun)
+        return "failed", str(error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a reward may raise anything
+        return "failed", f"raised {one_line(error)}"
 
 
 def iter_results(
@@ -145,11 +162,19 @@ def iter_results(
     prompt: Prompt | None = None,
     device: str = AUTO,
 ) -> Iterator[CheckResult]:
-    """The results of `check_reward` one at a time, on `device`; wrong arguments raise at once."""
+    """The results of `check_reward` one at a time; wrong arguments raise before the first.
+
+    Args:
+        reward: as in `check_reward`.
+        expected_failures: as in `check_reward`.
+        only: as in `check_reward`.
+        prompt: as in `check_reward`.
+        device: torch device of a reward that is given by its specification.
+    """
     expected = dict(expected_failures or {})
     checks = choose_checks(only, expected)
-    subject = subject_of(reward, prompt, device)
-    return (run_check(check, subject, expected.get(check.name)) for check in checks)
+    tested = prepare_reward(reward, prompt, device)
+    return (run_check(check, tested, expected.get(check.name)) for check in checks)
 
 
 def check_reward(
@@ -161,11 +186,11 @@ def check_reward(
     """Runs the conformance kit on a reward.
 
     Args:
-        reward: how it is named on the command line, or the reward itself.
-        expected_failures: check → why it fails. One that passes nonetheless is reported as
-            "unexpected pass", which is a failure.
-        only: the names of the checks to run; all if None.
-        prompt: text and metadata of the probe pictures, for a reward that needs metadata.
+        reward: specification of the reward as on the command line, or the reward itself.
+        expected_failures: name of a check → reason of its failure. A check that passes nonetheless
+            is reported as "unexpected pass", which is a failure.
+        only: names of the checks to run; None for all of them.
+        prompt: text and metadata of the probe images, for a reward that needs metadata.
 
     Returns:
         One result per check. Checks that need weights are skipped where these are missing.
@@ -179,8 +204,7 @@ def check_reward(
 def render_checks_markdown() -> str:
     """A Markdown table with one row per check."""
     lines = ["| check | demands |", "|---|---|"]
-    lines += [
-        f"| `{check.name}` | {check.demand.replace('|', chr(92) + '|')} |"
-        for check in all_checks().values()
-    ]
+    for check in all_checks().values():
+        demand = check.demand.replace("|", "\\|")
+        lines.append(f"| `{check.name}` | {demand} |")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""`conformance_tests`: the kit as tests of pytest, one item per check."""
+"""The conformance kit as tests of pytest, one per check: `conformance_tests`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ddpo.rewards.check.definition import CheckResult
-from ddpo.rewards.check.run import Checked, choose_checks, run_check, subject_of
+from ddpo.rewards.check.run import Checked, choose_checks, prepare_reward, run_check
 
 if TYPE_CHECKING:
     from ddpo.rewards.check.reward_under_test import RewardUnderTest
     from ddpo.types import Prompt
 
-__all__ = ["conformance_tests", "tell_pytest"]
+__all__ = ["conformance_tests", "report_to_pytest"]
 
 
 def conformance_tests(
@@ -21,19 +21,21 @@ def conformance_tests(
     expected_failures: Mapping[str, str] | None = None,
     prompt: Prompt | None = None,
 ) -> Callable[[str], None]:
-    """A parametrised test function, to be bound to a name that begins with `test`.
+    """A parametrised test function, for a name that starts with `test`.
 
         from ddpo.rewards.check import conformance_tests
 
         test_conforms = conformance_tests("mylab/contrast")
 
     Args:
-        reward: its name on the command line, or the reward itself; resolved in the first test.
-        expected_failures: check → why it fails; shown as xfail, and as a failure if it passes.
+        reward: specification of the reward as on the command line, or the reward itself. It is
+            resolved in the first test.
+        expected_failures: name of a check → reason of its failure, which is shown as xfail. A check
+            that passes nonetheless is a failure.
         prompt: text and metadata of the probe images, for a reward that needs metadata.
 
     Raises:
-        UserError: an expected failure that is no check, or has no reason.
+        UserError: an expected failure names no check, or has no reason.
     """
     import pytest
 
@@ -41,18 +43,18 @@ def conformance_tests(
     checks = {check.name: check for check in choose_checks(None, expected)}
 
     @cache
-    def subject() -> RewardUnderTest:
-        return subject_of(reward, prompt)
+    def tested() -> RewardUnderTest:
+        return prepare_reward(reward, prompt)
 
     @pytest.mark.parametrize("check", list(checks))
     def test_conforms(check: str) -> None:
-        tell_pytest(run_check(checks[check], subject(), expected.get(check)))
+        report_to_pytest(run_check(checks[check], tested(), expected.get(check)))
 
     return test_conforms
 
 
-def tell_pytest(result: CheckResult) -> None:
-    """Ends the test that is running as the check came out."""
+def report_to_pytest(result: CheckResult) -> None:
+    """Ends the running test with the outcome of a check."""
     import pytest
 
     if result.outcome == "skipped":

@@ -1,4 +1,4 @@
-"""Scores picture files with rewards of which some judge the pictures of a prompt together."""
+"""Scores image files with rewards of which some judge the images of a prompt as a group."""
 
 from __future__ import annotations
 
@@ -6,80 +6,85 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ddpo.devices import processors
 from ddpo.inputs.input_image import InputImage, copied_to
 from ddpo.rewards.groups import group_places
 from ddpo.rewards.image_files.run import ScoreRow, rows_of_reward, score_files, unscorable_row
-from ddpo.rewards.image_files.stream import decode_ahead
-from ddpo.rewards.scoring.scorer import Scorer, processors
+from ddpo.rewards.image_files.stream import Decoded, decode_ahead
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt
 
 __all__ = ["score_groups"]
 
 
 def score_groups(
-    scorers: Sequence[Scorer], pictures: Iterable[InputImage], batch_size: int = 16
+    scorers: Sequence[Scorer], images: Iterable[InputImage], batch_size: int = 16
 ) -> Iterator[tuple[ScoreRow, ...]]:
-    """For each picture, in order, one row per scorer, as `score_files`; pictures of equal prompt are a group, those without one too.
+    """For each image, in order, one row per scorer; images of equal prompt are a group.
 
-    A group is judged when the turn of its first picture comes, and is in memory as a whole, with its readable pictures only. It is
-    unscorable if these are of several sizes. Rewards that judge single pictures see them in batches, as by `score_files`.
+    Images without a prompt are one group too. A group is judged at the turn of its first image,
+    and consists of its readable images. If these have several sizes, it is unscorable. Rewards
+    that judge single images see them in batches, as in `score_files`.
 
     Args:
-        scorers: with distinct names.
-        pictures: what to score; all are drawn before the first is scored, and those that are no
-            files of their own are copied to a temporary folder.
-        batch_size: pictures that are scored together, at most, where they are not judged as a group.
+        scorers: Scorers with distinct names.
+        images: Images to score. All are read before the first is scored; those from tables and
+            archives are copied to a temporary folder.
+        batch_size: Largest number of images scored together by rewards that judge single images.
 
     Raises:
-        RewardFailure: a reward is broken. What was yielded before stands.
+        RewardFailure: A reward is broken. Rows yielded before stay valid.
     """
     with TemporaryDirectory(prefix="ddpo-") as folder:
-        yield from _score_listed(scorers, list(copied_to(Path(folder), pictures)), batch_size)
+        yield from _score_listed(scorers, list(copied_to(Path(folder), images)), batch_size)
 
 
 def _score_listed(
-    scorers: Sequence[Scorer], listed: Sequence[InputImage], batch_size: int
+    scorers: Sequence[Scorer], images: Sequence[InputImage], batch_size: int
 ) -> Iterator[tuple[ScoreRow, ...]]:
-    together = [scorer for scorer in scorers if "group" in scorer.reward.card.inputs]
+    grouped = [scorer for scorer in scorers if "group" in scorer.reward.card.inputs]
     others = [scorer for scorer in scorers if "group" not in scorer.reward.card.inputs]
-    single = score_files(others, listed, batch_size) if others else iter([()] * len(listed))
+    single = score_files(others, images, batch_size) if others else iter([()] * len(images))
     group_of = {
         place: places
-        for places in group_places([picture.prompt or Prompt("") for picture in listed])
+        for places in group_places([image.prompt or Prompt("") for image in images])
         for place in places
     }
     waiting: dict[int, list[ScoreRow]] = {}
     for place, rows in enumerate(single):
         if place not in waiting:
             places = group_of[place]
-            waiting |= zip(places, _judged(together, [listed[i] for i in places]), strict=True)
+            waiting |= zip(places, _judged(grouped, [images[i] for i in places]), strict=True)
         named = {row.reward: row for row in (*rows, *waiting.pop(place))}
         yield tuple(named[scorer.name] for scorer in scorers)
 
 
 def _judged(scorers: Sequence[Scorer], group: Sequence[InputImage]) -> list[list[ScoreRow]]:
-    """The rows of each picture of a group."""
+    """The rows of each image of a group."""
     decoded = list(decode_ahead(group, processors(), len(group)))
     images = [each.image for each in decoded if each.image is not None]
-    readable = [each.picture for each in decoded if each.image is not None]
-    reasons = {place: each.error or "" for place, each in enumerate(decoded) if each.image is None}
-    if len(sizes := {image.size for image in images}) > 1:
-        several = f"the pictures of its prompt are judged together and have {len(sizes)} sizes"
-        reasons = {
-            place: reasons.get(place, f"{picture.file}: {several}")
-            for place, picture in enumerate(group)
-        }
+    readable = [each.source for each in decoded if each.image is not None]
+    reasons = _reasons(decoded)
+    left = [place for place in range(len(group)) if place not in reasons]
     columns = []
     for scorer in scorers:
         rows = {
             place: unscorable_row(group[place], scorer.name, reason)
             for place, reason in reasons.items()
         }
-        left = [place for place in range(len(group)) if place not in rows]
         if left:
-            batch = ImageBatch.of_images(
-                images, [picture.prompt or Prompt("") for picture in readable]
-            )
+            batch = ImageBatch.of_images(images, [image.prompt or Prompt("") for image in readable])
             rows |= zip(left, rows_of_reward(scorer, batch, readable), strict=True)
         columns.append([rows[place] for place in range(len(group))])
     return [list(rows) for rows in zip(*columns, strict=True)]
+
+
+def _reasons(decoded: Sequence[Decoded]) -> dict[int, str]:
+    """Place → reason of each image of a group that cannot be scored."""
+    reasons = {place: each.error or "" for place, each in enumerate(decoded) if each.image is None}
+    sizes = {each.image.size for each in decoded if each.image is not None}
+    if len(sizes) > 1:
+        several = f"the images of its prompt are judged together and have {len(sizes)} sizes"
+        for place, each in enumerate(decoded):
+            reasons.setdefault(place, f"{each.source.file}: {several}")
+    return reasons

@@ -1,4 +1,4 @@
-"""Scores picture files of any sizes and modes with several rewards: each file is decoded once, order is kept, nothing stops the rest."""
+"""Scores image files of any size and mode with several rewards; a bad file stops nothing."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from ddpo.devices import processors
 from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.image_files.stream import MEMORY, Decoded, decode_ahead
-from ddpo.rewards.scoring.scorer import Scorer, ScoringResult, processors
-from ddpo.types import ImageBatch, Prompt
+from ddpo.rewards.scoring.scorer import Scorer
+from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 __all__ = ["ScoreRow", "Status", "rows_of_reward", "score_files", "unscorable_row"]
 
 Status = Literal["scored", "unscorable", "failed"]
 
 NO_PROMPT: Final = "it has no prompt, by which the reward judges"
-BATCHES_WAITING: Final = 4  # pictures of other sizes that wait for company, in batches
+BATCHES_WAITING: Final = 4  # rows, in batches, that one incomplete batch may hold up
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """The outcome of one reward for one file."""
+    """The result of one reward for one file."""
 
     file: str
     prompt: str | None
@@ -35,29 +36,31 @@ class ScoreRow:
 
 
 def score_files(
-    scorers: Sequence[Scorer], pictures: Iterable[InputImage], batch_size: int = 16
+    scorers: Sequence[Scorer], images: Iterable[InputImage], batch_size: int = 16
 ) -> Iterator[tuple[ScoreRow, ...]]:
-    """For each picture, in order, one row per scorer.
+    """For each image, in order, one row per scorer.
 
-    Pictures of one size are scored together. What is in memory does not grow with the number of pictures. A file that cannot be read is
-    unscorable; a picture on which a reward breaks has failed; both are rows with a reason.
+    Images of one size are scored together, and each file is decoded once. Memory use does not grow
+    with the number of images. An unreadable file is unscorable, and an image on which a reward
+    fails is failed; both have a row with the reason.
 
     Args:
-        scorers: with distinct names, none of a reward that judges a picture by its group.
-        pictures: what to score; drawn from as needed.
-        batch_size: pictures that are scored together, at most.
+        scorers: Scorers with distinct names, none of a reward that judges groups.
+        images: Images to score, read as needed.
+        batch_size: Largest number of images scored together.
 
     Raises:
-        ConfigError: a reward judges a picture by its group, as `score_groups` allows.
-        RewardFailure: a reward is broken. What was yielded before stands.
+        ConfigError: A reward judges groups; use `score_groups`.
+        RewardFailure: A reward is broken. Rows yielded before stay valid.
     """
     for scorer in scorers:
         if "group" in scorer.reward.card.inputs:
             raise ConfigError(
-                f"reward {scorer.reward.card.id!r} ranks pictures within a batch; it has no score for a file of its own"
+                f"reward {scorer.reward.card.id!r} ranks images within a batch; "
+                "it has no score for a file of its own"
             )
     board = _Board(scorers, batch_size)
-    for decoded in decode_ahead(pictures, processors(), max(batch_size, 2 * processors())):
+    for decoded in decode_ahead(images, processors(), max(batch_size, 2 * processors())):
         board.add(decoded)
         yield from board.finished()
     board.flush_all()
@@ -65,122 +68,106 @@ def score_files(
 
 
 class _Board:
-    """Pictures that wait for company of their size, and rows that wait for the rows before them."""
+    """Images in incomplete batches of one size, and rows that wait for the rows before them."""
 
     def __init__(self, scorers: Sequence[Scorer], batch_size: int) -> None:
-        self._scorers, self._batch_size = scorers, batch_size
-        self._waiting: dict[tuple[int, ...], list[tuple[int, Decoded]]] = defaultdict(list)
-        self._rows: deque[tuple[ScoreRow, ...] | None] = (
-            deque()
-        )  # of the pictures that are not handed out yet
-        self._handed_out = 0
+        self._scorers = scorers
+        self._batch_size = batch_size
+        self._batches: dict[tuple[int, ...], list[tuple[int, Decoded]]] = defaultdict(list)
+        self._rows: deque[tuple[ScoreRow, ...] | None] = deque()  # of images not yielded yet
+        self._yielded = 0
 
     def add(self, decoded: Decoded) -> None:
-        """Takes the next picture; scores those that have waited long enough."""
-        index = self._handed_out + len(self._rows)
+        """Adds the next image, and scores the batches that are complete or have waited too long."""
         if decoded.image is None:
-            self._rows.append(
-                tuple(
-                    unscorable_row(decoded.picture, s.name, decoded.error or "")
-                    for s in self._scorers
-                )
-            )
+            reason = decoded.error or ""
+            rows = [unscorable_row(decoded.source, one.name, reason) for one in self._scorers]
+            self._rows.append(tuple(rows))
             return
+        index = self._yielded + len(self._rows)
         self._rows.append(None)
-        group = self._waiting[decoded.image.size]
-        group.append((index, decoded))
-        if len(group) == self._batch_size or len(group) * decoded.bytes >= MEMORY // 2:
+        batch = self._batches[decoded.image.size]
+        batch.append((index, decoded))
+        if len(batch) == self._batch_size or len(batch) * decoded.bytes >= MEMORY // 2:
             self._flush(decoded.image.size)
         while self._too_much_waits():
-            self._flush(min(self._waiting, key=lambda size: self._waiting[size][0][0]))
-
-    def _too_much_waits(self) -> bool:
-        """Whether the oldest picture holds up too many rows, or all together take too much memory."""
-        bytes_waiting = sum(len(group) * group[0][1].bytes for group in self._waiting.values())
-        return bool(self._waiting) and (
-            len(self._rows) > BATCHES_WAITING * self._batch_size or bytes_waiting > MEMORY
-        )
+            self._flush(min(self._batches, key=lambda size: self._batches[size][0][0]))
 
     def flush_all(self) -> None:
-        """Scores whatever waits."""
-        for size in list(self._waiting):
+        """Scores all incomplete batches."""
+        for size in list(self._batches):
             self._flush(size)
 
     def finished(self) -> Iterator[tuple[ScoreRow, ...]]:
-        """The rows whose turn has come."""
+        """The rows of the next images, up to the first that is not scored."""
         while self._rows and (rows := self._rows[0]) is not None:
             self._rows.popleft()
-            self._handed_out += 1
+            self._yielded += 1
             yield rows
 
+    def _too_much_waits(self) -> bool:
+        """True if the oldest image holds up too many rows, or all images take too much memory."""
+        bytes_waiting = sum(len(batch) * batch[0][1].bytes for batch in self._batches.values())
+        return bool(self._batches) and (
+            len(self._rows) > BATCHES_WAITING * self._batch_size or bytes_waiting > MEMORY
+        )
+
     def _flush(self, size: tuple[int, ...]) -> None:
-        group = self._waiting.pop(size)
-        prompts = tuple(decoded.picture.prompt or Prompt("") for _, decoded in group)
+        members = self._batches.pop(size)
+        sources = [decoded.source for _, decoded in members]
         batch = ImageBatch.of_images(
-            [decoded.image for _, decoded in group if decoded.image is not None], prompts
+            [decoded.image for _, decoded in members if decoded.image is not None],
+            tuple(source.prompt or Prompt("") for source in sources),
         )
         if sum(scorer.reward.card.pixels == "float" for scorer in self._scorers) > 1:
-            _ = batch.pixels  # made once for all, before the scorers cut the batch up
-        pictures = [decoded.picture for _, decoded in group]
-        columns = [rows_of_reward(scorer, batch, pictures) for scorer in self._scorers]
-        for (index, _), rows in zip(group, zip(*columns, strict=True), strict=True):
-            self._rows[index - self._handed_out] = rows
+            _ = batch.pixels  # converted once, before the scorers split the batch
+        columns = [rows_of_reward(scorer, batch, sources) for scorer in self._scorers]
+        for (index, _), rows in zip(members, zip(*columns, strict=True), strict=True):
+            self._rows[index - self._yielded] = rows
 
 
 def rows_of_reward(
-    scorer: Scorer, batch: ImageBatch, pictures: Sequence[InputImage]
+    scorer: Scorer, batch: ImageBatch, sources: Sequence[InputImage]
 ) -> list[ScoreRow]:
-    """One row per picture; a picture without a prompt is unscorable for a reward that judges by it."""
+    """One row per image; an image that lacks a prompt which the reward needs is unscorable."""
     name = scorer.name
     usable = [
         i
-        for i, picture in enumerate(pictures)
-        if picture.prompt is not None or not scorer.reward.card.needs_prompt
+        for i, source in enumerate(sources)
+        if source.prompt is not None or not scorer.reward.card.needs_prompt
     ]
-    scored = scorer.score_each(batch if len(usable) == len(batch) else batch.take(usable))
+    output = scorer.score_each(batch if len(usable) == len(batch) else batch.take(usable))
     rows = [
-        unscorable_row(picture, name, f"{picture.file}: {picture.no_prompt or NO_PROMPT}")
-        for picture in pictures
+        unscorable_row(source, name, f"{source.file}: {source.no_prompt or NO_PROMPT}")
+        for source in sources
     ]
     for place, i in enumerate(usable):
-        rows[i] = _outcome(pictures[i], name, scored, place)
+        rows[i] = _row_at(place, output, sources[i], name)
     return rows
 
 
-def _outcome(picture: InputImage, reward: str, scored: ScoringResult, place: int) -> ScoreRow:
-    output = scored.output
+def _row_at(place: int, output: RewardOutput, source: InputImage, reward: str) -> ScoreRow:
+    """The row of one image of a batch."""
     error = output.errors[place]
     if error is not None:
-        return _row(
-            picture,
-            reward,
-            "failed" if place in scored.failed else "unscorable",
-            None,
-            f"{picture.file}: {error}",
-        )
+        status: Status = "failed" if place in output.failed else "unscorable"
+        return _row(source, reward, status, None, f"{source.file}: {error}")
     parts = {name: float(part[place]) for name, part in output.parts.items()}
-    return _row(picture, reward, "scored", float(output.values[place]), None, parts)
+    return _row(source, reward, "scored", float(output.values[place]), None, parts)
 
 
-def unscorable_row(picture: InputImage, reward: str, reason: str) -> ScoreRow:
-    """The row of a picture that has no score, and why."""
-    return _row(picture, reward, "unscorable", None, reason)
+def unscorable_row(source: InputImage, reward: str, reason: str) -> ScoreRow:
+    """The row of an image that has no score, with the reason."""
+    return _row(source, reward, "unscorable", None, reason)
 
 
 def _row(
-    picture: InputImage,
+    source: InputImage,
     reward: str,
     status: Status,
     score: float | None,
     error: str | None,
     parts: dict[str, float] | None = None,
 ) -> ScoreRow:
-    return ScoreRow(
-        picture.file,
-        picture.prompt.text if picture.prompt else None,
-        reward,
-        status,
-        score,
-        error,
-        parts or {},
-    )
+    prompt = source.prompt.text if source.prompt else None
+    return ScoreRow(source.file, prompt, reward, status, score, error, parts or {})

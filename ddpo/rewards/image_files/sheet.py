@@ -1,4 +1,4 @@
-"""A picture of the best and the worst pictures, with their scores."""
+"""A contact sheet of the best and the worst images, with their scores."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ CAPTION: Final = 18  # pixels
 
 
 def extremes_sheet(
-    tallies: Mapping[str, RunningSummary], pictures: Iterable[InputImage] = ()
+    summaries: Mapping[str, RunningSummary], images: Iterable[InputImage] = ()
 ) -> Image.Image:
-    """Two rows per reward, the best and the worst files, each best or worst first. The reward's name stands at the left.
+    """Two rows per reward, its best and its worst files, with the reward's name at the left.
 
     Args:
-        tallies: reward → its scores.
-        pictures: the images that were scored; looked through for those that are no files of their own.
+        summaries: Summary of each reward, by name.
+        images: Images that were scored, among which those of tables and archives are found.
 
     Raises:
-        ImageError: nothing was scored.
+        ImageError: No image was scored.
     """
     rows = [
         (f"{name}\n{word}", files)
-        for name, tally in tallies.items()
-        for word, files in _ends(tally)
+        for name, summary in summaries.items()
+        for word, files in _ends(summary)
     ]
     columns = max((len(files) for _, files in rows), default=0)
     if not columns:
-        raise ImageError("no picture was scored: there is nothing for a contact sheet")
+        raise ImageError("no image was scored: there is nothing for a contact sheet")
     shown = {file for _, files in rows for file, _ in files}
-    loaded = embedded_images(shown, pictures, (CELL, CELL))
+    loaded = embedded_images(shown, images, (CELL, CELL))
     cells: list[Image.Image] = []
     for title, files in rows:
         cells.append(_text_cell(title))
-        cells += [_picture_cell(file, loaded, score) for file, score in files]
+        cells += [_image_cell(file, loaded, score) for file, score in files]
         cells += [_blank()] * (columns - len(files))
     return contact_sheet(cells, columns=columns + 1)
 
 
-def _ends(tally: RunningSummary) -> list[tuple[str, list[tuple[str, float]]]]:
-    shown = max(1, tally.summary().scored // 2)
-    return [("best", tally.best()[:shown]), ("worst", tally.worst()[:shown])]
+def _ends(summary: RunningSummary) -> list[tuple[str, list[tuple[str, float]]]]:
+    shown = max(1, summary.summary().scored // 2)
+    return [("best", summary.best()[:shown]), ("worst", summary.worst()[:shown])]
 
 
 def _blank() -> Image.Image:
@@ -61,41 +61,42 @@ def _blank() -> Image.Image:
 
 def _text_cell(text: str) -> Image.Image:
     cell = _blank()
-    draw, size = ImageDraw.Draw(cell), 18
-    while (
-        size > 8
-        and draw.multiline_textbbox((0, 0), text, ImageFont.load_default(size))[2] > CELL - 8
-    ):
+    draw = ImageDraw.Draw(cell)
+    size = 18
+    while size > 8 and _width(draw, text, size) > CELL - 8:
         size -= 1
     draw.multiline_text((4, CELL // 2 - 20), text, "black", ImageFont.load_default(size))
     return cell
 
 
+def _width(draw: ImageDraw.ImageDraw, text: str, size: int) -> float:
+    return draw.multiline_textbbox((0, 0), text, ImageFont.load_default(size))[2]
+
+
 def embedded_images(
-    files: Collection[str], pictures: Iterable[InputImage], size: tuple[int, int]
+    files: Collection[str], images: Iterable[InputImage], size: tuple[int, int]
 ) -> dict[str, Image.Image]:
-    """File → image within `size`, of those of `files` that lie in a table or an archive."""
+    """File → image within `size`, for those of `files` that lie in a table or an archive."""
     left = {file for file in files if not os.path.exists(file)}
     found: dict[str, Image.Image] = {}
-    for picture in pictures if left else ():
-        if picture.file in left:
-            found[picture.file] = ImageOps.contain(picture.load(), size)
-            left.remove(picture.file)
+    for image in images if left else ():
+        if image.file in left:
+            found[image.file] = ImageOps.contain(image.load(), size)
+            left.remove(image.file)
         if not left:
             break
     return found
 
 
-def _picture_cell(file: str, loaded: Mapping[str, Image.Image], score: float) -> Image.Image:
+def _image_cell(file: str, loaded: Mapping[str, Image.Image], score: float) -> Image.Image:
     cell = _blank()
+    draw = ImageDraw.Draw(cell)
     try:
-        picture = (
-            loaded[file]
-            if file in loaded
-            else ImageOps.contain(load_image(Path(file)), (CELL, CELL))
-        )
-        cell.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
-    except ImageError:  # it went away since it was scored
-        ImageDraw.Draw(cell).text((4, CELL // 2), "gone", "grey", ImageFont.load_default(14))
-    ImageDraw.Draw(cell).text((4, CELL + 1), f"{score:.5g}", "black", ImageFont.load_default(14))
+        image = loaded.get(file)
+        if image is None:
+            image = ImageOps.contain(load_image(Path(file)), (CELL, CELL))
+        cell.paste(image, ((CELL - image.width) // 2, (CELL - image.height) // 2))
+    except ImageError:  # deleted since it was scored
+        draw.text((4, CELL // 2), "gone", "grey", ImageFont.load_default(14))
+    draw.text((4, CELL + 1), f"{score:.5g}", "black", ImageFont.load_default(14))
     return cell

@@ -1,4 +1,4 @@
-"""Picture files decoded ahead by threads, handed out in order, within a bound of memory whatever their number and size."""
+"""Image files decoded ahead by threads, in order and within a bound of memory."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from ddpo.inputs.input_image import InputImage
 __all__ = ["MEMORY", "Decoded", "decode_ahead"]
 
 MEMORY: Final = 256 * 1024 * 1024
-"""Bytes of decoded pictures that are kept ahead; as many as there are threads are always allowed."""
+"""Bytes of decoded images held ahead; one image per thread is always allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture as RGB, or the reason why there is none."""
+    """An input as an RGB image, or the reason why it cannot be decoded."""
 
-    picture: InputImage
+    source: InputImage
     image: Image.Image | None
     error: str | None = None
 
     @property
     def bytes(self) -> int:
-        """Of memory: Pillow takes four for a pixel."""
+        """Size in memory, of which Pillow takes four bytes per pixel."""
         return 4 * self.image.width * self.image.height if self.image is not None else 0
 
 
-def decode(picture: InputImage) -> Decoded:
+def decode(source: InputImage) -> Decoded:
     """Reads and decodes one image."""
     try:
-        return Decoded(picture, picture.load())
+        return Decoded(source, source.load())
     except ImageError as error:
-        return Decoded(picture, None, str(error).replace(picture.path, picture.file))
+        return Decoded(source, None, str(error).replace(source.path, source.file))
 
 
-def decode_ahead(pictures: Iterable[InputImage], threads: int, ahead: int) -> Iterator[Decoded]:
-    """`pictures` decoded, in order, within `MEMORY`.
+def decode_ahead(images: Iterable[InputImage], threads: int, ahead: int) -> Iterator[Decoded]:
+    """The decoded images, in order, within `MEMORY`.
 
     Args:
-        pictures: what to decode; drawn from as needed.
-        threads: how many decode at once (Pillow's decoders release the interpreter).
-        ahead: how many pictures may be decoded before they are asked for, at most.
+        images: Images to decode, read as needed.
+        threads: Number of decoding threads; Pillow's decoders release the interpreter.
+        ahead: Largest number of images decoded in advance.
     """
     waiting: deque[Future[Decoded]] = deque()
-    source = iter(pictures)
+    source = iter(images)
     largest = 0
     with ThreadPoolExecutor(threads, thread_name_prefix="ddpo-decode") as pool:
         try:

@@ -1,4 +1,4 @@
-"""Figures about the scores of one reward, gathered row by row."""
+"""Summary statistics of the scores of one reward, computed row by row."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from ddpo.rewards.image_files.run import ScoreRow
 __all__ = ["TRUNCATED", "RunningSummary", "Summary"]
 
 TRUNCATED: Final = "truncated"
-"""The part by which a reward says that it did not read the whole prompt: 1 for such a picture, else 0; "ID.truncated" in a combination."""
+"""Name of the part that is 1 if a reward did not read the whole prompt, else 0.
+
+In a combination it is called "ID.truncated".
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Figures about the scores of a set of files; NaN where there are too few."""
+    """Summary statistics of the scores of a set of files; NaN if there are too few."""
 
     scored: int
     unscorable: int
     failed: int
-    truncated: int  # pictures whose prompt the reward did not read to the end
+    truncated: int  # images whose prompt the reward did not read to the end
     mean: float
     sd: float  # of the sample, n - 1
     p5: float
@@ -34,7 +37,11 @@ class Summary:
 
 
 class RunningSummary:
-    """Counts, scores (eight bytes each) and the `extremes` best and worst files of one reward."""
+    """Counts, scores (eight bytes each), and the best and worst files of one reward.
+
+    Args:
+        extremes: Number of best and of worst files.
+    """
 
     def __init__(self, extremes: int = 5) -> None:
         self._scores = array("d")
@@ -44,7 +51,7 @@ class RunningSummary:
         self._worst: list[tuple[float, int, str]] = []
 
     def add(self, row: ScoreRow) -> None:
-        """Takes one row."""
+        """Adds one row."""
         self._unscorable += row.status == "unscorable"
         self._failed += row.status == "failed"
         self._truncated += any(
@@ -54,14 +61,20 @@ class RunningSummary:
             return
         order = -len(self._scores)  # of equal scores the first file stays
         self._scores.append(row.score)
-        for heap, score in ((self._best, row.score), (self._worst, -row.score)):
-            (heapq.heappush if len(heap) < self._extremes else heapq.heappushpop)(
-                heap, (score, order, row.file)
-            )
+        self._keep_extreme(self._best, (row.score, order, row.file))
+        self._keep_extreme(self._worst, (-row.score, order, row.file))
+
+    def _keep_extreme(
+        self, heap: list[tuple[float, int, str]], item: tuple[float, int, str]
+    ) -> None:
+        if len(heap) < self._extremes:
+            heapq.heappush(heap, item)
+        else:
+            heapq.heappushpop(heap, item)
 
     @property
     def without_score(self) -> int:
-        """How many rows had none."""
+        """Number of rows without a score."""
         return self._unscorable + self._failed
 
     def best(self) -> list[tuple[str, float]]:
@@ -73,11 +86,9 @@ class RunningSummary:
         return [(file, -score) for score, _, file in sorted(self._worst, reverse=True)]
 
     def summary(self) -> Summary:
-        """Mean, standard deviation and percentiles of the scores; what has no score is counted, not averaged."""
-        scores, counts = (
-            np.frombuffer(self._scores, dtype=np.float64),
-            (self._unscorable, self._failed, self._truncated),
-        )
+        """Mean, standard deviation and percentiles of the scores, and counts of the other rows."""
+        scores = np.frombuffer(self._scores, dtype=np.float64)
+        counts = (self._unscorable, self._failed, self._truncated)
         if not len(scores):
             return Summary(0, *counts, math.nan, math.nan, math.nan, math.nan, math.nan)
         p5, p50, p95 = np.percentile(scores, [5, 50, 95]).tolist()

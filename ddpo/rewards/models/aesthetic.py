@@ -1,10 +1,10 @@
-"""The LAION aesthetic predictors v2 ("improved") and v1: affine maps of the normalised CLIP ViT-L/14 image embedding.
+"""The LAION aesthetic predictors v2 ("improved") and v1 on CLIP ViT-L/14.
 
-Either transformers or OpenCLIP runs the tower, and with the same weights they agree. OpenAI's
-weights were trained with QuickGELU, and another activation moves the score by 0.4. Up to version
-2.28, OpenCLIP took QuickGELU with these weights whatever the model's name; LAION's notebook of v1
-asks for 1.3. Since 2.29 `ViT-L-14` computes GELU unless told otherwise; here it is told.
-docs/performance.md compares the two towers.
+Both are affine maps of the normalised image embedding. Either transformers or OpenCLIP runs the
+encoder, and with the same weights they agree. OpenAI's weights were trained with QuickGELU, and
+another activation moves the score by 0.4. Up to version 2.28, OpenCLIP took QuickGELU with these
+weights whatever the model's name; LAION's notebook of v1 asks for 1.3. Since 2.29 `ViT-L-14`
+computes GELU unless QuickGELU is requested, as it is here. docs/performance.md compares both.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from ddpo.rewards.cards.clip import CLIP_L14, LAION_V1_HEAD, LAION_V2_HEAD
 from ddpo.rewards.models.clip_pixels import SIDE, prepared, preprocess
 from ddpo.rewards.models.laion_head import collapse_head, head_scores
 from ddpo.rewards.models.onednn_linear import pack_linears
-from ddpo.rewards.models.open_clip import load_model, open_clip_tower
-from ddpo.rewards.models.open_clip_source import OpenClipSource, find_source
-from ddpo.rewards.models.shared_encoders import shared_tower, tower_dtype
+from ddpo.rewards.models.open_clip import load_model, open_clip_encoder
+from ddpo.rewards.models.open_clip_model import OpenClipSource
+from ddpo.rewards.models.open_clip_source import find_source
+from ddpo.rewards.models.shared_encoders import encoder_dtype, shared_encoder
 from ddpo.rewards.offload import place
 from ddpo.rewards.scoring.user_reward import card_for
 from ddpo.types import ImageBatch, RewardOutput
@@ -49,38 +50,46 @@ __all__ = [
 
 
 def load_head(path: str | None) -> tuple[Tensor, Tensor]:
-    """The collapsed head v2 of the official file, given or fetched; read only after its hash was verified.
+    """The collapsed head v2 of the official file, whose hash is verified before it is read.
+
+    Args:
+        path: path of a local copy; None to fetch the file.
 
     Raises:
-        MissingResourceError: it is not here and cannot be fetched, or is another file.
+        MissingResourceError: The file is neither here nor downloadable, or it is another file.
     """
     return collapse_head(_head_state(path, LAION_V2_HEAD, "aesthetic"))
 
 
 def load_linear_head(path: str | None) -> tuple[Tensor, Tensor]:
-    """The head v1, one linear layer: w float32 `[768]` and b float32 `[]`; raises as `load_head`."""
+    """The head v1, one linear layer: w float32 `[768]` and b float32 `[]`; as `load_head`."""
     state = _head_state(path, LAION_V1_HEAD, "aesthetic_v1")
     return state["weight"][0].float(), state["bias"][0].float()
 
 
 def _head_state(path: str | None, head: WeightFile, reward: str) -> dict[str, Tensor]:
-    what, sha256 = _name(reward, "LAION aesthetic head", head), head.sha256 or ""
-    file = (
-        weights.verified(Path(path), sha256, what)
-        if path
-        else weights.fetch_url(head.source, sha256, what)
-    )
+    what = _name(reward, "LAION aesthetic head", head)
+    sha256 = head.sha256 or ""
+    if path:
+        file = weights.verified(Path(path), sha256, what)
+    else:
+        file = weights.fetch_url(head.source, sha256, what)
     state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return state
 
 
 def load_clip(path: str | None, reward: str = "aesthetic") -> CLIPVisionModelWithProjection:
-    """OpenAI's CLIP ViT-L/14 image tower with projection (QuickGELU), float32, from the verified checkpoint, given or fetched.
+    """OpenAI's CLIP ViT-L/14 image encoder with projection (QuickGELU), float32.
+
+    Args:
+        path: path of a local copy of the checkpoint; None to fetch it. Its hash is verified.
+        reward: id of the reward, for messages.
 
     Raises:
-        MissingResourceError: it is not here and cannot be fetched, or is another file.
+        MissingResourceError: The file is neither here nor downloadable, or it is another file.
     """
-    what, sha256 = _name(reward, "CLIP ViT-L/14", CLIP_L14), CLIP_L14.sha256 or ""
+    what = _name(reward, "CLIP ViT-L/14", CLIP_L14)
+    sha256 = CLIP_L14.sha256 or ""
     if path:
         file = weights.verified(Path(path), sha256, what)
     else:
@@ -89,14 +98,18 @@ def load_clip(path: str | None, reward: str = "aesthetic") -> CLIPVisionModelWit
         )
     from safetensors.torch import load_file
 
-    return image_tower(load_file(file))
+    return image_encoder(load_file(file))
 
 
-def image_tower(state: Mapping[str, Tensor], **sizes: Any) -> CLIPVisionModelWithProjection:
-    """The image tower from the tensors of a whole CLIP checkpoint; `sizes` replace ViT-L/14's for other towers.
+def image_encoder(state: Mapping[str, Tensor], **sizes: Any) -> CLIPVisionModelWithProjection:
+    """The image encoder from the tensors of a whole CLIP checkpoint.
+
+    Args:
+        state: tensors by name.
+        sizes: fields of `CLIPVisionConfig` that differ from ViT-L/14's.
 
     Raises:
-        MissingResourceError: a tensor of the tower is missing.
+        MissingResourceError: A tensor of the encoder is missing.
     """
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -119,16 +132,20 @@ def image_tower(state: Mapping[str, Tensor], **sizes: Any) -> CLIPVisionModelWit
     missing = model.load_state_dict(mine, strict=False).missing_keys
     if missing := [name for name in missing if not name.endswith("position_ids")]:
         raise MissingResourceError(
-            f"the CLIP checkpoint lacks {len(missing)} tensors of the image tower, such as {missing[0]}"
+            f"the CLIP checkpoint lacks {len(missing)} tensors of the image encoder, "
+            f"such as {missing[0]}"
         )
     return model.float().eval().requires_grad_(False)
 
 
 def clip_embeddings(
-    tower: CLIPVisionModelWithProjection, device: str, dtype: torch.dtype = torch.float32
+    encoder: CLIPVisionModelWithProjection, device: str, dtype: torch.dtype = torch.float32
 ) -> Callable[[ImageBatch], Tensor]:
-    """Pictures → projected embeddings `[batch, width]` of an image tower, which is moved to `device` and made ready for use alone."""
-    model: Any = place(tower, device, dtype)
+    """Function from images to projected embeddings `[batch, width]` of an image encoder.
+
+    The encoder is moved to `device` and cannot be trained afterwards.
+    """
+    model: Any = place(encoder, device, dtype)
     pack_linears(model)
 
     def embed(batch: ImageBatch) -> Tensor:
@@ -145,11 +162,11 @@ def _name(reward: str, what: str, weight: WeightFile) -> str:
 
 
 def card_for_options(card: RewardCard, options: Mapping[str, Any]) -> RewardCard:
-    """The card with the weights and libraries of the package that runs the tower.
+    """The card with the weights and libraries of the package that runs the encoder.
 
     Raises:
-        ConfigError: no such package.
-        MissingResourceError: there is no file at the option `clip`.
+        ConfigError: The package is not known.
+        MissingResourceError: There is no file at the option `clip`.
     """
     if options["tower"] == "transformers":
         return card
@@ -176,19 +193,19 @@ def _open_clip_source(reward: str, tower: str, clip: str | None) -> OpenClipSour
 
 
 class Aesthetic:
-    """Predicted mean rating of a picture.
+    """Predicted mean rating of an image.
 
     Args:
-        head: local copy of the head's file, else it is fetched.
-        clip: local copy of the CLIP checkpoint (`model.safetensors`), else it is fetched; with
-            `tower="open_clip"` a checkpoint of OpenCLIP.
-        tower: package that runs the CLIP tower, "transformers" or "open_clip".
-        device: where the CLIP tower runs.
-        dtype: in which the CLIP tower computes, "float32" or "bfloat16"; the head is float64.
+        head: path of a local copy of the head's file; None to fetch it.
+        clip: path of a local copy of the CLIP checkpoint (`model.safetensors`), or with
+            `tower="open_clip"` of a checkpoint of OpenCLIP; None to fetch it.
+        tower: package that runs the CLIP encoder, "transformers" or "open_clip".
+        device: torch device of the CLIP encoder.
+        dtype: precision of the CLIP encoder, "float32" or "bfloat16"; the head is float64.
 
     Raises:
-        ConfigError: no such tower or dtype.
-        MissingResourceError: weights are missing; the head is asked for first, it is the smaller.
+        ConfigError: The package or dtype is not known.
+        MissingResourceError: Weights are missing. The head, which is smaller, is looked for first.
     """
 
     card = CARDS["aesthetic"]
@@ -201,19 +218,18 @@ class Aesthetic:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        kind = tower_dtype(self.card.id, dtype)
+        kind = encoder_dtype(self.card.id, dtype)
         options = {"head": head, "clip": clip, "tower": tower, "device": device, "dtype": dtype}
         self.card = card_for(self.card, options, "ddpo")
-        weight, bias = self._load_head(head)
-        self._weight, self._bias = weight.to(device), bias.to(device)
+        self._weight, self._bias = (part.to(device) for part in self._load_head(head))
         if tower == "open_clip":
             source = _open_clip_source(self.card.id, tower, clip)
-            self._tower = open_clip_tower(
+            self._encoder = open_clip_encoder(
                 source, device, kind, lambda: load_model(source, self.card.id).visual
             )
             return
         name = self.card.backbone if kind == torch.float32 else f"{self.card.backbone}, {dtype}"
-        self._tower = shared_tower(
+        self._encoder = shared_encoder(
             name, device, lambda: clip_embeddings(load_clip(clip, self.card.id), device, kind)
         )
 
@@ -225,12 +241,12 @@ class Aesthetic:
         if not len(batch):
             return RewardOutput(torch.zeros(0))
         return RewardOutput(
-            head_scores(self._tower.embed(batch).float(), self._weight, self._bias).cpu()
+            head_scores(self._encoder.embed(batch).float(), self._weight, self._bias).cpu()
         )
 
 
 class AestheticV1(Aesthetic):
-    """Predicted mean rating of a picture by the first predictor; same arguments, tower and pass as `Aesthetic`."""
+    """Predicted mean rating of an image by the predictor v1; arguments as in `Aesthetic`."""
 
     card = CARDS["aesthetic_v1"]
 

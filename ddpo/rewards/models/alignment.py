@@ -1,4 +1,4 @@
-"""Prompt-image alignment as in the paper: LLaVA describes the picture, BERTScore recall finds the prompt in the description."""
+"""Prompt alignment as in the DDPO paper: BERTScore recall of the prompt in LLaVA's description."""
 
 from __future__ import annotations
 
@@ -20,26 +20,30 @@ __all__ = ["Alignment"]
 QUESTION: Final = "Answer concisely: what is going on in this image?"
 REFERENCE: Final = "The image contains {prompt}"
 NEW_TOKENS: Final = 64
-"""Source of the three: arXiv 2305.13301, section 5 and appendix; kvablack/ddpo-pytorch rewards.py, kvablack/LLaVA-server."""
+"""Source of the three: arXiv 2305.13301, section 5 and appendix; kvablack/ddpo-pytorch rewards.py,
+kvablack/LLaVA-server."""
 NO_MATCH: Final = Match(torch.nan, torch.nan, torch.nan, truncated=False)
 
 
 class Alignment:
-    """BERTScore recall of "The image contains PROMPT" in a model's description of the picture; precision and F1 are parts.
+    """BERTScore recall of "The image contains PROMPT" in a model's description of the image.
 
-    A picture of which the model says nothing is unscorable.
+    Precision and F1 are parts. An image that gets an empty description is unscorable.
 
     Args:
-        vlm: folder or hub id of an image-text-to-text model with a chat template, or the address of a server of OpenAI's protocol.
+        vlm: folder or hub id of an image-text-to-text model with a chat template, or the address of
+            a server that speaks OpenAI's protocol.
         scorer: folder or hub id of the BERTScore encoder.
-        layer: encoder layer that is compared.
-        device: torch device of what runs here.
-        model: a server's name of the model; None: the first one that it lists, and scores are not kept in the cache.
-        timeout: seconds after which an answer of a server is given up.
+        layer: encoder layer whose hidden states are compared.
+        device: torch device of the local models.
+        model: name of the model on the server; None for the first that it lists, and scores are
+            then not cached.
+        timeout: time limit of an answer by a server, in seconds.
 
     Raises:
-        MissingResourceError: a model is not here and cannot be fetched; says its size, licence and how to get it.
-        ConfigError: an address, time-out or layer that cannot be.
+        MissingResourceError: A model is neither here nor downloadable; the message has its size,
+            its licence and the command that fetches it.
+        ConfigError: The address, time limit or layer is invalid.
     """
 
     card = CARDS["alignment"]
@@ -58,7 +62,7 @@ class Alignment:
             self._vlm: Vlm = open_vlm(vlm, device, model=model, timeout_s=timeout)
         except MissingResourceError as error:
             raise MissingResourceError(self._missing(error, is_server(vlm))) from error
-        self._scoring = threading.Lock()  # the encoder's tokenizer lets one thread in at a time
+        self._scoring = threading.Lock()  # the encoder's tokenizer is not thread-safe
         if is_server(vlm):
             self.card = served(self.card, model)
 
@@ -68,20 +72,24 @@ class Alignment:
             f"{w.source} ({w.megabytes / 1000:g} GB, {w.licence})" for w in weights
         )
         commands = " && ".join(f"hf download {w.source}" for w in weights)
-        return f"reward 'alignment' needs {needed}: run `{commands}`, or give folders as vlm=… and scorer=…; {one_line(error).split('. ')[0]}"
+        cause = one_line(error).split(". ")[0]
+        return (
+            f"reward 'alignment' needs {needed}: run `{commands}`, "
+            f"or give folders as vlm=… and scorer=…; {cause}"
+        )
 
     def describe(self, image: Image.Image) -> str:
-        """The model's greedy answer to the question about one picture; raises as `Vlm.answer`."""
+        """The model's greedy description of one image; raises as `Vlm.answer`."""
         return self._vlm.answer(
             image if self._vlm.sends_jpeg else jpeg80(image), QUESTION, NEW_TOKENS
         )
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`, one picture at a time, so that batch mates and padding cannot touch a score.
+        """Scores `batch`, one image at a time: no score depends on batch mates or padding.
 
         Raises:
-            RewardUnavailable: the server does not answer, or not now.
-            ConfigError: the server refuses such questions altogether.
+            RewardUnavailable: The server does not answer, or is busy.
+            ConfigError: The server refuses such questions altogether.
         """
         found = [
             self._score(image, prompt.text)
@@ -99,7 +107,7 @@ class Alignment:
         )
 
     def _score(self, image: Image.Image, prompt: str) -> Match | str:
-        """The match of description and prompt, or why there is none."""
+        """The match of description and prompt, or the reason why there is none."""
         try:
             description = self.describe(image)
         except UnusableAnswer as error:

@@ -1,12 +1,11 @@
 """BERTScore by the package `bert-score`, without idf weights and without rescaling.
 
-Three things stand between bert-score 0.3.13 and transformers 5. All are met from outside the package:
+bert-score 0.3.13 fails with transformers 5 in three places, all handled outside the package:
 
 - A tokenizer that states no maximum length overflows. It gets the model's maximum.
 - transformers 5 keeps the type of a checkpoint in half precision, in which DeBERTa does not run.
   The model becomes float32, as it was under transformers 4, on which the originals ran.
-- An empty text raises an AttributeError. It scores 0 here, as the package intends, and is not
-  passed on.
+- An empty text raises an AttributeError. It scores 0 here, as the package intends.
 """
 
 from __future__ import annotations
@@ -25,34 +24,34 @@ from ddpo.weights import fetch_hub_repository
 
 __all__ = ["BertScore", "Match"]
 
-MAX_TOKENS: Final = (
-    512  # of DeBERTa's training; longer texts are cut where the tokenizer states no maximum
-)
+MAX_TOKENS: Final = 512
+"""Length in DeBERTa's training; longer texts are cut where the tokenizer states no maximum."""
 UNLIMITED: Final = 1_000_000  # a tokenizer without a maximum states 1e30
 T5: Final = "t5"
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How well a candidate and a reference match."""
+    """BERTScore of a candidate and a reference."""
 
     precision: float
     recall: float
     f1: float
-    truncated: bool  # whether the end of the reference was cut off
+    truncated: bool  # True if the end of the reference was cut off
 
 
 class BertScore:
-    """A `bert_score.BERTScorer`, which is asked about one pair of texts at a time.
+    """A `bert_score.BERTScorer` that scores one pair of texts at a time.
 
     Args:
-        model: folder or hub id.
-        layer: 40 for deberta-xlarge-mnli, as bert-score chooses; 0 is the embedding.
+        model: folder or hub id of the encoder.
+        layer: number of the compared layer: 40 for deberta-xlarge-mnli, as bert-score chooses; 0
+            is the embedding.
         device: torch device.
 
     Raises:
-        MissingResourceError: the model is not here and cannot be fetched.
-        ConfigError: it has fewer layers.
+        MissingResourceError: The model is neither here nor downloadable.
+        ConfigError: The model has fewer layers.
     """
 
     def __init__(self, model: str, layer: int, device: str = "cpu") -> None:
@@ -95,7 +94,7 @@ class BertScore:
 
 
 def _config(folder: Path, layer: int) -> Any:
-    """The configuration of the model in a folder, if the model has that many layers.
+    """The configuration of the model in a folder, which has at least that many layers.
 
     Raises:
         MissingResourceError, ConfigError: as `BertScore`.
@@ -114,9 +113,9 @@ def _config(folder: Path, layer: int) -> Any:
 
 @contextmanager
 def _plain_name(folder: Path, config: Any) -> Iterator[str]:
-    """A path of the folder by which bert-score does not take the model for another kind.
+    """A path of the folder that does not mislead bert-score about the kind of the model.
 
-    The package takes a path with "t5" in it for that of a T5 model, whatever is in the folder.
+    The package takes any path with "t5" in it for that of a T5 model.
     """
     path = str(folder.resolve())
     if T5 not in path or T5 in str(config.model_type):
@@ -135,7 +134,7 @@ def _cannot_load(folder: Path, error: Exception) -> MissingResourceError:
 
 
 def _longest(tokenizer: Any, config: Any) -> int:
-    """How many tokens a text may have, special ones included."""
+    """The greatest number of tokens of a text, special ones included."""
     stated = int(tokenizer.model_max_length)
     if stated < UNLIMITED:
         return stated

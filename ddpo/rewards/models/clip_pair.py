@@ -1,4 +1,4 @@
-"""A CLIP model with both towers, from a folder or the hub: cosines of pictures and texts."""
+"""A CLIP model with both encoders, from a folder or the hub: cosines of images and texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddpo.rewards.models.clip_pixels import SIDE, prepared
 from ddpo.rewards.models.clip_text import ClipText
 from ddpo.rewards.models.clip_words import TextReader, plain_reader
 from ddpo.rewards.models.onednn_linear import pack_linears
-from ddpo.rewards.models.shared_encoders import shared_tower, tower_dtype
+from ddpo.rewards.models.shared_encoders import encoder_dtype, shared_encoder
 from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch
 from ddpo.weights import offline
@@ -25,25 +25,28 @@ __all__ = ["ClipPair", "cosines"]
 
 
 def cosines(images: Tensor, texts: Tensor) -> Tensor:
-    """The cosine of each picture with its text. Both `[batch, width]` → float64 `[batch]`, in which it is summed, as in `head_scores`."""
+    """The cosine of each image with its text: both `[batch, width]` → float64 `[batch]`."""
     return (normalize(in_float64(images), dim=-1) * normalize(in_float64(texts), dim=-1)).sum(-1)
 
 
 class ClipPair:
-    """Both towers: the picture's shared with other rewards, the text's with a memory of its own.
+    """Image and text encoder of a CLIP model.
+
+    The image encoder is shared with other rewards; the text encoder remembers its own embeddings.
 
     Args:
-        card: of the reward that asks; names the backbone and the weights.
+        card: card of the reward, which names the backbone and the weights.
         clip: folder or hub id of a `transformers.CLIPModel`.
         tokenizer: folder or hub id of its tokenizer.
-        device: torch device of both towers.
-        dtype: in which both towers compute, "float32" or "bfloat16"; the cosine is float64.
-        half: as `clip_pixels.square` takes it.
-        reader: the loaded tokenizer → what reads a text with it.
+        device: torch device of both encoders.
+        dtype: precision of both encoders, "float32" or "bfloat16"; the cosine is float64.
+        half: rounding of half a pixel, as in `clip_pixels.square`.
+        reader: function from the loaded tokenizer to the reader of texts.
 
     Raises:
-        MissingResourceError: something is not here and cannot be fetched, or is not whole.
-        ConfigError: no such dtype, or the model takes pictures of another size or has a smaller vocabulary than the tokenizer.
+        MissingResourceError: A file is neither here nor downloadable, or is incomplete.
+        ConfigError: The dtype is not known, the model takes images of another size, or its
+            vocabulary is smaller than the tokenizer's.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class ClipPair:
         half: Callable[[float], int] = round,
         reader: Callable[[Any], TextReader] = plain_reader,
     ) -> None:
-        kind = tower_dtype(card.id, dtype)
+        kind = encoder_dtype(card.id, dtype)
         model, words = _load(card, clip, tokenizer)
         self.logit_scale = float(model.logit_scale.exp())
         model = place(model, device, kind)
@@ -64,21 +67,23 @@ class ClipPair:
         name = card.backbone if clip == card.weights[0].source else f"{card.backbone}, from {clip}"
         name = name if kind == torch.float32 else f"{name}, {dtype}"
         self.text = ClipText(model, reader(words), int(words.eos_token_id))
-        self.tower = shared_tower(name, device, lambda: _image_embeddings(model, half))
+        self.encoder = shared_encoder(name, device, lambda: _image_embeddings(model, half))
 
     def cosines(self, batch: ImageBatch, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Cosines float64 `[batch]` of one picture or more with their texts, and float32 `[batch]`, 1 where a text was cut; on the CPU."""
+        """Cosines of at least one image with its text, and 1 where a text was truncated.
+
+        Returns:
+            Cosines float64 `[batch]` and truncation flags float32 `[batch]`, both on the CPU.
+        """
         text, truncated = self.text.embed(texts)
-        return cosines(self.tower.embed(batch), text).cpu(), truncated
+        return cosines(self.encoder.embed(batch), text).cpu(), truncated
 
 
 def _image_embeddings(model: Any, half: Callable[[float], int]) -> Callable[[ImageBatch], Tensor]:
-    vision, projection, device, dtype = (
-        model.vision_model,
-        model.visual_projection,
-        model.device,
-        model.dtype,
-    )
+    vision = model.vision_model  # the text half is not held
+    projection = model.visual_projection
+    device = model.device
+    dtype = model.dtype
 
     def embed(batch: ImageBatch) -> Tensor:
         inputs = prepared(batch.images, device, half)
@@ -111,15 +116,18 @@ def _load(card: RewardCard, clip: str, tokenizer: str) -> tuple[Any, Any]:
         name for name in info["missing_keys"] if not name.endswith("position_ids")
     ):
         raise MissingResourceError(
-            f"reward {card.id!r}: the CLIP model {clip} lacks {len(missing)} tensors, such as {missing[0]}"
+            f"reward {card.id!r}: the CLIP model {clip} lacks {len(missing)} tensors, "
+            f"such as {missing[0]}"
         )
     if (side := model.config.vision_config.image_size) != SIDE:
         raise ConfigError(
-            f"reward {card.id!r}: the CLIP model {clip} takes pictures of {side}×{side}, not {SIDE}×{SIDE}"
+            f"reward {card.id!r}: the CLIP model {clip} takes images of {side}×{side}, "
+            f"not {SIDE}×{SIDE}"
         )
     if len(words) > (size := model.config.text_config.vocab_size):
         raise ConfigError(
-            f"reward {card.id!r}: the tokenizer {tokenizer} has {len(words)} tokens, the CLIP model {clip} knows {size}"
+            f"reward {card.id!r}: the tokenizer {tokenizer} has {len(words)} tokens, "
+            f"the CLIP model {clip} knows {size}"
         )
     return model.eval().requires_grad_(False), words
 
@@ -138,6 +146,6 @@ def _missing(card: RewardCard, error: Exception) -> str:
         f"{option.name}=…" for option in card.options if option.name not in ("device", "dtype")
     )
     return (
-        f"reward {card.id!r} needs {' and '.join(needed)}: run `{' && '.join(commands)}`, or give folders as {folders}; "
-        f"{one_line(error).split('. ')[0]}"
+        f"reward {card.id!r} needs {' and '.join(needed)}: run `{' && '.join(commands)}`, "
+        f"or give folders as {folders}; {one_line(error).split('. ')[0]}"
     )

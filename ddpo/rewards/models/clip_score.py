@@ -1,4 +1,4 @@
-"""CLIPScore without a reference: how close picture and prompt are in CLIP ViT-B/32."""
+"""CLIPScore without a reference: the scaled cosine of image and prompt in CLIP ViT-B/32."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ WEIGHT: Final = 2.5
 
 
 class ClipScore:
-    """2.5 · max(cos(image, "A photo depicts PROMPT"), 0), in float32; the paper computed in float16.
+    """2.5 · max(cos(image, "A photo depicts PROMPT"), 0) in float32; float16 in the paper.
 
     The text is cleaned as in OpenAI's package, on which the original runs.
 
     Args:
         clip: folder or hub id of the CLIP model with its tokenizer.
-        device: torch device of both towers.
-        dtype: in which both towers compute, "float32" or "bfloat16".
+        device: torch device of both encoders.
+        dtype: precision of both encoders, "float32" or "bfloat16".
 
     Raises:
-        MissingResourceError: the model is not here and cannot be fetched, or is not whole.
-        ConfigError: no such dtype, or the model takes pictures of another size than 224×224.
+        MissingResourceError: The model is neither here nor downloadable, or is incomplete.
+        ConfigError: The dtype is not known, or the model does not take images of 224×224.
     """
 
     card = CARDS["clip_score"]
@@ -42,7 +42,7 @@ class ClipScore:
         self._pair = ClipPair(self.card, clip, clip, device, dtype, reader=openai_reader)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`; part `truncated` is 1 where the prompt was cut."""
+        """Scores `batch`; part `truncated` is 1 where the prompt was truncated."""
         if not len(batch):
             return RewardOutput(torch.zeros(0), {"truncated": torch.zeros(0)})
         cosines, truncated = self._pair.cosines(

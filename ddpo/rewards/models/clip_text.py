@@ -1,4 +1,4 @@
-"""CLIP's text tower: texts → embeddings, each text run once, together with others of about its length."""
+"""CLIP's text encoder: each text is embedded once, in a batch of texts of about its length."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["ClipText", "Remembered", "cut", "padded"]
 
 REMEMBERED: Final = 4096  # texts, of at most 1024 floats each: 16 MB
 AT_ONCE: Final = 16  # texts
-STEP: Final = 16  # tokens; texts are padded to the next multiple, which depends on the text alone
+STEP: Final = 16  # tokens; each text is padded to the next multiple
 
 
 def cut(ids: list[int], limit: int) -> list[int]:
-    """At most `limit` tokens; the last one, which is the end token that the embedding is read at, stays.
+    """The first tokens up to `limit`, with the end token, where the embedding is read, kept.
 
     Source: openai/CLIP, clip.py, tokenize with truncate=True.
     """
@@ -29,10 +29,10 @@ def cut(ids: list[int], limit: int) -> list[int]:
 def padded(
     texts: Sequence[list[int]], limit: int, filler: int
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Texts of about one length put together: the places of some of them, and their tokens int64 `[some, length]`.
+    """Batches of texts of about one length: their places, and their tokens int64 `[some, length]`.
 
-    A text is filled up at its end, to a length that depends on it alone. In a tower whose tokens look back and never ahead the filling
-    cannot touch the end token before it, at which the embedding is read.
+    Each text is padded at its end, to a length that depends on it alone. In a causal encoder the
+    padding cannot affect the end token before it, where the embedding is read.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for place, ids in enumerate(texts):
@@ -49,19 +49,24 @@ def padded(
 
 
 class Remembered:
-    """What `run` gives for texts; each goes through it once, those of one call together.
+    """A memory of text embeddings: each text is embedded once, those of one call together.
 
     Args:
-        run: texts, each another → an embedding `[width]` and whether the text was cut, for each.
+        run: function from distinct texts to the embedding `[width]` of each, and whether the text
+            was truncated.
     """
 
     def __init__(self, run: Callable[[list[str]], list[tuple[Tensor, bool]]]) -> None:
         self._run = run
         self._known: OrderedDict[str, tuple[Tensor, bool]] = OrderedDict()
-        self.passes = 0  # texts that went through so far
+        self.passes = 0  # number of texts embedded so far
 
     def embed(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Embeddings `[batch, width]` of one text or more, on the model's device; float32 `[batch]`, 1 where a text was cut."""
+        """Embeddings of at least one text, and 1 where a text was truncated.
+
+        Returns:
+            Embeddings `[batch, width]` on the model's device, and flags float32 `[batch]`.
+        """
         found = {text: self._known[text] for text in texts if text in self._known}
         if new := [text for text in dict.fromkeys(texts) if text not in found]:
             with torch.no_grad():
@@ -81,14 +86,15 @@ class ClipText(Remembered):
     """The text half of a `transformers.CLIPModel`.
 
     Args:
-        model: the whole model, in eval mode; its image half is not kept.
-        read: a text → its token ids, from the start token to the end token.
-        filler: token id behind the end token of a shorter text.
+        model: whole model in eval mode; its image half is not kept.
+        read: function from a text to its token ids, from the start token to the end token.
+        filler: token id for padding behind the end token.
     """
 
     def __init__(self, model: Any, read: TextReader, filler: int) -> None:
         super().__init__(self._embeddings)
-        self._text_model, self._projection = model.text_model, model.text_projection
+        self._text_model = model.text_model
+        self._projection = model.text_projection
         self._read = read
         self._filler = filler
         self._limit = int(model.config.text_config.max_position_embeddings)  # 77

@@ -1,4 +1,4 @@
-"""Text → CLIP token ids, as transformers' tokenizer gives them and as OpenAI's own tokenizer does."""
+"""CLIP token ids of texts, by transformers' tokenizer or by the rules of OpenAI's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ddpo.errors import ConfigError
 __all__ = ["TextReader", "openai_clean", "openai_reader", "plain_reader"]
 
 TextReader = Callable[[str], list[int]]
-"""A text → its token ids, uncut, with the start token before them and the end token behind them."""
+"""Function from a text to all its token ids, between the start token and the end token."""
 
 
 def plain_reader(tokenizer: Any) -> TextReader:
@@ -41,14 +41,14 @@ def openai_clean(text: str) -> str:
 def openai_reader(tokenizer: Any) -> TextReader:
     """The vocabulary of a CLIP tokenizer of transformers behind OpenAI's own cleaning.
 
-    The normaliser of `tokenizer` is taken off: OpenAI's tokenizer does not compose letters again
+    The normaliser of `tokenizer` is removed: OpenAI's tokenizer does not compose letters again
     after it has replaced HTML entities.
 
     Args:
-        tokenizer: CLIP tokenizer of transformers, which nobody else uses.
+        tokenizer: CLIP tokenizer of transformers, not in use elsewhere.
 
     Raises:
-        ConfigError: the tokenizer is not one of the library `tokenizers`, as CLIP's is.
+        ConfigError: The tokenizer is not one of the library `tokenizers`, as CLIP's is.
     """
     if not hasattr(tokenizer, "backend_tokenizer"):
         kind = type(tokenizer).__name__

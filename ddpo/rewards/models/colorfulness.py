@@ -12,15 +12,16 @@ from ddpo.types import ImageBatch, RewardOutput
 __all__ = ["Colorfulness", "colorfulness"]
 
 
-def colorfulness(picture: NDArray[np.uint8]) -> float:
-    """M = √(σ²_rg + σ²_yb) + 0.3 √(μ²_rg + μ²_yb) with rg = R - G and yb = (R + G) / 2 - B on 0 … 255.
+def colorfulness(image: NDArray[np.uint8]) -> float:
+    """M = √(σ²_rg + σ²_yb) + 0.3 √(μ²_rg + μ²_yb), rg = R - G, yb = (R + G) / 2 - B on 0 … 255.
 
     Args:
-        picture: uint8 `[height, width, 3]`.
+        image: uint8 `[height, width, 3]`.
 
-    Source: Hasler and Süsstrunk, "Measuring colourfulness in natural images", Proc. SPIE 5007 (2003), the metric of section 7.
+    Source: Hasler and Süsstrunk, "Measuring colourfulness in natural images", Proc. SPIE 5007
+    (2003), the metric of section 7.
     """
-    red, green, blue = np.moveaxis(picture.astype(np.float64), -1, 0)
+    red, green, blue = np.moveaxis(image.astype(np.float64), -1, 0)
     rg = red - green
     yb = (red + green) / 2 - blue
     return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
@@ -33,5 +34,5 @@ class Colorfulness:
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""
-        scores = [colorfulness(picture) for picture in batch.uint8]
+        scores = [colorfulness(image) for image in batch.uint8]
         return RewardOutput(torch.tensor(scores, dtype=torch.float32))

@@ -12,13 +12,15 @@ __all__ = ["Contrast", "rms_contrast"]
 
 
 def rms_contrast(pixels: Tensor) -> Tensor:
-    """√ of the mean over height and width of (luma - mean luma)². `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`.
+    """The root of the mean over height and width of (luma - mean luma)².
 
-    Differentiable; the gradient at a picture of one colour is 0.
+    `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`. Differentiable; the gradient at an
+    image of one colour is 0.
 
-    Source: Peli, "Contrast in complex images", J. Opt. Soc. Am. A 7 (1990), root-mean-square contrast, here of gamma-encoded luma.
+    Source: Peli, "Contrast in complex images", J. Opt. Soc. Am. A 7 (1990), root-mean-square
+    contrast, here of gamma-encoded luma.
     """
-    return each(lambda picture: luma(picture).std(correction=0), pixels)
+    return each(lambda image: luma(image).std(correction=0), pixels)
 
 
 class Contrast:

@@ -1,4 +1,4 @@
-"""The DINOv2 image tower: class tokens of transformers' `Dinov2Model` after its own preprocessing, done by Pillow."""
+"""The DINOv2 image encoder: class tokens of `Dinov2Model`, preprocessed by Pillow."""
 
 from __future__ import annotations
 
@@ -15,42 +15,44 @@ from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.cards.diversity import DINO_BACKBONE, DINOV2
 from ddpo.rewards.models.clip_pixels import square
-from ddpo.rewards.models.shared_encoders import SharedEncoder, shared_tower, side_by_side
+from ddpo.rewards.models.shared_encoders import SharedEncoder, shared_encoder, side_by_side
 from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch
 from ddpo.weights import offline
 
-__all__ = ["dino_tower", "preprocess"]
+__all__ = ["dino_encoder", "preprocess"]
 
 SHORTER: Final = 256
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
 """ImageNet's. Source: facebook/dinov2-base, preprocessor_config.json."""
-AT_ONCE: Final = 16  # pictures
+AT_ONCE: Final = 16  # images
 
 
 def preprocess(image: Image.Image) -> Tensor:
-    """PIL bicubic to 256 on the shorter side, centre crop 224, ImageNet's mean and deviation. RGB → float32 `[3, 224, 224]`.
+    """DINOv2's input of an RGB image, float32 `[3, 224, 224]`.
 
-    Margins and lengths are cut off to whole pixels, as transformers does.
+    PIL bicubic to 256 on the shorter side, centre crop 224, ImageNet's mean and standard deviation.
+    Margins and lengths are rounded down to whole pixels, as in transformers.
     """
     array = torch.from_numpy(square(image, math.floor, SHORTER).astype(np.float32) / 255)
     return ((array - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1).contiguous()
 
 
-def dino_tower(card: RewardCard, model: str, device: str) -> SharedEncoder:
-    """The tower pictures → class tokens float32 `[batch, width]`, shared by all rewards that name it.
+def dino_encoder(card: RewardCard, model: str, device: str) -> SharedEncoder:
+    """The encoder from images to class tokens float32 `[batch, width]`, shared between rewards.
 
     Args:
-        card: of the reward that asks.
+        card: card of the reward.
         model: folder or hub id of a `transformers.Dinov2Model`.
         device: torch device.
 
     Raises:
-        MissingResourceError: it is not here and cannot be fetched, is not whole, or is another model.
+        MissingResourceError: The model is neither here nor downloadable, is incomplete, or is of
+            another kind.
     """
     name = DINO_BACKBONE if model == DINOV2.source else f"{DINO_BACKBONE}, from {model}"
-    return shared_tower(name, device, lambda: _embeddings(_load(card, model), device))
+    return shared_encoder(name, device, lambda: _embeddings(_load(card, model), device))
 
 
 def _embeddings(model: Any, device: str) -> Callable[[ImageBatch], Tensor]:
@@ -79,8 +81,9 @@ def _load(card: RewardCard, source: str) -> Any:
     try:
         config: Any = AutoConfig.from_pretrained(source, **where)
         if config.model_type != "dinov2":
+            kind = config.model_type
             raise MissingResourceError(
-                f"reward {card.id!r}: {source} is a model of type {config.model_type!r}, not 'dinov2'"
+                f"reward {card.id!r}: {source} is a model of type {kind!r}, not 'dinov2'"
             )
         model, info = Dinov2Model.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True, **where
@@ -89,11 +92,13 @@ def _load(card: RewardCard, source: str) -> Any:
         if isinstance(error, MissingResourceError):
             raise
         raise MissingResourceError(
-            f"reward {card.id!r} needs {DINOV2.source} ({DINOV2.megabytes:g} MB, {DINOV2.licence}): run `hf download {DINOV2.source}`, "
-            f"or give a folder as dino=…; {one_line(error).split('. ')[0]}"
+            f"reward {card.id!r} needs {DINOV2.source} ({DINOV2.megabytes:g} MB, "
+            f"{DINOV2.licence}): run `hf download {DINOV2.source}`, or give a folder as dino=…; "
+            f"{one_line(error).split('. ')[0]}"
         ) from error
     if missing := sorted(info["missing_keys"]):
         raise MissingResourceError(
-            f"reward {card.id!r}: the model {source} lacks {len(missing)} tensors, such as {missing[0]}"
+            f"reward {card.id!r}: the model {source} lacks {len(missing)} tensors, "
+            f"such as {missing[0]}"
         )
     return model.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Diversity of the pictures of a prompt as the mean of a distance over all pairs: LPIPS, or cosine distance of DINOv2 class tokens."""
+"""Diversity of the images of a prompt: mean pairwise LPIPS, or cosine distance of DINOv2 tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ddpo.errors import ConfigError
 from ddpo.rewards.cache import image_digests
 from ddpo.rewards.cards.diversity import DINOV2, DIVERSITY_CARDS
 from ddpo.rewards.groups import judge_groups
-from ddpo.rewards.models.dino import dino_tower
+from ddpo.rewards.models.dino import dino_encoder
 from ddpo.rewards.models.lpips import load_lpips, lpips_distances, lpips_features, lpips_inputs
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -26,15 +26,18 @@ __all__ = [
     "unit_rows",
 ]
 
-SMALLEST: Final = 32  # pixels; below it AlexNet's third layer has no place left
-AT_ONCE: Final = 8  # pictures
+SMALLEST: Final = 32  # pixels; below it AlexNet's third layer has no position left
+AT_ONCE: Final = 8  # images
 
 
 def unit_rows(features: Tensor) -> Tensor:
-    """Features of length 1. A row of zeros, which has no direction, points along an axis of its own: such rows are alike and like no other.
+    """Features of length 1, as rows.
+
+    A row of zeros, which has no direction, gets an axis of its own: such rows equal each other and
+    are orthogonal to all others.
 
     Args:
-        features: `[n, width]`.
+        features: features `[n, width]`.
 
     Returns:
         float64 `[n, width + 1]`.
@@ -44,33 +47,42 @@ def unit_rows(features: Tensor) -> Tensor:
 
 
 def cosine_distances(features: Tensor) -> Tensor:
-    """1 - cosine of every two rows: 0 … 2, by ½|a - b|² of unit vectors, so that close ones are exact. `[n, width]` → float64 `[n, n]`."""
+    """1 - cosine of every two rows, 0 … 2: `[n, width]` → float64 `[n, n]`.
+
+    Computed as ½|a - b|² of unit vectors, which is exact for close ones.
+    """
     rows = unit_rows(features)
     return torch.stack([(rows - row).square().sum(1) / 2 for row in rows])
 
 
 def mean_to_others(distances: Tensor) -> Tensor:
-    """The mean distance of each picture to the others. `[n, n]`, symmetric with a diagonal of zeros, n > 1 → `[n]`."""
+    """The mean distance of each image to the others.
+
+    Args:
+        distances: `[n, n]` with n > 1, symmetric, with a diagonal of zeros.
+    """
     return distances.sum(1) / (len(distances) - 1)
 
 
 def mean_pairwise(distances: Tensor) -> float:
-    """The mean over all n(n - 1)/2 pairs, whose expectation does not depend on n. `[n, n]` as in `mean_to_others`."""
+    """The mean over all n(n - 1)/2 pairs, whose expectation does not depend on n."""
     return float(mean_to_others(distances).mean())
 
 
 class DiversityLpips:
-    """Mean pairwise LPIPS of the pictures of a prompt. Part `to_others`: the mean of a picture's own pairs; `n`: pictures of the prompt.
+    """Mean pairwise LPIPS of the images of a prompt.
+
+    Part `to_others` is the mean over the pairs of one image, part `n` the number of images.
 
     Args:
-        alexnet: local copy of torchvision's AlexNet, else it is fetched.
-        linear: local copy of LPIPS' layer weights, else they are fetched.
-        side: pixels to which pictures of another size are resized.
-        device: where AlexNet runs.
+        alexnet: path of a local copy of torchvision's AlexNet; None to fetch it.
+        linear: path of a local copy of LPIPS' layer weights; None to fetch them.
+        side: side in pixels to which images of another size are resized.
+        device: torch device of AlexNet.
 
     Raises:
-        ConfigError: a side below 32.
-        MissingResourceError: weights are missing.
+        ConfigError: The side is below 32.
+        MissingResourceError: Weights are missing.
     """
 
     card = DIVERSITY_CARDS["diversity_lpips"]
@@ -86,11 +98,15 @@ class DiversityLpips:
             raise ConfigError(
                 f"reward {self.card.id!r}: side must be at least {SMALLEST}, got {side}"
             )
-        self._side, self._device = side, torch.device(device)
+        self._side = side
+        self._device = torch.device(device)
         self._model = load_lpips(alexnet, linear, self.card.id).to(self._device)
 
     def features(self, batch: ImageBatch) -> Tensor:
-        """Vectors whose squared distance is LPIPS, float32 `[batch, width]`; of one picture or more, equal ones made once."""
+        """Vectors float32 `[batch, width]` of at least one image, whose squared distance is LPIPS.
+
+        Equal images are computed once.
+        """
         first: dict[bytes, int] = {}
         digests = image_digests(batch, exact=False)
         for place, digest in enumerate(digests):
@@ -116,24 +132,24 @@ class DiversityLpips:
 
 
 class DiversityDino:
-    """Mean pairwise cosine distance of the DINOv2 class tokens of the pictures of a prompt; parts as in `DiversityLpips`.
+    """Mean pairwise cosine distance of DINOv2 class tokens; parts as in `DiversityLpips`.
 
     Args:
         dino: folder or hub id of the model.
-        device: where it runs.
+        device: torch device of the model.
 
     Raises:
-        MissingResourceError: weights are missing.
+        MissingResourceError: Weights are missing.
     """
 
     card = DIVERSITY_CARDS["diversity_dino"]
 
     def __init__(self, dino: str = DINOV2.source, device: str = "cpu") -> None:
-        self._tower = dino_tower(self.card, dino, device)
+        self._encoder = dino_encoder(self.card, dino, device)
 
     def features(self, batch: ImageBatch) -> Tensor:
-        """Class tokens float32 `[batch, width]` of one picture or more."""
-        return self._tower.embed(batch).float().cpu()
+        """Class tokens float32 `[batch, width]` of at least one image."""
+        return self._encoder.embed(batch).float().cpu()
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""

@@ -12,22 +12,25 @@ from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["EdgeDensity", "mean_gradient"]
 
-TINY: Final = 1e-300  # the root has no derivative at 0; below this the derivative is 0, and the root is 0 in float32
+TINY: Final = 1e-300
+"""Floor under the root, which has no derivative at 0: below it the gradient is 0, and the root is 0
+in float32."""
 
 
 def mean_gradient(pixels: Tensor) -> Tensor:
     """Mean over height and width of √(gx² + gy²), Sobel's kernels over 8 on luma, edges replicated.
 
-    Over 8, so that a ramp of slope s per pixel has the gradient s. `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`.
-    Differentiable; the gradient is 0 where the picture is flat.
+    Over 8, so that a ramp of slope s per pixel has the gradient s. `[batch, 3, height, width]` in
+    [0, 1] → float64 `[batch]`. Differentiable; the gradient is 0 where the image is flat.
 
-    Source: Sobel and Feldman, "A 3×3 isotropic gradient operator for image processing", Stanford Artificial Intelligence Project (1968).
+    Source: Sobel and Feldman, "A 3×3 isotropic gradient operator for image processing", Stanford
+    Artificial Intelligence Project (1968).
     """
     return each(_mean_gradient, pixels)
 
 
-def _mean_gradient(picture: Tensor) -> Tensor:
-    wide = padded(luma(picture))
+def _mean_gradient(image: Tensor) -> Tensor:
+    wide = padded(luma(image))
     down = wide[:-2] + 2.0 * wide[1:-1] + wide[2:]  # smoothed along y
     right = wide[:, :-2] + 2.0 * wide[:, 1:-1] + wide[:, 2:]  # smoothed along x
     square = ((down[:, 2:] - down[:, :-2]).square() + (right[2:] - right[:-2]).square()) / 64.0

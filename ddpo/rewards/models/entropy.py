@@ -1,4 +1,4 @@
-"""Entropy: how evenly the grey levels are used."""
+"""Entropy of the luma histogram: high where the grey levels are used evenly."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ from ddpo.types import ImageBatch, RewardOutput
 __all__ = ["Entropy", "histogram_entropy"]
 
 
-def histogram_entropy(picture: NDArray[np.uint8]) -> float:
+def histogram_entropy(image: NDArray[np.uint8]) -> float:
     """-Σ p log₂ p over the 256 levels of rounded BT.601 luma, in bits.
 
     Args:
-        picture: uint8 `[height, width, 3]`.
+        image: uint8 `[height, width, 3]`.
 
-    Source: Shannon, "A mathematical theory of communication", Bell System Technical Journal 27 (1948), of the histogram.
+    Source: Shannon, "A mathematical theory of communication", Bell System Technical Journal 27
+    (1948), of the histogram.
     """
-    counts = np.array(Image.fromarray(picture).convert("L").histogram(), dtype=np.float64)
+    counts = np.array(Image.fromarray(image).convert("L").histogram(), dtype=np.float64)
     shares = counts[counts > 0] / counts.sum()
     return float((shares * np.log2(1.0 / shares)).sum())
 
 
 class Entropy:
-    """Shannon entropy of the luma histogram: 0 for one level, 8 bits where all 256 are equally common."""
+    """Shannon entropy of the luma histogram: 0 for one level, 8 bits for 256 equally common."""
 
     card = CARDS["entropy"]
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""
         return RewardOutput(
-            torch.tensor(
-                [histogram_entropy(picture) for picture in batch.uint8], dtype=torch.float32
-            )
+            torch.tensor([histogram_entropy(image) for image in batch.uint8], dtype=torch.float32)
         )

@@ -14,22 +14,26 @@ from ddpo.types import ImageBatch, RewardOutput
 __all__ = ["HighFrequency", "high_frequency_share"]
 
 HALF_NYQUIST: Final = 0.25  # cycles per pixel; Nyquist is 0.5
-FLAT: Final = 1e-9  # squared luma per pixel, a thousandth of half a level of 8 bits: below it there is no detail to divide
+FLAT: Final = 1e-9
+"""Squared luma per pixel, a thousandth of half a level of 8 bits; keeps the share of a flat image
+at 0."""
 
 
 def high_frequency_share(pixels: Tensor) -> Tensor:
-    """Share of the power of luma at frequencies √(fx² + fy²) above half of Nyquist, of the picture about its mean under a Hann window.
+    """Share of the power of luma at frequencies √(fx² + fy²) above half of Nyquist.
 
-    The window keeps the step from one border to the opposite one out of the spectrum. `[batch, 3, height, width]` in [0, 1] → float64
-    `[batch]` in [0, 1]; 0 where the picture is flat. Differentiable.
+    The mean is subtracted. A Hann window keeps the step from one border to the opposite one out of
+    the spectrum. `[batch, 3, height, width]` in [0, 1] → float64 `[batch]` in [0, 1]; 0 where the
+    image is flat. Differentiable.
 
-    Source: Blackman & Tukey, "The measurement of power spectra", Bell System Technical Journal 37 (1958), for the windowed periodogram.
+    Source: Blackman & Tukey, "The measurement of power spectra", Bell System Technical Journal 37
+    (1958), for the windowed periodogram.
     """
     return each(_share, pixels)
 
 
-def _share(picture: Tensor) -> Tensor:
-    plane = luma(picture)
+def _share(image: Tensor) -> Tensor:
+    plane = luma(image)
     height, width = plane.shape
     window = torch.outer(_hann(height, plane), _hann(width, plane))
     apart = plane - (window * plane).sum() / window.sum()
@@ -47,13 +51,13 @@ def _share(picture: Tensor) -> Tensor:
 
 
 def _hann(side: int, like: Tensor) -> Tensor:
-    """sin²(π (i + ½) / side): symmetric, and nowhere 0, so that a side of one pixel has a weight too."""
+    """sin²(π (i + ½) / side), which is symmetric and never 0, not even for a side of one pixel."""
     place = (torch.arange(side, dtype=like.dtype, device=like.device) + 0.5) / side
     return torch.sin(torch.pi * place).square()
 
 
 class HighFrequency:
-    """Share of fine detail in the spectrum: noise and grain score high, smooth pictures near 0."""
+    """Share of fine detail in the spectrum: noise and grain score high, smooth images near 0."""
 
     card = CARDS["high_frequency"]
 

@@ -1,9 +1,10 @@
-"""HPSv3: Qwen2-VL-7B that reads the picture, a long instruction and the prompt, and a small head on its token `<|Reward|>`.
+"""HPSv3: Qwen2-VL-7B reads image, instruction and prompt; a small head scores its `<|Reward|>`.
 
-Positions run 0, 1, 2 … over picture and text alike. Qwen2-VL itself would give a picture's tokens a row and a column, but the original
-calls the language model without them, in training and in use, so that its weights know no others; scores with rows and columns differ.
+Positions run 0, 1, 2 … over image and text alike. Qwen2-VL itself would give the tokens of an image
+a row and a column. The original calls the language model without them, in training and in use, so
+scores with rows and columns differ.
 
-Of Qwen2-VL's processor nothing but its recipe is needed, which Pillow and a reshape follow here: there is no extra to install.
+Qwen2-VL's preprocessing is done by Pillow and a reshape, so there is no extra to install.
 """
 
 from __future__ import annotations
@@ -22,29 +23,31 @@ from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.card import WeightFile
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.preference import HPSV3, QWEN2_VL_7B
-from ddpo.rewards.models.hpsv3_input import MERGED, PICTURE, REWARD, conversation, patches
+from ddpo.rewards.models.hpsv3_input import IMAGE, MERGED, REWARD, conversation, patches
 from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Hpsv3", "load_model"]
 
-HEAD: Final = (0, 3, 5)  # the linear layers among ReLU and dropout
+HEAD: Final = (0, 3, 5)  # indices of the linear layers among ReLU and dropout
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_model(
     checkpoint: Path, config: Path, words: int, dtype: torch.dtype
 ) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
-    """Qwen2-VL without its output layer, and the head's layers (weight, bias) in float32; every key used or known to be without effect.
+    """Qwen2-VL without its output layer, and the head's layers (weight, bias) in float32.
+
+    Every key of the checkpoint is used, or is known to have no effect.
 
     Args:
-        checkpoint: HPSv3.safetensors, of keys as in transformers 4.45.2.
-        config: config.json of the base model, whose vocabulary is another.
+        checkpoint: path of HPSv3.safetensors, with the keys of transformers 4.45.2.
+        config: path of config.json of the base model, whose vocabulary differs.
         words: size of the tokenizer's vocabulary.
-        dtype: of Qwen2-VL.
+        dtype: precision of Qwen2-VL.
 
     Raises:
-        MissingResourceError: one of them is another file.
+        MissingResourceError: One of them is another file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -78,7 +81,7 @@ def _models(
         (state.pop(f"rm_head.{n}.weight").float(), state.pop(f"rm_head.{n}.bias").float())
         for n in HEAD
     ]
-    state.pop("lm_head.weight")  # next-token scores, which are not asked for
+    state.pop("lm_head.weight")  # next-token scores, which are not needed
     found = len(state["model.embed_tokens.weight"])
     if found != words:
         raise ValueError(f"it has {found} words, the tokenizer {words}")
@@ -101,12 +104,15 @@ def _models(
 
 
 def _renamed(name: str) -> str:
-    """From a key of transformers 4.45.2 to that of transformers 5."""
+    """The key of transformers 5 for one of transformers 4.45.2."""
     return f"language_model.{name.removeprefix('model.')}" if name.startswith("model.") else name
 
 
 def _file(path: str | None, name: str, size: str, weight: WeightFile) -> Path:
-    what = f"reward 'hpsv3', whose weights are {HPSV3.megabytes / 1000:g} GB, needs {name} ({size}, {weight.licence}), which"
+    what = (
+        f"reward 'hpsv3', whose weights are {HPSV3.megabytes / 1000:g} GB, "
+        f"needs {name} ({size}, {weight.licence}), which"
+    )
     if path is None:
         return weights.fetch_hub_file(weight.source, name, weight.revision, weight.sha256, what)
     if not Path(path).is_file():
@@ -122,20 +128,24 @@ def _dtype(name: str | None, device: torch.device) -> torch.dtype:
 
 
 class Hpsv3:
-    """How much people prefer a picture, given its prompt: the mean μ of a normal distribution, whose ln σ is a part.
+    """Human preference for an image, given its prompt: the mean μ of a normal distribution.
 
-    Pictures go through one by one. Qwen2-VL's 7 billion parameters keep a GPU busy with the thousand tokens of one picture, and in
-    bfloat16 padding and batch size would move a score by about as much as two pictures of one prompt differ.
+    The part `log_sigma` is its ln σ. Images are scored one by one. The thousand tokens of one image
+    keep a GPU busy, and in bfloat16 padding and batch size would move a score by about as much as
+    two images of one prompt differ.
 
     Args:
-        checkpoint: local copy of `HPSv3.safetensors`, else it is fetched.
-        base: folder with `config.json` and `tokenizer.json` of Qwen2-VL-7B-Instruct, else they are fetched.
-        device: where it runs.
-        dtype: "float32" or "bfloat16", of Qwen2-VL; None: bfloat16, on a CPU float32. The head is float32.
+        checkpoint: path of a local copy of `HPSv3.safetensors`; None to fetch it.
+        base: folder with `config.json` and `tokenizer.json` of Qwen2-VL-7B-Instruct; None to fetch
+            them.
+        device: torch device of model and head.
+        dtype: precision of Qwen2-VL, "float32" or "bfloat16"; None for float32 on a CPU and
+            bfloat16 elsewhere. The head is float32.
 
     Raises:
-        ConfigError: no such dtype.
-        MissingResourceError: a file is not here and cannot be fetched, or is another one; the smallest are asked for first.
+        ConfigError: The dtype is not known.
+        MissingResourceError: A file is neither here nor downloadable, or is another file. The
+            smallest are looked for first.
     """
 
     card = CARDS["hpsv3"]
@@ -158,23 +168,21 @@ class Hpsv3:
         model, head = load_model(file, config, self._tokenizer.get_vocab_size(), self._dtype)
         self._model = place(model, self._device)
         self._head = [(weight.to(self._device), bias.to(self._device)) for weight, bias in head]
-        self._reward, self._picture = (
-            self._tokenizer.token_to_id(token) for token in (REWARD, PICTURE)
+        self._reward, self._image = (
+            self._tokenizer.token_to_id(token) for token in (REWARD, IMAGE)
         )
 
-    def _judged(self, image: Image.Image, prompt: str) -> tuple[float, float] | str:
-        """μ and ln σ, or why there are none."""
+    def _judge(self, image: Image.Image, prompt: str) -> tuple[float, float] | str:
+        """μ and ln σ of one image, or the reason why there are none."""
         ids = self._tokenizer.encode(conversation(prompt), add_special_tokens=False).ids
-        if ids.count(self._reward) != 1 or ids.count(self._picture) != 1:
-            return (
-                f"the prompt spells {REWARD} or {PICTURE}, which stand for something else in HPSv3"
-            )
+        if ids.count(self._reward) != 1 or ids.count(self._image) != 1:
+            return f"the prompt spells {REWARD} or {IMAGE}, which are special tokens of HPSv3"
         try:
             pixels, (rows, columns) = patches(image)
         except ValueError as error:
             return str(error)
-        place = ids.index(self._picture)
-        ids[place : place + 1] = [self._picture] * (rows * columns // MERGED**2)
+        place = ids.index(self._image)
+        ids[place : place + 1] = [self._image] * (rows * columns // MERGED**2)
         hidden = self._hidden(torch.tensor([ids], device=self._device), pixels, (rows, columns))[
             0, ids.index(self._reward)
         ].float()
@@ -184,27 +192,24 @@ class Hpsv3:
         return mean, log_deviation
 
     def _hidden(self, ids: Tensor, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-        """Last hidden states `[1, tokens, width]` of tokens `[1, tokens]` with the picture's in their places."""
+        """Last hidden states `[1, tokens, width]` of tokens `[1, tokens]` and inserted image."""
         grid = torch.tensor([[1, *size]], device=self._device)
         seen = self._model.visual(pixels.to(self._device, self._dtype), grid_thw=grid).pooler_output
         embedded = self._model.language_model.embed_tokens(ids)
-        embedded = embedded.masked_scatter(
-            (ids == self._picture)[..., None], seen.to(embedded.dtype)
-        )
-        positions = torch.arange(ids.shape[1], device=self._device).expand(
-            3, 1, -1
-        )  # in time, height and width alike: see the module
+        embedded = embedded.masked_scatter((ids == self._image)[..., None], seen.to(embedded.dtype))
+        # the same in time, height and width: see the module
+        positions = torch.arange(ids.shape[1], device=self._device).expand(3, 1, -1)
         states: Tensor = self._model.language_model(
             inputs_embeds=embedded, position_ids=positions, use_cache=False
         ).last_hidden_state
         return states
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`; part `log_sigma` is ln σ, how unsure the model is. No prompt is cut."""
+        """Scores `batch`; part `log_sigma` is the model's uncertainty. No prompt is truncated."""
         images = batch.images if len(batch) else []
         with torch.no_grad():
             found = [
-                self._judged(image, prompt.text)
+                self._judge(image, prompt.text)
                 for image, prompt in zip(images, batch.prompts, strict=True)
             ]
         errors = tuple(one if isinstance(one, str) else None for one in found)
@@ -215,10 +220,10 @@ class Hpsv3:
 
 
 def _tokenizer(file: Path) -> Any:
-    """The tokenizer of Qwen2-VL with the token `<|Reward|>` after its last.
+    """The tokenizer of Qwen2-VL with the token `<|Reward|>` after its last one.
 
     Raises:
-        MissingResourceError: it is another file.
+        MissingResourceError: The file is another one.
     """
     from tokenizers import AddedToken, Tokenizer
 
@@ -231,8 +236,8 @@ def _tokenizer(file: Path) -> Any:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.add_special_tokens([AddedToken(REWARD, normalized=False, special=True)])
-    if tokenizer.token_to_id(PICTURE) is None:
+    if tokenizer.token_to_id(IMAGE) is None:
         raise MissingResourceError(
-            f"reward 'hpsv3': {file} is not the tokenizer of Qwen2-VL, which has a token {PICTURE}"
+            f"reward 'hpsv3': {file} is not the tokenizer of Qwen2-VL, which has a token {IMAGE}"
         )
     return tokenizer

@@ -1,4 +1,4 @@
-"""ImageReward v1.0: a BLIP-large of picture and prompt, and an affine head on its first text token, of the official checkpoint."""
+"""ImageReward v1.0: BLIP-large of image and prompt, with an affine head on its first text token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.preference import BERT_VOCABULARY, IMAGE_REWARD
 from ddpo.rewards.models.clip_pixels import prepared
 from ddpo.rewards.models.onednn_linear import pack_linears
-from ddpo.rewards.models.shared_encoders import tower_dtype
+from ddpo.rewards.models.shared_encoders import encoder_dtype
 from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -56,7 +56,10 @@ UNUSED: Final = (
     "blip.text_proj.",
     "blip.text_encoder.embeddings.position_ids",
 )
-"""Keys of the checkpoint that no score depends on: projections of BLIP's pre-training, and the numbers 0, 1, 2 …"""
+"""Keys of the checkpoint that no score depends on.
+
+These are projections of BLIP's pre-training, and the numbers 0, 1, 2 …
+"""
 RENAMED: Final = (
     (r"^cls_token$", "embeddings.class_embedding"),
     (r"^pos_embed$", "embeddings.position_embedding"),
@@ -67,19 +70,21 @@ RENAMED: Final = (
     (r"\.attn\.qkv\.", ".self_attn.qkv."),
     (r"\.attn\.proj\.", ".self_attn.projection."),
 )
-"""From the image encoder's keys in the checkpoint to those of transformers."""
-AT_ONCE: Final = 16  # pictures
+"""Key of the image encoder in the checkpoint → key of transformers, as patterns."""
+AT_ONCE: Final = 16  # images
 
 
 def load_blip(checkpoint: Path, config: Path) -> tuple[Any, Any, list[tuple[Tensor, Tensor]]]:
-    """Image encoder, text encoder and the head's layers (weight, bias); float32, every key used or known to be without effect.
+    """Image encoder, text encoder and the head's layers (weight, bias), in float32.
+
+    Every key of the checkpoint is used, or is known to have no effect.
 
     Args:
-        checkpoint: ImageReward.pt, read without running code of it.
-        config: med_config.json, the sizes of the text encoder.
+        checkpoint: path of ImageReward.pt, which is read without running code from it.
+        config: path of med_config.json, with the sizes of the text encoder.
 
     Raises:
-        MissingResourceError: one of them is another file.
+        MissingResourceError: One of them is another file.
     """
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -150,18 +155,19 @@ def _file(path: str | None, name: str, megabytes: float, weight: WeightFile) -> 
 
 
 class ImageReward:
-    """How well people like a picture as an answer to its prompt, in standard deviations.
+    """Human preference for an image as an answer to its prompt, in standard deviations.
 
     Args:
-        checkpoint: local copy of `ImageReward.pt`, else it is fetched.
-        config: local copy of `med_config.json`, else it is fetched.
-        vocabulary: local copy of `vocab.txt` of bert-base-uncased, else it is fetched.
-        device: where it runs.
-        dtype: in which both encoders compute, "float32" or "bfloat16"; the head is float64.
+        checkpoint: path of a local copy of `ImageReward.pt`; None to fetch it.
+        config: path of a local copy of `med_config.json`; None to fetch it.
+        vocabulary: path of a local copy of `vocab.txt` of bert-base-uncased; None to fetch it.
+        device: torch device of model and head.
+        dtype: precision of both encoders, "float32" or "bfloat16"; the head is float64.
 
     Raises:
-        ConfigError: no such dtype.
-        MissingResourceError: a file is not here and cannot be fetched, or is another one; the smallest are asked for first.
+        ConfigError: The dtype is not known.
+        MissingResourceError: A file is neither here nor downloadable, or is another file. The
+            smallest are looked for first.
     """
 
     card = CARDS["imagereward"]
@@ -176,7 +182,8 @@ class ImageReward:
     ) -> None:
         from transformers import BertTokenizer
 
-        self._device, self._dtype = torch.device(device), tower_dtype(self.card.id, dtype)
+        self._device = torch.device(device)
+        self._dtype = encoder_dtype(self.card.id, dtype)
         words = _file(vocabulary, "vocab.txt", BERT_VOCABULARY.megabytes, BERT_VOCABULARY)
         sizes = _file(config, "med_config.json", 0.001, IMAGE_REWARD)
         file = _file(checkpoint, "ImageReward.pt", IMAGE_REWARD.megabytes, IMAGE_REWARD)
@@ -191,14 +198,13 @@ class ImageReward:
             for weight, bias in head
         ]
         self._tokenizer: Any = BertTokenizer(str(words))
-        self._tokenizer.add_tokens(
-            ["[DEC]", "[ENC]"], special_tokens=True
-        )  # as BLIP does; only a prompt that spells them would notice
+        # as BLIP does; it matters only to a prompt that spells them
+        self._tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)
 
     def _scores(self, batch: ImageBatch) -> Tensor:
-        """float64 `[batch]`. Texts are padded to 35 tokens, whatever the batch, and the padding is masked."""
+        """Scores float64 `[batch]`; texts are padded to 35 tokens, and the padding is masked."""
         pixels = prepared(batch.images, self._device)
-        picture = self._vision(pixel_values=pixels.to(self._dtype)).last_hidden_state
+        image = self._vision(pixel_values=pixels.to(self._dtype)).last_hidden_state
         texts = [prompt.text for prompt in batch.prompts]
         tokens = self._tokenizer(
             texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
@@ -206,9 +212,9 @@ class ImageReward:
         hidden = self._text(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
-            encoder_hidden_states=picture,
+            encoder_hidden_states=image,
             encoder_attention_mask=torch.ones(
-                picture.shape[:2], dtype=torch.long, device=self._device
+                image.shape[:2], dtype=torch.long, device=self._device
             ),
         ).last_hidden_state[:, 0]
         features: Tensor = in_float64(hidden)
@@ -217,7 +223,7 @@ class ImageReward:
         return (features[:, 0] - MEAN) / STD
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`; part `truncated` is 1 where the end of the prompt was not read."""
+        """Scores `batch`; part `truncated` is 1 where the prompt was truncated."""
         if not len(batch):
             return RewardOutput(torch.zeros(0), {"truncated": torch.zeros(0)})
         with torch.no_grad():

@@ -16,7 +16,7 @@ from ddpo.errors import MissingResourceError, one_line
 __all__ = ["collapse_head", "head_scores", "read_head"]
 
 LAYERS: Final = (0, 2, 4, 6, 7)
-"""Places of the linear layers between dropouts, without activations.
+"""Indices of the linear layers between dropouts, without activations.
 
 Source: christophschuhmann/improved-aesthetic-predictor, simple_inference.py.
 """
@@ -41,14 +41,14 @@ def collapse_head(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 def head_scores(embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Scores w · e/|e| + b: embeddings `[batch, width]` of any length → float32 `[batch]`.
 
-    Summed in float64, so that the order in which a processor adds up a batch does not show.
+    Summed in float64, so that the order of summation does not show.
     """
     unit = torch.nn.functional.normalize(in_float64(embeddings), dim=-1)
     return (torch.matmul(unit, in_float64(weight)) + for_float64(bias)).float()
 
 
 def read_head(file: Path, reward: str) -> tuple[Tensor, Tensor]:
-    """The affine head of a user's file, safetensors or torch; no code of the file is run.
+    """The affine head in a user's file, safetensors or torch; no code in the file is run.
 
     Args:
         file: path of one linear layer (`weight`, `bias`) or of the predictor v2 (`layers.N.…`).
@@ -58,24 +58,12 @@ def read_head(file: Path, reward: str) -> tuple[Tensor, Tensor]:
         w float32 `[width]` and b float32 `[]`.
 
     Raises:
-        MissingResourceError: the file is not there, or holds no such head.
+        MissingResourceError: The file is not there, or holds no such head.
     """
     if not file.is_file():
         raise MissingResourceError(f"reward {reward!r}: there is no head at {file}")
     try:
-        state = _state(file)
-        names = sorted(state)
-        if names == ["bias", "weight"]:
-            weight, bias = state["weight"].float(), state["bias"].float()
-            if weight.dim() != 2 or len(weight) != 1 or bias.shape != (1,):
-                raise ValueError(f"its layer has the shape {tuple(weight.shape)}, not (1, width)")
-            weight, bias = weight[0], bias[0]
-        elif names == sorted(f"layers.{i}.{kind}" for i in LAYERS for kind in ("bias", "weight")):
-            weight, bias = collapse_head(state)
-        else:
-            raise ValueError(
-                f"it holds {', '.join(names[:3]) or 'nothing'}{' …' * (len(names) > 3)}",
-            )
+        weight, bias = _head(_state(file))
         if not (weight.isfinite().all() and bias.isfinite()):
             raise ValueError("some of its numbers are not finite")
     except (
@@ -94,6 +82,20 @@ def read_head(file: Path, reward: str) -> tuple[Tensor, Tensor]:
             f"layer, or the predictor v2 without activations, layers {', '.join(map(str, LAYERS))}",
         ) from error
     return weight, bias
+
+
+def _head(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The affine map of either form of head; ValueError for any other file."""
+    names = sorted(state)
+    if names == ["bias", "weight"]:
+        weight = state["weight"].float()
+        bias = state["bias"].float()
+        if weight.dim() != 2 or len(weight) != 1 or bias.shape != (1,):
+            raise ValueError(f"its layer has the shape {tuple(weight.shape)}, not (1, width)")
+        return weight[0], bias[0]
+    if names == sorted(f"layers.{i}.{kind}" for i in LAYERS for kind in ("bias", "weight")):
+        return collapse_head(state)
+    raise ValueError(f"it holds {', '.join(names[:3]) or 'nothing'}{' …' * (len(names) > 3)}")
 
 
 def _state(file: Path) -> dict[str, Tensor]:

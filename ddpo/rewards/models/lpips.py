@@ -1,10 +1,12 @@
-"""LPIPS v0.1 on AlexNet: how different two pictures look, from the files of torchvision (AlexNet) and of the original (its weights).
+"""LPIPS v0.1 on AlexNet, the perceptual distance of two images, from the official files.
 
-Features are scaled so that LPIPS is the squared distance of two vectors. With unit channel vectors y of layer l at each of its H·W places
-and the layer's non-negative weights w, LPIPS(a, b) = Σ_l mean_hw Σ_c w_c (y_c(a) - y_c(b))², so that the vector is √(w_c / HW) · y_c.
+Features are scaled so that LPIPS is the squared distance of two vectors. With unit channel vectors
+y of layer l at each of its H·W positions and the layer's non-negative weights w,
+LPIPS(a, b) = Σ_l mean_hw Σ_c w_c (y_c(a) - y_c(b))², so that the vector is √(w_c / HW) · y_c.
 
-Source: R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
-CVPR 2018, https://arxiv.org/abs/1801.03924; constants from richzhang/PerceptualSimilarity, lpips/lpips.py and lpips/__init__.py.
+Source: R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The Unreasonable Effectiveness of
+Deep Features as a Perceptual Metric", CVPR 2018, https://arxiv.org/abs/1801.03924; constants from
+richzhang/PerceptualSimilarity, lpips/lpips.py and lpips/__init__.py.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class Conv(NamedTuple):
     inputs: int
     stride: int
     padding: int
-    pool: bool  # whether a max pool, 3 wide with stride 2, comes before it
+    pool: bool  # True if a max pool, 3 wide with stride 2, comes before it
 
 
 CONVS: Final = (
@@ -61,7 +63,7 @@ T = TypeVar("T")
 
 
 class Lpips(NamedTuple):
-    """The tensors, by layer."""
+    """The tensors of LPIPS, by layer."""
 
     kernels: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
@@ -72,15 +74,17 @@ class Lpips(NamedTuple):
 
 
 def load_lpips(alexnet: str | None, linear: str | None, reward: str) -> Lpips:
-    """The tensors of both official files, given or fetched; read only after their hashes were verified, without running code of them.
+    """The tensors of both official files.
+
+    Hashes are verified before the files are read, and no code in them is run.
 
     Args:
-        alexnet: local copy of torchvision's alexnet-owt-7be5be79.pth.
-        linear: local copy of the original's weights/v0.1/alex.pth.
-        reward: that asks, for messages.
+        alexnet: path of a local copy of torchvision's alexnet-owt-7be5be79.pth; None to fetch it.
+        linear: path of a local copy of the original's weights/v0.1/alex.pth; None to fetch it.
+        reward: id of the reward, for messages.
 
     Raises:
-        MissingResourceError: one is not here and cannot be fetched, or is another file.
+        MissingResourceError: A file is neither here nor downloadable, or is another file.
     """
     file = _file(alexnet, ALEXNET, f"reward {reward!r} needs AlexNet")
     convolutions = _read(file, _convolutions)
@@ -89,15 +93,11 @@ def load_lpips(alexnet: str | None, linear: str | None, reward: str) -> Lpips:
 
 
 def _file(path: str | None, weight: WeightFile, needs: str) -> Path:
-    what, sha256 = (
-        f"{needs} ({weight.megabytes:g} MB, {weight.licence}), which",
-        weight.sha256 or "",
-    )
-    return (
-        weights.verified(Path(path), sha256, what)
-        if path
-        else weights.fetch_url(weight.source, sha256, what)
-    )
+    what = f"{needs} ({weight.megabytes:g} MB, {weight.licence}), which"
+    sha256 = weight.sha256 or ""
+    if path:
+        return weights.verified(Path(path), sha256, what)
+    return weights.fetch_url(weight.source, sha256, what)
 
 
 def _read(file: Path, take: Callable[[Mapping[str, Tensor]], T]) -> T:
@@ -150,7 +150,10 @@ def _check(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -
 
 
 def lpips_inputs(image: Image.Image, side: int) -> Tensor:
-    """An RGB picture as LPIPS takes it: float32 `[3, side, side]` in [-1, 1]; of another size, PIL bicubic, its shape is not kept."""
+    """LPIPS's input of an RGB image: float32 `[3, side, side]` in [-1, 1].
+
+    An image of another size is resized by PIL bicubic; its aspect ratio is not kept.
+    """
     square = (
         image
         if image.size == (side, side)
@@ -159,19 +162,17 @@ def lpips_inputs(image: Image.Image, side: int) -> Tensor:
     return torch.from_numpy(np.asarray(square, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
 
 
-def lpips_features(model: Lpips, pictures: Tensor) -> Tensor:
+def lpips_features(model: Lpips, images: Tensor) -> Tensor:
     """The vectors whose squared distance is LPIPS.
 
     Args:
-        model: on the device of the pictures.
-        pictures: float32 `[batch, 3, height, width]` in [-1, 1], at least 32 high and wide.
+        model: tensors on the device of the images.
+        images: float32 `[batch, 3, height, width]` in [-1, 1], at least 32 high and wide.
 
     Returns:
-        float32 `[batch, width]`: 640,128 numbers for a picture of 256×256.
+        float32 `[batch, width]`: 640,128 numbers for an image of 256×256.
     """
-    x = (pictures - pictures.new_tensor(SHIFT).view(3, 1, 1)) / pictures.new_tensor(SCALE).view(
-        3, 1, 1
-    )
+    x = (images - images.new_tensor(SHIFT).view(3, 1, 1)) / images.new_tensor(SCALE).view(3, 1, 1)
     features = []
     for conv, kernel, bias, weight in zip(CONVS, *model, strict=True):
         x = max_pool2d(x, 3, 2) if conv.pool else x
@@ -182,7 +183,10 @@ def lpips_features(model: Lpips, pictures: Tensor) -> Tensor:
 
 
 def lpips_distances(features: Tensor) -> Tensor:
-    """LPIPS of every two pictures, from the differences themselves, so that close ones are exact. `[n, width]` → float64 `[n, n]`."""
+    """LPIPS of every two images: `[n, width]` → float64 `[n, n]`.
+
+    Computed from the differences themselves, so that close images are exact.
+    """
     distances = torch.zeros(len(features), len(features), dtype=torch.float64)
     for row, vector in enumerate(features[:-1]):
         distances[row, row + 1 :] = (

@@ -1,4 +1,4 @@
-"""Luma, and how a measure of one picture becomes scores of a batch: what the rewards on float pixels share."""
+"""Helpers of the rewards on float pixels: luma, padding, and a measure over a batch."""
 
 from __future__ import annotations
 
@@ -16,26 +16,29 @@ BT601: Final = (0.299, 0.587, 0.114)
 """Weights of R, G, B in luma. Source: Recommendation ITU-R BT.601-7, section 2.5.1."""
 
 
-def luma(picture: Tensor) -> Tensor:
-    """0.299 R + 0.587 G + 0.114 B. `[3, height, width]` in [0, 1] → float64 `[height, width]` in [0, 1]. Differentiable."""
-    weights = torch.tensor(BT601, dtype=torch.float64, device=picture.device)
-    plane: Tensor = torch.tensordot(weights, picture.double(), dims=1)
+def luma(image: Tensor) -> Tensor:
+    """0.299 R + 0.587 G + 0.114 B: `[3, height, width]` → float64 `[height, width]` in [0, 1].
+
+    Differentiable.
+    """
+    weights = torch.tensor(BT601, dtype=torch.float64, device=image.device)
+    plane: Tensor = torch.tensordot(weights, image.double(), dims=1)
     return plane
 
 
 def padded(plane: Tensor) -> Tensor:
-    """`[height, width]` with one pixel more on every side, the same as its neighbour inside: `[height + 2, width + 2]`.
+    """The plane with its edges replicated by one pixel: `[height + 2, width + 2]`.
 
-    Unlike reflection it is defined for a side of one pixel, and it makes no edge that is not in the picture.
+    Unlike reflection, replication is defined for a side of one pixel and adds no edge.
     """
     return torch.nn.functional.pad(plane[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
 
 
 def each(measure: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-    """`measure` of every picture: `[batch, 3, height, width]` → float64 `[batch]`.
+    """`measure` of every image: `[batch, 3, height, width]` → float64 `[batch]`.
 
-    One picture at a time: a reduction over the whole batch may be summed in another order for another batch size, which would let a
-    score depend on its batch mates; and the float64 copy is of one picture, not of all.
+    One image at a time: a reduction over a batch may sum in an order that depends on its size, and
+    a score would depend on its batch mates. It also keeps the float64 copy small.
     """
-    values = [measure(for_float64(picture)) for picture in pixels]
+    values = [measure(for_float64(image)) for image in pixels]
     return torch.stack(values) if values else torch.zeros(0, dtype=torch.float64)

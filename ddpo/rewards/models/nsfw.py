@@ -1,4 +1,4 @@
-"""A guard: the probability that a picture is not safe for work, by Falconsai's ViT-B/16."""
+"""A guard: the probability of not safe for work, by Falconsai's ViT-B/16."""
 
 from __future__ import annotations
 
@@ -23,16 +23,20 @@ from ddpo.weights import offline
 __all__ = ["Nsfw", "preprocess"]
 
 LABEL: Final = "nsfw"
-AT_ONCE: Final = 16  # pictures
+AT_ONCE: Final = 16  # images
 STEPS: Final = ("do_resize", "do_rescale", "do_normalize")
 
 
 def preprocess(image: Image.Image, settings: Mapping[str, Any]) -> Tensor:
-    """What transformers' ViT processor does on Pillow: stretch, scale, normalise. RGB → float32 `[3, height, width]`.
+    """The steps of transformers' ViT processor on Pillow: stretch, scale, normalise.
 
     Args:
-        image: RGB.
-        settings: of preprocessor_config.json; what it leaves out is as in `transformers.ViTImageProcessor`.
+        image: RGB image.
+        settings: content of preprocessor_config.json; defaults are those of
+            `transformers.ViTImageProcessor`.
+
+    Returns:
+        float32 `[3, height, width]`.
     """
     size = settings.get("size", 224)
     height, width = (size, size) if isinstance(size, int) else (size["height"], size["width"])
@@ -48,7 +52,11 @@ def preprocess(image: Image.Image, settings: Mapping[str, Any]) -> Tensor:
 
 
 def _checked(settings: Mapping[str, Any], model: str, side: int) -> Mapping[str, Any]:
-    """The settings, if they are steps that `preprocess` does and the pictures get the size that the model takes."""
+    """The settings, if `preprocess` has their steps and the model takes their size.
+
+    Raises:
+        ConfigError: A step or the size does not fit.
+    """
     done = {
         name
         for name, value in settings.items()
@@ -58,12 +66,14 @@ def _checked(settings: Mapping[str, Any], model: str, side: int) -> Mapping[str,
         {step for step in STEPS if not settings.get(step, True)} | (done - set(STEPS))
     ):
         raise ConfigError(
-            f"reward 'nsfw': preprocessor_config.json of {model} has {odd[0]}={settings[odd[0]]}, which is not known here"
+            f"reward 'nsfw': preprocessor_config.json of {model} has {odd[0]}={settings[odd[0]]}, "
+            "which is not known here"
         )
     size = settings.get("size", 224)
     if size not in (side, {"height": side, "width": side}):
         raise ConfigError(
-            f"reward 'nsfw': preprocessor_config.json of {model} makes pictures of {size}, the model takes {side}×{side}"
+            f"reward 'nsfw': preprocessor_config.json of {model} makes images of {size}, "
+            f"the model takes {side}×{side}"
         )
     return settings
 
@@ -72,14 +82,13 @@ def _label(names: Mapping[int, str], model: str) -> int:
     """The index of the one class that is called nsfw."""
     found = [index for index, name in names.items() if str(name).strip().casefold() == LABEL]
     if len(found) != 1:
-        raise ConfigError(
-            f"reward 'nsfw': {model} has the labels {', '.join(map(str, names.values()))}, not one {LABEL!r}"
-        )
+        labels = ", ".join(map(str, names.values()))
+        raise ConfigError(f"reward 'nsfw': {model} has the labels {labels}, not one {LABEL!r}")
     return int(found[0])
 
 
 def _load(model: str) -> tuple[Any, Mapping[str, Any]]:
-    """The classifier, float32, every tensor of it read from the file; and the settings of its preprocessing."""
+    """The classifier in float32, every tensor from the file, and its preprocessing settings."""
     from safetensors import SafetensorError
     from transformers import ViTForImageClassification
     from transformers.utils import cached_file
@@ -96,28 +105,30 @@ def _load(model: str) -> tuple[Any, Mapping[str, Any]]:
             model, dtype=torch.float32, output_loading_info=True, **where
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        needed = f"reward 'nsfw' needs {FALCONSAI.source} ({FALCONSAI.megabytes:g} MB, {FALCONSAI.licence})"
+        source = FALCONSAI.source
         cause = one_line(error).split(". ")[0]
         raise MissingResourceError(
-            f"{needed}: run `hf download {FALCONSAI.source}`, or give a folder as model=…; {cause}"
+            f"reward 'nsfw' needs {source} ({FALCONSAI.megabytes:g} MB, {FALCONSAI.licence}): "
+            f"run `hf download {source}`, or give a folder as model=…; {cause}"
         ) from error
     if missing := sorted(info["missing_keys"]):
         raise MissingResourceError(
-            f"reward 'nsfw': the classifier {model} lacks {len(missing)} tensors, such as {missing[0]}"
+            f"reward 'nsfw': the classifier {model} lacks {len(missing)} tensors, "
+            f"such as {missing[0]}"
         )
     return classifier.eval().requires_grad_(False), settings
 
 
 class Nsfw:
-    """P(nsfw) of a picture, 0 … 1: higher is worse.
+    """P(nsfw) of an image, 0 … 1: higher is worse.
 
     Args:
-        model: folder or hub id of a ViT classifier of which one class is called "nsfw", whatever its index.
+        model: folder or hub id of a ViT classifier with one class called "nsfw", at any index.
         device: torch device.
 
     Raises:
-        MissingResourceError: the model is not here and cannot be fetched, or is not whole.
-        ConfigError: it has no such class, or pictures are prepared in a way that is not known here.
+        MissingResourceError: The model is neither here nor downloadable, or is incomplete.
+        ConfigError: The model has no such class, or unknown preprocessing steps.
     """
 
     card = CARDS["nsfw"]

@@ -22,7 +22,7 @@ from ddpo.types import ImageBatch, Prompt, RewardOutput
 __all__ = ["Ocr"]
 
 PARTS: Final = ("exact", "distance", "extra", "flow_grpo")
-REASON: Final = 200  # characters of an engine's complaint that are repeated
+REASON: Final = 200  # characters of the engine's error that are repeated
 
 
 def _file(path: str | None, weight: WeightFile) -> Path:
@@ -34,7 +34,7 @@ def _file(path: str | None, weight: WeightFile) -> Path:
 
 
 def _alphabet(recogniser: Path) -> frozenset[str]:
-    """The letters that a recogniser knows, in the form in which they are compared."""
+    """The letters that a recogniser knows, normalised for comparison."""
     session: Any = import_module("onnxruntime").InferenceSession(
         str(recogniser), providers=["CPUExecutionProvider"]
     )
@@ -42,24 +42,25 @@ def _alphabet(recogniser: Path) -> frozenset[str]:
 
 
 def _sample() -> Image.Image:
-    """A picture with a word in it; the engine loads its three models when it meets the first one."""
+    """An image with a word, on which the engine loads its three models."""
     image = Image.new("RGB", (160, 64), "white")
     ImageDraw.Draw(image).text((80, 32), "TEST", "black", ImageFont.load_default(40), "mm")
     return image
 
 
 class Ocr:
-    """How well a picture spells the text that its prompt quotes, 0 … 1.
+    """Spelling score of the text that a prompt quotes, 0 … 1.
 
-    A picture is unscorable where no text is asked for, where the text has letters that the recogniser does not know, or where the engine
-    fails. Nothing is fetched: the models are those of the wheel, verified, or local files.
+    An image is unscorable where the prompt quotes no text, where the text has letters that the
+    recogniser does not know, or where the engine fails. Nothing is fetched: the models are those of
+    the wheel, verified, or local files.
 
     Args:
-        detector: local ONNX file of another PP-OCR detector.
-        recogniser: local ONNX file of another PP-OCR recogniser, such as one for another script.
+        detector: path of an ONNX file of another PP-OCR detector.
+        recogniser: path of an ONNX file of another PP-OCR recogniser, such as for another script.
 
     Raises:
-        MissingResourceError: a model is not here, is another file, or cannot be run.
+        MissingResourceError: A model is not here, is another file, or cannot be run.
     """
 
     card = CARDS["ocr"]
@@ -80,44 +81,48 @@ class Ocr:
                 params={**settings, "Global.log_level": "critical"}
             )
             self._engine(_bgr(_sample()))
-        except Exception as error:  # whatever onnxruntime makes of a file that is no such model
+        except Exception as error:  # onnxruntime raises many kinds for a file that is no model
             cause = one_line(error)[-REASON:]
             raise MissingResourceError(
                 f"reward 'ocr': {files[0]} and {files[1]} are no models that it can run: {cause}"
             ) from error
 
     def read(self, image: Image.Image) -> tuple[str, ...]:
-        """The lines of text in an RGB picture, from top to bottom.
+        """The lines of text in an RGB image, from top to bottom.
 
         Raises:
-            UnusableAnswer: the engine failed on this picture.
+            UnusableAnswer: The engine failed on this image.
         """
         try:
             return tuple(self._engine(_bgr(image)).txts or ())
-        except Exception as error:  # of OpenCV, of onnxruntime, of the engine itself: none is a judgement of the picture
+        except Exception as error:  # of OpenCV, onnxruntime or the engine
             reason = one_line(error)
-            raise UnusableAnswer(
-                f"the OCR engine failed: {reason if len(reason) <= REASON else '… ' + reason[-REASON:]}"
-            ) from error
+            if len(reason) > REASON:
+                reason = f"… {reason[-REASON:]}"
+            raise UnusableAnswer(f"the OCR engine failed: {reason}") from error
 
     def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
-        """The score of one picture and its parts.
+        """The score of one image and its parts.
 
         Raises:
-            UnusableAnswer: it has none; the message says why.
+            UnusableAnswer: The image has no score; the message is the reason.
         """
         targets = wanted(prompt)
         if unknown := sorted(set(letters("".join(targets))) - self._alphabet):
             raise UnusableAnswer(
-                f"the recogniser knows no {' '.join(unknown[:5])!r}, which is in the text asked for"
+                f"the recogniser knows no {' '.join(unknown[:5])!r}, which is in the target text"
             )
         return spelling(self.read(image), targets)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`. Parts: `exact` (0 or 1), `distance` (edits), `extra` (letters beyond the target), `flow_grpo` (its score)."""
+        """Scores `batch`.
+
+        Parts: `exact` (0 or 1), `distance` (edits), `extra` (letters beyond the target) and
+        `flow_grpo` (its score).
+        """
         return judge_each(batch, PARTS, self.judge)
 
 
 def _bgr(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The order of channels that the engine expects of arrays."""
+    """The image as a BGR array, the channel order that the engine expects."""
     return np.ascontiguousarray(np.asarray(image)[..., ::-1])

@@ -1,4 +1,4 @@
-"""The words of the `ocr` reward: which text a prompt asks for, and how far what was read is from it. Pure functions on texts."""
+"""Texts of the `ocr` reward: the text that a prompt quotes, and its distance to the text read."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from ddpo.types import Prompt
 __all__ = ["common_letters", "edit_distance", "letters", "quoted", "spelling", "wanted"]
 
 DOUBLE: Final = re.compile(
-    r'(?<![0-9])"([^"]*)"|“([^”]*)”|”([^”]*)”|„([^“”]*)[“”]|«([^»]*)»|»([^«]*)«|「([^」]*)」|『([^』]*)』|＂([^＂]*)＂'
+    r'(?<![0-9])"([^"]*)"|“([^”]*)”|”([^”]*)”|„([^“”]*)[“”]'
+    r"|«([^»]*)»|»([^«]*)«|「([^」]*)」|『([^』]*)』|＂([^＂]*)＂"
 )
-"""A straight mark after a digit is taken for inches."""
+"""Spans in double quotation marks. A straight mark after a digit stands for inches."""
 SINGLE: Final = re.compile(
     r"(?<!\w)'(?=\S)((?:(?!\s').)+?)(?<!\s)'(?!\w)|‘((?:[^’]|’(?=\w))+)’", re.DOTALL
 )
-"""A mark within a word, or with a space on its inner side, is an apostrophe."""
+"""Spans in single marks. A mark within a word, or beside a space inside, is an apostrophe."""
 MARKS: Final = str.maketrans(
     {
         **dict.fromkeys("‘’‚‛′´`", "'"),
@@ -29,29 +30,30 @@ MARKS: Final = str.maketrans(
         **dict.fromkeys("‐‑‒–—―−", "-"),
     }
 )
-ORDERS: Final = 4  # texts up to which every order is tried
+ORDERS: Final = 4  # greatest number of texts of which every order is tried
 
 
 def quoted(text: str) -> tuple[str, ...]:
-    """The spans in double quotation marks of any kind, the outermost ones; where there is none, those in single ones.
+    """The outermost spans in double quotation marks of any kind; without any, those in single ones.
 
     "rock 'n' roll" quotes nothing.
     """
-    for pattern in (DOUBLE, SINGLE):
-        spans = tuple(
-            "".join(filter(None, match.groups())).strip() for match in pattern.finditer(text)
-        )
-        if found := tuple(
-            span
-            for span in spans
-            if letters(span) and (pattern is DOUBLE or span.casefold() != "n")
-        ):
-            return found
-    return ()
+    double = tuple(span for span in _spans(DOUBLE, text) if letters(span))
+    if double:
+        return double
+    single = [span for span in _spans(SINGLE, text) if span.casefold() != "n"]
+    return tuple(span for span in single if letters(span))
+
+
+def _spans(pattern: re.Pattern[str], text: str) -> list[str]:
+    return ["".join(filter(None, match.groups())).strip() for match in pattern.finditer(text)]
 
 
 def letters(text: str) -> str:
-    """What is compared: NFKC, case folded, quotation marks and hyphens made straight, without spaces and invisible characters."""
+    """The text for comparison: NFKC, case folded, straight quotes and hyphens, no spaces.
+
+    Invisible characters are left out too.
+    """
     folded = unicodedata.normalize(
         "NFKC", unicodedata.normalize("NFKC", text.translate(MARKS)).casefold()
     )
@@ -59,32 +61,31 @@ def letters(text: str) -> str:
 
 
 def wanted(prompt: Prompt) -> tuple[str, ...]:
-    """The texts that a picture is to show: the metadata's `text`, one or a list, or else what the prompt quotes.
+    """The texts that an image is to show: `text` of the metadata, or else the prompt's quotations.
 
     Raises:
-        UnusableAnswer: there is none.
+        UnusableAnswer: There is none.
     """
-    if (given := prompt.metadata.get("text")) is None:
+    given = prompt.metadata.get("text")
+    if given is None:
         if found := quoted(prompt.text):
             return found
         raise UnusableAnswer("the prompt quotes no text, and its metadata has no 'text'")
-    texts: tuple[Any, ...] = (
-        (given,)
-        if isinstance(given, str)
-        else tuple(given)
-        if isinstance(given, (list, tuple))
-        else ()
-    )
+    texts: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
     if not texts or not all(isinstance(text, str) and letters(text) for text in texts):
-        raise UnusableAnswer("the metadata's 'text' is no text and no list of texts")
-    return texts
+        raise UnusableAnswer("the metadata's 'text' is neither a text nor a list of texts")
+    return tuple(texts)
 
 
 def edit_distance(a: str, b: str) -> int:
-    """The least number of letters to insert, delete or replace to make `a` into `b`. Source: Levenshtein, 1966."""
+    """The least number of insertions, deletions and replacements that turn `a` into `b`.
+
+    Source: Levenshtein, 1966.
+    """
     row = list(range(len(b) + 1))
     for i, letter in enumerate(a, 1):
-        before, row[0] = row[0], i
+        before = row[0]
+        row[0] = i
         for j, other in enumerate(b, 1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (letter != other))
     return row[-1]
@@ -101,16 +102,19 @@ def common_letters(a: str, b: str) -> int:
 
 
 def spelling(lines: Sequence[str], targets: Sequence[str]) -> Judgement:
-    """The score 1 − d / n, not below 0, and its parts; d is the edit distance of all that was read to the target of n letters.
+    """The score 1 − d / n, not below 0, and its parts.
 
-    Every letter beyond the target counts as one edit, wherever it stands: text that is repeated, or surrounded by other text, loses as much
-    as text that is misspelt. Several targets count as one text, in whichever order is nearest (five and more: as they are written).
+    d is the edit distance between all text read and the target of n letters. Every letter beyond
+    the target counts as one edit, wherever it stands: repeated or surrounding text loses as much as
+    misspelt text. Several targets count as one text in the nearest order; five or more in the order
+    of the prompt.
 
     Args:
-        lines: the text read, in reading order.
-        targets: texts of one letter or more.
+        lines: lines of text, in reading order.
+        targets: texts of at least one letter.
     """
-    read, parts = letters("".join(lines)), [letters(target) for target in targets]
+    read = letters("".join(lines))
+    parts = [letters(target) for target in targets]
     orders = (
         {"".join(order) for order in permutations(parts)}
         if len(parts) <= ORDERS
@@ -127,7 +131,7 @@ def spelling(lines: Sequence[str], targets: Sequence[str]) -> Judgement:
 
 
 def _flow_grpo(lines: Sequence[str], target: str) -> float:
-    """What Flow-GRPO makes of the reading: the first target alone, and full marks wherever it stands in the text.
+    """Flow-GRPO's score of the text read: the first target alone, and 1 if it occurs anywhere.
 
     Source: yifan123/flow_grpo, its OCR reward.
     """

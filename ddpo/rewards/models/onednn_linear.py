@@ -1,10 +1,12 @@
-"""Linear layers of towers on the CPU through oneDNN, with weights laid out for it once.
+"""Linear layers of encoders on the CPU through oneDNN, with weights laid out for it once.
 
-`torch.nn.Linear` hands float32 to MKL, which on processors of another maker than Intel does not use their widest instructions: on an AMD
-EPYC with AVX-512 oneDNN is 2.3 to 2.8 times as fast. It computes the same float32 sums in another order, and in one that does not
-depend on how many rows there are, so that a picture's embedding does not feel its batch mates.
+`torch.nn.Linear` hands float32 to MKL, which does not use the widest instructions of processors
+that are not Intel's: on an AMD EPYC with AVX-512, oneDNN is 2.3 to 2.8 times as fast. It computes
+the same float32 sums in another order, which does not depend on the number of rows. So the
+embedding of an image does not depend on its batch mates.
 
-The operators are those that torch's own compiler emits for a frozen linear layer; where a build of torch lacks them nothing is changed.
+The operators are those that torch's own compiler emits for a frozen linear layer. Where a build of
+torch lacks them nothing is changed.
 """
 
 from __future__ import annotations
@@ -24,15 +26,18 @@ ACTIVATIONS: Final = {
     "QuickGELU": "quick_gelu",
     "QuickGELUActivation": "quick_gelu",
 }
-"""Class names of open_clip, torch and transformers → what `PackedLinear` applies. `GELU` by tanh is not among them."""
+"""Class name in open_clip, torch or transformers → activation of `PackedLinear`.
+
+`GELU` by tanh is not among them.
+"""
 
 
 class PackedLinear(nn.Module):
     """act(x · weightᵀ + bias), without gradient.
 
     Args:
-        linear: the layer whose weights it takes.
-        act: "none", "gelu" (exact) or "quick_gelu".
+        linear: layer whose weights are packed.
+        act: activation, "none", "gelu" (exact) or "quick_gelu".
     """
 
     def __init__(self, linear: nn.Linear, act: str = "none") -> None:
@@ -51,19 +56,18 @@ class PackedLinear(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """What `nn.MultiheadAttention` computes when a sequence attends to itself, with linear layers that can be packed.
+    """Self-attention equal to `nn.MultiheadAttention`, with linear layers that can be packed.
 
     Args:
-        original: the module whose weights it takes.
+        original: module whose weights are taken over.
     """
 
     def __init__(self, original: nn.MultiheadAttention) -> None:
         super().__init__()
         self._heads = original.num_heads
-        self.inner, self.outer = nn.Linear(1, 1), nn.Linear(1, 1)  # overwritten
         state = dict(original.named_parameters())
-        self.inner.weight, self.inner.bias = state["in_proj_weight"], state["in_proj_bias"]
-        self.outer.weight, self.outer.bias = state["out_proj.weight"], state["out_proj.bias"]
+        self.inner = _linear(state["in_proj_weight"], state["in_proj_bias"])
+        self.outer = _linear(state["out_proj.weight"], state["out_proj.bias"])
 
     def forward(
         self,
@@ -73,7 +77,7 @@ class SelfAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> Any:
-        """`query` `[batch, length, width]`, which is also key and value → the same shape, and no weights."""
+        """Attention of `query` `[batch, length, width]` to itself, same shape; without weights."""
         queries, keys, values = (
             self.inner(query).unflatten(-1, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)
         )
@@ -83,8 +87,18 @@ class SelfAttention(nn.Module):
         return self.outer(mixed.transpose(1, 2).flatten(2)), None
 
 
+def _linear(weight: nn.Parameter, bias: nn.Parameter) -> nn.Linear:
+    layer = nn.Linear(1, 1)  # both tensors are replaced
+    layer.weight = weight
+    layer.bias = bias
+    return layer
+
+
 def pack_linears(model: nn.Module) -> None:
-    """Replaces the linear layers of a model in eval mode on the CPU, which cannot be trained or saved afterwards; else does nothing."""
+    """Replaces the linear layers of a model in eval mode on the CPU; leaves any other model alone.
+
+    The model cannot be trained or saved afterwards.
+    """
     if not _can_pack(model):
         return
     for module in model.modules():
@@ -96,7 +110,7 @@ def pack_linears(model: nn.Module) -> None:
 
 
 def _fused(module: nn.Module) -> str:
-    """The activation between the two layers of a module that is such a pair, taken out of it; "none" else."""
+    """The activation of a module with two linear layers, removed from it; "none" for any other."""
     for layer, name in (("fc1", "activation_fn"), ("c_fc", "gelu")):
         act = ACTIVATIONS.get(type(getattr(module, name, None)).__name__)
         if (

@@ -1,4 +1,4 @@
-"""Any model of OpenCLIP as a reward: agreement of image and prompt, or a head on the image."""
+"""Any model of OpenCLIP as a reward: prompt alignment, or the score of a head on the image."""
 
 from __future__ import annotations
 
@@ -23,17 +23,13 @@ from ddpo.rewards.models.clip_pixels import not_too_long
 from ddpo.rewards.models.clip_text import Remembered
 from ddpo.rewards.models.laion_head import head_scores, read_head
 from ddpo.rewards.models.onednn_linear import SelfAttention, pack_linears
-from ddpo.rewards.models.open_clip_source import (
-    OpenClipSource,
-    build_model,
-    find_source,
-    tokenizer_name,
-)
+from ddpo.rewards.models.open_clip_model import OpenClipSource, build_model, tokenizer_name
+from ddpo.rewards.models.open_clip_source import find_source
 from ddpo.rewards.models.shared_encoders import (
     SharedEncoder,
-    shared_tower,
+    encoder_dtype,
+    shared_encoder,
     side_by_side,
-    tower_dtype,
 )
 from ddpo.rewards.offload import place
 from ddpo.rewards.scoring.user_reward import card_for
@@ -41,7 +37,7 @@ from ddpo.rewards.tools.availability import fetch_weight
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.weights import offline
 
-__all__ = ["OpenClip", "TextTower", "load_model", "open_clip_tower", "transform_of"]
+__all__ = ["OpenClip", "TextEncoder", "load_model", "open_clip_encoder", "transform_of"]
 
 AT_ONCE: Final = 16  # texts
 LOAD_ERRORS: Final = (
@@ -56,21 +52,21 @@ LOAD_ERRORS: Final = (
     OSError,
     StopIteration,
 )
-"""Everything that torch, timm and OpenCLIP raise about a file that is not the model's."""
+"""All exceptions of torch, timm and OpenCLIP for a file that is not the model's."""
 
-_texts: weakref.WeakValueDictionary[tuple[str, str], TextTower] = weakref.WeakValueDictionary()
+_texts: weakref.WeakValueDictionary[tuple[str, str], TextEncoder] = weakref.WeakValueDictionary()
 _door = threading.Lock()
 
 
 def load_model(source: OpenClipSource, reward: str) -> Any:
-    """The OpenCLIP model of a source, float32, in eval mode, all its numbers from the checkpoint.
+    """The OpenCLIP model of a source, float32, in eval mode, every tensor from the checkpoint.
 
     Args:
         source: model and weights.
         reward: id of the reward, for messages.
 
     Raises:
-        MissingResourceError: the checkpoint is not here and cannot be fetched, or is another one.
+        MissingResourceError: The checkpoint is neither here nor downloadable, or is another one.
     """
     from open_clip import load_checkpoint
     from safetensors import SafetensorError
@@ -94,7 +90,7 @@ def transform_of(source: OpenClipSource, visual: Any) -> Callable[[Image.Image],
     """OpenCLIP's own preprocessing of the model: RGB image → float32 `[3, height, width]`.
 
     Raises:
-        ConfigError: the configuration asks for preprocessing that OpenCLIP does not have.
+        ConfigError: The configuration has preprocessing that OpenCLIP does not know.
     """
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -114,23 +110,23 @@ def transform_of(source: OpenClipSource, visual: Any) -> Callable[[Image.Image],
     return prepare
 
 
-def open_clip_tower(
+def open_clip_encoder(
     source: OpenClipSource,
     device: str,
     dtype: torch.dtype,
     visual: Callable[[], Any],
 ) -> SharedEncoder:
-    """The shared image tower of a source.
+    """The shared image encoder of a source.
 
     Args:
         source: model and weights.
         device: torch device.
-        dtype: type in which the tower computes.
-        visual: loads the model's image half; called unless another reward holds the tower.
+        dtype: precision of the encoder.
+        visual: loader of the model's image half; called unless another reward holds the encoder.
     """
     kind = "" if dtype == torch.float32 else f", {str(dtype).removeprefix('torch.')}"
     name = source.backbone + kind
-    return shared_tower(name, device, lambda: _image_embeddings(source, visual(), device, dtype))
+    return shared_encoder(name, device, lambda: _image_embeddings(source, visual(), device, dtype))
 
 
 def _image_embeddings(
@@ -146,7 +142,7 @@ def _image_embeddings(
     def embed(batch: ImageBatch) -> Tensor:
         pixels = torch.stack(side_by_side(prepare, batch.images))
         found = visual(pixels.to(device, dtype))
-        # CoCa's tower gives its tokens too
+        # CoCa's encoder gives its tokens too
         embeddings: Tensor = found[0] if isinstance(found, tuple) else found
         return embeddings
 
@@ -156,7 +152,7 @@ def _image_embeddings(
 def _quicken(visual: nn.Module) -> None:
     """Packs the linear layers of OpenCLIP's own vision transformer.
 
-    Other towers stay as they are: some of them use the weights of a layer without calling it.
+    Other encoders stay as they are: some of them use the weights of a layer without calling it.
     """
     from open_clip.transformer import ResidualAttentionBlock
 
@@ -170,7 +166,7 @@ def _quicken(visual: nn.Module) -> None:
     pack_linears(transformer)
 
 
-class TextTower(Remembered):
+class TextEncoder(Remembered):
     """The text half of an OpenCLIP model with its tokenizer; each text runs once.
 
     Args:
@@ -181,7 +177,8 @@ class TextTower(Remembered):
 
     def __init__(self, source: OpenClipSource, model: Any, device: str) -> None:
         super().__init__(self._embeddings)
-        self._model, self._device = model, torch.device(device)
+        self._model = model
+        self._device = torch.device(device)
         self._tokenizer = _tokenizer(source)
         self._limit = int(self._tokenizer.context_length)
         self.scale = float(model.logit_scale.double().exp())
@@ -195,11 +192,12 @@ class TextTower(Remembered):
         return list(zip(torch.cat(parts), [self._is_cut(text) for text in texts], strict=True))
 
     def _is_cut(self, text: str) -> bool:
-        """True if the text has more tokens than the tower reads."""
+        """True if the text has more tokens than the encoder reads."""
         tokenizer = self._tokenizer
         if hasattr(tokenizer, "encode"):  # OpenCLIP's own, which adds a start and an end token
             return len(tokenizer.encode(text)) + 2 > self._limit
-        clean, inner = tokenizer.clean_fn(text), tokenizer.tokenizer
+        clean = tokenizer.clean_fn(text)
+        inner = tokenizer.tokenizer
         if tokenizer.tokenizer_mode == "clips":  # which adds a start, an end and a class token
             ids = inner(clean, add_special_tokens=False, verbose=False).input_ids
             return len(ids) + 3 > self._limit
@@ -210,22 +208,20 @@ def _tokenizer(source: OpenClipSource) -> Any:
     """The model's own tokenizer.
 
     Raises:
-        MissingResourceError: it is not here and cannot be fetched, or needs another library.
+        MissingResourceError: It is neither here nor downloadable, or needs another library.
     """
     from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
 
-    name, text = tokenizer_name(source), source.text
-    length, options = (
-        text.get("context_length", DEFAULT_CONTEXT_LENGTH),
-        text.get("tokenizer_kwargs", {}),
-    )
+    name = tokenizer_name(source)
+    length = source.text.get("context_length", DEFAULT_CONTEXT_LENGTH)
+    options = source.text.get("tokenizer_kwargs", {})
     if name is None:
         return SimpleTokenizer(context_length=length, **options)
     try:
         return HFTokenizer(
             name,
             context_length=length,
-            tokenizer_mode=text.get("tokenizer_mode"),
+            tokenizer_mode=source.text.get("tokenizer_mode"),
             local_files_only=offline(),
             **options,
         )
@@ -241,19 +237,19 @@ def _tokenizer(source: OpenClipSource) -> Any:
 
 
 class OpenClip:
-    """Agreement of image and prompt in a model of OpenCLIP, or a head's score of the image.
+    """Agreement of image and prompt in a model of OpenCLIP, or the score of a head.
 
     Args:
         model: name of a model of OpenCLIP, hf-hub:owner/name, or local-dir:FOLDER.
         pretrained: tag of the weights, or path of a checkpoint; None where there is no choice.
         score: "cosine", "logit" (logit scale · cosine + logit bias) or "probability" (its sigmoid).
         head: path of a LAION-style head on the normalised image embedding; the prompt is not used.
-        device: torch device of both towers.
-        dtype: type in which both towers compute, "float32" or "bfloat16"; the cosine is float64.
+        device: torch device of both encoders.
+        dtype: precision of both encoders, "float32" or "bfloat16"; the cosine is float64.
 
     Raises:
         ConfigError: OpenCLIP has no such model or weights, or options do not go together.
-        MissingResourceError: weights, head or tokenizer are not here, or are other files.
+        MissingResourceError: Weights, head or tokenizer are not here, or are other files.
 
     Source: Cherti et al., arXiv 2212.07143; SigLIP's logit: Zhai et al., arXiv 2303.15343.
     """
@@ -269,7 +265,7 @@ class OpenClip:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        kind = tower_dtype(self.card.id, dtype)
+        kind = encoder_dtype(self.card.id, dtype)
         options = {
             "model": model,
             "pretrained": pretrained,
@@ -283,13 +279,13 @@ class OpenClip:
         self._score = score
         self._head = None if head is None else _head(Path(head), source, device)
         halves = cache(lambda: _halves(source))
-        self._image = open_clip_tower(source, device, kind, lambda: halves()[0])
+        self._image = open_clip_encoder(source, device, kind, lambda: halves()[0])
         self._text = None
         if head is None:
-            self._text = _text_tower(source, device, kind, lambda: halves()[1])
+            self._text = _text_encoder(source, device, kind, lambda: halves()[1])
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`; part `truncated` is 1 where the end of the prompt was not read."""
+        """Scores `batch`; part `truncated` is 1 where the prompt was truncated."""
         if not len(batch):
             return RewardOutput(
                 torch.zeros(0),
@@ -316,19 +312,20 @@ def _halves(source: OpenClipSource) -> tuple[Any, Any]:
     return visual, model
 
 
-def _text_tower(
+def _text_encoder(
     source: OpenClipSource,
     device: str,
     dtype: torch.dtype,
     load: Callable[[], Any],
-) -> TextTower:
-    """The text tower of a source, shared by the rewards that hold it."""
+) -> TextEncoder:
+    """The text encoder of a source, shared between rewards."""
     key = (f"{source.backbone} {dtype}", str(torch.device(device)))
     with _door:
-        tower = _texts.get(key)
-        if tower is None:
-            tower = _texts[key] = TextTower(source, place(load(), device, dtype), device)
-        return tower
+        encoder = _texts.get(key)
+        if encoder is None:
+            network = place(load(), device, dtype)
+            encoder = _texts[key] = TextEncoder(source, network, device)
+        return encoder
 
 
 def _head(file: Path, source: OpenClipSource, device: str) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Where an OpenCLIP model comes from: its configuration, preprocessing, weights and tokenizer.
+"""Look-up of OpenCLIP models by name, folder or hub repository, and the cards of `open_clip`.
 
 OpenCLIP is imported when a model is looked up, so that listing rewards stays fast.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +17,19 @@ from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.registry import nearest
 from ddpo.rewards.card import RewardCard, WeightFile
 from ddpo.rewards.cards.open_clip import LAION_B32, OPEN_CLIP_CHECKPOINT
-from ddpo.rewards.tools.availability import fetch_weight
+from ddpo.rewards.models.open_clip_model import (
+    CONFIG,
+    UNKNOWN_LICENCE,
+    OpenClipSource,
+    local_file,
+    megabytes_of,
+    tokenizer_files,
+    tokenizer_name,
+)
 
-__all__ = ["OpenClipSource", "build_model", "card_for_options", "find_source", "tokenizer_name"]
+__all__ = ["card_for_options", "find_source"]
 
 SCORES: Final = ("cosine", "logit", "probability")
-CONFIG: Final = "open_clip_config.json"
 FORMS: Final = {"hf-hub": "hf-hub:owner/name", "local-dir": "local-dir:FOLDER"}
 DEFAULT_MODEL: Final = "ViT-B-32"
 DEFAULT_TAG: Final = "laion2b_s34b_b79k"
@@ -37,77 +43,28 @@ CHECKPOINTS: Final = (
     "pytorch_model.pth",
     "model.pth",
 )
-"""Names of a checkpoint in a folder, best first. Source: open_clip 3.3, factory.py."""
+"""File names of a checkpoint in a folder, best first. Source: open_clip 3.3, factory.py."""
 SUFFIXES: Final = (".safetensors", ".bin", ".pt", ".pth", ".npz")
-TOKENIZER_FILES: Final = (
-    "tokenizer_config.json",
-    "tokenizer.json|spiece.model|sentencepiece.bpe.model|vocab.txt",
-)
-UNKNOWN_LICENCE: Final = "licence: see its model card"
-OWNERS: Final = {
-    "bert-base-uncased": "google-bert/bert-base-uncased",
-    "roberta-base": "FacebookAI/roberta-base",
-    "xlm-roberta-base": "FacebookAI/xlm-roberta-base",
-    "xlm-roberta-large": "FacebookAI/xlm-roberta-large",
-}
-"""Hub ids of repositories that OpenCLIP's configurations name without an owner."""
 OPENAI: Final = {
     "ViT-B-32": "openai/clip-vit-base-patch32",
     "ViT-B-16": "openai/clip-vit-base-patch16",
     "ViT-L-14": "openai/clip-vit-large-patch14",
     "ViT-L-14-336": "openai/clip-vit-large-patch14-336",
 }
-"""The names under which other cards have the lineage of OpenAI's weights."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenClipSource:
-    """One OpenCLIP model with its weights, looked up and not yet loaded.
-
-    Attributes:
-        name: "MODEL WEIGHTS", which fixes weights and preprocessing.
-        config: `embed_dim`, `vision_cfg`, `text_cfg` and what else OpenCLIP's configurations hold.
-        preprocessing: fields of OpenCLIP's `PreprocessCfg`, as far as they are given.
-        checkpoint: file of the weights.
-        lineage: name of what the weights descend from.
-        folder: folder of `local-dir:`, which has the tokenizer too.
-    """
-
-    name: str
-    config: Mapping[str, Any]
-    preprocessing: Mapping[str, Any]
-    checkpoint: WeightFile
-    lineage: str
-    folder: Path | None = None
-
-    @property
-    def backbone(self) -> str:
-        """The name under which rewards share the towers."""
-        return f"open_clip {self.name}"
-
-    @property
-    def text(self) -> Mapping[str, Any]:
-        """The configuration of the text tower."""
-        found: Mapping[str, Any] = self.config["text_cfg"]
-        return found
-
-    @property
-    def files(self) -> tuple[WeightFile, ...]:
-        """All files that are read: the checkpoint first."""
-        return (self.checkpoint, *_config_files(self), *_tokenizer_files(self))
+"""OpenCLIP's name of a model → lineage of OpenAI's weights on other cards."""
 
 
 def find_source(model: str, pretrained: str | None) -> OpenClipSource:
     """Looks up a model and its weights.
 
     Args:
-        model: the option `model` of the reward.
-        pretrained: the option `pretrained`.
+        model: option `model` of the reward.
+        pretrained: option `pretrained` of the reward.
 
     Raises:
         ConfigError: OpenCLIP has no model or no weights of that name, or weights are named for a
             folder, which has its own, or none are named where several exist.
-        MissingResourceError: a folder or file is not there, or has no valid configuration.
+        MissingResourceError: A folder or file is not there, or has no valid configuration.
     """
     form, colon, place = model.partition(":")
     if not colon:
@@ -128,12 +85,12 @@ def find_source(model: str, pretrained: str | None) -> OpenClipSource:
 def _built_in(model: str, pretrained: str | None) -> OpenClipSource:
     import open_clip
 
-    asked = model
-    model = asked.replace("/", "-")  # ViT-B/32 is ViT-B-32, as in OpenCLIP
+    requested = model
+    model = requested.replace("/", "-")  # ViT-B/32 is ViT-B-32, as in OpenCLIP
     config = open_clip.get_model_config(model)
     if config is None:
-        hint = _hint(asked, open_clip.list_models())
-        raise ConfigError(f"reward 'open_clip': OpenCLIP has no model {asked!r}; {hint}")
+        hint = _hint(requested, open_clip.list_models())
+        raise ConfigError(f"reward 'open_clip': OpenCLIP has no model {requested!r}; {hint}")
     tag = pretrained or _only_tag(model, open_clip.list_pretrained_tags_by_model(model))
     found = open_clip.get_pretrained_cfg(model, tag)
     if not found:
@@ -144,7 +101,7 @@ def _built_in(model: str, pretrained: str | None) -> OpenClipSource:
         f"{repository}/{_names(file)}",
         "main",
         None,
-        _megabytes(config),
+        megabytes_of(config),
         UNKNOWN_LICENCE,
     )
     if repository == "/".join(LAION_B32.source.split("/")[:2]):
@@ -170,7 +127,7 @@ def _hint(model: str, known: Sequence[str]) -> str:
 
 
 def _names(file: str) -> str:
-    """The names of a checkpoint on the hub; as in OpenCLIP, safetensors come before a pickle."""
+    """File names of a checkpoint on the hub; as in OpenCLIP, safetensors come before a pickle."""
     if file.endswith((".bin", ".pth")):
         return f"{file.rpartition('.')[0]}.safetensors|{file}"
     return file or OPEN_CLIP_CHECKPOINT
@@ -190,9 +147,9 @@ def _only_tag(model: str, tags: Sequence[str]) -> str:
 
 
 def _with_file(model: str, config: dict[str, Any], path: str) -> OpenClipSource:
-    """A built-in model with weights of a file.
+    """A built-in model with weights from a file.
 
-    Preprocessing is that of all published weights of the model where they agree, else the default.
+    Preprocessing is that of the model's published weights where they agree, else the default.
     """
     import open_clip
 
@@ -204,7 +161,7 @@ def _with_file(model: str, config: dict[str, Any], path: str) -> OpenClipSource:
         )
     found = [_preprocessing(open_clip.get_pretrained_cfg(model, tag)) for tag in tags]
     preprocessing = found[0] if found and all(each == found[0] for each in found) else {}
-    checkpoint = _local(Path(path), "weights")
+    checkpoint = local_file(Path(path), "weights")
     return OpenClipSource(
         f"{model} {_label(checkpoint)}",
         config,
@@ -212,6 +169,10 @@ def _with_file(model: str, config: dict[str, Any], path: str) -> OpenClipSource:
         checkpoint,
         f"open_clip {model}",
     )
+
+
+def _label(checkpoint: WeightFile) -> str:
+    return f"{checkpoint.source.rpartition('/')[2]} {checkpoint.revision}"
 
 
 def _of_folder(folder: Path) -> OpenClipSource:
@@ -226,7 +187,7 @@ def _of_folder(folder: Path) -> OpenClipSource:
         raise MissingResourceError(
             f"reward 'open_clip': {folder} has no checkpoint such as {CHECKPOINTS[0]}",
         )
-    checkpoint = _local(here[0], "weights")
+    checkpoint = local_file(here[0], "weights")
     source = OpenClipSource(
         folder.name,
         config["model_cfg"],
@@ -252,7 +213,7 @@ def _of_hub(repository: str) -> OpenClipSource:
         f"{repository}/{OPEN_CLIP_CHECKPOINT}",
         "main",
         None,
-        _megabytes(model),
+        megabytes_of(model),
         UNKNOWN_LICENCE,
     )
     return OpenClipSource(
@@ -268,8 +229,8 @@ def _read_config(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text("utf-8"))
         model = config["model_cfg"]
-        towers = [model["vision_cfg"], model["text_cfg"]]
-        if not all(isinstance(tower, Mapping) for tower in towers):
+        encoders = [model["vision_cfg"], model["text_cfg"]]
+        if not all(isinstance(encoder, Mapping) for encoder in encoders):
             raise ValueError("vision_cfg and text_cfg must be tables")
         if not isinstance(model["embed_dim"], int):
             raise ValueError("embed_dim must be a whole number")
@@ -290,138 +251,15 @@ def _preprocessing(found: Mapping[str, Any] | None) -> dict[str, Any]:
     return fields
 
 
-def _local(path: Path, what: str) -> WeightFile:
-    if not path.is_file():
-        hint = f"; write model=local-dir:{path} for a folder" if path.is_dir() else ""
-        raise MissingResourceError(
-            f"reward 'open_clip': there is no file with {what} at {path}{hint}",
-        )
-    state = path.stat()
-    digest = _sha256(path.absolute(), state.st_size, state.st_mtime_ns)
-    return WeightFile(
-        f"file:{path.absolute()}",
-        digest[:12],
-        digest,
-        round(state.st_size / 1e6, 6),
-        "that of your file",
-    )
-
-
-@lru_cache(maxsize=64)
-def _sha256(
-    path: Path,
-    size: int,
-    changed: int,
-) -> str:  # a file that has another size or time is another key
-    return weights.sha256_of(path)
-
-
-def _label(checkpoint: WeightFile) -> str:
-    return f"{checkpoint.source.rpartition('/')[2]} {checkpoint.revision}"
-
-
-def _hub_id(name: str) -> str:
-    return OWNERS.get(name, name)
-
-
-def _config_files(source: OpenClipSource) -> tuple[WeightFile, ...]:
-    """The configuration of a folder or repository, and of a text tower of transformers."""
-    found = []
-    if source.folder is not None:
-        found.append(_local(source.folder / CONFIG, "the configuration"))
-    elif "/" in source.name:
-        repository = source.name
-        found.append(WeightFile(f"{repository}/{CONFIG}", "main", None, 0.001, UNKNOWN_LICENCE))
-    tower = source.text.get("hf_model_name")
-    if tower and not Path(tower).is_dir():
-        found.append(
-            WeightFile(f"{_hub_id(tower)}/config.json", "main", None, 0.001, UNKNOWN_LICENCE),
-        )
-    return tuple(found)
-
-
-def tokenizer_name(source: OpenClipSource) -> str | None:
-    """The folder or hub id of the tokenizer; None: OpenCLIP's own."""
-    name: str | None = source.text.get("hf_tokenizer_name")
-    if not name:
-        return None
-    return str(source.folder) if source.folder else _hub_id(name)
-
-
-def _tokenizer_files(source: OpenClipSource) -> tuple[WeightFile, ...]:
-    name = tokenizer_name(source)
-    if name is None:
-        return ()
-    if Path(name).is_dir():
-        here = [Path(name, file) for pattern in TOKENIZER_FILES for file in pattern.split("|")]
-        return tuple(_local(file, "a tokenizer") for file in here if file.is_file())
-    files = TOKENIZER_FILES if name.startswith("timm/") else (*TOKENIZER_FILES, "config.json")
-    found = [WeightFile(f"{name}/{file}", "main", None, 0, UNKNOWN_LICENCE) for file in files]
-    known = {file.source for file in _config_files(source)}
-    return tuple(each for each in found if each.source not in known)
-
-
-def build_model(config: Mapping[str, Any]) -> Any:
-    """The model of a configuration, without published weights in any part of it.
-
-    A text tower of transformers is built from its configuration, which is fetched from the hub.
-
-    Raises:
-        MissingResourceError: that configuration is not here and cannot be fetched.
-    """
-    import open_clip
-
-    fields = {
-        **config,
-        "vision_cfg": dict(config["vision_cfg"]),
-        "text_cfg": dict(config["text_cfg"]),
-    }
-    if "timm_model_name" in fields["vision_cfg"]:
-        fields["vision_cfg"]["timm_model_pretrained"] = False
-    tower = fields["text_cfg"].get("hf_model_name")
-    if tower:
-        if not Path(tower).is_dir():
-            weight = WeightFile(
-                f"{_hub_id(tower)}/config.json",
-                "main",
-                None,
-                0.001,
-                UNKNOWN_LICENCE,
-            )
-            tower = str(fetch_weight(weight, "open_clip").parent)
-        fields["text_cfg"] |= {"hf_model_name": tower, "hf_model_pretrained": False}
-    if not fields.pop("custom_text", False) and not tower:
-        return open_clip.CLIP(**fields)
-    if "multimodal_cfg" in fields:
-        return open_clip.CoCa(**fields)
-    return open_clip.CustomTextCLIP(**fields)
-
-
-def _megabytes(config: Mapping[str, Any]) -> float:
-    """The size of the model in float32; 0 where it cannot be built without a network."""
-    import torch
-
-    if config["text_cfg"].get("hf_model_name"):
-        return 0.0
-    try:
-        with torch.device("meta"):
-            model = build_model(config)
-    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError, AttributeError) as error:
-        raise ConfigError(
-            f"reward 'open_clip': the configuration gives no model ({one_line(error)[:200]})",
-        ) from error
-    numbers: int = sum(value.numel() for value in model.state_dict().values())
-    return round(numbers * 4 / 1e6)
-
-
 def card_for_options(card: RewardCard, options: Mapping[str, Any]) -> RewardCard:
     """The card of `open_clip` with the weights, scale and inputs that its options choose.
 
     Raises:
-        ConfigError: options that do not go together.
-        UserError: as `find_source`.
+        ConfigError: The options do not go together.
+        UserError: As `find_source`.
     """
-    score, head = options["score"], options["head"]
+    score = options["score"]
+    head = options["head"]
     if score not in SCORES:
         raise ConfigError(f"reward 'open_clip': score is {score!r}, not one of {', '.join(SCORES)}")
     if head is not None and score != "cosine":
@@ -453,7 +291,7 @@ def card_for_options(card: RewardCard, options: Mapping[str, Any]) -> RewardCard
 
 
 def _of_source(card: RewardCard, source: OpenClipSource) -> dict[str, Any]:
-    """The fields that depend on the model."""
+    """The fields of the card that depend on the model."""
     libraries = card.libraries
     if tokenizer_name(source) or source.text.get("hf_model_name"):
         libraries = (*libraries, "transformers", "tokenizers")
@@ -476,17 +314,17 @@ def _described(source: OpenClipSource) -> str:
 
 
 def _of_head(card: RewardCard, source: OpenClipSource, head: Path) -> dict[str, Any]:
-    """The fields that depend on the head, for which neither prompt nor tokenizer is read."""
-    tokenizer = {file.source for file in _tokenizer_files(source)}
-    tower = [file for file in card.weights if file.source not in tokenizer]
+    """The fields of the card that depend on a head; neither prompt nor tokenizer is then read."""
+    tokenizer = {file.source for file in tokenizer_files(source)}
+    encoder = [file for file in card.weights if file.source not in tokenizer]
     return {
         "summary": f"LAION-style head {head.name} on the image embedding of {source.name}",
-        "flaws": "ignores the prompt; one direction in the embedding, which textures reach too",
+        "flaws": "ignores the prompt; one direction in the embedding, so textures reach it too",
         "unit": "what the head was trained to predict",
         "range": (None, None),
         "typical": None,
         "typical_source": "",
         "inputs": ("image",),
         "preprocessing": card.preprocessing.partition("; prompt")[0],
-        "weights": (_local(head, "a head"), *tower),
+        "weights": (local_file(head, "a head"), *encoder),
     }

@@ -1,4 +1,4 @@
-"""PickScore v1: a CLIP ViT-H/14 that was tuned on which of two pictures people picked for a prompt."""
+"""PickScore v1: a CLIP ViT-H/14 fine-tuned on which of two images people picked for a prompt."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ __all__ = ["PickScore", "prepare"]
 
 
 def prepare(image: Image.Image) -> Tensor:
-    """The preprocessing of transformers' CLIP processor on Pillow, which is the original's: RGB → float32 `[3, 224, 224]`."""
+    """The original's preprocessing, transformers' CLIP processor on Pillow.
+
+    RGB image → float32 `[3, 224, 224]`.
+    """
     return preprocess(image, math.floor)
 
 
 class PickScore:
-    """exp(logit scale) · cos(picture, prompt), in float32, without division: the scale that the authors publish.
+    """exp(logit scale) · cos(image, prompt), not divided: the scale that the authors publish.
 
     Args:
         clip: folder or hub id of the tuned CLIP model.
         processor: folder or hub id of the tokenizer.
-        device: torch device of both towers.
-        dtype: in which both towers compute, "float32" or "bfloat16".
+        device: torch device of both encoders.
+        dtype: precision of both encoders, "float32" or "bfloat16".
 
     Raises:
-        MissingResourceError: the model or the tokenizer is not here and cannot be fetched, or is not whole.
-        ConfigError: no such dtype, or the model takes pictures of another size than 224×224, or has another vocabulary.
+        MissingResourceError: Model or tokenizer is neither here nor downloadable, or incomplete.
+        ConfigError: The dtype is not known, the model does not take images of 224×224, or its
+            vocabulary is another.
 
     Source: Kirstain et al., arXiv 2305.01569, section 4, and the model card.
     """
@@ -50,7 +54,7 @@ class PickScore:
         self._pair = ClipPair(self.card, clip, processor, device, dtype, math.floor)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`; part `truncated` is 1 where the prompt was cut."""
+        """Scores `batch`; part `truncated` is 1 where the prompt was truncated."""
         if not len(batch):
             return RewardOutput(torch.zeros(0), {"truncated": torch.zeros(0)})
         cosines, truncated = self._pair.cosines(batch, [prompt.text for prompt in batch.prompts])

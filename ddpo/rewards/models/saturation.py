@@ -15,15 +15,17 @@ __all__ = ["Saturation", "mean_saturation"]
 def mean_saturation(pixels: Tensor) -> Tensor:
     """Mean over height and width of (max - min) / max of R, G, B; 0 where the pixel is black.
 
-    `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`. Differentiable but where two channels are equal.
+    `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`. Differentiable except where two
+    channels are equal.
 
     Source: Smith, "Color gamut transform pairs", SIGGRAPH 1978, the hexcone model (HSV).
     """
     return each(_saturation, pixels)
 
 
-def _saturation(picture: Tensor) -> Tensor:
-    high, low = picture.amax(dim=0).double(), picture.amin(dim=0).double()
+def _saturation(image: Tensor) -> Tensor:
+    high = image.amax(dim=0).double()
+    low = image.amin(dim=0).double()
     return ((high - low) / torch.where(high > 0, high, 1.0)).mean()
 
 

@@ -1,7 +1,8 @@
-"""Towers that several rewards share: loaded once per process and device, and run once per picture.
+"""Encoders that several rewards share: loaded once per process and device, and run once per image.
 
-A reward whose card names a `backbone` gets its tower from `shared_tower`. Rewards that name the same one hold the same object, whose
-embeddings of the latest pictures are remembered by the pictures' content: the second reward's pass costs a hash.
+A reward whose card names a `backbone` gets its encoder from `shared_encoder`. Rewards that name the
+same one hold the same object, which remembers the embeddings of the latest images by their content:
+the pass of the second reward costs a hash.
 """
 
 from __future__ import annotations
@@ -16,39 +17,45 @@ from typing import Final, TypeVar
 import torch
 from torch import Tensor
 
+from ddpo.devices import processors
 from ddpo.errors import ConfigError
 from ddpo.rewards.cache import image_digests
-from ddpo.rewards.scoring.scorer import processors
 from ddpo.types import ImageBatch
 
-__all__ = ["SharedEncoder", "forget_embeddings", "shared_tower", "side_by_side", "tower_dtype"]
+__all__ = ["SharedEncoder", "encoder_dtype", "forget_embeddings", "shared_encoder", "side_by_side"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-THREADS: Final = 16  # at most, for the work on pictures before the tower
-REMEMBERED: Final = 1024  # pictures, of 768 floats each for CLIP ViT-L/14: 3 MB
+THREADS: Final = 16  # greatest number of preprocessing threads
+REMEMBERED: Final = 1024  # images, of 768 floats each for CLIP ViT-L/14: 3 MB
 
-_towers: weakref.WeakValueDictionary[tuple[str, str], SharedEncoder] = weakref.WeakValueDictionary()
+_encoders: weakref.WeakValueDictionary[tuple[str, str], SharedEncoder] = (
+    weakref.WeakValueDictionary()
+)
 _door = threading.Lock()
 
 
 class SharedEncoder:
-    """A tower and its latest embeddings. One thread runs it at a time.
+    """An encoder and its latest embeddings. One thread runs it at a time.
 
     Args:
-        embed: pictures → embeddings `[batch, width]`; must not depend on batch mates.
-        remembered: of how many pictures embeddings are kept.
+        embed: function from images to embeddings `[batch, width]`, each independent of the others.
+        remembered: number of images whose embeddings are kept.
     """
 
     def __init__(self, embed: Callable[[ImageBatch], Tensor], remembered: int = REMEMBERED) -> None:
-        self._embed, self._remembered = embed, remembered
+        self._embed = embed
+        self._remembered = remembered
         self._known: OrderedDict[bytes, Tensor] = OrderedDict()
         self._turn = threading.Lock()
-        self.passes = 0  # pictures that went through the tower so far
+        self.passes = 0  # number of images encoded so far
 
     def embed(self, batch: ImageBatch) -> Tensor:
-        """Embeddings `[batch, width]` of the bytes of one picture or more, on the tower's device, without gradient."""
+        """Embeddings `[batch, width]` of at least one image, on the encoder's device.
+
+        Images are rounded to bytes; there is no gradient.
+        """
         digests = _digests(batch)
         with self._turn, torch.no_grad():
             places = {
@@ -80,21 +87,23 @@ def _digests(batch: ImageBatch) -> list[bytes]:
 
 
 def side_by_side(function: Callable[[T], R], things: Sequence[T]) -> list[R]:
-    """`function` of each, in order, by as many threads as there are processors. It should release the interpreter."""
+    """`function` of each thing, in order, in one thread per processor.
+
+    The function should release the interpreter's lock.
+    """
     threads = min(len(things), processors(), THREADS)
     if threads < 2:
         return [function(thing) for thing in things]
-    with ThreadPoolExecutor(
-        threads, thread_name_prefix="ddpo-pictures"
-    ) as pool:  # not kept: threads do not survive a fork
+    # a new pool each time: threads do not survive a fork
+    with ThreadPoolExecutor(threads, thread_name_prefix="ddpo-images") as pool:
         return list(pool.map(function, things))
 
 
-def tower_dtype(reward: str, name: str) -> torch.dtype:
-    """The type in which a tower computes, of a reward's option `dtype`.
+def encoder_dtype(reward: str, name: str) -> torch.dtype:
+    """The precision that a reward's option `dtype` names.
 
     Raises:
-        ConfigError: it is none of those in which towers run.
+        ConfigError: The encoders do not run in it.
     """
     if name not in DTYPES:
         raise ConfigError(f"reward {reward!r}: dtype is {name!r}, not one of {', '.join(DTYPES)}")
@@ -102,27 +111,30 @@ def tower_dtype(reward: str, name: str) -> torch.dtype:
 
 
 def forget_embeddings() -> None:
-    """Makes every tower forget."""
-    for tower in list(_towers.values()):
-        tower.forget()
+    """Drops the remembered embeddings of every encoder."""
+    for encoder in list(_encoders.values()):
+        encoder.forget()
 
 
-def shared_tower(
+def shared_encoder(
     name: str, device: str, load: Callable[[], Callable[[ImageBatch], Tensor]]
 ) -> SharedEncoder:
-    """The tower of that name on that device; loaded if no reward holds it. It goes when the last reward that holds it does.
+    """The encoder of that name on that device, loaded unless a reward holds it.
+
+    It is freed with the last reward that holds it.
 
     Args:
-        name: what fixes its weights and preprocessing; the `backbone` of the cards.
+        name: name that fixes weights and preprocessing, the `backbone` of the cards.
         device: torch device.
-        load: loads the weights and gives the function pictures → embeddings `[batch, width]`.
+        load: loader of the weights; returns the function from images to embeddings
+            `[batch, width]`.
 
     Raises:
-        MissingResourceError: as `load`.
+        MissingResourceError: As `load`.
     """
     key = (name, str(torch.device(device)))
     with _door:
-        tower = _towers.get(key)
-        if tower is None:
-            tower = _towers[key] = SharedEncoder(load())
-        return tower
+        encoder = _encoders.get(key)
+        if encoder is None:
+            encoder = _encoders[key] = SharedEncoder(load())
+        return encoder

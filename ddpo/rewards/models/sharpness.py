@@ -12,14 +12,14 @@ __all__ = ["Sharpness", "laplacian_variance"]
 
 
 def laplacian_variance(pixels: Tensor) -> Tensor:
-    """Variance over all pixels of up + down + left + right - 4 × centre of luma on 0 … 255, edges replicated.
+    """Variance over all pixels of up + down + left + right - 4 × centre of luma on 0 … 255.
 
-    `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`. Differentiable.
+    Edges are replicated. `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`. Differentiable.
 
-    Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000, measure LAPV, there with the same kernel
-    times 1/6.
+    Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000, measure
+    LAPV, there with the same kernel times 1/6.
     """
-    return each(lambda picture: _laplacian(255.0 * luma(picture)).var(correction=0), pixels)
+    return each(lambda image: _laplacian(255.0 * luma(image)).var(correction=0), pixels)
 
 
 def _laplacian(plane: Tensor) -> Tensor:

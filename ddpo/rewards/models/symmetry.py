@@ -1,4 +1,4 @@
-"""Symmetry: of left and right (`symmetry`), and under a turn by 180 degrees (`rotation_symmetry`)."""
+"""Symmetry of left and right (`symmetry`) and under rotation by 180° (`rotation_symmetry`)."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ __all__ = ["RotationSymmetry", "Symmetry", "mirror_error", "rotation_error"]
 
 
 def mirror_error(pixels: Tensor) -> Tensor:
-    """Mean over channel, height and width of (x - mirror(x))². `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`.
+    """Mean over channel, height and width of (x - mirror(x))².
 
-    Differentiable. The mirror reward of the original DDPO code is this on uint8, where differences wrap around at 256; not here.
+    `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`. Differentiable. The mirror reward of
+    the original DDPO code computes this on uint8, where differences wrap around at 256.
     """
     return _flip_error(pixels, (-1,))
 
 
 def rotation_error(pixels: Tensor) -> Tensor:
-    """Mean over channel, height and width of (x - x turned by 180°)². `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`.
+    """Mean over channel, height and width of (x - x rotated by 180°)².
 
-    Differentiable. 180° is the one turn that maps a picture of any height and width onto itself.
+    `[batch, 3, height, width]` in [0, 1] → float64 `[batch]`. Differentiable. 180° is the only
+    rotation that maps an image of any height and width onto itself.
     """
     return _flip_error(pixels, (-2, -1))
 
 
 def _flip_error(pixels: Tensor, axes: tuple[int, ...]) -> Tensor:
-    def error(picture: Tensor) -> Tensor:
-        exact = picture.double()
+    def error(image: Tensor) -> Tensor:
+        exact = image.double()
         return (exact - exact.flip(axes)).square().mean()
 
     return each(error, pixels)
 
 
 class Symmetry:
-    """Minus the mirror error: 0 for a picture that equals its mirror image."""
+    """Minus the mirror error: 0 for an image that equals its mirror image."""
 
     card = CARDS["symmetry"]
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`; gradients flow to `batch.pixels`."""
-        return RewardOutput(
-            (0.0 - mirror_error(batch.pixels)).float()
-        )  # not the negation, whose best score would be -0.0
+        # not the negation, whose best score would be -0.0
+        return RewardOutput((0.0 - mirror_error(batch.pixels)).float())
 
 
 class RotationSymmetry:
-    """Minus the rotation error: 0 for a picture that looks the same upside down."""
+    """Minus the rotation error: 0 for an image that looks the same upside down."""
 
     card = CARDS["rotation_symmetry"]
 

@@ -1,4 +1,4 @@
-"""The Vendi score: the effective number of different pictures among those of a prompt."""
+"""The Vendi score: the effective number of different images among those of a prompt."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from ddpo.devices import in_float64
 from ddpo.errors import ConfigError
 from ddpo.rewards.cards.diversity import DINOV2, DIVERSITY_CARDS
 from ddpo.rewards.groups import judge_groups
-from ddpo.rewards.models.dino import dino_tower
+from ddpo.rewards.models.dino import dino_encoder
 from ddpo.rewards.models.diversity import unit_rows
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Vendi", "cosine_kernel", "pixel_features", "vendi_gains", "vendi_score"]
 
 THUMBNAIL: Final = 32  # pixels
-MOST_GAINS: Final = 256  # pictures of a group of which each one's gain is worked out: n eigenvalue problems of size n - 1
+MOST_GAINS: Final = 256
+"""Greatest group with gains, which take n eigenvalue problems of size n - 1."""
 
 
 def cosine_kernel(features: Tensor) -> Tensor:
@@ -32,20 +33,23 @@ def cosine_kernel(features: Tensor) -> Tensor:
 
 
 def vendi_score(kernel: Tensor, order: float = 1.0) -> float:
-    """exp(-Σ λ ln λ) over the eigenvalues λ of K/n; of order q, (Σ λ^q)^(1/(1-q)): 1 if all are alike, n if no two have anything in common.
+    """exp(-Σ λ ln λ) over the eigenvalues λ of K/n, or of order q, (Σ λ^q)^(1/(1-q)).
+
+    It is 1 if all are alike, and n if no two have anything in common.
 
     Args:
-        kernel: similarities K `[n, n]`, symmetric and positive semidefinite with 1 on the diagonal, n > 0.
-        order: q ≥ 0. The higher, the less rare kinds count; 0 counts kinds, infinity gives 1 / the largest λ.
+        kernel: similarities K `[n, n]`, n > 0, symmetric and positive semidefinite with 1 on the
+            diagonal.
+        order: order q ≥ 0. The higher, the less rare kinds count; 0 counts kinds, infinity gives
+            1 / the largest λ.
 
-    Source: D. Friedman, A. B. Dieng, "The Vendi Score", TMLR 2023, https://arxiv.org/abs/2210.02410; orders: A. P. Pasarkar, A. B. Dieng,
-        "Cousins of the Vendi Score", AISTATS 2024, https://arxiv.org/abs/2310.12952.
+    Source: D. Friedman, A. B. Dieng, "The Vendi Score", TMLR 2023, arXiv 2210.02410; orders: A. P.
+    Pasarkar, A. B. Dieng, "Cousins of the Vendi Score", AISTATS 2024, arXiv 2310.12952.
     """
     n = len(kernel)
     shares = torch.linalg.eigvalsh(in_float64(kernel) / n)
-    shares = shares[
-        shares > n * torch.finfo(torch.float64).eps
-    ]  # the others are rounding, which a low order would count
+    # the others are rounding errors, which a low order would count
+    shares = shares[shares > n * torch.finfo(torch.float64).eps]
     if order == 1:
         return float(torch.exp(-(shares * shares.log()).sum()))
     if math.isinf(order):
@@ -54,8 +58,12 @@ def vendi_score(kernel: Tensor, order: float = 1.0) -> float:
 
 
 def vendi_gains(kernel: Tensor, order: float = 1.0) -> Tensor:
-    """By how much each picture raises the score: that of all minus that of the others. As `vendi_score`, n > 1 → float64 `[n]`."""
-    whole, n = vendi_score(kernel, order), len(kernel)
+    """Gain of each image, float64 `[n]`: the score of all minus the score of the others.
+
+    Arguments as in `vendi_score`, with n > 1.
+    """
+    n = len(kernel)
+    whole = vendi_score(kernel, order)
     others = [[place for place in range(n) if place != left_out] for left_out in range(n)]
     return torch.tensor(
         [whole - vendi_score(kernel[rows][:, rows], order) for rows in others], dtype=torch.float64
@@ -73,17 +81,20 @@ def pixel_features(batch: ImageBatch) -> Tensor:
 
 
 class Vendi:
-    """Effective number of different pictures of a prompt. Part `gain`: what a picture adds to it; `n`: pictures of the prompt.
+    """Effective number of different images of a prompt.
+
+    Part `gain` is the contribution of one image, part `n` the number of images.
 
     Args:
-        features: "dinov2" class tokens, or "pixels" of thumbnails, which need no weights.
-        order: of the entropy; 1 is the score as first published.
+        features: compared features, "dinov2" class tokens or "pixels" of thumbnails; pixels need no
+            weights.
+        order: order of the entropy; 1 is the score as first published.
         dino: folder or hub id of the model.
-        device: where it runs.
+        device: torch device of the model.
 
     Raises:
-        ConfigError: no such features, or a negative order.
-        MissingResourceError: weights are missing.
+        ConfigError: The features are not known, or the order is negative.
+        MissingResourceError: Weights are missing.
     """
 
     card = DIVERSITY_CARDS["vendi"]
@@ -103,15 +114,15 @@ class Vendi:
             raise ConfigError(f"reward {self.card.id!r}: order must be at least 0, got {order:g}")
         self._order = order
         self._features: Callable[[ImageBatch], Tensor] = (
-            pixel_features if features == "pixels" else dino_tower(self.card, dino, device).embed
+            pixel_features if features == "pixels" else dino_encoder(self.card, dino, device).embed
         )
 
     def features(self, batch: ImageBatch) -> Tensor:
-        """Features float32 `[batch, width]` of one picture or more."""
+        """Features float32 `[batch, width]` of at least one image."""
         return self._features(batch).float().cpu()
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`; `gain` is NaN in groups of more than 256 pictures, for which it takes too long."""
+        """Scores `batch`; `gain` is NaN in groups of over 256 images, where it takes too long."""
         features = self.features(batch) if len(batch) else torch.zeros(0, 1)
 
         def judge(places: list[int]) -> tuple[float, Tensor]:

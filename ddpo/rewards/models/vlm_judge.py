@@ -1,4 +1,4 @@
-"""A vision-language model as a judge: the expected value of the rating 1 … 5 that it is asked for."""
+"""A vision-language model as a judge: the expected value of its rating from 1 to 5."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from ddpo.types import ImageBatch, Prompt, RewardOutput
 __all__ = ["VlmJudge", "expected_rating", "rating_of"]
 
 RATINGS: Final = (1, 2, 3, 4, 5)
-LEAST_MASS: Final = (
-    0.5  # a choice: below it the reply is likelier to begin with something else than a rating
-)
+LEAST_MASS: Final = 0.5
+"""A choice: below it the reply is likelier to begin with something other than a rating."""
 NEW_TOKENS: Final = 16
 PARTS: Final = ("mass", "from_text")
 _OUT_OF: Final = re.compile(r"(?:/|\bout of\b|\bof\b)\s*5(?:\.0+)?(?![\d.,]*\d)", re.IGNORECASE)
@@ -32,21 +31,23 @@ def expected_rating(log_probs: Mapping[str, float]) -> tuple[float, float]:
     """Σ k·p(k) / Σ p(k) over the ratings k = 1 … 5, from the log-probabilities of the first token.
 
     Returns:
-        The expected rating, NaN if no rating is listed; and Σ p(k), how much of the probability is on ratings.
+        The expected rating, NaN if no rating is listed; and Σ p(k), the probability of ratings.
 
-    Source: Liu et al., arXiv 2303.16634 (G-Eval), which weighs ratings by the probabilities of their tokens.
+    Source: Liu et al., arXiv 2303.16634 (G-Eval), which weighs ratings by the probabilities of
+    their tokens.
     """
     shares = {rating: share_of(str(rating), log_probs) for rating in RATINGS}
     mass = math.fsum(shares.values())
-    return (
-        math.fsum(rating * share for rating, share in shares.items()) / mass
-        if mass > 0
-        else math.nan
-    ), mass
+    if mass == 0:
+        return math.nan, 0.0
+    return math.fsum(rating * share for rating, share in shares.items()) / mass, mass
 
 
 def rating_of(reply: str) -> float | None:
-    """The one number 1 … 5 in a reply; "/5", "of 5" and "out of 5" are not looked at. None: there is none, or there are several."""
+    """The one number 1 … 5 in a reply; None if there is none, or if there are several.
+
+    "/5", "of 5" and "out of 5" are ignored.
+    """
     numbers = set(_NUMBER.findall(_OUT_OF.sub(" ", reply)))
     try:
         rating = float(numbers.pop()) if len(numbers) == 1 else math.nan
@@ -56,18 +57,22 @@ def rating_of(reply: str) -> float | None:
 
 
 class VlmJudge:
-    """Expected rating of a picture, 1 … 5; from the text of the reply where the first token is hardly a rating. See the card.
+    """Expected rating of an image, 1 … 5.
+
+    Where the first token is hardly a rating, the number in the reply counts; see the card.
 
     Args:
         vlm: folder or hub id of the vision-language model, or the address of a server.
-        model: a server's name of the model; None: the first one that it lists.
-        template: what is asked; "{prompt}" stands for the prompt's text. It should ask for a number from 1 to 5 alone.
+        model: name of the model on the server; None for the first that it lists.
+        template: question to the model, which should demand only a number from 1 to 5; "{prompt}"
+            stands for the text of the prompt.
         device: torch device of a local model.
-        timeout: seconds after which an answer of a server is given up.
+        timeout: time limit of an answer by a server, in seconds.
 
     Raises:
-        MissingResourceError: the model is not here and cannot be fetched; says its size, licence and how to get it.
-        ConfigError: the template is empty.
+        MissingResourceError: The model is neither here nor downloadable; the message has its size,
+            its licence and the command that fetches it.
+        ConfigError: The template is empty.
     """
 
     card = CARDS["vlm_judge"]
@@ -82,7 +87,7 @@ class VlmJudge:
     ) -> None:
         if not template.strip():
             raise ConfigError(
-                "reward 'vlm_judge': the template is empty; it is the question that the model is asked"
+                "reward 'vlm_judge': the template is empty; it is the question to the model"
             )
         self._template = template
         self.card, self._vlm = open_for(self.card, vlm, model, device, timeout)
@@ -92,7 +97,7 @@ class VlmJudge:
         return judge_each(batch, PARTS, self.judge)
 
     def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
-        """The score of one picture, or why it has none."""
+        """The score of one image, or the reason why it has none."""
         question = self._template.replace("{prompt}", prompt.text)
         rating, mass = expected_rating(self._log_probs(image, question))
         if mass >= LEAST_MASS:
@@ -104,7 +109,7 @@ class VlmJudge:
         return {"score": read, "mass": mass, "from_text": 1.0}
 
     def _log_probs(self, image: Image.Image, question: str) -> dict[str, float]:
-        """Those of the first token; none where the back end gives none."""
+        """Log-probabilities of the first token; empty where the back end gives none."""
         try:
             return self._vlm.first_token_logprobs(image, question)
         except UnusableAnswer:

@@ -1,4 +1,4 @@
-"""What the rewards that ask a vision-language model share: one picture is judged at a time, and what cannot be judged says why."""
+"""Common parts of the rewards that query a vision-language model, one image at a time."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ Judgement = Mapping[str, float] | str
 """The score, under "score", and the parts; or the reason why there is none."""
 
 SHOWN: Final = 60  # characters of a reply that are repeated in a reason
-SERVER_CALLS: Final = Calls(
-    concurrency=8, retries=3, batch=1
-)  # each request has a time-out of its own, and is about one picture
+SERVER_CALLS: Final = Calls(concurrency=8, retries=3, batch=1)
+"""Each request is about one image and has its own time limit."""
 
 
 def served(card: RewardCard, model: str | None) -> RewardCard:
-    """The card of a reward that asks a server: several calls at once, of one picture each, tried again if the server does not answer.
+    """The card of a reward on a server: concurrent calls of one image each, with retries.
 
-    Scores of a model without a name are not kept: the server may have another model tomorrow.
+    Scores of a model without a name are not cached: the server may have another model tomorrow.
     """
     return replace(
         card, thread_safe=True, calls=SERVER_CALLS, cache=card.cache and model is not None
@@ -39,18 +38,19 @@ def served(card: RewardCard, model: str | None) -> RewardCard:
 def open_for(
     card: RewardCard, vlm: str, model: str | None, device: str, timeout_s: float
 ) -> tuple[RewardCard, Vlm]:
-    """The reward's card, which lets several calls go to a server at once; and the model that it asks.
+    """The reward's card, adapted to a server if there is one, and the opened model.
 
     Args:
-        card: of the reward.
+        card: card of the reward.
         vlm: folder or hub id of a local model, or the address of a server.
-        model: a server's name of the model; None: the first one that it lists.
+        model: name of the model on the server; None for the first that it lists.
         device: torch device of a local model.
-        timeout_s: seconds after which an answer of a server is given up.
+        timeout_s: time limit of an answer by a server, in seconds.
 
     Raises:
-        MissingResourceError: the model is not here and cannot be fetched; says its size, licence and how to get it.
-        ConfigError: an address or time-out that cannot be.
+        MissingResourceError: The model is neither here nor downloadable; the message has its size,
+            its licence and the command that fetches it.
+        ConfigError: The address or time limit is invalid.
     """
     try:
         opened = open_vlm(vlm, device, model=model, timeout_s=timeout_s)
@@ -60,20 +60,23 @@ def open_for(
         )
         commands = " && ".join(f"hf download {w.source}" for w in card.weights)
         cause = one_line(error).split(". ")[0]
-        line = f"reward {card.id!r} needs {needed}: run `{commands}`, or give a folder or a server's address as vlm=…; {cause}"
-        raise MissingResourceError(line) from error
+        raise MissingResourceError(
+            f"reward {card.id!r} needs {needed}: run `{commands}`, "
+            f"or give a folder or a server's address as vlm=…; {cause}"
+        ) from error
     return served(card, model) if is_server(vlm) else card, opened
 
 
 def judge_each(
     batch: ImageBatch, parts: Sequence[str], judge: Callable[[Image.Image, Prompt], Judgement]
 ) -> RewardOutput:
-    """Judges one picture after the other, so that batch mates and padding cannot touch a score.
+    """Judges one image after the other, so that no score depends on batch mates or padding.
 
     Args:
-        batch: the pictures.
-        parts: names of the parts; NaN where a picture could not be judged.
-        judge: picture and prompt → judgement; an `UnusableAnswer` that it raises is the reason why there is none.
+        batch: images and prompts.
+        parts: names of the parts, which are NaN where an image could not be judged.
+        judge: function from image and prompt to judgement; the message of an `UnusableAnswer` that
+            it raises becomes the reason.
     """
 
     def judged(image: Image.Image, prompt: Prompt) -> Judgement:
@@ -97,7 +100,7 @@ def judge_each(
 
 
 def share_of(word: str, log_probs: Mapping[str, float]) -> float:
-    """The probability of all tokens that spell `word`, in whatever case and with or without a leading space."""
+    """The probability of all tokens that spell `word`, in any case, with a leading space or not."""
     due = word.casefold()
     return math.fsum(
         math.exp(value)

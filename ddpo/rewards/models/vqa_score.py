@@ -1,4 +1,4 @@
-"""VQAScore: the probability that a vision-language model answers yes when asked whether the picture shows the prompt."""
+"""VQAScore: the probability of "yes" when a vision-language model is asked about the prompt."""
 
 from __future__ import annotations
 
@@ -21,23 +21,27 @@ QUESTION: Final = 'Does this figure show "{prompt}"? Please answer yes or no.'
 SPELLINGS: Final = "spellings"
 PUBLISHED: Final = "published"
 PARTS: Final = {SPELLINGS: ("yes", "no", "yes_of_both"), PUBLISHED: ("yes", "end")}
-"""The forms of the score, and the parts of each."""
+"""Form of the score → its parts."""
 ANSWER: Final = "Yes"
-"""Source: linzhiqiu/t2v_metrics 1bec390, clip_t5_model.py and llava_model.py, its default answer."""
+"""Source: linzhiqiu/t2v_metrics 1bec390, clip_t5_model.py and llava_model.py, default answer."""
 
 
 def yes_and_no(log_probs: Mapping[str, float]) -> Judgement:
-    """P(yes) of the first token, all spellings together; P(no); and the former's share of both.
+    """P(yes) of the first token, all spellings together; P(no); and the share of yes in both.
 
-    Only what is listed counts, that is the 20 likeliest tokens, one per text: where "no" is listed and "yes" is not, P(yes) is below the
-    least listed probability, and 0 stands for it. Where neither is listed, the model did not answer the question, and there is no score.
+    Only the 20 likeliest tokens are listed. Where "no" is listed and "yes" is not, P(yes) is below
+    the least listed probability and counts as 0. Where neither is listed, the model did not answer
+    the question, and there is no score.
     """
-    yes, no = share_of("yes", log_probs), share_of("no", log_probs)
+    yes, no = (share_of(word, log_probs) for word in ("yes", "no"))
     if yes + no > 0:
         yes = min(yes, 1.0)  # rounding of log-probs in half precision
         return {"score": yes, "yes": yes, "no": no, "yes_of_both": yes / (yes + no)}
     likely = max(log_probs, key=lambda token: log_probs[token])
-    return f"neither yes nor no is among the likely first tokens; the likeliest is {excerpt(likely)} ({math.exp(log_probs[likely]):.2g})"
+    return (
+        "neither yes nor no is among the likely first tokens; "
+        f"the likeliest is {excerpt(likely)} ({math.exp(log_probs[likely]):.2g})"
+    )
 
 
 def published(yes: float, end: float) -> Judgement:
@@ -47,24 +51,27 @@ def published(yes: float, end: float) -> Judgement:
 
     Source: linzhiqiu/t2v_metrics 1bec390, clip_t5_model.py and llava_model.py, forward.
     """
-    yes, end = min(yes, 0.0), min(end, 0.0)  # rounding of sums over tokens
+    yes, end = (min(value, 0.0) for value in (yes, end))  # rounding of sums over tokens
     return {"score": math.exp((yes + end) / 2), "yes": math.exp(yes), "end": math.exp(end)}
 
 
 class VqaScore:
-    """P(yes) that the figure shows the prompt's text, 0 … 1; or the form of it that is published.
+    """Probability of "yes" to the question whether the image shows the prompt, 0 … 1.
 
     Args:
-        vlm: folder or hub id of the vision-language model, or the address of a server that gives log-probabilities.
-        model: a server's name of the model; None: the first one that it lists.
-        device: torch device of a local one.
-        timeout: seconds after which an answer of a server is given up.
-        form: "spellings", see `yes_and_no`; or "published", see `published`, for local models.
+        vlm: folder or hub id of the vision-language model, or the address of a server that gives
+            log-probabilities.
+        model: name of the model on the server; None for the first that it lists.
+        device: torch device of a local model.
+        timeout: time limit of an answer by a server, in seconds.
+        form: form of the score, "spellings" as in `yes_and_no`, or for local models "published" as
+            in `published`.
 
     Raises:
-        MissingResourceError: the model is not here and cannot be fetched; says its size, licence and how to get it.
-        ConfigError: no such form or none of a server; an address or time-out that cannot be; when called, the server gives no
-            log-probabilities.
+        MissingResourceError: The model is neither here nor downloadable; the message has its size,
+            its licence and the command that fetches it.
+        ConfigError: The form is not known or not available from a server, or the address or time
+            limit is invalid. When called: the server gives no log-probabilities.
     """
 
     card = CARDS["vqa_score"]
@@ -83,8 +90,9 @@ class VqaScore:
             )
         if form == PUBLISHED and is_server(vlm):
             raise ConfigError(
-                "reward 'vqa_score': form=published needs a local model, since servers do not say how likely the end of an answer is; "
-                "give a folder or hub id as vlm=…, or leave form out"
+                "reward 'vqa_score': form=published needs a local model, since servers do not say "
+                "how likely the end of an answer is; give a folder or hub id as vlm=…, "
+                "or leave form out"
             )
         self.card, self._vlm = open_for(self.card, vlm, model, device, timeout)
         self._parts = PARTS[form]
@@ -99,12 +107,13 @@ class VqaScore:
         return published(*self._vlm.word_and_end_logprobs(image, _question(prompt), ANSWER))
 
     def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
-        """The score of one picture, or why it has none."""
+        """The score of one image, or the reason why it has none."""
         try:
             return yes_and_no(self._vlm.first_token_logprobs(image, _question(prompt)))
         except NoLogProbs as error:
             raise ConfigError(
-                f"reward 'vqa_score': {error}, which it is made of; `transformers serve` has none, vLLM and SGLang do"
+                f"reward 'vqa_score': {error}, which the score needs; "
+                "vLLM and SGLang give them, `transformers serve` does not"
             ) from error
 
 

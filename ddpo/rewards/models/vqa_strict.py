@@ -1,4 +1,4 @@
-"""Visual question answering as in the paper: the share of a prompt's questions to which the model replies with the due answer."""
+"""Visual question answering as in the DDPO paper: the share of questions answered as expected."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ _PUNCTUATION: Final = str.maketrans(dict.fromkeys(string.punctuation, " "))
 
 
 def normalised(text: str) -> str:
-    """The words of a text: compatibility characters unified, lower case, without ASCII punctuation, English articles and extra spaces.
+    """The words of a text in NFKC and lower case, without punctuation, articles and extra spaces.
 
-    Source: the steps of the SQuAD evaluation (arXiv 1606.05250), which leaves out punctuation and articles.
+    Punctuation is ASCII's, articles are English. Source: the steps of the SQuAD evaluation (arXiv
+    1606.05250).
     """
     words = unicodedata.normalize("NFKC", text).casefold().translate(_PUNCTUATION)
     return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", words).split())
 
 
 def compared(replies: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
-    """Share of replies that contain their answer, letter by letter, as in the paper; and that are their answer once both are normalised.
+    """Share of replies that contain their answer, and of those that equal it once normalised.
 
-    Source of the former: kvablack/ddpo-pytorch rewards.py, the strict satisfaction of LLaVA.
+    The former compares letter by letter. Its source: kvablack/ddpo-pytorch rewards.py, the strict
+    satisfaction of LLaVA.
     """
     pairs = list(zip(replies, answers, strict=True))
     contained = sum(answer in reply for reply, answer in pairs) / len(pairs)
@@ -44,7 +46,7 @@ def compared(replies: Sequence[str], answers: Sequence[str]) -> dict[str, float]
 
 
 def questions_and_answers(metadata: Mapping[str, Any]) -> tuple[list[str], list[str]] | str:
-    """The two lists of a prompt's metadata, or what is wrong with them."""
+    """The two lists of a prompt's metadata, or the reason why they are unusable."""
     for key in ("questions", "answers"):
         if key not in metadata:
             return f"the prompt has no {key!r} in its metadata"
@@ -55,7 +57,7 @@ def questions_and_answers(metadata: Mapping[str, Any]) -> tuple[list[str], list[
             or not all(isinstance(text, str) and text.strip() for text in texts)
         ):
             return f"{key!r} of the prompt's metadata is not a list of texts, or one is empty"
-    questions, answers = list(metadata["questions"]), list(metadata["answers"])
+    questions, answers = (list(metadata[key]) for key in ("questions", "answers"))
     if len(questions) != len(answers):
         return f"the prompt's metadata has {len(questions)} questions and {len(answers)} answers"
     return questions, answers
@@ -64,18 +66,19 @@ def questions_and_answers(metadata: Mapping[str, Any]) -> tuple[list[str], list[
 class VqaStrict:
     """Share of the questions of a prompt's metadata whose answer is in the model's reply.
 
-    The metadata of a prompt is such as {"questions": ["who is washing the dishes?"], "answers": ["monkey"]}, one answer per question.
-    Pictures go through JPEG of quality 80, as in the original. A prompt without usable questions, and a question to which nothing is
-    replied, make the picture unscorable.
+    An example of metadata is {"questions": ["who is washing the dishes?"], "answers": ["monkey"]},
+    one answer per question. Images go through JPEG of quality 80, as in the original. A prompt
+    without usable questions, or an empty reply, makes the image unscorable.
 
     Args:
         vlm: folder or hub id of the vision-language model, or the address of a server.
-        model: a server's name of the model; None: the first one that it lists.
-        device: torch device of a local one.
-        timeout: seconds after which an answer of a server is given up.
+        model: name of the model on the server; None for the first that it lists.
+        device: torch device of a local model.
+        timeout: time limit of an answer by a server, in seconds.
 
     Raises:
-        MissingResourceError: the model is not here and cannot be fetched; says its size, licence and how to get it.
+        MissingResourceError: The model is neither here nor downloadable; the message has its size,
+            its licence and the command that fetches it.
     """
 
     card = CARDS["vqa_strict"]
@@ -94,11 +97,11 @@ class VqaStrict:
         return judge_each(batch, PARTS, self.judge)
 
     def judge(self, image: Image.Image, prompt: Prompt) -> Judgement:
-        """The score of one picture, or why it has none."""
-        asked = questions_and_answers(prompt.metadata)
-        if isinstance(asked, str):
-            return asked
-        questions, answers = asked
+        """The score of one image, or the reason why it has none."""
+        lists = questions_and_answers(prompt.metadata)
+        if isinstance(lists, str):
+            return lists
+        questions, answers = lists
         sent = image if self._vlm.sends_jpeg else jpeg80(image)
         return compared(
             [self._vlm.answer(sent, question, NEW_TOKENS) for question in questions], answers

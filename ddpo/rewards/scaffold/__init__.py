@@ -1,4 +1,4 @@
-"""A package with one reward, ready to be installed, checked and changed: what `ddpo rewards new` writes."""
+"""The package that `ddpo rewards new` writes: one reward, ready to install, check and change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUMMARIES: Final[dict[Kind, str]] = {
 MORE: Final[dict[Kind, str]] = {
     "function": "",
     "class": "",
-    "model": "4. `make_weights.py`: how the weights came to be. Its output is the SHA-256 on the card.\n",
+    "model": "4. `make_weights.py`: source of the weights. It prints the SHA-256 for the card.\n",
 }
 SHARED: Final = {
     "package/pyproject.toml": "pyproject.toml",
@@ -45,28 +45,22 @@ MODEL: Final = {"model/make_weights.py": "make_weights.py"}
 
 
 def write_package(name: str, kind: Kind = "function", out: Path | None = None) -> Path:
-    """Writes the package of a new reward, whole or not at all.
+    """Writes the package of a new reward, completely or not at all.
 
     Args:
-        name: the reward's id, `name` or `vendor/name`.
-        kind: what the reward is: a plain function, a class, or a class around a network with weights.
-        out: the folder to make; called like the distribution, in the current folder, if None.
+        name: id of the reward, `name` or `vendor/name`.
+        kind: kind of the reward, a plain function, a class, or a class around a network with
+            weights.
+        out: new folder; None for the name of the distribution in the current folder.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: a name that cannot be, or that another reward has; a folder that cannot be written.
-        RunExistsError: the folder holds something already.
+        ConfigError: The name is invalid or taken, or the folder cannot be written.
+        RunExistsError: The folder is not empty.
     """
-    if not NAME.fullmatch(name):
-        raise ConfigError(
-            f"reward name {name!r} must be name or vendor/name, of lower-case letters, digits, - and _, each beginning with a letter"
-        )
-    if name in rewards.names():
-        raise ConfigError(
-            f"there is a reward {name!r} already, from {rewards.origin(name)}; a vendor in front makes it yours: mylab/{name}"
-        )
+    _check_name(name)
     distribution = re.sub(r"[/_]", "-", name if "/" in name else f"{name}-reward")
     folder = Path(distribution) if out is None else out
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -81,9 +75,24 @@ def write_package(name: str, kind: Kind = "function", out: Path | None = None) -
     return folder
 
 
+def _check_name(name: str) -> None:
+    """Refuses a name that is invalid or taken."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"reward name {name!r} must be name or vendor/name, "
+            "of lower-case letters, digits, - and _, each starting with a letter"
+        )
+    if name in rewards.names():
+        raise ConfigError(
+            f"there is a reward {name!r} already, from {rewards.origin(name)}; "
+            f"a vendor in front makes it yours: mylab/{name}"
+        )
+
+
 def _write(folder: Path, name: str, distribution: str, kind: Kind) -> None:
     module = distribution.replace("-", "_")
     weights = TEMPLATES / "model" / "weights.safetensors"
+    package_data = f'package-data = {{ {module} = ["*.safetensors"] }}\n'
     words = {
         "id": name,
         "distribution": distribution,
@@ -91,9 +100,7 @@ def _write(folder: Path, name: str, distribution: str, kind: Kind) -> None:
         "summary": SUMMARIES[kind],
         "more": MORE[kind],
         "ddpo_version": version("ddpo"),
-        "package_data": f'package-data = {{ {module} = ["*.safetensors"] }}\n'
-        if kind == "model"
-        else "",
+        "package_data": package_data if kind == "model" else "",
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }
     for template, file in {**SHARED, **(MODEL if kind == "model" else {})}.items():

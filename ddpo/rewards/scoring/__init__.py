@@ -1,1 +1,1 @@
-"""From the name of a reward to the scores of a batch of images."""
+"""The way from the name of a reward to the scores of a batch of images."""

@@ -1,14 +1,15 @@
-"""Reward algebra: several rewards as one. The maths in pure functions, and the reward that applies them."""
+"""Reward algebra: several rewards combined into one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.scoring.resolve import ScorerOf, WeightedReward
+from ddpo.rewards.groups import group_places
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.spec import Bounds, Combination
 from ddpo.types import ImageBatch, Prompt, RewardOutput
@@ -17,35 +18,38 @@ __all__ = ["ComposedReward", "clamped", "pareto_fronts", "pareto_rank", "standar
 
 
 def standardised(scores: Tensor, mean: float, sd: float) -> Tensor:
-    """(score - mean) / sd: how many standard deviations of the reference distribution a score lies above its mean. Any shape."""
+    """(score - mean) / sd, in standard deviations of the reference distribution. Any shape."""
     return (scores - mean) / sd
 
 
 def clamped(scores: Tensor, bounds: Bounds) -> Tensor:
-    """`scores` with what lies beyond a bound put on it; no gradient comes from there. Any shape; NaN stays NaN."""
+    """The scores limited to bounds, beyond which the gradient is 0. Any shape; NaN stays NaN."""
     low, high = bounds
     return scores.clamp(min=low, max=high)
 
 
 def pareto_fronts(points: Tensor) -> Tensor:
-    """The index of each point's front under non-dominated sorting, 0 for the points that none dominates. Larger is better.
+    """The index of each point's front under non-dominated sorting; larger values are better.
 
-    A point dominates another if it is nowhere less and somewhere more. Front k are the points that are dominated by none once the
-    fronts before k are taken away; equal points are in one front.
+    A point dominates another if it is nowhere less and somewhere more. Front 0 are the points that
+    none dominates, front k those that none dominates once the fronts before k are removed. Equal
+    points share a front.
 
     Args:
-        points: `[count, objectives]`, finite.
+        points: Finite values `[count, objectives]`.
 
     Returns:
         int64 `[count]`.
 
-    Source: K. Deb, A. Pratap, S. Agarwal, T. Meyarivan, "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE
-        Transactions on Evolutionary Computation 6(2), 2002, section III-A, https://doi.org/10.1109/4235.996017.
+    Source: K. Deb, A. Pratap, S. Agarwal, T. Meyarivan, "A fast and elitist multiobjective genetic
+        algorithm: NSGA-II", IEEE Transactions on Evolutionary Computation 6(2), 2002, section
+        III-A, https://doi.org/10.1109/4235.996017.
     """
     no_less = (points[:, None] >= points[None]).all(-1)  # [i, j]: i is nowhere less than j
     dominates = no_less & ~no_less.T
     fronts = torch.full((len(points),), -1, dtype=torch.int64)
-    left, index = torch.ones(len(points), dtype=torch.bool), 0
+    left = torch.ones(len(points), dtype=torch.bool)
+    index = 0
     while left.any():
         front = left & ~(dominates & left[:, None]).any(0)
         fronts[front] = index
@@ -55,82 +59,79 @@ def pareto_fronts(points: Tensor) -> Tensor:
 
 
 def pareto_rank(points: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-    """Minus the front index of each picture among those of its prompt; NaN where a value is NaN, which takes no part in the ranking.
+    """Minus the front index of each image among those of its prompt.
+
+    An image with a NaN takes no part in the ranking and has the rank NaN.
 
     Args:
-        points: `[batch, objectives]`.
-        prompts: one per picture.
+        points: Values `[batch, objectives]`.
+        prompts: One prompt per image.
 
     Returns:
         float64 `[batch]`: 0, -1, -2, …
     """
     ranks = torch.full((len(points),), torch.nan, dtype=torch.float64)
-    groups: dict[str, list[int]] = {}
-    for index, whole in enumerate((~points.isnan().any(-1)).tolist()):
-        if whole:
-            groups.setdefault(prompts[index].id, []).append(index)
-    for members in groups.values():
-        ranks[members] = 0.0 - pareto_fronts(points[members]).cpu().double()
+    ranked = ~points.isnan().any(-1)
+    for places in group_places(prompts):
+        members = [place for place in places if ranked[place]]
+        if members:
+            ranks[members] = 0.0 - pareto_fronts(points[members]).cpu().double()
     return ranks
 
 
 class ComposedReward:
-    """Several rewards as one: each part's score standardised, clamped and weighed, then summed, the least taken, or ranked.
+    """Several rewards as one: scores are standardised, clamped, weighted and then combined.
 
-    Each part has a scorer of its own, and parts that are one reward with other steps share it. `RewardOutput.parts` holds the native
-    score of every part under its name, and a part's own parts as `name.part`. A picture that one part cannot score is unscorable.
+    Each part has its own scorer; parts that differ only in their steps share it.
+    `RewardOutput.parts` holds the native score of every part under its name, and a part's own
+    parts as `name.part`. An image that one part cannot score is unscorable.
 
-    The Pareto rank compares the pictures of a prompt within one call: it has to be given whole groups.
+    The Pareto rank compares the images of a prompt within one call, which must hold whole groups.
 
     Args:
-        card: of the combination.
-        combination: how the parts become one number.
-        parts: the rewards and their steps.
-        scorer_of: makes the scorer of a part; a plain one by default.
+        card: Card of the combination.
+        combination: Rule that combines the scores.
+        parts: Parts with their steps.
+        scorer_of: Function that makes the scorer of a part; by default a plain scorer.
 
     Raises:
-        UserError: a part that cannot be made.
+        UserError: A part cannot be made.
     """
 
     def __init__(
         self,
         card: RewardCard,
         combination: Combination,
-        parts: Sequence[WeightedReward],
-        scorer_of: ScorerOf | None = None,
+        parts: Sequence[ResolvedReward],
+        scorer_of: Callable[[ResolvedReward], Scorer] | None = None,
     ) -> None:
-        self.card, self.combination, self.parts = card, combination, tuple(parts)
+        self.card = card
+        self.combination = combination
+        self.parts = tuple(parts)
         make = scorer_of or make_scorer
         self.scorers: dict[str, Scorer] = {}
         for part in self.parts:
             if part.name not in self.scorers:
-                self.scorers[part.name] = make(part.reward)
+                self.scorers[part.name] = make(part)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`; gradients flow to `batch.pixels` if every part is differentiable and the pixels ask for them."""
+        """Scores `batch`, with gradients to its pixels if every part is differentiable."""
         outputs = {name: self._score(scorer, batch) for name, scorer in self.scorers.items()}
-        points = torch.stack(
-            [self._stepped(part, outputs[part.name].values) for part in self.parts], dim=-1
-        )
-        errors = tuple(
-            _joined_errors({name: output.errors[i] for name, output in outputs.items()})
-            for i in range(len(batch))
-        )
+        columns = [_after_steps(part, outputs[part.name].values) for part in self.parts]
+        points = torch.stack(columns, dim=-1)
         if self.combination == "pareto":
             values = pareto_rank(points, batch.prompts)
         else:
             values = points.sum(-1) if self.combination == "sum" else points.amin(-1)
         logged = {name: output.values for name, output in outputs.items()}
-        logged |= {
-            f"{name}.{inner}": value
-            for name, output in outputs.items()
-            for inner, value in output.parts.items()
-        }
-        return RewardOutput(
-            values.float(),
-            {name: value.detach().cpu().float() for name, value in logged.items()},
-            errors,
+        for name, output in outputs.items():
+            logged |= {f"{name}.{inner}": value for inner, value in output.parts.items()}
+        parts = {name: value.detach().cpu().float() for name, value in logged.items()}
+        errors = (
+            _joined_errors({name: output.errors[i] for name, output in outputs.items()})
+            for i in range(len(batch))
         )
+        return RewardOutput(values.float(), parts, tuple(errors))
 
     def close(self) -> None:
         """Ends the threads of the parts' scorers."""
@@ -144,22 +145,21 @@ class ComposedReward:
             and not batch.from_bytes
             and batch.pixels.requires_grad
         )
-        return (
-            scorer.reward(batch) if wants_gradient else scorer.score(batch)
-        )  # a scorer takes no gradient
+        if wants_gradient:  # which a scorer does not compute
+            return scorer.reward(batch)
+        return scorer.score(batch)
 
-    @staticmethod
-    def _stepped(part: WeightedReward, native: Tensor) -> Tensor:
-        """z, clamp, weight, in float64. `[batch]`."""
-        scores = native.cpu().double()
-        if part.reference is not None:
-            scores = standardised(scores, part.reference.mean, part.reference.sd)
-        if part.bounds is not None:
-            scores = clamped(scores, part.bounds)
-        return scores * part.weight
+
+def _after_steps(part: ResolvedReward, native: Tensor) -> Tensor:
+    """The scores of a part after z, clamp and weight, in float64. `[batch]`."""
+    scores = native.cpu().double()
+    if part.reference is not None:
+        scores = standardised(scores, part.reference.mean, part.reference.sd)
+    if part.bounds is not None:
+        scores = clamped(scores, part.bounds)
+    return scores if part.weight is None else scores * part.weight
 
 
 def _joined_errors(errors: dict[str, str | None]) -> str | None:
-    return (
-        "; ".join(f"{name}: {error}" for name, error in errors.items() if error is not None) or None
-    )
+    found = [f"{name}: {error}" for name, error in errors.items() if error is not None]
+    return "; ".join(found) or None

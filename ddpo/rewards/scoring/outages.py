@@ -1,95 +1,71 @@
-"""Scores batch after batch of one piece of work, and tells a picture on which a back end fails from a back end that is down."""
+"""Tells an image on which a back end fails from a back end that is down.
+
+A back end may answer for all images but some, such as a server that returns status 500 for them.
+A witness decides which case it is: an image that was scored earlier. It is scored again before and
+after another try of the images without an answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ddpo.errors import RewardUnavailable
-from ddpo.rewards.scoring.results import ChunkResult, ScoringResult, concatenate
-from ddpo.rewards.scoring.scorer import Scorer
+from ddpo.rewards.scoring.results import Chunk, concatenate, select
 from ddpo.types import ImageBatch, RewardOutput
 
-__all__ = ["OutageAwareScorer"]
+__all__ = ["find_witness", "retry_unanswered"]
+
+Score = Callable[[ImageBatch], RewardOutput]
 
 
-class OutageAwareScorer:
-    """A scorer for work that an outage must stop and one bad picture must not.
+def find_witness(score: Score, images: ImageBatch, places: Sequence[int]) -> ImageBatch | None:
+    """An image that can be scored alone, from the first two of `places`; None if neither can.
 
-    Scores that come and go with an outage would make the result depend on when it was. But a back end may answer for all pictures but
-    some, such as a server that fails on them with status 500, and would hold up the work for ever. Which of the two it is a witness
-    tells: a picture that it did score is scored again, before the others are asked for once more, alone, and after it.
+    One image of a call may have failed all the others.
 
     Args:
-        scorer: of the reward.
-        witness: a picture that was scored earlier, as a batch of one; None: the first one that is.
+        score: Scores a batch and sets apart the images that fail.
+        images: Batch that was scored together.
+        places: Places of the images without an answer.
     """
-
-    def __init__(self, scorer: Scorer, witness: ImageBatch | None = None) -> None:
-        self.scorer, self._witness = scorer, witness
-
-    def score_each(self, images: ImageBatch) -> ScoringResult:
-        """As the scorer's. What is left in `unavailable` are pictures on which the back end fails while it answers for others.
-
-        Raises:
-            RewardUnavailable: the back end does not answer.
-            RewardFailure, UserError: as the scorer's.
-        """
-        found = self.scorer.score_each(images)
-        scored = [
-            place for place, value in enumerate(found.output.values.tolist()) if value == value
-        ]
-        if (
-            scored and "group" not in self.scorer.reward.card.inputs
-        ):  # whose pictures are nothing alone
-            self._witness = images.take(scored[:1])
-        return self._one_by_one(images, found) if found.unavailable else found
-
-    def _one_by_one(self, images: ImageBatch, found: ScoringResult) -> ScoringResult:
-        """Asks once more for each picture without an answer, alone, after the witness was answered."""
-        places = sorted(found.unavailable)
-        outage = RewardUnavailable(
-            f"{found.output.errors[places[0]]} ({len(places)} of {len(images)} pictures)"
-        )
-        if self._witness is None:
-            self._look_for_witness(images, places)
-        if not self._witness_answered():
-            raise outage
-        again = {place: self.scorer.score_each(images.take([place])) for place in places}
-        if any(one.unavailable for one in again.values()) and not self._witness_answered():
-            raise outage
-        return _replaced(found, again, len(images), self.scorer.reward.card.id)
-
-    def _look_for_witness(self, images: ImageBatch, places: Sequence[int]) -> None:
-        """Tries two of the pictures alone, if they were asked for together: one of them may have failed the others."""
-        card = self.scorer.reward.card
-        if card.calls.batch == 1 or "group" in card.inputs or len(images) == 1:
-            return
-        for place in places[:2]:
-            alone = images.take([place])
-            if not self.scorer.score_each(alone).failed:
-                self._witness = alone
-                return
-
-    def _witness_answered(self) -> bool:
-        return self._witness is not None and not self.scorer.score_each(self._witness).failed
+    for place in places[:2]:
+        alone = images.take([place])
+        if not score(alone).failed:
+            return alone
+    return None
 
 
-def _replaced(
-    found: ScoringResult, again: dict[int, ScoringResult], count: int, name: str
-) -> ScoringResult:
-    """`found` with the outcome of the places that were asked for again."""
-    kept = [place for place in range(count) if place not in again]
-    pieces = [
-        ChunkResult([place], _at(found.output, [place]), place in found.failed) for place in kept
-    ]
-    pieces += [
-        ChunkResult([place], one.output, bool(one.failed), bool(one.unavailable))
-        for place, one in again.items()
-    ]
-    return concatenate(pieces, count, name)
+def retry_unanswered(
+    score: Score,
+    witness_answers: Callable[[], bool],
+    images: ImageBatch,
+    output: RewardOutput,
+    name: str,
+) -> RewardOutput:
+    """Scores each image without an answer once more, alone, between two calls of the witness.
 
+    Args:
+        score: Scores a batch and sets apart the images that fail.
+        witness_answers: Scores the witness again; returns False if it fails or there is none.
+        images: Batch of images.
+        output: Scores of the batch, some of them unavailable.
+        name: Id of the reward.
 
-def _at(output: RewardOutput, places: Sequence[int]) -> RewardOutput:
-    index = list(places)
-    parts = {name: part[index] for name, part in output.parts.items()}
-    return RewardOutput(output.values[index], parts, tuple(output.errors[place] for place in index))
+    Returns:
+        The scores of the batch. Images that are still unavailable fail while others are answered.
+
+    Raises:
+        RewardUnavailable: The back end does not answer for the witness either.
+    """
+    places = sorted(output.unavailable)
+    count = f"{len(places)} of {len(images)} images"
+    outage = RewardUnavailable(f"{output.errors[places[0]]} ({count})")
+    if not witness_answers():
+        raise outage
+    again = {place: score(images.take([place])) for place in places}
+    if any(one.unavailable for one in again.values()) and not witness_answers():
+        raise outage
+    kept = [place for place in range(len(images)) if place not in again]
+    chunks: list[Chunk] = [([place], select(output, [place])) for place in kept]
+    chunks += [([place], one) for place, one in again.items()]
+    return concatenate(chunks, len(images), name)

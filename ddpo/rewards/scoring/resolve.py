@@ -1,10 +1,10 @@
-"""A reward that was found but not made yet: one of the zoo, or a combination of several. Nothing heavy is imported before `make`."""
+"""Resolved rewards: found by name, file or URL, but not made yet. Nothing heavy is imported."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ddpo.devices import AUTO, check_device, resolve_device
 from ddpo.rewards.base import Reward
@@ -13,38 +13,53 @@ from ddpo.rewards.scoring.standardise import ScoreDistribution
 from ddpo.rewards.scoring.user_reward import Factory, construct
 from ddpo.rewards.signature import identity, signature
 from ddpo.rewards.spec import Bounds, Combination
+from ddpo.text import shortest_number
 from ddpo.user_code import is_user_code
 
-if TYPE_CHECKING:
-    from ddpo.rewards.scoring.scorer import Scorer
-
-__all__ = ["ResolvedReward", "ScorerOf", "WeightedReward", "single_rewards"]
+__all__ = ["ResolvedReward", "single_rewards"]
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedReward:
-    """A reward that was found but not made yet."""
+    """A reward that was found but not made yet: a single one, a combination, or a part of one."""
 
     card: RewardCard
-    options: Mapping[str, Any]  # every option, the defaults too
+    options: Mapping[str, Any]  # all options, including defaults
     origin: str  # "ddpo", distribution and version, module, or file and hash
-    factory: Factory | None  # None: what the card's `load` names
-    combination: Combination | None = None  # of the parts; None: a reward of its own
-    parts: tuple[WeightedReward, ...] = ()
-    files: Mapping[str, str] = field(
-        default_factory=dict
-    )  # of a user's code: path relative to its folder → SHA-256, its own first
+    factory: Factory | None  # None: the card's `load` is called
+    combination: Combination | None = None  # of the parts; None for a single reward
+    parts: tuple[ResolvedReward, ...] = ()
+    # Files of a user's code, its own first: path relative to its folder → SHA-256.
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    # Of a part: the name of its score, and the steps on it. An id that several parts share is
+    # numbered.
+    name: str = ""
+    weight: float | None = None  # None: not written, which counts as 1
+    reference: ScoreDistribution | None = None
+    bounds: Bounds | None = None
 
     @property
     def user_code(self) -> bool:
-        """True for a user's file or module: more may move its scores than the files that are known."""
-        return is_user_code(self.origin) or any(part.reward.user_code for part in self.parts)
+        """True for a user's file or module, which may depend on more than the known files."""
+        return is_user_code(self.origin) or any(part.user_code for part in self.parts)
 
-    def make(self, scorer_of: ScorerOf | None = None) -> Reward:
-        """Loads and constructs it; raises as `construct`.
+    @property
+    def steps(self) -> str:
+        """The steps on a part's score, such as `0.2*darkness.z[mean -74.3 sd 3.2].clamp[-3..3]`."""
+        text = f"{shortest_number(1.0 if self.weight is None else self.weight)}*{self.name}"
+        if self.reference is not None:
+            text += f".z[mean {self.reference.mean!r} sd {self.reference.sd!r}]"
+        if self.bounds is not None:
+            text += f".clamp[{bounds_text(self.bounds)}]"
+        return text
+
+    def make(self, scorer_of: Callable[[ResolvedReward], object] | None = None) -> Reward:
+        """Loads and constructs the reward; raises as `construct`.
 
         Args:
-            scorer_of: makes the scorer of each part of a combination, such as one with a cache; None for plain ones.
+            scorer_of: Function that makes the scorer of each part of a combination, such as one
+                with a cache; None for plain scorers.
         """
         options = dict(self.options)
         for name in PLACEMENT:
@@ -62,92 +77,52 @@ class ResolvedReward:
         return construct(self.card, self.origin, options, self.factory)
 
     def on(self, device: str) -> ResolvedReward:
-        """The reward on `device`, except for parts whose device was written by name."""
+        """The reward on `device`, except for parts whose device was chosen by name."""
         options = {
             name: device if name in PLACEMENT and value == AUTO else value
             for name, value in self.options.items()
         }
-        parts = tuple(replace(part, reward=part.reward.on(device)) for part in self.parts)
-        return replace(self, options=options, parts=parts)
+        return replace(self, options=options, parts=tuple(part.on(device) for part in self.parts))
 
     def memory_mb(self, device: str) -> float:
-        """Memory that it takes on a device, in 10⁶ bytes, by its card; 0 where it runs elsewhere."""
+        """Memory use on a device by the card, in 10⁶ bytes; 0 if the reward runs elsewhere."""
         if self.parts:
-            return sum({part.name: part.reward.memory_mb(device) for part in self.parts}.values())
+            return sum({part.name: part.memory_mb(device) for part in self.parts}.values())
         place = "cpu" if self.card.device == "cpu" else str(self.options.get("device", device))
         return self.card.memory_mb if place in (device, AUTO) else 0
 
     @property
     def signature(self) -> str:
-        """The line that fixes its scores."""
+        """The line that fixes the scores."""
         return "|".join([signature(self.card, self.options, self.origin), *self._part_fields()])
 
     @property
     def identity(self) -> str:
-        """What of the signature may move a score: its part of a cache key."""
+        """The fields of the signature that may change a score: the reward's part of a cache key."""
         return "|".join([identity(self.card, self.options, self.origin), *self._part_fields()])
 
     def _part_fields(self) -> list[str]:
-        """`part:name,version:…,card:…,options:…` of each; steps, weights, libraries and origins are in the main fields."""
+        """`part:name,version:…,card:…,options:…` of each part.
+
+        Steps, weights, libraries and origins are in the fields of the combination.
+        """
         found = {}
         for part in self.parts:
-            line = identity(part.reward.card, part.reward.options, part.reward.origin)
-            fields = dict(field.split(":", 1) for field in line.split("|"))
-            found[part.name] = f"part:{part.name}," + ",".join(
-                f"{name}:{fields[name]}" for name in ("version", "card", "options")
-            )
+            line = identity(part.card, part.options, part.origin)
+            fields = dict(text.split(":", 1) for text in line.split("|"))
+            facts = ",".join(f"{name}:{fields[name]}" for name in ("version", "card", "options"))
+            found[part.name] = f"part:{part.name},{facts}"
         return list(found.values())
 
 
-@dataclass(frozen=True, slots=True)
-class WeightedReward:
-    """One reward of a combination, with what is done to its score: standardise, clamp, weigh."""
-
-    name: str  # under which its score is logged: its id, numbered if another reward of the combination has the same
-    reward: ResolvedReward
-    weight: float = 1.0
-    reference: ScoreDistribution | None = None
-    bounds: Bounds | None = None
-    weighted: bool = False  # whether the weight was written, be it 1
-
-    @property
-    def steps(self) -> str:
-        """All that is done to the score, in words: `0.2*compressibility.z[mean -74.3 sd 31.2].clamp[-3..3]`."""
-        standardised = (
-            ""
-            if self.reference is None
-            else f".z[mean {self.reference.mean!r} sd {self.reference.sd!r}]"
-        )
-        return f"{_short(self.weight)}*{self.name}{standardised}" + (
-            "" if self.bounds is None else f".clamp[{_range(self.bounds)}]"
-        )
-
-    @property
-    def id(self) -> str:
-        """A short form of `steps` in the letters of an id, such as `0.2compressibility.z.clamp-3..3`."""
-        weight = "" if self.weight == 1 else "-" if self.weight == -1 else _short(self.weight)
-        standardised = "" if self.reference is None else ".z"
-        return f"{weight}{self.name}{standardised}" + (
-            "" if self.bounds is None else f".clamp{_range(self.bounds)}"
-        )
-
-
-def _range(bounds: Bounds) -> str:
-    return "..".join("" if bound is None else _short(bound) for bound in bounds)
-
-
-def _short(number: float) -> str:
-    """The shortest text that stands for exactly this number."""
-    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
+def bounds_text(bounds: Bounds) -> str:
+    """Bounds as they are written in an expression, such as `-3..3` or `..5`."""
+    return "..".join("" if bound is None else shortest_number(bound) for bound in bounds)
 
 
 def single_rewards(reward: ResolvedReward) -> Iterator[ResolvedReward]:
-    """The rewards that a reward is made of; itself if it is no combination."""
+    """The parts of a combination, or the reward itself if it is a single one."""
     if not reward.parts:
         yield reward
     for part in reward.parts:
-        yield from single_rewards(part.reward)
-
-
-ScorerOf = Callable[[ResolvedReward], "Scorer"]
-"""Makes the scorer of a resolved reward."""
+        yield from single_rewards(part)

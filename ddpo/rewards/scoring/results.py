@@ -1,115 +1,146 @@
-"""What became of the pictures of a batch, in pieces: computed, looked up, repeated, failed; and all of them together."""
+"""Scores of parts of a batch, and how they merge into the scores of the whole batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
-from ddpo.errors import ContractBroken
+from ddpo.errors import ContractBroken, RewardFailure, RewardUnavailable
 from ddpo.rewards.cache import CachedScore
 from ddpo.types import RewardOutput
 
-__all__ = ["ChunkResult", "ScoringResult", "cached_results", "concatenate", "repeated_results"]
+__all__ = [
+    "Chunk",
+    "cached_chunks",
+    "concatenate",
+    "failed_output",
+    "first_places",
+    "repeated_chunks",
+    "scores_to_cache",
+    "select",
+]
+
+Chunk = tuple[Sequence[int], RewardOutput]
+"""Places of some images in a batch, and their scores."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScoringResult:
-    """What became of each picture: a score, unscorable (NaN, a reason), or failed (NaN, a reason, and its place in `failed`)."""
-
-    output: RewardOutput
-    failed: frozenset[
-        int
-    ]  # places where the reward broke, rather than found that the picture has no score
-    unavailable: frozenset[int] = frozenset()  # those of `failed` where its back end did not answer
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkResult:
-    """The outcome of some places of a batch."""
-
-    places: Sequence[int]
-    output: RewardOutput
-    failed: bool = False
-    unavailable: bool = False
-
-    def to_cache(self, keys: Sequence[bytes | None]) -> list[tuple[bytes, CachedScore]]:
-        """The scores with their keys; what could not be scored is not kept."""
-        values, errors = self.output.values.tolist(), self.output.errors
-        parts = {name: part.tolist() for name, part in self.output.parts.items()}
-        return [
-            (key, CachedScore(values[i], {name: part[i] for name, part in parts.items()}))
-            for i, place in enumerate(self.places)
-            if (key := keys[place]) is not None and errors[i] is None
-        ]
+def failed_output(count: int, error: RewardFailure) -> RewardOutput:
+    """The scores of `count` images on which the reward failed: NaN, with the error as reason."""
+    places = frozenset(range(count))
+    return RewardOutput(
+        torch.full((count,), torch.nan),
+        errors=(str(error),) * count,
+        failed=places,
+        unavailable=places if isinstance(error, RewardUnavailable) else frozenset(),
+    )
 
 
-def cached_results(
-    known: Mapping[bytes, CachedScore], keys: Sequence[bytes | None]
-) -> list[ChunkResult]:
-    hits = [
-        (place, known[key]) for place, key in enumerate(keys) if key is not None and key in known
-    ]
-    if not hits:
-        return []
-    places, found = [place for place, _ in hits], [score for _, score in hits]
-    if any(score.parts.keys() != found[0].parts.keys() for score in found):
-        raise ContractBroken("a reward gave other parts for some pictures than for others")
-    parts = {name: torch.tensor([score.parts[name] for score in found]) for name in found[0].parts}
+def select(output: RewardOutput, places: Sequence[int]) -> RewardOutput:
+    """The scores at `places`, in that order."""
+    index = list(places)
+    return RewardOutput(
+        output.values[index],
+        {name: part[index] for name, part in output.parts.items()},
+        tuple(output.errors[place] for place in index),
+        frozenset(i for i, place in enumerate(index) if place in output.failed),
+        frozenset(i for i, place in enumerate(index) if place in output.unavailable),
+    )
+
+
+def scores_to_cache(chunk: Chunk, keys: Sequence[bytes | None]) -> list[tuple[bytes, CachedScore]]:
+    """The scores of a chunk with their keys, without the images that have no score.
+
+    Args:
+        chunk: Places and scores.
+        keys: Cache key of each image of the whole batch; None for one that must not be cached.
+    """
+    places, output = chunk
+    values = output.values.tolist()
+    parts = {name: part.tolist() for name, part in output.parts.items()}
     return [
-        ChunkResult(
-            places,
-            RewardOutput(
-                torch.tensor([score.value for score in found], dtype=torch.float32), parts
-            ),
-        )
+        (key, CachedScore(values[i], {name: part[i] for name, part in parts.items()}))
+        for i, place in enumerate(places)
+        if (key := keys[place]) is not None and output.errors[i] is None
     ]
 
 
-def repeated_results(
-    pieces: Sequence[ChunkResult], keys: Sequence[bytes | None], first: Mapping[bytes, int]
-) -> list[ChunkResult]:
-    """The pictures that came before in the same batch, with the outcome that they had there."""
-    where = {place: (piece, i) for piece in pieces for i, place in enumerate(piece.places)}
+def cached_chunks(known: Mapping[bytes, CachedScore], keys: Sequence[bytes | None]) -> list[Chunk]:
+    """The scores that were found in the cache, as one chunk; no chunk if there are none.
+
+    Raises:
+        ContractBroken: The cached scores have different parts.
+    """
+    places = [place for place, key in enumerate(keys) if key is not None and key in known]
+    if not places:
+        return []
+    scores = [known[key] for key in keys if key is not None and key in known]
+    names = scores[0].parts.keys()
+    if any(score.parts.keys() != names for score in scores):
+        raise ContractBroken("a reward gave other parts for some images than for others")
+    parts = {name: torch.tensor([score.parts[name] for score in scores]) for name in names}
+    values = torch.tensor([score.value for score in scores], dtype=torch.float32)
+    return [(places, RewardOutput(values, parts))]
+
+
+def first_places(
+    keys: Sequence[bytes | None], known: Mapping[bytes, CachedScore]
+) -> dict[bytes, int]:
+    """Cache key → place of its first image, for keys whose score is not known."""
+    first: dict[bytes, int] = {}
+    for place, key in enumerate(keys):
+        if key is not None and key not in known:
+            first.setdefault(key, place)
+    return first
+
+
+def repeated_chunks(
+    chunks: Sequence[Chunk], keys: Sequence[bytes | None], first: Mapping[bytes, int]
+) -> list[Chunk]:
+    """The scores of images that are repeated in a batch, copied from their first occurrence.
+
+    Args:
+        chunks: Scores of the images that were scored.
+        keys: Cache key of each image of the batch.
+        first: Cache key → place of the first occurrence.
+    """
+    where = {place: (output, i) for places, output in chunks for i, place in enumerate(places)}
     repeats = [
         (place, *where[first[key]])
         for place, key in enumerate(keys)
         if key is not None and first.get(key, place) != place
     ]
-    return [
-        ChunkResult(
-            [place],
-            RewardOutput(
-                piece.output.values[i : i + 1],
-                {name: part[i : i + 1] for name, part in piece.output.parts.items()},
-                piece.output.errors[i : i + 1],
-            ),
-            piece.failed,
-            piece.unavailable,
-        )
-        for place, piece, i in repeats
-    ]
+    return [([place], select(output, [i])) for place, output, i in repeats]
 
 
-def concatenate(pieces: Sequence[ChunkResult], count: int, name: str) -> ScoringResult:
-    """The pieces at their places. Parts of a piece whose every picture failed are NaN."""
-    whole = [piece for piece in pieces if not piece.failed]
-    names = list(whole[0].output.parts) if whole else []
-    if any(set(piece.output.parts) != set(names) for piece in whole):
+def concatenate(chunks: Sequence[Chunk], count: int, name: str) -> RewardOutput:
+    """The scores of a whole batch; the parts of a chunk without any score are NaN.
+
+    Args:
+        chunks: Places and scores that together cover the batch.
+        count: Number of images in the batch.
+        name: Id of the reward, for the error message.
+
+    Raises:
+        ContractBroken: Chunks have different parts.
+    """
+    scored = [output for _, output in chunks if len(output.failed) < len(output)]
+    names = list(scored[0].parts) if scored else []
+    if any(set(output.parts) != set(names) for output in scored):
         raise ContractBroken(f"reward {name!r} gave other parts for some batches than for others")
     values = torch.full((count,), torch.nan)
     parts = {part: torch.full((count,), torch.nan) for part in names}
     errors: list[str | None] = [None] * count
-    for piece in pieces:
-        index = torch.tensor(list(piece.places))
-        values[index] = piece.output.values
-        for part, value in ({} if piece.failed else piece.output.parts).items():
-            parts[part][index] = value
-        for place, error in zip(piece.places, piece.output.errors, strict=True):
+    failed: set[int] = set()
+    unavailable: set[int] = set()
+    for places, output in chunks:
+        index = torch.tensor(list(places))
+        values[index] = output.values
+        if len(output.failed) < len(output):
+            for part, value in output.parts.items():
+                parts[part][index] = value
+        for place, error in zip(places, output.errors, strict=True):
             errors[place] = error
-    failed = frozenset(place for piece in pieces if piece.failed for place in piece.places)
-    unavailable = frozenset(
-        place for piece in pieces if piece.unavailable for place in piece.places
-    )
-    return ScoringResult(RewardOutput(values, parts, tuple(errors)), failed, unavailable)
+        failed |= {places[i] for i in output.failed}
+        unavailable |= {places[i] for i in output.unavailable}
+    return RewardOutput(values, parts, tuple(errors), frozenset(failed), frozenset(unavailable))

@@ -1,63 +1,77 @@
-"""`Scorer`: any number of pictures through a reward, in micro-batches, side by side where that helps, each picture once."""
+"""The `Scorer`: batches of any length through a reward, in micro-batches, each image once."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from threading import Event, Lock
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import torch
 
-from ddpo.errors import ConfigError, ContractBroken, RewardFailure, RewardUnavailable
+from ddpo.errors import ConfigError, ContractBroken, RewardFailure, RewardUnavailable, UserError
+from ddpo.io.background import Background
 from ddpo.rewards.base import Reward
-from ddpo.rewards.cache import ScoreCache, cacheable, image_digests, score_key
+from ddpo.rewards.cache import CachedScore, ScoreCache, cacheable, image_digests, score_key
 from ddpo.rewards.card import Calls
 from ddpo.rewards.groups import group_halves, packed_groups
-from ddpo.rewards.scoring.call import GuardedReward, OutOfMemory
+from ddpo.rewards.offload import restore
+from ddpo.rewards.scoring.call import OutOfMemory, checked, concurrency, explained, retry_pause
+from ddpo.rewards.scoring.outages import find_witness, retry_unanswered
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.results import (
-    ChunkResult,
-    ScoringResult,
-    cached_results,
+    Chunk,
+    cached_chunks,
     concatenate,
-    repeated_results,
+    failed_output,
+    first_places,
+    repeated_chunks,
+    scores_to_cache,
 )
 from ddpo.rewards.signature import identity as identity_of
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.user_code import is_user_code
 
-__all__ = ["Scorer", "ScoringResult", "make_scorer", "processors"]
+__all__ = ["Scorer", "make_scorer"]
 
 BATCH_PIXELS: Final = 16 * 1024 * 1024
-GIVE_UP: Final = 8  # failures in a row after which a reward is taken for broken
+GIVE_UP: Final = 8  # failures in a row after which a reward counts as broken
 
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+OnFailure = Callable[[Sequence[int], ImageBatch, RewardFailure], RewardOutput]
 
 
 class Scorer:
-    """Scores batches of any length: order in is order out, and whatever the reward does wrong is told on one line.
+    """Scores batches of any length in order, and reports every fault of the reward in one line.
 
-    Thread-safe rewards on the CPU run on all processors, remote ones as often at once as their card allows. When memory does not
-    suffice, the micro-batch is halved, and the scorer remembers. The pictures of a prompt are a group: a reward that judges groups gets
-    whole ones, as many per call as `batch_pixels` allows and one at least.
+    - A reward is called without gradient, and one call at a time unless its card is thread-safe.
+    - Thread-safe rewards on the CPU use all processors; remote ones as many calls as their card
+      allows.
+    - A call beyond the time-out is abandoned: Python cannot stop it, so its thread ends with the
+      process.
+    - If memory does not suffice, the micro-batch is halved, and the scorer remembers the size.
+    - A reward that judges groups gets whole groups, at least one per call.
 
     Args:
-        reward: the reward to call.
-        batch_size: pictures per call of the reward, at most.
-        batch_pixels: pixels per call, at most; one picture is always allowed.
-        calls: concurrency, time-out and retries; the card's if None.
-        cache: where scores are looked up and kept, if the card lets them be.
-        identity: what fixes the scores, for the cache; that of the card with default options if None.
-        name: what the scores are called; the reward's id if None.
+        reward: Reward to call.
+        batch_size: Largest number of images per call.
+        batch_pixels: Largest number of pixels per call; one image is always allowed.
+        calls: Concurrency, time-out and retries; those of the card if None.
+        cache: Cache in which scores are looked up and stored, if the card allows it.
+        identity: Text that fixes the scores, for the cache; by default that of the card.
+        name: Name of the scores; by default the id of the reward.
+        pause: Function that waits some seconds before a retry.
+
+    Attributes:
+        seconds: Time spent inside the reward so far, added up over concurrent calls.
+        served: Number of images so far whose score was not computed.
+        witness: Image that was scored earlier, as a batch of one, for `score_unless_down`.
 
     Raises:
-        ConfigError: the batch size is below 1.
+        ConfigError: The batch size is below 1.
     """
 
     def __init__(
@@ -70,78 +84,118 @@ class Scorer:
         cache: ScoreCache | None = None,
         identity: str | None = None,
         name: str | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch size must be at least 1, got {batch_size}")
-        self.reward, self.batch_size, self.name = reward, batch_size, name or reward.card.id
-        self._call = GuardedReward(reward, calls or reward.card.calls)
-        self._workers = _workers(reward, self._call.calls)
+        card = reward.card
+        self.reward = reward
+        self.batch_size = batch_size
+        self.name = name or card.id
+        self.calls = calls or card.calls
+        self.seconds = 0.0
+        self.served = 0
+        self.witness: ImageBatch | None = None
         self._batch_pixels = batch_pixels
-        self._cache = cache if cache is not None and cacheable(reward.card) else None
-        self._identity = identity or identity_of(reward.card)
-        self._grouped = "group" in reward.card.inputs
+        self._cache = cache if cache is not None and cacheable(card) else None
+        self._identity = identity or identity_of(card)
+        self._pause = pause
+        self._grouped = "group" in card.inputs
+        self._workers = concurrency(reward, self.calls)
         self._pool: ThreadPoolExecutor | None = None
-        self._state = Lock()
+        self._turn: threading.Lock | None = None if card.thread_safe else threading.Lock()
+        self._state = threading.Lock()
         self._failures_in_a_row = 0
-        self.served = 0  # pictures so far whose score was not computed
-
-    @property
-    def seconds(self) -> float:
-        """Time spent inside the reward so far, added up over concurrent calls."""
-        return self._call.seconds
 
     @property
     def waits(self) -> bool:
-        """Whether a call spends its time waiting, as for a server that the reward or a part of it asks."""
+        """True if a call mostly waits, as for a server of the reward or of one of its parts."""
         parts: dict[str, Scorer] = getattr(self.reward, "scorers", {})
-        return self._call.calls.concurrency > 0 or any(part.waits for part in parts.values())
+        return self.calls.concurrency > 0 or any(part.waits for part in parts.values())
 
     def score(self, batch: ImageBatch) -> RewardOutput:
-        """One value per picture of `batch`, on the CPU, without gradient.
+        """One score per image, on the CPU, without gradient.
 
         Raises:
-            RewardFailure: the reward broke on a picture, or returned something else than one float32 score per picture; names it, the
-                first such picture and the cause.
-            UserError: as the reward itself raises.
+            RewardFailure: The reward failed on an image or broke its contract. The message names
+                the reward, the first such image and the cause.
+            UserError: As raised by the reward itself.
         """
-        return self._scored(batch, stop=True).output
+        return self._score(batch, _raise_with_place)
 
-    def score_each(self, batch: ImageBatch) -> ScoringResult:
-        """As `score`, but a picture on which the reward breaks is set apart and the others are scored.
+    def score_each(self, batch: ImageBatch) -> RewardOutput:
+        """As `score`, but images on which the reward fails are set apart in `failed`.
 
         Raises:
-            RewardFailure: the reward broke on so many pictures in a row that it is taken for broken.
-            UserError: as the reward itself raises.
+            RewardFailure: The reward failed so often in a row that it counts as broken.
+            UserError: As raised by the reward itself.
         """
-        return self._scored(batch, stop=False)
+        return self._score(batch, self._set_apart)
+
+    def score_unless_down(self, batch: ImageBatch) -> RewardOutput:
+        """As `score_each`, for work that an outage must stop and a single bad image must not.
+
+        Scores that come and go with an outage would make a result depend on its time. What stays
+        `unavailable` are images on which the back end fails while it answers for others.
+
+        Raises:
+            RewardUnavailable: The back end does not answer.
+            RewardFailure: The reward failed so often in a row that it counts as broken.
+            UserError: As raised by the reward itself.
+        """
+        output = self._score(batch, self._set_apart)
+        scored = next((place for place, error in enumerate(output.errors) if error is None), None)
+        if scored is not None and not self._grouped:  # an image of a group has no score alone
+            self.witness = batch.take([scored])
+        if not output.unavailable:
+            return output
+        several = len(batch) > 1 and self.reward.card.calls.batch != 1 and not self._grouped
+        if self.witness is None and several:
+            self.witness = find_witness(self.score_each, batch, sorted(output.unavailable))
+        name = self.reward.card.id
+        return retry_unanswered(self.score_each, self._witness_answers, batch, output, name)
+
+    def _witness_answers(self) -> bool:
+        """True if the witness is scored again, by the back end and not from the cache."""
+        if self.witness is None:
+            return False
+        ((_, output),) = self._score_chunk([0], _Run(self.witness, [None], self._set_apart))
+        return not output.failed
 
     def close(self) -> None:
-        """Ends the threads. The reward and the cache are the caller's."""
+        """Ends the threads. The reward and the cache stay open."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
 
-    def _scored(self, batch: ImageBatch, stop: bool) -> ScoringResult:
+    def _score(self, batch: ImageBatch, on_failure: OnFailure) -> RewardOutput:
         if not len(batch):
-            return ScoringResult(RewardOutput(torch.zeros(0)), frozenset())
-        if self._cache is None:
-            pieces = self._score_places(batch, range(len(batch)), stop, None)
-            return concatenate(pieces, len(batch), self.reward.card.id)
-        keys = self._keys(batch)
-        known = self._cache.get([key for key in keys if key is not None])
-        first: dict[bytes, int] = {}
-        for place, key in enumerate(keys):
-            if key is not None and key not in known:
-                first.setdefault(key, place)
-        places = sorted(
-            [*first.values(), *(place for place, key in enumerate(keys) if key is None)]
-        )
-        pieces = self._score_places(batch, places, stop, keys)
-        pieces += cached_results(known, keys) + repeated_results(pieces, keys, first)
-        self.served += len(batch) - len(places)
-        return concatenate(pieces, len(batch), self.reward.card.id)
+            return RewardOutput(torch.zeros(0))
+        run = _Run(batch, self._keys(batch), on_failure)
+        known: Mapping[bytes, CachedScore] = {}
+        first: Mapping[bytes, int] = {}
+        places: Sequence[int] = range(len(batch))
+        if self._cache is not None:
+            known = self._cache.get([key for key in run.keys if key is not None])
+            first = first_places(run.keys, known)
+            places = [i for i, key in enumerate(run.keys) if key is None or first.get(key) == i]
+        parts = self._micro_batches(batch, places)
+        if self._workers == 1 or len(parts) == 1:
+            found = [self._score_chunk(part, run) for part in parts]
+        else:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="ddpo-score")
+            found = list(self._pool.map(partial(self._score_chunk, run=run), parts))
+        chunks = [chunk for some in found for chunk in some]
+        if self._cache is not None:
+            chunks += cached_chunks(known, run.keys) + repeated_chunks(chunks, run.keys, first)
+            self.served += len(batch) - len(places)
+        return concatenate(chunks, len(batch), self.reward.card.id)
 
     def _keys(self, batch: ImageBatch) -> list[bytes | None]:
+        """The cache key of each image; None for one that is not cached."""
+        if self._cache is None:
+            return [None] * len(batch)
         card = self.reward.card
         digests = image_digests(batch, exact=card.pixels == "float")
         return [
@@ -149,97 +203,74 @@ class Scorer:
             for digest, prompt in zip(digests, batch.prompts, strict=True)
         ]
 
-    def _score_places(
-        self,
-        batch: ImageBatch,
-        places: Sequence[int],
-        stop: bool,
-        keys: Sequence[bytes | None] | None,
-    ) -> list[ChunkResult]:
-        """The pieces of the pictures at `places`, each stored in the cache as soon as it is there."""
-        chunks = self._chunks(batch, places)
-        over = Event()  # once one has raised, no other is begun
-
-        def run(chunk: Sequence[int]) -> list[ChunkResult]:
-            if over.is_set():
-                return []
-            try:
-                pieces = self._pieces(_part(batch, chunk), chunk, stop)
-            except BaseException:
-                over.set()
-                raise
-            if keys is not None and self._cache is not None:
-                self._cache.put(
-                    self.reward.card.id,
-                    self._identity,
-                    [item for piece in pieces for item in piece.to_cache(keys)],
-                )
-            return pieces
-
-        if self._workers == 1 or len(chunks) == 1:
-            return [piece for chunk in chunks for piece in run(chunk)]
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="ddpo-score")
-        return [piece for found in self._pool.map(run, chunks) for piece in found]
-
-    def _chunks(self, batch: ImageBatch, places: Sequence[int]) -> list[Sequence[int]]:
-        """The places of each micro-batch. A reward that judges groups gets whole ones, however many pictures that are."""
+    def _micro_batches(self, batch: ImageBatch, places: Sequence[int]) -> list[Sequence[int]]:
+        """The places of each micro-batch: whole groups if the reward judges groups."""
         pixels = batch.size[0] * batch.size[1]
         if self._grouped:
             return [*packed_groups(batch.prompts, self._batch_pixels // max(1, pixels))]
-        size = self._micro_batch(pixels, len(places))
+        shard = -(-len(places) // self._workers)
+        most = min(self.batch_size, self.calls.batch or self.batch_size)
+        size = max(1, min(most, self._batch_pixels // max(1, pixels), shard))
         return [places[start : start + size] for start in range(0, len(places), size)]
 
-    def _micro_batch(self, pixels: int, count: int) -> int:
-        share = -(-count // self._workers)
-        most = min(self.batch_size, self._call.calls.batch or self.batch_size)
-        return max(1, min(most, self._batch_pixels // max(1, pixels), share))
+    def _score_chunk(self, places: Sequence[int], run: _Run) -> list[Chunk]:
+        """The scores of one micro-batch, stored in the cache as soon as they are there.
 
-    def _pieces(self, batch: ImageBatch, places: Sequence[int], stop: bool) -> list[ChunkResult]:
-        """Calls the reward on `batch`; where that fails, on its halves, down to the pictures, or the group, that are to blame."""
+        Where the reward fails, both halves are scored, down to the image or the group at fault.
+
+        Args:
+            places: Places of the images in the whole batch.
+            run: Scoring of the whole batch.
+        """
+        if run.over.is_set():
+            return []
+        batch = _part(run.batch, places)
         try:
-            output = self._call(batch)
-        except RewardFailure as error:
-            no_pictures_fault = isinstance(error, (ContractBroken, RewardUnavailable))
-            halves = [] if no_pictures_fault else self._halves(batch)
-            if not halves:
-                return [self._failed(places, error, batch, stop)]
-            if isinstance(error, OutOfMemory):
-                self._remember_limit(batch)
-        else:
-            self._failures_in_a_row = 0
-            return [ChunkResult(places, output)]
-        return [
-            piece
-            for half in halves
-            for piece in self._pieces(_part(batch, half), [places[i] for i in half], stop)
-        ]
+            try:
+                output = self._call(batch)
+            except RewardFailure as error:
+                whatever_images = isinstance(error, (ContractBroken, RewardUnavailable))
+                halves = [] if whatever_images else self._halves(batch)
+                if not halves:
+                    return [(places, run.on_failure(places, batch, error))]
+                if isinstance(error, OutOfMemory):
+                    self._remember_limit(batch)
+            else:
+                self._failures_in_a_row = 0
+                self._store((places, output), run.keys)
+                return [(places, output)]
+            # Outside the inner handler, so that the failed call no longer holds memory.
+            chunks: list[Chunk] = []
+            for half in halves:
+                chunks += self._score_chunk([places[i] for i in half], run)
+            return chunks
+        except BaseException:
+            run.over.set()
+            raise
+
+    def _store(self, chunk: Chunk, keys: Sequence[bytes | None]) -> None:
+        if self._cache is not None:
+            scores = scores_to_cache(chunk, keys)
+            self._cache.put(self.reward.card.id, self._identity, scores)
 
     def _halves(self, batch: ImageBatch) -> list[Sequence[int]]:
-        """The places of two halves, none if there is but one picture or, for a reward that judges groups, one group."""
+        """The places of both halves of a batch; none for a single image or group."""
         if self._grouped:
             return [*group_halves(batch.prompts)]
         half = len(batch) // 2
         return [range(half), range(half, len(batch))] if half else []
 
     def _remember_limit(self, batch: ImageBatch) -> None:
+        pixels = len(batch) // 2 * batch.size[0] * batch.size[1]
         with self._state:
-            self._batch_pixels = min(
-                self._batch_pixels, len(batch) // 2 * batch.size[0] * batch.size[1]
-            )
+            self._batch_pixels = min(self._batch_pixels, pixels)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _failed(
-        self, places: Sequence[int], error: RewardFailure, batch: ImageBatch, stop: bool
-    ) -> ChunkResult:
-        if stop:
-            where = (
-                f"image {places[0]}" if len(places) == 1 else f"images {places[0]} to {places[-1]}"
-            )
-            raise type(error)(
-                f"{error} ({where}, prompt {batch.prompts[0].text!r})"
-            ) from error.__cause__
+    def _set_apart(
+        self, places: Sequence[int], batch: ImageBatch, error: RewardFailure
+    ) -> RewardOutput:
+        """NaN for images on which the reward failed; raises after too many failures in a row."""
         with self._state:
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= GIVE_UP:
@@ -247,19 +278,89 @@ class Scorer:
                 raise kind(
                     f"{error}; it failed {GIVE_UP} times in a row and is taken for broken"
                 ) from error
-        reasons = (str(error),) * len(places)
-        return ChunkResult(
-            places,
-            RewardOutput(torch.full((len(places),), torch.nan), errors=reasons),
-            True,
-            isinstance(error, RewardUnavailable),
-        )
+        return failed_output(len(places), error)
+
+    def _call(self, batch: ImageBatch) -> RewardOutput:
+        """The output for a micro-batch, after as many retries as the card allows.
+
+        Raises:
+            OutOfMemory: Fewer images may fit.
+            ContractBroken: The output is not one score per image.
+            RewardUnavailable: The back end did not answer any of the attempts.
+            RewardFailure: The reward raised, or took too long without being allowed a retry.
+            UserError: As raised by the reward itself.
+        """
+        for attempt in range(self.calls.retries):
+            try:
+                return self._call_once(batch)
+            except RewardUnavailable as error:
+                self._pause(retry_pause(attempt, error.retry_after_s))
+        try:
+            return self._call_once(batch)
+        except RewardUnavailable as error:
+            if not self.calls.retries:
+                raise
+            tries = f"tried {self.calls.retries + 1} times"
+            raise RewardUnavailable(f"{error}; {tries}") from error.__cause__
+
+    def _call_once(self, batch: ImageBatch) -> RewardOutput:
+        name = self.reward.card.id
+        edits = batch.edits
+        start = time.perf_counter()
+        try:
+            if self.calls.timeout_s is None:
+                output = self._call_in_turn(batch)
+            else:
+                output = self._call_in_time(batch, self.calls.timeout_s)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:  # a reward may raise anything
+            raise explained(name, error) from error
+        finally:
+            with self._state:
+                self.seconds += time.perf_counter() - start
+        return checked(name, output, batch, edits)
+
+    def _call_in_turn(self, batch: ImageBatch) -> RewardOutput:
+        restore()
+        with torch.no_grad(), self._turn or nullcontext():
+            return self.reward(batch)
+
+    def _call_in_time(self, batch: ImageBatch, seconds: float) -> RewardOutput:
+        try:
+            return Background(lambda: self._call_in_turn(batch), "ddpo-reward-call").result(seconds)
+        except TimeoutError:
+            if self._turn is not None and self._turn.locked():
+                self._turn = threading.Lock()  # the call that hangs keeps the old lock for good
+            if not self.calls.retries:  # no back end could recover: this call takes too long
+                raise RewardFailure(f"TimeoutError: no answer within {seconds:g} s") from None
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The scoring of one batch."""
+
+    batch: ImageBatch
+    keys: Sequence[bytes | None]  # cache key of each image
+    on_failure: OnFailure
+    over: threading.Event = field(default_factory=threading.Event)  # set once a call raised
+
+
+def _raise_with_place(
+    places: Sequence[int], batch: ImageBatch, error: RewardFailure
+) -> RewardOutput:
+    """Raises a failure with the place and the prompt of the first image at fault."""
+    several = len(places) > 1
+    where = f"images {places[0]} to {places[-1]}" if several else f"image {places[0]}"
+    text = f"{error} ({where}, prompt {batch.prompts[0].text!r})"
+    raise type(error)(text) from error.__cause__
 
 
 def _part(batch: ImageBatch, places: Sequence[int]) -> ImageBatch:
-    """The pictures at rising places: a view where they lie together, else a copy."""
-    together = places[-1] - places[0] + 1 == len(places)
-    return batch[places[0] : places[-1] + 1] if together else batch.take(places)
+    """The images at rising places: a view if they are adjacent, else a copy."""
+    adjacent = places[-1] - places[0] + 1 == len(places)
+    return batch[places[0] : places[-1] + 1] if adjacent else batch.take(places)
 
 
 def make_scorer(
@@ -270,34 +371,27 @@ def make_scorer(
     timeout_s: float | None = None,
     cache: ScoreCache | None = None,
 ) -> Scorer:
-    """The scorer of a reward that was found, made with its options; of a combination, every part has its own.
+    """The scorer of a resolved reward; each part of a combination has its own.
 
     Args:
-        resolved: what `ddpo.rewards.zoo.resolve` gave.
-        batch_size: pictures per call of a reward, at most.
-        name: what the scores are called; the reward's id if None.
-        timeout_s: seconds after which a call is given up, where the card sets no limit of its own.
-        cache: where scores are looked up and kept; those of a user's code only if the cache has `user_code`.
+        resolved: Result of `ddpo.rewards.zoo.resolve`.
+        batch_size: Largest number of images per call of a reward.
+        name: Name of the scores; by default the id of the reward.
+        timeout_s: Time-out of a call in seconds, where the card sets none.
+        cache: Cache of scores; those of a user's code only if the cache has `user_code`.
 
     Raises:
-        UserError: as `ResolvedReward.make`.
+        UserError: As `ResolvedReward.make`.
     """
-    own_code = (
-        is_user_code(resolved.origin) and not resolved.parts
-    )  # which may depend on more files than are known
+    # A user's code may depend on more files than are known.
+    own_code = is_user_code(resolved.origin) and not resolved.parts
     kept = None if own_code and cache is not None and not cache.user_code else cache
     reward = resolved.make(
-        lambda part: make_scorer(part, batch_size, timeout_s=timeout_s, cache=cache)
+        partial(make_scorer, batch_size=batch_size, timeout_s=timeout_s, cache=cache)
     )
-    calls = reward.card.calls  # which may depend on the options, as for a model behind a server
+    calls = reward.card.calls  # may depend on the options, as for a model behind a server
     if calls.timeout_s is None:
         calls = replace(calls, timeout_s=timeout_s)
     return Scorer(
         reward, batch_size, calls=calls, cache=kept, identity=resolved.identity, name=name
     )
-
-
-def _workers(reward: Reward, calls: Calls) -> int:
-    if calls.concurrency:
-        return calls.concurrency if reward.card.thread_safe else 1
-    return processors() if reward.card.thread_safe and reward.card.device == "cpu" else 1

@@ -1,4 +1,4 @@
-"""A plain function or another callable as a reward: `f(images)` or `f(images, prompts)`, one number per image."""
+"""A function as a reward: `f(images)` or `f(images, prompts)`, with one number per image."""
 
 from __future__ import annotations
 
@@ -28,24 +28,25 @@ Input = Literal["image", "prompt", "metadata"]
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The parameters of a function by what they are for."""
+    """The parameters of a function by purpose."""
 
-    inputs: Mapping[str, Input]  # parameter → what it is filled with
-    optional: frozenset[str]  # those of `inputs` that have a default
+    inputs: Mapping[str, Input]  # parameter → its content
+    optional: frozenset[str]  # those of `inputs` with a default
     options: Mapping[str, Any]  # parameter → default
-    positional: tuple[str, ...]  # those that cannot be given by name, in order
+    positional: tuple[str, ...]  # those that cannot be passed by name, in order
 
 
 def card_of_function(function: Callable[..., Any], reference: str, version: str) -> RewardCard:
-    """A card made from a callable's name, docstring and parameters.
+    """A card from a callable's name, docstring and parameters.
 
     Args:
-        function: `f(images: uint8 [batch, height, width, 3], prompts: list[str], option=default, …)`; see `parameters_of`.
-        reference: "module:attribute", for the card.
-        version: a text that changes when the function's code does.
+        function: `f(images, prompts, option=default, …)` with images uint8
+            `[batch, height, width, 3]` and prompts a list of texts; see `parameters_of`.
+        reference: "module:attribute" of the function, for the card.
+        version: Text that changes with the function's code.
 
     Raises:
-        RewardLoadError: it takes no images, or another parameter without a default.
+        RewardLoadError: The function takes no images, or has another parameter without a default.
     """
     name = _name(function, reference)
     found = parameters_of(function, name)
@@ -69,14 +70,20 @@ def card_of_function(function: Callable[..., Any], reference: str, version: str)
 
 
 def parameters_of(function: Callable[..., Any], name: str) -> Parameters:
-    """Sorts the parameters of a callable.
+    """The parameters of a callable by purpose.
 
-    A parameter called images, prompts or metadata (or image, prompt) is an input, with a default or without, in any place. Without
-    one called images, the first is the images; without one called prompts, a second one that has no default is the prompts. Further
-    parameters are options and need a default; `*args` and `**kwargs` are left alone.
+    - A parameter called images, prompts or metadata (or image, prompt) is an input, at any position
+      and with or without a default.
+    - If none is called images, the first parameter without a default is. If none is called prompts,
+      the next one without a default is.
+    - All others are options and need a default; `*args` and `**kwargs` are ignored.
+
+    Args:
+        function: Callable of a user.
+        name: Name of the callable, for messages.
 
     Raises:
-        RewardLoadError: there is no parameter for images, or another one has no default.
+        RewardLoadError: There is no parameter for images, or another one has no default.
     """
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -96,7 +103,8 @@ def parameters_of(function: Callable[..., Any], name: str) -> Parameters:
     }
     if "image" not in inputs.values() or inspect.Parameter.empty in options.values():
         raise RewardLoadError(
-            f"function {name!r} is no reward: it must take (images) or (images, prompts), and further parameters only with defaults"
+            f"function {name!r} is no reward: it must take (images) or (images, prompts), "
+            "and further parameters only with defaults"
         )
     optional = frozenset(
         parameter.name
@@ -110,7 +118,7 @@ def parameters_of(function: Callable[..., Any], name: str) -> Parameters:
 
 
 def _add_unnamed(inputs: dict[str, Input], named: Sequence[inspect.Parameter]) -> None:
-    """Adds images and prompts that go by other names: the first parameters, in this order."""
+    """Adds images and prompts under other names: the first required parameters."""
     free = [
         parameter
         for parameter in named
@@ -132,61 +140,74 @@ def _is_optional(found: Parameters, kind: Input) -> bool:
 
 
 def _name(function: Callable[..., Any], reference: str) -> str:
-    """The function's own name; of a lambda, a partial or an object, the name that it was given in its file."""
+    """The function's own name, or for a lambda, partial or object the name of its variable."""
     own = getattr(function, "__name__", "")
     return own if own.isidentifier() else re.sub(r"\W", "_", reference.rpartition(":")[2])
 
 
 def _described(function: Callable[..., Any]) -> str | None:
-    """The docstring; of a partial that of its function, of an object that of its class."""
+    """The docstring of a function, of a partial's function, or of an object's class."""
     return inspect.getdoc(function.func if isinstance(function, functools.partial) else function)
 
 
 class FunctionReward:
-    """Calls a function with uint8 images, and prompts if it takes them. None stands for "cannot be scored"; NaN is a failure.
+    """A reward that calls a function with uint8 images and, if it takes them, prompts.
 
-    Images without a prompt leave a parameter for prompts at its default, if it has one.
+    A score of None marks an image that cannot be scored; NaN is a failure. For images without a
+    prompt, a parameter for prompts keeps its default if it has one.
+
+    Args:
+        function: Callable of a user.
+        card: Card of the reward.
+        options: Values of the function's options.
     """
 
     def __init__(
         self, function: Callable[..., Any], card: RewardCard, options: Mapping[str, Any]
     ) -> None:
         self.card = card
-        self._function, self._options = function, dict(options)
+        self._function = function
+        self._options = dict(options)
         self._parameters = parameters_of(function, card.id)
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`."""
+        """Scores `batch`.
+
+        Raises:
+            ContractBroken: The function does not return one number per image.
+            RewardFailure: A score is NaN or infinite.
+        """
         import torch
 
-        scores: dict[int, float | None] = {}
-        for places in self._alike(batch):
+        scores: list[float | None] = [None] * len(batch)
+        for places in self._calls(batch):
             part = batch if len(places) == len(batch) else batch.take(places)
-            scores |= dict(zip(places, self._as_list(self._returned(part), len(part)), strict=True))
-        in_order = [scores[place] for place in range(len(batch))]
-        for index, score in enumerate(in_order):
+            positional, named = self._arguments(part)
+            returned = self._function(*positional, **named)
+            for place, score in zip(places, self._as_list(returned, len(part)), strict=True):
+                scores[place] = score
+        for index, score in enumerate(scores):
             if score is not None and not math.isfinite(score):
-                raise RewardFailure(
-                    f"the score of image {index} is {score}; return None for a picture that cannot be scored"
-                )
-        values = torch.tensor(
-            [math.nan if score is None else score for score in in_order], dtype=torch.float32
-        )
-        return RewardOutput(
-            values, errors=tuple(NO_SCORE if score is None else None for score in in_order)
-        )
+                advice = "return None for an image that cannot be scored"
+                raise RewardFailure(f"the score of image {index} is {score}; {advice}")
+        values = [math.nan if score is None else score for score in scores]
+        errors = tuple(NO_SCORE if score is None else None for score in scores)
+        return RewardOutput(torch.tensor(values, dtype=torch.float32), errors=errors)
 
-    def _alike(self, batch: ImageBatch) -> list[list[int]]:
-        """The places of the images of each call: where prompts may be left out, those with and without one apart."""
+    def _calls(self, batch: ImageBatch) -> list[list[int]]:
+        """The places of the images of each call.
+
+        If prompts may be left out, images with and without one are scored in two calls.
+        """
         everywhere = list(range(len(batch)))
         if not _is_optional(self._parameters, "prompt"):
             return [everywhere]
-        told = [place for place in everywhere if batch.prompts[place].text]
+        prompted = [place for place in everywhere if batch.prompts[place].text]
         bare = [place for place in everywhere if not batch.prompts[place].text]
-        return [places for places in (told, bare) if places] or [everywhere]
+        return [places for places in (prompted, bare) if places] or [everywhere]
 
-    def _returned(self, batch: ImageBatch) -> Any:
-        """The function's scores for images of which all or none have a prompt."""
+    def _arguments(self, batch: ImageBatch) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and named arguments for images of which all or none have a prompt."""
         found = self._parameters
         bare = not any(prompt.text for prompt in batch.prompts)
         given: dict[str, Any] = dict(self._options)
@@ -197,16 +218,18 @@ class FunctionReward:
                 given[name] = [dict(prompt.metadata) for prompt in batch.prompts]
             elif not (bare and name in found.optional):
                 given[name] = [prompt.text for prompt in batch.prompts]
-        placed = [given.pop(name) for name in found.positional if name in given]
-        return self._function(*placed, **given)
+        positional = [given.pop(name) for name in found.positional if name in given]
+        return positional, given
 
     def _as_list(self, returned: Any, count: int) -> Sequence[float | None]:
+        """The scores of one call of the function."""
         try:
             scores = [None if score is None else float(score) for score in returned]
         except (TypeError, ValueError) as error:
+            kind = type(returned).__name__
             raise ContractBroken(
-                f"the function must return one number per picture, got {type(returned).__name__} ({error})"
+                f"the function must return one number per image, got {kind} ({error})"
             ) from error
         if len(scores) != count:
-            raise ContractBroken(f"the function returned {len(scores)} scores for {count} pictures")
+            raise ContractBroken(f"the function returned {len(scores)} scores for {count} images")
         return scores

@@ -1,4 +1,4 @@
-"""From a user's object to a card and a way to make the reward."""
+"""The card of a user's object, and the way to make its reward."""
 
 from __future__ import annotations
 
@@ -19,18 +19,25 @@ Factory = Callable[..., Reward]
 
 
 def adopt(found: Any, reference: str, origin: str) -> tuple[RewardCard, Factory | None]:
-    """The card of a user's object, and how to make the reward: a card, a class with a card, an object with one, or a function.
+    """The card of a user's object and the factory of its reward.
+
+    Args:
+        found: Card, class or object with a card, or function.
+        reference: "module:attribute" of the object, for messages and the card.
+        origin: Origin of the object, with the hash of its code.
 
     Raises:
-        RewardLoadError: it is none of these.
+        RewardLoadError: The object is none of these.
     """
     if isinstance(found, RewardCard):
         return found, None  # made by what the card's `load` names
     if inspect.isclass(found):
         card = getattr(found, "card", None)
-        if not isinstance(card, RewardCard) or not callable(getattr(found, "__call__", None)):  # noqa: B004
+        calls = callable(getattr(found, "__call__", None))  # noqa: B004  # of its objects
+        if not isinstance(card, RewardCard) or not calls:
             raise RewardLoadError(
-                f"class {reference} is no reward: it needs a class attribute `card: RewardCard` and `__call__(batch)`"
+                f"class {reference} is no reward: it needs a class attribute "
+                "`card: RewardCard` and `__call__(batch)`"
             )
         return card, cast(Factory, found)
     if inspect.isfunction(found):
@@ -41,18 +48,17 @@ def adopt(found: Any, reference: str, origin: str) -> tuple[RewardCard, Factory 
     if callable(found) and not _takes_batch(found):
         card = card_of_function(found, reference, _code_version(origin))
         return card, lambda **options: FunctionReward(found, card, options)
-    raise RewardLoadError(
-        f"{reference} is a {type(found).__name__}, not a reward class, a reward, a card or a function"
-    )
+    kinds = "a reward class, a reward, a card or a function"
+    raise RewardLoadError(f"{reference} is a {type(found).__name__}, not {kinds}")
 
 
 def _code_version(origin: str) -> str:
-    """The hash of the code in an origin, with that of the other files that it depends on."""
+    """The hash of the code in an origin, and that of the files on which it depends."""
     return origin.rpartition("sha256:")[2].replace(" files:", "+")
 
 
 def _takes_batch(found: Any) -> bool:
-    """True if a callable takes an `ImageBatch`, as rewards with a card do, rather than images."""
+    """True if a callable takes an `ImageBatch`, as rewards with a card do."""
     try:
         return next(iter(inspect.signature(found).parameters), "") == "batch"
     except (TypeError, ValueError):
@@ -60,11 +66,16 @@ def _takes_batch(found: Any) -> bool:
 
 
 def card_for(card: RewardCard, options: Mapping[str, Any], origin: str) -> RewardCard:
-    """The card that holds for these options; nothing is imported where they are the defaults.
+    """The card for given options; nothing is imported if all are at their defaults.
+
+    Args:
+        card: Card of the reward.
+        options: All options of the reward.
+        origin: Origin of the reward, for messages.
 
     Raises:
-        UserError: as the card's function raises.
-        RewardLoadError: that function cannot be loaded or fails.
+        UserError: As raised by the function `card.for_options`.
+        RewardLoadError: That function cannot be loaded or fails.
     """
     defaults = {
         option.name: option.default for option in card.options if option.name not in PLACEMENT
@@ -88,29 +99,34 @@ def card_for(card: RewardCard, options: Mapping[str, Any], origin: str) -> Rewar
 def construct(
     card: RewardCard, origin: str, options: dict[str, Any], factory: Factory | None = None
 ) -> Reward:
-    """Loads what a card names and makes the reward with `options`.
+    """The reward of a card, made with `options`.
+
+    Args:
+        card: Card of the reward.
+        origin: Origin of the reward, for messages.
+        options: Keywords of the factory.
+        factory: Factory of the reward; None for that of `card.load`.
 
     Raises:
-        UserError: as the reward itself raises, such as MissingResourceError for its weights.
-        RewardLoadError: it cannot be imported or made, or is not a reward.
+        UserError: As raised by the reward itself, such as MissingResourceError for its weights.
+        RewardLoadError: The reward cannot be imported or made, or is no reward.
     """
     distribution = origin.split()[0]
-    install = (
-        f'pip install "{distribution}[{card.extra}]"'
-        if card.extra
-        else f"install it, or reinstall {distribution}"
-    )
+    install = f"install it, or reinstall {distribution}"
+    if card.extra:
+        install = f'pip install "{distribution}[{card.extra}]"'
     module = card.load.partition(":")[0]
+    name = f"reward {card.id!r} of {origin}"
     try:
         reward = (factory or load_attribute(card.load))(**options)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise RewardLoadError(
-            f"reward {card.id!r} of {origin} cannot be loaded: {explain_load_failure(error, module, install)}"
-        ) from error
+        cause = explain_load_failure(error, module, install)
+        raise RewardLoadError(f"{name} cannot be loaded: {cause}") from error
     if not isinstance(reward, Reward) or not isinstance(reward.card, RewardCard):
+        kind = type(reward).__name__
         raise RewardLoadError(
-            f"reward {card.id!r} of {origin}: {card.load} gave a {type(reward).__name__}, which has no card or is not callable"
+            f"{name}: {card.load} gave a {kind}, which has no card or is not callable"
         )
     return reward

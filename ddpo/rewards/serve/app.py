@@ -1,4 +1,7 @@
-"""The server: rewards as a FastAPI application. `/health`, `/card/NAME` and `/score/NAME`; errors are {"error": one line}."""
+"""The server: rewards as a FastAPI application with `/health`, `/card/NAME` and `/score/NAME`.
+
+Errors are {"error": one line}.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,11 @@ JSON: Final = "application/json"
 
 
 def check_token(host: str, token: str | None) -> None:
-    """Makes sure that not everyone who can reach `host` may use the server.
+    """Refuses a host that other machines can reach without a token.
 
     Raises:
-        ConfigError: the host is not loopback and there is no token, or the token cannot be sent in a header.
+        ConfigError: The host is not loopback and there is no token, or the token cannot be sent in
+            a header.
     """
     if token is not None and (
         not token or not token.isascii() or not token.isprintable() or token != token.strip()
@@ -42,7 +46,8 @@ def check_token(host: str, token: str | None) -> None:
         )
     if token is None and not _loopback(host):
         raise ConfigError(
-            f"--host {host} can be reached from other machines: give a --token, or set DDPO_REWARD_TOKEN"
+            f"--host {host} can be reached from other machines: "
+            "give a --token, or set DDPO_REWARD_TOKEN"
         )
 
 
@@ -54,10 +59,10 @@ def _loopback(host: str) -> bool:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """A listening socket.
 
     Raises:
-        ConfigError: the address is taken, not of this machine, or not allowed.
+        ConfigError: The address is taken, not of this machine, or not allowed.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -82,16 +87,16 @@ def make_app(
     batch_size: int = 16,
     limits: Limits | None = None,
 ) -> FastAPI:
-    """The application that serves `rewards`, each made and ready.
+    """The application that serves `rewards`, all loaded.
 
     Args:
-        rewards: name in the URL → reward.
-        token: without which no request is answered; None for no token.
-        batch_size: pictures per call of a reward, at most.
-        limits: of one request.
+        rewards: rewards by their name in the URL.
+        token: secret that every request must carry; None to answer all requests.
+        batch_size: greatest number of images per call of a reward.
+        limits: greatest size of one request.
 
     Raises:
-        UserError: a reward cannot be made.
+        UserError: A reward cannot be made.
     """
     service = _Service(rewards, token, batch_size, limits or Limits())
 
@@ -111,7 +116,7 @@ def make_app(
 
 
 class _Service:
-    """What the routes do."""
+    """The handlers of the routes."""
 
     def __init__(
         self,
@@ -120,7 +125,9 @@ class _Service:
         batch_size: int,
         limits: Limits,
     ) -> None:
-        self._token, self._limits, self._rewards = token, limits, dict(rewards)
+        self._token = token
+        self._limits = limits
+        self._rewards = dict(rewards)
         self._identities = {
             name: hashlib.sha256(reward.identity.encode()).hexdigest()[:16]
             for name, reward in rewards.items()
@@ -150,13 +157,14 @@ class _Service:
             self._check(request, name)
         except Refused as error:
             return _refusal(error.status, error)
-        told = {
-            "api": WIRE_VERSION,
-            "signature": self._signatures[name],
-            "identity": self._identities[name],
-        }
         return JSONResponse(
-            {**told, "card": self._rewards[name].card.to_dict(), "limits": asdict(self._limits)}
+            {
+                "api": WIRE_VERSION,
+                "signature": self._signatures[name],
+                "identity": self._identities[name],
+                "card": self._rewards[name].card.to_dict(),
+                "limits": asdict(self._limits),
+            }
         )
 
     async def score(self, request: Request, name: str) -> JSONResponse:
@@ -173,7 +181,7 @@ class _Service:
             return _refusal(503, error)
         except RewardFailure as error:
             return _refusal(422, error)
-        except Exception as error:  # noqa: BLE001  # a reward is foreign code; the client is told one line
+        except Exception as error:  # noqa: BLE001  # foreign code; the client gets one line
             return _refusal(500, error)
         return JSONResponse(encode_output(output, self._signatures[name], self._identities[name]))
 
@@ -182,19 +190,17 @@ class _Service:
         if self._token is not None and not hmac.compare_digest(
             given, f"Bearer {self._token}".encode()
         ):
-            raise Refused(401, "this server wants a token, and got none or another")
+            raise Refused(401, "this server needs a token, and got none or another")
         if name is not None and name not in self._rewards:
             near = nearest(name, self._rewards)
-            raise Refused(
-                404,
-                f"no reward {name!r} is served here; "
-                + (f"did you mean {near!r}?" if near else ", ".join(self._rewards)),
-            )
+            hint = f"did you mean {near!r}?" if near else ", ".join(self._rewards)
+            raise Refused(404, f"no reward {name!r} is served here; {hint}")
 
     async def _body(self, request: Request) -> bytes:
         """The body, of which no more than the limit is ever held.
 
-        A web page cannot send this content type to another origin unasked, so no page that the user visits can use the server.
+        A web page cannot send this content type to another origin without a preflight request, so
+        no page that the user visits can use the server.
         """
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
             raise Refused(415, f"the content type must be {JSON}")
@@ -203,8 +209,8 @@ class _Service:
         if stated.isdecimal() and int(stated) > self._limits.body_bytes:
             raise Refused(413, line)
         body = bytearray()
-        async for piece in request.stream():
-            body += piece
+        async for block in request.stream():
+            body += block
             if len(body) > self._limits.body_bytes:
                 raise Refused(413, line)
         return bytes(body)

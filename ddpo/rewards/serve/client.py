@@ -1,4 +1,4 @@
-"""`RemoteReward`: a reward that `ddpo rewards serve` serves elsewhere. Standard library for the HTTP, nothing to install."""
+"""`RemoteReward`: a reward that `ddpo rewards serve` serves elsewhere; needs no extra."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from ddpo.errors import ConfigError, NewerApiError, RewardFailure, RewardUnavailable, one_line
+from ddpo.io.http import build_opener
 from ddpo.rewards.card import Calls, RewardCard
 from ddpo.rewards.serve.wire import CALL_SECONDS, WIRE_VERSION, Limits, decode_output, encode_batch
 from ddpo.types import ImageBatch, RewardOutput
@@ -26,41 +27,44 @@ CALLS: Final = Calls(concurrency=8, timeout_s=CALL_SECONDS, retries=3)
 
 
 class RemoteReward:
-    """The reward at `http://host:port/name`. Its card is the server's, but for how it may be called and what must be installed here.
+    """The reward at `http://host:port/name`.
 
-    Scores have no gradient. The weights and libraries are in the server's signature, which `origin` holds.
+    Its card is the server's, except for calls and requirements, which hold here. Scores have no
+    gradient. The weights and libraries are in the server's signature, which `origin` holds.
 
     Args:
-        url: where it is.
-        token: the server's; the environment variable DDPO_REWARD_TOKEN if None.
+        url: address of the reward.
+        token: token of the server; None for the environment variable DDPO_REWARD_TOKEN.
 
     Attributes:
-        origin: "server", a hash of what may move the scores there, and the server's signature; enters the signature here.
+        origin: "server", a hash of everything there that scores depend on, and the server's
+            signature; part of the signature here.
 
     Raises:
-        ConfigError: the URL has another form, the server does not know the reward, or wants another token.
-        NewerApiError: the server speaks a newer API.
-        RewardUnavailable: the server cannot be reached.
-        RewardFailure: what answers is no such server.
+        ConfigError: The URL has another form, or the server does not know the reward or the token.
+        NewerApiError: The server speaks a newer API.
+        RewardUnavailable: The server cannot be reached.
+        RewardFailure: Something else answers there.
     """
 
     def __init__(self, url: str, token: str | None = None) -> None:
         self._base, self._name, loopback = _parse(url)
         self._headers = {"Content-Type": "application/json", **_authorization(token)}
-        proxies = [urllib.request.ProxyHandler({})] if loopback else []
-        self._opener = urllib.request.build_opener(_NoRedirect, *proxies)
+        self._opener = build_opener(loopback=loopback)
         try:
-            told = self._ask("card", None, CONNECT_SECONDS)
+            reply = self._request("card", None, CONNECT_SECONDS)
         except _ClientError as error:
             raise ConfigError(str(error)) from error
-        if not isinstance(told.get("api"), int) or told["api"] > WIRE_VERSION:
+        if not isinstance(reply.get("api"), int) or reply["api"] > WIRE_VERSION:
             raise NewerApiError(
-                f"{url}: the server speaks API {told.get('api')!r}, this ddpo {WIRE_VERSION}: upgrade ddpo"
+                f"{url}: the server speaks API {reply.get('api')!r}, this ddpo {WIRE_VERSION}: "
+                "upgrade ddpo"
             )
         try:
-            self.signature, self._identity = str(told["signature"]), str(told["identity"])
-            self._limits = Limits(**{name: int(value) for name, value in told["limits"].items()})
-            self.card = _local(RewardCard.from_dict(told["card"]))
+            self.signature = str(reply["signature"])
+            self._identity = str(reply["identity"])
+            self._limits = Limits(**{name: int(value) for name, value in reply["limits"].items()})
+            self.card = _local(RewardCard.from_dict(reply["card"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RewardFailure(
                 f"{url} is not a reward of `ddpo rewards serve`: {one_line(error)}"
@@ -71,8 +75,9 @@ class RemoteReward:
         """Scores `batch`.
 
         Raises:
-            RewardUnavailable: the server cannot be reached, or says that it cannot answer now.
-            RewardFailure: it refused, answered rubbish, or serves another reward than when this one was made.
+            RewardUnavailable: The server cannot be reached, or is busy.
+            RewardFailure: It refused, sent a malformed reply, or serves another reward than at the
+                first request.
         """
         if not len(batch):
             import torch
@@ -81,35 +86,39 @@ class RemoteReward:
         height, width = batch.size
         if len(batch) * height * width > self._limits.pixels:
             raise RewardFailure(
-                f"{self._base} takes {self._limits.pixels} pixels per request, got {len(batch)} × {height} × {width}"
+                f"{self._base} takes {self._limits.pixels} pixels per request, "
+                f"got {len(batch)} × {height} × {width}"
             )
         body = encode_batch(batch, self.card)
         if len(body) > self._limits.body_bytes:
             raise RewardFailure(
-                f"{self._base} takes {self._limits.body_bytes} bytes per request, {len(batch)} pictures make {len(body)}"
+                f"{self._base} takes {self._limits.body_bytes} bytes per request, "
+                f"{len(batch)} images make {len(body)}"
             )
-        reply = self._ask("score", body, CALL_SECONDS)
+        reply = self._request("score", body, CALL_SECONDS)
         if (reply.get("signature"), reply.get("identity")) != (self.signature, self._identity):
             raise RewardFailure(
-                f"{self._base} serves another {self._name} than before: {reply.get('signature')}; before: {self.signature}"
+                f"{self._base} serves another {self._name} than before: {reply.get('signature')}; "
+                f"before: {self.signature}"
             )
         return decode_output(reply, len(batch))
 
-    def _ask(self, what: str, body: bytes | None, seconds: float) -> dict[str, Any]:
-        address = f"{self._base}/{what}/{quote(self._name)}"
-        request = urllib.request.Request(address, body, self._headers)  # noqa: S310  # http or https, as _parse saw to
+    def _request(self, route: str, body: bytes | None, seconds: float) -> dict[str, Any]:
+        """The JSON object of the reply to a GET, or with `body` to a POST."""
+        address = f"{self._base}/{route}/{quote(self._name)}"
+        # http or https, see `_parse`
+        request = urllib.request.Request(address, body, self._headers)  # noqa: S310
         try:
             with self._opener.open(request, timeout=seconds) as answer:
                 data = answer.read(LONGEST_REPLY + 1)
-                if (
-                    answer.length and len(data) <= LONGEST_REPLY
-                ):  # a read of limited length does not notice that the connection was cut
+                # a read of limited length does not notice a cut connection
+                if answer.length and len(data) <= LONGEST_REPLY:
                     raise http.client.IncompleteRead(data, answer.length)
         except urllib.error.HTTPError as error:
             raise _failure(self._base, error) from error
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
-            raise RewardUnavailable(f"{self._base} does not answer: {_said(cause)}") from error
+            raise RewardUnavailable(f"{self._base} does not answer: {_reason(cause)}") from error
         if len(data) > LONGEST_REPLY:
             raise RewardFailure(f"{self._base}: the reply is longer than {LONGEST_REPLY} bytes")
         try:
@@ -126,21 +135,15 @@ class RemoteReward:
 
 
 class _ClientError(RewardFailure):
-    """A status 4xx: another try would end the same."""
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirection would carry the token to whatever host it names."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    """A status 4xx, for which a retry is useless."""
 
 
 def _parse(url: str) -> tuple[str, str, bool]:
-    """Scheme, host and port; the reward's name; whether the host is this machine."""
+    """Scheme with host and port, name of the reward, and True if the host is this machine."""
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host = parts.hostname
+        _ = parts.port  # raises for a port that is no number
     except ValueError as error:
         raise ConfigError(f"reward {url!r}: {one_line(error)}") from error
     name = parts.path.strip("/")
@@ -167,13 +170,14 @@ def _authorization(token: str | None) -> dict[str, str]:
         return {}
     if not found.isascii() or not found.isprintable():
         raise ConfigError(
-            f"the token of the reward server, in {TOKEN_VARIABLE} or token=…, must be printable ASCII"
+            f"the token of the reward server, in {TOKEN_VARIABLE} or token=…, "
+            "must be printable ASCII"
         )
     return {"Authorization": f"Bearer {found}"}
 
 
 def _local(card: RewardCard) -> RewardCard:
-    """The server's card as it holds here: nothing to install or to choose, no gradient, several calls at once."""
+    """The server's card as it holds here: no requirements or options, no gradient, more calls."""
     return replace(
         card,
         load="ddpo.rewards.serve.client:RemoteReward",
@@ -190,7 +194,7 @@ def _local(card: RewardCard) -> RewardCard:
 
 
 def _failure(base: str, error: urllib.error.HTTPError) -> RewardFailure:
-    """What a status that is not 200 means to the scorer, with the server's own line."""
+    """The error of a status other than 200, with the server's own line."""
     try:
         line = " ".join(str(json.loads(error.read(4096))["error"]).split())
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError):
@@ -203,11 +207,7 @@ def _failure(base: str, error: urllib.error.HTTPError) -> RewardFailure:
     return _ClientError(text) if error.code >= 400 else RewardFailure(text)
 
 
-def _said(cause: object) -> str:
-    return (
-        cause.strerror or one_line(cause)
-        if isinstance(cause, OSError)
-        else one_line(cause)
-        if isinstance(cause, Exception)
-        else str(cause)
-    )
+def _reason(cause: object) -> str:
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return one_line(cause) if isinstance(cause, Exception) else str(cause)

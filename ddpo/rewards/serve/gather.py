@@ -1,4 +1,4 @@
-"""`Gatherer`: concurrent requests for one reward, gathered: what waits while a call runs goes into the next call together."""
+"""`Gatherer`: concurrent requests for one reward are batched into its next call."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["MOST_WAITING", "Gatherer"]
 
-MOST_WAITING: Final = 64  # requests; one more is told to come again
-CLOSE_SECONDS: Final = 5.0  # that a call which runs may still take when the server ends
+MOST_WAITING: Final = 64  # requests; any more are refused with 429
+CLOSE_SECONDS: Final = 5.0  # time for a running call when the server ends
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,37 +29,35 @@ class _Job:
 
 
 class Gatherer:
-    """One reward and the requests for it. The reward is called from one thread of its own, so it need not be thread-safe.
+    """The queue of requests for one reward, which one thread serves: it need not be thread-safe.
 
-    Rewards whose scores depend on the batch, by their card, get every request as it came.
+    Requests for a reward whose scores depend on the batch, by its card, are never merged.
 
     Args:
-        resolved: the reward.
-        batch_size: pictures per call of the reward, and of requests that are put together, at most.
+        resolved: reward to call.
+        batch_size: greatest number of images per call of the reward, and of merged requests.
 
     Raises:
-        UserError: the reward cannot be made.
+        UserError: The reward cannot be made.
     """
 
     def __init__(self, resolved: ResolvedReward, batch_size: int) -> None:
-        self._scorer, self._batch_size = (
-            make_scorer(resolved, batch_size, timeout_s=CALL_SECONDS),
-            batch_size,
-        )
+        self._scorer = make_scorer(resolved, batch_size, timeout_s=CALL_SECONDS)
+        self._batch_size = batch_size
         card = self._scorer.reward.card
         self._alone = "group" in card.inputs or not card.batch_invariant
         self._waiting: deque[_Job] = deque()
         self._news = threading.Condition()
         self._closed = False
-        self.calls = 0  # of the scorer so far; fewer than requests where some were put together
+        self.calls = 0  # calls of the scorer so far; fewer than requests where some were merged
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"ddpo-serve-{card.id}")
         self._thread.start()
 
     def submit(self, batch: ImageBatch) -> Future[RewardOutput]:
-        """The scores of `batch`, to come.
+        """The future scores of `batch`.
 
         Raises:
-            Refused: 429, too many requests wait.
+            Refused: Too many requests wait (429).
         """
         job = _Job(batch, Future())
         with self._news:
@@ -70,7 +68,7 @@ class Gatherer:
         return job.result
 
     def close(self) -> None:
-        """Ends the thread after the call that runs; requests that wait are not answered any more."""
+        """Ends the thread after the running call; waiting requests are cancelled."""
         with self._news:
             self._closed = True
             for job in self._waiting:
@@ -85,7 +83,7 @@ class Gatherer:
             self._answer([job for job in jobs if job.result.set_running_or_notify_cancel()])
 
     def _next(self) -> list[_Job]:
-        """The jobs of the next call, none when closed."""
+        """The jobs of the next call; empty when closed."""
         with self._news:
             self._news.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
@@ -102,13 +100,13 @@ class Gatherer:
             return jobs
 
     def _answer(self, jobs: list[_Job]) -> None:
-        """Scores jobs together; where that fails each alone, so that one client's picture does not spoil another's scores."""
+        """Scores jobs together, or each alone if that fails, so that no client spoils another's."""
         if not jobs:
             return
         try:
             self.calls += 1
-            output = self._scorer.score(_together([job.batch for job in jobs]))
-        except Exception as error:  # noqa: BLE001  # told to whoever asked; the thread goes on
+            output = self._scorer.score(_merged([job.batch for job in jobs]))
+        except Exception as error:  # noqa: BLE001  # reported to the client; the thread continues
             if len(jobs) == 1 or not isinstance(error, DdpoError):
                 for job in jobs:
                     job.result.set_exception(error)
@@ -132,7 +130,7 @@ def _alike(one: ImageBatch, other: ImageBatch) -> bool:
     )
 
 
-def _together(batches: list[ImageBatch]) -> ImageBatch:
+def _merged(batches: list[ImageBatch]) -> ImageBatch:
     if len(batches) == 1:
         return batches[0]
     prompts = [prompt for batch in batches for prompt in batch.prompts]

@@ -1,11 +1,14 @@
-"""What goes over the wire between a served reward and its client: JSON, with pictures as PNG or as raw float32. Never a pickle.
+"""The wire format of served rewards: JSON, with images as PNG or raw float32. Never a pickle.
 
     request := {"api": 1, "prompts": [{"text": …, "metadata": {…}}, …], "progress": number or null,
-                "pictures": [base64 of an RGB PNG, …]  or  "floats": {"shape": [batch, 3, height, width], "data": base64 of <f4}}
-    reply   := {"api": 1, "signature": …, "identity": …, "values": [number or null, …], "errors": [text or null, …],
+                "pictures": [base64 of an RGB PNG, …]
+                or "floats": {"shape": [batch, 3, height, width], "data": base64 of <f4}}
+    reply   := {"api": 1, "signature": …, "identity": …,
+                "values": [number or null, …], "errors": [text or null, …],
                 "parts": {name: [number, null for NaN, "inf" or "-inf", …], …}}
 
-A number of JSON is written as the shortest decimal that reads back as the same float64, so a float32 comes back to the bit.
+A number of JSON is the shortest decimal that reads back as the same float64, so a float32 survives
+to the bit.
 """
 
 from __future__ import annotations
@@ -39,11 +42,11 @@ __all__ = [
 
 WIRE_VERSION: Final = 1
 CALL_SECONDS: Final = 120.0
-"""After which the server gives a call of the reward up, and the client a request."""
+"""Time limit of a call of the reward on the server, and of a request of the client."""
 
 
 class Refused(UserError):
-    """A request that is not answered; `status` is that of HTTP."""
+    """A refused request, with its HTTP status."""
 
     def __init__(self, status: int, line: str) -> None:
         super().__init__(line)
@@ -52,22 +55,24 @@ class Refused(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold."""
+    """Greatest size of one request."""
 
     body_bytes: int = 128 * 1024 * 1024
-    pixels: int = 64 * 1024 * 1024  # height times width, of all pictures together
+    pixels: int = 64 * 1024 * 1024  # height times width, summed over the images
 
 
 def encode_batch(batch: ImageBatch, card: RewardCard) -> bytes:
-    """The request for `batch`: floats travel as such only if the reward scores floats and bytes do not hold all of them.
+    """The request for `batch`.
+
+    Floats are sent only if the reward scores floats and the images are not made of bytes.
 
     Raises:
-        ImageError: a pixel that has to be rounded is not in [0, 1].
-        RewardFailure: a prompt's metadata is not plain JSON.
+        ImageError: A pixel that has to be rounded is not in [0, 1].
+        RewardFailure: The metadata of a prompt is not plain JSON.
     """
-    asked = "metadata" in card.inputs
+    needs_metadata = "metadata" in card.inputs
     prompts = [
-        {"text": prompt.text, "metadata": dict(prompt.metadata) if asked else {}}
+        {"text": prompt.text, "metadata": dict(prompt.metadata) if needs_metadata else {}}
         for prompt in batch.prompts
     ]
     request: dict[str, Any] = {
@@ -98,25 +103,27 @@ def _png(image: Image.Image) -> bytes:
 
 
 def decode_batch(body: bytes, limits: Limits) -> ImageBatch:
-    """The pictures and prompts of a request.
+    """The images and prompts of a request.
 
     Raises:
-        Refused: 400 for a malformed request, 413 for more pixels than `limits` allow; says what is wrong.
+        Refused: The request is malformed (400) or has more pixels than `limits` allow (413).
     """
     request = _read_json(body)
     if request.get("api") != WIRE_VERSION:
         raise Refused(
             400,
-            f"this server speaks version {WIRE_VERSION} of the API, the request is of version {request.get('api')!r}",
+            f"this server speaks version {WIRE_VERSION} of the API, "
+            f"the request is of version {request.get('api')!r}",
         )
-    prompts, context = _prompts(request.get("prompts")), _context(request.get("progress"))
-    pictures, floats = request.get("pictures"), request.get("floats")
-    if (pictures is None) == (floats is None):
+    prompts = _prompts(request.get("prompts"))
+    context = _context(request.get("progress"))
+    images, floats = (request.get(key) for key in ("pictures", "floats"))
+    if (images is None) == (floats is None):
         raise Refused(400, 'the request must hold either "pictures" or "floats"')
     try:
         if floats is not None:
             return _float_batch(floats, prompts, context, limits)
-        return ImageBatch.of_images(_images(pictures, limits), prompts, context)
+        return ImageBatch.of_images(_images(images, limits), prompts, context)
     except Refused:
         raise
     except UserError as error:
@@ -141,15 +148,14 @@ def _prompts(found: Any) -> tuple[Prompt, ...]:
         raise Refused(400, '"prompts" must be a list')
     prompts = []
     for place, prompt in enumerate(found):
-        text, metadata = (
-            (prompt.get("text"), prompt.get("metadata", {}))
-            if isinstance(prompt, dict)
-            else (None, None)
-        )
+        fields = prompt if isinstance(prompt, dict) else {}
+        text = fields.get("text")
+        metadata = fields.get("metadata", {})
         if not isinstance(text, str) or not isinstance(metadata, dict):
             raise Refused(
                 400,
-                f'prompt {place} must be an object with a "text" and, at will, an object "metadata"',
+                f'prompt {place} must be an object with a "text" '
+                'and optionally an object "metadata"',
             )
         prompts.append(Prompt(text, metadata))
     return tuple(prompts)
@@ -180,25 +186,25 @@ def _images(found: Any, limits: Limits) -> list[Image.Image]:
 
     if not isinstance(found, list):
         raise Refused(400, '"pictures" must be a list')
-    images, pixels = [], 0
+    images = []
+    pixels = 0
     for place, text in enumerate(found):
-        data = io.BytesIO(_bytes(text, f"picture {place}"))
+        data = io.BytesIO(_bytes(text, f"image {place}"))
         try:
-            image = Image.open(data, formats=("PNG",))  # which reads the header alone
+            image = Image.open(data, formats=("PNG",))  # reads only the header
             pixels += image.width * image.height
             _check_pixels(pixels, limits)
             image.load()
         except Image.DecompressionBombError as error:
-            raise Refused(413, f"picture {place} is too large: {one_line(error)}") from error
+            raise Refused(413, f"image {place} is too large: {one_line(error)}") from error
         except (OSError, ValueError, SyntaxError) as error:
-            raise Refused(400, f"picture {place} is not a PNG that can be read") from error
+            raise Refused(400, f"image {place} is not a PNG that can be read") from error
         if image.mode != "RGB":
             raise Refused(
-                400, f"picture {place} must be RGB with 8 bits per channel, not {image.mode}"
+                400, f"image {place} must be RGB with 8 bits per channel, not {image.mode}"
             )
-        images.append(
-            Image.fromarray(np.asarray(image))
-        )  # without comments and profiles, which may move a file's size
+        # without comments and profiles, which may change the size of a file
+        images.append(Image.fromarray(np.asarray(image)))
     return images
 
 
@@ -222,9 +228,7 @@ def _float_batch(
         raise Refused(
             400, f"floats of shape {shape} take {4 * math.prod(shape)} bytes, got {len(data)}"
         )
-    array = (
-        np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)
-    )  # a copy, which may be written to
+    array = np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)  # a writable copy
     return ImageBatch(torch.from_numpy(array), prompts, context)
 
 
@@ -232,7 +236,8 @@ def _check_pixels(pixels: int, limits: Limits) -> None:
     if pixels > limits.pixels:
         raise Refused(
             413,
-            f"the pictures of the request have over {pixels - 1} pixels together, the limit is {limits.pixels}",
+            f"the images of the request have over {pixels - 1} pixels together, "
+            f"the limit is {limits.pixels}",
         )
 
 
@@ -252,22 +257,18 @@ def encode_output(output: RewardOutput, signature: str, identity: str) -> dict[s
 
 
 def _to_json(value: float) -> float | str | None:
-    return (
-        None
-        if math.isnan(value)
-        else value
-        if math.isfinite(value)
-        else "inf"
-        if value > 0
-        else "-inf"
-    )
+    if math.isnan(value):
+        return None
+    if math.isfinite(value):
+        return value
+    return "inf" if value > 0 else "-inf"
 
 
 def decode_output(reply: Mapping[str, Any], count: int) -> RewardOutput:
     """The scores of a reply.
 
     Raises:
-        RewardFailure: it is none for `count` pictures.
+        RewardFailure: The reply is malformed, or is not for `count` images.
     """
     import torch
 
@@ -277,15 +278,13 @@ def decode_output(reply: Mapping[str, Any], count: int) -> RewardOutput:
         )
 
     try:
-        values, parts = (
-            column(reply["values"]),
-            {str(name): column(part) for name, part in reply["parts"].items()},
-        )
+        values = column(reply["values"])
+        parts = {str(name): column(part) for name, part in reply["parts"].items()}
         errors = tuple(
             None if error is None else " ".join(str(error).split()) for error in reply["errors"]
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise RewardFailure(f"the server's reply is malformed: {one_line(error)}") from error
     if len(values) != count:
-        raise RewardFailure(f"the server sent {len(values)} scores for {count} pictures")
+        raise RewardFailure(f"the server sent {len(values)} scores for {count} images")
     return RewardOutput(values, parts, errors)

@@ -1,1 +1,1 @@
-"""Commands about rewards: availability, benchmark, doctor, pages of the cards."""
+"""Tools around rewards: availability, benchmark, doctor, pages of the cards."""

@@ -1,14 +1,12 @@
-"""The libraries and weights that a reward needs, and which of them are on this machine.
+"""Availability of a reward's requirements on this machine: libraries of its extra, and weights.
 
-Nothing heavy is imported.
-
-Four kinds of weights, distinguished by `WeightFile.source`:
-    https://…                     one file, in the cache of `ddpo.weights`
-    owner/name[/file]             of the hub, in its own cache: one file where the card names it or
-                                  knows its SHA-256 (model.safetensors if no name is given), or
-                                  the whole repository; of owner/name/a|b the first that exists
-    package:module/file           shipped inside the reward's own package
-    file:/path                    named by an option
+Nothing heavy is imported. `WeightFile.source` distinguishes four kinds of weights:
+    https://…            one file, in the cache of `ddpo.weights`
+    owner/name[/file]    Hugging Face hub, in its own cache: one file where the card names it or its
+                         SHA-256 (model.safetensors by default), else the whole repository; of
+                         owner/name/a|b the first file that exists
+    package:module/file  shipped inside the reward's own package
+    file:/path           named by an option
 """
 
 from __future__ import annotations
@@ -41,38 +39,39 @@ __all__ = [
 
 HUB_FILE: Final = "model.safetensors"
 LOCAL: Final = "file:"
-WHOLE: Final = 0.9  # share of the card's size from which a repository's folder counts as complete
+WHOLE: Final = 0.9
+"""Least share of the size on the card that a folder must hold to count as a complete repository."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightState:
-    """The place and size of a weight file; `path` is None where it is missing or incomplete."""
+    """Place and size of a weight file or repository on this machine."""
 
     weight: WeightFile
-    path: Path | None
-    bytes: int
+    path: Path | None  # None where it is missing or incomplete
+    bytes: int  # size on disk, also of an incomplete repository
 
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """What of a reward's needs is here."""
+    """Libraries and weights of a reward that are here or missing."""
 
     missing_libraries: tuple[str, ...]  # requirements of its extra
-    install: str  # the line that installs them
+    install: str  # command that installs them
     weights: tuple[WeightState, ...]
 
     @property
     def complete(self) -> bool:
-        """Whether it can score now, without a network."""
+        """True if the reward can score without a network."""
         return not self.missing_libraries and all(state.path is not None for state in self.weights)
 
 
 def availability(card: RewardCard, origin: str = "ddpo") -> Availability:
-    """What of a reward's needs is here; the hashes of weights are left to who loads them.
+    """Libraries and weights of a reward that are here or missing; hashes are not verified.
 
     Args:
-        card: the reward's card.
-        origin: "ddpo", or the distribution and version that brought it.
+        card: card of the reward.
+        origin: "ddpo", or distribution and version of the reward's package.
     """
     return Availability(
         missing_libraries(card, origin),
@@ -82,19 +81,19 @@ def availability(card: RewardCard, origin: str = "ddpo") -> Availability:
 
 
 def install_line(card: RewardCard, origin: str) -> str:
-    """The pip line for a reward's extra; "" where it has none."""
+    """The pip command for a reward's extra; "" without one."""
     return f'pip install "{origin.split()[0]}[{card.extra}]"' if card.extra else ""
 
 
 def missing_libraries(card: RewardCard, origin: str) -> tuple[str, ...]:
-    """The requirements of a reward's extra that no installed version meets."""
+    """The requirements of a reward's extra that are not installed in a suitable version."""
     if not card.extra:
         return ()
     from packaging.requirements import Requirement  # comes with huggingface-hub; 40 ms
 
     try:
         needed = [Requirement(text) for text in requires(origin.split()[0]) or ()]
-    except PackageNotFoundError:  # a file of the user's
+    except PackageNotFoundError:  # a user's file
         return ()
     of_extra = [
         r
@@ -124,10 +123,7 @@ def _kind(weight: WeightFile) -> Literal["url", "package", "local", "file", "rep
 
 
 def weight_state(weight: WeightFile) -> WeightState:
-    """The state of one weight file or repository, by the layout of the caches.
-
-    Nothing is fetched or hashed.
-    """
+    """Place and size of one weight file or repository; nothing is fetched or hashed."""
     match _kind(weight):
         case "url":
             return _file_state(weight, weights.url_target(weight.source, weight.sha256 or ""))
@@ -135,12 +131,8 @@ def weight_state(weight: WeightFile) -> WeightState:
             return _file_state(weight, _packaged(weight))
         case "file":
             folder = _snapshot(weight)
-            found = (
-                [folder / name for name in _hub_files(weight) if (folder / name).is_file()]
-                if folder
-                else []
-            )
-            return _file_state(weight, found[0] if found else None)
+            paths = [folder / name for name in _hub_files(weight)] if folder else []
+            return _file_state(weight, next((path for path in paths if path.is_file()), None))
         case "local":
             return _file_state(weight, Path(weight.source.removeprefix(LOCAL)))
         case "repository":
@@ -155,15 +147,14 @@ def _file_state(weight: WeightFile, path: Path | None) -> WeightState:
 
 def _packaged(weight: WeightFile) -> Path | None:
     module, _, name = weight.source.removeprefix("package:").partition("/")
-    spec = (
-        find_spec(module) if module.isidentifier() else None
-    )  # of a top-level name: finds without importing
+    # the spec of a top-level name is found without importing it
+    spec = find_spec(module) if module.isidentifier() else None
     folders = list(spec.submodule_search_locations or ()) if spec else []
     return Path(folders[0]) / name if folders and name else None
 
 
 def _hub_files(weight: WeightFile) -> list[str]:
-    """Names of the file, in the order in which they are tried."""
+    """Names of the file, in the order of preference."""
     return ("/".join(weight.source.split("/")[2:]) or HUB_FILE).split("|")
 
 
@@ -174,7 +165,7 @@ def _repository(weight: WeightFile) -> str:
 def _snapshot(weight: WeightFile) -> Path | None:
     """The folder of a repository's revision in the hub's cache.
 
-    Its path is models--owner--name/snapshots/COMMIT; refs/NAME holds the commit of a branch.
+    It is models--owner--name/snapshots/COMMIT, where refs/NAME holds the commit of a branch.
     """
     from huggingface_hub import constants
 
@@ -192,16 +183,17 @@ def _repository_state(weight: WeightFile) -> WeightState:
 
 
 def fetch_weight(weight: WeightFile, reward: str, progress: bool = False) -> Path:
-    """Fetches one weight file or repository unless it is here, and verifies what has a hash.
+    """Fetches one weight file or repository unless it is here, and verifies its hash if known.
 
     Args:
-        weight: of a card.
-        reward: the id, for messages.
-        progress: whether https sources show a progress bar; the hub's client always does.
+        weight: weight file of a card.
+        reward: id of the reward, for messages.
+        progress: True for a progress bar of https sources; the hub's client always shows one.
 
     Raises:
-        MissingResourceError: offline, not reachable, or another file than the card says.
-        ConfigError: the card gives an address without a SHA-256.
+        MissingResourceError: The machine is offline, the source is unreachable, or the file is not
+            the one on the card.
+        ConfigError: The card gives an address without a SHA-256.
     """
     name = weight.source.rpartition("/")[2].partition("|")[0]
     what = f"reward {reward!r} needs {name} ({weight.size}, {weight.licence}), which"
@@ -228,7 +220,7 @@ def _fetch_hub_file(weight: WeightFile, what: str) -> Path:
     """The first of the file's names that the repository has.
 
     Raises:
-        MissingResourceError: as `fetch_hub_file`, about the first name.
+        MissingResourceError: As `fetch_hub_file`, about the first name.
     """
     first, *others = _hub_files(weight)
     try:
@@ -245,10 +237,10 @@ def _fetch_hub_file(weight: WeightFile, what: str) -> Path:
 
 
 def check_space_for(states: Sequence[WeightState]) -> None:
-    """Refuses to begin a download that the disks cannot hold; each cache is looked at for itself.
+    """Refuses a download that the disk of a cache cannot hold.
 
     Raises:
-        MissingResourceError: too little is free.
+        MissingResourceError: Too little space is free.
     """
     from huggingface_hub import constants
 
@@ -258,8 +250,5 @@ def check_space_for(states: Sequence[WeightState]) -> None:
     ):
         missing = [state for state in states if state.path is None and _kind(state.weight) in kinds]
         size = sum(max(0, round(state.weight.megabytes * 1e6) - state.bytes) for state in missing)
-        weights.check_space(
-            folder,
-            size,
-            f"{' and '.join(state.weight.source for state in missing)} together" if missing else "",
-        )
+        sources = " and ".join(state.weight.source for state in missing)
+        weights.check_space(folder, size, f"{sources} together" if missing else "")

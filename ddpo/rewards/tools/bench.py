@@ -1,4 +1,4 @@
-"""How fast a reward is, what memory it takes, and what part of the time is not its own."""
+"""Speed and memory of a reward, and the share of the time spent outside its calls."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ __all__ = [
 ]
 
 PROMPT: Final = Prompt("a photograph of a cat that plays chess with a horse in a sunny garden")
-NOISE: Final = (0, 4, 16, 64)  # largest change of a level, by turns
+NOISE: Final = (0, 4, 16, 64)  # greatest change of a level, in turns
 
 
 @dataclass(frozen=True, slots=True)
 class BenchRecord:
-    """One batch size on one device; rates in images per second, over the repeats."""
+    """Measurements of one batch size on one device; rates in images per second over the repeats."""
 
     reward: str
     device: str
@@ -57,7 +57,7 @@ class BenchRecord:
     rate_low: float
     rate_high: float
     outside: float  # share of the time in which no call of the reward was running, median
-    peak_memory_mb: float  # of the process, of 10⁶ bytes
+    peak_memory_mb: float  # of the process, in units of 10⁶ bytes
     peak_gpu_mb: float | None  # allocated by torch; None on the CPU
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,28 +66,28 @@ class BenchRecord:
 
 
 def bench_images(count: int, side: int) -> NDArray[np.uint8]:
-    """Fixture pictures cut to size, with noise from none to strong, all different: uint8 `[count, side, side, 3]`."""
+    """Fixture images of one size with none to strong noise: uint8 `[count, side, side, 3]`.
+
+    No two are equal.
+    """
     random = np.random.default_rng(0)
     names = sorted(FIXTURES)
     fitted = [_fit(Image.fromarray(draw_fixture(name)), side) for name in names]
-    pictures = np.empty((count, side, side, 3), np.uint8)
+    images = np.empty((count, side, side, 3), np.uint8)
     for index in range(count):
         level = NOISE[index // len(names) % len(NOISE)]
         noise = random.integers(-level, level + 1, (side, side, 3), dtype=np.int16)
-        pictures[index] = (fitted[index % len(names)] + noise).clip(0, 255)
-        pictures[index, 0, 0] = (
-            index % 256,
-            index // 256 % 256,
-            0,
-        )  # no two are the same, whatever the noise
-    return pictures
+        images[index] = (fitted[index % len(names)] + noise).clip(0, 255)
+        # no two are equal, whatever the noise
+        images[index, 0, 0] = (index % 256, index // 256 % 256, 0)
+    return images
 
 
 def fitted_images(paths: Sequence[Path], count: int, side: int) -> NDArray[np.uint8]:
-    """The pictures of files, by turns, cut to squares: uint8 `[count, side, side, 3]`.
+    """The images of files, in turns, cropped to squares: uint8 `[count, side, side, 3]`.
 
     Raises:
-        ImageError: a file is not a picture.
+        ImageError: A file is not an image.
     """
     loaded = [_fit(load_image(path), side) for path in paths[:count]]
     return np.stack([loaded[index % len(loaded)] for index in range(count)])
@@ -98,10 +98,11 @@ def _fit(image: Image.Image, side: int) -> NDArray[np.uint8]:
 
 
 def make_on(found: ResolvedReward, device: str) -> Reward:
-    """The reward on a device, by its option "device" if it has one; a reward without goes where the pixels are.
+    """The reward on a device, by its option "device"; without one it runs where the pixels are.
 
     Raises:
-        ConfigError: there is no such device here, or the reward runs on the CPU alone. And as `ResolvedReward.make`.
+        ConfigError: There is no such device here, or the reward runs on the CPU only. Others as in
+            `ResolvedReward.make`.
     """
     if "device" in found.options:
         return replace(found, options={**found.options, "device": device}).make()
@@ -113,31 +114,31 @@ def make_on(found: ResolvedReward, device: str) -> Reward:
 
 def bench(
     reward: Reward,
-    pictures: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     batch_sizes: Sequence[int] = (1, 4, 16, 64),
     device: str = "cpu",
     repeats: int = 5,
 ) -> Iterator[BenchRecord]:
-    """Scores the pictures again and again, the batch sizes by turns, after a warm-up; one record per batch size at the end.
+    """Measures a reward after a warm-up, the batch sizes in turns; one record per batch size.
 
     Args:
-        reward: to be measured, as `make_on` gives it.
-        pictures: uint8 `[count, side, side, 3]`, decoded: reading files is not measured.
-        batch_sizes: pictures per call.
-        device: where the reward runs, for the pixels and the memory.
-        repeats: rounds; the median of them counts.
+        reward: reward from `make_on`.
+        images: decoded images, uint8 `[count, side, side, 3]`; reading files is not measured.
+        batch_sizes: numbers of images per call.
+        device: device of the reward, for the pixels and the memory.
+        repeats: number of rounds, whose median counts.
 
     Raises:
-        ConfigError: a batch size below 1 or above the number of pictures, or no round.
-        RewardFailure: the reward failed.
+        ConfigError: A batch size is below 1 or above the number of images, or there is no round.
+        RewardFailure: The reward failed.
     """
     if repeats < 1:
         raise ConfigError(f"repeats must be at least 1, got {repeats}")
-    if wrong := [size for size in batch_sizes if not 1 <= size <= len(pictures)]:
+    if wrong := [size for size in batch_sizes if not 1 <= size <= len(images)]:
         raise ConfigError(
-            f"batch size {wrong[0]} must be from 1 to the number of pictures, {len(pictures)}"
+            f"batch size {wrong[0]} must be from 1 to the number of images, {len(images)}"
         )
-    runs = {size: _Run(reward, pictures, size, device) for size in dict.fromkeys(batch_sizes)}
+    runs = {size: _Run(reward, images, size, device) for size in dict.fromkeys(batch_sizes)}
     for run in runs.values():
         run.warm_up()
     for _ in range(repeats):
@@ -148,21 +149,19 @@ def bench(
 
 
 class _Run:
-    """One batch size: its scorer and what was measured."""
+    """Scorer and measurements of one batch size."""
 
     def __init__(
-        self, reward: Reward, pictures: NDArray[np.uint8], batch_size: int, device: str
+        self, reward: Reward, images: NDArray[np.uint8], batch_size: int, device: str
     ) -> None:
-        self._reward, self._pictures, self._size, self._device = (
-            _Watched(reward, device),
-            pictures,
-            batch_size,
-            device,
-        )
+        self._reward = _Watched(reward, device)
+        self._images = images
+        self._size = batch_size
+        self._device = device
         self._scorer = Scorer(
             self._reward,
             batch_size,
-            batch_pixels=batch_size * pictures.shape[1] * pictures.shape[2],
+            batch_pixels=batch_size * images.shape[1] * images.shape[2],
         )
         self._rates: list[float] = []
         self._outside: list[float] = []
@@ -173,21 +172,19 @@ class _Run:
         self._scorer.score(self._batch(self._size))
 
     def _batch(self, count: int) -> ImageBatch:
-        batch = ImageBatch.of_uint8(self._pictures[:count], [PROMPT] * count)
-        return (
-            batch
-            if _on_cpu(self._device)
-            else ImageBatch(batch.pixels.to(self._device), batch.prompts)
-        )
+        batch = ImageBatch.of_uint8(self._images[:count], [PROMPT] * count)
+        if _on_cpu(self._device):
+            return batch
+        return ImageBatch(batch.pixels.to(self._device), batch.prompts)
 
     def once(self) -> None:
-        batch = self._batch(len(self._pictures))
+        batch = self._batch(len(self._images))
         self._reward.calls.clear()
         forget_embeddings()  # those of the last round would be looked up instead of computed
         reset_peak_memory(self._device)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         self._scorer.score(batch)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         self._rates.append(len(batch) / seconds)
         self._outside.append(1 - busy_seconds(self._reward.calls) / seconds)
         self._memory.append(process_peak_mb())
@@ -200,8 +197,8 @@ class _Run:
             reward=self._reward.card.id,
             device=self._device,
             batch_size=self._size,
-            images=len(self._pictures),
-            side=self._pictures.shape[1],
+            images=len(self._images),
+            side=self._images.shape[1],
             repeats=len(self._rates),
             rate=statistics.median(self._rates),
             rate_low=min(self._rates),
@@ -216,26 +213,28 @@ class _Watched:
     """A reward whose calls are timed, from any number of threads."""
 
     def __init__(self, reward: Reward, device: str) -> None:
-        self.card, self.calls = reward.card, list[tuple[float, float]]()
-        self._reward, self._device, self._lock = reward, device, Lock()
+        self.card = reward.card
+        self.calls: list[tuple[float, float]] = []  # start and end of each
+        self._reward = reward
+        self._device = device
+        self._lock = Lock()
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         output = self._reward(batch)
-        synchronize(
-            torch.device(self._device)
-        )  # a kernel that is still running is the reward's own time
+        synchronize(torch.device(self._device))  # running kernels are part of the reward's time
         with self._lock:
-            self.calls.append((begun, time.perf_counter()))
+            self.calls.append((start, time.perf_counter()))
         return output
 
 
 def busy_seconds(calls: Sequence[tuple[float, float]]) -> float:
-    """How long at least one of the calls (beginning, end) was running: the length of the union of the intervals."""
-    total, reached = 0.0, float("-inf")
-    for begun, ended in sorted(calls):
-        total += max(0.0, ended - max(begun, reached))
-        reached = max(reached, ended)
+    """The time in which at least one call (start, end) was running: the union of the intervals."""
+    total = 0.0
+    reached = float("-inf")
+    for start, end in sorted(calls):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
     return total
 
 
@@ -244,17 +243,18 @@ def _on_cpu(device: str) -> bool:
 
 
 def reset_peak_memory(device: str) -> None:
-    """Sets the peak memory of the device back to what is in use now, and that of this process."""
+    """Resets the peak memory of the device and of this process to the current use.
+
+    Other systems than Linux keep the peak of the process since its start.
+    """
     if not _on_cpu(device):
         torch.accelerator.reset_peak_memory_stats(device)
-    with contextlib.suppress(
-        OSError
-    ):  # elsewhere than on Linux the peak is that of the process since it began
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM: proc(5)
 
 
 def process_peak_mb() -> float:
-    """The most memory that this process held since `reset_peak_memory`, in units of 10⁶ bytes."""
+    """Peak memory of this process since `reset_peak_memory`, in units of 10⁶ bytes."""
     try:
         line = next(
             line

@@ -1,4 +1,4 @@
-"""The tables of rewards in the README and in docs/rewards.md, and a page for each reward, from the cards."""
+"""Markdown of the cards: the tables of rewards in the docs, and a page for each reward."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.cards import CARDS
+from ddpo.text import byte_size
 
 __all__ = [
     "needs",
@@ -21,17 +22,15 @@ def scale(card: RewardCard) -> str:
     """Range and unit in words."""
     low, high = (f"{bound:g}" if bound is not None else "" for bound in card.range)
     bounds = f"{low or '−∞'} … {high or '∞'}" if low or high else ""
-    return (
-        f"{bounds} ({card.unit})" if bounds and card.unit else bounds or card.unit or "not stated"
-    )
+    if bounds and card.unit:
+        return f"{bounds} ({card.unit})"
+    return bounds or card.unit or "not stated"
 
 
 def needs(card: RewardCard) -> str:
-    """What has to be there before it scores: prompts, weights with their size, an extra."""
+    """Requirements of a reward in words: prompts, weights with their size, an extra."""
     size = sum(weight.megabytes for weight in card.weights)
-    size_text = (
-        f"{size / 1000:.1f} GB" if size >= 1000 else f"{size:.1f} MB" if size else "of unknown size"
-    )
+    size_text = byte_size(size * 1e6) if size else "of unknown size"
     things = ["prompt"] if card.needs_prompt else []
     things += [f"weights {size_text}"] if card.weights else []
     things += [f"extra [{card.extra}]"] if card.extra else []
@@ -39,7 +38,7 @@ def needs(card: RewardCard) -> str:
 
 
 def render_table_markdown(cards: Iterable[RewardCard] | None = None) -> str:
-    """A Markdown table with one row per card, the built-in ones by default: what to choose by."""
+    """A Markdown table for choosing a reward, one row per card; the built-in cards by default."""
     rows = [
         (
             f"`{card.id}`",
@@ -57,7 +56,7 @@ def render_table_markdown(cards: Iterable[RewardCard] | None = None) -> str:
 
 
 def render_facts_markdown(cards: Iterable[RewardCard] | None = None) -> str:
-    """A Markdown table with one row per card, the built-in ones by default: scale, licences and source."""
+    """A Markdown table of scales, licences and sources, one row per card; as the table above."""
     rows = [
         (
             f"`{card.id}`",
@@ -87,68 +86,71 @@ def render_facts_markdown(cards: Iterable[RewardCard] | None = None) -> str:
 PLAIN_RGB: Final = frozenset(
     ("aesthetic", "aesthetic_v1", "clip_score", "hpsv2", "imagereward", "pickscore")
 )
-"""Rewards whose originals open images with Pillow's `convert("RGB")`: the transforms of openai/CLIP,
-open_clip and ImageReward, and `convert_to_rgb` of transformers' CLIP image processor."""
+"""Rewards whose originals open images with Pillow's `convert("RGB")`.
+
+Sources: the transforms of openai/CLIP, open_clip and ImageReward; `convert_to_rgb` of transformers'
+CLIP image processor.
+"""
 
 PLAIN_RGB_NOTE: Final = (
-    'it opens images with `convert("RGB")`: transparency dropped without a ground, EXIF orientation '
-    "ignored, 16-bit greys clipped; the rules here are in [input-formats](../input-formats.md#pixels)"
+    'it opens images with `convert("RGB")`: transparency dropped without a background, EXIF '
+    "orientation ignored, 16-bit greys clipped; "
+    "the rules here are in [input-formats](../input-formats.md#pixels)"
 )
 
 
 def render_card_markdown(card: RewardCard) -> str:
-    """A page about one reward: all that its card says, in the order in which a stranger asks."""
-    typical = (
-        "not measured"
-        if card.typical is None
-        else " / ".join(f"{value:g}" for value in card.typical) + f" ({card.typical_source})"
-    )
-    facts = [
+    """The page of one reward: everything on its card, the most asked first."""
+    parts = [
+        f"# {card.id}\n\n{card.summary[0].upper()}{card.summary[1:]}.\n",
+        f"**Known flaws:** {card.flaws}.\n",
+        _markdown(("", ""), _facts(card)),
+    ]
+    if card.weights:
+        weights = [
+            (w.source, w.revision, w.size, w.licence, w.sha256 or "not pinned")
+            for w in card.weights
+        ]
+        head = ("source", "revision", "size", "licence", "SHA-256")
+        parts.append("## Weights\n\n" + _markdown(head, weights))
+    if card.options:
+        options = [
+            (f"`{option.name}`", f"`{option.default}`", option.help) for option in card.options
+        ]
+        parts.append("## Options\n\n" + _markdown(("option", "default", "meaning"), options))
+    if card.golden:
+        golden = [
+            (one.fixture, f"{one.score:.9g} ± {one.tolerance:g}", one.source) for one in card.golden
+        ]
+        parts.append("## Known scores\n\n" + _markdown(("fixture", "score", "source"), golden))
+    return "\n".join([*parts, "Generated from the card by `python tools/readme_table.py`.\n"])
+
+
+def _facts(card: RewardCard) -> list[tuple[str, str]]:
+    """Name and value of the facts on a page."""
+    typical = "not measured"
+    if card.typical is not None:
+        values = " / ".join(f"{value:g}" for value in card.typical)
+        typical = f"{values} ({card.typical_source})"
+    preprocessing = card.preprocessing or "not stated"
+    if not preprocessing.startswith(card.pixels):
+        preprocessing = f"{card.pixels}; {preprocessing}"
+    return [
         ("version", card.version),
         ("scale", scale(card)),
         ("5 % / median / 95 %", typical),
         ("better", card.direction),
         ("judges", " + ".join(card.inputs)),
         ("needs", needs(card)),
-        (
-            "preprocessing",
-            card.preprocessing
-            if card.preprocessing.startswith(card.pixels)
-            else f"{card.pixels}; {card.preprocessing or 'not stated'}",
-        ),
+        ("preprocessing", f"`{preprocessing}`"),
         *([("the original differs", PLAIN_RGB_NOTE)] if card.id in PLAIN_RGB else []),
         ("computed in", f"{card.dtype}; about {card.memory_mb} MB"),
         ("differentiable", "yes" if card.differentiable else "no"),
-        ("shares a tower with", card.backbone or "none"),
+        ("shares an encoder with", card.backbone or "none"),
         ("lineage", ", ".join(card.lineage) or "none"),
         ("licence of the code", card.code_licence),
         ("defined in", card.paper or "this project"),
     ]
-    parts = [
-        f"# {card.id}\n\n{card.summary[0].upper()}{card.summary[1:]}.\n",
-        f"**How it is gamed, what it cannot see:** {card.flaws}.\n",
-    ]
-    parts.append(_markdown(("", ""), facts))
-    if card.weights:
-        weights = [
-            (w.source, w.revision, w.size, w.licence, w.sha256 or "not pinned")
-            for w in card.weights
-        ]
-        parts.append(
-            "## Weights\n\n"
-            + _markdown(("source", "revision", "size", "licence", "SHA-256"), weights)
-        )
-    if card.options:
-        options = [
-            (f"`{option.name}`", f"`{option.default}`", option.help) for option in card.options
-        ]
-        parts.append("## Options\n\n" + _markdown(("option", "default", "what it does"), options))
-    if card.golden:
-        golden = [
-            (one.fixture, f"{one.score:.9g} ± {one.tolerance:g}", one.source) for one in card.golden
-        ]
-        parts.append("## Known scores\n\n" + _markdown(("fixture", "score", "source"), golden))
-    return "\n".join([*parts, "Made from the card by `python tools/readme_table.py`.\n"])
 
 
 def _all(cards: Iterable[RewardCard] | None) -> Iterable[RewardCard]:

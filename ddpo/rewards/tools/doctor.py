@@ -1,6 +1,6 @@
-"""What is wrong with the rewards of this installation: each card and each reward's module is loaded, in a process per distribution.
+"""Diagnosis of the installed rewards: each card and module is loaded, one process per distribution.
 
-A plug-in that hangs, exits or crashes takes nothing with it but that process; the next one goes on behind it.
+A plug-in that hangs, exits or crashes ends only that process; the next process continues after it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ STATES: Final[tuple[Status, ...]] = (
     "newer API",
     "claimed twice",
 )
-TIMEOUT: Final = 120.0  # seconds for all rewards of a distribution: importing torch and transformers takes many on a slow disk
+TIMEOUT: Final = 120.0
+"""Seconds for all rewards of a distribution; torch and transformers load slowly from some disks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """How one reward of one distribution is."""
+    """State of one reward of one distribution."""
 
     reward: str
     origin: str  # "ddpo", or distribution and version
     status: Status
-    detail: str = ""  # the cause, and what to do
+    detail: str = ""  # cause and remedy
 
     def to_dict(self) -> dict[str, str]:
         """Plain JSON values."""
@@ -48,22 +49,22 @@ class Diagnosis:
 
 
 def diagnose(timeout_s: float = TIMEOUT, names: Iterable[str] | None = None) -> Iterator[Diagnosis]:
-    """The state of every reward that some distribution claims, distribution by distribution, ddpo's own first.
+    """The state of every registered reward, one distribution after the other, ddpo's own first.
 
     Args:
-        timeout_s: for the rewards of one distribution, in seconds.
-        names: only these rewards; all if None.
+        timeout_s: time limit for the rewards of one distribution, in seconds.
+        names: names of the rewards to diagnose; None for all.
 
     Raises:
-        UnknownNameError: a name that is not registered.
+        UnknownNameError: A name is not registered.
     """
-    wanted = set(rewards.names()) if names is None else set(names)
+    chosen = set(rewards.names()) if names is None else set(names)
     known = rewards.entries()
-    for name in sorted(wanted - set(known)):
+    for name in sorted(chosen - set(known)):
         rewards.get(name)  # raises, with the nearest name
     groups: dict[str, list[str]] = {}
     for name in known:
-        if name not in wanted:
+        if name not in chosen:
             continue
         claims = known[name]
         if len(claims) > 1:
@@ -71,13 +72,9 @@ def diagnose(timeout_s: float = TIMEOUT, names: Iterable[str] | None = None) -> 
         else:
             groups.setdefault(claims[0].origin, []).append(name)
     for entry in rewards.hidden():
-        if entry.name in wanted:
-            yield Diagnosis(
-                entry.name,
-                entry.origin,
-                "claimed twice",
-                "ddpo has a reward of this name, which is the one that is used",
-            )
+        if entry.name in chosen:
+            detail = "ddpo has a reward of this name, which is the one that is used"
+            yield Diagnosis(entry.name, entry.origin, "claimed twice", detail)
     for origin in sorted(groups, key=lambda origin: (origin != "ddpo", origin)):
         yield from _examine(origin, groups[origin], timeout_s)
 
@@ -85,19 +82,15 @@ def diagnose(timeout_s: float = TIMEOUT, names: Iterable[str] | None = None) -> 
 def _claimed_twice(claims: Sequence[Entry[RewardCard]]) -> Iterator[Diagnosis]:
     for entry in claims:
         others = " and ".join(other.origin for other in claims if other is not entry)
-        yield Diagnosis(
-            entry.name,
-            entry.origin,
-            "claimed twice",
-            f"{others} claims it too: uninstall one of them",
-        )
+        detail = f"{others} claims it too: uninstall one of them"
+        yield Diagnosis(entry.name, entry.origin, "claimed twice", detail)
 
 
 def _examine(origin: str, names: Sequence[str], timeout_s: float) -> Iterator[Diagnosis]:
-    """Rounds of a child process each; the reward at which a round ends early is the culprit, and the next round begins behind it."""
+    """Diagnoses by child processes; where one dies, the reward is broken and the next continues."""
     left = list(names)
     while left:
-        lines, end = _round(left, timeout_s)
+        lines, end = _probe(left, timeout_s)
         for line in lines:
             found = json.loads(line)
             left.remove(found["reward"])
@@ -106,9 +99,9 @@ def _examine(origin: str, names: Sequence[str], timeout_s: float) -> Iterator[Di
             yield Diagnosis(left.pop(0), origin, "import error", end)
 
 
-def _round(names: Sequence[str], timeout_s: float) -> tuple[list[str], str]:
-    """What the child could say of `names`, and how it ended."""
-    # -P: the folder of the caller is no place to import a plug-in's libraries from, unless it was one for the caller too
+def _probe(names: Sequence[str], timeout_s: float) -> tuple[list[str], str]:
+    """The lines of a child process about `names`, and how it ended."""
+    # -P: plug-ins import from the caller's folder only if the caller itself does
     command = [sys.executable, "-P", "-m", "ddpo.rewards.tools.doctor_probe", *names]
     environment = {
         **os.environ,
@@ -132,15 +125,12 @@ def _round(names: Sequence[str], timeout_s: float) -> tuple[list[str], str]:
         except BaseException:
             _end(child)
             raise
-    return [
-        line
-        for line in output.decode("utf-8", "replace").splitlines(keepends=True)
-        if line.endswith("\n")
-    ], end
+    lines = output.decode("utf-8", "replace").splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n")], end
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ends the child with whatever it has started, which would keep its output open."""
+    """Ends the child and all its own children, which would keep its output open."""
     if hasattr(os, "killpg"):
         os.killpg(child.pid, signal.SIGKILL)
     else:

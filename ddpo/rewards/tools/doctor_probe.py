@@ -1,4 +1,4 @@
-"""`python -m ddpo.rewards.tools.doctor_probe NAME…`: loads the cards and modules of rewards, and says on a line of JSON each how that went."""
+"""`python -m ddpo.rewards.tools.doctor_probe NAME…`: loads rewards, one line of JSON for each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNKNOWN_FIELD: Final = re.compile(
 
 
 def examine(name: str) -> tuple[Status, str]:
-    """How a registered reward is: its card, then the module that the card names. Its weights are looked for, not loaded."""
+    """State of a registered reward by its card and its module; weights are not loaded."""
     try:
         card = rewards.get(name)
     except RewardLoadError as error:
@@ -32,7 +32,7 @@ def examine(name: str) -> tuple[Status, str]:
     origin = rewards.origin(name)
     try:
         found = load_attribute(card.load)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a plug-in may raise anything at import
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # plug-ins may raise anything
         return _load_failure(card, origin, error)
     if not callable(found):
         return (
@@ -49,13 +49,13 @@ def _card_failure(name: str, error: BaseException) -> tuple[Status, str]:
     if found := UNKNOWN_FIELD.search(text):
         return (
             "bad card",
-            f"ddpo knows no field {found[1]} on a card: it is misspelt, or of a newer ddpo",
+            f"ddpo knows no field {found[1]} on a card: it is misspelt, or from a newer ddpo",
         )
     if isinstance(error, ConfigError):
         return "bad card", text
     source = rewards.entries()[name][0].source
     module = source.value.partition(":")[0] if isinstance(source, EntryPoint) else ""
-    if module not in sys.modules:  # it was taken out again when its import failed
+    if module not in sys.modules:  # a failed import removes it again
         return "import error", explain_load_failure(
             error, module, f"install it, or reinstall {rewards.origin(name)}"
         )
@@ -76,23 +76,20 @@ def _load_failure(card: RewardCard, origin: str, error: BaseException) -> tuple[
 
 
 def _needs(card: RewardCard, origin: str) -> str:
+    """Missing libraries and weights in words; "" if all is here."""
     found = availability(card, origin)
-    notes = (
-        [f"of its extra {', '.join(found.missing_libraries)} is missing: {found.install}"]
-        if found.missing_libraries
-        else []
-    )
+    notes = []
+    if found.missing_libraries:
+        missing = ", ".join(found.missing_libraries)
+        notes.append(f"of its extra {missing} is missing: {found.install}")
     absent = sum(state.weight.megabytes for state in found.weights if state.path is None)
-    notes += (
-        [f"weights of {absent:,.1f} MB are not here: ddpo rewards download {card.id}"]
-        if absent
-        else []
-    )
+    if absent:
+        notes.append(f"weights of {absent:,.1f} MB are not here: ddpo rewards download {card.id}")
     return "; ".join(notes)
 
 
 def main(names: list[str]) -> None:
-    """Examines `names` in order, each on a line as soon as it is known; what plug-ins print goes elsewhere."""
+    """Prints a line for each of `names` as soon as it is known; plug-ins print to stderr."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         for name in names:

@@ -1,6 +1,6 @@
-"""Vision-language models that answer a question about a picture: local ones, and servers that speak OpenAI's protocol.
+"""Vision-language models that answer questions about an image, local or on an OpenAI-like server.
 
-`open_vlm` takes a folder or hub id for a local one, and a URL for a server. Both answer greedily.
+`open_vlm` takes a folder or hub id for a local model, and a URL for a server. Both answer greedily.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ __all__ = [
 
 
 def is_server(vlm: str) -> bool:
-    """Whether `vlm` names a server rather than a local model."""
+    """True if `vlm` names a server rather than a local model."""
     return vlm.lower().startswith(("http://", "https://"))
 
 
 def open_vlm(
     vlm: str, device: str = "cpu", *, model: str | None = None, timeout_s: float = 120.0
 ) -> Vlm:
-    """The model that `vlm` names. No request is made to a server before the first question.
+    """The model that `vlm` names. A server gets no request before the first question.
 
     Args:
-        vlm: address of a server, such as http://127.0.0.1:8000/v1; else folder or hub id of an image-text-to-text model.
+        vlm: address of a server, such as http://127.0.0.1:8000/v1, or folder or hub id of an
+            image-text-to-text model.
         device: torch device of a local model.
-        model: a server's name of the model; None: the first one that the server lists.
-        timeout_s: seconds after which an answer of a server is given up.
+        model: name of the model on the server; None for the first that it lists.
+        timeout_s: time limit of an answer by a server, in seconds.
 
     Raises:
-        MissingResourceError: a local model is not here and cannot be fetched.
-        ConfigError: an address or time-out that cannot be.
+        MissingResourceError: A local model is neither here nor downloadable.
+        ConfigError: The address or time limit is invalid.
     """
     if is_server(vlm):
         from ddpo.rewards.vlm.server import ServerVlm

@@ -1,4 +1,4 @@
-"""Vision-language models of transformers, run here."""
+"""Vision-language models of transformers on this machine."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from ddpo.weights import offline
 
 __all__ = ["LocalVlm"]
 
-LONGEST: Final = 64  # times the shorter side: processors enlarge the shorter side first, and longer pictures take gigabytes
+LONGEST: Final = 64
+"""Greatest aspect ratio: processors enlarge the shorter side first, and longer images take
+gigabytes."""
 
 
 class LocalVlm:
-    """An image-text-to-text model with a chat template, such as LLaVA 1.5; float32 on the CPU, float16 elsewhere.
+    """An image-text-to-text model with a chat template, such as LLaVA 1.5.
+
+    It runs in float32 on the CPU and in float16 elsewhere.
 
     Args:
-        path: folder or hub id.
+        path: folder or hub id of the model.
         device: torch device.
 
     Raises:
-        MissingResourceError: it is not here and cannot be fetched, or is no such model.
-        ConfigError: its images cannot be prepared by Pillow.
+        MissingResourceError: The model is neither here nor downloadable, or is of another kind.
+        ConfigError: Its images cannot be prepared by Pillow.
     """
 
     sends_jpeg = False
@@ -68,7 +72,7 @@ class LocalVlm:
         self._path = path
 
     def answer(self, image: Image.Image, question: str, max_tokens: int) -> str:
-        """See `Vlm`; of the model's tokens, special ones are left out."""
+        """See `Vlm`; special tokens are left out of the answer."""
         inputs = self._inputs(image, question)
         with torch.no_grad():
             tokens = self._model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens)
@@ -92,29 +96,28 @@ class LocalVlm:
     ) -> tuple[float, float]:
         """See `Vlm`; the end is any token at which the model stops."""
         inputs = self._inputs(image, question)
-        spellings, ends = self._spellings(word), self._ends()
+        spellings = self._spellings(word)
+        ends = self._ends()
         with torch.no_grad():
             written = self._model.generate(
                 **inputs,
                 do_sample=False,
                 max_new_tokens=2,
-                prefix_allowed_tokens_fn=lambda _, tokens: (
-                    spellings
-                ),  # the second token is not looked at
+                # the second token is restricted too, but only its logits are read
+                prefix_allowed_tokens_fn=lambda _, tokens: spellings,
                 return_dict_in_generate=True,
-                output_logits=True,  # as the model gives them, whatever is allowed
+                output_logits=True,  # before the restriction
             )
         first, *second = (torch.log_softmax(step[0].float(), dim=-1) for step in written.logits)
-        end = (
-            float(second[0][ends].logsumexp(0)) if second else 0.0
-        )  # the model stops at the word itself
+        # without a second step, the model stops at the word itself
+        end = float(second[0][ends].logsumexp(0)) if second else 0.0
         return float(first[spellings].max()), end
 
     def _spellings(self, word: str) -> list[int]:
-        """The tokens that are `word`, with a leading space or without, letter by letter.
+        """The tokens that spell `word` exactly, with a leading space or without.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: There is none.
         """
         vocabulary: dict[str, int] = self._processor.tokenizer.get_vocab()
         found = [token for text, token in vocabulary.items() if text.strip(SPACE_MARKS) == word]
@@ -126,20 +129,20 @@ class LocalVlm:
         """The tokens at which the model stops.
 
         Raises:
-            ConfigError: it states none.
+            ConfigError: The model states none.
         """
         ends: int | list[int] | None = self._model.generation_config.eos_token_id
         if ends is None:
             raise ConfigError(
-                f"the vision-language model {self._path} states no end token (generation_config.json)"
+                f"the vision-language model {self._path} states no end token "
+                "(generation_config.json)"
             )
         return ends if isinstance(ends, list) else [ends]
 
     def _inputs(self, image: Image.Image, question: str) -> Any:
         if max(image.size) > LONGEST * min(image.size):
-            raise UnusableAnswer(
-                f"a picture of {image.width}×{image.height} is too narrow for a vision-language model"
-            )
+            size = f"{image.width}×{image.height}"
+            raise UnusableAnswer(f"an image of {size} is too narrow for a vision-language model")
         content = [{"type": "image"}, {"type": "text", "text": question}]
         text = self._processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
@@ -150,14 +153,14 @@ class LocalVlm:
 
 
 def _processor(path: str) -> Any:
-    """The processor of a model, which resizes images by Pillow whether or not torchvision is installed.
+    """The processor of a model, which resizes images by Pillow even if torchvision is installed.
 
-    transformers takes torchvision where it finds it, and the pixels of the two differ. The originals
-    resize by Pillow.
+    transformers prefers torchvision where it is installed, and the pixels of the two differ. The
+    originals resize by Pillow.
 
     Raises:
-        ConfigError: transformers can prepare the model's images by torchvision alone.
-        OSError, ValueError, ImportError: as transformers raises them.
+        ConfigError: transformers prepares the model's images by torchvision only.
+        OSError, ValueError, ImportError: As transformers raises them.
     """
     from transformers import AutoImageProcessor, AutoProcessor
 
@@ -168,7 +171,8 @@ def _processor(path: str) -> Any:
         if getattr(processor.image_processor, "backend", "pil") != "pil":
             kind = type(processor.image_processor).__name__
             raise ConfigError(
-                f"the vision-language model {path} cannot be used here: transformers has its {kind} for "
-                "torchvision only, and scores are made on Pillow; give a server's address as vlm=…"
+                f"the vision-language model {path} cannot be used here: transformers has its "
+                f"{kind} for torchvision only, and scores are made on Pillow; "
+                "give a server's address as vlm=…"
             )
     return processor

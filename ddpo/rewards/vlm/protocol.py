@@ -1,4 +1,4 @@
-"""What a vision-language model is to the rewards that ask it."""
+"""The protocol of vision-language models, as rewards use them."""
 
 from __future__ import annotations
 
@@ -21,82 +21,83 @@ __all__ = [
 ]
 
 JPEG_QUALITY: Final = 80
-"""Of the pictures that are sent. Source: kvablack/ddpo-pytorch 1958463, rewards.py, the LLaVA rewards."""
-TOP_TOKENS: Final = 20  # the most that OpenAI's protocol gives; local models keep to it so that both kinds tell the same
+"""Quality of the sent images. Source: kvablack/ddpo-pytorch 1958463, rewards.py, LLaVA rewards."""
+TOP_TOKENS: Final = 20
+"""The maximum of OpenAI's protocol; local models keep to it, so that both kinds give the same."""
 
-SPACE_MARKS: Final = "▁Ġ \t\r\n"  # how tokenizers write a leading space
+SPACE_MARKS: Final = "▁Ġ \t\r\n"  # a leading space, as tokenizers write it
 
 
 class UnusableAnswer(DdpoError):
-    """An answer that says nothing about the picture, or none to this picture: it is unscorable, and the message is the reason."""
+    """A missing or meaningless answer: the image is unscorable, and the message is the reason."""
 
 
 class NoLogProbs(UnusableAnswer):
-    """A back end that answers, but does not tell how likely its words were."""
+    """An answer without the log-probabilities of its tokens."""
 
 
 class Vlm(Protocol):
-    """Answers questions about one picture at a time, greedily: the same question gets the same answer, whatever was asked before.
+    """A model that answers questions about one image, greedily: equal questions, equal answers.
 
     Attributes:
-        sends_jpeg: whether pictures go through JPEG of quality 80 on their way to the model.
-        thread_safe: whether several threads may ask at once.
+        sends_jpeg: True if images go through JPEG of quality 80 on their way to the model.
+        thread_safe: True if several threads may call at once.
     """
 
     sends_jpeg: bool
     thread_safe: bool
 
     def answer(self, image: Image.Image, question: str, max_tokens: int) -> str:
-        """The answer, without white space around it, never empty.
+        """The answer, without surrounding white space and never empty.
 
         Args:
-            image: RGB.
-            question: what to ask.
-            max_tokens: after how many tokens the answer is cut off.
+            image: RGB image.
+            question: text of the question.
+            max_tokens: greatest length of the answer, in tokens.
 
         Raises:
-            UnusableAnswer: there is none to this picture.
-            RewardUnavailable: the server does not answer, or not now.
-            ConfigError: the server refuses such questions altogether.
+            UnusableAnswer: There is no answer about this image.
+            RewardUnavailable: The server does not answer, or is busy.
+            ConfigError: The server refuses such questions altogether.
         """
         ...
 
     def first_token_logprobs(self, image: Image.Image, question: str) -> dict[str, float]:
-        """Natural log-probabilities of the 20 likeliest first tokens of the answer, as text with its white space.
+        """Text of the 20 likeliest first tokens, with white space → natural log-probability.
 
         Of tokens with the same text, the likeliest counts.
 
         Raises:
-            NoLogProbs: the server has none.
-            RewardUnavailable, UnusableAnswer, ConfigError: as `answer`.
+            NoLogProbs: The server gives none.
+            RewardUnavailable, UnusableAnswer, ConfigError: As `answer`.
         """
         ...
 
     def word_and_end_logprobs(
         self, image: Image.Image, question: str, word: str
     ) -> tuple[float, float]:
-        """Natural log-probabilities that the answer begins with `word`, and that it ends behind it.
+        """Natural log-probabilities that the answer begins with `word`, and that it then ends.
 
         Of several tokens that spell the word, the likeliest counts.
 
         Args:
-            image: RGB.
-            question: what to ask.
-            word: one token of the model, letter by letter.
+            image: RGB image.
+            question: text of the question.
+            word: exact text of one token of the model.
 
         Raises:
-            NoLogProbs: a server, which does not say how likely the end of an answer is.
-            UnusableAnswer: the model cannot be asked about this image.
-            ConfigError: the model has no such token.
+            NoLogProbs: The model is on a server, which gives no probability of the end.
+            UnusableAnswer: The model does not take this image.
+            ConfigError: The model has no such token.
         """
         ...
 
 
 def check_words(answer: str, max_tokens: int) -> str:
-    """`answer` without white space around it, if it can be one of `max_tokens` tokens.
+    """`answer` without surrounding white space, if it can be one of `max_tokens` tokens.
 
     Raises:
-        UnusableAnswer: it is empty, or has more words than tokens were asked for.
+        UnusableAnswer: It is empty, or has more words than the requested tokens.
     """
     text = answer.strip()
     if not text:
@@ -104,19 +105,19 @@ def check_words(answer: str, max_tokens: int) -> str:
     words = len(text.split())
     if words > max_tokens:
         raise UnusableAnswer(
-            f"the model's answer has {words} words, though {max_tokens} tokens at most were asked for"
+            f"the model's answer has {words} words, more than the {max_tokens} requested tokens"
         )
     return text
 
 
 def jpeg80_bytes(image: Image.Image) -> bytes:
-    """The picture as a JPEG file of quality 80."""
+    """The image as a JPEG file of quality 80."""
     file = io.BytesIO()
     image.save(file, format="JPEG", quality=JPEG_QUALITY)
     return file.getvalue()
 
 
 def jpeg80(image: Image.Image) -> Image.Image:
-    """The RGB picture after the round trip through JPEG of quality 80."""
+    """The RGB image after the round trip through JPEG of quality 80."""
     with Image.open(io.BytesIO(jpeg80_bytes(image))) as decoded:
         return decoded.convert("RGB")

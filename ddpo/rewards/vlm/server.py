@@ -1,4 +1,7 @@
-"""Vision-language models behind a server that speaks OpenAI's protocol: vLLM, SGLang, `transformers serve`, OpenAI itself."""
+"""Vision-language models on a server that speaks OpenAI's protocol.
+
+Such servers are vLLM, SGLang, `transformers serve` and OpenAI itself.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from PIL import Image
 
 from ddpo.errors import ConfigError, RewardUnavailable, one_line
 from ddpo.io.background import Background
+from ddpo.io.http import build_opener
 from ddpo.rewards.vlm.protocol import (
     TOP_TOKENS,
     NoLogProbs,
@@ -33,29 +37,23 @@ __all__ = ["ServerVlm"]
 
 LARGEST_REPLY: Final = 4 * 1024 * 1024  # bytes
 BLOCK: Final = 64 * 1024  # bytes
-THIS_PICTURE: Final = (400, 413, 415, 422)  # statuses that are about what was sent
-LATER: Final = (408, 425, 429)  # and every 5xx
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect could carry pictures and the key to another host: it is an answer like any other, with its status."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
+THIS_IMAGE: Final = (400, 413, 415, 422)  # statuses about the sent image
+LATER: Final = (408, 425, 429)  # statuses of a busy server, as is every 5xx
 
 
 class ServerVlm:
-    """A model behind a server. Each request has one deadline for all of it, from the connection to the last byte.
+    """A model on a server. Each request has one deadline, from the connection to the last byte.
 
-    The key in OPENAI_API_KEY is sent over https and to this machine, and nowhere else.
+    The key in OPENAI_API_KEY is sent only over https or to this machine.
 
     Args:
-        url: up to the version, such as http://127.0.0.1:8000/v1.
-        model: the server's name of the model; None: the first one that the server lists.
-        timeout_s: the deadline, seconds.
+        url: address up to the version, such as http://127.0.0.1:8000/v1.
+        model: name of the model on the server; None for the first that it lists.
+        timeout_s: deadline of a request, in seconds.
 
     Raises:
-        ConfigError: the address has no host, or carries a name, password or query; the time-out is not a positive number.
+        ConfigError: The address has no host, or carries a name, password or query, or the time
+            limit is not a positive number.
     """
 
     sends_jpeg = True
@@ -71,17 +69,19 @@ class ServerVlm:
             or parts.fragment
         ):
             raise ConfigError(
-                "vlm: a server's address is http(s)://HOST[:PORT]/v1, without a name, a password or a query"
+                "vlm: a server's address is http(s)://HOST[:PORT]/v1, "
+                "without a name, a password or a query"
             )
         if not (math.isfinite(timeout_s) and timeout_s > 0):
             raise ConfigError(
                 f"timeout must be a finite number of seconds above 0, got {timeout_s!r}"
             )
-        self._url, self._model, self._timeout = url.rstrip("/"), model, timeout_s
+        self._url = url.rstrip("/")
+        self._model = model
+        self._timeout = timeout_s
         here = parts.hostname in LOOPBACK
         self._may_send_key = here or parts.scheme == "https"
-        proxies = [urllib.request.ProxyHandler({})] if here else []
-        self._opener = urllib.request.build_opener(_NoRedirect, *proxies)
+        self._opener = build_opener(loopback=here)
         self._naming = threading.Lock()
 
     def answer(self, image: Image.Image, question: str, max_tokens: int) -> str:
@@ -100,14 +100,13 @@ class ServerVlm:
         tops = _at(choice, "logprobs", "content", 0, "top_logprobs")
         found: dict[str, float] = {}
         for top in tops if isinstance(tops, list) else []:
-            token, value = _at(top, "token"), _at(top, "logprob")
+            token, value = (_at(top, key) for key in ("token", "logprob"))
             if isinstance(token, str) and isinstance(value, (int, float)) and not math.isnan(value):
                 found[token] = max(float(value), found.get(token, -math.inf))
         if not found:
-            said = isinstance(_at(choice, "message"), dict) and _at(choice, "logprobs") is None
-            raise (NoLogProbs if said else UnusableAnswer)(
-                f"the server {self._url} gives no log-probabilities"
-            )
+            answered = isinstance(_at(choice, "message"), dict)
+            kind = NoLogProbs if answered and _at(choice, "logprobs") is None else UnusableAnswer
+            raise kind(f"the server {self._url} gives no log-probabilities")
         return found
 
     def word_and_end_logprobs(
@@ -117,10 +116,10 @@ class ServerVlm:
         raise NoLogProbs(f"the server {self._url} does not say how likely the end of an answer is")
 
     def _ask(self, image: Image.Image, question: str, settings: Mapping[str, Any]) -> Any:
-        """The first choice of the reply to a question about a picture."""
-        picture = "data:image/jpeg;base64," + base64.b64encode(jpeg80_bytes(image)).decode()
+        """The first choice of the reply to a question about an image."""
+        data_url = "data:image/jpeg;base64," + base64.b64encode(jpeg80_bytes(image)).decode()
         content = [
-            {"type": "image_url", "image_url": {"url": picture}},
+            {"type": "image_url", "image_url": {"url": data_url}},
             {"type": "text", "text": question},
         ]
         body = {
@@ -141,15 +140,14 @@ class ServerVlm:
             return self._model
 
     def _get(self, path: str, body: bytes | None) -> Any:
-        """The JSON of a reply; with `body` a POST.
+        """The JSON of the reply to a GET, or with `body` to a POST.
 
         Raises:
-            RewardUnavailable, UnusableAnswer, ConfigError: as `Vlm.answer`.
+            RewardUnavailable, UnusableAnswer, ConfigError: As `Vlm.answer`.
         """
+        exchange = Background(lambda: self._exchange(path, body), "ddpo-question")
         try:
-            status, reply, wait = Background(
-                lambda: self._exchange(path, body), "ddpo-question"
-            ).result(self._timeout)
+            status, reply, wait = exchange.result(self._timeout)
         except TimeoutError as error:
             raise RewardUnavailable(
                 f"the server {self._url} gave no answer within {self._timeout:g} s"
@@ -159,19 +157,18 @@ class ServerVlm:
                 f"the server {self._url} cannot be reached: {one_line(error)}"
             ) from error
         if status in LATER or status >= 500:
-            hint = (
-                "" if body is not None else "; where it does not list its models, give model=NAME"
-            )
+            hint = "; where it does not list its models, give model=NAME" if body is None else ""
             busy = RewardUnavailable(
                 f"the server {self._url} answered {status}: {_excerpt(reply)}{hint}"
             )
             busy.retry_after_s = _seconds(wait)
             raise busy
-        if status in THIS_PICTURE and body is not None:
+        if status in THIS_IMAGE and body is not None:
             raise UnusableAnswer(f"the server answered {status}: {_excerpt(reply)}")
         if status != 200:
             raise ConfigError(
-                f"the server {self._url} answered {path} with {status}: {_excerpt(reply)}; check vlm, model and OPENAI_API_KEY"
+                f"the server {self._url} answered {path} with {status}: {_excerpt(reply)}; "
+                "check vlm, model and OPENAI_API_KEY"
             )
         try:
             return json.loads(reply)
@@ -181,17 +178,17 @@ class ServerVlm:
     def _exchange(self, path: str, body: bytes | None) -> tuple[int, bytes, str]:
         """Status, body and Retry-After of the reply to one request."""
         ends = time.monotonic() + self._timeout
-        headers = {"Accept": "application/json"} | (
-            {} if body is None else {"Content-Type": "application/json"}
-        )
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if key and self._may_send_key:
             headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self._url + path, body, headers)  # noqa: S310  # http or https, see the constructor
+        # http or https, see the constructor
+        request = urllib.request.Request(self._url + path, body, headers)  # noqa: S310
         try:
-            with self._opener.open(
-                request, timeout=self._timeout + 1
-            ) as reply:  # the other one is to be the first to give up
+            # one second more than the deadline of `_get`, which is to end first
+            with self._opener.open(request, timeout=self._timeout + 1) as reply:
                 return reply.status, _read(reply, ends), ""
         except urllib.error.HTTPError as error:
             with error:
@@ -199,7 +196,7 @@ class ServerVlm:
 
 
 def _read(reply: Any, ends: float) -> bytes:
-    """The body, if it is not too large and comes in time; a body without end or drop by drop ends here too."""
+    """The body of a reply; an endless, slow or too large body raises an error."""
     blocks = []
     size = 0
     while block := reply.read1(BLOCK):
@@ -217,19 +214,17 @@ def _read(reply: Any, ends: float) -> bytes:
 
 
 def _seconds(wait: str) -> float | None:
-    """What a Retry-After asks for, a number of seconds or a date (RFC 9110, section 10.2.3); None for anything else."""
+    """Seconds to wait by a Retry-After, number or date (RFC 9110, 10.2.3); None if unreadable."""
     try:
-        return (
-            float(wait)
-            if wait.isdecimal()
-            else max(0.0, parsedate_to_datetime(wait).timestamp() - time.time())
-        )
+        if wait.isdecimal():
+            return float(wait)
+        return max(0.0, parsedate_to_datetime(wait).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None
 
 
 def _at(value: Any, *path: str | int) -> Any:
-    """What lies at `path` in JSON; None if there is no such thing."""
+    """The value at `path` in JSON; None if there is none."""
     for step in path:
         if isinstance(step, int):
             value = value[step] if isinstance(value, list) and len(value) > step else None

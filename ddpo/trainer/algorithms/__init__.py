@@ -1,4 +1,4 @@
-"""The named methods. An algorithm says how rewards become weights, what is made likelier, and by which loss."""
+"""The named methods: from rewards to weights, from log-likelihoods to a loss."""
 
 from __future__ import annotations
 
@@ -27,18 +27,24 @@ KINDS: Final = ("transition", "denoising")
 class Algorithm(Protocol):
     """One method of turning a rollout into updates.
 
-    `likelihood` says what an item of an update is. "transition": a denoising step x_t → x_{t-1} that the sampler took, with its
-    log-prob; "denoising": a finished picture x_0 with fresh noise at a random level, with minus its denoising error.
+    Attributes:
+        summary: the method in a few words.
+        defaults: the method's own default settings, as plain nested values.
+        likelihood: the kind of items. "transition": a denoising step x_t → x_{t-1} that the sampler
+            took, with its log-prob. "denoising": a finished image x_0 with fresh noise at a random
+            level, with minus its denoising error.
     """
 
     summary: str
-    defaults: Mapping[
-        str, Any
-    ]  # settings that a run of this method has unless it says otherwise, as plain nested values
+    defaults: Mapping[str, Any]
     likelihood: Literal["transition", "denoising"]
 
     def check(self, config: TrainConfig) -> None:
-        """Raises `ConfigError` where the settings contradict the method."""
+        """Checks that the settings fit the method.
+
+        Raises:
+            ConfigError: they contradict it.
+        """
         ...
 
     def weigh(
@@ -48,9 +54,16 @@ class Algorithm(Protocol):
         statistics: PromptStatistics,
         config: TrainConfig,
     ) -> SampleWeights:
-        """One weight per picture from rewards `[batch]`, NaN where unscorable; may change the running statistics.
+        """One weight per image; may change the running statistics.
 
-        All that is remembered is in the statistics, which are kept in checkpoints: before a run it is also asked about made-up rewards.
+        All memory of the method is in the statistics, which checkpoints keep. The check before a
+        run calls this method too, with made-up rewards.
+
+        Args:
+            rewards: rewards of the iteration, float64 `[batch]`, NaN where unscorable.
+            prompt_ids: prompt id of each image, `[batch]`.
+            statistics: running statistics of the prompts.
+            config: settings of the run.
         """
         ...
 
@@ -61,7 +74,14 @@ class Algorithm(Protocol):
         weights: Tensor,
         config: TrainConfig,
     ) -> Tensor:
-        """One loss per item, `[items]`; the tensors are float32 `[items]`. The old ones are those of the policy that sampled."""
+        """One loss per item, `[items]`.
+
+        Args:
+            log_likelihoods: under the policy as it is now, float32 `[items]`, with gradient.
+            old_log_likelihoods: under the policy that sampled, float32 `[items]`.
+            weights: weights of the items' images, float32 `[items]`.
+            config: settings of the run.
+        """
         ...
 
 
@@ -76,16 +96,18 @@ algorithms: Registry[Algorithm] = Registry(
         "rwr_sparse": "ddpo.trainer.algorithms.rwr_sparse:RWR_SPARSE",
     },
 )
-"""Built-in algorithms and those of the entry-point group `ddpo.algorithms`; values follow `Algorithm`."""
+"""Built-in algorithms and those of the entry-point group `ddpo.algorithms`, each an `Algorithm`."""
 
 
 def load_algorithm(name: str) -> tuple[Algorithm, str]:
-    """The algorithm of a registered name, `./file.py:Object` or `package.module:Object` (a class is made without arguments); its origin.
+    """The algorithm of a name, and its origin: a line that changes with the code of its file.
 
-    The origin is a line that changes when the code of a file or module does.
+    Args:
+        name: a registered name, `./file.py:Object` or `package.module:Object`. A class is made
+            without arguments.
 
     Raises:
-        UnknownNameError: no algorithm of that name; says the nearest.
+        UnknownNameError: no algorithm has that name; the message has the nearest.
         RewardLoadError: the file, module or plug-in is broken, or the object is no algorithm.
     """
     found, origin = find(name, algorithms)
@@ -94,15 +116,18 @@ def load_algorithm(name: str) -> tuple[Algorithm, str]:
             found = found()
         except Exception as error:
             raise RewardLoadError(
-                f"algorithm {name!r} of {origin} cannot be made without arguments: {one_line(error)}"
+                f"algorithm {name!r} of {origin} cannot be made without arguments: "
+                f"{one_line(error)}"
             ) from error
     if not isinstance(found, Algorithm):
         missing = [member for member in MEMBERS if not hasattr(found, member)]
         raise RewardLoadError(
-            f"algorithm {name!r} of {origin} is a {type(found).__name__} without {', '.join(missing)}"
+            f"algorithm {name!r} of {origin} is a {type(found).__name__} "
+            f"without {', '.join(missing)}"
         )
     if found.likelihood not in KINDS:
         raise RewardLoadError(
-            f"algorithm {name!r} of {origin}: its likelihood must be one of {', '.join(KINDS)}, got {found.likelihood!r}"
+            f"algorithm {name!r} of {origin}: its likelihood must be one of {', '.join(KINDS)}, "
+            f"got {found.likelihood!r}"
         )
     return found, origin

@@ -15,14 +15,17 @@ from ddpo.trainer.losses import clipped_surrogate
 
 @dataclass(frozen=True, slots=True)
 class DdpoIs:
-    """Denoising diffusion policy optimisation with importance sampling (arXiv 2305.13301, section 4.3)."""
+    """Denoising diffusion policy optimisation with importance sampling.
+
+    Source: arXiv 2305.13301, section 4.3.
+    """
 
     summary: str = "clipped importance sampling, several updates per rollout"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     likelihood: Literal["transition"] = "transition"
 
     def check(self, config: TrainConfig) -> None:
-        """Any settings will do."""
+        """Accepts all settings."""
 
     def weigh(
         self,
@@ -31,7 +34,7 @@ class DdpoIs:
         statistics: PromptStatistics,
         config: TrainConfig,
     ) -> SampleWeights:
-        """Advantages."""
+        """The advantages of the images."""
         return advantages(rewards, prompt_ids, statistics, config.advantage)
 
     def loss(
@@ -41,7 +44,7 @@ class DdpoIs:
         weights: Tensor,
         config: TrainConfig,
     ) -> Tensor:
-        """The clipped surrogate."""
+        """The clipped surrogate loss."""
         return clipped_surrogate(
             log_likelihoods, old_log_likelihoods, weights, config.optim.clip_range
         )

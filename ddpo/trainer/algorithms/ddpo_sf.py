@@ -16,14 +16,23 @@ from ddpo.trainer.losses import weighted_likelihood
 
 @dataclass(frozen=True, slots=True)
 class DdpoSf:
-    """Denoising diffusion policy optimisation with the score-function estimator (arXiv 2305.13301, section 4.3)."""
+    """Denoising diffusion policy optimisation with the score-function estimator.
+
+    Source: arXiv 2305.13301, section 4.3.
+    """
 
     summary: str = "score function, one update per rollout"
     defaults: Mapping[str, Any] = field(default_factory=lambda: {"optim": {"updates": 1}})
     likelihood: Literal["transition"] = "transition"
 
     def check(self, config: TrainConfig) -> None:
-        """The estimator is exact for the policy that sampled, so a second update would be biased."""
+        """Checks that there is one update, since a second one would be biased.
+
+        The estimator is exact only for the policy that sampled.
+
+        Raises:
+            ConfigError: there are several.
+        """
         if config.optim.updates != 1 or config.optim.epochs != 1:
             raise ConfigError(
                 f"ddpo_sf makes one update per rollout: set optim.updates=1 and optim.epochs=1 "
@@ -37,7 +46,7 @@ class DdpoSf:
         statistics: PromptStatistics,
         config: TrainConfig,
     ) -> SampleWeights:
-        """Advantages."""
+        """The advantages of the images."""
         return advantages(rewards, prompt_ids, statistics, config.advantage)
 
     def loss(

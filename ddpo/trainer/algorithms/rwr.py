@@ -1,4 +1,4 @@
-"""RWR: the model is fitted again to its own pictures, each weighted by its exponentiated reward."""
+"""RWR: the model is fitted again to its own images, each weighted by its exponentiated reward."""
 
 from __future__ import annotations
 
@@ -23,21 +23,27 @@ ROUND: Final[Mapping[str, Any]] = {
     "sample": {"samples": 768, "per_prompt": 16},
     "optim": {"updates": 8, "epochs": 5, "timesteps": 1, "lr": 1e-3},
 }
-"""An iteration is a round of collecting and fitting, so there are few large ones: as many pictures in all as the other methods have."""
+"""Few large iterations, each a round of collecting and fitting.
+
+Together they have as many images as a run of the other methods.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Rwr:
-    """Reward-weighted regression with the denoising loss (arXiv 2305.13301, section 4.2): weights softmax(β r) within each prompt."""
+    """Reward-weighted regression with the denoising loss and weights softmax(β r) in each prompt.
+
+    Source: arXiv 2305.13301, section 4.2.
+    """
 
     summary: str = (
-        "reward-weighted regression on the model's own pictures, rounds of collecting and fitting"
+        "reward-weighted regression on the model's own images, rounds of collecting and fitting"
     )
     defaults: Mapping[str, Any] = field(default_factory=lambda: ROUND)
     likelihood: Literal["denoising"] = "denoising"
 
     def check(self, config: TrainConfig) -> None:
-        """As `check_regression`."""
+        """Checks the settings by `check_regression`."""
         check_regression(config)
 
     def weigh(
@@ -62,18 +68,22 @@ class Rwr:
 
 
 def check_regression(config: TrainConfig) -> None:
-    """The noise levels of the denoising loss have no "all", no last steps and no reference.
+    """Checks that the settings fit the denoising loss.
+
+    Its noise levels have no "all", and there is no KL to a reference.
 
     Raises:
-        ConfigError: a setting that regression cannot have.
+        ConfigError: a setting does not fit regression.
     """
     if config.optim.timesteps < 1:
         raise ConfigError(
-            f"{config.algorithm} draws noise levels at random: optim.timesteps, how many per picture and epoch, must be at least 1"
+            f"{config.algorithm} samples noise levels at random: optim.timesteps, "
+            "their number per image and epoch, must be at least 1"
         )
     if config.optim.kl:
         raise ConfigError(
-            f"{config.algorithm} has no denoising steps whose KL could be held: set optim.kl=0 (it is {config.optim.kl:g})"
+            f"{config.algorithm} has no denoising steps whose KL could be penalised: "
+            f"set optim.kl=0 (it is {config.optim.kl:g})"
         )
 
 

@@ -1,4 +1,4 @@
-"""RWR-sparse: the model is fitted again to the best of its own pictures."""
+"""RWR-sparse: the model is fitted again to the best of its own images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from ddpo.trainer.regression import top_weights
 
 @dataclass(frozen=True, slots=True)
 class RwrSparse:
-    """Reward-weighted regression with sparse weights (arXiv 2305.13301, section 4.2): the best tenth of each prompt's pictures."""
+    """Reward-weighted regression with sparse weights: the best tenth of each prompt's images.
+
+    Source: arXiv 2305.13301, section 4.2.
+    """
 
     summary: str = (
-        "regression on the best tenth of each prompt's pictures, rounds of collecting and fitting"
+        "regression on the best tenth of each prompt's images, rounds of collecting and fitting"
     )
     defaults: Mapping[str, Any] = field(
         default_factory=lambda: merged(ROUND, {"optim": {"updates": 1, "epochs": 40}})
@@ -29,7 +32,7 @@ class RwrSparse:
     likelihood: Literal["denoising"] = "denoising"
 
     def check(self, config: TrainConfig) -> None:
-        """As `check_regression`."""
+        """Checks the settings by `check_regression`."""
         check_regression(config)
 
     def weigh(
@@ -39,7 +42,7 @@ class RwrSparse:
         statistics: PromptStatistics,
         config: TrainConfig,
     ) -> SampleWeights:
-        """1 for what is kept, 0 for the others."""
+        """1 for images that are kept, 0 for the others."""
         return top_weights(rewards, prompt_ids, config.regression)
 
     def loss(

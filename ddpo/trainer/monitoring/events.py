@@ -1,4 +1,4 @@
-"""The records that a training run yields, for whoever draws, logs or stops it."""
+"""The events that a training run yields, for displays, trackers and callers that stop it."""
 
 from __future__ import annotations
 
@@ -23,53 +23,70 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """Of the items of one denoising step, over an iteration."""
+    """Statistics of the items of one denoising step over an iteration."""
 
-    step: int  # 0 is the first, at most noise
+    step: int  # 0 is the first, at the most noise
     ratio_deviation: float  # mean |ratio - 1|
     clip_fraction: float
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """One line of `metrics.jsonl`. Everything but `seconds` is the same when a run is repeated on the same CPU."""
+    """One line of `metrics.jsonl`.
+
+    Repeated on the same CPU, a run has the same metrics but for `seconds…`.
+
+    Attributes:
+        iteration: 1-based iteration number.
+        reward_queries: images scored since the start of the run.
+        reward_mean: mean reward over the scored images.
+        reward_se: standard error over these images; None if only one was scored.
+        unscorable: number of images without a score.
+        reward_parts: mean native score of each part of the reward; None for a part without any.
+        zero_spread: number of images without an advantage because their rewards are equal.
+        loss: mean loss over all trained items.
+        ratio_mean_deviation: mean |ratio - 1| over all trained items; None: no ratios.
+        ratio_first_deviation: largest |ratio - 1| before the first update, which is 0.
+        clip_fraction: share of items whose ratio left 1 ± `optim.clip_range`.
+        approx_kl: mean of (log ratio)² / 2.
+        reference_kl: mean KL of a denoising step to the reference policy, per latent dimension;
+            None unless `optim.kl` is set.
+        by_step: ratio and clip fraction of each trained denoising step.
+        grad_norm: mean over the updates, before clipping.
+        updates: number of optimizer steps that were taken.
+        unscorable_reason: reason of the first unscorable image.
+        seconds: time of the iteration: sampling, scoring and updating.
+        seconds_sampling: time of sampling and scoring.
+        seconds_training: time of updating.
+        held_out: at a checkpoint, mean of the held-out reward; None: not measured.
+    """
 
     iteration: int
-    reward_queries: int  # pictures scored since the start of the run
+    reward_queries: int
     reward_mean: float
-    reward_se: (
-        float | None
-    )  # standard error over the pictures of the iteration; None if only one was scored
+    reward_se: float | None
     unscorable: int
-    reward_parts: Mapping[
-        str, float | None
-    ]  # mean native score of each part of the reward over the scored pictures; None if it gave none
-    zero_spread: int  # pictures without advantage because equal rewards gave no spread
+    reward_parts: Mapping[str, float | None]
+    zero_spread: int
     loss: float
-    ratio_mean_deviation: (
-        float | None
-    )  # mean |ratio - 1| over all trained items; None: the method has no ratios
-    ratio_first_deviation: float | None  # largest |ratio - 1| before the first update: 0
-    clip_fraction: float | None  # share of items whose ratio left 1 ± optim.clip_range
-    approx_kl: float | None  # mean of (log ratio)² / 2
-    reference_kl: (
-        float | None
-    )  # mean KL of a denoising step to the reference policy, per latent dimension; None unless optim.kl is set
-    by_step: Sequence[StepStats]  # ratio and clip fraction of each denoising step that was trained
-    grad_norm: float  # mean over the updates, before clipping
+    ratio_mean_deviation: float | None
+    ratio_first_deviation: float | None
+    clip_fraction: float | None
+    approx_kl: float | None
+    reference_kl: float | None
+    by_step: Sequence[StepStats]
+    grad_norm: float
     updates: int
-    unscorable_reason: str | None  # of the first picture that is unscorable
-    seconds: float  # of this iteration: sampling, scoring and updating
+    unscorable_reason: str | None
+    seconds: float
     seconds_sampling: float
     seconds_training: float
-    held_out: float | None = (
-        None  # mean of `held_out` on its prompts, at a checkpoint; None: not asked for, or nothing could be scored
-    )
+    held_out: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The run is set up; `iteration` are done already when it was resumed."""
+    """The run is set up, with `iteration` iterations done before it was resumed."""
 
     iteration: int
     total: int
@@ -78,23 +95,23 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at before the first iteration."""
+    """The result of one check before the first iteration."""
 
     topic: str  # one word
     text: str
-    good: bool = True  # False: the run goes on, but its user should know
+    good: bool = True  # False: the run continues, but its user should know
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The check before the first iteration is done."""
+    """The checks before the first iteration are done."""
 
     findings: Sequence[Finding]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Part of an iteration is done; counts are pictures."""
+    """A part of an iteration is done; counts are images, or items in training."""
 
     stage: Literal["checking", "sampling", "training"]
     done: int
@@ -108,12 +125,12 @@ class IterationDone:
     metrics: Metrics
     worst: tuple[str, float]  # prompt and mean reward
     best: tuple[str, float]
-    memory: int = 0  # bytes: most that the process held so far, on the GPU if it trains there
+    memory: int = 0  # bytes: peak of this process so far, on the GPU if it trains there
 
 
 @dataclass(frozen=True, slots=True)
 class GridSaved:
-    """A grid of pictures with fixed prompts and noise was written."""
+    """An image grid of fixed prompts and noise was written."""
 
     path: Path
 

@@ -1,4 +1,4 @@
-"""What an iteration is, in words, and what it is remembered by: its line of `metrics.jsonl`, best and worst prompt, peak of memory."""
+"""The metrics of an iteration, its best and worst prompt, and the peak of memory."""
 
 from __future__ import annotations
 
@@ -10,41 +10,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddpo.policies.policy import TrainablePolicy
 from ddpo.policies.sampler import SampleKey
-from ddpo.prompts import PromptSet
 from ddpo.trainer.advantages import SampleWeights
-from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Metrics
-from ddpo.trainer.processes import World
+from ddpo.trainer.rollout import IterationSamples
 from ddpo.trainer.update import UpdateStats
 from ddpo.types import RewardOutput
 
-__all__ = ["extremes", "iteration_metrics", "peak_memory", "summary"]
+__all__ = ["extremes", "iteration_metrics", "peak_memory"]
 
 
 def iteration_metrics(
     iteration: int,
-    rewards: RewardOutput,
+    samples: IterationSamples,
     weights: SampleWeights,
     stats: UpdateStats,
-    *,
-    sampling: float,
-    training: float,
     held_out: float | None,
 ) -> Metrics:
-    """The line of one iteration.
+    """The line of `metrics.jsonl` of one iteration.
 
     Args:
-        iteration: from 1.
-        rewards: of all its pictures.
-        weights: what the rewards became.
-        stats: of the updates.
-        sampling: seconds.
-        training: seconds.
-        held_out: score by the reward that is not trained on.
+        iteration: 1-based iteration number.
+        samples: rewards of all images, and the seconds that sampling and scoring took.
+        weights: weights of these images.
+        stats: statistics of the updates.
+        held_out: mean score by the held-out reward; None if it was not measured.
     """
-    scored = rewards.values.cpu().double().numpy()[weights.scored]
+    rewards = samples.rewards
+    scored = samples.reward_values[weights.scored]
     return Metrics(
         iteration=iteration,
         reward_queries=iteration * len(weights.scored),
@@ -63,15 +56,15 @@ def iteration_metrics(
         by_step=stats.by_step,
         grad_norm=stats.grad_norm,
         updates=stats.updates,
-        seconds=sampling + training,
-        seconds_sampling=sampling,
-        seconds_training=training,
+        seconds=samples.seconds + stats.seconds,
+        seconds_sampling=samples.seconds,
+        seconds_training=stats.seconds,
         held_out=held_out,
     )
 
 
 def _part_means(output: RewardOutput, scored: NDArray[np.bool_]) -> dict[str, float | None]:
-    """The mean of each part over the pictures that have a score, and the part a value."""
+    """Mean of each part over the scored images; None for a part that has no value there."""
     means: dict[str, float | None] = {}
     for name, part in output.parts.items():
         values = part.cpu().double().numpy()[scored]
@@ -83,7 +76,7 @@ def _part_means(output: RewardOutput, scored: NDArray[np.bool_]) -> dict[str, fl
 def extremes(
     keys: Sequence[SampleKey], rewards: RewardOutput
 ) -> tuple[tuple[str, float], tuple[str, float]]:
-    """The prompts with the lowest and the highest mean reward."""
+    """The prompts with the lowest and the highest mean reward, each with that mean."""
     scores: dict[str, list[float]] = {}
     for key, value in zip(keys, rewards.values.tolist(), strict=True):
         if not math.isnan(value):
@@ -93,7 +86,10 @@ def extremes(
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that tensors took on a CUDA device so far, else the most that this process held; 0 where that is not told."""
+    """Bytes: the most that tensors took on a CUDA device, else the most that this process held.
+
+    0 if the system does not report it.
+    """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:
@@ -102,24 +98,3 @@ def peak_memory(device: torch.device) -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def summary(
-    config: TrainConfig, policy: TrainablePolicy, prompts: PromptSet, processes: World
-) -> str:
-    """The effective batch in words."""
-    sample, optim = config.sample, config.optim
-    count = sum(parameter.numel() for _, parameter in policy.trainable_parameters())
-    steps = optim.updates * optim.epochs
-    updates = f"{steps} update{'s' * (steps > 1)}"
-    sharded = ", sharded by FSDP" if processes.sharded else ""
-    shares = (
-        f"{processes.count} processes × {len(processes.share(sample))} = "
-        if processes.count > 1
-        else ""
-    )
-    return (
-        f"{config.algorithm} on {config.model}, {config.adapt.kind} ({count:,} parameters{sharded}); "
-        f"{len(prompts)} prompts ({prompts.source}); "
-        f"per iteration {shares}{sample.samples} pictures ({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), {updates}"
-    )

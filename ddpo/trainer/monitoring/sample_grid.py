@@ -1,4 +1,4 @@
-"""The grid of pictures of a run: always the same prompts from the same noise, so that one sees what the training changes."""
+"""The image grid of a run, always of the same prompts and noise, so that changes are visible."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ ROWS: Final = 2
 
 
 def draw_grid(policy: Policy, prompts: PromptSet, config: TrainConfig) -> Image:
-    """The grid as the policy draws it now: a row for each noise, a column for each prompt."""
+    """The grid that the policy samples now: a row for each noise, a column for each prompt.
+
+    Args:
+        policy: the policy that samples.
+        prompts: prompts of the run.
+        config: settings of the run.
+    """
     shown = prompts.prompts[:PROMPTS]
-    keys = [
-        SampleKey(prompt, -1 - row) for row in range(ROWS) for prompt in shown
-    ]  # training uses the indices from 0
+    # training uses the indices from 0
+    keys = [SampleKey(prompt, -1 - row) for row in range(ROWS) for prompt in shown]
     batches = sample_images(policy, keys, sampler_settings(config.sample), config.seed)
-    pictures = [picture for batch in batches for picture in to_pil(batch.pixels)]
-    return contact_sheet(pictures, columns=len(shown))
+    images = [image for batch in batches for image in to_pil(batch.pixels)]
+    return contact_sheet(images, columns=len(shown))

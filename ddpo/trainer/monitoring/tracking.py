@@ -1,7 +1,7 @@
-"""A run in TensorBoard or Weights & Biases. Both are optional packages, imported when one of them is asked for.
+"""Trackers of a run: TensorBoard and Weights & Biases, optional packages imported on request.
 
-Each package is used as it is. The trackers of accelerate need accelerate's process state, which a run
-of one process does not have; they also write hyper-parameters to a folder of their own at each start.
+Each package is used directly. The trackers of accelerate need accelerate's process state, which a
+run of one process lacks. They also write hyper-parameters to a folder of their own at each start.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ def check_tracker(name: str) -> None:
         raise _not_installed(name) from error
     except Exception as error:
         raise MissingResourceError(
-            f"--track {name}: the package {name} cannot be imported ({one_line(error)}): pip install {name}"
+            f"--track {name}: the package {name} cannot be imported ({one_line(error)}): "
+            f"pip install {name}"
         ) from error
-    if not hasattr(
-        module, ENTRY_POINTS[name]
-    ):  # a folder of that name, such as the ./wandb of another run
+    # a folder of that name, such as the ./wandb of another run, imports as an empty package
+    if not hasattr(module, ENTRY_POINTS[name]):
         raise _not_installed(name)
     if name == "wandb":
         _check_wandb_account(module)
@@ -92,7 +92,7 @@ def _not_installed(name: str) -> MissingResourceError:
 
 
 def _check_wandb_account(wandb: Any) -> None:
-    """Raises `UserError` unless Weights & Biases is offline, or its server accepts the credentials."""
+    """Raises `UserError` unless Weights & Biases is offline or accepts the credentials."""
     try:
         wandb.setup(wandb.Settings(silent=True, console="off"))
         settings = wandb.setup().settings
@@ -128,7 +128,7 @@ def _has_credentials(url: str) -> bool:
 
 
 def open_tracker(name: str, folder: Path, done: int) -> Tracker:
-    """The tracker of the run in `folder`; a resumed run gets the one that it had before.
+    """Opens the tracker of a run; a resumed run continues in the one that it had.
 
     Args:
         name: One of `TRACKERS`.
@@ -163,7 +163,7 @@ class TensorBoardTracker:
         self._writer: Any = SummaryWriter(str(folder), purge_step=done + 1)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Records the settings once per run; TensorBoard takes texts, numbers and booleans alone."""
+        """Records the settings once per run, as texts, numbers and booleans."""
         if not self._configured:
             values = {name: _plain(value) for name, value in settings.items()}
             self._writer.add_hparams(values, metric_dict={}, run_name=".")
@@ -190,7 +190,7 @@ class TensorBoardTracker:
 
 
 def _plain(value: Any) -> str | int | float | bool:
-    """A number or boolean as it is; a text that protobuf can hold; anything else as JSON."""
+    """A number or boolean as it is, a text without lone surrogates, anything else as JSON."""
     if isinstance(value, bool | int | float):
         return value
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
@@ -198,7 +198,7 @@ def _plain(value: Any) -> str | int | float | bool:
 
 
 class WandbTracker:
-    """A run of Weights & Biases. Its id is kept in the run folder, so that a resumed or renamed run has the same.
+    """A run of Weights & Biases, whose id is kept in the run folder for resumed or renamed runs.
 
     Args:
         folder: The run folder.
@@ -244,7 +244,7 @@ class WandbTracker:
 
 
 def _wandb_id(file: Path) -> str:
-    """The run's id in Weights & Biases, from `file`; it is drawn and written there the first time."""
+    """The run's id in Weights & Biases, read from `file`, or made and written there."""
     if file.is_file():
         known = file.read_text(encoding="utf-8", errors="replace").strip()
         if re.fullmatch(r"[\w-]{1,64}", known, re.ASCII):
@@ -255,7 +255,7 @@ def _wandb_id(file: Path) -> str:
 
 
 class RunTracker:
-    """Passes a run's events to a tracker: the settings, the scalars of each iteration, the sample grids.
+    """Passes a run's settings, the scalars of each iteration and the image grids to a tracker.
 
     A tracker that fails ends with a warning; the run does not.
 
@@ -272,7 +272,7 @@ class RunTracker:
         self.iteration = 0
 
     def show(self, event: Event) -> None:
-        """Passes one event on."""
+        """Passes one event to the tracker."""
         if self.tracker is None:
             return
         try:
@@ -297,7 +297,8 @@ class RunTracker:
     def _give_up(self, tracker: Tracker, error: Exception) -> None:
         self.tracker = None
         warnings.warn(
-            f"{self.name} failed and gets no more of this run ({one_line(error)}); metrics.jsonl has all of it",
+            f"{self.name} failed and gets no more of this run ({one_line(error)}); "
+            "metrics.jsonl has all of it",
             stacklevel=3,
         )
         with suppress(Exception):  # the failure was reported above
@@ -307,22 +308,25 @@ class RunTracker:
         """Writes or sends what is pending."""
         if self.tracker is None:
             return
-        tracker, self.tracker = self.tracker, None
+        tracker = self.tracker
+        self.tracker = None
         try:
             tracker.close()
         except Exception as error:  # noqa: BLE001  # the run is finished, and saved
             with suppress(Exception):
                 tracker.abandon()
             warnings.warn(
-                f"{self.name} failed at its end and may lack some of this run ({one_line(error)}); metrics.jsonl has all of it",
+                f"{self.name} failed at its end and may lack some of this run "
+                f"({one_line(error)}); metrics.jsonl has all of it",
                 stacklevel=2,
             )
 
 
 def scalars(metrics: Metrics) -> dict[str, float]:
-    """The numbers of an iteration under flat names: `reward_parts/…`, `ratio_deviation/step_03`; those that are None are left out."""
+    """The numbers of an iteration, under flat names such as `ratio_deviation/step_03`."""
     values = asdict(metrics)
-    steps, parts = values.pop("by_step"), values.pop("reward_parts")
+    steps = values.pop("by_step")
+    parts = values.pop("reward_parts")
     values |= {f"reward_parts/{name}": value for name, value in parts.items()}
     for step in steps:
         for name in ("ratio_deviation", "clip_fraction"):

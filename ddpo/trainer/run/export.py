@@ -1,4 +1,4 @@
-"""A checkpoint as a folder of diffusers, and on the Hugging Face Hub."""
+"""Export of a checkpoint: a folder for diffusers, and its upload to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -31,32 +31,34 @@ OPTIONAL: Final = {
     "image_encoder": "*.safetensors",
     "feature_extractor": "*.json",
 }
-"""The parts of a pipeline that ddpo does not use, and the files without which they cannot be loaded."""
+"""Parts of a pipeline that ddpo does not use, each with the files that it is loaded from."""
 
 
 def export(path: Path, to: Path, merge: bool = False, model: str | None = None) -> CheckpointInfo:
-    """Writes a checkpoint for plain diffusers, with a model card; the folder is there as a whole or not at all.
+    """Writes a checkpoint for plain diffusers, with a model card, whole or not at all.
 
-    LoRA: `pytorch_lora_weights.safetensors`, for `pipeline.load_lora_weights`. With `merge`, or after full finetuning: a whole pipeline,
-    for `DiffusionPipeline.from_pretrained`, float32.
+    LoRA becomes `pytorch_lora_weights.safetensors`, for `pipeline.load_lora_weights`. With `merge`,
+    or after full finetuning, it becomes a whole float32 pipeline, for
+    `DiffusionPipeline.from_pretrained`.
 
     Args:
         path: a run folder (its latest checkpoint), RUN/best, or a checkpoint folder.
         to: the new folder.
-        merge: whether LoRA weights are added to the denoiser's own.
-        model: the base model, where it does not lie any more where it was trained from.
+        merge: True to add LoRA weights to the denoiser's own.
+        model: present place of the base model, if it was moved since training.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
         RunExistsError: `to` is not empty.
-        MissingResourceError: the base model is not here.
+        MissingResourceError: the base model is missing.
         ConfigError: `to` cannot be written, or the model is not Stable Diffusion.
     """
     info = find_checkpoint(path, model)
     check_files(info)
     if info.weights.name not in (LORA_FILE, UNET):
         raise ConfigError(
-            f"{info.folder} is of the model {info.model!r}, which diffusers cannot load: its weights are {info.weights.name}"
+            f"{info.folder} is of the model {info.model!r}, which diffusers cannot load: "
+            f"its weights are {info.weights.name}"
         )
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise RunExistsError(f"{to} is not an empty folder: choose another --to")
@@ -75,7 +77,7 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
 
 
 def _pipeline(info: CheckpointInfo) -> Any:
-    """The base model's pipeline with the trained denoiser; without the optional parts that its folder lacks."""
+    """The base model's pipeline with the trained denoiser, without optional parts that it lacks."""
     import diffusers
     import torch
 
@@ -109,8 +111,8 @@ def _optional_parts(base: BaseModel, known: Container[str]) -> dict[str, Any]:
     """The optional parts of a pipeline; None for those that the model's index or folder lacks.
 
     Args:
-        base: the model.
-        known: the names of what the pipeline's class takes.
+        base: the base model.
+        known: names of the parts that the pipeline's class takes.
     """
     import torch
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
@@ -137,11 +139,11 @@ def push_to_hub(folder: Path, repository: str) -> str:
     """Uploads an exported folder; returns its address.
 
     Args:
-        folder: what `export` wrote.
-        repository: "owner/name"; made if it is not there.
+        folder: the folder that `export` wrote.
+        repository: "owner/name" of the repository, which is made if it does not exist.
 
     Raises:
-        UserError: offline, not logged in, or refused.
+        UserError: the program is offline or not logged in, or the Hub refuses.
     """
     if offline():
         raise UserError(
@@ -151,14 +153,13 @@ def push_to_hub(folder: Path, repository: str) -> str:
 
     if get_token() is None:
         raise UserError(
-            f"{folder} is written, but not uploaded: log in first, with `hf auth login` or the variable HF_TOKEN"
+            f"{folder} is written, but not uploaded: "
+            "log in first, with `hf auth login` or the variable HF_TOKEN"
         )
     api = HfApi()
     try:
         address = api.create_repo(repository, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="ddpo export")
-    except (
-        Exception
-    ) as error:  # of the hub, or of the HTTP client that this version of huggingface_hub uses
+    except Exception as error:  # of the Hub, or of its client's own HTTP library
         raise UserError(f"{folder} is written, but not uploaded: {one_line(error)}") from error
     return str(address)

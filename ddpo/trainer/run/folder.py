@@ -1,14 +1,14 @@
-"""The run folder: what a training run leaves on disk, and what it resumes from.
+"""The run folder: the files of a training run, from which it also resumes.
 
     config.json          the resolved configuration
     manifest.json        versions, prompts and their source, reward signature, hardware
     metrics.jsonl        one line per iteration
-    samples/             grids with fixed prompts and noise
+    samples/             image grids of fixed prompts and noise
     checkpoints/         iteration-000020/ …, see ddpo.policies.checkpoints.folder
     state/               exact state after the last finished iteration
 
-Each file is written under a temporary name, synced and renamed: a kill or a power cut at any moment
-loses at most the iteration under way.
+Each file is written under a temporary name, synced and renamed. So a kill or a power cut at any
+moment loses at most the iteration under way.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from typing import Any, Final
 import torch
 
 from ddpo.errors import CheckpointError, ConfigError, DdpoError, RunExistsError, one_line
-from ddpo.io.atomic import atomic_folder, write_json, write_text
+from ddpo.io.atomic import atomic_folder, storing, write_json, write_text
 from ddpo.io.json_files import check_fields, json_lines, parse_json, read_json
 from ddpo.io.lock import LOCK_FILE, Ownership
 from ddpo.io.sync import make_folder, sync_descriptor, sync_folder
 from ddpo.io.tensors import load_tensors, save_tensors
 from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.failures import storing
 from ddpo.trainer.monitoring.events import Metrics
 from ddpo.trainer.recipe import config_from_dict
+from ddpo.trainer.run.checkpoints import prune
 
 __all__ = ["RunFolder"]
 
@@ -40,49 +40,70 @@ STATE_FILE: Final = "state/state.safetensors"
 
 
 class RunFolder:
-    """One run's folder; `create` and `open` check what is there. Of several processes only one `writes`, whatever is called."""
+    """The folder of one run, made by `create` or `open`.
+
+    Args:
+        path: the folder.
+        writes: False on all processes but one, so that their calls write nothing.
+    """
 
     def __init__(self, path: Path, writes: bool = True) -> None:
-        self.path, self.writes = path, writes
+        self.path = path
+        self.writes = writes
         self._ownership: Ownership | None = None
 
-    def own(self) -> None:
+    def own(self, writes: bool) -> None:
         """Makes this process the only one that trains in the folder, until `close`.
 
+        Args:
+            writes: False on all processes but one, which then do not own it.
+
         Raises:
-            RunExistsError: another process does; names it.
+            RunExistsError: another process owns it; the message names that process.
         """
-        if self.writes:
+        self.writes = writes
+        if writes:
             advice = "wait for it to end, or choose another --out"
             self._ownership = Ownership(self.path / LOCK_FILE, self.path, "ddpo train", advice)
 
     def close(self) -> None:
-        """Gives the folder up."""
+        """Gives up the ownership."""
         if self._ownership is not None:
             self._ownership.release()
 
     @staticmethod
     def check_new(path: Path) -> None:
-        """Raises `RunExistsError` if there is something in `path`; the message says how to resume a run.
+        """Checks that a new run can be made in `path`.
 
-        What is left of a run that was killed while its folder was made does not count.
+        The remains of a run that was killed before it had its settings do not count.
+
+        Raises:
+            RunExistsError: something is there; the message says how to resume a run.
         """
         if path.exists() and (not path.is_dir() or _holds_something(path)):
-            kept = "a run" if (path / "config.json").exists() else "something else"
-            raise RunExistsError(
-                f"{path} already holds {kept}: choose another --out"
-                + (f", or continue it with --resume {path}" if kept == "a run" else "")
-            )
+            if (path / "config.json").exists():
+                raise RunExistsError(
+                    f"{path} already holds a run: choose another --out, "
+                    f"or continue it with --resume {path}"
+                )
+            raise RunExistsError(f"{path} already holds something else: choose another --out")
 
     @classmethod
     def create(
         cls, path: Path, config: TrainConfig, manifest: Mapping[str, Any], writes: bool = True
     ) -> RunFolder:
-        """A new run in `path`, which must not hold anything yet.
+        """Makes a new run folder.
+
+        Args:
+            path: the folder, which must be empty or absent.
+            config: settings of the run.
+            manifest: facts that identify the run.
+            writes: False on all processes but one.
 
         Raises:
-            RunExistsError: it does, and the message says how to resume; or another process is making one.
-            ConfigError: the folder cannot be made.
+            RunExistsError: something is there, and the message says how to resume a run; or another
+                process is making a run there.
+            ConfigError: the folder cannot be written.
         """
         if not writes:
             return cls(path, writes)
@@ -90,7 +111,7 @@ class RunFolder:
         run = cls(path)
         try:
             make_folder(path)
-            run.own()
+            run.own(writes)
             cls.check_new(path)  # another process may have been faster
             write_json(path / "manifest.json", manifest)
             write_json(path / "config.json", config.to_dict())
@@ -107,7 +128,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path, writes: bool = True) -> RunFolder:
-        """An existing run.
+        """Opens the folder of an existing run.
 
         Raises:
             CheckpointError: `path` is not a run folder.
@@ -117,7 +138,7 @@ class RunFolder:
         return cls(path, writes)
 
     def config(self) -> TrainConfig:
-        """The configuration that the run was started with.
+        """The settings of the run.
 
         Raises:
             CheckpointError: the file is damaged.
@@ -129,22 +150,23 @@ class RunFolder:
             raise CheckpointError(f"{self.path / 'config.json'} is damaged: {error}") from error
 
     def manifest(self) -> dict[str, Any]:
-        """What was written down when the run was started.
+        """The facts that were written when the run was started.
 
         Raises:
             CheckpointError: the file is missing or damaged.
         """
         return read_json(self.path / "manifest.json")
 
-    def go_on(
+    def reopen(
         self, config: TrainConfig, changes: Mapping[str, tuple[Any, Any]], iteration: int
     ) -> None:
-        """Makes the folder what it was after `iteration`, and writes down with which settings the run goes on.
+        """Restores the folder to its content after an iteration, and writes the settings since.
 
         Args:
-            config: the settings.
-            changes: those that are not what they were: value before and now. They are kept in `manifest.json`.
-            iteration: the last finished one.
+            config: settings with which the run resumes.
+            changes: settings that are not what they were, each with its value before and now.
+                `manifest.json` keeps them.
+            iteration: 1-based number of the last finished iteration.
 
         Raises:
             StorageFailure: something cannot be written.
@@ -161,18 +183,24 @@ class RunFolder:
                     "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "changed": changes,
                 }
+                manifest["resumed"] = [*manifest.get("resumed", []), note]
                 write_json(self.path / "config.json", config.to_dict())
-                write_json(
-                    self.path / "manifest.json",
-                    manifest | {"resumed": [*manifest.get("resumed", []), note]},
-                )
+                write_json(self.path / "manifest.json", manifest)
+        self.prune(config.checkpoint_keep)
+
+    def prune(self, keep: int) -> None:
+        """Removes all checkpoints but the last `keep` and the best; 0 keeps all.
+
+        Raises:
+            StorageFailure: one cannot be removed.
+        """
+        if self.writes:
+            prune(self.path / "checkpoints", keep)
 
     def _sweep(self) -> None:
-        """Removes what a kill left half written."""
-        for folder in (
-            self.path,
-            *(self.path / name for name in ("state", "samples", "checkpoints")),
-        ):
+        """Removes files that a kill left half written."""
+        subfolders = [self.path / name for name in ("state", "samples", "checkpoints")]
+        for folder in (self.path, *subfolders):
             for left in folder.glob(".*.tmp"):
                 if left.is_dir():
                     shutil.rmtree(left)
@@ -180,22 +208,24 @@ class RunFolder:
                     left.unlink()
 
     def append_metrics(self, metrics: Metrics) -> None:
-        """Adds a line to `metrics.jsonl` and sees it onto the disk. Raises as `save_state`."""
+        """Appends a line to `metrics.jsonl` and flushes it to the disk.
+
+        Raises:
+            StorageFailure: it cannot be written.
+        """
         if not self.writes:
             return
-        with (
-            storing(self.path / "metrics.jsonl"),
-            (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file,
-        ):
-            data = json.dumps(asdict(metrics)) + "\n"
-            file.write(data)
+        path = self.path / "metrics.jsonl"
+        with storing(path), path.open("a", encoding="utf-8") as file:
+            line = json.dumps(asdict(metrics)) + "\n"
+            file.write(line)
             file.flush()
             sync_descriptor(file.fileno())
-            if len(data) == file.tell():
+            if file.tell() == len(line):  # the file is new
                 sync_folder(self.path)
 
     def _cut_metrics(self, iteration: int) -> None:
-        """Drops the lines of iterations after `iteration`, and a line that a kill cut short."""
+        """Removes the metrics of iterations after `iteration`, and a line that a kill cut short."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
@@ -212,24 +242,31 @@ class RunFolder:
     ) -> None:
         """Replaces the exact state, in one file.
 
+        Args:
+            iteration: 1-based number of the iteration that is finished.
+            tensors: parameters, optimizer moments and loss scale.
+            statistics: running statistics of the prompts, as plain values.
+
         Raises:
             StorageFailure: it cannot be written; the state before is whole.
         """
         if self.writes:
+            metadata = {"iteration": str(iteration), "statistics": json.dumps(statistics)}
             with storing(self.path / STATE_FILE):
-                save_tensors(
-                    self.path / STATE_FILE,
-                    tensors,
-                    {"iteration": str(iteration), "statistics": json.dumps(statistics)},
-                )
+                save_tensors(self.path / STATE_FILE, tensors, metadata)
 
     def load_state(self) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
-        """Iteration, tensors and prompt statistics of the last finished iteration; iteration 0 if none was finished."""
+        """Number, tensors and statistics of the last finished iteration; number 0 if there is none.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
         if not (self.path / STATE_FILE).exists():
             return 0, {}, {}
         tensors, metadata = load_tensors(self.path / STATE_FILE)
         try:
-            iteration, statistics = int(metadata["iteration"]), parse_json(metadata["statistics"])
+            iteration = int(metadata["iteration"])
+            statistics = parse_json(metadata["statistics"])
             check_fields({"statistics": statistics}, {"statistics": dict})
         except (KeyError, ValueError) as error:
             raise CheckpointError(
@@ -238,11 +275,19 @@ class RunFolder:
         return iteration, tensors, statistics
 
     def grid(self, iteration: int) -> Path:
-        """Where the grid of pictures is that is drawn after `iteration`."""
+        """Path of the image grid after `iteration`."""
         return self.path / "samples" / f"iteration-{iteration:06d}.png"
 
     def checkpoint(self, iteration: int, policy: Any) -> Path:
-        """Writes the policy's checkpoint folder, all of it or nothing. Raises as `save_state`."""
+        """Writes the policy's checkpoint folder, whole or not at all.
+
+        Args:
+            iteration: 1-based iteration number.
+            policy: the policy, a `TrainablePolicy`.
+
+        Raises:
+            StorageFailure: it cannot be written.
+        """
         folder = self.path / "checkpoints" / f"iteration-{iteration:06d}"
         if not self.writes:
             return folder
@@ -252,11 +297,9 @@ class RunFolder:
 
 
 def _holds_something(folder: Path) -> bool:
-    """True if a folder holds more than the first file of a run that never got its second one."""
-    found = {path.name for path in folder.iterdir()}
+    """True if a folder holds more than the remains of a run without settings."""
     own = ("manifest.json", LOCK_FILE)
-    began = {name for name in found if name in own or _is_temporary(name)}
-    return bool(found - began)
+    return any(path.name not in own and not _is_temporary(path.name) for path in folder.iterdir())
 
 
 def _is_temporary(name: str) -> bool:

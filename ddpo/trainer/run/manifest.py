@@ -1,4 +1,4 @@
-"""What a run is made of: written down when it starts, compared when it goes on."""
+"""The facts that identify a run, written when it starts and compared when it resumes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,11 @@ IGNORED: Final = (
     "paper",
     "memory_mb",
     "libraries",
+    "golden",
 )
 """The fields of a card that no score depends on. `load` is where the code is, by path or module."""
+REWORDED_UNITS: Final = {r"effective number of pictures": "effective number of images"}
+"""Unit of a card in earlier versions → the same unit in today's words."""
 
 
 def describe(
@@ -44,19 +47,19 @@ def describe(
     origins: Mapping[str, str],
     processes: int,
 ) -> dict[str, Any]:
-    """What is needed to tell two runs apart, or to repeat one.
+    """The facts that tell two runs apart, and that are needed to repeat one.
 
     Args:
-        config: the settings.
-        reward: that is trained on.
-        prompts: that are trained on.
-        origins: "algorithm" and "model" → where they come from; a file with its hash.
-        processes: how many share the work.
+        config: settings of the run.
+        reward: reward that is trained on.
+        prompts: prompts that are trained on.
+        origins: origins of "algorithm" and "model"; that of a file has its hash.
+        processes: number of processes.
     """
+    versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     return {
         "schema": 1,
-        "versions": {name: version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
+        "versions": versions,
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "processes": processes,
@@ -74,6 +77,7 @@ def describe(
 
 
 def _reward(config: TrainConfig, reward: ResolvedReward) -> dict[str, Any]:
+    """The facts about the reward, as plain values."""
     return {
         "spec": config.reward,
         "card": reward.card.to_dict(),
@@ -92,43 +96,67 @@ def check_unchanged(
 ) -> None:
     """Compares prompts, reward, algorithm and model with those of a manifest, by content.
 
-    What a server tells of its reward, weights and options included, is the origin.
+    The origin of a served reward has all that the server reports, weights and options included.
+
+    Args:
+        before: the manifest.
+        config: settings of the run.
+        reward: reward that is trained on.
+        prompts: prompts that are trained on.
+        origins: origins of "algorithm" and "model".
 
     Raises:
-        ConfigError: one is another; names it, and the file of a reward that changed.
+        ConfigError: one of them differs; names it, and the file of a reward that changed.
     """
-    known, texts = before["prompts"], [prompt.text for prompt in prompts.prompts]
+    known = before["prompts"]
+    texts = [prompt.text for prompt in prompts.prompts]
     if known["list"] != texts or known.get("sha256", prompts.digest) != prompts.digest:
         raise ConfigError(
-            f"the run cannot be resumed: the prompts of {prompts.source} are not those that it was started with"
+            f"the run cannot be resumed: the prompts of {prompts.source} "
+            "are not those that it was started with"
         )
-    then, now = before["reward"], json.loads(json.dumps(_reward(config, reward)))
-    refused = f"the run cannot be resumed: the reward {config.reward!r} is not the one that it was started with"
+    then = before["reward"]
+    now = json.loads(json.dumps(_reward(config, reward)))
+    refused = (
+        f"the run cannot be resumed: the reward {config.reward!r} "
+        "is not the one that it was started with"
+    )
     if changed := _changed_files(then, now):
         raise ConfigError(f"{refused}: {' and '.join(changed)}")
-    served = (
-        now["origin"].startswith("server ") and then.get("origin", now["origin"]) != now["origin"]
-    )
-    if served or _other_card(then, now):
+    origin = now["origin"]
+    served_otherwise = origin.startswith("server ") and then.get("origin", origin) != origin
+    if served_otherwise or _other_card(then, now):
         raise ConfigError(refused)
+    _check_origins(before.get("origins", {}), origins, config)
+
+
+def _check_origins(
+    before: Mapping[str, str], origins: Mapping[str, str], config: TrainConfig
+) -> None:
+    """Compares the origins of algorithm and model with those of a manifest.
+
+    Raises:
+        ConfigError: one differs.
+    """
     for kind, origin in origins.items():
-        begun = before.get("origins", {}).get(kind, origin)
-        if begun not in (origin, _own_source(origin)):
-            named = f"the {kind} {getattr(config, kind)!r}"
+        first = before.get(kind, origin)
+        if first not in (origin, _own_source(origin)):
             raise ConfigError(
-                f"the run cannot be resumed: {named} was that of {begun} when it was started, and is now {origin}"
+                f"the run cannot be resumed: the {kind} {getattr(config, kind)!r} "
+                f"was that of {first} when it was started, and is now {origin}"
             )
 
 
 def _changed_files(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The files of user code that are not what they were, in words; a file of a reward may have another name."""
+    """The files of user code that have changed, in words; a reward's own file may be renamed."""
     changed: list[str] = []
     for before, after in zip(then.get("files", ()), now["files"], strict=False):
         (_, own_before), *rest_before = before.items()
         (name, own_after), *rest_after = after.items()
         if own_before != own_after:
             changed.append(f"{name} has changed")
-        old, new = dict(rest_before), dict(rest_after)
+        old = dict(rest_before)
+        new = dict(rest_after)
         changed += [f"{name} has changed" for name in old if name in new and old[name] != new[name]]
         changed += [f"{name} is gone" for name in old if name not in new]
         changed += [f"{name} is new" for name in new if name not in old]
@@ -136,12 +164,12 @@ def _changed_files(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def _other_card(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """True if the card differs in a field that a score depends on; fields of later versions do not count."""
-    before, after = dict(then["card"]), dict(now["card"])
-    if "files" not in then and "+" in str(
-        after["version"]
-    ):  # of a version that did not look at the files beside a function's
+    """True if a card differs in a field that scores depend on; later fields do not count."""
+    before = dict(then["card"])
+    after = dict(now["card"])
+    if "files" not in then:  # of a version that did not read the files beside a function's own
         after["version"] = str(after["version"]).partition("+")[0]
+    before["unit"] = REWORDED_UNITS.get(before["unit"], before["unit"])
     before["options"] = _defaults(before["options"])
     after["options"] = {
         name: value
@@ -156,10 +184,10 @@ def _other_card(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def _defaults(options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Option → default of a card; an option that a later version added stands at its default and changes no score."""
+    """Default of each option of a card. One that a later version added changes no score."""
     return {str(option["name"]): option["default"] for option in options}
 
 
 def _own_source(origin: str) -> str:
-    """The origin as versions wrote it that did not look at other files than the named one."""
+    """The origin as written by versions that read no file other than the named one."""
     return origin.partition(" files:")[0]

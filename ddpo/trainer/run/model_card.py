@@ -1,4 +1,4 @@
-"""The page that goes with a trained model: what it was made from, on which reward, and how far it went; all from the run folder."""
+"""The model card of a checkpoint: base model, method, reward and results, from its run folder."""
 
 from __future__ import annotations
 
@@ -33,56 +33,46 @@ SHOWN_PROMPTS: Final = 5
 
 
 def model_card(info: CheckpointInfo, whole: bool) -> str:
-    """The README.md of an exported checkpoint, with the front matter that the Hugging Face Hub reads.
+    """The README.md of an exported checkpoint, with the front matter of the Hugging Face Hub.
 
     Args:
         info: the checkpoint.
-        whole: whether the folder holds a whole pipeline; else LoRA weights beside their base model.
+        whole: True if the folder holds a whole pipeline, False if it holds LoRA weights.
 
     Raises:
         CheckpointError: the files of its run are damaged.
     """
     if info.run is None:
-        story = ["The checkpoint did not lie in a run folder: how it was trained is not known.\n"]
+        story = ["The checkpoint was in no run folder: how it was trained is not known.\n"]
         call = 'pipeline("a cat")'
     else:
         run = RunFolder.open(info.run)
-        config, manifest = run.config(), run.manifest()
+        config = run.config()
+        manifest = run.manifest()
         lines = [line for line in _metrics(info.run) if line["iteration"] <= info.iteration]
-        story = [
-            _training(info, config, manifest, lines),
-            _reward(manifest),
-            _results(config, lines),
-        ]
-        prompt, sample = (
-            json.dumps(manifest["prompts"]["list"][0], ensure_ascii=False),
-            config.sample,
+        training = _training(info, config, manifest, lines)
+        story = [training, _reward(manifest), _results(config, lines)]
+        prompt = json.dumps(manifest["prompts"]["list"][0], ensure_ascii=False)
+        sample = config.sample
+        call = (
+            f"pipeline({prompt}, num_inference_steps={sample.steps}, "
+            f"guidance_scale={sample.guidance:g}, eta={sample.eta:g})"
         )
-        call = f"pipeline({prompt}, num_inference_steps={sample.steps}, guidance_scale={sample.guidance:g}, eta={sample.eta:g})"
     parts = [_front_matter(info, whole), f"# {_title(info)}\n", _use(info, whole, call), *story]
     return "\n".join(parts) + "\nMade by `ddpo export`.\n"
 
 
 def _hub_id(model: str) -> str | None:
-    return (
-        model
-        if model.count("/") == 1
-        and ":" not in model
-        and not Path(model).exists()
-        and not model.startswith((".", "/", "~"))
-        else None
-    )
+    """The model's id on the Hugging Face Hub; None if its place is a path or a module."""
+    is_id = model.count("/") == 1 and ":" not in model and not model.startswith((".", "/", "~"))
+    return model if is_id and not Path(model).exists() else None
 
 
 def _front_matter(info: CheckpointInfo, whole: bool) -> str:
-    base, licence = _hub_id(info.model), KNOWN_LICENCES.get(info.model)
-    tags = [
-        "text-to-image",
-        "stable-diffusion",
-        "ddpo",
-        "reinforcement-learning",
-        *([] if whole else ["lora"]),
-    ]
+    base = _hub_id(info.model)
+    licence = KNOWN_LICENCES.get(info.model)
+    tags = ["text-to-image", "stable-diffusion", "ddpo", "reinforcement-learning"]
+    tags += [] if whole else ["lora"]
     lines = ["---", "library_name: diffusers", "pipeline_tag: text-to-image"]
     lines += [f"base_model: {base}"] if base else []
     lines += [f"license: {licence}"] if licence else []
@@ -95,7 +85,7 @@ def _title(info: CheckpointInfo) -> str:
 
 
 def _base(info: CheckpointInfo) -> str:
-    """The base model's id, or the name of its folder: the path says something about one machine only."""
+    """The base model's id, or the name of its folder, since a path holds on one machine only."""
     return Path(info.model).name if Path(info.model).is_dir() else info.model
 
 
@@ -108,20 +98,18 @@ def _use(info: CheckpointInfo, whole: bool, call: str) -> str:
             f'pipeline = DiffusionPipeline.from_pretrained("{base}")',
             'pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")',
         ]
-    lines += [
-        "pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)"
-    ]
-    # what it was trained with: other schedulers ignore eta, and DDIM would clip latents where the config does not say otherwise
-    code = "\n".join(
-        ["from diffusers import DDIMScheduler, DiffusionPipeline", "", *lines, f"{call}.images[0]"]
-    )
+    # the sampler of the training: others ignore eta, and DDIM may clip latents
+    scheduler = "DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)"
+    lines += [f"pipeline.scheduler = {scheduler}", f"{call}.images[0]"]
+    code = "\n".join(["from diffusers import DDIMScheduler, DiffusionPipeline", "", *lines])
     licence = KNOWN_LICENCES.get(info.model)
-    terms = (
-        f"is `{licence}`"
-        if licence
-        else "was not known to the program that wrote this page; look it up"
+    terms = "was not known to the program that wrote this page; look it up"
+    if licence:
+        terms = f"is `{licence}`"
+    return (
+        f"```python\n{code}\n```\n\n"
+        f"The licence of the base model {terms}; it binds this model too.\n"
     )
-    return f"```python\n{code}\n```\n\nThe licence of the base model {terms}; it binds this model too.\n"
 
 
 def _metrics(run: Path) -> list[dict[str, Any]]:
@@ -138,49 +126,46 @@ def _training(
     lines: Sequence[Mapping[str, Any]],
 ) -> str:
     prompts = manifest["prompts"]["list"]
-    shown = ", ".join(f"“{prompt}”" for prompt in prompts[:SHOWN_PROMPTS]) + (
-        ", …" if len(prompts) > SHOWN_PROMPTS else ""
-    )
+    shown = ", ".join(f"“{prompt}”" for prompt in prompts[:SHOWN_PROMPTS])
+    if len(prompts) > SHOWN_PROMPTS:
+        shown += ", …"
+    source = manifest["prompts"]["source"].split(" ")[0]
     queries = lines[-1]["reward_queries"] if lines else 0
-    optim, sample = config.optim, config.sample
-    adapt = (
-        f"LoRA of rank {config.adapt.rank}, alpha {config.adapt.alpha}"
-        if info.kind == "lora"
-        else "all weights of the denoiser"
-    )
-    rows = [
-        ("base model", f"`{_base(info)}`"),
-        ("method", f"`{config.algorithm.rsplit('/', 1)[-1]}`, {adapt}"),
-        ("iterations", f"{info.iteration} of {config.iterations}"),
-        ("reward queries", f"{queries:,} ({sample.samples} pictures an iteration)"),
-        (
-            "prompts",
-            f"{len(prompts)}, {manifest['prompts']['source'].split(' ')[0]} `{config.prompts.rsplit('/', 1)[-1]}`: {shown}",
+    optim = config.optim
+    sample = config.sample
+    adapt = "all weights of the denoiser"
+    if info.kind == "lora":
+        adapt = f"LoRA of rank {config.adapt.rank}, alpha {config.adapt.alpha}"
+    steps = f"{optim.updates} updates × {optim.epochs} epochs an iteration"
+    rows = {
+        "base model": f"`{_base(info)}`",
+        "method": f"`{_last_part(config.algorithm)}`, {adapt}",
+        "iterations": f"{info.iteration} of {config.iterations}",
+        "reward queries": f"{queries:,} ({sample.samples} images an iteration)",
+        "prompts": f"{len(prompts)}, {source} `{_last_part(config.prompts)}`: {shown}",
+        "sampling": (
+            f"DDIM, {sample.steps} steps, guidance {sample.guidance:g}, eta {sample.eta:g}"
         ),
-        (
-            "sampling",
-            f"DDIM, {sample.steps} steps, guidance {sample.guidance:g}, eta {sample.eta:g}",
-        ),
-        (
-            "optimizer",
-            f"AdamW, learning rate {optim.lr:g}, {optim.updates} updates × {optim.epochs} epochs an iteration",
-        ),
-        ("seed", str(config.seed)),
-        (
-            "versions",
-            ", ".join(f"{name} {number}" for name, number in manifest["versions"].items()),
-        ),
-    ]
-    return "## Training\n\n| | |\n|---|---|\n" + "".join(
-        f"| {name} | {text} |\n" for name, text in rows
-    )
+        "optimizer": f"AdamW, learning rate {optim.lr:g}, {steps}",
+        "seed": str(config.seed),
+        "versions": ", ".join(f"{name} {found}" for name, found in manifest["versions"].items()),
+    }
+    table = "".join(f"| {name} | {text} |\n" for name, text in rows.items())
+    return f"## Training\n\n| | |\n|---|---|\n{table}"
+
+
+def _last_part(path: str) -> str:
+    """The part of a path after the last slash."""
+    return path.rsplit("/", 1)[-1]
 
 
 def _reward(manifest: Mapping[str, Any]) -> str:
     card = manifest["reward"]["card"]
+    signature = manifest["reward"]["signature"]
     return (
-        f"## Reward\n\n`{card['id']}`: {card['summary']}. Signature: `{manifest['reward']['signature']}`\n\n"
-        f"How it is gamed, what it cannot see: {card['flaws']}. A model that was trained on a reward leans towards what it overlooks.\n"
+        f"## Reward\n\n`{card['id']}`: {card['summary']}. Signature: `{signature}`\n\n"
+        f"Known flaws: {card['flaws']}. "
+        "A model that was trained on a reward leans towards what that reward overlooks.\n"
     )
 
 
@@ -188,21 +173,21 @@ def _results(config: TrainConfig, lines: Sequence[Mapping[str, Any]]) -> str:
     if not lines:
         return ""
     rows = "".join(
-        f"| {line['iteration']} | {_number(line['reward_mean'])} ± {_number(line['reward_se'])} | {line['reward_queries']:,} "
-        f"| {_number(line.get('held_out'))} |\n"
+        f"| {line['iteration']} | {_number(line['reward_mean'])} ± {_number(line['reward_se'])} "
+        f"| {line['reward_queries']:,} | {_number(line.get('held_out'))} |\n"
         for line in _some(lines)
     )
-    bare = replace_paths(
-        config.held_out, lambda path: Path(path).name if path.startswith("/") else None
-    )
-    held_out = (
-        f"`{bare}`, not trained on, on `{config.held_out_prompts.rsplit('/', 1)[-1]}`"
-        if config.held_out
-        else "not measured"
-    )
+    held_out = "not measured"
+    if config.held_out:
+        bare = replace_paths(
+            config.held_out, lambda path: Path(path).name if path.startswith("/") else None
+        )
+        held_out = f"`{bare}`, not trained on, on `{_last_part(config.held_out_prompts)}`"
     return (
-        "## Results\n\nMean reward of the pictures of an iteration and its standard error, on the prompts of the training.\n\n"
-        f"| iteration | reward | reward queries | held out ({held_out}) |\n|---|---|---|---|\n{rows}"
+        "## Results\n\nMean reward of an iteration's images and its standard error, "
+        "on the prompts of the training.\n\n"
+        f"| iteration | reward | reward queries | held-out reward ({held_out}) |\n"
+        f"|---|---|---|---|\n{rows}"
     )
 
 
@@ -211,7 +196,7 @@ def _number(value: float | None) -> str:
 
 
 def _some(lines: Sequence[Mapping[str, Any]], most: int = 6) -> list[Mapping[str, Any]]:
-    """The first, the last, those with a held-out score, and no more than `most` if there are none."""
+    """The first line, the last, and those with a held-out score; without such, `most` even ones."""
     marked = [line for line in lines if line.get("held_out") is not None]
     evenly = [lines[round(place * (len(lines) - 1) / (most - 1))] for place in range(most)]
     chosen = [lines[0], *marked, lines[-1]] if marked else evenly

@@ -1,4 +1,4 @@
-"""The card of `test/sharpness`: pure data, so that `ddpo rewards list` does not import the reward's own libraries."""
+"""The card of `test/sharpness`, without the libraries that the reward itself needs."""
 
 from ddpo.rewards.card import Golden, RewardCard, RewardOption
 

@@ -1,4 +1,4 @@
-"""RAFT: the model is fitted again to the best picture of each prompt, and to nothing else (arXiv 2304.06767)."""
+"""RAFT: regression on the best image of each prompt alone (arXiv 2304.06767)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from ddpo.trainer.config import TrainConfig
 
 
 class RaftBest:
-    """The best of each prompt's pictures has weight 1, the others 0."""
+    """The best image of each prompt has weight 1, the others 0."""
 
-    summary = "regression on the best picture of each prompt"
+    summary = "regression on the best image of each prompt"
     defaults: Mapping[str, Any] = MappingProxyType({"optim": {"updates": 2, "timesteps": 3}})
     likelihood: ClassVar[Literal["denoising"]] = "denoising"
 
     def check(self, config: TrainConfig) -> None:
-        """A best picture needs others to be better than."""
+        """Refuses prompts with a single image, which has no others to be better than."""
         if config.sample.per_prompt < 2:
-            raise ConfigError(
-                "test/raft needs at least two pictures of a prompt: set sample.per_prompt"
-            )
+            rule = "test/raft needs at least two images of a prompt"
+            raise ConfigError(f"{rule}: set sample.per_prompt")
 
     def weigh(
         self,
@@ -35,8 +34,9 @@ class RaftBest:
         statistics: PromptStatistics,
         config: TrainConfig,
     ) -> SampleWeights:
-        """1 for the best of each prompt, 0 for the others, which do not count."""
-        scored, values = ~np.isnan(rewards), np.zeros(len(rewards))
+        """Weight 1 for the best image of each prompt, 0 for the others, which do not count."""
+        scored = ~np.isnan(rewards)
+        values = np.zeros(len(rewards))
         for prompt_id in set(prompt_ids):
             own = scored & (np.array(prompt_ids) == prompt_id)
             if own.any():

@@ -8,9 +8,9 @@ from ddpo.types import ImageBatch, RewardOutput
 from ddpo_test_plugin.cards import SHARPNESS
 
 
-def sharpness(picture: np.ndarray) -> float:
-    """Of a uint8 `[height, width, 3]` picture, on grey levels 0 … 255."""
-    luma = np.pad(picture @ np.array([0.299, 0.587, 0.114]), 1, mode="reflect")
+def sharpness(image: np.ndarray) -> float:
+    """The sharpness of a uint8 `[height, width, 3]` image, in squared grey levels."""
+    luma = np.pad(image @ np.array([0.299, 0.587, 0.114]), 1, mode="reflect")
     laplacian = (
         luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
     )
@@ -27,5 +27,5 @@ class Sharpness:
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
         """Scores `batch`."""
-        scores = [self.scale * sharpness(picture) for picture in to_uint8(batch.pixels)]
+        scores = [self.scale * sharpness(image) for image in to_uint8(batch.pixels)]
         return RewardOutput(torch.tensor(scores, dtype=torch.float32))

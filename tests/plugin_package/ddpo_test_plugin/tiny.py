@@ -1,4 +1,7 @@
-"""A third-party model that is no Stable Diffusion: one convolution on pictures of 8 × 8, told the prompt by its words' letters."""
+"""A third-party model other than Stable Diffusion: one convolution on images of 8×8.
+
+It is conditioned on the sum of the letters of the prompt.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,13 @@ WEIGHTS = "tiny.safetensors"
 
 
 class TinyPolicy:
-    """A denoiser without a latent space: its pictures are its latents."""
+    """A denoiser without a latent space, whose latents are the images."""
 
     def __init__(self, device: str, dtype: torch.dtype) -> None:
-        self.model, self.latent_shape = "test/tiny", (3, 8, 8)
-        self.device, self.storage_dtype = torch.device(device), dtype
+        self.model = "test/tiny"
+        self.latent_shape = (3, 8, 8)
+        self.device = torch.device(device)
+        self.storage_dtype = dtype
         signal = torch.linspace(0.999, 0.01, 100, dtype=torch.float64)
         self.schedule = NoiseSchedule(signal, 1.0, "epsilon", "leading", 0)
         with torch.random.fork_rng(devices=[]):
@@ -36,53 +41,47 @@ class TinyPolicy:
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """One number per text, `[batch, 1, 1]`."""
-        return torch.tensor(
-            [sum(map(ord, text)) % 97 / 97 for text in texts], device=self.device
-        ).view(-1, 1, 1)
+        numbers = [sum(map(ord, text)) % 97 / 97 for text in texts]
+        return torch.tensor(numbers, device=self.device).view(-1, 1, 1)
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
-        """The noise."""
-        told = (
-            (conditioning + timesteps.view(-1, 1, 1) / 100)
-            .unsqueeze(1)
-            .expand(-1, 1, *self.latent_shape[1:])
-        )
-        output: Tensor = self.net(torch.cat([latents.float(), told.float()], 1))
+        """The predicted noise, of the shape of the latents."""
+        condition = (conditioning + timesteps.view(-1, 1, 1) / 100).unsqueeze(1)
+        channel = condition.expand(-1, 1, *self.latent_shape[1:])
+        output: Tensor = self.net(torch.cat([latents.float(), channel.float()], 1))
         return output
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pixels."""
+        """Pixels in [0, 1]."""
         return (latents.float() / 2 + 0.5).clamp(0, 1)
 
     def trainable_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """All of the convolution, once adapted."""
+        """The parameters of the convolution, after `adapt`."""
         return (pair for pair in self.net.named_parameters() if pair[1].requires_grad)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """The convolution as it was."""
-        tuned, self.net = self.net, self.base
+        """A context in which the convolution is the untrained one."""
+        tuned = self.net
+        self.net = self.base
         try:
             yield
         finally:
             self.net = tuned
 
     def adapt(self, kind: Literal["lora", "full"], lora: LoraSettings | None = None) -> None:
-        """Full finetuning only."""
+        """Enables full finetuning, the only kind."""
         if kind != "full":
             raise ConfigError("test/tiny has no adapters: set adapt.kind=full")
         self.net.requires_grad_(True)
 
     def save(self, folder: Path, iteration: int) -> None:
-        """One file."""
-        save_tensors(
-            folder / WEIGHTS,
-            {name: parameter.detach() for name, parameter in self.trainable_parameters()},
-            {},
-        )
+        """Saves the weights in one file."""
+        tensors = {name: parameter.detach() for name, parameter in self.trainable_parameters()}
+        save_tensors(folder / WEIGHTS, tensors, {})
         write_facts(folder, self.model, "full", iteration, weights=WEIGHTS)
 
     def load(self, checkpoint: CheckpointInfo) -> None:
-        """Takes it over."""
+        """Loads the weights of a checkpoint."""
         self.adapt("full")
         self.net.load_state_dict(load_tensors(checkpoint.folder / WEIGHTS)[0])

@@ -1,4 +1,4 @@
-"""Global state that a reward must not change: random generators, settings of libraries."""
+"""Global state that a reward must not change: random generators and settings of libraries."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ _SETTINGS: Final[dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]] = {
 
 
 def settings() -> dict[str, Any]:
-    """The global settings as they are."""
+    """Name of a global setting → its present value."""
     return {name: read() for name, (read, _) in _SETTINGS.items()}
 
 
 def random_states() -> RandomStates:
     """The states of the global generators of Python, NumPy and torch (CPU)."""
-    legacy: Any = np.random.get_state()  # noqa: NPY002  # the legacy global generator is what is watched
+    legacy: Any = np.random.get_state()  # noqa: NPY002  # the global generator is the old one
     kind, keys, position, has_gauss, gauss = legacy
     return {
         "random": random.getstate(),
@@ -74,7 +74,7 @@ def random_states() -> RandomStates:
 
 
 def restore_random_states(states: RandomStates) -> None:
-    """Puts the global generators back to what `random_states` found."""
+    """Restores the global generators to the states of `random_states`."""
     random.setstate(states["random"])
     kind, keys, *rest = states["numpy.random"]
     np.random.set_state((kind, np.frombuffer(keys, np.uint32), *rest))  # noqa: NPY002
@@ -83,8 +83,9 @@ def restore_random_states(states: RandomStates) -> None:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Puts settings and generators back at the end, whatever a reward did to them."""
-    found, states = settings(), random_states()
+    """Restores global settings and generators at the end."""
+    found = settings()
+    states = random_states()
     try:
         yield
     finally:

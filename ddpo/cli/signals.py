@@ -1,4 +1,4 @@
-"""Ctrl-C during a run: what is being written is finished; pressed again, it stops at once."""
+"""Ctrl-C during a run: the first stops it after the step under way, the second at once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ __all__ = ["Interruption"]
 
 
 class Interruption:
-    """Use as a context manager around a loop over events, in the main thread.
+    """Context manager around a loop over events, in the main thread, that defers Ctrl-C.
 
-    Before `arm` is called Ctrl-C raises KeyboardInterrupt as always; after it, the first one only sets `asked`, for the loop to stop
-    where nothing is half done. Where Ctrl-C is ignored or handled by somebody else, that stays as it is.
+    Before `arm` is called, Ctrl-C raises KeyboardInterrupt as usual. After it, the first Ctrl-C
+    only sets `asked`, so that the loop can stop where nothing is half written. A handler of
+    somebody else, and an ignored Ctrl-C, stay as they are.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class Interruption:
         return self
 
     def arm(self) -> None:
-        """From now on the first Ctrl-C waits for the loop."""
+        """Lets the first Ctrl-C wait for the loop from now on."""
         if self._before is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._before = signal.signal(signal.SIGINT, self._ask)
 

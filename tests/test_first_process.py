@@ -1,4 +1,4 @@
-"""Of several processes one speaks."""
+"""The first of several processes reports for all."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-import typer
 
-from ddpo.cli.first_process import WAIT, follow_quietly
-from ddpo.launch import is_first_process
+from ddpo.distributed import REPORTING_TIME, follow_quietly, is_first_process
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -53,7 +51,7 @@ def test_another_process_waits_before_it_prints_an_error(
     monkeypatch.setattr(time, "sleep", waited.append)
     code, _, errors = ddpo("train", "--set", "sample.stepz=1")
     assert (code, errors.count("sample.stepz")) == (2, 1)
-    assert waited == [WAIT] * rank
+    assert waited == [REPORTING_TIME] * rank
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -64,8 +62,8 @@ def test_a_process_that_loses_the_first_after_ctrl_c_is_interrupted_not_broken(
         yield "an event"
         if interrupted:
             os.kill(os.getpid(), signal.SIGINT)
-        yield "the iteration goes on"
+        yield "a later event"
         raise RuntimeError("Connection closed by peer")
 
-    with pytest.raises(typer.Exit if interrupted else RuntimeError):
+    with pytest.raises(KeyboardInterrupt if interrupted else RuntimeError):
         follow_quietly(events())

@@ -1,17 +1,23 @@
-"""The environment of a launcher, or of cluster software that set its variables for other purposes."""
+"""Processes that share the work: the launcher's environment, shards, devices."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ddpo.distributed import (
+    ALONE,
+    World,
+    is_first_process,
+    load_whole_models,
+    process_count,
+)
 from ddpo.errors import ConfigError
-from ddpo.eval.sharing import join
-from ddpo.launch import is_first_process, load_whole_models, process_count
-from ddpo.trainer.processes import World
+from ddpo.trainer.sharding import join_world
 
 Run = Callable[..., tuple[int, str, str]]
 TWO = {
@@ -22,7 +28,7 @@ TWO = {
     "MASTER_PORT": "29500",
     "LOCAL_WORLD_SIZE": "2",
 }
-ALONE = [
+WITHOUT_LAUNCHER = [
     {},
     {"WORLD_SIZE": ""},
     {"WORLD_SIZE": "  "},
@@ -70,14 +76,14 @@ def put(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.mark.parametrize("environment", ALONE)
+@pytest.mark.parametrize("environment", WITHOUT_LAUNCHER)
 def test_a_process_that_no_launcher_started_is_alone(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     put(monkeypatch, environment)
     assert process_count() == 1
     assert is_first_process()
-    assert (World.join("cpu").count, join("cpu").count) == (1, 1)
+    assert (World.join("cpu").world_size, join_world("cpu").world_size) == (1, 1)
 
 
 @pytest.mark.parametrize(("environment", "message"), WRONG)
@@ -85,7 +91,7 @@ def test_what_contradicts_itself_is_one_line(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
 ) -> None:
     put(monkeypatch, environment)
-    for ask in (process_count, lambda: World.join("cpu"), lambda: join("cpu")):
+    for ask in (process_count, lambda: World.join("cpu"), lambda: join_world("cpu")):
         with pytest.raises(ConfigError) as caught:
             ask()
         assert message in str(caught.value)
@@ -109,7 +115,7 @@ def test_a_launcher_that_starts_one_of_several_processes_is_found_out(
 ) -> None:
     """Without a GPU `accelerate launch --num_processes 2` does so, and says nothing."""
     put(monkeypatch, {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1"})
-    for ask in (process_count, lambda: World.join("cpu"), lambda: join("cpu")):
+    for ask in (process_count, lambda: World.join("cpu"), lambda: join_world("cpu")):
         with pytest.raises(ConfigError, match="add --multi_gpu"):
             ask()
 
@@ -147,3 +153,49 @@ def test_transformers_loads_whole_models_under_the_launcher_of_fsdp(
         assert not is_fsdp_enabled()
     finally:
         dist.destroy_process_group()
+
+
+class State:
+    """accelerate's state of one of several processes."""
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.process_index = rank
+        self.num_processes = world_size
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("length", [0, 1, 8, 9, 100])
+def test_every_block_is_in_exactly_one_shard(world_size: int, length: int) -> None:
+    items = list(range(length))
+    shards = [World(State(rank, world_size), "cpu").shard(items, 8) for rank in range(world_size)]
+    assert sorted(
+        (block for shard in shards for block in shard), key=lambda block: block[0]
+    ) == ALONE.shard(items, 8)
+    assert [one for block in ALONE.shard(items, 8) for one in block] == items
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda:1", "names one device for several processes: say cuda, and each takes its own"),
+        ("cuda", "2 processes on this machine need a GPU each; it has 0"),
+        ("xpu", "device 'xpu' cannot be used; this machine has: cpu"),
+        ("gpu", "device 'gpu' is unknown; this machine has: cpu"),
+    ],
+)
+def test_a_device_that_does_not_fit_several_processes_is_one_line(
+    device: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    put(monkeypatch, TWO)
+    with pytest.raises(ConfigError, match=message):
+        World.join(device)
+
+
+def test_one_process_takes_any_device_and_needs_no_accelerate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    world = World.join("cpu")
+    assert (world.device, world.world_size, world.gather("x")) == ("cpu", 1, ["x"])

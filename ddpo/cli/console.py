@@ -1,0 +1,153 @@
+"""The terminal's side of all commands: tables, markup, progress, warnings, silenced libraries.
+
+Rich, transformers and diffusers are imported when they are used, so that `ddpo --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ddpo.inputs.collection import ImageSource
+
+__all__ = [
+    "add_number_columns",
+    "escape",
+    "image_progress",
+    "one_line_warnings",
+    "print_left_out",
+    "quiet_libraries",
+    "silent_writer_threads",
+    "simple_table",
+]
+
+
+def escape(text: str) -> str:
+    """The text of a user or plug-in with its square brackets protected from rich's markup."""
+    from rich.markup import escape as escape_markup
+
+    return escape_markup(text)
+
+
+def simple_table(*headers: str, **options: Any) -> Table:
+    """An empty table whose only rule is the one below its header.
+
+    Args:
+        headers: Names of left-aligned columns that may wrap.
+        options: Further arguments of `rich.table.Table`.
+    """
+    from rich import box
+    from rich.table import Table
+
+    return Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False, **options)
+
+
+def add_number_columns(table: Table, names: Iterable[str]) -> None:
+    """Appends right-aligned columns that do not wrap."""
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+
+
+def print_left_out(console: Console, images: ImageSource) -> None:
+    """Prints the number of files beside the images that were not read, if there were any."""
+    from ddpo.inputs.image_files import left_out_sentence
+
+    sentence = left_out_sentence(images.left_out)
+    if sentence:
+        console.print(escape(sentence), soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def image_progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error that disappears at the end.
+
+    Yields:
+        A function that takes the number of images finished since its last call.
+
+    Args:
+        title: Text before the bar.
+        total: Number of images; None if it is not known.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f} images/s" if task.speed else "")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(escape(title), total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """A block whose warnings are one line each on standard error, without their place in the code.
+
+    Pillow's warnings about damaged metadata are left out: they do not name the file, and an image
+    that cannot be read is reported by itself.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        warnings.showwarning = lambda message, *_, **__: typer.secho(
+            f"warning: {message}", fg="yellow", err=True
+        )
+        yield
+
+
+def quiet_libraries() -> None:
+    """Silences loading bars and advice of the libraries; called before a command loads a model."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    for name in ("torch", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def silent_writer_threads() -> Iterator[None]:
+    """A block without tracebacks of TensorBoard's writer thread, whose next call raises them."""
+    before = threading.excepthook
+
+    def report(arguments: threading.ExceptHookArgs) -> None:
+        if not type(arguments.thread).__module__.startswith("tensorboard."):
+            before(arguments)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = before

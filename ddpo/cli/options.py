@@ -1,0 +1,64 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from ddpo.devices import AUTO
+
+__all__ = [
+    "AUTO",
+    "DEVICE_HELP",
+    "AsJson",
+    "BatchSize",
+    "Device",
+    "ImagePrompts",
+    "OnePrompt",
+    "RewardName",
+    "RunDevice",
+    "UseCache",
+]
+
+DEVICE_HELP: Final = (
+    "Torch device, such as cuda, cuda:1, mps or cpu; auto: the accelerator, else the CPU."
+)
+
+Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
+"""The device of a command without a run; "auto" by default."""
+
+RunDevice = Annotated[str | None, typer.Option(help=f"{DEVICE_HELP} Default: the run's.")]
+"""The device of a command that reads a run."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, not a table.")]
+
+RewardName = Annotated[
+    str,
+    typer.Argument(
+        help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object."
+    ),
+]
+
+ImagePrompts = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts", help="A .txt with one line per image, or a table with files and prompts."
+    ),
+]
+
+OnePrompt = Annotated[str | None, typer.Option("--prompt", help="One prompt for all images.")]
+
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", help="Largest number of images in a call of a reward.")
+]
+
+UseCache = Annotated[
+    bool | None,
+    typer.Option(
+        "--cache/--no-cache",
+        help="Use of the score cache; default: for all rewards but those in your own files.",
+    ),
+]
+"""The score cache's option; None if the user gave neither flag."""

@@ -1,0 +1,25 @@
+"""Opener of HTTP requests that may carry a secret: it follows no redirect."""
+
+from __future__ import annotations
+
+import urllib.request
+from typing import Any
+
+__all__ = ["build_opener"]
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect unfollowed: it could carry images and the secret to another host."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def build_opener(*, loopback: bool) -> urllib.request.OpenerDirector:
+    """An opener to which a redirect is an error of its status, as any other.
+
+    Args:
+        loopback: True if the host is this machine; no proxy is then used.
+    """
+    proxies = [urllib.request.ProxyHandler({})] if loopback else []
+    return urllib.request.build_opener(_NoRedirect, *proxies)

@@ -1,0 +1,42 @@
+"""Text conditioning that stays on the device, so that each text is encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+__all__ = ["ConditioningCache"]
+
+MOST_BYTES: Final = 512 * 2**20
+"""Bytes on the device: 4,500 texts of Stable Diffusion 1.x in half precision, or 1,600 of XL."""
+
+
+class ConditioningCache:
+    """The conditioning of the most recently used texts, up to `MOST_BYTES`.
+
+    Args:
+        encode: Function from new texts to their conditioning `[1, tokens, width]`, by text.
+    """
+
+    def __init__(self, encode: Callable[[Sequence[str]], Mapping[str, Tensor]]) -> None:
+        self._encode = encode
+        self._known: dict[str, Tensor] = {}  # least recently used first
+
+    def of(self, texts: Sequence[str]) -> Tensor:
+        """The conditioning of texts, `[batch, tokens, width]`; unknown texts are encoded."""
+        distinct = dict.fromkeys(texts)
+        used = {text: self._known.pop(text) for text in distinct if text in self._known}
+        if new := [text for text in distinct if text not in used]:
+            used |= self._encode(new)
+        self._known |= used
+        while len(self._known) > len(used) and _bytes(self._known) > MOST_BYTES:
+            del self._known[next(iter(self._known))]
+        return torch.cat([used[text] for text in texts])
+
+
+def _bytes(texts: Mapping[str, Tensor]) -> int:
+    """The size of the conditioning, which is equal for all texts."""
+    return len(texts) * next(iter(texts.values())).nbytes

@@ -1,0 +1,98 @@
+"""Text for people: shortened lines, lists in words, percentages, sizes and durations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+__all__ = [
+    "byte_size",
+    "capital",
+    "count",
+    "duration",
+    "listed",
+    "percent",
+    "shortened",
+    "shortened_middle",
+    "shortest_number",
+    "single_line",
+]
+
+BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+def single_line(text: str) -> str:
+    """The text with every run of white space, line breaks included, as one space."""
+    return " ".join(text.split())
+
+
+def shortened(text: str, length: int = 60) -> str:
+    """The text on one line, cut to `length` characters; "…" marks the cut."""
+    start = text[: 4 * length]  # a text of many megabytes costs no time
+    line = single_line(start)
+    if len(line) <= length and len(start) == len(text):
+        return line
+    return line[:length].rstrip() + "…"
+
+
+def shortened_middle(text: str, start: int = 60, end: int = 30) -> str:
+    """The text on one line; of a long one only the first `start` and the last `end` characters."""
+    line = single_line(text)
+    if len(line) <= start + end + len(" … "):
+        return line
+    return f"{line[:start]} … {line[-end:]}"
+
+
+def listed(items: Sequence[str]) -> str:
+    """The items as an English list: "A, B and C"."""
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun, in the plural unless the number is 1: "2 batches"."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}{'es' if noun.endswith('ch') else 's'}"
+
+
+def capital(sentence: str) -> str:
+    """The sentence with its first letter as a capital, and all others as they are."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def percent(share: float, decimals: int = 0, space: str = " ") -> str:
+    """A share in percent, with a true minus sign; "–" for NaN.
+
+    Args:
+        share: Share, where 1 is 100 %.
+        decimals: Number of digits after the decimal point.
+        space: Text between the number and the percent sign.
+    """
+    if math.isnan(share):
+        return "–"
+    return f"{share * 100:.{decimals}f}{space}%".replace("-", "−")
+
+
+def shortest_number(value: float) -> str:
+    """The shortest text that reads back as exactly this number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def byte_size(size: float) -> str:
+    """A number of bytes in decimal units: "25.3 GB"."""
+    place = 0
+    while size >= 1000 and place < len(BYTE_UNITS) - 1:
+        size /= 1000
+        place += 1
+    return f"{size:.{0 if place == 0 else 1}f} {BYTE_UNITS[place]}"
+
+
+def duration(seconds: float) -> str:
+    """A time in seconds, minutes (from 90 s) or hours (from 90 minutes): "1.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,132 @@
+"""Estimates before the first iteration: memory, time and room on the disk."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+from ddpo.errors import ConfigError
+from ddpo.policies.policy import Policy
+from ddpo.text import byte_size, count, duration
+from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.low_memory import rewards_leave
+from ddpo.trainer.memory import memory_parts, total_memory
+from ddpo.trainer.monitoring.events import Finding
+from ddpo.trainer.monitoring.metrics import peak_memory
+from ddpo.types import Rollout
+
+__all__ = ["disk_finding", "memory_finding", "time_finding"]
+
+
+def memory_finding(
+    policy: Policy,
+    first: Rollout,
+    config: TrainConfig,
+    processes: int,
+    activations: int,
+    reward_mb: float,
+) -> Finding:
+    """The expected peak of memory, by part, and the memory that there is.
+
+    Args:
+        policy: the policy, adapted.
+        first: the batch that was sampled.
+        config: settings of the run.
+        processes: number of processes.
+        activations: bytes of activations of one training call.
+        reward_mb: memory of the reward on the policy's device, in 10⁶ bytes.
+    """
+    latents = first.trajectory.latents
+    each = latents.element_size() * latents.numel()
+    batches = math.ceil(config.sample.samples / processes / config.sample.batch)
+    leaves = rewards_leave(config, policy.device)
+    parts = memory_parts(policy, activations, each * batches, reward_mb, leaves)
+    on_gpu = policy.device.type == "cuda"
+    to_come = 0 if on_gpu else each * (batches - 1)  # a GPU has room for all paths already
+    need = peak_memory(policy.device) + parts.optimizer + to_come
+    total = total_memory(policy.device)
+    where = "of the GPU" if on_gpu else "of this machine"
+    share = " in each process" if processes > 1 else ""
+    room = f" of the {byte_size(total)} {where}" if total else ""
+    text = f"about {byte_size(need)}{share}{room}, an estimate from the first batch; {parts.text()}"
+    return Finding("memory", text, good=not total or need < total)
+
+
+def time_finding(
+    sampling: float,
+    training: float,
+    counted: int,
+    config: TrainConfig,
+    iterations: int,
+    processes: int,
+) -> Finding:
+    """The expected time of an iteration and of the run.
+
+    The measured calls are the first of their kind, so the estimate is rather too high.
+
+    Args:
+        sampling: seconds in which one batch was sampled and scored.
+        training: seconds of one training call.
+        counted: number of images of an iteration that are trained on.
+        config: settings of the run.
+        iterations: number of iterations to come.
+        processes: number of processes.
+    """
+    sample = config.sample
+    optim = config.optim
+    items = counted // optim.updates * config.steps_per_image / processes
+    calls = math.ceil(items / sample.batch) * optim.updates * optim.epochs
+    each = sampling * math.ceil(sample.samples / processes / sample.batch) + training * calls
+    total = each * iterations
+    queries = sample.samples * iterations
+    return Finding(
+        "time",
+        f"about {each:.1f} s an iteration, {duration(total)} for {iterations}, "
+        f"{queries:,} reward queries; an estimate from the first batch",
+    )
+
+
+def disk_finding(out: Path, policy: Policy, config: TrainConfig, done: int) -> Finding:
+    """The bytes that the rest of the run will write, and those that are free.
+
+    Args:
+        out: the run folder, which need not exist.
+        policy: the policy whose weights are written.
+        config: settings of the run.
+        done: number of iterations that are done.
+
+    Raises:
+        ConfigError: there is too little room.
+    """
+    due = [
+        iteration
+        for iteration in range(done + 1, config.iterations + 1)
+        if iteration % config.checkpoint_every == 0 or iteration == config.iterations
+    ]
+    checkpoints = len(due)
+    if config.checkpoint_keep:
+        most = config.checkpoint_keep + 1 + bool(config.held_out)
+        checkpoints = min(checkpoints, most)
+    # the state has weights and two moments, and is there twice while it is replaced
+    need = _trainable_bytes(policy) * (checkpoints + 2 * 3)
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    text = (
+        f"about {byte_size(need)} for {count(checkpoints, 'checkpoint')} "
+        f"and the state; {byte_size(free)} are free"
+    )
+    if need > free:
+        raise ConfigError(
+            f"{place} has too little room: {text}. "
+            "Set checkpoint_keep, or checkpoint_every higher, or another --out"
+        )
+    return Finding("disk", text)
+
+
+def _trainable_bytes(policy: Policy) -> int:
+    """Bytes of the parameters that are trained."""
+    return sum(
+        parameter.numel() * parameter.element_size()
+        for _, parameter in policy.trainable_parameters()
+    )

@@ -1,0 +1,172 @@
+"""Findings before the first iteration about prompts, batch, rewards and weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from ddpo.distributed import World
+from ddpo.policies.emoji.vocabulary import unknown_words_line
+from ddpo.policies.policy import Policy
+from ddpo.policies.prompt_reader import check_prompts, find_reader
+from ddpo.prompts import PromptSet
+from ddpo.text import count
+from ddpo.trainer.advantages import PromptStatistics, SampleWeights
+from ddpo.trainer.algorithms import Algorithm
+from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.monitoring.events import Finding
+from ddpo.types import Rollout
+
+__all__ = [
+    "batch_finding",
+    "comparison_finding",
+    "cut_prompts",
+    "reward_findings",
+    "summary",
+    "unknown_words",
+    "weights_of_distinct_rewards",
+]
+
+MANY_UNSCORABLE: Final = 0.25  # share of a batch
+
+
+def summary(config: TrainConfig, policy: Policy, prompts: PromptSet, world: World) -> str:
+    """The run and its effective batch in words.
+
+    Args:
+        config: settings of the run.
+        policy: the policy, adapted.
+        prompts: prompts of the run.
+        world: the processes of the run.
+    """
+    sample = config.sample
+    parameters = sum(parameter.numel() for _, parameter in policy.trainable_parameters())
+    steps = config.optim.updates * config.optim.epochs
+    sharded = ", sharded by FSDP" if world.sharded else ""
+    shards = ""
+    if world.world_size > 1:
+        shards = f"{world.world_size} processes × {sample.samples // world.world_size} = "
+    return (
+        f"{config.algorithm} on {config.model}, {config.adapt.kind} "
+        f"({parameters:,} parameters{sharded}); {len(prompts)} prompts ({prompts.source}); "
+        f"per iteration {shards}{sample.samples} images "
+        f"({sample.samples // sample.per_prompt} prompts × {sample.per_prompt}), "
+        f"{count(steps, 'update')}"
+    )
+
+
+def unknown_words(model: str, prompts: PromptSet) -> Finding | None:
+    """Words of the prompts that the embedded model was never taught; None if there are none."""
+    line = unknown_words_line(model, [prompt.text for prompt in prompts.prompts])
+    return None if line is None else Finding("words", line, good=False)
+
+
+def cut_prompts(model: str, prompts: PromptSet) -> Finding | None:
+    """Prompts that the model does not read to their end; None if it reads all.
+
+    Raises:
+        PromptError: two prompts are the same to the model; names both.
+    """
+    reader = find_reader(model)
+    cut = check_prompts(reader, [prompt.text for prompt in prompts.prompts]) if reader else None
+    return Finding("prompts", str(cut), good=False) if cut else None
+
+
+def weights_of_distinct_rewards(
+    algorithm: Algorithm, prompt_ids: Sequence[str], config: TrainConfig
+) -> SampleWeights:
+    """Weights of an iteration in which no two images have the same reward.
+
+    The run's own statistics stay as they are.
+    """
+    statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
+    rewards = np.arange(len(prompt_ids), dtype=np.float64)
+    return algorithm.weigh(rewards, prompt_ids, statistics, config)
+
+
+def batch_finding(config: TrainConfig, counted: int, noise_levels: bool, processes: int) -> Finding:
+    """The effective batch in words.
+
+    Args:
+        config: settings of the run.
+        counted: number of images of an iteration that are trained on.
+        noise_levels: True if items have noise levels, False if they have denoising steps.
+        processes: number of processes.
+    """
+    sample = config.sample
+    optim = config.optim
+    steps = config.steps_per_image
+    prompts = sample.samples // sample.per_prompt // processes
+    share = counted // optim.updates
+    batches = math.ceil(prompts * sample.per_prompt / sample.batch)
+    shards = f"{processes} processes × " if processes > 1 else ""
+    on_each = " on each" if processes > 1 else ""
+    kept = f"{counted} are kept; " if counted < sample.samples else ""
+    epochs = f", {optim.epochs} times over" if optim.epochs > 1 else ""
+    levels_or_steps = count(steps, "noise level" if noise_levels else "step")
+    text = (
+        f"{shards}{prompts} prompts × {sample.per_prompt} = {sample.samples} images, "
+        f"sampled in {count(batches, 'batch')} of {sample.batch}{on_each}; {kept}"
+        f"{count(optim.updates, 'update')} of {share} images × "
+        f"{levels_or_steps} = {share * steps:,} items{epochs}"
+    )
+    return Finding("batch", text)
+
+
+def reward_findings(first: Rollout) -> list[Finding]:
+    """The spread of the rewards within a prompt, and the number of unscorable images."""
+    values = first.rewards.values.cpu().double().numpy()
+    known = ~np.isnan(values)
+    ids = np.array([prompt.id for prompt in first.prompts])
+    groups = [values[known & (ids == prompt)] for prompt in dict.fromkeys(ids.tolist())]
+    spreads = [float(group.std()) for group in groups if len(group) > 1]
+    findings = []
+    if known.any():
+        flat = sum(spread == 0 for spread in spreads)
+        text = f"mean {values[known].mean():.4g} over {int(known.sum())} images; "
+        if spreads:
+            text += f"spread within a prompt {float(np.median(spreads)):.3g}"
+        else:
+            text += (
+                "spread within a prompt not known, "
+                "no prompt has two scored images in the first batch"
+            )
+        if flat:
+            text += (
+                f"; {flat} of {len(spreads)} prompts have equal rewards, "
+                "from which nothing is learned"
+            )
+        findings.append(Finding("reward", text, good=2 * flat < len(spreads) or not spreads))
+    return [*findings, _unscorable(first, int((~known).sum()))]
+
+
+def _unscorable(first: Rollout, lost: int) -> Finding:
+    """The number of unscorable images in the first batch, and the first reason."""
+    total = len(first.rewards.values)
+    reason = ""
+    if lost:
+        reason = f"; the first: {next(error for error in first.rewards.errors if error)}"
+    good = lost <= MANY_UNSCORABLE * total
+    return Finding("unscorable", f"{lost} of {total} images{reason}", good)
+
+
+def comparison_finding(weights: SampleWeights, config: TrainConfig) -> Finding | None:
+    """A method that compares an image with nothing; None if it compares.
+
+    Some methods have nothing to compare where a prompt has one image.
+
+    Args:
+        weights: weights of images whose rewards all differ.
+        config: settings of the run.
+    """
+    if len(weights.values) and weights.values.min() < weights.values.max():
+        return None
+    text = (
+        f"{config.algorithm} would give all images the same weight, whatever their rewards: "
+        f"with sample.per_prompt = {config.sample.per_prompt} and "
+        f"advantage.kind = {config.advantage.kind!r} they are compared with nothing"
+    )
+    return Finding("comparison", text, good=False)

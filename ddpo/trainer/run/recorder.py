@@ -1,0 +1,101 @@
+"""The record of a run: metrics, checkpoints, exact state and image grids, written to its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ddpo.images import save_png
+from ddpo.io.atomic import storing
+from ddpo.trainer.advantages import SampleWeights
+from ddpo.trainer.monitoring.events import Checkpointed, Event, GridSaved, IterationDone
+from ddpo.trainer.monitoring.metrics import extremes, iteration_metrics, peak_memory
+from ddpo.trainer.monitoring.sample_grid import draw_grid
+from ddpo.trainer.rollout import IterationSamples
+from ddpo.trainer.run.checkpoints import keep_best
+from ddpo.trainer.run.folder import RunFolder
+from ddpo.trainer.training_setup import TrainingSetup
+from ddpo.trainer.update import UpdateStats
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """Writes a run's iterations to its folder and yields the events of doing so.
+
+    Args:
+        run: the run folder.
+        setup: the parts of the run.
+    """
+
+    def __init__(self, run: RunFolder, setup: TrainingSetup) -> None:
+        self.run = run
+        self.setup = setup
+        self.config = setup.config
+        self.world = setup.world
+
+    def start(self, done: int) -> Iterator[Event]:
+        """Writes the image grid after `done` iterations, unless it is there already."""
+        if self._grid_due(done) and not self.world.gather(self.run.grid(done).exists())[0]:
+            yield GridSaved(self._save_grid(done))
+
+    def record(
+        self, iteration: int, samples: IterationSamples, weights: SampleWeights, stats: UpdateStats
+    ) -> Iterator[Event]:
+        """Writes a finished iteration; a checkpoint and an image grid where they are due.
+
+        Args:
+            iteration: 1-based iteration number.
+            samples: keys and rewards of the iteration's images.
+            weights: weights of these images.
+            stats: statistics of the updates.
+
+        Raises:
+            RewardFailure: the held-out reward failed.
+            StorageFailure: something cannot be written.
+        """
+        config = self.config
+        state = self.setup.state
+        checkpoint = iteration % config.checkpoint_every == 0 or iteration == config.iterations
+        held_out = self._held_out_score() if checkpoint else None
+        metrics = iteration_metrics(iteration, samples, weights, stats, held_out)
+        with state.whole_parameters():
+            tensors = state.tensors()
+            with self.world.all_succeed():
+                self.run.append_metrics(metrics)
+                if checkpoint:
+                    yield Checkpointed(self._save_checkpoint(iteration, held_out))
+                self.run.save_state(iteration, tensors, state.statistics.to_state())
+                self.run.prune(config.checkpoint_keep)
+        worst, best = extremes(samples.keys, samples.rewards)
+        yield IterationDone(metrics, worst, best, peak_memory(self.setup.policy.device))
+        if self._grid_due(iteration):
+            yield GridSaved(self._save_grid(iteration))
+
+    def _held_out_score(self) -> float | None:
+        """Mean score by the held-out reward; None without one, and on all but the main process."""
+        if self.setup.held_out is None:
+            return None
+        with self.world.all_succeed():
+            return self.setup.held_out.score(self.setup.policy, self.world)
+
+    def _save_checkpoint(self, iteration: int, held_out: float | None) -> Path:
+        """Writes a checkpoint, and its name to `best.json` if it is the best so far."""
+        folder = self.run.checkpoint(iteration, self.setup.policy)
+        if self.setup.held_out is not None and held_out is not None:
+            keep_best(folder, iteration, self.setup.held_out.signature, held_out)
+        return folder
+
+    def _grid_due(self, iteration: int) -> bool:
+        """True if an image grid is written after `iteration` iterations."""
+        return iteration % self.config.grid_every == 0 or iteration == self.config.iterations
+
+    def _save_grid(self, iteration: int) -> Path:
+        """Samples and writes the image grid. With a sharded denoiser all processes sample."""
+        path = self.run.grid(iteration)
+        if self.run.writes or self.world.sharded:
+            grid = draw_grid(self.setup.policy, self.setup.prompts, self.config)
+            if self.run.writes:
+                with storing(path):
+                    save_png(grid, path)
+        return path
