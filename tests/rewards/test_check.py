@@ -180,7 +180,7 @@ FAULTS_SEEN_TWICE: list[tuple[type, str, str, set[str]]] = [
     (
         faulty.NeedsASquare,
         "picture-sizes",
-        "1×4096: returned 8192 scores for 2 pictures",
+        "1×4096: returned 8192 scores for 2 images",
         {"picture-modes", "gradient", "batch-sizes"},
     ),
     (
