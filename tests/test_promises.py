@@ -43,7 +43,10 @@ def numbers_of(row: str) -> list[float]:
 
 
 def test_the_table_of_sensitivities_follows_from_the_models_schedule() -> None:
-    """σ and |∂mean/∂v| / σ of DDIM with η = 1 and v-prediction, from diffusers' schedule (arXiv 2010.02502, eq. 12 and 16)."""
+    """σ and |∂mean/∂v| / σ of DDIM with η = 1 and v-prediction, from diffusers' schedule.
+
+    Source: arXiv 2010.02502, equations 12 and 16.
+    """
     from diffusers import DDIMScheduler
 
     section = page("docs/training-evidence.md").partition("| timestep |")[2]
@@ -52,8 +55,9 @@ def test_the_table_of_sensitivities_follows_from_the_models_schedule() -> None:
         ROOT / "ddpo" / "policies" / "emoji" / "weights" / "scheduler"
     )
     schedule.set_timesteps(10)
-    alphas, last = schedule.alphas_cumprod.double(), schedule.final_alpha_cumprod.double()
-    told = zip(
+    alphas = schedule.alphas_cumprod.double()
+    last = schedule.final_alpha_cumprod.double()
+    stated = zip(
         numbers_of("| timestep |" + timesteps),
         numbers_of(sigmas),
         numbers_of(sensitivities),
@@ -68,14 +72,15 @@ def test_the_table_of_sensitivities_follows_from_the_models_schedule() -> None:
         of_noise = (1 - previous - variance).clamp(min=0).sqrt() * alpha.sqrt()
         sigma = variance.sqrt()
         found.append((timestep, float(sigma), float((of_noise - of_x0).abs() / sigma)))
-    for one, other in zip(found, told, strict=True):
+    for one, other in zip(found, stated, strict=True):
         assert one[0] == other[0]
         assert one[1] == pytest.approx(other[1], abs=6e-4)
         assert one[2] == pytest.approx(other[2], rel=0.05)
 
 
 def test_the_readme_tells_what_the_page_about_generalisation_measured() -> None:
-    readme, measured = page("README.md"), page("docs/generalisation.md")
+    readme = page("README.md")
+    measured = page("docs/generalisation.md")
     for reward in ("compressibility", "incompressibility", "colorfulness"):
         (row,) = re.findall(rf"^\| {reward}, .+$", readme, re.MULTILINE)
         (source,) = re.findall(rf"^\| {reward} \| (.+%) \|$", measured, re.MULTILINE)
@@ -90,8 +95,10 @@ def test_the_readme_tells_what_the_page_about_generalisation_measured() -> None:
 
 
 def test_the_readme_tells_the_onsets_and_counts_of_the_measured_readings() -> None:
-    readme, measured = " ".join(page("README.md").split()), page("docs/generalisation.md")
-    onsets, left = [], []
+    readme = " ".join(page("README.md").split())
+    measured = page("docs/generalisation.md")
+    onsets = []
+    left = []
     for reward in ("compressibility", "incompressibility", "colorfulness"):
         table = measured.partition(f"<!-- course {reward}:begin -->")[2].partition("<!--")[0]
         rows = [
@@ -106,11 +113,9 @@ def test_the_readme_tells_the_onsets_and_counts_of_the_measured_readings() -> No
         list(map(int, found))
         for found in re.findall(r"no sign: (\d+), watch: (\d+), strong signs: (\d+)\.", measured)
     ]
-    runs, watch, strong = (
-        sum(map(sum, counts)),
-        sum(found[1] for found in counts),
-        sum(found[2] for found in counts),
-    )
+    runs = sum(map(sum, counts))
+    watch = sum(found[1] for found in counts)
+    strong = sum(found[2] for found in counts)
     assert strong == 0
     assert (
         f'no strong sign in {runs} runs that were stopped in time ({watch} of them "watch")'
@@ -252,7 +257,10 @@ def test_json_and_markdown_are_alone_on_standard_output(
 def test_conditions_decide_the_exit_status(
     pictures: Path, tmp_path: Path, ddpo: Run, condition: str, code: int
 ) -> None:
-    """The tuned images are darker; with two kinds of evidence at most, the reading cannot be told, which counts as true."""
+    """The tuned images are darker; at most two kinds of evidence allow no verdict.
+
+    A condition without a verdict counts as true.
+    """
     arguments = [
         *images_of(pictures),
         "--reward",
@@ -663,7 +671,10 @@ def test_the_batch_size_of_calibrating_comparing_and_validating_changes_no_score
 
 def test_checking_a_reward_with_a_prompt_that_it_needs(tmp_path: Path, ddpo: Run) -> None:
     """The reward raises unless a number is in the prompt."""
-    source = "import re\ndef count(images, prompts):\n    return [float(re.search('[0-9]+', prompt)[0]) for prompt in prompts]\n"
+    source = (
+        "import re\ndef count(images, prompts):\n"
+        "    return [float(re.search('[0-9]+', prompt)[0]) for prompt in prompts]\n"
+    )
     (tmp_path / "counting.py").write_text(source, encoding="utf-8")
     arguments = ("rewards", "check", f"{tmp_path / 'counting.py'}:count", "--only", "contract")
     assert ddpo(*arguments)[0] == 1
