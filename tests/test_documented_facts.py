@@ -256,16 +256,16 @@ def test_the_python_about_combinations_scores() -> None:
 def test_the_values_in_the_python_about_groups_are_right() -> None:
     lines = python_of("group-rewards.md", "vendi_score(").splitlines()
     names: dict[str, Any] = {}
-    told = []
+    stated = []
     for line in lines:
         code, _, comment = line.partition("  # ")
         if re.match(r"\w+\(", code):
             value = float(eval(comment))  # 2/3 or a decimal number
-            told.append((float(eval(code, names)), value))
+            stated.append((float(eval(code, names)), value))
         else:
             exec(code, names)
-    assert len(told) == 3
-    for found, value in told:
+    assert len(stated) == 3
+    for found, value in stated:
         assert found == pytest.approx(value, abs=0.005)
 
 

@@ -124,7 +124,7 @@ def test_the_readme_tells_the_onsets_and_counts_of_the_measured_readings() -> No
 
 
 def test_the_output_in_the_readme_has_the_columns_of_an_evaluation(
-    pictures: Path, tmp_path: Path, ddpo: Run
+    images: Path, tmp_path: Path, ddpo: Run
 ) -> None:
     block = page("README.md").partition("```text\n")[2].partition("```")[0].splitlines()
     columns = re.split(r"\s{2,}", block[1].strip())
@@ -136,14 +136,14 @@ def test_the_output_in_the_readme_has_the_columns_of_an_evaluation(
     ]
     arguments = [
         "eval",
-        *images_of(pictures),
+        *images_of(images),
         "--reward",
         "darkness",
         "--no-held-out",
         "--out",
         tmp_path / "report",
     ]
-    code, output, errors = ddpo(*arguments, "--trained-prompts", pictures / "p.txt")
+    code, output, errors = ddpo(*arguments, "--trained-prompts", images / "p.txt")
     assert code == 0, errors
     headers = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
     assert any(set(columns) <= set(header) for header in headers), (
@@ -196,11 +196,11 @@ def test_a_redirection_does_not_take_the_token_along(elsewhere: tuple[str, list[
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two folders of images of two prompts, and the list of prompts."""
     from PIL import Image
 
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     (folder / "p.txt").write_text("a cat\na teapot\n", encoding="utf-8")
     for name, level in (("base", 200), ("tuned", 40)):
         for place, prompt in enumerate(("a_cat", "a_teapot")):
@@ -223,11 +223,11 @@ def images_of(folder: Path) -> list[str]:
 
 
 def test_json_and_markdown_are_alone_on_standard_output(
-    pictures: Path, tmp_path: Path, ddpo: Run
+    images: Path, tmp_path: Path, ddpo: Run
 ) -> None:
     arguments = [
         "eval",
-        *images_of(pictures),
+        *images_of(images),
         "--reward",
         "darkness",
         "--no-held-out",
@@ -255,14 +255,14 @@ def test_json_and_markdown_are_alone_on_standard_output(
     ],
 )
 def test_conditions_decide_the_exit_status(
-    pictures: Path, tmp_path: Path, ddpo: Run, condition: str, code: int
+    images: Path, tmp_path: Path, ddpo: Run, condition: str, code: int
 ) -> None:
     """The tuned images are darker; at most two kinds of evidence allow no verdict.
 
     A condition without a verdict counts as true.
     """
     arguments = [
-        *images_of(pictures),
+        *images_of(images),
         "--reward",
         "darkness",
         "--no-held-out",
@@ -477,12 +477,12 @@ def test_without_stochasticity_other_images_are_drawn(tmp_path: Path, ddpo: Run)
 
 @pytest.mark.parametrize(("option", "leaks", "dropped"), [("report", 1, 0), ("drop", 0, 1)])
 def test_prompts_that_training_gave_away_are_reported_or_dropped(
-    pictures: Path, tmp_path: Path, ddpo: Run, option: str, leaks: int, dropped: int
+    images: Path, tmp_path: Path, ddpo: Run, option: str, leaks: int, dropped: int
 ) -> None:
     """Of "a cat" and "a teapot", the training prompt "the cats" gives the first one away."""
     (tmp_path / "trained.txt").write_text("the cats\n", encoding="utf-8")
     arguments = (
-        *images_of(pictures),
+        *images_of(images),
         "--reward",
         "darkness",
         "--no-held-out",
@@ -644,16 +644,16 @@ def test_an_evaluation_measures_four_kinds_of_evidence_without_downloaded_reward
 
 
 def test_the_batch_size_of_calibrating_comparing_and_validating_changes_no_score(
-    pictures: Path, tmp_path: Path, ddpo: Run
+    images: Path, tmp_path: Path, ddpo: Run
 ) -> None:
-    images = pictures / "base"
+    base = images / "base"
     (tmp_path / "choices.csv").write_text(
         "image_a,image_b,label\na_cat/0.png,a_teapot/1.png,a\n", encoding="utf-8"
     )
-    choices = ("--preferences", tmp_path / "choices.csv", "--images", images)
+    choices = ("--preferences", tmp_path / "choices.csv", "--images", base)
     for command, arguments in {
-        "calibrate": ("darkness", images),
-        "compare": ("darkness", "saturation", images, "--no-edits"),
+        "calibrate": ("darkness", base),
+        "compare": ("darkness", "saturation", base, "--no-edits"),
         "validate": ("darkness", *choices),
     }.items():
         written = []

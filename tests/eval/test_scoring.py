@@ -149,7 +149,7 @@ def test_every_float32_survives_the_journal(tmp_path: Path) -> None:
     assert all(one is not None and math.isnan(one.parts["part"]) for one in found)
 
 
-def test_a_picture_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_prompts(
+def test_an_image_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_prompts(
     store: ImageStore,
 ) -> None:
     twice = [*ITEMS[:4], *ITEMS[:4], (ITEMS[0][0], Prompt("another"))]
@@ -202,7 +202,7 @@ def test_another_reward_or_version_has_scores_of_its_own(store: ImageStore) -> N
         assert unscored("mean|2", Reward().card, journal, ITEMS[:4]) == ITEMS[:4]
 
 
-def test_pictures_of_several_sizes_are_scored_each_with_its_like(store: ImageStore) -> None:
+def test_images_of_several_sizes_are_scored_each_with_its_like(store: ImageStore) -> None:
     wide = np.random.default_rng(2).integers(0, 256, (2, 4, 9, 3), dtype=np.uint8)
     store.add((ImageKey("s", "wide", place), pixels, {}) for place, pixels in enumerate(wide))
     mixed = [
@@ -223,7 +223,7 @@ def test_pictures_of_several_sizes_are_scored_each_with_its_like(store: ImageSto
     )
 
 
-def test_a_picture_on_which_a_reward_breaks_is_unscorable_and_tried_again_next_time(
+def test_an_image_on_which_a_reward_breaks_is_unscorable_and_tried_again_next_time(
     store: ImageStore,
 ) -> None:
     reward = Reward(("image", "prompt"))
@@ -276,7 +276,7 @@ def test_an_image_that_fails_a_back_end_delays_no_evaluation_and_is_tried_again_
     assert run(again, store, items)[0] == ScoreProgress(19, 20, 19)
 
 
-def test_a_damaged_picture_and_a_reward_of_groups_are_refused(store: ImageStore) -> None:
+def test_a_damaged_image_and_a_reward_of_groups_are_refused(store: ImageStore) -> None:
     path = store.out / image_path(ITEMS[1][0])
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ImageError, match=ITEMS[1][0]):

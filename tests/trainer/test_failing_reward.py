@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from fault_server import FaultServer, fault_server, picture_url
+from fault_server import FaultServer, fault_server, image_url
 from test_bertscore import write_encoder
 
 from ddpo.errors import ConfigError, RewardUnavailable
@@ -198,7 +198,7 @@ def test_an_outage_from_the_start_is_stopped_after_the_first_batch(
         ("400", "the server answered 400"),
     ],
 )
-def test_a_bad_answer_costs_its_picture_alone(
+def test_a_bad_answer_costs_its_image_alone(
     start: Any, tmp_path: Path, fault: str, reason: str
 ) -> None:
     with fault_server(fault, then="by picture") as server:
@@ -220,18 +220,18 @@ def test_a_bad_answer_costs_its_picture_alone(
     assert not (tmp_path / "none" / "state").exists()
 
 
-def test_a_server_that_breaks_on_one_picture_alone_does_not_hold_up_the_run(
+def test_a_server_that_breaks_on_one_image_alone_does_not_hold_up_the_run(
     start: Any, straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     """Otherwise the same image would break the run each time it is resumed."""
     with fault_server(then="by picture") as server:
-        server.bad = {picture_url(straight[1][5])}
+        server.bad = {image_url(straight[1][5])}
         assert start(server, tmp_path / "run", iterations=1)[0] == 0
-        asked = [picture_url(request) for request in server.requests]
+        asked = [image_url(request) for request in server.requests]
     (line,) = metrics(tmp_path / "run")
     assert line["unscorable"] == 1
     assert "answered 500" in line["unscorable_reason"]
-    assert asked.count(picture_url(straight[1][5])) == 2 * TRIES
+    assert asked.count(image_url(straight[1][5])) == 2 * TRIES
     assert len(asked) == 7 + 2 * TRIES + 2  # the witness, before and after
 
 
@@ -248,7 +248,7 @@ def test_a_part_of_a_combination(
     out = tmp_path / "run"
     recipe.write_text(RECIPE.format(iterations=1))
     with fault_server(then="by picture" if bad else "500") as server:
-        server.bad = {picture_url(straight[1][0])} if bad else set()
+        server.bad = {image_url(straight[1][0])} if bad else set()
         reward = f"vqa_score:vlm={server.url},model=m"
         code, _, err = ddpo(
             "train",
