@@ -364,7 +364,8 @@ def test_the_kit_leaves_global_state_as_it_was(reward: type) -> None:
     def global_state() -> list[Any]:
         return [
             random.getstate(),
-            np.random.get_state()[1].tolist(),  # noqa: NPY002  # the global generator is the old one
+            # the global generator is the old one
+            np.random.get_state()[1].tolist(),  # noqa: NPY002
             torch.get_rng_state().tolist(),
             torch.get_num_threads(),
         ]

@@ -131,7 +131,7 @@ def test_a_reward_follows_the_device_of_its_run(
     list(
         train(
             config_for({**settings, "reward": f"{noting}:Noting:device=cpu", "device": "cpu:0"}),
-            tmp_path / "told",
+            tmp_path / "given",
         )
     )
     list(train(config_for({**settings, "reward": f"{noting}:Noting"}), tmp_path / "auto"))
