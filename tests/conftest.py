@@ -1,4 +1,4 @@
-"""Shared fixtures: the command line; a tiny, randomly initialised Stable Diffusion on disk, in diffusers' own format."""
+"""Shared fixtures: the command line, and tiny random diffusion models in diffusers' format."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as `StableDiffusionPipeline.save_pretrained` writes it: epsilon prediction, leading spacing, as in SD 1.x."""
+    """A folder of `StableDiffusionPipeline.save_pretrained`.
+
+    The model predicts epsilon with leading timestep spacing, as SD 1.x does.
+    """
     from diffusers import (
         AutoencoderKL,
         DDIMScheduler,
@@ -101,7 +104,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as `StableDiffusionXLPipeline.save_pretrained` writes it, with the scheduler that SDXL 1.0 has."""
+    """A folder of `StableDiffusionXLPipeline.save_pretrained` with the scheduler of SDXL 1.0."""
     from diffusers import (
         AutoencoderKL,
         EulerDiscreteScheduler,
@@ -119,7 +122,8 @@ def tiny_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("tiny-xl")
     torch.manual_seed(0)
-    vocabulary, length = write_tokenizer(folder / "made"), 16
+    vocabulary = write_tokenizer(folder / "made")
+    length = 16
     text = {
         "vocab_size": vocabulary,
         "num_hidden_layers": 3,

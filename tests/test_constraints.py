@@ -1,4 +1,4 @@
-"""The versions that are installed are those that were tested, and the oldest supported ones are stated once."""
+"""The installed versions are the tested ones; the oldest supported ones are stated once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def requirements(*extras: str) -> Iterator[Requirement]:
 
 
 def pins(name: str) -> dict[str, Version]:
-    """Name → version. Anything but `name==version` and comments is a mistake: a path or a host works on one machine only."""
+    """Name → version; only `name==version` and comments pass, as paths work on one machine only."""
     found = {}
     for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):

@@ -69,10 +69,12 @@ STATED = {
     ],
     "docs/checks.md": [
         f"differ by less than {EQUAL['float64']:.0e}".replace("e-0", "e-"),
-        f"{EQUAL['float32']:.0e} (float32), {EQUAL['float16']:.0e} (float16) or {EQUAL['bfloat16']:.0e} (bfloat16)".replace(
-            "e-0", "e-"
-        ),
-        f"at {fixtures.SIDE // subject.STRIDE}×{fixtures.SIDE // subject.STRIDE}, with {WORDS[len(subject.TEXTS)]} prompts",
+        (
+            f"{EQUAL['float32']:.0e} (float32), {EQUAL['float16']:.0e} (float16) "
+            f"or {EQUAL['bfloat16']:.0e} (bfloat16)"
+        ).replace("e-0", "e-"),
+        f"at {fixtures.SIDE // subject.STRIDE}×{fixtures.SIDE // subject.STRIDE}, "
+        f"with {WORDS[len(subject.TEXTS)]} prompts",
         f"golden scores are taken at {fixtures.SIDE}×{fixtures.SIDE}",
         f"({', '.join(subject.PROBE_NAMES)})",
         f"the last {check_inputs.LAST} of {check_inputs.WORDS:,} words",
@@ -94,7 +96,8 @@ STATED = {
         f"at most {self_test.BUDGET_S / 60:g} minutes",
     ],
     "docs/evaluation-files.md": [
-        f"the {WORDS[sampling.CALL]} images that were being sampled, or the {WORDS[scoring.BLOCK]} that were being scored",
+        f"the {WORDS[sampling.CALL]} images that were being sampled, "
+        f"or the {WORDS[scoring.BLOCK]} that were being scored",
         f"always called with {WORDS[sampling.CALL]} images",
         f"fixed blocks of {scoring.BLOCK}",
         f"the exit status is {FAILED}",
@@ -133,7 +136,8 @@ STATED = {
     ],
     "docs/score-cache.md": [f"up to `DDPO_CACHE_LIMIT_MB` ({store.DEFAULT_LIMIT_MB:g})"],
     "docs/serving-rewards.md": [
-        f"sends up to {client.CALLS.concurrency} requests at once and gives one up after {client.CALLS.timeout_s:g} s",
+        f"sends up to {client.CALLS.concurrency} requests at once "
+        f"and gives one up after {client.CALLS.timeout_s:g} s",
         f"tries again up to {client.CALLS.retries} times",
         f"Where {gather.MOST_WAITING} requests wait",
         f"after {WORDS[scorer.GIVE_UP]} failures in a row",
@@ -144,14 +148,16 @@ STATED = {
         f"`timeout={OPTIONS['timeout']:g}`",
     ],
     "docs/reward-failures.md": [
-        f"sent {WORDS[vlm_reward.SERVER_CALLS.retries + 1]} times: at once, then after up to {call.FIRST_PAUSE}, 1 and 2 seconds",
+        f"sent {WORDS[vlm_reward.SERVER_CALLS.retries + 1]} times: at once, "
+        f"then after up to {call.FIRST_PAUSE}, 1 and 2 seconds",
         f"at most {call.LONGEST_PAUSE:g} seconds",
         f"after {WORDS[scorer.GIVE_UP]} images in a row",
     ],
     "docs/run-folder.md": [
         "more than a quarter of the images unscorable",
         f"only {', '.join(MAY_CHANGE[:-1])} and {MAY_CHANGE[-1]} may change",
-        f"{WORDS[run_held_out.IMAGES]} images of each prompt of `held_out_prompts` (`{TrainConfig().held_out_prompts}`)",
+        f"{WORDS[run_held_out.IMAGES]} images of each prompt of `held_out_prompts` "
+        f"(`{TrainConfig().held_out_prompts}`)",
     ],
 }
 
@@ -174,7 +180,7 @@ def test_the_powers_of_ten_and_shares_in_words_are_those_of_the_code() -> None:
 
 
 def settings_of(kind: Any, above: str = "") -> list[str]:
-    """The names of all settings, as "optim.lr"; those without a value of their own in a recipe are left out."""
+    """The names of all settings that a recipe can hold, such as "optim.lr"."""
     names: list[str] = []
     for field in fields(kind):
         value = getattr(kind, field.name)
@@ -250,16 +256,16 @@ def test_the_python_about_combinations_scores() -> None:
 def test_the_values_in_the_python_about_groups_are_right() -> None:
     lines = python_of("group-rewards.md", "vendi_score(").splitlines()
     names: dict[str, Any] = {}
-    told = []
+    stated = []
     for line in lines:
         code, _, comment = line.partition("  # ")
         if re.match(r"\w+\(", code):
             value = float(eval(comment))  # 2/3 or a decimal number
-            told.append((float(eval(code, names)), value))
+            stated.append((float(eval(code, names)), value))
         else:
             exec(code, names)
-    assert len(told) == 3
-    for found, value in told:
+    assert len(stated) == 3
+    for found, value in stated:
         assert found == pytest.approx(value, abs=0.005)
 
 

@@ -86,7 +86,7 @@ def rooms(text: str) -> list[set[str]]:
 
 
 def test_the_plan_of_the_rooms_names_each_one_on_its_floor() -> None:
-    """The floors are those of the import contract, from top to bottom; the plan may take several lines for one of them."""
+    """The floors are those of the import contract; the plan may take several lines for one."""
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     plan = rooms(contributing.partition("## The rooms\n\n```")[2].partition("```")[0])
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

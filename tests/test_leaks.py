@@ -252,9 +252,9 @@ def test_it_is_quick() -> None:
     animals = load_prompts("animals").prompts
     classes = load_prompts("imagenet_animals").prompts
     find_leaks(animals, animals)  # reads the table
-    begun = time.process_time()
+    started = time.process_time()
     find_leaks(animals, classes)
-    assert time.process_time() - begun < 0.3
+    assert time.process_time() - started < 0.3
     rng = random.Random(1)
     texts = (
         Prompt(
@@ -265,6 +265,6 @@ def test_it_is_quick() -> None:
     )
     train = list(islice(texts, 5000))
     heldout = list(islice(texts, 5000))
-    begun = time.process_time()
+    started = time.process_time()
     find_leaks(train, heldout)
-    assert time.process_time() - begun < 20
+    assert time.process_time() - started < 20

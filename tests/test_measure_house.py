@@ -12,7 +12,7 @@ import pytest
 from house_imports import circles, import_graph, reward_classes
 from house_rules import RULES, complexity
 from house_source import Source, dialect_of_text, dialect_words, package_of, python_files
-from measure_house import House, style_rows, table
+from measure_house import House, listed, style_rows, table
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / "tools"
@@ -32,6 +32,28 @@ def write(folder: Path, files: dict[str, str]) -> Path:
         for parent in list(file.relative_to(folder).parents)[:-1]:
             (folder / parent / "__init__.py").touch()
     return folder
+
+
+def test_files_that_ruff_leaves_out_are_not_measured(tmp_path: Path) -> None:
+    """Only the nearest pyproject.toml counts; a file or folder that is named itself is measured."""
+    settings = '[tool.ruff]\nextend-exclude = [".venv", "tests/old", "tests/made.py"]\n'
+    (tmp_path / "pyproject.toml").write_text(settings, encoding="utf-8")
+    names = ["tests/a.py", "tests/made.py", "tests/old/b.py", "tests/old_tools/c.py", ".venv/d.py"]
+    write(tmp_path, dict.fromkeys(names, "x = 1\n"))
+    (tmp_path / "tests" / "old" / "notes.md").write_text("Two pictures.\n", encoding="utf-8")
+    tests = tmp_path / "tests"
+    kept = [tests / "__init__.py", tests / "a.py", tests / "old_tools" / "__init__.py"]
+    kept.append(tests / "old_tools" / "c.py")
+    assert python_files(tests) == python_files(tmp_path) == kept
+    assert list(listed("dialect", tests)) == []
+    old = tests / "old"
+    assert python_files(old) == [old / "__init__.py", old / "b.py"]
+    assert python_files(tests / "made.py") == [tests / "made.py"]
+    (tests / "pyproject.toml").write_text('[tool.ruff]\nextend-exclude = ["old_tools"]\n')
+    assert python_files(tests) == [
+        *[tests / name for name in ("__init__.py", "a.py", "made.py")],
+        *[old / name for name in ("__init__.py", "b.py")],
+    ]
 
 
 def test_columns_are_counted_past_the_limit() -> None:
@@ -209,6 +231,10 @@ class RewardCard:
 class Reward:
     card: RewardCard
 """
+LOOP = """
+import ddpo.rewards.scoring.scorer
+import ddpo.trainer.collect
+"""
 SUM = """
 class Sum:
     def __call__(self, batch: ImageBatch) -> RewardOutput: ...
@@ -224,7 +250,7 @@ def test_reward_classes_lie_between_the_spec_and_the_scores(tmp_path: Path) -> N
     write(
         tmp_path,
         {
-            "ddpo/trainer/loop.py": "import ddpo.rewards.scoring.scorer\nimport ddpo.trainer.collect\n",
+            "ddpo/trainer/loop.py": LOOP,
             "ddpo/trainer/collect.py": COLLECTION,
             "ddpo/rewards/scoring/scorer.py": SCORER,
             "ddpo/rewards/card.py": CARD,

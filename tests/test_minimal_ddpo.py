@@ -1,4 +1,4 @@
-"""The example in one file is the library's DDPO-IS: same rewards, same first gradient, same weights after an iteration."""
+"""The example in one file is the library's DDPO-IS: equal rewards, first gradient and weights."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def test_one_iteration_is_the_librarys(
     state = torch.get_rng_state()
     model = minimal.train(minimal.Settings(iterations=1, **SMALL))
     torch.set_rng_state(state)
-    mine, Recording.first = Recording.first, None
+    mine = Recording.first
+    Recording.first = None
     values = {
         "iterations": 1,
         "seed": SMALL["seed"],
@@ -90,7 +91,8 @@ def test_one_iteration_is_the_librarys(
 
 
 def test_its_settings_are_the_defaults_of_the_library(minimal: ModuleType) -> None:
-    config, settings = config_for({}), minimal.Settings()
+    config = config_for({})
+    settings = minimal.Settings()
     for name in vars(settings):
         (home,) = [
             part

@@ -1,6 +1,7 @@
-"""Runs, score caches, tables, evaluations and packages of commit d399994 resume, are served, go on and load.
+"""Runs, score caches, tables, evaluations and packages of commit d399994 still work.
 
-`fixtures_of_old_versions/make.py` made them with that commit; how it resumed its own runs is what is expected here.
+`fixtures_of_old_versions/make.py` made them with that commit. The tests expect the results with
+which that commit resumed its own runs.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ VERSIONS: dict[str, str] = json.loads((OLD / "versions.json").read_text())
 RESUMED: dict[str, dict[str, Any]] = json.loads((OLD / "resumed_runs.json").read_text())
 IMAGE_TIME = 1_700_000_000_000_000_000
 EVALUATION = (
-    "eval", "--checkpoint", "resumed/user_file", "--prompts", "two_prompts.txt", "--trained-prompts", "animals", "--seeds", 2,
-    "--history", 0, "--best-of", 0, "--no-held-out", "--steps", 3, "--out",
-)  # fmt: skip
+    *("eval", "--checkpoint", "resumed/user_file", "--seeds", 2, "--steps", 3),
+    *("--prompts", "two_prompts.txt", "--trained-prompts", "animals"),
+    *("--history", 0, "--best-of", 0, "--no-held-out", "--out"),
+)
 
 
 def same_arithmetic() -> bool:
@@ -56,7 +58,7 @@ def same_arithmetic() -> bool:
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of everything that the commit left, as the current directory, with its cache and a count of the reward's images."""
+    """A copy of all files of the commit, as the current directory, with its score cache in use."""
     folder = tmp_path / "work"
     shutil.copytree(OLD, folder)
     for image in (folder / "images").iterdir():
@@ -69,7 +71,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the packages that users wrote by the patterns of the commit, installed by pip."""
+    """A folder where pip installed the packages that follow the patterns of the commit."""
     folder = tmp_path_factory.mktemp("old")
     sources = [OLD / "plugin_package", *sorted((OLD / "scaffolds").iterdir())]
     for source in sources:
@@ -141,7 +143,8 @@ def same(found: Any, due: Any, rel: float = 0.02, abs: float = 2e-3) -> bool:
 def test_a_killed_run_resumes_to_the_end_with_the_numbers_of_its_own_version(
     name: str, work: Path, ddpo: Run
 ) -> None:
-    run, due = work / "runs" / name, RESUMED[name]
+    run = work / "runs" / name
+    due = RESUMED[name]
     assert [row["iteration"] for row in metrics(run)] == [1]
     code, _, error = ddpo("train", "--resume", run.relative_to(work))
     assert code == 0, error
@@ -163,7 +166,7 @@ def test_a_killed_run_resumes_to_the_end_with_the_numbers_of_its_own_version(
     assert digest == due["sha256"] or not same_arithmetic()
 
 
-def test_a_finished_run_goes_on(work: Path, ddpo: Run) -> None:
+def test_a_finished_run_resumes(work: Path, ddpo: Run) -> None:
     run = work / "resumed" / "user_file"
     code, _, error = ddpo("train", "--resume", run, "--iterations", 3)
     assert code == 0, error
@@ -283,7 +286,7 @@ def test_scores_of_the_zoo_are_kept_under_the_same_identity(name: str) -> None:
     }
 
 
-def test_a_killed_scoring_goes_on_where_it_stopped(work: Path, ddpo: Run) -> None:
+def test_a_killed_scoring_resumes_where_it_stopped(work: Path, ddpo: Run) -> None:
     assert not (work / "stopped.jsonl").exists()
     code, _, error = ddpo(
         "rewards",
@@ -316,7 +319,8 @@ def test_tables_have_the_same_columns_and_scores(
 ) -> None:
     code, _, error = ddpo("rewards", "score", *command, "--out", f"new_{table}")
     assert code == 0, error
-    found, due = scores_of(work / f"new_{table}"), scores_of(OLD / table)
+    found = scores_of(work / f"new_{table}")
+    due = scores_of(OLD / table)
     assert found == (due if same_arithmetic() else pytest.approx(due, rel=0.02))
     read = pd.read_parquet if table.endswith("parquet") else pd.read_csv
     assert list(read(work / f"new_{table}").columns) == list(read(OLD / table).columns)
@@ -370,37 +374,40 @@ def gains(evaluation: Path) -> list[list[Any]]:
 
 
 def test_a_finished_evaluation_is_served(work: Path, ddpo: Run) -> None:
-    due, drawn = gains(work / "evaluation"), images_of(work / "evaluation")
+    due = gains(work / "evaluation")
+    sampled = images_of(work / "evaluation")
     assert due
     code, _, error = ddpo(*EVALUATION, "evaluation")
     assert code == 0, error
     assert scored_images(work) == 0
-    assert images_of(work / "evaluation") == drawn
+    assert images_of(work / "evaluation") == sampled
     assert gains(work / "evaluation") == due
 
 
-def test_an_evaluation_killed_while_sampling_goes_on_where_it_stopped(
+def test_an_evaluation_killed_while_sampling_resumes_where_it_stopped(
     work: Path, ddpo: Run
 ) -> None:
-    stopped, finished = work / "stopped_sampling", work / "evaluation"
-    drawn = images_of(stopped)
-    assert 0 < len(drawn) < len(images_of(finished))
+    stopped = work / "stopped_sampling"
+    finished = work / "evaluation"
+    sampled = images_of(stopped)
+    assert 0 < len(sampled) < len(images_of(finished))
     code, _, error = ddpo(*EVALUATION, stopped.name)
     assert code == 0, error
     after = images_of(stopped)
-    assert {name: after[name] for name in drawn} == drawn, "no image is made again"
+    assert {name: after[name] for name in sampled} == sampled, "no image is made again"
     assert len(after) == len(images_of(finished))
     assert set(after) == set(images_of(finished)) or not same_arithmetic()
     assert same(gains(stopped), gains(OLD / "evaluation"))
 
 
-def test_an_evaluation_killed_while_scoring_goes_on_where_it_stopped(work: Path, ddpo: Run) -> None:
+def test_an_evaluation_killed_while_scoring_resumes_where_it_stopped(work: Path, ddpo: Run) -> None:
     stopped = work / "stopped_scoring"
-    drawn, journal = images_of(stopped), (stopped / "scores-0.jsonl").read_bytes()
+    sampled = images_of(stopped)
+    journal = (stopped / "scores-0.jsonl").read_bytes()
     assert not (stopped / "report.json").exists()
     code, _, error = ddpo(*EVALUATION, stopped.name)
     assert code == 0, error
-    assert images_of(stopped) == drawn, "no image is made again"
+    assert images_of(stopped) == sampled, "no image is made again"
     assert (stopped / "scores-0.jsonl").read_bytes() == journal, "no image is scored again"
     assert scored_images(work) > 0, "the edited images that give the noise floor"
     assert gains(stopped) == gains(OLD / "evaluation")

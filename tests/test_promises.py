@@ -43,7 +43,10 @@ def numbers_of(row: str) -> list[float]:
 
 
 def test_the_table_of_sensitivities_follows_from_the_models_schedule() -> None:
-    """σ and |∂mean/∂v| / σ of DDIM with η = 1 and v-prediction, from diffusers' schedule (arXiv 2010.02502, eq. 12 and 16)."""
+    """σ and |∂mean/∂v| / σ of DDIM with η = 1 and v-prediction, from diffusers' schedule.
+
+    Source: arXiv 2010.02502, equations 12 and 16.
+    """
     from diffusers import DDIMScheduler
 
     section = page("docs/training-evidence.md").partition("| timestep |")[2]
@@ -52,8 +55,9 @@ def test_the_table_of_sensitivities_follows_from_the_models_schedule() -> None:
         ROOT / "ddpo" / "policies" / "emoji" / "weights" / "scheduler"
     )
     schedule.set_timesteps(10)
-    alphas, last = schedule.alphas_cumprod.double(), schedule.final_alpha_cumprod.double()
-    told = zip(
+    alphas = schedule.alphas_cumprod.double()
+    last = schedule.final_alpha_cumprod.double()
+    stated = zip(
         numbers_of("| timestep |" + timesteps),
         numbers_of(sigmas),
         numbers_of(sensitivities),
@@ -68,14 +72,15 @@ def test_the_table_of_sensitivities_follows_from_the_models_schedule() -> None:
         of_noise = (1 - previous - variance).clamp(min=0).sqrt() * alpha.sqrt()
         sigma = variance.sqrt()
         found.append((timestep, float(sigma), float((of_noise - of_x0).abs() / sigma)))
-    for one, other in zip(found, told, strict=True):
+    for one, other in zip(found, stated, strict=True):
         assert one[0] == other[0]
         assert one[1] == pytest.approx(other[1], abs=6e-4)
         assert one[2] == pytest.approx(other[2], rel=0.05)
 
 
 def test_the_readme_tells_what_the_page_about_generalisation_measured() -> None:
-    readme, measured = page("README.md"), page("docs/generalisation.md")
+    readme = page("README.md")
+    measured = page("docs/generalisation.md")
     for reward in ("compressibility", "incompressibility", "colorfulness"):
         (row,) = re.findall(rf"^\| {reward}, .+$", readme, re.MULTILINE)
         (source,) = re.findall(rf"^\| {reward} \| (.+%) \|$", measured, re.MULTILINE)
@@ -90,8 +95,10 @@ def test_the_readme_tells_what_the_page_about_generalisation_measured() -> None:
 
 
 def test_the_readme_tells_the_onsets_and_counts_of_the_measured_readings() -> None:
-    readme, measured = " ".join(page("README.md").split()), page("docs/generalisation.md")
-    onsets, left = [], []
+    readme = " ".join(page("README.md").split())
+    measured = page("docs/generalisation.md")
+    onsets = []
+    left = []
     for reward in ("compressibility", "incompressibility", "colorfulness"):
         table = measured.partition(f"<!-- history {reward}:begin -->")[2].partition("<!--")[0]
         rows = [
@@ -106,11 +113,9 @@ def test_the_readme_tells_the_onsets_and_counts_of_the_measured_readings() -> No
         list(map(int, found))
         for found in re.findall(r"no sign: (\d+), watch: (\d+), strong signs: (\d+)\.", measured)
     ]
-    runs, watch, strong = (
-        sum(map(sum, counts)),
-        sum(found[1] for found in counts),
-        sum(found[2] for found in counts),
-    )
+    runs = sum(map(sum, counts))
+    watch = sum(found[1] for found in counts)
+    strong = sum(found[2] for found in counts)
     assert strong == 0
     assert (
         f'no strong sign in {runs} runs that were stopped in time ({watch} of them "watch")'
@@ -119,7 +124,7 @@ def test_the_readme_tells_the_onsets_and_counts_of_the_measured_readings() -> No
 
 
 def test_the_output_in_the_readme_has_the_columns_of_an_evaluation(
-    pictures: Path, tmp_path: Path, ddpo: Run
+    images: Path, tmp_path: Path, ddpo: Run
 ) -> None:
     block = page("README.md").partition("```text\n")[2].partition("```")[0].splitlines()
     columns = re.split(r"\s{2,}", block[1].strip())
@@ -131,14 +136,14 @@ def test_the_output_in_the_readme_has_the_columns_of_an_evaluation(
     ]
     arguments = [
         "eval",
-        *images_of(pictures),
+        *images_of(images),
         "--reward",
         "darkness",
         "--no-held-out",
         "--out",
         tmp_path / "report",
     ]
-    code, output, errors = ddpo(*arguments, "--trained-prompts", pictures / "p.txt")
+    code, output, errors = ddpo(*arguments, "--trained-prompts", images / "p.txt")
     assert code == 0, errors
     headers = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
     assert any(set(columns) <= set(header) for header in headers), (
@@ -191,11 +196,11 @@ def test_a_redirection_does_not_take_the_token_along(elsewhere: tuple[str, list[
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two folders of images of two prompts, and the list of prompts."""
     from PIL import Image
 
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     (folder / "p.txt").write_text("a cat\na teapot\n", encoding="utf-8")
     for name, level in (("base", 200), ("tuned", 40)):
         for place, prompt in enumerate(("a_cat", "a_teapot")):
@@ -218,11 +223,11 @@ def images_of(folder: Path) -> list[str]:
 
 
 def test_json_and_markdown_are_alone_on_standard_output(
-    pictures: Path, tmp_path: Path, ddpo: Run
+    images: Path, tmp_path: Path, ddpo: Run
 ) -> None:
     arguments = [
         "eval",
-        *images_of(pictures),
+        *images_of(images),
         "--reward",
         "darkness",
         "--no-held-out",
@@ -250,11 +255,14 @@ def test_json_and_markdown_are_alone_on_standard_output(
     ],
 )
 def test_conditions_decide_the_exit_status(
-    pictures: Path, tmp_path: Path, ddpo: Run, condition: str, code: int
+    images: Path, tmp_path: Path, ddpo: Run, condition: str, code: int
 ) -> None:
-    """The tuned images are darker; with two kinds of evidence at most, the reading cannot be told, which counts as true."""
+    """The tuned images are darker; at most two kinds of evidence allow no verdict.
+
+    A condition without a verdict counts as true.
+    """
     arguments = [
-        *images_of(pictures),
+        *images_of(images),
         "--reward",
         "darkness",
         "--no-held-out",
@@ -469,12 +477,12 @@ def test_without_stochasticity_other_images_are_drawn(tmp_path: Path, ddpo: Run)
 
 @pytest.mark.parametrize(("option", "leaks", "dropped"), [("report", 1, 0), ("drop", 0, 1)])
 def test_prompts_that_training_gave_away_are_reported_or_dropped(
-    pictures: Path, tmp_path: Path, ddpo: Run, option: str, leaks: int, dropped: int
+    images: Path, tmp_path: Path, ddpo: Run, option: str, leaks: int, dropped: int
 ) -> None:
     """Of "a cat" and "a teapot", the training prompt "the cats" gives the first one away."""
     (tmp_path / "trained.txt").write_text("the cats\n", encoding="utf-8")
     arguments = (
-        *images_of(pictures),
+        *images_of(images),
         "--reward",
         "darkness",
         "--no-held-out",
@@ -636,16 +644,16 @@ def test_an_evaluation_measures_four_kinds_of_evidence_without_downloaded_reward
 
 
 def test_the_batch_size_of_calibrating_comparing_and_validating_changes_no_score(
-    pictures: Path, tmp_path: Path, ddpo: Run
+    images: Path, tmp_path: Path, ddpo: Run
 ) -> None:
-    images = pictures / "base"
+    base = images / "base"
     (tmp_path / "choices.csv").write_text(
         "image_a,image_b,label\na_cat/0.png,a_teapot/1.png,a\n", encoding="utf-8"
     )
-    choices = ("--preferences", tmp_path / "choices.csv", "--images", images)
+    choices = ("--preferences", tmp_path / "choices.csv", "--images", base)
     for command, arguments in {
-        "calibrate": ("darkness", images),
-        "compare": ("darkness", "saturation", images, "--no-edits"),
+        "calibrate": ("darkness", base),
+        "compare": ("darkness", "saturation", base, "--no-edits"),
         "validate": ("darkness", *choices),
     }.items():
         written = []
@@ -663,7 +671,10 @@ def test_the_batch_size_of_calibrating_comparing_and_validating_changes_no_score
 
 def test_checking_a_reward_with_a_prompt_that_it_needs(tmp_path: Path, ddpo: Run) -> None:
     """The reward raises unless a number is in the prompt."""
-    source = "import re\ndef count(images, prompts):\n    return [float(re.search('[0-9]+', prompt)[0]) for prompt in prompts]\n"
+    source = (
+        "import re\ndef count(images, prompts):\n"
+        "    return [float(re.search('[0-9]+', prompt)[0]) for prompt in prompts]\n"
+    )
     (tmp_path / "counting.py").write_text(source, encoding="utf-8")
     arguments = ("rewards", "check", f"{tmp_path / 'counting.py'}:count", "--only", "contract")
     assert ddpo(*arguments)[0] == 1

@@ -78,12 +78,12 @@ def test_every_builtin_list_is_in_the_table_with_its_size() -> None:
     page = (Path(__file__).parents[1] / "docs" / "training-prompts.md").read_text()
     table_of_lists = page.partition("| list | prompts |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| (`.*?`) \| ([\d, ]+) \|", table_of_lists, re.MULTILINE)
-    told = {
+    stated = {
         name: int(size)
         for names, sizes in rows
         for name, size in zip(re.findall(r"`(\w+)`", names), sizes.split(", "), strict=True)
     }
-    assert told == table
+    assert stated == table
 
 
 def test_the_imagenet_animals_are_the_first_398_classes() -> None:

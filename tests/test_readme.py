@@ -1,4 +1,4 @@
-"""README and docs are true: tables come from the cards, links and names exist, the README's reward scores, the map is complete."""
+"""README and docs are true: their tables, links, names, rewards and the map of the docs."""
 
 from __future__ import annotations
 
@@ -149,8 +149,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_dead_links_are_noticed() -> None:
     text = (
-        '[a](docs/none.md) [b](docs/models.md#none) [c](#none) <img src="docs/none.svg"> [d](#ddpo) '
-        "[e](docs/models.md#files) [f](https://example.org)"
+        '[a](docs/none.md) [b](docs/models.md#none) [c](#none) <img src="docs/none.svg"> '
+        "[d](#ddpo) [e](docs/models.md#files) [f](https://example.org)"
     )
     assert dead_links(ROOT / "README.md", text) == [
         "docs/none.md",

@@ -1,4 +1,4 @@
-"""The page of the paper's comparison: its figure is drawn where it should be, and the page is filled."""
+"""The page of the paper's comparison: its figure is in its place, and the page is filled."""
 
 from __future__ import annotations
 

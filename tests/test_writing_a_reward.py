@@ -28,7 +28,7 @@ OWN = [
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the page's files, and two pictures."""
+    """A folder with the page's files, and two images."""
     for source in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         (tmp_path / source.splitlines()[0].removeprefix("# ")).write_text(source)
     (tmp_path / "images").mkdir()
@@ -42,10 +42,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_code_scores_as_by_hand(folder: Path) -> None:
-    pictures = np.zeros((2, 4, 4, 3), np.uint8)
-    pictures[0, ..., 2] = 255  # blue: minus half
-    pictures[1, :2] = 255  # the upper half white
-    batch = ImageBatch.of_uint8(pictures, [Prompt(""), Prompt("")])
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    images[0, ..., 2] = 255  # blue: minus half
+    images[1, :2] = 255  # the upper half white
+    batch = ImageBatch.of_uint8(images, [Prompt(""), Prompt("")])
     assert make_reward("./my_reward.py:redness")(batch).values.tolist() == [-0.5, 0.0]
     assert make_reward("./my_reward.py:redness:floor=-0.25")(batch).values.tolist() == [-0.25, 0.0]
     assert make_reward("./my_contrast.py:Contrast")(batch).values.tolist() == pytest.approx(

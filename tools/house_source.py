@@ -6,7 +6,8 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterable, Iterator
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -167,10 +168,34 @@ def dialect_of_text(path: Path) -> Iterator[Place]:
         yield Place(path, offset + 1, f"{word!r}")
 
 
+def excluded_paths(folder: Path) -> list[Path]:
+    """The paths in ruff's `extend-exclude`, of the nearest pyproject.toml at or above a folder."""
+    for parent in (folder, *folder.parents):
+        settings = parent / "pyproject.toml"
+        if settings.is_file():
+            tools = tomllib.loads(settings.read_text(encoding="utf-8")).get("tool", {})
+            return [parent / name for name in tools.get("ruff", {}).get("extend-exclude", [])]
+    return []
+
+
+def files_at(root: Path) -> list[Path]:
+    """The files at or below a path, in order; files that ruff leaves out below it are left out."""
+    if root.is_file():
+        return [root]
+    whole = root.resolve()
+    excluded = {
+        root / path.relative_to(whole) for path in excluded_paths(whole) if whole in path.parents
+    }
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.is_file() and excluded.isdisjoint((path, *path.parents))
+    )
+
+
 def python_files(root: Path) -> list[Path]:
     """The Python files at or below a path, in order."""
-    found: Iterable[Path] = [root] if root.is_file() else root.rglob("*.py")
-    return sorted(path for path in found if path.suffix == ".py")
+    return [path for path in files_at(root) if path.suffix == ".py"]
 
 
 def package_of(path: Path) -> Path:

@@ -30,7 +30,7 @@ from house_imports import (
     wide_imports,
 )
 from house_rules import RULES
-from house_source import Place, Source, dialect_of_text, package_of, python_files
+from house_source import Place, Source, dialect_of_text, files_at, package_of, python_files
 
 TEXTS = (".md", ".html", ".jinja", ".j2", ".template", ".css")
 ROOMS = ("ddpo", "ddpo.rewards", "ddpo.eval")
@@ -162,9 +162,8 @@ def listed(rule: str, path: Path) -> Iterator[Place]:
     house = house_at(path)
     yield from house.places(rule)
     if rule == "dialect":
-        texts = [house.root] if house.root.is_file() else sorted(house.root.rglob("*"))
-        for file in texts:
-            if file.suffix in TEXTS and file.is_file():
+        for file in files_at(house.root):
+            if file.suffix in TEXTS:
                 yield from dialect_of_text(file)
 
 

@@ -70,7 +70,7 @@ def test_a_run_prints_a_line_per_iteration_and_can_be_sampled(
     done = ddpo(*train_arguments(tiny_model, 2), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert "8 pictures (4 prompts × 2), 1 update" in " ".join(lines[:4])
+    assert "8 images (4 prompts × 2), 1 update" in " ".join(lines[:4])
     assert [line.split("  ")[0] for line in lines if line.startswith("iteration")] == [
         "iteration 1/2",
         "iteration 2/2",

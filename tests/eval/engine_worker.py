@@ -220,10 +220,10 @@ def with_kills(out: Path, random_: random.Random, count: int, seconds: float) ->
 def main(folder: str, seed: str, kills: str) -> None:
     """Prints how the processes were killed."""
     tuned_policy()
-    begun = time.monotonic()
+    started = time.monotonic()
     if ended(start(Path(folder) / "straight")):
         sys.exit("the straight evaluation failed")
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     on_two_processes(Path(folder) / "two")
     killed = with_kills(Path(folder) / "killed", random.Random(int(seed)), int(kills), seconds)
     print(json.dumps(list(killed)))  # noqa: T201

@@ -67,7 +67,7 @@ def test_only_work_that_a_kill_interrupted_is_done_twice(evaluated: Path) -> Non
     everything = [(kind, one) for kind, what in straight for one in what]
     assert len(everything) == len(set(everything)) == IMAGES + SWAPPED + REWARDS * IMAGES
     finished: set[tuple[str, str]] = set()
-    begun: set[tuple[str, str]] = set()
+    started: set[tuple[str, str]] = set()
     processes = calls(evaluated / "killed-work.jsonl")
     for done in processes.values():
         work = [[(kind, one) for one in what] for kind, what in done]
@@ -75,8 +75,8 @@ def test_only_work_that_a_kill_interrupted_is_done_twice(evaluated: Path) -> Non
         finished |= {
             one for call in work[:-1] for one in call
         }  # the last one may have been under way
-        begun |= {one for call in work for one in call}
-    assert begun == set(everything)
+        started |= {one for call in work for one in call}
+    assert started == set(everything)
     assert all(
         len(what) <= (8 if kind == "draw" else 16)
         for done in processes.values()

@@ -98,11 +98,11 @@ def test_a_checkpoint_outside_a_run_says_what_is_not_known(
     work = of(alone, rewards=("darkness",))
     assert work.splits[0].role == "seen"
     assert "not known" in work.notes[0]
-    told = of(
+    planned = of(
         alone, rewards=("darkness",), trained_prompts="objects", prompts=("animals", "objects")
     )
-    assert [split.role for split in told.splits] == ["external", "seen"]
-    assert told.notes == ()
+    assert [split.role for split in planned.splits] == ["external", "seen"]
+    assert planned.notes == ()
 
 
 def test_a_changed_reward_and_different_samplers_are_noted(

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -531,15 +532,16 @@ def _plain(markdown: str) -> str:
 
 
 @pytest.mark.parametrize("render", [render_markdown, render_github])
-def test_markdown_says_the_same_and_stays_text(report: Report, render: object) -> None:
+def test_markdown_says_the_same_and_stays_text(
+    report: Report, render: Callable[[Report], str]
+) -> None:
     leak = replace(
         report.splits[1], leaks=(LeakFacts("a | `rm` @all #1 <b>", "a\ncat", "@all <i> [x](y)"),)
     )
-    markdown = render(replace(report, splits=(report.splits[0], leak, *report.splits[2:])))  # type: ignore[operator]
+    report = replace(report, splits=(report.splits[0], leak, *report.splits[2:]))
+    markdown = render(report)
     for model in MODELS:
-        for sentence in answer(
-            replace(report, splits=(report.splits[0], leak, *report.splits[2:])), model
-        ):
+        for sentence in answer(report, model):
             assert sentence in _plain(markdown)
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {12}

@@ -82,7 +82,8 @@ def test_every_field_is_documented() -> None:
 def _names(kind: type) -> Iterator[str]:
     import typing
 
-    for field, hint in zip(fields(kind), typing.get_type_hints(kind).values(), strict=True):  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind).values()
+    for field, hint in zip(fields(kind), hints, strict=True):  # type: ignore[arg-type]
         yield field.name
         for part in typing.get_args(hint):
             if is_dataclass(part) and kind.__name__ == "Report":

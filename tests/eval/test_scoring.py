@@ -1,4 +1,7 @@
-"""Scoring: once per picture, in fixed calls, read back as computed; what is told apart when a reward does not give a score."""
+"""Scoring happens once per image and in fixed calls; its scores are read back as computed.
+
+Images without a score, failures on one image and outages are distinguished.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +33,18 @@ class Rank:
     """Accelerate's state, as far as sharing needs it."""
 
     def __init__(self, rank: int, count: int) -> None:
-        self.process_index, self.num_processes = rank, count
+        self.process_index = rank
+        self.num_processes = count
 
     def wait_for_everyone(self) -> None:
         pass
 
 
 class Reward:
-    """Mean level, with a part; keeps what it was called with. NaN, an exception or an outage where the prompt says so."""
+    """The mean level, with a part; it records its calls.
+
+    A prompt can ask for NaN, an exception or an outage.
+    """
 
     def __init__(self, inputs: tuple[Any, ...] = ("image",)) -> None:
         self.card = RewardCard(
@@ -100,7 +107,8 @@ def read(store: ImageStore, items: list[tuple[str, Prompt]], reward: Reward) -> 
 
 
 def test_scores_are_read_back_to_the_bit_with_parts_and_reasons(store: ImageStore) -> None:
-    reward, items = Reward(("image", "prompt")), [*ITEMS[:20], (ITEMS[20][0], Prompt("a secret"))]
+    reward = Reward(("image", "prompt"))
+    items = [*ITEMS[:20], (ITEMS[20][0], Prompt("a secret"))]
     assert run(reward, store, items) == [
         ScoreProgress(0, 21, 0),
         ScoreProgress(16, 21, 0),
@@ -141,36 +149,35 @@ def test_every_float32_survives_the_journal(tmp_path: Path) -> None:
     assert all(one is not None and math.isnan(one.parts["part"]) for one in found)
 
 
-def test_a_picture_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_prompts(
+def test_an_image_is_scored_once_and_once_per_prompt_only_if_the_reward_reads_prompts(
     store: ImageStore,
 ) -> None:
     twice = [*ITEMS[:4], *ITEMS[:4], (ITEMS[0][0], Prompt("another"))]
-    blind, reading, asking = (
-        Reward(),
-        Reward(("image", "prompt")),
-        Reward(("image", "prompt", "metadata")),
-    )
+    blind = Reward()
+    with_prompt = Reward(("image", "prompt"))
+    with_metadata = Reward(("image", "prompt", "metadata"))
     run(blind, store, twice)
     assert [len(call) for call in blind.calls] == [4]
     assert blind.card.inputs == ("image",)
     (store.out / "scores-0.jsonl").unlink()
-    run(reading, store, twice)
-    assert [len(call) for call in reading.calls] == [5]
+    run(with_prompt, store, twice)
+    assert [len(call) for call in with_prompt.calls] == [5]
     (store.out / "scores-0.jsonl").unlink()
-    run(asking, store, [*twice, (ITEMS[0][0], Prompt("another", {"count": 3}))])
-    assert [len(call) for call in asking.calls] == [6]
+    run(with_metadata, store, [*twice, (ITEMS[0][0], Prompt("another", {"count": 3}))])
+    assert [len(call) for call in with_metadata.calls] == [6]
 
 
 def test_calls_are_blocks_of_the_plan_wherever_it_stopped_and_however_many_share_it(
     store: ImageStore,
 ) -> None:
-    """A reward may move in its last digits with the pictures around: the same pictures must be around each time."""
+    """The last digits of a score may depend on the rest of its batch, so batches must be equal."""
     straight = Reward()
     run(straight, store, ITEMS)
     assert [len(call) for call in straight.calls] == [16, 16, 8]
     assert [sha for call in straight.calls for sha in call] == [sha for sha, _ in ITEMS]
     journal = store.out / "scores-0.jsonl"
-    whole, found = journal.read_bytes(), read(store, ITEMS, straight)
+    whole = journal.read_bytes()
+    found = read(store, ITEMS, straight)
     lines = whole.splitlines(keepends=True)
     for kept in (0, 40, len(lines[0]), len(lines[0] + lines[1]) - 1):
         journal.write_bytes(whole[:kept])
@@ -180,7 +187,8 @@ def test_calls_are_blocks_of_the_plan_wherever_it_stopped_and_however_many_share
         assert again.calls == straight.calls[done:]
         assert journal.read_bytes() == whole
     journal.unlink()
-    first, second = Reward(), Reward()
+    first = Reward()
+    second = Reward()
     run(first, store, ITEMS, World(Rank(0, 2), "cpu"))
     run(second, store, ITEMS, World(Rank(1, 2), "cpu"))
     assert (first.calls, second.calls) == (straight.calls[::2], straight.calls[1::2])
@@ -194,7 +202,7 @@ def test_another_reward_or_version_has_scores_of_its_own(store: ImageStore) -> N
         assert unscored("mean|2", Reward().card, journal, ITEMS[:4]) == ITEMS[:4]
 
 
-def test_pictures_of_several_sizes_are_scored_each_with_its_like(store: ImageStore) -> None:
+def test_images_of_several_sizes_are_scored_each_with_its_like(store: ImageStore) -> None:
     wide = np.random.default_rng(2).integers(0, 256, (2, 4, 9, 3), dtype=np.uint8)
     store.add((ImageKey("s", "wide", place), pixels, {}) for place, pixels in enumerate(wide))
     mixed = [
@@ -215,10 +223,11 @@ def test_pictures_of_several_sizes_are_scored_each_with_its_like(store: ImageSto
     )
 
 
-def test_a_picture_on_which_a_reward_breaks_is_unscorable_and_tried_again_next_time(
+def test_an_image_on_which_a_reward_breaks_is_unscorable_and_tried_again_next_time(
     store: ImageStore,
 ) -> None:
-    reward, items = Reward(("image", "prompt")), [*ITEMS[:5], (ITEMS[5][0], Prompt("break here"))]
+    reward = Reward(("image", "prompt"))
+    items = [*ITEMS[:5], (ITEMS[5][0], Prompt("break here"))]
     run(reward, store, items)
     found = read(store, items, reward)
     assert found[5] is not None
@@ -243,7 +252,7 @@ def test_a_reward_that_is_broken_or_away_stops_the_evaluation_and_the_scores_are
 ) -> None:
     broken = [(sha256, Prompt(f"break {place}")) for place, (sha256, _) in enumerate(ITEMS[:3])]
     with pytest.raises(
-        RewardFailure, match=r"'mean' could score none of 3 pictures; the first: .*out of tea"
+        RewardFailure, match=r"'mean' could score none of 3 images; the first: .*out of tea"
     ):
         run(Reward(("image", "prompt")), store, broken)
     away = Reward(("image", "prompt"))
@@ -253,13 +262,11 @@ def test_a_reward_that_is_broken_or_away_stops_the_evaluation_and_the_scores_are
     assert [one is not None for one in read(store, ITEMS[:20], away)] == [True] * 16 + [False] * 4
 
 
-def test_a_picture_on_which_a_back_end_fails_holds_up_no_evaluation_and_is_asked_for_again_later(
+def test_an_image_that_fails_a_back_end_delays_no_evaluation_and_is_tried_again_later(
     store: ImageStore,
 ) -> None:
-    reward, items = (
-        Reward(("image", "prompt")),
-        [*ITEMS[:18], (ITEMS[18][0], Prompt("outage")), ITEMS[19]],
-    )
+    reward = Reward(("image", "prompt"))
+    items = [*ITEMS[:18], (ITEMS[18][0], Prompt("outage")), ITEMS[19]]
     assert run(reward, store, items)[-1] == ScoreProgress(20, 20, 0)
     found = read(store, items, reward)
     assert [one is not None and not one.failed for one in found] == [True] * 18 + [False, True]
@@ -269,12 +276,12 @@ def test_a_picture_on_which_a_back_end_fails_holds_up_no_evaluation_and_is_asked
     assert run(again, store, items)[0] == ScoreProgress(19, 20, 19)
 
 
-def test_a_damaged_picture_and_a_reward_of_groups_are_refused(store: ImageStore) -> None:
+def test_a_damaged_image_and_a_reward_of_groups_are_refused(store: ImageStore) -> None:
     path = store.out / image_path(ITEMS[1][0])
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ImageError, match=ITEMS[1][0]):
         run(Reward(), store, ITEMS[:3])
-    with pytest.raises(ConfigError, match="judges pictures as a group"):
+    with pytest.raises(ConfigError, match="judges images as a group"):
         run(Reward(("image", "group")), store, ITEMS[:3])
 
 

@@ -82,8 +82,8 @@ def test_roles_follow_what_was_trained_on() -> None:
 
 def test_other_training_prompts_take_the_place_of_the_animals() -> None:
     trained = [Prompt(f"a house with {number} doors") for number in range(1000)]
-    (split, told), *others = load_splits((), trained)
-    assert (split.name, split.role, told.source) == (
+    (split, reported), *others = load_splits((), trained)
+    assert (split.name, split.role, reported.source) == (
         "training",
         "seen",
         "64 of the run's 1,000 training prompts",
@@ -113,15 +113,15 @@ def test_a_name_can_be_given_and_claims_a_role_but_not_that_of_the_seen() -> Non
 
 def test_leaks_are_reported_or_dropped() -> None:
     written("mine.txt", "the cats", "a poodle", "a lighthouse")
-    told = facts("mine.txt", ANIMALS)
-    assert (told.prompts, told.dropped) == (3, 0)
-    assert [(leak.heldout, leak.train) for leak in told.leaks] == [
+    reported = facts("mine.txt", ANIMALS)
+    assert (reported.prompts, reported.dropped) == (3, 0)
+    assert [(leak.heldout, leak.train) for leak in reported.leaks] == [
         ("the cats", "a cat"),
         ("a poodle", "a dog"),
     ]
     ((split, dropped),) = load_splits(["mine.txt"], ANIMALS, leaks="drop")
     assert [prompt.text for prompt in split.prompts] == ["a lighthouse"]
-    assert (dropped.prompts, dropped.dropped, dropped.leaks) == (1, 2, told.leaks)
+    assert (dropped.prompts, dropped.dropped, dropped.leaks) == (1, 2, reported.leaks)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_leaks_are_reported_or_dropped() -> None:
     [("near", "40 of the 40 prompts of near show a kind"), ("seen_activities", "36 of the 36")],
 )
 def test_what_is_near_by_design_is_no_alarm_and_stays(name: str, says: str) -> None:
-    told = facts(name, ANIMALS, leaks="drop")
-    assert (told.leaks, told.dropped) == ((), 0)
-    assert told.notes[0].startswith(says)
+    reported = facts(name, ANIMALS, leaks="drop")
+    assert (reported.leaks, reported.dropped) == ((), 0)
+    assert reported.notes[0].startswith(says)
     written("breeds.txt", "a beagle", "a dog")
     near = facts("near=breeds.txt", ANIMALS, leaks="drop")
     assert ([leak.heldout for leak in near.leaks], near.prompts) == (
@@ -151,7 +151,7 @@ def test_unseen_things_of_a_wider_kind_are_noted() -> None:
 def test_a_prompt_may_stand_in_two_splits_and_a_note_says_so() -> None:
     written("one.txt", "a lamp", "a kettle")
     written("two.txt", "a kettle", "a spoon")
-    first, second = (told for _, told in load_splits(["one.txt", "two.txt"], ANIMALS))
+    first, second = (reported for _, reported in load_splits(["one.txt", "two.txt"], ANIMALS))
     assert first.notes == ()
     assert second.notes == (
         "1 prompt is both in one and in two: the images are the same and count in each.",
@@ -166,9 +166,9 @@ def test_markup_and_emoji_and_very_long_prompts_pass_as_they_are() -> None:
         "word " * 2500 + "end",
     ]
     written("odd.txt", *texts)
-    ((split, told),) = load_splits(["odd.txt"], [Prompt("🐶"), Prompt("a house " * 2000)])
+    ((split, reported),) = load_splits(["odd.txt"], [Prompt("🐶"), Prompt("a house " * 2000)])
     assert [prompt.text for prompt in split.prompts] == texts
-    assert told.leaks == ()
+    assert reported.leaks == ()
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@
     python tests/fixtures_of_old_versions/make.py ../old
     git worktree remove ../old
 
-Each command below runs with that checkout first among Python's modules, in a folder of its own, and names its files relative to that
-folder. Runs, an evaluation and a scoring are killed by SIGKILL on their way. What the commit itself makes of the killed runs is what the
-tests expect.
+Each command below runs in a folder of its own, with that checkout first among Python's modules.
+It names its files relative to that folder. Some runs, evaluations and scorings are killed by
+SIGKILL. The tests expect the results with which the commit itself resumes the killed runs.
 """
 
 from __future__ import annotations
@@ -101,13 +101,15 @@ def observe(event):
         os.kill(os.getpid(), signal.SIGKILL)
 asked = {"prompts": ("two_prompts.txt",), "trained_prompts": "animals", "seeds": 2}
 asked |= {"history": 0, "best_of": 0, "held_out": False, "steps": 3}
-carry_out(plan(Request(checkpoints=("resumed/user_file",), out=Path("stopped_sampling"), **asked)), observe)
+asked |= {"checkpoints": ("resumed/user_file",), "out": Path("stopped_sampling")}
+carry_out(plan(Request(**asked)), observe)
 """
 IDENTITIES = """
 import json
 from ddpo.rewards.catalog import CARDS
 from ddpo.rewards.zoo import resolve
-print(json.dumps({name: resolve(name).identity for name, card in CARDS.items() if card.cache}, indent=1))
+found = {name: resolve(name).identity for name, card in CARDS.items() if card.cache}
+print(json.dumps(found, indent=1))
 """
 
 
@@ -159,7 +161,7 @@ def call(
     calls: str = "calls",
     killed: bool = False,
 ) -> str:
-    """Runs Python with the checkout's `ddpo`, and returns what it printed; it must end well, or be killed."""
+    """Standard output of Python with the checkout's `ddpo`; it must succeed, or be killed."""
     environment = os.environ | {
         "PYTHONPATH": f"{checkout.absolute()}{os.pathsep}{site}",
         "OMP_NUM_THREADS": "1",
@@ -239,7 +241,7 @@ def make_runs(work: Path, checkout: Path, site: Path) -> None:
 
 
 def leave_out(work: Path) -> None:
-    """Removes what no test reads: grids of images, and all resumed runs but the one that is evaluated."""
+    """Removes files that no test reads: image grids, and resumed runs without an evaluation."""
     for grid in [*work.glob("runs/*/samples/*.png"), *work.glob("resumed/*/samples/*.png")]:
         grid.unlink()
     for run in (work / "resumed").iterdir():
@@ -260,7 +262,7 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """The rows of a finished run's metrics, and its last weights: a hash, and size and sum of each tensor."""
+    """Metrics and last weights of a finished run: a hash, and size and sum of each tensor."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows = [
         {name: value for name, value in row.items() if not name.startswith("seconds")}
@@ -325,7 +327,10 @@ def make_scorings(work: Path, checkout: Path, site: Path) -> None:
 
 
 def make_evaluations(work: Path, checkout: Path, site: Path) -> None:
-    """A finished evaluation of a run, one killed while the run's images were sampled, and one while edited images were scored."""
+    """A finished evaluation of a run, and two killed ones.
+
+    One was killed while it sampled images, the other while it scored edited images.
+    """
     evaluate = [
         "-m",
         "ddpo",
@@ -365,7 +370,7 @@ def make_evaluations(work: Path, checkout: Path, site: Path) -> None:
 
 
 def make_packages(work: Path, checkout: Path) -> None:
-    """What a user wrote by the patterns of the commit: its plug-in package, its example, and the packages of `ddpo rewards new`."""
+    """Packages by the patterns of the commit: plug-in package, example and scaffolds."""
     shutil.copytree(
         checkout / "tests" / "plugin_package",
         work / "plugin_package",
@@ -388,7 +393,7 @@ def make_packages(work: Path, checkout: Path) -> None:
 
 
 def import_paths(checkout: Path) -> list[str]:
-    """`module` and `module:name` of all public names, and of all that README, docs, examples, plug-in package and scaffolds name."""
+    """`module` and `module:name` of all public names, and of those in documents and examples."""
     files = [
         checkout / "README.md",
         *sorted((checkout / "docs").rglob("*.md")),

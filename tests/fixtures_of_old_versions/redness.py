@@ -1,4 +1,4 @@
-"""A reward of a user, which counts the images that it scores, and can be killed after some of them."""
+"""A user's reward that counts the images it scores, and can be killed after some of them."""
 
 import os
 import signal

@@ -100,7 +100,8 @@ def test_broken_images_are_implausible(
     if pixels is None:
         pixels = torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        latents = emoji.vae.encode(pixels * 2 - 1).latent_dist.mean  # type: ignore[attr-defined]  # of the Stable Diffusion family
+        # the policy is of the Stable Diffusion family
+        latents = emoji.vae.encode(pixels * 2 - 1).latent_dist.mean  # type: ignore[attr-defined]
     broken = denoising_probe(emoji, KEYS, latents, 12)
     assert float(broken.fit.max()) < float(view.fit.min())
     assert (broken.prompt_evidence < 0).all()

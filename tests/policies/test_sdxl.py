@@ -109,7 +109,8 @@ def test_in_float16_the_autoencoder_that_asks_for_it_decodes_in_float32(tiny_xl:
         policy.decode(torch.zeros(1, *policy.latent_shape, dtype=torch.float16)).dtype
         == torch.float32
     )
-    assert load_policy(str(tiny_xl), dtype="bfloat16").vae.dtype == torch.bfloat16  # type: ignore[attr-defined]
+    halved = load_policy(str(tiny_xl), dtype="bfloat16")
+    assert halved.vae.dtype == torch.bfloat16  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])

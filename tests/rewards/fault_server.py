@@ -56,7 +56,7 @@ class FaultServer:
 
     def next_fault(self, request: dict[str, Any]) -> str:
         with self.lock:
-            if picture_url(request) in self.bad:
+            if image_url(request) in self.bad:
                 return "500"
             if self.good is not None:
                 self.good -= 1
@@ -68,13 +68,13 @@ class FaultServer:
         return decoded(self.requests[place])
 
 
-def picture_url(request: dict[str, Any]) -> str:
+def image_url(request: dict[str, Any]) -> str:
     return str(request["messages"][0]["content"][0]["image_url"]["url"])
 
 
 def decoded(request: dict[str, Any]) -> np.ndarray:
     with Image.open(
-        io.BytesIO(base64.b64decode(picture_url(request).removeprefix("data:image/jpeg;base64,")))
+        io.BytesIO(base64.b64decode(image_url(request).removeprefix("data:image/jpeg;base64,")))
     ) as image:
         return np.asarray(image.convert("RGB"))
 
@@ -105,7 +105,7 @@ REPLIES = {
     "a number": (200, b"7"),
     "no choices": (200, b'{"choices": []}'),
     "huge": (200, b" " * (5 * 1024 * 1024)),
-    "400": (400, b'{"error": "the picture is too small"}'),
+    "400": (400, b'{"error": "the image is too small"}'),
     "401": (401, b'{"error": "who are you"}'),
     "429": (429, b'{"error": "slow down"}'),
     "500": (500, b"Traceback (most recent call last):\n  boom"),
@@ -122,18 +122,18 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.server.told.paths.append(self.path)
+        self.server.record.paths.append(self.path)
         self.send(200, json.dumps({"data": [{"id": "tiny-vlm"}, {"id": "other"}]}).encode())
 
     def do_POST(self) -> None:
-        told: FaultServer = self.server.told
+        record: FaultServer = self.server.record
         body = self.rfile.read(int(self.headers["Content-Length"]))
         request = json.loads(body)
-        fault = told.next_fault(request)
-        with told.lock:
-            told.paths.append(self.path)
-            told.requests.append(request)
-            told.headers.append({name.lower(): value for name, value in self.headers.items()})
+        fault = record.next_fault(request)
+        with record.lock:
+            record.paths.append(self.path)
+            record.requests.append(request)
+            record.headers.append({name.lower(): value for name, value in self.headers.items()})
         if fault == "hangs":
             self.server.over.wait(30)
             self.close_connection = True
@@ -162,10 +162,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, status: int, body: bytes, length: int | None = None) -> None:
         self.send_response(status)
-        if status == 429 and self.server.told.retry_after is not None:
-            self.send_header("Retry-After", self.server.told.retry_after)
+        if status == 429 and self.server.record.retry_after is not None:
+            self.send_header("Retry-After", self.server.record.retry_after)
         if status == 302:
-            self.send_header("Location", self.server.told.elsewhere)
+            self.send_header("Location", self.server.record.elsewhere)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
         self.wfile.write(body)
@@ -183,11 +183,13 @@ def fault_server(*faults: str, then: str = "ok") -> Iterator[FaultServer]:
     """A running server that gives the next requests these faults."""
     server: Any = Server(("127.0.0.1", 0), Handler)
     server.over = threading.Event()
-    server.told = FaultServer(f"http://127.0.0.1:{server.server_address[1]}/v1", list(faults), then)
+    server.record = FaultServer(
+        f"http://127.0.0.1:{server.server_address[1]}/v1", list(faults), then
+    )
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True)
     thread.start()
     try:
-        yield server.told
+        yield server.record
     finally:
         server.over.set()
         time.sleep(0.01)

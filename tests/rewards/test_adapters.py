@@ -39,14 +39,14 @@ FLOATS = from_uint8(BYTES)
 TEXTS = ("a cat", "a dog", "a fox", "a bee")
 
 
-def jpeg_kb(picture: np.ndarray) -> float:
+def jpeg_kb(image: np.ndarray) -> float:
     """As ddpo-pytorch and its descendants compute it."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="JPEG", quality=95)
+    Image.fromarray(image).save(file, format="JPEG", quality=95)
     return file.tell() / 1000
 
 
-SIZES = [jpeg_kb(picture) for picture in BYTES]
+SIZES = [jpeg_kb(image) for image in BYTES]
 
 
 class Fussy:
@@ -61,7 +61,7 @@ class Fussy:
     )
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        black = [not picture[0, 0].any() for picture in batch.uint8]
+        black = [not image[0, 0].any() for image in batch.uint8]
         scores = [
             len(prompt.text) + prompt.metadata.get("bonus", 0) + (batch.context.progress or 0)
             for prompt in batch.prompts
@@ -77,9 +77,9 @@ class Fussy:
 
 
 def with_black(*places: int) -> np.ndarray:
-    pictures = np.full((4, 8, 8, 3), 200, np.uint8)
-    pictures[list(places)] = 0
-    return pictures
+    images = np.full((4, 8, 8, 3), 200, np.uint8)
+    images[list(places)] = 0
+    return images
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,13 @@ def test_multi_score_is_the_weighted_sum_that_flow_grpo_trains_on() -> None:
     ]
 
 
-def test_pictures_of_any_mode_and_size_keep_their_order() -> None:
+def test_images_of_any_mode_and_size_keep_their_order() -> None:
     wide = Image.fromarray(BYTES[0])
     small = Image.fromarray(BYTES[1]).resize((9, 5))
-    pictures = [wide, small, Image.fromarray(BYTES[2]), small.convert("L"), wide.convert("RGBA")]
-    scores = image_scorer("incompressibility")(pictures)
+    images = [wide, small, Image.fromarray(BYTES[2]), small.convert("L"), wide.convert("RGBA")]
+    scores = image_scorer("incompressibility")(images)
     assert scores == [
-        pytest.approx(jpeg_kb(np.asarray(picture.convert("RGB"))), rel=1e-7) for picture in pictures
+        pytest.approx(jpeg_kb(np.asarray(image.convert("RGB"))), rel=1e-7) for image in images
     ]
     assert all(type(score) is float for score in scores)
     assert image_scorer("incompressibility")([]) == []
@@ -141,7 +141,7 @@ def test_prompts_metadata_progress_and_parts_arrive() -> None:
     assert torch.equal(info["length"], scores)
 
 
-def test_a_picture_without_a_score_raises_unless_told_otherwise() -> None:
+def test_an_image_without_a_score_raises_unless_allowed() -> None:
     images = with_black(1, 2)
     with pytest.raises(
         RewardFailure, match=r"'fussy' has no score for image 1, and 1 more of 4: too dark"
@@ -260,9 +260,9 @@ def test_arguments_that_cannot_be() -> None:
 
 
 def test_flow_factory_class_stands_alone_where_flow_factory_is_missing() -> None:
-    pictures = [Image.fromarray(picture) for picture in BYTES]
+    images = [Image.fromarray(image) for image in BYTES]
     output = flow_factory_reward("compressibility", scale=2.0)(None, None)(
-        prompt=list(TEXTS), image=pictures
+        prompt=list(TEXTS), image=images
     )
     assert output.rewards.tolist() == [pytest.approx(-size / 2, rel=1e-7) for size in SIZES]
     with pytest.raises(ConfigError, match="passed none"):

@@ -198,12 +198,12 @@ class Hub(BaseHTTPRequestHandler):
                 {"type": "file", "path": name, "size": len(content), "oid": "0"}
                 for name, content in self.files.items()
             ]
-            told: object = (
+            reported: object = (
                 entries
                 if "/tree/" in path
                 else {"id": "owner/name", "sha": COMMIT, "siblings": files}
             )
-            content = json.dumps(told).encode()
+            content = json.dumps(reported).encode()
             mark = "list"
         elif path.startswith("/owner/name/resolve/") and path.rpartition("/")[2] in self.files:
             content = self.files[path.rpartition("/")[2]]
@@ -270,9 +270,12 @@ def test_the_command_fetches_from_the_hub_once(hub: str, tmp_path: Path) -> None
     assert f"mine: {folder} (revision {COMMIT}, the card gives no SHA-256)" in done.stdout
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert ddpo("download", spec, DDPO_OFFLINE="1").returncode == 0
-    told = json.loads(ddpo("show", spec, "--json", DDPO_OFFLINE="1").stdout)["available"]
-    assert told["complete"]
-    assert [one["path"] for one in told["weights"]] == [f"{folder}/model.safetensors", str(folder)]
+    reported = json.loads(ddpo("show", spec, "--json", DDPO_OFFLINE="1").stdout)["available"]
+    assert reported["complete"]
+    assert [one["path"] for one in reported["weights"]] == [
+        f"{folder}/model.safetensors",
+        str(folder),
+    ]
 
 
 NAMES = "model.safetensors|model.bin|model.pt"

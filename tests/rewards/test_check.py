@@ -180,7 +180,7 @@ FAULTS_SEEN_TWICE: list[tuple[type, str, str, set[str]]] = [
     (
         faulty.NeedsASquare,
         "picture-sizes",
-        "1×4096: returned 8192 scores for 2 pictures",
+        "1×4096: returned 8192 scores for 2 images",
         {"picture-modes", "gradient", "batch-sizes"},
     ),
     (
@@ -364,7 +364,8 @@ def test_the_kit_leaves_global_state_as_it_was(reward: type) -> None:
     def global_state() -> list[Any]:
         return [
             random.getstate(),
-            np.random.get_state()[1].tolist(),  # noqa: NPY002  # the global generator is the old one
+            # the global generator is the old one
+            np.random.get_state()[1].tolist(),  # noqa: NPY002
             torch.get_rng_state().tolist(),
             torch.get_num_threads(),
         ]

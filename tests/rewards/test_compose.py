@@ -64,7 +64,7 @@ class Mean:
         return RewardOutput(values, {"red": red, "blue": blue})
 
 class DarkOnly:
-    """Minus the mean level of pictures below one half; brighter ones have no score."""
+    """Minus the mean level of images below one half; brighter ones have no score."""
     card = card("dark_only", unit="level")
     def __call__(self, batch):
         values = batch.pixels.mean((1, 2, 3))
@@ -110,7 +110,7 @@ def reference_for(spec: str, folder: Path, scores: list[float]) -> Path:
 
 
 def calls_of(reward: Any) -> int:
-    """How many pictures the part `mean` of a combination has scored."""
+    """How many images the part `mean` of a combination has scored."""
     return int(reward.scorers["mean"].reward.calls)
 
 
@@ -240,7 +240,7 @@ def test_pareto_fronts_are_those_of_the_definition(objectives: int) -> None:
     assert pareto_fronts(torch.zeros(0, objectives)).tolist() == []
 
 
-def test_pareto_ranks_are_within_a_prompt_and_leave_unscorable_pictures_out() -> None:
+def test_pareto_ranks_are_within_a_prompt_and_leave_unscorable_images_out() -> None:
     points = torch.tensor([[1.0, 1.0], [2.0, 2.0], [0.0, 3.0], [0.0, 0.0], [9.0, math.nan]])
     prompts = [Prompt(text) for text in ("a", "a", "a", "b", "a")]
     ranks = pareto_rank(points, prompts).tolist()
@@ -287,7 +287,7 @@ def test_pareto_of_opposed_rewards_has_one_front_and_of_equal_ones_a_ladder(mine
     ]
 
 
-def test_a_part_without_score_makes_the_picture_unscorable_in_every_combination(mine: str) -> None:
+def test_a_part_without_score_makes_the_image_unscorable_in_every_combination(mine: str) -> None:
     for spec in (
         f"{mine}:Mean + {mine}:DarkOnly",
         f"min({mine}:Mean, {mine}:DarkOnly)",
@@ -447,13 +447,13 @@ def test_parts_are_served_from_a_cache(mine: str, tmp_path: Path) -> None:
     with ScoreCache(tmp_path / "scores.sqlite", user_code=True) as cache:
         found = resolve(f"{mine}:Mean + darkness:0.5")
         first = make_scorer(found, cache=cache)
-        pictures = batch(0.1, 0.5, 0.9)
-        values = first.score(pictures).values.tolist()
+        images = batch(0.1, 0.5, 0.9)
+        values = first.score(images).values.tolist()
         assert calls_of(first.reward) == 3
         again = make_scorer(resolve(f"{mine}:Mean:7 + symmetry"), cache=cache)
-        again.score(pictures)
+        again.score(images)
         assert calls_of(again.reward) == 0  # its native scores are the same under another weight
-        assert make_scorer(found, cache=cache).score(pictures).values.tolist() == values
+        assert make_scorer(found, cache=cache).score(images).values.tolist() == values
 
 
 def test_min_refuses_scales_that_cannot_be_compared(mine: str, tmp_path: Path) -> None:
@@ -620,11 +620,11 @@ def test_calibrate_then_score_gives_mean_0_and_sd_1(
 ) -> None:
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for index, level in enumerate((0, 40, 90, 255)):
-        Image.new("L", (16, 16), level).save(tmp_path / "pictures" / f"{index}.png")
+        Image.new("L", (16, 16), level).save(tmp_path / "images" / f"{index}.png")
     code, out, err = ddpo(
-        "rewards", "calibrate", "darkness", "pictures", "--out", "dark.json", "--no-cache"
+        "rewards", "calibrate", "darkness", "images", "--out", "dark.json", "--no-cache"
     )
     assert (code, err.strip()) == (0, "")
     assert "wrote dark.json; use it as --reward darkness:z=dark.json" in out
@@ -638,7 +638,7 @@ def test_calibrate_then_score_gives_mean_0_and_sd_1(
         "rewards",
         "score",
         "darkness:z=dark.json",
-        "pictures",
+        "images",
         "--out",
         "scores.jsonl",
         "--no-cache",

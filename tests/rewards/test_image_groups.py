@@ -22,35 +22,33 @@ SPECS = ("darkness", "vendi:features=pixels", "pareto(darkness,symmetry)")
 def noise(
     folder: Path, texts: str, sizes: dict[int, tuple[int, int]] | None = None
 ) -> list[InputImage]:
-    """One picture of noise for each letter, which is its prompt; none for a dot."""
-    pictures = []
+    """One image of noise for each letter, which is its prompt; none for a dot."""
+    images = []
     for number, text in enumerate(texts):
         height, width = (sizes or {}).get(number, (24, 20))
         array = np.random.default_rng(number).integers(0, 256, (height, width, 3)).astype(np.uint8)
         Image.fromarray(array).save(folder / f"{number:02}.png")
-        pictures.append(
+        images.append(
             InputImage(str(folder / f"{number:02}.png"), None if text == "." else Prompt(text))
         )
-    return pictures
+    return images
 
 
-def rows_of(pictures: list[InputImage], batch_size: int = 2) -> list[tuple[ScoreRow, ...]]:
-    return list(
-        score_groups([Scorer(make_reward(spec), 2) for spec in SPECS], pictures, batch_size)
-    )
+def rows_of(images: list[InputImage], batch_size: int = 2) -> list[tuple[ScoreRow, ...]]:
+    return list(score_groups([Scorer(make_reward(spec), 2) for spec in SPECS], images, batch_size))
 
 
-def test_pictures_of_equal_prompt_are_one_group_wherever_they_are(tmp_path: Path) -> None:
+def test_images_of_equal_prompt_are_one_group_wherever_they_are(tmp_path: Path) -> None:
     texts = "ab.aab.ac"
-    pictures = noise(tmp_path, texts)
-    rows = rows_of(pictures)
-    assert [[row.file for row in of_picture] for of_picture in rows] == [
-        [picture.file] * 3 for picture in pictures
+    images = noise(tmp_path, texts)
+    rows = rows_of(images)
+    assert [[row.file for row in of_image] for of_image in rows] == [
+        [image.file] * 3 for image in images
     ]
     for text in "ab.":
         places = [place for place, other in enumerate(texts) if other == text]
         batch = ImageBatch.of_images(
-            [Image.open(pictures[place].file) for place in places], [Prompt(text)] * len(places)
+            [Image.open(images[place].file) for place in places], [Prompt(text)] * len(places)
         )
         for column, spec in enumerate(SPECS):
             due = make_reward(spec)(batch)
@@ -58,32 +56,32 @@ def test_pictures_of_equal_prompt_are_one_group_wherever_they_are(tmp_path: Path
                 due.values.tolist()
             )
         assert {rows[place][1].parts["n"] for place in places} == {len(places)}
-    assert (rows[8][1].status, rows[8][1].error) == ("unscorable", f"{pictures[8].file}: {ALONE}")
+    assert (rows[8][1].status, rows[8][1].error) == ("unscorable", f"{images[8].file}: {ALONE}")
     assert rows[8][0].status == "scored"
     assert rows[8][2].score == 0  # first among one
 
 
 def test_a_broken_file_or_another_size_spoils_its_own_group_only(tmp_path: Path) -> None:
-    pictures = noise(tmp_path, "aaabbbcc", sizes={4: (20, 24)})
-    Path(pictures[1].file).write_bytes(b"no picture")
-    Path(pictures[6].file).write_bytes(b"no picture")
-    rows = rows_of(pictures)
-    statuses = ["".join(row.status[0] for row in of_picture) for of_picture in rows]
+    images = noise(tmp_path, "aaabbbcc", sizes={4: (20, 24)})
+    Path(images[1].file).write_bytes(b"no image")
+    Path(images[6].file).write_bytes(b"no image")
+    rows = rows_of(images)
+    statuses = ["".join(row.status[0] for row in of_image) for of_image in rows]
     assert statuses == ["sss", "uuu", "sss", "suu", "suu", "suu", "uuu", "sus"]
     assert rows[0][1].parts["n"] == 2
     assert (
         rows[3][1].error
-        == f"{pictures[3].file}: the images of its prompt are judged together and have 2 sizes"
+        == f"{images[3].file}: the images of its prompt are judged together and have 2 sizes"
     )
-    assert str(rows[1][1].error).startswith(pictures[1].file)
+    assert str(rows[1][1].error).startswith(images[1].file)
 
 
 def test_the_command_scores_groups_and_begins_anew_when_stopped(
     ddpo: object, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
-    pictures = noise(folder, "aabb")
+    images = noise(folder, "aabb")
     (tmp_path / "prompts.txt").write_text("a\na\nb\nb\n")
     out = tmp_path / "scores.jsonl"
     arguments = [
@@ -96,7 +94,7 @@ def test_the_command_scores_groups_and_begins_anew_when_stopped(
         "--out",
         str(out),
     ]
-    left = ScoreRow(pictures[0].file, "a", "vendi", "scored", 1.5, None)
+    left = ScoreRow(images[0].file, "a", "vendi", "scored", 1.5, None)
     with TableJournal(
         journal_path(out), [resolve("vendi:features=pixels").identity]
     ) as journal:  # of a run that was stopped after one
@@ -109,6 +107,6 @@ def test_the_command_scores_groups_and_begins_anew_when_stopped(
         for row in map(json.loads, out.read_text("utf-8").splitlines())
         if "score" in row
     ]
-    assert len(found) == len(pictures)
+    assert len(found) == len(images)
     assert found[0] == found[1] != found[2] == found[3]
     assert all(1 < score < 2 for score in found)

@@ -1,4 +1,4 @@
-"""Where pictures and their prompts come from."""
+"""Where images and their prompts come from."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ddpo.inputs.collection import image_source
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in ("b.png", "a.jpg", "deep/c.webp"):
-        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / name)
-    (tmp_path / "pictures" / "notes.md").touch()
-    return tmp_path / "pictures"
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "images" / name)
+    (tmp_path / "images" / "notes.md").touch()
+    return tmp_path / "images"
 
 
 def listed(
@@ -27,11 +27,10 @@ def listed(
 ) -> list[tuple[str, str | None]]:
     source = image_source(places, prompts, prompt)
     found = [
-        (Path(picture.file).name, picture.prompt.text if picture.prompt else None)
-        for picture in source
+        (Path(image.file).name, image.prompt.text if image.prompt else None) for image in source
     ]
     assert len(source) == len(found)
-    assert [Path(picture.file).name for picture in source] == [
+    assert [Path(image.file).name for image in source] == [
         name for name, _ in found
     ]  # a second time
     return found
@@ -54,7 +53,7 @@ def test_a_text_file_goes_by_order(folder: Path, tmp_path: Path) -> None:
 def test_a_table_goes_by_file(folder: Path, tmp_path: Path, suffix: str) -> None:
     records = [
         {"file": "c.webp", "prompt": "cow"},
-        {"file": "pictures/a.jpg", "prompt": "ant"},
+        {"file": "images/a.jpg", "prompt": "ant"},
         {"file": str(folder / "b.png"), "prompt": "bee"},
     ]
     path = tmp_path / f"p.{suffix}"
@@ -75,12 +74,12 @@ def test_metadata_of_a_jsonl_table_reaches_the_prompt(folder: Path, tmp_path: Pa
     (tmp_path / "p.jsonl").write_text(
         json.dumps({"file": "a.jpg", "prompt": "ant", "metadata": {"n": 6}})
     )
-    (picture,) = image_source([folder / "a.jpg"], tmp_path / "p.jsonl")
-    assert picture.prompt is not None
-    assert dict(picture.prompt.metadata) == {"n": 6}
+    (image,) = image_source([folder / "a.jpg"], tmp_path / "p.jsonl")
+    assert image.prompt is not None
+    assert dict(image.prompt.metadata) == {"n": 6}
 
 
-def test_what_lies_beside_a_picture_is_its_prompt(folder: Path) -> None:
+def test_what_lies_beside_an_image_is_its_prompt(folder: Path) -> None:
     (folder / "a.txt").write_text("an ant\n")
     (folder / "deep" / "metadata.jsonl").write_text(
         json.dumps({"file_name": "c.webp", "text": "a cow"})
@@ -88,7 +87,7 @@ def test_what_lies_beside_a_picture_is_its_prompt(folder: Path) -> None:
     assert listed([folder]) == [("a.jpg", "an ant"), ("b.png", None), ("c.webp", "a cow")]
 
 
-def test_a_table_is_a_place_of_pictures(folder: Path) -> None:
+def test_a_table_is_a_place_of_images(folder: Path) -> None:
     pd.DataFrame({"image": ["deep/c.webp", "a.jpg"], "caption": ["cow", "ant"]}).to_csv(
         folder / "set.csv", index=False
     )

@@ -268,7 +268,7 @@ def test_nothing_is_fetched(reward: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "PP-OCRv6_rec_small.onnx@sha256-6f327246b503" in signature(reward.card)
 
 
-def test_missing_and_other_models_are_told_in_one_line(
+def test_missing_and_other_models_are_reported_in_one_line(
     reward: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other.onnx"
@@ -290,7 +290,7 @@ def test_missing_and_other_models_are_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_without_the_engine_the_pip_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_engine_the_pip_line_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rapidocr", None)
     with pytest.raises(RewardLoadError, match=r'pip install "ddpo\[ocr\]"') as caught:
         make_reward("ocr")

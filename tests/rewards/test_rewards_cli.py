@@ -95,8 +95,9 @@ def test_list_by_family_and_by_what_is_here(
 def test_show_tells_how_a_reward_may_be_called_and_what_is_kept(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from ddpo.rewards.card import Calls, RewardCard\n"
-        "CARD = RewardCard(id='mine', version='1', summary='', load='a:b', family='remote', flaws='', inputs=('image', 'metadata'),\n"
-        "    metadata=('answers', 'question'), thread_safe=True, deterministic=False, backbone='clip-l14',\n"
+        "CARD = RewardCard(id='mine', version='1', summary='', load='a:b', family='remote',\n"
+        "    flaws='', inputs=('image', 'metadata'), metadata=('answers', 'question'),\n"
+        "    thread_safe=True, deterministic=False, backbone='clip-l14',\n"
         "    calls=Calls(concurrency=8, timeout_s=30.0, retries=3))\n"
     )
     _, out, _ = run("show", f"{tmp_path}/mine.py:CARD")
@@ -162,11 +163,13 @@ def test_download_fetches_what_a_card_names(
     ):
         monkeypatch.delenv(name, raising=False)
     content = bytes(1000)
+    sha256 = hashlib.sha256(content).hexdigest()
     (tmp_path / "www" / "w.bin").write_bytes(content)
     (tmp_path / "mine.py").write_text(
         "from ddpo.rewards.card import RewardCard, WeightFile\n"
-        f"FILE = WeightFile('{server}/w.bin', '1', '{hashlib.sha256(content).hexdigest()}', 0.001, 'MIT')\n"
-        "CARD = RewardCard(id='mine', version='1', summary='', load='a:b', family='', flaws='', weights=(FILE,))\n"
+        f"FILE = WeightFile('{server}/w.bin', '1', '{sha256}', 0.001, 'MIT')\n"
+        "CARD = RewardCard(id='mine', version='1', summary='', load='a:b', family='', flaws='',\n"
+        "    weights=(FILE,))\n"
     )
     spec = f"{tmp_path}/mine.py:CARD"
     monkeypatch.setenv("DDPO_OFFLINE", "1")

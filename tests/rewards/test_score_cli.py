@@ -27,10 +27,10 @@ def run(ddpo: Run) -> Run:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for index, level in enumerate((0, 51, 255)):
-        Image.new("L", (8, 8 + index), level).save(tmp_path / "pictures" / f"{index}.png")
-    return tmp_path / "pictures"
+        Image.new("L", (8, 8 + index), level).save(tmp_path / "images" / f"{index}.png")
+    return tmp_path / "images"
 
 
 def script(folder: Path, text: str) -> str:
@@ -117,7 +117,7 @@ def test_a_reward_of_a_file_and_prompts(run: Run, folder: Path, tmp_path: Path) 
     assert [line.split()[0] for line in out.splitlines()[:3]] == ["1.0000", "2.0000", "3.0000"]
     code, out, _ = run("score", spec, folder / "0.png", "--prompt", "two words")
     assert (code, out.split()[0]) == (0, "2.0000")
-    (folder / "0.txt").write_text("beside the picture")
+    (folder / "0.txt").write_text("beside the image")
     code, out, _ = run("score", spec, folder)
     assert code == 0
     assert next(line.split()[0] for line in out.splitlines() if ".png" in line) == "3.0000"
@@ -194,7 +194,7 @@ def test_an_edited_function_is_called_again(run: Run, folder: Path, tmp_path: Pa
     ]
 
 
-def test_a_picture_that_breaks_the_reward_is_named_and_the_others_are_scored(
+def test_an_image_that_breaks_the_reward_is_named_and_the_others_are_scored(
     run: Run, folder: Path, tmp_path: Path
 ) -> None:
     spec = script(
@@ -218,14 +218,14 @@ def test_a_picture_that_breaks_the_reward_is_named_and_the_others_are_scored(
         ("raise SystemExit(3)", "SystemExit: 3"),
     ],
 )
-def test_what_a_reward_does_wrong_is_told_for_each_picture(
+def test_what_a_reward_does_wrong_is_reported_for_each_image(
     run: Run, folder: Path, tmp_path: Path, body: str, message: str
 ) -> None:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     code, out, _ = run(
         "score", script(tmp_path, f"def mine(images):\n    {body}\n"), folder, "--timeout", "0.2"
     )
-    assert time.perf_counter() - begun < 20
+    assert time.perf_counter() - started < 20
     assert code == 1
     assert [message in line for line in out.splitlines() if line.startswith("failed")] == [True] * 3
 
@@ -263,12 +263,12 @@ def test_mistakes_are_one_line(
     assert len(err.strip().splitlines()) == 1
 
 
-def test_a_killed_scoring_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_scoring_resumes_where_it_was(tmp_path: Path) -> None:
     """After a SIGKILL the second run scores only the rest; the table is that of a whole run."""
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for index in range(60):
-        Image.new("L", (8, 8), index).save(pictures / f"{index:02}.png")
+        Image.new("L", (8, 8), index).save(images / f"{index:02}.png")
     calls = tmp_path / "calls"
     text = "def mine(images):\n    import time\n    time.sleep(0.02 * len(images))\n"
     text += f"    with open({str(calls)!r}, 'a') as file:\n        file.write('x' * len(images))\n"
@@ -280,7 +280,7 @@ def test_a_killed_scoring_goes_on_where_it_was(tmp_path: Path) -> None:
         "rewards",
         "score",
         script(tmp_path, text),
-        str(pictures),
+        str(images),
         "--batch-size",
         "4",
         "--no-cache",

@@ -1,4 +1,4 @@
-"""Tables of scores in three formats, and the journal that lets a stopped scoring go on."""
+"""Tables of scores in three formats, and the journal that lets a stopped scoring resume."""
 
 from __future__ import annotations
 
@@ -82,17 +82,17 @@ def test_bad_table_paths_are_refused_before_scoring(tmp_path: Path) -> None:
             check_table_path(path)
 
 
-def pictures(folder: Path, count: int = 4) -> list[InputImage]:
+def images(folder: Path, count: int = 4) -> list[InputImage]:
     for i in range(count):
         (folder / f"{i}.png").write_bytes(bytes([i]) * (i + 1))
     return [InputImage(str(folder / f"{i}.png"), Prompt(f"p{i}")) for i in range(count)]
 
 
-def rows_of(picture: InputImage, status: str = "scored") -> tuple[ScoreRow, ...]:
-    text = picture.prompt.text if picture.prompt else None
+def rows_of(image: InputImage, status: str = "scored") -> tuple[ScoreRow, ...]:
+    text = image.prompt.text if image.prompt else None
     return (
         ScoreRow(
-            picture.file,
+            image.file,
             text,
             "one",
             status,
@@ -105,8 +105,8 @@ def rows_of(picture: InputImage, status: str = "scored") -> tuple[ScoreRow, ...]
 
 def written(path: Path, found: list[InputImage], signatures: list[str] | None = None) -> None:
     with TableJournal(path, signatures or ["s"]) as journal:
-        for picture in found:
-            journal.append(rows_of(picture))
+        for image in found:
+            journal.append(rows_of(image))
 
 
 def left(
@@ -117,16 +117,16 @@ def left(
         done, rest = journal.resume(found)
         count = sum(1 for _ in done)
         names = []
-        for picture in rest:
-            names.append(Path(picture.file).name)
-            journal.append(rows_of(picture))
+        for image in rest:
+            names.append(Path(image.file).name)
+            journal.append(rows_of(image))
     with TableJournal(path, signatures or ["s"]) as journal:
-        assert [row.file for row in journal.rows()] == [picture.file for picture in found]
+        assert [row.file for row in journal.rows()] == [image.file for image in found]
     return count, names
 
 
-def test_the_journal_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    found = pictures(tmp_path)
+def test_the_journal_resumes_where_it_stopped(tmp_path: Path) -> None:
+    found = images(tmp_path)
     written(tmp_path / "j", found[:2])
     assert left(tmp_path / "j", found) == (2, ["2.png", "3.png"])
     assert left(tmp_path / "j", found) == (4, [])
@@ -136,7 +136,7 @@ def test_the_journal_goes_on_where_it_stopped(tmp_path: Path) -> None:
     "change", ["content", "prompt", "signature", "order", "cut", "garbage", "fewer"]
 )
 def test_what_changed_is_scored_again(tmp_path: Path, change: str) -> None:
-    found = pictures(tmp_path)
+    found = images(tmp_path)
     path = tmp_path / "j"
     written(path, found[:3])
     signatures = ["s"]
@@ -167,22 +167,22 @@ def test_an_image_in_an_archive_is_known_by_its_bytes(tmp_path: Path) -> None:
     found = [InputImage(f"x.tar/{i}.png", Prompt(f"p{i}"), data=bytes([i]) * 9) for i in range(4)]
     path = tmp_path / "j"
     with TableJournal(path, ["s"]) as journal:
-        for picture in journal.watched(found[:3]):
-            journal.append(rows_of(picture))
+        for image in journal.watched(found[:3]):
+            journal.append(rows_of(image))
     assert left(path, found) == (3, ["3.png"])
     found[1] = InputImage(found[1].file, found[1].prompt, data=b"another!!")  # of the same length
     assert left(path, found) == (1, ["1.png", "2.png", "3.png"])
 
 
 def test_a_touched_file_counts_as_changed_even_if_its_size_is_the_same(tmp_path: Path) -> None:
-    found = pictures(tmp_path)
+    found = images(tmp_path)
     written(tmp_path / "j", found)
     os.utime(found[0].file, ns=(1, 1))
     assert left(tmp_path / "j", found)[0] == 0
 
 
-def test_failed_pictures_are_tried_again(tmp_path: Path) -> None:
-    found = pictures(tmp_path)
+def test_failed_images_are_tried_again(tmp_path: Path) -> None:
+    found = images(tmp_path)
     path = tmp_path / "j"
     with TableJournal(path, ["s"]) as journal:
         journal.append(rows_of(found[0]))
@@ -193,7 +193,7 @@ def test_failed_pictures_are_tried_again(tmp_path: Path) -> None:
 
 def test_parts_keep_their_order(tmp_path: Path) -> None:
     """The columns of a table are in the order in which the reward gave its parts."""
-    (found,) = pictures(tmp_path, 1)
+    (found,) = images(tmp_path, 1)
     row = ScoreRow(found.file, "p0", "one", "scored", 1.0, None, {"n": 2.0, "gain": 3.0})
     with TableJournal(tmp_path / "j", ["s"]) as journal:
         journal.append((row,))
@@ -201,7 +201,7 @@ def test_parts_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_rows_are_on_disk_as_soon_as_they_are_appended(tmp_path: Path) -> None:
-    found = pictures(tmp_path)
+    found = images(tmp_path)
 
     def stopped() -> Iterator[None]:
         with TableJournal(tmp_path / "j", ["s"]) as journal:

@@ -84,7 +84,7 @@ def test_modes_and_sizes_are_scored_in_order(tmp_path: Path) -> None:
 
 
 def test_unreadable_files_are_rows_and_the_others_are_scored(tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_text("not a picture")
+    (tmp_path / "bad.png").write_text("not an image")
     (tmp_path / "empty.png").touch()
     whole = grey(tmp_path, "whole.png", 77, (64, 64)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) * 2 // 3])
@@ -113,7 +113,7 @@ def test_unreadable_files_are_rows_and_the_others_are_scored(tmp_path: Path) -> 
     assert "no such file" in str(rows[5].error)
 
 
-def test_a_bomb_is_told_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_reported_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     rows = darkness(
         [
@@ -135,40 +135,40 @@ def test_many_sizes_are_all_scored(tmp_path: Path) -> None:
 
 
 def test_rows_come_before_the_last_file_is_read(tmp_path: Path) -> None:
-    """A picture of a rare size must not hold the others back for ever."""
+    """An image of a rare size must not hold the others back for ever."""
     rare = grey(tmp_path, "rare.png", 255, (3, 3))
     common = [grey(tmp_path, f"{i}.png", 0) for i in range(100)]
     read: list[str] = []
 
-    def pictures() -> Iterator[InputImage]:
+    def images() -> Iterator[InputImage]:
         for path in [rare, *common]:
             read.append(path.name)
             yield InputImage(str(path))
 
-    rows = score_files([Scorer(make_reward("darkness"))], pictures(), batch_size=4)
+    rows = score_files([Scorer(make_reward("darkness"))], images(), batch_size=4)
     assert next(rows)[0].score == pytest.approx(-1)
     assert len(read) < 40
 
 
-def test_pictures_are_decoded_ahead_within_bounds(
+def test_images_are_decoded_ahead_within_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [grey(tmp_path, f"{i}.png", i, (10, 10)) for i in range(20)]
     read: list[int] = []
 
-    def pictures() -> Iterator[InputImage]:
+    def images() -> Iterator[InputImage]:
         for index, path in enumerate(paths):
             read.append(index)
             yield InputImage(str(path))
 
-    decoded = decode_ahead(pictures(), threads=2, ahead=5)
+    decoded = decode_ahead(images(), threads=2, ahead=5)
     first = next(decoded)
     assert first.image is not None
     assert first.image.size == (10, 10)
     assert len(read) == 5
     read.clear()
-    monkeypatch.setattr(stream_module, "MEMORY", 1200)  # three pictures
-    decoded = decode_ahead(pictures(), threads=2, ahead=5)
+    monkeypatch.setattr(stream_module, "MEMORY", 1200)  # three images
+    decoded = decode_ahead(images(), threads=2, ahead=5)
     for _ in range(10):
         next(decoded)
     assert len(read) <= 10 + 3
@@ -199,11 +199,9 @@ def test_prompts_go_with_their_files_and_a_missing_one_is_a_row(tmp_path: Path) 
         grey(tmp_path, "d.png", 0, (2, 2)),
     ]
     prompts = [Prompt("x"), Prompt("xx"), None, Prompt("xxxx")]
-    pictures = [InputImage(str(path), prompt) for path, prompt in zip(paths, prompts, strict=True)]
+    images = [InputImage(str(path), prompt) for path, prompt in zip(paths, prompts, strict=True)]
     rows = list(
-        score_files(
-            [Scorer(PromptLength()), Scorer(make_reward("darkness"))], pictures, batch_size=4
-        )
+        score_files([Scorer(PromptLength()), Scorer(make_reward("darkness"))], images, batch_size=4)
     )
     assert [(row.prompt, row.score) for row, _ in rows] == [
         ("x", 1),
@@ -218,7 +216,7 @@ def test_prompts_go_with_their_files_and_a_missing_one_is_a_row(tmp_path: Path) 
 
 
 class Moody:
-    """Breaks on white pictures, and finds grey ones unscorable."""
+    """Breaks on white images, and finds grey ones unscorable."""
 
     card = RewardCard(
         id="moody", version="1", summary="", load="here:Moody", family="test", flaws=""
@@ -235,7 +233,7 @@ class Moody:
         return RewardOutput(values, errors=tuple("too grey" if g else None for g in grey))
 
 
-def test_unscorable_and_failed_are_told_apart(tmp_path: Path) -> None:
+def test_unscorable_and_failed_are_distinguished(tmp_path: Path) -> None:
     paths = [grey(tmp_path, f"{i}.png", level) for i, level in enumerate((0, 255, 51, 102, 255))]
     rows = [
         row for (row,) in score_files([Scorer(Moody())], [InputImage(str(path)) for path in paths])

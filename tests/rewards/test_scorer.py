@@ -391,15 +391,15 @@ def mean_of_group(images: ImageBatch) -> RewardOutput:
 GROUPED: dict[str, Any] = {"inputs": ("image", "group"), "batch_invariant": False}
 
 
-@pytest.mark.parametrize("pictures", [1, 2, 3, 5, 6, 100])
-def test_groups_are_never_cut_whatever_a_call_may_hold(pictures: int) -> None:
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 6, 100])
+def test_groups_are_never_cut_whatever_a_call_may_hold(most: int) -> None:
     images = of_groups("abcabcaab")
     reward = scripted(mean_of_group, **GROUPED)
-    output = Scorer(reward, 1, batch_pixels=4 * pictures).score(images)
+    output = Scorer(reward, 1, batch_pixels=4 * most).score(images)
     assert output.values.tolist() == pytest.approx(mean_of_group(images).values.tolist())
     assert output.parts["n"].tolist() == [4, 3, 2, 4, 3, 2, 4, 4, 3]
-    assert max(reward.sizes) <= max(4, pictures)
-    assert len(reward.sizes) == {1: 3, 2: 3, 3: 3, 5: 2, 6: 2, 100: 1}[pictures]
+    assert max(reward.sizes) <= max(4, most)
+    assert len(reward.sizes) == {1: 3, 2: 3, 3: 3, 5: 2, 6: 2, 100: 1}[most]
 
 
 def test_out_of_memory_halves_the_groups_and_is_remembered() -> None:

@@ -57,7 +57,7 @@ class Words:
         if "boom" in texts:
             raise ValueError("the reward\\ntripped")
         time.sleep(0.05)
-        red = torch.tensor([float(picture[..., 0].mean()) for picture in batch.uint8])
+        red = torch.tensor([float(image[..., 0].mean()) for image in batch.uint8])
         extras = [prompt.metadata.get("extra", 0) for prompt in batch.prompts]
         length = torch.tensor([len(text) / 3 + extra for text, extra in zip(texts, extras)])
         values = (length + red / 7 + (batch.context.progress or 0)).float()
@@ -253,7 +253,7 @@ MALFORMED = {
     "too deep": b"[" * 100_000,
     "NaN": b'{"api": NaN}',
     "another API": request(api=2),
-    "no pictures": request(pictures=None),
+    "no images": request(pictures=None),
     "both forms": request(floats={"shape": [2, 3, 1, 1], "data": ""}),
     "fewer prompts": request(prompts=[{"text": "a"}]),
     "prompt without text": request(prompts=[{}, {}]),
@@ -265,7 +265,7 @@ MALFORMED = {
     "transparent": request(pictures=[make_image("RGBA")] * 2),
     "two sizes": request(pictures=[json.loads(request())["pictures"][0], make_image("RGB")]),
     "cut short": request(pictures=[json.loads(request())["pictures"][0][:400]] * 2),
-    "no picture at all": request(pictures=[], prompts=[]),
+    "no image at all": request(pictures=[], prompts=[]),
     "progress": request(progress=2),
     "floats too few": request(pictures=None, floats={"shape": [2, 3, 4, 4], "data": "AAAA"}),
     "floats of no shape": request(pictures=None, floats={"shape": [2, 3, -4, 4], "data": "AAAA"}),
@@ -329,10 +329,10 @@ def test_a_image_that_unpacks_to_too_much_is_not_unpacked() -> None:
     Image.new("RGB", (6000, 6000)).save(file, "PNG")
     assert len(file.getvalue()) < 200_000
     body = request(pictures=[base64.b64encode(file.getvalue()).decode()] * 2)
-    begun = time.process_time()
+    started = time.process_time()
     with pytest.raises(Refused, match="the limit is 1000000"):
         decode_batch(body, Limits(pixels=1_000_000))
-    assert time.process_time() - begun < 0.1
+    assert time.process_time() - started < 0.1
 
 
 def test_without_the_token_nothing_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,14 +364,14 @@ def test_loopback_is_asked_directly_whatever_the_proxy(
 def test_health_names_rewards_signatures_and_the_api(served: tuple[str, Any]) -> None:
     connection = http.client.HTTPConnection(served[0].removeprefix("http://"), timeout=20)
     connection.request("GET", "/health")
-    told = json.loads(connection.getresponse().read())
+    reported = json.loads(connection.getresponse().read())
     connection.close()
-    assert (told["status"], told["api"]) == ("ok", 1)
-    assert set(told["rewards"]) == {"compressibility", "symmetry", "words"}
-    assert told["rewards"]["symmetry"]["signature"] == resolve("symmetry").signature
+    assert (reported["status"], reported["api"]) == ("ok", 1)
+    assert set(reported["rewards"]) == {"compressibility", "symmetry", "words"}
+    assert reported["rewards"]["symmetry"]["signature"] == resolve("symmetry").signature
 
 
-def test_a_server_that_is_gone_or_another_is_told_apart(words: str, tmp_path: Path) -> None:
+def test_a_server_that_is_gone_or_another_is_distinguished(words: str, tmp_path: Path) -> None:
     with serving(words) as (address, _):
         remote = RemoteReward(f"{address}/words")
     port = int(address.rpartition(":")[2])
@@ -524,7 +524,7 @@ def test_the_command_line_scores_through_a_server(
     assert "origin:server sha256:" in out
 
 
-def test_more_requests_than_may_wait_are_told_to_come_again(words: str) -> None:
+def test_more_requests_than_may_wait_are_asked_to_come_again(words: str) -> None:
     gatherer = Gatherer(resolve(words), batch_size=4)
     accepted = []
 

@@ -635,8 +635,7 @@ def test_a_server_is_asked_again_when_it_is_busy_and_what_it_cannot_answer_is_un
         )  # JPEG once, not twice
         assert (server.requests[2]["top_logprobs"], server.requests[2]["temperature"]) == (20, 0)
         assert (
-            "the picture is too small"
-            in make_reward("vqa_score", vlm=server.url)(noise(1)).errors[0]
+            "the image is too small" in make_reward("vqa_score", vlm=server.url)(noise(1)).errors[0]
         )
 
 

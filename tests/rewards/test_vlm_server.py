@@ -140,7 +140,7 @@ def test_a_timeout_that_cannot_be_is_refused(timeout_s: float) -> None:
         ("rubbish", "the server's answer is not JSON: "),
         ("nested", "the server's answer is not JSON: [[["),
         ("huge", "the server's answer is longer than 4 MB"),
-        ("400", 'the server answered 400: {"error": "the picture is too small"}'),
+        ("400", 'the server answered 400: {"error": "the image is too small"}'),
     ],
 )
 def test_an_answer_that_says_nothing_makes_its_image_alone_unscorable(
@@ -281,10 +281,10 @@ def test_each_image_without_an_answer_is_failed_and_eight_in_a_row_are_the_end(
 def test_no_request_outlives_its_timeout(scorer_model: Path, fault: str) -> None:
     with fault_server(then=fault) as server:
         scorer = scorer_of(server, scorer_model, timeout=0.3)
-        begun = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(RewardUnavailable, match=r"gave no answer within 0\.3 s"):
             scorer.score(batch(1))
-        assert time.monotonic() - begun < (RETRIES + 1) * 0.3 + 1.0
+        assert time.monotonic() - started < (RETRIES + 1) * 0.3 + 1.0
         assert len(server.requests) == RETRIES + 1
 
 

@@ -215,8 +215,8 @@ def test_a_parameter_that_is_called_like_an_input_is_filled(
 ) -> None:
     found = resolve(f"{user_file(code)}:f")
     assert (found.card.inputs, found.card.optional) == (inputs, optional)
-    pictures = ImageBatch(torch.zeros(2, 3, 4, 4), (Prompt("ab", {"n": 7}), Prompt("")))
-    assert found.make()(pictures).values.tolist() == scores
+    images = ImageBatch(torch.zeros(2, 3, 4, 4), (Prompt("ab", {"n": 7}), Prompt("")))
+    assert found.make()(images).values.tolist() == scores
 
 
 @pytest.mark.parametrize(

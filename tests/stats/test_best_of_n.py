@@ -175,8 +175,8 @@ def test_the_gain_of_more_images_is_estimated_for_normal_scores() -> None:
         for prompt, scores in _base(200, 16).items()
     }
     text, _ = against_best_of_n(_gains(base, 30.0), base, "trained", 100 * 200, 200)
-    told = float(text.rsplit("about +", 1)[1].rstrip("."))
-    assert told == pytest.approx(
+    stated = float(text.rsplit("about +", 1)[1].rstrip("."))
+    assert stated == pytest.approx(
         25.0759, rel=0.03
     )  # ten times the expected largest of 100 standard normals (Harter 1961)
 

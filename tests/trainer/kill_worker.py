@@ -62,10 +62,10 @@ def main(config_file: str, folder: str, seed: str, kills: str) -> None:
     straight = Path(folder) / "straight"
     killed = Path(folder) / "killed"
     random_ = random.Random(int(seed))
-    begun = time.monotonic()
+    started = time.monotonic()
     if ended(start(lambda: train(config, straight), straight)):
         sys.exit("the straight run failed")
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     counts = {"time": 0, "file": 0}
     while True:
         kind = (

@@ -1,7 +1,8 @@
-"""What the machine refuses: a disk that takes no more, memory that does not suffice. Real refusals of the kernel, none made up.
+"""A full disk and a lack of memory, as the kernel itself refuses them.
 
-The disk is filled by a limit of the process on the size of a file (RLIMIT_FSIZE), under which `write` fails in the middle of a file as it
-does on a full disk; memory by a limit on its address space (RLIMIT_AS) in a process of its own.
+The disk is filled by a limit of the process on the size of a file (RLIMIT_FSIZE). Under it, `write`
+fails in the middle of a file, as it does on a full disk. Memory is limited by the address space
+(RLIMIT_AS) of a separate process.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def straight(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         (2, 5_000, "samples/iteration-000002.png"),  # after the state was written
     ],
 )
-def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
+def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_room(
     tiny_model: Path, straight: Path, tmp_path: Path, after: int, size: int, file: str
 ) -> None:
     run = tmp_path / "run"
@@ -92,7 +93,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     assert_same_run(straight, run)
 
 
-def test_a_state_that_cannot_be_written_leaves_the_one_before_and_a_line_that_says_how_to_go_on(
+def test_a_state_that_cannot_be_written_leaves_the_one_before_and_a_line_on_how_to_resume(
     ddpo: Run, tiny_model: Path, straight: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -104,8 +105,8 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before_and_a_line_that_sa
         code, _, errors = ddpo("train", "--resume", run)
     assert code == 2
     assert errors.strip() == (
-        f"error: {run}/state/state.safetensors cannot be written: File too large — the finished iterations are kept in "
-        f"{run}/state; resume with: ddpo train --resume {run}"
+        f"error: {run}/state/state.safetensors cannot be written: File too large — "
+        f"the finished iterations are kept in {run}/state; resume with: ddpo train --resume {run}"
     )
     assert (run / "state" / "state.safetensors").read_bytes() == before
     assert len(metrics(run)) == 2, "one line more than there are iterations, which is cut off"
@@ -117,7 +118,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before_and_a_line_that_sa
     assert metrics(run) == metrics(straight)
 
 
-def test_a_folder_that_cannot_be_begun_is_left_free(
+def test_a_folder_that_cannot_be_started_is_left_free(
     tiny_model: Path, tmp_path: Path, ddpo: Run
 ) -> None:
     with files_up_to(100):
@@ -141,7 +142,8 @@ for batch in (256, 16):
     events = resume(Path(sys.argv[1]), settings={"sample": {"batch": batch}})
     assert isinstance(next(events), Started)
     size = next(line for line in open("/proc/self/status") if line.startswith("VmSize"))
-    resource.setrlimit(resource.RLIMIT_AS, (int(size.split()[1]) * 1024 + 160_000_000, resource.RLIM_INFINITY))
+    most = int(size.split()[1]) * 1024 + 160_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
     try:
         list(events)
         print("finished")
@@ -152,7 +154,7 @@ for batch in (256, 16):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_batch_too_large_for_the_memory_is_told_and_a_smaller_one_goes_on(
+def test_a_batch_too_large_for_the_memory_is_reported_and_a_smaller_one_succeeds(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -191,7 +193,7 @@ def test_what_is_no_matter_of_memory_is_left_as_it_is() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_without_room_is_told() -> None:
+def test_a_gpu_without_room_is_reported() -> None:
     with pytest.raises(MemoryExhausted, match=r"such as --set sample\.batch=16"), enough_memory(32):
         torch.zeros(2**50, device="cuda")
 

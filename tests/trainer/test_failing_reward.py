@@ -1,4 +1,7 @@
-"""Training with a reward behind a server that fails: the run stops in time and goes on to the bit, or goes on without a bad picture."""
+"""Training with a reward behind a failing server.
+
+The run stops in time and resumes to the bit, or continues without a bad image.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from fault_server import FaultServer, fault_server, picture_url
+from fault_server import FaultServer, fault_server, image_url
 from test_bertscore import write_encoder
 
 from ddpo.errors import ConfigError, RewardUnavailable
@@ -29,7 +32,8 @@ from ddpo.trainer.monitoring.events import IterationDone
 
 Run = Callable[..., tuple[int, str, str]]
 TRIES = 4  # of one question: the first and three more
-PATIENCE, TIMEOUT = 30.0, 0.3  # seconds: where no time-out is due, and where one is
+PATIENCE = 30.0  # seconds, for tests without a time-out
+TIMEOUT = 0.3  # seconds, for tests with one
 RECIPE = """
 iterations = {iterations}
 checkpoint_every = 2
@@ -63,7 +67,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(
     ddpo: Run, tiny_model: Path, encoder: Path, tmp_path: Path
 ) -> Callable[..., tuple[int, str, str]]:
-    """`ddpo train` on the tiny model with the alignment reward of a server: exit code, standard output, standard error."""
+    """Exit code and outputs of `ddpo train` on the tiny model with a server's alignment reward."""
 
     def call(
         server: FaultServer, out: Path, iterations: int = 2, timeout: float = PATIENCE
@@ -133,7 +137,7 @@ def test_the_uninterrupted_run_learns_something(
         ("500", "answered 500"),
     ],
 )
-def test_an_outage_stops_the_run_and_it_goes_on_to_the_bit(
+def test_an_outage_stops_the_run_and_it_resumes_to_the_bit(
     start: Any,
     ddpo: Run,
     straight: tuple[Path, list[dict[str, Any]]],
@@ -143,26 +147,20 @@ def test_an_outage_stops_the_run_and_it_goes_on_to_the_bit(
 ) -> None:
     out = tmp_path / "a run"
     with fault_server(then=fault) as server:
-        server.good = (
-            13  # of the four pictures of the last batch of the second iteration, one is answered
-        )
-        begun = time.monotonic()
+        # of the four images in the last batch of the second iteration, one is answered
+        server.good = 13
+        started = time.monotonic()
         code, _, err = start(server, out, timeout=TIMEOUT if fault == "hangs" else PATIENCE)
         assert code == 1
         assert reason in said(err)
-        assert (
-            f"tried {TRIES} times (3 of 4 images) — the finished iterations are kept in {out}/state; resume with: "
-            in said(err)
-        )
+        assert f"tried {TRIES} times (3 of 4 images) — the finished iterations" in said(err)
+        assert f"are kept in {out}/state; resume with: " in said(err)
         assert said(err).endswith(f"ddpo train --resume '{out}'")
         assert len(err.strip().splitlines()) == 1
-        assert (
-            len(server.requests) == 13 + (3 + 1) * TRIES
-        )  # the three pictures, then the one that had been answered
-        if fault == "hangs":
-            assert (
-                time.monotonic() - begun < (1 + 1) * TRIES * TIMEOUT + 10
-            )  # three at once, the witness
+        # the three images, then the one that had been answered
+        assert len(server.requests) == 13 + (3 + 1) * TRIES
+        if fault == "hangs":  # three at once, then the witness
+            assert time.monotonic() - started < (1 + 1) * TRIES * TIMEOUT + 10
         assert [line["iteration"] for line in metrics(out)] == [1]
         assert not [path for path in out.rglob("*") if ".tmp" in path.name]
         before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -170,7 +168,8 @@ def test_an_outage_stops_the_run_and_it_goes_on_to_the_bit(
             code, _, err = ddpo("train", "--resume", out)  # it is not back yet
             assert (code, err.count("--resume")) == (1, 1)
             assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-        server.good, server.then = None, "by picture"
+        server.good = None
+        server.then = "by picture"
         assert ddpo("train", "--resume", out)[0] == 0
     assert_same_run(out, straight[0])
 
@@ -182,10 +181,8 @@ def test_an_outage_from_the_start_is_stopped_after_the_first_batch(
     with fault_server(then="503") as server:
         code, _, err = start(server, out, iterations=1)
         assert code == 1
-        assert (
-            f"tried {TRIES} times (4 of 4 images) — no iteration was finished; resume with: ddpo train --resume {out}"
-            in said(err)
-        )
+        assert f"tried {TRIES} times (4 of 4 images) — no iteration was finished; " in said(err)
+        assert f"; resume with: ddpo train --resume {out}" in said(err)
         assert len(server.requests) == 4 * TRIES
         server.then = "by picture"
         assert ddpo("train", "--resume", out)[0] == 0
@@ -201,7 +198,7 @@ def test_an_outage_from_the_start_is_stopped_after_the_first_batch(
         ("400", "the server answered 400"),
     ],
 )
-def test_a_bad_answer_costs_its_picture_alone(
+def test_a_bad_answer_costs_its_image_alone(
     start: Any, tmp_path: Path, fault: str, reason: str
 ) -> None:
     with fault_server(fault, then="by picture") as server:
@@ -214,7 +211,8 @@ def test_a_bad_answer_costs_its_picture_alone(
         code, _, err = start(server, tmp_path / "none", iterations=1)
         assert code == 1
         assert re.search(
-            rf"could score none of 8 images; the first: {reason}.* — no iteration was finished; resume with:",
+            rf"could score none of 8 images; the first: {reason}.* — "
+            r"no iteration was finished; resume with:",
             said(err),
         )
         assert len(server.requests) == 8
@@ -222,18 +220,18 @@ def test_a_bad_answer_costs_its_picture_alone(
     assert not (tmp_path / "none" / "state").exists()
 
 
-def test_a_server_that_breaks_on_one_picture_alone_does_not_hold_up_the_run(
+def test_a_server_that_breaks_on_one_image_alone_does_not_hold_up_the_run(
     start: Any, straight: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    """Else it could never be resumed: the same picture would break it again."""
+    """Otherwise the same image would break the run each time it is resumed."""
     with fault_server(then="by picture") as server:
-        server.bad = {picture_url(straight[1][5])}
+        server.bad = {image_url(straight[1][5])}
         assert start(server, tmp_path / "run", iterations=1)[0] == 0
-        asked = [picture_url(request) for request in server.requests]
+        asked = [image_url(request) for request in server.requests]
     (line,) = metrics(tmp_path / "run")
     assert line["unscorable"] == 1
     assert "answered 500" in line["unscorable_reason"]
-    assert asked.count(picture_url(straight[1][5])) == 2 * TRIES
+    assert asked.count(image_url(straight[1][5])) == 2 * TRIES
     assert len(asked) == 7 + 2 * TRIES + 2  # the witness, before and after
 
 
@@ -245,11 +243,12 @@ def test_a_part_of_a_combination(
     tmp_path: Path,
     bad: bool,
 ) -> None:
-    """Its pictures go out together: that one of them breaks the server is found out, and an outage is still one."""
-    recipe, out = tmp_path / "recipe.toml", tmp_path / "run"
+    """An image that breaks the server is distinguished from an outage within one batch."""
+    recipe = tmp_path / "recipe.toml"
+    out = tmp_path / "run"
     recipe.write_text(RECIPE.format(iterations=1))
     with fault_server(then="by picture" if bad else "500") as server:
-        server.bad = {picture_url(straight[1][0])} if bad else set()
+        server.bad = {image_url(straight[1][0])} if bad else set()
         reward = f"vqa_score:vlm={server.url},model=m"
         code, _, err = ddpo(
             "train",
@@ -269,9 +268,8 @@ def test_a_part_of_a_combination(
         else:
             assert code == 1
             assert f"tried {TRIES} times" in said(err)
-            assert (
-                len(server.requests) <= (4 + 1 + 1) * TRIES
-            )  # the batch, and two of its pictures alone
+            # the batch, and two of its images alone
+            assert len(server.requests) <= (4 + 1 + 1) * TRIES
             server.then = "by picture"
             assert ddpo("train", "--resume", out)[0] == 0
     (line,) = metrics(out)
@@ -320,7 +318,8 @@ def test_a_served_reward_that_is_killed_and_started_again_costs_nothing(
 ) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-    port, out = free_port(), tmp_path / "run"
+    port = free_port()
+    out = tmp_path / "run"
     values = tomllib.loads(RECIPE.format(iterations=2)) | {"model": str(tiny_model)}
     with served(port) as process:
         events = train(
@@ -352,7 +351,8 @@ def test_a_run_is_not_resumed_with_a_server_that_serves_another_reward_under_the
     pytest.importorskip("uvicorn")
     from test_serve import serving
 
-    port, out = free_port(), tmp_path / "run"
+    port = free_port()
+    out = tmp_path / "run"
     values = tomllib.loads(RECIPE.format(iterations=1)) | {"model": str(tiny_model)}
     with fault_server(then="by picture") as vlm:
         with serving(f"vqa_score:vlm={vlm.url},model=first", port=port):

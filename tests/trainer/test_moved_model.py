@@ -1,4 +1,4 @@
-"""Runs of a local base model that are used from another directory, under another spelling, or after the model was moved."""
+"""Runs of a local base model, used from another directory or after the model was moved."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def project(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a model at models/sd and a run of it, and the directory beside it where the test stands."""
+    """A directory with a model at models/sd and a run of it; tests start in elsewhere/."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_model, "models/sd")
     values: dict[str, Any] = {
@@ -83,9 +83,9 @@ def test_a_moved_model_is_asked_for_and_accepted(ddpo: Run, project: Path) -> No
     code, errors = sample(ddpo, project / "out", "--checkpoint", "../run")
     assert code == 2
     assert (
-        f"was trained from 'models/sd', which is no longer at {project / 'models' / 'sd'}: give its new place with --model"
-        in errors
-    )
+        f"was trained from 'models/sd', which is no longer at {project / 'models' / 'sd'}: "
+        "give its new place with --model"
+    ) in errors
     assert sample(ddpo, project / "out", "--checkpoint", "../run", "--model", "../store/sd")[0] == 0
     export(Path("../run"), project / "merged", merge=True, model="../store/sd")
     with pytest.raises(MissingResourceError, match="no model at"):

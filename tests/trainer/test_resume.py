@@ -133,7 +133,7 @@ def test_what_a_run_has_already_may_be_said_again(
     ddpo: Run, finished: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "same.toml").write_text('reward = "darkness"\n[optim]\nlr = 0.01\nupdates = 2\n')
-    told = (
+    options = (
         "--recipe",
         tmp_path / "same.toml",
         "--model",
@@ -143,7 +143,7 @@ def test_what_a_run_has_already_may_be_said_again(
         "--set",
         "checkpoint_keep=7",
     )
-    code, output, errors = ddpo("train", "--resume", finished, *told)
+    code, output, errors = ddpo("train", "--resume", finished, *options)
     assert code == 0, errors
     assert "resumed after iteration 1" in output
     assert json.loads((finished / "config.json").read_text())["checkpoint_keep"] == 7

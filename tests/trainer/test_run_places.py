@@ -69,7 +69,7 @@ def project(ddpo: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "elsewhere" / "unseen.txt").write_text("a fox\n")
     shutil.copytree(tiny_model, folder / "model")
     monkeypatch.chdir(folder)
-    told = (
+    options = (
         "--reward",
         "r.py:Red",
         "--reward",
@@ -79,7 +79,7 @@ def project(ddpo: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.Mon
         "--model",
         "model",
     )
-    code, _, errors = ddpo("train", *told, "--iterations", "1", "--out", "runs/x", *SMALL)
+    code, _, errors = ddpo("train", *options, "--iterations", "1", "--out", "runs/x", *SMALL)
     assert code == 0, errors
     monkeypatch.chdir(tmp_path / "elsewhere")
     return folder
