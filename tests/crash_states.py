@@ -41,7 +41,9 @@ class SyncLog:
         cut_after: int | None = None,
         before_call: Callable[[int], None] | None = None,
     ) -> None:
-        self.root, self.cut_after, self.before_call = root, cut_after, before_call
+        self.root = root
+        self.cut_after = cut_after
+        self.before_call = before_call
         self._inside = False
         self.calls = 0
         self.syncs = 0
@@ -153,7 +155,8 @@ def _restore(
     if folder is not None and folder.is_dir() and _names(folder) != options[-1]:
         options.append(_names(folder))
     for name, chosen in sorted(chance.choice(options).items()):
-        place, target = places.get(chosen), to / name
+        place = places.get(chosen)
+        target = to / name
         if (place is not None and place.is_dir()) or chosen in log.names_of:
             target.mkdir()
             _restore(log, place, chosen, places, target, chance)
@@ -164,7 +167,7 @@ def _restore(
 def _bytes_after_cut(
     log: SyncLog, inode: Inode, place: Path | None, chance: random.Random
 ) -> bytes:
-    """The synced bytes, the current ones, or a file in between: empty, cut short, zeros at its end."""
+    """The synced bytes, the current ones, or a file in between: empty, cut short, with zeros."""
     synced = log.bytes_of.get(inode)
     current = place.read_bytes() if place is not None else synced or b""
     if synced == current:

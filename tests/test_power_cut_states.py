@@ -1,4 +1,4 @@
-"""Scorings and evaluations after a power cut, in states that POSIX allows and one file system may not make."""
+"""Scorings and evaluations after a power cut, in states that POSIX allows."""
 
 from __future__ import annotations
 

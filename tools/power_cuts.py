@@ -1,4 +1,4 @@
-"""Cuts the power of a real file system, on a loop device, while runs, scorings and evaluations write.
+"""Cuts the power of a real file system, on a loop device, while ddpo trains, scores or evaluates.
 
     python tools/power_cuts.py --filesystem ext4 --work training --tries 20
 
@@ -41,7 +41,8 @@ class Disk:
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self.image, self.place = folder / "image", folder / "mounted"
+        self.image = folder / "image"
+        self.place = folder / "mounted"
         self.mounted = False
         self.place.mkdir()
         with self.image.open("wb") as file:
@@ -95,22 +96,22 @@ def settings() -> dict[str, object]:
 
 
 def run_training(folder: Path, report: Callable[[str], None]) -> None:
-    """Trains or resumes in `folder`; reports "begun", and each finished iteration."""
+    """Trains or resumes in `folder`; reports "started", and each finished iteration."""
     from ddpo.trainer import config_from_dict
     from ddpo.trainer.loop import resume, train
     from ddpo.trainer.monitoring.events import IterationDone, Started
 
     run = folder / "run"
-    begun = (run / "config.json").exists()
-    for event in resume(run) if begun else train(config_from_dict(settings()), run):
+    started = (run / "config.json").exists()
+    for event in resume(run) if started else train(config_from_dict(settings()), run):
         if isinstance(event, Started):
-            report("begun")
+            report("started")
         if isinstance(event, IterationDone):
             report(str(event.metrics.iteration))
 
 
 def check_training(folder: Path, reported: list[str]) -> str | None:
-    """What is wrong after a cut; None if nothing is."""
+    """The fault after a cut in words, or None."""
     from ddpo.policies.checkpoints.folder import find_checkpoint
     from ddpo.trainer.run.folder import RunFolder
 
@@ -156,7 +157,7 @@ def make_pictures(folder: Path) -> None:
 
 
 def check_scoring(folder: Path, reported: list[str]) -> str | None:
-    """What is wrong after a cut; None if nothing is."""
+    """The fault after a cut in words, or None."""
     table = folder / "t" / "s.csv"
     if reported and not table.exists():
         return "the table is gone"
@@ -197,7 +198,7 @@ def make_prompted(folder: Path) -> None:
 
 
 def check_evaluation(folder: Path, reported: list[str]) -> str | None:
-    """What is wrong after a cut; None if nothing is."""
+    """The fault after a cut in words, or None."""
     from ddpo.eval.generate.image_store import ImageStore
     from ddpo.eval.generate.samples import read_samples
     from ddpo.eval.report.data import load_report

@@ -1,7 +1,7 @@
 """JSON and JSON lines of ddpo, read with limits; damage is reported in one line.
 
-Files come from other people and damaged disks. Python's own parser ends in `RecursionError` for deep
-nesting, and accepts numbers that no number type of ours can hold.
+Files come from other people and damaged disks. Python's own parser ends in `RecursionError` for
+deep nesting, and accepts numbers that no number type of ours can hold.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One owner per folder or file: a lock that the system frees when its process ends, however it ends.
+"""Locks for one owner per folder or file, which the system frees when the owner's process ends.
 
-`flock` decides who owns; the text in the lock file only names the owner for those who are refused.
+`flock` decides who owns. The text in the lock file only names the owner for refused processes.
 Source: flock(2). The lock belongs to the open file, so that it also holds within one process.
 """
 
@@ -69,7 +69,7 @@ class Ownership:
                 os.write(self._descriptor, _own_name(command).encode())
 
     def release(self) -> None:
-        """Gives it up; the lock file is removed."""
+        """Gives up the ownership and removes the lock file."""
         if self._descriptor is None:
             return
         with suppress(OSError):
@@ -83,7 +83,7 @@ class Ownership:
 
 @contextmanager
 def owned(lock: Path, what: Path, command: str, advice: str) -> Iterator[None]:
-    """Inside, this process is the only owner. Arguments and errors as of `Ownership`."""
+    """Makes this process the only owner in the block; arguments and errors as of `Ownership`."""
     ownership = Ownership(lock, what, command, advice)
     try:
         yield
@@ -93,7 +93,7 @@ def owned(lock: Path, what: Path, command: str, advice: str) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Inside, `in_use` is true of a file for all processes. A file that is not there is no error."""
+    """Makes `in_use` true of a file for all processes; a missing file is no error."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:

@@ -1,7 +1,8 @@
 """Tensors on disk, optimizer state included, as atomically written safetensors with a checksum.
 
 The checksum is in the file's metadata, over names, types, shapes, bytes and the other metadata.
-Files without one, of older versions and of other programs, are read too. No pickle is read or written. `torch.optim.Optimizer.state_dict` is flattened to tensors named
+Files without one, of older versions and of other programs, are read too. No pickle is read or
+written. `torch.optim.Optimizer.state_dict` is flattened to tensors named
 `optimizer.<index>.<name>`.
 """
 

@@ -95,7 +95,8 @@ def test_what_is_forgotten_is_released(tmp_path: Path) -> None:
 
 def test_never_two_owners_at_a_time(tmp_path: Path) -> None:
     """Locks are removed at release, which must not let two in: one with the old file, one new."""
-    lock, counter = tmp_path / "lock", tmp_path / "counter"
+    lock = tmp_path / "lock"
+    counter = tmp_path / "counter"
     counter.write_text("0")
     processes = [
         subprocess.Popen([sys.executable, "-c", RACE, str(lock), str(counter)]) for _ in range(3)

@@ -81,7 +81,8 @@ def test_a_cut_within_a_writer_leaves_the_old_file_or_the_new_one(
         with SyncLog(root, cut) as log:
             log.cut_after = None
             write_text(root / name, "old")
-            log.calls, log.cut_after = 0, cut
+            log.calls = 0
+            log.cut_after = cut
             with suppress(PowerCut):  # fewer calls than on a new place, at the end
                 WRITERS[name](root / name)
         for state in states(log, here):
@@ -124,7 +125,8 @@ def test_a_cut_within_a_folder_never_leaves_a_part_of_it(cut: int, tmp_path: Pat
     with SyncLog(root) as log:
         with atomic_folder(place) as folder:
             (folder / "facts").write_text("old")
-        log.calls, log.cut_after = 0, cut
+        log.calls = 0
+        log.cut_after = cut
         with suppress(PowerCut), atomic_folder(place) as folder:
             (folder / "weights").write_bytes(b"w" * 10_000)
             (folder / "facts").write_text("new")

@@ -25,7 +25,8 @@ TENSORS = {
 
 def write(path: Path, names: list[str]) -> Path:
     """A safetensors file, by the format's definition, with its header in the order of `names`."""
-    header, data = {}, b""
+    header = {}
+    data = b""
     kinds = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float64: "F64"}
     for name in names:
         tensor = TENSORS[name]

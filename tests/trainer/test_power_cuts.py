@@ -1,4 +1,4 @@
-"""A run whose machine loses power at any moment resumes, and lacks no iteration that was reported."""
+"""A run resumes after a power cut at any moment, and lacks no iteration that was reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def test_a_run_resumes_from_every_state_that_a_power_cut_may_leave(
     config = config_of(tiny_model, iterations=3, checkpoint_every=1, checkpoint_keep=2)
     root = tmp_path / "disk"
     root.mkdir()
-    started, done, checkpoints = False, 0, 0
+    started = False
+    done = 0
+    checkpoints = 0
     reported: list[tuple[bool, int, int]] = []
 
     def cut(number: int) -> None:

@@ -1,8 +1,8 @@
 """The checkpoint folder, written by `ddpo train` and read by ddpo and plain diffusers.
 
 policy.json                         schema, model, base (place and fingerprint of a local model),
-                                    kind ("lora" or "full"), iteration, LoRA settings, other weights,
-                                    digest of each file (sha256)
+                                    kind ("lora" or "full"), iteration, LoRA settings, other weights
+                                    and the digest of each file (sha256)
 pytorch_lora_weights.safetensors    kind "lora", for `pipeline.load_lora_weights(folder)`
 unet/                               kind "full", for `UNet2DConditionModel.from_pretrained`
 
