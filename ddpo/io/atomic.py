@@ -135,7 +135,7 @@ def _put_in_place(new: Path, folder: Path, older: Path) -> None:
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turns an `OSError` of the block into an error that names `path`, the file it writes.
+    """Turns an error of the disk in the block into one that names `path`, the file or folder written.
 
     Raises:
         StorageFailure: The file cannot be written; the message names `path` and the reason.
@@ -148,6 +148,20 @@ def storing(path: Path) -> Iterator[None]:
         raise StorageFailure(
             f"{path} cannot be written: {error.strerror or one_line(error)}"
         ) from error
+    except Exception as error:
+        reason = _disk_error_of_safetensors(error)
+        if reason is None:
+            raise
+        raise StorageFailure(f"{path} cannot be written: {reason}") from error
+
+
+def _disk_error_of_safetensors(error: Exception) -> str | None:
+    """The system's words in an error of safetensors, which is no OSError; None for other errors."""
+    from safetensors import SafetensorError
+
+    if not isinstance(error, SafetensorError):
+        return None
+    return one_line(error).rpartition("I/O error: ")[2].partition(" (os error ")[0]
 
 
 def named_path(text: str | Path) -> Path:
