@@ -135,7 +135,7 @@ def _put_in_place(new: Path, folder: Path, older: Path) -> None:
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turns an error of the disk in the block into one that names `path`, the file or folder written.
+    """Turns an error of the disk in the block into one that names `path`, which it writes.
 
     Raises:
         StorageFailure: The file cannot be written; the message names `path` and the reason.
