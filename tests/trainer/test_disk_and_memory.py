@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 import torch
-from ddpo.trainer.failures import enough_memory
 from test_resume import assert_same_run, config_of, metrics
 
 from ddpo.errors import MemoryExhausted, StorageFailure
 from ddpo.io.tensors import load_tensors
 from ddpo.trainer.loop import resume, train
+from ddpo.trainer.memory import enough_memory
 from ddpo.trainer.monitoring.events import Event, IterationDone
 
 if sys.platform == "win32":
