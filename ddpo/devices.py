@@ -1,7 +1,8 @@
-"""The torch devices of this machine."""
+"""The processors and torch devices of this machine."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from ddpo.errors import ConfigError
@@ -19,6 +20,7 @@ __all__ = [
     "for_float64",
     "in_float64",
     "moved",
+    "processors",
     "resolve_device",
     "synchronize",
 ]
@@ -28,6 +30,11 @@ AUTO: Final = "auto"
 
 FLOAT64_DEVICES: Final = ("cpu", "cuda")
 """Apple's MPS has no float64, nor have most of Intel's GPUs (XPU)."""
+
+
+def processors() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def accelerator() -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
@@ -30,6 +30,9 @@ __all__ = [
     "url_target",
     "verified",
 ]
+
+Progress = Callable[[int, int | None], None]
+"""Type of the progress callbacks of earlier versions; `fetch_url` takes True or False."""
 
 TIMEOUT_SECONDS: Final = 30.0  # without a byte from the server
 RETRIES: Final = 2

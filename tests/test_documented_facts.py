@@ -34,7 +34,7 @@ from ddpo.rewards.scoring import call, scorer
 from ddpo.rewards.serve import client, gather, wire
 from ddpo.stats import bootstrap, bradley_terry, pairwise
 from ddpo.trainer import TrainConfig, grad_scaler
-from ddpo.trainer.monitoring import preflight
+from ddpo.trainer.monitoring import findings
 from ddpo.trainer.run import held_out as run_held_out
 from ddpo.trainer.run import resume
 
@@ -136,8 +136,8 @@ STATED = {
     ],
     "docs/score-cache.md": [f"up to `DDPO_CACHE_LIMIT_MB` ({store.DEFAULT_LIMIT_MB:g})"],
     "docs/serving-rewards.md": [
-        f"sends up to {client.CALLS.concurrency} requests at once, "
-        f"gives one up after {client.CALLS.timeout_s:g} s",
+        f"sends up to {client.CALLS.concurrency} requests at once "
+        f"and gives one up after {client.CALLS.timeout_s:g} s",
         f"tries again up to {client.CALLS.retries} times",
         f"Where {gather.MOST_WAITING} requests wait",
         f"after {WORDS[scorer.GIVE_UP]} failures in a row",
@@ -176,7 +176,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_code(page: str, words: str) -
 
 def test_the_powers_of_ten_and_shares_in_words_are_those_of_the_code() -> None:
     assert EQUAL == {"float64": 1e-6, "float32": 1e-4, "float16": 1e-2, "bfloat16": 4e-2}
-    assert preflight.MANY_UNSCORABLE == 1 / 4
+    assert findings.MANY_UNSCORABLE == 1 / 4
 
 
 def settings_of(kind: Any, above: str = "") -> list[str]:

@@ -100,7 +100,7 @@ def test_the_readme_tells_the_onsets_and_counts_of_the_measured_readings() -> No
     onsets = []
     left = []
     for reward in ("compressibility", "incompressibility", "colorfulness"):
-        table = measured.partition(f"<!-- course {reward}:begin -->")[2].partition("<!--")[0]
+        table = measured.partition(f"<!-- history {reward}:begin -->")[2].partition("<!--")[0]
         rows = [
             line.strip("| ").split(" | ") for line in table.splitlines() if re.match(r"\| \d", line)
         ]

@@ -35,10 +35,11 @@ from plain_loops import LOOPS
 from random_weights import taken_for_real, write_head, write_hps, write_imagereward, write_real_clip
 from torch import nn
 
+from ddpo.devices import processors
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.image_files import score_files
 from ddpo.rewards.models.shared_encoders import forget_embeddings
-from ddpo.rewards.scoring.scorer import make_scorer, processors
+from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.zoo import resolve
 from ddpo.types import Prompt
 

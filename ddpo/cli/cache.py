@@ -61,7 +61,7 @@ def _facts(stats: CacheStats, found: Found) -> Iterator[tuple[str, str]]:
     served = sum(entry.scores for entry, installed in found if installed)
     yield "cache", str(stats.path)
     yield "size", f"{_size(stats.bytes)} of at most {_size(stats.limit_bytes)}"
-    yield "scores", f"{stats.scores:,}, of which {served:,} of rewards as they are installed now"
+    yield "scores", f"{stats.scores:,}, of which {served:,} match the installed rewards"
     moments = [time for entry, _ in found for time in (entry.oldest, entry.newest) if time]
     if moments:
         yield "computed", f"from {_minute(min(moments))} to {_minute(max(moments))}"

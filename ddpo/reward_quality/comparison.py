@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpo.devices import processors
 from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
 from ddpo.reward_quality.agreement import Agreement, Disagreement, agreement, disagreements
@@ -18,7 +19,7 @@ from ddpo.reward_quality.edits import EDITS, SAME_IMAGE
 from ddpo.reward_quality.sensitivity import Sensitivity, edited_batch, sensitivity
 from ddpo.rewards.image_files import score_files
 from ddpo.rewards.image_files.stream import decode_ahead
-from ddpo.rewards.scoring.scorer import Scorer, processors
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.stats.paired import RESAMPLES
 from ddpo.types import ImageBatch, Prompt
 

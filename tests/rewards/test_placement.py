@@ -99,7 +99,7 @@ def test_the_fingerprint_of_a_card_is_what_it_was_before_devices_were_left_out()
 
 def test_a_written_device_wins_over_that_of_the_run() -> None:
     mixed = resolve("aesthetic:device=cpu + clip_score:0.5 + darkness").on("cuda:1")
-    placed = {part.name: part.reward.options.get("device") for part in mixed.parts}
+    placed = {part.name: part.options.get("device") for part in mixed.parts}
     assert placed == {"aesthetic": "cpu", "clip_score": "cuda:1", "darkness": None}
     assert mixed.identity == resolve("aesthetic + clip_score:0.5 + darkness").identity
 

@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpo.devices import processors
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.cache import ScoreCache
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.image_files import score_files
-from ddpo.rewards.scoring.scorer import Scorer, make_scorer, processors
+from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.zoo import resolve
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 

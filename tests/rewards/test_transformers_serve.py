@@ -120,7 +120,7 @@ def test_without_log_probabilities_the_judge_reads_the_text_and_vqa_score_says_s
     assert str(caught.value).startswith(
         f"reward 'vqa_score': the server {server} gives no log-probabilities"
     )
-    assert "`transformers serve` has none" in str(caught.value)
+    assert "`transformers serve` does not" in str(caught.value)
     assert "\n" not in str(caught.value)
     output = make_reward("vlm_judge", vlm=server, model=model, template="show {prompt} ?")(images)
     here = open_vlm(model)

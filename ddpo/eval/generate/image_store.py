@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ddpo.devices import processors
 from ddpo.errors import ImageError
 from ddpo.images import load_image
 from ddpo.io.atomic import storing
 from ddpo.io.journal import Journal
-from ddpo.rewards.scoring.scorer import processors
 
 __all__ = ["ImageKey", "ImageStore", "Pixels", "StoredImage", "image_path", "pixels_sha256"]
 

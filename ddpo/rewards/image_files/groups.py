@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ddpo.devices import processors
 from ddpo.inputs.input_image import InputImage, copied_to
 from ddpo.rewards.groups import group_places
 from ddpo.rewards.image_files.run import ScoreRow, rows_of_reward, score_files, unscorable_row
 from ddpo.rewards.image_files.stream import Decoded, decode_ahead
-from ddpo.rewards.scoring.scorer import Scorer, processors
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt
 
 __all__ = ["score_groups"]

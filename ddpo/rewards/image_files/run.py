@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from ddpo.devices import processors
 from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.image_files.stream import MEMORY, Decoded, decode_ahead
-from ddpo.rewards.scoring.scorer import Scorer, processors
+from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 __all__ = ["ScoreRow", "Status", "rows_of_reward", "score_files", "unscorable_row"]

@@ -17,9 +17,9 @@ from typing import Final, TypeVar
 import torch
 from torch import Tensor
 
+from ddpo.devices import processors
 from ddpo.errors import ConfigError
 from ddpo.rewards.cache import image_digests
-from ddpo.rewards.scoring.scorer import processors
 from ddpo.types import ImageBatch
 
 __all__ = ["SharedEncoder", "encoder_dtype", "forget_embeddings", "shared_encoder", "side_by_side"]

@@ -7,10 +7,13 @@ from typing import Final
 
 import torch
 
+from ddpo.devices import processors
 from ddpo.errors import ContractBroken, RewardFailure, RewardUnavailable, one_line
+from ddpo.rewards.base import Reward
+from ddpo.rewards.card import Calls
 from ddpo.types import ImageBatch, RewardOutput
 
-__all__ = ["OutOfMemory", "checked", "explained", "seconds_before_retry"]
+__all__ = ["OutOfMemory", "checked", "concurrency", "explained", "retry_pause"]
 
 FIRST_PAUSE: Final = 0.5  # longest pause before the first retry, in seconds; doubles with each
 LONGEST_PAUSE: Final = 30.0  # seconds
@@ -66,7 +69,7 @@ def explained(name: str, error: BaseException) -> RewardFailure:
     return RewardFailure(text)
 
 
-def seconds_before_retry(attempt: int, requested: float | None) -> float:
+def retry_pause(attempt: int, requested: float | None) -> float:
     """The pause before a retry, random so that many clients do not return at once.
 
     Args:
@@ -79,3 +82,12 @@ def seconds_before_retry(attempt: int, requested: float | None) -> float:
     longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)
     pause = random.uniform(0, longest)  # noqa: S311  # jitter is no secret
     return pause if requested is None else min(LONGEST_PAUSE, requested + pause)
+
+
+def concurrency(reward: Reward, calls: Calls) -> int:
+    """Number of calls that may run at once."""
+    if not reward.card.thread_safe:
+        return 1
+    if calls.concurrency:
+        return calls.concurrency
+    return processors() if reward.card.device == "cpu" else 1

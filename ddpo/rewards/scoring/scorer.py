@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from ddpo.rewards.cache import CachedScore, ScoreCache, cacheable, image_digests
 from ddpo.rewards.card import Calls
 from ddpo.rewards.groups import group_halves, packed_groups
 from ddpo.rewards.offload import restore
-from ddpo.rewards.scoring.call import OutOfMemory, checked, explained, seconds_before_retry
+from ddpo.rewards.scoring.call import OutOfMemory, checked, concurrency, explained, retry_pause
 from ddpo.rewards.scoring.outages import find_witness, retry_unanswered
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.results import (
@@ -37,17 +36,12 @@ from ddpo.rewards.signature import identity as identity_of
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.user_code import is_user_code
 
-__all__ = ["Scorer", "make_scorer", "processors"]
+__all__ = ["Scorer", "make_scorer"]
 
 BATCH_PIXELS: Final = 16 * 1024 * 1024
 GIVE_UP: Final = 8  # failures in a row after which a reward counts as broken
 
 OnFailure = Callable[[Sequence[int], ImageBatch, RewardFailure], RewardOutput]
-
-
-def processors() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Scorer:
@@ -107,7 +101,7 @@ class Scorer:
         self._identity = identity or identity_of(card)
         self._pause = pause
         self._grouped = "group" in card.inputs
-        self._workers = _workers(reward, self.calls)
+        self._workers = concurrency(reward, self.calls)
         self._pool: ThreadPoolExecutor | None = None
         self._turn: threading.Lock | None = None if card.thread_safe else threading.Lock()
         self._state = threading.Lock()
@@ -300,7 +294,7 @@ class Scorer:
             try:
                 return self._call_once(batch)
             except RewardUnavailable as error:
-                self._pause(seconds_before_retry(attempt, error.retry_after_s))
+                self._pause(retry_pause(attempt, error.retry_after_s))
         try:
             return self._call_once(batch)
         except RewardUnavailable as error:
@@ -357,9 +351,8 @@ def _raise_with_place(
     places: Sequence[int], batch: ImageBatch, error: RewardFailure
 ) -> RewardOutput:
     """Raises a failure with the place and the prompt of the first image at fault."""
-    where = f"image {places[0]}"
-    if len(places) > 1:
-        where = f"images {places[0]} to {places[-1]}"
+    several = len(places) > 1
+    where = f"images {places[0]} to {places[-1]}" if several else f"image {places[0]}"
     text = f"{error} ({where}, prompt {batch.prompts[0].text!r})"
     raise type(error)(text) from error.__cause__
 
@@ -402,12 +395,3 @@ def make_scorer(
     return Scorer(
         reward, batch_size, calls=calls, cache=kept, identity=resolved.identity, name=name
     )
-
-
-def _workers(reward: Reward, calls: Calls) -> int:
-    """Number of calls that may run at once."""
-    if not reward.card.thread_safe:
-        return 1
-    if calls.concurrency:
-        return calls.concurrency
-    return processors() if reward.card.device == "cpu" else 1
