@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from analytic import Brightness, Redness
-from ddpo.eval.sharing import World
 
+from ddpo.distributed import World
 from ddpo.errors import ConfigError, ImageError, RewardFailure, RewardUnavailable
 from ddpo.eval.generate.image_store import ImageKey, ImageStore, image_path, pixels_sha256
 from ddpo.eval.generate.scoring import Score, ScoreJournal, ScoreProgress, score, unscored
@@ -86,9 +86,9 @@ def run(
     reward: Reward,
     store: ImageStore,
     items: list[tuple[str, Prompt]],
-    together: World | None = None,
+    world: World | None = None,
 ) -> list[ScoreProgress]:
-    with ScoreJournal(store.out, together.rank if together else 0) as journal:
+    with ScoreJournal(store.out, world.rank if world else 0) as journal:
         return list(
             score(
                 Scorer(reward),
@@ -96,7 +96,7 @@ def run(
                 store,
                 journal,
                 items,
-                together=together or World(None, "cpu"),
+                world=world or World(None, "cpu"),
             )
         )
 
