@@ -27,7 +27,7 @@ from ddpo.errors import ImageError
 from ddpo.images import load_image
 from ddpo.io.atomic import storing
 from ddpo.io.journal import Journal
-from ddpo.io.sync import make_folder, sync_files
+from ddpo.io.sync import sync_files
 
 __all__ = ["ImageKey", "ImageStore", "Pixels", "StoredImage", "image_path", "pixels_sha256"]
 
@@ -201,7 +201,7 @@ class ImageStore:
         Image.fromarray(pixels).save(buffer, format="PNG")
         temporary = self.out / FOLDER / f".{self._rank}-{os.getpid()}.tmp"
         with storing(path):
-            make_folder(path.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._sweep()
             try:
                 temporary.write_bytes(buffer.getvalue())
