@@ -36,6 +36,8 @@ MOVED = {
     "ddpo.policies.base_view": "ddpo.policies.denoising_probe",
     "ddpo.policies.checkpoint": "ddpo.policies.checkpoints.folder",
     "ddpo.policies.divergence": "ddpo.policies.kl",
+    "ddpo.policies.emoji.architecture": "pretraining.architecture",
+    "ddpo.policies.emoji.tokenizer": "pretraining.tokenizer",
     "ddpo.policies.foreign": "ddpo.policies.checkpoints.external",
     "ddpo.policies.sample": "ddpo.policies.sampler",
     "ddpo.policies.sd": "ddpo.policies.stable_diffusion",
@@ -58,7 +60,10 @@ MOVED = {
     "ddpo.trainer.run_folder": "ddpo.trainer.run.folder",
     "ddpo.trainer.tracking": "ddpo.trainer.monitoring.tracking",
 }
-"""Old module → new module; modules inside a moved package move with it."""
+"""Old module → new module; modules inside a moved package move with it.
+
+`pretraining` is part of a checkout, not of the installed package.
+"""
 
 
 class _OldNames:
