@@ -10,10 +10,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from ddpo.io.atomic import storing
+from ddpo.io.closing import ClosedOnExit
 from ddpo.io.json_files import json_lines
 from ddpo.io.sync import IntervalSync, make_folder, sync_descriptor, sync_folder
 
@@ -22,7 +22,7 @@ __all__ = ["Journal"]
 NEWLINE: Final = b"\n"
 
 
-class Journal:
+class Journal(ClosedOnExit):
     """The journals `<name>-<rank>.jsonl` of a folder: this process writes its own and reads all.
 
     No file is created or opened for writing before the first `append`, so that a finished
@@ -44,17 +44,6 @@ class Journal:
         self._folder = folder
         self._file: int | None = None
         self._sync = IntervalSync()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The objects of all journals, in line order, without truncated or damaged lines."""

@@ -15,8 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from ddpo.devices import processors
 from ddpo.errors import ImageError
 from ddpo.images import load_image
 from ddpo.io.atomic import storing
+from ddpo.io.closing import ClosedOnExit
 from ddpo.io.journal import Journal
 from ddpo.io.sync import sync_files
 
@@ -70,7 +70,7 @@ def pixels_sha256(pixels: Pixels) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-class ImageStore:
+class ImageStore(ClosedOnExit):
     """The stored images by key. Use it as a context manager, or `close` it.
 
     Args:
@@ -86,17 +86,6 @@ class ImageStore:
         self._whole: set[str] = set()  # hashes of images that this process wrote or decoded
         self._swept = False
         self.reload()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def reload(self) -> None:
         """Reads the journals again, with the lines that other processes have added."""

@@ -12,14 +12,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 
 from ddpo.distributed import ALONE, World
 from ddpo.errors import ConfigError, RewardFailure
 from ddpo.eval.generate.image_store import ImageStore, Pixels
+from ddpo.io.closing import ClosedOnExit
 from ddpo.io.journal import Journal
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.scoring.scorer import Scorer
@@ -55,7 +55,7 @@ class ScoreProgress:
     found: int
 
 
-class ScoreJournal:
+class ScoreJournal(ClosedOnExit):
     """The scores of an evaluation. Use it as a context manager, or `close` it.
 
     Args:
@@ -67,17 +67,6 @@ class ScoreJournal:
         self._journal = Journal(out, NAME, rank)
         self._known: dict[Place, Score] = {}
         self.reload()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def reload(self) -> None:
         """Reads the journals of all processes again."""

@@ -13,9 +13,10 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 from ddpo.errors import ConfigError, one_line
+from ddpo.io.closing import ClosedOnExit
 from ddpo.registry import unknown_name
 from ddpo.rewards.cache import database, queries
 from ddpo.rewards.cache.queries import CacheStats
@@ -42,7 +43,7 @@ _caches: weakref.WeakSet[ScoreCache] = weakref.WeakSet()
 _lock = threading.RLock()  # one for all caches of the process, so that a fork can wait for them
 
 
-class ScoreCache:
+class ScoreCache(ClosedOnExit):
     """Scores by key; a full cache removes the least recently used ones.
 
     `get` and `put` never raise an error because of the cache. It may be locked for ten seconds,
@@ -163,12 +164,6 @@ class ScoreCache:
                 with contextlib.suppress(OSError), database.locked(self.path):
                     self._disconnect()
                 self._disconnect()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _safely(self, work: Work[T]) -> T | None:
         """The result of `work`; None after an error."""
