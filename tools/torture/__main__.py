@@ -1,0 +1,47 @@
+"""Tries to make ddpo lose, run or leak something: kills, power cuts, hostile files, full disks.
+
+    python tools/torture                    # every trial, at the sizes of docs/reliability.md
+    python tools/torture kills --size 0.05  # one trial, with a twentieth of its tries
+
+A trial is a module beside this file with `run(size: float, seed: int, folder: Path)`, which returns
+a list of `Outcome`. Its size is 1 for the numbers of docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def main() -> int:
+    """Prints one line for each outcome and each fault; exit code 1 if there is a fault."""
+    names = sorted(path.stem for path in HERE.glob("[!_]*.py") if "def run(" in path.read_text())
+    parser = argparse.ArgumentParser(prog="tools/torture", description=__doc__.splitlines()[0])
+    parser.add_argument("trials", nargs="*", metavar="TRIAL", help=f"of {', '.join(names)}")
+    parser.add_argument("--size", type=float, default=1.0, help="share of the full tries")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    unknown = set(options.trials) - set(names)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    faults = 0
+    for name in options.trials or names:
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix=f"ddpo-{name}-") as folder:
+            outcomes = importlib.import_module(name).run(options.size, options.seed, Path(folder))
+        for outcome in outcomes:
+            outcome.measures.setdefault("seconds", time.monotonic() - start)
+            print(outcome.line(), *outcome.faults, sep="\n  ", flush=True)
+            faults += len(outcome.faults)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    sys.exit(main())
