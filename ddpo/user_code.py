@@ -20,6 +20,8 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from ddpo.errors import RewardLoadError, one_line
+from ddpo.given import MODULE as GIVEN_MODULE
+from ddpo.given import given
 from ddpo.io.atomic import named_path
 from ddpo.registry import Registry, explain_load_failure, nearest
 from ddpo.source_files import module_files, source_files
@@ -234,6 +236,8 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
     Raises:
         RewardLoadError: There is no such module or attribute, or the module raises.
     """
+    if module == GIVEN_MODULE:
+        return given(attribute)
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -26,7 +26,7 @@ from ddpo.inputs.text import check_text
 from ddpo.prompts import listed_prompts
 from ddpo.types import Prompt
 
-__all__ = ["ImageSource", "image_source"]
+__all__ = ["ImageSource", "image_source", "with_prompts"]
 
 NESTED_FILE: Final = ("path", "file_name")  # keys of an image stored as an object in a table
 
@@ -84,6 +84,17 @@ def image_source(
         )
     _check_order(parts, prompts)
     return _InOrder(source, texts)
+
+
+def with_prompts(source: ImageSource, texts: Sequence[str]) -> ImageSource:
+    """The same images with one prompt each, in order.
+
+    Raises:
+        PromptError: There is another number of prompts, or one is not text.
+    """
+    if len(texts) != len(source):
+        raise PromptError(f"{len(source)} images came with {len(texts)} prompts")
+    return _InOrder(source, [Prompt(check_text(text, "the prompts")) for text in texts])
 
 
 def _parts(places: Sequence[Path], *, described: bool) -> list[Any]:

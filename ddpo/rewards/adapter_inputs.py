@@ -15,7 +15,7 @@ from ddpo.images import to_rgb
 from ddpo.rewards.card import RewardCard
 from ddpo.types import NO_CONTEXT, Context, ImageBatch, Prompt
 
-__all__ = ["batch_of_arrays", "batches_of_images", "prompts_of"]
+__all__ = ["batch_of_arrays", "batches_of_images", "is_batch", "prompts_of"]
 
 SLACK: Final = 1e-3  # beyond [0, 1]: rounding in bfloat16 decoders, as in ddpo.images.to_uint8
 
@@ -103,6 +103,11 @@ def batch_of_arrays(
     return ImageBatch(pixels, prompts_of(len(pixels), texts, metadata, card), context)
 
 
+def is_batch(images: Any) -> bool:
+    """True for arrays and tensors that `batch_of_arrays` takes."""
+    return _is_uint8_array(images) or _is_float_tensor(images)
+
+
 def _is_uint8_array(images: Any) -> bool:
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
         return False
@@ -116,7 +121,10 @@ def _is_float_tensor(images: Any) -> bool:
 
 
 def batches_of_images(
-    images: Sequence[Image.Image], texts: Sequence[str] | None, card: RewardCard
+    images: Sequence[Image.Image],
+    texts: Sequence[str] | None,
+    card: RewardCard,
+    metadata: Sequence[Any] | None = None,
 ) -> tuple[list[tuple[tuple[int, ...], ImageBatch]], dict[int, str]]:
     """The images of each size as a batch, converted to upright RGB.
 
@@ -124,6 +132,7 @@ def batches_of_images(
         images: PIL images of any mode and size.
         texts: As in `prompts_of`.
         card: Card of the reward.
+        metadata: As in `prompts_of`.
 
     Returns:
         The batches with the places of their images, and place → reason for each image that cannot
@@ -133,7 +142,7 @@ def batches_of_images(
         ImageError: An item is not an image, or sizes differ for a reward that judges a group.
         PromptError: As `prompts_of`.
     """
-    prompts = prompts_of(len(images), texts, None, card)
+    prompts = prompts_of(len(images), texts, metadata, card)
     upright: dict[int, Image.Image] = {}
     reasons: dict[int, str] = {}
     for index, image in enumerate(images):

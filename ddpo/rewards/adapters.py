@@ -40,6 +40,7 @@ __all__ = [
     "multi_score",
     "picture_scorer",
     "reward_function",
+    "score_images",
 ]
 
 Unscorable = Literal["raise", "mean", "nan"]
@@ -203,7 +204,9 @@ def image_scorer(
     scaled = _scaled(reward, scale, unscorable, batch_size)
 
     def score(images: Sequence[Image.Image], prompts: Sequence[str] | None = None) -> list[float]:
-        scores: list[float] = scaled.finish(_score_images(scaled, images, prompts))[0].tolist()
+        scores: list[float] = scaled.finish(score_images(scaled.scorer, images, prompts))[
+            0
+        ].tolist()
         return scores
 
     return score
@@ -212,14 +215,30 @@ def image_scorer(
 picture_scorer = image_scorer  # its name in earlier versions
 
 
-def _score_images(
-    scaled: _Scaled, images: Sequence[Image.Image], prompts: Sequence[str] | None
+def score_images(
+    scorer: Scorer,
+    images: Sequence[Image.Image],
+    prompts: Sequence[str] | None,
+    metadata: Sequence[Any] | None = None,
 ) -> RewardOutput:
-    batches, reasons = batches_of_images(images, prompts, scaled.card)
+    """The scores of PIL images of any mode and size, in order.
+
+    Args:
+        scorer: Scorer of the reward.
+        images: Images to score.
+        prompts: One text per image; None only for a reward that does not read them.
+        metadata: One mapping per image; None for none.
+
+    Raises:
+        ImageError: An item is not an image, or sizes differ for a reward that judges a group.
+        PromptError: Prompts or metadata are missing, or are not one per image.
+        RewardFailure: The reward failed.
+    """
+    batches, reasons = batches_of_images(images, prompts, scorer.reward.card, metadata)
     values = torch.full((len(images),), torch.nan)
     errors = [reasons.get(index) for index in range(len(images))]
     for places, batch in batches:
-        output = scaled.scorer.score(batch)
+        output = scorer.score(batch)
         values[list(places)] = output.values
         for place, error in zip(places, output.errors, strict=True):
             errors[place] = error
@@ -263,7 +282,7 @@ def flow_factory_reward(
             raise ConfigError(
                 f"reward {card.id!r} scores images; Flow-Factory passed none (a video model?)"
             )
-        values, info = self.scaled.finish(_score_images(self.scaled, image, prompt))
+        values, info = self.scaled.finish(score_images(self.scaled.scorer, image, prompt))
         return output_type(rewards=values, extra_info=info)
 
     body = {
