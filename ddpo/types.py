@@ -209,6 +209,15 @@ class ImageBatch:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"<{len(self)} images of {width}×{height} pixels: {_texts(self.prompts)}>"
+
+    def _repr_html_(self) -> str:
+        from ddpo.thumbnails import strip_html
+
+        return strip_html(self.images, [prompt.text for prompt in self.prompts])
+
     def __getitem__(self, index: slice) -> ImageBatch:
         return self._part(index, self.prompts[index])
 
@@ -241,6 +250,13 @@ class ImageBatch:
         if self._pixels is None or self._pixels.is_inference():  # the latter have no counter
             return 0
         return int(self._pixels._version)
+
+
+def _texts(prompts: Sequence[Prompt]) -> str:
+    """The first different prompts, shortened, and the number of the others."""
+    texts = list(dict.fromkeys(prompt.text for prompt in prompts))
+    shown = ", ".join(repr(text if len(text) <= 40 else f"{text[:39]}…") for text in texts[:3])
+    return f"{shown} and {len(texts) - 3} more" if len(texts) > 3 else shown
 
 
 def _read_only(array: NDArray[np.uint8]) -> NDArray[np.uint8]:

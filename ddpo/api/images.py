@@ -84,7 +84,8 @@ def _levels(image: Any, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return np.ascontiguousarray(values)
     if not np.issubdtype(values.dtype, np.floating):
         raise ImageError(f"{name} must be uint8 or float in [0, 1], got {values.dtype}")
-    low, high = float(values.min()), float(values.max())
+    low = float(values.min())
+    high = float(values.max())
     if not (low >= -SLACK and high <= 1 + SLACK):
         raise ImageError(
             f"{name} has floats from {low:.3g} to {high:.3g}; they must be in [0, 1], "

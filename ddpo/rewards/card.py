@@ -87,7 +87,7 @@ class Calls:
 Input = Literal["image", "prompt", "metadata", "context", "group"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RewardCard:
     """The facts about one reward.
 
@@ -155,6 +155,9 @@ class RewardCard:
         if self.api > API_VERSION:
             text = f"is made for API {self.api}, this ddpo has {API_VERSION}: upgrade ddpo"
             raise NewerApiError(f"card {self.id!r} {text}")
+
+    def __repr__(self) -> str:
+        return f"<card {self.id}: {self.summary}>"
 
     def to_dict(self) -> dict[str, Any]:
         """The card as plain JSON values, without an empty `optional`, unknown to older versions."""

@@ -84,7 +84,8 @@ def _names(kind: type) -> Iterator[str]:
 
     hints = typing.get_type_hints(kind).values()
     for field, hint in zip(fields(kind), hints, strict=True):  # type: ignore[arg-type]
-        yield field.name
+        if field.compare:  # else it is not in the file
+            yield field.name
         for part in typing.get_args(hint):
             if is_dataclass(part) and kind.__name__ == "Report":
                 yield from (inner.name for inner in fields(part))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import ConfigError
 from ddpo.eval.analysis.diversity import DiversityChange
@@ -24,6 +24,9 @@ from ddpo.eval.inputs.runs import CurvePoint
 from ddpo.eval.inputs.splits import LeakFacts, SplitFacts
 from ddpo.io.atomic import write_json
 from ddpo.io.json_files import parse_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -58,7 +61,7 @@ class Curve:
     points: tuple[CurvePoint, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
     """Everything for judging the models except the images and their single scores."""
 
@@ -81,6 +84,33 @@ class Report:
     curves: tuple[Curve, ...]
     manifests: Mapping[str, Any]  # model → facts about its run; "evaluation" → those of this report
     notes: tuple[str, ...]
+    folder: Path | None = field(default=None, compare=False)  # of its files; not in report.json
+
+    def gains_df(self) -> pd.DataFrame:
+        """One row per model, split and reward: means, gain, interval, p-values and win rate."""
+        from ddpo.eval.report.frames import gains_frame
+
+        return gains_frame(self)
+
+    def samples_df(self) -> pd.DataFrame:
+        """One row per image and reward, from `samples.parquet`.
+
+        Raises:
+            ConfigError: the report was not read from a folder, or its table is damaged.
+        """
+        from ddpo.eval.report.frames import samples_frame
+
+        return samples_frame(self)
+
+    def __repr__(self) -> str:
+        from ddpo.eval.report.frames import report_line
+
+        return report_line(self)
+
+    def _repr_html_(self) -> str:
+        from ddpo.eval.report.frames import report_html
+
+        return report_html(self)
 
     def role(self, split: str) -> str:
         """The role of a split."""
@@ -94,7 +124,9 @@ class Report:
 
 def save_report(path: Path, report: Report) -> None:
     """Writes `report.json` atomically."""
-    write_json(path, _plain(asdict(report)))
+    values = asdict(report)
+    del values["folder"]
+    write_json(path, _plain(values))
 
 
 def load_report(path: Path) -> Report:
@@ -109,7 +141,7 @@ def load_report(path: Path) -> Report:
             raise ConfigError(
                 f"{path} has schema version {found}, this ddpo reads {SCHEMA_VERSION}"
             )
-        return typing.cast(Report, _build(Report, values))
+        return replace(typing.cast(Report, _build(Report, values)), folder=path.parent)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -138,7 +170,11 @@ def _build(hint: Any, value: Any) -> Any:
     if is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return typing.cast("type[Any]", hint)(
-            **{field.name: _build(hints[field.name], value[field.name]) for field in fields(hint)}
+            **{
+                part.name: _build(hints[part.name], value[part.name])
+                for part in fields(hint)
+                if part.compare
+            }
         )
     if typing.get_origin(hint) is tuple:
         return tuple(_build(typing.get_args(hint)[0], item) for item in value)

@@ -91,6 +91,7 @@ def analyse(
         curves=_curves(plan),
         manifests=plan.manifests,
         notes=plan.notes,
+        folder=plan.out,
     )
     return Findings(report, rows, pairs)
 
