@@ -1,4 +1,8 @@
-"""A function as a reward: `f(images)` or `f(images, prompts)`, with one number per image."""
+"""A function as a reward: `f(images, prompts, metadata)`, with one number per image.
+
+The prompts and the metadata may be left out. The form `(scores, info)` of ddpo-pytorch, TRL and
+flow_grpo is read too.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,45 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, cast
 
-from ddpo.errors import ContractBroken, RewardFailure, RewardLoadError
-from ddpo.rewards.card import RewardCard, RewardOption
+from ddpo.devices import AUTO
+from ddpo.errors import ConfigError, ContractBroken, RewardFailure, RewardLoadError
+from ddpo.rewards.card import PLACEMENT, RewardCard, RewardOption
 from ddpo.types import ImageBatch, RewardOutput
 
-__all__ = ["FunctionReward", "card_of_function"]
+__all__ = [
+    "FunctionReward",
+    "caller_of",
+    "card_of_class",
+    "card_of_function",
+    "function_of_class",
+]
+
+Input = Literal["image", "prompt", "metadata"]
 
 POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 STARRED: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 IMAGES: Final = ("images", "image")
 PROMPTS: Final = ("prompts", "prompt")
 METADATA: Final = ("metadata",)
+WORDS: Final[tuple[tuple[Input, tuple[str, ...]], ...]] = (
+    ("image", IMAGES),
+    ("prompt", PROMPTS),
+    ("metadata", METADATA),
+)
+UNFILLED: Final[Mapping[str, Input]] = {
+    "text": "prompt",
+    "texts": "prompt",
+    "caption": "prompt",
+    "captions": "prompt",
+    "metadatas": "metadata",
+    "prompt_metadata": "metadata",
+}
+"""Other words for inputs; they count where the default is None, since else they are options."""
+TOTAL: Final = "avg"  # key of the weighted sum in the scores of flow_grpo's `multi_score`
 NO_SCORE: Final = "the reward function returned None"
-
-Input = Literal["image", "prompt", "metadata"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +100,7 @@ def parameters_of(function: Callable[..., Any], name: str) -> Parameters:
 
     - A parameter called images, prompts or metadata (or image, prompt) is an input, at any position
       and with or without a default.
+    - A parameter called text, texts, caption or captions with the default None takes prompts.
     - If none is called images, the first parameter without a default is. If none is called prompts,
       the next one without a default is.
     - All others are options and need a default; `*args` and `**kwargs` are ignored.
@@ -93,11 +120,13 @@ def parameters_of(function: Callable[..., Any], name: str) -> Parameters:
         ) from error
     named = [parameter for parameter in parameters if parameter.kind not in STARRED]
     inputs: dict[str, Input] = {}
-    for kind, words in (("image", IMAGES), ("prompt", PROMPTS), ("metadata", METADATA)):
+    for kind, words in WORDS:
         first = next((parameter.name for parameter in named if parameter.name in words), None)
         if first is not None:
-            inputs[first] = kind  # type: ignore[assignment]  # mypy takes the words for any text
+            inputs[first] = kind
+    _add_unfilled(inputs, named)
     _add_unnamed(inputs, named)
+    _refuse_inputs_as_options(name, inputs, named)
     options = {
         parameter.name: parameter.default for parameter in named if parameter.name not in inputs
     }
@@ -115,6 +144,95 @@ def parameters_of(function: Callable[..., Any], name: str) -> Parameters:
         parameter.name for parameter in named if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
     )
     return Parameters(inputs, optional, options, places)
+
+
+def card_of_class(found: type, reference: str, version: str) -> RewardCard:
+    """A card of a class without one, whose objects are called with images as a function is.
+
+    The parameters of the constructor are the options. `device` gets the device of the run; another
+    one without a default must be given, as in `./my.py:MyReward:weights=head.pt`.
+
+    Args:
+        found: Class of a user.
+        reference: "module:attribute" of the class, for the card.
+        version: Text that changes with the class's code.
+
+    Raises:
+        RewardLoadError: Its objects take no images, or its constructor takes unknown parameters.
+    """
+    card = card_of_function(functools.partial(caller_of(found), None), reference, version)
+    options = tuple(
+        RewardOption(parameter.name, _default_of(parameter), "")
+        for parameter in _constructor_parameters(found)
+    )
+    return replace(card, id=found.__name__.lower(), summary=_first_line(found), options=options)
+
+
+def function_of_class(found: type, options: Mapping[str, Any]) -> Callable[..., Any]:
+    """The scoring method of a new object of a user's class.
+
+    Raises:
+        ConfigError: An option without a default was not given.
+    """
+    for parameter in _constructor_parameters(found):
+        needed = not _has_default(parameter) and parameter.name not in PLACEMENT
+        if needed and options.get(parameter.name) is None:
+            example = f"{found.__name__}:{parameter.name}=…"
+            raise ConfigError(f"reward {found.__name__} needs {parameter.name!r}, as in {example}")
+    return cast(Callable[..., Any], getattr(found(**options), caller_of(found).__name__))
+
+
+def caller_of(found: type) -> Callable[..., Any]:
+    """The method that scores: `forward` of a torch module, else `__call__`."""
+    forward = getattr(found, "forward", None)
+    is_module = any(base.__module__.startswith("torch.nn") for base in found.__mro__)
+    method = forward if is_module and callable(forward) else found.__call__
+    return cast(Callable[..., Any], method)
+
+
+def _constructor_parameters(found: type) -> list[inspect.Parameter]:
+    """The parameters of a class's constructor, without the object and starred ones."""
+    if found.__init__ is object.__init__:  # type: ignore[misc]
+        return []
+    parameters = list(inspect.signature(found.__init__).parameters.values())[1:]  # type: ignore[misc]
+    return [parameter for parameter in parameters if parameter.kind not in STARRED]
+
+
+def _default_of(parameter: inspect.Parameter) -> Any:
+    """The default of an option; None where a value must be given."""
+    if parameter.name in PLACEMENT:
+        return AUTO
+    return parameter.default if _has_default(parameter) else None
+
+
+def _first_line(found: Any) -> str:
+    return (_described(found) or "a user's class, without a docstring").splitlines()[0]
+
+
+def _add_unfilled(inputs: dict[str, Input], named: Sequence[inspect.Parameter]) -> None:
+    """Adds inputs under the names of `UNFILLED`, each kind once."""
+    for parameter in named:
+        kind = UNFILLED.get(parameter.name)
+        if kind is not None and kind not in inputs.values() and parameter.default is None:
+            inputs[parameter.name] = kind
+
+
+def _refuse_inputs_as_options(
+    name: str, inputs: Mapping[str, Input], named: Sequence[inspect.Parameter]
+) -> None:
+    """Refuses a second parameter with the name of an input, which would never be filled.
+
+    Raises:
+        RewardLoadError: There is one.
+    """
+    for parameter in named:
+        if parameter.name in (*IMAGES, *PROMPTS, *METADATA) and parameter.name not in inputs:
+            kind = next(kind for kind, words in WORDS if parameter.name in words)
+            taken = next(other for other, found in inputs.items() if found == kind)
+            raise RewardLoadError(
+                f"function {name!r} is no reward: {parameter.name!r} and {taken!r} name one input; "
+                "rename the option"
+            )
 
 
 def _add_unnamed(inputs: dict[str, Input], named: Sequence[inspect.Parameter]) -> None:
@@ -180,19 +298,23 @@ class FunctionReward:
         import torch
 
         scores: list[float | None] = [None] * len(batch)
+        parts: dict[str, torch.Tensor] = {}
         for places in self._calls(batch):
             part = batch if len(places) == len(batch) else batch.take(places)
             positional, named = self._arguments(part)
-            returned = self._function(*positional, **named)
+            returned, info = _scores_and_info(self._function(*positional, **named))
             for place, score in zip(places, self._as_list(returned, len(part)), strict=True):
                 scores[place] = score
+            for name, values in _numbers_per_image(info, len(part)).items():
+                column = parts.setdefault(name, torch.full((len(batch),), math.nan))
+                column[places] = torch.tensor(values, dtype=torch.float32)
         for index, score in enumerate(scores):
             if score is not None and not math.isfinite(score):
                 advice = "return None for an image that cannot be scored"
                 raise RewardFailure(f"the score of image {index} is {score}; {advice}")
         values = [math.nan if score is None else score for score in scores]
         errors = tuple(NO_SCORE if score is None else None for score in scores)
-        return RewardOutput(torch.tensor(values, dtype=torch.float32), errors=errors)
+        return RewardOutput(torch.tensor(values, dtype=torch.float32), parts, errors)
 
     def _calls(self, batch: ImageBatch) -> list[list[int]]:
         """The places of the images of each call.
@@ -233,3 +355,38 @@ class FunctionReward:
         if len(scores) != count:
             raise ContractBroken(f"the function returned {len(scores)} scores for {count} images")
         return scores
+
+
+def _scores_and_info(returned: Any) -> tuple[Any, Mapping[str, Any]]:
+    """The scores and the information of `(scores, info)`; scores alone have no information.
+
+    Raises:
+        ContractBroken: The scores are a dictionary without a total.
+    """
+    info: Mapping[str, Any] = {}
+    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping):
+        returned, info = returned
+    if isinstance(returned, Mapping):
+        if TOTAL not in returned:
+            names = ", ".join(map(str, returned))
+            raise ContractBroken(
+                f"the function returned several scores ({names}): return one number per image, "
+                f"or their total as {TOTAL!r}"
+            )
+        others = {name: values for name, values in returned.items() if name != TOTAL}
+        return returned[TOTAL], {**info, **others}
+    return returned, info
+
+
+def _numbers_per_image(info: Mapping[str, Any], count: int) -> dict[str, list[float]]:
+    """The entries of the information that hold one number per image."""
+    found = {}
+    for name, values in info.items():
+        try:
+            numbers = [float(value) for value in values]
+            numbers = [number if math.isfinite(number) else math.nan for number in numbers]
+        except (TypeError, ValueError):
+            continue
+        if len(numbers) == count:
+            found[str(name)] = numbers
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -10,7 +11,13 @@ from ddpo.errors import RewardLoadError, UserError
 from ddpo.registry import explain_load_failure, load_attribute
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import PLACEMENT, RewardCard
-from ddpo.rewards.scoring.user_function import FunctionReward, card_of_function
+from ddpo.rewards.scoring.user_function import (
+    FunctionReward,
+    caller_of,
+    card_of_class,
+    card_of_function,
+    function_of_class,
+)
 
 __all__ = ["Factory", "adopt", "card_for", "construct"]
 
@@ -32,14 +39,7 @@ def adopt(found: Any, reference: str, origin: str) -> tuple[RewardCard, Factory 
     if isinstance(found, RewardCard):
         return found, None  # made by what the card's `load` names
     if inspect.isclass(found):
-        card = getattr(found, "card", None)
-        calls = callable(getattr(found, "__call__", None))  # noqa: B004  # of its objects
-        if not isinstance(card, RewardCard) or not calls:
-            raise RewardLoadError(
-                f"class {reference} is no reward: it needs a class attribute "
-                "`card: RewardCard` and `__call__(batch)`"
-            )
-        return card, cast(Factory, found)
+        return _adopt_class(found, reference, origin)
     if inspect.isfunction(found):
         card = card_of_function(found, reference, _code_version(origin))
         return card, lambda **options: FunctionReward(found, card, options)
@@ -50,6 +50,25 @@ def adopt(found: Any, reference: str, origin: str) -> tuple[RewardCard, Factory 
         return card, lambda **options: FunctionReward(found, card, options)
     kinds = "a reward class, a reward, a card or a function"
     raise RewardLoadError(f"{reference} is a {type(found).__name__}, not {kinds}")
+
+
+def _adopt_class(found: type, reference: str, origin: str) -> tuple[RewardCard, Factory]:
+    """The card and the factory of a class, with or without a card of its own.
+
+    Raises:
+        RewardLoadError: Its objects cannot be called with images.
+    """
+    card = getattr(found, "card", None)
+    calls = "__call__" in {name for base in found.__mro__ for name in vars(base)}
+    if isinstance(card, RewardCard) and calls:
+        return card, cast(Factory, found)
+    if not calls or card is not None or _takes_batch(functools.partial(caller_of(found), None)):
+        raise RewardLoadError(
+            f"class {reference} is no reward: it needs `__call__(images, prompts)`, or "
+            "`__call__(batch)` and a class attribute `card: RewardCard`"
+        )
+    own = card_of_class(found, reference, _code_version(origin))
+    return own, lambda **options: FunctionReward(function_of_class(found, options), own, {})
 
 
 def _code_version(origin: str) -> str:
