@@ -281,7 +281,7 @@ def test_what_a_function_can_do_wrong(user_file, body: str, message: str) -> Non
         ("x = 3\n", "x", "is a int, not a reward class"),
         ("def f():\n    pass\n", "f", r"must take \(images\) or \(images, prompts\)"),
         ("def f(a, b, c):\n    pass\n", "f", r"must take \(images\) or \(images, prompts\)"),
-        ("class R:\n    def __call__(self, batch): pass\n", "R", "needs a class attribute `card"),
+        ("class R:\n    def __call__(self, batch): pass\n", "R", "and a class attribute `card"),
         ("x = 1\nprint(y)\n", "f", r"mine.py:2: NameError: name 'y' is not defined"),
         ("def f(:\n", "f", "mine.py:1: SyntaxError"),
         (

@@ -194,7 +194,8 @@ def _constructor_parameters(found: type) -> list[inspect.Parameter]:
     """The parameters of a class's constructor, without the object and starred ones."""
     if found.__init__ is object.__init__:  # type: ignore[misc]
         return []
-    parameters = list(inspect.signature(found.__init__).parameters.values())[1:]  # type: ignore[misc]
+    constructor = found.__init__  # type: ignore[misc]
+    parameters = list(inspect.signature(constructor).parameters.values())[1:]
     return [parameter for parameter in parameters if parameter.kind not in STARRED]
 
 
