@@ -1,11 +1,12 @@
-"""Opener of HTTP requests that may carry a secret: it follows no redirect."""
+"""Addresses of this machine, and an opener of HTTP requests that follows no redirect."""
 
 from __future__ import annotations
 
+import ipaddress
 import urllib.request
 from typing import Any
 
-__all__ = ["build_opener"]
+__all__ = ["build_opener", "is_loopback"]
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -23,3 +24,13 @@ def build_opener(*, loopback: bool) -> urllib.request.OpenerDirector:
     """
     proxies = [urllib.request.ProxyHandler({})] if loopback else []
     return urllib.request.build_opener(_NoRedirect, *proxies)
+
+
+def is_loopback(host: str) -> bool:
+    """True for `localhost` and for addresses by which a machine reaches itself alone."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower() == "localhost"
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
