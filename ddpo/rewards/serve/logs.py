@@ -11,7 +11,7 @@ from ddpo.errors import one_line
 from ddpo.io.atomic import printable
 from ddpo.text import shortened
 
-__all__ = ["LOG_CONFIG", "LOGGER", "FewLines", "OneLine"]
+__all__ = ["LOGGER", "LOG_CONFIG", "FewLines", "OneLine"]
 
 LOGGER: Final = "ddpo.rewards.serve"
 PERIOD: Final = 60.0  # seconds
@@ -60,7 +60,8 @@ class OneLine(logging.Formatter):
         more = getattr(record, "more", 0)
         repeated = f" ({more} more of this kind in the minute before)" if more else ""
         time_of_day = self.formatTime(record, "%Y-%m-%d %H:%M:%S")
-        return f"{time_of_day} {record.levelname.lower()}: {printable(shortened(text, LINE))}{repeated}"
+        level = record.levelname.lower()
+        return f"{time_of_day} {level}: {printable(shortened(text, LINE))}{repeated}"
 
 
 def _limited(*names: str) -> dict[str, Any]:

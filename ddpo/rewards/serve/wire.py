@@ -36,6 +36,7 @@ __all__ = [
     "CALL_SECONDS",
     "FLOAT_COST",
     "MOST_IMAGES",
+    "MOST_VALUES",
     "WIRE_VERSION",
     "Limits",
     "Refused",
