@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import time
 from functools import partial
 from typing import Any, Final
@@ -25,7 +26,9 @@ __all__ = ["ADMITTED", "BoundedServer", "affordable_connections", "make_config"]
 ADMITTED: Final = "ddpo.admitted"
 """Key of an ASGI scope, set once a request has shown its token, or needs none."""
 HEADER_BYTES: Final = 16 * 1024
-BACKLOG: Final = 64  # connections that the system holds back, and those accepted at once
+BATCH: Final = 32  # connections that are accepted at once
+QUEUE: Final = 512  # connections that the system holds back until they are accepted
+PATIENCE: Final = 1.0  # seconds for the check of a request whose headers have arrived
 FEWEST: Final = 8  # connections
 KEEP_ALIVE_SECONDS: Final = 5  # between two requests of one connection
 DRAIN_SECONDS: Final = 5  # for running requests when the server ends
@@ -57,14 +60,11 @@ class BoundedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn has no type
 
     @property
     def busy(self) -> bool:
-        """True while an admitted request is unanswered."""
+        """True while an admitted request, or one still to be checked, is unanswered."""
         cycle = self.cycle
-        return (
-            cycle is not None
-            and ADMITTED in cycle.scope
-            and not cycle.response_complete
-            and not self.transport.is_closing()
-        )
+        if cycle is None or cycle.response_complete or self.transport.is_closing():
+            return False
+        return ADMITTED in cycle.scope or time.monotonic() - self._since < PATIENCE
 
     def connection_made(self, transport: Any) -> None:
         """Takes the connection in, if need be in place of one that sends nothing."""
@@ -141,6 +141,12 @@ class BoundedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn has no type
 class BoundedServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn has no types
     """uvicorn's server, which looks for slow connections twice a second."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts to accept; asyncio accepts at once as many as the system may hold back."""
+        await super().startup(sockets=sockets)
+        for each in sockets or []:
+            each.listen(QUEUE)
+
     async def on_tick(self, counter: int) -> bool:
         """Runs ten times per second; True if the server is to end."""
         if counter % SWEEP_TICKS == 0:
@@ -162,7 +168,7 @@ def make_config(app: Any, connections: int) -> uvicorn.Config:
         http=partial(BoundedProtocol, most=connections),
         loop="asyncio",
         ws="none",
-        backlog=BACKLOG,
+        backlog=BATCH,
         h11_max_incomplete_event_size=HEADER_BYTES,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
@@ -187,7 +193,7 @@ def affordable_connections(wanted: int) -> int:
     except ModuleNotFoundError:  # a system without such a limit
         return wanted
     used = len(os.listdir("/dev/fd"))
-    needed = used + BACKLOG + 2 * wanted
+    needed = used + BATCH + 2 * wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted
@@ -195,9 +201,9 @@ def affordable_connections(wanted: int) -> int:
         raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
         soft = raised
-    found = min(wanted, (soft - used - BACKLOG) // 2)
+    found = min(wanted, (soft - used - BATCH) // 2)
     if found < min(FEWEST, wanted):
-        fewest = used + BACKLOG + 2 * FEWEST
+        fewest = used + BATCH + 2 * FEWEST
         raise ConfigError(
             f"the limit of {soft} open files leaves no room for connections: "
             f"raise it to at least {fewest} (ulimit -n {fewest})"

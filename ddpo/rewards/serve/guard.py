@@ -22,6 +22,8 @@ MOST_WRONG: Final = 20  # wrong tokens per address and period
 PERIOD: Final = 60.0  # seconds
 MOST_ADDRESSES: Final = 1024  # remembered
 
+HEADERS: Final = {429: {"Retry-After": str(int(PERIOD))}, 400: {"Connection": "close"}}
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -71,8 +73,9 @@ class Guard:
             try:
                 self._check(scope)
             except Refused as error:
-                headers = {"Retry-After": str(int(PERIOD))} if error.status == 429 else None
-                answer = JSONResponse({"error": str(error)}, error.status, headers)
+                answer = JSONResponse(
+                    {"error": str(error)}, error.status, HEADERS.get(error.status)
+                )
                 await answer(scope, receive, send)
                 return
             scope[ADMITTED] = True

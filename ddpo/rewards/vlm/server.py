@@ -35,6 +35,7 @@ __all__ = ["ServerVlm"]
 
 LARGEST_REPLY: Final = 4 * 1024 * 1024  # bytes
 SHOWN: Final = 400  # bytes of a reply in an error, half of them as characters
+MOST_LOGPROB: Final = 0.1  # of a probability of 1 that was rounded in half precision
 THIS_IMAGE: Final = (400, 413, 415, 422)  # statuses about the sent image
 LATER: Final = (408, 425, 429)  # statuses of a busy server, as is every 5xx
 
@@ -99,6 +100,8 @@ class ServerVlm:
         found: dict[str, float] = {}
         for top in tops if isinstance(tops, list) else []:
             token, value = (_at(top, key) for key in ("token", "logprob"))
+            if isinstance(value, (int, float)) and value > MOST_LOGPROB:
+                raise UnusableAnswer(f"the server {self._url} gives a probability above 1")
             if isinstance(token, str) and isinstance(value, (int, float)) and not math.isnan(value):
                 found[token] = max(float(value), found.get(token, -math.inf))
         if not found:
