@@ -28,7 +28,7 @@ ADMITTED: Final = "ddpo.admitted"
 HEADER_BYTES: Final = 16 * 1024
 BATCH: Final = 32  # connections that are accepted at once
 QUEUE: Final = 512  # connections that the system holds back until they are accepted
-PATIENCE: Final = 1.0  # seconds for the check of a request whose headers have arrived
+PATIENCE: Final = 1.0  # seconds for the check of a new request, and for a client to read
 FEWEST: Final = 8  # connections
 KEEP_ALIVE_SECONDS: Final = 5  # between two requests of one connection
 DRAIN_SECONDS: Final = 5  # for running requests when the server ends
@@ -64,7 +64,10 @@ class BoundedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn has no type
         cycle = self.cycle
         if cycle is None or cycle.response_complete or self.transport.is_closing():
             return False
-        return ADMITTED in cycle.scope or time.monotonic() - self._since < PATIENCE
+        lasted = time.monotonic() - self._since
+        if self._phase == (cycle, "answer") and lasted > PATIENCE:
+            return False  # its client does not read
+        return ADMITTED in cycle.scope or lasted < PATIENCE
 
     def connection_made(self, transport: Any) -> None:
         """Takes the connection in, if need be in place of one that sends nothing."""
@@ -82,7 +85,12 @@ class BoundedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn has no type
 
     def _worth(self) -> tuple[bool, float]:
         """Sorting key, lowest for the connection to close first."""
+        self._remember()
         return self._welcome, self._since
+
+    def _remember(self) -> None:
+        if self.cycle is not None and ADMITTED in self.cycle.scope:
+            self._welcome = True
 
     def drop(self, wait: bool = False) -> None:
         """Closes the connection, at once or after the bytes already written."""
@@ -102,7 +110,7 @@ class BoundedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn has no type
         if phase != self._phase:
             self._phase = phase
             self._since = now
-            self._welcome |= self.cycle is not None and ADMITTED in self.cycle.scope
+            self._remember()
         elif now - self._since > SECONDS.get(phase[1], float("inf")):
             log.warning("connections were closed that were too slow with their %s", phase[1])
             self.transport.abort()
