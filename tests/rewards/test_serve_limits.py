@@ -554,23 +554,28 @@ def test_a_hanging_reward_does_not_keep_the_server_from_ending(slow: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "line"),
+    ("host", "line"),
     [
-        (["--port", "1000000"], "1000000 is not in the range"),
-        (["--host", "no-such-host.invalid", "--token", "t"], "cannot listen on no-such-host"),
-        (["--host", "a" * 300, "--token", "t"], "cannot listen on aaaa"),
-        (["--host", "192.0.2.1", "--token", "t"], "cannot listen on 192.0.2.1"),
-        (["--host", "a\nb", "--token", "t"], "cannot listen on"),
-        (["--timeout", "0"], "0 is not in the range"),
-        (["--max-connections", "0"], "0 is not in the range"),
+        ("no-such-host.invalid", "cannot listen on no-such-host.invalid port 8712: "),
+        ("a" * 300, "cannot listen on aaaa"),
+        ("192.0.2.1", "cannot listen on 192.0.2.1 port 8712: "),
+        ("a\0b", "cannot listen on a"),
     ],
 )
-def test_an_unusable_address_or_limit_is_one_line(
-    ddpo: Run, arguments: list[str], line: str
-) -> None:
-    code, _, err = ddpo("rewards", "serve", "compressibility", *arguments)
-    assert code == 2
-    assert line in " ".join(err.replace("│", " ").split())
+def test_an_unusable_address_is_one_line(ddpo: Run, host: str, line: str) -> None:
+    code, _, err = ddpo("rewards", "serve", "compressibility", "--host", host, "--token", "t")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert line in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--port", "1000000"), ("--timeout", "0"), ("--max-connections", "0"), ("--timeout", "inf")],
+)
+def test_an_unusable_number_is_refused(ddpo: Run, option: str, value: str) -> None:
+    code, out, err = ddpo("rewards", "serve", "compressibility", option, value)
+    assert (code, out) == (2, "")
+    assert value in err
     assert "Traceback" not in err
 
 

@@ -232,6 +232,7 @@ def asked(
 ) -> str | None:
     """The fault of a good request; None if its scores are right."""
     connection = getattr(clients, "open", None) if keep else None
+    again = connection is not None
     if connection is None or time.monotonic() - clients.used > 2:  # the server ends it after 5 s
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
     clients.open = None
@@ -242,7 +243,7 @@ def asked(
         answer = connection.getresponse()
         content = answer.read()
     except (OSError, http.client.HTTPException) as error:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}{' on an open connection' * again}: {error}"
     if answer.status != 200:
         return f"status {answer.status}: {content[:200]!r}"
     clients.open = connection

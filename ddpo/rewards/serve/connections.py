@@ -26,7 +26,7 @@ __all__ = ["ADMITTED", "BoundedServer", "affordable_connections", "make_config"]
 ADMITTED: Final = "ddpo.admitted"
 """Key of an ASGI scope, set once a request has shown its token, or needs none."""
 HEADER_BYTES: Final = 16 * 1024
-BATCH: Final = 32  # connections that are accepted at once
+BATCH: Final = 8  # connections accepted at once; a few batches come before a request is read
 QUEUE: Final = 512  # connections that the system holds back until they are accepted
 PATIENCE: Final = 1.0  # seconds for the check of a new request, and for a client to read
 FEWEST: Final = 8  # connections
@@ -77,16 +77,17 @@ class BoundedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn has no type
         idle = [one for one in self.connections if not one.busy and one is not self]
         if idle:
             log.warning("over %d connections: the idlest are closed", self._most)
-            min(idle, key=BoundedProtocol._worth).drop()
+            now = time.monotonic()
+            min(idle, key=lambda one: one._worth(now)).drop()
         else:
             log.warning("over %d connections, all of them busy: new ones are refused", self._most)
             self._write_refusal("503 Service Unavailable", "all connections are in use")
             self.drop(wait=True)
 
-    def _worth(self) -> tuple[bool, float]:
-        """Sorting key, lowest for the connection to close first."""
+    def _worth(self, now: float) -> tuple[bool, bool, float]:
+        """Sorting key, lowest for the connection to close first: new ones are the last."""
         self._remember()
-        return self._welcome, self._since
+        return now - self._since < PATIENCE, self._welcome, self._since
 
     def _remember(self) -> None:
         if self.cycle is not None and ADMITTED in self.cycle.scope:
