@@ -467,7 +467,7 @@ def test_few_open_files_allow_fewer_connections_or_end_in_one_line() -> None:
         command = [sys.executable, "-c", code, str(files)]
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
-    assert 64 <= int(run(256).stdout) <= 112
+    assert 64 <= int(run(256).stdout) <= 124  # half of the files, less those in use
     assert int(run(1024).stdout) == 256
     assert "raise it to at least" in run(40).stderr
     assert affordable_connections(4) == 4
@@ -575,8 +575,7 @@ def test_an_unusable_address_is_one_line(ddpo: Run, host: str, line: str) -> Non
 def test_an_unusable_number_is_refused(ddpo: Run, option: str, value: str) -> None:
     code, out, err = ddpo("rewards", "serve", "compressibility", option, value)
     assert (code, out) == (2, "")
-    assert value in err
-    assert "Traceback" not in err
+    assert f"Invalid value for '{option}'" in err
 
 
 @pytest.mark.slow
