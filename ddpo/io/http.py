@@ -55,7 +55,7 @@ class _Kept(urllib.request.AbstractHTTPHandler):
                 req.connection = connection
             return connection
 
-        return super().do_open(connect, req, **settings)  # type: ignore[arg-type]  # called alike
+        return super().do_open(connect, req, **settings)
 
 
 class _Http(_Kept, urllib.request.HTTPHandler):

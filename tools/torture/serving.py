@@ -38,6 +38,7 @@ FILES = 256
 WORKERS = 8
 HOSTILE_SHARE = 0.05
 ANSWER_SECONDS = 60.0
+PAUSE = 1.0  # seconds after which a client opens a new connection; the server ends it after 5
 MOST_LOG = 1_000_000  # bytes
 MOST_GROWTH = 32.0  # MiB of resident memory between a quarter of the requests and the last
 KINDS = 16  # images with known scores
@@ -250,7 +251,7 @@ def asked(
     """The fault of a good request; None if its scores are right."""
     connection = getattr(clients, "open", None) if keep else None
     again = connection is not None
-    if connection is None or time.monotonic() - clients.used > 2:  # the server ends it after 5 s
+    if connection is None or time.monotonic() - clients.used > PAUSE:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
     clients.open = None
     try:

@@ -264,7 +264,8 @@ class _Service:
         scores = asyncio.wrap_future(job)
         gone = asyncio.ensure_future(_disconnection(request))
         try:
-            await asyncio.wait({scores, gone}, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {scores, gone}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not scores.done():
                 raise Refused(400, "the client left")
             return scores.result()

@@ -28,7 +28,7 @@ ADMITTED: Final = "ddpo.admitted"
 HEADER_BYTES: Final = 16 * 1024
 BATCH: Final = 8  # connections accepted at once; a few batches come before a request is read
 QUEUE: Final = 512  # connections that the system holds back until they are accepted
-PATIENCE: Final = 1.0  # seconds for the check of a new request, and for a client to read
+PATIENCE: Final = 2.0  # seconds in which a connection is new, checked, or between two requests
 FEWEST: Final = 8  # connections
 KEEP_ALIVE_SECONDS: Final = 5  # between two requests of one connection
 DRAIN_SECONDS: Final = 5  # for running requests when the server ends
@@ -92,6 +92,12 @@ class BoundedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn has no type
     def _remember(self) -> None:
         if self.cycle is not None and ADMITTED in self.cycle.scope:
             self._welcome = True
+
+    def on_response_complete(self) -> None:
+        """Counts the pause between two requests from now on."""
+        self._since = time.monotonic()
+        self._phase = (self.cycle, "headers")
+        super().on_response_complete()
 
     def drop(self, wait: bool = False) -> None:
         """Closes the connection, at once or after the bytes already written."""

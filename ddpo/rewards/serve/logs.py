@@ -17,7 +17,7 @@ LOGGER: Final = "ddpo.rewards.serve"
 PERIOD: Final = 60.0  # seconds
 MOST_LINES: Final = 30  # per period, of all kinds
 LINE: Final = 400  # characters
-KIND: Final = 100  # characters by which kinds are told apart
+KIND: Final = 100  # characters that distinguish kinds
 
 
 class FewLines(logging.Filter):
