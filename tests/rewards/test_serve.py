@@ -69,11 +69,13 @@ class Words:
 
 
 @contextmanager
-def serving(*specs: str, port: int = 0, **options: Any) -> Iterator[tuple[str, Any]]:
+def serving(
+    *specs: str, port: int = 0, connections: int = 256, **options: Any
+) -> Iterator[tuple[str, Any]]:
     """The address of a server of `specs`, and its application."""
     app = make_app({reward.card.id: reward for reward in map(resolve, specs)}, **options)
     with bind("127.0.0.1", port) as listening:
-        server = make_server(app)
+        server = make_server(app, connections)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}", app

@@ -43,6 +43,20 @@ def serve_command(
     max_pixels: Annotated[
         int, typer.Option(help="Largest sum of height × width over a request's images.", min=1)
     ] = 64 * MIB,
+    max_connections: Annotated[
+        int,
+        typer.Option(
+            help="Greatest number of connections; idle ones make room for new ones.", min=1
+        ),
+    ] = 256,
+    timeout: Annotated[
+        int,
+        typer.Option(
+            help="Longest time for a request's body, and again for its scores, in seconds.",
+            min=1,
+            max=86400,
+        ),
+    ] = 120,
     device: Device = AUTO,
 ) -> None:
     """Serve rewards over HTTP, each under http://HOST:PORT/NAME, as JSON and PNG without pickle.
@@ -63,7 +77,10 @@ def serve_command(
     found = _rewards_by_id(names, device)
     limits = Limits(max_body_mb * MIB, max_pixels)
     with bind(host, port) as listening:
-        app = make_app(found, token=token, batch_size=batch_size, limits=limits)
+        app = make_app(
+            found, token=token, batch_size=batch_size, limits=limits, seconds=float(timeout)
+        )
+        server = make_server(app, max_connections)
         console = Console()
         address = f"[{host}]" if ":" in host else host
         for name, reward in found.items():
@@ -71,7 +88,7 @@ def serve_command(
             console.print(
                 f"{escape(url)}  {escape(reward.signature)}", soft_wrap=True, highlight=False
             )
-        make_server(app).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def _rewards_by_id(names: list[str], device: str) -> dict[str, ResolvedReward]:

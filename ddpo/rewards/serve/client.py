@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
-import json
 import os
 import urllib.error
-import urllib.request
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from ddpo.errors import ConfigError, NewerApiError, RewardFailure, RewardUnavailable, one_line
-from ddpo.io.http import build_opener
+from ddpo.io.atomic import printable
+from ddpo.io.http import Reply, ReplyTooLong, build_opener, exchange, is_loopback
+from ddpo.io.json_files import JsonError, parse_json
 from ddpo.rewards.card import Calls, RewardCard
-from ddpo.rewards.serve.wire import CALL_SECONDS, WIRE_VERSION, Limits, decode_output, encode_batch
+from ddpo.rewards.serve.wire import (
+    CALL_SECONDS,
+    MOST_VALUES,
+    WIRE_VERSION,
+    Limits,
+    decode_output,
+    encode_batch,
+)
+from ddpo.text import shortened
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["TOKEN_VARIABLE", "RemoteReward"]
 
 TOKEN_VARIABLE: Final = "DDPO_REWARD_TOKEN"  # noqa: S105  # the name of the variable
 CONNECT_SECONDS: Final = 10.0
-LONGEST_REPLY: Final = 64 * 1024 * 1024  # bytes
+LONGEST_REPLY: Final = 16 * 1024 * 1024  # bytes
+LONGEST_ERROR: Final = 64 * 1024  # bytes
+LONGEST_LINE: Final = 1000  # characters of a text that is shown
+LONGEST_SIGNATURE: Final = 64 * 1024  # characters
 CALLS: Final = Calls(concurrency=8, timeout_s=CALL_SECONDS, retries=3)
 
 
@@ -57,13 +68,15 @@ class RemoteReward:
             raise ConfigError(str(error)) from error
         if not isinstance(reply.get("api"), int) or reply["api"] > WIRE_VERSION:
             raise NewerApiError(
-                f"{url}: the server speaks API {reply.get('api')!r}, this ddpo {WIRE_VERSION}: "
-                "upgrade ddpo"
+                f"{url}: the server speaks API {_line(reply.get('api'))}, "
+                f"this ddpo {WIRE_VERSION}: upgrade ddpo"
             )
         try:
-            self.signature = str(reply["signature"])
-            self._identity = str(reply["identity"])
-            self._limits = Limits(**{name: int(value) for name, value in reply["limits"].items()})
+            self.signature = _plain(reply, "signature")
+            self._identity = _plain(reply, "identity")
+            limits = reply["limits"]
+            self._limits = Limits(int(limits["body_bytes"]), int(limits["pixels"]))
+            _check_texts(reply["card"])
             self.card = _local(RewardCard.from_dict(reply["card"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RewardFailure(
@@ -98,35 +111,40 @@ class RemoteReward:
         reply = self._request("score", body, CALL_SECONDS)
         if (reply.get("signature"), reply.get("identity")) != (self.signature, self._identity):
             raise RewardFailure(
-                f"{self._base} serves another {self._name} than before: {reply.get('signature')}; "
-                f"before: {self.signature}"
+                f"{self._base} serves another {self._name} than before: "
+                f"{_line(reply.get('signature'))}; before: {self.signature}"
             )
         return decode_output(reply, len(batch))
 
     def _request(self, route: str, body: bytes | None, seconds: float) -> dict[str, Any]:
         """The JSON object of the reply to a GET, or with `body` to a POST."""
         address = f"{self._base}/{route}/{quote(self._name)}"
-        # http or https, see `_parse`
-        request = urllib.request.Request(address, body, self._headers)  # noqa: S310
         try:
-            with self._opener.open(request, timeout=seconds) as answer:
-                data = answer.read(LONGEST_REPLY + 1)
-                # a read of limited length does not notice a cut connection
-                if answer.length and len(data) <= LONGEST_REPLY:
-                    raise http.client.IncompleteRead(data, answer.length)
-        except urllib.error.HTTPError as error:
-            raise _failure(self._base, error) from error
+            answer = exchange(
+                self._opener,
+                address,
+                body,
+                self._headers,
+                seconds=seconds,
+                most_bytes=LONGEST_REPLY,
+            )
+        except TimeoutError as error:
+            raise RewardUnavailable(
+                f"{self._base} does not answer: no whole reply within {seconds:g} s"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             raise RewardUnavailable(f"{self._base} does not answer: {_reason(cause)}") from error
-        if len(data) > LONGEST_REPLY:
-            raise RewardFailure(f"{self._base}: the reply is longer than {LONGEST_REPLY} bytes")
+        except ReplyTooLong as error:
+            raise RewardFailure(f"{self._base}: the reply is {error}") from error
+        if answer.status != 200:
+            raise _failure(self._base, answer)
+        if sum(answer.body.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
+            raise RewardFailure(f"{self._base}: the reply has more than {MOST_VALUES} values")
         try:
-            reply = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise RewardFailure(
-                f"{self._base}: the reply is not JSON: {one_line(error)}"
-            ) from error
+            reply = parse_json(answer.body)
+        except JsonError as error:
+            raise RewardFailure(f"{self._base}: the reply is not JSON: {_line(error)}") from error
         if not isinstance(reply, dict):
             raise RewardFailure(
                 f"{self._base}: the reply is a JSON {type(reply).__name__}, not an object"
@@ -157,11 +175,7 @@ def _parse(url: str) -> tuple[str, str, bool]:
         raise ConfigError(f"reward {url!r} is not of the form http://host:port/name")
     if "@" in parts.netloc:
         raise ConfigError(f"a reward's URL holds no user or password; set {TOKEN_VARIABLE}")
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    return f"{parts.scheme}://{parts.netloc}", name, loopback
+    return f"{parts.scheme}://{parts.netloc}", name, is_loopback(host)
 
 
 def _authorization(token: str | None) -> dict[str, str]:
@@ -193,21 +207,53 @@ def _local(card: RewardCard) -> RewardCard:
     )
 
 
-def _failure(base: str, error: urllib.error.HTTPError) -> RewardFailure:
+def _failure(base: str, answer: Reply) -> RewardFailure:
     """The error of a status other than 200, with the server's own line."""
     try:
-        line = " ".join(str(json.loads(error.read(4096))["error"]).split())
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError):
-        line = str(error.reason)
-    if error.code == 401:
+        line = _line(parse_json(answer.body[:LONGEST_ERROR])["error"])
+    except (JsonError, KeyError, TypeError):
+        line = _line(answer.reason)
+    if answer.status == 401:
         line += f"; set {TOKEN_VARIABLE}, or token=… behind the URL"
-    text = f"{base} answered {error.code}: {line}"
-    if error.code >= 500 or error.code == 429:
+    text = f"{base} answered {answer.status}: {line}"
+    if answer.status >= 500 or answer.status == 429:
         return RewardUnavailable(text)
-    return _ClientError(text) if error.code >= 400 else RewardFailure(text)
+    return _ClientError(text) if answer.status >= 400 else RewardFailure(text)
+
+
+def _line(text: object) -> str:
+    """A text of the server on one printable line of bounded length."""
+    return printable(shortened(str(text), LONGEST_LINE))
+
+
+def _plain(reply: Mapping[str, Any], key: str) -> str:
+    """A text of the server that enters signatures, as it is.
+
+    Raises:
+        ValueError: It is not one printable line of bounded length.
+    """
+    text = reply[key]
+    if not isinstance(text, str) or not text.isprintable() or len(text) > LONGEST_SIGNATURE:
+        raise ValueError(f"its {key} is not a line of text")
+    return text
+
+
+def _check_texts(value: Any) -> None:
+    """Refuses control characters in a card, which the terminal and reports would obey.
+
+    Raises:
+        ValueError: A text has one.
+    """
+    if isinstance(value, str) and not "".join(value.split()).isprintable():
+        raise ValueError("its card contains control characters")
+    if isinstance(value, dict):
+        _check_texts([*value.keys(), *value.values()])
+    if isinstance(value, list):
+        for each in value:
+            _check_texts(each)
 
 
 def _reason(cause: object) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    return one_line(cause) if isinstance(cause, Exception) else str(cause)
+    return _line(one_line(cause) if isinstance(cause, Exception) else cause)

@@ -16,10 +16,10 @@ from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.serve.wire import CALL_SECONDS, Refused
 from ddpo.types import ImageBatch, RewardOutput
 
-__all__ = ["MOST_WAITING", "Gatherer"]
+__all__ = ["CLOSE_SECONDS", "MOST_WAITING", "Gatherer"]
 
 MOST_WAITING: Final = 64  # requests; any more are refused with 429
-CLOSE_SECONDS: Final = 5.0  # time for a running call when the server ends
+CLOSE_SECONDS: Final = 5.0  # time for running calls when the server ends
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,21 +61,31 @@ class Gatherer:
         """
         job = _Job(batch, Future())
         with self._news:
+            if len(self._waiting) >= MOST_WAITING:  # those given up by their clients do not count
+                self._waiting = deque(job for job in self._waiting if not job.result.cancelled())
             if len(self._waiting) >= MOST_WAITING:
                 raise Refused(429, f"{MOST_WAITING} requests wait already: try again later")
             self._waiting.append(job)
             self._news.notify()
         return job.result
 
-    def close(self) -> None:
-        """Ends the thread after the running call; waiting requests are cancelled."""
+    def stop(self) -> None:
+        """Lets the thread end after its running call; waiting requests are cancelled."""
         with self._news:
             self._closed = True
             for job in self._waiting:
                 job.result.cancel()
             self._waiting.clear()
             self._news.notify()
-        self._thread.join(CLOSE_SECONDS)
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Stops the thread and waits for its running call.
+
+        Args:
+            seconds: longest time to wait; a call that takes longer is abandoned.
+        """
+        self.stop()
+        self._thread.join(seconds)
         self._scorer.close()
 
     def _run(self) -> None:

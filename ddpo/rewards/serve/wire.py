@@ -23,7 +23,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import RewardFailure, UserError, one_line
+from ddpo.io.atomic import printable
+from ddpo.io.json_files import JsonError, parse_json
 from ddpo.rewards.card import RewardCard
+from ddpo.text import shortened
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput
 
 if TYPE_CHECKING:
@@ -31,18 +34,29 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALL_SECONDS",
+    "FLOAT_COST",
+    "MOST_IMAGES",
+    "MOST_VALUES",
     "WIRE_VERSION",
     "Limits",
     "Refused",
+    "Request",
     "decode_batch",
     "decode_output",
     "encode_batch",
     "encode_output",
+    "parse_request",
 ]
 
 WIRE_VERSION: Final = 1
 CALL_SECONDS: Final = 120.0
 """Time limit of a call of the reward on the server, and of a request of the client."""
+MOST_IMAGES: Final = 4096  # per request
+MOST_CHARACTERS: Final = 32_768  # of a prompt
+MOST_VALUES: Final = 1_000_000  # of the JSON; each takes some 100 bytes of memory
+MOST_REASON: Final = 500  # characters of an error
+MOST_PARTS: Final = 256
+FLOAT_COST: Final = 4  # float32 pixels take four times the memory of bytes
 
 
 class Refused(UserError):
@@ -102,42 +116,83 @@ def _png(image: Image.Image) -> bytes:
     return data.getvalue()
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request whose images are not unpacked yet.
+
+    Attributes:
+        pixels: height times width, summed over the images.
+        cost: pixels of bytes that take as much memory as the unpacked images.
+    """
+
+    prompts: tuple[Prompt, ...]
+    context: Context
+    images: tuple[Image.Image, ...]  # opened PNG files; empty where `floats` is the content
+    floats: tuple[tuple[int, ...], bytes] | None  # shape, little-endian float32
+
+    @property
+    def pixels(self) -> int:
+        if self.floats is not None:
+            batch, _, height, width = self.floats[0]
+            return batch * height * width
+        return sum(image.width * image.height for image in self.images)
+
+    @property
+    def cost(self) -> int:
+        return self.pixels * (1 if self.floats is None else FLOAT_COST)
+
+    def unpack(self) -> ImageBatch:
+        """The images and prompts.
+
+        Raises:
+            Refused: The images are malformed (400).
+        """
+        try:
+            if self.floats is None:
+                images = [_unpacked(place, image) for place, image in enumerate(self.images)]
+                return ImageBatch.of_images(images, self.prompts, self.context)
+            return _float_batch(*self.floats, self.prompts, self.context)
+        except Refused:
+            raise
+        except UserError as error:
+            raise Refused(400, one_line(error)) from error
+
+
 def decode_batch(body: bytes, limits: Limits) -> ImageBatch:
-    """The images and prompts of a request.
+    """The images and prompts of a request; raises as `parse_request` and `Request.unpack`."""
+    return parse_request(body, limits).unpack()
+
+
+def parse_request(body: bytes, limits: Limits) -> Request:
+    """The request, of whose images only the headers are read.
 
     Raises:
-        Refused: The request is malformed (400) or has more pixels than `limits` allow (413).
+        Refused: The request is malformed (400) or beyond `limits` (413).
     """
     request = _read_json(body)
     if request.get("api") != WIRE_VERSION:
         raise Refused(
             400,
             f"this server speaks version {WIRE_VERSION} of the API, "
-            f"the request is of version {request.get('api')!r}",
+            f"the request is of version {shortened(repr(request.get('api')))}",
         )
     prompts = _prompts(request.get("prompts"))
     context = _context(request.get("progress"))
     images, floats = (request.get(key) for key in ("pictures", "floats"))
     if (images is None) == (floats is None):
         raise Refused(400, 'the request must hold either "pictures" or "floats"')
-    try:
-        if floats is not None:
-            return _float_batch(floats, prompts, context, limits)
-        return ImageBatch.of_images(_images(images, limits), prompts, context)
-    except Refused:
-        raise
-    except UserError as error:
-        raise Refused(400, one_line(error)) from error
+    if floats is not None:
+        return Request(prompts, context, (), _floats(floats, limits))
+    return Request(prompts, context, _opened(images, limits), None)
 
 
 def _read_json(body: bytes) -> dict[str, Any]:
-    def refuse(constant: str) -> float:
-        raise ValueError(f"{constant} is no JSON")
-
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
+        raise Refused(413, f"the body has more than {MOST_VALUES} values")
     try:
-        request = json.loads(body, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body is not JSON: {one_line(error)}") from error
+        request = parse_json(body)
+    except JsonError as error:
+        raise Refused(400, f"the body is not JSON: {error}") from error
     if not isinstance(request, dict):
         raise Refused(400, f"the body must be a JSON object, not a {type(request).__name__}")
     return request
@@ -146,6 +201,7 @@ def _read_json(body: bytes) -> dict[str, Any]:
 def _prompts(found: Any) -> tuple[Prompt, ...]:
     if not isinstance(found, list):
         raise Refused(400, '"prompts" must be a list')
+    _check_count(found)
     prompts = []
     for place, prompt in enumerate(found):
         fields = prompt if isinstance(prompt, dict) else {}
@@ -157,6 +213,8 @@ def _prompts(found: Any) -> tuple[Prompt, ...]:
                 f'prompt {place} must be an object with a "text" '
                 'and optionally an object "metadata"',
             )
+        if len(text) > MOST_CHARACTERS:
+            raise Refused(413, f"prompt {place} has more than {MOST_CHARACTERS} characters")
         prompts.append(Prompt(text, metadata))
     return tuple(prompts)
 
@@ -180,40 +238,56 @@ def _bytes(text: Any, what: str) -> bytes:
         raise Refused(400, f"{what} is not base64") from error
 
 
-def _images(found: Any, limits: Limits) -> list[Image.Image]:
-    import numpy as np
+def _check_count(images: Sequence[Any]) -> None:
+    if len(images) > MOST_IMAGES:
+        raise Refused(413, f"the request has more than {MOST_IMAGES} images")
+
+
+def _opened(found: Any, limits: Limits) -> tuple[Image.Image, ...]:
+    """The images of a request by their headers."""
     from PIL import Image
 
     if not isinstance(found, list):
         raise Refused(400, '"pictures" must be a list')
+    _check_count(found)
     images = []
     pixels = 0
     for place, text in enumerate(found):
         data = io.BytesIO(_bytes(text, f"image {place}"))
         try:
             image = Image.open(data, formats=("PNG",))  # reads only the header
-            pixels += image.width * image.height
-            _check_pixels(pixels, limits)
-            image.load()
         except Image.DecompressionBombError as error:
             raise Refused(413, f"image {place} is too large: {one_line(error)}") from error
-        except (OSError, ValueError, SyntaxError) as error:
+        except Exception as error:  # Pillow documents no list of exceptions for damaged files
             raise Refused(400, f"image {place} is not a PNG that can be read") from error
+        pixels += image.width * image.height
+        _check_pixels(pixels, limits)
         if image.mode != "RGB":
             raise Refused(
                 400, f"image {place} must be RGB with 8 bits per channel, not {image.mode}"
             )
-        # without comments and profiles, which may change the size of a file
-        images.append(Image.fromarray(np.asarray(image)))
-    return images
+        images.append(image)
+    return tuple(images)
 
 
-def _float_batch(
-    found: Any, prompts: Sequence[Prompt], context: Context, limits: Limits
-) -> ImageBatch:
+def _unpacked(place: int, image: Image.Image) -> Image.Image:
+    """The pixels alone, without comments and profiles, which may change the size of a file."""
     import numpy as np
-    import torch
+    from PIL import Image
 
+    try:
+        image.load()
+    except Exception as error:  # as in `_opened`
+        raise Refused(400, f"image {place} is not a PNG that can be read") from error
+    if image.mode != "RGB":
+        raise Refused(400, f"image {place} must be RGB with 8 bits per channel, not {image.mode}")
+    pixels = np.asarray(image)
+    image.close()
+    return Image.fromarray(pixels)
+
+
+def _floats(found: Any, limits: Limits) -> tuple[tuple[int, ...], bytes]:
+    """Shape and bytes of float pixels."""
     shape = found.get("shape") if isinstance(found, dict) else None
     if (
         not isinstance(shape, list)
@@ -222,12 +296,23 @@ def _float_batch(
         or shape[1] != 3
     ):
         raise Refused(400, '"floats" must have the "shape" [batch, 3, height, width]')
+    if shape[0] > MOST_IMAGES:
+        raise Refused(413, f"the request has more than {MOST_IMAGES} images")
     _check_pixels(shape[0] * shape[2] * shape[3], limits)
     data = _bytes(found.get("data"), '"data" of "floats"')
     if len(data) != 4 * math.prod(shape):
         raise Refused(
             400, f"floats of shape {shape} take {4 * math.prod(shape)} bytes, got {len(data)}"
         )
+    return tuple(shape), data
+
+
+def _float_batch(
+    shape: tuple[int, ...], data: bytes, prompts: Sequence[Prompt], context: Context
+) -> ImageBatch:
+    import numpy as np
+    import torch
+
     array = np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)  # a writable copy
     return ImageBatch(torch.from_numpy(array), prompts, context)
 
@@ -248,7 +333,7 @@ def encode_output(output: RewardOutput, signature: str, identity: str) -> dict[s
         "signature": signature,
         "identity": identity,
         "values": [_to_json(value) for value in output.values.tolist()],
-        "errors": list(output.errors),
+        "errors": [error and shortened(error, MOST_REASON) for error in output.errors],
         "parts": {
             name: [_to_json(value) for value in part.tolist()]
             for name, part in output.parts.items()
@@ -273,18 +358,31 @@ def decode_output(reply: Mapping[str, Any], count: int) -> RewardOutput:
     import torch
 
     def column(found: Any) -> torch.Tensor:
-        return torch.tensor(
-            [math.nan if value is None else float(value) for value in found], dtype=torch.float32
-        )
+        if not isinstance(found, list) or len(found) != count:
+            raise ValueError(f"a column is not a list of {count} scores")
+        return torch.tensor([_from_json(value) for value in found], dtype=torch.float32)
 
+    if isinstance(reply.get("values"), list) and len(reply["values"]) != count:
+        raise RewardFailure(f"the server sent {len(reply['values'])} scores for {count} images")
     try:
+        if len(reply["parts"]) > MOST_PARTS:
+            raise ValueError(f"over {MOST_PARTS} parts")
         values = column(reply["values"])
-        parts = {str(name): column(part) for name, part in reply["parts"].items()}
-        errors = tuple(
-            None if error is None else " ".join(str(error).split()) for error in reply["errors"]
-        )
+        parts = {_line(name): column(part) for name, part in reply["parts"].items()}
+        errors = tuple(None if error is None else _line(error) for error in reply["errors"])
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise RewardFailure(f"the server's reply is malformed: {one_line(error)}") from error
-    if len(values) != count:
-        raise RewardFailure(f"the server sent {len(values)} scores for {count} images")
     return RewardOutput(values, parts, errors)
+
+
+def _from_json(value: Any) -> float:
+    if value is None:
+        return math.nan
+    if value in ("inf", "-inf") or (isinstance(value, (int, float)) and type(value) is not bool):
+        return float(value)
+    raise ValueError(f"{shortened(repr(value))} is not a score")
+
+
+def _line(text: Any) -> str:
+    """A text of the server on one printable line of bounded length."""
+    return printable(shortened(str(text), MOST_REASON))

@@ -12,8 +12,6 @@ import math
 import os
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -22,8 +20,8 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from ddpo.errors import ConfigError, RewardUnavailable, one_line
-from ddpo.io.background import Background
-from ddpo.io.http import build_opener
+from ddpo.io.http import Reply, ReplyTooLong, build_opener, exchange
+from ddpo.io.json_files import JsonError, parse_json, parse_record
 from ddpo.rewards.vlm.protocol import (
     TOP_TOKENS,
     NoLogProbs,
@@ -36,7 +34,8 @@ from ddpo.weights import LOOPBACK
 __all__ = ["ServerVlm"]
 
 LARGEST_REPLY: Final = 4 * 1024 * 1024  # bytes
-BLOCK: Final = 64 * 1024  # bytes
+SHOWN: Final = 400  # bytes of a reply in an error, half of them as characters
+MOST_LOGPROB: Final = 0.1  # of a probability of 1 that was rounded in half precision
 THIS_IMAGE: Final = (400, 413, 415, 422)  # statuses about the sent image
 LATER: Final = (408, 425, 429)  # statuses of a busy server, as is every 5xx
 
@@ -101,6 +100,8 @@ class ServerVlm:
         found: dict[str, float] = {}
         for top in tops if isinstance(tops, list) else []:
             token, value = (_at(top, key) for key in ("token", "logprob"))
+            if isinstance(value, (int, float)) and value > MOST_LOGPROB:
+                raise UnusableAnswer(f"the server {self._url} gives a probability above 1")
             if isinstance(token, str) and isinstance(value, (int, float)) and not math.isnan(value):
                 found[token] = max(float(value), found.get(token, -math.inf))
         if not found:
@@ -145,72 +146,57 @@ class ServerVlm:
         Raises:
             RewardUnavailable, UnusableAnswer, ConfigError: As `Vlm.answer`.
         """
-        exchange = Background(lambda: self._exchange(path, body), "ddpo-question")
-        try:
-            status, reply, wait = exchange.result(self._timeout)
-        except TimeoutError as error:
-            raise RewardUnavailable(
-                f"the server {self._url} gave no answer within {self._timeout:g} s"
-            ) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise RewardUnavailable(
-                f"the server {self._url} cannot be reached: {one_line(error)}"
-            ) from error
-        if status in LATER or status >= 500:
-            hint = "; where it does not list its models, give model=NAME" if body is None else ""
-            busy = RewardUnavailable(
-                f"the server {self._url} answered {status}: {_excerpt(reply)}{hint}"
-            )
-            busy.retry_after_s = _seconds(wait)
-            raise busy
-        if status in THIS_IMAGE and body is not None:
-            raise UnusableAnswer(f"the server answered {status}: {_excerpt(reply)}")
-        if status != 200:
-            raise ConfigError(
-                f"the server {self._url} answered {path} with {status}: {_excerpt(reply)}; "
-                "check vlm, model and OPENAI_API_KEY"
-            )
-        try:
-            return json.loads(reply)
-        except (ValueError, RecursionError) as error:
-            raise UnusableAnswer(f"the server's answer is not JSON: {_excerpt(reply)}") from error
-
-    def _exchange(self, path: str, body: bytes | None) -> tuple[int, bytes, str]:
-        """Status, body and Retry-After of the reply to one request."""
-        ends = time.monotonic() + self._timeout
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if key and self._may_send_key:
             headers["Authorization"] = f"Bearer {key}"
-        # http or https, see the constructor
-        request = urllib.request.Request(self._url + path, body, headers)  # noqa: S310
         try:
-            # one second more than the deadline of `_get`, which is to end first
-            with self._opener.open(request, timeout=self._timeout + 1) as reply:
-                return reply.status, _read(reply, ends), ""
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, _read(error, ends), error.headers.get("Retry-After", "")
-
-
-def _read(reply: Any, ends: float) -> bytes:
-    """The body of a reply; an endless, slow or too large body raises an error."""
-    blocks = []
-    size = 0
-    while block := reply.read1(BLOCK):
-        blocks.append(block)
-        size += len(block)
-        if size > LARGEST_REPLY:
+            answer = exchange(
+                self._opener,
+                self._url + path,
+                body,
+                headers,
+                seconds=self._timeout,
+                most_bytes=LARGEST_REPLY,
+            )
+        except TimeoutError as error:
+            raise RewardUnavailable(
+                f"the server {self._url} gave no answer within {self._timeout:g} s"
+            ) from error
+        except ReplyTooLong as error:
             raise UnusableAnswer(
                 f"the server's answer is longer than {LARGEST_REPLY // 1024 // 1024} MB"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise RewardUnavailable(
+                f"the server {self._url} cannot be reached: {_excerpt(one_line(error))}"
+            ) from error
+        return self._json(path, body, answer)
+
+    def _json(self, path: str, body: bytes | None, answer: Reply) -> Any:
+        """The JSON of a reply; raises as `_get`."""
+        status = answer.status
+        reply = _excerpt(answer.body[:SHOWN].decode("utf-8", "replace"))
+        if status in LATER or status >= 500:
+            hint = "; where it does not list its models, give model=NAME" if body is None else ""
+            busy = RewardUnavailable(f"the server {self._url} answered {status}: {reply}{hint}")
+            busy.retry_after_s = _seconds(answer.headers.get("Retry-After", ""))
+            raise busy
+        if status in THIS_IMAGE and body is not None:
+            raise UnusableAnswer(f"the server answered {status}: {reply}")
+        if status != 200:
+            raise ConfigError(
+                f"the server {self._url} answered {path} with {status}: {reply}; "
+                "check vlm, model and OPENAI_API_KEY"
             )
-        if time.monotonic() > ends:
-            raise TimeoutError
-    if getattr(reply, "length", None):
-        raise ConnectionError(f"the connection ended {reply.length} bytes too early")
-    return b"".join(blocks)
+        try:
+            # only `parse_record` takes -Infinity, which Python writes for a probability of 0
+            parse = parse_record if answer.body.lstrip().startswith(b"{") else parse_json
+            return parse(answer.body)
+        except JsonError as error:
+            raise UnusableAnswer(f"the server's answer is not JSON: {reply}") from error
 
 
 def _seconds(wait: str) -> float | None:
@@ -233,7 +219,7 @@ def _at(value: Any, *path: str | int) -> Any:
     return value
 
 
-def _excerpt(reply: bytes) -> str:
-    """The start of a reply, on one line, in printable characters."""
-    text = " ".join(reply[:400].decode("utf-8", "replace").split())
-    return "".join(letter for letter in text if letter.isprintable())[:200] or "nothing"
+def _excerpt(text: str) -> str:
+    """The start of a text, on one line, in printable characters."""
+    line = " ".join(text[:SHOWN].split())
+    return "".join(letter for letter in line if letter.isprintable())[: SHOWN // 2] or "nothing"
