@@ -24,6 +24,7 @@ from PIL import Image
 from ddpo.errors import ConfigError, RewardUnavailable, one_line
 from ddpo.io.background import Background
 from ddpo.io.http import build_opener
+from ddpo.ranges import BILLION, Range
 from ddpo.rewards.vlm.protocol import (
     TOP_TOKENS,
     NoLogProbs,
@@ -36,6 +37,7 @@ from ddpo.weights import LOOPBACK
 __all__ = ["ServerVlm"]
 
 LARGEST_REPLY: Final = 4 * 1024 * 1024  # bytes
+LIMIT: Final = Range(low=0, high=BILLION, above=True)  # seconds; sockets take 9·10⁹ at most
 BLOCK: Final = 64 * 1024  # bytes
 THIS_IMAGE: Final = (400, 413, 415, 422)  # statuses about the sent image
 LATER: Final = (408, 425, 429)  # statuses of a busy server, as is every 5xx
@@ -53,7 +55,7 @@ class ServerVlm:
 
     Raises:
         ConfigError: The address has no host, or carries a name, password or query, or the time
-            limit is not a positive number.
+            limit is out of range.
     """
 
     sends_jpeg = True
@@ -72,10 +74,7 @@ class ServerVlm:
                 "vlm: a server's address is http(s)://HOST[:PORT]/v1, "
                 "without a name, a password or a query"
             )
-        if not (math.isfinite(timeout_s) and timeout_s > 0):
-            raise ConfigError(
-                f"timeout must be a finite number of seconds above 0, got {timeout_s!r}"
-            )
+        LIMIT.checked("timeout", timeout_s)
         self._url = url.rstrip("/")
         self._model = model
         self._timeout = timeout_s
