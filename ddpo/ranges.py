@@ -63,10 +63,7 @@ class Range:
     @property
     def text(self) -> str:
         """The range in words, such as "above 0 and at most 1000, or inf for no clipping"."""
-        if self.above or (self.whole and self.low == 1):
-            low = f"above {0 if self.whole else _plain(self.low)}"
-        else:
-            low = f"at least {_plain(self.low)}"
+        low = f"{'above' if self.above else 'at least'} {_plain(self.low)}"
         if self.infinity:
             return f"{low}, or inf for {self.infinity}"
         return f"{low} and {'below' if self.below else 'at most'} {_plain(self.high)}"
