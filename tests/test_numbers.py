@@ -133,7 +133,7 @@ TEXTS = (
     *("inf", "-inf", "nan", "1e400", "-1e400", "1e300", "-1", "0", "1", "1000", "1e-400", "0x10"),
     *("2147483648", "9223372036854775807", "9223372036854775808", "18446744073709551616"),
     *("1" + "0" * 40, "1" + "0" * 400, "1" + "0" * 5000, "-1" + "0" * 40, "", " ", "true", "1,5"),
-    *("1_000", "٣", "３", " 7 ", "7.0", "+7", "--", "\N{VULGAR FRACTION ONE HALF}"),
+    *("1_000", "٣", "３", " 7 ", "7.5", "+7", "--", "\N{VULGAR FRACTION ONE HALF}"),
 )
 
 
@@ -330,7 +330,7 @@ def test_an_option_takes_numbers_of_its_range_alone(
         code, _, err = ddpo(*words, f"{name}={text}")
         assert code == 2, (option, text, err)
         assert name in err
-        if number is not None:  # as a number it is out of range
+        if number is not None and text.isascii() and len(text) < 500:  # out of range
             assert len(err.splitlines()) == 1
             one_line(AssertionError(err.strip()), f"error: {name} must be ")
     assert list(tmp_path.iterdir()) == []
