@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 from ddpo.cli.console import escape, simple_table
-from ddpo.cli.options import AsJson
+from ddpo.cli.options import AsJson, number_option
 from ddpo.errors import ConfigError
+from ddpo.ranges import MILLION, Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from ddpo.doctor.report import Report
 
+MINUTES: Final = Range(low=0, high=MILLION)
 STYLES = {"ok": "green", "failed": "red", "did not fit": "yellow", "skipped": "yellow"}
 
 
@@ -34,7 +36,7 @@ def doctor_command(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Time budget of the self-test; default: 8.", min=0.0),
+        number_option(MINUTES, "Time budget of the self-test; default: 8."),
     ] = None,
     out: Annotated[
         Path | None,

@@ -10,9 +10,11 @@ import typer
 from rich.console import Console
 
 from ddpo.cli.console import quiet_libraries
-from ddpo.cli.options import RunDevice
+from ddpo.cli.options import RunDevice, number_option
 from ddpo.distributed import is_first_process
 from ddpo.errors import ConfigError
+from ddpo.eval.config import BEST_OF, HISTORY
+from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
 from ddpo.text import count, duration
 
 if TYPE_CHECKING:
@@ -57,20 +59,19 @@ Leaks = Annotated[
     str,
     typer.Option(help="Treatment of held-out prompts close to training: 'report' or 'drop'."),
 ]
-Seeds = Annotated[int, typer.Option(help="Number of images per prompt and model.", min=1)]
+Seeds = Annotated[int, number_option(IMAGES, "Number of images per prompt and model.")]
 Seed = Annotated[
-    int | None, typer.Option(help="Seed of the noise; default: one that training does not use.")
+    int | None,
+    number_option(SEED, "Seed of the noise; default: one that training does not use."),
 ]
 Steps = Annotated[
-    int | None, typer.Option(help="Number of denoising steps; default: the run's.", min=1)
+    int | None, number_option(STEPS, "Number of denoising steps; default: the run's.")
 ]
 Guidance = Annotated[
     float | None,
-    typer.Option(help="Scale of classifier-free guidance, 1 for none; default: the run's.", min=1),
+    number_option(GUIDANCE, "Scale of classifier-free guidance, 1 for none; default: the run's."),
 ]
-Eta = Annotated[
-    float | None, typer.Option(help="Stochasticity, 0 … 1; default: the run's.", min=0, max=1)
-]
+Eta = Annotated[float | None, number_option(ETA, "Stochasticity; default: the run's.")]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -105,10 +106,10 @@ Images = Annotated[
 ]
 BestOf = Annotated[
     int | None,
-    typer.Option(
-        help="Number n of best-of-n sampling of the base model, a yardstick; 0 for none. "
+    number_option(
+        BEST_OF,
+        "Number n of best-of-n sampling of the base model, a yardstick; 0 for none. "
         "Default: the run's number of queries per prompt.",
-        min=0,
     ),
 ]
 
@@ -124,10 +125,10 @@ def evaluate_command(
     seed: Seed = None,
     history: Annotated[
         int,
-        typer.Option(help="Number of earlier checkpoints of each run, for the run history.", min=0),
+        number_option(HISTORY, "Number of earlier checkpoints of each run, for the run history."),
     ] = 6,
     history_seeds: Annotated[
-        int, typer.Option(help="Number of images per prompt of an earlier checkpoint.", min=1)
+        int, number_option(IMAGES, "Number of images per prompt of an earlier checkpoint.")
     ] = 2,
     best_of: BestOf = None,
     trained_prompts: Annotated[

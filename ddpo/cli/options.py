@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from ddpo.devices import AUTO
+from ddpo.ranges import BATCH, Range
 
 __all__ = [
     "AUTO",
@@ -20,7 +22,30 @@ __all__ = [
     "RewardName",
     "RunDevice",
     "UseCache",
+    "number_option",
 ]
+
+
+def number_option(allowed: Range, help: str, name: str | None = None) -> Any:
+    """An option whose number must be in a range.
+
+    Args:
+        allowed: Range of the number.
+        help: Help of the option; the range is added.
+        name: Name of the option; None for that of its argument.
+    """
+    names = [name] if name else []
+    return typer.Option(*names, help=f"{help} Range: {allowed.text}.", callback=_check(allowed))
+
+
+def _check(allowed: Range) -> Callable[[typer.CallbackParam, Any], Any]:
+    """The callback that raises `ConfigError` for a number outside a range; None passes."""
+
+    def check(param: typer.CallbackParam, value: Any) -> Any:
+        return None if value is None else allowed.checked(param.opts[0], value)
+
+    return check
+
 
 DEVICE_HELP: Final = (
     "Torch device, such as cuda, cuda:1, mps or cpu; auto: the accelerator, else the CPU."
@@ -51,7 +76,7 @@ ImagePrompts = Annotated[
 OnePrompt = Annotated[str | None, typer.Option("--prompt", help="One prompt for all images.")]
 
 BatchSize = Annotated[
-    int, typer.Option("--batch-size", help="Largest number of images in a call of a reward.")
+    int, number_option(BATCH, "Largest number of images in a call of a reward.", "--batch-size")
 ]
 
 UseCache = Annotated[

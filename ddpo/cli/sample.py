@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from ddpo.cli.console import quiet_libraries
-from ddpo.cli.options import AUTO, RunDevice
+from ddpo.cli.options import AUTO, RunDevice, number_option
 from ddpo.errors import ConfigError, RunExistsError
+from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ MOST_IN_SHEET: Final = 512  # images of the contact sheet
 SHEET_COLUMNS: Final = 8  # with one image per prompt
 
 Texts = Annotated[list[str], typer.Argument(help="Prompts to sample; or --prompts FILE.")]
-Count = Annotated[int, typer.Option(help="Number of images per prompt.", min=1)]
+Count = Annotated[int, number_option(IMAGES, "Number of images per prompt.")]
 Checkpoint = Annotated[
     str | None,
     typer.Option(
@@ -38,23 +39,19 @@ Checkpoint = Annotated[
 ]
 Steps = Annotated[
     int | None,
-    typer.Option(
-        help="Number of denoising steps; default: the run's, else the model family's.", min=1
-    ),
+    number_option(STEPS, "Number of denoising steps; default: the run's, else the model family's."),
 ]
 Guidance = Annotated[
     float | None,
-    typer.Option(
-        help="Scale of classifier-free guidance, 1 for none; "
+    number_option(
+        GUIDANCE,
+        "Scale of classifier-free guidance, 1 for none; "
         "default: the run's, else the model family's.",
-        min=1,
     ),
 ]
 Eta = Annotated[
     float | None,
-    typer.Option(
-        help="Stochasticity, 0 … 1; default: the run's, else the model family's.", min=0, max=1
-    ),
+    number_option(ETA, "Stochasticity; default: the run's, else the model family's."),
 ]
 
 
@@ -78,7 +75,7 @@ def sample_command(
     guidance: Guidance = None,
     eta: Eta = None,
     seed: Annotated[
-        int, typer.Option(help="Seed of the noise, which is the same for every checkpoint.")
+        int, number_option(SEED, "Seed of the noise, which is the same for every checkpoint.")
     ] = 0,
     device: RunDevice = None,
 ) -> None:
@@ -93,6 +90,7 @@ def sample_command(
     chosen = _prompts(prompts, file)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunExistsError(f"{out} is not an empty folder: choose another --out")
+    keys = _keys(chosen, count)
     info = find_checkpoint(checkpoint, model) if checkpoint else None
     base = info.model if info else model or "emoji"
     quiet_libraries()
@@ -102,7 +100,6 @@ def sample_command(
     from ddpo.policies.family import default_dtype
 
     config = _run_config(info)
-    keys = _keys(chosen, count)
     given = {"steps": steps, "guidance": guidance, "eta": eta}
     settings = _settings(base, config, given, len(keys))
     place = resolve_device(device or str(config.get("device", AUTO)))
@@ -170,9 +167,14 @@ def _run_config(info: CheckpointInfo | None) -> dict[str, Any]:
 
 
 def _keys(prompts: Sequence[Prompt], count: int) -> list[SampleKey]:
-    """Keys of `count` images for each prompt; the indices of a repeated prompt continue."""
+    """Keys of `count` images for each prompt; the indices of a repeated prompt continue.
+
+    Raises:
+        ConfigError: There are too many images.
+    """
     from ddpo.policies.sampler import SampleKey
 
+    IMAGES.checked(f"--count times the {len(prompts)} prompts", len(prompts) * count)
     planned: Counter[str] = Counter()
     keys: list[SampleKey] = []
     for prompt in prompts:

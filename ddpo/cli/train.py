@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ddpo.cli.console import one_line_warnings, quiet_libraries, silent_writer_threads
-from ddpo.cli.options import DEVICE_HELP
+from ddpo.cli.options import DEVICE_HELP, number_option
 from ddpo.distributed import follow_quietly, is_first_process
 from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
+from ddpo.ranges import ITERATIONS, SEED
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -95,9 +96,10 @@ def train_command(
     model: Model = None,
     algorithm: Algorithm = None,
     iterations: Annotated[
-        int | None, typer.Option(help="Number of rollouts; with --resume the new total.")
+        int | None,
+        number_option(ITERATIONS, "Number of rollouts; with --resume the new total."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of prompts, noise and adapters.")] = None,
+    seed: Annotated[int | None, number_option(SEED, "Seed of prompts, noise and adapters.")] = None,
     device: Annotated[str | None, typer.Option(help=f"{DEVICE_HELP} Rewards follow.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; default: runs/<reward>-<time>.")

@@ -17,6 +17,7 @@ import torch
 
 from ddpo.doctor.row import Outcome, Row, Value
 from ddpo.errors import ConfigError, MemoryExhausted, one_line
+from ddpo.ranges import BILLION
 
 __all__ = ["Budget", "Check", "OutOfTime", "first_that_fits", "run_checks"]
 
@@ -41,15 +42,16 @@ class Budget:
     """The seconds that all checks may take together, counted from its construction.
 
     Args:
-        seconds: Wall-clock time, finite and at least 0.
+        seconds: Wall-clock time, at least 0 and at most 10⁹.
 
     Raises:
-        ConfigError: The time is negative or not finite.
+        ConfigError: The time is out of range.
     """
 
     def __init__(self, seconds: float) -> None:
-        if not (math.isfinite(seconds) and seconds >= 0):
-            raise ConfigError(f"the time budget must be 0 s or more and finite, got {seconds:g} s")
+        if not 0 <= seconds <= BILLION:
+            rule = "the time budget must be 0 s or more and finite, at most 10⁹ s"
+            raise ConfigError(f"{rule}, got {seconds:g} s")
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-__all__ = ["EVAL_SEED", "EvalConfig"]
+from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS, Range, check_numbers
+
+__all__ = ["BEST_OF", "EVAL_SEED", "HISTORY", "EvalConfig"]
+
+HISTORY: Final = Range(low=0, high=100_000, whole=True)  # earlier checkpoints
+BEST_OF: Final = Range(low=0, high=1_000_000, whole=True)  # images to choose from; 0: none
 
 EVAL_SEED: Final = 1_000_003  # noise that no training run with an ordinary seed has seen
 
@@ -17,6 +22,9 @@ class EvalConfig:
 
     Either `checkpoints` are given, whose images are sampled here, or `images`: folders of images
     that another program made.
+
+    Raises:
+        ConfigError: a number is out of range.
     """
 
     checkpoints: tuple[str, ...] = ()  # run folders, checkpoint folders or hub ids
@@ -27,13 +35,17 @@ class EvalConfig:
     rewards: tuple[str, ...] = ()
     held_out: bool = True  # add held-out rewards and pixel statistics
     leaks: Literal["report", "drop"] = "report"
-    seeds: int = 4  # images per prompt and model
-    seed: int = EVAL_SEED
-    history: int = 6  # earlier checkpoints of each run
-    history_seeds: int = 2  # images per prompt of each earlier checkpoint
-    best_of: int | None = None  # n of best-of-n; None: the run's queries per prompt; 0: none
-    steps: int | None = None
-    guidance: float | None = None
-    eta: float | None = None
+    seeds: Annotated[int, IMAGES] = 4  # images per prompt and model
+    seed: Annotated[int, SEED] = EVAL_SEED
+    history: Annotated[int, HISTORY] = 6  # earlier checkpoints of each run
+    history_seeds: Annotated[int, IMAGES] = 2  # images per prompt of each earlier checkpoint
+    best_of: Annotated[int | None, BEST_OF] = None
+    """n of best-of-n; None: the run's queries per prompt; 0: none."""
+    steps: Annotated[int | None, STEPS] = None
+    guidance: Annotated[float | None, GUIDANCE] = None
+    eta: Annotated[float | None, ETA] = None
     out: Path | None = None
     device: str | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers(self)

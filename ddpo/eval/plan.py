@@ -28,6 +28,7 @@ from ddpo.eval.plan_notes import SAMPLED, checkpoint_notes
 from ddpo.policies.family import default_dtype, sampler_defaults
 from ddpo.policies.sampler import SamplerSettings
 from ddpo.prompts import load_prompts
+from ddpo.ranges import IMAGES
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.scoring.resolve import single_rewards
 from ddpo.rewards.setting_paths import missing_files
@@ -131,7 +132,12 @@ def plan(config: EvalConfig) -> Plan:
         ConfigError: a setting is out of range, or something needed is not known.
     """
     _check(config)
-    return _plan_images(config) if config.images else _plan_checkpoints(config)
+    if config.images:
+        return _plan_images(config)
+    work = _plan_checkpoints(config)
+    chosen_from = work.best_of.n * len(work.best_of.prompts) if work.best_of else 0
+    IMAGES.checked("the number of images to sample", work.image_count + chosen_from)
+    return work
 
 
 def _plan_checkpoints(config: EvalConfig) -> Plan:
@@ -242,12 +248,6 @@ def _check(config: EvalConfig) -> None:
         raise ConfigError(
             "a folder of images does not state the trained reward: give --reward, the trained one "
             "first"
-        )
-    least_one = min(config.seeds, config.history_seeds)
-    least_zero = min(config.history, config.best_of or 0)
-    if least_one < 1 or least_zero < 0:
-        raise ConfigError(
-            "seeds and history seeds must be at least 1, history and best-of at least 0"
         )
 
 

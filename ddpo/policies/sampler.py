@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ddpo.devices import moved
-from ddpo.errors import ConfigError
 from ddpo.policies.policy import Policy
 from ddpo.policies.transition import ddim_mean, gaussian_log_prob
+from ddpo.ranges import BATCH, ETA, GUIDANCE, STEPS, check_numbers
 from ddpo.types import ImageBatch, Prompt, Trajectory
 
 __all__ = [
@@ -38,21 +39,14 @@ class SamplerSettings:
         ConfigError: A value is out of range.
     """
 
-    steps: int = 20
+    steps: Annotated[int, STEPS] = 20
     # Classifier-free guidance scale w of ε_u + w (ε_c - ε_u); 1 is no guidance at half the cost.
-    guidance: float = 3.0
-    eta: float = 1.0
-    batch: int = 32  # images per call of the denoiser
+    guidance: Annotated[float, GUIDANCE] = 3.0
+    eta: Annotated[float, ETA] = 1.0
+    batch: Annotated[int, BATCH] = 32  # images per call of the denoiser
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1:
-            raise ConfigError(
-                f"steps and batch must be at least 1, got {self.steps} and {self.batch}"
-            )
-        if not 0 <= self.eta <= 1:
-            raise ConfigError(f"eta must be in [0, 1], got {self.eta}")
-        if self.guidance < 1:
-            raise ConfigError(f"guidance must be at least 1 (no guidance), got {self.guidance}")
+        check_numbers(self)
 
 
 @dataclass(frozen=True, slots=True)

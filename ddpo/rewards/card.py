@@ -9,9 +9,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from ddpo.errors import ConfigError, NewerApiError
+from ddpo.ranges import BILLION, SECONDS, Range, check_numbers
 
 __all__ = [
     "API_VERSION",
@@ -25,6 +26,9 @@ __all__ = [
 
 API_VERSION = 1
 """Version of the card's fields and of the `Reward` protocol; a card for a newer one is refused."""
+
+CALLS: Final = Range(low=0, high=1000, whole=True)
+BATCH_OR_ZERO: Final = Range(low=0, high=BILLION, whole=True)
 
 PLACEMENT: Final = ("device",)
 """Options that choose where a reward runs; they enter no signature and no cache key."""
@@ -78,10 +82,15 @@ class Calls:
     """The limits within which the scorer may call a reward."""
 
     # Concurrent calls. 0: one, or as many as processors for a thread-safe reward on the CPU.
-    concurrency: int = 0
-    timeout_s: float | None = None  # of one call; None: no limit
-    retries: int = 0  # after RewardUnavailable, ConnectionError or TimeoutError
-    batch: int = 0  # largest number of images per call; 0: the scorer's choice
+    concurrency: Annotated[int, CALLS] = 0
+    timeout_s: Annotated[float | None, SECONDS] = None  # of one call; None: no limit
+    # After RewardUnavailable, ConnectionError or TimeoutError.
+    retries: Annotated[int, CALLS] = 0
+    # Largest number of images per call; 0: the scorer's choice.
+    batch: Annotated[int, BATCH_OR_ZERO] = 0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "calls.")
 
 
 Input = Literal["image", "prompt", "metadata", "context", "group"]

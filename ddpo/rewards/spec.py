@@ -18,11 +18,13 @@ from typing import Any, Final, Literal, cast
 
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
+from ddpo.ranges import Range, value_text
 from ddpo.registry import nearest
 from ddpo.rewards.card import PLACEMENT, RewardOption
 
 __all__ = [
     "COMBINATIONS",
+    "LARGEST",
     "STEPS",
     "Bounds",
     "Combination",
@@ -47,6 +49,10 @@ PATH_START: Final = re.compile(r"\.{0,2}[/\\]|~|[A-Za-z]:[\\/]")
 PYTHON_PATH: Final = re.compile(r".*?\.py(?=:|\s*$)", re.DOTALL)
 NO_PATHS: Final = ("device", "dtype", "clamp")
 """Options whose values are never files, whatever the current folder holds."""
+
+LARGEST: Final = 1e12
+"""Largest weight and bound of a score; sums of scores must stay numbers of float32."""
+WHOLE: Final = Range(low=-(2**63), high=2**63 - 1, whole=True)
 
 BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -195,8 +201,10 @@ def _parse_term(text: str) -> RewardSpec:
     if len(weights) > 1:
         raise ConfigError(f"reward {text!r} has two weights, {weights[0]} and {weights[1]}")
     weight = float(weights[0]) if weights else None
-    if weight is not None and not math.isfinite(weight):
-        raise ConfigError(f"reward {text!r}: the weight {weights[0]} is too large")
+    if weight is not None and abs(weight) > LARGEST:
+        raise ConfigError(
+            f"reward {text!r}: the weight {weights[0]} is too large, beyond ±{LARGEST:g}"
+        )
     spec = parse_spec(f"{head}:{options}" if options else head)
     given = dict(spec.options)
     reference = given.pop("z", None)
@@ -227,8 +235,10 @@ def _parse_bounds(text: str, clamp: str) -> Bounds:
         form = "clamp=LOW..HIGH, such as clamp=-3..3 or clamp=..5"
         raise ConfigError(f"reward {text!r}: clamp={clamp} is not of the form {form}") from None
     given = [bound for bound in bounds if bound is not None]
-    if not given or not all(map(math.isfinite, given)):
-        raise ConfigError(f"reward {text!r}: clamp={clamp} needs at least one finite bound")
+    if not given or not all(abs(bound) <= LARGEST for bound in given):
+        raise ConfigError(
+            f"reward {text!r}: clamp={clamp} needs at least one finite bound, up to ±{LARGEST:g}"
+        )
     if len(given) == 2 and given[0] >= given[1]:
         raise ConfigError(
             f"reward {text!r}: clamp={clamp} has its lower bound not below its upper bound"
@@ -301,18 +311,30 @@ def resolve_options(
     return values
 
 
+def _not_nan(value: Any) -> float:
+    """The value as a float.
+
+    Raises:
+        ValueError: It is NaN or no number.
+    """
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError
+    return number
+
+
 def _typed(reward: str, option: RewardOption, value: Any) -> Value:
     """A value in the type of the option's default."""
     try:
         if isinstance(option.default, bool):
             return value if isinstance(value, bool) else BOOLEANS[str(value).lower()]
         if isinstance(option.default, int):
-            return int(value)
+            return WHOLE.checked(option.name, int(value) if isinstance(value, str) else value)
         if isinstance(option.default, float):
-            return float(value)
-    except (KeyError, ValueError, TypeError):
+            return _not_nan(value)
+    except (KeyError, ValueError, TypeError, OverflowError):
         wanted = type(option.default).__name__
         raise ConfigError(
-            f"reward {reward!r}: option {option.name!r} must be {wanted}, got {value!r}"
+            f"reward {reward!r}: option {option.name!r} must be {wanted}, got {value_text(value)}"
         ) from None
     return None if value is None else str(value)

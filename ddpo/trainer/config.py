@@ -10,13 +10,25 @@ import json
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 from ddpo.policies.checkpoints.lora import ATTENTION
+from ddpo.ranges import (
+    BATCH,
+    BILLION,
+    GUIDANCE,
+    IMAGES,
+    ITERATIONS,
+    SEED,
+    STEPS,
+    Range,
+    check_numbers,
+)
 
 __all__ = [
+    "INFINITY",
     "AdaptConfig",
     "AdvantageConfig",
     "OptimConfig",
@@ -25,29 +37,33 @@ __all__ = [
     "TrainConfig",
 ]
 
+INFINITY: Final = "inf"
+"""Infinity in `config.json`, since strict JSON has none."""
+
+NO_CLIPPING: Final = Range(low=0, above=True, infinity="no clipping")
+COUNT: Final = Range(low=1, high=BILLION, whole=True)
+COUNT_OR_ZERO: Final = Range(low=0, high=BILLION, whole=True)
+DECAY: Final = Range(low=0, high=1, below=True)  # of a running mean
+
 
 @dataclass(frozen=True, slots=True)
 class SampleConfig:
     """Settings of the rollout."""
 
-    samples: int = 96  # images, that is reward queries, per iteration
-    per_prompt: int = 8  # images of each sampled prompt
-    steps: int = 10  # denoising steps
-    guidance: float = 1.0  # 1: none, at half the cost
-    eta: float = 1.0  # stochasticity of DDIM
-    batch: int = 32  # items in one call of the denoiser, in sampling and in training
+    samples: Annotated[int, IMAGES] = 96  # images, that is reward queries, per iteration
+    per_prompt: Annotated[int, IMAGES] = 8  # images of each sampled prompt
+    steps: Annotated[int, STEPS] = 10  # denoising steps
+    guidance: Annotated[float, GUIDANCE] = 1.0  # 1: none, at half the cost
+    eta: Annotated[float, Range(low=0, high=1, above=True)] = 1.0  # stochasticity of DDIM
+    batch: Annotated[int, BATCH] = 32
+    """Items in one call of the denoiser, in sampling and in training."""
 
     def __post_init__(self) -> None:
-        _positive(self, "samples", "per_prompt", "steps", "batch")
+        check_numbers(self, "sample.")
         if self.samples % self.per_prompt:
             raise ConfigError(
                 f"sample.samples={self.samples} is not a multiple of "
                 f"sample.per_prompt={self.per_prompt}"
-            )
-        if self.guidance < 1 or not 0 < self.eta <= 1:
-            raise ConfigError(
-                f"sample.guidance must be ≥ 1 and sample.eta in (0, 1], "
-                f"got {self.guidance} and {self.eta}"
             )
 
 
@@ -55,44 +71,37 @@ class SampleConfig:
 class OptimConfig:
     """Settings of AdamW, and of the updates that a rollout is split into."""
 
-    lr: float = 3e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 1e-4
-    max_grad_norm: float = 1.0
-    updates: int = 4  # optimizer steps per pass over the rollout, each on its share of it
-    epochs: int = 1  # passes over the rollout per iteration ("inner epochs")
-    skip_first: int = 0
+    lr: Annotated[float, Range(low=0, high=1000, above=True)] = 3e-3
+    beta1: Annotated[float, DECAY] = 0.9
+    beta2: Annotated[float, DECAY] = 0.999
+    eps: Annotated[float, Range(low=1e-30, high=1)] = 1e-8
+    weight_decay: Annotated[float, Range(low=0, high=1000)] = 1e-4
+    max_grad_norm: Annotated[float, NO_CLIPPING] = 1.0
+    updates: Annotated[int, COUNT] = 4
+    """Optimizer steps per pass over the rollout, each on its share of it."""
+    epochs: Annotated[int, Range(low=1, high=10_000, whole=True)] = 1
+    """Passes over the rollout per iteration ("inner epochs")."""
+    skip_first: Annotated[int, COUNT_OR_ZERO] = 0
     """First denoising steps that are not trained."""
-    skip_last: int = 1
+    skip_last: Annotated[int, COUNT_OR_ZERO] = 1
     """Last denoising steps that are not trained.
 
     Their noise is tiny, which makes their gradients drown those of other steps.
     """
-    timesteps: int = 5
+    timesteps: Annotated[int, COUNT_OR_ZERO] = 5
     """Steps of each image and epoch, sampled at random; 0: all. In regression: noise levels."""
     guidance: bool = True
     """True if training sees the guided prediction; False: the prediction with the prompt alone."""
-    kl: float = 0.0
+    kl: Annotated[float, Range(low=0, high=1_000_000)] = 0.0
     """Weight of KL(policy || reference policy) in the loss, a mean per latent dimension."""
-    clip_range: float = 2e-3
+    clip_range: Annotated[float, NO_CLIPPING] = 2e-3
     """Clip range of the ratio, which is a mean per latent dimension.
 
     1e-4 for the 16,384 dimensions of Stable Diffusion, 2e-3 for 768.
     """
 
     def __post_init__(self) -> None:
-        _positive(self, "lr", "eps", "max_grad_norm", "updates", "epochs", "clip_range")
-        if min(self.timesteps, self.skip_first, self.skip_last, self.weight_decay, self.kl) < 0:
-            raise ConfigError(
-                "optim.timesteps, optim.skip_first, optim.skip_last, optim.weight_decay and "
-                "optim.kl must not be negative"
-            )
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise ConfigError(
-                f"optim.beta1 and optim.beta2 must be in [0, 1), got {self.beta1} and {self.beta2}"
-            )
+        check_numbers(self, "optim.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +109,13 @@ class AdvantageConfig:
     """Settings of the advantages; see `ddpo.trainer.advantages`."""
 
     kind: Literal["per_prompt", "batch", "group", "leave_one_out"] = "group"
-    buffer: int = 32  # per_prompt: last rewards kept of each prompt
-    min_count: int = 8  # per_prompt: with fewer, the whole iteration's statistics are used
-    clip: float = 5.0
+    buffer: Annotated[int, COUNT] = 32  # per_prompt: last rewards kept of each prompt
+    min_count: Annotated[int, COUNT] = 8
+    """With fewer of a prompt, `per_prompt` uses the whole iteration's statistics."""
+    clip: Annotated[float, NO_CLIPPING] = 5.0
 
     def __post_init__(self) -> None:
-        _positive(self, "buffer", "min_count", "clip")
+        check_numbers(self, "advantage.")
         _one_of(self, "kind")
 
 
@@ -113,16 +123,16 @@ class AdvantageConfig:
 class RegressionConfig:
     """Settings of the weights of reward-weighted regression; see `ddpo.trainer.regression`."""
 
-    beta: float = 1.0  # inverse temperature of rwr's softmax
+    beta: Annotated[float, Range(low=0, high=1_000_000, above=True)] = 1.0
+    """Inverse temperature of rwr's softmax."""
     scale: Literal["reward", "std"] = "std"
     """Unit of the reward that β multiplies: its own, or standard deviations of its prompt."""
-    keep: float = 0.1  # share of each prompt's images that rwr_sparse keeps
+    keep: Annotated[float, Range(low=0, high=1, above=True, below=True)] = 0.1
+    """Share of each prompt's images that rwr_sparse keeps."""
 
     def __post_init__(self) -> None:
-        _positive(self, "beta", "keep")
+        check_numbers(self, "regression.")
         _one_of(self, "scale")
-        if self.keep >= 1:
-            raise ConfigError(f"regression.keep must be below 1, got {self.keep}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +140,8 @@ class AdaptConfig:
     """Settings of the weights that are trained."""
 
     kind: Literal["lora", "full"] = "lora"
-    rank: int = 16
-    alpha: int = 16
+    rank: Annotated[int, Range(low=1, high=4096, whole=True)] = 16
+    alpha: Annotated[int, Range(low=1, high=1_000_000, whole=True)] = 16
     targets: tuple[str, ...] = ATTENTION  # layers that get adapters, by the end of their names
     checkpointing: bool = False
     """True if activations are computed again in the backward pass.
@@ -141,7 +151,7 @@ class AdaptConfig:
 
     def __post_init__(self) -> None:
         _one_of(self, "kind")
-        _positive(self, "rank", "alpha")
+        check_numbers(self, "adapt.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,19 +162,19 @@ class TrainConfig:
     prompts: str = "animals"
     model: str = "emoji"
     algorithm: str = "ddpo_is"
-    iterations: int = 10
-    seed: int = 0
+    iterations: Annotated[int, ITERATIONS] = 10
+    seed: Annotated[int, SEED] = 0
     device: str = AUTO  # the accelerator of the machine, else the CPU; rewards follow
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the weights that are not trained."""
     low_memory: bool = False  # True to take less memory and more time; see `low_memory`
     compile: bool = False  # True to compile the denoiser, for sampling and training alike
-    checkpoint_every: int = 2  # iterations between checkpoints
-    checkpoint_keep: int = 0
+    checkpoint_every: Annotated[int, ITERATIONS] = 2  # iterations between checkpoints
+    checkpoint_keep: Annotated[int, COUNT_OR_ZERO] = 0
     """Number of last checkpoints that stay, beside the best by `held_out`; 0: all."""
     held_out: str = ""  # a reward that is not trained on, scored at each checkpoint; "": none
     held_out_prompts: str = "unseen_animals"  # a file or built-in list for it
-    grid_every: int = 5  # iterations between image grids
+    grid_every: Annotated[int, ITERATIONS] = 5  # iterations between image grids
     sample: SampleConfig = field(default_factory=SampleConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
@@ -177,14 +187,8 @@ class TrainConfig:
     """
 
     def __post_init__(self) -> None:
-        _positive(self, "iterations", "checkpoint_every", "grid_every")
+        check_numbers(self)
         _one_of(self, "dtype")
-        if self.seed < 0:
-            raise ConfigError(f"seed must not be negative, got {self.seed}")
-        if self.checkpoint_keep < 0:
-            raise ConfigError(
-                f"checkpoint_keep must be 0 (all) or more, got {self.checkpoint_keep}"
-            )
         if self.sample.samples % self.optim.updates:
             raise ConfigError(
                 f"sample.samples={self.sample.samples} cannot be split into "
@@ -214,20 +218,13 @@ class TrainConfig:
         return self.sample.guidance if self.optim.guidance else 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values, for `config.json`."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        """The settings as plain values, for `config.json`; infinity is the text "inf"."""
+        values: dict[str, Any] = json.loads(
+            json.dumps(asdict(self)), parse_constant=lambda _: INFINITY
+        )
         if not self.sources:
             del values["sources"]
         return values
-
-
-def _positive(config: Any, *names: str) -> None:
-    """Raises `ConfigError` unless these settings are above 0."""
-    table = type(config).__name__.removesuffix("Config").lower()
-    for name in names:
-        value = getattr(config, name)
-        if value <= 0:
-            raise ConfigError(f"{table}.{name} must be above 0, got {value}")
 
 
 def _one_of(config: Any, name: str) -> None:

@@ -18,7 +18,7 @@ from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.low_memory import rewards_away
 from ddpo.trainer.memory import enough_memory
 from ddpo.trainer.monitoring.events import Checked, Event, Progress, Started
-from ddpo.trainer.monitoring.preflight import preflight
+from ddpo.trainer.monitoring.preflight import check_room, preflight
 from ddpo.trainer.rollout import Collection, IterationSamples, check_scorable, joined
 from ddpo.trainer.run.folder import RunFolder
 from ddpo.trainer.run.recorder import Recorder
@@ -144,6 +144,7 @@ def train(config: TrainConfig, out: Path) -> Generator[Event]:
     with world.all_succeed(), enough_memory(None):
         placed = with_absolute_paths(config)
         setup = TrainingSetup(placed, world)
+        check_room(setup, out, done=0)
         manifest = setup.manifest(out, config.reward)
         run = RunFolder.create(out, placed, manifest, writes=world.is_main)
     with closing(run):
@@ -164,6 +165,7 @@ def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
         except MissingResourceError:  # the settings can be shown without any weights
             yield Checked([settings_finding(config)])
             raise
+        check_room(setup, out, done=0)
         yield Started(0, config.iterations, setup.summary())
         yield from preflight(setup, out, iteration=1)
 
@@ -202,6 +204,7 @@ def resume(
                 )
             setup = TrainingSetup(config, world, changes, model)
             setup.check_unchanged(run.manifest())
+            check_room(setup, path, done)
             if done:
                 setup.state.load(tensors, statistics)
             run.reopen(config, changes, done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 import types
 import typing
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddpo.errors import ConfigError
+from ddpo.ranges import value_text
 from ddpo.recipes import SUFFIX, read_builtin, recipe_names
 from ddpo.registry import nearest
-from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.config import INFINITY, TrainConfig
 
 __all__ = ["config_from_dict", "merged", "read_recipe", "set_value"]
 
@@ -42,7 +44,9 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
             raise ConfigError(f"unknown setting {where + key!r}; {known}")
         if is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
-                raise ConfigError(f"setting {where + key!r} must be a table, got {value!r}")
+                raise ConfigError(
+                    f"setting {where + key!r} must be a table, got {value_text(value)}"
+                )
             arguments[key] = _build(typing.cast("type[Any]", hints[key]), value, f"{where}{key}.")
         else:
             arguments[key] = _typed(hints[key], value, where + key)
@@ -56,8 +60,10 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
         ConfigError: it is of another type.
     """
     wanted = str if typing.get_origin(hint) in (Literal, types.UnionType) else hint
+    if wanted is float and value == INFINITY:
+        return math.inf
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return value  # made a float by the range of the setting
     if typing.get_origin(hint) is tuple:
         is_list = isinstance(value, (list, tuple)) and len(value) > 0
         if not is_list or not all(isinstance(name, str) for name in value):
@@ -66,7 +72,7 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
             )
         return tuple(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise ConfigError(f"setting {key!r} must be {wanted.__name__}, got {value!r}")
+        raise ConfigError(f"setting {key!r} must be {wanted.__name__}, got {value_text(value)}")
     return value
 
 
@@ -89,7 +95,9 @@ def read_recipe(recipe: Path | str) -> dict[str, Any]:
         near = nearest(path.name.removesuffix(SUFFIX), recipe_names())
         known = f"did you mean {near!r}?" if near else f"built in: {', '.join(recipe_names())}"
         raise ConfigError(f"{recipe}: no such recipe; {known}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError as error:
+        raise ConfigError(f"{recipe}: its values are nested too deeply") from error
+    except (OSError, ValueError) as error:  # of integers with thousands of digits too
         raise ConfigError(f"{recipe}: {error}") from error
 
 
@@ -121,7 +129,9 @@ def set_value(values: dict[str, Any], assignment: str) -> None:
         )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except RecursionError as error:
+        raise ConfigError(f"--set {key.strip()}: its value is nested too deeply") from error
+    except ValueError:  # also of integers with thousands of digits
         value = text.strip()
     *tables, last = key.strip().split(".")
     for table in tables:

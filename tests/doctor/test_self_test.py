@@ -214,7 +214,7 @@ def test_json_alone_is_on_standard_output(ddpo: Run, monkeypatch: pytest.MonkeyP
         (["--gpu", "--device", "cuda:99"], "device 'cuda:99' cannot be used; "),
         (
             ["--gpu", "--device", "cpu", "--minutes", "inf"],
-            "the time budget must be 0 s or more and finite",
+            "--minutes must be at least 0 and at most 1,000,000, got inf",
         ),
         (["--out", "report.txt"], "--out report.txt: the report is a .json and a .md file"),
         (["--out", "taken.json"], "taken.json is a folder, not a file to write"),

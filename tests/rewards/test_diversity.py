@@ -135,7 +135,7 @@ def test_images_of_another_size_are_resized_by_pillow(make: Make) -> None:
         make("diversity_lpips", side=96)(ImageBatch.of_images(images, prompts("aaa"))).values[0]
         != one[0]
     )
-    with pytest.raises(ConfigError, match="side must be at least 32, got 31"):
+    with pytest.raises(ConfigError, match="side must be at least 32 and at most 4,096, got 31"):
         make("diversity_lpips", side=31)
     assert (
         make("diversity_lpips", side=32)(ImageBatch.of_images(images, prompts("aaa")))

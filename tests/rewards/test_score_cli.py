@@ -243,7 +243,10 @@ def test_what_a_reward_does_wrong_is_reported_for_each_image(
         (["darkness", "{folder}", "--contact-sheet", "x.jpg"], "must end in .png"),
         (["darkness", "{folder}", "--prompts", "absent.txt"], "absent.txt: no such file"),
         (["darkness", "{folder}", "--prompt", "a", "--prompts", "b"], "not both"),
-        (["darkness", "{folder}", "--batch-size", "0"], "batch size must be at least 1"),
+        (
+            ["darkness", "{folder}", "--batch-size", "0"],
+            "--batch-size must be at least 1 and at most 65,536, got 0",
+        ),
         (["darkness", "{folder}", "--timeout", "0"], "--timeout must be above 0"),
         (
             ["alignment", "{folder}"],

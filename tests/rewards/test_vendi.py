@@ -162,8 +162,8 @@ def test_the_conformance_kit(options: dict[str, object], dino_folder: Path) -> N
 def test_mistakes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="features is 'clip', not one of dinov2, pixels"):
         make_reward("vendi:features=clip")
-    for order in ("-1", "nan"):
-        with pytest.raises(ConfigError, match=f"order must be at least 0, got {order}"):
+    for order, says in (("-1", "order must be at least 0, got -1"), ("nan", "must be float")):
+        with pytest.raises(ConfigError, match=says):
             make_reward(f"vendi:features=pixels,order={order}")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("DDPO_OFFLINE", "1")

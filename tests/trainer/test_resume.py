@@ -154,7 +154,7 @@ def test_unknown_settings_and_another_place_are_refused_as_ever(ddpo: Run, finis
     for arguments, message in (
         (("--set", "optim.lrr=1"), "did you mean 'optim.lr'"),
         (("--out", "elsewhere", "--dry-run"), "leave out --out and --dry-run"),
-        (("--iterations", "0"), "iterations must be above 0"),
+        (("--iterations", "0"), "iterations must be at least 1"),
     ):
         code, _, errors = ddpo("train", "--resume", finished, *arguments)
         assert code == 2

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from ddpo.cli.console import add_number_columns, simple_table
-from ddpo.cli.options import AUTO, AsJson, Device, RewardName
+from ddpo.cli.options import AUTO, AsJson, Device, RewardName, number_option
 from ddpo.errors import ConfigError
+from ddpo.ranges import MILLION, Range
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from ddpo.rewards.tools.bench import BenchRecord
 
 BATCH_SIZES = "1,4,16,64"
+BENCH_IMAGES: Final = Range(low=1, high=100_000, whole=True)
+SIDE: Final = Range(low=1, high=16_384, whole=True)
+REPEATS: Final = Range(low=1, high=MILLION, whole=True)
+PIXELS: Final = Range(low=1, high=2**30, whole=True)  # of all images; 3 GiB
 
 
 def bench_command(
@@ -28,16 +33,14 @@ def bench_command(
             metavar="[IMAGES]...", help="Images and folders to score; default: generated images."
         ),
     ] = None,
-    images: Annotated[int, typer.Option(help="Number of images in a round.", min=1)] = 64,
-    size: Annotated[
-        int, typer.Option(help="Width and height of the images, in pixels.", min=1)
-    ] = 512,
+    images: Annotated[int, number_option(BENCH_IMAGES, "Number of images in a round.")] = 64,
+    size: Annotated[int, number_option(SIDE, "Width and height of the images, in pixels.")] = 512,
     batch_sizes: Annotated[
         str, typer.Option(help="Numbers of images per call, separated by commas.")
     ] = BATCH_SIZES,
     device: Device = AUTO,
     repeats: Annotated[
-        int, typer.Option(help="Number of rounds, of which the median counts.", min=1)
+        int, number_option(REPEATS, "Number of rounds, of which the median counts.")
     ] = 5,
     as_json: AsJson = False,
 ) -> None:
@@ -46,6 +49,7 @@ def bench_command(
     The table also gives the share of the time that is spent outside the reward itself.
     """
     sizes = _sizes(batch_sizes, images)
+    PIXELS.checked("--images × --size × --size", images * size**2)
     from rich.console import Console
 
     from ddpo.devices import resolve_device

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from ddpo.cli.console import escape, simple_table
-from ddpo.cli.options import AsJson
+from ddpo.cli.options import AsJson, number_option
+from ddpo.ranges import Range
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ddpo.rewards.tools.doctor import Diagnosis
+
+TIMEOUT: Final = Range(low=1, infinity="no limit")
 
 
 def doctor_command(
@@ -21,7 +24,7 @@ def doctor_command(
         list[str] | None, typer.Argument(help="Rewards to load; default: all of them.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option(help="Time limit for the rewards of one package, in seconds.", min=1.0)
+        float, number_option(TIMEOUT, "Time limit for the rewards of one package, in seconds.")
     ] = 120.0,
     as_json: AsJson = False,
 ) -> None:

@@ -15,11 +15,20 @@ from ddpo.cli.console import (
     print_left_out,
     simple_table,
 )
-from ddpo.cli.options import AUTO, BatchSize, Device, ImagePrompts, OnePrompt, UseCache
+from ddpo.cli.options import (
+    AUTO,
+    BatchSize,
+    Device,
+    ImagePrompts,
+    OnePrompt,
+    UseCache,
+    number_option,
+)
 from ddpo.cli.rewards.arguments import check_output, named_rewards, split_arguments
 from ddpo.cli.rewards.scorers import TIMEOUT, open_scorers
 from ddpo.errors import ConfigError, RewardFailure
 from ddpo.io.atomic import printable
+from ddpo.ranges import SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -55,7 +64,7 @@ def score_command(
     ] = None,
     batch_size: BatchSize = 16,
     timeout: Annotated[
-        float, typer.Option(help="Time limit for a call of a reward, in seconds.")
+        float, number_option(SECONDS, "Time limit for a call of a reward, in seconds.")
     ] = TIMEOUT,
     device: Device = AUTO,
     cache: UseCache = None,
@@ -72,8 +81,6 @@ def score_command(
     from ddpo.inputs.collection import image_source
 
     specs, places = split_arguments(arguments)
-    if timeout <= 0:
-        raise ConfigError(f"--timeout must be above 0, got {timeout:g}")
     found = named_rewards(specs)
     if not found or not places:
         raise ConfigError(f"name a reward and images, as in: {EXAMPLE}")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from ddpo.cli.console import escape, quiet_libraries
-from ddpo.cli.options import AUTO, Device
+from ddpo.cli.options import AUTO, Device, number_option
 from ddpo.cli.rewards.arguments import named_rewards
 from ddpo.errors import ConfigError, MissingResourceError
+from ddpo.ranges import BATCH, Range
 
 if TYPE_CHECKING:
     from ddpo.rewards.scoring.resolve import ResolvedReward
 
 MIB = 1024 * 1024
+PORT: Final = Range(low=0, high=65_535, whole=True)
+BODY_MB: Final = Range(low=1, high=65_536, whole=True)
+PIXELS: Final = Range(low=1, high=2**36, whole=True)
 
 
 def serve_command(
@@ -25,23 +29,20 @@ def serve_command(
     host: Annotated[
         str, typer.Option(help="Address to listen on; one other than loopback needs a token.")
     ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="Port to listen on; 0 for a free one.", min=0, max=65535)
-    ] = 8712,
+    port: Annotated[int, number_option(PORT, "Port to listen on; 0 for a free one.")] = 8712,
     token: Annotated[
         str | None,
         typer.Option(envvar="DDPO_REWARD_TOKEN", help="Token that every request must carry."),
     ] = None,
     batch_size: Annotated[
         int,
-        typer.Option(
-            help="Largest number of images in a call of a reward, from all waiting requests.",
-            min=1,
+        number_option(
+            BATCH, "Largest number of images in a call of a reward, from all waiting requests."
         ),
     ] = 16,
-    max_body_mb: Annotated[int, typer.Option(help="Largest request, in MiB.", min=1)] = 128,
+    max_body_mb: Annotated[int, number_option(BODY_MB, "Largest request, in MiB.")] = 128,
     max_pixels: Annotated[
-        int, typer.Option(help="Largest sum of height × width over a request's images.", min=1)
+        int, number_option(PIXELS, "Largest sum of height × width over a request's images.")
     ] = 64 * MIB,
     max_connections: Annotated[
         int,

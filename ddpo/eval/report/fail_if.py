@@ -144,6 +144,8 @@ def parse_condition(text: str) -> Condition:
         return Condition(text, model, "", "reading", "", OPERATORS[sign], ORDER.index(grade))
     split, _, rest = left.partition(".")
     quantity, _, reward = rest.partition(".")
+    if not split or (rest != quantity and not reward):
+        raise ConfigError(f"the condition {text!r} cannot be read: {FORM}")
     if quantity not in (*QUANTITIES, "share"):
         near = nearest(quantity, (*QUANTITIES, "share"))
         hint = f"did you mean {near!r}?" if near else f"known: {', '.join(QUANTITIES)}, share"
@@ -154,4 +156,8 @@ def parse_condition(text: str) -> Condition:
         raise ConfigError(
             f"the condition {text!r} cannot be read: {right!r} is not a number"
         ) from error
+    if not math.isfinite(bound):
+        raise ConfigError(
+            f"the condition {text!r} cannot be decided: {right!r} is not a finite number"
+        )
     return Condition(text, model, split, quantity, reward, OPERATORS[sign], bound)

@@ -13,6 +13,7 @@ trainers have no policy.json (`ddpo.policies.checkpoints.external`).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,12 +37,14 @@ __all__ = [
     "CheckpointInfo",
     "check_base",
     "check_files",
+    "checkpoint_folders",
     "find_checkpoint",
     "write_facts",
 ]
 
 POLICY_FILE: Final = "policy.json"
 BEST_FILE: Final = "best.json"
+NUMBER: Final = re.compile(r"iteration-(\d{1,20})")
 """File beside a run's checkpoints that names the best one by a held-out reward."""
 SCHEMA: Final = 1
 
@@ -165,8 +168,8 @@ def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo
         path = found
     if (path / POLICY_FILE).is_file():
         return _with_base(_read(path), base)
-    folders = (path / "checkpoints").glob("iteration-*")
-    inside = sorted(folder for folder in folders if (folder / POLICY_FILE).is_file())
+    folders = checkpoint_folders(path / "checkpoints")
+    inside = [folder for folder in folders if (folder / POLICY_FILE).is_file()]
     if inside:
         return _with_base(_read(inside[-1]), base)
     external = recognise(path)
@@ -178,6 +181,16 @@ def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo
     if base is None:
         raise needs_base(name)
     return CheckpointInfo(path, base, external.kind, 0, None, external.adapter, external.weights)
+
+
+def checkpoint_folders(checkpoints: Path) -> list[Path]:
+    """The folders `iteration-…`, by rising iteration, which may have more than six digits."""
+
+    def iteration(folder: Path) -> tuple[int, str]:
+        number = NUMBER.match(folder.name)
+        return (int(number[1]) if number else 0, folder.name)
+
+    return sorted(checkpoints.glob("iteration-*"), key=iteration)
 
 
 def check_base(info: CheckpointInfo, model: str) -> None:

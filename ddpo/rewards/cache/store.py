@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from ddpo.errors import ConfigError, one_line
 from ddpo.io.closing import ClosedOnExit
+from ddpo.ranges import value_text
 from ddpo.registry import unknown_name
 from ddpo.rewards.cache import database, queries
 from ddpo.rewards.cache.queries import CacheStats
@@ -28,6 +29,7 @@ __all__ = ["CacheWarning", "ScoreCache"]
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
+MOST_MB: Final = 10**9
 DEFAULT_LIMIT_MB: Final = 1024.0  # some seven million scores
 EVICT_TO: Final = 0.9  # of the limit
 PAUSE: Final = 60.0  # seconds without the cache after an error
@@ -258,9 +260,9 @@ def _limit(limit_mb: float | None) -> float:
         except ValueError:
             message = f"DDPO_CACHE_LIMIT_MB={text!r} is not a number of megabytes"
             raise ConfigError(message) from None
-    if not (limit > 0 and math.isfinite(limit)):
+    if not 0 < limit <= MOST_MB:
         rule = "the score cache's limit must be a positive number of megabytes"
-        raise ConfigError(f"{rule}, got {limit:g}")
+        raise ConfigError(f"{rule} up to {MOST_MB:,}, got {value_text(limit)}")
     return limit
 
 

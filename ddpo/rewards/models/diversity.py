@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ddpo.devices import in_float64
-from ddpo.errors import ConfigError
+from ddpo.ranges import Range
 from ddpo.rewards.cache import image_digests
 from ddpo.rewards.cards.diversity import DINOV2, DIVERSITY_CARDS
 from ddpo.rewards.groups import judge_groups
@@ -26,7 +26,8 @@ __all__ = [
     "unit_rows",
 ]
 
-SMALLEST: Final = 32  # pixels; below it AlexNet's third layer has no position left
+SIDE: Final = Range(low=32, high=4096, whole=True)
+"""Width and height of AlexNet's input in pixels; below it the third layer has no position left."""
 AT_ONCE: Final = 8  # images
 
 
@@ -94,11 +95,7 @@ class DiversityLpips:
         side: int = 256,
         device: str = "cpu",
     ) -> None:
-        if side < SMALLEST:
-            raise ConfigError(
-                f"reward {self.card.id!r}: side must be at least {SMALLEST}, got {side}"
-            )
-        self._side = side
+        self._side = int(SIDE.checked(f"reward {self.card.id!r}: side", side))
         self._device = torch.device(device)
         self._model = load_lpips(alexnet, linear, self.card.id).to(self._device)
 

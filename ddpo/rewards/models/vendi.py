@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Final
 
@@ -23,6 +22,7 @@ __all__ = ["Vendi", "cosine_kernel", "pixel_features", "vendi_gains", "vendi_sco
 
 THUMBNAIL: Final = 32  # pixels
 MOST_GAINS: Final = 256
+LARGEST_ORDER: Final = 1e6  # higher orders differ from infinity by less than their rounding
 """Greatest group with gains, which take n eigenvalue problems of size n - 1."""
 
 
@@ -52,9 +52,12 @@ def vendi_score(kernel: Tensor, order: float = 1.0) -> float:
     shares = shares[shares > n * torch.finfo(torch.float64).eps]
     if order == 1:
         return float(torch.exp(-(shares * shares.log()).sum()))
-    if math.isinf(order):
+    if order > LARGEST_ORDER:
         return float(1 / shares.max())
-    return float(shares.pow(order).sum().pow(1 / (1 - order)))
+    powers = shares.pow(order).sum()
+    if powers == 0:  # below the smallest float64
+        return float(torch.exp(torch.logsumexp(order * shares.log(), 0) / (1 - order)))
+    return float(powers.pow(1 / (1 - order)))
 
 
 def vendi_gains(kernel: Tensor, order: float = 1.0) -> Tensor:

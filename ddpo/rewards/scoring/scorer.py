@@ -13,8 +13,9 @@ from typing import Final
 
 import torch
 
-from ddpo.errors import ConfigError, ContractBroken, RewardFailure, RewardUnavailable, UserError
+from ddpo.errors import ContractBroken, RewardFailure, RewardUnavailable, UserError
 from ddpo.io.background import Background
+from ddpo.ranges import BATCH, finite_or_none
 from ddpo.rewards.base import Reward
 from ddpo.rewards.cache import CachedScore, ScoreCache, cacheable, image_digests, score_key
 from ddpo.rewards.card import Calls
@@ -86,8 +87,7 @@ class Scorer:
         name: str | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch size must be at least 1, got {batch_size}")
+        BATCH.checked("batch size", batch_size)
         card = reward.card
         self.reward = reward
         self.batch_size = batch_size
@@ -308,10 +308,11 @@ class Scorer:
         edits = batch.edits
         start = time.perf_counter()
         try:
-            if self.calls.timeout_s is None:
+            limit = finite_or_none(self.calls.timeout_s)
+            if limit is None:
                 output = self._call_in_turn(batch)
             else:
-                output = self._call_in_time(batch, self.calls.timeout_s)
+                output = self._call_in_time(batch, limit)
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # a reward may raise anything

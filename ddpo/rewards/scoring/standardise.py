@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.io.atomic import write_json
 from ddpo.io.json_files import parse_json
 from ddpo.rewards.card import PLACEMENT, RewardCard
+from ddpo.rewards.spec import LARGEST
 
 __all__ = [
     "ScoreDistribution",
@@ -111,7 +111,7 @@ def load_reference(path: Path) -> ScoreDistribution:
         raise ConfigError(f"z={path} is of a newer ddpo ({versions}): upgrade ddpo")
     try:
         reference = ScoreDistribution(**values)
-        sound = _finite(reference.mean) and _finite(reference.sd) and reference.sd > 0
+        sound = _finite(reference.mean) and _finite(reference.sd) and reference.sd > 1 / LARGEST
     except TypeError as error:
         raise ConfigError(
             f"z={path} is not a reference distribution of `ddpo rewards calibrate`"
@@ -122,4 +122,4 @@ def load_reference(path: Path) -> ScoreDistribution:
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= LARGEST

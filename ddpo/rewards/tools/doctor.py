@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
+from ddpo.ranges import finite_or_none
 from ddpo.registry import Entry
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.zoo import rewards
@@ -116,7 +117,7 @@ def _probe(names: Sequence[str], timeout_s: float) -> tuple[list[str], str]:
         start_new_session=True,
     ) as child:
         try:
-            output, _ = child.communicate(timeout=timeout_s)
+            output, _ = child.communicate(timeout=finite_or_none(timeout_s))
             end = f"its import ended the process ({_how(child.returncode)})"
         except subprocess.TimeoutExpired:
             end = f"its import did not end within {timeout_s:g} s"

@@ -22,6 +22,7 @@ from PIL import Image
 from ddpo.errors import ConfigError, RewardUnavailable, one_line
 from ddpo.io.http import Reply, ReplyTooLong, build_opener, exchange
 from ddpo.io.json_files import JsonError, parse_json, parse_record
+from ddpo.ranges import BILLION, Range
 from ddpo.rewards.vlm.protocol import (
     TOP_TOKENS,
     NoLogProbs,
@@ -36,6 +37,7 @@ __all__ = ["ServerVlm"]
 LARGEST_REPLY: Final = 4 * 1024 * 1024  # bytes
 SHOWN: Final = 400  # bytes of a reply in an error, half of them as characters
 MOST_LOGPROB: Final = 0.1  # of a probability of 1 that was rounded in half precision
+LIMIT: Final = Range(low=0, high=BILLION, above=True)  # seconds; sockets take 9·10⁹ at most
 THIS_IMAGE: Final = (400, 413, 415, 422)  # statuses about the sent image
 LATER: Final = (408, 425, 429)  # statuses of a busy server, as is every 5xx
 
@@ -52,7 +54,7 @@ class ServerVlm:
 
     Raises:
         ConfigError: The address has no host, or carries a name, password or query, or the time
-            limit is not a positive number.
+            limit is out of range.
     """
 
     sends_jpeg = True
@@ -71,10 +73,7 @@ class ServerVlm:
                 "vlm: a server's address is http(s)://HOST[:PORT]/v1, "
                 "without a name, a password or a query"
             )
-        if not (math.isfinite(timeout_s) and timeout_s > 0):
-            raise ConfigError(
-                f"timeout must be a finite number of seconds above 0, got {timeout_s!r}"
-            )
+        LIMIT.checked("timeout", timeout_s)
         self._url = url.rstrip("/")
         self._model = model
         self._timeout = timeout_s

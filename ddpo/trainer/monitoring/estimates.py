@@ -6,6 +6,8 @@ import math
 import shutil
 from pathlib import Path
 
+import torch
+
 from ddpo.errors import ConfigError
 from ddpo.policies.policy import Policy
 from ddpo.text import byte_size, count, duration
@@ -16,7 +18,13 @@ from ddpo.trainer.monitoring.events import Finding
 from ddpo.trainer.monitoring.metrics import peak_memory
 from ddpo.types import Rollout
 
-__all__ = ["disk_finding", "memory_finding", "time_finding"]
+__all__ = [
+    "check_paths_fit",
+    "checkpoints_due",
+    "disk_finding",
+    "memory_finding",
+    "time_finding",
+]
 
 
 def memory_finding(
@@ -99,12 +107,7 @@ def disk_finding(out: Path, policy: Policy, config: TrainConfig, done: int) -> F
     Raises:
         ConfigError: there is too little room.
     """
-    due = [
-        iteration
-        for iteration in range(done + 1, config.iterations + 1)
-        if iteration % config.checkpoint_every == 0 or iteration == config.iterations
-    ]
-    checkpoints = len(due)
+    checkpoints = checkpoints_due(done, config.iterations, config.checkpoint_every)
     if config.checkpoint_keep:
         most = config.checkpoint_keep + 1 + bool(config.held_out)
         checkpoints = min(checkpoints, most)
@@ -122,6 +125,37 @@ def disk_finding(out: Path, policy: Policy, config: TrainConfig, done: int) -> F
             "Set checkpoint_keep, or checkpoint_every higher, or another --out"
         )
     return Finding("disk", text)
+
+
+def checkpoints_due(done: int, iterations: int, every: int) -> int:
+    """The number of checkpoints that the iterations after the first `done` will write."""
+    regular = iterations // every - done // every
+    last = iterations > done and iterations % every != 0
+    return regular + last
+
+
+def check_paths_fit(policy: Policy, config: TrainConfig, images: int) -> None:
+    """Compares the denoising paths of an iteration with the memory of the machine.
+
+    Args:
+        policy: the policy, which knows the shape of its latents.
+        config: settings of the run.
+        images: number of images that this process samples in an iteration.
+
+    Raises:
+        ConfigError: the paths alone need more memory than there is.
+    """
+    each = math.prod(policy.latent_shape) * (config.sample.steps + 1)
+    size = torch.empty(0, dtype=policy.storage_dtype).element_size()
+    noise = 4 * each * config.sample.batch  # float32, of one call
+    need = size * each * images + noise
+    total = total_memory(policy.device)
+    if total and need > total:
+        raise ConfigError(
+            f"sample.samples={config.sample.samples}, sample.steps={config.sample.steps} and "
+            f"sample.batch={config.sample.batch} need {byte_size(need)} for the denoising paths "
+            f"alone, and there are {byte_size(total)}: set one of them lower"
+        )
 
 
 def _trainable_bytes(policy: Policy) -> int:

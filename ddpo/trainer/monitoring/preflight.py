@@ -24,7 +24,12 @@ from ddpo.trainer.likelihoods import Likelihood
 from ddpo.trainer.low_memory import low_memory_finding, rewards_away
 from ddpo.trainer.memory import Activations, frozen_tensors
 from ddpo.trainer.minibatches import plan_updates
-from ddpo.trainer.monitoring.estimates import disk_finding, memory_finding, time_finding
+from ddpo.trainer.monitoring.estimates import (
+    check_paths_fit,
+    disk_finding,
+    memory_finding,
+    time_finding,
+)
 from ddpo.trainer.monitoring.events import Checked, Event, Finding, Progress
 from ddpo.trainer.monitoring.findings import (
     batch_finding,
@@ -40,7 +45,22 @@ from ddpo.trainer.training_setup import TrainingSetup
 from ddpo.trainer.update import ON_POLICY_TOLERANCE
 from ddpo.types import Rollout
 
-__all__ = ["preflight", "train_once"]
+__all__ = ["check_room", "preflight", "train_once"]
+
+
+def check_room(setup: TrainingSetup, out: Path, done: int) -> None:
+    """Compares the settings with memory and disk, before anything is written or sampled.
+
+    Args:
+        setup: the parts of the run.
+        out: the run folder, which need not exist.
+        done: number of iterations that are done.
+
+    Raises:
+        ConfigError: there is too little room.
+    """
+    check_paths_fit(setup.policy, setup.config, len(setup.shard))
+    disk_finding(out, setup.policy, setup.config, done)
 
 
 def preflight(

@@ -13,7 +13,7 @@ from typing import Final
 from ddpo.io.atomic import storing, write_json
 from ddpo.io.json_files import Fields, read_json
 from ddpo.io.lock import in_use
-from ddpo.policies.checkpoints.folder import BEST_FILE, POLICY_FILE
+from ddpo.policies.checkpoints.folder import BEST_FILE, POLICY_FILE, checkpoint_folders
 
 __all__ = ["keep_best", "prune"]
 
@@ -65,7 +65,7 @@ def prune(checkpoints: Path, keep: int) -> None:
         return
     best = checkpoints / BEST_FILE
     kept = {read_json(best, BEST_FIELDS)["folder"]} if best.exists() else set()
-    for folder in sorted(checkpoints.glob("iteration-*"))[:-keep]:
+    for folder in checkpoint_folders(checkpoints)[:-keep]:
         if folder.name not in kept and not in_use(folder / POLICY_FILE):
             with storing(folder):
                 gone = folder.rename(folder.with_name(f".{folder.name}.tmp"))
