@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from ddpo.errors import RunExistsError
-from ddpo.io.lock import LOCK_FILE, owned, reading
+from ddpo.io.lock import LOCK_FILE, owned
+from ddpo.io.reading import reading
 from ddpo.policies.checkpoints.folder import POLICY_FILE
 from ddpo.trainer.loop import resume
 from ddpo.trainer.run.checkpoints import prune

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from ddpo.errors import RunExistsError
-from ddpo.io.lock import Ownership, in_use, owned, reading
+from ddpo.io.lock import Ownership, owned
+from ddpo.io.reading import in_use, reading
 
 HOLD = """
 import sys, time

@@ -12,7 +12,12 @@ from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.runs import RunFacts, read_run
 from ddpo.io.tensors import tensor_file_digest
-from ddpo.policies.checkpoints.folder import BaseFacts, CheckpointInfo, find_checkpoint
+from ddpo.policies.checkpoints.folder import (
+    BaseFacts,
+    CheckpointInfo,
+    checkpoint_folders,
+    find_checkpoint,
+)
 
 __all__ = ["EvalCheckpoint", "find_eval_checkpoints", "weights_hash"]
 
@@ -154,7 +159,7 @@ def _earlier(info: CheckpointInfo, most: int, taken: set[Path]) -> list[Checkpoi
     if info.run is None or most < 1:
         return []
     before: list[CheckpointInfo] = []
-    for folder in sorted((info.run / "checkpoints").glob("iteration-*")):
+    for folder in checkpoint_folders(info.run / "checkpoints"):
         try:
             other = find_checkpoint(folder)
         except CheckpointError:

@@ -13,6 +13,7 @@ trainers have no policy.json (`ddpo.policies.checkpoints.external`).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ __all__ = [
     "CheckpointInfo",
     "check_base",
     "check_files",
+    "checkpoint_folders",
     "find_checkpoint",
     "write_facts",
 ]
@@ -44,6 +46,7 @@ POLICY_FILE: Final = "policy.json"
 BEST_FILE: Final = "best.json"
 """File beside a run's checkpoints that names the best one by a held-out reward."""
 SCHEMA: Final = 1
+FOLDER_NAME: Final = re.compile(r"iteration-([0-9]{6,})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +168,8 @@ def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo
         path = found
     if (path / POLICY_FILE).is_file():
         return _with_base(_read(path), base)
-    folders = (path / "checkpoints").glob("iteration-*")
-    inside = sorted(folder for folder in folders if (folder / POLICY_FILE).is_file())
+    folders = checkpoint_folders(path / "checkpoints")
+    inside = [folder for folder in folders if (folder / POLICY_FILE).is_file()]
     if inside:
         return _with_base(_read(inside[-1]), base)
     external = recognise(path)
@@ -178,6 +181,20 @@ def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo
     if base is None:
         raise needs_base(name)
     return CheckpointInfo(path, base, external.kind, 0, None, external.adapter, external.weights)
+
+
+def checkpoint_folders(checkpoints: Path) -> list[Path]:
+    """The folders of a run's checkpoints by iteration, whatever their times; copies do not count.
+
+    Args:
+        checkpoints: folder of the checkpoints, which may be absent.
+    """
+    found = [
+        (int(match[1]), folder)
+        for folder in checkpoints.glob("iteration-*")
+        if (match := FOLDER_NAME.fullmatch(folder.name))
+    ]
+    return [folder for _, folder in sorted(found)]
 
 
 def check_base(info: CheckpointInfo, model: str) -> None:

@@ -118,6 +118,7 @@ def create_database(path: Path) -> None:
     Raises:
         sqlite3.Error: an error of SQLite; see `is_damage`.
     """
+    path.touch(0o666)  # by the umask, where SQLite would take 0644
     with contextlib.closing(sqlite3.connect(path, BUSY_SECONDS, isolation_level=None)) as created:
         marked = _number(created, "application_id") or _number(created, "user_version")
         tables = created.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
