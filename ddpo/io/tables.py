@@ -98,7 +98,7 @@ def _write_parquet(records: Iterable[Record], columns: Sequence[str], path: Path
     types = [(name, pa.float64() if name in numbers else pa.string()) for name in columns]
     schema = pa.schema(types)
     source = iter(records)
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
         while chunk := list(itertools.islice(source, ROWS_AT_ONCE)):
             writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
 
