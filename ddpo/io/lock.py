@@ -11,7 +11,6 @@ only one process can make it. One whose process has ended is taken over on the s
 from __future__ import annotations
 
 import errno
-import json
 import os
 import socket
 import stat
@@ -21,12 +20,12 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ddpo.errors import RunExistsError, StorageFailure
-from ddpo.io.atomic import printable, remove_remains, storing, temporary_path
-from ddpo.io.json_files import JsonError, parse_record
-from ddpo.io.process import boot_id, here, is_gone, start_time
+from ddpo.io.atomic import remove_remains, storing, temporary_path
+from ddpo.io.lock_file import FLAGS, has_ended, own_name, owner_of, record_of, text_of
+from ddpo.io.process import here
 from ddpo.io.sync import make_folder
 
 try:
@@ -43,10 +42,6 @@ UNWRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 UNABLE: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 """Error numbers of file systems without locks."""
 GONE: Final = (errno.ENOENT, errno.ESTALE)  # of a file that was removed, perhaps on another host
-FLAGS: Final = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""A link is not followed, and a pipe is not waited for."""
-
-NAME_BYTES: Final = 600  # read of a lock file: a line for people and one for programs
 EMPTY_SECONDS: Final = 2.0  # time that an owner has to write its name, without `flock`
 LOOK_SECONDS: Final = 0.05  # between two looks at a lock
 
@@ -125,13 +120,13 @@ class Ownership:
             try:
                 self._file = _locked(lock)
             except BlockingIOError:
-                owner = _owner(lock)
+                owner = owner_of(lock)
                 raise RunExistsError(f"{what} is in use by {owner}: {advice}") from None
             if self._file is not None and self._file.descriptor is not None:
                 _note_other_host(lock)
                 os.ftruncate(self._file.descriptor, 0)
                 os.lseek(self._file.descriptor, 0, os.SEEK_SET)
-                os.write(self._file.descriptor, _own_name(command).encode())
+                os.write(self._file.descriptor, own_name(command).encode())
 
     def release(self) -> None:
         """Gives up the ownership and removes the lock file."""
@@ -320,44 +315,24 @@ def _remove_stale(lock: Path) -> None:
         except PermissionError:
             raise BlockingIOError from None
         return
-    text = _text(lock)
+    text = text_of(lock)
     until = time.monotonic() + EMPTY_SECONDS
     while not text and lock.exists() and time.monotonic() < until:
         time.sleep(LOOK_SECONDS)  # its owner has not written its name yet
-        text = _text(lock)
-    if text and not _has_ended(text):
+        text = text_of(lock)
+    if text and not has_ended(text):
         raise BlockingIOError
     aside = temporary_path(lock)
     try:
         os.replace(lock, aside)
     except FileNotFoundError:
         return
-    if _text(aside) != text:  # another process was faster, and owns what was moved
+    if text_of(aside) != text:  # another process was faster, and owns what was moved
         with suppress(OSError):
             os.link(aside, lock)
         aside.unlink(missing_ok=True)
         raise BlockingIOError
     aside.unlink(missing_ok=True)
-
-
-def _has_ended(text: str) -> bool:
-    """True if the process that a lock file names ran on this host and has ended."""
-    record = _record(text)
-    if record.get("host") != here() and record.get("name") != socket.gethostname():
-        return False
-    if boot_id() and record.get("boot") not in ("", None, boot_id()):
-        return True
-    same_numbers = record.get("host") == here()
-    return same_numbers and is_gone(int(record["process"]), str(record.get("started", "")))
-
-
-def _record(text: str) -> dict[str, Any]:
-    """The line for programs in a lock file; {} in those of older versions."""
-    try:
-        record = parse_record(text.partition("\n")[2] or "{}")
-    except JsonError:
-        return {}
-    return record if isinstance(record.get("process"), int) else {}
 
 
 def _note_no_locks(lock: Path) -> None:
@@ -369,11 +344,11 @@ def _note_no_locks(lock: Path) -> None:
 
 def _note_other_host(lock: Path) -> None:
     """Warns that the last owner was on another host, whose end cannot be seen from here."""
-    record = _record(_text(lock))
+    record = record_of(text_of(lock))
     name = record.get("name")
     if isinstance(name, str) and record.get("host") != here() and name != socket.gethostname():
         _warn(
-            f"{lock.parent} was in use by {_owner(lock)}, which left its lock: "
+            f"{lock.parent} was in use by {owner_of(lock)}, which left its lock: "
             "if it still runs, stop one of the two"
         )
 
@@ -383,36 +358,3 @@ def _warn(text: str) -> None:
     if text not in _told:
         _told.add(text)
         warnings.warn(text, LockWarning, stacklevel=2)
-
-
-def _own_name(command: str) -> str:
-    since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
-    name = socket.gethostname()
-    process = os.getpid()
-    record = {
-        "host": here(),
-        "name": name,
-        "boot": boot_id(),
-        "process": process,
-        "started": start_time(process),
-    }
-    return f"{command}, process {process} on {name}, since {since}\n{json.dumps(record)}\n"
-
-
-def _text(lock: Path) -> str:
-    """The content of a lock file; "" if it cannot be read."""
-    try:
-        descriptor = os.open(lock, os.O_RDONLY | (FLAGS & ~os.O_RDWR))
-    except OSError:
-        return ""
-    try:
-        return os.read(descriptor, NAME_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
-
-
-def _owner(lock: Path) -> str:
-    """The line for people in a lock file, safe to print."""
-    return printable(_text(lock).strip().partition("\n")[0][:300]) or "another process"

@@ -1,4 +1,4 @@
-"""Identities of processes, by which files that a dead process left are told from those in use."""
+"""Identities of processes, which separate the files of dead processes from files in use."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ import pytest
 from ddpo.errors import CheckpointError, RunExistsError, StorageFailure
 from ddpo.io import lock as lock_module
 from ddpo.io.lock import LockWarning, Ownership, owned, owned_file, turn
+from ddpo.io.lock_file import own_name
 from ddpo.io.reading import in_use, reading, unused
 
 HOLD = """
@@ -244,7 +245,7 @@ def test_without_locks_the_file_is_the_lock(tmp_path: Path) -> None:
 
 def written_by(change: dict[str, object]) -> str:
     """What an owner writes, with changes."""
-    line, record = lock_module._own_name("ddpo train").splitlines()
+    line, record = own_name("ddpo train").splitlines()
     return line + "\n" + json.dumps(json.loads(record) | change) + "\n"
 
 

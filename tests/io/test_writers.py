@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ METHODS = {
     *("rename", "unlink", "rmtree", "copyfile", "copytree", "symlink_to", "touch"),
     *("mkdir", "makedirs", "truncate", "to_csv", "to_parquet", "savefig", "move"),
 }
+WRITING = re.compile(r"[rbt]*[wax+][bt+]*")  # modes of `open`
 INTO_MEMORY = "encodes into memory"
 INTO_ATOMIC = "writes into the temporary file or folder of atomic_path or atomic_folder"
 SHORT_LIVED = "writes into a temporary folder that is removed at the end"
@@ -85,8 +87,7 @@ def writes(call: ast.Call) -> bool:
     if name in ("open", "fdopen"):
         values = [*call.args, *(keyword.value for keyword in call.keywords)]
         modes = [one.value for one in values if isinstance(one, ast.Constant)]
-        return any(isinstance(mode, str) and set(mode) & set("wax+") and len(mode) < 4
-                   for mode in modes)  # fmt: skip
+        return any(isinstance(mode, str) and WRITING.fullmatch(mode) for mode in modes)
     if name == "replace":
         return isinstance(function, ast.Attribute) and ast.unparse(function.value) == "os"
     if isinstance(function, ast.Name):
