@@ -9,12 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.io.atomic import new_file
+from ddpo.io.lock import turn
+from ddpo.io.sync import sync_files
 
 if TYPE_CHECKING:
     from requests import RequestException
@@ -147,8 +151,26 @@ def fetch_url(url: str, sha256: str, what: str, progress: bool = False) -> Path:
     if offline():
         state = "is not in the cache and fetching is off (DDPO_OFFLINE or HF_HUB_OFFLINE)"
         raise MissingResourceError(f"{what} {state}: {by_hand}")
-    _download(url, target, sha256, what, by_hand, progress)
+    with _storing_weights(target, what), turn(target.parent) as alone:
+        if not (target.is_file() and sha256_of(target) == sha256):
+            for left in target.parent.glob("tmp*") if alone else ():  # of a killed download
+                if left != target:
+                    left.unlink()
+            _download(url, target, sha256, what, by_hand, progress)
+            sync_files([target])
     return target
+
+
+@contextmanager
+def _storing_weights(target: Path, what: str) -> Iterator[None]:
+    """Turns an error of the disk in the block into one that names another folder as the remedy."""
+    try:
+        yield
+    except MissingResourceError:
+        raise
+    except OSError as error:
+        cause = f"cannot be written to {target.parent} ({error.strerror or one_line(error)})"
+        raise MissingResourceError(f"{what} {cause}; set DDPO_CACHE to another folder") from error
 
 
 def _download(url: str, target: Path, sha256: str, what: str, by_hand: str, progress: bool) -> None:
@@ -156,8 +178,8 @@ def _download(url: str, target: Path, sha256: str, what: str, by_hand: str, prog
     from requests import RequestException
 
     def download(address: str, file: str, _: pooch.Pooch) -> None:
+        new_file(Path(file))  # pooch's own temporary files can be read by their owner only
         pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT_SECONDS)(address, file, None)
-        Path(file).chmod(0o644)  # pooch's temporary files can be read by their owner only
 
     pooch.get_logger().setLevel("WARNING")
     cache = pooch.create(
@@ -175,9 +197,6 @@ def _download(url: str, target: Path, sha256: str, what: str, by_hand: str, prog
     except ValueError as error:
         cause = f"is another file or was cut short: its SHA-256 is not {sha256[:12]}…"
         raise MissingResourceError(f"{what} was fetched from {url} but {cause}") from error
-    except OSError as error:
-        cause = f"cannot be written to {target.parent} ({error.strerror or one_line(error)})"
-        raise MissingResourceError(f"{what} {cause}; set DDPO_CACHE to another folder") from error
 
 
 def _network_failure(error: RequestException) -> str:

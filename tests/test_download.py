@@ -164,6 +164,7 @@ def test_a_kill_leaves_no_file_under_its_name(server: Server, tmp_path: Path) ->
     server.pause = 0.0
     path = fetch_url(server.url, SHA256, "a file")
     assert (path.name, path.read_bytes()) == ("weights.bin", CONTENT)
+    assert files(tmp_path) == [path], "what the killed process left is removed"
 
 
 def test_processes_may_fetch_one_file_at_once(server: Server, tmp_path: Path) -> None:

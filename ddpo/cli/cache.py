@@ -139,7 +139,11 @@ def export_command(
     ],
 ) -> None:
     """Write all scores as a table: reward, identity, key, value, parts, time, last use."""
-    with _cache() as cache:
+    from ddpo.io.lock import owned_file
+    from ddpo.io.tables import check_table_path
+
+    check_table_path(out)
+    with _cache() as cache, owned_file(out, "ddpo cache export", "name"):
         written = cache.export(out)
     typer.echo(f"wrote {written:,} scores to {out}")
 

@@ -25,6 +25,7 @@ STYLES = {"ok": "green", "failed": "red", "did not fit": "yellow", "skipped": "y
 
 
 def doctor_command(
+    context: typer.Context,
     gpu: Annotated[bool, typer.Option("--gpu", help="Self-test of the accelerator too.")] = False,
     device: Annotated[
         str | None,
@@ -56,8 +57,10 @@ def doctor_command(
     from ddpo.doctor.machine import examine_machine, installed_libraries
     from ddpo.doctor.report import Report, report_paths, write_report
     from ddpo.doctor.reward_states import reward_states
+    from ddpo.io.lock import owned_file
 
     paths = None if out is None else report_paths(out)
+    context.with_resource(owned_file(None if paths is None else paths[0], "ddpo doctor"))
     report = Report(examine_machine(), installed_libraries(), list(reward_states()))
     console = Console(stderr=as_json)
     if not as_json:

@@ -24,8 +24,9 @@ from ddpo.eval.stages.findings import Findings, analyse
 from ddpo.eval.stages.progress import EvalProgress, Observer, ignore_progress
 from ddpo.eval.stages.sampling import provide_images
 from ddpo.eval.stages.scoring import check_rewards, score_images
-from ddpo.io.atomic import write_text
-from ddpo.io.lock import LOCK_FILE, owned, reading
+from ddpo.io.atomic import remove_remains, write_text
+from ddpo.io.lock import LOCK_FILE, owned
+from ddpo.io.reading import reading
 from ddpo.policies.checkpoints.folder import POLICY_FILE
 
 __all__ = ["EvalProgress", "Observer", "Outcome", "run_evaluation"]
@@ -93,6 +94,7 @@ def _one_owner(plan: Plan, world: World) -> Iterator[None]:
                 advice = "wait for it to end, or choose another --out"
                 lock = plan.out / LOCK_FILE
                 stack.enter_context(owned(lock, plan.out, "ddpo eval", advice))
+                remove_remains(plan.out)
         yield
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from PIL import Image
 
@@ -15,7 +15,9 @@ from ddpo.images import decode_image, load_image
 from ddpo.io.atomic import printable
 from ddpo.types import Prompt
 
-__all__ = ["InputImage", "Origin", "copied_to", "image_of_file"]
+__all__ = ["InputImage", "Origin", "copied_to", "image_of_file", "same_state"]
+
+TIMED: Final = 3  # numbers in the state of an image file
 
 Origin = Literal["table", "caption", "image", "folder", "name", "given"]
 """The origin of a prompt.
@@ -57,15 +59,26 @@ class InputImage:
         return Path(self.path).read_bytes() if self.data is None else self.data
 
     def state(self) -> list[int] | None:
-        """The size, and the modification time or CRC-32, which change with the image."""
+        """Numbers that change with the image: size and times of its file, or size and CRC-32."""
         try:
             if self.data is None and self.place is None:
                 found = os.stat(self.file)
-                return [found.st_size, found.st_mtime_ns]
+                return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
             data = self.encoded()
         except OSError:
             return None
         return [len(data), zlib.crc32(data)]
+
+
+def same_state(before: object, now: Sequence[int] | None) -> bool:
+    """True if two results of `InputImage.state` are of the same content.
+
+    Programs can set the time of modification, not that of the last change, which older versions did
+    not record.
+    """
+    if isinstance(before, list) and len(before) == TIMED - 1 and now and len(now) == TIMED:
+        return before == list(now[: TIMED - 1])
+    return before == now
 
 
 def image_of_file(path: str) -> InputImage:

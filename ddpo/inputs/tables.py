@@ -217,7 +217,7 @@ def _parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple[str,
     selected = None if columns is None else {name.lower() for name in columns}
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
             if len(set(names)) < len(names):
                 raise ConfigError(f"{path}: two columns have the same name: {', '.join(names)}")

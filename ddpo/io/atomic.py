@@ -1,36 +1,60 @@
 """Atomic files and folders, which are whole or absent after a kill and after a power cut.
 
 They are written under a temporary name in the same folder, synced and renamed; then their folder is
-synced. Until then the previous file stays.
+synced. Until then the previous file stays. A kill leaves `.NAME.PROCESS-HOST.tmp`, which the next
+owner removes (`remove_remains`).
 """
 
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
+import re
 import shutil
 import stat
+import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, one_line
+from ddpo.io.process import here, is_gone
 from ddpo.io.sync import make_folder, sync_file, sync_folder, sync_tree
 
 __all__ = [
     "atomic_folder",
     "atomic_path",
+    "check_not_of_a_run",
     "check_writable",
     "named_path",
+    "new_file",
     "printable",
+    "remove_remains",
     "storing",
+    "temporary_path",
     "write_json",
     "write_text",
 ]
+
+REMAINS: Final = re.compile(r"\.(.+)\.([0-9]+)(?:-([0-9a-f]{8}))?\.tmp", re.DOTALL)
+"""Temporary names: name, process and host; those of older versions have no host."""
+OLDER: Final = ".older.tmp"  # end of the name of a folder that is being replaced
+OWN_FILES: Final = {
+    ("config.json", "manifest.json"): (
+        *("config.json", "manifest.json", "metrics.jsonl", "checkpoints", "state"),
+    ),
+    ("report.json", "samples.parquet"): (
+        *("report.json", "report.md", "report.html", "samples.parquet", "images"),
+    ),
+}
+"""Files by which a run or an evaluation is known, and the parts of its folder that it owns."""
+THIS_FOLDER: Final = -100  # AT_FDCWD of Linux
+EXCHANGE: Final = 2  # RENAME_EXCHANGE of Linux
 
 
 def printable(name: str) -> str:
@@ -59,9 +83,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OSError: The file cannot be written; an earlier file at `path` stays.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
-        mode = _new_file(temporary)
+        mode = new_file(temporary)
         yield temporary
         temporary.chmod(mode)
         sync_file(temporary)
@@ -75,7 +99,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill, which durably replaces `folder` if the block succeeds.
 
-    An earlier folder of that name is moved aside before, and removed afterwards.
+    An earlier folder of that name changes places with the new one, and is removed afterwards.
 
     Args:
         folder: Path of the folder; missing parents are made.
@@ -84,24 +108,58 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         OSError: The folder cannot be written; an earlier folder stays.
     """
     make_folder(folder.parent)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    older = folder.with_name(f".{folder.name}.older.tmp")
+    _restore(folder)
+    temporary = temporary_path(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         yield temporary
         _set_new_file_modes(temporary)
         sync_tree(temporary)
-        _put_in_place(temporary, folder, older)
+        _put_in_place(temporary, folder)
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # after a failure its room is needed
-        shutil.rmtree(older, ignore_errors=True)
 
 
-def _new_file(path: Path) -> int:
-    """Makes an empty file and returns its permissions, as the umask and the folder set them."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+def temporary_path(path: Path) -> Path:
+    """The name beside a file or folder under which this process writes it."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{here()}.tmp")
+
+
+def remove_remains(folder: Path, name: str | None = None) -> None:
+    """Removes what processes of this host left half written in a folder when they were killed.
+
+    Args:
+        folder: Folder, which may be absent. Nothing is removed from one that cannot be written.
+        name: The only file or folder whose remains are removed; None for all.
+    """
+    pattern = ".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"
+    for left in folder.glob(pattern):
+        found = REMAINS.fullmatch(left.name)
+        if left.name.endswith(OLDER):
+            _restore(left.with_name(left.name.removeprefix(".").removesuffix(OLDER)))
+        elif found and _is_of_dead_process(found, name):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    left.unlink()
+
+
+def _is_of_dead_process(found: re.Match[str], name: str | None) -> bool:
+    """True if a match of `REMAINS` is of a process of this host that has ended."""
+    written, process, host = found.groups()
+    return name in (None, written) and host in (None, here()) and is_gone(int(process))
+
+
+def new_file(path: Path) -> int:
+    """Makes an empty file and returns its permissions, as the umask and the folder set them.
+
+    What was there before is removed, so that a link in its place is not followed.
+    """
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         return stat.S_IMODE(os.fstat(descriptor).st_mode)
     finally:
@@ -116,14 +174,17 @@ def _set_new_file_modes(folder: Path) -> None:
             Path(place, name).chmod(mode)
 
 
-def _put_in_place(new: Path, folder: Path, older: Path) -> None:
-    """Renames a folder to its name; an earlier one of that name becomes `older`."""
+def _put_in_place(new: Path, folder: Path) -> None:
+    """Renames a folder to its name; an earlier one of that name is moved or removed."""
     try:
         os.replace(new, folder)
         return
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+    if _exchange(new, folder):
+        return
+    older = folder.with_name(f".{folder.name}{OLDER}")
     shutil.rmtree(older, ignore_errors=True)
     os.replace(folder, older)
     try:
@@ -131,6 +192,34 @@ def _put_in_place(new: Path, folder: Path, older: Path) -> None:
     except OSError:
         os.replace(older, folder)
         raise
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two names in one step; false where the system or the file system cannot.
+
+    Source: rename(2), RENAME_EXCHANGE.
+    """
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    names = (os.fsencode(one), os.fsencode(other))
+    return bool(rename(THIS_FOLDER, names[0], THIS_FOLDER, names[1], EXCHANGE) == 0)
+
+
+def _restore(folder: Path) -> None:
+    """Puts a folder back that a kill left moved aside, or removes it if the new one is there."""
+    older = folder.with_name(f".{folder.name}{OLDER}")
+    if not older.is_dir():
+        return
+    if folder.exists():
+        shutil.rmtree(older, ignore_errors=True)
+    else:
+        os.replace(older, folder)
 
 
 @contextmanager
@@ -182,16 +271,34 @@ def check_writable(path: Path) -> None:
     Call it before spending time on the content of the file.
 
     Raises:
-        ConfigError: `path` is a folder or cannot be written.
+        ConfigError: `path` is a folder, belongs to a run or an evaluation, or cannot be written.
     """
     if path.is_dir():
         raise ConfigError(f"{path} is a folder, not a file to write")
+    check_not_of_a_run(path)
     try:
         make_folder(path.parent)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def check_not_of_a_run(path: Path) -> None:
+    """Raises for a file or folder that a training run or an evaluation owns.
+
+    Raises:
+        ConfigError: the path is one of its own; the message names the folder.
+    """
+    place = Path(os.path.realpath(path))
+    for folder in list(place.parents)[:4]:
+        for known, parts in OWN_FILES.items():
+            own = place.relative_to(folder).parts[0] in parts
+            if own and all((folder / name).is_file() for name in known):
+                kind = "run" if "config.json" in known else "evaluation"
+                raise ConfigError(
+                    f"{path} belongs to the {kind} in {printable(str(folder))}: choose another name"
+                )
 
 
 def write_text(path: Path, text: str) -> None:

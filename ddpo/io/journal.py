@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,8 @@ from ddpo.io.sync import IntervalSync, make_folder, sync_descriptor, sync_folder
 __all__ = ["Journal"]
 
 NEWLINE: Final = b"\n"
+CHECKSUM: Final = "crc32"
+"""Key of a line's checksum."""
 
 
 class Journal(ClosedOnExit):
@@ -49,7 +52,7 @@ class Journal(ClosedOnExit):
         """The objects of all journals, in line order, without truncated or damaged lines."""
         for path in sorted(self._folder.glob(self._pattern)):
             for line in json_lines(path):
-                if line.record is not None:
+                if line.record is not None and _is_whole(line.record):
                     yield line.record
 
     def own_records(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -58,7 +61,7 @@ class Journal(ClosedOnExit):
         They end at the first truncated or damaged line.
         """
         for line in json_lines(self.path):
-            if line.record is None:
+            if line.record is None or not _is_whole(line.record):
                 return
             yield line.end, line.record
 
@@ -70,9 +73,7 @@ class Journal(ClosedOnExit):
         Raises:
             StorageFailure: The records cannot be written; earlier ones stay intact.
         """
-        data = b"".join(
-            json.dumps(record, ensure_ascii=False).encode() + NEWLINE for record in records
-        )
+        data = b"".join(map(_line, records))
         with storing(self.path):
             file = self._opened()
             end = os.lseek(file, 0, os.SEEK_END)
@@ -120,6 +121,27 @@ class Journal(ClosedOnExit):
             if whole < os.fstat(self._file).st_size:
                 os.ftruncate(self._file, whole)
         return self._file
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    """The line of a record, with its checksum as the last value."""
+    return (
+        json.dumps({**record, CHECKSUM: _checksum(record)}, ensure_ascii=False).encode() + NEWLINE
+    )
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    """Removes the checksum of a line; false if it is of another record.
+
+    Lines of older versions have none.
+    """
+    written = record.pop(CHECKSUM, None)
+    return written is None or written == _checksum(record)
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    """CRC-32 of a record's JSON in eight hexadecimal digits."""
+    return f"{zlib.crc32(json.dumps(record, ensure_ascii=False).encode()):08x}"
 
 
 def _length_of_whole_lines(path: Path) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import ConfigError, nearest
+from ddpo.errors import ConfigError, DdpoError, StorageFailure, nearest
 from ddpo.io.atomic import atomic_path, check_writable
 
 __all__ = ["Record", "check_table_path", "write_records"]
@@ -36,19 +36,23 @@ def check_table_path(path: Path) -> None:
     check_writable(path)
 
 
-def write_records(records: Iterable[Record], columns: Sequence[str], path: Path) -> int:
+def write_records(
+    records: Iterable[Record], columns: Sequence[str], path: Path, expected: int | None = None
+) -> int:
     """Writes one line per record to a table that replaces `path` atomically.
 
     Args:
         records: Records with a value or None for each column; at most some thousand are in memory.
         columns: Names of the columns; see `NUMBERS` for their types.
         path: Path of a .parquet, .csv or .jsonl file.
+        expected: Number of records that there must be; None for any number.
 
     Returns:
         The number of records.
 
     Raises:
         ConfigError: As `check_table_path`, or the disk is full.
+        StorageFailure: The number of records is not the expected one; an earlier table stays.
     """
     check_table_path(path)
     written = 0
@@ -62,6 +66,13 @@ def write_records(records: Iterable[Record], columns: Sequence[str], path: Path)
     try:
         with atomic_path(path) as temporary:
             WRITERS[path.suffix.lower()](counted(), columns, temporary)
+            if expected is not None and written != expected:
+                raise StorageFailure(
+                    f"{path} was not written: there are {written} rows for {expected} scores, "
+                    "so another program changed the journal beside it; repeat the command"
+                )
+    except DdpoError:
+        raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
     return written
@@ -87,7 +98,7 @@ def _write_parquet(records: Iterable[Record], columns: Sequence[str], path: Path
     types = [(name, pa.float64() if name in numbers else pa.string()) for name in columns]
     schema = pa.schema(types)
     source = iter(records)
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
         while chunk := list(itertools.islice(source, ROWS_AT_ONCE)):
             writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
 

@@ -7,7 +7,7 @@ written. `torch.optim.Optimizer.state_dict` is flattened to tensors named
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ __all__ = [
     "restore_optimizer",
     "save_tensors",
     "tensor_file_digest",
+    "tensor_files_digest",
     "tensors_digest",
 ]
 
@@ -103,6 +104,31 @@ def tensor_file_digest(path: Path) -> str:
             return tensors_digest(((name, file.get_tensor(name)) for name in names), metadata)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def tensor_files_digest(files: Sequence[Path], metadata: Mapping[str, str]) -> str:
+    """The `tensors_digest` of all tensors in some safetensors files, read one at a time.
+
+    It does not depend on the order of a header, on other metadata, or on how many files there are.
+
+    Args:
+        files: Paths of the files.
+        metadata: Text that belongs to the tensors, in place of the files' own metadata.
+
+    Raises:
+        CheckpointError: A file is missing, truncated or not safetensors.
+    """
+
+    def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+        for path in files:
+            try:
+                with safe_open(str(path), framework="pt") as file:
+                    names = file.keys()  # `safe_open` does not iterate
+                    yield from ((name, file.get_tensor(name)) for name in names)
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+
+    return tensors_digest(tensors(), metadata)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import ConfigError, MissingResourceError, RewardLoadError, UserError, one_line
+from ddpo.io.reading import reading
 from ddpo.policies.base_model import model_folder, open_model
-from ddpo.policies.checkpoints.folder import CheckpointInfo, check_files, find_checkpoint
+from ddpo.policies.checkpoints.folder import (
+    POLICY_FILE,
+    CheckpointInfo,
+    check_files,
+    find_checkpoint,
+)
 from ddpo.policies.model_place import PolicyFactory, locate, policies
 from ddpo.text import listed
 from ddpo.user_code import find
@@ -88,8 +94,9 @@ def load_policy(
         ) from error
     policy = _make_policy(model, origin, factory, device, getattr(torch, dtype))
     if info is not None:
-        check_files(info)
-        policy.load(info)
+        with reading(info.folder / POLICY_FILE):
+            check_files(info)
+            policy.load(info)
     return policy
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 from ddpo.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
     from ddpo.rewards.scoring.resolve import ResolvedReward
 
-__all__ = ["check_output", "named_rewards", "split_arguments"]
+__all__ = ["check_output", "named_rewards", "own_output", "split_arguments"]
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
@@ -74,3 +76,28 @@ def check_output(path: Path, suffix: str) -> None:
     if path.suffix.lower() != suffix:
         raise ConfigError(f"{path}: its name must end in {suffix}")
     check_writable(path)
+
+
+def own_output(
+    context: typer.Context, path: Path | None, command: str, inputs: Iterable[Path | None] = ()
+) -> None:
+    """Makes a command the only one that writes a file, until it ends.
+
+    Args:
+        context: Context of the command.
+        path: File to write, which was checked; None for none.
+        command: Command, for the error of others.
+        inputs: Files that the command reads.
+
+    Raises:
+        ConfigError: The file is one of the inputs.
+        RunExistsError: Another process writes it; the message names that process.
+    """
+    from ddpo.io.lock import owned_file
+
+    if path is None:
+        return
+    for given in inputs:
+        if given is not None and path.exists() and given.exists() and path.samefile(given):
+            raise ConfigError(f"{path} would replace an input of this command: choose another name")
+    context.with_resource(owned_file(path, command))

@@ -23,7 +23,7 @@ from ddpo.cli.options import (
     RewardName,
     UseCache,
 )
-from ddpo.cli.rewards.arguments import check_output
+from ddpo.cli.rewards.arguments import check_output, own_output
 from ddpo.cli.rewards.scorers import open_scorers
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 def calibrate_command(
+    context: typer.Context,
     reward: RewardName,
     images: Annotated[list[Path], typer.Argument(help="Images, folders, tables and archives.")],
     out: Annotated[Path, typer.Option(help="The .json file to write, for z=FILE.")],
@@ -52,6 +53,7 @@ def calibrate_command(
 
     found = resolve(reward)
     check_output(out, ".json")
+    own_output(context, out, "ddpo rewards calibrate", (*images, prompts))
     from ddpo.inputs.collection import image_source
     from ddpo.rewards.scoring.standardise import save_reference
     from ddpo.rewards.tools.calibrate import calibrate

@@ -17,7 +17,7 @@ from ddpo.cli.console import (
     simple_table,
 )
 from ddpo.cli.options import AUTO, BatchSize, Device, OnePrompt, UseCache
-from ddpo.cli.rewards.arguments import check_output, named_rewards, split_arguments
+from ddpo.cli.rewards.arguments import check_output, named_rewards, own_output, split_arguments
 from ddpo.cli.rewards.scorers import open_scorers
 from ddpo.errors import ConfigError, RewardFailure
 from ddpo.text import percent
@@ -38,6 +38,7 @@ REASONS_SHOWN = 10  # reasons why images have no score
 
 
 def compare_command(
+    context: typer.Context,
     rewards_and_images: Annotated[
         list[str],
         typer.Argument(
@@ -81,6 +82,8 @@ def compare_command(
         check_output(out, ".json")
     if contact_sheet is not None:
         check_output(contact_sheet, ".png")
+    for path in (out, contact_sheet):
+        own_output(context, path, "ddpo rewards compare", (*places, prompts))
     source = image_source(places, prompts, prompt)
     with TemporaryDirectory(prefix="ddpo-") as folder:
         images = list(copied_to(Path(folder), source))

@@ -24,7 +24,12 @@ from ddpo.cli.options import (
     UseCache,
     number_option,
 )
-from ddpo.cli.rewards.arguments import check_output, named_rewards, split_arguments
+from ddpo.cli.rewards.arguments import (
+    check_output,
+    named_rewards,
+    own_output,
+    split_arguments,
+)
 from ddpo.cli.rewards.scorers import TIMEOUT, open_scorers
 from ddpo.errors import ConfigError, RewardFailure
 from ddpo.io.atomic import printable
@@ -46,6 +51,7 @@ EXAMPLE = "ddpo rewards score compressibility my_folder"
 
 
 def score_command(
+    context: typer.Context,
     arguments: Annotated[
         list[str],
         typer.Argument(
@@ -85,6 +91,8 @@ def score_command(
     if not found or not places:
         raise ConfigError(f"name a reward and images, as in: {EXAMPLE}")
     _check_outputs(out, contact_sheet)
+    for path in (out, contact_sheet):
+        own_output(context, path, "ddpo rewards score", (*places, prompts))
     source = image_source(places, prompts, prompt)
     _check_prompts(found.values(), source)
     console = Console()
@@ -152,21 +160,19 @@ def _score(
     out: Path | None,
 ) -> dict[str, RunningSummary]:
     """Scores all images, prints or writes the scores, and returns a summary for each reward."""
-    from ddpo.io.lock import LOCK_FILE, owned
     from ddpo.rewards.image_files import RunningSummary, TableJournal, journal_path, write_table
 
     summaries = {name: RunningSummary() for name in found}
+    images_done = 0
     with ExitStack() as stack:
         journal = None
         if out is not None:
-            advice = "wait for it to end, or choose another --out"
-            lock = out.with_name(f".{out.name}{LOCK_FILE}")
-            stack.enter_context(owned(lock, out, "ddpo rewards score", advice))
             identities = [reward.identity for reward in found.values()]
             journal = stack.enter_context(TableJournal(journal_path(out), identities))
         advance = stack.enter_context(image_progress(", ".join(found), len(images)))
         for rows in _rows(scorers, found, images, batch_size, journal):
             advance(1)
+            images_done += 1
             for row in rows:
                 summaries[row.reward].add(row)
             if out is None:
@@ -174,7 +180,8 @@ def _score(
             _print_errors(console, rows, summaries)
         if journal is not None and out is not None:
             signatures = {name: reward.signature for name, reward in found.items()}
-            write_table(journal.rows, out, signatures)
+            expected = images_done * len(found)
+            write_table(journal.rows, out, signatures, expected)
             journal.remove()
     return summaries
 

@@ -9,7 +9,7 @@ import typer
 
 from ddpo.cli.console import add_number_columns, escape, image_progress, simple_table
 from ddpo.cli.options import AUTO, BatchSize, Device, RewardName, UseCache
-from ddpo.cli.rewards.arguments import check_output
+from ddpo.cli.rewards.arguments import check_output, own_output
 from ddpo.cli.rewards.scorers import open_scorers
 from ddpo.errors import ConfigError, RewardFailure
 from ddpo.text import percent
@@ -27,6 +27,7 @@ CONVENTION = "imagereward"
 
 
 def validate_command(
+    context: typer.Context,
     name: RewardName,
     preferences: Annotated[
         Path,
@@ -61,6 +62,7 @@ def validate_command(
 
     found = resolve(name)
     _check_options(images, ties, out)
+    own_output(context, out, "ddpo rewards validate", [preferences])
     from rich.console import Console
 
     from ddpo.reward_quality.preference_file import read_preferences

@@ -14,11 +14,12 @@ from ddpo.distributed import ALONE, World
 from ddpo.errors import ImageError
 from ddpo.eval.generate.image_store import ImageKey, ImageStore, Pixels
 from ddpo.eval.inputs.image_folders import FolderImage, ImageFolder
+from ddpo.inputs.input_image import same_state
 
 __all__ = ["CopiedImage", "store_images"]
 
 BLOCK: Final = 16  # files that are read and journaled together
-STATE: Final = "file_state"  # size in bytes and time of modification (or checksum) of the file
+STATE: Final = "file_state"  # result of `InputImage.state`
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def store_images(
 
 def _copied(store: ImageStore, file: FolderImage) -> CopiedImage:
     known = store.get(_key(file))
-    if known is not None and known.facts.get(STATE) == _state(file):
+    if known is not None and same_state(known.facts.get(STATE), _state(file)):
         return CopiedImage(known.sha256)
     return CopiedImage("", str(_read(file)))
 
@@ -73,7 +74,7 @@ def _key(file: FolderImage) -> ImageKey:
 
 def _stored(store: ImageStore, file: FolderImage) -> bool:
     known = store.get(_key(file))
-    if known is None or known.facts.get(STATE) != _state(file):
+    if known is None or not same_state(known.facts.get(STATE), _state(file)):
         return False
     return not store.damaged([known.sha256])
 

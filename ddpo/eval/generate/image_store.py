@@ -24,14 +24,22 @@ from PIL import Image
 from ddpo.devices import processors
 from ddpo.errors import ImageError
 from ddpo.images import load_image
-from ddpo.io.atomic import storing
+from ddpo.io.atomic import remove_remains, storing, temporary_path
 from ddpo.io.closing import ClosedOnExit
 from ddpo.io.journal import Journal
 from ddpo.io.sync import sync_files
 
-__all__ = ["ImageKey", "ImageStore", "Pixels", "StoredImage", "image_path", "pixels_sha256"]
+__all__ = [
+    "IMAGES",
+    "ImageKey",
+    "ImageStore",
+    "Pixels",
+    "StoredImage",
+    "image_path",
+    "pixels_sha256",
+]
 
-FOLDER: Final = "images"
+IMAGES: Final = "images"
 NAME: Final = "journal"
 
 Pixels = NDArray[np.uint8]
@@ -62,7 +70,7 @@ class StoredImage:
 
 def image_path(sha256: str) -> str:
     """The file of the image with these pixels, relative to the output folder."""
-    return f"{FOLDER}/{sha256[:2]}/{sha256}.png"
+    return f"{IMAGES}/{sha256[:2]}/{sha256}.png"
 
 
 def pixels_sha256(pixels: Pixels) -> str:
@@ -81,7 +89,7 @@ class ImageStore(ClosedOnExit):
     def __init__(self, out: Path, rank: int = 0) -> None:
         self.out = out
         self._rank = rank
-        self._journal = Journal(out / FOLDER, NAME, rank)
+        self._journal = Journal(out / IMAGES, NAME, rank)
         self._known: dict[ImageKey, StoredImage] = {}
         self._whole: set[str] = set()  # hashes of images that this process wrote or decoded
         self._swept = False
@@ -160,7 +168,7 @@ class ImageStore(ClosedOnExit):
         Raises:
             StorageFailure: the disk failed.
         """
-        with storing(self.out / FOLDER):
+        with storing(self.out / IMAGES):
             sync_files(self.out / image_path(one.sha256) for one in self._known.values())
 
     def close(self) -> None:
@@ -188,7 +196,7 @@ class ImageStore(ClosedOnExit):
         path = self.out / image_path(sha256)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="PNG")
-        temporary = self.out / FOLDER / f".{self._rank}-{os.getpid()}.tmp"
+        temporary = temporary_path(self.out / IMAGES / str(self._rank))
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._sweep()
@@ -201,9 +209,10 @@ class ImageStore(ClosedOnExit):
         self._whole.add(sha256)
 
     def _sweep(self) -> None:
-        """Removes once the temporary file that a killed process of this rank may have left."""
+        """Removes once the temporary files that killed processes may have left."""
         if not self._swept:
-            for left in (self.out / FOLDER).glob(f".{self._rank}-*.tmp"):
+            remove_remains(self.out / IMAGES)
+            for left in (self.out / IMAGES).glob(f".{self._rank}-*.tmp"):  # of older versions
                 left.unlink(missing_ok=True)
             self._swept = True
 

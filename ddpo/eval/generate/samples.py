@@ -173,7 +173,7 @@ def write_samples(path: Path, rows: Sequence[Row], models: Mapping[str, tuple[st
     kinds = {name: pa.string() for name in columns} | {"index": pa.int64(), "score": pa.float32()}
     table = pa.table(columns, schema=pa.schema([(name, kinds[name]) for name in columns]))
     with storing(path), atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_samples(path: Path) -> list[Row]:
@@ -186,7 +186,8 @@ def read_samples(path: Path) -> list[Row]:
     import pyarrow.parquet as pq
 
     try:
-        records = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
+        table = pq.read_table(path, columns=list(COLUMNS), page_checksum_verification=True)
+        records = table.to_pylist()
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except (OSError, pa.ArrowException) as error:

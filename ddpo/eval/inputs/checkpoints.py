@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.runs import RunFacts, read_run
-from ddpo.io.tensors import tensor_file_digest
+from ddpo.io.tensors import tensor_files_digest
 from ddpo.policies.checkpoints.folder import (
     BaseFacts,
     CheckpointInfo,
@@ -87,10 +88,10 @@ def weights_hash(weights: Path) -> str:
 
 
 def _identity(info: CheckpointInfo) -> str:
-    """The digest of a checkpoint's tensors; for checkpoints without digests, that of their files.
+    """The digest of a checkpoint's tensors and adapter settings, whatever its files look like.
 
-    Checkpoints of older versions keep their identity, so that an evaluation of them resumes with
-    its images.
+    Checkpoints without digests, of older versions, keep the hash of their files as their identity,
+    so that an evaluation of them resumes with its images.
     """
     if not info.digests:
         return weights_hash(info.weights)
@@ -98,7 +99,8 @@ def _identity(info: CheckpointInfo) -> str:
     files = [weights] if weights.is_file() else sorted(weights.rglob("*.safetensors"))
     if any(file.suffix != ".safetensors" for file in files):
         return weights_hash(weights)
-    return hashlib.sha256("".join(map(tensor_file_digest, files)).encode()).hexdigest()
+    facts = {"adapter": json.dumps(info.adapter, sort_keys=True)}
+    return tensor_files_digest(files, facts)
 
 
 def _described(found: _Found, name: str, seeds: int, *, history: bool) -> EvalCheckpoint:

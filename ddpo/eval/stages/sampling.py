@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ddpo.distributed import World
+from ddpo.errors import StorageFailure
 from ddpo.eval.generate.given_images import store_images
 from ddpo.eval.generate.image_store import ImageStore, StoredImage
 from ddpo.eval.generate.probe import PROBE_FACTS, probe_images
@@ -185,7 +186,10 @@ def _sample(
     image = store.get(ImageRequest(prompt, index).key(source_of(plan, checkpoint)))
     name = model_name(checkpoint)
     if image is None:
-        return Sample(name, split, prompt, index, "", "the image was not sampled")
+        raise StorageFailure(
+            f"{plan.out} lacks image {index} of {prompt.text!r} by {name}, which was sampled; "
+            "repeat the command, which samples only what is missing"
+        )
     return Sample(name, split, prompt, index, image.sha256)
 
 

@@ -2,7 +2,8 @@
 
 policy.json                         schema, model, base (place and fingerprint of a local model),
                                     kind ("lora" or "full"), iteration, LoRA settings, other weights
-                                    and the digest of each file (sha256)
+                                    the digest of each file (sha256) and of the settings that
+                                    belong to the weights (facts_sha256)
 pytorch_lora_weights.safetensors    kind "lora", for `pipeline.load_lora_weights(folder)`
 unet/                               kind "full", for `UNet2DConditionModel.from_pretrained`
 
@@ -12,6 +13,7 @@ trainers have no policy.json (`ddpo.policies.checkpoints.external`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -44,9 +46,9 @@ __all__ = [
 
 POLICY_FILE: Final = "policy.json"
 BEST_FILE: Final = "best.json"
-NUMBER: Final = re.compile(r"iteration-(\d{1,20})")
 """File beside a run's checkpoints that names the best one by a held-out reward."""
 SCHEMA: Final = 1
+FOLDER_NAME: Final = re.compile(r"iteration-([0-9]{6,20})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class CheckpointInfo:
     weights: Path  # LORA_FILE or UNET, or other weights of other models and trainers
     base: BaseFacts | None = None  # the recorded base model; None for other trainers' files
     digests: Mapping[str, str] = field(default_factory=dict)  # file → SHA-256; {} in old ones
+    facts_digest: str = ""  # as of `_facts_digest` when it was written; "" in old ones
 
     @property
     def external(self) -> bool:
@@ -139,6 +142,7 @@ def write_facts(
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != POLICY_FILE
     }
+    record["facts_sha256"] = _facts_digest(kind, iteration, record["adapter"])
     (folder / POLICY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
@@ -184,13 +188,17 @@ def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo
 
 
 def checkpoint_folders(checkpoints: Path) -> list[Path]:
-    """The folders `iteration-…`, by rising iteration, which may have more than six digits."""
+    """The folders of a run's checkpoints by iteration, whatever their times; copies do not count.
 
-    def iteration(folder: Path) -> tuple[int, str]:
-        number = NUMBER.match(folder.name)
-        return (int(number[1]) if number else 0, folder.name)
-
-    return sorted(checkpoints.glob("iteration-*"), key=iteration)
+    Args:
+        checkpoints: folder of the checkpoints, which may be absent.
+    """
+    found = [
+        (int(match[1]), folder)
+        for folder in checkpoints.glob("iteration-*")
+        if (match := FOLDER_NAME.fullmatch(folder.name))
+    ]
+    return [folder for _, folder in sorted(found)]
 
 
 def check_base(info: CheckpointInfo, model: str) -> None:
@@ -219,6 +227,12 @@ def check_files(info: CheckpointInfo) -> None:
     Raises:
         CheckpointError: A file is missing or has changed.
     """
+    facts = _facts_digest(info.kind, info.iteration, info.adapter)
+    if info.facts_digest not in ("", facts):
+        raise CheckpointError(
+            f"{info.folder / POLICY_FILE} is damaged: kind, iteration or adapter have changed "
+            "since it was written, by their SHA-256; use another checkpoint or a copy"
+        )
     for name, written in info.digests.items():
         path = info.folder / name
         if not path.is_file():
@@ -228,6 +242,12 @@ def check_files(info: CheckpointInfo) -> None:
                 f"{path} is damaged: its content has changed since it was written, by the SHA-256 "
                 f"in {POLICY_FILE}; use another checkpoint or a copy"
             )
+
+
+def _facts_digest(kind: str, iteration: int, adapter: Mapping[str, Any]) -> str:
+    """SHA-256 of the settings without which the weights mean something else."""
+    text = json.dumps([kind, iteration, adapter], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _content_digest(path: Path) -> str:
@@ -286,8 +306,9 @@ def _read(folder: Path) -> CheckpointInfo:
     # The second path is for ".", "../name" and links.
     around = (folder.parent.parent, folder.resolve().parent.parent)
     run = next((place for place in around if (place / "config.json").is_file()), None)
+    facts = str(record.get("facts_sha256", ""))
     return CheckpointInfo(
-        folder, base.usable(), kind, iteration, run, adapter, weights, base, digests
+        folder, base.usable(), kind, iteration, run, adapter, weights, base, digests, facts
     )
 
 

@@ -118,6 +118,7 @@ def create_database(path: Path) -> None:
     Raises:
         sqlite3.Error: an error of SQLite; see `is_damage`.
     """
+    _make_file(path)
     with contextlib.closing(sqlite3.connect(path, BUSY_SECONDS, isolation_level=None)) as created:
         marked = _number(created, "application_id") or _number(created, "user_version")
         tables = created.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
@@ -133,6 +134,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         NewerCacheError: the file has a newer schema.
         sqlite3.Error: an error of SQLite; see `is_damage`.
     """
+    _make_file(path)
     connection = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.text_factory = bytes  # a flipped bit in a text must not fail to decode
@@ -144,6 +146,12 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make_file(path: Path) -> None:
+    """Makes a missing file with the permissions of a new file, where SQLite would take 0644."""
+    with contextlib.suppress(OSError):  # which SQLite reports
+        path.touch(0o666, exist_ok=False)
 
 
 def _check_schema(connection: sqlite3.Connection) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ddpo.inputs.input_image import InputImage
+from ddpo.inputs.input_image import InputImage, same_state
 from ddpo.io.journal import Journal
 from ddpo.rewards.image_files.run import ScoreRow
 
@@ -129,7 +129,9 @@ def _rows_of(record: Mapping[str, Any] | None, image: InputImage) -> tuple[Score
     prompt = image.prompt.text if image.prompt else None
     if record is None:
         return None
-    if (record["file"], record["prompt"], record["state"]) != (image.file, prompt, image.state()):
+    if (record["file"], record["prompt"]) != (image.file, prompt):
+        return None
+    if not same_state(record["state"], image.state()):
         return None
     if any(row["status"] == "failed" for row in record["rows"]):
         return None

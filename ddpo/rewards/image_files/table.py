@@ -15,7 +15,10 @@ FIRST_COLUMNS: Final = ("file", "prompt", "reward", "status", "score", "error")
 
 
 def write_table(
-    rows: Callable[[], Iterable[ScoreRow]], path: Path, signatures: Mapping[str, str]
+    rows: Callable[[], Iterable[ScoreRow]],
+    path: Path,
+    signatures: Mapping[str, str],
+    expected: int | None = None,
 ) -> None:
     """Writes one line per file and reward, and replaces `path` atomically.
 
@@ -26,9 +29,10 @@ def write_table(
         rows: Function that returns all rows, called twice.
         path: Path of a .parquet, .csv or .jsonl file.
         signatures: Signature of each reward, by id.
+        expected: Number of rows that there must be; None for any number.
 
     Raises:
-        ConfigError: As `write_records`.
+        ConfigError, StorageFailure: As `write_records`.
     """
     parts = list(dict.fromkeys(name for row in rows() for name in row.parts))
 
@@ -39,4 +43,4 @@ def write_table(
             yield record | {"signature": signatures[row.reward]}
 
     columns = [*FIRST_COLUMNS, *(f"part_{name}" for name in parts), "signature"]
-    write_records(records(), columns, path)
+    write_records(records(), columns, path, expected)

@@ -10,8 +10,9 @@ from pathlib import Path
 from string import Template
 from typing import Final, Literal
 
-from ddpo.errors import ConfigError, RunExistsError
+from ddpo.errors import ConfigError, RunExistsError, StorageFailure
 from ddpo.io.atomic import atomic_folder
+from ddpo.io.lock import owned_file
 from ddpo.rewards.zoo import rewards
 
 __all__ = ["KINDS", "Kind", "write_package"]
@@ -58,21 +59,31 @@ def write_package(name: str, kind: Kind = "function", out: Path | None = None) -
 
     Raises:
         ConfigError: The name is invalid or taken, or the folder cannot be written.
-        RunExistsError: The folder is not empty.
+        RunExistsError: The folder is not empty, or another process writes it.
     """
     _check_name(name)
     distribution = re.sub(r"[/_]", "-", name if "/" in name else f"{name}-reward")
     folder = Path(distribution) if out is None else out
+    try:
+        with owned_file(folder, "ddpo rewards new"):
+            _check_empty(folder)
+            with atomic_folder(folder.absolute()) as temporary:
+                _write(temporary, name, distribution, kind)
+    except RunExistsError:
+        raise
+    except StorageFailure as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}") from error
+    return folder
+
+
+def _check_empty(folder: Path) -> None:
+    """Refuses a folder that holds something."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunExistsError(
             f"{folder} exists already: choose another --out, nothing is overwritten"
         )
-    try:
-        with atomic_folder(folder.absolute()) as temporary:
-            _write(temporary, name, distribution, kind)
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be written: {error.strerror}") from error
-    return folder
 
 
 def _check_name(name: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +44,7 @@ class ScoreDistribution:
     created: str  # UTC
     ddpo: str  # version
     schema: int = SCHEMA
+    sha256: str = field(default="", compare=False)  # of all other values; "" in older files
 
     def check(self, card: RewardCard, options: Mapping[str, Any], origin: str, path: str) -> None:
         """Raises unless the scores of a reward are on the scale of this distribution.
@@ -86,7 +89,8 @@ def save_reference(reference: ScoreDistribution, path: Path) -> None:
         ConfigError: `path` cannot be written.
     """
     try:
-        write_json(path, asdict(reference))
+        values = asdict(reference)
+        write_json(path, values | {"sha256": _checksum(values)})
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -109,6 +113,12 @@ def load_reference(path: Path) -> ScoreDistribution:
     if isinstance(schema, int) and schema > SCHEMA:
         versions = f"schema {schema}, this ddpo reads {SCHEMA}"
         raise ConfigError(f"z={path} is of a newer ddpo ({versions}): upgrade ddpo")
+    written = values.get("sha256", "") if isinstance(values, dict) else ""
+    if written and written != _checksum(values):
+        raise ConfigError(
+            f"z={path} is damaged: its content has changed since it was written, by its SHA-256; "
+            "make it again with `ddpo rewards calibrate`"
+        )
     try:
         reference = ScoreDistribution(**values)
         sound = _finite(reference.mean) and _finite(reference.sd) and reference.sd > 1 / LARGEST
@@ -119,6 +129,12 @@ def load_reference(path: Path) -> ScoreDistribution:
     if not sound or not isinstance(reference.options, dict) or not isinstance(reference.scale, str):
         raise ConfigError(f"z={path} is damaged: mean {reference.mean}, sd {reference.sd}")
     return reference
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    """SHA-256 of all values but the checksum itself."""
+    others = {name: value for name, value in values.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _finite(value: object) -> bool:

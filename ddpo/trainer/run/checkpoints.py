@@ -10,9 +10,9 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from ddpo.io.atomic import storing, write_json
+from ddpo.io.atomic import remove_remains, storing, temporary_path, write_json
 from ddpo.io.json_files import Fields, read_json
-from ddpo.io.lock import in_use
+from ddpo.io.reading import unused
 from ddpo.policies.checkpoints.folder import BEST_FILE, POLICY_FILE, checkpoint_folders
 
 __all__ = ["keep_best", "prune"]
@@ -59,6 +59,7 @@ def prune(checkpoints: Path, keep: int) -> None:
         StorageFailure: one cannot be removed.
         CheckpointError: `best.json` is damaged.
     """
+    remove_remains(checkpoints)
     for rest in checkpoints.glob(".iteration-*.tmp"):  # left by a kill
         shutil.rmtree(rest, ignore_errors=True)
     if not keep:
@@ -66,7 +67,10 @@ def prune(checkpoints: Path, keep: int) -> None:
     best = checkpoints / BEST_FILE
     kept = {read_json(best, BEST_FIELDS)["folder"]} if best.exists() else set()
     for folder in checkpoint_folders(checkpoints)[:-keep]:
-        if folder.name not in kept and not in_use(folder / POLICY_FILE):
-            with storing(folder):
-                gone = folder.rename(folder.with_name(f".{folder.name}.tmp"))
-            shutil.rmtree(gone, ignore_errors=True)
+        if folder.name in kept:
+            continue
+        gone = temporary_path(folder)
+        with storing(folder), unused(folder / POLICY_FILE) as free:
+            if free:
+                folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)

@@ -8,12 +8,15 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import ConfigError, RunExistsError, UserError, one_line
-from ddpo.io.atomic import atomic_folder
+from ddpo.errors import ConfigError, RunExistsError, StorageFailure, UserError, one_line
+from ddpo.io.atomic import atomic_folder, check_not_of_a_run
+from ddpo.io.lock import owned_file
+from ddpo.io.reading import reading
 from ddpo.policies import load_policy
 from ddpo.policies.base_model import BaseModel, open_model
 from ddpo.policies.checkpoints.folder import (
     LORA_FILE,
+    POLICY_FILE,
     UNET,
     CheckpointInfo,
     check_base,
@@ -49,11 +52,21 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
-        RunExistsError: `to` is not empty.
+        RunExistsError: `to` is not empty, or another process exports to it.
         MissingResourceError: the base model is missing.
         ConfigError: `to` cannot be written, or the model is not Stable Diffusion.
     """
     info = find_checkpoint(path, model)
+    try:
+        with owned_file(to, "ddpo export", "--to"), reading(info.folder / POLICY_FILE):
+            _write_export(info, to, merge)
+    except StorageFailure as error:
+        raise ConfigError(str(error)) from error
+    return info
+
+
+def _write_export(info: CheckpointInfo, to: Path, merge: bool) -> None:
+    """Writes a checkpoint; arguments and errors as of `export`."""
     check_files(info)
     if info.weights.name not in (LORA_FILE, UNET):
         raise ConfigError(
@@ -62,6 +75,7 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
         )
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise RunExistsError(f"{to} is not an empty folder: choose another --to")
+    check_not_of_a_run(to)
     whole = merge or info.kind == "full"
     card = model_card(info, whole)
     try:
@@ -73,7 +87,6 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
             (temporary / "README.md").write_text(card, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{to} cannot be written: {error.strerror or error}") from error
-    return info
 
 
 def _pipeline(info: CheckpointInfo) -> Any:

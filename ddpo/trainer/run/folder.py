@@ -24,7 +24,7 @@ from typing import Any, Final
 import torch
 
 from ddpo.errors import CheckpointError, ConfigError, DdpoError, RunExistsError, one_line
-from ddpo.io.atomic import atomic_folder, storing, write_json, write_text
+from ddpo.io.atomic import atomic_folder, remove_remains, storing, write_json, write_text
 from ddpo.io.json_files import check_fields, json_lines, parse_json, read_json
 from ddpo.io.lock import LOCK_FILE, Ownership
 from ddpo.io.sync import make_folder, sync_descriptor, sync_folder
@@ -201,6 +201,7 @@ class RunFolder:
         """Removes files that a kill left half written."""
         subfolders = [self.path / name for name in ("state", "samples", "checkpoints")]
         for folder in (self.path, *subfolders):
+            remove_remains(folder)  # puts a checkpoint back that was moved aside
             for left in folder.glob(".*.tmp"):
                 if left.is_dir():
                     shutil.rmtree(left)
