@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import fcntl
+import importlib
 import os
 import signal
 import sys
@@ -32,6 +33,16 @@ EVENTS: Final = (
     "os.truncate",
 )
 """Audit events of Python that name a path first. Source: docs.python.org, "Audit events table"."""
+PACKAGES: Final = (
+    "diffusers.loaders",
+    "peft",
+    "pyarrow.parquet",
+    "ddpo.cli.main",
+    "ddpo.eval.runner",
+    "ddpo.rewards.image_files",
+    "ddpo.trainer.loop",
+    "ddpo.trainer.run.export",
+)
 
 Hook = Callable[[], None]
 Tear = Callable[[float], Any]
@@ -163,16 +174,9 @@ def _exit_code() -> int:
 
 def load_packages() -> None:
     """Imports what the commands need, so that each forked process starts at once."""
-    import diffusers.loaders
-    import peft
-    import pyarrow.parquet
+    for name in PACKAGES:
+        importlib.import_module(name)
     import torch
-
-    import ddpo.cli.main
-    import ddpo.eval.runner
-    import ddpo.rewards.image_files
-    import ddpo.trainer.loop
-    import ddpo.trainer.run.export  # noqa: F401
 
     torch.set_num_threads(1)
 
@@ -190,9 +194,9 @@ def watch_operations(folder: Path, act: Callable[[Tear], None]) -> None:
     root = str(folder)
 
     def audit(event: str, args: tuple[Any, ...]) -> None:
-        if event in EVENTS and args and isinstance(args[0], str | bytes | os.PathLike):
-            if os.path.abspath(os.fsdecode(args[0])).startswith(root):
-                act(_nothing)
+        named = event in EVENTS and args and isinstance(args[0], str | bytes | os.PathLike)
+        if named and os.path.abspath(os.fsdecode(args[0])).startswith(root):
+            act(_nothing)
 
     def write(descriptor: int, data: Any, /) -> int:
         if descriptor > 2:
