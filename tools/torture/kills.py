@@ -20,6 +20,8 @@ from outcome import Outcome
 from programs import Program, load_packages, run_program, watch_operations
 from work import WORKS, Work, content, prepare, remove_outputs
 
+__all__ = ["NAMES", "Trial", "run"]
+
 KILLS: Final = 100  # of each kind of work
 SIGNALS: Final = 30
 MOST: Final = 6  # kills within one piece of work
@@ -33,7 +35,7 @@ def run(size: float, seed: int, folder: Path) -> list[Outcome]:
     load_packages()
     outcomes = []
     for name in NAMES:
-        trial = _Trial(WORKS[name], folder / name, random.Random(f"{seed} {name}"))
+        trial = Trial(WORKS[name], folder / name, random.Random(f"{seed} {name}"))
         outcomes.append(trial.repeat(f"kills of {name}", (signal.SIGKILL,), _tries(KILLS, size)))
         words = f"SIGTERM, SIGINT and SIGHUP of {name}"
         outcomes.append(trial.repeat(words, POLITE, _tries(SIGNALS, size)))
@@ -44,7 +46,7 @@ def _tries(full: int, size: float) -> int:
     return max(2, round(full * size))
 
 
-class _Trial:
+class Trial:
     """One kind of work that is disturbed again and again.
 
     Args:
@@ -58,23 +60,14 @@ class _Trial:
         self.folder = folder
         self.chance = chance
         prepare(work, folder)
+        log = folder.with_name(f"{folder.name}.operations")
         start = time.monotonic()
-        program = run_program(work.words(folder), folder)
+        program = run_program(work.words(folder), folder, partial(_count_operations, folder, log))
         self.seconds = time.monotonic() - start
         if program.poll():
             raise RuntimeError(f"{work.name} fails undisturbed: {program.output}")
+        self.operations = log.stat().st_size
         self.expected = content(work, folder)
-        self.operations = self._operations()
-
-    def _operations(self) -> int:
-        """Number of file operations of an undisturbed run."""
-        remove_outputs(self.work, self.folder)
-        log = self.folder.with_name(f"{self.folder.name}.operations")
-        hook = partial(_count_operations, self.folder, log)
-        run_program(self.work.words(self.folder), self.folder, hook)
-        number = log.stat().st_size
-        log.unlink()
-        return number
 
     def repeat(self, what: str, signals: tuple[int, ...], tries: int) -> Outcome:
         """Disturbs until there were so many signals."""

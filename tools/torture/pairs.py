@@ -21,6 +21,8 @@ from outcome import Outcome
 from programs import Program, load_packages, run_program
 from work import WORKS, Work, content, prepare, remove_outputs, train_words
 
+__all__ = ["Place", "run"]
+
 PAIRS: Final = 20  # of each kind
 LONG: Final = 8  # iterations of a training that prunes while others read
 REFUSALS: Final = ("is in use by", "already holds a run", "is not an empty folder")
@@ -34,7 +36,7 @@ Words = list[str]
 def run(size: float, seed: int, folder: Path) -> list[Outcome]:
     """Runs each kind of pair."""
     load_packages()
-    kinds: tuple[tuple[str, Callable[[_Place], str | None]], ...] = (
+    kinds: tuple[tuple[str, Callable[[Place], str | None]], ...] = (
         ("two trainings of one folder", two_trainings),
         ("two resumptions of one run", two_resumptions),
         ("two scorings into one table", two_scorings),
@@ -49,7 +51,7 @@ def run(size: float, seed: int, folder: Path) -> list[Outcome]:
     )
     outcomes = []
     for number, (what, pair) in enumerate(kinds):
-        place = _Place(folder / str(number), random.Random(f"{seed} {what}"))
+        place = Place(folder / str(number), random.Random(f"{seed} {what}"))
         outcome = Outcome(what)
         start = time.monotonic()
         for _ in range(max(1, round(PAIRS * size))):
@@ -60,7 +62,7 @@ def run(size: float, seed: int, folder: Path) -> list[Outcome]:
     return outcomes
 
 
-class _Place:
+class Place:
     """A folder in which pairs run, and what single programs leave there.
 
     Args:
@@ -142,13 +144,13 @@ def refusal_fault(program: Program, refusals: Sequence[str]) -> str | None:
     return f"{' '.join(program.words[:3])} ends with {code}: {program.output[-600:]}"
 
 
-def two_trainings(place: _Place) -> str | None:
+def two_trainings(place: Place) -> str | None:
     """Two trainings with different rewards, in one new folder."""
     commands = (train_words("run"), train_words("run", reward="sharpness"))
     return place.rivals(WORKS["training"], commands)
 
 
-def two_resumptions(place: _Place) -> str | None:
+def two_resumptions(place: Place) -> str | None:
     """Two programs that resume one interrupted run."""
     work = WORKS["training"]
     half = place.folder.with_name("half")
@@ -169,32 +171,32 @@ def two_resumptions(place: _Place) -> str | None:
     return place.rivals(work, (words, words), start)
 
 
-def two_scorings(place: _Place) -> str | None:
+def two_scorings(place: Place) -> str | None:
     """Two scorings with different rewards, into one table."""
     first = ["rewards", "score", "darkness", "images", *TABLE]
     second = ["rewards", "score", "sharpness", "images", *TABLE]
     return place.rivals(WORKS["scoring"], (first, second))
 
 
-def two_evaluations(place: _Place) -> str | None:
+def two_evaluations(place: Place) -> str | None:
     """The same evaluation twice, into one folder."""
     work = WORKS["evaluation"]
     return place.rivals(work, (work.words(place.folder), work.words(place.folder)))
 
 
-def two_samplings(place: _Place) -> str | None:
+def two_samplings(place: Place) -> str | None:
     """Two samplings with different seeds, into one folder."""
     work = WORKS["sampling"]
     return place.rivals(work, (work.words(place.folder), [*work.words(place.folder), "--seed=1"]))
 
 
-def two_exports(place: _Place) -> str | None:
+def two_exports(place: Place) -> str | None:
     """The same export twice, into one folder."""
     work = WORKS["export"]
     return place.rivals(work, (work.words(place.folder), work.words(place.folder)))
 
 
-def neighbours(place: _Place, names: tuple[str, str], commands: tuple[Words, Words]) -> str | None:
+def neighbours(place: Place, names: tuple[str, str], commands: tuple[Words, Words]) -> str | None:
     """The fault of two programs that share what they read, and both do their work."""
     reads = tuple(dict.fromkeys(WORKS[names[0]].reads + WORKS[names[1]].reads))
     works = [replace(WORKS[name], reads=reads) for name in names]
@@ -211,14 +213,14 @@ def neighbours(place: _Place, names: tuple[str, str], commands: tuple[Words, Wor
     return None
 
 
-def one_cache(place: _Place) -> str | None:
+def one_cache(place: Place) -> str | None:
     """Two scorings of the same images, whose scores both go to one new cache."""
     first = ["rewards", "score", "darkness", "sharpness", "images", *TABLE]
     second = [word.replace("table.jsonl", "other.csv") for word in first]
     return neighbours(place, ("scoring", "scoring"), (first, second))
 
 
-def scoring_beside_evaluation(place: _Place) -> str | None:
+def scoring_beside_evaluation(place: Place) -> str | None:
     """A scoring and an evaluation with the same reward."""
     names = ("evaluation", "scoring")
     first, second = (WORKS[name].words(place.folder) for name in names)
@@ -229,7 +231,7 @@ def _long_training(keep: Sequence[str]) -> Words:
     return [*train_words("run", LONG), *keep]
 
 
-def _reference(place: _Place) -> dict[str, bytes]:
+def _reference(place: Place) -> dict[str, bytes]:
     """The weights of each checkpoint of the long training, by the name of its folder."""
     kept = place.folder.with_name("checkpoints")
     if not kept.exists():
@@ -241,7 +243,7 @@ def _reference(place: _Place) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in kept.glob("*/*.safetensors")}
 
 
-def _beside_training(place: _Place, reader: Words) -> tuple[Program | None, str | None]:
+def _beside_training(place: Place, reader: Words) -> tuple[Program | None, str | None]:
     """A program that reads a run's last checkpoint while the run prunes, and a fault of the run."""
     weights = _reference(place)
     place.clean(WORKS["evaluation"])
@@ -260,7 +262,7 @@ def _beside_training(place: _Place, reader: Words) -> tuple[Program | None, str 
     return (None if fault or program.poll() else program), fault
 
 
-def evaluation_beside_training(place: _Place) -> str | None:
+def evaluation_beside_training(place: Place) -> str | None:
     """An evaluation of the last checkpoint, which the run wants to prune meanwhile."""
     words = WORKS["evaluation"].words(place.folder)
     words[words.index("trained")] = "run"
@@ -281,7 +283,7 @@ def evaluation_beside_training(place: _Place) -> str | None:
     return None if images == place.images[iteration] else "the images differ from those made alone"
 
 
-def _put_back(place: _Place, iteration: int) -> None:
+def _put_back(place: Place, iteration: int) -> None:
     """Leaves the run with the checkpoint of one iteration, from the undisturbed run."""
     name = f"iteration-{iteration:06d}"
     folder = place.folder / "run" / "checkpoints"
@@ -289,7 +291,7 @@ def _put_back(place: _Place, iteration: int) -> None:
     shutil.copytree(place.folder.with_name("checkpoints") / name, folder / name)
 
 
-def export_beside_training(place: _Place) -> str | None:
+def export_beside_training(place: Place) -> str | None:
     """An export of the last checkpoint, which the run wants to prune meanwhile."""
     program, fault = _beside_training(place, ["export", "run", "--to", "exported"])
     if program is None:
@@ -300,7 +302,7 @@ def export_beside_training(place: _Place) -> str | None:
     return None if exported == expected else f"the weights are not those of iteration {iteration}"
 
 
-def scoring_beside_sampling(place: _Place) -> str | None:
+def scoring_beside_sampling(place: Place) -> str | None:
     """A scoring of a folder while it is sampled into: each image is whole or not there yet."""
     sampling = WORKS["sampling"]
     expected, seconds = place.alone(sampling, sampling.words(place.folder))

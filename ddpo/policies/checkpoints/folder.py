@@ -36,6 +36,7 @@ __all__ = [
     "CheckpointInfo",
     "check_base",
     "check_files",
+    "check_present",
     "find_checkpoint",
     "write_facts",
 ]
@@ -200,12 +201,26 @@ def check_base(info: CheckpointInfo, model: str) -> None:
     )
 
 
+def check_present(info: CheckpointInfo) -> None:
+    """Raises if a checkpoint was removed after it was found, as a run does that prunes.
+
+    Raises:
+        CheckpointError: It is gone.
+    """
+    if not info.folder.exists():
+        raise CheckpointError(
+            f"{info.folder} was just removed, as a run removes old checkpoints: "
+            "give the command again"
+        )
+
+
 def check_files(info: CheckpointInfo) -> None:
     """Compares the files of a checkpoint with the digests that were written with them, if any.
 
     Raises:
         CheckpointError: A file is missing or has changed.
     """
+    check_present(info)
     for name, written in info.digests.items():
         path = info.folder / name
         if not path.is_file():
