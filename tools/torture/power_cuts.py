@@ -1,6 +1,6 @@
 """Power cuts while ddpo trains, scores, evaluates, samples, exports or fills the score cache.
 
-The power of a real file system on a loop device is cut (`disks`), at a random time or right after
+The power of a real file system on a loop device is cut (`power_disks`), at a random time or right after
 something was reported as written. Then it must be there, and the same command must end the work.
 """
 
@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from disks import missing_for, new_disk
 from outcome import Outcome
+from power_disks import missing_for, new_disk
 from programs import load_packages
 from work import INPUTS, ITERATIONS, PROMPTS, make_images
 
