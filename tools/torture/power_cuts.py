@@ -1,7 +1,8 @@
 """Power cuts while ddpo trains, scores, evaluates, samples, exports or fills the score cache.
 
-The power of a real file system on a loop device is cut (`power_disks`), at a random time or right after
-something was reported as written. Then it must be there, and the same command must end the work.
+The power of a real file system on a loop device is cut (`power_disks`), at a random time or right
+after something was reported as written. Then that must be there, and the same command must end the
+work.
 """
 
 from __future__ import annotations
