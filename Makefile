@@ -7,7 +7,7 @@ DEMO := runs/demo
 CONSTRAINTS ?= --constraint constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test test-latest test-oldest constraints lint check clean generalisation reproduce
+.PHONY: demo test test-latest test-oldest constraints lint check clean generalisation reproduce torture
 
 $(VENV)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,9 @@ generalisation: $(VENV)/.installed  ## docs/generalisation.md: 22 runs, 45 minut
 
 reproduce: $(VENV)/.installed  ## docs/reproduction.md: 51 runs, about two hours on two cores; resumes
 	$(BIN)/python tools/reproduce.py --workers 2
+
+torture: $(VENV)/.dev  ## docs/reliability.md: all trials, about an hour on two cores; not in CI
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tools/torture --json runs/torture.json
 
 clean:
 	rm -rf $(VENV) .venv-latest .venv-oldest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -10,9 +10,10 @@ from crash_states import SyncLog, state_after_cut
 
 SEEDS = range(6)
 STATES = 5  # within the work
+NAMES = ("scoring", "evaluation", "sampling", "export")
 
 
-@pytest.mark.parametrize("name", ["scoring", "evaluation"])
+@pytest.mark.parametrize("name", NAMES)
 def test_what_was_reported_as_written_is_there_after_a_cut(name: str, tmp_path: Path) -> None:
     work, check = power_cuts.WORK[name]
     root = tmp_path / "disk"
@@ -30,7 +31,7 @@ def test_what_was_reported_as_written_is_there_after_a_cut(name: str, tmp_path: 
         assert check(tmp_path / f"state{seed}", reported) is None
 
 
-@pytest.mark.parametrize("name", ["scoring", "evaluation"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_cut_within_the_work_leaves_what_the_same_command_ends(name: str, tmp_path: Path) -> None:
     work, check = power_cuts.WORK[name]
     root = tmp_path / "disk"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,22 +10,20 @@ import typer
 
 from ddpo.cli.console import quiet_libraries
 from ddpo.cli.options import AUTO, RunDevice, number_option
-from ddpo.errors import ConfigError, RunExistsError
+from ddpo.errors import ConfigError
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from PIL import Image
-
     from ddpo.policies.checkpoints.folder import CheckpointInfo
     from ddpo.policies.policy import Policy
+    from ddpo.policies.sample_folder import SampleFolder
     from ddpo.policies.sampler import SampleKey, SamplerSettings
     from ddpo.types import Prompt
 
 SETTINGS: Final = ("steps", "guidance", "eta")
 BATCH: Final = 32  # images per call of the denoiser
-MOST_IN_SHEET: Final = 512  # images of the contact sheet
 SHEET_COLUMNS: Final = 8  # with one image per prompt
 
 Texts = Annotated[list[str], typer.Argument(help="Prompts to sample; or --prompts FILE.")]
@@ -68,7 +65,7 @@ def sample_command(
         str | None, typer.Option(help="Base model; default: the checkpoint's, else 'emoji'.")
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for the images; must not exist or be empty.")
+        Path, typer.Option(help="Folder for the images; absent, empty, or of the same command.")
     ] = Path("samples"),
     count: Count = 4,
     steps: Steps = None,
@@ -83,13 +80,14 @@ def sample_command(
 
     The folder holds the images, metadata.jsonl with their prompts and settings, and sheet.png. A
     prompt that is given twice gets twice as many images. A checkpoint of a run is sampled with the
-    run's own settings, as in `ddpo eval`.
+    run's own settings, as in `ddpo eval`. An interrupted sampling resumes when the same command is
+    given again.
     """
     from ddpo.policies.checkpoints.folder import find_checkpoint
+    from ddpo.policies.sample_folder import check_free, sample_folder
 
     chosen = _prompts(prompts, file)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunExistsError(f"{out} is not an empty folder: choose another --out")
+    check_free(out)
     keys = _keys(chosen, count)
     info = find_checkpoint(checkpoint, model) if checkpoint else None
     base = info.model if info else model or "emoji"
@@ -104,15 +102,18 @@ def sample_command(
     settings = _settings(base, config, given, len(keys))
     place = resolve_device(device or str(config.get("device", AUTO)))
     dtype = str(config.get("dtype") or default_dtype(base, place))
-    policy = load_policy(base, info, device=place, dtype=dtype)
     facts = {
         "model": base,
         "checkpoint": str(info.folder) if info else None,
         **{name: getattr(settings, name) for name in SETTINGS},
     }
-    columns = count if count > 1 else SHEET_COLUMNS
-    _write_images(policy, keys, settings, seed, out, facts, columns)
-    typer.echo(f"{len(keys)} images in {out}; all of them in {out / 'sheet.png'}")
+    rows = [_metadata_row(key, seed, facts) for key in keys]
+    identity = _identity(base, info, settings.batch, dtype, place)
+    with sample_folder(out, rows, identity) as folder:
+        policy = load_policy(base, info, device=place, dtype=dtype)
+        _write_images(policy, keys, settings, seed, folder)
+        sheet = folder.finish(columns=count if count > 1 else SHEET_COLUMNS)
+    typer.echo(f"{len(keys)} images in {out}; all of them in {sheet}")
 
 
 def _prompts(texts: list[str], file: str | None) -> tuple[Prompt, ...]:
@@ -183,44 +184,47 @@ def _keys(prompts: Sequence[Prompt], count: int) -> list[SampleKey]:
     return keys
 
 
+def _identity(
+    model: str, info: CheckpointInfo | None, batch: int, dtype: str, device: str
+) -> dict[str, Any]:
+    """What fixes the pixels beside prompts, seed and settings, as JSON values."""
+    from ddpo.eval.inputs.checkpoints import weights_hash
+    from ddpo.policies.model_place import facts_of
+
+    return {
+        "base": facts_of(model),
+        "weights": weights_hash(info.weights) if info else "",
+        "batch": batch,
+        "dtype": dtype,
+        "device": device.partition(":")[0],
+    }
+
+
 def _write_images(
     policy: Policy,
     keys: Sequence[SampleKey],
     settings: SamplerSettings,
     seed: int,
-    out: Path,
-    facts: dict[str, Any],
-    columns: int,
+    folder: SampleFolder,
 ) -> None:
-    """Writes each image and its line of metadata.jsonl once sampled; the contact sheet at the end.
+    """Writes each batch once sampled, after those that an interrupted sampling left.
 
     Raises:
         StorageFailure: A file cannot be written.
     """
     from rich.progress import track
 
-    from ddpo.images import contact_sheet, save_png, to_pil
-    from ddpo.io.atomic import storing
-    from ddpo.io.sync import make_folder, sync_descriptor
+    from ddpo.images import to_pil
     from ddpo.policies.sampler import sample_images
 
-    waiting = iter(keys)
-    shown: list[Image.Image] = []
-    total = -(-len(keys) // settings.batch)
-    with storing(out):
-        make_folder(out)
-        with (out / "metadata.jsonl").open("w", encoding="utf-8") as table:
-            batches = sample_images(policy, keys, settings, seed)
-            for batch in track(batches, total=total, description="sampling"):
-                for image in to_pil(batch.pixels):
-                    row = _metadata_row(next(waiting), seed, facts)
-                    save_png(image, out / row["file_name"])
-                    table.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    if len(shown) < MOST_IN_SHEET:
-                        shown.append(image)
-                table.flush()
-            sync_descriptor(table.fileno())
-        save_png(contact_sheet(shown, columns=columns), out / "sheet.png")
+    done = folder.keep_finished(settings.batch)
+    if done:
+        typer.echo(f"note: {done} of {len(keys)} images are there already", err=True)
+    batches = sample_images(policy, keys[done:], settings, seed)
+    total = -(-(len(keys) - done) // settings.batch)
+    for batch in track(batches, total=total, description="sampling"):
+        folder.add(done, to_pil(batch.pixels))
+        done += len(batch)
 
 
 def _metadata_row(key: SampleKey, seed: int, facts: dict[str, Any]) -> dict[str, Any]:

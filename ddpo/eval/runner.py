@@ -27,7 +27,7 @@ from ddpo.eval.stages.scoring import check_rewards, score_images
 from ddpo.io.atomic import remove_remains, write_text
 from ddpo.io.lock import LOCK_FILE, owned
 from ddpo.io.reading import reading
-from ddpo.policies.checkpoints.folder import POLICY_FILE
+from ddpo.policies.checkpoints.folder import POLICY_FILE, check_present
 
 __all__ = ["EvalProgress", "Observer", "Outcome", "run_evaluation"]
 
@@ -85,11 +85,14 @@ def _one_owner(plan: Plan, world: World) -> Iterator[None]:
 
     Raises:
         RunExistsError: another evaluation writes to the folder; the message names it.
+        CheckpointError: a checkpoint was removed after it was found.
     """
     with ExitStack() as stack:
         for checkpoint in plan.checkpoints:
             stack.enter_context(reading(checkpoint.info.folder / POLICY_FILE))
         with world.all_succeed():
+            for checkpoint in plan.checkpoints:
+                check_present(checkpoint.info)  # it may have been removed before it was locked
             if world.is_main:
                 advice = "wait for it to end, or choose another --out"
                 lock = plan.out / LOCK_FILE

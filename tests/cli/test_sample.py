@@ -145,3 +145,67 @@ def test_unknown_words_are_noted_before_sampling_and_in_a_dry_run(
     code, output, _ = ddpo("train", "--dry-run", *places, *small.split())
     assert code == 0
     assert "never taught 'kettle'" in " ".join(output.split())
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("damage", ["none", "image gone", "image torn", "line of others"])
+def test_an_interrupted_sampling_resumes_when_the_command_is_repeated(
+    ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    from ddpo.policies.sample_folder import MARK, SampleFolder
+
+    words = ["sample", "a cat", "a dog", "--count", 17, "--steps", 1, "--out"]
+    assert ddpo(*words, tmp_path / "whole")[0] == 0
+
+    class Cut(BaseException):
+        """The process is killed before the contact sheet."""
+
+    def cut(self: SampleFolder, columns: int) -> Path:
+        raise Cut
+
+    place = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleFolder, "finish", cut)
+        with pytest.raises(Cut):
+            ddpo(*words, place)
+    assert (place / MARK).exists()
+    first = place / rows(place)[0]["file_name"]
+    if damage == "image gone":
+        first.unlink()
+    if damage == "image torn":
+        first.write_bytes(first.read_bytes()[:60])
+    if damage == "line of others":
+        lines = (place / "metadata.jsonl").read_text().splitlines(keepends=True)
+        (place / "metadata.jsonl").write_text("".join([lines[1], lines[0], *lines[2:33], '{"f']))
+    code, _, errors = ddpo(*words, place)
+    assert code == 0
+    assert ("34 of 34 images are there" in errors) == (damage == "none")
+    assert content(place) == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "other", [["a cat", "--seed", 1], ["a dog"], ["a cat", "--steps", 2], ["a cat", "--count", 3]]
+)
+def test_an_unfinished_sampling_of_something_else_is_refused(
+    ddpo: Run, tmp_path: Path, other: list[object]
+) -> None:
+    from ddpo.policies.sample_folder import MARK
+
+    place = tmp_path / "s"
+    small = ["--count", 2, "--steps", 1, "--out", place]
+    assert ddpo("sample", "a cat", *small)[0] == 0
+    (place / MARK).write_text("{}")
+    before = content(place)
+    code, _, errors = ddpo("sample", *small, *other)
+    assert code == 2
+    assert "unfinished sampling with other prompts, settings or weights" in errors
+    assert content(place) == before
+    (place / MARK).write_text("[" * 100_000)
+    assert ddpo("sample", "a cat", *small)[0] == 2
+    (place / MARK).unlink()
+    code, _, errors = ddpo("sample", "a cat", *small)
+    assert code == 2
+    assert "is not an empty folder" in errors

@@ -2,6 +2,7 @@
 
     python tools/torture                    # every trial, at the sizes of docs/reliability.md
     python tools/torture kills --size 0.05  # one trial, with a twentieth of its tries
+    python tools/torture --json FILE        # also as JSON, for tools/reliability_table.py
 
 A trial is a module beside this file with `run(size: float, seed: int, folder: Path)`, which returns
 a list of `Outcome`. Its size is 1 for the numbers of docs/reliability.md.
@@ -11,10 +12,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 
@@ -26,11 +30,13 @@ def main() -> int:
     parser.add_argument("trials", nargs="*", metavar="TRIAL", help=f"of {', '.join(names)}")
     parser.add_argument("--size", type=float, default=1.0, help="share of the full tries")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="file for the outcomes, which is replaced")
     options = parser.parse_args()
     unknown = set(options.trials) - set(names)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     faults = 0
+    records: list[dict[str, Any]] = []
     for name in options.trials or names:
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix=f"ddpo-{name}-") as folder:
@@ -39,6 +45,10 @@ def main() -> int:
             outcome.measures.setdefault("seconds", time.monotonic() - start)
             print(outcome.line(), *outcome.faults, sep="\n  ", flush=True)
             faults += len(outcome.faults)
+            records.append({"trial": name, "size": options.size, **asdict(outcome)})
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(records, indent=1), encoding="utf-8")
     return 1 if faults else 0
 
 

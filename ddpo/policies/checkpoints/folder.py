@@ -39,6 +39,7 @@ __all__ = [
     "CheckpointInfo",
     "check_base",
     "check_files",
+    "check_present",
     "checkpoint_folders",
     "find_checkpoint",
     "write_facts",
@@ -221,6 +222,19 @@ def check_base(info: CheckpointInfo, model: str) -> None:
     )
 
 
+def check_present(info: CheckpointInfo) -> None:
+    """Raises if a checkpoint was removed after it was found, as a run does that prunes.
+
+    Raises:
+        CheckpointError: It is gone.
+    """
+    if not info.folder.exists():
+        raise CheckpointError(
+            f"{info.folder} was just removed, as a run removes old checkpoints: "
+            "give the command again"
+        )
+
+
 def check_files(info: CheckpointInfo) -> None:
     """Compares the files of a checkpoint with the digests that were written with them, if any.
 
@@ -233,6 +247,7 @@ def check_files(info: CheckpointInfo) -> None:
             f"{info.folder / POLICY_FILE} is damaged: kind, iteration or adapter have changed "
             "since it was written, by their SHA-256; use another checkpoint or a copy"
         )
+    check_present(info)
     for name, written in info.digests.items():
         path = info.folder / name
         if not path.is_file():

@@ -1,0 +1,192 @@
+"""The folder of `ddpo sample`, which the same command completes after an interruption.
+
+<prompt id>-<index>.png   the images
+metadata.jsonl            one line per image, written after it
+sheet.png                 the contact sheet, written last
+.unfinished.json          what is sampled, until the folder is complete
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+
+from ddpo.errors import ImageError, RunExistsError
+from ddpo.images import contact_sheet, load_image, save_png
+from ddpo.io.atomic import storing, write_json
+from ddpo.io.journal import Journal
+from ddpo.io.json_files import read_json
+from ddpo.io.lock import LOCK_FILE, owned
+from ddpo.io.sync import sync_folder
+
+__all__ = ["SampleFolder", "check_free", "sample_folder"]
+
+TABLE: Final = "metadata.jsonl"
+SHEET: Final = "sheet.png"
+MARK: Final = ".unfinished.json"
+MOST_IN_SHEET: Final = 512  # images of the contact sheet
+
+
+def check_free(out: Path) -> None:
+    """Checks that a folder is absent, empty, or of an unfinished sampling.
+
+    Raises:
+        RunExistsError: it holds something else.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir() or (_holds_something(out) and not (out / MARK).is_file()):
+        raise RunExistsError(f"{out} is not an empty folder: choose another --out")
+
+
+@contextmanager
+def sample_folder(
+    out: Path, rows: Sequence[Mapping[str, Any]], identity: Mapping[str, Any]
+) -> Iterator[SampleFolder]:
+    """The folder, which no other process samples into within the block.
+
+    Args:
+        out: the folder; made if it is absent.
+        rows: the lines of metadata.jsonl, one per image, each with its `file_name`.
+        identity: plain JSON values that fix the pixels and are not in the rows.
+
+    Raises:
+        RunExistsError: the folder holds something else, or another process writes to it.
+        StorageFailure: it cannot be written.
+    """
+    with owned(out / LOCK_FILE, out, "ddpo sample", "wait for it to end, or choose another --out"):
+        folder = SampleFolder(out, rows, identity)
+        try:
+            yield folder
+        finally:
+            folder.close()
+
+
+class SampleFolder:
+    """The images of one sampling. Made by `sample_folder`, whose arguments and errors it has."""
+
+    def __init__(
+        self, out: Path, rows: Sequence[Mapping[str, Any]], identity: Mapping[str, Any]
+    ) -> None:
+        self.out = out
+        self._rows = rows
+        self._shown: list[Image.Image] = []
+        check_free(out)
+        mark = {**identity, "rows": _digest(rows)}
+        with storing(out):
+            if (out / MARK).exists():
+                _check_same(out, mark)
+                self._remove_remains()
+            else:
+                write_json(out / MARK, mark)
+        self._table = Journal(out, TABLE, rank=None)
+
+    def keep_finished(self, batch: int) -> int:
+        """Number of the first images that are complete, in whole batches; drops later lines.
+
+        Whole batches are kept, since the bits of an image may depend on those sampled with it.
+
+        Args:
+            batch: number of images per batch.
+        """
+        ends = [0]
+        for (end, record), row in zip(self._table.own_records(), self._rows, strict=False):
+            if record != row:
+                break
+            image = self._image(str(row["file_name"]))
+            if image is None:
+                break
+            ends.append(end)
+            self._show(image)
+        finished = len(ends) - 1
+        if finished < len(self._rows):
+            finished -= finished % batch
+        del self._shown[finished:]
+        with storing(self.out):
+            self._table.cut(ends[finished])
+        return finished
+
+    def add(self, start: int, images: Sequence[Image.Image]) -> None:
+        """Writes a batch, images first.
+
+        Args:
+            start: 0-based index of the first image.
+            images: the images.
+
+        Raises:
+            StorageFailure: a file cannot be written; earlier ones are whole.
+        """
+        rows = self._rows[start : start + len(images)]
+        with storing(self.out):
+            for row, image in zip(rows, images, strict=True):
+                save_png(image, self.out / str(row["file_name"]))
+                self._show(image)
+        self._table.append(rows)
+
+    def finish(self, columns: int) -> Path:
+        """Writes the contact sheet, after which the folder is complete.
+
+        Args:
+            columns: images per row of the sheet.
+
+        Raises:
+            StorageFailure: a file cannot be written.
+        """
+        sheet = self.out / SHEET
+        self._table.close()
+        with storing(sheet):
+            save_png(contact_sheet(self._shown, columns=columns), sheet)
+            (self.out / MARK).unlink()
+            sync_folder(self.out)
+        return sheet
+
+    def close(self) -> None:
+        """Closes the table."""
+        self._table.close()
+
+    def _show(self, image: Image.Image) -> None:
+        if len(self._shown) < MOST_IN_SHEET:
+            self._shown.append(image)
+
+    def _image(self, name: str) -> Image.Image | None:
+        """An image that was written before; None if it is missing or damaged."""
+        try:
+            return load_image(self.out / name)
+        except ImageError:
+            return None
+
+    def _remove_remains(self) -> None:
+        """Removes temporary files that a killed process left; it alone writes to the folder."""
+        for left in self.out.glob(".*.png.*.tmp"):
+            left.unlink(missing_ok=True)
+
+
+def _holds_something(folder: Path) -> bool:
+    """True if a folder holds more than a lock and the remains of a mark."""
+    return any(
+        path.name != LOCK_FILE and not path.name.startswith(f".{MARK}.")
+        for path in folder.iterdir()
+    )
+
+
+def _check_same(out: Path, mark: Mapping[str, Any]) -> None:
+    """Compares the mark in a folder with that of the present command.
+
+    Raises:
+        RunExistsError: they differ, or the mark is damaged.
+    """
+    if read_json(out / MARK, error=RunExistsError) != json.loads(json.dumps(mark)):
+        raise RunExistsError(
+            f"{out} holds an unfinished sampling with other prompts, settings or weights: "
+            "choose another --out"
+        )
+
+
+def _digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps([dict(row) for row in rows]).encode()).hexdigest()
