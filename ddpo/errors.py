@@ -41,6 +41,7 @@ __all__ = [
     "StorageFailure",
     "TrainingDiverged",
     "UnknownNameError",
+    "UntrustedError",
     "UserError",
     "nearest",
     "one_line",
@@ -97,6 +98,10 @@ class StorageFailure(UserError, OSError):
 
 class MemoryExhausted(UserError, MemoryError):
     """A run that needs more memory than there is; the current iteration is lost."""
+
+
+class UntrustedError(UserError, PermissionError):
+    """Code or a server that a file names and the user did not; nothing of it was run or called."""
 
 
 class RewardFailure(DdpoError, RuntimeError):

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ddpo.cli.console import quiet_libraries
-from ddpo.cli.options import RunDevice
+from ddpo.cli.options import RunDevice, Trust
 from ddpo.distributed import is_first_process
 from ddpo.errors import ConfigError
 from ddpo.text import count, duration
@@ -140,6 +140,7 @@ def evaluate_command(
     eta: Eta = None,
     out: Out = None,
     device: RunDevice = None,
+    trust: Trust = None,
     form: Format = "terminal",
     fail_if: FailIf = None,
 ) -> None:
@@ -168,6 +169,7 @@ def evaluate_command(
         eta=eta,
         out=out,
         device=device,
+        trust=tuple(trust or ()),
     )
 
 
@@ -187,6 +189,7 @@ def compare_command(
     base: Base = None,
     out: Out = None,
     device: RunDevice = None,
+    trust: Trust = None,
     form: Format = "terminal",
     fail_if: FailIf = None,
 ) -> None:
@@ -209,6 +212,7 @@ def compare_command(
         base=base,
         out=out,
         device=device,
+        trust=tuple(trust or ()),
         history=0,
         best_of=0,
     )

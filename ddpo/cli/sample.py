@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from ddpo.cli.console import quiet_libraries
-from ddpo.cli.options import AUTO, RunDevice
+from ddpo.cli.options import AUTO, RunDevice, Trust
 from ddpo.errors import ConfigError, RunExistsError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def sample_command(
         int, typer.Option(help="Seed of the noise, which is the same for every checkpoint.")
     ] = 0,
     device: RunDevice = None,
+    trust: Trust = None,
 ) -> None:
     """Write images of a model or a checkpoint, with a contact sheet.
 
@@ -93,7 +94,7 @@ def sample_command(
     chosen = _prompts(prompts, file)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunExistsError(f"{out} is not an empty folder: choose another --out")
-    info = find_checkpoint(checkpoint, model) if checkpoint else None
+    info = find_checkpoint(checkpoint, model, trust or ()) if checkpoint else None
     base = info.model if info else model or "emoji"
     quiet_libraries()
     _note_prompts(base, [prompt.text for prompt in chosen])

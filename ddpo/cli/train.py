@@ -7,12 +7,12 @@ import time
 from contextlib import ExitStack, closing
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from ddpo.cli.console import one_line_warnings, quiet_libraries, silent_writer_threads
-from ddpo.cli.options import DEVICE_HELP
+from ddpo.cli.options import DEVICE_HELP, Trust
 from ddpo.distributed import follow_quietly, is_first_process
 from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from ddpo.trainer.monitoring.events import Event
     from ddpo.trainer.monitoring.tracking import RunTracker
+
+CODE_SETTINGS: Final = ("reward", "held_out", "algorithm", "model")
+"""The settings of a run that may name code or a server."""
 
 Layers = list[tuple[str, dict[str, Any]]]
 """Settings with the words for their source; later ones win."""
@@ -110,6 +113,7 @@ def train_command(
     low_memory: LowMemory = False,
     track: Trackers = None,
     settings: Settings = None,
+    trust: Trust = None,
 ) -> None:
     """Finetune a model on a reward, into a run folder with checkpoints and metrics."""
     named = {
@@ -132,7 +136,7 @@ def train_command(
             raise ConfigError(
                 f"--resume continues a run where it is; leave out {' and '.join(others)}"
             )
-        _resume(resume, layers, track or [])
+        _resume(resume, layers, track or [], trust or [])
         return
     folder = out or _default_folder(layers)
     if dry_run:
@@ -141,12 +145,12 @@ def train_command(
         _train(folder, layers, track or [])
 
 
-def _resume(folder: Path, layers: Layers, track: list[str]) -> None:
+def _resume(folder: Path, layers: Layers, track: list[str], trust: list[str]) -> None:
     quiet_libraries()
     from ddpo.trainer import resume
 
     trackers = _checked_trackers(track)
-    _show(resume(folder, settings=_merged(layers)), folder, trackers)
+    _show(resume(folder, settings=_merged(layers), trust=trust), folder, trackers)
 
 
 def _train(folder: Path, layers: Layers, track: list[str]) -> None:
@@ -267,7 +271,7 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
             raise
         raise type(error)(f"{error} — {_remainder(folder, error)}") from error
     typer.echo(f"Run folder: {folder}")
-    typer.echo(f"Next: ddpo eval --checkpoint {folder}")
+    typer.echo(f"Next: ddpo eval --checkpoint {folder}{_trusting(folder, ('reward', 'model'))}")
 
 
 def _report_interruption(folder: Path) -> None:
@@ -278,7 +282,22 @@ def _report_interruption(folder: Path) -> None:
 
 
 def _resume_hint(folder: Path) -> str:
-    return f"resume with: ddpo train --resume {shlex.quote(str(folder))}"
+    return f"resume with: ddpo train --resume {shlex.quote(str(folder))}{_trusting(folder)}"
+
+
+def _trusting(folder: Path, settings: tuple[str, ...] = CODE_SETTINGS) -> str:
+    """The options, after a space, that name the code and the servers of a run; "" for none.
+
+    Args:
+        folder: Run folder.
+        settings: Names of the settings whose code the command needs.
+    """
+    from ddpo.rewards.setting_paths import setting_words
+    from ddpo.trainer.run.folder import RunFolder
+    from ddpo.user_code import trust_options
+
+    options = trust_options(setting_words(RunFolder.open(folder).config().to_dict(), settings))
+    return f" {options}" if options else ""
 
 
 def _remainder(folder: Path, error: DdpoError) -> str:

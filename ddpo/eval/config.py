@@ -37,3 +37,4 @@ class EvalConfig:
     eta: float | None = None
     out: Path | None = None
     device: str | None = None
+    trust: tuple[str, ...] = ()  # code and servers that a run or checkpoint may name

@@ -16,7 +16,8 @@ from ddpo.errors import ConfigError
 from ddpo.io.atomic import named_path
 from ddpo.prompts import builtin_names
 from ddpo.registry import Registry
-from ddpo.rewards.spec import parse_expression, replace_paths
+from ddpo.rewards.spec import parse_expression, replace_paths, words_to_trust
+from ddpo.user_code import names_code
 
 __all__ = [
     "NAMING",
@@ -26,6 +27,7 @@ __all__ = [
     "missing_files",
     "moved_path",
     "same_but_for_paths",
+    "setting_words",
 ]
 
 REWARDS: Final = ("reward", "held_out")
@@ -111,6 +113,25 @@ def missing_files(values: Mapping[str, Any]) -> dict[str, str]:
         if is_file and not named_path(text).exists():
             found.setdefault(setting, text)
     return found
+
+
+def setting_words(values: Mapping[str, Any], settings: tuple[str, ...] = NAMING) -> list[str]:
+    """The code and the servers that plain settings name, as `--trust` takes them.
+
+    Args:
+        values: Settings by name.
+        settings: Names of the settings that count.
+    """
+    words: list[str] = []
+    for setting in settings:
+        text = values.get(setting)
+        if not isinstance(text, str):
+            continue
+        if setting in REWARDS:
+            words += words_to_trust(text)
+        elif setting in OBJECTS and names_code(text):
+            words.append(text)
+    return list(dict.fromkeys(words))
 
 
 def same_but_for_paths(setting: str, one: str, other: str) -> bool:

@@ -32,6 +32,7 @@ __all__ = [
     "parse_spec",
     "replace_paths",
     "resolve_options",
+    "words_to_trust",
 ]
 
 Value = str | float | int | bool | None
@@ -101,6 +102,30 @@ def parse_expression(text: str) -> tuple[Combination, tuple[RewardSpec, ...]]:
     if found := re.search(r"(?:^|\s)(min|pareto)\(", stripped):
         raise ConfigError(f"reward {text!r}: {found[1]}(…) must be the whole expression")
     return "sum", tuple(_parse_term(part) for part in _split_terms(stripped))
+
+
+def words_to_trust(text: str) -> list[str]:
+    """The code and the servers that an expression names, as `--trust` takes them.
+
+    An expression that cannot be parsed has none, since it cannot be resolved either.
+    """
+    try:
+        _, terms = parse_expression(text)
+    except ConfigError:
+        return []
+    words: list[str] = []
+    for term in terms:
+        if term.kind in ("file", "object"):
+            words.append(f"{term.target}:{term.attribute}".removesuffix(":"))
+        elif term.kind == "url":
+            words.append(term.target)
+        words += [value for value in term.options.values() if _is_place_to_trust(value)]
+    return words
+
+
+def _is_place_to_trust(value: str) -> bool:
+    """True for an option's value that is the address of a server, or Python code in a file."""
+    return "://" in value or bool(re.search(r"\.py(?::[\w.]+)?$", value.strip()))
 
 
 def _parse_arguments(

@@ -13,7 +13,7 @@ trainers have no policy.json (`ddpo.policies.checkpoints.external`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from ddpo.policies.checkpoints.external import fetch, needs_base, recognise
 from ddpo.policies.checkpoints.lora import LORA_FILE
 from ddpo.policies.checkpoints.unet import UNET
 from ddpo.policies.model_place import facts_of, fingerprint, place_of, same_place
+from ddpo.user_code import names_code, refuse_unnamed
 from ddpo.weights import sha256_of
 
 __all__ = [
@@ -139,7 +140,9 @@ def write_facts(
     (folder / POLICY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
-def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo:
+def find_checkpoint(
+    path: Path | str, base: str | None = None, trust: Iterable[str] = ()
+) -> CheckpointInfo:
     """The checkpoint at `path`, of ddpo or of another trainer.
 
     For a run folder it is the latest checkpoint; `RUN/best` is the best one by `held_out`. Other
@@ -149,26 +152,28 @@ def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo
     Args:
         path: Path or hub id.
         base: Base model; required for other trainers' checkpoints, else it must match.
+        trust: Code that the checkpoint may name as its base model.
 
     Raises:
+        UntrustedError: The checkpoint names code as its base model, which the caller does not.
         CheckpointError: There is no checkpoint, it is damaged, or `base` is missing or wrong.
         MissingResourceError: The hub id cannot be fetched.
     """
     name = str(path)
     path = named_path(path)
     if path.name == "best" and not path.exists() and path.parent.is_dir():
-        return _with_base(_read(_best(path.parent)), base)
+        return _with_base(_read(_best(path.parent)), base, trust)
     if not path.exists():
         found = fetch(name, base)
         if found is None:
             raise CheckpointError(f"{path}: no such checkpoint or run folder")
         path = found
     if (path / POLICY_FILE).is_file():
-        return _with_base(_read(path), base)
+        return _with_base(_read(path), base, trust)
     folders = (path / "checkpoints").glob("iteration-*")
     inside = sorted(folder for folder in folders if (folder / POLICY_FILE).is_file())
     if inside:
-        return _with_base(_read(inside[-1]), base)
+        return _with_base(_read(inside[-1]), base, trust)
     external = recognise(path)
     if external is None:
         raise CheckpointError(
@@ -226,8 +231,10 @@ def _content_digest(path: Path) -> str:
     return tensor_file_digest(path)
 
 
-def _with_base(info: CheckpointInfo, base: str | None) -> CheckpointInfo:
+def _with_base(info: CheckpointInfo, base: str | None, trust: Iterable[str]) -> CheckpointInfo:
     if base is None:
+        words = [info.model] if names_code(info.model) else []
+        refuse_unnamed(info.folder / POLICY_FILE, words, trust)
         return info
     check_base(info, base)
     return replace(info, model=base)
