@@ -22,7 +22,7 @@ DdpoError
 import difflib
 from collections.abc import Iterable
 
-from ddpo.text import single_line
+from ddpo.text import single_line, without_secrets
 
 __all__ = [
     "CheckpointError",
@@ -100,7 +100,7 @@ class MemoryExhausted(UserError, MemoryError):
     """A run that needs more memory than there is; the current iteration is lost."""
 
 
-class UntrustedError(UserError, PermissionError):
+class UntrustedError(UserError):
     """Code or a server that a file names and the user did not; nothing of it was run or called."""
 
 
@@ -131,7 +131,7 @@ class TrainingDiverged(DdpoError, ArithmeticError):
 
 def one_line(error: BaseException) -> str:
     """The message of an exception on one line, preceded by its class unless it is a `DdpoError`."""
-    text = single_line(str(error))
+    text = without_secrets(single_line(str(error)))
     if isinstance(error, DdpoError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -32,7 +32,9 @@ def export_command(
     """Write a checkpoint that plain diffusers loads, with a model card."""
     from ddpo.policies.checkpoints.folder import find_checkpoint
 
-    find_checkpoint(checkpoint, model, trust or ())  # a mistake is reported before libraries are loaded
+    find_checkpoint(
+        checkpoint, model, trust or ()
+    )  # a mistake is reported before libraries are loaded
     from ddpo.cli.console import quiet_libraries
 
     quiet_libraries()

@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack, closing
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from ddpo.trainer.monitoring.events import Event
     from ddpo.trainer.monitoring.tracking import RunTracker
-
-CODE_SETTINGS: Final = ("reward", "held_out", "algorithm", "model")
-"""The settings of a run that may name code or a server."""
 
 Layers = list[tuple[str, dict[str, Any]]]
 """Settings with the words for their source; later ones win."""
@@ -173,7 +170,9 @@ def _dry_run(folder: Path, layers: Layers, track: list[str]) -> None:
 
 def _default_folder(layers: Layers) -> Path:
     """runs/<reward>-<time>."""
-    reward = str(_merged(layers).get("reward", "compressibility"))
+    from ddpo.rewards.spec import redacted
+
+    reward = redacted(str(_merged(layers).get("reward", "compressibility")))
     return Path("runs") / f"{_slug(reward)}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
@@ -271,7 +270,8 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
             raise
         raise type(error)(f"{error} — {_remainder(folder, error)}") from error
     typer.echo(f"Run folder: {folder}")
-    typer.echo(f"Next: ddpo eval --checkpoint {folder}{_trusting(folder, ('reward', 'model'))}")
+    options = _trust_options(folder, ("reward", "model"))
+    typer.echo(f"Next: ddpo eval --checkpoint {shlex.quote(str(folder))}{options}")
 
 
 def _report_interruption(folder: Path) -> None:
@@ -282,22 +282,15 @@ def _report_interruption(folder: Path) -> None:
 
 
 def _resume_hint(folder: Path) -> str:
-    return f"resume with: ddpo train --resume {shlex.quote(str(folder))}{_trusting(folder)}"
+    command = f"ddpo train --resume {shlex.quote(str(folder))}"
+    return f"resume with: {command}{_trust_options(folder)}"
 
 
-def _trusting(folder: Path, settings: tuple[str, ...] = CODE_SETTINGS) -> str:
-    """The options, after a space, that name the code and the servers of a run; "" for none.
-
-    Args:
-        folder: Run folder.
-        settings: Names of the settings whose code the command needs.
-    """
-    from ddpo.rewards.setting_paths import setting_words
+def _trust_options(folder: Path, settings: tuple[str, ...] | None = None) -> str:
+    """The options, after a space, that name the code and the servers of a run; see `RunFolder`."""
     from ddpo.trainer.run.folder import RunFolder
-    from ddpo.user_code import trust_options
 
-    options = trust_options(setting_words(RunFolder.open(folder).config().to_dict(), settings))
-    return f" {options}" if options else ""
+    return RunFolder.open(folder).trust_options(settings)
 
 
 def _remainder(folder: Path, error: DdpoError) -> str:

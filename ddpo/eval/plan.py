@@ -27,7 +27,7 @@ from ddpo.eval.inputs.rewards import (
     trained_rewards,
     unscored_rewards,
 )
-from ddpo.eval.inputs.runs import RunFacts, nested
+from ddpo.eval.inputs.runs import nested
 from ddpo.eval.inputs.splits import Split, SplitFacts, load_splits, numbered_lists
 from ddpo.eval.plan_notes import SAMPLED, checkpoint_notes
 from ddpo.policies.family import default_dtype, sampler_defaults

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from ddpo.errors import ConfigError, NewerApiError
+from ddpo.text import shown_value
 
 __all__ = [
     "API_VERSION",
@@ -198,7 +199,7 @@ class RewardCard:
         """
         defaults = {option.name: option.default for option in self.options}
         settled = {
-            name: defaults.get(name) if name in PLACEMENT else value
+            name: defaults.get(name) if name in PLACEMENT else shown_value(name, value)
             for name, value in (options or {}).items()
         }
         weights = [asdict(weight) for weight in self.weights]

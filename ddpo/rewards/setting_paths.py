@@ -16,7 +16,7 @@ from ddpo.errors import ConfigError
 from ddpo.io.atomic import named_path
 from ddpo.prompts import builtin_names
 from ddpo.registry import Registry
-from ddpo.rewards.spec import parse_expression, replace_paths, words_to_trust
+from ddpo.rewards.spec import parse_expression, redacted, replace_paths, words_to_trust
 from ddpo.user_code import names_code
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "moved_path",
     "same_but_for_paths",
     "setting_words",
+    "storable",
 ]
 
 REWARDS: Final = ("reward", "held_out")
@@ -113,6 +114,12 @@ def missing_files(values: Mapping[str, Any]) -> dict[str, str]:
         if is_file and not named_path(text).exists():
             found.setdefault(setting, text)
     return found
+
+
+def storable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain settings as they are stored and shown: rewards without their secrets."""
+    texts = {name: values[name] for name in REWARDS if isinstance(values.get(name), str)}
+    return dict(values) | {name: redacted(text) for name, text in texts.items()}
 
 
 def setting_words(values: Mapping[str, Any], settings: tuple[str, ...] = NAMING) -> list[str]:

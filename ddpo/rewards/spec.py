@@ -20,16 +20,19 @@ from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 from ddpo.registry import nearest
 from ddpo.rewards.card import PLACEMENT, RewardOption
+from ddpo.text import shown_value, without_secrets
 
 __all__ = [
     "COMBINATIONS",
     "STEPS",
+    "TOKEN_VARIABLE",
     "Bounds",
     "Combination",
     "RewardSpec",
     "join_specs",
     "parse_expression",
     "parse_spec",
+    "redacted",
     "replace_paths",
     "resolve_options",
     "words_to_trust",
@@ -42,6 +45,9 @@ Combination = Literal["sum", "min", "pareto"]
 COMBINATIONS: Final[tuple[Combination, ...]] = ("sum", "min", "pareto")
 STEPS: Final = ("z", "clamp")
 """Options of every reward. The name "clip" is taken: it is an option of rewards that load CLIP."""
+
+TOKEN_VARIABLE: Final = "DDPO_REWARD_TOKEN"  # noqa: S105  # the name of the variable
+"""Environment variable with the token of a reward server."""
 
 PATH_START: Final = re.compile(r"\.{0,2}[/\\]|~|[A-Za-z]:[\\/]")
 """Start of a reward that is written as a path, not as a bare name or file name."""
@@ -181,6 +187,35 @@ def replace_paths(text: str, place: Callable[[str], str | None]) -> str:
         inner = ", ".join(_replace_in_term(part, place) for part in _split_rewards(found[2]))
         return f"{found[1]}({inner})"
     return " + ".join(_replace_in_term(part, place) for part in _split_terms(stripped))
+
+
+def redacted(text: str) -> str:
+    """The expression with `***` for secrets, as it is stored and shown; the same without any."""
+    if without_secrets(text) == text:
+        return text
+    try:
+        parse_expression(text)
+    except ConfigError:
+        return without_secrets(text)
+    stripped = text.strip()
+    if found := re.fullmatch(r"(min|pareto)\((.*)\)", stripped, re.DOTALL):
+        inner = ", ".join(_redacted_term(part) for part in _split_rewards(found[2]))
+        return f"{found[1]}({inner})"
+    return " + ".join(_redacted_term(part) for part in _split_terms(stripped))
+
+
+def _redacted_term(text: str) -> str:
+    """As `redacted`, for one term; its weight stays."""
+    head, options = _split_options(text.strip())
+    if not options:
+        return without_secrets(head)
+    weight = re.fullmatch(rf"(.+)(:{_weight_after(options)})", options, re.DOTALL)
+    tail = weight[2] if weight else ""
+    shown: list[str] = []
+    for part in options.removesuffix(tail).split(","):
+        name, equals, value = part.partition("=")
+        shown.append(f"{name}{equals}{shown_value(name, value)}")
+    return f"{head}:{','.join(shown)}{tail}"
 
 
 def _replace_in_term(text: str, place: Callable[[str], str | None]) -> str:

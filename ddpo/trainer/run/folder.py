@@ -29,10 +29,12 @@ from ddpo.io.json_files import check_fields, json_lines, parse_json, read_json
 from ddpo.io.lock import LOCK_FILE, Ownership
 from ddpo.io.sync import make_folder, sync_descriptor, sync_folder
 from ddpo.io.tensors import load_tensors, save_tensors
+from ddpo.rewards.setting_paths import NAMING, setting_words, storable
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Metrics
 from ddpo.trainer.recipe import config_from_dict
 from ddpo.trainer.run.checkpoints import prune
+from ddpo.user_code import trust_options
 
 __all__ = ["RunFolder"]
 
@@ -71,8 +73,8 @@ class RunFolder:
         if self._ownership is not None:
             self._ownership.release()
 
-    @staticmethod
-    def check_new(path: Path) -> None:
+    @classmethod
+    def check_new(cls, path: Path) -> None:
         """Checks that a new run can be made in `path`.
 
         The remains of a run that was killed before it had its settings do not count.
@@ -84,7 +86,7 @@ class RunFolder:
             if (path / "config.json").exists():
                 raise RunExistsError(
                     f"{path} already holds a run: choose another --out, "
-                    f"or continue it with --resume {path}"
+                    f"or continue it with --resume {path}{cls(path).trust_options()}"
                 )
             raise RunExistsError(f"{path} already holds something else: choose another --out")
 
@@ -114,7 +116,7 @@ class RunFolder:
             run.own(writes)
             cls.check_new(path)  # another process may have been faster
             write_json(path / "manifest.json", manifest)
-            write_json(path / "config.json", config.to_dict())
+            write_json(path / "config.json", storable(config.to_dict()))
         except DdpoError:
             run.close()
             raise
@@ -149,6 +151,19 @@ class RunFolder:
         except (ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{self.path / 'config.json'} is damaged: {error}") from error
 
+    def trust_options(self, settings: tuple[str, ...] | None = None) -> str:
+        """The options, after a space, that name the code and the servers of the run; "" for none.
+
+        Args:
+            settings: names of the settings that count; None for all.
+        """
+        try:
+            values = self.config().to_dict()
+        except CheckpointError:
+            return ""
+        words = setting_words(values, settings or NAMING)
+        return f" {trust_options(words)}" if words else ""
+
     def manifest(self) -> dict[str, Any]:
         """The facts that were written when the run was started.
 
@@ -177,14 +192,15 @@ class RunFolder:
             self._sweep()
             self._cut_metrics(iteration)
             if changes:
-                manifest = self.manifest() | {"config": config.to_dict()}
+                settings = storable(config.to_dict())
+                manifest = self.manifest() | {"config": settings}
                 note = {
                     "after": iteration,
                     "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "changed": changes,
                 }
                 manifest["resumed"] = [*manifest.get("resumed", []), note]
-                write_json(self.path / "config.json", config.to_dict())
+                write_json(self.path / "config.json", settings)
                 write_json(self.path / "manifest.json", manifest)
         self.prune(config.checkpoint_keep)
 

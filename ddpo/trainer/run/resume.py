@@ -19,6 +19,7 @@ from ddpo.rewards.setting_paths import (
     moved_path,
     same_but_for_paths,
     setting_words,
+    storable,
 )
 from ddpo.trainer.algorithms import algorithms
 from ddpo.trainer.config import TrainConfig
@@ -72,8 +73,8 @@ def merged_config(run: RunFolder, requested: Mapping[str, Any]) -> tuple[TrainCo
             `config.json`; names all of them with both values.
     """
     manifest = run.manifest()
-    written = run.config().to_dict()
-    first = manifest.get("config", written)
+    written = storable(run.config().to_dict())
+    first = storable(manifest.get("config", written))
     if edited := _fixed(_changes(first, written)):
         raise ConfigError(
             f"{run.path / 'config.json'} was changed after the run was started: "
@@ -84,7 +85,7 @@ def merged_config(run: RunFolder, requested: Mapping[str, Any]) -> tuple[TrainCo
     config = with_absolute_paths(config_from_dict(merged(here, _without_auto(requested))))
     if missing := missing_files(config.to_dict()):
         raise CheckpointError(_missing_line(run.path, missing))
-    changes = _changes(first, config.to_dict())
+    changes = _changes(first, storable(config.to_dict()))
     first_here = config_from_dict(at_new_place(first, run.path, old_folder))
     _check_fixed(with_absolute_paths(first_here), config)
     sources = dict(config.sources) | dict.fromkeys(changes, "--resume")
@@ -122,7 +123,9 @@ def _check_fixed(before: TrainConfig, now: TrainConfig) -> None:
     """
     other = {
         name: values
-        for name, values in _fixed(_changes(before.to_dict(), now.to_dict())).items()
+        for name, values in _fixed(
+            _changes(storable(before.to_dict()), storable(now.to_dict()))
+        ).items()
         if name not in NAMING or not same_but_for_paths(name, *values)
     }
     if other:
