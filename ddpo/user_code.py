@@ -68,7 +68,8 @@ def find(text: str, registry: Registry[T]) -> tuple[T | Any, str]:
         if found := CODE_FILE.fullmatch(text):
             return load_file(Path(found[1]), found[2] or "", registry.kind)
         if CODE_MODULE.fullmatch(text):
-            return load_object(*text.split(":"), registry.kind)
+            module, _, attribute = text.partition(":")
+            return load_object(module, attribute, registry.kind)
     return registry.get(text), registry.origin(text)
 
 
@@ -301,6 +302,7 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
     Raises:
         RewardLoadError: There is no such module or attribute, or the module raises.
     """
+    _reach_current_folder(module)
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -321,6 +323,19 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
     digest = source_digest(module)
     origin = f"{module} sha256:{digest}" if digest else module
     return _attribute(imported, attribute, module), origin
+
+
+def _reach_current_folder(module: str) -> None:
+    """Lets `python -m ddpo` find a module of the current folder, which `ddpo.__main__` left out.
+
+    The user named the module. The folder comes last in `sys.path`, so that it hides no package.
+    """
+    program = getattr(sys.modules.get("__main__"), "__spec__", None)
+    top = module.partition(".")[0]
+    if getattr(program, "name", "") != "ddpo.__main__" or sys.flags.safe_path:
+        return
+    if any(Path(name).exists() for name in (top, f"{top}.py")):
+        _keep_importable(os.getcwd())
 
 
 def source_digest(module: str) -> str:

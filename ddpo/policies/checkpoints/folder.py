@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Final
 
 from ddpo.errors import CheckpointError
@@ -244,7 +244,10 @@ def _best(run: Path) -> Path:
     """The folder named in the run's `best.json`."""
     file = (run if run.name == "checkpoints" else run / "checkpoints") / BEST_FILE
     try:
-        folder = file.with_name(str(parse_json(file.read_bytes())["folder"]))
+        name = str(parse_json(file.read_bytes())["folder"])
+        if not _is_inside(name) or "/" in name or "\\" in name:
+            raise ValueError(f"it names {name!r}, outside its folder")
+        folder = file.with_name(name)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{run} has no best checkpoint: only runs with the setting held_out choose one"
@@ -271,9 +274,13 @@ def _read(folder: Path) -> CheckpointInfo:
     if schema != SCHEMA:
         raise CheckpointError(f"{file} has schema {schema}, this ddpo reads {SCHEMA}")
     own = record.get("weights")
-    weights = folder / str(own or (LORA_FILE if kind == "lora" else UNET))
-    if not weights.exists():
+    name = str(own or (LORA_FILE if kind == "lora" else UNET))
+    if not _is_inside(name):
+        raise CheckpointError(f"{file} is damaged: its weights {name!r} are outside its folder")
+    weights = folder / name
+    if not weights.is_file() and not weights.is_dir():
         raise CheckpointError(f"{folder} lacks {weights.name}")
+    _check_links(folder)
     incomplete = kind == "lora" and not own and not {"rank", "alpha", "targets"} <= set(adapter)
     if kind not in ("lora", "full") or incomplete:
         raise CheckpointError(f"{file} is damaged: kind {kind!r} with adapter settings {adapter}")
@@ -293,6 +300,32 @@ def _digests(record: Mapping[str, Any]) -> dict[str, str]:
     """
     digests = {str(name): str(value) for name, value in dict(record.get("sha256", {})).items()}
     for name in digests:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if not _is_inside(name):
             raise ValueError(f"it names {name!r}, outside its folder")
     return digests
+
+
+def _is_inside(name: str) -> bool:
+    """True for a relative path that does not leave its folder, here or on Windows."""
+    path = PureWindowsPath(name)
+    return not (path.anchor or ".." in path.parts or "\0" in name or name in ("", "."))
+
+
+def _check_links(folder: Path) -> None:
+    """Checks that nothing in a checkpoint leads out of its folder, or is a device or a pipe.
+
+    A checkpoint in the cache of the hub consists of links into `blobs`, beside its `snapshots`.
+
+    Raises:
+        CheckpointError: Something does; it could be any file of this machine.
+    """
+    real = folder.resolve()
+    allowed = [real]
+    if real.parent.name == "snapshots":
+        allowed.append(real.parent.parent / "blobs")
+    for path in sorted(folder.rglob("*")):
+        target = path.resolve()
+        if not any(target.is_relative_to(place) for place in allowed):
+            raise CheckpointError(f"{path} is a link out of its folder, to {target}")
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            raise CheckpointError(f"{path} is not a file")
