@@ -131,6 +131,18 @@ def test_words_to_trust_are_code_and_servers(text: str, words: list[str]) -> Non
     assert words_to_trust(text) == words
 
 
+@pytest.mark.parametrize("name", ["DDPO_REWARD_TOKEN", "OPENAI_API_KEY"])
+def test_a_server_of_this_machine_is_to_be_named_while_a_token_is_set(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "http://127.0.0.2:1/a + vlm_judge:vlm=http://localhost:2/v1"
+    for other in ("DDPO_REWARD_TOKEN", "OPENAI_API_KEY"):
+        monkeypatch.delenv(other, raising=False)
+    assert words_to_trust(text) == []
+    monkeypatch.setenv(name, SECRET)
+    assert words_to_trust(text) == ["http://127.0.0.2:1/a", "http://localhost:2/v1"]
+
+
 def test_errors_are_shown_without_secrets() -> None:
     text = f"reward 'https://u:{SECRET}@h/n:token={SECRET}': Authorization: Bearer {SECRET}"
     assert SECRET not in one_line(ConfigError(text))

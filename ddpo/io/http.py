@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import urllib.request
 from typing import Any
 
-__all__ = ["build_opener"]
+__all__ = ["build_opener", "is_loopback"]
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -13,6 +14,14 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
+
+
+def is_loopback(host: str) -> bool:
+    """True for the name or address of this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def build_opener(*, loopback: bool) -> urllib.request.OpenerDirector:

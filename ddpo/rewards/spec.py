@@ -11,13 +11,16 @@ The weight may also stand last, as in aesthetic:device=cuda:0.5. Among the optio
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
+from urllib.parse import urlsplit
 
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
+from ddpo.io.http import is_loopback
 from ddpo.registry import nearest
 from ddpo.rewards.card import PLACEMENT, RewardOption
 from ddpo.text import shown_value, without_secrets
@@ -48,6 +51,9 @@ STEPS: Final = ("z", "clamp")
 
 TOKEN_VARIABLE: Final = "DDPO_REWARD_TOKEN"  # noqa: S105  # the name of the variable
 """Environment variable with the token of a reward server."""
+KEY_VARIABLE: Final = "OPENAI_API_KEY"
+"""Environment variable with the key of a server of a vision-language model."""
+CODE_IN_OPTION: Final = re.compile(r"\.py(?::[\w.]+)?\s*$")
 
 PATH_START: Final = re.compile(r"\.{0,2}[/\\]|~|[A-Za-z]:[\\/]")
 """Start of a reward that is written as a path, not as a bare name or file name."""
@@ -113,6 +119,7 @@ def parse_expression(text: str) -> tuple[Combination, tuple[RewardSpec, ...]]:
 def words_to_trust(text: str) -> list[str]:
     """The code and the servers that an expression names, as `--trust` takes them.
 
+    A server of this machine counts only while a token or key is set that it would get.
     An expression that cannot be parsed has none, since it cannot be resolved either.
     """
     try:
@@ -123,15 +130,19 @@ def words_to_trust(text: str) -> list[str]:
     for term in terms:
         if term.kind in ("file", "object"):
             words.append(f"{term.target}:{term.attribute}".removesuffix(":"))
-        elif term.kind == "url":
-            words.append(term.target)
-        words += [value for value in term.options.values() if _is_place_to_trust(value)]
+        places = (term.target, *term.options.values())
+        words += [place for place in places if "://" in place and not _is_harmless(place)]
+        words += [value for value in term.options.values() if CODE_IN_OPTION.search(value)]
     return words
 
 
-def _is_place_to_trust(value: str) -> bool:
-    """True for an option's value that is the address of a server, or Python code in a file."""
-    return "://" in value or bool(re.search(r"\.py(?::[\w.]+)?$", value.strip()))
+def _is_harmless(address: str) -> bool:
+    """True for a server of this machine while no token is set that it would get."""
+    try:
+        host = urlsplit(address).hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(host) and not any(map(os.environ.get, (TOKEN_VARIABLE, KEY_VARIABLE)))
 
 
 def _parse_arguments(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 import os
 import urllib.error
@@ -13,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from ddpo.errors import ConfigError, NewerApiError, RewardFailure, RewardUnavailable, one_line
-from ddpo.io.http import build_opener
+from ddpo.io.http import build_opener, is_loopback
 from ddpo.rewards.card import Calls, RewardCard
 from ddpo.rewards.serve.wire import CALL_SECONDS, WIRE_VERSION, Limits, decode_output, encode_batch
 from ddpo.rewards.spec import TOKEN_VARIABLE
@@ -161,11 +160,7 @@ def _parse(url: str) -> tuple[str, str, bool]:
         raise ConfigError(f"reward {url!r} is not of the form http://host:port/name")
     if "@" in parts.netloc:
         raise ConfigError(f"a reward's URL holds no user or password; set {TOKEN_VARIABLE}")
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    return f"{parts.scheme}://{parts.netloc}", name, loopback
+    return f"{parts.scheme}://{parts.netloc}", name, is_loopback(host)
 
 
 def _authorization(token: str | None, safe: bool) -> dict[str, str]:
