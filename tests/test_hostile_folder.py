@@ -83,6 +83,8 @@ COMMANDS = {
 ENDS = {
     "reward": {"sample": 0, "export": 0, "eval": 2, "resume": 2},
     "trained parts": {"sample": 0, "export": 0, "eval": 0, "resume": 2},
+    "checkpoint": {"sample": 2, "export": 2, "eval": 2, "resume": 0},
+    "metrics": {"resume": 2},
     "all": {"sample": 2, "export": 2, "eval": 2, "resume": 2},
 }
 DUE = {
@@ -94,8 +96,9 @@ DUE = {
     "algorithm": "trained parts",
     "model of a file": "all",
     "model of a module": "all",
-    "weights outside": "all",
-    "linked weights": "all",
+    "weights outside": "checkpoint",
+    "linked weights": "checkpoint",
+    "linked metrics": "metrics",
     "pickles": "all",
 }
 """Trick → the exit codes of the commands: work that does not need the code is done."""

@@ -24,6 +24,7 @@ Path({file!r}).write_text("ran")
 def P(*images, **options):
     return [0.5] * len(images[0])
 """
+SECRET: Final = "a secret outside the run"
 PACKAGES: Final = ("torch", "numpy", "typer", "rich", "wandb", "flax", "sitecustomize", "xformers")
 """Modules that a program may look for, each planted in the folder."""
 
@@ -39,7 +40,7 @@ class Bait:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / "ran"
         self.secret = folder / "secret.txt"
-        self.secret.write_text("a secret outside the run")
+        self.secret.write_text(SECRET)
         self.requests: list[dict[str, str]] = []
         requests = self.requests
 
@@ -59,9 +60,13 @@ class Bait:
 
     @property
     def taken(self) -> str:
-        """The fault: code that ran, or a call of the server; "" for neither."""
+        """The fault: code that ran, a file outside the run, or a call of the server; "" for none."""
         if self.file.exists():
             return "code of the folder ran"
+        if [path.name for path in self.secret.parent.iterdir()] != [self.secret.name]:
+            return "a file was written outside the run"
+        if self.secret.read_text() != SECRET:
+            return "a file outside the run was changed"
         return f"the folder's server was called: {self.requests}" if self.requests else ""
 
     def plant(self, path: Path) -> Path:
@@ -175,6 +180,18 @@ def _linked_weights(run: Path, bait: Bait) -> None:
         (folder / "extra.safetensors").symlink_to(bait.secret)
 
 
+def _linked_metrics(run: Path, bait: Bait) -> None:
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").symlink_to(bait.secret)
+
+
+def _linked_samples(run: Path, bait: Bait) -> None:
+    for name in ("samples", "eval", "tensorboard"):
+        if (run / name).is_dir():
+            (run / name).rename(run / f"old {name}")
+        (run / name).symlink_to(bait.secret.parent)
+
+
 def _pipe_for_metrics(run: Path, bait: Bait) -> None:
     (run / "metrics.jsonl").unlink()
     os.mkfifo(run / "metrics.jsonl")
@@ -255,6 +272,8 @@ TRICKS: Final[Mapping[str, Callable[[Path, Bait], None]]] = {
     "best checkpoint outside": _best_checkpoint_outside,
     "weights outside": _weights_outside,
     "linked weights": _linked_weights,
+    "linked metrics": _linked_metrics,
+    "linked folders": _linked_samples,
     "pipe for metrics": _pipe_for_metrics,
     "device for the manifest": _device_for_settings,
     "modules in the folder": _modules_in_the_folder,

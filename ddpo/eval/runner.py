@@ -25,6 +25,7 @@ from ddpo.eval.stages.progress import EvalProgress, Observer, ignore_progress
 from ddpo.eval.stages.sampling import provide_images
 from ddpo.eval.stages.scoring import check_rewards, score_images
 from ddpo.io.atomic import write_text
+from ddpo.io.links import check_links
 from ddpo.io.lock import LOCK_FILE, owned, reading
 from ddpo.policies.checkpoints.folder import POLICY_FILE
 
@@ -90,10 +91,24 @@ def _one_owner(plan: Plan, world: World) -> Iterator[None]:
             stack.enter_context(reading(checkpoint.info.folder / POLICY_FILE))
         with world.all_succeed():
             if world.is_main:
+                _check_links(plan)
                 advice = "wait for it to end, or choose another --out"
                 lock = plan.out / LOCK_FILE
                 stack.enter_context(owned(lock, plan.out, "ddpo eval", advice))
         yield
+
+
+def _check_links(plan: Plan) -> None:
+    """Checks that no link of a run or an earlier evaluation leads to where this one would write.
+
+    Raises:
+        CheckpointError: one does.
+    """
+    check_links(plan.out)
+    for checkpoint in plan.checkpoints:
+        run = checkpoint.info.run
+        if run is not None and plan.out.is_relative_to(run):
+            check_links(run)
 
 
 def write_report(out: Path, findings: Findings) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Final
 from ddpo.errors import CheckpointError
 from ddpo.io.atomic import named_path
 from ddpo.io.json_files import parse_json
+from ddpo.io.links import check_links
 from ddpo.policies.checkpoints.external import fetch, needs_base, recognise
 from ddpo.policies.checkpoints.lora import LORA_FILE
 from ddpo.policies.checkpoints.unet import UNET
@@ -320,12 +321,5 @@ def _check_links(folder: Path) -> None:
         CheckpointError: Something does; it could be any file of this machine.
     """
     real = folder.resolve()
-    allowed = [real]
-    if real.parent.name == "snapshots":
-        allowed.append(real.parent.parent / "blobs")
-    for path in sorted(folder.rglob("*")):
-        target = path.resolve()
-        if not any(target.is_relative_to(place) for place in allowed):
-            raise CheckpointError(f"{path} is a link out of its folder, to {target}")
-        if target.exists() and not (target.is_file() or target.is_dir()):
-            raise CheckpointError(f"{path} is not a file")
+    blobs = [real.parent.parent / "blobs"] if real.parent.name == "snapshots" else []
+    check_links(folder, allowed=blobs)

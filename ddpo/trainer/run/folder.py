@@ -14,6 +14,7 @@ moment loses at most the iteration under way.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ import torch
 from ddpo.errors import CheckpointError, ConfigError, DdpoError, RunExistsError, one_line
 from ddpo.io.atomic import atomic_folder, storing, write_json, write_text
 from ddpo.io.json_files import check_fields, json_lines, parse_json, read_json
+from ddpo.io.links import check_links
 from ddpo.io.lock import LOCK_FILE, Ownership
 from ddpo.io.sync import make_folder, sync_descriptor, sync_folder
 from ddpo.io.tensors import load_tensors, save_tensors
@@ -62,9 +64,11 @@ class RunFolder:
 
         Raises:
             RunExistsError: another process owns it; the message names that process.
+            CheckpointError: a link in the folder leads out of it, where the run would write.
         """
         self.writes = writes
         if writes:
+            check_links(self.path)
             advice = "wait for it to end, or choose another --out"
             self._ownership = Ownership(self.path / LOCK_FILE, self.path, "ddpo train", advice)
 
@@ -84,9 +88,10 @@ class RunFolder:
         """
         if path.exists() and (not path.is_dir() or _holds_something(path)):
             if (path / "config.json").exists():
+                options = cls(path).trust_options()
                 raise RunExistsError(
                     f"{path} already holds a run: choose another --out, "
-                    f"or continue it with --resume {path}{cls(path).trust_options()}"
+                    f"or continue it with --resume {shlex.quote(str(path))}{options}"
                 )
             raise RunExistsError(f"{path} already holds something else: choose another --out")
 
