@@ -216,3 +216,29 @@ def test_modules_of_the_current_folder_do_not_hide_libraries(place: Path, bait: 
     )
     assert done.returncode == 0, done.stderr
     assert bait.taken == ""
+
+
+MARKUP = "<script>alert(1)</script> ![x](http://evil.example/x.png) | `code`\n# title"
+
+
+def test_markup_of_a_strangers_run_reaches_no_page(place: Path, ddpo: Run) -> None:
+    manifest = json.loads((place / "run" / "manifest.json").read_text())
+    manifest["reward"]["card"] |= {"summary": MARKUP, "flaws": MARKUP}
+    manifest["reward"]["signature"] = MARKUP
+    manifest["prompts"]["list"] = [MARKUP, "a dog"]
+    (place / "run" / "manifest.json").write_text(json.dumps(manifest))
+    assert ddpo("export", "run", "--to", "exported")[0] == 0
+    card = Path("exported/README.md").read_text()
+    prose = [part for number, part in enumerate(card.split("```")) if number % 2 == 0]
+    for line in "".join(prose).splitlines():
+        outside_code = "".join(line.split("`")[::2])
+        assert "<script" not in outside_code
+        assert "![x]" not in outside_code
+        assert not line.startswith("# title")
+    words = ("eval", "--checkpoint", "run", "--seeds", "1", "--best-of", "0", "--history", "0")
+    code, _, error = ddpo(*words, "--no-held-out", "--out", "e")
+    assert code == 0, error
+    page = Path("e/report.html").read_text()
+    assert "<script>alert(1)" not in page
+    assert 'src="http://evil.example' not in page
+    assert "<script" not in Path("e/report.md").read_text()

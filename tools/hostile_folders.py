@@ -60,7 +60,7 @@ class Bait:
 
     @property
     def taken(self) -> str:
-        """The fault: code that ran, a changed file outside, or a call of the server; "" for none."""
+        """The fault: code that ran, a file changed outside, or a server called; "" for none."""
         if self.file.exists():
             return "code of the folder ran"
         if [path.name for path in self.secret.parent.iterdir()] != [self.secret.name]:
