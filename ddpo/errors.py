@@ -22,7 +22,7 @@ DdpoError
 import difflib
 from collections.abc import Iterable
 
-from ddpo.text import single_line
+from ddpo.text import single_line, without_secrets
 
 __all__ = [
     "CheckpointError",
@@ -41,6 +41,7 @@ __all__ = [
     "StorageFailure",
     "TrainingDiverged",
     "UnknownNameError",
+    "UntrustedError",
     "UserError",
     "nearest",
     "one_line",
@@ -99,6 +100,10 @@ class MemoryExhausted(UserError, MemoryError):
     """A run that needs more memory than there is; the current iteration is lost."""
 
 
+class UntrustedError(UserError):
+    """Code or a server that a file names and the user did not; nothing of it was run or called."""
+
+
 class RewardFailure(DdpoError, RuntimeError):
     """A reward that raised, or returned anything other than one score per image."""
 
@@ -126,7 +131,7 @@ class TrainingDiverged(DdpoError, ArithmeticError):
 
 def one_line(error: BaseException) -> str:
     """The message of an exception on one line, preceded by its class unless it is a `DdpoError`."""
-    text = single_line(str(error))
+    text = without_secrets(single_line(str(error)))
     if isinstance(error, DdpoError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -239,6 +239,8 @@ def load_image(path: Path) -> Image.Image:
         ImageError: The file is missing, empty, truncated, not an image, of an unknown range of
             values, or so large that it may be a decompression bomb.
     """
+    if path.exists() and not path.is_file():  # a device or a pipe has no end
+        raise ImageError(f"{printable(str(path))}: not a file")
     return _decoded(path, str(path))
 
 

@@ -3,27 +3,81 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Any, Final
 
 __all__ = [
+    "REDACTED",
     "byte_size",
     "capital",
     "count",
     "duration",
+    "is_secret_name",
     "listed",
     "percent",
     "shortened",
     "shortened_middle",
     "shortest_number",
+    "shown_value",
     "single_line",
+    "without_secrets",
 ]
 
 BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+REDACTED: Final = "***"
+"""The text in place of a secret."""
+OWNERS: Final = (
+    "(?:api|access|auth|bearer|client|hf|hub|id|my|openai|private|refresh|reward|server)"
+)
+SECRET_WORDS: Final = (
+    rf"(?:(?:\w+[_-])?(?:api[_-]?key|access[_-]?key|secret(?:[_-]key)?|password|passwd|passphrase)"
+    rf"|(?:{OWNERS}[_-])?token|(?:\w+[_-])?credentials?|authorization|bearer)"
+)
+"""Names of options that hold a secret; numbers and words of a tokenizer, `max_tokens`, do not."""
+SECRET_NAME: Final = re.compile(SECRET_WORDS, re.IGNORECASE)
+SECRET_VALUE: Final = re.compile(
+    rf"(?<![\w-])({SECRET_WORDS}\s*=\s*)(?!None\b|…)[^,&\s'\"|)]+", re.IGNORECASE
+)
+SECRET_IN_QUERY: Final = re.compile(
+    r"([?&][\w-]*(?:key|sig|signature|auth|code|token|secret|password)=)[^&#,\s'\"|)]+",
+    re.IGNORECASE,
+)
+USER_IN_ADDRESS: Final = re.compile(r"(\w://)[^/\s@'\"]+@")
+BEARER: Final = re.compile(r"(\bBearer\s+)[\w.~+/=-]{6,}")
 
 
 def single_line(text: str) -> str:
     """The text with every run of white space, line breaks included, as one space."""
     return " ".join(text.split())
+
+
+def is_secret_name(name: str) -> bool:
+    """True for the name of an option whose value must not be shown or stored."""
+    return bool(SECRET_NAME.fullmatch(name.strip()))
+
+
+def without_secrets(text: str) -> str:
+    """The text with `***` for tokens, passwords and keys in options, addresses and headers."""
+    if "=" in text:
+        text = SECRET_VALUE.sub(rf"\1{REDACTED}", text)
+        text = SECRET_IN_QUERY.sub(rf"\1{REDACTED}", text)
+    if "@" in text:
+        text = USER_IN_ADDRESS.sub(rf"\1{REDACTED}@", text)
+    return BEARER.sub(rf"\1{REDACTED}", text) if "Bearer" in text else text
+
+
+def shown_value(name: str, value: Any) -> Any:
+    """The value of an option as it may be shown and stored: without secrets.
+
+    Args:
+        name: Name of the option.
+        value: Its value; None and numbers are no secrets.
+    """
+    if not isinstance(value, str) or not value:
+        return value
+    return REDACTED if is_secret_name(name) else without_secrets(value)
 
 
 def shortened(text: str, length: int = 60) -> str:

@@ -12,23 +12,39 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from ddpo.errors import RewardLoadError, one_line
+from ddpo.errors import RewardLoadError, UntrustedError, one_line
 from ddpo.given import MODULE as GIVEN_MODULE
 from ddpo.given import given
 from ddpo.io.atomic import named_path
 from ddpo.registry import Registry, explain_load_failure, nearest
 from ddpo.source_files import module_files, source_files
 
-__all__ = ["find", "is_user_code", "load_file", "load_object", "loaded_files", "source_digest"]
+__all__ = [
+    "find",
+    "is_user_code",
+    "load_file",
+    "load_object",
+    "loaded_files",
+    "names_code",
+    "refuse_unnamed",
+    "source_digest",
+    "trust_options",
+    "unnamed",
+]
 
 T = TypeVar("T")
+
+CODE_FILE: Final = re.compile(r"(.+\.py)(?::([\w.]*))?", re.DOTALL)
+CODE_MODULE: Final = re.compile(r"\w+(?:\.\w+)*:\w+(?:\.\w+)*")
 
 _loaded: dict[Path, tuple[dict[str, str], ModuleType]] = {}
 """Path of a user's file → the files it depended on when it was run, and its module."""
@@ -51,11 +67,63 @@ def find(text: str, registry: Registry[T]) -> tuple[T | Any, str]:
         RewardLoadError: The file, module or plug-in is broken, or has no such object.
     """
     if text not in registry.entries():
-        if found := re.fullmatch(r"(.+\.py)(?::([\w.]+))?", text):
+        if found := CODE_FILE.fullmatch(text):
             return load_file(Path(found[1]), found[2] or "", registry.kind)
-        if found := re.fullmatch(r"(\w+(?:\.\w+)*):(\w+(?:\.\w+)*)", text):
-            return load_object(found[1], found[2], registry.kind)
+        if CODE_MODULE.fullmatch(text):
+            module, _, attribute = text.partition(":")
+            return load_object(module, attribute, registry.kind)
     return registry.get(text), registry.origin(text)
+
+
+def names_code(word: str) -> bool:
+    """True for `./file.py:Object` and `package.module:Object`, which run code when they are loaded.
+
+    Registered names run code too, but of packages that the user has installed.
+    """
+    return bool(CODE_FILE.fullmatch(word) or CODE_MODULE.fullmatch(word))
+
+
+def unnamed(words: Iterable[str], trusted: Iterable[str]) -> list[str]:
+    """The words that the user did not name, each once.
+
+    Args:
+        words: Code and addresses of servers, as a file names them.
+        trusted: Words that the user named. A file may be spelled with another path.
+    """
+    known = {_spelled_out(word) for word in trusted}
+    return [word for word in dict.fromkeys(words) if _spelled_out(word) not in known]
+
+
+def _spelled_out(word: str) -> str:
+    """A word with the real path of its file."""
+    found = CODE_FILE.fullmatch(word)
+    if not found or "://" in word:
+        return word.rstrip("/")
+    return f"{os.path.realpath(named_path(found[1]))}:{found[2] or ''}"
+
+
+def refuse_unnamed(file: Path, words: Iterable[str], trusted: Iterable[str]) -> None:
+    """Refuses code and servers that only a file names: it may be somebody else's.
+
+    Args:
+        file: The file that names them.
+        words: Code and addresses of servers in the file.
+        trusted: Words that the user named.
+
+    Raises:
+        UntrustedError: The user did not name all of them; the message has the options that do.
+    """
+    if left := unnamed(words, trusted):
+        names = " and ".join(map(repr, left))
+        raise UntrustedError(
+            f"{file} names {names}, which was neither run nor called; "
+            f"if you have read it and trust it, add {trust_options(left)}"
+        )
+
+
+def trust_options(words: Iterable[str]) -> str:
+    """The options of the command line that name code and servers of a file."""
+    return " ".join(f"--trust {shlex.quote(word)}" for word in words)
 
 
 def load_file(path: Path, attribute: str, kind: str = "reward") -> tuple[Any, str]:
@@ -238,6 +306,7 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
     """
     if module == GIVEN_MODULE:
         return given(attribute)
+    _reach_current_folder(module)
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -258,6 +327,19 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
     digest = source_digest(module)
     origin = f"{module} sha256:{digest}" if digest else module
     return _attribute(imported, attribute, module), origin
+
+
+def _reach_current_folder(module: str) -> None:
+    """Lets `python -m ddpo` find a module of the current folder, which `ddpo.__main__` left out.
+
+    The user named the module. The folder comes last in `sys.path`, so that it hides no package.
+    """
+    program = getattr(sys.modules.get("__main__"), "__spec__", None)
+    top = module.partition(".")[0]
+    if getattr(program, "name", "") != "ddpo.__main__" or sys.flags.safe_path:
+        return
+    if any(Path(name).exists() for name in (top, f"{top}.py")):
+        _keep_importable(os.getcwd())
 
 
 def source_digest(module: str) -> str:

@@ -38,8 +38,9 @@ OLD = Path(__file__).parent / "fixtures_of_old_versions" / "d399994"
 VERSIONS: dict[str, str] = json.loads((OLD / "versions.json").read_text())
 RESUMED: dict[str, dict[str, Any]] = json.loads((OLD / "resumed_runs.json").read_text())
 IMAGE_TIME = 1_700_000_000_000_000_000
+TRUST = ("--trust", "./redness.py:redness")  # code that a run names is named again
 EVALUATION = (
-    *("eval", "--checkpoint", "resumed/user_file", "--seeds", 2, "--steps", 3),
+    *("eval", *TRUST, "--checkpoint", "resumed/user_file", "--seeds", 2, "--steps", 3),
     *("--prompts", "two_prompts.txt", "--trained-prompts", "animals"),
     *("--history", 0, "--best-of", 0, "--no-held-out", "--out"),
 )
@@ -146,7 +147,7 @@ def test_a_killed_run_resumes_to_the_end_with_the_numbers_of_its_own_version(
     run = work / "runs" / name
     due = RESUMED[name]
     assert [row["iteration"] for row in metrics(run)] == [1]
-    code, _, error = ddpo("train", "--resume", run.relative_to(work))
+    code, _, error = ddpo("train", "--resume", run.relative_to(work), *TRUST)
     assert code == 0, error
     rows = metrics(run)
     assert rows[:1] == metrics(OLD / "runs" / name)
@@ -168,7 +169,7 @@ def test_a_killed_run_resumes_to_the_end_with_the_numbers_of_its_own_version(
 
 def test_a_finished_run_resumes(work: Path, ddpo: Run) -> None:
     run = work / "resumed" / "user_file"
-    code, _, error = ddpo("train", "--resume", run, "--iterations", 3)
+    code, _, error = ddpo("train", "--resume", run, "--iterations", 3, *TRUST)
     assert code == 0, error
     rows = metrics(run)
     assert rows[:2] == metrics(OLD / "resumed" / "user_file")
@@ -216,7 +217,7 @@ def test_a_reward_that_scores_otherwise_refuses_the_run(
 
 def test_a_changed_file_of_a_user_refuses_the_run(work: Path, ddpo: Run) -> None:
     (work / "redness.py").write_text((work / "redness.py").read_text() + "\nEDITED = True\n")
-    code, _, error = ddpo("train", "--resume", "runs/user_file")
+    code, _, error = ddpo("train", "--resume", "runs/user_file", *TRUST)
     assert code == 2
     assert "is not the one that it was started with" in error
 

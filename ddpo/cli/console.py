@@ -127,8 +127,10 @@ def quiet_libraries() -> None:
     """Silences loading bars and advice of the libraries; called before a command loads a model."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from diffusers.utils import logging as diffusers_logging
+    from transformers import dynamic_module_utils
     from transformers.utils import logging as transformers_logging
 
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # it would ask whether to run a model's own code
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()

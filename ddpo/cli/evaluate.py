@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ddpo.cli.console import quiet_libraries
-from ddpo.cli.options import RunDevice, number_option
+from ddpo.cli.options import RunDevice, Trust, number_option
 from ddpo.distributed import is_first_process
 from ddpo.errors import ConfigError
 from ddpo.eval.config import BEST_OF, HISTORY
@@ -141,6 +141,7 @@ def evaluate_command(
     eta: Eta = None,
     out: Out = None,
     device: RunDevice = None,
+    trust: Trust = None,
     form: Format = "terminal",
     fail_if: FailIf = None,
 ) -> None:
@@ -169,6 +170,7 @@ def evaluate_command(
         eta=eta,
         out=out,
         device=device,
+        trust=tuple(trust or ()),
     )
 
 
@@ -188,6 +190,7 @@ def compare_command(
     base: Base = None,
     out: Out = None,
     device: RunDevice = None,
+    trust: Trust = None,
     form: Format = "terminal",
     fail_if: FailIf = None,
 ) -> None:
@@ -210,6 +213,7 @@ def compare_command(
         base=base,
         out=out,
         device=device,
+        trust=tuple(trust or ()),
         history=0,
         best_of=0,
     )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ddpo.cli.options import Trust
+
 
 def export_command(
     checkpoint: Annotated[
@@ -25,18 +27,21 @@ def export_command(
         str | None,
         typer.Option(help="Repository of the Hugging Face Hub to upload to, owner/name."),
     ] = None,
+    trust: Trust = None,
 ) -> None:
     """Write a checkpoint that plain diffusers loads, with a model card."""
     from ddpo.policies.checkpoints.folder import find_checkpoint
 
-    find_checkpoint(checkpoint, model)  # a mistake is reported before libraries are loaded
+    find_checkpoint(
+        checkpoint, model, trust or ()
+    )  # a mistake is reported before libraries are loaded
     from ddpo.cli.console import quiet_libraries
 
     quiet_libraries()
     from ddpo.trainer.run.export import export
     from ddpo.trainer.run.export import push_to_hub as push
 
-    info = export(checkpoint, to, merge, model)
+    info = export(checkpoint, to, merge, model, trust or ())
     loader = f'pipeline.load_lora_weights("{to}")'
     if merge or info.kind == "full":
         loader = f'DiffusionPipeline.from_pretrained("{to}")'

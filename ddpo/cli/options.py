@@ -21,6 +21,7 @@ __all__ = [
     "OnePrompt",
     "RewardName",
     "RunDevice",
+    "Trust",
     "UseCache",
     "number_option",
 ]
@@ -56,6 +57,16 @@ Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
 
 RunDevice = Annotated[str | None, typer.Option(help=f"{DEVICE_HELP} Default: the run's.")]
 """The device of a command that reads a run."""
+
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="WORD",
+        help="Code or server that a run or checkpoint may name, such as ./file.py:Object; "
+        "repeatable. Anything else that it names is neither run nor called.",
+    ),
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, not a table.")]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from ddpo.cli.console import quiet_libraries
-from ddpo.cli.options import AUTO, RunDevice, number_option
+from ddpo.cli.options import AUTO, RunDevice, Trust, number_option
 from ddpo.errors import ConfigError
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
 
@@ -75,6 +75,7 @@ def sample_command(
         int, number_option(SEED, "Seed of the noise, which is the same for every checkpoint.")
     ] = 0,
     device: RunDevice = None,
+    trust: Trust = None,
 ) -> None:
     """Write images of a model or a checkpoint, with a contact sheet.
 
@@ -89,7 +90,7 @@ def sample_command(
     chosen = _prompts(prompts, file)
     check_free(out)
     keys = _keys(chosen, count)
-    info = find_checkpoint(checkpoint, model) if checkpoint else None
+    info = find_checkpoint(checkpoint, model, trust or ()) if checkpoint else None
     base = info.model if info else model or "emoji"
     quiet_libraries()
     _note_prompts(base, [prompt.text for prompt in chosen])

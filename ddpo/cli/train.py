@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ddpo.cli.console import one_line_warnings, quiet_libraries, silent_writer_threads
-from ddpo.cli.options import DEVICE_HELP, number_option
+from ddpo.cli.options import DEVICE_HELP, Trust, number_option
 from ddpo.distributed import follow_quietly, is_first_process
 from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
 from ddpo.ranges import ITERATIONS, SEED
@@ -112,6 +112,7 @@ def train_command(
     low_memory: LowMemory = False,
     track: Trackers = None,
     settings: Settings = None,
+    trust: Trust = None,
 ) -> None:
     """Finetune a model on a reward, into a run folder with checkpoints and metrics."""
     named = {
@@ -134,7 +135,7 @@ def train_command(
             raise ConfigError(
                 f"--resume continues a run where it is; leave out {' and '.join(others)}"
             )
-        _resume(resume, layers, track or [])
+        _resume(resume, layers, track or [], trust or [])
         return
     folder = out or _default_folder(layers)
     if dry_run:
@@ -143,12 +144,12 @@ def train_command(
         _train(folder, layers, track or [])
 
 
-def _resume(folder: Path, layers: Layers, track: list[str]) -> None:
+def _resume(folder: Path, layers: Layers, track: list[str], trust: list[str]) -> None:
     quiet_libraries()
     from ddpo.trainer import resume
 
     trackers = _checked_trackers(track)
-    _show(resume(folder, settings=_merged(layers)), folder, trackers)
+    _show(resume(folder, settings=_merged(layers), trust=trust), folder, trackers)
 
 
 def _train(folder: Path, layers: Layers, track: list[str]) -> None:
@@ -171,7 +172,9 @@ def _dry_run(folder: Path, layers: Layers, track: list[str]) -> None:
 
 def _default_folder(layers: Layers) -> Path:
     """runs/<reward>-<time>."""
-    reward = str(_merged(layers).get("reward", "compressibility"))
+    from ddpo.rewards.spec import redacted
+
+    reward = redacted(str(_merged(layers).get("reward", "compressibility")))
     return Path("runs") / f"{_slug(reward)}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
@@ -269,7 +272,8 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
             raise
         raise type(error)(f"{error} — {_remainder(folder, error)}") from error
     typer.echo(f"Run folder: {folder}")
-    typer.echo(f"Next: ddpo eval --checkpoint {folder}")
+    options = _trust_options(folder, ("reward", "model"))
+    typer.echo(f"Next: ddpo eval --checkpoint {shlex.quote(str(folder))}{options}")
 
 
 def _report_interruption(folder: Path) -> None:
@@ -280,7 +284,15 @@ def _report_interruption(folder: Path) -> None:
 
 
 def _resume_hint(folder: Path) -> str:
-    return f"resume with: ddpo train --resume {shlex.quote(str(folder))}"
+    command = f"ddpo train --resume {shlex.quote(str(folder))}"
+    return f"resume with: {command}{_trust_options(folder)}"
+
+
+def _trust_options(folder: Path, settings: tuple[str, ...] | None = None) -> str:
+    """The options, after a space, that name the code and the servers of a run; see `RunFolder`."""
+    from ddpo.trainer.run.folder import RunFolder
+
+    return RunFolder.open(folder).trust_options(settings)
 
 
 def _remainder(folder: Path, error: DdpoError) -> str:

@@ -46,6 +46,7 @@ class EvalConfig:
     eta: Annotated[float | None, ETA] = None
     out: Path | None = None
     device: str | None = None
+    trust: tuple[str, ...] = ()  # code and servers that a run or checkpoint may name
 
     def __post_init__(self) -> None:
         check_numbers(self)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.devices import AUTO, resolve_device
-from ddpo.errors import CheckpointError, ConfigError
+from ddpo.errors import ConfigError
 from ddpo.eval.config import EvalConfig
 from ddpo.eval.generate.probe import PROBE_CARDS
 from ddpo.eval.inputs.checkpoints import EvalCheckpoint, find_eval_checkpoints
@@ -21,8 +21,13 @@ from ddpo.eval.inputs.image_folders import (
     without_prompts,
 )
 from ddpo.eval.inputs.models import BASE, ModelFacts
-from ddpo.eval.inputs.rewards import PlannedReward, plan_rewards
-from ddpo.eval.inputs.runs import RunFacts, nested
+from ddpo.eval.inputs.rewards import (
+    PlannedReward,
+    plan_rewards,
+    trained_rewards,
+    unscored_rewards,
+)
+from ddpo.eval.inputs.runs import nested
 from ddpo.eval.inputs.splits import Split, SplitFacts, load_splits, numbered_lists
 from ddpo.eval.plan_notes import SAMPLED, checkpoint_notes
 from ddpo.policies.family import default_dtype, sampler_defaults
@@ -30,9 +35,7 @@ from ddpo.policies.sampler import SamplerSettings
 from ddpo.prompts import load_prompts
 from ddpo.ranges import IMAGES
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.scoring.resolve import single_rewards
-from ddpo.rewards.setting_paths import missing_files
-from ddpo.rewards.zoo import ResolvedReward, resolve
+from ddpo.rewards.zoo import resolve
 from ddpo.types import Prompt
 
 __all__ = ["BestOfPlan", "Plan", "plan"]
@@ -129,6 +132,7 @@ def plan(config: EvalConfig) -> Plan:
         CheckpointError: a checkpoint is missing, of another base model, or in a damaged run.
         PromptError: a prompt list cannot be read.
         UnknownNameError, RewardLoadError: a reward cannot be found.
+        UntrustedError: a run or checkpoint names code or a server that `config` does not name.
         ConfigError: a setting is out of range, or something needed is not known.
     """
     _check(config)
@@ -147,6 +151,7 @@ def _plan_checkpoints(config: EvalConfig) -> Plan:
         seeds=config.seeds,
         history=config.history,
         history_seeds=config.history_seeds,
+        trust=config.trust,
     )
     compared = [one for one in checkpoints if not one.facts.history]
     first = compared[0]
@@ -155,7 +160,7 @@ def _plan_checkpoints(config: EvalConfig) -> Plan:
     loaded = load_splits(config.prompts, trained, model=model, leaks=config.leaks)
     splits = tuple(split for split, _ in loaded)
     split_facts = tuple(facts for _, facts in loaded)
-    rewards = plan_rewards(config, _trained_rewards(config, checkpoints))
+    rewards = plan_rewards(config, trained_rewards(config, compared))
     settings = first.run.config
     device = resolve_device(config.device or str(settings.get("device", AUTO)))
     return Plan(
@@ -175,7 +180,10 @@ def _plan_checkpoints(config: EvalConfig) -> Plan:
         dtype=str(settings.get("dtype") or default_dtype(model, device)),
         out=config.out or _default_out(compared),
         manifests={one.facts.name: _manifest(one) for one in compared},
-        notes=checkpoint_notes(compared, trained is not None, rewards, splits, split_facts),
+        notes=(
+            *unscored_rewards(config, compared),
+            *checkpoint_notes(compared, trained is not None, rewards, splits, split_facts),
+        ),
     )
 
 
@@ -294,38 +302,6 @@ def _trained_prompts(
     if any(found is None for found in lists):
         return None
     return _distinct(prompt for found in lists for prompt in found or ())
-
-
-def _trained_rewards(
-    config: EvalConfig, checkpoints: Sequence[EvalCheckpoint]
-) -> list[ResolvedReward]:
-    """The distinct rewards of the runs.
-
-    Raises:
-        CheckpointError: the file of a reward is missing, and no `--reward` has the same content.
-    """
-    runs = {
-        str(checkpoint.run.config["reward"]): checkpoint.run
-        for checkpoint in checkpoints
-        if "reward" in checkpoint.run.config
-    }
-    return [_moved_reward(config, run) or resolve(spec) for spec, run in runs.items()]
-
-
-def _moved_reward(config: EvalConfig, run: RunFacts) -> ResolvedReward | None:
-    """The requested reward that replaces a run's missing file; None if nothing is missing."""
-    missing = missing_files({"reward": run.config["reward"]}).get("reward")
-    if missing is None:
-        return None
-    before = nested(run.manifest, "reward")
-    for found in map(resolve, config.rewards):
-        files = [dict(one.files) for one in single_rewards(found) if one.files]
-        if found.card.id == run.trained_on and files == before.get("files", files):
-            return found
-    raise CheckpointError(
-        f"{run.name}: the file {missing} of its reward is missing; "
-        "if it was moved, give its new place with --reward"
-    )
 
 
 def _best_of(

@@ -25,6 +25,7 @@ from ddpo.eval.stages.progress import EvalProgress, Observer, ignore_progress
 from ddpo.eval.stages.sampling import provide_images
 from ddpo.eval.stages.scoring import check_rewards, score_images
 from ddpo.io.atomic import remove_remains, write_text
+from ddpo.io.links import check_links
 from ddpo.io.lock import LOCK_FILE, owned
 from ddpo.io.reading import reading
 from ddpo.policies.checkpoints.folder import POLICY_FILE, check_present
@@ -94,11 +95,25 @@ def _one_owner(plan: Plan, world: World) -> Iterator[None]:
             for checkpoint in plan.checkpoints:
                 check_present(checkpoint.info)  # it may have been removed before it was locked
             if world.is_main:
+                _check_links(plan)
                 advice = "wait for it to end, or choose another --out"
                 lock = plan.out / LOCK_FILE
                 stack.enter_context(owned(lock, plan.out, "ddpo eval", advice))
                 remove_remains(plan.out)
         yield
+
+
+def _check_links(plan: Plan) -> None:
+    """Checks that no link of a run or an earlier evaluation leads to where this one would write.
+
+    Raises:
+        CheckpointError: one does.
+    """
+    check_links(plan.out)
+    for checkpoint in plan.checkpoints:
+        run = checkpoint.info.run
+        if run is not None and plan.out.is_relative_to(run):
+            check_links(run)
 
 
 def write_report(out: Path, findings: Findings) -> None:

@@ -87,6 +87,8 @@ def read_json(
         UserError: of the class `error`; the file is missing, too large or damaged.
     """
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe has no end
+            raise error(f"{path} is not a file")
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except FileNotFoundError as absent:
@@ -119,6 +121,8 @@ def json_lines(path: Path, fields: Fields | None = None) -> Iterator[JsonLine]:
     """
     if not path.exists():
         return
+    if not path.is_file():  # a device or a pipe has no end
+        raise CheckpointError(f"{path} is not a file")
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES + 1), b""), 1):
             record, fault = _record_or_fault(line, fields or {})

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from ddpo.errors import ConfigError, NewerApiError
 from ddpo.ranges import BILLION, SECONDS, Range, check_numbers
+from ddpo.text import shown_value
 
 __all__ = [
     "API_VERSION",
@@ -210,7 +211,7 @@ class RewardCard:
         """
         defaults = {option.name: option.default for option in self.options}
         settled = {
-            name: defaults.get(name) if name in PLACEMENT else value
+            name: defaults.get(name) if name in PLACEMENT else shown_value(name, value)
             for name, value in (options or {}).items()
         }
         weights = [asdict(weight) for weight in self.weights]

@@ -16,7 +16,8 @@ from ddpo.errors import ConfigError
 from ddpo.io.atomic import named_path
 from ddpo.prompts import builtin_names
 from ddpo.registry import Registry
-from ddpo.rewards.spec import parse_expression, replace_paths
+from ddpo.rewards.spec import parse_expression, redacted, replace_paths, words_to_trust
+from ddpo.user_code import names_code
 
 __all__ = [
     "NAMING",
@@ -26,6 +27,8 @@ __all__ = [
     "missing_files",
     "moved_path",
     "same_but_for_paths",
+    "setting_words",
+    "storable",
 ]
 
 REWARDS: Final = ("reward", "held_out")
@@ -111,6 +114,31 @@ def missing_files(values: Mapping[str, Any]) -> dict[str, str]:
         if is_file and not named_path(text).exists():
             found.setdefault(setting, text)
     return found
+
+
+def storable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain settings as they are stored and shown: rewards without their secrets."""
+    texts = {name: values[name] for name in REWARDS if isinstance(values.get(name), str)}
+    return dict(values) | {name: redacted(text) for name, text in texts.items()}
+
+
+def setting_words(values: Mapping[str, Any], settings: tuple[str, ...] = NAMING) -> list[str]:
+    """The code and the servers that plain settings name, as `--trust` takes them.
+
+    Args:
+        values: Settings by name.
+        settings: Names of the settings that count.
+    """
+    words: list[str] = []
+    for setting in settings:
+        text = values.get(setting)
+        if not isinstance(text, str):
+            continue
+        if setting in REWARDS:
+            words += words_to_trust(text)
+        elif setting in OBJECTS and names_code(text):
+            words.append(text)
+    return list(dict.fromkeys(words))
 
 
 def same_but_for_paths(setting: str, one: str, other: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from ddpo.devices import AUTO, accelerator
 from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.code import files_digest
+from ddpo.text import shown_value
 from ddpo.user_code import source_digest
 
 __all__ = ["identity", "signature"]
@@ -93,7 +94,11 @@ def _source(card: RewardCard, origin: str) -> str:
 
 
 def _parts(card: RewardCard, options: Mapping[str, Any] | None, origin: str) -> dict[str, str]:
-    chosen = {name: value for name, value in (options or {}).items() if name not in PLACEMENT}
+    chosen = {
+        name: shown_value(name, value)
+        for name, value in (options or {}).items()
+        if name not in PLACEMENT
+    }
     defaults = {option.name: option.default for option in card.options}
     changed = ",".join(
         f"{name}={value}" for name, value in sorted(chosen.items()) if value != defaults.get(name)

@@ -11,29 +11,36 @@ The weight may also stand last, as in aesthetic:device=cuda:0.5. Among the optio
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
+from urllib.parse import urlsplit
 
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
+from ddpo.io.http import is_loopback
 from ddpo.ranges import Range, value_text
 from ddpo.registry import nearest
 from ddpo.rewards.card import PLACEMENT, RewardOption
+from ddpo.text import shown_value, without_secrets
 
 __all__ = [
     "COMBINATIONS",
     "LARGEST",
     "STEPS",
+    "TOKEN_VARIABLE",
     "Bounds",
     "Combination",
     "RewardSpec",
     "join_specs",
     "parse_expression",
     "parse_spec",
+    "redacted",
     "replace_paths",
     "resolve_options",
+    "words_to_trust",
 ]
 
 Value = str | float | int | bool | None
@@ -43,6 +50,12 @@ Combination = Literal["sum", "min", "pareto"]
 COMBINATIONS: Final[tuple[Combination, ...]] = ("sum", "min", "pareto")
 STEPS: Final = ("z", "clamp")
 """Options of every reward. The name "clip" is taken: it is an option of rewards that load CLIP."""
+
+TOKEN_VARIABLE: Final = "DDPO_REWARD_TOKEN"  # noqa: S105  # the name of the variable
+"""Environment variable with the token of a reward server."""
+KEY_VARIABLE: Final = "OPENAI_API_KEY"
+"""Environment variable with the key of a server of a vision-language model."""
+CODE_IN_OPTION: Final = re.compile(r"\.py(?::[\w.]+)?\s*$")
 
 PATH_START: Final = re.compile(r"\.{0,2}[/\\]|~|[A-Za-z]:[\\/]")
 """Start of a reward that is written as a path, not as a bare name or file name."""
@@ -109,6 +122,35 @@ def parse_expression(text: str) -> tuple[Combination, tuple[RewardSpec, ...]]:
     return "sum", tuple(_parse_term(part) for part in _split_terms(stripped))
 
 
+def words_to_trust(text: str) -> list[str]:
+    """The code and the servers that an expression names, as `--trust` takes them.
+
+    A server of this machine counts only while a token or key is set that it would get.
+    An expression that cannot be parsed has none, since it cannot be resolved either.
+    """
+    try:
+        _, terms = parse_expression(text)
+    except ConfigError:
+        return []
+    words: list[str] = []
+    for term in terms:
+        if term.kind in ("file", "object"):
+            words.append(f"{term.target}:{term.attribute}".removesuffix(":"))
+        places = (term.target, *term.options.values())
+        words += [place for place in places if "://" in place and not _is_harmless(place)]
+        words += [value for value in term.options.values() if CODE_IN_OPTION.search(value)]
+    return words
+
+
+def _is_harmless(address: str) -> bool:
+    """True for a server of this machine while no token is set that it would get."""
+    try:
+        host = urlsplit(address).hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(host) and not any(map(os.environ.get, (TOKEN_VARIABLE, KEY_VARIABLE)))
+
+
 def _parse_arguments(
     text: str, combination: Combination, parts: Sequence[str]
 ) -> tuple[RewardSpec, ...]:
@@ -162,6 +204,35 @@ def replace_paths(text: str, place: Callable[[str], str | None]) -> str:
         inner = ", ".join(_replace_in_term(part, place) for part in _split_rewards(found[2]))
         return f"{found[1]}({inner})"
     return " + ".join(_replace_in_term(part, place) for part in _split_terms(stripped))
+
+
+def redacted(text: str) -> str:
+    """The expression with `***` for secrets, as it is stored and shown; the same without any."""
+    if without_secrets(text) == text:
+        return text
+    try:
+        parse_expression(text)
+    except ConfigError:
+        return without_secrets(text)
+    stripped = text.strip()
+    if found := re.fullmatch(r"(min|pareto)\((.*)\)", stripped, re.DOTALL):
+        inner = ", ".join(_redacted_term(part) for part in _split_rewards(found[2]))
+        return f"{found[1]}({inner})"
+    return " + ".join(_redacted_term(part) for part in _split_terms(stripped))
+
+
+def _redacted_term(text: str) -> str:
+    """As `redacted`, for one term; its weight stays."""
+    head, options = _split_options(text.strip())
+    if not options:
+        return without_secrets(head)
+    weight = re.fullmatch(rf"(.+)(:{_weight_after(options)})", options, re.DOTALL)
+    tail = weight[2] if weight else ""
+    shown: list[str] = []
+    for part in options.removesuffix(tail).split(","):
+        name, equals, value = part.partition("=")
+        shown.append(f"{name}{equals}{shown_value(name, value)}")
+    return f"{head}:{','.join(shown)}{tail}"
 
 
 def _replace_in_term(text: str, place: Callable[[str], str | None]) -> str:

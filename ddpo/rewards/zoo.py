@@ -5,8 +5,9 @@ Nothing heavy is imported before a reward is made.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ from ddpo.rewards.scoring.standardise import load_reference
 from ddpo.rewards.scoring.user_reward import Factory, adopt, card_for
 from ddpo.rewards.spec import (
     STEPS,
+    TOKEN_VARIABLE,
     Combination,
     RewardSpec,
     parse_expression,
     resolve_options,
 )
+from ddpo.text import REDACTED
 from ddpo.user_code import load_file, load_object, loaded_files
 
 __all__ = ["ResolvedReward", "make_reward", "resolve", "resolve_card", "rewards"]
@@ -78,6 +81,7 @@ def resolve(spec: str, **options: Any) -> ResolvedReward:
 
 def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
     given = {**parsed.options, **options}
+    _refuse_redacted(parsed, given)
     if parsed.kind == "url":
         card, factory, origin = _remote(parsed.target, given.pop("token", None))
         return ResolvedReward(card, resolve_options(card.id, card.options, given), origin, factory)
@@ -97,6 +101,25 @@ def _resolve_one(parsed: RewardSpec, options: dict[str, Any]) -> ResolvedReward:
     return ResolvedReward(
         card_for(user_card, chosen, origin), chosen, origin, factory_or_none, files=files
     )
+
+
+def _refuse_redacted(parsed: RewardSpec, given: Mapping[str, Any]) -> None:
+    """Refuses options whose secret was not stored; the token of a server may be in a variable.
+
+    Raises:
+        ConfigError: an option is needed again.
+    """
+    for name, value in given.items():
+        in_variable = parsed.kind == "url" and name == "token" and os.environ.get(TOKEN_VARIABLE)
+        if REDACTED in str(value) and not in_variable:
+            raise ConfigError(
+                f"reward {parsed.target!r}: the secret in its option {name!r} was not stored; "
+                f"give the whole reward again with --reward, or {_secret_advice(parsed)}"
+            )
+
+
+def _secret_advice(parsed: RewardSpec) -> str:
+    return f"set {TOKEN_VARIABLE}" if parsed.kind == "url" else "read it from a variable"
 
 
 def _remote(url: str, token: str | None) -> tuple[RewardCard, Factory, str]:

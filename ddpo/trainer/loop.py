@@ -7,7 +7,7 @@ arXiv 2305.13301, section 4.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ddpo.trainer.monitoring.preflight import check_room, preflight
 from ddpo.trainer.rollout import Collection, IterationSamples, check_scorable, joined
 from ddpo.trainer.run.folder import RunFolder
 from ddpo.trainer.run.recorder import Recorder
-from ddpo.trainer.run.resume import base_model, merged_config, with_absolute_paths
+from ddpo.trainer.run.resume import base_model, check_named, merged_config, with_absolute_paths
 from ddpo.trainer.settings import settings_finding
 from ddpo.trainer.sharding import join_world
 from ddpo.trainer.training_setup import TrainingSetup
@@ -171,7 +171,10 @@ def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
 
 
 def resume(
-    path: Path, iterations: int | None = None, settings: Mapping[str, Any] | None = None
+    path: Path,
+    iterations: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    trust: Iterable[str] = (),
 ) -> Generator[Event]:
     """Resumes a run after its last finished iteration, to the bit on a CPU.
 
@@ -180,12 +183,14 @@ def resume(
         iterations: new total of iterations; None: that of the run.
         settings: plain nested values, as of a recipe. Values that the run has already change
             nothing; `ddpo.trainer.run.resume` names the settings that may change.
+        trust: code and servers that the run may name, besides those of `settings`.
 
     Raises:
         CheckpointError: `path` is not a run folder, or is damaged.
         ConfigError: `iterations` is less than the run has, or a setting, the prompts, the reward,
             the algorithm or the model differ from those of the run.
         RunExistsError: another process trains in the folder.
+        UntrustedError: the run names code or a server that the caller does not.
         UserError, RewardFailure, TrainingDiverged: as `train`.
     """
     with closing(RunFolder.open(path)) as run:
@@ -193,6 +198,7 @@ def resume(
         if iterations is not None:
             requested |= {"iterations": iterations}
         config, changes = merged_config(run, requested)
+        check_named(run, config, model, settings or {}, trust)
         world = join_world(config.device)
         with world.all_succeed(), enough_memory(None):
             run.own(world.is_main)

@@ -190,7 +190,7 @@ def test_a_model_of_a_module_keeps_the_name_that_it_is_found_by(tmp_path: Path) 
     with torch.no_grad():
         next(policy.trainable_parameters())[1].add_(1.0)
     policy.save(tmp_path, 7)
-    info = find_checkpoint(tmp_path)
+    info = find_checkpoint(tmp_path, trust=[name])
     assert (info.model, info.iteration, info.weights.name) == (name, 7, "tiny.safetensors")
     again = load_policy(info.model, tmp_path)
     assert torch.equal(*(next(one.trainable_parameters())[1] for one in (policy, again)))
@@ -218,14 +218,14 @@ def test_a_file_trains_and_a_run_is_not_resumed_when_it_was_changed(
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["origins"][
         "algorithm"
     ].startswith("mine.py sha256:")
-    list(resume(tmp_path / "run", 3))
+    list(resume(tmp_path / "run", 3, trust=[f"{mine}:Mine"]))
     mine.write_text(FILE + "\n# changed\n")
     with pytest.raises(
         ConfigError,
         match=r"the algorithm '.*mine.py:Mine' was that of mine.py sha256:\w+ "
         r"when it was started, and is now",
     ):
-        list(resume(tmp_path / "run", 4))
+        list(resume(tmp_path / "run", 4, trust=[f"{mine}:Mine"]))
 
 
 def test_a_module_and_an_object_will_do() -> None:

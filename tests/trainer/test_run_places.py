@@ -103,8 +103,10 @@ def test_resume_evaluation_export_and_sample_from_another_directory(
         str(project / "p.txt"),
     )
     assert ddpo("train", "--resume", "../project/runs/x/", "--iterations", "2", *said_again)[0] == 0
-    assert ddpo("train", "--resume", tmp_path / "linked", "--iterations", "3")[0] == 0
-    assert ddpo("eval", "--checkpoint", "../project/runs/../runs/x", *QUICK, "--out", "e")[0] == 0
+    trust = ("--trust", f"{project}/r.py:Red")
+    assert ddpo("train", "--resume", tmp_path / "linked", "--iterations", "3", *trust)[0] == 0
+    words = ("--checkpoint", "../project/runs/../runs/x", *QUICK, *trust)
+    assert ddpo("eval", *words, "--out", "e")[0] == 0
     assert ddpo("export", "../project/runs/x", "--to", "exported")[0] == 0
     assert (
         ddpo("sample", "--checkpoint", "../linked", "a cat", "--count", "1", "--out", "drawn")[0]
@@ -112,7 +114,9 @@ def test_resume_evaluation_export_and_sample_from_another_directory(
     )
     monkeypatch.chdir(project / "runs" / "x" / "checkpoints" / "iteration-000003")
     (Path.cwd() / "unseen.txt").write_text("a fox\n")
-    code, output, errors = ddpo("eval", "--checkpoint", ".", *QUICK, "--out", tmp_path / "e2")
+    code, output, errors = ddpo(
+        "eval", "--checkpoint", ".", *QUICK, *trust, "--out", tmp_path / "e2"
+    )
     assert code == 0, errors
     assert (
         "iteration 3, trained on" in output
@@ -121,10 +125,11 @@ def test_resume_evaluation_export_and_sample_from_another_directory(
 
 def test_a_project_that_moved_as_a_whole_is_whole(ddpo: Run, project: Path, tmp_path: Path) -> None:
     project.rename(tmp_path / "moved")
-    code, _, errors = ddpo("train", "--resume", "../moved/runs/x", "--iterations", "2")
+    trust = ("--trust", "../moved/r.py:Red")
+    code, _, errors = ddpo("train", "--resume", "../moved/runs/x", "--iterations", "2", *trust)
     assert code == 0, errors
     assert config(tmp_path / "moved" / "runs" / "x")["prompts"] == str(tmp_path / "moved" / "p.txt")
-    code, _, errors = ddpo("eval", "--checkpoint", "../moved/runs/x", *QUICK, "--out", "e")
+    code, _, errors = ddpo("eval", "--checkpoint", "../moved/runs/x", *QUICK, *trust, "--out", "e")
     assert code == 0, errors
 
 
@@ -145,8 +150,9 @@ def test_a_file_that_moved_alone_is_named_and_its_new_place_is_taken(
     assert len(errors.strip().splitlines()) == 1
     assert f"{project / file} of its setting" in errors
     assert f"with {option[0]} PATH" in errors
+    trust = ("--trust", f"{project}/r.py:Red")
     code, _, errors = ddpo(
-        "train", "--resume", project / "runs" / "x", "--iterations", "2", *option
+        "train", "--resume", project / "runs" / "x", "--iterations", "2", *option, *trust
     )
     assert code == 0, errors
     assert str(tmp_path / "kept" / file) in json.dumps(config(project / "runs" / "x"))
@@ -158,7 +164,15 @@ def test_a_changed_file_of_the_reward_is_named(ddpo: Run, project: Path, file: s
     path.write_text(
         path.read_text().replace("0.5", "0.75").replace("2.0", "2.5").replace("[:, 0]", "[:, 1]")
     )
-    code, _, errors = ddpo("train", "--resume", project / "runs" / "x", "--iterations", "2")
+    words = (
+        "--resume",
+        project / "runs" / "x",
+        "--iterations",
+        "2",
+        "--trust",
+        f"{project}/r.py:Red",
+    )
+    code, _, errors = ddpo("train", *words)
     assert code == 2
     assert f"is not the one that it was started with: {Path(file)} has changed" in errors
 
@@ -177,8 +191,9 @@ def test_another_content_under_a_new_path_is_refused(
     shutil.copytree(project, tmp_path / "other", ignore=shutil.ignore_patterns("runs", "model"))
     (tmp_path / "other" / "helper.py").write_text("SCALE = 3.0\n")
     (tmp_path / "other" / "p.txt").write_text("a cat\na cow\n")
+    trust = ("--trust", f"{project}/r.py:Red")
     code, _, errors = ddpo(
-        "train", "--resume", project / "runs" / "x", "--iterations", "2", *option
+        "train", "--resume", project / "runs" / "x", "--iterations", "2", *option, *trust
     )
     assert code == 2
     assert "started with" in errors
@@ -203,6 +218,7 @@ def test_a_run_of_an_earlier_version_resumes_where_it_was_made(
     assert code == 2
     assert "r.py of its setting reward is not there" in errors
     monkeypatch.chdir(project)
-    code, _, errors = ddpo("train", "--resume", "runs/x", "--iterations", "2")
+    trust = ("--trust", "./r.py:Red")
+    code, _, errors = ddpo("train", "--resume", "runs/x", "--iterations", "2", *trust)
     assert code == 0, errors
     assert config(run)["reward"] == f"{project}/r.py:Red + darkness:0.5"

@@ -46,6 +46,7 @@ def named_rewards(specs: Sequence[str]) -> dict[str, ResolvedReward]:
         ConfigError: The same reward is given twice.
         UserError: As for `resolve`.
     """
+    from ddpo.rewards.spec import redacted
     from ddpo.rewards.zoo import resolve
 
     found: list[ResolvedReward] = []
@@ -56,7 +57,7 @@ def named_rewards(specs: Sequence[str]) -> dict[str, ResolvedReward]:
             raise UnknownNameError(f"{spec}: no such file or folder, and {error}") from error
     ids = [reward.card.id for reward in found]
     named = {
-        reward.card.id if ids.count(reward.card.id) == 1 else spec: reward
+        reward.card.id if ids.count(reward.card.id) == 1 else redacted(spec): reward
         for spec, reward in zip(specs, found, strict=True)
     }
     if len(named) < len(specs):

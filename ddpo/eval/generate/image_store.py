@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ __all__ = [
 
 IMAGES: Final = "images"
 NAME: Final = "journal"
+SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 Pixels = NDArray[np.uint8]
 
@@ -100,7 +102,9 @@ class ImageStore(ClosedOnExit):
         self._known.clear()
         for record in self._journal.records():
             try:
-                self._know(_key(record), str(record["image"]), dict(record["facts"]))
+                sha256 = str(record["image"])
+                if SHA256.fullmatch(sha256):  # it is part of a path
+                    self._know(_key(record), sha256, dict(record["facts"]))
             except (KeyError, TypeError, ValueError):
                 continue  # a line of another program
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpo.errors import CheckpointError, ConfigError
+from ddpo.errors import CheckpointError, ConfigError, UntrustedError
 from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.runs import RunFacts, read_run
 from ddpo.io.tensors import tensor_files_digest
@@ -40,7 +40,13 @@ class _Found:
 
 
 def find_eval_checkpoints(
-    paths: Sequence[str], *, base: str | None = None, seeds: int, history: int, history_seeds: int
+    paths: Sequence[str],
+    *,
+    base: str | None = None,
+    seeds: int,
+    history: int,
+    history_seeds: int,
+    trust: Iterable[str] = (),
 ) -> tuple[EvalCheckpoint, ...]:
     """The checkpoints at `paths` in that order, each after earlier ones of its run, evenly spaced.
 
@@ -50,22 +56,24 @@ def find_eval_checkpoints(
         seeds: images per prompt of each checkpoint.
         history: largest number of earlier checkpoints of each run.
         history_seeds: images per prompt of each earlier checkpoint.
+        trust: code that a checkpoint may name as its base model.
 
     Raises:
         CheckpointError, MissingResourceError: a checkpoint is missing, damaged, or of another base
             model than the first.
         ConfigError: the same checkpoint is named twice.
+        UntrustedError: a checkpoint names code as its base model, which the caller does not.
     """
     found: list[_Found] = []
     for path in paths:
-        info = find_checkpoint(path, base)
+        info = find_checkpoint(path, base, trust)
         found.append(_Found(path, info, read_run(info.run)))
     _check_distinct([one.info for one in found])
     _check_one_base(found)
     taken = {one.info.folder.resolve() for one in found}
     checkpoints: list[EvalCheckpoint] = []
     for one, name in zip(found, _names(found), strict=True):
-        for earlier in _earlier(one.info, history, taken):
+        for earlier in _earlier(one.info, history, taken, trust):
             taken.add(earlier.folder.resolve())
             title = f"{one.run.name}@{earlier.iteration}"
             before = _Found(str(earlier.folder), earlier, one.run)
@@ -153,18 +161,21 @@ def _check_one_base(found: Sequence[_Found]) -> None:
             )
 
 
-def _earlier(info: CheckpointInfo, most: int, taken: set[Path]) -> list[CheckpointInfo]:
+def _earlier(
+    info: CheckpointInfo, most: int, taken: set[Path], trust: Iterable[str]
+) -> list[CheckpointInfo]:
     """Up to `most` earlier checkpoints of the same run, evenly spaced, the newest included.
 
-    Checkpoints that cannot be read, such as half-written ones, are left out.
+    Checkpoints that cannot be read, such as half-written ones, or that name other code are left
+    out.
     """
     if info.run is None or most < 1:
         return []
     before: list[CheckpointInfo] = []
     for folder in checkpoint_folders(info.run / "checkpoints"):
         try:
-            other = find_checkpoint(folder)
-        except CheckpointError:
+            other = find_checkpoint(folder, trust=(*trust, info.model))
+        except (CheckpointError, UntrustedError):
             continue
         if other.iteration < info.iteration and other.folder.resolve() not in taken:
             before.append(other)

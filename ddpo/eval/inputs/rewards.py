@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from ddpo.errors import ConfigError
+from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.config import EvalConfig
+from ddpo.eval.inputs.checkpoints import EvalCheckpoint
 from ddpo.eval.inputs.held_out import choose_artefacts, choose_held_out
+from ddpo.eval.inputs.runs import RunFacts, nested
+from ddpo.rewards.scoring.resolve import single_rewards
+from ddpo.rewards.setting_paths import missing_files
+from ddpo.rewards.spec import words_to_trust
 from ddpo.rewards.zoo import ResolvedReward, resolve
+from ddpo.user_code import refuse_unnamed, trust_options, unnamed
 
-__all__ = ["PlannedReward", "plan_rewards"]
+__all__ = ["PlannedReward", "plan_rewards", "trained_rewards", "unscored_rewards"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,73 @@ def plan_rewards(
         for id in choose_artefacts(cards):
             found.setdefault(id, PlannedReward(resolve(id), "artefact"))
     return tuple(found.values())
+
+
+def trained_rewards(
+    config: EvalConfig, checkpoints: Sequence[EvalCheckpoint]
+) -> list[ResolvedReward]:
+    """The distinct rewards of the runs, without those of `unscored_rewards`.
+
+    Raises:
+        CheckpointError: the file of a reward is missing, and no `--reward` has the same content.
+        UntrustedError: a run names code or a server that the user does not, and there is no other
+            reward to score with.
+    """
+    runs = {
+        str(checkpoint.run.config["reward"]): checkpoint
+        for checkpoint in checkpoints
+        if "reward" in checkpoint.run.config
+    }
+    found: list[ResolvedReward] = []
+    for spec, checkpoint in runs.items():
+        if moved := _moved_reward(config, checkpoint.run):
+            found.append(moved)
+        elif not _unnamed(config, checkpoint):
+            found.append(resolve(spec))
+        elif not config.rewards:
+            refuse_unnamed(_config_file(checkpoint), words_to_trust(spec), _named(config))
+    return found
+
+
+def unscored_rewards(config: EvalConfig, checkpoints: Sequence[EvalCheckpoint]) -> tuple[str, ...]:
+    """A note for each run whose reward is code or a server that the user did not name."""
+    left = {one.facts.name: words for one in checkpoints if (words := _unnamed(config, one))}
+    return tuple(
+        f"The reward that {name} was trained on scores nothing here: it names "
+        f"{' and '.join(words)}, which was neither run nor called. {trust_options(words)} lets it."
+        for name, words in left.items()
+    )
+
+
+def _unnamed(config: EvalConfig, checkpoint: EvalCheckpoint) -> list[str]:
+    """Code and servers of a run's reward that the user did not name."""
+    return unnamed(words_to_trust(str(checkpoint.run.config.get("reward", ""))), _named(config))
+
+
+def _named(config: EvalConfig) -> list[str]:
+    """The code and the servers that the user named."""
+    return [*config.trust, *(word for spec in config.rewards for word in words_to_trust(spec))]
+
+
+def _config_file(checkpoint: EvalCheckpoint) -> Path:
+    """The file that names a run's reward."""
+    return (checkpoint.info.run or checkpoint.info.folder) / "config.json"
+
+
+def _moved_reward(config: EvalConfig, run: RunFacts) -> ResolvedReward | None:
+    """The requested reward that replaces a run's missing file; None if nothing is missing."""
+    missing = missing_files({"reward": run.config["reward"]}).get("reward")
+    if missing is None:
+        return None
+    before = nested(run.manifest, "reward")
+    for found in map(resolve, config.rewards):
+        files = [dict(one.files) for one in single_rewards(found) if one.files]
+        if found.card.id == run.trained_on and files == before.get("files", files):
+            return found
+    raise CheckpointError(
+        f"{run.name}: the file {missing} of its reward is missing; "
+        "if it was moved, give its new place with --reward"
+    )
 
 
 def _of_single_images(found: Sequence[ResolvedReward]) -> tuple[ResolvedReward, ...]:

@@ -16,18 +16,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Final
 
 from ddpo.errors import CheckpointError
 from ddpo.io.atomic import named_path
 from ddpo.io.json_files import parse_json
+from ddpo.io.links import check_links
 from ddpo.policies.checkpoints.external import fetch, needs_base, recognise
 from ddpo.policies.checkpoints.lora import LORA_FILE
 from ddpo.policies.checkpoints.unet import UNET
 from ddpo.policies.model_place import facts_of, fingerprint, place_of, same_place
+from ddpo.user_code import names_code, refuse_unnamed
 from ddpo.weights import sha256_of
 
 __all__ = [
@@ -147,7 +149,9 @@ def write_facts(
     (folder / POLICY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
-def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo:
+def find_checkpoint(
+    path: Path | str, base: str | None = None, trust: Iterable[str] = ()
+) -> CheckpointInfo:
     """The checkpoint at `path`, of ddpo or of another trainer.
 
     For a run folder it is the latest checkpoint; `RUN/best` is the best one by `held_out`. Other
@@ -157,26 +161,28 @@ def find_checkpoint(path: Path | str, base: str | None = None) -> CheckpointInfo
     Args:
         path: Path or hub id.
         base: Base model; required for other trainers' checkpoints, else it must match.
+        trust: Code that the checkpoint may name as its base model.
 
     Raises:
+        UntrustedError: The checkpoint names code as its base model, which the caller does not.
         CheckpointError: There is no checkpoint, it is damaged, or `base` is missing or wrong.
         MissingResourceError: The hub id cannot be fetched.
     """
     name = str(path)
     path = named_path(path)
     if path.name == "best" and not path.exists() and path.parent.is_dir():
-        return _with_base(_read(_best(path.parent)), base)
+        return _with_base(_read(_best(path.parent)), base, trust)
     if not path.exists():
         found = fetch(name, base)
         if found is None:
             raise CheckpointError(f"{path}: no such checkpoint or run folder")
         path = found
     if (path / POLICY_FILE).is_file():
-        return _with_base(_read(path), base)
+        return _with_base(_read(path), base, trust)
     folders = checkpoint_folders(path / "checkpoints")
     inside = [folder for folder in folders if (folder / POLICY_FILE).is_file()]
     if inside:
-        return _with_base(_read(inside[-1]), base)
+        return _with_base(_read(inside[-1]), base, trust)
     external = recognise(path)
     if external is None:
         raise CheckpointError(
@@ -274,8 +280,10 @@ def _content_digest(path: Path) -> str:
     return tensor_file_digest(path)
 
 
-def _with_base(info: CheckpointInfo, base: str | None) -> CheckpointInfo:
+def _with_base(info: CheckpointInfo, base: str | None, trust: Iterable[str]) -> CheckpointInfo:
     if base is None:
+        words = [info.model] if names_code(info.model) else []
+        refuse_unnamed(info.folder / POLICY_FILE, words, trust)
         return info
     check_base(info, base)
     return replace(info, model=base)
@@ -285,7 +293,10 @@ def _best(run: Path) -> Path:
     """The folder named in the run's `best.json`."""
     file = (run if run.name == "checkpoints" else run / "checkpoints") / BEST_FILE
     try:
-        folder = file.with_name(str(parse_json(file.read_bytes())["folder"]))
+        name = str(parse_json(file.read_bytes())["folder"])
+        if not _is_inside(name) or "/" in name or "\\" in name:
+            raise ValueError(f"it names {name!r}, outside its folder")
+        folder = file.with_name(name)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{run} has no best checkpoint: only runs with the setting held_out choose one"
@@ -312,9 +323,13 @@ def _read(folder: Path) -> CheckpointInfo:
     if schema != SCHEMA:
         raise CheckpointError(f"{file} has schema {schema}, this ddpo reads {SCHEMA}")
     own = record.get("weights")
-    weights = folder / str(own or (LORA_FILE if kind == "lora" else UNET))
-    if not weights.exists():
+    name = str(own or (LORA_FILE if kind == "lora" else UNET))
+    if not _is_inside(name):
+        raise CheckpointError(f"{file} is damaged: its weights {name!r} are outside its folder")
+    weights = folder / name
+    if not weights.is_file() and not weights.is_dir():
         raise CheckpointError(f"{folder} lacks {weights.name}")
+    _check_links(folder)
     incomplete = kind == "lora" and not own and not {"rank", "alpha", "targets"} <= set(adapter)
     if kind not in ("lora", "full") or incomplete:
         raise CheckpointError(f"{file} is damaged: kind {kind!r} with adapter settings {adapter}")
@@ -335,6 +350,25 @@ def _digests(record: Mapping[str, Any]) -> dict[str, str]:
     """
     digests = {str(name): str(value) for name, value in dict(record.get("sha256", {})).items()}
     for name in digests:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if not _is_inside(name):
             raise ValueError(f"it names {name!r}, outside its folder")
     return digests
+
+
+def _is_inside(name: str) -> bool:
+    """True for a relative path that does not leave its folder, here or on Windows."""
+    path = PureWindowsPath(name)
+    return not (path.anchor or ".." in path.parts or "\0" in name or name in ("", "."))
+
+
+def _check_links(folder: Path) -> None:
+    """Checks that nothing in a checkpoint leads out of its folder, or is a device or a pipe.
+
+    A checkpoint in the cache of the hub consists of links into `blobs`, beside its `snapshots`.
+
+    Raises:
+        CheckpointError: Something does; it could be any file of this machine.
+    """
+    real = folder.resolve()
+    blobs = [real.parent.parent / "blobs"] if real.parent.name == "snapshots" else []
+    check_links(folder, allowed=blobs)

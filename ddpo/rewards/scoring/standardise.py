@@ -103,10 +103,14 @@ def load_reference(path: Path) -> ScoreDistribution:
         ConfigError: It is not a distribution, is damaged, or was written by a newer ddpo.
     """
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe has no end
+            raise ConfigError(f"z={path} is not a file")
         values = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         advice = f"make it with `ddpo rewards calibrate REWARD IMAGES… --out {path}`"
         raise MissingResourceError(f"z={path}: no such file; {advice}") from error
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"z={path} cannot be read as JSON: {error}") from error
     schema = values.get("schema") if isinstance(values, dict) else None

@@ -23,12 +23,12 @@ from ddpo.rewards.serve.wire import (
     decode_output,
     encode_batch,
 )
-from ddpo.text import shortened
+from ddpo.rewards.spec import TOKEN_VARIABLE
+from ddpo.text import REDACTED, shortened
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["TOKEN_VARIABLE", "RemoteReward"]
 
-TOKEN_VARIABLE: Final = "DDPO_REWARD_TOKEN"  # noqa: S105  # the name of the variable
 CONNECT_SECONDS: Final = 10.0
 LONGEST_REPLY: Final = 16 * 1024 * 1024  # bytes
 LONGEST_ERROR: Final = 64 * 1024  # bytes
@@ -45,14 +45,16 @@ class RemoteReward:
 
     Args:
         url: address of the reward.
-        token: token of the server; None for the environment variable DDPO_REWARD_TOKEN.
+        token: token of the server; None for the environment variable DDPO_REWARD_TOKEN. It is sent
+            over https and to this machine only.
 
     Attributes:
         origin: "server", a hash of everything there that scores depend on, and the server's
             signature; part of the signature here.
 
     Raises:
-        ConfigError: The URL has another form, or the server does not know the reward or the token.
+        ConfigError: The URL has another form, a token is given for plain http to another machine,
+            or the server does not know the reward or the token.
         NewerApiError: The server speaks a newer API.
         RewardUnavailable: The server cannot be reached.
         RewardFailure: Something else answers there.
@@ -60,7 +62,8 @@ class RemoteReward:
 
     def __init__(self, url: str, token: str | None = None) -> None:
         self._base, self._name, loopback = _parse(url)
-        self._headers = {"Content-Type": "application/json", **_authorization(token)}
+        safe = loopback or self._base.startswith("https:")
+        self._headers = {"Content-Type": "application/json", **_authorization(token, safe)}
         self._opener = build_opener(loopback=loopback)
         try:
             reply = self._request("card", None, CONNECT_SECONDS)
@@ -178,9 +181,24 @@ def _parse(url: str) -> tuple[str, str, bool]:
     return f"{parts.scheme}://{parts.netloc}", name, is_loopback(host)
 
 
-def _authorization(token: str | None) -> dict[str, str]:
-    found = token or os.environ.get(TOKEN_VARIABLE)
-    if not found:
+def _authorization(token: str | None, safe: bool) -> dict[str, str]:
+    """The header with the token, which does not travel as plain text.
+
+    Args:
+        token: the token; None for that of the environment.
+        safe: True if the connection is https or stays on this machine.
+
+    Raises:
+        ConfigError: the token is malformed, or was given for a connection that is not safe.
+    """
+    given = None if token == REDACTED else token
+    if given and not safe:
+        raise ConfigError(
+            "a token does not travel over plain http:// to another machine: "
+            "use https://, or a tunnel to 127.0.0.1"
+        )
+    found = given or os.environ.get(TOKEN_VARIABLE)
+    if not found or not safe:
         return {}
     if not found.isascii() or not found.isprintable():
         raise ConfigError(
@@ -204,6 +222,7 @@ def _local(card: RewardCard) -> RewardCard:
         libraries=(),
         weights=(),
         options=(),
+        for_options=None,
     )
 
 
@@ -214,7 +233,7 @@ def _failure(base: str, answer: Reply) -> RewardFailure:
     except (JsonError, KeyError, TypeError):
         line = _line(answer.reason)
     if answer.status == 401:
-        line += f"; set {TOKEN_VARIABLE}, or token=… behind the URL"
+        line += f"; set {TOKEN_VARIABLE}, which is sent over https:// and to this machine only"
     text = f"{base} answered {answer.status}: {line}"
     if answer.status >= 500 or answer.status == 429:
         return RewardUnavailable(text)

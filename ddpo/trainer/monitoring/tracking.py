@@ -6,6 +6,7 @@ run of one process lacks. They also write hyper-parameters to a folder of their 
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import json
 import netrc
@@ -35,6 +36,7 @@ TRACKERS: Final = ("tensorboard", "wandb")
 PROJECT: Final = "ddpo"  # in Weights & Biases, unless WANDB_PROJECT names another
 MODULES: Final = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 ENTRY_POINTS: Final = {"tensorboard": "SummaryWriter", "wandb": "init"}
+WANDB_SERVER: Final = "https://api.wandb.ai"  # the default of the package wandb
 WITHOUT_ACCOUNT: Final = ("offline", "dryrun", "disabled")  # values of WANDB_MODE
 
 
@@ -93,6 +95,7 @@ def _not_installed(name: str) -> MissingResourceError:
 
 def _check_wandb_account(wandb: Any) -> None:
     """Raises `UserError` unless Weights & Biases is offline or accepts the credentials."""
+    _refuse_other_server(Path())
     try:
         wandb.setup(wandb.Settings(silent=True, console="off"))
         settings = wandb.setup().settings
@@ -110,6 +113,28 @@ def _check_wandb_account(wandb: Any) -> None:
         raise UserError(
             f"--track wandb: {one_line(error)}; WANDB_MODE=offline needs no server"
         ) from error
+
+
+def _refuse_other_server(folder: Path) -> None:
+    """Refuses a server that a folder's `wandb/settings` names: it would get the user's key.
+
+    Raises:
+        UserError: the file names one, and WANDB_BASE_URL does not take precedence.
+    """
+    file = folder / "wandb" / "settings"
+    if os.environ.get("WANDB_BASE_URL") or not file.is_file():
+        return
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        parser.read_string(file.read_text(encoding="utf-8"))
+        named = [parser[section].get("base_url", WANDB_SERVER) for section in parser]
+    except (OSError, ValueError, configparser.Error) as error:
+        raise UserError(f"--track wandb: {file} cannot be read: {one_line(error)}") from error
+    if other := [address for address in named if address.strip("'\"/ ") != WANDB_SERVER]:
+        raise UserError(
+            f"--track wandb: {file} names the server {other[0]}, which would get your key; "
+            "if that is right, set WANDB_BASE_URL"
+        )
 
 
 def _has_credentials(url: str) -> bool:
@@ -138,6 +163,8 @@ def open_tracker(name: str, folder: Path, done: int) -> Tracker:
     Raises:
         UserError: The service refuses, or its files cannot be written.
     """
+    if name == "wandb":
+        _refuse_other_server(folder)
     try:
         if name == "tensorboard":
             return TensorBoardTracker(folder / "tensorboard", done)

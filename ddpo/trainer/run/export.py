@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shutil
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +37,13 @@ OPTIONAL: Final = {
 """Parts of a pipeline that ddpo does not use, each with the files that it is loaded from."""
 
 
-def export(path: Path, to: Path, merge: bool = False, model: str | None = None) -> CheckpointInfo:
+def export(
+    path: Path,
+    to: Path,
+    merge: bool = False,
+    model: str | None = None,
+    trust: Iterable[str] = (),
+) -> CheckpointInfo:
     """Writes a checkpoint for plain diffusers, with a model card, whole or not at all.
 
     LoRA becomes `pytorch_lora_weights.safetensors`, for `pipeline.load_lora_weights`. With `merge`,
@@ -49,6 +55,7 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
         to: the new folder.
         merge: True to add LoRA weights to the denoiser's own.
         model: present place of the base model, if it was moved since training.
+        trust: code that the checkpoint may name as its base model.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
@@ -56,7 +63,7 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
         MissingResourceError: the base model is missing.
         ConfigError: `to` cannot be written, or the model is not Stable Diffusion.
     """
-    info = find_checkpoint(path, model)
+    info = find_checkpoint(path, model, trust)
     try:
         with owned_file(to, "ddpo export", "--to"), reading(info.folder / POLICY_FILE):
             _write_export(info, to, merge)

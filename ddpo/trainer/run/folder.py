@@ -14,6 +14,7 @@ moment loses at most the iteration under way.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Mapping
@@ -26,13 +27,16 @@ import torch
 from ddpo.errors import CheckpointError, ConfigError, DdpoError, RunExistsError, one_line
 from ddpo.io.atomic import atomic_folder, remove_remains, storing, write_json, write_text
 from ddpo.io.json_files import check_fields, json_lines, parse_json, read_json
+from ddpo.io.links import check_links
 from ddpo.io.lock import LOCK_FILE, Ownership
 from ddpo.io.sync import make_folder, sync_descriptor, sync_folder
 from ddpo.io.tensors import load_tensors, save_tensors
+from ddpo.rewards.setting_paths import NAMING, setting_words, storable
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Metrics
 from ddpo.trainer.recipe import config_from_dict
 from ddpo.trainer.run.checkpoints import prune
+from ddpo.user_code import trust_options
 
 __all__ = ["RunFolder"]
 
@@ -60,9 +64,11 @@ class RunFolder:
 
         Raises:
             RunExistsError: another process owns it; the message names that process.
+            CheckpointError: a link in the folder leads out of it, where the run would write.
         """
         self.writes = writes
         if writes:
+            check_links(self.path)
             advice = "wait for it to end, or choose another --out"
             self._ownership = Ownership(self.path / LOCK_FILE, self.path, "ddpo train", advice)
 
@@ -71,8 +77,8 @@ class RunFolder:
         if self._ownership is not None:
             self._ownership.release()
 
-    @staticmethod
-    def check_new(path: Path) -> None:
+    @classmethod
+    def check_new(cls, path: Path) -> None:
         """Checks that a new run can be made in `path`.
 
         The remains of a run that was killed before it had its settings do not count.
@@ -82,9 +88,10 @@ class RunFolder:
         """
         if path.exists() and (not path.is_dir() or _holds_something(path)):
             if (path / "config.json").exists():
+                options = cls(path).trust_options()
                 raise RunExistsError(
                     f"{path} already holds a run: choose another --out, "
-                    f"or continue it with --resume {path}"
+                    f"or continue it with --resume {shlex.quote(str(path))}{options}"
                 )
             raise RunExistsError(f"{path} already holds something else: choose another --out")
 
@@ -114,7 +121,7 @@ class RunFolder:
             run.own(writes)
             cls.check_new(path)  # another process may have been faster
             write_json(path / "manifest.json", manifest)
-            write_json(path / "config.json", config.to_dict())
+            write_json(path / "config.json", storable(config.to_dict()))
         except DdpoError:
             run.close()
             raise
@@ -149,6 +156,19 @@ class RunFolder:
         except (ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{self.path / 'config.json'} is damaged: {error}") from error
 
+    def trust_options(self, settings: tuple[str, ...] | None = None) -> str:
+        """The options, after a space, that name the code and the servers of the run; "" for none.
+
+        Args:
+            settings: names of the settings that count; None for all.
+        """
+        try:
+            values = self.config().to_dict()
+        except CheckpointError:
+            return ""
+        words = setting_words(values, settings or NAMING)
+        return f" {trust_options(words)}" if words else ""
+
     def manifest(self) -> dict[str, Any]:
         """The facts that were written when the run was started.
 
@@ -177,14 +197,15 @@ class RunFolder:
             self._sweep()
             self._cut_metrics(iteration)
             if changes:
-                manifest = self.manifest() | {"config": config.to_dict()}
+                settings = storable(config.to_dict())
+                manifest = self.manifest() | {"config": settings}
                 note = {
                     "after": iteration,
                     "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "changed": changes,
                 }
                 manifest["resumed"] = [*manifest.get("resumed", []), note]
-                write_json(self.path / "config.json", config.to_dict())
+                write_json(self.path / "config.json", settings)
                 write_json(self.path / "manifest.json", manifest)
         self.prune(config.checkpoint_keep)
 

@@ -15,6 +15,8 @@ from ddpo.errors import ConfigError
 from ddpo.policies.model_place import facts_of
 from ddpo.prompts import PromptSet
 from ddpo.rewards.scoring.resolve import ResolvedReward, single_rewards
+from ddpo.rewards.setting_paths import storable
+from ddpo.rewards.spec import redacted
 from ddpo.trainer.config import TrainConfig
 
 __all__ = ["check_unchanged", "describe"]
@@ -63,7 +65,7 @@ def describe(
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "processes": processes,
-        "config": config.to_dict(),
+        "config": storable(config.to_dict()),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "reward": _reward(config, reward),
         "prompts": {
@@ -79,7 +81,7 @@ def describe(
 def _reward(config: TrainConfig, reward: ResolvedReward) -> dict[str, Any]:
     """The facts about the reward, as plain values."""
     return {
-        "spec": config.reward,
+        "spec": redacted(config.reward),
         "card": reward.card.to_dict(),
         "signature": reward.signature,
         "origin": reward.origin,
@@ -118,7 +120,7 @@ def check_unchanged(
     then = before["reward"]
     now = json.loads(json.dumps(_reward(config, reward)))
     refused = (
-        f"the run cannot be resumed: the reward {config.reward!r} "
+        f"the run cannot be resumed: the reward {redacted(config.reward)!r} "
         "is not the one that it was started with"
     )
     if changed := _changed_files(then, now):

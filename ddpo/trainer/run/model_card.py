@@ -11,6 +11,7 @@ from typing import Any, Final
 from ddpo.io.json_files import json_lines
 from ddpo.policies.checkpoints.folder import CheckpointInfo
 from ddpo.rewards.spec import replace_paths
+from ddpo.text import single_line
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.run.folder import RunFolder
 
@@ -79,9 +80,19 @@ def _front_matter(info: CheckpointInfo, whole: bool) -> str:
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---", ""])
 
 
+def _text(text: object) -> str:
+    """A text of the run's files that opens no tag, ends no table cell and breaks no line."""
+    return single_line(str(text)).replace("<", "&lt;").replace("|", "\\|").replace("![", "!\\[")
+
+
+def _code(text: object) -> str:
+    """A text of the run's files as code, which ends neither itself nor a table cell."""
+    return f"`{single_line(str(text)).replace('`', chr(0x2CB)).replace('|', chr(0x2502))}`"
+
+
 def _title(info: CheckpointInfo) -> str:
     how = "LoRA for" if info.kind == "lora" else "Finetuned"
-    return f"{how} `{_base(info)}`, iteration {info.iteration}"
+    return f"{how} {_code(_base(info))}, iteration {info.iteration}"
 
 
 def _base(info: CheckpointInfo) -> str:
@@ -95,7 +106,7 @@ def _use(info: CheckpointInfo, whole: bool, call: str) -> str:
     else:
         base = "ddpo/policies/emoji/weights" if info.model == "emoji" else _base(info)
         lines = [
-            f'pipeline = DiffusionPipeline.from_pretrained("{base}")',
+            f"pipeline = DiffusionPipeline.from_pretrained({json.dumps(base)})",
             'pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")',
         ]
     # the sampler of the training: others ignore eta, and DDIM may clip latents
@@ -126,7 +137,7 @@ def _training(
     lines: Sequence[Mapping[str, Any]],
 ) -> str:
     prompts = manifest["prompts"]["list"]
-    shown = ", ".join(f"“{prompt}”" for prompt in prompts[:SHOWN_PROMPTS])
+    shown = ", ".join(f"“{_text(prompt)}”" for prompt in prompts[:SHOWN_PROMPTS])
     if len(prompts) > SHOWN_PROMPTS:
         shown += ", …"
     source = manifest["prompts"]["source"].split(" ")[0]
@@ -138,17 +149,19 @@ def _training(
         adapt = f"LoRA of rank {config.adapt.rank}, alpha {config.adapt.alpha}"
     steps = f"{optim.updates} updates × {optim.epochs} epochs an iteration"
     rows = {
-        "base model": f"`{_base(info)}`",
-        "method": f"`{_last_part(config.algorithm)}`, {adapt}",
+        "base model": _code(_base(info)),
+        "method": f"{_code(_last_part(config.algorithm))}, {adapt}",
         "iterations": f"{info.iteration} of {config.iterations}",
         "reward queries": f"{queries:,} ({sample.samples} images an iteration)",
-        "prompts": f"{len(prompts)}, {source} `{_last_part(config.prompts)}`: {shown}",
+        "prompts": f"{len(prompts)}, {_text(source)} {_code(_last_part(config.prompts))}: {shown}",
         "sampling": (
             f"DDIM, {sample.steps} steps, guidance {sample.guidance:g}, eta {sample.eta:g}"
         ),
         "optimizer": f"AdamW, learning rate {optim.lr:g}, {steps}",
         "seed": str(config.seed),
-        "versions": ", ".join(f"{name} {found}" for name, found in manifest["versions"].items()),
+        "versions": ", ".join(
+            f"{_text(name)} {_text(found)}" for name, found in manifest["versions"].items()
+        ),
     }
     table = "".join(f"| {name} | {text} |\n" for name, text in rows.items())
     return f"## Training\n\n| | |\n|---|---|\n{table}"
@@ -161,12 +174,17 @@ def _last_part(path: str) -> str:
 
 def _reward(manifest: Mapping[str, Any]) -> str:
     card = manifest["reward"]["card"]
-    signature = manifest["reward"]["signature"]
+    signature = _signature(str(manifest["reward"]["signature"]))
     return (
-        f"## Reward\n\n`{card['id']}`: {card['summary']}. Signature: `{signature}`\n\n"
-        f"Known flaws: {card['flaws']}. "
+        f"## Reward\n\n{_code(card['id'])}: {_text(card['summary'])}. Signature: {signature}\n\n"
+        f"Known flaws: {_text(card['flaws'])}. "
         "A model that was trained on a reward leans towards what that reward overlooks.\n"
     )
+
+
+def _signature(text: str) -> str:
+    """A signature as code; its fields are separated by |, which it keeps outside tables."""
+    return f"`{single_line(text).replace('`', chr(0x2CB))}`"
 
 
 def _results(config: TrainConfig, lines: Sequence[Mapping[str, Any]]) -> str:
@@ -182,7 +200,7 @@ def _results(config: TrainConfig, lines: Sequence[Mapping[str, Any]]) -> str:
         bare = replace_paths(
             config.held_out, lambda path: Path(path).name if path.startswith("/") else None
         )
-        held_out = f"`{bare}`, not trained on, on `{_last_part(config.held_out_prompts)}`"
+        held_out = f"{_code(bare)}, not trained on, on {_code(_last_part(config.held_out_prompts))}"
     return (
         "## Results\n\nMean reward of an iteration's images and its standard error, "
         "on the prompts of the training.\n\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,14 +18,24 @@ from ddpo.rewards.setting_paths import (
     missing_files,
     moved_path,
     same_but_for_paths,
+    setting_words,
+    storable,
 )
 from ddpo.trainer.algorithms import algorithms
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Finding
 from ddpo.trainer.recipe import config_from_dict, merged
 from ddpo.trainer.run.folder import RunFolder
+from ddpo.user_code import refuse_unnamed
 
-__all__ = ["Changes", "base_model", "merged_config", "warn", "with_absolute_paths"]
+__all__ = [
+    "Changes",
+    "base_model",
+    "check_named",
+    "merged_config",
+    "warn",
+    "with_absolute_paths",
+]
 
 FREE: Final = (
     "iterations",
@@ -63,8 +73,8 @@ def merged_config(run: RunFolder, requested: Mapping[str, Any]) -> tuple[TrainCo
             `config.json`; names all of them with both values.
     """
     manifest = run.manifest()
-    written = run.config().to_dict()
-    first = manifest.get("config", written)
+    written = storable(run.config().to_dict())
+    first = storable(manifest.get("config", written))
     if edited := _fixed(_changes(first, written)):
         raise ConfigError(
             f"{run.path / 'config.json'} was changed after the run was started: "
@@ -75,11 +85,34 @@ def merged_config(run: RunFolder, requested: Mapping[str, Any]) -> tuple[TrainCo
     config = with_absolute_paths(config_from_dict(merged(here, _without_auto(requested))))
     if missing := missing_files(config.to_dict()):
         raise CheckpointError(_missing_line(run.path, missing))
-    changes = _changes(first, config.to_dict())
+    changes = _changes(first, storable(config.to_dict()))
     first_here = config_from_dict(at_new_place(first, run.path, old_folder))
     _check_fixed(with_absolute_paths(first_here), config)
     sources = dict(config.sources) | dict.fromkeys(changes, "--resume")
     return replace(config, sources=sources if config.sources else {}), changes
+
+
+def check_named(
+    run: RunFolder,
+    config: TrainConfig,
+    model: str,
+    requested: Mapping[str, Any],
+    trust: Iterable[str],
+) -> None:
+    """Checks that the user named all code and servers with which a run would resume.
+
+    Args:
+        run: the run.
+        config: settings with which it would resume.
+        model: place of its base model.
+        requested: plain nested values that the user gave.
+        trust: further words that the user named.
+
+    Raises:
+        UntrustedError: the run's files name others; the message says how to name them.
+    """
+    words = setting_words(config.to_dict() | {"model": model})
+    refuse_unnamed(run.path / "config.json", words, [*setting_words(requested), *trust])
 
 
 def _check_fixed(before: TrainConfig, now: TrainConfig) -> None:
@@ -90,7 +123,9 @@ def _check_fixed(before: TrainConfig, now: TrainConfig) -> None:
     """
     other = {
         name: values
-        for name, values in _fixed(_changes(before.to_dict(), now.to_dict())).items()
+        for name, values in _fixed(
+            _changes(storable(before.to_dict()), storable(now.to_dict()))
+        ).items()
         if name not in NAMING or not same_but_for_paths(name, *values)
     }
     if other:
