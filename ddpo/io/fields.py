@@ -1,16 +1,17 @@
 """Kinds of values in ddpo's own JSON, and the first value of an object that has another kind.
 
-A type stands for its instances: `float` takes integers too, and only `bool` takes booleans. A tuple
-of kinds is an alternative, and a mapping is an object with these fields. Other names of an object
-may have any value, since later versions add some.
+A type stands for its instances: `float` takes integers too, `object` takes all, and otherwise only
+`bool` takes booleans. A tuple of kinds is an alternative, and a mapping an object with fields.
+Other names of an object may have any value, since later versions add some.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -22,6 +23,7 @@ __all__ = [
     "NAME",
     "SHORT",
     "Fields",
+    "Items",
     "Kind",
     "ListOf",
     "MapOf",
@@ -88,11 +90,19 @@ class ListOf:
 
 
 @dataclass(frozen=True, slots=True)
+class Items:
+    """A list of fixed length, with a kind for each item."""
+
+    kinds: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MapOf:
     """An object with any names, of values of one kind; the names are of the kind `names`."""
 
     kind: Kind
     names: Text | None = None
+    fewest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +112,18 @@ class Maybe:
     kind: Kind
 
 
-Kind = type | tuple[Any, ...] | Mapping[str, Any] | Whole | Real | Text | ListOf | MapOf | Maybe
+Kind = (
+    type
+    | tuple[Any, ...]
+    | Mapping[str, Any]
+    | Whole
+    | Real
+    | Text
+    | ListOf
+    | Items
+    | MapOf
+    | Maybe
+)
 Fields = Mapping[str, Kind]
 """Names that an object must have, and the kinds of their values."""
 
@@ -136,13 +157,15 @@ def fault_of(value: object, kind: Kind, name: str = "") -> str:
         return "" if value is None else fault_of(value, kind.kind, name)
     if isinstance(kind, Mapping):
         return _object_fault(value, kind, name)
-    if isinstance(kind, ListOf):
+    if isinstance(kind, ListOf | Items):
         return _list_fault(value, kind, name)
     if isinstance(kind, MapOf):
         return _map_fault(value, kind, name)
     if isinstance(kind, tuple):
         sound = any(not fault_of(value, one, name) for one in kind)
         return "" if sound else _wrong(value, name)
+    if kind is object:
+        return ""
     if isinstance(kind, type):
         sound = isinstance(value, kind) or (kind is float and isinstance(value, int))
         sound = sound and (kind is bool or not isinstance(value, bool))
@@ -173,15 +196,25 @@ def _object_fault(value: object, fields: Fields, name: str) -> str:
     return ""
 
 
-def _list_fault(value: object, kind: ListOf, name: str) -> str:
-    if not isinstance(value, list) or not kind.shortest <= len(value) <= kind.longest:
+def _list_fault(value: object, kind: ListOf | Items, name: str) -> str:
+    if not isinstance(value, list):
         return _wrong(value, name)
-    faults = (fault_of(item, kind.kind, f"{name}[{place}]") for place, item in enumerate(value))
-    return next(filter(None, faults), "")
+    if isinstance(kind, Items):
+        sound = len(value) == len(kind.kinds)
+        kinds: Iterable[Kind] = kind.kinds
+    else:
+        sound = kind.shortest <= len(value) <= kind.longest
+        kinds = itertools.repeat(kind.kind)
+    if not sound:
+        return _wrong(value, name)
+    for place, (item, one) in enumerate(zip(value, kinds, strict=False)):
+        if fault := fault_of(item, one, f"{name}[{place}]"):
+            return fault
+    return ""
 
 
 def _map_fault(value: object, kind: MapOf, name: str) -> str:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or len(value) < kind.fewest:
         return _wrong(value, name)
     for key, item in value.items():
         if kind.names is not None and not kind.names.accepts(key):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -17,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ddpo.errors import CheckpointError
 from ddpo.eval.generate.image_store import ImageStore
 from ddpo.io.atomic import write_json
-from ddpo.io.json_files import parse_json
+from ddpo.io.fields import MapOf, Maybe, Real
+from ddpo.io.json_files import DamagedFileWarning, JsonError, check_fields, read_json
 from ddpo.reward_quality.edits import EDITS, SAME_IMAGE
 from ddpo.reward_quality.sensitivity import edited_batch, sensitivity
 from ddpo.rewards.scoring.scorer import Scorer
@@ -101,13 +104,20 @@ class NoiseFloors:
         return f"{self._images} {identity}"
 
     def _read(self) -> dict[str, float | None]:
-        try:
-            values = parse_json(self._file.read_bytes())
-            return {
-                str(key): None if value is None else float(value) for key, value in values.items()
-            }
-        except (OSError, ValueError, AttributeError, TypeError):
+        if not self._file.exists():
             return {}
+        try:
+            values = read_json(self._file)
+            check_fields(values, MapOf(Maybe(Real(0))))
+        except (CheckpointError, JsonError) as error:
+            warnings.warn(
+                f"the noise floors are measured again, since those of before cannot be used: "
+                f"{self._file}: {str(error).removeprefix(f'{self._file} ')}",
+                DamagedFileWarning,
+                stacklevel=2,
+            )
+            return {}
+        return values
 
 
 def _spread(count: int) -> list[int]:

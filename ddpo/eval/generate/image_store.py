@@ -8,6 +8,7 @@ Other settings have other keys, so that a folder holds the images of any number 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
@@ -26,6 +27,7 @@ from ddpo.errors import ImageError
 from ddpo.images import load_image
 from ddpo.io.atomic import storing
 from ddpo.io.closing import ClosedOnExit
+from ddpo.io.fields import COUNT, DIGEST, SHORT, Fields, Maybe, Text
 from ddpo.io.journal import Journal
 from ddpo.io.sync import sync_files
 
@@ -35,6 +37,30 @@ FOLDER: Final = "images"
 NAME: Final = "journal"
 
 Pixels = NDArray[np.uint8]
+
+
+def _holds_halves(text: str) -> bool:
+    """True for base64 of float16 numbers."""
+    try:
+        return len(base64.b64decode(text, validate=True)) % 2 == 0
+    except ValueError:
+        return False
+
+
+RECORD: Final[Fields] = {
+    "source": SHORT,
+    "prompt": SHORT,
+    "index": COUNT,
+    "swap": SHORT,
+    "image": DIGEST,
+    "facts": {
+        "fit": Maybe(float),
+        "prompt_evidence": Maybe(float),
+        "kl": Maybe(float),
+        "features": Maybe(Text(test=_holds_halves)),
+    },
+}
+"""A line of the journal; facts may have other names too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +107,9 @@ class ImageStore(ClosedOnExit):
     def __init__(self, out: Path, rank: int = 0) -> None:
         self.out = out
         self._rank = rank
-        self._journal = Journal(out / FOLDER, NAME, rank)
+        self._journal = Journal(
+            out / FOLDER, NAME, rank, RECORD, "images that only it names are made again"
+        )
         self._known: dict[ImageKey, StoredImage] = {}
         self._whole: set[str] = set()  # hashes of images that this process wrote or decoded
         self._swept = False
@@ -91,10 +119,7 @@ class ImageStore(ClosedOnExit):
         """Reads the journals again, with the lines that other processes have added."""
         self._known.clear()
         for record in self._journal.records():
-            try:
-                self._know(_key(record), str(record["image"]), dict(record["facts"]))
-            except (KeyError, TypeError, ValueError):
-                continue  # a line of another program
+            self._know(_key(record), record["image"], record["facts"])
 
     def get(self, key: ImageKey) -> StoredImage | None:
         """The journals' record of an image, or None; `damaged` checks the file itself."""
@@ -209,5 +234,4 @@ class ImageStore(ClosedOnExit):
 
 
 def _key(record: Mapping[str, Any]) -> ImageKey:
-    source, prompt, swap = (str(record[name]) for name in ("source", "prompt", "swap"))
-    return ImageKey(source, prompt, int(record["index"]), swap)
+    return ImageKey(record["source"], record["prompt"], record["index"], record["swap"])

@@ -20,7 +20,20 @@ from typing import Any, Final
 
 from ddpo.errors import CheckpointError
 from ddpo.io.atomic import named_path
-from ddpo.io.json_files import parse_json
+from ddpo.io.fields import (
+    COUNT,
+    FILE_NAME,
+    NAME,
+    SHORT,
+    Fields,
+    ListOf,
+    MapOf,
+    Maybe,
+    Real,
+    Whole,
+    shown,
+)
+from ddpo.io.json_files import JsonError, check_fields, read_json
 from ddpo.policies.checkpoints.external import fetch, needs_base, recognise
 from ddpo.policies.checkpoints.lora import LORA_FILE
 from ddpo.policies.checkpoints.unet import UNET
@@ -28,6 +41,7 @@ from ddpo.policies.model_place import facts_of, fingerprint, place_of, same_plac
 from ddpo.weights import sha256_of
 
 __all__ = [
+    "BEST_FIELDS",
     "BEST_FILE",
     "LORA_FILE",
     "POLICY_FILE",
@@ -44,6 +58,24 @@ POLICY_FILE: Final = "policy.json"
 BEST_FILE: Final = "best.json"
 """File beside a run's checkpoints that names the best one by a held-out reward."""
 SCHEMA: Final = 1
+MOST_RANK: Final = 1 << 16
+BEST_FIELDS: Final[Fields] = {"folder": NAME, "iteration": COUNT, "reward": str, "value": Real()}
+POLICY_FIELDS: Final[Fields] = {
+    "schema": int,
+    "model": SHORT,
+    "base": Maybe({"place": Maybe(SHORT), "fingerprint": Maybe(SHORT)}),
+    "kind": SHORT,
+    "iteration": COUNT,
+    "adapter": Maybe(dict),
+    "weights": Maybe(FILE_NAME),
+    "sha256": Maybe(MapOf(SHORT)),
+}
+ADAPTER_FIELDS: Final[Fields] = {
+    "rank": Whole(1, MOST_RANK),
+    "alpha": Real(),
+    "targets": ListOf(SHORT, shortest=1),
+}
+"""The settings of a LoRA of Stable Diffusion; other models have their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +89,7 @@ class BaseFacts:
     @classmethod
     def of(cls, word: str, record: Mapping[str, Any]) -> BaseFacts:
         """The facts from a record of `facts_of`, which is empty in old files."""
-        return cls(word, str(record.get("place", "")), str(record.get("fingerprint", "")))
+        return cls(word, str(record.get("place") or ""), str(record.get("fingerprint") or ""))
 
     def usable(self) -> str:
         """The word that finds the base model from the current directory.
@@ -236,14 +268,11 @@ def _with_base(info: CheckpointInfo, base: str | None) -> CheckpointInfo:
 def _best(run: Path) -> Path:
     """The folder named in the run's `best.json`."""
     file = (run if run.name == "checkpoints" else run / "checkpoints") / BEST_FILE
-    try:
-        folder = file.with_name(str(parse_json(file.read_bytes())["folder"]))
-    except FileNotFoundError as error:
+    if not file.exists():
         raise CheckpointError(
             f"{run} has no best checkpoint: only runs with the setting held_out choose one"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from error
+        )
+    folder = file.with_name(read_json(file, BEST_FIELDS)["folder"])
     if not (folder / POLICY_FILE).is_file():
         raise CheckpointError(f"{file} names {folder.name}, which is not there")
     return folder
@@ -251,30 +280,30 @@ def _best(run: Path) -> Path:
 
 def _read(folder: Path) -> CheckpointInfo:
     file = folder / POLICY_FILE
+    record = read_json(file, {"schema": int})
+    if record["schema"] != SCHEMA:
+        raise CheckpointError(f"{file} has schema {record['schema']}, this ddpo reads {SCHEMA}")
     try:
-        record = parse_json(file.read_bytes())
-        schema = record["schema"]
-        kind = str(record["kind"])
-        iteration = int(record["iteration"])
-        base = BaseFacts.of(str(record["model"]), dict(record.get("base", {})))
-        adapter = dict(record.get("adapter", {}))
+        check_fields(record, POLICY_FIELDS)
+        kind = record["kind"]
+        if kind not in ("lora", "full"):
+            raise JsonError(f"its kind cannot be {shown(kind)}")
+        own = record.get("weights")
+        adapter = record.get("adapter") or {}
+        weights = folder / (own or (LORA_FILE if kind == "lora" else UNET))
+        if not weights.exists():
+            raise CheckpointError(f"{folder} lacks {weights.name}")
+        if kind == "lora" and not own:
+            check_fields({"adapter": adapter}, {"adapter": ADAPTER_FIELDS})
         digests = _digests(record)
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except JsonError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
-    if schema != SCHEMA:
-        raise CheckpointError(f"{file} has schema {schema}, this ddpo reads {SCHEMA}")
-    own = record.get("weights")
-    weights = folder / str(own or (LORA_FILE if kind == "lora" else UNET))
-    if not weights.exists():
-        raise CheckpointError(f"{folder} lacks {weights.name}")
-    incomplete = kind == "lora" and not own and not {"rank", "alpha", "targets"} <= set(adapter)
-    if kind not in ("lora", "full") or incomplete:
-        raise CheckpointError(f"{file} is damaged: kind {kind!r} with adapter settings {adapter}")
+    base = BaseFacts.of(record["model"], record.get("base") or {})
     # The second path is for ".", "../name" and links.
     around = (folder.parent.parent, folder.resolve().parent.parent)
     run = next((place for place in around if (place / "config.json").is_file()), None)
     return CheckpointInfo(
-        folder, base.usable(), kind, iteration, run, adapter, weights, base, digests
+        folder, base.usable(), kind, record["iteration"], run, adapter, weights, base, digests
     )
 
 
@@ -282,10 +311,10 @@ def _digests(record: Mapping[str, Any]) -> dict[str, str]:
     """The digest of each file in a record of `policy.json`; empty for old ones.
 
     Raises:
-        ValueError: A file lies outside the checkpoint folder.
+        JsonError: A file lies outside the checkpoint folder.
     """
-    digests = {str(name): str(value) for name, value in dict(record.get("sha256", {})).items()}
+    digests: dict[str, str] = record.get("sha256") or {}
     for name in digests:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(f"it names {name!r}, outside its folder")
+        if not FILE_NAME.accepts(name):
+            raise JsonError(f"it names {shown(name)}, outside its folder")
     return digests

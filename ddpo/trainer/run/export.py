@@ -11,7 +11,7 @@ from typing import Any, Final
 from ddpo.errors import ConfigError, RunExistsError, UserError, one_line
 from ddpo.io.atomic import atomic_folder
 from ddpo.policies import load_policy
-from ddpo.policies.base_model import BaseModel, open_model
+from ddpo.policies.base_model import BaseModel, layer_shapes, open_model
 from ddpo.policies.checkpoints.folder import (
     LORA_FILE,
     UNET,
@@ -20,6 +20,9 @@ from ddpo.policies.checkpoints.folder import (
     check_files,
     find_checkpoint,
 )
+from ddpo.policies.checkpoints.lora import check_lora, module_shape
+from ddpo.policies.checkpoints.own import own_lora
+from ddpo.policies.checkpoints.unet import check_unet, load_unet
 from ddpo.trainer.run.model_card import model_card
 from ddpo.weights import offline
 
@@ -63,6 +66,8 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise RunExistsError(f"{to} is not an empty folder: choose another --to")
     whole = merge or info.kind == "full"
+    if not whole:
+        _check_lora_file(info)
     card = model_card(info, whole)
     try:
         with atomic_folder(to) as temporary:
@@ -76,18 +81,27 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
     return info
 
 
+def _check_lora_file(info: CheckpointInfo) -> None:
+    """Verifies a LoRA as far as possible without the weights of its base model.
+
+    Raises:
+        CheckpointError: it is damaged, or does not fit the base model on this machine.
+    """
+    found = own_lora(info)
+    if shapes := layer_shapes(info.model):
+        check_lora(found, shapes.__getitem__, info.weights, info.model)
+
+
 def _pipeline(info: CheckpointInfo) -> Any:
     """The base model's pipeline with the trained denoiser, without optional parts that it lacks."""
     import diffusers
-    import torch
 
     policy: Any = load_policy(info.model)
     check_base(info, info.model)
     parts = {name: getattr(policy, name) for name in (*policy.BESIDE, "vae", "unet")}
     if info.kind == "full":
-        parts["unet"] = diffusers.UNet2DConditionModel.from_pretrained(
-            info.folder / UNET, dtype=torch.float32, local_files_only=True, use_safetensors=True
-        )
+        check_unet(policy.unet, info.weights, info.model)
+        parts["unet"] = load_unet(info.weights, info.model)
     base = open_model(info.model)
     parts |= {
         name: base.load_tokenizer(name) for name in base.index if name.startswith("tokenizer")
@@ -101,6 +115,9 @@ def _pipeline(info: CheckpointInfo) -> Any:
         settings["requires_safety_checker"] = False
     pipeline = kind(**parts, **optional, **settings)
     if info.kind == "lora":
+        check_lora(
+            own_lora(info), lambda layer: module_shape(policy.unet, layer), info.weights, info.model
+        )
         pipeline.load_lora_weights(info.folder, weight_name=LORA_FILE)
         pipeline.fuse_lora(components=["unet"])
         pipeline.unload_lora_weights()
