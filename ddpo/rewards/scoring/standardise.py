@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any, Final
 
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.io.atomic import write_json
-from ddpo.io.json_files import parse_json
+from ddpo.io.fields import COUNT, SHORT, Fields, MapOf, Real, Whole
+from ddpo.io.json_files import JsonError, check_fields, read_json
 from ddpo.rewards.card import PLACEMENT, RewardCard
 
 __all__ = [
@@ -22,6 +22,24 @@ __all__ = [
 ]
 
 SCHEMA: Final = 1
+LEAST_SD: Final = 5e-324  # the least number above 0
+FIELDS: Final[Fields] = {
+    "reward": SHORT,
+    "version": SHORT,
+    "options": dict,
+    "scale": SHORT,
+    "signature": str,
+    "count": COUNT,
+    "unscorable": COUNT,
+    "mean": Real(),
+    "sd": Real(LEAST_SD),
+    "percentiles": MapOf(Real()),
+    "images": SHORT,
+    "created": SHORT,
+    "ddpo": SHORT,
+    "schema": Whole(1, SCHEMA),
+}
+"""Fields of `ScoreDistribution` in a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +116,21 @@ def load_reference(path: Path) -> ScoreDistribution:
         MissingResourceError: The file does not exist.
         ConfigError: It is not a distribution, is damaged, or was written by a newer ddpo.
     """
-    try:
-        values = parse_json(path.read_bytes())
-    except FileNotFoundError as error:
+    if not path.exists():
         advice = f"make it with `ddpo rewards calibrate REWARD IMAGES… --out {path}`"
-        raise MissingResourceError(f"z={path}: no such file; {advice}") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"z={path} cannot be read as JSON: {error}") from error
-    schema = values.get("schema") if isinstance(values, dict) else None
-    if isinstance(schema, int) and schema > SCHEMA:
+        raise MissingResourceError(f"z={path}: no such file; {advice}")
+    try:
+        values = read_json(path, error=ConfigError)
+    except ConfigError as error:
+        raise ConfigError(f"z={error}") from error
+    schema = values.get("schema")
+    if type(schema) is int and schema > SCHEMA:
         versions = f"schema {schema}, this ddpo reads {SCHEMA}"
         raise ConfigError(f"z={path} is of a newer ddpo ({versions}): upgrade ddpo")
+    if not {"reward", "mean", "sd", "scale"} <= set(values):
+        raise ConfigError(f"z={path} is not a reference distribution of `ddpo rewards calibrate`")
     try:
-        reference = ScoreDistribution(**values)
-        sound = _finite(reference.mean) and _finite(reference.sd) and reference.sd > 0
-    except TypeError as error:
-        raise ConfigError(
-            f"z={path} is not a reference distribution of `ddpo rewards calibrate`"
-        ) from error
-    if not sound or not isinstance(reference.options, dict) or not isinstance(reference.scale, str):
-        raise ConfigError(f"z={path} is damaged: mean {reference.mean}, sd {reference.sd}")
-    return reference
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+        check_fields(values, FIELDS)
+    except JsonError as error:
+        raise ConfigError(f"z={path} is damaged: {error}") from error
+    return ScoreDistribution(**{name: values[name] for name in FIELDS})
