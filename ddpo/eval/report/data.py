@@ -7,10 +7,8 @@ of one prompt, is NaN here and `null` in the file.
 from __future__ import annotations
 
 import math
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +22,9 @@ from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.inputs.runs import CurvePoint
 from ddpo.eval.inputs.splits import LeakFacts, SplitFacts
 from ddpo.io.atomic import write_json
-from ddpo.io.fields import fault_of, shown
+from ddpo.io.fields import shown
 from ddpo.io.json_files import JsonError, read_json
+from ddpo.io.records import record_of
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -112,7 +111,7 @@ def load_report(path: Path) -> Report:
             f"{path} has schema version {shown(found)}, this ddpo reads {SCHEMA_VERSION}"
         )
     try:
-        return typing.cast(Report, _build(Report, values, ""))
+        return record_of(Report, values, _number)
     except JsonError as error:
         raise ConfigError(f"{path} is not a report of ddpo: {error}") from error
 
@@ -130,59 +129,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _build(hint: Any, value: Any, name: str) -> Any:
-    """The value of type `hint` from plain JSON values: the reverse of `_plain`.
-
-    Raises:
-        JsonError: the value cannot be of that type.
-    """
-    origin = typing.get_origin(hint)
-    if is_dataclass(hint):
-        return _build_record(hint, value, name)
-    if origin in (tuple, Mapping):
-        return _build_many(hint, value, name)
-    if origin in (types.UnionType, typing.Union):
-        (kind,) = (one for one in typing.get_args(hint) if one is not type(None))
-        return None if value is None else _build(kind, value, name)
-    if hint is float and value in (None, "inf", "-inf"):
-        return math.nan if value is None else float(value)
-    if origin is typing.Literal:
-        sound = value in typing.get_args(hint)
-    else:
-        sound = hint is Any or not fault_of(value, hint)
-    if not sound:
-        raise JsonError(f"its {name} cannot be {shown(value)}")
-    return float(value) if hint is float else value
-
-
-def _build_record(hint: Any, value: Any, name: str) -> Any:
-    """An instance of a dataclass from an object of JSON."""
-    if not isinstance(value, Mapping):
-        raise JsonError(f"its {name} cannot be {shown(value)}")
-    hints = typing.get_type_hints(hint)
-    arguments: dict[str, Any] = {}
-    for field in fields(hint):
-        place = f"{name}.{field.name}" if name else field.name
-        if field.name not in value:
-            raise JsonError(f"it has no {place}")
-        arguments[field.name] = _build(hints[field.name], value[field.name], place)
-    return hint(**arguments)
-
-
-def _build_many(hint: Any, value: Any, name: str) -> Any:
-    """A tuple or mapping from a list or object of JSON."""
-    kinds = typing.get_args(hint)
-    if typing.get_origin(hint) is Mapping:
-        if not isinstance(value, Mapping):
-            raise JsonError(f"its {name} cannot be {shown(value)}")
-        return {key: _build(kinds[1], item, f"{name}.{key}") for key, item in value.items()}
-    if not isinstance(value, list):
-        raise JsonError(f"its {name} cannot be {shown(value)}")
-    if kinds[-1] is Ellipsis:
-        kinds = kinds[:1] * len(value)
-    if len(kinds) != len(value):
-        raise JsonError(f"its {name} cannot have {len(value)} items")
-    return tuple(
-        _build(kind, item, f"{name}[{place}]")
-        for place, (kind, item) in enumerate(zip(kinds, value, strict=True))
-    )
+def _number(value: Any, name: str) -> float:
+    """A number of `_plain`."""
+    if value is None:
+        return math.nan
+    if not isinstance(value, bool) and (isinstance(value, int | float) or value in ("inf", "-inf")):
+        return float(value)
+    raise JsonError(f"its {name} cannot be {shown(value)}")
