@@ -45,7 +45,7 @@ MOST_DEPTH: Final = 64  # arrays and objects within each other; ours have fewer 
 MOST_DIGITS: Final = 20  # of an integer; 2⁶⁴ has 20
 MARKS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{},]', re.DOTALL)
 """Texts, brackets and commas."""
-NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 CUT_SHORT: Final = "cut short"
 NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0)  # a named pipe would wait for a writer
 
@@ -79,8 +79,8 @@ def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text, whose numbers must be finite.
 
     Raises:
-        JsonError: the text is not UTF-8, is not JSON, contains NaN, infinity or a NUL character,
-            repeats a name, is nested too deeply, or contains too many values or too large a number.
+        JsonError: the text is not UTF-8, is not JSON, contains NaN or infinity, repeats a name,
+            is nested too deeply, or contains too many values or too large a number.
     """
     return _parsed(text, _refused_constant, _unique)
 
@@ -118,7 +118,7 @@ def read_json(
     Raises:
         UserError: of the class `error`; the file is missing, too large or damaged.
     """
-    return _read(path, fields or {}, error, parse_json)
+    return _read(path, fields or {}, error, _parse_file)
 
 
 def read_foreign_json(
@@ -180,6 +180,14 @@ def warn_of_damage(path: Path, damaged: Sequence[JsonLine], consequence: str) ->
                 f"{first.number} ({first.fault})"
             )
         warnings.warn(f"{path}: {lines}; {consequence}", DamagedFileWarning, stacklevel=3)
+
+
+def _parse_file(data: bytes) -> Any:
+    """As `parse_json`, without NUL characters, which no name of a file can have."""
+    value = parse_json(data)
+    if b"\\u0000" in data and NUL.search(data):
+        raise JsonError("a text has a NUL character in it")
+    return value
 
 
 def _read(
@@ -245,8 +253,6 @@ def _parsed(text: str | bytes, constant: Callable[[str], Any], pairs: Pairs | No
         )
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
-        if constant is _refused_constant and "\\u0000" in text and NUL.search(text):
-            raise JsonError("a text has a NUL character in it")
     except JsonError:
         raise
     except UnicodeDecodeError as error:

@@ -122,7 +122,8 @@ def load_reference(path: Path) -> ScoreDistribution:
     try:
         values = read_json(path, error=ConfigError)
     except ConfigError as error:
-        raise ConfigError(f"z={error}") from error
+        reason = str(error).removeprefix(f"{path} ")
+        raise ConfigError(f"z={path} cannot be read as JSON: {reason}") from error
     schema = values.get("schema")
     if type(schema) is int and schema > SCHEMA:
         versions = f"schema {schema}, this ddpo reads {SCHEMA}"
