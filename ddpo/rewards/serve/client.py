@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import json
 import os
 import urllib.error
 import urllib.request
@@ -12,12 +13,9 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from ddpo.errors import ConfigError, NewerApiError, RewardFailure, RewardUnavailable, one_line
-from ddpo.io.fields import Fields, Text, Whole
 from ddpo.io.http import build_opener
-from ddpo.io.json_files import JsonError, check_fields, parse_foreign
 from ddpo.rewards.card import Calls, RewardCard
 from ddpo.rewards.serve.wire import CALL_SECONDS, WIRE_VERSION, Limits, decode_output, encode_batch
-from ddpo.text import single_line
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["TOKEN_VARIABLE", "RemoteReward"]
@@ -25,13 +23,6 @@ __all__ = ["TOKEN_VARIABLE", "RemoteReward"]
 TOKEN_VARIABLE: Final = "DDPO_REWARD_TOKEN"  # noqa: S105  # the name of the variable
 CONNECT_SECONDS: Final = 10.0
 LONGEST_REPLY: Final = 64 * 1024 * 1024  # bytes
-LIMITS: Final[Fields] = {"body_bytes": Whole(1), "pixels": Whole(1)}
-CARD_REPLY: Final[Fields] = {
-    "signature": Text(100_000),
-    "identity": Text(100_000),
-    "limits": LIMITS,
-    "card": dict,
-}
 CALLS: Final = Calls(concurrency=8, timeout_s=CALL_SECONDS, retries=3)
 
 
@@ -64,18 +55,17 @@ class RemoteReward:
             reply = self._request("card", None, CONNECT_SECONDS)
         except _ClientError as error:
             raise ConfigError(str(error)) from error
-        if type(reply.get("api")) is not int or reply["api"] > WIRE_VERSION:
+        if not isinstance(reply.get("api"), int) or reply["api"] > WIRE_VERSION:
             raise NewerApiError(
                 f"{url}: the server speaks API {reply.get('api')!r}, this ddpo {WIRE_VERSION}: "
                 "upgrade ddpo"
             )
         try:
-            check_fields(reply, CARD_REPLY)
-            self.signature = single_line(reply["signature"])
-            self._identity = single_line(reply["identity"])
-            self._limits = Limits(**{name: reply["limits"][name] for name in LIMITS})
+            self.signature = str(reply["signature"])
+            self._identity = str(reply["identity"])
+            self._limits = Limits(**{name: int(value) for name, value in reply["limits"].items()})
             self.card = _local(RewardCard.from_dict(reply["card"]))
-        except ValueError as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RewardFailure(
                 f"{url} is not a reward of `ddpo rewards serve`: {one_line(error)}"
             ) from error
@@ -132,9 +122,11 @@ class RemoteReward:
         if len(data) > LONGEST_REPLY:
             raise RewardFailure(f"{self._base}: the reply is longer than {LONGEST_REPLY} bytes")
         try:
-            reply = parse_foreign(data)
-        except JsonError as error:
-            raise RewardFailure(f"{self._base}: the reply is not JSON: {error}") from error
+            reply = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise RewardFailure(
+                f"{self._base}: the reply is not JSON: {one_line(error)}"
+            ) from error
         if not isinstance(reply, dict):
             raise RewardFailure(
                 f"{self._base}: the reply is a JSON {type(reply).__name__}, not an object"
@@ -204,8 +196,8 @@ def _local(card: RewardCard) -> RewardCard:
 def _failure(base: str, error: urllib.error.HTTPError) -> RewardFailure:
     """The error of a status other than 200, with the server's own line."""
     try:
-        line = single_line(str(parse_foreign(error.read(4096))["error"]))
-    except (OSError, http.client.HTTPException, JsonError, KeyError, TypeError):
+        line = " ".join(str(json.loads(error.read(4096))["error"]).split())
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError):
         line = str(error.reason)
     if error.code == 401:
         line += f"; set {TOKEN_VARIABLE}, or token=… behind the URL"

@@ -23,10 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import RewardFailure, UserError, one_line
-from ddpo.io.fields import ListOf, MapOf, Maybe, Text
-from ddpo.io.json_files import JsonError, check_fields, parse_json
 from ddpo.rewards.card import RewardCard
-from ddpo.text import single_line
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput
 
 if TYPE_CHECKING:
@@ -44,7 +41,6 @@ __all__ = [
 ]
 
 WIRE_VERSION: Final = 1
-INFINITY: Final = Text(test=("inf", "-inf").__contains__)
 CALL_SECONDS: Final = 120.0
 """Time limit of a call of the reward on the server, and of a request of the client."""
 
@@ -135,10 +131,13 @@ def decode_batch(body: bytes, limits: Limits) -> ImageBatch:
 
 
 def _read_json(body: bytes) -> dict[str, Any]:
+    def refuse(constant: str) -> float:
+        raise ValueError(f"{constant} is no JSON")
+
     try:
-        request = parse_json(body)
-    except JsonError as error:
-        raise Refused(400, f"the body is not JSON: {error}") from error
+        request = json.loads(body, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"the body is not JSON: {one_line(error)}") from error
     if not isinstance(request, dict):
         raise Refused(400, f"the body must be a JSON object, not a {type(request).__name__}")
     return request
@@ -273,20 +272,19 @@ def decode_output(reply: Mapping[str, Any], count: int) -> RewardOutput:
     """
     import torch
 
-    def column(found: Sequence[Any]) -> torch.Tensor:
+    def column(found: Any) -> torch.Tensor:
         return torch.tensor(
             [math.nan if value is None else float(value) for value in found], dtype=torch.float32
         )
 
-    found = reply.get("values")
-    if isinstance(found, list) and len(found) != count:
-        raise RewardFailure(f"the server sent {len(found)} scores for {count} images")
-    scores = ListOf(Maybe((float, INFINITY)), count, count)
-    fields = {"values": scores, "errors": ListOf(Maybe(str)), "parts": MapOf(scores)}
     try:
-        check_fields(reply, fields)
-        parts = {name: column(part) for name, part in reply["parts"].items()}
-        errors = tuple(error and single_line(error) for error in reply["errors"])
-        return RewardOutput(column(reply["values"]), parts, errors)
-    except ValueError as error:  # of the fields, or of a wrong number of errors
+        values = column(reply["values"])
+        parts = {str(name): column(part) for name, part in reply["parts"].items()}
+        errors = tuple(
+            None if error is None else " ".join(str(error).split()) for error in reply["errors"]
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise RewardFailure(f"the server's reply is malformed: {one_line(error)}") from error
+    if len(values) != count:
+        raise RewardFailure(f"the server sent {len(values)} scores for {count} images")
+    return RewardOutput(values, parts, errors)

@@ -24,7 +24,6 @@ from PIL import Image
 from ddpo.errors import ConfigError, RewardUnavailable, one_line
 from ddpo.io.background import Background
 from ddpo.io.http import build_opener
-from ddpo.io.json_files import JsonError, parse_foreign
 from ddpo.rewards.vlm.protocol import (
     TOP_TOKENS,
     NoLogProbs,
@@ -172,8 +171,8 @@ class ServerVlm:
                 "check vlm, model and OPENAI_API_KEY"
             )
         try:
-            return parse_foreign(reply)
-        except JsonError as error:
+            return json.loads(reply)
+        except (ValueError, RecursionError) as error:
             raise UnusableAnswer(f"the server's answer is not JSON: {_excerpt(reply)}") from error
 
     def _exchange(self, path: str, body: bytes | None) -> tuple[int, bytes, str]:
