@@ -6,7 +6,7 @@ import itertools
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, get_args
@@ -167,12 +167,11 @@ class TableJournal:
 
 def _score_rows(record: Mapping[str, Any]) -> tuple[ScoreRow, ...]:
     """The rows of a record of the right kind."""
-    names = [field.name for field in fields(ScoreRow) if field.name not in ("file", "prompt")]
     return tuple(
         ScoreRow(
             file=record["file"],
             prompt=record.get("prompt"),
-            **{name: row[name] for name in names if name in row},
+            **{name: row.get(name) for name in ROW},
         )
         for row in record["rows"]
     )
