@@ -129,13 +129,14 @@ Fields = Mapping[str, Kind]
 
 
 def _stays_inside(name: str) -> bool:
-    """True for a relative path without "..", which cannot leave its folder."""
+    """True for a printable relative path without "..", which cannot leave its folder."""
     path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    inside = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    return inside and name.isprintable()
 
 
 COUNT: Final = Whole()
-SHORT: Final = Text(10_000)
+SHORT: Final = Text(10_000, lambda text: "\0" not in text)
 """A word, path or line."""
 NAME: Final = Text(255, lambda name: _stays_inside(name) and "/" not in name)
 """The name of a file or folder."""

@@ -109,6 +109,21 @@ def _metrics(place: Path) -> Read:
     return lambda file: (read_curve(file), run.metrics())
 
 
+def _curve(place: Path) -> Read:
+    import io
+
+    from rich.console import Console
+
+    from ddpo.cli.training_display import TrainingDisplay, sparkline
+
+    def read(file: Path) -> object:
+        display = TrainingDisplay(place / "run", Console(file=io.StringIO()))
+        display._read_curve()
+        return sparkline(display.rewards), sparkline(display.held_out)
+
+    return read
+
+
 def _state(place: Path) -> Read:
     from ddpo.trainer.run.folder import RunFolder
 
@@ -422,6 +437,13 @@ READERS: tuple[Reader, ...] = (
     Reader("config.json at eval", (RUNS,), "run/config.json", damaged_json, _run_facts, 2),
     Reader("manifest.json at eval", (RUNS,), "run/manifest.json", damaged_json, _run_facts, 2),
     Reader("metrics.jsonl", (RUNS, FOLDER), "run/metrics.jsonl", damaged_lines, _metrics, 3),
+    Reader(
+        "metrics.jsonl on the terminal",
+        ("ddpo/cli/training_display.py",),
+        "run/metrics.jsonl",
+        damaged_lines,
+        _curve,
+    ),
     Reader("metrics.jsonl at export", (), "run/metrics.jsonl", damaged_lines, _card_of_model),
     Reader("state", (TENSORS, FOLDER), "run/state/state.safetensors", damaged_tensors, _state, 0.5),
     Reader(

@@ -122,7 +122,7 @@ def _one(
         return f"more than {LONGEST_SECONDS} s"
     except Exception as error:  # noqa: BLE001  # that is what is sought
         frames = traceback.extract_tb(error.__traceback__)
-        last = [one for one in frames if "/ddpo/" in one.filename][-1]
+        last = [frames[-1], *(one for one in frames if "/ddpo/" in one.filename)][-1]
         place = f"{last.filename.rsplit('/ddpo/', 1)[-1]}:{last.lineno}"
         return f"{type(error).__name__} at {place}: {str(error)[:100]!r}"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.runs import RunFacts, read_run
+from ddpo.io.json_files import DamagedFileWarning
 from ddpo.io.tensors import tensor_file_digest
 from ddpo.policies.checkpoints.folder import BaseFacts, CheckpointInfo, find_checkpoint
 
@@ -149,7 +151,7 @@ def _check_one_base(found: Sequence[_Found]) -> None:
 def _earlier(info: CheckpointInfo, most: int, taken: set[Path]) -> list[CheckpointInfo]:
     """Up to `most` earlier checkpoints of the same run, evenly spaced, the newest included.
 
-    Checkpoints that cannot be read, such as half-written ones, are left out.
+    Checkpoints that cannot be read, such as half-written ones, are left out with a warning.
     """
     if info.run is None or most < 1:
         return []
@@ -157,7 +159,12 @@ def _earlier(info: CheckpointInfo, most: int, taken: set[Path]) -> list[Checkpoi
     for folder in sorted((info.run / "checkpoints").glob("iteration-*")):
         try:
             other = find_checkpoint(folder)
-        except CheckpointError:
+        except CheckpointError as error:
+            warnings.warn(
+                f"the earlier checkpoint {folder.name} is left out: {error}",
+                DamagedFileWarning,
+                stacklevel=2,
+            )
             continue
         if other.iteration < info.iteration and other.folder.resolve() not in taken:
             before.append(other)

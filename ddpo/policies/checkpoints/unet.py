@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import CheckpointError, MissingResourceError, UserError, one_line
+from ddpo.io.fields import shown
 from ddpo.io.json_files import read_foreign_json
 from ddpo.policies.model_files import weight_files
 
@@ -61,7 +62,7 @@ def check_unet(unet: Any, weights: Path, model: str) -> None:
             if theirs != ours:
                 raise CheckpointError(
                     f"{weights} has another architecture than {model!r}: "
-                    f"{name} is {theirs}, not {ours}"
+                    f"{name} is {shown(theirs)}, not {shown(ours)}"
                 )
 
 
