@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,32 +142,3 @@ def test_absurd_facts_are_refused_in_one_line(
     with pytest.raises(CheckpointError, match=message) as error:
         find_checkpoint(old_checkpoint)
     assert len(str(error.value)) < 400
-
-
-def test_an_evaluation_refuses_a_damaged_checkpoint_and_leaves_out_an_earlier_one(
-    old_checkpoint: Path, tmp_path: Path
-) -> None:
-    from ddpo.eval.inputs.checkpoints import find_eval_checkpoints
-    from ddpo.io.json_files import DamagedFileWarning
-
-    checkpoints = tmp_path / "run" / "checkpoints"
-    for number in (1, 2, 3):
-        folder = checkpoints / f"iteration-00000{number}"
-        shutil.copytree(old_checkpoint, folder)
-        record = json.loads((folder / POLICY_FILE).read_text())
-        (folder / POLICY_FILE).write_text(json.dumps(record | {"iteration": number}))
-    (tmp_path / "run" / "config.json").write_text('{"seed": 0}')
-    (tmp_path / "run" / "manifest.json").write_text('{"prompts": {"list": ["a cat"]}}')
-
-    def found() -> list[int]:
-        paths = [str(tmp_path / "run")]
-        some = find_eval_checkpoints(paths, seeds=1, history=6, history_seeds=1)
-        return [one.facts.iteration for one in some]
-
-    assert found() == [1, 2, 3]
-    truncated(checkpoints / "iteration-000001")
-    with pytest.warns(DamagedFileWarning, match="earlier checkpoint iteration-000001 is left out"):
-        assert found() == [2, 3]
-    truncated(checkpoints / "iteration-000003")
-    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
-        found()

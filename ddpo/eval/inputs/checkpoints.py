@@ -15,7 +15,6 @@ from ddpo.eval.inputs.runs import RunFacts, read_run
 from ddpo.io.json_files import DamagedFileWarning
 from ddpo.io.tensors import tensor_file_digest
 from ddpo.policies.checkpoints.folder import BaseFacts, CheckpointInfo, find_checkpoint
-from ddpo.policies.checkpoints.own import verify_weights
 
 __all__ = ["EvalCheckpoint", "find_eval_checkpoints", "weights_hash"]
 
@@ -56,7 +55,6 @@ def find_eval_checkpoints(
     found: list[_Found] = []
     for path in paths:
         info = find_checkpoint(path, base)
-        verify_weights(info)
         found.append(_Found(path, info, read_run(info.run)))
     _check_distinct([one.info for one in found])
     _check_one_base(found)
@@ -64,8 +62,6 @@ def find_eval_checkpoints(
     checkpoints: list[EvalCheckpoint] = []
     for one, name in zip(found, _names(found), strict=True):
         for earlier in _earlier(one.info, history, taken):
-            if not _is_whole(earlier):
-                continue
             taken.add(earlier.folder.resolve())
             title = f"{one.run.name}@{earlier.iteration}"
             before = _Found(str(earlier.folder), earlier, one.run)
@@ -152,24 +148,6 @@ def _check_one_base(found: Sequence[_Found]) -> None:
             )
 
 
-def _is_whole(info: CheckpointInfo) -> bool:
-    """True if the weights of an earlier checkpoint are whole; a warning names damaged ones."""
-    try:
-        verify_weights(info)
-    except CheckpointError as error:
-        _warn_of(info.folder, error)
-        return False
-    return True
-
-
-def _warn_of(folder: Path, error: CheckpointError) -> None:
-    warnings.warn(
-        f"the earlier checkpoint {folder.name} is left out: {error}",
-        DamagedFileWarning,
-        stacklevel=3,
-    )
-
-
 def _earlier(info: CheckpointInfo, most: int, taken: set[Path]) -> list[CheckpointInfo]:
     """Up to `most` earlier checkpoints of the same run, evenly spaced, the newest included.
 
@@ -182,7 +160,11 @@ def _earlier(info: CheckpointInfo, most: int, taken: set[Path]) -> list[Checkpoi
         try:
             other = find_checkpoint(folder)
         except CheckpointError as error:
-            _warn_of(folder, error)
+            warnings.warn(
+                f"the earlier checkpoint {folder.name} is left out: {error}",
+                DamagedFileWarning,
+                stacklevel=2,
+            )
             continue
         if other.iteration < info.iteration and other.folder.resolve() not in taken:
             before.append(other)

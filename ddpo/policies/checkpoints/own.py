@@ -9,30 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from ddpo.errors import CheckpointError, one_line
-from ddpo.io.tensors import check_finite, load_tensors, opened_tensors
-from ddpo.policies.checkpoints.folder import POLICY_FILE, CheckpointInfo, check_files
+from ddpo.io.tensors import check_finite, load_tensors
+from ddpo.policies.checkpoints.folder import POLICY_FILE, CheckpointInfo
 from ddpo.policies.checkpoints.lora import LoraFile, check_lora, module_shape, read_lora
 from ddpo.policies.checkpoints.unet import WEIGHTS
 
-__all__ = ["load_own_lora", "load_own_unet", "own_lora", "verify_weights"]
-
-
-def verify_weights(info: CheckpointInfo) -> None:
-    """Compares a checkpoint's files with their digests; without digests, only looks for damage.
-
-    Raises:
-        CheckpointError: A file is missing, has changed or is truncated, or has weights that are NaN
-            or infinite.
-    """
-    check_files(info)
-    if info.digests or info.external:
-        return
-    weights = info.weights
-    for file in [weights] if weights.is_file() else sorted(weights.rglob("*.safetensors")):
-        if file.suffix == ".safetensors":
-            with opened_tensors(file) as opened:
-                for name in opened.keys():  # noqa: SIM118  # it does not iterate
-                    check_finite({name: opened.get_tensor(name)}, file)
+__all__ = ["load_own_lora", "load_own_unet", "own_lora"]
 
 
 def own_lora(info: CheckpointInfo) -> LoraFile:
