@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from ddpo.errors import CheckpointError
 from ddpo.eval.analysis.noise_floor import FILE, NoiseFloors
 from ddpo.eval.generate.scoring import ScoreJournal
 from ddpo.eval.inputs.runs import read_curve
-from ddpo.io.json_files import DamagedFileWarning
 from ddpo.trainer.run.folder import RunFolder
 from ddpo.types import Prompt
 
@@ -35,42 +35,55 @@ def replace_line(path: Path, number: int, text: bytes) -> None:
 @pytest.mark.parametrize(
     "line", [b"\xff\xfe\n", b"{}\n", b'{"iteration": -1}\n', b"[" * 100_000 + b"\n"]
 )
-def test_metrics_without_a_damaged_line(run: Path, line: bytes) -> None:
+def test_metrics_without_a_damaged_line(
+    run: Path, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     path = run / "metrics.jsonl"
     whole = len(path.read_bytes().splitlines())
     replace_line(path, 0, line)
-    with pytest.warns(DamagedFileWarning, match=r"metrics\.jsonl: line 1 is damaged") as said:
-        assert len(read_curve(path)) == whole - 1
-    assert all("\n" not in str(one.message) for one in said)
-    with pytest.warns(DamagedFileWarning, match="line 1"):
-        assert len(RunFolder(run).metrics()) == whole - 1
+    assert len(read_curve(path)) == whole - 1
+    assert len(RunFolder(run).metrics()) == whole - 1
+    curve, metrics = caplog.messages
+    assert f"{path}: line 1 is damaged" in curve
+    assert f"{path}: line 1 is damaged" in metrics
+    assert "\n" not in curve + metrics
 
 
-def test_a_line_that_a_kill_cut_short_is_no_damage(run: Path) -> None:
+def test_a_line_that_a_kill_cut_short_is_no_damage(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = run / "metrics.jsonl"
     whole = len(path.read_bytes().splitlines())
     with path.open("ab") as file:
         file.write(b'{"iteration": 3, "rew')
     assert len(read_curve(path)) == whole
+    assert not caplog.messages
 
 
-def test_scores_of_a_damaged_line_are_missing_and_the_others_known(tmp_path: Path) -> None:
+def test_scores_of_a_damaged_line_are_missing_and_the_others_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.copy(FIXTURES / "evaluation" / "scores-0.jsonl", tmp_path)
     with ScoreJournal(tmp_path) as journal:
         known = len(journal._known)
     with (tmp_path / "scores-0.jsonl").open("ab") as file:
         file.write(b'{"identity": "x", "scores": [["../../x", "", "nan", {}, null, 0]]}\n')
-    message = r"scores-0\.jsonl: line \d+ is damaged .*; its images are scored again"
-    with pytest.warns(DamagedFileWarning, match=message), ScoreJournal(tmp_path) as journal:
+    with ScoreJournal(tmp_path) as journal:
         assert len(journal._known) == known
+        journal.reload()
+    (line,) = caplog.messages
+    assert re.search(r"scores-0\.jsonl: line \d+ is damaged .*; its images are scored again", line)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": -1}', '{"a": "nan"}', '{"a": 1, "a": 2}'])
-def test_damaged_noise_floors_are_measured_again(text: str, tmp_path: Path) -> None:
+def test_damaged_noise_floors_are_measured_again(
+    text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / FILE).write_text(text)
-    with pytest.warns(DamagedFileWarning, match="noise floors are measured again"):
-        floors = NoiseFloors(tmp_path, [("0" * 64, Prompt("a cat"))])
+    floors = NoiseFloors(tmp_path, [("0" * 64, Prompt("a cat"))])
     assert not floors.known("a")
+    (line,) = caplog.messages
+    assert "noise floors are measured again" in line
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import typer
 
 import ddpo
 from ddpo.cli import cache, recipes, rewards
-from ddpo.cli.console import one_line_warnings
 from ddpo.cli.doctor import doctor_command
 from ddpo.cli.evaluate import compare_command, evaluate_command
 from ddpo.cli.export import export_command
@@ -65,8 +64,7 @@ def main() -> None:
     if offline():
         os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it once, at its import
     try:
-        with one_line_warnings():
-            app()
+        app()
     except UserError as error:
         let_first_process_report()
         typer.secho(f"error: {one_line(error)}", fg="red", err=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
 import re
 import stat
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import CheckpointError, UserError
+from ddpo.io.atomic import printable
 from ddpo.io.fields import SHOWN, Fields, Kind, fault_of, shown
 from ddpo.text import count
 
 __all__ = [
-    "DamagedFileWarning",
     "JsonError",
     "JsonLine",
     "check_fields",
@@ -35,6 +35,7 @@ __all__ = [
     "parse_record",
     "read_foreign_json",
     "read_json",
+    "say_once",
     "warn_of_damage",
 ]
 
@@ -52,8 +53,9 @@ NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0)  # a named pipe would wait for a w
 Pairs = Callable[[list[tuple[str, Any]]], dict[str, Any]]
 
 
-class DamagedFileWarning(UserWarning):
-    """A part of a file is damaged and left out."""
+LOGGER: Final = logging.getLogger("ddpo")
+MOST_SAID: Final = 1000
+_said: set[str] = set()
 
 
 class JsonError(ValueError):
@@ -179,7 +181,16 @@ def warn_of_damage(path: Path, damaged: Sequence[JsonLine], consequence: str) ->
                 f"{count(len(damaged), 'line')} are damaged and left out, the first is line "
                 f"{first.number} ({first.fault})"
             )
-        warnings.warn(f"{path}: {lines}; {consequence}", DamagedFileWarning, stacklevel=3)
+        say_once(f"{path}: {lines}; {consequence}")
+
+
+def say_once(text: str) -> None:
+    """Logs a line about damage as a warning, unless this process did so before."""
+    if text not in _said:
+        if len(_said) >= MOST_SAID:
+            _said.clear()
+        _said.add(text)
+        LOGGER.warning("%s", printable(text))
 
 
 def _parse_file(data: bytes) -> Any:

@@ -15,7 +15,6 @@ from PIL import Image
 from ddpo.errors import ImageError, StorageFailure
 from ddpo.eval.generate.image_store import ImageKey, ImageStore, image_path, pixels_sha256
 from ddpo.io.journal import Journal
-from ddpo.io.json_files import DamagedFileWarning
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
@@ -66,10 +65,7 @@ def test_a_journal_that_is_cut_anywhere_keeps_its_whole_lines_and_grows(tmp_path
                 for line in file.read_bytes().splitlines():
                     json.loads(line)  # nothing torn is left
     file.write_bytes(b'\xff\n[1]\n{"image": 3}\n' + whole)
-    with (
-        pytest.warns(DamagedFileWarning, match="3 lines are damaged and left out, the first is"),
-        ImageStore(tmp_path) as store,
-    ):
+    with ImageStore(tmp_path) as store:
         assert all(store.get(key) is not None for key in KEYS)
 
 

@@ -6,6 +6,7 @@ read or end in an error of `ddpo.errors`, within 30 seconds and 2 GB. Size 1 is 
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import random
 import resource
@@ -84,6 +85,7 @@ def fuzz(reader: Reader, tries: int, seed: int, folder: Path) -> Outcome:
     file = place / reader.file
     whole = file.read_bytes()
     quiet_libraries()
+    logging.getLogger("ddpo").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         read = reader.prepare(place)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -22,7 +21,7 @@ from ddpo.errors import CheckpointError
 from ddpo.eval.generate.image_store import ImageStore
 from ddpo.io.atomic import write_json
 from ddpo.io.fields import MapOf, Maybe, Real
-from ddpo.io.json_files import DamagedFileWarning, JsonError, check_fields, read_json
+from ddpo.io.json_files import JsonError, check_fields, read_json, say_once
 from ddpo.reward_quality.edits import EDITS, SAME_IMAGE
 from ddpo.reward_quality.sensitivity import edited_batch, sensitivity
 from ddpo.rewards.scoring.scorer import Scorer
@@ -110,12 +109,8 @@ class NoiseFloors:
             values = read_json(self._file)
             check_fields(values, MapOf(Maybe(Real(0))))
         except (CheckpointError, JsonError) as error:
-            warnings.warn(
-                f"the noise floors are measured again, since those of before cannot be used: "
-                f"{self._file}: {str(error).removeprefix(f'{self._file} ')}",
-                DamagedFileWarning,
-                stacklevel=2,
-            )
+            reason = str(error).removeprefix(f"{self._file} ")
+            say_once(f"{self._file}: the noise floors are measured again ({reason})")
             return {}
         return values
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.runs import RunFacts, read_run
-from ddpo.io.json_files import DamagedFileWarning
+from ddpo.io.json_files import say_once
 from ddpo.io.tensors import tensor_file_digest
 from ddpo.policies.checkpoints.folder import BaseFacts, CheckpointInfo, find_checkpoint
 
@@ -160,11 +159,7 @@ def _earlier(info: CheckpointInfo, most: int, taken: set[Path]) -> list[Checkpoi
         try:
             other = find_checkpoint(folder)
         except CheckpointError as error:
-            warnings.warn(
-                f"the earlier checkpoint {folder.name} is left out: {error}",
-                DamagedFileWarning,
-                stacklevel=2,
-            )
+            say_once(f"the earlier checkpoint {folder.name} is left out: {error}")
             continue
         if other.iteration < info.iteration and other.folder.resolve() not in taken:
             before.append(other)

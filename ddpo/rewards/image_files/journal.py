@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
 from ddpo.io.fields import SHORT, Fields, ListOf, MapOf, Maybe, Text, fault_of
 from ddpo.io.journal import Journal
-from ddpo.io.json_files import DamagedFileWarning
+from ddpo.io.json_files import say_once
 from ddpo.rewards.image_files.run import ScoreRow, Status
 
 __all__ = ["TableJournal", "journal_path"]
@@ -142,11 +141,9 @@ class TableJournal:
         if record is None:
             return None
         if fault := fault_of(record, self._record):
-            warnings.warn(
+            say_once(
                 f"{self._journal.path}: a line is damaged ({fault}); "
-                "the images from there on are scored again",
-                DamagedFileWarning,
-                stacklevel=2,
+                "the images from there on are scored again"
             )
             return None
         prompt = image.prompt.text if image.prompt else None
