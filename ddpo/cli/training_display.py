@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,21 +15,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ddpo.io.fields import Fields, Maybe
 from ddpo.io.json_files import json_lines
 from ddpo.text import byte_size, count, duration
 from ddpo.trainer.monitoring import events
 
+CURVE: Final[Fields] = {"reward_mean": float, "held_out": Maybe(float)}
+"""Fields of a line of `metrics.jsonl` that are shown."""
 BARS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float], width: int = 48) -> str:
-    """The last `width` values as bars between their own least and greatest."""
-    shown = list(values)[-width:]
-    low = min(shown)
-    span = max(shown) - low
-    if span == 0:
-        return BARS[0] * len(shown)
-    return "".join(BARS[int((value - low) / span * (len(BARS) - 1))] for value in shown)
+    """The last `width` values as bars between their own least and greatest.
+
+    A value that is NaN or infinite is a gap.
+    """
+    shown = [value / 2 for value in list(values)[-width:]]  # no difference of halves overflows
+    known = [value for value in shown if math.isfinite(value)]
+    low = min(known, default=0.0)
+    span = (max(known, default=0.0) - low) or 1.0
+    return "".join(
+        BARS[int((value - low) / span * (len(BARS) - 1))] if math.isfinite(value) else " "
+        for value in shown
+    )
 
 
 def reward_text(metrics: events.Metrics) -> str:
@@ -166,7 +176,7 @@ class TrainingDisplay:
 
     def _read_curve(self) -> None:
         """Adds the rewards of the run folder's earlier iterations."""
-        for line in json_lines(self.folder / "metrics.jsonl", {"reward_mean": float}):
+        for line in json_lines(self.folder / "metrics.jsonl", CURVE):
             if line.record is not None:
                 self._remember(line.record["reward_mean"], line.record.get("held_out"))
 

@@ -7,7 +7,6 @@ Members with equal names up to the first dot belong together: `000.jpg`, `000.tx
 from __future__ import annotations
 
 import io
-import json
 import lzma
 import os
 import posixpath
@@ -21,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ddpo.errors import ConfigError, DdpoError, ImageError, PromptError
 from ddpo.inputs.folder_prompts import CAPTIONS, caption_prompt, prompt_of_name
@@ -31,6 +30,7 @@ from ddpo.inputs.image_tables import PromptTable, prompt_of_row, same_name
 from ddpo.inputs.input_image import InputImage
 from ddpo.inputs.tables import TABLES
 from ddpo.io.atomic import printable
+from ddpo.io.json_files import JsonError, parse_foreign
 from ddpo.text import single_line
 from ddpo.types import Prompt
 
@@ -195,9 +195,9 @@ class ArchivedImages:
 
 def _json_prompt(text: str, where: str) -> Prompt | None:
     try:
-        record: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not JSON") from error
+        record = parse_foreign(text)
+    except JsonError as error:
+        raise ConfigError(f"{where}: not JSON: {error}") from error
     return prompt_of_row(record, where) if isinstance(record, dict) else None
 
 

@@ -7,11 +7,11 @@ SwarmUI. An uncertain prompt is None.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from ddpo.io.json_files import JsonError, parse_foreign
 from ddpo.text import single_line
 
 __all__ = ["prompt_of_caption", "prompt_of_comfy", "prompt_of_parameters", "prompt_of_png_texts"]
@@ -179,8 +179,8 @@ def _is_link(value: Any) -> bool:
 def _json(text: Any) -> Any:
     """The parsed value; None if it is not JSON."""
     try:
-        return json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
+        return parse_foreign(text) if isinstance(text, str) else None
+    except JsonError:
         return None
 
 

@@ -10,12 +10,14 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from ddpo.io.atomic import storing
 from ddpo.io.closing import ClosedOnExit
-from ddpo.io.json_files import json_lines
+from ddpo.io.fields import Fields
+from ddpo.io.json_files import JsonLine, json_lines, warn_of_damage
 from ddpo.io.sync import IntervalSync, make_folder, sync_descriptor, sync_folder
 
 __all__ = ["Journal"]
@@ -35,9 +37,20 @@ class Journal(ClosedOnExit):
         folder: Folder of the journals.
         name: Common name of the journals.
         rank: Rank of this process; None for a single journal, whose file is called `name`.
+        fields: Names and kinds that each record must have; others are damaged.
+        loss: What follows from a damaged line, for a warning.
     """
 
-    def __init__(self, folder: Path, name: str, rank: int | None = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        rank: int | None = 0,
+        fields: Fields | None = None,
+        loss: str = "its work is done again",
+    ) -> None:
+        self._fields = fields
+        self._loss = loss
         if rank is None:
             self.path = folder / name
             self._pattern = glob.escape(name)
@@ -49,19 +62,27 @@ class Journal(ClosedOnExit):
         self._sync = IntervalSync()
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The objects of all journals, in line order, without truncated or damaged lines."""
+        """The objects of all journals, in line order, without damaged lines.
+
+        A warning names them, but for a last line that a kill cut short.
+        """
         for path in sorted(self._folder.glob(self._pattern)):
-            for line in json_lines(path):
-                if line.record is not None and _is_whole(line.record):
+            damaged: list[JsonLine] = []
+            for line in map(_whole, json_lines(path, self._fields)):
+                if line.record is not None:
                     yield line.record
+                elif not line.cut_short:
+                    damaged.append(line)
+            warn_of_damage(path, damaged, self._loss)
 
     def own_records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The objects of this process's journal, each with the position of its line's end.
 
-        They end at the first truncated or damaged line.
+        They end at the first damaged line, which a warning names unless a kill cut it short.
         """
-        for line in json_lines(self.path):
-            if line.record is None or not _is_whole(line.record):
+        for line in map(_whole, json_lines(self.path, self._fields)):
+            if line.record is None:
+                warn_of_damage(self.path, [] if line.cut_short else [line], self._loss)
                 return
             yield line.end, line.record
 
@@ -130,13 +151,17 @@ def _line(record: Mapping[str, Any]) -> bytes:
     )
 
 
-def _is_whole(record: dict[str, Any]) -> bool:
-    """Removes the checksum of a line; false if it is of another record.
+def _whole(line: JsonLine) -> JsonLine:
+    """The line without its checksum, damaged if that is of another record.
 
     Lines of older versions have none.
     """
-    written = record.pop(CHECKSUM, None)
-    return written is None or written == _checksum(record)
+    if line.record is None:
+        return line
+    written = line.record.pop(CHECKSUM, None)
+    if written is None or written == _checksum(line.record):
+        return line
+    return replace(line, record=None, fault="its content has changed since it was written")
 
 
 def _checksum(record: Mapping[str, Any]) -> str:

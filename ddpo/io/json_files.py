@@ -1,40 +1,61 @@
 """JSON and JSON lines of ddpo, read with limits; damage is reported in one line.
 
 Files come from other people and damaged disks. Python's own parser ends in `RecursionError` for
-deep nesting, and accepts numbers that no number type of ours can hold.
+deep nesting, and accepts numbers that no number type of ours can hold. The kinds of values are in
+`ddpo.io.fields`.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import math
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import CheckpointError, UserError
+from ddpo.io.atomic import printable
+from ddpo.io.fields import SHOWN, Fields, Kind, fault_of, shown
+from ddpo.text import count
 
 __all__ = [
     "JsonError",
     "JsonLine",
     "check_fields",
     "json_lines",
+    "parse_foreign",
     "parse_json",
     "parse_record",
+    "read_foreign_json",
     "read_json",
+    "say_once",
+    "warn_of_damage",
 ]
 
-MOST_BYTES: Final = 256 << 20  # of a file that is read as a whole; large reports take some MB
+MOST_BYTES: Final = 128 << 20  # of a file that is read as a whole; large reports take some MB
 MOST_LINE_BYTES: Final = 16 << 20
+MOST_VALUES: Final = 4_000_000  # which take up to 1 GB
 MOST_DEPTH: Final = 64  # arrays and objects within each other; ours have fewer than ten
 MOST_DIGITS: Final = 20  # of an integer; 2⁶⁴ has 20
-BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
-SHOWN: Final = 40  # characters of a value in an error
+MARKS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{},]', re.DOTALL)
+"""Texts, brackets and commas."""
+NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+CUT_SHORT: Final = "cut short"
+NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0)  # a named pipe would wait for a writer
 
-Fields = Mapping[str, type | tuple[type, ...]]
-"""Names that an object must have, and the types of their values; `float` takes integers too."""
+Pairs = Callable[[list[tuple[str, Any]]], dict[str, Any]]
+
+
+LOGGER: Final = logging.getLogger("ddpo")
+MOST_SAID: Final = 1000
+_said: set[str] = set()
 
 
 class JsonError(ValueError):
@@ -50,15 +71,20 @@ class JsonLine:
     record: dict[str, Any] | None  # None if the line is damaged
     fault: str = ""  # the damage in words
 
+    @property
+    def cut_short(self) -> bool:
+        """True for a last line without its end, as a kill of its writer leaves it."""
+        return self.fault == CUT_SHORT
+
 
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text, whose numbers must be finite.
 
     Raises:
-        JsonError: the text is not UTF-8, is not JSON, contains NaN or infinity, is nested too
-            deeply, or contains a number that is too large.
+        JsonError: the text is not UTF-8, is not JSON, contains NaN or infinity, repeats a name,
+            is nested too deeply, or contains too many values or too large a number.
     """
-    return _parsed(text, _refused_constant)
+    return _parsed(text, _refused_constant, _unique)
 
 
 def parse_record(line: str | bytes) -> dict[str, Any]:
@@ -67,44 +93,41 @@ def parse_record(line: str | bytes) -> dict[str, Any]:
     Raises:
         JsonError: as of `parse_json`, or the value is not an object.
     """
-    value = _parsed(line, float)
-    if not isinstance(value, dict):
-        raise JsonError(f"not an object but {_shown(value)}")
-    return value
+    return _as_object(_parsed(line, float, _unique))
+
+
+def parse_foreign(text: str | bytes) -> Any:
+    """The value of a JSON text of another program, as Python writes and reads JSON.
+
+    NaN and infinity are allowed, and the last of several equal names counts.
+
+    Raises:
+        JsonError: the text is beyond the limits of `parse_json`.
+    """
+    return _parsed(text, float, None)
 
 
 def read_json(
     path: Path, fields: Fields | None = None, error: type[UserError] = CheckpointError
 ) -> dict[str, Any]:
-    """The object in a JSON file.
+    """The object in a JSON file of ddpo.
 
     Args:
         path: the file.
-        fields: names and types that the object must have.
+        fields: names and kinds that the object must have.
         error: class of the errors raised.
 
     Raises:
         UserError: of the class `error`; the file is missing, too large or damaged.
     """
-    try:
-        if path.exists() and not path.is_file():  # a device or a pipe has no end
-            raise error(f"{path} is not a file")
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except FileNotFoundError as absent:
-        raise error(f"{path}: no such file") from absent
-    except OSError as failure:
-        raise error(f"{path} cannot be read: {failure.strerror}") from failure
-    if len(data) > MOST_BYTES:
-        raise error(f"{path} is damaged: it has more than {MOST_BYTES >> 20} MiB")
-    try:
-        value = parse_json(data)
-        if not isinstance(value, dict):
-            raise JsonError(f"not an object but {_shown(value)}")
-        check_fields(value, fields or {})
-    except JsonError as damage:
-        raise error(f"{path} is damaged: {damage}") from damage
-    return value
+    return _read(path, fields or {}, error, _parse_file)
+
+
+def read_foreign_json(
+    path: Path, fields: Fields | None = None, error: type[UserError] = CheckpointError
+) -> dict[str, Any]:
+    """The object in a JSON file of another program; arguments and errors as of `read_json`."""
+    return _read(path, fields or {}, error, parse_foreign)
 
 
 def json_lines(path: Path, fields: Fields | None = None) -> Iterator[JsonLine]:
@@ -114,15 +137,15 @@ def json_lines(path: Path, fields: Fields | None = None) -> Iterator[JsonLine]:
 
     Args:
         path: the file.
-        fields: names and types that each object must have.
+        fields: names and kinds that each object must have.
 
     Raises:
         OSError: the file cannot be read.
     """
     if not path.exists():
         return
-    if not path.is_file():  # a device or a pipe has no end
-        raise CheckpointError(f"{path} is not a file")
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES + 1), b""), 1):
             record, fault = _record_or_fault(line, fields or {})
@@ -132,22 +155,85 @@ def json_lines(path: Path, fields: Fields | None = None) -> Iterator[JsonLine]:
             yield JsonLine(number, file.tell(), record, fault)
 
 
-def check_fields(values: Mapping[str, Any], fields: Fields) -> None:
-    """Compares an object with the fields that it must have.
+def check_fields(values: object, fields: Kind) -> None:
+    """Compares a value with the kind that it must have, such as an object with its fields.
 
     Raises:
-        JsonError: one is missing or of another type.
+        JsonError: a field is missing or of another kind.
     """
-    for name, kinds in fields.items():
-        if name not in values:
-            raise JsonError(f"it has no {name}")
-        value = values[name]
-        expected = kinds if isinstance(kinds, tuple) else (kinds,)
-        if float in expected:
-            expected = (*expected, int)
-        sound = isinstance(value, expected) and (bool in expected or not isinstance(value, bool))
-        if not sound:
-            raise JsonError(f"its {name} cannot be {_shown(value)}")
+    if fault := fault_of(values, fields):
+        raise JsonError(fault)
+
+
+def warn_of_damage(path: Path, damaged: Sequence[JsonLine], consequence: str) -> None:
+    """Warns of damaged lines that were left out.
+
+    Args:
+        path: the file.
+        damaged: the damaged lines; no warning without any.
+        consequence: what follows, such as "their images are scored again".
+    """
+    if damaged:
+        first = damaged[0]
+        lines = f"line {first.number} is damaged ({first.fault}) and left out"
+        if len(damaged) > 1:
+            lines = (
+                f"{count(len(damaged), 'line')} are damaged and left out, the first is line "
+                f"{first.number} ({first.fault})"
+            )
+        say_once(f"{path}: {lines}; {consequence}")
+
+
+def say_once(text: str) -> None:
+    """Logs a line about damage as a warning, unless this process did so before."""
+    if text not in _said:
+        if len(_said) >= MOST_SAID:
+            _said.clear()
+        _said.add(text)
+        LOGGER.warning("%s", printable(text))
+
+
+def _parse_file(data: bytes) -> Any:
+    """As `parse_json`, without NUL characters, which no name of a file can have."""
+    value = parse_json(data)
+    if b"\\u0000" in data and NUL.search(data):
+        raise JsonError("a text has a NUL character in it")
+    return value
+
+
+def _read(
+    path: Path, fields: Fields, error: type[UserError], parse: Callable[[bytes], Any]
+) -> dict[str, Any]:
+    try:
+        data = _bytes_of(path)
+    except FileNotFoundError as absent:
+        raise error(f"{path}: no such file") from absent
+    except OSError as failure:
+        raise error(f"{path} cannot be read: {failure.strerror}") from failure
+    except ValueError as failure:  # the name has a NUL character
+        raise error(f"{path!r} cannot be read: {failure}") from failure
+    if len(data) > MOST_BYTES:
+        raise error(f"{path} is damaged: it has more than {MOST_BYTES >> 20} MiB")
+    try:
+        value = _as_object(parse(data))
+        check_fields(value, fields)
+    except JsonError as damage:
+        raise error(f"{path} is damaged: {damage}") from damage
+    return value
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The first bytes of a file, one more than are parsed."""
+    with open(os.open(path, os.O_RDONLY | NO_WAIT), "rb") as file:
+        if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        return file.read(MOST_BYTES + 1)
+
+
+def _as_object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise JsonError(f"not an object but {shown(value)}")
+    return value
 
 
 def _record_or_fault(line: bytes, fields: Fields) -> tuple[dict[str, Any] | None, str]:
@@ -155,7 +241,7 @@ def _record_or_fault(line: bytes, fields: Fields) -> tuple[dict[str, Any] | None
     if len(line) > MOST_LINE_BYTES:
         return None, f"longer than {MOST_LINE_BYTES >> 20} MiB"
     if not line.endswith(b"\n"):
-        return None, "cut short"
+        return None, CUT_SHORT
     try:
         record = parse_record(line)
         check_fields(record, fields)
@@ -164,13 +250,17 @@ def _record_or_fault(line: bytes, fields: Fields) -> tuple[dict[str, Any] | None
     return record, ""
 
 
-def _parsed(text: str | bytes, constant: Callable[[str], Any]) -> Any:
+def _parsed(text: str | bytes, constant: Callable[[str], Any], pairs: Pairs | None) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
-        _check_depth(text)
+        _check_size(text)
         value = json.loads(
-            text, parse_constant=constant, parse_int=_integer, parse_float=_finite_number
+            text,
+            parse_constant=constant,
+            parse_int=_integer,
+            parse_float=_finite_number,
+            object_pairs_hook=pairs,
         )
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
@@ -185,15 +275,30 @@ def _parsed(text: str | bytes, constant: Callable[[str], Any]) -> Any:
     return value
 
 
-def _check_depth(text: str) -> None:
-    if text.count("[") + text.count("{") <= MOST_DEPTH:
+def _check_size(text: str) -> None:
+    """Raises `JsonError` for a text of too many values or levels, without parsing it."""
+    brackets = text.count("[") + text.count("{")
+    if brackets <= MOST_DEPTH and brackets + text.count(",") <= MOST_VALUES:
         return
     depth = 0
-    for match in BRACKETS.finditer(text):
+    values = 0
+    for match in MARKS.finditer(text):
         first = match[0][0]
         depth += (first in "[{") - (first in "]}")
+        values += first in "[{,"
         if depth > MOST_DEPTH:
             raise JsonError(f"nested more than {MOST_DEPTH} deep")
+        if values > MOST_VALUES:
+            raise JsonError(f"it has more than {MOST_VALUES:,} values")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = Counter(name for name, _ in pairs)
+        ((twice, _),) = names.most_common(1)
+        raise JsonError(f"it has the name {shown(twice)} twice")
+    return found
 
 
 def _integer(text: str) -> int:
@@ -211,9 +316,3 @@ def _finite_number(text: str) -> float:
 
 def _refused_constant(text: str) -> Any:
     raise JsonError(f"{text} is not JSON")
-
-
-def _shown(value: object) -> str:
-    """A value on one line, in short."""
-    text = json.dumps(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -8,18 +8,21 @@ written. `torch.optim.Optimizer.state_dict` is flattened to tensors named
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ddpo.errors import CheckpointError
+from ddpo.errors import CheckpointError, DdpoError, one_line
 from ddpo.io.atomic import atomic_path
 
 __all__ = [
+    "check_finite",
     "load_tensors",
+    "opened_tensors",
     "optimizer_tensors",
     "restore_optimizer",
     "save_tensors",
@@ -28,6 +31,8 @@ __all__ = [
     "tensors_digest",
 ]
 
+UNREADABLE: Final = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""Errors of safetensors and torch for missing and damaged files, and types that torch lacks."""
 CHECKSUM: Final = "ddpo_sha256"
 """Key of the metadata."""
 
@@ -49,13 +54,10 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     Raises:
         CheckpointError: The file is missing, truncated or not safetensors, or its checksum differs.
     """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            names = file.keys()  # `safe_open` does not iterate
-            tensors = {name: file.get_tensor(name) for name in names}
-            metadata = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    with opened_tensors(path) as file:
+        names = file.keys()  # `safe_open` does not iterate
+        tensors = {name: file.get_tensor(name) for name in names}
+        metadata = dict(file.metadata() or {})
     written = metadata.pop(CHECKSUM, None)
     if written is not None and written != tensors_digest(tensors.items(), metadata):
         raise CheckpointError(
@@ -63,6 +65,42 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             "put a copy in its place"
         )
     return tensors, metadata
+
+
+@contextmanager
+def opened_tensors(path: Path) -> Iterator[Any]:
+    """A safetensors file, whose header fits its length, open for reading in the block.
+
+    Raises:
+        CheckpointError: The file is missing, truncated or not safetensors.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a named pipe would wait for a writer
+            raise OSError("not a regular file")
+        with safe_open(str(path), framework="pt") as file:
+            yield file
+    except DdpoError:
+        raise
+    except UNREADABLE as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {one_line(error)}") from error
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Compares weights with NaN and infinity, which no training writes.
+
+    Args:
+        tensors: Weights by name.
+        path: Their file, for the message.
+
+    Raises:
+        CheckpointError: A weight is one of them.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            continue
+        plain = tensor if tensor.element_size() > 1 else tensor.float()
+        if not bool(torch.isfinite(plain).all()):
+            raise CheckpointError(f"{path} is damaged: {name} has weights that are NaN or infinite")
 
 
 def tensors_digest(
@@ -96,14 +134,11 @@ def tensor_file_digest(path: Path) -> str:
     Raises:
         CheckpointError: The file is missing, truncated or not safetensors.
     """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            names = file.keys()  # `safe_open` does not iterate
-            metadata = dict(file.metadata() or {})
-            metadata.pop(CHECKSUM, None)
-            return tensors_digest(((name, file.get_tensor(name)) for name in names), metadata)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    with opened_tensors(path) as file:
+        names = file.keys()  # `safe_open` does not iterate
+        metadata = dict(file.metadata() or {})
+        metadata.pop(CHECKSUM, None)
+        return tensors_digest(((name, file.get_tensor(name)) for name in names), metadata)
 
 
 def tensor_files_digest(files: Sequence[Path], metadata: Mapping[str, str]) -> str:
@@ -121,12 +156,9 @@ def tensor_files_digest(files: Sequence[Path], metadata: Mapping[str, str]) -> s
 
     def tensors() -> Iterator[tuple[str, torch.Tensor]]:
         for path in files:
-            try:
-                with safe_open(str(path), framework="pt") as file:
-                    names = file.keys()  # `safe_open` does not iterate
-                    yield from ((name, file.get_tensor(name)) for name in names)
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+            with opened_tensors(path) as file:
+                names = file.keys()  # `safe_open` does not iterate
+                yield from ((name, file.get_tensor(name)) for name in names)
 
     return tensors_digest(tensors(), metadata)
 

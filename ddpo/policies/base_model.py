@@ -6,7 +6,6 @@ cache for a hub id. Once that folder exists, nothing is requested over the netwo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.io.fields import DIGEST, FILE_NAME, Fields, MapOf
 from ddpo.policies.model_files import (
     STEMS,
     VARIANTS,
@@ -22,16 +22,17 @@ from ddpo.policies.model_files import (
     single_file_error,
     weight_files,
 )
-from ddpo.policies.model_place import SINGLE_FILES, locate
+from ddpo.policies.model_place import SINGLE_FILES, locate, place_of
 from ddpo.text import shortened
 from ddpo.weights import fetch_hub_repository, offline, sha256_of
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BaseModel", "model_folder", "open_model"]
+__all__ = ["BaseModel", "layer_shapes", "model_folder", "open_model"]
 
 INDEX: Final = "model_index.json"
+MANIFEST: Final[Fields] = {"files": MapOf({"sha256": DIGEST}, FILE_NAME)}
 MESSAGE: Final = 300  # characters to show of a library's message
 WITH_WEIGHTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2")
 SMALL_FILES: Final = (
@@ -199,6 +200,29 @@ def model_folder(word: str) -> Path:
     return folder
 
 
+def layer_shapes(word: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights of a denoiser by layer; {} for a model that is not on this machine.
+
+    Only the headers of its files are read.
+
+    Raises:
+        CheckpointError: A weight file is damaged.
+        MissingResourceError: Weight files are missing or damaged.
+    """
+    from ddpo.io.tensors import opened_tensors
+
+    place = place_of(word)
+    if place is None or place.kind not in ("name", "folder"):
+        return {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(model_folder(word) / "unet").paths:
+        with opened_tensors(path) as file:
+            for name in file.keys():  # noqa: SIM118  # it does not iterate
+                shape = file.get_slice(name).get_shape()
+                shapes[name.removesuffix(".weight")] = tuple(shape)
+    return shapes
+
+
 def _hint(folder: Path) -> str:
     """A hint for a folder without `model_index.json`: a model nearby, or one in a single file."""
     inside = sorted(index.parent.name for index in folder.glob(f"*/{INDEX}"))
@@ -212,8 +236,8 @@ def _hint(folder: Path) -> str:
 
 def _verify(folder: Path, model: str) -> None:
     """Raises unless every file of an embedded model has the hash in its manifest; takes 20 ms."""
+    facts = read_json(folder / "manifest.json", f"the embedded model {model!r}", MANIFEST)["files"]
     try:
-        facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
         damaged = [
             name for name, fact in facts.items() if sha256_of(folder / name) != fact["sha256"]
         ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.errors import CheckpointError, ConfigError, MissingResourceError, one_line
+from ddpo.io.fields import FILE_NAME, Fields, MapOf
+from ddpo.io.json_files import read_foreign_json
 
 __all__ = [
     "STEMS",
@@ -23,6 +24,7 @@ STEMS: Final = ("diffusion_pytorch_model", "model")
 """Names of weight files of diffusers and of transformers."""
 VARIANTS: Final = ("fp16", "bf16")
 PICKLES: Final = (".bin", ".ckpt", ".pt", ".pth")
+SHARDS: Final[Fields] = {"weight_map": MapOf(FILE_NAME)}
 LFS: Final = b"version https://git-lfs"
 
 
@@ -34,23 +36,24 @@ class WeightFiles:
     paths: tuple[Path, ...]
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_json(path: Path, what: str, fields: Fields | None = None) -> dict[str, Any]:
     """A JSON object of a model.
 
     Args:
         path: Path of the JSON file.
         what: Name of the model in messages.
+        fields: Names and kinds that the object must have.
 
     Raises:
         MissingResourceError: The file is missing, damaged or no JSON object.
     """
     check_not_pointer(path)
+    if not path.exists():
+        raise MissingResourceError(f"{what} is incomplete: {path} is missing")
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise MissingResourceError(f"{what} is incomplete: {path} is missing") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise MissingResourceError(f"{what} cannot be loaded: {path}: {one_line(error)}") from error
+        return read_foreign_json(path, fields)
+    except CheckpointError as error:
+        raise MissingResourceError(f"{what} cannot be loaded: {error}") from error
 
 
 def weight_files(folder: Path) -> WeightFiles:
@@ -99,11 +102,10 @@ def _of_variant(folder: Path, variant: str | None) -> tuple[Path, ...]:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    content = read_json(index, f"{index.parent}")
-    names = content.get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise MissingResourceError(f"{index} is damaged: it has no weight_map")
-    paths = tuple(index.parent / str(name) for name in sorted(set(map(str, names.values()))))
+    names = read_json(index, f"{index.parent}", SHARDS)["weight_map"]
+    if not names:
+        raise MissingResourceError(f"{index} is damaged: its weight_map is empty")
+    paths = tuple(index.parent / name for name in sorted(set(names.values())))
     if lost := [path for path in paths if not path.is_file()]:
         raise MissingResourceError(
             f"{index.parent} is incomplete: {lost[0].name} is missing, "
@@ -113,15 +115,15 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 
 def _check_safetensors(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
+    from ddpo.io.tensors import opened_tensors
 
     check_not_pointer(path)
     if path.stat().st_size == 0:
         raise MissingResourceError(f"{path} is empty: fetch it again")
     try:
-        with safe_open(str(path), framework="pt") as opened:
+        with opened_tensors(path) as opened:
             opened.keys()
-    except (SafetensorError, OSError) as error:
+    except CheckpointError as error:
         raise MissingResourceError(
             f"{path} is damaged or truncated ({one_line(error)}): fetch it again"
         ) from error
@@ -159,15 +161,10 @@ def single_file_error(file: Path) -> ConfigError:
 
 def _keys(file: Path) -> list[str]:
     """The tensor names of a safetensors file; [] for other files."""
-    from safetensors import SafetensorError, safe_open
+    from ddpo.io.tensors import opened_tensors
 
     if file.suffix != ".safetensors":
         return []
     _check_safetensors(file)
-    try:
-        with safe_open(str(file), framework="pt") as opened:
-            return list(opened.keys())
-    except (SafetensorError, OSError) as error:
-        raise MissingResourceError(
-            f"{file} cannot be read as safetensors: {one_line(error)}"
-        ) from error
+    with opened_tensors(file) as opened:
+        return list(opened.keys())

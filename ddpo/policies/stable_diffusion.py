@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ddpo.errors import CheckpointError, ConfigError
-from ddpo.io.tensors import load_tensors
 from ddpo.policies.base_model import BaseModel, open_model
-from ddpo.policies.checkpoints.folder import LORA_FILE, CheckpointInfo, check_base, write_facts
+from ddpo.policies.checkpoints.folder import CheckpointInfo, check_base, write_facts
 from ddpo.policies.checkpoints.lora import load_lora
+from ddpo.policies.checkpoints.own import load_own_lora, load_own_unet, own_lora
 from ddpo.policies.checkpoints.unet import check_pipeline, check_unet, read_unet
 from ddpo.policies.conditioning_cache import ConditioningCache
 from ddpo.policies.model_features import check_settings, check_shapes, default_config
@@ -311,33 +311,14 @@ class StableDiffusionPolicy:
         if checkpoint.external:
             self._load_external(checkpoint)
         elif checkpoint.kind == "lora":
+            own_lora(checkpoint)  # before its rank is adapted to
             if self.kind == "none":
                 self.adapt("lora", _lora_settings(checkpoint))
-            self._load_lora(checkpoint.folder / LORA_FILE)
+            load_own_lora(self.unet, checkpoint, ADAPTER, self.model)
         else:
             if self.kind == "none":
                 self.adapt("full")
-            self._load_unet(checkpoint.folder)
-
-    def _load_lora(self, file: Path) -> None:
-        from peft.utils import set_peft_model_state_dict
-
-        tensors, _ = load_tensors(file)
-        state = {name.removeprefix("unet."): tensor for name, tensor in tensors.items()}
-        result = set_peft_model_state_dict(self.unet, state, adapter_name=ADAPTER)
-        if result.unexpected_keys:
-            raise CheckpointError(
-                f"{file} does not fit {self.model!r}: {result.unexpected_keys[0]}"
-            )
-
-    def _load_unet(self, folder: Path) -> None:
-        tensors, _ = load_tensors(folder / "unet" / "diffusion_pytorch_model.safetensors")
-        try:
-            self.unet.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{folder} does not fit {self.model!r}: {str(error).splitlines()[0]}"
-            ) from error
+            load_own_unet(self.unet, checkpoint, self.model)
 
     def _load_external(self, checkpoint: CheckpointInfo) -> None:
         """Loads the weights of another trainer's checkpoint."""

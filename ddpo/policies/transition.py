@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from ddpo.errors import ConfigError, one_line
+from ddpo.io.fields import Fields, Maybe, Real, Whole
+from ddpo.io.json_files import check_fields
 from ddpo.text import shortened
 
 __all__ = [
@@ -27,6 +29,14 @@ __all__ = [
 
 STD_FLOOR: Final = 1e-6
 """Least standard deviation of a step, so that η = 0 divides by no zero. Source: jannerm/ddpo."""
+
+SCHEDULER: Final[Fields] = {
+    "num_train_timesteps": Maybe(Whole(1, 100_000)),
+    "steps_offset": Maybe(Whole(-100_000, 100_000)),
+    "beta_start": Maybe(Real()),
+    "beta_end": Maybe(Real()),
+}
+"""Kinds of a scheduler's settings; a billion timesteps would take hours and all memory."""
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Spacing = Literal["leading", "trailing", "linspace"]
@@ -82,8 +92,9 @@ class NoiseSchedule:
                 "diffusion: DDIM steps would be wrong"
             )
         try:
+            check_fields(config, SCHEDULER)
             ddim = DDIMScheduler.from_config(config)
-        except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # a damaged config can raise anything in diffusers
             reason = shortened(one_line(error), 200)
             raise ConfigError(f"the scheduler's config describes no schedule: {reason}") from error
         prediction = ddim.config["prediction_type"]

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Final, Literal
 
 from ddpo.errors import ConfigError, NewerApiError
+from ddpo.io.json_files import JsonError
+from ddpo.io.records import record_of
 from ddpo.ranges import BILLION, SECONDS, Range, check_numbers
 from ddpo.text import shown_value
 
@@ -163,8 +165,7 @@ class RewardCard:
                 f"card {self.id!r}: load={self.load!r} is not of the form 'module:attribute'"
             )
         if self.api > API_VERSION:
-            text = f"is made for API {self.api}, this ddpo has {API_VERSION}: upgrade ddpo"
-            raise NewerApiError(f"card {self.id!r} {text}")
+            raise _newer(self.id, self.api)
 
     def __repr__(self) -> str:
         return f"<card {self.id}: {self.summary}>"
@@ -189,18 +190,15 @@ class RewardCard:
         Raises:
             ConfigError: A field is unknown or missing.
         """
-        nested = {"weights": WeightFile, "golden": Golden, "options": RewardOption}
-        fields: dict[str, Any] = dict(values)
+        api = values.get("api")
+        if type(api) is int and api > API_VERSION:  # whose other fields may differ
+            raise _newer(values.get("id"), api)
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(map(str, set(values) - known)):
+            raise ConfigError(f"not a reward card: unexpected field {unknown[0]!r}")
         try:
-            for name, value in values.items():
-                if name in nested:
-                    fields[name] = tuple(nested[name](**part) for part in value)
-                elif isinstance(value, list):
-                    fields[name] = tuple(value)
-            if isinstance(fields.get("calls"), Mapping):
-                fields["calls"] = Calls(**fields["calls"])
-            return cls(**fields)
-        except TypeError as error:
+            return record_of(cls, values)
+        except JsonError as error:
             raise ConfigError(f"not a reward card: {error}") from error
 
     def fingerprint(self, options: Mapping[str, Any] | None = None) -> str:
@@ -226,3 +224,8 @@ class RewardCard:
         ]
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _newer(id: object, api: int) -> NewerApiError:
+    text = f"is made for API {api}, this ddpo has {API_VERSION}: upgrade ddpo"
+    return NewerApiError(f"card {id!r} {text}")

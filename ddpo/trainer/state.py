@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from ddpo.distributed import World
-from ddpo.io.tensors import optimizer_tensors, restore_optimizer
+from ddpo.errors import CheckpointError
+from ddpo.io.fields import shown
+from ddpo.io.tensors import check_finite, optimizer_tensors, restore_optimizer
 from ddpo.policies.policy import Policy, TrainablePolicy, compile_denoiser
 from ddpo.trainer.advantages import PromptStatistics
 from ddpo.trainer.config import TrainConfig
@@ -25,6 +28,10 @@ from ddpo.trainer.sharding import (
 )
 
 __all__ = ["TrainingState"]
+
+STATE: Final = Path("state/state.safetensors")
+"""The file of a run folder, for messages."""
+MOST_DIGITS: Final = 10  # of the index of a parameter
 
 
 class TrainingState:
@@ -71,10 +78,43 @@ class TrainingState:
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], statistics: dict[str, Any]) -> None:
-        """Restores what `tensors` and the statistics' `to_state` returned."""
+        """Restores what `tensors` and the statistics' `to_state` returned.
+
+        Raises:
+            CheckpointError: a tensor is missing, is of another shape or is not finite.
+        """
+        self._check(tensors)
         for name, parameter in self.policy.trainable_parameters():
             parameter.copy_(placed_like(parameter, tensors[f"policy.{name}"]))
         restore_optimizer(self.optimizer, tensors, placed_like)
         if "loss_scale" in tensors:
             self.scaler.load_state(tensors["loss_scale"])
         self.statistics.load_state(statistics)
+
+    def _check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Compares saved tensors with those of this run."""
+        parameters = dict(self.policy.trainable_parameters())
+        check_finite(tensors, STATE)
+        for name, parameter in parameters.items():
+            saved = tensors.get(f"policy.{name}")
+            if saved is None or saved.shape != parameter.shape:
+                shape = "missing" if saved is None else f"of the shape {list(saved.shape)}"
+                raise CheckpointError(
+                    f"{STATE} does not fit the run: policy.{name} is {shape}, "
+                    f"not of {list(parameter.shape)}"
+                )
+        shapes = [parameter.shape for parameter in parameters.values()]
+        moments: dict[str, set[str]] = {}
+        for key in (key for key in tensors if key.startswith("optimizer.")):
+            _, index, name = (*key.split(".", 2), "", "")[:3]
+            known = index.isascii() and index.isdecimal() and len(index) < MOST_DIGITS
+            if not known or int(index) >= len(shapes):
+                raise CheckpointError(f"{STATE} does not fit the run: it has {shown(key)}")
+            if tensors[key].ndim and tensors[key].shape != shapes[int(index)]:
+                raise CheckpointError(f"{STATE} does not fit the run: {key} has another shape")
+            moments.setdefault(index, set()).add(name)
+        if len(set(map(frozenset, moments.values()))) > 1:
+            raise CheckpointError(f"{STATE} is damaged: some moments of the optimizer are missing")
+        scale = tensors.get("loss_scale")
+        if scale is not None and not (tuple(scale.shape) == (2,) and scale[0] > 0 <= scale[1]):
+            raise CheckpointError(f"{STATE} is damaged: its loss_scale cannot be so")

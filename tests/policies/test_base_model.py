@@ -217,10 +217,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         remove("scheduler/scheduler_config.json"),
         r"scheduler_config\.json is missing",
     ),
-    "damaged index": (write("model_index.json", b'{"_class_name": '), r"model_index\.json: "),
-    "binary index": (write("model_index.json", b"\xff\xfe"), r"model_index\.json: "),
+    "damaged index": (write("model_index.json", b"{"), r"model_index\.json is damaged: "),
+    "binary index": (write("model_index.json", b"\xff\xfe"), r"model_index\.json is damaged: "),
     "no index": (remove("model_index.json"), "it has no model_index.json"),
-    "damaged unet config": (write("unet/config.json", b"[]x"), r"config\.json: "),
+    "damaged unet config": (write("unet/config.json", b"[]x"), r"config\.json is damaged: "),
 }
 
 

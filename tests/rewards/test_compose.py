@@ -556,7 +556,7 @@ def test_a_distribution_fits_only_the_reward_that_it_was_made_with(
     ("text", "message"),
     [
         ("{", "cannot be read as JSON"),
-        ("[]", "not a reference distribution"),
+        ("[]", "not an object"),
         ('{"mean": 1, "sd": 2}', "not a reference distribution"),
         ('{"schema": 99}', "of a newer ddpo"),
     ],

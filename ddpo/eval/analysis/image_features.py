@@ -76,7 +76,7 @@ def swap_pairs(model: str, split: Split, images: EvalImages, store: ImageStore) 
             continue
         first = features_of(images.facts.get((model, id, 0), {}))
         second = features_of(swapped.facts)
-        if first is None or second is None:
+        if first is None or second is None or first.shape != second.shape:
             pairs[id] = (_small(store, sha256)[None], _small(store, swapped.sha256)[None])
         else:
             pairs[id] = (first[None], second[None])

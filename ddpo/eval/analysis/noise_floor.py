@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ddpo.errors import CheckpointError
 from ddpo.eval.generate.image_store import ImageStore
 from ddpo.io.atomic import write_json
-from ddpo.io.json_files import parse_json
+from ddpo.io.fields import MapOf, Maybe, Real
+from ddpo.io.json_files import JsonError, check_fields, read_json, say_once
 from ddpo.reward_quality.edits import EDITS, SAME_IMAGE
 from ddpo.reward_quality.sensitivity import edited_batch, sensitivity
 from ddpo.rewards.scoring.scorer import Scorer
@@ -101,13 +103,16 @@ class NoiseFloors:
         return f"{self._images} {identity}"
 
     def _read(self) -> dict[str, float | None]:
-        try:
-            values = parse_json(self._file.read_bytes())
-            return {
-                str(key): None if value is None else float(value) for key, value in values.items()
-            }
-        except (OSError, ValueError, AttributeError, TypeError):
+        if not self._file.exists():
             return {}
+        try:
+            values = read_json(self._file)
+            check_fields(values, MapOf(Maybe(Real(0))))
+        except (CheckpointError, JsonError) as error:
+            reason = str(error).removeprefix(f"{self._file} ")
+            say_once(f"{self._file}: the noise floors are measured again ({reason})")
+            return {}
+        return values
 
 
 def _spread(count: int) -> list[int]:

@@ -8,6 +8,7 @@ Other settings have other keys, so that a folder holds the images of any number 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
@@ -27,6 +28,7 @@ from ddpo.errors import ImageError
 from ddpo.images import load_image
 from ddpo.io.atomic import remove_remains, storing, temporary_path
 from ddpo.io.closing import ClosedOnExit
+from ddpo.io.fields import COUNT, DIGEST, SHORT, Fields, Maybe, Text
 from ddpo.io.journal import Journal
 from ddpo.io.sync import sync_files
 
@@ -45,6 +47,30 @@ NAME: Final = "journal"
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 Pixels = NDArray[np.uint8]
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True
+
+
+RECORD: Final[Fields] = {
+    "source": SHORT,
+    "prompt": SHORT,
+    "index": COUNT,
+    "swap": SHORT,
+    "image": DIGEST,
+    "facts": {
+        "fit": Maybe(float),
+        "prompt_evidence": Maybe(float),
+        "kl": Maybe(float),
+        "features": Maybe(Text(test=_is_base64)),
+    },
+}
+"""A line of the journal; facts may have other names too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +117,9 @@ class ImageStore(ClosedOnExit):
     def __init__(self, out: Path, rank: int = 0) -> None:
         self.out = out
         self._rank = rank
-        self._journal = Journal(out / IMAGES, NAME, rank)
+        self._journal = Journal(
+            out / IMAGES, NAME, rank, RECORD, "images that only it names are made again"
+        )
         self._known: dict[ImageKey, StoredImage] = {}
         self._whole: set[str] = set()  # hashes of images that this process wrote or decoded
         self._swept = False
@@ -101,12 +129,7 @@ class ImageStore(ClosedOnExit):
         """Reads the journals again, with the lines that other processes have added."""
         self._known.clear()
         for record in self._journal.records():
-            try:
-                sha256 = str(record["image"])
-                if SHA256.fullmatch(sha256):  # it is part of a path
-                    self._know(_key(record), sha256, dict(record["facts"]))
-            except (KeyError, TypeError, ValueError):
-                continue  # a line of another program
+            self._know(_key(record), record["image"], record["facts"])
 
     def get(self, key: ImageKey) -> StoredImage | None:
         """The journals' record of an image, or None; `damaged` checks the file itself."""
@@ -222,5 +245,4 @@ class ImageStore(ClosedOnExit):
 
 
 def _key(record: Mapping[str, Any]) -> ImageKey:
-    source, prompt, swap = (str(record[name]) for name in ("source", "prompt", "swap"))
-    return ImageKey(source, prompt, int(record["index"]), swap)
+    return ImageKey(record["source"], record["prompt"], record["index"], record["swap"])

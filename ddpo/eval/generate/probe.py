@@ -70,10 +70,10 @@ def probe_images(
 
 def features_of(facts: Mapping[str, Any]) -> NDArray[np.float32] | None:
     """The features in the facts about an image, float32 `[width]`; None if there are none."""
-    text = facts.get("features")
-    if text is None:
+    data = base64.b64decode(facts.get("features") or "")
+    if not data or len(data) % 2:
         return None
-    return np.frombuffer(base64.b64decode(text), dtype="<f2").astype(np.float32)
+    return np.frombuffer(data, dtype="<f2").astype(np.float32)
 
 
 def _encoded(row: Tensor) -> str:

@@ -13,7 +13,10 @@ from ddpo.errors import ConfigError
 from ddpo.eval.generate.image_store import StoredImage, image_path
 from ddpo.eval.generate.scoring import ScoreJournal
 from ddpo.io.atomic import atomic_path, storing
+from ddpo.io.fields import COUNT, Fields, MapOf, Maybe, Real
+from ddpo.io.json_files import JsonError, check_fields, parse_json
 from ddpo.rewards.card import RewardCard
+from ddpo.text import shortened
 from ddpo.types import Prompt
 
 __all__ = [
@@ -27,20 +30,23 @@ __all__ = [
     "write_samples",
 ]
 
-COLUMNS: Final = (
-    "model",
-    "split",
-    "prompt_id",
-    "prompt",
-    "index",
-    "image_sha256",
-    "image",
-    "reward",
-    "signature",
-    "score",
-    "parts",
-    "error",
-)
+REASON: Final = 200  # characters to show of a library's message
+PARTS: Final[Fields] = {"parts": MapOf(Maybe(Real()))}
+ROW: Final[Fields] = {
+    "model": str,
+    "split": str,
+    "prompt_id": str,
+    "prompt": str,
+    "index": COUNT,
+    "image_sha256": str,
+    "image": str,
+    "reward": str,
+    "signature": str,
+    "score": Maybe(float),
+    "parts": str,
+    "error": Maybe(str),
+}
+COLUMNS: Final = tuple(ROW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +196,10 @@ def read_samples(path: Path) -> list[Row]:
         records = table.to_pylist()
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = shortened(str(error), REASON)
         raise ConfigError(f"{path} is not a samples.parquet: {reason}") from error
-    return [_read_row(record) for record in records]
+    return [_read_row(record, path, number) for number, record in enumerate(records, 1)]
 
 
 def _scored_row(sample: Sample, reward: SignedReward, journal: ScoreJournal) -> Row:
@@ -208,11 +214,14 @@ def _scored_row(sample: Sample, reward: SignedReward, journal: ScoreJournal) -> 
     return make_row(sample, id, reward.signature, found.value, found.parts, found.error)
 
 
-def _read_row(record: dict[str, Any]) -> Row:
-    parts = {
-        name: math.nan if value is None else float(value)
-        for name, value in json.loads(record["parts"]).items()
-    }
+def _read_row(record: dict[str, Any], path: Path, number: int) -> Row:
+    try:
+        check_fields(record, ROW)
+        found = parse_json(record["parts"])
+        check_fields({"parts": found}, PARTS)
+    except JsonError as error:
+        raise ConfigError(f"{path} is damaged: row {number}: {error}") from error
+    parts = {name: math.nan if value is None else float(value) for name, value in found.items()}
     score = math.nan if record["score"] is None else record["score"]
     return Row(**{**record, "score": score, "parts": parts})
 

@@ -20,6 +20,7 @@ from ddpo.distributed import ALONE, World
 from ddpo.errors import ConfigError, RewardFailure
 from ddpo.eval.generate.image_store import ImageStore, Pixels
 from ddpo.io.closing import ClosedOnExit
+from ddpo.io.fields import DIGEST, SHORT, Fields, Items, ListOf, MapOf, Maybe
 from ddpo.io.journal import Journal
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.scoring.scorer import Scorer
@@ -29,6 +30,14 @@ __all__ = ["BLOCK", "Scorable", "Score", "ScoreJournal", "ScoreProgress", "score
 
 BLOCK: Final = 16  # images per line of the journal, and per call of a reward
 NAME: Final = "scores"
+
+RECORD: Final[Fields] = {
+    "identity": SHORT,
+    "scores": ListOf(
+        Items((DIGEST, SHORT, Maybe(float), MapOf(Maybe(float)), Maybe(str), bool)), longest=4096
+    ),
+}
+"""A line of the journal: image, prompt, score, parts, error and failure of each image."""
 
 Scorable = tuple[str, Prompt]
 """SHA-256 of a stored image, and its prompt."""
@@ -64,7 +73,7 @@ class ScoreJournal(ClosedOnExit):
     """
 
     def __init__(self, out: Path, rank: int = 0) -> None:
-        self._journal = Journal(out, NAME, rank)
+        self._journal = Journal(out, NAME, rank, RECORD, "its images are scored again")
         self._known: dict[Place, Score] = {}
         self.reload()
 
@@ -72,13 +81,10 @@ class ScoreJournal(ClosedOnExit):
         """Reads the journals of all processes again."""
         self._known.clear()
         for record in self._journal.records():
-            try:
-                for image, prompt, value, parts, error, failed in record["scores"]:
-                    place = (str(record["identity"]), str(image), str(prompt))
-                    numbers = {name: _number(part) for name, part in parts.items()}
-                    self._know(place, Score(_number(value), numbers, error, bool(failed)))
-            except (KeyError, TypeError, ValueError, AttributeError):
-                continue  # a line of another program
+            for image, prompt, value, parts, error, failed in record["scores"]:
+                numbers = {name: _number(part) for name, part in parts.items()}
+                place = (record["identity"], image, prompt)
+                self._know(place, Score(_number(value), numbers, error, failed))
 
     def get(self, identity: str, card: RewardCard, item: Scorable) -> Score | None:
         """The score of an image by the reward of `identity`; None if it was not scored yet."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from ddpo.errors import CheckpointError, ConfigError, UntrustedError
 from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.runs import RunFacts, read_run
+from ddpo.io.json_files import say_once
 from ddpo.io.tensors import tensor_files_digest
 from ddpo.policies.checkpoints.folder import (
     BaseFacts,
@@ -167,7 +168,7 @@ def _earlier(
     """Up to `most` earlier checkpoints of the same run, evenly spaced, the newest included.
 
     Checkpoints that cannot be read, such as half-written ones, or that name other code are left
-    out.
+    out with a warning.
     """
     if info.run is None or most < 1:
         return []
@@ -175,7 +176,8 @@ def _earlier(
     for folder in checkpoint_folders(info.run / "checkpoints"):
         try:
             other = find_checkpoint(folder, trust=(*trust, info.model))
-        except (CheckpointError, UntrustedError):
+        except (CheckpointError, UntrustedError) as error:
+            say_once(f"the earlier checkpoint {folder.name} is left out: {error}")
             continue
         if other.iteration < info.iteration and other.folder.resolve() not in taken:
             before.append(other)

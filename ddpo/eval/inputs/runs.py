@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.io.json_files import json_lines, read_json
+from ddpo.io.fields import COUNT, SHORT, Fields, ListOf, Maybe, Whole
+from ddpo.io.json_files import JsonLine, json_lines, read_json, warn_of_damage
 from ddpo.prompts import load_prompts
 from ddpo.rewards.setting_paths import at_new_place
 from ddpo.types import Prompt
@@ -20,6 +21,20 @@ __all__ = ["CurvePoint", "RunFacts", "nested", "read_curve", "read_run"]
 
 NOT_LEARNT_FROM: Final = ("seed", "iterations", "checkpoint_every", "checkpoint_keep", "grid_every")
 """Settings in which runs of one recipe may differ; their length is compared by itself."""
+
+
+CONFIG: Final[Fields] = {"seed": Maybe(Whole(-(2**63), 2**64)), "prompts": Maybe(SHORT)}
+MANIFEST: Final[Fields] = {
+    "folder": Maybe(SHORT),
+    "prompts": Maybe({"list": Maybe(ListOf(str))}),
+    "reward": Maybe({"card": Maybe({"id": Maybe(SHORT)})}),
+}
+METRICS: Final[Fields] = {
+    "iteration": COUNT,
+    "reward_queries": COUNT,
+    "reward_mean": float,
+    "reward_se": Maybe(float),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +60,13 @@ class RunFacts:
     @property
     def trained_on(self) -> str:
         """The id of the reward; "" if unknown."""
-        return str(nested(self.manifest, "reward", "card").get("id", ""))
+        return str(nested(self.manifest, "reward", "card").get("id") or "")
 
     @property
     def training_seed(self) -> int:
         """The seed of the training; -1 if unknown."""
-        return int(self.config.get("seed", -1))
+        seed = self.config.get("seed")
+        return -1 if seed is None else int(seed)
 
     def queries(self, iteration: int) -> int:
         """Reward queries up to and including an iteration; -1 if unknown."""
@@ -78,27 +94,33 @@ def read_run(run: Path | None) -> RunFacts:
     """
     if run is None:
         return RunFacts()
-    config = _read(run / "config.json")
-    manifest = _read(run / "manifest.json")
+    config = _read(run / "config.json", CONFIG)
+    manifest = _read(run / "manifest.json", MANIFEST)
     config = at_new_place(config, run, manifest.get("folder"))
     curve = read_curve(run / "metrics.jsonl")
     return RunFacts(run.resolve().name, config, manifest, curve, _trained(config, manifest))
 
 
 def read_curve(metrics: Path) -> tuple[CurvePoint, ...]:
-    """The reward curve of a `metrics.jsonl`, up to a line that a kill cut short; () without one."""
+    """The reward curve of a `metrics.jsonl`, without damaged lines; () without one."""
     points: list[CurvePoint] = []
     if not metrics.is_file():
         return ()
-    for line in json_lines(metrics):
-        record = line.record or {}
-        try:
-            mean = float(record["reward_mean"])
-            se = math.nan if record["reward_se"] is None else float(record["reward_se"])
-            iteration = int(record["iteration"])
-            points.append(CurvePoint(iteration, int(record["reward_queries"]), mean, se))
-        except (ValueError, KeyError, TypeError, OverflowError):
-            break
+    damaged: list[JsonLine] = []
+    for line in json_lines(metrics, METRICS):
+        if line.record is None:
+            damaged += [] if line.cut_short else [line]
+            continue
+        se = line.record.get("reward_se")
+        points.append(
+            CurvePoint(
+                line.record["iteration"],
+                line.record["reward_queries"],
+                float(line.record["reward_mean"]),
+                math.nan if se is None else float(se),
+            )
+        )
+    warn_of_damage(metrics, damaged, "the reward curve lacks its iteration")
     return tuple(points)
 
 
@@ -110,16 +132,14 @@ def nested(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return dict(values)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is no such file."""
-    if not file.is_file():
-        return {}
-    return read_json(file)
+def _read(file: Path, fields: Fields) -> dict[str, Any]:
+    """A JSON object with some fields; empty if there is no such file."""
+    return read_json(file, fields) if file.exists() else {}
 
 
 def _trained(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> tuple[Prompt, ...] | None:
     """The training prompts of the manifest, otherwise those that the configuration names."""
     listed = nested(manifest, "prompts").get("list")
     if isinstance(listed, list) and listed:
-        return tuple(Prompt(str(text)) for text in listed)
-    return load_prompts(str(config["prompts"])).prompts if "prompts" in config else None
+        return tuple(map(Prompt, listed))
+    return load_prompts(config["prompts"]).prompts if config.get("prompts") else None

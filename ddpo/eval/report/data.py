@@ -7,9 +7,8 @@ of one prompt, is NaN here and `null` in the file.
 from __future__ import annotations
 
 import math
-import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +22,9 @@ from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.inputs.runs import CurvePoint
 from ddpo.eval.inputs.splits import LeakFacts, SplitFacts
 from ddpo.io.atomic import write_json
-from ddpo.io.json_files import parse_json
+from ddpo.io.fields import shown
+from ddpo.io.json_files import JsonError, read_json
+from ddpo.io.records import record_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,21 +136,16 @@ def load_report(path: Path) -> Report:
     Raises:
         ConfigError: the file is missing, is not a report, or has another schema version.
     """
-    try:
-        values = parse_json(path.read_bytes())
-        if (found := values["schema_version"]) != SCHEMA_VERSION:
-            raise ConfigError(
-                f"{path} has schema version {found}, this ddpo reads {SCHEMA_VERSION}"
-            )
-        return replace(typing.cast(Report, _build(Report, values)), folder=path.parent)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, ConfigError):
-            raise
+    values = read_json(path, error=ConfigError)
+    found = values.get("schema_version")
+    if found != SCHEMA_VERSION:
         raise ConfigError(
-            f"{path} is not a report of ddpo: {type(error).__name__} {error}"
-        ) from error
+            f"{path} has schema version {shown(found)}, this ddpo reads {SCHEMA_VERSION}"
+        )
+    try:
+        return replace(record_of(Report, values, _number), folder=path.parent)
+    except JsonError as error:
+        raise ConfigError(f"{path} is not a report of ddpo: {error}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -165,24 +161,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _build(hint: Any, value: Any) -> Any:
-    """The value of type `hint` from plain JSON values: the reverse of `_plain`."""
-    if is_dataclass(hint):
-        hints = typing.get_type_hints(hint)
-        return typing.cast("type[Any]", hint)(
-            **{
-                part.name: _build(hints[part.name], value[part.name])
-                for part in fields(hint)
-                if part.compare
-            }
-        )
-    if typing.get_origin(hint) is tuple:
-        return tuple(_build(typing.get_args(hint)[0], item) for item in value)
-    if typing.get_origin(hint) is Mapping:
-        kind = typing.get_args(hint)[1]
-        return {key: item if kind is Any else _build(kind, item) for key, item in value.items()}
-    if hint is float:
-        return math.nan if value is None else float(value)
-    if hint in (str, int) and not isinstance(value, hint):
-        raise TypeError(f"expected {hint.__name__}, got {value!r}")
-    return value
+def _number(value: Any, name: str) -> float:
+    """A number of `_plain`."""
+    if value is None:
+        return math.nan
+    if not isinstance(value, bool) and (isinstance(value, int | float) or value in ("inf", "-inf")):
+        return float(value)
+    raise JsonError(f"its {name} cannot be {shown(value)}")

@@ -7,14 +7,14 @@ error, since its images would not be those of that model. `ddpo.policies.checkpo
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import CheckpointError, one_line
+from ddpo.errors import CheckpointError
+from ddpo.io.json_files import read_foreign_json
 from ddpo.policies.checkpoints.lora import LORA_FILE, PEFT_CONFIG, PEFT_FILE, read_lora
 from ddpo.policies.checkpoints.unet import CONFIG, UNET, WEIGHTS, variant_of
 from ddpo.weights import fetch_hub_file, fetch_hub_repository
@@ -149,13 +149,7 @@ def _refuse_pickles_and_folders(path: Path) -> None:
 
 def _class_name(file: Path) -> str:
     """The class named in a config of diffusers; "" without one."""
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged: {one_line(error)}") from error
-    return str(config.get("_class_name", "")) if isinstance(config, dict) else ""
+    return str(read_foreign_json(file).get("_class_name", "")) if file.exists() else ""
 
 
 def _refuse_pickle(file: Path) -> None:

@@ -18,12 +18,25 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import CheckpointError
 from ddpo.io.atomic import named_path
-from ddpo.io.json_files import parse_json
+from ddpo.io.fields import (
+    COUNT,
+    FILE_NAME,
+    NAME,
+    SHORT,
+    Fields,
+    ListOf,
+    MapOf,
+    Maybe,
+    Real,
+    Whole,
+    shown,
+)
+from ddpo.io.json_files import JsonError, check_fields, read_json
 from ddpo.io.links import check_links
 from ddpo.policies.checkpoints.external import fetch, needs_base, recognise
 from ddpo.policies.checkpoints.lora import LORA_FILE
@@ -33,6 +46,7 @@ from ddpo.user_code import names_code, refuse_unnamed
 from ddpo.weights import sha256_of
 
 __all__ = [
+    "BEST_FIELDS",
     "BEST_FILE",
     "LORA_FILE",
     "POLICY_FILE",
@@ -52,6 +66,25 @@ BEST_FILE: Final = "best.json"
 """File beside a run's checkpoints that names the best one by a held-out reward."""
 SCHEMA: Final = 1
 FOLDER_NAME: Final = re.compile(r"iteration-([0-9]{6,20})")
+MOST_RANK: Final = 1 << 16
+BEST_FIELDS: Final[Fields] = {"folder": NAME, "iteration": COUNT, "reward": str, "value": Real()}
+POLICY_FIELDS: Final[Fields] = {
+    "schema": int,
+    "model": SHORT,
+    "base": Maybe({"place": Maybe(SHORT), "fingerprint": Maybe(SHORT)}),
+    "kind": SHORT,
+    "iteration": COUNT,
+    "adapter": Maybe(dict),
+    "weights": Maybe(FILE_NAME),
+    "sha256": Maybe(MapOf(SHORT)),
+    "facts_sha256": Maybe(SHORT),
+}
+ADAPTER_FIELDS: Final[Fields] = {
+    "rank": Whole(1, MOST_RANK),
+    "alpha": Real(),
+    "targets": ListOf(SHORT, shortest=1),
+}
+"""The settings of a LoRA of Stable Diffusion; other models have their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +98,7 @@ class BaseFacts:
     @classmethod
     def of(cls, word: str, record: Mapping[str, Any]) -> BaseFacts:
         """The facts from a record of `facts_of`, which is empty in old files."""
-        return cls(word, str(record.get("place", "")), str(record.get("fingerprint", "")))
+        return cls(word, str(record.get("place") or ""), str(record.get("fingerprint") or ""))
 
     def usable(self) -> str:
         """The word that finds the base model from the current directory.
@@ -292,17 +325,11 @@ def _with_base(info: CheckpointInfo, base: str | None, trust: Iterable[str]) -> 
 def _best(run: Path) -> Path:
     """The folder named in the run's `best.json`."""
     file = (run if run.name == "checkpoints" else run / "checkpoints") / BEST_FILE
-    try:
-        name = str(parse_json(file.read_bytes())["folder"])
-        if not _is_inside(name) or "/" in name or "\\" in name:
-            raise ValueError(f"it names {name!r}, outside its folder")
-        folder = file.with_name(name)
-    except FileNotFoundError as error:
+    if not file.exists():
         raise CheckpointError(
             f"{run} has no best checkpoint: only runs with the setting held_out choose one"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from error
+        )
+    folder = file.with_name(read_json(file, BEST_FIELDS)["folder"])
     if not (folder / POLICY_FILE).is_file():
         raise CheckpointError(f"{file} names {folder.name}, which is not there")
     return folder
@@ -310,35 +337,41 @@ def _best(run: Path) -> Path:
 
 def _read(folder: Path) -> CheckpointInfo:
     file = folder / POLICY_FILE
+    record = read_json(file, {"schema": int})
+    if record["schema"] != SCHEMA:
+        raise CheckpointError(f"{file} has schema {record['schema']}, this ddpo reads {SCHEMA}")
     try:
-        record = parse_json(file.read_bytes())
-        schema = record["schema"]
-        kind = str(record["kind"])
-        iteration = int(record["iteration"])
-        base = BaseFacts.of(str(record["model"]), dict(record.get("base", {})))
-        adapter = dict(record.get("adapter", {}))
+        check_fields(record, POLICY_FIELDS)
+        kind = record["kind"]
+        if kind not in ("lora", "full"):
+            raise JsonError(f"its kind cannot be {shown(kind)}")
+        own = record.get("weights")
+        adapter = record.get("adapter") or {}
+        weights = folder / (own or (LORA_FILE if kind == "lora" else UNET))
+        if not weights.is_file() and not weights.is_dir():
+            raise CheckpointError(f"{folder} lacks {weights.name}")
+        if kind == "lora" and not own:
+            check_fields({"adapter": adapter}, {"adapter": ADAPTER_FIELDS})
         digests = _digests(record)
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except JsonError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
-    if schema != SCHEMA:
-        raise CheckpointError(f"{file} has schema {schema}, this ddpo reads {SCHEMA}")
-    own = record.get("weights")
-    name = str(own or (LORA_FILE if kind == "lora" else UNET))
-    if not _is_inside(name):
-        raise CheckpointError(f"{file} is damaged: its weights {name!r} are outside its folder")
-    weights = folder / name
-    if not weights.is_file() and not weights.is_dir():
-        raise CheckpointError(f"{folder} lacks {weights.name}")
     _check_links(folder)
-    incomplete = kind == "lora" and not own and not {"rank", "alpha", "targets"} <= set(adapter)
-    if kind not in ("lora", "full") or incomplete:
-        raise CheckpointError(f"{file} is damaged: kind {kind!r} with adapter settings {adapter}")
+    base = BaseFacts.of(record["model"], record.get("base") or {})
     # The second path is for ".", "../name" and links.
     around = (folder.parent.parent, folder.resolve().parent.parent)
     run = next((place for place in around if (place / "config.json").is_file()), None)
-    facts = str(record.get("facts_sha256", ""))
+    facts = record.get("facts_sha256") or ""
     return CheckpointInfo(
-        folder, base.usable(), kind, iteration, run, adapter, weights, base, digests, facts
+        folder=folder,
+        model=base.usable(),
+        kind=kind,
+        iteration=record["iteration"],
+        run=run,
+        adapter=adapter,
+        weights=weights,
+        base=base,
+        digests=digests,
+        facts_digest=facts,
     )
 
 
@@ -346,19 +379,13 @@ def _digests(record: Mapping[str, Any]) -> dict[str, str]:
     """The digest of each file in a record of `policy.json`; empty for old ones.
 
     Raises:
-        ValueError: A file lies outside the checkpoint folder.
+        JsonError: A file lies outside the checkpoint folder.
     """
-    digests = {str(name): str(value) for name, value in dict(record.get("sha256", {})).items()}
+    digests: dict[str, str] = record.get("sha256") or {}
     for name in digests:
-        if not _is_inside(name):
-            raise ValueError(f"it names {name!r}, outside its folder")
+        if not FILE_NAME.accepts(name):
+            raise JsonError(f"it names {shown(name)}, outside its folder")
     return digests
-
-
-def _is_inside(name: str) -> bool:
-    """True for a relative path that does not leave its folder, here or on Windows."""
-    path = PureWindowsPath(name)
-    return not (path.anchor or ".." in path.parts or "\0" in name or name in ("", "."))
 
 
 def _check_links(folder: Path) -> None:

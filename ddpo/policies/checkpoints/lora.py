@@ -12,15 +12,16 @@ The formats, by their tensor names:
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import CheckpointError, one_line
+from ddpo.io.fields import COUNT, Fields, MapOf, Maybe, Real
+from ddpo.io.json_files import JsonError, check_fields, parse_foreign, read_foreign_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,9 @@ __all__ = [
     "PEFT_CONFIG",
     "PEFT_FILE",
     "LoraFile",
+    "check_lora",
     "load_lora",
+    "module_shape",
     "read_lora",
 ]
 
@@ -77,6 +80,12 @@ PEFT_SETTINGS: Final[Mapping[str, tuple[Any, ...] | None]] = {
 Settings with None are honoured or do not affect a finished adapter. Settings that are not listed
 must be unset. Other values of `init_lora_weights`, such as "pissa", change the base weights.
 """
+SETTINGS: Final[Fields] = {
+    "r": Maybe(COUNT),
+    "lora_alpha": Maybe(Real()),
+    "alpha_pattern": Maybe(MapOf(Real())),
+}
+"""The kinds of peft's settings that scale a LoRA."""
 ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")
 """The layers that ddpo-pytorch and TRL adapt."""
 
@@ -100,27 +109,24 @@ def read_lora(file: Path, unet: Any = None) -> LoraFile:
             None leaves them.
 
     Raises:
-        CheckpointError: The file is damaged, no LoRA, or not one of a UNet alone.
+        CheckpointError: The file is damaged, no LoRA, or not one of a UNet alone, or it has weights
+            that are NaN or infinite.
     """
-    from diffusers.utils import convert_unet_state_dict_to_peft
-
-    from ddpo.io.tensors import load_tensors
+    from ddpo.io.tensors import check_finite, load_tensors
 
     _check_keys(file)
     raw, facts = load_tensors(file)
+    check_finite(raw, file)
     settings = _peft_settings(file) or _metadata(file, facts)
     _check_settings(file, settings)
     raw = {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in raw.items()}
     state, network_alphas = _to_diffusers(file, _without_adapter_name(file, raw), unet)
     # UNet2DConditionModel.save_attn_procs wrote no "unet."
     plain = {key.removeprefix("unet."): tensor for key, tensor in state.items()}
-    tensors = convert_unet_state_dict_to_peft(plain)
-    ranks = {
-        layer: int(tensors[f"{layer}.lora_A.weight"].shape[0]) for layer in _layers(file, tensors)
-    }
+    tensors = _converted(file, plain)
+    ranks = {layer: _rank(file, tensors, layer) for layer in _layers(file, tensors)}
     stated = {
-        _layer_of_alpha(key): value
-        for key, value in convert_unet_state_dict_to_peft(network_alphas).items()
+        _layer_of_alpha(key): value for key, value in _converted(file, network_alphas).items()
     }
     alphas = {
         layer: stated.get(layer, _alpha_of(layer, rank, settings)) for layer, rank in ranks.items()
@@ -137,7 +143,7 @@ def _to_diffusers(
     config = None if unet is None else unet.config
     try:
         state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(tensors, unet_config=config)
-    except (ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # a damaged file can raise anything in the library
         raise CheckpointError(
             f"{file} is no LoRA that diffusers can read: {one_line(error)}"
         ) from error
@@ -147,6 +153,30 @@ def _to_diffusers(
             "give images of it instead"
         )
     return state, alphas or {}
+
+
+def _converted(file: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values under peft's names instead of diffusers'."""
+    from diffusers.utils import convert_unet_state_dict_to_peft
+
+    try:
+        return dict(convert_unet_state_dict_to_peft(dict(values)))
+    except Exception as error:  # a damaged file can raise anything in the library
+        raise CheckpointError(
+            f"{file} is no LoRA that diffusers can read: {one_line(error)}"
+        ) from error
+
+
+def _rank(file: Path, tensors: Mapping[str, Tensor], layer: str) -> int:
+    """The rank of a layer, which its two matrices share."""
+    down = tensors[f"{layer}.lora_A.weight"]
+    up = tensors[f"{layer}.lora_B.weight"]
+    if min(down.ndim, up.ndim) < 2 or not down.shape[0] == up.shape[1] > 0:
+        raise CheckpointError(
+            f"{file} is no plain LoRA: {layer} has the shapes "
+            f"{list(down.shape)} and {list(up.shape)}"
+        )
+    return int(down.shape[0])
 
 
 def _layers(file: Path, tensors: Mapping[str, Tensor]) -> list[str]:
@@ -183,13 +213,10 @@ def _without_adapter_name(file: Path, tensors: dict[str, Tensor]) -> dict[str, T
 
 def _check_keys(file: Path) -> None:
     """Raises for a file that is no LoRA, before reading its tensors: it may be a whole model."""
-    from safetensors import SafetensorError, safe_open
+    from ddpo.io.tensors import opened_tensors
 
-    try:
-        with safe_open(str(file), framework="pt") as opened:
-            keys = list(opened.keys())
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be read as safetensors: {one_line(error)}") from error
+    with opened_tensors(file) as opened:
+        keys = list(opened.keys())
     odd = next((key for key in keys if "lora" not in key and not key.endswith(".alpha")), None)
     odd = odd or next((key for key in keys if "dora_scale" in key or "lora_magnitude" in key), None)
     if odd is not None or not keys:
@@ -201,16 +228,19 @@ def _check_keys(file: Path) -> None:
 def _metadata(file: Path, facts: Mapping[str, str]) -> dict[str, Any]:
     """Peft's settings from the file's header, where newer diffusers write them; {} without any."""
     try:
-        found = json.loads(facts.get("lora_adapter_metadata", "{}"))
-        return {
+        found = parse_foreign(facts.get("lora_adapter_metadata", "{}"))
+        check_fields(found, {})
+        settings = {
             key.removeprefix("unet."): value
             for key, value in found.items()
             if not key.startswith("text_encoder")
         }
-    except (ValueError, AttributeError) as error:
+        check_fields(settings, SETTINGS)
+    except JsonError as error:
         raise CheckpointError(
-            f"{file} is damaged: its header says lora_adapter_metadata, but {one_line(error)}"
+            f"{file} is damaged: its header says lora_adapter_metadata, but {error}"
         ) from error
+    return settings
 
 
 def _peft_settings(file: Path) -> dict[str, Any]:
@@ -222,14 +252,11 @@ def _peft_settings(file: Path) -> dict[str, Any]:
     path = file.with_name(PEFT_CONFIG)
     if file.name != PEFT_FILE:
         return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise CheckpointError(
             f"{file} lacks {PEFT_CONFIG} beside it, which says by how much its layers are scaled"
-        ) from error
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: {one_line(error)}") from error
+        )
+    return read_foreign_json(path, SETTINGS)
 
 
 def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
@@ -264,9 +291,8 @@ def load_lora(unet: Any, file: Path, adapter: str, model: str) -> None:
     from peft.utils import set_peft_model_state_dict
 
     found = read_lora(file, unet)
+    check_lora(found, lambda layer: module_shape(unet, layer), file, model)
     wrong = f"{file} does not fit {model!r}"
-    for layer in found.ranks:
-        _check_layer(unet, found, layer, wrong)
     try:
         config = LoraConfig(**_config_of(found))
         if adapter in getattr(unet, "peft_config", {}):
@@ -294,19 +320,45 @@ def _config_of(found: LoraFile) -> dict[str, Any]:
     }
 
 
-def _check_layer(unet: Any, found: LoraFile, layer: str, wrong: str) -> None:
-    try:
-        own = unet.get_submodule(layer)
-    except AttributeError as error:
-        raise CheckpointError(f"{wrong}: the model has no layer {layer}") from error
-    own = getattr(own, "base_layer", own)  # the layer may have another adapter
-    weight = getattr(own, "weight", None)
-    down = found.tensors[f"{layer}.lora_A.weight"]
-    up = found.tensors[f"{layer}.lora_B.weight"]
-    due = (up.shape[0], down.shape[1])
-    if weight is None or weight.ndim != down.ndim or tuple(weight.shape[:2]) != due:
-        shape = "not one that LoRA can change" if weight is None else f"{list(weight.shape)}"
-        raise CheckpointError(
-            f"{wrong}: {layer} is {shape} in the model "
-            f"and {up.shape[0]} by {list(down.shape[1:])} in the LoRA"
-        )
+def check_lora(
+    found: LoraFile, shape: Callable[[str], tuple[int, ...] | None], file: Path, model: str
+) -> None:
+    """Compares the layers of a LoRA with those of its base model.
+
+    Args:
+        found: The LoRA.
+        shape: Function of a layer's name that returns the shape of its weight; None for a layer
+            that LoRA cannot change.
+        file: File of the LoRA, for messages.
+        model: Name of the base model in messages.
+
+    Raises:
+        CheckpointError: The model has no such layer, or one of another shape.
+    """
+    for layer in found.ranks:
+        try:
+            own = shape(layer)
+        except (AttributeError, KeyError) as error:
+            raise CheckpointError(
+                f"{file} does not fit {model!r}: the model has no layer {layer}"
+            ) from error
+        down = found.tensors[f"{layer}.lora_A.weight"]
+        up = found.tensors[f"{layer}.lora_B.weight"]
+        due = (up.shape[0], down.shape[1])
+        if own is None or len(own) != down.ndim or own[:2] != due:
+            has = "not one that LoRA can change" if own is None else f"{list(own)}"
+            raise CheckpointError(
+                f"{file} does not fit {model!r}: {layer} is {has} in the model "
+                f"and {up.shape[0]} by {list(down.shape[1:])} in the LoRA"
+            )
+
+
+def module_shape(unet: Any, layer: str) -> tuple[int, ...] | None:
+    """The shape of a layer's weight in a UNet; None for a layer without one.
+
+    Raises:
+        AttributeError: The UNet has no such layer.
+    """
+    own = unet.get_submodule(layer)
+    weight = getattr(getattr(own, "base_layer", own), "weight", None)  # it may have an adapter
+    return None if weight is None else tuple(weight.shape)

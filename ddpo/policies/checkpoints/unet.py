@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ddpo.errors import CheckpointError, MissingResourceError, one_line
+from ddpo.errors import CheckpointError, MissingResourceError, UserError, one_line
+from ddpo.io.fields import shown
+from ddpo.io.json_files import read_foreign_json
 from ddpo.policies.model_files import weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CONFIG", "UNET", "WEIGHTS", "check_pipeline", "check_unet", "read_unet", "variant_of"]
+__all__ = [
+    "CONFIG",
+    "UNET",
+    "WEIGHTS",
+    "check_pipeline",
+    "check_unet",
+    "load_unet",
+    "read_unet",
+    "variant_of",
+]
 
 UNET: Final = "unet"
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "diffusion_pytorch_model"  # diffusers' name for the weights of a UNet or VAE
+LIBRARY_ERRORS: Final = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, IndexError)
+"""Errors for values that a config should not have."""
 NOT_COMPARED: Final = ("sample_size", "upcast_attention")
 """Settings of a UNet that do not change the meaning of its weights."""
 
@@ -42,7 +54,7 @@ def check_unet(unet: Any, weights: Path, model: str) -> None:
         CheckpointError: The architectures differ; the message names the first such setting.
     """
     parameters = inspect.signature(type(unet).__init__).parameters
-    config = json.loads((weights / CONFIG).read_text(encoding="utf-8"))
+    config = read_foreign_json(weights / CONFIG)
     for name, parameter in parameters.items():
         if name not in ("self", *NOT_COMPARED) and name in unet.config:
             theirs = _plain(config.get(name, parameter.default))
@@ -50,7 +62,7 @@ def check_unet(unet: Any, weights: Path, model: str) -> None:
             if theirs != ours:
                 raise CheckpointError(
                     f"{weights} has another architecture than {model!r}: "
-                    f"{name} is {theirs}, not {ours}"
+                    f"{name} is {shown(theirs)}, not {shown(ours)}"
                 )
 
 
@@ -59,14 +71,22 @@ def _plain(value: Any) -> Any:
 
 
 def read_unet(weights: Path, model: str) -> dict[str, Tensor]:
-    """The weights of a UNet's folder by name, in float32, from files of any number and precision.
+    """The weights of a UNet's folder by name, in float32; errors as of `load_unet`."""
+    state: dict[str, Tensor] = load_unet(weights, model).state_dict()
+    return state
+
+
+def load_unet(weights: Path, model: str) -> Any:
+    """The UNet of a folder, in float32, from files of any number and precision.
 
     Raises:
-        CheckpointError: The files are damaged, or the weights do not match the folder's config.
+        CheckpointError: The files are damaged, the weights do not match the folder's config, or
+            some are NaN or infinite.
     """
     import torch
     from diffusers import UNet2DConditionModel
-    from safetensors import SafetensorError
+
+    from ddpo.io.tensors import check_finite
 
     try:
         unet, info = UNet2DConditionModel.from_pretrained(
@@ -77,7 +97,9 @@ def read_unet(weights: Path, model: str) -> dict[str, Tensor]:
             output_loading_info=True,
             local_files_only=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file can raise anything in the libraries
         raise CheckpointError(f"{weights} does not fit {model!r}: {one_line(error)}") from error
     odd = [
         *info["missing_keys"],
@@ -90,8 +112,8 @@ def read_unet(weights: Path, model: str) -> dict[str, Tensor]:
             f"{weights} does not fit {model!r}: "
             f"{odd[0]} is in one of them only, or of another shape"
         )
-    state: dict[str, Tensor] = unet.state_dict()
-    return state
+    check_finite(unet.state_dict(), weights)
+    return unet
 
 
 def check_pipeline(folder: Path, parts: Mapping[str, Any], schedule: Any, model: str) -> None:
@@ -131,11 +153,13 @@ def _same_schedule(file: Path, schedule: Any) -> bool:
 
     from ddpo.policies.transition import NoiseSchedule
 
+    config = read_foreign_json(file)
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        theirs = NoiseSchedule.from_scheduler(config)
+    except UserError:
+        raise
+    except LIBRARY_ERRORS as error:
         raise CheckpointError(f"{file} is damaged: {one_line(error)}") from error
-    theirs = NoiseSchedule.from_scheduler(config)
     return (
         theirs.prediction == schedule.prediction
         and theirs.alphas_cumprod.shape == schedule.alphas_cumprod.shape
@@ -146,11 +170,12 @@ def _same_schedule(file: Path, schedule: Any) -> bool:
 def _difference(folder: Path, own: Any, variant: str | None) -> str:
     """The first tensor that differs between a component's folder and the base model; "" if none."""
     import torch
+    from safetensors import SafetensorError
 
     options = {"use_safetensors": True, "variant": variant, "local_files_only": True}
     try:
         theirs = type(own).from_pretrained(folder, **options).state_dict()
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, *LIBRARY_ERRORS) as error:
         return one_line(error)
     ours = own.state_dict()
     if ours.keys() != theirs.keys():

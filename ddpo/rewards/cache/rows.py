@@ -9,6 +9,9 @@ import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ddpo.io.fields import ListOf
+from ddpo.io.json_files import JsonError, check_fields, parse_json
+
 __all__ = ["CachedScore", "pack", "unpack"]
 
 
@@ -42,11 +45,17 @@ def unpack(key: bytes, value: Any, parts: Any, checksum: Any) -> CachedScore | N
     if _checksum(key, value, parts) != checksum:
         return None
     score: float = struct.unpack("<f", value)[0]
-    if not parts:
+    if not parts and math.isfinite(score):
         return CachedScore(score, {})
-    count: int = struct.unpack_from("<I", parts)[0]
-    names: list[str] = json.loads(parts[4 + 4 * count :])
-    numbers = struct.unpack_from(f"<{count}f", parts, 4)
+    if not math.isfinite(score):
+        return None
+    try:
+        count: int = struct.unpack_from("<I", parts)[0]
+        numbers = struct.unpack_from(f"<{count}f", parts, 4)
+        names = parse_json(parts[4 + 4 * count :])
+        check_fields({"names": names}, {"names": ListOf(str, count, count)})
+    except (struct.error, JsonError):
+        return None
     return CachedScore(score, dict(zip(names, numbers, strict=True)))
 
 

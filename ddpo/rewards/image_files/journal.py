@@ -8,15 +8,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_args
 
+from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage, same_state
+from ddpo.io.fields import SHORT, Fields, ListOf, MapOf, Maybe, Text, fault_of
 from ddpo.io.journal import Journal
-from ddpo.rewards.image_files.run import ScoreRow
+from ddpo.io.json_files import say_once
+from ddpo.rewards.image_files.run import ScoreRow, Status
 
 __all__ = ["TableJournal", "journal_path"]
 
 SCHEMA: Final = 1
+ROW: Final[Fields] = {
+    "reward": SHORT,
+    "status": Text(test=get_args(Status).__contains__),
+    "score": Maybe(float),
+    "error": Maybe(str),
+    "parts": MapOf(Maybe(float)),
+}
 
 
 def journal_path(table: Path) -> Path:
@@ -36,7 +46,15 @@ class TableJournal:
     """
 
     def __init__(self, path: Path, identities: Sequence[str]) -> None:
-        self._journal = Journal(path.parent, path.name, rank=None)
+        self._journal = Journal(
+            path.parent, path.name, None, loss="the images from there on are scored again"
+        )
+        self._record: Fields = {
+            "file": SHORT,
+            "prompt": Maybe(str),
+            "state": Maybe(ListOf(int)),
+            "rows": ListOf(ROW, len(identities), len(identities)),
+        }
         self._header = {"schema": SCHEMA, "identities": list(identities)}
         self._states: deque[tuple[str, list[int] | None]] = deque()  # of images handed out
 
@@ -71,7 +89,7 @@ class TableJournal:
             end, _ = next(records)  # the header
             for image in source:
                 following, record = next(records, (end, None))
-                rows = _rows_of(record, image)
+                rows = self._rows_of(record, image)
                 if rows is None:
                     left.append(image)
                     break
@@ -107,13 +125,34 @@ class TableJournal:
     def rows(self) -> Iterator[ScoreRow]:
         """All rows in order, read from the file."""
         for _, record in itertools.islice(self._journal.own_records(), 1, None):
-            for row in record["rows"]:
-                yield ScoreRow(file=record["file"], prompt=record["prompt"], **row)
+            if fault := fault_of(record, self._record):
+                raise ConfigError(f"{self._journal.path} has changed under the scoring: {fault}")
+            yield from _score_rows(record)
 
     def remove(self) -> None:
         """Deletes the journal, once the table is written."""
         self._journal.close()
         self._journal.path.unlink(missing_ok=True)
+
+    def _rows_of(
+        self, record: Mapping[str, Any] | None, image: InputImage
+    ) -> tuple[ScoreRow, ...] | None:
+        """The rows of a record if it belongs to the unchanged image and no reward failed."""
+        if record is None:
+            return None
+        if fault := fault_of(record, self._record):
+            say_once(
+                f"{self._journal.path}: a line is damaged ({fault}); "
+                "the images from there on are scored again"
+            )
+            return None
+        prompt = image.prompt.text if image.prompt else None
+        if (record["file"], record.get("prompt")) != (image.file, prompt):
+            return None
+        if not same_state(record.get("state"), image.state()):
+            return None
+        rows = _score_rows(record)
+        return None if any(row.status == "failed" for row in rows) else rows
 
     def _state_of(self, file: str) -> list[int] | None:
         """The state of an image when it was handed out, or else the present state of its file."""
@@ -124,15 +163,13 @@ class TableJournal:
         return InputImage(file).state()
 
 
-def _rows_of(record: Mapping[str, Any] | None, image: InputImage) -> tuple[ScoreRow, ...] | None:
-    """The rows of a record if it belongs to the unchanged image and no reward failed, else None."""
-    prompt = image.prompt.text if image.prompt else None
-    if record is None:
-        return None
-    if (record["file"], record["prompt"]) != (image.file, prompt):
-        return None
-    if not same_state(record["state"], image.state()):
-        return None
-    if any(row["status"] == "failed" for row in record["rows"]):
-        return None
-    return tuple(ScoreRow(file=image.file, prompt=prompt, **row) for row in record["rows"])
+def _score_rows(record: Mapping[str, Any]) -> tuple[ScoreRow, ...]:
+    """The rows of a record of the right kind."""
+    return tuple(
+        ScoreRow(
+            file=record["file"],
+            prompt=record.get("prompt"),
+            **{name: row.get(name) for name in ROW},
+        )
+        for row in record["rows"]
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from torch.nn.functional import linear
 from ddpo import weights
 from ddpo.devices import in_float64
 from ddpo.errors import MissingResourceError, one_line
+from ddpo.io.json_files import read_foreign_json
 from ddpo.rewards.card import WeightFile
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.preference import BERT_VOCABULARY, IMAGE_REWARD
@@ -88,7 +88,7 @@ def load_blip(checkpoint: Path, config: Path) -> tuple[Any, Any, list[tuple[Tens
     """
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        sizes = json.loads(config.read_text("utf-8"))
+        sizes = read_foreign_json(config)
         with torch.random.fork_rng(devices=[]):
             return _models(state, {name: sizes[name] for name in OF_BERT})
     except (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ddpo.devices import in_float64
 from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.io.json_files import read_foreign_json
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.guard import FALCONSAI
 from ddpo.rewards.offload import place
@@ -98,9 +98,7 @@ def _load(model: str) -> tuple[Any, Mapping[str, Any]]:
         "revision": FALCONSAI.revision if model == FALCONSAI.source else "main",
     }
     try:
-        settings = json.loads(
-            Path(cached_file(model, "preprocessor_config.json", **where)).read_text("utf-8")
-        )
+        settings = read_foreign_json(Path(cached_file(model, "preprocessor_config.json", **where)))
         classifier, info = ViTForImageClassification.from_pretrained(
             model, dtype=torch.float32, output_loading_info=True, **where
         )

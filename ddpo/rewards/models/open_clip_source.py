@@ -6,7 +6,6 @@ OpenCLIP is imported when a model is looked up, so that listing rewards stays fa
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from ddpo import weights
 from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.io.json_files import read_foreign_json
 from ddpo.registry import nearest
 from ddpo.rewards.card import RewardCard, WeightFile
 from ddpo.rewards.cards.open_clip import LAION_B32, OPEN_CLIP_CHECKPOINT
@@ -227,7 +227,7 @@ def _of_hub(repository: str) -> OpenClipSource:
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_text("utf-8"))
+        config = read_foreign_json(file)
         model = config["model_cfg"]
         encoders = [model["vision_cfg"], model["text_cfg"]]
         if not all(isinstance(encoder, Mapping) for encoder in encoders):

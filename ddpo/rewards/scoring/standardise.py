@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.io.atomic import write_json
-from ddpo.io.json_files import parse_json
+from ddpo.io.fields import COUNT, SHORT, Fields, MapOf, Real, Whole
+from ddpo.io.json_files import JsonError, check_fields, read_json
 from ddpo.rewards.card import PLACEMENT, RewardCard
-from ddpo.rewards.spec import LARGEST
 
 __all__ = [
     "ScoreDistribution",
@@ -24,6 +24,24 @@ __all__ = [
 ]
 
 SCHEMA: Final = 1
+LEAST_SD: Final = 5e-324  # the least number above 0
+FIELDS: Final[Fields] = {
+    "reward": SHORT,
+    "version": SHORT,
+    "options": dict,
+    "scale": SHORT,
+    "signature": str,
+    "count": COUNT,
+    "unscorable": COUNT,
+    "mean": Real(),
+    "sd": Real(LEAST_SD),
+    "percentiles": MapOf(Real()),
+    "images": SHORT,
+    "created": SHORT,
+    "ddpo": SHORT,
+    "schema": Whole(1, SCHEMA),
+}
+"""Fields of `ScoreDistribution` in a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,44 +120,34 @@ def load_reference(path: Path) -> ScoreDistribution:
         MissingResourceError: The file does not exist.
         ConfigError: It is not a distribution, is damaged, or was written by a newer ddpo.
     """
-    try:
-        if path.exists() and not path.is_file():  # a device or a pipe has no end
-            raise ConfigError(f"z={path} is not a file")
-        values = parse_json(path.read_bytes())
-    except FileNotFoundError as error:
+    if not path.exists():
         advice = f"make it with `ddpo rewards calibrate REWARD IMAGES… --out {path}`"
-        raise MissingResourceError(f"z={path}: no such file; {advice}") from error
-    except ConfigError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"z={path} cannot be read as JSON: {error}") from error
-    schema = values.get("schema") if isinstance(values, dict) else None
-    if isinstance(schema, int) and schema > SCHEMA:
+        raise MissingResourceError(f"z={path}: no such file; {advice}")
+    try:
+        values = read_json(path, error=ConfigError)
+    except ConfigError as error:
+        reason = str(error).removeprefix(f"{path} ")
+        raise ConfigError(f"z={path} cannot be read as JSON: {reason}") from error
+    schema = values.get("schema")
+    if type(schema) is int and schema > SCHEMA:
         versions = f"schema {schema}, this ddpo reads {SCHEMA}"
         raise ConfigError(f"z={path} is of a newer ddpo ({versions}): upgrade ddpo")
-    written = values.get("sha256", "") if isinstance(values, dict) else ""
+    written = values.get("sha256")
     if written and written != _checksum(values):
         raise ConfigError(
             f"z={path} is damaged: its content has changed since it was written, by its SHA-256; "
             "make it again with `ddpo rewards calibrate`"
         )
+    if not {"reward", "mean", "sd", "scale"} <= set(values):
+        raise ConfigError(f"z={path} is not a reference distribution of `ddpo rewards calibrate`")
     try:
-        reference = ScoreDistribution(**values)
-        sound = _finite(reference.mean) and _finite(reference.sd) and reference.sd > 1 / LARGEST
-    except TypeError as error:
-        raise ConfigError(
-            f"z={path} is not a reference distribution of `ddpo rewards calibrate`"
-        ) from error
-    if not sound or not isinstance(reference.options, dict) or not isinstance(reference.scale, str):
-        raise ConfigError(f"z={path} is damaged: mean {reference.mean}, sd {reference.sd}")
-    return reference
+        check_fields(values, FIELDS)
+    except JsonError as error:
+        raise ConfigError(f"z={path} is damaged: {error}") from error
+    return ScoreDistribution(**{name: values[name] for name in FIELDS})
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
     """SHA-256 of all values but the checksum itself."""
     others = {name: value for name, value in values.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and abs(value) <= LARGEST

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Final
 
 from ddpo.io.atomic import remove_remains, storing, temporary_path, write_json
-from ddpo.io.json_files import Fields, read_json
+from ddpo.io.json_files import read_json
 from ddpo.io.reading import unused
-from ddpo.policies.checkpoints.folder import BEST_FILE, POLICY_FILE, checkpoint_folders
+from ddpo.policies.checkpoints.folder import (
+    BEST_FIELDS,
+    BEST_FILE,
+    POLICY_FILE,
+    checkpoint_folders,
+)
 
 __all__ = ["keep_best", "prune"]
-
-BEST_FIELDS: Final[Fields] = {"folder": str, "iteration": int, "reward": str, "value": float}
 
 
 def keep_best(checkpoint: Path, iteration: int, reward: str, value: float) -> None:

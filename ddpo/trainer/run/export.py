@@ -13,7 +13,7 @@ from ddpo.io.atomic import atomic_folder, check_not_of_a_run
 from ddpo.io.lock import owned_file
 from ddpo.io.reading import reading
 from ddpo.policies import load_policy
-from ddpo.policies.base_model import BaseModel, open_model
+from ddpo.policies.base_model import BaseModel, layer_shapes, open_model
 from ddpo.policies.checkpoints.folder import (
     LORA_FILE,
     POLICY_FILE,
@@ -23,6 +23,9 @@ from ddpo.policies.checkpoints.folder import (
     check_files,
     find_checkpoint,
 )
+from ddpo.policies.checkpoints.lora import check_lora, module_shape
+from ddpo.policies.checkpoints.own import own_lora
+from ddpo.policies.checkpoints.unet import check_unet, load_unet
 from ddpo.trainer.run.model_card import model_card
 from ddpo.weights import offline
 
@@ -84,6 +87,8 @@ def _write_export(info: CheckpointInfo, to: Path, merge: bool) -> None:
         raise RunExistsError(f"{to} is not an empty folder: choose another --to")
     check_not_of_a_run(to)
     whole = merge or info.kind == "full"
+    if not whole:
+        _check_lora_file(info)
     card = model_card(info, whole)
     try:
         with atomic_folder(to) as temporary:
@@ -96,18 +101,27 @@ def _write_export(info: CheckpointInfo, to: Path, merge: bool) -> None:
         raise ConfigError(f"{to} cannot be written: {error.strerror or error}") from error
 
 
+def _check_lora_file(info: CheckpointInfo) -> None:
+    """Verifies a LoRA as far as possible without the weights of its base model.
+
+    Raises:
+        CheckpointError: it is damaged, or does not fit the base model on this machine.
+    """
+    found = own_lora(info)
+    if shapes := layer_shapes(info.model):
+        check_lora(found, shapes.__getitem__, info.weights, info.model)
+
+
 def _pipeline(info: CheckpointInfo) -> Any:
     """The base model's pipeline with the trained denoiser, without optional parts that it lacks."""
     import diffusers
-    import torch
 
     policy: Any = load_policy(info.model)
     check_base(info, info.model)
     parts = {name: getattr(policy, name) for name in (*policy.BESIDE, "vae", "unet")}
     if info.kind == "full":
-        parts["unet"] = diffusers.UNet2DConditionModel.from_pretrained(
-            info.folder / UNET, dtype=torch.float32, local_files_only=True, use_safetensors=True
-        )
+        check_unet(policy.unet, info.weights, info.model)
+        parts["unet"] = load_unet(info.weights, info.model)
     base = open_model(info.model)
     parts |= {
         name: base.load_tokenizer(name) for name in base.index if name.startswith("tokenizer")
@@ -121,6 +135,9 @@ def _pipeline(info: CheckpointInfo) -> Any:
         settings["requires_safety_checker"] = False
     pipeline = kind(**parts, **optional, **settings)
     if info.kind == "lora":
+        check_lora(
+            own_lora(info), lambda layer: module_shape(policy.unet, layer), info.weights, info.model
+        )
         pipeline.load_lora_weights(info.folder, weight_name=LORA_FILE)
         pipeline.fuse_lora(components=["unet"])
         pipeline.unload_lora_weights()

@@ -24,9 +24,18 @@ from typing import Any, Final
 
 import torch
 
-from ddpo.errors import CheckpointError, ConfigError, DdpoError, RunExistsError, one_line
+from ddpo.errors import CheckpointError, ConfigError, DdpoError, RunExistsError
 from ddpo.io.atomic import atomic_folder, remove_remains, storing, write_json, write_text
-from ddpo.io.json_files import check_fields, json_lines, parse_json, read_json
+from ddpo.io.fields import COUNT, SHORT, Fields, ListOf, MapOf, Maybe, Real, shown
+from ddpo.io.json_files import (
+    JsonError,
+    JsonLine,
+    check_fields,
+    json_lines,
+    parse_json,
+    read_json,
+    warn_of_damage,
+)
 from ddpo.io.links import check_links
 from ddpo.io.lock import LOCK_FILE, Ownership
 from ddpo.io.sync import make_folder, sync_descriptor, sync_folder
@@ -41,6 +50,37 @@ from ddpo.user_code import trust_options
 __all__ = ["RunFolder"]
 
 STATE_FILE: Final = "state/state.safetensors"
+MANIFEST: Final[Fields] = {
+    "versions": MapOf(SHORT),
+    "config": Maybe(dict),
+    "folder": Maybe(SHORT),
+    "base": Maybe({"place": Maybe(SHORT), "fingerprint": Maybe(SHORT)}),
+    "reward": {
+        "card": {
+            "id": SHORT,
+            "summary": str,
+            "flaws": str,
+            "unit": str,
+            "options": ListOf({"name": SHORT, "default": object}),
+        },
+        "signature": str,
+        "origin": Maybe(str),
+        "files": Maybe(ListOf(MapOf(SHORT, fewest=1))),
+    },
+    "prompts": {"source": SHORT, "sha256": Maybe(SHORT), "list": ListOf(str, shortest=1)},
+    "origins": Maybe(MapOf(str)),
+    "resumed": Maybe(ListOf(dict)),
+}
+METRICS: Final[Fields] = {
+    "iteration": COUNT,
+    "reward_queries": COUNT,
+    "reward_mean": float,
+    "reward_se": Maybe(float),
+    "held_out": Maybe(float),
+}
+"""Fields of a line of `metrics.jsonl` that later commands need."""
+STATISTICS: Final = MapOf(ListOf(Real()))
+MOST_DIGITS: Final = 15  # of an iteration
 
 
 class RunFolder:
@@ -175,7 +215,7 @@ class RunFolder:
         Raises:
             CheckpointError: the file is missing or damaged.
         """
-        return read_json(self.path / "manifest.json")
+        return read_json(self.path / "manifest.json", MANIFEST)
 
     def reopen(
         self, config: TrainConfig, changes: Mapping[str, tuple[Any, Any]], iteration: int
@@ -204,7 +244,7 @@ class RunFolder:
                     "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "changed": changes,
                 }
-                manifest["resumed"] = [*manifest.get("resumed", []), note]
+                manifest["resumed"] = [*(manifest.get("resumed") or []), note]
                 write_json(self.path / "config.json", settings)
                 write_json(self.path / "manifest.json", manifest)
         self.prune(config.checkpoint_keep)
@@ -247,17 +287,28 @@ class RunFolder:
                 sync_folder(self.path)
 
     def _cut_metrics(self, iteration: int) -> None:
-        """Removes the metrics of iterations after `iteration`, and a line that a kill cut short."""
+        """Removes the metrics of iterations after `iteration`, and damaged lines."""
         path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return
-        kept = []
-        for line in json_lines(path, {"iteration": int}):
-            if line.record is None:
-                break
-            if line.record["iteration"] <= iteration:
-                kept.append(json.dumps(line.record))
-        write_text(path, "".join(line + "\n" for line in kept))
+        if path.exists():
+            lines = self.metrics()
+            kept = [json.dumps(line) for line in lines if line["iteration"] <= iteration]
+            write_text(path, "".join(line + "\n" for line in kept))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, without damaged ones.
+
+        A warning names these, but for a last line that a kill cut short.
+        """
+        path = self.path / "metrics.jsonl"
+        kept: list[dict[str, Any]] = []
+        damaged: list[JsonLine] = []
+        for line in json_lines(path, METRICS):
+            if line.record is not None:
+                kept.append(line.record)
+            elif not line.cut_short:
+                damaged.append(line)
+        warn_of_damage(path, damaged, "the metrics lack its iteration")
+        return kept
 
     def save_state(
         self, iteration: int, tensors: Mapping[str, torch.Tensor], statistics: Mapping[str, Any]
@@ -287,14 +338,15 @@ class RunFolder:
             return 0, {}, {}
         tensors, metadata = load_tensors(self.path / STATE_FILE)
         try:
-            iteration = int(metadata["iteration"])
+            check_fields(metadata, {"iteration": str, "statistics": str})
+            text = metadata["iteration"]
+            if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
+                raise JsonError(f"its iteration cannot be {shown(text)}")
             statistics = parse_json(metadata["statistics"])
-            check_fields({"statistics": statistics}, {"statistics": dict})
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.path / STATE_FILE} is damaged: {one_line(error)}"
-            ) from error
-        return iteration, tensors, statistics
+            check_fields({"statistics": statistics}, {"statistics": STATISTICS})
+        except JsonError as error:
+            raise CheckpointError(f"{self.path / STATE_FILE} is damaged: {error}") from error
+        return int(text), tensors, statistics
 
     def grid(self, iteration: int) -> Path:
         """Path of the image grid after `iteration`."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.io.json_files import json_lines
 from ddpo.policies.checkpoints.folder import CheckpointInfo
 from ddpo.rewards.spec import replace_paths
 from ddpo.text import single_line
@@ -50,7 +48,7 @@ def model_card(info: CheckpointInfo, whole: bool) -> str:
         run = RunFolder.open(info.run)
         config = run.config()
         manifest = run.manifest()
-        lines = [line for line in _metrics(info.run) if line["iteration"] <= info.iteration]
+        lines = [line for line in run.metrics() if line["iteration"] <= info.iteration]
         training = _training(info, config, manifest, lines)
         story = [training, _reward(manifest), _results(config, lines)]
         prompt = json.dumps(manifest["prompts"]["list"][0], ensure_ascii=False)
@@ -123,13 +121,6 @@ def _use(info: CheckpointInfo, whole: bool, call: str) -> str:
     )
 
 
-def _metrics(run: Path) -> list[dict[str, Any]]:
-    """The whole lines of `metrics.jsonl`."""
-    lines = json_lines(run / "metrics.jsonl")
-    whole = takewhile(lambda line: line.record is not None, lines)  # a kill cuts the last one short
-    return [line.record for line in whole if line.record is not None]
-
-
 def _training(
     info: CheckpointInfo,
     config: TrainConfig,
@@ -191,7 +182,8 @@ def _results(config: TrainConfig, lines: Sequence[Mapping[str, Any]]) -> str:
     if not lines:
         return ""
     rows = "".join(
-        f"| {line['iteration']} | {_number(line['reward_mean'])} ± {_number(line['reward_se'])} "
+        f"| {line['iteration']} "
+        f"| {_number(line['reward_mean'])} ± {_number(line.get('reward_se'))} "
         f"| {line['reward_queries']:,} | {_number(line.get('held_out'))} |\n"
         for line in _some(lines)
     )

@@ -1,0 +1,80 @@
+"""The weights of ddpo's own checkpoints of Stable Diffusion, verified before they are used.
+
+Checkpoints of older versions have no digests, so that their weights are compared with what is known
+of them: the length of the file, the layers and ranks, and that every weight is finite.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ddpo.errors import CheckpointError, one_line
+from ddpo.io.tensors import check_finite, load_tensors
+from ddpo.policies.checkpoints.folder import POLICY_FILE, CheckpointInfo
+from ddpo.policies.checkpoints.lora import LoraFile, check_lora, module_shape, read_lora
+from ddpo.policies.checkpoints.unet import WEIGHTS
+
+__all__ = ["load_own_lora", "load_own_unet", "own_lora"]
+
+
+def own_lora(info: CheckpointInfo) -> LoraFile:
+    """The LoRA of a checkpoint.
+
+    Raises:
+        CheckpointError: The file is damaged, has weights that are NaN or infinite, or has another
+            rank than `policy.json`.
+    """
+    found = read_lora(info.weights)
+    ranks = set(found.ranks.values())
+    if ranks != {info.adapter["rank"]}:
+        has = ", ".join(map(str, sorted(ranks)))
+        raise CheckpointError(
+            f"{info.weights} has rank {has}, and {POLICY_FILE} says {info.adapter['rank']}: "
+            "one of them is damaged"
+        )
+    return found
+
+
+def load_own_lora(unet: Any, info: CheckpointInfo, adapter: str, model: str) -> None:
+    """Gives an adapter of a UNet the weights of a checkpoint.
+
+    Args:
+        unet: UNet of diffusers with the adapter.
+        info: The checkpoint.
+        adapter: Name of the adapter.
+        model: Name of the base model in messages.
+
+    Raises:
+        CheckpointError: As of `own_lora`, or the weights do not fit the adapter.
+    """
+    from peft.utils import set_peft_model_state_dict
+
+    check_lora(own_lora(info), lambda layer: module_shape(unet, layer), info.weights, model)
+    tensors, _ = load_tensors(info.weights)
+    state = {name.removeprefix("unet."): tensor for name, tensor in tensors.items()}
+    try:
+        result = set_peft_model_state_dict(unet, state, adapter_name=adapter)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{info.weights} does not fit {model!r}: {one_line(error)}"
+        ) from error
+    left = [*result.unexpected_keys, *(key for key in result.missing_keys if f".{adapter}." in key)]
+    if left:
+        raise CheckpointError(f"{info.weights} does not fit {model!r}: {left[0]}")
+
+
+def load_own_unet(unet: Any, info: CheckpointInfo, model: str) -> None:
+    """Gives a UNet the weights of a checkpoint.
+
+    Raises:
+        CheckpointError: The file is damaged, has weights that are NaN or infinite, or is of another
+            architecture.
+    """
+    file = info.weights / f"{WEIGHTS}.safetensors"
+    tensors, _ = load_tensors(file)
+    check_finite(tensors, file)
+    try:
+        unet.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{info.folder} does not fit {model!r}: {reason}") from error
