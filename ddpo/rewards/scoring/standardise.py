@@ -148,6 +148,6 @@ def load_reference(path: Path) -> ScoreDistribution:
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
-    """SHA-256 of all values but the checksum itself."""
-    others = {name: value for name, value in values.items() if name != "sha256"}
+    """SHA-256 of all values but the checksum itself and the time, so that equal ones are equal."""
+    others = {name: value for name, value in values.items() if name not in ("sha256", "created")}
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
