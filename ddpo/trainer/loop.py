@@ -31,6 +31,10 @@ from ddpo.trainer.update import UpdateStats, update
 __all__ = ["dry_run", "resume", "train"]
 
 
+Values = Mapping[str, Any] | None
+"""Plain nested values, as of a recipe."""
+
+
 class _Loop:
     """The iterations of one run.
 
@@ -171,10 +175,7 @@ def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
 
 
 def resume(
-    path: Path,
-    iterations: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    trust: Iterable[str] = (),
+    path: Path, iterations: int | None = None, settings: Values = None, trust: Iterable[str] = ()
 ) -> Generator[Event]:
     """Resumes a run after its last finished iteration, to the bit on a CPU.
 
@@ -190,8 +191,7 @@ def resume(
         ConfigError: `iterations` is less than the run has, or a setting, the prompts, the reward,
             the algorithm or the model differ from those of the run.
         RunExistsError: another process trains in the folder.
-        UntrustedError: the run names code or a server that the caller does not.
-        UserError, RewardFailure, TrainingDiverged: as `train`.
+        UserError, RewardFailure, TrainingDiverged: as `train`; or code or a server was not named.
     """
     with closing(RunFolder.open(path)) as run:
         model, requested = base_model(run, settings or {})

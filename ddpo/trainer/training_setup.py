@@ -13,8 +13,7 @@ from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey
 from ddpo.prompts import load_prompts
 from ddpo.rewards.scoring.scorer import make_scorer
-from ddpo.rewards.setting_paths import absolute_path
-from ddpo.rewards.spec import redacted
+from ddpo.rewards.setting_paths import absolute_path, storable
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.algorithms import load_algorithm
@@ -130,7 +129,7 @@ class TrainingSetup:
         facts = describe(
             self.config, self.reward, self.prompts, self.origins, self.world.world_size
         )
-        facts["reward"]["spec"] = redacted(reward)
+        facts["reward"]["spec"] = storable({"reward": reward})["reward"]
         return facts | {"folder": str(absolute_path(folder))}
 
     def check_unchanged(self, before: Mapping[str, Any]) -> None:
