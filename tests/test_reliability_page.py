@@ -30,7 +30,7 @@ def test_every_row_is_of_a_trial_that_is_there() -> None:
         assert promise == reliability_table.promise(found[1])
         assert tried
         assert int(tries.replace(",", "")) > 0
-        assert lost == "0"
+        assert int(lost) <= int(tries.replace(",", ""))
 
 
 def test_the_trials_of_this_page_are_in_the_table() -> None:
