@@ -188,7 +188,7 @@ def _keys(prompts: Sequence[Prompt], count: int) -> list[SampleKey]:
 def _identity(
     model: str, info: CheckpointInfo | None, batch: int, dtype: str, device: str
 ) -> dict[str, Any]:
-    """What fixes the pixels beside prompts, seed and settings, as JSON values."""
+    """The other facts that fix the pixels, beside prompts, seed and settings, as JSON values."""
     from ddpo.eval.inputs.checkpoints import weights_hash
     from ddpo.policies.model_place import facts_of
 

@@ -84,7 +84,7 @@ class Place:
     def alone(
         self, work: Work, words: Words, start: Callable[[], None] | None = None
     ) -> tuple[dict[str, str], float]:
-        """What a command leaves if nothing runs beside it, and the seconds that it takes."""
+        """The content that a command leaves if nothing runs beside it, and its seconds."""
         key = (work.name, *words)
         if key not in self._alone:
             self.clean(work)
@@ -209,7 +209,7 @@ def neighbours(place: Place, names: tuple[str, str], commands: tuple[Words, Word
         if "damaged" in program.output or "cannot be used" in program.output:
             return f"{' '.join(program.words[:3])}: {program.output}"
         if not expected.items() <= content(work, place.folder).items():
-            return f"{' '.join(program.words[:3])} left something else than alone"
+            return f"{' '.join(program.words[:3])} did not leave what it leaves alone"
     return None
 
 

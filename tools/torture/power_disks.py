@@ -26,7 +26,7 @@ BYTES: Final = {"ext4": 128 << 20, "xfs": 384 << 20}
 
 
 def missing_for(kind: str) -> str | None:
-    """What this machine lacks for a file system, in words."""
+    """The thing that this machine lacks for a file system, in words; None if nothing."""
     if os.geteuid():
         return "it needs root"
     if not shutil.which(f"mkfs.{kind}"):
