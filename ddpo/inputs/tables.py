@@ -23,6 +23,10 @@ __all__ = ["TABLES", "Row", "columns_without_bytes", "parquet_shards", "read_ent
 TABLES: Final = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 JSON_LINES: Final = (".jsonl", ".ndjson")
 ROWS_AT_ONCE: Final = 64
+MOST_AT_ONCE: Final = 64 * 1024 * 1024  # bytes of the rows of Parquet read together
+MAX_COLUMN: Final = 4 * 1024 * 1024 * 1024  # bytes of a column within a row group
+BUFFER: Final = 1024 * 1024  # bytes of Parquet read ahead per column
+DICTIONARY: Final = 1024 * 1024  # bytes; a dictionary of at most that is read 64 times
 MAX_FIELD_LINES: Final = 100  # lines of one quoted text
 SHARD: Final = re.compile(r"-\d+-of-\d+\.parquet$")
 DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
@@ -211,24 +215,62 @@ def _fields(header: Sequence[str], values: Sequence[str], where: str) -> Row:
 
 
 def _parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple[str, Row]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     selected = None if columns is None else {name.lower() for name in columns}
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
+            rows = _rows_at_once(file.metadata, path)
             names = file.schema_arrow.names
             if len(set(names)) < len(names):
                 raise ConfigError(f"{path}: two columns have the same name: {', '.join(names)}")
             present = [name for name in names if selected is None or name.lower() in selected]
-            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=present):
+            for batch in file.iter_batches(batch_size=rows, columns=present):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}:{number}", row
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # pyarrow raises many kinds
         reason = single_line(str(error))
         raise ConfigError(f"{path} cannot be read as Parquet: {reason}") from error
+
+
+def _rows_at_once(metadata: Any, path: Path) -> int:
+    """The number of rows that take at most `MOST_AT_ONCE` by the metadata of a Parquet file.
+
+    A dictionary makes many equal values one in the file, so that texts and bytes are counted as if
+    each row had the whole dictionary.
+
+    Raises:
+        ConfigError: A column of a row group would take too much memory.
+    """
+    largest = 1
+    for group in range(metadata.num_row_groups):
+        chunks = [metadata.row_group(group).column(place) for place in range(metadata.num_columns)]
+        for chunk in chunks:
+            if chunk.total_uncompressed_size > MAX_COLUMN:
+                size = f"{chunk.total_uncompressed_size} bytes in one row group"
+                raise ConfigError(f"{path}: the column {chunk.path_in_schema} takes {size}")
+        rows = max(1, metadata.row_group(group).num_rows)
+        largest = max(
+            largest,
+            *(
+                chunk.total_uncompressed_size // (1 if _has_large_dictionary(chunk) else rows)
+                for chunk in chunks
+            ),
+        )
+    return max(1, min(ROWS_AT_ONCE, MOST_AT_ONCE // largest))
+
+
+def _has_large_dictionary(chunk: Any) -> bool:
+    """True for a column of dictionary-encoded texts or bytes of over 1 MiB."""
+    return (
+        chunk.physical_type == "BYTE_ARRAY"
+        and chunk.has_dictionary_page
+        and chunk.total_uncompressed_size > DICTIONARY
+    )
 
 
 def parquet_shards(folder: Path) -> list[Path]:
@@ -257,12 +299,11 @@ def columns_without_bytes(path: Path) -> list[str] | None:
         path = parquet_shards(path)[0]
     if path.suffix.lower() != ".parquet":
         return None
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         schema = pq.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
+    except Exception as error:  # pyarrow raises many kinds
         reason = single_line(str(error))
         raise ConfigError(f"{path} cannot be read as Parquet: {reason}") from error
     return [field.name for field in schema if "binary" not in str(field.type)]

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ddpo.errors import RewardFailure, UserError, one_line
+from ddpo.errors import ImageError, RewardFailure, UserError, one_line
 from ddpo.rewards.card import RewardCard
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput
 
@@ -184,6 +184,8 @@ def _images(found: Any, limits: Limits) -> list[Image.Image]:
     import numpy as np
     from PIL import Image
 
+    from ddpo.image_opening import open_image
+
     if not isinstance(found, list):
         raise Refused(400, '"pictures" must be a list')
     images = []
@@ -191,13 +193,15 @@ def _images(found: Any, limits: Limits) -> list[Image.Image]:
     for place, text in enumerate(found):
         data = io.BytesIO(_bytes(text, f"image {place}"))
         try:
-            image = Image.open(data, formats=("PNG",))  # reads only the header
+            image = open_image(data, ("PNG",))  # reads only the header
             pixels += image.width * image.height
             _check_pixels(pixels, limits)
             image.load()
-        except Image.DecompressionBombError as error:
+        except Refused:
+            raise
+        except (Image.DecompressionBombError, ImageError) as error:
             raise Refused(413, f"image {place} is too large: {one_line(error)}") from error
-        except (OSError, ValueError, SyntaxError) as error:
+        except Exception as error:  # the decoder raises many kinds on damaged files
             raise Refused(400, f"image {place} is not a PNG that can be read") from error
         if image.mode != "RGB":
             raise Refused(
