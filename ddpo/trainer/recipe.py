@@ -10,7 +10,7 @@ from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, one_line
 from ddpo.recipes import SUFFIX, read_builtin, recipe_names
 from ddpo.registry import nearest
 from ddpo.trainer.config import TrainConfig
@@ -89,8 +89,10 @@ def read_recipe(recipe: Path | str) -> dict[str, Any]:
         near = nearest(path.name.removesuffix(SUFFIX), recipe_names())
         known = f"did you mean {near!r}?" if near else f"built in: {', '.join(recipe_names())}"
         raise ConfigError(f"{recipe}: no such recipe; {known}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{recipe}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{recipe}: TOML that is nested too deeply") from error
+    except (OSError, ValueError) as error:  # of Unicode, TOML, or a number of thousands of digits
+        raise ConfigError(f"{recipe}: {one_line(error)}") from error
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
