@@ -24,9 +24,7 @@ TABLES: Final = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 JSON_LINES: Final = (".jsonl", ".ndjson")
 ROWS_AT_ONCE: Final = 64
 MOST_AT_ONCE: Final = 64 * 1024 * 1024  # bytes of the rows of Parquet read together
-MAX_COLUMN: Final = 4 * 1024 * 1024 * 1024  # bytes of a column within a row group
 BUFFER: Final = 1024 * 1024  # bytes of Parquet read ahead per column
-DICTIONARY: Final = 1024 * 1024  # bytes; a dictionary of at most that is read 64 times
 MAX_FIELD_LINES: Final = 100  # lines of one quoted text
 SHARD: Final = re.compile(r"-\d+-of-\d+\.parquet$")
 DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
@@ -221,7 +219,7 @@ def _parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple[str,
     number = 0
     try:
         with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
-            rows = _rows_at_once(file.metadata, path)
+            rows = _rows_at_once(file)
             names = file.schema_arrow.names
             if len(set(names)) < len(names):
                 raise ConfigError(f"{path}: two columns have the same name: {', '.join(names)}")
@@ -237,40 +235,18 @@ def _parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple[str,
         raise ConfigError(f"{path} cannot be read as Parquet: {reason}") from error
 
 
-def _rows_at_once(metadata: Any, path: Path) -> int:
-    """The number of rows that take at most `MOST_AT_ONCE` by the metadata of a Parquet file.
+def _rows_at_once(file: Any) -> int:
+    """The number of rows of a Parquet file that are read together.
 
-    A dictionary makes many equal values one in the file, so that texts and bytes are counted as if
-    each row had the whole dictionary.
-
-    Raises:
-        ConfigError: A column of a row group would take too much memory.
+    A dictionary makes many equal values one in the file, so each row of bytes counts as if it had
+    all bytes of its row group. pyarrow ends the process on damaged metadata of single columns, so
+    those of row groups are used.
     """
-    largest = 1
-    for group in range(metadata.num_row_groups):
-        chunks = [metadata.row_group(group).column(place) for place in range(metadata.num_columns)]
-        for chunk in chunks:
-            if chunk.total_uncompressed_size > MAX_COLUMN:
-                size = f"{chunk.total_uncompressed_size} bytes in one row group"
-                raise ConfigError(f"{path}: the column {chunk.path_in_schema} takes {size}")
-        rows = max(1, metadata.row_group(group).num_rows)
-        largest = max(
-            largest,
-            *(
-                chunk.total_uncompressed_size // (1 if _has_large_dictionary(chunk) else rows)
-                for chunk in chunks
-            ),
-        )
-    return max(1, min(ROWS_AT_ONCE, MOST_AT_ONCE // largest))
-
-
-def _has_large_dictionary(chunk: Any) -> bool:
-    """True for a column of dictionary-encoded texts or bytes of over 1 MiB."""
-    return (
-        chunk.physical_type == "BYTE_ARRAY"
-        and chunk.has_dictionary_page
-        and chunk.total_uncompressed_size > DICTIONARY
-    )
+    if not any("binary" in str(field.type) for field in file.schema_arrow):
+        return ROWS_AT_ONCE
+    groups = range(file.metadata.num_row_groups)
+    largest = max([1, *(file.metadata.row_group(group).total_byte_size for group in groups)])
+    return int(max(1, min(ROWS_AT_ONCE, MOST_AT_ONCE // largest)))
 
 
 def parquet_shards(folder: Path) -> list[Path]:
