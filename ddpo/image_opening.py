@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -49,6 +50,7 @@ without a signature (IMT, MCIDAS).
 
 MAX_BYTES: Final = 512 * 1024 * 1024  # of an encoded image; 64 Mi pixels of 8 bytes
 MAX_PIXELS: Final = 64 * 1024 * 1024
+MAX_SIDE: Final = 128 * 1024  # Pillow's time for a row grows with the square of its length
 
 CANVASES: Final = 40 * 1024 * 1024
 PYTHON: Final = 8 * 1024 * 1024
@@ -65,6 +67,7 @@ has in Python take about one second per million pixels.
 SCANNED_PIXELS: Final = MAX_PIXELS * 64  # pixels × scans of a JPEG file; usual are 1 to 12 scans
 TILE_WIDTH: Final = 322  # tags of TIFF 6.0
 TILE_LENGTH: Final = 323
+ICON: Final = b"\0\0\1\0"
 INSIDE_ICONS: Final = ("DIB", "JPEG2000", "PNG")
 CHUNK: Final = 1024 * 1024  # bytes
 OPENING: Final = Lock()
@@ -160,6 +163,8 @@ def open_image(file: BinaryIO, formats: Sequence[str] = FORMATS) -> Image.Image:
         Exception: Of any class, raised by Pillow on damaged files.
     """
     register_heif()
+    for inner in _images_of_icon(file) if "ICO" in formats else ():
+        _check_pixels(*inner, pixel_limit("ICO"))
     with OPENING, warnings.catch_warnings():  # catch_warnings alone is not thread-safe
         warnings.simplefilter("ignore")  # bombs are refused below; others concern metadata
         image = Image.open(file, formats=formats)
@@ -173,6 +178,8 @@ def open_image(file: BinaryIO, formats: Sequence[str] = FORMATS) -> Image.Image:
 
 
 def _check_pixels(width: int, height: int, limit: int) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"{width}×{height} pixels; a side has at most {MAX_SIDE}")
     if width * height > limit:
         raise ImageError(
             f"{width}×{height} pixels; so large an image may be a decompression bomb, "
@@ -181,22 +188,37 @@ def _check_pixels(width: int, height: int, limit: int) -> None:
 
 
 def _inner_sizes(image: Any, file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Sizes of the tiles of a TIFF file, and of the images inside an icon."""
+    """Sizes of the tiles of a TIFF file, and of the images inside an icon of macOS."""
     if image.format == "TIFF":
         tags = image.tag_v2
         yield int(tags.get(TILE_WIDTH, 0)), int(tags.get(TILE_LENGTH, 0))
-    places: list[tuple[int, int]] = []
-    if image.format == "ICO":
-        places = [(entry.offset, entry.size) for entry in image.ico.entry]
     if image.format == "ICNS":
-        places = list(image.icns.dct.values())
+        yield from _sizes_at(file, image.icns.dct.values())
+
+
+def _images_of_icon(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Sizes of the images inside an icon of Windows, which Pillow decodes when it opens the file.
+
+    Source: the layout of ICONDIR and ICONDIRENTRY in Microsoft's documentation of icons.
+    """
+    place = file.tell()
+    header = file.read(6)
+    if header[:4] == ICON:
+        entries = file.read(16 * int.from_bytes(header[4:], "little"))
+        numbers = struct.iter_unpack("<8xII", entries[: len(entries) // 16 * 16])
+        yield from _sizes_at(file, [(start, length) for length, start in numbers])
+    file.seek(place)
+
+
+def _sizes_at(file: BinaryIO, places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Sizes of the images at places of a file, each a start and a length in bytes."""
     for start, length in places:
         file.seek(start)
         try:
             with Image.open(BytesIO(file.read(length)), formats=INSIDE_ICONS) as inner:
                 yield inner.size
-        except Image.UnidentifiedImageError:
-            continue  # pixels without a header
+        except Exception:  # noqa: BLE001, S112  # pixels without a header, or damaged
+            continue
 
 
 def _check_scans(image: Image.Image, file: BinaryIO) -> None:

@@ -111,6 +111,14 @@ def test_an_icon_is_measured_by_the_image_inside() -> None:
         decode_image(icon, "x.ico")
 
 
+def test_a_very_long_row_is_refused() -> None:
+    """A row of 2²⁵ pixels would take Pillow minutes, since it joins its parts one by one."""
+    width = 1 << 25
+    file = b"P6 " + str(width).encode() + b" 1 255\n" + bytes(100)
+    with pytest.raises(ImageError, match=f"{width}×1 pixels; a side"):
+        decode_image(file, "x")
+
+
 def test_many_scans_are_refused_before_they_take_minutes() -> None:
     data = saved("JPEG", (2_000, 2_000), progressive=True)
     place = data.rfind(b"\xff\xda")

@@ -16,7 +16,7 @@ from outcome import Outcome
 
 __all__ = ["tried_in_workers", "work"]
 
-HANG_SECONDS: Final = 30.0
+HANG_SECONDS: Final = 30.0  # of processor time, since the machine may have other work
 MOST_MEMORY: Final = 2 * 1024  # MiB
 Try = Callable[[int, int, Path], None]
 """A try: its seed, its number, and a folder for its files; raises for a fault."""
@@ -54,12 +54,15 @@ def _worker(
         with selectors.DefaultSelector() as waiting:
             waiting.register(process.stdout, selectors.EVENT_READ)
             rest = b""
+            busy = 0.0  # processor time at the last sign of life
             while True:
-                starting = 4 if number < numbers[1] else 1  # a worker imports much first
-                if not waiting.select(HANG_SECONDS * starting):
+                if not waiting.select(1.0):
+                    if _seconds_of(process.pid) - busy < HANG_SECONDS:
+                        continue
                     process.kill()
                     outcome.faults.append(f"{number}: no answer for {HANG_SECONDS:g} s")
                     return number + 1, peak
+                busy = _seconds_of(process.pid)
                 chunk = os.read(process.stdout.fileno(), 65536)
                 if not chunk:
                     break
@@ -77,6 +80,15 @@ def _worker(
         outcome.faults.append(f"{number}: the process ended with {code}")
         return number + 1, peak
     return numbers[2] if number == numbers[2] - 1 else number + 1, peak
+
+
+def _seconds_of(process: int) -> float:
+    """Processor time of a process so far, s; 0 once it is gone."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def work(try_one: Try) -> None:
