@@ -167,7 +167,7 @@ def open_image(file: BinaryIO, formats: Sequence[str] = FORMATS) -> Image.Image:
         _check_pixels(*inner, pixel_limit("ICO"))
     with OPENING, warnings.catch_warnings():  # catch_warnings alone is not thread-safe
         warnings.simplefilter("ignore")  # bombs are refused below; others concern metadata
-        image = Image.open(file, formats=formats)
+        image = Image.open(file, formats=tuple(formats))
     limit = pixel_limit(image.format)
     _check_pixels(*image.size, limit)
     for width, height in _inner_sizes(image, file):
