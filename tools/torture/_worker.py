@@ -46,7 +46,7 @@ def tried_in_workers(script: str, what: str, tries: int, seed: int, folder: Path
 def _worker(
     script: str, outcome: Outcome, numbers: tuple[int, int, int], folder: Path, peak: float
 ) -> tuple[int, float]:
-    """Runs one worker; returns the number to go on with, and the peak memory so far in MiB."""
+    """Runs one worker; returns the next number, and the peak memory so far in MiB."""
     command = [sys.executable, script, *map(str, numbers), str(folder)]
     number = numbers[1] - 1
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:

@@ -179,7 +179,8 @@ def tiff_of(
 
 def tiled_tiff(side: int) -> bytes:
     """A TIFF file of 16×16 pixels in one compressed tile of `side` × `side`."""
-    short, long = 3, 4
+    short = 3  # types of TIFF 6.0
+    long = 4
     entries = {256: (long, 1, 16), 257: (long, 1, 16), 258: (short, 1, 8), 259: (short, 1, 8)}
     entries |= {262: (short, 1, 1), 322: (long, 1, side), 323: (long, 1, side)}
     entries |= {277: (short, 1, 1), 324: (long, 1, 126), 325: (long, 1, 20)}
