@@ -6,14 +6,11 @@ to uint8.
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from ddpo.errors import ImageError
+from ddpo.image_opening import open_image, opened_file, register_heif, wait_for_room
 from ddpo.io.atomic import atomic_path, printable
 from ddpo.text import single_line
 
@@ -31,17 +29,17 @@ __all__ = [
     "HEIF_SUFFIXES",
     "contact_sheet",
     "decode_image",
+    "floats_of",
     "from_images",
     "from_uint8",
     "load_image",
-    "register_heif",
     "save_png",
+    "thumbnail",
     "to_pil",
     "to_rgb",
     "to_uint8",
 ]
 
-OPENING: Final = Lock()
 SHEET_KEY: Final = "ddpo"
 SHEET_VALUE: Final = "contact sheet"
 """Text chunk of a PNG that is a contact sheet, so that readers of images leave it out."""
@@ -62,6 +60,7 @@ PHOTOMETRIC: Final = 262
 SIXTEEN_BITS: Final = ("I;16", "I;16B", "I;16L", "I;16N")
 SLACK: Final = 1e-3  # tolerance beyond 0 … 1 in float pixels, for rounding and resampling
 HEIF_SUFFIXES: Final = (".heic", ".heics", ".heif", ".heifs", ".hif")
+BAND: Final = 4 * 1024 * 1024  # pixels converted at a time, which bounds temporary memory
 
 
 def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
@@ -120,13 +119,25 @@ def from_uint8(array: NDArray[np.uint8]) -> Tensor:
         raise ImageError(
             f"expected uint8 [batch, height, width, 3], got {array.dtype} {list(array.shape)}"
         )
-    count, height, width, _ = array.shape
+    return torch.from_numpy(_floats(array, array.shape))
+
+
+def floats_of(images: Sequence[Image.Image]) -> Tensor:
+    """Canonical pixels of images of one size, in any mode, without a copy of all their bytes."""
+    import torch
+
+    size = images[0].size
+    arrays = (np.asarray(to_rgb(image)) for image in images)
+    return torch.from_numpy(_floats(arrays, (len(images), size[1], size[0], 3)))
+
+
+def _floats(arrays: Iterable[NDArray[np.uint8]], shape: Sequence[int]) -> NDArray[np.float32]:
+    """float32 `[batch, 3, height, width]` in [0, 1] from uint8 `[height, width, 3]` each."""
+    count, height, width, _ = shape
     pixels = np.empty((count, 3, height, width), np.float32)
-    for index in range(count):  # as in `to_uint8`: twice as fast as a whole batch
-        np.divide(
-            array[index].transpose(2, 0, 1), np.float32(255), out=pixels[index], dtype=np.float32
-        )
-    return torch.from_numpy(pixels)
+    for array, out in zip(arrays, pixels, strict=True):  # twice as fast as a whole batch
+        np.divide(array.transpose(2, 0, 1), np.float32(255), out=out, dtype=np.float32)
+    return pixels
 
 
 def to_pil(pixels: Tensor) -> list[Image.Image]:
@@ -153,11 +164,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ImageError(f"an image of {image.width}×{image.height} has no pixels")
     upright = _upright(image)
     if image.mode in SIXTEEN_BITS:
-        return _grey(_sixteen_bit_levels(upright, image))
+        return _grey(upright, lambda values: _sixteen_bit_levels(values, image))
     if image.mode == "I":
-        return _grey(_integer_levels(upright, image))
+        return _grey(upright, lambda values: _integer_levels(values, image))
     if image.mode == "F":
-        return _grey(_float_levels(upright, image))
+        _check_floats(upright)
+        return _grey(upright, lambda values: _positive(values, image))
     if upright.has_transparency_data:
         return _over_white(upright)
     return upright if upright.mode == "RGB" else upright.convert("RGB")
@@ -168,30 +180,50 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
         turn = TURNS.get(orientation)
-    except MemoryError:
-        raise
     except Exception:  # noqa: BLE001  # damaged EXIF raises many kinds of errors
         return image
     return image if turn is None else image.transpose(turn)
 
 
+def _bands(image: Image.Image) -> Iterator[tuple[int, int]]:
+    """First and last + 1 rows of bands of about `BAND` pixels."""
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield top, min(top + rows, image.height)
+
+
 def _over_white(image: Image.Image) -> Image.Image:
     """The image without its transparency, on a white background."""
-    if image.mode == "La":  # premultiplied; Pillow converts it to nothing else
-        image = image.convert("LA")
-    colored = image.convert("RGBA")
-    ground = Image.new("RGBA", colored.size, (255, 255, 255, 255))
-    return Image.alpha_composite(ground, colored).convert("RGB")
+    flat = Image.new("RGB", image.size)
+    for top, bottom in _bands(image):
+        part = image.crop((0, top, image.width, bottom))
+        if part.mode == "La":  # premultiplied; Pillow converts it to nothing else
+            part = part.convert("LA")
+        colored = part.convert("RGBA")
+        ground = Image.new("RGBA", colored.size, (255, 255, 255, 255))
+        flat.paste(Image.alpha_composite(ground, colored).convert("RGB"), (0, top))
+    return flat
 
 
-def _grey(levels: NDArray[np.float64]) -> Image.Image:
-    """The RGB image of grey levels `[height, width]` in 0 … 1, rounded to 8 bits."""
-    return Image.fromarray((levels * 255.0).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+def _grey(
+    upright: Image.Image, levels: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> Image.Image:
+    """The RGB image of grey levels in 0 … 1, rounded to 8 bits.
+
+    Args:
+        upright: Image of one channel.
+        levels: Function from pixel values to levels, both `[rows, width]`.
+    """
+    values = np.asarray(upright)
+    grey = np.empty(values.shape, np.uint8)
+    for top, bottom in _bands(upright):
+        band = levels(values[top:bottom].astype(np.float64))
+        grey[top:bottom] = (band * 255.0).round().clip(0, 255)
+    return Image.fromarray(grey).convert("RGB")
 
 
-def _sixteen_bit_levels(upright: Image.Image, image: Image.Image) -> NDArray[np.float64]:
+def _sixteen_bit_levels(values: NDArray[np.float64], image: Image.Image) -> NDArray[np.float64]:
     """Levels 0 … 1 of 16-bit pixels, and of 12-bit TIFF files, whose values end at 4095."""
-    values = np.asarray(upright).astype(np.float64)
     transparent = image.info.get("transparency")
     levels = _positive(values / float(2 ** _tiff_bits(image, 16) - 1), image)
     if isinstance(transparent, int):
@@ -199,25 +231,24 @@ def _sixteen_bit_levels(upright: Image.Image, image: Image.Image) -> NDArray[np.
     return levels
 
 
-def _integer_levels(upright: Image.Image, image: Image.Image) -> NDArray[np.float64]:
+def _integer_levels(values: NDArray[np.float64], image: Image.Image) -> NDArray[np.float64]:
     """Levels 0 … 1 of pixels that Pillow keeps in 32 bits; only PNM and PNG fix their range."""
     if image.format not in ("PPM", "PNG"):  # both hold at most 16 bits, scaled by Pillow to 65535
         raise ImageError("its 32-bit integer pixels have no known range; save it with 8 or 16 bits")
-    return np.asarray(upright).astype(np.float64) / 65535.0
+    return values / 65535.0
 
 
-def _float_levels(upright: Image.Image, image: Image.Image) -> NDArray[np.float64]:
-    """Levels of float pixels, which must lie in 0 … 1."""
-    values = np.asarray(upright).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ImageError("its float pixels are not all finite")
+def _check_floats(upright: Image.Image) -> None:
+    """Raises `ImageError` unless all float pixels lie in 0 … 1."""
+    values = np.asarray(upright)
     low = float(values.min())
     high = float(values.max())
+    if not np.isfinite([low, high]).all():  # a NaN makes both NaN
+        raise ImageError("its float pixels are not all finite")
     if low < -SLACK or high > 1 + SLACK:
         raise ImageError(
             f"its float pixels go from {low:.4g} to {high:.4g}; only 0 … 1 has a known meaning"
         )
-    return _positive(values, image)
 
 
 def _tiff_bits(image: Image.Image, default: int) -> int:
@@ -236,67 +267,61 @@ def load_image(path: Path) -> Image.Image:
     """The image of a file as upright RGB; the first frame of an animation.
 
     Raises:
-        ImageError: The file is missing, empty, truncated, not an image, of an unknown range of
-            values, or so large that it may be a decompression bomb.
+        ImageError: The file is missing, empty, truncated, not an image, not a regular file, of an
+            unknown range of values, or beyond the limits of `ddpo.image_opening`.
     """
-    if path.exists() and not path.is_file():  # a device or a pipe has no end
-        raise ImageError(f"{printable(str(path))}: not a file")
-    return _decoded(path, str(path))
+    with _one_error(str(path)), opened_file(path) as file:
+        return _decoded(file)
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
     """The image in the bytes of a file, as `load_image`; messages refer to it as `name`."""
-    return _decoded(BytesIO(data), name)
+    with _one_error(name):
+        return _decoded(BytesIO(data))
 
 
-def _decoded(file: Path | BytesIO, name: str) -> Image.Image:
+@contextmanager
+def _one_error(name: str) -> Iterator[None]:
+    """Turns every exception on an image into ImageError; decoders raise many kinds."""
     try:
-        with _opened(file) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
-                size = f"{image.width}×{image.height} pixels"
-                raise ImageError(f"{size}; so large an image may be a decompression bomb")
-            image.load()
-            return to_rgb(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise errors of many kinds on damaged files
+        yield
+    except Exception as error:
         raise ImageError(f"{printable(name)}: {_reason(error, name)}") from error
+
+
+def _decoded(file: BinaryIO) -> Image.Image:
+    with open_image(file) as image:
+        wait_for_room(image.width * image.height)
+        image.load()
+        rgb = to_rgb(image)
+        return rgb.copy() if rgb is image else rgb  # else the decoder's memory stays with it
 
 
 def _reason(error: Exception, name: str) -> str:
     """The reason why a file could not be decoded, on one line."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    if isinstance(error, IsADirectoryError):
-        return "it is a folder"
     if isinstance(error, UnidentifiedImageError):
         extra = "; HEIC files need pip install 'ddpo[heif]'" if _is_heif(name) else ""
         return f"not an image that can be decoded{extra}"
+    if isinstance(error, MemoryError):
+        return "decoding it takes more memory than there is"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return single_line(str(error)).rstrip(".") or type(error).__name__
+    reason = single_line(str(error)).rstrip(".") or type(error).__name__
+    known = isinstance(error, OSError | ImageError | Image.DecompressionBombError)
+    return reason if known else f"damaged ({reason})"
 
 
 def _is_heif(name: str) -> bool:
     return name.lower().endswith(HEIF_SUFFIXES) and not register_heif()
 
 
-@cache
-def register_heif() -> bool:
-    """Registers `pillow-heif` with Pillow; True if HEIC files can be read."""
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        return False
-    register_heif_opener()
-    return True
-
-
-def _opened(file: Path | BytesIO) -> Image.Image:
-    register_heif()
-    with OPENING, warnings.catch_warnings():  # catch_warnings alone is not thread-safe
-        warnings.simplefilter("ignore")  # _decoded reports bombs; others concern metadata
-        return Image.open(file)
+def thumbnail(image: Image.Image, side: int) -> Image.Image:
+    """The image scaled so that its longer side is `side`, and the other at least one pixel."""
+    longer = max(image.size)
+    width, height = (max(1, round(length * side / longer)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def save_png(image: Image.Image, path: Path) -> None:

@@ -173,9 +173,12 @@ class ImageBatch:
     def pixels(self) -> Tensor:
         """float32 `[batch, 3, height, width]` in [0, 1]."""
         if self._pixels is None:
-            from ddpo.images import from_uint8
+            from ddpo.images import floats_of, from_uint8
 
-            self._pixels = from_uint8(self.uint8)
+            if self._uint8 is None and self._images is not None:
+                self._pixels = floats_of(self._images)
+            else:
+                self._pixels = from_uint8(self.uint8)
         return self._pixels
 
     @property

@@ -7,23 +7,22 @@ Members with equal names up to the first dot belong together: `000.jpg`, `000.tx
 from __future__ import annotations
 
 import io
-import lzma
 import os
 import posixpath
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from ddpo.errors import ConfigError, DdpoError, ImageError, PromptError
-from ddpo.inputs.folder_prompts import CAPTIONS, caption_prompt, prompt_of_name
+from ddpo.image_opening import MAX_BYTES
+from ddpo.inputs.folder_prompts import CAPTIONS, caption_prompt, with_own_text
 from ddpo.inputs.image_files import HIDDEN, JUNK, image_suffixes, left_out_sentence
 from ddpo.inputs.image_metadata import embedded_prompt
 from ddpo.inputs.image_tables import PromptTable, prompt_of_row, same_name
@@ -38,18 +37,9 @@ __all__ = ["ARCHIVES", "ArchivedImages", "is_archive"]
 
 ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
 MAX_TEXT: Final = 1024 * 1024  # bytes of a caption; larger members are no captions
-MAX_IMAGE: Final = 1024 * 1024 * 1024  # bytes of an encoded image
-DAMAGE: Final = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    EOFError,
-    OSError,
-    zlib.error,
-    lzma.LZMAError,
-    NotImplementedError,
-    RuntimeError,
-)
-"""Exceptions of the libraries on damaged, encrypted or unknown archives."""
+MAX_TEXTS: Final = 256 * MAX_TEXT  # bytes of all captions, which are in memory together
+MAX_TABLE: Final = 256 * 1024 * 1024  # bytes
+EXTENDED_HEADERS: Final = (b"L", b"K", b"x", b"g", b"X")  # long names and pax records of tar
 
 
 def is_archive(path: Path | str) -> bool:
@@ -64,18 +54,25 @@ class _Member:
     size: int
     content: Callable[[], bytes]
 
-    def read(self) -> bytes:
-        """The content; raises ImageError if the archive is damaged."""
+    def read(self, largest: int) -> bytes:
+        """The content of at most `largest` bytes; raises ImageError if it is larger or damaged."""
+        if self.size > largest:
+            raise ImageError(f"{self.path}: {self.size} bytes, more than {largest >> 20} MiB")
         with _readable(self.archive):
             return self.content()
+
+    @property
+    def path(self) -> str:
+        """Its printable path, within that of the archive."""
+        return printable(f"{self.archive}/{self.name}")
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turns the exceptions of `DAMAGE` into ImageError."""
+    """Turns the exceptions of the libraries, which are of many kinds, into ImageError."""
     try:
         yield
-    except DAMAGE as error:
+    except Exception as error:
         reason = single_line(str(error)) or type(error).__name__
         raise ImageError(f"{path} cannot be read as an archive: {reason}") from error
 
@@ -103,6 +100,7 @@ class ArchivedImages:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._captions: dict[str, dict[str, bytes]] = {}
+        self._text_bytes = 0
         self._tables: list[tuple[str, PromptTable]] = []
         self.names: list[str] = []
         left_out: Counter[str] = Counter()
@@ -126,15 +124,30 @@ class ArchivedImages:
         elif base.lower().startswith("metadata.") and suffix in TABLES and _is_stem(base):
             self._tables.append((folder, self._table(member)))
         elif suffix in (*CAPTIONS, ".json") and member.size <= MAX_TEXT:
-            self._captions.setdefault(_key(member.name), {})[suffix] = member.read()
+            self._keep_caption(member, suffix)
         else:
             left_out[suffix or "without a suffix"] += 1
+
+    def _keep_caption(self, member: _Member, suffix: str) -> None:
+        """Keeps the text of a caption; a damaged one is empty, so that its image has no prompt.
+
+        Raises:
+            ImageError: All captions together are too large.
+        """
+        try:
+            text = member.read(MAX_TEXT)
+        except ImageError:
+            text = b""
+        self._text_bytes += len(text)
+        if self._text_bytes > MAX_TEXTS:
+            raise ImageError(f"{self._path}: its captions take more than {MAX_TEXTS >> 20} MiB")
+        self._captions.setdefault(_key(member.name), {})[suffix] = text
 
     def _table(self, member: _Member) -> PromptTable:
         """The table in a member, read through a temporary file."""
         with tempfile.TemporaryDirectory(prefix="ddpo-") as folder:
             path = Path(folder, posixpath.basename(member.name))
-            path.write_bytes(member.read())
+            path.write_bytes(member.read(MAX_TABLE))
             try:
                 return PromptTable(path)
             except DdpoError as error:
@@ -151,24 +164,25 @@ class ArchivedImages:
                 yield self._image(member)
 
     def _image(self, member: _Member) -> InputImage:
-        if member.size > MAX_IMAGE:
-            raise ImageError(f"{self._path}/{member.name}: {member.size} bytes are no image")
-        data = member.read()
-        file = printable(f"{self._path}/{member.name}")
+        try:
+            data = member.read(MAX_BYTES)
+        except ImageError as error:
+            reason = str(error).removeprefix(f"{member.path}: ")
+            return replace(self._described(member.name, member.path, b""), damage=reason)
+        return self._described(member.name, member.path, data)
+
+    def _described(self, member: str, file: str, data: bytes) -> InputImage:
+        """The image in a member with its prompt."""
         for folder, table in self._tables:
-            name = posixpath.relpath(member.name, folder or ".")
+            name = posixpath.relpath(member, folder or ".")
             row = table.rows.get(same_name(name)) or table.everything
             if row is not None and row.prompt is not None:
                 return InputImage(file, row.prompt, origin="table", index=row.index, data=data)
-        texts = self._captions.get(_key(member.name), {})
-        prompt, reason = self._caption(member.name, texts)
+        texts = self._captions.get(_key(member), {})
+        prompt, reason = self._caption(member, texts)
         if texts and (prompt is not None or reason is not None):
             return InputImage(file, prompt, no_prompt=reason, origin="caption", data=data)
-        if (found := embedded_prompt(data)) is not None:
-            return InputImage(file, Prompt(found), origin="image", data=data)
-        if (named := prompt_of_name(member.name)) is not None:
-            return InputImage(file, Prompt(named[0]), origin="name", index=named[1], data=data)
-        return InputImage(file, data=data)
+        return with_own_text(InputImage(file, data=data), embedded_prompt(data), member)
 
     def _caption(self, name: str, texts: Mapping[str, bytes]) -> tuple[Prompt | None, str | None]:
         """The prompt of an image's caption members, or the reason why they have none."""
@@ -197,8 +211,10 @@ def _json_prompt(text: str, where: str) -> Prompt | None:
     try:
         record = parse_foreign(text)
     except JsonError as error:
-        raise ConfigError(f"{where}: not JSON: {error}") from error
-    return prompt_of_row(record, where) if isinstance(record, dict) else None
+        raise ConfigError(f"{where}: not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ConfigError(f"{where}: not JSON (not an object)")
+    return prompt_of_row(record, where)
 
 
 def _key(name: str) -> str:
@@ -223,8 +239,17 @@ def _members(path: Path) -> Iterator[_Member]:
             member = next(members, None)
 
 
+class _BoundedHeader(tarfile.TarInfo):
+    """A header of tar whose names and records are read only if they are short."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in EXTENDED_HEADERS and self.size > MAX_TEXT:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(tar)  # type: ignore[misc]
+
+
 def _tar_members(path: Path) -> Iterator[_Member]:
-    with tarfile.open(path) as tar:
+    with tarfile.open(path, tarinfo=_BoundedHeader) as tar:
         plain = isinstance(tar.fileobj, io.BufferedReader)
         if plain and path.stat().st_size % tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it is truncated")  # tarfile takes half a header for the end

@@ -24,6 +24,7 @@ from ddpo.inputs.input_image import InputImage, image_of_file
 from ddpo.inputs.tables import TABLES, Row, read_entries, read_table
 from ddpo.inputs.text import check_text
 from ddpo.prompts import listed_prompts
+from ddpo.text import single_line
 from ddpo.types import Prompt
 
 __all__ = ["ImageSource", "image_source", "with_prompts"]
@@ -209,8 +210,13 @@ class _Table:
         return self._count
 
     def __iter__(self) -> Iterator[InputImage]:
+        """The images; a row that was not checked and has none is an image that cannot be read."""
         for where, row in read_table(self.path):
-            yield self._image(where, row)
+            try:
+                yield self._image(where, row)
+            except (ConfigError, PromptError) as error:
+                reason = single_line(str(error).removeprefix(f"{where}: "))
+                yield InputImage(where, no_prompt=reason, origin="table", damage=reason)
 
     def _image(self, where: str, row: Row) -> InputImage:
         prompt = prompt_of_row(row, where)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,11 +23,19 @@ from ddpo.inputs.input_image import InputImage, Origin, image_of_file
 from ddpo.inputs.text import check_text, read_text
 from ddpo.types import Prompt
 
-__all__ = ["CAPTIONS", "FolderPrompts", "caption_prompt", "index_of_name", "prompt_of_name"]
+__all__ = [
+    "CAPTIONS",
+    "FolderPrompts",
+    "caption_prompt",
+    "index_of_name",
+    "prompt_of_name",
+    "with_own_text",
+]
 
 CAPTIONS: Final = (".txt", ".caption", ".cap")
 """Suffixes of captions: the web UI's, kohya's `--caption_extension`, and a short form in use."""
 
+MAX_CAPTION: Final = 1024 * 1024  # bytes of a caption file, as in archives
 ABOVE: Final = 2  # levels above the user's folder in which a table may lie
 COMPBENCH: Final = re.compile(r"(.+ .+)_(\d{6})")
 """A prompt of several words and the image's number (Karine-Huang/T2I-CompBench, README)."""
@@ -69,17 +78,14 @@ class FolderPrompts:
         return self._own_prompt(image) or image
 
     def _own_prompt(self, image: InputImage) -> InputImage | None:
-        """The image with the prompt of its caption, metadata or name; None without a prompt."""
+        """The image with the prompt of its caption, metadata or name; None without any of them."""
         path = image.path
         stem = os.path.splitext(path)[0]
         for end in CAPTIONS:
             if os.path.isfile(stem + end):
                 return _captioned(image, Path(stem + end))
-        if (text := embedded_prompt(path)) is not None:
-            return _with(image, Prompt(text), "image", None)
-        if (named := prompt_of_name(path)) is not None:
-            return _with(image, Prompt(named[0]), "name", named[1])
-        return None
+        found = with_own_text(image, embedded_prompt(path), path)
+        return None if found is image else found
 
     def _is_of_folder(self, row: FilePrompt) -> bool:
         return any(table.everything is row for table in self._chain)
@@ -145,7 +151,7 @@ def _with(image: InputImage, prompt: Prompt, origin: Origin, index: Any) -> Inpu
 def _captioned(image: InputImage, caption: Path) -> InputImage:
     """The image with the prompt of a caption file, or the reason why the file has none."""
     try:
-        prompt, reason = caption_prompt(read_text(caption), str(caption))
+        prompt, reason = caption_prompt(read_text(caption, MAX_CAPTION), str(caption))
     except PromptError as error:
         prompt = None
         reason = str(error)
@@ -156,6 +162,31 @@ def _captioned(image: InputImage, caption: Path) -> InputImage:
     own = OWN_SAMPLE.fullmatch(Path(image.path).stem)
     index = int(own[2]) if own is not None and own[1] == prompt.id else None
     return _with(image, prompt, "caption", index)
+
+
+def with_own_text(image: InputImage, embedded: str | None, name: str) -> InputImage:
+    """The image with its embedded prompt or that of its name; unchanged without either.
+
+    An invalid prompt, such as half an emoji, is the reason why the image has none.
+
+    Args:
+        image: Image without a prompt.
+        embedded: Prompt in the metadata of the image, if any.
+        name: Path or name of the file.
+    """
+    origin: Origin = "image"
+    text = embedded
+    index = None
+    if text is None and (named := prompt_of_name(name)) is not None:
+        origin = "name"
+        text, index = named
+    if text is None:
+        return image
+    try:
+        prompt = Prompt(check_text(text, image.file))
+    except PromptError as error:
+        return replace(image, no_prompt=str(error), origin=origin)
+    return replace(image, prompt=prompt, origin=origin, index=index)
 
 
 def caption_prompt(text: str, where: str) -> tuple[Prompt | None, str | None]:

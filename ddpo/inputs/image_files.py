@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,8 @@ from typing import Final
 from PIL import Image
 
 from ddpo.errors import ImageError
-from ddpo.images import HEIF_SUFFIXES, register_heif
+from ddpo.image_opening import FORMATS, register_heif
+from ddpo.images import HEIF_SUFFIXES
 from ddpo.io.atomic import printable
 from ddpo.text import count
 
@@ -26,9 +27,6 @@ __all__ = [
     "left_out_sentence",
     "natural_key",
 ]
-
-NOT_IMAGES: Final = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
-"""Formats of vectors, video or data that Pillow recognises (Pillow's manual)."""
 
 BESIDE: Final = (".txt", ".caption", ".cap", ".json", ".jsonl", ".csv", ".tsv", ".parquet")
 """Suffixes of captions and tables, which belong to the images and do not count as left out."""
@@ -46,7 +44,7 @@ def image_suffixes() -> frozenset[str]:
     """The suffixes of images that Pillow can read here, in lower case with their dot."""
     register_heif()
     registered = Image.registered_extensions()
-    formats = Image.OPEN.keys() - NOT_IMAGES
+    formats = Image.OPEN.keys() & set(FORMATS)
     readable = {suffix for suffix, name in registered.items() if name in formats}
     return frozenset(readable | {".mpo"})  # registered for writing only; the JPEG reader opens it
 
@@ -159,18 +157,21 @@ class _Walk:
                 yield path
 
     def _kind(self, entry: os.DirEntry[str]) -> str:
-        """The kind of an entry, "folder" or "image"; "" for others, which are counted."""
+        """The kind of an entry, "folder" or "image"; "" for others, which are counted.
+
+        A link that leads nowhere, or in a circle, is an image that cannot be read.
+        """
         suffix = os.path.splitext(entry.name)[1].lower()
         hidden = entry.name.startswith(".")
         if entry.name.lower() in JUNK:
             return ""
-        if entry.is_dir():
+        if _holds_true(entry.is_dir):
             return "folder" if not hidden and self._enters(entry) else ""
         if hidden:
             if suffix in image_suffixes() and not entry.name.startswith("._"):  # of macOS archives
                 self._left_out[HIDDEN] += 1
             return ""
-        if suffix in image_suffixes() and (entry.is_file() or entry.is_symlink()):
+        if suffix in image_suffixes() and (_holds_true(entry.is_file) or entry.is_symlink()):
             return "image"
         if suffix not in BESIDE:
             self._left_out[suffix or "without a suffix"] += 1
@@ -186,6 +187,14 @@ class _Walk:
                 return False
         self._entered.append(target)
         return True
+
+
+def _holds_true(question: Callable[[], bool]) -> bool:
+    """The answer about a folder's entry; False if the system refuses it, as for circular links."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 def _contact_sheet(folder: str, names: Sequence[str], folders: Collection[str]) -> str | None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from io import BytesIO
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, BinaryIO, Final
 
 from PIL import Image
 
+from ddpo.image_opening import open_image, opened_file
 from ddpo.inputs.captions import prompt_of_comfy, prompt_of_parameters, prompt_of_png_texts
 
 __all__ = ["embedded_prompt"]
@@ -30,13 +32,18 @@ def embedded_prompt(file: str | bytes) -> str | None:
         file: Path of the image, or its encoded bytes.
     """
     try:
-        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
-            texts = {str(key): text for key, text in image.info.items() if isinstance(text, str)}
-            return prompt_of_png_texts(texts) or _exif_prompt(image)
-    except MemoryError:
-        raise
+        if isinstance(file, bytes):
+            return _prompt_of(BytesIO(file))
+        with opened_file(Path(file)) as opened:
+            return _prompt_of(opened)
     except Exception:  # noqa: BLE001  # decoding reports the fault of the file later
         return None
+
+
+def _prompt_of(file: BinaryIO) -> str | None:
+    with open_image(file) as image:
+        texts = {str(key): text for key, text in image.info.items() if isinstance(text, str)}
+        return prompt_of_png_texts(texts) or _exif_prompt(image)
 
 
 def _exif_prompt(image: Image.Image) -> str | None:

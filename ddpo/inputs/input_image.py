@@ -11,8 +11,10 @@ from typing import Any, Final, Literal
 
 from PIL import Image
 
+from ddpo.errors import ImageError
+from ddpo.image_opening import read_file
 from ddpo.images import decode_image, load_image
-from ddpo.io.atomic import printable
+from ddpo.io.atomic import printable, storing
 from ddpo.types import Prompt
 
 __all__ = ["InputImage", "Origin", "copied_to", "image_of_file", "same_state"]
@@ -38,6 +40,7 @@ class InputImage:
     index: Any = None  # index among the images of its prompt, from a table or a file name
     data: bytes | None = field(default=None, repr=False)  # the encoded image, if not a file
     place: str | None = None  # path of the image file, if it differs from `file`
+    damage: str | None = None  # the reason why its row or archive holds no image
 
     @property
     def path(self) -> str:
@@ -50,13 +53,22 @@ class InputImage:
         Raises:
             ImageError: As `ddpo.images.load_image`.
         """
+        if self.damage is not None:
+            raise ImageError(f"{self.file}: {self.damage}")
         if self.data is not None:
             return decode_image(self.data, self.file)
         return load_image(Path(self.path))
 
     def encoded(self) -> bytes:
-        """The bytes of the image file; raises OSError if it cannot be read."""
-        return Path(self.path).read_bytes() if self.data is None else self.data
+        """The bytes of the image file.
+
+        Raises:
+            OSError: The file cannot be read.
+            ImageError: It is no regular file, or too large for an image.
+        """
+        if self.damage is not None:
+            raise ImageError(f"{self.file}: {self.damage}")
+        return read_file(Path(self.path)) if self.data is None else self.data
 
     def state(self) -> list[int] | None:
         """Numbers that change with the image: size and times of its file, or size and CRC-32."""
@@ -65,7 +77,7 @@ class InputImage:
                 found = os.stat(self.file)
                 return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
             data = self.encoded()
-        except OSError:
+        except (OSError, ValueError):  # ImageError, or a path with a NUL character
             return None
         return [len(data), zlib.crc32(data)]
 
@@ -93,11 +105,16 @@ def image_of_file(path: str) -> InputImage:
 
 
 def copied_to(folder: Path, images: Iterable[InputImage]) -> Iterator[InputImage]:
-    """The same images, with encoded bytes written to files of `folder` for later reading."""
+    """The same images, with encoded bytes written to files of `folder` for later reading.
+
+    Raises:
+        StorageFailure: A file cannot be written.
+    """
     for number, image in enumerate(images):
         if image.data is None:
             yield image
             continue
         path = folder / str(number)
-        path.write_bytes(image.data)
+        with storing(path):
+            path.write_bytes(image.data)
         yield replace(image, data=None, place=str(path))

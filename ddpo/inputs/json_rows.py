@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from ddpo.errors import ConfigError
-from ddpo.inputs.text import numbered_lines
+from ddpo.inputs.text import numbered_lines, read_text
 from ddpo.text import shortened
 
 __all__ = ["parse_json", "read_json", "read_json_lines"]
@@ -73,7 +73,7 @@ def read_json(path: Path) -> Iterator[tuple[str, Entry]]:
     Raises:
         ConfigError: The text is no JSON or no table; the message names the line.
     """
-    text = _Text(path, "".join(line for _, line in numbered_lines(path)))
+    text = _Text(path, read_text(path))
     if text.next == "[":
         yield from _list_items(text)
         return

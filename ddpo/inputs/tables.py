@@ -23,6 +23,8 @@ __all__ = ["TABLES", "Row", "columns_without_bytes", "parquet_shards", "read_ent
 TABLES: Final = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 JSON_LINES: Final = (".jsonl", ".ndjson")
 ROWS_AT_ONCE: Final = 64
+MOST_AT_ONCE: Final = 64 * 1024 * 1024  # bytes of the rows of Parquet read together
+BUFFER: Final = 1024 * 1024  # bytes of Parquet read ahead per column
 MAX_FIELD_LINES: Final = 100  # lines of one quoted text
 SHARD: Final = re.compile(r"-\d+-of-\d+\.parquet$")
 DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
@@ -211,24 +213,42 @@ def _fields(header: Sequence[str], values: Sequence[str], where: str) -> Row:
 
 
 def _parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple[str, Row]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     selected = None if columns is None else {name.lower() for name in columns}
     number = 0
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(
+            path, buffer_size=BUFFER, pre_buffer=False, page_checksum_verification=True
+        ) as file:
+            rows = _rows_at_once(file)
             names = file.schema_arrow.names
             if len(set(names)) < len(names):
                 raise ConfigError(f"{path}: two columns have the same name: {', '.join(names)}")
             present = [name for name in names if selected is None or name.lower() in selected]
-            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=present):
+            for batch in file.iter_batches(batch_size=rows, columns=present):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}:{number}", row
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # pyarrow raises many kinds
         reason = single_line(str(error))
         raise ConfigError(f"{path} cannot be read as Parquet: {reason}") from error
+
+
+def _rows_at_once(file: Any) -> int:
+    """The number of rows of a Parquet file that are read together.
+
+    A dictionary makes many equal values one in the file, so each row of bytes counts as if it had
+    all bytes of its row group. pyarrow ends the process on damaged metadata of single columns, so
+    those of row groups are used.
+    """
+    if not any("binary" in str(field.type) for field in file.schema_arrow):
+        return ROWS_AT_ONCE
+    groups = range(file.metadata.num_row_groups)
+    largest = max([1, *(file.metadata.row_group(group).total_byte_size for group in groups)])
+    return int(max(1, min(ROWS_AT_ONCE, MOST_AT_ONCE // largest)))
 
 
 def parquet_shards(folder: Path) -> list[Path]:
@@ -257,12 +277,11 @@ def columns_without_bytes(path: Path) -> list[str] | None:
         path = parquet_shards(path)[0]
     if path.suffix.lower() != ".parquet":
         return None
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         schema = pq.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
+    except Exception as error:  # pyarrow raises many kinds
         reason = single_line(str(error))
         raise ConfigError(f"{path} cannot be read as Parquet: {reason}") from error
     return [field.name for field in schema if "binary" not in str(field.type)]

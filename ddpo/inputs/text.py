@@ -14,6 +14,7 @@ from ddpo.text import shortened
 __all__ = ["MAX_CHARACTERS", "check_text", "numbered_lines", "read_text"]
 
 MAX_CHARACTERS: Final = 20_000  # the size of all built-in lists; a longer line is no prompt
+MAX_TEXT: Final = 256 * 1024 * 1024  # bytes of a file that is read as a whole, or of a line
 MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # starts like the mark of UTF-16, so it comes first
@@ -24,12 +25,23 @@ MARKS: Final = (
 SEPARATORS: Final = "\x85\u2028\u2029"  # line ends of Unicode that no text format here uses
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, largest: int = MAX_TEXT) -> str:
     """The whole text of a file, with line feeds as line ends.
 
+    Args:
+        path: Path of the text file.
+        largest: Greatest size of the file, bytes.
+
     Raises:
-        PromptError: The file is missing, unreadable, in another encoding, or has NUL characters.
+        PromptError: The file is missing, unreadable, too large, in another encoding, or has NUL
+            characters.
     """
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError):
+        size = 0  # the reason is named below
+    if size > largest:
+        raise PromptError(f"{path}: {size} bytes; at most {largest} are read")
     return "".join(line for _, line in numbered_lines(path))
 
 
@@ -45,8 +57,12 @@ def numbered_lines(path: Path, newline: str | None = None) -> Iterator[tuple[int
     """
     number = 0
     try:
+        if path.exists() and not path.is_file():
+            raise PromptError(f"{path} is no regular file; save the text in one")
         with path.open(encoding=_encoding(path), newline=newline) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT + 1), ""), 1):
+                if len(line) > MAX_TEXT:
+                    raise PromptError(f"{path}:{number}: a line of over {MAX_TEXT} characters")
                 if "\0" in line:
                     hint = "text in UTF-16 without a byte order mark must be saved as UTF-8"
                     raise PromptError(f"{path}:{number}: a NUL character; {hint}")

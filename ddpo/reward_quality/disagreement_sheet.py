@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from ddpo.errors import ImageError
-from ddpo.images import contact_sheet, load_image
+from ddpo.images import contact_sheet, load_image, thumbnail
 from ddpo.inputs.input_image import InputImage
 from ddpo.reward_quality.agreement import Disagreement
 from ddpo.reward_quality.comparison import Comparison
@@ -42,7 +42,7 @@ def draw_disagreements(
         for found in comparison.disagreements.values()
         for one in found[:per_pair]
     }
-    loaded = embedded_images(shown, images, (SIDE, SIDE))
+    loaded = embedded_images(shown, images, SIDE)
     cells: list[Image.Image] = []
     for pair, found in comparison.disagreements.items():
         n = comparison.agreements[pair].n
@@ -71,8 +71,8 @@ def _cell(file: str, loaded: Mapping[str, Image.Image], lines: list[str]) -> Ima
     draw = ImageDraw.Draw(cell)
     font = ImageFont.load_default(TEXT)
     try:
-        thumbnail = loaded.get(file) or ImageOps.contain(load_image(Path(file)), (SIDE, SIDE))
-        cell.paste(thumbnail, ((SIDE - thumbnail.width) // 2, (SIDE - thumbnail.height) // 2))
+        image = loaded.get(file) or thumbnail(load_image(Path(file)), SIDE)
+        cell.paste(image, ((SIDE - image.width) // 2, (SIDE - image.height) // 2))
     except ImageError:  # the file was removed after scoring
         draw.text((2, SIDE // 2), "gone", fill=INK, font=font)
     for number, line in enumerate([Path(file).name, *lines]):

@@ -11,7 +11,7 @@ from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, one_line
 from ddpo.ranges import value_text
 from ddpo.recipes import SUFFIX, read_builtin, recipe_names
 from ddpo.registry import nearest
@@ -97,8 +97,8 @@ def read_recipe(recipe: Path | str) -> dict[str, Any]:
         raise ConfigError(f"{recipe}: no such recipe; {known}") from error
     except RecursionError as error:
         raise ConfigError(f"{recipe}: its values are nested too deeply") from error
-    except (OSError, ValueError) as error:  # of integers with thousands of digits too
-        raise ConfigError(f"{recipe}: {error}") from error
+    except (OSError, ValueError) as error:  # of Unicode, TOML, or a number of thousands of digits
+        raise ConfigError(f"{recipe}: {one_line(error)}") from error
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class _Board:
         """True if the oldest image holds up too many rows, or all images take too much memory."""
         bytes_waiting = sum(len(batch) * batch[0][1].bytes for batch in self._batches.values())
         return bool(self._batches) and (
-            len(self._rows) > BATCHES_WAITING * self._batch_size or bytes_waiting > MEMORY
+            len(self._rows) > BATCHES_WAITING * self._batch_size or bytes_waiting > MEMORY // 2
         )
 
     def _flush(self, size: tuple[int, ...]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from ddpo.errors import ImageError
-from ddpo.images import contact_sheet, load_image
+from ddpo.images import contact_sheet, load_image, thumbnail
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.image_files.summary import RunningSummary
 
@@ -41,7 +42,7 @@ def extremes_sheet(
     if not columns:
         raise ImageError("no image was scored: there is nothing for a contact sheet")
     shown = {file for _, files in rows for file, _ in files}
-    loaded = embedded_images(shown, images, (CELL, CELL))
+    loaded = embedded_images(shown, images, CELL)
     cells: list[Image.Image] = []
     for title, files in rows:
         cells.append(_text_cell(title))
@@ -74,14 +75,15 @@ def _width(draw: ImageDraw.ImageDraw, text: str, size: int) -> float:
 
 
 def embedded_images(
-    files: Collection[str], images: Iterable[InputImage], size: tuple[int, int]
+    files: Collection[str], images: Iterable[InputImage], side: int
 ) -> dict[str, Image.Image]:
-    """File → image within `size`, for those of `files` that lie in a table or an archive."""
+    """File → image of the longer side `side`, for `files` that lie in a table or an archive."""
     left = {file for file in files if not os.path.exists(file)}
     found: dict[str, Image.Image] = {}
     for image in images if left else ():
         if image.file in left:
-            found[image.file] = ImageOps.contain(image.load(), size)
+            with suppress(ImageError):  # changed since it was scored
+                found[image.file] = thumbnail(image.load(), side)
             left.remove(image.file)
         if not left:
             break
@@ -94,7 +96,7 @@ def _image_cell(file: str, loaded: Mapping[str, Image.Image], score: float) -> I
     try:
         image = loaded.get(file)
         if image is None:
-            image = ImageOps.contain(load_image(Path(file)), (CELL, CELL))
+            image = thumbnail(load_image(Path(file)), CELL)
         cell.paste(image, ((CELL - image.width) // 2, (CELL - image.height) // 2))
     except ImageError:  # deleted since it was scored
         draw.text((4, CELL // 2), "gone", "grey", ImageFont.load_default(14))

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ddpo.errors import RewardFailure, UserError, one_line
+from ddpo.errors import ImageError, RewardFailure, UserError, one_line
 from ddpo.io.atomic import printable
 from ddpo.io.json_files import JsonError, parse_json
 from ddpo.rewards.card import RewardCard
@@ -247,6 +247,8 @@ def _opened(found: Any, limits: Limits) -> tuple[Image.Image, ...]:
     """The images of a request by their headers."""
     from PIL import Image
 
+    from ddpo.image_opening import open_image
+
     if not isinstance(found, list):
         raise Refused(400, '"pictures" must be a list')
     _check_count(found)
@@ -255,8 +257,8 @@ def _opened(found: Any, limits: Limits) -> tuple[Image.Image, ...]:
     for place, text in enumerate(found):
         data = io.BytesIO(_bytes(text, f"image {place}"))
         try:
-            image = Image.open(data, formats=("PNG",))  # reads only the header
-        except Image.DecompressionBombError as error:
+            image = open_image(data, ("PNG",))  # reads only the header
+        except (Image.DecompressionBombError, ImageError) as error:
             raise Refused(413, f"image {place} is too large: {one_line(error)}") from error
         except Exception as error:  # Pillow documents no list of exceptions for damaged files
             raise Refused(400, f"image {place} is not a PNG that can be read") from error

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from ddpo import __version__
-from ddpo.errors import ConfigError, RewardFailure
+from ddpo.errors import ConfigError, ImageError, RewardFailure
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.image_files import score_files
 from ddpo.rewards.scoring.resolve import ResolvedReward
@@ -125,7 +125,7 @@ def _digest(image: InputImage) -> bytes:
     """
     try:
         digest = hashlib.sha256(image.encoded())
-    except OSError:
+    except (OSError, ImageError):
         digest = hashlib.sha256(b"unreadable")
     digest.update(image.prompt.id.encode() if image.prompt is not None else b"")
     return digest.digest()
