@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ddpo.cli.console import quiet_libraries
+from ddpo.cli.console import echo, quiet_libraries
 from ddpo.cli.options import AUTO, RunDevice
 from ddpo.errors import ConfigError, RunExistsError
 
@@ -115,7 +115,7 @@ def sample_command(
     }
     columns = count if count > 1 else SHEET_COLUMNS
     _write_images(policy, keys, settings, seed, out, facts, columns)
-    typer.echo(f"{len(keys)} images in {out}; all of them in {out / 'sheet.png'}")
+    echo(f"{len(keys)} images in {out}; all of them in {out / 'sheet.png'}")
 
 
 def _prompts(texts: list[str], file: str | None) -> tuple[Prompt, ...]:
@@ -159,7 +159,7 @@ def _note_prompts(model: str, texts: Sequence[str]) -> None:
     cut = check_prompts(reader, texts) if reader else None
     for line in (unknown_words_line(model, texts), cut):
         if line:
-            typer.echo(f"note: {line}", err=True)
+            echo(f"note: {line}", err=True)
 
 
 def _run_config(info: CheckpointInfo | None) -> dict[str, Any]:

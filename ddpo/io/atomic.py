@@ -20,6 +20,7 @@ from typing import Any
 
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, one_line
 from ddpo.io.sync import make_folder, sync_file, sync_folder, sync_tree
+from ddpo.text import printable
 
 __all__ = [
     "atomic_folder",
@@ -31,18 +32,6 @@ __all__ = [
     "write_json",
     "write_text",
 ]
-
-
-def printable(name: str) -> str:
-    """A file name as printable text on one line.
-
-    Control characters and bytes that are not UTF-8 become backslash escapes.
-    """
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 @contextmanager

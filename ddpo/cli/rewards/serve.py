@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.console import escape, quiet_libraries
+from ddpo.cli.console import escape, new_console, quiet_libraries
 from ddpo.cli.options import AUTO, Device
 from ddpo.cli.rewards.arguments import named_rewards
 from ddpo.errors import ConfigError, MissingResourceError
@@ -55,7 +55,6 @@ def serve_command(
         raise MissingResourceError(
             f'serving rewards needs {error.name!r}: pip install "ddpo[serve]"'
         ) from error
-    from rich.console import Console
 
     from ddpo.rewards.serve.wire import Limits
 
@@ -64,7 +63,7 @@ def serve_command(
     limits = Limits(max_body_mb * MIB, max_pixels)
     with bind(host, port) as listening:
         app = make_app(found, token=token, batch_size=batch_size, limits=limits)
-        console = Console()
+        console = new_console()
         address = f"[{host}]" if ":" in host else host
         for name, reward in found.items():
             url = f"http://{address}:{listening.getsockname()[1]}/{name}"
