@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ddpo.cli.console import echo, quiet_libraries
+from ddpo.cli.console import echo, new_console, quiet_libraries
 from ddpo.cli.options import AUTO, RunDevice
-from ddpo.errors import ConfigError, RunExistsError
+from ddpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from PIL import Image
+    from collections.abc import Mapping, Sequence
 
     from ddpo.policies.checkpoints.folder import CheckpointInfo
     from ddpo.policies.policy import Policy
+    from ddpo.policies.sample_folder import SampleFolder
     from ddpo.policies.sampler import SampleKey, SamplerSettings
     from ddpo.types import Prompt
 
 SETTINGS: Final = ("steps", "guidance", "eta")
 BATCH: Final = 32  # images per call of the denoiser
-MOST_IN_SHEET: Final = 512  # images of the contact sheet
 SHEET_COLUMNS: Final = 8  # with one image per prompt
 
 Texts = Annotated[list[str], typer.Argument(help="Prompts to sample; or --prompts FILE.")]
@@ -71,7 +69,10 @@ def sample_command(
         str | None, typer.Option(help="Base model; default: the checkpoint's, else 'emoji'.")
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for the images; must not exist or be empty.")
+        Path,
+        typer.Option(
+            help="Folder for the images: new, empty, or of this command when it was stopped."
+        ),
     ] = Path("samples"),
     count: Count = 4,
     steps: Steps = None,
@@ -86,13 +87,13 @@ def sample_command(
 
     The folder holds the images, metadata.jsonl with their prompts and settings, and sheet.png. A
     prompt that is given twice gets twice as many images. A checkpoint of a run is sampled with the
-    run's own settings, as in `ddpo eval`.
+    run's own settings, as in `ddpo eval`. A stopped sampling resumes when its command is repeated.
     """
     from ddpo.policies.checkpoints.folder import find_checkpoint
+    from ddpo.policies.sample_folder import check_sample_folder, opened_sample_folder
 
     chosen = _prompts(prompts, file)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunExistsError(f"{out} is not an empty folder: choose another --out")
+    check_sample_folder(out)
     info = find_checkpoint(checkpoint, model) if checkpoint else None
     base = info.model if info else model or "emoji"
     quiet_libraries()
@@ -107,15 +108,17 @@ def sample_command(
     settings = _settings(base, config, given, len(keys))
     place = resolve_device(device or str(config.get("device", AUTO)))
     dtype = str(config.get("dtype") or default_dtype(base, place))
-    policy = load_policy(base, info, device=place, dtype=dtype)
     facts = {
         "model": base,
         "checkpoint": str(info.folder) if info else None,
         **{name: getattr(settings, name) for name in SETTINGS},
     }
-    columns = count if count > 1 else SHEET_COLUMNS
-    _write_images(policy, keys, settings, seed, out, facts, columns)
-    echo(f"{len(keys)} images in {out}; all of them in {out / 'sheet.png'}")
+    rows = [_metadata_row(key, seed, facts) for key in keys]
+    with opened_sample_folder(out, _request(rows, base, info, place, dtype)) as folder:
+        policy = load_policy(base, info, device=place, dtype=dtype)
+        _write_images(policy, keys, rows, settings, seed, folder)
+        sheet = folder.finish(rows, columns=count if count > 1 else SHEET_COLUMNS)
+    echo(f"{len(keys)} images in {out}; all of them in {sheet}")
 
 
 def _prompts(texts: list[str], file: str | None) -> tuple[Prompt, ...]:
@@ -181,44 +184,62 @@ def _keys(prompts: Sequence[Prompt], count: int) -> list[SampleKey]:
     return keys
 
 
+def _request(
+    rows: Sequence[Mapping[str, Any]],
+    model: str,
+    info: CheckpointInfo | None,
+    device: str,
+    dtype: str,
+) -> dict[str, Any]:
+    """All that determines the images, by which a stopped sampling is recognised."""
+    import hashlib
+
+    from ddpo.policies.model_place import facts_of
+
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    weights = info.weights.stat() if info is not None and info.weights.is_file() else None
+    return {
+        "schema": 1,
+        "rows": digest.hexdigest(),
+        "model": {"name": model, **facts_of(model)},
+        "weights": [weights.st_size, weights.st_mtime_ns] if weights else None,
+        "device": device,
+        "dtype": dtype,
+    }
+
+
 def _write_images(
     policy: Policy,
     keys: Sequence[SampleKey],
+    rows: Sequence[Mapping[str, Any]],
     settings: SamplerSettings,
     seed: int,
-    out: Path,
-    facts: dict[str, Any],
-    columns: int,
+    folder: SampleFolder,
 ) -> None:
-    """Writes each image and its line of metadata.jsonl once sampled; the contact sheet at the end.
+    """Writes each image and its row once sampled, from the first that a stopped sampling lacks.
+
+    The batch of that image is sampled as a whole, so that all images have the same bits as of a
+    sampling that was not stopped.
 
     Raises:
         StorageFailure: A file cannot be written.
     """
     from rich.progress import track
 
-    from ddpo.images import contact_sheet, save_png, to_pil
-    from ddpo.io.atomic import storing
-    from ddpo.io.sync import make_folder, sync_descriptor
+    from ddpo.images import to_pil
     from ddpo.policies.sampler import sample_images
 
-    waiting = iter(keys)
-    shown: list[Image.Image] = []
-    total = -(-len(keys) // settings.batch)
-    with storing(out):
-        make_folder(out)
-        with (out / "metadata.jsonl").open("w", encoding="utf-8") as table:
-            batches = sample_images(policy, keys, settings, seed)
-            for batch in track(batches, total=total, description="sampling"):
-                for image in to_pil(batch.pixels):
-                    row = _metadata_row(next(waiting), seed, facts)
-                    save_png(image, out / row["file_name"])
-                    table.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    if len(shown) < MOST_IN_SHEET:
-                        shown.append(image)
-                table.flush()
-            sync_descriptor(table.fileno())
-        save_png(contact_sheet(shown, columns=columns), out / "sheet.png")
+    done = folder.resume(rows)
+    place = done - done % settings.batch
+    total = -(-(len(keys) - place) // settings.batch)
+    batches = sample_images(policy, keys[place:], settings, seed)
+    for batch in track(batches, "sampling", total=total, console=new_console()):
+        for image in to_pil(batch.pixels):
+            if place >= done:
+                folder.add(rows[place], image)
+            place += 1
 
 
 def _metadata_row(key: SampleKey, seed: int, facts: dict[str, Any]) -> dict[str, Any]:
