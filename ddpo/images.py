@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from ddpo.errors import ImageError
-from ddpo.io.atomic import atomic_path, printable
+from ddpo.io.atomic import atomic_path, printable, storing
 from ddpo.text import single_line
 
 if TYPE_CHECKING:
@@ -298,11 +298,15 @@ def _opened(file: Path | BytesIO) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Writes a PNG atomically; a contact sheet gets a text chunk that marks it as one."""
+    """Writes a PNG atomically; a contact sheet gets a text chunk that marks it as one.
+
+    Raises:
+        StorageFailure: The file cannot be written; an earlier file stays.
+    """
     chunks = PngInfo()
     if image.info.get(SHEET_KEY) == SHEET_VALUE:
         chunks.add_text(SHEET_KEY, SHEET_VALUE)
-    with atomic_path(path) as temporary:
+    with storing(path), atomic_path(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=chunks)
 
 

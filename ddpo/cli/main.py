@@ -20,7 +20,7 @@ from ddpo.cli.sample import sample_command
 from ddpo.cli.streams import flush_output, open_standard_streams
 from ddpo.cli.train import train_command
 from ddpo.distributed import let_first_process_report
-from ddpo.errors import DdpoError, StorageFailure, UserError, one_line, refusal
+from ddpo.errors import ConfigError, DdpoError, StorageFailure, UserError, one_line, refusal
 from ddpo.text import without_controls
 from ddpo.weights import offline
 
@@ -95,6 +95,7 @@ def main() -> None:
     if offline():
         os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it once, at its import
     try:
+        _check_working_folder()
         try:
             app()
         finally:
@@ -110,6 +111,21 @@ def main() -> None:
         if reason is None:
             raise
         _report(f"error: {reason}", 2)
+
+
+def _check_working_folder() -> None:
+    """Refuses to work in a folder that was deleted, in which libraries end the process.
+
+    Raises:
+        ConfigError: The working folder is gone or cannot be read.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"the current folder cannot be used: {reason}; change to another folder"
+        ) from error
 
 
 def _report(line: str, code: int) -> NoReturn:

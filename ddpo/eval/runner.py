@@ -24,7 +24,7 @@ from ddpo.eval.stages.findings import Findings, analyse
 from ddpo.eval.stages.progress import EvalProgress, Observer, ignore_progress
 from ddpo.eval.stages.sampling import provide_images
 from ddpo.eval.stages.scoring import check_rewards, score_images
-from ddpo.io.atomic import write_text
+from ddpo.io.atomic import check_folder_writable, write_text
 from ddpo.io.lock import LOCK_FILE, owned, reading
 from ddpo.policies.checkpoints.folder import POLICY_FILE
 
@@ -84,12 +84,14 @@ def _one_owner(plan: Plan, world: World) -> Iterator[None]:
 
     Raises:
         RunExistsError: another evaluation writes to the folder; the message names it.
+        ConfigError: the folder cannot be written.
     """
     with ExitStack() as stack:
         for checkpoint in plan.checkpoints:
             stack.enter_context(reading(checkpoint.info.folder / POLICY_FILE))
         with world.all_succeed():
             if world.is_main:
+                check_folder_writable(plan.out)
                 advice = "wait for it to end, or choose another --out"
                 lock = plan.out / LOCK_FILE
                 stack.enter_context(owned(lock, plan.out, "ddpo eval", advice))

@@ -14,9 +14,9 @@ import stat
 import tempfile
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, one_line
 from ddpo.io.sync import make_folder, sync_file, sync_folder, sync_tree
@@ -25,6 +25,7 @@ from ddpo.text import printable
 __all__ = [
     "atomic_folder",
     "atomic_path",
+    "check_folder_writable",
     "check_writable",
     "named_path",
     "printable",
@@ -32,6 +33,8 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+PROBE_BYTES: Final = 4096  # one block, which a full disk does not take
 
 
 @contextmanager
@@ -173,19 +176,45 @@ def check_writable(path: Path) -> None:
     Raises:
         ConfigError: `path` is a folder or cannot be written.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises if the name is too long
         raise ConfigError(f"{path} is a folder, not a file to write")
+    check_folder_writable(path.parent)
     try:
+        with suppress(FileNotFoundError):
+            os.lstat(path.with_name(f".{path.name}.{os.getpid()}.tmp"))  # the name may be too long
         make_folder(path.parent)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
+def check_folder_writable(folder: Path) -> None:
+    """Raises unless files can be written into a folder, which may not exist yet; leaves nothing.
+
+    Raises:
+        ConfigError: The folder is a file or cannot be written, or its disk is full.
+    """
+    place = folder.absolute()
+    try:
+        while not os.path.lexists(place) and place != place.parent:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(place)  # the name may be too long
+            place = place.parent
+        if not place.is_dir():
+            raise ConfigError(f"{folder} cannot be written: {place} is not a folder")
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}") from error
+
+
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically; it survives a power cut."""
-    with atomic_path(path) as temporary:
+    """Writes UTF-8 text atomically; it survives a power cut.
+
+    Raises:
+        StorageFailure: The file cannot be written; an earlier file stays.
+    """
+    with storing(path), atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -193,6 +222,7 @@ def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically, with non-ASCII characters unescaped.
 
     Raises:
+        StorageFailure: As `write_text`.
         ValueError: A number is NaN or infinite, which JSON does not allow.
     """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -100,8 +100,7 @@ def _claim(folder: Path, request: Mapping[str, Any]) -> None:
         return
     if any(not name.startswith(REQUEST[:-1]) for name in names):
         raise RunExistsError(f"{folder} is not an empty folder: choose another --out")
-    with storing(place):
-        write_json(place, request)
+    write_json(place, request)
 
 
 class SampleFolder:
@@ -140,8 +139,7 @@ class SampleFolder:
             StorageFailure: One of them cannot be written; earlier ones stay intact.
         """
         path = self._folder / row["file_name"]
-        with storing(path):
-            save_png(image, path)
+        save_png(image, path)
         self._table.append([row])
 
     def finish(self, rows: Sequence[Mapping[str, Any]], columns: int) -> Path:

@@ -83,12 +83,9 @@ def save_reference(reference: ScoreDistribution, path: Path) -> None:
     """Writes a distribution as JSON, atomically.
 
     Raises:
-        ConfigError: `path` cannot be written.
+        StorageFailure: `path` cannot be written.
     """
-    try:
-        write_json(path, asdict(reference))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    write_json(path, asdict(reference))
 
 
 def load_reference(path: Path) -> ScoreDistribution:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.errors import ConfigError, RunExistsError, UserError, one_line
-from ddpo.io.atomic import atomic_folder
+from ddpo.io.atomic import atomic_folder, check_folder_writable, storing
 from ddpo.policies import load_policy
 from ddpo.policies.base_model import BaseModel, open_model
 from ddpo.policies.checkpoints.folder import (
@@ -52,6 +52,7 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
         RunExistsError: `to` is not empty.
         MissingResourceError: the base model is missing.
         ConfigError: `to` cannot be written, or the model is not Stable Diffusion.
+        StorageFailure: The disk is full; nothing is left at `to`.
     """
     info = find_checkpoint(path, model)
     check_files(info)
@@ -64,15 +65,14 @@ def export(path: Path, to: Path, merge: bool = False, model: str | None = None) 
         raise RunExistsError(f"{to} is not an empty folder: choose another --to")
     whole = merge or info.kind == "full"
     card = model_card(info, whole)
-    try:
-        with atomic_folder(to) as temporary:
-            if whole:
-                _pipeline(info).save_pretrained(temporary)
-            else:
-                shutil.copyfile(info.folder / LORA_FILE, temporary / LORA_FILE)
-            (temporary / "README.md").write_text(card, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{to} cannot be written: {error.strerror or error}") from error
+    check_folder_writable(to.parent)
+    pipeline = _pipeline(info) if whole else None
+    with storing(to), atomic_folder(to) as temporary:
+        if pipeline is not None:
+            pipeline.save_pretrained(temporary)
+        else:
+            shutil.copyfile(info.folder / LORA_FILE, temporary / LORA_FILE)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
     return info
 
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import torch
 
-from ddpo.errors import CheckpointError, ConfigError, DdpoError, RunExistsError, one_line
+from ddpo.errors import CheckpointError, ConfigError, RunExistsError, StorageFailure, one_line
 from ddpo.io.atomic import atomic_folder, storing, write_json, write_text
 from ddpo.io.json_files import check_fields, json_lines, parse_json, read_json
 from ddpo.io.lock import LOCK_FILE, Ownership
@@ -115,15 +115,15 @@ class RunFolder:
             cls.check_new(path)  # another process may have been faster
             write_json(path / "manifest.json", manifest)
             write_json(path / "config.json", config.to_dict())
-        except DdpoError:
+        except RunExistsError:
             run.close()
             raise
         except OSError as error:
             (path / "manifest.json").unlink(missing_ok=True)  # without config.json it is of no use
             run.close()
-            raise ConfigError(
-                f"the run folder {path} cannot be written: {error.strerror}"
-            ) from error
+            cause = error.__cause__ if isinstance(error, StorageFailure) else error
+            reason = getattr(cause, "strerror", None) or one_line(error)
+            raise ConfigError(f"the run folder {path} cannot be written: {reason}") from error
         return run
 
     @classmethod
