@@ -29,9 +29,9 @@ ESCAPES: Final = "backslashreplace"  # undecodable names, and letters outside th
 class _Output(io.FileIO):
     """The raw standard output; a failed write is an error that names it."""
 
-    def write(self, data: Buffer, /) -> int | None:
+    def write(self, data: Buffer, /) -> int:
         try:
-            return super().write(data)
+            return super().write(data) or 0
         except BrokenPipeError:  # the reader has seen enough, which is nobody's fault
             raise
         except OSError as error:
@@ -42,9 +42,9 @@ class _Output(io.FileIO):
 class _Notes(io.FileIO):
     """The raw standard error; a failed write is dropped."""
 
-    def write(self, data: Buffer, /) -> int | None:
+    def write(self, data: Buffer, /) -> int:
         try:
-            return super().write(data)
+            return super().write(data) or 0
         except OSError:
             return memoryview(data).nbytes
 
