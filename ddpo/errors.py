@@ -152,7 +152,7 @@ def one_line(error: BaseException) -> str:
 
 
 def refusal(error: OSError | MemoryError | ImportError) -> str | None:
-    """What the machine refused, on one line; None for an error that is none of the system.
+    """The refusal of the machine on one line; None for an error that is none of the system.
 
     The line names the file or the library, the system's reason, and the remedy if there is one.
     """

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ddpo.errors import ConfigError, MissingResourceError
-from ddpo.io.atomic import check_folder_writable
 from ddpo.trainer.advantages import SampleWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.low_memory import rewards_away
@@ -161,7 +160,7 @@ def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
     world = join_world(config.device)
     with world.all_succeed(), enough_memory(config.sample.batch):
         RunFolder.check_new(out)
-        check_folder_writable(out)
+        RunFolder.check_writable(out)
         try:
             setup = TrainingSetup(config, world)
         except MissingResourceError:  # the settings can be shown without any weights

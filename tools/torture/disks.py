@@ -117,7 +117,7 @@ def _tried(command: Command, tries: int, chance: random.Random, folder: Path) ->
 def _fault(
     command: Command, place: Path, limit: int, code: int, errors: str, expected: dict[str, str]
 ) -> str | None:
-    """What is wrong with the first command or with the one after it; None if nothing is."""
+    """The fault of the first command or of the one after it; None without a fault."""
     where = f"{command.what} at {limit} bytes"
     last = errors.strip().splitlines()[-1] if errors.strip() else ""
     if code not in (0, 2) or "Traceback" in errors:

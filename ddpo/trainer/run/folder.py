@@ -24,7 +24,7 @@ from typing import Any, Final
 import torch
 
 from ddpo.errors import CheckpointError, ConfigError, RunExistsError, StorageFailure, one_line
-from ddpo.io.atomic import atomic_folder, storing, write_json, write_text
+from ddpo.io.atomic import atomic_folder, check_folder_writable, storing, write_json, write_text
 from ddpo.io.json_files import check_fields, json_lines, parse_json, read_json
 from ddpo.io.lock import LOCK_FILE, Ownership
 from ddpo.io.sync import make_folder, sync_descriptor, sync_folder
@@ -87,6 +87,15 @@ class RunFolder:
                     f"or continue it with --resume {path}"
                 )
             raise RunExistsError(f"{path} already holds something else: choose another --out")
+
+    @staticmethod
+    def check_writable(path: Path) -> None:
+        """Makes sure that a run folder could be written, and leaves nothing.
+
+        Raises:
+            ConfigError: it could not.
+        """
+        check_folder_writable(path)
 
     @classmethod
     def create(
