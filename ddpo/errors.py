@@ -20,9 +20,12 @@ DdpoError
 """
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
+from typing import Final
 
-from ddpo.text import single_line, without_secrets
+from ddpo.text import single_line, without_controls, without_secrets
 
 __all__ = [
     "CheckpointError",
@@ -45,7 +48,20 @@ __all__ = [
     "UserError",
     "nearest",
     "one_line",
+    "refusal",
 ]
+
+
+REMEDIES: Final = {
+    errno.ENOSPC: ": make room, then repeat the command",
+    errno.EDQUOT: ": make room in your quota, then repeat the command",
+    errno.EFBIG: ": raise the limit of file sizes (ulimit -f), or choose another disk",
+    errno.EMFILE: ": raise the limit of open files (ulimit -n)",
+    errno.ENFILE: ": too many files are open on this machine",
+    errno.ENOMEM: ": out of memory",
+    errno.EAGAIN: ": the limit of processes may be too low (ulimit -u)",
+}
+"""Error number → what the user can do."""
 
 
 class DdpoError(Exception):
@@ -130,11 +146,39 @@ class TrainingDiverged(DdpoError, ArithmeticError):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an exception on one line, preceded by its class unless it is a `DdpoError`."""
-    text = without_secrets(single_line(str(error)))
+    """The message of an exception on one line, preceded by its class unless it is a `DdpoError`.
+
+    Control characters are escaped, so that it may be printed to a terminal. Secrets are left out.
+    """
+    text = without_controls(without_secrets(single_line(str(error))))
     if isinstance(error, DdpoError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def refusal(error: OSError | MemoryError | ImportError) -> str | None:
+    """The refusal of the machine on one line; None for an error that is none of the system.
+
+    The line names the file or the library, the system's reason, and the remedy if there is one.
+    """
+    if isinstance(error, MemoryError):
+        return (
+            f"out of memory ({one_line(error)}): use fewer or smaller images, or a larger machine"
+        )
+    if isinstance(error, ImportError):
+        library = (error.name or "").partition(".")[0]
+        remedy = f": reinstall {library}" if library else ""
+        return f"a library cannot be imported ({one_line(error)}){remedy}"
+    if error.errno is None:
+        return None
+    reason = error.strerror or type(error).__name__
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if _is_path(name)]
+    place = f"{names[0]}: " if names else ""
+    return without_controls(single_line(f"{place}{reason}{REMEDIES.get(error.errno, '')}"))
+
+
+def _is_path(name: object) -> bool:
+    return isinstance(name, str | bytes | os.PathLike)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

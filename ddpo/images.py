@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ddpo.errors import ImageError
 from ddpo.image_opening import open_image, opened_file, register_heif, wait_for_room
-from ddpo.io.atomic import atomic_path, printable
+from ddpo.io.atomic import atomic_path, printable, storing
 from ddpo.text import single_line
 
 if TYPE_CHECKING:
@@ -325,11 +325,15 @@ def thumbnail(image: Image.Image, side: int) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Writes a PNG atomically; a contact sheet gets a text chunk that marks it as one."""
+    """Writes a PNG atomically; a contact sheet gets a text chunk that marks it as one.
+
+    Raises:
+        StorageFailure: The file cannot be written; an earlier file stays.
+    """
     chunks = PngInfo()
     if image.info.get(SHEET_KEY) == SHEET_VALUE:
         chunks.add_text(SHEET_KEY, SHEET_VALUE)
-    with atomic_path(path) as temporary:
+    with storing(path), atomic_path(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=chunks)
 
 

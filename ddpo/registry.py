@@ -11,6 +11,7 @@ commas. `none` selects no distribution; if the variable is not set, all count.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -57,12 +58,33 @@ def explain_load_failure(error: BaseException, module: str, install: str) -> str
         module: Dotted name of the imported module, such as "acme_rewards.sharp".
         install: Command that installs a missing dependency, such as 'pip install "ddpo[vlm]"'.
     """
-    if not isinstance(error, ModuleNotFoundError) or not error.name:
+    if not isinstance(error, ImportError) or not error.name:
         return one_line(error)
-    if error.name.partition(".")[0] == module.partition(".")[0]:
-        return f"its own module {error.name} does not exist"
     dependency = error.name.partition(".")[0]
+    own = dependency == module.partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError):
+        if own:
+            return one_line(error)
+        return (
+            f"the Python module {dependency} is installed but cannot be used "
+            f"({one_line(error)}): install another version of it, or reinstall it"
+        )
+    if own:
+        return f"its own module {error.name} does not exist"
+    if error.name != dependency and _is_installed(dependency):
+        return (
+            f"it needs the Python module {error.name}, which the installed version of "
+            f"{dependency} lacks: install another version of {dependency}, or reinstall it"
+        )
     return f"it needs the Python module {dependency}, which is not installed: {install}"
+
+
+def _is_installed(package: str) -> bool:
+    """True if a top-level module can be found, whether or not it can be imported."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _plugins_of(distribution: str) -> bool:

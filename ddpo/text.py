@@ -16,16 +16,27 @@ __all__ = [
     "is_secret_name",
     "listed",
     "percent",
+    "printable",
     "shortened",
     "shortened_middle",
     "shortest_number",
     "shown_value",
     "single_line",
+    "without_controls",
     "without_secrets",
 ]
 
 BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+CONTROLS: Final = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline; C1
+    r"\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f\ud800-\udfff]"
+)
+"""Characters that steer a terminal, reverse the order of a text, or are invisible or no text.
 
+The joiners of Arabic and of emoji (U+200C, U+200D) are none of them.
+Source: Unicode Technical Report 36, Unicode Security Considerations, section 2.5.
+"""
 REDACTED: Final = "***"
 """The text in place of a secret."""
 OWNERS: Final = (
@@ -46,6 +57,27 @@ SECRET_IN_QUERY: Final = re.compile(
 )
 USER_IN_ADDRESS: Final = re.compile(r"(\w://)[^/\s@'\"]+@")
 BEARER: Final = re.compile(r"(\bBearer\s+)[\w.~+/=-]{6,}")
+
+
+def printable(name: str) -> str:
+    """A file name as printable text on one line.
+
+    Control characters and bytes that are not UTF-8 become backslash escapes.
+    """
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def without_controls(text: str) -> str:
+    """The text with each character of `CONTROLS` as a backslash escape; tabs and newlines stay."""
+    return CONTROLS.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
 
 
 def single_line(text: str) -> str:

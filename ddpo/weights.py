@@ -67,7 +67,8 @@ def cache_dir() -> Path:
         return Path(given or Path.home() / ".cache" / "ddpo").expanduser()
     except RuntimeError as error:
         cause = str(error).rstrip(".")
-        message = f"DDPO_CACHE={given or ''}: {cause}; set it to a folder that can be written"
+        reason = f"DDPO_CACHE={given}: {cause}" if given else "this user has no home folder"
+        message = f"{reason}; set {'it' if given else 'DDPO_CACHE'} to a folder that can be written"
         raise ConfigError(message) from error
 
 

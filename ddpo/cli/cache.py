@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.console import escape, one_line_warnings, simple_table
+from ddpo.cli.console import echo, escape, new_console, one_line_warnings, print_json, simple_table
 from ddpo.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -40,11 +39,10 @@ def stats_command(as_json: AsJson = False) -> None:
         stats = cache.stats()
     found = [(entry, servable(entry)) for entry in stats.entries]
     if as_json:
-        typer.echo(json.dumps(_as_json(stats, found), indent=2, ensure_ascii=False))
+        print_json(_as_json(stats, found))
         return
-    from rich.console import Console
 
-    console = Console()
+    console = new_console()
     for label, text in _facts(stats, found):
         console.print(f"[bold]{label:10}[/bold]{escape(text)}", soft_wrap=True)
     if found:
@@ -128,7 +126,7 @@ def clear_command(
         after = cache.stats()
     whose = f" of {reward}" if reward is not None else ""
     left = f"{after.scores:,} are left ({_size(after.bytes)})"
-    typer.echo(f"removed {removed:,} scores{whose}; {left}")
+    echo(f"removed {removed:,} scores{whose}; {left}")
 
 
 @app.command("export")
@@ -145,7 +143,7 @@ def export_command(
     check_table_path(out)
     with _cache() as cache, owned_file(out, "ddpo cache export", "name"):
         written = cache.export(out)
-    typer.echo(f"wrote {written:,} scores to {out}")
+    echo(f"wrote {written:,} scores to {out}")
 
 
 @contextmanager

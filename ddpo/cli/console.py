@@ -5,8 +5,11 @@ Rich, transformers and diffusers are imported when they are used, so that `ddpo 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +17,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from ddpo.text import CONTROLS, without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,9 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_number_columns",
+    "echo",
     "escape",
     "image_progress",
+    "new_console",
     "one_line_warnings",
+    "print_json",
+    "print_json_text",
     "print_left_out",
     "quiet_libraries",
     "silent_writer_threads",
@@ -33,11 +42,50 @@ __all__ = [
 ]
 
 
+def new_console(**options: Any) -> Console:
+    """A console of rich that prints no control character but its own.
+
+    Args:
+        options: Arguments of `rich.console.Console`.
+    """
+    from ddpo.cli.terminal import Terminal
+
+    return Terminal(**options)
+
+
+def echo(text: object, *, err: bool = False, fg: str | None = None) -> None:
+    """Prints a text without markup to standard output or standard error; controls are escaped."""
+    typer.secho(without_controls(str(text)), err=err, fg=fg)
+
+
+def print_json(value: Any, indent: int = 2) -> None:
+    """Prints a value as JSON, which stays JSON in every encoding of standard output.
+
+    Raises:
+        ValueError: A number is NaN or infinite, which JSON does not allow.
+    """
+    print_json_text(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False))
+
+
+def print_json_text(text: str) -> None:
+    """Prints JSON whose controls, and characters that the output cannot encode, are escaped."""
+    shown = CONTROLS.sub(_as_json_escape, text)
+    try:
+        shown.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        shown = re.sub(r"[^\x00-\x7f]", _as_json_escape, shown)
+    typer.echo(shown)
+
+
+def _as_json_escape(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
+
+
 def escape(text: str) -> str:
-    """The text of a user or plug-in with its square brackets protected from rich's markup."""
+    """The text of a user or plug-in without controls, and protected from rich's markup."""
     from rich.markup import escape as escape_markup
 
-    return escape_markup(text)
+    return escape_markup(without_controls(text))
 
 
 def simple_table(*headers: str, **options: Any) -> Table:
@@ -79,7 +127,6 @@ def image_progress(title: str, total: int | None) -> Iterator[Callable[[int], No
         title: Text before the bar.
         total: Number of images; None if it is not known.
     """
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -102,7 +149,7 @@ def image_progress(title: str, total: int | None) -> Iterator[Callable[[int], No
         Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=new_console(stderr=True), transient=True) as progress:
         task = progress.add_task(escape(title), total=total)
         yield lambda done: progress.advance(task, done)
 
@@ -117,7 +164,7 @@ def one_line_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        warnings.showwarning = lambda message, *_, **__: typer.secho(
+        warnings.showwarning = lambda message, *_, **__: echo(
             f"warning: {message}", fg="yellow", err=True
         )
         yield

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from ddpo.cli.console import escape, simple_table
+from ddpo.cli.console import echo, escape, new_console, print_json, simple_table
 from ddpo.cli.options import AsJson, number_option
 from ddpo.errors import ConfigError
 from ddpo.ranges import MILLION, Range
@@ -52,7 +51,6 @@ def doctor_command(
     given = {"--device": device, "--size": size, "--minutes": minutes}
     if unused := [name for name, value in given.items() if value is not None and not gpu]:
         raise ConfigError(f"{unused[0]} belongs to the self-test: add --gpu")
-    from rich.console import Console
 
     from ddpo.doctor.machine import examine_machine, installed_libraries
     from ddpo.doctor.report import Report, report_paths, write_report
@@ -62,23 +60,23 @@ def doctor_command(
     paths = None if out is None else report_paths(out)
     context.with_resource(owned_file(None if paths is None else paths[0], "ddpo doctor"))
     report = Report(examine_machine(), installed_libraries(), list(reward_states()))
-    console = Console(stderr=as_json)
+    console = new_console(stderr=as_json)
     if not as_json:
         _print_machine(console, report)
     if gpu:
         _self_test(console, report, paths, device, size or "full", minutes)
     if paths is not None:
         write_report(report, paths)
-        typer.echo(f"The report is in {paths[0]} and {paths[1]}", err=True)
+        echo(f"The report is in {paths[0]} and {paths[1]}", err=True)
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        print_json(report.to_dict())
     _exit_on_problems(report)
 
 
 def _exit_on_problems(report: Report) -> None:
     """Prints each problem and ends the program with exit code 1 if there is any."""
     for problem in report.problems():
-        typer.secho(f"problem: {problem}", fg="red", err=True)
+        echo(f"problem: {problem}", fg="red", err=True)
     if report.problems():
         raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
-from ddpo.cli.console import quiet_libraries
+from ddpo.cli.console import echo, new_console, print_json_text, quiet_libraries
 from ddpo.cli.options import RunDevice, Trust, number_option
 from ddpo.distributed import is_first_process
 from ddpo.errors import ConfigError
@@ -243,7 +243,7 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
             [split.name for split in work.splits],
             work.reward_ids,
         )
-    console = Console(highlight=False, stderr=form != "terminal")
+    console = new_console(highlight=False, stderr=form != "terminal")
     if is_first_process():
         _announce(work, console)
     try:
@@ -263,7 +263,7 @@ def _exit_on_violations(report: Report, conditions: list[Condition]) -> None:
     """Prints each condition that is true and ends the program with exit code 3 if there is any."""
     met = [line for condition in conditions for line in condition.violations(report)]
     for line in met:
-        typer.echo(f"condition met: {line}", err=True)
+        echo(f"condition met: {line}", err=True)
     if met:
         raise typer.Exit(FAILED)
 
@@ -273,11 +273,11 @@ def _print(outcome: Outcome, form: str, console: Console) -> None:
     if outcome.report is None:  # the first process prints it
         return
     if form == "json":
-        typer.echo(outcome.json.read_text(encoding="utf-8"))
+        print_json_text(outcome.json.read_text(encoding="utf-8"))
     elif form == "github":
         from ddpo.eval.report.markdown import render_github
 
-        typer.echo(render_github(outcome.report))
+        echo(render_github(outcome.report))
     else:
         from ddpo.eval.report.terminal import render_terminal
 

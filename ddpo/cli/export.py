@@ -32,10 +32,9 @@ def export_command(
     """Write a checkpoint that plain diffusers loads, with a model card."""
     from ddpo.policies.checkpoints.folder import find_checkpoint
 
-    find_checkpoint(
-        checkpoint, model, trust or ()
-    )  # a mistake is reported before libraries are loaded
-    from ddpo.cli.console import quiet_libraries
+    # A mistake is reported before libraries are loaded.
+    find_checkpoint(checkpoint, model, trust or ())
+    from ddpo.cli.console import echo, quiet_libraries
 
     quiet_libraries()
     from ddpo.trainer.run.export import export
@@ -45,8 +44,8 @@ def export_command(
     loader = f'pipeline.load_lora_weights("{to}")'
     if merge or info.kind == "full":
         loader = f'DiffusionPipeline.from_pretrained("{to}")'
-    typer.echo(f"{info.kind} checkpoint of {info.model}, iteration {info.iteration}, in {to}")
-    typer.echo(f"Model card: {to / 'README.md'}")
-    typer.echo(f"Load it with: {loader}")
+    echo(f"{info.kind} checkpoint of {info.model}, iteration {info.iteration}, in {to}")
+    echo(f"Model card: {to / 'README.md'}")
+    echo(f"Load it with: {loader}")
     if push_to_hub is not None:
-        typer.echo(f"Uploaded: {push(to, push_to_hub)}")
+        echo(f"Uploaded: {push(to, push_to_hub)}")

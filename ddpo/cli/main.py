@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 import ddpo
 from ddpo.cli import cache, recipes, rewards
-from ddpo.cli.console import one_line_warnings
+from ddpo.cli.console import echo, one_line_warnings
 from ddpo.cli.doctor import doctor_command
 from ddpo.cli.evaluate import compare_command, evaluate_command
 from ddpo.cli.export import export_command
 from ddpo.cli.sample import sample_command
+from ddpo.cli.streams import flush_output, open_standard_streams
 from ddpo.cli.train import train_command
 from ddpo.distributed import let_first_process_report
-from ddpo.errors import DdpoError, UserError, one_line
+from ddpo.errors import ConfigError, DdpoError, StorageFailure, UserError, one_line, refusal
+from ddpo.text import without_controls
 from ddpo.weights import offline
 
 SUMMARY = "Finetune text-to-image diffusion models on rewards, and learn whether they generalised."
 
+
+class _Commands(typer.core.TyperGroup):
+    """The commands; what a user mistyped is repeated to the terminal without control characters."""
+
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        with _printable_mistakes():
+            return super().make_context(*arguments, **extra)
+
+    def invoke(self, context: Any) -> Any:
+        with _printable_mistakes():
+            return super().invoke(context)
+
+
+@contextmanager
+def _printable_mistakes() -> Iterator[None]:
+    """Escapes control characters in the message of a `typer.BadParameter` and of its kin."""
+    try:
+        yield
+    except Exception as error:
+        message = getattr(error, "message", None)
+        if isinstance(message, str) and not isinstance(error, DdpoError):
+            error.message = without_controls(message)  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="ddpo",
+    cls=_Commands,
     help=SUMMARY,
     no_args_is_help=True,
     add_completion=False,
@@ -43,7 +72,7 @@ app.command("doctor")(doctor_command)
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(ddpo.__version__)
+        echo(ddpo.__version__)
         raise typer.Exit
 
 
@@ -59,26 +88,51 @@ def _options(
 def main() -> None:
     """Runs the command line; an error is one line on standard error.
 
-    Exit code 2 stands for a user's mistake, 1 for a failure of a reward or of the training.
+    Exit code 2 stands for a user's mistake or a refusal of the machine, 1 for a failure of a reward
+    or of the training, or for a reader of the output that is gone.
     """
-    _escape_unprintable_characters()
+    open_standard_streams()
     if offline():
         os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it once, at its import
     try:
-        with one_line_warnings():
-            app()
+        _check_working_folder()
+        try:
+            with one_line_warnings():
+                app()
+        finally:
+            flush_output()
     except UserError as error:
-        let_first_process_report()
-        typer.secho(f"error: {one_line(error)}", fg="red", err=True)
-        sys.exit(2)
+        _report(f"error: {one_line(error)}", 2)
     except DdpoError as error:
-        let_first_process_report()
-        typer.secho(f"failed: {one_line(error)}", fg="red", err=True)
+        _report(f"failed: {one_line(error)}", 1)
+    except BrokenPipeError:
         sys.exit(1)
+    except (OSError, MemoryError, ImportError) as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        _report(f"error: {reason}", 2)
 
 
-def _escape_unprintable_characters() -> None:
-    """Lets undecodable file names, and characters outside the terminal's encoding, be escaped."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+def _check_working_folder() -> None:
+    """Refuses to work in a folder that was deleted, in which libraries end the process.
+
+    Raises:
+        ConfigError: The working folder is gone or cannot be read.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"the current folder cannot be used: {reason}; change to another folder"
+        ) from error
+
+
+def _report(line: str, code: int) -> NoReturn:
+    """Prints the line of an error and ends the program."""
+    let_first_process_report()
+    with suppress(StorageFailure, BrokenPipeError):
+        flush_output()
+    echo(line, fg="red", err=True)
+    sys.exit(code)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ddpo.cli.console import echo, new_console
+
 app = typer.Typer(
     name="recipes",
     help="Recipes that come with the package: their list and their settings.",
@@ -16,7 +18,6 @@ app = typer.Typer(
 @app.command("list")
 def list_command() -> None:
     """List the recipes, those of the model families first."""
-    from rich.console import Console
     from rich.table import Table
 
     from ddpo.policies.family import FAMILIES
@@ -28,7 +29,7 @@ def list_command() -> None:
     for name in recipe_names():
         if name not in FAMILIES:
             table.add_row(name, _first_sentence(recipe_text(name)))
-    Console().print(table)
+    new_console().print(table)
 
 
 @app.command("show")
@@ -41,7 +42,7 @@ def show_command(
 
     if name not in recipe_names():
         raise unknown_name("recipe", name, recipe_names())
-    typer.echo(recipe_text(name).rstrip())
+    echo(recipe_text(name).rstrip())
 
 
 def _first_sentence(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ddpo.cli.console import quiet_libraries
+from ddpo.cli.console import echo, new_console, quiet_libraries
 from ddpo.cli.options import AUTO, RunDevice, Trust, number_option
 from ddpo.errors import ConfigError
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
@@ -65,7 +65,10 @@ def sample_command(
         str | None, typer.Option(help="Base model; default: the checkpoint's, else 'emoji'.")
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for the images; absent, empty, or of the same command.")
+        Path,
+        typer.Option(
+            help="Folder for the images: new, empty, or of this command when it was stopped."
+        ),
     ] = Path("samples"),
     count: Count = 4,
     steps: Steps = None,
@@ -81,8 +84,7 @@ def sample_command(
 
     The folder holds the images, metadata.jsonl with their prompts and settings, and sheet.png. A
     prompt that is given twice gets twice as many images. A checkpoint of a run is sampled with the
-    run's own settings, as in `ddpo eval`. An interrupted sampling resumes when the same command is
-    given again.
+    run's own settings, as in `ddpo eval`. A stopped sampling resumes when its command is repeated.
     """
     from ddpo.policies.checkpoints.folder import find_checkpoint
     from ddpo.policies.sample_folder import check_free, sample_folder
@@ -114,7 +116,7 @@ def sample_command(
         policy = load_policy(base, info, device=place, dtype=dtype)
         _write_images(policy, keys, settings, seed, folder)
         sheet = folder.finish(columns=count if count > 1 else SHEET_COLUMNS)
-    typer.echo(f"{len(keys)} images in {out}; all of them in {sheet}")
+    echo(f"{len(keys)} images in {out}; all of them in {sheet}")
 
 
 def _prompts(texts: list[str], file: str | None) -> tuple[Prompt, ...]:
@@ -158,7 +160,7 @@ def _note_prompts(model: str, texts: Sequence[str]) -> None:
     cut = check_prompts(reader, texts) if reader else None
     for line in (unknown_words_line(model, texts), cut):
         if line:
-            typer.echo(f"note: {line}", err=True)
+            echo(f"note: {line}", err=True)
 
 
 def _run_config(info: CheckpointInfo | None) -> dict[str, Any]:
@@ -220,10 +222,10 @@ def _write_images(
 
     done = folder.keep_finished(settings.batch)
     if done:
-        typer.echo(f"note: {done} of {len(keys)} images are there already", err=True)
+        echo(f"note: {done} of {len(keys)} images are there already", err=True)
     batches = sample_images(policy, keys[done:], settings, seed)
     total = -(-(len(keys) - done) // settings.batch)
-    for batch in track(batches, total=total, description="sampling"):
+    for batch in track(batches, "sampling", total=total, console=new_console()):
         folder.add(done, to_pil(batch.pixels))
         done += len(batch)
 

@@ -6,7 +6,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-import typer
+from ddpo.cli.console import echo
 
 __all__ = ["Interruption"]
 
@@ -34,7 +34,7 @@ class Interruption:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         self._restore()
-        typer.echo("Stopping after the step under way; Ctrl-C again stops at once.", err=True)
+        echo("Stopping after the step under way; Ctrl-C again stops at once.", err=True)
 
     def _restore(self) -> None:
         if self._before is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddpo.cli.console import one_line_warnings, quiet_libraries, silent_writer_threads
+from ddpo.cli.console import echo, one_line_warnings, quiet_libraries, silent_writer_threads
 from ddpo.cli.options import DEVICE_HELP, Trust, number_option
 from ddpo.distributed import follow_quietly, is_first_process
 from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
@@ -243,7 +243,7 @@ def _show_dry_run(events: Iterator[Event], folder: Path) -> None:
     with display:
         for event in events:
             display.show(event)
-    typer.echo("Nothing was trained, and nothing written.")
+    echo("Nothing was trained, and nothing written.")
 
 
 def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
@@ -271,16 +271,16 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
         if not started and (isinstance(error, UserError) or not written):
             raise
         raise type(error)(f"{error} — {_remainder(folder, error)}") from error
-    typer.echo(f"Run folder: {folder}")
+    echo(f"Run folder: {folder}")
     options = _trust_options(folder, ("reward", "model"))
-    typer.echo(f"Next: ddpo eval --checkpoint {shlex.quote(str(folder))}{options}")
+    echo(f"Next: ddpo eval --checkpoint {shlex.quote(str(folder))}{options}")
 
 
 def _report_interruption(folder: Path) -> None:
     if (folder / "config.json").exists():
-        typer.echo(f"Stopped. The finished iterations are kept; {_resume_hint(folder)}")
+        echo(f"Stopped. The finished iterations are kept; {_resume_hint(folder)}")
     else:
-        typer.echo("Stopped before anything was written.")
+        echo("Stopped before anything was written.")
 
 
 def _resume_hint(folder: Path) -> str:
@@ -339,5 +339,5 @@ def _open_tracker(name: str, folder: Path, done: int) -> RunTracker:
     from ddpo.trainer.run.folder import RunFolder
 
     tracker = open_tracker(name, folder, done)
-    typer.echo(f"{name}: {tracker.address}")
+    echo(f"{name}: {tracker.address}")
     return RunTracker(name, tracker, RunFolder.open(folder).config().to_dict())

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ddpo.cli.console import new_console
 from ddpo.io.fields import Fields, Maybe
 from ddpo.io.json_files import json_lines
 from ddpo.text import byte_size, count, duration
@@ -111,7 +112,7 @@ class TrainingDisplay:
 
     def __init__(self, folder: Path, console: Console | None = None) -> None:
         self.folder = folder
-        self.console = console or Console()
+        self.console = console or new_console()
         self.rewards: list[float] = []
         self.held_out: list[float] = []
         self.last: events.IterationDone | None = None

@@ -24,7 +24,7 @@ from ddpo.eval.stages.findings import Findings, analyse
 from ddpo.eval.stages.progress import EvalProgress, Observer, ignore_progress
 from ddpo.eval.stages.sampling import provide_images
 from ddpo.eval.stages.scoring import check_rewards, score_images
-from ddpo.io.atomic import remove_remains, write_text
+from ddpo.io.atomic import check_folder_writable, remove_remains, write_text
 from ddpo.io.links import check_links
 from ddpo.io.lock import LOCK_FILE, owned
 from ddpo.io.reading import reading
@@ -87,6 +87,7 @@ def _one_owner(plan: Plan, world: World) -> Iterator[None]:
     Raises:
         RunExistsError: another evaluation writes to the folder; the message names it.
         CheckpointError: a checkpoint was removed after it was found.
+        ConfigError: the folder cannot be written.
     """
     with ExitStack() as stack:
         for checkpoint in plan.checkpoints:
@@ -96,6 +97,7 @@ def _one_owner(plan: Plan, world: World) -> Iterator[None]:
                 check_present(checkpoint.info)  # it may have been removed before it was locked
             if world.is_main:
                 _check_links(plan)
+                check_folder_writable(plan.out)
                 advice = "wait for it to end, or choose another --out"
                 lock = plan.out / LOCK_FILE
                 stack.enter_context(owned(lock, plan.out, "ddpo eval", advice))

@@ -245,7 +245,8 @@ class _BoundedHeader(tarfile.TarInfo):
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in EXTENDED_HEADERS and self.size > MAX_TEXT:
             raise tarfile.ReadError(f"a header of {self.size} bytes")
-        return super()._proc_member(tar)  # type: ignore[misc]
+        member: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        return member
 
 
 def _tar_members(path: Path) -> Iterator[_Member]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from ddpo.errors import ConfigError, PromptError
 from ddpo.inputs.json_rows import read_json, read_json_lines
 from ddpo.inputs.text import numbered_lines
+from ddpo.io.tables import unguarded
 from ddpo.text import shortened, single_line
 
 __all__ = ["TABLES", "Row", "columns_without_bytes", "parquet_shards", "read_entries", "read_table"]
@@ -29,6 +30,9 @@ MAX_FIELD_LINES: Final = 100  # lines of one quoted text
 SHARD: Final = re.compile(r"-\d+-of-\d+\.parquet$")
 DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 OTHER_DELIMITERS: Final = ",;\t|"
+
+OWN: Final = ["file", "prompt", "reward", "status", "score", "error"]
+"""First columns of a table of `ddpo rewards score`, whose texts are guarded from spreadsheets."""
 
 Row = Mapping[str, Any]
 """Column name → value; all values of CSV and TSV are texts."""
@@ -203,6 +207,8 @@ def _fields(header: Sequence[str], values: Sequence[str], where: str) -> Row:
         if len(values) > len(header):
             wrong += "; put texts with a separator into double quotes"
         raise ConfigError(f"{where}: {wrong}")
+    if header[: len(OWN)] == OWN:
+        values = [unguarded(value) for value in values]
     pairs = list(zip(header, values, strict=True))
     nameless = [value for name, value in pairs[1:] if not name and value]
     if nameless:

@@ -25,10 +25,12 @@ from typing import Any, Final
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, one_line
 from ddpo.io.process import here, is_gone
 from ddpo.io.sync import make_folder, sync_file, sync_folder, sync_tree
+from ddpo.text import printable
 
 __all__ = [
     "atomic_folder",
     "atomic_path",
+    "check_folder_writable",
     "check_not_of_a_run",
     "check_writable",
     "named_path",
@@ -55,18 +57,7 @@ OWN_FILES: Final = {
 """Files by which a run or an evaluation is known, and the parts of its folder that it owns."""
 THIS_FOLDER: Final = -100  # AT_FDCWD of Linux
 EXCHANGE: Final = 2  # RENAME_EXCHANGE of Linux
-
-
-def printable(name: str) -> str:
-    """A file name as printable text on one line.
-
-    Control characters and bytes that are not UTF-8 become backslash escapes.
-    """
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
+PROBE_BYTES: Final = 4096  # one block, which a full disk does not take
 
 
 @contextmanager
@@ -273,13 +264,14 @@ def check_writable(path: Path) -> None:
     Raises:
         ConfigError: `path` is a folder, belongs to a run or an evaluation, or cannot be written.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises if the name is too long
         raise ConfigError(f"{path} is a folder, not a file to write")
     check_not_of_a_run(path)
+    check_folder_writable(path.parent)
     try:
+        with suppress(FileNotFoundError):
+            os.lstat(path.with_name(f".{path.name}.{os.getpid()}.tmp"))  # the name may be too long
         make_folder(path.parent)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -301,9 +293,34 @@ def check_not_of_a_run(path: Path) -> None:
                 )
 
 
+def check_folder_writable(folder: Path) -> None:
+    """Raises unless files can be written into a folder, which may not exist yet; leaves nothing.
+
+    Raises:
+        ConfigError: The folder is a file or cannot be written, or its disk is full.
+    """
+    place = folder.absolute()
+    try:
+        while not os.path.lexists(place) and place != place.parent:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(place)  # the name may be too long
+            place = place.parent
+        if not place.is_dir():
+            raise ConfigError(f"{folder} cannot be written: {place} is not a folder")
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}") from error
+
+
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically; it survives a power cut."""
-    with atomic_path(path) as temporary:
+    """Writes UTF-8 text atomically; it survives a power cut.
+
+    Raises:
+        StorageFailure: The file cannot be written; an earlier file stays.
+    """
+    with storing(path), atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -311,6 +328,7 @@ def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically, with non-ASCII characters unescaped.
 
     Raises:
+        StorageFailure: As `write_text`.
         ValueError: A number is NaN or infinite, which JSON does not allow.
     """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,11 +13,14 @@ from typing import Any, Final
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, nearest
 from ddpo.io.atomic import atomic_path, check_writable
 
-__all__ = ["Record", "check_table_path", "write_records"]
+__all__ = ["Record", "check_table_path", "unguarded", "write_records"]
 
 NUMBERS: Final = ("score", "value")
 """Columns of float64, beside those that begin with `part_`; all others are strings."""
 ROWS_AT_ONCE: Final = 8192
+
+FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # of full width, too
+"""Start of a text that spreadsheets may run as a formula, perhaps guarded before."""
 
 Record = dict[str, Any]
 
@@ -80,9 +84,22 @@ def write_records(
 
 def _write_csv(records: Iterable[Record], columns: Sequence[str], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(records)
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([_csv_cell(record.get(name)) for name in columns] for record in records)
+
+
+def _csv_cell(value: Any) -> Any:
+    """A value whose text no spreadsheet takes for a formula; `unguarded` restores it.
+
+    Source: OWASP, CSV Injection.
+    """
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+
+
+def unguarded(cell: str) -> str:
+    """A text of a CSV table of `write_records` as it was before it was written."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell[1:]) else cell
 
 
 def _write_jsonl(records: Iterable[Record], columns: Sequence[str], path: Path) -> None:

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from PIL import Image
 
-from ddpo.errors import ImageError, RunExistsError
+from ddpo.errors import ConfigError, ImageError, RunExistsError, StorageFailure
 from ddpo.images import contact_sheet, load_image, save_png
-from ddpo.io.atomic import storing, write_json
+from ddpo.io.atomic import remove_remains, storing, write_json
 from ddpo.io.journal import Journal
 from ddpo.io.json_files import read_json
 from ddpo.io.lock import LOCK_FILE, owned
@@ -37,11 +38,18 @@ def check_free(out: Path) -> None:
     """Checks that a folder is absent, empty, or of an unfinished sampling.
 
     Raises:
-        RunExistsError: it holds something else.
+        RunExistsError: it is a file, or holds something else.
+        ConfigError: it cannot be listed.
     """
-    if not out.exists():
+    if not os.path.lexists(out):
         return
-    if not out.is_dir() or (_holds_something(out) and not (out / MARK).is_file()):
+    if not out.is_dir():
+        raise RunExistsError(f"{out} is not a folder: choose another --out")
+    try:
+        taken = _holds_something(out) and not (out / MARK).is_file()
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be listed: {error.strerror}") from error
+    if taken:
         raise RunExistsError(f"{out} is not an empty folder: choose another --out")
 
 
@@ -60,12 +68,24 @@ def sample_folder(
         RunExistsError: the folder holds something else, or another process writes to it.
         StorageFailure: it cannot be written.
     """
-    with owned(out / LOCK_FILE, out, "ddpo sample", "wait for it to end, or choose another --out"):
-        folder = SampleFolder(out, rows, identity)
-        try:
-            yield folder
-        finally:
-            folder.close()
+    advice = "wait for it to end, or choose another --out"
+    new = not out.exists()
+    try:
+        with owned(out / LOCK_FILE, out, "ddpo sample", advice):
+            folder = SampleFolder(out, rows, identity)
+            try:
+                yield folder
+            finally:
+                folder.close()
+    except StorageFailure as error:
+        if not (out / TABLE).exists():
+            raise
+        hint = "the images so far are kept: repeat the command to resume"
+        raise StorageFailure(f"{error}; {hint}") from error
+    finally:
+        if new and not (out / TABLE).exists():
+            with suppress(OSError):
+                out.rmdir()
 
 
 class SampleFolder:
@@ -82,7 +102,7 @@ class SampleFolder:
         with storing(out):
             if (out / MARK).exists():
                 _check_same(out, mark)
-                self._remove_remains()
+                remove_remains(out)
             else:
                 write_json(out / MARK, mark)
         self._table = Journal(out, TABLE, rank=None)
@@ -147,8 +167,10 @@ class SampleFolder:
         return sheet
 
     def close(self) -> None:
-        """Closes the table."""
+        """Closes the table; without an image, the mark is withdrawn."""
         self._table.close()
+        if not self._table.path.exists():
+            (self.out / MARK).unlink(missing_ok=True)
 
     def _show(self, image: Image.Image) -> None:
         if len(self._shown) < MOST_IN_SHEET:
@@ -160,11 +182,6 @@ class SampleFolder:
             return load_image(self.out / name)
         except ImageError:
             return None
-
-    def _remove_remains(self) -> None:
-        """Removes temporary files that a killed process left; it alone writes to the folder."""
-        for left in self.out.glob(".*.png.*.tmp"):
-            left.unlink(missing_ok=True)
 
 
 def _holds_something(folder: Path) -> bool:

@@ -159,11 +159,13 @@ def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
     """Makes the checks of `train` before the first iteration, and leaves nothing behind.
 
     Raises:
-        UserError, RewardFailure, TrainingDiverged, MemoryExhausted: as `train`.
+        UserError, RewardFailure, TrainingDiverged, MemoryExhausted: as `train`; also if the run
+            folder could not be written.
     """
     world = join_world(config.device)
     with world.all_succeed(), enough_memory(config.sample.batch):
         RunFolder.check_new(out)
+        RunFolder.check_writable(out)
         try:
             setup = TrainingSetup(config, world)
         except MissingResourceError:  # the settings can be shown without any weights

@@ -112,7 +112,10 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before_and_a_line_on_how_
     assert len(metrics(run)) == 2, "one line more than there are iterations, which is cut off"
     with files_up_to(100):
         code, _, errors = ddpo("train", "--resume", run)
-    assert (code, errors.strip()) == (2, f"error: {run} cannot be written: File too large")
+    assert (code, errors.strip()) == (
+        2,
+        f"error: {run}/metrics.jsonl cannot be written: File too large",
+    )
     code, _, errors = ddpo("train", "--resume", run)
     assert code == 0, errors
     assert metrics(run) == metrics(straight)

@@ -54,7 +54,9 @@ def named_rewards(specs: Sequence[str]) -> dict[str, ResolvedReward]:
         try:
             found.append(resolve(spec))
         except UnknownNameError as error:
-            raise UnknownNameError(f"{spec}: no such file or folder, and {error}") from error
+            reason = str(error).partition("; known: ")[0]
+            hint = "" if "did you mean" in reason else "; `ddpo rewards list` names the rewards"
+            raise UnknownNameError(f"{spec}: no such file or folder, and {reason}{hint}") from error
     ids = [reward.card.id for reward in found]
     named = {
         reward.card.id if ids.count(reward.card.id) == 1 else redacted(spec): reward

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ddpo.cli.console import add_number_columns, simple_table
+from ddpo.cli.console import add_number_columns, new_console, print_json, simple_table
 from ddpo.cli.options import AUTO, AsJson, Device, RewardName, number_option
 from ddpo.errors import ConfigError
 from ddpo.ranges import MILLION, Range
@@ -50,7 +49,6 @@ def bench_command(
     """
     sizes = _sizes(batch_sizes, images)
     PIXELS.checked("--images × --size × --size", images * size**2)
-    from rich.console import Console
 
     from ddpo.devices import resolve_device
     from ddpo.inputs.image_files import find_images
@@ -61,14 +59,14 @@ def bench_command(
     device = resolve_device(device)
     paths = find_images(files or [])
     status = f"scoring {images} images, {repeats} times with each batch size"
-    with Console(stderr=True).status(status):
+    with new_console(stderr=True).status(status):
         reward = make_on(found, device)
         array = fitted_images(paths, images, size) if paths else bench_images(images, size)
         records = list(bench(reward, array, sizes, device, repeats))
     if as_json:
-        typer.echo(json.dumps([record.to_dict() for record in records], indent=2))
+        print_json([record.to_dict() for record in records])
         return
-    console = Console()
+    console = new_console()
     console.print(_table(records))
     source = f"{len(paths)} files" if paths else "generated"
     console.print(

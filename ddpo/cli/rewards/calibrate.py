@@ -11,6 +11,7 @@ from ddpo.cli.console import (
     add_number_columns,
     escape,
     image_progress,
+    new_console,
     print_left_out,
     simple_table,
 )
@@ -47,7 +48,6 @@ def calibrate_command(
 
     Any expression of rewards then takes it as NAME:z=FILE.
     """
-    from rich.console import Console
 
     from ddpo.rewards.zoo import resolve
 
@@ -68,7 +68,7 @@ def calibrate_command(
             found, source, batch_size, lambda _: scorers[name], lambda: advance(1)
         )
     save_reference(distribution, out)
-    console = Console()
+    console = new_console()
     _print_distribution(console, distribution)
     comma = "," if "=" in reward else ":"
     console.print(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ddpo.cli.console import escape, quiet_libraries, simple_table
+from ddpo.cli.console import escape, new_console, print_json, quiet_libraries, simple_table
 from ddpo.cli.options import AUTO, AsJson, Device, RewardName
 
 if TYPE_CHECKING:
@@ -46,7 +45,6 @@ def check_command(
 
     Exit code 1 if a check fails that was not expected to, or passes against expectation.
     """
-    from rich.console import Console
 
     from ddpo.rewards.check.run import iter_results, parse_expected
     from ddpo.rewards.zoo import resolve_card
@@ -57,15 +55,15 @@ def check_command(
     if resolve_card(reward).weights:
         quiet_libraries()  # takes seconds, so only for a reward that loads models
     results = []
-    with Console(stderr=True).status(f"checking {escape(reward)}") as status:
+    with new_console(stderr=True).status(f"checking {escape(reward)}") as status:
         for result in iter_results(reward, expected, only or None, probe, device):
             results.append(result)
             status.update(f"checking {escape(reward)}: {result.name} {result.outcome}")
     if as_json:
         records = [dataclasses.asdict(result) for result in results]
-        typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
+        print_json(records)
     else:
-        console = Console()
+        console = new_console()
         console.print(_table(results))
         console.print(_summary(reward, results), soft_wrap=True)
     if not all(result.ok for result in results):

@@ -13,6 +13,7 @@ from ddpo.cli.console import (
     add_number_columns,
     escape,
     image_progress,
+    new_console,
     print_left_out,
     simple_table,
 )
@@ -69,7 +70,6 @@ def compare_command(
 
     A score difference below the noise floor means nothing.
     """
-    from rich.console import Console
 
     from ddpo.inputs.collection import image_source
     from ddpo.inputs.input_image import copied_to
@@ -89,7 +89,7 @@ def compare_command(
         images = list(copied_to(Path(folder), source))
         scores = _score(found, images, edits, batch_size, cache, device)
         comparison = compare_rewards(scores, images)
-    console = Console()
+    console = new_console()
     print_comparison(console, comparison)
     print_left_out(console, source)
     signatures = {name: reward.signature for name, reward in found.items()}

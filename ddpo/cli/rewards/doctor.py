@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ddpo.cli.console import escape, simple_table
+from ddpo.cli.console import escape, new_console, print_json, simple_table
 from ddpo.cli.options import AsJson, number_option
 from ddpo.ranges import Range
 
@@ -32,18 +31,17 @@ def doctor_command(
 
     Exit code 1 if a reward cannot be loaded.
     """
-    from rich.console import Console
 
     from ddpo.rewards.tools.doctor import diagnose
 
-    with Console(stderr=True).status("loading the rewards' modules"):
+    with new_console(stderr=True).status("loading the rewards' modules"):
         found = list(diagnose(timeout, names or None))
     broken = [diagnosis for diagnosis in found if diagnosis.status != "ok"]
     if as_json:
         records = [diagnosis.to_dict() for diagnosis in found]
-        typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
+        print_json(records)
     else:
-        console = Console()
+        console = new_console()
         console.print(_table(found))
         console.print(f"{len(found) - len(broken)} of {len(found)} rewards can be loaded")
     if broken:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.console import escape
+from ddpo.cli.console import escape, new_console
 
 if TYPE_CHECKING:
     from ddpo.rewards.tools.availability import WeightState
@@ -16,12 +16,11 @@ def download_command(
     names: Annotated[list[str], typer.Argument(help="Rewards of `ddpo rewards list`.")],
 ) -> None:
     """Fetch and verify the weights of rewards; downloads from the hub resume."""
-    from rich.console import Console
 
     from ddpo.rewards.tools.availability import check_space_for, weight_state
     from ddpo.rewards.zoo import resolve
 
-    console = Console()
+    console = new_console()
     named = [resolve(name).card for name in names]
     cards = list({(card.id, card.weights): card for card in named}.values())
     states = [[weight_state(weight) for weight in card.weights] for card in cards]
@@ -37,7 +36,6 @@ def download_command(
 
 def _fetch(state: WeightState, reward: str) -> None:
     """Fetches one file or repository and prints its path."""
-    from rich.console import Console
 
     from ddpo.rewards.tools.availability import fetch_weight
 
@@ -45,4 +43,4 @@ def _fetch(state: WeightState, reward: str) -> None:
     checked = f"revision {state.weight.revision}, the card gives no SHA-256"
     if state.weight.sha256:
         checked = "SHA-256 as on the card"
-    Console().print(f"{escape(reward)}: {escape(str(path))} ({checked})", soft_wrap=True)
+    new_console().print(f"{escape(reward)}: {escape(str(path))} ({checked})", soft_wrap=True)

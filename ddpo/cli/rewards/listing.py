@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddpo.cli.console import escape, simple_table
+from ddpo.cli.console import escape, new_console, print_json, simple_table
 from ddpo.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -40,11 +39,10 @@ def list_command(
             {"id": name, "origin": rewards.origin(name), "broken": str(error)}
             for name, error in failures.items()
         ]
-        typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
+        print_json(records)
         return
-    from rich.console import Console
 
-    console = Console()
+    console = new_console()
     console.print(_list_table(shown))
     if len(shown) < len(cards):
         console.print(f"{len(shown)} of {len(cards)} rewards")

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ddpo.cli.console import echo
+
 
 def new_command(
     name: Annotated[str, typer.Argument(help="Id of the reward: name, or vendor/name.")],
@@ -22,7 +24,5 @@ def new_command(
 
     folder = write_package(name, kind, out)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        typer.echo(path)
-    typer.echo(
-        f"\nNow:  pip install -e {folder}  &&  pytest {folder}  &&  ddpo rewards show {name}"
-    )
+        echo(path)
+    echo(f"\nNow:  pip install -e {folder}  &&  pytest {folder}  &&  ddpo rewards show {name}")

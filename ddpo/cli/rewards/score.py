@@ -12,6 +12,7 @@ from ddpo.cli.console import (
     add_number_columns,
     escape,
     image_progress,
+    new_console,
     print_left_out,
     simple_table,
 )
@@ -82,7 +83,6 @@ def score_command(
     Prompts also come from metadata.jsonl, from cat.txt beside cat.png, or from the image itself:
     docs/input-formats.md has every format.
     """
-    from rich.console import Console
 
     from ddpo.inputs.collection import image_source
 
@@ -95,7 +95,7 @@ def score_command(
         own_output(context, path, "ddpo rewards score", (*places, prompts))
     source = image_source(places, prompts, prompt)
     _check_prompts(found.values(), source)
-    console = Console()
+    console = new_console()
     with open_scorers(found, batch_size, cache=cache, timeout=timeout, device=device) as scorers:
         summaries = _score(console, list(scorers.values()), found, source, batch_size, out)
         cached = {scorer.name: scorer.served for scorer in scorers.values()}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ddpo.cli.console import escape, quiet_libraries
+from ddpo.cli.console import escape, new_console, quiet_libraries
 from ddpo.cli.options import AUTO, Device, number_option
 from ddpo.cli.rewards.arguments import named_rewards
 from ddpo.errors import ConfigError, MissingResourceError
@@ -70,7 +70,6 @@ def serve_command(
         raise MissingResourceError(
             f'serving rewards needs {error.name!r}: pip install "ddpo[serve]"'
         ) from error
-    from rich.console import Console
 
     from ddpo.rewards.serve.wire import Limits
 
@@ -82,7 +81,7 @@ def serve_command(
             found, token=token, batch_size=batch_size, limits=limits, seconds=float(timeout)
         )
         server = make_server(app, max_connections)
-        console = Console()
+        console = new_console()
         address = f"[{host}]" if ":" in host else host
         for name, reward in found.items():
             url = f"http://{address}:{listening.getsockname()[1]}/{name}"

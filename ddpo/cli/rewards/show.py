@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from ddpo.cli.console import escape
+from ddpo.cli.console import escape, new_console, print_json
 from ddpo.cli.options import AsJson, RewardName
 
 if TYPE_CHECKING:
@@ -32,9 +29,8 @@ def show_command(name: RewardName, as_json: AsJson = False) -> None:
             "signature": found.signature,
             "available": _record(here),
         }
-        typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
+        print_json(record)
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -42,7 +38,7 @@ def show_command(name: RewardName, as_json: AsJson = False) -> None:
     table.add_column(overflow="fold")
     for label, text in _facts(found, here):
         table.add_row(label, escape(text))
-    Console().print(table)
+    new_console().print(table)
 
 
 def _record(here: Availability) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.console import add_number_columns, escape, image_progress, simple_table
+from ddpo.cli.console import add_number_columns, escape, image_progress, new_console, simple_table
 from ddpo.cli.options import AUTO, BatchSize, Device, RewardName, UseCache
 from ddpo.cli.rewards.arguments import check_output, own_output
 from ddpo.cli.rewards.scorers import open_scorers
@@ -63,7 +63,6 @@ def validate_command(
     found = resolve(name)
     _check_options(images, ties, out)
     own_output(context, out, "ddpo rewards validate", [preferences])
-    from rich.console import Console
 
     from ddpo.reward_quality.preference_file import read_preferences
     from ddpo.reward_quality.preferences import validate_pairs
@@ -71,7 +70,7 @@ def validate_command(
     rows = read_preferences(preferences, images)
     scored = _score(found, rows, batch_size, cache, device)
     validation = validate_pairs(scored, lower_is_better=found.card.direction == "lower")
-    console = Console()
+    console = new_console()
     print_validation(console, found.card.id, validation, ties)
     _print_origin(console, rows)
     for reason in scored.errors[:3]:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from ddpo.devices import processors
 from ddpo.inputs.input_image import InputImage, copied_to
+from ddpo.io.atomic import storing
 from ddpo.rewards.groups import group_places
 from ddpo.rewards.image_files.run import ScoreRow, rows_of_reward, score_files, unscorable_row
 from ddpo.rewards.image_files.stream import Decoded, decode_ahead
@@ -34,9 +35,12 @@ def score_groups(
 
     Raises:
         RewardFailure: A reward is broken. Rows yielded before stay valid.
+        StorageFailure: The temporary folder cannot hold the copies.
     """
     with TemporaryDirectory(prefix="ddpo-") as folder:
-        yield from _score_listed(scorers, list(copied_to(Path(folder), images)), batch_size)
+        with storing(Path(folder)):
+            listed = list(copied_to(Path(folder), images))
+        yield from _score_listed(scorers, listed, batch_size)
 
 
 def _score_listed(

@@ -12,6 +12,7 @@ from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.image_files.stream import MEMORY, Decoded, decode_ahead
 from ddpo.rewards.scoring.scorer import Scorer
+from ddpo.text import without_controls
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 __all__ = ["ScoreRow", "Status", "rows_of_reward", "score_files", "unscorable_row"]
@@ -170,4 +171,5 @@ def _row(
     parts: dict[str, float] | None = None,
 ) -> ScoreRow:
     prompt = source.prompt.text if source.prompt else None
-    return ScoreRow(source.file, prompt, reward, status, score, error, parts or {})
+    reason = None if error is None else without_controls(error)
+    return ScoreRow(source.file, prompt, reward, status, score, reason, parts or {})

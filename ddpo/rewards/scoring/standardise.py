@@ -104,13 +104,10 @@ def save_reference(reference: ScoreDistribution, path: Path) -> None:
     """Writes a distribution as JSON, atomically.
 
     Raises:
-        ConfigError: `path` cannot be written.
+        StorageFailure: `path` cannot be written.
     """
-    try:
-        values = asdict(reference)
-        write_json(path, values | {"sha256": _checksum(values)})
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    values = asdict(reference)
+    write_json(path, values | {"sha256": _checksum(values)})
 
 
 def load_reference(path: Path) -> ScoreDistribution:

@@ -8,8 +8,13 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import ConfigError, RunExistsError, StorageFailure, UserError, one_line
-from ddpo.io.atomic import atomic_folder, check_not_of_a_run
+from ddpo.errors import ConfigError, RunExistsError, UserError, one_line
+from ddpo.io.atomic import (
+    atomic_folder,
+    check_folder_writable,
+    check_not_of_a_run,
+    storing,
+)
 from ddpo.io.lock import owned_file
 from ddpo.io.reading import reading
 from ddpo.policies import load_policy
@@ -65,13 +70,11 @@ def export(
         RunExistsError: `to` is not empty, or another process exports to it.
         MissingResourceError: the base model is missing.
         ConfigError: `to` cannot be written, or the model is not Stable Diffusion.
+        StorageFailure: The disk is full; nothing is left at `to`.
     """
     info = find_checkpoint(path, model, trust)
-    try:
-        with owned_file(to, "ddpo export", "--to"), reading(info.folder / POLICY_FILE):
-            _write_export(info, to, merge)
-    except StorageFailure as error:
-        raise ConfigError(str(error)) from error
+    with owned_file(to, "ddpo export", "--to"), reading(info.folder / POLICY_FILE):
+        _write_export(info, to, merge)
     return info
 
 
@@ -90,15 +93,14 @@ def _write_export(info: CheckpointInfo, to: Path, merge: bool) -> None:
     if not whole:
         _check_lora_file(info)
     card = model_card(info, whole)
-    try:
-        with atomic_folder(to) as temporary:
-            if whole:
-                _pipeline(info).save_pretrained(temporary)
-            else:
-                shutil.copyfile(info.folder / LORA_FILE, temporary / LORA_FILE)
-            (temporary / "README.md").write_text(card, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{to} cannot be written: {error.strerror or error}") from error
+    check_folder_writable(to.parent)
+    pipeline = _pipeline(info) if whole else None
+    with storing(to), atomic_folder(to) as temporary:
+        if pipeline is not None:
+            pipeline.save_pretrained(temporary)
+        else:
+            shutil.copyfile(info.folder / LORA_FILE, temporary / LORA_FILE)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
 
 
 def _check_lora_file(info: CheckpointInfo) -> None:

@@ -24,8 +24,21 @@ from typing import Any, Final
 
 import torch
 
-from ddpo.errors import CheckpointError, ConfigError, DdpoError, RunExistsError
-from ddpo.io.atomic import atomic_folder, remove_remains, storing, write_json, write_text
+from ddpo.errors import (
+    CheckpointError,
+    ConfigError,
+    RunExistsError,
+    StorageFailure,
+    one_line,
+)
+from ddpo.io.atomic import (
+    atomic_folder,
+    check_folder_writable,
+    remove_remains,
+    storing,
+    write_json,
+    write_text,
+)
 from ddpo.io.fields import COUNT, SHORT, Fields, ListOf, MapOf, Maybe, Real, shown
 from ddpo.io.json_files import (
     JsonError,
@@ -135,6 +148,15 @@ class RunFolder:
                 )
             raise RunExistsError(f"{path} already holds something else: choose another --out")
 
+    @staticmethod
+    def check_writable(path: Path) -> None:
+        """Makes sure that a run folder could be written, and leaves nothing.
+
+        Raises:
+            ConfigError: it could not.
+        """
+        check_folder_writable(path)
+
     @classmethod
     def create(
         cls, path: Path, config: TrainConfig, manifest: Mapping[str, Any], writes: bool = True
@@ -162,15 +184,15 @@ class RunFolder:
             cls.check_new(path)  # another process may have been faster
             write_json(path / "manifest.json", manifest)
             write_json(path / "config.json", storable(config.to_dict()))
-        except DdpoError:
+        except RunExistsError:
             run.close()
             raise
         except OSError as error:
             (path / "manifest.json").unlink(missing_ok=True)  # without config.json it is of no use
             run.close()
-            raise ConfigError(
-                f"the run folder {path} cannot be written: {error.strerror}"
-            ) from error
+            cause = error.__cause__ if isinstance(error, StorageFailure) else error
+            reason = getattr(cause, "strerror", None) or one_line(error)
+            raise ConfigError(f"the run folder {path} cannot be written: {reason}") from error
         return run
 
     @classmethod
