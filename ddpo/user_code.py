@@ -86,12 +86,18 @@ def names_code(word: str) -> bool:
 def unnamed(words: Iterable[str], trusted: Iterable[str]) -> list[str]:
     """The words that the user did not name, each once.
 
+    An object that the running program gave is named by it.
+
     Args:
         words: Code and addresses of servers, as a file names them.
         trusted: Words that the user named. A file may be spelled with another path.
     """
     known = {_spelled_out(word) for word in trusted}
-    return [word for word in dict.fromkeys(words) if _spelled_out(word) not in known]
+    return [
+        word
+        for word in dict.fromkeys(words)
+        if _spelled_out(word) not in known and not word.startswith(f"{GIVEN_MODULE}:")
+    ]
 
 
 def _spelled_out(word: str) -> str:

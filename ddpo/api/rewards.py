@@ -259,7 +259,7 @@ def score(
     """
     import pandas as pd
 
-    from ddpo.rewards.cache import ScoreCache
+    from ddpo.rewards.cache import optional_cache
     from ddpo.rewards.image_files import score_files, score_groups
     from ddpo.rewards.scoring.scorer import make_scorer
 
@@ -267,9 +267,9 @@ def score(
     inputs = _inputs(images, prompts)
     grouped = any("group" in found.card.inputs for found in named.values())
     with ExitStack() as stack:
-        store = None
-        if cache is not False:
-            store = stack.enter_context(ScoreCache(user_code=cache is True))
+        store = optional_cache(cache)
+        if store is not None:
+            stack.enter_context(store)
         scorers = []
         for name, found in named.items():
             placed = found.on(device) if device != AUTO else found

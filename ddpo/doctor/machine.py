@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 
 from ddpo import weights
+from ddpo.errors import ConfigError
 
 __all__ = ["Accelerator", "Disk", "Library", "Machine", "examine_machine", "installed_libraries"]
 
@@ -113,7 +114,9 @@ def examine_machine() -> Machine:
     from huggingface_hub import constants
 
     hub = Path(constants.HF_HUB_CACHE)
-    folders = {"ddpo's cache": weights.cache_dir(), "the hub cache": hub}
+    folders = {"the hub cache": hub}
+    with contextlib.suppress(ConfigError):  # this user has no home folder
+        folders = {"ddpo's cache": weights.cache_dir(), **folders}
     with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
         folders["the working folder"] = Path.cwd()
     return Machine(

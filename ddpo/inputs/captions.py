@@ -20,6 +20,9 @@ NEGATIVE: Final = "Negative prompt:"
 SETTINGS: Final = re.compile(r"Steps: ?\d+(,|$)")
 """The first of the settings that the web UI writes after the prompts."""
 
+OBJECT: Final = re.compile(r'\s*\{\s*["}]')
+"""The start of a JSON object; a prompt with alternatives, {a|b}, starts otherwise."""
+
 MAX_LINKS: Final = 100  # from an encoder to its text; a longer path is a cycle
 CONDITIONING: Final = (
     "positive",
@@ -50,8 +53,9 @@ def prompt_of_parameters(text: str) -> str | None:
 
     Source: `create_infotext` of AUTOMATIC1111/stable-diffusion-webui.
     """
-    if text.lstrip().startswith("{") and isinstance(record := _json(text), dict):
-        return _prompt_of_record(record)
+    if OBJECT.match(text):
+        record = _json(text)
+        return _prompt_of_record(record) if isinstance(record, dict) else None
     lines: list[str] = []
     for line in text.splitlines():
         if line.startswith(NEGATIVE) or SETTINGS.match(line.strip()):

@@ -39,6 +39,7 @@ class Journal(ClosedOnExit):
         rank: Rank of this process; None for a single journal, whose file is called `name`.
         fields: Names and kinds that each record must have; others are damaged.
         loss: What follows from a damaged line, for a warning.
+        checksums: False for a file that other programs read too, whose lines then have none.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class Journal(ClosedOnExit):
         rank: int | None = 0,
         fields: Fields | None = None,
         loss: str = "its work is done again",
+        checksums: bool = True,
     ) -> None:
+        self._line = _checked_line if checksums else _plain_line
         self._fields = fields
         self._loss = loss
         if rank is None:
@@ -94,7 +97,7 @@ class Journal(ClosedOnExit):
         Raises:
             StorageFailure: The records cannot be written; earlier ones stay intact.
         """
-        data = b"".join(map(_line, records))
+        data = b"".join(map(self._line, records))
         with storing(self.path):
             file = self._opened()
             end = os.lseek(file, 0, os.SEEK_END)
@@ -144,11 +147,13 @@ class Journal(ClosedOnExit):
         return self._file
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
-    """The line of a record, with its checksum as the last value."""
-    return (
-        json.dumps({**record, CHECKSUM: _checksum(record)}, ensure_ascii=False).encode() + NEWLINE
-    )
+def _checked_line(record: Mapping[str, Any]) -> bytes:
+    """The line of a record with its checksum."""
+    return _plain_line({**record, CHECKSUM: _checksum(record)})
+
+
+def _plain_line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False).encode() + NEWLINE
 
 
 def _whole(line: JsonLine) -> JsonLine:

@@ -105,7 +105,7 @@ class SampleFolder:
                 remove_remains(out)
             else:
                 write_json(out / MARK, mark)
-        self._table = Journal(out, TABLE, rank=None)
+        self._table = Journal(out, TABLE, rank=None, checksums=False)
 
     def keep_finished(self, batch: int) -> int:
         """Number of the first images that are complete, in whole batches; drops later lines.
@@ -133,7 +133,7 @@ class SampleFolder:
         return finished
 
     def add(self, start: int, images: Sequence[Image.Image]) -> None:
-        """Writes a batch, images first.
+        """Writes the images of a batch, each with its line after it.
 
         Args:
             start: 0-based index of the first image.
@@ -143,11 +143,10 @@ class SampleFolder:
             StorageFailure: a file cannot be written; earlier ones are whole.
         """
         rows = self._rows[start : start + len(images)]
-        with storing(self.out):
-            for row, image in zip(rows, images, strict=True):
-                save_png(image, self.out / str(row["file_name"]))
-                self._show(image)
-        self._table.append(rows)
+        for row, image in zip(rows, images, strict=True):
+            save_png(image, self.out / str(row["file_name"]))
+            self._table.append([row])
+            self._show(image)
 
     def finish(self, columns: int) -> Path:
         """Writes the contact sheet, after which the folder is complete.

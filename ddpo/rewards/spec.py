@@ -10,20 +10,16 @@ The weight may also stand last, as in aesthetic:device=cuda:0.5. Among the optio
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal, cast
 from urllib.parse import urlsplit
 
-from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 from ddpo.io.http import is_loopback
-from ddpo.ranges import Range, value_text
 from ddpo.registry import nearest
-from ddpo.rewards.card import PLACEMENT, RewardOption
 from ddpo.text import shown_value, without_secrets
 
 __all__ = [
@@ -39,11 +35,9 @@ __all__ = [
     "parse_spec",
     "redacted",
     "replace_paths",
-    "resolve_options",
     "words_to_trust",
 ]
 
-Value = str | float | int | bool | None
 Bounds = tuple[float | None, float | None]
 Combination = Literal["sum", "min", "pareto"]
 
@@ -65,9 +59,7 @@ NO_PATHS: Final = ("device", "dtype", "clamp")
 
 LARGEST: Final = 1e12
 """Largest weight and bound of a score; sums of scores must stay numbers of float32."""
-WHOLE: Final = Range(low=-(2**63), high=2**63 - 1, whole=True)
 
-BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 NOT_INTEGER: Final = r"(?:[+-]\d+|(?=[^:]*[.eE])" + NUMBER + ")"
 
@@ -352,60 +344,3 @@ def parse_spec(text: str) -> RewardSpec:
             f"reward {text!r} is not of the form {forms}, with :WEIGHT and :option=value,…"
         )
     return RewardSpec("name", target, "", given)
-
-
-def resolve_options(
-    reward: str, known: Sequence[RewardOption], given: Mapping[str, Any]
-) -> dict[str, Value]:
-    """Every option of a reward with the given or the default value, in the type of the default.
-
-    A device that is not given is "auto": that of the run, or the accelerator of this machine.
-
-    Raises:
-        ConfigError: The reward has no such option (the message names the nearest), or a value has
-            the wrong type.
-    """
-    table = {option.name: option for option in known}
-    for name in given:
-        if name not in table:
-            near = nearest(name, [*table, *STEPS])
-            hint = (
-                f"did you mean {near!r}?" if near else f"it has {', '.join(table) or 'no options'}"
-            )
-            raise ConfigError(f"reward {reward!r} has no option {name!r}; {hint}")
-    values: dict[str, Value] = {}
-    for name, option in table.items():
-        if name in given:
-            values[name] = _typed(reward, option, given[name])
-        else:
-            values[name] = AUTO if name in PLACEMENT else option.default
-    return values
-
-
-def _not_nan(value: Any) -> float:
-    """The value as a float.
-
-    Raises:
-        ValueError: It is NaN or no number.
-    """
-    number = float(value)
-    if math.isnan(number):
-        raise ValueError
-    return number
-
-
-def _typed(reward: str, option: RewardOption, value: Any) -> Value:
-    """A value in the type of the option's default."""
-    try:
-        if isinstance(option.default, bool):
-            return value if isinstance(value, bool) else BOOLEANS[str(value).lower()]
-        if isinstance(option.default, int):
-            return WHOLE.checked(option.name, int(value) if isinstance(value, str) else value)
-        if isinstance(option.default, float):
-            return _not_nan(value)
-    except (KeyError, ValueError, TypeError, OverflowError):
-        wanted = type(option.default).__name__
-        raise ConfigError(
-            f"reward {reward!r}: option {option.name!r} must be {wanted}, got {value_text(value)}"
-        ) from None
-    return None if value is None else str(value)

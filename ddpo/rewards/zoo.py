@@ -18,6 +18,7 @@ from ddpo.registry import Registry
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.cards import CARDS
+from ddpo.rewards.option_values import resolve_options
 from ddpo.rewards.scoring.composed_card import composed_card
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.standardise import load_reference
@@ -28,7 +29,6 @@ from ddpo.rewards.spec import (
     Combination,
     RewardSpec,
     parse_expression,
-    resolve_options,
 )
 from ddpo.text import REDACTED
 from ddpo.user_code import load_file, load_object, loaded_files

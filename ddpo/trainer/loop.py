@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ddpo.errors import ConfigError, MissingResourceError
+from ddpo.errors import MissingResourceError
 from ddpo.trainer.advantages import SampleWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.low_memory import rewards_away
@@ -22,7 +22,13 @@ from ddpo.trainer.monitoring.preflight import check_room, preflight
 from ddpo.trainer.rollout import Collection, IterationSamples, check_scorable, joined
 from ddpo.trainer.run.folder import RunFolder
 from ddpo.trainer.run.recorder import Recorder
-from ddpo.trainer.run.resume import base_model, check_named, merged_config, with_absolute_paths
+from ddpo.trainer.run.resume import (
+    base_model,
+    check_length,
+    check_named,
+    merged_config,
+    with_absolute_paths,
+)
 from ddpo.trainer.settings import settings_finding
 from ddpo.trainer.sharding import join_world
 from ddpo.trainer.training_setup import TrainingSetup
@@ -205,11 +211,7 @@ def resume(
         with world.all_succeed(), enough_memory(None):
             run.own(world.is_main)
             done, tensors, statistics = run.load_state()
-            if config.iterations < done:
-                raise ConfigError(
-                    f"{path} has {done} iterations already; "
-                    f"--iterations {config.iterations} is less"
-                )
+            check_length(path, done, config.iterations)
             setup = TrainingSetup(config, world, changes, model)
             setup.check_unchanged(run.manifest())
             check_room(setup, path, done)

@@ -85,7 +85,7 @@ def test_a_killed_sampling_is_consistent_and_resumes_to_the_same_bytes(
         assert (out / row["file_name"]).read_bytes() == undisturbed[row["file_name"]]
     other, errors = sampled(command(tiny_model, out, seed=1))
     assert other == 2
-    assert "unfinished sampling with other prompts or settings" in errors
+    assert "unfinished sampling with other prompts, settings or weights" in errors
     code, errors = sampled(command(tiny_model, out))
     assert code == 0, errors
     assert contents(out) == undisturbed

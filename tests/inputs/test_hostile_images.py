@@ -311,7 +311,6 @@ def test_half_an_emoji_in_the_metadata_of_an_image_is_no_prompt(tmp_path: Path) 
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=texts)
     [image] = image_source([tmp_path])
     assert image.prompt is None
-    assert "half a surrogate pair" in str(image.no_prompt)
 
 
 def test_deep_and_long_toml_is_refused_in_one_line(tmp_path: Path) -> None:

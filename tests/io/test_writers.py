@@ -42,7 +42,7 @@ INTO_ATOMIC = "writes into the temporary file or folder of atomic_path or atomic
 SHORT_LIVED = "writes into a temporary folder that is removed at the end"
 REMOVES = "removes or moves what nothing needs any more"
 EXCEPTIONS = {
-    "cli/sample.py": "writes metadata.jsonl line by line beside images, and syncs it at the end",
+    "api/rewards.py": INTO_MEMORY,
     "doctor/random_clip.py": SHORT_LIVED,
     "doctor/random_policies.py": SHORT_LIVED,
     "doctor/random_weights.py": SHORT_LIVED,
@@ -55,6 +55,7 @@ EXCEPTIONS = {
     "io/tables.py": INTO_ATOMIC,
     "io/tensors.py": INTO_ATOMIC,
     "policies/checkpoints/folder.py": INTO_ATOMIC,
+    "policies/sample_folder.py": "removes the mark of an unfinished sampling",
     "policies/stable_diffusion.py": INTO_ATOMIC,
     "reward_quality/edits.py": INTO_MEMORY,
     "reward_quality/preferences.py": SHORT_LIVED,
@@ -69,6 +70,7 @@ EXCEPTIONS = {
     "rewards/tools/bench.py": "writes to /proc, to reset a peak of memory",
     "rewards/tools/doctor_probe.py": "writes answers to standard output",
     "rewards/vlm/protocol.py": INTO_MEMORY,
+    "thumbnails.py": INTO_MEMORY,
     "trainer/run/checkpoints.py": REMOVES,
     "trainer/run/export.py": INTO_ATOMIC,
     "trainer/run/folder.py": "appends to metrics.jsonl and syncs it; removes remains of a kill",

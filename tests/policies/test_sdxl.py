@@ -209,7 +209,7 @@ def test_a_pipeline_that_ddpo_does_not_know_is_named(tiny_xl: Path, tmp_path: Pa
 def test_a_damaged_index_is_reported_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "model_index.json").write_text(text)
     with pytest.raises(
-        MissingResourceError, match=r"cannot be loaded: .*model_index\.json: "
+        MissingResourceError, match=r"cannot be loaded: .*model_index\.json is damaged: "
     ) as caught:
         load_policy(str(tmp_path))
     assert "\n" not in str(caught.value)

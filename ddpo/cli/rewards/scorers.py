@@ -40,15 +40,15 @@ def open_scorers(
         DdpoError: As for `make_scorer`.
     """
     from ddpo.devices import resolve_device
-    from ddpo.rewards.cache import ScoreCache
+    from ddpo.rewards.cache import optional_cache
     from ddpo.rewards.scoring.scorer import make_scorer
 
     if any(reward.card.weights for reward in found.values()):
         quiet_libraries()  # takes seconds, so only for rewards that load models
     with one_line_warnings(), ExitStack() as stack:
-        store = None
-        if cache is not False:
-            store = stack.enter_context(ScoreCache(user_code=cache is True))
+        store = optional_cache(cache)
+        if store is not None:
+            stack.enter_context(store)
         place = resolve_device(device)
         scorers = {
             name: make_scorer(

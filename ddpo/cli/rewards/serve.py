@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 PORT: Final = Range(low=0, high=65_535, whole=True)
 BODY_MB: Final = Range(low=1, high=65_536, whole=True)
+CONNECTIONS: Final = Range(low=1, high=65_536, whole=True)
+TIMEOUT: Final = Range(low=1, high=86_400, whole=True)
 PIXELS: Final = Range(low=1, high=2**36, whole=True)
 
 
@@ -46,16 +48,14 @@ def serve_command(
     ] = 64 * MIB,
     max_connections: Annotated[
         int,
-        typer.Option(
-            help="Greatest number of connections; idle ones make room for new ones.", min=1
+        number_option(
+            CONNECTIONS, "Greatest number of connections; idle ones make room for new ones."
         ),
     ] = 256,
     timeout: Annotated[
         int,
-        typer.Option(
-            help="Longest time for a request's body, and again for its scores, in seconds.",
-            min=1,
-            max=86400,
+        number_option(
+            TIMEOUT, "Longest time for a request's body, and again for its scores, in seconds."
         ),
     ] = 120,
     device: Device = AUTO,

@@ -2,8 +2,7 @@
 
 policy.json                         schema, model, base (place and fingerprint of a local model),
                                     kind ("lora" or "full"), iteration, LoRA settings, other weights
-                                    the digest of each file (sha256) and of the settings that
-                                    belong to the weights (facts_sha256)
+                                    digests of files (sha256) and of settings (facts_sha256)
 pytorch_lora_weights.safetensors    kind "lora", for `pipeline.load_lora_weights(folder)`
 unet/                               kind "full", for `UNet2DConditionModel.from_pretrained`
 

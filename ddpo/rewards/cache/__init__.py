@@ -3,7 +3,7 @@
 from ddpo.rewards.cache.key import cacheable, image_digests, score_key
 from ddpo.rewards.cache.queries import CacheEntry, CacheStats
 from ddpo.rewards.cache.rows import CachedScore
-from ddpo.rewards.cache.store import CacheWarning, ScoreCache
+from ddpo.rewards.cache.store import CacheWarning, ScoreCache, optional_cache
 
 __all__ = [
     "CacheEntry",
@@ -13,5 +13,6 @@ __all__ = [
     "ScoreCache",
     "cacheable",
     "image_digests",
+    "optional_cache",
     "score_key",
 ]

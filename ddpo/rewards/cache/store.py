@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from ddpo.errors import ConfigError, one_line
 from ddpo.io.closing import ClosedOnExit
+from ddpo.io.json_files import say_once
 from ddpo.ranges import value_text
 from ddpo.registry import unknown_name
 from ddpo.rewards.cache import database, queries
@@ -24,7 +25,7 @@ from ddpo.rewards.cache.queries import CacheStats
 from ddpo.rewards.cache.rows import CachedScore, pack
 from ddpo.weights import cache_dir
 
-__all__ = ["CacheWarning", "ScoreCache"]
+__all__ = ["CacheWarning", "ScoreCache", "optional_cache"]
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -43,6 +44,27 @@ class CacheWarning(UserWarning):
 _warned: set[Path] = set()
 _caches: weakref.WeakSet[ScoreCache] = weakref.WeakSet()
 _lock = threading.RLock()  # one for all caches of the process, so that a fork can wait for them
+
+
+def optional_cache(use: bool | None) -> ScoreCache | None:
+    """The score cache of a command; None if it is not wanted, or not possible.
+
+    Args:
+        use: False for none; None for the scores of all rewards but a user's own; True for all.
+
+    Raises:
+        ConfigError: `use` is True and this user has no home folder, which else is only logged; or
+            a variable of the cache in the environment is wrong.
+    """
+    if use is False:
+        return None
+    if use is None and not os.environ.get("DDPO_CACHE"):
+        try:
+            cache_dir()
+        except ConfigError as error:
+            say_once(f"scores are not cached: {error}")
+            return None
+    return ScoreCache(user_code=use is True)
 
 
 class ScoreCache(ClosedOnExit):

@@ -39,7 +39,7 @@ from ddpo.io.atomic import (
     write_json,
     write_text,
 )
-from ddpo.io.fields import COUNT, SHORT, Fields, ListOf, MapOf, Maybe, Real, shown
+from ddpo.io.fields import ListOf, MapOf, Real, shown
 from ddpo.io.json_files import (
     JsonError,
     JsonLine,
@@ -58,40 +58,12 @@ from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Metrics
 from ddpo.trainer.recipe import config_from_dict
 from ddpo.trainer.run.checkpoints import prune
+from ddpo.trainer.run.fields import MANIFEST, METRICS
 from ddpo.user_code import trust_options
 
 __all__ = ["RunFolder"]
 
 STATE_FILE: Final = "state/state.safetensors"
-MANIFEST: Final[Fields] = {
-    "versions": MapOf(SHORT),
-    "config": Maybe(dict),
-    "folder": Maybe(SHORT),
-    "base": Maybe({"place": Maybe(SHORT), "fingerprint": Maybe(SHORT)}),
-    "reward": {
-        "card": {
-            "id": SHORT,
-            "summary": str,
-            "flaws": str,
-            "unit": str,
-            "options": ListOf({"name": SHORT, "default": object}),
-        },
-        "signature": str,
-        "origin": Maybe(str),
-        "files": Maybe(ListOf(MapOf(SHORT, fewest=1))),
-    },
-    "prompts": {"source": SHORT, "sha256": Maybe(SHORT), "list": ListOf(str, shortest=1)},
-    "origins": Maybe(MapOf(str)),
-    "resumed": Maybe(ListOf(dict)),
-}
-METRICS: Final[Fields] = {
-    "iteration": COUNT,
-    "reward_queries": COUNT,
-    "reward_mean": float,
-    "reward_se": Maybe(float),
-    "held_out": Maybe(float),
-}
-"""Fields of a line of `metrics.jsonl` that later commands need."""
 STATISTICS: Final = MapOf(ListOf(Real()))
 MOST_DIGITS: Final = 15  # of an iteration
 

@@ -31,6 +31,7 @@ from ddpo.user_code import refuse_unnamed
 __all__ = [
     "Changes",
     "base_model",
+    "check_length",
     "check_named",
     "merged_config",
     "warn",
@@ -113,6 +114,18 @@ def check_named(
     """
     words = setting_words(config.to_dict() | {"model": model})
     refuse_unnamed(run.path / "config.json", words, [*setting_words(requested), *trust])
+
+
+def check_length(path: Path, done: int, iterations: int) -> None:
+    """Checks that a run is not to become shorter than it is.
+
+    Raises:
+        ConfigError: it has more iterations already.
+    """
+    if iterations < done:
+        raise ConfigError(
+            f"{path} has {done} iterations already; --iterations {iterations} is less"
+        )
 
 
 def _check_fixed(before: TrainConfig, now: TrainConfig) -> None:
