@@ -4,12 +4,10 @@ Python puts the current folder first in `sys.path` for `-m`, where a file such a
 stranger's run folder would hide the library. The folder is taken out again, as for the script.
 """
 
-import os
 import sys
 
 if __name__ == "__main__":
-    _here = os.getcwd()
-    if sys.path and sys.path[0] in ("", _here) and not sys.flags.safe_path:
+    if not sys.flags.safe_path:
         del sys.path[0]
     from ddpo.cli.main import main
 

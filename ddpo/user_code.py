@@ -48,6 +48,8 @@ CODE_MODULE: Final = re.compile(r"\w+(?:\.\w+)*:\w+(?:\.\w+)*")
 
 _loaded: dict[Path, tuple[dict[str, str], ModuleType]] = {}
 """Path of a user's file → the files it depended on when it was run, and its module."""
+_loaded_words: set[str] = set()
+"""The words by which this process has loaded code, spelled with the real paths of files."""
 _own_places: set[Path] = set()
 """Paths of all files that user code has depended on in this process."""
 _own_folders: list[str] = []
@@ -86,13 +88,13 @@ def names_code(word: str) -> bool:
 def unnamed(words: Iterable[str], trusted: Iterable[str]) -> list[str]:
     """The words that the user did not name, each once.
 
-    An object that the running program gave is named by it.
+    Objects that the running program gave, and code that it loaded before, count as named.
 
     Args:
         words: Code and addresses of servers, as a file names them.
         trusted: Words that the user named. A file may be spelled with another path.
     """
-    known = {_spelled_out(word) for word in trusted}
+    known = {_spelled_out(word) for word in trusted} | _loaded_words
     return [
         word
         for word in dict.fromkeys(words)
@@ -166,7 +168,9 @@ def load_file(path: Path, attribute: str, kind: str = "reward") -> tuple[Any, st
         public = [key for key in own if not key.startswith("_")]
         example = public[0] if public else f"My{kind.capitalize()}"
         raise RewardLoadError(f"{kind} file {path}: say which object, such as {path}:{example}")
-    return _attribute(module, attribute, str(path)), _origin(path.name, files)
+    found = _attribute(module, attribute, str(path))
+    _loaded_words.add(_spelled_out(f"{path}:{attribute}"))
+    return found, _origin(path.name, files)
 
 
 def _origin(name: str, files: Mapping[str, str]) -> str:
@@ -328,11 +332,13 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
         raise RewardLoadError(
             f"{kind} {module}:{attribute} cannot be imported: {one_line(error)}"
         ) from error
+    found = _attribute(imported, attribute, module)
+    _loaded_words.add(f"{module}:{attribute}")
     if files := loaded_files(module, "object"):
-        return _attribute(imported, attribute, module), _origin(module, files)
+        return found, _origin(module, files)
     digest = source_digest(module)
     origin = f"{module} sha256:{digest}" if digest else module
-    return _attribute(imported, attribute, module), origin
+    return found, origin
 
 
 def _reach_current_folder(module: str) -> None:

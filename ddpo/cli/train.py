@@ -292,7 +292,7 @@ def _trust_options(folder: Path, settings: tuple[str, ...] | None = None) -> str
     """The options, after a space, that name the code and the servers of a run; see `RunFolder`."""
     from ddpo.trainer.run.folder import RunFolder
 
-    return RunFolder.open(folder).trust_options(settings)
+    return RunFolder(folder).trust_options(settings)
 
 
 def _remainder(folder: Path, error: DdpoError) -> str:

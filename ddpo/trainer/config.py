@@ -71,7 +71,7 @@ class SampleConfig:
 class OptimConfig:
     """Settings of AdamW, and of the updates that a rollout is split into."""
 
-    lr: Annotated[float, Range(low=0, high=1000, above=True)] = 3e-3
+    lr: Annotated[float, Range(low=0, high=1e30, above=True)] = 3e-3
     beta1: Annotated[float, DECAY] = 0.9
     beta2: Annotated[float, DECAY] = 0.999
     eps: Annotated[float, Range(low=1e-30, high=1)] = 1e-8

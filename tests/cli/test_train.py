@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ddpo.io.process import here
 from ddpo.io.tensors import load_tensors
 from ddpo.trainer.algorithms import algorithms
 
@@ -109,7 +110,7 @@ def test_ctrl_c_during_a_checkpoint_lets_it_be_finished(tiny_model: Path, tmp_pa
     more = "--set checkpoint_every=2 --set adapt.kind=full"
     process = started(train_arguments(tiny_model, 500, more), tmp_path)
     folder = tmp_path / "run" / "checkpoints" / "iteration-000002"
-    temporary = folder.with_name(".iteration-000002.tmp")
+    temporary = folder.with_name(f".iteration-000002.{process.pid}-{here()}.tmp")
     wait_for(temporary, process)
     os.kill(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=60)

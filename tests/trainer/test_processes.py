@@ -253,10 +253,15 @@ def test_the_ratio_is_one_to_the_bit_on_both_processes_in_half_precision(
     assert [line["ratio_first_deviation"] for line in metrics(two[0] / "half")] == [0, 0]
 
 
+def reward_of(run: Path) -> list[str]:
+    """The reward of a run, which is code of the tests."""
+    return [json.loads((run / "config.json").read_text())["reward"]]
+
+
 def test_a_run_resumes_with_another_number_of_processes(
     scenarios: dict[str, Any], two: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    list(resume(two[0] / "lora", iterations=4))
+    list(resume(two[0] / "lora", iterations=4, trust=reward_of(two[0] / "lora")))
     recorded(scenarios["lora"] | {"iterations": 4}, tmp_path / "one")
     found = metrics(two[0] / "lora")
     expected = metrics(tmp_path / "one")
@@ -273,7 +278,7 @@ def test_a_failure_of_one_process_is_that_of_all_and_loses_nothing(
     assert first.startswith("RewardFailure")
     assert "the server went away" in first
     assert [line["iteration"] for line in metrics(two[0] / "breaks")] == [1, 2]
-    list(resume(two[0] / "breaks"))
+    list(resume(two[0] / "breaks", trust=reward_of(two[0] / "breaks")))
     assert [line["iteration"] for line in metrics(two[0] / "breaks")] == [1, 2, 3]
 
 

@@ -328,7 +328,7 @@ def _best(run: Path) -> Path:
         raise CheckpointError(
             f"{run} has no best checkpoint: only runs with the setting held_out choose one"
         )
-    folder = file.with_name(read_json(file, BEST_FIELDS)["folder"])
+    folder = file.with_name(read_json(file, {"folder": NAME})["folder"])
     if not (folder / POLICY_FILE).is_file():
         raise CheckpointError(f"{file} names {folder.name}, which is not there")
     return folder
