@@ -30,6 +30,7 @@ from ddpo.source_files import module_files, source_files
 
 __all__ = [
     "find",
+    "forget_loaded_words",
     "is_user_code",
     "load_file",
     "load_object",
@@ -100,6 +101,11 @@ def unnamed(words: Iterable[str], trusted: Iterable[str]) -> list[str]:
         for word in dict.fromkeys(words)
         if _spelled_out(word) not in known and not word.startswith(f"{GIVEN_MODULE}:")
     ]
+
+
+def forget_loaded_words() -> None:
+    """Makes code count as named only when it is named again, as at the start of a program."""
+    _loaded_words.clear()
 
 
 def _spelled_out(word: str) -> str:

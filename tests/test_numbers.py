@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from conftest import Run
 
 from ddpo.errors import CheckpointError, ConfigError, UserError
 from ddpo.eval.config import EvalConfig
@@ -27,6 +26,7 @@ from ddpo.policies.sampler import SamplerSettings
 from ddpo.ranges import Range
 from ddpo.rewards.card import Calls
 from ddpo.trainer.config import TrainConfig
+from tests.conftest import Run
 
 COUNT = "[1, 1000000000]"
 OPEN = "(0, inf]"  # infinity: no clipping, or no limit
@@ -43,7 +43,7 @@ TRAIN = {
     "sample.guidance": "[1, 1000]",
     "sample.eta": "(0, 1]",
     "sample.batch": "[1, 65536]",
-    "optim.lr": "(0, 1000]",
+    "optim.lr": "(0, 1e30]",
     "optim.beta1": "[0, 1)",
     "optim.beta2": "[0, 1)",
     "optim.eps": "[1e-30, 1]",
@@ -119,6 +119,8 @@ OPTIONS = {
     "rewards serve --batch-size": "[1, 65536]",
     "rewards serve --max-body-mb": "[1, 65536]",
     "rewards serve --max-pixels": "[1, 68719476736]",
+    "rewards serve --max-connections": "[1, 65536]",
+    "rewards serve --timeout": "[1, 86400]",
     "rewards doctor --timeout": "[1, inf]",
 }
 ODD: tuple[Any, ...] = (

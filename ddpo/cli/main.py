@@ -83,6 +83,9 @@ def _options(
     ] = False,
 ) -> None:
     """Options of the program itself."""
+    from ddpo.user_code import forget_loaded_words
+
+    forget_loaded_words()
 
 
 def main() -> None:
