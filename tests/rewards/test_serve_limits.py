@@ -509,13 +509,18 @@ def test_the_log_has_one_line_per_kind_and_period(monkeypatch: pytest.MonkeyPatc
 def process(*arguments: str, files: int = 1024) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`ddpo rewards serve` and the address of its first reward."""
     command = [sys.executable, "-m", "ddpo", "rewards", "serve", *arguments, "--port", "0"]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where tests run in the background
+
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
+        preexec_fn=limit,
     ) as running:
         try:
             assert running.stdout is not None

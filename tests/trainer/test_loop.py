@@ -245,7 +245,7 @@ def test_a_killed_run_loses_at_most_the_iteration_under_way(
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     seen = len((out / "metrics.jsonl").read_text().splitlines())
-    list(resume(out, iterations=seen + 1))
+    list(resume(out, iterations=seen + 1, trust=[f"{rewards_file}:Brightness"]))
     straight = tmp_path / "straight"
     run(tiny_config(tiny_model, f"{rewards_file}:Brightness", iterations=seen + 1), straight)
     assert metrics(out) == metrics(straight)
