@@ -56,6 +56,7 @@ app = typer.Typer(
     cls=_Commands,
     help=SUMMARY,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ddpo.cli.main import main
+from tests.conftest import Run
 
 
 def ddpo(
@@ -98,3 +99,8 @@ def test_a_terminal_of_another_encoding_gets_all_of_it(
     assert done.returncode == (0 if arguments[0] == "rewards" else 2)
     assert b"Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == (done.returncode == 2)
+
+
+@pytest.mark.parametrize("words", ["", "train", "rewards", "rewards score", "recipes", "cache"])
+def test_h_is_help_everywhere(words: str, ddpo: Run) -> None:
+    assert ddpo(*words.split(), "-h") == ddpo(*words.split(), "--help")
