@@ -24,6 +24,7 @@ from ddpo.errors import ConfigError, DdpoError, StorageFailure, UserError, one_l
 from ddpo.text import without_controls
 from ddpo.weights import offline
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
 SUMMARY = "Finetune text-to-image diffusion models on rewards, and learn whether they generalised."
 
 
@@ -93,7 +94,7 @@ def main() -> None:
     """Runs the command line; an error is one line on standard error.
 
     Exit code 2 stands for a user's mistake or a refusal of the machine, 1 for a failure of a reward
-    or of the training, or for a reader of the output that is gone.
+    or of the training, or for a reader of the output that is gone. 130 stands for Ctrl-C.
     """
     open_standard_streams()
     if offline():
@@ -109,6 +110,8 @@ def main() -> None:
         _report(f"error: {one_line(error)}", 2)
     except DdpoError as error:
         _report(f"failed: {one_line(error)}", 1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(1)
     except (OSError, MemoryError, ImportError) as error:

@@ -166,9 +166,9 @@ class SampleFolder:
         return sheet
 
     def close(self) -> None:
-        """Closes the table; without an image, the mark is withdrawn."""
+        """Closes the table; if nothing was written, the mark is withdrawn."""
         self._table.close()
-        if not self._table.path.exists():
+        if {path.name for path in self.out.iterdir()} <= {MARK, LOCK_FILE}:
             (self.out / MARK).unlink(missing_ok=True)
 
     def _show(self, image: Image.Image) -> None:
