@@ -40,7 +40,6 @@ Progress = Callable[[int, int | None], None]
 
 TIMEOUT_SECONDS: Final = 30.0  # without a byte from the server
 RETRIES: Final = 2
-LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 OTHER_FRAMEWORKS: Final = (
     "*.h5",
     "*.msgpack",
@@ -141,8 +140,10 @@ def fetch_url(url: str, sha256: str, what: str, progress: bool = False) -> Path:
             content. The message says how to add the file by hand.
         ConfigError: the address is neither https nor on this machine.
     """
+    from ddpo.io.http import is_loopback  # http.client takes time at the start of every command
+
     parts = urlsplit(url)
-    loopback = parts.scheme == "http" and parts.hostname in LOOPBACK
+    loopback = parts.scheme == "http" and is_loopback(parts.hostname or "")
     if parts.scheme != "https" and not loopback:
         raise ConfigError(f"{what}: {url} is not an https address")
     target = url_target(url, sha256)

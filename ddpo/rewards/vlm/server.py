@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from ddpo.errors import ConfigError, RewardUnavailable, one_line
-from ddpo.io.http import Reply, ReplyTooLong, build_opener, exchange
+from ddpo.io.http import Reply, ReplyTooLong, build_opener, exchange, is_loopback
 from ddpo.io.json_files import JsonError, parse_json, parse_record
 from ddpo.ranges import BILLION, Range
 from ddpo.rewards.vlm.protocol import (
@@ -30,7 +30,6 @@ from ddpo.rewards.vlm.protocol import (
     check_words,
     jpeg80_bytes,
 )
-from ddpo.weights import LOOPBACK
 
 __all__ = ["ServerVlm"]
 
@@ -77,7 +76,7 @@ class ServerVlm:
         self._url = url.rstrip("/")
         self._model = model
         self._timeout = timeout_s
-        here = parts.hostname in LOOPBACK
+        here = is_loopback(parts.hostname or "")
         self._may_send_key = here or parts.scheme == "https"
         self._opener = build_opener(loopback=here)
         self._naming = threading.Lock()
