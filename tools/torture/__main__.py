@@ -40,15 +40,16 @@ def main() -> int:
     for name in options.trials or names:
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix=f"ddpo-{name}-") as folder:
-            outcomes = importlib.import_module(name).run(options.size, options.seed, Path(folder))
-        for outcome in outcomes:
-            outcome.measures.setdefault("seconds", time.monotonic() - start)
-            print(outcome.line(), *outcome.faults, sep="\n  ", flush=True)
-            faults += len(outcome.faults)
-            records.append({"trial": name, "size": options.size, **asdict(outcome)})
-        if options.json:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(records, indent=1), encoding="utf-8")
+            for outcome in importlib.import_module(name).run(
+                options.size, options.seed, Path(folder)
+            ):
+                outcome.measures.setdefault("seconds", time.monotonic() - start)
+                print(outcome.line(), *outcome.faults, sep="\n  ", flush=True)
+                faults += len(outcome.faults)
+                records.append({"trial": name, "size": options.size, **asdict(outcome)})
+                if options.json:
+                    options.json.parent.mkdir(parents=True, exist_ok=True)
+                    options.json.write_text(json.dumps(records, indent=1), encoding="utf-8")
     return 1 if faults else 0
 
 

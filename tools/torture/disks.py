@@ -14,12 +14,13 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from outcome import Outcome
 from PIL import Image
+from work import steady_bytes
 
 ROOT = Path(__file__).parents[2]
 TRIES = 50  # of each command
@@ -32,14 +33,6 @@ SMALL = (
     "optim.updates=1",
     "optim.timesteps=1",
     "checkpoint_every=1",
-)
-VOLATILE = (
-    "manifest.json",  # has the time
-    "metrics.jsonl",  # has durations
-    "report.json",
-    "report.md",
-    "report.html",
-    "README.md",
 )
 
 
@@ -60,11 +53,12 @@ class Command:
     grows_to: int
 
 
-def run(size: float, seed: int, folder: Path) -> list[Outcome]:
+def run(size: float, seed: int, folder: Path) -> Iterator[Outcome]:
     """One outcome for each command, of `TRIES` times `size` tries."""
     chance = random.Random(seed)
     tries = max(1, round(TRIES * size))
-    return [_tried(command, tries, chance, folder) for command in _commands(folder)]
+    for command in _commands(folder):
+        yield _tried(command, tries, chance, folder)
 
 
 def _commands(folder: Path) -> list[Command]:
@@ -138,12 +132,12 @@ def _fault(
 
 
 def _contents(place: Path) -> dict[str, str]:
-    """The SHA-256 of each file that a command wrote, by relative path, without volatile ones."""
+    """The SHA-256 of each file that a command wrote, by relative path, measured times aside."""
     found = {}
     for path in sorted(place.parent.glob(f"{place.name}*")):
         files = path.rglob("*") if path.is_dir() else [path]
         for file in files:
-            if file.is_file() and file.name not in VOLATILE:
+            if file.is_file():
                 name = str(file.relative_to(place.parent))
                 found[name] = hashlib.sha256(_steady(file)).hexdigest()
     return found
@@ -151,7 +145,7 @@ def _contents(place: Path) -> dict[str, str]:
 
 def _steady(file: Path) -> bytes:
     """The bytes of a file; of a journal, its lines in order, since a resumed one may append."""
-    data = file.read_bytes()
+    data = steady_bytes(file)
     if file.suffix == ".jsonl" and file.parent.name != "place":
         return b"\n".join(sorted(data.splitlines()))
     return data

@@ -12,7 +12,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -33,7 +33,7 @@ KEEP_ONE: Final = ("--set", "checkpoint_keep=1")
 Words = list[str]
 
 
-def run(size: float, seed: int, folder: Path) -> list[Outcome]:
+def run(size: float, seed: int, folder: Path) -> Iterator[Outcome]:
     """Runs each kind of pair."""
     load_packages()
     kinds: tuple[tuple[str, Callable[[Place], str | None]], ...] = (
@@ -49,7 +49,6 @@ def run(size: float, seed: int, folder: Path) -> list[Outcome]:
         ("a scoring beside an evaluation", scoring_beside_evaluation),
         ("a scoring of a folder that is being sampled", scoring_beside_sampling),
     )
-    outcomes = []
     for number, (what, pair) in enumerate(kinds):
         place = Place(folder / str(number), random.Random(f"{seed} {what}"))
         outcome = Outcome(what)
@@ -57,9 +56,8 @@ def run(size: float, seed: int, folder: Path) -> list[Outcome]:
         for _ in range(max(1, round(PAIRS * size))):
             outcome.count(pair(place))
         outcome.measures["seconds"] = time.monotonic() - start
-        outcomes.append(outcome)
         shutil.rmtree(place.folder)
-    return outcomes
+        yield outcome
 
 
 class Place:

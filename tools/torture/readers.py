@@ -39,8 +39,8 @@ class Hang(BaseException):
     """An input that took too long."""
 
 
-def run(size: float, seed: int, folder: Path) -> list[Outcome]:
-    """One outcome per reader.
+def run(size: float, seed: int, folder: Path) -> Iterator[Outcome]:
+    """One outcome per reader, and one of all.
 
     Args:
         size: share of a million inputs.
@@ -53,7 +53,8 @@ def run(size: float, seed: int, folder: Path) -> list[Outcome]:
     for reader in READERS:
         tries = max(1, round(INPUTS * size * reader.share / total))
         outcomes.append(_in_a_child(reader, tries, seed, folder))
-    return [_summary(outcomes), *outcomes]
+        yield outcomes[-1]
+    yield _summary(outcomes)
 
 
 def run_here(tries: int, seed: int, folder: Path, fixtures: Path) -> Iterator[Outcome]:

@@ -12,7 +12,16 @@ from typing import Any, Final
 
 from programs import run_program
 
-__all__ = ["ITERATIONS", "WORKS", "Work", "content", "prepare", "remove_outputs", "train_words"]
+__all__ = [
+    "ITERATIONS",
+    "WORKS",
+    "Work",
+    "content",
+    "prepare",
+    "remove_outputs",
+    "steady_bytes",
+    "train_words",
+]
 
 ITERATIONS: Final = 3
 PROMPTS: Final = ("a cat", "a dog")
@@ -183,11 +192,12 @@ def content(work: Work, folder: Path) -> dict[str, str]:
         if path.name.startswith(work.journals) and path.suffix == ".jsonl":
             found[name] = ""
         else:
-            found[name] = hashlib.sha256(_without_times(path)).hexdigest()
+            found[name] = hashlib.sha256(steady_bytes(path)).hexdigest()
     return found
 
 
-def _without_times(path: Path) -> bytes:
+def steady_bytes(path: Path) -> bytes:
+    """The bytes of a file without measured times and without the order of a header's tensors."""
     data = path.read_bytes()
     if path.suffix == ".safetensors":
         return _tensors(data)
