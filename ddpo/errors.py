@@ -67,6 +67,10 @@ REMEDIES: Final = {
 class DdpoError(Exception):
     """Base of all errors that this package raises on purpose."""
 
+    def __str__(self) -> str:
+        """The message on one line without control characters, which names in files may have."""
+        return without_controls(" ".join(super().__str__().splitlines()))
+
 
 class UserError(DdpoError):
     """An error the caller can correct: the command line prints one line and exits with 2."""

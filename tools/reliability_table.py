@@ -48,11 +48,11 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def rows(records: Sequence[Mapping[str, Any]], trial: str) -> str:
-    """The rows of one trial."""
+    """The rows of one trial; those of single readers are summed in one."""
     return "".join(
         f"| {one['what']} | {one['tries']:,} | {len(one['faults']):,} |\n"
         for one in records
-        if one["trial"] == trial
+        if one["trial"] == trial and not one["what"].startswith("reader ")
     )
 
 

@@ -174,5 +174,6 @@ def _child(sender: Connection, name: str, tries: int, seed: int, folder: Path) -
 def _summary(outcomes: list[Outcome]) -> Outcome:
     peak = max(one.measures.get("peak MiB", 0.0) for one in outcomes)
     total = Outcome("all readers", sum(one.tries for one in outcomes))
+    total.faults = [fault for one in outcomes for fault in one.faults]
     total.measures = {"readers": len(outcomes), "peak MiB": peak}
     return total

@@ -124,7 +124,7 @@ def _moved_reward(config: EvalConfig, run: RunFacts) -> ResolvedReward | None:
     before = nested(run.manifest, "reward")
     for found in map(resolve, config.rewards):
         files = [dict(one.files) for one in single_rewards(found) if one.files]
-        if found.card.id == run.trained_on and files == before.get("files", files):
+        if found.card.id == run.trained_on and files == (before.get("files") or files):
             return found
     raise CheckpointError(
         f"{run.name}: the file {missing} of its reward is missing; "

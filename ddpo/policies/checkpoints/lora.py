@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import CheckpointError, one_line
-from ddpo.io.fields import COUNT, Fields, MapOf, Maybe, Real
+from ddpo.io.fields import COUNT, Fields, MapOf, Maybe, Real, shown
 from ddpo.io.json_files import JsonError, check_fields, parse_foreign, read_foreign_json
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ LORA_FILE: Final = "pytorch_lora_weights.safetensors"  # the name that diffusers
 PEFT_FILE: Final = "adapter_model.safetensors"  # the name that peft uses
 PEFT_CONFIG: Final = "adapter_config.json"
 PEFT_PREFIX: Final = "base_model.model."
+PLAIN_PATTERN: Final = re.compile(r"\^?(?:[\w.-]|\\[.-])+\$?")  # peft reads keys as patterns
 ADAPTER_NAME: Final = re.compile(r"(?<=\.lora_[AB])\.([^.]+)\.weight$")
 PEFT_SETTINGS: Final[Mapping[str, tuple[Any, ...] | None]] = {
     "peft_type": ("LORA", None),
@@ -196,6 +197,11 @@ def _alpha_of(layer: str, rank: int, settings: Mapping[str, Any]) -> float:
     from peft.utils.other import get_pattern_key
 
     patterns = dict(settings.get("alpha_pattern") or {})
+    if odd := sorted(pattern for pattern in patterns if not PLAIN_PATTERN.fullmatch(pattern)):
+        raise CheckpointError(
+            f"the key {shown(odd[0])} of alpha_pattern is no name of a layer, "
+            "and ddpo reads no other regular expressions"
+        )
     alpha = patterns.get(get_pattern_key(list(patterns), layer), settings.get("lora_alpha"))
     return float(rank if alpha is None else alpha)
 

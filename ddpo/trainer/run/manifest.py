@@ -112,7 +112,7 @@ def check_unchanged(
     """
     known = before["prompts"]
     texts = [prompt.text for prompt in prompts.prompts]
-    if known["list"] != texts or known.get("sha256", prompts.digest) != prompts.digest:
+    if known["list"] != texts or (known.get("sha256") or prompts.digest) != prompts.digest:
         raise ConfigError(
             f"the run cannot be resumed: the prompts of {prompts.source} "
             "are not those that it was started with"
@@ -126,10 +126,10 @@ def check_unchanged(
     if changed := _changed_files(then, now):
         raise ConfigError(f"{refused}: {' and '.join(changed)}")
     origin = now["origin"]
-    served_otherwise = origin.startswith("server ") and then.get("origin", origin) != origin
+    served_otherwise = origin.startswith("server ") and (then.get("origin") or origin) != origin
     if served_otherwise or _other_card(then, now):
         raise ConfigError(refused)
-    _check_origins(before.get("origins", {}), origins, config)
+    _check_origins(before.get("origins") or {}, origins, config)
 
 
 def _check_origins(
@@ -152,7 +152,7 @@ def _check_origins(
 def _changed_files(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The files of user code that have changed, in words; a reward's own file may be renamed."""
     changed: list[str] = []
-    for before, after in zip(then.get("files", ()), now["files"], strict=False):
+    for before, after in zip(then.get("files") or (), now["files"], strict=False):
         (_, own_before), *rest_before = before.items()
         (name, own_after), *rest_after = after.items()
         if own_before != own_after:
@@ -169,7 +169,9 @@ def _other_card(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """True if a card differs in a field that scores depend on; later fields do not count."""
     before = dict(then["card"])
     after = dict(now["card"])
-    if "files" not in then:  # of a version that did not read the files beside a function's own
+    if (
+        then.get("files") is None
+    ):  # of a version that did not read the files beside a function's own
         after["version"] = str(after["version"]).partition("+")[0]
     before["unit"] = REWORDED_UNITS.get(before["unit"], before["unit"])
     before["options"] = _defaults(before["options"])

@@ -75,7 +75,7 @@ def merged_config(run: RunFolder, requested: Mapping[str, Any]) -> tuple[TrainCo
     """
     manifest = run.manifest()
     written = storable(run.config().to_dict())
-    first = storable(manifest.get("config", written))
+    first = storable(manifest.get("config") or written)
     if edited := _fixed(_changes(first, written)):
         raise ConfigError(
             f"{run.path / 'config.json'} was changed after the run was started: "
@@ -189,7 +189,7 @@ def base_model(run: RunFolder, requested: Mapping[str, Any]) -> tuple[str, dict[
         ConfigError: the denoiser at the model's place has changed.
     """
     manifest = run.manifest()
-    base = BaseFacts.of(run.config().model, manifest.get("base", {}))
+    base = BaseFacts.of(run.config().model, manifest.get("base") or {})
     word = str(requested.get("model", base.word))
     if word != base.word and not base.is_model(word):
         return word, dict(requested)  # another model, refused with all other changes
