@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from ddpo.cli.console import add_number_columns, new_console, print_json, simple_table
+from ddpo.cli.early import check_device_name, check_fetched, check_places, check_reward
 from ddpo.cli.options import AUTO, AsJson, Device, RewardName, number_option
 from ddpo.errors import ConfigError
 from ddpo.ranges import MILLION, Range
@@ -50,12 +51,17 @@ def bench_command(
     sizes = _sizes(batch_sizes, images)
     PIXELS.checked("--images × --size × --size", images * size**2)
 
+    check_reward(name)
+    check_device_name(device)
+    check_places(files or [])
+
     from ddpo.devices import resolve_device
     from ddpo.inputs.image_files import find_images
     from ddpo.rewards.tools.bench import bench, bench_images, fitted_images, make_on
     from ddpo.rewards.zoo import resolve
 
     found = resolve(name)
+    check_fetched([found])
     device = resolve_device(device)
     paths = find_images(files or [])
     status = f"scoring {images} images, {repeats} times with each batch size"

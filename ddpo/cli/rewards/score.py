@@ -16,6 +16,7 @@ from ddpo.cli.console import (
     print_left_out,
     simple_table,
 )
+from ddpo.cli.early import check_device_name, check_fetched, check_places
 from ddpo.cli.options import (
     AUTO,
     BatchSize,
@@ -84,15 +85,18 @@ def score_command(
     docs/input-formats.md has every format.
     """
 
-    from ddpo.inputs.collection import image_source
-
     specs, places = split_arguments(arguments)
     found = named_rewards(specs)
     if not found or not places:
         raise ConfigError(f"name a reward and images, as in: {EXAMPLE}")
+    check_device_name(device)
+    check_places([] if prompts is None else [prompts])
+    check_fetched(found.values())
     _check_outputs(out, contact_sheet)
     for path in (out, contact_sheet):
         own_output(context, path, "ddpo rewards score", (*places, prompts))
+    from ddpo.inputs.collection import image_source
+
     source = image_source(places, prompts, prompt)
     _check_prompts(found.values(), source)
     console = new_console()
@@ -119,7 +123,7 @@ def _check_outputs(out: Path | None, contact_sheet: Path | None) -> None:
     Raises:
         ConfigError: A suffix is unknown, or a place is not writable.
     """
-    from ddpo.rewards.image_files import check_table_path
+    from ddpo.io.tables import check_table_path
 
     if out is not None:
         check_table_path(out)
