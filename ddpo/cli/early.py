@@ -78,7 +78,9 @@ def check_fetched(found: Iterable[ResolvedReward]) -> None:
     from ddpo.rewards.tools.availability import weight_state
 
     for reward in (one for each in found for one in single_rewards(each)):
-        missing = [weight for weight in reward.card.weights if weight_state(weight).path is None]
+        states = [weight_state(weight) for weight in reward.card.weights]
+        # a repository that is partly here may have all that the reward reads
+        missing = [each.weight for each in states if each.path is None and not each.bytes]
         if missing:
             named = " and ".join(weight.source for weight in missing)
             raise MissingResourceError(

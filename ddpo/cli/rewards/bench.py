@@ -49,6 +49,8 @@ def bench_command(
     The table also gives the share of the time that is spent outside the reward itself.
     """
     sizes = _sizes(batch_sizes, images)
+    if wrong := [size for size in sizes if not 1 <= size <= images]:
+        raise ConfigError(f"batch size {wrong[0]} must be from 1 to the number of images, {images}")
     PIXELS.checked("--images × --size × --size", images * size**2)
 
     check_reward(name)

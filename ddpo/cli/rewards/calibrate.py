@@ -54,7 +54,7 @@ def calibrate_command(
 
     found = resolve(reward)
     check_device_name(device)
-    check_places([*images, *([] if prompts is None else [prompts])])
+    check_places([*images, *([prompts] if prompts is not None and prompt is None else [])])
     check_fetched([found])
     check_output(out, ".json")
     own_output(context, out, "ddpo rewards calibrate", (*images, prompts))

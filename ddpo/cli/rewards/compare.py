@@ -75,7 +75,7 @@ def compare_command(
     found = named_rewards(specs)
     _check_arguments(found, places, edits, contact_sheet)
     check_device_name(device)
-    check_places([] if prompts is None else [prompts])
+    check_places([prompts] if prompts is not None and prompt is None else [])
     check_fetched(found.values())
     if out is not None:
         check_output(out, ".json")
@@ -103,7 +103,9 @@ def compare_command(
 
         write_json(out, comparison.to_dict(signatures))
         console.print(f"wrote {escape(str(out))}", soft_wrap=True)
-    if contact_sheet is not None:
+    if contact_sheet is not None and not any(comparison.disagreements.values()):
+        console.print("no contact sheet is written: the rewards do not disagree on any image")
+    elif contact_sheet is not None:
         from ddpo.images import save_png
         from ddpo.reward_quality.disagreement_sheet import draw_disagreements
 
