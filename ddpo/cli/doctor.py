@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from ddpo.cli.console import echo, escape, new_console, print_json, simple_table
+from ddpo.cli.early import check_device_name
 from ddpo.cli.options import AsJson, number_option
 from ddpo.errors import ConfigError
 from ddpo.ranges import MILLION, Range
@@ -52,12 +53,15 @@ def doctor_command(
     if unused := [name for name, value in given.items() if value is not None and not gpu]:
         raise ConfigError(f"{unused[0]} belongs to the self-test: add --gpu")
 
+    check_device_name(device)
+    from ddpo.doctor.report_paths import report_paths
+
+    paths = None if out is None else report_paths(out)
     from ddpo.doctor.machine import examine_machine, installed_libraries
-    from ddpo.doctor.report import Report, report_paths, write_report
+    from ddpo.doctor.report import Report, write_report
     from ddpo.doctor.reward_states import reward_states
     from ddpo.io.lock import owned_file
 
-    paths = None if out is None else report_paths(out)
     context.with_resource(owned_file(None if paths is None else paths[0], "ddpo doctor"))
     report = Report(examine_machine(), installed_libraries(), list(reward_states()))
     console = new_console(stderr=as_json)

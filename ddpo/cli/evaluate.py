@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from ddpo.cli.console import echo, new_console, print_json_text, quiet_libraries
+from ddpo.cli.early import check_evaluation
 from ddpo.cli.options import RunDevice, Trust, number_option
 from ddpo.distributed import is_first_process
 from ddpo.errors import ConfigError
@@ -225,15 +226,14 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
     Raises:
         typer.Exit: A condition is true, or the user stopped the evaluation.
     """
+    if form not in ("terminal", "github", "json"):
+        raise ConfigError(f"--format must be terminal, github or json, got {form!r}")
+    check_evaluation(options)
     quiet_libraries()
     from ddpo.eval.config import EVAL_SEED, EvalConfig
     from ddpo.eval.plan import plan
     from ddpo.eval.report.fail_if import parse_condition
 
-    if form not in ("terminal", "github", "json"):
-        raise ConfigError(f"--format must be terminal, github or json, got {form!r}")
-    if options["leaks"] not in ("report", "drop"):
-        raise ConfigError(f"--leaks must be report or drop, got {options['leaks']!r}")
     conditions = [parse_condition(text) for text in fail_if]
     options["seed"] = EVAL_SEED if seed is None else seed
     work = plan(EvalConfig(**options))  # type: ignore[arg-type]  # named as its fields

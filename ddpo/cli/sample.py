@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from ddpo.cli.console import echo, new_console, quiet_libraries
+from ddpo.cli.early import check_device_name, check_model
 from ddpo.cli.options import AUTO, RunDevice, Trust, number_option
 from ddpo.errors import ConfigError
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
@@ -87,13 +88,17 @@ def sample_command(
     run's own settings, as in `ddpo eval`. A stopped sampling resumes when its command is repeated.
     """
     from ddpo.policies.checkpoints.folder import find_checkpoint
-    from ddpo.policies.sample_folder import check_free, sample_folder
 
     chosen = _prompts(prompts, file)
-    check_free(out)
-    keys = _keys(chosen, count)
+    check_device_name(device)
     info = find_checkpoint(checkpoint, model, trust or ()) if checkpoint else None
     base = info.model if info else model or "emoji"
+    if info is None:
+        check_model(base)
+    from ddpo.policies.sample_folder import check_free, sample_folder
+
+    check_free(out)
+    keys = _keys(chosen, count)
     quiet_libraries()
     _note_prompts(base, [prompt.text for prompt in chosen])
     from ddpo.devices import resolve_device

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ddpo.cli.console import echo, one_line_warnings, quiet_libraries, silent_writer_threads
+from ddpo.cli.early import check_run_folder, check_trackers, check_training
 from ddpo.cli.options import DEVICE_HELP, Trust, number_option
 from ddpo.distributed import follow_quietly, is_first_process
 from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
@@ -145,6 +146,8 @@ def train_command(
 
 
 def _resume(folder: Path, layers: Layers, track: list[str], trust: list[str]) -> None:
+    check_trackers(track)
+    check_run_folder(folder)
     quiet_libraries()
     from ddpo.trainer import resume
 
@@ -153,6 +156,7 @@ def _resume(folder: Path, layers: Layers, track: list[str], trust: list[str]) ->
 
 
 def _train(folder: Path, layers: Layers, track: list[str]) -> None:
+    check_training(layers, folder, track)
     quiet_libraries()
     from ddpo.trainer import train
     from ddpo.trainer.settings import resolve_config
@@ -162,6 +166,7 @@ def _train(folder: Path, layers: Layers, track: list[str]) -> None:
 
 
 def _dry_run(folder: Path, layers: Layers, track: list[str]) -> None:
+    check_training(layers, folder, track)
     quiet_libraries()
     from ddpo.trainer.loop import dry_run
     from ddpo.trainer.settings import resolve_config
@@ -222,12 +227,10 @@ def _checked_trackers(names: list[str]) -> list[str]:
     Raises:
         DdpoError: A tracker is unknown, or its package is missing.
     """
-    from ddpo.registry import unknown_name
-    from ddpo.trainer.monitoring.tracking import TRACKERS, check_tracker
+    from ddpo.trainer.monitoring.tracking import check_tracker
 
+    check_trackers(names)
     for name in names:
-        if name not in TRACKERS:
-            raise unknown_name("tracker", name, TRACKERS)
         check_tracker(name)
     return list(dict.fromkeys(names))
 

@@ -13,10 +13,9 @@ from ddpo.doctor.machine import Library, Machine
 from ddpo.doctor.reward_states import RewardState
 from ddpo.doctor.row import Row
 from ddpo.doctor.table import markdown
-from ddpo.errors import ConfigError
-from ddpo.io.atomic import check_writable, storing, write_json, write_text
+from ddpo.io.atomic import storing, write_json, write_text
 
-__all__ = ["Report", "SelfTestRecord", "report_paths", "write_report"]
+__all__ = ["Report", "SelfTestRecord", "write_report"]
 
 SCHEMA: Final = 1  # raised when a field is renamed or removed
 
@@ -77,20 +76,6 @@ class Report:
                 "rows": [row.to_dict() for row in test.rows],
             },
         }
-
-
-def report_paths(out: Path) -> tuple[Path, Path]:
-    """The paths of the JSON and the Markdown file, from a name with either suffix or none.
-
-    Raises:
-        ConfigError: The suffix is another one, or the place cannot be written.
-    """
-    if out.suffix not in ("", ".json", ".md"):
-        raise ConfigError(f"--out {out}: the report is a .json and a .md file; give either name")
-    paths = out.with_suffix(".json"), out.with_suffix(".md")
-    for path in paths:
-        check_writable(path)
-    return paths
 
 
 def write_report(report: Report, paths: tuple[Path, Path]) -> None:

@@ -19,7 +19,7 @@ class RewardState:
 
     reward: str
     origin: str  # "ddpo", or distribution and version
-    state: Literal["ready", "library missing", "weights missing", "broken"]
+    state: Literal["ready", "extra missing", "weights missing", "broken"]
     missing_mb: float = 0.0  # of weights to download
     remedy: str = ""
 
@@ -41,7 +41,7 @@ def reward_states() -> Iterator[RewardState]:
 def _state(name: str, origin: str, found: Availability) -> RewardState:
     missing = sum(each.weight.megabytes for each in found.weights if each.path is None)
     if found.missing_libraries:
-        return RewardState(name, origin, "library missing", missing, found.install)
+        return RewardState(name, origin, "extra missing", missing, found.install)
     if missing:
         command = f"ddpo rewards download {name}"
         return RewardState(name, origin, "weights missing", missing, command)

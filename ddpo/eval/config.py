@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+from ddpo.errors import ConfigError
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS, Range, check_numbers
 
-__all__ = ["BEST_OF", "EVAL_SEED", "HISTORY", "EvalConfig"]
+__all__ = ["BEST_OF", "EVAL_SEED", "HISTORY", "EvalConfig", "check_models_given"]
 
 HISTORY: Final = Range(low=0, high=100_000, whole=True)  # earlier checkpoints
 BEST_OF: Final = Range(low=0, high=1_000_000, whole=True)  # images to choose from; 0: none
@@ -50,3 +52,23 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+
+
+def check_models_given(
+    checkpoints: Sequence[str], images: Sequence[str], rewards: Sequence[str]
+) -> None:
+    """Checks that an evaluation has either checkpoints, or images and the trained reward.
+
+    Raises:
+        ConfigError: It has both, neither, or images without a reward.
+    """
+    if bool(images) == bool(checkpoints):
+        raise ConfigError(
+            "give either --checkpoint, one or several, "
+            "or --images base=FOLDER and --images NAME=FOLDER"
+        )
+    if images and not rewards:
+        raise ConfigError(
+            "a folder of images does not state the trained reward: give --reward, the trained one "
+            "first"
+        )

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import ConfigError
-from ddpo.eval.config import EvalConfig
+from ddpo.eval.config import EvalConfig, check_models_given
 from ddpo.eval.generate.probe import PROBE_CARDS
 from ddpo.eval.inputs.checkpoints import EvalCheckpoint, find_eval_checkpoints
 from ddpo.eval.inputs.image_folders import (
@@ -135,7 +135,7 @@ def plan(config: EvalConfig) -> Plan:
         UntrustedError: a run or checkpoint names code or a server that `config` does not name.
         ConfigError: a setting is out of range, or something needed is not known.
     """
-    _check(config)
+    check_models_given(config.checkpoints, config.images, config.rewards)
     if config.images:
         return _plan_images(config)
     work = _plan_checkpoints(config)
@@ -244,19 +244,6 @@ def _folders_and_splits(
         source = "the folders of images"
         split_facts.append(SplitFacts(left.name, left.role, source, len(left.prompts), ()))
     return tuple(folders), tuple(splits), tuple(split_facts)
-
-
-def _check(config: EvalConfig) -> None:
-    if bool(config.images) == bool(config.checkpoints):
-        raise ConfigError(
-            "give either --checkpoint, one or several, "
-            "or --images base=FOLDER and --images NAME=FOLDER"
-        )
-    if config.images and not config.rewards:
-        raise ConfigError(
-            "a folder of images does not state the trained reward: give --reward, the trained one "
-            "first"
-        )
 
 
 def _named_folder(text: str) -> tuple[str, Path]:

@@ -6,7 +6,10 @@ ratio is a geometric mean per dimension.
 
 from __future__ import annotations
 
-from torch import Tensor, clamp, exp, maximum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["clipped_surrogate", "weighted_likelihood"]
 
@@ -28,5 +31,7 @@ def clipped_surrogate(
 
     Source: arXiv 1707.06347, equation 7.
     """
+    from torch import clamp, exp, maximum
+
     ratio = exp(log_probs - old_log_probs)
     return maximum(-advantages * ratio, -advantages * clamp(ratio, 1 - clip_range, 1 + clip_range))

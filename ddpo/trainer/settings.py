@@ -22,7 +22,7 @@ from ddpo.trainer.config import SampleConfig, TrainConfig
 from ddpo.trainer.monitoring.events import Finding
 from ddpo.trainer.recipe import config_from_dict, merged
 
-__all__ = ["GIVEN", "config_for", "resolve_config", "settings_finding"]
+__all__ = ["GIVEN", "config_for", "resolve_config", "settings_finding", "written_config"]
 
 GIVEN: Final = "given"
 """Source of values that a caller of `config_for` passes."""
@@ -74,6 +74,39 @@ def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
             range.
         UnknownNameError, RewardLoadError: the algorithm is unknown or broken.
     """
+    values, sources, everything = _combined(layers)
+    if values.get("dtype") == AUTO:
+        device = str(values.get("device", TrainConfig().device))
+        values["dtype"] = fast_dtype(accelerator() or "cpu" if device == AUTO else device)
+    if _batch(values) == AUTO:
+        values["sample"] = values["sample"] | {"batch": _written_batch(everything)}
+        sources["sample.batch"] = AUTO
+    config = config_from_dict(values)
+    if sources.get("sample.batch") == AUTO and resolve_device(config.device) != "cpu":
+        from ddpo.trainer.batch_size import largest_batch
+
+        config = replace(config, sample=replace(config.sample, batch=largest_batch(config)))
+    return replace(config, sources=_complete(config, sources))
+
+
+def written_config(layers: Sequence[Layer]) -> TrainConfig:
+    """The settings of the user's layers before this machine is examined; torch is not imported.
+
+    An "auto" of `dtype` becomes float32, and one of `sample.batch` the number of the layers below.
+
+    Raises:
+        ConfigError, UnknownNameError, RewardLoadError: as `resolve_config`.
+    """
+    values, _, everything = _combined(layers)
+    if values.get("dtype") == AUTO:
+        values["dtype"] = "float32"
+    if _batch(values) == AUTO:
+        values["sample"] = values["sample"] | {"batch": _written_batch(everything)}
+    return config_from_dict(values)
+
+
+def _combined(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str], list[Layer]]:
+    """The merged values of family, algorithm and user, their sources, and all layers."""
     given: dict[str, Any] = {}
     for _, values in layers:
         given = merged(given, values)
@@ -91,18 +124,7 @@ def resolve_config(layers: Sequence[Layer]) -> TrainConfig:
         common, own = _split(values, name)
         everything += [(source, common), (source, own)]
     values, sources = _layered(everything)
-    if values.get("dtype") == AUTO:
-        device = str(values.get("device", defaults.device))
-        values["dtype"] = fast_dtype(accelerator() or "cpu" if device == AUTO else device)
-    if _batch(values) == AUTO:
-        values["sample"] = values["sample"] | {"batch": _written_batch(everything)}
-        sources["sample.batch"] = AUTO
-    config = config_from_dict(values)
-    if sources.get("sample.batch") == AUTO and resolve_device(config.device) != "cpu":
-        from ddpo.trainer.batch_size import largest_batch
-
-        config = replace(config, sample=replace(config.sample, batch=largest_batch(config)))
-    return replace(config, sources=_complete(config, sources))
+    return values, sources, everything
 
 
 def _written_batch(layers: Sequence[Layer]) -> Any:

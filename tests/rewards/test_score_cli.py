@@ -252,7 +252,7 @@ def test_what_a_reward_does_wrong_is_reported_for_each_image(
             ["alignment", "{folder}"],
             "judges an image by its prompt: give --prompts FILE or --prompt TEXT",
         ),
-        (["alignment", "{folder}", "--prompt", "a cat"], "hf download"),
+        (["alignment", "{folder}", "--prompt", "a cat"], "ddpo rewards download alignment"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from ddpo.cli.console import add_number_columns, new_console, print_json, simple_table
+from ddpo.cli.early import check_device_name, check_fetched, check_places, check_reward
 from ddpo.cli.options import AUTO, AsJson, Device, RewardName, number_option
 from ddpo.errors import ConfigError
 from ddpo.ranges import MILLION, Range
@@ -48,7 +49,13 @@ def bench_command(
     The table also gives the share of the time that is spent outside the reward itself.
     """
     sizes = _sizes(batch_sizes, images)
+    if wrong := [size for size in sizes if not 1 <= size <= images]:
+        raise ConfigError(f"batch size {wrong[0]} must be from 1 to the number of images, {images}")
     PIXELS.checked("--images × --size × --size", images * size**2)
+
+    check_reward(name)
+    check_device_name(device)
+    check_places(files or [])
 
     from ddpo.devices import resolve_device
     from ddpo.inputs.image_files import find_images
@@ -56,6 +63,7 @@ def bench_command(
     from ddpo.rewards.zoo import resolve
 
     found = resolve(name)
+    check_fetched([found])
     device = resolve_device(device)
     paths = find_images(files or [])
     status = f"scoring {images} images, {repeats} times with each batch size"

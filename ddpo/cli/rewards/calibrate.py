@@ -15,6 +15,7 @@ from ddpo.cli.console import (
     print_left_out,
     simple_table,
 )
+from ddpo.cli.early import check_device_name, check_fetched, check_places
 from ddpo.cli.options import (
     AUTO,
     BatchSize,
@@ -52,6 +53,9 @@ def calibrate_command(
     from ddpo.rewards.zoo import resolve
 
     found = resolve(reward)
+    check_device_name(device)
+    check_places([*images, *([prompts] if prompts is not None and prompt is None else [])])
+    check_fetched([found])
     check_output(out, ".json")
     own_output(context, out, "ddpo rewards calibrate", (*images, prompts))
     from ddpo.inputs.collection import image_source

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from ddpo.cli.console import escape, new_console, print_json, quiet_libraries, simple_table
+from ddpo.cli.early import check_device_name
 from ddpo.cli.options import AUTO, AsJson, Device, RewardName
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def check_command(
     from ddpo.types import Prompt
 
     expected = parse_expected(expect or [])
+    check_device_name(device)
     probe = None if prompt is None else Prompt(prompt)
     if resolve_card(reward).weights:
         quiet_libraries()  # takes seconds, so only for a reward that loads models

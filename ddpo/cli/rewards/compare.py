@@ -17,6 +17,7 @@ from ddpo.cli.console import (
     print_left_out,
     simple_table,
 )
+from ddpo.cli.early import check_device_name, check_fetched, check_places
 from ddpo.cli.options import AUTO, BatchSize, Device, OnePrompt, UseCache
 from ddpo.cli.rewards.arguments import check_output, named_rewards, own_output, split_arguments
 from ddpo.cli.rewards.scorers import open_scorers
@@ -70,20 +71,22 @@ def compare_command(
 
     A score difference below the noise floor means nothing.
     """
-
-    from ddpo.inputs.collection import image_source
-    from ddpo.inputs.input_image import copied_to
-    from ddpo.reward_quality.comparison import compare_rewards
-
     specs, places = split_arguments(rewards_and_images)
     found = named_rewards(specs)
     _check_arguments(found, places, edits, contact_sheet)
+    check_device_name(device)
+    check_places([prompts] if prompts is not None and prompt is None else [])
+    check_fetched(found.values())
     if out is not None:
         check_output(out, ".json")
     if contact_sheet is not None:
         check_output(contact_sheet, ".png")
     for path in (out, contact_sheet):
         own_output(context, path, "ddpo rewards compare", (*places, prompts))
+    from ddpo.inputs.collection import image_source
+    from ddpo.inputs.input_image import copied_to
+    from ddpo.reward_quality.comparison import compare_rewards
+
     source = image_source(places, prompts, prompt)
     with TemporaryDirectory(prefix="ddpo-") as folder:
         images = list(copied_to(Path(folder), source))
@@ -100,7 +103,9 @@ def compare_command(
 
         write_json(out, comparison.to_dict(signatures))
         console.print(f"wrote {escape(str(out))}", soft_wrap=True)
-    if contact_sheet is not None:
+    if contact_sheet is not None and not any(comparison.disagreements.values()):
+        console.print("no contact sheet is written: the rewards do not disagree on any image")
+    elif contact_sheet is not None:
         from ddpo.images import save_png
         from ddpo.reward_quality.disagreement_sheet import draw_disagreements
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from ddpo.cli.console import (
     print_left_out,
     simple_table,
 )
+from ddpo.cli.early import check_device_name, check_fetched, check_places
 from ddpo.cli.options import (
     AUTO,
     BatchSize,
@@ -84,17 +86,20 @@ def score_command(
     docs/input-formats.md has every format.
     """
 
-    from ddpo.inputs.collection import image_source
-
     specs, places = split_arguments(arguments)
     found = named_rewards(specs)
     if not found or not places:
         raise ConfigError(f"name a reward and images, as in: {EXAMPLE}")
+    check_device_name(device)
+    check_places([prompts] if prompts is not None and prompt is None else [])
     _check_outputs(out, contact_sheet)
     for path in (out, contact_sheet):
         own_output(context, path, "ddpo rewards score", (*places, prompts))
+    from ddpo.inputs.collection import image_source
+
     source = image_source(places, prompts, prompt)
     _check_prompts(found.values(), source)
+    check_fetched(found.values())
     console = new_console()
     with open_scorers(found, batch_size, cache=cache, timeout=timeout, device=device) as scorers:
         summaries = _score(console, list(scorers.values()), found, source, batch_size, out)
@@ -119,7 +124,7 @@ def _check_outputs(out: Path | None, contact_sheet: Path | None) -> None:
     Raises:
         ConfigError: A suffix is unknown, or a place is not writable.
     """
-    from ddpo.rewards.image_files import check_table_path
+    from ddpo.io.tables import check_table_path
 
     if out is not None:
         check_table_path(out)
@@ -143,12 +148,16 @@ def _check_prompts(found: Iterable[ResolvedReward], images: ImageSource) -> None
 
 
 def _raise_for_failures(summaries: Iterable[RunningSummary]) -> None:
-    failed = sum(summary.summary().failed for summary in summaries)
+    """Raises if a reward failed, or if no image has a score."""
+    results = [summary.summary() for summary in summaries]
+    failed = sum(result.failed for result in results)
     if failed:
         raise RewardFailure(
             f"{failed} score{'s' * (failed > 1)} could not be computed because a reward failed; "
             "the others stand"
         )
+    if not any(result.scored for result in results):
+        raise RewardFailure("no image could be scored; the reasons are above")
 
 
 def _score(
@@ -251,7 +260,8 @@ def _print_summary(
         cells = [str(getattr(result, column)) for column in counts]
         if with_cache:
             cells.append(str(cached[name]))
-        cells += [f"{getattr(result, column):.4g}" for column in figures]
+        values = [getattr(result, column) for column in figures]
+        cells += ["–" if math.isnan(value) else f"{value:.4g}" for value in values]
         table.add_row(escape(name), *cells)
     console.print(table)
 

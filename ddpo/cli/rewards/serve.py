@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from ddpo.cli.console import escape, new_console, quiet_libraries
+from ddpo.cli.early import check_device_name, check_fetched
 from ddpo.cli.options import AUTO, Device, number_option
 from ddpo.cli.rewards.arguments import named_rewards
 from ddpo.errors import ConfigError, MissingResourceError
@@ -64,6 +65,8 @@ def serve_command(
 
     Such an address is accepted wherever a reward is named.
     """
+    check_device_name(device)
+    check_fetched(named_rewards(names).values())
     try:
         from ddpo.rewards.serve.app import bind, check_token, make_app, make_server
     except ModuleNotFoundError as error:

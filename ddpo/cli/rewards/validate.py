@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ddpo.cli.console import add_number_columns, escape, image_progress, new_console, simple_table
+from ddpo.cli.early import check_device_name, check_fetched, check_places
 from ddpo.cli.options import AUTO, BatchSize, Device, RewardName, UseCache
 from ddpo.cli.rewards.arguments import check_output, own_output
 from ddpo.cli.rewards.scorers import open_scorers
@@ -61,6 +62,9 @@ def validate_command(
     from ddpo.rewards.zoo import resolve
 
     found = resolve(name)
+    check_device_name(device)
+    check_places([preferences])
+    check_fetched([found])
     _check_options(images, ties, out)
     own_output(context, out, "ddpo rewards validate", [preferences])
 

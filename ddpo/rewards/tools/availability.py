@@ -126,7 +126,10 @@ def weight_state(weight: WeightFile) -> WeightState:
     """Place and size of one weight file or repository; nothing is fetched or hashed."""
     match _kind(weight):
         case "url":
-            return _file_state(weight, weights.url_target(weight.source, weight.sha256 or ""))
+            path = None
+            with suppress(ConfigError):  # no home folder, so nothing was ever cached
+                path = weights.url_target(weight.source, weight.sha256 or "")
+            return _file_state(weight, path)
         case "package":
             return _file_state(weight, _packaged(weight))
         case "file":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights, advantages
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import clipped_surrogate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

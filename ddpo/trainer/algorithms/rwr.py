@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ddpo.errors import ConfigError
 from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import weighted_likelihood
 from ddpo.trainer.regression import softmax_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["ROUND", "RWR", "Rwr", "check_regression"]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 from ddpo.trainer.algorithms.rwr import ROUND, check_regression
@@ -14,6 +12,9 @@ from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import weighted_likelihood
 from ddpo.trainer.recipe import merged
 from ddpo.trainer.regression import top_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
-
-import torch
+from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import (
     CheckpointError,
@@ -52,7 +50,6 @@ from ddpo.io.json_files import (
 from ddpo.io.links import check_links
 from ddpo.io.lock import LOCK_FILE, Ownership
 from ddpo.io.sync import make_folder, sync_descriptor, sync_folder
-from ddpo.io.tensors import load_tensors, save_tensors
 from ddpo.rewards.setting_paths import NAMING, setting_words, storable
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Metrics
@@ -60,6 +57,9 @@ from ddpo.trainer.recipe import config_from_dict
 from ddpo.trainer.run.checkpoints import prune
 from ddpo.trainer.run.fields import MANIFEST, METRICS
 from ddpo.user_code import trust_options
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["RunFolder"]
 
@@ -320,6 +320,8 @@ class RunFolder:
         if self.writes:
             metadata = {"iteration": str(iteration), "statistics": json.dumps(statistics)}
             with storing(self.path / STATE_FILE):
+                from ddpo.io.tensors import save_tensors
+
                 save_tensors(self.path / STATE_FILE, tensors, metadata)
 
     def load_state(self) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
@@ -330,6 +332,8 @@ class RunFolder:
         """
         if not (self.path / STATE_FILE).exists():
             return 0, {}, {}
+        from ddpo.io.tensors import load_tensors
+
         tensors, metadata = load_tensors(self.path / STATE_FILE)
         try:
             check_fields(metadata, {"iteration": str, "statistics": str})
