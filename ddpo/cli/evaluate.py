@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Final
 
 import typer
 
-from ddpo.cli.console import echo, new_console, quiet_libraries
+from ddpo.cli.commands import examples, renamed
+from ddpo.cli.console import echo, new_console, note_console, quiet_libraries
 from ddpo.cli.evaluation_display import announce, print_outcome, run_with_progress
 from ddpo.cli.evaluation_options import (
     Base,
     BestOf,
     Checkpoints,
+    ComparedRuns,
     Eta,
     FailIf,
     Format,
     Guidance,
     HeldOut,
     History,
-    HistorySeeds,
+    HistoryPerPrompt,
     Images,
     Leaks,
+    Limit,
     Out,
+    PerPrompt,
     Prompts,
     Rewards,
+    Runs,
     Seed,
-    Seeds,
     Steps,
     TrainedPrompts,
 )
-from ddpo.cli.options import RunDevice, Trust
+from ddpo.cli.misplaced import check_runs
+from ddpo.cli.options import AsJson, RunDevice, Trust
 from ddpo.distributed import is_first_process
 from ddpo.errors import ConfigError
 
@@ -40,18 +45,35 @@ if TYPE_CHECKING:
 FAILED: int = 3
 """The exit status when a condition of --fail-if is true."""
 
+TERMINAL: Final = "terminal"
+JSON: Final = "json"
+FORMS: Final = (TERMINAL, "github", JSON)
+OLD_NAMES: Final = {
+    "--seeds": "--per-prompt",
+    "--history-seeds": "--history-per-prompt",
+    "--base": "--model",
+}
 
+
+@examples(
+    "ddpo eval runs/demo",
+    "ddpo eval runs/demo --limit 10 --per-prompt 2",
+    "ddpo eval runs/demo --fail-if 'reading >= strong'",
+)
+@renamed(OLD_NAMES)
 def evaluate_command(
+    runs: Runs = None,
     checkpoint: Checkpoints = None,
     images: Images = None,
     prompts: Prompts = None,
+    limit: Limit = None,
     reward: Rewards = None,
     held_out: HeldOut = True,
     leaks: Leaks = "report",
-    seeds: Seeds = 4,
+    seeds: PerPrompt = 4,
     seed: Seed = None,
     history: History = 6,
-    history_seeds: HistorySeeds = 2,
+    history_seeds: HistoryPerPrompt = 2,
     best_of: BestOf = None,
     trained_prompts: TrainedPrompts = None,
     base: Base = None,
@@ -61,19 +83,22 @@ def evaluate_command(
     out: Out = None,
     device: RunDevice = None,
     trust: Trust = None,
-    form: Format = "terminal",
+    form: Format = TERMINAL,
+    as_json: AsJson = False,
     fail_if: FailIf = None,
 ) -> None:
     """Write a report of checkpoints against their base model on seen and unseen prompts.
 
     An interrupted evaluation resumes when the same command is given again.
     """
+    check_runs(runs or (), "give it as --reward")
     _evaluate(
-        form,
+        _form(form, as_json),
         fail_if or [],
-        checkpoints=tuple(checkpoint or ()),
+        checkpoints=(*(runs or ()), *(checkpoint or ())),
         images=tuple(images or ()),
         prompts=tuple(prompts or ()),
+        limit=limit,
         rewards=tuple(reward or ()),
         held_out=held_out,
         leaks=leaks,
@@ -93,37 +118,41 @@ def evaluate_command(
     )
 
 
+@examples(
+    "ddpo compare runs/a runs/b",
+    "ddpo compare runs/a runs/b --limit 10 -o report",
+)
+@renamed(OLD_NAMES)
 def compare_command(
-    checkpoints: Annotated[
-        list[str],
-        typer.Argument(
-            help="Two or more runs, checkpoints or hub ids, of one base model.", metavar="RUN..."
-        ),
-    ],
+    checkpoints: ComparedRuns,
     prompts: Prompts = None,
+    limit: Limit = None,
     reward: Rewards = None,
     held_out: HeldOut = True,
     leaks: Leaks = "report",
-    seeds: Seeds = 4,
+    seeds: PerPrompt = 4,
     seed: Seed = None,
     base: Base = None,
     out: Out = None,
     device: RunDevice = None,
     trust: Trust = None,
-    form: Format = "terminal",
+    form: Format = TERMINAL,
+    as_json: AsJson = False,
     fail_if: FailIf = None,
 ) -> None:
     """Write a report of several runs side by side, on the same prompts, noise and rewards.
 
-    It is `ddpo eval` without the run history.
+    It is `ddpo eval` without the run history. `ddpo rewards compare` compares rewards on images.
     """
+    check_runs(checkpoints, "`ddpo rewards compare` compares rewards on images")
     if len(checkpoints) < 2:
         raise ConfigError("comparing takes two runs or more; for one there is `ddpo eval`")
     _evaluate(
-        form,
+        _form(form, as_json),
         fail_if or [],
         checkpoints=tuple(checkpoints),
         prompts=tuple(prompts or ()),
+        limit=limit,
         rewards=tuple(reward or ()),
         held_out=held_out,
         leaks=leaks,
@@ -138,6 +167,19 @@ def compare_command(
     )
 
 
+def _form(form: str, as_json: bool) -> str:
+    """The form of the printed report; --json is the same as --format json.
+
+    Raises:
+        ConfigError: The two options contradict each other, or there is no such form.
+    """
+    if form not in FORMS:
+        raise ConfigError(f"--format must be terminal, github or json, got {form!r}")
+    if as_json and form not in (TERMINAL, JSON):
+        raise ConfigError(f"--json and --format {form} contradict each other: give one of them")
+    return JSON if as_json else form
+
+
 def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object) -> None:
     """Plans the evaluation, runs it, prints its report and checks the conditions of --fail-if.
 
@@ -149,8 +191,6 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
     from ddpo.eval.plan import plan
     from ddpo.eval.report.fail_if import parse_condition
 
-    if form not in ("terminal", "github", "json"):
-        raise ConfigError(f"--format must be terminal, github or json, got {form!r}")
     if options["leaks"] not in ("report", "drop"):
         raise ConfigError(f"--leaks must be report or drop, got {options['leaks']!r}")
     conditions = [parse_condition(text) for text in fail_if]
@@ -162,18 +202,19 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
             [split.name for split in work.splits],
             work.reward_ids,
         )
-    console = new_console(highlight=False, stderr=form != "terminal")
+    console = new_console(highlight=False)
+    notes = note_console(highlight=False, stderr=form != TERMINAL)
     if is_first_process():
-        announce(work, console)
+        announce(work, notes)
     try:
-        outcome = run_with_progress(work, console)
+        outcome = run_with_progress(work, notes)
     except KeyboardInterrupt:
-        console.print(
+        notes.print(
             "Stopped. The images and scores so far are kept; the same command resumes.",
             soft_wrap=True,
         )
         raise typer.Exit(130) from None
-    print_outcome(outcome, form, console)
+    print_outcome(outcome, form, console if form == TERMINAL else notes)
     if outcome.report:
         _exit_on_violations(outcome.report, conditions)
 
