@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ddpo.cli.verbosity import is_quiet
+from ddpo.io.finite import finite
 from ddpo.text import CONTROLS, without_controls
 
 if TYPE_CHECKING:
@@ -80,10 +81,9 @@ def note_console(*, stderr: bool = True, **options: Any) -> Console:
 def print_json(value: Any, indent: int = 2) -> None:
     """Prints a value as JSON, which stays JSON in every encoding of standard output.
 
-    Raises:
-        ValueError: A number is NaN or infinite, which JSON does not allow.
+    NaN and infinity, which JSON does not allow, become null.
     """
-    print_json_text(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False))
+    print_json_text(json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False))
 
 
 def print_json_text(text: str) -> None:

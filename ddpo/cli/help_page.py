@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.cli.commands import argument_text
 from ddpo.cli.console import escape, new_console
+from ddpo.cli.options import EXECUTION, INPUT, OUTPUT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,11 +71,18 @@ def _panels(command: Any, context: Any) -> Iterator[tuple[str, list[Row]]]:
             panel = panel or ARGUMENTS
         rows = groups.setdefault(panel, []) if panel else general
         rows.append((_names(parameter, record[0]), record[1]))
-    yield from ((title, rows) for title, rows in groups.items() if rows)
+    for title in sorted(groups, key=_place):
+        if groups[title]:
+            yield title, groups[title]
     if commands := _commands(command, context):
         yield COMMANDS, commands
     if general:
         yield GENERAL, general
+
+
+def _place(panel: str) -> int:
+    """The place of a group: arguments and input first, output and execution last."""
+    return {ARGUMENTS: 0, INPUT: 1, OUTPUT: 3, EXECUTION: 4}.get(panel, 2)
 
 
 def _names(parameter: Any, record: str) -> str:
