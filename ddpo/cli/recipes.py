@@ -41,7 +41,7 @@ def list_command(as_json: AsJson = False) -> None:
 
 
 @app.command("show")
-@examples("ddpo recipes show sd15", "ddpo recipes show sd15 --json")
+@examples("ddpo recipes show sd1", "ddpo recipes show sd1 --json")
 def show_command(
     name: Annotated[
         str,

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ddpo.rewards.scoring.standardise import ScoreDistribution
 
 
-@examples("ddpo rewards calibrate sharpness my_folder -o sharpness.json")
+@examples("ddpo rewards calibrate sharpness my_folder -o z.json")
 def calibrate_command(
     context: typer.Context,
     reward: RewardName,

@@ -57,8 +57,8 @@ REASONS_SHOWN = 10  # reasons why images have no score
 
 
 @examples(
-    "ddpo rewards compare sharpness colorfulness my_folder",
-    "ddpo rewards compare sharpness darkness my_folder -o a.json",
+    "ddpo rewards compare sharpness darkness my_folder",
+    "ddpo rewards compare sharpness darkness a.png b.png",
 )
 def compare_command(
     context: typer.Context,
