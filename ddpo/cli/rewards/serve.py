@@ -26,6 +26,27 @@ CONNECTIONS: Final = Range(low=1, high=65_536, whole=True)
 TIMEOUT: Final = Range(low=1, high=86_400, whole=True)
 PIXELS: Final = Range(low=1, high=2**36, whole=True)
 
+MaxPixels = Annotated[
+    int,
+    number_option(PIXELS, "Largest sum of height × width over a request's images.", panel=LIMITS),
+]
+MaxConnections = Annotated[
+    int,
+    number_option(
+        CONNECTIONS,
+        "Greatest number of connections; idle ones make room for new ones.",
+        panel=LIMITS,
+    ),
+]
+Timeout = Annotated[
+    int,
+    number_option(
+        TIMEOUT,
+        "Longest time for a request's body, and again for its scores, in seconds.",
+        panel=LIMITS,
+    ),
+]
+
 
 @examples(
     "ddpo rewards serve aesthetic",
@@ -63,28 +84,9 @@ def serve_command(
     max_body_mb: Annotated[
         int, number_option(BODY_MB, "Largest request, in MiB.", panel=LIMITS)
     ] = 128,
-    max_pixels: Annotated[
-        int,
-        number_option(
-            PIXELS, "Largest sum of height × width over a request's images.", panel=LIMITS
-        ),
-    ] = 64 * MIB,
-    max_connections: Annotated[
-        int,
-        number_option(
-            CONNECTIONS,
-            "Greatest number of connections; idle ones make room for new ones.",
-            panel=LIMITS,
-        ),
-    ] = 256,
-    timeout: Annotated[
-        int,
-        number_option(
-            TIMEOUT,
-            "Longest time for a request's body, and again for its scores, in seconds.",
-            panel=LIMITS,
-        ),
-    ] = 120,
+    max_pixels: MaxPixels = 64 * MIB,
+    max_connections: MaxConnections = 256,
+    timeout: Timeout = 120,
     batch_size: Annotated[
         int,
         number_option(
