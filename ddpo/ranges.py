@@ -37,6 +37,7 @@ __all__ = [
 
 MILLION: Final = 10**6
 BILLION: Final = 10**9
+HIGHEST_SHOWN: Final = 100_000  # largest upper bound in a help text
 SHOWN: Final = 40  # characters of a refused value
 
 
@@ -67,6 +68,21 @@ class Range:
         if self.infinity:
             return f"{low}, or inf for {self.infinity}"
         return f"{low} and {'below' if self.below else 'at most'} {_plain(self.high)}"
+
+    @property
+    def brief(self) -> str:
+        """The range for a help text, such as "1 to 1,000"; "" for all that a user expects.
+
+        An upper bound that nobody reaches is left out.
+        """
+        low = f"{'above ' if self.above else ''}{_plain(self.low)}"
+        if self.infinity:
+            return f"{low} to inf, {self.infinity}"
+        if self.high <= HIGHEST_SHOWN:
+            return f"{low} to {'below ' if self.below else ''}{_plain(self.high)}"
+        if self.above or self.low not in (0, 1):
+            return low if self.above else f"{low} or more"
+        return ""
 
     def checked(self, name: str, value: Any) -> int | float:
         """The value as an `int` or a `float`.

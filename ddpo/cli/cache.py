@@ -6,20 +6,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ddpo.cli.console import echo, escape, new_console, one_line_warnings, print_json, simple_table
-from ddpo.cli.options import AsJson
+from ddpo.cli.commands import Commands, Group, examples
+from ddpo.cli.completion import complete_reward
+from ddpo.cli.console import (
+    echo,
+    escape,
+    new_console,
+    note,
+    one_line_warnings,
+    print_json,
+    simple_table,
+)
+from ddpo.cli.options import INPUT, AsJson, option, out_option
+from ddpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ddpo.rewards.cache import CacheEntry, CacheStats, ScoreCache
 
-app = typer.Typer(
-    help="The score cache, which keeps scores between commands.", no_args_is_help=True
+app = Commands(
+    cls=Group, help="The score cache, which keeps scores between commands.", no_args_is_help=True
 )
 
 INSTALLED = {True: "yes", False: "[yellow]other[/yellow]", None: "?"}
@@ -31,6 +42,7 @@ Found = list[tuple["CacheEntry", bool | None]]
 
 
 @app.command("stats")
+@examples("ddpo cache stats", "ddpo cache stats --json")
 def stats_command(as_json: AsJson = False) -> None:
     """Print the cache's place, size and limit, and the scores of each reward."""
     from ddpo.rewards.tools.servable import servable
@@ -112,38 +124,68 @@ def _as_json(stats: CacheStats, found: Found) -> dict[str, object]:
 
 
 @app.command("clear")
+@examples("ddpo cache clear --reward aesthetic", "ddpo cache clear")
 def clear_command(
     reward: Annotated[
         str | None,
-        typer.Option(
-            help="The only reward whose scores are removed, in all its versions and options."
+        option(
+            "The only reward whose scores are removed, in all its versions and options.",
+            metavar="REWARD",
+            panel=INPUT,
+            complete=complete_reward,
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Remove the scores of one reward, or all of them with the damaged files set aside."""
     with _cache() as cache:
         removed = cache.clear(reward)
         after = cache.stats()
+    if as_json:
+        print_json({"removed": removed, "scores": after.scores, "bytes": after.bytes})
+        return
     whose = f" of {reward}" if reward is not None else ""
     left = f"{after.scores:,} are left ({_size(after.bytes)})"
     echo(f"removed {removed:,} scores{whose}; {left}")
 
 
 @app.command("export")
+@examples("ddpo cache export --out scores.parquet")
 def export_command(
+    old_out: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="The same as --out.", hidden=True)
+    ] = None,
     out: Annotated[
-        Path,
-        typer.Argument(help="Table to write or replace: .parquet, .csv or .jsonl."),
-    ],
+        Path | None, out_option("Table to write or replace: .parquet, .csv or .jsonl.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write all scores as a table: reward, identity, key, value, parts, time, last use."""
     from ddpo.io.lock import owned_file
     from ddpo.io.tables import check_table_path
 
+    out = _only_one(out, old_out)
     check_table_path(out)
     with _cache() as cache, owned_file(out, "ddpo cache export", "name"):
         written = cache.export(out)
+    if as_json:
+        print_json({"out": str(out), "scores": written})
+        return
     echo(f"wrote {written:,} scores to {out}")
+
+
+def _only_one(out: Path | None, old: Path | None) -> Path:
+    """The file to write; that of the argument, as of earlier versions, with a note.
+
+    Raises:
+        ConfigError: Both are given, or neither.
+    """
+    if (out is None) == (old is None):
+        raise ConfigError("give the table to write as --out FILE")
+    if out is not None:
+        return out
+    note(f"the table is now given as --out {old}")
+    return cast(Path, old)
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ddpo.cli.verbosity import is_quiet
+from ddpo.io.finite import finite
 from ddpo.text import CONTROLS, without_controls
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ __all__ = [
     "escape",
     "image_progress",
     "new_console",
+    "note",
+    "note_console",
     "one_line_warnings",
     "print_json",
     "print_json_text",
@@ -58,13 +62,28 @@ def echo(text: object, *, err: bool = False, fg: str | None = None) -> None:
     typer.secho(without_controls(str(text)), err=err, fg=fg)
 
 
+def note(text: object) -> None:
+    """Prints a note on standard error, unless the command is quiet."""
+    if not is_quiet():
+        echo(f"note: {text}", err=True)
+
+
+def note_console(*, stderr: bool = True, **options: Any) -> Console:
+    """A console for progress and notes, which prints nothing if the command is quiet.
+
+    Args:
+        stderr: False for standard output.
+        options: Further arguments of `rich.console.Console`.
+    """
+    return new_console(stderr=stderr, quiet=is_quiet(), **options)
+
+
 def print_json(value: Any, indent: int = 2) -> None:
     """Prints a value as JSON, which stays JSON in every encoding of standard output.
 
-    Raises:
-        ValueError: A number is NaN or infinite, which JSON does not allow.
+    NaN and infinity, which JSON does not allow, become null.
     """
-    print_json_text(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False))
+    print_json_text(json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False))
 
 
 def print_json_text(text: str) -> None:
@@ -112,7 +131,7 @@ def print_left_out(console: Console, images: ImageSource) -> None:
     from ddpo.inputs.image_files import left_out_sentence
 
     sentence = left_out_sentence(images.left_out)
-    if sentence:
+    if sentence and not is_quiet():
         console.print(escape(sentence), soft_wrap=True, highlight=False)
 
 
@@ -149,7 +168,7 @@ def image_progress(title: str, total: int | None) -> Iterator[Callable[[int], No
         Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=new_console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=note_console(), transient=True) as progress:
         task = progress.add_task(escape(title), total=total)
         yield lambda done: progress.advance(task, done)
 
@@ -164,10 +183,13 @@ def one_line_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        warnings.showwarning = lambda message, *_, **__: echo(
-            f"warning: {message}", fg="yellow", err=True
-        )
+        warnings.showwarning = lambda message, *_, **__: _warn(message)
         yield
+
+
+def _warn(message: object) -> None:
+    if not is_quiet():
+        echo(f"warning: {message}", fg="yellow", err=True)
 
 
 def quiet_libraries() -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from ddpo.cli.console import echo, escape, new_console, print_json, simple_table
+from ddpo.cli.commands import examples, renamed
+from ddpo.cli.console import echo, escape, new_console, note_console, print_json, simple_table
 from ddpo.cli.early import check_device_name
-from ddpo.cli.options import AsJson, number_option
+from ddpo.cli.options import AsJson, number_option, option, out_option
 from ddpo.errors import ConfigError
 from ddpo.ranges import MILLION, Range
 
@@ -20,28 +21,43 @@ if TYPE_CHECKING:
 
     from ddpo.doctor.report import Report
 
+TEST: Final = "Self-test"
 MINUTES: Final = Range(low=0, high=MILLION)
 STYLES = {"ok": "green", "failed": "red", "did not fit": "yellow", "skipped": "yellow"}
 
 
+@examples(
+    "ddpo doctor",
+    "ddpo doctor --gpu -o report.json",
+    "ddpo doctor --gpu --device cpu --models tiny",
+)
+@renamed({"--size": "--models"})
 def doctor_command(
     context: typer.Context,
-    gpu: Annotated[bool, typer.Option("--gpu", help="Self-test of the accelerator too.")] = False,
+    gpu: Annotated[bool, option("Self-test of the accelerator too.", "--gpu", panel=TEST)] = False,
     device: Annotated[
         str | None,
-        typer.Option(help="Torch device of the self-test; default: the accelerator."),
+        option(
+            "Torch device of the self-test; default: the accelerator.",
+            metavar="DEVICE",
+            panel=TEST,
+        ),
     ] = None,
     size: Annotated[
         Literal["full", "tiny"] | None,
-        typer.Option(help="Models of the self-test: published sizes (full), or tiny ones."),
+        option(
+            "Models of the self-test: published sizes (full), or tiny ones.",
+            "--models",
+            panel=TEST,
+        ),
     ] = None,
     minutes: Annotated[
         float | None,
-        number_option(MINUTES, "Time budget of the self-test; default: 8."),
+        number_option(MINUTES, "Time budget of the self-test; default: 8.", panel=TEST),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The .json file of the report, with a .md beside it."),
+        out_option("The .json file of the report, with a .md beside it."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +65,7 @@ def doctor_command(
 
     Exit code 1 if a needed library does not fit or a check failed.
     """
-    given = {"--device": device, "--size": size, "--minutes": minutes}
+    given = {"--device": device, "--models": size, "--minutes": minutes}
     if unused := [name for name, value in given.items() if value is not None and not gpu]:
         raise ConfigError(f"{unused[0]} belongs to the self-test: add --gpu")
 
@@ -64,7 +80,7 @@ def doctor_command(
 
     context.with_resource(owned_file(None if paths is None else paths[0], "ddpo doctor"))
     report = Report(examine_machine(), installed_libraries(), list(reward_states()))
-    console = new_console(stderr=as_json)
+    console = note_console() if as_json else new_console()
     if not as_json:
         _print_machine(console, report)
     if gpu:

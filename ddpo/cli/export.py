@@ -7,34 +7,52 @@ from typing import Annotated
 
 import typer
 
-from ddpo.cli.options import Trust
+from ddpo.cli.commands import examples, renamed
+from ddpo.cli.completion import complete_model
+from ddpo.cli.options import MODEL, OUTPUT, AsJson, Trust, option, out_option
 
 
+@examples(
+    "ddpo export runs/demo --out my-lora",
+    "ddpo export runs/demo/best -o my-model --merge",
+)
+@renamed({"--to": "--out"})
 def export_command(
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="Run folder (its last checkpoint), RUN/best, or checkpoint folder."),
+        typer.Argument(
+            metavar="RUN", help="Run folder (its last checkpoint), RUN/best, or checkpoint folder."
+        ),
     ],
-    to: Annotated[Path, typer.Option(help="Folder to write; must not exist or be empty.")],
+    to: Annotated[Path, out_option("Folder to write; must not exist or be empty.", "FOLDER")],
     merge: Annotated[
         bool,
-        typer.Option("--merge", help="For LoRA: a whole pipeline with the adapters merged in."),
+        option("For LoRA: a whole pipeline with the adapters merged in.", "--merge", panel=OUTPUT),
     ] = False,
     model: Annotated[
-        str | None, typer.Option(help="New place of the base model, if it was moved.")
+        str | None,
+        option(
+            "New place of the base model, if it was moved.",
+            metavar="MODEL",
+            panel=MODEL,
+            complete=complete_model,
+        ),
     ] = None,
     push_to_hub: Annotated[
         str | None,
-        typer.Option(help="Repository of the Hugging Face Hub to upload to, owner/name."),
+        option(
+            "Repository of the Hugging Face Hub to upload to.", metavar="OWNER/NAME", panel=OUTPUT
+        ),
     ] = None,
     trust: Trust = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a checkpoint that plain diffusers loads, with a model card."""
     from ddpo.policies.checkpoints.folder import find_checkpoint
 
     # A mistake is reported before libraries are loaded.
     find_checkpoint(checkpoint, model, trust or ())
-    from ddpo.cli.console import echo, quiet_libraries
+    from ddpo.cli.console import echo, print_json, quiet_libraries
 
     quiet_libraries()
     from ddpo.trainer.run.export import export
@@ -44,8 +62,21 @@ def export_command(
     loader = f'pipeline.load_lora_weights("{to}")'
     if merge or info.kind == "full":
         loader = f'DiffusionPipeline.from_pretrained("{to}")'
+    uploaded = push(to, push_to_hub) if push_to_hub is not None else None
+    if as_json:
+        print_json(
+            {
+                "folder": str(to),
+                "kind": info.kind,
+                "model": info.model,
+                "iteration": info.iteration,
+                "load": loader,
+                "uploaded": uploaded,
+            }
+        )
+        return
     echo(f"{info.kind} checkpoint of {info.model}, iteration {info.iteration}, in {to}")
     echo(f"Model card: {to / 'README.md'}")
     echo(f"Load it with: {loader}")
-    if push_to_hub is not None:
-        echo(f"Uploaded: {push(to, push_to_hub)}")
+    if uploaded is not None:
+        echo(f"Uploaded: {uploaded}")

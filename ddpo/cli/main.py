@@ -11,7 +11,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import ddpo
-from ddpo.cli import cache, recipes, rewards
+from ddpo.cli import cache, recipes, rewards, verbosity
+from ddpo.cli.commands import Commands, Group
 from ddpo.cli.console import echo, one_line_warnings
 from ddpo.cli.doctor import doctor_command
 from ddpo.cli.evaluate import compare_command, evaluate_command
@@ -28,7 +29,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 SUMMARY = "Finetune text-to-image diffusion models on rewards, and learn whether they generalised."
 
 
-class _Commands(typer.core.TyperGroup):
+class _Program(Group):
     """The commands; what a user mistyped is repeated to the terminal without control characters."""
 
     def make_context(self, *arguments: Any, **extra: Any) -> Any:
@@ -52,13 +53,12 @@ def _printable_mistakes() -> Iterator[None]:
         raise
 
 
-app = typer.Typer(
+app = Commands(
     name="ddpo",
-    cls=_Commands,
+    cls=_Program,
     help=SUMMARY,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(rewards.app, name="rewards")
@@ -97,6 +97,7 @@ def main() -> None:
     or of the training, or for a reader of the output that is gone. 130 stands for Ctrl-C.
     """
     open_standard_streams()
+    verbosity.reset()
     if offline():
         os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it once, at its import
     try:

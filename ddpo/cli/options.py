@@ -8,35 +8,71 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from ddpo.cli.completion import complete_reward, complete_reward_or_path
 from ddpo.devices import AUTO
-from ddpo.ranges import BATCH, Range
+from ddpo.ranges import BATCH, IMAGES, Range
 
 __all__ = [
     "AUTO",
     "DEVICE_HELP",
+    "EVIDENCE",
+    "EXECUTION",
+    "INPUT",
+    "MODEL",
+    "OUTPUT",
     "AsJson",
     "BatchSize",
     "Device",
+    "ImageLimit",
     "ImagePrompts",
     "OnePrompt",
     "RewardName",
+    "RewardsAndImages",
     "RunDevice",
     "Trust",
     "UseCache",
+    "limit_option",
     "number_option",
+    "option",
+    "out_option",
 ]
 
 
-def number_option(allowed: Range, help: str, name: str | None = None) -> Any:
+INPUT: Final = "Input"
+"""Panel of the options that name what a command works on."""
+
+MODEL: Final = "Model"
+"""Panel of the options that name a model, and how it samples."""
+
+EVIDENCE: Final = "Evidence"
+"""Panel of the options that decide what an evaluation measures."""
+
+OUTPUT: Final = "Output"
+"""Panel of the options that decide what is written and printed."""
+
+EXECUTION: Final = "Execution"
+"""Panel of the options about devices, batches, caches and trust, which change no result."""
+
+
+def number_option(
+    allowed: Range, help: str, name: str | None = None, *, panel: str | None = None
+) -> Any:
     """An option whose number must be in a range.
 
     Args:
         allowed: Range of the number.
-        help: Help of the option; the range is added.
+        help: Help of the option; a range that is not evident is added.
         name: Name of the option; None for that of its argument.
+        panel: Group of the option in the help; None for the general one.
     """
     names = [name] if name else []
-    return typer.Option(*names, help=f"{help} Range: {allowed.text}.", callback=_check(allowed))
+    return typer.Option(
+        *names,
+        help=f"{help} Range: {allowed.brief}." if allowed.brief else help,
+        metavar="N" if allowed.whole else "X",
+        callback=_check(allowed),
+        rich_help_panel=panel,
+    )
 
 
 def _check(allowed: Range) -> Callable[[typer.CallbackParam, Any], Any]:
@@ -52,49 +88,123 @@ DEVICE_HELP: Final = (
     "Torch device, such as cuda, cuda:1, mps or cpu; auto: the accelerator, else the CPU."
 )
 
-Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
+
+def option(
+    help: str,
+    *names: str,
+    metavar: str | None = None,
+    panel: str | None = None,
+    complete: Callable[[str], list[str]] | None = None,
+) -> Any:
+    """An option with a placeholder, a group in the help, and completion of its values.
+
+    Args:
+        help: Help of the option.
+        names: Names of the option; none for that of its argument.
+        metavar: Placeholder of the value; None for that of its type.
+        panel: Group of the option in the help; None for the general one.
+        complete: Function from the start of a value to its completions.
+    """
+    return typer.Option(
+        *names, help=help, metavar=metavar, rich_help_panel=panel, autocompletion=complete
+    )
+
+
+def out_option(help: str, metavar: str = "FILE") -> Any:
+    """The option for what a command writes, --out and -o in every command.
+
+    Args:
+        help: Help of the option.
+        metavar: Placeholder: FILE or FOLDER.
+    """
+    return option(help, "--out", "-o", metavar=metavar, panel=OUTPUT)
+
+
+def limit_option(help: str) -> Any:
+    """The option that takes only the first of many inputs, --limit in every command.
+
+    Args:
+        help: Help of the option, which says what is counted.
+    """
+    return number_option(IMAGES, help, "--limit", panel=INPUT)
+
+
+Device = Annotated[str, option(DEVICE_HELP, metavar="DEVICE", panel=EXECUTION)]
 """The device of a command without a run; "auto" by default."""
 
-RunDevice = Annotated[str | None, typer.Option(help=f"{DEVICE_HELP} Default: the run's.")]
+RunDevice = Annotated[
+    str | None, option(f"{DEVICE_HELP} Default: the run's.", metavar="DEVICE", panel=EXECUTION)
+]
 """The device of a command that reads a run."""
 
 Trust = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "Code or server that a run or checkpoint may name, such as ./file.py:Object; "
+        "repeatable. Anything else that it names is neither run nor called.",
         "--trust",
         metavar="WORD",
-        help="Code or server that a run or checkpoint may name, such as ./file.py:Object; "
-        "repeatable. Anything else that it names is neither run nor called.",
+        panel=EXECUTION,
     ),
 ]
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, not a table.")]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="The result as one JSON document on standard output.",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+    ),
+]
 
 RewardName = Annotated[
     str,
     typer.Argument(
-        help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object."
+        metavar="REWARD",
+        help="A reward of `ddpo rewards list`, ./file.py:Object or package.module:Object.",
+        autocompletion=complete_reward,
+    ),
+]
+
+RewardsAndImages = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="REWARD... IMAGES...",
+        help="Rewards, then images, folders, tables and archives.",
+        autocompletion=complete_reward_or_path,
     ),
 ]
 
 ImagePrompts = Annotated[
     Path | None,
-    typer.Option(
-        "--prompts", help="A .txt with one line per image, or a table with files and prompts."
+    option(
+        "A .txt with one line per image, or a table with files and prompts.",
+        "--prompts",
+        metavar="FILE",
+        panel=INPUT,
     ),
 ]
 
-OnePrompt = Annotated[str | None, typer.Option("--prompt", help="One prompt for all images.")]
+OnePrompt = Annotated[
+    str | None, option("One prompt for all images.", "--prompt", metavar="TEXT", panel=INPUT)
+]
+
+ImageLimit = Annotated[int | None, limit_option("Number of first images that are scored.")]
 
 BatchSize = Annotated[
-    int, number_option(BATCH, "Largest number of images in a call of a reward.", "--batch-size")
+    int,
+    number_option(
+        BATCH, "Largest number of images in a call of a reward.", "--batch-size", panel=EXECUTION
+    ),
 ]
 
 UseCache = Annotated[
     bool | None,
-    typer.Option(
+    option(
+        "Use of the score cache; default: for all rewards but those in your own files.",
         "--cache/--no-cache",
-        help="Use of the score cache; default: for all rewards but those in your own files.",
+        panel=EXECUTION,
     ),
 ]
 """The score cache's option; None if the user gave neither flag."""

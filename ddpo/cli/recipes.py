@@ -6,9 +6,13 @@ from typing import Annotated
 
 import typer
 
-from ddpo.cli.console import echo, new_console
+from ddpo.cli.commands import Commands, Group, examples
+from ddpo.cli.completion import complete_recipe
+from ddpo.cli.console import echo, new_console, print_json
+from ddpo.cli.options import AsJson
 
-app = typer.Typer(
+app = Commands(
+    cls=Group,
     name="recipes",
     help="Recipes that come with the package: their list and their settings.",
     no_args_is_help=True,
@@ -16,32 +20,48 @@ app = typer.Typer(
 
 
 @app.command("list")
-def list_command() -> None:
+@examples("ddpo recipes list", "ddpo recipes list --json")
+def list_command(as_json: AsJson = False) -> None:
     """List the recipes, those of the model families first."""
-    from rich.table import Table
-
     from ddpo.policies.family import FAMILIES
     from ddpo.recipes import recipe_names, recipe_text
 
+    purposes = {name: f"default of every run on {FAMILIES[name]}" for name in FAMILIES}
+    others = [name for name in recipe_names() if name not in FAMILIES]
+    purposes |= {name: _first_sentence(recipe_text(name)) for name in others}
+    if as_json:
+        print_json([{"recipe": name, "for": purpose} for name, purpose in purposes.items()])
+        return
+    from rich.table import Table
+
     table = Table("recipe", "for")
-    for name in FAMILIES:
-        table.add_row(name, f"default of every run on {FAMILIES[name]}")
-    for name in recipe_names():
-        if name not in FAMILIES:
-            table.add_row(name, _first_sentence(recipe_text(name)))
+    for name, purpose in purposes.items():
+        table.add_row(name, purpose)
     new_console().print(table)
 
 
 @app.command("show")
+@examples("ddpo recipes show sd1", "ddpo recipes show sd1 --json")
 def show_command(
-    name: Annotated[str, typer.Argument(help="Name of a recipe in `ddpo recipes list`.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Name of a recipe in `ddpo recipes list`.",
+            autocompletion=complete_recipe,
+        ),
+    ],
+    as_json: AsJson = False,
 ) -> None:
-    """Print a recipe as TOML, with its comments."""
-    from ddpo.recipes import recipe_names, recipe_text
+    """Print a recipe as TOML, with its comments; as JSON without them."""
+    from ddpo.recipes import read_builtin, recipe_names, recipe_text
     from ddpo.registry import unknown_name
 
     if name not in recipe_names():
         raise unknown_name("recipe", name, recipe_names())
+    if as_json:
+        print_json(read_builtin(name))
+        return
     echo(recipe_text(name).rstrip())
 
 

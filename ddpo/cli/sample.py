@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ddpo.cli.console import echo, new_console, quiet_libraries
+from ddpo.cli.commands import examples, renamed
+from ddpo.cli.completion import complete_model, complete_prompts
+from ddpo.cli.console import echo, note, note_console, print_json, quiet_libraries
 from ddpo.cli.early import check_device_name, check_model
-from ddpo.cli.options import AUTO, RunDevice, Trust, number_option
+from ddpo.cli.options import (
+    AUTO,
+    INPUT,
+    MODEL,
+    AsJson,
+    RunDevice,
+    Trust,
+    limit_option,
+    number_option,
+    option,
+    out_option,
+)
 from ddpo.errors import ConfigError
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
 
@@ -27,17 +40,47 @@ SETTINGS: Final = ("steps", "guidance", "eta")
 BATCH: Final = 32  # images per call of the denoiser
 SHEET_COLUMNS: Final = 8  # with one image per prompt
 
-Texts = Annotated[list[str], typer.Argument(help="Prompts to sample; or --prompts FILE.")]
-Count = Annotated[int, number_option(IMAGES, "Number of images per prompt.")]
+Texts = Annotated[
+    list[str], typer.Argument(metavar="PROMPT", help="Prompts to sample; or --prompts FILE.")
+]
+PromptList = Annotated[
+    str | None,
+    option(
+        "A .txt file with one prompt a line, a table, or a built-in list.",
+        "--prompts",
+        metavar="PROMPTS",
+        panel=INPUT,
+        complete=complete_prompts,
+    ),
+]
+Limit = Annotated[int | None, limit_option("Number of first prompts.")]
+PerPrompt = Annotated[
+    int, number_option(IMAGES, "Number of images per prompt.", "--per-prompt", panel=MODEL)
+]
 Checkpoint = Annotated[
     str | None,
-    typer.Option(
-        help="Checkpoint or run folder of `ddpo train`; or another trainer's, with --model."
+    option(
+        "Checkpoint or run folder of `ddpo train`; or another trainer's, with --model.",
+        metavar="RUN",
+        panel=MODEL,
+    ),
+]
+Model = Annotated[
+    str | None,
+    option(
+        "Base model; default: the checkpoint's, else 'emoji'.",
+        metavar="MODEL",
+        panel=MODEL,
+        complete=complete_model,
     ),
 ]
 Steps = Annotated[
     int | None,
-    number_option(STEPS, "Number of denoising steps; default: the run's, else the model family's."),
+    number_option(
+        STEPS,
+        "Number of denoising steps; default: the run's, else the model family's.",
+        panel=MODEL,
+    ),
 ]
 Guidance = Annotated[
     float | None,
@@ -45,41 +88,46 @@ Guidance = Annotated[
         GUIDANCE,
         "Scale of classifier-free guidance, 1 for none; "
         "default: the run's, else the model family's.",
+        panel=MODEL,
     ),
 ]
 Eta = Annotated[
     float | None,
-    number_option(ETA, "Stochasticity; default: the run's, else the model family's."),
+    number_option(ETA, "Stochasticity; default: the run's, else the model family's.", panel=MODEL),
+]
+Seed = Annotated[
+    int,
+    number_option(SEED, "Seed of the noise, which is the same for every checkpoint.", panel=MODEL),
+]
+Out = Annotated[
+    Path,
+    out_option(
+        "Folder for the images: new, empty, or of this command when it was stopped.", "FOLDER"
+    ),
 ]
 
 
+@examples(
+    'ddpo sample "a cat" "a red car" --per-prompt 2',
+    "ddpo sample --prompts animals --limit 5 -o animals",
+    'ddpo sample "a cat" --checkpoint runs/demo -o cats',
+)
+@renamed({"--count": "--per-prompt"})
 def sample_command(
     prompts: Texts = [],  # noqa: B006  # typer copies it
-    file: Annotated[
-        str | None,
-        typer.Option(
-            "--prompts", help="A .txt file with one prompt a line, a table, or a built-in list."
-        ),
-    ] = None,
+    file: PromptList = None,
+    limit: Limit = None,
     checkpoint: Checkpoint = None,
-    model: Annotated[
-        str | None, typer.Option(help="Base model; default: the checkpoint's, else 'emoji'.")
-    ] = None,
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for the images: new, empty, or of this command when it was stopped."
-        ),
-    ] = Path("samples"),
-    count: Count = 4,
+    model: Model = None,
+    out: Out = Path("samples"),
+    count: PerPrompt = 4,
     steps: Steps = None,
     guidance: Guidance = None,
     eta: Eta = None,
-    seed: Annotated[
-        int, number_option(SEED, "Seed of the noise, which is the same for every checkpoint.")
-    ] = 0,
+    seed: Seed = 0,
     device: RunDevice = None,
     trust: Trust = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write images of a model or a checkpoint, with a contact sheet.
 
@@ -89,7 +137,7 @@ def sample_command(
     """
     from ddpo.policies.checkpoints.folder import find_checkpoint
 
-    chosen = _prompts(prompts, file)
+    chosen = _prompts(prompts, file)[:limit]
     check_device_name(device)
     info = find_checkpoint(checkpoint, model, trust or ()) if checkpoint else None
     base = info.model if info else model or "emoji"
@@ -121,6 +169,9 @@ def sample_command(
         policy = load_policy(base, info, device=place, dtype=dtype)
         _write_images(policy, keys, settings, seed, folder)
         sheet = folder.finish(columns=count if count > 1 else SHEET_COLUMNS)
+    if as_json:
+        print_json({"out": str(out), "images": len(keys), "sheet": str(sheet), **facts})
+        return
     echo(f"{len(keys)} images in {out}; all of them in {sheet}")
 
 
@@ -165,7 +216,7 @@ def _note_prompts(model: str, texts: Sequence[str]) -> None:
     cut = check_prompts(reader, texts) if reader else None
     for line in (unknown_words_line(model, texts), cut):
         if line:
-            echo(f"note: {line}", err=True)
+            note(line)
 
 
 def _run_config(info: CheckpointInfo | None) -> dict[str, Any]:
@@ -183,7 +234,7 @@ def _keys(prompts: Sequence[Prompt], count: int) -> list[SampleKey]:
     """
     from ddpo.policies.sampler import SampleKey
 
-    IMAGES.checked(f"--count times the {len(prompts)} prompts", len(prompts) * count)
+    IMAGES.checked(f"--per-prompt times the {len(prompts)} prompts", len(prompts) * count)
     planned: Counter[str] = Counter()
     keys: list[SampleKey] = []
     for prompt in prompts:
@@ -227,10 +278,10 @@ def _write_images(
 
     done = folder.keep_finished(settings.batch)
     if done:
-        echo(f"note: {done} of {len(keys)} images are there already", err=True)
+        note(f"{done} of {len(keys)} images are there already")
     batches = sample_images(policy, keys[done:], settings, seed)
     total = -(-(len(keys) - done) // settings.batch)
-    for batch in track(batches, "sampling", total=total, console=new_console()):
+    for batch in track(batches, "sampling", total=total, console=note_console()):
         folder.add(done, to_pil(batch.pixels))
         done += len(batch)
 

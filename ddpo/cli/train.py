@@ -7,16 +7,43 @@ import time
 from contextlib import ExitStack, closing
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ddpo.cli.console import echo, one_line_warnings, quiet_libraries, silent_writer_threads
+from ddpo.cli.commands import examples
+from ddpo.cli.console import (
+    echo,
+    note_console,
+    one_line_warnings,
+    quiet_libraries,
+    silent_writer_threads,
+)
 from ddpo.cli.early import check_run_folder, check_trackers, check_training
-from ddpo.cli.options import DEVICE_HELP, Trust, number_option
+from ddpo.cli.options import Trust
+from ddpo.cli.training_options import (
+    Algorithm,
+    Combination,
+    DryRun,
+    HeldOut,
+    Iterations,
+    Limit,
+    LowMemory,
+    Model,
+    Out,
+    PrintConfig,
+    Prompts,
+    Recipe,
+    Resume,
+    Rewards,
+    Seed,
+    Settings,
+    Trackers,
+    TrainDevice,
+)
+from ddpo.cli.verbosity import is_quiet
 from ddpo.distributed import follow_quietly, is_first_process
 from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
-from ddpo.ranges import ITERATIONS, SEED
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -27,89 +54,28 @@ if TYPE_CHECKING:
 Layers = list[tuple[str, dict[str, Any]]]
 """Settings with the words for their source; later ones win."""
 
-Rewards = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Reward of `ddpo rewards list`, ./file.py:Object or package.module:Object, "
-        "with :weight and :option=value,…; several are combined."
-    ),
-]
-Combination = Annotated[
-    str | None,
-    typer.Option(help="Combination of several --reward: sum (the default), min or pareto."),
-]
-Recipe = Annotated[
-    str | None, typer.Option(help="TOML file of settings, or a name of `ddpo recipes list`.")
-]
-Prompts = Annotated[
-    str | None,
-    typer.Option(help="A .txt file with one prompt a line, a table, or a built-in list."),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        help="'emoji', a folder in diffusers' format, a hub id of Stable Diffusion 1.x, 2.x or "
-        "XL, a model of an installed package, ./file.py:Object or package.module:Object."
-    ),
-]
-Algorithm = Annotated[
-    str | None,
-    typer.Option(
-        help="ddpo_is, ddpo_sf, rwr, rwr_sparse, one of an installed package, "
-        "./file.py:Object or package.module:Object."
-    ),
-]
-HeldOut = Annotated[
-    str | None,
-    typer.Option(
-        help="Reward that is not trained on; its scores at each checkpoint choose RUN/best."
-    ),
-]
-DryRun = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run",
-        help="Check of ratio, reward, memory, time and disk only; leaves nothing behind.",
-    ),
-]
-LowMemory = Annotated[
-    bool,
-    typer.Option(
-        "--low-memory",
-        help="Less memory, less speed: gradient checkpointing, 8-bit AdamW where installed.",
-    ),
-]
-Trackers = Annotated[
-    list[str] | None,
-    typer.Option(help="tensorboard or wandb, besides metrics.jsonl; repeatable."),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Any setting, such as optim.lr=1e-4; repeatable."),
-]
 
-
+@examples(
+    "ddpo train --reward compressibility --out runs/demo",
+    "ddpo train --reward ./my_reward.py:redness --dry-run",
+    "ddpo train --resume runs/demo --iterations 20",
+)
 def train_command(
     reward: Rewards = None,
     combine: Combination = None,
     recipe: Recipe = None,
     prompts: Prompts = None,
+    limit: Limit = None,
     model: Model = None,
     algorithm: Algorithm = None,
-    iterations: Annotated[
-        int | None,
-        number_option(ITERATIONS, "Number of rollouts; with --resume the new total."),
-    ] = None,
-    seed: Annotated[int | None, number_option(SEED, "Seed of prompts, noise and adapters.")] = None,
-    device: Annotated[str | None, typer.Option(help=f"{DEVICE_HELP} Rewards follow.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder; default: runs/<reward>-<time>.")
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Run folder to resume, with the settings that it has.")
-    ] = None,
+    iterations: Iterations = None,
+    seed: Seed = None,
+    device: TrainDevice = None,
+    out: Out = None,
+    resume: Resume = None,
     held_out: HeldOut = None,
     dry_run: DryRun = False,
+    print_config: PrintConfig = False,
     low_memory: LowMemory = False,
     track: Trackers = None,
     settings: Settings = None,
@@ -119,6 +85,7 @@ def train_command(
     named = {
         "reward": _joined(reward, combine),
         "prompts": prompts,
+        "prompt_limit": limit,
         "model": model,
         "algorithm": algorithm,
         "iterations": iterations,
@@ -131,12 +98,21 @@ def train_command(
     layers = _layers(recipe, given, settings or [])
     if resume is not None:
         if others := [
-            name for name, value in {"--out": out, "--dry-run": dry_run}.items() if value
+            name
+            for name, value in {
+                "--out": out,
+                "--dry-run": dry_run,
+                "--print-config": print_config,
+            }.items()
+            if value
         ]:
             raise ConfigError(
                 f"--resume continues a run where it is; leave out {' and '.join(others)}"
             )
         _resume(resume, layers, track or [], trust or [])
+        return
+    if print_config:
+        _print_config(layers)
         return
     folder = out or _default_folder(layers)
     if dry_run:
@@ -163,6 +139,15 @@ def _train(folder: Path, layers: Layers, track: list[str]) -> None:
 
     trackers = _checked_trackers(track)
     _show(train(resolve_config(layers), folder), folder, trackers)
+
+
+def _print_config(layers: Layers) -> None:
+    """Prints the resolved settings as a recipe."""
+    quiet_libraries()
+    from ddpo.trainer.recipe import recipe_of
+    from ddpo.trainer.settings import resolve_config
+
+    echo(recipe_of(resolve_config(layers)).rstrip())
 
 
 def _dry_run(folder: Path, layers: Layers, track: list[str]) -> None:
@@ -199,12 +184,17 @@ def _layers(recipe: str | None, given: dict[str, Any], settings: list[str]) -> L
     layers: Layers = []
     if recipe:
         layers.append((f"recipe {recipe}", read_recipe(recipe)))
-    layers += [(f"--{name.replace('_', '-')}", {name: value}) for name, value in given.items()]
+    layers += [(_option_of(name), {name: value}) for name, value in given.items()]
     for assignment in settings:
         values: dict[str, Any] = {}
         set_value(values, assignment)
         layers.append(("--set", values))
     return layers
+
+
+def _option_of(setting: str) -> str:
+    """The option that gives a setting."""
+    return "--limit" if setting == "prompt_limit" else f"--{setting.replace('_', '-')}"
 
 
 def _merged(layers: Layers) -> dict[str, Any]:
@@ -242,7 +232,7 @@ def _show_dry_run(events: Iterator[Event], folder: Path) -> None:
         return
     from ddpo.cli.training_display import TrainingDisplay
 
-    display = TrainingDisplay(folder)
+    display = TrainingDisplay(folder, note_console(stderr=False))
     with display:
         for event in events:
             display.show(event)
@@ -275,6 +265,8 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
             raise
         raise type(error)(f"{error} — {_remainder(folder, error)}") from error
     echo(f"Run folder: {folder}")
+    if is_quiet():
+        return
     options = _trust_options(folder, ("reward", "model"))
     echo(f"Next: ddpo eval --checkpoint {shlex.quote(str(folder))}{options}")
 
@@ -323,7 +315,8 @@ def _follow(events: Iterator[Event], folder: Path, trackers: list[str], stack: E
     if trackers:
         stack.enter_context(silent_writer_threads())
     interruption = stack.enter_context(Interruption())
-    watchers: list[TrainingDisplay | RunTracker] = [stack.enter_context(TrainingDisplay(folder))]
+    display = TrainingDisplay(folder, note_console(stderr=False))
+    watchers: list[TrainingDisplay | RunTracker] = [stack.enter_context(display)]
     for event in events:
         if isinstance(event, Started):
             for name in trackers:
@@ -342,5 +335,6 @@ def _open_tracker(name: str, folder: Path, done: int) -> RunTracker:
     from ddpo.trainer.run.folder import RunFolder
 
     tracker = open_tracker(name, folder, done)
-    echo(f"{name}: {tracker.address}")
+    if not is_quiet():
+        echo(f"{name}: {tracker.address}")
     return RunTracker(name, tracker, RunFolder.open(folder).config().to_dict())

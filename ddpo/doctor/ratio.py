@@ -40,7 +40,7 @@ def sample_and_train_once(policy: TrainablePolicy, config: TrainConfig) -> First
         RuntimeError: The algorithm has no importance ratio.
     """
     algorithm, _ = load_algorithm(config.algorithm)
-    prompts = load_prompts(config.prompts)
+    prompts = load_prompts(config.prompts).first(config.prompt_limit or None)
     keys = draw_keys(prompts.prompts, config.sample, config.seed, 1, prompts.weights)
     scorer = make_scorer(resolve(config.reward))
     start = time.perf_counter()

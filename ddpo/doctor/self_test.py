@@ -32,7 +32,7 @@ __all__ = ["BUDGET_S", "SelfTest", "Size", "default_device"]
 
 Size = Literal["full", "tiny"]
 BUDGET_S: Final = 480.0
-ON_CPU: Final = "ddpo doctor --gpu --device cpu --size tiny"
+ON_CPU: Final = "ddpo doctor --gpu --device cpu --models tiny"
 PLACE: Final = "ddpo.doctor.random_policies"
 DTYPES: Final = ("float32", "bfloat16", "float16")
 

@@ -33,6 +33,7 @@ class EvalConfig:
     images: tuple[str, ...] = ()  # "NAME=FOLDER"; one of them "base=FOLDER"
     base: str | None = None  # the base model, where a checkpoint does not name it
     prompts: tuple[str, ...] = ()  # lists or files, "NAME=FILE" to give the split a name
+    limit: Annotated[int | None, IMAGES] = None  # first prompts of each list; None: all
     trained_prompts: str | None = None  # the training prompts, where the run does not list them
     rewards: tuple[str, ...] = ()
     held_out: bool = True  # add held-out rewards and pixel statistics

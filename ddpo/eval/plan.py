@@ -157,7 +157,9 @@ def _plan_checkpoints(config: EvalConfig) -> Plan:
     first = compared[0]
     model = first.info.model
     trained = _trained_prompts(config, checkpoints)
-    loaded = load_splits(config.prompts, trained, model=model, leaks=config.leaks)
+    loaded = load_splits(
+        config.prompts, trained, model=model, leaks=config.leaks, limit=config.limit
+    )
     splits = tuple(split for split, _ in loaded)
     split_facts = tuple(facts for _, facts in loaded)
     rewards = plan_rewards(config, trained_rewards(config, compared))
@@ -229,16 +231,25 @@ def _folders_and_splits(
             "images are given as --images base=FOLDER --images NAME=FOLDER …, each name once"
         )
     trained = load_prompts(config.trained_prompts).prompts if config.trained_prompts else None
-    loaded = load_splits(config.prompts, trained, leaks=config.leaks) if config.prompts else ()
+    loaded = (
+        load_splits(config.prompts, trained, leaks=config.leaks, limit=config.limit)
+        if config.prompts
+        else ()
+    )
     splits = [split for split, _ in loaded]
     split_facts = [facts for _, facts in loaded]
     lists = numbered_lists(config.prompts)
     names = [BASE, *(name for name in named if name != BASE)]
     folders = [find_images(name, named[name], lists) for name in names]
-    if config.leaks == "drop":
+    if config.leaks == "drop" or config.limit is not None:
         kept = {prompt.id for split in splits for prompt in split.prompts}
         dropped = {prompt.id for prompts in lists.values() for prompt in prompts} - kept
         folders = [without_prompts(folder, dropped) for folder in folders]
+    if config.limit is not None:
+        listed = {prompt.id for prompts in lists.values() for prompt in prompts}
+        others = dict.fromkeys(file.prompt.id for file in folders[0].files)
+        beyond = [id for id in others if id not in listed][config.limit :]
+        folders = [without_prompts(folder, beyond) for folder in folders]
     if (left := leftover_split(folders, splits)) is not None:
         splits.append(left)
         source = "the folders of images"

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -27,7 +28,7 @@ from ddpo.prompts import listed_prompts
 from ddpo.text import single_line
 from ddpo.types import Prompt
 
-__all__ = ["ImageSource", "image_source", "with_prompts"]
+__all__ = ["ImageSource", "first_images", "image_source", "with_prompts"]
 
 NESTED_FILE: Final = ("path", "file_name")  # keys of an image stored as an object in a table
 
@@ -85,6 +86,11 @@ def image_source(
         )
     _check_order(parts, prompts)
     return _InOrder(source, texts)
+
+
+def first_images(source: ImageSource, count: int | None) -> ImageSource:
+    """The first images of a source, at most `count` of them; None for all."""
+    return source if count is None else _First(source, count)
 
 
 def with_prompts(source: ImageSource, texts: Sequence[str]) -> ImageSource:
@@ -281,6 +287,21 @@ class _Chain:
     def __iter__(self) -> Iterator[InputImage]:
         for part in self._parts:
             yield from part
+
+
+class _First:
+    """The first images of a source."""
+
+    def __init__(self, source: ImageSource, count: int) -> None:
+        self._source = source
+        self._count = count
+        self.left_out = source.left_out
+
+    def __len__(self) -> int:
+        return min(self._count, len(self._source))
+
+    def __iter__(self) -> Iterator[InputImage]:
+        return islice(self._source, self._count)
 
 
 class _Constant:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import glob
 import json
+import logging
 import os
 import re
 import shutil
@@ -43,6 +44,7 @@ __all__ = [
     "write_text",
 ]
 
+LOGGER: Final = logging.getLogger("ddpo.io")
 REMAINS: Final = re.compile(r"\.(.+)\.([0-9]+)(?:-([0-9a-f]{8}))?\.tmp", re.DOTALL)
 """Temporary names: name, process and host; those of older versions have no host."""
 OLDER: Final = ".older.tmp"  # end of the name of a folder that is being replaced
@@ -82,6 +84,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         sync_file(temporary)
         os.replace(temporary, path)
         sync_folder(path.parent)
+        LOGGER.info("wrote %s", path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -109,6 +112,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         sync_tree(temporary)
         _put_in_place(temporary, folder)
         sync_folder(folder.parent)
+        LOGGER.info("wrote the folder %s", folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # after a failure its room is needed
 

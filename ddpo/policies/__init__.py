@@ -90,7 +90,7 @@ def load_policy(
             raise
         raise MissingResourceError(
             f"{info.folder} was trained from {info.base.word!r}, which is no longer at "
-            f"{info.base.place}: give its new place with --model (of eval, --base)"
+            f"{info.base.place}: give its new place with --model"
         ) from error
     policy = _make_policy(model, origin, factory, device, getattr(torch, dtype))
     if info is not None:

@@ -62,6 +62,10 @@ class PromptSet:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def first(self, count: int | None) -> PromptSet:
+        """The first prompts of the list, at most `count` of them; None for all."""
+        return replace(self, prompts=self.prompts[:count], weights=self.weights[:count])
+
     @property
     def digest(self) -> str:
         """The hexadecimal SHA-256 of texts, metadata and weights, on which a run depends."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ddpo.devices import processors
 from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
+from ddpo.io.finite import finite
 from ddpo.reward_quality.agreement import Agreement, Disagreement, agreement, disagreements
 from ddpo.reward_quality.edits import EDITS, SAME_IMAGE
 from ddpo.reward_quality.sensitivity import Sensitivity, edited_batch, sensitivity
@@ -27,7 +28,6 @@ __all__ = [
     "Comparison",
     "RewardScores",
     "compare_rewards",
-    "finite",
     "prompt_clusters",
     "score_for_comparison",
 ]
@@ -60,7 +60,7 @@ class Comparison:
 
     def to_dict(self, signatures: Mapping[str, str]) -> dict[str, Any]:
         """Plain JSON values: the figures, every score, and the signature of every reward."""
-        return finite(
+        values: dict[str, Any] = finite(
             {
                 "images": list(self.files),
                 "rewards": [self._reward(one, signatures[one.name]) for one in self.rewards],
@@ -69,6 +69,7 @@ class Comparison:
                 "interval": f"95 %, percentile bootstrap, {RESAMPLES} resamples",
             }
         )
+        return values
 
     def _reward(self, scored: RewardScores, signature: str) -> dict[str, Any]:
         found = self.sensitivities.get(scored.name)
@@ -91,19 +92,6 @@ class Comparison:
                 {"image": self.files[one.index], **asdict(one)} for one in self.disagreements[pair]
             ],
         }
-
-
-def finite(value: dict[str, Any]) -> dict[str, Any]:
-    """The JSON values with None in place of NaN and infinity, which are not JSON."""
-    return {key: _finite(part) for key, part in value.items()}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return finite(value)
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def compare_rewards(scored: Sequence[RewardScores], images: Sequence[InputImage]) -> Comparison:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,16 +98,17 @@ class PairRow:
     prompt: Prompt | None
 
 
-def read_preferences(path: Path, root: Path | None = None) -> Preferences:
+def read_preferences(path: Path, root: Path | None = None, limit: int | None = None) -> Preferences:
     """The pairs of a preference file, which is read during iteration.
 
     Args:
         path: table of any format, or a folder of Parquet shards. Images are paths; in Parquet also
             bytes, or the struct of bytes and path of Hugging Face image columns.
         root: folder that image paths are relative to; the folder of the file if None.
+        limit: largest number of pairs, the first of the file; None for all.
     """
     folder = path if path.is_dir() else path.parent
-    return Preferences(path, folder if root is None else root)
+    return Preferences(path, folder if root is None else root, limit)
 
 
 class Preferences:
@@ -122,21 +123,26 @@ class Preferences:
         ConfigError: while iterating, for a missing file, an unknown suffix, or an invalid row.
     """
 
-    def __init__(self, path: Path, root: Path) -> None:
+    def __init__(self, path: Path, root: Path, limit: int | None = None) -> None:
         self._path = path
         self._root = root
+        self._limit = limit
         self.rankings = self.ranked_pairs = self.unlabelled = 0
 
     def __iter__(self) -> Iterator[PairRow]:
         self.rankings = self.ranked_pairs = self.unlabelled = 0
+        return islice(self._pairs(), self._limit)
+
+    def _pairs(self) -> Iterator[PairRow]:
+        """All pairs of the file, those of a ranking counted one by one."""
         for where, row in read_table(self._path, COLUMNS):
             if _is_unlabelled(row, where):
                 self.unlabelled += 1
             elif _is_ranking(row, where):
-                pairs = list(_ranked_pairs(row, self._root, where))
                 self.rankings += 1
-                self.ranked_pairs += len(pairs)
-                yield from pairs
+                for pair in _ranked_pairs(row, self._root, where):
+                    self.ranked_pairs += 1
+                    yield pair
             else:
                 yield _pair(row, self._root, where)
 

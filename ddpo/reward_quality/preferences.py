@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
-from ddpo.reward_quality.comparison import finite
+from ddpo.io.finite import finite
 from ddpo.reward_quality.preference_file import PairRow
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.image_files import score_files

@@ -160,6 +160,7 @@ class TrainConfig:
 
     reward: str = "compressibility"
     prompts: str = "animals"
+    prompt_limit: Annotated[int, COUNT_OR_ZERO] = 0  # first prompts of the list; 0: all
     model: str = "emoji"
     algorithm: str = "ddpo_is"
     iterations: Annotated[int, ITERATIONS] = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 import types
@@ -9,7 +10,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from ddpo.errors import ConfigError, one_line
 from ddpo.ranges import value_text
@@ -17,7 +18,9 @@ from ddpo.recipes import SUFFIX, read_builtin, recipe_names
 from ddpo.registry import nearest
 from ddpo.trainer.config import INFINITY, TrainConfig
 
-__all__ = ["config_from_dict", "merged", "read_recipe", "set_value"]
+__all__ = ["config_from_dict", "merged", "read_recipe", "recipe_of", "set_value"]
+
+DELETE: Final = "\x7f"  # which TOML wants escaped, unlike JSON
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
@@ -99,6 +102,25 @@ def read_recipe(recipe: Path | str) -> dict[str, Any]:
         raise ConfigError(f"{recipe}: its values are nested too deeply") from error
     except (OSError, ValueError) as error:  # of Unicode, TOML, or a number of thousands of digits
         raise ConfigError(f"{recipe}: {one_line(error)}") from error
+
+
+def recipe_of(config: TrainConfig) -> str:
+    """All settings as a recipe in TOML, which `read_recipe` reads back.
+
+    Texts, numbers, truth values and lists of texts are the same in JSON and in TOML.
+    """
+    values = config.to_dict()
+    values.pop("sources", None)
+    tables = {name: table for name, table in values.items() if isinstance(table, Mapping)}
+    lines = [_toml_line(name, value) for name, value in values.items() if name not in tables]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(_toml_line(key, value) for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_line(name: str, value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False).replace(DELETE, "\\u007f")
+    return f"{name} = {text}"
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class TrainingSetup:
         self.shard = sample_shard(config.sample, world)
         self.algorithm, algorithm_origin = load_algorithm(config.algorithm)
         self.algorithm.check(config)
-        self.prompts = load_prompts(config.prompts)
+        self.prompts = load_prompts(config.prompts).first(config.prompt_limit or None)
         self.reward = resolve_reward(config.reward).on(world.device)
         if "group" in self.reward.card.inputs and config.sample.batch % config.sample.per_prompt:
             raise ConfigError(

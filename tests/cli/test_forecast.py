@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddpo.cli.evaluate import SAMPLING, _Forecast
+from ddpo.cli.evaluation_display import SAMPLING, Forecast
 from ddpo.eval.runner import EvalProgress
 
 
@@ -12,7 +12,7 @@ def sampled(done: int, found: int = 0) -> EvalProgress:
 
 def test_the_speed_of_later_blocks_is_that_of_the_rest() -> None:
     """16 images in 8 seconds; of 1,000 are 968 left: 484 seconds."""
-    forecast = _Forecast(1000)
+    forecast = Forecast(1000)
     assert forecast.line(sampled(16), 60.0) is None  # this time includes the loading of the model
     assert (
         forecast.line(sampled(32), 68.0)
@@ -22,7 +22,7 @@ def test_the_speed_of_later_blocks_is_that_of_the_rest() -> None:
 
 
 def test_images_of_an_earlier_evaluation_do_not_count() -> None:
-    forecast = _Forecast(60)
+    forecast = Forecast(60)
     assert forecast.line(sampled(20, 20), 0.0) is None
     assert forecast.line(sampled(30, 20), 5.0) is None
     assert (
@@ -32,6 +32,6 @@ def test_images_of_an_earlier_evaluation_do_not_count() -> None:
 
 
 def test_scoring_has_no_forecast() -> None:
-    forecast = _Forecast(60)
+    forecast = Forecast(60)
     for done in (10, 20, 30):
         assert forecast.line(EvalProgress("scoring", "darkness", done, 60, 0), float(done)) is None

@@ -283,7 +283,7 @@ def test_hub_ids(tiny_model: Path, hub: Path, tmp_path: Path) -> None:
     model = str(tiny_model)
     with pytest.raises(
         CheckpointError,
-        match="owner/name was not made by ddpo and does not name its base model: give --base MODEL",
+        match="was not made by ddpo and does not name its base model: give --model MODEL",
     ):
         find_checkpoint("owner/name")
     with pytest.raises(CheckpointError, match="owner/name is neither a checkpoint"):
@@ -557,7 +557,7 @@ def test_what_does_not_fit_is_reported_in_one_line(
 
 def test_the_base_model_must_be_known_and_right(tiny_model: Path, tmp_path: Path) -> None:
     write_lora(tmp_path, random_lora(pipeline_of(tiny_model).unet, ATTENTION), "peft")
-    with pytest.raises(CheckpointError, match="does not name its base model: give --base MODEL"):
+    with pytest.raises(CheckpointError, match="does not name its base model: give --model MODEL"):
         find_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="was trained from 'one', not from '"):
         load_policy(str(tiny_model), find_checkpoint(tmp_path, "one"))

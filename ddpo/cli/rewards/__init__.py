@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
+from ddpo.cli.commands import Commands, Group
 from ddpo.cli.rewards.bench import bench_command
 from ddpo.cli.rewards.calibrate import calibrate_command
 from ddpo.cli.rewards.check import check_command
@@ -17,7 +16,8 @@ from ddpo.cli.rewards.serve import serve_command
 from ddpo.cli.rewards.show import show_command
 from ddpo.cli.rewards.validate import validate_command
 
-app = typer.Typer(
+app = Commands(
+    cls=Group,
     help="Reward zoo: its rewards, their properties, and scores of your images.",
     no_args_is_help=True,
 )

@@ -7,9 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ddpo.cli.console import add_number_columns, new_console, print_json, simple_table
+from ddpo.cli.commands import examples, renamed
+from ddpo.cli.console import (
+    add_number_columns,
+    new_console,
+    note_console,
+    print_json,
+    simple_table,
+)
 from ddpo.cli.early import check_device_name, check_fetched, check_places, check_reward
-from ddpo.cli.options import AUTO, AsJson, Device, RewardName, number_option
+from ddpo.cli.options import (
+    AUTO,
+    EXECUTION,
+    INPUT,
+    AsJson,
+    Device,
+    RewardName,
+    number_option,
+    option,
+)
 from ddpo.errors import ConfigError
 from ddpo.ranges import MILLION, Range
 
@@ -25,22 +41,36 @@ REPEATS: Final = Range(low=1, high=MILLION, whole=True)
 PIXELS: Final = Range(low=1, high=2**30, whole=True)  # of all images; 3 GiB
 
 
+@examples(
+    "ddpo rewards bench compressibility",
+    "ddpo rewards bench sharpness --per-round 16 --size 256",
+)
+@renamed({"--images": "--per-round"})
 def bench_command(
     name: RewardName,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[IMAGES]...", help="Images and folders to score; default: generated images."
+            metavar="IMAGES", help="Images and folders to score; default: generated images."
         ),
     ] = None,
-    images: Annotated[int, number_option(BENCH_IMAGES, "Number of images in a round.")] = 64,
-    size: Annotated[int, number_option(SIDE, "Width and height of the images, in pixels.")] = 512,
+    images: Annotated[
+        int,
+        number_option(BENCH_IMAGES, "Number of images in a round.", "--per-round", panel=INPUT),
+    ] = 64,
+    size: Annotated[
+        int, number_option(SIDE, "Width and height of the images, in pixels.", panel=INPUT)
+    ] = 512,
     batch_sizes: Annotated[
-        str, typer.Option(help="Numbers of images per call, separated by commas.")
+        str,
+        option(
+            "Numbers of images per call, separated by commas.", metavar="N,N,…", panel=EXECUTION
+        ),
     ] = BATCH_SIZES,
     device: Device = AUTO,
     repeats: Annotated[
-        int, number_option(REPEATS, "Number of rounds, of which the median counts.")
+        int,
+        number_option(REPEATS, "Number of rounds, of which the median counts.", panel=EXECUTION),
     ] = 5,
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +81,7 @@ def bench_command(
     sizes = _sizes(batch_sizes, images)
     if wrong := [size for size in sizes if not 1 <= size <= images]:
         raise ConfigError(f"batch size {wrong[0]} must be from 1 to the number of images, {images}")
-    PIXELS.checked("--images × --size × --size", images * size**2)
+    PIXELS.checked("--per-round × --size × --size", images * size**2)
 
     check_reward(name)
     check_device_name(device)
@@ -67,7 +97,7 @@ def bench_command(
     device = resolve_device(device)
     paths = find_images(files or [])
     status = f"scoring {images} images, {repeats} times with each batch size"
-    with new_console(stderr=True).status(status):
+    with note_console().status(status):
         reward = make_on(found, device)
         array = fitted_images(paths, images, size) if paths else bench_images(images, size)
         records = list(bench(reward, array, sizes, device, repeats))

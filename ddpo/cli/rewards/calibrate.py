@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ddpo.cli.commands import examples
 from ddpo.cli.console import (
     add_number_columns,
     escape,
     image_progress,
     new_console,
+    print_json,
     print_left_out,
     simple_table,
 )
 from ddpo.cli.early import check_device_name, check_fetched, check_places
 from ddpo.cli.options import (
     AUTO,
+    AsJson,
     BatchSize,
     Device,
+    ImageLimit,
     ImagePrompts,
     OnePrompt,
     RewardName,
     UseCache,
+    out_option,
 )
 from ddpo.cli.rewards.arguments import check_output, own_output
 from ddpo.cli.rewards.scorers import open_scorers
@@ -34,16 +40,22 @@ if TYPE_CHECKING:
     from ddpo.rewards.scoring.standardise import ScoreDistribution
 
 
+@examples("ddpo rewards calibrate sharpness my_folder -o z.json")
 def calibrate_command(
     context: typer.Context,
     reward: RewardName,
-    images: Annotated[list[Path], typer.Argument(help="Images, folders, tables and archives.")],
-    out: Annotated[Path, typer.Option(help="The .json file to write, for z=FILE.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGES", help="Images, folders, tables and archives."),
+    ],
+    out: Annotated[Path, out_option("The .json file to write, for z=FILE.")],
     prompts: ImagePrompts = None,
     prompt: OnePrompt = None,
+    limit: ImageLimit = None,
     batch_size: BatchSize = 16,
     device: Device = AUTO,
     cache: UseCache = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the distribution of a reward's scores on your images, by which it is standardised.
 
@@ -58,11 +70,11 @@ def calibrate_command(
     check_fetched([found])
     check_output(out, ".json")
     own_output(context, out, "ddpo rewards calibrate", (*images, prompts))
-    from ddpo.inputs.collection import image_source
+    from ddpo.inputs.collection import first_images, image_source
     from ddpo.rewards.scoring.standardise import save_reference
     from ddpo.rewards.tools.calibrate import calibrate
 
-    source = image_source(images, prompts, prompt)
+    source = first_images(image_source(images, prompts, prompt), limit)
     name = found.card.id
     with (
         open_scorers({name: found}, batch_size, cache=cache, device=device) as scorers,
@@ -72,6 +84,9 @@ def calibrate_command(
             found, source, batch_size, lambda _: scorers[name], lambda: advance(1)
         )
     save_reference(distribution, out)
+    if as_json:
+        print_json(asdict(distribution) | {"out": str(out)})
+        return
     console = new_console()
     _print_distribution(console, distribution)
     comma = "," if "=" in reward else ":"

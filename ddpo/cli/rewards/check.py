@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ddpo.cli.console import escape, new_console, print_json, quiet_libraries, simple_table
+from ddpo.cli.commands import examples
+from ddpo.cli.console import (
+    escape,
+    new_console,
+    note_console,
+    print_json,
+    quiet_libraries,
+    simple_table,
+)
 from ddpo.cli.early import check_device_name
-from ddpo.cli.options import AUTO, AsJson, Device, RewardName
+from ddpo.cli.options import AUTO, INPUT, AsJson, Device, RewardName, option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,18 +34,29 @@ COLORS: Final = {
 WORDS: Final = {"expected": "expected to fail", "unexpected pass": "passed, expected to fail"}
 
 
+@examples(
+    "ddpo rewards check compressibility",
+    "ddpo rewards check ./my_reward.py:redness",
+)
 def check_command(
     reward: RewardName,
     expect: Annotated[
         list[str] | None,
-        typer.Option(help="Expected failure with its reason, CHECK=REASON; repeatable."),
+        option(
+            "Expected failure with its reason; repeatable.", metavar="CHECK=REASON", panel=INPUT
+        ),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Name of the only check to run; repeatable.")
+        list[str] | None,
+        option("Name of the only check to run; repeatable.", metavar="CHECK", panel=INPUT),
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="Prompt of the probe images, for a reward that needs a certain one."),
+        option(
+            "Prompt of the probe images, for a reward that needs a certain one.",
+            metavar="TEXT",
+            panel=INPUT,
+        ),
     ] = None,
     device: Device = AUTO,
     as_json: AsJson = False,
@@ -57,7 +76,7 @@ def check_command(
     if resolve_card(reward).weights:
         quiet_libraries()  # takes seconds, so only for a reward that loads models
     results = []
-    with new_console(stderr=True).status(f"checking {escape(reward)}") as status:
+    with note_console().status(f"checking {escape(reward)}") as status:
         for result in iter_results(reward, expected, only or None, probe, device):
             results.append(result)
             status.update(f"checking {escape(reward)}: {result.name} {result.outcome}")

@@ -9,16 +9,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ddpo.cli.commands import examples
 from ddpo.cli.console import (
     add_number_columns,
     escape,
     image_progress,
     new_console,
+    note_console,
+    print_json,
     print_left_out,
     simple_table,
 )
 from ddpo.cli.early import check_device_name, check_fetched, check_places
-from ddpo.cli.options import AUTO, BatchSize, Device, OnePrompt, UseCache
+from ddpo.cli.misplaced import check_no_runs
+from ddpo.cli.options import (
+    AUTO,
+    EVIDENCE,
+    OUTPUT,
+    AsJson,
+    BatchSize,
+    Device,
+    ImageLimit,
+    ImagePrompts,
+    OnePrompt,
+    RewardsAndImages,
+    UseCache,
+    option,
+    out_option,
+)
 from ddpo.cli.rewards.arguments import check_output, named_rewards, own_output, split_arguments
 from ddpo.cli.rewards.scorers import open_scorers
 from ddpo.errors import ConfigError, RewardFailure
@@ -39,39 +57,45 @@ SHOWN = 5  # disagreements of each pair
 REASONS_SHOWN = 10  # reasons why images have no score
 
 
+@examples(
+    "ddpo rewards compare sharpness darkness my_folder",
+    "ddpo rewards compare sharpness darkness a.png b.png",
+)
 def compare_command(
     context: typer.Context,
-    rewards_and_images: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="REWARD... IMAGES...",
-            help="Rewards, then images, folders, tables and archives.",
-        ),
-    ],
-    prompts: Annotated[
-        Path | None, typer.Option(help="Prompts of the images, as in `score`.")
-    ] = None,
+    rewards_and_images: RewardsAndImages,
+    prompts: ImagePrompts = None,
     prompt: OnePrompt = None,
+    limit: ImageLimit = None,
     edits: Annotated[
         bool,
-        typer.Option(help="Sensitivity to small edits, for which every image is scored 13 times."),
+        option(
+            "Sensitivity to small edits, for which every image is scored 13 times.",
+            panel=EVIDENCE,
+        ),
     ] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Report to write: .json with all figures and scores.")
+        Path | None, out_option("Report to write: .json with all figures and scores.")
     ] = None,
     contact_sheet: Annotated[
         Path | None,
-        typer.Option(help="PNG to write, of the images on which rewards disagree most."),
+        option(
+            "PNG to write, of the images on which rewards disagree most.",
+            metavar="FILE",
+            panel=OUTPUT,
+        ),
     ] = None,
     batch_size: BatchSize = 16,
     device: Device = AUTO,
     cache: UseCache = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print how alike rewards rank images, their largest disagreements, and their noise floors.
 
-    A score difference below the noise floor means nothing.
+    A score difference below the noise floor means nothing. `ddpo compare` compares runs.
     """
     specs, places = split_arguments(rewards_and_images)
+    check_no_runs(places)
     found = named_rewards(specs)
     _check_arguments(found, places, edits, contact_sheet)
     check_device_name(device)
@@ -83,21 +107,24 @@ def compare_command(
         check_output(contact_sheet, ".png")
     for path in (out, contact_sheet):
         own_output(context, path, "ddpo rewards compare", (*places, prompts))
-    from ddpo.inputs.collection import image_source
+    from ddpo.inputs.collection import first_images, image_source
     from ddpo.inputs.input_image import copied_to
     from ddpo.reward_quality.comparison import compare_rewards
 
-    source = image_source(places, prompts, prompt)
+    source = first_images(image_source(places, prompts, prompt), limit)
     with TemporaryDirectory(prefix="ddpo-") as folder:
         images = list(copied_to(Path(folder), source))
         scores = _score(found, images, edits, batch_size, cache, device)
         comparison = compare_rewards(scores, images)
-    console = new_console()
-    print_comparison(console, comparison)
-    print_left_out(console, source)
+    console = note_console() if as_json else new_console()
     signatures = {name: reward.signature for name, reward in found.items()}
-    for line in signatures.values():
-        console.print(escape(line), soft_wrap=True)
+    if as_json:
+        print_json(comparison.to_dict(signatures))
+    else:
+        print_comparison(console, comparison)
+        for line in signatures.values():
+            console.print(escape(line), soft_wrap=True)
+    print_left_out(console, source)
     if out is not None:
         from ddpo.io.atomic import write_json
 

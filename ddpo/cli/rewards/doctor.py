@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ddpo.cli.console import escape, new_console, print_json, simple_table
-from ddpo.cli.options import AsJson, number_option
+from ddpo.cli.commands import examples
+from ddpo.cli.completion import complete_reward
+from ddpo.cli.console import escape, new_console, note_console, print_json, simple_table
+from ddpo.cli.options import EXECUTION, AsJson, number_option
 from ddpo.ranges import Range
 
 if TYPE_CHECKING:
@@ -18,12 +20,21 @@ if TYPE_CHECKING:
 TIMEOUT: Final = Range(low=1, infinity="no limit")
 
 
+@examples("ddpo rewards doctor", "ddpo rewards doctor aesthetic --json")
 def doctor_command(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Rewards to load; default: all of them.")
+        list[str] | None,
+        typer.Argument(
+            metavar="REWARD",
+            help="Rewards to load; default: all of them.",
+            autocompletion=complete_reward,
+        ),
     ] = None,
     timeout: Annotated[
-        float, number_option(TIMEOUT, "Time limit for the rewards of one package, in seconds.")
+        float,
+        number_option(
+            TIMEOUT, "Time limit for the rewards of one package, in seconds.", panel=EXECUTION
+        ),
     ] = 120.0,
     as_json: AsJson = False,
 ) -> None:
@@ -34,7 +45,7 @@ def doctor_command(
 
     from ddpo.rewards.tools.doctor import diagnose
 
-    with new_console(stderr=True).status("loading the rewards' modules"):
+    with note_console().status("loading the rewards' modules"):
         found = list(diagnose(timeout, names or None))
     broken = [diagnosis for diagnosis in found if diagnosis.status != "ok"]
     if as_json:

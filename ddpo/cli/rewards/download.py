@@ -6,41 +6,65 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.console import escape, new_console
+from ddpo.cli.commands import examples
+from ddpo.cli.completion import complete_reward
+from ddpo.cli.console import escape, new_console, note_console, print_json
+from ddpo.cli.options import AsJson
+from ddpo.cli.verbosity import is_quiet
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ddpo.rewards.tools.availability import WeightState
 
 
+@examples("ddpo rewards download aesthetic", "ddpo rewards download pickscore clip_score")
 def download_command(
-    names: Annotated[list[str], typer.Argument(help="Rewards of `ddpo rewards list`.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="REWARD",
+            help="Rewards of `ddpo rewards list`.",
+            autocompletion=complete_reward,
+        ),
+    ],
+    as_json: AsJson = False,
 ) -> None:
     """Fetch and verify the weights of rewards; downloads from the hub resume."""
 
     from ddpo.rewards.tools.availability import check_space_for, weight_state
     from ddpo.rewards.zoo import resolve
 
-    console = new_console()
+    console = note_console() if as_json else new_console()
     named = [resolve(name).card for name in names]
     cards = list({(card.id, card.weights): card for card in named}.values())
     states = [[weight_state(weight) for weight in card.weights] for card in cards]
     check_space_for(list({state.weight: state for found in states for state in found}.values()))
+    fetched = []
     for card, found in zip(cards, states, strict=True):
         if not card.weights:
             console.print(
                 f"{escape(card.id)} needs no weights: nothing to download", soft_wrap=True
             )
-        for state in found:
-            _fetch(state, card.id)
+        fetched += [_fetch(state, card.id, console) for state in found]
+    if as_json:
+        print_json(fetched)
 
 
-def _fetch(state: WeightState, reward: str) -> None:
-    """Fetches one file or repository and prints its path."""
+def _fetch(state: WeightState, reward: str, console: Console) -> dict[str, str | None]:
+    """Fetches one file or repository, prints its path, and returns the facts about it."""
 
     from ddpo.rewards.tools.availability import fetch_weight
 
-    path = fetch_weight(state.weight, reward, progress=True)
+    path = fetch_weight(state.weight, reward, progress=not is_quiet())
     checked = f"revision {state.weight.revision}, the card gives no SHA-256"
     if state.weight.sha256:
         checked = "SHA-256 as on the card"
-    new_console().print(f"{escape(reward)}: {escape(str(path))} ({checked})", soft_wrap=True)
+    console.print(f"{escape(reward)}: {escape(str(path))} ({checked})", soft_wrap=True)
+    return {
+        "reward": reward,
+        "source": state.weight.source,
+        "revision": state.weight.revision,
+        "path": str(path),
+        "sha256": state.weight.sha256 or None,
+    }

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from ddpo.cli.commands import examples
 from ddpo.cli.console import escape, new_console, print_json, simple_table
-from ddpo.cli.options import AsJson
+from ddpo.cli.options import INPUT, AsJson, option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,13 +14,20 @@ if TYPE_CHECKING:
     from ddpo.rewards.card import RewardCard
 
 
+@examples(
+    "ddpo rewards list",
+    "ddpo rewards list --family pixels",
+    "ddpo rewards list --available --json",
+)
 def list_command(
     as_json: AsJson = False,
     family: Annotated[
-        str | None, typer.Option(help="The only family to list, such as pixels or clip.")
+        str | None,
+        option("The only family to list, such as pixels or clip.", metavar="FAMILY", panel=INPUT),
     ] = None,
     available: Annotated[
-        bool, typer.Option("--available", help="Rewards whose libraries and weights are here only.")
+        bool,
+        option("Rewards whose libraries and weights are here only.", "--available", panel=INPUT),
     ] = False,
 ) -> None:
     """List the rewards of ddpo and of installed packages; broken ones with their cause."""

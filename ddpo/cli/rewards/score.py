@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ddpo.cli.commands import examples
 from ddpo.cli.console import (
     add_number_columns,
     escape,
     image_progress,
     new_console,
+    note_console,
+    print_json,
     print_left_out,
     simple_table,
 )
 from ddpo.cli.early import check_device_name, check_fetched, check_places
 from ddpo.cli.options import (
     AUTO,
+    EXECUTION,
+    OUTPUT,
+    AsJson,
     BatchSize,
     Device,
+    ImageLimit,
     ImagePrompts,
     OnePrompt,
+    RewardsAndImages,
     UseCache,
     number_option,
+    option,
+    out_option,
 )
 from ddpo.cli.rewards.arguments import (
     check_output,
@@ -39,7 +50,7 @@ from ddpo.io.atomic import printable
 from ddpo.ranges import SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rich.console import Console
 
@@ -48,35 +59,41 @@ if TYPE_CHECKING:
     from ddpo.rewards.scoring.resolve import ResolvedReward
     from ddpo.rewards.scoring.scorer import Scorer
 
+Record = dict[str, Any]
+"""The scores of an image as plain values."""
+
 ERRORS_SHOWN = 10
 EXTREMES_SHOWN = 3
 EXAMPLE = "ddpo rewards score compressibility my_folder"
 
 
+@examples(
+    "ddpo rewards score compressibility my_folder",
+    "ddpo rewards score aesthetic my_folder -o scores.csv",
+    'ddpo rewards score clip_score cat.png --prompt "a cat"',
+)
 def score_command(
     context: typer.Context,
-    arguments: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="REWARD... IMAGES...",
-            help="Rewards, then images, folders, tables and archives.",
-        ),
-    ],
+    arguments: RewardsAndImages,
     prompts: ImagePrompts = None,
     prompt: OnePrompt = None,
+    limit: ImageLimit = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Table to write or replace: .parquet, .csv or .jsonl."),
+        out_option("Table to write or replace: .parquet, .csv or .jsonl."),
     ] = None,
     contact_sheet: Annotated[
-        Path | None, typer.Option(help="PNG to write, of the best and the worst images.")
+        Path | None,
+        option("PNG to write, of the best and the worst images.", metavar="FILE", panel=OUTPUT),
     ] = None,
     batch_size: BatchSize = 16,
     timeout: Annotated[
-        float, number_option(SECONDS, "Time limit for a call of a reward, in seconds.")
+        float,
+        number_option(SECONDS, "Time limit for a call of a reward, in seconds.", panel=EXECUTION),
     ] = TIMEOUT,
     device: Device = AUTO,
     cache: UseCache = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the scores of images by one reward or several, with a summary and the signatures.
 
@@ -95,20 +112,24 @@ def score_command(
     _check_outputs(out, contact_sheet)
     for path in (out, contact_sheet):
         own_output(context, path, "ddpo rewards score", (*places, prompts))
-    from ddpo.inputs.collection import image_source
+    from ddpo.inputs.collection import first_images, image_source
 
-    source = image_source(places, prompts, prompt)
+    source = first_images(image_source(places, prompts, prompt), limit)
     _check_prompts(found.values(), source)
     check_fetched(found.values())
-    console = new_console()
+    console = note_console() if as_json else new_console()
+    records: list[Record] | None = [] if as_json else None
     with open_scorers(found, batch_size, cache=cache, timeout=timeout, device=device) as scorers:
-        summaries = _score(console, list(scorers.values()), found, source, batch_size, out)
+        summaries = _score(console, list(scorers.values()), found, source, batch_size, out, records)
         cached = {scorer.name: scorer.served for scorer in scorers.values()}
-    _print_summary(console, summaries, cached)
-    for name, summary in summaries.items():
-        _print_extremes(console, name, summary)
-    for reward in found.values():
-        console.print(escape(reward.signature), soft_wrap=True, highlight=False)
+    if records is not None:
+        _print_records(records, summaries, found, cached, source.left_out)
+    else:
+        _print_summary(console, summaries, cached)
+        for name, summary in summaries.items():
+            _print_extremes(console, name, summary)
+        for reward in found.values():
+            console.print(escape(reward.signature), soft_wrap=True, highlight=False)
     print_left_out(console, source)
     if contact_sheet is not None:
         _save_sheet(summaries, source, contact_sheet)
@@ -167,8 +188,9 @@ def _score(
     images: ImageSource,
     batch_size: int,
     out: Path | None,
+    records: list[Record] | None,
 ) -> dict[str, RunningSummary]:
-    """Scores all images, prints or writes the scores, and returns a summary for each reward."""
+    """Scores all images, prints, writes or records them, and returns each reward's summary."""
     from ddpo.rewards.image_files import RunningSummary, TableJournal, journal_path, write_table
 
     summaries = {name: RunningSummary() for name in found}
@@ -184,7 +206,9 @@ def _score(
             images_done += 1
             for row in rows:
                 summaries[row.reward].add(row)
-            if out is None:
+            if records is not None:
+                records.append(_record(rows))
+            elif out is None:
                 _print_scores(console, rows)
             _print_errors(console, rows, summaries)
         if journal is not None and out is not None:
@@ -216,6 +240,36 @@ def _rows(
     for rows in score(scorers, waiting, batch_size):
         journal.append(rows)
         yield rows
+
+
+def _record(rows: Sequence[ScoreRow]) -> Record:
+    """The scores of one image as plain values."""
+    return {
+        "file": printable(rows[0].file),
+        "prompt": rows[0].prompt,
+        "scores": {row.reward: row.score for row in rows},
+        "errors": {row.reward: row.error for row in rows if row.error is not None},
+    }
+
+
+def _print_records(
+    records: list[Record],
+    summaries: dict[str, RunningSummary],
+    found: dict[str, ResolvedReward],
+    cached: dict[str, int],
+    left_out: Mapping[str, int],
+) -> None:
+    """Prints all scores with their summaries as one JSON document."""
+    rewards = {
+        name: {
+            "signature": found[name].signature,
+            "direction": found[name].card.direction,
+            **asdict(summary.summary()),
+            "cached": cached[name],
+        }
+        for name, summary in summaries.items()
+    }
+    print_json({"rewards": rewards, "images": records, "left_out": dict(left_out)})
 
 
 def _print_scores(console: Console, rows: Sequence[ScoreRow]) -> None:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from ddpo.cli.commands import examples
+from ddpo.cli.completion import complete_reward
 from ddpo.cli.console import escape, new_console, quiet_libraries
 from ddpo.cli.early import check_device_name, check_fetched
-from ddpo.cli.options import AUTO, Device, number_option
+from ddpo.cli.options import AUTO, EXECUTION, Device, number_option, option
 from ddpo.cli.rewards.arguments import named_rewards
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.ranges import BATCH, Range
@@ -16,6 +18,8 @@ from ddpo.ranges import BATCH, Range
 if TYPE_CHECKING:
     from ddpo.rewards.scoring.resolve import ResolvedReward
 
+ADDRESS: Final = "Address"
+LIMITS: Final = "Limits"
 MIB = 1024 * 1024
 PORT: Final = Range(low=0, high=65_535, whole=True)
 BODY_MB: Final = Range(low=1, high=65_536, whole=True)
@@ -23,42 +27,75 @@ CONNECTIONS: Final = Range(low=1, high=65_536, whole=True)
 TIMEOUT: Final = Range(low=1, high=86_400, whole=True)
 PIXELS: Final = Range(low=1, high=2**36, whole=True)
 
+MaxPixels = Annotated[
+    int,
+    number_option(PIXELS, "Largest sum of height × width over a request's images.", panel=LIMITS),
+]
+MaxConnections = Annotated[
+    int,
+    number_option(
+        CONNECTIONS,
+        "Greatest number of connections; idle ones make room for new ones.",
+        panel=LIMITS,
+    ),
+]
+Timeout = Annotated[
+    int,
+    number_option(
+        TIMEOUT,
+        "Longest time for a request's body, and again for its scores, in seconds.",
+        panel=LIMITS,
+    ),
+]
 
+
+@examples(
+    "ddpo rewards serve aesthetic",
+    "ddpo rewards serve aesthetic clip_score --port 9000",
+)
 def serve_command(
     names: Annotated[
         list[str],
-        typer.Argument(help="Rewards, as for the other commands; each is served under its id."),
+        typer.Argument(
+            metavar="REWARD",
+            help="Rewards, as for the other commands; each is served under its id.",
+            autocompletion=complete_reward,
+        ),
     ],
     host: Annotated[
-        str, typer.Option(help="Address to listen on; one other than loopback needs a token.")
+        str,
+        option(
+            "Address to listen on; one other than loopback needs a token.",
+            metavar="HOST",
+            panel=ADDRESS,
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, number_option(PORT, "Port to listen on; 0 for a free one.")] = 8712,
+    port: Annotated[
+        int, number_option(PORT, "Port to listen on; 0 for a free one.", panel=ADDRESS)
+    ] = 8712,
     token: Annotated[
         str | None,
-        typer.Option(envvar="DDPO_REWARD_TOKEN", help="Token that every request must carry."),
+        typer.Option(
+            envvar="DDPO_REWARD_TOKEN",
+            help="Token that every request must carry.",
+            metavar="TEXT",
+            rich_help_panel=ADDRESS,
+        ),
     ] = None,
+    max_body_mb: Annotated[
+        int, number_option(BODY_MB, "Largest request, in MiB.", panel=LIMITS)
+    ] = 128,
+    max_pixels: MaxPixels = 64 * MIB,
+    max_connections: MaxConnections = 256,
+    timeout: Timeout = 120,
     batch_size: Annotated[
         int,
         number_option(
-            BATCH, "Largest number of images in a call of a reward, from all waiting requests."
+            BATCH,
+            "Largest number of images in a call of a reward, from all waiting requests.",
+            panel=EXECUTION,
         ),
     ] = 16,
-    max_body_mb: Annotated[int, number_option(BODY_MB, "Largest request, in MiB.")] = 128,
-    max_pixels: Annotated[
-        int, number_option(PIXELS, "Largest sum of height × width over a request's images.")
-    ] = 64 * MIB,
-    max_connections: Annotated[
-        int,
-        number_option(
-            CONNECTIONS, "Greatest number of connections; idle ones make room for new ones."
-        ),
-    ] = 256,
-    timeout: Annotated[
-        int,
-        number_option(
-            TIMEOUT, "Longest time for a request's body, and again for its scores, in seconds."
-        ),
-    ] = 120,
     device: Device = AUTO,
 ) -> None:
     """Serve rewards over HTTP, each under http://HOST:PORT/NAME, as JSON and PNG without pickle.

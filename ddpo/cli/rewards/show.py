@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ddpo.cli.commands import examples
 from ddpo.cli.console import escape, new_console, print_json
 from ddpo.cli.options import AsJson, RewardName
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 Fact = tuple[str, str]
 
 
+@examples("ddpo rewards show aesthetic", "ddpo rewards show aesthetic --json")
 def show_command(name: RewardName, as_json: AsJson = False) -> None:
     """Print the card of a reward: scale, flaws, licences, options, known scores and weights."""
     from ddpo.rewards.tools.availability import availability

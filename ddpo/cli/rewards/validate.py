@@ -7,9 +7,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddpo.cli.console import add_number_columns, escape, image_progress, new_console, simple_table
+from ddpo.cli.commands import examples, renamed
+from ddpo.cli.console import (
+    add_number_columns,
+    escape,
+    image_progress,
+    new_console,
+    note_console,
+    print_json,
+    simple_table,
+)
 from ddpo.cli.early import check_device_name, check_fetched, check_places
-from ddpo.cli.options import AUTO, BatchSize, Device, RewardName, UseCache
+from ddpo.cli.options import (
+    AUTO,
+    INPUT,
+    OUTPUT,
+    AsJson,
+    BatchSize,
+    Device,
+    RewardName,
+    UseCache,
+    limit_option,
+    option,
+    out_option,
+)
 from ddpo.cli.rewards.arguments import check_output, own_output
 from ddpo.cli.rewards.scorers import open_scorers
 from ddpo.errors import ConfigError, RewardFailure
@@ -27,32 +48,43 @@ if TYPE_CHECKING:
 CONVENTION = "imagereward"
 
 
+@examples("ddpo rewards validate aesthetic --preferences pairs.csv")
+@renamed({"--images": "--root"})
 def validate_command(
     context: typer.Context,
     name: RewardName,
     preferences: Annotated[
         Path,
-        typer.Option(
-            help="Table of pairs (image_a, image_b, label, prompt) or rankings, "
-            "as of Pick-a-Pic, HPDv2 or ImageReward."
+        option(
+            "Table of pairs (image_a, image_b, label, prompt) or rankings, "
+            "as of Pick-a-Pic, HPDv2 or ImageReward.",
+            metavar="FILE",
+            panel=INPUT,
         ),
     ],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder that image paths are relative to; default: that of the table."),
+        option(
+            "Folder that image paths are relative to; default: that of the table.",
+            "--root",
+            metavar="FOLDER",
+            panel=INPUT,
+        ),
     ] = None,
+    limit: Annotated[int | None, limit_option("Number of first pairs that are judged.")] = None,
     ties: Annotated[
         str,
-        typer.Option(
-            help="Tie convention of the headline: imagereward, hpsv2, pickapic or acc_eq."
+        option(
+            "Tie convention of the headline: imagereward, hpsv2, pickapic or acc_eq.",
+            metavar="WORD",
+            panel=OUTPUT,
         ),
     ] = CONVENTION,
-    out: Annotated[
-        Path | None, typer.Option(help="Report to write: .json with all figures.")
-    ] = None,
+    out: Annotated[Path | None, out_option("Report to write: .json with all figures.")] = None,
     batch_size: BatchSize = 16,
     device: Device = AUTO,
     cache: UseCache = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the accuracy and calibration of a reward against human choices.
 
@@ -71,20 +103,24 @@ def validate_command(
     from ddpo.reward_quality.preference_file import read_preferences
     from ddpo.reward_quality.preferences import validate_pairs
 
-    rows = read_preferences(preferences, images)
+    rows = read_preferences(preferences, images, limit)
     scored = _score(found, rows, batch_size, cache, device)
     validation = validate_pairs(scored, lower_is_better=found.card.direction == "lower")
-    console = new_console()
-    print_validation(console, found.card.id, validation, ties)
-    _print_origin(console, rows)
+    source = {"preferences": preferences.name, "signature": found.signature, "headline": ties}
+    record = {**source, **validation.to_dict(), **_counts(rows)}
+    console = note_console() if as_json else new_console()
+    if as_json:
+        print_json(record)
+    else:
+        print_validation(console, found.card.id, validation, ties)
+        _print_origin(console, rows)
     for reason in scored.errors[:3]:
         console.print(f"[yellow]no score[/yellow]  {escape(reason)}", soft_wrap=True)
     console.print(escape(found.signature), soft_wrap=True)
     if out is not None:
         from ddpo.io.atomic import write_json
 
-        source = {"preferences": preferences.name, "signature": found.signature, "headline": ties}
-        write_json(out, {**source, **validation.to_dict(), **_counts(rows)})
+        write_json(out, record)
         console.print(f"wrote {escape(str(out))}", soft_wrap=True)
     if scored.failed:
         raise RewardFailure(
@@ -103,7 +139,7 @@ def _check_options(images: Path | None, ties: str, out: Path | None) -> None:
     if out is not None:
         check_output(out, ".json")
     if images is not None and not images.is_dir():
-        raise ConfigError(f"--images {images}: no such folder")
+        raise ConfigError(f"--root {images}: no such folder")
     from ddpo.stats.pairwise import CONVENTIONS
 
     if ties not in CONVENTIONS:

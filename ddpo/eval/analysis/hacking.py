@@ -47,7 +47,7 @@ LOOKS: Final = {
 }
 """Kinds of evidence that judge images independently of the trained reward → what adds them."""
 VARIETY: Final = {
-    DIVERSITY: "two or more images of each prompt (--seeds)",
+    DIVERSITY: "two or more images of each prompt (--per-prompt)",
     PROMPT_DEPENDENCE: "two or more prompts in a list",
 }
 """Kinds of evidence that show a collapse → what adds them."""

@@ -142,4 +142,6 @@ def _trained(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> tuple[Pr
     listed = nested(manifest, "prompts").get("list")
     if isinstance(listed, list) and listed:
         return tuple(map(Prompt, listed))
-    return load_prompts(config["prompts"]).prompts if config.get("prompts") else None
+    if not config.get("prompts"):
+        return None
+    return load_prompts(config["prompts"]).first(config.get("prompt_limit") or None).prompts

@@ -108,6 +108,7 @@ def load_splits(
     *,
     model: str = "",
     leaks: Literal["report", "drop"] = "report",
+    limit: int | None = None,
 ) -> tuple[tuple[Split, SplitFacts], ...]:
     """The splits of an evaluation, each checked against the training prompts.
 
@@ -125,6 +126,7 @@ def load_splits(
         model: id of the base model, for the default lists.
         leaks: "report" leaves leaked held-out prompts in their split, "drop" leaves them out.
             Prompts that are near by design stay.
+        limit: largest number of prompts of each list, the first of it; None for all.
 
     Raises:
         PromptError: a list cannot be read or is empty, a name is given twice, one prompt has two
@@ -137,7 +139,8 @@ def load_splits(
     shared = with_shared_metadata([found for found, _ in sets])
     splits: list[tuple[Split, SplitFacts]] = []
     for found, (_, role) in zip(shared, sets, strict=True):
-        loaded = _loaded(found, role, trained, drop=leaks == "drop")
+        first = found.first(limit)
+        loaded = _noting_limit(_loaded(first, role, trained, drop=leaks == "drop"), found, first)
         if loaded[0].prompts:
             splits.append(_noting_shared(loaded, [split for split, _ in splits]))
         elif names:
@@ -271,6 +274,16 @@ def _notes(
             "Counted as unseen, since only a wider kind was trained on: "
             f"{len(kin)} of the {len(kept)} prompts of {name} ({some})."
         )
+
+
+def _noting_limit(
+    loaded: tuple[Split, SplitFacts], found: PromptSet, first: PromptSet
+) -> tuple[Split, SplitFacts]:
+    """The split, whose source says how many prompts of its list were taken."""
+    split, facts = loaded
+    if len(first) == len(found):
+        return loaded
+    return split, replace(facts, source=f"{facts.source}, its first {len(first)} of {len(found)}")
 
 
 def _noting_shared(

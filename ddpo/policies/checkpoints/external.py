@@ -96,7 +96,7 @@ def fetch(name: str, base: str | None) -> Path | None:
 def needs_base(path: Path | str) -> CheckpointError:
     """The error for a checkpoint that does not name its base model."""
     return CheckpointError(
-        f"{path} was not made by ddpo and does not name its base model: give --base MODEL"
+        f"{path} was not made by ddpo and does not name its base model: give --model MODEL"
     )
 
 

@@ -73,7 +73,7 @@ def export(
         StorageFailure: The disk is full; nothing is left at `to`.
     """
     info = find_checkpoint(path, model, trust)
-    with owned_file(to, "ddpo export", "--to"), reading(info.folder / POLICY_FILE):
+    with owned_file(to, "ddpo export", "--out"), reading(info.folder / POLICY_FILE):
         _write_export(info, to, merge)
     return info
 
@@ -87,7 +87,7 @@ def _write_export(info: CheckpointInfo, to: Path, merge: bool) -> None:
             f"its weights are {info.weights.name}"
         )
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise RunExistsError(f"{to} is not an empty folder: choose another --to")
+        raise RunExistsError(f"{to} is not an empty folder: choose another --out")
     check_not_of_a_run(to)
     whole = merge or info.kind == "full"
     if not whole:
