@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ddpo.author_errors import author_failure
 from ddpo.cli.console import echo, one_line_warnings, quiet_libraries, silent_writer_threads
 from ddpo.cli.options import DEVICE_HELP, Trust, number_option
 from ddpo.distributed import follow_quietly, is_first_process
@@ -266,11 +267,14 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
     except KeyboardInterrupt:
         _report_interruption(folder)
         raise typer.Exit(130) from None
-    except DdpoError as error:
-        written = (folder / "config.json").exists()
-        if not started and (isinstance(error, UserError) or not written):
+    except (Exception, SystemExit) as error:
+        failure = error if isinstance(error, DdpoError) else author_failure(error)
+        if failure is None:
             raise
-        raise type(error)(f"{error} — {_remainder(folder, error)}") from error
+        written = (folder / "config.json").exists()
+        if not written or (not started and isinstance(failure, UserError)):
+            raise
+        raise type(failure)(f"{failure} — {_remainder(folder, failure)}") from error
     echo(f"Run folder: {folder}")
     options = _trust_options(folder, ("reward", "model"))
     echo(f"Next: ddpo eval --checkpoint {shlex.quote(str(folder))}{options}")

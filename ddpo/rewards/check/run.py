@@ -6,8 +6,9 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from ddpo.author_errors import author_line
 from ddpo.devices import AUTO, resolve_device
-from ddpo.errors import ConfigError, one_line
+from ddpo.errors import ConfigError
 from ddpo.registry import unknown_name
 from ddpo.rewards.base import Reward
 from ddpo.rewards.check.definition import Check, CheckFailed, CheckResult, CheckSkipped, Outcome
@@ -152,7 +153,7 @@ def _probe(check: Check, tested: RewardUnderTest) -> tuple[Outcome, str]:
     except CheckFailed as error:
         return "failed", str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a reward may raise anything
-        return "failed", f"raised {one_line(error)}"
+        return "failed", f"raised {author_line(error)}"
 
 
 def iter_results(

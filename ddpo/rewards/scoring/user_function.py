@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
 
+from ddpo.author_errors import definition_place
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError, ContractBroken, RewardFailure, RewardLoadError
 from ddpo.rewards.card import PLACEMENT, RewardCard, RewardOption
@@ -303,8 +304,13 @@ class FunctionReward:
         for places in self._calls(batch):
             part = batch if len(places) == len(batch) else batch.take(places)
             positional, named = self._arguments(part)
-            returned, info = _scores_and_info(self._function(*positional, **named))
-            for place, score in zip(places, self._as_list(returned, len(part)), strict=True):
+            result = self._function(*positional, **named)
+            try:
+                returned, info = _scores_and_info(result)
+                found = _as_list(returned, len(part))
+            except ContractBroken as error:
+                raise ContractBroken(self._at_function(str(error))) from error
+            for place, score in zip(places, found, strict=True):
                 scores[place] = score
             for name, values in _numbers_per_image(info, len(part)).items():
                 column = parts.setdefault(name, torch.full((len(batch),), math.nan))
@@ -312,7 +318,8 @@ class FunctionReward:
         for index, score in enumerate(scores):
             if score is not None and not math.isfinite(score):
                 advice = "return None for an image that cannot be scored"
-                raise RewardFailure(f"the score of image {index} is {score}; {advice}")
+                text = f"the score of image {index} is {score}; {advice}"
+                raise RewardFailure(self._at_function(text))
         values = [math.nan if score is None else score for score in scores]
         errors = tuple(NO_SCORE if score is None else None for score in scores)
         return RewardOutput(torch.tensor(values, dtype=torch.float32), parts, errors)
@@ -344,18 +351,24 @@ class FunctionReward:
         positional = [given.pop(name) for name in found.positional if name in given]
         return positional, given
 
-    def _as_list(self, returned: Any, count: int) -> Sequence[float | None]:
-        """The scores of one call of the function."""
-        try:
-            scores = [None if score is None else float(score) for score in returned]
-        except (TypeError, ValueError) as error:
-            kind = type(returned).__name__
-            raise ContractBroken(
-                f"the function must return one number per image, got {kind} ({error})"
-            ) from error
-        if len(scores) != count:
-            raise ContractBroken(f"the function returned {len(scores)} scores for {count} images")
-        return scores
+    def _at_function(self, text: str) -> str:
+        """A text with the place of the function before it, where its file is known."""
+        place = definition_place(self._function)
+        return f"{place}: {text}" if place else text
+
+
+def _as_list(returned: Any, count: int) -> Sequence[float | None]:
+    """The scores of one call of the function."""
+    try:
+        scores = [None if score is None else float(score) for score in returned]
+    except (TypeError, ValueError) as error:
+        kind = type(returned).__name__
+        raise ContractBroken(
+            f"the function must return one number per image, got {kind} ({error})"
+        ) from error
+    if len(scores) != count:
+        raise ContractBroken(f"the function returned {len(scores)} scores for {count} images")
+    return scores
 
 
 def _scores_and_info(returned: Any) -> tuple[Any, Mapping[str, Any]]:
