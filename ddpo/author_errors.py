@@ -37,6 +37,8 @@ STANDARD_LIBRARY: Final = Path(os.__file__).parent
 CELLS: Final = ("<", "ipykernel_")
 """Parts of the file names that interactive Python gives to its input."""
 
+CALL: Final = "__call__"
+
 _folders: set[Path] = set()
 _packages: set[str] = set()
 _files: set[str] = set()
@@ -115,7 +117,7 @@ def _code_of(found: Any) -> CodeType | None:
             break
         found = inner
     if not hasattr(found, "__code__"):
-        found = getattr(type(found), "__call__", None)
+        found = getattr(type(found), CALL, None)
     code = getattr(found, "__code__", None)
     return code if isinstance(code, CodeType) else None
 

@@ -15,7 +15,10 @@ from ddpo.cli.console import echo
 __all__ = ["ENVIRONMENT", "TRACEBACK_HELP", "add_option", "follow", "show_chain", "turn_on"]
 
 ENVIRONMENT: Final = "DDPO_TRACEBACK"
-TRACEBACK_HELP: Final = f"Tracebacks of failing rewards, algorithms, models and packages. {ENVIRONMENT}=1 does the same."
+TRACEBACK_HELP: Final = (
+    "Tracebacks of failing rewards, algorithms, models and packages. "
+    f"{ENVIRONMENT}=1 does the same."
+)
 LOGGER: Final = "ddpo.author_errors"
 
 
