@@ -12,7 +12,7 @@ import typer
 
 import ddpo
 from ddpo.author_errors import author_failure
-from ddpo.cli import cache, recipes, rewards
+from ddpo.cli import algorithms, cache, recipes, rewards
 from ddpo.cli.console import echo, one_line_warnings
 from ddpo.cli.doctor import doctor_command
 from ddpo.cli.evaluate import compare_command, evaluate_command
@@ -68,6 +68,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(rewards.app, name="rewards")
+app.add_typer(algorithms.app, name="algorithms")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(cache.app, name="cache")
 app.command("train")(train_command)

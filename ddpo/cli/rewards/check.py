@@ -64,13 +64,13 @@ def check_command(
         print_json(records)
     else:
         console = new_console()
-        console.print(_table(results))
-        console.print(_summary(reward, results), soft_wrap=True)
+        console.print(conformance_table(results))
+        console.print(conformance_summary(reward, results), soft_wrap=True)
     if not all(result.ok for result in results):
         raise typer.Exit(1)
 
 
-def _table(results: list[CheckResult]) -> Table:
+def conformance_table(results: list[CheckResult]) -> Table:
     table = simple_table()
     table.add_column("check", no_wrap=True, style="bold")
     table.add_column("outcome", no_wrap=True)
@@ -88,7 +88,7 @@ def _table(results: list[CheckResult]) -> Table:
     return table
 
 
-def _summary(reward: str, results: list[CheckResult]) -> str:
+def conformance_summary(reward: str, results: list[CheckResult]) -> str:
     """One line with the verdict and the number of results of each outcome."""
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in COLORS}
     listed = ", ".join(
