@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ddpo.cli.console import escape, new_console, print_json, quiet_libraries, simple_table
+from ddpo.cli.console import echo, escape, new_console, print_json, quiet_libraries, simple_table
 from ddpo.cli.options import AUTO, AsJson, Device, RewardName
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ def check_command(
         typer.Option(help="Prompt of the probe images, for a reward that needs a certain one."),
     ] = None,
     device: Device = AUTO,
+    limit: Annotated[
+        float | None,
+        typer.Option("--timeout", help="Seconds for all checks; those left are failures.", min=0),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report which promises a reward keeps, such as batch invariance, order and gradients.
@@ -55,10 +59,10 @@ def check_command(
     if resolve_card(reward).weights:
         quiet_libraries()  # takes seconds, so only for a reward that loads models
     results = []
-    with new_console(stderr=True).status(f"checking {escape(reward)}") as status:
-        for result in iter_results(reward, expected, only or None, probe, device):
-            results.append(result)
-            status.update(f"checking {escape(reward)}: {result.name} {result.outcome}")
+    for result in iter_results(reward, expected, only or None, probe, device, limit, _say):
+        results.append(result)
+        word = WORDS.get(result.outcome, result.outcome)
+        _say(f"{result.name}: {word} ({result.seconds:.2f} s)")
     if as_json:
         records = [dataclasses.asdict(result) for result in results]
         print_json(records)
@@ -68,6 +72,11 @@ def check_command(
         console.print(conformance_summary(reward, results), soft_wrap=True)
     if not all(result.ok for result in results):
         raise typer.Exit(1)
+
+
+def _say(line: str) -> None:
+    """Prints progress on standard error, so that standard output keeps the whole result."""
+    echo(line, err=True)
 
 
 def conformance_table(results: list[CheckResult]) -> Table:
