@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import traceback
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -77,7 +78,7 @@ def show_chain(error: BaseException) -> None:
         found = found.__cause__
 
 
-def add_option(commands: dict[str, Any]) -> None:
+def add_option(commands: Mapping[str, Any]) -> None:
     """Adds `--traceback` to commands and, for groups, to theirs.
 
     Args:

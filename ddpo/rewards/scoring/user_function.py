@@ -77,7 +77,6 @@ def card_of_function(function: Callable[..., Any], reference: str, version: str)
     """
     name = _name(function, reference)
     found = parameters_of(function, name)
-    kinds: tuple[Input, ...] = ("image", "prompt", "metadata")
     return RewardCard(
         id=name.lower(),
         version=version,
@@ -85,8 +84,8 @@ def card_of_function(function: Callable[..., Any], reference: str, version: str)
         load=reference,
         family="user",
         flaws="not stated",
-        inputs=tuple(kind for kind in kinds if kind in found.inputs.values()),
-        optional=tuple(kind for kind in kinds if _is_optional(found, kind)),
+        inputs=tuple(kind for kind, _ in WORDS if kind in found.inputs.values()),
+        optional=tuple(kind for kind, _ in WORDS if _is_optional(found, kind)),
         preprocessing="uint8 [batch, height, width, 3]",
         dtype="as the function returns",
         code_licence="not stated",
@@ -166,7 +165,8 @@ def card_of_class(found: type, reference: str, version: str) -> RewardCard:
         RewardOption(parameter.name, _default_of(parameter), "")
         for parameter in _constructor_parameters(found)
     )
-    return replace(card, id=found.__name__.lower(), summary=_first_line(found), options=options)
+    summary = (_described(found) or "a user's class, without a docstring").splitlines()[0]
+    return replace(card, id=found.__name__.lower(), summary=summary, options=options)
 
 
 def function_of_class(found: type, options: Mapping[str, Any]) -> Callable[..., Any]:
@@ -205,10 +205,6 @@ def _default_of(parameter: inspect.Parameter) -> Any:
     if parameter.name in PLACEMENT:
         return AUTO
     return parameter.default if _has_default(parameter) else None
-
-
-def _first_line(found: Any) -> str:
-    return (_described(found) or "a user's class, without a docstring").splitlines()[0]
 
 
 def _add_unfilled(inputs: dict[str, Input], named: Sequence[inspect.Parameter]) -> None:
@@ -352,7 +348,7 @@ class FunctionReward:
         return positional, given
 
     def _at_function(self, text: str) -> str:
-        """A text with the place of the function before it, where its file is known."""
+        """A text with the function's place before it, if known."""
         place = definition_place(self._function)
         return f"{place}: {text}" if place else text
 
