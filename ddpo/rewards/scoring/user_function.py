@@ -1,8 +1,4 @@
-"""A function as a reward: `f(images, prompts, metadata)`, with one number per image.
-
-The prompts and the metadata may be left out. The form `(scores, info)` of ddpo-pytorch, TRL and
-flow_grpo is read too.
-"""
+"""A function as a reward: `f(images, prompts, metadata)`, with a number per image, or with info."""
 
 from __future__ import annotations
 
@@ -252,7 +248,7 @@ def _has_default(parameter: inspect.Parameter) -> bool:
 
 
 def _is_optional(found: Parameters, kind: Input) -> bool:
-    return any(found.inputs[name] == kind for name in found.optional)
+    return kind in {found.inputs[name] for name in found.optional}
 
 
 def _name(function: Callable[..., Any], reference: str) -> str:
@@ -314,8 +310,9 @@ class FunctionReward:
         for index, score in enumerate(scores):
             if score is not None and not math.isfinite(score):
                 advice = "return None for an image that cannot be scored"
-                text = f"the score of image {index} is {score}; {advice}"
-                raise RewardFailure(self._at_function(text))
+                raise RewardFailure(
+                    self._at_function(f"the score of image {index} is {score}; {advice}")
+                )
         values = [math.nan if score is None else score for score in scores]
         errors = tuple(NO_SCORE if score is None else None for score in scores)
         return RewardOutput(torch.tensor(values, dtype=torch.float32), parts, errors)
@@ -336,7 +333,7 @@ class FunctionReward:
         """Positional and named arguments for images of which all or none have a prompt."""
         found = self._parameters
         bare = not any(prompt.text for prompt in batch.prompts)
-        given: dict[str, Any] = dict(self._options)
+        given = dict(self._options)
         for name, kind in found.inputs.items():
             if kind == "image":
                 given[name] = batch.uint8
@@ -378,10 +375,9 @@ def _scores_and_info(returned: Any) -> tuple[Any, Mapping[str, Any]]:
         returned, info = returned
     if isinstance(returned, Mapping):
         if TOTAL not in returned:
-            names = ", ".join(map(str, returned))
             raise ContractBroken(
-                f"the function returned several scores ({names}): return one number per image, "
-                f"or their total as {TOTAL!r}"
+                f"the function returned several scores ({', '.join(map(str, returned))}): "
+                f"return one number per image, or their total as {TOTAL!r}"
             )
         others = {name: values for name, values in returned.items() if name != TOTAL}
         return returned[TOTAL], {**info, **others}
