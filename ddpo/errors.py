@@ -16,6 +16,7 @@ DdpoError
 ├── RewardFailure           (RuntimeError) a reward that failed while scoring
 │   ├── ContractBroken      a result other than one float32 score per image
 │   └── RewardUnavailable   (ConnectionError) a back end that does not answer now
+├── UserCodeFailure         (RuntimeError) an algorithm, model or package that failed in a run
 └── TrainingDiverged        (ArithmeticError) a non-finite loss, or a wrong first ratio
 """
 
@@ -45,6 +46,7 @@ __all__ = [
     "TrainingDiverged",
     "UnknownNameError",
     "UntrustedError",
+    "UserCodeFailure",
     "UserError",
     "nearest",
     "one_line",
@@ -143,6 +145,10 @@ class RewardUnavailable(RewardFailure, ConnectionError):
     """
 
     retry_after_s: float | None = None
+
+
+class UserCodeFailure(DdpoError, RuntimeError):
+    """An algorithm, model or package that raised, or returned what its contract forbids."""
 
 
 class TrainingDiverged(DdpoError, ArithmeticError):

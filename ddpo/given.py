@@ -6,12 +6,14 @@ the function of a notebook cell trains like that of a file. A run records the ha
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import re
 from types import CodeType
 from typing import Any, Final
 
+from ddpo.author_errors import authored_file
 from ddpo.errors import RewardLoadError, nearest
 
 __all__ = ["MODULE", "given", "name_of"]
@@ -31,6 +33,8 @@ def name_of(found: Any) -> str:
     own = getattr(found, "__name__", type(found).__name__)
     name = own if own.isidentifier() else re.sub(r"\W+", "_", own).strip("_")
     _objects[name] = (found, _digest(found))
+    for code in _codes_of(found):
+        authored_file(code.co_filename)
     return f"{MODULE}:{name}"
 
 
@@ -46,6 +50,19 @@ def given(name: str) -> tuple[Any, str]:
         raise RewardLoadError(f"{MODULE}:{name} is not known in this process; {hint}")
     found, digest = _objects[name]
     return found, f"given {name} sha256:{digest}"
+
+
+def _codes_of(found: Any) -> list[CodeType]:
+    """The code of a function, or of the methods of a class or of an object's class."""
+    subject = inspect.unwrap(found) if callable(found) else found
+    if isinstance(subject, functools.partial):
+        subject = subject.func
+    if inspect.isroutine(subject):
+        members = [subject]
+    else:
+        members = list(vars(subject if inspect.isclass(subject) else type(subject)).values())
+    codes = [getattr(member, "__code__", None) for member in members]
+    return [code for code in codes if isinstance(code, CodeType)]
 
 
 def _digest(found: Any) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
+from ddpo.author_errors import author_line, authored_package
 from ddpo.errors import RewardLoadError, UnknownNameError, nearest, one_line
 
 __all__ = ["Entry", "Registry", "explain_load_failure", "load_attribute", "nearest", "unknown_name"]
@@ -59,12 +60,12 @@ def explain_load_failure(error: BaseException, module: str, install: str) -> str
         install: Command that installs a missing dependency, such as 'pip install "ddpo[vlm]"'.
     """
     if not isinstance(error, ImportError) or not error.name:
-        return one_line(error)
+        return author_line(error)
     dependency = error.name.partition(".")[0]
     own = dependency == module.partition(".")[0]
     if not isinstance(error, ModuleNotFoundError):
         if own:
-            return one_line(error)
+            return author_line(error)
         return (
             f"the Python module {dependency} is installed but cannot be used "
             f"({one_line(error)}): install another version of it, or reinstall it"
@@ -215,6 +216,8 @@ class Registry(Generic[T]):
         return values, failures
 
     def _load(self, entry: Entry[T]) -> None:
+        if isinstance(entry.source, EntryPoint):
+            authored_package(entry.source.value)
         try:
             value = _load_source(entry.source)
             if self._expected is not None and not isinstance(value, self._expected):

@@ -21,7 +21,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
-from ddpo.errors import RewardLoadError, UntrustedError, one_line
+from ddpo.author_errors import (
+    USER_MODULE,
+    author_line,
+    author_place,
+    authored_folder,
+    authored_package,
+)
+from ddpo.errors import RewardLoadError, UntrustedError
 from ddpo.given import MODULE as GIVEN_MODULE
 from ddpo.given import given
 from ddpo.io.atomic import named_path
@@ -212,6 +219,7 @@ def loaded_files(target: str, kind: str) -> dict[str, str]:
 def _run_user_file(path: Path, source: bytes, files: Mapping[str, str], kind: str) -> ModuleType:
     """The module of a file, run with its folder first in `sys.path`, as Python runs a script."""
     folder = str(path.absolute().parent)
+    authored_folder(path.absolute().parent)
     digest = hashlib.sha256(repr((str(path.resolve()), sorted(files.items()))).encode()).hexdigest()
     places = {(path.absolute().parent / name).resolve() for name in files}
     _forget_helpers(places, {Path(name).parts[0].removesuffix(".py") for name in files})
@@ -221,7 +229,7 @@ def _run_user_file(path: Path, source: bytes, files: Mapping[str, str], kind: st
     sys.dont_write_bytecode = True  # its time stamps in seconds are too coarse for edited helpers
     sys.path.insert(0, folder)
     try:
-        module = _execute(f"ddpo_user_{path.stem}_{digest[:16]}", path, source, kind)
+        module = _execute(f"{USER_MODULE}{path.stem}_{digest[:16]}", path, source, kind)
     finally:
         sys.dont_write_bytecode = written
         if folder in sys.path:  # the file may have changed it
@@ -251,7 +259,7 @@ def _forget_helpers(places: set[Path], tops: set[str]) -> None:
     """
     for name, module in list(sys.modules.items()) if _own_places else ():
         file = getattr(module, "__file__", None)
-        place = Path(file).resolve() if file and not name.startswith("ddpo_user_") else None
+        place = Path(file).resolve() if file and not name.startswith(USER_MODULE) else None
         if place in _own_places and (place in places or name.partition(".")[0] in tops):
             # Parent packages go too, since one without __init__.py has no file to compare.
             for cut in range(name.count(".") + 1):
@@ -277,15 +285,17 @@ def _execute(name: str, path: Path, source: bytes, kind: str) -> ModuleType:
         exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102  # the user's own file
     except (Exception, SystemExit) as error:
         del sys.modules[name]
+        cause = explain_load_failure(error, name, "install it")
+        place = author_place(error) or ""
         line = _line_in(error, str(path))
-        raise RewardLoadError(
-            f"{kind} file {path}{line}: {explain_load_failure(error, name, 'install it')}"
-        ) from error
+        if place and cause.startswith(f"{place}: ") and place.endswith(f"{path.name}{line}"):
+            cause = cause.removeprefix(f"{place}: ")  # it is the file that is named already
+        raise RewardLoadError(f"{kind} file {path}{line}: {cause}") from error
     return module
 
 
 def _line_in(error: BaseException, path: str) -> str:
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == path:
         return f":{error.lineno}"
     line = ""
     trace = error.__traceback__
@@ -323,6 +333,7 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
     if module == GIVEN_MODULE:
         return given(attribute)
     _reach_current_folder(module)
+    authored_package(module)
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -336,7 +347,7 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
         ) from error
     except (Exception, SystemExit) as error:
         raise RewardLoadError(
-            f"{kind} {module}:{attribute} cannot be imported: {one_line(error)}"
+            f"{kind} {module}:{attribute} cannot be imported: {author_line(error)}"
         ) from error
     found = _attribute(imported, attribute, module)
     _loaded_words.add(f"{module}:{attribute}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from ddpo.api.rewards import RewardLike
     from ddpo.eval.report.data import Report
     from ddpo.trainer.config import TrainConfig
-    from ddpo.trainer.monitoring.events import Event
+    from ddpo.trainer.monitoring.events import Event, IterationDone
 
-__all__ = ["Run", "evaluate", "load_run", "train"]
+__all__ = ["Run", "evaluate", "iteration_line", "load_run", "train"]
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -50,7 +52,7 @@ def train(
         device: device of the model, such as "cuda".
         recipe: TOML file of settings, or the name of a built-in recipe.
         settings: further settings by name, such as {"optim.lr": 1e-4}.
-        observe: receiver of each event; None prints one line per iteration.
+        observe: receiver of each event; None logs one line per iteration at the level INFO.
 
     Raises:
         UserError: a setting, name or folder does not fit; raised before anything is written.
@@ -59,6 +61,7 @@ def train(
     """
     from ddpo.api.rewards import spec_of
     from ddpo.trainer import train as start
+    from ddpo.trainer.run.naming import new_run_folder
     from ddpo.trainer.settings import resolve_config
 
     named = {
@@ -73,7 +76,7 @@ def train(
     given = {name: value for name, value in named.items() if value is not None}
     layers = _layers({"reward": spec_of(reward), **given}, recipe, settings or {})
     config = resolve_config(layers)
-    folder = Path(out).expanduser() if out is not None else _new_folder(config.reward)
+    folder = Path(out).expanduser() if out is not None else new_run_folder(config.reward)
     return _followed(start(config, folder), folder, observe)
 
 
@@ -94,15 +97,8 @@ def _layers(
     return [*below, (GIVEN, values)]
 
 
-def _new_folder(reward: str) -> Path:
-    """runs/<reward>-<time>."""
-    word = reward.rpartition(":")[2] if reward.startswith("ddpo.given:") else reward
-    name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in word)
-    return Path("runs") / f"{name.strip('-.')[:60]}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
 def _followed(events: Any, folder: Path, observe: Callable[[Event], object] | None) -> Run:
-    show = observe or _print_iteration
+    show = observe or _log_iteration
     try:
         for event in events:
             show(event)
@@ -111,16 +107,19 @@ def _followed(events: Any, folder: Path, observe: Callable[[Event], object] | No
     return Run(folder)
 
 
-def _print_iteration(event: Event) -> None:
+def _log_iteration(event: Event) -> None:
     from ddpo.trainer.monitoring.events import IterationDone
 
     if isinstance(event, IterationDone):
-        metrics = event.metrics
-        spread = "" if metrics.reward_se is None else f" ± {metrics.reward_se:.2g}"
-        print(  # noqa: T201  # a notebook has no other place
-            f"iteration {metrics.iteration}: reward {metrics.reward_mean:.4g}{spread}, "
-            f"{metrics.seconds:.0f} s"
-        )
+        log.info("%s", iteration_line(event))
+
+
+def iteration_line(event: IterationDone) -> str:
+    """One line about a finished iteration, for `observe` of notebooks and for logs."""
+    metrics = event.metrics
+    spread = "" if metrics.reward_se is None else f" ± {metrics.reward_se:.2g}"
+    reward = f"reward {metrics.reward_mean:.4g}{spread}"
+    return f"iteration {metrics.iteration}: {reward}, {metrics.seconds:.0f} s"
 
 
 def load_run(path: str | Path) -> Run:
@@ -189,7 +188,7 @@ class Run:
         Args:
             iterations: new total of iterations; None for that of the run.
             settings: settings by name that may change.
-            observe: receiver of each event; None prints one line per iteration.
+            observe: receiver of each event; None logs one line per iteration at the level INFO.
 
         Raises:
             UserError: the run cannot be resumed with these settings.

@@ -11,7 +11,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import ddpo
-from ddpo.cli import cache, recipes, rewards, verbosity
+from ddpo.author_errors import author_failure
+from ddpo.cli import algorithms, cache, recipes, rewards, verbosity
 from ddpo.cli.commands import Commands, Group
 from ddpo.cli.console import echo, one_line_warnings
 from ddpo.cli.doctor import doctor_command
@@ -19,6 +20,7 @@ from ddpo.cli.evaluate import compare_command, evaluate_command
 from ddpo.cli.export import export_command
 from ddpo.cli.sample import sample_command
 from ddpo.cli.streams import flush_output, open_standard_streams
+from ddpo.cli.tracebacks import TRACEBACK_HELP, add_option, follow, show_chain, turn_on
 from ddpo.cli.train import train_command
 from ddpo.distributed import let_first_process_report
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, UserError, one_line, refusal
@@ -31,6 +33,10 @@ SUMMARY = "Finetune text-to-image diffusion models on rewards, and learn whether
 
 class _Program(Group):
     """The commands; what a user mistyped is repeated to the terminal without control characters."""
+
+    def __init__(self, *arguments: Any, **extra: Any) -> None:
+        super().__init__(*arguments, **extra)
+        add_option(self.commands)
 
     def make_context(self, *arguments: Any, **extra: Any) -> Any:
         with _printable_mistakes():
@@ -62,6 +68,7 @@ app = Commands(
     pretty_exceptions_enable=False,
 )
 app.add_typer(rewards.app, name="rewards")
+app.add_typer(algorithms.app, name="algorithms")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(cache.app, name="cache")
 app.command("train")(train_command)
@@ -83,10 +90,13 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help=TRACEBACK_HELP)] = False,
 ) -> None:
     """Options of the program itself."""
     from ddpo.user_code import forget_loaded_words
 
+    follow()
+    turn_on(traceback)
     forget_loaded_words()
 
 
@@ -107,19 +117,29 @@ def main() -> None:
                 app()
         finally:
             flush_output()
-    except UserError as error:
-        _report(f"error: {one_line(error)}", 2)
     except DdpoError as error:
-        _report(f"failed: {one_line(error)}", 1)
+        _report_error(error)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(1)
-    except (OSError, MemoryError, ImportError) as error:
-        reason = refusal(error)
-        if reason is None:
-            raise
-        _report(f"error: {reason}", 2)
+    except (Exception, SystemExit) as error:
+        failure = author_failure(error)
+        if failure is not None:
+            _report_error(failure, error)
+        if isinstance(error, OSError | MemoryError | ImportError):
+            reason = refusal(error)
+            if reason is not None:
+                _report(f"error: {reason}", 2)
+        raise
+
+
+def _report_error(error: DdpoError, cause: BaseException | None = None) -> NoReturn:
+    """Ends the program with the line of an error, after its traceback if that is asked for."""
+    show_chain(cause or error)
+    if isinstance(error, UserError):
+        _report(f"error: {one_line(error)}", 2)
+    _report(f"failed: {one_line(error)}", 1)
 
 
 def _check_working_folder() -> None:

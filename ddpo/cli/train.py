@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from contextlib import ExitStack, closing
 from itertools import chain, islice
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ddpo.author_errors import author_failure
 from ddpo.cli.commands import examples
 from ddpo.cli.console import (
     echo,
@@ -162,10 +162,9 @@ def _dry_run(folder: Path, layers: Layers, track: list[str]) -> None:
 
 def _default_folder(layers: Layers) -> Path:
     """runs/<reward>-<time>."""
-    from ddpo.rewards.spec import redacted
+    from ddpo.trainer.run.naming import new_run_folder
 
-    reward = redacted(str(_merged(layers).get("reward", "compressibility")))
-    return Path("runs") / f"{_slug(reward)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return new_run_folder(str(_merged(layers).get("reward", "compressibility")))
 
 
 def _joined(rewards: list[str] | None, combination: str | None) -> str | None:
@@ -205,10 +204,6 @@ def _merged(layers: Layers) -> dict[str, Any]:
     for _, layer in layers:
         values = merged(values, layer)
     return values
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in text).strip("-.")[:60]
 
 
 def _checked_trackers(names: list[str]) -> list[str]:
@@ -259,11 +254,14 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
     except KeyboardInterrupt:
         _report_interruption(folder)
         raise typer.Exit(130) from None
-    except DdpoError as error:
-        written = (folder / "config.json").exists()
-        if not started and (isinstance(error, UserError) or not written):
+    except (Exception, SystemExit) as error:
+        failure = error if isinstance(error, DdpoError) else author_failure(error)
+        if failure is None:
             raise
-        raise type(error)(f"{error} — {_remainder(folder, error)}") from error
+        written = (folder / "config.json").exists()
+        if not written or (not started and isinstance(failure, UserError)):
+            raise
+        raise type(failure)(f"{failure} — {_remainder(folder, failure)}") from error
     echo(f"Run folder: {folder}")
     if is_quiet():
         return
@@ -272,7 +270,10 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
 
 
 def _report_interruption(folder: Path) -> None:
-    if (folder / "config.json").exists():
+    if (folder / "config.json").exists() and not (folder / "state").exists():
+        hint = _resume_hint(folder)
+        echo(f"Stopped. No iteration was finished; repeat the command, or {hint}")
+    elif (folder / "config.json").exists():
         echo(f"Stopped. The finished iterations are kept; {_resume_hint(folder)}")
     else:
         echo("Stopped before anything was written.")
@@ -293,9 +294,9 @@ def _trust_options(folder: Path, settings: tuple[str, ...] | None = None) -> str
 def _remainder(folder: Path, error: DdpoError) -> str:
     """The state that a failed run leaves, and the next step."""
     state = folder / "state"
-    kept = "no iteration was finished"
-    if state.exists():
-        kept = f"the finished iterations are kept in {state}"
+    if not state.exists():
+        return f"no iteration was finished; repeat the command, or {_resume_hint(folder)}"
+    kept = f"the finished iterations are kept in {state}"
     if isinstance(error, TrainingDiverged):
         return f"{kept}; resumed, the run would end here again: start another"
     return f"{kept}; {_resume_hint(folder)}"

@@ -10,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddpo.author_errors import author_line
 from ddpo.devices import AUTO, resolve_device
-from ddpo.errors import ConfigError, MissingResourceError, RewardLoadError, UserError, one_line
+from ddpo.errors import ConfigError, MissingResourceError, RewardLoadError, UserError
 from ddpo.io.reading import reading
 from ddpo.policies.base_model import model_folder, open_model
 from ddpo.policies.checkpoints.folder import (
@@ -149,9 +150,9 @@ def _make_policy(
         policy = factory(device, dtype)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RewardLoadError(
-            f"model {model!r} of {origin} cannot be made: {one_line(error)}"
+            f"model {model!r} of {origin} cannot be made: {author_line(error)}"
         ) from error
     if not isinstance(policy, TrainablePolicy):
         missing = ", ".join(name for name in MEMBERS if not hasattr(policy, name))

@@ -20,6 +20,7 @@ from ddpo.errors import TrainingDiverged
 from ddpo.policies.policy import Policy
 from ddpo.trainer.advantages import SampleWeights
 from ddpo.trainer.algorithms import Algorithm
+from ddpo.trainer.algorithms.contract import sample_losses
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.grad_scaler import GradScaler
 from ddpo.trainer.likelihoods import ItemLikelihoods, Likelihood
@@ -172,7 +173,7 @@ class _Gradients:
         new = found.new_log_probs
         old = new.detach() if found.old_log_probs is None else found.old_log_probs
         weights = self.weights[moved(torch.from_numpy(items.images), self.weights.device)]
-        losses = self.algorithm.loss(new, old, weights, self.config)
+        losses = sample_losses(self.algorithm, new, old, weights, self.config)
         return losses if found.kl is None else losses + self.config.optim.kl * found.kl
 
 

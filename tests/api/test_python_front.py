@@ -175,10 +175,12 @@ def test_short_forms(levels: np.ndarray[Any, Any]) -> None:
 
 @pytest.mark.slow
 def test_a_function_of_a_cell_trains_resumes_and_is_evaluated(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "ddpo.api.runs")
     run = ddpo.train(redness, out=tmp_path / "run", iterations=1, settings=SETTINGS)
-    assert capsys.readouterr().out.startswith("iteration 1: reward ")
+    assert capsys.readouterr().out == ""
+    assert [text.startswith("iteration 1: reward ") for text in caplog.messages] == [True]
     assert run.config.reward == "ddpo.given:redness"
     run.resume(iterations=2)
     again = ddpo.load_run(tmp_path / "run")

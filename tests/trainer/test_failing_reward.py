@@ -182,7 +182,7 @@ def test_an_outage_from_the_start_is_stopped_after_the_first_batch(
         code, _, err = start(server, out, iterations=1)
         assert code == 1
         assert f"tried {TRIES} times (4 of 4 images) — no iteration was finished; " in said(err)
-        assert f"; resume with: ddpo train --resume {out}" in said(err)
+        assert f"resume with: ddpo train --resume {out}" in said(err)
         assert len(server.requests) == 4 * TRIES
         server.then = "by picture"
         assert ddpo("train", "--resume", out)[0] == 0
@@ -212,7 +212,7 @@ def test_a_bad_answer_costs_its_image_alone(
         assert code == 1
         assert re.search(
             rf"could score none of 8 images; the first: {reason}.* — "
-            r"no iteration was finished; resume with:",
+            r"no iteration was finished; repeat the command, or resume with:",
             said(err),
         )
         assert len(server.requests) == 8

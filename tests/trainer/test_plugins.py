@@ -273,7 +273,7 @@ def test_bad_algorithms_are_reported_in_one_line(
     ("name", "error", "message"),
     [
         ("{file}:number", RewardLoadError, "is a int, not a factory"),
-        ("{file}:broken", RewardLoadError, "cannot be made: ValueError: no such chip"),
+        ("{file}:broken", RewardLoadError, "made: .*mine.py:23: ValueError: no such chip"),
         ("{file}:not_a_model", RewardLoadError, "is a dict without model, latent_shape"),
         ("emojy", UnknownNameError, "unknown model 'emojy'; did you mean 'emoji'"),
     ],

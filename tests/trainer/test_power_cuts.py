@@ -74,6 +74,10 @@ def test_a_run_starts_where_another_was_cut_off_before_it_had_its_settings(
     (tmp_path / left).write_text("{")
     RunFolder.check_new(tmp_path)
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "iteration-000000.png").touch()
+    RunFolder.check_new(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("{}")  # an iteration was finished
     with pytest.raises(RunExistsError, match="already holds a run"):
         RunFolder.check_new(tmp_path)
     shutil.rmtree(tmp_path)

@@ -9,15 +9,26 @@ import typer
 
 from ddpo.cli.commands import examples
 from ddpo.cli.console import (
+    echo,
     escape,
     new_console,
-    note_console,
     print_json,
     quiet_libraries,
     simple_table,
 )
 from ddpo.cli.early import check_device_name
-from ddpo.cli.options import AUTO, INPUT, AsJson, Device, RewardName, option
+from ddpo.cli.options import (
+    AUTO,
+    EXECUTION,
+    INPUT,
+    AsJson,
+    Device,
+    RewardName,
+    number_option,
+    option,
+)
+from ddpo.cli.verbosity import is_quiet
+from ddpo.ranges import SECONDS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,6 +70,15 @@ def check_command(
         ),
     ] = None,
     device: Device = AUTO,
+    limit: Annotated[
+        float | None,
+        number_option(
+            SECONDS,
+            "Time limit for all checks, in seconds; those left are failures.",
+            "--timeout",
+            panel=EXECUTION,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report which promises a reward keeps, such as batch invariance, order and gradients.
@@ -76,22 +96,29 @@ def check_command(
     if resolve_card(reward).weights:
         quiet_libraries()  # takes seconds, so only for a reward that loads models
     results = []
-    with note_console().status(f"checking {escape(reward)}") as status:
-        for result in iter_results(reward, expected, only or None, probe, device):
-            results.append(result)
-            status.update(f"checking {escape(reward)}: {result.name} {result.outcome}")
+    for result in iter_results(reward, expected, only or None, probe, device, limit, _say):
+        results.append(result)
+        word = WORDS.get(result.outcome, result.outcome)
+        _say(f"{result.name}: {word} ({result.seconds:.2f} s)")
     if as_json:
         records = [dataclasses.asdict(result) for result in results]
         print_json(records)
     else:
         console = new_console()
-        console.print(_table(results))
-        console.print(_summary(reward, results), soft_wrap=True)
+        console.print(conformance_table(results))
+        console.print(conformance_summary(reward, results), soft_wrap=True)
     if not all(result.ok for result in results):
         raise typer.Exit(1)
 
 
-def _table(results: list[CheckResult]) -> Table:
+def _say(line: str) -> None:
+    """Prints progress on standard error, so that standard output keeps the whole result."""
+    if not is_quiet():
+        echo(line, err=True)
+
+
+def conformance_table(results: list[CheckResult]) -> Table:
+    """A table with one row for each result."""
     table = simple_table()
     table.add_column("check", no_wrap=True, style="bold")
     table.add_column("outcome", no_wrap=True)
@@ -109,7 +136,7 @@ def _table(results: list[CheckResult]) -> Table:
     return table
 
 
-def _summary(reward: str, results: list[CheckResult]) -> str:
+def conformance_summary(reward: str, results: list[CheckResult]) -> str:
     """One line with the verdict and the number of results of each outcome."""
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in COLORS}
     listed = ", ".join(

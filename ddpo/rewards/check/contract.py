@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from ddpo.author_errors import author_line
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
 from ddpo.rewards.check.reward_under_test import PROBE_NAMES, RewardUnderTest
@@ -38,7 +39,7 @@ def construction(tested: RewardUnderTest) -> str | None:
             try:
                 second.close()
             except Exception as error:
-                raise CheckFailed(f"the {time} close() raised {one_line(error)}") from error
+                raise CheckFailed(f"the {time} close() raised {author_line(error)}") from error
     return None
 
 

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpo.errors import ImageError, RewardFailure, one_line
+from ddpo.author_errors import author_line
+from ddpo.errors import ImageError, RewardFailure
 from ddpo.images import from_images, from_uint8, to_rgb
 from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
 from ddpo.rewards.check.reward_under_test import (
@@ -236,7 +237,7 @@ def _score_each(tested: RewardUnderTest, batches: Mapping[str, ImageBatch]) -> s
         try:
             output = tested.score(batch)
         except Exception as error:
-            raise CheckFailed(f"{name}: {one_line(error)}") from error
+            raise CheckFailed(f"{name}: {author_line(error)}") from error
         if output.errors[0] is not None:
             unscorable.append(f"{name} ({output.errors[0]})")
     return f"unscorable: {', '.join(unscorable)}" if unscorable else "all are scored"

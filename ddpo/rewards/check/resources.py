@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ddpo.errors import one_line
+from ddpo.author_errors import author_line
 from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
 from ddpo.rewards.check.reward_under_test import PROBE_NAMES, RewardUnderTest, first_difference
 from ddpo.types import ImageBatch
@@ -72,7 +72,7 @@ def _failures_of_threads(tested: RewardUnderTest, expected: Sequence[float]) -> 
             try:
                 scores = tested.values(batch)
             except Exception as error:  # noqa: BLE001  # reported by the main thread
-                failures.append(f"{name}: {one_line(error)}")
+                failures.append(f"{name}: {author_line(error)}")
                 return
             if first_difference(scores, expected[place : place + 1], tolerance) is not None:
                 failures.append(f"{name} scores {scores[0]:.7g} instead of {expected[place]:.7g}")

@@ -7,8 +7,9 @@ from typing import Final
 
 import torch
 
+from ddpo.author_errors import author_line
 from ddpo.devices import processors
-from ddpo.errors import ContractBroken, RewardFailure, RewardUnavailable, one_line
+from ddpo.errors import ContractBroken, RewardFailure, RewardUnavailable
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import Calls
 from ddpo.types import ImageBatch, RewardOutput
@@ -56,7 +57,7 @@ def explained(name: str, error: BaseException) -> RewardFailure:
         name: Id of the reward.
         error: Exception raised by the reward.
     """
-    text = f"reward {name!r} failed: {one_line(error)}"
+    text = f"reward {name!r} failed: {author_line(error)}"
     memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     if memory or "out of memory" in str(error).lower():
         return OutOfMemory(text)

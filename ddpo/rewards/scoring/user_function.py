@@ -1,8 +1,4 @@
-"""A function as a reward: `f(images, prompts, metadata)`, with one number per image.
-
-The prompts and the metadata may be left out. The form `(scores, info)` of ddpo-pytorch, TRL and
-flow_grpo is read too.
-"""
+"""A function as a reward: `f(images, prompts, metadata)`, with a number per image, or with info."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
 
+from ddpo.author_errors import definition_place
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError, ContractBroken, RewardFailure, RewardLoadError
 from ddpo.rewards.card import PLACEMENT, RewardCard, RewardOption
@@ -76,7 +73,6 @@ def card_of_function(function: Callable[..., Any], reference: str, version: str)
     """
     name = _name(function, reference)
     found = parameters_of(function, name)
-    kinds: tuple[Input, ...] = ("image", "prompt", "metadata")
     return RewardCard(
         id=name.lower(),
         version=version,
@@ -84,8 +80,8 @@ def card_of_function(function: Callable[..., Any], reference: str, version: str)
         load=reference,
         family="user",
         flaws="not stated",
-        inputs=tuple(kind for kind in kinds if kind in found.inputs.values()),
-        optional=tuple(kind for kind in kinds if _is_optional(found, kind)),
+        inputs=tuple(kind for kind, _ in WORDS if kind in found.inputs.values()),
+        optional=tuple(kind for kind, _ in WORDS if _is_optional(found, kind)),
         preprocessing="uint8 [batch, height, width, 3]",
         dtype="as the function returns",
         code_licence="not stated",
@@ -165,7 +161,8 @@ def card_of_class(found: type, reference: str, version: str) -> RewardCard:
         RewardOption(parameter.name, _default_of(parameter), "")
         for parameter in _constructor_parameters(found)
     )
-    return replace(card, id=found.__name__.lower(), summary=_first_line(found), options=options)
+    summary = (_described(found) or "a user's class, without a docstring").splitlines()[0]
+    return replace(card, id=found.__name__.lower(), summary=summary, options=options)
 
 
 def function_of_class(found: type, options: Mapping[str, Any]) -> Callable[..., Any]:
@@ -204,10 +201,6 @@ def _default_of(parameter: inspect.Parameter) -> Any:
     if parameter.name in PLACEMENT:
         return AUTO
     return parameter.default if _has_default(parameter) else None
-
-
-def _first_line(found: Any) -> str:
-    return (_described(found) or "a user's class, without a docstring").splitlines()[0]
 
 
 def _add_unfilled(inputs: dict[str, Input], named: Sequence[inspect.Parameter]) -> None:
@@ -255,7 +248,7 @@ def _has_default(parameter: inspect.Parameter) -> bool:
 
 
 def _is_optional(found: Parameters, kind: Input) -> bool:
-    return any(found.inputs[name] == kind for name in found.optional)
+    return kind in {found.inputs[name] for name in found.optional}
 
 
 def _name(function: Callable[..., Any], reference: str) -> str:
@@ -303,8 +296,13 @@ class FunctionReward:
         for places in self._calls(batch):
             part = batch if len(places) == len(batch) else batch.take(places)
             positional, named = self._arguments(part)
-            returned, info = _scores_and_info(self._function(*positional, **named))
-            for place, score in zip(places, self._as_list(returned, len(part)), strict=True):
+            result = self._function(*positional, **named)
+            try:
+                returned, info = _scores_and_info(result)
+                found = _as_list(returned, len(part))
+            except ContractBroken as error:
+                raise ContractBroken(self._at_function(str(error))) from error
+            for place, score in zip(places, found, strict=True):
                 scores[place] = score
             for name, values in _numbers_per_image(info, len(part)).items():
                 column = parts.setdefault(name, torch.full((len(batch),), math.nan))
@@ -312,7 +310,9 @@ class FunctionReward:
         for index, score in enumerate(scores):
             if score is not None and not math.isfinite(score):
                 advice = "return None for an image that cannot be scored"
-                raise RewardFailure(f"the score of image {index} is {score}; {advice}")
+                raise RewardFailure(
+                    self._at_function(f"the score of image {index} is {score}; {advice}")
+                )
         values = [math.nan if score is None else score for score in scores]
         errors = tuple(NO_SCORE if score is None else None for score in scores)
         return RewardOutput(torch.tensor(values, dtype=torch.float32), parts, errors)
@@ -333,7 +333,7 @@ class FunctionReward:
         """Positional and named arguments for images of which all or none have a prompt."""
         found = self._parameters
         bare = not any(prompt.text for prompt in batch.prompts)
-        given: dict[str, Any] = dict(self._options)
+        given = dict(self._options)
         for name, kind in found.inputs.items():
             if kind == "image":
                 given[name] = batch.uint8
@@ -344,18 +344,24 @@ class FunctionReward:
         positional = [given.pop(name) for name in found.positional if name in given]
         return positional, given
 
-    def _as_list(self, returned: Any, count: int) -> Sequence[float | None]:
-        """The scores of one call of the function."""
-        try:
-            scores = [None if score is None else float(score) for score in returned]
-        except (TypeError, ValueError) as error:
-            kind = type(returned).__name__
-            raise ContractBroken(
-                f"the function must return one number per image, got {kind} ({error})"
-            ) from error
-        if len(scores) != count:
-            raise ContractBroken(f"the function returned {len(scores)} scores for {count} images")
-        return scores
+    def _at_function(self, text: str) -> str:
+        """A text with the function's place before it, if known."""
+        place = definition_place(self._function)
+        return f"{place}: {text}" if place else text
+
+
+def _as_list(returned: Any, count: int) -> Sequence[float | None]:
+    """The scores of one call of the function."""
+    try:
+        scores = [None if score is None else float(score) for score in returned]
+    except (TypeError, ValueError) as error:
+        kind = type(returned).__name__
+        raise ContractBroken(
+            f"the function must return one number per image, got {kind} ({error})"
+        ) from error
+    if len(scores) != count:
+        raise ContractBroken(f"the function returned {len(scores)} scores for {count} images")
+    return scores
 
 
 def _scores_and_info(returned: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -369,10 +375,9 @@ def _scores_and_info(returned: Any) -> tuple[Any, Mapping[str, Any]]:
         returned, info = returned
     if isinstance(returned, Mapping):
         if TOTAL not in returned:
-            names = ", ".join(map(str, returned))
             raise ContractBroken(
-                f"the function returned several scores ({names}): return one number per image, "
-                f"or their total as {TOTAL!r}"
+                f"the function returned several scores ({', '.join(map(str, returned))}): "
+                f"return one number per image, or their total as {TOTAL!r}"
             )
         others = {name: values for name, values in returned.items() if name != TOTAL}
         return returned[TOTAL], {**info, **others}

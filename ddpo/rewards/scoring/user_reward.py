@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from ddpo.author_errors import authored_package
 from ddpo.errors import RewardLoadError, UserError
 from ddpo.registry import explain_load_failure, load_attribute
 from ddpo.rewards.base import Reward
@@ -135,6 +136,8 @@ def construct(
     if card.extra:
         install = f'pip install "{distribution}[{card.extra}]"'
     module = card.load.partition(":")[0]
+    if origin != "ddpo":
+        authored_package(module)
     name = f"reward {card.id!r} of {origin}"
     try:
         reward = (factory or load_attribute(card.load))(**options)

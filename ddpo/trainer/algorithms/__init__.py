@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
-from ddpo.errors import RewardLoadError, one_line
+from ddpo.author_errors import author_line
+from ddpo.errors import RewardLoadError
 from ddpo.registry import Registry
 from ddpo.trainer.config import TrainConfig
 from ddpo.user_code import find
@@ -114,10 +115,10 @@ def load_algorithm(name: str) -> tuple[Algorithm, str]:
     if inspect.isclass(found):
         try:
             found = found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardLoadError(
                 f"algorithm {name!r} of {origin} cannot be made without arguments: "
-                f"{one_line(error)}"
+                f"{author_line(error)}"
             ) from error
     if not isinstance(found, Algorithm):
         missing = [member for member in MEMBERS if not hasattr(found, member)]

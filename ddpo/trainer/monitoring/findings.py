@@ -16,6 +16,7 @@ from ddpo.prompts import PromptSet
 from ddpo.text import count
 from ddpo.trainer.advantages import PromptStatistics, SampleWeights
 from ddpo.trainer.algorithms import Algorithm
+from ddpo.trainer.algorithms.contract import sample_weights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Finding
 from ddpo.types import Rollout
@@ -84,7 +85,7 @@ def weights_of_distinct_rewards(
     """
     statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
     rewards = np.arange(len(prompt_ids), dtype=np.float64)
-    return algorithm.weigh(rewards, prompt_ids, statistics, config)
+    return sample_weights(algorithm, rewards, prompt_ids, statistics, config)
 
 
 def batch_finding(config: TrainConfig, counted: int, noise_levels: bool, processes: int) -> Finding:

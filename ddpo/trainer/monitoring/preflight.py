@@ -19,6 +19,7 @@ from ddpo.errors import TrainingDiverged
 from ddpo.policies.policy import Policy
 from ddpo.trainer.advantages import SampleWeights
 from ddpo.trainer.algorithms import Algorithm
+from ddpo.trainer.algorithms.contract import sample_losses
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import Likelihood
 from ddpo.trainer.low_memory import low_memory_finding, rewards_away
@@ -198,7 +199,7 @@ def train_once(
     new = found.new_log_probs
     old = new.detach() if found.old_log_probs is None else found.old_log_probs
     ones = torch.ones(len(items), device=policy.device)
-    algorithm.loss(new, old, ones, config).mean().backward()
+    sample_losses(algorithm, new, old, ones, config).mean().backward()
     for parameter in trained:
         parameter.grad = None
     deviation = None

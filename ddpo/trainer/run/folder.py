@@ -56,6 +56,7 @@ from ddpo.trainer.monitoring.events import Metrics
 from ddpo.trainer.recipe import config_from_dict
 from ddpo.trainer.run.checkpoints import prune
 from ddpo.trainer.run.fields import MANIFEST, METRICS
+from ddpo.trainer.run.unfinished import holds_something, remove_unfinished
 from ddpo.user_code import trust_options
 
 if TYPE_CHECKING:
@@ -106,12 +107,12 @@ class RunFolder:
     def check_new(cls, path: Path) -> None:
         """Checks that a new run can be made in `path`.
 
-        The remains of a run that was killed before it had its settings do not count.
+        The remains of a run that finished no iteration do not count.
 
         Raises:
             RunExistsError: something is there; the message says how to resume a run.
         """
-        if path.exists() and (not path.is_dir() or _holds_something(path)):
+        if path.exists() and (not path.is_dir() or holds_something(path)):
             if (path / "config.json").exists():
                 options = cls(path).trust_options()
                 raise RunExistsError(
@@ -154,6 +155,7 @@ class RunFolder:
             make_folder(path)
             run.own(writes)
             cls.check_new(path)  # another process may have been faster
+            remove_unfinished(path)
             write_json(path / "manifest.json", manifest)
             write_json(path / "config.json", storable(config.to_dict()))
         except RunExistsError:
@@ -366,14 +368,3 @@ class RunFolder:
         with storing(folder), atomic_folder(folder) as temporary:
             policy.save(temporary, iteration)
         return folder
-
-
-def _holds_something(folder: Path) -> bool:
-    """True if a folder holds more than the remains of a run without settings."""
-    own = ("manifest.json", LOCK_FILE)
-    return any(path.name not in own and not _is_temporary(path.name) for path in folder.iterdir())
-
-
-def _is_temporary(name: str) -> bool:
-    """True for the names under which a run's first two files are written."""
-    return name.startswith((".manifest.json.", ".config.json.")) and name.endswith(".tmp")
