@@ -20,10 +20,11 @@ from ddpo.eval.report.wording import (
     count,
     estimate_text,
     listed,
-    number,
     percent,
     range_text,
     reward_title,
+    rounded,
+    score_text,
     share_text,
     split_title,
 )
@@ -82,7 +83,8 @@ def _training_part(reward: str, gain: Gain) -> str:
     else:
         change += f", {estimate_text(paired.gain)}"
     return (
-        f"{change}, from {number(paired.base_mean)} to {number(paired.tuned_mean)}. "
+        f"{change}, from {score_text(paired.base_mean, paired.gain)} "
+        f"to {score_text(paired.tuned_mean, paired.gain)}. "
         f"The tuned image scored higher in {percent(paired.wins.rate)} of {paired.wins.n} pairs."
     )
 
@@ -148,7 +150,8 @@ def _hacking_sentence(report: Report, model: str) -> str:
 def _size(estimate: Estimate) -> str:
     """The size of a rise or fall with its interval, both without sign."""
     low, high = sorted((abs(estimate.low), abs(estimate.high)))
-    return f"{number(abs(estimate.mean))} ({range_text(low, high, signed=False)})"
+    size = rounded(abs(estimate.mean), low, high)
+    return f"{size} ({range_text(low, high, signed=False)})"
 
 
 def _title_with_leaks(report: Report, split: str) -> str:

@@ -21,9 +21,11 @@ from ddpo.eval.report.selection import (
 )
 from ddpo.eval.report.wording import (
     interval_text,
+    mean_text,
     number,
     percent,
     reward_title,
+    score_text,
     share_text,
     shortened,
     split_title,
@@ -91,14 +93,15 @@ def _cells(report: Report, gain: Gain, is_wide: bool) -> list[str]:
     has_interval = estimate.low == estimate.low
     noise = " ~" if is_within_noise(report, gain) else ""
     cells = [
-        number(estimate.mean, signed=True) + noise,
+        mean_text(estimate) + noise,
         interval_text(estimate) if has_interval else "–",
         number(estimate.mean / estimate.se, 2, signed=True) if estimate.se > 0 else "–",
         percent(paired.wins.rate),
         _carried_over(report, gain),
     ]
     if is_wide:
-        cells = [number(paired.base_mean), number(paired.tuned_mean), *cells, str(estimate.n)]
+        scores = [score_text(one, estimate) for one in (paired.base_mean, paired.tuned_mean)]
+        cells = [*scores, *cells, str(estimate.n)]
     return [shortened(split_title(gain.split), TITLE_LENGTH), *cells]
 
 
