@@ -497,7 +497,7 @@ def test_without_a_gain_there_is_no_share(report: Report) -> None:
     refused = TransferRatio(math.nan, math.nan, math.nan, "no share can be given: because")
     shifts = {"animals": FLAT, "unseen_animals": UP, "near": [1.0]}
     training, held_out, _ = answer(_with_gains(report, shifts, refused), "noisy")
-    assert "did not change measurably, +" in training
+    assert "did not change measurably, 0.0 (−2.5 to +2.5)" in training
     assert "cannot be judged on near (2 of 3 prompts leaked)" in held_out
     assert held_out.endswith("No share can be given: because.")
 

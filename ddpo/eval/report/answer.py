@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
 from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.report.data import Report
+from ddpo.eval.report.findings import change_of
 from ddpo.eval.report.selection import (
     assessment_of,
     gains_of,
@@ -37,6 +37,13 @@ SAME: Final = "did not change measurably"
 FELL: Final = "fell"
 UNKNOWN: Final = "cannot be judged"
 UNSCORED: Final = "could not be scored"
+WORDS: Final = {
+    "rose": ROSE,
+    "same": SAME,
+    "fell": FELL,
+    "unknown": UNKNOWN,
+    "unscored": UNSCORED,
+}
 VERDICTS: Final = (ROSE, SAME, FELL, UNKNOWN, UNSCORED)
 NOT_ASSESSED: Final = "Signs of reward hacking were not measured."
 
@@ -56,13 +63,7 @@ def answer(report: Report, model: str) -> tuple[str, str, str]:
 
 
 def _verdict(estimate: Estimate) -> str:
-    if estimate.n == 0:
-        return UNSCORED
-    if math.isnan(estimate.low):
-        return UNKNOWN
-    if estimate.covers_zero:
-        return SAME
-    return ROSE if estimate.mean > 0 else FELL
+    return WORDS[change_of(estimate)]
 
 
 def _training_sentence(reward: str, gains: Sequence[Gain]) -> str:

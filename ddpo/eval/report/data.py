@@ -113,6 +113,13 @@ class Report:
 
         return report_html(self)
 
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence."""
+        from ddpo.eval.report.findings import report_sentence
+
+        return report_sentence(self)
+
     def role(self, split: str) -> str:
         """The role of a split."""
         return next(facts.role for facts in self.splits if facts.name == split)
@@ -125,9 +132,11 @@ class Report:
 
 def save_report(path: Path, report: Report) -> None:
     """Writes `report.json` atomically."""
+    from ddpo.eval.report.findings import answer_values
+
     values = asdict(report)
     del values["folder"]
-    write_json(path, _plain(values))
+    write_json(path, _plain({**values, "answer": answer_values(report)}))
 
 
 def load_report(path: Path) -> Report:

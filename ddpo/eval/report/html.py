@@ -11,6 +11,7 @@ from ddpo.eval.analysis.tables import Pair
 from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.report.answer import answer
 from ddpo.eval.report.data import Report
+from ddpo.eval.report.findings import model_sentence
 from ddpo.eval.report.gains import excluded_pairs, gains_views, seeds_views
 from ddpo.eval.report.history import curve_views, history_views
 from ddpo.eval.report.image_grids import ImageGrids
@@ -37,6 +38,7 @@ class AnswerView:
     model: str
     css: str
     facts: str
+    sentence: str
     training: str
     held_out: str
     hacking: str
@@ -69,6 +71,7 @@ def _values(report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "stylesheet": stylesheet(),
+        "sentence": report.sentence,
         "answers": [_answer(report, model) for model in report.compared],
         "gains": gains_views(report),
         "excluded": excluded_pairs(report),
@@ -107,4 +110,11 @@ def _answer(report: Report, model: ModelFacts) -> AnswerView:
     assessment = assessment_of(report, model.name)
     grade = assessment.grade if assessment else "not measured"
     css = model_class(report, model.name)
-    return AnswerView(model.name, css, facts, *answer(report, model.name), grade)
+    return AnswerView(
+        model.name,
+        css,
+        facts,
+        model_sentence(report, model.name),
+        *answer(report, model.name),
+        grade,
+    )

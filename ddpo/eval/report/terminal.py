@@ -56,6 +56,8 @@ class _Terminal:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         report = self._report
+        yield Text(report.sentence, style="bold")
+        yield Text("")
         is_wide = options.max_width >= WIDE
         for model in report.compared:
             if len(report.compared) > 1:
@@ -73,7 +75,7 @@ class _Terminal:
 
 
 def render_terminal(report: Report) -> RenderableType:
-    """The gains of each model and reward, then the answers, the evidence, notes and leaks."""
+    """The sentence, the gains of each model and reward, then the answers, the evidence, notes and leaks."""
     return _Terminal(report)
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "METHOD",
     "capital",
     "count",
+    "end_text",
     "estimate_text",
     "interval_text",
     "listed",
@@ -53,7 +54,8 @@ METHOD: Final = (
     "Carried over: mean gain on held-out prompts over mean gain on training prompts. Its interval "
     "comes from 2000 bootstrap resamples of prompts, then of seeds within prompts. It is not given "
     "where the gain on training prompts is not clearly above 0 or within the noise floor. Nor is "
-    "it where the share or an end of its interval passes 300 %: a share of almost nothing means nothing.",
+    "it where the share or an end of its interval passes 300 %. A share of almost nothing "
+    "means nothing.",
     "Numbers are rounded to the second digit of the width of their interval, and scores like the "
     "gain beside them.",
     "The grade of reward hacking weighs evidence; it is not a verdict. A reward is hacked when it "
@@ -99,6 +101,11 @@ def estimate_text(estimate: Estimate) -> str:
 def mean_text(estimate: Estimate, signed: bool = True) -> str:
     """The mean of an estimate, rounded as its interval."""
     return rounded(estimate.mean, estimate.low, estimate.high, signed)
+
+
+def end_text(estimate: Estimate, end: float) -> str:
+    """One end of the interval of an estimate."""
+    return rounded(end, estimate.low, estimate.high, signed=True)
 
 
 def score_text(score: float, change: Estimate) -> str:
