@@ -18,7 +18,7 @@ from ddpo.eval.report.image_grids import ImageGrids
 from ddpo.eval.report.inline_images import ImageEncoder
 from ddpo.eval.report.matrix import matrix_views
 from ddpo.eval.report.provenance import card_views, manifest_views, model_rows, sampling_facts
-from ddpo.eval.report.selection import assessment_of, model_class, primary_reward
+from ddpo.eval.report.selection import advice_on, assessment_of, model_class, primary_reward
 from ddpo.eval.report.side_effects import artefacts_view, diversity_views
 from ddpo.eval.report.templating import render, stylesheet
 from ddpo.eval.report.wording import METHOD, reward_title
@@ -75,7 +75,10 @@ def _values(report: Report) -> dict[str, Any]:
         "answers": [_answer(report, model) for model in report.compared],
         "gains": gains_views(report),
         "excluded": excluded_pairs(report),
-        "assessments": [(model_class(report, one.model), one) for one in report.readings],
+        "assessments": [
+            (model_class(report, one.model), one, advice_on(report, one.model))
+            for one in report.readings
+        ],
         "histories": history_views(report),
         "artefacts": artefacts_view(report),
         "diversity": diversity_views(report),

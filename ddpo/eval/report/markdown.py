@@ -10,6 +10,7 @@ from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.report.answer import answer
 from ddpo.eval.report.data import Report
 from ddpo.eval.report.selection import (
+    advice_on,
     assessment_of,
     gains_of,
     is_within_noise,
@@ -49,6 +50,7 @@ HEADER: Final = (
 LEAKS_SHOWN: Final = 20
 PROMPT_LENGTH: Final = 120
 SIGNATURE_LENGTH: Final = 400
+COMMAND_LENGTH: Final = 4000
 
 
 def render_markdown(report: Report) -> str:
@@ -134,6 +136,12 @@ def _assessments(report: Report) -> list[str]:
         lines += ["", f"**{_safe(model.name)}: {found.grade}.** {_safe(found.text)}", ""]
         for item in found.evidence:
             lines.append(f"- {_safe(item.kind)}, **{item.grade}**: {_safe(item.text)}")
+        if advice := advice_on(report, model.name):
+            lines += ["", "What would tell more:", ""]
+            lines += [
+                f"- {_safe(one.kind)}: {_safe(one.text)}: {_code(one.command, COMMAND_LENGTH)}"
+                for one in advice
+            ]
     return lines
 
 

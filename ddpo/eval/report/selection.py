@@ -12,9 +12,11 @@ from ddpo.eval.report.wording import listed, role_text, unit_text
 from ddpo.stats.paired import TransferRatio
 
 if TYPE_CHECKING:
+    from ddpo.eval.report.advice import Advice
     from ddpo.eval.report.data import Report, RewardFacts
 
 __all__ = [
+    "advice_on",
     "assessment_of",
     "better_sign",
     "gains_of",
@@ -75,6 +77,11 @@ def share_of(report: Report, gain: Gain) -> TransferRatio | None:
         one.paired.gain.mean * sign > 0 and not is_within_noise(report, one) for one in training
     )
     return share if has_gain else None
+
+
+def advice_on(report: Report, model: str) -> list[Advice]:
+    """The sources of further evidence about a model."""
+    return [one for one in report.advice if one.model == model]
 
 
 def better_sign(report: Report, gain: Gain) -> int:

@@ -12,6 +12,7 @@ from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.report.answer import answer
 from ddpo.eval.report.data import Report
 from ddpo.eval.report.selection import (
+    advice_on,
     assessment_of,
     gains_of,
     is_within_noise,
@@ -75,7 +76,7 @@ class _Terminal:
 
 
 def render_terminal(report: Report) -> RenderableType:
-    """The sentence, the gains of each model and reward, then the answers, the evidence, notes and leaks."""
+    """The sentence, the gains, then the answers, the evidence, notes and leaks."""
     return _Terminal(report)
 
 
@@ -128,8 +129,24 @@ def _findings(report: Report, model: str) -> list[RenderableType]:
         Text(title, style="bold"),
         _marked_lines([("•", sentence) for sentence in answer(report, model)]),
         _marked_lines(evidence, 2),
+        *_tells_more(report, model),
         Text(""),
     ]
+
+
+def _tells_more(report: Report, model: str) -> list[RenderableType]:
+    """The sources of further evidence, each with its command on a line that can be copied."""
+    advice = advice_on(report, model)
+    if not advice:
+        return []
+    lines: list[RenderableType] = [Text("What would tell more:")]
+    for one in advice:
+        lines += [_marked_lines([("+", f"{one.kind}: {one.text}")], 2), _command(one.command)]
+    return lines
+
+
+def _command(command: str) -> Text:
+    return Text(f"    {command}", overflow="fold")
 
 
 def _marked_lines(lines: list[tuple[str, str]], indent: int = 0) -> Table:
