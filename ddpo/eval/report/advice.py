@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -125,7 +126,8 @@ def _earlier_checkpoints(
         return [(RUN_HISTORY, text, f"{command} --history {CHECKPOINTS}")]
     if RUN_HISTORY in missing and not facts.earlier.get(model.name, 0):
         text = "a training that keeps more checkpoints"
-        return [(RUN_HISTORY, text, "ddpo train --reward REWARD --set checkpoint_every=2")]
+        reward = shlex.quote(model.trained_on or "REWARD")
+        return [(RUN_HISTORY, text, f"ddpo train --reward {reward} --set checkpoint_every=2")]
     if BEST_OF_N in missing and RUN_HISTORY not in missing and config.best_of == 0:
         return [(BEST_OF_N, "best-of-n of the base model", eval_command(config, best_of=None))]
     return []

@@ -91,7 +91,7 @@ def render_github(report: Report) -> str:
 
 
 def _answers(report: Report) -> list[str]:
-    lines = [f"**{_safe(report.sentence)}**", ""]
+    lines = [f"## {_safe(report.sentence)}", ""]
     for model in report.compared:
         facts = [f"trained on {reward_title(model.trained_on)}"] if model.trained_on else []
         facts += [f"{model.iteration} iterations"] if model.iteration >= 0 else []

@@ -119,7 +119,7 @@ def _transfer(one: Findings) -> str:
     risen = one.risen
     if not risen:
         fell = [found.place for found in judged if found.change == "fell"]
-        rest = f", and the reward falls on {listed(fell)}" if fell else ""
+        rest = f" (the reward falls on {listed(fell)})" if fell else ""
         return f"The gain does not transfer{rest}"
     shares = [found.share for found in risen]
     if len(risen) == len(judged):
@@ -184,9 +184,10 @@ def _watch(one: Findings) -> tuple[str, str]:
         return f", but {one.declines} declines from iteration {one.declines_from} on", step
     if one.loses_to_best_of_n:
         return ", but the best of n base images scores higher at equal cost", ""
-    verb = "is" if len(one.kinds) == 1 else "are"
-    kinds = count(len(one.kinds), "kind")
-    return f", but {kinds} of evidence {verb} worth a look ({listed(one.kinds)})", ""
+    kinds = "one kind of evidence is"
+    if len(one.kinds) > 1:
+        kinds = f"{len(one.kinds)} kinds of evidence are"
+    return f", but {kinds} worth a look ({listed(one.kinds)})", ""
 
 
 def _leaked(one: Findings) -> str:
