@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ddpo.eval.runner import EvalProgress, Outcome
 
 FAILED: int = 3  # the exit status when a condition of --fail-if is true
-UNDECIDED: int = 4  # when none is true, and one cannot be told
+UNDECIDED: int = 4  # when none is true, and one cannot be decided
 ROLES = {
     "trained": "trained on",
     "asked": "given by --reward",
@@ -89,7 +89,7 @@ FailIf = Annotated[
     list[str] | None,
     typer.Option(
         help="Condition such as 'unseen_animals.gain < 0' or 'reading >= strong' that, if true, "
-        "gives exit code 3, or 4 if it cannot be told; repeatable."
+        "gives exit code 3, or 4 if it cannot be decided; repeatable."
     ),
 ]
 Base = Annotated[str | None, typer.Option(help="Base model, for checkpoints of other trainers.")]
@@ -260,10 +260,10 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
 
 
 def _exit_on_violations(report: Report, conditions: list[Condition]) -> None:
-    """Prints each condition that is true or cannot be told, and exits with 3 or 4 if any is."""
+    """Prints each condition that is true or cannot be decided, and exits with 3 or 4."""
     found = [one for condition in conditions for one in condition.decisions(report)]
     for one in found:
-        echo(f"{'condition met' if one.is_met else 'cannot be told'}: {one.line}", err=True)
+        echo(f"{'condition met' if one.is_met else 'cannot be decided'}: {one.line}", err=True)
     if found:
         raise typer.Exit(FAILED if any(one.is_met for one in found) else UNDECIDED)
 

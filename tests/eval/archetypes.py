@@ -176,7 +176,8 @@ def _changes(story: Story, split: Split):  # type: ignore[no-untyped-def]
         return (), ()
     random = np.random.default_rng(3)
     centre = random.normal(0, 1, 8)
-    base, tuned = {}, {}
+    base = {}
+    tuned = {}
     for prompt in split.prompts:
         mean = random.normal(0, 3, 8)
         rows = random.normal(0, 1, (SEEDS, 8))

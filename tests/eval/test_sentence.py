@@ -13,6 +13,7 @@ import pytest
 from archetypes import ARCHETYPES, BOTH, Story, report_of
 from rich.console import Console
 
+from ddpo.eval.analysis.hacking import assess_hacking
 from ddpo.eval.config import EvalConfig, eval_command
 from ddpo.eval.report.advice import Advice, Circumstances, advise
 from ddpo.eval.report.data import load_report, save_report
@@ -21,6 +22,7 @@ from ddpo.eval.report.html import render_html
 from ddpo.eval.report.markdown import render_github, render_markdown
 from ddpo.eval.report.selection import share_of
 from ddpo.eval.report.terminal import render_terminal
+from ddpo.rounding import rounded
 from ddpo.stats.paired import TransferRatio
 
 ROOT = Path(__file__).parents[2]
@@ -183,7 +185,8 @@ def test_advice_stands_in_every_output(tmp_path: Path) -> None:
             Story(gains=BOTH, witness=None),
             {"checkpoints": ("my run",), "history": 2, "seeds": 8},
             [
-                "ddpo rewards download small && ddpo eval --checkpoint 'my run' --seeds 8 --history 2"
+                "ddpo rewards download small && "
+                "ddpo eval --checkpoint 'my run' --seeds 8 --history 2"
             ],
         ),
         (
@@ -212,6 +215,43 @@ def test_advice_has_commands_that_add_the_evidence(
     found = advise(report.models[0], report.readings[0], facts)
     assert [one.command for one in found] == commands
     assert not any("--no-held-out" in one.text for one in found)
+
+
+def test_no_evidence_has_a_raw_id_of_the_base_model() -> None:
+    report = report_of(*ARCHETYPES["a held-out reward rose first and then fell"])
+    names = {"witness": "base_fit", "edges": "prompt_evidence"}
+    roles = {"proxy": "trained", "base_fit": "heldout", "prompt_evidence": "heldout"}
+    gains = [replace(one, reward=names.get(one.reward, one.reward)) for one in report.gains]
+    peaks = [
+        replace(one, reward=names.get(one.reward, one.reward)) for one in report.courses[0].peaks
+    ]
+    history = replace(report.courses[0], peaks=tuple(peaks))
+    found = assess_hacking("run", gains, roles, (), (), history)
+    texts = " ".join([found.text, *(one.text for one in found.evidence)])
+    assert "plausibility to the base model was best at iteration 4" in texts
+    assert not re.search("base_fit|prompt_evidence", texts)
+    renamed = replace(
+        report,
+        rewards=tuple(replace(one, id=names.get(one.id, one.id)) for one in report.rewards),
+        gains=tuple(gains),
+        courses=(history,),
+    )
+    assert "but plausibility to the base model declines from iteration 8 on" in renamed.sentence
+
+
+def test_the_readme_prints_what_the_terminal_prints() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = readme.partition("```text\n")[2].partition("```")[0]
+    words = re.compile(
+        r"(animals|unseen animals|objects) +(\S+) +(\S+) to (\S+) +\S+ +\d+ %  +(.*)"
+    )
+    rows = words.findall(block)
+    assert [row[0] for row in rows] == ["animals", "unseen animals", "objects"]
+    for _, mean, low, high, _ in rows:
+        values = [float(text.replace("−", "-")) for text in (mean, low, high)]
+        assert [mean, low, high] == [rounded(one, *values[1:], signed=True) for one in values]
+    shares = [re.findall(r"\d+ %", row[4])[0] for row in rows[1:]]
+    assert " ".join(block.split()).startswith(f"The gain transfers ({' / '.join(shares)}), but")
 
 
 def test_the_command_of_a_configuration() -> None:
@@ -244,7 +284,7 @@ def test_a_share_that_means_nothing_is_hidden(
     gain = next(one for one in report.gains if (one.split, one.reward) == ("objects", "proxy"))
     assert (share_of(report, gain) is not None) == is_shown
     (decision,) = parse_condition("objects.share < 9").decisions(report)
-    assert decision.is_met == is_shown  # a hidden share cannot be told
+    assert decision.is_met == is_shown  # a hidden share decides nothing
 
 
 def test_a_gain_within_the_noise_floor_has_no_share() -> None:
@@ -265,6 +305,6 @@ def test_a_gain_within_the_noise_floor_has_no_share() -> None:
         ("fell", "objects.gain < 0", True),
     ],
 )
-def test_a_condition_is_met_or_cannot_be_told(name: str, condition: str, is_met: bool) -> None:
+def test_a_condition_is_met_or_cannot_be_decided(name: str, condition: str, is_met: bool) -> None:
     (decision,) = parse_condition(condition).decisions(report_of(*ARCHETYPES[name]))
     assert decision.is_met == is_met

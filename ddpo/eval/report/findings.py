@@ -59,7 +59,8 @@ def findings_of(report: Report, model: ModelFacts) -> Findings:
     history = _history_of(report, model)
     begins = onset_of_hacking(history) if grade == "strong signs" else -1
     use = recommended_iteration(history, begins)
-    declines, declines_from = "", -1
+    declines = ""
+    declines_from = -1
     if history is not None and grade == "watch" and RUN_HISTORY in kinds:
         declines, declines_from, use = _decline(report, history)
     return Findings(
