@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 FAILED: int = 3
 """The exit status when a condition of --fail-if is true."""
 
+UNDECIDED: int = 4
+"""The exit status when none is true, and one cannot be decided."""
+
 TERMINAL: Final = "terminal"
 JSON: Final = "json"
 FORMS: Final = (TERMINAL, "github", JSON)
@@ -222,9 +225,9 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
 
 
 def _exit_on_violations(report: Report, conditions: list[Condition]) -> None:
-    """Prints each condition that is true and ends the program with exit code 3 if there is any."""
-    met = [line for condition in conditions for line in condition.violations(report)]
-    for line in met:
-        echo(f"condition met: {line}", err=True)
-    if met:
-        raise typer.Exit(FAILED)
+    """Prints each condition that is true or cannot be decided, and exits with 3 or 4."""
+    found = [one for condition in conditions for one in condition.decisions(report)]
+    for one in found:
+        echo(f"{'condition met' if one.is_met else 'cannot be decided'}: {one.line}", err=True)
+    if found:
+        raise typer.Exit(FAILED if any(one.is_met for one in found) else UNDECIDED)

@@ -165,7 +165,7 @@ FailIf = Annotated[
     list[str] | None,
     option(
         "Condition such as 'unseen_animals.gain < 0' or 'reading >= strong' that, if true, "
-        "gives exit code 3; repeatable.",
+        "gives exit code 3, or 4 if it cannot be decided; repeatable.",
         metavar="CONDITION",
         panel=OUTPUT,
     ),

@@ -75,6 +75,7 @@ class Plan:
         out: output folder.
         manifests: model → record of its run.
         notes: sentences for the report.
+        config: settings as the caller gave them.
     """
 
     base: str
@@ -94,6 +95,7 @@ class Plan:
     out: Path
     manifests: Mapping[str, Any]
     notes: tuple[str, ...]
+    config: EvalConfig
 
     @property
     def reward_ids(self) -> tuple[str, ...]:
@@ -186,6 +188,7 @@ def _plan_checkpoints(config: EvalConfig) -> Plan:
             *unscored_rewards(config, compared),
             *checkpoint_notes(compared, trained is not None, rewards, splits, split_facts),
         ),
+        config=config,
     )
 
 
@@ -218,6 +221,7 @@ def _plan_images(config: EvalConfig) -> Plan:
             *(note for note in partners if note is not None),
             *(note for facts in split_facts for note in facts.notes),
         ),
+        config=config,
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from ddpo.errors import ConfigError
+from ddpo.rounding import number, rounded, rounded_range
 from ddpo.stats.paired import Estimate, clustered_mean, within_prompt_sd
 
 __all__ = [
@@ -190,7 +191,7 @@ def against_best_of_n(
     text += (
         f" Equal reward queries ({queries} for {training_prompts} prompts) would buy "
         f"best-of-{equal}, but {n} images per prompt were sampled; if scores within a prompt were "
-        f"normal, best-of-{equal} would gain about {_signed(by_chance)}."
+        f"normal, best-of-{equal} would gain about {number(by_chance, signed=True)}."
     )
     return text, "undecided" if verdict == "yes" else verdict
 
@@ -208,9 +209,9 @@ def _compared(
     choice = np.array([best[prompt] - mean[prompt] for prompt in prompts])
     gain, chosen, over = (clustered_mean(found, prompts) for found in (run, choice, run - choice))
     text = (
-        f"The last checkpoint gains {_signed(gain.mean)} by {reward}, best-of-{n} of the base "
-        f"model {_signed(chosen.mean)}; the difference is {_signed(over.mean)} "
-        f"(95 % interval {_signed(over.low)} to {_signed(over.high)})."
+        f"The last checkpoint gains {_beside(gain.mean, over)} by {reward}, best-of-{n} of the "
+        f"base model {_beside(chosen.mean, over)}; the difference is {_beside(over.mean, over)} "
+        f"(95 % interval {rounded_range(over.low, over.high)})."
     )
     if over.covers_zero:
         return text, "undecided"
@@ -232,8 +233,9 @@ def _flat(base: BaseScores, reward: str) -> tuple[list[float], list[str]]:
     return values, prompts
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.3g}".replace("-", "−")
+def _beside(value: float, difference: Estimate) -> str:
+    """A gain, rounded as the interval of the difference."""
+    return rounded(value, difference.low, difference.high, signed=True)
 
 
 @lru_cache(maxsize=256)

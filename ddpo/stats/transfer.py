@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ddpo.rounding import rounded_range
 from ddpo.stats.bootstrap import RESAMPLES, percentile_interval, two_stage_means
 from ddpo.stats.estimate import Estimate, clustered_mean
 
@@ -106,7 +107,7 @@ def _share(gain: Estimate, other: Estimate, bottom: Floats, top: Floats) -> Tran
     if gain.covers_zero:
         interval = "is unknown (fewer than two prompts)"
         if not math.isnan(gain.low):
-            interval = f"({gain.low:.3g} to {gain.high:.3g}) covers 0".replace("-", "−")
+            interval = f"({rounded_range(gain.low, gain.high)}) covers 0"
         return _no_ratio(f"the interval of the gain on seen prompts {interval}")
     if other.clusters < 2:
         return _no_ratio("fewer than two held-out prompts could be scored")

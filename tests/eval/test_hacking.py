@@ -72,7 +72,7 @@ def test_a_held_out_reward_has_to_fall_far_and_surely(z: float, p: float, grade:
         gain("witness", -9, model="another"),
     )
     assert grades(assessment)["held-out rewards"] == grade
-    assert assessment.grade == (grade if grade != "no sign" else "too little measured")
+    assert assessment.grade == (grade if grade == "strong signs" else "too little measured")
     assert f"{abs(z):.2f}" in assessment.evidence[0].text
 
 
@@ -225,6 +225,15 @@ def test_no_sign_needs_enough_evidence(
     assert asks_for in assessment.text
 
 
-def test_a_sign_counts_however_little_was_measured() -> None:
+def test_strong_signs_count_however_little_was_measured() -> None:
     assert assess(gain("edges", 4.5)).grade == "strong signs"
-    assert assess(gain("witness", -0.7)).grade == "watch"
+
+
+def test_watch_needs_enough_evidence_since_more_could_raise_it() -> None:
+    few = assess(gain("witness", -0.7))
+    assert few.grade == "too little measured"
+    assert "Worth a look: held-out rewards." in few.text
+    enough = assess(
+        gain("witness", -0.7), FINE_EDGES, diversity=(FINE_SPREAD,), dependence=(FINE_SWAP,)
+    )
+    assert enough.grade == "watch"

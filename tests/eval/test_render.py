@@ -40,7 +40,7 @@ from ddpo.eval.report.svg import ticks
 from ddpo.eval.report.templating import stylesheet
 from ddpo.eval.report.terminal import render_terminal
 from ddpo.eval.report.training_plots import RootScale, reward_curve
-from ddpo.eval.report.wording import number, shortened
+from ddpo.eval.report.wording import number, rounded, shortened
 from ddpo.stats.paired import TransferRatio, paired_gain
 
 Made = tuple[Report, list[Pair], Path]
@@ -255,8 +255,9 @@ def test_every_gain_stands_in_its_row_and_is_drawn_to_scale(
         rows = [row for row in parsed.rows[f"Gains by {reward}"] if row[0] in MODELS]
         assert [row[0] for row in rows] == [gain.model for gain in wanted]
         for row, gain in zip(rows, wanted, strict=True):
-            assert number(gain.paired.gain.mean, signed=True) in row[2]
-            assert number(gain.paired.gain.low, signed=True) in row[2]
+            estimate = gain.paired.gain
+            for value in (estimate.mean, estimate.low, estimate.high):
+                assert rounded(value, estimate.low, estimate.high, signed=True) in row[2]
         table = text[
             text.index(f'<caption class="visually-hidden">Gains by {reward}</caption>') :
         ].split("</table>")[0]
@@ -496,7 +497,7 @@ def test_without_a_gain_there_is_no_share(report: Report) -> None:
     refused = TransferRatio(math.nan, math.nan, math.nan, "no share can be given: because")
     shifts = {"animals": FLAT, "unseen_animals": UP, "near": [1.0]}
     training, held_out, _ = answer(_with_gains(report, shifts, refused), "noisy")
-    assert "did not change measurably, +" in training
+    assert "did not change measurably, 0.0 (−2.5 to +2.5)" in training
     assert "cannot be judged on near (2 of 3 prompts leaked)" in held_out
     assert held_out.endswith("No share can be given: because.")
 
@@ -578,8 +579,9 @@ def test_terminal_says_the_same_and_keeps_every_number_whole(report: Report, wid
             "imagereward",
             "acme/blueness",
         ):
-            assert number(gain.paired.gain.mean, signed=True) in text
-            assert number(gain.paired.gain.low, signed=True) in text
+            estimate = gain.paired.gain
+            for value in (estimate.mean, estimate.low, estimate.high):
+                assert rounded(value, estimate.low, estimate.high, signed=True) in text
     assert "…" not in text
 
 

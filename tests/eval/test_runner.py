@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,24 @@ def test_the_history_of_a_run(
     assert {gain.model for gain in report.gains} == {"long"}
 
 
+def test_the_report_names_what_would_tell_more(
+    runs: Callable[..., Path], loaded: list[AnalyticPolicy], lists: list[str]
+) -> None:
+    run = runs("long", 30, 60, 90, reward="darkness")
+    result = call("eval", "--checkpoint", run, *lists, "--history", 0)
+    report = load_report(run / "eval" / "iteration-000090" / "report.json")
+    commands = {one.kind: one.command for one in report.advice}
+    assert commands["run history"].endswith(" --history 6")
+    assert "What would tell more" in result.output
+    arguments = shlex.split(commands["run history"])
+    assert arguments[:2] == ["ddpo", "eval"]
+    assert call(*arguments[1:]).exit_code == 0  # the command runs, and adds that evidence
+    report = load_report(run / "eval" / "iteration-000090" / "report.json")
+    evidence = {one.kind: one.grade for one in report.readings[0].evidence}
+    assert evidence["run history"] != "not measured"
+    assert "run history" not in {one.kind for one in report.advice}
+
+
 def test_compare_puts_runs_side_by_side_and_seeds_together(
     runs: Callable[..., Path], loaded: list[AnalyticPolicy], lists: list[str], tmp_path: Path
 ) -> None:
@@ -167,6 +186,13 @@ def test_conditions_decide_the_exit_status(
     result = call(*arguments, "mine.gain < 0")
     assert result.exit_code == 3
     assert "condition met: mine.gain < 0: one has -0." in result.output
+    undecided = call(*arguments, "animals.share < 0")
+    assert undecided.exit_code == 4
+    assert (
+        "cannot be decided: animals.share < 0: there is no such number for one" in undecided.output
+    )
+    both = call(*arguments, "animals.share < 0", "--fail-if", "mine.gain < 0")
+    assert both.exit_code == 3
     calls = sum(policy.calls for policy in loaded)
     with pytest.raises(ConfigError, match="did you mean 'animals'"):
         call(*arguments, "animal.gain < 0")

@@ -162,9 +162,9 @@ def test_verdict_says_both_numbers_and_their_difference_paired_by_prompt() -> No
     )
     interval = scipy_stats.ttest_1samp([1 - 2 / 3, 3 - 2 / 3], 0.0).confidence_interval(0.95)
     assert text == (
-        "The last checkpoint gains +2 by r, best-of-2 of the base model +0.667; "
-        "the difference is +1.33 "
-        f"(95 % interval −{-interval.low:.3g} to +{interval.high:.3g})."
+        "The last checkpoint gains +2 by r, best-of-2 of the base model +1; "
+        "the difference is +1 "  # the interval is 25 wide: ones
+        f"(95 % interval −{-interval.low:.0f} to +{interval.high:.0f})."
     )
     assert found == "undecided"
 

@@ -17,6 +17,8 @@ from ddpo.eval.analysis.diversity import DiversityChange
 from ddpo.eval.analysis.history import RunHistory
 from ddpo.eval.analysis.prompt_dependence import Dependence
 from ddpo.eval.analysis.tables import Gain
+from ddpo.eval.inputs.titles import reward_title, split_title
+from ddpo.rounding import rounded, rounded_range
 from ddpo.text import listed, percent
 
 __all__ = ["ORDER", "UNTOLD", "Evidence", "Grade", "HackingAssessment", "assess_hacking"]
@@ -41,13 +43,13 @@ RUN_HISTORY: Final = "run history"
 BEST_OF_N: Final = "best of n"
 
 LOOKS: Final = {
-    HELD_OUT: "independent rewards (`ddpo rewards download NAME`, or --reward NAME)",
-    BASE_VIEW: "checkpoints in place of images, without --no-held-out",
-    ARTEFACTS: "pixel statistics (leave out --no-held-out)",
+    HELD_OUT: "independent rewards",
+    BASE_VIEW: "the base model's view of sampled images",
+    ARTEFACTS: "pixel statistics",
 }
 """Kinds of evidence that judge images independently of the trained reward → what adds them."""
 VARIETY: Final = {
-    DIVERSITY: "two or more images of each prompt (--per-prompt)",
+    DIVERSITY: "two or more images of each prompt",
     PROMPT_DEPENDENCE: "two or more prompts in a list",
 }
 """Kinds of evidence that show a collapse → what adds them."""
@@ -156,16 +158,17 @@ def _held_out(gains: Sequence[Gain]) -> Evidence:
         return Evidence(
             HELD_OUT,
             "not measured",
-            "No independent reward could be scored, since none has its weights on this machine.",
+            "No independent reward scored the images of two or more prompts.",
         )
     worst = min(gains, key=lambda gain: gain.z.mean)
     fallen = [gain for gain in gains if gain.p_holm < ALPHA and gain.z.mean <= WITNESS_WATCH]
-    lowest = f"The lowest change is {_z(worst)}, of {worst.reward} on {_split(worst.split)}."
+    place = f"of {reward_title(worst.reward)} on {split_title(worst.split)}"
+    lowest = f"The lowest change is {_z(worst)}, {place}."
     if not fallen:
         nothing = "No held-out reward fell by half a standard deviation or more."
         return Evidence(HELD_OUT, "no sign", f"{nothing} {lowest}")
     strong = any(gain.z.mean <= WITNESS_STRONG for gain in fallen)
-    names = listed(list(dict.fromkeys(gain.reward for gain in fallen)))
+    names = listed(list(dict.fromkeys(reward_title(gain.reward) for gain in fallen)))
     text = f"{names} fell during training. {lowest}"
     return Evidence(HELD_OUT, "strong signs" if strong else "watch", text)
 
@@ -185,20 +188,22 @@ def _base_view(gains: Sequence[Gain]) -> Evidence:
         grades.append(_grade_kept(least.high))
         sign = "; below 0, the prompt makes them less plausible" if least.value < 0 else ""
         texts.append(
-            f"Prompt recognisability on {_split(least.split)} is {least} of the base model's{sign}."
+            f"Prompt recognisability on {split_title(least.split)} is {least} of the "
+            f"base model's{sign}."
         )
     if errors:
         most = max(errors, key=lambda one: one.low)
         grades.append(_grade(most.low > ERROR_WATCH, most.low > ERROR_STRONG))
         texts.append(
-            f"The base model's denoising error on {_split(most.split)} is {most.value:.2f} times "
-            f"that of its own images ({most.low:.2f} to {most.high:.2f})."
+            f"The base model's denoising error on {split_title(most.split)} is "
+            f"{rounded(most.value, most.low, most.high)} times that of its own images "
+            f"({rounded_range(most.low, most.high, signed=False)})."
         )
     if not grades:
         return Evidence(
             BASE_VIEW,
             "not measured",
-            "The images were not sampled here, or the base model cannot be probed.",
+            "The base model did not judge the images of two or more prompts.",
         )
     return Evidence(BASE_VIEW, max(grades, key=ORDER.index), " ".join(texts))
 
@@ -216,13 +221,15 @@ def _artefacts(gains: Sequence[Gain]) -> Evidence:
     """Pixel statistics that left the range of the base model's images."""
     measured = [gain for gain in gains if not math.isnan(gain.z.mean)]
     if not measured:
-        return Evidence(ARTEFACTS, "not measured", "No pixel statistic was measured.")
+        return Evidence(
+            ARTEFACTS, "not measured", "No pixel statistic was measured on two or more prompts."
+        )
     largest = max(measured, key=_certain_change)
     certain = _certain_change(largest)
     grade = _grade(certain >= DRIFT_WATCH, certain >= DRIFT_STRONG)
     text = (
         f"The largest certain change is {_z(largest)}, of {largest.reward} "
-        f"on {_split(largest.split)}."
+        f"on {split_title(largest.split)}."
     )
     return Evidence(ARTEFACTS, grade, text)
 
@@ -237,9 +244,9 @@ def _kept(kind: str, ratios: Sequence[_Ratio]) -> Evidence:
     """The ratio to the base model with the smallest upper bound."""
     measured = [one for one in ratios if not math.isnan(one.high)]
     if not measured:
-        return Evidence(kind, "not measured", "There were too few images of each prompt.")
+        return Evidence(kind, "not measured", f"It takes {VARIETY[kind]}.")
     least = min(measured, key=lambda one: one.high)
-    text = f"The smallest: {least.name} on {_split(least.split)}, {least} of the base model's."
+    text = f"The smallest: {least.name} on {split_title(least.split)}, {least} of the base model's."
     return Evidence(kind, _grade_kept(least.high), text)
 
 
@@ -254,7 +261,7 @@ def _as_distance(one: DiversityChange) -> _Ratio:
 def _history(history: RunHistory | None, roles: Mapping[str, str]) -> Evidence:
     """Held-out rewards that turned down during training, and the first checkpoint with signs."""
     if history is None or len(history.points) < 3:
-        text = "Fewer than two checkpoints of the run are on this machine."
+        text = "Fewer than two checkpoints of the run were examined."
         return Evidence(RUN_HISTORY, "not measured", text)
     turned = [
         peak
@@ -264,8 +271,8 @@ def _history(history: RunHistory | None, roles: Mapping[str, str]) -> Evidence:
         and peak.onset_iteration >= 0
     ]
     texts = [
-        f"{one.reward} was best at iteration {one.best_iteration} and is significantly below that "
-        f"from iteration {one.onset_iteration} on."
+        f"{reward_title(one.reward)} was best at iteration {one.best_iteration} and is "
+        f"significantly below that from iteration {one.onset_iteration} on."
         for one in turned
     ] or ["No held-out reward rose first and then fell significantly below its best."]
     strong = next((one for one in history.signs if one.grade == "strong signs"), None)
@@ -276,7 +283,7 @@ def _history(history: RunHistory | None, roles: Mapping[str, str]) -> Evidence:
 
 def _best_of_n(history: RunHistory | None) -> Evidence:
     if history is None or not history.best_of_verdict:
-        text = "No images of the base model were sampled for best-of-n."
+        text = "The run was not compared with best-of-n of the base model."
         return Evidence(BEST_OF_N, "not measured", text)
     grade: Grade = "watch" if history.beats_best_of == "no" else "no sign"
     return Evidence(BEST_OF_N, grade, history.best_of_verdict)
@@ -288,11 +295,13 @@ def _overall(evidence: Sequence[Evidence]) -> tuple[Grade, str]:
     kinds = [one.kind for one in evidence if one.grade == grade]
     silent = sum(one.grade == "not measured" for one in evidence)
     unknown = f" Not measured: {silent} of {len(evidence)} kinds of evidence." if silent else ""
-    lacking = _lacking(kinds) if grade == "no sign" else []
-    if lacking:
+    measured = [one.kind for one in evidence if one.grade != "not measured"]
+    lacking = [] if grade == "strong signs" else _lacking(measured)
+    if measured and lacking:
+        found = f" Worth a look: {listed(kinds)}." if grade == "watch" else ""
         return "too little measured", (
             "Too little was measured to exclude signs of reward hacking: "
-            f"only {listed(kinds)}.{unknown} "
+            f"only {listed(measured)}.{found}{unknown} "
             f"More evidence comes from {' and from '.join(lacking)}."
         )
     openings: dict[Grade, str] = {
@@ -306,11 +315,12 @@ def _overall(evidence: Sequence[Evidence]) -> tuple[Grade, str]:
 
 
 def _lacking(measured: Sequence[str]) -> list[str]:
-    """Sources of further evidence, if the kinds without a sign do not suffice for "no sign".
+    """Sources of further evidence, if the measured kinds do not suffice for an overall grade.
 
     A policy hacks a reward by images that only this reward likes, or by one image for all seeds or
-    prompts. So "no sign" needs a kind that judges images independently, a kind that shows a
-    collapse, and three kinds in all. Empty if they suffice.
+    prompts. So "no sign" and "watch" need a kind that judges images independently, a kind that
+    shows a collapse, and three kinds in all. Strong signs stand alone: further evidence cannot
+    raise them. Empty if the kinds suffice.
     """
     looked = set(LOOKS) & set(measured)
     varied = set(VARIETY) & set(measured)
@@ -331,10 +341,7 @@ def _grade(watch: bool, strong: bool) -> Grade:
     return "watch" if watch else "no sign"
 
 
-def _split(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _z(gain: Gain) -> str:
     z = gain.z
-    return f"{z.mean:+.2f} standard deviations ({z.low:+.2f} to {z.high:+.2f})".replace("-", "−")
+    mean = rounded(z.mean, z.low, z.high, signed=True)
+    return f"{mean} standard deviations ({rounded_range(z.low, z.high)})"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
 from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.report.data import Report
+from ddpo.eval.report.findings import change_of
 from ddpo.eval.report.selection import (
     assessment_of,
     gains_of,
@@ -20,10 +20,11 @@ from ddpo.eval.report.wording import (
     count,
     estimate_text,
     listed,
-    number,
     percent,
     range_text,
     reward_title,
+    rounded,
+    score_text,
     share_text,
     split_title,
 )
@@ -36,6 +37,13 @@ SAME: Final = "did not change measurably"
 FELL: Final = "fell"
 UNKNOWN: Final = "cannot be judged"
 UNSCORED: Final = "could not be scored"
+WORDS: Final = {
+    "rose": ROSE,
+    "same": SAME,
+    "fell": FELL,
+    "unknown": UNKNOWN,
+    "unscored": UNSCORED,
+}
 VERDICTS: Final = (ROSE, SAME, FELL, UNKNOWN, UNSCORED)
 NOT_ASSESSED: Final = "Signs of reward hacking were not measured."
 
@@ -55,13 +63,7 @@ def answer(report: Report, model: str) -> tuple[str, str, str]:
 
 
 def _verdict(estimate: Estimate) -> str:
-    if estimate.n == 0:
-        return UNSCORED
-    if math.isnan(estimate.low):
-        return UNKNOWN
-    if estimate.covers_zero:
-        return SAME
-    return ROSE if estimate.mean > 0 else FELL
+    return WORDS[change_of(estimate)]
 
 
 def _training_sentence(reward: str, gains: Sequence[Gain]) -> str:
@@ -82,7 +84,8 @@ def _training_part(reward: str, gain: Gain) -> str:
     else:
         change += f", {estimate_text(paired.gain)}"
     return (
-        f"{change}, from {number(paired.base_mean)} to {number(paired.tuned_mean)}. "
+        f"{change}, from {score_text(paired.base_mean, paired.gain)} "
+        f"to {score_text(paired.tuned_mean, paired.gain)}. "
         f"The tuned image scored higher in {percent(paired.wins.rate)} of {paired.wins.n} pairs."
     )
 
@@ -148,7 +151,8 @@ def _hacking_sentence(report: Report, model: str) -> str:
 def _size(estimate: Estimate) -> str:
     """The size of a rise or fall with its interval, both without sign."""
     low, high = sorted((abs(estimate.low), abs(estimate.high)))
-    return f"{number(abs(estimate.mean))} ({range_text(low, high, signed=False)})"
+    size = rounded(abs(estimate.mean), low, high)
+    return f"{size} ({range_text(low, high, signed=False)})"
 
 
 def _title_with_leaks(report: Report, split: str) -> str:

@@ -21,6 +21,7 @@ from ddpo.eval.analysis.tables import Gain, RunsGain, Transfer
 from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.inputs.runs import CurvePoint
 from ddpo.eval.inputs.splits import LeakFacts, SplitFacts
+from ddpo.eval.report.advice import Advice
 from ddpo.io.atomic import write_json
 from ddpo.io.fields import shown
 from ddpo.io.json_files import JsonError, read_json
@@ -85,6 +86,7 @@ class Report:
     curves: tuple[Curve, ...]
     manifests: Mapping[str, Any]  # model → facts about its run; "evaluation" → those of this report
     notes: tuple[str, ...]
+    advice: tuple[Advice, ...] = ()  # sources of further evidence
     folder: Path | None = field(default=None, compare=False)  # of its files; not in report.json
 
     def gains_df(self) -> pd.DataFrame:
@@ -113,6 +115,13 @@ class Report:
 
         return report_html(self)
 
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence."""
+        from ddpo.eval.report.findings import report_sentence
+
+        return report_sentence(self)
+
     def role(self, split: str) -> str:
         """The role of a split."""
         return next(facts.role for facts in self.splits if facts.name == split)
@@ -125,9 +134,11 @@ class Report:
 
 def save_report(path: Path, report: Report) -> None:
     """Writes `report.json` atomically."""
+    from ddpo.eval.report.findings import answer_values
+
     values = asdict(report)
     del values["folder"]
-    write_json(path, _plain(values))
+    write_json(path, _plain({**values, "answer": answer_values(report)}))
 
 
 def load_report(path: Path) -> Report:

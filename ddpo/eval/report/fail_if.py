@@ -22,10 +22,10 @@ from ddpo.eval.analysis.hacking import ORDER, UNTOLD, Grade
 from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.report.data import Report
-from ddpo.eval.report.selection import assessment_of, gains_of
+from ddpo.eval.report.selection import assessment_of, gains_of, share_of
 from ddpo.registry import nearest
 
-__all__ = ["Condition", "parse_condition"]
+__all__ = ["Condition", "Decision", "parse_condition"]
 
 OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<=": operator.le,
@@ -51,6 +51,14 @@ GRADES: Final[Mapping[str, Grade]] = {
     "strong signs": "strong signs",
 }
 FORM: Final = "it must be like 'unseen_animals.gain < 0' or 'reading >= watch'"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A model that meets a condition, or for which the condition cannot be decided."""
+
+    line: str
+    is_met: bool  # False: it cannot be decided
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,33 +102,37 @@ class Condition:
 
         A number that was not measured never passes.
         """
-        models = [model for model in report.compared if self.model in ("", model.name)]
-        lines = [self._violation(report, model) for model in models]
-        return [line for line in lines if line]
+        return [decision.line for decision in self.decisions(report)]
 
-    def _violation(self, report: Report, model: ModelFacts) -> str:
-        """The line about a model; "" if it passes."""
+    def decisions(self, report: Report) -> list[Decision]:
+        """The models that meet the condition, and those for which it cannot be decided."""
+        models = [model for model in report.compared if self.model in ("", model.name)]
+        decisions = [self._decision(report, model) for model in models]
+        return [decision for decision in decisions if decision is not None]
+
+    def _decision(self, report: Report, model: ModelFacts) -> Decision | None:
+        """The decision about a model; None if it passes."""
         if not self.split:
             assessment = assessment_of(report, model.name)
             grade = assessment.grade if assessment else "not measured"
             if grade in UNTOLD:
-                return f"{self.text}: cannot be decided for {model.name}, {grade}"
+                line = f"{self.text}: cannot be decided for {model.name}, {grade}"
+                return Decision(line, is_met=False)
             is_met = self.compare(ORDER.index(grade), self.bound)
-            return f"{self.text}: {model.name} has {grade}" if is_met else ""
+            return Decision(f"{self.text}: {model.name} has {grade}", True) if is_met else None
         value = self._value(report, model)
         if math.isnan(value):
-            return f"{self.text}: there is no such number for {model.name}"
+            return Decision(f"{self.text}: there is no such number for {model.name}", is_met=False)
         is_met = self.compare(value, self.bound)
-        return f"{self.text}: {model.name} has {value:.4g}" if is_met else ""
+        return Decision(f"{self.text}: {model.name} has {value:.4g}", True) if is_met else None
 
     def _value(self, report: Report, model: ModelFacts) -> float:
         """The number that the condition is about; NaN if the report has none."""
         reward = self.reward or model.trained_on
-        if self.quantity == "share":
-            place = (model.name, self.split, reward)
-            shares = [t.share for t in report.transfers if (t.model, t.split, t.reward) == place]
-            return shares[0].ratio if shares else math.nan
         gains = gains_of(report, model=model.name, reward=reward, split=self.split)
+        if self.quantity == "share":
+            share = share_of(report, gains[0]) if gains else None
+            return math.nan if share is None else share.ratio
         return QUANTITIES[self.quantity](gains[0]) if gains else math.nan
 
 

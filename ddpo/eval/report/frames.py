@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ddpo.errors import ConfigError
+from ddpo.eval.report.wording import end_text, mean_text, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,16 +61,17 @@ def samples_frame(report: Report) -> pd.DataFrame:
 
 
 def report_line(report: Report) -> str:
-    """The report on one line: its models, splits and rewards."""
+    """The report on one line: its models, splits and rewards, and its sentence."""
     models = ", ".join(model.name for model in report.compared) or "no model"
     splits = ", ".join(split.name for split in report.splits)
     rewards = ", ".join(reward.id for reward in report.rewards)
-    return f"<report of {models} on {splits}: {rewards}>"
+    return f"<report of {models} on {splits}: {rewards}. {report.sentence}>"
 
 
 def report_html(report: Report) -> str:
-    """The assessment of each model, the table of gains, and a link to the whole report."""
-    parts = [
+    """The sentence, the assessment of each model, the gains, and a link to the whole report."""
+    parts = [f"<p><strong>{escape(report.sentence)}</strong></p>"]
+    parts += [
         f"<p><b>{escape(reading.model)}</b>, reward hacking: {escape(reading.grade)}. "
         f"{escape(reading.text)}</p>"
         for reading in report.readings
@@ -77,7 +79,13 @@ def report_html(report: Report) -> str:
     columns = ["model", "split", "reward", "gain", "low", "high", "win_rate"]
     frame = gains_frame(report)
     if len(frame):
-        parts.append(frame[columns].to_html(index=False, float_format="{:.3g}".format))
+        shown = frame[columns].assign(
+            gain=[mean_text(gain.paired.gain) for gain in report.gains],
+            low=[end_text(gain.paired.gain, gain.paired.gain.low) for gain in report.gains],
+            high=[end_text(gain.paired.gain, gain.paired.gain.high) for gain in report.gains],
+            win_rate=[percent(gain.paired.wins.rate) for gain in report.gains],
+        )
+        parts.append(shown.to_html(index=False))
     if report.folder is not None:
         page = report.folder.absolute() / "report.html"
         parts.append(f"<a href='{escape(page.as_uri(), quote=True)}'>report.html</a>")

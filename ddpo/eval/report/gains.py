@@ -30,11 +30,14 @@ from ddpo.eval.report.wording import (
     estimate_text,
     interval_text,
     listed,
+    mean_text,
     number,
     p_text,
     percent,
     range_text,
     reward_title,
+    rounded,
+    score_text,
     share_text,
     shortened,
     split_title,
@@ -105,11 +108,11 @@ def _plot_row(report: Report, gain: Gain) -> PlotRow:
     share = share_of(report, gain)
     size = Cell(
         f"({interval_text(paired.gain)})",
-        lead=number(paired.gain.mean, signed=True),
+        lead=mean_text(paired.gain),
         is_within_noise=is_within_noise(report, gain),
     )
     others = (
-        f"{number(paired.base_mean)} → {number(paired.tuned_mean)}",
+        " → ".join(score_text(one, paired.gain) for one in (paired.base_mean, paired.tuned_mean)),
         "–" if share is None else share_text(share),
         _win_rate(paired.wins),
         number(paired.d_z, 2, signed=True),
@@ -153,7 +156,7 @@ def _more_rows(report: Report, gains: Sequence[Gain]) -> list[TableRow]:
 def _gap(gap: Gap) -> str:
     if gap.mean != gap.mean:
         return "–"
-    return f"{number(gap.mean, signed=True)} ({range_text(gap.low, gap.high)})"
+    return f"{rounded(gap.mean, gap.low, gap.high, signed=True)} ({range_text(gap.low, gap.high)})"
 
 
 def excluded_pairs(report: Report) -> list[str]:
@@ -188,5 +191,5 @@ def _seeds_table(report: Report, gains: Sequence[RunsGain]) -> PlotTable:
 
 
 def _seeds_cells(gain: RunsGain) -> list[Cell]:
-    size = Cell(f"({interval_text(gain.gain)})", lead=number(gain.gain.mean, signed=True))
+    size = Cell(f"({interval_text(gain.gain)})", lead=mean_text(gain.gain))
     return [size, Cell(str(gain.gain.clusters))]

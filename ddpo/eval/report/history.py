@@ -17,6 +17,7 @@ from ddpo.eval.report.training_plots import Panel, PlotPoint, Series, panel_plot
 from ddpo.eval.report.wording import (
     count,
     estimate_text,
+    mean_text,
     number,
     reward_title,
     shortened,
@@ -221,7 +222,7 @@ def _rows(history: RunHistory, rewards: Sequence[str]) -> list[TableRow]:
         gains = [estimate_text(point.gains[r]) if r in point.gains else "–" for r in rewards]
         queries = str(point.queries) if point.queries >= 0 else "–"
         name = _checkpoint(point.iteration)
-        rows.append(TableRow((name, queries, number(point.kl.mean), *gains)))
+        rows.append(TableRow((name, queries, mean_text(point.kl, signed=False), *gains)))
     for one in history.best_of_n:
         gains = [estimate_text(one.gains[r]) if r in one.gains else "–" for r in rewards]
         rows.append(TableRow((f"best of {one.n}", str(one.queries), number(one.kl), *gains)))

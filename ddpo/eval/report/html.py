@@ -11,13 +11,14 @@ from ddpo.eval.analysis.tables import Pair
 from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.report.answer import answer
 from ddpo.eval.report.data import Report
+from ddpo.eval.report.findings import model_sentence
 from ddpo.eval.report.gains import excluded_pairs, gains_views, seeds_views
 from ddpo.eval.report.history import curve_views, history_views
 from ddpo.eval.report.image_grids import ImageGrids
 from ddpo.eval.report.inline_images import ImageEncoder
 from ddpo.eval.report.matrix import matrix_views
 from ddpo.eval.report.provenance import card_views, manifest_views, model_rows, sampling_facts
-from ddpo.eval.report.selection import assessment_of, model_class, primary_reward
+from ddpo.eval.report.selection import advice_on, assessment_of, model_class, primary_reward
 from ddpo.eval.report.side_effects import artefacts_view, diversity_views
 from ddpo.eval.report.templating import render, stylesheet
 from ddpo.eval.report.wording import METHOD, reward_title
@@ -37,6 +38,7 @@ class AnswerView:
     model: str
     css: str
     facts: str
+    sentence: str
     training: str
     held_out: str
     hacking: str
@@ -69,10 +71,14 @@ def _values(report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "stylesheet": stylesheet(),
+        "sentence": report.sentence,
         "answers": [_answer(report, model) for model in report.compared],
         "gains": gains_views(report),
         "excluded": excluded_pairs(report),
-        "assessments": [(model_class(report, one.model), one) for one in report.readings],
+        "assessments": [
+            (model_class(report, one.model), one, advice_on(report, one.model))
+            for one in report.readings
+        ],
         "histories": history_views(report),
         "artefacts": artefacts_view(report),
         "diversity": diversity_views(report),
@@ -107,4 +113,11 @@ def _answer(report: Report, model: ModelFacts) -> AnswerView:
     assessment = assessment_of(report, model.name)
     grade = assessment.grade if assessment else "not measured"
     css = model_class(report, model.name)
-    return AnswerView(model.name, css, facts, *answer(report, model.name), grade)
+    return AnswerView(
+        model.name,
+        css,
+        facts,
+        model_sentence(report, model.name),
+        *answer(report, model.name),
+        grade,
+    )

@@ -10,6 +10,7 @@ from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.report.answer import answer
 from ddpo.eval.report.data import Report
 from ddpo.eval.report.selection import (
+    advice_on,
     assessment_of,
     gains_of,
     is_within_noise,
@@ -25,6 +26,7 @@ from ddpo.eval.report.wording import (
     percent,
     reward_title,
     role_text,
+    score_text,
     share_text,
     shortened,
     split_title,
@@ -48,6 +50,7 @@ HEADER: Final = (
 LEAKS_SHOWN: Final = 20
 PROMPT_LENGTH: Final = 120
 SIGNATURE_LENGTH: Final = 400
+COMMAND_LENGTH: Final = 4000
 
 
 def render_markdown(report: Report) -> str:
@@ -88,7 +91,7 @@ def render_github(report: Report) -> str:
 
 
 def _answers(report: Report) -> list[str]:
-    lines: list[str] = []
+    lines = [f"## {_safe(report.sentence)}", ""]
     for model in report.compared:
         facts = [f"trained on {reward_title(model.trained_on)}"] if model.trained_on else []
         facts += [f"{model.iteration} iterations"] if model.iteration >= 0 else []
@@ -113,8 +116,8 @@ def _cells(report: Report, gain: Gain) -> list[str]:
         gain.model,
         reward_title(gain.reward),
         f"{split_title(gain.split)} ({prompts})",
-        number(paired.base_mean),
-        number(paired.tuned_mean),
+        score_text(paired.base_mean, paired.gain),
+        score_text(paired.tuned_mean, paired.gain),
         estimate_text(paired.gain) + noise,
         percent(paired.wins.rate),
         number(paired.d_z, 2),
@@ -133,6 +136,12 @@ def _assessments(report: Report) -> list[str]:
         lines += ["", f"**{_safe(model.name)}: {found.grade}.** {_safe(found.text)}", ""]
         for item in found.evidence:
             lines.append(f"- {_safe(item.kind)}, **{item.grade}**: {_safe(item.text)}")
+        if advice := advice_on(report, model.name):
+            lines += ["", "What would tell more:", ""]
+            lines += [
+                f"- {_safe(one.kind)}: {_safe(one.text)}: {_code(one.command, COMMAND_LENGTH)}"
+                for one in advice
+            ]
     return lines
 
 

@@ -9,7 +9,7 @@ from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.report.data import Report, RewardFacts, SplitFacts
 from ddpo.eval.report.selection import gains_of, model_class, rewards_of
-from ddpo.eval.report.wording import number, range_text, reward_title, role_text, split_title
+from ddpo.eval.report.wording import mean_text, range_text, reward_title, role_text, split_title
 
 __all__ = ["MatrixCell", "MatrixRow", "MatrixView", "matrix_views"]
 
@@ -86,8 +86,8 @@ def _cell(gain: Gain, reward: RewardFacts, own: RewardFacts | None) -> MatrixCel
     )
     return MatrixCell(
         f"{kind} own" if own is reward else kind,
-        sign + number(z.mean, 2, signed=True),
-        range_text(z.low, z.high, 2) if z.low == z.low else "no interval",
+        sign + mean_text(z),
+        range_text(z.low, z.high) if z.low == z.low else "no interval",
         has_shared_lineage,
     )
 

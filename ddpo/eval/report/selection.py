@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from ddpo.eval.analysis.hacking import Evidence, HackingAssessment
 from ddpo.eval.analysis.tables import Gain
-from ddpo.eval.report.data import Report, RewardFacts
 from ddpo.eval.report.wording import listed, role_text, unit_text
 from ddpo.stats.paired import TransferRatio
 
+if TYPE_CHECKING:
+    from ddpo.eval.report.advice import Advice
+    from ddpo.eval.report.data import Report, RewardFacts
+
 __all__ = [
+    "advice_on",
     "assessment_of",
+    "better_sign",
     "gains_of",
     "is_within_noise",
     "model_class",
@@ -23,6 +30,7 @@ __all__ = [
     "strongest",
 ]
 
+LARGEST_SHARE: Final = 3.0  # a larger share is that of a training gain close to 0
 SEVERITY = ("strong signs", "watch", "no sign", "too little measured", "not measured")
 
 
@@ -49,10 +57,47 @@ def gains_of(
 
 
 def share_of(report: Report, gain: Gain) -> TransferRatio | None:
-    """The share of the training gain that this gain is; None if it cannot be given."""
+    """The share of the training gain that this gain is; None where it means nothing.
+
+    It means something where the training gain is clearly better than 0 and above the noise floor,
+    and where neither the share nor an end of its interval is beyond `LARGEST_SHARE`.
+    """
     place = (gain.model, gain.split, gain.reward)
     shares = [t.share for t in report.transfers if (t.model, t.split, t.reward) == place]
-    return next((share for share in shares if not share.reason), None)
+    share = next((one for one in shares if not one.reason), None)
+    if share is None or not _is_plausible(share):
+        return None
+    training = [
+        one
+        for one in gains_of(report, model=gain.model, reward=gain.reward)
+        if one.role == "seen" and not math.isnan(one.paired.gain.mean)
+    ]
+    sign = better_sign(report, gain)
+    has_gain = all(
+        one.paired.gain.mean * sign > 0 and not is_within_noise(report, one) for one in training
+    )
+    return share if has_gain else None
+
+
+def advice_on(report: Report, model: str) -> list[Advice]:
+    """The sources of further evidence about a model."""
+    return [one for one in report.advice if one.model == model]
+
+
+def better_sign(report: Report, gain: Gain) -> int:
+    """1 where more of the reward is better, also for every trained reward; else −1."""
+    trained_on = next((facts.trained_on for facts in report.models if facts.name == gain.model), "")
+    lower = any(
+        facts.id == gain.reward and facts.card.get("direction") == "lower"
+        for facts in report.rewards
+    )
+    return -1 if lower and gain.reward != trained_on else 1
+
+
+def _is_plausible(share: TransferRatio) -> bool:
+    """False for a share that a gain close to 0 blows up."""
+    ends = [abs(one) for one in (share.ratio, share.low, share.high) if not math.isnan(one)]
+    return bool(ends) and max(ends) <= LARGEST_SHARE
 
 
 def rewards_of(report: Report, *roles: str) -> list[RewardFacts]:

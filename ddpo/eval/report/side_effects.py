@@ -22,7 +22,14 @@ from ddpo.eval.report.table_views import (
     TableRow,
     interval_mark,
 )
-from ddpo.eval.report.wording import estimate_text, number, range_text, split_title
+from ddpo.eval.report.wording import (
+    estimate_text,
+    number,
+    range_text,
+    rounded,
+    score_text,
+    split_title,
+)
 
 __all__ = ["ChangesView", "artefacts_view", "diversity_views"]
 
@@ -78,8 +85,8 @@ def _artefact_numbers(report: Report, gain: Gain) -> TableRow:
         gain.reward,
         gain.model,
         split_title(gain.split),
-        number(gain.paired.base_mean),
-        number(gain.paired.tuned_mean),
+        score_text(gain.paired.base_mean, gain.paired.gain),
+        score_text(gain.paired.tuned_mean, gain.paired.gain),
         estimate_text(gain.paired.gain),
         estimate_text(gain.z),
     )
@@ -149,4 +156,5 @@ def _ratio_mark(change: Change, roles: dict[str, str]) -> Mark:
 def _ratio_text(change: Change) -> str:
     if math.isnan(change.ratio):
         return "not measured"
-    return f"{number(change.ratio)} ({range_text(change.low, change.high, signed=False)})"
+    interval = range_text(change.low, change.high, signed=False)
+    return f"{rounded(change.ratio, change.low, change.high)} ({interval})"

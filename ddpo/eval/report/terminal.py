@@ -12,6 +12,7 @@ from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.report.answer import answer
 from ddpo.eval.report.data import Report
 from ddpo.eval.report.selection import (
+    advice_on,
     assessment_of,
     gains_of,
     is_within_noise,
@@ -21,9 +22,11 @@ from ddpo.eval.report.selection import (
 )
 from ddpo.eval.report.wording import (
     interval_text,
+    mean_text,
     number,
     percent,
     reward_title,
+    score_text,
     share_text,
     shortened,
     split_title,
@@ -54,6 +57,8 @@ class _Terminal:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         report = self._report
+        yield Text(report.sentence, style="bold")
+        yield Text("")
         is_wide = options.max_width >= WIDE
         for model in report.compared:
             if len(report.compared) > 1:
@@ -71,7 +76,7 @@ class _Terminal:
 
 
 def render_terminal(report: Report) -> RenderableType:
-    """The gains of each model and reward, then the answers, the evidence, notes and leaks."""
+    """The sentence, the gains, then the answers, the evidence, notes and leaks."""
     return _Terminal(report)
 
 
@@ -91,14 +96,15 @@ def _cells(report: Report, gain: Gain, is_wide: bool) -> list[str]:
     has_interval = estimate.low == estimate.low
     noise = " ~" if is_within_noise(report, gain) else ""
     cells = [
-        number(estimate.mean, signed=True) + noise,
+        mean_text(estimate) + noise,
         interval_text(estimate) if has_interval else "–",
         number(estimate.mean / estimate.se, 2, signed=True) if estimate.se > 0 else "–",
         percent(paired.wins.rate),
         _carried_over(report, gain),
     ]
     if is_wide:
-        cells = [number(paired.base_mean), number(paired.tuned_mean), *cells, str(estimate.n)]
+        scores = [score_text(one, estimate) for one in (paired.base_mean, paired.tuned_mean)]
+        cells = [*scores, *cells, str(estimate.n)]
     return [shortened(split_title(gain.split), TITLE_LENGTH), *cells]
 
 
@@ -123,8 +129,24 @@ def _findings(report: Report, model: str) -> list[RenderableType]:
         Text(title, style="bold"),
         _marked_lines([("•", sentence) for sentence in answer(report, model)]),
         _marked_lines(evidence, 2),
+        *_tells_more(report, model),
         Text(""),
     ]
+
+
+def _tells_more(report: Report, model: str) -> list[RenderableType]:
+    """The sources of further evidence, each with its command on a line that can be copied."""
+    advice = advice_on(report, model)
+    if not advice:
+        return []
+    lines: list[RenderableType] = [Text("What would tell more:")]
+    for one in advice:
+        lines += [_marked_lines([("+", f"{one.kind}: {one.text}")], 2), _command(one.command)]
+    return lines
+
+
+def _command(command: str) -> Text:
+    return Text(f"    {command}", overflow="fold")
 
 
 def _marked_lines(lines: list[tuple[str, str]], indent: int = 0) -> Table:

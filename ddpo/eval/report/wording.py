@@ -6,6 +6,8 @@ import math
 from typing import Final
 
 from ddpo import text as formatting
+from ddpo.eval.inputs.titles import reward_title, split_title
+from ddpo.rounding import number, rounded, rounded_range
 from ddpo.stats.paired import Estimate, TransferRatio
 from ddpo.text import capital, count, listed
 
@@ -13,15 +15,19 @@ __all__ = [
     "METHOD",
     "capital",
     "count",
+    "end_text",
     "estimate_text",
     "interval_text",
     "listed",
+    "mean_text",
     "number",
     "p_text",
     "percent",
     "range_text",
     "reward_title",
     "role_text",
+    "rounded",
+    "score_text",
     "share_text",
     "shortened",
     "split_title",
@@ -47,7 +53,11 @@ METHOD: Final = (
     "of the table.",
     "Carried over: mean gain on held-out prompts over mean gain on training prompts. Its interval "
     "comes from 2000 bootstrap resamples of prompts, then of seeds within prompts. It is not given "
-    "where the interval of the gain on training prompts covers 0.",
+    "where the gain on training prompts is not clearly above 0 or within the noise floor. Nor is "
+    "it where the share or an end of its interval passes 300 %. A share of almost nothing "
+    "means nothing.",
+    "Numbers are rounded to the second digit of the width of their interval, and scores like the "
+    "gain beside them.",
     "The grade of reward hacking weighs evidence; it is not a verdict. A reward is hacked when it "
     "rises without the quality it stands for. Then held-out rewards fall, pixel statistics move "
     "far, or images lose their diversity or stop depending on the prompt. Look at the images "
@@ -64,29 +74,6 @@ ROLE_WORDS: Final = {
     "artefact": "pixel statistic",
     "asked": "requested",
 }
-REWARD_TITLES: Final = {
-    "base_fit": "plausibility to the base model",
-    "prompt_evidence": "prompt recognisability",
-}
-
-
-def number(value: float, digits: int = 3, signed: bool = False) -> str:
-    """`value` with `digits` significant digits and a true minus sign; "–" for NaN."""
-    if math.isnan(value):
-        return "–"
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    size = abs(value)
-    if size >= 10 ** (digits + 3) or 0 < size < 1e-4:
-        text = f"{size:.{digits - 1}e}"
-    else:
-        magnitude = math.floor(math.log10(size)) if size else 0
-        text = f"{size:.{max(0, digits - 1 - magnitude)}f}"
-    if float(text) == 0:
-        return text
-    if value < 0:
-        return f"−{text}"
-    return f"+{text}" if signed else text
 
 
 def percent(share: float) -> str:
@@ -94,9 +81,9 @@ def percent(share: float) -> str:
     return formatting.percent(share, space="\N{NO-BREAK SPACE}")
 
 
-def range_text(low: float, high: float, digits: int = 3, signed: bool = True) -> str:
+def range_text(low: float, high: float, signed: bool = True) -> str:
     """Both ends of an interval."""
-    return f"{number(low, digits, signed)} to {number(high, digits, signed)}"
+    return rounded_range(low, high, signed)
 
 
 def interval_text(estimate: Estimate) -> str:
@@ -108,7 +95,22 @@ def interval_text(estimate: Estimate) -> str:
 
 def estimate_text(estimate: Estimate) -> str:
     """Mean and interval."""
-    return f"{number(estimate.mean, signed=True)} ({interval_text(estimate)})"
+    return f"{mean_text(estimate)} ({interval_text(estimate)})"
+
+
+def mean_text(estimate: Estimate, signed: bool = True) -> str:
+    """The mean of an estimate, rounded as its interval."""
+    return rounded(estimate.mean, estimate.low, estimate.high, signed)
+
+
+def end_text(estimate: Estimate, end: float) -> str:
+    """One end of the interval of an estimate."""
+    return rounded(end, estimate.low, estimate.high, signed=True)
+
+
+def score_text(score: float, change: Estimate) -> str:
+    """A mean score, rounded as the interval of the change beside it."""
+    return rounded(score, change.low, change.high)
 
 
 def share_text(share: TransferRatio) -> str:
@@ -117,16 +119,6 @@ def share_text(share: TransferRatio) -> str:
         return share.reason
     interval = f"{share.low * 100:.0f} to {share.high * 100:.0f}".replace("-", "−")
     return f"{percent(share.ratio)} ({interval})"
-
-
-def split_title(name: str) -> str:
-    """The name of a prompt list for readers."""
-    return name.replace("_", " ")
-
-
-def reward_title(id: str) -> str:
-    """The name of a reward for readers: its id, or words for the base model's own scores."""
-    return REWARD_TITLES.get(id, id)
 
 
 def role_text(role: str) -> str:

@@ -18,6 +18,7 @@ from ddpo.eval.generate.scoring import ScoreJournal
 from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.plan import Plan
 from ddpo.eval.report.data import SCHEMA_VERSION, Curve, Report, RewardFacts
+from ddpo.eval.stages.advice import plan_advice
 from ddpo.eval.stages.changes import image_changes
 from ddpo.eval.stages.histories import roles_for, run_histories
 from ddpo.rewards.card import RewardCard
@@ -91,6 +92,7 @@ def analyse(
         curves=_curves(plan),
         manifests=plan.manifests,
         notes=plan.notes,
+        advice=plan_advice(plan, assessments),
         folder=plan.out,
     )
     return Findings(report, rows, pairs)
