@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from ddpo.eval.report.answer import answer
 from ddpo.eval.report.data import Report
 from ddpo.eval.report.gains import excluded_pairs, gains_views, seeds_views
 from ddpo.eval.report.history import curve_views, history_views
+from ddpo.eval.report.history_strip import history_strips
 from ddpo.eval.report.image_grids import ImageGrids
 from ddpo.eval.report.inline_images import ImageEncoder
 from ddpo.eval.report.matrix import matrix_views
@@ -92,9 +94,16 @@ def _images(
 ) -> dict[str, Any]:
     """The variables of the images; none are shown at size 0."""
     if not size:
-        return {"has_images": False, "strip": [], "galleries": []}
-    grids = ImageGrids(report, pairs, encoder)
-    return {"has_images": True, "strip": grids.strip(), "galleries": grids.galleries(size)}
+        return {"has_images": False, "strips": {}, "strip": [], "galleries": []}
+    numbers = itertools.count(1)
+    strips = history_strips(report, pairs, encoder, numbers)
+    grids = ImageGrids(report, pairs, encoder, numbers)
+    return {
+        "has_images": True,
+        "strips": strips,
+        "strip": grids.strip(),
+        "galleries": grids.galleries(size),
+    }
 
 
 def _answer(report: Report, model: ModelFacts) -> AnswerView:
