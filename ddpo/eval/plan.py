@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import ConfigError
+from ddpo.eval.command import command_line
 from ddpo.eval.config import EvalConfig
 from ddpo.eval.generate.probe import PROBE_CARDS
 from ddpo.eval.inputs.checkpoints import EvalCheckpoint, find_eval_checkpoints
@@ -75,6 +76,7 @@ class Plan:
         out: output folder.
         manifests: model → record of its run.
         notes: sentences for the report.
+        command: command line that repeats the evaluation.
     """
 
     base: str
@@ -94,6 +96,7 @@ class Plan:
     out: Path
     manifests: Mapping[str, Any]
     notes: tuple[str, ...]
+    command: str = ""
 
     @property
     def reward_ids(self) -> tuple[str, ...]:
@@ -136,12 +139,13 @@ def plan(config: EvalConfig) -> Plan:
         ConfigError: a setting is out of range, or something needed is not known.
     """
     _check(config)
+    command = command_line(config)
     if config.images:
-        return _plan_images(config)
+        return replace(_plan_images(config), command=command)
     work = _plan_checkpoints(config)
     chosen_from = work.best_of.n * len(work.best_of.prompts) if work.best_of else 0
     IMAGES.checked("the number of images to sample", work.image_count + chosen_from)
-    return work
+    return replace(work, command=command)
 
 
 def _plan_checkpoints(config: EvalConfig) -> Plan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +37,7 @@ __all__ = [
     "Report",
     "RewardFacts",
     "SplitFacts",
+    "dated",
     "load_report",
     "save_report",
 ]
@@ -86,6 +88,8 @@ class Report:
     manifests: Mapping[str, Any]  # model → facts about its run; "evaluation" → those of this report
     notes: tuple[str, ...]
     folder: Path | None = field(default=None, compare=False)  # of its files; not in report.json
+    command: str = ""  # command line that repeats the evaluation, without secrets
+    made: str = ""  # time of the first report with these findings, ISO 8601 in UTC
 
     def gains_df(self) -> pd.DataFrame:
         """One row per model, split and reward: means, gain, interval, p-values and win rate."""
@@ -125,9 +129,25 @@ class Report:
 
 def save_report(path: Path, report: Report) -> None:
     """Writes `report.json` atomically."""
-    values = asdict(report)
-    del values["folder"]
-    write_json(path, _plain(values))
+    write_json(path, _values(report))
+
+
+def dated(report: Report, path: Path, now: datetime) -> Report:
+    """The report with its time; the earlier time, if the file holds the same findings.
+
+    Args:
+        report: report without a time.
+        path: `report.json` of an earlier evaluation; it may be missing.
+        now: present time in UTC.
+    """
+    try:
+        before = read_json(path, error=ConfigError)
+    except ConfigError:
+        before = {}
+    made = before.get("made")
+    if isinstance(made, str) and before == _values(replace(report, made=made)):
+        return replace(report, made=made)
+    return replace(report, made=now.isoformat(timespec="seconds"))
 
 
 def load_report(path: Path) -> Report:
@@ -146,6 +166,14 @@ def load_report(path: Path) -> Report:
         return replace(record_of(Report, values, _number), folder=path.parent)
     except JsonError as error:
         raise ConfigError(f"{path} is not a report of ddpo: {error}") from error
+
+
+def _values(report: Report) -> dict[str, Any]:
+    """The content of `report.json`."""
+    values = asdict(report)
+    del values["folder"]
+    plain: dict[str, Any] = _plain(values)
+    return plain
 
 
 def _plain(value: Any) -> Any:

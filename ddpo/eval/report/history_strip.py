@@ -30,12 +30,13 @@ Scored = Mapping[str, Pair]
 
 @dataclass(frozen=True, slots=True)
 class Milestones:
-    """Two iterations of a run history; -1: none, 0: the base model.
+    """Two iterations of a run history; -1: none.
 
     Attributes:
         onset: first checkpoint with strong signs of reward hacking, or else the first one at which
             a held-out reward is significantly below its best.
-        recommended: best checkpoint by the held-out rewards before the onset.
+        recommended: best checkpoint by the held-out rewards; if that is not before the onset, the
+            last checkpoint before it.
     """
 
     onset: int
@@ -96,11 +97,12 @@ def milestones(report: Report, history: RunHistory) -> Milestones:
         if peak.reward in held_out and peak.best_iteration > 0 and peak.onset_iteration >= 0
     ]
     onset = min(strong or turned, default=-1)
-    recommended = history.best_iteration
-    if 0 <= onset <= recommended:
-        earlier = [point.iteration for point in history.points if point.iteration < onset]
-        recommended = max(earlier, default=-1)
-    return Milestones(onset, recommended)
+    usable = [
+        point.iteration for point in history.points[1:] if onset < 0 or point.iteration < onset
+    ]
+    if history.best_iteration in usable:
+        return Milestones(onset, history.best_iteration)
+    return Milestones(onset, max(usable, default=-1) if onset >= 0 else -1)
 
 
 def _strip(

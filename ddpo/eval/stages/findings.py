@@ -92,6 +92,7 @@ def analyse(
         manifests=plan.manifests,
         notes=plan.notes,
         folder=plan.out,
+        command=plan.command,
     )
     return Findings(report, rows, pairs)
 
