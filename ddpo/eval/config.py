@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from ddpo.errors import ConfigError
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS, Range, check_numbers
-from ddpo.text import shown_value
 
-__all__ = ["BEST_OF", "EVAL_SEED", "HISTORY", "EvalConfig", "check_models_given", "eval_command"]
+__all__ = ["BEST_OF", "EVAL_SEED", "HISTORY", "EvalConfig", "check_models_given"]
 
 HISTORY: Final = Range(low=0, high=100_000, whole=True)  # earlier checkpoints
 BEST_OF: Final = Range(low=0, high=1_000_000, whole=True)  # images to choose from; 0: none
@@ -75,29 +73,3 @@ def check_models_given(
             "a folder of images does not state the trained reward: give --reward, the trained one "
             "first"
         )
-
-
-OPTIONS: Final = {"checkpoints": "--checkpoint", "rewards": "--reward"}
-"""Settings whose option is not spelled as the setting."""
-
-
-def eval_command(config: EvalConfig, **changes: Any) -> str:
-    """The `ddpo eval` command of an evaluation for a shell, without secrets.
-
-    Args:
-        config: settings of the evaluation.
-        changes: settings of the command that differ from those of `config`.
-    """
-    changed = replace(config, **changes)
-    words = ["ddpo", "eval"]
-    for field in fields(changed):
-        value = getattr(changed, field.name)
-        if value == field.default:
-            continue
-        option = OPTIONS.get(field.name, f"--{field.name.replace('_', '-')}")
-        if value is False:
-            words.append(f"--no-{option[2:]}")
-            continue
-        for one in value if isinstance(value, tuple) else (value,):
-            words += [option, str(shown_value(field.name, str(one)))]
-    return shlex.join(words)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import ConfigError
+from ddpo.eval.command import command_line
 from ddpo.eval.config import EvalConfig, check_models_given
 from ddpo.eval.generate.probe import PROBE_CARDS
 from ddpo.eval.inputs.checkpoints import EvalCheckpoint, find_eval_checkpoints
@@ -76,6 +77,7 @@ class Plan:
         manifests: model → record of its run.
         notes: sentences for the report.
         config: settings as the caller gave them.
+        command: command line that repeats the evaluation.
     """
 
     base: str
@@ -96,6 +98,7 @@ class Plan:
     manifests: Mapping[str, Any]
     notes: tuple[str, ...]
     config: EvalConfig
+    command: str = ""
 
     @property
     def reward_ids(self) -> tuple[str, ...]:
@@ -138,12 +141,13 @@ def plan(config: EvalConfig) -> Plan:
         ConfigError: a setting is out of range, or something needed is not known.
     """
     check_models_given(config.checkpoints, config.images, config.rewards)
+    command = command_line(config)
     if config.images:
-        return _plan_images(config)
+        return replace(_plan_images(config), command=command)
     work = _plan_checkpoints(config)
     chosen_from = work.best_of.n * len(work.best_of.prompts) if work.best_of else 0
     IMAGES.checked("the number of images to sample", work.image_count + chosen_from)
-    return work
+    return replace(work, command=command)
 
 
 def _plan_checkpoints(config: EvalConfig) -> Plan:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ddpo.distributed import World
@@ -17,7 +18,7 @@ from ddpo.eval.generate.samples import write_samples
 from ddpo.eval.generate.scoring import ScoreJournal
 from ddpo.eval.inputs.models import BASE
 from ddpo.eval.plan import Plan
-from ddpo.eval.report.data import Report, save_report
+from ddpo.eval.report.data import Report, dated, save_report
 from ddpo.eval.report.html import render_html
 from ddpo.eval.report.markdown import render_markdown
 from ddpo.eval.stages.findings import Findings, analyse
@@ -73,8 +74,8 @@ def run_evaluation(plan: Plan, observe: Observer = ignore_progress) -> Outcome:
             observe(EvalProgress("analysing", "", 0, 1, 0))
             store.sync()
             findings = analyse(plan, images, store, journal, floors)
-            write_report(plan.out, findings)
-            report = findings.report
+            report = dated(findings.report, plan.out / "report.json", datetime.now(UTC))
+            write_report(plan.out, replace(findings, report=report))
     world.barrier()
     out = plan.out
     return Outcome(report, out / "report.html", out / "report.json", out / "samples.parquet")

@@ -59,7 +59,9 @@ ORDER = [
     "leaks",
     "manifests",
     "method",
+    "words",
 ]
+DATA = ("report.json", "report.md", "samples.parquet", "images/")  # links that leave the page
 
 
 class Page(HTMLParser):
@@ -153,7 +155,7 @@ def test_nothing_is_fetched_and_nothing_runs(page: tuple[str, Page]) -> None:
     for tag, attributes in parsed.elements:
         assert not {"srcset", "action", "background"} & set(attributes)
         assert not any(name.startswith("on") for name in attributes)
-        assert attributes.get("href", "#").startswith("#")
+        assert attributes.get("href", "#").startswith(("#", *DATA))
         assert tag != "img" or attributes["src"].startswith("data:image/")
 
 
@@ -196,7 +198,8 @@ def test_outline_is_accessible(page: tuple[str, Page]) -> None:
     assert max(ids.values()) == 1
     for _, attributes in parsed.elements:
         assert attributes.get("aria-labelledby", "gains") in ids
-        assert attributes.get("href", "#gains")[1:] in ids
+        href = attributes.get("href", "#gains")
+        assert href in DATA or href[1:] in ids
     assert ("html", {"lang": "en"}) in parsed.elements
     assert all(image["alt"] for image in parsed.all("img"))
     assert all(head["scope"] in ("col", "row", "rowgroup") for head in parsed.all("th"))
@@ -236,7 +239,7 @@ def test_an_empty_report_has_no_empty_sections(report: Report, tmp_path: Path) -
     )
     parsed = Page(render_html(bare, [], tmp_path))
     found = [attributes["id"] for attributes in parsed.all("h2") if "id" in attributes]
-    assert found == ["gains", "images", "rewards", "leaks", "manifests", "method"]
+    assert found == ["gains", "images", "rewards", "leaks", "manifests", "method", "words"]
     assert "Signs of reward hacking were not measured." in parsed.text
     assert "nan" not in parsed.text.lower()
 

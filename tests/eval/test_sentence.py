@@ -14,7 +14,8 @@ from archetypes import ARCHETYPES, BOTH, Story, report_of
 from rich.console import Console
 
 from ddpo.eval.analysis.hacking import assess_hacking
-from ddpo.eval.config import EvalConfig, eval_command
+from ddpo.eval.command import command_line
+from ddpo.eval.config import EvalConfig
 from ddpo.eval.report.advice import Advice, Circumstances, advise
 from ddpo.eval.report.data import load_report, save_report
 from ddpo.eval.report.fail_if import parse_condition
@@ -258,7 +259,7 @@ def test_the_command_of_a_configuration() -> None:
     config = EvalConfig(
         images=("base=a b", "mine=c"), rewards=("x:token=secret",), held_out=False, leaks="drop"
     )
-    command = eval_command(config)
+    command = command_line(config)
     assert command.startswith("ddpo eval --images 'base=a b' --images mine=c --reward ")
     assert command.endswith(" --no-held-out --leaks drop")
     assert "secret" not in command

@@ -15,7 +15,8 @@ from ddpo.eval.analysis.hacking import (
     RUN_HISTORY,
     HackingAssessment,
 )
-from ddpo.eval.config import EvalConfig, eval_command
+from ddpo.eval.command import command_line
+from ddpo.eval.config import EvalConfig
 from ddpo.eval.inputs.models import ModelFacts
 
 __all__ = ["Advice", "Circumstances", "advise"]
@@ -80,7 +81,7 @@ _Source = tuple[str, str, str]
 def _more_prompts(missing: Sequence[str], facts: Circumstances) -> list[_Source]:
     if PROMPT_DEPENDENCE not in missing or facts.prompts > 1:
         return []
-    command = eval_command(facts.config, prompts=(*facts.config.prompts, "PROMPTS.txt"))
+    command = command_line(facts.config, prompts=(*facts.config.prompts, "PROMPTS.txt"))
     return [(PROMPT_DEPENDENCE, "a list of two or more prompts", command)]
 
 
@@ -90,10 +91,10 @@ def _judges(missing: Sequence[str], facts: Circumstances) -> list[_Source]:
     if not config.held_out:
         kinds = "pixel statistics" if config.images else "pixel statistics and the base model"
         text = f"held-out rewards, {kinds} as judges"
-        return [(HELD_OUT, text, eval_command(config, held_out=True))]
+        return [(HELD_OUT, text, command_line(config, held_out=True))]
     found: list[_Source] = []
     if HELD_OUT in missing and facts.offers and facts.prompts > 1:
-        command = f"ddpo rewards download {facts.offers[0]} && {eval_command(config)}"
+        command = f"ddpo rewards download {facts.offers[0]} && {command_line(config)}"
         found.append((HELD_OUT, "a reward that training never used", command))
     if BASE_VIEW in missing and config.images:
         text = "the base model's view, if the images come from a checkpoint"
@@ -106,10 +107,10 @@ def _more_images(missing: Sequence[str], facts: Circumstances) -> list[_Source]:
         return []
     if facts.config.images:
         text = "two or more images of each prompt in every folder, then the same command"
-        return [(DIVERSITY, text, eval_command(facts.config))]
+        return [(DIVERSITY, text, command_line(facts.config))]
     if facts.config.seeds > 1:
         return []
-    return [(DIVERSITY, "several images of each prompt", eval_command(facts.config, seeds=SEEDS))]
+    return [(DIVERSITY, "several images of each prompt", command_line(facts.config, seeds=SEEDS))]
 
 
 def _earlier_checkpoints(
@@ -122,12 +123,12 @@ def _earlier_checkpoints(
     if RUN_HISTORY in missing and facts.earlier.get(model.name, 0) and not config.history:
         text = "earlier checkpoints of the run, which date a decline"
         alone = {"checkpoints": (model.checkpoint,), "out": None, "best_of": None}
-        command = eval_command(config, history=CHECKPOINTS, **alone)
+        command = command_line(config, history=CHECKPOINTS, **alone)
         return [(RUN_HISTORY, text, f"{command} --history {CHECKPOINTS}")]
     if RUN_HISTORY in missing and not facts.earlier.get(model.name, 0):
         text = "a training that keeps more checkpoints"
         reward = shlex.quote(model.trained_on or "REWARD")
         return [(RUN_HISTORY, text, f"ddpo train --reward {reward} --set checkpoint_every=2")]
     if BEST_OF_N in missing and RUN_HISTORY not in missing and config.best_of == 0:
-        return [(BEST_OF_N, "best-of-n of the base model", eval_command(config, best_of=None))]
+        return [(BEST_OF_N, "best-of-n of the base model", command_line(config, best_of=None))]
     return []

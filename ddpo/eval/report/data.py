@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,7 @@ __all__ = [
     "Report",
     "RewardFacts",
     "SplitFacts",
+    "dated",
     "load_report",
     "save_report",
 ]
@@ -88,6 +90,8 @@ class Report:
     notes: tuple[str, ...]
     advice: tuple[Advice, ...] = ()  # sources of further evidence
     folder: Path | None = field(default=None, compare=False)  # of its files; not in report.json
+    command: str = ""  # command line that repeats the evaluation, without secrets
+    made: str = ""  # time of the first report with these findings, ISO 8601 in UTC
 
     def gains_df(self) -> pd.DataFrame:
         """One row per model, split and reward: means, gain, interval, p-values and win rate."""
@@ -134,11 +138,25 @@ class Report:
 
 def save_report(path: Path, report: Report) -> None:
     """Writes `report.json` atomically."""
-    from ddpo.eval.report.findings import answer_values
+    write_json(path, _values(report))
 
-    values = asdict(report)
-    del values["folder"]
-    write_json(path, _plain({**values, "answer": answer_values(report)}))
+
+def dated(report: Report, path: Path, now: datetime) -> Report:
+    """The report with its time; the earlier time, if the file holds the same findings.
+
+    Args:
+        report: report without a time.
+        path: `report.json` of an earlier evaluation; it may be missing.
+        now: present time in UTC.
+    """
+    try:
+        before = read_json(path, error=ConfigError)
+    except ConfigError:
+        before = {}
+    made = before.get("made")
+    if isinstance(made, str) and before == _values(replace(report, made=made)):
+        return replace(report, made=made)
+    return replace(report, made=now.isoformat(timespec="seconds"))
 
 
 def load_report(path: Path) -> Report:
@@ -157,6 +175,16 @@ def load_report(path: Path) -> Report:
         return replace(record_of(Report, values, _number), folder=path.parent)
     except JsonError as error:
         raise ConfigError(f"{path} is not a report of ddpo: {error}") from error
+
+
+def _values(report: Report) -> dict[str, Any]:
+    """The content of `report.json`."""
+    from ddpo.eval.report.findings import answer_values
+
+    values = asdict(report)
+    del values["folder"]
+    plain: dict[str, Any] = _plain({**values, "answer": answer_values(report)})
+    return plain
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,14 +70,21 @@ class ImageGrids:
         report: the report.
         pairs: matched pairs of images of the report.
         encoder: encoder of the folder that holds the images.
+        numbers: numbers of figures that the page has not used.
     """
 
-    def __init__(self, report: Report, pairs: Sequence[Pair], encoder: ImageEncoder) -> None:
+    def __init__(
+        self,
+        report: Report,
+        pairs: Sequence[Pair],
+        encoder: ImageEncoder,
+        numbers: Iterator[int],
+    ) -> None:
         self._report = report
         self._pairs = pairs
         self._encoder = encoder
         self._of_noise = _by_noise(report, pairs)
-        self._numbers: Iterator[int] = itertools.count(1)
+        self._numbers = numbers
 
     def strip(self) -> list[FigureView]:
         """Figures chosen at random from all prompt lists; empty without pairs."""

@@ -41,18 +41,23 @@ class ImageEncoder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._encoded: dict[str, InlineImage | None] = {}
+        self._encoded: dict[tuple[str, int], InlineImage | None] = {}
 
-    def encode(self, file: str | None) -> InlineImage | None:
-        """The image of a file; None if the file is missing or damaged."""
+    def encode(self, file: str | None, side: int = LARGEST_SIDE) -> InlineImage | None:
+        """The image of a file; None if the file is missing or damaged.
+
+        Args:
+            file: image file, relative to the folder; None: there is none.
+            side: largest side in pixels; larger images are scaled down.
+        """
         if file is None:
             return None
-        if file not in self._encoded:
-            self._encoded[file] = _inline(self._folder / file)
-        return self._encoded[file]
+        if (file, side) not in self._encoded:
+            self._encoded[file, side] = _inline(self._folder / file, side)
+        return self._encoded[file, side]
 
 
-def _inline(path: Path) -> InlineImage | None:
+def _inline(path: Path, side: int) -> InlineImage | None:
     try:
         image = load_image(path)
     except ImageError:
@@ -63,7 +68,7 @@ def _inline(path: Path) -> InlineImage | None:
         image.save(buffer, "PNG", optimize=True)
     else:
         kind = "webp"
-        image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+        image.thumbnail((side, side))
         image.save(buffer, "WEBP", quality=WEBP_QUALITY)
     data = base64.b64encode(buffer.getvalue()).decode()
     return InlineImage(f"data:image/{kind};base64,{data}", image.width, image.height)

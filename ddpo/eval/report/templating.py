@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from ddpo.eval.report import wording
 from ddpo.eval.report.interval_plots import axis_plot, interval_plot
+from ddpo.eval.report.terms import term_number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -60,5 +61,9 @@ def _environment() -> Environment:
         "shortened": wording.shortened,
         "split_title": wording.split_title,
     }
-    environment.globals |= {"axis_plot": axis_plot, "interval_plot": interval_plot}
+    environment.globals |= {
+        "axis_plot": axis_plot,
+        "interval_plot": interval_plot,
+        "term_number": term_number,
+    }
     return environment

@@ -94,6 +94,7 @@ def analyse(
         notes=plan.notes,
         advice=plan_advice(plan, assessments),
         folder=plan.out,
+        command=plan.command,
     )
     return Findings(report, rows, pairs)
 
