@@ -1,4 +1,4 @@
-"""The order of the pairs and the side of each image, for one rater: random, balanced, repeatable."""
+"""The order of the pairs and the sides of their images for one rater: random and balanced."""
 
 from __future__ import annotations
 
