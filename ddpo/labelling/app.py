@@ -36,13 +36,17 @@ def make_app(session: Session, folder: Path, token: str, rater: str | None) -> F
 
     async def show(request: Request) -> dict[str, Any]:
         body = await json_body(request)
-        return await run_in_threadpool(session.show, body.get("rater"), body.get("place"))
+        view: dict[str, Any] = await run_in_threadpool(
+            session.show, body.get("rater"), body.get("place")
+        )
+        return view
 
     async def answer(request: Request) -> dict[str, Any]:
         body = await json_body(request)
         given = (body.get(name) for name in ("rater", "place", "choice", "seconds"))
         await run_in_threadpool(session.answer, *given)
-        return await run_in_threadpool(session.show, body.get("rater"))
+        view: dict[str, Any] = await run_in_threadpool(session.show, body.get("rater"))
+        return view
 
     def image(token: str) -> Response:
         found = session.image(token)

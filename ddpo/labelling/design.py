@@ -68,6 +68,6 @@ def _balanced_sides(count: int, random: np.random.Generator) -> list[Letter]:
     while len(sides) < count:
         size = min(BLOCK, count - len(sides))
         firsts = size // 2 + (int(random.integers(2)) if size % 2 else 0)
-        block: list[Letter] = ["a"] * firsts + ["b"] * (size - firsts)
+        block: list[Letter] = ["a" if place < firsts else "b" for place in range(size)]
         sides += [block[place] for place in random.permutation(size)]
     return sides

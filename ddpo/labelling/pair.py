@@ -91,7 +91,8 @@ class LabelPair:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LabelPair:
         """The pair of `to_dict`; other names are ignored."""
-        return cls(**{name: values.get(name) for name in cls.__dataclass_fields__})
+        known: dict[str, Any] = {name: values.get(name) for name in cls.__dataclass_fields__}
+        return cls(**known)
 
 
 def pixels_digest(image: Image.Image) -> str:

@@ -118,9 +118,7 @@ class Session:
         with self._lock:
             order = self._order(name)
             first = self._first_open(name, order)
-            if not _is_place(place, min(first, len(order) - 1)):
-                raise ConfigError(f"there is no pair at place {shown(place)}")
-            presentation = order[place]  # type: ignore[index]  # checked above
+            presentation = order[_place(place, min(first, len(order) - 1))]
             now = datetime.now(UTC).isoformat(timespec="seconds")
             key = presentation.pair.key
             before = self._answers.of_rater(name).get(key)
@@ -146,15 +144,12 @@ class Session:
         order = self._order(rater)
         answered = self._answers.of_rater(rater)
         first = self._first_open(rater, order)
-        if place is None:
-            place = first
-        if not _is_place(place, first):
-            raise ConfigError(f"there is no pair at place {shown(place)}")
+        at = first if place is None else _place(place, first)
         done = sum(one.pair.key in answered for one in order)
-        view: dict[str, Any] = {"rater": rater, "done": done, "total": len(order), "place": place}
-        if place == len(order):
+        view: dict[str, Any] = {"rater": rater, "done": done, "total": len(order), "place": at}
+        if at == len(order):
             return view
-        presentation = order[place]
+        presentation = order[at]
         pair = presentation.pair
         before = answered.get(pair.key)
         left = before.left if before is not None else presentation.left
@@ -197,8 +192,15 @@ class Session:
             self._next_write = ended + PAUSE * (ended - now)
 
 
-def _is_place(value: object, last: int) -> bool:
-    return type(value) is int and 0 <= value <= last
+def _place(value: object, last: int) -> int:
+    """A place from 0 to `last`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= last:
+        raise ConfigError(f"there is no pair at place {shown(value)}")
+    return value
 
 
 def _choice_of(side: object, left: str) -> Choice:
