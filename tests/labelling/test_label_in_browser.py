@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+from playwright.sync_api import sync_playwright
 
 from ddpo.inputs.tables import read_table
 from ddpo.reward_quality.preference_file import read_preferences
@@ -66,7 +69,7 @@ def server(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield found
         found.close()
@@ -74,6 +77,14 @@ def browser() -> Iterator[Any]:
 
 def count_of(page: Any) -> int:
     return int(page.locator("#count").inner_text().split()[0])
+
+
+def until(page: Any, expression: str, argument: Any = None) -> None:
+    """Waits for an expression; playwright's own wait needs `eval`, which the page forbids."""
+    ends = time.monotonic() + 20
+    while not page.evaluate(expression, argument):
+        assert time.monotonic() < ends, expression
+        time.sleep(0.005)
 
 
 def colour_on(page: Any, side: str) -> str:
@@ -93,11 +104,12 @@ def label(page: Any, number: int, key: Any, total: int = PAIRS) -> None:
     for _ in range(number):
         before = count_of(page)
         page.keyboard.press(key(before))
-        page.wait_for_function(
+        until(
+            page,
             "before => document.body.getAttribute('aria-busy') === null &&"
             " (parseInt(document.getElementById('count').textContent) === before + 1 ||"
             " !document.getElementById('end').hidden)",
-            arg=before,
+            before,
         )
 
 
@@ -106,9 +118,10 @@ def prefer_blue(page: Any) -> Any:
 
 
 def ready(page: Any) -> None:
-    page.wait_for_function(
+    until(
+        page,
         "!document.getElementById('pair').hidden &&"
-        " document.body.getAttribute('aria-busy') === null"
+        " document.body.getAttribute('aria-busy') === null",
     )
 
 
@@ -152,13 +165,13 @@ def test_a_hundred_pairs_by_keyboard_with_a_kill_and_two_raters(
         assert count_of(ben) == 0
         ben_keys = ["1", "2", "0", "b"]
         ben.keyboard.press("2")
-        ben.wait_for_function("document.getElementById('count').textContent.startsWith('1 ')")
+        until(ben, "document.getElementById('count').textContent.startsWith('1 ')")
         ready(ben)
         ben.keyboard.press("u")
-        ben.wait_for_function("!document.getElementById('before').hidden")
+        until(ben, "!document.getElementById('before').hidden")
         ready(ben)
         ben.keyboard.press("1")
-        ben.wait_for_function("document.getElementById('before').hidden")
+        until(ben, "document.getElementById('before').hidden")
         ready(ben)
         assert count_of(ben) == 1  # the first answer was replaced
         label(ben, 7, lambda place: ben_keys[place % 4])
