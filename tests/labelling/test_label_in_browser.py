@@ -118,6 +118,7 @@ def prefer_blue(page: Any) -> Any:
 
 
 def ready(page: Any) -> None:
+    page.wait_for_selector("main")  # behind the page that takes the token
     until(
         page,
         "!document.getElementById('pair').hidden &&"
@@ -125,6 +126,7 @@ def ready(page: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_hundred_pairs_by_keyboard_with_a_kill_and_two_raters(
     tmp_path: Path, browser: Any
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_hundred_pairs_by_keyboard_with_a_kill_and_two_raters(
     assert not errors
 
 
+@pytest.mark.slow
 def test_the_page_fits_a_phone_and_passes_axe(tmp_path: Path, browser: Any) -> None:
     folders = [str(one) for one in two_folders(tmp_path)]
     with server(tmp_path, *folders, "--pairs", "4", "--rater", "Ada") as (address, _):
