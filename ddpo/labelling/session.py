@@ -79,7 +79,7 @@ class Session:
         return len(self._pairs)
 
     def progress(self) -> dict[str, int]:
-        """The number of answered pairs of each rater who has begun."""
+        """The number of answered pairs of each rater with an answer."""
         keys = {pair.key for pair in self._pairs}
         with self._lock:
             return {
