@@ -187,7 +187,7 @@ def test_advice_stands_in_every_output(tmp_path: Path) -> None:
             {"checkpoints": ("my run",), "history": 2, "seeds": 8},
             [
                 "ddpo rewards download small && "
-                "ddpo eval --checkpoint 'my run' --seeds 8 --history 2"
+                "ddpo eval --checkpoint 'my run' --per-prompt 8 --history 2"
             ],
         ),
         (
