@@ -27,11 +27,12 @@ pytest.importorskip("uvicorn")
 
 from test_serve import post, request, serving
 
-from ddpo.rewards.serve import connections, guard, logs
+from ddpo.rewards.serve import guard
 from ddpo.rewards.serve.budget import Budget
-from ddpo.rewards.serve.connections import affordable_connections
 from ddpo.rewards.serve.guard import Guard
 from ddpo.rewards.serve.wire import MOST_IMAGES, MOST_VALUES, Limits, Refused, parse_request
+from ddpo.web import connections, logs
+from ddpo.web.connections import affordable_connections
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -458,7 +459,7 @@ def test_a_budget_serves_in_order_and_forgets_who_gave_up() -> None:
 def test_few_open_files_allow_fewer_connections_or_end_in_one_line() -> None:
     code = (
         "import resource, sys\n"
-        "from ddpo.rewards.serve.connections import affordable_connections\n"
+        "from ddpo.web.connections import affordable_connections\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)\n"
         "print(affordable_connections(256))\n"
     )

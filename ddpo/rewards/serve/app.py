@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,10 +30,8 @@ from ddpo.registry import nearest
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.serve import wire
 from ddpo.rewards.serve.budget import Budget
-from ddpo.rewards.serve.connections import BoundedServer, affordable_connections, make_config
 from ddpo.rewards.serve.gather import CLOSE_SECONDS, Gatherer
 from ddpo.rewards.serve.guard import Guard
-from ddpo.rewards.serve.logs import LOGGER
 from ddpo.rewards.serve.wire import (
     CALL_SECONDS,
     FLOAT_COST,
@@ -46,11 +43,12 @@ from ddpo.rewards.serve.wire import (
 )
 from ddpo.text import shortened
 from ddpo.types import RewardOutput
+from ddpo.web.connections import CONNECTIONS, bind, make_server
+from ddpo.web.logs import LOGGER
 
 __all__ = ["CONNECTIONS", "bind", "check_token", "make_app", "make_server"]
 
 JSON: Final = "application/json"
-CONNECTIONS: Final = 256
 BODIES: Final = 8  # largest bodies that are held at once
 DECODERS: Final = 4  # threads
 MOST_LINE: Final = 1000  # characters of an error
@@ -77,33 +75,6 @@ def check_token(host: str, token: str | None) -> None:
             f"--host {host} can be reached from other machines: "
             "give a --token, or set DDPO_REWARD_TOKEN"
         )
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        ConfigError: The address is taken, not of this machine, or not allowed.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, ValueError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise ConfigError(f"cannot listen on {host} port {port}: {reason}") from error
-
-
-def make_server(app: FastAPI, connections: int = CONNECTIONS) -> BoundedServer:
-    """The HTTP server of `app`; `run(sockets=[…])` serves until interrupted.
-
-    Args:
-        app: application from `make_app`.
-        connections: greatest number of connections, as far as the limit of open files allows.
-
-    Raises:
-        ConfigError: The limit of open files leaves no room for connections.
-    """
-    return BoundedServer(make_config(app, affordable_connections(connections)))
 
 
 def make_app(

@@ -7,14 +7,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 
 from ddpo.io.http import is_loopback
-from ddpo.rewards.serve.connections import ADMITTED
 from ddpo.rewards.serve.wire import Refused
+from ddpo.web.connections import ADMITTED
+from ddpo.web.hosts import host_of
 
 __all__ = ["Guard", "WrongTokens"]
 
@@ -109,19 +109,12 @@ class Guard:
 
 def _check_local(headers: Headers) -> None:
     """Refuses a request under a name other than one of this machine, or from such a web page."""
-    if not is_loopback(_host(f"//{headers.get('host', '')}")):
+    if not is_loopback(host_of(f"//{headers.get('host', '')}")):
         raise Refused(
             403,
             "without a token this server answers only to localhost and loopback addresses in the "
             "Host header; start it with a token for other names",
         )
     origin = headers.get("origin")
-    if origin is not None and not is_loopback(_host(origin)):
+    if origin is not None and not is_loopback(host_of(origin)):
         raise Refused(403, "without a token this server answers no page of another origin")
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""

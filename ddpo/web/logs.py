@@ -13,7 +13,7 @@ from ddpo.text import shortened
 
 __all__ = ["LOGGER", "LOG_CONFIG", "FewLines", "OneLine"]
 
-LOGGER: Final = "ddpo.rewards.serve"
+LOGGER: Final = "ddpo.web"
 PERIOD: Final = 60.0  # seconds
 MOST_LINES: Final = 30  # per period, of all kinds
 LINE: Final = 400  # characters

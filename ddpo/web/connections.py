@@ -18,14 +18,23 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ddpo.errors import ConfigError
-from ddpo.rewards.serve.logs import LOG_CONFIG, LOGGER
+from ddpo.errors import ConfigError, one_line
+from ddpo.web.logs import LOG_CONFIG, LOGGER
 
-__all__ = ["ADMITTED", "BoundedServer", "affordable_connections", "make_config"]
+__all__ = [
+    "ADMITTED",
+    "CONNECTIONS",
+    "BoundedServer",
+    "affordable_connections",
+    "bind",
+    "make_config",
+    "make_server",
+]
 
 ADMITTED: Final = "ddpo.admitted"
 """Key of an ASGI scope, set once a request has shown its token, or needs none."""
 HEADER_BYTES: Final = 16 * 1024
+CONNECTIONS: Final = 256  # greatest number at a time
 BATCH: Final = 8  # connections accepted at once; a few batches come before a request is read
 QUEUE: Final = 512  # connections that the system holds back until they are accepted
 PATIENCE: Final = 2.0  # seconds in which a connection is new, checked, or between two requests
@@ -38,7 +47,7 @@ SECONDS: Final = {
     "rest": 5.0,  # of a refused body, which is read and thrown away so that the answer arrives
     "answer": 30.0,  # until the client has read it
 }
-"""Time limits of the phases of a connection; bodies and scores have theirs in `app`."""
+"""Time limits of the phases of a connection; bodies have theirs where they are read."""
 
 log = logging.getLogger(LOGGER)
 
@@ -169,6 +178,33 @@ class BoundedServer(uvicorn.Server):  # type: ignore[misc]  # uvicorn has no typ
             for connection in list(self.server_state.connections):
                 connection.check_time(now)
         return bool(await super().on_tick(counter))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigError: The address is taken, not of this machine, or not allowed.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except (OSError, ValueError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise ConfigError(f"cannot listen on {host} port {port}: {reason}") from error
+
+
+def make_server(app: Any, connections: int = CONNECTIONS) -> BoundedServer:
+    """The HTTP server of `app`; `run(sockets=[…])` serves until interrupted.
+
+    Args:
+        app: ASGI application.
+        connections: greatest number of connections, as far as the limit of open files allows.
+
+    Raises:
+        ConfigError: The limit of open files leaves no room for connections.
+    """
+    return BoundedServer(make_config(app, affordable_connections(connections)))
 
 
 def make_config(app: Any, connections: int) -> uvicorn.Config:

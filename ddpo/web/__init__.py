@@ -1,0 +1,1 @@
+"""HTTP on this machine: bounded connections, a short log, and pages for one person's browser."""
