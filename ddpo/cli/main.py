@@ -19,6 +19,7 @@ from ddpo.cli.export import export_command
 from ddpo.cli.sample import sample_command
 from ddpo.cli.streams import flush_output, open_standard_streams
 from ddpo.cli.train import train_command
+from ddpo.cli.view import view_command
 from ddpo.distributed import let_first_process_report
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, UserError, one_line, refusal
 from ddpo.text import without_controls
@@ -69,6 +70,7 @@ app.command("sample")(sample_command)
 app.command("eval")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("export")(export_command)
+app.command("view")(view_command)
 app.command("doctor")(doctor_command)
 
 

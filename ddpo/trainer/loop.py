@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ddpo.errors import MissingResourceError
+from ddpo.errors import MissingResourceError, TrainingDiverged
 from ddpo.trainer.advantages import SampleWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.low_memory import rewards_away
@@ -20,6 +20,7 @@ from ddpo.trainer.memory import enough_memory
 from ddpo.trainer.monitoring.events import Checked, Event, Progress, Started
 from ddpo.trainer.monitoring.preflight import check_room, preflight
 from ddpo.trainer.rollout import Collection, IterationSamples, check_scorable, joined
+from ddpo.trainer.run.divergence import note_divergence
 from ddpo.trainer.run.folder import RunFolder
 from ddpo.trainer.run.recorder import Recorder
 from ddpo.trainer.run.resume import (
@@ -59,8 +60,13 @@ class _Loop:
 
     def run_from(self, done: int) -> Iterator[Event]:
         """Runs the iterations after the first `done`, and yields their events."""
-        with enough_memory(self.config.sample.batch):
-            yield from self.iterate(done)
+        try:
+            with enough_memory(self.config.sample.batch):
+                yield from self.iterate(done)
+        except TrainingDiverged as error:
+            if self.run.writes:
+                note_divergence(self.run.path, error)
+            raise
 
     def iterate(self, done: int) -> Iterator[Event]:
         """Samples and scores, weighs, updates and records, once per iteration."""

@@ -16,7 +16,16 @@ from ddpo.errors import CheckpointError
 from ddpo.io.fields import Fields
 from ddpo.io.json_files import read_json
 
-__all__ = ["Stamp", "file_inside", "folder_inside", "numbered", "read_inside", "stamp_of"]
+__all__ = [
+    "MOST_JSON",
+    "Stamp",
+    "file_inside",
+    "folder_inside",
+    "names_in",
+    "numbered",
+    "read_inside",
+    "stamp_of",
+]
 
 MOST_ENTRIES: Final = 20_000  # of one folder; a grid per iteration for as many iterations
 MOST_JSON: Final = 32 << 20  # bytes; a report of many models takes some MB
@@ -68,14 +77,14 @@ def numbered(folder: Path, *parts: str) -> dict[int, str]:
     if inside is None:
         return {}
     found = {}
-    for name in _names(inside):
+    for name in names_in(inside):
         if match := NUMBERED.fullmatch(name):
             found[int(match[1])] = name
     return dict(sorted(found.items()))
 
 
-def _names(folder: Path) -> Iterator[str]:
-    """Names in a folder, as far as there are not too many."""
+def names_in(folder: Path) -> Iterator[str]:
+    """The first names in a folder, at most 20,000; none of a folder that cannot be read."""
     try:
         with os.scandir(folder) as entries:
             for entry in islice(entries, MOST_ENTRIES):

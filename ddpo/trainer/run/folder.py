@@ -58,6 +58,7 @@ from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Metrics
 from ddpo.trainer.recipe import config_from_dict
 from ddpo.trainer.run.checkpoints import prune
+from ddpo.trainer.run.divergence import forget_divergence
 from ddpo.trainer.run.fields import MANIFEST, METRICS
 from ddpo.user_code import trust_options
 
@@ -229,6 +230,7 @@ class RunFolder:
             return
         with storing(self.path):
             self._sweep()
+            forget_divergence(self.path)
             self._cut_metrics(iteration)
             if changes:
                 settings = storable(config.to_dict())
