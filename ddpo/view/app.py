@@ -12,9 +12,9 @@ import hashlib
 import json
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -51,16 +51,22 @@ class Viewer:
 
     def __init__(self, index: RunIndex) -> None:
         self._index = index
-        self._runs: OrderedDict[str, ViewedRun] = OrderedDict()
+        self._runs: dict[str, ViewedRun] = {}
         self._rows: dict[str, dict[str, Any]] = {}
         self._next = 0  # place of the run that the next overview reads first
         self._thumbnails = Thumbnails()
+        self._turn = Lock()
 
     def overview(self) -> dict[str, Any]:
         """A row for each run; those that could not be read in time are as they were last."""
+        with self._turn:
+            return self._overview()
+
+    def _overview(self) -> dict[str, Any]:
         places = self._index.runs()
         keys = [place.key for place in places]
-        self._runs = OrderedDict((key, run) for key, run in self._runs.items() if key in set(keys))
+        wanted = set(keys)
+        self._runs = {key: run for key, run in list(self._runs.items()) if key in wanted}
         until = time.monotonic() + OVERVIEW_SECONDS
         rows = {}
         read = 0

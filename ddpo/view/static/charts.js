@@ -4,7 +4,7 @@ import { number, s } from "./dom.js";
 
 const WIDTH = 360;
 const HEIGHT = 170;
-const EDGE = { left: 50, right: 10, top: 8, bottom: 22 };
+const EDGE = { left: 58, right: 10, top: 8, bottom: 22 };
 
 function around(values) {
   const low = Math.min(...values);

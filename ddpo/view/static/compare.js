@@ -57,7 +57,8 @@ export class Compare {
       const value = (name) => number(side.run.curves[name].find((point) => point[0] === side.iteration)?.[1]);
       side.slider.setAttribute("aria-valuetext", `iteration ${side.iteration}`);
       side.facts.textContent = side.iteration === undefined ? "no samples"
-        : `${side.iteration} · reward ${value("reward_mean")} · held-out ${value("held_out")}`;
+        : [side.iteration, ["reward", "reward_mean"], ["held-out", "held_out"]].filter((one) => !one[1] || value(one[1]) !== "–")
+          .map((one) => (one[1] ? `${one[0]} ${value(one[1])}` : one)).join(" · ");
     }
     this.showPairs();
   }
@@ -70,8 +71,10 @@ export class Compare {
       this.table.replaceChildren(h("p", { class: "soft" }, "The two have no samples of equal prompts."));
       return;
     }
-    const images = (side, place, prompt) => h("div", { class: "pair" }, [place, side.run.prompts.length + place].map((cell) =>
-      picture(imageOf(side.key, side.iteration, cell), `${prompt}: ${side.run.name}, iteration ${side.iteration}`)));
+    const images = (side, place, prompt) => h("figure", {},
+      h("div", { class: "pair" }, [place, side.run.prompts.length + place].map((cell) =>
+        picture(imageOf(side.key, side.iteration, cell), `${prompt}: ${side.run.name}, iteration ${side.iteration}`))),
+      h("figcaption", {}, `${side.run.name}, iteration ${side.iteration}`));
     this.table.replaceChildren(h("ul", { class: "pairs" }, both.map(([prompt, one, other]) => h("li", {},
       h("h2", {}, prompt), h("div", { class: "sides" }, images(left, one, prompt), images(right, other, prompt))))));
   }
