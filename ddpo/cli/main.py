@@ -16,6 +16,7 @@ from ddpo.cli.console import echo, one_line_warnings
 from ddpo.cli.doctor import doctor_command
 from ddpo.cli.evaluate import compare_command, evaluate_command
 from ddpo.cli.export import export_command
+from ddpo.cli.label import label_command
 from ddpo.cli.sample import sample_command
 from ddpo.cli.streams import flush_output, open_standard_streams
 from ddpo.cli.train import train_command
@@ -69,6 +70,7 @@ app.command("train")(train_command)
 app.command("sample")(sample_command)
 app.command("eval")(evaluate_command)
 app.command("compare")(compare_command)
+app.command("label")(label_command)
 app.command("export")(export_command)
 app.command("view")(view_command)
 app.command("doctor")(doctor_command)

@@ -38,7 +38,7 @@ from ddpo.rewards.card import RewardCard
 from ddpo.rewards.zoo import resolve
 from ddpo.types import Prompt
 
-__all__ = ["BestOfPlan", "Plan", "plan"]
+__all__ = ["BestOfPlan", "Plan", "default_out", "plan", "planned_sampler", "training_prompts"]
 
 BEST_OF_PROMPTS: Final = 12  # training prompts of best-of-n
 BEST_OF_MOST: Final = 128  # largest n by default
@@ -156,7 +156,7 @@ def _plan_checkpoints(config: EvalConfig) -> Plan:
     compared = [one for one in checkpoints if not one.facts.history]
     first = compared[0]
     model = first.info.model
-    trained = _trained_prompts(config, checkpoints)
+    trained = training_prompts(config, checkpoints)
     loaded = load_splits(config.prompts, trained, model=model, leaks=config.leaks)
     splits = tuple(split for split, _ in loaded)
     split_facts = tuple(facts for _, facts in loaded)
@@ -171,14 +171,14 @@ def _plan_checkpoints(config: EvalConfig) -> Plan:
         splits=splits,
         split_facts=split_facts,
         rewards=rewards,
-        sampler=_sampler(config, first),
+        sampler=planned_sampler(config, first),
         seeds=config.seeds,
         seed=config.seed,
         best_of=_best_of(config, splits, checkpoints, trained),
         held_out=config.held_out,
         device=device,
         dtype=str(settings.get("dtype") or default_dtype(model, device)),
-        out=config.out or _default_out(compared),
+        out=config.out or default_out(compared),
         manifests={one.facts.name: _manifest(one) for one in compared},
         notes=(
             *unscored_rewards(config, compared),
@@ -284,7 +284,7 @@ def _folder_facts(folder: ImageFolder, rewards: Sequence[PlannedReward], seeds: 
     )
 
 
-def _sampler(config: EvalConfig, first: EvalCheckpoint) -> SamplerSettings:
+def planned_sampler(config: EvalConfig, first: EvalCheckpoint) -> SamplerSettings:
     """The requested settings, then those of the first run, then those of the model."""
     requested = {name: value for name in SAMPLED if (value := getattr(config, name)) is not None}
     of_run = nested(first.run.config, "sample")
@@ -292,7 +292,7 @@ def _sampler(config: EvalConfig, first: EvalCheckpoint) -> SamplerSettings:
     return SamplerSettings(**{name: values[name] for name in SAMPLED if name in values})
 
 
-def _trained_prompts(
+def training_prompts(
     config: EvalConfig, checkpoints: Sequence[EvalCheckpoint]
 ) -> tuple[Prompt, ...] | None:
     """All prompts that any of the runs was trained on; None if unknown."""
@@ -334,7 +334,7 @@ def _distinct(prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:
     return tuple({prompt.id: prompt for prompt in prompts}.values())
 
 
-def _default_out(compared: Sequence[EvalCheckpoint]) -> Path:
+def default_out(compared: Sequence[EvalCheckpoint]) -> Path:
     """A folder inside the run of a single checkpoint, otherwise a folder named after the models."""
     info = compared[0].info
     if len(compared) == 1 and info.run is not None:

@@ -15,7 +15,7 @@ from ddpo.io.atomic import atomic_path, check_writable
 
 __all__ = ["Record", "check_table_path", "unguarded", "write_records"]
 
-NUMBERS: Final = ("score", "value")
+NUMBERS: Final = ("score", "value", "seconds")
 """Columns of float64, beside those that begin with `part_`; all others are strings."""
 ROWS_AT_ONCE: Final = 8192
 

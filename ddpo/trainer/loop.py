@@ -20,7 +20,6 @@ from ddpo.trainer.memory import enough_memory
 from ddpo.trainer.monitoring.events import Checked, Event, Progress, Started
 from ddpo.trainer.monitoring.preflight import check_room, preflight
 from ddpo.trainer.rollout import Collection, IterationSamples, check_scorable, joined
-from ddpo.trainer.run.divergence import note_divergence
 from ddpo.trainer.run.folder import RunFolder
 from ddpo.trainer.run.recorder import Recorder
 from ddpo.trainer.run.resume import (
@@ -64,8 +63,7 @@ class _Loop:
             with enough_memory(self.config.sample.batch):
                 yield from self.iterate(done)
         except TrainingDiverged as error:
-            if self.run.writes:
-                note_divergence(self.run.path, error)
+            self.run.note_divergence(error)
             raise
 
     def iterate(self, done: int) -> Iterator[Event]:

@@ -37,7 +37,7 @@ REPORT_POLICY: Final = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What a report may do, as its own page says: nothing but show itself."""
+"""The policy of a report, as in its own page: it can only show itself."""
 FOR_LONG: Final = "private, max-age=86400, immutable"
 DIGITS: Final = 6  # of a number
 

@@ -1,4 +1,4 @@
-"""Curves of bounded length, to which points are added as a training goes on."""
+"""Curves of bounded length, to which a training adds points."""
 
 from __future__ import annotations
 
