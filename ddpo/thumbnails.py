@@ -1,4 +1,4 @@
-"""Small images inside HTML, for notebooks."""
+"""Small images for notebooks and local pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["data_address", "strip_html"]
+__all__ = ["data_address", "strip_html", "thumbnail_png"]
 
 SHOWN: Final = 8  # images of a strip
 SIDE: Final = 96  # pixels of the longer side
@@ -30,8 +30,13 @@ def strip_html(images: Sequence[Image.Image], captions: Sequence[str]) -> str:
 
 def data_address(image: Image.Image, side: int) -> str:
     """The image as a `data:` address, its longer side at most `side` pixels."""
+    return f"data:image/png;base64,{base64.b64encode(thumbnail_png(image, side)).decode()}"
+
+
+def thumbnail_png(image: Image.Image, side: int) -> bytes:
+    """The image as a PNG, its longer side at most `side` pixels."""
     small = image.copy()
     small.thumbnail((side, side))
     file = BytesIO()
     small.save(file, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return file.getvalue()

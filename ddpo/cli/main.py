@@ -23,6 +23,7 @@ from ddpo.cli.sample import sample_command
 from ddpo.cli.streams import flush_output, open_standard_streams
 from ddpo.cli.tracebacks import TRACEBACK_HELP, add_option, follow, show_chain, turn_on
 from ddpo.cli.train import train_command
+from ddpo.cli.view import view_command
 from ddpo.distributed import let_first_process_report
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, UserError, one_line, refusal
 from ddpo.text import without_controls
@@ -78,6 +79,7 @@ app.command("eval")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("label")(label_command)
 app.command("export")(export_command)
+app.command("view")(view_command)
 app.command("doctor")(doctor_command)
 
 

@@ -130,7 +130,7 @@ def read_foreign_json(
     return _read(path, fields or {}, error, parse_foreign)
 
 
-def json_lines(path: Path, fields: Fields | None = None) -> Iterator[JsonLine]:
+def json_lines(path: Path, fields: Fields | None = None, start: int = 0) -> Iterator[JsonLine]:
     """The lines of a file of JSON lines, with damaged ones, at which a caller stops or not.
 
     A last line without its end is damaged, since a kill cut it short. A missing file has no lines.
@@ -138,6 +138,7 @@ def json_lines(path: Path, fields: Fields | None = None) -> Iterator[JsonLine]:
     Args:
         path: the file.
         fields: names and kinds that each object must have.
+        start: bytes before the first line that is read; lines are numbered from there.
 
     Raises:
         OSError: the file cannot be read.
@@ -147,6 +148,7 @@ def json_lines(path: Path, fields: Fields | None = None) -> Iterator[JsonLine]:
     if not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb") as file:
+        file.seek(start)
         for number, line in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES + 1), b""), 1):
             record, fault = _record_or_fault(line, fields or {})
             rest = line

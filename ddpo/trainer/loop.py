@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ddpo.errors import MissingResourceError
+from ddpo.errors import MissingResourceError, TrainingDiverged
 from ddpo.trainer.advantages import SampleWeights
 from ddpo.trainer.algorithms.contract import sample_weights
 from ddpo.trainer.config import TrainConfig
@@ -60,8 +60,12 @@ class _Loop:
 
     def run_from(self, done: int) -> Iterator[Event]:
         """Runs the iterations after the first `done`, and yields their events."""
-        with enough_memory(self.config.sample.batch):
-            yield from self.iterate(done)
+        try:
+            with enough_memory(self.config.sample.batch):
+                yield from self.iterate(done)
+        except TrainingDiverged as error:
+            self.run.note_divergence(error)
+            raise
 
     def iterate(self, done: int) -> Iterator[Event]:
         """Samples and scores, weighs, updates and records, once per iteration."""

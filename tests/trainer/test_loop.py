@@ -439,6 +439,10 @@ def test_a_run_that_diverges_stops_and_keeps_what_was_finished(
     assert [
         line["iteration"] for line in (metrics(out) if (out / "metrics.jsonl").exists() else [])
     ] == list(range(1, 3 - updates))
+    noted = (out / "diverged.json").exists()
+    assert noted == (out / "metrics.jsonl").exists()  # for readers of a run that trained
+    if noted:
+        assert message in json.loads((out / "diverged.json").read_text())["reason"]
     code, _, errors = ddpo("train", "--resume", out)
     assert code == 1
     assert "resumed, the run would end here again: start another" in errors

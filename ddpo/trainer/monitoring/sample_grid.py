@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from PIL.Image import Image
 
 from ddpo.images import contact_sheet, to_pil
@@ -11,12 +9,10 @@ from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, sample_images
 from ddpo.prompts import PromptSet
 from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.monitoring.grid_shape import GAP, PROMPTS, ROWS
 from ddpo.trainer.rollout import sampler_settings
 
 __all__ = ["draw_grid"]
-
-PROMPTS: Final = 8  # the first of the list
-ROWS: Final = 2
 
 
 def draw_grid(policy: Policy, prompts: PromptSet, config: TrainConfig) -> Image:
@@ -32,4 +28,4 @@ def draw_grid(policy: Policy, prompts: PromptSet, config: TrainConfig) -> Image:
     keys = [SampleKey(prompt, -1 - row) for row in range(ROWS) for prompt in shown]
     batches = sample_images(policy, keys, sampler_settings(config.sample), config.seed)
     images = [image for batch in batches for image in to_pil(batch.pixels)]
-    return contact_sheet(images, columns=len(shown))
+    return contact_sheet(images, columns=len(shown), gap=GAP)

@@ -27,6 +27,7 @@ from ddpo.errors import (
     ConfigError,
     RunExistsError,
     StorageFailure,
+    TrainingDiverged,
     one_line,
 )
 from ddpo.io.atomic import (
@@ -55,6 +56,7 @@ from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Metrics
 from ddpo.trainer.recipe import config_from_dict
 from ddpo.trainer.run.checkpoints import prune
+from ddpo.trainer.run.divergence import forget_divergence, note_divergence
 from ddpo.trainer.run.fields import MANIFEST, METRICS
 from ddpo.trainer.run.unfinished import holds_something, remove_unfinished
 from ddpo.user_code import trust_options
@@ -231,6 +233,7 @@ class RunFolder:
             return
         with storing(self.path):
             self._sweep()
+            forget_divergence(self.path)
             self._cut_metrics(iteration)
             if changes:
                 settings = storable(config.to_dict())
@@ -244,6 +247,11 @@ class RunFolder:
                 write_json(self.path / "config.json", settings)
                 write_json(self.path / "manifest.json", manifest)
         self.prune(config.checkpoint_keep)
+
+    def note_divergence(self, error: TrainingDiverged) -> None:
+        """Writes the reason of a divergence, for readers of the folder."""
+        if self.writes:
+            note_divergence(self.path, error)
 
     def prune(self, keep: int) -> None:
         """Removes all checkpoints but the last `keep` and the best; 0 keeps all.

@@ -1,0 +1,52 @@
+"""`ddpo view`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from ddpo.cli.console import echo
+from ddpo.cli.options import number_option
+from ddpo.errors import MissingResourceError
+from ddpo.ranges import Range
+
+PORT: Final = Range(low=0, high=65_535, whole=True)
+FOLDER: Final = Path("runs")
+
+
+def view_command(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run folders, or folders of runs; default: runs."),
+    ] = None,
+    port: Annotated[int, number_option(PORT, "Port to listen on; 0 for a free one.")] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+    ] = True,
+) -> None:
+    """Browse runs in the browser: curves, images, checkpoints and evaluations, also while training.
+
+    The page is for this machine and your browser alone; the printed address holds its secret.
+    Nothing is written, and no training is held up. Ctrl-C ends it.
+
+    Example: ddpo view runs
+    """
+    try:
+        from ddpo.view.app import make_app
+        from ddpo.web.frame import new_token, serve_page
+    except ModuleNotFoundError as error:
+        raise MissingResourceError(
+            f'ddpo view needs {error.name!r}: pip install "ddpo[serve]"'
+        ) from error
+    from ddpo.view.run_index import RunIndex
+
+    index = RunIndex(runs or [FOLDER])
+    index.check()
+    token = new_token()
+    serve_page(make_app(index, token), token, port, _announce, browser=browser)
+
+
+def _announce(address: str) -> None:
+    echo(f"Viewing at {address}\nCtrl-C ends it.")

@@ -1,0 +1,1 @@
+"""`ddpo view`: run folders in a browser, read while their trainings are under way."""
