@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from ddpo.cli.commands import examples
 from ddpo.cli.console import echo, quiet_libraries
-from ddpo.cli.options import RunDevice, Trust, number_option
+from ddpo.cli.options import EXECUTION, INPUT, RunDevice, Trust, number_option, option, out_option
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.ranges import IMAGES, SEED, Range
 from ddpo.text import count
@@ -33,40 +34,48 @@ Places = Annotated[
 ]
 
 
+@examples("ddpo label runs/demo", "ddpo label old_images new_images --rater Ada")
 def label_command(
     places: Places,
     rater: Annotated[
-        str | None, typer.Option(help="Name of the person who labels; default: the page asks.")
+        str | None,
+        option(
+            "Name of the person who labels; default: the page asks.", metavar="NAME", panel=INPUT
+        ),
     ] = None,
-    pairs: Annotated[int, number_option(IMAGES, "Number of pairs.")] = 100,
+    pairs: Annotated[int, number_option(IMAGES, "Number of pairs.", panel=INPUT)] = 100,
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Checkpoint of the run to compare with the base model; repeatable. "
-            "Default: the last one."
+        option(
+            "Checkpoint of the run to compare with the base model; repeatable. "
+            "Default: the last one.",
+            metavar="CHECKPOINT",
+            panel=INPUT,
         ),
     ] = None,
     prompts: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Prompts of a run's pairs: a .txt file, table, built-in list or NAME=FILE; "
-            "repeatable. Default: those of its evaluation."
+        option(
+            "Prompts of a run's pairs: a .txt file, table, built-in list or NAME=FILE; "
+            "repeatable. Default: those of its evaluation.",
+            metavar="PROMPTS",
+            panel=INPUT,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Preference file, .parquet, .csv or .jsonl; default: preferences.parquet in the "
-            "run folder, or here.",
+        out_option(
+            "Preference file, .parquet, .csv or .jsonl; default: preferences.parquet in the "
+            "run folder, or here."
         ),
     ] = None,
     seed: Annotated[
-        int, number_option(SEED, "Seed of the choice, order and sides of the pairs.")
+        int, number_option(SEED, "Seed of the choice, order and sides of the pairs.", panel=INPUT)
     ] = 0,
-    port: Annotated[int, number_option(PORT, "Port of the page; 0 for a free one.")] = 0,
-    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    port: Annotated[
+        int, number_option(PORT, "Port of the page; 0 for a free one.", panel=EXECUTION)
+    ] = 0,
+    browser: Annotated[bool, option("Open the page in the browser.", panel=EXECUTION)] = True,
     device: RunDevice = None,
     trust: Trust = None,
 ) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
+from ddpo.cli.commands import examples
 from ddpo.cli.console import echo
-from ddpo.cli.options import number_option
+from ddpo.cli.options import EXECUTION, number_option, option
 from ddpo.errors import MissingResourceError
 from ddpo.ranges import Range
 
@@ -16,22 +17,23 @@ PORT: Final = Range(low=0, high=65_535, whole=True)
 FOLDER: Final = Path("runs")
 
 
+@examples("ddpo view", "ddpo view runs/demo runs/other")
 def view_command(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Run folders, or folders of runs; default: runs."),
+        typer.Argument(metavar="RUN", help="Run folders, or folders of runs; default: runs."),
     ] = None,
-    port: Annotated[int, number_option(PORT, "Port to listen on; 0 for a free one.")] = 0,
+    port: Annotated[
+        int, number_option(PORT, "Port to listen on; 0 for a free one.", panel=EXECUTION)
+    ] = 0,
     browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+        bool, option("Open the page in the browser.", "--browser/--no-browser", panel=EXECUTION)
     ] = True,
 ) -> None:
     """Browse runs in the browser: curves, images, checkpoints and evaluations, also while training.
 
     The page is for this machine and your browser alone; the printed address holds its secret.
     Nothing is written, and no training is held up. Ctrl-C ends it.
-
-    Example: ddpo view runs
     """
     try:
         from ddpo.view.app import make_app
