@@ -57,6 +57,7 @@ TRAIN = {
     "optim.kl": "[0, 1000000]",
     "optim.clip_range": OPEN,
     "advantage.buffer": COUNT,
+    "prompt_limit": "[0, 1000000000]",
     "advantage.min_count": COUNT,
     "advantage.clip": OPEN,
     "regression.beta": "(0, 1000000]",
@@ -66,6 +67,7 @@ TRAIN = {
 }
 OTHERS: dict[type[Any], dict[str, str]] = {
     EvalConfig: {
+        "limit": "[1, 1000000]",
         "seeds": "[1, 1000000]",
         "seed": SEED,
         "history": "[0, 100000]",
@@ -91,28 +93,38 @@ OTHERS: dict[type[Any], dict[str, str]] = {
 OPTIONS = {
     "train --iterations": "[1, 1000000000000]",
     "train --seed": SEED,
-    "sample --count": "[1, 1000000]",
+    "sample --per-prompt": "[1, 1000000]",
     "sample --steps": "[1, 1000]",
     "sample --guidance": "[1, 1000]",
     "sample --eta": "[0, 1]",
     "sample --seed": SEED,
-    "eval --seeds": "[1, 1000000]",
+    "eval --per-prompt": "[1, 1000000]",
     "eval --seed": SEED,
     "eval --history": "[0, 100000]",
-    "eval --history-seeds": "[1, 1000000]",
+    "eval --history-per-prompt": "[1, 1000000]",
     "eval --best-of": "[0, 1000000]",
     "eval --steps": "[1, 1000]",
     "eval --guidance": "[1, 1000]",
     "eval --eta": "[0, 1]",
-    "compare --seeds": "[1, 1000000]",
+    "compare --per-prompt": "[1, 1000000]",
     "compare --seed": SEED,
+    "train --limit": "[1, 1000000]",
+    "sample --limit": "[1, 1000000]",
+    "eval --limit": "[1, 1000000]",
+    "compare --limit": "[1, 1000000]",
+    "rewards score --limit": "[1, 1000000]",
+    "rewards compare --limit": "[1, 1000000]",
+    "rewards calibrate --limit": "[1, 1000000]",
+    "rewards validate --limit": "[1, 1000000]",
+    "rewards check --timeout": OPEN,
+    "view --port": "[0, 65535]",
     "label --pairs": "[1, 1000000]",
     "label --seed": SEED,
     "label --port": "[0, 65535]",
     "doctor --minutes": "[0, 1000000]",
     "rewards score --batch-size": "[1, 65536]",
     "rewards score --timeout": OPEN,
-    "rewards bench --images": "[1, 100000]",
+    "rewards bench --per-round": "[1, 100000]",
     "rewards bench --size": "[1, 16384]",
     "rewards bench --repeats": "[1, 1000000]",
     "rewards calibrate --batch-size": "[1, 65536]",
@@ -489,12 +501,12 @@ def test_more_images_than_a_command_can_hold_are_refused(
     ddpo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, _, err = ddpo("sample", "a cat", "a dog", "--count", 10**6)
+    code, _, err = ddpo("sample", "a cat", "a dog", "--per-prompt", 10**6)
     assert (code, err.count("\n")) == (2, 1)
-    assert "--count times the 2 prompts must be at least 1 and at most 1,000,000" in err
-    code, _, err = ddpo("rewards", "bench", "darkness", "--images", 10**5, "--size", 16384)
+    assert "--per-prompt times the 2 prompts must be at least 1 and at most 1,000,000" in err
+    code, _, err = ddpo("rewards", "bench", "darkness", "--per-round", 10**5, "--size", 16384)
     assert (code, err.count("\n")) == (2, 1)
-    assert "--images × --size × --size" in err
+    assert "--per-round × --size × --size" in err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -55,7 +55,7 @@ def _with(name: str, value: object) -> Callable[[Function], Function]:
 class Commands(typer.Typer):
     """A group of commands, each of which is a `Command`."""
 
-    def command(self, name: str | None = None, **options: Any) -> Any:
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:
         """As `typer.Typer.command`."""
         return super().command(name, **{"cls": Command} | options)
 

@@ -192,13 +192,12 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
     """
     if form not in ("terminal", "github", "json"):
         raise ConfigError(f"--format must be terminal, github or json, got {form!r}")
+    conditions = _conditions(fail_if)
     check_evaluation(options)
     quiet_libraries()
     from ddpo.eval.config import EVAL_SEED, EvalConfig
     from ddpo.eval.plan import plan
-    from ddpo.eval.report.fail_if import parse_condition
 
-    conditions = [parse_condition(text) for text in fail_if]
     options["seed"] = EVAL_SEED if seed is None else seed
     work = plan(EvalConfig(**options))  # type: ignore[arg-type]  # named as its fields
     for condition in conditions:
@@ -222,6 +221,15 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
     print_outcome(outcome, form, console if form == TERMINAL else notes)
     if outcome.report:
         _exit_on_violations(outcome.report, conditions)
+
+
+def _conditions(texts: list[str]) -> list[Condition]:
+    """The conditions of --fail-if; without any, nothing is imported."""
+    if not texts:
+        return []
+    from ddpo.eval.report.fail_if import parse_condition
+
+    return [parse_condition(text) for text in texts]
 
 
 def _exit_on_violations(report: Report, conditions: list[Condition]) -> None:

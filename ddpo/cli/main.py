@@ -1,107 +1,25 @@
-"""The program `ddpo`: its commands, and one line with an exit code for each error."""
+"""The program `ddpo`: one line with an exit code for each error of its commands."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Annotated, Any, NoReturn
+from contextlib import suppress
+from typing import NoReturn
 
-import typer
-
-import ddpo
 from ddpo.author_errors import author_failure
-from ddpo.cli import algorithms, cache, recipes, rewards, verbosity
-from ddpo.cli.commands import Commands, Group
+from ddpo.cli import verbosity
+from ddpo.cli.app import app
 from ddpo.cli.console import echo, one_line_warnings
-from ddpo.cli.doctor import doctor_command
-from ddpo.cli.evaluate import compare_command, evaluate_command
-from ddpo.cli.export import export_command
-from ddpo.cli.label import label_command
-from ddpo.cli.sample import sample_command
 from ddpo.cli.streams import flush_output, open_standard_streams
-from ddpo.cli.tracebacks import TRACEBACK_HELP, add_option, follow, show_chain, turn_on
-from ddpo.cli.train import train_command
-from ddpo.cli.view import view_command
+from ddpo.cli.tracebacks import show_chain
 from ddpo.distributed import let_first_process_report
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, UserError, one_line, refusal
-from ddpo.text import without_controls
 from ddpo.weights import offline
 
+__all__ = ["app", "main"]
+
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
-SUMMARY = "Finetune text-to-image diffusion models on rewards, and learn whether they generalised."
-
-
-class _Program(Group):
-    """The commands; what a user mistyped is repeated to the terminal without control characters."""
-
-    def __init__(self, *arguments: Any, **extra: Any) -> None:
-        super().__init__(*arguments, **extra)
-        add_option(self.commands)
-
-    def make_context(self, *arguments: Any, **extra: Any) -> Any:
-        with _printable_mistakes():
-            return super().make_context(*arguments, **extra)
-
-    def invoke(self, context: Any) -> Any:
-        with _printable_mistakes():
-            return super().invoke(context)
-
-
-@contextmanager
-def _printable_mistakes() -> Iterator[None]:
-    """Escapes control characters in the message of a `typer.BadParameter` and of its kin."""
-    try:
-        yield
-    except Exception as error:
-        message = getattr(error, "message", None)
-        if isinstance(message, str) and not isinstance(error, DdpoError):
-            error.message = without_controls(message)  # type: ignore[attr-defined]
-        raise
-
-
-app = Commands(
-    name="ddpo",
-    cls=_Program,
-    help=SUMMARY,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-)
-app.add_typer(rewards.app, name="rewards")
-app.add_typer(algorithms.app, name="algorithms")
-app.add_typer(recipes.app, name="recipes")
-app.add_typer(cache.app, name="cache")
-app.command("train")(train_command)
-app.command("sample")(sample_command)
-app.command("eval")(evaluate_command)
-app.command("compare")(compare_command)
-app.command("label")(label_command)
-app.command("export")(export_command)
-app.command("view")(view_command)
-app.command("doctor")(doctor_command)
-
-
-def _version(value: bool) -> None:
-    if value:
-        echo(ddpo.__version__)
-        raise typer.Exit
-
-
-@app.callback(help=SUMMARY)
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help=TRACEBACK_HELP)] = False,
-) -> None:
-    """Options of the program itself."""
-    from ddpo.user_code import forget_loaded_words
-
-    follow()
-    turn_on(traceback)
-    forget_loaded_words()
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from ddpo.cli.options import (
     option,
     out_option,
 )
-from ddpo.errors import ConfigError
+from ddpo.cli.sample_prompts import given_prompts, note_prompts
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def sample_command(
     """
     from ddpo.policies.checkpoints.folder import find_checkpoint
 
-    chosen = _prompts(prompts, file)[:limit]
+    chosen = given_prompts(prompts, file)[:limit]
     check_device_name(device)
     info = find_checkpoint(checkpoint, model, trust or ()) if checkpoint else None
     base = info.model if info else model or "emoji"
@@ -148,7 +148,7 @@ def sample_command(
     check_free(out)
     keys = _keys(chosen, count)
     quiet_libraries()
-    _note_prompts(base, [prompt.text for prompt in chosen])
+    note_prompts(base, [prompt.text for prompt in chosen])
     from ddpo.devices import resolve_device
     from ddpo.policies import load_policy
     from ddpo.policies.family import default_dtype
@@ -175,20 +175,6 @@ def sample_command(
     echo(f"{len(keys)} images in {out}; all of them in {sheet}")
 
 
-def _prompts(texts: list[str], file: str | None) -> tuple[Prompt, ...]:
-    """The prompts of the command line or of --prompts.
-
-    Raises:
-        ConfigError: Both are given, or neither.
-    """
-    from ddpo.prompts import load_prompts
-    from ddpo.types import Prompt
-
-    if bool(texts) == bool(file):
-        raise ConfigError("give either texts or --prompts FILE")
-    return load_prompts(file).prompts if file else tuple(Prompt(text) for text in texts)
-
-
 def _settings(
     model: str, config: dict[str, Any], given: dict[str, Any], images: int
 ) -> SamplerSettings:
@@ -201,22 +187,6 @@ def _settings(
     values |= {name: value for name, value in run.items() if name in SETTINGS}
     values |= {name: value for name, value in given.items() if value is not None}
     return SamplerSettings(**values | {"batch": min(BATCH, images)})
-
-
-def _note_prompts(model: str, texts: Sequence[str]) -> None:
-    """Notes words that the model was never taught, and prompts that it does not read to the end.
-
-    Raises:
-        PromptError: Two prompts are the same to the model.
-    """
-    from ddpo.policies.emoji.vocabulary import unknown_words_line
-    from ddpo.policies.prompt_reader import check_prompts, find_reader
-
-    reader = find_reader(model)
-    cut = check_prompts(reader, texts) if reader else None
-    for line in (unknown_words_line(model, texts), cut):
-        if line:
-            note(line)
 
 
 def _run_config(info: CheckpointInfo | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ddpo.eval.inputs.image_folders import find_images
 from ddpo.images import save_png
 from ddpo.inputs.collection import image_source
 from ddpo.inputs.input_image import InputImage
+from ddpo.io.sync import make_folder
 from ddpo.labelling.design import seeded
 from ddpo.labelling.pair import LabelPair, pixels_digest
 
@@ -134,6 +135,6 @@ def _placed(image: InputImage, out: Path) -> tuple[str, str]:
     if image.data is not None:
         path = out.with_name(f"{out.stem}{COPIES}") / f"{digest}.png"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             save_png(pixels, path)
     return place_of(path, out.parent), digest

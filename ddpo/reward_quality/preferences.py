@@ -77,13 +77,14 @@ class Validation:
             name: {"rule": one.rule, "source": one.source} for name, one in CONVENTIONS.items()
         }
         accuracy = {name: {**asdict(found), **rules[name]} for name, found in self.accuracy.items()}
-        return finite(
+        values: dict[str, Any] = finite(
             {
                 **asdict(self),
                 "accuracy": accuracy,
                 "interval": f"95 %, percentile bootstrap over prompts, {RESAMPLES} resamples",
             }
         )
+        return values
 
 
 def validate_pairs(scored: ScoredPairs, *, lower_is_better: bool = False) -> Validation:

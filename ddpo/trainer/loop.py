@@ -14,7 +14,6 @@ from typing import Any
 
 from ddpo.errors import MissingResourceError, TrainingDiverged
 from ddpo.trainer.advantages import SampleWeights
-from ddpo.trainer.algorithms.contract import sample_weights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.low_memory import rewards_away
 from ddpo.trainer.memory import enough_memory
@@ -77,12 +76,8 @@ class _Loop:
         yield from self.recorder.start(done)
         for iteration in range(done + 1, config.iterations + 1):
             samples = yield from self.sample_and_score(iteration)
-            weights = sample_weights(
-                self.setup.algorithm,
-                samples.reward_values,
-                samples.prompt_ids,
-                state.statistics,
-                config,
+            weights = self.setup.weights(
+                samples.reward_values, samples.prompt_ids, state.statistics
             )
             stats = yield from self.update_policy(iteration, samples, weights)
             yield from self.recorder.record(iteration, samples, weights, stats)

@@ -54,6 +54,8 @@ EXCEPTIONS = {
     "inputs/input_image.py": SHORT_LIVED,
     "io/tables.py": INTO_ATOMIC,
     "io/tensors.py": INTO_ATOMIC,
+    "labelling/app.py": INTO_MEMORY,
+    "labelling/session.py": "asks `Answers` for its table, which is replaced as a whole",
     "policies/checkpoints/folder.py": INTO_ATOMIC,
     "policies/sample_folder.py": "removes the mark of an unfinished sampling",
     "policies/stable_diffusion.py": INTO_ATOMIC,
@@ -73,7 +75,9 @@ EXCEPTIONS = {
     "thumbnails.py": INTO_MEMORY,
     "trainer/run/checkpoints.py": REMOVES,
     "trainer/run/export.py": INTO_ATOMIC,
+    "trainer/run/divergence.py": REMOVES,
     "trainer/run/folder.py": "appends to metrics.jsonl and syncs it; removes remains of a kill",
+    "trainer/run/unfinished.py": REMOVES,
     "user_code.py": REMOVES,
     "weights.py": "removes what a killed download left",
 }

@@ -31,7 +31,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PAIRS = 100
 ROOT = Path(__file__).parents[2]
 AXE = os.environ.get("DDPO_TEST_AXE")  # axe.min.js of the npm package axe-core
-RED, BLUE = (220, 30, 30), (30, 30, 220)
+RED = (220, 30, 30)
+BLUE = (30, 30, 220)
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 

@@ -70,12 +70,11 @@ def check_command(
         ),
     ] = None,
     device: Device = AUTO,
-    limit: Annotated[
+    timeout: Annotated[
         float | None,
         number_option(
             SECONDS,
             "Time limit for all checks, in seconds; those left are failures.",
-            "--timeout",
             panel=EXECUTION,
         ),
     ] = None,
@@ -96,7 +95,7 @@ def check_command(
     if resolve_card(reward).weights:
         quiet_libraries()  # takes seconds, so only for a reward that loads models
     results = []
-    for result in iter_results(reward, expected, only or None, probe, device, limit, _say):
+    for result in iter_results(reward, expected, only or None, probe, device, timeout, _say):
         results.append(result)
         word = WORDS.get(result.outcome, result.outcome)
         _say(f"{result.name}: {word} ({result.seconds:.2f} s)")

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from ddpo.inputs.collection import ImageSource
     from ddpo.inputs.input_image import InputImage
     from ddpo.reward_quality.agreement import Correlation
     from ddpo.reward_quality.comparison import Comparison, RewardScores
@@ -125,6 +126,22 @@ def compare_command(
         for line in signatures.values():
             console.print(escape(line), soft_wrap=True)
     print_left_out(console, source)
+    _write(comparison, signatures, source, out, contact_sheet, console)
+    if failed := sum(one.failed for one in comparison.rewards):
+        raise RewardFailure(
+            f"{failed} scores could not be computed, because a reward failed; the others stand"
+        )
+
+
+def _write(
+    comparison: Comparison,
+    signatures: Mapping[str, str],
+    source: ImageSource,
+    out: Path | None,
+    contact_sheet: Path | None,
+    console: Console,
+) -> None:
+    """Writes the report and the contact sheet, as far as they are asked for."""
     if out is not None:
         from ddpo.io.atomic import write_json
 
@@ -138,10 +155,6 @@ def compare_command(
 
         save_png(draw_disagreements(comparison, source), contact_sheet)
         console.print(f"wrote {escape(str(contact_sheet))}", soft_wrap=True)
-    if failed := sum(one.failed for one in comparison.rewards):
-        raise RewardFailure(
-            f"{failed} scores could not be computed, because a reward failed; the others stand"
-        )
 
 
 def _check_arguments(
