@@ -310,11 +310,17 @@ def options() -> dict[str, tuple[type, Any]]:
                 types = {plain, *typing.get_args(plain)} & {int, float}
                 if types:
                     (option,) = hint.__metadata__
-                    name = next(iter(option.param_decls or ()), "--" + argument.replace("_", "-"))
+                    name = next(iter(declared(option)), "--" + argument.replace("_", "-"))
                     found[f"{above}{command.name} {name}"] = (types.pop(), option)
 
     walk(app, "")
     return found
+
+
+def declared(option: Any) -> tuple[str, ...]:
+    """Names of an option; typer keeps the first positional one as a default."""
+    first = (option.default,) if isinstance(option.default, str) else ()
+    return (*first, *(option.param_decls or ()))
 
 
 @dataclass

@@ -49,7 +49,7 @@ def label_command(
         option(
             "Checkpoint of the run to compare with the base model; repeatable. "
             "Default: the last one.",
-            metavar="CHECKPOINT",
+            metavar="RUN",
             panel=INPUT,
         ),
     ] = None,

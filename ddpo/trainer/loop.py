@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpo.errors import MissingResourceError, TrainingDiverged
-from ddpo.trainer.advantages import SampleWeights
+from ddpo.trainer.algorithms.contract import SampleWeights, sample_weights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.low_memory import rewards_away
 from ddpo.trainer.memory import enough_memory
@@ -76,8 +76,12 @@ class _Loop:
         yield from self.recorder.start(done)
         for iteration in range(done + 1, config.iterations + 1):
             samples = yield from self.sample_and_score(iteration)
-            weights = self.setup.weights(
-                samples.reward_values, samples.prompt_ids, state.statistics
+            weights = sample_weights(
+                self.setup.algorithm,
+                samples.reward_values,
+                samples.prompt_ids,
+                state.statistics,
+                config,
             )
             stats = yield from self.update_policy(iteration, samples, weights)
             yield from self.recorder.record(iteration, samples, weights, stats)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,7 @@ from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.setting_paths import absolute_path, storable
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.adapted import adapted_policy
-from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 from ddpo.trainer.algorithms import load_algorithm
-from ddpo.trainer.algorithms.contract import sample_weights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
 from ddpo.trainer.monitoring.findings import cut_prompts, summary
@@ -101,21 +99,6 @@ class TrainingSetup:
             Context(progress=(iteration - 1) / config.iterations),
             whole_paths=self.algorithm.likelihood == "transition",
         )
-
-    def weights(
-        self, rewards: Floats, prompt_ids: Sequence[str], statistics: PromptStatistics
-    ) -> SampleWeights:
-        """The weights that the algorithm gives the images of an iteration.
-
-        Args:
-            rewards: reward of each image, NaN for an unscorable one.
-            prompt_ids: prompt of each image.
-            statistics: earlier rewards of each prompt, which are updated.
-
-        Raises:
-            UserCodeFailure: the algorithm returned something else.
-        """
-        return sample_weights(self.algorithm, rewards, prompt_ids, statistics, self.config)
 
     def likelihood(
         self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0

@@ -14,7 +14,7 @@ from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 from ddpo.trainer.algorithms import Algorithm
 from ddpo.trainer.config import TrainConfig
 
-__all__ = ["sample_losses", "sample_weights"]
+__all__ = ["SampleWeights", "sample_losses", "sample_weights"]
 
 
 def sample_weights(
