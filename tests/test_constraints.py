@@ -61,7 +61,9 @@ def test_every_package_of_the_dev_install_has_a_tested_version(requirement: Requ
 
 
 @pytest.mark.parametrize(
-    "requirement", list(requirements("alignment", "docs", "heif", "ocr", "serve", "track", "dev")), ids=str
+    "requirement",
+    list(requirements("alignment", "docs", "heif", "ocr", "serve", "track", "dev")),
+    ids=str,
 )
 def test_the_oldest_version_of_a_package_is_its_lower_bound(requirement: Requirement) -> None:
     oldest = pins("constraints-oldest.txt")
