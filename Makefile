@@ -7,7 +7,7 @@ DEMO := runs/demo
 CONSTRAINTS ?= --constraint constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test test-latest test-oldest constraints lint check clean generalisation reproduce torture
+.PHONY: demo test test-latest test-oldest constraints lint check clean generalisation reproduce site torture
 
 $(VENV)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)
@@ -55,5 +55,15 @@ reproduce: $(VENV)/.installed  ## docs/reproduction.md: 51 runs, about two hours
 torture: $(VENV)/.dev  ## docs/reliability.md: all trials, about an hour on two cores; not in CI
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tools/torture --json runs/torture.json
 
+.venv-site/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-site
+	.venv-site/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) typer \
+	    $$($(PYTHON) -c "import tomllib as t; p = t.load(open('pyproject.toml', 'rb'))['project']; \
+	    print(*p['optional-dependencies']['docs'])")
+	touch $@
+
+site: .venv-site/.installed  ## site/: the documentation as a website, which opens without a network
+	.venv-site/bin/python tools/docs_site --out site
+
 clean:
-	rm -rf $(VENV) .venv-latest .venv-oldest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-site .venv-latest .venv-oldest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

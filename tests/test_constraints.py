@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TOOLS = {
     "import-linter",
+    "mkdocs-material",
+    "mkdocstrings-python",
     "mypy",
+    "nbconvert",
     "pandas-stubs",
     "pre-commit",
     "pytest",
@@ -51,14 +54,16 @@ def pins(name: str) -> dict[str, Version]:
 
 
 @pytest.mark.parametrize(
-    "requirement", list(requirements("heif", "ocr", "serve", "track", "dev")), ids=str
+    "requirement", list(requirements("docs", "heif", "ocr", "serve", "track", "dev")), ids=str
 )
 def test_every_package_of_the_dev_install_has_a_tested_version(requirement: Requirement) -> None:
     assert pins("constraints.txt")[canonicalize_name(requirement.name)] in requirement.specifier
 
 
 @pytest.mark.parametrize(
-    "requirement", list(requirements("alignment", "heif", "ocr", "serve", "track", "dev")), ids=str
+    "requirement",
+    list(requirements("alignment", "docs", "heif", "ocr", "serve", "track", "dev")),
+    ids=str,
 )
 def test_the_oldest_version_of_a_package_is_its_lower_bound(requirement: Requirement) -> None:
     oldest = pins("constraints-oldest.txt")
