@@ -58,6 +58,8 @@ def test_no_link_is_dead_and_nothing_comes_from_elsewhere(site: Path) -> None:
                 continue
             name, _, anchor = unquote(link).partition("#")
             target = (page.parent / name).resolve() if name else page
+            if target.is_dir():  # a server shows its index
+                target /= "index.html"
             if not target.is_file() or (anchor and anchor not in pages[target].anchors):
                 dead.append((page.name, link))
         assert [link for link in found.loaded if "://" in link] == []
