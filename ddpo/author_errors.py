@@ -155,7 +155,7 @@ def _is_authored(file: str, module: str) -> bool:
 
 
 def _shown(file: str, module: str = "") -> str:
-    """A file name for people: below the working folder, or as imported from a package."""
+    """A file name for people: below the working folder, or as imported; else without its folder."""
     if any(part in file for part in CELLS):
         return "<cell>" if CELLS[1] in file else file
     path = Path(os.path.abspath(file))
@@ -164,4 +164,4 @@ def _shown(file: str, module: str = "") -> str:
         return printable(str(Path(*path.parts[path.parts.index(top) :])))
     if path.is_relative_to(Path.cwd()):
         return printable(str(path.relative_to(Path.cwd())))
-    return printable(str(path))
+    return printable(path.name)  # other folders of a machine are nobody's business

@@ -25,7 +25,7 @@ SIZES = ("samples=4", "per_prompt=2", "steps=2", "batch=4")
 SMALL = tuple(word for size in SIZES for word in ("--set", f"sample.{size}"))
 SMALL += ("--set", "optim.timesteps=1", "--set", "optim.updates=1", "--set", "optim.skip_last=0")
 SMALL += ("--set", "checkpoint_every=1", "--iterations", "1", "--prompts", "p.txt")
-QUICK = ("--seeds", "1", "--best-of", "0", "--no-held-out", "--prompts", "unseen.txt")
+QUICK = ("--per-prompt", "1", "--best-of", "0", "--no-held-out", "--prompts", "unseen.txt")
 REWARD = """
 def brightness(images):
     return [float(image.mean()) for image in images]
@@ -74,9 +74,9 @@ def place(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 COMMANDS = {
-    "sample": ("sample", "a cat", "--count", "1", "--checkpoint", "RUN", "--out", "OUT"),
-    "export": ("export", "RUN", "--to", "OUT"),
-    "export best": ("export", "RUN/best", "--to", "OUT"),
+    "sample": ("sample", "a cat", "--per-prompt", "1", "--checkpoint", "RUN", "--out", "OUT"),
+    "export": ("export", "RUN", "--out", "OUT"),
+    "export best": ("export", "RUN/best", "--out", "OUT"),
     "eval": ("eval", "--checkpoint", "RUN", *QUICK, "--history", "1", "--out", "OUT"),
     "resume": ("train", "--resume", "RUN", "--iterations", "3"),
 }
@@ -204,7 +204,7 @@ def test_python_refuses_as_the_command_line_does(place: Path, bait: Bait) -> Non
 
 def test_modules_of_the_current_folder_do_not_hide_libraries(place: Path, bait: Bait) -> None:
     TRICKS["modules in the folder"](place / "run", bait)
-    command = [sys.executable, "-m", "ddpo", "sample", "a cat", "--checkpoint", ".", "--count", "1"]
+    command = [sys.executable, "-m", "ddpo", "sample", "a cat", "--checkpoint", ".", "--per-prompt", "1"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(
         [*command, "--out", str(place / "images")],
@@ -227,7 +227,7 @@ def test_markup_of_a_strangers_run_reaches_no_page(place: Path, ddpo: Run) -> No
     manifest["reward"]["signature"] = MARKUP
     manifest["prompts"]["list"] = [MARKUP, "a dog"]
     (place / "run" / "manifest.json").write_text(json.dumps(manifest))
-    assert ddpo("export", "run", "--to", "exported")[0] == 0
+    assert ddpo("export", "run", "--out", "exported")[0] == 0
     card = Path("exported/README.md").read_text()
     prose = [part for number, part in enumerate(card.split("```")) if number % 2 == 0]
     for line in "".join(prose).splitlines():
@@ -235,7 +235,7 @@ def test_markup_of_a_strangers_run_reaches_no_page(place: Path, ddpo: Run) -> No
         assert "<script" not in outside_code
         assert "![x]" not in outside_code
         assert not line.startswith("# title")
-    words = ("eval", "--checkpoint", "run", "--seeds", "1", "--best-of", "0", "--history", "0")
+    words = ("eval", "--checkpoint", "run", "--per-prompt", "1", "--best-of", "0", "--history", "0")
     code, _, error = ddpo(*words, "--no-held-out", "--out", "e")
     assert code == 0, error
     page = Path("e/report.html").read_text()

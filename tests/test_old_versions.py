@@ -40,7 +40,7 @@ RESUMED: dict[str, dict[str, Any]] = json.loads((OLD / "resumed_runs.json").read
 IMAGE_TIME = 1_700_000_000_000_000_000
 TRUST = ("--trust", "./redness.py:redness")  # code that a run names is named again
 EVALUATION = (
-    *("eval", *TRUST, "--checkpoint", "resumed/user_file", "--seeds", 2, "--steps", 3),
+    *("eval", *TRUST, "--checkpoint", "resumed/user_file", "--per-prompt", 2, "--steps", 3),
     *("--prompts", "two_prompts.txt", "--trained-prompts", "animals"),
     *("--history", 0, "--best-of", 0, "--no-held-out", "--out"),
 )

@@ -220,8 +220,8 @@ def test_a_checkpoint_that_is_exported_has_one_target_and_stays(
     policy.adapt("lora", LoraSettings(rank=2, alpha=2))
     policy.save(folder, 1)
     with (
-        owned_file(tmp_path / "to", "ddpo export", "--to"),
-        pytest.raises(RunExistsError, match=r"to is in use by ddpo export.*another --to"),
+        owned_file(tmp_path / "to", "ddpo export", "--out"),
+        pytest.raises(RunExistsError, match=r"to is in use by ddpo export.*another --out"),
     ):
         export(folder, tmp_path / "to")
     export(folder, tmp_path / "to")

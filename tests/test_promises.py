@@ -30,7 +30,7 @@ SETTINGS = (
     "checkpoint_every=1",
 )
 SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
-QUICK = ("--seeds", 2, "--history", 0, "--best-of", 0, "--no-held-out")
+QUICK = ("--per-prompt", 2, "--history", 0, "--best-of", 0, "--no-held-out")
 
 
 def page(name: str) -> str:
@@ -289,7 +289,7 @@ def test_the_best_checkpoint_is_evaluated_and_exported(tmp_path: Path, ddpo: Run
     assert ddpo("train", *arguments, *SMALL, "--set", held_out)[0] == 0
     best = json.loads((run / "checkpoints" / "best.json").read_text(encoding="utf-8"))
     name = next(str(value) for value in best.values() if str(value).startswith("iteration-"))
-    code, output, errors = ddpo("export", run / "best", "--to", tmp_path / "lora")
+    code, output, errors = ddpo("export", run / "best", "--out", tmp_path / "lora")
     assert code == 0, errors
     assert f"iteration {int(name.removeprefix('iteration-'))}," in output
     prompts = ("--prompts", tmp_path / "two.txt")
@@ -407,7 +407,7 @@ def test_the_plan_of_a_run_has_the_lines_of_the_page(
 def test_a_merged_export_is_a_whole_pipeline(tiny_run: Path, tmp_path: Path, ddpo: Run) -> None:
     from diffusers import DiffusionPipeline
 
-    code, output, errors = ddpo("export", tiny_run, "--to", tmp_path / "model", "--merge")
+    code, output, errors = ddpo("export", tiny_run, "--out", tmp_path / "model", "--merge")
     assert code == 0, errors
     assert "DiffusionPipeline.from_pretrained(" in output
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "model")
@@ -420,7 +420,7 @@ def test_an_upload_without_a_network_keeps_what_was_written(
 ) -> None:
     monkeypatch.setenv("DDPO_OFFLINE", "1")
     code, _, errors = ddpo(
-        "export", tiny_run, "--to", tmp_path / "lora", "--push-to-hub", "me/my-lora"
+        "export", tiny_run, "--out", tmp_path / "lora", "--push-to-hub", "me/my-lora"
     )
     assert code == 2
     assert "is written, but not uploaded" in errors
@@ -457,7 +457,7 @@ def test_without_stochasticity_other_images_are_drawn(tmp_path: Path, ddpo: Run)
             ddpo(
                 "sample",
                 "a cat",
-                "--count",
+                "--per-prompt",
                 1,
                 "--steps",
                 2,

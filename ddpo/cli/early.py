@@ -78,7 +78,12 @@ def check_fetched(found: Iterable[ResolvedReward]) -> None:
     from ddpo.rewards.tools.availability import weight_state
 
     for reward in (one for each in found for one in single_rewards(each)):
-        if any(reward.options.get(one.name) != one.default for one in reward.card.options):
+        changed = [
+            one.name
+            for one in reward.card.options
+            if one.name != "device" and reward.options.get(one.name) != one.default
+        ]
+        if changed:
             continue  # options may choose other weights, or none
         states = [weight_state(weight) for weight in reward.card.weights]
         # a repository that is partly here may have all that the reward reads

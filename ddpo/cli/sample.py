@@ -251,7 +251,9 @@ def _write_images(
         note(f"{done} of {len(keys)} images are there already")
     batches = sample_images(policy, keys[done:], settings, seed)
     total = -(-(len(keys) - done) // settings.batch)
-    for batch in track(batches, "sampling", total=total, console=note_console()):
+    console = note_console()
+    bar = {"console": console, "disable": not console.is_terminal}
+    for batch in track(batches, "sampling", total=total, **bar):
         folder.add(done, to_pil(batch.pixels))
         done += len(batch)
 

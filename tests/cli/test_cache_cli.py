@@ -106,7 +106,7 @@ def test_mistakes_are_reported_in_one_line(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for arguments, message in (
-        (["export", tmp_path / "out.parquet"], "there is no score cache at"),
+        (["export", "--out", tmp_path / "out.parquet"], "there is no score cache at"),
         (
             ["clear", "--reward", "aesthetic"],
             "unknown reward in the cache 'aesthetic'; known: none",

@@ -34,10 +34,10 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def test_every_text_has_files_of_its_own_as_often_as_it_is_named(
     ddpo: Run, tiny_model: Path, tmp_path: Path, texts: tuple[str, ...]
 ) -> None:
-    options = ["--model", tiny_model, "--count", 2, "--steps", 2, "--out", tmp_path / "s"]
+    options = ["--model", tiny_model, "--per-prompt", 2, "--steps", 2, "--out", tmp_path / "s"]
     code, output, errors = ddpo("sample", *texts, *options)
     assert code == 0, errors
-    assert f"\n{2 * len(texts)} images in" in output
+    assert f"{2 * len(texts)} images in" in output
     found = rows(tmp_path / "s")
     assert [row["prompt"] for row in found] == [text for text in texts for _ in range(2)]
     names = [row["file_name"] for row in found]
@@ -69,7 +69,7 @@ def test_a_checkpoint_is_sampled_with_the_settings_of_its_run(
 
     def settings_of(name: str, *arguments: object) -> tuple[int, float, float]:
         code, _, errors = ddpo(
-            "sample", "a cat", "--count", 1, "--out", tmp_path / name, *arguments
+            "sample", "a cat", "--per-prompt", 1, "--out", tmp_path / name, *arguments
         )
         assert code == 0, errors
         settings = rows(tmp_path / name)[0]["settings"]
@@ -86,7 +86,7 @@ def test_the_contact_sheet_carries_the_mark_by_which_readers_skip_it(
     ddpo: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "s"
-    options = ["--model", tiny_model, "--count", 2, "--steps", 2, "--out", folder]
+    options = ["--model", tiny_model, "--per-prompt", 2, "--steps", 2, "--out", folder]
     assert ddpo("sample", "a cat", *options)[0] == 0
     marks = {path.name: mark_of(path) for path in folder.glob("*.png")}
     assert [name for name, mark in marks.items() if mark is not None] == ["sheet.png"]
@@ -131,7 +131,7 @@ def test_the_nearest_taught_noun_is_named() -> None:
 def test_unknown_words_are_noted_before_sampling_and_in_a_dry_run(
     ddpo: Run, tmp_path: Path
 ) -> None:
-    options = ["--count", 1, "--steps", 1, "--out", tmp_path / "s"]
+    options = ["--per-prompt", 1, "--steps", 1, "--out", tmp_path / "s"]
     code, _, errors = ddpo("sample", "a toaster", "a cat", *options)
     assert code == 0
     assert "the embedded model was never taught 'toaster'" in errors
@@ -157,7 +157,7 @@ def test_an_interrupted_sampling_resumes_when_the_command_is_repeated(
 ) -> None:
     from ddpo.policies.sample_folder import MARK, SampleFolder
 
-    words = ["sample", "a cat", "a dog", "--count", 17, "--steps", 1, "--out"]
+    words = ["sample", "a cat", "a dog", "--per-prompt", 17, "--steps", 1, "--out"]
     assert ddpo(*words, tmp_path / "whole")[0] == 0
 
     class Cut(BaseException):
@@ -187,7 +187,7 @@ def test_an_interrupted_sampling_resumes_when_the_command_is_repeated(
 
 
 @pytest.mark.parametrize(
-    "other", [["a cat", "--seed", 1], ["a dog"], ["a cat", "--steps", 2], ["a cat", "--count", 3]]
+    "other", [["a cat", "--seed", 1], ["a dog"], ["a cat", "--steps", 2], ["a cat", "--per-prompt", 3]]
 )
 def test_an_unfinished_sampling_of_something_else_is_refused(
     ddpo: Run, tmp_path: Path, other: list[object]
@@ -195,7 +195,7 @@ def test_an_unfinished_sampling_of_something_else_is_refused(
     from ddpo.policies.sample_folder import MARK
 
     place = tmp_path / "s"
-    small = ["--count", 2, "--steps", 1, "--out", place]
+    small = ["--per-prompt", 2, "--steps", 1, "--out", place]
     assert ddpo("sample", "a cat", *small)[0] == 0
     (place / MARK).write_text("{}")
     before = content(place)

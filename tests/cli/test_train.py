@@ -78,7 +78,7 @@ def test_a_run_prints_a_line_per_iteration_and_can_be_sampled(
     ]
     assert lines[-1] == "Next: ddpo eval --checkpoint run"
     assert done.stderr == ""
-    options = ["--checkpoint", "run", "--count", "3", "--steps", "2", "--out", "samples"]
+    options = ["--checkpoint", "run", "--per-prompt", "3", "--steps", "2", "--out", "samples"]
     sampled = ddpo("sample", *options, "a cat", "a teapot", cwd=tmp_path)
     assert sampled.returncode == 0, sampled.stderr
     assert len(list((tmp_path / "samples").glob("*-*.png"))) == 6

@@ -156,7 +156,7 @@ def test_a_failed_check_is_exit_code_1_and_in_both_files(
 ) -> None:
     monkeypatch.setattr(SelfTest, "checks", failing)
     code, out, err = ddpo(
-        "doctor", "--gpu", "--device", "cpu", "--size", "tiny", "--out", tmp_path / "report.md"
+        "doctor", "--gpu", "--device", "cpu", "--models", "tiny", "--out", tmp_path / "report.md"
     )
     assert code == 1
     assert "ratio good: ok largest_ratio_deviation 0" in out
@@ -188,7 +188,7 @@ def test_rows_are_on_disk_before_the_test_ends(
 
     monkeypatch.setattr(SelfTest, "checks", reading)
     code, _, _ = ddpo(
-        "doctor", "--gpu", "--device", "cpu", "--size", "tiny", "--out", tmp_path / "report"
+        "doctor", "--gpu", "--device", "cpu", "--models", "tiny", "--out", tmp_path / "report"
     )
     assert code == 0
     assert ([row["subject"] for row in seen[0]["rows"]], seen[0]["finished"]) == (["first"], False)
@@ -205,12 +205,12 @@ def test_json_alone_is_on_standard_output(ddpo: Run, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--size", "tiny"], "--size belongs to the self-test: add --gpu"),
+        (["--models", "tiny"], "--models belongs to the self-test: add --gpu"),
         (["--device", "cpu"], "--device belongs to the self-test: add --gpu"),
         (["--minutes", "1"], "--minutes belongs to the self-test: add --gpu"),
         (["--gpu", "--device", "meta"], "device 'meta' cannot be used; "),
-        (["--gpu", "--device", "nonsense"], "device 'nonsense' cannot be used; "),
-        (["--gpu", "--device", ""], "device '' cannot be used; "),
+        (["--gpu", "--device", "nonsense"], "device 'nonsense' cannot be used: "),
+        (["--gpu", "--device", ""], "device '' cannot be used: "),
         (["--gpu", "--device", "cuda:99"], "device 'cuda:99' cannot be used; "),
         (
             ["--gpu", "--device", "cpu", "--minutes", "inf"],
@@ -244,6 +244,6 @@ def test_without_an_accelerator_the_command_says_what_to_do(ddpo: Run) -> None:
     code, _, err = ddpo("doctor", "--gpu")
     assert code == 2
     assert (
-        "torch finds no accelerator on this machine; `ddpo doctor --gpu --device cpu --size tiny`"
+        "torch finds no accelerator on this machine; `ddpo doctor --gpu --device cpu --models tiny`"
         in err
     )

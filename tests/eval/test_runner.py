@@ -15,14 +15,11 @@ from analytic import AnalyticPolicy
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from ddpo.cli.evaluate import compare_command, evaluate_command
+from ddpo.cli.main import app
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.eval.generate.samples import read_samples
 from ddpo.eval.report.data import load_report
 
-app = typer.Typer()
-app.command("eval")(evaluate_command)
-app.command("compare")(compare_command)
 
 
 def call(*arguments: object) -> Result:
@@ -41,7 +38,7 @@ def lists(tmp_path: Path) -> list[str]:
         f"animals={tmp_path / 'seen.txt'}",
         "--prompts",
         f"mine={tmp_path / 'unseen.txt'}",
-        "--seeds",
+        "--per-prompt",
         "3",
     ]
 
@@ -115,7 +112,7 @@ def test_the_history_of_a_run(
     runs: Callable[..., Path], loaded: list[AnalyticPolicy], lists: list[str]
 ) -> None:
     run = runs("long", 30, 60, 90, reward="darkness")
-    call("eval", "--checkpoint", run, *lists, "--history-seeds", 1)
+    call("eval", "--checkpoint", run, *lists, "--history-per-prompt", 1)
     report = load_report(run / "eval" / "iteration-000090" / "report.json")
     (history,) = report.courses
     assert [(point.model, point.iteration, point.queries) for point in history.points] == [
@@ -252,7 +249,7 @@ def test_prompts_may_be_anything(
             run_folder,
             "--prompts",
             tmp_path / "x.txt",
-            "--seeds",
+            "--per-prompt",
             2,
             "--out",
             out,

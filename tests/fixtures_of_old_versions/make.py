@@ -343,7 +343,7 @@ def make_evaluations(work: Path, checkout: Path, site: Path) -> None:
         "animals",
     ]
     evaluate += [
-        "--seeds",
+        "--per-prompt",
         "2",
         "--history",
         "0",

@@ -122,7 +122,7 @@ def test_the_commands_tell_before_they_begin(ddpo: Run, tmp_path: Path, command:
             "sample",
             "--prompts",
             prompts,
-            "--count",
+            "--per-prompt",
             1,
             "--steps",
             1,

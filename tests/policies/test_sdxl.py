@@ -136,7 +136,7 @@ def test_a_run_is_trained_sampled_exported_and_the_same_in_plain_diffusers(
     ]
     assert line["ratio_first_deviation"] == 0
     assert line["grad_norm"] > 0
-    code, _, errors = ddpo("export", tmp_path / "run", "--to", tmp_path / "out")
+    code, _, errors = ddpo("export", tmp_path / "run", "--out", tmp_path / "out")
     assert code == 0, errors
     if kind == "lora":
         pipeline = pipeline_of(tiny_xl)

@@ -405,7 +405,7 @@ def test_unreadable_lines_are_named(run: Run, folder: Path, line: str, message: 
             "did you mean 'imagereward'?",
         ),
         (
-            ["darkness", "--preferences", "{folder}/p.jsonl", "--images", "{folder}/absent"],
+            ["darkness", "--preferences", "{folder}/p.jsonl", "--root", "{folder}/absent"],
             "no such folder",
         ),
         (

@@ -301,7 +301,7 @@ def test_a_part_without_score_makes_the_image_unscorable_in_every_combination(mi
 
 
 def test_a_part_that_breaks_is_a_failure_with_its_name(mine: str) -> None:
-    with pytest.raises(RewardFailure, match=r"'breaks' failed: ValueError: no model"):
+    with pytest.raises(RewardFailure, match=r"'breaks' failed: mine.py:39: ValueError: no model"):
         Scorer(make_reward(f"darkness + {mine}:breaks")).score(batch(0.1))
 
 

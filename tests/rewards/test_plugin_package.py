@@ -147,7 +147,7 @@ def test_checked_by_its_name(site: Path) -> None:
     [
         ("test/sharpnes", "did you mean 'test/sharpness'?"),
         ("test/sharpness:scael=2", "did you mean 'scale'?"),
-        ("broken/exits", "of ddpo-broken-plugin 0.0.1 is broken: SystemExit: goodbye"),
+        ("broken/exits", "is broken: ddpo_broken_plugin/exits.py:3: SystemExit: goodbye"),
         ("broken/lazy", 'which is not installed: pip install "ddpo-broken-plugin[gpu]"'),
     ],
 )

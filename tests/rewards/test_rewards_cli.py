@@ -210,7 +210,7 @@ def test_new_writes_a_package_and_tells_what_is_next(run: Run, tmp_path: Path) -
         (["new", "darkness"], "there is a reward 'darkness' already"),
         (["bench", "darkness", "--batch-sizes", "1,x"], "whole numbers separated by commas"),
         (
-            ["bench", "darkness", "--images", "2", "--size", "8", "--batch-sizes", "4"],
+            ["bench", "darkness", "--per-round", "2", "--size", "8", "--batch-sizes", "4"],
             "batch size 4 must be from 1 to",
         ),
     ],

@@ -204,7 +204,8 @@ def test_an_image_that_breaks_the_reward_is_named_and_the_others_are_scored(
     )
     code, out, err = run("score", spec, folder, "--out", tmp_path / "s.csv")
     assert code == 1
-    assert f"failed  {folder}/2.png: reward 'mine' failed: ValueError: too bright" in out
+    assert f"failed  {folder}/2.png: reward 'mine' failed: mine.py:" in out
+    assert ": ValueError: too bright" in out
     assert "1 score could not be computed because a reward failed; the others stand" in err
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 4
 

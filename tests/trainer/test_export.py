@@ -69,7 +69,7 @@ def sampled(ddpo: Run, checkpoint: Path | None, model: Path, out: Path) -> list[
     """The images of `ddpo sample`."""
     chosen = ("--checkpoint", checkpoint) if checkpoint else ("--model", model)
     code, _, errors = ddpo(
-        "sample", "a cat", *chosen, "--count", 2, "--steps", 3, "--guidance", 2.5, "--out", out
+        "sample", "a cat", *chosen, "--per-prompt", 2, "--steps", 3, "--guidance", 2.5, "--out", out
     )
     assert code == 0, errors
     return [np.asarray(Image.open(path)) for path in sorted(out.glob("*-?.png"))]
@@ -84,7 +84,7 @@ def same(one: list[Any], other: list[Any]) -> bool:
 def test_a_lora_in_plain_diffusers_gives_the_same_images(
     ddpo: Run, lora_run: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    code, output, errors = ddpo("export", lora_run, "--to", tmp_path / "out")
+    code, output, errors = ddpo("export", lora_run, "--out", tmp_path / "out")
     assert code == 0, errors
     assert "load_lora_weights" in output
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -167,7 +167,7 @@ def test_what_cannot_be_exported_or_uploaded_is_reported_in_one_line(
         export(tmp_path / "none", tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    with pytest.raises(RunExistsError, match="choose another --to"):
+    with pytest.raises(RunExistsError, match="choose another --out"):
         export(lora_run, tmp_path / "full")
     (tmp_path / "full" / "weights.safetensors").write_bytes(b"")
     record = {

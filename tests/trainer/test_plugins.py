@@ -148,7 +148,7 @@ def test_an_algorithm_and_a_model_of_a_package_train_by_their_names(
         "--checkpoint",
         tmp_path / "run",
         "a cat",
-        "--count",
+        "--per-prompt",
         2,
         "--steps",
         4,
@@ -157,7 +157,7 @@ def test_an_algorithm_and_a_model_of_a_package_train_by_their_names(
     )
     assert code == 0, error
     assert len(list((tmp_path / "drawn").glob("*-*.png"))) == 2
-    code, _, error = ddpo("export", tmp_path / "run", "--to", tmp_path / "exported")
+    code, _, error = ddpo("export", tmp_path / "run", "--out", tmp_path / "exported")
     assert (code, error.count("\n")) == (2, 1)
     assert "is of the model 'test/tiny', which diffusers cannot load" in error
 

@@ -32,7 +32,7 @@ SMALL = (
     "optim.skip_last=0",
 )
 QUICK = (
-    "--seeds",
+    "--per-prompt",
     "1",
     "--history",
     "0",
@@ -107,9 +107,9 @@ def test_resume_evaluation_export_and_sample_from_another_directory(
     assert ddpo("train", "--resume", tmp_path / "linked", "--iterations", "3", *trust)[0] == 0
     words = ("--checkpoint", "../project/runs/../runs/x", *QUICK, *trust)
     assert ddpo("eval", *words, "--out", "e")[0] == 0
-    assert ddpo("export", "../project/runs/x", "--to", "exported")[0] == 0
+    assert ddpo("export", "../project/runs/x", "--out", "exported")[0] == 0
     assert (
-        ddpo("sample", "--checkpoint", "../linked", "a cat", "--count", "1", "--out", "drawn")[0]
+        ddpo("sample", "--checkpoint", "../linked", "a cat", "--per-prompt", "1", "--out", "drawn")[0]
         == 0
     )
     monkeypatch.chdir(project / "runs" / "x" / "checkpoints" / "iteration-000003")
