@@ -204,7 +204,17 @@ def test_python_refuses_as_the_command_line_does(place: Path, bait: Bait) -> Non
 
 def test_modules_of_the_current_folder_do_not_hide_libraries(place: Path, bait: Bait) -> None:
     TRICKS["modules in the folder"](place / "run", bait)
-    command = [sys.executable, "-m", "ddpo", "sample", "a cat", "--checkpoint", ".", "--per-prompt", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "ddpo",
+        "sample",
+        "a cat",
+        "--checkpoint",
+        ".",
+        "--per-prompt",
+        "1",
+    ]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(
         [*command, "--out", str(place / "images")],

@@ -100,7 +100,15 @@ def test_train_reads_it(ddpo: Run, prompt_list: Path, tmp_path: Path) -> None:
 
 def test_sample_reads_it(ddpo: Run, prompt_list: Path, tmp_path: Path) -> None:
     code, _, err = ddpo(
-        "sample", "--prompts", prompt_list, "--per-prompt", 1, "--steps", 1, "--out", tmp_path / "out"
+        "sample",
+        "--prompts",
+        prompt_list,
+        "--per-prompt",
+        1,
+        "--steps",
+        1,
+        "--out",
+        tmp_path / "out",
     )
     assert code == 0, err
     lines = (tmp_path / "out" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()

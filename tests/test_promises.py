@@ -127,9 +127,10 @@ def test_the_output_in_the_readme_has_the_columns_of_an_evaluation(
     images: Path, tmp_path: Path, ddpo: Run
 ) -> None:
     block = page("README.md").partition("```text\n")[2].partition("```")[0].splitlines()
-    columns = re.split(r"\s{2,}", block[1].strip())
+    start = next(number for number, line in enumerate(block) if "interval" in line)
+    columns = re.split(r"\s{2,}", block[start].strip())
     assert len(columns) == 5
-    assert [re.split(r"\s{2,}", line)[0] for line in block[2:]] == [
+    assert [re.split(r"\s{2,}", line)[0] for line in block[start + 1 :]] == [
         "animals",
         "unseen animals",
         "objects",
@@ -241,7 +242,7 @@ def test_json_and_markdown_are_alone_on_standard_output(
     )
     code, output, errors = ddpo(*arguments, "--format", "github")
     assert code == 0
-    assert output.startswith("### tuned against")
+    assert "\n### tuned against" in output
     assert "Report: " in errors
 
 
@@ -251,7 +252,7 @@ def test_json_and_markdown_are_alone_on_standard_output(
         ("p.gain < 0", 0),
         ("p.gain > 0", 3),
         ("tuned:p.gain.darkness > 0.1", 3),
-        ("reading >= strong", 3),
+        ("reading >= strong", 4),
     ],
 )
 def test_conditions_decide_the_exit_status(
@@ -259,7 +260,7 @@ def test_conditions_decide_the_exit_status(
 ) -> None:
     """The tuned images are darker; at most two kinds of evidence allow no verdict.
 
-    A condition without a verdict counts as true.
+    A condition without a verdict cannot be decided.
     """
     arguments = [
         *images_of(images),
@@ -374,7 +375,7 @@ def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_a_run_leaves_what_the_page_names(tiny_run: Path) -> None:
     files = page("docs/run-folder.md").partition("\n## Files\n")[2].partition("\n## ")[0]
     named = re.findall(r"`([\w.]+?)/?`", files)
-    assert set(named) == {path.name for path in tiny_run.iterdir()}
+    assert set(named) - {"diverged.json"} == {path.name for path in tiny_run.iterdir()}
     keys = json.loads((tiny_run / "metrics.jsonl").read_text(encoding="utf-8")).keys()
     rows = page("docs/run-folder.md").partition("| in `metrics.jsonl` | |")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (`.+?) \|", rows, re.MULTILINE)

@@ -294,11 +294,13 @@ def _trust_options(folder: Path, settings: tuple[str, ...] | None = None) -> str
 def _remainder(folder: Path, error: DdpoError) -> str:
     """The state that a failed run leaves, and the next step."""
     state = folder / "state"
-    if not state.exists():
-        return f"no iteration was finished; repeat the command, or {_resume_hint(folder)}"
     kept = f"the finished iterations are kept in {state}"
+    if not state.exists():
+        kept = "no iteration was finished"
     if isinstance(error, TrainingDiverged):
         return f"{kept}; resumed, the run would end here again: start another"
+    if not state.exists():
+        return f"{kept}; repeat the command, or {_resume_hint(folder)}"
     return f"{kept}; {_resume_hint(folder)}"
 
 

@@ -26,6 +26,7 @@ VARIABLES: Final = (
     "DDPO_CACHE_LIMIT_MB",
     "DDPO_OFFLINE",
     "DDPO_PLUGINS",
+    "DDPO_TRACEBACK",
     "HF_HOME",
     "HF_HUB_CACHE",
     "HF_HUB_OFFLINE",

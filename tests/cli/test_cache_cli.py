@@ -116,7 +116,7 @@ def test_mistakes_are_reported_in_one_line(
         assert (code, out, len(err.splitlines())) == (2, "", 1)
         assert message in err
     ScoreCache(tmp_path / "scores.sqlite").put("r", "i", [(bytes(32), CachedScore(0.0, {}))])
-    code, _, err = run("export", tmp_path / "out.parket")
+    code, _, err = run("export", "--out", tmp_path / "out.parket")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "did you mean '.parquet'?" in err
     (tmp_path / "folder").mkdir()

@@ -187,7 +187,8 @@ def test_an_interrupted_sampling_resumes_when_the_command_is_repeated(
 
 
 @pytest.mark.parametrize(
-    "other", [["a cat", "--seed", 1], ["a dog"], ["a cat", "--steps", 2], ["a cat", "--per-prompt", 3]]
+    "other",
+    [["a cat", "--seed", 1], ["a dog"], ["a cat", "--steps", 2], ["a cat", "--per-prompt", 3]],
 )
 def test_an_unfinished_sampling_of_something_else_is_refused(
     ddpo: Run, tmp_path: Path, other: list[object]

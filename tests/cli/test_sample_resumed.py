@@ -18,7 +18,17 @@ IMAGES = 70  # three batches
 
 
 def command(model: Path, out: Path, *more: object, seed: int = 0) -> list[str]:
-    words = ["sample", "a cat", "a dog", "--model", model, "--per-prompt", IMAGES // 2, "--steps", 2]
+    words = [
+        "sample",
+        "a cat",
+        "a dog",
+        "--model",
+        model,
+        "--per-prompt",
+        IMAGES // 2,
+        "--steps",
+        2,
+    ]
     words += ["--seed", seed, "--out", out, *more]
     return [sys.executable, "-m", "ddpo", *map(str, words)]
 

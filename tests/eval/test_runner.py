@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from analytic import AnalyticPolicy
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -19,7 +18,6 @@ from ddpo.cli.main import app
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.eval.generate.samples import read_samples
 from ddpo.eval.report.data import load_report
-
 
 
 def call(*arguments: object) -> Result:

@@ -198,7 +198,10 @@ def test_one_clients_failure_does_not_touch_the_others(served: tuple[str, Any]) 
         isinstance(one, RewardFailure) and not isinstance(one, RewardUnavailable)
         for one in found[1::2]
     )
-    assert "answered 422: reward 'words' failed: words.py:18: ValueError: the reward tripped" in str(found[1])
+    assert (
+        "answered 422: reward 'words' failed: words.py:18: ValueError: the reward tripped"
+        in str(found[1])
+    )
 
 
 def test_the_signature_holds_the_servers_and_no_token(served: tuple[str, Any]) -> None:

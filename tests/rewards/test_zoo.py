@@ -253,7 +253,9 @@ def test_none_is_unscorable_and_nan_is_a_failure(user_file) -> None:
     )
     output = Scorer(make_reward(f"{path}:f")).score(batch(0, 1))
     assert output.errors == ("the reward function returned None", None)
-    with pytest.raises(RewardFailure, match="'g' failed: mine.py:4: the score of image 0 is nan; return None"):
+    with pytest.raises(
+        RewardFailure, match="'g' failed: mine.py:4: the score of image 0 is nan; return None"
+    ):
         Scorer(make_reward(f"{path}:g")).score(batch(0, 1))
 
 
@@ -326,7 +328,8 @@ def test_a_constructor_that_raises_is_one_line(user_file) -> None:
     code = EXAMPLE.read_text().replace("self.gain = gain", "raise RuntimeError('no\\nGPU')")
     with pytest.raises(
         RewardLoadError,
-        match=r"reward 'my_contrast' of mine.py sha256:\w+ cannot be loaded: mine.py:44: RuntimeError: no GPU",
+        match=r"reward 'my_contrast' of mine.py sha256:\w+ cannot be loaded: "
+        r"mine.py:44: RuntimeError: no GPU",
     ):
         make_reward(f"{user_file(code)}:MyReward")
 
@@ -445,7 +448,11 @@ def test_options_may_choose_the_card(lamp, unit: str) -> None:
 @pytest.mark.parametrize(
     ("body", "reference", "message"),
     [
-        ("raise KeyError('x')", "acme_lamp:for_options", r"failed: acme_lamp.py:\d+: KeyError: 'x'"),
+        (
+            "raise KeyError('x')",
+            "acme_lamp:for_options",
+            r"failed: acme_lamp.py:\d+: KeyError: 'x'",
+        ),
         ("return 1 / 0", "acme_lamp:for_options", r"failed: acme_lamp.py:\d+: ZeroDivisionError"),
         ("return card", "acme_lamp:absent", "has no attribute 'absent'"),
         ("return card", "absent_module:f", "absent_module, which is not installed|does not exist"),

@@ -39,7 +39,9 @@ def project(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def sample(ddpo: Run, out: Path, *options: object) -> tuple[int, str]:
-    code, _, errors = ddpo("sample", "a cat", "--per-prompt", 1, "--steps", 2, "--out", out, *options)
+    code, _, errors = ddpo(
+        "sample", "a cat", "--per-prompt", 1, "--steps", 2, "--out", out, *options
+    )
     return code, " ".join(errors.split())
 
 

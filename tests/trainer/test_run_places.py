@@ -109,7 +109,9 @@ def test_resume_evaluation_export_and_sample_from_another_directory(
     assert ddpo("eval", *words, "--out", "e")[0] == 0
     assert ddpo("export", "../project/runs/x", "--out", "exported")[0] == 0
     assert (
-        ddpo("sample", "--checkpoint", "../linked", "a cat", "--per-prompt", "1", "--out", "drawn")[0]
+        ddpo("sample", "--checkpoint", "../linked", "a cat", "--per-prompt", "1", "--out", "drawn")[
+            0
+        ]
         == 0
     )
     monkeypatch.chdir(project / "runs" / "x" / "checkpoints" / "iteration-000003")
