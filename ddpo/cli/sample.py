@@ -252,8 +252,8 @@ def _write_images(
     batches = sample_images(policy, keys[done:], settings, seed)
     total = -(-(len(keys) - done) // settings.batch)
     console = note_console()
-    bar = {"console": console, "disable": not console.is_terminal}
-    for batch in track(batches, "sampling", total=total, **bar):
+    hidden = not console.is_terminal
+    for batch in track(batches, "sampling", total=total, console=console, disable=hidden):
         folder.add(done, to_pil(batch.pixels))
         done += len(batch)
 

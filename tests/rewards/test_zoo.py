@@ -254,7 +254,7 @@ def test_none_is_unscorable_and_nan_is_a_failure(user_file) -> None:
     output = Scorer(make_reward(f"{path}:f")).score(batch(0, 1))
     assert output.errors == ("the reward function returned None", None)
     with pytest.raises(
-        RewardFailure, match="'g' failed: mine.py:4: the score of image 0 is nan; return None"
+        RewardFailure, match=r"'g' failed: mine.py:4: the score of image 0 is nan; return None"
     ):
         Scorer(make_reward(f"{path}:g")).score(batch(0, 1))
 
