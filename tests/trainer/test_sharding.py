@@ -187,9 +187,9 @@ def test_the_state_is_that_of_one_process(two: Runs, alone: Alone) -> None:
 
 
 def test_one_process_resumes_a_sharded_run(
-    scenarios: dict[str, Any], two: Runs, tmp_path: Path
+    scenarios: dict[str, Any], two: Runs, rewards_file: Path, tmp_path: Path
 ) -> None:
-    list(resume(two[0] / "sd", iterations=3, trust=(str(scenarios["sd"]["reward"]),)))
+    list(resume(two[0] / "sd", iterations=3, trust=(f"{rewards_file}:Brightness",)))
     recorded(scenarios["sd"] | {"iterations": 3}, tmp_path / "one")
     found = metrics(two[0] / "sd")
     expected = metrics(tmp_path / "one")
