@@ -67,8 +67,8 @@ def calibrate_command(
     found = resolve(reward)
     check_device_name(device)
     check_places([*images, *([prompts] if prompts is not None and prompt is None else [])])
-    check_fetched([found])
     check_output(out, ".json")
+    check_fetched([found])
     own_output(context, out, "ddpo rewards calibrate", (*images, prompts))
     from ddpo.inputs.collection import first_images, image_source
     from ddpo.rewards.scoring.standardise import save_reference
