@@ -25,6 +25,7 @@ __all__ = [
     "IMAGES",
     "ITERATIONS",
     "MILLION",
+    "PORT",
     "SECONDS",
     "SEED",
     "STEPS",
@@ -130,6 +131,7 @@ BATCH: Final = Range(low=1, high=2**16, whole=True)
 IMAGES: Final = Range(low=1, high=MILLION, whole=True)
 """Images that one command samples; each has a key in memory."""
 
+PORT: Final = Range(low=0, high=65_535, whole=True)  # 0: a free one
 SECONDS: Final = Range(low=0, above=True, infinity="no limit")
 """Time limits; those of the operating system end at 9·10⁹ s."""
 

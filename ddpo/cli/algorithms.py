@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
 import typer
@@ -63,15 +62,7 @@ def check_command(
 
     Exit code 1 if a check fails.
     """
-    from ddpo.cli.rewards.check import conformance_summary, conformance_table
+    from ddpo.cli.rewards.check import print_conformance
     from ddpo.trainer.check import check_algorithm
 
-    results = check_algorithm(algorithm)
-    if as_json:
-        print_json([dataclasses.asdict(result) for result in results])
-    else:
-        console = new_console()
-        console.print(conformance_table(results))
-        console.print(conformance_summary(algorithm, results), soft_wrap=True)
-    if not all(result.ok for result in results):
-        raise typer.Exit(1)
+    print_conformance(algorithm, check_algorithm(algorithm), as_json)

@@ -190,8 +190,6 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
     Raises:
         typer.Exit: A condition is true, or the user stopped the evaluation.
     """
-    if form not in ("terminal", "github", "json"):
-        raise ConfigError(f"--format must be terminal, github or json, got {form!r}")
     conditions = _conditions(fail_if)
     check_evaluation(options)
     quiet_libraries()

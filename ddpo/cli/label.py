@@ -13,14 +13,13 @@ from ddpo.cli.commands import examples
 from ddpo.cli.console import echo, quiet_libraries
 from ddpo.cli.options import EXECUTION, INPUT, RunDevice, Trust, number_option, option, out_option
 from ddpo.errors import ConfigError, MissingResourceError
-from ddpo.ranges import IMAGES, SEED, Range
+from ddpo.ranges import IMAGES, PORT, SEED
 from ddpo.text import count
 
 if TYPE_CHECKING:
     from ddpo.labelling.answers import Answers
     from ddpo.labelling.pair import LabelPair
 
-PORT: Final = Range(low=0, high=65_535, whole=True)
 DEFAULT_OUT: Final = "preferences.parquet"
 STOPPED: Final = 130
 

@@ -11,9 +11,8 @@ from ddpo.cli.commands import examples
 from ddpo.cli.console import echo
 from ddpo.cli.options import EXECUTION, number_option, option
 from ddpo.errors import MissingResourceError
-from ddpo.ranges import Range
+from ddpo.ranges import PORT
 
-PORT: Final = Range(low=0, high=65_535, whole=True)
 FOLDER: Final = Path("runs")
 
 

@@ -99,13 +99,21 @@ def check_command(
         results.append(result)
         word = WORDS.get(result.outcome, result.outcome)
         _say(f"{result.name}: {word} ({result.seconds:.2f} s)")
+    print_conformance(reward, results, as_json)
+
+
+def print_conformance(name: str, results: list[CheckResult], as_json: bool) -> None:
+    """Prints the results of all checks of a reward or an algorithm.
+
+    Raises:
+        typer.Exit: A check failed that was not expected to, or passed against expectation.
+    """
     if as_json:
-        records = [dataclasses.asdict(result) for result in results]
-        print_json(records)
+        print_json([dataclasses.asdict(result) for result in results])
     else:
         console = new_console()
-        console.print(conformance_table(results))
-        console.print(conformance_summary(reward, results), soft_wrap=True)
+        console.print(_table(results))
+        console.print(_summary(name, results), soft_wrap=True)
     if not all(result.ok for result in results):
         raise typer.Exit(1)
 
@@ -116,7 +124,7 @@ def _say(line: str) -> None:
         echo(line, err=True)
 
 
-def conformance_table(results: list[CheckResult]) -> Table:
+def _table(results: list[CheckResult]) -> Table:
     """A table with one row for each result."""
     table = simple_table()
     table.add_column("check", no_wrap=True, style="bold")
@@ -135,7 +143,7 @@ def conformance_table(results: list[CheckResult]) -> Table:
     return table
 
 
-def conformance_summary(reward: str, results: list[CheckResult]) -> str:
+def _summary(reward: str, results: list[CheckResult]) -> str:
     """One line with the verdict and the number of results of each outcome."""
     counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in COLORS}
     listed = ", ".join(

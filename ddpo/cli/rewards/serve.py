@@ -13,7 +13,7 @@ from ddpo.cli.early import check_device_name, check_fetched
 from ddpo.cli.options import AUTO, EXECUTION, Device, number_option, option
 from ddpo.cli.rewards.arguments import named_rewards
 from ddpo.errors import ConfigError, MissingResourceError
-from ddpo.ranges import BATCH, Range
+from ddpo.ranges import BATCH, PORT, Range
 
 if TYPE_CHECKING:
     from ddpo.rewards.scoring.resolve import ResolvedReward
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 ADDRESS: Final = "Address"
 LIMITS: Final = "Limits"
 MIB = 1024 * 1024
-PORT: Final = Range(low=0, high=65_535, whole=True)
 BODY_MB: Final = Range(low=1, high=65_536, whole=True)
 CONNECTIONS: Final = Range(low=1, high=65_536, whole=True)
 TIMEOUT: Final = Range(low=1, high=86_400, whole=True)
