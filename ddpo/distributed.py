@@ -10,6 +10,7 @@ none of this, nor accelerate.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import time
@@ -86,6 +87,7 @@ class World:
         from accelerate.utils import DistributedType
 
         load_whole_models()
+        atexit.unregister(_end_process_group)
         state = PartialState(cpu=kind == "cpu", timeout=PATIENCE)
         if state.distributed_type not in (
             DistributedType.MULTI_CPU,
@@ -137,9 +139,13 @@ class World:
             self._state.wait_for_everyone()
 
     def leave(self) -> None:
-        """Ends the process group, after the last `barrier`."""
+        """Ends the process group when this process ends, unless it joins again.
+
+        It is called after the last exchange. Without it torch's threads may outlive the interpreter
+        and abort a process whose work is done.
+        """
         if self._state is not None:
-            self._state.destroy_process_group()
+            atexit.register(_end_process_group)
 
     @contextmanager
     def all_succeed(self) -> Iterator[None]:
@@ -158,6 +164,7 @@ class World:
             failure = (_own_class(error), str(error))
         for found in self.gather(failure):
             if found is not None:
+                self.leave()
                 kind, message = found
                 raise kind(message)
 
@@ -242,6 +249,14 @@ def process_count() -> int:
         if os.environ.get("LOCAL_WORLD_SIZE", "").strip():
             _number("LOCAL_WORLD_SIZE", first=1, last=count)
     return count
+
+
+def _end_process_group() -> None:
+    """Ends torch's process group, and with it the threads that exchange data."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def is_first_process() -> bool:

@@ -77,6 +77,7 @@ def run_evaluation(plan: Plan, observe: Observer = ignore_progress) -> Outcome:
             report = dated(findings.report, plan.out / "report.json", datetime.now(UTC))
             write_report(plan.out, replace(findings, report=report))
     world.barrier()
+    world.leave()
     out = plan.out
     return Outcome(report, out / "report.html", out / "report.json", out / "samples.parquet")
 

@@ -62,6 +62,7 @@ class _Loop:
         try:
             with enough_memory(self.config.sample.batch):
                 yield from self.iterate(done)
+            self.setup.world.leave()
         except TrainingDiverged as error:
             self.run.note_divergence(error)
             raise
@@ -188,6 +189,7 @@ def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
         check_room(setup, out, done=0)
         yield Started(0, config.iterations, setup.summary())
         yield from preflight(setup, out, iteration=1)
+    world.leave()
 
 
 def resume(

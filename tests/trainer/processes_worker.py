@@ -9,6 +9,7 @@ up to the last.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
@@ -115,9 +116,15 @@ def left_alone(self: World, module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
+def note_group(path: Path) -> None:
+    """Writes "ended" to a file if this process has no process group any more."""
+    path.write_text("open" if torch.distributed.is_initialized() else "ended")
+
+
 def main() -> None:
     scenarios = json.loads(Path(sys.argv[1]).read_text())
     folder = Path(sys.argv[2])
+    atexit.register(note_group, folder / f"group-{os.environ['RANK']}")
     wrap = World.wrap
     for name, values in scenarios.items():
         os.environ["BREAK_IN"] = {"breaks": "1", "held-out-breaks": "0"}.get(name, "")

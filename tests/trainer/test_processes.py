@@ -165,6 +165,12 @@ def two(
     }
 
 
+def test_a_process_whose_work_is_done_ends_its_process_group(
+    two: tuple[Path, dict[str, Any]],
+) -> None:
+    assert [(two[0] / f"group-{rank}").read_text() for rank in (0, 1)] == ["ended", "ended"]
+
+
 def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference, of the largest value."""
     return float((found - expected).abs().max()) / float(expected.abs().max())
