@@ -375,7 +375,9 @@ def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_a_run_leaves_what_the_page_names(tiny_run: Path) -> None:
     files = page("docs/run-folder.md").partition("\n## Files\n")[2].partition("\n## ")[0]
     named = re.findall(r"`([\w.]+?)/?`", files)
-    assert set(named) - {"diverged.json"} == {path.name for path in tiny_run.iterdir()}
+    assert set(named) - {"diverged.json", "stopped.json", "held_out.jsonl"} == {
+        path.name for path in tiny_run.iterdir()
+    }
     keys = json.loads((tiny_run / "metrics.jsonl").read_text(encoding="utf-8")).keys()
     rows = page("docs/run-folder.md").partition("| in `metrics.jsonl` | |")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (`.+?) \|", rows, re.MULTILINE)

@@ -38,6 +38,7 @@ from ddpo.cli.training_options import (
     Rewards,
     Seed,
     Settings,
+    StopWhen,
     Trackers,
     TrainDevice,
 )
@@ -74,6 +75,7 @@ def train_command(
     out: Out = None,
     resume: Resume = None,
     held_out: HeldOut = None,
+    stop_when: StopWhen = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
     low_memory: LowMemory = False,
@@ -92,6 +94,7 @@ def train_command(
         "seed": seed,
         "device": device,
         "held_out": held_out,
+        "stop_when": stop_when,
         "low_memory": low_memory or None,
     }
     given = {name: value for name, value in named.items() if value is not None}
@@ -266,7 +269,8 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
     if is_quiet():
         return
     options = _trust_options(folder, ("reward", "model"))
-    echo(f"Next: ddpo eval --checkpoint {shlex.quote(str(folder))}{options}")
+    checkpoint = folder / "best" if (folder / "stopped.json").exists() else folder
+    echo(f"Next: ddpo eval --checkpoint {shlex.quote(str(checkpoint))}{options}")
 
 
 def _report_interruption(folder: Path) -> None:

@@ -164,6 +164,9 @@ class TrainingDisplay:
             self._finish_iteration(event)
         elif isinstance(event, events.GridSaved):
             self.grid = event.path
+        elif isinstance(event, events.Stopped):
+            text = f"Stopped after iteration {event.iteration}: {event.reason}."
+            self.console.print(Text(text), soft_wrap=True)
 
     def _start(self, event: events.Started) -> None:
         self.start_time = time.perf_counter()

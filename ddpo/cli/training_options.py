@@ -54,6 +54,15 @@ HeldOut = Annotated[
         complete=complete_reward,
     ),
 ]
+StopWhen = Annotated[
+    str | None,
+    option(
+        "held-out-falls: end once the --held-out reward has fallen at stop_patience checkpoints "
+        "in a row. Default: never.",
+        metavar="WORD",
+        panel=SETTINGS,
+    ),
+]
 Prompts = Annotated[
     str | None,
     option(

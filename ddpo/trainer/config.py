@@ -175,6 +175,10 @@ class TrainConfig:
     """Number of last checkpoints that stay, beside the best by `held_out`; 0: all."""
     held_out: str = ""  # a reward that is not trained on, scored at each checkpoint; "": none
     held_out_prompts: str = "unseen_animals"  # a file or built-in list for it
+    stop_when: Literal["never", "held-out-falls"] = "never"
+    """End of the run before its last iteration: once the held-out reward has fallen."""
+    stop_patience: Annotated[int, COUNT] = 2
+    """Checkpoints in a row that must have fallen before the run ends."""
     grid_every: Annotated[int, ITERATIONS] = 5  # iterations between image grids
     sample: SampleConfig = field(default_factory=SampleConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -190,6 +194,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_numbers(self)
         _one_of(self, "dtype")
+        _one_of(self, "stop_when")
+        if self.stop_when == "held-out-falls" and not self.held_out:
+            raise ConfigError(
+                "stop_when = 'held-out-falls' needs a reward that is not trained on: "
+                "name one with --held-out"
+            )
         if self.sample.samples % self.optim.updates:
             raise ConfigError(
                 f"sample.samples={self.sample.samples} cannot be split into "

@@ -86,6 +86,8 @@ class _Loop:
             )
             stats = yield from self.update_policy(iteration, samples, weights)
             yield from self.recorder.record(iteration, samples, weights, stats)
+            if self.recorder.stopped:
+                return
 
     def check_first_batch(self, done: int) -> Iterator[Event]:
         """Checks memory, time, disk and ratio on the first batch, which the next iteration uses."""
@@ -221,7 +223,7 @@ def resume(
         with world.all_succeed(), enough_memory(None):
             run.own(world.is_main)
             done, tensors, statistics = run.load_state()
-            check_length(path, done, config.iterations)
+            check_length(path, done, config)
             setup = TrainingSetup(config, world, changes, model)
             setup.check_unchanged(run.manifest())
             check_room(setup, path, done)

@@ -19,7 +19,11 @@ Finding = tuple[int, str]
 
 
 def findings_of(
-    config: Mapping[str, Any], manifest: Mapping[str, Any], divergence: str, tail: MetricsTail
+    config: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    divergence: str,
+    stop: str,
+    tail: MetricsTail,
 ) -> list[Finding]:
     """The findings in the order of iterations.
 
@@ -27,12 +31,15 @@ def findings_of(
         config: settings of the run.
         manifest: facts of its start, with its resumptions.
         divergence: reason why it diverged; "" if it did not.
+        stop: reason why its setting `stop_when` ended it; "" if it did not.
         tail: its metrics.
     """
     found = [*_of_metrics(config, tail), *_of_resumptions(manifest.get("resumed"))]
     if divergence or not tail.finite:
         reason = divergence or "a loss, gradient or reward is not finite"
         found.append((tail.done, f"The training diverged: {reason}"))
+    if stop:
+        found.append((tail.done, f"Stopped early: {stop}."))
     return sorted(found, key=lambda finding: finding[0])
 
 

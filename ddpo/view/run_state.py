@@ -11,6 +11,7 @@ from ddpo.io.lock import LOCK_FILE
 from ddpo.io.lock_file import has_ended, record_of, text_of
 from ddpo.io.process import here
 from ddpo.trainer.run.divergence import DIVERGENCE_FILE
+from ddpo.trainer.run.stopping import STOP_FILE
 from ddpo.view.metrics_tail import MetricsTail
 from ddpo.view.run_files import file_inside
 
@@ -33,6 +34,8 @@ def state_of(run: Path, config: Mapping[str, Any], tail: MetricsTail) -> State:
         return "training"
     if not tail.finite or file_inside(run, DIVERGENCE_FILE) is not None:
         return "diverged"
+    if file_inside(run, STOP_FILE) is not None:
+        return "finished"
     planned = config.get("iterations")
     return "finished" if isinstance(planned, int) and tail.done >= planned > 0 else "stopped"
 

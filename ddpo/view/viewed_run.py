@@ -12,6 +12,7 @@ from ddpo.policies.checkpoints.folder import BEST_FIELDS
 from ddpo.text import shortened, without_secrets
 from ddpo.trainer.monitoring.grid_shape import PROMPTS
 from ddpo.trainer.run.divergence import DIVERGENCE_FILE
+from ddpo.trainer.run.stopping import STOP_FILE
 from ddpo.view.evaluations import Evaluations
 from ddpo.view.findings import findings_of
 from ddpo.view.grids import columns_of
@@ -53,14 +54,13 @@ class ViewedRun:
         with self._turn:
             config = self._object("config.json")
             manifest = self._object("manifest.json")
-            divergence = shortened(
-                str(self._object(DIVERGENCE_FILE).get("reason") or ""), MOST_TEXT
-            )
+            divergence = self._reason(DIVERGENCE_FILE)
+            stop = self._reason(STOP_FILE)
             found = self._row(PAGE_POINTS)
             found["curves"] = {
                 name: curve.points(PAGE_POINTS) for name, curve in self._tail.curves.items()
             }
-            found["findings"] = findings_of(config, manifest, divergence, self._tail)
+            found["findings"] = findings_of(config, manifest, divergence, stop, self._tail)
             found["settings"] = _settings(config)
             found["prompts"] = self.prompts()
             found["grids"] = list(self.grids())
@@ -120,6 +120,10 @@ class ViewedRun:
             for iteration, name in numbered(self._path, "checkpoints").items()
             if not name.endswith(".png")
         ]
+
+    def _reason(self, name: str) -> str:
+        """The reason in a note about the end of the run; "" without one."""
+        return shortened(str(self._object(name).get("reason") or ""), MOST_TEXT)
 
     def _object(self, name: str) -> Mapping[str, Any]:
         """The object in a JSON file of the run; {} if it is absent or damaged."""

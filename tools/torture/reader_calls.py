@@ -69,6 +69,12 @@ def metrics(place: Path) -> Read:
     return lambda file: (read_curve(file), run.metrics())
 
 
+def held_out(place: Path) -> Read:
+    from ddpo.trainer.run.stopping import find_fall, read_scores
+
+    return lambda file: find_fall(read_scores(file.parent), patience=2)
+
+
 def curve(place: Path) -> Read:
     import io
 

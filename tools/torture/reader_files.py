@@ -81,6 +81,11 @@ def copied_files(fixtures: Path, folder: Path) -> None:
     for name in ("config.json", "manifest.json"):  # a list of the package in place of a file
         path = folder / "run" / name
         path.write_text(path.read_text().replace("two_prompts.txt", "unseen_animals"))
+    scores = [{"iteration": 1, "reward": "darkness@1", "scores": [[0.5, 0.25], [0.5, None]]}]
+    scores.append(scores[0] | {"iteration": 2, "scores": [[0.25, 0.125], [0.25, 0.5]]})
+    (folder / "run" / "held_out.jsonl").write_text(
+        "".join(json.dumps(one) + "\n" for one in scores)
+    )
     (folder / "prompts.txt").write_text("a cat\na dog\n")
     _other_files(folder)
 

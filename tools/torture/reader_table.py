@@ -86,6 +86,13 @@ READERS: tuple[Reader, ...] = (
         damaged_lines,
         calls.curve,
     ),
+    Reader(
+        "held_out.jsonl",
+        ("ddpo/trainer/run/stopping.py",),
+        "run/held_out.jsonl",
+        damaged_lines,
+        calls.held_out,
+    ),
     Reader("metrics.jsonl at export", (), "run/metrics.jsonl", damaged_lines, calls.card_of_model),
     Reader(
         "state", (TENSORS, FOLDER), "run/state/state.safetensors", damaged_tensors, calls.state, 0.5

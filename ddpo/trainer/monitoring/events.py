@@ -18,6 +18,7 @@ __all__ = [
     "Progress",
     "Started",
     "StepStats",
+    "Stopped",
 ]
 
 
@@ -142,4 +143,13 @@ class Checkpointed:
     folder: Path
 
 
-Event = Started | Checked | Progress | IterationDone | GridSaved | Checkpointed
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The run ends early, by its setting `stop_when`. It is the last event of a run."""
+
+    iteration: int  # 1-based number of its last iteration
+    best: int  # 1-based iteration number of its best checkpoint
+    reason: str
+
+
+Event = Started | Checked | Progress | IterationDone | GridSaved | Checkpointed | Stopped

@@ -3,6 +3,7 @@
     config.json          the resolved configuration
     manifest.json        versions, prompts and their source, reward signature, hardware
     metrics.jsonl        one line per iteration
+    held_out.jsonl       held-out scores, one line per checkpoint
     samples/             image grids of fixed prompts and noise
     checkpoints/         iteration-000020/ …, see ddpo.policies.checkpoints.folder
     state/               exact state after the last finished iteration
@@ -58,6 +59,7 @@ from ddpo.trainer.recipe import config_from_dict
 from ddpo.trainer.run.checkpoints import prune
 from ddpo.trainer.run.divergence import forget_divergence, note_divergence
 from ddpo.trainer.run.fields import MANIFEST, METRICS
+from ddpo.trainer.run.stopping import cut_scores, forget_stop
 from ddpo.trainer.run.unfinished import holds_something, remove_unfinished
 from ddpo.user_code import trust_options
 
@@ -234,7 +236,9 @@ class RunFolder:
         with storing(self.path):
             self._sweep()
             forget_divergence(self.path)
+            forget_stop(self.path)
             self._cut_metrics(iteration)
+            cut_scores(self.path, iteration)
             if changes:
                 settings = storable(config.to_dict())
                 manifest = self.manifest() | {"config": settings}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 from ddpo.devices import AUTO
@@ -16,6 +15,7 @@ from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.rollout import sampler_settings
+from ddpo.trainer.run.stopping import CheckpointScores
 from ddpo.types import ImageBatch
 
 __all__ = ["HeldOutReward"]
@@ -61,10 +61,17 @@ class HeldOutReward:
             SampleKey(prompt, FIRST_INDEX - copy) for prompt in prompts for copy in range(IMAGES)
         ]
 
-    def score(self, policy: Policy, world: World = ALONE) -> float | None:
-        """Mean score of the policy's images, on the main process; None if none could be scored.
+    def score(
+        self, policy: Policy, iteration: int, world: World = ALONE
+    ) -> CheckpointScores | None:
+        """The scores of the policy's images, on the main process; None on the others.
 
         The other processes join in the calls of a sharded denoiser.
+
+        Args:
+            policy: the policy after the iteration.
+            iteration: 1-based iteration number.
+            world: the processes of the run.
 
         Raises:
             RewardFailure: the reward failed.
@@ -75,14 +82,19 @@ class HeldOutReward:
         settings = sampler_settings(self.config.sample)
         for batch in sample_images(policy, self.keys, settings, self.config.seed):
             with world.in_lockstep():
-                values += self._known(batch) if world.is_main else []
-        return sum(values) / len(values) if values else None
+                values += self._scores(batch) if world.is_main else []
+        if not world.is_main:
+            return None
+        starts = range(0, len(values), IMAGES)
+        by_prompt = tuple(tuple(values[start : start + IMAGES]) for start in starts)
+        return CheckpointScores(iteration, self.signature, by_prompt)
 
-    def _known(self, batch: ImageBatch) -> list[float]:
-        """The scores of the images that can be scored."""
+    def _scores(self, batch: ImageBatch) -> list[float]:
+        """The score of each image; NaN for one that cannot be scored."""
         levels = self.scorer.reward.card.pixels == "uint8"
         output = self.scorer.score(ImageBatch.off_device(batch.pixels, batch.prompts, levels))
-        return [value for value in output.values.cpu().double().tolist() if not math.isnan(value)]
+        scores: list[float] = output.values.cpu().double().tolist()
+        return scores
 
 
 def _names(reward: ResolvedReward) -> set[tuple[str, str]]:

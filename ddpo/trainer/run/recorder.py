@@ -8,12 +8,26 @@ from pathlib import Path
 from ddpo.images import save_png
 from ddpo.io.atomic import storing
 from ddpo.trainer.advantages import SampleWeights
-from ddpo.trainer.monitoring.events import Checkpointed, Event, GridSaved, IterationDone
+from ddpo.trainer.monitoring.events import (
+    Checkpointed,
+    Event,
+    GridSaved,
+    IterationDone,
+    Stopped,
+)
 from ddpo.trainer.monitoring.metrics import extremes, iteration_metrics, peak_memory
 from ddpo.trainer.monitoring.sample_grid import draw_grid
 from ddpo.trainer.rollout import IterationSamples
 from ddpo.trainer.run.checkpoints import keep_best
 from ddpo.trainer.run.folder import RunFolder
+from ddpo.trainer.run.stopping import (
+    CheckpointScores,
+    Fall,
+    append_scores,
+    find_fall,
+    note_stop,
+    read_scores,
+)
 from ddpo.trainer.training_setup import TrainingSetup
 from ddpo.trainer.update import UpdateStats
 
@@ -33,6 +47,7 @@ class Recorder:
         self.setup = setup
         self.config = setup.config
         self.world = setup.world
+        self.stopped = False  # True once the held-out reward has fallen, by `stop_when`
 
     def start(self, done: int) -> Iterator[Event]:
         """Writes the image grid after `done` iterations, unless it is there already."""
@@ -43,6 +58,8 @@ class Recorder:
         self, iteration: int, samples: IterationSamples, weights: SampleWeights, stats: UpdateStats
     ) -> Iterator[Event]:
         """Writes a finished iteration; a checkpoint and an image grid where they are due.
+
+        The last event is `Stopped` if the run is to end here.
 
         Args:
             iteration: 1-based iteration number.
@@ -57,8 +74,9 @@ class Recorder:
         config = self.config
         state = self.setup.state
         checkpoint = iteration % config.checkpoint_every == 0 or iteration == config.iterations
-        held_out = self._held_out_score() if checkpoint else None
-        metrics = iteration_metrics(iteration, samples, weights, stats, held_out)
+        held_out = self._held_out_scores(iteration) if checkpoint else None
+        mean = None if held_out is None else held_out.mean
+        metrics = iteration_metrics(iteration, samples, weights, stats, mean)
         with state.whole_parameters():
             tensors = state.tensors()
             with self.world.all_succeed():
@@ -69,21 +87,38 @@ class Recorder:
                 self.run.prune(config.checkpoint_keep)
         worst, best = extremes(samples.keys, samples.rewards)
         yield IterationDone(metrics, worst, best, peak_memory(self.setup.policy.device))
-        if self._grid_due(iteration):
+        fall = self._fall() if checkpoint else None
+        self.stopped = fall is not None
+        if self.stopped or self._grid_due(iteration):
             yield GridSaved(self._save_grid(iteration))
+        if fall is not None:
+            if self.run.writes:
+                note_stop(self.run.path, fall)
+            yield Stopped(fall.iteration, fall.best, fall.text)
 
-    def _held_out_score(self) -> float | None:
-        """Mean score by the held-out reward; None without one, and on all but the main process."""
+    def _held_out_scores(self, iteration: int) -> CheckpointScores | None:
+        """Scores by the held-out reward; None without one, and on all but the main process."""
         if self.setup.held_out is None:
             return None
         with self.world.all_succeed():
-            return self.setup.held_out.score(self.setup.policy, self.world)
+            return self.setup.held_out.score(self.setup.policy, iteration, self.world)
 
-    def _save_checkpoint(self, iteration: int, held_out: float | None) -> Path:
+    def _fall(self) -> Fall | None:
+        """The fall of the held-out reward at which the run ends, on all processes."""
+        if self.config.stop_when == "never":
+            return None
+        with self.world.all_succeed():
+            scores = read_scores(self.run.path) if self.run.writes else []
+            fall = find_fall(scores, self.config.stop_patience)
+        return self.world.gather(fall)[0]
+
+    def _save_checkpoint(self, iteration: int, held_out: CheckpointScores | None) -> Path:
         """Writes a checkpoint, and its name to `best.json` if it is the best so far."""
         folder = self.run.checkpoint(iteration, self.setup.policy)
-        if self.setup.held_out is not None and held_out is not None:
-            keep_best(folder, iteration, self.setup.held_out.signature, held_out)
+        if held_out is not None and self.run.writes:
+            append_scores(self.run.path, held_out)
+            if held_out.mean is not None:
+                keep_best(folder, iteration, held_out.reward, held_out.mean)
         return folder
 
     def _grid_due(self, iteration: int) -> bool:

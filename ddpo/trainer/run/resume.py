@@ -26,6 +26,7 @@ from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Finding
 from ddpo.trainer.recipe import config_from_dict, merged
 from ddpo.trainer.run.folder import RunFolder
+from ddpo.trainer.run.stopping import check_not_stopped
 from ddpo.user_code import refuse_unnamed
 
 __all__ = [
@@ -43,6 +44,8 @@ FREE: Final = (
     "checkpoint_every",
     "checkpoint_keep",
     "grid_every",
+    "stop_when",
+    "stop_patience",
     "adapt.checkpointing",
 )
 """Settings that a resumed run may change, and whose result is the same to the bit."""
@@ -116,16 +119,18 @@ def check_named(
     refuse_unnamed(run.path / "config.json", words, [*setting_words(requested), *trust])
 
 
-def check_length(path: Path, done: int, iterations: int) -> None:
-    """Checks that a run is not to become shorter than it is.
+def check_length(path: Path, done: int, config: TrainConfig) -> None:
+    """Checks that a run is not to become shorter than it is, nor would stop again at once.
 
     Raises:
-        ConfigError: it has more iterations already.
+        ConfigError: it has more iterations already, or its rule has stopped it.
     """
-    if iterations < done:
+    if config.iterations < done:
         raise ConfigError(
-            f"{path} has {done} iterations already; --iterations {iterations} is less"
+            f"{path} has {done} iterations already; --iterations {config.iterations} is less"
         )
+    if done < config.iterations:
+        check_not_stopped(path, config.stop_when, config.stop_patience, done)
 
 
 def _check_fixed(before: TrainConfig, now: TrainConfig) -> None:
