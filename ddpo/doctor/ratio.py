@@ -48,8 +48,9 @@ def sample_and_train_once(policy: TrainablePolicy, config: TrainConfig) -> First
     first = collection.first_batch()
     synchronize(policy.device)
     sampling_s = time.perf_counter() - start
-    coefficients = policy.schedule.coefficients(config.sample.steps, config.sample.eta)
-    likelihood = TransitionLikelihood(policy, first, coefficients.to(policy.device), config)
+    sample = config.sample
+    coefficients = policy.schedule.coefficients_on(policy.device, sample.steps, sample.eta)
+    likelihood = TransitionLikelihood(policy, first, coefficients, config)
     deviation, training_s = train_once(policy, algorithm, likelihood, first, config, 1)
     if deviation is None:
         raise RuntimeError(f"{config.algorithm} has no importance ratio")

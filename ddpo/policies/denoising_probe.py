@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey
-from ddpo.policies.transition import denoising_target, noised
+from ddpo.policies.schedule import mean_per_item
 
 __all__ = ["FEATURE_LEVEL", "LEVELS", "DenoisingProbe", "denoising_probe"]
 
@@ -120,16 +120,15 @@ def _probe_batch(
 def _errors(policy: Policy, x_0: Tensor, epsilon: Tensor, level: float, both: Tensor) -> Tensor:
     """Mean squared errors of the output without prompts and then with them, float32 `[2 batch]`."""
     schedule = policy.schedule
-    timestep = int((schedule.alphas_cumprod - level).abs().argmin())
-    alpha = schedule.alphas_cumprod[timestep].float().to(x_0.device).expand(len(x_0))
-    x_t = noised(x_0, epsilon, alpha).to(policy.storage_dtype)
-    target = denoising_target(x_0, epsilon, alpha, schedule.prediction)
-    timesteps = torch.full((2 * len(x_0),), timestep, device=x_0.device)
+    levels = torch.full((len(x_0),), schedule.nearest_level(level), device=x_0.device)
+    x_t = schedule.noised(x_0, epsilon, levels).to(policy.storage_dtype)
+    target = schedule.target(x_0, epsilon, levels)
+    timesteps = schedule.timestep(torch.cat([levels, levels]))
     output = policy.predict(torch.cat([x_t, x_t]), timesteps, both)
-    return (output - torch.cat([target, target])).square().mean((1, 2, 3))
+    return mean_per_item((output - torch.cat([target, target])).square())
 
 
-def _noise(key: SampleKey, shape: tuple[int, int, int]) -> Tensor:
+def _noise(key: SampleKey, shape: tuple[int, ...]) -> Tensor:
     """The probe's noise for one image at every level, float32 `[levels, channel, height, width]`.
 
     It is independent of the noise the image was sampled from. At the level of the features all

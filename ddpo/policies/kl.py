@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SamplerSettings, guided
-from ddpo.policies.transition import STD_FLOOR, ddim_mean
+from ddpo.policies.schedule import STD_FLOOR
 from ddpo.types import Trajectory
 
 __all__ = ["trajectory_kl"]
@@ -71,10 +71,11 @@ def trajectory_kl(
         def mean(x_t: Tensor = x_t, step: Tensor = step) -> Tensor:
             time = coefficients.timesteps[step]
             output = guided(policy, x_t, time, conditioning, unconditional, settings.guidance)
-            return ddim_mean(output, x_t, step, coefficients, policy.schedule.prediction)
+            return policy.schedule.mean(output, x_t, step, coefficients)
 
         tuned = mean()
         with policy.reference():
             apart = (tuned - mean()) / coefficients.std[index]
-        total += apart.square().sum((1, 2, 3)).cpu().double() / 2
+        dimensions = tuple(range(1, apart.ndim))
+        total += apart.square().sum(dimensions).cpu().double() / 2
     return total[: len(texts)]

@@ -22,7 +22,7 @@ from torch.nn import Parameter
 from ddpo.errors import ConfigError
 from ddpo.policies.checkpoints.folder import CheckpointInfo
 from ddpo.policies.checkpoints.lora import ATTENTION
-from ddpo.policies.transition import NoiseSchedule
+from ddpo.policies.schedule import Schedule
 
 __all__ = [
     "LoraSettings",
@@ -59,10 +59,18 @@ class Policy(Protocol):
     """A text-to-image model, as sampling, evaluation and an update use it."""
 
     model: str  # the id or folder it was loaded from
-    latent_shape: tuple[int, int, int]  # channel, height, width
-    schedule: NoiseSchedule
     device: torch.device
     storage_dtype: torch.dtype  # of the latents between steps
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one image's latents: channel, height, width, or as the model packs them."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise levels of the model, and the steps of its sampler."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Text conditioning `[batch, tokens, width]`; each distinct text is encoded only once."""
@@ -71,7 +79,7 @@ class Policy(Protocol):
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
         """The denoiser's output, float32 `[batch, channel, height, width]`.
 
-        It is noise, velocity or x_0, as declared by the schedule.
+        It is what `schedule.target` names: noise, velocity or x_0.
         """
         ...
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ddpo.devices import moved
 from ddpo.policies.policy import Policy
-from ddpo.policies.transition import ddim_mean, gaussian_log_prob
+from ddpo.policies.transition import gaussian_log_prob
 from ddpo.ranges import BATCH, ETA, GUIDANCE, STEPS, check_numbers
 from ddpo.types import ImageBatch, Prompt, Trajectory
 
@@ -57,8 +57,8 @@ class SampleKey:
     index: int
 
 
-def sample_noise(key: SampleKey, seed: int, steps: int, shape: tuple[int, int, int]) -> Tensor:
-    """All noise of one image: float32 `[steps + 1, channel, height, width]`, x_T first.
+def sample_noise(key: SampleKey, seed: int, steps: int, shape: tuple[int, ...]) -> Tensor:
+    """All noise of one image: float32 `[steps + 1, *shape]`, x_T first.
 
     It is sampled on the CPU, so that it is the same on every machine.
     """
@@ -134,7 +134,7 @@ def sample_trajectory(
         step = torch.full((len(padded),), index, device=device)
         time = coefficients.timesteps[step]
         output = guided(policy, x_t, time, conditioning, unconditional, settings.guidance)
-        mean = ddim_mean(output, x_t, step, coefficients, policy.schedule.prediction)
+        mean = policy.schedule.mean(output, x_t, step, coefficients)
         x_t = (mean + coefficients.noise_std[index] * noise[:, index + 1]).to(policy.storage_dtype)
         latents.append(x_t)
         log_probs.append(gaussian_log_prob(x_t, mean, coefficients.std[step]))

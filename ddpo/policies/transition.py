@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -16,19 +16,17 @@ from torch import Tensor
 from ddpo.errors import ConfigError, one_line
 from ddpo.io.fields import Fields, Maybe, Real, Whole
 from ddpo.io.json_files import check_fields
+from ddpo.policies.schedule import STD_FLOOR, StepCoefficients, along_batch, mean_per_item
 from ddpo.text import shortened
 
 __all__ = [
+    "DiffusionCoefficients",
     "NoiseSchedule",
-    "StepCoefficients",
     "ddim_mean",
     "denoising_target",
     "gaussian_log_prob",
     "noised",
 ]
-
-STD_FLOOR: Final = 1e-6
-"""Least standard deviation of a step, so that η = 0 divides by no zero. Source: jannerm/ddpo."""
 
 SCHEDULER: Final[Fields] = {
     "num_train_timesteps": Maybe(Whole(1, 100_000)),
@@ -43,21 +41,14 @@ Spacing = Literal["leading", "trailing", "linspace"]
 
 
 @dataclass(frozen=True, slots=True)
-class StepCoefficients:
-    """The coefficients of one sampler run, one entry per step in sampling order (noise first)."""
+class DiffusionCoefficients(StepCoefficients):
+    """The coefficients of DDIM steps, k = η √((1-ᾱ_{t-1})/(1-ᾱ_t) · (1-ᾱ_t/ᾱ_{t-1})).
 
-    timesteps: Tensor  # int64 [steps], descending
+    The timesteps are int64.
+    """
+
     alpha: Tensor  # float32 [steps], ᾱ_t
     alpha_prev: Tensor  # float32 [steps], ᾱ_{t-1}; the schedule's final value after the last step
-    std: Tensor  # float32 [steps], η √((1-ᾱ_{t-1})/(1-ᾱ_t) · (1-ᾱ_t/ᾱ_{t-1})), at least STD_FLOOR
-    noise_std: Tensor  # float32 [steps], the same without the floor, as the sampler adds it
-
-    def __len__(self) -> int:
-        return len(self.timesteps)
-
-    def to(self, device: torch.device | str) -> StepCoefficients:
-        """The coefficients on another device."""
-        return StepCoefficients(*(getattr(self, name).to(device) for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +63,10 @@ class NoiseSchedule:
     prediction: Prediction
     spacing: Spacing
     steps_offset: int
-    _cached: dict[tuple[str, int, float], StepCoefficients] = field(
+    _cached: dict[tuple[str, int, float], DiffusionCoefficients] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _alphas: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def from_scheduler(cls, config: Any) -> NoiseSchedule:
@@ -134,14 +126,53 @@ class NoiseSchedule:
             return [0]  # numpy.linspace(0, total - 1, 1), as in diffusers
         return [round(i * (total - 1) / (steps - 1)) for i in reversed(range(steps))]
 
-    def coefficients_on(self, device: torch.device, steps: int, eta: float) -> StepCoefficients:
+    @property
+    def levels(self) -> int:
+        """Number of training timesteps, each of which is a noise level."""
+        return len(self.alphas_cumprod)
+
+    def mean(
+        self, output: Tensor, x_t: Tensor, step: Tensor, coefficients: StepCoefficients
+    ) -> Tensor:
+        """As `ddim_mean`, for coefficients of this schedule."""
+        if not isinstance(coefficients, DiffusionCoefficients):
+            raise TypeError(f"DDIM steps need DiffusionCoefficients, got {coefficients!r}")
+        return ddim_mean(output, x_t, step, coefficients, self.prediction)
+
+    def timestep(self, level: Tensor) -> Tensor:
+        """The level itself, int64 `[batch]`."""
+        return level
+
+    def noised(self, x_0: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+        """As the function `noised`, at timesteps `[batch]`."""
+        return noised(x_0, noise, self._alpha(level))
+
+    def target(self, x_0: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+        """As `denoising_target`, at timesteps `[batch]`."""
+        return denoising_target(x_0, noise, self._alpha(level), self.prediction)
+
+    def nearest_level(self, signal: float) -> int:
+        """The timestep whose ᾱ is closest to `signal`."""
+        return int((self.alphas_cumprod - signal).abs().argmin())
+
+    def _alpha(self, level: Tensor) -> Tensor:
+        """ᾱ at timesteps, float32 `[batch]`, from a copy that stays on their device."""
+        device = str(level.device)
+        if device not in self._alphas:
+            self._alphas[device] = self.alphas_cumprod.float().to(level.device)
+        return self._alphas[device][level]
+
+    def coefficients_on(
+        self, device: torch.device, steps: int, eta: float
+    ) -> DiffusionCoefficients:
         """The coefficients on a device, computed and moved there once; raises as `coefficients`."""
         key = (str(device), steps, eta)
         if key not in self._cached:
-            self._cached[key] = self.coefficients(steps, eta).to(device)
+            moved = self.coefficients(steps, eta).to(device)
+            self._cached[key] = cast(DiffusionCoefficients, moved)
         return self._cached[key]
 
-    def coefficients(self, steps: int, eta: float) -> StepCoefficients:
+    def coefficients(self, steps: int, eta: float) -> DiffusionCoefficients:
         """The coefficients of a sampler run.
 
         Args:
@@ -161,13 +192,31 @@ class NoiseSchedule:
         alpha_prev = torch.stack([self.alphas_cumprod[t] if t >= 0 else final for t in before])
         variance = (1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev)
         std = eta * variance.clamp_min(0).sqrt()
-        return StepCoefficients(
+        a, b = _affine(alpha, alpha_prev, std, self.prediction)
+        return DiffusionCoefficients(
             timesteps=torch.tensor(times),
-            alpha=alpha.float(),
-            alpha_prev=alpha_prev.float(),
+            a=a.float(),
+            b=b.float(),
             std=std.clamp_min(STD_FLOOR).float(),
             noise_std=std.float(),
+            alpha=alpha.float(),
+            alpha_prev=alpha_prev.float(),
         )
+
+
+def _affine(
+    alpha: Tensor, alpha_prev: Tensor, std: Tensor, prediction: Prediction
+) -> tuple[Tensor, Tensor]:
+    """The factors a and b of a DDIM step, float64 `[steps]`; arguments as in `ddim_mean`."""
+    signal = alpha.sqrt()
+    noise = (1 - alpha).sqrt()
+    to_signal = alpha_prev.sqrt()
+    to_noise = (1 - alpha_prev - std**2).clamp_min(0).sqrt()
+    if prediction == "epsilon":
+        return to_signal / signal, to_noise - to_signal * noise / signal
+    if prediction == "v_prediction":
+        return to_signal * signal + to_noise * noise, to_noise * signal - to_signal * noise
+    return to_noise / noise, to_signal - to_noise * signal / noise
 
 
 def _check_levels(alphas_cumprod: Tensor, total: int, prediction: str) -> None:
@@ -204,15 +253,15 @@ def ddim_mean(
     output: Tensor,
     x_t: Tensor,
     step: Tensor,
-    coefficients: StepCoefficients,
+    coefficients: DiffusionCoefficients,
     prediction: Prediction,
 ) -> Tensor:
-    """Mean of p(x_{t-1} | x_t, c) = N(mean, std²), float32 `[batch, channel, height, width]`.
+    """Mean of p(x_{t-1} | x_t, c) = N(mean, std²), float32, of the shape of `x_t`.
 
     mean = √ᾱ_{t-1} x̂_0 + √(1 - ᾱ_{t-1} - σ²) ε̂, with x̂_0 and ε̂ from the denoiser's output.
 
     Args:
-        output: Prediction of the denoiser, `[batch, channel, height, width]`.
+        output: Prediction of the denoiser, `[batch, …]`.
         x_t: Noisy latents of the same shape.
         step: Index into the coefficients, int64 `[batch]`.
         coefficients: Coefficients of the sampler run.
@@ -221,7 +270,7 @@ def ddim_mean(
     output = output.float()
     x_t = x_t.float()
     alpha, alpha_prev, std = (
-        c[step].view(-1, 1, 1, 1)
+        along_batch(c[step], x_t)
         for c in (coefficients.alpha, coefficients.alpha_prev, coefficients.noise_std)
     )
     signal = alpha.sqrt()
@@ -239,33 +288,33 @@ def ddim_mean(
 
 
 def gaussian_log_prob(x_prev: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Log-density of N(mean, std²) at `x_prev`, averaged over channel, height and width.
+    """Log-density of N(mean, std²) at `x_prev`, averaged over all dimensions but the first.
 
     The clip range of the reference implementation, 1e-4, is tuned to the average, not the sum
     (kvablack/ddpo-pytorch).
 
     Args:
-        x_prev: Sampled latents as stored, `[batch, channel, height, width]`.
+        x_prev: Sampled latents as stored, `[batch, …]`.
         mean: Mean of the step, of the same shape.
         std: Standard deviation of the step, `[batch]`.
 
     Returns:
         float32 `[batch]`.
     """
-    deviation = std.view(-1, 1, 1, 1)
+    deviation = along_batch(std, x_prev)
     squared = ((x_prev.detach().float() - mean) / deviation) ** 2
-    return -0.5 * squared.mean((1, 2, 3)) - std.log() - 0.5 * math.log(2 * math.pi)
+    return -0.5 * mean_per_item(squared) - std.log() - 0.5 * math.log(2 * math.pi)
 
 
 def noised(x_0: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-    """Noised latents x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, float32 `[batch, channel, height, width]`.
+    """Noised latents x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε, float32, of the shape of `x_0`.
 
     Args:
         x_0: Clean latents.
         noise: ε, of the same shape.
         alpha: ᾱ_t, `[batch]`.
     """
-    level = alpha.view(-1, 1, 1, 1)
+    level = along_batch(alpha, x_0)
     return level.sqrt() * x_0 + (1 - level).sqrt() * noise
 
 
@@ -275,5 +324,5 @@ def denoising_target(x_0: Tensor, noise: Tensor, alpha: Tensor, prediction: Pred
         return noise
     if prediction == "sample":
         return x_0
-    level = alpha.view(-1, 1, 1, 1)
+    level = along_batch(alpha, x_0)
     return level.sqrt() * noise - (1 - level).sqrt() * x_0

@@ -141,8 +141,8 @@ def _inputs(
     latents = torch.zeros(
         (batch, *policy.latent_shape), dtype=policy.storage_dtype, device=policy.device
     )
-    timesteps = torch.full(
-        (batch,), policy.schedule.timesteps(config.sample.steps)[0], device=policy.device
-    )
+    sample = config.sample
+    coefficients = policy.schedule.coefficients_on(policy.device, sample.steps, sample.eta)
+    timesteps = coefficients.timesteps[:1].repeat(batch)
     conditioning = policy.encode([""] * batch)
     return latents, timesteps, conditioning, policy.encode([""])

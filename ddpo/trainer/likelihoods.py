@@ -20,13 +20,8 @@ from torch import Tensor
 from ddpo.devices import moved
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import guided
-from ddpo.policies.transition import (
-    StepCoefficients,
-    ddim_mean,
-    denoising_target,
-    gaussian_log_prob,
-    noised,
-)
+from ddpo.policies.schedule import StepCoefficients, along_batch, mean_per_item
+from ddpo.policies.transition import gaussian_log_prob
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.minibatches import Minibatch
 from ddpo.types import Rollout
@@ -162,10 +157,10 @@ class TransitionLikelihood(_RolloutItems):
         return ItemLikelihoods(new_log_probs, old_log_probs, kl)
 
     def _means(self, images: Tensor, steps: Tensor) -> Tensor:
-        """Means of the Gaussian steps, `[batch, channel, height, width]`."""
+        """Means of the Gaussian steps, `[batch, …]`."""
         x_t = self.latents[images, steps]
         output = self.predict(x_t, self.coefficients.timesteps[steps], images)
-        return ddim_mean(output, x_t, steps, self.coefficients, self.policy.schedule.prediction)
+        return self.policy.schedule.mean(output, x_t, steps, self.coefficients)
 
     def _log_probs(self, means: Tensor, images: Tensor, steps: Tensor) -> Tensor:
         """Log-probs of the next latents, `[batch]`."""
@@ -179,8 +174,8 @@ class TransitionLikelihood(_RolloutItems):
         """
         with torch.no_grad(), self.policy.reference():
             reference = self._means(images, steps)
-        std = self.coefficients.std[steps].view(-1, 1, 1, 1)
-        return (0.5 * ((means - reference) / std) ** 2).mean((1, 2, 3))
+        std = along_batch(self.coefficients.std[steps], means)
+        return mean_per_item(0.5 * ((means - reference) / std) ** 2)
 
 
 class DenoisingLikelihood(_RolloutItems):
@@ -200,9 +195,8 @@ class DenoisingLikelihood(_RolloutItems):
         self, policy: Policy, rollout: Rollout, config: TrainConfig, iteration: int, first: int = 0
     ) -> None:
         super().__init__(policy, rollout, config, first)
-        self.noise_levels: int | None = len(policy.schedule.alphas_cumprod)
+        self.noise_levels: int | None = policy.schedule.levels
         self.iteration = iteration
-        self.alphas = policy.schedule.alphas_cumprod.float().to(policy.device)
 
     def prepare(self, plan: Iterable[Minibatch]) -> None:
         """Does nothing: there are no old log-probs."""
@@ -215,10 +209,11 @@ class DenoisingLikelihood(_RolloutItems):
         noise = torch.stack([self._noise(image, draw) for image, draw in keys])
         noise = torch.cat([noise, noise[-1:].expand(len(images) - len(noise), *noise.shape[1:])])
         noise = moved(noise, x_0.device)
-        alpha = self.alphas[levels]
-        output = self.predict(noised(x_0, noise, alpha), levels, images)
-        error = (output - denoising_target(x_0, noise, alpha, self.policy.schedule.prediction)) ** 2
-        return ItemLikelihoods(-error.mean((1, 2, 3))[: len(items)], None, None)
+        schedule = self.policy.schedule
+        x_t = schedule.noised(x_0, noise, levels)
+        output = self.predict(x_t, schedule.timestep(levels), images)
+        error = (output - schedule.target(x_0, noise, levels)) ** 2
+        return ItemLikelihoods(-mean_per_item(error)[: len(items)], None, None)
 
     def _noise(self, image: int, draw: int) -> Tensor:
         """Standard normal noise of an item, on the CPU."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
 from ddpo.errors import ConfigError
-from ddpo.policies.transition import STD_FLOOR, NoiseSchedule, ddim_mean, gaussian_log_prob
+from ddpo.policies import transition
+from ddpo.policies.schedule import STD_FLOOR
+from ddpo.policies.transition import NoiseSchedule, Prediction, ddim_mean, gaussian_log_prob
 
 SD1 = {
     "beta_start": 0.00085,
@@ -92,6 +95,36 @@ def test_a_step_is_that_of_diffusers(prediction: str, eta: float, zero_snr: bool
             atol=1e-3 if near_zero else 2e-5,
             rtol=1e-4,
         )
+        affine = coefficients.a[index] * x + coefficients.b[index] * output
+        scale = float(affine.abs().max())
+        tolerance = 1e-3 if near_zero else 1e-5
+        assert float((affine - mean).abs().max()) < tolerance * max(1.0, scale)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_the_affine_form_is_the_published_step(prediction: Prediction) -> None:
+    """Song et al., equation 12, in float64: x̂_0 and ε̂ from the output, then their mixture."""
+    found = replace(schedule(), prediction=prediction)
+    table = found.coefficients(20, 0.7)
+    alpha = found.alphas_cumprod[table.timesteps]
+    stride = len(found.alphas_cumprod) // 20
+    before = [int(t) - stride for t in table.timesteps]
+    final = torch.tensor(found.final_alpha, dtype=torch.float64)
+    after = torch.stack([found.alphas_cumprod[t] if t >= 0 else final for t in before])
+    std = 0.7 * ((1 - after) / (1 - alpha) * (1 - alpha / after)).clamp_min(0).sqrt()
+    a, b = transition._affine(alpha, after, std, prediction)
+    x, f = torch.randn(2, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    signal = alpha.sqrt()
+    noise = (1 - alpha).sqrt()
+    x_0, epsilon = {
+        "epsilon": ((x - noise * f) / signal, f),
+        "v_prediction": (signal * x - noise * f, signal * f + noise * x),
+        "sample": (f, (x - signal * f) / noise),
+    }[prediction]
+    mean = after.sqrt() * x_0 + (1 - after - std**2).clamp_min(0).sqrt() * epsilon
+    torch.testing.assert_close(a * x + b * f, mean, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(table.a, a.float(), rtol=0, atol=0)
+    torch.testing.assert_close(table.b, b.float(), rtol=0, atol=0)
 
 
 def test_log_prob_is_the_mean_over_dimensions_of_a_normal_density() -> None:
