@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
-import torch
-from torch import Tensor
+from ddpo.policies.conditioning import concatenated, size_in_bytes
 
 __all__ = ["ConditioningCache"]
 
@@ -18,15 +17,15 @@ class ConditioningCache:
     """The conditioning of the most recently used texts, up to `MOST_BYTES`.
 
     Args:
-        encode: Function from new texts to their conditioning `[1, tokens, width]`, by text.
+        encode: Function from new texts to the conditioning of each, a batch of one, by text.
     """
 
-    def __init__(self, encode: Callable[[Sequence[str]], Mapping[str, Tensor]]) -> None:
+    def __init__(self, encode: Callable[[Sequence[str]], Mapping[str, Any]]) -> None:
         self._encode = encode
-        self._known: dict[str, Tensor] = {}  # least recently used first
+        self._known: dict[str, Any] = {}  # least recently used first
 
-    def of(self, texts: Sequence[str]) -> Tensor:
-        """The conditioning of texts, `[batch, tokens, width]`; unknown texts are encoded."""
+    def of(self, texts: Sequence[str]) -> Any:
+        """The conditioning of a batch of texts; unknown texts are encoded."""
         distinct = dict.fromkeys(texts)
         used = {text: self._known.pop(text) for text in distinct if text in self._known}
         if new := [text for text in distinct if text not in used]:
@@ -34,9 +33,9 @@ class ConditioningCache:
         self._known |= used
         while len(self._known) > len(used) and _bytes(self._known) > MOST_BYTES:
             del self._known[next(iter(self._known))]
-        return torch.cat([used[text] for text in texts])
+        return concatenated([used[text] for text in texts])
 
 
-def _bytes(texts: Mapping[str, Tensor]) -> int:
+def _bytes(texts: Mapping[str, Any]) -> int:
     """The size of the conditioning, which is equal for all texts."""
-    return len(texts) * next(iter(texts.values())).nbytes
+    return len(texts) * size_in_bytes(next(iter(texts.values())))

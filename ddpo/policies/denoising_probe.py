@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from ddpo.policies.conditioning import concatenated, expanded
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey
 from ddpo.policies.schedule import mean_per_item
@@ -101,7 +102,7 @@ def _probe_batch(
     samples = [_noise(key, policy.latent_shape) for key in [*keys, *[keys[-1]] * padding]]
     noise = torch.stack(samples, 1).to(policy.device)
     conditioning = policy.encode([*texts, *[texts[-1]] * padding])
-    both = torch.cat([policy.encode([""]).expand_as(conditioning), conditioning])
+    both = concatenated([expanded(policy.encode([""]), batch), conditioning])
     features: Tensor | None = None
     without = []
     with_prompt = []
@@ -117,7 +118,7 @@ def _probe_batch(
     return DenoisingProbe(features, -aided, unaided - aided)
 
 
-def _errors(policy: Policy, x_0: Tensor, epsilon: Tensor, level: float, both: Tensor) -> Tensor:
+def _errors(policy: Policy, x_0: Tensor, epsilon: Tensor, level: float, both: Any) -> Tensor:
     """Mean squared errors of the output without prompts and then with them, float32 `[2 batch]`."""
     schedule = policy.schedule
     levels = torch.full((len(x_0),), schedule.nearest_level(level), device=x_0.device)

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -72,12 +72,15 @@ class Policy(Protocol):
         """The noise levels of the model, and the steps of its sampler."""
         ...
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Text conditioning `[batch, tokens, width]`; each distinct text is encoded only once."""
+    def encode(self, texts: Sequence[str]) -> Any:
+        """Text conditioning of a batch; each distinct text is encoded only once.
+
+        It is a tensor `[batch, tokens, width]`, or a `Conditioning` with several.
+        """
         ...
 
-    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
-        """The denoiser's output, float32 `[batch, channel, height, width]`.
+    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Any) -> Tensor:
+        """The denoiser's output, float32, of the shape of `latents`.
 
         It is what `schedule.target` names: noise, velocity or x_0.
         """

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from ddpo.devices import moved
+from ddpo.policies.conditioning import concatenated, expanded
 from ddpo.policies.policy import Policy
 from ddpo.policies.transition import gaussian_log_prob
 from ddpo.ranges import BATCH, ETA, GUIDANCE, STEPS, check_numbers
@@ -71,20 +72,28 @@ def guided(
     policy: Policy,
     latents: Tensor,
     timesteps: Tensor,
-    conditioning: Tensor,
-    unconditional: Tensor,
+    conditioning: Any,
+    unconditional: Any,
     guidance: float,
 ) -> Tensor:
     """The denoiser's output with classifier-free guidance, from one call of twice the batch.
 
     Without guidance (1.0), the call has the size of the batch.
+
+    Args:
+        policy: Denoiser.
+        latents: Noisy latents `[batch, …]`.
+        timesteps: Timesteps `[batch]`.
+        conditioning: Conditioning of the batch, from `policy.encode`.
+        unconditional: Conditioning of the empty text, a batch of one.
+        guidance: Guidance scale w.
     """
     if guidance == 1.0:
         return policy.predict(latents, timesteps, conditioning)
     both = policy.predict(
         torch.cat([latents, latents]),
         torch.cat([timesteps, timesteps]),
-        torch.cat([unconditional.expand_as(conditioning), conditioning]),
+        concatenated([expanded(unconditional, len(latents)), conditioning]),
     )
     without, with_prompt = both.chunk(2)
     return without + guidance * (with_prompt - without)

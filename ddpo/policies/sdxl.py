@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ddpo.errors import ConfigError
 from ddpo.policies.base_model import BaseModel
+from ddpo.policies.conditioning import Conditioning
 from ddpo.policies.stable_diffusion import StableDiffusionPolicy, sample_size
 
 __all__ = ["StableDiffusionXLPolicy"]
@@ -26,8 +26,7 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
     `force_zeros_for_empty_prompt`. In float16, an autoencoder with `force_upcast` decodes in
     float32.
 
-    The conditioning is one tensor `[batch, tokens + more, width]`: the hidden states, then the
-    pooled embedding, padded with zeros to whole rows.
+    The conditioning has two parts: "hidden" `[batch, tokens, width]` and "pooled" `[batch, width]`.
     """
 
     BESIDE: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
@@ -84,29 +83,27 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
     def _text_encoders(self) -> Sequence[Any]:
         return (self.text_encoder, self.text_encoder_2)
 
-    def _encode(self, text: str) -> Tensor:
+    def _encode(self, text: str) -> Conditioning:
         pairs = zip(self._text_encoders(), self.reader.tokens(text), strict=True)
         outputs = [
             encoder(ids.to(self.device), output_hidden_states=True) for encoder, (ids, _) in pairs
         ]
         hidden = torch.cat([output.hidden_states[-2] for output in outputs], -1)
         pooled = outputs[1].text_embeds
-        rows = -(-pooled.shape[1] // hidden.shape[2])
-        padded = pad(pooled, (0, rows * hidden.shape[2] - pooled.shape[1]))
-        packed = torch.cat([hidden, padded.view(1, rows, -1)], 1)
-        return torch.zeros_like(packed) if text == "" and self._zeros_for_empty else packed
+        if text == "" and self._zeros_for_empty:
+            hidden = torch.zeros_like(hidden)
+            pooled = torch.zeros_like(pooled)
+        return Conditioning({"hidden": hidden, "pooled": pooled})
 
-    def _denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
-        width = int(self.text_encoder_2.config.projection_dim)
-        tokens = conditioning.shape[1] - -(-width // conditioning.shape[2])
+    def _denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         added = {
-            "text_embeds": conditioning[:, tokens:].flatten(1)[:, :width],
+            "text_embeds": conditioning.parts["pooled"],
             "time_ids": self._size.expand(len(latents), -1),
         }
         output: Tensor = self.unet(
             latents,
             timesteps,
-            encoder_hidden_states=conditioning[:, :tokens],
+            encoder_hidden_states=conditioning.parts["hidden"],
             added_cond_kwargs=added,
             return_dict=False,
         )[0]

@@ -94,11 +94,11 @@ class StableDiffusionPolicy:
 
     # --- the denoiser as a policy --------------------------------------------------------------
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
+    def encode(self, texts: Sequence[str]) -> Any:
         """Text conditioning `[batch, tokens, width]`, with one encoder call per uncached text."""
         return self._conditioning.of(texts)
 
-    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Any) -> Tensor:
         """The UNet's output, float32, of the same shape as `latents`."""
         if torch.is_grad_enabled():
             self.vae.to("cpu")
@@ -218,8 +218,8 @@ class StableDiffusionPolicy:
         return (self.text_encoder,)
 
     @torch.no_grad()
-    def _encode_new(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Text → conditioning `[1, tokens, width]`, with the encoders on the device meanwhile."""
+    def _encode_new(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Text → conditioning, a batch of one, with the encoders on the device meanwhile."""
         for encoder in self._text_encoders():
             encoder.to(self.device)
         found = {text: self._encode(text) for text in texts}
@@ -227,7 +227,7 @@ class StableDiffusionPolicy:
             encoder.to("cpu")
         return found
 
-    def _encode(self, text: str) -> Tensor:
+    def _encode(self, text: str) -> Any:
         """Conditioning of one text `[1, tokens, width]`."""
         ((ids, mask),) = self.reader.tokens(text)
         masked = bool(getattr(self.text_encoder.config, "use_attention_mask", False))
@@ -236,11 +236,11 @@ class StableDiffusionPolicy:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    def _output(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+    def _output(self, latents: Tensor, timesteps: Tensor, conditioning: Any) -> Tensor:
         with self._precision():
             return self._denoise(latents.to(self.storage_dtype), timesteps, conditioning).float()
 
-    def _denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+    def _denoise(self, latents: Tensor, timesteps: Tensor, conditioning: Any) -> Tensor:
         output: Tensor = self.unet(
             latents, timesteps, encoder_hidden_states=conditioning, return_dict=False
         )[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -136,7 +136,7 @@ def _training_call(policy: TrainablePolicy, config: TrainConfig, batch: int) -> 
 
 def _inputs(
     policy: TrainablePolicy, config: TrainConfig, batch: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Any, Any]:
     """Latents, timesteps, conditioning and unconditional conditioning of a call."""
     latents = torch.zeros(
         (batch, *policy.latent_shape), dtype=policy.storage_dtype, device=policy.device

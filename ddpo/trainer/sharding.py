@@ -93,7 +93,7 @@ class ShardedDenoiser(nn.Module):
             )
         self._predict = policy.predict
 
-    def forward(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, timesteps: Tensor, conditioning: Any) -> Tensor:
         """The denoiser's output."""
         return self._predict(latents, timesteps, conditioning)
 
@@ -193,7 +193,7 @@ class _Denoiser(nn.Module):
         self.trained = nn.ParameterList(parameter for _, parameter in policy.trainable_parameters())
         self._predict = policy.predict
 
-    def forward(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, timesteps: Tensor, conditioning: Any) -> Tensor:
         """The denoiser's output."""
         return self._predict(latents, timesteps, conditioning)
 
@@ -208,7 +208,7 @@ class _WrappedPolicy:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
 
-    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Any) -> Tensor:
         """The denoiser's output."""
         through = self._module if torch.is_grad_enabled() else self._policy.predict
         return cast(Tensor, through(latents, timesteps, conditioning))
