@@ -1,4 +1,4 @@
-"""What a denoiser is given beside latents and timesteps: one tensor, or several by name."""
+"""Text conditioning of a denoiser: one tensor, or several by name."""
 
 from __future__ import annotations
 

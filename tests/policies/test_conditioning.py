@@ -10,7 +10,7 @@ from ddpo.policies.conditioning import Conditioning, concatenated, expanded, siz
 
 def texts(first: float, batch: int) -> Conditioning:
     hidden = torch.arange(batch * 6.0).view(batch, 2, 3) + first
-    return Conditioning({"hidden": hidden, "pooled": torch.full((batch, 4), first)})
+    return Conditioning({"hidden": hidden, "pooled": torch.full((batch, 4), float(first))})
 
 
 def test_batches_follow_each_other_and_indices_pick_items() -> None:
