@@ -37,6 +37,7 @@ class EvalConfig:
     trained_prompts: str | None = None  # the training prompts, where the run does not list them
     rewards: tuple[str, ...] = ()
     held_out: bool = True  # add held-out rewards and pixel statistics
+    preferences: tuple[str, ...] = ()  # files of people's choices, besides those of `ddpo label`
     leaks: Literal["report", "drop"] = "report"
     seeds: Annotated[int, IMAGES] = 4  # images per prompt and model
     seed: Annotated[int, SEED] = EVAL_SEED
