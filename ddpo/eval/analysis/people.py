@@ -191,16 +191,13 @@ def _unmatched_note(file: JudgementFile, lost: int) -> list[str]:
     total = len(file.judgements)
     if lost == total and not file.is_discovered:
         raise ConfigError(
-            f"none of the {count(total, 'choice')} in {file.path} is about two images of this "
-            "evaluation: label the images of the same checkpoints, prompts and seed"
+            f"no choice in {file.path} ({total} in all) is about two images of this evaluation: "
+            "label images of the same checkpoints, prompts and seed"
         )
     if not lost:
         return []
-    found = "None" if lost == total else f"Only {total - lost}"
-    return [
-        f"{found} of the {count(total, 'choice')} of people in {file.path} could be matched with "
-        "images of this evaluation."
-    ]
+    found = f"{total - lost} of {count(total, 'choice')} of people in {file.path}"
+    return [f"{found} could be matched with images of this evaluation."]
 
 
 class _Known:
