@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -273,11 +274,13 @@ def test_the_images_of_a_pair_have_one_size_and_no_metadata(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
-def test_validate_reads_what_label_wrote(tmp_path: Path, ddpo, suffix: str) -> None:  # type: ignore[no-untyped-def]
+def test_validate_reads_what_label_wrote(
+    tmp_path: Path, ddpo: Callable[..., tuple[int, str, str]], suffix: str
+) -> None:
     """Darkness against two raters, by hand.
 
-    The second folder is darker in pairs 0 to 2 and brighter in pair 3. Ada chooses b, a, tie, a, and
-    Ben b, b, bad (a tie), b. Of the six decided choices darkness agrees with 0 and 3 of Ada, and
+    The second folder is darker in pairs 0 to 2 and brighter in pair 3. Ada chooses b, a, tie,
+    a, and Ben b, b, bad (a tie), b. Of the six decided choices darkness agrees with 0 and 3 of Ada, and
     with 0 and 1 of Ben.
     """
     for number in range(4):
