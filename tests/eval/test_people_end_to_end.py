@@ -99,8 +99,8 @@ def test_a_labelled_run_has_people_in_its_next_report(
         "animals": ((4 + 8 + 1) / 16, 16, 2),  # Ada: 2 ties, 2 losses, 4 wins; Ben: 8 wins
         "mine": ((4 + 2 + 1) / 8, 8, 2),
     }
-    # Both chose tuned for dog, monkey and otter: 6 of 12 pairs. Ada: base 2, tuned 8, tie 2; Ben:
-    # tuned 10, tie 2. p_e = (8 · 10 + 2 · 2) / 144 = 84/144, so κ = (72 - 84) / (144 - 84) = -1/5.
+    # Both chose tuned for dog, monkey and otter: 6 of 12 pairs. Ada: base 2, tuned 8, tie 2;
+    # Ben: tuned 10, tie 2. p_e = (8 · 10 + 2 · 2) / 144 = 84/144, so κ = (72 - 84) / (144 - 84).
     assert people.agreement is not None
     assert people.agreement.kappa == pytest.approx(-1 / 5)
     # Darkness prefers the base image wherever the tuned one is brighter, as all of them are.

@@ -279,9 +279,9 @@ def test_validate_reads_what_label_wrote(
 ) -> None:
     """Darkness against two raters, by hand.
 
-    The second folder is darker in pairs 0 to 2 and brighter in pair 3. Ada chooses b, a, tie,
-    a, and Ben b, b, bad (a tie), b. Of the six decided choices darkness agrees with 0 and 3 of Ada, and
-    with 0 and 1 of Ben.
+    The second folder is darker in pairs 0 to 2 and brighter in pair 3. Ada chooses b, a, tie, a.
+    Ben chooses b, b, bad (a tie), b. Of the six decided choices darkness agrees with 0 and 3 of
+    Ada, and with 0 and 1 of Ben.
     """
     for number in range(4):
         paint(tmp_path / "one" / f"{number}.png", 100)

@@ -126,22 +126,32 @@ def _cell(found: Estimate | Accuracy) -> Cell:
 
 
 def _wins_table(report: Report, wins: Sequence[PeopleWins]) -> PlotTable:
-    """A group of rows for each model: all lists together, then each list."""
-    groups = []
-    for model in dict.fromkeys(one.model for one in wins):
-        rows = [_wins_row(report, one) for one in wins if one.model == model]
-        groups.append(PlotGroup(Label(model), rows if len(rows) > 2 else rows[-1:]))
+    """A group of rows for all lists together and for each list, with a row for each model."""
+    splits = [split.name for split in report.splits if any(one.split == split.name for one in wins)]
+    groups = [
+        PlotGroup(_split_label(report, split), _wins_rows(report, wins, split))
+        for split in ([ALL_LISTS, *splits] if len(splits) > 1 else splits)
+    ]
     marks = [mark for group in groups for row in group.rows for mark in row.marks]
-    return PlotTable(groups, Axis.over(marks, EVEN, "choices for the tuned image (%)"))
+    return PlotTable.of(groups, Axis.over(marks, EVEN, "tuned preferred (%)"))
+
+
+def _split_label(report: Report, split: str) -> Label:
+    if split == ALL_LISTS:
+        return Label("all lists")
+    return Label(split_title(split), report.role(split))
+
+
+def _wins_rows(report: Report, wins: Sequence[PeopleWins], split: str) -> list[PlotRow]:
+    return [_wins_row(report, one) for one in wins if one.split == split]
 
 
 def _wins_row(report: Report, one: PeopleWins) -> PlotRow:
     share = one.share
-    role = "" if one.split == ALL_LISTS else report.role(one.split)
-    label = Label("all lists") if one.split == ALL_LISTS else Label(split_title(one.split), role)
-    kind = "seen" if role == "seen" else "heldout"
+    is_seen = one.split != ALL_LISTS and report.role(one.split) == "seen"
+    mark = _mark(share, "seen" if is_seen else "heldout")
     cells = [_cell(share), *(Cell(str(number)) for number in (share.n, one.ties, share.clusters))]
-    return PlotRow(label, [_mark(share, kind)], cells, _class_of(report, one.model))
+    return PlotRow(Label(one.model), [mark], cells, _class_of(report, one.model))
 
 
 def _class_of(report: Report, name: str) -> str:
