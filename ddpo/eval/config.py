@@ -54,6 +54,9 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        given = self.preferences  # a notebook has a path or a list of them
+        several = (given,) if isinstance(given, str | Path) else given
+        object.__setattr__(self, "preferences", tuple(map(str, several)))
 
 
 def check_models_given(

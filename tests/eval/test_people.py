@@ -14,6 +14,8 @@ from PIL import Image
 
 from ddpo.errors import ConfigError
 from ddpo.eval.analysis.people import MatchedChoices, People, match_choices, people_of
+from ddpo.eval.command import command_line
+from ddpo.eval.config import EvalConfig
 from ddpo.eval.generate.samples import Row, Sample, make_row
 from ddpo.eval.inputs.judgements import (
     JudgedImage,
@@ -313,3 +315,11 @@ def test_image_files_stand_in_for_missing_digests_in_named_files_alone(tmp_path:
     assert [one.first.sha256 for one in files[0].judgements] == [red, red, ""]
     assert [bool(one.second.sha256) for one in files[0].judgements] == [True, False, False]
     assert {one.first.sha256 for one in files[1].judgements} == {""}
+
+
+def test_a_notebook_gives_one_path_or_several(tmp_path: Path) -> None:
+    path = tmp_path / "a b.csv"
+    for given in (path, str(path), [path], (str(path),)):
+        config = EvalConfig(checkpoints=("run",), preferences=given)  # type: ignore[arg-type]
+        assert config.preferences == (str(path),)
+        assert command_line(config) == f"ddpo eval --checkpoint run --preferences '{path}'"
