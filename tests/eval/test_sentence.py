@@ -273,6 +273,16 @@ def test_people_against_the_reward_are_one_kind_of_evidence() -> None:
     }
 
 
+def test_people_are_other_eyes_than_the_trained_reward() -> None:
+    """Diversity and prompt dependence alone are too little; with people they are three kinds."""
+    story = Story(gains=BOTH, witness=None, edges=None)
+    grades = [report_of(replace(story, liked=n)).readings[0].grade for n in (None, 2, 4, 1)]
+    assert grades == ["too little measured", "no sign", "no sign", "watch"]
+    alone = report_of(replace(story, kept=None, liked=1))
+    assert alone.readings[0].grade == "too little measured"
+    assert "but people prefer the base model's images" in alone.sentence
+
+
 def test_a_stronger_doubt_than_people_stands_first() -> None:
     gamed = report_of(Story(gains=BOTH, witness=-2.0, liked=1)).sentence
     assert "the run games its reward (held-out rewards)" in gamed

@@ -107,7 +107,7 @@ def find_judgements(
             continue
         try:
             found = tuple(_judgements(path, ()))
-        except UserError as error:
+        except (UserError, OSError) as error:
             notes.append(f"The choices of people were left out: {single_line(str(error))}.")
             continue
         if found:
