@@ -16,6 +16,7 @@ from ddpo.cli.main import app
 from ddpo.errors import ConfigError
 from ddpo.eval.config import EvalConfig
 from ddpo.eval.report.data import load_report
+from ddpo.eval.stages import sampling
 from ddpo.inputs.tables import read_table
 from ddpo.labelling.answers import Answers
 from ddpo.labelling.folders import folder_pairs
@@ -119,6 +120,28 @@ def test_a_labelled_run_has_people_in_its_next_report(
     before = path.read_bytes()
     assert call("eval", run_folder, *lists).exit_code == 0
     assert path.read_bytes() == before
+
+
+def test_a_run_labelled_before_its_evaluation_is_matched_too(
+    run_folder: Path,
+    loaded: list[AnalyticPolicy],
+    lists: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`ddpo label` samples the pairs with the noise of `ddpo eval`, so their pixels are equal."""
+    monkeypatch.setattr("ddpo.labelling.run_pairs.load_policy", sampling.load_policy)
+    config = EvalConfig(checkpoints=(str(run_folder),), prompts=tuple(lists[1:4:2]))
+    (checkpoint,) = checkpoints_of(config)
+    out = run_folder / "preferences.csv"
+    with Answers(out) as answers:
+        pairs = run_pairs(config, checkpoint, 9, 0, out, lambda *_: None)
+        label(answers, pairs, {"Ada": lambda pair: "b"})
+    result = call("eval", run_folder, *lists)
+    assert result.exit_code == 0
+    report = load_report(run_folder / "eval" / "iteration-000020" / "report.json")
+    assert report.people is not None
+    assert (report.people.choices, report.people.unmatched) == (9, 0)
+    assert report.people.wins[0].share.mean == 1
 
 
 def test_a_named_file_must_be_about_the_images(
