@@ -6,6 +6,7 @@ to uint8.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -33,6 +34,7 @@ __all__ = [
     "from_images",
     "from_uint8",
     "load_image",
+    "pixels_sha256",
     "save_png",
     "thumbnail",
     "to_pil",
@@ -261,6 +263,11 @@ def _positive(levels: NDArray[np.float64], image: Image.Image) -> NDArray[np.flo
     """The levels, inverted if a TIFF file declares 0 as white; Pillow inverts only 8 bits."""
     white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
     return 1.0 - levels if white_is_zero else levels
+
+
+def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
+    """SHA-256 of uint8 pixels `[height, width, 3]`, whatever the format of their file."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def load_image(path: Path) -> Image.Image:

@@ -20,6 +20,7 @@ __all__ = [
     "check_fetched",
     "check_model",
     "check_places",
+    "check_preferences",
     "check_prompt_list",
     "check_reward",
     "check_run_folder",
@@ -106,6 +107,23 @@ def check_places(paths: Iterable[Path]) -> None:
     for path in paths:
         if not os.path.lexists(path.expanduser()) and not os.path.lexists(path):
             raise ImageError(f"{path}: no such file or folder")
+
+
+def check_preferences(name: str) -> None:
+    """Refuses a file of people's choices that does not exist or is no table.
+
+    Raises:
+        ConfigError: It does not, or is none.
+    """
+    from ddpo.inputs.tables import TABLES
+    from ddpo.io.atomic import named_path
+
+    path = named_path(name)
+    if not os.path.exists(path):
+        raise ConfigError(f"--preferences {name}: no such file; `ddpo label` writes one")
+    if not path.is_dir() and path.suffix.lower() not in TABLES:
+        known = ", ".join(TABLES)
+        raise ConfigError(f"--preferences {name}: a table of choices must be one of {known}")
 
 
 def check_prompt_list(name: str) -> None:
@@ -210,6 +228,8 @@ def check_evaluation(options: dict[str, Any]) -> None:
     for checkpoint in checkpoints:
         if _is_local(checkpoint):
             find_checkpoint(checkpoint, options.get("base"), options.get("trust") or ())
+    for file in options.get("preferences") or ():
+        check_preferences(file)
     for expression in options.get("rewards") or ():
         check_reward(expression)
     for text in (*(options.get("prompts") or ()), options.get("trained_prompts") or ""):

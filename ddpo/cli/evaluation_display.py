@@ -50,7 +50,8 @@ def print_outcome(outcome: Outcome, form: str, console: Console) -> None:
 
 def announce(work: Plan, console: Console) -> None:
     """Prints the models, prompts, rewards and settings of the evaluation."""
-    for line in (*_model_lines(work), *_split_lines(work), *_reward_lines(work)):
+    lines = (*_model_lines(work), *_split_lines(work), *_reward_lines(work), *_people_lines(work))
+    for line in lines:
         console.print(line, markup=False, soft_wrap=True)
     if not work.folders:
         sampler = work.sampler
@@ -83,6 +84,11 @@ def _reward_lines(work: Plan) -> Iterator[str]:
     for role, words in ROLES.items():
         if named := [reward.id for reward in work.rewards if reward.role == role]:
             yield f"  scored by {', '.join(named)} ({words})"
+
+
+def _people_lines(work: Plan) -> Iterator[str]:
+    for file in work.people:
+        yield f"  judged by people: {count(len(file.judgements), 'choice')} in {file.path}"
 
 
 def _origin(model: ModelFacts) -> str:

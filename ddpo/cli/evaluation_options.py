@@ -89,6 +89,15 @@ Leaks = Annotated[
         panel=EVIDENCE,
     ),
 ]
+Preferences = Annotated[
+    list[str] | None,
+    option(
+        "File of people's choices, as `ddpo label` writes it; repeatable. "
+        "Those in a run folder are found.",
+        metavar="FILE",
+        panel=EVIDENCE,
+    ),
+]
 PerPrompt = Annotated[
     int,
     number_option(IMAGES, "Number of images per prompt and model.", "--per-prompt", panel=EVIDENCE),

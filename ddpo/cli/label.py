@@ -81,7 +81,7 @@ def label_command(
     """Show pairs of images blind on a local page, and write which ones people prefer.
 
     The page answers to this machine alone. Each choice is saved at once; a stopped labelling
-    resumes when its command is repeated. `ddpo rewards validate` reads the file.
+    resumes when its command is repeated. `ddpo eval` and `ddpo rewards validate` read the file.
     """
     try:
         from ddpo.web.frame import new_token, serve_page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields, replace
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from ddpo.eval.config import EvalConfig
 from ddpo.rewards.spec import redacted
 from ddpo.text import printable, without_secrets
 
-__all__ = ["command_line"]
+__all__ = ["command_line", "quoted"]
 
 OPTIONS: Final = {
     "checkpoints": "checkpoint",
@@ -45,6 +45,11 @@ def command_line(config: EvalConfig, **changes: Any) -> str:
         value = getattr(config, field.name)
         if field.name not in skipped and (field.default is MISSING or value != field.default):
             words += _option(field.name, value)
+    return quoted(words)
+
+
+def quoted(words: Iterable[str]) -> str:
+    """The words as a command line for a shell, with control characters as escapes."""
     return " ".join(shlex.quote(_shown(word)) for word in words)
 
 

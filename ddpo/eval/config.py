@@ -37,6 +37,7 @@ class EvalConfig:
     trained_prompts: str | None = None  # the training prompts, where the run does not list them
     rewards: tuple[str, ...] = ()
     held_out: bool = True  # add held-out rewards and pixel statistics
+    preferences: tuple[str, ...] = ()  # files of people's choices, besides those of `ddpo label`
     leaks: Literal["report", "drop"] = "report"
     seeds: Annotated[int, IMAGES] = 4  # images per prompt and model
     seed: Annotated[int, SEED] = EVAL_SEED
@@ -53,6 +54,9 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        given = self.preferences  # a notebook has a path or a list of them
+        several = (given,) if isinstance(given, str | Path) else given
+        object.__setattr__(self, "preferences", tuple(map(str, several)))
 
 
 def check_models_given(

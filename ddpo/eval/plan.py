@@ -21,6 +21,7 @@ from ddpo.eval.inputs.image_folders import (
     leftover_split,
     without_prompts,
 )
+from ddpo.eval.inputs.judgements import JudgementFile, find_judgements
 from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.rewards import (
     PlannedReward,
@@ -78,6 +79,7 @@ class Plan:
         notes: sentences for the report.
         config: settings as the caller gave them.
         command: command line that repeats the evaluation.
+        people: files of people's choices.
     """
 
     base: str
@@ -99,6 +101,7 @@ class Plan:
     notes: tuple[str, ...]
     config: EvalConfig
     command: str = ""
+    people: tuple[JudgementFile, ...] = ()
 
     @property
     def reward_ids(self) -> tuple[str, ...]:
@@ -143,11 +146,26 @@ def plan(config: EvalConfig) -> Plan:
     check_models_given(config.checkpoints, config.images, config.rewards)
     command = command_line(config)
     if config.images:
-        return replace(_plan_images(config), command=command)
+        return replace(_with_people(_plan_images(config)), command=command)
     work = _plan_checkpoints(config)
     chosen_from = work.best_of.n * len(work.best_of.prompts) if work.best_of else 0
     IMAGES.checked("the number of images to sample", work.image_count + chosen_from)
-    return replace(work, command=command)
+    return replace(_with_people(work), command=command)
+
+
+def _with_people(work: Plan) -> Plan:
+    """The plan with people's choices: in the files that the user named, and in the run folders.
+
+    Raises:
+        ConfigError: a named file is missing, damaged, or empty.
+    """
+    runs = [
+        one.info.run
+        for one in work.checkpoints
+        if one.info.run is not None and not one.facts.history
+    ]
+    found, notes = find_judgements(work.config.preferences, runs, work.prompts)
+    return replace(work, people=found, notes=(*work.notes, *notes))
 
 
 def _plan_checkpoints(config: EvalConfig) -> Plan:

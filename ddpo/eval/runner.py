@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ddpo.distributed import World
+from ddpo.eval.analysis.people import match_choices
 from ddpo.eval.generate.image_store import ImageStore
 from ddpo.eval.generate.samples import write_samples
 from ddpo.eval.generate.scoring import ScoreJournal
@@ -56,6 +57,7 @@ def run_evaluation(plan: Plan, observe: Observer = ignore_progress) -> Outcome:
 
     Raises:
         MissingResourceError: the base model or a reward's weights are missing.
+        ConfigError: a file of people's choices that the user named is not about these images.
         RunExistsError: another evaluation writes to the folder.
         RewardFailure: a reward failed while scoring.
         StorageFailure: a file cannot be written.
@@ -69,11 +71,12 @@ def run_evaluation(plan: Plan, observe: Observer = ignore_progress) -> Outcome:
         ScoreJournal(plan.out, world.rank) as journal,
     ):
         images = provide_images(plan, store, world, observe)
+        people = match_choices(plan.people, images.compared, plan.models)
         floors = score_images(plan, images, store, journal, world, observe)
         if world.is_main:
             observe(EvalProgress("analysing", "", 0, 1, 0))
             store.sync()
-            findings = analyse(plan, images, store, journal, floors)
+            findings = analyse(plan, images, store, journal, floors, people)
             report = dated(findings.report, plan.out / "report.json", datetime.now(UTC))
             write_report(plan.out, replace(findings, report=report))
     world.barrier()

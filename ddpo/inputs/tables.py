@@ -31,8 +31,14 @@ SHARD: Final = re.compile(r"-\d+-of-\d+\.parquet$")
 DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 OTHER_DELIMITERS: Final = ",;\t|"
 
-OWN: Final = ["file", "prompt", "reward", "status", "score", "error"]
-"""First columns of a table of `ddpo rewards score`, whose texts are guarded from spreadsheets."""
+OWN: Final = (
+    ["file", "prompt", "reward", "status", "score", "error"],
+    ["image_a", "image_b", "label", "prompt", "rater", "seconds", "time"],
+)
+"""First columns of the tables of `ddpo rewards score` and of `ddpo label`.
+
+Their texts are guarded from spreadsheets.
+"""
 
 Row = Mapping[str, Any]
 """Column name → value; all values of CSV and TSV are texts."""
@@ -207,7 +213,7 @@ def _fields(header: Sequence[str], values: Sequence[str], where: str) -> Row:
         if len(values) > len(header):
             wrong += "; put texts with a separator into double quotes"
         raise ConfigError(f"{where}: {wrong}")
-    if header[: len(OWN)] == OWN:
+    if any(header[: len(own)] == own for own in OWN):
         values = [unguarded(value) for value in values]
     pairs = list(zip(header, values, strict=True))
     nameless = [value for name, value in pairs[1:] if not name and value]

@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from ddpo.errors import ConfigError
 from ddpo.eval.inputs.image_folders import find_images
-from ddpo.images import save_png
+from ddpo.images import pixels_sha256, save_png
 from ddpo.inputs.collection import image_source
 from ddpo.inputs.input_image import InputImage
 from ddpo.io.sync import make_folder
 from ddpo.labelling.design import seeded
-from ddpo.labelling.pair import LabelPair, pixels_digest
+from ddpo.labelling.pair import LabelPair
 
 __all__ = ["folder_pairs", "place_of"]
 
@@ -130,7 +132,7 @@ def _placed(image: InputImage, out: Path) -> tuple[str, str]:
     One that is in a table or archive is copied beside the file.
     """
     pixels = image.load()
-    digest = pixels_digest(pixels)
+    digest = pixels_sha256(np.asarray(pixels))
     path = Path(image.path)
     if image.data is not None:
         path = out.with_name(f"{out.stem}{COPIES}") / f"{digest}.png"

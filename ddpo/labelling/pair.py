@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image
 
-from ddpo.images import load_image
+from ddpo.images import load_image, pixels_sha256
 from ddpo.io.fields import COUNT, DIGEST, SHORT, Fields, Maybe
 
-__all__ = ["PAIR", "LabelPair", "digest_of_file", "pixels_digest"]
+__all__ = ["PAIR", "LabelPair", "digest_of_file"]
 
 PAIR: Final[Fields] = {
     "prompt": Maybe(str),
@@ -95,15 +94,10 @@ class LabelPair:
         return cls(**known)
 
 
-def pixels_digest(image: Image.Image) -> str:
-    """SHA-256 of the uint8 pixels `[height, width, 3]` of an RGB image, as the image store's."""
-    return hashlib.sha256(np.ascontiguousarray(np.asarray(image)).tobytes()).hexdigest()
-
-
 def digest_of_file(path: Path) -> str:
-    """`pixels_digest` of an image file.
+    """SHA-256 of the pixels of an image file, as the image store's.
 
     Raises:
         ImageError: the file is missing or damaged.
     """
-    return pixels_digest(load_image(path))
+    return pixels_sha256(np.asarray(load_image(path)))

@@ -13,7 +13,7 @@ images, which is expanded into its pairs. Layouts in use:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Final
@@ -96,9 +96,15 @@ class PairRow:
     image_b: Image
     choice: Choice
     prompt: Prompt | None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # requested further columns
 
 
-def read_preferences(path: Path, root: Path | None = None, limit: int | None = None) -> Preferences:
+def read_preferences(
+    path: Path,
+    root: Path | None = None,
+    limit: int | None = None,
+    facts: Sequence[str] = (),
+) -> Preferences:
     """The pairs of a preference file, which is read during iteration.
 
     Args:
@@ -106,9 +112,10 @@ def read_preferences(path: Path, root: Path | None = None, limit: int | None = N
             bytes, or the struct of bytes and path of Hugging Face image columns.
         root: folder that image paths are relative to; the folder of the file if None.
         limit: largest number of pairs, the first of the file; None for all.
+        facts: further columns to read into `PairRow.facts`, such as "rater"; they may be missing.
     """
     folder = path if path.is_dir() else path.parent
-    return Preferences(path, folder if root is None else root, limit)
+    return Preferences(path, folder if root is None else root, limit, facts)
 
 
 class Preferences:
@@ -123,10 +130,13 @@ class Preferences:
         ConfigError: while iterating, for a missing file, an unknown suffix, or an invalid row.
     """
 
-    def __init__(self, path: Path, root: Path, limit: int | None = None) -> None:
+    def __init__(
+        self, path: Path, root: Path, limit: int | None = None, facts: Sequence[str] = ()
+    ) -> None:
         self._path = path
         self._root = root
         self._limit = limit
+        self._facts = tuple(facts)
         self.rankings = self.ranked_pairs = self.unlabelled = 0
 
     def __iter__(self) -> Iterator[PairRow]:
@@ -135,7 +145,7 @@ class Preferences:
 
     def _pairs(self) -> Iterator[PairRow]:
         """All pairs of the file, those of a ranking counted one by one."""
-        for where, row in read_table(self._path, COLUMNS):
+        for where, row in read_table(self._path, (*COLUMNS, *self._facts)):
             if _is_unlabelled(row, where):
                 self.unlabelled += 1
             elif _is_ranking(row, where):
@@ -144,7 +154,9 @@ class Preferences:
                     self.ranked_pairs += 1
                     yield pair
             else:
-                yield _pair(row, self._root, where)
+                pair = _pair(row, self._root, where)
+                facts = {name: value_of(row, (name,), where) for name in self._facts}
+                yield replace(pair, facts=facts) if facts else pair
 
 
 def _is_unlabelled(row: Row, where: str) -> bool:

@@ -1,17 +1,20 @@
-"""The win rate of tuned images over base images of the same prompt and noise."""
+"""Win rates: of tuned over base images by a score, and shares of people's choices by prompt."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from ddpo.errors import ConfigError
 from ddpo.stats.bootstrap import CONFIDENCE
+from ddpo.stats.estimate import Estimate
 
-__all__ = ["WinRate", "win_rate"]
+__all__ = ["WinRate", "clustered_share", "win_rate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +47,52 @@ def win_rate(differences: ArrayLike) -> WinRate:
     center = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return WinRate(rate, max(0.0, center - half), min(1.0, center + half), n, ties)
+
+
+def clustered_share(values: ArrayLike, clusters: Sequence[Hashable]) -> Estimate:
+    """The mean of values from 0 to 1, with an interval that allows for dependence inside a cluster.
+
+    The interval is that of `clustered_mean` after two clusters of average size were added, one of
+    all ones and one of all zeros. So it has a width where all values are equal, and it stays within
+    0 and 1. If all C clusters hold only ones, its lower end is (C + 1 - t_{C+1, 0.975}) / (C + 2).
+
+    Args:
+        values: float `[n]`, each from 0 to 1; NaN is left out and counted.
+        clusters: cluster of each value, here its prompt, `[n]`.
+
+    Returns:
+        The mean of the values alone; `se`, `low` and `high` are NaN below two clusters.
+
+    Raises:
+        ConfigError: the lengths differ.
+
+    Source: the added success and failure are those of Agresti & Caffo 2000, with clusters as the
+    unit; the standard error is that of `clustered_mean`.
+    """
+    everything = np.asarray(values, dtype=np.float64)
+    if len(everything) != len(clusters):
+        raise ConfigError(f"{len(everything)} values came with {len(clusters)} clusters")
+    sums: dict[Hashable, float] = {}
+    sizes: dict[Hashable, int] = {}
+    for value, cluster in zip(everything.tolist(), clusters, strict=True):
+        if not math.isnan(value):
+            sums[cluster] = sums.get(cluster, 0.0) + value
+            sizes[cluster] = sizes.get(cluster, 0) + 1
+    n = sum(sizes.values())
+    excluded = len(everything) - n
+    if not n:
+        return Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0, excluded)
+    mean = sum(sums.values()) / n
+    if len(sums) < 2:
+        return Estimate(mean, math.nan, math.nan, math.nan, n, len(sums), excluded)
+    size = n / len(sums)
+    totals = np.array([*sums.values(), size, 0.0])
+    weights = np.array([*sizes.values(), size, size])
+    centre = totals.sum() / weights.sum()
+    count = len(totals)
+    squares = float(((totals - weights * centre) ** 2).sum())
+    se = math.sqrt(count / (count - 1) * squares) / float(weights.sum())
+    half = float(special.stdtrit(count - 1, 0.5 + CONFIDENCE / 2)) * se
+    low = max(0.0, float(centre) - half)
+    high = min(1.0, float(centre) + half)
+    return Estimate(mean, se, low, high, n, len(sums), excluded)

@@ -15,9 +15,12 @@ import numpy as np
 from ddpo.eval.analysis.diversity import ImageFeatures, diversity_changes
 from ddpo.eval.analysis.hacking import assess_hacking
 from ddpo.eval.analysis.history import CheckpointAssessment, RunHistory, run_history
+from ddpo.eval.analysis.people import People, match_choices, people_of
 from ddpo.eval.analysis.prompt_dependence import explained_change
 from ddpo.eval.analysis.tables import Pair, gain_table, transfer_table
-from ddpo.eval.inputs.models import ModelFacts
+from ddpo.eval.generate.samples import Sample
+from ddpo.eval.inputs.judgements import JudgedImage, Judgement, JudgementFile
+from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.splits import LeakFacts, Role, Split, SplitFacts
 from ddpo.eval.report.data import Report, RewardFacts
 from ddpo.types import Prompt
@@ -44,6 +47,8 @@ class Story:
         kept: share of the base model's diversity and prompt dependence; None: not measured.
         history: iteration → gain and change of the held-out reward of an earlier checkpoint.
         best_of: gain of the best of four base images; None: not sampled.
+        liked: choices of people for the tuned image among the four of each prompt; None: nobody
+            judged.
     """
 
     name: str = "run"
@@ -58,6 +63,7 @@ class Story:
     leaked: Mapping[str, int] = field(default_factory=dict)
     is_scored: bool = True
     base_spread: float = 1.0
+    liked: int | None = None
 
 
 def report_of(*stories: Story) -> Report:
@@ -84,9 +90,18 @@ def report_of(*stories: Story) -> Report:
     changes = [_changes(story, split) for story in stories for split in splits]
     diversity = tuple(one for found, _ in changes for one in found)
     dependence = tuple(one for _, found in changes for one in found)
+    people = _people(stories, splits, models)
     histories = {s.name: _history(s, splits, pairs, roles) for s in stories if s.history}
     readings = tuple(
-        assess_hacking(s.name, gains, roles, diversity, dependence, histories.get(s.name))
+        assess_hacking(
+            s.name,
+            gains,
+            roles,
+            diversity,
+            dependence,
+            histories.get(s.name),
+            people.share_of(s.name) if people else None,
+        )
         for s in stories
     )
     return Report(
@@ -109,7 +124,40 @@ def report_of(*stories: Story) -> Report:
         curves=(),
         manifests={},
         notes=(),
+        people=people,
     )
+
+
+def _people(
+    stories: Sequence[Story], splits: Sequence[Split], models: Sequence[ModelFacts]
+) -> People | None:
+    """One choice of one person for each pair of images of the models that were judged."""
+    judged = [story for story in stories if story.liked is not None]
+    samples = [
+        Sample(name, split.name, prompt, index, f"{name} {prompt.text} {index}")
+        for name in (BASE, *(story.name for story in judged))
+        for split in splits
+        for prompt in split.prompts
+        for index in range(SEEDS)
+    ]
+    choices = [
+        Judgement(
+            float(index < (story.liked or 0)),
+            "Ada",
+            JudgedImage("", story.name, ""),
+            JudgedImage("", BASE, ""),
+            prompt.text,
+            split.name,
+            index,
+        )
+        for story in judged
+        for split in splits
+        for prompt in split.prompts
+        for index in range(SEEDS)
+    ]
+    files = [JudgementFile("preferences.parquet", tuple(choices))] if choices else []
+    names = [split.name for split in splits]
+    return people_of(match_choices(files, samples, models), (), models, names, {})
 
 
 def _model(story: Story) -> ModelFacts:
@@ -270,6 +318,8 @@ ARCHETYPES: Final[Mapping[str, tuple[Story, ...]]] = {
         Story("mine", gains={"mine": 1.0}, kind="images", witness=None, edges=6.0),
     ),
     "best of n is better": (Story(gains=BOTH, history={4: (0.7, 0.3)}, base_spread=3.0),),
+    "people agree with the gain": (Story(gains=BOTH, liked=3),),
+    "people prefer the base": (Story(gains=BOTH, liked=1),),
     "several models": (
         Story("a", gains=BOTH, witness=-2.0),
         Story("b", gains=BOTH),

@@ -33,10 +33,11 @@ from analytic import Brightness
 
 from ddpo.distributed import World
 from ddpo.eval.generate import sampling
-from ddpo.eval.generate.image_store import ImageStore, pixels_sha256
+from ddpo.eval.generate.image_store import ImageStore
 from ddpo.eval.generate.samples import Sample, SignedReward, make_rows
 from ddpo.eval.generate.sampling import ImageRequest, Source, sample_images
 from ddpo.eval.generate.scoring import ScoreJournal, score
+from ddpo.images import pixels_sha256
 from ddpo.policies import load_policy
 from ddpo.policies.policy import LoraSettings, TrainablePolicy
 from ddpo.policies.sampler import SamplerSettings

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ddpo.errors import ConfigError, ImageError, PromptError
 from ddpo.eval.generate.given_images import store_images
-from ddpo.eval.generate.image_store import ImageStore, pixels_sha256
+from ddpo.eval.generate.image_store import ImageStore
 from ddpo.eval.inputs.image_folders import (
     ImageFolder,
     check_paired,
@@ -22,6 +22,7 @@ from ddpo.eval.inputs.image_folders import (
     without_prompts,
 )
 from ddpo.eval.inputs.splits import Split
+from ddpo.images import pixels_sha256
 from ddpo.types import Prompt
 
 FOX = "a red fox, by night"

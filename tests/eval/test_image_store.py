@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from ddpo.errors import ImageError, StorageFailure
-from ddpo.eval.generate.image_store import ImageKey, ImageStore, image_path, pixels_sha256
+from ddpo.eval.generate.image_store import ImageKey, ImageStore, image_path
+from ddpo.images import pixels_sha256
 from ddpo.io.journal import Journal
 
 RANDOM = np.random.default_rng(0)

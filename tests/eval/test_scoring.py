@@ -16,9 +16,9 @@ from analytic import Brightness, Redness
 
 from ddpo.distributed import World
 from ddpo.errors import ConfigError, ImageError, RewardFailure, RewardUnavailable
-from ddpo.eval.generate.image_store import ImageKey, ImageStore, image_path, pixels_sha256
+from ddpo.eval.generate.image_store import ImageKey, ImageStore, image_path
 from ddpo.eval.generate.scoring import Score, ScoreJournal, ScoreProgress, score, unscored
-from ddpo.images import from_uint8
+from ddpo.images import from_uint8, pixels_sha256
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt, RewardOutput

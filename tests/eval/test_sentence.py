@@ -103,6 +103,13 @@ SENTENCES = {
         "The gain transfers (94 % / 85 %), but the best of n base images scores higher "
         "at equal cost."
     ),
+    "people agree with the gain": (
+        "The gain transfers (94 % / 85 %), people prefer the tuned images (75 %), and "
+        "there is no sign of reward hacking."
+    ),
+    "people prefer the base": (
+        "The gain transfers (94 % / 85 %), but people prefer the base model's images (75 %)."
+    ),
     "several models": (
         "a games its reward, b transfers its gain and c shows no measurable gain; use b."
     ),
@@ -180,25 +187,26 @@ def test_advice_stands_in_every_output(tmp_path: Path) -> None:
         (
             Story(gains=BOTH),
             {"checkpoints": ("runs/run",), "history": 0, "best_of": 0},
-            ["ddpo eval --checkpoint runs/run --history 6"],
+            ["ddpo eval --checkpoint runs/run --history 6", "ddpo label runs/run"],
         ),
         (
             Story(gains=BOTH, witness=None),
             {"checkpoints": ("my run",), "history": 2, "seeds": 8},
             [
                 "ddpo rewards download small && "
-                "ddpo eval --checkpoint 'my run' --per-prompt 8 --history 2"
+                "ddpo eval --checkpoint 'my run' --per-prompt 8 --history 2",
+                "ddpo label runs/run",
             ],
         ),
         (
             Story(gains=BOTH, witness=None, edges=None),
             {"checkpoints": ("runs/run",), "held_out": False},
-            ["ddpo eval --checkpoint runs/run"],
+            ["ddpo eval --checkpoint runs/run", "ddpo label runs/run"],
         ),
         (
             Story(gains=BOTH, kept=None),
             {"checkpoints": ("runs/run",), "seeds": 1},
-            ["ddpo eval --checkpoint runs/run"],
+            ["ddpo eval --checkpoint runs/run", "ddpo label runs/run"],
         ),
     ],
 )
@@ -216,6 +224,74 @@ def test_advice_has_commands_that_add_the_evidence(
     found = advise(report.models[0], report.readings[0], facts)
     assert [one.command for one in found] == commands
     assert not any("--no-held-out" in one.text for one in found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "judged", "command"),
+    [
+        (
+            "lora",
+            {"checkpoints": ("a b", "c"), "prompts": ("p q.txt",)},
+            (),
+            "runs/run --prompts 'p q.txt'",
+        ),
+        ("lora", {"checkpoints": ("runs/run",), "prompts": ("p.txt",)}, (), "runs/run"),
+        ("images", {"images": ("base=old=1", "run=new"), "rewards": ("x",)}, (), "old=1 runs/run"),
+        ("lora", {"checkpoints": ("runs/run",)}, ("run",), None),
+    ],
+)
+def test_advice_names_the_labelling_that_nobody_did(
+    kind: str, config: dict[str, object], judged: tuple[str, ...], command: str | None
+) -> None:
+    report = report_of(Story(gains=BOTH, kind=kind))
+    facts = Circumstances(EvalConfig(**config), {}, (), False, 12, judged)  # type: ignore[arg-type]
+    found = advise(report.models[0], report.readings[0], facts)
+    labels = [one for one in found if one.kind == "people"]
+    assert [one.command for one in labels] == ([] if command is None else [f"ddpo label {command}"])
+    named = "people as judges, then the same command with --preferences preferences.parquet"
+    assert all((one.text == named) == (kind == "images") for one in labels)
+
+
+def test_people_against_the_reward_are_one_kind_of_evidence() -> None:
+    """The interval decides; without a rise of the reward there is no sign of hacking."""
+    grades = {}
+    for name, gains, liked in (
+        ("for", BOTH, 4),
+        ("undecided", BOTH, 2),
+        ("against", BOTH, 1),
+        ("against, no rise", dict.fromkeys(BOTH, 0.0), 0),
+    ):
+        reading = report_of(Story(gains=gains, liked=liked)).readings[0]
+        (evidence,) = [one for one in reading.evidence if one.kind == "people"]
+        grades[name] = (evidence.grade, reading.grade)
+        assert len(reading.evidence) == 8
+    assert grades == {
+        "for": ("no sign", "no sign"),
+        "undecided": ("no sign", "no sign"),
+        "against": ("watch", "watch"),
+        "against, no rise": ("no sign", "no sign"),
+    }
+
+
+def test_people_are_other_eyes_than_the_trained_reward() -> None:
+    """Diversity and prompt dependence alone are too little; with people they are three kinds."""
+    story = Story(gains=BOTH, witness=None, edges=None)
+    grades = [report_of(replace(story, liked=n)).readings[0].grade for n in (None, 2, 4, 1)]
+    assert grades == ["too little measured", "no sign", "no sign", "watch"]
+    alone = report_of(replace(story, kept=None, liked=1))
+    assert alone.readings[0].grade == "too little measured"
+    assert "but people prefer the base model's images" in alone.sentence
+
+
+def test_a_stronger_doubt_than_people_stands_first() -> None:
+    gamed = report_of(Story(gains=BOTH, witness=-2.0, liked=1)).sentence
+    assert "the run games its reward (held-out rewards)" in gamed
+    leaked = report_of(Story(gains=BOTH, leaked={"unseen_animals": 6}, liked=1)).sentence
+    assert "but people prefer the base model's images" in leaked
+    several = report_of(Story("a", gains=BOTH, liked=1), Story("b", gains=BOTH)).sentence
+    assert several == (
+        "a raises its reward against people's preference and b transfers its gain; use b."
+    )
 
 
 def test_no_evidence_has_a_raw_id_of_the_base_model() -> None:

@@ -9,7 +9,6 @@ Other settings have other keys, so that a folder holds the images of any number 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import os
 import re
@@ -25,7 +24,7 @@ from PIL import Image
 
 from ddpo.devices import processors
 from ddpo.errors import ImageError
-from ddpo.images import load_image
+from ddpo.images import load_image, pixels_sha256
 from ddpo.io.atomic import remove_remains, storing, temporary_path
 from ddpo.io.closing import ClosedOnExit
 from ddpo.io.fields import COUNT, DIGEST, SHORT, Fields, Maybe, Text
@@ -39,7 +38,6 @@ __all__ = [
     "Pixels",
     "StoredImage",
     "image_path",
-    "pixels_sha256",
 ]
 
 IMAGES: Final = "images"
@@ -99,11 +97,6 @@ class StoredImage:
 def image_path(sha256: str) -> str:
     """The file of the image with these pixels, relative to the output folder."""
     return f"{IMAGES}/{sha256[:2]}/{sha256}.png"
-
-
-def pixels_sha256(pixels: Pixels) -> str:
-    """SHA-256 of uint8 pixels `[height, width, 3]`."""
-    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 class ImageStore(ClosedOnExit):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ddpo.eval.analysis.hacking import (
@@ -11,13 +11,14 @@ from ddpo.eval.analysis.hacking import (
     BEST_OF_N,
     DIVERSITY,
     HELD_OUT,
+    PEOPLE,
     PROMPT_DEPENDENCE,
     RUN_HISTORY,
     HackingAssessment,
 )
-from ddpo.eval.command import command_line
+from ddpo.eval.command import command_line, quoted
 from ddpo.eval.config import EvalConfig
-from ddpo.eval.inputs.models import ModelFacts
+from ddpo.eval.inputs.models import BASE, ModelFacts
 
 __all__ = ["Advice", "Circumstances", "advise"]
 
@@ -45,6 +46,7 @@ class Circumstances:
         offers: ids of held-out rewards whose weights can be downloaded, the smallest first.
         has_training_prompts: whether a list of training prompts was evaluated.
         prompts: number of prompts of the longest list.
+        judged: names of the models that people judged.
     """
 
     config: EvalConfig
@@ -52,6 +54,7 @@ class Circumstances:
     offers: Sequence[str]
     has_training_prompts: bool
     prompts: int
+    judged: Collection[str] = ()
 
 
 def advise(
@@ -70,6 +73,7 @@ def advise(
         *_judges(missing, facts),
         *_more_images(missing, facts),
         *_earlier_checkpoints(model, missing, facts),
+        *_people(model, facts),
     ]
     return tuple(Advice(model.name, *one) for one in found)
 
@@ -132,3 +136,22 @@ def _earlier_checkpoints(
     if BEST_OF_N in missing and RUN_HISTORY not in missing and config.best_of == 0:
         return [(BEST_OF_N, "best-of-n of the base model", command_line(config, best_of=None))]
     return []
+
+
+def _people(model: ModelFacts, facts: Circumstances) -> list[_Source]:
+    """The labelling of a model that nobody judged."""
+    config = facts.config
+    if model.name in facts.judged:
+        return []
+    words = ["ddpo", "label"]
+    if config.images:
+        folders = dict(text.split("=", 1) for text in config.images)
+        words += [folders[BASE], model.checkpoint]
+    else:
+        words.append(model.checkpoint)
+    if config.out is not None or len(config.checkpoints) > 1:
+        words += [word for name in config.prompts for word in ("--prompts", name)]
+    text = "people as judges, then the same command"
+    if not model.run:
+        text += " with --preferences preferences.parquet"
+    return [(PEOPLE, text, quoted(words))]

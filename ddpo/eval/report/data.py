@@ -17,6 +17,7 @@ from ddpo.errors import ConfigError
 from ddpo.eval.analysis.diversity import DiversityChange
 from ddpo.eval.analysis.hacking import HackingAssessment
 from ddpo.eval.analysis.history import RunHistory
+from ddpo.eval.analysis.people import People
 from ddpo.eval.analysis.prompt_dependence import Dependence
 from ddpo.eval.analysis.tables import Gain, RunsGain, Transfer
 from ddpo.eval.inputs.models import ModelFacts
@@ -92,6 +93,7 @@ class Report:
     folder: Path | None = field(default=None, compare=False)  # of its files; not in report.json
     command: str = ""  # command line that repeats the evaluation, without secrets
     made: str = ""  # time of the first report with these findings, ISO 8601 in UTC
+    people: People | None = None  # None, and absent from report.json, if nobody judged the images
 
     def gains_df(self) -> pd.DataFrame:
         """One row per model, split and reward: means, gain, interval, p-values and win rate."""
@@ -183,6 +185,8 @@ def _values(report: Report) -> dict[str, Any]:
 
     values = asdict(report)
     del values["folder"]
+    if report.people is None:
+        del values["people"]
     plain: dict[str, Any] = _plain({**values, "answer": answer_values(report)})
     return plain
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ddpo.eval.analysis.hacking import BEST_OF_N, RUN_HISTORY
+from ddpo.eval.analysis.hacking import BEST_OF_N, RUN_HISTORY, UNDECIDED
 from ddpo.eval.analysis.history import RunHistory
 from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.inputs.models import ModelFacts
@@ -81,6 +81,7 @@ def findings_of(report: Report, model: ModelFacts) -> Findings:
         declines=declines,
         declines_from=declines_from,
         loses_to_best_of_n=grade == "watch" and BEST_OF_N in kinds and len(kinds) == 1,
+        people=_preference(report.people.share_of(model.name) if report.people else None),
     )
 
 
@@ -119,6 +120,13 @@ def recommended_iteration(history: RunHistory | None, begins: int) -> int:
         and point.gains[history.trained_on].low > 0
     ]
     return max(candidates)[1] if candidates else -1
+
+
+def _preference(share: Estimate | None) -> float:
+    """The share of people's choices for a model; NaN if its interval holds one half."""
+    if share is None or not (share.low > UNDECIDED or share.high < UNDECIDED):
+        return math.nan
+    return share.mean
 
 
 def _decline(report: Report, history: RunHistory) -> tuple[str, int, int]:

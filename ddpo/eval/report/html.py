@@ -19,6 +19,7 @@ from ddpo.eval.report.history_strip import history_strips
 from ddpo.eval.report.image_grids import ImageGrids
 from ddpo.eval.report.inline_images import ImageEncoder
 from ddpo.eval.report.matrix import matrix_views
+from ddpo.eval.report.people import people_view
 from ddpo.eval.report.provenance import card_views, manifest_views, model_rows, sampling_facts
 from ddpo.eval.report.selection import advice_on, assessment_of, model_class, primary_reward
 from ddpo.eval.report.side_effects import artefacts_view, diversity_views
@@ -50,6 +51,7 @@ class Section:
 SECTIONS: Final = (
     Section("gains", "Gains", "gains"),
     Section("images", "Images", "report"),
+    Section("people", "People", "people"),
     Section("hacking", "Hacking", "assessments"),
     Section("history", "History", "histories"),
     Section("artefacts", "Artefacts", "artefacts"),
@@ -110,6 +112,7 @@ def _values(report: Report) -> dict[str, Any]:
         "answers": [_answer(report, model) for model in report.compared],
         "gains": gains_views(report),
         "excluded": excluded_pairs(report),
+        "people": people_view(report),
         "assessments": [
             (model_class(report, one.model), one, advice_on(report, one.model))
             for one in report.readings

@@ -9,6 +9,7 @@ from typing import Final
 from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.report.answer import answer
 from ddpo.eval.report.data import Report
+from ddpo.eval.report.people import people_lines
 from ddpo.eval.report.selection import (
     advice_on,
     assessment_of,
@@ -62,7 +63,8 @@ def render_markdown(report: Report) -> str:
         for reward in rewards
         for gain in gains_of(report, model=model.name, reward=reward.id)
     ]
-    lines = [*_answers(report), *_table(report, gains), "", *_assessments(report), ""]
+    lines = [*_answers(report), *_table(report, gains), "", *_people(report)]
+    lines += ["", *_assessments(report), ""]
     lines += [*_notes(report), *_leaks(report), *_settings(report)]
     return _document(lines)
 
@@ -77,7 +79,7 @@ def render_github(report: Report) -> str:
         if reward.id != primary_reward(report, model.name)
         for gain in gains_of(report, model=model.name, reward=reward.id)
     ]
-    lines = [*_answers(report), *_table(report, own), "", *_notes(report)]
+    lines = [*_answers(report), *_table(report, own), "", *_people(report), *_notes(report)]
     parts = {
         "Evidence of reward hacking": _assessments(report),
         "Gains by other rewards, and pixel statistics": _table(report, rest) if rest else [],
@@ -143,6 +145,10 @@ def _assessments(report: Report) -> list[str]:
                 for one in advice
             ]
     return lines
+
+
+def _people(report: Report) -> list[str]:
+    return [f"- {_safe(line)}" for line in people_lines(report)]
 
 
 def _notes(report: Report) -> list[str]:

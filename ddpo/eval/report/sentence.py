@@ -15,6 +15,7 @@ Change = Literal["rose", "same", "fell", "unknown", "unscored", "absent"]
 """Change of the reward. "unknown": too few prompts for an interval; "absent": no such prompts."""
 FEW_ITERATIONS: Final = 4  # the shortest runs of docs/generalisation.md with a clear gain
 PART: Final = 0.5  # a smaller share is a transfer in part
+EVEN: Final = 0.5  # share of people's choices without a preference
 LEAKED: Final = 0.1  # share of leaked prompts from which a transfer proves little
 LISTS_SHOWN: Final = 3
 NAMES_SHOWN: Final = 4
@@ -50,6 +51,7 @@ class Findings:
     declines: str = ""  # held-out reward that was best earlier
     declines_from: int = -1  # iteration
     loses_to_best_of_n: bool = False
+    people: float = math.nan  # share of people's choices for it; NaN without a clear preference
 
     @property
     def has_risen(self) -> bool:
@@ -145,6 +147,8 @@ def _doubt(one: Findings, has_comma: bool) -> tuple[str, str]:
     """The second clause, on the gravest doubt about the gain, and the step that follows from it."""
     if one.grade == "strong signs":
         return _hacking(one)
+    if one.has_risen and one.people < EVEN:
+        return f", but people prefer the base model's images ({percent(1 - one.people)})", ""
     leaked = _leaked(one)
     if leaked:
         return f", but {leaked}", "repeat with --leaks drop"
@@ -154,10 +158,18 @@ def _doubt(one: Findings, has_comma: bool) -> tuple[str, str]:
     if one.grade == "watch":
         return _watch(one)
     if one.grade == "no sign":
-        return f"{',' if has_comma else ''} and shows no sign of reward hacking", ""
+        return _clean(one, has_comma), ""
     if one.grade == "too little measured":
         return ", but too little was measured to rule out reward hacking", ""
     return ", but reward hacking was not measured", ""
+
+
+def _clean(one: Findings, has_comma: bool) -> str:
+    """The clause about a gain without a doubt."""
+    if one.people > EVEN:
+        liked = f", people prefer the tuned images ({percent(one.people)})"
+        return f"{liked}, and there is no sign of reward hacking"
+    return f"{',' if has_comma else ''} and shows no sign of reward hacking"
 
 
 def _hacking(one: Findings) -> tuple[str, str]:
@@ -226,6 +238,10 @@ STATES: Final = {
         "transfers its gain but was examined too little",
         "transfer their gains but were examined too little",
     ),
+    "disliked": (
+        "raises its reward against people's preference",
+        "raise their rewards against people's preference",
+    ),
     "leaked": (
         "gains on prompts that leaked from training",
         "gain on prompts that leaked from training",
@@ -258,6 +274,8 @@ def _state(one: Findings) -> tuple[str, str]:
         return GAMES if one.has_risen else STATES["damaged"]
     if not one.has_risen:
         return STATES.get(one.training, UNJUDGED)
+    if one.people < EVEN:
+        return STATES["disliked"]
     judged = [found for found in one.lists if found.change not in ("unknown", "unscored")]
     if one.training != "rose" or not judged:
         return STATES["open"]

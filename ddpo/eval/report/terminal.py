@@ -11,6 +11,7 @@ from rich.text import Text
 from ddpo.eval.analysis.tables import Gain
 from ddpo.eval.report.answer import answer
 from ddpo.eval.report.data import Report
+from ddpo.eval.report.people import people_lines
 from ddpo.eval.report.selection import (
     advice_on,
     assessment_of,
@@ -72,6 +73,9 @@ class _Terminal:
                 yield Text("")
         for model in report.compared:
             yield from _findings(report, model.name)
+        if lines := people_lines(report):
+            yield _marked_lines([("•", line) for line in lines])
+            yield Text("")
         yield _marked_lines([("•", line) for line in _notes(report)])
 
 

@@ -15,6 +15,15 @@ TERMS: Final = {
     "held-out rewards": "rewards that training never used",
     "carried over": "gain on held-out prompts as a share of the gain on training prompts",
     "win rate": "share of pairs in which the tuned image scores higher; ties count half",
+    "people's win rate": (
+        "share of people's choices that are for the tuned image; ties count half"
+    ),
+    "agreement with people": (
+        "share of people's decided choices in which a reward prefers the same image"
+    ),
+    "agreement of raters": (
+        "Cohen's kappa and Krippendorff's alpha: 1 for equal choices, 0 for agreement by chance"
+    ),
     "d_z": "mean of the prompts' mean gains over their standard deviation",
     "p (Holm)": "probability of such a gain by chance, adjusted for all lines of the table",
     "reward hacking": "a reward that rises without the quality it stands for",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ddpo.eval.analysis.hacking import HackingAssessment
+from ddpo.eval.analysis.people import People
 from ddpo.eval.inputs.held_out import choose_held_out
 from ddpo.eval.plan import Plan
 from ddpo.eval.report.advice import Advice, Circumstances, advise
@@ -16,14 +17,23 @@ from ddpo.rewards.zoo import rewards
 __all__ = ["plan_advice"]
 
 
-def plan_advice(plan: Plan, assessments: Sequence[HackingAssessment]) -> tuple[Advice, ...]:
-    """The advice on every compared model."""
+def plan_advice(
+    plan: Plan, assessments: Sequence[HackingAssessment], people: People | None
+) -> tuple[Advice, ...]:
+    """The advice on every compared model.
+
+    Args:
+        plan: plan of the evaluation.
+        assessments: graded evidence about each compared model.
+        people: people's choices; None if nobody judged the images.
+    """
     facts = Circumstances(
         config=plan.config,
         earlier=_earlier(plan),
         offers=_offers(plan),
         has_training_prompts=bool(plan.seen),
         prompts=max((len(split.prompts) for split in plan.splits), default=0),
+        judged=frozenset(one.model for one in people.wins) if people else frozenset(),
     )
     models = {model.name: model for model in plan.models}
     return tuple(advice for one in assessments for advice in advise(models[one.model], one, facts))

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from ddpo.eval.analysis.group_diversity import group_changes, group_rewards_here
 from ddpo.eval.analysis.hacking import assess_hacking
 from ddpo.eval.analysis.history import RunHistory
+from ddpo.eval.analysis.people import MatchedChoices, People, people_of
 from ddpo.eval.analysis.tables import Pair, gain_table, matched_pairs, runs_table, transfer_table
 from ddpo.eval.generate.image_store import ImageStore
 from ddpo.eval.generate.probe import FACT_OF_CARD
@@ -42,6 +43,7 @@ def analyse(
     store: ImageStore,
     journal: ScoreJournal,
     floors: Mapping[str, float],
+    people: MatchedChoices,
 ) -> Findings:
     """Analyses images and scores.
 
@@ -51,6 +53,7 @@ def analyse(
         store: store of the images.
         journal: scores of the images.
         floors: reward id → noise floor; NaN if not measured.
+        people: people's choices between the images.
     """
     rows = _rows(plan, images, journal)
     pairs = matched_pairs(rows)
@@ -61,6 +64,7 @@ def analyse(
     diversity, dependence = image_changes(plan.splits, compared, images, store)
     diversity += group_changes(group_rewards_here(), compared, plan.splits, images, store)
     histories = run_histories(plan, pairs, images, store, journal, rewards)
+    judged = _people(plan, people, rows, rewards)
     assessments = tuple(
         assess_hacking(
             model.name,
@@ -69,6 +73,7 @@ def analyse(
             diversity,
             dependence,
             _history_of(model, histories),
+            judged.share_of(model.name) if judged else None,
         )
         for model in compared
     )
@@ -91,10 +96,11 @@ def analyse(
         readings=assessments,
         curves=_curves(plan),
         manifests=plan.manifests,
-        notes=plan.notes,
-        advice=plan_advice(plan, assessments),
+        notes=(*plan.notes, *people.notes),
+        advice=plan_advice(plan, assessments, judged),
         folder=plan.out,
         command=plan.command,
+        people=judged,
     )
     return Findings(report, rows, pairs)
 
@@ -135,6 +141,22 @@ def _reward_facts(plan: Plan, floors: Mapping[str, float]) -> tuple[RewardFacts,
         for card in plan.probe_cards
     ]
     return (*scored, *probed)
+
+
+def _people(
+    plan: Plan, people: MatchedChoices, rows: Sequence[Row], rewards: Sequence[RewardFacts]
+) -> People | None:
+    """People's choices against the models, and against the rewards that have a better and a worse.
+
+    More of a trained reward is better, whatever its card says: training maximises it.
+    """
+    directions = {
+        one.id: -1 if one.card.get("direction") == "lower" and one.role != "trained" else 1
+        for one in rewards
+        if one.role != "artefact"
+    }
+    splits = [split.name for split in plan.splits]
+    return people_of(people, rows, plan.models, splits, directions)
 
 
 def _sampler(plan: Plan) -> dict[str, float]:
