@@ -436,11 +436,12 @@ def test_colours_have_contrast(scheme: str) -> None:
             )
     pairs = [
         (text, ground)
-        for text in ("ink", "soft", "seen", "held", "best", "up", "down", "watch")
+        for text in ("ink", "soft", "accent", "seen", "held", "best", "up", "down", "watch")
         for ground in ("bg", "panel")
     ]
     for text, ground in [
         *pairs,
+        ("on-accent", "accent"),
         ("ink", "notice"),
         ("up", "rise-bg"),
         ("down", "fall-bg"),

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from ddpo.eval.report import wording
 from ddpo.eval.report.interval_plots import axis_plot, interval_plot
 from ddpo.eval.report.terms import term_number
+from ddpo.web import TOKENS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,9 +37,10 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 @cache
 def stylesheet() -> Markup:
-    """The stylesheet of the page."""
-    text = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    return Markup(text)  # noqa: S704  # a file of this package
+    """The stylesheet of the page, with the colours that all pages of the package share."""
+    files = (TOKENS, TEMPLATES / "style.css")
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    return Markup(text)  # noqa: S704  # files of this package
 
 
 @cache
