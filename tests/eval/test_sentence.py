@@ -122,6 +122,14 @@ def test_the_sentence_by_hand(name: str) -> None:
     assert plain(report_of(*ARCHETYPES[name]).sentence) == SENTENCES[name]
 
 
+def test_a_clause_with_but_is_set_apart() -> None:
+    doubtful = Story("a", gains=BOTH, witness=-0.7)
+    sound = Story("b", gains=BOTH)
+    assert plain(report_of(doubtful, sound).sentence) == (
+        "a transfers its gain but is worth a look, and b transfers its gain; use b."
+    )
+
+
 def test_the_guide_has_every_sentence() -> None:
     page = (ROOT / "docs" / "reading-a-report.md").read_text(encoding="utf-8")
     table = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE))

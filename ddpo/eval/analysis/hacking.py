@@ -275,9 +275,10 @@ def _history(history: RunHistory | None, roles: Mapping[str, str]) -> Evidence:
         f"significantly below that from iteration {one.onset_iteration} on."
         for one in turned
     ] or ["No held-out reward rose first and then fell significantly below its best."]
-    strong = next((one for one in history.signs if one.grade == "strong signs"), None)
-    if strong is not None:
-        texts.append(f"Strong signs begin at iteration {strong.iteration} of the examined ones.")
+    if history.hacking_from >= 0:
+        texts.append(
+            f"From iteration {history.hacking_from} on, every examined checkpoint has strong signs."
+        )
     return Evidence(RUN_HISTORY, "watch" if turned else "no sign", " ".join(texts))
 
 

@@ -102,6 +102,16 @@ class RunHistory:
     signs: tuple[CheckpointAssessment, ...] = ()
     fits: tuple[OverOptimisationFit, ...] = ()
 
+    @property
+    def hacking_from(self) -> int:
+        """The iteration from which on every examined checkpoint has strong signs; -1: none."""
+        begins = -1
+        for one in reversed(self.signs):
+            if one.grade != "strong signs":
+                break
+            begins = one.iteration
+        return begins
+
 
 def run_history(
     models: Sequence[ModelFacts],

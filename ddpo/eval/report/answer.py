@@ -145,7 +145,7 @@ def _hacking_sentence(report: Report, model: str) -> str:
     evidence = strongest(assessment.evidence)
     if evidence is None or assessment.grade not in ("strong signs", "watch"):
         return assessment.text
-    return f"{assessment.text} Strongest evidence, {evidence.kind}: {evidence.text}"
+    return f"{assessment.text} Strongest evidence ({evidence.kind}): {evidence.text}"
 
 
 def _size(estimate: Estimate) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ddpo.eval.inputs.splits import Role
 from ddpo.eval.report.data import Report, RewardFacts
 from ddpo.eval.report.selection import reward_role, reward_unit
 from ddpo.eval.report.table_views import TableRow
@@ -29,6 +30,15 @@ CARD_FACTS: Final = {
     "code_licence": "licence of the code",
 }
 """Fields of a card that are shown → their names for readers."""
+SPLIT_WORDS: Final[Mapping[Role, str]] = {
+    "seen": "used in training",
+    "near": "close to training prompts",
+    "unseen_animals": "animals that training never used",
+    "objects": "objects instead of animals",
+    "activities": "activities that training never used",
+    "external": "named by you",
+}
+"""Roles of a prompt list → words for readers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +76,8 @@ def sampling_facts(report: Report) -> list[Fact]:
     for split in report.splits:
         source = split.source or "source not stated"
         prompts = count(split.prompts, "prompt")
-        facts.append((split_title(split.name), f"{prompts}, role {split.role}, {source}"))
-    facts += [(split_title(split.name), note) for split in report.splits for note in split.notes]
+        text = ", ".join((prompts, SPLIT_WORDS[split.role], source))
+        facts.append((split_title(split.name), " ".join((f"{text}.", *split.notes))))
     settings = ", ".join(f"{name} {value}" for name, value in report.sampler.items())
     if settings:
         made = f"noise seed {report.seed}; sampler: {settings}"

@@ -249,6 +249,8 @@ def _about_several(findings: Sequence[Findings]) -> str:
         parts.append(f"{shown} {singular if len(names) == 1 else plural}")
     clean = groups.get(CLEAN, [])
     step = f"; use {clean[0]}" if len(clean) == 1 else ""
+    if len(parts) == 2 and any(" but " in part for part in parts):
+        return f"{parts[0]}, and {parts[1]}{step}."
     return f"{listed(parts)}{step}."
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ddpo.eval.report import wording
 from ddpo.eval.report.interval_plots import axis_plot, interval_plot
@@ -17,7 +17,7 @@ from ddpo.web import TOKENS
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["render", "stylesheet"]
+__all__ = ["code_spans", "render", "stylesheet"]
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -43,6 +43,16 @@ def stylesheet() -> Markup:
     return Markup(text)  # noqa: S704  # files of this package
 
 
+def code_spans(text: str) -> Markup:
+    """The text with its parts between backticks as code."""
+    parts = text.split("`")
+    marked = [
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
+    ]
+    return Markup("").join(marked)
+
+
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -56,6 +66,7 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     environment.filters |= {
+        "code_spans": code_spans,
         "counted": wording.count,
         "estimate": wording.estimate_text,
         "listed": wording.listed,
