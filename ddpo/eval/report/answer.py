@@ -76,6 +76,8 @@ def _training_part(reward: str, gain: Gain) -> str:
     paired = gain.paired
     verdict = _verdict(paired.gain)
     prompts = count(paired.gain.clusters, "training prompt")
+    if paired.gain.clusters == 1:
+        prompts = "only training prompt"
     change = f"On the {prompts} of {split_title(gain.split)}, {reward} {verdict}"
     if verdict == UNSCORED:
         return f"{change}."

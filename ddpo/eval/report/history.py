@@ -223,6 +223,9 @@ def _marked_points(
 def _rows(history: RunHistory, rewards: Sequence[str]) -> list[TableRow]:
     rows = []
     for point in history.points:
+        if point.iteration == 0:
+            rows.append(TableRow((_checkpoint(0), *("0" for _ in range(2 + len(rewards))))))
+            continue
         gains = [estimate_text(point.gains[r]) if r in point.gains else "–" for r in rewards]
         queries = str(point.queries) if point.queries >= 0 else "–"
         name = _checkpoint(point.iteration)
