@@ -237,7 +237,7 @@ def test_no_evidence_has_a_raw_id_of_the_base_model() -> None:
     history = replace(report.courses[0], peaks=tuple(peaks))
     found = assess_hacking("run", gains, roles, (), (), history)
     texts = " ".join([found.text, *(one.text for one in found.evidence)])
-    assert "plausibility to the base model was best at iteration 4" in texts
+    assert "By plausibility to the base model, iteration 4 was best" in texts
     assert not re.search("base_fit|prompt_evidence", texts)
     renamed = replace(
         report,

@@ -271,8 +271,8 @@ def _history(history: RunHistory | None, roles: Mapping[str, str]) -> Evidence:
         and peak.onset_iteration >= 0
     ]
     texts = [
-        f"{reward_title(one.reward)} was best at iteration {one.best_iteration} and is "
-        f"significantly below that from iteration {one.onset_iteration} on."
+        f"By {reward_title(one.reward)}, iteration {one.best_iteration} was best, and iteration "
+        f"{one.onset_iteration} is the first that is significantly below it."
         for one in turned
     ] or ["No held-out reward rose first and then fell significantly below its best."]
     if history.hacking_from >= 0:

@@ -17,6 +17,7 @@ FEW_ITERATIONS: Final = 4  # the shortest runs of docs/generalisation.md with a 
 PART: Final = 0.5  # a smaller share is a transfer in part
 LEAKED: Final = 0.1  # share of leaked prompts from which a transfer proves little
 LISTS_SHOWN: Final = 3
+SLASH: Final = "\N{NO-BREAK SPACE}/ "
 NAMES_SHOWN: Final = 4
 
 
@@ -136,7 +137,7 @@ def _shares(shares: Sequence[float]) -> str:
     if any(math.isnan(share) for share in shares):
         return ""
     if len(shares) <= LISTS_SHOWN:
-        return f" ({' / '.join(percent(share) for share in shares)})"
+        return f" ({SLASH.join(percent(share) for share in shares)})"
     low = percent(min(shares)).split("\N{NO-BREAK SPACE}")[0]
     return f" ({low} to {percent(max(shares))} on {len(shares)} lists)"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -53,6 +54,11 @@ def code_spans(text: str) -> Markup:
     return Markup("").join(marked)
 
 
+def unbroken(text: str) -> str:
+    """The text without a line break between a number and its percent sign."""
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)
+
+
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -73,6 +79,7 @@ def _environment() -> Environment:
         "reward_title": wording.reward_title,
         "shortened": wording.shortened,
         "split_title": wording.split_title,
+        "unbroken": unbroken,
     }
     environment.globals |= {
         "axis_plot": axis_plot,

@@ -28,13 +28,13 @@ from ddpo.stats.paired import Estimate
 __all__ = ["Panel", "PlotPoint", "RootScale", "Series", "panel_plot", "reward_curve"]
 
 WIDTH: Final = 440
-HEIGHT: Final = 236
+HEIGHT: Final = 250
 TICK_ROOM: Final = 48.0
 LEFT: Final = 58.0
 START: Final = LEFT + 14.0  # x of 0 in a panel, where a ring has room beside the axis
 RIGHT: Final = 426.0
-TOP: Final = 34.0
-BOTTOM: Final = 190.0
+TOP: Final = 48.0
+BOTTOM: Final = 204.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +117,8 @@ def panel_plot(series: Sequence[Series], panel: Panel) -> Markup:
 def _onset(onset: PlotPoint, x: Scale) -> list[Markup]:
     place = x(onset.x)
     return [
-        line(place, TOP - 6, place, BOTTOM, "onset"),
-        _note(place, TOP - 9, onset.name, "note strong"),
+        line(place, TOP - 17, place, BOTTOM, "onset"),
+        _note(place, TOP - 20, onset.name, "note strong"),
     ]
 
 
@@ -128,7 +128,7 @@ def _best(best: PlotPoint, x: Scale, y: Scale) -> list[Markup]:
     top = min(above, y(estimate.mean) - 13)
     return [
         circle(x(best.x), y(estimate.mean), 9, "ring"),
-        _note(x(best.x), max(top, TOP - 2), best.name, "note"),
+        _note(x(best.x), max(top, TOP - 5), best.name, "note"),
     ]
 
 
