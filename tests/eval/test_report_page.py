@@ -148,6 +148,7 @@ def test_backticks_of_a_word_are_code_and_markup_stays_text() -> None:
     [
         (-2.01, -1.951, ("▲0.06", "up")),
         (26.1, 24.0, ("▼2.1", "down")),
+        (7.71, 58.04, ("▲50.3", "up")),
         (0.5, 0.5, ("=0.000", "")),
         (2.0, 2.0004, ("▲0.0004", "up")),  # smaller than the decimals of its scores
         (1e-7, 3e-7, ("▲2e-07", "up")),

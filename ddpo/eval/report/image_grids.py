@@ -177,7 +177,7 @@ def _change(before: float, after: float) -> tuple[str, str]:
     if math.isnan(change):
         return "", ""
     scores = (number(before), number(after))
-    decimals = max(len(score.partition(".")[2]) for score in scores)
+    decimals = min(len(score.partition(".")[2]) for score in scores)
     size = f"{abs(change):.{decimals}f}"
     if any("e" in score for score in scores) or (change and float(size) == 0):
         size = number(abs(change), 1)
