@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from PIL import Image
 from report_fixture import make
 
 from ddpo.eval.report.html import render_html
@@ -312,3 +313,21 @@ def test_without_script_nothing_is_missing(browser: Any, pages: Mapping[str, Pat
         summary.focus()
         page.keyboard.press("Enter")
         assert page.locator("details[open] .guide, details.guide[open]").count() == 1
+
+
+def test_the_screenshot_of_the_readme_ends_below_the_findings(
+    pages: Mapping[str, Path], tmp_path: Path
+) -> None:
+    tool = ROOT / "tools" / "report_screenshot.py"
+    code = (
+        f"import sys; sys.path.insert(0, {str(tool.parent)!r}); from pathlib import Path; "
+        f"from report_screenshot import screenshot; "
+        f"screenshot(Path({str(pages['real'])!r}), Path('shot.webp'))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    with Image.open(tmp_path / "shot.webp") as shot:
+        assert shot.format == "WEBP"
+        assert shot.width == 1280
+        assert 500 < shot.height < 1300
+        colours = shot.convert("RGB").crop((620, 300, 1240, shot.height - 100)).getcolors(10**6)
+        assert len(colours) > 1000  # the images of the run history

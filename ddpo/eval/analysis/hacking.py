@@ -246,7 +246,8 @@ def _kept(kind: str, ratios: Sequence[_Ratio]) -> Evidence:
     if not measured:
         return Evidence(kind, "not measured", f"It takes {VARIETY[kind]}.")
     least = min(measured, key=lambda one: one.high)
-    text = f"The smallest: {least.name} on {split_title(least.split)}, {least} of the base model's."
+    where = f"{least.name} on {split_title(least.split)}"
+    text = f"The smallest ratio is that of {where}, {least} of the base model's."
     return Evidence(kind, _grade_kept(least.high), text)
 
 
