@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ddpo.eval.inputs.splits import Role
 from ddpo.eval.report.data import Report, RewardFacts
 from ddpo.eval.report.selection import reward_role, reward_unit
 from ddpo.eval.report.table_views import TableRow
@@ -30,7 +29,7 @@ CARD_FACTS: Final = {
     "code_licence": "licence of the code",
 }
 """Fields of a card that are shown → their names for readers."""
-SPLIT_WORDS: Final[Mapping[Role, str]] = {
+SPLIT_WORDS: Final = {
     "seen": "used in training",
     "near": "close to training prompts",
     "unseen_animals": "animals that training never used",
@@ -76,7 +75,7 @@ def sampling_facts(report: Report) -> list[Fact]:
     for split in report.splits:
         source = split.source or "source not stated"
         prompts = count(split.prompts, "prompt")
-        text = ", ".join((prompts, SPLIT_WORDS[split.role], source))
+        text = ", ".join((prompts, SPLIT_WORDS.get(split.role, split.role), source))
         facts.append((split_title(split.name), " ".join((f"{text}.", *split.notes))))
     settings = ", ".join(f"{name} {value}" for name, value in report.sampler.items())
     if settings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -97,7 +97,10 @@ def diversity_views(report: Report) -> list[ChangesView]:
     """Diversity and prompt dependence as ratios, tuned over base; without those not measured."""
     diversity = [(f"{one.measure}, {SCOPES[one.scope]}", one) for one in report.diversity]
     dependence = [(TESTS.get(one.test, one.test), one) for one in report.dependence]
-    titled = {"Diversity": diversity, "Prompt dependence": dependence}
+    titled: Mapping[str, Sequence[tuple[str, Change]]] = {
+        "Diversity": diversity,
+        "Prompt dependence": dependence,
+    }
     return [
         _ratios_view(report, title, changes)
         for title, changes in titled.items()
