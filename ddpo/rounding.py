@@ -10,6 +10,7 @@ __all__ = ["number", "rounded", "rounded_range"]
 DIGITS: Final = 3  # significant digits of a number without an interval
 LARGE: Final = 1e6  # from here on, and below SMALL, numbers have an exponent
 SMALL: Final = 1e-4
+ERROR: Final = 1e-9  # share of a number below which a width is an error of arithmetic
 
 
 def number(value: float, digits: int = DIGITS, signed: bool = False) -> str:
@@ -32,16 +33,16 @@ def rounded(value: float, low: float, high: float, signed: bool = False) -> str:
     Args:
         value: number to write: an estimate, an end of its interval, or a score beside it.
         low: lower end of the 95 % interval.
-        high: upper end of the interval; NaN, infinite or equal to `low` where there is none.
+        high: upper end of the interval; NaN, infinite or next to `low` where there is none.
         signed: True for a plus sign before positive numbers.
 
     Source: two digits of the uncertainty, JCGM 100:2008 (GUM), section 7.2.6.
     """
     width = abs(high - low)
-    if not math.isfinite(value) or not math.isfinite(width) or width == 0:
+    largest = max(abs(value), abs(low), abs(high))
+    if not math.isfinite(value) or not math.isfinite(width) or width <= ERROR * largest:
         return number(value, signed=signed)
     place = int(f"{width:.1e}".partition("e")[2]) - 1  # power of ten of the second digit
-    largest = max(abs(value), abs(low), abs(high))
     if not SMALL <= largest < LARGE:
         return _with_exponent(value, place, signed)
     size = abs(value) if place < 0 else 10**place * round(abs(value) / 10**place)

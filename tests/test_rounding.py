@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +31,7 @@ INF = math.inf
         (-0.31, -0.9, 0.3, "−0.3"),
         (4e-7, -1e-7, 9e-7, "4e-07"),  # tiny: width 1.0e-06
         (4e-9, -1e-7, 9e-7, "0"),
+        (-2.3 - 3e-16, -2.3 - 7e-16, -2.3 + 4e-16, "−2.30"),  # a width of arithmetic alone
         (-6e-8, -1e-7, 9e-7, "−1e-07"),
         (3.21e9, 3.0e9, 3.42e9, "3.21e+09"),  # huge: width 4.2e+08
         (3.0e6, 1e5, 5.9e6, "3.0e+06"),
@@ -72,3 +76,32 @@ def test_any_size_is_within_half_a_unit_of_the_second_digit(exponent: int) -> No
     text = rounded(value, low, high)  # width 3.5: the second digit is a tenth
     assert abs(float(text) - value) <= 0.0501 * 10.0**exponent
     assert len(text) <= 9
+
+
+@pytest.mark.parametrize("page", ["generalisation.md", "reading-a-report.md"])
+def test_the_pages_end_a_gain_at_the_second_digit_of_its_interval(page: str) -> None:
+    """Read from the text alone: the last digit of all three numbers is that of the width."""
+    text = (Path(__file__).parents[1] / "docs" / page).read_text(encoding="utf-8")
+    found = re.findall(r"([+−][\d.]+) \(([+−][\d.]+) to ([+−][\d.]+)\)", text)
+    assert found
+    for numbers in found:
+        values = [Decimal(one.replace("−", "-")) for one in numbers]
+        width = values[2] - values[1]
+        digits = {one.as_tuple().exponent for one in values}
+        assert len(digits) == 1, numbers
+        assert 9 <= width.scaleb(-digits.pop()) <= 100, numbers  # 10 to 99 of its last digit
+
+
+def test_the_tool_writes_a_gain_as_the_report_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
+    monkeypatch.syspath_prepend(Path(__file__).parent / "eval")
+    from archetypes import ARCHETYPES, report_of
+    from generalisation import gains_table
+
+    table = gains_table(report_of(*ARCHETYPES["healthy"]))
+    cells = table.splitlines()[-1].strip("| ").split(" | ")
+    assert cells[0] == "proxy"
+    assert len(cells) == 4
+    for cell, share in zip(cells[1:], ("", "; 94\u00a0%", "; 85\u00a0%"), strict=True):
+        number = r"\+\d\.\d\d\d"
+        assert re.fullmatch(rf"{number} \({number} to {number}\){share}", cell)

@@ -22,6 +22,7 @@ from ddpo.eval import EvalConfig, Report, load_report
 from ddpo.eval.analysis.history import RunHistory
 from ddpo.eval.inputs.models import BASE
 from ddpo.eval.plan import plan
+from ddpo.eval.report.wording import estimate_text, number, percent
 from ddpo.eval.runner import run_evaluation
 from ddpo.io.atomic import atomic_path, write_text
 
@@ -131,7 +132,7 @@ def gains_table(report: Report) -> str:
         for split in SPLITS:
             share = ""
             if split in shares and not shares[split].reason:
-                share = f"; {shares[split].ratio:.0%}"
+                share = f"; {percent(shares[split].ratio)}"
             cells.append(_own_gain(report, model.name, model.trained_on, split) + share)
         lines.append(f"| {model.trained_on} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -144,7 +145,7 @@ def _own_gain(report: Report, model: str, reward: str, split: str) -> str:
         for g in report.gains
         if (g.model, g.split, g.reward) == (model, split, reward)
     )
-    return f"{_number(gain.mean)} ({_number(gain.low)}, {_number(gain.high)})"
+    return estimate_text(gain)
 
 
 def matrix(report: Report) -> str:
@@ -157,7 +158,7 @@ def matrix(report: Report) -> str:
             for g in report.gains
             if (g.model, g.split) == (model.name, "unseen_animals")
         }
-        cells = " | ".join(_number(found[reward]) for reward in rewards)
+        cells = " | ".join(number(found[reward], signed=True) for reward in rewards)
         lines.append(f"| {model.trained_on} | {cells} |")
     return "\n".join(lines)
 
@@ -176,8 +177,8 @@ def history_table(report: Report, history: RunHistory) -> str:
             str(point.iteration),
             f"{point.queries:,}",
             f"{math.sqrt(point.kl.mean):.0f}",
-            _number(point.gains[history.trained_on].mean),
-            f"{shown:.0%}".replace("-", "−"),
+            number(point.gains[history.trained_on].mean, signed=True),
+            percent(shown),
             f"{error:.2f} ×",
             signs.grade,
         )
@@ -234,10 +235,6 @@ def image_sheets(reports: Mapping[str, Report]) -> dict[str, Image.Image]:
         "history-incompressibility": image_rows(folder / "trained", stages, ["animals"], 15),
         "healthy": image_rows(folder / "healthy", stopped, ["animals"], 15),
     }
-
-
-def _number(value: float) -> str:
-    return f"{value:+.3g}".replace("-", "−")
 
 
 def main(

@@ -1,58 +1,54 @@
 """Writes the README's screenshot of a report: `python tools/report_screenshot.py REPORT.html`.
 
-The report of `make demo` is runs/demo/eval/iteration-000010/report.html. Chromium renders the page,
-and its upper part goes to docs/figures/report.webp.
+The report of `make demo` is runs/demo/eval/iteration-000010/report.html. Chromium renders the page.
+Its sentence, the findings behind it and the run history go to docs/figures/report.webp.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "report.webp"
 WIDTH = 1280  # pixels
-HEIGHT = 1360  # pixels: the answer, the images side by side, the first table of gains
+MARGIN = 20  # pixels below the findings
 
 
 def screenshot(page: Path, to: Path) -> None:
-    """Writes the upper part of an HTML page as a WebP image.
+    """Writes the upper part of a report, down to the end of its findings, as a WebP image.
 
     Args:
         page: Path of the HTML file.
         to: Path of the image to write.
 
     Raises:
-        FileNotFoundError: There is no Chromium on this machine.
-        subprocess.CalledProcessError: Chromium failed.
+        FileNotFoundError: There is no such page, or no Chromium on this machine.
     """
-    browser = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
+    if not page.is_file():
+        raise FileNotFoundError(f"no such report: {page}")
+    browsers = ("chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, map(shutil.which, browsers)), None)
     if browser is None:
         raise FileNotFoundError("no Chromium on this machine: apt-get install chromium")
-    with tempfile.TemporaryDirectory() as folder:
-        rendered = Path(folder) / "page.png"
-        options = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--hide-scrollbars",
-            f"--window-size={WIDTH},{HEIGHT}",
-        ]
-        subprocess.run(
-            [browser, *options, f"--screenshot={rendered}", page.resolve().as_uri()],
-            check=True,
-            timeout=120,
-        )
-        with Image.open(rendered) as image:
-            image.convert("RGB").save(to, "WEBP", quality=80, method=6)
+    with sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        view = running.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme="light")
+        view.goto(page.resolve().as_uri())
+        for image in view.locator(".answers img").all():
+            image.evaluate("image => image.decode()")
+        box = view.locator(".answers").bounding_box()
+        if box is None:
+            raise FileNotFoundError(f"{page} is not a report: it has no findings")
+        clip = {"x": 0, "y": 0, "width": WIDTH, "height": round(box["y"] + box["height"]) + MARGIN}
+        png = view.screenshot(full_page=True, clip=clip)
+        running.close()
+    with Image.open(io.BytesIO(png)) as shot:
+        shot.convert("RGB").save(to, "WEBP", quality=80, method=6)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, Final
 
 import typer
@@ -54,7 +54,8 @@ def _printable_mistakes() -> Iterator[None]:
     except Exception as error:
         message = getattr(error, "message", None)
         if isinstance(message, str) and not isinstance(error, DdpoError):
-            error.message = without_controls(message)  # type: ignore[attr-defined]
+            with suppress(AttributeError):  # errors of templates cannot be changed
+                error.message = without_controls(message)  # type: ignore[attr-defined]
         raise
 
 

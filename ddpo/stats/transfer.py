@@ -108,7 +108,7 @@ def _share(gain: Estimate, other: Estimate, bottom: Floats, top: Floats) -> Tran
         interval = "is unknown (fewer than two prompts)"
         if not math.isnan(gain.low):
             interval = f"({rounded_range(gain.low, gain.high)}) covers 0"
-        return _no_ratio(f"the interval of the gain on seen prompts {interval}")
+        return _no_ratio(f"the interval of the gain on training prompts {interval}")
     if other.clusters < 2:
         return _no_ratio("fewer than two held-out prompts could be scored")
     with np.errstate(divide="ignore"):

@@ -336,8 +336,8 @@ def test_best_and_onset_stand_at_their_checkpoints(page: tuple[str, Page], repor
             assert (place - places[0]) / (places[-1] - places[0]) == pytest.approx(
                 math.sqrt(value / values[-1]), abs=1e-3
             )
-    assert "Strong signs of reward hacking start at <b>iteration 20</b>." in text
-    assert text.count("Strong signs of reward hacking start") == 1
+    start = "From <b>iteration 20</b> on, every examined checkpoint has strong signs"
+    assert text.count(start) == text.count("every examined checkpoint has strong signs") == 1
     assert "onset: iteration 20" in plots[0][1]
     assert "best: iteration 10" in plots[0][1]
 
@@ -436,11 +436,12 @@ def test_colours_have_contrast(scheme: str) -> None:
             )
     pairs = [
         (text, ground)
-        for text in ("ink", "soft", "seen", "held", "best", "up", "down", "watch")
+        for text in ("ink", "soft", "accent", "seen", "held", "best", "up", "down", "watch")
         for ground in ("bg", "panel")
     ]
     for text, ground in [
         *pairs,
+        ("on-accent", "accent"),
         ("ink", "notice"),
         ("up", "rise-bg"),
         ("down", "fall-bg"),
@@ -511,8 +512,8 @@ def test_the_answer_gives_the_grade_with_its_strongest_evidence(report: Report) 
         "Strong signs of reward hacking: held-out rewards, artefacts, prompt dependence and "
         "run history. Strongest"
     )
-    assert " Strongest evidence, held-out rewards: pickscore fell by 1.6 (1.2 to 2.0)" in hacked
-    assert " Strongest evidence, artefacts: saturation moved" in answer(report, "aesthetic-1")[2]
+    assert " Strongest evidence (held-out rewards): pickscore fell by 1.6 (1.2 to 2.0)" in hacked
+    assert " Strongest evidence (artefacts): saturation moved" in answer(report, "aesthetic-1")[2]
     healthy = answer(report, "aesthetic-2")[2]
     assert healthy == "No sign of reward hacking in 1 kinds of evidence."
     nothing = HackingAssessment("noisy", "not measured", "Nothing was.", ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 import shlex
 from dataclasses import replace
@@ -12,19 +13,25 @@ from pathlib import Path
 
 import pytest
 import typer
+from archetypes import ARCHETYPES, report_of
 from PIL import Image
 from report_fixture import make
 from test_render import Page
 from test_render import _only as only
 
 from ddpo.cli.evaluate import compare_command, evaluate_command
+from ddpo.eval.analysis.history import RunHistory
 from ddpo.eval.analysis.tables import Pair
 from ddpo.eval.command import command_line
 from ddpo.eval.config import EvalConfig
+from ddpo.eval.report import image_grids
 from ddpo.eval.report.data import Report, dated, save_report
 from ddpo.eval.report.findings import answer_values
-from ddpo.eval.report.history_strip import milestones
+from ddpo.eval.report.history_strip import Milestones, milestones
 from ddpo.eval.report.html import render_html
+from ddpo.eval.report.interval_plots import Axis, Mark, axis_plot
+from ddpo.eval.report.svg import tick_text
+from ddpo.eval.report.templating import code_spans
 from ddpo.eval.report.terms import TERMS
 
 DAY = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -109,6 +116,65 @@ def test_milestones_are_marked_at_their_columns(page: str) -> None:
     assert ["hacking starts" in column for column in columns] == [False, False, True, False]
 
 
+def test_a_decline_is_not_called_hacking(tmp_path: Path) -> None:
+    report = report_of(*ARCHETYPES["a held-out reward rose first and then fell"])
+    history = report.courses[0]
+    assert milestones(report, history) == Milestones(hacking=-1, decline=8, recommended=4)
+    gamed = report_of(*ARCHETYPES["gamed, with an earlier good checkpoint"])
+    assert milestones(gamed, gamed.courses[0]) == Milestones(hacking=6, decline=-1, recommended=2)
+    pairs = _pairs_of_points(history, tmp_path)
+    page = render_html(report, pairs, tmp_path)
+    columns = re.findall(r"<li.*?</li>", page.split('<ol class="milestones"')[1], re.DOTALL)
+    assert ["decline starts" in column for column in columns[:4]] == [False, False, False, True]
+    assert "hacking starts" not in page
+
+
+def _pairs_of_points(history: RunHistory, folder: Path) -> list[Pair]:
+    """One pair for every checkpoint, with the same grey image."""
+    Image.new("RGB", (8, 8), "grey").save(folder / "image.png")
+    scores = {"proxy": 0.5}
+    return [
+        Pair(point.model, "animals", "id", "a cat", 0, "image.png", "image.png", scores, scores)
+        for point in history.points[1:]
+    ]
+
+
+def test_backticks_of_a_word_are_code_and_markup_stays_text() -> None:
+    assert code_spans("a `b` <i> `c<`") == "a <code>b</code> &lt;i&gt; <code>c&lt;</code>"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        (-2.01, -1.951, ("▲0.06", "up")),
+        (26.1, 24.0, ("▼2.1", "down")),
+        (7.71, 58.04, ("▲50.3", "up")),
+        (0.5, 0.5, ("=0.000", "")),
+        (2.0, 2.0004, ("▲0.0004", "up")),  # smaller than the decimals of its scores
+        (1e-7, 3e-7, ("▲2e-07", "up")),
+        (math.nan, 1.0, ("", "")),
+    ],
+)
+def test_a_change_has_the_decimals_of_its_scores(
+    before: float, after: float, shown: tuple[str, str]
+) -> None:
+    assert image_grids._change(before, after) == shown
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.42, 0.45), (-2.1, 1.9), (-0.106, 0.0), (0.4, 2.1)])
+def test_an_axis_has_three_numbers_or_more_that_do_not_touch(low: float, high: float) -> None:
+    axis = Axis.over([Mark((low + high) / 2, low, high, "seen")], 0.0, "gain")
+    drawn = re.findall(r'<text x="([\d.]+)" y="18.0"[^>]*>([^<]+)<', axis_plot(axis))
+    assert len(drawn) >= 3
+    for (left, number), (right, other) in zip(drawn, drawn[1:], strict=False):
+        assert float(right) - float(left) > 6.5 * (len(number) + len(other)) / 2
+
+
+def test_zero_has_no_exponent() -> None:
+    assert [tick_text(value, [0.0, 2e-5]) for value in (0.0, 2e-5)] == ["0", "2e−05"]
+    assert tick_text(0.0, [0.0]) == "0"
+
+
 def test_milestones_are_those_of_the_answer(made: tuple[Report, list[Pair], Path]) -> None:
     report = made[0]
     answers = {one["model"]: one for one in answer_values(report)["models"]}
@@ -117,7 +183,7 @@ def test_milestones_are_those_of_the_answer(made: tuple[Report, list[Pair], Path
         found = milestones(report, history)
         assert found.recommended == answer["use_iteration"]
         if answer["hacking_from"] >= 0:
-            assert found.onset == answer["hacking_from"]
+            assert found.hacking == answer["hacking_from"]
 
 
 def test_without_history_there_is_no_strip(made: tuple[Report, list[Pair], Path]) -> None:
@@ -135,7 +201,7 @@ def test_words_of_page_and_glossary_are_the_same(page: str) -> None:
     assert set(targets) <= ids
     for number, (name, text) in enumerate(TERMS.items(), 1):
         assert f'id="term-{number}"' in page
-        assert parsed.text.count(f"{name}: {text}") == 1
+        assert parsed.text.count(f"{name}: {text.replace('`', '')}.") == 1
 
 
 def test_a_page_of_the_default_size_fits_its_budget(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ddpo.eval.analysis.hacking import assess_hacking
 from ddpo.eval.command import command_line
 from ddpo.eval.config import EvalConfig
 from ddpo.eval.report.advice import Advice, Circumstances, advise
+from ddpo.eval.report.answer import answer
 from ddpo.eval.report.data import load_report, save_report
 from ddpo.eval.report.fail_if import parse_condition
 from ddpo.eval.report.html import render_html
@@ -127,6 +128,14 @@ def test_every_archetype_has_a_sentence() -> None:
 @pytest.mark.parametrize("name", SENTENCES)
 def test_the_sentence_by_hand(name: str) -> None:
     assert plain(report_of(*ARCHETYPES[name]).sentence) == SENTENCES[name]
+
+
+def test_a_clause_with_but_is_set_apart() -> None:
+    doubtful = Story("a", gains=BOTH, witness=-0.7)
+    sound = Story("b", gains=BOTH)
+    assert plain(report_of(doubtful, sound).sentence) == (
+        "a transfers its gain but is worth a look, and b transfers its gain; use b."
+    )
 
 
 def test_the_guide_has_every_sentence() -> None:
@@ -305,7 +314,7 @@ def test_no_evidence_has_a_raw_id_of_the_base_model() -> None:
     history = replace(report.courses[0], peaks=tuple(peaks))
     found = assess_hacking("run", gains, roles, (), (), history)
     texts = " ".join([found.text, *(one.text for one in found.evidence)])
-    assert "plausibility to the base model was best at iteration 4" in texts
+    assert "By plausibility to the base model, iteration 4 was best" in texts
     assert not re.search("base_fit|prompt_evidence", texts)
     renamed = replace(
         report,
@@ -385,3 +394,14 @@ def test_a_gain_within_the_noise_floor_has_no_share() -> None:
 def test_a_condition_is_met_or_cannot_be_decided(name: str, condition: str, is_met: bool) -> None:
     (decision,) = parse_condition(condition).decisions(report_of(*ARCHETYPES[name]))
     assert decision.is_met == is_met
+
+
+def test_the_answer_about_nothing_scored_counts_no_prompts() -> None:
+    training, held_out, _ = answer(report_of(*ARCHETYPES["unscorable"]), "run")
+    assert training == "On the training prompts of animals, proxy could not be scored."
+    assert held_out == (
+        "On held-out prompts, proxy could not be scored on unseen animals and on objects."
+    )
+    training = answer(report_of(*ARCHETYPES["one prompt"]), "run")[0]
+    assert training.startswith("On the only training prompt of animals, proxy cannot be judged")
+    assert "(no interval: one prompt)" in training

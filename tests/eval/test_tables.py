@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from ddpo.eval.analysis.tables import Pair, gain_table, matched_pairs, runs_table, transfer_table
+from ddpo.eval.analysis.tables import (
+    Pair,
+    gain_table,
+    matched_pairs,
+    runs_table,
+    transfer_table,
+    z_unit,
+)
 from ddpo.eval.generate.samples import Row
 from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.inputs.splits import Split
@@ -212,3 +219,17 @@ def test_runs_that_differ_in_their_seed_alone_are_judged_together() -> None:
 def test_runs_that_differ_in_more_are_not(other: ModelFacts) -> None:
     pairs = matched_pairs(_rows({"a": 1.0, "b": 1.5}))
     assert runs_table(pairs, [_model("a", 0), other], SPLITS, REWARDS) == ()
+
+
+def test_a_spread_of_rounding_errors_is_no_unit() -> None:
+    """Plain base images have equal scores but for rounding; a change would be 1e15 of these."""
+    prompts = ["a", "a", "b", "b"]
+    base = np.array([0.3, 0.1 + 0.2, 0.3, 0.1 + 0.2])
+    assert base[0] != base[1]
+    assert math.isnan(z_unit(base, np.full(4, 0.25), prompts))
+    assert math.isnan(z_unit(np.full(4, 0.3), np.full(4, 0.25), prompts))
+    spread = z_unit(base + np.array([0, 0.002, 0, 0.002]), np.full(4, 0.25), prompts)
+    assert spread == pytest.approx(0.002 / math.sqrt(2))
+    assert z_unit(np.array([1.0, 3.0, math.nan, 5.0]), np.zeros(4), prompts) == pytest.approx(
+        math.sqrt(2)
+    )

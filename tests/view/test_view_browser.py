@@ -96,11 +96,21 @@ def test_keys_prompts_of_markup_and_a_narrow_page(tmp_path: Path) -> None:
         page.click("button:text('Reward')")
         names = page.eval_on_selector_all("tbody th", "all => all.map(one => one.textContent)")
         assert names == ["two", "one"]  # rewards 2 and 3
+        heads = page.locator("thead th:visible").all_inner_texts()
+        assert "Samples" in heads
+        assert "Reward hacking" not in heads  # no run has an evaluation
+        page.evaluate("document.querySelector('.scroll').scrollLeft = 999")
+        assert page.locator("tbody th").first.bounding_box()["x"] == 16  # it stays in view
         page.click("tbody a:text('one')")
         page.wait_for_selector("ul.cells img")
         assert page.text_content("output").startswith("3 ")
+        for plot in page.locator("figure svg").all():
+            levels = plot.locator("text.tick[text-anchor=end]").all_text_contents()
+            assert len(levels) > 1
+            decimals = {len(level.partition(".")[2]) for level in levels if level != "0"}
+            assert len(decimals) == 1
         page.keyboard.press("ArrowLeft")
-        assert page.text_content("output").startswith("0 ")
+        assert page.text_content("output") == "0 · base model"
         page.keyboard.press("End")
         assert page.text_content("output").startswith("3 ")
         captions = page.eval_on_selector_all(

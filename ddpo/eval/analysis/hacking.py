@@ -256,7 +256,8 @@ def _kept(kind: str, ratios: Sequence[_Ratio]) -> Evidence:
     if not measured:
         return Evidence(kind, "not measured", f"It takes {VARIETY[kind]}.")
     least = min(measured, key=lambda one: one.high)
-    text = f"The smallest: {least.name} on {split_title(least.split)}, {least} of the base model's."
+    where = f"{least.name} on {split_title(least.split)}"
+    text = f"The smallest ratio is that of {where}, {least} of the base model's."
     return Evidence(kind, _grade_kept(least.high), text)
 
 
@@ -281,13 +282,14 @@ def _history(history: RunHistory | None, roles: Mapping[str, str]) -> Evidence:
         and peak.onset_iteration >= 0
     ]
     texts = [
-        f"{reward_title(one.reward)} was best at iteration {one.best_iteration} and is "
-        f"significantly below that from iteration {one.onset_iteration} on."
+        f"By {reward_title(one.reward)}, iteration {one.best_iteration} was best, and iteration "
+        f"{one.onset_iteration} is the first that is significantly below it."
         for one in turned
     ] or ["No held-out reward rose first and then fell significantly below its best."]
-    strong = next((one for one in history.signs if one.grade == "strong signs"), None)
-    if strong is not None:
-        texts.append(f"Strong signs begin at iteration {strong.iteration} of the examined ones.")
+    if history.hacking_from >= 0:
+        texts.append(
+            f"From iteration {history.hacking_from} on, every examined checkpoint has strong signs."
+        )
     return Evidence(RUN_HISTORY, "watch" if turned else "no sign", " ".join(texts))
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ddpo.errors import ConfigError
 from ddpo.eval.analysis.history_fit import OverOptimisationFit, fit_over_optimisation
 from ddpo.eval.analysis.onset import find_onset
-from ddpo.eval.analysis.tables import Pair, differences
+from ddpo.eval.analysis.tables import Pair, differences, z_unit
 from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.stats.best_of_n import BaseScores, BestOfN, against_best_of_n, best_of_n_curve
-from ddpo.stats.paired import Estimate, clustered_mean, within_prompt_sd
+from ddpo.stats.paired import Estimate, clustered_mean
 
 __all__ = [
     "CheckpointAssessment",
@@ -101,6 +101,16 @@ class RunHistory:
     beats_best_of: str
     signs: tuple[CheckpointAssessment, ...] = ()
     fits: tuple[OverOptimisationFit, ...] = ()
+
+    @property
+    def hacking_from(self) -> int:
+        """The iteration from which on every examined checkpoint has strong signs; -1: none."""
+        begins = -1
+        for one in reversed(self.signs):
+            if one.grade != "strong signs":
+                break
+            begins = one.iteration
+        return begins
 
 
 def run_history(
@@ -226,7 +236,7 @@ def _best_point(oriented: Floats, prompts: Sequence[str]) -> int:
     z_gains: list[list[float]] = []
     for column in range(oriented.shape[2]):
         scores = oriented[..., column]
-        spread = within_prompt_sd(scores[0], prompts)
+        spread = z_unit(scores[0], scores - scores[0], prompts)
         if spread > 0:
             z_gains.append(
                 [clustered_mean(row - scores[0], prompts).mean / spread for row in scores]

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +39,12 @@ __all__ = [
     "matched_pairs",
     "runs_table",
     "transfer_table",
+    "z_unit",
 ]
 
 Floats = NDArray[np.float64]
+
+ROUNDING: Final = 1e-9  # share of a change below which a spread is an error of rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,13 +256,27 @@ def _gains(pairs: Sequence[Pair], rewards: Sequence[str]) -> list[tuple[PairedGa
     """
     base, tuned = _scores(pairs, rewards)
     prompts = [pair.prompt_id for pair in pairs]
-    spreads = [within_prompt_sd(column, prompts) for column in base.T]
-    scales = [spread if spread > 0 else math.nan for spread in spreads]
+    changes = tuned - base
     z = [
-        clustered_mean((tuned - base)[:, column] / scale, prompts)
-        for column, scale in enumerate(scales)
+        clustered_mean(change / z_unit(scores, change, prompts), prompts)
+        for scores, change in zip(base.T, changes.T, strict=True)
     ]
     return list(zip(paired_gains(base, tuned, prompts), z, strict=True))
+
+
+def z_unit(base: Floats, changes: Floats, prompts: Sequence[str]) -> float:
+    """The base model's spread within a prompt, the unit of a z-gain; NaN if there is none.
+
+    A spread that is a billionth of the changes is the rounding error of equal scores.
+
+    Args:
+        base: scores of the base model, `[n]`; NaN where there is none.
+        changes: changes of these scores, `[n]` or `[models, n]`.
+        prompts: prompt of each score, `[n]`.
+    """
+    spread = within_prompt_sd(base, prompts)
+    known = np.abs(changes[np.isfinite(changes)])
+    return spread if spread > ROUNDING * known.max(initial=0.0) else math.nan
 
 
 def _transfers(

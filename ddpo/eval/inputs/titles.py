@@ -10,11 +10,12 @@ REWARD_TITLES: Final = {
     "base_fit": "plausibility to the base model",
     "prompt_evidence": "prompt recognisability",
 }
+SPLIT_TITLES: Final = {"prompts": "the given prompts"}  # the prompts of images without a list
 
 
 def split_title(name: str) -> str:
     """The name of a prompt list for readers."""
-    return name.replace("_", " ")
+    return SPLIT_TITLES.get(name, name.replace("_", " "))
 
 
 def reward_title(id: str) -> str:

@@ -76,6 +76,8 @@ def _training_part(reward: str, gain: Gain) -> str:
     paired = gain.paired
     verdict = _verdict(paired.gain)
     prompts = count(paired.gain.clusters, "training prompt")
+    if paired.gain.clusters < 2:
+        prompts = "only training prompt" if paired.gain.clusters else "training prompts"
     change = f"On the {prompts} of {split_title(gain.split)}, {reward} {verdict}"
     if verdict == UNSCORED:
         return f"{change}."
@@ -106,7 +108,8 @@ def _held_out_sentence(
     changes = "; it ".join(f"{verdict} {places}" for verdict, places in findings.items())
     if has_risen:
         return f"The gain was not seen to carry over to held-out prompts: {reward} {changes}."
-    reasons = _reasons(report, held_out[0])
+    is_scored = any(gain.paired.gain.n for gain in (*training, *held_out))
+    reasons = _reasons(report, held_out[0]) if is_scored else []
     return " ".join([f"On held-out prompts, {reward} {changes}.", *reasons])
 
 
@@ -145,7 +148,7 @@ def _hacking_sentence(report: Report, model: str) -> str:
     evidence = strongest(assessment.evidence)
     if evidence is None or assessment.grade not in ("strong signs", "watch"):
         return assessment.text
-    return f"{assessment.text} Strongest evidence, {evidence.kind}: {evidence.text}"
+    return f"{assessment.text} Strongest evidence ({evidence.kind}): {evidence.text}"
 
 
 def _size(estimate: Estimate) -> str:

@@ -57,7 +57,7 @@ def findings_of(report: Report, model: ModelFacts) -> Findings:
     grade = assessment.grade if assessment else "not measured"
     kinds = tuple(one.kind for one in evidence if one.grade == grade)
     history = _history_of(report, model)
-    begins = onset_of_hacking(history) if grade == "strong signs" else -1
+    begins = history.hacking_from if history and grade == "strong signs" else -1
     use = recommended_iteration(history, begins)
     declines = ""
     declines_from = -1
@@ -94,16 +94,6 @@ def change_of(estimate: Estimate) -> Change:
     if estimate.covers_zero:
         return "same"
     return "rose" if estimate.mean > 0 else "fell"
-
-
-def onset_of_hacking(history: RunHistory | None) -> int:
-    """The iteration from which on every examined checkpoint shows strong signs; -1: none."""
-    begins = -1
-    for one in reversed(history.signs if history else ()):
-        if one.grade != "strong signs":
-            break
-        begins = one.iteration
-    return begins
 
 
 def recommended_iteration(history: RunHistory | None, begins: int) -> int:

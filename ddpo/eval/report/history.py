@@ -53,7 +53,7 @@ class HistoryView:
     summary: str
     onsets: Sequence[str]  # sentences
     signs: Sequence[CheckpointAssessment]
-    first_strong: int | None  # iteration of the first strong signs of reward hacking
+    begins: int  # iteration from which on there are strong signs of reward hacking; -1: none
     panels: Sequence[PanelView]
     rewards: Sequence[str]  # titles of the columns of `rows`
     rows: Sequence[TableRow]
@@ -81,7 +81,6 @@ def _view(report: Report, history: RunHistory) -> HistoryView:
     ids = {reward.id for reward in rewards}
     axes: tuple[AxisName, ...] = ("kl", "queries") if _has_kl(history) else ("queries",)
     peaks = [one for one in history.peaks if one.onset_iteration >= 0 and one.reward in ids]
-    strong = [signs.iteration for signs in history.signs if signs.grade == "strong signs"]
     measured = [reward.id for reward in report.rewards if _is_measured(history, reward.id)]
     return HistoryView(
         run=history.run,
@@ -89,7 +88,7 @@ def _view(report: Report, history: RunHistory) -> HistoryView:
         summary=_summary(history),
         onsets=[_onset_sentence(peak) for peak in peaks],
         signs=history.signs,
-        first_strong=strong[0] if strong else None,
+        begins=history.hacking_from,
         panels=[_panel(report, history, reward, axis) for reward in rewards for axis in axes],
         rewards=[reward_title(id) for id in measured],
         rows=_rows(history, measured),
@@ -123,9 +122,14 @@ def _summary(history: RunHistory) -> str:
     trained_on = reward_title(history.trained_on) or "an unknown reward"
     split = split_title(history.split)
     sentences = [f"Gain over the base model on {split}; trained on {trained_on}."]
-    if history.best_iteration >= 0:
-        best = _checkpoint(history.best_iteration, "the base model itself")
-        sentences.append(f"By held-out rewards the best checkpoint is {best}.")
+    if history.best_iteration > 0:
+        best = _checkpoint(history.best_iteration)
+        sentences.append(f"On average over the held-out rewards, {best} is best.")
+    if history.best_iteration == 0:
+        sentences.append(
+            "On average over the held-out rewards, no examined checkpoint is better than the base "
+            "model."
+        )
     if history.best_of_verdict:
         sentences.append(history.best_of_verdict)
     if not _has_kl(history):
@@ -133,17 +137,17 @@ def _summary(history: RunHistory) -> str:
     return " ".join(sentences)
 
 
-def _checkpoint(iteration: int, base: str = "base model") -> str:
-    """The name of the checkpoint at an iteration; `base` for iteration 0."""
-    return f"iteration {iteration}" if iteration else base
+def _checkpoint(iteration: int) -> str:
+    """The name of the checkpoint at an iteration; 0 is the base model."""
+    return f"iteration {iteration}" if iteration else "base model"
 
 
 def _onset_sentence(peak: Peak) -> str:
-    best = _checkpoint(peak.best_iteration, "the base model itself")
+    best = _checkpoint(peak.best_iteration) if peak.best_iteration else "the base model"
     return (
-        f"{reward_title(peak.reward)} was best at {best} and significantly below that from "
-        f"iteration {peak.onset_iteration} on. "
-        f"At the end it was {estimate_text(peak.drop)} from its best."
+        f"By {reward_title(peak.reward)}, {best} is best, and iteration {peak.onset_iteration} is "
+        f"the first that is significantly below it. The last checkpoint is at "
+        f"{estimate_text(peak.drop)} from it."
     )
 
 
@@ -219,6 +223,9 @@ def _marked_points(
 def _rows(history: RunHistory, rewards: Sequence[str]) -> list[TableRow]:
     rows = []
     for point in history.points:
+        if point.iteration == 0:
+            rows.append(TableRow((_checkpoint(0), *("0" for _ in range(2 + len(rewards))))))
+            continue
         gains = [estimate_text(point.gains[r]) if r in point.gains else "–" for r in rewards]
         queries = str(point.queries) if point.queries >= 0 else "–"
         name = _checkpoint(point.iteration)

@@ -30,15 +30,16 @@ Scored = Mapping[str, Pair]
 
 @dataclass(frozen=True, slots=True)
 class Milestones:
-    """Two iterations of a run history; -1: none.
+    """Iterations of a run history; -1: none.
 
     Attributes:
-        onset: first checkpoint of those at the end that all show strong signs of reward hacking, or
-            else the first one at which a held-out reward is significantly below its best.
+        hacking: first checkpoint of those at the end that all show strong signs of reward hacking.
+        decline: first checkpoint at which a held-out reward is significantly below its best.
         recommended: earlier checkpoint to use.
     """
 
-    onset: int
+    hacking: int
+    decline: int
     recommended: int
 
 
@@ -48,8 +49,9 @@ class StripColumn:
 
     label: str  # "base", or the iteration
     name: str  # the same in words
-    is_onset: bool
     is_recommended: bool
+    is_hacking: bool
+    is_decline: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,13 @@ def history_strips(
 
 
 def milestones(report: Report, history: RunHistory) -> Milestones:
-    """The onset of reward hacking in a run history, and the checkpoint to use, as in the answer."""
+    """The onset of reward hacking or of a decline, and the checkpoint to use, as in the answer."""
     last = history.points[-1].model
     model = next((one for one in report.compared if one.name == last), None)
     if model is None:
-        return Milestones(-1, -1)
+        return Milestones(-1, -1, -1)
     found = findings_of(report, model)
-    return Milestones(found.begins if found.begins >= 0 else found.declines_from, found.use)
+    return Milestones(found.begins, found.declines_from, found.use)
 
 
 def _strip(
@@ -123,8 +125,9 @@ def _strip(
         StripColumn(
             "base" if point.iteration == 0 else str(point.iteration),
             _title(point),
-            point.iteration == found.onset,
             point.iteration == found.recommended,
+            point.iteration == found.hacking,
+            point.iteration == found.decline,
         )
         for point in points
     ]
@@ -132,7 +135,7 @@ def _strip(
 
 
 def _chosen(points: Sequence[HistoryPoint], found: Milestones) -> list[HistoryPoint]:
-    """The base model, the last checkpoint, both milestones, and evenly spaced others."""
+    """The base model, the last checkpoint, the milestones, and evenly spaced others."""
     last = len(points) - 1
     places = [place for place, one in enumerate(points) if one.iteration in _iterations(found)]
     kept = {0, last, *places}
@@ -144,7 +147,7 @@ def _chosen(points: Sequence[HistoryPoint], found: Milestones) -> list[HistoryPo
 
 
 def _iterations(found: Milestones) -> set[int]:
-    return {found.onset, found.recommended}
+    return {found.hacking, found.decline, found.recommended}
 
 
 def _shared(

@@ -150,7 +150,7 @@ def _images(
 
 
 def _answer(report: Report, model: ModelFacts) -> AnswerView:
-    if model.trained_on:
+    if model.trained_on and model.kind != "images":
         facts = f"trained on {reward_title(model.trained_on)}"
     else:
         facts = f"scored by {reward_title(primary_reward(report, model.name))}"

@@ -132,18 +132,19 @@ class ImageGrids:
         """All images of the noise of `pair`, with their scores by `reward`."""
         by_model = self._of_noise[pair.split, pair.prompt_id, pair.index]
         score = pair.base.get(reward, math.nan)
-        shots = [self._shot(pair, "base", pair.base_image, score, math.nan)]
+        shots = [self._shot(pair, "base", pair.base_image, math.nan, score)]
         for model in self._report.compared:
             if other := by_model.get(model.name):
                 after = other.tuned.get(reward, math.nan)
-                change = after - other.base.get(reward, math.nan)
-                shots.append(self._shot(other, model.name, other.tuned_image, after, change))
+                before = other.base.get(reward, math.nan)
+                shots.append(self._shot(other, model.name, other.tuned_image, before, after))
         prompt = shortened(pair.prompt, CAPTION_LENGTH)
         return FigureView(next(self._numbers), prompt, reward_title(reward), shots)
 
-    def _shot(self, pair: Pair, model: str, file: str | None, score: float, change: float) -> Shot:
+    def _shot(self, pair: Pair, model: str, file: str | None, before: float, score: float) -> Shot:
+        """The image of one model; `before` is NaN for the base model."""
         prompt = shortened(pair.prompt, ALT_LENGTH)
-        change_text, change_css = _change(change)
+        change_text, change_css = _change(before, score)
         return Shot(
             model,
             "" if model == "base" else model_class(self._report, model),
@@ -167,11 +168,19 @@ def _by_noise(
     return found
 
 
-def _change(change: float) -> tuple[str, str]:
-    """The text and the CSS class of a change of score; empty where there is none."""
+def _change(before: float, after: float) -> tuple[str, str]:
+    """The text and the CSS class of a change, with the decimals of the scores beside it.
+
+    Empty where a score is missing.
+    """
+    change = after - before
     if math.isnan(change):
         return "", ""
-    size = number(abs(change))
+    scores = (number(before), number(after))
+    decimals = min(len(score.partition(".")[2]) for score in scores)
+    size = f"{abs(change):.{decimals}f}"
+    if any("e" in score for score in scores) or (change and float(size) == 0):
+        size = number(abs(change), 1)
     if change > 0:
         return f"▲{size}", "up"
     return (f"▼{size}", "down") if change < 0 else (f"={size}", "")

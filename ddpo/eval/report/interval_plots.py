@@ -17,6 +17,8 @@ __all__ = ["Axis", "Mark", "axis_plot", "interval_plot"]
 WIDTH: Final = 200
 EDGE: Final = 12
 ROW: Final = 11  # height of each mark of one cell
+TICKS: Final = (6, 5, 4, 3, 2)  # wanted numbers of ticks, of which the first with room is taken
+DIGIT: Final = 7.0  # width of a digit of a tick
 _NOISE: Final = Markup('<rect x="{:.1f}" y="0" width="{:.1f}" height="{:.0f}" class="noise"/>')
 
 
@@ -39,6 +41,16 @@ class Axis:
     label: str
     noise_floor: float = math.nan  # half width of the noise band around it; NaN if unknown
 
+    @property
+    def ticks(self) -> list[float]:
+        """The round numbers of the axis, as many as have room for their digits."""
+        values: list[float] = []
+        for count in TICKS:
+            values = ticks(self.scale.low, self.scale.high, count)
+            if _has_room(self.scale, values):
+                break
+        return values
+
     @staticmethod
     def over(
         marks: Sequence[Mark], reference: float, label: str, noise_floor: float = math.nan
@@ -59,7 +71,7 @@ def interval_plot(axis: Axis, marks: Sequence[Mark]) -> Markup:
     """The marks of one row, from top to bottom; hidden from screen readers beside its numbers."""
     height = ROW * len(marks) + 15
     scale = axis.scale
-    places = [scale(value) for value in ticks(scale.low, scale.high, 4)]
+    places = [scale(value) for value in axis.ticks]
     zero = scale(axis.reference)
     parts = [
         _noise_band(axis, height),
@@ -69,6 +81,16 @@ def interval_plot(axis: Axis, marks: Sequence[Mark]) -> Markup:
     for position, item in enumerate(marks):
         parts += _interval(scale, item, 7.5 + ROW * (position + 0.5))
     return svg(WIDTH, height, parts)
+
+
+def _has_room(scale: Scale, values: Sequence[float]) -> bool:
+    """True if the numbers of the ticks do not touch each other."""
+    widths = [DIGIT * len(tick_text(value, values)) for value in values]
+    gaps = [scale(after) - scale(before) for before, after in zip(values, values[1:], strict=False)]
+    return all(
+        gap >= (left + right) / 2 + DIGIT
+        for gap, left, right in zip(gaps, widths, widths[1:], strict=False)
+    )
 
 
 def _noise_band(axis: Axis, height: float) -> Markup:
@@ -108,7 +130,7 @@ def _cap(x: float, y: float) -> str:
 def axis_plot(axis: Axis) -> Markup:
     """The axis with ticks, numbers and label."""
     scale = axis.scale
-    values = ticks(scale.low, scale.high, 4)
+    values = axis.ticks
     parts = [line(EDGE / 2, 0.5, WIDTH - EDGE / 2, 0.5, "axis")]
     for value in values:
         parts += [

@@ -29,6 +29,15 @@ CARD_FACTS: Final = {
     "code_licence": "licence of the code",
 }
 """Fields of a card that are shown → their names for readers."""
+SPLIT_WORDS: Final = {
+    "seen": "used in training",
+    "near": "close to training prompts",
+    "unseen_animals": "animals that training never used",
+    "objects": "objects instead of animals",
+    "activities": "activities that training never used",
+    "external": "named by you",
+}
+"""Roles of a prompt list → words for readers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +75,8 @@ def sampling_facts(report: Report) -> list[Fact]:
     for split in report.splits:
         source = split.source or "source not stated"
         prompts = count(split.prompts, "prompt")
-        facts.append((split_title(split.name), f"{prompts}, role {split.role}, {source}"))
-    facts += [(split_title(split.name), note) for split in report.splits for note in split.notes]
+        text = ", ".join((prompts, SPLIT_WORDS.get(split.role, split.role), source))
+        facts.append((split_title(split.name), " ".join((f"{text}.", *split.notes))))
     settings = ", ".join(f"{name} {value}" for name, value in report.sampler.items())
     if settings:
         made = f"noise seed {report.seed}; sampler: {settings}"

@@ -18,6 +18,7 @@ PART: Final = 0.5  # a smaller share is a transfer in part
 EVEN: Final = 0.5  # share of people's choices without a preference
 LEAKED: Final = 0.1  # share of leaked prompts from which a transfer proves little
 LISTS_SHOWN: Final = 3
+SLASH: Final = "\N{NO-BREAK SPACE}/ "
 NAMES_SHOWN: Final = 4
 
 
@@ -138,7 +139,7 @@ def _shares(shares: Sequence[float]) -> str:
     if any(math.isnan(share) for share in shares):
         return ""
     if len(shares) <= LISTS_SHOWN:
-        return f" ({' / '.join(percent(share) for share in shares)})"
+        return f" ({SLASH.join(percent(share) for share in shares)})"
     low = percent(min(shares)).split("\N{NO-BREAK SPACE}")[0]
     return f" ({low} to {percent(max(shares))} on {len(shares)} lists)"
 
@@ -265,6 +266,8 @@ def _about_several(findings: Sequence[Findings]) -> str:
         parts.append(f"{shown} {singular if len(names) == 1 else plural}")
     clean = groups.get(CLEAN, [])
     step = f"; use {clean[0]}" if len(clean) == 1 else ""
+    if len(parts) == 2 and any(" but " in part for part in parts):
+        return f"{parts[0]}, and {parts[1]}{step}."
     return f"{listed(parts)}{step}."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -97,12 +97,15 @@ def diversity_views(report: Report) -> list[ChangesView]:
     """Diversity and prompt dependence as ratios, tuned over base; without those not measured."""
     diversity = [(f"{one.measure}, {SCOPES[one.scope]}", one) for one in report.diversity]
     dependence = [(TESTS.get(one.test, one.test), one) for one in report.dependence]
-    views = []
-    if diversity:
-        views.append(_ratios_view(report, "Diversity", diversity))
-    if dependence:
-        views.append(_ratios_view(report, "Prompt dependence", dependence))
-    return views
+    titled: Mapping[str, Sequence[tuple[str, Change]]] = {
+        "Diversity": diversity,
+        "Prompt dependence": dependence,
+    }
+    return [
+        _ratios_view(report, title, changes)
+        for title, changes in titled.items()
+        if any(math.isfinite(change.ratio) for _, change in changes)
+    ]
 
 
 def _ratios_view(report: Report, title: str, changes: Sequence[tuple[str, Change]]) -> ChangesView:

@@ -81,9 +81,11 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def tick_text(value: float, values: Sequence[float]) -> str:
     """A tick's number with as many decimals as the step between `values` needs."""
-    step = abs(values[1] - values[0]) if len(values) > 1 else abs(value) or 1.0
+    if value == 0 and len(values) < 2:
+        return "0"
+    step = abs(values[1] - values[0]) if len(values) > 1 else abs(value)
     if step >= 1e6 or step < 1e-4:
-        return f"{value:.0e}".replace("-", "−")
+        return "0" if value == 0 else f"{value:.0e}".replace("-", "−")
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:,.{decimals}f}".replace("-", "−").replace(",", "\N{NARROW NO-BREAK SPACE}")
 

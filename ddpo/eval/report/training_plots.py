@@ -28,12 +28,13 @@ from ddpo.stats.paired import Estimate
 __all__ = ["Panel", "PlotPoint", "RootScale", "Series", "panel_plot", "reward_curve"]
 
 WIDTH: Final = 440
-HEIGHT: Final = 236
+HEIGHT: Final = 250
 TICK_ROOM: Final = 48.0
 LEFT: Final = 58.0
+START: Final = LEFT + 14.0  # x of 0 in a panel, where a ring has room beside the axis
 RIGHT: Final = 426.0
-TOP: Final = 34.0
-BOTTOM: Final = 190.0
+TOP: Final = 48.0
+BOTTOM: Final = 204.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class RootScale(Scale):
         last = math.inf
         for value in (factor * power for power in powers for factor in (5, 2, 1)):
             place = self(value)
-            if value <= self.high and place - LEFT >= TICK_ROOM and last - place >= TICK_ROOM:
+            if value <= self.high and place - self.start >= TICK_ROOM and last - place >= TICK_ROOM:
                 kept.append(value)
                 last = place
         return [0.0, *reversed(kept)]
@@ -96,10 +97,10 @@ def panel_plot(series: Sequence[Series], panel: Panel) -> Markup:
     furthest = max((point.x for point in points), default=1.0) or 1.0
     x: Scale
     if panel.is_root:
-        x = root = RootScale(0.0, furthest * 1.08, LEFT, RIGHT)
+        x = root = RootScale(0.0, furthest * 1.08, START, RIGHT)
         values = root.ticks()
     else:
-        x = Scale(0.0, furthest * 1.04, LEFT, RIGHT)
+        x = Scale(0.0, furthest * 1.04, START, RIGHT)
         values = ticks(0.0, x.high, 5)
     parts = _axes(x, y, values, panel.x_label, panel.y_label)
     parts.append(line(LEFT, y(0), RIGHT, y(0), "zero"))
@@ -116,8 +117,8 @@ def panel_plot(series: Sequence[Series], panel: Panel) -> Markup:
 def _onset(onset: PlotPoint, x: Scale) -> list[Markup]:
     place = x(onset.x)
     return [
-        line(place, TOP - 6, place, BOTTOM, "onset"),
-        _note(place, TOP - 9, onset.name, "note strong"),
+        line(place, TOP - 17, place, BOTTOM, "onset"),
+        _note(place, TOP - 20, onset.name, "note strong"),
     ]
 
 
@@ -127,14 +128,14 @@ def _best(best: PlotPoint, x: Scale, y: Scale) -> list[Markup]:
     top = min(above, y(estimate.mean) - 13)
     return [
         circle(x(best.x), y(estimate.mean), 9, "ring"),
-        _note(x(best.x), max(top, TOP - 2), best.name, "note"),
+        _note(x(best.x), max(top, TOP - 5), best.name, "note"),
     ]
 
 
 def _note(x: float, y: float, words: str, css: str) -> Markup:
     """Words above a position, kept inside the plot."""
     if x < LEFT + 60:
-        return text(max(x, LEFT + 4), y, words, css, "start")
+        return text(max(x - 9, LEFT + 4), y, words, css, "start")
     if x > RIGHT - 60:
         return text(min(x + 8, RIGHT), y, words, css, "end")
     return text(x, y, words, css, "middle")
@@ -158,7 +159,7 @@ def _series(series: Series, x: Scale, y: Scale) -> list[Markup]:
 
 def _axes(x: Scale, y: Scale, x_ticks: Sequence[float], x_label: str, y_label: str) -> list[Markup]:
     parts = []
-    y_ticks = ticks(y.low, y.high, 5)
+    y_ticks = ticks(y.low, y.high, 7)
     for value in y_ticks:
         parts += [
             line(LEFT, y(value), RIGHT, y(value), "grid"),

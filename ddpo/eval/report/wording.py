@@ -89,7 +89,7 @@ def range_text(low: float, high: float, signed: bool = True) -> str:
 def interval_text(estimate: Estimate) -> str:
     """The 95 % interval, or the reason for its absence."""
     if math.isnan(estimate.low):
-        return "no interval: fewer than two prompts" if estimate.n else "nothing scored"
+        return "no interval: one prompt" if estimate.n else "nothing scored"
     return range_text(estimate.low, estimate.high)
 
 

@@ -20,14 +20,21 @@ const path = (points, x, y) =>
   points.map(([at, value], place) =>
     `${place ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("");
 
-/** Round numbers from low to high, at most five. */
-function ticks(low, high) {
-  const rough = (high - low) / 4;
+/** Round numbers from low to high, at most `most` + 1 of them. */
+function ticks(low, high, most = 4) {
+  const rough = (high - low) / most;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((one) => one >= rough * 0.999);
   const found = [];
   for (let at = Math.ceil(low / step); at * step <= high; at += 1) found.push(at * step);
   return found;
+}
+
+/** A number of an axis, with as many decimals as the step between its numbers needs. */
+function tickText(value, step) {
+  if (Math.abs(value) < step / 2) return "0";
+  if (step < 1e-3 || step >= 1e5) return number(value);
+  return value.toFixed(Math.max(0, -Math.floor(Math.log10(step) + 1e-9))).replaceAll("-", "−");
 }
 
 /** A curve without axes, for a table. */
@@ -58,9 +65,11 @@ export function plot(title, points, kind, end, chosen, errors = []) {
     "aria-label": `${title}: ${number(values[0])} at iteration ${points[0][0]}, ` +
       `${number(last[1])} at iteration ${last[0]}`,
   });
-  for (const at of ticks(...range)) {
+  const levels = ticks(...range, 6);
+  for (const at of levels) {
     svg.append(s("line", { x1: EDGE.left, x2: WIDTH - EDGE.right, y1: y(at), y2: y(at), class: "grid" }),
-      s("text", { x: EDGE.left - 6, y: y(at) + 4, "text-anchor": "end", class: "tick" }, number(at)));
+      s("text", { x: EDGE.left - 6, y: y(at) + 4, "text-anchor": "end", class: "tick" },
+        tickText(at, levels[1] - levels[0])));
   }
   for (const at of ticks(0, Math.max(end, 1)).filter(Number.isInteger)) {
     svg.append(s("text", { x: x(at), y: HEIGHT - 5, "text-anchor": "middle", class: "tick" }, String(at)));

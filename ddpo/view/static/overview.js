@@ -30,7 +30,7 @@ export class Overview {
     this.runs = answer.runs;
     const more = answer.complete ? "" : ", still reading";
     setText(this.note, answer.runs.length || !answer.complete
-      ? `${answer.found} in ${answer.folders.join(", ")}${more}`
+      ? `${answer.found} ${answer.found === 1 ? "run" : "runs"} in ${answer.folders.join(", ")}${more}`
       : `No run in ${answer.folders.join(", ")} yet. ddpo train makes one.`);
     const keys = new Set(this.runs.map((run) => run.key));
     for (const [key, row] of this.rows) if (!keys.has(key)) { row.line.remove(); this.rows.delete(key); }
@@ -39,7 +39,17 @@ export class Overview {
       update(this.rows.get(run.key), run);
     }
     this.order();
+    this.hideEmpty();
     return answer.complete;
+  }
+
+  /** Hides the columns of measurements that no run has. */
+  hideEmpty() {
+    for (const name of ["held_out", "grade"]) {
+      const hidden = !this.runs.some((run) => run[name] !== null && run[name] !== "");
+      this.heads[COLUMNS.findIndex(([column]) => column === name)].hidden = hidden;
+      for (const { cell } of this.rows.values()) cell[name].hidden = hidden;
+    }
   }
 
   sortBy(name) {

@@ -93,7 +93,7 @@ export class RunPage {
       const errors = name === "reward_mean" ? run.curves.reward_se : [];
       return h("figure", { "data-curve": name },
         h("figcaption", {}, h("b", {}, title), ` ${number(points.at(-1)[1])}`,
-          name === "reward_mean" ? " ± standard error" : ""),
+          name === "reward_mean" ? " (band: ± 1 standard error)" : ""),
         plot(title, points, kind, run.done, chosen, errors));
     }));
     if (!drawn.length) this.plots.append(h("p", { class: "soft" }, "No iteration is finished yet."));
@@ -108,7 +108,8 @@ export class RunPage {
     this.slider.value = this.place;
     this.slider.setAttribute("aria-valuetext", `iteration ${iteration}`);
     const at = (name) => run.curves[name].find((point) => point[0] === iteration)?.[1];
-    setText(this.where, `${iteration} · reward ${number(at("reward_mean"))}` +
+    const reward = iteration ? `reward ${number(at("reward_mean"))}` : "base model";
+    setText(this.where, `${iteration} · ${reward}` +
       (at("held_out") === undefined ? "" : ` · held-out ${number(at("held_out"))}`));
     const columns = Math.max(1, run.prompts.length);
     const shown = `${this.key} ${iteration}`;
