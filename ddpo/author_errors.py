@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FrameType
@@ -25,12 +26,15 @@ __all__ = [
     "authored_folder",
     "authored_package",
     "definition_place",
+    "plain_module_names",
 ]
 
 log = logging.getLogger(__name__)
 
 USER_MODULE: Final = "ddpo_user_"
 """Start of the names under which user files are loaded."""
+ROOT_NAME: Final = re.compile(rf"\b{USER_MODULE}[0-9a-f]+_[0-9]+\.")
+"""The root of such a name, such as "ddpo_user_1f0c_1.", which no author has written."""
 OWN_FOLDER: Final = Path(__file__).parent
 LIBRARIES: Final = ("site-packages", "dist-packages")
 STANDARD_LIBRARY: Final = Path(os.__file__).parent
@@ -88,7 +92,13 @@ def author_line(error: BaseException) -> str:
     place = None if isinstance(error, UserError) else author_place(error)
     if isinstance(error, SyntaxError) and place:
         return f"{place}: {type(error).__name__}: {error.msg}"
-    return f"{place}: {one_line(error)}" if place else one_line(error)
+    line = plain_module_names(one_line(error))
+    return f"{place}: {line}" if place else line
+
+
+def plain_module_names(text: str) -> str:
+    """A text with the modules of user files as their author calls them."""
+    return ROOT_NAME.sub("", text)
 
 
 def author_failure(error: BaseException) -> UserCodeFailure | None:
