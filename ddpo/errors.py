@@ -26,9 +26,10 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-from ddpo.text import single_line, without_controls, without_secrets
+from ddpo.text import shortened_middle, single_line, without_controls, without_secrets
 
 __all__ = [
+    "INTERRUPTS",
     "CheckpointError",
     "ConfigError",
     "ContractBroken",
@@ -54,6 +55,11 @@ __all__ = [
 ]
 
 
+INTERRUPTS: Final = (KeyboardInterrupt, GeneratorExit)
+"""Exceptions that end work from outside, whereas code of an author may raise any other."""
+MESSAGE_START: Final = 1500
+"""Longest start of a message that is shown, in characters."""
+MESSAGE_END: Final = 500
 REMEDIES: Final = {
     errno.ENOSPC: ": make room, then repeat the command",
     errno.EDQUOT: ": make room in your quota, then repeat the command",
@@ -158,12 +164,22 @@ class TrainingDiverged(DdpoError, ArithmeticError):
 def one_line(error: BaseException) -> str:
     """The message of an exception on one line, preceded by its class unless it is a `DdpoError`.
 
-    Control characters are escaped, so that it may be printed to a terminal. Secrets are left out.
+    Control characters are escaped, so that it may be printed to a terminal. Secrets are left out,
+    and the middle of a message of more than 2,000 characters.
     """
-    text = without_controls(without_secrets(single_line(str(error))))
+    text = without_secrets(_message(error))
+    text = without_controls(shortened_middle(text, MESSAGE_START, MESSAGE_END))
     if isinstance(error, DdpoError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _message(error: BaseException) -> str:
+    """The message of an exception, whose own method may fail."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001  # an author's method may raise anything
+        return f"(its __str__ raised {type(failure).__name__})"
 
 
 def refusal(error: OSError | MemoryError | ImportError) -> str | None:

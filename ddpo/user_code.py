@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, Final, TypeVar
 
 from ddpo.author_errors import author_line, author_place, authored_package
-from ddpo.errors import RewardLoadError, UntrustedError
+from ddpo.errors import INTERRUPTS, RewardLoadError, UntrustedError
 from ddpo.given import MODULE as GIVEN_MODULE
 from ddpo.given import given
 from ddpo.io.atomic import named_path
@@ -223,7 +223,9 @@ def _run_user_file(
     name = module.__name__
     try:
         exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102  # the user's own file
-    except (Exception, SystemExit) as error:
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
         sys.modules.pop(name, None)
         cause = explain_load_failure(error, name, "install it")
         place = author_place(error) or ""
@@ -291,7 +293,9 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
         raise RewardLoadError(
             f"{kind} {module}:{attribute}: {explain_load_failure(error, module, 'install it')}"
         ) from error
-    except (Exception, SystemExit) as error:
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
         raise RewardLoadError(
             f"{kind} {module}:{attribute} cannot be imported: {author_line(error)}"
         ) from error

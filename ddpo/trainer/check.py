@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ddpo.author_errors import author_line
+from ddpo.errors import INTERRUPTS
 from ddpo.rewards.check.definition import CheckFailed, CheckResult, CheckSkipped, Outcome
 from ddpo.rewards.check.testing import report_to_pytest
 from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
@@ -231,7 +232,9 @@ def _probe(probe: Probe, tested: AlgorithmUnderTest) -> tuple[Outcome, str]:
         return "skipped", str(error)
     except CheckFailed as error:
         return "failed", str(error)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # an algorithm may raise anything
+    except INTERRUPTS:
+        raise
+    except BaseException as error:  # noqa: BLE001  # an algorithm may raise anything
         return "failed", f"raised {author_line(error)}"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ddpo.author_errors import author_line
 from ddpo.devices import AUTO, resolve_device
-from ddpo.errors import ConfigError
+from ddpo.errors import INTERRUPTS, ConfigError
 from ddpo.io.background import Background
 from ddpo.registry import unknown_name
 from ddpo.rewards.base import Reward
@@ -158,7 +158,9 @@ def _probe(check: Check, tested: RewardUnderTest) -> tuple[Outcome, str]:
         return "skipped", str(error)
     except CheckFailed as error:
         return "failed", str(error)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a reward may raise anything
+    except INTERRUPTS:
+        raise
+    except BaseException as error:  # noqa: BLE001  # a reward may raise anything
         return "failed", f"raised {author_line(error)}"
 
 

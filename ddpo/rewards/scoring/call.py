@@ -59,7 +59,7 @@ def explained(name: str, error: BaseException) -> RewardFailure:
     """
     text = f"reward {name!r} failed: {author_line(error)}"
     memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    if memory or "out of memory" in str(error).lower():
+    if memory or "out of memory" in text.lower():
         return OutOfMemory(text)
     if isinstance(error, ContractBroken):
         return ContractBroken(text)

@@ -13,7 +13,7 @@ from typing import Final
 
 import torch
 
-from ddpo.errors import ContractBroken, RewardFailure, RewardUnavailable, UserError
+from ddpo.errors import INTERRUPTS, ContractBroken, RewardFailure, RewardUnavailable, UserError
 from ddpo.io.background import Background
 from ddpo.ranges import BATCH, finite_or_none
 from ddpo.rewards.base import Reward
@@ -313,9 +313,9 @@ class Scorer:
                 output = self._call_in_turn(batch)
             else:
                 output = self._call_in_time(batch, limit)
-        except UserError:
+        except (UserError, *INTERRUPTS):
             raise
-        except (Exception, SystemExit) as error:  # a reward may raise anything
+        except BaseException as error:  # a reward may raise anything
             raise explained(name, error) from error
         finally:
             with self._state:
