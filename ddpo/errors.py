@@ -35,6 +35,7 @@ __all__ = [
     "ContractBroken",
     "DdpoError",
     "ImageError",
+    "Interrupt",
     "MemoryExhausted",
     "MissingResourceError",
     "NewerApiError",
@@ -55,8 +56,6 @@ __all__ = [
 ]
 
 
-INTERRUPTS: Final = (KeyboardInterrupt, GeneratorExit)
-"""Exceptions that end work from outside, whereas code of an author may raise any other."""
 MESSAGE_START: Final = 1500
 """Longest start of a message that is shown, in characters."""
 MESSAGE_END: Final = 500
@@ -70,6 +69,14 @@ REMEDIES: Final = {
     errno.EAGAIN: ": the limit of processes may be too low (ulimit -u)",
 }
 """Error number → what the user can do."""
+
+
+class Interrupt(BaseException):
+    """Base of exceptions by which a caller stops work; no handler of failures may swallow them."""
+
+
+INTERRUPTS: Final = (KeyboardInterrupt, GeneratorExit, Interrupt)
+"""Exceptions that stop work from outside, whereas code of an author may raise any other."""
 
 
 class DdpoError(Exception):

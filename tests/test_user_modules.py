@@ -122,10 +122,11 @@ def test_two_threads_import_their_own(tmp_path: Path) -> None:
         for number in range(8)
     ]
     found: dict[int, float] = {}
-    threads = [
-        threading.Thread(target=lambda n=n: found.update({n: score(rewards[n])}))  # type: ignore[misc]
-        for n in range(8)
-    ]
+
+    def work(number: int) -> None:
+        found[number] = score(rewards[number])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

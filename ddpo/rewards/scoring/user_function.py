@@ -184,7 +184,12 @@ class FunctionReward:
         for places in self._calls(batch):
             part = batch if len(places) == len(batch) else batch.take(places)
             positional, named = self._arguments(part)
-            result = self._result(positional, named)
+            try:
+                result = self._function(*positional, **named)
+            except (AttributeError, TypeError) as error:
+                if "numpy.ndarray" in str(error):
+                    error.add_note(AS_ARRAY)
+                raise
             try:
                 returned, info = scores_and_info(result)
                 found = scores_per_image(returned, len(part))
@@ -200,15 +205,6 @@ class FunctionReward:
         values = [math.nan if score is None else score for score in scores]
         errors = tuple(NO_SCORE if score is None else None for score in scores)
         return RewardOutput(torch.tensor(values, dtype=torch.float32), parts, errors)
-
-    def _result(self, positional: list[Any], named: dict[str, Any]) -> Any:
-        """The return value of the function, whose error about the form of the images has advice."""
-        try:
-            return self._function(*positional, **named)
-        except (AttributeError, TypeError) as error:
-            if "numpy.ndarray" in str(error):
-                error.add_note(AS_ARRAY)
-            raise
 
     def _refuse_score(self, index: int, score: float | None) -> None:
         """Refuses a score that is no finite number of float32.

@@ -105,9 +105,9 @@ def card_for(card: RewardCard, options: Mapping[str, Any], origin: str) -> Rewar
         return card
     try:
         found: RewardCard = load_attribute(card.for_options)(card, options)
-    except UserError:
+    except (UserError, *INTERRUPTS):
         raise
-    except Exception as error:
+    except BaseException as error:
         module = card.for_options.partition(":")[0]
         cause = explain_load_failure(error, module, f"install it, or reinstall {origin.split()[0]}")
         raise RewardLoadError(
