@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final
 
 from ddpo.errors import DdpoError, UserCodeFailure, UserError, one_line
-from ddpo.text import printable
+from ddpo.text import printable, shortened, without_controls
 
 __all__ = [
     "author_failure",
@@ -25,18 +26,22 @@ __all__ = [
     "authored_folder",
     "authored_package",
     "definition_place",
+    "plain_module_names",
 ]
 
 log = logging.getLogger(__name__)
 
 USER_MODULE: Final = "ddpo_user_"
 """Start of the names under which user files are loaded."""
+ROOT_NAME: Final = re.compile(rf"\b{USER_MODULE}[0-9a-f]+_[0-9]+\.")
+"""The root of such a name, such as "ddpo_user_1f0c_1.", which no author has written."""
 OWN_FOLDER: Final = Path(__file__).parent
 LIBRARIES: Final = ("site-packages", "dist-packages")
 STANDARD_LIBRARY: Final = Path(os.__file__).parent
 CELLS: Final = ("<", "ipykernel_")
 """Parts of the file names that interactive Python gives to its input."""
 
+LONGEST_NOTE: Final = 300  # characters
 CALL: Final = "__call__"
 
 _folders: set[Path] = set()
@@ -86,9 +91,23 @@ def author_line(error: BaseException) -> str:
     """
     log.debug("%s", type(error).__name__, exc_info=error)
     place = None if isinstance(error, UserError) else author_place(error)
-    if isinstance(error, SyntaxError) and place:
-        return f"{place}: {type(error).__name__}: {error.msg}"
-    return f"{place}: {one_line(error)}" if place else one_line(error)
+    line = _of_syntax(error) if isinstance(error, SyntaxError) and place else one_line(error)
+    notes = [shortened(str(note), LONGEST_NOTE) for note in getattr(error, "__notes__", ())]
+    line = plain_module_names("; ".join([line, *notes]))
+    return f"{place}: {line}" if place else line
+
+
+def _of_syntax(error: SyntaxError) -> str:
+    """The message of a syntax error with the column and the text of its line."""
+    written = error.text or ""
+    column = max(1, (error.offset or 0) - len(written) + len(written.lstrip()))
+    where = f" (column {column} of {shortened(written)!r})" if written.strip() else ""
+    return f"{type(error).__name__}: {without_controls(error.msg)}{where}"
+
+
+def plain_module_names(text: str) -> str:
+    """A text with the modules of user files as their author calls them."""
+    return ROOT_NAME.sub("", text)
 
 
 def author_failure(error: BaseException) -> UserCodeFailure | None:

@@ -26,14 +26,16 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-from ddpo.text import single_line, without_controls, without_secrets
+from ddpo.text import shortened_middle, single_line, without_controls, without_secrets
 
 __all__ = [
+    "INTERRUPTS",
     "CheckpointError",
     "ConfigError",
     "ContractBroken",
     "DdpoError",
     "ImageError",
+    "Interrupt",
     "MemoryExhausted",
     "MissingResourceError",
     "NewerApiError",
@@ -54,6 +56,9 @@ __all__ = [
 ]
 
 
+MESSAGE_START: Final = 1500
+"""Longest start of a message that is shown, in characters."""
+MESSAGE_END: Final = 500
 REMEDIES: Final = {
     errno.ENOSPC: ": make room, then repeat the command",
     errno.EDQUOT: ": make room in your quota, then repeat the command",
@@ -64,6 +69,14 @@ REMEDIES: Final = {
     errno.EAGAIN: ": the limit of processes may be too low (ulimit -u)",
 }
 """Error number → what the user can do."""
+
+
+class Interrupt(BaseException):
+    """Base of exceptions by which a caller stops work; no handler of failures may swallow them."""
+
+
+INTERRUPTS: Final = (KeyboardInterrupt, GeneratorExit, Interrupt)
+"""Exceptions that stop work from outside, whereas code of an author may raise any other."""
 
 
 class DdpoError(Exception):
@@ -158,12 +171,22 @@ class TrainingDiverged(DdpoError, ArithmeticError):
 def one_line(error: BaseException) -> str:
     """The message of an exception on one line, preceded by its class unless it is a `DdpoError`.
 
-    Control characters are escaped, so that it may be printed to a terminal. Secrets are left out.
+    Control characters are escaped, so that it may be printed to a terminal. Secrets are left out,
+    and the middle of a message of more than 2,000 characters.
     """
-    text = without_controls(without_secrets(single_line(str(error))))
+    text = without_secrets(_message(error))
+    text = without_controls(shortened_middle(text, MESSAGE_START, MESSAGE_END))
     if isinstance(error, DdpoError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _message(error: BaseException) -> str:
+    """The message of an exception, whose own method may fail."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001  # an author's method may raise anything
+        return f"(its __str__ raised {type(failure).__name__})"
 
 
 def refusal(error: OSError | MemoryError | ImportError) -> str | None:

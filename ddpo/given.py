@@ -6,6 +6,7 @@ the function of a notebook cell trains like that of a file. A run records the ha
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -19,6 +20,9 @@ from ddpo.errors import RewardLoadError, nearest
 __all__ = ["MODULE", "given", "name_of"]
 
 MODULE: Final = "ddpo.given"
+
+DEEPEST: Final = 3
+"""Number of functions and containers inside each other whose values count."""
 
 _objects: dict[str, tuple[Any, str]] = {}
 """Name → the object, and the hash of its code."""
@@ -66,16 +70,69 @@ def _codes_of(found: Any) -> list[CodeType]:
 
 
 def _digest(found: Any) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of an object's source, or else of its byte code."""
+    """Twelve hexadecimal digits of the SHA-256 of an object's source and of its plain values."""
+    return hashlib.sha256(repr(_facts(found)).encode()).hexdigest()[:12]
+
+
+def _facts(found: Any, depth: int = 0) -> list[Any]:
+    """What a score of a function or object may depend on: source, defaults, closure, attributes.
+
+    Values other than numbers, texts and their like count by their type, since the text of an object
+    may differ from process to process.
+
+    Args:
+        found: Function, class or object.
+        depth: Number of objects around it.
+    """
+    if depth > DEEPEST:
+        return [type(found).__name__]
+    if isinstance(found, functools.partial):
+        values = [*found.args, *sorted(found.keywords.items())]
+        return [*_facts(found.func, depth + 1), *(_value(value, depth) for value in values)]
     subject = inspect.unwrap(found) if callable(found) else found
+    owner = getattr(subject, "__self__", None)
+    state = subject if owner is None else owner
     if not inspect.isroutine(subject) and not inspect.isclass(subject):
         subject = type(subject)
+    facts: list[Any] = [_source(subject)]
+    facts.append(_value(getattr(subject, "__defaults__", None), depth))
+    facts.append(_value(getattr(subject, "__kwdefaults__", None), depth))
+    for cell in getattr(subject, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # not filled yet
+            facts.append(_value(cell.cell_contents, depth))
+    if not inspect.isroutine(state) and not inspect.isclass(state):
+        attributes = sorted(getattr(state, "__dict__", {}).items())
+        facts.append([(name, _value(value, depth)) for name, value in attributes])
+    return facts
+
+
+def _value(value: Any, depth: int) -> Any:
+    """A value as plain data; functions by their facts, other objects by their type."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return value
+    if isinstance(value, list | tuple) and depth <= DEEPEST:
+        return [_value(inner, depth + 1) for inner in value]
+    if isinstance(value, dict) and depth <= DEEPEST:
+        return sorted((repr(name), repr(_value(inner, depth + 1))) for name, inner in value.items())
+    if inspect.isroutine(value) or isinstance(value, functools.partial):
+        return _facts(value, depth + 1)
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _source(subject: Any) -> str:
+    """The source of a function or class, or else its byte code; of lambdas their constants too."""
+    code = getattr(subject, "__code__", None)
     try:
         text = inspect.getsource(subject)
     except (OSError, TypeError):
-        text = _code_text(getattr(subject, "__code__", None)) or repr(subject)
-    values = [getattr(subject, "__defaults__", None), getattr(subject, "__kwdefaults__", None)]
-    return hashlib.sha256(f"{text}{values!r}".encode()).hexdigest()[:12]
+        return _code_text(code) or repr(subject)
+    if isinstance(code, CodeType) and code.co_name == "<lambda>":  # several may share a line
+        text += repr((code.co_names, code.co_varnames, _constants(code)))
+    return text
+
+
+def _constants(code: CodeType) -> list[Any]:
+    return [_constants(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
 
 
 def _code_text(code: CodeType | None) -> str:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from ddpo.author_errors import author_line, authored_package
-from ddpo.errors import RewardLoadError, UnknownNameError, nearest, one_line
+from ddpo.author_errors import author_line, authored_package, plain_module_names
+from ddpo.errors import INTERRUPTS, RewardLoadError, UnknownNameError, nearest, one_line
 
 __all__ = ["Entry", "Registry", "explain_load_failure", "load_attribute", "nearest", "unknown_name"]
 
@@ -71,7 +71,7 @@ def explain_load_failure(error: BaseException, module: str, install: str) -> str
             f"({one_line(error)}): install another version of it, or reinstall it"
         )
     if own:
-        return f"its own module {error.name} does not exist"
+        return f"its own module {plain_module_names(error.name)} does not exist"
     if error.name != dependency and _is_installed(dependency):
         return (
             f"it needs the Python module {error.name}, which the installed version of "
@@ -225,7 +225,9 @@ class Registry(Generic[T]):
             if self._check is not None:
                 self._check(entry.name, value)
             entry.value = value
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # a plug-in may raise anything
+        except INTERRUPTS:
+            raise
+        except BaseException as error:  # noqa: BLE001  # a plug-in may raise anything
             entry.error = error
 
     @staticmethod

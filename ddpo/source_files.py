@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -112,8 +113,8 @@ def _referenced(path: Path, folder: Path) -> Iterator[Path]:
     if path.suffix == ".py":
         try:
             tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError, OSError):
-            return
+        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
+            return  # the code itself reports it when it runs
         names = _file_names(tree)
         places = _folders((folder, path.parent), names)
         yield from _named(places, names)
@@ -143,21 +144,33 @@ def _imports(tree: ast.AST) -> Iterator[tuple[int, list[str]]]:
         elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
             yield from (
                 (0, text.split("."))
-                for text in _texts(node)
-                if text.replace(".", "").isidentifier()
+                for text in map(_below_package, _texts(node))
+                if text.replace(".", "").replace("*", "_").isidentifier()
             )
 
 
+def _below_package(text: str) -> str:
+    """The name of a module without dots and a replacement field for its package before it."""
+    return re.sub(r"^\*?\.+", "", text)
+
+
 def _modules(base: Path, parts: list[str]) -> Iterator[Path]:
-    """The files of a dotted module below `base` and of its parent packages; none if not there."""
+    """The files of a dotted module below `base` and of its parent packages; none if not there.
+
+    A part may be a pattern, as for `import_module(f"judges.{name}")`.
+    """
     place = base
     for part in parts:
-        module = place / f"{part}.py"
+        if "*" in part:
+            if part.strip("*") or place != base:
+                yield from islice(filter(_is_file, sorted(place.glob(f"{part}.py"))), MOST_MATCHES)
+            return
         package = place / part
         if (package / "__init__.py").is_file():
             yield package / "__init__.py"
-        elif module.is_file():
-            yield module
+        else:
+            names = (f"{part}{suffix}" for suffix in (".py", *EXTENSION_SUFFIXES))
+            yield from islice(filter(_is_file, (place / name for name in names)), 1)
         if not package.is_dir():
             return
         place = package

@@ -8,7 +8,6 @@ depends on others in its folder ends with " files:…", which changes with them 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -21,19 +20,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
-from ddpo.author_errors import (
-    USER_MODULE,
-    author_line,
-    author_place,
-    authored_folder,
-    authored_package,
-)
-from ddpo.errors import RewardLoadError, UntrustedError
+from ddpo.author_errors import author_line, author_place, authored_package
+from ddpo.errors import INTERRUPTS, RewardLoadError, UntrustedError
 from ddpo.given import MODULE as GIVEN_MODULE
 from ddpo.given import given
 from ddpo.io.atomic import named_path
 from ddpo.registry import Registry, explain_load_failure, nearest
 from ddpo.source_files import module_files, source_files
+from ddpo.user_modules import modules_beside
 
 __all__ = [
     "find",
@@ -58,10 +52,6 @@ _loaded: dict[Path, tuple[dict[str, str], ModuleType]] = {}
 """Path of a user's file → the files it depended on when it was run, and its module."""
 _loaded_words: set[str] = set()
 """The words by which this process has loaded code, spelled with the real paths of files."""
-_own_places: set[Path] = set()
-"""Paths of all files that user code has depended on in this process."""
-_own_folders: list[str] = []
-"""Folders of the user files run so far, spelled as in `sys.path`."""
 
 
 def find(text: str, registry: Registry[T]) -> tuple[T | Any, str]:
@@ -150,8 +140,9 @@ def trust_options(words: Iterable[str]) -> str:
 def load_file(path: Path, attribute: str, kind: str = "reward") -> tuple[Any, str]:
     """Runs a Python file and returns one of its objects, with the origin "file.py sha256:…".
 
-    The file may import modules of its own folder, whatever the working directory. It runs once per
-    process, and again when it or a file it depends on has changed.
+    The file may import modules of its own folder, whatever the working directory (see
+    `ddpo.user_modules`). It runs once per process, and again when it or a file it depends on has
+    changed.
 
     Args:
         path: Path of the Python file.
@@ -170,7 +161,7 @@ def load_file(path: Path, attribute: str, kind: str = "reward") -> tuple[Any, st
     place = path.resolve()
     known, module = _loaded.get(place, ({}, None))
     if module is None or known != files:
-        module = _run_user_file(path, source, files, kind)
+        module = _run_user_file(path, source, files, kind, again=module is not None)
         _loaded[place] = files, module
     if not attribute:
         own = [
@@ -216,75 +207,26 @@ def loaded_files(target: str, kind: str) -> dict[str, str]:
         return {}
 
 
-def _run_user_file(path: Path, source: bytes, files: Mapping[str, str], kind: str) -> ModuleType:
-    """The module of a file, run with its folder first in `sys.path`, as Python runs a script."""
-    folder = str(path.absolute().parent)
-    authored_folder(path.absolute().parent)
-    digest = hashlib.sha256(repr((str(path.resolve()), sorted(files.items()))).encode()).hexdigest()
-    places = {(path.absolute().parent / name).resolve() for name in files}
-    _forget_helpers(places, {Path(name).parts[0].removesuffix(".py") for name in files})
-    _forget_bytecode(places)
-    importlib.invalidate_caches()
-    written = sys.dont_write_bytecode
-    sys.dont_write_bytecode = True  # its time stamps in seconds are too coarse for edited helpers
-    sys.path.insert(0, folder)
-    try:
-        module = _execute(f"{USER_MODULE}{path.stem}_{digest[:16]}", path, source, kind)
-    finally:
-        sys.dont_write_bytecode = written
-        if folder in sys.path:  # the file may have changed it
-            sys.path.remove(folder)
-    _own_places.update(places)
-    _keep_importable(folder)
-    return module
-
-
-def _keep_importable(folder: str) -> None:
-    """Keeps the folder of user code importable, last in `sys.path` so that it hides no package."""
-    if folder in _own_folders and folder in sys.path:
-        _own_folders.remove(folder)
-        sys.path.remove(folder)
-    if folder not in sys.path:
-        places = [sys.path.index(other) for other in _own_folders if other in sys.path]
-        sys.path.insert(min(places, default=len(sys.path)), folder)
-        _own_folders.append(folder)
-
-
-def _forget_helpers(places: set[Path], tops: set[str]) -> None:
-    """Unloads modules of earlier user code that were edited since or share a name with new ones.
+def _run_user_file(
+    path: Path, source: bytes, files: Mapping[str, str], kind: str, again: bool
+) -> ModuleType:
+    """The module of a file, run so that it finds its neighbours.
 
     Args:
-        places: Paths of the files of the code about to run.
-        tops: Names of its top-level modules and packages.
+        path: Path of the Python file.
+        source: Its content.
+        files: SHA-256 of the files it depends on, by relative path.
+        kind: Word for the object in error messages.
+        again: True if it was run before and depended on something else then.
     """
-    for name, module in list(sys.modules.items()) if _own_places else ():
-        file = getattr(module, "__file__", None)
-        place = Path(file).resolve() if file and not name.startswith(USER_MODULE) else None
-        if place in _own_places and (place in places or name.partition(".")[0] in tops):
-            # Parent packages go too, since one without __init__.py has no file to compare.
-            for cut in range(name.count(".") + 1):
-                sys.modules.pop(name.rsplit(".", cut)[0], None)
-
-
-def _forget_bytecode(places: set[Path]) -> None:
-    """Removes the compiled copies of modules.
-
-    Python detects a stale copy by second and size, too coarse for an edited helper.
-    """
-    for place in places:
-        if place.suffix == ".py":
-            with contextlib.suppress(OSError, NotImplementedError):
-                Path(importlib.util.cache_from_source(str(place))).unlink(missing_ok=True)
-
-
-def _execute(name: str, path: Path, source: bytes, kind: str) -> ModuleType:
-    module = ModuleType(name)
-    module.__file__ = str(path.absolute())
-    sys.modules[name] = module  # dataclasses and pickle look up the module of a class by name
+    module = modules_beside(path, files, again).module_for(path)
+    name = module.__name__
     try:
         exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102  # the user's own file
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
+        sys.modules.pop(name, None)
         cause = explain_load_failure(error, name, "install it")
         place = author_place(error) or ""
         line = _line_in(error, str(path))
@@ -292,6 +234,12 @@ def _execute(name: str, path: Path, source: bytes, kind: str) -> ModuleType:
             cause = cause.removeprefix(f"{place}: ")  # it is the file that is named already
         raise RewardLoadError(f"{kind} file {path}{line}: {cause}") from error
     return module
+
+
+def _keep_importable(folder: str) -> None:
+    """Makes a folder importable, last in `sys.path` so that it hides no package."""
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 def _line_in(error: BaseException, path: str) -> str:
@@ -345,7 +293,9 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
         raise RewardLoadError(
             f"{kind} {module}:{attribute}: {explain_load_failure(error, module, 'install it')}"
         ) from error
-    except (Exception, SystemExit) as error:
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
         raise RewardLoadError(
             f"{kind} {module}:{attribute} cannot be imported: {author_line(error)}"
         ) from error

@@ -29,6 +29,20 @@ def written(folder: Path, files: dict[str, str]) -> Path:
         ("from lib import inner", {"lib/__init__.py", "lib/inner.py", "lib/other.py"}),
         ("import lib.inner as i", {"lib/__init__.py", "lib/inner.py", "lib/other.py"}),
         (
+            "import importlib\ndef f(n):\n    importlib.import_module(f'judges.{n}')",
+            {"judges/a.py"},
+        ),
+        (
+            "from importlib import import_module\nimport_module('.helper', __package__)",
+            {"helper.py"},
+        ),
+        (
+            "from importlib import import_module\nimport_module(f'{__package__}.fast')",
+            {"fast.abi3.so"},
+        ),
+        ("import fast", {"fast.abi3.so"}),
+        ("import importlib\ndef f(n):\n    importlib.import_module(n)", set()),
+        (
             "import sys\nsys.path.insert(0, HERE + 'tools')\nD = 'tools'\nimport hammer",
             {"tools/hammer.py"},
         ),
@@ -59,6 +73,8 @@ def test_modules_and_data_files_are_found_by_reading_the_code(
         "part_2.txt": "",
         "config.json": '{"weights": "deep/w.json"}',
         "tools/hammer.py": "",
+        "judges/a.py": "",
+        "fast.abi3.so": "",
     }
     folder = written(tmp_path, files)
     if "from helper" in code:

@@ -1,6 +1,6 @@
-"""Writes the table of checks into docs/checks.md: `python tools/checks_table.py`.
+"""Writes the tables of checks into the pages of the docs: `python tools/checks_table.py`.
 
-A test checks that the page is up to date.
+Tests check that the pages are up to date.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ from pathlib import Path
 
 from ddpo.io.atomic import write_text
 from ddpo.rewards.check.run import render_checks_markdown
+from ddpo.trainer.check import render_checks_markdown as render_algorithm_checks
 
-PAGE = Path(__file__).parents[1] / "docs" / "checks.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = {
+    "checks.md": render_checks_markdown,
+    "writing-an-algorithm.md": render_algorithm_checks,
+}
 BLOCK = re.compile(r"(<!-- checks:begin -->\n).*?(<!-- checks:end -->)", re.DOTALL)
 
 
 if __name__ == "__main__":
-    table = render_checks_markdown().strip()
-    page = PAGE.read_text(encoding="utf-8")
-    write_text(PAGE, BLOCK.sub(lambda found: f"{found[1]}{table}\n{found[2]}", page))
+    for name, render in PAGES.items():
+        parts = BLOCK.split((DOCS / name).read_text(encoding="utf-8"))
+        before, begin, end, after = parts
+        write_text(DOCS / name, f"{before}{begin}{render().strip()}\n{end}{after}")

@@ -45,7 +45,7 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(1)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         failure = author_failure(error)
         if failure is not None:
             _report_error(failure, error)

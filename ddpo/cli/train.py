@@ -44,7 +44,7 @@ from ddpo.cli.training_options import (
 )
 from ddpo.cli.verbosity import is_quiet
 from ddpo.distributed import follow_quietly, is_first_process
-from ddpo.errors import ConfigError, DdpoError, TrainingDiverged, UserError
+from ddpo.errors import INTERRUPTS, ConfigError, DdpoError, TrainingDiverged, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -257,7 +257,9 @@ def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
     except KeyboardInterrupt:
         _report_interruption(folder)
         raise typer.Exit(130) from None
-    except (Exception, SystemExit) as error:
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
         failure = error if isinstance(error, DdpoError) else author_failure(error)
         if failure is None:
             raise

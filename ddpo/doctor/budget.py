@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 
 from ddpo.doctor.row import Outcome, Row, Value
-from ddpo.errors import ConfigError, MemoryExhausted, one_line
+from ddpo.errors import ConfigError, Interrupt, MemoryExhausted, one_line
 from ddpo.ranges import BILLION
 
 __all__ = ["Budget", "Check", "OutOfTime", "first_that_fits", "run_checks"]
@@ -24,8 +24,8 @@ __all__ = ["Budget", "Check", "OutOfTime", "first_that_fits", "run_checks"]
 T = TypeVar("T")
 
 
-class OutOfTime(BaseException):
-    """The end of the time budget during a check, which no `except Exception` may swallow."""
+class OutOfTime(Interrupt):
+    """The end of the time budget during a check."""
 
 
 @dataclass(frozen=True, slots=True)

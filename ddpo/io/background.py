@@ -28,6 +28,9 @@ class Background(Generic[T]):
         def run() -> None:
             try:
                 self._results.append(function())
+            except KeyboardInterrupt as error:  # Ctrl-C reaches the main thread alone
+                failure = RuntimeError(f"the call raised {type(error).__name__}")
+                self._errors.append(failure.with_traceback(error.__traceback__))
             except BaseException as error:  # noqa: BLE001  # raised again in `result`
                 self._errors.append(error)
 

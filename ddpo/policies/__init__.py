@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpo.author_errors import author_line
 from ddpo.devices import AUTO, resolve_device
-from ddpo.errors import ConfigError, MissingResourceError, RewardLoadError, UserError
+from ddpo.errors import INTERRUPTS, ConfigError, MissingResourceError, RewardLoadError, UserError
 from ddpo.io.reading import reading
 from ddpo.policies.base_model import model_folder, open_model
 from ddpo.policies.checkpoints.folder import (
@@ -148,9 +148,9 @@ def _make_policy(
     policy: Any
     try:
         policy = factory(device, dtype)
-    except UserError:
+    except (UserError, *INTERRUPTS):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise RewardLoadError(
             f"model {model!r} of {origin} cannot be made: {author_line(error)}"
         ) from error

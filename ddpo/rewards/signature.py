@@ -9,6 +9,7 @@ from typing import Any, Final
 from ddpo.devices import AUTO, accelerator
 from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.code import files_digest
+from ddpo.rewards.hub_cache import floating_commits
 from ddpo.text import shown_value
 from ddpo.user_code import source_digest
 
@@ -71,13 +72,16 @@ def identity(
 
     The state of a plug-in's source and of local files stands in place of ddpo's version. For the
     rewards of this package the card's version governs, so that a reworded comment keeps scores
-    valid. The hash of a user's file is in its origin.
+    valid. The hash of a user's file is in its origin. Weights that a card names by a branch of the
+    hub count by the commit that lies in the hub's cache.
     """
     parts = {name: value for name, value in _parts(card, options, origin).items() if name != "ddpo"}
     if source := _source(card, origin):
         parts["source"] = source
     if files := files_digest((options or {}).values()):
         parts["files"] = files
+    if commits := floating_commits(card, options or {}):
+        parts["commits"] = "+".join(f"{name}@{commit}" for name, commit in commits.items())
     return "|".join(f"{name}:{value}" for name, value in parts.items())
 
 

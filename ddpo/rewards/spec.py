@@ -230,7 +230,7 @@ def _redacted_term(text: str) -> str:
 def _replace_in_term(text: str, place: Callable[[str], str | None]) -> str:
     head, options = _split_options(text.strip())
     if not head.startswith(("http:", "https:")) and (
-        found := re.match(rf"(.+\.py)((?::\w+)?(?::{NUMBER})?)$", head, re.DOTALL)
+        found := re.match(rf"(.+\.py)((?::\w+(?:\.\w+)*)?(?::{NUMBER})?)$", head, re.DOTALL)
     ):
         head = (place(found[1]) or found[1]) + found[2]
     if not options:
@@ -334,7 +334,7 @@ def parse_spec(text: str) -> RewardSpec:
         if not re.fullmatch(r"https?://(?:\[[^\s/\]]+\]|[^\s/:\[]+)(?::\d+)?/[^\s?#]+", target):
             raise ConfigError(f"reward {text!r} is not of the form http://host:port/name")
         return RewardSpec("url", target, "", given)
-    if found := re.fullmatch(r"(.+\.py)(?::(\w+))?", target):
+    if found := re.fullmatch(r"(.+\.py)(?::(\w+(?:\.\w+)*))?", target):
         return RewardSpec("file", found[1], found[2] or "", given)
     if found := re.fullmatch(r"(\w+(?:\.\w+)*):(\w+(?:\.\w+)*)", target):
         return RewardSpec("object", found[1], found[2], given)

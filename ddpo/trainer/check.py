@@ -5,7 +5,9 @@ No model is loaded: the algorithm is called with made-up rewards and log-likelih
 
 from __future__ import annotations
 
+import copy
 import inspect
+import json
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -16,8 +18,10 @@ import torch
 from torch import Tensor
 
 from ddpo.author_errors import author_line
+from ddpo.errors import INTERRUPTS
 from ddpo.rewards.check.definition import CheckFailed, CheckResult, CheckSkipped, Outcome
 from ddpo.rewards.check.testing import report_to_pytest
+from ddpo.text import listed
 from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 from ddpo.trainer.algorithms import Algorithm, load_algorithm
 from ddpo.trainer.algorithms.contract import sample_losses, sample_weights
@@ -44,9 +48,21 @@ class AlgorithmUnderTest:
         self.name = name
 
     @cached_property
+    def _unused(self) -> Algorithm:
+        """The algorithm, never called."""
+        return load_algorithm(self.name)[0]
+
+    @cached_property
     def algorithm(self) -> Algorithm:
         """The algorithm; raises as `load_algorithm`."""
-        return load_algorithm(self.name)[0]
+        return self.fresh()
+
+    def fresh(self) -> Algorithm:
+        """A copy of the algorithm that was not called yet, or itself where it cannot be copied."""
+        try:
+            return copy.deepcopy(self._unused)
+        except Exception:  # noqa: BLE001  # an object of an author may refuse copies in any way
+            return self._unused
 
     @cached_property
     def config(self) -> TrainConfig:
@@ -114,6 +130,71 @@ def loss_per_item(tested: AlgorithmUnderTest) -> str | None:
     return None
 
 
+def loss_dtype(tested: AlgorithmUnderTest) -> str | None:
+    """`loss` gives float32, as its inputs are, with a gradient for `log_likelihoods`."""
+    new = torch.tensor([-0.3, -0.2], requires_grad=True)
+    losses = tested.losses(new, new.detach() - 1e-4, torch.tensor([1.0, -1.0]))
+    if losses.dtype != torch.float32:
+        raise CheckFailed(f"the losses are {losses.dtype}; convert them with `.float()`")
+    return None
+
+
+def inputs_unchanged(tested: AlgorithmUnderTest) -> str | None:
+    """`weigh` and `loss` leave rewards, prompts, likelihoods, weights and settings as they are."""
+    rewards = np.array(REWARDS)
+    prompts = list(PROMPTS)
+    config = copy.deepcopy(tested.config)
+    statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
+    found = sample_weights(tested.algorithm, rewards, prompts, statistics, config)
+    weights = torch.from_numpy(np.array(found.values)).float()
+    new = torch.linspace(-0.5, -0.1, len(weights))
+    old = new - 1e-4
+    given = {"log_likelihoods": new, "old_log_likelihoods": old, "weights": weights}
+    before = {name: tensor.clone() for name, tensor in given.items()}
+    sample_losses(tested.algorithm, new, old, weights, config)
+    changed = [name for name, tensor in given.items() if not torch.equal(tensor, before[name])]
+    changed += ["rewards"] if rewards.tolist() != list(REWARDS) else []
+    changed += ["prompt_ids"] if prompts != list(PROMPTS) else []
+    changed += ["config"] if config != tested.config else []
+    if changed:
+        raise CheckFailed(f"changed in place: {listed(changed)}; work on copies")
+    return None
+
+
+def resume(tested: AlgorithmUnderTest) -> str | None:
+    """A resumed run gets the same weights and losses: all memory is in `statistics`."""
+    whole = tested.fresh()
+    resumed = tested.fresh()
+    buffers = (tested.config.advantage.buffer, tested.config.advantage.min_count)
+    statistics = PromptStatistics(*buffers)
+    for factor in (3.0, -3.0):  # so that a largest and a smallest reward so far both show
+        _round(tested, whole, factor * np.array(REWARDS[::-1]), statistics)
+    restored = PromptStatistics(*buffers)
+    restored.load_state(json.loads(json.dumps(statistics.to_state())))
+    expected = _round(tested, whole, np.array(REWARDS), statistics)
+    found = _round(tested, resumed, np.array(REWARDS), restored)
+    for name, before, after in zip(("weights", "losses"), expected, found, strict=True):
+        if not torch.equal(before, after):
+            raise CheckFailed(
+                f"the {name} after a resume differ: {after.tolist()} instead of "
+                f"{before.tolist()}; keep nothing in the object"
+            )
+    return None
+
+
+def _round(
+    tested: AlgorithmUnderTest,
+    algorithm: Algorithm,
+    rewards: Floats,
+    statistics: PromptStatistics,
+) -> tuple[Tensor, Tensor]:
+    """The weights and the losses of one iteration, both `[batch]`."""
+    found = sample_weights(algorithm, rewards, list(PROMPTS), statistics, tested.config)
+    weights = torch.from_numpy(np.array(found.values)).float()
+    new = torch.linspace(-0.5, -0.1, len(weights))
+    return weights, sample_losses(algorithm, new, new - 1e-4, weights, tested.config)
+
+
 def finite_gradient(tested: AlgorithmUnderTest) -> str | None:
     """The gradient is finite, before the first update and where the policy has moved."""
     tested.gradient(torch.tensor([1.0, -1.0, 0.5, 0.0]))
@@ -173,7 +254,18 @@ def order(tested: AlgorithmUnderTest) -> str | None:
 
 CHECKS: Final[dict[str, Probe]] = {
     probe.__name__.replace("_", "-"): probe
-    for probe in (construction, weights, loss_per_item, finite_gradient, ratio_one, sign, order)
+    for probe in (
+        construction,
+        weights,
+        loss_per_item,
+        loss_dtype,
+        finite_gradient,
+        ratio_one,
+        sign,
+        order,
+        inputs_unchanged,
+        resume,
+    )
 }
 """Name → check, in the order in which they run. The docstring is the demand."""
 
@@ -231,7 +323,9 @@ def _probe(probe: Probe, tested: AlgorithmUnderTest) -> tuple[Outcome, str]:
         return "skipped", str(error)
     except CheckFailed as error:
         return "failed", str(error)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # an algorithm may raise anything
+    except INTERRUPTS:
+        raise
+    except BaseException as error:  # noqa: BLE001  # an algorithm may raise anything
         return "failed", f"raised {author_line(error)}"
 
 

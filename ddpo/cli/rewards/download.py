@@ -54,10 +54,16 @@ def download_command(
 def _fetch(state: WeightState, reward: str, console: Console) -> dict[str, str | None]:
     """Fetches one file or repository, prints its path, and returns the facts about it."""
 
+    from ddpo.rewards.hub_cache import hub_repository, snapshot
     from ddpo.rewards.tools.availability import fetch_weight
 
     path = fetch_weight(state.weight, reward, progress=not is_quiet())
-    checked = f"revision {state.weight.revision}, the card gives no SHA-256"
+    repository = hub_repository(state.weight)
+    folder = None if repository is None else snapshot(repository, state.weight.revision)
+    revision = state.weight.revision
+    if folder is not None and folder.name != revision:
+        revision = f"{revision}, today commit {folder.name}"
+    checked = f"revision {revision}, the card gives no SHA-256"
     if state.weight.sha256:
         checked = "SHA-256 as on the card"
     console.print(f"{escape(reward)}: {escape(str(path))} ({checked})", soft_wrap=True)

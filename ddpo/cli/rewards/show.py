@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from ddpo.cli.commands import examples
 from ddpo.cli.console import escape, new_console, print_json
 from ddpo.cli.options import AsJson, RewardName
+from ddpo.rewards.hub_cache import hub_repository, is_pinned, snapshot
 
 if TYPE_CHECKING:
-    from ddpo.rewards.card import RewardCard
+    from ddpo.rewards.card import RewardCard, WeightFile
     from ddpo.rewards.tools.availability import Availability, WeightState
     from ddpo.rewards.zoo import ResolvedReward
 
@@ -43,12 +44,30 @@ def show_command(name: RewardName, as_json: AsJson = False) -> None:
     new_console().print(table)
 
 
+def _commit(weight: WeightFile) -> str | None:
+    """The commit of a hub repository that lies on this machine."""
+    repository = hub_repository(weight)
+    folder = None if repository is None else snapshot(repository, weight.revision)
+    return None if folder is None else folder.name
+
+
+def _revision_text(weight: WeightFile) -> str:
+    """The revision, and whether the card fixes the content."""
+    commit = _commit(weight)
+    if is_pinned(weight):
+        return f"{weight.revision[:12]} (pinned)"
+    here = f", here at commit {commit[:12]}" if commit else ""
+    return f"{weight.revision[:12]} (floats{here})"
+
+
 def _record(here: Availability) -> dict[str, Any]:
     weights = [
         {
             "source": state.weight.source,
             "path": None if state.path is None else str(state.path),
             "bytes": state.bytes,
+            "pinned": is_pinned(state.weight),
+            "commit": _commit(state.weight),
         }
         for state in here.weights
     ]
@@ -158,7 +177,7 @@ def _weight_text(state: WeightState) -> str:
     else:
         place = "not here"
     return (
-        f"{weight.source} @ {weight.revision[:12]}, {weight.size}, {weight.licence}, "
+        f"{weight.source} @ {_revision_text(weight)}, {weight.size}, {weight.licence}, "
         f"SHA-256 {weight.sha256 or 'none'}; {place}"
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any, Final
 
-from ddpo.errors import MissingResourceError, one_line
+from ddpo.errors import INTERRUPTS, MissingResourceError, one_line
 from ddpo.registry import explain_load_failure, load_attribute
 from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
@@ -119,7 +119,9 @@ def _constructor(tested: RewardUnderTest) -> Any:
     card = tested.card
     try:
         return tested.resolved.factory or load_attribute(card.load)
-    except Exception as error:
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
         cause = explain_load_failure(error, card.load.partition(":")[0], "install it")
         raise CheckFailed(f"{card.load}: {cause}") from error
 

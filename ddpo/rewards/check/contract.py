@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ddpo.author_errors import author_line
-from ddpo.errors import MissingResourceError, one_line
+from ddpo.errors import INTERRUPTS, MissingResourceError, one_line
 from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
 from ddpo.rewards.check.reward_under_test import PROBE_NAMES, RewardUnderTest
 from ddpo.types import ImageBatch, Prompt
@@ -38,7 +38,9 @@ def construction(tested: RewardUnderTest) -> str | None:
         for time in ("first", "second"):
             try:
                 second.close()
-            except Exception as error:
+            except INTERRUPTS:
+                raise
+            except BaseException as error:
                 raise CheckFailed(f"the {time} close() raised {author_line(error)}") from error
     return None
 
@@ -116,7 +118,9 @@ def _no_zero_without_metadata(tested: RewardUnderTest) -> None:
 def _values_or_nan(tested: RewardUnderTest, batch: ImageBatch) -> list[float]:
     try:
         return tested.values(batch)
-    except Exception:  # noqa: BLE001  # an error is right here, and a reward may raise any
+    except INTERRUPTS:
+        raise
+    except BaseException:  # noqa: BLE001  # an error is right here, and a reward may raise any
         return [math.nan] * len(batch)
 
 

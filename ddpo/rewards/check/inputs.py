@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ddpo.author_errors import author_line
-from ddpo.errors import ImageError, RewardFailure
+from ddpo.errors import INTERRUPTS, ImageError, RewardFailure
 from ddpo.images import from_images, from_uint8, to_rgb
 from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
 from ddpo.rewards.check.reward_under_test import (
@@ -236,7 +236,9 @@ def _score_each(tested: RewardUnderTest, batches: Mapping[str, ImageBatch]) -> s
     for name, batch in batches.items():
         try:
             output = tested.score(batch)
-        except Exception as error:
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
             raise CheckFailed(f"{name}: {author_line(error)}") from error
         if output.errors[0] is not None:
             unscorable.append(f"{name} ({output.errors[0]})")

@@ -71,7 +71,7 @@ def _failures_of_threads(tested: RewardUnderTest, expected: Sequence[float]) -> 
             batch = tested.batch([tested.images[place]], [tested.prompts[place]])
             try:
                 scores = tested.values(batch)
-            except Exception as error:  # noqa: BLE001  # reported by the main thread
+            except BaseException as error:  # noqa: BLE001  # reported by the main thread
                 failures.append(f"{name}: {author_line(error)}")
                 return
             if first_difference(scores, expected[place : place + 1], tolerance) is not None:

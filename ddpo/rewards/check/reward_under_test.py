@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddpo.errors import MissingResourceError
+from ddpo.errors import INTERRUPTS, MissingResourceError
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.check.definition import CheckFailed, CheckSkipped
@@ -106,8 +106,9 @@ class RewardUnderTest:
         self.remakable = remakable
         self.card: RewardCard = resolved.card
         self.settings_changed_by_making: Mapping[str, tuple[object, object]] = {}
+        self.fault_reported_by: str | None = None  # name of the check that reports a broken reward
         self._prompt = prompt
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
 
     @cached_property
     def _made(self) -> Reward:
@@ -130,7 +131,10 @@ class RewardUnderTest:
             return self.make_or_raise()
         except MissingResourceError as error:
             raise CheckSkipped("something that it needs is not here, see `construction`") from error
-        except Exception as error:
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
+            self.fault_reported_by = "construction"
             raise CheckSkipped("it could not be made, see `construction`") from error
 
     def make_or_raise(self) -> Reward:
@@ -139,7 +143,9 @@ class RewardUnderTest:
             raise self._failure
         try:
             return self._made
-        except Exception as error:
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
             self._failure = error
             raise
 
@@ -223,9 +229,9 @@ class RewardUnderTest:
     def _known(self) -> tuple[float, ...] | None:
         try:
             return tuple(self.values(self.probes()))
-        except CheckSkipped:
+        except (CheckSkipped, *INTERRUPTS):
             raise
-        except Exception:  # noqa: BLE001  # a user's code; the check `contract` reports the error
+        except BaseException:  # noqa: BLE001  # reported by the check `contract`
             return None
 
     @property
@@ -236,6 +242,7 @@ class RewardUnderTest:
             CheckSkipped: the reward raises an error for them.
         """
         if self._known is None:
+            self.fault_reported_by = "contract"
             raise CheckSkipped("the probe images could not be scored, see `contract`")
         return self._known
 

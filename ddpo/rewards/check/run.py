@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ddpo.author_errors import author_line
 from ddpo.devices import AUTO, resolve_device
-from ddpo.errors import ConfigError
+from ddpo.errors import INTERRUPTS, ConfigError
 from ddpo.io.background import Background
 from ddpo.registry import unknown_name
 from ddpo.rewards.base import Reward
@@ -158,7 +158,9 @@ def _probe(check: Check, tested: RewardUnderTest) -> tuple[Outcome, str]:
         return "skipped", str(error)
     except CheckFailed as error:
         return "failed", str(error)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a reward may raise anything
+    except INTERRUPTS:
+        raise
+    except BaseException as error:  # noqa: BLE001  # a reward may raise anything
         return "failed", f"raised {author_line(error)}"
 
 
@@ -198,6 +200,7 @@ def _results(
 ) -> Iterator[CheckResult]:
     started = time.monotonic()
     timed = False
+    names = {check.name for check in checks}
     for check in checks:
         left = None if timeout_s is None else timeout_s - (time.monotonic() - started)
         if check.needs == "scores" and not timed:
@@ -206,6 +209,10 @@ def _results(
                 say(line)
             left = None if timeout_s is None else timeout_s - (time.monotonic() - started)
         yield _within(left, timeout_s, check, tested, expected.get(check.name))
+        other = tested.fault_reported_by
+        if other is not None and other not in names:  # a chosen check alone would be skipped
+            names.add(other)
+            yield _within(left, timeout_s, all_checks()[other], tested, expected.get(other))
 
 
 def _slowness(tested: RewardUnderTest, left: float | None) -> str | None:
@@ -219,7 +226,9 @@ def _slowness(tested: RewardUnderTest, left: float | None) -> str | None:
             _ = tested.reward  # loading is no part of the time per image
             begun = time.monotonic()
             Background(lambda: tested.scores, "ddpo-check").result(left)
-    except Exception:  # noqa: BLE001  # the checks report it
+    except INTERRUPTS:
+        raise
+    except BaseException:  # noqa: BLE001  # the checks report it
         return None
     seconds = (time.monotonic() - begun) / PROBES
     if seconds < SLOW_S:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
+import threading
 from typing import Final
 
 import torch
 
 from ddpo.author_errors import author_line
 from ddpo.devices import processors
-from ddpo.errors import ContractBroken, RewardFailure, RewardUnavailable
+from ddpo.errors import INTERRUPTS, ContractBroken, RewardFailure, RewardUnavailable
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import Calls
 from ddpo.types import ImageBatch, RewardOutput
 
-__all__ = ["OutOfMemory", "checked", "concurrency", "explained", "retry_pause"]
+__all__ = ["OutOfMemory", "checked", "concurrency", "explained", "is_interrupt", "retry_pause"]
 
 FIRST_PAUSE: Final = 0.5  # longest pause before the first retry, in seconds; doubles with each
 LONGEST_PAUSE: Final = 30.0  # seconds
@@ -59,7 +60,7 @@ def explained(name: str, error: BaseException) -> RewardFailure:
     """
     text = f"reward {name!r} failed: {author_line(error)}"
     memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    if memory or "out of memory" in str(error).lower():
+    if memory or "out of memory" in text.lower():
         return OutOfMemory(text)
     if isinstance(error, ContractBroken):
         return ContractBroken(text)
@@ -68,6 +69,16 @@ def explained(name: str, error: BaseException) -> RewardFailure:
         unavailable.retry_after_s = getattr(error, "retry_after_s", None)
         return unavailable
     return RewardFailure(text)
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """True for what stops work from outside.
+
+    Ctrl-C reaches the main thread alone, so that a `KeyboardInterrupt` elsewhere is the reward's.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return threading.current_thread() is threading.main_thread()
+    return isinstance(error, INTERRUPTS)
 
 
 def retry_pause(attempt: int, requested: float | None) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from ddpo.devices import AUTO, check_device, resolve_device
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import PLACEMENT, RewardCard
+from ddpo.rewards.hub_cache import floating_commits
 from ddpo.rewards.scoring.standardise import ScoreDistribution
 from ddpo.rewards.scoring.user_reward import Factory, construct
 from ddpo.rewards.signature import identity, signature
@@ -17,6 +18,9 @@ from ddpo.text import shortest_number
 from ddpo.user_code import is_user_code
 
 __all__ = ["ResolvedReward", "single_rewards"]
+
+
+PART_FACTS: Final = ("version", "card", "options", "commits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +105,16 @@ class ResolvedReward:
         """The fields of the signature that may change a score: the reward's part of a cache key."""
         return "|".join([identity(self.card, self.options, self.origin), *self._part_fields()])
 
+    @property
+    def commits(self) -> dict[str, str]:
+        """Hub repository → commit on this machine, for weights without a fixed revision."""
+        found = floating_commits(self.card, self.options)
+        for part in self.parts:
+            found |= part.commits
+        return found
+
     def _part_fields(self) -> list[str]:
-        """`part:name,version:…,card:…,options:…` of each part.
+        """`part:name,version:…,card:…,options:…` of each part, with the commits of its weights.
 
         Steps, weights, libraries and origins are in the fields of the combination.
         """
@@ -110,7 +122,7 @@ class ResolvedReward:
         for part in self.parts:
             line = identity(part.card, part.options, part.origin)
             fields = dict(text.split(":", 1) for text in line.split("|"))
-            facts = ",".join(f"{name}:{fields[name]}" for name in ("version", "card", "options"))
+            facts = ",".join(f"{name}:{fields[name]}" for name in PART_FACTS if name in fields)
             found[part.name] = f"part:{part.name},{facts}"
         return list(found.values())
 

@@ -8,7 +8,7 @@ import torch
 
 from ddpo.errors import ContractBroken, RewardFailure, RewardUnavailable
 from ddpo.rewards.cache import CachedScore
-from ddpo.types import RewardOutput
+from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = [
     "Chunk",
@@ -16,6 +16,7 @@ __all__ = [
     "concatenate",
     "failed_output",
     "first_places",
+    "raise_with_place",
     "repeated_chunks",
     "scores_to_cache",
     "select",
@@ -144,3 +145,13 @@ def concatenate(chunks: Sequence[Chunk], count: int, name: str) -> RewardOutput:
         failed |= {places[i] for i in output.failed}
         unavailable |= {places[i] for i in output.unavailable}
     return RewardOutput(values, parts, tuple(errors), frozenset(failed), frozenset(unavailable))
+
+
+def raise_with_place(
+    places: Sequence[int], batch: ImageBatch, error: RewardFailure
+) -> RewardOutput:
+    """Raises a failure with the place and the prompt of the first image at fault."""
+    several = len(places) > 1
+    where = f"images {places[0]} to {places[-1]}" if several else f"image {places[0]}"
+    text = f"{error} ({where}, prompt {batch.prompts[0].text!r})"
+    raise type(error)(text) from error.__cause__

@@ -21,7 +21,14 @@ from ddpo.rewards.cache import CachedScore, ScoreCache, cacheable, image_digests
 from ddpo.rewards.card import Calls
 from ddpo.rewards.groups import group_halves, packed_groups
 from ddpo.rewards.offload import restore
-from ddpo.rewards.scoring.call import OutOfMemory, checked, concurrency, explained, retry_pause
+from ddpo.rewards.scoring.call import (
+    OutOfMemory,
+    checked,
+    concurrency,
+    explained,
+    is_interrupt,
+    retry_pause,
+)
 from ddpo.rewards.scoring.outages import find_witness, retry_unanswered
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.results import (
@@ -30,6 +37,7 @@ from ddpo.rewards.scoring.results import (
     concatenate,
     failed_output,
     first_places,
+    raise_with_place,
     repeated_chunks,
     scores_to_cache,
 )
@@ -121,7 +129,7 @@ class Scorer:
                 the reward, the first such image and the cause.
             UserError: As raised by the reward itself.
         """
-        return self._score(batch, _raise_with_place)
+        return self._score(batch, raise_with_place)
 
     def score_each(self, batch: ImageBatch) -> RewardOutput:
         """As `score`, but images on which the reward fails are set apart in `failed`.
@@ -315,7 +323,9 @@ class Scorer:
                 output = self._call_in_time(batch, limit)
         except UserError:
             raise
-        except (Exception, SystemExit) as error:  # a reward may raise anything
+        except BaseException as error:  # a reward may raise anything
+            if is_interrupt(error):
+                raise
             raise explained(name, error) from error
         finally:
             with self._state:
@@ -346,16 +356,6 @@ class _Run:
     keys: Sequence[bytes | None]  # cache key of each image
     on_failure: OnFailure
     over: threading.Event = field(default_factory=threading.Event)  # set once a call raised
-
-
-def _raise_with_place(
-    places: Sequence[int], batch: ImageBatch, error: RewardFailure
-) -> RewardOutput:
-    """Raises a failure with the place and the prompt of the first image at fault."""
-    several = len(places) > 1
-    where = f"images {places[0]} to {places[-1]}" if several else f"image {places[0]}"
-    text = f"{error} ({where}, prompt {batch.prompts[0].text!r})"
-    raise type(error)(text) from error.__cause__
 
 
 def _part(batch: ImageBatch, places: Sequence[int]) -> ImageBatch:

@@ -6,14 +6,20 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, cast
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, cast
 
 from ddpo.author_errors import definition_place
 from ddpo.devices import AUTO
-from ddpo.errors import ConfigError, ContractBroken, RewardFailure, RewardLoadError
+from ddpo.errors import ConfigError, ContractBroken, RewardFailure
 from ddpo.rewards.card import PLACEMENT, RewardCard, RewardOption
+from ddpo.rewards.scoring.function_parameters import STARRED, WORDS, has_default, parameters_of
+from ddpo.rewards.scoring.returned_scores import (
+    numbers_per_image,
+    scores_and_info,
+    scores_per_image,
+)
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = [
@@ -24,39 +30,12 @@ __all__ = [
     "function_of_class",
 ]
 
-Input = Literal["image", "prompt", "metadata"]
-
-POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-STARRED: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-IMAGES: Final = ("images", "image")
-PROMPTS: Final = ("prompts", "prompt")
-METADATA: Final = ("metadata",)
-WORDS: Final[tuple[tuple[Input, tuple[str, ...]], ...]] = (
-    ("image", IMAGES),
-    ("prompt", PROMPTS),
-    ("metadata", METADATA),
-)
-UNFILLED: Final[Mapping[str, Input]] = {
-    "text": "prompt",
-    "texts": "prompt",
-    "caption": "prompt",
-    "captions": "prompt",
-    "metadatas": "metadata",
-    "prompt_metadata": "metadata",
-}
-"""Other words for inputs; they count where the default is None, since else they are options."""
-TOTAL: Final = "avg"  # key of the weighted sum in the scores of flow_grpo's `multi_score`
 NO_SCORE: Final = "the reward function returned None"
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """The parameters of a function by purpose."""
-
-    inputs: Mapping[str, Input]  # parameter → its content
-    optional: frozenset[str]  # those of `inputs` with a default
-    options: Mapping[str, Any]  # parameter → default
-    positional: tuple[str, ...]  # those that cannot be passed by name, in order
+LARGEST_FLOAT32: Final = 3.4028234e38
+AS_ARRAY: Final = (
+    "images are a NumPy array, uint8 [batch, height, width, 3]: "
+    "start with torch.from_numpy(images), or with Image.fromarray(image) for each image"
+)
 
 
 def card_of_function(function: Callable[..., Any], reference: str, version: str) -> RewardCard:
@@ -81,7 +60,7 @@ def card_of_function(function: Callable[..., Any], reference: str, version: str)
         family="user",
         flaws="not stated",
         inputs=tuple(kind for kind, _ in WORDS if kind in found.inputs.values()),
-        optional=tuple(kind for kind, _ in WORDS if _is_optional(found, kind)),
+        optional=tuple(kind for kind, _ in WORDS if found.is_optional(kind)),
         preprocessing="uint8 [batch, height, width, 3]",
         dtype="as the function returns",
         code_licence="not stated",
@@ -89,57 +68,6 @@ def card_of_function(function: Callable[..., Any], reference: str, version: str)
             RewardOption(option, default, "") for option, default in found.options.items()
         ),
     )
-
-
-def parameters_of(function: Callable[..., Any], name: str) -> Parameters:
-    """The parameters of a callable by purpose.
-
-    - A parameter called images, prompts or metadata (or image, prompt) is an input, at any position
-      and with or without a default.
-    - A parameter called text, texts, caption or captions with the default None takes prompts.
-    - If none is called images, the first parameter without a default is. If none is called prompts,
-      the next one without a default is.
-    - All others are options and need a default; `*args` and `**kwargs` are ignored.
-
-    Args:
-        function: Callable of a user.
-        name: Name of the callable, for messages.
-
-    Raises:
-        RewardLoadError: There is no parameter for images, or another one has no default.
-    """
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError) as error:
-        raise RewardLoadError(
-            f"function {name!r} is no reward: its parameters are not known ({error})"
-        ) from error
-    named = [parameter for parameter in parameters if parameter.kind not in STARRED]
-    inputs: dict[str, Input] = {}
-    for kind, words in WORDS:
-        first = next((parameter.name for parameter in named if parameter.name in words), None)
-        if first is not None:
-            inputs[first] = kind
-    _add_unfilled(inputs, named)
-    _add_unnamed(inputs, named)
-    _refuse_inputs_as_options(name, inputs, named)
-    options = {
-        parameter.name: parameter.default for parameter in named if parameter.name not in inputs
-    }
-    if "image" not in inputs.values() or inspect.Parameter.empty in options.values():
-        raise RewardLoadError(
-            f"function {name!r} is no reward: it must take (images) or (images, prompts), "
-            "and further parameters only with defaults"
-        )
-    optional = frozenset(
-        parameter.name
-        for parameter in named
-        if _has_default(parameter) and parameter.name in inputs
-    )
-    places = tuple(
-        parameter.name for parameter in named if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
-    )
-    return Parameters(inputs, optional, options, places)
 
 
 def card_of_class(found: type, reference: str, version: str) -> RewardCard:
@@ -172,11 +100,19 @@ def function_of_class(found: type, options: Mapping[str, Any]) -> Callable[..., 
         ConfigError: An option without a default was not given.
     """
     for parameter in _constructor_parameters(found):
-        needed = not _has_default(parameter) and parameter.name not in PLACEMENT
+        needed = not has_default(parameter) and parameter.name not in PLACEMENT
         if needed and options.get(parameter.name) is None:
             example = f"{found.__name__}:{parameter.name}=…"
-            raise ConfigError(f"reward {found.__name__} needs {parameter.name!r}, as in {example}")
-    return cast(Callable[..., Any], getattr(found(**options), caller_of(found).__name__))
+            place = definition_place(found.__init__)  # type: ignore[misc]
+            needs = f"reward {found.__name__} needs {parameter.name!r}, as in {example}"
+            raise ConfigError(f"{place}: {needs}" if place else needs)
+    named = dict(options)
+    positional = [
+        named.pop(parameter.name)
+        for parameter in _constructor_parameters(found)
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY and parameter.name in named
+    ]
+    return cast(Callable[..., Any], getattr(found(*positional, **named), caller_of(found).__name__))
 
 
 def caller_of(found: type) -> Callable[..., Any]:
@@ -200,55 +136,7 @@ def _default_of(parameter: inspect.Parameter) -> Any:
     """The default of an option; None where a value must be given."""
     if parameter.name in PLACEMENT:
         return AUTO
-    return parameter.default if _has_default(parameter) else None
-
-
-def _add_unfilled(inputs: dict[str, Input], named: Sequence[inspect.Parameter]) -> None:
-    """Adds inputs under the names of `UNFILLED`, each kind once."""
-    for parameter in named:
-        kind = UNFILLED.get(parameter.name)
-        if kind is not None and kind not in inputs.values() and parameter.default is None:
-            inputs[parameter.name] = kind
-
-
-def _refuse_inputs_as_options(
-    name: str, inputs: Mapping[str, Input], named: Sequence[inspect.Parameter]
-) -> None:
-    """Refuses a second parameter with the name of an input, which would never be filled.
-
-    Raises:
-        RewardLoadError: There is one.
-    """
-    for parameter in named:
-        if parameter.name in (*IMAGES, *PROMPTS, *METADATA) and parameter.name not in inputs:
-            kind = next(kind for kind, words in WORDS if parameter.name in words)
-            taken = next(other for other, found in inputs.items() if found == kind)
-            raise RewardLoadError(
-                f"function {name!r} is no reward: {parameter.name!r} and {taken!r} name one input; "
-                "rename the option"
-            )
-
-
-def _add_unnamed(inputs: dict[str, Input], named: Sequence[inspect.Parameter]) -> None:
-    """Adds images and prompts under other names: the first required parameters."""
-    free = [
-        parameter
-        for parameter in named
-        if parameter.name not in inputs and parameter.kind in POSITIONAL
-    ]
-    required = [parameter for parameter in free if not _has_default(parameter)]
-    if "image" not in inputs.values() and required:
-        inputs[required.pop(0).name] = "image"
-    if "prompt" not in inputs.values() and required:
-        inputs[required.pop(0).name] = "prompt"
-
-
-def _has_default(parameter: inspect.Parameter) -> bool:
-    return parameter.default is not inspect.Parameter.empty
-
-
-def _is_optional(found: Parameters, kind: Input) -> bool:
-    return kind in {found.inputs[name] for name in found.optional}
+    return parameter.default if has_default(parameter) else None
 
 
 def _name(function: Callable[..., Any], reference: str) -> str:
@@ -296,26 +184,40 @@ class FunctionReward:
         for places in self._calls(batch):
             part = batch if len(places) == len(batch) else batch.take(places)
             positional, named = self._arguments(part)
-            result = self._function(*positional, **named)
             try:
-                returned, info = _scores_and_info(result)
-                found = _as_list(returned, len(part))
+                result = self._function(*positional, **named)
+            except (AttributeError, TypeError) as error:
+                if "numpy.ndarray" in str(error):
+                    error.add_note(AS_ARRAY)
+                raise
+            try:
+                returned, info = scores_and_info(result)
+                found = scores_per_image(returned, len(part))
             except ContractBroken as error:
                 raise ContractBroken(self._at_function(str(error))) from error
             for place, score in zip(places, found, strict=True):
                 scores[place] = score
-            for name, values in _numbers_per_image(info, len(part)).items():
+            for name, values in numbers_per_image(info, len(part)).items():
                 column = parts.setdefault(name, torch.full((len(batch),), math.nan))
                 column[places] = torch.tensor(values, dtype=torch.float32)
         for index, score in enumerate(scores):
-            if score is not None and not math.isfinite(score):
-                advice = "return None for an image that cannot be scored"
-                raise RewardFailure(
-                    self._at_function(f"the score of image {index} is {score}; {advice}")
-                )
+            self._refuse_score(index, score)
         values = [math.nan if score is None else score for score in scores]
         errors = tuple(NO_SCORE if score is None else None for score in scores)
         return RewardOutput(torch.tensor(values, dtype=torch.float32), parts, errors)
+
+    def _refuse_score(self, index: int, score: float | None) -> None:
+        """Refuses a score that is no finite number of float32.
+
+        Raises:
+            RewardFailure: It is none.
+        """
+        if score is None or abs(score) <= LARGEST_FLOAT32:
+            return
+        advice = "return None for an image that cannot be scored"
+        if math.isfinite(score):
+            advice = f"beyond the largest number of float32, {LARGEST_FLOAT32:.2g}"
+        raise RewardFailure(self._at_function(f"the score of image {index} is {score}; {advice}"))
 
     def _calls(self, batch: ImageBatch) -> list[list[int]]:
         """The places of the images of each call.
@@ -323,7 +225,7 @@ class FunctionReward:
         If prompts may be left out, images with and without one are scored in two calls.
         """
         everywhere = list(range(len(batch)))
-        if not _is_optional(self._parameters, "prompt"):
+        if not self._parameters.is_optional("prompt"):
             return [everywhere]
         prompted = [place for place in everywhere if batch.prompts[place].text]
         bare = [place for place in everywhere if not batch.prompts[place].text]
@@ -339,60 +241,14 @@ class FunctionReward:
                 given[name] = batch.uint8
             elif kind == "metadata":
                 given[name] = [dict(prompt.metadata) for prompt in batch.prompts]
-            elif not (bare and name in found.optional):
+            elif not (bare and name in found.defaults):
                 given[name] = [prompt.text for prompt in batch.prompts]
-        positional = [given.pop(name) for name in found.positional if name in given]
+        positional = [
+            given.pop(name) if name in given else found.defaults[name] for name in found.positional
+        ]
         return positional, given
 
     def _at_function(self, text: str) -> str:
         """A text with the function's place before it, if known."""
         place = definition_place(self._function)
         return f"{place}: {text}" if place else text
-
-
-def _as_list(returned: Any, count: int) -> Sequence[float | None]:
-    """The scores of one call of the function."""
-    try:
-        scores = [None if score is None else float(score) for score in returned]
-    except (TypeError, ValueError) as error:
-        kind = type(returned).__name__
-        raise ContractBroken(
-            f"the function must return one number per image, got {kind} ({error})"
-        ) from error
-    if len(scores) != count:
-        raise ContractBroken(f"the function returned {len(scores)} scores for {count} images")
-    return scores
-
-
-def _scores_and_info(returned: Any) -> tuple[Any, Mapping[str, Any]]:
-    """The scores and the information of `(scores, info)`; scores alone have no information.
-
-    Raises:
-        ContractBroken: The scores are a dictionary without a total.
-    """
-    info: Mapping[str, Any] = {}
-    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping):
-        returned, info = returned
-    if isinstance(returned, Mapping):
-        if TOTAL not in returned:
-            raise ContractBroken(
-                f"the function returned several scores ({', '.join(map(str, returned))}): "
-                f"return one number per image, or their total as {TOTAL!r}"
-            )
-        others = {name: values for name, values in returned.items() if name != TOTAL}
-        return returned[TOTAL], {**info, **others}
-    return returned, info
-
-
-def _numbers_per_image(info: Mapping[str, Any], count: int) -> dict[str, list[float]]:
-    """The entries of the information that hold one number per image."""
-    found = {}
-    for name, values in info.items():
-        try:
-            numbers = [float(value) for value in values]
-            numbers = [number if math.isfinite(number) else math.nan for number in numbers]
-        except (TypeError, ValueError):
-            continue
-        if len(numbers) == count:
-            found[str(name)] = numbers
-    return found

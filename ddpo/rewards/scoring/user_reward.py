@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from ddpo.author_errors import authored_package
-from ddpo.errors import RewardLoadError, UserError
+from ddpo.errors import INTERRUPTS, RewardLoadError, UserError
 from ddpo.registry import explain_load_failure, load_attribute
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import PLACEMENT, RewardCard
@@ -105,9 +105,9 @@ def card_for(card: RewardCard, options: Mapping[str, Any], origin: str) -> Rewar
         return card
     try:
         found: RewardCard = load_attribute(card.for_options)(card, options)
-    except UserError:
+    except (UserError, *INTERRUPTS):
         raise
-    except Exception as error:
+    except BaseException as error:
         module = card.for_options.partition(":")[0]
         cause = explain_load_failure(error, module, f"install it, or reinstall {origin.split()[0]}")
         raise RewardLoadError(
@@ -141,9 +141,9 @@ def construct(
     name = f"reward {card.id!r} of {origin}"
     try:
         reward = (factory or load_attribute(card.load))(**options)
-    except UserError:
+    except (UserError, *INTERRUPTS):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         cause = explain_load_failure(error, module, install)
         raise RewardLoadError(f"{name} cannot be loaded: {cause}") from error
     if not isinstance(reward, Reward) or not isinstance(reward.card, RewardCard):

@@ -3,7 +3,7 @@
 Nothing heavy is imported. `WeightFile.source` distinguishes four kinds of weights:
     https://…            one file, in the cache of `ddpo.weights`
     owner/name[/file]    Hugging Face hub, in its own cache: one file where the card names it or its
-                         SHA-256 (model.safetensors by default), else the whole repository; of
+                         SHA-256 (model.safetensors by default), else what the reward reads; of
                          owner/name/a|b the first file that exists
     package:module/file  shipped inside the reward's own package
     file:/path           named by an option
@@ -11,7 +11,7 @@ Nothing heavy is imported. `WeightFile.source` distinguishes four kinds of weigh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from ddpo import weights
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.rewards.card import RewardCard, WeightFile
+from ddpo.rewards.hub_cache import hub_repository, snapshot
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
@@ -39,6 +40,20 @@ __all__ = [
 
 HUB_FILE: Final = "model.safetensors"
 LOCAL: Final = "file:"
+MODEL: Final = ("*.json", "*.txt", "*.model", "*.safetensors")
+NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "xswu/HPSv2": ("HPS_v2.1_compressed.pt",),
+    "THUDM/ImageReward": ("ImageReward.pt", "med_config.json"),
+    "google-bert/bert-base-uncased": ("vocab.txt",),
+    "MizzenAI/HPSv3": ("HPSv3.safetensors",),
+    "Qwen/Qwen2-VL-7B-Instruct": ("config.json", "tokenizer.json"),
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": ("*.json", "*.txt"),
+    "yuvalkirstain/PickScore_v1": MODEL,
+    "openai/clip-vit-base-patch32": MODEL,
+    "Falconsai/nsfw_image_detection": MODEL,
+    "facebook/dinov2-base": MODEL,
+}
+"""Source on a card → patterns of the files that its reward reads; others are read as a whole."""
 WHOLE: Final = 0.9
 """Least share of the size on the card that a folder must hold to count as a complete repository."""
 
@@ -161,27 +176,19 @@ def _hub_files(weight: WeightFile) -> list[str]:
     return ("/".join(weight.source.split("/")[2:]) or HUB_FILE).split("|")
 
 
-def _repository(weight: WeightFile) -> str:
-    return "/".join(weight.source.split("/")[:2])
-
-
 def _snapshot(weight: WeightFile) -> Path | None:
-    """The folder of a repository's revision in the hub's cache.
-
-    It is models--owner--name/snapshots/COMMIT, where refs/NAME holds the commit of a branch.
-    """
-    from huggingface_hub import constants
-
-    base = Path(constants.HF_HUB_CACHE) / f"models--{_repository(weight).replace('/', '--')}"
-    reference = base / "refs" / weight.revision
-    commit = reference.read_text("utf-8").strip() if reference.is_file() else weight.revision
-    folder = base / "snapshots" / commit
-    return folder if folder.is_dir() else None
+    repository = hub_repository(weight)
+    return None if repository is None else snapshot(repository, weight.revision)
 
 
 def _repository_state(weight: WeightFile) -> WeightState:
     folder = _snapshot(weight)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder else 0
+    exact = [name for name in NEEDED.get(weight.source, ()) if "*" not in name]
+    if folder is not None and exact:
+        return WeightState(
+            weight, folder if all((folder / name).is_file() for name in exact) else None, size
+        )
     return WeightState(weight, folder if size >= WHOLE * weight.megabytes * 1e6 else None, size)
 
 
@@ -216,7 +223,23 @@ def fetch_weight(weight: WeightFile, reward: str, progress: bool = False) -> Pat
         case "file":
             return _fetch_hub_file(weight, what)
         case "repository":
-            return weights.fetch_hub_repository(_repository(weight), weight.revision, what)
+            return _fetch_repository(weight, what)
+
+
+def _fetch_repository(weight: WeightFile, what: str) -> Path:
+    """The folder of a repository with all files that the reward reads.
+
+    Of a model whose repository has no safetensors, every file is fetched.
+
+    Raises:
+        MissingResourceError: As `fetch_hub_repository`.
+    """
+    repository = hub_repository(weight) or weight.source
+    needed = NEEDED.get(weight.source, ())
+    folder = weights.fetch_hub_repository(repository, weight.revision, what, needed)
+    if needed != MODEL or any(folder.glob("*.safetensors")):
+        return folder
+    return weights.fetch_hub_repository(repository, weight.revision, what)
 
 
 def _fetch_hub_file(weight: WeightFile, what: str) -> Path:
@@ -225,16 +248,15 @@ def _fetch_hub_file(weight: WeightFile, what: str) -> Path:
     Raises:
         MissingResourceError: As `fetch_hub_file`, about the first name.
     """
+    repository = hub_repository(weight) or weight.source
     first, *others = _hub_files(weight)
     try:
-        return weights.fetch_hub_file(
-            _repository(weight), first, weight.revision, weight.sha256, what
-        )
+        return weights.fetch_hub_file(repository, first, weight.revision, weight.sha256, what)
     except MissingResourceError:
         for name in others:
             with suppress(MissingResourceError):
                 return weights.fetch_hub_file(
-                    _repository(weight), name, weight.revision, weight.sha256, what
+                    repository, name, weight.revision, weight.sha256, what
                 )
         raise
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ddpo.rewards.card import RewardCard
+from ddpo.rewards.card import RewardCard, WeightFile
 from ddpo.rewards.cards import CARDS
+from ddpo.rewards.hub_cache import is_pinned
 from ddpo.text import byte_size
 
 __all__ = [
@@ -99,6 +100,10 @@ PLAIN_RGB_NOTE: Final = (
 )
 
 
+def _revision(weight: WeightFile) -> str:
+    return f"{weight.revision} ({'pinned' if is_pinned(weight) else 'floats'})"
+
+
 def render_card_markdown(card: RewardCard) -> str:
     """The page of one reward: everything on its card, the most asked first."""
     parts = [
@@ -108,8 +113,7 @@ def render_card_markdown(card: RewardCard) -> str:
     ]
     if card.weights:
         weights = [
-            (w.source, w.revision, w.size, w.licence, w.sha256 or "not pinned")
-            for w in card.weights
+            (w.source, _revision(w), w.size, w.licence, w.sha256 or "none") for w in card.weights
         ]
         head = ("source", "revision", "size", "licence", "SHA-256")
         parts.append("## Weights\n\n" + _markdown(head, weights))

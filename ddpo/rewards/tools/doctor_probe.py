@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import EntryPoint
 from typing import Any, Final
 
-from ddpo.errors import ConfigError, NewerApiError, RewardLoadError, one_line
+from ddpo.errors import INTERRUPTS, ConfigError, NewerApiError, RewardLoadError, one_line
 from ddpo.registry import explain_load_failure, load_attribute
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.tools.availability import availability, install_line
@@ -32,7 +32,9 @@ def examine(name: str) -> tuple[Status, str]:
     origin = rewards.origin(name)
     try:
         found = load_attribute(card.load)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # plug-ins may raise anything
+    except INTERRUPTS:
+        raise
+    except BaseException as error:  # noqa: BLE001  # plug-ins may raise anything
         return _load_failure(card, origin, error)
     if not callable(found):
         return (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from ddpo.author_errors import author_line
-from ddpo.errors import RewardLoadError
+from ddpo.errors import INTERRUPTS, RewardLoadError
 from ddpo.registry import Registry
 from ddpo.trainer.config import TrainConfig
 from ddpo.user_code import find
@@ -115,7 +115,9 @@ def load_algorithm(name: str) -> tuple[Algorithm, str]:
     if inspect.isclass(found):
         try:
             found = found()
-        except (Exception, SystemExit) as error:
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
             raise RewardLoadError(
                 f"algorithm {name!r} of {origin} cannot be made without arguments: "
                 f"{author_line(error)}"

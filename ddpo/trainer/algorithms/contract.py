@@ -54,7 +54,8 @@ def sample_losses(
     """The losses of `algorithm.loss`, `[items]`.
 
     Raises:
-        UserCodeFailure: It returned anything other than one loss per item, such as their mean.
+        UserCodeFailure: It returned anything other than one loss per item, such as their mean, or
+            losses without gradient.
     """
     losses: Any = algorithm.loss(log_likelihoods, old_log_likelihoods, weights, config)
     if not isinstance(losses, torch.Tensor):
@@ -66,6 +67,9 @@ def sample_losses(
         raise _broken(
             algorithm, "loss", f"returned {found}: return one loss per item, without mean or sum"
         )
+    if log_likelihoods.requires_grad and not losses.requires_grad:
+        advice = "compute them from log_likelihoods, without detach or no_grad"
+        raise _broken(algorithm, "loss", f"returned losses without gradient: {advice}")
     return losses
 
 

@@ -86,6 +86,7 @@ def _reward(config: TrainConfig, reward: ResolvedReward) -> dict[str, Any]:
         "signature": reward.signature,
         "origin": reward.origin,
         "files": [dict(one.files) for one in single_rewards(reward) if one.files],
+        "commits": reward.commits,
     }
 
 
@@ -125,6 +126,8 @@ def check_unchanged(
     )
     if changed := _changed_files(then, now):
         raise ConfigError(f"{refused}: {' and '.join(changed)}")
+    if changed := _changed_commits(then, now):
+        raise ConfigError(f"{refused}: {' and '.join(changed)}")
     origin = now["origin"]
     served_otherwise = origin.startswith("server ") and (then.get("origin") or origin) != origin
     if served_otherwise or _other_card(then, now):
@@ -163,6 +166,16 @@ def _changed_files(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         changed += [f"{name} is gone" for name in old if name not in new]
         changed += [f"{name} is new" for name in new if name not in old]
     return changed
+
+
+def _changed_commits(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The weights whose branch of the hub stands for another commit than before, in words."""
+    before = then.get("commits") or {}
+    return [
+        f"{name} was at commit {before[name][:12]} and is now at {commit[:12]}"
+        for name, commit in now["commits"].items()
+        if before.get(name, commit) != commit
+    ]
 
 
 def _other_card(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -14,6 +14,11 @@ __all__ = ["holds_something", "remove_unfinished"]
 REMAINS: Final = ("config.json", "manifest.json")
 GRID: Final = re.compile(r"iteration-000000\.png|\..*\.tmp")
 """Names in `samples/`: the images before training, or half written ones."""
+TRACKED: Final = {
+    "tensorboard": re.compile(r"events\.out\.tfevents\..*|\d+\.\d+"),
+    "wandb": re.compile(r"run_id\.txt|latest-run|debug[\w-]*\.log|(?:offline-)?run-\d{8}_.*"),
+}
+"""Folder of a tracker → names in it of what the tracker writes when a run starts."""
 EMPTY: Final = ("state", "checkpoints")
 """Folders that hold at most files that a kill left half written."""
 
@@ -47,6 +52,8 @@ def _is_remains(path: Path) -> bool:
         return path.name in REMAINS or _is_temporary(path.name)
     if path.name == "samples":
         return all(GRID.fullmatch(inner.name) for inner in path.iterdir())
+    if tracked := TRACKED.get(path.name):
+        return all(tracked.fullmatch(inner.name) for inner in path.iterdir())
     return path.name in EMPTY and all(
         inner.name.startswith(".") and inner.name.endswith(".tmp") for inner in path.iterdir()
     )
