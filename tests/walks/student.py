@@ -94,7 +94,7 @@ def _scores(printed: str) -> Mapping[str, float]:
 def _resume(newcomer: Walk) -> None:
     """Without the code's name the run is not resumed; with it, as the page says, it is."""
     refused = newcomer.run("ddpo train --resume runs/mine", code=2)
-    assert "--trust ./mine.py:ddpo_pytorch" in refused.stderr
+    assert re.search(r"--trust \S*mine\.py:ddpo_pytorch", refused.stderr), refused.stderr
     newcomer.said(TRAINING, "ddpo train --resume runs/mine --trust ./mine.py:Mine")
     rows = (newcomer.folder / "runs/mine/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(row)["iteration"] for row in rows] == [1, 2, 3]
