@@ -18,7 +18,9 @@ SMALL_RUN: Final = (
     '"optim.updates": 1, "optim.timesteps": 1'
 )
 SMALL_REPORT: Final = "limit=2, best_of=0, held_out=False, seeds=2, history=0"
-SIZES: Final = {
+SIZES: Final[dict[str, str]] = {}
+WORDS: Final[dict[str, str]] = {}
+SMALL: Final = {
     '"sample.samples": 16': SMALL_RUN,
     "seeds=2, history=0": SMALL_REPORT,
     'out="runs/mine")': f'out="runs/mine", iterations=2, settings={{{SMALL_RUN}}})',
@@ -96,13 +98,13 @@ def walk(newcomer: Walk) -> None:
     cells = "\n".join(
         _small(python_of(page, section)) + look for (page, section), look in LOOKS.items()
     )
-    assert all(small in cells for small in SIZES.values())
+    assert all(small in cells for small in SMALL.values())
     (newcomer.folder / "cells.py").write_text(cells, encoding="utf-8")
     done = newcomer.run("python cells.py")
     assert (done.stdout, done.stderr) == ("", "")
 
 
 def _small(code: str) -> str:
-    for words, small in SIZES.items():
+    for words, small in SMALL.items():
         code = code.replace(words, small)
     return code

@@ -23,6 +23,7 @@ SIZES: Final = {
     "ddpo rewards doctor": "mylab/contrast",
     "pytest": "-q -p no:cacheprovider",
 }
+WORDS: Final[dict[str, str]] = {}
 PAGE: Final = "docs/writing-a-reward.md"
 
 

@@ -6,7 +6,7 @@ import re
 import resource
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.installed import ROOT, Completed, Environment
@@ -73,7 +73,7 @@ class Walk:
     environment: Environment
     folder: Path
     sizes: Mapping[str, str]
-    words: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str]
     report: Callable[[str], None] = print
 
     def section(self, page: str, heading: str) -> list[Completed]:
