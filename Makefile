@@ -7,7 +7,7 @@ DEMO := runs/demo
 CONSTRAINTS ?= --constraint constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test test-latest test-oldest constraints lint check clean generalisation reproduce site torture
+.PHONY: demo test test-latest test-oldest constraints lint check clean generalisation reproduce build site torture
 
 $(VENV)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)
@@ -64,6 +64,11 @@ torture: $(VENV)/.dev  ## docs/reliability.md: all trials, about an hour on two 
 
 site: .venv-site/.installed  ## site/: the documentation as a website, which opens without a network
 	.venv-site/bin/python tools/docs_site --out site
+
+build: $(VENV)/.dev  ## dist/: the sdist and the wheel, as users install them
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) .venv-site .venv-latest .venv-oldest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

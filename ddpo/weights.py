@@ -33,6 +33,7 @@ __all__ = [
     "sha256_of",
     "url_target",
     "verified",
+    "without_loading_bar",
 ]
 
 Progress = Callable[[int, int | None], None]
@@ -283,3 +284,21 @@ def _not_on_the_hub(what: str, error: Exception, arguments: str) -> MissingResou
         state = "is not in the hub's cache and fetching is off"
     command = f"run `hf download {arguments}` on a machine with a network, or give a local path"
     return MissingResourceError(f"{what} {state}: {command}")
+
+
+@contextmanager
+def without_loading_bar() -> Iterator[None]:
+    """A block in which transformers reads files without a progress bar, as a library does.
+
+    Nothing changes if the user decided on the bars, by `HF_HUB_DISABLE_PROGRESS_BARS`.
+    """
+    from transformers.utils import logging
+
+    if not logging.is_progress_bar_enabled() or "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ:
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()

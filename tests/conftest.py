@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.installed import ROOT, Distributions, build_distributions
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -37,6 +39,12 @@ def ddpo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has a cache of its own, and leaves the user's alone."""
     monkeypatch.setenv("DDPO_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
+    """The sdist and the wheel of this checkout."""
+    return build_distributions(ROOT, tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TOOLS = {
+    "build",
+    "hatchling",
     "import-linter",
     "mkdocs-material",
     "mkdocstrings-python",
@@ -26,6 +28,7 @@ TOOLS = {
     "ruff",
     "scipy-stubs",
     "setuptools",
+    "twine",
 }
 """Tools of the developers, which no user needs in an old version."""
 

@@ -137,7 +137,7 @@ def print_left_out(console: Console, images: ImageSource) -> None:
 
 @contextmanager
 def image_progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error that disappears at the end.
+    """A progress bar on standard error that disappears at the end; a terminal alone shows it.
 
     Yields:
         A function that takes the number of images finished since its last call.
@@ -168,7 +168,9 @@ def image_progress(title: str, total: int | None) -> Iterator[Callable[[int], No
         Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=note_console(), transient=True) as progress:
+    console = note_console()
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(escape(title), total=total)
         yield lambda done: progress.advance(task, done)
 

@@ -38,7 +38,7 @@ from ddpo.cli.evaluation_options import (
 from ddpo.cli.misplaced import check_runs
 from ddpo.cli.options import AsJson, RunDevice, Trust
 from ddpo.distributed import is_first_process
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, RewardFailure
 
 if TYPE_CHECKING:
     from ddpo.eval.report.data import Report
@@ -49,6 +49,9 @@ FAILED: int = 3
 
 UNDECIDED: int = 4
 """The exit status when none is true, and one cannot be decided."""
+
+MEASURED: Final = ("trained", "asked")
+"""Roles of rewards without whose scores an evaluation has failed."""
 
 TERMINAL: Final = "terminal"
 JSON: Final = "json"
@@ -193,7 +196,8 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
     """Plans the evaluation, runs it, prints its report and checks the conditions of --fail-if.
 
     Raises:
-        typer.Exit: A condition is true, or the user stopped the evaluation.
+        typer.Exit: A condition is true or undecided, or the user stopped the evaluation.
+        RewardFailure: A trained or named reward scored no pair of images.
     """
     conditions = _conditions(fail_if)
     check_evaluation(options)
@@ -224,6 +228,7 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
     print_outcome(outcome, form, console if form == TERMINAL else notes)
     if outcome.report:
         _exit_on_violations(outcome.report, conditions)
+        _check_measured(outcome.report)
 
 
 def _conditions(texts: list[str]) -> list[Condition]:
@@ -242,3 +247,18 @@ def _exit_on_violations(report: Report, conditions: list[Condition]) -> None:
         echo(f"{'condition met' if one.is_met else 'cannot be decided'}: {one.line}", err=True)
     if found:
         raise typer.Exit(FAILED if any(one.is_met for one in found) else UNDECIDED)
+
+
+def _check_measured(report: Report) -> None:
+    """Checks that each trained or named reward compares at least one pair of images.
+
+    Raises:
+        RewardFailure: A reward scored no pair; the report is written nevertheless.
+    """
+    measured = {gain.reward for gain in report.gains if gain.paired.gain.n}
+    for reward in report.rewards:
+        if reward.role in MEASURED and reward.id not in measured:
+            raise RewardFailure(
+                f"reward {reward.id!r} scored no pair of images, so the report says nothing of it; "
+                "the column `error` of samples.parquet has the reasons"
+            )

@@ -24,7 +24,7 @@ from ddpo.policies.model_files import (
 )
 from ddpo.policies.model_place import SINGLE_FILES, locate, place_of
 from ddpo.text import shortened
-from ddpo.weights import fetch_hub_repository, offline, sha256_of
+from ddpo.weights import fetch_hub_repository, offline, sha256_of, without_loading_bar
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +137,8 @@ class BaseModel:
             MissingResourceError: The folder cannot be loaded.
         """
         try:
-            return of.from_pretrained(self.folder / part, local_files_only=True, **options)
+            with without_loading_bar():
+                return of.from_pretrained(self.folder / part, local_files_only=True, **options)
         except Exception as error:  # a damaged file can raise anything in the libraries
             where = f"the model {self.word!r} cannot be loaded: {self.folder / part}"
             reason = shortened(one_line(error), MESSAGE)

@@ -46,6 +46,11 @@ class RewardScores:
     errors: Mapping[int, str] = field(default_factory=dict)  # image → why it has no score
     failed: int = 0  # images and edits on which the reward itself failed
 
+    @property
+    def scored(self) -> int:
+        """Number of images with a score."""
+        return int(np.isfinite(self.scores).sum())
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

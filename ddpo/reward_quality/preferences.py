@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, RewardFailure
 from ddpo.inputs.input_image import InputImage
 from ddpo.io.finite import finite
 from ddpo.reward_quality.preference_file import PairRow
@@ -94,6 +94,7 @@ def validate_pairs(scored: ScoredPairs, *, lower_is_better: bool = False) -> Val
 
     Raises:
         ConfigError: no pair has both scores.
+        RewardFailure: no pair has both scores, because the reward failed.
     """
     differences = scored.first - scored.second
     if lower_is_better:
@@ -101,9 +102,8 @@ def validate_pairs(scored: ScoredPairs, *, lower_is_better: bool = False) -> Val
     kept = np.flatnonzero(~np.isnan(differences))
     if not len(kept):
         why = scored.errors[0] if scored.errors else "the file has no row with a label"
-        raise ConfigError(
-            f"none of the {len(scored.choices)} pairs has a score for both images: {why}"
-        )
+        error = RewardFailure if scored.failed else ConfigError
+        raise error(f"none of the {len(scored.choices)} pairs has a score for both images: {why}")
     choices = scored.choices[kept]
     differences = differences[kept]
     prompts = [scored.prompts[index] for index in kept]

@@ -143,12 +143,12 @@ def serve_page(
     with bind(HOST, port) as listening:
         address = f"http://{HOST}:{listening.getsockname()[1]}{ENTRANCE}{token}"
         server = make_server(app)
-        announce(address)
-        if browser and _has_display():
-            threading.Thread(
-                target=_open_browser, args=(address,), name="ddpo-browser", daemon=True
-            ).start()
-        with suppress(KeyboardInterrupt):  # which uvicorn raises after it has ended cleanly
+        with suppress(KeyboardInterrupt):  # which uvicorn too raises after it has ended cleanly
+            announce(address)
+            if browser and _has_display():
+                threading.Thread(
+                    target=_open_browser, args=(address,), name="ddpo-browser", daemon=True
+                ).start()
             server.run(sockets=[listening])
 
 

@@ -1,19 +1,19 @@
-"""Arguments of the commands on rewards and images: their meaning, and checks of output files."""
+"""Arguments of the commands on rewards and images, and checks of their output files and scores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from ddpo.errors import ConfigError, UnknownNameError
+from ddpo.errors import ConfigError, RewardFailure, UnknownNameError
 
 if TYPE_CHECKING:
     from ddpo.rewards.scoring.resolve import ResolvedReward
 
-__all__ = ["check_output", "named_rewards", "own_output", "split_arguments"]
+__all__ = ["check_output", "check_scored", "named_rewards", "own_output", "split_arguments"]
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
@@ -79,6 +79,25 @@ def check_output(path: Path, suffix: str) -> None:
     if path.suffix.lower() != suffix:
         raise ConfigError(f"{path}: its name must end in {suffix}")
     check_writable(path)
+
+
+def check_scored(scored: Mapping[str, int]) -> None:
+    """Checks that each reward gave a score, since a result without scores must not pass as one.
+
+    Args:
+        scored: Name of a reward → number of images with a score.
+
+    Raises:
+        RewardFailure: A reward scored no image.
+    """
+    empty = [name for name, number in scored.items() if not number]
+    if len(empty) == len(scored):
+        raise RewardFailure("no image could be scored; the reasons are above")
+    if empty:
+        raise RewardFailure(
+            f"reward {empty[0]!r} could score no image; the reasons are above, "
+            "and the scores of the others stand"
+        )
 
 
 def own_output(

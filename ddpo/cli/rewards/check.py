@@ -82,7 +82,8 @@ def check_command(
 ) -> None:
     """Report which promises a reward keeps, such as batch invariance, order and gradients.
 
-    Exit code 1 if a check fails that was not expected to, or passes against expectation.
+    Exit code 1 if a check fails that was not expected to, or passes against expectation, or if all
+    checks were skipped.
     """
 
     from ddpo.rewards.check.run import iter_results, parse_expected
@@ -106,7 +107,8 @@ def print_conformance(name: str, results: list[CheckResult], as_json: bool) -> N
     """Prints the results of all checks of a reward or an algorithm.
 
     Raises:
-        typer.Exit: A check failed that was not expected to, or passed against expectation.
+        typer.Exit: A check failed that was not expected to, or passed against expectation, or all
+            were skipped.
     """
     if as_json:
         print_json([dataclasses.asdict(result) for result in results])
@@ -114,8 +116,13 @@ def print_conformance(name: str, results: list[CheckResult], as_json: bool) -> N
         console = new_console()
         console.print(_table(results))
         console.print(_summary(name, results), soft_wrap=True)
-    if not all(result.ok for result in results):
+    if not all(result.ok for result in results) or not _ran(results):
         raise typer.Exit(1)
+
+
+def _ran(results: list[CheckResult]) -> bool:
+    """True if a check was not skipped, for instance since the reward scored no probe image."""
+    return any(result.outcome != "skipped" for result in results)
 
 
 def _say(line: str) -> None:
@@ -150,6 +157,8 @@ def _summary(reward: str, results: list[CheckResult]) -> str:
         f"{count} {WORDS.get(outcome, outcome)}" for outcome, count in counts.items() if count
     )
     verdict = "[red]does not conform[/red]"
-    if all(result.ok for result in results):
+    if not _ran(results):
+        verdict = "[red]was not checked[/red]"
+    elif all(result.ok for result in results):
         verdict = "[green]conforms[/green]"
     return f"{escape(reward)} {verdict}: {listed}"

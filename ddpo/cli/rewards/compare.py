@@ -37,7 +37,13 @@ from ddpo.cli.options import (
     option,
     out_option,
 )
-from ddpo.cli.rewards.arguments import check_output, named_rewards, own_output, split_arguments
+from ddpo.cli.rewards.arguments import (
+    check_output,
+    check_scored,
+    named_rewards,
+    own_output,
+    split_arguments,
+)
 from ddpo.cli.rewards.scorers import open_scorers
 from ddpo.errors import ConfigError, RewardFailure
 from ddpo.text import percent
@@ -131,6 +137,7 @@ def compare_command(
         raise RewardFailure(
             f"{failed} scores could not be computed, because a reward failed; the others stand"
         )
+    check_scored({one.name: one.scored for one in comparison.rewards})
 
 
 def _write(

@@ -40,6 +40,7 @@ from ddpo.cli.options import (
 )
 from ddpo.cli.rewards.arguments import (
     check_output,
+    check_scored,
     named_rewards,
     own_output,
     split_arguments,
@@ -136,7 +137,7 @@ def score_command(
     for path in (out, contact_sheet):
         if path is not None:
             console.print(f"wrote {escape(str(path))}", soft_wrap=True)
-    _raise_for_failures(summaries.values())
+    _raise_for_failures(summaries)
 
 
 def _check_outputs(out: Path | None, contact_sheet: Path | None) -> None:
@@ -168,17 +169,16 @@ def _check_prompts(found: Iterable[ResolvedReward], images: ImageSource) -> None
         )
 
 
-def _raise_for_failures(summaries: Iterable[RunningSummary]) -> None:
-    """Raises if a reward failed, or if no image has a score."""
-    results = [summary.summary() for summary in summaries]
-    failed = sum(result.failed for result in results)
+def _raise_for_failures(summaries: Mapping[str, RunningSummary]) -> None:
+    """Raises if a reward failed, or if a reward scored no image."""
+    results = {name: summary.summary() for name, summary in summaries.items()}
+    failed = sum(result.failed for result in results.values())
     if failed:
         raise RewardFailure(
             f"{failed} score{'s' * (failed > 1)} could not be computed because a reward failed; "
             "the others stand"
         )
-    if not any(result.scored for result in results):
-        raise RewardFailure("no image could be scored; the reasons are above")
+    check_scored({name: result.scored for name, result in results.items()})
 
 
 def _score(

@@ -87,14 +87,15 @@ def _models(
         raise ValueError(f"it has {found} words, the tokenizer {words}")
     sizes.text_config.vocab_size = found
     renamed = {_renamed(name): tensor for name, tensor in state.items()}
-    model, report = Qwen2VLModel.from_pretrained(
-        None,
-        config=sizes,
-        state_dict=renamed,
-        dtype=dtype,
-        attn_implementation="sdpa",
-        output_loading_info=True,
-    )
+    with weights.without_loading_bar():
+        model, report = Qwen2VLModel.from_pretrained(
+            None,
+            config=sizes,
+            state_dict=renamed,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[kind]:
             raise ValueError(
