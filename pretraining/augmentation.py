@@ -14,9 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from ddpo.images import floats_of, to_pil
+from ddpo.rewards.vlm import jpeg80
 from pretraining.judge import blur
 
-__all__ = ["Autoencoder", "erased", "glyph_recolor", "moved", "noisy", "softened"]
+__all__ = ["Autoencoder", "compressed", "erased", "glyph_recolor", "moved", "noisy", "softened"]
 
 GREY_SHARE: Final = 0.3
 
@@ -94,6 +96,15 @@ def erased(pixels: Tensor, rng: np.random.Generator, share: float, part: float) 
             top, left = (int(v) for v in rng.integers(pixels.shape[-1] - side + 1, size=2))
             color = torch.from_numpy(rng.random((3, 1, 1), dtype=np.float32))
             image[:, top : top + side, left : left + side] = color
+    return result
+
+
+def compressed(pixels: Tensor, rng: np.random.Generator, share: float) -> Tensor:
+    """Images of which a share passed JPEG of quality 80, as on their way to a captioner."""
+    result = pixels.clone()
+    for index, image in enumerate(to_pil(pixels)):
+        if rng.random() < share:
+            result[index] = floats_of([jpeg80(image)])[0]
     return result
 
 

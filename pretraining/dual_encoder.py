@@ -8,19 +8,18 @@ the true one in one detail.
 from __future__ import annotations
 
 import math
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ddpo.rewards.models.clip_pixels import MEAN, SIDE, STD
 from pretraining.judge_training import JudgeRun, arguments, half, megabytes, say, train
 from pretraining.render import SIZE
+from pretraining.resizing import resizing_matrix
 from pretraining.scene_batches import SENTENCES, Augmentation, Reconstructions, draw_batch
 from pretraining.scene_renderer import SceneRenderer
 from pretraining.scene_sampling import changed, stated_part
@@ -56,37 +55,31 @@ def build(vocabulary: int) -> Any:
         "num_attention_heads": 4,
         "hidden_act": "quick_gelu",
     }
+    vision = {**shared, "image_size": SIDE, "patch_size": PATCH, "num_hidden_layers": 4}
+    text = {
+        **shared,
+        "num_hidden_layers": 2,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": LENGTH,
+        "bos_token_id": vocabulary - 2,
+        "eos_token_id": vocabulary - 1,
+        "pad_token_id": vocabulary - 1,
+    }
     config = CLIPConfig(
-        vision_config={
-            **shared, "image_size": SIDE, "patch_size": PATCH, "num_hidden_layers": 4,
-        },
-        text_config={
-            **shared,
-            "num_hidden_layers": 2,
-            "vocab_size": vocabulary,
-            "max_position_embeddings": LENGTH,
-            "bos_token_id": vocabulary - 2,
-            "eos_token_id": vocabulary - 1,
-            "pad_token_id": vocabulary - 1,
-        },
+        vision_config=vision,
+        text_config=text,
         projection_dim=WIDTH,
         logit_scale_init_value=math.log(FIRST_SCALE),
-    )  # fmt: skip
+    )
     return CLIPModel(config)
 
 
-@cache
 def _upsampling() -> Tensor:
     """Pillow's bicubic resizing of the 12 pixels around a patch of 8 to its 28, `[28, 12]`."""
-    columns = []
     middle = SIZE // 2
     first = middle * SIDE // SIZE
-    for place in range(middle - MARGIN, middle + GRAIN + MARGIN):
-        line = np.zeros((SIZE, 1), dtype=np.float32)
-        line[place] = 1
-        resized = Image.fromarray(line).resize((1, SIDE), Image.Resampling.BICUBIC)
-        columns.append(np.asarray(resized)[first : first + PATCH, 0])
-    return torch.from_numpy(np.stack(columns, 1))
+    matrix = resizing_matrix(SIZE, SIDE)
+    return matrix[first : first + PATCH, middle - MARGIN : middle + GRAIN + MARGIN]
 
 
 def image_embeddings(model: Any, pixels: Tensor) -> Tensor:

@@ -19,6 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddpo.errors import ConfigError
+from ddpo.io.atomic import write_json
+from ddpo.io.json_files import read_json
 from pretraining.scene_batches import Augmentation, Reconstructions
 from pretraining.scene_renderer import SceneRenderer
 from pretraining.training import Log, Process, Settings, Trainer
@@ -60,9 +63,7 @@ class JudgeRun:
         """The generator of one step's data."""
         return np.random.default_rng([self.seed, JUDGES[self.judge], step])
 
-    def bank(
-        self, renderer: SceneRenderer, augmentation: Augmentation
-    ) -> Reconstructions | None:
+    def bank(self, renderer: SceneRenderer, augmentation: Augmentation) -> Reconstructions | None:
         """The bank of reconstructions of this judge's images; None where its size is 0."""
         if not self.bank_size:
             return None
@@ -104,6 +105,7 @@ def train(
     settings = Settings(run.out, run.seed, 1, "cpu", run.steps, run.batch, run.font)
     trainer = Trainer(modules, Process(0, 1), settings, rates, ema=0.998)
     path = run.out / "training.safetensors"
+    _check_state(run)
     trainer.load(path)
     modules.train()
     log = Log(settings, trainer.step)
@@ -124,6 +126,21 @@ def train(
     modules.eval()
     say(f"{run.judge}: {trainer.step} of {run.steps} steps, {len(seen)} of them now")
     return seen
+
+
+def _check_state(run: JudgeRun) -> None:
+    """Compares the run with the one whose state is in its folder, which it may only prolong.
+
+    Raises:
+        ConfigError: The folder is of another judge, seed or batch size.
+    """
+    path = run.out / "run.json"
+    facts = {"judge": run.judge, "seed": run.seed, "batch": run.batch}
+    if (run.out / "training.safetensors").exists() and path.exists():
+        before = read_json(path)
+        if before != facts:
+            raise ConfigError(f"{run.out} holds the training of {before}, not of {facts}")
+    write_json(path, facts)
 
 
 def _is_over(run: JudgeRun, started: float) -> bool:

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from ddpo.io.tensors import load_tensors, save_tensors
-from pretraining.augmentation import Autoencoder, erased, glyph_recolor, moved, noisy, softened
+from pretraining.augmentation import (
+    Autoencoder,
+    compressed,
+    erased,
+    glyph_recolor,
+    moved,
+    noisy,
+    softened,
+)
 from pretraining.scene_renderer import SceneImage, SceneRenderer
 from pretraining.scene_sampling import random_scene
 from pretraining.scenes import Scene, caption, scene_of
@@ -41,6 +49,7 @@ class Augmentation:
         erased: Share of images with a coloured square.
         rebuilt: Share of images that pass the autoencoder.
         latent_noise: Greatest level of noise in the autoencoder's latents.
+        jpeg: Share of images that pass JPEG of quality 80.
     """
 
     recolored: float = 0.35
@@ -52,6 +61,7 @@ class Augmentation:
     erased: float = 0.0
     rebuilt: float = 0.125
     latent_noise: float = 0.5
+    jpeg: float = 0.0
 
 
 class Reconstructions:
@@ -73,7 +83,8 @@ class Reconstructions:
         seed: int,
         augmentation: Augmentation,
     ) -> None:
-        made = {"count": str(count), "seed": str(seed), "augmentation": repr(augmentation)}
+        strengths = f"{augmentation.recolored} {augmentation.latent_noise}"
+        made = {"count": str(count), "seed": str(seed), "strengths": strengths}
         if file.exists():
             tensors, metadata = load_tensors(file)
             if {name: metadata.get(name) for name in made} == made:
@@ -145,7 +156,8 @@ def draw_batch(
     pixels = moved(pixels, rng, augmentation.shift, augmentation.scale)
     pixels = softened(pixels, rng, augmentation.blurred, augmentation.blur)
     pixels = erased(pixels, rng, augmentation.erased, 0.3)
-    return noisy(pixels, rng, augmentation.noise), scenes
+    pixels = noisy(pixels, rng, augmentation.noise)
+    return compressed(pixels, rng, augmentation.jpeg), scenes
 
 
 def to_tensor(drawn: Sequence[SceneImage]) -> Tensor:

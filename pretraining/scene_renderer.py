@@ -199,8 +199,9 @@ def shape_image(shape: str, color: Pixels, side: int) -> Image.Image:
     elif shape == "box":
         lid = 0.30 * length
         pen.rectangle((low, lid, high, high), fill, dark, width)
-        pen.polygon(_points(length, (0.03, 0.30, 0.22, 0.06, 0.78, 0.06, 0.97, 0.30)), light, dark,
-                    width)
+        pen.polygon(
+            _points(length, (0.03, 0.30, 0.22, 0.06, 0.78, 0.06, 0.97, 0.30)), light, dark, width
+        )
     elif shape == "cone":
         pen.polygon(_points(length, (0.5, 0.03, 0.97, 0.95, 0.03, 0.95)), fill, dark, width)
         pen.polygon(_points(length, (0.48, 0.18, 0.42, 0.86, 0.18, 0.86)), light)
@@ -208,8 +209,9 @@ def shape_image(shape: str, color: Pixels, side: int) -> Image.Image:
         pen.ellipse((low, low, high, high), fill, dark, width)
         inner = (0.30 * length, 0.30 * length, 0.70 * length, 0.70 * length)
         pen.ellipse(inner, (0, 0, 0, 0), dark, width)
-        pen.arc((0.14 * length, 0.14 * length, 0.86 * length, 0.86 * length), 170, 260, light,
-                width)
+        pen.arc(
+            (0.14 * length, 0.14 * length, 0.86 * length, 0.86 * length), 170, 260, light, width
+        )
     else:
         angles = np.arange(10) * np.pi / 5 - np.pi / 2
         reach = np.where(np.arange(10) % 2 == 0, 0.49, 0.22)

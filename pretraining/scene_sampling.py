@@ -1,7 +1,7 @@
 """Random scenes, true captions that say less, false captions that come close, and the splits.
 
-Judges see every combination. The denoiser's data leave out the held-out pairings, so that a new
-combination can be told from one that was seen.
+Judges see every combination. The denoiser's data leave out the held-out pairings, so that new
+combinations differ from those of training.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from pretraining.glyphs import ACTIVITIES, NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS
+from pretraining.glyphs import ACTIVITIES, NOUNS, SEEN_ANIMALS, UNSEEN_ANIMALS
 from pretraining.render import COLORS
 from pretraining.scenes import GROUNDS, KINDS, RELATIONS, SHAPES, Figure, Scene, holds, without
 
@@ -37,6 +37,9 @@ SHARES: Final = {
     "shape": 0.04,
 }
 """Share of each kind among random scenes."""
+
+
+Change = Callable[[np.random.Generator], Scene | None]
 
 
 def _pick(names: Iterable[str], rng: np.random.Generator) -> str:
@@ -84,40 +87,35 @@ def changed(stated: Scene, shown: Scene, rng: np.random.Generator) -> Scene:
     """
     changes = _changes(stated)
     for index in rng.permutation(len(changes)):
-        other = changes[index](rng)
+        other = changes[int(index)](rng)
         if other is not None and not holds(other, shown):
             return other
     return random_scene(rng, KINDS[int(rng.integers(len(KINDS)))])
 
 
-def _changes(scene: Scene) -> list[Callable[[np.random.Generator], Scene | None]]:
+def _changes(scene: Scene) -> list[Change]:
     """The changes that apply to a scene; each gives None where the result is not of the world."""
-    changes = [lambda rng: _other_noun(scene, rng)]
+    changes: list[Change] = [lambda rng: _other_noun(scene, rng)]
     if any(figure.color for figure in scene.figures):
         changes.append(lambda rng: _other_color(scene, rng))
     if scene.ground is not None:
         changes.append(lambda rng: replace(scene, ground=_pick(GROUNDS, rng)))
     if scene.activity is not None:
         changes.append(lambda rng: replace(scene, activity=_pick(ACTIVITIES, rng)))
-        changes.append(lambda rng: replace(scene, activity=_pick(ACTIVITIES, rng)))
     elif scene.relation is None:
         changes.append(lambda rng: replace(scene, count=int(rng.integers(1, 5))))
     else:
         changes.append(lambda rng: _other_relation(scene, rng))
-        changes.append(lambda rng: _made(replace_relation, scene, scene.figures[::-1]))
+        changes.append(lambda rng: _with_figures(scene, scene.figures[::-1]))
     return changes
 
 
-def replace_relation(scene: Scene, figures: tuple[Figure, ...]) -> Scene:
-    """The scene with other figures under the same relation."""
-    return replace(scene, figures=figures)
-
-
-def _made(
-    make: Callable[[Scene, tuple[Figure, ...]], Scene], scene: Scene, figures: tuple[Figure, ...]
+def _with_figures(
+    scene: Scene, figures: tuple[Figure, ...], relation: str | None = None
 ) -> Scene | None:
+    """The scene with other figures, or None if that is no scene of the world."""
     try:
-        return make(scene, figures)
+        return replace(scene, figures=figures, relation=relation or scene.relation)
     except ValueError:
         return None
 
@@ -129,8 +127,7 @@ def _other_noun(scene: Scene, rng: np.random.Generator) -> Scene | None:
         new = Figure(_pick(SHAPES, rng), old.color)
     else:
         new = Figure(_pick(NAMES if scene.activity is None else ANIMAL_NAMES, rng))
-    figures = tuple(new if i == place else f for i, f in enumerate(scene.figures))
-    return _made(replace_relation, scene, figures)
+    return _with_figures(scene, (*scene.figures[:place], new, *scene.figures[place + 1 :]))
 
 
 def _other_color(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -142,15 +139,14 @@ def _other_color(scene: Scene, rng: np.random.Generator) -> Scene:
 def _other_relation(scene: Scene, rng: np.random.Generator) -> Scene | None:
     relation = _pick((name for name in RELATIONS if name != "and"), rng)
     ordered = tuple(sorted(scene.figures, key=lambda figure: figure.is_shape))
-    return _made(lambda s, figures: replace(s, relation=relation, figures=figures), scene, ordered)
+    return _with_figures(scene, ordered, relation=relation)
 
 
 def is_held_out(scene: Scene) -> bool:
     """True for a pairing that the denoiser's data leave out.
 
-    Of each third seen animal, one activity is left out, each of the three equally often. Of pairs
-    of nouns in order, and of a noun with the kind of a simple object, one in six is left out. The
-    rules depend on the places of the names in their lists alone.
+    Every third seen animal lacks one activity, and each activity is left out equally often. One in
+    seven ordered pairs of figures is left out. The rules depend only on places in the lists.
     """
     if scene.activity is not None:
         animals = list(SEEN_ANIMALS)

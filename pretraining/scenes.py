@@ -33,6 +33,7 @@ __all__ = [
     "plural",
     "scene_of",
     "shared_facts",
+    "without",
     "world_words",
 ]
 
