@@ -75,7 +75,8 @@ def matched_share(reference: Tensor, candidate: Tensor, asked: Tensor, given: Te
         reference: Hidden states `[batch, length, width]`.
         candidate: Hidden states `[batch, other length, width]`.
         asked: True at the words of the references `[batch, length]`.
-        given: True at the words of the candidates `[batch, other length]`.
+        given: True at all tokens of the candidates `[batch, other length]`, start and end among
+            them, as in the package `bert-score`.
 
     Source: Zhang et al., arXiv 1904.09675, section 3.
     """
@@ -108,13 +109,15 @@ class Matching:
             sentences, padding=True, return_special_tokens_mask=True, return_tensors="pt"
         )
         words = encoded["special_tokens_mask"] == 0
+        tokens = encoded["attention_mask"] == 1
         hidden = self._hidden(encoded["input_ids"], encoded["attention_mask"])
         first, second = hidden.float().chunk(2)
         first_words, second_words = words.chunk(2)
+        first_tokens, second_tokens = tokens.chunk(2)
         recalls = torch.stack(
             [
-                matched_share(first, second, first_words, second_words),
-                matched_share(second, first, second_words, first_words),
+                matched_share(first, second, first_words, second_tokens),
+                matched_share(second, first, second_words, first_tokens),
             ],
             1,
         )
@@ -160,9 +163,18 @@ def scene_pair(rng: np.random.Generator) -> tuple[Scene, Scene]:
 
 
 def write(model: Any, folder: Path) -> None:
-    """Writes the encoder in half precision beside its tokenizer."""
+    """Writes the encoder in half precision beside its tokenizer.
+
+    BERT's pooler, which BERTScore does not use, is written as zeros, lest transformers warn.
+    """
+    from transformers import BertModel
+
     write_tokenizer(folder)
-    half(model).save_pretrained(folder)
+    whole = BertModel(model.config)
+    whole.load_state_dict(model.state_dict(), strict=False)
+    nn.init.zeros_(whole.pooler.dense.weight)
+    nn.init.zeros_(whole.pooler.dense.bias)
+    half(whole).save_pretrained(folder)
 
 
 def train_sentence_encoder(run: JudgeRun) -> list[float]:

@@ -16,6 +16,7 @@ from pretraining.scene_renderer import SceneRenderer, completed
 from pretraining.scene_sampling import (
     activity_scenes,
     changed,
+    denoiser_scene,
     is_held_out,
     random_scene,
     stated_part,
@@ -212,6 +213,16 @@ def test_splits_of_activities() -> None:
     pairs = [Scene((a, b), relation="and") for a, b in product(nouns, nouns) if a != b]
     assert sum(map(is_held_out, pairs)) / len(pairs) == pytest.approx(1 / 7, abs=0.01)
     assert not any(is_held_out(Scene((noun,))) for noun in nouns)
+
+
+def test_the_denoisers_data_leave_the_held_out_pairings_out() -> None:
+    rng = np.random.default_rng(0)
+    scenes = [denoiser_scene(rng) for _ in range(3000)]
+    assert not any(map(is_held_out, scenes))
+    assert sum(scene.kind == "one" for scene in scenes) / 3000 == pytest.approx(0.62, abs=0.03)
+    assert {scene.kind for scene in scenes} == set(KINDS)
+    stated = sum(scene.ground is not None for scene in scenes) / 3000
+    assert stated == pytest.approx(0.3, abs=0.03)
 
 
 def red(pixels: np.ndarray) -> np.ndarray:
