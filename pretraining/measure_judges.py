@@ -205,6 +205,11 @@ def _table(measure: Callable[[str, str], float]) -> dict[str, dict[str, float]]:
     return table
 
 
+def is_finished(folder: Path) -> bool:
+    """True if the folder has a judge's weights."""
+    return (folder / "model.safetensors").is_file()
+
+
 def main(given: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -219,14 +224,14 @@ def main(given: Sequence[str] | None = None) -> None:
     renderer = SceneRenderer(options.font)
     conditions = Conditions(renderer)
     found: dict[str, Any] = {}
-    if folders["dual_encoder"].is_dir():
+    if is_finished(folders["dual_encoder"]):
         found["dual_encoder"] = measure_dual_encoder(
             folders["dual_encoder"], conditions, options.count
         )
-    if sentences.is_dir():
+    if is_finished(sentences):
         found["sentence_encoder"] = measure_sentence_encoder(sentences, 8 * options.count)
         say(json.dumps(found["sentence_encoder"]))
-    if folders["captioner"].is_dir():
+    if is_finished(folders["captioner"]):
         found["captioner"] = measure_captioner(folders["captioner"], conditions, options.count)
     if head.is_file():
         found["aesthetic_head"] = measure_aesthetic_head(
