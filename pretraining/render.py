@@ -120,6 +120,15 @@ class Renderer:
             self._glyphs[character] = square
         return self._glyphs[character]
 
+    def scaled_glyph(self, character: str, side: int) -> Image.Image:
+        """The glyph as RGBA image `[side, side]`, rasterised once."""
+        key = (character, side)
+        if key not in self._scaled:
+            self._scaled[key] = self._glyph(character).resize(
+                (side, side), Image.Resampling.LANCZOS
+            )
+        return self._scaled[key]
+
     def _paste(
         self,
         ground: Image.Image,
@@ -129,12 +138,7 @@ class Renderer:
         top: int,
         rng: np.random.Generator,
     ) -> None:
-        key = (character, side)
-        if key not in self._scaled:
-            self._scaled[key] = self._glyph(character).resize(
-                (side, side), Image.Resampling.LANCZOS
-            )
-        figure = self._scaled[key]
+        figure = self.scaled_glyph(character, side)
         dx, dy = (int(v) for v in rng.integers(-1, 2, size=2))
         ground.paste(figure, (left + dx, top + dy), figure)
 
@@ -154,26 +158,40 @@ class Renderer:
         """A random background, and its word in a caption."""
         names = list(COLORS)
         first, second = (names[i] for i in rng.choice(len(names), size=2, replace=False))
-        a, b = (self._jitter(COLORS[name], rng) for name in (first, second))
+        a, b = (jittered(COLORS[name], rng) for name in (first, second))
         kind = rng.random()
         if kind < 0.70:
             return Image.new("RGB", (self.size, self.size), tuple(a)), first
-        y, x = np.mgrid[0 : self.size, 0 : self.size]
         if kind < 0.82:
-            mix = (y if rng.random() < 0.5 else x) / (self.size - 1)
-            pixels = a * (1 - mix[..., None]) + b * mix[..., None]
-            return Image.fromarray(pixels.round().astype(np.uint8)), "gradient"
+            return graded(a, b, self.size, rng), "gradient"
         texture = TEXTURES[int(rng.integers(len(TEXTURES)))]
-        period = int(rng.integers(12, 21))
-        if texture == "striped":
-            mask = ((x if rng.random() < 0.5 else y) // (period // 2)) % 2 == 0
-        elif texture == "checkered":
-            mask = (x // (period // 2) + y // (period // 2)) % 2 == 0
-        else:
-            squared = (x % period - period / 2) ** 2 + (y % period - period / 2) ** 2
-            mask = squared < (period * 0.3) ** 2
-        return Image.fromarray(np.where(mask[..., None], a, b).astype(np.uint8)), texture
+        return textured(texture, a, b, self.size, rng), texture
 
-    @staticmethod
-    def _jitter(color: tuple[int, int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
-        return np.clip(np.array(color) + rng.integers(-14, 15, size=3), 0, 255).astype(np.uint8)
+
+def jittered(color: tuple[int, int, int], rng: np.random.Generator) -> Pixels:
+    """A colour near `color`, uint8 `[3]`, each channel off by at most 14."""
+    return np.clip(np.array(color) + rng.integers(-14, 15, size=3), 0, 255).astype(np.uint8)
+
+
+def graded(a: Pixels, b: Pixels, size: int, rng: np.random.Generator) -> Image.Image:
+    """A square that changes from one colour to another, downwards or to the right."""
+    y, x = np.mgrid[0:size, 0:size]
+    mix = (y if rng.random() < 0.5 else x) / (size - 1)
+    pixels = a * (1 - mix[..., None]) + b * mix[..., None]
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def textured(
+    texture: str, a: Pixels, b: Pixels, size: int, rng: np.random.Generator
+) -> Image.Image:
+    """A striped, checkered or spotted square of two colours, with a random period."""
+    y, x = np.mgrid[0:size, 0:size]
+    period = int(rng.integers(12, 21))
+    if texture == "striped":
+        mask = ((x if rng.random() < 0.5 else y) // (period // 2)) % 2 == 0
+    elif texture == "checkered":
+        mask = (x // (period // 2) + y // (period // 2)) % 2 == 0
+    else:
+        squared = (x % period - period / 2) ** 2 + (y % period - period / 2) ** 2
+        mask = squared < (period * 0.3) ** 2
+    return Image.fromarray(np.where(mask[..., None], a, b).astype(np.uint8))

@@ -58,9 +58,15 @@ def _merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
     return merged
 
 
-def write_tokenizer(folder: Path) -> int:
-    """Writes `vocab.json`, `merges.txt` and two config files; returns the vocabulary size."""
-    merges = train_merges(caption_words())
+def write_tokenizer(folder: Path, words: list[str] | None = None, length: int = LENGTH) -> int:
+    """Writes `vocab.json`, `merges.txt` and two config files; returns the vocabulary size.
+
+    Args:
+        folder: Folder to write to.
+        words: Words that become one token each; None for those of `caption_words`.
+        length: Greatest number of tokens of a text.
+    """
+    merges = train_merges(words or caption_words())
     pieces = [*CHARACTERS, *(c + "</w>" for c in CHARACTERS), *("".join(pair) for pair in merges)]
     vocabulary = {piece: index for index, piece in enumerate([*pieces, START, END])}
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +77,7 @@ def write_tokenizer(folder: Path) -> int:
     (folder / "special_tokens_map.json").write_text(json.dumps(special))
     config = {
         "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": LENGTH,
+        "model_max_length": length,
         "do_lower_case": True,
         "errors": "replace",
         **special,
