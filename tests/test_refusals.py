@@ -309,3 +309,16 @@ def test_a_part_that_an_installed_library_lacks_is_named() -> None:
     text = explain_load_failure(broken, "acme.main", "pip install it")
     assert "torchvision is installed but cannot be used" in text
     assert "libx.so" in text
+
+
+def test_an_error_whose_message_cannot_be_changed_is_shown_itself() -> None:
+    """An error of a template gave way to an AttributeError about the property `message`."""
+    from ddpo.cli.app import _printable_mistakes
+
+    class Fixed(Exception):
+        @property
+        def message(self) -> str:
+            return "as it is"
+
+    with pytest.raises(Fixed), _printable_mistakes():
+        raise Fixed
