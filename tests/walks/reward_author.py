@@ -17,7 +17,7 @@ from tests.walks.walk import Walk, python_of
 
 SIZES: Final = {
     "ddpo train": "--iterations 1 --set sample.samples=4 --set sample.per_prompt=2 "
-    "--set sample.batch=4 --set sample.steps=4 --set optim.timesteps=1 --set optim.updates=1 "
+    "--set sample.batch=4 --set sample.steps=2 --set optim.timesteps=1 --set optim.updates=1 "
     "--out runs/author",
     "ddpo rewards bench": "--repeats 1 --batch-sizes 1,4",
     "ddpo rewards doctor": "mylab/contrast",

@@ -5,6 +5,7 @@ The pages in order: README.md, docs/bring-your-reward.md, docs/training.md, docs
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from tests.walks.walk import Walk
 SIZES: Final = {
     "ddpo train --resume": "--iterations 3",
     "ddpo train": "--iterations 2 --set sample.samples=4 --set sample.per_prompt=2 "
-    "--set sample.batch=4 --set sample.steps=4 --set optim.timesteps=1 --set optim.updates=1",
+    "--set sample.batch=4 --set sample.steps=2 --set optim.timesteps=1 --set optim.updates=1",
     "ddpo eval": "--limit 2 --per-prompt 2 --best-of 0 --history 0",
     "ddpo sample": "--per-prompt 1",
 }
@@ -53,7 +54,7 @@ def walk(newcomer: Walk) -> None:
 def _look_at_the_report(folder: Path, printed: str) -> None:
     """The page that the evaluation names has the printed answer, and images in itself."""
     page = folder / printed.rpartition("Report: ")[2].strip()
-    text = page.read_text(encoding="utf-8")
+    text = html.unescape(page.read_text(encoding="utf-8"))
     report = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
     answer = " ".join(printed.partition("\n\n")[2].partition("\n\n")[0].split())
     assert answer.endswith(".")
