@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from ddpo.errors import ConfigError
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS, Range, check_numbers
@@ -54,7 +54,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        given = self.preferences  # a notebook has a path or a list of them
+        given: Any = self.preferences  # a notebook has a path or a list of them
         several = (given,) if isinstance(given, str | Path) else given
         object.__setattr__(self, "preferences", tuple(map(str, several)))
 
