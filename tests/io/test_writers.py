@@ -78,7 +78,6 @@ EXCEPTIONS = {
     "trainer/run/divergence.py": REMOVES,
     "trainer/run/folder.py": "appends to metrics.jsonl and syncs it; removes remains of a kill",
     "trainer/run/unfinished.py": REMOVES,
-    "user_code.py": REMOVES,
     "weights.py": "removes what a killed download left",
 }
 """Every other module that writes, with the reason why it may."""
