@@ -75,7 +75,7 @@ def _digest(found: Any) -> str:
 
 
 def _facts(found: Any, depth: int = 0) -> list[Any]:
-    """What a score of a function or object may depend on: source, defaults, closure, attributes.
+    """Source, defaults, closure and attributes of a function or object, as plain data.
 
     Values other than numbers, texts and their like count by their type, since the text of an object
     may differ from process to process.

@@ -79,7 +79,6 @@ EXCEPTIONS = {
     "trainer/run/folder.py": "appends to metrics.jsonl and syncs it; removes remains of a kill",
     "trainer/run/stopping.py": "appends to held_out.jsonl and syncs it; removes a note",
     "trainer/run/unfinished.py": REMOVES,
-    "user_code.py": REMOVES,
     "weights.py": "removes what a killed download left",
 }
 """Every other module that writes, with the reason why it may."""
