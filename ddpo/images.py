@@ -55,6 +55,9 @@ TURNS: Final = {
 }
 """EXIF orientation → the transpose that turns the image upright (CIPA DC-008, section 4.6.5.1)."""
 
+ORIENTED: Final = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+"""Entries of `Image.info` in which Pillow looks for an orientation."""
+
 BITS_PER_SAMPLE: Final = 258  # tags of TIFF 6.0
 PHOTOMETRIC: Final = 262
 SIXTEEN_BITS: Final = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -176,13 +179,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned by its EXIF orientation; unchanged if that cannot be read."""
+    """The image turned by its EXIF orientation; unchanged if that cannot be read.
+
+    A turned image no longer states an orientation, so that it is turned once.
+    """
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
         turn = TURNS.get(orientation)
     except Exception:  # noqa: BLE001  # damaged EXIF raises many kinds of errors
         return image
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for key in ORIENTED:
+        turned.info.pop(key, None)
+    return turned
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, int]]:
