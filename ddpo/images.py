@@ -29,6 +29,7 @@ __all__ = [
     "HEIF_SUFFIXES",
     "contact_sheet",
     "decode_image",
+    "decoded_image",
     "floats_of",
     "from_images",
     "from_uint8",
@@ -289,6 +290,17 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     """The image in the bytes of a file, as `load_image`; messages refer to it as `name`."""
     with _one_error(name):
         return _decoded(BytesIO(data))
+
+
+def decoded_image(image: Image.Image, name: str) -> Image.Image:
+    """An image of Pillow, which may not be read yet, as upright RGB; it is `name` in messages.
+
+    Raises:
+        ImageError: As `load_image`.
+    """
+    with _one_error(name):
+        image.load()
+        return to_rgb(image)
 
 
 @contextmanager

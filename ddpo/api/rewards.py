@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ddpo.api.score_inputs import inputs_of, one_each
 from ddpo.devices import AUTO
-from ddpo.errors import ConfigError, PromptError, RewardFailure
+from ddpo.errors import ConfigError, RewardFailure
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
-    from ddpo.inputs.input_image import InputImage
     from ddpo.rewards.card import RewardCard
     from ddpo.rewards.scoring.resolve import ResolvedReward
     from ddpo.types import ImageBatch, RewardOutput
@@ -178,8 +176,8 @@ class LoadedReward:
         if exact is not None:
             return self._scorer.score(exact), False
         found, single = pil_images(images)
-        texts = _one_each(prompts, len(found), single, "prompt")
-        facts = _one_each(metadata, len(found), single, "metadata")
+        texts = one_each(prompts, len(found), single, "prompt")
+        facts = one_each(metadata, len(found), single, "metadata")
         return score_images(self._scorer, found, texts, facts), single
 
     def _exact_batch(self, images: Any, prompts: Any, metadata: Any) -> ImageBatch | None:
@@ -188,8 +186,8 @@ class LoadedReward:
 
         if not is_batch(images):
             return None
-        texts = _one_each(prompts, len(images), False, "prompt")
-        facts = _one_each(metadata, len(images), False, "metadata")
+        texts = one_each(prompts, len(images), False, "prompt")
+        facts = one_each(metadata, len(images), False, "metadata")
         return batch_of_arrays(images, texts, facts, self.card)
 
     def __repr__(self) -> str:
@@ -199,24 +197,6 @@ class LoadedReward:
         from ddpo.api.html import card_html
 
         return card_html(self.card)
-
-
-def _one_each(given: Any, count: int, single: bool, word: str) -> Any:
-    """The prompts or metadata of `count` images, one for each; None for none.
-
-    Raises:
-        PromptError: one was given for many images, or many for one image.
-    """
-    if given is None:
-        return None
-    alone = isinstance(given, str | Mapping)
-    if single and not alone:
-        raise PromptError(f"one image takes one {word}; for several pass a list of images")
-    if alone and not single:
-        raise PromptError(
-            f"{count} images came with one {word}; pass a list with one {word} for each image"
-        )
-    return [given] if alone else list(given)
 
 
 def _check_scored(name: str, output: RewardOutput) -> None:
@@ -264,7 +244,7 @@ def score(
     from ddpo.rewards.scoring.scorer import make_scorer
 
     named = _named(rewards)
-    inputs = _inputs(images, prompts)
+    inputs = inputs_of(images, prompts)
     grouped = any("group" in found.card.inputs for found in named.values())
     with ExitStack() as stack:
         store = optional_cache(cache)
@@ -300,58 +280,6 @@ def _named(rewards: Any) -> dict[str, ResolvedReward]:
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"name each reward once, and at least one; got {names}")
     return dict(zip(names, found, strict=True))
-
-
-def _inputs(images: Any, prompts: str | Sequence[str] | None) -> Iterable[InputImage]:
-    """The images with their prompts, read as needed.
-
-    Raises:
-        UserError: a place does not exist, or the prompts do not fit the images.
-    """
-    places = [images] if isinstance(images, str | os.PathLike) else images
-    if isinstance(places, list | tuple) and places and all(map(_is_place, places)):
-        return _files([Path(os.fsdecode(place)).expanduser() for place in places], prompts)
-    return _in_memory(images, prompts)
-
-
-def _is_place(value: Any) -> bool:
-    return isinstance(value, str | os.PathLike)
-
-
-def _files(places: Sequence[Path], prompts: str | Sequence[str] | None) -> Iterable[InputImage]:
-    """The images of files, folders, tables and archives."""
-    from ddpo.inputs.collection import image_source, with_prompts
-
-    if prompts is None:
-        return image_source(places)
-    if isinstance(prompts, str):
-        if Path(prompts).is_file():
-            return image_source(places, prompts=Path(prompts))
-        single = len(places) == 1 and not places[0].is_dir()
-        source = image_source(places, prompt=prompts)
-        _one_each(prompts, len(source), single and len(source) == 1, "prompt")
-        return source
-    source = image_source(places)
-    return with_prompts(source, list(prompts))
-
-
-def _in_memory(images: Any, prompts: str | Sequence[str] | None) -> Iterable[InputImage]:
-    """Images of Pillow, arrays and tensors, encoded without loss so that scoring can read them."""
-    from io import BytesIO
-
-    from ddpo.api.images import pil_images
-    from ddpo.inputs.input_image import InputImage
-    from ddpo.types import Prompt
-
-    found, single = pil_images(images)
-    texts = _one_each(prompts, len(found), single, "prompt")
-    if texts is not None and len(texts) != len(found):
-        raise PromptError(f"{len(found)} images came with {len(texts)} prompts")
-    for place, image in enumerate(found):
-        file = BytesIO()
-        image.save(file, format="PNG", compress_level=1)
-        prompt = None if texts is None else Prompt(texts[place])
-        yield InputImage(f"image {place}", prompt, data=file.getvalue())
 
 
 def _record(rows: Sequence[Any]) -> dict[str, Any]:
