@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
+    from PIL import Image
 
+    from ddpo.inputs.input_image import InputImage
     from ddpo.rewards.card import RewardCard
     from ddpo.rewards.scoring.resolve import ResolvedReward
     from ddpo.types import ImageBatch, RewardOutput
@@ -25,6 +27,7 @@ __all__ = ["LoadedReward", "RewardLike", "list_rewards", "load_reward", "score"]
 RewardLike = str | Callable[..., Any]
 """The name of a reward, as on the command line, or a function, class or object of the caller."""
 
+REMEMBERED: Final = 256  # images in memory that a table of scores can show
 COLUMNS: Final = ("measures", "unit", "needs", "family", "licence", "ready", "from")
 
 
@@ -40,8 +43,7 @@ def list_rewards(family: str | None = None) -> pd.DataFrame:
     Raises:
         UnknownNameError: there is no such family; the message names the nearest.
     """
-    import pandas as pd
-
+    from ddpo.api.tables import RewardTable
     from ddpo.registry import unknown_name
     from ddpo.rewards.zoo import rewards
 
@@ -54,19 +56,18 @@ def list_rewards(family: str | None = None) -> pd.DataFrame:
         for name, card in cards.items()
         if family in (None, card.family)
     }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
+    table = RewardTable(list(rows.values()), index=list(rows), columns=list(COLUMNS))
     return table.rename_axis("reward")
 
 
 def _facts(card: RewardCard, origin: str) -> tuple[Any, ...]:
     """One row of the table of rewards, in the order of `COLUMNS`."""
     from ddpo.rewards.tools.availability import availability
-    from ddpo.rewards.tools.card_pages import needs
 
     licences = [card.code_licence, *(weight.licence for weight in card.weights)]
     licence = ", ".join(dict.fromkeys(licences))
     ready = availability(card, origin).complete
-    return card.summary, card.unit, needs(card), card.family, licence, ready, origin
+    return card.summary, card.unit, card.needs_text, card.family, licence, ready, origin
 
 
 def load_reward(
@@ -194,9 +195,7 @@ class LoadedReward:
         return f"<reward {self.card.id}: {self.card.summary}>"
 
     def _repr_html_(self) -> str:
-        from ddpo.api.html import card_html
-
-        return card_html(self.card)
+        return self.card._repr_html_()
 
 
 def _check_scored(name: str, output: RewardOutput) -> None:
@@ -237,14 +236,14 @@ def score(
         UserError: a reward, a place or a prompt cannot be used.
         RewardFailure: a reward is broken.
     """
-    import pandas as pd
-
+    from ddpo.api.tables import ScoreTable
     from ddpo.rewards.cache import optional_cache
     from ddpo.rewards.image_files import score_files, score_groups
     from ddpo.rewards.scoring.scorer import make_scorer
 
     named = _named(rewards)
-    inputs = inputs_of(images, prompts)
+    in_memory: dict[str, Image.Image] = {}
+    inputs = _remembered(inputs_of(images, prompts), in_memory)
     grouped = any("group" in found.card.inputs for found in named.values())
     with ExitStack() as stack:
         store = optional_cache(cache)
@@ -257,7 +256,26 @@ def score(
             stack.callback(scorers[-1].close)
         rows = list((score_groups if grouped else score_files)(scorers, inputs, batch_size))
     records = [_record(row) for row in rows]
-    return pd.DataFrame(records, columns=["image", "prompt", *named, "error"])
+    table = ScoreTable(records, columns=["image", "prompt", *named, "error"])
+    table.in_memory = in_memory
+    return table
+
+
+def _remembered(
+    inputs: Iterable[InputImage], in_memory: dict[str, Image.Image]
+) -> Iterator[InputImage]:
+    """The same images; the first ones in memory leave a small copy, for the table.
+
+    Args:
+        inputs: images to score.
+        in_memory: name → small copy, which is filled.
+    """
+    from ddpo.thumbnails import small_copy
+
+    for one in inputs:
+        if one.image is not None and len(in_memory) < REMEMBERED:
+            in_memory[one.file] = small_copy(one.image)
+        yield one
 
 
 def _named(rewards: Any) -> dict[str, ResolvedReward]:
