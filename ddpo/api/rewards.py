@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
+from ddpo.api.names import Family, RewardName
 from ddpo.api.score_inputs import inputs_of, one_each
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError, RewardFailure
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedReward", "RewardLike", "list_rewards", "load_reward", "score"]
 
-RewardLike = str | Callable[..., Any]
+RewardLike = RewardName | str | Callable[..., Any]
 """The name of a reward, as on the command line, or a function, class or object of the caller."""
 
 REMEMBERED: Final = 256  # images in memory that a table of scores can show
 COLUMNS: Final = ("measures", "unit", "needs", "family", "licence", "ready", "from")
 
 
-def list_rewards(family: str | None = None) -> pd.DataFrame:
+def list_rewards(family: Family | str | None = None) -> pd.DataFrame:
     """All rewards of ddpo and of installed packages, one row each, by name.
 
     The columns are measures, unit, needs, family, licence, ready and from. `ready` is True where

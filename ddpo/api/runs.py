@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
+    from ddpo.api.names import AlgorithmName, ModelName, PromptList, RecipeName, RewardName
     from ddpo.api.rewards import RewardLike
     from ddpo.eval.report.data import Report
     from ddpo.trainer.config import TrainConfig
@@ -28,14 +29,14 @@ def train(
     reward: RewardLike,
     *,
     out: str | Path | None = None,
-    prompts: str | None = None,
+    prompts: PromptList | str | None = None,
     iterations: int | None = None,
-    model: str | None = None,
-    algorithm: str | None = None,
-    held_out: str | None = None,
+    model: ModelName | str | None = None,
+    algorithm: AlgorithmName | str | None = None,
+    held_out: RewardName | str | None = None,
     seed: int | None = None,
     device: str | None = None,
-    recipe: str | None = None,
+    recipe: RecipeName | str | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: bool = False,
     observe: Callable[[Event], object] | None = None,
@@ -220,7 +221,7 @@ class Run:
 def evaluate(
     *runs: Run | str | Path,
     rewards: RewardLike | Sequence[RewardLike] = (),
-    prompts: str | Sequence[str] = (),
+    prompts: PromptList | str | Sequence[PromptList | str] = (),
     out: str | Path | None = None,
     progress: bool = False,
     **settings: Any,
