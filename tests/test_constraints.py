@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TOOLS = {
     "import-linter",
+    "ipykernel",
     "mkdocs-material",
     "mkdocstrings-python",
     "mypy",
