@@ -7,7 +7,7 @@ DEMO := runs/demo
 CONSTRAINTS ?= --constraint constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test test-latest test-oldest constraints lint check clean generalisation reproduce site torture
+.PHONY: demo test test-latest test-oldest constraints lint check clean generalisation reproduce site notebook torture
 
 $(VENV)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)
@@ -64,6 +64,9 @@ torture: $(VENV)/.dev  ## docs/reliability.md: all trials, about an hour on two 
 
 site: .venv-site/.installed  ## site/: the documentation as a website, which opens without a network
 	.venv-site/bin/python tools/docs_site --out site
+
+notebook: $(VENV)/.dev  ## runs/notebook.ipynb: examples/notebook.ipynb run in an empty folder
+	HF_HUB_OFFLINE=1 $(BIN)/python tools/run_notebook.py --out runs/notebook.ipynb
 
 clean:
 	rm -rf $(VENV) .venv-site .venv-latest .venv-oldest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

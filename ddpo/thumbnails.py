@@ -18,7 +18,7 @@ __all__ = ["MOST_BYTES", "SHOWN", "data_address", "small_copy", "strip_html", "t
 SHOWN: Final = 8  # images of a strip
 SIDE: Final = 96  # pixels of the longer side
 CAPTION: Final = 100  # characters
-MOST_BYTES: Final = 100_000  # of the encoded images of a strip, 133 kB as `data:` addresses
+MOST_BYTES: Final = 32_000  # of the encoded images of a strip, 43 kB as `data:` addresses
 QUALITIES: Final = (85, 60, 30)
 """Qualities of WebP, tried in order where a PNG is too large."""
 
