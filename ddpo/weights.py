@@ -293,7 +293,7 @@ def without_loading_bars() -> Iterator[None]:
 
     Bars of downloads stay. Settings of the libraries are as before afterwards.
     """
-    from huggingface_hub.utils import (
+    from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,

@@ -14,6 +14,7 @@ from ddpo.author_errors import definition_place
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError, ContractBroken, RewardFailure, RewardLoadError
 from ddpo.rewards.card import PLACEMENT, RewardCard, RewardOption
+from ddpo.rewards.scoring.returned_scores import numbers_per_image, score_list, scores_and_info
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = [
@@ -36,6 +37,8 @@ WORDS: Final[tuple[tuple[Input, tuple[str, ...]], ...]] = (
     ("prompt", PROMPTS),
     ("metadata", METADATA),
 )
+FACTORY: Final = ("device", "dtype")
+"""Parameters of functions that make a reward; no image is given to them."""
 UNFILLED: Final[Mapping[str, Input]] = {
     "text": "prompt",
     "texts": "prompt",
@@ -44,8 +47,12 @@ UNFILLED: Final[Mapping[str, Input]] = {
     "metadatas": "metadata",
     "prompt_metadata": "metadata",
 }
-"""Other words for inputs; they count where the default is None, since else they are options."""
-TOTAL: Final = "avg"  # key of the weighted sum in the scores of flow_grpo's `multi_score`
+"""Other words for inputs; with a default other than None they are options."""
+ARRAY: Final = "numpy.ndarray"
+ARRAYS: Final = (
+    "images are NumPy arrays here, uint8 [batch, height, width, 3]; for a tensor as in other "
+    "trainers begin with `images = torch.tensor(images).permute(0, 3, 1, 2) / 255`"
+)
 NO_SCORE: Final = "the reward function returned None"
 
 
@@ -129,7 +136,7 @@ def parameters_of(function: Callable[..., Any], name: str) -> Parameters:
     if "image" not in inputs.values() or inspect.Parameter.empty in options.values():
         raise RewardLoadError(
             f"function {name!r} is no reward: it must take (images) or (images, prompts), "
-            "and further parameters only with defaults"
+            f"and further parameters only with defaults{_factory_advice(name, named)}"
         )
     optional = frozenset(
         parameter.name
@@ -207,7 +214,8 @@ def _add_unfilled(inputs: dict[str, Input], named: Sequence[inspect.Parameter]) 
     """Adds inputs under the names of `UNFILLED`, each kind once."""
     for parameter in named:
         kind = UNFILLED.get(parameter.name)
-        if kind is not None and kind not in inputs.values() and parameter.default is None:
+        unfilled = parameter.default is None or not _has_default(parameter)
+        if kind is not None and kind not in inputs.values() and unfilled:
             inputs[parameter.name] = kind
 
 
@@ -236,11 +244,23 @@ def _add_unnamed(inputs: dict[str, Input], named: Sequence[inspect.Parameter]) -
         for parameter in named
         if parameter.name not in inputs and parameter.kind in POSITIONAL
     ]
-    required = [parameter for parameter in free if not _has_default(parameter)]
+    required = [
+        parameter
+        for parameter in free
+        if not _has_default(parameter) and parameter.name not in FACTORY
+    ]
     if "image" not in inputs.values() and required:
         inputs[required.pop(0).name] = "image"
     if "prompt" not in inputs.values() and required:
         inputs[required.pop(0).name] = "prompt"
+
+
+def _factory_advice(name: str, named: Sequence[inspect.Parameter]) -> str:
+    """Advice on a function that makes a reward, as in ddpo-pytorch and flow_grpo; else ""."""
+    if named and not any(parameter.name in FACTORY for parameter in named):
+        return ""
+    words = ", ".join(f"{parameter.name}=…" for parameter in named)
+    return f"; if it makes the reward, write `reward = {name}({words})` and name `reward`"
 
 
 def _has_default(parameter: inspect.Parameter) -> bool:
@@ -296,15 +316,15 @@ class FunctionReward:
         for places in self._calls(batch):
             part = batch if len(places) == len(batch) else batch.take(places)
             positional, named = self._arguments(part)
-            result = self._function(*positional, **named)
+            result = self._result(positional, named)
             try:
-                returned, info = _scores_and_info(result)
-                found = _as_list(returned, len(part))
+                returned, info = scores_and_info(result, len(part))
+                found = score_list(returned, len(part))
             except ContractBroken as error:
                 raise ContractBroken(self._at_function(str(error))) from error
             for place, score in zip(places, found, strict=True):
                 scores[place] = score
-            for name, values in _numbers_per_image(info, len(part)).items():
+            for name, values in numbers_per_image(info, len(part)).items():
                 column = parts.setdefault(name, torch.full((len(batch),), math.nan))
                 column[places] = torch.tensor(values, dtype=torch.float32)
         for index, score in enumerate(scores):
@@ -316,6 +336,15 @@ class FunctionReward:
         values = [math.nan if score is None else score for score in scores]
         errors = tuple(NO_SCORE if score is None else None for score in scores)
         return RewardOutput(torch.tensor(values, dtype=torch.float32), parts, errors)
+
+    def _result(self, positional: list[Any], named: Mapping[str, Any]) -> Any:
+        """What the function returns; an error over an array says that images are arrays."""
+        try:
+            return self._function(*positional, **named)
+        except (AttributeError, TypeError) as error:
+            if ARRAY in str(error):
+                error.args = (f"{error}; {ARRAYS}",)
+            raise
 
     def _calls(self, batch: ImageBatch) -> list[list[int]]:
         """The places of the images of each call.
@@ -348,51 +377,3 @@ class FunctionReward:
         """A text with the function's place before it, if known."""
         place = definition_place(self._function)
         return f"{place}: {text}" if place else text
-
-
-def _as_list(returned: Any, count: int) -> Sequence[float | None]:
-    """The scores of one call of the function."""
-    try:
-        scores = [None if score is None else float(score) for score in returned]
-    except (TypeError, ValueError) as error:
-        kind = type(returned).__name__
-        raise ContractBroken(
-            f"the function must return one number per image, got {kind} ({error})"
-        ) from error
-    if len(scores) != count:
-        raise ContractBroken(f"the function returned {len(scores)} scores for {count} images")
-    return scores
-
-
-def _scores_and_info(returned: Any) -> tuple[Any, Mapping[str, Any]]:
-    """The scores and the information of `(scores, info)`; scores alone have no information.
-
-    Raises:
-        ContractBroken: The scores are a dictionary without a total.
-    """
-    info: Mapping[str, Any] = {}
-    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping):
-        returned, info = returned
-    if isinstance(returned, Mapping):
-        if TOTAL not in returned:
-            raise ContractBroken(
-                f"the function returned several scores ({', '.join(map(str, returned))}): "
-                f"return one number per image, or their total as {TOTAL!r}"
-            )
-        others = {name: values for name, values in returned.items() if name != TOTAL}
-        return returned[TOTAL], {**info, **others}
-    return returned, info
-
-
-def _numbers_per_image(info: Mapping[str, Any], count: int) -> dict[str, list[float]]:
-    """The entries of the information that hold one number per image."""
-    found = {}
-    for name, values in info.items():
-        try:
-            numbers = [float(value) for value in values]
-            numbers = [number if math.isfinite(number) else math.nan for number in numbers]
-        except (TypeError, ValueError):
-            continue
-        if len(numbers) == count:
-            found[str(name)] = numbers
-    return found
