@@ -22,7 +22,8 @@ PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()
 ]
-QUICK = [
+SMALL = ["sample.per_prompt=2", "sample.steps=2", "optim.updates=1", "optim.timesteps=1"]
+QUICK = [word for setting in SMALL for word in ("--set", setting)]
     "--set",
     "sample.per_prompt=2",
     "--set",
