@@ -24,15 +24,6 @@ COMMANDS = [
 ]
 SMALL = ["sample.per_prompt=2", "sample.steps=2", "optim.updates=1", "optim.timesteps=1"]
 QUICK = [word for setting in SMALL for word in ("--set", setting)]
-    "--set",
-    "sample.per_prompt=2",
-    "--set",
-    "sample.steps=2",
-    "--set",
-    "optim.updates=1",
-    "--set",
-    "optim.timesteps=1",
-]
 
 
 @pytest.fixture
