@@ -338,7 +338,7 @@ class FunctionReward:
         return RewardOutput(torch.tensor(values, dtype=torch.float32), parts, errors)
 
     def _result(self, positional: list[Any], named: Mapping[str, Any]) -> Any:
-        """What the function returns; an error over an array says that images are arrays."""
+        """The result of the function; an error over an array says that images are arrays."""
         try:
             return self._function(*positional, **named)
         except (AttributeError, TypeError) as error:
