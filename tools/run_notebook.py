@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -18,6 +19,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "notebook.ipynb"
+STEERING = re.compile(r"\x1b\[[\d;?]*[A-Za-z]|\r")
+"""Colours and movements of a terminal, in which `!` runs a command."""
 TIMEOUT = 600  # seconds of one cell, which takes a tenth of them on an idle machine
 
 
@@ -40,10 +43,14 @@ def run_notebook(folder: Path, home: Path) -> Any:
         timeout=TIMEOUT,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute(env=environment)
-    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                output.text = STEERING.sub("", output.text)
     return notebook
 
 
