@@ -18,6 +18,7 @@ __all__ = ["MOST_BYTES", "SHOWN", "data_address", "small_copy", "strip_html", "t
 SHOWN: Final = 8  # images of a strip
 SIDE: Final = 96  # pixels of the longer side
 CAPTION: Final = 100  # characters
+CAPTION_STYLE: Final = f"width:{SIDE}px;font-size:11px;overflow-wrap:anywhere"
 MOST_BYTES: Final = 32_000  # of the encoded images of a strip, 43 kB as `data:` addresses
 QUALITIES: Final = (85, 60, 30)
 """Qualities of WebP, tried in order where a PNG is too large."""
@@ -37,7 +38,7 @@ def strip_html(
     figures = []
     for image, caption in zip(shown, captions[:SHOWN], strict=True):
         text = escape(shortened(single_line(caption), CAPTION), quote=True)
-        below = f"<figcaption style='width:{SIDE}px'>{text}</figcaption>" if shown_captions else ""
+        below = f"<figcaption style='{CAPTION_STYLE}'>{text}</figcaption>" if shown_captions else ""
         address = data_address(image, SIDE, MOST_BYTES // len(shown))
         figures.append(
             "<figure style='display:inline-block;margin:2px;vertical-align:top'>"

@@ -6,7 +6,7 @@ import os
 import re
 from typing import Final
 
-from ddpo.errors import ImageError
+from ddpo.errors import ImageError, UserError
 from ddpo.text import shortened, single_line, without_secrets
 
 __all__ = ["names_image_elsewhere", "refuse_address"]
@@ -22,15 +22,18 @@ IMAGES: Final = re.compile(
 """Address of images on the web, rather than of a reward server."""
 
 
-def refuse_address(place: str | os.PathLike[str], name: str = "") -> None:
+def refuse_address(
+    place: str | os.PathLike[str], name: str = "", error: type[UserError] = ImageError
+) -> None:
     """Refuses an address; a file of that name on this machine is none.
 
     Args:
         place: Place of an image, as the user gave it or as a path.
         name: Words for the image in the message; "" for none.
+        error: Class of the error.
 
     Raises:
-        ImageError: It is an address.
+        UserError: It is an address; an error of the class `error`.
     """
     text = os.fsdecode(place)
     if ADDRESS.match(text) and not os.path.lexists(text):
@@ -38,7 +41,7 @@ def refuse_address(place: str | os.PathLike[str], name: str = "") -> None:
         shown = shortened(without_secrets(whole), 80)
         where = f"{name}: " if name else ""
         advice = "ddpo reads files: save the image and give its path"
-        raise ImageError(f"{where}{shown} is an address; {advice}")
+        raise error(f"{where}{shown} is an address; {advice}")
 
 
 def names_image_elsewhere(word: str) -> bool:

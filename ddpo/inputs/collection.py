@@ -239,6 +239,7 @@ class _Table:
             return InputImage(file, prompt, reason, "table", index, data)
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{where}: no image in the column {column!r}")
+        refuse_address(name, where, ConfigError)
         found = image_of_file(_existing(self.path.parent, name))
         return replace(found, prompt=prompt, no_prompt=reason, origin="table", index=index)
 

@@ -86,3 +86,21 @@ def test_a_file_that_is_called_like_an_address_is_a_file(
     Image.fromarray(np.full((8, 8, 3), 51, np.uint8)).save("s3:/cat.png")
     table = library.score("darkness", "s3://cat.png")
     assert table.darkness.tolist() == pytest.approx([-0.2])
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_a_table_of_addresses_is_refused_before_scoring(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ddpo: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    address = "https://me:secret@example.org/cat.png"
+    text = {
+        "jsonl": f'{{"file_name": "{address}", "prompt": "a cat"}}\n',
+        "csv": f"file_name,prompt\n{address},a cat\n",
+    }[form]
+    Path(f"table.{form}").write_text(text)
+    code, output, error = ddpo("rewards", "score", "darkness", f"table.{form}")
+    assert (code, output) == (2, "")
+    assert error.startswith(f"error: table.{form}")
+    assert "https://***@example.org/cat.png is an address" in error
+    assert len(error.splitlines()) == 1
