@@ -6,7 +6,8 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, cast
 
@@ -316,7 +317,8 @@ class FunctionReward:
         for places in self._calls(batch):
             part = batch if len(places) == len(batch) else batch.take(places)
             positional, named = self._arguments(part)
-            result = self._result(positional, named)
+            with _arrays_explained():
+                result = self._function(*positional, **named)
             try:
                 returned, info = scores_and_info(result, len(part))
                 found = score_list(returned, len(part))
@@ -336,15 +338,6 @@ class FunctionReward:
         values = [math.nan if score is None else score for score in scores]
         errors = tuple(NO_SCORE if score is None else None for score in scores)
         return RewardOutput(torch.tensor(values, dtype=torch.float32), parts, errors)
-
-    def _result(self, positional: list[Any], named: Mapping[str, Any]) -> Any:
-        """The result of the function; an error over an array says that images are arrays."""
-        try:
-            return self._function(*positional, **named)
-        except (AttributeError, TypeError) as error:
-            if ARRAY in str(error):
-                error.args = (f"{error}; {ARRAYS}",)
-            raise
 
     def _calls(self, batch: ImageBatch) -> list[list[int]]:
         """The places of the images of each call.
@@ -377,3 +370,14 @@ class FunctionReward:
         """A text with the function's place before it, if known."""
         place = definition_place(self._function)
         return f"{place}: {text}" if place else text
+
+
+@contextmanager
+def _arrays_explained() -> Iterator[None]:
+    """A block in which an error over an array says that images are arrays."""
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
+        if ARRAY in str(error):
+            error.args = (f"{error}; {ARRAYS}",)
+        raise
