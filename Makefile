@@ -7,7 +7,7 @@ DEMO := runs/demo
 CONSTRAINTS ?= --constraint constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test test-latest test-oldest constraints lint check clean generalisation reproduce build site torture
+.PHONY: demo test test-latest test-oldest constraints lint check clean generalisation reproduce build site notebook torture
 
 $(VENV)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)
@@ -69,6 +69,9 @@ build: $(VENV)/.dev  ## dist/: the sdist and the wheel, as users install them
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
+
+notebook: $(VENV)/.dev  ## runs/notebook.ipynb: examples/notebook.ipynb run in an empty folder
+	HF_HUB_OFFLINE=1 $(BIN)/python tools/run_notebook.py --out runs/notebook.ipynb
 
 clean:
 	rm -rf $(VENV) .venv-site .venv-latest .venv-oldest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -51,6 +51,9 @@ def __getattr__(name: str) -> object:
     if name in _MODULES:
         from importlib import import_module
 
+        from ddpo.api.notebook import import_bars
+
+        import_bars()
         return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

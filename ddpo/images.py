@@ -30,6 +30,7 @@ __all__ = [
     "HEIF_SUFFIXES",
     "contact_sheet",
     "decode_image",
+    "decoded_image",
     "floats_of",
     "from_images",
     "from_uint8",
@@ -56,6 +57,9 @@ TURNS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation → the transpose that turns the image upright (CIPA DC-008, section 4.6.5.1)."""
+
+ORIENTED: Final = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+"""Entries of `Image.info` in which Pillow looks for an orientation."""
 
 BITS_PER_SAMPLE: Final = 258  # tags of TIFF 6.0
 PHOTOMETRIC: Final = 262
@@ -178,13 +182,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned by its EXIF orientation; unchanged if that cannot be read."""
+    """The image turned by its EXIF orientation; unchanged if that cannot be read.
+
+    A turned image no longer states an orientation, so that it is turned once.
+    """
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
         turn = TURNS.get(orientation)
     except Exception:  # noqa: BLE001  # damaged EXIF raises many kinds of errors
         return image
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for key in ORIENTED:
+        turned.info.pop(key, None)
+    return turned
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, int]]:
@@ -285,6 +297,17 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     """The image in the bytes of a file, as `load_image`; messages refer to it as `name`."""
     with _one_error(name):
         return _decoded(BytesIO(data))
+
+
+def decoded_image(image: Image.Image, name: str) -> Image.Image:
+    """An image of Pillow, which may not be read yet, as upright RGB; it is `name` in messages.
+
+    Raises:
+        ImageError: As `load_image`.
+    """
+    with _one_error(name):
+        image.load()
+        return to_rgb(image)
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any, Final
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "capital",
     "count",
     "duration",
+    "facts_html",
     "is_secret_name",
     "listed",
     "percent",
@@ -26,6 +28,7 @@ __all__ = [
     "without_secrets",
 ]
 
+LONGEST_FACT: Final = 1000  # characters of a fact in a notebook
 BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 CONTROLS: Final = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline; C1
@@ -110,6 +113,17 @@ def shown_value(name: str, value: Any) -> Any:
     if not isinstance(value, str) or not value:
         return value
     return REDACTED if is_secret_name(name) else without_secrets(value)
+
+
+def facts_html(title: str, facts: Mapping[str, object]) -> str:
+    """A heading and an HTML table of facts, without those that are empty."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(name)}</th>"
+        f"<td style='text-align:left'>{escape(shortened(str(value), LONGEST_FACT))}</td></tr>"
+        for name, value in facts.items()
+        if value not in ("", None)
+    )
+    return f"<b>{escape(shortened(title, LONGEST_FACT))}</b><table>{rows}</table>"
 
 
 def shortened(text: str, length: int = 60) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ __all__ = [
     "sha256_of",
     "url_target",
     "verified",
-    "without_loading_bar",
+    "without_loading_bars",
 ]
 
 Progress = Callable[[int, int | None], None]
@@ -287,18 +288,33 @@ def _not_on_the_hub(what: str, error: Exception, arguments: str) -> MissingResou
 
 
 @contextmanager
-def without_loading_bar() -> Iterator[None]:
-    """A block in which transformers reads files without a progress bar, as a library does.
+def without_loading_bars() -> Iterator[None]:
+    """A block, or a decorated function, in which libraries load weights without progress bars.
 
-    Nothing changes if the user decided on the bars, by `HF_HUB_DISABLE_PROGRESS_BARS`.
+    Bars of downloads stay. Settings of the libraries are as before afterwards.
     """
-    from transformers.utils import logging
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging as transformers_logging
 
-    if not logging.is_progress_bar_enabled() or "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ:
-        yield
-        return
-    logging.disable_progress_bar()
+    downloads_shown = not are_progress_bars_disabled()
+    switches = [transformers_logging]
+    if "diffusers" in sys.modules:
+        from diffusers.utils import logging as diffusers_logging
+
+        switches.append(diffusers_logging)
+    shown = [switch for switch in switches if switch.is_progress_bar_enabled()]
+    for switch in shown:
+        switch.disable_progress_bar()
+    if downloads_shown:
+        enable_progress_bars()
     try:
         yield
     finally:
-        logging.enable_progress_bar()
+        for switch in shown:
+            switch.enable_progress_bar()
+        if not downloads_shown:
+            disable_progress_bars()

@@ -17,6 +17,7 @@ TOOLS = {
     "build",
     "hatchling",
     "import-linter",
+    "ipykernel",
     "mkdocs-material",
     "mkdocstrings-python",
     "mypy",

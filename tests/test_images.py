@@ -107,6 +107,54 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert upright.getpixel((1, 0)) == (255, 255, 255)
 
 
+def oriented(form: str, orientation: int) -> bytes:
+    """A file of 4 × 2 pixels, white at the top left of its stored rows, with an orientation."""
+    image = Image.new("RGB", (4, 2), "black")
+    image.putpixel((0, 0), (255, 255, 255))
+    file = BytesIO()
+    if form == "XMP":
+        text = f'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="{orientation}"/>'
+        image.save(file, format="WEBP", lossless=True, xmp=text.encode())
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.save(file, format=form, exif=exif.tobytes(), lossless=True)
+    return file.getvalue()
+
+
+# CIPA DC-008: the stored first row and first column are, seen upright, …
+PLACES = {
+    2: ("right", "top"),
+    3: ("right", "bottom"),
+    4: ("left", "bottom"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "XMP"])
+@pytest.mark.parametrize("orientation", PLACES)
+def test_an_image_is_turned_once(form: str, orientation: int) -> None:
+    """Scoring passes images through `to_rgb` several times."""
+    image = decode_image(oriented(form, orientation), "photo")
+    assert image.size == ((4, 2) if orientation < 5 else (2, 4))
+    side, end = PLACES[orientation]
+    corner = (image.width - 1 if side == "right" else 0, image.height - 1 if end == "bottom" else 0)
+    batch = ImageBatch.of_images([to_rgb(image)], [Prompt("a photo")])
+    for found in (image, to_rgb(image), batch.images[0], Image.fromarray(batch.uint8[0])):
+        white = [
+            (x, y)
+            for x in range(found.width)
+            for y in range(found.height)
+            if found.getpixel((x, y)) == (255, 255, 255)
+        ]
+        assert white == [corner]
+    assert batch.pixels[0, :, corner[1], corner[0]].tolist() == [1.0, 1.0, 1.0]
+    assert float(batch.pixels.sum()) == 3.0
+
+
 def test_grey_files_become_rgb(tmp_path: Path) -> None:
     Image.new("L", (2, 2), 77).save(tmp_path / "grey.png")
     assert load_image(tmp_path / "grey.png").getpixel((1, 1)) == (77, 77, 77)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -148,3 +150,37 @@ def test_a_cache_in_a_home_that_does_not_exist_is_one_line(
     monkeypatch.setenv("DDPO_CACHE", given)
     with pytest.raises(ConfigError, match=f"DDPO_CACHE={given}: .*set it to a folder"):
         cache_dir()
+
+
+LOADING = """
+import sys
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+from transformers.utils import logging as transformers
+from ddpo.policies import load_policy
+if sys.argv[1] == "off":
+    transformers.disable_progress_bar()
+if sys.argv[1] == "no downloads":
+    disable_progress_bars()
+load_policy("emoji")
+from diffusers.utils import logging as diffusers
+shown = [library.is_progress_bar_enabled() for library in (transformers, diffusers)]
+print(*shown, are_progress_bars_disabled())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("as they are", "True True False"),
+        ("off", "False True True"),
+        ("no downloads", "True True True"),
+    ],
+)
+def test_a_model_loads_in_silence_and_leaves_the_libraries_as_they_were(
+    before: str, after: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, before], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout.strip(), done.stderr) == (after, "")

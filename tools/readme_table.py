@@ -14,7 +14,6 @@ from pathlib import Path
 from ddpo.io.atomic import write_text
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.tools.card_pages import (
-    needs,
     render_card_markdown,
     render_facts_markdown,
     render_table_markdown,
@@ -42,7 +41,7 @@ def render_chosen() -> str:
     for name in CHOSEN:
         card = CARDS[name]
         link = f"[`{name}`](docs/reward-cards/{name}.md)"
-        cells = (link, first_clause(card.summary), needs(card), first_clause(card.flaws))
+        cells = (link, first_clause(card.summary), card.needs_text, first_clause(card.flaws))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,46 +1,21 @@
-"""Short HTML of cards and runs for notebooks."""
+"""Short HTML of runs for notebooks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from ddpo.thumbnails import data_address
+from ddpo.errors import ImageError
+from ddpo.text import facts_html
+from ddpo.thumbnails import MOST_BYTES, data_address
 
 if TYPE_CHECKING:
     from ddpo.api.runs import Run
-    from ddpo.rewards.card import RewardCard
 
-__all__ = ["card_html", "facts_html", "run_html"]
+__all__ = ["run_html"]
 
 WIDE: Final = 320  # pixels of the longer side of a grid
-
-
-def facts_html(title: str, facts: Mapping[str, object]) -> str:
-    """A heading and a table of facts, without those that are empty."""
-    rows = "".join(
-        f"<tr><th style='text-align:left'>{escape(name)}</th>"
-        f"<td style='text-align:left'>{escape(str(value))}</td></tr>"
-        for name, value in facts.items()
-        if value not in ("", None)
-    )
-    return f"<b>{escape(title)}</b><table>{rows}</table>"
-
-
-def card_html(card: RewardCard) -> str:
-    """The facts of a reward that its user must know."""
-    from ddpo.rewards.tools.card_pages import needs, scale
-
-    options = ", ".join(f"{option.name}={option.default}" for option in card.options)
-    facts = {
-        "scale": scale(card),
-        "needs": needs(card),
-        "options": options,
-        "known flaws": card.flaws,
-        "source": card.paper,
-    }
-    return facts_html(f"{card.id}: {card.summary}", facts)
+GRIDS: Final = 2
 
 
 def run_html(run: Run) -> str:
@@ -56,10 +31,21 @@ def run_html(run: Run) -> str:
     if len(metrics):
         means = metrics["reward_mean"]
         facts["mean reward"] = f"{means.iloc[0]:.4g} at first, {means.iloc[-1]:.4g} at last"
-    grids: dict[int, Any] = run.samples()
-    figures = "".join(
-        f"<figure style='display:inline-block;margin:2px'><img src='{data_address(grid, WIDE)}'>"
-        f"<figcaption>iteration {iteration}</figcaption></figure>"
-        for iteration, grid in [*grids.items()][:: max(1, len(grids) - 1)]
+    grids = [*run.grids().items()]
+    shown = grids[:: max(1, len(grids) - 1)]
+    return facts_html(str(run.path), facts) + "".join(_figure(*grid) for grid in shown)
+
+
+def _figure(iteration: int, file: Path) -> str:
+    """A grid with its caption; "" for a file that cannot be read."""
+    from ddpo.images import load_image
+
+    try:
+        address = data_address(load_image(file), WIDE, MOST_BYTES // GRIDS)
+    except ImageError:
+        return ""
+    caption = f"iteration {iteration}" if iteration else "before training"
+    return (
+        f"<figure style='display:inline-block;margin:2px'><img src='{address}' alt='{caption}'>"
+        f"<figcaption>{caption}</figcaption></figure>"
     )
-    return facts_html(str(run.path), facts) + figures

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ddpo.errors import ImageError
-from ddpo.images import load_image, to_rgb
+from ddpo.images import decoded_image, load_image, to_rgb
+from ddpo.inputs.address import refuse_address
 
 __all__ = ["pil_images"]
 
@@ -54,12 +55,11 @@ def _is_one(images: Any) -> bool:
 
 
 def _image(image: Any, name: str) -> Image.Image:
-    if isinstance(image, str) and "://" in image:
-        raise ImageError(f"{name} is an address; download {image[:80]!r} first")
     if isinstance(image, str | os.PathLike):
+        refuse_address(image, name)
         return load_image(Path(os.fsdecode(image)).expanduser())
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        return decoded_image(image, name)
     if hasattr(image, "shape"):
         return to_rgb(Image.fromarray(_levels(image, name)))
     raise ImageError(f"{name} must be {FORMS}, got {_kind(image)}")

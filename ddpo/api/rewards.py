@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ddpo.api.names import Family, RewardName
+from ddpo.api.score_inputs import inputs_of, one_each
 from ddpo.devices import AUTO
-from ddpo.errors import ConfigError, PromptError, RewardFailure
+from ddpo.errors import ConfigError, RewardFailure
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
+    from PIL import Image
 
     from ddpo.inputs.input_image import InputImage
     from ddpo.rewards.card import RewardCard
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedReward", "RewardLike", "list_rewards", "load_reward", "score"]
 
-RewardLike = str | Callable[..., Any]
+RewardLike = RewardName | str | Callable[..., Any]
 """The name of a reward, as on the command line, or a function, class or object of the caller."""
 
+REMEMBERED: Final = 256  # images in memory that a table of scores can show
 COLUMNS: Final = ("measures", "unit", "needs", "family", "licence", "ready", "from")
 
 
-def list_rewards(family: str | None = None) -> pd.DataFrame:
+def list_rewards(family: Family | str | None = None) -> pd.DataFrame:
     """All rewards of ddpo and of installed packages, one row each, by name.
 
     The columns are measures, unit, needs, family, licence, ready and from. `ready` is True where
@@ -42,8 +44,7 @@ def list_rewards(family: str | None = None) -> pd.DataFrame:
     Raises:
         UnknownNameError: there is no such family; the message names the nearest.
     """
-    import pandas as pd
-
+    from ddpo.api.tables import RewardTable
     from ddpo.registry import unknown_name
     from ddpo.rewards.zoo import rewards
 
@@ -56,19 +57,18 @@ def list_rewards(family: str | None = None) -> pd.DataFrame:
         for name, card in cards.items()
         if family in (None, card.family)
     }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
+    table = RewardTable(list(rows.values()), index=list(rows), columns=list(COLUMNS))
     return table.rename_axis("reward")
 
 
 def _facts(card: RewardCard, origin: str) -> tuple[Any, ...]:
     """One row of the table of rewards, in the order of `COLUMNS`."""
     from ddpo.rewards.tools.availability import availability
-    from ddpo.rewards.tools.card_pages import needs
 
     licences = [card.code_licence, *(weight.licence for weight in card.weights)]
     licence = ", ".join(dict.fromkeys(licences))
     ready = availability(card, origin).complete
-    return card.summary, card.unit, needs(card), card.family, licence, ready, origin
+    return card.summary, card.unit, card.needs_text, card.family, licence, ready, origin
 
 
 def load_reward(
@@ -178,8 +178,8 @@ class LoadedReward:
         if exact is not None:
             return self._scorer.score(exact), False
         found, single = pil_images(images)
-        texts = _one_each(prompts, len(found), single, "prompt")
-        facts = _one_each(metadata, len(found), single, "metadata")
+        texts = one_each(prompts, len(found), single, "prompt")
+        facts = one_each(metadata, len(found), single, "metadata")
         return score_images(self._scorer, found, texts, facts), single
 
     def _exact_batch(self, images: Any, prompts: Any, metadata: Any) -> ImageBatch | None:
@@ -188,35 +188,15 @@ class LoadedReward:
 
         if not is_batch(images):
             return None
-        texts = _one_each(prompts, len(images), False, "prompt")
-        facts = _one_each(metadata, len(images), False, "metadata")
+        texts = one_each(prompts, len(images), False, "prompt")
+        facts = one_each(metadata, len(images), False, "metadata")
         return batch_of_arrays(images, texts, facts, self.card)
 
     def __repr__(self) -> str:
         return f"<reward {self.card.id}: {self.card.summary}>"
 
     def _repr_html_(self) -> str:
-        from ddpo.api.html import card_html
-
-        return card_html(self.card)
-
-
-def _one_each(given: Any, count: int, single: bool, word: str) -> Any:
-    """The prompts or metadata of `count` images, one for each; None for none.
-
-    Raises:
-        PromptError: one was given for many images, or many for one image.
-    """
-    if given is None:
-        return None
-    alone = isinstance(given, str | Mapping)
-    if single and not alone:
-        raise PromptError(f"one image takes one {word}; for several pass a list of images")
-    if alone and not single:
-        raise PromptError(
-            f"{count} images came with one {word}; pass a list with one {word} for each image"
-        )
-    return [given] if alone else list(given)
+        return self.card._repr_html_()
 
 
 def _check_scored(name: str, output: RewardOutput) -> None:
@@ -257,14 +237,14 @@ def score(
         UserError: a reward, a place or a prompt cannot be used.
         RewardFailure: a reward is broken.
     """
-    import pandas as pd
-
+    from ddpo.api.tables import ScoreTable
     from ddpo.rewards.cache import optional_cache
     from ddpo.rewards.image_files import score_files, score_groups
     from ddpo.rewards.scoring.scorer import make_scorer
 
     named = _named(rewards)
-    inputs = _inputs(images, prompts)
+    in_memory: dict[str, Image.Image] = {}
+    inputs = _remembered(inputs_of(images, prompts), in_memory)
     grouped = any("group" in found.card.inputs for found in named.values())
     with ExitStack() as stack:
         store = optional_cache(cache)
@@ -277,7 +257,26 @@ def score(
             stack.callback(scorers[-1].close)
         rows = list((score_groups if grouped else score_files)(scorers, inputs, batch_size))
     records = [_record(row) for row in rows]
-    return pd.DataFrame(records, columns=["image", "prompt", *named, "error"])
+    table = ScoreTable(records, columns=["image", "prompt", *named, "error"])
+    table.in_memory = in_memory
+    return table
+
+
+def _remembered(
+    inputs: Iterable[InputImage], in_memory: dict[str, Image.Image]
+) -> Iterator[InputImage]:
+    """The same images; the first ones in memory leave a small copy, for the table.
+
+    Args:
+        inputs: images to score.
+        in_memory: name → small copy, which is filled.
+    """
+    from ddpo.thumbnails import small_copy
+
+    for one in inputs:
+        if one.image is not None and len(in_memory) < REMEMBERED:
+            in_memory[one.file] = small_copy(one.image)
+        yield one
 
 
 def _named(rewards: Any) -> dict[str, ResolvedReward]:
@@ -300,58 +299,6 @@ def _named(rewards: Any) -> dict[str, ResolvedReward]:
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"name each reward once, and at least one; got {names}")
     return dict(zip(names, found, strict=True))
-
-
-def _inputs(images: Any, prompts: str | Sequence[str] | None) -> Iterable[InputImage]:
-    """The images with their prompts, read as needed.
-
-    Raises:
-        UserError: a place does not exist, or the prompts do not fit the images.
-    """
-    places = [images] if isinstance(images, str | os.PathLike) else images
-    if isinstance(places, list | tuple) and places and all(map(_is_place, places)):
-        return _files([Path(os.fsdecode(place)).expanduser() for place in places], prompts)
-    return _in_memory(images, prompts)
-
-
-def _is_place(value: Any) -> bool:
-    return isinstance(value, str | os.PathLike)
-
-
-def _files(places: Sequence[Path], prompts: str | Sequence[str] | None) -> Iterable[InputImage]:
-    """The images of files, folders, tables and archives."""
-    from ddpo.inputs.collection import image_source, with_prompts
-
-    if prompts is None:
-        return image_source(places)
-    if isinstance(prompts, str):
-        if Path(prompts).is_file():
-            return image_source(places, prompts=Path(prompts))
-        single = len(places) == 1 and not places[0].is_dir()
-        source = image_source(places, prompt=prompts)
-        _one_each(prompts, len(source), single and len(source) == 1, "prompt")
-        return source
-    source = image_source(places)
-    return with_prompts(source, list(prompts))
-
-
-def _in_memory(images: Any, prompts: str | Sequence[str] | None) -> Iterable[InputImage]:
-    """Images of Pillow, arrays and tensors, encoded without loss so that scoring can read them."""
-    from io import BytesIO
-
-    from ddpo.api.images import pil_images
-    from ddpo.inputs.input_image import InputImage
-    from ddpo.types import Prompt
-
-    found, single = pil_images(images)
-    texts = _one_each(prompts, len(found), single, "prompt")
-    if texts is not None and len(texts) != len(found):
-        raise PromptError(f"{len(found)} images came with {len(texts)} prompts")
-    for place, image in enumerate(found):
-        file = BytesIO()
-        image.save(file, format="PNG", compress_level=1)
-        prompt = None if texts is None else Prompt(texts[place])
-        yield InputImage(f"image {place}", prompt, data=file.getvalue())
 
 
 def _record(rows: Sequence[Any]) -> dict[str, Any]:

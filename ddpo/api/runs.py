@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddpo.api.progress import EvaluationLines, iteration_line, show_iteration
 from ddpo.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
+    from ddpo.api.names import AlgorithmName, ModelName, PromptList, RecipeName, RewardName
     from ddpo.api.rewards import RewardLike
     from ddpo.eval.report.data import Report
     from ddpo.trainer.config import TrainConfig
-    from ddpo.trainer.monitoring.events import Event, IterationDone
+    from ddpo.trainer.monitoring.events import Event
 
 __all__ = ["Run", "evaluate", "iteration_line", "load_run", "train"]
 
@@ -27,15 +29,16 @@ def train(
     reward: RewardLike,
     *,
     out: str | Path | None = None,
-    prompts: str | None = None,
+    prompts: PromptList | str | None = None,
     iterations: int | None = None,
-    model: str | None = None,
-    algorithm: str | None = None,
-    held_out: str | None = None,
+    model: ModelName | str | None = None,
+    algorithm: AlgorithmName | str | None = None,
+    held_out: RewardName | str | None = None,
     seed: int | None = None,
     device: str | None = None,
-    recipe: str | None = None,
+    recipe: RecipeName | str | None = None,
     settings: Mapping[str, Any] | None = None,
+    progress: bool = False,
     observe: Callable[[Event], object] | None = None,
 ) -> Run:
     """Finetunes a model on a reward and returns the finished run, as `ddpo train` does.
@@ -52,7 +55,8 @@ def train(
         device: device of the model, such as "cuda".
         recipe: TOML file of settings, or the name of a built-in recipe.
         settings: further settings by name, such as {"optim.lr": 1e-4}.
-        observe: receiver of each event; None logs one line per iteration at the level INFO.
+        progress: True prints one line per iteration; else they are logged at the level INFO.
+        observe: receiver of each event.
 
     Raises:
         UserError: a setting, name or folder does not fit; raised before anything is written.
@@ -77,7 +81,7 @@ def train(
     layers = _layers({"reward": spec_of(reward), **given}, recipe, settings or {})
     config = resolve_config(layers)
     folder = Path(out).expanduser() if out is not None else new_run_folder(config.reward)
-    return _followed(start(config, folder), folder, observe)
+    return _followed(start(config, folder), folder, progress, observe)
 
 
 def _layers(
@@ -97,11 +101,15 @@ def _layers(
     return [*below, (GIVEN, values)]
 
 
-def _followed(events: Any, folder: Path, observe: Callable[[Event], object] | None) -> Run:
-    show = observe or _log_iteration
+def _followed(
+    events: Any, folder: Path, progress: bool, observe: Callable[[Event], object] | None
+) -> Run:
+    show = show_iteration if progress else _log_iteration
     try:
         for event in events:
             show(event)
+            if observe is not None:
+                observe(event)
     finally:
         events.close()
     return Run(folder)
@@ -112,14 +120,6 @@ def _log_iteration(event: Event) -> None:
 
     if isinstance(event, IterationDone):
         log.info("%s", iteration_line(event))
-
-
-def iteration_line(event: IterationDone) -> str:
-    """One line about a finished iteration, for `observe` of notebooks and for logs."""
-    metrics = event.metrics
-    spread = "" if metrics.reward_se is None else f" ± {metrics.reward_se:.2g}"
-    reward = f"reward {metrics.reward_mean:.4g}{spread}"
-    return f"iteration {metrics.iteration}: {reward}, {metrics.seconds:.0f} s"
 
 
 def load_run(path: str | Path) -> Run:
@@ -173,14 +173,19 @@ class Run:
         """Iteration → grid of images of fixed prompts and noise, from before training (0) on."""
         from ddpo.images import load_image
 
-        found = sorted((self.path / "samples").glob("*.png"))
-        return {int(file.stem.rpartition("-")[2]): load_image(file) for file in found}
+        return {iteration: load_image(file) for iteration, file in self.grids().items()}
+
+    def grids(self) -> dict[int, Path]:
+        """Iteration → file of each grid of images."""
+        found = sorted((self.path / "samples").glob("iteration-*.png"))
+        return {int(file.stem.rpartition("-")[2]): file for file in found}
 
     def resume(
         self,
         iterations: int | None = None,
         *,
         settings: Mapping[str, Any] | None = None,
+        progress: bool = False,
         observe: Callable[[Event], object] | None = None,
     ) -> Run:
         """Trains on after the last finished iteration and returns this run.
@@ -188,7 +193,8 @@ class Run:
         Args:
             iterations: new total of iterations; None for that of the run.
             settings: settings by name that may change.
-            observe: receiver of each event; None logs one line per iteration at the level INFO.
+            progress: True prints one line per iteration; else they are logged at the level INFO.
+            observe: receiver of each event.
 
         Raises:
             UserError: the run cannot be resumed with these settings.
@@ -196,7 +202,7 @@ class Run:
         from ddpo.trainer import resume
 
         values = _layers({}, None, settings or {})[-1][1]
-        return _followed(resume(self.path, iterations, values), self.path, observe)
+        return _followed(resume(self.path, iterations, values), self.path, progress, observe)
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -215,8 +221,9 @@ class Run:
 def evaluate(
     *runs: Run | str | Path,
     rewards: RewardLike | Sequence[RewardLike] = (),
-    prompts: str | Sequence[str] = (),
+    prompts: PromptList | str | Sequence[PromptList | str] = (),
     out: str | Path | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> Report:
     """Compares runs with their base model and returns the report, as `ddpo eval` does.
@@ -226,6 +233,7 @@ def evaluate(
         rewards: further rewards, beside the one trained on.
         prompts: lists or files of prompts, "NAME=FILE" to name the split.
         out: folder of the report; None for that of `ddpo eval`.
+        progress: True prints one line per model that is sampled and per reward that scores.
         **settings: further fields of `ddpo.eval.EvalConfig`, such as seeds=8.
 
     Raises:
@@ -249,4 +257,4 @@ def evaluate(
     except TypeError as error:
         known = ", ".join(sorted(EvalConfig.__dataclass_fields__))
         raise ConfigError(f"{error}; settings of an evaluation are {known}") from error
-    return evaluated(config)
+    return evaluated(config, observe=EvaluationLines() if progress else None)

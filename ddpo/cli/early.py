@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.devices import AUTO
 from ddpo.errors import CheckpointError, ConfigError, ImageError, MissingResourceError
+from ddpo.inputs.address import refuse_address
 
 if TYPE_CHECKING:
     from ddpo.rewards.scoring.resolve import ResolvedReward
@@ -105,6 +106,7 @@ def check_places(paths: Iterable[Path]) -> None:
         ImageError: It does not.
     """
     for path in paths:
+        refuse_address(path)
         if not os.path.lexists(path.expanduser()) and not os.path.lexists(path):
             raise ImageError(f"{path}: no such file or folder")
 
@@ -221,6 +223,7 @@ def check_evaluation(options: dict[str, Any]) -> None:
     check_device_name(options.get("device"))
     for text in images:
         name, equals, place = text.partition("=")
+        refuse_address(place)
         if not equals or not name or not Path(place).exists():
             raise ConfigError(
                 f"--images {text!r} is not NAME=FOLDER with an existing folder, table or archive"

@@ -17,15 +17,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddpo.eval.config import EvalConfig
     from ddpo.eval.report.data import Report, load_report
+    from ddpo.eval.stages.progress import Observer
 
 __all__ = ["EvalConfig", "Report", "evaluate", "load_report"]
 
 
-def evaluate(config: EvalConfig | None = None, **settings: Any) -> Report:
+def evaluate(
+    config: EvalConfig | None = None, *, observe: Observer | None = None, **settings: Any
+) -> Report:
     """Compares models with their base model and writes the report's files, as `ddpo eval` does.
 
     Args:
         config: settings of the evaluation.
+        observe: receiver of progress.
         settings: fields of an `EvalConfig`, in place of `config`: `checkpoints` or `images`, and
             every setting that differs from its default.
 
@@ -37,8 +41,10 @@ def evaluate(config: EvalConfig | None = None, **settings: Any) -> Report:
     from ddpo.eval.config import EvalConfig
     from ddpo.eval.plan import plan
     from ddpo.eval.runner import run_evaluation
+    from ddpo.eval.stages.progress import ignore_progress
 
-    report = run_evaluation(plan(config or EvalConfig(**settings))).report
+    found = plan(config or EvalConfig(**settings))
+    report = run_evaluation(found, observe or ignore_progress).report
     if report is None:
         raise ConfigError(
             "only the first of several processes has the report: call run_evaluation instead"

@@ -32,6 +32,7 @@ from ddpo.eval.inputs.rewards import (
 from ddpo.eval.inputs.runs import nested
 from ddpo.eval.inputs.splits import Split, SplitFacts, load_splits, numbered_lists
 from ddpo.eval.plan_notes import SAMPLED, checkpoint_notes
+from ddpo.inputs.address import refuse_address
 from ddpo.policies.family import default_dtype, sampler_defaults
 from ddpo.policies.sampler import SamplerSettings
 from ddpo.prompts import load_prompts
@@ -285,6 +286,7 @@ def _folders_and_splits(
 
 def _named_folder(text: str) -> tuple[str, Path]:
     name, equals, folder = text.partition("=")
+    refuse_address(folder)
     if not equals or not name or not Path(folder).exists():
         raise ConfigError(
             f"--images {text!r} is not NAME=FOLDER with an existing folder, table or archive"

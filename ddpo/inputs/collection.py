@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ddpo.errors import ConfigError, ImageError, PromptError
+from ddpo.inputs.address import refuse_address
 from ddpo.inputs.archives import ArchivedImages, is_archive
 from ddpo.inputs.columns import FILE, FILE_NAMES, IMAGE, INDEX, PROMPT, column_of, value_of
 from ddpo.inputs.folder_prompts import FolderPrompts
@@ -59,9 +60,11 @@ def image_source(
     Raises:
         ConfigError: Both `prompts` and `prompt` are given, a table cannot be read, or the order of
             the images is uncertain.
-        ImageError: A place does not exist, or holds no image.
+        ImageError: A place does not exist, is an address, or holds no image.
         PromptError: The prompt file cannot be read, or has another number of prompts.
     """
+    for place in places:
+        refuse_address(place)
     if prompts is not None and prompt is not None:
         raise ConfigError("give --prompts or --prompt, not both")
     constant = None if prompt is None else Prompt(check_text(prompt, "--prompt"))
@@ -236,6 +239,7 @@ class _Table:
             return InputImage(file, prompt, reason, "table", index, data)
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{where}: no image in the column {column!r}")
+        refuse_address(name, where, ConfigError)
         found = image_of_file(_existing(self.path.parent, name))
         return replace(found, prompt=prompt, no_prompt=reason, origin="table", index=index)
 

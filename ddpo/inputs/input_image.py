@@ -1,4 +1,4 @@
-"""One image of a user: a file, or encoded bytes from a table or an archive."""
+"""One image of a user: a file, encoded bytes from a table or an archive, or one in memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from ddpo.errors import ImageError
 from ddpo.image_opening import read_file
-from ddpo.images import decode_image, load_image
+from ddpo.images import decode_image, load_image, to_rgb
 from ddpo.io.atomic import printable, storing
 from ddpo.types import Prompt
 
@@ -39,6 +40,7 @@ class InputImage:
     origin: Origin | None = None  # of the prompt
     index: Any = None  # index among the images of its prompt, from a table or a file name
     data: bytes | None = field(default=None, repr=False)  # the encoded image, if not a file
+    image: Image.Image | None = field(default=None, repr=False)  # the image itself, in memory
     place: str | None = None  # path of the image file, if it differs from `file`
     damage: str | None = None  # the reason why its row or archive holds no image
 
@@ -55,12 +57,14 @@ class InputImage:
         """
         if self.damage is not None:
             raise ImageError(f"{self.file}: {self.damage}")
+        if self.image is not None:
+            return to_rgb(self.image)
         if self.data is not None:
             return decode_image(self.data, self.file)
         return load_image(Path(self.path))
 
     def encoded(self) -> bytes:
-        """The bytes of the image file.
+        """The bytes of the image file; those of a PNG for an image in memory.
 
         Raises:
             OSError: The file cannot be read.
@@ -68,12 +72,16 @@ class InputImage:
         """
         if self.damage is not None:
             raise ImageError(f"{self.file}: {self.damage}")
+        if self.image is not None:
+            file = BytesIO()
+            self.image.save(file, format="PNG")
+            return file.getvalue()
         return read_file(Path(self.path)) if self.data is None else self.data
 
     def state(self) -> list[int] | None:
         """Numbers that change with the image: size and times of its file, or size and CRC-32."""
         try:
-            if self.data is None and self.place is None:
+            if self.data is None and self.image is None and self.place is None:
                 found = os.stat(self.file)
                 return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
             data = self.encoded()

@@ -24,7 +24,7 @@ from ddpo.policies.model_files import (
 )
 from ddpo.policies.model_place import SINGLE_FILES, locate, place_of
 from ddpo.text import shortened
-from ddpo.weights import fetch_hub_repository, offline, sha256_of, without_loading_bar
+from ddpo.weights import fetch_hub_repository, offline, sha256_of, without_loading_bars
 
 if TYPE_CHECKING:
     import torch
@@ -130,6 +130,7 @@ class BaseModel:
             raise ConfigError(f"the tokenizer of {self.word!r} has no pad_token: add it to {part}/")
         return tokenizer
 
+    @without_loading_bars()
     def read(self, part: str, of: Any, **options: Any) -> Any:
         """The object that a class of diffusers or transformers loads from a component's folder.
 

@@ -15,7 +15,7 @@ from ddpo.errors import ConfigError, NewerApiError
 from ddpo.io.json_files import JsonError
 from ddpo.io.records import record_of
 from ddpo.ranges import BILLION, SECONDS, Range, check_numbers
-from ddpo.text import shown_value
+from ddpo.text import byte_size, facts_html, shown_value
 
 __all__ = [
     "API_VERSION",
@@ -169,6 +169,36 @@ class RewardCard:
 
     def __repr__(self) -> str:
         return f"<card {self.id}: {self.summary}>"
+
+    def _repr_html_(self) -> str:
+        options = ", ".join(f"{option.name}={option.default}" for option in self.options)
+        facts = {
+            "scale": self.scale_text,
+            "needs": self.needs_text,
+            "options": options,
+            "known flaws": self.flaws,
+            "source": self.paper,
+        }
+        return facts_html(f"{self.id}: {self.summary}", facts)
+
+    @property
+    def scale_text(self) -> str:
+        """Range and unit in words."""
+        low, high = (f"{bound:g}" if bound is not None else "" for bound in self.range)
+        bounds = f"{low or '−∞'} … {high or '∞'}" if low or high else ""
+        if bounds and self.unit:
+            return f"{bounds} ({self.unit})"
+        return bounds or self.unit or "not stated"
+
+    @property
+    def needs_text(self) -> str:
+        """Requirements in words: prompts, weights with their size, an extra."""
+        size = sum(weight.megabytes for weight in self.weights)
+        size_text = byte_size(size * 1e6) if size else "of unknown size"
+        things = ["prompt"] if self.needs_prompt else []
+        things += [f"weights {size_text}"] if self.weights else []
+        things += [f"extra [{self.extra}]"] if self.extra else []
+        return ", ".join(things) or "nothing"
 
     def to_dict(self) -> dict[str, Any]:
         """The card as plain JSON values, without an empty `optional`, unknown to older versions."""

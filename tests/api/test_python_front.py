@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ from PIL import Image
 
 import ddpo
 from ddpo.errors import ConfigError, ImageError, PromptError, UnknownNameError, UserError
+from ddpo.eval.report.data import Report
 from ddpo.types import ImageBatch, Prompt
+from tests.api.notebook_html import Parsed
 
 SETTINGS = {
     "sample.samples": 4,
@@ -182,7 +185,12 @@ def test_a_function_of_a_cell_trains_resumes_and_is_evaluated(
     assert capsys.readouterr().out == ""
     assert [text.startswith("iteration 1: reward ") for text in caplog.messages] == [True]
     assert run.config.reward == "ddpo.given:redness"
-    run.resume(iterations=2)
+    seen: list[object] = []
+    run.resume(iterations=2, progress=True, observe=seen.append)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"iteration 2: reward \d+(\.\d+)? ± \d+(\.\d+)?, \d+ s", line)
+    assert seen
+    assert len(caplog.messages) == 1
     again = ddpo.load_run(tmp_path / "run")
     assert again.metrics.index.tolist() == [1, 2]
     assert list(again.checkpoints)[-1] == 2
@@ -197,7 +205,12 @@ def test_a_function_of_a_cell_trains_resumes_and_is_evaluated(
         history=0,
         best_of=0,
         held_out=False,
+        progress=True,
     )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "sampling base"
+    assert {"scoring redness", "scoring darkness"} < {*lines}
+    assert len(lines) == len({*lines})
     gains = report.gains_df()
     assert set(gains.reward) >= {"redness", "darkness"}
     samples = report.samples_df()
@@ -206,9 +219,22 @@ def test_a_function_of_a_cell_trains_resumes_and_is_evaluated(
     base, tuned = (scored[scored.model == name].score.mean() for name in ("base", line.model))
     assert (line.base, line.tuned) == pytest.approx((base, tuned))
     assert len(repr(report)) < 300
-    assert "report.html" in report._repr_html_()
+    _check_html_of_report(report, tmp_path)
     with pytest.raises(ConfigError, match="settings of an evaluation are"):
         ddpo.evaluate(again, sedes=2)
+
+
+def _check_html_of_report(report: Report, folder: Path) -> None:
+    """Pairs of images before and after, the gains as a table, and a link that leads somewhere."""
+    html = Parsed(report._repr_html_())
+    assert len(html.images) == 8  # two prompts with two seeds each, before and after
+    assert [alt.partition(":")[0] for alt in html.alts] == ["before", "after"] * 4
+    assert {alt.partition(": ")[2] for alt in html.alts} == {"a cat", "a dog"}
+    assert html.rows == 1 + len(report.gains)
+    assert [Path(link.removeprefix("file://")).is_file() for link in html.links] == [True]
+    assert report.folder is not None
+    (report.folder / "samples.parquet").write_bytes(b"no table")
+    assert Parsed(report._repr_html_()).images == []
 
 
 def test_a_changed_function_is_not_resumed_with(tmp_path: Path) -> None:

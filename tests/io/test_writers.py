@@ -42,7 +42,6 @@ INTO_ATOMIC = "writes into the temporary file or folder of atomic_path or atomic
 SHORT_LIVED = "writes into a temporary folder that is removed at the end"
 REMOVES = "removes or moves what nothing needs any more"
 EXCEPTIONS = {
-    "api/rewards.py": INTO_MEMORY,
     "doctor/random_clip.py": SHORT_LIVED,
     "doctor/random_policies.py": SHORT_LIVED,
     "doctor/random_weights.py": SHORT_LIVED,

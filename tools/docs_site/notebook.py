@@ -23,4 +23,5 @@ def notebook_markdown(path: Path, folder: Path) -> str:
     text, resources = MarkdownExporter().from_filename(str(path))
     for name, content in resources.get("outputs", {}).items():
         (folder / name).write_bytes(content)
-    return re.sub(r"<style scoped>.*?</style>\n?", "", text, flags=re.DOTALL)
+    text = re.sub(r"<style scoped>.*?</style>\n?", "", text, flags=re.DOTALL)
+    return re.sub(r"<a href='runs/[^']*'>(.*?)</a>", r"\1", text)  # files of the notebook's run

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ddpo.errors import ConfigError, RewardFailure, UnknownNameError
+from ddpo.inputs.address import names_image_elsewhere, refuse_address
 
 if TYPE_CHECKING:
     from ddpo.rewards.scoring.resolve import ResolvedReward
@@ -21,6 +22,9 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
 
     An existing file or folder is a place, unless it ends in .py or is the bare name of a reward. A
     folder with the name of a reward is given as ./name.
+
+    Raises:
+        ImageError: An argument is the address of an image elsewhere.
     """
     from ddpo.rewards.zoo import rewards
 
@@ -28,6 +32,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
     specs: list[str] = []
     places: list[Path] = []
     for argument in arguments:
+        if names_image_elsewhere(argument):
+            refuse_address(argument)
         place = Path(argument)
         if argument not in known and place.suffix != ".py" and place.exists():
             places.append(place)

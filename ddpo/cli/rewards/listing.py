@@ -74,7 +74,6 @@ def _chosen(
 
 
 def _list_table(cards: list[tuple[RewardCard, str]]) -> Table:
-    from ddpo.rewards.tools.card_pages import needs
 
     table = simple_table()
     table.add_column("reward", no_wrap=True, style="bold")
@@ -85,6 +84,6 @@ def _list_table(cards: list[tuple[RewardCard, str]]) -> Table:
     if with_origin:
         table.add_column("from", ratio=1)
     for card, origin in cards:
-        cells = [card.id, escape(card.summary), escape(card.unit), escape(needs(card))]
+        cells = [card.id, escape(card.summary), escape(card.unit), escape(card.needs_text)]
         table.add_row(*cells, *([escape(origin)] if with_origin else []))
     return table

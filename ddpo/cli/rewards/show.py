@@ -98,7 +98,6 @@ def _facts(found: ResolvedReward, here: Availability) -> list[Fact]:
 
 def _score_facts(card: RewardCard) -> list[Fact]:
     """Facts about the meaning of a score."""
-    from ddpo.rewards.tools.card_pages import needs, scale
 
     typical = "not stated"
     if card.typical:
@@ -110,11 +109,11 @@ def _score_facts(card: RewardCard) -> list[Fact]:
     return [
         ("measures", card.summary),
         ("known flaws", card.flaws),
-        ("scale", scale(card)),
+        ("scale", card.scale_text),
         ("better", card.direction),
         ("typical", typical),
         ("judges", judged),
-        ("needs", needs(card)),
+        ("needs", card.needs_text),
     ]
 
 

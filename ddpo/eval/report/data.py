@@ -117,7 +117,7 @@ class Report:
         return report_line(self)
 
     def _repr_html_(self) -> str:
-        from ddpo.eval.report.frames import report_html
+        from ddpo.eval.report.notebook import report_html
 
         return report_html(self)
 

@@ -1,19 +1,17 @@
-"""The report as data frames, and its short forms in consoles and notebooks."""
+"""The report as data frames, and as one line."""
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 from ddpo.errors import ConfigError
-from ddpo.eval.report.wording import end_text, mean_text, percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ddpo.eval.report.data import Report
 
-__all__ = ["gains_frame", "report_html", "report_line", "samples_frame"]
+__all__ = ["gains_frame", "report_line", "samples_frame"]
 
 
 def gains_frame(report: Report) -> pd.DataFrame:
@@ -66,27 +64,3 @@ def report_line(report: Report) -> str:
     splits = ", ".join(split.name for split in report.splits)
     rewards = ", ".join(reward.id for reward in report.rewards)
     return f"<report of {models} on {splits}: {rewards}. {report.sentence}>"
-
-
-def report_html(report: Report) -> str:
-    """The sentence, the assessment of each model, the gains, and a link to the whole report."""
-    parts = [f"<p><strong>{escape(report.sentence)}</strong></p>"]
-    parts += [
-        f"<p><b>{escape(reading.model)}</b>, reward hacking: {escape(reading.grade)}. "
-        f"{escape(reading.text)}</p>"
-        for reading in report.readings
-    ]
-    columns = ["model", "split", "reward", "gain", "low", "high", "win_rate"]
-    frame = gains_frame(report)
-    if len(frame):
-        shown = frame[columns].assign(
-            gain=[mean_text(gain.paired.gain) for gain in report.gains],
-            low=[end_text(gain.paired.gain, gain.paired.gain.low) for gain in report.gains],
-            high=[end_text(gain.paired.gain, gain.paired.gain.high) for gain in report.gains],
-            win_rate=[percent(gain.paired.wins.rate) for gain in report.gains],
-        )
-        parts.append(shown.to_html(index=False))
-    if report.folder is not None:
-        page = report.folder.absolute() / "report.html"
-        parts.append(f"<a href='{escape(page.as_uri(), quote=True)}'>report.html</a>")
-    return "".join(parts)

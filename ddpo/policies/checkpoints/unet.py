@@ -11,6 +11,7 @@ from ddpo.errors import CheckpointError, MissingResourceError, UserError, one_li
 from ddpo.io.fields import shown
 from ddpo.io.json_files import read_foreign_json
 from ddpo.policies.model_files import weight_files
+from ddpo.weights import without_loading_bars
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,6 +77,7 @@ def read_unet(weights: Path, model: str) -> dict[str, Tensor]:
     return state
 
 
+@without_loading_bars()
 def load_unet(weights: Path, model: str) -> Any:
     """The UNet of a folder, in float32, from files of any number and precision.
 
@@ -167,6 +169,7 @@ def _same_schedule(file: Path, schedule: Any) -> bool:
     )
 
 
+@without_loading_bars()
 def _difference(folder: Path, own: Any, variant: str | None) -> str:
     """The first tensor that differs between a component's folder and the base model; "" if none."""
     import torch

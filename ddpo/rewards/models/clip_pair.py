@@ -19,7 +19,7 @@ from ddpo.rewards.models.onednn_linear import pack_linears
 from ddpo.rewards.models.shared_encoders import encoder_dtype, shared_encoder
 from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch
-from ddpo.weights import offline
+from ddpo.weights import offline, without_loading_bars
 
 __all__ = ["ClipPair", "cosines"]
 
@@ -93,6 +93,7 @@ def _image_embeddings(model: Any, half: Callable[[float], int]) -> Callable[[Ima
     return embed
 
 
+@without_loading_bars()
 def _load(card: RewardCard, clip: str, tokenizer: str) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoTokenizer, CLIPModel

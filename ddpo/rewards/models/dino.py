@@ -18,7 +18,7 @@ from ddpo.rewards.models.clip_pixels import square
 from ddpo.rewards.models.shared_encoders import SharedEncoder, shared_encoder, side_by_side
 from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch
-from ddpo.weights import offline
+from ddpo.weights import offline, without_loading_bars
 
 __all__ = ["dino_encoder", "preprocess"]
 
@@ -70,6 +70,7 @@ def _embeddings(model: Any, device: str) -> Callable[[ImageBatch], Tensor]:
     return embed
 
 
+@without_loading_bars()
 def _load(card: RewardCard, source: str) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoConfig, Dinov2Model

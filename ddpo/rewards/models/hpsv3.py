@@ -26,6 +26,7 @@ from ddpo.rewards.cards.preference import HPSV3, QWEN2_VL_7B
 from ddpo.rewards.models.hpsv3_input import IMAGE, MERGED, REWARD, conversation, patches
 from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
+from ddpo.weights import without_loading_bars
 
 __all__ = ["Hpsv3", "load_model"]
 
@@ -72,6 +73,7 @@ def load_model(
         ) from error
 
 
+@without_loading_bars()
 def _models(
     state: dict[str, Tensor], sizes: Any, words: int, dtype: torch.dtype
 ) -> tuple[Any, list[tuple[Tensor, Tensor]]]:

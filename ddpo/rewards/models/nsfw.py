@@ -18,7 +18,7 @@ from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.guard import FALCONSAI
 from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
-from ddpo.weights import offline
+from ddpo.weights import offline, without_loading_bars
 
 __all__ = ["Nsfw", "preprocess"]
 
@@ -87,6 +87,7 @@ def _label(names: Mapping[int, str], model: str) -> int:
     return int(found[0])
 
 
+@without_loading_bars()
 def _load(model: str) -> tuple[Any, Mapping[str, Any]]:
     """The classifier in float32, every tensor from the file, and its preprocessing settings."""
     from safetensors import SafetensorError

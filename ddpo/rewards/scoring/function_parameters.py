@@ -19,6 +19,8 @@ STARRED: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWOR
 IMAGES: Final = ("images", "image")
 PROMPTS: Final = ("prompts", "prompt")
 METADATA: Final = ("metadata",)
+FACTORY: Final = ("device", "dtype")
+"""Parameters of functions that make a reward; no image is given to them."""
 OBJECTS: Final = ("self", "cls")
 WORDS: Final[tuple[tuple[Input, tuple[str, ...]], ...]] = (
     ("image", IMAGES),
@@ -33,7 +35,7 @@ UNFILLED: Final[Mapping[str, Input]] = {
     "metadatas": "metadata",
     "prompt_metadata": "metadata",
 }
-"""Other words for inputs; they count where the default is None, since else they are options."""
+"""Other words for inputs; with a default other than None they are options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,9 @@ def parameters_of(function: Callable[..., Any], name: str) -> Parameters:
     _refuse_inputs_as_options(function, name, inputs, named)
     left = _left_over(inputs, named)
     if "image" not in inputs.values() or left:
-        raise _no_reward(function, name, _remedy(parameters, left))
+        raise _no_reward(
+            function, name, f"{_remedy(parameters, left)}{_factory_advice(name, named)}"
+        )
     return Parameters(
         inputs,
         {one.name: one.default for one in named if has_default(one) and one.name in inputs},
@@ -126,6 +130,14 @@ def _remedy(parameters: Sequence[inspect.Parameter], left: Sequence[str]) -> str
     return f"{rule}; give {left[0]!r} a default" if left and len(parameters) > 1 else rule
 
 
+def _factory_advice(name: str, named: Sequence[inspect.Parameter]) -> str:
+    """Advice on a function that makes a reward, as in ddpo-pytorch and flow_grpo; else ""."""
+    if named and not any(parameter.name in FACTORY for parameter in named):
+        return ""
+    words = ", ".join(f"{parameter.name}=…" for parameter in named)
+    return f"; if it makes the reward, write `reward = {name}({words})` and name `reward`"
+
+
 def _is_asynchronous(function: Callable[..., Any]) -> bool:
     call = getattr(type(function), "__call__", None)  # noqa: B004  # the method is inspected
     return any(
@@ -144,7 +156,8 @@ def _add_unfilled(inputs: dict[str, Input], named: Sequence[inspect.Parameter]) 
     """Adds inputs under the names of `UNFILLED`, each kind once."""
     for parameter in named:
         kind = UNFILLED.get(parameter.name)
-        if kind is not None and kind not in inputs.values() and parameter.default is None:
+        unfilled = parameter.default is None or not has_default(parameter)
+        if kind is not None and kind not in inputs.values() and unfilled:
             inputs[parameter.name] = kind
 
 
@@ -174,7 +187,11 @@ def _add_unnamed(inputs: dict[str, Input], named: Sequence[inspect.Parameter]) -
         for parameter in named
         if parameter.name not in inputs and parameter.kind in POSITIONAL
     ]
-    required = [parameter for parameter in free if not has_default(parameter)]
+    required = [
+        parameter
+        for parameter in free
+        if not has_default(parameter) and parameter.name not in FACTORY
+    ]
     if "image" not in inputs.values() and required:
         inputs[required.pop(0).name] = "image"
     if "prompt" not in inputs.values() and required:

@@ -24,7 +24,11 @@ def scores_and_info(returned: Any) -> tuple[Any, Mapping[str, Any]]:
         ContractBroken: The scores are a dictionary of several without a total.
     """
     info: Mapping[str, Any] = {}
-    if isinstance(returned, tuple) and len(returned) == 2 and _is_info(*returned):
+    if hasattr(returned, "rewards") and not isinstance(returned, Mapping):  # of Flow-Factory
+        given = getattr(returned, "extra_info", None)
+        info = given if isinstance(given, Mapping) else {}
+        returned = returned.rewards
+    elif isinstance(returned, tuple) and len(returned) == 2 and _is_info(*returned):
         returned, given = returned
         info = given if isinstance(given, Mapping) else _columns(given or ())
     if not isinstance(returned, Mapping):
@@ -68,6 +72,7 @@ def scores_per_image(returned: Any, count: int) -> list[float | None]:
     Raises:
         ContractBroken: The function returned anything else; the message has the change to make.
     """
+    given = returned
     kind = type(returned).__name__
     _refuse_other_kinds(returned, kind, count)
     if isinstance(returned, Iterator):
@@ -78,11 +83,21 @@ def scores_per_image(returned: Any, count: int) -> list[float | None]:
         scores = [None if score is None else _number(score) for score in returned]
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ContractBroken(
-            f"the function must return one number per image, got {kind} ({error})"
+            f"the function must return one number per image, got {kind} ({error}){_advice(given)}"
         ) from error
     if len(scores) != count:
-        raise ContractBroken(f"the function returned {len(scores)} scores for {count} images")
+        raise ContractBroken(
+            f"the function returned {len(scores)} scores for {count} images{_advice(given)}"
+        )
     return scores
+
+
+def _advice(returned: Any) -> str:
+    """Advice on a tuple, which other trainers take; "" for other results."""
+    if not isinstance(returned, tuple):
+        return ""
+    kinds = ", ".join(type(each).__name__ for each in returned[:5])
+    return f"; of the tuple ({kinds}) return the scores alone, or (scores, dictionary)"
 
 
 def _refuse_other_kinds(returned: Any, kind: str, count: int) -> None:
@@ -92,6 +107,11 @@ def _refuse_other_kinds(returned: Any, kind: str, count: int) -> None:
         ContractBroken: It is of such a kind.
     """
     rule = "the function must return one number per image"
+    if callable(returned):
+        raise ContractBroken(
+            "the function returned a function: if that is the reward, write "
+            "`reward = …()` in the file and name `reward`"
+        )
     if inspect.iscoroutine(returned):
         returned.close()
         raise ContractBroken(f"{rule}, got a coroutine: await it inside, with asyncio.run(…)")

@@ -68,8 +68,23 @@ def _adopt_class(found: type, reference: str, origin: str) -> tuple[RewardCard, 
             f"class {reference} is no reward: it needs `__call__(images, prompts)`, or "
             "`__call__(batch)` and a class attribute `card: RewardCard`"
         )
+    _refuse_flow_factory(found, reference)
     own = card_of_class(found, reference, _code_version(origin))
     return own, lambda **options: FunctionReward(function_of_class(found, options), own, {})
+
+
+def _refuse_flow_factory(found: type, reference: str) -> None:
+    """Refuses a reward class of Flow-Factory, whose arguments only that program has.
+
+    Raises:
+        RewardLoadError: Its constructor takes them.
+    """
+    if {"config", "accelerator"} <= {*inspect.signature(found).parameters}:
+        name = reference.rpartition(":")[2]
+        raise RewardLoadError(
+            f"class {reference} is made by Flow-Factory: write `def reward(images, prompts)` that "
+            f"makes {name} with its config and returns what it returns for a list of Pillow images"
+        )
 
 
 def _code_version(origin: str) -> str:

@@ -8,34 +8,12 @@ from typing import Final
 from ddpo.rewards.card import RewardCard, WeightFile
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.hub_cache import is_pinned
-from ddpo.text import byte_size
 
 __all__ = [
-    "needs",
     "render_card_markdown",
     "render_facts_markdown",
     "render_table_markdown",
-    "scale",
 ]
-
-
-def scale(card: RewardCard) -> str:
-    """Range and unit in words."""
-    low, high = (f"{bound:g}" if bound is not None else "" for bound in card.range)
-    bounds = f"{low or '−∞'} … {high or '∞'}" if low or high else ""
-    if bounds and card.unit:
-        return f"{bounds} ({card.unit})"
-    return bounds or card.unit or "not stated"
-
-
-def needs(card: RewardCard) -> str:
-    """Requirements of a reward in words: prompts, weights with their size, an extra."""
-    size = sum(weight.megabytes for weight in card.weights)
-    size_text = byte_size(size * 1e6) if size else "of unknown size"
-    things = ["prompt"] if card.needs_prompt else []
-    things += [f"weights {size_text}"] if card.weights else []
-    things += [f"extra [{card.extra}]"] if card.extra else []
-    return ", ".join(things) or "nothing"
 
 
 def render_table_markdown(cards: Iterable[RewardCard] | None = None) -> str:
@@ -44,8 +22,8 @@ def render_table_markdown(cards: Iterable[RewardCard] | None = None) -> str:
         (
             f"`{card.id}`",
             card.summary,
-            scale(card),
-            needs(card),
+            card.scale_text,
+            card.needs_text,
             "yes" if card.differentiable else "no",
             card.flaws,
         )
@@ -61,7 +39,7 @@ def render_facts_markdown(cards: Iterable[RewardCard] | None = None) -> str:
     rows = [
         (
             f"`{card.id}`",
-            scale(card),
+            card.scale_text,
             " / ".join(f"{value:g}" for value in card.typical) if card.typical else "not measured",
             card.typical_source,
             ", ".join(
@@ -141,11 +119,11 @@ def _facts(card: RewardCard) -> list[tuple[str, str]]:
         preprocessing = f"{card.pixels}; {preprocessing}"
     return [
         ("version", card.version),
-        ("scale", scale(card)),
+        ("scale", card.scale_text),
         ("5 % / median / 95 %", typical),
         ("better", card.direction),
         ("judges", " + ".join(card.inputs)),
-        ("needs", needs(card)),
+        ("needs", card.needs_text),
         ("preprocessing", f"`{preprocessing}`"),
         *([("the original differs", PLAIN_RGB_NOTE)] if card.id in PLAIN_RGB else []),
         ("computed in", f"{card.dtype}; about {card.memory_mb} MB"),

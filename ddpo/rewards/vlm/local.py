@@ -12,7 +12,7 @@ from torch import Tensor
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.offload import place
 from ddpo.rewards.vlm.protocol import SPACE_MARKS, TOP_TOKENS, UnusableAnswer, check_words
-from ddpo.weights import offline
+from ddpo.weights import offline, without_loading_bars
 
 __all__ = ["LocalVlm"]
 
@@ -38,6 +38,7 @@ class LocalVlm:
     sends_jpeg = False
     thread_safe = False
 
+    @without_loading_bars()
     def __init__(self, path: str, device: str = "cpu") -> None:
         from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText

@@ -1,0 +1,88 @@
+"""Names of built-in rewards, lists and methods, which editors complete; others are legal.
+
+Written by tools/api_names.py from the registries.
+"""
+
+from typing import Literal
+
+__all__ = ["AlgorithmName", "Family", "ModelName", "PromptList", "RecipeName", "RewardName"]
+
+RewardName = Literal[
+    "aesthetic",
+    "aesthetic_v1",
+    "alignment",
+    "clip_score",
+    "colorfulness",
+    "compressibility",
+    "contrast",
+    "darkness",
+    "diversity_dino",
+    "diversity_lpips",
+    "edge_density",
+    "entropy",
+    "high_frequency",
+    "hpsv2",
+    "hpsv3",
+    "imagereward",
+    "incompressibility",
+    "nsfw",
+    "ocr",
+    "open_clip",
+    "pickscore",
+    "rotation_symmetry",
+    "saturation",
+    "sharpness",
+    "symmetry",
+    "vendi",
+    "vlm_judge",
+    "vqa_score",
+    "vqa_strict",
+]
+
+Family = Literal[
+    "blip",
+    "clip",
+    "group",
+    "guard",
+    "ocr",
+    "pixels",
+    "vlm",
+]
+
+PromptList = Literal[
+    "activities",
+    "animals",
+    "animals_activities",
+    "counting",
+    "imagenet_animals",
+    "near",
+    "objects",
+    "seen_activities",
+    "unseen_animals",
+]
+
+AlgorithmName = Literal[
+    "ddpo_is",
+    "ddpo_sf",
+    "rwr",
+    "rwr_sparse",
+]
+
+ModelName = Literal["emoji"]
+
+RecipeName = Literal[
+    "emoji",
+    "emoji_rwr",
+    "emoji_rwr_sparse",
+    "emoji_sf",
+    "paper_aesthetic",
+    "paper_alignment",
+    "paper_compressibility",
+    "paper_incompressibility",
+    "paper_rwr",
+    "paper_rwr_sparse",
+    "sd1",
+    "sd15_lora",
+    "sd2",
+    "sdxl",
+]
