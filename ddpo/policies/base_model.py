@@ -138,7 +138,7 @@ class BaseModel:
             MissingResourceError: The folder cannot be loaded.
         """
         try:
-            with without_loading_bar():
+            with without_loading_bars():
                 return of.from_pretrained(self.folder / part, local_files_only=True, **options)
         except Exception as error:  # a damaged file can raise anything in the libraries
             where = f"the model {self.word!r} cannot be loaded: {self.folder / part}"
