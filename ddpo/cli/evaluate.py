@@ -191,7 +191,7 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
         typer.Exit: A condition is true, or the user stopped the evaluation.
     """
     conditions = _conditions(fail_if)
-    check_evaluation(options)
+    check_evaluation(options, conditions)
     quiet_libraries()
     from ddpo.eval.config import EVAL_SEED, EvalConfig
     from ddpo.eval.plan import plan

@@ -19,7 +19,7 @@ from ddpo.cli.console import (
     quiet_libraries,
     silent_writer_threads,
 )
-from ddpo.cli.early import check_run_folder, check_trackers, check_training
+from ddpo.cli.early import check_resumed, check_settings, check_trackers, check_training
 from ddpo.cli.options import Trust
 from ddpo.cli.training_options import (
     Algorithm,
@@ -111,6 +111,8 @@ def train_command(
             )
         _resume(resume, layers, track or [], trust or [])
         return
+    if trust:
+        raise ConfigError("--trust is about the files of a run: give it with --resume RUN")
     if print_config:
         _print_config(layers)
         return
@@ -123,40 +125,41 @@ def train_command(
 
 def _resume(folder: Path, layers: Layers, track: list[str], trust: list[str]) -> None:
     check_trackers(track)
-    check_run_folder(folder)
+    settings = _merged(layers)
+    check_resumed(folder, settings, trust)
+    trackers = _checked_trackers(track)
     quiet_libraries()
     from ddpo.trainer import resume
 
-    trackers = _checked_trackers(track)
-    _show(resume(folder, settings=_merged(layers), trust=trust), folder, trackers)
+    _show(resume(folder, settings=settings, trust=trust), folder, trackers)
 
 
 def _train(folder: Path, layers: Layers, track: list[str]) -> None:
     check_training(layers, folder, track)
+    trackers = _checked_trackers(track)
     quiet_libraries()
     from ddpo.trainer import train
     from ddpo.trainer.settings import resolve_config
 
-    trackers = _checked_trackers(track)
     _show(train(resolve_config(layers), folder), folder, trackers)
 
 
 def _print_config(layers: Layers) -> None:
     """Prints the resolved settings as a recipe."""
-    quiet_libraries()
     from ddpo.trainer.recipe import recipe_of
-    from ddpo.trainer.settings import resolve_config
+    from ddpo.trainer.settings import resolve_config, written_config
 
+    check_settings(written_config(layers))
     echo(recipe_of(resolve_config(layers)).rstrip())
 
 
 def _dry_run(folder: Path, layers: Layers, track: list[str]) -> None:
     check_training(layers, folder, track)
+    _checked_trackers(track)
     quiet_libraries()
     from ddpo.trainer.loop import dry_run
     from ddpo.trainer.settings import resolve_config
 
-    _checked_trackers(track)
     _show_dry_run(dry_run(resolve_config(layers), folder), folder)
 
 

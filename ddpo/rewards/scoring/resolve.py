@@ -7,14 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ddpo.devices import AUTO, check_device, resolve_device
+from ddpo.errors import MissingResourceError
 from ddpo.rewards.base import Reward
-from ddpo.rewards.card import PLACEMENT, RewardCard
+from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.scoring.standardise import ScoreDistribution
 from ddpo.rewards.scoring.user_reward import Factory, construct
 from ddpo.rewards.signature import identity, signature
 from ddpo.rewards.spec import Bounds, Combination
+from ddpo.rewards.tools.needed_weights import missing_weights, missing_weights_error
 from ddpo.text import shortest_number
 from ddpo.user_code import is_user_code
+from ddpo.weights import offline
 
 __all__ = ["ResolvedReward", "single_rewards"]
 
@@ -74,7 +77,19 @@ class ResolvedReward:
             }
         elif self.origin == "ddpo" and "device" in options:
             check_device(options["device"])
-        return construct(self.card, self.origin, options, self.factory)
+        try:
+            return construct(self.card, self.origin, options, self.factory)
+        except MissingResourceError as error:
+            missing = self.missing_weights() if offline() else []
+            if not missing:
+                raise
+            raise missing_weights_error(self.card, missing) from error
+
+    def missing_weights(self) -> list[WeightFile]:
+        """The weights of a single reward that are not here; [] for parts and a user's own code."""
+        if self.parts or self.user_code:
+            return []
+        return missing_weights(self.card, self.options, self.origin)
 
     def on(self, device: str) -> ResolvedReward:
         """The reward on `device`, except for parts whose device was chosen by name."""

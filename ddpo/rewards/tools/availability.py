@@ -34,6 +34,7 @@ __all__ = [
     "fetch_weight",
     "install_line",
     "missing_libraries",
+    "repository_folder",
     "weight_state",
 ]
 
@@ -166,17 +167,13 @@ def _repository(weight: WeightFile) -> str:
 
 
 def _snapshot(weight: WeightFile) -> Path | None:
-    """The folder of a repository's revision in the hub's cache.
+    """The folder of a repository's revision in the hub's cache."""
+    return weights.hub_snapshot(_repository(weight), weight.revision)
 
-    It is models--owner--name/snapshots/COMMIT, where refs/NAME holds the commit of a branch.
-    """
-    from huggingface_hub import constants
 
-    base = Path(constants.HF_HUB_CACHE) / f"models--{_repository(weight).replace('/', '--')}"
-    reference = base / "refs" / weight.revision
-    commit = reference.read_text("utf-8").strip() if reference.is_file() else weight.revision
-    folder = base / "snapshots" / commit
-    return folder if folder.is_dir() else None
+def repository_folder(weight: WeightFile) -> Path | None:
+    """The folder in the hub's cache of a weight that is a whole repository; None for others."""
+    return _snapshot(weight) if _kind(weight) == "repository" else None
 
 
 def _repository_state(weight: WeightFile) -> WeightState:
