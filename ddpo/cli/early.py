@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.cli.device_words import check_device_name
 from ddpo.errors import CheckpointError, ConfigError, ImageError, MissingResourceError
@@ -34,6 +34,9 @@ __all__ = [
     "check_training",
     "named_in",
 ]
+
+READ_BYTES: Final = 1_000_000
+"""Size of a prompt list up to which it is read before anything else."""
 
 Layers = Sequence[tuple[str, dict[str, Any]]]
 
@@ -81,15 +84,20 @@ def check_places(paths: Iterable[Path]) -> None:
 
 
 def check_prompt_list(name: str) -> None:
-    """Refuses a word that is neither a file nor a built-in list of prompts.
+    """Refuses a word that is neither a file nor a built-in list of prompts; reads a short one.
 
     Raises:
-        PromptError: It is neither.
+        PromptError: It is neither, or the list cannot be read.
     """
     from ddpo.io.atomic import named_path
     from ddpo.prompts import load_prompts
 
-    if not os.path.exists(named_path(name)):
+    path = named_path(name)
+    if os.path.isdir(path):
+        quick = next(path.glob("*.parquet"), None) is None
+    else:
+        quick = not os.path.isfile(path) or path.stat().st_size < READ_BYTES
+    if quick:
         load_prompts(name)
 
 
@@ -143,18 +151,22 @@ def check_training(layers: Layers, out: Path, trackers: Sequence[str]) -> None:
     Raises:
         UserError: A setting, name, file or folder does not fit.
     """
-    from ddpo.trainer.settings import written_config
-
     check_trackers(trackers)
-    config = written_config(layers)
-    check_settings(config)
-    for expression in filter(None, (config.reward, config.held_out)):
-        check_fetched(named_in(expression))
-    check_model(config.model)
     from ddpo.trainer.run.folder import RunFolder
 
     RunFolder.check_new(out)
     RunFolder.check_writable(out)
+    given = {name: value for _, layer in layers for name, value in layer.items()}
+    if isinstance(device := given.get("device"), str):
+        check_device_name(device)
+    if isinstance(model := given.get("model"), str):
+        check_model(model)
+    from ddpo.trainer.settings import written_config
+
+    config = written_config(layers)
+    check_settings(config)
+    for expression in filter(None, (config.reward, config.held_out)):
+        check_fetched(named_in(expression))
 
 
 def check_settings(config: TrainConfig) -> None:
@@ -301,9 +313,7 @@ def _check_conditions(
     from ddpo.eval.inputs.splits import load_splits
     from ddpo.prompts import load_prompts
 
-    trained: list[Prompt] | None = [
-        prompt for one in found for prompt in one.run.trained or ()
-    ]
+    trained: list[Prompt] | None = [prompt for one in found for prompt in one.run.trained or ()]
     if options.get("trained_prompts"):
         trained = list(load_prompts(options["trained_prompts"]).prompts)
     elif any(one.run.trained is None for one in found):

@@ -146,10 +146,13 @@ def _train(folder: Path, layers: Layers, track: list[str]) -> None:
 
 def _print_config(layers: Layers) -> None:
     """Prints the resolved settings as a recipe."""
+    from ddpo.policies.model_place import locate
     from ddpo.trainer.recipe import recipe_of
     from ddpo.trainer.settings import resolve_config, written_config
 
-    check_settings(written_config(layers))
+    config = written_config(layers)
+    locate(config.model)
+    check_settings(config)
     echo(recipe_of(resolve_config(layers)).rstrip())
 
 

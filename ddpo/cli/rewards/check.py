@@ -16,7 +16,7 @@ from ddpo.cli.console import (
     quiet_libraries,
     simple_table,
 )
-from ddpo.cli.early import check_device_name
+from ddpo.cli.early import check_device_name, check_fetched
 from ddpo.cli.options import (
     AUTO,
     EXECUTION,
@@ -85,14 +85,19 @@ def check_command(
     Exit code 1 if a check fails that was not expected to, or passes against expectation.
     """
 
+    from ddpo.rewards.check.names import OF_THE_CARD, check_names
     from ddpo.rewards.check.run import iter_results, parse_expected
-    from ddpo.rewards.zoo import resolve_card
+    from ddpo.rewards.zoo import resolve
     from ddpo.types import Prompt
 
     expected = parse_expected(expect or [])
+    check_names(only, expected)
     check_device_name(device)
     probe = None if prompt is None else Prompt(prompt)
-    if resolve_card(reward).weights:
+    found = resolve(reward)
+    if not only or not set(only) <= set(OF_THE_CARD):
+        check_fetched([found])
+    if found.card.weights:
         quiet_libraries()  # takes seconds, so only for a reward that loads models
     results = []
     for result in iter_results(reward, expected, only or None, probe, device, timeout, _say):

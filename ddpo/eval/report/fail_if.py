@@ -34,7 +34,7 @@ OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-QUANTITIES: Final[Mapping[str, Callable[["Gain"], float]]] = {
+QUANTITIES: Final[Mapping[str, Callable[[Gain], float]]] = {
     "gain": lambda gain: gain.paired.gain.mean,
     "low": lambda gain: gain.paired.gain.low,
     "high": lambda gain: gain.paired.gain.high,

@@ -10,9 +10,9 @@ from ddpo.author_errors import author_line
 from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import ConfigError
 from ddpo.io.background import Background
-from ddpo.registry import unknown_name
 from ddpo.rewards.base import Reward
 from ddpo.rewards.check.definition import Check, CheckFailed, CheckResult, CheckSkipped, Outcome
+from ddpo.rewards.check.names import check_names
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.spec import parse_expression
 from ddpo.rewards.zoo import resolve
@@ -62,14 +62,8 @@ def choose_checks(
         UnknownNameError: there is no such check; the message names the nearest.
         ConfigError: an expected failure has no reason.
     """
-    known = all_checks()
-    for name in (*(only or ()), *expected_failures):
-        if name not in known:
-            raise unknown_name("check", name, known)
-    for name, reason in expected_failures.items():
-        if not reason.strip():
-            raise ConfigError(f"the expected failure of {name!r} needs a reason")
-    return [check for name, check in known.items() if only is None or name in only]
+    check_names(only, expected_failures)
+    return [check for name, check in all_checks().items() if only is None or name in only]
 
 
 def parse_expected(texts: Iterable[str]) -> dict[str, str]:

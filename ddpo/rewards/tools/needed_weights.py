@@ -43,9 +43,7 @@ ADDRESSES: Final = ("http://", "https://")
 WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx")
 
 
-def missing_weights(
-    card: RewardCard, options: Mapping[str, Any], origin: str
-) -> list[WeightFile]:
+def missing_weights(card: RewardCard, options: Mapping[str, Any], origin: str) -> list[WeightFile]:
     """The weights that a single reward needs, and that are not on this machine.
 
     A repository that is partly here counts as missing unless it holds whole files of weights.
@@ -75,9 +73,7 @@ def missing_weights_error(card: RewardCard, missing: list[WeightFile]) -> Missin
     )
 
 
-def _needed(
-    card: RewardCard, options: Mapping[str, Any], origin: str
-) -> Iterator[WeightFile]:
+def _needed(card: RewardCard, options: Mapping[str, Any], origin: str) -> Iterator[WeightFile]:
     """The weights of the card, or those that an option names in their place."""
     changed = {
         option.name: options[option.name]
@@ -101,9 +97,7 @@ def _needed(
 def _is_hub_id(value: Any) -> bool:
     """True for "owner/name" without a folder of that name."""
     return (
-        isinstance(value, str)
-        and HUB_ID.fullmatch(value) is not None
-        and not os.path.exists(value)
+        isinstance(value, str) and HUB_ID.fullmatch(value) is not None and not os.path.exists(value)
     )
 
 
