@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     from ddpo.rewards.check import CheckResult
 
+EACH_S: Final = 1800.0
+"""Seconds for a check: a dozen calls of a model of 7 billion parameters on a CPU take less."""
+
 COLORS: Final = {
     "passed": "green",
     "failed": "red",
@@ -78,6 +81,15 @@ def check_command(
             panel=EXECUTION,
         ),
     ] = None,
+    check_timeout: Annotated[
+        float,
+        number_option(
+            SECONDS,
+            "Time limit for each check, in seconds; one that exceeds it fails.",
+            "--check-timeout",
+            panel=EXECUTION,
+        ),
+    ] = EACH_S,
     as_json: AsJson = False,
 ) -> None:
     """Report which promises a reward keeps, such as batch invariance, order and gradients.
@@ -100,7 +112,10 @@ def check_command(
     if found.card.weights:
         quiet_libraries()  # takes seconds, so only for a reward that loads models
     results = []
-    for result in iter_results(reward, expected, only or None, probe, device, timeout, _say):
+    found_results = iter_results(
+        reward, expected, only or None, probe, device, timeout, _say, check_timeout
+    )
+    for result in found_results:
         results.append(result)
         word = WORDS.get(result.outcome, result.outcome)
         _say(f"{result.name}: {word} ({result.seconds:.2f} s)")
