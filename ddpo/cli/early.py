@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ddpo.cli.device_words import check_device_name
+from ddpo.device_words import check_device_name
 from ddpo.errors import CheckpointError, ConfigError, ImageError, MissingResourceError
 
 if TYPE_CHECKING:

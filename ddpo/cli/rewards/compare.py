@@ -257,7 +257,7 @@ def _table(title: str) -> Table:
 def _agreement_table(comparison: Comparison) -> Table:
     units = "prompts" if comparison.clustered else "images"
     table = _table(f"Rank correlation   95 % percentile bootstrap over {units}")
-    table.add_column("rewards")
+    table.add_column("rewards", overflow="fold")
     add_number_columns(table, ("Spearman ρ", "Kendall τ-b", "images", "left out"))
     for (a, b), found in comparison.agreements.items():
         table.add_row(

@@ -64,6 +64,7 @@ Record = dict[str, Any]
 
 ERRORS_SHOWN = 10
 EXTREMES_SHOWN = 3
+LABEL = 40  # characters of the name of a reward that stays on its line
 EXAMPLE = "ddpo rewards score compressibility my_folder"
 
 
@@ -308,7 +309,7 @@ def _print_summary(
     ]
     with_cache = any(cached.values())
     table = simple_table(padding=(0, 1))
-    table.add_column("reward", overflow="fold", style="bold")
+    table.add_column("reward", no_wrap=len(max(results, key=len)) <= LABEL, style="bold")
     add_number_columns(table, [*counts, *(["cached"] if with_cache else []), *figures])
     for name, result in results.items():
         cells = [str(getattr(result, column)) for column in counts]

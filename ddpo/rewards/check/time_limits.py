@@ -21,8 +21,6 @@ PROBES: Final = 6  # images of the first call
 CALLED: Final = 300  # images that all checks score, measured on a function; large ones take longer
 SLOW_S: Final = 0.2  # seconds per image above which the reward is called slow
 WAIT_S: Final = 5.0  # seconds of the first call after which the reward is called slow
-    5.0  # seconds of the first call after which the reward is called slow before its end
-)
 THREAD: Final = "ddpo-check"
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 
-__all__ = ["check_device_name"]
+__all__ = ["check_device_name", "has_gpu_files"]
 
 DEVICES: Final = re.compile(
     r"(cpu|cuda|ipu|xpu|mkldnn|opengl|opencl|ideep|hip|ve|fpga|maia|xla|lazy|vulkan|mps|meta|hpu"
@@ -55,7 +55,7 @@ def _reason_of_absence(kind: str) -> str | None:
         return "CUDA_VISIBLE_DEVICES hides every GPU"
     if kind in ("cuda", "xpu") and _built_for_the_cpu():
         return "the installed torch is built for the CPU alone"
-    if kind in ("cuda", "xpu") and sys.platform == "linux" and not _has_gpu_files(kind):
+    if kind in ("cuda", "xpu") and sys.platform == "linux" and not has_gpu_files(kind):
         return "this machine has no such GPU, or its driver is not loaded"
     return None
 
@@ -68,7 +68,7 @@ def _built_for_the_cpu() -> bool:
         return False
 
 
-def _has_gpu_files(kind: str) -> bool:
+def has_gpu_files(kind: str) -> bool:
     """True if a driver's device file is there; without /dev nothing can be said."""
     folder = Path("/dev")
     if not folder.is_dir():
