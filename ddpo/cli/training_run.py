@@ -153,7 +153,8 @@ def _follow(
     if trackers:
         stack.enter_context(silent_writer_threads())
     interruption = stack.enter_context(Interruption())
-    display = stack.enter_context(_display(folder, as_json))
+    display = _display(folder, as_json)
+    stack.enter_context(display)
     watchers: list[TrainingDisplay | JsonEvents | RunTracker] = [display]
     for event in events:
         if isinstance(event, Started):
