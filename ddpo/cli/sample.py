@@ -25,6 +25,7 @@ from ddpo.cli.options import (
     out_option,
 )
 from ddpo.cli.sample_prompts import given_prompts, note_prompts
+from ddpo.io.finite import finite
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
 
 if TYPE_CHECKING:
@@ -271,5 +272,5 @@ def _metadata_row(key: SampleKey, seed: int, facts: dict[str, Any]) -> dict[str,
         "settings": facts,
     }
     if key.prompt.metadata:
-        row["metadata"] = dict(key.prompt.metadata)
+        row["metadata"] = finite(dict(key.prompt.metadata))
     return row

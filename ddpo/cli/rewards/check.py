@@ -26,6 +26,7 @@ from ddpo.cli.options import (
     RewardName,
     number_option,
     option,
+    prompt_option,
 )
 from ddpo.cli.verbosity import is_quiet
 from ddpo.ranges import SECONDS
@@ -66,11 +67,7 @@ def check_command(
     ] = None,
     prompt: Annotated[
         str | None,
-        option(
-            "Prompt of the probe images, for a reward that needs a certain one.",
-            metavar="TEXT",
-            panel=INPUT,
-        ),
+        prompt_option("Prompt of the probe images, for a reward that needs a certain one."),
     ] = None,
     device: Device = AUTO,
     timeout: Annotated[
