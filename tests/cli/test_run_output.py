@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from ddpo.eval.config import EVAL_SEED
+from ddpo.types import Prompt
 from tests.conftest import Run
 
 SETTINGS = {
@@ -148,7 +149,7 @@ def test_a_checkpoint_is_sampled_as_its_evaluation_samples_it(place: Path, ddpo:
         for row in strict_lines(path.read_text(encoding="utf-8"))
         if isinstance(row.get("prompt"), str)
     }
-    assert prompts_of_rows == set(PROMPTS[:2])
+    assert prompts_of_rows == {Prompt(text).id for text in PROMPTS[:2]}
     evaluated = [one for one in pixels_in(out) if one.shape == (64, 64, 3)]
     options = ("--checkpoint", place / "run", "--seed", EVAL_SEED)
     sampled(place, ddpo, *prompts, *options)
