@@ -69,7 +69,7 @@ def check_fetched(found: Iterable[ResolvedReward]) -> None:
         return
     for reward in (one for each in found for one in single_rewards(each)):
         if missing := reward.missing_weights():
-            raise missing_weights_error(reward.card, missing)
+            raise missing_weights_error(reward.card, missing, reward.options)
 
 
 def check_places(paths: Iterable[Path]) -> None:

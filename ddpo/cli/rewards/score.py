@@ -111,11 +111,11 @@ def score_command(
     check_device_name(device)
     check_places([prompts] if prompts is not None and prompt is None else [])
     _check_outputs(out, contact_sheet)
-    check_fetched(found.values())
     from ddpo.inputs.collection import first_images, image_source
 
     source = first_images(image_source(places, prompts, prompt), limit)
     _check_prompts(found.values(), source)
+    check_fetched(found.values())
     for path in (out, contact_sheet):
         own_output(context, path, "ddpo rewards score", (*places, prompts))
     console = note_console() if as_json else new_console()

@@ -14,7 +14,11 @@ from ddpo.rewards.scoring.standardise import ScoreDistribution
 from ddpo.rewards.scoring.user_reward import Factory, construct
 from ddpo.rewards.signature import identity, signature
 from ddpo.rewards.spec import Bounds, Combination
-from ddpo.rewards.tools.needed_weights import missing_weights, missing_weights_error
+from ddpo.rewards.tools.needed_weights import (
+    incomplete_weights,
+    missing_weights,
+    missing_weights_error,
+)
 from ddpo.text import shortest_number
 from ddpo.user_code import is_user_code
 from ddpo.weights import offline
@@ -80,10 +84,12 @@ class ResolvedReward:
         try:
             return construct(self.card, self.origin, options, self.factory)
         except MissingResourceError as error:
-            missing = self.missing_weights() if offline() else []
-            if not missing:
+            lacking: list[WeightFile] = []
+            if offline() and not self.parts and not self.user_code:
+                lacking = incomplete_weights(self.card, self.options, self.origin)
+            if not lacking:
                 raise
-            raise missing_weights_error(self.card, missing) from error
+            raise missing_weights_error(self.card, lacking, self.options) from error
 
     def missing_weights(self) -> list[WeightFile]:
         """The weights of a single reward that are not here; [] for parts and a user's own code."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any, Final
 
 from ddpo.errors import MissingResourceError
 from ddpo.io.json_files import JsonError, parse_json
-from ddpo.rewards.card import RewardCard, WeightFile
+from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.tools.availability import repository_folder, weight_state
 
-__all__ = ["REPLACING", "missing_weights", "missing_weights_error"]
+__all__ = ["REPLACING", "incomplete_weights", "missing_weights", "missing_weights_error"]
 
 REPLACING: Final[Mapping[str, Mapping[str, int | None]]] = {
     "aesthetic": {"head": 0, "clip": 1},
@@ -56,21 +57,51 @@ def missing_weights(card: RewardCard, options: Mapping[str, Any], origin: str) -
     return [weight for weight in _needed(card, options, origin) if _is_missing(weight)]
 
 
-def missing_weights_error(card: RewardCard, missing: list[WeightFile]) -> MissingResourceError:
+def incomplete_weights(
+    card: RewardCard, options: Mapping[str, Any], origin: str
+) -> list[WeightFile]:
+    """The repositories that a single reward needs, and of which only a part is here.
+
+    Arguments as of `missing_weights`.
+    """
+    return [
+        weight
+        for weight in _needed(card, options, origin)
+        if weight_state(weight).path is None and repository_folder(weight) is not None
+    ]
+
+
+def missing_weights_error(
+    card: RewardCard, missing: list[WeightFile], options: Mapping[str, Any]
+) -> MissingResourceError:
     """The error for weights that are not here, with the one command that fetches them.
 
     Args:
-        card: Card of the reward.
+        card: Card of the reward for its options.
         missing: Its missing weights; those that an option names are not on the card.
+        options: All options of the reward.
     """
     sources = list(dict.fromkeys(weight.source for weight in missing))
-    remedy = f"ddpo rewards download {card.id}"
+    remedy = f"ddpo rewards download {_specification(card, options)}"
     if any(weight not in card.weights for weight in missing):
         remedy = " && ".join(f"hf download {source}" for source in sources)
     return MissingResourceError(
         f"reward {card.id!r}: its weights are not here ({' and '.join(sources)}), and fetching is "
         f"off (DDPO_OFFLINE or HF_HUB_OFFLINE); with a network, run `{remedy}`"
     )
+
+
+def _specification(card: RewardCard, options: Mapping[str, Any]) -> str:
+    """The reward for a command line, with the options on which the weights of its card depend."""
+    chosen = [
+        f"{option.name}={options[option.name]}"
+        for option in card.options
+        if option.name not in PLACEMENT
+        and options.get(option.name, option.default) != option.default
+    ]
+    if card.for_options is None or not chosen:
+        return card.id
+    return shlex.quote(f"{card.id}:{','.join(chosen)}")
 
 
 def _needed(card: RewardCard, options: Mapping[str, Any], origin: str) -> Iterator[WeightFile]:

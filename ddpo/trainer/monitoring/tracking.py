@@ -221,7 +221,7 @@ def _plain(value: Any) -> str | int | float | bool:
     """A number or boolean as it is, a text without lone surrogates, anything else as JSON."""
     if isinstance(value, bool | int | float):
         return value
-    text = value
+    text = value if isinstance(value, str) else ""
     if not isinstance(value, str):
         text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False, default=str)
     return text.encode(errors="replace").decode()
