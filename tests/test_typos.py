@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ddpo.rewards.tools.needed_weights import REPLACING
+from ddpo.rewards.tools.needed_weights import REPLACING, missing_weights
 from ddpo.rewards.zoo import resolve, rewards
 from ddpo.trainer import config_for, train
 
@@ -279,8 +279,9 @@ def test_an_option_with_other_weights_needs_those_alone(folder: Path) -> None:
     """A folder, an address or features without a model need no weights of the card."""
     for spec in ("clip_score:clip=./full", "vqa_score:vlm=http://127.0.0.1:9/v1", "darkness"):
         found = resolve(spec)
-        assert found.missing_weights() == [], spec
-    (other,) = resolve("nsfw:model=owner/name").missing_weights()
+        assert missing_weights(found.card, found.options, found.origin) == [], spec
+    found = resolve("nsfw:model=owner/name")
+    (other,) = missing_weights(found.card, found.options, found.origin)
     assert (other.source, other.revision) == ("owner/name", "main")
     assert (
         resolve("imagereward:checkpoint=./x.pt")

@@ -62,13 +62,15 @@ def check_fetched(found: Iterable[ResolvedReward]) -> None:
         MissingResourceError: Weights are missing; the message names the command that fetches them.
     """
     from ddpo.rewards.scoring.resolve import single_rewards
-    from ddpo.rewards.tools.needed_weights import missing_weights_error
+    from ddpo.rewards.tools.needed_weights import missing_weights, missing_weights_error
     from ddpo.weights import offline
 
     if not offline():
         return
     for reward in (one for each in found for one in single_rewards(each)):
-        if missing := reward.missing_weights():
+        if reward.user_code:
+            continue
+        if missing := missing_weights(reward.card, reward.options, reward.origin):
             raise missing_weights_error(reward.card, missing, reward.options)
 
 

@@ -88,12 +88,8 @@ def label_command(
     """
     _check_places(places, checkpoint, prompts)
     check_device_name(device)
-    target = out or _default_out(places)
-    check_table_path(target)
-    if len(places) == 2:
-        check_places(map(Path, places))
-    else:
-        _check_run(places[0], checkpoint or [], prompts or [], trust or [])
+    check_table_path(target := out or _default_out(places))
+    _check_sources(places, checkpoint or [], prompts or [], trust or [])
     try:
         from ddpo.web.frame import new_token, serve_page
     except ModuleNotFoundError as error:
@@ -137,15 +133,20 @@ def _check_places(
         raise ConfigError("--checkpoint and --prompts belong to a run, not to two folders")
 
 
-def _check_run(run: str, checkpoints: list[str], prompts: list[str], trust: list[str]) -> None:
-    """Finds the checkpoints, their base model and the prompt lists, before torch is imported.
+def _check_sources(
+    places: list[str], checkpoints: list[str], prompts: list[str], trust: list[str]
+) -> None:
+    """Finds folders, or checkpoints with their base model and prompts, before torch is imported.
 
     Raises:
         UserError: One cannot be found.
     """
+    if len(places) == 2:
+        check_places(map(Path, places))
+        return
     from ddpo.policies.checkpoints.folder import find_checkpoint
 
-    for path in _checkpoint_paths(run, checkpoints):
+    for path in _checkpoint_paths(places[0], checkpoints):
         check_checkpoint(find_checkpoint(path, None, trust))
     for text in prompts:
         check_prompt_list(text if os.path.exists(text) else text.rpartition("=")[2])

@@ -7,21 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ddpo.devices import AUTO, check_device, resolve_device
-from ddpo.errors import MissingResourceError
 from ddpo.rewards.base import Reward
-from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
+from ddpo.rewards.card import PLACEMENT, RewardCard
 from ddpo.rewards.scoring.standardise import ScoreDistribution
 from ddpo.rewards.scoring.user_reward import Factory, construct
 from ddpo.rewards.signature import identity, signature
 from ddpo.rewards.spec import Bounds, Combination
-from ddpo.rewards.tools.needed_weights import (
-    incomplete_weights,
-    missing_weights,
-    missing_weights_error,
-)
 from ddpo.text import shortest_number
 from ddpo.user_code import is_user_code
-from ddpo.weights import offline
 
 __all__ = ["ResolvedReward", "single_rewards"]
 
@@ -81,21 +74,7 @@ class ResolvedReward:
             }
         elif self.origin == "ddpo" and "device" in options:
             check_device(options["device"])
-        try:
-            return construct(self.card, self.origin, options, self.factory)
-        except MissingResourceError as error:
-            lacking: list[WeightFile] = []
-            if offline() and not self.parts and not self.user_code:
-                lacking = incomplete_weights(self.card, self.options, self.origin)
-            if not lacking:
-                raise
-            raise missing_weights_error(self.card, lacking, self.options) from error
-
-    def missing_weights(self) -> list[WeightFile]:
-        """The weights of a single reward that are not here; [] for parts and a user's own code."""
-        if self.parts or self.user_code:
-            return []
-        return missing_weights(self.card, self.options, self.origin)
+        return construct(self.card, self.origin, options, self.factory)
 
     def on(self, device: str) -> ResolvedReward:
         """The reward on `device`, except for parts whose device was chosen by name."""
