@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 __all__ = [
     "REDACTED",
+    "as_utf8",
     "byte_size",
     "capital",
     "count",
@@ -196,3 +198,14 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def as_utf8(text: str) -> str:
+    """A text of the command line, whose bytes are read as UTF-8 in every locale.
+
+    Names of files stay as Python gives them, because it encodes them the same way again.
+    """
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        return text

@@ -30,6 +30,7 @@ __all__ = [
     "fetch_hub_file",
     "fetch_hub_repository",
     "fetch_url",
+    "hub_snapshot",
     "offline",
     "sha256_of",
     "url_target",
@@ -238,9 +239,11 @@ def fetch_hub_file(
         MissingResourceError: offline and not cached, not reachable, no such repository or
             revision, or another SHA-256.
     """
+    local = offline()
+    if local and hub_snapshot(repository, revision) is None:
+        raise _not_on_the_hub(what, None, f"{repository} {filename} --revision {revision}")
     from huggingface_hub import hf_hub_download
 
-    local = offline()
     try:
         path = hf_hub_download(repository, filename, revision=revision, local_files_only=local)
     except (OSError, ValueError, RuntimeError) as error:  # the hub's errors are subclasses of these
@@ -264,6 +267,8 @@ def fetch_hub_repository(
     Raises:
         MissingResourceError: as `fetch_hub_file`.
     """
+    if offline() and hub_snapshot(repository, revision) is None:
+        raise _not_on_the_hub(what, None, f"{repository} --revision {revision}")
     from huggingface_hub import snapshot_download
 
     try:
@@ -279,7 +284,24 @@ def fetch_hub_repository(
         raise _not_on_the_hub(what, error, f"{repository} --revision {revision}") from error
 
 
-def _not_on_the_hub(what: str, error: Exception, arguments: str) -> MissingResourceError:
+def hub_snapshot(repository: str, revision: str) -> Path | None:
+    """The folder of a repository's revision in the hub's cache; None if nothing of it is here.
+
+    It is models--owner--name/snapshots/COMMIT, where refs/NAME holds the commit of a branch.
+    """
+    from huggingface_hub import constants
+
+    base = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    reference = base / "refs" / revision
+    try:
+        commit = reference.read_text("utf-8").strip() if reference.is_file() else revision
+    except (OSError, UnicodeDecodeError):
+        return None
+    folder = base / "snapshots" / commit
+    return folder if folder.is_dir() else None
+
+
+def _not_on_the_hub(what: str, error: Exception | None, arguments: str) -> MissingResourceError:
     state = f"could not be fetched ({type(error).__name__})"
     if offline():
         state = "is not in the hub's cache and fetching is off"

@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ddpo.rewards.zoo import rewards
+from ddpo.rewards.tools.needed_weights import REPLACING, missing_weights
+from ddpo.rewards.zoo import resolve, rewards
+from ddpo.trainer import config_for, train
 
+SMALL = {"samples": 4, "per_prompt": 2, "steps": 2, "batch": 4}
+BRIEF = {"timesteps": 1, "updates": 1}
 CPU_SECONDS = 0.75  # 0.5 s is promised; a loaded machine gets half as much again
 WEIGHTS_SECONDS = 2.0
 
@@ -48,6 +52,63 @@ TYPOS = [
     "rewards validate darkness --preferences nowhere.csv",
     "rewards check nonsense",
     "rewards check darkness --device nonsense",
+    "rewards check darkness --only nonsense",
+    "rewards check darkness --expect nonsense=x",
+    "rewards check darkness --expect order",
+    "rewards check ./nowhere.py:f",
+    "rewards validate darkness --preferences pairs.csv --root nowhere",
+    "rewards validate darkness --preferences pairs.csv --ties nonsense",
+    "rewards validate darkness --preferences a.png",
+    "rewards validate darkness --preferences full",
+    "rewards serve darkness --host 0.0.0.0",
+    "rewards serve darkness --host nonsense.nowhere",
+    "rewards bench darkness full",
+    "rewards calibrate darkness full --out x.json",
+    "rewards score darkness full",
+    "rewards score darkness a.png --device mps",
+    "rewards score darkness a.png --out full",
+    "rewards score darkness a.png --contact-sheet a.png",
+    "train --model nowhere/x",
+    "train --model a.png",
+    "train --prompts full",
+    "train --prompts a.png",
+    "train --out a.png/x",
+    "train --trust x",
+    "train --device mps",
+    "train --resume run --set nonsense=1",
+    "train --resume run --model nonsense",
+    "train --resume run --reward nonsense",
+    "train --resume run --device nonsense",
+    "train --print-config --reward nonsense",
+    "train --print-config --set optim.lr=x",
+    "train --print-config --algorithm nonsense",
+    "train --print-config --model nowhere/x/y",
+    "sample x --model nowhere/x",
+    "sample x --checkpoint nowhere/x",
+    "sample x --device mps",
+    "sample x --out a.png/x",
+    "eval owner/name",
+    "eval owner/name --model emoji",
+    "eval run --device mps",
+    "eval run --fail-if nonsense",
+    "eval run --fail-if 'nonsense.gain < 0'",
+    "eval run --fail-if 'reading >= nonsense'",
+    "eval run --out a.png",
+    "eval run run",
+    "eval --images base=full --reward darkness",
+    "compare run run",
+    "export run --out full",
+    "export run --out a.png/x",
+    "label nowhere",
+    "label full nowhere",
+    "label a.png a.png a.png",
+    "label run --checkpoint nothing",
+    "label run --prompts nonsense",
+    "label run --device nonsense",
+    "label run --out x.pdf",
+    "view nowhere",
+    "algorithms check nonsense",
+    "algorithms check ./nowhere.py:f",
     "train --reward nonsense",
     "train --reward darkness:nonsense=1",
     "train --held-out nonsense",
@@ -92,6 +153,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (found / "full").mkdir()
     (found / "full" / "x").write_text("x", encoding="utf-8")
     (found / "pairs.csv").write_text("image_a,image_b,label,prompt\n", encoding="utf-8")
+    config = config_for({"reward": "darkness", "iterations": 1, "sample": SMALL, "optim": BRIEF})
+    for _ in train(config, found / "run"):
+        pass
     return found
 
 
@@ -101,7 +165,7 @@ def run(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, floa
     done = subprocess.run(
         [sys.executable, "-m", "ddpo", *arguments],
         cwd=folder,
-        env={**os.environ, "COLUMNS": "500", **variables},
+        env={**os.environ, "COLUMNS": "500", "HF_HUB_OFFLINE": "1", **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -120,6 +184,9 @@ def test_a_typo_answers_at_once(line: str, folder: Path) -> None:
     assert code == 2, errors
     assert "Traceback" not in errors
     assert errors.strip()
+    if "Usage:" not in errors:
+        lines = errors.strip().splitlines()
+        assert len([one for one in lines if not one.startswith("note: ")]) == 1, errors
     assert seconds <= CPU_SECONDS
 
 
@@ -149,6 +216,93 @@ def test_missing_weights_offline_have_one_remedy(name: str, folder: Path) -> Non
     assert len(errors.strip().splitlines()) == 1
     assert f"`ddpo rewards download {name}`" in errors
     assert seconds <= WEIGHTS_SECONDS
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train --reward clip_score",
+        "train --reward darkness --held-out aesthetic",
+        "train --reward 'darkness + clip_score:0.2'",
+        "eval run --reward clip_score",
+        "rewards check clip_score",
+        "rewards serve clip_score",
+        "rewards bench clip_score",
+        "rewards score clip_score:dtype=bfloat16 a.png --prompt x",
+        "rewards score alignment:layer=3 a.png --prompt x",
+        "rewards score nsfw:model=owner/name a.png",
+        "train --model stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "sample x --model stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "eval full/lora.safetensors --model owner/name --reward darkness",
+    ],
+)
+def test_every_command_knows_missing_weights_before_torch(line: str, folder: Path) -> None:
+    empty = str(folder / "no-cache")
+    code, errors, seconds = run(
+        folder, *shlex.split(line), DDPO_CACHE=empty, HF_HUB_CACHE=empty, HF_HUB_OFFLINE="1"
+    )
+    assert code == 2, errors
+    assert len(errors.strip().splitlines()) == 1
+    assert errors.count("`") == 2 or "no such" in errors
+    assert seconds <= WEIGHTS_SECONDS
+
+
+@pytest.mark.parametrize("name", ["clip_score", "nsfw", "diversity_dino", "vqa_score"])
+def test_a_partly_fetched_repository_has_the_same_remedy(name: str, tmp_path: Path) -> None:
+    """Only settings arrived, or a shard is missing."""
+    Image.new("RGB", (8, 8), (200, 10, 10)).save(tmp_path / "a.png")
+    source = resolve(name).card.weights[0]
+    base = tmp_path / "hub" / f"models--{source.source.replace('/', '--')}"
+    snapshot = base / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (base / "refs").mkdir()
+    for reference in (source.revision, "main"):
+        (base / "refs" / reference).write_text("0" * 40)
+    variables = {"HF_HUB_CACHE": str(tmp_path / "hub"), "DDPO_CACHE": str(tmp_path / "no")}
+    arguments = ("rewards", "score", name, "a.png", "--prompt", "a cat")
+    (snapshot / "config.json").write_text("{}")
+    contents = [
+        {},
+        {"model.safetensors.index.json": '{"weight_map": {"a": "m-1.safetensors"}}'},
+    ]
+    for files in contents:
+        for file, text in files.items():
+            (snapshot / file).write_text(text)
+        code, errors, seconds = run(tmp_path, *arguments, **variables)
+        assert (code, len(errors.strip().splitlines())) == (2, 1), errors
+        assert f"`ddpo rewards download {name}`" in errors
+        assert "hf download" not in errors
+        assert seconds <= WEIGHTS_SECONDS
+
+
+def test_an_option_with_other_weights_needs_those_alone(folder: Path) -> None:
+    """A folder, an address or features without a model need no weights of the card."""
+    for spec in ("clip_score:clip=./full", "vqa_score:vlm=http://127.0.0.1:9/v1", "darkness"):
+        found = resolve(spec)
+        assert missing_weights(found.card, found.options, found.origin) == [], spec
+    found = resolve("nsfw:model=owner/name")
+    (other,) = missing_weights(found.card, found.options, found.origin)
+    assert (other.source, other.revision) == ("owner/name", "main")
+    assert (
+        resolve("imagereward:checkpoint=./x.pt")
+        .missing_weights()[0]
+        .source.endswith("bert-base-uncased")
+    )
+
+
+def test_the_replacing_options_are_those_of_the_cards() -> None:
+    """Every option of a built-in reward that can name other weights has its place in the table."""
+    for name, card in rewards.available()[0].items():
+        sources = {weight.source for weight in card.weights}
+        names = {
+            option.name
+            for option in card.options
+            if card.weights and option.default is None and option.name != "dtype"
+        }
+        assert names <= set(REPLACING.get(name, {})), name
+        for option, place in REPLACING.get(name, {}).items():
+            assert option in {one.name for one in card.options}
+            assert place is None or place < len(sources)
 
 
 def test_nothing_scored_is_a_failure(folder: Path) -> None:

@@ -62,6 +62,9 @@ def check_command(
 
     Exit code 1 if a check fails.
     """
+    from ddpo.trainer.algorithms import load_algorithm
+
+    load_algorithm(algorithm)  # an unknown name is reported before torch is imported
     from ddpo.cli.rewards.check import print_conformance
     from ddpo.trainer.check import check_algorithm
 

@@ -78,10 +78,14 @@ def note_console(*, stderr: bool = True, **options: Any) -> Console:
     return new_console(stderr=stderr, quiet=is_quiet(), **options)
 
 
-def print_json(value: Any, indent: int = 2) -> None:
+def print_json(value: Any, indent: int | None = 2) -> None:
     """Prints a value as JSON, which stays JSON in every encoding of standard output.
 
     NaN and infinity, which JSON does not allow, become null.
+
+    Args:
+        value: Plain nested values.
+        indent: Number of spaces per level; None for one line, which is flushed.
     """
     print_json_text(json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False))
 
@@ -94,6 +98,7 @@ def print_json_text(text: str) -> None:
     except UnicodeEncodeError:
         shown = re.sub(r"[^\x00-\x7f]", _as_json_escape, shown)
     typer.echo(shown)
+    sys.stdout.flush()
 
 
 def _as_json_escape(found: re.Match[str]) -> str:

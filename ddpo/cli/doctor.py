@@ -161,7 +161,10 @@ def _print_libraries(console: Console, libraries: Sequence[Mapping[str, Any]]) -
     if not libraries:
         console.print("ddpo is not installed here, so the versions of its libraries are unchecked")
         return
-    table = simple_table("library", "required", "installed", "for")
+    table = simple_table()
+    table.add_column("library", no_wrap=True)
+    for name in ("required", "installed", "for"):
+        table.add_column(name, overflow="fold")
     for library in libraries:
         missing = "yellow" if library["extra"] else "red"
         style = "" if library["fits"] else missing
@@ -175,7 +178,10 @@ def _print_rewards(console: Console, states: Sequence[Mapping[str, Any]]) -> Non
 
     ready = [state["reward"] for state in states if state["state"] == "ready"]
     console.print(f"[green]{len(ready)} rewards are ready:[/green] {escape(', '.join(ready))}")
-    table = simple_table("reward", "from", "state", "to download", "remedy")
+    table = simple_table()
+    for name in ("reward", "from", "state", "to download"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("remedy", overflow="fold")
     for state in states:
         if state["state"] != "ready":
             table.add_row(*map(escape, reward_cells(state)))

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ddpo.devices import AUTO
+from ddpo.device_words import check_device_name
 from ddpo.errors import CheckpointError, ConfigError, ImageError, MissingResourceError
 from ddpo.inputs.address import refuse_address
 
 if TYPE_CHECKING:
+    from ddpo.eval.inputs.checkpoints import NamedCheckpoint
+    from ddpo.eval.report.fail_if import Condition
+    from ddpo.policies.checkpoints.folder import CheckpointInfo
     from ddpo.rewards.scoring.resolve import ResolvedReward
+    from ddpo.trainer.config import TrainConfig
+    from ddpo.types import Prompt
 
 __all__ = [
+    "check_checkpoint",
     "check_device_name",
     "check_evaluation",
     "check_fetched",
@@ -23,33 +29,18 @@ __all__ = [
     "check_places",
     "check_preferences",
     "check_prompt_list",
+    "check_resumed",
     "check_reward",
-    "check_run_folder",
+    "check_settings",
     "check_trackers",
     "check_training",
+    "named_in",
 ]
 
-DEVICES: Final = re.compile(
-    r"(cpu|cuda|ipu|xpu|mkldnn|opengl|opencl|ideep|hip|ve|fpga|maia|xla|lazy|vulkan|mps|meta|hpu"
-    r"|mtia|npu|musa|privateuseone)(:\d+)?"
-)
-"""Devices that torch or an extension of it can know."""
+READ_BYTES: Final = 1_000_000
+"""Size of a prompt list up to which it is read before anything else."""
 
 Layers = Sequence[tuple[str, dict[str, Any]]]
-
-
-def check_device_name(device: str | None) -> None:
-    """Refuses a word that is no torch device on any machine; None and "auto" pass.
-
-    Raises:
-        ConfigError: The word is none.
-    """
-    if device is None or device == AUTO:
-        return
-    if not DEVICES.fullmatch(device):
-        raise ConfigError(
-            f"device {device!r} cannot be used: give auto, cpu, cuda, cuda:1, mps or xpu"
-        )
 
 
 def check_reward(expression: str) -> None:
@@ -73,30 +64,16 @@ def check_fetched(found: Iterable[ResolvedReward]) -> None:
         MissingResourceError: Weights are missing; the message names the command that fetches them.
     """
     from ddpo.rewards.scoring.resolve import single_rewards
+    from ddpo.rewards.tools.needed_weights import missing_weights, missing_weights_error
     from ddpo.weights import offline
 
     if not offline():
         return
-    from ddpo.rewards.tools.availability import weight_state
-
     for reward in (one for each in found for one in single_rewards(each)):
-        changed = [
-            one.name
-            for one in reward.card.options
-            if one.name != "device" and reward.options.get(one.name) != one.default
-        ]
-        if changed:
-            continue  # options may choose other weights, or none
-        states = [weight_state(weight) for weight in reward.card.weights]
-        # a repository that is partly here may have all that the reward reads
-        missing = [each.weight for each in states if each.path is None and not each.bytes]
-        if missing:
-            named = " and ".join(weight.source for weight in missing)
-            raise MissingResourceError(
-                f"reward {reward.card.id!r}: its weights are not here ({named}), and fetching is "
-                f"off (DDPO_OFFLINE or HF_HUB_OFFLINE); with a network, run "
-                f"`ddpo rewards download {reward.card.id}`"
-            )
+        if reward.user_code:
+            continue
+        if missing := missing_weights(reward.card, reward.options, reward.origin):
+            raise missing_weights_error(reward.card, missing, reward.options)
 
 
 def check_places(paths: Iterable[Path]) -> None:
@@ -129,32 +106,55 @@ def check_preferences(name: str) -> None:
 
 
 def check_prompt_list(name: str) -> None:
-    """Refuses a word that is neither a file nor a built-in list of prompts.
+    """Refuses a word that is neither a file nor a built-in list of prompts; reads a short one.
 
     Raises:
-        PromptError: It is neither.
+        PromptError: It is neither, or the list cannot be read.
     """
     from ddpo.io.atomic import named_path
     from ddpo.prompts import load_prompts
 
-    if not os.path.exists(named_path(name)):
+    path = named_path(name)
+    if os.path.isdir(path):
+        quick = next(path.glob("*.parquet"), None) is None
+    else:
+        quick = not os.path.isfile(path) or path.stat().st_size < READ_BYTES
+    if quick:
         load_prompts(name)
 
 
 def check_model(word: str) -> None:
     """Finds the place of a base model, without reading its weights.
 
+    Of a hub id the small files are fetched. Where fetching is off, its weights must be here.
+
     Raises:
-        UserError: There is no such name, file or folder, or the folder is no model.
+        UserError: There is no such name, file, folder or model of the hub, or it is no model.
     """
-    from ddpo.policies.base_model import model_folder
+    from ddpo.policies.base_model import check_described, model_folder
     from ddpo.policies.model_place import locate
 
     place = locate(word)
     if place.kind in ("folder", "file"):
         model_folder(word)
+    elif place.kind == "hub":
+        check_described(place.place)
     elif place.path is not None and not place.path.is_file():
         raise MissingResourceError(f"model file {word}: No such file or directory")
+
+
+def check_checkpoint(info: CheckpointInfo) -> None:
+    """Checks the base model of a checkpoint if that is a hub id; its own files are read later.
+
+    Raises:
+        MissingResourceError: The model cannot be fetched.
+    """
+    from ddpo.policies.base_model import check_described
+    from ddpo.policies.model_place import place_of
+
+    place = place_of(info.model)
+    if place is not None and place.kind == "hub":
+        check_described(place.place)
 
 
 def check_run_folder(path: Path) -> None:
@@ -173,20 +173,69 @@ def check_training(layers: Layers, out: Path, trackers: Sequence[str]) -> None:
     Raises:
         UserError: A setting, name, file or folder does not fit.
     """
+    check_trackers(trackers)
+    from ddpo.trainer.run.folder import RunFolder
+
+    RunFolder.check_new(out)
+    RunFolder.check_writable(out)
+    given = {name: value for _, layer in layers for name, value in layer.items()}
+    if isinstance(device := given.get("device"), str):
+        check_device_name(device)
+    if isinstance(model := given.get("model"), str):
+        check_model(model)
     from ddpo.trainer.settings import written_config
 
-    check_trackers(trackers)
     config = written_config(layers)
+    check_settings(config)
+    for expression in filter(None, (config.reward, config.held_out)):
+        check_fetched(named_in(expression))
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Checks the names in the settings of a run, but for those of its model.
+
+    Raises:
+        UserError: A name or file does not fit.
+    """
     check_device_name(config.device)
     check_prompt_list(config.prompts)
     check_reward(config.reward)
     if config.held_out:
         check_reward(config.held_out)
         check_prompt_list(config.held_out_prompts)
-    check_model(config.model)
-    from ddpo.trainer.run.folder import RunFolder
 
-    RunFolder.check_new(out)
+
+def check_resumed(folder: Path, requested: Mapping[str, Any], trust: Iterable[str]) -> None:
+    """Checks the settings with which a run is resumed, and the weights that it needs.
+
+    Args:
+        folder: Run folder.
+        requested: Plain nested values that the user gave.
+        trust: Code and servers that the run may name.
+
+    Raises:
+        UserError: The folder holds no run, a setting must not change, or weights are missing.
+    """
+    check_run_folder(folder)
+    from ddpo.trainer.run.folder import RunFolder
+    from ddpo.trainer.run.resume import base_model, check_named, merged_config
+
+    with closing(RunFolder.open(folder)) as run:
+        model, others = base_model(run, requested)
+        config, _ = merged_config(run, others)
+        check_named(run, config, model, requested, trust)
+    check_device_name(config.device)
+    for expression in filter(None, (config.reward, config.held_out)):
+        check_fetched(named_in(expression))
+
+
+def named_in(expression: str) -> list[ResolvedReward]:
+    """The rewards of an expression if all have names; [] with files, modules or servers."""
+    from ddpo.rewards.spec import parse_expression
+    from ddpo.rewards.zoo import resolve
+
+    _, terms = parse_expression(expression)
+    return [resolve(expression)] if all(term.kind == "name" for term in terms) else []
 
 
 def check_trackers(names: Iterable[str]) -> None:
@@ -203,24 +252,52 @@ def check_trackers(names: Iterable[str]) -> None:
             raise unknown_name("tracker", name, TRACKERS)
 
 
-def check_evaluation(options: dict[str, Any]) -> None:
-    """Checks the names of an evaluation: its models, rewards, prompts and device.
+def check_evaluation(options: dict[str, Any], conditions: Sequence[Condition] = ()) -> None:
+    """Checks the names of an evaluation: its models, rewards, prompts, device and conditions.
 
     Args:
         options: Fields of `EvalConfig` by name.
+        conditions: Conditions on the report.
 
     Raises:
         UserError: A name, file or folder cannot be found, or two options exclude each other.
     """
     from ddpo.eval.config import check_models_given
-    from ddpo.policies.checkpoints.folder import find_checkpoint
 
     checkpoints: Sequence[str] = options.get("checkpoints") or ()
     images: Sequence[str] = options.get("images") or ()
+    rewards: Sequence[str] = options.get("rewards") or ()
     if options["leaks"] not in ("report", "drop"):
         raise ConfigError(f"--leaks must be report or drop, got {options['leaks']!r}")
-    check_models_given(checkpoints, images, options.get("rewards") or ())
+    check_models_given(checkpoints, images, rewards)
     check_device_name(options.get("device"))
+    _check_images(images)
+    for file in options.get("preferences") or ():
+        check_preferences(file)
+    for expression in rewards:
+        check_reward(expression)
+    for text in (*(options.get("prompts") or ()), options.get("trained_prompts") or ""):
+        if text and not os.path.exists(text):
+            check_prompt_list(text.rpartition("=")[2])
+    for expression in rewards:
+        check_fetched(named_in(expression))
+    if options.get("out") is not None:
+        from ddpo.io.atomic import check_folder_writable
+
+        check_folder_writable(options["out"])
+    if checkpoints:
+        _check_checkpoints(checkpoints, options, conditions)
+
+
+def _check_images(images: Sequence[str]) -> None:
+    """Checks that given images are those of a base model and of others.
+
+    Raises:
+        ConfigError: They are not, or one does not exist.
+    """
+    from ddpo.eval.inputs.models import BASE
+
+    named = []
     for text in images:
         name, equals, place = text.partition("=")
         refuse_address(place)
@@ -228,18 +305,51 @@ def check_evaluation(options: dict[str, Any]) -> None:
             raise ConfigError(
                 f"--images {text!r} is not NAME=FOLDER with an existing folder, table or archive"
             )
-    for checkpoint in checkpoints:
-        if _is_local(checkpoint):
-            find_checkpoint(checkpoint, options.get("base"), options.get("trust") or ())
-    for file in options.get("preferences") or ():
-        check_preferences(file)
-    for expression in options.get("rewards") or ():
-        check_reward(expression)
-    for text in (*(options.get("prompts") or ()), options.get("trained_prompts") or ""):
-        if text and not os.path.exists(text):
-            check_prompt_list(text.rpartition("=")[2])
+        named.append(name)
+    if named and (BASE not in named or len(named) < 2 or len(set(named)) < len(named)):
+        raise ConfigError(
+            "images are given as --images base=FOLDER --images NAME=FOLDER …, each name once"
+        )
 
 
-def _is_local(checkpoint: str) -> bool:
-    """True for a path that exists, or a word that is no hub id."""
-    return os.path.exists(os.path.expanduser(checkpoint)) or checkpoint.count("/") != 1
+def _check_checkpoints(
+    checkpoints: Sequence[str], options: Mapping[str, Any], conditions: Sequence[Condition]
+) -> None:
+    """Finds the checkpoints, and checks their base models, rewards and prompt lists.
+
+    Raises:
+        UserError: One cannot be found, or a condition names an unknown prompt list.
+    """
+    from ddpo.eval.inputs.checkpoints import find_named
+
+    found = find_named(checkpoints, options.get("base"), options.get("trust") or ())
+    check_checkpoint(found[0].info)
+    for one in found:
+        if isinstance(reward := one.run.config.get("reward"), str):
+            check_fetched(named_in(reward))
+    if any(condition.split for condition in conditions):
+        _check_conditions(conditions, found, options)
+
+
+def _check_conditions(
+    conditions: Sequence[Condition], found: Sequence[NamedCheckpoint], options: Mapping[str, Any]
+) -> None:
+    """Checks the prompt lists that conditions name; models and rewards are checked by the plan."""
+    from ddpo.eval.inputs.splits import load_splits
+    from ddpo.prompts import load_prompts
+
+    trained: list[Prompt] | None = [prompt for one in found for prompt in one.run.trained or ()]
+    if options.get("trained_prompts"):
+        trained = list(load_prompts(options["trained_prompts"]).prompts)
+    elif any(one.run.trained is None for one in found):
+        trained = None
+    splits = load_splits(
+        options.get("prompts") or (),
+        trained,
+        model=found[0].info.model,
+        leaks=options["leaks"],
+        limit=options.get("limit"),
+    )
+    names = [split.name for split, _ in splits]
+    for condition in conditions:
+        condition.check([condition.model], names, [condition.reward])

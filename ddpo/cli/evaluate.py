@@ -200,7 +200,7 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
         RewardFailure: A trained or named reward scored no pair of images.
     """
     conditions = _conditions(fail_if)
-    check_evaluation(options)
+    check_evaluation(options, conditions)
     quiet_libraries()
     from ddpo.eval.config import EVAL_SEED, EvalConfig
     from ddpo.eval.plan import plan

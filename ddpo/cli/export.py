@@ -48,10 +48,15 @@ def export_command(
     as_json: AsJson = False,
 ) -> None:
     """Write a checkpoint that plain diffusers loads, with a model card."""
+    from ddpo.cli.early import check_checkpoint
+    from ddpo.io.new_folder import check_new_folder
     from ddpo.policies.checkpoints.folder import find_checkpoint
 
     # A mistake is reported before libraries are loaded.
-    find_checkpoint(checkpoint, model, trust or ())
+    info = find_checkpoint(checkpoint, model, trust or ())
+    check_new_folder(to)
+    if merge or info.kind == "full":
+        check_checkpoint(info)
     from ddpo.cli.console import echo, print_json, quiet_libraries
 
     quiet_libraries()

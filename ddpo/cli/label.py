@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,10 @@ import typer
 
 from ddpo.cli.commands import examples
 from ddpo.cli.console import echo, quiet_libraries
+from ddpo.cli.early import check_checkpoint, check_device_name, check_places, check_prompt_list
 from ddpo.cli.options import EXECUTION, INPUT, RunDevice, Trust, number_option, option, out_option
 from ddpo.errors import ConfigError, MissingResourceError
+from ddpo.io.tables import check_table_path
 from ddpo.ranges import IMAGES, PORT, SEED
 from ddpo.text import count
 
@@ -83,6 +86,10 @@ def label_command(
     The page answers to this machine alone. Each choice is saved at once; a stopped labelling
     resumes when its command is repeated. `ddpo eval` and `ddpo rewards validate` read the file.
     """
+    _check_places(places, checkpoint, prompts)
+    check_device_name(device)
+    check_table_path(target := out or _default_out(places))
+    _check_sources(places, checkpoint or [], prompts or [], trust or [])
     try:
         from ddpo.web.frame import new_token, serve_page
     except ModuleNotFoundError as error:
@@ -95,8 +102,6 @@ def label_command(
     from ddpo.labelling.session import Session, rater_name
 
     name = None if rater is None else rater_name(rater)
-    _check_places(places, checkpoint, prompts)
-    target = out or _default_out(places)
     with owned_file(target, "ddpo label"), Answers(target) as answers:
         found = _pairs(places, checkpoint or [], prompts or [], pairs, seed, answers, device, trust)
         answers.place_pairs(found)
@@ -126,6 +131,25 @@ def _check_places(
         raise ConfigError("give one run, or two folders of images")
     if len(places) == 2 and (checkpoints or prompts):
         raise ConfigError("--checkpoint and --prompts belong to a run, not to two folders")
+
+
+def _check_sources(
+    places: list[str], checkpoints: list[str], prompts: list[str], trust: list[str]
+) -> None:
+    """Finds folders, or checkpoints with their base model and prompts, before torch is imported.
+
+    Raises:
+        UserError: One cannot be found.
+    """
+    if len(places) == 2:
+        check_places(map(Path, places))
+        return
+    from ddpo.policies.checkpoints.folder import find_checkpoint
+
+    for path in _checkpoint_paths(places[0], checkpoints):
+        check_checkpoint(find_checkpoint(path, None, trust))
+    for text in prompts:
+        check_prompt_list(text if os.path.exists(text) else text.rpartition("=")[2])
 
 
 def _default_out(places: list[str]) -> Path:

@@ -11,6 +11,7 @@ import typer
 from ddpo.cli.completion import complete_reward, complete_reward_or_path
 from ddpo.devices import AUTO
 from ddpo.ranges import BATCH, IMAGES, Range
+from ddpo.text import as_utf8
 
 __all__ = [
     "AUTO",
@@ -35,6 +36,7 @@ __all__ = [
     "number_option",
     "option",
     "out_option",
+    "prompt_option",
 ]
 
 
@@ -95,6 +97,7 @@ def option(
     metavar: str | None = None,
     panel: str | None = None,
     complete: Callable[[str], list[str]] | None = None,
+    callback: Callable[[Any], Any] | None = None,
 ) -> Any:
     """An option with a placeholder, a group in the help, and completion of its values.
 
@@ -104,10 +107,29 @@ def option(
         metavar: Placeholder of the value; None for that of its type.
         panel: Group of the option in the help; None for the general one.
         complete: Function from the start of a value to its completions.
+        callback: Function from the given value to that of the command.
     """
     return typer.Option(
-        *names, help=help, metavar=metavar, rich_help_panel=panel, autocompletion=complete
+        *names,
+        help=help,
+        metavar=metavar,
+        rich_help_panel=panel,
+        autocompletion=complete,
+        callback=callback,
     )
+
+
+def prompt_option(help: str) -> Any:
+    """The option for one prompt, --prompt in every command.
+
+    Args:
+        help: Help of the option.
+    """
+    return option(help, "--prompt", metavar="TEXT", panel=INPUT, callback=_prompt)
+
+
+def _prompt(value: str | None) -> str | None:
+    return None if value is None else as_utf8(value)
 
 
 def out_option(help: str, metavar: str = "FILE") -> Any:
@@ -186,9 +208,7 @@ ImagePrompts = Annotated[
     ),
 ]
 
-OnePrompt = Annotated[
-    str | None, option("One prompt for all images.", "--prompt", metavar="TEXT", panel=INPUT)
-]
+OnePrompt = Annotated[str | None, prompt_option("One prompt for all images.")]
 
 ImageLimit = Annotated[int | None, limit_option("Number of first images that are scored.")]
 

@@ -8,7 +8,7 @@ import typer
 
 from ddpo.cli.commands import Commands, Group, examples
 from ddpo.cli.completion import complete_recipe
-from ddpo.cli.console import echo, new_console, print_json
+from ddpo.cli.console import echo, escape, new_console, print_json, simple_table
 from ddpo.cli.options import AsJson
 
 app = Commands(
@@ -32,11 +32,11 @@ def list_command(as_json: AsJson = False) -> None:
     if as_json:
         print_json([{"recipe": name, "for": purpose} for name, purpose in purposes.items()])
         return
-    from rich.table import Table
-
-    table = Table("recipe", "for")
+    table = simple_table()
+    table.add_column("recipe", no_wrap=True, style="bold")
+    table.add_column("for", overflow="fold")
     for name, purpose in purposes.items():
-        table.add_row(name, purpose)
+        table.add_row(name, escape(purpose))
     new_console().print(table)
 
 

@@ -11,7 +11,7 @@ import typer
 from ddpo.cli.commands import examples, renamed
 from ddpo.cli.completion import complete_model, complete_prompts
 from ddpo.cli.console import echo, note, note_console, print_json, quiet_libraries
-from ddpo.cli.early import check_device_name, check_model
+from ddpo.cli.early import check_checkpoint, check_device_name, check_model
 from ddpo.cli.options import (
     AUTO,
     INPUT,
@@ -25,6 +25,7 @@ from ddpo.cli.options import (
     out_option,
 )
 from ddpo.cli.sample_prompts import given_prompts, note_prompts
+from ddpo.io.finite import finite
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
 
 if TYPE_CHECKING:
@@ -143,9 +144,13 @@ def sample_command(
     base = info.model if info else model or "emoji"
     if info is None:
         check_model(base)
+    else:
+        check_checkpoint(info)
+    from ddpo.io.atomic import check_folder_writable
     from ddpo.policies.sample_folder import check_free, sample_folder
 
     check_free(out)
+    check_folder_writable(out)
     keys = _keys(chosen, count)
     quiet_libraries()
     note_prompts(base, [prompt.text for prompt in chosen])
@@ -267,5 +272,5 @@ def _metadata_row(key: SampleKey, seed: int, facts: dict[str, Any]) -> dict[str,
         "settings": facts,
     }
     if key.prompt.metadata:
-        row["metadata"] = dict(key.prompt.metadata)
+        row["metadata"] = finite(dict(key.prompt.metadata))
     return row

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ddpo.cli.console import note
 from ddpo.errors import ConfigError
+from ddpo.text import as_utf8
 
 if TYPE_CHECKING:
     from ddpo.types import Prompt
@@ -25,7 +26,7 @@ def given_prompts(texts: list[str], file: str | None) -> tuple[Prompt, ...]:
 
     if bool(texts) == bool(file):
         raise ConfigError("give either texts or --prompts FILE")
-    return load_prompts(file).prompts if file else tuple(Prompt(text) for text in texts)
+    return load_prompts(file).prompts if file else tuple(Prompt(as_utf8(text)) for text in texts)
 
 
 def note_prompts(model: str, texts: Sequence[str]) -> None:

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-from contextlib import ExitStack, closing
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import typer
-
-from ddpo.author_errors import author_failure
 from ddpo.cli.commands import examples
-from ddpo.cli.console import (
-    echo,
-    note_console,
-    one_line_warnings,
-    quiet_libraries,
-    silent_writer_threads,
-)
-from ddpo.cli.early import check_run_folder, check_trackers, check_training
+from ddpo.cli.console import echo, print_json, quiet_libraries
+from ddpo.cli.early import check_resumed, check_settings, check_trackers, check_training
 from ddpo.cli.options import Trust
 from ddpo.cli.training_options import (
     Algorithm,
+    AsJsonLines,
     Combination,
     DryRun,
     HeldOut,
@@ -42,15 +31,8 @@ from ddpo.cli.training_options import (
     Trackers,
     TrainDevice,
 )
-from ddpo.cli.verbosity import is_quiet
-from ddpo.distributed import follow_quietly, is_first_process
-from ddpo.errors import INTERRUPTS, ConfigError, DdpoError, TrainingDiverged, UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
-
-    from ddpo.trainer.monitoring.events import Event
-    from ddpo.trainer.monitoring.tracking import RunTracker
+from ddpo.cli.training_run import show_dry_run, show_run
+from ddpo.errors import ConfigError
 
 Layers = list[tuple[str, dict[str, Any]]]
 """Settings with the words for their source; later ones win."""
@@ -82,6 +64,7 @@ def train_command(
     track: Trackers = None,
     settings: Settings = None,
     trust: Trust = None,
+    as_json: AsJsonLines = False,
 ) -> None:
     """Finetune a model on a reward, into a run folder with checkpoints and metrics."""
     named = {
@@ -112,55 +95,67 @@ def train_command(
             raise ConfigError(
                 f"--resume continues a run where it is; leave out {' and '.join(others)}"
             )
-        _resume(resume, layers, track or [], trust or [])
+        _resume(resume, layers, track or [], trust or [], as_json)
         return
+    if trust:
+        raise ConfigError("--trust is about the files of a run: give it with --resume RUN")
     if print_config:
-        _print_config(layers)
+        _print_config(layers, as_json)
         return
     folder = out or _default_folder(layers)
     if dry_run:
-        _dry_run(folder, layers, track or [])
+        _dry_run(folder, layers, track or [], as_json)
     else:
-        _train(folder, layers, track or [])
+        _train(folder, layers, track or [], as_json)
 
 
-def _resume(folder: Path, layers: Layers, track: list[str], trust: list[str]) -> None:
+def _resume(
+    folder: Path, layers: Layers, track: list[str], trust: list[str], as_json: bool
+) -> None:
     check_trackers(track)
-    check_run_folder(folder)
+    settings = _merged(layers)
+    check_resumed(folder, settings, trust)
+    trackers = _checked_trackers(track)
     quiet_libraries()
     from ddpo.trainer import resume
 
-    trackers = _checked_trackers(track)
-    _show(resume(folder, settings=_merged(layers), trust=trust), folder, trackers)
+    show_run(resume(folder, settings=settings, trust=trust), folder, trackers, as_json)
 
 
-def _train(folder: Path, layers: Layers, track: list[str]) -> None:
+def _train(folder: Path, layers: Layers, track: list[str], as_json: bool) -> None:
     check_training(layers, folder, track)
+    trackers = _checked_trackers(track)
     quiet_libraries()
     from ddpo.trainer import train
     from ddpo.trainer.settings import resolve_config
 
-    trackers = _checked_trackers(track)
-    _show(train(resolve_config(layers), folder), folder, trackers)
+    show_run(train(resolve_config(layers), folder), folder, trackers, as_json)
 
 
-def _print_config(layers: Layers) -> None:
-    """Prints the resolved settings as a recipe."""
-    quiet_libraries()
+def _print_config(layers: Layers, as_json: bool) -> None:
+    """Prints the resolved settings as a recipe, or as JSON."""
+    from ddpo.policies.model_place import locate
     from ddpo.trainer.recipe import recipe_of
-    from ddpo.trainer.settings import resolve_config
+    from ddpo.trainer.settings import resolve_config, written_config
 
-    echo(recipe_of(resolve_config(layers)).rstrip())
+    config = written_config(layers)
+    locate(config.model)
+    check_settings(config)
+    resolved = resolve_config(layers)
+    if as_json:
+        print_json(resolved.to_dict())
+    else:
+        echo(recipe_of(resolved).rstrip())
 
 
-def _dry_run(folder: Path, layers: Layers, track: list[str]) -> None:
+def _dry_run(folder: Path, layers: Layers, track: list[str], as_json: bool) -> None:
     check_training(layers, folder, track)
+    _checked_trackers(track)
     quiet_libraries()
     from ddpo.trainer.loop import dry_run
     from ddpo.trainer.settings import resolve_config
 
-    _checked_trackers(track)
-    _show_dry_run(dry_run(resolve_config(layers), folder), folder)
+    show_dry_run(dry_run(resolve_config(layers), folder), folder, as_json)
 
 
 def _default_folder(layers: Layers) -> Path:
@@ -221,129 +216,3 @@ def _checked_trackers(names: list[str]) -> list[str]:
     for name in names:
         check_tracker(name)
     return list(dict.fromkeys(names))
-
-
-def _show_dry_run(events: Iterator[Event], folder: Path) -> None:
-    """Shows the check before a run."""
-    if not is_first_process():
-        follow_quietly(events)
-        return
-    from ddpo.cli.training_display import TrainingDisplay
-
-    display = TrainingDisplay(folder, note_console(stderr=False))
-    with display:
-        for event in events:
-            display.show(event)
-    echo("Nothing was trained, and nothing written.")
-
-
-def _show(events: Generator[Event], folder: Path, trackers: list[str]) -> None:
-    """Shows the events of a run; an interruption or a failure names the command that resumes it.
-
-    Raises:
-        DdpoError: The run failed; the message names what is kept.
-        typer.Exit: The user stopped the run.
-    """
-    if not is_first_process():
-        follow_quietly(events)
-        return
-    started = False
-    try:
-        with ExitStack() as stack:
-            stack.callback(events.close)
-            opening = list(islice(events, 1))
-            started = bool(opening)
-            _follow(chain(opening, events), folder, trackers, stack)
-    except KeyboardInterrupt:
-        _report_interruption(folder)
-        raise typer.Exit(130) from None
-    except INTERRUPTS:
-        raise
-    except BaseException as error:
-        failure = error if isinstance(error, DdpoError) else author_failure(error)
-        if failure is None:
-            raise
-        written = (folder / "config.json").exists()
-        if not written or (not started and isinstance(failure, UserError)):
-            raise
-        raise type(failure)(f"{failure} — {_remainder(folder, failure)}") from error
-    echo(f"Run folder: {folder}")
-    if is_quiet():
-        return
-    options = _trust_options(folder, ("reward", "model"))
-    checkpoint = folder / "best" if (folder / "stopped.json").exists() else folder
-    echo(f"Next: ddpo eval --checkpoint {shlex.quote(str(checkpoint))}{options}")
-
-
-def _report_interruption(folder: Path) -> None:
-    if (folder / "config.json").exists() and not (folder / "state").exists():
-        hint = _resume_hint(folder)
-        echo(f"Stopped. No iteration was finished; repeat the command, or {hint}")
-    elif (folder / "config.json").exists():
-        echo(f"Stopped. The finished iterations are kept; {_resume_hint(folder)}")
-    else:
-        echo("Stopped before anything was written.")
-
-
-def _resume_hint(folder: Path) -> str:
-    command = f"ddpo train --resume {shlex.quote(str(folder))}"
-    return f"resume with: {command}{_trust_options(folder)}"
-
-
-def _trust_options(folder: Path, settings: tuple[str, ...] | None = None) -> str:
-    """The options, after a space, that name the code and the servers of a run; see `RunFolder`."""
-    from ddpo.trainer.run.folder import RunFolder
-
-    return RunFolder(folder).trust_options(settings)
-
-
-def _remainder(folder: Path, error: DdpoError) -> str:
-    """The state that a failed run leaves, and the next step."""
-    state = folder / "state"
-    kept = f"the finished iterations are kept in {state}"
-    if not state.exists():
-        kept = "no iteration was finished"
-    if isinstance(error, TrainingDiverged):
-        return f"{kept}; resumed, the run would end here again: start another"
-    if not state.exists():
-        return f"{kept}; repeat the command, or {_resume_hint(folder)}"
-    return f"{kept}; {_resume_hint(folder)}"
-
-
-def _follow(events: Iterator[Event], folder: Path, trackers: list[str], stack: ExitStack) -> None:
-    """Hands each event to the display and the trackers.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C was pressed; it is raised where nothing is half written.
-    """
-    from ddpo.cli.signals import Interruption
-    from ddpo.cli.training_display import TrainingDisplay
-    from ddpo.trainer.monitoring.events import Checkpointed, Started
-
-    stack.enter_context(one_line_warnings())
-    if trackers:
-        stack.enter_context(silent_writer_threads())
-    interruption = stack.enter_context(Interruption())
-    display = TrainingDisplay(folder, note_console(stderr=False))
-    watchers: list[TrainingDisplay | RunTracker] = [stack.enter_context(display)]
-    for event in events:
-        if isinstance(event, Started):
-            for name in trackers:
-                tracker = _open_tracker(name, folder, event.iteration)
-                watchers.append(stack.enter_context(closing(tracker)))
-            interruption.arm()
-        for watcher in watchers:
-            watcher.show(event)
-        if interruption.asked and not isinstance(event, Checkpointed):
-            raise KeyboardInterrupt
-
-
-def _open_tracker(name: str, folder: Path, done: int) -> RunTracker:
-    """A tracker that has the settings of the run, and takes its events."""
-    from ddpo.trainer.monitoring.tracking import RunTracker, open_tracker
-    from ddpo.trainer.run.folder import RunFolder
-
-    tracker = open_tracker(name, folder, done)
-    if not is_quiet():
-        echo(f"{name}: {tracker.address}")
-    return RunTracker(name, tracker, RunFolder.open(folder).config().to_dict())

@@ -150,6 +150,15 @@ Trackers = Annotated[
         "tensorboard or wandb, besides metrics.jsonl; repeatable.", metavar="NAME", panel=OUTPUT
     ),
 ]
+AsJsonLines = Annotated[
+    bool,
+    option(
+        "Events of the run as JSON on standard output, one object a line; "
+        "with --print-config the settings.",
+        "--json",
+        panel=OUTPUT,
+    ),
+]
 LowMemory = Annotated[
     bool,
     option(

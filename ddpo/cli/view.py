@@ -34,6 +34,10 @@ def view_command(
     The page is for this machine and your browser alone; the printed address holds its secret.
     Nothing is written, and no training is held up. Ctrl-C ends it.
     """
+    from ddpo.view.run_index import RunIndex
+
+    index = RunIndex(runs or [FOLDER])
+    index.check()
     try:
         from ddpo.view.app import make_app
         from ddpo.web.frame import new_token, serve_page
@@ -41,10 +45,6 @@ def view_command(
         raise MissingResourceError(
             f'ddpo view needs {error.name!r}: pip install "ddpo[serve]"'
         ) from error
-    from ddpo.view.run_index import RunIndex
-
-    index = RunIndex(runs or [FOLDER])
-    index.check()
     token = new_token()
     serve_page(make_app(index, token), token, port, _announce, browser=browser)
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from ddpo.device_words import has_gpu_files
 from ddpo.errors import one_line
-from ddpo.rewards.tools.availability import Availability, availability
+from ddpo.rewards.card import RewardCard
+from ddpo.rewards.tools.availability import availability
 from ddpo.rewards.zoo import rewards
 
-__all__ = ["RewardState", "reward_states"]
+__all__ = ["RewardState", "State", "reward_state", "reward_states"]
+
+State = Literal["ready", "extra missing", "weights missing", "needs a server", "broken"]
+SERVER_OPTION: Final = "vlm"
+"""Option of a reward that takes the address of a server in place of a model."""
+
+MB: Final = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +28,7 @@ class RewardState:
 
     reward: str
     origin: str  # "ddpo", or distribution and version
-    state: Literal["ready", "extra missing", "weights missing", "broken"]
+    state: State
     missing_mb: float = 0.0  # of weights to download
     remedy: str = ""
 
@@ -33,16 +42,39 @@ def reward_states() -> Iterator[RewardState]:
     cards, failures = rewards.available()
     for name, card in cards.items():
         origin = rewards.origin(name)
-        yield _state(name, origin, availability(card, origin))
+        yield reward_state(name, card, origin)
     for name, error in failures.items():
         yield RewardState(name, rewards.origin(name), "broken", remedy=one_line(error))
 
 
-def _state(name: str, origin: str, found: Availability) -> RewardState:
+def reward_state(name: str, card: RewardCard, origin: str) -> RewardState:
+    """The state of one reward.
+
+    A model that the memory of this machine cannot hold "needs a server", if the reward takes one.
+    """
+    found = availability(card, origin)
     missing = sum(each.weight.megabytes for each in found.weights if each.path is None)
     if found.missing_libraries:
         return RewardState(name, origin, "extra missing", missing, found.install)
+    if _takes_a_server(card) and not _has_room(card):
+        remedy = f"--reward {name}:{SERVER_OPTION}=http://HOST:PORT/v1"
+        return RewardState(name, origin, "needs a server", missing, remedy)
     if missing:
         command = f"ddpo rewards download {name}"
         return RewardState(name, origin, "weights missing", missing, command)
     return RewardState(name, origin, "ready")
+
+
+def _takes_a_server(card: RewardCard) -> bool:
+    return any(option.name == SERVER_OPTION for option in card.options)
+
+
+def _has_room(card: RewardCard) -> bool:
+    """True if the model fits into the memory, or a GPU is there whose memory only torch knows."""
+    if has_gpu_files("cuda") or not hasattr(os, "sysconf"):
+        return True
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return True
+    return card.memory_mb * MB <= memory

@@ -261,9 +261,10 @@ def named_path(text: str | Path) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Raises unless a file can be written to `path`, whose folder it creates.
+    """Raises unless a file can be written to `path`, whose folder may not exist yet.
 
-    Call it before spending time on the content of the file.
+    Call it before spending time on the content of the file. It leaves nothing: the folder is made
+    when the file is written.
 
     Raises:
         ConfigError: `path` is a folder, belongs to a run or an evaluation, or cannot be written.
@@ -275,7 +276,6 @@ def check_writable(path: Path) -> None:
     try:
         with suppress(FileNotFoundError):
             os.lstat(path.with_name(f".{path.name}.{os.getpid()}.tmp"))  # the name may be too long
-        make_folder(path.parent)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ddpo.errors import ConfigError, DdpoError, StorageFailure, nearest
 from ddpo.io.atomic import atomic_path, check_writable
+from ddpo.io.finite import finite
 
 __all__ = ["Record", "check_table_path", "unguarded", "write_records"]
 
@@ -104,7 +105,8 @@ def unguarded(cell: str) -> str:
 
 def _write_jsonl(records: Iterable[Record], columns: Sequence[str], path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        for record in records:
+            file.write(json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _write_parquet(records: Iterable[Record], columns: Sequence[str], path: Path) -> None:

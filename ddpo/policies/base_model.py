@@ -29,7 +29,7 @@ from ddpo.weights import fetch_hub_repository, offline, sha256_of, without_loadi
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BaseModel", "layer_shapes", "model_folder", "open_model"]
+__all__ = ["BaseModel", "check_described", "layer_shapes", "model_folder", "open_model"]
 
 INDEX: Final = "model_index.json"
 MANIFEST: Final[Fields] = {"files": MapOf({"sha256": DIGEST}, FILE_NAME)}
@@ -138,8 +138,7 @@ class BaseModel:
             MissingResourceError: The folder cannot be loaded.
         """
         try:
-            with without_loading_bars():
-                return of.from_pretrained(self.folder / part, local_files_only=True, **options)
+            return of.from_pretrained(self.folder / part, local_files_only=True, **options)
         except Exception as error:  # a damaged file can raise anything in the libraries
             where = f"the model {self.word!r} cannot be loaded: {self.folder / part}"
             reason = shortened(one_line(error), MESSAGE)
@@ -255,30 +254,50 @@ def _verify(folder: Path, model: str) -> None:
         )
 
 
+def check_described(hub_id: str) -> None:
+    """Fetches the small files of a hub id, and where fetching is off looks for its weights too.
+
+    Raises:
+        MissingResourceError: There is no such model, or it is not complete here and fetching is
+            off.
+    """
+    if offline():
+        _fetched(hub_id)
+    else:
+        _described(hub_id)
+
+
 def _fetched(hub_id: str) -> Path:
     """The snapshot of a hub id: its small files, and one variant of each component's weights."""
-    repository, _, revision = hub_id.partition("@")
-    what = f"the model {hub_id!r}"
-
-    def fetch(only: Sequence[str]) -> Path:
-        return fetch_hub_repository(repository, revision or "main", what, only)
-
-    folder = fetch(SMALL_FILES)
-    model = BaseModel(hub_id, folder, read_json(folder / INDEX, what))
+    model = _described(hub_id)
     parts = [part for part in WITH_WEIGHTS if model.names(part)]
     for variant in ("", *(f".{name}" for name in VARIANTS)):
-        missing = [part for part in parts if not any((folder / part).glob("*.safetensors"))]
+        missing = [part for part in parts if not any((model.folder / part).glob("*.safetensors"))]
         if missing and not offline():
-            fetch([name for part in missing for name in _weight_patterns(part, variant)])
-    lost = [part for part in parts if not any((folder / part).glob("*.safetensors"))]
+            patterns = [name for part in missing for name in _weight_patterns(part, variant)]
+            _fetch(hub_id, patterns)
+    lost = [part for part in parts if not any((model.folder / part).glob("*.safetensors"))]
     if lost and offline():
+        repository, _, revision = hub_id.partition("@")
         option = f" --revision {revision}" if revision else ""
         raise MissingResourceError(
-            f"{what} is incomplete in the hub's cache ({lost[0]}/ has no safetensors) and fetching "
-            f"is off: run `hf download {repository}{option}` on a machine with a network, "
-            "or give a local path"
+            f"the model {hub_id!r} is incomplete in the hub's cache ({lost[0]}/ has no "
+            f"safetensors) and fetching is off: run `hf download {repository}{option}` on a "
+            "machine with a network, or give a local path"
         )
-    return folder
+    return model.folder
+
+
+def _described(hub_id: str) -> BaseModel:
+    """The model of a hub id with its small files, which are fetched."""
+    folder = _fetch(hub_id, SMALL_FILES)
+    return BaseModel(hub_id, folder, read_json(folder / INDEX, f"the model {hub_id!r}"))
+
+
+def _fetch(hub_id: str, only: Sequence[str]) -> Path:
+    repository, _, revision = hub_id.partition("@")
+    what = f"the model {hub_id!r}"
+    return fetch_hub_repository(repository, revision or "main", what, only)
 
 
 def _weight_patterns(part: str, variant: str) -> list[str]:

@@ -161,10 +161,10 @@ def single_file_error(file: Path) -> ConfigError:
 
 def _keys(file: Path) -> list[str]:
     """The tensor names of a safetensors file; [] for other files."""
-    from ddpo.io.tensors import opened_tensors
-
     if file.suffix != ".safetensors":
         return []
+    from ddpo.io.tensors import opened_tensors
+
     _check_safetensors(file)
     with opened_tensors(file) as opened:
         return list(opened.keys())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.rewards.card import RewardCard, WeightFile
+from ddpo.weights import hub_snapshot
 
 __all__ = ["floating_commits", "hub_repository", "is_pinned", "snapshot"]
 
@@ -35,17 +36,9 @@ def is_pinned(weight: WeightFile) -> bool:
 
 
 def snapshot(repository: str, revision: str) -> Path | None:
-    """The folder of a repository's revision in the hub's cache; None if it is not there."""
-    from huggingface_hub import constants
-
-    base = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-    reference = base / "refs" / revision
-    try:
-        commit = reference.read_text("utf-8").strip() if reference.is_file() else revision
-    except (OSError, UnicodeDecodeError):
-        return None
-    folder = base / "snapshots" / commit
-    return folder if COMMIT.fullmatch(commit) and folder.is_dir() else None
+    """The folder of a revision in the hub's cache; None without one that is named by a commit."""
+    folder = hub_snapshot(repository, revision)
+    return folder if folder is not None and COMMIT.fullmatch(folder.name) else None
 
 
 def floating_commits(card: RewardCard, options: Mapping[str, Any]) -> dict[str, str]:

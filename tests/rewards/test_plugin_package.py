@@ -56,7 +56,7 @@ DOCTOR = {
     "broken/no-code": ("bad card", "is a dict, which makes no reward"),
     "broken/newer": ("newer API", "is made for API 2, this ddpo has 1: upgrade ddpo"),
     "broken/lazy": (
-        "missing extra",
+        "extra missing",
         f'{ABSENT}, which is not installed: pip install "ddpo-broken-plugin[gpu]"',
     ),
     "compressibility": (

@@ -87,15 +87,16 @@ def bench_command(
     check_device_name(device)
     check_places(files or [])
 
-    from ddpo.devices import resolve_device
     from ddpo.inputs.image_files import find_images
-    from ddpo.rewards.tools.bench import bench, bench_images, fitted_images, make_on
     from ddpo.rewards.zoo import resolve
 
     found = resolve(name)
     check_fetched([found])
-    device = resolve_device(device)
     paths = find_images(files or [])
+    from ddpo.devices import resolve_device
+    from ddpo.rewards.tools.bench import bench, bench_images, fitted_images, make_on
+
+    device = resolve_device(device)
     status = f"scoring {images} images, {repeats} times with each batch size"
     with note_console().status(status):
         reward = make_on(found, device)

@@ -69,12 +69,13 @@ def calibrate_command(
     check_places([*images, *([prompts] if prompts is not None and prompt is None else [])])
     check_output(out, ".json")
     check_fetched([found])
-    own_output(context, out, "ddpo rewards calibrate", (*images, prompts))
     from ddpo.inputs.collection import first_images, image_source
+
+    source = first_images(image_source(images, prompts, prompt), limit)
+    own_output(context, out, "ddpo rewards calibrate", (*images, prompts))
     from ddpo.rewards.scoring.standardise import save_reference
     from ddpo.rewards.tools.calibrate import calibrate
 
-    source = first_images(image_source(images, prompts, prompt), limit)
     name = found.card.id
     with (
         open_scorers({name: found}, batch_size, cache=cache, device=device) as scorers,

@@ -16,7 +16,7 @@ from ddpo.cli.console import (
     quiet_libraries,
     simple_table,
 )
-from ddpo.cli.early import check_device_name
+from ddpo.cli.early import check_device_name, check_fetched
 from ddpo.cli.options import (
     AUTO,
     EXECUTION,
@@ -26,6 +26,7 @@ from ddpo.cli.options import (
     RewardName,
     number_option,
     option,
+    prompt_option,
 )
 from ddpo.cli.verbosity import is_quiet
 from ddpo.ranges import SECONDS
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ddpo.rewards.check import CheckResult
+
+EACH_S: Final = 1800.0
+"""Seconds for a check: a dozen calls of a model of 7 billion parameters on a CPU take less."""
 
 COLORS: Final = {
     "passed": "green",
@@ -63,11 +67,7 @@ def check_command(
     ] = None,
     prompt: Annotated[
         str | None,
-        option(
-            "Prompt of the probe images, for a reward that needs a certain one.",
-            metavar="TEXT",
-            panel=INPUT,
-        ),
+        prompt_option("Prompt of the probe images, for a reward that needs a certain one."),
     ] = None,
     device: Device = AUTO,
     timeout: Annotated[
@@ -78,6 +78,15 @@ def check_command(
             panel=EXECUTION,
         ),
     ] = None,
+    check_timeout: Annotated[
+        float,
+        number_option(
+            SECONDS,
+            "Time limit for each check, in seconds; one that exceeds it fails.",
+            "--check-timeout",
+            panel=EXECUTION,
+        ),
+    ] = EACH_S,
     as_json: AsJson = False,
 ) -> None:
     """Report which promises a reward keeps, such as batch invariance, order and gradients.
@@ -86,17 +95,25 @@ def check_command(
     checks were skipped.
     """
 
+    from ddpo.rewards.check.names import OF_THE_CARD, check_names
     from ddpo.rewards.check.run import iter_results, parse_expected
-    from ddpo.rewards.zoo import resolve_card
+    from ddpo.rewards.zoo import resolve
     from ddpo.types import Prompt
 
     expected = parse_expected(expect or [])
+    check_names(only, expected)
     check_device_name(device)
     probe = None if prompt is None else Prompt(prompt)
-    if resolve_card(reward).weights:
+    found = resolve(reward)
+    if not only or not set(only) <= set(OF_THE_CARD):
+        check_fetched([found])
+    if found.card.weights:
         quiet_libraries()  # takes seconds, so only for a reward that loads models
     results = []
-    for result in iter_results(reward, expected, only or None, probe, device, timeout, _say):
+    found_results = iter_results(
+        reward, expected, only or None, probe, device, timeout, _say, check_timeout
+    )
+    for result in found_results:
         results.append(result)
         word = WORDS.get(result.outcome, result.outcome)
         _say(f"{result.name}: {word} ({result.seconds:.2f} s)")

@@ -112,13 +112,14 @@ def compare_command(
         check_output(out, ".json")
     if contact_sheet is not None:
         check_output(contact_sheet, ".png")
-    for path in (out, contact_sheet):
-        own_output(context, path, "ddpo rewards compare", (*places, prompts))
     from ddpo.inputs.collection import first_images, image_source
     from ddpo.inputs.input_image import copied_to
-    from ddpo.reward_quality.comparison import compare_rewards
 
     source = first_images(image_source(places, prompts, prompt), limit)
+    for path in (out, contact_sheet):
+        own_output(context, path, "ddpo rewards compare", (*places, prompts))
+    from ddpo.reward_quality.comparison import compare_rewards
+
     with TemporaryDirectory(prefix="ddpo-") as folder:
         images = list(copied_to(Path(folder), source))
         scores = _score(found, images, edits, batch_size, cache, device)
@@ -263,7 +264,7 @@ def _table(title: str) -> Table:
 def _agreement_table(comparison: Comparison) -> Table:
     units = "prompts" if comparison.clustered else "images"
     table = _table(f"Rank correlation   95 % percentile bootstrap over {units}")
-    table.add_column("rewards")
+    table.add_column("rewards", overflow="fold")
     add_number_columns(table, ("Spearman ρ", "Kendall τ-b", "images", "left out"))
     for (a, b), found in comparison.agreements.items():
         table.add_row(

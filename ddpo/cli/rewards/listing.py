@@ -9,8 +9,11 @@ from ddpo.cli.console import escape, new_console, print_json, simple_table
 from ddpo.cli.options import INPUT, AsJson, option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.table import Table
 
+    from ddpo.doctor.reward_states import RewardState
     from ddpo.rewards.card import RewardCard
 
 
@@ -31,25 +34,28 @@ def list_command(
     ] = False,
 ) -> None:
     """List the rewards of ddpo and of installed packages; broken ones with their cause."""
+    from ddpo.doctor.reward_states import reward_state
     from ddpo.rewards.zoo import rewards
 
     cards, failures = rewards.available()
     shown = _chosen(
         [(card, rewards.origin(name)) for name, card in cards.items()], family, available
     )
+    states = {card.id: reward_state(card.id, card, origin) for card, origin in shown}
     if as_json:
         records: list[dict[str, Any]] = [
-            {**card.to_dict(), "origin": origin} for card, origin in shown
+            {**card.to_dict(), "origin": origin, "state": states[card.id].state}
+            for card, origin in shown
         ]
         records += [
-            {"id": name, "origin": rewards.origin(name), "broken": str(error)}
+            {"id": name, "origin": rewards.origin(name), "state": "broken", "broken": str(error)}
             for name, error in failures.items()
         ]
         print_json(records)
         return
 
     console = new_console()
-    console.print(_list_table(shown))
+    console.print(_list_table(shown, states))
     if len(shown) < len(cards):
         console.print(f"{len(shown)} of {len(cards)} rewards")
     for error in failures.values():
@@ -73,10 +79,10 @@ def _chosen(
     return cards
 
 
-def _list_table(cards: list[tuple[RewardCard, str]]) -> Table:
-
+def _list_table(cards: list[tuple[RewardCard, str]], states: Mapping[str, RewardState]) -> Table:
     table = simple_table()
     table.add_column("reward", no_wrap=True, style="bold")
+    table.add_column("state", no_wrap=True)
     table.add_column("measures", ratio=3)
     table.add_column("unit", ratio=2)
     table.add_column("needs", ratio=1)
@@ -84,6 +90,14 @@ def _list_table(cards: list[tuple[RewardCard, str]]) -> Table:
     if with_origin:
         table.add_column("from", ratio=1)
     for card, origin in cards:
-        cells = [card.id, escape(card.summary), escape(card.unit), escape(card.needs_text)]
+        state = states[card.id].state
+        color = "green" if state == "ready" else "yellow"
+        cells = [
+            card.id,
+            f"[{color}]{state}[/{color}]",
+            escape(card.summary),
+            escape(card.unit),
+            escape(card.needs_text),
+        ]
         table.add_row(*cells, *([escape(origin)] if with_origin else []))
     return table

@@ -65,6 +65,7 @@ Record = dict[str, Any]
 
 ERRORS_SHOWN = 10
 EXTREMES_SHOWN = 3
+LABEL = 40  # characters of the name of a reward that stays on its line
 EXAMPLE = "ddpo rewards score compressibility my_folder"
 
 
@@ -111,13 +112,13 @@ def score_command(
     check_device_name(device)
     check_places([prompts] if prompts is not None and prompt is None else [])
     _check_outputs(out, contact_sheet)
-    for path in (out, contact_sheet):
-        own_output(context, path, "ddpo rewards score", (*places, prompts))
     from ddpo.inputs.collection import first_images, image_source
 
     source = first_images(image_source(places, prompts, prompt), limit)
     _check_prompts(found.values(), source)
     check_fetched(found.values())
+    for path in (out, contact_sheet):
+        own_output(context, path, "ddpo rewards score", (*places, prompts))
     console = note_console() if as_json else new_console()
     records: list[Record] | None = [] if as_json else None
     with open_scorers(found, batch_size, cache=cache, timeout=timeout, device=device) as scorers:
@@ -308,7 +309,7 @@ def _print_summary(
     ]
     with_cache = any(cached.values())
     table = simple_table(padding=(0, 1))
-    table.add_column("reward", overflow="fold", style="bold")
+    table.add_column("reward", no_wrap=len(max(results, key=len)) <= LABEL, style="bold")
     add_number_columns(table, [*counts, *(["cached"] if with_cache else []), *figures])
     for name, result in results.items():
         cells = [str(getattr(result, column)) for column in counts]

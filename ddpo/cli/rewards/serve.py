@@ -101,10 +101,13 @@ def serve_command(
 
     Such an address is accepted wherever a reward is named.
     """
+    from ddpo.rewards.serve.token import check_token
+
+    check_token(host, token)
     check_device_name(device)
     check_fetched(named_rewards(names).values())
     try:
-        from ddpo.rewards.serve.app import bind, check_token, make_app, make_server
+        from ddpo.rewards.serve.app import bind, make_app, make_server
     except ModuleNotFoundError as error:
         raise MissingResourceError(
             f'serving rewards needs {error.name!r}: pip install "ddpo[serve]"'
@@ -112,7 +115,6 @@ def serve_command(
 
     from ddpo.rewards.serve.wire import Limits
 
-    check_token(host, token)
     found = _rewards_by_id(names, device)
     limits = Limits(max_body_mb * MIB, max_pixels)
     with bind(host, port) as listening:

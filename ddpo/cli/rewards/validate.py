@@ -96,14 +96,15 @@ def validate_command(
     found = resolve(name)
     check_device_name(device)
     check_places([preferences])
-    check_fetched([found])
     _check_options(images, ties, out)
-    own_output(context, out, "ddpo rewards validate", [preferences])
-
+    check_fetched([found])
     from ddpo.reward_quality.preference_file import read_preferences
-    from ddpo.reward_quality.preferences import validate_pairs
 
     rows = read_preferences(preferences, images, limit)
+    next(iter(rows), None)  # a table that cannot be read is refused before torch is imported
+    own_output(context, out, "ddpo rewards validate", [preferences])
+    from ddpo.reward_quality.preferences import validate_pairs
+
     scored = _score(found, rows, batch_size, cache, device)
     validation = validate_pairs(scored, lower_is_better=found.card.direction == "lower")
     source = {"preferences": preferences.name, "signature": found.signature, "headline": ties}

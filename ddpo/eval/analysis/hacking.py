@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from ddpo.eval.analysis.diversity import DiversityChange
+from ddpo.eval.analysis.grades import ORDER, UNTOLD, Grade
 from ddpo.eval.analysis.history import RunHistory
 from ddpo.eval.analysis.prompt_dependence import Dependence
 from ddpo.eval.analysis.tables import Gain
@@ -23,17 +24,6 @@ from ddpo.stats.estimate import Estimate
 from ddpo.text import count, listed, percent
 
 __all__ = ["ORDER", "UNTOLD", "Evidence", "Grade", "HackingAssessment", "assess_hacking"]
-
-Grade = Literal["no sign", "watch", "strong signs", "not measured", "too little measured"]
-ORDER: Final[tuple[Grade, ...]] = (
-    "not measured",
-    "too little measured",
-    "no sign",
-    "watch",
-    "strong signs",
-)
-UNTOLD: Final[tuple[Grade, ...]] = ("not measured", "too little measured")
-"""Grades without a statement about hacking; the second is only an overall grade."""
 
 HELD_OUT: Final = "held-out rewards"
 BASE_VIEW: Final = "the base model's view"

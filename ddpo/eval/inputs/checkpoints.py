@@ -13,7 +13,6 @@ from ddpo.errors import CheckpointError, ConfigError, UntrustedError
 from ddpo.eval.inputs.models import BASE, ModelFacts
 from ddpo.eval.inputs.runs import RunFacts, read_run
 from ddpo.io.json_files import say_once
-from ddpo.io.tensors import tensor_files_digest
 from ddpo.policies.checkpoints.folder import (
     BaseFacts,
     CheckpointInfo,
@@ -21,7 +20,13 @@ from ddpo.policies.checkpoints.folder import (
     find_checkpoint,
 )
 
-__all__ = ["EvalCheckpoint", "find_eval_checkpoints", "weights_hash"]
+__all__ = [
+    "EvalCheckpoint",
+    "NamedCheckpoint",
+    "find_eval_checkpoints",
+    "find_named",
+    "weights_hash",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,9 @@ class EvalCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class NamedCheckpoint:
+    """A checkpoint that the user named."""
+
     path: str  # as the user named it
     info: CheckpointInfo
     run: RunFacts
@@ -65,22 +72,33 @@ def find_eval_checkpoints(
         ConfigError: the same checkpoint is named twice.
         UntrustedError: a checkpoint names code as its base model, which the caller does not.
     """
-    found: list[_Found] = []
-    for path in paths:
-        info = find_checkpoint(path, base, trust)
-        found.append(_Found(path, info, read_run(info.run)))
-    _check_distinct([one.info for one in found])
-    _check_one_base(found)
+    found = find_named(paths, base, trust)
     taken = {one.info.folder.resolve() for one in found}
     checkpoints: list[EvalCheckpoint] = []
     for one, name in zip(found, _names(found), strict=True):
         for earlier in _earlier(one.info, history, taken, trust):
             taken.add(earlier.folder.resolve())
             title = f"{one.run.name}@{earlier.iteration}"
-            before = _Found(str(earlier.folder), earlier, one.run)
+            before = NamedCheckpoint(str(earlier.folder), earlier, one.run)
             checkpoints.append(_described(before, title, min(seeds, history_seeds), history=True))
         checkpoints.append(_described(one, name, seeds, history=False))
     return tuple(checkpoints)
+
+
+def find_named(
+    paths: Sequence[str], base: str | None, trust: Iterable[str]
+) -> list[NamedCheckpoint]:
+    """The checkpoints that the user named, with their runs; torch is not imported.
+
+    Arguments and errors are those of `find_eval_checkpoints`.
+    """
+    found: list[NamedCheckpoint] = []
+    for path in paths:
+        info = find_checkpoint(path, base, trust)
+        found.append(NamedCheckpoint(path, info, read_run(info.run)))
+    _check_distinct([one.info for one in found])
+    _check_one_base(found)
+    return found
 
 
 def weights_hash(weights: Path) -> str:
@@ -109,10 +127,12 @@ def _identity(info: CheckpointInfo) -> str:
     if any(file.suffix != ".safetensors" for file in files):
         return weights_hash(weights)
     facts = {"adapter": json.dumps(info.adapter, sort_keys=True)}
+    from ddpo.io.tensors import tensor_files_digest
+
     return tensor_files_digest(files, facts)
 
 
-def _described(found: _Found, name: str, seeds: int, *, history: bool) -> EvalCheckpoint:
+def _described(found: NamedCheckpoint, name: str, seeds: int, *, history: bool) -> EvalCheckpoint:
     info = found.info
     run = found.run
     facts = ModelFacts(
@@ -132,7 +152,7 @@ def _described(found: _Found, name: str, seeds: int, *, history: bool) -> EvalCh
     return EvalCheckpoint(facts, info, run)
 
 
-def _names(found: Sequence[_Found]) -> list[str]:
+def _names(found: Sequence[NamedCheckpoint]) -> list[str]:
     """Short distinct names: the run's folder, then with the iteration, then with a number."""
     short = [one.run.name or Path(one.path).name for one in found]
     often = Counter(short)
@@ -151,7 +171,7 @@ def _check_distinct(infos: Sequence[CheckpointInfo]) -> None:
         raise ConfigError(f"the checkpoint {twice} was given twice")
 
 
-def _check_one_base(found: Sequence[_Found]) -> None:
+def _check_one_base(found: Sequence[NamedCheckpoint]) -> None:
     """Refuses several base models: images of different base models cannot be paired."""
     first = found[0]
     for one in found[1:]:

@@ -15,15 +15,16 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ddpo.errors import ConfigError
-from ddpo.eval.analysis.hacking import ORDER, UNTOLD, Grade
-from ddpo.eval.analysis.tables import Gain
-from ddpo.eval.inputs.models import ModelFacts
-from ddpo.eval.report.data import Report
-from ddpo.eval.report.selection import assessment_of, gains_of, share_of
+from ddpo.eval.analysis.grades import ORDER, UNTOLD, Grade
 from ddpo.registry import nearest
+
+if TYPE_CHECKING:
+    from ddpo.eval.analysis.tables import Gain
+    from ddpo.eval.inputs.models import ModelFacts
+    from ddpo.eval.report.data import Report
 
 __all__ = ["Condition", "Decision", "parse_condition"]
 
@@ -112,6 +113,8 @@ class Condition:
 
     def _decision(self, report: Report, model: ModelFacts) -> Decision | None:
         """The decision about a model; None if it passes."""
+        from ddpo.eval.report.selection import assessment_of
+
         if not self.split:
             assessment = assessment_of(report, model.name)
             grade = assessment.grade if assessment else "not measured"
@@ -128,6 +131,8 @@ class Condition:
 
     def _value(self, report: Report, model: ModelFacts) -> float:
         """The number that the condition is about; NaN if the report has none."""
+        from ddpo.eval.report.selection import gains_of, share_of
+
         reward = self.reward or model.trained_on
         gains = gains_of(report, model=model.name, reward=reward, split=self.split)
         if self.quantity == "share":

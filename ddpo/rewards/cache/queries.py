@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Final
 
+from ddpo.io.finite import finite
 from ddpo.rewards.cache.database import used_bytes
 from ddpo.rewards.cache.rows import CachedScore, unpack
 
@@ -192,7 +193,7 @@ def records(db: Connection) -> Iterator[dict[str, object]]:
     """The rows of the exported table, with times as ISO 8601 in UTC and parts as JSON."""
     for row in rows(db):
         times = [moment and moment.isoformat() for moment in (row.created, row.used)]
-        parts = json.dumps(row.score.parts, ensure_ascii=False)
+        parts = json.dumps(finite(dict(row.score.parts)), ensure_ascii=False, allow_nan=False)
         values = (row.reward, row.identity, row.key.hex(), row.score.value, parts, *times)
         yield dict(zip(COLUMNS, values, strict=True))
 

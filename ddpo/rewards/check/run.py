@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING
 
 from ddpo.author_errors import author_line
 from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import INTERRUPTS, ConfigError
-from ddpo.io.background import Background
-from ddpo.registry import unknown_name
 from ddpo.rewards.base import Reward
 from ddpo.rewards.check.definition import Check, CheckFailed, CheckResult, CheckSkipped, Outcome
+from ddpo.rewards.check.names import check_names
+from ddpo.rewards.check.time_limits import FirstCall, TimeLimits
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.spec import parse_expression
 from ddpo.rewards.zoo import resolve
-from ddpo.text import duration
 
 if TYPE_CHECKING:
     from ddpo.rewards.check.reward_under_test import RewardUnderTest
@@ -32,10 +32,6 @@ __all__ = [
     "render_checks_markdown",
     "run_check",
 ]
-
-PROBES: Final = 6  # images of the first call
-CALLED: Final = 300  # images that all checks score, measured on a function; large ones take longer
-SLOW_S: Final = 0.2  # seconds per image above which the reward is called slow
 
 Checked = str | Reward | ResolvedReward
 """A specification such as "mylab/contrast" or "./file.py:Object", a reward, or a resolved one."""
@@ -62,14 +58,8 @@ def choose_checks(
         UnknownNameError: there is no such check; the message names the nearest.
         ConfigError: an expected failure has no reason.
     """
-    known = all_checks()
-    for name in (*(only or ()), *expected_failures):
-        if name not in known:
-            raise unknown_name("check", name, known)
-    for name, reason in expected_failures.items():
-        if not reason.strip():
-            raise ConfigError(f"the expected failure of {name!r} needs a reason")
-    return [check for name, check in known.items() if only is None or name in only]
+    check_names(only, expected_failures)
+    return [check for name, check in all_checks().items() if only is None or name in only]
 
 
 def parse_expected(texts: Iterable[str]) -> dict[str, str]:
@@ -172,6 +162,7 @@ def iter_results(
     device: str = AUTO,
     timeout_s: float | None = None,
     say: Callable[[str], object] = lambda line: None,
+    each_s: float | None = None,
 ) -> Iterator[CheckResult]:
     """The results of `check_reward` one at a time; wrong arguments raise before the first.
 
@@ -184,76 +175,38 @@ def iter_results(
         timeout_s: seconds for all checks together; None for no limit. A check that exceeds it, and
             all after it, fail.
         say: receiver of a line if the reward is slow.
+        each_s: seconds for each check; None for no limit. A check that exceeds it fails, and the
+            others run. If the first call of the reward exceeds it, all that need scores fail.
     """
     expected = dict(expected_failures or {})
     checks = choose_checks(only, expected)
     tested = prepare_reward(reward, prompt, device)
-    return _results(checks, tested, expected, timeout_s, say)
+    return _results(checks, tested, expected, TimeLimits(timeout_s, each_s), say)
 
 
 def _results(
     checks: Sequence[Check],
     tested: RewardUnderTest,
     expected: Mapping[str, str],
-    timeout_s: float | None,
+    limits: TimeLimits,
     say: Callable[[str], object],
 ) -> Iterator[CheckResult]:
-    started = time.monotonic()
-    timed = False
+    first: FirstCall | None = None
     names = {check.name for check in checks}
     for check in checks:
-        left = None if timeout_s is None else timeout_s - (time.monotonic() - started)
-        if check.needs == "scores" and not timed:
-            timed = True
-            if line := _slowness(tested, left):
-                say(line)
-            left = None if timeout_s is None else timeout_s - (time.monotonic() - started)
-        yield _within(left, timeout_s, check, tested, expected.get(check.name))
+        if check.needs == "scores" and first is None:
+            first = FirstCall(tested, say)
+            first.run(limits)
+        if first is not None and first.hangs:
+            yield CheckResult(check.name, "failed", limits.reason(), 0.0)
+            continue
+        run = partial(run_check, check, tested, expected.get(check.name))
+        yield limits.run(check.name, run)
         other = tested.fault_reported_by
         if other is not None and other not in names:  # a chosen check alone would be skipped
             names.add(other)
-            yield _within(left, timeout_s, all_checks()[other], tested, expected.get(other))
-
-
-def _slowness(tested: RewardUnderTest, left: float | None) -> str | None:
-    """A line about a slow reward; None for a fast one, or one that fails or exceeds the limit."""
-    if left is not None and left <= 0:
-        return None
-    from ddpo.rewards.check.global_state import preserved
-
-    try:
-        with preserved():
-            _ = tested.reward  # loading is no part of the time per image
-            begun = time.monotonic()
-            Background(lambda: tested.scores, "ddpo-check").result(left)
-    except INTERRUPTS:
-        raise
-    except BaseException:  # noqa: BLE001  # the checks report it
-        return None
-    seconds = (time.monotonic() - begun) / PROBES
-    if seconds < SLOW_S:
-        return None
-    need = duration(seconds * CALLED)
-    return f"takes {seconds:.1f} s per image; the checks need about {need}"
-
-
-def _within(
-    left: float | None,
-    timeout_s: float | None,
-    check: Check,
-    tested: RewardUnderTest,
-    expected: str | None,
-) -> CheckResult:
-    """The result of a check that must end in time; one that does not is left to its thread."""
-    if left is None:
-        return run_check(check, tested, expected)
-    text = f"not finished within the {timeout_s:g} s for all checks"
-    if left <= 0:
-        return CheckResult(check.name, "failed", text, 0.0)
-    try:
-        return Background(lambda: run_check(check, tested, expected), "ddpo-check").result(left)
-    except TimeoutError:
-        return CheckResult(check.name, "failed", text, left)
+            run = partial(run_check, all_checks()[other], tested, expected.get(other))
+            yield limits.run(other, run)
 
 
 def check_reward(

@@ -89,7 +89,7 @@ def _models(
         raise ValueError(f"it has {found} words, the tokenizer {words}")
     sizes.text_config.vocab_size = found
     renamed = {_renamed(name): tensor for name, tensor in state.items()}
-    with weights.without_loading_bar():
+    with without_loading_bars():
         model, report = Qwen2VLModel.from_pretrained(
             None,
             config=sizes,

@@ -23,15 +23,15 @@ from starlette.requests import ClientDisconnect
 
 import ddpo
 from ddpo.devices import processors
-from ddpo.errors import ConfigError, ImageError, RewardFailure, RewardUnavailable, one_line
+from ddpo.errors import ImageError, RewardFailure, RewardUnavailable, one_line
 from ddpo.io.atomic import printable
-from ddpo.io.http import is_loopback
 from ddpo.registry import nearest
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.serve import wire
 from ddpo.rewards.serve.budget import Budget
 from ddpo.rewards.serve.gather import CLOSE_SECONDS, Gatherer
 from ddpo.rewards.serve.guard import Guard
+from ddpo.rewards.serve.token import check_token
 from ddpo.rewards.serve.wire import (
     CALL_SECONDS,
     FLOAT_COST,
@@ -55,26 +55,6 @@ MOST_LINE: Final = 1000  # characters of an error
 
 T = TypeVar("T")
 log = logging.getLogger(LOGGER)
-
-
-def check_token(host: str, token: str | None) -> None:
-    """Refuses a host that other machines can reach without a token.
-
-    Raises:
-        ConfigError: The host is not loopback and there is no token, or the token cannot be sent in
-            a header.
-    """
-    if token is not None and (
-        not token or not token.isascii() or not token.isprintable() or token != token.strip()
-    ):
-        raise ConfigError(
-            "the token must be printable ASCII without spaces at its ends, and not empty"
-        )
-    if token is None and not is_loopback(host):
-        raise ConfigError(
-            f"--host {host} can be reached from other machines: "
-            "give a --token, or set DDPO_REWARD_TOKEN"
-        )
 
 
 def make_app(

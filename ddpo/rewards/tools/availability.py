@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from ddpo import weights
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.rewards.card import RewardCard, WeightFile
-from ddpo.rewards.hub_cache import hub_repository, snapshot
+from ddpo.rewards.hub_cache import hub_repository
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
@@ -35,6 +35,7 @@ __all__ = [
     "fetch_weight",
     "install_line",
     "missing_libraries",
+    "repository_folder",
     "weight_state",
 ]
 
@@ -177,8 +178,14 @@ def _hub_files(weight: WeightFile) -> list[str]:
 
 
 def _snapshot(weight: WeightFile) -> Path | None:
+    """The folder of a repository's revision in the hub's cache."""
     repository = hub_repository(weight)
-    return None if repository is None else snapshot(repository, weight.revision)
+    return None if repository is None else weights.hub_snapshot(repository, weight.revision)
+
+
+def repository_folder(weight: WeightFile) -> Path | None:
+    """The folder in the hub's cache of a weight that is a whole repository; None for others."""
+    return _snapshot(weight) if _kind(weight) == "repository" else None
 
 
 def _repository_state(weight: WeightFile) -> WeightState:

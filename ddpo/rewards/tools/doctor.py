@@ -21,11 +21,11 @@ from ddpo.rewards.zoo import rewards
 
 __all__ = ["STATES", "Diagnosis", "Status", "diagnose"]
 
-Status = Literal["ok", "missing extra", "import error", "bad card", "newer API", "claimed twice"]
+Status = Literal["ok", "extra missing", "import error", "bad card", "newer API", "claimed twice"]
 
 STATES: Final[tuple[Status, ...]] = (
     "ok",
-    "missing extra",
+    "extra missing",
     "import error",
     "bad card",
     "newer API",

@@ -73,7 +73,7 @@ def _load_failure(card: RewardCard, origin: str, error: BaseException) -> tuple[
     if isinstance(error, AttributeError) and module in sys.modules:
         return "bad card", f"its load={card.load!r} names nothing: {text}"
     if isinstance(error, ModuleNotFoundError) and install and text.endswith(install):
-        return "missing extra", text
+        return "extra missing", text
     return "import error", text
 
 

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from ddpo.errors import MissingResourceError, UserError, one_line
 from ddpo.io.atomic import write_text
+from ddpo.io.finite import finite
 from ddpo.trainer.monitoring.events import Event, GridSaved, IterationDone, Metrics, Started
 
 if TYPE_CHECKING:
@@ -220,7 +221,9 @@ def _plain(value: Any) -> str | int | float | bool:
     """A number or boolean as it is, a text without lone surrogates, anything else as JSON."""
     if isinstance(value, bool | int | float):
         return value
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False, default=str)
     return text.encode(errors="replace").decode()
 
 

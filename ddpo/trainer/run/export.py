@@ -8,14 +8,13 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import ConfigError, RunExistsError, UserError, one_line
+from ddpo.errors import ConfigError, UserError, one_line
 from ddpo.io.atomic import (
     atomic_folder,
-    check_folder_writable,
-    check_not_of_a_run,
     storing,
 )
 from ddpo.io.lock import owned_file
+from ddpo.io.new_folder import check_new_folder
 from ddpo.io.reading import reading
 from ddpo.policies import load_policy
 from ddpo.policies.base_model import BaseModel, layer_shapes, open_model
@@ -86,14 +85,11 @@ def _write_export(info: CheckpointInfo, to: Path, merge: bool) -> None:
             f"{info.folder} is of the model {info.model!r}, which diffusers cannot load: "
             f"its weights are {info.weights.name}"
         )
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise RunExistsError(f"{to} is not an empty folder: choose another --out")
-    check_not_of_a_run(to)
+    check_new_folder(to)
     whole = merge or info.kind == "full"
     if not whole:
         _check_lora_file(info)
     card = model_card(info, whole)
-    check_folder_writable(to.parent)
     pipeline = _pipeline(info) if whole else None
     with storing(to), atomic_folder(to) as temporary:
         if pipeline is not None:

@@ -40,6 +40,7 @@ from ddpo.io.atomic import (
     write_text,
 )
 from ddpo.io.fields import ListOf, MapOf, Real, shown
+from ddpo.io.finite import finite
 from ddpo.io.json_files import (
     JsonError,
     JsonLine,
@@ -287,7 +288,7 @@ class RunFolder:
             return
         path = self.path / "metrics.jsonl"
         with storing(path), path.open("a", encoding="utf-8") as file:
-            line = json.dumps(asdict(metrics)) + "\n"
+            line = json.dumps(finite(asdict(metrics)), allow_nan=False) + "\n"
             file.write(line)
             file.flush()
             sync_descriptor(file.fileno())
