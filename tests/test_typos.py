@@ -283,11 +283,9 @@ def test_an_option_with_other_weights_needs_those_alone(folder: Path) -> None:
     found = resolve("nsfw:model=owner/name")
     (other,) = missing_weights(found.card, found.options, found.origin)
     assert (other.source, other.revision) == ("owner/name", "main")
-    assert (
-        resolve("imagereward:checkpoint=./x.pt")
-        .missing_weights()[0]
-        .source.endswith("bert-base-uncased")
-    )
+    found = resolve("imagereward:checkpoint=./x.pt")
+    (vocabulary,) = missing_weights(found.card, found.options, found.origin)
+    assert vocabulary.source == "google-bert/bert-base-uncased"
 
 
 def test_the_replacing_options_are_those_of_the_cards() -> None:
