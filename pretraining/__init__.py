@@ -1,1 +1,1 @@
-"""Pretraining of the embedded model; not part of the installed package."""
+"""Pretraining of the embedded model and its judges; not part of the installed package."""
