@@ -9,25 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.device_words import check_device_name
-from ddpo.errors import CheckpointError, ConfigError, ImageError, MissingResourceError
+from ddpo.errors import CheckpointError, ImageError, MissingResourceError
 from ddpo.inputs.address import refuse_address
 
 if TYPE_CHECKING:
-    from ddpo.eval.inputs.checkpoints import NamedCheckpoint
-    from ddpo.eval.report.fail_if import Condition
     from ddpo.policies.checkpoints.folder import CheckpointInfo
     from ddpo.rewards.scoring.resolve import ResolvedReward
     from ddpo.trainer.config import TrainConfig
-    from ddpo.types import Prompt
 
 __all__ = [
     "check_checkpoint",
     "check_device_name",
-    "check_evaluation",
     "check_fetched",
     "check_model",
     "check_places",
-    "check_preferences",
     "check_prompt_list",
     "check_resumed",
     "check_reward",
@@ -86,23 +81,6 @@ def check_places(paths: Iterable[Path]) -> None:
         refuse_address(path)
         if not os.path.lexists(path.expanduser()) and not os.path.lexists(path):
             raise ImageError(f"{path}: no such file or folder")
-
-
-def check_preferences(name: str) -> None:
-    """Refuses a file of people's choices that does not exist or is no table.
-
-    Raises:
-        ConfigError: It does not, or is none.
-    """
-    from ddpo.inputs.tables import TABLES
-    from ddpo.io.atomic import named_path
-
-    path = named_path(name)
-    if not os.path.exists(path):
-        raise ConfigError(f"--preferences {name}: no such file; `ddpo label` writes one")
-    if not path.is_dir() and path.suffix.lower() not in TABLES:
-        known = ", ".join(TABLES)
-        raise ConfigError(f"--preferences {name}: a table of choices must be one of {known}")
 
 
 def check_prompt_list(name: str) -> None:
@@ -250,106 +228,3 @@ def check_trackers(names: Iterable[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             raise unknown_name("tracker", name, TRACKERS)
-
-
-def check_evaluation(options: dict[str, Any], conditions: Sequence[Condition] = ()) -> None:
-    """Checks the names of an evaluation: its models, rewards, prompts, device and conditions.
-
-    Args:
-        options: Fields of `EvalConfig` by name.
-        conditions: Conditions on the report.
-
-    Raises:
-        UserError: A name, file or folder cannot be found, or two options exclude each other.
-    """
-    from ddpo.eval.config import check_models_given
-
-    checkpoints: Sequence[str] = options.get("checkpoints") or ()
-    images: Sequence[str] = options.get("images") or ()
-    rewards: Sequence[str] = options.get("rewards") or ()
-    if options["leaks"] not in ("report", "drop"):
-        raise ConfigError(f"--leaks must be report or drop, got {options['leaks']!r}")
-    check_models_given(checkpoints, images, rewards)
-    check_device_name(options.get("device"))
-    _check_images(images)
-    for file in options.get("preferences") or ():
-        check_preferences(file)
-    for expression in rewards:
-        check_reward(expression)
-    for text in (*(options.get("prompts") or ()), options.get("trained_prompts") or ""):
-        if text and not os.path.exists(text):
-            check_prompt_list(text.rpartition("=")[2])
-    for expression in rewards:
-        check_fetched(named_in(expression))
-    if options.get("out") is not None:
-        from ddpo.io.atomic import check_folder_writable
-
-        check_folder_writable(options["out"])
-    if checkpoints:
-        _check_checkpoints(checkpoints, options, conditions)
-
-
-def _check_images(images: Sequence[str]) -> None:
-    """Checks that given images are those of a base model and of others.
-
-    Raises:
-        ConfigError: They are not, or one does not exist.
-    """
-    from ddpo.eval.inputs.models import BASE
-
-    named = []
-    for text in images:
-        name, equals, place = text.partition("=")
-        refuse_address(place)
-        if not equals or not name or not Path(place).exists():
-            raise ConfigError(
-                f"--images {text!r} is not NAME=FOLDER with an existing folder, table or archive"
-            )
-        named.append(name)
-    if named and (BASE not in named or len(named) < 2 or len(set(named)) < len(named)):
-        raise ConfigError(
-            "images are given as --images base=FOLDER --images NAME=FOLDER …, each name once"
-        )
-
-
-def _check_checkpoints(
-    checkpoints: Sequence[str], options: Mapping[str, Any], conditions: Sequence[Condition]
-) -> None:
-    """Finds the checkpoints, and checks their base models, rewards and prompt lists.
-
-    Raises:
-        UserError: One cannot be found, or a condition names an unknown prompt list.
-    """
-    from ddpo.eval.inputs.checkpoints import find_named
-
-    found = find_named(checkpoints, options.get("base"), options.get("trust") or ())
-    check_checkpoint(found[0].info)
-    for one in found:
-        if isinstance(reward := one.run.config.get("reward"), str):
-            check_fetched(named_in(reward))
-    if any(condition.split for condition in conditions):
-        _check_conditions(conditions, found, options)
-
-
-def _check_conditions(
-    conditions: Sequence[Condition], found: Sequence[NamedCheckpoint], options: Mapping[str, Any]
-) -> None:
-    """Checks the prompt lists that conditions name; models and rewards are checked by the plan."""
-    from ddpo.eval.inputs.splits import load_splits
-    from ddpo.prompts import load_prompts
-
-    trained: list[Prompt] | None = [prompt for one in found for prompt in one.run.trained or ()]
-    if options.get("trained_prompts"):
-        trained = list(load_prompts(options["trained_prompts"]).prompts)
-    elif any(one.run.trained is None for one in found):
-        trained = None
-    splits = load_splits(
-        options.get("prompts") or (),
-        trained,
-        model=found[0].info.model,
-        leaks=options["leaks"],
-        limit=options.get("limit"),
-    )
-    names = [split.name for split, _ in splits]
-    for condition in conditions:
-        condition.check([condition.model], names, [condition.reward])

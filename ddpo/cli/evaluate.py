@@ -8,7 +8,7 @@ import typer
 
 from ddpo.cli.commands import examples, renamed
 from ddpo.cli.console import echo, new_console, note_console, quiet_libraries
-from ddpo.cli.early import check_evaluation
+from ddpo.cli.early_evaluation import check_evaluation
 from ddpo.cli.evaluation_display import announce, print_outcome, run_with_progress
 from ddpo.cli.evaluation_options import (
     Base,

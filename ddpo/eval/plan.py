@@ -19,6 +19,7 @@ from ddpo.eval.inputs.image_folders import (
     check_paired,
     find_images,
     leftover_split,
+    named_folder,
     without_prompts,
 )
 from ddpo.eval.inputs.judgements import JudgementFile, find_judgements
@@ -32,7 +33,6 @@ from ddpo.eval.inputs.rewards import (
 from ddpo.eval.inputs.runs import nested
 from ddpo.eval.inputs.splits import Split, SplitFacts, load_splits, numbered_lists
 from ddpo.eval.plan_notes import SAMPLED, checkpoint_notes
-from ddpo.inputs.address import refuse_address
 from ddpo.policies.family import default_dtype, sampler_defaults
 from ddpo.policies.sampler import SamplerSettings
 from ddpo.prompts import load_prompts
@@ -252,7 +252,7 @@ def _folders_and_splits(
     config: EvalConfig,
 ) -> tuple[tuple[ImageFolder, ...], tuple[Split, ...], tuple[SplitFacts, ...]]:
     """The given folders, the base model's first, and the splits of their prompts."""
-    named = dict(_named_folder(text) for text in config.images)
+    named = dict(named_folder(text) for text in config.images)
     if len(named) < len(config.images) or BASE not in named or len(named) < 2:
         raise ConfigError(
             "images are given as --images base=FOLDER --images NAME=FOLDER …, each name once"
@@ -282,16 +282,6 @@ def _folders_and_splits(
         source = "the folders of images"
         split_facts.append(SplitFacts(left.name, left.role, source, len(left.prompts), ()))
     return tuple(folders), tuple(splits), tuple(split_facts)
-
-
-def _named_folder(text: str) -> tuple[str, Path]:
-    name, equals, folder = text.partition("=")
-    refuse_address(folder)
-    if not equals or not name or not Path(folder).exists():
-        raise ConfigError(
-            f"--images {text!r} is not NAME=FOLDER with an existing folder, table or archive"
-        )
-    return name, Path(folder)
 
 
 def _folder_facts(folder: ImageFolder, rewards: Sequence[PlannedReward], seeds: int) -> ModelFacts:
