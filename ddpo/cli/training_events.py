@@ -22,6 +22,7 @@ NAMES: Final[dict[str, str]] = {
     "IterationDone": "iteration",
     "GridSaved": "grid",
     "Checkpointed": "checkpoint",
+    "Stopped": "early_stop",
 }
 """Name of each event by its class; `Progress` within an iteration is left out."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from ddpo.cli.app import app
+from ddpo.cli.training_events import NAMES
 from ddpo.errors import ConfigError
 from ddpo.trainer import TrainConfig, config_from_dict
 from ddpo.trainer.loop import resume, train
@@ -213,3 +214,15 @@ def test_the_command_line_names_the_reason_and_the_best_checkpoint(
     assert done.exit_code == 0, done.output
     assert "Stopped after iteration" in done.output
     assert f"Next: ddpo eval --checkpoint {tmp_path / 'run' / 'best'}" in done.output
+    words[words.index(str(tmp_path / "run"))] = str(tmp_path / "other")
+    lines = CliRunner().invoke(app, [*words, "--json"]).stdout.splitlines()
+    *_, early, finished = (json.loads(line) for line in lines)
+    note = json.loads((tmp_path / "other" / "stopped.json").read_text())
+    assert early == {"event": "early_stop"} | {name: note[name] for name in early if name in note}
+    assert early["best"] == note["best"]
+    assert finished["event"] == "finished"
+
+
+def test_every_event_has_a_name_in_json_but_progress() -> None:
+    classes = {one.__name__ for one in get_args(Event)}
+    assert classes - set(NAMES) == {"Progress"}
