@@ -249,7 +249,7 @@ def test_the_command_gives_the_same_settings(
         raise typer.Exit
 
     monkeypatch.setattr(plan_module, "plan", stop)
-    monkeypatch.setattr("ddpo.cli.evaluate.check_evaluation", lambda options: None)
+    monkeypatch.setattr("ddpo.cli.evaluate.check_evaluation", lambda options, conditions: None)
     words = shlex.split(command_line(config))
     assert words[0] == "ddpo"
     typer.main.get_command(app).main(words[1:], standalone_mode=False)
