@@ -74,9 +74,9 @@ EXCEPTIONS = {
     "thumbnails.py": INTO_MEMORY,
     "trainer/run/checkpoints.py": REMOVES,
     "trainer/run/export.py": INTO_ATOMIC,
-    "trainer/run/divergence.py": REMOVES,
+    "trainer/run/ending_note.py": REMOVES,
     "trainer/run/folder.py": "appends to metrics.jsonl and syncs it; removes remains of a kill",
-    "trainer/run/stopping.py": "appends to held_out.jsonl and syncs it; removes a note",
+    "trainer/run/stopping.py": "appends to held_out.jsonl and syncs it",
     "trainer/run/unfinished.py": REMOVES,
     "weights.py": "removes what a killed download left",
 }

@@ -5,13 +5,11 @@ Resumed, such a run would end there again, so that a reader of its folder should
 
 from __future__ import annotations
 
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ddpo.errors import StorageFailure, TrainingDiverged, one_line
-from ddpo.io.atomic import storing, write_json
+from ddpo.errors import TrainingDiverged, one_line
+from ddpo.trainer.run.ending_note import remove_note, write_note
 
 __all__ = ["DIVERGENCE_FILE", "forget_divergence", "note_divergence"]
 
@@ -21,10 +19,7 @@ DIVERGENCE_FILE: Final = "diverged.json"
 def note_divergence(run: Path, error: TrainingDiverged) -> None:
     """Writes the reason into a run folder with finished iterations, as far as possible."""
     if (run / "metrics.jsonl").exists():
-        note = {"reason": one_line(error), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        path = run / DIVERGENCE_FILE
-        with suppress(StorageFailure), storing(path):
-            write_json(path, note)
+        write_note(run / DIVERGENCE_FILE, reason=one_line(error))
 
 
 def forget_divergence(run: Path) -> None:
@@ -33,4 +28,4 @@ def forget_divergence(run: Path) -> None:
     Raises:
         OSError: it cannot be removed.
     """
-    (run / DIVERGENCE_FILE).unlink(missing_ok=True)
+    remove_note(run / DIVERGENCE_FILE)

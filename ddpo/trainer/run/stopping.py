@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import ConfigError, StorageFailure
-from ddpo.io.atomic import storing, write_json, write_text
+from ddpo.errors import ConfigError
+from ddpo.io.atomic import storing, write_text
 from ddpo.io.fields import COUNT, Fields, ListOf, Maybe
 from ddpo.io.json_files import json_lines, warn_of_damage
 from ddpo.io.sync import sync_descriptor, sync_folder
 from ddpo.stats.estimate import Estimate, clustered_mean
 from ddpo.text import count
+from ddpo.trainer.run.ending_note import remove_note, write_note
 
 __all__ = [
     "HELD_OUT_FILE",
@@ -182,15 +181,7 @@ def cut_scores(run: Path, iteration: int) -> None:
 
 def note_stop(run: Path, fall: Fall) -> None:
     """Writes `stopped.json`, with the reason why a run ended early, as far as possible."""
-    note = {
-        "iteration": fall.iteration,
-        "best": fall.best,
-        "reason": fall.text,
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    path = run / STOP_FILE
-    with suppress(StorageFailure), storing(path):
-        write_json(path, note)
+    write_note(run / STOP_FILE, iteration=fall.iteration, best=fall.best, reason=fall.text)
 
 
 def forget_stop(run: Path) -> None:
@@ -199,7 +190,7 @@ def forget_stop(run: Path) -> None:
     Raises:
         OSError: it cannot be removed.
     """
-    (run / STOP_FILE).unlink(missing_ok=True)
+    remove_note(run / STOP_FILE)
 
 
 def check_not_stopped(run: Path, rule: str, patience: int, done: int) -> None:
