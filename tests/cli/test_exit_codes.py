@@ -55,6 +55,12 @@ class Wrong:
 """
 
 
+def _in_foreground() -> None:
+    """Signals end this process, also where tests run in the background under nohup."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class World:
     """A folder with images, rewards and a run; commands are run in it.
@@ -86,7 +92,7 @@ class World:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=_in_foreground,
         )
 
     def stopped(self, line: str, sign: str, number: signal.Signals = signal.SIGINT) -> int:

@@ -18,6 +18,7 @@ from ddpo.doctor.random_policies import SD15, SDXL, TINY, PolicySize, write_mode
 from ddpo.doctor.workload import TINY as WORK
 from ddpo.doctor.workload import run_config
 from ddpo.policies import load_policy
+from ddpo.policies.conditioning import Conditioning
 from ddpo.trainer.adapted import adapted_policy
 
 
@@ -78,7 +79,10 @@ def test_the_same_weights_every_time_and_finite_images(name: str, dtype: str) ->
     with torch.no_grad():
         output = first.predict(latents, torch.tensor([10, 900]), conditioning)
     assert 0.01 < float(output.std()) < 10
-    assert not torch.equal(conditioning[0], conditioning[1])
+    hidden = (
+        conditioning.parts["hidden"] if isinstance(conditioning, Conditioning) else conditioning
+    )
+    assert not torch.equal(hidden[0], hidden[1])
     pixels = first.decode(latents)
     assert pixels.shape == (2, 3, 16, 16)
     assert bool(torch.isfinite(pixels).all())

@@ -193,6 +193,12 @@ def shards(place: Path) -> Read:
     return lambda file: (weight_files(file.parent), layer_shapes(str(place / "model")))
 
 
+def fetched_shards(place: Path) -> Read:
+    from ddpo.rewards.tools.needed_weights import _has_weights
+
+    return lambda file: _has_weights(file.parent)
+
+
 def run_facts(place: Path) -> Read:
     from ddpo.eval.inputs.runs import read_run
 

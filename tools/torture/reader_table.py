@@ -23,6 +23,8 @@ EXEMPT = {
     "ddpo/policies/emoji/vocabulary.py": "a file of the package",
     "ddpo/doctor/random_policies.py": "a file of the package",
     "ddpo/trainer/config.py": "its own text",
+    "ddpo/trainer/check.py": "its own text",
+    "ddpo/cli/training_events.py": "its own text",
     "ddpo/trainer/run/manifest.py": "its own text",
     "ddpo/rewards/models/imagereward.py": "a config beside weights whose SHA-256 is known",
     "ddpo/rewards/models/nsfw.py": "a config beside weights that transformers reads",
@@ -161,6 +163,13 @@ READERS: tuple[Reader, ...] = (
         calls.model,
     ),
     Reader("config of a model", (), "model/unet/config.json", damaged_json, calls.model),
+    Reader(
+        "index of fetched shards",
+        ("ddpo/rewards/tools/needed_weights.py",),
+        "model/unet/diffusion_pytorch_model.safetensors.index.json",
+        damaged_json,
+        calls.fetched_shards,
+    ),
     Reader(
         "index of shards",
         ("ddpo/policies/model_files.py",),

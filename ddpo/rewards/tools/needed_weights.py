@@ -145,10 +145,10 @@ def _has_weights(folder: Path) -> bool:
     """True if a snapshot holds a whole file of weights, or all shards that its indices name."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     indices = [path for path in files if path.name.endswith(INDEX)]
-    shards = {index.with_name(name) for index in indices for name in _shards(index)}
+    shards = {index.parent / name for index in indices for name in _shards(index)}
     if any(path.suffix in WEIGHTS and path not in shards for path in files):
         return True
-    return bool(shards) and all(path.is_file() for path in shards)
+    return bool(shards) and all(map(os.path.isfile, shards))
 
 
 def _shards(index: Path) -> set[str]:
