@@ -34,7 +34,8 @@ NO_SCORE: Final = "the reward function returned None"
 LARGEST_FLOAT32: Final = 3.4028234e38
 AS_ARRAY: Final = (
     "images are NumPy arrays here, uint8 [batch, height, width, 3]: use Image.fromarray(image) for "
-    "each image; for a tensor as in other trainers begin with `images = torch.tensor(images).permute(0, 3, 1, 2) / 255`"
+    "each image; for a tensor as in other trainers begin with "
+    "`images = torch.tensor(images).permute(0, 3, 1, 2) / 255`"
 )
 
 
