@@ -26,6 +26,7 @@ __all__ = [
     "check_prompt_list",
     "check_resumed",
     "check_reward",
+    "check_reward_weights",
     "check_settings",
     "check_trackers",
     "check_training",
@@ -145,7 +146,7 @@ def check_run_folder(path: Path) -> None:
         raise CheckpointError(f"{path} is not a run folder: it has no config.json")
 
 
-def check_training(layers: Layers, out: Path, trackers: Sequence[str]) -> None:
+def check_training(layers: Layers, out: Path, trackers: Sequence[str]) -> TrainConfig:
     """Checks the settings and names of a new run, in the order in which a run uses them.
 
     Raises:
@@ -165,6 +166,15 @@ def check_training(layers: Layers, out: Path, trackers: Sequence[str]) -> None:
 
     config = written_config(layers)
     check_settings(config)
+    return config
+
+
+def check_reward_weights(config: TrainConfig) -> None:
+    """Checks that the weights of a run's rewards are here, or can be fetched.
+
+    Raises:
+        MissingResourceError: They are not.
+    """
     for expression in filter(None, (config.reward, config.held_out)):
         check_fetched(named_in(expression))
 
@@ -203,8 +213,7 @@ def check_resumed(folder: Path, requested: Mapping[str, Any], trust: Iterable[st
         config, _ = merged_config(run, others)
         check_named(run, config, model, requested, trust)
     check_device_name(config.device)
-    for expression in filter(None, (config.reward, config.held_out)):
-        check_fetched(named_in(expression))
+    check_reward_weights(config)
 
 
 def named_in(expression: str) -> list[ResolvedReward]:

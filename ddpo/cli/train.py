@@ -7,7 +7,13 @@ from typing import Any
 
 from ddpo.cli.commands import examples
 from ddpo.cli.console import echo, print_json, quiet_libraries
-from ddpo.cli.early import check_resumed, check_settings, check_trackers, check_training
+from ddpo.cli.early import (
+    check_resumed,
+    check_reward_weights,
+    check_settings,
+    check_trackers,
+    check_training,
+)
 from ddpo.cli.options import Trust
 from ddpo.cli.training_options import (
     Algorithm,
@@ -123,7 +129,7 @@ def _resume(
 
 
 def _train(folder: Path, layers: Layers, track: list[str], as_json: bool) -> None:
-    check_training(layers, folder, track)
+    check_reward_weights(check_training(layers, folder, track))
     trackers = _checked_trackers(track)
     quiet_libraries()
     from ddpo.trainer import train

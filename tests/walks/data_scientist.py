@@ -79,7 +79,7 @@ LOOKS: Final = {
     ("docs/python.md", "Rewards"): REWARDS,
     ("docs/python.md", "Tables of scores"): TABLES,
     ("docs/python.md", "Train and evaluate"): TRAINED + REPORT,
-    ("README.md", "From Python"): README,
+    ("README.md", "Python and notebook"): README,
 }
 """Page and section → the cell after it."""
 
