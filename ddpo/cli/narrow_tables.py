@@ -15,7 +15,6 @@ __all__ = ["fits", "stacked"]
 
 READABLE: Final = 12  # columns of a cell that may wrap
 LONGEST_LABEL: Final = 32  # columns of a label that must stay on its line
-GAP: Final = 3  # columns between two cells, at most
 INDENT: Final = 2
 
 
@@ -30,7 +29,13 @@ def fits(table: Table, console: Console, options: ConsoleOptions) -> bool:
         _width(column, console, options, is_label=place == 0)
         for place, column in enumerate(table.columns)
     ]
-    return sum(widths) + GAP * (len(widths) - 1) <= options.max_width
+    return sum(widths) + _gap(table) * (len(widths) - 1) <= options.max_width
+
+
+def _gap(table: Table) -> int:
+    """The columns between two cells: the padding of both, and a line or space of the frame."""
+    _, right, _, left = table.padding
+    return right + left + (table.box is not None)
 
 
 def _width(column: Column, console: Console, options: ConsoleOptions, *, is_label: bool) -> int:
