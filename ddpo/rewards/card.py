@@ -30,6 +30,15 @@ __all__ = [
 API_VERSION = 1
 """Version of the card's fields and of the `Reward` protocol; a card for a newer one is refused."""
 
+LATER_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "aesthetic": ("model",),
+    "clip_score": ("model",),
+}
+"""Options that came to a card without a new version, because no score changes at their default.
+
+At the default they enter no fingerprint, so that older scores stay valid.
+"""
+
 CALLS: Final = Range(low=0, high=1000, whole=True)
 BATCH_OR_ZERO: Final = Range(low=0, high=BILLION, whole=True)
 
@@ -241,6 +250,7 @@ class RewardCard:
         settled = {
             name: defaults.get(name) if name in PLACEMENT else shown_value(name, value)
             for name, value in (options or {}).items()
+            if value != defaults.get(name) or name not in LATER_OPTIONS.get(self.id, ())
         }
         weights = [asdict(weight) for weight in self.weights]
         parts = [

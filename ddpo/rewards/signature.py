@@ -10,6 +10,7 @@ from ddpo.devices import AUTO, accelerator
 from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.code import files_digest
 from ddpo.rewards.hub_cache import floating_commits
+from ddpo.rewards.spec import EMBEDDED_OPTION
 from ddpo.text import shown_value
 from ddpo.user_code import source_digest
 
@@ -78,7 +79,8 @@ def identity(
     parts = {name: value for name, value in _parts(card, options, origin).items() if name != "ddpo"}
     if source := _source(card, origin):
         parts["source"] = source
-    if files := files_digest((options or {}).values()):
+    places = [option[1] for option in (options or {}).items() if option != EMBEDDED_OPTION]
+    if files := files_digest(places):
         parts["files"] = files
     if commits := floating_commits(card, options or {}):
         parts["commits"] = "+".join(f"{name}@{commit}" for name, commit in commits.items())

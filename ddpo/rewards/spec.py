@@ -24,6 +24,7 @@ from ddpo.text import shown_value, without_secrets
 
 __all__ = [
     "COMBINATIONS",
+    "EMBEDDED_OPTION",
     "LARGEST",
     "STEPS",
     "TOKEN_VARIABLE",
@@ -56,6 +57,8 @@ PATH_START: Final = re.compile(r"\.{0,2}[/\\]|~|[A-Za-z]:[\\/]")
 PYTHON_PATH: Final = re.compile(r".*?\.py(?=:|\s*$)", re.DOTALL)
 NO_PATHS: Final = ("device", "dtype", "clamp")
 """Options whose values are never files, whatever the current folder holds."""
+EMBEDDED_OPTION: Final = ("model", "emoji")
+"""Option and value of the embedded variants, which win over a file of that name."""
 
 LARGEST: Final = 1e12
 """Largest weight and bound of a score; sums of scores must stay numbers of float32."""
@@ -240,6 +243,8 @@ def _replace_in_term(text: str, place: Callable[[str], str | None]) -> str:
 
 def _replace_in_option(text: str, place: Callable[[str], str | None]) -> str:
     name, equals, value = text.partition("=")
+    if (name.strip(), value.strip().partition(":")[0]) == EMBEDDED_OPTION:
+        return text
     if name.strip() in NO_PATHS or not value.strip() or re.fullmatch(NUMBER, value.strip()):
         return text
     if (other := place(value.strip())) is not None:

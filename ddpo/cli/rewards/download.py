@@ -32,6 +32,7 @@ def download_command(
 ) -> None:
     """Fetch and verify the weights of rewards; downloads from the hub resume."""
 
+    from ddpo.rewards.cards.embedded import embedded_name, is_embedded
     from ddpo.rewards.tools.availability import check_space_for, weight_state
     from ddpo.rewards.zoo import resolve
 
@@ -46,6 +47,9 @@ def download_command(
             console.print(
                 f"{escape(card.id)} needs no weights: nothing to download", soft_wrap=True
             )
+        elif is_embedded(card):
+            name = escape(embedded_name(card.id))
+            console.print(f"{name}: its weights are in ddpo, nothing to download", soft_wrap=True)
         fetched += [_fetch(state, card.id, console) for state in found]
     if as_json:
         print_json(fetched)

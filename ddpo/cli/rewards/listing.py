@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ddpo.doctor.reward_states import RewardState
     from ddpo.rewards.card import RewardCard
 
+Row = tuple[str, "RewardCard", str]
+"""Expression, card and origin of a reward."""
+
 
 @examples(
     "ddpo rewards list",
@@ -39,13 +42,19 @@ def list_command(
 
     cards, failures = rewards.available()
     shown = _chosen(
-        [(card, rewards.origin(name)) for name, card in cards.items()], family, available
+        [
+            (name, card, rewards.origin(id))
+            for id, own in cards.items()
+            for name, card in _variants(id, own, rewards.origin(id)).items()
+        ],
+        family,
+        available,
     )
-    states = {card.id: reward_state(card.id, card, origin) for card, origin in shown}
+    states = {name: reward_state(name, card, origin) for name, card, origin in shown}
     if as_json:
         records: list[dict[str, Any]] = [
-            {**card.to_dict(), "origin": origin, "state": states[card.id].state}
-            for card, origin in shown
+            {**card.to_dict(), "id": name, "origin": origin, "state": states[name].state}
+            for name, card, origin in shown
         ]
         records += [
             {"id": name, "origin": rewards.origin(name), "state": "broken", "broken": str(error)}
@@ -56,44 +65,52 @@ def list_command(
 
     console = new_console()
     console.print(_list_table(shown, states))
-    if len(shown) < len(cards):
-        console.print(f"{len(shown)} of {len(cards)} rewards")
+    ids = {card.id for _, card, _ in shown}
+    if len(ids) < len(cards):
+        console.print(f"{len(ids)} of {len(cards)} rewards")
     for error in failures.values():
         console.print(f"[red]broken[/red]  {escape(str(error))}", soft_wrap=True)
 
 
-def _chosen(
-    cards: list[tuple[RewardCard, str]], family: str | None, available: bool
-) -> list[tuple[RewardCard, str]]:
+def _variants(id: str, card: RewardCard, origin: str) -> dict[str, RewardCard]:
+    """A reward and its embedded variant, by the expression that chooses each."""
+    from ddpo.rewards.cards.embedded import EMBEDDED_REWARDS, embedded_card, embedded_name
+
+    if origin != "ddpo" or id not in EMBEDDED_REWARDS:
+        return {id: card}
+    return {id: card, embedded_name(id): embedded_card(card)}
+
+
+def _chosen(rows: list[Row], family: str | None, available: bool) -> list[Row]:
     if family is not None:
         from ddpo.registry import unknown_name
 
-        families = {card.family for card, _ in cards}
+        families = {card.family for _, card, _ in rows}
         if family not in families:
             raise unknown_name("family", family, families)
-        cards = [(card, origin) for card, origin in cards if card.family == family]
+        rows = [row for row in rows if row[1].family == family]
     if available:
         from ddpo.rewards.tools.availability import availability
 
-        cards = [(card, origin) for card, origin in cards if availability(card, origin).complete]
-    return cards
+        rows = [row for row in rows if availability(row[1], row[2]).complete]
+    return rows
 
 
-def _list_table(cards: list[tuple[RewardCard, str]], states: Mapping[str, RewardState]) -> Table:
+def _list_table(rows: list[Row], states: Mapping[str, RewardState]) -> Table:
     table = simple_table()
     table.add_column("reward", no_wrap=True, style="bold")
     table.add_column("state", no_wrap=True)
     table.add_column("measures", ratio=3)
     table.add_column("unit", ratio=2)
     table.add_column("needs", ratio=1)
-    with_origin = any(origin != "ddpo" for _, origin in cards)
+    with_origin = any(origin != "ddpo" for _, _, origin in rows)
     if with_origin:
         table.add_column("from", ratio=1)
-    for card, origin in cards:
-        state = states[card.id].state
+    for name, card, origin in rows:
+        state = states[name].state
         color = "green" if state == "ready" else "yellow"
         cells = [
-            card.id,
+            name,
             f"[{color}]{state}[/{color}]",
             escape(card.summary),
             escape(card.unit),

@@ -90,10 +90,28 @@ def _facts(found: ResolvedReward, here: Availability) -> list[Fact]:
         ("paper", card.paper or "none"),
         ("lineage", ", ".join(card.lineage) or "none"),
         *_weight_facts(here),
+        *_embedded_facts(card),
         *[("option", f"{option.name}={option.default}   {option.help}") for option in card.options],
         *_golden_facts(card),
         ("signature", found.signature),
     ]
+
+
+def _embedded_facts(card: RewardCard) -> list[Fact]:
+    """The expression of the small variant that comes with the package."""
+    from ddpo.rewards.cards.embedded import (
+        EMBEDDED_REWARDS,
+        embedded_card,
+        embedded_name,
+        is_embedded,
+    )
+
+    if card.id not in EMBEDDED_REWARDS or is_embedded(card):
+        return []
+    small = embedded_card(card)
+    size = sum(weight.megabytes for weight in small.weights)
+    text = f"{embedded_name(card.id)}   {size:.2g} MB, part of ddpo: {small.summary}"
+    return [("embedded", text)]
 
 
 def _score_facts(card: RewardCard) -> list[Fact]:

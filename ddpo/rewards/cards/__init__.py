@@ -10,6 +10,7 @@ from typing import Final
 from ddpo.rewards.card import RewardCard, RewardOption, WeightFile
 from ddpo.rewards.cards.clip import CLIP_CARDS, CLIP_L14, LAION_V2_HEAD
 from ddpo.rewards.cards.diversity import DIVERSITY_CARDS
+from ddpo.rewards.cards.embedded import FOR_OPTIONS, embedded_option
 from ddpo.rewards.cards.guard import GUARD_CARDS
 from ddpo.rewards.cards.open_clip import OPEN_CLIP
 from ddpo.rewards.cards.pixels import DDPO_PAPER, PIXEL_CARDS
@@ -37,6 +38,7 @@ _CARDS: Final = (
         summary="BERTScore recall of the prompt in LLaVA's description of the image; "
         "LLaVA runs locally or on a server",
         load="ddpo.rewards.models.alignment:Alignment",
+        for_options=FOR_OPTIONS,
         family="vlm",
         flaws="counts and small text are misread; cartoon-like images are described more readily; "
         "an image that spells the prompt scores high; a server may round differently from day to "
@@ -67,11 +69,9 @@ _CARDS: Final = (
             RewardOption("scorer", DEBERTA.source, "folder or hub id of the BERTScore encoder"),
             RewardOption("layer", 40, "encoder layer whose hidden states are compared"),
             RewardOption("device", "cpu", "torch device of the local models"),
-            RewardOption(
-                "model",
-                None,
-                "name of the model on the server; by default the first that it lists, "
-                "and scores are then not cached",
+            embedded_option(
+                "with a server, the name of its model; by default the first that it lists, "
+                "and scores are then not cached"
             ),
             RewardOption("timeout", 120.0, "time limit of an answer by a server, seconds"),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ddpo.rewards.card import RewardCard, RewardOption, WeightFile
+from ddpo.rewards.cards.embedded import FOR_OPTIONS, TOWERS, embedded_option
 
 __all__ = [
     "CLIP_B32",
@@ -88,7 +89,6 @@ L14_OPTIONS: Final = (
     RewardOption("device", "cpu", "torch device of the CLIP encoder"),
     DTYPE,
 )
-TOWER_OPTION: Final = "ddpo.rewards.models.aesthetic:card_for_options"
 
 CLIP_CARDS: Final = (
     RewardCard(
@@ -97,7 +97,7 @@ CLIP_CARDS: Final = (
         summary="LAION aesthetic predictor v2 on CLIP ViT-L/14: "
         "how people rated images that look like this",
         load="ddpo.rewards.models.aesthetic:Aesthetic",
-        for_options=TOWER_OPTION,
+        for_options=FOR_OPTIONS,
         family="clip",
         flaws="ignores the prompt; drifts to painterly, centred, soft-lit portraits; "
         "one direction in CLIP space, so adversarial textures reach it; "
@@ -123,6 +123,7 @@ CLIP_CARDS: Final = (
                 "local copy of sac+logos+ava1-l14-linearMSE.pth; verified by its SHA-256",
             ),
             *L14_OPTIONS,
+            embedded_option(),
         ),
     ),
     RewardCard(
@@ -131,7 +132,7 @@ CLIP_CARDS: Final = (
         summary="LAION aesthetic predictor v1 on CLIP ViT-L/14: "
         "a cheap second opinion on `aesthetic`",
         load="ddpo.rewards.models.aesthetic:AestheticV1",
-        for_options=TOWER_OPTION,
+        for_options=TOWERS,
         family="clip",
         flaws="ignores the prompt; one direction in CLIP space, so adversarial textures reach it; "
         "shares its encoder with `aesthetic` and is not independent of it, "
@@ -162,6 +163,7 @@ CLIP_CARDS: Final = (
         summary="CLIPScore: cosine of the image and 'A photo depicts PROMPT' in CLIP ViT-B/32, "
         "times 2.5, at least 0",
         load="ddpo.rewards.models.clip_score:ClipScore",
+        for_options=FOR_OPTIONS,
         family="clip",
         flaws="blind to counts, word order and who does what to whom; "
         "an image that spells the prompt scores high; "
@@ -190,6 +192,7 @@ CLIP_CARDS: Final = (
             ),
             RewardOption("device", "cpu", "torch device of both encoders"),
             DTYPE,
+            embedded_option(),
         ),
     ),
     RewardCard(

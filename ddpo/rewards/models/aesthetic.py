@@ -12,18 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
 
 from ddpo import weights
 from ddpo.errors import ConfigError, MissingResourceError
+from ddpo.io.json_files import read_foreign_json
 from ddpo.rewards.card import RewardCard, WeightFile
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.clip import CLIP_L14, LAION_V1_HEAD, LAION_V2_HEAD
 from ddpo.rewards.models.clip_pixels import SIDE, prepared, preprocess
-from ddpo.rewards.models.laion_head import collapse_head, head_scores
+from ddpo.rewards.models.embedded_judges import judge_folder
+from ddpo.rewards.models.laion_head import collapse_head, head_scores, read_head
 from ddpo.rewards.models.onednn_linear import pack_linears
 from ddpo.rewards.models.open_clip import load_model, open_clip_encoder
 from ddpo.rewards.models.open_clip_model import OpenClipSource
@@ -47,6 +49,17 @@ __all__ = [
     "load_linear_head",
     "preprocess",
 ]
+
+
+VISION_SIZES: Final = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "patch_size",
+    "hidden_act",
+)
+"""Fields of a CLIP's `vision_config` that `image_encoder` takes."""
 
 
 def load_head(path: str | None) -> tuple[Tensor, Tensor]:
@@ -157,11 +170,28 @@ def clip_embeddings(
     return embed
 
 
+def load_embedded_head(reward: str) -> tuple[Tensor, Tensor]:
+    """The embedded head: w float32 `[112]` and b float32 `[]`; raises as `judge_folder`."""
+    return read_head(judge_folder("aesthetic_head") / "head.safetensors", reward)
+
+
+def load_embedded_clip() -> CLIPVisionModelWithProjection:
+    """The image encoder of the embedded CLIP, float32; raises as `judge_folder`."""
+    from safetensors.torch import load_file
+
+    folder = judge_folder("dual_encoder")
+    sizes = read_foreign_json(folder / "config.json", error=MissingResourceError)
+    vision = {name: sizes["vision_config"][name] for name in VISION_SIZES}
+    return image_encoder(
+        load_file(folder / "model.safetensors"), projection_dim=sizes["projection_dim"], **vision
+    )
+
+
 def _name(reward: str, what: str, weight: WeightFile) -> str:
     return f"reward '{reward}' needs {what} ({weight.megabytes:g} MB, {weight.licence}), which"
 
 
-def card_for_options(card: RewardCard, options: Mapping[str, Any]) -> RewardCard:
+def card_for_tower(card: RewardCard, options: Mapping[str, Any]) -> RewardCard:
     """The card with the weights and libraries of the package that runs the encoder.
 
     Raises:
@@ -202,9 +232,10 @@ class Aesthetic:
         tower: package that runs the CLIP encoder, "transformers" or "open_clip".
         device: torch device of the CLIP encoder.
         dtype: precision of the CLIP encoder, "float32" or "bfloat16"; the head is float64.
+        model: "emoji" for the embedded head and CLIP; None for LAION's.
 
     Raises:
-        ConfigError: The package or dtype is not known.
+        ConfigError: The package, dtype or model is not known.
         MissingResourceError: Weights are missing. The head, which is smaller, is looked for first.
     """
 
@@ -217,11 +248,20 @@ class Aesthetic:
         tower: str = "transformers",
         device: str = "cpu",
         dtype: str = "float32",
+        model: str | None = None,
     ) -> None:
         kind = encoder_dtype(self.card.id, dtype)
-        options = {"head": head, "clip": clip, "tower": tower, "device": device, "dtype": dtype}
+        options = {
+            "head": head,
+            "clip": clip,
+            "tower": tower,
+            "device": device,
+            "dtype": dtype,
+            "model": model,
+        }
         self.card = card_for(self.card, options, "ddpo")
-        self._weight, self._bias = (part.to(device) for part in self._load_head(head))
+        loaded = self._load_head(head) if model is None else load_embedded_head(self.card.id)
+        self._weight, self._bias = (part.to(device) for part in loaded)
         if tower == "open_clip":
             source = _open_clip_source(self.card.id, tower, clip)
             self._encoder = open_clip_encoder(
@@ -229,9 +269,11 @@ class Aesthetic:
             )
             return
         name = self.card.backbone if kind == torch.float32 else f"{self.card.backbone}, {dtype}"
-        self._encoder = shared_encoder(
-            name, device, lambda: clip_embeddings(load_clip(clip, self.card.id), device, kind)
-        )
+
+        def load() -> CLIPVisionModelWithProjection:
+            return load_clip(clip, self.card.id) if model is None else load_embedded_clip()
+
+        self._encoder = shared_encoder(name, device, lambda: clip_embeddings(load(), device, kind))
 
     def _load_head(self, path: str | None) -> tuple[Tensor, Tensor]:
         return load_head(path)
@@ -246,9 +288,19 @@ class Aesthetic:
 
 
 class AestheticV1(Aesthetic):
-    """Predicted mean rating of an image by the predictor v1; arguments as in `Aesthetic`."""
+    """Predicted mean rating by the predictor v1; arguments as in `Aesthetic`, without `model`."""
 
     card = CARDS["aesthetic_v1"]
+
+    def __init__(
+        self,
+        head: str | None = None,
+        clip: str | None = None,
+        tower: str = "transformers",
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__(head, clip, tower, device, dtype)
 
     def _load_head(self, path: str | None) -> tuple[Tensor, Tensor]:
         return load_linear_head(path)

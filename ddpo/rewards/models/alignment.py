@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import torch
@@ -10,9 +11,13 @@ from PIL import Image
 
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.cards import CARDS
+from ddpo.rewards.cards.embedded import LAYER, is_embedded
 from ddpo.rewards.models.bertscore import BertScore, Match
+from ddpo.rewards.models.embedded_judges import judge_folder
 from ddpo.rewards.models.vlm_reward import served
+from ddpo.rewards.scoring.user_reward import card_for
 from ddpo.rewards.vlm import UnusableAnswer, Vlm, is_server, jpeg80, open_vlm
+from ddpo.rewards.vlm.local import LocalVlm
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["Alignment"]
@@ -36,14 +41,14 @@ class Alignment:
         scorer: folder or hub id of the BERTScore encoder.
         layer: encoder layer whose hidden states are compared.
         device: torch device of the local models.
-        model: name of the model on the server; None for the first that it lists, and scores are
-            then not cached.
+        model: "emoji" for the embedded captioner and sentence encoder; with a server the name of
+            its model; None for the first that it lists, and scores are then not cached.
         timeout: time limit of an answer by a server, in seconds.
 
     Raises:
         MissingResourceError: A model is neither here nor downloadable; the message has its size,
             its licence and the command that fetches it.
-        ConfigError: The address, time limit or layer is invalid.
+        ConfigError: The address, time limit, layer or model is invalid.
     """
 
     card = CARDS["alignment"]
@@ -57,11 +62,27 @@ class Alignment:
         model: str | None = None,
         timeout: float = 120.0,
     ) -> None:
+        options = {
+            "vlm": vlm,
+            "scorer": scorer,
+            "layer": layer,
+            "device": device,
+            "model": model,
+            "timeout": timeout,
+        }
+        self.card = card_for(self.card, options, "ddpo")
+        if is_embedded(self.card):
+            vlm = str(judge_folder("captioner"))
+            scorer = str(judge_folder("sentence_encoder"))
+            layer = LAYER
         try:
             self._scorer = BertScore(scorer, layer, device)
             self._vlm: Vlm = open_vlm(vlm, device, model=model, timeout_s=timeout)
         except MissingResourceError as error:
             raise MissingResourceError(self._missing(error, is_server(vlm))) from error
+        self._captioner: LocalVlm | None = None  # decodes images together
+        if is_embedded(self.card) and isinstance(self._vlm, LocalVlm):
+            self._captioner = self._vlm
         self._scoring = threading.Lock()  # the encoder's tokenizer is not thread-safe
         if is_server(vlm):
             self.card = served(self.card, model)
@@ -85,15 +106,19 @@ class Alignment:
         )
 
     def __call__(self, batch: ImageBatch) -> RewardOutput:
-        """Scores `batch`, one image at a time: no score depends on batch mates or padding.
+        """Scores `batch`; no score depends on batch mates or padding.
+
+        The embedded captioner decodes images together, with the same answers as one at a time.
+        Larger models decode one image at a time.
 
         Raises:
             RewardUnavailable: The server does not answer, or is busy.
             ConfigError: The server refuses such questions altogether.
         """
+        images = list(batch.images) if len(batch) else []
         found = [
-            self._score(image, prompt.text)
-            for image, prompt in zip(batch.images if len(batch) else [], batch.prompts, strict=True)
+            self._match(description, prompt.text)
+            for description, prompt in zip(self._descriptions(images), batch.prompts, strict=True)
         ]
         matches = [item if isinstance(item, Match) else NO_MATCH for item in found]
         errors = tuple(None if isinstance(item, Match) else item for item in found)
@@ -106,11 +131,22 @@ class Alignment:
             torch.tensor([item.recall for item in matches], dtype=torch.float32), parts, errors
         )
 
-    def _score(self, image: Image.Image, prompt: str) -> Match | str:
+    def _descriptions(self, images: Sequence[Image.Image]) -> Iterator[str | UnusableAnswer]:
+        """The description of each image, or the reason why there is none."""
+        if self._captioner is not None:
+            yield from self._captioner.answers(
+                [jpeg80(image) for image in images], QUESTION, NEW_TOKENS
+            )
+            return
+        for image in images:
+            try:
+                yield self.describe(image)
+            except UnusableAnswer as error:
+                yield error
+
+    def _match(self, description: str | UnusableAnswer, prompt: str) -> Match | str:
         """The match of description and prompt, or the reason why there is none."""
-        try:
-            description = self.describe(image)
-        except UnusableAnswer as error:
-            return one_line(error)
+        if isinstance(description, UnusableAnswer):
+            return one_line(description)
         with self._scoring:
             return self._scorer.score(description, REFERENCE.format(prompt=prompt))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.rewards.offload import place
-from ddpo.weights import fetch_hub_repository
+from ddpo.weights import fetch_hub_repository, without_loading_bars
 
 __all__ = ["BertScore", "Match"]
 
@@ -28,6 +29,7 @@ MAX_TOKENS: Final = 512
 """Length in DeBERTa's training; longer texts are cut where the tokenizer states no maximum."""
 UNLIMITED: Final = 1_000_000  # a tokenizer without a maximum states 1e30
 T5: Final = "t5"
+REMEMBERED: Final = 4096  # pairs of texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class BertScore:
         ConfigError: The model has fewer layers.
     """
 
+    @without_loading_bars()
     def __init__(self, model: str, layer: int, device: str = "cpu") -> None:
         from bert_score import BERTScorer
         from safetensors import SafetensorError
@@ -76,14 +79,24 @@ class BertScore:
         )  # the package has no setting for float32
         self._tokenizer: Any = self._scorer._tokenizer
         self._tokenizer.model_max_length = _longest(self._tokenizer, config)
+        self._known: OrderedDict[tuple[str, str], Match] = OrderedDict()
 
     def score(self, candidate: str, reference: str) -> Match:
         """Recall of `reference` in `candidate`, and precision.
 
-        The scores of a pair depend on that pair alone. All three are 0 where a text is empty.
+        The scores of a pair depend on that pair alone, and the latest pairs are remembered. All
+        three are 0 where a text is empty.
 
         Source: Zhang et al., arXiv 1904.09675, section 3.
         """
+        pair = (candidate, reference)
+        found = self._known[pair] = self._known.get(pair) or self._score(candidate, reference)
+        self._known.move_to_end(pair)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return found
+
+    def _score(self, candidate: str, reference: str) -> Match:
         if not (candidate.strip() and reference.strip()):
             return Match(0.0, 0.0, 0.0, truncated=False)
         whole: list[int] = self._tokenizer(reference.strip(), verbose=False)["input_ids"]

@@ -42,6 +42,8 @@ class ClipPair:
         dtype: precision of both encoders, "float32" or "bfloat16"; the cosine is float64.
         half: rounding of half a pixel, as in `clip_pixels.square`.
         reader: function from the loaded tokenizer to the reader of texts.
+        backbone: name under which the image encoder is shared; "" for the card's, with the folder
+            if that is not the card's own.
 
     Raises:
         MissingResourceError: A file is neither here nor downloadable, or is incomplete.
@@ -58,13 +60,15 @@ class ClipPair:
         dtype: str = "float32",
         half: Callable[[float], int] = round,
         reader: Callable[[Any], TextReader] = plain_reader,
+        backbone: str = "",
     ) -> None:
         kind = encoder_dtype(card.id, dtype)
         model, words = _load(card, clip, tokenizer)
         self.logit_scale = float(model.logit_scale.exp())
         model = place(model, device, kind)
         pack_linears(model)
-        name = card.backbone if clip == card.weights[0].source else f"{card.backbone}, from {clip}"
+        own = card.backbone if clip == card.weights[0].source else f"{card.backbone}, from {clip}"
+        name = backbone or own
         name = name if kind == torch.float32 else f"{name}, {dtype}"
         self.text = ClipText(model, reader(words), int(words.eos_token_id))
         self.encoder = shared_encoder(name, device, lambda: _image_embeddings(model, half))

@@ -7,6 +7,7 @@ from typing import Final
 
 from ddpo.rewards.card import RewardCard, WeightFile
 from ddpo.rewards.cards import CARDS
+from ddpo.rewards.cards.embedded import EMBEDDED_REWARDS, embedded_card, embedded_name
 from ddpo.rewards.hub_cache import is_pinned
 
 __all__ = [
@@ -100,12 +101,32 @@ def render_card_markdown(card: RewardCard) -> str:
             (f"`{option.name}`", f"`{option.default}`", option.help) for option in card.options
         ]
         parts.append("## Options\n\n" + _markdown(("option", "default", "meaning"), options))
+    if card.id in EMBEDDED_REWARDS:
+        parts.append(_embedded_part(card))
     if card.golden:
         golden = [
             (one.fixture, f"{one.score:.9g} ± {one.tolerance:g}", one.source) for one in card.golden
         ]
         parts.append("## Known scores\n\n" + _markdown(("fixture", "score", "source"), golden))
     return "\n".join([*parts, "Generated from the card by `python tools/readme_table.py`.\n"])
+
+
+def _embedded_part(card: RewardCard) -> str:
+    """The section about the small variant that comes with the package."""
+    small = embedded_card(card)
+    judges = [weight.source.split("/")[-2] for weight in small.weights]
+    cards = ", ".join(f"[{judge}](../../ddpo/rewards/judges/{judge}/README.md)" for judge in judges)
+    facts = [
+        ("measures", small.summary),
+        ("known flaws", small.flaws),
+        ("scale", small.scale_text),
+        ("preprocessing", f"`{small.preprocessing}`"),
+        ("lineage", ", ".join(small.lineage)),
+        ("model cards", cards),
+    ]
+    title = f"## Embedded variant: `{embedded_name(card.id)}`"
+    text = "Part of the package, for the embedded diffusion model: no download, no network."
+    return f"{title}\n\n{text}\n\n" + _markdown(("", ""), facts)
 
 
 def _facts(card: RewardCard) -> list[tuple[str, str]]:

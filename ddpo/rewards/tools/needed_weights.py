@@ -18,9 +18,10 @@ from ddpo.rewards.tools.availability import repository_folder, weight_state
 __all__ = ["REPLACING", "incomplete_weights", "missing_weights", "missing_weights_error"]
 
 REPLACING: Final[Mapping[str, Mapping[str, int | None]]] = {
-    "aesthetic": {"head": 0, "clip": 1},
+    "aesthetic": {"head": 0, "clip": 1, "model": None},
     "aesthetic_v1": {"head": 0, "clip": 1},
     "alignment": {"model": None},
+    "clip_score": {"model": None},
     "diversity_lpips": {"alexnet": 0, "linear": 1},
     "hpsv2": {"checkpoint": 0},
     "hpsv3": {"checkpoint": 0, "base": 1},

@@ -21,6 +21,11 @@ LONGEST: Final = 64
 gigabytes."""
 
 
+TOGETHER: Final = 32  # images of one decoding
+NEAR: Final = 1e-3
+"""Distance of two logits, far above the rounding of a batch in float32."""
+
+
 class LocalVlm:
     """An image-text-to-text model with a chat template, such as LLaVA 1.5.
 
@@ -74,7 +79,7 @@ class LocalVlm:
 
     def answer(self, image: Image.Image, question: str, max_tokens: int) -> str:
         """See `Vlm`; special tokens are left out of the answer."""
-        inputs = self._inputs(image, question)
+        inputs = self._inputs([image], question)
         with torch.no_grad():
             tokens = self._model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens)
         answers: Sequence[str] = self._processor.batch_decode(
@@ -82,10 +87,61 @@ class LocalVlm:
         )
         return check_words(answers[0], max_tokens)
 
+    def answers(
+        self, images: Sequence[Image.Image], question: str, max_tokens: int
+    ) -> list[str | UnusableAnswer]:
+        """The answers to one question about many images, each exactly that of `answer`.
+
+        All inputs have one length, so nothing is padded. In float32 images are decoded together:
+        a batch moves logits by 1e-5. An image with two likeliest tokens nearer than `NEAR` is
+        decoded again by itself. In half precision each image is decoded by itself.
+        """
+        found: list[str | UnusableAnswer] = []
+        for start in range(0, len(images), TOGETHER):
+            some = images[start : start + TOGETHER]
+            if self._model.dtype == torch.float32 and not any(map(_too_narrow, some)):
+                found += self._decoded_together(some, question, max_tokens)
+            else:
+                found += [self._answer_or_reason(image, question, max_tokens) for image in some]
+        return found
+
+    def _answer_or_reason(
+        self, image: Image.Image, question: str, max_tokens: int
+    ) -> str | UnusableAnswer:
+        try:
+            return self.answer(image, question, max_tokens)
+        except UnusableAnswer as error:
+            return error
+
+    def _decoded_together(
+        self, images: Sequence[Image.Image], question: str, max_tokens: int
+    ) -> list[str | UnusableAnswer]:
+        inputs = self._inputs(images, question)
+        with torch.no_grad():
+            written = self._model.generate(
+                **inputs,
+                do_sample=False,
+                max_new_tokens=max_tokens,
+                return_dict_in_generate=True,
+                output_logits=True,
+            )
+        tokens = written.sequences[:, inputs["input_ids"].shape[1] :]
+        ends = torch.tensor(self._ends(), device=tokens.device)
+        unsure = _is_unsure(torch.stack(written.logits, 1), tokens, ends)
+        texts: Sequence[str] = self._processor.batch_decode(tokens, skip_special_tokens=True)
+        found: list[str | UnusableAnswer] = []
+        for image, text, alone in zip(images, texts, unsure.tolist(), strict=True):
+            try:
+                known = self.answer(image, question, max_tokens) if alone else text
+                found.append(check_words(known, max_tokens))
+            except UnusableAnswer as error:
+                found.append(error)
+        return found
+
     def first_token_logprobs(self, image: Image.Image, question: str) -> dict[str, float]:
         """See `Vlm`."""
         with torch.no_grad():
-            logits: Tensor = self._model(**self._inputs(image, question)).logits[0, -1]
+            logits: Tensor = self._model(**self._inputs([image], question)).logits[0, -1]
         best = torch.log_softmax(logits.float(), dim=-1).topk(min(TOP_TOKENS, logits.shape[-1]))
         found: dict[str, float] = {}
         for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True):
@@ -96,7 +152,7 @@ class LocalVlm:
         self, image: Image.Image, question: str, word: str
     ) -> tuple[float, float]:
         """See `Vlm`; the end is any token at which the model stops."""
-        inputs = self._inputs(image, question)
+        inputs = self._inputs([image], question)
         spellings = self._spellings(word)
         ends = self._ends()
         with torch.no_grad():
@@ -140,17 +196,37 @@ class LocalVlm:
             )
         return ends if isinstance(ends, list) else [ends]
 
-    def _inputs(self, image: Image.Image, question: str) -> Any:
-        if max(image.size) > LONGEST * min(image.size):
+    def _inputs(self, images: Sequence[Image.Image], question: str) -> Any:
+        for image in filter(_too_narrow, images):
             size = f"{image.width}×{image.height}"
             raise UnusableAnswer(f"an image of {size} is too narrow for a vision-language model")
         content = [{"type": "image"}, {"type": "text", "text": question}]
         text = self._processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        return self._processor(images=[image], text=[text], return_tensors="pt").to(
-            self._device, self._model.dtype
-        )
+        return self._processor(
+            images=list(images), text=[text] * len(images), return_tensors="pt"
+        ).to(self._device, self._model.dtype)
+
+
+def _too_narrow(image: Image.Image) -> bool:
+    return max(image.size) > LONGEST * min(image.size)
+
+
+def _is_unsure(logits: Tensor, tokens: Tensor, ends: Tensor) -> Tensor:
+    """True for the answers with a token, up to the end token, whose rival is nearer than `NEAR`.
+
+    Args:
+        logits: logits `[batch, length, vocabulary]` of each step.
+        tokens: written tokens `[batch, length]`, with padding behind the end token.
+        ends: end tokens `[ends]`.
+
+    Returns:
+        bool `[batch]`.
+    """
+    first, second = logits.float().topk(2, dim=-1).values.unbind(-1)
+    ended = torch.isin(tokens, ends).cumsum(1) - torch.isin(tokens, ends).long()
+    return ((first - second < NEAR) & (ended == 0)).any(1)
 
 
 def _processor(path: str) -> Any:

@@ -28,6 +28,7 @@ IGNORED: Final = (
     "cache",
     "lineage",
     "load",
+    "for_options",
     "summary",
     "flaws",
     "typical",
@@ -37,7 +38,7 @@ IGNORED: Final = (
     "libraries",
     "golden",
 )
-"""The fields of a card that no score depends on. `load` is where the code is, by path or module."""
+"""The fields of a card that no score depends on. `load` and `for_options` say where the code is."""
 REWORDED_UNITS: Final = {r"effective number of pictures": "effective number of images"}
 """Unit of a card in earlier versions → the same unit in today's words."""
 
