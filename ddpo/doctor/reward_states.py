@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from ddpo.device_words import has_gpu_files
 from ddpo.errors import one_line
 from ddpo.rewards.card import RewardCard
+from ddpo.rewards.cards.embedded import with_variant
 from ddpo.rewards.tools.availability import availability
 from ddpo.rewards.zoo import rewards
 
@@ -38,11 +39,12 @@ class RewardState:
 
 
 def reward_states() -> Iterator[RewardState]:
-    """The state of every registered reward; `ddpo rewards doctor` also loads their code."""
+    """The state of every registered reward and of each embedded variant, without their code."""
     cards, failures = rewards.available()
     for name, card in cards.items():
         origin = rewards.origin(name)
-        yield reward_state(name, card, origin)
+        for expression, variant in with_variant(card, origin).items():
+            yield reward_state(expression, variant, origin)
     for name, error in failures.items():
         yield RewardState(name, rewards.origin(name), "broken", remedy=one_line(error))
 

@@ -78,7 +78,7 @@ def test_list_by_family_and_by_what_is_here(
     _, out, _ = run("list", "--json", "--family", "vlm")
     assert {record["id"] for record in json.loads(out) if "broken" not in record} == {
         c.id for c in CARDS.values() if c.family == "vlm"
-    }
+    } | {"alignment:model=emoji"}
     _, out, _ = run("list", "--json", "--available")
     names = {record["id"] for record in json.loads(out)}
     assert "darkness" in names
@@ -90,6 +90,7 @@ def test_list_by_family_and_by_what_is_here(
     assert names.isdisjoint(fetched)
     _, out, _ = run("list", "--family", "clip", "--available")
     assert re.search(r"^0 of \d+ rewards$", out, re.MULTILINE)
+    assert re.search(r"^2 embedded variants$", out, re.MULTILINE)
 
 
 def test_show_tells_how_a_reward_may_be_called_and_what_is_kept(run: Run, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ddpo.cli.commands import examples
 from ddpo.cli.console import escape, new_console, print_json, simple_table
 from ddpo.cli.options import INPUT, AsJson, option
+from ddpo.text import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +39,7 @@ def list_command(
 ) -> None:
     """List the rewards of ddpo and of installed packages; broken ones with their cause."""
     from ddpo.doctor.reward_states import reward_state
+    from ddpo.rewards.cards.embedded import with_variant
     from ddpo.rewards.zoo import rewards
 
     cards, failures = rewards.available()
@@ -45,7 +47,7 @@ def list_command(
         [
             (name, card, rewards.origin(id))
             for id, own in cards.items()
-            for name, card in _variants(id, own, rewards.origin(id)).items()
+            for name, card in with_variant(own, rewards.origin(id)).items()
         ],
         family,
         available,
@@ -65,20 +67,13 @@ def list_command(
 
     console = new_console()
     console.print(_list_table(shown, states))
-    ids = {card.id for _, card, _ in shown}
-    if len(ids) < len(cards):
-        console.print(f"{len(ids)} of {len(cards)} rewards")
+    listed = sum(name == card.id for name, card, _ in shown)
+    if listed < len(cards):
+        console.print(f"{listed} of {len(cards)} rewards")
+        if small := len(shown) - listed:
+            console.print(count(small, "embedded variant"))
     for error in failures.values():
         console.print(f"[red]broken[/red]  {escape(str(error))}", soft_wrap=True)
-
-
-def _variants(id: str, card: RewardCard, origin: str) -> dict[str, RewardCard]:
-    """A reward and its embedded variant, by the expression that chooses each."""
-    from ddpo.rewards.cards.embedded import EMBEDDED_REWARDS, embedded_card, embedded_name
-
-    if origin != "ddpo" or id not in EMBEDDED_REWARDS:
-        return {id: card}
-    return {id: card, embedded_name(id): embedded_card(card)}
 
 
 def _chosen(rows: list[Row], family: str | None, available: bool) -> list[Row]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ddpo.cli.commands import examples
 from ddpo.cli.console import escape, new_console, print_json
 from ddpo.cli.options import AsJson, RewardName
+from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.hub_cache import hub_repository, is_pinned, snapshot
 
 if TYPE_CHECKING:
@@ -108,7 +109,10 @@ def _embedded_facts(card: RewardCard) -> list[Fact]:
 
     if card.id not in EMBEDDED_REWARDS or is_embedded(card):
         return []
-    small = embedded_card(card)
+    try:
+        small = embedded_card(card)
+    except MissingResourceError as error:
+        return [("embedded", one_line(error))]
     size = sum(weight.megabytes for weight in small.weights)
     text = f"{embedded_name(card.id)}   {size:.2g} MB, part of ddpo: {small.summary}"
     return [("embedded", text)]

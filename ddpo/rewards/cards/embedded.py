@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,7 @@ __all__ = [
     "embedded_option",
     "is_embedded",
     "judge_files",
+    "with_variant",
 ]
 
 EMBEDDED: Final = EMBEDDED_OPTION[1]
@@ -142,6 +144,14 @@ def embedded_card(card: RewardCard) -> RewardCard:
         weights=tuple(_weight(judge, name) for judge, name in _PARTS[card.id]),
         **_CHANGES[card.id],
     )
+
+
+def with_variant(card: RewardCard, origin: str) -> dict[str, RewardCard]:
+    """A reward's card and that of its embedded variant, by the expression that chooses each."""
+    if origin == "ddpo" and card.id in EMBEDDED_REWARDS:
+        with suppress(MissingResourceError):  # a damaged installation, which the variant reports
+            return {card.id: card, embedded_name(card.id): embedded_card(card)}
+    return {card.id: card}
 
 
 def card_for_options(card: RewardCard, options: Mapping[str, Any]) -> RewardCard:
