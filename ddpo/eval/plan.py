@@ -187,7 +187,7 @@ def _plan_checkpoints(config: EvalConfig) -> Plan:
     )
     splits = tuple(split for split, _ in loaded)
     split_facts = tuple(facts for _, facts in loaded)
-    rewards = plan_rewards(config, trained_rewards(config, compared))
+    rewards = plan_rewards(config, trained_rewards(config, compared), model)
     settings = first.run.config
     device = resolve_device(config.device or str(settings.get("device", AUTO)))
     return Plan(

@@ -13,10 +13,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from ddpo.rewards.card import RewardCard
+from ddpo.rewards.cards import CARDS
+from ddpo.rewards.cards.embedded import (
+    EMBEDDED_REWARDS,
+    embedded_card,
+    embedded_name,
+)
 from ddpo.rewards.tools.availability import availability
 from ddpo.rewards.zoo import rewards
 
-__all__ = ["HeldOut", "choose_artefacts", "choose_held_out", "shared_lineage"]
+__all__ = [
+    "HeldOut",
+    "choose_artefacts",
+    "choose_embedded",
+    "choose_held_out",
+    "shared_lineage",
+]
 
 MOST: Final = 4  # held-out rewards by default
 MOST_MEMORY_MB: Final = 8_000  # 7B models take hours on a CPU; users may still name them
@@ -31,6 +43,7 @@ class HeldOut:
 
     id: str
     reason: str  # why it is independent, in words
+    reward: str  # expression of the reward, such as "clip_score:model=emoji"
 
 
 def shared_lineage(card: RewardCard, other: RewardCard) -> tuple[str, ...]:
@@ -60,23 +73,36 @@ def choose_held_out(
 
     Args:
         trained: cards of the trained rewards, and of others that the report has anyway.
-        candidates: id → card; all registered rewards if None.
+        candidates: name or expression → card; all registered rewards if None.
         available: predicate for a reward that can score offline now; looked up if None.
         most: largest number of rewards.
     """
     cards = rewards.available()[0] if candidates is None else candidates
     here = available or _here
     families = {card.family for card in trained}
-    taken: list[RewardCard] = []
+    taken: dict[str, RewardCard] = {}
     order = sorted(
-        cards.values(),
-        key=lambda card: (card.family in families, "prompt" not in card.inputs, card.id),
+        cards.items(),
+        key=lambda item: (item[1].family in families, "prompt" not in item[1].inputs, item[1].id),
     )
-    for card in order:
-        related = any(_related(card, other) for other in (*trained, *taken))
+    for name, card in order:
+        related = any(_related(card, other) for other in (*trained, *taken.values()))
         if len(taken) < most and not related and _can_be_held_out(card) and here(card):
-            taken.append(card)
-    return [HeldOut(card.id, _reason(card, trained)) for card in taken]
+            taken[name] = card
+    return [HeldOut(card.id, _reason(card, trained), name) for name, card in taken.items()]
+
+
+def choose_embedded(trained: Sequence[RewardCard]) -> list[HeldOut]:
+    """The embedded judges that are independent of the trained rewards, as `choose_held_out`.
+
+    They know the world of the embedded diffusion model, of which they saw renderings and no
+    samples. Captioner and CLIP differ in architecture, seed and augmentation.
+
+    Raises:
+        MissingResourceError: the installation lacks the judges.
+    """
+    judges = {embedded_name(id): embedded_card(CARDS[id]) for id in EMBEDDED_REWARDS}
+    return choose_held_out(trained, judges, lambda card: True)
 
 
 def choose_artefacts(

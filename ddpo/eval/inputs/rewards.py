@@ -9,8 +9,10 @@ from pathlib import Path
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.eval.config import EvalConfig
 from ddpo.eval.inputs.checkpoints import EvalCheckpoint
-from ddpo.eval.inputs.held_out import choose_artefacts, choose_held_out
+from ddpo.eval.inputs.held_out import choose_artefacts, choose_embedded, choose_held_out
 from ddpo.eval.inputs.runs import RunFacts, nested
+from ddpo.rewards.card import RewardCard
+from ddpo.rewards.cards.embedded import EMBEDDED, is_embedded
 from ddpo.rewards.scoring.resolve import single_rewards
 from ddpo.rewards.setting_paths import missing_files
 from ddpo.rewards.spec import words_to_trust
@@ -35,13 +37,17 @@ class PlannedReward:
 
 
 def plan_rewards(
-    config: EvalConfig, trained: Sequence[ResolvedReward]
+    config: EvalConfig, trained: Sequence[ResolvedReward], model: str = ""
 ) -> tuple[PlannedReward, ...]:
     """The trained and requested rewards and, unless switched off, held-out ones and artefacts.
+
+    For the embedded model, and for a reward by an embedded judge, the held-out rewards are the
+    independent embedded judges.
 
     Args:
         config: settings of the evaluation.
         trained: rewards that the models were trained on.
+        model: base model; "" if unknown.
 
     Raises:
         ConfigError: no reward is known, a reward only judges groups, or two rewards share a name.
@@ -58,11 +64,18 @@ def plan_rewards(
         )
     if config.held_out:
         cards = [one.resolved.card for one in found.values()]
-        for choice in choose_held_out(cards):
-            found.setdefault(choice.id, PlannedReward(resolve(choice.id), "heldout", choice.reason))
+        small = model == EMBEDDED or any(map(is_embedded, _all_cards(own)))
+        for choice in choose_embedded(cards) if small else choose_held_out(cards):
+            planned = PlannedReward(resolve(choice.reward), "heldout", choice.reason)
+            found.setdefault(choice.id, planned)
         for id in choose_artefacts(cards):
             found.setdefault(id, PlannedReward(resolve(id), "artefact"))
     return tuple(found.values())
+
+
+def _all_cards(found: Sequence[ResolvedReward]) -> list[RewardCard]:
+    """The cards of all single rewards in combinations."""
+    return [one.card for reward in found for one in single_rewards(reward)]
 
 
 def trained_rewards(
