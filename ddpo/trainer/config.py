@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 INFINITY: Final = "inf"
+NO_REWARD: Final = "none"  # word for no held-out reward
 """Infinity in `config.json`, since strict JSON has none."""
 
 NO_CLIPPING: Final = Range(low=0, above=True, infinity="no clipping")
@@ -173,7 +174,8 @@ class TrainConfig:
     checkpoint_every: Annotated[int, ITERATIONS] = 2  # iterations between checkpoints
     checkpoint_keep: Annotated[int, COUNT_OR_ZERO] = 0
     """Number of last checkpoints that stay, beside the best by `held_out`; 0: all."""
-    held_out: str = ""  # a reward that is not trained on, scored at each checkpoint; "": none
+    held_out: str = ""
+    """A reward that is not trained on, scored at each checkpoint; "" or "none": no reward."""
     held_out_prompts: str = "unseen_animals"  # a file or built-in list for it
     stop_when: Literal["never", "held-out-falls"] = "never"
     """End of the run before its last iteration: once the held-out reward has fallen."""
@@ -195,10 +197,13 @@ class TrainConfig:
         check_numbers(self)
         _one_of(self, "dtype")
         _one_of(self, "stop_when")
+        if self.held_out == NO_REWARD:
+            object.__setattr__(self, "held_out", "")
         if self.stop_when == "held-out-falls" and not self.held_out:
+            example = ", such as clip_score:model=emoji" if self.model == "emoji" else ""
             raise ConfigError(
                 "stop_when = 'held-out-falls' needs a reward that is not trained on: "
-                "name one with --held-out"
+                f"name one with --held-out{example}"
             )
         if self.sample.samples % self.optim.updates:
             raise ConfigError(

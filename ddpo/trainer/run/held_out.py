@@ -10,6 +10,7 @@ from ddpo.errors import ConfigError
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, sample_images
 from ddpo.prompts import load_prompts
+from ddpo.rewards.cards.embedded import is_embedded
 from ddpo.rewards.scoring.resolve import ResolvedReward, single_rewards
 from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.zoo import resolve as resolve_reward
@@ -97,6 +98,9 @@ class HeldOutReward:
         return scores
 
 
-def _names(reward: ResolvedReward) -> set[tuple[str, str]]:
-    """Id and origin of each reward that a reward combines, or of the reward itself."""
-    return {(one.card.id, one.origin) for one in single_rewards(reward)}
+def _names(reward: ResolvedReward) -> set[tuple[str, str, bool]]:
+    """Id, origin and variant of each reward that a reward combines, or of the reward itself.
+
+    An embedded variant is another model than the big one, with weights of its own.
+    """
+    return {(one.card.id, one.origin, is_embedded(one.card)) for one in single_rewards(reward)}
