@@ -2,8 +2,8 @@
 
 Each table replaces the text between `<!-- NAME:begin -->` and `<!-- NAME:end -->` in README.md and
 docs/zoo.md. `chosen` holds the eight rewards of the README, `rewards` all rewards with their flaws,
-and `facts` their scales and licences. A page for each reward goes into docs/reward-cards/. A test
-checks that they are up to date.
+`embedded` the variants by embedded judges, and `facts` scales and licences. A page for each reward
+goes into docs/reward-cards/. A test checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ddpo.io.atomic import write_text
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.tools.card_pages import (
     render_card_markdown,
+    render_embedded_markdown,
     render_facts_markdown,
     render_table_markdown,
 )
@@ -51,7 +52,12 @@ def first_clause(text: str) -> str:
     return re.split("[:;]", text, maxsplit=1)[0]
 
 
-TABLES = {"chosen": render_chosen, "rewards": render_table_markdown, "facts": render_facts_markdown}
+TABLES = {
+    "chosen": render_chosen,
+    "rewards": render_table_markdown,
+    "embedded": render_embedded_markdown,
+    "facts": render_facts_markdown,
+}
 BLOCK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 
 

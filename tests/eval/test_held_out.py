@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from ddpo.eval.inputs.held_out import choose_artefacts, choose_held_out, shared_lineage
+from ddpo.eval.inputs.held_out import (
+    choose_artefacts,
+    choose_embedded,
+    choose_held_out,
+    shared_lineage,
+)
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.zoo import resolve, rewards
@@ -54,6 +59,28 @@ def test_held_out_rewards_share_no_lineage_with_trained_ones(
     assert found == expected
     cards = [resolve(trained).card, *(CARDS[name] for name in found)]
     assert not any(shared_lineage(one, other) for one, other in combinations(cards, 2))
+
+
+@pytest.mark.parametrize(
+    ("trained", "expected"),
+    [
+        ("compressibility", ["alignment:model=emoji", "clip_score:model=emoji"]),
+        ("alignment:model=emoji", ["clip_score:model=emoji"]),  # aesthetic stands on its CLIP
+        ("clip_score:model=emoji", ["alignment:model=emoji"]),
+        ("aesthetic:model=emoji", ["alignment:model=emoji"]),
+        ("compressibility:0.2 + aesthetic:model=emoji", ["alignment:model=emoji"]),
+        ("alignment:model=emoji + clip_score:model=emoji", []),
+        ("aesthetic", ["alignment:model=emoji", "clip_score:model=emoji"]),  # of LAION's CLIP
+    ],
+)
+def test_embedded_held_out_rewards_share_no_network_with_trained_ones(
+    trained: str, expected: list[str]
+) -> None:
+    found = choose_embedded([resolve(trained).card])
+    assert [one.reward for one in found] == expected
+    cards = [resolve(trained).card, *(resolve(name).card for name in expected)]
+    assert not any(shared_lineage(one, other) for one, other in combinations(cards, 2))
+    assert [one.id for one in found] == [name.partition(":")[0] for name in expected]
 
 
 def test_the_reason_names_both_lineages() -> None:

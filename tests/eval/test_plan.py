@@ -163,6 +163,39 @@ def test_what_judges_a_group_is_reported_by_its_parts(run_folder: Path) -> None:
         of(run_folder, rewards=("vendi:features=pixels",))
 
 
+def held_out_of(work: Plan) -> dict[str, object]:
+    """Id → the variant of each held-out reward of a plan."""
+    found = [reward for reward in work.rewards if reward.role == "heldout"]
+    return {reward.id: reward.resolved.options["model"] for reward in found}
+
+
+def test_embedded_judges_are_the_held_out_rewards_of_the_embedded_model(
+    runs: Callable[..., Path], tmp_path: Path
+) -> None:
+    def run_on(reward: str, model: str = "emoji") -> Path:
+        folder = runs(f"{len(list((tmp_path / 'runs').glob('*')))}", model=model, reward=reward)
+        for record in folder.rglob("policy.json"):
+            record.write_text(json.dumps(json.loads(record.read_text()) | {"model": model}))
+        return folder
+
+    (tmp_path / "runs").mkdir()
+    both = {"alignment": "emoji", "clip_score": "emoji"}
+    darkness = run_on("darkness")
+    assert held_out_of(of(darkness)) == both
+    assert "--no-held-out" not in of(darkness).command
+    assert held_out_of(of(darkness, held_out=False)) == {}
+    assert held_out_of(of(run_on("alignment:model=emoji"))) == {"clip_score": "emoji"}
+    assert held_out_of(of(run_on("aesthetic:model=emoji"))) == {"alignment": "emoji"}
+    # another model: nothing is learned of its world, and no weights of other rewards are here
+    assert held_out_of(of(run_on("darkness", "analytic"))) == {}
+    # … unless the reward itself is an embedded judge
+    assert held_out_of(of(run_on("clip_score:model=emoji", "analytic"))) == {"alignment": "emoji"}
+    # a requested reward keeps its role
+    asked = of(darkness, rewards=("clip_score:model=emoji",))
+    assert held_out_of(asked) == {"alignment": "emoji"}
+    assert [reward.role for reward in asked.rewards if reward.id == "clip_score"] == ["asked"]
+
+
 def test_images_of_another_trainer(tmp_path: Path) -> None:
     for folder in ("before", "after"):
         (tmp_path / folder).mkdir()

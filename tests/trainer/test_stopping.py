@@ -185,8 +185,12 @@ def test_a_stopped_run_goes_on_only_when_asked_to(tiny_model: Path, tmp_path: Pa
 
 
 def test_the_rule_needs_a_held_out_reward_and_a_known_word() -> None:
-    with pytest.raises(ConfigError, match=r"name one with --held-out"):
-        TrainConfig(stop_when="held-out-falls")
+    for word in ("", "none"):
+        with pytest.raises(ConfigError, match=r"--held-out, such as clip_score:model=emoji$"):
+            TrainConfig(stop_when="held-out-falls", held_out=word)
+    with pytest.raises(ConfigError, match=r"name one with --held-out$"):
+        TrainConfig(stop_when="held-out-falls", model="mine/model")
+    assert TrainConfig(held_out="none").held_out == ""
     with pytest.raises(ConfigError, match=r"stop_when must be never or held-out-falls"):
         config_from_dict({"stop_when": "held-out-rises"})
 

@@ -12,6 +12,7 @@ from ddpo.rewards.hub_cache import is_pinned
 
 __all__ = [
     "render_card_markdown",
+    "render_embedded_markdown",
     "render_facts_markdown",
     "render_table_markdown",
 ]
@@ -33,6 +34,16 @@ def render_table_markdown(cards: Iterable[RewardCard] | None = None) -> str:
     return _markdown(
         ("reward", "measures", "scale", "needs", "differentiable", "known flaws"), rows
     )
+
+
+def render_embedded_markdown() -> str:
+    """A Markdown table of the embedded variants, one row per variant."""
+    variants = {name: embedded_card(CARDS[name]) for name in EMBEDDED_REWARDS}
+    rows = [
+        (f"`{embedded_name(name)}`", card.summary, card.scale_text, card.flaws)
+        for name, card in variants.items()
+    ]
+    return _markdown(("reward", "measures", "scale", "known flaws"), rows)
 
 
 def render_facts_markdown(cards: Iterable[RewardCard] | None = None) -> str:
