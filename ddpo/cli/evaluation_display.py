@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ddpo.cli.console import echo, print_json_text
 from ddpo.distributed import is_first_process
+from ddpo.rewards.cards.embedded import embedded_name, is_embedded
 from ddpo.text import count, duration
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from ddpo.eval.inputs.models import ModelFacts
+    from ddpo.eval.inputs.rewards import PlannedReward
     from ddpo.eval.plan import Plan
     from ddpo.eval.runner import EvalProgress, Outcome
 
@@ -82,8 +84,13 @@ def _split_lines(work: Plan) -> Iterator[str]:
 
 def _reward_lines(work: Plan) -> Iterator[str]:
     for role, words in ROLES.items():
-        if named := [reward.id for reward in work.rewards if reward.role == role]:
+        if named := [_reward_name(reward) for reward in work.rewards if reward.role == role]:
             yield f"  scored by {', '.join(named)} ({words})"
+
+
+def _reward_name(reward: PlannedReward) -> str:
+    """The id of a reward, or the expression of an embedded variant."""
+    return embedded_name(reward.id) if is_embedded(reward.resolved.card) else reward.id
 
 
 def _people_lines(work: Plan) -> Iterator[str]:
