@@ -158,19 +158,22 @@ def _measures(name: str, measures: Mapping[str, Any]) -> str:
     if not measures:
         return NOT_MEASURED
     if name == "captioner":
-        exact = _table(measures["exact"])
-        shares = _table(measures["facts_stated"])
-        answers = _examples(measures["examples"])
-        return (
-            f"Share of the facts shown that the answer states (`{MEASURE}`, new renderings):\n\n"
-            f"{shares}\nShare of answers that are the caption word for word:\n\n{exact}\n"
-            f"Answers to unselected renderings, with the true captions:\n\n{answers}"
+        stated = _wrapped(
+            f"Share of the facts shown that the answer states (`{MEASURE}`, new renderings):"
         )
+        parts = [
+            f"{stated}\n\n{_table(measures['facts_stated'])}",
+            "Share of answers that are the caption word for word:\n\n" + _table(measures["exact"]),
+            "Answers to unselected renderings, with the true captions:\n\n"
+            + _examples(measures["examples"]),
+        ]
+        return "\n".join(parts)
     if name == "dual_encoder":
-        return (
-            f"Share of images nearer to the true caption than to 15 false ones, eight of which "
-            f"differ in one detail (`{MEASURE}`; chance is 6 %):\n\n{_table(measures)}"
+        head = _wrapped(
+            "Share of images nearer to the true caption than to 15 false ones, eight of which "
+            f"differ in one detail (`{MEASURE}`; chance is 6 %):"
         )
+        return f"{head}\n\n{_table(measures)}"
     rows = [f"| {key.replace('_', ' ')} | {value:.3f} |" for key, value in measures.items()]
     if name == "sentence_encoder":
         head = f"Recall of one caption in another against their shared facts (`{MEASURE}`):"
@@ -179,7 +182,7 @@ def _measures(name: str, measures: Mapping[str, Any]) -> str:
             "Mean rating of whole renderings, and share of them that rate above a degraded copy of "
             f"medium strength (`{MEASURE}`; chance is 0.5):"
         )
-    return "\n".join([f"{head}\n", "| measure | |", "|---|---|", *rows, ""])
+    return "\n".join([f"{_wrapped(head)}\n", "| measure | |", "|---|---|", *rows, ""])
 
 
 def _table(shares: Mapping[str, Mapping[str, float]]) -> str:

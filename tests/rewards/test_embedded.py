@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from ddpo.errors import ConfigError, MissingResourceError
+from ddpo.prompts import load_prompts
 from ddpo.rewards.cards import CARDS, embedded
 from ddpo.rewards.cards.embedded import (
     EMBEDDED_REWARDS,
@@ -31,6 +32,8 @@ from ddpo.rewards.setting_paths import located
 from ddpo.rewards.vlm import UnusableAnswer, jpeg80
 from ddpo.rewards.vlm.local import LocalVlm, _is_unsure
 from ddpo.rewards.zoo import make_reward, resolve
+from ddpo.trainer import config_for
+from ddpo.trainer.run import manifest
 from ddpo.types import ImageBatch, Prompt
 
 PROMPTS = ("a cat on a red background", "two dogs", "a raccoon washing the dishes", "a blue ring")
@@ -119,6 +122,20 @@ def test_scores_of_the_big_variants_stay_valid(name: str) -> None:
     found = resolve(name)
     assert found.card.fingerprint(found.options) == EARLIER[name]
     assert f"|card:{EARLIER[name]}|" in found.identity
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_a_run_from_before_the_option_resumes_and_not_on_the_other_variant(name: str) -> None:
+    config = config_for({"reward": name})
+    prompts = load_prompts("animals")
+    facts = json.loads(json.dumps(manifest.describe(config, resolve(name), prompts, {}, 1)))
+    card = facts["reward"]["card"]
+    card["for_options"] = None
+    if name != "alignment":
+        card["options"] = [one for one in card["options"] if one["name"] != "model"]
+    manifest.check_unchanged(facts, config, resolve(name), prompts, {})
+    with pytest.raises(ConfigError, match="reward"):
+        manifest.check_unchanged(facts, config, resolve(embedded_name(name)), prompts, {})
 
 
 @pytest.mark.parametrize(
