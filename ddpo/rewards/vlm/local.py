@@ -79,7 +79,7 @@ class LocalVlm:
 
     def answer(self, image: Image.Image, question: str, max_tokens: int) -> str:
         """See `Vlm`; special tokens are left out of the answer."""
-        inputs = self._inputs([image], question)
+        inputs = self._inputs(image, question)
         with torch.no_grad():
             tokens = self._model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens)
         answers: Sequence[str] = self._processor.batch_decode(
@@ -116,7 +116,7 @@ class LocalVlm:
     def _decoded_together(
         self, images: Sequence[Image.Image], question: str, max_tokens: int
     ) -> list[str | UnusableAnswer]:
-        inputs = self._inputs(images, question)
+        inputs = self._joint_inputs(images, question)
         with torch.no_grad():
             written = self._model.generate(
                 **inputs,
@@ -141,7 +141,7 @@ class LocalVlm:
     def first_token_logprobs(self, image: Image.Image, question: str) -> dict[str, float]:
         """See `Vlm`."""
         with torch.no_grad():
-            logits: Tensor = self._model(**self._inputs([image], question)).logits[0, -1]
+            logits: Tensor = self._model(**self._inputs(image, question)).logits[0, -1]
         best = torch.log_softmax(logits.float(), dim=-1).topk(min(TOP_TOKENS, logits.shape[-1]))
         found: dict[str, float] = {}
         for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True):
@@ -152,7 +152,7 @@ class LocalVlm:
         self, image: Image.Image, question: str, word: str
     ) -> tuple[float, float]:
         """See `Vlm`; the end is any token at which the model stops."""
-        inputs = self._inputs([image], question)
+        inputs = self._inputs(image, question)
         spellings = self._spellings(word)
         ends = self._ends()
         with torch.no_grad():
@@ -196,7 +196,11 @@ class LocalVlm:
             )
         return ends if isinstance(ends, list) else [ends]
 
-    def _inputs(self, images: Sequence[Image.Image], question: str) -> Any:
+    def _inputs(self, image: Image.Image, question: str) -> Any:
+        return self._joint_inputs([image], question)
+
+    def _joint_inputs(self, images: Sequence[Image.Image], question: str) -> Any:
+        """The model's inputs for one question about each image."""
         for image in filter(_too_narrow, images):
             size = f"{image.width}×{image.height}"
             raise UnusableAnswer(f"an image of {size} is too narrow for a vision-language model")
