@@ -48,7 +48,7 @@ Combination = Annotated[
 HeldOut = Annotated[
     str | None,
     option(
-        "Reward that is not trained on; its scores at each checkpoint choose RUN/best.",
+        "Reward that is not trained on, or none; its scores at each checkpoint choose RUN/best.",
         metavar="REWARD",
         panel=INPUT,
         complete=complete_reward,

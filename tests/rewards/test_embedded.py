@@ -34,6 +34,7 @@ from ddpo.rewards.vlm.local import LocalVlm, _is_unsure
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.trainer import config_for
 from ddpo.trainer.run import manifest
+from ddpo.trainer.run.held_out import _names
 from ddpo.types import ImageBatch, Prompt
 
 PROMPTS = ("a cat on a red background", "two dogs", "a raccoon washing the dishes", "a blue ring")
@@ -136,6 +137,14 @@ def test_a_run_from_before_the_option_resumes_and_not_on_the_other_variant(name:
     manifest.check_unchanged(facts, config, resolve(name), prompts, {})
     with pytest.raises(ConfigError, match="reward"):
         manifest.check_unchanged(facts, config, resolve(embedded_name(name)), prompts, {})
+
+
+def test_a_held_out_reward_may_be_another_variant_of_the_trained_one() -> None:
+    big, small = (resolve(name) for name in ("alignment", "alignment:model=emoji"))
+    both = resolve("darkness + alignment:model=emoji:0.5")
+    assert _names(big).isdisjoint(_names(small))
+    assert _names(small) & _names(both)
+    assert _names(big).isdisjoint(_names(both))
 
 
 @pytest.mark.parametrize(
