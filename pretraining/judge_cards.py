@@ -70,7 +70,8 @@ TEXTS: Final[Mapping[str, CardText]] = {
     "dual_encoder": CardText(
         "a dual encoder in CLIP's format",
         "A `CLIPModel` of transformers on images of 224×224 in patches of 28, with a text encoder "
-        "of 32 tokens. Architecture, seed, data and augmentation differ from the captioner's.",
+        "of 32 tokens. Architecture, task, augmentation and the keys of the random scenes differ "
+        "from the captioner's. Both saw renderings of the same world.",
         "from transformers import CLIPModel, CLIPTokenizer\n\n"
         'folder = "ddpo/rewards/judges/dual_encoder"\n'
         "model = CLIPModel.from_pretrained(folder)\n"

@@ -96,7 +96,7 @@ def choose_embedded(trained: Sequence[RewardCard]) -> list[HeldOut]:
     """The embedded judges that are independent of the trained rewards, as `choose_held_out`.
 
     They know the world of the embedded diffusion model, of which they saw renderings and no
-    samples. Captioner and CLIP differ in architecture, seed and augmentation.
+    samples. Captioner and CLIP differ in architecture, task, augmentation and random scenes.
 
     Raises:
         MissingResourceError: the installation lacks the judges.
