@@ -208,7 +208,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("stage", choices=[*STAGES, "pack"])
     parser.add_argument("--world", choices=WORLDS, default="emoji")
     parser.add_argument(
-        "--start", type=Path, default=None, help="pipeline folder whose weights training starts from"
+        "--start",
+        type=Path,
+        default=None,
+        help="pipeline folder whose weights training starts from",
     )
     parser.add_argument("--work", type=Path, default=Path("runs/emoji-pretraining"))
     parser.add_argument(
