@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
+from pretraining.glyphs import ACTIVITIES
+
 __all__ = ["start_autoencoder", "start_denoiser"]
+
+ACTIVITY_TOKENS: Final = frozenset(
+    f"{word}</w>" for activity in ACTIVITIES for word in activity.split() if word != "a"
+)
 
 
 def start_autoencoder(vae: Any, folder: Path) -> None:
@@ -21,7 +27,8 @@ def start_autoencoder(vae: Any, folder: Path) -> None:
 def start_denoiser(unet: Any, text_encoder: Any, tokenizer: Path, folder: Path) -> None:
     """Copies the denoiser and the text encoder of a pipeline folder into untrained ones.
 
-    Tokens of both vocabularies keep their embeddings, and the other tokens stay untrained.
+    Tokens of both vocabularies keep their embeddings. Other tokens stay untrained, and so do the
+    words of activities, which the earlier model knows too well to leave room for a reward.
 
     Args:
         unet: Untrained denoiser.
@@ -41,5 +48,5 @@ def start_denoiser(unet: Any, text_encoder: Any, tokenizer: Path, folder: Path) 
     embedding = text_encoder.get_input_embeddings().weight
     before = CLIPTokenizer.from_pretrained(folder / "tokenizer").get_vocab()
     for token, index in CLIPTokenizer.from_pretrained(tokenizer).get_vocab().items():
-        if token in before:
+        if token in before and token not in ACTIVITY_TOKENS:
             embedding[index] = rows[before[token]]
