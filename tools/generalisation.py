@@ -140,7 +140,7 @@ def assessments_table(report: Report) -> str:
     """The assessment of every run, with the gain of its own reward on training prompts."""
     lines = ["| run | gain, seen animals | grade | because of |", "|---|---|---|---|"]
     for model, found in zip(report.compared, report.readings, strict=True):
-        gain = own_gain(report, model.name, model.trained_on, "animals")
+        gain = own_gain(report, model.name, model.trained_on, report.splits[0].name)
         kinds = [one.kind for one in found.evidence if one.grade == found.grade]
         because = "" if found.grade == "no sign" else "; ".join(kinds)
         lines.append(f"| {model.name} | {gain} | {found.grade} | {because} |")

@@ -15,7 +15,7 @@ __all__ = ["FAMILIES", "default_dtype", "family_of", "sampler_defaults"]
 
 FAMILIES: Final[Mapping[str, str]] = {
     "emoji": "the embedded model",
-    "emoji-scenes": "the embedded model of scenes",
+    "emoji_scenes": "the embedded model of scenes",
     "sd1": "Stable Diffusion 1.x",
     "sd2": "Stable Diffusion 2.x",
     "sdxl": "Stable Diffusion XL",
@@ -35,7 +35,7 @@ def family_of(model: str) -> str | None:
         model: Registered name, local folder in diffusers' format, or hub id.
     """
     if model in EMBEDDED:
-        return model
+        return model.replace("-", "_")
     place = place_of(model)
     if place is None or place.kind not in ("folder", "hub"):
         return None
