@@ -13,12 +13,18 @@ from pretraining.tokenizer import write_tokenizer
 from pretraining.training import ema_weights
 
 
-def pack(work: Path, folder: Path) -> None:
-    """Writes the pipeline folder in half precision, with an autoencoder of standardised latents."""
+def pack(work: Path, folder: Path, words: list[str]) -> None:
+    """Writes the pipeline folder in half precision, with an autoencoder of standardised latents.
+
+    Args:
+        work: Folder of the finished stages.
+        folder: Folder to write.
+        words: Words that are one token each.
+    """
     from diffusers import StableDiffusionPipeline
     from transformers import CLIPTokenizer
 
-    vocabulary = write_tokenizer(work / "tokenizer")
+    vocabulary = write_tokenizer(work / "tokenizer", words)
     vae = architecture.build_autoencoder()
     unet = architecture.build_unet()
     text = architecture.build_text_encoder(vocabulary)

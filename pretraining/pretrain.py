@@ -22,9 +22,10 @@ from torch.multiprocessing.spawn import spawn
 from ddpo.io.tensors import load_tensors, save_tensors
 from pretraining import architecture
 from pretraining.packing import pack
-from pretraining.render import Renderer
 from pretraining.tokenizer import LENGTH, write_tokenizer
 from pretraining.training import STAGES, Log, Process, Settings, Trainer, ema_weights
+from pretraining.warm_start import start_autoencoder, start_denoiser
+from pretraining.worlds import WORLDS
 
 DEFAULTS: Final = {"autoencoder": (6000, 24), "latents": (500, 64), "denoiser": (4500, 64)}
 """Stage → number of steps and batch size."""
@@ -49,16 +50,18 @@ def train_autoencoder(settings: Settings, process: Process) -> None:
     """Trains the autoencoder on L1, squared error, gradient L1 and a small KL, under autocast."""
     torch.manual_seed(settings.seed)
     vae: Any = architecture.build_autoencoder()
+    if settings.start:
+        start_autoencoder(vae, settings.start)
     modules = nn.ModuleDict({"vae": vae}).to(settings.device)
-    trainer = Trainer(modules, process, settings, rates=(2e-3, 2e-3), ema=0.998)
+    trainer = Trainer(modules, process, settings, settings.rates(2e-3, 2e-3), ema=0.998)
     path = settings.work / "autoencoder.safetensors"
     trainer.load(path)
-    renderer = Renderer(settings.font)
+    draw = WORLDS[settings.world].renderer(settings.font)
     log = Log(settings, trainer.step)
     generator = torch.Generator(settings.device)
     while trainer.step < settings.steps:
         rng = settings.rng("autoencoder", trainer.step, process.rank)
-        drawn = [renderer.draw(rng).pixels for _ in range(settings.batch // process.world)]
+        drawn = [draw(rng).pixels for _ in range(settings.batch // process.world)]
         images = to_signed(np.stack(drawn)).to(settings.device)
         generator.manual_seed(int(rng.integers(2**62)))
         with torch.autocast(settings.device, torch.bfloat16):
@@ -84,12 +87,12 @@ def encode_latents(settings: Settings, process: Process) -> None:
     """Renders and encodes `steps` batches, and stores posterior moments and captions."""
     vae = architecture.build_autoencoder().to(settings.device).eval()
     vae.load_state_dict(ema_weights(settings.work / "autoencoder.safetensors", "vae"))
-    renderer = Renderer(settings.font)
+    draw = WORLDS[settings.world].renderer(settings.font)
     moments = []
     captions = []
     for step in range(settings.steps):
         rng = settings.rng("latents", step, process.rank)
-        drawings = [renderer.draw(rng) for _ in range(settings.batch // process.world)]
+        drawings = [draw(rng) for _ in range(settings.batch // process.world)]
         images = to_signed(np.stack([drawing.pixels for drawing in drawings]))
         posterior = vae.encode(images.to(settings.device)).latent_dist
         moments.append(torch.stack([posterior.mean, posterior.logvar], 1).cpu())
@@ -136,14 +139,16 @@ def train_denoiser(settings: Settings, process: Process) -> None:
     """Trains text encoder and denoiser on the velocity's mean squared error at stored latents."""
     torch.manual_seed(settings.seed)
     folder = settings.work / f"tokenizer-{process.rank}"
-    vocabulary = write_tokenizer(folder)
+    vocabulary = write_tokenizer(folder, WORLDS[settings.world].words())
     means, stds, captions = load_latents(settings.work)
     ids = _token_ids(folder, ["", *captions])
     unet = architecture.build_unet()
     text_encoder = architecture.build_text_encoder(vocabulary)
     modules = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
+    if settings.start:
+        start_denoiser(unet, text_encoder, folder, settings.start)
     modules.to(settings.device)
-    trainer = Trainer(modules, process, settings, rates=(2.5e-3, 1.5e-3), ema=0.999)
+    trainer = Trainer(modules, process, settings, settings.rates(2.5e-3, 1.5e-3), ema=0.999)
     path = settings.work / "denoiser.safetensors"
     trainer.load(path)
     scheduler = architecture.build_scheduler()
@@ -201,6 +206,13 @@ def _run(rank: int, stage: str, settings: Settings, rendezvous: str) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=[*STAGES, "pack"])
+    parser.add_argument("--world", choices=WORLDS, default="emoji")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        default=None,
+        help="pipeline folder whose weights training starts from",
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/emoji-pretraining"))
     parser.add_argument(
         "--steps",
@@ -229,7 +241,7 @@ def main() -> None:
     arguments = _arguments()
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.stage == "pack":
-        pack(arguments.work, arguments.out)
+        pack(arguments.work, arguments.out, WORLDS[arguments.world].words())
         return
     steps, batch = DEFAULTS[arguments.stage]
     settings = Settings(
@@ -240,6 +252,8 @@ def main() -> None:
         arguments.steps or steps,
         arguments.batch or batch,
         arguments.font,
+        arguments.world,
+        arguments.start,
     )
     if settings.batch % settings.processes:
         raise SystemExit(

@@ -33,6 +33,13 @@ class Settings:
     steps: int
     batch: int  # over all processes
     font: Path | None
+    world: str = "emoji"  # of `pretraining.worlds`
+    start: Path | None = None  # pipeline folder whose weights training starts from
+
+    def rates(self, matrices: float, others: float) -> tuple[float, float]:
+        """Learning rates of Muon and AdamW, halved where training starts from trained weights."""
+        factor = 0.5 if self.start else 1.0
+        return matrices * factor, others * factor
 
     def rng(self, stage: str, step: int, rank: int) -> np.random.Generator:
         """The random generator of one step of a process."""

@@ -14,6 +14,8 @@ import pytest
 from ddpo.errors import PromptError
 from ddpo.prompts import builtin_names, listed_prompts, load_prompts
 from ddpo.types import Prompt
+from pretraining.scene_sampling import activity_scenes
+from pretraining.scenes import caption
 
 IMAGENET_ANIMALS = "8d356a5fcbea73e8a0cd6854ac02ada9c286c048a34cdcfadd6a1cbcad06224d"
 
@@ -26,6 +28,9 @@ DIGESTS = {
     "activities": "d61d852da92c",
     "seen_activities": "2fa94e795d60",
     "animals_activities": "457f549d93ec",
+    "seen_pairings": "b30e2cb61872",
+    "new_pairings": "91514273c080",
+    "unseen_pairings": "d0639578d51c",
     "counting": "9f20d3c3eea8",
     "imagenet_animals": "612cf0f6d775",
 }
@@ -53,6 +58,20 @@ def test_lists_for_evaluation_are_versioned() -> None:
     )
     assert "Version 1 of the lists" in readme
     assert {name: load_prompts(name).digest[:12] for name in builtin_names()} == DIGESTS
+
+
+def test_pairings_are_those_of_the_data_of_emoji_scenes() -> None:
+    texts = {
+        name: [prompt.text for prompt in load_prompts(f"{name}_pairings").prompts]
+        for name in ("seen", "new", "unseen")
+    }
+    splits = {"seen": "seen", "new": "held_out", "unseen": "unseen"}
+    for name, split in splits.items():
+        assert texts[name] == [caption(scene) for scene in activity_scenes(split)]
+    paper = [prompt.text for prompt in load_prompts("animals_activities").prompts]
+    assert sorted([*texts["seen"], *texts["new"]]) == sorted(paper)
+    assert len(texts["new"]) == 15
+    assert len(texts["unseen"]) == 3 * 38
 
 
 def test_held_out_activities_are_in_no_training_list() -> None:

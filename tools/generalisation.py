@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from evidence import Run, fill_page, own_gain
 from gains_figure import SPLITS, gains_figure, image_rows
 from PIL import Image
 
@@ -22,7 +22,7 @@ from ddpo.eval import EvalConfig, Report, load_report
 from ddpo.eval.analysis.history import RunHistory
 from ddpo.eval.inputs.models import BASE
 from ddpo.eval.plan import plan
-from ddpo.eval.report.wording import estimate_text, number, percent
+from ddpo.eval.report.wording import number, percent
 from ddpo.eval.runner import run_evaluation
 from ddpo.io.atomic import atomic_path, write_text
 
@@ -33,34 +33,18 @@ FIGURES: Final = ROOT / "docs" / "figures"
 GRADES: Final = ("no sign", "watch", "strong signs")
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run: its folder's name, what it is trained on, and for how long."""
-
-    name: str
-    reward: str
-    iterations: int
-    every: int  # iterations between checkpoints
-    seed: int = 0
-
-    @property
-    def folder(self) -> Path:
-        """Where it lies."""
-        return RUNS / self.name
-
-
 TRAINED: Final = tuple(
-    Run(reward, reward, 20, 2)
+    Run(RUNS / reward, reward, 20, 2)
     for reward in ("compressibility", "incompressibility", "colorfulness")
 )
-BROKEN: Final = (Run("darkness", "darkness", 30, 3, seed=1),)
+BROKEN: Final = (Run(RUNS / "darkness", "darkness", 30, 3, seed=1),)
 HEALTHY: Final = tuple(
-    Run(f"healthy/{reward}-{seed}", reward, iterations, iterations, seed)
+    Run(RUNS / f"healthy/{reward}-{seed}", reward, iterations, iterations, seed)
     for reward, iterations in (("colorfulness", 5), ("compressibility", 4), ("contrast", 5))
     for seed in (1, 2, 3, 4)
 )
 VALIDATION: Final = tuple(
-    Run(f"validation/{reward}-{seed}", reward, 5, 5, seed)
+    Run(RUNS / f"validation/{reward}-{seed}", reward, 5, 5, seed)
     for reward in ("saturation", "symmetry")
     for seed in (1, 2, 3)
 )
@@ -78,36 +62,12 @@ EVALUATIONS: Final[Mapping[str, tuple[Sequence[Run], Mapping[str, object]]]] = {
 }
 
 
-def train(run: Run) -> None:
-    """Starts or resumes a run."""
-    from ddpo.trainer import config_for, resume
-    from ddpo.trainer import train as start
-
-    config = config_for(
-        {
-            "reward": run.reward,
-            "iterations": run.iterations,
-            "checkpoint_every": run.every,
-            "seed": run.seed,
-        }
-    )
-    started = (run.folder / "config.json").exists()
-    for _ in resume(run.folder) if started else start(config, run.folder):
-        pass
-
-
-def trained(run: Run) -> bool:
-    """True if the last checkpoint of the run exists."""
-    checkpoint = run.folder / "checkpoints" / f"iteration-{run.iterations:06d}"
-    return (checkpoint / "policy.json").is_file()
-
-
 def work() -> Iterator[str]:
     """Trains and evaluates what is left, and yields a line per step."""
     for run in (*TRAINED, *BROKEN, *HEALTHY, *VALIDATION):
-        if not trained(run):
+        if not run.is_trained:
             yield f"training {run.name}"
-            train(run)
+            run.train()
     for name, (runs, settings) in EVALUATIONS.items():
         yield f"evaluating {name}"
         checkpoints = tuple(str(run.folder) for run in runs)
@@ -133,19 +93,9 @@ def gains_table(report: Report) -> str:
             share = ""
             if split in shares and not shares[split].reason:
                 share = f"; {percent(shares[split].ratio)}"
-            cells.append(_own_gain(report, model.name, model.trained_on, split) + share)
+            cells.append(own_gain(report, model.name, model.trained_on, split) + share)
         lines.append(f"| {model.trained_on} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _own_gain(report: Report, model: str, reward: str, split: str) -> str:
-    """The gain of a model's own reward with its interval."""
-    gain = next(
-        g.paired.gain
-        for g in report.gains
-        if (g.model, g.split, g.reward) == (model, split, reward)
-    )
-    return estimate_text(gain)
 
 
 def matrix(report: Report) -> str:
@@ -190,7 +140,7 @@ def assessments_table(report: Report) -> str:
     """The assessment of every run, with the gain of its own reward on training prompts."""
     lines = ["| run | gain, seen animals | grade | because of |", "|---|---|---|---|"]
     for model, found in zip(report.compared, report.readings, strict=True):
-        gain = _own_gain(report, model.name, model.trained_on, "animals")
+        gain = own_gain(report, model.name, model.trained_on, report.splits[0].name)
         kinds = [one.kind for one in found.evidence if one.grade == found.grade]
         because = "" if found.grade == "no sign" else "; ".join(kinds)
         lines.append(f"| {model.name} | {gain} | {found.grade} | {because} |")
@@ -209,13 +159,7 @@ def write_page() -> None:
             for history in reports[name].courses
         }
     tables |= {name: assessments_table(reports[name]) for name in ("healthy", "validation")}
-    text = PAGE.read_text(encoding="utf-8")
-    for name, table in tables.items():
-        begin = text.index(f"<!-- {name}:begin -->\n")
-        start = text.index("\n", begin) + 1
-        end = text.index(f"<!-- {name}:end -->")
-        text = f"{text[:start]}{table}\n{text[end:]}"
-    write_text(PAGE, text)
+    fill_page(PAGE, tables)
     write_text(FIGURES / "gains.svg", gains_figure(reports["trained"]))
     for name, sheet in image_sheets(reports).items():
         with atomic_path(FIGURES / f"{name}.webp") as temporary:

@@ -56,9 +56,12 @@ PromptList = Literal[
     "counting",
     "imagenet_animals",
     "near",
+    "new_pairings",
     "objects",
     "seen_activities",
+    "seen_pairings",
     "unseen_animals",
+    "unseen_pairings",
 ]
 
 AlgorithmName = Literal[
@@ -68,7 +71,10 @@ AlgorithmName = Literal[
     "rwr_sparse",
 ]
 
-ModelName = Literal["emoji"]
+ModelName = Literal[
+    "emoji",
+    "emoji-scenes",
+]
 
 RecipeName = Literal[
     "emoji",

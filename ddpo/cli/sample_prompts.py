@@ -35,8 +35,8 @@ def note_prompts(model: str, texts: Sequence[str]) -> None:
     Raises:
         PromptError: Two prompts are the same to the model.
     """
-    from ddpo.policies.emoji.vocabulary import unknown_words_line
     from ddpo.policies.prompt_reader import check_prompts, find_reader
+    from ddpo.policies.vocabulary import unknown_words_line
 
     reader = find_reader(model)
     cut = check_prompts(reader, texts) if reader else None

@@ -9,8 +9,8 @@ from ddpo.eval.inputs.checkpoints import EvalCheckpoint
 from ddpo.eval.inputs.rewards import PlannedReward
 from ddpo.eval.inputs.runs import nested
 from ddpo.eval.inputs.splits import Split, SplitFacts
-from ddpo.policies.emoji.vocabulary import unknown_words_line
 from ddpo.policies.prompt_reader import check_prompts, find_reader
+from ddpo.policies.vocabulary import unknown_words_line
 
 __all__ = ["SAMPLED", "checkpoint_notes"]
 

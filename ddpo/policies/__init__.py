@@ -1,8 +1,8 @@
 """Trainable denoisers behind one protocol, `ddpo.policies.policy.Policy`.
 
 `load_policy` accepts a registered name, a local folder, a hub id, or a factory in user code,
-`./file.py:Object` or `package.module:Object`. Registered are "emoji", the embedded model, and the
-entry points of installed packages in the group `ddpo.policies`.
+`./file.py:Object` or `package.module:Object`. Registered are the embedded models and the entry
+points of installed packages in the group `ddpo.policies`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ddpo.policies.checkpoints.folder import (
     check_files,
     find_checkpoint,
 )
-from ddpo.policies.model_place import PolicyFactory, locate, policies
+from ddpo.policies.model_place import EMBEDDED, PolicyFactory, locate, policies
 from ddpo.text import listed
 from ddpo.user_code import find
 
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
     from ddpo.policies.policy import TrainablePolicy
 
-__all__ = ["PolicyFactory", "find_policy", "load_policy", "model_folder", "policies"]
+__all__ = ["EMBEDDED", "PolicyFactory", "find_policy", "load_policy", "model_folder", "policies"]
 
-EMBEDDED = ("emoji",)
 MEMBERS = (
     "model",
     "latent_shape",
@@ -51,8 +50,13 @@ MEMBERS = (
 
 
 def embedded(device: str, dtype: torch.dtype) -> TrainablePolicy:
-    """The embedded model."""
-    return _stable_diffusion(EMBEDDED[0], device, dtype)
+    """The embedded model `emoji`."""
+    return _stable_diffusion("emoji", device, dtype)
+
+
+def embedded_scenes(device: str, dtype: torch.dtype) -> TrainablePolicy:
+    """The embedded model `emoji-scenes`."""
+    return _stable_diffusion("emoji-scenes", device, dtype)
 
 
 def load_policy(

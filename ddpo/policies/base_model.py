@@ -22,7 +22,7 @@ from ddpo.policies.model_files import (
     single_file_error,
     weight_files,
 )
-from ddpo.policies.model_place import SINGLE_FILES, locate, place_of
+from ddpo.policies.model_place import EMBEDDED, SINGLE_FILES, locate, place_of
 from ddpo.text import shortened
 from ddpo.weights import fetch_hub_repository, offline, sha256_of, without_loading_bars
 
@@ -184,7 +184,7 @@ def model_folder(word: str) -> Path:
     """The local folder of a base model, fetched for a hub id; raises as `open_model`."""
     place = locate(word)
     if place.kind == "name":
-        folder = Path(str(files("ddpo.policies") / word / "weights"))
+        folder = Path(str(files(EMBEDDED[word]) / "weights"))
         _verify(folder, word)
         return folder
     if place.kind == "hub":

@@ -8,20 +8,20 @@ from typing import Any, Final
 from ddpo.devices import AUTO, fast_dtype
 from ddpo.errors import ConfigError, MissingResourceError, UnknownNameError
 from ddpo.policies.base_model import open_model
-from ddpo.policies.model_place import place_of
+from ddpo.policies.model_place import EMBEDDED, place_of
 from ddpo.recipes import read_builtin
 
 __all__ = ["FAMILIES", "default_dtype", "family_of", "sampler_defaults"]
 
 FAMILIES: Final[Mapping[str, str]] = {
     "emoji": "the embedded model",
+    "emoji_scenes": "the embedded model of scenes",
     "sd1": "Stable Diffusion 1.x",
     "sd2": "Stable Diffusion 2.x",
     "sdxl": "Stable Diffusion XL",
 }
 """Family → name in words; each family has a recipe of its name in `ddpo.recipes`."""
 
-EMBEDDED: Final = "emoji"
 WIDTH_OF_SD2: Final = 1024
 """Width of the text conditioning of Stable Diffusion 2 (OpenCLIP ViT-H/14); 1.x has 768."""
 
@@ -34,8 +34,8 @@ def family_of(model: str) -> str | None:
     Args:
         model: Registered name, local folder in diffusers' format, or hub id.
     """
-    if model == EMBEDDED:
-        return model
+    if model in EMBEDDED:
+        return model.replace("-", "_")
     place = place_of(model)
     if place is None or place.kind not in ("folder", "hub"):
         return None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ddpo.policies.emoji.vocabulary import unknown_words
+from ddpo.policies.vocabulary import unknown_words
 
 Run = Callable[..., tuple[int, str, str]]
 

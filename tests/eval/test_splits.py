@@ -12,6 +12,7 @@ from ddpo.errors import PromptError
 from ddpo.eval.inputs.splits import (
     CLOSED_LISTS,
     DEFAULT_LISTS,
+    PAIRING_LISTS,
     SplitFacts,
     default_lists,
     load_splits,
@@ -46,6 +47,10 @@ def written(name: str, *texts: str) -> str:
 
 def test_the_embedded_model_gets_the_lists_of_which_it_knows_every_word() -> None:
     assert default_lists("emoji") == CLOSED_LISTS
+    assert default_lists("emoji-scenes", load_prompts("animals").prompts) == CLOSED_LISTS
+    paired = load_prompts("animals_activities").prompts
+    assert default_lists("emoji-scenes", paired) == PAIRING_LISTS
+    assert default_lists("org/model", paired) == DEFAULT_LISTS
     known = {word for noun in NOUNS for word in noun.split()}
     nouns = {
         name: {word for prompt in load_prompts(name).prompts for word in prompt.text.split()[1:]}

@@ -1,9 +1,9 @@
 """Splits: named prompt lists with their roles, checked for prompts that leaked into training.
 
 The default lists depend on the vocabulary of the model. A model with an open vocabulary gets
-`DEFAULT_LISTS`. The embedded model knows 133 nouns, those of `animals`, `unseen_animals` and
-`objects`. Prompts of other words would measure its tokenizer, so it gets `CLOSED_LISTS`. Any list
-can be requested by name.
+`DEFAULT_LISTS`. The embedded models know 133 nouns, those of `animals`, `unseen_animals` and
+`objects`. Prompts of other words would measure their tokenizer, so they get `CLOSED_LISTS`. After
+training on `seen_pairings` they get `PAIRING_LISTS`. Any list can be requested by name.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ddpo.types import Prompt
 __all__ = [
     "CLOSED_LISTS",
     "DEFAULT_LISTS",
+    "PAIRING_LISTS",
     "ROLES",
     "LeakFacts",
     "Role",
@@ -55,9 +56,13 @@ LIST_ROLES: Final[Mapping[str, Role]] = {
     "activities": "activities",
     "seen_activities": "activities",
     "animals_activities": "activities",
+    "seen_pairings": "activities",
+    "new_pairings": "activities",
+    "unseen_pairings": "unseen_animals",
 }
 """The roles of built-in lists that were not trained on."""
 CLOSED_LISTS: Final = ("animals", "unseen_animals", "objects")
+PAIRING_LISTS: Final = ("seen_pairings", "unseen_pairings", "new_pairings", "objects")
 DEFAULT_LISTS: Final = (*CLOSED_LISTS, "activities", "near")
 TRAINING: Final = "training"  # the name of the split of a run's own prompts
 MOST_TRAINING: Final = 64  # prompts of that split, evenly spread over the training prompts
@@ -97,9 +102,17 @@ class SplitFacts:
     notes: tuple[str, ...] = ()  # sentences for the reader of the report
 
 
-def default_lists(model: str) -> tuple[str, ...]:
-    """The default built-in lists of a model: those whose words it can know."""
-    return CLOSED_LISTS if model in EMBEDDED else DEFAULT_LISTS
+def default_lists(model: str, trained: Sequence[Prompt] | None = None) -> tuple[str, ...]:
+    """The default built-in lists of a model: those whose words it can know.
+
+    Args:
+        model: Id of the base model.
+        trained: Training prompts; None if they are unknown.
+    """
+    if model not in EMBEDDED:
+        return DEFAULT_LISTS
+    pairings = builtin_prompts(PAIRING_LISTS[0])
+    return PAIRING_LISTS if trained and _all_trained(pairings, trained) else CLOSED_LISTS
 
 
 def load_splits(
@@ -187,7 +200,7 @@ def _named(text: str) -> tuple[PromptSet, Role | None]:
 
 
 def _default_sets(model: str, trained: Sequence[Prompt] | None) -> list[PromptSet]:
-    sets = [builtin_prompts(name) for name in default_lists(model)]
+    sets = [builtin_prompts(name) for name in default_lists(model, trained)]
     if trained and not any(_all_trained(found, trained) for found in sets):
         sets[0] = _training_set(trained)
     return sets

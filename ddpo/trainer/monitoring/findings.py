@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 
 from ddpo.distributed import World
-from ddpo.policies.emoji.vocabulary import unknown_words_line
 from ddpo.policies.policy import Policy
 from ddpo.policies.prompt_reader import check_prompts, find_reader
+from ddpo.policies.vocabulary import unknown_words_line
 from ddpo.prompts import PromptSet
 from ddpo.text import count
 from ddpo.trainer.advantages import PromptStatistics, SampleWeights

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.policies.checkpoints.folder import CheckpointInfo
+from ddpo.policies.model_place import EMBEDDED
 from ddpo.rewards.spec import replace_paths
 from ddpo.text import single_line
 from ddpo.trainer.config import TrainConfig
@@ -17,6 +18,7 @@ __all__ = ["KNOWN_LICENCES", "model_card"]
 
 KNOWN_LICENCES: Final[Mapping[str, str]] = {
     "emoji": "apache-2.0",
+    "emoji-scenes": "apache-2.0",
     "CompVis/stable-diffusion-v1-4": "creativeml-openrail-m",
     "runwayml/stable-diffusion-v1-5": "creativeml-openrail-m",
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",
@@ -102,7 +104,8 @@ def _use(info: CheckpointInfo, whole: bool, call: str) -> str:
     if whole:
         lines = ['pipeline = DiffusionPipeline.from_pretrained("THIS FOLDER OR REPOSITORY")']
     else:
-        base = "ddpo/policies/emoji/weights" if info.model == "emoji" else _base(info)
+        packaged = EMBEDDED.get(info.model, "").replace(".", "/")
+        base = f"{packaged}/weights" if packaged else _base(info)
         lines = [
             f"pipeline = DiffusionPipeline.from_pretrained({json.dumps(base)})",
             'pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")',
