@@ -71,10 +71,7 @@ AlgorithmName = Literal[
     "rwr_sparse",
 ]
 
-ModelName = Literal[
-    "emoji",
-    "emoji-scenes",
-]
+ModelName = Literal["emoji"]
 
 RecipeName = Literal[
     "emoji",

@@ -15,7 +15,6 @@ __all__ = ["FAMILIES", "default_dtype", "family_of", "sampler_defaults"]
 
 FAMILIES: Final[Mapping[str, str]] = {
     "emoji": "the embedded model",
-    "emoji_scenes": "the embedded model of scenes",
     "sd1": "Stable Diffusion 1.x",
     "sd2": "Stable Diffusion 2.x",
     "sdxl": "Stable Diffusion XL",

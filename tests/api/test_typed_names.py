@@ -49,7 +49,7 @@ def test_each_kind_of_name_has_some() -> None:
     lists = {path.stem for path in (ROOT / "ddpo/prompts/lists").iterdir()} - {"README", "kinds"}
     assert {*get_args(names.PromptList)} == lists
     assert {*get_args(names.AlgorithmName)} == {"ddpo_is", "ddpo_sf", "rwr", "rwr_sparse"}
-    assert get_args(names.ModelName) == ("emoji", "emoji-scenes")
+    assert get_args(names.ModelName) == ("emoji",)
     recipes = {path.stem for path in (ROOT / "ddpo/recipes").glob("*.toml")}
     assert {*get_args(names.RecipeName)} == recipes
 

@@ -1,1 +1,0 @@
-"""The weights and vocabulary of the embedded model `emoji-scenes`, made by `pretraining/`."""
