@@ -19,6 +19,7 @@ from ddpo.rewards.scoring.results import Chunk, concatenate
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.monitoring.events import Progress
+from ddpo.trainer.windows import noisy_steps
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout, Trajectory
 
 __all__ = [
@@ -147,6 +148,7 @@ class Collection:
         seed: seed of the noise.
         context: circumstances of the scoring, for the reward.
         whole_paths: True to keep all latents of a path, False to keep only the last.
+        windows: steps with noise of each image, as of `window_steps`; None: all have noise.
     """
 
     def __init__(
@@ -158,11 +160,14 @@ class Collection:
         seed: int,
         context: Context,
         whole_paths: bool = True,
+        windows: NDArray[np.int64] | None = None,
     ) -> None:
         self._policy = policy
         self._keys = keys
         self._settings = sampler_settings(config)
         self._seed = seed
+        self._branches = config.branches
+        self._noisy = None if windows is None else noisy_steps(windows, config.steps)
         self._context = context
         self._scorer = scorer
         self._scores: list[RewardOutput] = []  # of each batch
@@ -209,7 +214,15 @@ class Collection:
     def _sample_batch(self) -> ImageBatch:
         """Samples the next batch and keeps its latents and log-probs."""
         part = self._keys[self._done : self._done + self._settings.batch]
-        found = sample_trajectory(self._policy, part, self._settings, self._seed)
+        noisy = None if self._noisy is None else self._noisy[self._done : self._done + len(part)]
+        found = sample_trajectory(
+            self._policy,
+            part,
+            self._settings,
+            self._seed,
+            noisy=noisy,
+            branches=self._branches,
+        )
         pixels = self._policy.decode(found.latents[:, -1])
         _check_finite(found.latents[:, -1], pixels)
         place = slice(self._done, self._done + len(part))

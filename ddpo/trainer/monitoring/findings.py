@@ -15,7 +15,7 @@ from ddpo.policies.prompt_reader import check_prompts, find_reader
 from ddpo.prompts import PromptSet
 from ddpo.text import count
 from ddpo.trainer.advantages import PromptStatistics, SampleWeights
-from ddpo.trainer.algorithms import Algorithm
+from ddpo.trainer.algorithms import AnyAlgorithm
 from ddpo.trainer.algorithms.contract import sample_weights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Finding
@@ -77,7 +77,7 @@ def cut_prompts(model: str, prompts: PromptSet) -> Finding | None:
 
 
 def weights_of_distinct_rewards(
-    algorithm: Algorithm, prompt_ids: Sequence[str], config: TrainConfig
+    algorithm: AnyAlgorithm, prompt_ids: Sequence[str], config: TrainConfig
 ) -> SampleWeights:
     """Weights of an iteration in which no two images have the same reward.
 

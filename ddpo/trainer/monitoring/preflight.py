@@ -18,7 +18,7 @@ from ddpo.devices import synchronize
 from ddpo.errors import TrainingDiverged
 from ddpo.policies.policy import Policy
 from ddpo.trainer.advantages import SampleWeights
-from ddpo.trainer.algorithms import Algorithm
+from ddpo.trainer.algorithms import AnyAlgorithm
 from ddpo.trainer.algorithms.contract import sample_losses
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import Likelihood
@@ -164,7 +164,7 @@ def _ratio_finding(deviation: float | None) -> Finding:
 
 def train_once(
     policy: Policy,
-    algorithm: Algorithm,
+    algorithm: AnyAlgorithm,
     likelihood: Likelihood,
     first: Rollout,
     config: TrainConfig,
@@ -189,21 +189,19 @@ def train_once(
     count = len(first.rewards)
     flags = np.ones(count, bool)
     weights = SampleWeights(np.ones(count), flags, flags, 0)
-    plan = plan_updates(weights, config, iteration, likelihood.noise_levels)
+    plan = plan_updates(weights, config, iteration, likelihood.noise_levels, likelihood.windows)
     items = plan[0][: config.sample.batch]
     likelihood.prepare([items])
     started = time.perf_counter()
     trained = [parameter for _, parameter in policy.trainable_parameters()]
     with activations.counting([*trained, *frozen_tensors(policy)]):
         found = likelihood.of(items)
-    new = found.new_log_probs
-    old = new.detach() if found.old_log_probs is None else found.old_log_probs
     ones = torch.ones(len(items), device=policy.device)
-    sample_losses(algorithm, new, old, ones, config).mean().backward()
+    sample_losses(algorithm, found, ones, config).mean().backward()
     for parameter in trained:
         parameter.grad = None
     deviation = None
     if found.old_log_probs is not None:
-        deviation = float(((new - old).detach().exp() - 1).abs().max())
+        deviation = float((found.log_ratio().detach().exp() - 1).abs().max())
     synchronize(policy.device)
     return deviation, time.perf_counter() - started
