@@ -39,6 +39,7 @@ from ddpo.trainer.monitoring.findings import (
     unknown_words,
     weights_of_distinct_rewards,
 )
+from ddpo.trainer.monitoring.step_findings import step_findings
 from ddpo.trainer.rollout import Collection
 from ddpo.trainer.run.resume import warn
 from ddpo.trainer.settings import settings_finding
@@ -136,8 +137,12 @@ def _first_batch_findings(
     comparison = comparison_finding(weights, config)
     reward_mb = setup.reward.memory_mb(str(policy.device))
     left = config.iterations - iteration + 1
+    steps = []
+    if setup.algorithm.likelihood == "transition":
+        steps = step_findings(policy, config, setup.coefficients)
     return [
         batch_finding(config, counted, likelihood.noise_levels is not None, processes),
+        *steps,
         ratio,
         *reward_findings(first),
         *([comparison] if comparison else []),
