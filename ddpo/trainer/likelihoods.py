@@ -162,10 +162,11 @@ class TransitionLikelihood(_RolloutItems):
             self.old_log_probs = torch.full_like(self.old_log_probs, torch.nan)
         if first and keep:
             self._old_outputs = OldOutputs(
-                sum(map(len, plan)),
-                *self.old_log_probs.shape,
-                self.policy.latent_shape,
-                self.policy.device,
+                items=sum(map(len, plan)),
+                images=len(self.latents),
+                steps=self.config.sample.steps,
+                shape=self.policy.latent_shape,
+                device=self.policy.device,
             )
         for part in (part for items in plan for part in items.batches(self.config.sample.batch)):
             images, steps = self.index(part)

@@ -186,9 +186,9 @@ def needs_of(algorithm: AnyAlgorithm) -> Sequence[str] | None:
 
 def _check_needs(algorithm: AnyAlgorithm, who: str) -> None:
     """Raises `RewardLoadError` unless the items can have the fields that an algorithm needs."""
-    needs: Any = needs_of(algorithm)
-    if needs is None:
+    if not isinstance(algorithm, ItemAlgorithm):
         return
+    needs: Any = algorithm.needs
     if isinstance(needs, str) or not isinstance(needs, Sequence):
         raise RewardLoadError(f"{who}: its needs must be names in brackets, got {needs!r}")
     unknown = [name for name in needs if name not in NEEDS]
