@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ def settings(reward: str = SUM, combine: str = "advantages", **advantage: Any) -
 
 def output(colorful: list[float], dark: list[float]) -> RewardOutput:
     parts = {"colorfulness": torch.tensor(colorful), "darkness": torch.tensor(dark)}
-    return RewardOutput(2 * parts["colorfulness"] - 0.5 * parts["darkness"], parts)
+    values = 2 * parts["colorfulness"] - 0.5 * parts["darkness"]
+    errors = ["not scored" if math.isnan(value) else None for value in values.tolist()]
+    return RewardOutput(values, parts, tuple(errors))
 
 
 def standard(values: list[float]) -> list[float]:
@@ -88,9 +91,9 @@ def test_without_the_setting_the_rewards_are_those_of_the_sum() -> None:
     assert found.tolist() == [0.5, 3.0, 2.5]
 
 
-@pytest.mark.parametrize("reward", ["colorfulness", "min(colorfulness, darkness)"])
+@pytest.mark.parametrize("reward", ["colorfulness", "min(colorfulness:1, darkness:1)"])
 def test_there_must_be_several_rewards_to_add(reward: str) -> None:
-    with pytest.raises(ConfigError, match="is no sum of rewards: set advantage.combine='rewards'"):
+    with pytest.raises(ConfigError, match=r"is no sum of rewards: set advantage\.combine"):
         check_combination(settings(reward), resolve(reward))
     check_combination(settings(reward, "rewards"), resolve(reward))
 

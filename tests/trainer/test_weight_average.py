@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_resume import assert_same_run
+from test_resume import assert_same_run, start_and_stop
 
 from ddpo.distributed import ALONE
 from ddpo.errors import CheckpointError, ConfigError
@@ -70,9 +71,11 @@ def test_the_weights_come_back_to_the_bit_also_after_an_error() -> None:
     with torch.no_grad():
         policy.weight.copy_(torch.tensor([0.1, 1e30]))
     before = policy.weight.detach().clone()
-    with pytest.raises(ValueError, match="broken"), average.in_place():
-        assert policy.weight.tolist() == [1.0, -2.0]
-        raise ValueError("broken")
+    seen: list[float] = []
+    with suppress(ValueError), average.in_place():
+        seen += policy.weight.tolist()
+        raise ValueError
+    assert seen == [1.0, -2.0]
     assert torch.equal(policy.weight.detach(), before)
 
 
@@ -100,8 +103,8 @@ def test_the_average_changes_nothing_of_the_training(tiny_model: Path, tmp_path:
 
 def test_a_resumed_run_has_the_same_average(tiny_model: Path, tmp_path: Path) -> None:
     list(train(run_config(tiny_model, 3, ema_every=2), tmp_path / "straight"))
-    list(train(run_config(tiny_model, 1, ema_every=2), tmp_path / "resumed"))
-    list(resume(tmp_path / "resumed", iterations=3))
+    start_and_stop(run_config(tiny_model, 3, ema_every=2), tmp_path / "resumed")
+    list(resume(tmp_path / "resumed"))
     assert_same_run(tmp_path / "straight", tmp_path / "resumed")
 
 
@@ -135,5 +138,5 @@ def test_a_sharded_denoiser_has_no_average(tiny_model: Path, monkeypatch: Any) -
     policy = load_policy(str(tiny_model))
     policy.adapt("lora", None)
     monkeypatch.setattr("ddpo.trainer.state.shard_policy", lambda *_: torch.nn.Identity())
-    with pytest.raises(ConfigError, match="optim.ema is not supported with --use_fsdp"):
+    with pytest.raises(ConfigError, match=r"optim\.ema is not supported with --use_fsdp"):
         TrainingState(policy, run_config(tiny_model, 1), ALONE)

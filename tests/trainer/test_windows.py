@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_resume import assert_same_run
+from test_resume import assert_same_run, start_and_stop
 from torch import Tensor
 
 from ddpo.errors import ConfigError
@@ -221,7 +221,7 @@ ALGORITHMS = {
 }
 
 
-def run_config(model: Path, algorithm: str, iterations: int) -> TrainConfig:
+def run_config(model: Path, algorithm: str) -> TrainConfig:
     changes: dict[str, Any] = ALGORITHMS[algorithm]
     sample = {"samples": 8, "per_prompt": 4, "steps": 4, "batch": 4} | changes.get("sample", {})
     return config_for(
@@ -230,7 +230,7 @@ def run_config(model: Path, algorithm: str, iterations: int) -> TrainConfig:
             "algorithm": algorithm,
             "reward": "darkness",
             "prompt_limit": 3,
-            "iterations": iterations,
+            "iterations": 3,
             "grid_every": 1,
             "checkpoint_every": 1,
             "sample": sample,
@@ -245,10 +245,10 @@ def run_config(model: Path, algorithm: str, iterations: int) -> TrainConfig:
 def test_each_algorithm_trains_in_its_windows_and_resumes_to_the_bit(
     algorithm: str, tiny_model: Path, tmp_path: Path
 ) -> None:
-    settings = run_config(tiny_model, algorithm, iterations=3)
+    settings = run_config(tiny_model, algorithm)
     list(train(settings, tmp_path / "straight"))
-    list(train(run_config(tiny_model, algorithm, iterations=1), tmp_path / "resumed"))
-    list(resume(tmp_path / "resumed", iterations=3))
+    start_and_stop(settings, tmp_path / "resumed")
+    list(resume(tmp_path / "resumed"))
     assert_same_run(tmp_path / "straight", tmp_path / "resumed")
     lines = (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()
     for iteration, line in enumerate(map(json.loads, lines), 1):
