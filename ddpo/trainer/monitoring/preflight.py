@@ -18,7 +18,7 @@ from ddpo.devices import synchronize
 from ddpo.errors import TrainingDiverged
 from ddpo.policies.policy import Policy
 from ddpo.trainer.advantages import SampleWeights
-from ddpo.trainer.algorithms import AnyAlgorithm
+from ddpo.trainer.algorithms import AnyAlgorithm, needs_of
 from ddpo.trainer.algorithms.contract import sample_losses
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import Likelihood
@@ -29,6 +29,7 @@ from ddpo.trainer.monitoring.estimates import (
     check_paths_fit,
     disk_finding,
     memory_finding,
+    old_output_bytes,
     time_finding,
 )
 from ddpo.trainer.monitoring.events import Checked, Event, Finding, Progress
@@ -61,7 +62,8 @@ def check_room(setup: TrainingSetup, out: Path, done: int) -> None:
     Raises:
         ConfigError: there is too little room.
     """
-    check_paths_fit(setup.policy, setup.config, len(setup.shard))
+    needs = needs_of(setup.algorithm) or ()
+    check_paths_fit(setup.policy, setup.config, len(setup.shard), "old_output" in needs)
     disk_finding(out, setup.policy, setup.config, done)
 
 
@@ -136,6 +138,9 @@ def _first_batch_findings(
     counted = int(weights.counted.sum())
     comparison = comparison_finding(weights, config)
     reward_mb = setup.reward.memory_mb(str(policy.device))
+    old_outputs = 0
+    if "old_output" in (needs_of(setup.algorithm) or ()):
+        old_outputs = old_output_bytes(policy, config, counted // processes)
     left = config.iterations - iteration + 1
     steps = []
     if setup.algorithm.likelihood == "transition":
@@ -146,7 +151,7 @@ def _first_batch_findings(
         ratio,
         *reward_findings(first),
         *([comparison] if comparison else []),
-        memory_finding(policy, first, config, processes, activations.bytes, reward_mb),
+        memory_finding(policy, first, config, processes, activations.bytes, reward_mb, old_outputs),
         time_finding(sampling, training, counted, config, left, processes),
     ]
 
