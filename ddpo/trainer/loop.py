@@ -79,7 +79,7 @@ class _Loop:
             samples = yield from self.sample_and_score(iteration)
             weights = sample_weights(
                 self.setup.algorithm,
-                self.setup.compared_rewards(samples),
+                samples.compared_rewards(config, self.setup.reward),
                 samples.prompt_ids,
                 state.statistics,
                 config,

@@ -15,16 +15,19 @@ from ddpo.errors import ConfigError, RewardFailure, TrainingDiverged
 from ddpo.io.background import Background
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_trajectory
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.results import Chunk, concatenate
 from ddpo.rewards.scoring.scorer import Scorer
-from ddpo.trainer.config import SampleConfig
+from ddpo.trainer.config import SampleConfig, TrainConfig
 from ddpo.trainer.monitoring.events import Progress
-from ddpo.trainer.windows import noisy_steps
+from ddpo.trainer.reward_parts import check_combination, compared_rewards
+from ddpo.trainer.windows import check_window, noisy_steps
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout, Trajectory
 
 __all__ = [
     "Collection",
     "IterationSamples",
+    "check_rollout",
     "check_scorable",
     "draw_keys",
     "joined",
@@ -57,10 +60,29 @@ class IterationSamples:
         """Rewards of all images, float64 `[images]`, NaN where unscorable."""
         return self.rewards.values.cpu().double().numpy()
 
+    def compared_rewards(self, config: TrainConfig, reward: ResolvedReward) -> NDArray[np.float64]:
+        """The rewards that advantages are computed from, as of the function of this name."""
+        return compared_rewards(config, reward, self.rewards, self.prompt_ids)
+
     @property
     def prompt_ids(self) -> list[str]:
         """Prompt id of each image, `[images]`."""
         return [key.prompt.id for key in self.keys]
+
+
+def check_rollout(config: TrainConfig, reward: ResolvedReward, likelihood: str) -> None:
+    """Checks that windows fit the algorithm, and a comparison of several rewards the reward.
+
+    Args:
+        config: settings of the run.
+        reward: reward that is trained on.
+        likelihood: kind of the algorithm's items.
+
+    Raises:
+        ConfigError: one does not fit.
+    """
+    check_window(config, likelihood)
+    check_combination(config, reward)
 
 
 def sampler_settings(config: SampleConfig) -> SamplerSettings:

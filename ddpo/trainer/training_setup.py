@@ -13,21 +13,18 @@ from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey
 from ddpo.prompts import load_prompts
 from ddpo.rewards.scoring.scorer import make_scorer
-from ddpo.rewards.setting_paths import absolute_path, storable
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.adapted import adapted_policy
-from ddpo.trainer.advantages import Floats
 from ddpo.trainer.algorithms import load_algorithm, needs_of
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
 from ddpo.trainer.monitoring.findings import cut_prompts, summary
-from ddpo.trainer.reward_parts import check_combination, compared_rewards
-from ddpo.trainer.rollout import Collection, IterationSamples, draw_keys, sample_shard
+from ddpo.trainer.rollout import Collection, check_rollout, draw_keys, sample_shard
 from ddpo.trainer.run.held_out import HeldOutReward
-from ddpo.trainer.run.manifest import check_unchanged, describe
+from ddpo.trainer.run.manifest import check_unchanged, describe, placed
 from ddpo.trainer.run.resume import Changes
 from ddpo.trainer.state import TrainingState
-from ddpo.trainer.windows import check_window, window_steps
+from ddpo.trainer.windows import window_steps
 from ddpo.types import Context, Rollout
 
 __all__ = ["TrainingSetup"]
@@ -60,7 +57,6 @@ class TrainingSetup:
         self.shard = sample_shard(config.sample, world)
         self.algorithm, algorithm_origin = load_algorithm(config.algorithm)
         self.algorithm.check(config)
-        check_window(config, self.algorithm.likelihood)
         self.prompts = load_prompts(config.prompts).first(config.prompt_limit or None)
         self.reward = resolve_reward(config.reward).on(world.device)
         if "group" in self.reward.card.inputs and config.sample.batch % config.sample.per_prompt:
@@ -69,7 +65,7 @@ class TrainingSetup:
                 f"sample.batch ({config.sample.batch}) must be a multiple of "
                 f"sample.per_prompt ({config.sample.per_prompt})"
             )
-        check_combination(config, self.reward)
+        check_rollout(config, self.reward, self.algorithm.likelihood)
         self.cut_prompts = cut_prompts(place, self.prompts)
         self.scorer = make_scorer(self.reward)
         self.held_out = (
@@ -133,10 +129,6 @@ class TrainingSetup:
             policy, rollout, self.coefficients, self.config, first, needs, windows
         )
 
-    def compared_rewards(self, samples: IterationSamples) -> Floats:
-        """The rewards of an iteration that advantages are computed from, float64 `[images]`."""
-        return compared_rewards(self.config, self.reward, samples.rewards, samples.prompt_ids)
-
     def summary(self) -> str:
         """The effective batch of the run in words."""
         return summary(self.config, self.policy, self.prompts, self.world)
@@ -151,8 +143,7 @@ class TrainingSetup:
         facts = describe(
             self.config, self.reward, self.prompts, self.origins, self.world.world_size
         )
-        facts["reward"]["spec"] = storable({"reward": reward})["reward"]
-        return facts | {"folder": str(absolute_path(folder))}
+        return placed(facts, folder, reward)
 
     def check_unchanged(self, before: Mapping[str, Any]) -> None:
         """Compares the parts of a resumed run with its manifest.

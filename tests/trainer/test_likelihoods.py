@@ -204,7 +204,8 @@ def test_the_target_is_the_output_that_leads_to_what_was_sampled(tiny_model: Pat
     table = policy.schedule.coefficients(4, 1.0)
     likelihood = TransitionLikelihood(policy, rollout, table, settings, needs=("target",))
     target = likelihood.of(ITEMS).target
-    images, steps = torch.from_numpy(ITEMS.images), torch.from_numpy(ITEMS.steps)
+    images = torch.from_numpy(ITEMS.images)
+    steps = torch.from_numpy(ITEMS.steps)
     x_t = rollout.trajectory.latents[images, steps]
     mean = ddim_mean(target, x_t, steps, table, policy.schedule.prediction)
     after = rollout.trajectory.latents[images, steps + 1]

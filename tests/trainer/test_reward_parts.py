@@ -38,7 +38,8 @@ def output(colorful: list[float], dark: list[float]) -> RewardOutput:
 
 def standard(values: list[float]) -> list[float]:
     """z-scores of a list, by Python's own statistics."""
-    mean, spread = statistics.fmean(values), statistics.pstdev(values)
+    mean = statistics.fmean(values)
+    spread = statistics.pstdev(values)
     return [(value - mean) / (spread + 1e-6) if spread else 0.0 for value in values]
 
 

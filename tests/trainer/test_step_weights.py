@@ -57,10 +57,13 @@ def items_of(table: StepCoefficients, change: Tensor, distance: float = 1e-2) ->
     def wide(values: Tensor) -> Tensor:
         return values.view(-1, 1, 1, 1)
 
-    x, noise, old = normal(), normal(), normal()
+    x = normal()
+    noise = normal()
+    old = normal()
     new = (old + distance * normal()).requires_grad_(True)
-    a, b, k = wide(table.a), wide(table.b), wide(table.std)
-    mean, old_mean = a * x + b * new, a * x + b * old
+    a, b, k = map(wide, (table.a, table.b, table.std))
+    mean = a * x + b * new
+    old_mean = a * x + b * old
     after = old_mean + k * noise
 
     def log_probs(of: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ NEEDS: Final = ("old_output", "reference_output", "target")
 
 
 class _Method(Protocol):
-    """What all methods have in common.
+    """The members that all methods have in common.
 
     Attributes:
         summary: the method in a few words.

@@ -34,13 +34,12 @@ from ddpo.trainer.monitoring.estimates import (
 )
 from ddpo.trainer.monitoring.events import Checked, Event, Finding, Progress
 from ddpo.trainer.monitoring.findings import (
-    batch_finding,
     comparison_finding,
+    plan_findings,
     reward_findings,
     unknown_words,
     weights_of_distinct_rewards,
 )
-from ddpo.trainer.monitoring.step_findings import step_findings
 from ddpo.trainer.rollout import Collection
 from ddpo.trainer.run.resume import warn
 from ddpo.trainer.settings import settings_finding
@@ -142,12 +141,8 @@ def _first_batch_findings(
     if "old_output" in (needs_of(setup.algorithm) or ()):
         old_outputs = old_output_bytes(policy, config, counted // processes)
     left = config.iterations - iteration + 1
-    steps = []
-    if setup.algorithm.likelihood == "transition":
-        steps = step_findings(policy, config, setup.coefficients)
     return [
-        batch_finding(config, counted, likelihood.noise_levels is not None, processes),
-        *steps,
+        *plan_findings(setup.algorithm, policy, config, setup.coefficients, counted, processes),
         ratio,
         *reward_findings(first),
         *([comparison] if comparison else []),
