@@ -18,8 +18,6 @@ def usual_text() -> str:
 
 
 def beside_usual(share: float) -> str:
-    """The place of a share beside those that work, such as "below 10 % to 30 %"; "" inside."""
+    """The shares that work, for one that is not among them; "" for one that is."""
     low, high = USUAL
-    if low <= share <= high:
-        return ""
-    return f"{'below' if share < low else 'above'} {usual_text()}"
+    return "" if low <= share <= high else f"{usual_text()} works"

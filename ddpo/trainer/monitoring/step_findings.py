@@ -56,15 +56,15 @@ def _weights(config: TrainConfig, coefficients: StepCoefficients) -> Finding:
     shown = sorted({round(place * last / (SHOWN - 1)) for place in range(SHOWN)})
     if last < SHOWN:
         shown = list(range(last + 1))
-    text = " ".join(f"{weights[step]:.2g}" for step in shown)
+    text = " ".join(_short(weights[step]) for step in shown)
     which = "by step" if len(shown) == len(weights) else f"at steps {_numbers(shown)}"
     trained = _trained(config)
     own = [weights[step] for step in trained]
-    apart = f"{max(own) / min(own):.2g}" if min(own) > 0 else "infinitely"
+    apart = f"{_short(max(own) / min(own))}-fold" if min(own) > 0 else "without bound"
     return Finding(
         "steps",
         f"b²/k² {which}, the weight of the output in the log-prob: {text}; "
-        f"the trained steps {trained[0]} to {trained[-1]} differ {apart}-fold",
+        f"the trained steps {trained[0]} to {trained[-1]} differ {apart}",
     )
 
 
@@ -114,6 +114,11 @@ def _clipping(config: TrainConfig) -> Finding:
     clip_range = config.optim.clip_range
     text = "no clip range" if math.isinf(clip_range) else f"range {clip_range:g}"
     return Finding("clip", f"{text}; {usual_text()} of the items beyond it {USUAL_SOURCE}")
+
+
+def _short(number: float) -> str:
+    """A positive number in two digits, or as a whole one."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _numbers(steps: Sequence[int]) -> str:
