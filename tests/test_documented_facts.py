@@ -208,7 +208,7 @@ def test_names_of_settings_in_the_pages_exist() -> None:
     known = set(settings_of(TrainConfig()))
     for page in ROOT.glob("docs/*.md"):
         named = re.findall(
-            r"`((?:sample|optim|advantage|regression|adapt)\.\w+)\b",
+            r"`((?:sample|window|optim|advantage|regression|adapt)\.\w+)\b",
             page.read_text(encoding="utf-8"),
         )
         assert set(named) <= known, page.name

@@ -67,8 +67,14 @@ PromptList = Literal[
 AlgorithmName = Literal[
     "ddpo_is",
     "ddpo_sf",
+    "flow_dppo",
+    "grpo",
+    "grpo_fast",
+    "grpo_guard",
+    "mix_grpo",
     "rwr",
     "rwr_sparse",
+    "tempflow_grpo",
 ]
 
 ModelName = Literal["emoji"]

@@ -20,6 +20,7 @@ from ddpo.io.fields import Fields, Maybe
 from ddpo.io.json_files import json_lines
 from ddpo.text import byte_size, count, duration
 from ddpo.trainer.monitoring import events
+from ddpo.trainer.monitoring.clip_fraction import beside_usual
 
 CURVE: Final[Fields] = {"reward_mean": float, "held_out": Maybe(float)}
 """Fields of a line of `metrics.jsonl` that are shown."""
@@ -50,7 +51,10 @@ def reward_text(metrics: events.Metrics) -> str:
 def ratio_text(metrics: events.Metrics) -> str:
     """The deviation of the importance ratio from 1; the loss for a method without ratios."""
     if metrics.ratio_mean_deviation is not None:
-        return f"|ratio-1| {metrics.ratio_mean_deviation:.1e}, clipped {metrics.clip_fraction:.0%}"
+        share = metrics.clip_fraction or 0.0
+        usual = beside_usual(share) if metrics.ratio_mean_deviation else ""
+        beside = f" ({usual})" if usual else ""
+        return f"|ratio-1| {metrics.ratio_mean_deviation:.1e}, clipped {share:.0%}{beside}"
     if metrics.updates:
         return f"none in this method; denoising loss {metrics.loss:.4f}"
     return "no update"

@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpo.devices import moved
 from ddpo.policies.conditioning import concatenated, expanded
 from ddpo.policies.policy import Policy
+from ddpo.policies.schedule import along_batch
 from ddpo.policies.transition import gaussian_log_prob
 from ddpo.ranges import BATCH, ETA, GUIDANCE, STEPS, check_numbers
 from ddpo.types import ImageBatch, Prompt, Trajectory
@@ -106,6 +109,8 @@ def sample_trajectory(
     settings: SamplerSettings,
     seed: int,
     texts: Sequence[str] | None = None,
+    noisy: NDArray[np.bool_] | None = None,
+    branches: int = 1,
 ) -> Trajectory:
     """Denoises one batch and keeps its whole path.
 
@@ -119,6 +124,9 @@ def sample_trajectory(
         settings: Steps, guidance, eta and batch size.
         seed: Seed of the noise.
         texts: Texts to condition on in place of the prompts of `keys`, for the swap test.
+        noisy: True where a step has noise, `[images, steps]`; None: everywhere. The other steps are
+            those with η = 0. They have no density, and their log-prob is NaN.
+        branches: Images of a prompt, by index, that start from the same initial noise.
 
     Raises:
         ValueError: `texts` and `keys` differ in length.
@@ -132,23 +140,42 @@ def sample_trajectory(
     device = policy.device
     coefficients = policy.schedule.coefficients_on(device, settings.steps, settings.eta)
     shape = policy.latent_shape
-    samples = torch.stack([sample_noise(key, seed, settings.steps, shape) for key in padded])
+    samples = torch.stack([_path_noise(key, seed, settings, shape, branches) for key in padded])
     noise = moved(samples, device)
     conditioning = policy.encode(prompts)
     unconditional = policy.encode([""])
     x_t = noise[:, 0].to(policy.storage_dtype)
     latents = [x_t]
     log_probs = []
+    rows = torch.arange(settings.steps, device=device).expand(len(padded), -1)
+    if noisy is not None:
+        still = ~np.concatenate([noisy, np.repeat(noisy[-1:], padding, axis=0)])
+        rows = rows + settings.steps * moved(torch.from_numpy(still), device)
+        without = policy.schedule.coefficients_on(device, settings.steps, 0.0)
+        coefficients = coefficients.followed_by(without)
     for index in range(settings.steps):
-        step = torch.full((len(padded),), index, device=device)
+        step = rows[:, index]
         time = coefficients.timesteps[step]
         output = guided(policy, x_t, time, conditioning, unconditional, settings.guidance)
         mean = policy.schedule.mean(output, x_t, step, coefficients)
-        x_t = (mean + coefficients.noise_std[index] * noise[:, index + 1]).to(policy.storage_dtype)
+        k = along_batch(coefficients.noise_std[step], mean)
+        x_t = (mean + k * noise[:, index + 1]).to(policy.storage_dtype)
         latents.append(x_t)
-        log_probs.append(gaussian_log_prob(x_t, mean, coefficients.std[step]))
+        log_prob = gaussian_log_prob(x_t, mean, coefficients.std[step])
+        log_probs.append(log_prob.masked_fill(step >= settings.steps, torch.nan))
     kept = len(keys)
     return Trajectory(torch.stack(latents, 1)[:kept], torch.stack(log_probs, 1)[:kept])
+
+
+def _path_noise(
+    key: SampleKey, seed: int, settings: SamplerSettings, shape: tuple[int, ...], branches: int
+) -> Tensor:
+    """All noise of one image, as of `sample_noise`, with x_T of the first image of its branches."""
+    noise = sample_noise(key, seed, settings.steps, shape)
+    first = key.index - key.index % branches
+    if first != key.index:
+        noise[0] = sample_noise(SampleKey(key.prompt, first), seed, settings.steps, shape)[0]
+    return noise
 
 
 @torch.no_grad()

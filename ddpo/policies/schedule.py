@@ -43,6 +43,12 @@ class StepCoefficients:
         values = {name: getattr(self, name).to(device) for name in self.__dataclass_fields__}
         return type(self)(**values)
 
+    def followed_by(self, other: StepCoefficients) -> StepCoefficients:
+        """One table with the rows of `other`, of the same class, after those of this one."""
+        names = self.__dataclass_fields__
+        values = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names}
+        return type(self)(**values)
+
 
 def along_batch(values: Tensor, latents: Tensor) -> Tensor:
     """Values `[batch]` in the shape that multiplies latents `[batch, …]`."""

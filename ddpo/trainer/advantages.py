@@ -7,6 +7,9 @@
 | `group` | those of its prompt in the iteration | GRPO, arXiv 2402.03300, section 4.1.2 |
 | `leave_one_out` | the others of its group, without dividing by a spread | RLOO, arXiv 2402.14740 |
 
+`group` divides by a standard deviation: that of the group, that of all rewards of the iteration
+(Flow-GRPO, arXiv 2505.05470, `global_std` of its code), or none.
+
 All functions are pure, but for the running statistics that are passed in.
 """
 
@@ -15,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +122,7 @@ def advantages(
     if config.kind == "batch":
         values = batch(rewards, scored)
     elif config.kind == "group":
-        values = group(rewards, ids, scored)
+        values = group(rewards, ids, scored, config.std)
     elif config.kind == "leave_one_out":
         values = leave_one_out(rewards, ids, scored)
     else:
@@ -154,15 +157,32 @@ def batch(rewards: Floats, scored: Flags) -> Floats:
     return values
 
 
-def group(rewards: Floats, ids: NDArray[np.str_], scored: Flags) -> Floats:
-    """(r - mean) / (std + 1e-6) over the images of the same prompt in the iteration.
+def group(
+    rewards: Floats,
+    ids: NDArray[np.str_],
+    scored: Flags,
+    std: Literal["group", "iteration", "none"] = "group",
+) -> Floats:
+    """(r - mean) / (std + 1e-6) with the mean over the images of the same prompt in the iteration.
 
-    NaN where there is no spread, as in a group of one.
+    NaN where there is no spread in the group, as in a group of one.
+
+    Args:
+        rewards: rewards `[batch]`.
+        ids: prompt ids `[batch]`.
+        scored: flags `[batch]`, False where the reward is NaN.
+        std: rewards whose standard deviation divides; "none": no division.
     """
     values = np.full(len(rewards), np.nan)
+    overall = float(rewards[scored].std()) if scored.any() else 0.0
     for prompt_id in _distinct(ids[scored]):
         chosen = scored & (ids == prompt_id)
-        values[chosen] = batch(rewards[chosen], np.ones(int(chosen.sum()), bool))
+        own = rewards[chosen]
+        if std == "group":
+            values[chosen] = batch(own, np.ones(len(own), bool))
+        elif own.std() > 0:
+            divisor = overall + STD_EPSILON if std == "iteration" else 1.0
+            values[chosen] = (own - own.mean()) / divisor
     return values
 
 

@@ -23,9 +23,11 @@ from ddpo.rewards.check.definition import CheckFailed, CheckResult, CheckSkipped
 from ddpo.rewards.check.testing import report_to_pytest
 from ddpo.text import listed
 from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
-from ddpo.trainer.algorithms import Algorithm, load_algorithm
-from ddpo.trainer.algorithms.contract import sample_losses, sample_weights
+from ddpo.trainer.algorithms import AnyAlgorithm, load_algorithm, needs_of
+from ddpo.trainer.algorithms.contract import outside_range, sample_losses, sample_weights
 from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.items import Items
+from ddpo.trainer.made_up_items import made_up_items
 from ddpo.trainer.settings import config_for
 
 __all__ = ["CHECKS", "algorithm_tests", "check_algorithm", "iter_results"]
@@ -48,16 +50,16 @@ class AlgorithmUnderTest:
         self.name = name
 
     @cached_property
-    def _unused(self) -> Algorithm:
+    def _unused(self) -> AnyAlgorithm:
         """The algorithm, never called."""
         return load_algorithm(self.name)[0]
 
     @cached_property
-    def algorithm(self) -> Algorithm:
+    def algorithm(self) -> AnyAlgorithm:
         """The algorithm; raises as `load_algorithm`."""
         return self.fresh()
 
-    def fresh(self) -> Algorithm:
+    def fresh(self) -> AnyAlgorithm:
         """A copy of the algorithm that was not called yet, or itself where it cannot be copied."""
         try:
             return copy.deepcopy(self._unused)
@@ -77,9 +79,13 @@ class AlgorithmUnderTest:
         statistics = PromptStatistics(self.config.advantage.buffer, self.config.advantage.min_count)
         return sample_weights(self.algorithm, given, list(prompts), statistics, self.config)
 
+    def items(self, new: Tensor, old: Tensor) -> Items:
+        """Made-up items with these log-likelihoods, and only what the algorithm asks for."""
+        return made_up_items(self.algorithm.likelihood, needs_of(self.algorithm), new, old)
+
     def losses(self, new: Tensor, old: Tensor, weights: Tensor) -> Tensor:
         """The losses of items, `[items]`."""
-        return sample_losses(self.algorithm, new, old, weights, self.config)
+        return sample_losses(self.algorithm, self.items(new, old), weights, self.config)
 
     def gradient(self, weights: Tensor) -> Tensor:
         """Gradient of the summed losses before the first update, `[items]`.
@@ -149,9 +155,12 @@ def inputs_unchanged(tested: AlgorithmUnderTest) -> str | None:
     weights = torch.from_numpy(np.array(found.values)).float()
     new = torch.linspace(-0.5, -0.1, len(weights))
     old = new - 1e-4
+    items = tested.items(new, old)
     given = {"log_likelihoods": new, "old_log_likelihoods": old, "weights": weights}
+    given |= {"output": items.output} | items.asked
     before = {name: tensor.clone() for name, tensor in given.items()}
-    sample_losses(tested.algorithm, new, old, weights, config)
+    sample_losses(tested.algorithm, items, weights, config)
+    outside_range(tested.algorithm, items, config)
     changed = [name for name, tensor in given.items() if not torch.equal(tensor, before[name])]
     changed += ["rewards"] if rewards.tolist() != list(REWARDS) else []
     changed += ["prompt_ids"] if prompts != list(PROMPTS) else []
@@ -184,7 +193,7 @@ def resume(tested: AlgorithmUnderTest) -> str | None:
 
 def _round(
     tested: AlgorithmUnderTest,
-    algorithm: Algorithm,
+    algorithm: AnyAlgorithm,
     rewards: Floats,
     statistics: PromptStatistics,
 ) -> tuple[Tensor, Tensor]:
@@ -192,7 +201,20 @@ def _round(
     found = sample_weights(algorithm, rewards, list(PROMPTS), statistics, tested.config)
     weights = torch.from_numpy(np.array(found.values)).float()
     new = torch.linspace(-0.5, -0.1, len(weights))
-    return weights, sample_losses(algorithm, new, new - 1e-4, weights, tested.config)
+    items = tested.items(new, new - 1e-4)
+    return weights, sample_losses(algorithm, items, weights, tested.config)
+
+
+def asked_fields(tested: AlgorithmUnderTest) -> str | None:
+    """`item_loss` and `outside` read only the fields that `needs` names."""
+    needs = needs_of(tested.algorithm)
+    if needs is None:
+        raise CheckSkipped("this method has a loss on log-likelihoods")
+    new = torch.linspace(-0.5, -0.1, 3).requires_grad_(True)
+    items = tested.items(new, new.detach() - 1e-4)
+    sample_losses(tested.algorithm, items, torch.ones(3), tested.config)
+    outside_range(tested.algorithm, items, tested.config)
+    return f"needs {listed(needs)}" if needs else "needs no more than the items have"
 
 
 def finite_gradient(tested: AlgorithmUnderTest) -> str | None:
@@ -259,6 +281,7 @@ CHECKS: Final[dict[str, Probe]] = {
         weights,
         loss_per_item,
         loss_dtype,
+        asked_fields,
         finite_gradient,
         ratio_one,
         sign,

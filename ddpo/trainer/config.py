@@ -7,6 +7,7 @@ its parts. The defaults are the embedded model's; `ddpo.recipes` has those of ot
 from __future__ import annotations
 
 import json
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,7 @@ from ddpo.ranges import (
     Range,
     check_numbers,
 )
+from ddpo.text import count
 
 __all__ = [
     "INFINITY",
@@ -35,6 +37,7 @@ __all__ = [
     "RegressionConfig",
     "SampleConfig",
     "TrainConfig",
+    "WindowConfig",
 ]
 
 INFINITY: Final = "inf"
@@ -44,6 +47,7 @@ NO_REWARD: Final = "none"  # word for no held-out reward
 NO_CLIPPING: Final = Range(low=0, above=True, infinity="no clipping")
 COUNT: Final = Range(low=1, high=BILLION, whole=True)
 COUNT_OR_ZERO: Final = Range(low=0, high=BILLION, whole=True)
+ROUNDING: Final = 1e-9  # so that 0.7 of 10 steps are seven
 DECAY: Final = Range(low=0, high=1, below=True)  # of a running mean
 
 
@@ -58,14 +62,37 @@ class SampleConfig:
     eta: Annotated[float, Range(low=0, high=1, above=True)] = 1.0  # stochasticity of DDIM
     batch: Annotated[int, BATCH] = 32
     """Items in one call of the denoiser, in sampling and in training."""
+    branches: Annotated[int, IMAGES] = 1
+    """Images of a prompt that start from the same initial noise."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "sample.")
-        if self.samples % self.per_prompt:
-            raise ConfigError(
-                f"sample.samples={self.samples} is not a multiple of "
-                f"sample.per_prompt={self.per_prompt}"
-            )
+        for whole, part in (("samples", "per_prompt"), ("per_prompt", "branches")):
+            if getattr(self, whole) % getattr(self, part):
+                raise ConfigError(
+                    f"sample.{whole}={getattr(self, whole)} is not a multiple of "
+                    f"sample.{part}={getattr(self, part)}"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class WindowConfig:
+    """Settings of the steps with noise, which all images of a prompt share.
+
+    The other steps are deterministic and are not trained; see `ddpo.trainer.windows`.
+    """
+
+    steps: Annotated[int, COUNT_OR_ZERO] = 0  # steps with noise; 0: all
+    kind: Literal["random", "scattered", "progressive"] = "random"
+    """Consecutive steps at random, any steps at random, or a place that moves to less noise."""
+    within: Annotated[float, Range(low=0, high=1, above=True)] = 1.0
+    """Share of the steps, from the first, that have the window."""
+    every: Annotated[int, COUNT] = 25  # progressive: iterations at each place
+    stride: Annotated[int, COUNT] = 1  # progressive: steps between two places
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "window.")
+        _one_of(self, "kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +122,22 @@ class OptimConfig:
     """True if training sees the guided prediction; False: the prediction with the prompt alone."""
     kl: Annotated[float, Range(low=0, high=1_000_000)] = 0.0
     """Weight of KL(policy || reference policy) in the loss, a mean per latent dimension."""
+    kl_of: Literal["step", "time", "output"] = "step"
+    """Unit of that KL; see `ddpo.trainer.divergences`."""
     clip_range: Annotated[float, NO_CLIPPING] = 2e-3
     """Clip range of the ratio, which is a mean per latent dimension.
 
     1e-4 for the 16,384 dimensions of Stable Diffusion, 2e-3 for 768.
     """
+    divergence: Annotated[float, NO_CLIPPING] = 1e-5
+    """flow_dppo: KL of a step from the sampling policy, beyond which an item has no gradient."""
+    ema: Annotated[float, DECAY] = 0.0
+    """Highest decay of the moving average of the weights, which checkpoints hold; 0: none."""
+    ema_every: Annotated[int, COUNT] = 8  # optimizer steps between two updates of that average
 
     def __post_init__(self) -> None:
         check_numbers(self, "optim.")
+        _one_of(self, "kl_of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +149,20 @@ class AdvantageConfig:
     min_count: Annotated[int, COUNT] = 8
     """With fewer of a prompt, `per_prompt` uses the whole iteration's statistics."""
     clip: Annotated[float, NO_CLIPPING] = 5.0
+    std: Literal["group", "iteration", "none"] = "group"
+    """group: rewards whose standard deviation divides the advantages."""
+    combine: Literal["rewards", "advantages"] = "rewards"
+    """Sum of several rewards that is compared: of their scores, or of each one's advantages."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "advantage.")
-        _one_of(self, "kind")
+        for name in ("kind", "std", "combine"):
+            _one_of(self, name)
+        if self.std != "group" and self.kind != "group":
+            raise ConfigError(
+                f"advantage.std={self.std!r} is of advantage.kind='group': with "
+                f"advantage.kind={self.kind!r} set advantage.std='group'"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +228,7 @@ class TrainConfig:
     """Checkpoints in a row that must have fallen before the run ends."""
     grid_every: Annotated[int, ITERATIONS] = 5  # iterations between image grids
     sample: SampleConfig = field(default_factory=SampleConfig)
+    window: WindowConfig = field(default_factory=WindowConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
     regression: RegressionConfig = field(default_factory=RegressionConfig)
@@ -217,6 +263,29 @@ class TrainConfig:
                 f"optim.skip_last={self.optim.skip_last} leaves {self.trained_steps} steps to "
                 f"train, fewer than optim.timesteps={self.optim.timesteps or 1}"
             )
+        if self.window.steps:
+            self._check_window()
+
+    def _check_window(self) -> None:
+        """Raises `ConfigError` unless the window fits the steps, and the trained steps it."""
+        room = len(self.window_range)
+        if self.window.steps > room:
+            raise ConfigError(
+                f"window.steps={self.window.steps} does not fit: sample.steps, optim.skip_first, "
+                f"optim.skip_last and window.within leave {count(max(room, 0), 'step')}"
+            )
+        if self.optim.timesteps not in (0, self.window.steps):
+            raise ConfigError(
+                f"all {count(self.window.steps, 'step')} of a window are trained: set "
+                f"optim.timesteps=0 (it is {self.optim.timesteps})"
+            )
+
+    @property
+    def window_range(self) -> range:
+        """The denoising steps that may be in a window."""
+        within = math.floor(self.sample.steps * self.window.within + ROUNDING)
+        last = min(self.sample.steps - self.optim.skip_last, within)
+        return range(self.optim.skip_first, max(last, self.optim.skip_first))
 
     @property
     def trained_steps(self) -> int:
@@ -226,7 +295,7 @@ class TrainConfig:
     @property
     def steps_per_image(self) -> int:
         """Number of denoising steps of each image that are trained in an epoch."""
-        return self.optim.timesteps or self.trained_steps
+        return self.window.steps or self.optim.timesteps or self.trained_steps
 
     @property
     def training_guidance(self) -> float:

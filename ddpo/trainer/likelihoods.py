@@ -9,12 +9,12 @@ see the same bits.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpo.devices import moved
@@ -23,26 +23,13 @@ from ddpo.policies.sampler import guided
 from ddpo.policies.schedule import StepCoefficients, along_batch, mean_per_item
 from ddpo.policies.transition import gaussian_log_prob
 from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.divergences import output_distance, step_kl
+from ddpo.trainer.items import Items, StepItems
 from ddpo.trainer.minibatches import Minibatch
+from ddpo.trainer.old_outputs import OldOutputs
 from ddpo.types import Rollout
 
-__all__ = ["DenoisingLikelihood", "ItemLikelihoods", "Likelihood", "TransitionLikelihood"]
-
-
-@dataclass(frozen=True, slots=True)
-class ItemLikelihoods:
-    """Log-likelihoods of up to `batch` items, each float32 `[items]`.
-
-    Attributes:
-        new_log_probs: under the policy as it is now, with gradient.
-        old_log_probs: under the policy that sampled; None in regression.
-        kl: KL(policy || reference policy), a mean per latent dimension, with gradient; None if
-            `optim.kl` is 0.
-    """
-
-    new_log_probs: Tensor
-    old_log_probs: Tensor | None
-    kl: Tensor | None
+__all__ = ["DenoisingLikelihood", "Likelihood", "TransitionLikelihood"]
 
 
 class Likelihood(Protocol):
@@ -50,13 +37,17 @@ class Likelihood(Protocol):
 
     noise_levels: int | None  # as for `plan_updates`
     images: range  # indices of this process's images in the iteration
+    windows: NDArray[np.int64] | None  # as for `plan_updates`
 
-    def prepare(self, plan: Iterable[Minibatch]) -> None:
-        """Called once before the first update of an iteration, with this process's items."""
+    def prepare(self, plan: Sequence[Minibatch]) -> None:
+        """Called before the first update of an iteration, with this process's items.
+
+        A further call, with an item that joins a call of other processes, changes nothing.
+        """
         ...
 
-    def of(self, items: Minibatch) -> ItemLikelihoods:
-        """The log-likelihoods of up to `sample.batch` items."""
+    def of(self, items: Minibatch) -> Items:
+        """Up to `sample.batch` items under the policy as it is now."""
         ...
 
 
@@ -68,11 +59,23 @@ class _RolloutItems:
         rollout: this process's samples.
         config: settings of the run.
         first: index in the iteration of the rollout's first image.
+        needs: fields of the items that the algorithm needs, as of `needs_of`.
     """
 
-    def __init__(self, policy: Policy, rollout: Rollout, config: TrainConfig, first: int) -> None:
+    windows: NDArray[np.int64] | None = None
+
+    def __init__(
+        self,
+        policy: Policy,
+        rollout: Rollout,
+        config: TrainConfig,
+        first: int,
+        needs: Collection[str] | None,
+    ) -> None:
         self.policy = policy
         self.config = config
+        self.needs = needs or ()
+        self.has_steps = needs is not None
         self.latents = rollout.trajectory.latents
         self.images = range(first, first + len(self.latents))
         texts = list(dict.fromkeys(prompt.text for prompt in rollout.prompts))
@@ -105,6 +108,10 @@ class _RolloutItems:
             self.config.training_guidance,
         )
 
+    def image_numbers(self, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Index in the iteration, and number of the prompt, of the first `count` images."""
+        return images[:count] + self.images.start, self.text_of_image[images[:count]]
+
 
 class TransitionLikelihood(_RolloutItems):
     """log π(x_{t-1} | x_t, c) of the steps that the sampler took.
@@ -115,6 +122,8 @@ class TransitionLikelihood(_RolloutItems):
         coefficients: coefficients of the sampler's steps, on the policy's device.
         config: settings of the run.
         first: index in the iteration of the rollout's first image.
+        needs: fields of the items that the algorithm needs, as of `needs_of`.
+        windows: steps with noise of each image of the iteration, as of `window_steps`; None: all.
     """
 
     noise_levels: int | None = None
@@ -126,40 +135,83 @@ class TransitionLikelihood(_RolloutItems):
         coefficients: StepCoefficients,
         config: TrainConfig,
         first: int = 0,
+        needs: Collection[str] | None = None,
+        windows: NDArray[np.int64] | None = None,
     ) -> None:
-        super().__init__(policy, rollout, config, first)
+        super().__init__(policy, rollout, config, first, needs)
         self.coefficients = coefficients
         self.old_log_probs = rollout.trajectory.log_probs
+        self.windows = windows
+        self._prepared = False
+        self._old_outputs: OldOutputs | None = None
 
-    def prepare(self, plan: Iterable[Minibatch]) -> None:
-        """Computes the old log-probs again where training predicts otherwise than sampling did.
+    def prepare(self, plan: Sequence[Minibatch]) -> None:
+        """Computes what the sampler did not keep, with the policy that sampled.
 
-        That is so when sampling is guided and training is not.
+        These are the old log-probs where sampling is guided and training is not, and the old
+        outputs if the algorithm needs them. They are not found from the noise, since latents are
+        rounded: computed by the same call, they are those of the first update to the bit.
         """
-        if self.config.training_guidance == self.config.sample.guidance:
+        again = self.config.training_guidance != self.config.sample.guidance
+        keep = "old_output" in self.needs
+        if not (again or keep):
             return
-        self.old_log_probs = torch.full_like(self.old_log_probs, torch.nan)
-        for items in plan:
-            for part in items.batches(self.config.sample.batch):
-                images, steps = self.index(part)
-                with torch.no_grad():
-                    means = self._means(images, steps)
+        first = not self._prepared
+        self._prepared = True
+        if first and again:
+            self.old_log_probs = torch.full_like(self.old_log_probs, torch.nan)
+        if first and keep:
+            self._old_outputs = OldOutputs(
+                items=sum(map(len, plan)),
+                images=len(self.latents),
+                steps=self.config.sample.steps,
+                shape=self.policy.latent_shape,
+                device=self.policy.device,
+            )
+        for part in (part for items in plan for part in items.batches(self.config.sample.batch)):
+            images, steps = self.index(part)
+            with torch.no_grad():
+                output = self._output(images, steps)
+                if first and again:
+                    means = self._means(output, images, steps)
                     self.old_log_probs[images, steps] = self._log_probs(means, images, steps)
+            if first and self._old_outputs is not None:
+                count = len(part)
+                self._old_outputs.keep(output[:count], images[:count], steps[:count])
 
-    def of(self, items: Minibatch) -> ItemLikelihoods:
-        """Log-probs of the steps, and the KL to the reference policy if `optim.kl` is not 0."""
+    def of(self, items: Minibatch) -> Items:
+        """The steps, with the KL to the reference policy if `optim.kl` is not 0."""
         count = len(items)
         images, steps = self.index(items)
-        means = self._means(images, steps)
+        output = self._output(images, steps)
+        means = self._means(output, images, steps)
         new_log_probs = self._log_probs(means, images, steps)[:count]
         old_log_probs = self.old_log_probs[images, steps][:count]
-        kl = self._kl(means, images, steps)[:count] if self.config.optim.kl else None
-        return ItemLikelihoods(new_log_probs, old_log_probs, kl)
+        reference = self._reference_output(images, steps)
+        kl = None
+        if self.config.optim.kl and reference is not None:
+            kl = self._kl(output, means, reference, images, steps)[:count]
+        image, group = self.image_numbers(images, count)
+        return Items(
+            new_log_probs=new_log_probs,
+            old_log_probs=old_log_probs,
+            output=output[:count],
+            index=steps[:count],
+            image=image,
+            group=group,
+            step=self._step_items(steps[:count]) if self.has_steps else None,
+            kl=kl,
+            asked=self._asked(images[:count], steps[:count], reference),
+        )
 
-    def _means(self, images: Tensor, steps: Tensor) -> Tensor:
+    def _output(self, images: Tensor, steps: Tensor) -> Tensor:
+        """The denoiser's output at the steps, `[batch, …]`."""
+        x_t = self.latents[images, steps]
+        return self.predict(x_t, self.coefficients.timesteps[steps], images)
+
+    def _means(self, output: Tensor, images: Tensor, steps: Tensor) -> Tensor:
         """Means of the Gaussian steps, `[batch, …]`."""
         x_t = self.latents[images, steps]
-        output = self.predict(x_t, self.coefficients.timesteps[steps], images)
         return self.policy.schedule.mean(output, x_t, steps, self.coefficients)
 
     def _log_probs(self, means: Tensor, images: Tensor, steps: Tensor) -> Tensor:
@@ -167,15 +219,48 @@ class TransitionLikelihood(_RolloutItems):
         next_latents = self.latents[images, steps + 1]
         return gaussian_log_prob(next_latents, means, self.coefficients.std[steps])
 
-    def _kl(self, means: Tensor, images: Tensor, steps: Tensor) -> Tensor:
-        """(μ - μ_ref)² / (2 σ²), a mean over the dimensions, `[batch]`.
-
-        It is exact, since both steps are Gaussians of the same σ.
-        """
+    def _reference_output(self, images: Tensor, steps: Tensor) -> Tensor | None:
+        """The output of the reference policy, `[batch, …]`; None if nothing needs it."""
+        if not self.config.optim.kl and "reference_output" not in self.needs:
+            return None
         with torch.no_grad(), self.policy.reference():
-            reference = self._means(images, steps)
-        std = along_batch(self.coefficients.std[steps], means)
-        return mean_per_item(0.5 * ((means - reference) / std) ** 2)
+            return self._output(images, steps)
+
+    def _kl(
+        self, output: Tensor, means: Tensor, reference: Tensor, images: Tensor, steps: Tensor
+    ) -> Tensor:
+        """KL to the reference policy in the unit of `optim.kl_of`, `[batch]`."""
+        unit = self.config.optim.kl_of
+        if unit == "output":
+            return output_distance(output, reference)
+        std = self.coefficients.std[steps]
+        kl = step_kl(means, self._means(reference, images, steps), std)
+        return kl if unit == "step" else kl * self._changes()[steps]
+
+    def _step_items(self, steps: Tensor) -> StepItems:
+        """The coefficients of steps `[items]`."""
+        table = self.coefficients
+        return StepItems(table.a[steps], table.b[steps], table.std[steps], self._changes()[steps])
+
+    def _changes(self) -> Tensor:
+        """|b| of every step without noise, float32 `[steps]`."""
+        sample = self.config.sample
+        device = self.policy.device
+        return self.policy.schedule.coefficients_on(device, sample.steps, 0.0).b.abs()
+
+    def _asked(self, images: Tensor, steps: Tensor, reference: Tensor | None) -> dict[str, Tensor]:
+        """The fields that the algorithm needs, each `[items, …]`."""
+        found = {}
+        if self._old_outputs is not None:
+            found["old_output"] = self._old_outputs.of(images, steps)
+        if "reference_output" in self.needs and reference is not None:
+            found["reference_output"] = reference[: len(images)]
+        if "target" in self.needs:
+            x_t = self.latents[images, steps].float()
+            after = self.latents[images, steps + 1].float()
+            a, b = (along_batch(c[steps], x_t) for c in (self.coefficients.a, self.coefficients.b))
+            found["target"] = (after - a * x_t) / b
+        return found
 
 
 class DenoisingLikelihood(_RolloutItems):
@@ -189,20 +274,28 @@ class DenoisingLikelihood(_RolloutItems):
         config: settings of the run.
         iteration: 1-based iteration number.
         first: index in the iteration of the rollout's first image.
+        needs: fields of the items that the algorithm needs, as of `needs_of`.
     """
 
     def __init__(
-        self, policy: Policy, rollout: Rollout, config: TrainConfig, iteration: int, first: int = 0
+        self,
+        policy: Policy,
+        rollout: Rollout,
+        config: TrainConfig,
+        iteration: int,
+        first: int = 0,
+        needs: Collection[str] | None = None,
     ) -> None:
-        super().__init__(policy, rollout, config, first)
+        super().__init__(policy, rollout, config, first, needs)
         self.noise_levels: int | None = policy.schedule.levels
         self.iteration = iteration
 
-    def prepare(self, plan: Iterable[Minibatch]) -> None:
+    def prepare(self, plan: Sequence[Minibatch]) -> None:
         """Does nothing: there are no old log-probs."""
 
-    def of(self, items: Minibatch) -> ItemLikelihoods:
-        """Minus the mean squared denoising error."""
+    def of(self, items: Minibatch) -> Items:
+        """Finished images with noise, with minus their mean squared denoising error."""
+        count = len(items)
         images, levels = self.index(items)
         x_0 = self.latents[images, -1].float()
         keys = zip(items.images.tolist(), items.draws.tolist(), strict=True)
@@ -212,8 +305,24 @@ class DenoisingLikelihood(_RolloutItems):
         schedule = self.policy.schedule
         x_t = schedule.noised(x_0, noise, levels)
         output = self.predict(x_t, schedule.timestep(levels), images)
-        error = (output - schedule.target(x_0, noise, levels)) ** 2
-        return ItemLikelihoods(-mean_per_item(error)[: len(items)], None, None)
+        target = schedule.target(x_0, noise, levels)
+        asked = {"target": target[:count]} if "target" in self.needs else {}
+        if "reference_output" in self.needs:
+            with torch.no_grad(), self.policy.reference():
+                reference = self.predict(x_t, schedule.timestep(levels), images)
+            asked["reference_output"] = reference[:count]
+        image, group = self.image_numbers(images, count)
+        return Items(
+            new_log_probs=-mean_per_item((output - target) ** 2)[:count],
+            old_log_probs=None,
+            output=output[:count],
+            index=levels[:count],
+            image=image,
+            group=group,
+            step=None,
+            kl=None,
+            asked=asked,
+        )
 
     def _noise(self, image: int, draw: int) -> Tensor:
         """Standard normal noise of an item, on the CPU."""

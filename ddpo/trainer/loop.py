@@ -79,7 +79,7 @@ class _Loop:
             samples = yield from self.sample_and_score(iteration)
             weights = sample_weights(
                 self.setup.algorithm,
-                samples.reward_values,
+                samples.compared_rewards(config, self.setup.reward),
                 samples.prompt_ids,
                 state.statistics,
                 config,
@@ -127,7 +127,7 @@ class _Loop:
         state = setup.state
         started = time.perf_counter()
         likelihood = setup.likelihood(
-            self.trained_policy, samples.own, iteration, setup.shard.start
+            self.trained_policy, samples.own, iteration, setup.shard.start, samples.prompt_ids
         )
         with rewards_away(self.config, setup.policy.device):
             stats = yield from update(

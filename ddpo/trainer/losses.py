@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["clipped_surrogate", "weighted_likelihood"]
+__all__ = ["clipped_surrogate", "masked_surrogate", "weighted_likelihood"]
 
 
 def weighted_likelihood(log_likelihoods: Tensor, weights: Tensor) -> Tensor:
@@ -35,3 +35,16 @@ def clipped_surrogate(
 
     ratio = exp(log_probs - old_log_probs)
     return maximum(-advantages * ratio, -advantages * clamp(ratio, 1 - clip_range, 1 + clip_range))
+
+
+def masked_surrogate(log_ratio: Tensor, advantages: Tensor, kept: Tensor) -> Tensor:
+    """-A ρ for items that are kept, 0 without gradient for the others, `[items]`.
+
+    Args:
+        log_ratio: ln ρ, `[items]`. Where it overflows and is not kept, the gradient is 0 too.
+        advantages: advantages of the items' images, `[items]`.
+        kept: truth values, `[items]`.
+    """
+    from torch import exp, where, zeros_like
+
+    return -advantages * kept * exp(where(kept, log_ratio, zeros_like(log_ratio)))

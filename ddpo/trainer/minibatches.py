@@ -44,7 +44,11 @@ class Minibatch:
 
 
 def plan_updates(
-    weights: SampleWeights, config: TrainConfig, iteration: int, noise_levels: int | None = None
+    weights: SampleWeights,
+    config: TrainConfig,
+    iteration: int,
+    noise_levels: int | None = None,
+    windows: Integers | None = None,
 ) -> list[Minibatch]:
     """The items of every optimizer step of an iteration, in order.
 
@@ -59,6 +63,7 @@ def plan_updates(
         noise_levels: number of noise levels that steps are sampled from, evenly. None: steps are
             denoising steps of the trajectory, each at most once per image and epoch, without the
             first `optim.skip_first` and the last `optim.skip_last`.
+        windows: steps of each image that are trained, `[images, steps]`; None: all may be.
     """
     rng = np.random.default_rng([config.seed, STREAM, iteration])
     count = config.steps_per_image
@@ -68,7 +73,9 @@ def plan_updates(
         for part in np.array_split(rng.permutation(counted), config.optim.updates):
             if not len(part):
                 continue
-            if noise_levels is None:
+            if windows is not None:
+                steps = windows[part]
+            elif noise_levels is None:
                 steps = config.optim.skip_first + np.stack(
                     [rng.permutation(config.trained_steps)[:count] for _ in part]
                 )

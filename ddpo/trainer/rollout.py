@@ -15,15 +15,19 @@ from ddpo.errors import ConfigError, RewardFailure, TrainingDiverged
 from ddpo.io.background import Background
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_trajectory
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.results import Chunk, concatenate
 from ddpo.rewards.scoring.scorer import Scorer
-from ddpo.trainer.config import SampleConfig
+from ddpo.trainer.config import SampleConfig, TrainConfig
 from ddpo.trainer.monitoring.events import Progress
+from ddpo.trainer.reward_parts import check_combination, compared_rewards
+from ddpo.trainer.windows import check_window, noisy_steps
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput, Rollout, Trajectory
 
 __all__ = [
     "Collection",
     "IterationSamples",
+    "check_rollout",
     "check_scorable",
     "draw_keys",
     "joined",
@@ -56,10 +60,29 @@ class IterationSamples:
         """Rewards of all images, float64 `[images]`, NaN where unscorable."""
         return self.rewards.values.cpu().double().numpy()
 
+    def compared_rewards(self, config: TrainConfig, reward: ResolvedReward) -> NDArray[np.float64]:
+        """The rewards that advantages are computed from, as of the function of this name."""
+        return compared_rewards(config, reward, self.rewards, self.prompt_ids)
+
     @property
     def prompt_ids(self) -> list[str]:
         """Prompt id of each image, `[images]`."""
         return [key.prompt.id for key in self.keys]
+
+
+def check_rollout(config: TrainConfig, reward: ResolvedReward, likelihood: str) -> None:
+    """Checks that windows fit the algorithm, and a comparison of several rewards the reward.
+
+    Args:
+        config: settings of the run.
+        reward: reward that is trained on.
+        likelihood: kind of the algorithm's items.
+
+    Raises:
+        ConfigError: one does not fit.
+    """
+    check_window(config, likelihood)
+    check_combination(config, reward)
 
 
 def sampler_settings(config: SampleConfig) -> SamplerSettings:
@@ -147,6 +170,7 @@ class Collection:
         seed: seed of the noise.
         context: circumstances of the scoring, for the reward.
         whole_paths: True to keep all latents of a path, False to keep only the last.
+        windows: steps with noise of each image, as of `window_steps`; None: all have noise.
     """
 
     def __init__(
@@ -158,11 +182,14 @@ class Collection:
         seed: int,
         context: Context,
         whole_paths: bool = True,
+        windows: NDArray[np.int64] | None = None,
     ) -> None:
         self._policy = policy
         self._keys = keys
         self._settings = sampler_settings(config)
         self._seed = seed
+        self._branches = config.branches
+        self._noisy = None if windows is None else noisy_steps(windows, config.steps)
         self._context = context
         self._scorer = scorer
         self._scores: list[RewardOutput] = []  # of each batch
@@ -209,7 +236,15 @@ class Collection:
     def _sample_batch(self) -> ImageBatch:
         """Samples the next batch and keeps its latents and log-probs."""
         part = self._keys[self._done : self._done + self._settings.batch]
-        found = sample_trajectory(self._policy, part, self._settings, self._seed)
+        noisy = None if self._noisy is None else self._noisy[self._done : self._done + len(part)]
+        found = sample_trajectory(
+            self._policy,
+            part,
+            self._settings,
+            self._seed,
+            noisy=noisy,
+            branches=self._branches,
+        )
         pixels = self._policy.decode(found.latents[:, -1])
         _check_finite(found.latents[:, -1], pixels)
         place = slice(self._done, self._done + len(part))

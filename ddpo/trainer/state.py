@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpo.distributed import World
-from ddpo.errors import CheckpointError
+from ddpo.errors import CheckpointError, ConfigError
 from ddpo.io.fields import shown
 from ddpo.io.tensors import check_finite, optimizer_tensors, restore_optimizer
 from ddpo.policies.policy import Policy, TrainablePolicy, compile_denoiser
@@ -26,6 +26,7 @@ from ddpo.trainer.sharding import (
     shard_policy,
     wrap_policy,
 )
+from ddpo.trainer.weight_average import WeightAverage
 
 __all__ = ["TrainingState"]
 
@@ -43,7 +44,8 @@ class TrainingState:
         world: the processes of the run.
 
     Raises:
-        ConfigError: the policy can be neither sharded nor compiled as the settings say.
+        ConfigError: the policy can be neither sharded nor compiled as the settings say, or its
+            weights cannot be averaged.
     """
 
     def __init__(self, policy: TrainablePolicy, config: TrainConfig, world: World) -> None:
@@ -56,6 +58,23 @@ class TrainingState:
         self.optimizer = make_optimizer(parameters, config, policy.device)
         self.statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
         self.scaler = GradScaler(needed=config.dtype == "float16")
+        self.average = self._new_average(config)
+
+    def _new_average(self, config: TrainConfig) -> WeightAverage | None:
+        """The average of the weights, updated after each optimizer step; None if there is none."""
+        if not config.optim.ema:
+            return None
+        if self._sharded_denoiser is not None:
+            raise ConfigError(
+                "optim.ema is not supported with --use_fsdp: set optim.ema=0, or use --multi_gpu"
+            )
+        average = WeightAverage(self.policy, config.optim.ema, config.optim.ema_every)
+        self.optimizer.register_step_post_hook(average.step)
+        return average
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the policy has the averaged weights, if the run averages them."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def wrapped_policy(self) -> Policy:
         """The policy to train, whose gradients are averaged over the processes."""
@@ -74,7 +93,8 @@ class TrainingState:
         moments = optimizer_tensors(self.optimizer)
         if self._sharded_denoiser is not None:
             moments = gathered_tensors(moments, self.world.is_main)
-        return weights | moments | {"loss_scale": self.scaler.state()}
+        average = self.average.tensors() if self.average else {}
+        return weights | moments | {"loss_scale": self.scaler.state()} | average
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], statistics: dict[str, Any]) -> None:
@@ -87,6 +107,8 @@ class TrainingState:
         for name, parameter in self.policy.trainable_parameters():
             parameter.copy_(placed_like(parameter, tensors[f"policy.{name}"]))
         restore_optimizer(self.optimizer, tensors, placed_like)
+        if self.average is not None:
+            self.average.load(tensors, str(STATE))
         if "loss_scale" in tensors:
             self.scaler.load_state(tensors["loss_scale"])
         self.statistics.load_state(statistics)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,18 @@ from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey
 from ddpo.prompts import load_prompts
 from ddpo.rewards.scoring.scorer import make_scorer
-from ddpo.rewards.setting_paths import absolute_path, storable
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.adapted import adapted_policy
-from ddpo.trainer.algorithms import load_algorithm
+from ddpo.trainer.algorithms import load_algorithm, needs_of
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
 from ddpo.trainer.monitoring.findings import cut_prompts, summary
-from ddpo.trainer.rollout import Collection, draw_keys, sample_shard
+from ddpo.trainer.rollout import Collection, check_rollout, draw_keys, sample_shard
 from ddpo.trainer.run.held_out import HeldOutReward
-from ddpo.trainer.run.manifest import check_unchanged, describe
+from ddpo.trainer.run.manifest import check_unchanged, describe, placed
 from ddpo.trainer.run.resume import Changes
 from ddpo.trainer.state import TrainingState
+from ddpo.trainer.windows import window_steps
 from ddpo.types import Context, Rollout
 
 __all__ = ["TrainingSetup"]
@@ -65,6 +65,7 @@ class TrainingSetup:
                 f"sample.batch ({config.sample.batch}) must be a multiple of "
                 f"sample.per_prompt ({config.sample.per_prompt})"
             )
+        check_rollout(config, self.reward, self.algorithm.likelihood)
         self.cut_prompts = cut_prompts(place, self.prompts)
         self.scorer = make_scorer(self.reward)
         self.held_out = (
@@ -90,18 +91,25 @@ class TrainingSetup:
     def collection(self, iteration: int) -> Collection:
         """This process's images of an iteration, none of them sampled yet."""
         config = self.config
+        keys = self.keys(iteration)[self.shard.start : self.shard.stop]
         return Collection(
             self.policy,
-            self.keys(iteration)[self.shard.start : self.shard.stop],
+            keys,
             self.scorer,
             config.sample,
             config.seed,
             Context(progress=(iteration - 1) / config.iterations),
             whole_paths=self.algorithm.likelihood == "transition",
+            windows=window_steps(config, iteration, [key.prompt.id for key in keys]),
         )
 
     def likelihood(
-        self, policy: Policy, rollout: Rollout, iteration: int, first: int = 0
+        self,
+        policy: Policy,
+        rollout: Rollout,
+        iteration: int,
+        first: int = 0,
+        prompt_ids: Sequence[str] | None = None,
     ) -> Likelihood:
         """Log-likelihoods of the items that the algorithm trains on.
 
@@ -110,10 +118,16 @@ class TrainingSetup:
             rollout: this process's samples.
             iteration: 1-based iteration number.
             first: index in the iteration of the rollout's first image.
+            prompt_ids: prompt id of each image of the iteration; None: there is only the rollout.
         """
-        if self.algorithm.likelihood == "transition":
-            return TransitionLikelihood(policy, rollout, self.coefficients, self.config, first)
-        return DenoisingLikelihood(policy, rollout, self.config, iteration, first)
+        needs = needs_of(self.algorithm)
+        if self.algorithm.likelihood == "denoising":
+            return DenoisingLikelihood(policy, rollout, self.config, iteration, first, needs)
+        ids = prompt_ids or [prompt.id for prompt in rollout.prompts]
+        windows = window_steps(self.config, iteration, ids)
+        return TransitionLikelihood(
+            policy, rollout, self.coefficients, self.config, first, needs, windows
+        )
 
     def summary(self) -> str:
         """The effective batch of the run in words."""
@@ -129,8 +143,7 @@ class TrainingSetup:
         facts = describe(
             self.config, self.reward, self.prompts, self.origins, self.world.world_size
         )
-        facts["reward"]["spec"] = storable({"reward": reward})["reward"]
-        return facts | {"folder": str(absolute_path(folder))}
+        return placed(facts, folder, reward)
 
     def check_unchanged(self, before: Mapping[str, Any]) -> None:
         """Compares the parts of a resumed run with its manifest.

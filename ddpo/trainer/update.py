@@ -19,11 +19,12 @@ from ddpo.distributed import ALONE, World
 from ddpo.errors import TrainingDiverged
 from ddpo.policies.policy import Policy
 from ddpo.trainer.advantages import SampleWeights
-from ddpo.trainer.algorithms import Algorithm
-from ddpo.trainer.algorithms.contract import sample_losses
+from ddpo.trainer.algorithms import AnyAlgorithm
+from ddpo.trainer.algorithms.contract import outside_range, sample_losses
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.grad_scaler import GradScaler
-from ddpo.trainer.likelihoods import ItemLikelihoods, Likelihood
+from ddpo.trainer.items import Items
+from ddpo.trainer.likelihoods import Likelihood
 from ddpo.trainer.minibatches import Minibatch, plan_updates
 from ddpo.trainer.monitoring.events import Progress, StepStats
 from ddpo.trainer.sharding import whole
@@ -59,7 +60,7 @@ class UpdateStats:
 def update(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
-    algorithm: Algorithm,
+    algorithm: AnyAlgorithm,
     likelihood: Likelihood,
     weights: SampleWeights,
     config: TrainConfig,
@@ -89,7 +90,7 @@ def update(
             finite (nothing is applied).
     """
     scaler = scaler or GradScaler(needed=False)
-    plan = plan_updates(weights, config, iteration, likelihood.noise_levels)
+    plan = plan_updates(weights, config, iteration, likelihood.noise_levels, likelihood.windows)
     own = [minibatch.among(likelihood.images) for minibatch in plan]
     _prepare(likelihood, own, config, world)
     by_image = torch.from_numpy(weights.values).float().to(policy.device)
@@ -132,7 +133,7 @@ class _Gradients:
 
     def __init__(
         self,
-        algorithm: Algorithm,
+        algorithm: AnyAlgorithm,
         likelihood: Likelihood,
         weights: Tensor,
         config: TrainConfig,
@@ -145,7 +146,7 @@ class _Gradients:
         self.config = config
         self.world = world
         self.scaler = scaler
-        self.sums = _Sums(config)
+        self.sums = _Sums(algorithm, config)
 
     def accumulate(self, minibatch: Minibatch, first: bool) -> Iterator[int]:
         """Adds the gradients of one optimizer step; yields the number of items of each call.
@@ -168,12 +169,10 @@ class _Gradients:
         for _ in range(idle):
             _join_with_zeros(self.likelihood, self.config)
 
-    def _losses(self, found: ItemLikelihoods, items: Minibatch) -> Tensor:
+    def _losses(self, found: Items, items: Minibatch) -> Tensor:
         """One loss per item, with the KL penalty if there is one, `[items]`."""
-        new = found.new_log_probs
-        old = new.detach() if found.old_log_probs is None else found.old_log_probs
         weights = self.weights[moved(torch.from_numpy(items.images), self.weights.device)]
-        losses = sample_losses(self.algorithm, new, old, weights, self.config)
+        losses = sample_losses(self.algorithm, found, weights, self.config)
         return losses if found.kl is None else losses + self.config.optim.kl * found.kl
 
 
@@ -239,8 +238,9 @@ class _Sums:
 
     ROWS = ("items", "deviation", "outside", "squared", "kl")
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.clip_range = config.optim.clip_range
+    def __init__(self, algorithm: AnyAlgorithm, config: TrainConfig) -> None:
+        self.algorithm = algorithm
+        self.config = config
         self.first = 0.0  # largest |ratio - 1| of the first update
         self.loss = torch.zeros((), dtype=torch.float64)
         self.table = torch.zeros(config.sample.steps, len(self.ROWS), dtype=torch.float64)
@@ -250,7 +250,7 @@ class _Sums:
         self._rows: list[tuple[Tensor, Tensor]] = []
         self._largest: list[Tensor] = []
 
-    def add(self, losses: Tensor, found: ItemLikelihoods, items: Minibatch, first: bool) -> None:
+    def add(self, losses: Tensor, found: Items, items: Minibatch, first: bool) -> None:
         """Adds the losses and likelihoods of some items."""
         self._losses.append(losses.detach())
         if found.old_log_probs is None:
@@ -259,7 +259,7 @@ class _Sums:
         deviation = (log_ratio.exp() - 1).abs()
         if first:
             self._largest.append(deviation.max())
-        outside = (deviation > self.clip_range).float()
+        outside = outside_range(self.algorithm, found, self.config).float()
         squared = 0.5 * log_ratio**2
         kl = torch.zeros_like(log_ratio) if found.kl is None else found.kl.detach()
         columns = [torch.ones_like(deviation), deviation, outside, squared, kl]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ddpo.text import count, shortened
+from ddpo.trainer.monitoring.clip_fraction import USUAL_SOURCE, usual_text
 from ddpo.view.metrics_tail import MetricsTail
 
 __all__ = ["Finding", "findings_of"]
@@ -57,7 +58,8 @@ def _of_metrics(config: Mapping[str, Any], tail: MetricsTail) -> Iterator[Findin
         yield flat[0], f"{text}; nothing is learned from them."
     clipped = tail.curves["clip_fraction"].last
     if clipped and clipped[1] > MOST_CLIPPED:
-        yield clipped[0], f"{clipped[1] * 100:.0f} % of the ratios are clipped; steps may be large."
+        text = f"{clipped[1] * 100:.0f} % of the ratios are clipped; steps may be large"
+        yield clipped[0], f"{text}. {usual_text()} {USUAL_SOURCE}."
     yield from _of_held_out(tail)
 
 

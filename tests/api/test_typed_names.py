@@ -48,7 +48,9 @@ def test_each_kind_of_name_has_some() -> None:
     assert {"animals", "objects"} <= {*get_args(names.PromptList)}
     lists = {path.stem for path in (ROOT / "ddpo/prompts/lists").iterdir()} - {"README", "kinds"}
     assert {*get_args(names.PromptList)} == lists
-    assert {*get_args(names.AlgorithmName)} == {"ddpo_is", "ddpo_sf", "rwr", "rwr_sparse"}
+    own = {"ddpo_is", "ddpo_sf", "rwr", "rwr_sparse", "flow_dppo", "tempflow_grpo"}
+    own |= {"grpo", "grpo_fast", "mix_grpo", "grpo_guard"}
+    assert {*get_args(names.AlgorithmName)} == own
     assert get_args(names.ModelName) == ("emoji",)
     recipes = {path.stem for path in (ROOT / "ddpo/recipes").glob("*.toml")}
     assert {*get_args(names.RecipeName)} == recipes

@@ -133,7 +133,7 @@ def test_a_dry_run_leaves_nothing_behind(
     code, output, errors = ddpo_here(*train_arguments(tiny_model, 5, "--dry-run"))
     assert code == 0, errors
     topics = [line.split()[0] for line in output.splitlines() if line.startswith("  ")]
-    assert " ".join(topics) == "settings batch ratio reward unscorable memory time disk"
+    assert " ".join(topics) == "settings batch steps ratio reward unscorable memory time disk"
     assert output.splitlines()[-1] == "Nothing was trained, and nothing written."
     assert list(tmp_path.iterdir()) == []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ddpo.cli.training_display import TrainingDisplay, sparkline, steps_text
+from ddpo.cli.training_display import TrainingDisplay, ratio_text, sparkline, steps_text
 from ddpo.trainer.monitoring.events import (
     Checked,
     Finding,
@@ -152,3 +152,15 @@ def test_a_resumed_run_continues_its_curve(tmp_path: Path) -> None:
     display.show(Started(3, 4, "what"))
     display.show(replace(DONE, metrics=replace(METRICS, iteration=4, reward_mean=3.5)))
     assert sparkline(display.rewards) == "▁▂█▄"
+
+
+def test_a_clip_fraction_that_does_not_work_is_shown_beside_those_that_do() -> None:
+    for share, text in (
+        (0.05, "5% (10 % to 30 % works)"),
+        (0.3, "30%"),
+        (0.6, "60% (10 % to 30 %"),
+    ):
+        shown = ratio_text(replace(METRICS, clip_fraction=share))
+        assert f"clipped {text}" in shown
+        assert ("works" in shown) == (share != 0.3)
+    assert "works" not in ratio_text(replace(METRICS, clip_fraction=0.0, ratio_mean_deviation=0.0))

@@ -189,4 +189,6 @@ def test_the_papers_recipes_have_the_budgets_of_the_paper() -> None:
 
 def test_the_embedded_models_recipe_is_the_default() -> None:
     recipe = Path(__file__).parents[2] / "ddpo" / "recipes" / "emoji.toml"
-    assert config_from_dict(read_recipe(recipe)) == TrainConfig()
+    values = read_recipe(recipe)
+    del values["algorithms"]
+    assert config_from_dict(values) == TrainConfig()

@@ -121,6 +121,97 @@ def test_the_kl_to_the_reference_is_that_of_two_gaussians(tiny_model: Path, kind
     torch.testing.assert_close(found.kl.detach(), expected, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize("unit", ["time", "output"])
+def test_the_kl_in_other_units(tiny_model: Path, unit: str) -> None:
+    """Times |b| of the step with η = 0, or the squared distance of the outputs."""
+    policy = policy_of(tiny_model)
+    settings = config(3.0, kl=0.1)
+    rollout = rollout_of(policy, settings)
+    plain = transition(policy, settings, rollout).of(ITEMS)
+    found = transition(policy, config(3.0, kl=0.1, kl_of=unit), rollout).of(ITEMS)
+    assert plain.kl is not None
+    assert found.kl is not None
+    steps = torch.from_numpy(ITEMS.steps)
+    table = policy.schedule.coefficients(4, 1.0)
+    factor = policy.schedule.coefficients(4, 0.0).b[steps].abs()
+    if unit == "output":
+        factor = 2 * table.std[steps] ** 2 / table.b[steps] ** 2
+    torch.testing.assert_close(found.kl, plain.kl * factor, rtol=1e-3, atol=1e-8)
+    assert found.kl.requires_grad
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("unguided", [False, True])
+def test_the_old_output_is_that_of_the_policy_that_sampled_to_the_bit(
+    tiny_model: Path, dtype: str, unguided: bool
+) -> None:
+    """Before an update nothing has moved; after it the old output stays what it was."""
+    policy = policy_of(tiny_model, dtype=dtype)
+    settings = config(3.0, guidance=not unguided)
+    likelihood = TransitionLikelihood(
+        policy,
+        rollout_of(policy, settings),
+        policy.schedule.coefficients(4, 1.0),
+        settings,
+        needs=("old_output", "target", "reference_output"),
+    )
+    likelihood.prepare([ITEMS])
+    before = likelihood.of(ITEMS)
+    assert torch.equal(before.old_output, before.output)
+    assert before.divergence().tolist() == [0.0] * 5
+    assert before.output.requires_grad
+    assert not before.old_output.requires_grad
+    assert (before.reference_output - before.output).abs().max() > 1e-4, "it was disturbed"
+    with torch.no_grad():
+        for _, parameter in policy.trainable_parameters():
+            parameter.add_(0.02)
+    likelihood.prepare([ITEMS[:1]])  # of an item that joins others' calls: nothing changes
+    after = likelihood.of(ITEMS)
+    assert torch.equal(after.old_output, before.output)
+    assert after.divergence().min() > 0
+    again = likelihood.of(ITEMS[2:4])
+    assert torch.equal(again.old_output, before.output[2:4])
+
+
+def test_the_items_know_their_images_steps_and_prompts(tiny_model: Path) -> None:
+    policy = policy_of(tiny_model)
+    settings = config()
+    found = TransitionLikelihood(
+        policy,
+        rollout_of(policy, settings),
+        policy.schedule.coefficients(4, 1.0),
+        settings,
+        first=0,
+        needs=("target",),
+    ).of(ITEMS)
+    assert found.image.tolist() == [2, 0, 2, 1, 1]
+    assert found.index.tolist() == [3, 0, 1, 3, 2]
+    assert found.group[0] == found.group[1] == found.group[2]
+    assert found.group[3] == found.group[4] != found.group[0], "a cat, a cat, a cat, a dog, a dog"
+    step = found.coefficients()
+    table = policy.schedule.coefficients(4, 1.0)
+    assert torch.equal(step.k, table.std[ITEMS.steps])
+    assert torch.equal(step.b, table.b[ITEMS.steps])
+    mean = (step.a, step.b)
+    assert all(len(value) == 5 for value in mean)
+
+
+def test_the_target_is_the_output_that_leads_to_what_was_sampled(tiny_model: Path) -> None:
+    """With the target as output the mean of the step is the next latent itself."""
+    policy = policy_of(tiny_model)
+    settings = config()
+    rollout = rollout_of(policy, settings)
+    table = policy.schedule.coefficients(4, 1.0)
+    likelihood = TransitionLikelihood(policy, rollout, table, settings, needs=("target",))
+    target = likelihood.of(ITEMS).target
+    images = torch.from_numpy(ITEMS.images)
+    steps = torch.from_numpy(ITEMS.steps)
+    x_t = rollout.trajectory.latents[images, steps]
+    mean = ddim_mean(target, x_t, steps, table, policy.schedule.prediction)
+    after = rollout.trajectory.latents[images, steps + 1]
+    torch.testing.assert_close(mean, after, rtol=1e-4, atol=1e-4)
+
+
 def test_a_policy_that_has_not_moved_has_no_kl(tiny_model: Path) -> None:
     policy = policy_of(tiny_model, disturbed=False)
     settings = config(3.0, kl=0.1)

@@ -9,10 +9,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from ddpo.errors import ConfigError, TrainingDiverged
+from ddpo.policies import load_policy
+from ddpo.policies.flow_schedule import FlowSchedule
 from ddpo.policies.stable_diffusion import StableDiffusionPolicy
+from ddpo.text import byte_size
 from ddpo.trainer import TrainConfig, config_from_dict
 from ddpo.trainer.loop import dry_run, train
 from ddpo.trainer.monitoring.events import Checked, Finding, Progress, Started
+from ddpo.trainer.monitoring.step_findings import step_findings
 
 
 def config_of(model: Path, reward: str, **changes: Any) -> TrainConfig:
@@ -157,3 +161,84 @@ def test_a_denoiser_that_is_not_the_same_twice_is_found_out(
     monkeypatch.setattr(StableDiffusionPolicy, "adapt", with_dropout)
     with pytest.raises(TrainingDiverged, match="before the first update; it must be 0"):
         list(train(config_of(tiny_model, "darkness"), tmp_path / "run"))
+
+
+class Sampled:
+    """A policy as far as the findings about its steps read it."""
+
+    def __init__(self, schedule: Any, **facts: Any) -> None:
+        self.schedule = schedule
+        vars(self).update(facts)
+
+
+def steps_of(schedule: Any, eta: float, facts: Any = None, **changes: Any) -> dict[str, Finding]:
+    values = {"sample": {"steps": 10, "eta": min(eta, 1.0)}, "optim": {"timesteps": 0}} | changes
+    config = config_from_dict(values)
+    policy: Any = Sampled(schedule, **(facts or {}))
+    found = step_findings(policy, config, schedule.coefficients(10, eta))
+    return {finding.topic: finding for finding in found}
+
+
+def test_the_weight_of_each_step_is_that_of_its_schedule() -> None:
+    """The numbers of Flow-SDE at 0.7 on the grid of Stable Diffusion 3, computed elsewhere."""
+    found = steps_of(FlowSchedule(3.0, "diffusers", "flow_sde"), 0.7)
+    assert "0.0032 0.0061 0.017 0.035 0.07 0.14 0.29 0.68 2.2 3.1;" in found["steps"].text
+    assert found["steps"].text.endswith("the trained steps 0 to 8 differ 681-fold")
+    assert found["clip"].text == (
+        "range 0.002; 10 % to 30 % of the items beyond it work in practice "
+        "(yifan123/flow_grpo issue 204)"
+    )
+    assert {*found} == {"steps", "clip"}
+
+
+def test_of_many_steps_ten_are_shown() -> None:
+    config = config_from_dict({"sample": {"steps": 50}, "optim": {"timesteps": 0}})
+    schedule = FlowSchedule(3.0, "linspace", "flow_sde")
+    policy: Any = Sampled(schedule)
+    text = step_findings(policy, config, schedule.coefficients(50, 0.7))[0].text
+    assert "b²/k² at steps 0, 5, 11, 16, 22, 27, 33, 38, 44, 49, the weight" in text
+
+
+@pytest.mark.parametrize(
+    ("step", "eta", "distilled", "warned"),
+    [
+        ("flow_sde", 0.7, True, True),
+        ("dance_sde", 0.31, True, True),
+        ("flow_sde", 0.3, True, False),
+        ("flow_sde", 0.7, False, False),
+        ("cps", 0.8, True, False),
+    ],
+)
+def test_much_noise_is_a_warning_for_a_guidance_distilled_model(
+    step: Any, eta: float, distilled: bool, warned: bool
+) -> None:
+    found = steps_of(FlowSchedule(3.0, "linspace", step), eta, {"guidance_distilled": distilled})
+    assert ("noise" in found) == warned
+    if warned:
+        assert not found["noise"].good
+        assert f"sample.eta={eta:g} is much noise for a guidance-distilled" in found["noise"].text
+
+
+def test_a_diffusion_model_and_one_update_have_neither_warning_nor_clip_range() -> None:
+    schedule = load_policy("emoji").schedule
+    optim = {"timesteps": 0, "updates": 1}
+    found = steps_of(schedule, 1.0, {"guidance_distilled": True}, optim=optim)
+    assert {*found} == {"steps"}
+
+
+def test_a_window_is_described() -> None:
+    window = {"steps": 2, "kind": "progressive", "every": 25}
+    found = steps_of(FlowSchedule(3.0), 0.7, window=window)
+    assert found["window"].text == (
+        "2 steps of 0 to 8 with noise and training, consecutive, moving by 1 every "
+        "25 iterations, the same for all images of a prompt; the other steps are deterministic "
+        "(eta 0)"
+    )
+
+
+def test_old_outputs_count_in_the_memory(tiny_model: Path, tmp_path: Path) -> None:
+    config = config_of(tiny_model, "darkness", algorithm="flow_dppo")
+    shape = load_policy(str(tiny_model)).latent_shape
+    text = looked_at(config, tmp_path / "run")["memory"].text
+    size = byte_size(4 * 12 * 2 * shape[0] * shape[1] * shape[2])
+    assert text.endswith(f", old outputs {size}")

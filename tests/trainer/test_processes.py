@@ -143,6 +143,14 @@ def scenarios(tiny_model: Path, rewards_file: Path) -> dict[str, dict[str, Any]]
         "rwr": settings(
             tiny_model, rewards_file, algorithm="rwr", iterations=1, optim={"updates": 8}
         ),
+        "window": settings(
+            tiny_model,
+            rewards_file,
+            algorithm="flow_dppo",
+            iterations=2,
+            window={"steps": 1, "kind": "random"},
+            optim={"timesteps": 0, "skip_last": 0, "updates": 2, "ema": 0.9, "divergence": 1.0},
+        ),
         "half": settings(tiny_model, rewards_file, dtype="bfloat16", iterations=2),
         "unsynchronised": settings(tiny_model, rewards_file, iterations=1),
         "breaks": settings(tiny_model, rewards_file, "Breaks"),
@@ -176,7 +184,7 @@ def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max()) / float(expected.abs().max())
 
 
-@pytest.mark.parametrize(("name", "batch"), [("lora", 4), ("full", 8), ("rwr", 4)])
+@pytest.mark.parametrize(("name", "batch"), [("lora", 4), ("full", 8), ("rwr", 4), ("window", 4)])
 def test_two_processes_do_what_one_does_with_the_double_batch(
     name: str,
     batch: int,

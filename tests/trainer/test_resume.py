@@ -18,7 +18,7 @@ from ddpo.errors import ConfigError
 from ddpo.io.tensors import load_tensors
 from ddpo.trainer import TrainConfig, config_from_dict
 from ddpo.trainer.loop import resume, train
-from ddpo.trainer.monitoring.events import Checked
+from ddpo.trainer.monitoring.events import Checked, IterationDone
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -62,6 +62,15 @@ def files(run: Path) -> dict[str, object]:
         elif path.is_file() and path.name not in ("metrics.jsonl", "manifest.json"):
             found[str(path.relative_to(run))] = path.read_bytes()
     return found
+
+
+def start_and_stop(config: TrainConfig, run: Path) -> None:
+    """Starts a run, and stops it after its first iteration."""
+    events = train(config, run)
+    for event in events:
+        if isinstance(event, IterationDone):
+            break
+    events.close()
 
 
 def assert_same_run(one: Path, other: Path) -> None:

@@ -14,7 +14,14 @@ from ddpo.rewards.scoring.scorer import Scorer, make_scorer
 from ddpo.rewards.spec import Bounds, Combination
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
-__all__ = ["ComposedReward", "clamped", "pareto_fronts", "pareto_rank", "standardised"]
+__all__ = [
+    "ComposedReward",
+    "clamped",
+    "pareto_fronts",
+    "pareto_rank",
+    "standardised",
+    "without_weight",
+]
 
 
 def standardised(scores: Tensor, mean: float, sd: float) -> Tensor:
@@ -150,13 +157,19 @@ class ComposedReward:
         return scorer.score(batch)
 
 
-def _after_steps(part: ResolvedReward, native: Tensor) -> Tensor:
-    """The scores of a part after z, clamp and weight, in float64. `[batch]`."""
+def without_weight(part: ResolvedReward, native: Tensor) -> Tensor:
+    """The scores of a part after z and clamp, before its weight, in float64. `[batch]`."""
     scores = native.cpu().double()
     if part.reference is not None:
         scores = standardised(scores, part.reference.mean, part.reference.sd)
     if part.bounds is not None:
         scores = clamped(scores, part.bounds)
+    return scores
+
+
+def _after_steps(part: ResolvedReward, native: Tensor) -> Tensor:
+    """The scores of a part after z, clamp and weight, in float64. `[batch]`."""
+    scores = without_weight(part, native)
     return scores if part.weight is None else scores * part.weight
 
 

@@ -11,14 +11,15 @@ from torch import Tensor
 from ddpo.author_errors import definition_place
 from ddpo.errors import UserCodeFailure
 from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
-from ddpo.trainer.algorithms import Algorithm
+from ddpo.trainer.algorithms import AnyAlgorithm, ItemAlgorithm
 from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.items import Items
 
-__all__ = ["SampleWeights", "sample_losses", "sample_weights"]
+__all__ = ["SampleWeights", "outside_range", "sample_losses", "sample_weights"]
 
 
 def sample_weights(
-    algorithm: Algorithm,
+    algorithm: AnyAlgorithm,
     rewards: Floats,
     prompt_ids: Sequence[str],
     statistics: PromptStatistics,
@@ -45,35 +46,68 @@ def sample_weights(
 
 
 def sample_losses(
-    algorithm: Algorithm,
-    log_likelihoods: Tensor,
-    old_log_likelihoods: Tensor,
-    weights: Tensor,
-    config: TrainConfig,
+    algorithm: AnyAlgorithm, items: Items, weights: Tensor, config: TrainConfig
 ) -> Tensor:
-    """The losses of `algorithm.loss`, `[items]`.
+    """The losses of `algorithm.loss` or `algorithm.item_loss`, `[items]`.
 
     Raises:
         UserCodeFailure: It returned anything other than one loss per item, such as their mean, or
             losses without gradient.
     """
-    losses: Any = algorithm.loss(log_likelihoods, old_log_likelihoods, weights, config)
+    new = items.new_log_probs
+    losses: Any
+    if isinstance(algorithm, ItemAlgorithm):
+        method = "item_loss"
+        losses = algorithm.item_loss(items, weights, config)
+    else:
+        method = "loss"
+        old = new.detach() if items.old_log_probs is None else items.old_log_probs
+        losses = algorithm.loss(new, old, weights, config)
     if not isinstance(losses, torch.Tensor):
-        raise _broken(algorithm, "loss", f"returned a {type(losses).__name__}, not a tensor")
-    if losses.shape != log_likelihoods.shape:
-        found = f"the shape {list(losses.shape)} for {len(log_likelihoods)} items"
+        raise _broken(algorithm, method, f"returned a {type(losses).__name__}, not a tensor")
+    if losses.shape != new.shape:
+        found = f"the shape {list(losses.shape)} for {len(items)} items"
         if losses.ndim == 0:
-            found = f"one number for {len(log_likelihoods)} items"
+            found = f"one number for {len(items)} items"
         raise _broken(
-            algorithm, "loss", f"returned {found}: return one loss per item, without mean or sum"
+            algorithm, method, f"returned {found}: return one loss per item, without mean or sum"
         )
-    if log_likelihoods.requires_grad and not losses.requires_grad:
-        advice = "compute them from log_likelihoods, without detach or no_grad"
-        raise _broken(algorithm, "loss", f"returned losses without gradient: {advice}")
+    if new.requires_grad and not losses.requires_grad:
+        source = "log_likelihoods" if method == "loss" else "the items"
+        advice = f"compute them from {source}, without detach or no_grad"
+        raise _broken(algorithm, method, f"returned losses without gradient: {advice}")
     return losses
 
 
-def _broken(algorithm: Algorithm, method: str, text: str) -> UserCodeFailure:
+@torch.no_grad()
+def outside_range(algorithm: AnyAlgorithm, items: Items, config: TrainConfig) -> Tensor:
+    """True for items beyond the method's trust region, bool `[items]`.
+
+    They are those of `algorithm.outside`, or else those whose ratio is outside
+    1 ± `optim.clip_range`; none for items without old log-probs.
+
+    Raises:
+        UserCodeFailure: `outside` returned anything other than one truth value per item.
+    """
+    own = getattr(algorithm, "outside", None)
+    if own is None:
+        if items.old_log_probs is None:
+            return torch.zeros_like(items.new_log_probs, dtype=torch.bool)
+        log_ratio = items.new_log_probs.detach() - items.old_log_probs
+        return (log_ratio.exp() - 1).abs() > config.optim.clip_range
+    found: Any = own(items, config)
+    if not isinstance(found, torch.Tensor) or found.dtype != torch.bool:
+        raise _broken(algorithm, "outside", "returned no tensor of truth values")
+    if found.shape != items.new_log_probs.shape:
+        raise _broken(
+            algorithm,
+            "outside",
+            f"returned the shape {list(found.shape)} for {len(items)} items: one per item",
+        )
+    return found
+
+
+def _broken(algorithm: AnyAlgorithm, method: str, text: str) -> UserCodeFailure:
     place = definition_place(getattr(algorithm, method))
     name = type(algorithm).__name__
     return UserCodeFailure(

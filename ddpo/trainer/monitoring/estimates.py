@@ -23,6 +23,7 @@ __all__ = [
     "checkpoints_due",
     "disk_finding",
     "memory_finding",
+    "old_output_bytes",
     "time_finding",
 ]
 
@@ -34,6 +35,7 @@ def memory_finding(
     processes: int,
     activations: int,
     reward_mb: float,
+    old_outputs: int = 0,
 ) -> Finding:
     """The expected peak of memory, by part, and the memory that there is.
 
@@ -44,6 +46,7 @@ def memory_finding(
         processes: number of processes.
         activations: bytes of activations of one training call.
         reward_mb: memory of the reward on the policy's device, in 10⁶ bytes.
+        old_outputs: bytes of the outputs of the policy that sampled; 0 if none are kept.
     """
     latents = first.trajectory.latents
     each = latents.element_size() * latents.numel()
@@ -52,12 +55,14 @@ def memory_finding(
     parts = memory_parts(policy, activations, each * batches, reward_mb, leaves)
     on_gpu = policy.device.type == "cuda"
     to_come = 0 if on_gpu else each * (batches - 1)  # a GPU has room for all paths already
-    need = peak_memory(policy.device) + parts.optimizer + to_come
+    need = peak_memory(policy.device) + parts.optimizer + to_come + old_outputs
     total = total_memory(policy.device)
     where = "of the GPU" if on_gpu else "of this machine"
     share = " in each process" if processes > 1 else ""
     room = f" of the {byte_size(total)} {where}" if total else ""
     text = f"about {byte_size(need)}{share}{room}, an estimate from the first batch; {parts.text()}"
+    if old_outputs:
+        text += f", old outputs {byte_size(old_outputs)}"
     return Finding("memory", text, good=not total or need < total)
 
 
@@ -134,13 +139,22 @@ def checkpoints_due(done: int, iterations: int, every: int) -> int:
     return regular + last
 
 
-def check_paths_fit(policy: Policy, config: TrainConfig, images: int) -> None:
+def old_output_bytes(policy: Policy, config: TrainConfig, images: int) -> int:
+    """Bytes of the outputs of the policy that sampled, of which each item has one in float32."""
+    items = images * config.steps_per_image * config.optim.epochs
+    return 4 * math.prod(policy.latent_shape) * items
+
+
+def check_paths_fit(
+    policy: Policy, config: TrainConfig, images: int, old_outputs: bool = False
+) -> None:
     """Compares the denoising paths of an iteration with the memory of the machine.
 
     Args:
         policy: the policy, which knows the shape of its latents.
         config: settings of the run.
         images: number of images that this process samples in an iteration.
+        old_outputs: True if the algorithm needs the outputs of the policy that sampled.
 
     Raises:
         ConfigError: the paths alone need more memory than there is.
@@ -149,6 +163,8 @@ def check_paths_fit(policy: Policy, config: TrainConfig, images: int) -> None:
     size = torch.empty(0, dtype=policy.storage_dtype).element_size()
     noise = 4 * each * config.sample.batch  # float32, of one call
     need = size * each * images + noise
+    if old_outputs:
+        need += old_output_bytes(policy, config, images)
     total = total_memory(policy.device)
     if total and need > total:
         raise ConfigError(

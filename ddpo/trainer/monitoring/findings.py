@@ -11,20 +11,23 @@ import numpy as np
 from ddpo.distributed import World
 from ddpo.policies.policy import Policy
 from ddpo.policies.prompt_reader import check_prompts, find_reader
+from ddpo.policies.schedule import StepCoefficients
 from ddpo.policies.vocabulary import unknown_words_line
 from ddpo.prompts import PromptSet
 from ddpo.text import count
 from ddpo.trainer.advantages import PromptStatistics, SampleWeights
-from ddpo.trainer.algorithms import Algorithm
+from ddpo.trainer.algorithms import AnyAlgorithm
 from ddpo.trainer.algorithms.contract import sample_weights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Finding
+from ddpo.trainer.monitoring.step_findings import step_findings
 from ddpo.types import Rollout
 
 __all__ = [
     "batch_finding",
     "comparison_finding",
     "cut_prompts",
+    "plan_findings",
     "reward_findings",
     "summary",
     "unknown_words",
@@ -77,7 +80,7 @@ def cut_prompts(model: str, prompts: PromptSet) -> Finding | None:
 
 
 def weights_of_distinct_rewards(
-    algorithm: Algorithm, prompt_ids: Sequence[str], config: TrainConfig
+    algorithm: AnyAlgorithm, prompt_ids: Sequence[str], config: TrainConfig
 ) -> SampleWeights:
     """Weights of an iteration in which no two images have the same reward.
 
@@ -86,6 +89,29 @@ def weights_of_distinct_rewards(
     statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
     rewards = np.arange(len(prompt_ids), dtype=np.float64)
     return sample_weights(algorithm, rewards, prompt_ids, statistics, config)
+
+
+def plan_findings(
+    algorithm: AnyAlgorithm,
+    policy: Policy,
+    config: TrainConfig,
+    coefficients: StepCoefficients,
+    counted: int,
+    processes: int,
+) -> list[Finding]:
+    """The effective batch, and the denoising steps if the algorithm trains on them.
+
+    Args:
+        algorithm: the method.
+        policy: the policy, adapted.
+        config: settings of the run.
+        coefficients: coefficients of the sampler's steps.
+        counted: number of images of an iteration that are trained on.
+        processes: number of processes.
+    """
+    noise_levels = algorithm.likelihood == "denoising"
+    steps = [] if noise_levels else step_findings(policy, config, coefficients)
+    return [batch_finding(config, counted, noise_levels, processes), *steps]
 
 
 def batch_finding(config: TrainConfig, counted: int, noise_levels: bool, processes: int) -> Finding:

@@ -18,7 +18,7 @@ from ddpo.devices import synchronize
 from ddpo.errors import TrainingDiverged
 from ddpo.policies.policy import Policy
 from ddpo.trainer.advantages import SampleWeights
-from ddpo.trainer.algorithms import Algorithm
+from ddpo.trainer.algorithms import AnyAlgorithm, needs_of
 from ddpo.trainer.algorithms.contract import sample_losses
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import Likelihood
@@ -29,12 +29,13 @@ from ddpo.trainer.monitoring.estimates import (
     check_paths_fit,
     disk_finding,
     memory_finding,
+    old_output_bytes,
     time_finding,
 )
 from ddpo.trainer.monitoring.events import Checked, Event, Finding, Progress
 from ddpo.trainer.monitoring.findings import (
-    batch_finding,
     comparison_finding,
+    plan_findings,
     reward_findings,
     unknown_words,
     weights_of_distinct_rewards,
@@ -60,7 +61,8 @@ def check_room(setup: TrainingSetup, out: Path, done: int) -> None:
     Raises:
         ConfigError: there is too little room.
     """
-    check_paths_fit(setup.policy, setup.config, len(setup.shard))
+    needs = needs_of(setup.algorithm) or ()
+    check_paths_fit(setup.policy, setup.config, len(setup.shard), "old_output" in needs)
     disk_finding(out, setup.policy, setup.config, done)
 
 
@@ -135,13 +137,16 @@ def _first_batch_findings(
     counted = int(weights.counted.sum())
     comparison = comparison_finding(weights, config)
     reward_mb = setup.reward.memory_mb(str(policy.device))
+    old_outputs = 0
+    if "old_output" in (needs_of(setup.algorithm) or ()):
+        old_outputs = old_output_bytes(policy, config, counted // processes)
     left = config.iterations - iteration + 1
     return [
-        batch_finding(config, counted, likelihood.noise_levels is not None, processes),
+        *plan_findings(setup.algorithm, policy, config, setup.coefficients, counted, processes),
         ratio,
         *reward_findings(first),
         *([comparison] if comparison else []),
-        memory_finding(policy, first, config, processes, activations.bytes, reward_mb),
+        memory_finding(policy, first, config, processes, activations.bytes, reward_mb, old_outputs),
         time_finding(sampling, training, counted, config, left, processes),
     ]
 
@@ -164,7 +169,7 @@ def _ratio_finding(deviation: float | None) -> Finding:
 
 def train_once(
     policy: Policy,
-    algorithm: Algorithm,
+    algorithm: AnyAlgorithm,
     likelihood: Likelihood,
     first: Rollout,
     config: TrainConfig,
@@ -189,21 +194,19 @@ def train_once(
     count = len(first.rewards)
     flags = np.ones(count, bool)
     weights = SampleWeights(np.ones(count), flags, flags, 0)
-    plan = plan_updates(weights, config, iteration, likelihood.noise_levels)
+    plan = plan_updates(weights, config, iteration, likelihood.noise_levels, likelihood.windows)
     items = plan[0][: config.sample.batch]
     likelihood.prepare([items])
     started = time.perf_counter()
     trained = [parameter for _, parameter in policy.trainable_parameters()]
     with activations.counting([*trained, *frozen_tensors(policy)]):
         found = likelihood.of(items)
-    new = found.new_log_probs
-    old = new.detach() if found.old_log_probs is None else found.old_log_probs
     ones = torch.ones(len(items), device=policy.device)
-    sample_losses(algorithm, new, old, ones, config).mean().backward()
+    sample_losses(algorithm, found, ones, config).mean().backward()
     for parameter in trained:
         parameter.grad = None
     deviation = None
     if found.old_log_probs is not None:
-        deviation = float(((new - old).detach().exp() - 1).abs().max())
+        deviation = float((found.log_ratio().detach().exp() - 1).abs().max())
     synchronize(policy.device)
     return deviation, time.perf_counter() - started

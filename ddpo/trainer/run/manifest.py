@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -15,11 +16,11 @@ from ddpo.errors import ConfigError
 from ddpo.policies.model_place import facts_of
 from ddpo.prompts import PromptSet
 from ddpo.rewards.scoring.resolve import ResolvedReward, single_rewards
-from ddpo.rewards.setting_paths import storable
+from ddpo.rewards.setting_paths import absolute_path, storable
 from ddpo.rewards.spec import redacted
 from ddpo.trainer.config import TrainConfig
 
-__all__ = ["check_unchanged", "describe"]
+__all__ = ["check_unchanged", "describe", "placed"]
 
 PACKAGES: Final = ("ddpo", "torch", "diffusers", "transformers", "peft", "pillow", "numpy")
 IGNORED: Final = (
@@ -77,6 +78,18 @@ def describe(
         "origins": dict(origins),
         "base": facts_of(config.model),
     }
+
+
+def placed(facts: dict[str, Any], folder: Path, reward: str) -> dict[str, Any]:
+    """The facts with the place of the run and the reward as its user wrote it.
+
+    Args:
+        facts: those of `describe`.
+        folder: the run folder.
+        reward: expression of the reward.
+    """
+    facts["reward"]["spec"] = storable({"reward": reward})["reward"]
+    return facts | {"folder": str(absolute_path(folder))}
 
 
 def _reward(config: TrainConfig, reward: ResolvedReward) -> dict[str, Any]:

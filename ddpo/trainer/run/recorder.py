@@ -100,7 +100,7 @@ class Recorder:
         """Scores by the held-out reward; None without one, and on all but the main process."""
         if self.setup.held_out is None:
             return None
-        with self.world.all_succeed():
+        with self.world.all_succeed(), self.setup.state.averaged():
             return self.setup.held_out.score(self.setup.policy, iteration, self.world)
 
     def _fall(self) -> Fall | None:
@@ -114,7 +114,8 @@ class Recorder:
 
     def _save_checkpoint(self, iteration: int, held_out: CheckpointScores | None) -> Path:
         """Writes a checkpoint, and its name to `best.json` if it is the best so far."""
-        folder = self.run.checkpoint(iteration, self.setup.policy)
+        with self.setup.state.averaged():
+            folder = self.run.checkpoint(iteration, self.setup.policy)
         if held_out is not None and self.run.writes:
             append_scores(self.run.path, held_out)
             if held_out.mean is not None:
@@ -129,7 +130,8 @@ class Recorder:
         """Samples and writes the image grid. With a sharded denoiser all processes sample."""
         path = self.run.grid(iteration)
         if self.run.writes or self.world.sharded:
-            grid = draw_grid(self.setup.policy, self.setup.prompts, self.config)
+            with self.setup.state.averaged():
+                grid = draw_grid(self.setup.policy, self.setup.prompts, self.config)
             if self.run.writes:
                 with storing(path):
                     save_png(grid, path)
