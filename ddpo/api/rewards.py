@@ -86,10 +86,12 @@ def load_reward(
         UserError: the reward is unknown, cannot be made, or an option does not fit.
     """
     from ddpo.devices import resolve_device
+    from ddpo.rewards.tools.needed_weights import check_weights
     from ddpo.rewards.zoo import resolve
 
     spec = spec_of(reward)
     found = resolve(spec, **options).on(resolve_device(device))
+    check_weights([found])
     chosen = ",".join(f"{name}={value}" for name, value in options.items())
     joint = "," if "=" in spec else ":"
     return LoadedReward(found, f"{spec}{joint}{chosen}" if chosen else spec, batch_size)
@@ -241,8 +243,10 @@ def score(
     from ddpo.rewards.cache import optional_cache
     from ddpo.rewards.image_files import score_files, score_groups
     from ddpo.rewards.scoring.scorer import make_scorer
+    from ddpo.rewards.tools.needed_weights import check_weights
 
     named = _named(rewards)
+    check_weights(named.values())
     in_memory: dict[str, Image.Image] = {}
     inputs = _remembered(inputs_of(images, prompts), in_memory)
     grouped = any("group" in found.card.inputs for found in named.values())

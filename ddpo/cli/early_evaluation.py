@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ddpo.cli.early import (
     check_checkpoint,
-    check_fetched,
+    check_named_weights,
     check_prompt_list,
     check_reward,
-    named_in,
 )
 from ddpo.device_words import check_device_name
 from ddpo.errors import ConfigError
@@ -71,7 +70,7 @@ def check_evaluation(options: dict[str, Any], conditions: Sequence[Condition] = 
         if text and not os.path.exists(text):
             check_prompt_list(text.rpartition("=")[2])
     for expression in rewards:
-        check_fetched(named_in(expression))
+        check_named_weights(expression)
     if options.get("out") is not None:
         from ddpo.io.atomic import check_folder_writable
 
@@ -117,7 +116,7 @@ def _check_checkpoints(
     check_checkpoint(found[0].info)
     for one in found:
         if isinstance(reward := one.run.config.get("reward"), str):
-            check_fetched(named_in(reward))
+            check_named_weights(reward)
     if any(condition.split for condition in conditions):
         _check_conditions(conditions, found, options)
 

@@ -165,7 +165,7 @@ READERS: tuple[Reader, ...] = (
     Reader("config of a model", (), "model/unet/config.json", damaged_json, calls.model),
     Reader(
         "index of fetched shards",
-        ("ddpo/rewards/tools/needed_weights.py",),
+        ("ddpo/rewards/tools/repository_parts.py",),
         "model/unet/diffusion_pytorch_model.safetensors.index.json",
         damaged_json,
         calls.fetched_shards,

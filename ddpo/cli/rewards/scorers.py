@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ddpo.cli.console import one_line_warnings, quiet_libraries
 from ddpo.cli.options import AUTO
-from ddpo.errors import MissingResourceError
 
 if TYPE_CHECKING:
     from ddpo.rewards.scoring.resolve import ResolvedReward
@@ -53,30 +52,8 @@ def open_scorers(
         place = resolve_device(device)
         scorers = {}
         for name, reward in found.items():
-            with _one_remedy(reward):
-                scorers[name] = make_scorer(
-                    reward.on(place), batch_size, name=name, timeout_s=timeout, cache=store
-                )
+            scorers[name] = make_scorer(
+                reward.on(place), batch_size, name=name, timeout_s=timeout, cache=store
+            )
             stack.callback(scorers[name].close)
         yield scorers
-
-
-@contextmanager
-def _one_remedy(reward: ResolvedReward) -> Iterator[None]:
-    """Turns an error about a partly fetched repository into one with the command that fetches it.
-
-    Raises:
-        MissingResourceError: A weight file of a reward is not here.
-    """
-    from ddpo.rewards.tools.needed_weights import incomplete_weights, missing_weights_error
-    from ddpo.weights import offline
-
-    try:
-        yield
-    except MissingResourceError as error:
-        lacking = []
-        if offline() and not reward.parts and not reward.user_code:
-            lacking = incomplete_weights(reward.card, reward.options, reward.origin)
-        if not lacking:
-            raise
-        raise missing_weights_error(reward.card, lacking, reward.options) from error

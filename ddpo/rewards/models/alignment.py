@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from typing import Final
 
@@ -12,6 +13,7 @@ from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.models.bertscore import BertScore, Match
 from ddpo.rewards.models.vlm_reward import served
+from ddpo.rewards.spec import redacted
 from ddpo.rewards.vlm import UnusableAnswer, Vlm, is_server, jpeg80, open_vlm
 from ddpo.types import ImageBatch, RewardOutput
 
@@ -61,20 +63,20 @@ class Alignment:
             self._scorer = BertScore(scorer, layer, device)
             self._vlm: Vlm = open_vlm(vlm, device, model=model, timeout_s=timeout)
         except MissingResourceError as error:
-            raise MissingResourceError(self._missing(error, is_server(vlm))) from error
+            raise MissingResourceError(self._missing(error, vlm)) from error
         self._scoring = threading.Lock()  # the encoder's tokenizer is not thread-safe
         if is_server(vlm):
             self.card = served(self.card, model)
 
-    def _missing(self, error: Exception, served: bool) -> str:
-        weights = self.card.weights[1:] if served else self.card.weights
+    def _missing(self, error: Exception, vlm: str) -> str:
+        weights = self.card.weights[1:] if is_server(vlm) else self.card.weights
+        reward = shlex.quote(redacted(f"alignment:vlm={vlm}")) if is_server(vlm) else "alignment"
         needed = " and ".join(
             f"{w.source} ({w.megabytes / 1000:g} GB, {w.licence})" for w in weights
         )
-        commands = " && ".join(f"hf download {w.source}" for w in weights)
         cause = one_line(error).split(". ")[0]
         return (
-            f"reward 'alignment' needs {needed}: run `{commands}`, "
+            f"reward 'alignment' needs {needed}: run `ddpo rewards download {reward}`, "
             f"or give folders as vlm=… and scorer=…; {cause}"
         )
 
