@@ -11,16 +11,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import ConfigError
 from ddpo.io.atomic import storing, write_text
 from ddpo.io.fields import COUNT, Fields, ListOf, Maybe
 from ddpo.io.json_files import json_lines, warn_of_damage
 from ddpo.io.sync import sync_descriptor, sync_folder
-from ddpo.stats.estimate import Estimate, clustered_mean
 from ddpo.text import count
 from ddpo.trainer.run.ending_note import remove_note, write_note
+
+if TYPE_CHECKING:
+    from ddpo.stats.estimate import Estimate
 
 __all__ = [
     "HELD_OUT_FILE",
@@ -114,6 +116,8 @@ def find_fall(history: Sequence[CheckpointScores], patience: int) -> Fall | None
 
 def _change(before: CheckpointScores, now: CheckpointScores) -> Estimate:
     """Mean change of the scores of the same images, clustered by prompt."""
+    from ddpo.stats.estimate import clustered_mean  # imports numpy
+
     changes: list[float] = []
     prompts: list[int] = []
     for number, (old, new) in enumerate(zip(before.scores, now.scores, strict=True)):
