@@ -28,6 +28,7 @@ from ddpo.io.atomic import named_path
 from ddpo.registry import Registry, explain_load_failure, nearest
 from ddpo.source_files import module_files, source_files
 from ddpo.user_modules import modules_beside
+from ddpo.word_lists import words_of
 
 __all__ = [
     "find",
@@ -92,7 +93,7 @@ def unnamed(words: Iterable[str], trusted: Iterable[str]) -> list[str]:
         words: Code and addresses of servers, as a file names them.
         trusted: Words that the user named. A file may be spelled with another path.
     """
-    known = {_spelled_out(word) for word in trusted} | _loaded_words
+    known = {_spelled_out(word) for word in words_of("trust", trusted)} | _loaded_words
     return [
         word
         for word in dict.fromkeys(words)

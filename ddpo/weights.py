@@ -21,6 +21,7 @@ from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.io.atomic import new_file
 from ddpo.io.lock import turn
 from ddpo.io.sync import sync_files
+from ddpo.word_lists import words_of
 
 if TYPE_CHECKING:
     from requests import RequestException
@@ -282,7 +283,7 @@ def fetch_hub_repository(
             revision=revision,
             local_files_only=offline(),
             ignore_patterns=list(OTHER_FRAMEWORKS),
-            allow_patterns=list(only) or None,
+            allow_patterns=list(words_of("only", only)) or None,
         )
         return Path(folder)
     except (OSError, ValueError, RuntimeError) as error:

@@ -26,6 +26,7 @@ from ddpo.ranges import (
     Range,
     check_numbers,
 )
+from ddpo.word_lists import listed
 
 __all__ = [
     "INFINITY",
@@ -151,6 +152,7 @@ class AdaptConfig:
 
     def __post_init__(self) -> None:
         _one_of(self, "kind")
+        listed(self, "targets")
         check_numbers(self, "adapt.")
 
 
