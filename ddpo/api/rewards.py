@@ -240,7 +240,8 @@ def score(
         RewardFailure: a reward is broken.
     """
     from ddpo.api.tables import ScoreTable
-    from ddpo.rewards.cache import optional_cache
+    from ddpo.io.json_files import say_once
+    from ddpo.rewards.cache import optional_cache, uncached_line
     from ddpo.rewards.image_files import score_files, score_groups
     from ddpo.rewards.scoring.scorer import make_scorer
     from ddpo.rewards.tools.needed_weights import check_weights
@@ -259,6 +260,8 @@ def score(
             placed = found.on(device) if device != AUTO else found
             scorers.append(make_scorer(placed, batch_size, name=name, cache=store))
             stack.callback(scorers[-1].close)
+        if cache and (line := uncached_line(scorer.reward.card for scorer in scorers)):
+            say_once(f"cache=True: {line}")
         rows = list((score_groups if grouped else score_files)(scorers, inputs, batch_size))
     records = [_record(row) for row in rows]
     table = ScoreTable(records, columns=["image", "prompt", *named, "error"])
