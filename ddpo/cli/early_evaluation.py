@@ -42,12 +42,17 @@ def check_preferences(name: str) -> None:
         raise ConfigError(f"--preferences {name}: a table of choices must be one of {known}")
 
 
-def check_evaluation(options: dict[str, Any], conditions: Sequence[Condition] = ()) -> None:
+def check_evaluation(
+    options: dict[str, Any], conditions: Sequence[Condition] = ()
+) -> list[NamedCheckpoint] | None:
     """Checks the names of an evaluation: its models, rewards, prompts, device and conditions.
 
     Args:
         options: Fields of `EvalConfig` by name.
         conditions: Conditions on the report.
+
+    Returns:
+        The checkpoints that were found; None for an evaluation of images.
 
     Raises:
         UserError: A name, file or folder cannot be found, or two options exclude each other.
@@ -75,8 +80,7 @@ def check_evaluation(options: dict[str, Any], conditions: Sequence[Condition] = 
         from ddpo.io.atomic import check_folder_writable
 
         check_folder_writable(options["out"])
-    if checkpoints:
-        _check_checkpoints(checkpoints, options, conditions)
+    return _check_checkpoints(checkpoints, options, conditions) if checkpoints else None
 
 
 def _check_images(images: Sequence[str]) -> None:
@@ -104,7 +108,7 @@ def _check_images(images: Sequence[str]) -> None:
 
 def _check_checkpoints(
     checkpoints: Sequence[str], options: Mapping[str, Any], conditions: Sequence[Condition]
-) -> None:
+) -> list[NamedCheckpoint]:
     """Finds the checkpoints, and checks their base models, rewards and prompt lists.
 
     Raises:
@@ -119,6 +123,7 @@ def _check_checkpoints(
             check_named_weights(reward)
     if any(condition.split for condition in conditions):
         _check_conditions(conditions, found, options)
+    return found
 
 
 def _check_conditions(
