@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ddpo.eval.inputs.checkpoints import NamedCheckpoint
     from ddpo.labelling.answers import Answers
     from ddpo.labelling.pair import LabelPair
+    from ddpo.labelling.session import Session
 
 DEFAULT_OUT: Final = "preferences.parquet"
 STOPPED: Final = 130
@@ -93,15 +94,9 @@ def label_command(
         check_table_path(out)
     named = _check_sources(places, checkpoint or [], prompts or [], trust or [])
     target = out or _default_out(places, named)
-    try:
-        from ddpo.web.frame import new_token, serve_page
-    except ModuleNotFoundError as error:
-        raise MissingResourceError(
-            f'labelling needs {error.name!r}: pip install "ddpo[serve]"'
-        ) from error
+    _check_server()
     from ddpo.io.lock import owned_file
     from ddpo.labelling.answers import Answers
-    from ddpo.labelling.app import make_app
     from ddpo.labelling.session import Session, rater_name
 
     name = None if rater is None else rater_name(rater)
@@ -109,17 +104,47 @@ def label_command(
         found = _pairs(places, named, prompts or [], pairs, seed, answers, device, trust)
         answers.place_pairs(found)
         session = Session(answers, found, seed, echo)
-        token = new_token()
-        app = make_app(session, answers.folder, token, name)
         if len(found) < pairs:
             echo(f"note: there are only {count(len(found), 'pair')}", err=True)
-        try:
-            serve_page(app, token, port, _announcer(len(found)), browser=browser)
-        finally:
-            session.close()
+        _serve(session, answers.folder, name, port, browser=browser)
         echo(_last_line(session.progress(), session.total, target))
         if any(done < session.total for done in session.progress().values()) or not len(answers):
             raise typer.Exit(STOPPED)
+
+
+def _check_server() -> None:
+    """Checks that the packages of the page's server are installed.
+
+    Raises:
+        MissingResourceError: They are not.
+    """
+    try:
+        import ddpo.web.frame  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingResourceError(
+            f'labelling needs {error.name!r}: pip install "ddpo[serve]"'
+        ) from error
+
+
+def _serve(session: Session, folder: Path, rater: str | None, port: int, *, browser: bool) -> None:
+    """Serves the page of a session until it is stopped, and closes the session.
+
+    Args:
+        session: Pairs and choices.
+        folder: Folder of the images.
+        rater: Name of the person; None if the page asks.
+        port: Port of the page; 0 for a free one.
+        browser: True to open the page.
+    """
+    from ddpo.labelling.app import make_app
+    from ddpo.web.frame import new_token, serve_page
+
+    token = new_token()
+    app = make_app(session, folder, token, rater)
+    try:
+        serve_page(app, token, port, _announcer(session.total), browser=browser)
+    finally:
+        session.close()
 
 
 def _check_places(
