@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final
 
-from ddpo.errors import DdpoError, UserCodeFailure, UserError, one_line
+from ddpo.errors import INTERRUPTS, DdpoError, UserCodeFailure, UserError, one_line
 from ddpo.text import printable, shortened, without_controls
 
 __all__ = [
+    "author_error_as",
     "author_failure",
     "author_line",
     "author_place",
@@ -108,6 +110,25 @@ def _of_syntax(error: SyntaxError) -> str:
 def plain_module_names(text: str) -> str:
     """A text with the modules of user files as their author calls them."""
     return ROOT_NAME.sub("", text)
+
+
+@contextmanager
+def author_error_as(
+    make: Callable[[BaseException], Exception],
+    passing: tuple[type[BaseException], ...] = (),
+) -> Iterator[None]:
+    """A block that runs an author's code, which may raise anything.
+
+    Args:
+        make: Function from the exception to the error that is raised in its place.
+        passing: Exceptions that leave the block as they are, besides interrupts.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, (*passing, *INTERRUPTS)):
+            raise
+        raise make(error) from error
 
 
 def author_failure(error: BaseException) -> UserCodeFailure | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
-from ddpo.author_errors import author_line, author_place, authored_package
+from ddpo.author_errors import author_error_as, author_line, author_place, authored_package
 from ddpo.errors import INTERRUPTS, RewardLoadError, UntrustedError
 from ddpo.given import MODULE as GIVEN_MODULE
 from ddpo.given import given
@@ -28,6 +28,7 @@ from ddpo.io.atomic import named_path
 from ddpo.registry import Registry, explain_load_failure, nearest
 from ddpo.source_files import module_files, source_files
 from ddpo.user_modules import modules_beside
+from ddpo.word_lists import words_of
 
 __all__ = [
     "find",
@@ -92,7 +93,7 @@ def unnamed(words: Iterable[str], trusted: Iterable[str]) -> list[str]:
         words: Code and addresses of servers, as a file names them.
         trusted: Words that the user named. A file may be spelled with another path.
     """
-    known = {_spelled_out(word) for word in trusted} | _loaded_words
+    known = {_spelled_out(word) for word in words_of("trust", trusted)} | _loaded_words
     return [
         word
         for word in dict.fromkeys(words)
@@ -221,18 +222,18 @@ def _run_user_file(
     """
     module = modules_beside(path, files, again).module_for(path)
     name = module.__name__
-    try:
-        exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102  # the user's own file
-    except INTERRUPTS:
-        raise
-    except BaseException as error:
+
+    def failure(error: BaseException) -> RewardLoadError:
         sys.modules.pop(name, None)
         cause = explain_load_failure(error, name, "install it")
         place = author_place(error) or ""
         line = _line_in(error, str(path))
         if place and cause.startswith(f"{place}: ") and place.endswith(f"{path.name}{line}"):
             cause = cause.removeprefix(f"{place}: ")  # it is the file that is named already
-        raise RewardLoadError(f"{kind} file {path}{line}: {cause}") from error
+        return RewardLoadError(f"{kind} file {path}{line}: {cause}")
+
+    with author_error_as(failure):
+        exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102  # the user's own file
     return module
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +21,13 @@ from ddpo.errors import ConfigError, MissingResourceError, one_line
 from ddpo.io.atomic import new_file
 from ddpo.io.lock import turn
 from ddpo.io.sync import sync_files
+from ddpo.word_lists import words_of
 
 if TYPE_CHECKING:
     from requests import RequestException
 
 __all__ = [
+    "COMMIT",
     "cache_dir",
     "check_space",
     "fetch_hub_file",
@@ -41,6 +44,7 @@ __all__ = [
 Progress = Callable[[int, int | None], None]
 """Type of the progress callbacks of earlier versions; `fetch_url` takes True or False."""
 
+COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 TIMEOUT_SECONDS: Final = 30.0  # without a byte from the server
 RETRIES: Final = 2
 OTHER_FRAMEWORKS: Final = (
@@ -240,20 +244,20 @@ def fetch_hub_file(
             revision, or another SHA-256.
     """
     local = offline()
+    command = f"hf download {repository} {filename} --revision {revision}"
     if local and hub_snapshot(repository, revision) is None:
-        raise _not_on_the_hub(what, None, f"{repository} {filename} --revision {revision}")
+        raise _not_on_the_hub(what, None, command)
     from huggingface_hub import hf_hub_download
 
     try:
         path = hf_hub_download(repository, filename, revision=revision, local_files_only=local)
     except (OSError, ValueError, RuntimeError) as error:  # the hub's errors are subclasses of these
-        arguments = f"{repository} {filename} --revision {revision}"
-        raise _not_on_the_hub(what, error, arguments) from error
+        raise _not_on_the_hub(what, error, command) from error
     return verified(Path(path), sha256, what) if sha256 else Path(path)
 
 
 def fetch_hub_repository(
-    repository: str, revision: str, what: str, only: Sequence[str] = ()
+    repository: str, revision: str, what: str, only: Sequence[str] = (), command: str = ""
 ) -> Path:
     """The folder of a hub repository at a revision in the hub's own cache.
 
@@ -263,12 +267,14 @@ def fetch_hub_repository(
         what: name of the model with size and licence, for messages.
         only: patterns of the files to fetch, in which `*` matches slashes too. Empty: all files
             but those of other frameworks.
+        command: command that fetches all that is needed, for messages. Empty: the hub's own.
 
     Raises:
         MissingResourceError: as `fetch_hub_file`.
     """
+    command = command or f"hf download {repository} --revision {revision}"
     if offline() and hub_snapshot(repository, revision) is None:
-        raise _not_on_the_hub(what, None, f"{repository} --revision {revision}")
+        raise _not_on_the_hub(what, None, command)
     from huggingface_hub import snapshot_download
 
     try:
@@ -277,17 +283,18 @@ def fetch_hub_repository(
             revision=revision,
             local_files_only=offline(),
             ignore_patterns=list(OTHER_FRAMEWORKS),
-            allow_patterns=list(only) or None,
+            allow_patterns=list(words_of("only", only)) or None,
         )
         return Path(folder)
     except (OSError, ValueError, RuntimeError) as error:
-        raise _not_on_the_hub(what, error, f"{repository} --revision {revision}") from error
+        raise _not_on_the_hub(what, error, command) from error
 
 
 def hub_snapshot(repository: str, revision: str) -> Path | None:
     """The folder of a repository's revision in the hub's cache; None if nothing of it is here.
 
-    It is models--owner--name/snapshots/COMMIT, where refs/NAME holds the commit of a branch.
+    It is models--owner--name/snapshots/COMMIT, where refs/NAME holds the commit of a branch. Its
+    name is always a commit.
     """
     from huggingface_hub import constants
 
@@ -298,15 +305,15 @@ def hub_snapshot(repository: str, revision: str) -> Path | None:
     except (OSError, UnicodeDecodeError):
         return None
     folder = base / "snapshots" / commit
-    return folder if folder.is_dir() else None
+    return folder if COMMIT.fullmatch(commit) and folder.is_dir() else None
 
 
-def _not_on_the_hub(what: str, error: Exception | None, arguments: str) -> MissingResourceError:
+def _not_on_the_hub(what: str, error: Exception | None, command: str) -> MissingResourceError:
     state = f"could not be fetched ({type(error).__name__})"
     if offline():
         state = "is not in the hub's cache and fetching is off"
-    command = f"run `hf download {arguments}` on a machine with a network, or give a local path"
-    return MissingResourceError(f"{what} {state}: {command}")
+    remedy = f"run `{command}` on a machine with a network, or give a local path"
+    return MissingResourceError(f"{what} {state}: {remedy}")
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -76,3 +78,19 @@ def test_the_oldest_version_of_a_package_is_its_lower_bound(requirement: Require
         assert requirement.name not in oldest
     else:
         assert oldest[canonicalize_name(requirement.name)] == bound
+
+
+def test_the_tested_versions_install_on_the_first_python_3_11() -> None:
+    """A package may ask for a later bug-fix release, such as >=3.11.4; none of the pins does."""
+    assert SpecifierSet(PROJECT["requires-python"]).contains("3.11.0")
+    demands = {}
+    for name, version in pins("constraints.txt").items():
+        try:
+            facts = metadata(name)
+        except PackageNotFoundError:  # of another platform
+            continue
+        if Version(facts["Version"]) == version:
+            demands[name] = SpecifierSet(facts.get("Requires-Python") or "")
+    assert len(demands) > 100
+    refused = {name: str(due) for name, due in demands.items() if not due.contains("3.11.0")}
+    assert refused == {}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "numpy", "pandas", "PIL", "transformers", "diffusers", "scipy", "jinja2")
+HEAVY = ("torch", "numpy", "pandas", "PIL", "transformers", "diffusers", "scipy", "jinja2", "wandb")
 
 
 def loaded_by(*arguments: str) -> set[str]:
@@ -53,6 +53,20 @@ def cpu_seconds(*arguments: str) -> float:
 )
 def test_commands_without_a_model_load_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_by(*arguments) == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--reward", "nonsense"],
+        ["train", "--track", "wandb", "--reward", "nonsense"],
+        ["train", "--track", "wandb", "--prompts", "nonsense"],
+        ["train", "--track", "wandb", "--set", "nonsense=1"],
+    ],
+)
+def test_a_typo_of_a_training_loads_numpy_at_most(arguments: list[str]) -> None:
+    """The algorithm, whose settings are checked, computes advantages by numpy."""
+    assert loaded_by(*arguments) <= {"numpy"}
 
 
 def test_showing_a_reward_that_writes_jpeg_loads_pillow_alone() -> None:

@@ -86,10 +86,12 @@ def load_reward(
         UserError: the reward is unknown, cannot be made, or an option does not fit.
     """
     from ddpo.devices import resolve_device
+    from ddpo.rewards.tools.needed_weights import check_weights
     from ddpo.rewards.zoo import resolve
 
     spec = spec_of(reward)
     found = resolve(spec, **options).on(resolve_device(device))
+    check_weights([found])
     chosen = ",".join(f"{name}={value}" for name, value in options.items())
     joint = "," if "=" in spec else ":"
     return LoadedReward(found, f"{spec}{joint}{chosen}" if chosen else spec, batch_size)
@@ -238,11 +240,14 @@ def score(
         RewardFailure: a reward is broken.
     """
     from ddpo.api.tables import ScoreTable
-    from ddpo.rewards.cache import optional_cache
+    from ddpo.io.json_files import say_once
+    from ddpo.rewards.cache import optional_cache, uncached_line
     from ddpo.rewards.image_files import score_files, score_groups
     from ddpo.rewards.scoring.scorer import make_scorer
+    from ddpo.rewards.tools.needed_weights import check_weights
 
     named = _named(rewards)
+    check_weights(named.values())
     in_memory: dict[str, Image.Image] = {}
     inputs = _remembered(inputs_of(images, prompts), in_memory)
     grouped = any("group" in found.card.inputs for found in named.values())
@@ -255,6 +260,8 @@ def score(
             placed = found.on(device) if device != AUTO else found
             scorers.append(make_scorer(placed, batch_size, name=name, cache=store))
             stack.callback(scorers[-1].close)
+        if cache and (line := uncached_line(scorer.reward.card for scorer in scorers)):
+            say_once(f"cache=True: {line}")
         rows = list((score_groups if grouped else score_files)(scorers, inputs, batch_size))
     records = [_record(row) for row in rows]
     table = ScoreTable(records, columns=["image", "prompt", *named, "error"])

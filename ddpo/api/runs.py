@@ -244,13 +244,12 @@ def evaluate(
     from ddpo.eval import EvalConfig
     from ddpo.eval import evaluate as evaluated
 
-    words = [prompts] if isinstance(prompts, str) else prompts
     given: Sequence[Any] = rewards if isinstance(rewards, list | tuple) else [rewards]
     try:
         config = EvalConfig(
             checkpoints=tuple(str(run.path if isinstance(run, Run) else run) for run in runs),
             rewards=tuple(spec_of(reward) for reward in given),
-            prompts=tuple(words),
+            prompts=prompts,  # type: ignore[arg-type]  # made a tuple there
             out=Path(out).expanduser() if out is not None else None,
             **settings,
         )

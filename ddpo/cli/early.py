@@ -22,6 +22,7 @@ __all__ = [
     "check_device_name",
     "check_fetched",
     "check_model",
+    "check_named_weights",
     "check_places",
     "check_prompt_list",
     "check_resumed",
@@ -30,7 +31,6 @@ __all__ = [
     "check_settings",
     "check_trackers",
     "check_training",
-    "named_in",
 ]
 
 READ_BYTES: Final = 1_000_000
@@ -54,22 +54,14 @@ def check_reward(expression: str) -> None:
 
 
 def check_fetched(found: Iterable[ResolvedReward]) -> None:
-    """Refuses rewards whose weights are not on this machine, where nothing may be fetched.
+    """Refuses rewards whose weights are missing, where nothing may be fetched.
 
     Raises:
-        MissingResourceError: Weights are missing; the message names the command that fetches them.
+        MissingResourceError: As for `check_weights`.
     """
-    from ddpo.rewards.scoring.resolve import single_rewards
-    from ddpo.rewards.tools.needed_weights import missing_weights, missing_weights_error
-    from ddpo.weights import offline
+    from ddpo.rewards.tools.needed_weights import check_weights
 
-    if not offline():
-        return
-    for reward in (one for each in found for one in single_rewards(each)):
-        if reward.user_code:
-            continue
-        if missing := missing_weights(reward.card, reward.options, reward.origin):
-            raise missing_weights_error(reward.card, missing, reward.options)
+    check_weights(found)
 
 
 def check_places(paths: Iterable[Path]) -> None:
@@ -176,7 +168,7 @@ def check_reward_weights(config: TrainConfig) -> None:
         MissingResourceError: They are not.
     """
     for expression in filter(None, (config.reward, config.held_out)):
-        check_fetched(named_in(expression))
+        check_named_weights(expression)
 
 
 def check_settings(config: TrainConfig) -> None:
@@ -216,13 +208,20 @@ def check_resumed(folder: Path, requested: Mapping[str, Any], trust: Iterable[st
     check_reward_weights(config)
 
 
-def named_in(expression: str) -> list[ResolvedReward]:
-    """The rewards of an expression if all have names; [] with files, modules or servers."""
+def check_named_weights(expression: str) -> None:
+    """Checks that the weights of the rewards that an expression names are here, or can be fetched.
+
+    Rewards of files, modules and servers are left to the run.
+
+    Raises:
+        MissingResourceError: They are not.
+    """
     from ddpo.rewards.spec import parse_expression
+    from ddpo.rewards.tools.needed_weights import check_weights
     from ddpo.rewards.zoo import resolve
 
     _, terms = parse_expression(expression)
-    return [resolve(expression)] if all(term.kind == "name" for term in terms) else []
+    check_weights(resolve(term.target, **term.options) for term in terms if term.kind == "name")
 
 
 def check_trackers(names: Iterable[str]) -> None:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ddpo.cli.early import (
     check_checkpoint,
-    check_fetched,
+    check_named_weights,
     check_prompt_list,
     check_reward,
-    named_in,
 )
 from ddpo.device_words import check_device_name
 from ddpo.errors import ConfigError
@@ -43,12 +42,17 @@ def check_preferences(name: str) -> None:
         raise ConfigError(f"--preferences {name}: a table of choices must be one of {known}")
 
 
-def check_evaluation(options: dict[str, Any], conditions: Sequence[Condition] = ()) -> None:
+def check_evaluation(
+    options: dict[str, Any], conditions: Sequence[Condition] = ()
+) -> list[NamedCheckpoint] | None:
     """Checks the names of an evaluation: its models, rewards, prompts, device and conditions.
 
     Args:
         options: Fields of `EvalConfig` by name.
         conditions: Conditions on the report.
+
+    Returns:
+        The checkpoints that were found; None for an evaluation of images.
 
     Raises:
         UserError: A name, file or folder cannot be found, or two options exclude each other.
@@ -71,13 +75,12 @@ def check_evaluation(options: dict[str, Any], conditions: Sequence[Condition] = 
         if text and not os.path.exists(text):
             check_prompt_list(text.rpartition("=")[2])
     for expression in rewards:
-        check_fetched(named_in(expression))
+        check_named_weights(expression)
     if options.get("out") is not None:
         from ddpo.io.atomic import check_folder_writable
 
         check_folder_writable(options["out"])
-    if checkpoints:
-        _check_checkpoints(checkpoints, options, conditions)
+    return _check_checkpoints(checkpoints, options, conditions) if checkpoints else None
 
 
 def _check_images(images: Sequence[str]) -> None:
@@ -105,7 +108,7 @@ def _check_images(images: Sequence[str]) -> None:
 
 def _check_checkpoints(
     checkpoints: Sequence[str], options: Mapping[str, Any], conditions: Sequence[Condition]
-) -> None:
+) -> list[NamedCheckpoint]:
     """Finds the checkpoints, and checks their base models, rewards and prompt lists.
 
     Raises:
@@ -117,9 +120,10 @@ def _check_checkpoints(
     check_checkpoint(found[0].info)
     for one in found:
         if isinstance(reward := one.run.config.get("reward"), str):
-            check_fetched(named_in(reward))
+            check_named_weights(reward)
     if any(condition.split for condition in conditions):
         _check_conditions(conditions, found, options)
+    return found
 
 
 def _check_conditions(

@@ -200,13 +200,14 @@ def _evaluate(form: str, fail_if: list[str], seed: int | None, **options: object
         RewardFailure: A trained or named reward scored no pair of images.
     """
     conditions = _conditions(fail_if)
-    check_evaluation(options, conditions)
+    named = check_evaluation(options, conditions)
     quiet_libraries()
     from ddpo.eval.config import EVAL_SEED, EvalConfig
     from ddpo.eval.plan import plan
 
     options["seed"] = EVAL_SEED if seed is None else seed
-    work = plan(EvalConfig(**options))  # type: ignore[arg-type]  # named as its fields
+    config = EvalConfig(**options)  # type: ignore[arg-type]  # named as its fields
+    work = plan(config, named)
     for condition in conditions:
         condition.check(
             [model.name for model in work.models if not model.history],

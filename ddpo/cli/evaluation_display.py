@@ -46,7 +46,7 @@ def print_outcome(outcome: Outcome, form: str, console: Console) -> None:
         from ddpo.eval.report.terminal import render_terminal
 
         console.print()
-        console.print(render_terminal(outcome.report))
+        console.print(render_terminal(outcome.report), crop=False)  # commands stay whole
     console.print(f"\nReport: {outcome.html}", markup=False, soft_wrap=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -20,8 +20,10 @@ from ddpo.ranges import IMAGES, PORT, SEED
 from ddpo.text import count
 
 if TYPE_CHECKING:
+    from ddpo.eval.inputs.checkpoints import NamedCheckpoint
     from ddpo.labelling.answers import Answers
     from ddpo.labelling.pair import LabelPair
+    from ddpo.labelling.session import Session
 
 DEFAULT_OUT: Final = "preferences.parquet"
 STOPPED: Final = 130
@@ -88,35 +90,61 @@ def label_command(
     """
     _check_places(places, checkpoint, prompts)
     check_device_name(device)
-    check_table_path(target := out or _default_out(places))
-    _check_sources(places, checkpoint or [], prompts or [], trust or [])
-    try:
-        from ddpo.web.frame import new_token, serve_page
-    except ModuleNotFoundError as error:
-        raise MissingResourceError(
-            f'labelling needs {error.name!r}: pip install "ddpo[serve]"'
-        ) from error
+    if out is not None:
+        check_table_path(out)
+    named = _check_sources(places, checkpoint or [], prompts or [], trust or [])
+    target = out or _default_out(places, named)
+    _check_server()
     from ddpo.io.lock import owned_file
     from ddpo.labelling.answers import Answers
-    from ddpo.labelling.app import make_app
     from ddpo.labelling.session import Session, rater_name
 
     name = None if rater is None else rater_name(rater)
     with owned_file(target, "ddpo label"), Answers(target) as answers:
-        found = _pairs(places, checkpoint or [], prompts or [], pairs, seed, answers, device, trust)
+        found = _pairs(places, named, prompts or [], pairs, seed, answers, device, trust)
         answers.place_pairs(found)
         session = Session(answers, found, seed, echo)
-        token = new_token()
-        app = make_app(session, answers.folder, token, name)
         if len(found) < pairs:
             echo(f"note: there are only {count(len(found), 'pair')}", err=True)
-        try:
-            serve_page(app, token, port, _announcer(len(found)), browser=browser)
-        finally:
-            session.close()
+        _serve(session, answers.folder, name, port, browser=browser)
         echo(_last_line(session.progress(), session.total, target))
         if any(done < session.total for done in session.progress().values()) or not len(answers):
             raise typer.Exit(STOPPED)
+
+
+def _check_server() -> None:
+    """Checks that the packages of the page's server are installed.
+
+    Raises:
+        MissingResourceError: They are not.
+    """
+    try:
+        import ddpo.web.frame  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingResourceError(
+            f'labelling needs {error.name!r}: pip install "ddpo[serve]"'
+        ) from error
+
+
+def _serve(session: Session, folder: Path, rater: str | None, port: int, *, browser: bool) -> None:
+    """Serves the page of a session until it is stopped, and closes the session.
+
+    Args:
+        session: Pairs and choices.
+        folder: Folder of the images.
+        rater: Name of the person; None if the page asks.
+        port: Port of the page; 0 for a free one.
+        browser: True to open the page.
+    """
+    from ddpo.labelling.app import make_app
+    from ddpo.web.frame import new_token, serve_page
+
+    token = new_token()
+    app = make_app(session, folder, token, rater)
+    try:
+        serve_page(app, token, port, _announcer(session.total), browser=browser)
+    finally:
+        session.close()
 
 
 def _check_places(
@@ -135,36 +163,44 @@ def _check_places(
 
 def _check_sources(
     places: list[str], checkpoints: list[str], prompts: list[str], trust: list[str]
-) -> None:
+) -> list[NamedCheckpoint]:
     """Finds folders, or checkpoints with their base model and prompts, before torch is imported.
+
+    Returns:
+        The checkpoints; [] for two folders.
 
     Raises:
         UserError: One cannot be found.
     """
     if len(places) == 2:
         check_places(map(Path, places))
-        return
-    from ddpo.policies.checkpoints.folder import find_checkpoint
+        return []
+    from ddpo.eval.inputs.checkpoints import find_named
 
-    for path in _checkpoint_paths(places[0], checkpoints):
-        check_checkpoint(find_checkpoint(path, None, trust))
+    named = find_named(_checkpoint_paths(places[0], checkpoints), trust=trust)
+    for one in named:
+        check_checkpoint(one.info)
     for text in prompts:
         check_prompt_list(text if os.path.exists(text) else text.rpartition("=")[2])
+    return named
 
 
-def _default_out(places: list[str]) -> Path:
+def _default_out(places: list[str], named: Sequence[NamedCheckpoint]) -> Path:
     """The preference file in the run folder, or in the working folder."""
     if len(places) == 2:
         return Path(DEFAULT_OUT)
-    from ddpo.policies.checkpoints.folder import find_checkpoint
+    if named[0].path == places[0]:
+        run = named[0].info.run
+    else:
+        from ddpo.policies.checkpoints.folder import find_checkpoint
 
-    run = find_checkpoint(places[0]).run
+        run = find_checkpoint(places[0]).run
     return (run or Path()) / DEFAULT_OUT
 
 
 def _pairs(
     places: list[str],
-    checkpoints: list[str],
+    named: Sequence[NamedCheckpoint],
     prompts: list[str],
     number: int,
     seed: int,
@@ -182,12 +218,12 @@ def _pairs(
     from ddpo.labelling.run_pairs import checkpoints_of, run_pairs
 
     config = EvalConfig(
-        checkpoints=tuple(_checkpoint_paths(places[0], checkpoints)),
+        checkpoints=tuple(one.path for one in named),
         prompts=tuple(prompts),
         device=device,
         trust=tuple(trust or ()),
     )
-    tuned = checkpoints_of(config)
+    tuned = checkpoints_of(config, named)
     found: list[LabelPair] = []
     with _progress() as observe:
         for place, one in enumerate(tuned):

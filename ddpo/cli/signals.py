@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from ddpo.cli.console import echo
+from ddpo.io.closing import ClosedOnExit
 
 __all__ = ["Interruption"]
 
 
-class Interruption:
+class Interruption(ClosedOnExit):
     """Context manager around a loop over events, in the main thread, that defers Ctrl-C.
 
     Before `arm` is called, Ctrl-C raises KeyboardInterrupt as usual. After it, the first Ctrl-C
@@ -23,9 +24,6 @@ class Interruption:
         self.asked = False
         self._before: Any = None
 
-    def __enter__(self) -> Interruption:
-        return self
-
     def arm(self) -> None:
         """Lets the first Ctrl-C wait for the loop from now on."""
         if self._before is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -33,18 +31,11 @@ class Interruption:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        self._restore()
+        self.close()
         echo("Stopping after the step under way; Ctrl-C again stops at once.", err=True)
 
-    def _restore(self) -> None:
+    def close(self) -> None:
+        """Gives Ctrl-C its meaning of before."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._restore()

@@ -6,8 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ddpo.cli.console import new_console
+from ddpo.io.closing import ClosedOnExit
 from ddpo.io.fields import Fields, Maybe
 from ddpo.io.json_files import json_lines
 from ddpo.text import byte_size, count, duration
@@ -106,7 +106,7 @@ def _from_zero(values: Sequence[float]) -> str:
     return sparkline([0.0, *values], len(values) + 1)[1:]
 
 
-class TrainingDisplay:
+class TrainingDisplay(ClosedOnExit):
     """Shows the events of a run, as a context manager.
 
     Args:
@@ -138,17 +138,13 @@ class TrainingDisplay:
         if self.console.is_terminal:
             self.live = Live(get_renderable=self.view, console=self.console, refresh_per_second=4)
 
-    def __enter__(self) -> TrainingDisplay:
+    def __enter__(self) -> Self:
         if self.live:
             self.live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends the live view."""
         if self.live:
             self.live.stop()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.cli.console import print_json
 from ddpo.io.atomic import printable
+from ddpo.io.closing import ClosedOnExit
 
 if TYPE_CHECKING:
     from ddpo.trainer.monitoring.events import Event
@@ -27,18 +27,10 @@ NAMES: Final[dict[str, str]] = {
 """Name of each event by its class; `Progress` within an iteration is left out."""
 
 
-class JsonEvents:
+class JsonEvents(ClosedOnExit):
     """Prints events as one JSON object a line, as a context manager."""
 
-    def __enter__(self) -> JsonEvents:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Nothing is to be closed."""
 
     def show(self, event: Event) -> None:

@@ -98,8 +98,10 @@ def show_run(events: Generator[Event], folder: Path, trackers: list[str], as_jso
     echo(f"Run folder: {folder}")
     if is_quiet():
         return
+    from ddpo.trainer.run.stopping import STOP_FILE
+
     options = _trust_options(folder, ("reward", "model"))
-    checkpoint = folder / "best" if (folder / "stopped.json").exists() else folder
+    checkpoint = folder / "best" if (folder / STOP_FILE).exists() else folder
     echo(f"Next: ddpo eval --checkpoint {shlex.quote(str(checkpoint))}{options}")
 
 

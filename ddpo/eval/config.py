@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from ddpo.errors import ConfigError
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS, Range, check_numbers
+from ddpo.word_lists import listed
 
 __all__ = ["BEST_OF", "EVAL_SEED", "HISTORY", "EvalConfig", "check_models_given"]
 
@@ -23,10 +24,10 @@ class EvalConfig:
     """The settings of an evaluation; None and () stand for defaults, most of which the run sets.
 
     Either `checkpoints` are given, whose images are sampled here, or `images`: folders of images
-    that another program made.
+    that another program made. One word counts as a list of one.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a number is out of range, or a list holds something other than words.
     """
 
     checkpoints: tuple[str, ...] = ()  # run folders, checkpoint folders or hub ids
@@ -54,9 +55,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        given: Any = self.preferences  # a notebook has a path or a list of them
-        several = (given,) if isinstance(given, str | Path) else given
-        object.__setattr__(self, "preferences", tuple(map(str, several)))
+        listed(self, "checkpoints", "images", "prompts", "rewards", "preferences", "trust")
 
 
 def check_models_given(

@@ -13,7 +13,12 @@ from ddpo.errors import ConfigError
 from ddpo.eval.command import command_line
 from ddpo.eval.config import EvalConfig, check_models_given
 from ddpo.eval.generate.probe import PROBE_CARDS
-from ddpo.eval.inputs.checkpoints import EvalCheckpoint, find_eval_checkpoints
+from ddpo.eval.inputs.checkpoints import (
+    EvalCheckpoint,
+    NamedCheckpoint,
+    find_eval_checkpoints,
+    find_named,
+)
 from ddpo.eval.inputs.image_folders import (
     ImageFolder,
     check_paired,
@@ -134,8 +139,12 @@ class Plan:
         return _distinct(prompt for split in self.splits for prompt in split.prompts)
 
 
-def plan(config: EvalConfig) -> Plan:
+def plan(config: EvalConfig, named: Sequence[NamedCheckpoint] | None = None) -> Plan:
     """Decides every setting that `config` leaves open, and checks it.
+
+    Args:
+        config: settings of the evaluation.
+        named: checkpoints of `config`, if they were found already.
 
     Raises:
         CheckpointError: a checkpoint is missing, of another base model, or in a damaged run.
@@ -148,7 +157,9 @@ def plan(config: EvalConfig) -> Plan:
     command = command_line(config)
     if config.images:
         return replace(_with_people(_plan_images(config)), command=command)
-    work = _plan_checkpoints(config)
+    if named is None:
+        named = find_named(config.checkpoints, config.base, config.trust)
+    work = _plan_checkpoints(config, named)
     chosen_from = work.best_of.n * len(work.best_of.prompts) if work.best_of else 0
     IMAGES.checked("the number of images to sample", work.image_count + chosen_from)
     return replace(_with_people(work), command=command)
@@ -169,10 +180,9 @@ def _with_people(work: Plan) -> Plan:
     return replace(work, people=found, notes=(*work.notes, *notes))
 
 
-def _plan_checkpoints(config: EvalConfig) -> Plan:
+def _plan_checkpoints(config: EvalConfig, named: Sequence[NamedCheckpoint]) -> Plan:
     checkpoints = find_eval_checkpoints(
-        config.checkpoints,
-        base=config.base,
+        named,
         seeds=config.seeds,
         history=config.history,
         history_seeds=config.history_seeds,

@@ -9,6 +9,7 @@ from ddpo.eval.inputs.checkpoints import EvalCheckpoint
 from ddpo.eval.inputs.rewards import PlannedReward
 from ddpo.eval.inputs.runs import nested
 from ddpo.eval.inputs.splits import Split, SplitFacts
+from ddpo.eval.inputs.titles import split_title
 from ddpo.policies.prompt_reader import check_prompts, find_reader
 from ddpo.policies.vocabulary import unknown_words_line
 
@@ -84,7 +85,11 @@ def _unknown_words(model: str, splits: Sequence[Split]) -> list[str]:
         split.name: unknown_words_line(model, [prompt.text for prompt in split.prompts])
         for split in splits
     }
-    return [f"Prompts of {name}: {line}." for name, line in lines.items() if line is not None]
+    return [
+        f"Prompts of {split_title(name)}: {line}."
+        for name, line in lines.items()
+        if line is not None
+    ]
 
 
 def _long_prompts(model: str, splits: Sequence[Split]) -> list[str]:

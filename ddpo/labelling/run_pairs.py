@@ -14,7 +14,7 @@ from ddpo.eval.config import EvalConfig
 from ddpo.eval.generate.image_store import ImageStore, image_path
 from ddpo.eval.generate.samples import read_samples
 from ddpo.eval.generate.sampling import ImageRequest, Source, sample_images
-from ddpo.eval.inputs.checkpoints import EvalCheckpoint, find_eval_checkpoints
+from ddpo.eval.inputs.checkpoints import EvalCheckpoint, NamedCheckpoint, find_eval_checkpoints
 from ddpo.eval.inputs.models import BASE
 from ddpo.eval.inputs.splits import load_splits
 from ddpo.eval.plan import default_out, planned_sampler, training_prompts
@@ -48,11 +48,17 @@ class _Stored:
     tuned: str
 
 
-def checkpoints_of(config: EvalConfig) -> tuple[EvalCheckpoint, ...]:
-    """The checkpoints of `config`, each named NAME@ITERATION by its run."""
+def checkpoints_of(
+    config: EvalConfig, named: Sequence[NamedCheckpoint]
+) -> tuple[EvalCheckpoint, ...]:
+    """The checkpoints of `config`, each named NAME@ITERATION by its run.
+
+    Args:
+        config: settings of the sampling.
+        named: its checkpoints, as `find_named` found them.
+    """
     return find_eval_checkpoints(
-        config.checkpoints,
-        base=config.base,
+        named,
         seeds=SEEDS,
         history=0,
         history_seeds=SEEDS,

@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpo.author_errors import author_line
+from ddpo.author_errors import author_error_as, author_line
 from ddpo.devices import AUTO, resolve_device
-from ddpo.errors import INTERRUPTS, ConfigError, MissingResourceError, RewardLoadError, UserError
+from ddpo.errors import ConfigError, MissingResourceError, RewardLoadError, UserError
 from ddpo.io.reading import reading
 from ddpo.policies.base_model import model_folder, open_model
 from ddpo.policies.checkpoints.folder import (
@@ -145,14 +145,11 @@ def _make_policy(
     from ddpo.policies.policy import TrainablePolicy
 
     policy: Any
-    try:
+    what = f"model {model!r} of {origin} cannot be made"
+    with author_error_as(
+        lambda error: RewardLoadError(f"{what}: {author_line(error)}"), passing=(UserError,)
+    ):
         policy = factory(device, dtype)
-    except (UserError, *INTERRUPTS):
-        raise
-    except BaseException as error:
-        raise RewardLoadError(
-            f"model {model!r} of {origin} cannot be made: {author_line(error)}"
-        ) from error
     if not isinstance(policy, TrainablePolicy):
         missing = ", ".join(name for name in MEMBERS if not hasattr(policy, name))
         kind = type(policy).__name__

@@ -6,6 +6,7 @@ cache for a hub id. Once that folder exists, nothing is requested over the netwo
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -42,6 +43,8 @@ SMALL_FILES: Final = (
     "tokenizer_2/*",
     *(f"{part}/*.json" for part in WITH_WEIGHTS),
 )
+PIPELINE_FILES: Final = ("*.json", "*.txt", "*/*.safetensors")
+"""Patterns of all files of a pipeline, in which `*` matches slashes too."""
 CLASSES: Final = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
@@ -278,12 +281,10 @@ def _fetched(hub_id: str) -> Path:
             _fetch(hub_id, patterns)
     lost = [part for part in parts if not any((model.folder / part).glob("*.safetensors"))]
     if lost and offline():
-        repository, _, revision = hub_id.partition("@")
-        option = f" --revision {revision}" if revision else ""
         raise MissingResourceError(
             f"the model {hub_id!r} is incomplete in the hub's cache ({lost[0]}/ has no "
-            f"safetensors) and fetching is off: run `hf download {repository}{option}` on a "
-            "machine with a network, or give a local path"
+            f"safetensors) and fetching is off: run `{_command(hub_id)}` on a machine with a "
+            "network, or give a local path"
         )
     return model.folder
 
@@ -297,7 +298,15 @@ def _described(hub_id: str) -> BaseModel:
 def _fetch(hub_id: str, only: Sequence[str]) -> Path:
     repository, _, revision = hub_id.partition("@")
     what = f"the model {hub_id!r}"
-    return fetch_hub_repository(repository, revision or "main", what, only)
+    return fetch_hub_repository(repository, revision or "main", what, only, _command(hub_id))
+
+
+def _command(hub_id: str) -> str:
+    """The command of the hub's client that fetches a model without its files in other formats."""
+    repository, _, revision = hub_id.partition("@")
+    patterns = [f"--include {shlex.quote(pattern)}" for pattern in PIPELINE_FILES]
+    words = ["hf", "download", repository, *patterns]
+    return " ".join([*words, "--revision", revision] if revision else words)
 
 
 def _weight_patterns(part: str, variant: str) -> list[str]:

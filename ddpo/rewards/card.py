@@ -16,6 +16,7 @@ from ddpo.io.json_files import JsonError
 from ddpo.io.records import record_of
 from ddpo.ranges import BILLION, SECONDS, Range, check_numbers
 from ddpo.text import byte_size, facts_html, shown_value
+from ddpo.word_lists import listed
 
 __all__ = [
     "API_VERSION",
@@ -117,7 +118,7 @@ class RewardCard:
 
     Raises:
         NewerApiError: The card was made for a newer API.
-        ConfigError: The id or `load` is malformed.
+        ConfigError: The id or `load` is malformed, or a list holds something other than words.
     """
 
     id: str  # lower_snake, or vendor/name for third parties
@@ -169,6 +170,7 @@ class RewardCard:
             raise ConfigError(
                 f"reward id {self.id!r} must be lower-case letters, digits and _ - / . +"
             )
+        listed(self, "inputs", "optional", "metadata", "libraries", "lineage")
         if ":" not in self.load:
             raise ConfigError(
                 f"card {self.id!r}: load={self.load!r} is not of the form 'module:attribute'"

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from ddpo.rewards.card import RewardCard, WeightFile
-from ddpo.weights import hub_snapshot
+from ddpo.weights import COMMIT, hub_snapshot
 
-__all__ = ["floating_commits", "hub_repository", "is_pinned", "snapshot"]
+__all__ = ["floating_commits", "hub_repository", "is_pinned"]
 
-COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 REPOSITORY: Final = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 
 
@@ -33,12 +31,6 @@ def is_pinned(weight: WeightFile) -> bool:
     if weight.sha256 or weight.source.startswith("package:"):
         return True
     return bool(COMMIT.fullmatch(weight.revision))
-
-
-def snapshot(repository: str, revision: str) -> Path | None:
-    """The folder of a revision in the hub's cache; None without one that is named by a commit."""
-    folder = hub_snapshot(repository, revision)
-    return folder if folder is not None and COMMIT.fullmatch(folder.name) else None
 
 
 def floating_commits(card: RewardCard, options: Mapping[str, Any]) -> dict[str, str]:
@@ -72,7 +64,7 @@ def floating_commits(card: RewardCard, options: Mapping[str, Any]) -> dict[str, 
 
 
 def _found(revisions: Iterable[tuple[str, str]]) -> dict[str, str]:
-    places = {repository: snapshot(repository, revision) for repository, revision in revisions}
+    places = {repository: hub_snapshot(repository, revision) for repository, revision in revisions}
     return {
         repository: place.name for repository, place in sorted(places.items()) if place is not None
     }

@@ -21,6 +21,7 @@ from ddpo.errors import ConfigError
 from ddpo.io.http import is_loopback
 from ddpo.registry import nearest
 from ddpo.text import shown_value, without_secrets
+from ddpo.word_lists import words_of
 
 __all__ = [
     "COMBINATIONS",
@@ -95,6 +96,7 @@ def join_specs(specs: Sequence[str], combination: str = "sum") -> str:
         near = nearest(combination, COMBINATIONS)
         hint = f"did you mean {near!r}?" if near else f"known: {', '.join(COMBINATIONS)}"
         raise ConfigError(f"unknown combination {combination!r}; {hint}")
+    specs = words_of("rewards", specs)
     if combination == "sum":
         return " + ".join(specs)
     if len(specs) < 2:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from ddpo.errors import ConfigError
 from ddpo.stats.bootstrap import CONFIDENCE
@@ -47,6 +46,8 @@ class Estimate:
             return math.nan
         if self.se == 0:
             return 1.0 if self.mean == 0 else 0.0
+        from scipy import special  # takes 0.3 s, which no command that only checks should pay
+
         return float(2 * special.stdtr(self.clusters - 1, -abs(self.mean / self.se)))
 
 
@@ -82,6 +83,8 @@ def clustered_mean(values: ArrayLike, clusters: Sequence[object] | NDArray[np.ge
     if count < 2:
         return Estimate(mean, math.nan, math.nan, math.nan, len(x), count, excluded)
     se = math.sqrt(count / (count - 1) * float((sums**2).sum())) / len(x)
+    from scipy import special
+
     half = float(special.stdtrit(count - 1, 0.5 + CONFIDENCE / 2)) * se
     return Estimate(mean, se, mean - half, mean + half, len(x), count, excluded)
 

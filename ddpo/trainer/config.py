@@ -28,6 +28,7 @@ from ddpo.ranges import (
     check_numbers,
 )
 from ddpo.text import count
+from ddpo.word_lists import listed
 
 __all__ = [
     "INFINITY",
@@ -197,6 +198,7 @@ class AdaptConfig:
 
     def __post_init__(self) -> None:
         _one_of(self, "kind")
+        listed(self, "targets")
         check_numbers(self, "adapt.")
 
 

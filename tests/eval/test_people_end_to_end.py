@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from ddpo.cli.main import app
 from ddpo.errors import ConfigError
 from ddpo.eval.config import EvalConfig
+from ddpo.eval.inputs.checkpoints import find_named
 from ddpo.eval.report.data import load_report
 from ddpo.eval.stages import sampling
 from ddpo.inputs.tables import read_table
@@ -69,7 +70,7 @@ def test_a_labelled_run_has_people_in_its_next_report(
     assert advice.command == f"ddpo label {run_folder}"
 
     config = EvalConfig(checkpoints=(str(run_folder),))
-    (checkpoint,) = checkpoints_of(config)
+    (checkpoint,) = checkpoints_of(config, find_named(config.checkpoints))
     out = run_folder / "preferences.parquet"
     with Answers(out) as answers:
         pairs = run_pairs(config, checkpoint, 12, 0, out, lambda *_: None)
@@ -131,7 +132,7 @@ def test_a_run_labelled_before_its_evaluation_is_matched_too(
     """`ddpo label` samples the pairs with the noise of `ddpo eval`, so their pixels are equal."""
     monkeypatch.setattr("ddpo.labelling.run_pairs.load_policy", sampling.load_policy)
     config = EvalConfig(checkpoints=(str(run_folder),), prompts=tuple(lists[1:4:2]))
-    (checkpoint,) = checkpoints_of(config)
+    (checkpoint,) = checkpoints_of(config, find_named(config.checkpoints))
     out = run_folder / "preferences.csv"
     with Answers(out) as answers:
         pairs = run_pairs(config, checkpoint, 9, 0, out, lambda *_: None)

@@ -13,6 +13,8 @@ import pytest
 from archetypes import ARCHETYPES, BOTH, Story, report_of
 from rich.console import Console
 
+from ddpo.cli.evaluation_display import print_outcome
+from ddpo.cli.terminal import Terminal
 from ddpo.eval.analysis.hacking import assess_hacking
 from ddpo.eval.command import command_line
 from ddpo.eval.config import EvalConfig
@@ -24,6 +26,7 @@ from ddpo.eval.report.html import render_html
 from ddpo.eval.report.markdown import render_github, render_markdown
 from ddpo.eval.report.selection import share_of
 from ddpo.eval.report.terminal import render_terminal
+from ddpo.eval.runner import Outcome
 from ddpo.rounding import rounded
 from ddpo.stats.paired import TransferRatio
 
@@ -188,6 +191,23 @@ def test_advice_stands_in_every_output(tmp_path: Path) -> None:
     assert f"<code>{command}</code>" in render_html(report, [], tmp_path)
     without = replace(report, advice=())
     assert "What would tell more" not in shown(without) + render_markdown(without)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_command_is_one_line_of_the_terminal(width: int, tmp_path: Path) -> None:
+    """However long it is: a wrapped command would be pasted as several."""
+    long = "ddpo eval --checkpoint 'runs/a long name' " + "--prompts list.txt " * 12 + "[bold]x"
+    lines = [long, "ddpo rewards download small && ddpo eval runs/run", "ddpo label runs/run"]
+    advice = tuple(Advice("run", "run history", "earlier checkpoints", line) for line in lines)
+    report = replace(report_of(*ARCHETYPES["healthy"]), advice=advice)
+    console = Terminal(width=width, file=io.StringIO())
+    outcome = Outcome(report, *(tmp_path / name for name in ("r.html", "r.json", "samples")))
+    print_outcome(outcome, "terminal", console)
+    assert isinstance(console.file, io.StringIO)
+    printed = [line.strip() for line in console.file.getvalue().splitlines()]
+    assert [line for line in printed if line.startswith("ddpo ")] == lines
+    others = [line for line in printed if line not in lines and not line.startswith("Report:")]
+    assert max(map(len, others)) <= width
 
 
 @pytest.mark.parametrize(

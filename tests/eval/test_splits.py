@@ -17,6 +17,7 @@ from ddpo.eval.inputs.splits import (
     default_lists,
     load_splits,
 )
+from ddpo.eval.plan_notes import _unknown_words
 from ddpo.prompts import load_prompts
 from ddpo.types import Prompt
 from pretraining.glyphs import NOUNS
@@ -131,7 +132,10 @@ def test_leaks_are_reported_or_dropped() -> None:
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("near", "40 of the 40 prompts of near show a kind"), ("seen_activities", "36 of the 36")],
+    [
+        ("near", "40 of the 40 prompts of near show a kind"),
+        ("seen_activities", "36 of the 36 prompts of seen activities show"),
+    ],
 )
 def test_what_is_near_by_design_is_no_alarm_and_stays(name: str, says: str) -> None:
     reported = facts(name, ANIMALS, leaks="drop")
@@ -149,7 +153,7 @@ def test_unseen_things_of_a_wider_kind_are_noted() -> None:
     (note,) = facts("unseen_animals", ANIMALS).notes
     assert note == (
         "Counted as unseen, since only a wider kind was trained on: "
-        "13 of the 38 prompts of unseen_animals (a panda, a penguin, an owl, an eagle, …)."
+        "13 of the 38 prompts of unseen animals (a panda, a penguin, an owl, an eagle, …)."
     )
 
 
@@ -161,6 +165,19 @@ def test_a_prompt_may_stand_in_two_splits_and_a_note_says_so() -> None:
     assert second.notes == (
         "1 prompt is both in one and in two: the images are the same and count in each.",
     )
+
+
+def test_notes_have_the_words_of_a_list_and_not_its_file_name() -> None:
+    written("my_lamps.txt", "a lamp", "a qzxwv")
+    written("more_lamps.txt", "a lamp", "a qzxwv")
+    loaded = load_splits(["my_lamps.txt", "more_lamps.txt"], ANIMALS)
+    (note,) = loaded[1][1].notes
+    assert note.startswith("2 prompts are both in my lamps and in more lamps: ")
+    lines = _unknown_words("emoji", [split for split, _ in loaded])
+    assert [line.partition(":")[0] for line in lines] == [
+        "Prompts of my lamps",
+        "Prompts of more lamps",
+    ]
 
 
 def test_markup_and_emoji_and_very_long_prompts_pass_as_they_are() -> None:

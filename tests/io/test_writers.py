@@ -51,6 +51,7 @@ EXCEPTIONS = {
     "images.py": INTO_ATOMIC,
     "inputs/archives.py": SHORT_LIVED,
     "inputs/input_image.py": SHORT_LIVED,
+    "io/synced_lines.py": "appends lines and syncs each",
     "io/tables.py": INTO_ATOMIC,
     "io/tensors.py": INTO_ATOMIC,
     "labelling/app.py": INTO_MEMORY,
@@ -75,8 +76,7 @@ EXCEPTIONS = {
     "trainer/run/checkpoints.py": REMOVES,
     "trainer/run/export.py": INTO_ATOMIC,
     "trainer/run/ending_note.py": REMOVES,
-    "trainer/run/folder.py": "appends to metrics.jsonl and syncs it; removes remains of a kill",
-    "trainer/run/stopping.py": "appends to held_out.jsonl and syncs it",
+    "trainer/run/folder.py": "removes remains of a kill",
     "trainer/run/unfinished.py": REMOVES,
     "weights.py": "removes what a killed download left",
 }

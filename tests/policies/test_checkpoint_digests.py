@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ddpo.errors import CheckpointError
-from ddpo.eval.inputs.checkpoints import find_eval_checkpoints, weights_hash
+from ddpo.eval.inputs.checkpoints import find_eval_checkpoints, find_named, weights_hash
 from ddpo.policies import load_policy
 from ddpo.policies.checkpoints.folder import LORA_FILE, POLICY_FILE, find_checkpoint
 from ddpo.policies.policy import LoraSettings
@@ -57,12 +57,16 @@ def test_a_flipped_bit_is_named_and_neither_loaded_nor_exported(
 def test_an_old_checkpoint_without_sums_loads_and_keeps_its_identity(checkpoint: Path) -> None:
     edit(checkpoint, sha256={})
     load_policy("emoji", checkpoint)
-    (old,) = find_eval_checkpoints([str(checkpoint)], seeds=1, history=0, history_seeds=1)
+    (old,) = find_eval_checkpoints(
+        find_named([str(checkpoint)]), seeds=1, history=0, history_seeds=1
+    )
     assert old.facts.identity == weights_hash(checkpoint / LORA_FILE)
 
 
 def test_the_identity_of_equal_weights_does_not_depend_on_their_order(checkpoint: Path) -> None:
-    (one,) = find_eval_checkpoints([str(checkpoint)], seeds=1, history=0, history_seeds=1)
+    (one,) = find_eval_checkpoints(
+        find_named([str(checkpoint)]), seeds=1, history=0, history_seeds=1
+    )
     path = checkpoint / LORA_FILE
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
@@ -70,7 +74,9 @@ def test_the_identity_of_equal_weights_does_not_depend_on_their_order(checkpoint
     text = json.dumps(dict(reversed(header.items()))).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
     assert path.read_bytes() != content
-    (other,) = find_eval_checkpoints([str(checkpoint)], seeds=1, history=0, history_seeds=1)
+    (other,) = find_eval_checkpoints(
+        find_named([str(checkpoint)]), seeds=1, history=0, history_seeds=1
+    )
     assert one.facts.identity == other.facts.identity
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,20 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         "cpu",
         2,
     )
+
+
+def test_a_reward_that_scores_nothing_is_no_measurement(
+    tmp_path: Path, ddpo: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    head = "def f(images):\n    return "
+    (tmp_path / "none.py").write_text(head + "[None for _ in images]\n")
+    (tmp_path / "some.py").write_text(head + "[None, *(1.0 for _ in images[1:])]\n")
+    options = ("--per-round", "4", "--size", "8", "--repeats", "2", "--batch-sizes", "4")
+    code, output, errors = ddpo("rewards", "bench", "./none.py:f", *options)
+    assert (code, output) == (1, "")
+    assert errors.startswith("failed: reward 'f' could score no image: ")
+    assert len(errors.splitlines()) == 1
+    code, output, errors = ddpo("rewards", "bench", "./none.py:f", *options, "--json")
+    assert (code, output) == (1, "")
+    assert ddpo("rewards", "bench", "./some.py:f", *options)[0] == 0

@@ -582,7 +582,7 @@ def test_an_empty_batch_gives_no_score(clip: Path) -> None:
             "clip_score",
             [
                 "openai/clip-vit-base-patch32 (605 MB, MIT)",
-                "`hf download openai/clip-vit-base-patch32`",
+                "`ddpo rewards download clip_score`",
                 "clip=…",
             ],
         ),
@@ -590,7 +590,7 @@ def test_an_empty_batch_gives_no_score(clip: Path) -> None:
             "pickscore",
             [
                 "PickScore_v1 (3950 MB, code MIT, weights not stated)",
-                "hf download yuvalkirstain/PickScore_v1",
+                "`ddpo rewards download pickscore`",
                 "processor=…",
             ],
         ),

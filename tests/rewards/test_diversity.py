@@ -395,7 +395,7 @@ def test_a_file_of_another_layout_is_refused(
             "diversity_dino",
             [
                 "facebook/dinov2-base (346.4 MB, Apache-2.0)",
-                "hf download facebook/dinov2-base",
+                "`ddpo rewards download diversity_dino`",
                 "dino=…",
             ],
         ),

@@ -12,11 +12,13 @@ from huggingface_hub import constants
 from ddpo.errors import ConfigError
 from ddpo.prompts import load_prompts
 from ddpo.rewards.cards import CARDS
-from ddpo.rewards.hub_cache import floating_commits, hub_repository, is_pinned, snapshot
-from ddpo.rewards.tools.availability import MODEL, NEEDED, weight_state
+from ddpo.rewards.hub_cache import floating_commits, hub_repository, is_pinned
+from ddpo.rewards.tools.availability import weight_state
+from ddpo.rewards.tools.repository_parts import MODEL, PARTS, PATTERNS
 from ddpo.rewards.zoo import resolve
 from ddpo.trainer.run import manifest
 from ddpo.trainer.settings import config_for
+from ddpo.weights import hub_snapshot
 
 FIRST = "a" * 40
 SECOND = "b" * 40
@@ -91,9 +93,9 @@ def test_a_repository_that_an_option_replaces_does_not_count(hub: Path, tmp_path
 def test_a_branch_file_that_holds_no_commit_is_no_snapshot(hub: Path, text: str) -> None:
     folder = fetched(hub, CLIP, FIRST)
     (folder.parents[1] / "refs" / "main").write_text(text)
-    assert snapshot(CLIP, "main") is None
+    assert hub_snapshot(CLIP, "main") is None
     assert floating_commits(CARDS["clip_score"], {}) == {}
-    assert snapshot(CLIP, FIRST) == folder
+    assert hub_snapshot(CLIP, FIRST) == folder
 
 
 def test_a_run_records_the_commits_and_is_not_resumed_with_others(hub: Path) -> None:
@@ -141,7 +143,7 @@ def test_what_counts_as_pinned() -> None:
 
 def test_only_needed_files_are_named_for_sources_of_cards() -> None:
     sources = {weight.source for card in CARDS.values() for weight in card.weights}
-    assert set(NEEDED) <= sources
+    assert set(PATTERNS) <= set(PARTS) <= sources
 
 
 @pytest.mark.parametrize(
@@ -156,11 +158,11 @@ def test_a_repository_is_here_when_the_needed_files_are(
     reward: str, files: set[str], hub: Path
 ) -> None:
     weights = CARDS[reward].weights
-    needed = {name for weight in weights for name in NEEDED[weight.source]}
+    needed = {name for weight in weights for name in PATTERNS[weight.source]}
     assert needed == files
     for weight in weights:
         assert weight_state(weight).path is None
-        names = NEEDED[weight.source]
+        names = PATTERNS[weight.source]
         for count in range(1, len(names) + 1):
             repository = hub_repository(weight)
             assert repository is not None

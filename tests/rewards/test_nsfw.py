@@ -263,7 +263,7 @@ def test_without_weights_one_line_says_how_to_get_them(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     due = (
         r"^reward 'nsfw' needs Falconsai/nsfw_image_detection \(343 MB, Apache-2\.0\): "
-        r"run `hf download Falconsai/nsfw_image_detection`"
+        r"run `ddpo rewards download nsfw`"
     )
     with pytest.raises(MissingResourceError, match=due) as caught:
         make_reward("nsfw")

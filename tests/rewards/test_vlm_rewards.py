@@ -602,7 +602,7 @@ def test_without_weights_one_line_says_how_to_get_them(
         for part in (
             f"reward '{name}'",
             "llava-hf/llava-1.5-7b-hf (14.1 GB, Llama 2 Community)",
-            "hf download llava-hf",
+            f"`ddpo rewards download {name}`",
             "vlm=",
         ):
             assert part in message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,10 +16,16 @@ from typer.testing import CliRunner
 from ddpo.cli.app import app
 from ddpo.cli.training_events import NAMES
 from ddpo.errors import ConfigError
+from ddpo.io import synced_lines
 from ddpo.trainer import TrainConfig, config_from_dict
 from ddpo.trainer.loop import resume, train
 from ddpo.trainer.monitoring.events import Event, Stopped
-from ddpo.trainer.run.stopping import CheckpointScores, find_fall, read_scores
+from ddpo.trainer.run.stopping import (
+    CheckpointScores,
+    HeldOutScores,
+    find_fall,
+    read_scores,
+)
 
 PROMPTS = 12
 REWARDS = """
@@ -155,6 +162,33 @@ def test_a_run_ends_where_its_held_out_reward_has_fallen(
     metrics = (run / "metrics.jsonl").read_text().splitlines()
     assert [one.mean for one in history] == [json.loads(line)["held_out"] for line in metrics]
     assert all(len(one.scores) == PROMPTS and len(one.scores[0]) == 2 for one in history)
+
+
+def test_the_held_out_scores_are_read_once(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the number of checkpoints, and with the scores from before a resumption."""
+    list(train(config_of(tiny_model, tmp_path, iterations=1), tmp_path / "run"))
+    reads: list[Path] = []
+    real = synced_lines.json_lines
+
+    def counted(path: Path, *rest: Any) -> Any:
+        reads.append(path)
+        return real(path, *rest)
+
+    scores = HeldOutScores(tmp_path / "run")
+    assert scores.all() == read_scores(tmp_path / "run")
+    monkeypatch.setattr(synced_lines, "json_lines", counted)
+    (first,) = scores.all()
+    for iteration in (2, 3):
+        scores.append(replace(first, iteration=iteration))
+        assert [one.iteration for one in scores.all()] == list(range(1, iteration + 1))
+    other = replace(first, iteration=4, reward="another")
+    scores.append(other)
+    assert scores.all() == [other], "those of another reward are not comparable"
+    assert reads == []
+    assert read_scores(tmp_path / "run") == [other]
+    assert reads == [tmp_path / "run" / "held_out.jsonl"]
 
 
 def test_a_resumed_run_stops_where_the_uninterrupted_one_does(

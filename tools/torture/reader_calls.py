@@ -194,9 +194,9 @@ def shards(place: Path) -> Read:
 
 
 def fetched_shards(place: Path) -> Read:
-    from ddpo.rewards.tools.needed_weights import _has_weights
+    from ddpo.rewards.tools.repository_parts import has_weights
 
-    return lambda file: _has_weights(file.parent)
+    return lambda file: has_weights(file.parent)
 
 
 def run_facts(place: Path) -> Read:

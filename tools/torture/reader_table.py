@@ -59,6 +59,7 @@ class Reader:
 
 
 JSON_FILES = "ddpo/io/json_files.py"
+LINES = "ddpo/io/synced_lines.py"
 FOLDER = "ddpo/trainer/run/folder.py"
 TENSORS = "ddpo/io/tensors.py"
 RUNS = "ddpo/eval/inputs/runs.py"
@@ -80,7 +81,9 @@ READERS: tuple[Reader, ...] = (
     ),
     Reader("config.json at eval", (RUNS,), "run/config.json", damaged_json, calls.run_facts, 2),
     Reader("manifest.json at eval", (RUNS,), "run/manifest.json", damaged_json, calls.run_facts, 2),
-    Reader("metrics.jsonl", (RUNS, FOLDER), "run/metrics.jsonl", damaged_lines, calls.metrics, 3),
+    Reader(
+        "metrics.jsonl", (RUNS, FOLDER, LINES), "run/metrics.jsonl", damaged_lines, calls.metrics, 3
+    ),
     Reader(
         "metrics.jsonl on the terminal",
         ("ddpo/cli/training_display.py",),
@@ -90,7 +93,7 @@ READERS: tuple[Reader, ...] = (
     ),
     Reader(
         "held_out.jsonl",
-        ("ddpo/trainer/run/stopping.py",),
+        ("ddpo/trainer/run/stopping.py", LINES),
         "run/held_out.jsonl",
         damaged_lines,
         calls.held_out,
@@ -165,7 +168,7 @@ READERS: tuple[Reader, ...] = (
     Reader("config of a model", (), "model/unet/config.json", damaged_json, calls.model),
     Reader(
         "index of fetched shards",
-        ("ddpo/rewards/tools/needed_weights.py",),
+        ("ddpo/rewards/tools/repository_parts.py",),
         "model/unet/diffusion_pytorch_model.safetensors.index.json",
         damaged_json,
         calls.fetched_shards,

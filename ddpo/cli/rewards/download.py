@@ -33,24 +33,31 @@ def download_command(
     """Fetch and verify the weights of rewards; downloads from the hub resume."""
 
     from ddpo.rewards.cards.embedded import embedded_name, is_embedded
+    from ddpo.rewards.scoring.resolve import single_rewards
     from ddpo.rewards.tools.availability import check_space_for, weight_state
+    from ddpo.rewards.tools.needed_weights import needed_weights
     from ddpo.rewards.zoo import resolve
 
     console = note_console() if as_json else new_console()
-    named = [resolve(name).card for name in names]
-    cards = list({(card.id, card.weights): card for card in named}.values())
-    states = [[weight_state(weight) for weight in card.weights] for card in cards]
-    check_space_for(list({state.weight: state for found in states for state in found}.values()))
+    singles = [single for name in names for single in single_rewards(resolve(name))]
+    needed = dict.fromkeys(
+        (
+            one.card.id,
+            is_embedded(one.card),
+            tuple(needed_weights(one.card, one.options, one.origin)),
+        )
+        for one in singles
+    )
+    states = {weight: weight_state(weight) for _, _, weights in needed for weight in weights}
+    check_space_for(list(states.values()))
     fetched = []
-    for card, found in zip(cards, states, strict=True):
-        if not card.weights:
-            console.print(
-                f"{escape(card.id)} needs no weights: nothing to download", soft_wrap=True
-            )
-        elif is_embedded(card):
-            name = escape(embedded_name(card.id))
+    for reward, embedded, weights in needed:
+        if not weights:
+            console.print(f"{escape(reward)} needs no weights: nothing to download", soft_wrap=True)
+        elif embedded:
+            name = escape(embedded_name(reward))
             console.print(f"{name}: its weights are in ddpo, nothing to download", soft_wrap=True)
-        fetched += [_fetch(state, card.id, console) for state in found]
+        fetched += [_fetch(states[weight], reward, console) for weight in weights]
     if as_json:
         print_json(fetched)
 
@@ -58,12 +65,13 @@ def download_command(
 def _fetch(state: WeightState, reward: str, console: Console) -> dict[str, str | None]:
     """Fetches one file or repository, prints its path, and returns the facts about it."""
 
-    from ddpo.rewards.hub_cache import hub_repository, snapshot
+    from ddpo.rewards.hub_cache import hub_repository
     from ddpo.rewards.tools.availability import fetch_weight
+    from ddpo.weights import hub_snapshot
 
     path = fetch_weight(state.weight, reward, progress=not is_quiet())
     repository = hub_repository(state.weight)
-    folder = None if repository is None else snapshot(repository, state.weight.revision)
+    folder = None if repository is None else hub_snapshot(repository, state.weight.revision)
     revision = state.weight.revision
     if folder is not None and folder.name != revision:
         revision = f"{revision}, today commit {folder.name}"

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from ddpo.cli.console import one_line_warnings, quiet_libraries
+from ddpo.cli.console import note, one_line_warnings, quiet_libraries
 from ddpo.cli.options import AUTO
-from ddpo.errors import MissingResourceError
 
 if TYPE_CHECKING:
+    from ddpo.rewards.card import RewardCard
     from ddpo.rewards.scoring.resolve import ResolvedReward
     from ddpo.rewards.scoring.scorer import Scorer
 
@@ -41,7 +41,7 @@ def open_scorers(
         DdpoError: As for `make_scorer`.
     """
     from ddpo.devices import resolve_device
-    from ddpo.rewards.cache import optional_cache
+    from ddpo.rewards.cache import optional_cache, uncached_line
     from ddpo.rewards.scoring.scorer import make_scorer
 
     if any(reward.card.weights for reward in found.values()):
@@ -53,30 +53,23 @@ def open_scorers(
         place = resolve_device(device)
         scorers = {}
         for name, reward in found.items():
-            with _one_remedy(reward):
-                scorers[name] = make_scorer(
-                    reward.on(place), batch_size, name=name, timeout_s=timeout, cache=store
-                )
+            scorers[name] = make_scorer(
+                reward.on(place), batch_size, name=name, timeout_s=timeout, cache=store
+            )
             stack.callback(scorers[name].close)
+        if cache and (line := uncached_line(_single_cards(found, scorers))):
+            note(f"--cache: {line}")
         yield scorers
 
 
-@contextmanager
-def _one_remedy(reward: ResolvedReward) -> Iterator[None]:
-    """Turns an error about a partly fetched repository into one with the command that fetches it.
+def _single_cards(
+    found: Mapping[str, ResolvedReward], scorers: Mapping[str, Scorer]
+) -> Iterator[RewardCard]:
+    """The cards of single rewards as they are made, and of the parts of combinations."""
+    from ddpo.rewards.scoring.resolve import single_rewards
 
-    Raises:
-        MissingResourceError: A weight file of a reward is not here.
-    """
-    from ddpo.rewards.tools.needed_weights import incomplete_weights, missing_weights_error
-    from ddpo.weights import offline
-
-    try:
-        yield
-    except MissingResourceError as error:
-        lacking = []
-        if offline() and not reward.parts and not reward.user_code:
-            lacking = incomplete_weights(reward.card, reward.options, reward.origin)
-        if not lacking:
-            raise
-        raise missing_weights_error(reward.card, lacking, reward.options) from error
+    for name, reward in found.items():
+        if reward.parts:
+            yield from (one.card for one in single_rewards(reward))
+        else:
+            yield scorers[name].reward.card

@@ -16,6 +16,8 @@ from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.ranges import BATCH, PORT, Range
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ddpo.rewards.scoring.resolve import ResolvedReward
 
 ADDRESS: Final = "Address"
@@ -122,14 +124,17 @@ def serve_command(
             found, token=token, batch_size=batch_size, limits=limits, seconds=float(timeout)
         )
         server = make_server(app, max_connections)
-        console = new_console()
-        address = f"[{host}]" if ":" in host else host
-        for name, reward in found.items():
-            url = f"http://{address}:{listening.getsockname()[1]}/{name}"
-            console.print(
-                f"{escape(url)}  {escape(reward.signature)}", soft_wrap=True, highlight=False
-            )
+        _print_addresses(found, host, listening.getsockname()[1])
         server.run(sockets=[listening])
+
+
+def _print_addresses(found: Mapping[str, ResolvedReward], host: str, port: int) -> None:
+    """Prints the address of each reward, and its signature."""
+    console = new_console()
+    address = f"[{host}]" if ":" in host else host
+    for name, reward in found.items():
+        url = f"http://{address}:{port}/{name}"
+        console.print(f"{escape(url)}  {escape(reward.signature)}", soft_wrap=True, highlight=False)
 
 
 def _rewards_by_id(names: list[str], device: str) -> dict[str, ResolvedReward]:

@@ -8,7 +8,8 @@ from ddpo.cli.commands import examples
 from ddpo.cli.console import escape, new_console, print_json
 from ddpo.cli.options import AsJson, RewardName
 from ddpo.errors import MissingResourceError, one_line
-from ddpo.rewards.hub_cache import hub_repository, is_pinned, snapshot
+from ddpo.rewards.hub_cache import hub_repository, is_pinned
+from ddpo.weights import hub_snapshot
 
 if TYPE_CHECKING:
     from ddpo.rewards.card import RewardCard, WeightFile
@@ -48,7 +49,7 @@ def show_command(name: RewardName, as_json: AsJson = False) -> None:
 def _commit(weight: WeightFile) -> str | None:
     """The commit of a hub repository that lies on this machine."""
     repository = hub_repository(weight)
-    folder = None if repository is None else snapshot(repository, weight.revision)
+    folder = None if repository is None else hub_snapshot(repository, weight.revision)
     return None if folder is None else folder.name
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,6 +37,8 @@ from ddpo.errors import ConfigError, RewardFailure
 from ddpo.text import percent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
     from rich.table import Table
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from ddpo.stats.bradley_terry import Calibration
 
 CONVENTION = "imagereward"
+REASONS_SHOWN = 3
 
 
 @examples("ddpo rewards validate aesthetic --preferences pairs.csv")
@@ -115,14 +118,33 @@ def validate_command(
     else:
         print_validation(console, found.card.id, validation, ties)
         _print_origin(console, rows)
-    for reason in scored.errors[:3]:
-        console.print(f"[yellow]no score[/yellow]  {escape(reason)}", soft_wrap=True)
+    _print_reasons(console, scored)
     console.print(escape(found.signature), soft_wrap=True)
     if out is not None:
-        from ddpo.io.atomic import write_json
+        _write_record(console, record, out)
+    _check_failures(scored)
 
-        write_json(out, record)
-        console.print(f"wrote {escape(str(out))}", soft_wrap=True)
+
+def _print_reasons(console: Console, scored: ScoredPairs) -> None:
+    """Prints the first reasons why images have no score."""
+    for reason in scored.errors[:REASONS_SHOWN]:
+        console.print(f"[yellow]no score[/yellow]  {escape(reason)}", soft_wrap=True)
+
+
+def _write_record(console: Console, record: Mapping[str, Any], out: Path) -> None:
+    """Writes all figures, and prints the path."""
+    from ddpo.io.atomic import write_json
+
+    write_json(out, record)
+    console.print(f"wrote {escape(str(out))}", soft_wrap=True)
+
+
+def _check_failures(scored: ScoredPairs) -> None:
+    """Raises if images have no score because the reward failed.
+
+    Raises:
+        RewardFailure: It failed.
+    """
     if scored.failed:
         raise RewardFailure(
             f"{scored.failed} images could not be scored, because the reward failed (see above); "

@@ -48,31 +48,22 @@ class NamedCheckpoint:
 
 
 def find_eval_checkpoints(
-    paths: Sequence[str],
+    found: Sequence[NamedCheckpoint],
     *,
-    base: str | None = None,
     seeds: int,
     history: int,
     history_seeds: int,
     trust: Iterable[str] = (),
 ) -> tuple[EvalCheckpoint, ...]:
-    """The checkpoints at `paths` in that order, each after earlier ones of its run, evenly spaced.
+    """The named checkpoints in that order, each after earlier ones of its run, evenly spaced.
 
     Args:
-        paths: checkpoints, run folders (their last checkpoint) or hub ids.
-        base: base model of checkpoints that do not name it.
+        found: result of `find_named`.
         seeds: images per prompt of each checkpoint.
         history: largest number of earlier checkpoints of each run.
         history_seeds: images per prompt of each earlier checkpoint.
         trust: code that a checkpoint may name as its base model.
-
-    Raises:
-        CheckpointError, MissingResourceError: a checkpoint is missing, damaged, or of another base
-            model than the first.
-        ConfigError: the same checkpoint is named twice.
-        UntrustedError: a checkpoint names code as its base model, which the caller does not.
     """
-    found = find_named(paths, base, trust)
     taken = {one.info.folder.resolve() for one in found}
     checkpoints: list[EvalCheckpoint] = []
     for one, name in zip(found, _names(found), strict=True):
@@ -86,11 +77,20 @@ def find_eval_checkpoints(
 
 
 def find_named(
-    paths: Sequence[str], base: str | None, trust: Iterable[str]
+    paths: Sequence[str], base: str | None = None, trust: Iterable[str] = ()
 ) -> list[NamedCheckpoint]:
     """The checkpoints that the user named, with their runs; torch is not imported.
 
-    Arguments and errors are those of `find_eval_checkpoints`.
+    Args:
+        paths: checkpoints, run folders (their last checkpoint) or hub ids.
+        base: base model of checkpoints that do not name it.
+        trust: code that a checkpoint may name as its base model.
+
+    Raises:
+        CheckpointError, MissingResourceError: a checkpoint is missing, damaged, or of another base
+            model than the first.
+        ConfigError: the same checkpoint is named twice.
+        UntrustedError: a checkpoint names code as its base model, which the caller does not.
     """
     found: list[NamedCheckpoint] = []
     for path in paths:

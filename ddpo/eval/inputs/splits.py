@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ddpo.errors import PromptError
+from ddpo.eval.inputs.titles import split_title
 from ddpo.policies import EMBEDDED
 from ddpo.prompts import (
     PromptSet,
@@ -268,16 +269,17 @@ def _role(found: PromptSet, leaks: Sequence[Leak]) -> Role:
 def _notes(
     name: str, role: Role, kept: Sequence[Prompt], leaks: Sequence[Leak], kin: Sequence[Leak]
 ) -> Iterable[str]:
+    title = split_title(name)
     left = {prompt.id for prompt in kept}
     near = sum(leak.disguise in BY_DESIGN and leak.heldout.id in left for leak in leaks)
     if role == "near" and near:
         yield (
-            f"{near} of the {len(kept)} prompts of {name} show a kind of something that was "
+            f"{near} of the {len(kept)} prompts of {title} show a kind of something that was "
             "trained on, by design."
         )
     if role == "activities" and near:
         yield (
-            f"{near} of the {len(kept)} prompts of {name} show something that was trained on; "
+            f"{near} of the {len(kept)} prompts of {title} show something that was trained on; "
             "only its activity is new."
         )
     if kin:
@@ -285,7 +287,7 @@ def _notes(
         some = ", ".join([*named, "…"] if len(kin) > MOST_KIN else named)
         yield (
             "Counted as unseen, since only a wider kind was trained on: "
-            f"{len(kin)} of the {len(kept)} prompts of {name} ({some})."
+            f"{len(kin)} of the {len(kept)} prompts of {title} ({some})."
         )
 
 
@@ -311,7 +313,7 @@ def _noting_shared(
         if shared:
             count = f"{len(shared)} prompts are" if len(shared) > 1 else "1 prompt is"
             notes.append(
-                f"{count} both in {other.name} and in {split.name}: "
+                f"{count} both in {split_title(other.name)} and in {split_title(split.name)}: "
                 "the images are the same and count in each."
             )
     return split, replace(facts, notes=tuple(notes))

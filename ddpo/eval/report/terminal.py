@@ -150,7 +150,8 @@ def _tells_more(report: Report, model: str) -> list[RenderableType]:
 
 
 def _command(command: str) -> Text:
-    return Text(f"    {command}", overflow="fold")
+    """A command on one line of any width, as long as the console does not crop it."""
+    return Text(f"    {command}", no_wrap=True, overflow="ignore")
 
 
 def _marked_lines(lines: list[tuple[str, str]], indent: int = 0) -> Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.rewards.card import RewardCard
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["cacheable", "image_digests", "score_key"]
+__all__ = ["cacheable", "image_digests", "score_key", "uncached_line"]
 
 BYTES_DOMAIN: Final = b"ddpo picture uint8 height width 3"
 FLOAT_DOMAIN: Final = b"ddpo picture float32 3 height width"
@@ -28,7 +28,25 @@ KEY_DOMAIN: Final = b"ddpo score 1"
 
 def cacheable(card: RewardCard) -> bool:
     """True if a reward gives an image the same score each time, and its card allows caching."""
-    return card.cache and card.deterministic and card.batch_invariant and "group" not in card.inputs
+    return _reason_against(card) is None
+
+
+def uncached_line(cards: Iterable[RewardCard]) -> str | None:
+    """The rewards whose scores no cache keeps, each with the reason; None if there are none."""
+    reasons = {card.id: _reason_against(card) for card in cards}
+    found = [f"{name} ({reason})" for name, reason in reasons.items() if reason is not None]
+    return f"the score cache is not used for {' and '.join(found)}" if found else None
+
+
+def _reason_against(card: RewardCard) -> str | None:
+    """The reason why scores of a reward are not cached; None if they are."""
+    if "group" in card.inputs:
+        return "it judges images together"
+    if not card.deterministic:
+        return "its scores change from call to call"
+    if not card.batch_invariant:
+        return "its scores depend on the other images of a call"
+    return None if card.cache else "its card has cache=False"
 
 
 def image_digests(batch: ImageBatch, exact: bool) -> list[bytes]:

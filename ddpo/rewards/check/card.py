@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any, Final
 
-from ddpo.errors import INTERRUPTS, MissingResourceError, one_line
+from ddpo.author_errors import author_error_as
+from ddpo.errors import MissingResourceError, one_line
 from ddpo.registry import explain_load_failure, load_attribute
 from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
 from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
@@ -117,13 +118,13 @@ def card_options(tested: RewardUnderTest) -> str | None:
 
 def _constructor(tested: RewardUnderTest) -> Any:
     card = tested.card
-    try:
-        return tested.resolved.factory or load_attribute(card.load)
-    except INTERRUPTS:
-        raise
-    except BaseException as error:
+
+    def failure(error: BaseException) -> CheckFailed:
         cause = explain_load_failure(error, card.load.partition(":")[0], "install it")
-        raise CheckFailed(f"{card.load}: {cause}") from error
+        return CheckFailed(f"{card.load}: {cause}")
+
+    with author_error_as(failure):
+        return tested.resolved.factory or load_attribute(card.load)
 
 
 def _option_problems(card: RewardCard, taken: Mapping[str, object]) -> Iterator[str]:

@@ -6,9 +6,8 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from ddpo.author_errors import author_line
 from ddpo.errors import INTERRUPTS, MissingResourceError, one_line
-from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
+from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check, failing
 from ddpo.rewards.check.reward_under_test import PROBE_NAMES, RewardUnderTest
 from ddpo.types import ImageBatch, Prompt
 
@@ -36,12 +35,8 @@ def construction(tested: RewardUnderTest) -> str | None:
     if tested.can_remake and callable(getattr(reward, "close", None)):
         second: Any = tested.resolved.make()  # `close` is no part of the protocol
         for time in ("first", "second"):
-            try:
+            with failing(f"the {time} close() raised "):
                 second.close()
-            except INTERRUPTS:
-                raise
-            except BaseException as error:
-                raise CheckFailed(f"the {time} close() raised {author_line(error)}") from error
     return None
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ddpo.author_errors import author_error_as, author_line
 from ddpo.errors import DdpoError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ __all__ = [
     "Outcome",
     "Probe",
     "check",
+    "failing",
 ]
 
 Outcome = Literal["passed", "failed", "expected", "unexpected pass", "skipped"]
@@ -38,6 +41,15 @@ class CheckFailed(DdpoError):
 
 class CheckSkipped(DdpoError):
     """The check does not apply to this reward; the message is one line with the reason."""
+
+
+def failing(prefix: str) -> AbstractContextManager[None]:
+    """A block whose errors are failures of the check.
+
+    Args:
+        prefix: Text before the author's line in the message.
+    """
+    return author_error_as(lambda error: CheckFailed(f"{prefix}{author_line(error)}"))
 
 
 @dataclass(frozen=True, slots=True)

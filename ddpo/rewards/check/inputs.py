@@ -13,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpo.author_errors import author_line
-from ddpo.errors import INTERRUPTS, ImageError, RewardFailure
+from ddpo.errors import ImageError, RewardFailure
 from ddpo.images import from_images, from_uint8, to_rgb
-from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check
+from ddpo.rewards.check.definition import CheckFailed, CheckSkipped, check, failing
 from ddpo.rewards.check.reward_under_test import (
     PROBE_NAMES,
     ImageArray,
@@ -234,12 +233,8 @@ def _score_each(tested: RewardUnderTest, batches: Mapping[str, ImageBatch]) -> s
     """
     unscorable = []
     for name, batch in batches.items():
-        try:
+        with failing(f"{name}: "):
             output = tested.score(batch)
-        except INTERRUPTS:
-            raise
-        except BaseException as error:
-            raise CheckFailed(f"{name}: {author_line(error)}") from error
         if output.errors[0] is not None:
             unscorable.append(f"{name} ({output.errors[0]})")
     return f"unscorable: {', '.join(unscorable)}" if unscorable else "all are scored"

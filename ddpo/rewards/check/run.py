@@ -17,6 +17,7 @@ from ddpo.rewards.check.time_limits import FirstCall, TimeLimits
 from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.spec import parse_expression
 from ddpo.rewards.zoo import resolve
+from ddpo.word_lists import words_of
 
 if TYPE_CHECKING:
     from ddpo.rewards.check.reward_under_test import RewardUnderTest
@@ -58,8 +59,9 @@ def choose_checks(
         UnknownNameError: there is no such check; the message names the nearest.
         ConfigError: an expected failure has no reason.
     """
-    check_names(only, expected_failures)
-    return [check for name, check in all_checks().items() if only is None or name in only]
+    chosen = None if only is None else words_of("only", only)
+    check_names(chosen, expected_failures)
+    return [check for name, check in all_checks().items() if chosen is None or name in chosen]
 
 
 def parse_expected(texts: Iterable[str]) -> dict[str, str]:

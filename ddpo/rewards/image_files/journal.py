@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self, get_args
 
 from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage, same_state
+from ddpo.io.closing import ClosedOnExit
 from ddpo.io.fields import SHORT, Fields, ListOf, MapOf, Maybe, Text, fault_of
 from ddpo.io.journal import Journal
 from ddpo.io.json_files import say_once
@@ -34,7 +34,7 @@ def journal_path(table: Path) -> Path:
     return table.with_name(f".{table.name}.partial")
 
 
-class TableJournal:
+class TableJournal(ClosedOnExit):
     """One JSON line per image, with the state of its file and its rows, after a header.
 
     Use it as a context manager. `resume` reads the lines of an earlier run, `append` adds to them,
@@ -65,12 +65,8 @@ class TableJournal:
             self._journal.append([self._header])
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Closes the file; a finished table needs `remove` besides."""
         self._journal.close()
 
     def resume(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -16,6 +17,7 @@ from ddpo.rewards.models.bertscore import BertScore, Match
 from ddpo.rewards.models.embedded_judges import judge_folder
 from ddpo.rewards.models.vlm_reward import served
 from ddpo.rewards.scoring.user_reward import card_for
+from ddpo.rewards.spec import redacted
 from ddpo.rewards.vlm import UnusableAnswer, Vlm, is_server, jpeg80, open_vlm
 from ddpo.rewards.vlm.local import LocalVlm
 from ddpo.types import ImageBatch, RewardOutput
@@ -79,7 +81,7 @@ class Alignment:
             self._scorer = BertScore(scorer, layer, device)
             self._vlm: Vlm = open_vlm(vlm, device, model=model, timeout_s=timeout)
         except MissingResourceError as error:
-            raise MissingResourceError(self._missing(error, is_server(vlm))) from error
+            raise MissingResourceError(self._missing(error, vlm)) from error
         self._captioner: LocalVlm | None = None  # decodes images together
         if is_embedded(self.card) and isinstance(self._vlm, LocalVlm):
             self._captioner = self._vlm
@@ -87,15 +89,15 @@ class Alignment:
         if is_server(vlm):
             self.card = served(self.card, model)
 
-    def _missing(self, error: Exception, served: bool) -> str:
-        weights = self.card.weights[1:] if served else self.card.weights
+    def _missing(self, error: Exception, vlm: str) -> str:
+        weights = self.card.weights[1:] if is_server(vlm) else self.card.weights
+        reward = shlex.quote(redacted(f"alignment:vlm={vlm}")) if is_server(vlm) else "alignment"
         needed = " and ".join(
             f"{w.source} ({w.megabytes / 1000:g} GB, {w.licence})" for w in weights
         )
-        commands = " && ".join(f"hf download {w.source}" for w in weights)
         cause = one_line(error).split(". ")[0]
         return (
-            f"reward 'alignment' needs {needed}: run `{commands}`, "
+            f"reward 'alignment' needs {needed}: run `ddpo rewards download {reward}`, "
             f"or give folders as vlm=… and scorer=…; {cause}"
         )
 

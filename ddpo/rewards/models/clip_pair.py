@@ -143,14 +143,10 @@ def _missing(card: RewardCard, error: Exception) -> str:
         f"{model.source} ({model.megabytes:g} MB, {model.licence})",
         *(f"the tokenizer of {each.source}" for each in tokenizers),
     ]
-    commands = [
-        f"hf download {model.source}",
-        *(f"hf download {each.source} --include '*.json' '*.txt'" for each in tokenizers),
-    ]
     folders = " and ".join(
         f"{option.name}=…" for option in card.options if option.name not in ("device", "dtype")
     )
     return (
-        f"reward {card.id!r} needs {' and '.join(needed)}: run `{' && '.join(commands)}`, "
+        f"reward {card.id!r} needs {' and '.join(needed)}: run `ddpo rewards download {card.id}`, "
         f"or give folders as {folders}; {one_line(error).split('. ')[0]}"
     )

@@ -94,8 +94,8 @@ def _load(card: RewardCard, source: str) -> Any:
             raise
         raise MissingResourceError(
             f"reward {card.id!r} needs {DINOV2.source} ({DINOV2.megabytes:g} MB, "
-            f"{DINOV2.licence}): run `hf download {DINOV2.source}`, or give a folder as dino=…; "
-            f"{one_line(error).split('. ')[0]}"
+            f"{DINOV2.licence}): run `ddpo rewards download {card.id}`, or give a folder as "
+            f"dino=…; {one_line(error).split('. ')[0]}"
         ) from error
     if missing := sorted(info["missing_keys"]):
         raise MissingResourceError(

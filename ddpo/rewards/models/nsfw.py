@@ -108,7 +108,7 @@ def _load(model: str) -> tuple[Any, Mapping[str, Any]]:
         cause = one_line(error).split(". ")[0]
         raise MissingResourceError(
             f"reward 'nsfw' needs {source} ({FALCONSAI.megabytes:g} MB, {FALCONSAI.licence}): "
-            f"run `hf download {source}`, or give a folder as model=…; {cause}"
+            f"run `ddpo rewards download nsfw`, or give a folder as model=…; {cause}"
         ) from error
     if missing := sorted(info["missing_keys"]):
         raise MissingResourceError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import weakref
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from ddpo.weights import offline
 __all__ = ["OpenClip", "TextEncoder", "load_model", "open_clip_encoder", "transform_of"]
 
 AT_ONCE: Final = 16  # texts
+TOKENIZER_PATTERNS: Final = ("*token*", "config.json", "*.model", "*.txt")
 LOAD_ERRORS: Final = (
     RuntimeError,
     UnpicklingError,
@@ -228,7 +230,8 @@ def _tokenizer(source: OpenClipSource) -> Any:
     except (OSError, ValueError, ImportError, TypeError, LookupError) as error:
         cause = one_line(error).split(". ")[0][:200]
         model = source.name.split()[0]
-        cure = f"run `hf download {name} --include '*token*' 'config.json' '*.model'`"
+        patterns = " ".join(f"--include {shlex.quote(each)}" for each in TOKENIZER_PATTERNS)
+        cure = f"run `hf download {name} {patterns}`"
         if source.folder:
             cure = "put its files into that folder"
         raise MissingResourceError(

@@ -58,10 +58,9 @@ def open_for(
         needed = " and ".join(
             f"{w.source} ({w.megabytes / 1000:g} GB, {w.licence})" for w in card.weights
         )
-        commands = " && ".join(f"hf download {w.source}" for w in card.weights)
         cause = one_line(error).split(". ")[0]
         raise MissingResourceError(
-            f"reward {card.id!r} needs {needed}: run `{commands}`, "
+            f"reward {card.id!r} needs {needed}: run `ddpo rewards download {card.id}`, "
             f"or give a folder or a server's address as vlm=…; {cause}"
         ) from error
     return served(card, model) if is_server(vlm) else card, opened

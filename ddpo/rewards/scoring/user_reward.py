@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from ddpo.author_errors import authored_package
-from ddpo.errors import INTERRUPTS, RewardLoadError, UserError
+from ddpo.author_errors import author_error_as, authored_package
+from ddpo.errors import RewardLoadError, UserError
 from ddpo.registry import explain_load_failure, load_attribute
 from ddpo.rewards.base import Reward
 from ddpo.rewards.card import PLACEMENT, RewardCard
@@ -118,16 +118,15 @@ def card_for(card: RewardCard, options: Mapping[str, Any], origin: str) -> Rewar
     chosen = {name: value for name, value in options.items() if name not in PLACEMENT}
     if card.for_options is None or chosen == defaults:
         return card
-    try:
-        found: RewardCard = load_attribute(card.for_options)(card, options)
-    except (UserError, *INTERRUPTS):
-        raise
-    except BaseException as error:
-        module = card.for_options.partition(":")[0]
-        cause = explain_load_failure(error, module, f"install it, or reinstall {origin.split()[0]}")
-        raise RewardLoadError(
-            f"reward {card.id!r} of {origin}: {card.for_options} failed: {cause}"
-        ) from error
+    loader = card.for_options
+    install = f"install it, or reinstall {origin.split()[0]}"
+
+    def failure(error: BaseException) -> RewardLoadError:
+        cause = explain_load_failure(error, loader.partition(":")[0], install)
+        return RewardLoadError(f"reward {card.id!r} of {origin}: {loader} failed: {cause}")
+
+    with author_error_as(failure, passing=(UserError,)):
+        found: RewardCard = load_attribute(loader)(card, options)
     return found
 
 
@@ -154,13 +153,13 @@ def construct(
     if origin != "ddpo":
         authored_package(module)
     name = f"reward {card.id!r} of {origin}"
-    try:
-        reward = (factory or load_attribute(card.load))(**options)
-    except (UserError, *INTERRUPTS):
-        raise
-    except BaseException as error:
+
+    def failure(error: BaseException) -> RewardLoadError:
         cause = explain_load_failure(error, module, install)
-        raise RewardLoadError(f"{name} cannot be loaded: {cause}") from error
+        return RewardLoadError(f"{name} cannot be loaded: {cause}")
+
+    with author_error_as(failure, passing=(UserError,)):
+        reward = (factory or load_attribute(card.load))(**options)
     if not isinstance(reward, Reward) or not isinstance(reward.card, RewardCard):
         kind = type(reward).__name__
         raise RewardLoadError(

@@ -11,7 +11,7 @@ Nothing heavy is imported. `WeightFile.source` distinguishes four kinds of weigh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -23,6 +23,7 @@ from ddpo import weights
 from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.rewards.card import RewardCard, WeightFile
 from ddpo.rewards.hub_cache import hub_repository
+from ddpo.rewards.tools.repository_parts import MODEL, PATTERNS, holds
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
@@ -41,20 +42,6 @@ __all__ = [
 
 HUB_FILE: Final = "model.safetensors"
 LOCAL: Final = "file:"
-MODEL: Final = ("*.json", "*.txt", "*.model", "*.safetensors")
-NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
-    "xswu/HPSv2": ("HPS_v2.1_compressed.pt",),
-    "THUDM/ImageReward": ("ImageReward.pt", "med_config.json"),
-    "google-bert/bert-base-uncased": ("vocab.txt",),
-    "MizzenAI/HPSv3": ("HPSv3.safetensors",),
-    "Qwen/Qwen2-VL-7B-Instruct": ("config.json", "tokenizer.json"),
-    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": ("*.json", "*.txt"),
-    "yuvalkirstain/PickScore_v1": MODEL,
-    "openai/clip-vit-base-patch32": MODEL,
-    "Falconsai/nsfw_image_detection": MODEL,
-    "facebook/dinov2-base": MODEL,
-}
-"""Source on a card → patterns of the files that its reward reads; others are read as a whole."""
 WHOLE: Final = 0.9
 """Least share of the size on the card that a folder must hold to count as a complete repository."""
 
@@ -190,13 +177,13 @@ def repository_folder(weight: WeightFile) -> Path | None:
 
 def _repository_state(weight: WeightFile) -> WeightState:
     folder = _snapshot(weight)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder else 0
-    exact = [name for name in NEEDED.get(weight.source, ()) if "*" not in name]
-    if folder is not None and exact:
-        return WeightState(
-            weight, folder if all((folder / name).is_file() for name in exact) else None, size
-        )
-    return WeightState(weight, folder if size >= WHOLE * weight.megabytes * 1e6 else None, size)
+    if folder is None:
+        return WeightState(weight, None, 0)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    whole = holds(folder, weight.source)
+    if whole is None:  # of a plug-in package
+        whole = size >= WHOLE * weight.megabytes * 1e6
+    return WeightState(weight, folder if whole else None, size)
 
 
 def fetch_weight(weight: WeightFile, reward: str, progress: bool = False) -> Path:
@@ -242,7 +229,7 @@ def _fetch_repository(weight: WeightFile, what: str) -> Path:
         MissingResourceError: As `fetch_hub_repository`.
     """
     repository = hub_repository(weight) or weight.source
-    needed = NEEDED.get(weight.source, ())
+    needed = PATTERNS.get(weight.source, ())
     folder = weights.fetch_hub_repository(repository, weight.revision, what, needed)
     if needed != MODEL or any(folder.glob("*.safetensors")):
         return folder

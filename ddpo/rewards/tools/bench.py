@@ -7,7 +7,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ddpo.devices import check_device, synchronize
-from ddpo.errors import ConfigError
+from ddpo.errors import ConfigError, RewardFailure
 from ddpo.images import load_image
 from ddpo.rewards.base import Reward
 from ddpo.rewards.fixtures import FIXTURES, draw_fixture
@@ -130,7 +130,7 @@ def bench(
 
     Raises:
         ConfigError: A batch size is below 1 or above the number of images, or there is no round.
-        RewardFailure: The reward failed.
+        RewardFailure: The reward failed, or scored no image.
     """
     if repeats < 1:
         raise ConfigError(f"repeats must be at least 1, got {repeats}")
@@ -144,8 +144,20 @@ def bench(
     for _ in range(repeats):
         for run in runs.values():
             run.once()
+        _check_scored(reward.card.id, runs.values())
     for run in runs.values():
         yield run.record()
+
+
+def _check_scored(reward: str, runs: Iterable[_Run]) -> None:
+    """Refuses measurements of a reward that scored no image, since it may have done nothing.
+
+    Raises:
+        RewardFailure: No run has a score; the message has the first reason.
+    """
+    reasons = [run.reason for run in runs]
+    if all(reason is not None for reason in reasons):
+        raise RewardFailure(f"reward {reward!r} could score no image: {reasons[0]}")
 
 
 class _Run:
@@ -167,6 +179,7 @@ class _Run:
         self._outside: list[float] = []
         self._memory: list[float] = []
         self._gpu: list[float] = []
+        self.reason: str | None = "no image was scored yet"  # why no image of a round has a score
 
     def warm_up(self) -> None:
         self._scorer.score(self._batch(self._size))
@@ -183,8 +196,9 @@ class _Run:
         forget_embeddings()  # those of the last round would be looked up instead of computed
         reset_peak_memory(self._device)
         start = time.perf_counter()
-        self._scorer.score(batch)
+        output = self._scorer.score(batch)
         seconds = time.perf_counter() - start
+        self.reason = _reason_without_scores(output)
         self._rates.append(len(batch) / seconds)
         self._outside.append(1 - busy_seconds(self._reward.calls) / seconds)
         self._memory.append(process_peak_mb())
@@ -207,6 +221,13 @@ class _Run:
             peak_memory_mb=max(self._memory),
             peak_gpu_mb=max(self._gpu) if self._gpu else None,
         )
+
+
+def _reason_without_scores(output: RewardOutput) -> str | None:
+    """The first reason why images have no score; None if any has one."""
+    if not bool(output.values.isnan().all()):
+        return None
+    return next(filter(None, output.errors), "it gave no reason")
 
 
 class _Watched:

@@ -1,21 +1,25 @@
-"""The weights that a reward with its options lacks on this machine; nothing heavy is imported."""
+"""The weights that rewards with their options need or lack; nothing heavy is imported."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import MissingResourceError
-from ddpo.io.json_files import JsonError, parse_json
 from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
+from ddpo.rewards.spec import redacted
 from ddpo.rewards.tools.availability import repository_folder, weight_state
+from ddpo.rewards.tools.repository_parts import has_weights, holds
+from ddpo.weights import offline
 
-__all__ = ["REPLACING", "incomplete_weights", "missing_weights", "missing_weights_error"]
+if TYPE_CHECKING:
+    from ddpo.rewards.scoring.resolve import ResolvedReward
+
+__all__ = ["REPLACING", "check_weights", "missing_weights", "needed_weights"]
 
 REPLACING: Final[Mapping[str, Mapping[str, int | None]]] = {
     "aesthetic": {"head": 0, "clip": 1, "model": None},
@@ -38,92 +42,127 @@ REPLACING: Final[Mapping[str, Mapping[str, int | None]]] = {
 None: the option replaces no weight file of the card as a whole.
 """
 
+FILES: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
+    ("hpsv2", "release"): {"v2.0": "xswu/HPSv2/HPS_v2_compressed.pt"},
+}
+"""Reward and option → value → the one file that the value reads instead of the card's."""
+
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SMALL_MB: Final = 20  # of a repository of which only settings or a tokenizer are read
-INDEX: Final = ".index.json"
-ADDRESSES: Final = ("http://", "https://")
-WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx")
+
+
+def check_weights(rewards: Iterable[ResolvedReward]) -> None:
+    """Refuses rewards whose weights are not on this machine, where nothing may be fetched.
+
+    Raises:
+        MissingResourceError: Weights are missing; the message names the command that fetches them.
+    """
+    from ddpo.rewards.scoring.resolve import single_rewards
+
+    if not offline():
+        return
+    for reward in (one for each in rewards for one in single_rewards(each)):
+        if reward.user_code:
+            continue
+        card = reward.card
+        if missing := missing_weights(card, reward.options, reward.origin):
+            sources = " and ".join(dict.fromkeys(weight.source for weight in missing))
+            raise MissingResourceError(
+                f"reward {card.id!r}: its weights are not here ({sources}), and fetching is off "
+                "(DDPO_OFFLINE or HF_HUB_OFFLINE); with a network, run "
+                f"`ddpo rewards download {_specification(card, reward.options)}`"
+            )
 
 
 def missing_weights(card: RewardCard, options: Mapping[str, Any], origin: str) -> list[WeightFile]:
     """The weights that a single reward needs, and that are not on this machine.
 
-    A repository that is partly here counts as missing unless it holds whole files of weights.
+    A repository that is partly here counts as missing unless it holds all that the reward reads.
 
     Args:
         card: Card for the options.
         options: All options of the reward.
         origin: "ddpo", or distribution and version of the reward's package.
     """
-    return [weight for weight in _needed(card, options, origin) if _is_missing(weight)]
+    needed = _with_places(card, options, origin)
+    return [weight for weight, replaced in needed if _is_missing(weight, replaced)]
 
 
-def incomplete_weights(
-    card: RewardCard, options: Mapping[str, Any], origin: str
-) -> list[WeightFile]:
-    """The repositories that a single reward needs, and of which only a part is here.
+def needed_weights(card: RewardCard, options: Mapping[str, Any], origin: str) -> list[WeightFile]:
+    """The weights of a single reward, or those that an option names in their place.
 
     Arguments as of `missing_weights`.
     """
-    return [
-        weight
-        for weight in _needed(card, options, origin)
-        if weight_state(weight).path is None and repository_folder(weight) is not None
-    ]
+    return [weight for weight, _ in _with_places(card, options, origin)]
 
 
-def missing_weights_error(
-    card: RewardCard, missing: list[WeightFile], options: Mapping[str, Any]
-) -> MissingResourceError:
-    """The error for weights that are not here, with the one command that fetches them.
+def _is_missing(weight: WeightFile, replaced: WeightFile) -> bool:
+    """True unless all that the reward reads is here.
 
     Args:
-        card: Card of the reward for its options.
-        missing: Its missing weights; those that an option names are not on the card.
-        options: All options of the reward.
+        weight: Needed weights.
+        replaced: Weights on the card in whose place they are read.
     """
-    sources = list(dict.fromkeys(weight.source for weight in missing))
-    remedy = f"ddpo rewards download {_specification(card, options)}"
-    if any(weight not in card.weights for weight in missing):
-        remedy = " && ".join(f"hf download {source}" for source in sources)
-    return MissingResourceError(
-        f"reward {card.id!r}: its weights are not here ({' and '.join(sources)}), and fetching is "
-        f"off (DDPO_OFFLINE or HF_HUB_OFFLINE); with a network, run `{remedy}`"
-    )
+    folder = repository_folder(weight)
+    if folder is None or weight_state(weight).path is not None:
+        return weight_state(weight).path is None
+    whole = holds(folder, replaced.source)
+    if whole is None:  # of a plug-in package
+        whole = weight.megabytes < SMALL_MB or has_weights(folder)
+    return not whole
 
 
 def _specification(card: RewardCard, options: Mapping[str, Any]) -> str:
-    """The reward for a command line, with the options on which the weights of its card depend."""
-    chosen = [
-        f"{option.name}={options[option.name]}"
+    """The reward for a command line, with the options on which its weights depend."""
+    chosen = {
+        option.name: options[option.name]
         for option in card.options
         if option.name not in PLACEMENT
         and options.get(option.name, option.default) != option.default
-    ]
-    if card.for_options is None or not chosen:
+    }
+    if card.for_options is None:
+        chosen = {
+            name: value for name, value in chosen.items() if _names_weights(card, name, value)
+        }
+    if not chosen:
         return card.id
-    return shlex.quote(f"{card.id}:{','.join(chosen)}")
+    written = ",".join(f"{name}={value}" for name, value in chosen.items())
+    return shlex.quote(redacted(f"{card.id}:{written}"))
 
 
-def _needed(card: RewardCard, options: Mapping[str, Any], origin: str) -> Iterator[WeightFile]:
-    """The weights of the card, or those that an option names in their place."""
+def _names_weights(card: RewardCard, option: str, value: Any) -> bool:
+    """True if a value of an option chooses weights."""
+    sources = {weight.source for weight in card.weights}
+    return (
+        option in REPLACING.get(card.id, {})
+        or (card.id, option) in FILES
+        or any(one.name == option and one.default in sources for one in card.options)
+    )
+
+
+def _with_places(
+    card: RewardCard, options: Mapping[str, Any], origin: str
+) -> Iterator[tuple[WeightFile, WeightFile]]:
+    """The weights that are read, each with those on the card in whose place it is read."""
     changed = {
         option.name: options[option.name]
         for option in card.options
         if options.get(option.name, option.default) != option.default
     }
     named = [value for value in changed.values() if isinstance(value, str)]
-    if any(value.startswith(ADDRESSES) for value in named) or (named and origin != "ddpo"):
-        return  # a server needs none; the meaning of a package's options is not known
+    if named and origin != "ddpo":
+        return  # the meaning of a package's options is not known
     table = REPLACING.get(card.id, {})
     replaced = {table[name] for name in changed if name in table}
     by_source = {option.default: option.name for option in card.options}
+    files = {name: FILES.get((card.id, name), {}).get(value) for name, value in changed.items()}
+    file = next(filter(None, files.values()), None)
     for place, weight in enumerate(card.weights):
         option = by_source.get(weight.source, "")
         if option not in changed and place not in replaced:
-            yield weight
+            yield (weight if file is None else replace(weight, source=file)), weight
         elif option in changed and _is_hub_id(changed[option]):
-            yield replace(weight, source=changed[option], revision="main", sha256=None)
+            yield replace(weight, source=changed[option], revision="main", sha256=None), weight
 
 
 def _is_hub_id(value: Any) -> bool:
@@ -131,32 +170,3 @@ def _is_hub_id(value: Any) -> bool:
     return (
         isinstance(value, str) and HUB_ID.fullmatch(value) is not None and not os.path.exists(value)
     )
-
-
-def _is_missing(weight: WeightFile) -> bool:
-    if weight_state(weight).path is not None:
-        return False
-    folder = repository_folder(weight)
-    if folder is not None and weight.megabytes < SMALL_MB:
-        return False
-    return folder is None or not _has_weights(folder)
-
-
-def _has_weights(folder: Path) -> bool:
-    """True if a snapshot holds a whole file of weights, or all shards that its indices name."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    indices = [path for path in files if path.name.endswith(INDEX)]
-    shards = {index.parent / name for index in indices for name in _shards(index)}
-    if any(path.suffix in WEIGHTS and path not in shards for path in files):
-        return True
-    return bool(shards) and all(map(os.path.isfile, shards))
-
-
-def _shards(index: Path) -> set[str]:
-    """The names of the files in an index of shards; none of a damaged one."""
-    try:
-        found = parse_json(index.read_bytes())
-    except (JsonError, OSError):
-        return set()
-    names = found.get("weight_map") if isinstance(found, dict) else None
-    return {str(name) for name in names.values()} if isinstance(names, dict) else set()

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
-from ddpo.author_errors import author_line
-from ddpo.errors import INTERRUPTS, RewardLoadError
+from ddpo.author_errors import author_error_as, author_line
+from ddpo.errors import RewardLoadError
 from ddpo.registry import Registry
 from ddpo.trainer.config import TrainConfig
 from ddpo.user_code import find
@@ -153,15 +153,9 @@ def load_algorithm(name: str) -> tuple[AnyAlgorithm, str]:
     """
     found, origin = find(name, algorithms)
     if inspect.isclass(found):
-        try:
+        what = f"algorithm {name!r} of {origin} cannot be made without arguments"
+        with author_error_as(lambda error: RewardLoadError(f"{what}: {author_line(error)}")):
             found = found()
-        except INTERRUPTS:
-            raise
-        except BaseException as error:
-            raise RewardLoadError(
-                f"algorithm {name!r} of {origin} cannot be made without arguments: "
-                f"{author_line(error)}"
-            ) from error
     if not isinstance(found, Algorithm | ItemAlgorithm):
         missing = [member for member in MEMBERS if not hasattr(found, member)]
         if not hasattr(found, "loss"):

@@ -37,22 +37,19 @@ from ddpo.io.atomic import (
     remove_remains,
     storing,
     write_json,
-    write_text,
 )
 from ddpo.io.fields import ListOf, MapOf, Real, shown
 from ddpo.io.finite import finite
 from ddpo.io.json_files import (
     JsonError,
-    JsonLine,
     check_fields,
-    json_lines,
     parse_json,
     read_json,
-    warn_of_damage,
 )
 from ddpo.io.links import check_links
 from ddpo.io.lock import LOCK_FILE, Ownership
-from ddpo.io.sync import make_folder, sync_descriptor, sync_folder
+from ddpo.io.sync import make_folder
+from ddpo.io.synced_lines import SyncedLines
 from ddpo.rewards.setting_paths import NAMING, setting_words, storable
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.monitoring.events import Metrics
@@ -86,6 +83,8 @@ class RunFolder:
         self.path = path
         self.writes = writes
         self._ownership: Ownership | None = None
+        lines = path / "metrics.jsonl"
+        self._metrics = SyncedLines(lines, METRICS, "the metrics lack its iteration")
 
     def own(self, writes: bool) -> None:
         """Makes this process the only one that trains in the folder, until `close`.
@@ -286,38 +285,19 @@ class RunFolder:
         """
         if not self.writes:
             return
-        path = self.path / "metrics.jsonl"
-        with storing(path), path.open("a", encoding="utf-8") as file:
-            line = json.dumps(finite(asdict(metrics)), allow_nan=False) + "\n"
-            file.write(line)
-            file.flush()
-            sync_descriptor(file.fileno())
-            if file.tell() == len(line):  # the file is new
-                sync_folder(self.path)
+        self._metrics.append(finite(asdict(metrics)))
 
     def _cut_metrics(self, iteration: int) -> None:
         """Removes the metrics of iterations after `iteration`, and damaged lines."""
-        path = self.path / "metrics.jsonl"
-        if path.exists():
-            lines = self.metrics()
-            kept = [json.dumps(line) for line in lines if line["iteration"] <= iteration]
-            write_text(path, "".join(line + "\n" for line in kept))
+        kept = [line for line in self.metrics() if line["iteration"] <= iteration]
+        self._metrics.replace(kept)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, without damaged ones.
 
         A warning names these, but for a last line that a kill cut short.
         """
-        path = self.path / "metrics.jsonl"
-        kept: list[dict[str, Any]] = []
-        damaged: list[JsonLine] = []
-        for line in json_lines(path, METRICS):
-            if line.record is not None:
-                kept.append(line.record)
-            elif not line.cut_short:
-                damaged.append(line)
-        warn_of_damage(path, damaged, "the metrics lack its iteration")
-        return kept
+        return self._metrics.read()
 
     def save_state(
         self, iteration: int, tensors: Mapping[str, torch.Tensor], statistics: Mapping[str, Any]

@@ -23,10 +23,9 @@ from ddpo.trainer.run.folder import RunFolder
 from ddpo.trainer.run.stopping import (
     CheckpointScores,
     Fall,
-    append_scores,
+    HeldOutScores,
     find_fall,
     note_stop,
-    read_scores,
 )
 from ddpo.trainer.training_setup import TrainingSetup
 from ddpo.trainer.update import UpdateStats
@@ -47,6 +46,7 @@ class Recorder:
         self.setup = setup
         self.config = setup.config
         self.world = setup.world
+        self.held_out_scores = HeldOutScores(run.path)
         self.stopped = False  # True once the held-out reward has fallen, by `stop_when`
 
     def start(self, done: int) -> Iterator[Event]:
@@ -108,7 +108,7 @@ class Recorder:
         if self.config.stop_when == "never":
             return None
         with self.world.all_succeed():
-            scores = read_scores(self.run.path) if self.run.writes else []
+            scores = self.held_out_scores.all() if self.run.writes else []
             fall = find_fall(scores, self.config.stop_patience)
         return self.world.gather(fall)[0]
 
@@ -117,7 +117,7 @@ class Recorder:
         with self.setup.state.averaged():
             folder = self.run.checkpoint(iteration, self.setup.policy)
         if held_out is not None and self.run.writes:
-            append_scores(self.run.path, held_out)
+            self.held_out_scores.append(held_out)
             if held_out.mean is not None:
                 keep_best(folder, iteration, held_out.reward, held_out.mean)
         return folder

@@ -28,6 +28,7 @@ from ddpo.trainer.recipe import config_from_dict, merged
 from ddpo.trainer.run.folder import RunFolder
 from ddpo.trainer.run.stopping import check_not_stopped
 from ddpo.user_code import refuse_unnamed
+from ddpo.word_lists import words_of
 
 __all__ = [
     "Changes",
@@ -116,7 +117,9 @@ def check_named(
         UntrustedError: the run's files name others; the message says how to name them.
     """
     words = setting_words(config.to_dict() | {"model": model})
-    refuse_unnamed(run.path / "config.json", words, [*setting_words(requested), *trust])
+    refuse_unnamed(
+        run.path / "config.json", words, [*setting_words(requested), *words_of("trust", trust)]
+    )
 
 
 def check_length(path: Path, done: int, config: TrainConfig) -> None:

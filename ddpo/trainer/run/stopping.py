@@ -6,28 +6,27 @@ checkpoints come from the same prompts and noise, so their scores are compared i
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import ConfigError
-from ddpo.io.atomic import storing, write_text
 from ddpo.io.fields import COUNT, Fields, ListOf, Maybe
-from ddpo.io.json_files import json_lines, warn_of_damage
-from ddpo.io.sync import sync_descriptor, sync_folder
-from ddpo.stats.estimate import Estimate, clustered_mean
+from ddpo.io.synced_lines import SyncedLines
 from ddpo.text import count
 from ddpo.trainer.run.ending_note import remove_note, write_note
+
+if TYPE_CHECKING:
+    from ddpo.stats.estimate import Estimate
 
 __all__ = [
     "HELD_OUT_FILE",
     "STOP_FILE",
     "CheckpointScores",
     "Fall",
-    "append_scores",
+    "HeldOutScores",
     "check_not_stopped",
     "cut_scores",
     "find_fall",
@@ -114,6 +113,8 @@ def find_fall(history: Sequence[CheckpointScores], patience: int) -> Fall | None
 
 def _change(before: CheckpointScores, now: CheckpointScores) -> Estimate:
     """Mean change of the scores of the same images, clustered by prompt."""
+    from ddpo.stats.estimate import clustered_mean  # imports numpy
+
     changes: list[float] = []
     prompts: list[int] = []
     for number, (old, new) in enumerate(zip(before.scores, now.scores, strict=True)):
@@ -122,20 +123,34 @@ def _change(before: CheckpointScores, now: CheckpointScores) -> Estimate:
     return clustered_mean(changes, prompts)
 
 
-def append_scores(run: Path, scores: CheckpointScores) -> None:
-    """Appends the scores of a checkpoint to `held_out.jsonl` and syncs it to the disk.
+class HeldOutScores:
+    """The held-out scores of the checkpoints of a run, in `held_out.jsonl`.
 
-    Raises:
-        StorageFailure: it cannot be written.
+    The file is read once; later checkpoints are known as they are appended.
+
+    Args:
+        run: the run folder, which this process owns.
     """
-    path = run / HELD_OUT_FILE
-    with storing(path), path.open("a", encoding="utf-8") as file:
-        line = json.dumps(scores.to_dict()) + "\n"
-        file.write(line)
-        file.flush()
-        sync_descriptor(file.fileno())
-        if file.tell() == len(line):  # the file is new
-            sync_folder(run)
+
+    def __init__(self, run: Path) -> None:
+        self._lines = _lines(run)
+        self._known: list[CheckpointScores] | None = None
+
+    def append(self, scores: CheckpointScores) -> None:
+        """Appends the scores of a checkpoint and syncs them to the disk.
+
+        Raises:
+            StorageFailure: they cannot be written.
+        """
+        self._lines.append(scores.to_dict())
+        if self._known is not None:
+            self._known.append(scores)
+
+    def all(self) -> list[CheckpointScores]:
+        """The scores that `read_scores` gives."""
+        if self._known is None:
+            self._known = [_from_dict(record) for record in self._lines.read()]
+        return _comparable(self._known)
 
 
 def read_scores(run: Path) -> list[CheckpointScores]:
@@ -143,14 +158,14 @@ def read_scores(run: Path) -> list[CheckpointScores]:
 
     Lines of another shape than the last one's are left out, such as those of other prompts.
     """
-    found: list[CheckpointScores] = []
-    damaged = []
-    for line in json_lines(run / HELD_OUT_FILE, SCORES):
-        if line.record is not None:
-            found.append(_from_dict(line.record))
-        elif not line.cut_short:
-            damaged.append(line)
-    warn_of_damage(run / HELD_OUT_FILE, damaged, "early stopping lacks its checkpoint")
+    return HeldOutScores(run).all()
+
+
+def _lines(run: Path) -> SyncedLines:
+    return SyncedLines(run / HELD_OUT_FILE, SCORES, "early stopping lacks its checkpoint")
+
+
+def _comparable(found: list[CheckpointScores]) -> list[CheckpointScores]:
     return [one for one in found if _kind(one) == _kind(found[-1])]
 
 
@@ -173,10 +188,8 @@ def cut_scores(run: Path, iteration: int) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    path = run / HELD_OUT_FILE
-    if path.exists():
-        kept = [one.to_dict() for one in read_scores(run) if one.iteration <= iteration]
-        write_text(path, "".join(json.dumps(one) + "\n" for one in kept))
+    kept = [one.to_dict() for one in read_scores(run) if one.iteration <= iteration]
+    _lines(run).replace(kept)
 
 
 def note_stop(run: Path, fall: Fall) -> None:
