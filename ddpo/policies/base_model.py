@@ -23,6 +23,7 @@ from ddpo.policies.model_files import (
     weight_files,
 )
 from ddpo.policies.model_place import SINGLE_FILES, locate, place_of
+from ddpo.policies.pipelines import PIPELINES, TRANSFORMER, UNET, denoiser_folder, parts_of
 from ddpo.text import shortened
 from ddpo.weights import fetch_hub_repository, offline, sha256_of, without_loading_bars
 
@@ -33,24 +34,19 @@ __all__ = ["BaseModel", "check_described", "layer_shapes", "model_folder", "open
 
 INDEX: Final = "model_index.json"
 MANIFEST: Final[Fields] = {"files": MapOf({"sha256": DIGEST}, FILE_NAME)}
+VOCABULARIES: Final = {
+    "CLIPTokenizer": ("vocab.json", "merges.txt"),
+    "T5TokenizerFast": ("spiece.model",),
+}
+"""Files of a tokenizer without a tokenizer.json, by its class."""
 MESSAGE: Final = 300  # characters to show of a library's message
-WITH_WEIGHTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2")
+WITH_WEIGHTS: Final = parts_of(UNET, TRANSFORMER, "vae", "text_encoder")
 SMALL_FILES: Final = (
     INDEX,
     "scheduler/*.json",
-    "tokenizer/*",
-    "tokenizer_2/*",
+    *(f"{part}/*" for part in parts_of("tokenizer")),
     *(f"{part}/*.json" for part in WITH_WEIGHTS),
 )
-CLASSES: Final = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel",),
-    "text_encoder_2": ("CLIPTextModelWithProjection",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
-}
-"""The supported classes of components, by their names in `model_index.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +110,20 @@ class BaseModel:
 
     def load_tokenizer(self, part: str) -> Any:
         """A tokenizer of the model; raises as `load`."""
-        from transformers import CLIPTokenizer
+        import transformers
 
         self._check_part(part)
+        kind = self._classes(part)[0]
+        files = VOCABULARIES[kind]
         names = {file.name for file in (self.folder / part).iterdir()}
-        if "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
+        if "tokenizer.json" not in names and not set(files) <= names:
             raise MissingResourceError(
                 f"the model {self.word!r} is incomplete: {self.folder / part} has no vocabulary "
-                "(tokenizer.json, or vocab.json and merges.txt)"
+                f"(tokenizer.json, or {' and '.join(files)})"
             )
         for name in sorted(names):
             check_not_pointer(self.folder / part / name)
-        tokenizer = self.read(part, CLIPTokenizer)
+        tokenizer = self.read(part, getattr(transformers, kind))
         if tokenizer.pad_token_id is None:
             raise ConfigError(f"the tokenizer of {self.word!r} has no pad_token: add it to {part}/")
         return tokenizer
@@ -144,17 +142,23 @@ class BaseModel:
             reason = shortened(one_line(error), MESSAGE)
             raise MissingResourceError(f"{where}: {reason}") from error
 
+    def _classes(self, part: str) -> tuple[str, ...]:
+        """The supported classes of a component; () for one whose class does not matter."""
+        kind = PIPELINES.get(self.pipeline)
+        return kind.classes.get(part, ()) if kind else ()
+
     def _check_part(self, part: str) -> None:
         """Raises for a component that is absent or of an unsupported class."""
         entry = self.index.get(part)
-        if isinstance(entry, Sequence) and len(entry) == 2 and part in CLASSES:
+        classes = self._classes(part)
+        if isinstance(entry, Sequence) and len(entry) == 2 and classes:
             kind = entry[1]
             if kind is None:
                 raise ConfigError(
                     f"the model {self.word!r} has no {part}: it cannot be sampled from"
                 )
-            if kind not in CLASSES[part]:
-                read = " or ".join(CLASSES[part])
+            if kind not in classes:
+                read = " or ".join(classes)
                 raise ConfigError(
                     f"the {part} of the model {self.word!r} is a {kind}: ddpo reads {read}"
                 )
@@ -216,7 +220,7 @@ def layer_shapes(word: str) -> dict[str, tuple[int, ...]]:
     if place is None or place.kind not in ("name", "folder"):
         return {}
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(model_folder(word) / "unet").paths:
+    for path in weight_files(denoiser_folder(model_folder(word))).paths:
         with opened_tensors(path) as file:
             for name in file.keys():  # noqa: SIM118  # it does not iterate
                 shape = file.get_slice(name).get_shape()
@@ -301,5 +305,5 @@ def _fetch(hub_id: str, only: Sequence[str]) -> Path:
 
 
 def _weight_patterns(part: str, variant: str) -> list[str]:
-    stem = STEMS[0] if part in ("unet", "vae") else STEMS[1]
+    stem = STEMS[1] if part.startswith("text_encoder") else STEMS[0]
     return [f"{part}/{stem}{variant}.safetensors", f"{part}/{stem}{variant}-*-of-*.safetensors"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -132,6 +132,27 @@ class FlowSchedule:
         ):
             if value not in known:
                 raise ConfigError(f"the {name} of a flow must be {' or '.join(known)}: {value!r}")
+
+    @classmethod
+    def from_scheduler(cls, config: Mapping[str, Any], grid: Grid) -> FlowSchedule:
+        """The schedule of a diffusers scheduler config with a static shift.
+
+        Raises:
+            ConfigError: The scheduler is not for a flow, or its shift is impossible.
+        """
+        name = str(config.get("_class_name"))
+        if not name.startswith("FlowMatch"):
+            raise ConfigError(f"the scheduler {name} is not for flow matching")
+        shift = config.get("shift", 1.0)
+        if isinstance(shift, bool) or not isinstance(shift, (int, float)):
+            raise ConfigError(f"the scheduler's shift must be a number, got {shift!r}")
+        return cls(float(shift), grid)
+
+    def is_of_scheduler(self, config: Mapping[str, Any]) -> bool:
+        """True if a diffusers scheduler config has this shift; raises as above."""
+        if config.get("use_dynamic_shifting"):
+            return True  # its shift depends on the image
+        return FlowSchedule.from_scheduler(config, self.grid).shift == self.shift
 
     @property
     def levels(self) -> int:

@@ -7,6 +7,7 @@ the host: the coefficients of all steps are computed once and gathered by step i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast, get_args
 
@@ -103,6 +104,15 @@ class NoiseSchedule:
             prediction,
             spacing,
             int(ddim.config["steps_offset"]),
+        )
+
+    def is_of_scheduler(self, config: Mapping[str, Any]) -> bool:
+        """True if a diffusers scheduler config describes this schedule; raises as above."""
+        other = NoiseSchedule.from_scheduler(config)
+        return (
+            other.prediction == self.prediction
+            and other.alphas_cumprod.shape == self.alphas_cumprod.shape
+            and torch.allclose(other.alphas_cumprod, self.alphas_cumprod.cpu())
         )
 
     def timesteps(self, steps: int) -> list[int]:
